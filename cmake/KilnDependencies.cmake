@@ -1,0 +1,11 @@
+# Third-party packages, all from Debian (docs/dependencies.md).
+find_package(LLVM 19.1 REQUIRED CONFIG)
+find_package(fmt REQUIRED)
+find_package(simdjson REQUIRED)
+find_package(Threads REQUIRED)
+find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
+find_path(FLATBUFFERS_INCLUDE_DIR flatbuffers/flatbuffers.h REQUIRED)
+find_program(FLATC flatc REQUIRED)
+if(KILN_BUILD_TESTS)
+  find_package(GTest REQUIRED)
+endif()

@@ -1,0 +1,105 @@
+// What an engine file says, as plain data: the writer takes it, the reader gives it back. docs/engine_format.md has the
+// bytes. Depends on nothing but support, so that the compiler and the runtime share it.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "support/dtype.h"
+
+namespace kiln::engine {
+
+// Sizes that depend on the input shapes are computed by one straight-line program of integer operations, run once per
+// new shape. A slot is the index of one of its operations; operands are earlier slots.
+using Slot = int32_t;
+
+enum class SizeOp : uint8_t {
+  Constant = 0,  // immediate
+  Symbol = 1,    // symbols[immediate]
+  Add = 2,
+  Sub = 3,
+  Mul = 4,
+  FloorDiv = 5,  // rounds towards minus infinity; the divisor is checked: zero is an error
+  Mod = 6,
+  Min = 7,
+  Max = 8,
+};
+
+struct SizeInstruction {
+  SizeOp op = SizeOp::Constant;
+  Slot a = -1, b = -1;
+  int64_t immediate = 0;
+};
+
+// An input dimension that may vary. Its value is read off the shape of input `input`, dimension `dim`.
+struct SymbolSpec {
+  std::string name;
+  int32_t input = 0, dim = 0;
+  int64_t min = 0, max = 0, opt = 0;
+};
+
+struct TensorSpec {
+  std::string name;
+  DType dtype = DType::F32;
+  std::vector<Slot> shape;  // checked against the caller's shape for inputs
+};
+
+enum class BufferKind : uint8_t { Input = 0, Output = 1, Constant = 2, Temporary = 3 };
+
+struct BufferSpec {
+  BufferKind kind = BufferKind::Temporary;
+  int32_t index = -1;        // Input, Output: position among them
+  uint64_t offset = 0;       // Constant: bytes into the weights section, a multiple of 64
+  uint64_t constant_bytes = 0;
+  Slot bytes = -1;           // Input, Output, Temporary: size for the bound shape
+  int32_t first_step = 0, last_step = 0;  // Temporary: live from the start of one to the end of the other, inclusive
+  int32_t alias_of = -1;     // Temporary: shares that buffer's memory (in-place)
+};
+
+// One kernel call. The step runs `tasks` independent tasks, split over threads.
+struct StepSpec {
+  int32_t kernel = -1;
+  std::vector<int32_t> buffers;  // handed to the kernel in this order
+  std::vector<Slot> params;      // handed to the kernel in this order
+  Slot tasks = -1;
+  int64_t min_tasks_per_thread = 1;  // fewer are not worth another thread
+  Slot scratch_bytes = -1;       // per thread; -1: none
+};
+
+// The machine code of all kernels for one level of CPU.
+struct CodeVariant {
+  std::string name;                // "x86-64-v3", "x86-64-v4"
+  uint64_t cpu_features = 0;       // support/cpu_features.h bits that must all be present
+  std::vector<uint64_t> entry;     // byte offset of each kernel in `code`
+  std::span<const std::byte> code; // position-independent; text and read-only data, no relocations
+};
+
+struct KernelSpec {
+  std::string name;
+  std::string kind;                // "loop_nest", "matmul", "convolution", "attention"
+  std::vector<std::string> sources;
+};
+
+struct Spec {
+  std::string name;
+  std::string producer;            // "kiln 0.1.0"
+  std::string target;              // "cpu"
+  std::vector<SymbolSpec> symbols;
+  std::vector<SizeInstruction> sizes;
+  std::vector<TensorSpec> inputs, outputs;
+  std::vector<BufferSpec> buffers;
+  std::vector<KernelSpec> kernels;
+  std::vector<StepSpec> steps;
+  std::vector<CodeVariant> variants;  // the most demanding first; the first that the CPU can run is used
+};
+
+// The ABI of a CPU kernel. `buffers` and `params` are the step's, resolved; buffers are non-null unless they have no
+// elements. Runs tasks [begin, end) of the step. `scratch` is 64-byte aligned and private to the calling thread. Kernels
+// never allocate, block or call out; they may be run by many threads at once on different task ranges.
+using CpuKernel = void (*)(void* const* buffers, const int64_t* params, void* scratch, int64_t begin, int64_t end);
+
+}  // namespace kiln::engine

@@ -1,0 +1,49 @@
+// torch.export programs -> ir::Graph. No torch: the archive (zip of stored entries), its JSON and raw weights are read here.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace kiln::import {
+
+// A model read but not yet imported: the parsed JSON and the weights, by name.
+class Model {
+ public:
+  // Opens a .pt2 archive; weights stay mapped. Throws CompileError for anything that is not one.
+  static std::shared_ptr<Model> open_file(const std::string& path);
+  struct NamedTensor {
+    std::string name;
+    ir::Literal literal;
+  };
+  // JSON text of the ExportedProgram (copied) and its weights and constants (borrowed).
+  static std::shared_ptr<Model> open_memory(std::string_view json, std::vector<NamedTensor> tensors);
+
+  virtual ~Model() = default;
+};
+
+struct DimRange {
+  std::string input;
+  int32_t dim = 0;
+  int64_t min = 0, opt = 0, max = 0;
+};
+
+struct NodeSupport {
+  std::string name;    // name of the node's first output (or target, when it has none)
+  std::string target;  // "torch.ops.aten.add.Tensor"
+  bool supported = false;
+  std::string reason;  // when not
+};
+
+// Imports everything; CompileError names the first node that cannot be, and why.
+ir::Graph import_graph(const Model& model, std::span<const DimRange> ranges = {});
+// Says of each node whether it can be imported.
+std::vector<NodeSupport> check_support(const Model& model);
+// "aten.add.Tensor", sorted.
+std::vector<std::string> supported_targets();
+
+}  // namespace kiln::import

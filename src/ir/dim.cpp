@@ -1,0 +1,683 @@
+#include "ir/dim.h"
+
+#include <algorithm>
+#include <atomic>
+#include <numeric>
+
+#include "support/error.h"
+
+namespace kiln::ir {
+
+// Builds Dims from raw terms; the only code that writes Dim::terms_.
+struct DimBuilder {
+  static Dim from_terms(std::vector<Term> terms);
+  static Dim from_atom(AtomPtr atom) {
+    Dim result;
+    result.terms_.push_back(Term{1, {std::move(atom)}});
+    return result;
+  }
+  static Dim from_term(Term term) {
+    Dim result;
+    if (term.coefficient != 0) result.terms_.push_back(std::move(term));
+    return result;
+  }
+};
+
+namespace {
+
+using int128 = __int128;
+
+int64_t saturate(int128 value) {
+  if (value >= kDimInfinity) return kDimInfinity;
+  if (value <= -kDimInfinity) return -kDimInfinity;
+  return static_cast<int64_t>(value);
+}
+
+int64_t floor_div(int64_t a, int64_t b) {
+  int64_t q = a / b;
+  return (a % b != 0 && (a < 0) != (b < 0)) ? q - 1 : q;
+}
+
+int compare_atoms(const AtomPtr& a, const AtomPtr& b) {
+  if (a == b) return 0;
+  if (a->kind != b->kind) return a->kind < b->kind ? -1 : 1;
+  if (a->kind == AtomKind::Symbol) {
+    if (a->symbol == b->symbol) return 0;
+    return a->symbol->id < b->symbol->id ? -1 : 1;
+  }
+  if (int c = Dim::compare(a->a, b->a)) return c;
+  return Dim::compare(a->b, b->b);
+}
+
+// Longer products first, so that the constant term comes last.
+int compare_factors(const std::vector<AtomPtr>& a, const std::vector<AtomPtr>& b) {
+  if (a.size() != b.size()) return a.size() > b.size() ? -1 : 1;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (int c = compare_atoms(a[i], b[i])) return c;
+  }
+  return 0;
+}
+
+std::vector<AtomPtr> merge_factors(const std::vector<AtomPtr>& a, const std::vector<AtomPtr>& b) {
+  std::vector<AtomPtr> result(a);
+  result.insert(result.end(), b.begin(), b.end());
+  std::stable_sort(result.begin(), result.end(),
+                   [](const AtomPtr& x, const AtomPtr& y) { return compare_atoms(x, y) < 0; });
+  return result;
+}
+
+// a / b as factor lists, if b divides a.
+std::optional<std::vector<AtomPtr>> divide_factors(std::vector<AtomPtr> a,
+                                                   const std::vector<AtomPtr>& b) {
+  for (const AtomPtr& factor : b) {
+    auto it = std::find_if(a.begin(), a.end(),
+                           [&](const AtomPtr& x) { return compare_atoms(x, factor) == 0; });
+    if (it == a.end()) return std::nullopt;
+    a.erase(it);
+  }
+  return a;
+}
+
+std::vector<Term> sort_and_sum(std::vector<Term> terms) {
+  std::stable_sort(terms.begin(), terms.end(), [](const Term& a, const Term& b) {
+    return compare_factors(a.factors, b.factors) < 0;
+  });
+  std::vector<Term> result;
+  for (Term& term : terms) {
+    if (!result.empty() && compare_factors(result.back().factors, term.factors) == 0) {
+      result.back().coefficient += term.coefficient;
+    } else {
+      result.push_back(std::move(term));
+    }
+  }
+  std::erase_if(result, [](const Term& term) { return term.coefficient == 0; });
+  return result;
+}
+
+// floordiv(a, b) * b * f + mod(a, b) * f  ->  a * f, for a b of one term. True if one was found.
+bool recombine_mod(std::vector<Term>& terms) {
+  for (size_t i = 0; i < terms.size(); ++i) {
+    for (size_t f = 0; f < terms[i].factors.size(); ++f) {
+      const AtomPtr atom = terms[i].factors[f];
+      if (atom->kind != AtomKind::Mod || atom->b.terms().size() != 1) continue;
+      std::vector<AtomPtr> rest = terms[i].factors;
+      rest.erase(rest.begin() + static_cast<std::ptrdiff_t>(f));
+      auto quotient = std::make_shared<Atom>(Atom{AtomKind::FloorDiv, nullptr, atom->a, atom->b});
+      const Term& divisor = atom->b.terms()[0];
+      const std::vector<AtomPtr> wanted =
+          merge_factors(merge_factors(rest, divisor.factors), {AtomPtr(quotient)});
+      const int64_t wanted_coefficient = terms[i].coefficient * divisor.coefficient;
+      for (size_t j = 0; j < terms.size(); ++j) {
+        if (terms[j].coefficient != wanted_coefficient ||
+            compare_factors(terms[j].factors, wanted) != 0) {
+          continue;
+        }
+        const int64_t coefficient = terms[i].coefficient;
+        terms.erase(terms.begin() + static_cast<std::ptrdiff_t>(std::max(i, j)));
+        terms.erase(terms.begin() + static_cast<std::ptrdiff_t>(std::min(i, j)));
+        for (const Term& term : atom->a.terms()) {
+          terms.push_back({term.coefficient * coefficient, merge_factors(term.factors, rest)});
+        }
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+bool term_mentions(const Term& term, const SymbolPtr& symbol);
+
+bool atom_mentions(const AtomPtr& atom, const SymbolPtr& symbol) {
+  if (atom->kind == AtomKind::Symbol) return atom->symbol == symbol;
+  return atom->a.mentions(symbol) || atom->b.mentions(symbol);
+}
+
+bool term_mentions(const Term& term, const SymbolPtr& symbol) {
+  return std::any_of(term.factors.begin(), term.factors.end(),
+                     [&](const AtomPtr& atom) { return atom_mentions(atom, symbol); });
+}
+
+void collect_symbols(const Dim& dim, std::vector<SymbolPtr>& out) {
+  for (const Term& term : dim.terms()) {
+    for (const AtomPtr& atom : term.factors) {
+      if (atom->kind == AtomKind::Symbol) {
+        out.push_back(atom->symbol);
+      } else {
+        collect_symbols(atom->a, out);
+        collect_symbols(atom->b, out);
+      }
+    }
+  }
+}
+
+// --- Bounds ---------------------------------------------------------------------------------------------------------
+
+// Proofs build new Dims, which ask for proofs in turn; past this depth the answer is "unknown", which is always sound.
+constexpr int kMaxProofDepth = 10;
+thread_local int proof_depth = 0;
+
+struct ProofScope {
+  ProofScope() { ++proof_depth; }
+  ~ProofScope() { --proof_depth; }
+  bool too_deep() const { return proof_depth > kMaxProofDepth; }
+};
+
+struct Interval {
+  int64_t low = -kDimInfinity;
+  int64_t high = kDimInfinity;
+};
+
+bool is_infinite(int64_t value) { return value >= kDimInfinity || value <= -kDimInfinity; }
+
+int64_t multiply_bound(int64_t a, int64_t b) {
+  if (a == 0 || b == 0) return 0;
+  return saturate(static_cast<int128>(a) * b);
+}
+
+Interval multiply(Interval a, Interval b) {
+  const int64_t products[] = {multiply_bound(a.low, b.low), multiply_bound(a.low, b.high),
+                              multiply_bound(a.high, b.low), multiply_bound(a.high, b.high)};
+  return {*std::min_element(products, products + 4), *std::max_element(products, products + 4)};
+}
+
+Interval bounds_of(const Dim& dim);
+
+Interval bounds_of_floordiv(Interval a, Interval b) {
+  if (b.low < 1) return {};
+  auto divide = [](int64_t x, int64_t y) {
+    if (is_infinite(x)) return x;
+    if (is_infinite(y)) return x < 0 ? int64_t{-1} : int64_t{0};
+    return floor_div(x, y);
+  };
+  const int64_t quotients[] = {divide(a.low, b.low), divide(a.low, b.high), divide(a.high, b.low),
+                               divide(a.high, b.high)};
+  return {*std::min_element(quotients, quotients + 4), *std::max_element(quotients, quotients + 4)};
+}
+
+Interval bounds_of_atom(const AtomPtr& atom) {
+  if (atom->kind == AtomKind::Symbol) {
+    const Symbol& symbol = *atom->symbol;
+    if (!symbol.is_loop) return {symbol.min, symbol.max};
+    return {0, std::max<int64_t>(0, saturate(int128{symbol.extent.upper_bound()} - 1))};
+  }
+  const Interval a = bounds_of(atom->a), b = bounds_of(atom->b);
+  switch (atom->kind) {
+    case AtomKind::FloorDiv:
+      return bounds_of_floordiv(a, b);
+    case AtomKind::Mod:
+      return b.low >= 1 ? Interval{0, saturate(int128{b.high} - 1)} : Interval{};
+    case AtomKind::Min:
+      return {std::min(a.low, b.low), std::min(a.high, b.high)};
+    case AtomKind::Max:
+      return {std::max(a.low, b.low), std::max(a.high, b.high)};
+    case AtomKind::Symbol:
+      break;
+  }
+  return {};
+}
+
+Interval interval_bounds(const Dim& dim) {
+  int128 low = 0, high = 0;
+  bool low_infinite = false, high_infinite = false;
+  for (const Term& term : dim.terms()) {
+    Interval product{term.coefficient, term.coefficient};
+    for (const AtomPtr& atom : term.factors) product = multiply(product, bounds_of_atom(atom));
+    low_infinite |= is_infinite(product.low);
+    high_infinite |= is_infinite(product.high);
+    low += product.low;
+    high += product.high;
+  }
+  return {low_infinite ? -kDimInfinity : saturate(low),
+          high_infinite ? kDimInfinity : saturate(high)};
+}
+
+// The sum of cofactors of one atom: dim = coefficient * atom + rest. Fails where the atom is squared or nested.
+struct LinearSplit {
+  Dim coefficient, rest;
+};
+
+std::optional<LinearSplit> split_linear(const Dim& dim, const AtomPtr& atom) {
+  std::vector<Term> coefficient, rest;
+  for (const Term& term : dim.terms()) {
+    auto divided = divide_factors(term.factors, {atom});
+    if (!divided) {
+      rest.push_back(term);
+      continue;
+    }
+    if (divide_factors(*divided, {atom})) return std::nullopt;
+    coefficient.push_back({term.coefficient, *divided});
+  }
+  return LinearSplit{DimBuilder::from_terms(std::move(coefficient)),
+                     DimBuilder::from_terms(std::move(rest))};
+}
+
+Dim symbolic_bound(const Dim& dim, bool upper);
+
+bool has_loop_symbol(const Dim& dim) {
+  std::vector<SymbolPtr> symbols;
+  collect_symbols(dim, symbols);
+  return std::any_of(symbols.begin(), symbols.end(), [](const SymbolPtr& s) { return s->is_loop; });
+}
+
+// The largest or smallest value of an atom as a Dim over size symbols, if one is known.
+std::optional<Dim> atom_bound(const AtomPtr& atom, bool upper) {
+  if (atom->kind == AtomKind::Symbol) {
+    if (!atom->symbol->is_loop) return std::nullopt;
+    return upper ? symbolic_bound(atom->symbol->extent - 1, true) : Dim(0);
+  }
+  if (!has_loop_symbol(atom->a) && !has_loop_symbol(atom->b)) return std::nullopt;
+  if (atom->b.lower_bound() < 1 || has_loop_symbol(atom->b)) return std::nullopt;
+  if (atom->kind == AtomKind::Mod) return upper ? atom->b - 1 : Dim(0);
+  if (atom->kind == AtomKind::FloorDiv) return floordiv(symbolic_bound(atom->a, upper), atom->b);
+  return std::nullopt;
+}
+
+// Replaces atoms that contain loop indices by their bounds, where the sign of the cofactor is known.
+Dim symbolic_bound(const Dim& dim, bool upper) {
+  ProofScope scope;
+  Dim result = dim;
+  if (scope.too_deep()) return result;
+  bool changed = true;
+  while (changed && has_loop_symbol(result)) {
+    changed = false;
+    std::vector<AtomPtr> atoms;
+    for (const Term& term : result.terms()) {
+      atoms.insert(atoms.end(), term.factors.begin(), term.factors.end());
+    }
+    // Compound atoms first, then the latest loop: extents mention earlier symbols only.
+    std::stable_sort(atoms.begin(), atoms.end(),
+                     [](const AtomPtr& a, const AtomPtr& b) { return compare_atoms(a, b) > 0; });
+    for (const AtomPtr& atom : atoms) {
+      const auto split = split_linear(result, atom);
+      if (!split || split->coefficient.terms().empty()) continue;
+      if (atom->kind == AtomKind::Symbol && split->rest.mentions(atom->symbol)) continue;
+      const Interval sign = bounds_of(split->coefficient);
+      if (sign.low < 0 && sign.high > 0) continue;
+      const auto bound = atom_bound(atom, (sign.low >= 0) == upper);
+      if (!bound) continue;
+      result = split->coefficient * *bound + split->rest;
+      changed = true;
+      break;
+    }
+  }
+  return result;
+}
+
+// Numeric bound of a Dim over size symbols: fixes one symbol after another at its best end, where the Dim is monotone.
+int64_t numeric_bound(Dim dim, bool upper) {
+  bool changed = true;
+  while (changed && !dim.is_constant()) {
+    changed = false;
+    for (const SymbolPtr& symbol : dim.symbols()) {
+      if (symbol->is_loop) continue;
+      const auto linear = dim.as_linear_in(symbol);
+      if (!linear) continue;
+      const Interval sign = bounds_of(linear->first);
+      if (sign.low < 0 && sign.high > 0) continue;
+      const int64_t end = ((sign.low >= 0) == upper) ? symbol->max : symbol->min;
+      if (is_infinite(end)) continue;
+      dim = linear->first * Dim(end) + linear->second;
+      changed = true;
+      break;
+    }
+  }
+  const Interval interval = interval_bounds(dim);
+  return upper ? interval.high : interval.low;
+}
+
+Interval bounds_of(const Dim& dim) {
+  if (dim.is_constant()) return {dim.constant(), dim.constant()};
+  ProofScope scope;
+  if (scope.too_deep()) return {};
+  const Interval direct = interval_bounds(dim);
+  if (dim.terms().size() == 1 && dim.terms()[0].factors.size() == 1) return direct;
+  return {std::max(direct.low, numeric_bound(symbolic_bound(dim, false), false)),
+          std::min(direct.high, numeric_bound(symbolic_bound(dim, true), true))};
+}
+
+// --- Division -------------------------------------------------------------------------------------------------------
+
+struct Division {
+  Dim quotient, remainder;  // a = quotient * b + remainder, term by term
+};
+
+Division divide_terms(const Dim& a, const Dim& b) {
+  if (b.terms().size() != 1) return {Dim(0), a};
+  const Term& divisor = b.terms()[0];
+  std::vector<Term> quotient, remainder;
+  for (const Term& term : a.terms()) {
+    auto factors = divide_factors(term.factors, divisor.factors);
+    if (!factors) {
+      remainder.push_back(term);
+      continue;
+    }
+    const int64_t q = floor_div(term.coefficient, divisor.coefficient);
+    const int64_t r = term.coefficient - q * divisor.coefficient;
+    // A coefficient that does not divide evenly is left alone unless the term is a plain constant.
+    if (r != 0 && !term.factors.empty()) {
+      remainder.push_back(term);
+      continue;
+    }
+    if (q != 0) quotient.push_back({q, *factors});
+    if (r != 0) remainder.push_back({r, term.factors});
+  }
+  return {DimBuilder::from_terms(std::move(quotient)),
+          DimBuilder::from_terms(std::move(remainder))};
+}
+
+Dim make_compound(AtomKind kind, const Dim& a, const Dim& b) {
+  return DimBuilder::from_atom(std::make_shared<Atom>(Atom{kind, nullptr, a, b}));
+}
+
+// floordiv(g*x + c, g*d) -> floordiv(x + floordiv(c, g), d) for constants g, c, d.
+std::optional<Dim> cancel_common_factor(const Dim& a, const Dim& b) {
+  if (!b.is_constant() || b.constant() <= 1) return std::nullopt;
+  int64_t g = b.constant();
+  for (const Term& term : a.terms()) {
+    if (!term.factors.empty()) g = std::gcd(g, term.coefficient);
+  }
+  if (g <= 1) return std::nullopt;
+  std::vector<Term> terms;
+  for (const Term& term : a.terms()) {
+    terms.push_back({floor_div(term.coefficient, g), term.factors});
+  }
+  return floordiv(DimBuilder::from_terms(std::move(terms)), Dim(b.constant() / g));
+}
+
+std::atomic<uint64_t> next_symbol_id{1};
+
+std::string atom_str(const AtomPtr& atom) {
+  switch (atom->kind) {
+    case AtomKind::Symbol:
+      return atom->symbol->name;
+    case AtomKind::FloorDiv:
+      return "floordiv(" + atom->a.str() + ", " + atom->b.str() + ")";
+    case AtomKind::Mod:
+      return "mod(" + atom->a.str() + ", " + atom->b.str() + ")";
+    case AtomKind::Min:
+      return "min(" + atom->a.str() + ", " + atom->b.str() + ")";
+    case AtomKind::Max:
+      return "max(" + atom->a.str() + ", " + atom->b.str() + ")";
+  }
+  return {};
+}
+
+int64_t evaluate_atom(const AtomPtr& atom,
+                      const std::function<int64_t(const SymbolPtr&)>& value_of) {
+  if (atom->kind == AtomKind::Symbol) return value_of(atom->symbol);
+  const int64_t a = atom->a.evaluate(value_of), b = atom->b.evaluate(value_of);
+  switch (atom->kind) {
+    case AtomKind::FloorDiv:
+    case AtomKind::Mod:
+      KILN_CHECK(b != 0, "division by zero in " + atom_str(atom));
+      return atom->kind == AtomKind::FloorDiv ? floor_div(a, b) : a - floor_div(a, b) * b;
+    case AtomKind::Min:
+      return std::min(a, b);
+    case AtomKind::Max:
+      return std::max(a, b);
+    case AtomKind::Symbol:
+      break;
+  }
+  return 0;
+}
+
+Dim substitute_atom(const AtomPtr& atom,
+                    const std::function<std::optional<Dim>(const SymbolPtr&)>& replacement) {
+  if (atom->kind == AtomKind::Symbol) {
+    if (auto value = replacement(atom->symbol)) return *value;
+    return DimBuilder::from_atom(atom);
+  }
+  const Dim a = atom->a.substitute(replacement), b = atom->b.substitute(replacement);
+  switch (atom->kind) {
+    case AtomKind::FloorDiv:
+      return floordiv(a, b);
+    case AtomKind::Mod:
+      return mod(a, b);
+    case AtomKind::Min:
+      return min(a, b);
+    case AtomKind::Max:
+      return max(a, b);
+    case AtomKind::Symbol:
+      break;
+  }
+  return {};
+}
+
+}  // namespace
+
+Dim DimBuilder::from_terms(std::vector<Term> terms) {
+  Dim result;
+  result.terms_ = sort_and_sum(std::move(terms));
+  while (recombine_mod(result.terms_)) result.terms_ = sort_and_sum(std::move(result.terms_));
+  return result;
+}
+
+SymbolPtr make_size_symbol(std::string name, int64_t min, int64_t max, int64_t opt) {
+  auto symbol = std::make_shared<Symbol>();
+  symbol->id = next_symbol_id.fetch_add(1);
+  symbol->name = std::move(name);
+  symbol->min = min;
+  symbol->max = max;
+  symbol->opt = opt;
+  return symbol;
+}
+
+SymbolPtr make_loop_symbol(std::string name, Dim extent) {
+  auto symbol = std::make_shared<Symbol>();
+  symbol->id = next_symbol_id.fetch_add(1);
+  symbol->name = std::move(name);
+  symbol->is_loop = true;
+  symbol->extent = std::move(extent);
+  return symbol;
+}
+
+Dim::Dim(int64_t constant) {
+  if (constant != 0) terms_.push_back({constant, {}});
+}
+
+Dim::Dim(const SymbolPtr& symbol) {
+  terms_.push_back({1, {std::make_shared<Atom>(Atom{AtomKind::Symbol, symbol, {}, {}})}});
+}
+
+bool Dim::is_constant() const {
+  return terms_.empty() || (terms_.size() == 1 && terms_[0].factors.empty());
+}
+
+int64_t Dim::constant() const {
+  KILN_CHECK(is_constant(), "not a constant: " + str());
+  return terms_.empty() ? 0 : terms_[0].coefficient;
+}
+
+SymbolPtr Dim::as_symbol() const {
+  if (terms_.size() != 1 || terms_[0].coefficient != 1 || terms_[0].factors.size() != 1) return {};
+  return terms_[0].factors[0]->symbol;
+}
+
+Dim operator+(const Dim& a, const Dim& b) {
+  std::vector<Term> terms = a.terms_;
+  terms.insert(terms.end(), b.terms_.begin(), b.terms_.end());
+  return DimBuilder::from_terms(std::move(terms));
+}
+
+Dim Dim::operator-() const {
+  Dim result = *this;
+  for (Term& term : result.terms_) term.coefficient = -term.coefficient;
+  return result;
+}
+
+Dim operator-(const Dim& a, const Dim& b) { return a + (-b); }
+
+Dim operator*(const Dim& a, const Dim& b) {
+  std::vector<Term> terms;
+  for (const Term& x : a.terms_) {
+    for (const Term& y : b.terms_) {
+      terms.push_back({x.coefficient * y.coefficient, merge_factors(x.factors, y.factors)});
+    }
+  }
+  return DimBuilder::from_terms(std::move(terms));
+}
+
+int Dim::compare(const Dim& a, const Dim& b) {
+  if (a.terms_.size() != b.terms_.size()) return a.terms_.size() < b.terms_.size() ? -1 : 1;
+  for (size_t i = 0; i < a.terms_.size(); ++i) {
+    if (int c = compare_factors(a.terms_[i].factors, b.terms_[i].factors)) return c;
+    if (a.terms_[i].coefficient != b.terms_[i].coefficient) {
+      return a.terms_[i].coefficient < b.terms_[i].coefficient ? -1 : 1;
+    }
+  }
+  return 0;
+}
+
+int64_t Dim::lower_bound() const { return bounds_of(*this).low; }
+int64_t Dim::upper_bound() const { return bounds_of(*this).high; }
+
+Dim Dim::substitute(
+    const std::function<std::optional<Dim>(const SymbolPtr&)>& replacement) const {
+  Dim result;
+  for (const Term& term : terms_) {
+    Dim product(term.coefficient);
+    for (const AtomPtr& atom : term.factors) product *= substitute_atom(atom, replacement);
+    result += product;
+  }
+  return result;
+}
+
+Dim Dim::substitute(const SymbolPtr& symbol, const Dim& value) const {
+  return substitute([&](const SymbolPtr& s) -> std::optional<Dim> {
+    if (s == symbol) return value;
+    return std::nullopt;
+  });
+}
+
+int64_t Dim::evaluate(const std::function<int64_t(const SymbolPtr&)>& value_of) const {
+  int64_t result = 0;
+  for (const Term& term : terms_) {
+    int64_t product = term.coefficient;
+    for (const AtomPtr& atom : term.factors) product *= evaluate_atom(atom, value_of);
+    result += product;
+  }
+  return result;
+}
+
+int64_t Dim::at_opt() const {
+  return evaluate([](const SymbolPtr& symbol) {
+    KILN_CHECK(!symbol->is_loop, "loop index " + symbol->name + " in a size");
+    return symbol->opt;
+  });
+}
+
+std::vector<SymbolPtr> Dim::symbols() const {
+  std::vector<SymbolPtr> result;
+  collect_symbols(*this, result);
+  std::sort(result.begin(), result.end(),
+            [](const SymbolPtr& a, const SymbolPtr& b) { return a->id < b->id; });
+  result.erase(std::unique(result.begin(), result.end()), result.end());
+  return result;
+}
+
+bool Dim::mentions(const SymbolPtr& symbol) const {
+  return std::any_of(terms_.begin(), terms_.end(),
+                     [&](const Term& term) { return term_mentions(term, symbol); });
+}
+
+std::optional<std::pair<Dim, Dim>> Dim::as_linear_in(const SymbolPtr& symbol) const {
+  const auto atom = std::make_shared<Atom>(Atom{AtomKind::Symbol, symbol, {}, {}});
+  auto split = split_linear(*this, atom);
+  if (!split || split->coefficient.mentions(symbol) || split->rest.mentions(symbol)) {
+    return std::nullopt;
+  }
+  return std::pair{split->coefficient, split->rest};
+}
+
+std::string Dim::str() const {
+  if (terms_.empty()) return "0";
+  std::string result;
+  for (const Term& term : terms_) {
+    int64_t coefficient = term.coefficient;
+    if (!result.empty()) {
+      result += coefficient < 0 ? " - " : " + ";
+      coefficient = coefficient < 0 ? -coefficient : coefficient;
+    } else if (coefficient < 0) {
+      result += "-";
+      coefficient = -coefficient;
+    }
+    std::string product;
+    for (const AtomPtr& atom : term.factors) {
+      if (!product.empty()) product += "*";
+      product += atom_str(atom);
+    }
+    if (product.empty() || coefficient != 1) {
+      if (!product.empty()) product += "*";
+      product += std::to_string(coefficient);
+    }
+    result += product;
+  }
+  return result;
+}
+
+Dim floordiv(const Dim& a, const Dim& b) {
+  KILN_CHECK(!b.is_constant(0), "division by zero: " + a.str());
+  if (b.is_constant(1)) return a;
+  if (a.is_constant() && b.is_constant()) return floor_div(a.constant(), b.constant());
+  if (a == b && b.lower_bound() >= 1) return 1;
+  const auto [quotient, remainder] = divide_terms(a, b);
+  if (remainder.is_constant(0)) return quotient;
+  if (b.lower_bound() >= 1) {
+    if (remainder.lower_bound() >= 0 && provably_less(remainder, b)) return quotient;
+    if (remainder.upper_bound() < 0 && provably_less_equal(-b, remainder)) return quotient - 1;
+  }
+  if (auto simpler = cancel_common_factor(remainder, b)) return quotient + *simpler;
+  // floordiv(floordiv(x, c), b) -> floordiv(x, c * b)
+  if (remainder.terms().size() == 1 && remainder.terms()[0].coefficient == 1 &&
+      remainder.terms()[0].factors.size() == 1) {
+    const AtomPtr& atom = remainder.terms()[0].factors[0];
+    if (atom->kind == AtomKind::FloorDiv && atom->b.lower_bound() >= 1 && b.lower_bound() >= 1) {
+      return quotient + floordiv(atom->a, atom->b * b);
+    }
+  }
+  return quotient + make_compound(AtomKind::FloorDiv, remainder, b);
+}
+
+Dim mod(const Dim& a, const Dim& b) {
+  KILN_CHECK(!b.is_constant(0), "modulo by zero: " + a.str());
+  if (b.is_constant(1)) return 0;
+  if (a.is_constant() && b.is_constant()) {
+    return a.constant() - floor_div(a.constant(), b.constant()) * b.constant();
+  }
+  const Dim remainder = divide_terms(a, b).remainder;
+  if (remainder.is_constant(0) || remainder == b) return 0;
+  if (b.lower_bound() >= 1) {
+    if (remainder.lower_bound() >= 0 && provably_less(remainder, b)) return remainder;
+    if (remainder.upper_bound() < 0 && provably_less_equal(-b, remainder)) return remainder + b;
+  }
+  return make_compound(AtomKind::Mod, remainder, b);
+}
+
+Dim ceildiv(const Dim& a, const Dim& b) { return floordiv(a + b - 1, b); }
+
+Dim min(const Dim& a, const Dim& b) {
+  if (provably_less_equal(a, b)) return a;
+  if (provably_less_equal(b, a)) return b;
+  return Dim::compare(a, b) < 0 ? make_compound(AtomKind::Min, a, b)
+                                : make_compound(AtomKind::Min, b, a);
+}
+
+Dim max(const Dim& a, const Dim& b) {
+  if (provably_less_equal(a, b)) return b;
+  if (provably_less_equal(b, a)) return a;
+  return Dim::compare(a, b) < 0 ? make_compound(AtomKind::Max, a, b)
+                                : make_compound(AtomKind::Max, b, a);
+}
+
+bool provably_equal(const Dim& a, const Dim& b) { return (a - b).is_constant(0); }
+bool provably_less(const Dim& a, const Dim& b) { return (b - a).lower_bound() >= 1; }
+bool provably_less_equal(const Dim& a, const Dim& b) { return (b - a).lower_bound() >= 0; }
+bool provably_divisible(const Dim& a, const Dim& b) { return mod(a, b).is_constant(0); }
+
+Dim product(const std::vector<Dim>& dims) {
+  Dim result(1);
+  for (const Dim& dim : dims) result *= dim;
+  return result;
+}
+
+}  // namespace kiln::ir

@@ -1,0 +1,115 @@
+// The SSA graph: values, nodes and the graph that owns them.
+#pragma once
+
+#include <list>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "ir/type.h"
+
+namespace kiln::ir {
+
+// One enumerator per row of ops.def, in its order.
+enum class Op : uint16_t {
+#define KILN_OP(name, ...) name,
+#include "ir/ops.def"
+#undef KILN_OP
+};
+
+std::string_view op_name(Op op);
+std::optional<Op> op_from_name(std::string_view name);
+
+// A list of Dims is a list of sizes or offsets that may be symbolic.
+using Attr = std::variant<bool, int64_t, double, std::string, DType, std::vector<int64_t>,
+                          std::vector<double>, Dim, std::vector<Dim>, Literal>;
+// Ordered by name, so that every walk over it is deterministic.
+using Attrs = std::map<std::string, Attr, std::less<>>;
+
+struct Node;
+
+struct Value {
+  uint32_t id = 0;
+  std::string name;          // unique in the graph, as in the model where it came from one
+  Type type;
+  Node* producer = nullptr;  // null for a graph input
+  uint32_t index = 0;        // which output of the producer, or which graph input
+};
+
+// Where a node comes from in the user's model: "modeling_bert.py:84 in forward". Empty when unknown.
+using SourceLocation = std::string;
+
+struct Node {
+  Op op = Op::constant;
+  std::vector<Value*> inputs;  // null where an optional operand is absent
+  Attrs attrs;
+  std::vector<Value*> outputs;
+  SourceLocation location;
+
+  Value* output() const { return outputs.front(); }
+  Value* input(size_t i) const { return i < inputs.size() ? inputs[i] : nullptr; }
+  bool has_attr(std::string_view name) const { return attrs.find(name) != attrs.end(); }
+  // The attribute as T; InternalError if it is missing or of another type.
+  template <typename T>
+  const T& attr(std::string_view name) const {
+    return std::get<T>(find_attr(name));
+  }
+  template <typename T>
+  T attr_or(std::string_view name, T fallback) const {
+    return has_attr(name) ? std::get<T>(find_attr(name)) : fallback;
+  }
+
+ private:
+  const Attr& find_attr(std::string_view name) const;
+};
+
+// Owns its nodes and values. Nodes are kept in a topological order (rule R3 of docs/ir.md).
+class Graph {
+ public:
+  Graph() = default;
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  Graph(Graph&&) = default;
+  Graph& operator=(Graph&&) = default;
+
+  std::string name = "main";
+
+  Value* add_input(std::string name, Type type);
+  // Appends a node, or inserts it before `before`. Output types are given by the caller: see ir/builder.h for inference.
+  Node* add_node(Op op, std::vector<Value*> inputs, Attrs attrs, std::vector<Type> output_types,
+                 Node* before = nullptr);
+  void set_outputs(std::vector<Value*> outputs, std::vector<std::string> names = {});
+
+  const std::vector<Value*>& inputs() const { return inputs_; }
+  const std::vector<Value*>& outputs() const { return outputs_; }
+  const std::vector<std::string>& output_names() const { return output_names_; }
+  const std::list<std::unique_ptr<Node>>& nodes() const { return nodes_; }
+
+  // Size symbols of the graph's inputs, in order of creation.
+  std::vector<SymbolPtr> size_symbols() const;
+
+  // Redirects every use of `from`, graph outputs included.
+  void replace_all_uses(Value* from, Value* to);
+  // Removes a node without users; InternalError if an output is still used.
+  void erase(Node* node);
+  // How many operands and graph outputs refer to the value.
+  size_t use_count(const Value* value) const;
+  // The nodes that use each value, in graph order; recomputed on each call, so call it once a pass.
+  std::map<const Value*, std::vector<Node*>> users() const;
+  std::string unique_name(std::string_view stem);
+
+ private:
+  Value* new_value(std::string name, Type type);
+
+  std::vector<std::unique_ptr<Value>> values_;
+  std::list<std::unique_ptr<Node>> nodes_;
+  std::vector<Value*> inputs_, outputs_;
+  std::vector<std::string> output_names_;
+  std::map<std::string, int, std::less<>> name_counts_;
+  uint32_t next_id_ = 0;
+};
+
+}  // namespace kiln::ir

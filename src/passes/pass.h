@@ -1,0 +1,47 @@
+// Passes over ir::Graph: the table, the runner and what a pass may use.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace kiln::passes {
+
+struct PassContext {
+  // Evaluates a node whose operands are all constants; null: constants are not folded. Given by the driver, so that
+  // passes need no backend.
+  std::function<std::vector<ir::Literal>(const ir::Node&, std::span<const ir::Literal* const>)> evaluate;
+};
+
+// Returns whether it changed the graph. One .cpp per pass; declared by passes.def.
+using Pass = bool (*)(ir::Graph& graph, PassContext& context);
+
+#define KILN_PASS(name, summary) bool name(ir::Graph& graph, PassContext& context);
+#include "passes/passes.def"
+#undef KILN_PASS
+
+struct PassInfo {
+  std::string_view name, summary;
+  Pass run;
+};
+std::span<const PassInfo> all_passes();
+
+struct RunOptions {
+  std::vector<std::string> disabled;  // CompileError for a name that is not a pass, with the nearest one
+  bool verify = false;                // after every pass
+  std::string dump_directory;         // NNN_name.ir after every pass that changed the graph
+};
+struct PassReport {
+  std::string_view name;
+  double milliseconds = 0;
+  bool changed = false;
+};
+
+// The standard pipeline: passes/pipeline.cpp.
+std::vector<PassReport> run_pipeline(ir::Graph& graph, PassContext& context, const RunOptions& options);
+
+}  // namespace kiln::passes

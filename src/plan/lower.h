@@ -1,0 +1,37 @@
+// ir::Graph -> plan::Program, and the passes over programs.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+#include "plan/program.h"
+
+namespace kiln::plan {
+
+// One kernel per op (none for views), straight from the graph. CompileError for an op with no lowering.
+Program lower(const ir::Graph& graph);
+
+struct PlanOptions {
+  std::vector<std::string> disabled;  // names from plan/passes.def
+  bool verify = false;
+  std::string dump_directory;
+};
+// Fusion of loop nests, epilogue fusion, in-place reuse: plan/pipeline.cpp.
+void run_pipeline(Program& program, const PlanOptions& options);
+
+// InternalError that names the rule of docs/plan.md and the kernel.
+void verify(const Program& program);
+std::string to_text(const Program& program);
+
+// Interprets a program kernel by kernel on concrete inputs: the oracle for fusion and for backends.
+std::vector<ir::Literal> interpret(const Program& program, std::span<const ir::Literal> inputs);
+
+// First and last kernel that touches each temporary (aliases count for their root); {-1, -1} for other buffers.
+struct Lifetime {
+  int32_t first = -1, last = -1;
+};
+std::vector<Lifetime> lifetimes(const Program& program);
+
+}  // namespace kiln::plan

@@ -1,0 +1,56 @@
+// Element types shared by the compiler, the engine file and the runtime.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace kiln {
+
+// Values are stored in engine files: append, never renumber.
+enum class DType : uint8_t {
+  F32 = 0,
+  F64 = 1,
+  F16 = 2,
+  BF16 = 3,
+  I8 = 4,
+  U8 = 5,
+  I16 = 6,
+  I32 = 7,
+  I64 = 8,
+  Bool = 9,  // one byte, 0 or 1
+};
+
+inline constexpr int kDTypeCount = 10;
+
+// Bytes of one element.
+constexpr size_t dtype_size(DType dtype) {
+  switch (dtype) {
+    case DType::F64:
+    case DType::I64:
+      return 8;
+    case DType::F32:
+    case DType::I32:
+      return 4;
+    case DType::F16:
+    case DType::BF16:
+    case DType::I16:
+      return 2;
+    case DType::I8:
+    case DType::U8:
+    case DType::Bool:
+      return 1;
+  }
+  return 0;
+}
+
+// Short lower-case name as in the text IR: "f32", "bf16", "i64", "bool".
+std::string_view dtype_name(DType dtype);
+std::optional<DType> dtype_from_name(std::string_view name);
+
+constexpr bool is_floating(DType dtype) { return dtype <= DType::BF16; }
+constexpr bool is_integer(DType dtype) { return dtype >= DType::I8 && dtype <= DType::I64; }
+constexpr bool is_signed_integer(DType dtype) { return is_integer(dtype) && dtype != DType::U8; }
+
+}  // namespace kiln
