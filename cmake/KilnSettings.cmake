@@ -9,6 +9,8 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
 endif()
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
+set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/archive")
 
 find_program(KILN_CCACHE ccache)
 if(KILN_CCACHE)
@@ -29,6 +31,32 @@ function(kiln_add_part name)
   add_library(${name} STATIC ${PART_SOURCES})
   target_include_directories(${name} PUBLIC "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}/include")
   target_link_libraries(${name} PUBLIC ${PART_DEPENDS})
+endfunction()
+
+# kiln_add_shared_library(target OUTPUT_NAME name SOURCES ... DEPENDS ...): a library as users get it. It exports kiln_*
+# and nothing else, carries its own C++ runtime, and finds the other libraries of Kiln beside itself.
+function(kiln_add_shared_library target)
+  cmake_parse_arguments(LIB "" "OUTPUT_NAME" "SOURCES;DEPENDS" ${ARGN})
+  add_library(${target} SHARED ${LIB_SOURCES})
+  target_include_directories(${target} PUBLIC "${PROJECT_SOURCE_DIR}/include" PRIVATE "${PROJECT_SOURCE_DIR}/src")
+  target_link_libraries(${target} PRIVATE ${LIB_DEPENDS})
+  set(exports "${PROJECT_SOURCE_DIR}/cmake/exports.map")
+  target_link_options(${target} PRIVATE -Wl,--exclude-libs,ALL "-Wl,--version-script=${exports}" -Wl,--no-undefined)
+  if(KILN_SANITIZE)  # the sanitizers' runtime comes with the executable
+    get_target_property(options ${target} LINK_OPTIONS)
+    list(REMOVE_ITEM options -Wl,--no-undefined)
+    set_target_properties(${target} PROPERTIES LINK_OPTIONS "${options}")
+  else()
+    target_link_options(${target} PRIVATE -static-libstdc++ -static-libgcc)
+    if(CMAKE_BUILD_TYPE STREQUAL "Release")
+      target_link_options(${target} PRIVATE -s)
+    endif()
+  endif()
+  set_target_properties(${target} PROPERTIES
+    OUTPUT_NAME ${LIB_OUTPUT_NAME}
+    LINK_DEPENDS "${exports}"
+    INSTALL_RPATH "$ORIGIN"
+    BUILD_WITH_INSTALL_RPATH ON)
 endfunction()
 
 # kiln_add_test(name SOURCES ... DEPENDS ...): one GoogleTest program, registered with ctest.

@@ -9,8 +9,21 @@
 #include "backends/backend.h"
 #include "import/import.h"
 #include "ir/graph.h"
+#include "support/error.h"
+#include "support/status.h"
 
 namespace kiln {
+
+// A CompileError that knows its status: an engine that could not be written, an operator that is not supported.
+class StatusError : public CompileError {
+ public:
+  explicit StatusError(const Status& status)
+      : CompileError(status.message()), code_(status.code()) {}
+  StatusCode code() const { return code_; }
+
+ private:
+  StatusCode code_;
+};
 
 struct CompileOptions {
   std::vector<import::DimRange> ranges;

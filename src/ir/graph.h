@@ -4,6 +4,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -55,15 +56,23 @@ struct Node {
   // The attribute as T; InternalError if it is missing or of another type.
   template <typename T>
   const T& attr(std::string_view name) const {
-    return std::get<T>(find_attr(name));
+    return get_attr<T>(name);
   }
   template <typename T>
   T attr_or(std::string_view name, T fallback) const {
-    return has_attr(name) ? std::get<T>(find_attr(name)) : fallback;
+    return has_attr(name) ? get_attr<T>(name) : fallback;
   }
 
  private:
+  friend class Graph;
   const Attr& find_attr(std::string_view name) const;
+  [[noreturn]] void wrong_attr_type(std::string_view name) const;
+  template <typename T>
+  const T& get_attr(std::string_view name) const {
+    if (const T* value = std::get_if<T>(&find_attr(name))) return *value;
+    wrong_attr_type(name);
+  }
+  std::list<std::unique_ptr<Node>>::iterator position_;  // in the graph's list
 };
 
 // Owns its nodes and values. Nodes are kept in a topological order (rule R3 of docs/ir.md).

@@ -35,6 +35,7 @@ struct Literal {
   std::shared_ptr<const void> owner;
 
   int64_t elements() const;
+  Type type() const;
   // A zeroed literal that owns its bytes; `data` points at them.
   static Literal allocate(DType dtype, std::vector<int64_t> shape, std::byte** data);
   static Literal scalar(DType dtype, double value);
@@ -42,6 +43,11 @@ struct Literal {
   // Element `index` (row-major), converted.
   double as_double(int64_t index) const;
   int64_t as_int(int64_t index) const;
+  // Stores one element, converted, into the buffer of `allocate`.
+  static void set(std::byte* data, DType dtype, int64_t index, double value);
+  // Equal dtype, shape and bits.
+  bool same_content(const Literal& other) const;
+  uint64_t content_hash() const;
   template <typename T>
   const T* data() const {
     return reinterpret_cast<const T*>(bytes.data());

@@ -1,0 +1,56 @@
+# Every job of the project in one place; the work is done by scripts/, CMake and pytest.
+VENV ?= .venv
+PRESET ?= release
+JOBS ?= $(shell nproc)
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export VENV HF_HUB_OFFLINE := 1
+python := $(VENV)/bin/python
+build := build/$(PRESET)
+
+.PHONY: help setup build demo test test-cpp test-python test-models bench fuzz lint format clean wheel asan tsan
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | column -t -s '|'
+
+setup:  ## install what is missing: system packages (apt), the virtual environment
+	@scripts/setup.sh
+
+build: setup  ## compile everything into build/release
+	@scripts/build.sh $(PRESET)
+
+demo: build  ## compile, save, load and use a real sentence encoder (TEXT="..." or FILE=...)
+	@$(python) scripts/demo.py
+
+test: build  ## the C++ tests and the Python tests
+	@scripts/test.sh $(PRESET)
+
+test-models: build  ## whole models in their default configurations, against eager PyTorch
+	@$(python) -m pytest tests/python/models -m full_size
+
+bench: build  ## compare with eager, torch.compile, AOTInductor, onnxruntime and openvino
+	@scripts/bench.sh
+
+fuzz: setup  ## run every fuzz target for a minute each
+	@scripts/fuzz.sh
+
+lint: build  ## formatting, naming, include rules, sizes
+	@$(python) scripts/lint.py --build $(build)
+
+format:  ## rewrite sources in the project's format
+	@$(python) scripts/lint.py --fix format
+
+asan: setup  ## C++ tests with the address and undefined-behaviour sanitizers
+	@scripts/build.sh asan && scripts/test.sh asan
+
+tsan: setup  ## C++ tests with the thread sanitizer
+	@scripts/build.sh tsan && scripts/test.sh tsan
+
+wheel: setup  ## dist/torch_kiln-*.whl, for every Python 3
+	@$(python) -m pip wheel -q --no-deps --no-build-isolation -w dist . && ls -l dist
+
+clean:  ## remove build/ and dist/
+	rm -rf build dist

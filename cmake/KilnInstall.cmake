@@ -1,0 +1,22 @@
+# Where things go: in the wheel everything lies inside the package (kiln/lib, kiln/bin, kiln/include); elsewhere the usual
+# folders below the prefix are used.
+include(GNUInstallDirs)
+if(SKBUILD)
+  set(lib_dir kiln/lib)
+  set(bin_dir kiln/bin)
+  set(include_dir kiln/include)
+else()
+  set(lib_dir "${CMAKE_INSTALL_LIBDIR}")
+  set(bin_dir "${CMAKE_INSTALL_BINDIR}")
+  set(include_dir "${CMAKE_INSTALL_INCLUDEDIR}")
+endif()
+
+foreach(library kiln_runtime_shared kiln_shared kiln_torch)
+  if(TARGET ${library})
+    install(TARGETS ${library} LIBRARY DESTINATION "${lib_dir}")
+  endif()
+endforeach()
+if(TARGET kiln)
+  install(TARGETS kiln RUNTIME DESTINATION "${bin_dir}")
+endif()
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/kiln" DESTINATION "${include_dir}")

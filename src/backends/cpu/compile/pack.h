@@ -1,0 +1,41 @@
+// Operands of contractions in the order in which the micro-kernel reads them.
+//
+// A packed B is [panels][K][panel width], zero-padded to whole panels: one panel is a contiguous run of memory, and one
+// step of the micro-kernel reads one row of it. All CPU levels share one packing of a weight.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "backends/cpu/compile/codegen.h"
+
+namespace kiln::cpu {
+
+// A constant matrix inside a literal; strides in elements.
+struct ConstantMatrix {
+  int64_t offset = 0, k_stride = 0, n_stride = 0;
+  int64_t k = 0, n = 0;
+  int64_t batches = 1, batch_stride = 0;  // packed one after another
+};
+
+// The buffer that holds the packed matrix.
+plan::BufferId pack_constant(ConstantPool& constants, plan::BufferId buffer, const ConstantMatrix& matrix, int64_t width);
+
+// A matrix in memory at run time; strides in elements.
+struct RuntimeMatrix {
+  llvm::Value* base = nullptr;
+  llvm::Value* k_stride = nullptr;
+  llvm::Value* n_stride = nullptr;
+  llvm::Value* k = nullptr;
+  llvm::Value* n = nullptr;
+};
+
+// Emits the packing of panels [first, last) of `matrix` to `packed`, whose panels take `panel_bytes`, at least
+// packed_panel_bytes(k, width).
+void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, llvm::Value* first, llvm::Value* last, int64_t width,
+               llvm::Value* packed, llvm::Value* panel_bytes);
+
+// Rows are padded to whole vectors of the widest target.
+ir::Dim packed_panel_bytes(const ir::Dim& k, int64_t width);
+
+}  // namespace kiln::cpu

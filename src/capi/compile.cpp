@@ -1,0 +1,235 @@
+// The compiling half of the C API: exceptions of the compiler become statuses here.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <new>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "capi/shared.h"
+#include "compiler/driver.h"
+#include "import/import.h"
+#include "kiln/kiln.h"
+#include "support/error.h"
+
+struct kiln_model {
+  std::shared_ptr<kiln::import::Model> model;
+};
+
+namespace {
+
+using kiln::CompileError;
+using nlohmann::ordered_json;
+
+kiln_status fail(kiln_status status, const std::string& text) {
+  kiln_private_set_last_error(text.c_str());
+  return status;
+}
+
+// Runs the body of an API function. `user_error` is the status of a CompileError.
+template <typename Body>
+kiln_status guarded(kiln_status user_error, const Body& body) {
+  try {
+    body();
+    return KILN_OK;
+  } catch (const kiln::StatusError& error) {
+    return fail(static_cast<kiln_status>(error.code()), error.what());
+  } catch (const CompileError& error) {
+    return fail(user_error, error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(KILN_OUT_OF_MEMORY, "out of memory");
+  } catch (const std::exception& error) {
+    return fail(KILN_INTERNAL, std::string("internal error: ") + error.what() +
+                                   " (a bug in Kiln: please report it)");
+  }
+}
+
+kiln_status null_argument(const char* function, const char* name) {
+  return fail(KILN_INVALID_ARGUMENT, std::string(function) + ": " + name + " is null");
+}
+
+#define KILN_REQUIRE(pointer) \
+  if ((pointer) == nullptr) return null_argument(__func__, #pointer)
+
+kiln_bytes* to_bytes(const ordered_json& json) {
+  const std::string text = json.dump();
+  const auto* begin = reinterpret_cast<const std::byte*>(text.data());
+  return new kiln_bytes{{begin, begin + text.size()}};
+}
+
+std::vector<std::string> split(const char* list) {
+  std::vector<std::string> items;
+  std::string_view rest = list == nullptr ? "" : list;
+  while (!rest.empty()) {
+    const size_t comma = std::min(rest.find(','), rest.size());
+    if (comma > 0) items.emplace_back(rest.substr(0, comma));
+    rest.remove_prefix(std::min(comma + 1, rest.size()));
+  }
+  return items;
+}
+
+// A named tensor as a literal that borrows its bytes.
+kiln::ir::Literal to_literal(const kiln_named_tensor& named) {
+  const kiln_tensor& tensor = named.tensor;
+  const std::string where = std::string("[") + named.name + "] ";
+  if (tensor.dtype < KILN_F32 || tensor.dtype > KILN_BOOL)
+    throw CompileError(where + "got dtype " + std::to_string(tensor.dtype) + ", expected 0 to 9");
+  if (tensor.rank < 0 || tensor.rank > KILN_MAX_RANK)
+    throw CompileError(where + "got rank " + std::to_string(tensor.rank) + ", expected 0 to 16");
+  if (tensor.rank > 0 && tensor.shape == nullptr) throw CompileError(where + "its shape is null");
+
+  kiln::ir::Literal literal;
+  literal.dtype = static_cast<kiln::DType>(tensor.dtype);
+  size_t bytes = kiln::dtype_size(literal.dtype);
+  for (int32_t i = tensor.rank; i-- > 0;) {
+    const int64_t size = tensor.shape[i];
+    const auto expected = static_cast<int64_t>(bytes / kiln::dtype_size(literal.dtype));
+    if (size < 0) throw CompileError(where + "got a negative size");
+    if (tensor.strides != nullptr && size > 1 && bytes > 0 && tensor.strides[i] != expected)
+      throw CompileError(where + "got a strided tensor, expected a contiguous one");
+    if (__builtin_mul_overflow(bytes, static_cast<size_t>(size), &bytes))
+      throw CompileError(where + "its size overflows");
+    literal.shape.insert(literal.shape.begin(), size);
+  }
+  if (bytes > 0 && tensor.data == nullptr) throw CompileError(where + "its data is null");
+  literal.bytes = {static_cast<const std::byte*>(tensor.data), bytes};
+  return literal;
+}
+
+// The caller's options at our size: fields of a newer header are ignored, those that an older one lacks are zero.
+kiln_compile_options current_options(const kiln_compile_options* options) {
+  kiln_compile_options current{};
+  if (options != nullptr) {
+    if (options->struct_size < sizeof(size_t))
+      throw CompileError("kiln_compile_options.struct_size is not set");
+    std::memcpy(&current, options, std::min(options->struct_size, sizeof(current)));
+  }
+  return current;
+}
+
+kiln::CompileOptions to_options(const kiln_compile_options* given) {
+  const kiln_compile_options options = current_options(given);
+  kiln::CompileOptions result;
+  if (options.num_ranges > 0 && options.ranges == nullptr)
+    throw CompileError("kiln_compile_options.ranges is null");
+  for (size_t i = 0; i < options.num_ranges; ++i) {
+    const kiln_dim_range& range = options.ranges[i];
+    if (range.input == nullptr) throw CompileError("kiln_dim_range.input is null");
+    result.ranges.push_back({range.input, range.dim, range.min, range.opt, range.max});
+  }
+  result.backend.variants = split(options.cpu_variants);
+  result.backend.compile_threads = options.num_threads;
+  result.disabled_passes = split(options.disabled_passes);
+  result.verify_passes = options.verify_passes != 0;
+  if (options.dump_directory != nullptr) result.dump_directory = options.dump_directory;
+  if (options.progress != nullptr)
+    result.progress = [callback = options.progress, user = options.progress_user](
+                          std::string_view stage, double fraction) {
+      callback(user, std::string(stage).c_str(), fraction);
+    };
+  return result;
+}
+
+bool fully_supported(const kiln::import::Model& model) {
+  return std::ranges::all_of(kiln::import::check_support(model), &kiln::import::NodeSupport::supported);
+}
+
+// Runs a compile. What the user got wrong is either an operator that Kiln lacks or an argument.
+template <typename Body>
+kiln_status guarded_compile(const kiln_model* model, const Body& body) {
+  return guarded(KILN_INVALID_ARGUMENT, [&] {
+    try {
+      body();
+    } catch (const kiln::StatusError&) {
+      throw;
+    } catch (const CompileError& error) {
+      if (fully_supported(*model->model)) throw;
+      throw kiln::StatusError({kiln::StatusCode::Unsupported, error.what()});
+    }
+  });
+}
+
+}  // namespace
+
+extern "C" {
+
+kiln_status kiln_model_open_file(const char* path, kiln_model** model) {
+  KILN_REQUIRE(path);
+  KILN_REQUIRE(model);
+  if (access(path, R_OK) != 0)
+    return fail(errno == ENOENT ? KILN_NOT_FOUND : KILN_IO_ERROR,
+                std::string("cannot open ") + path + ": " + std::strerror(errno));
+  return guarded(KILN_INVALID_ARGUMENT,
+                 [&] { *model = new kiln_model{kiln::import::Model::open_file(path)}; });
+}
+
+kiln_status kiln_model_open_memory(const char* json, size_t json_size,
+                                   const kiln_named_tensor* tensors, size_t num_tensors,
+                                   kiln_model** model) {
+  KILN_REQUIRE(json);
+  KILN_REQUIRE(model);
+  if (num_tensors > 0) KILN_REQUIRE(tensors);
+  return guarded(KILN_INVALID_ARGUMENT, [&] {
+    std::vector<kiln::import::Model::NamedTensor> named;
+    for (size_t i = 0; i < num_tensors; ++i) {
+      if (tensors[i].name == nullptr) throw CompileError("kiln_named_tensor.name is null");
+      named.push_back({tensors[i].name, to_literal(tensors[i])});
+    }
+    *model =
+        new kiln_model{kiln::import::Model::open_memory({json, json_size}, std::move(named))};
+  });
+}
+
+void kiln_model_destroy(kiln_model* model) { delete model; }
+
+kiln_status kiln_model_check(kiln_model* model, kiln_bytes** json) {
+  KILN_REQUIRE(model);
+  KILN_REQUIRE(json);
+  return guarded(KILN_INVALID_ARGUMENT, [&] {
+    ordered_json nodes = ordered_json::array();
+    for (const kiln::import::NodeSupport& node : kiln::import::check_support(*model->model))
+      nodes.push_back({{"name", node.name},
+                       {"target", node.target},
+                       {"supported", node.supported},
+                       {"reason", node.reason}});
+    *json = to_bytes({{"nodes", std::move(nodes)}});
+  });
+}
+
+kiln_status kiln_compile(kiln_model* model, const kiln_compile_options* options,
+                         kiln_bytes** engine) {
+  KILN_REQUIRE(model);
+  KILN_REQUIRE(engine);
+  return guarded_compile(model, [&] {
+    *engine = new kiln_bytes{kiln::compile(*model->model, to_options(options))};
+  });
+}
+
+kiln_status kiln_compile_to_file(kiln_model* model, const kiln_compile_options* options,
+                                 const char* path) {
+  KILN_REQUIRE(model);
+  KILN_REQUIRE(path);
+  return guarded_compile(
+      model, [&] { kiln::compile_to_file(*model->model, to_options(options), path); });
+}
+
+kiln_status kiln_supported_ops(kiln_bytes** json) {
+  KILN_REQUIRE(json);
+  return guarded(KILN_INTERNAL, [&] {
+    ordered_json ops = ordered_json::array();
+#define KILN_OP(name, kind, min_inputs, max_inputs, attributes, summary) \
+  ops.push_back({{"name", #name}, {"summary", summary}});
+#include "ir/ops.def"
+#undef KILN_OP
+    *json = to_bytes({{"aten", kiln::import::supported_targets()}, {"ops", std::move(ops)}});
+  });
+}
+
+}  // extern "C"

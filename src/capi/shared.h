@@ -1,0 +1,17 @@
+// What the two halves of the C API share: libkiln_runtime implements both, libkiln uses them. Not public.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "kiln/kiln.h"
+
+// Made by either library, released by kiln_bytes_destroy.
+struct kiln_bytes {
+  std::vector<std::byte> data;
+};
+
+extern "C" {
+// Sets the calling thread's kiln_last_error text. Exported for libkiln alone: no promise is made about it.
+KILN_API void kiln_private_set_last_error(const char* text);
+}

@@ -1,0 +1,104 @@
+#include "compiler/driver.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <span>
+#include <utility>
+
+#include "backends/reference/reference.h"
+#include "engine/writer.h"
+#include "passes/pass.h"
+#include "plan/lower.h"
+
+namespace kiln {
+namespace {
+
+#ifdef NDEBUG
+constexpr bool kAlwaysVerify = false;
+#else
+constexpr bool kAlwaysVerify = true;
+#endif
+
+void report(const CompileOptions& options, std::string_view stage, double fraction) {
+  if (options.progress) options.progress(stage, fraction);
+}
+
+void make_folder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) throw CompileError("cannot make the folder " + path + ": " + error.message());
+}
+
+bool is_graph_pass(const std::string& name) {
+  return std::ranges::any_of(passes::all_passes(),
+                             [&](const passes::PassInfo& pass) { return pass.name == name; });
+}
+
+// A disabled name belongs to the graph passes or to the plan passes; the latter refuse what is neither.
+std::pair<std::vector<std::string>, std::vector<std::string>> split_disabled(
+    const std::vector<std::string>& names) {
+  std::vector<std::string> graph, plan;
+  for (const std::string& name : names) (is_graph_pass(name) ? graph : plan).push_back(name);
+  return {graph, plan};
+}
+
+std::vector<ir::Literal> evaluate_constant(const ir::Node& node,
+                                           std::span<const ir::Literal* const> inputs) {
+  return reference::evaluate(node, inputs, [](const ir::SymbolPtr& symbol) -> int64_t {
+    throw InternalError("constant folding of a node that depends on the size " + symbol->name);
+  });
+}
+
+CompiledProgram compile_program(ir::Graph graph, const CompileOptions& options) {
+  const bool verify = options.verify_passes || kAlwaysVerify;
+  const auto [graph_disabled, plan_disabled] = split_disabled(options.disabled_passes);
+  if (!options.dump_directory.empty()) make_folder(options.dump_directory);
+
+  report(options, "optimise", 0.1);
+  passes::PassContext context{.evaluate = evaluate_constant};
+  passes::run_pipeline(graph, context, {graph_disabled, verify, options.dump_directory});
+
+  report(options, "plan", 0.2);
+  plan::Program program = plan::lower(graph);
+  plan::run_pipeline(program, {plan_disabled, verify, options.dump_directory});
+
+  report(options, "generate code", 0.3);
+  return compile_for_cpu(program, options.backend);
+}
+
+ir::Graph import_model(const import::Model& model, const CompileOptions& options) {
+  report(options, "import", 0.0);
+  return import::import_graph(model, options.ranges);
+}
+
+std::vector<std::span<const std::byte>> constant_bytes(const CompiledProgram& program) {
+  std::vector<std::span<const std::byte>> bytes;
+  for (const ir::Literal& literal : program.constants) bytes.push_back(literal.bytes);
+  return bytes;
+}
+
+}  // namespace
+
+std::vector<std::byte> compile(ir::Graph graph, const CompileOptions& options) {
+  const CompiledProgram program = compile_program(std::move(graph), options);
+  report(options, "write", 0.95);
+  Result<std::vector<std::byte>> bytes = engine::write(program.spec, constant_bytes(program));
+  if (!bytes.ok()) throw StatusError(bytes.status());
+  report(options, "done", 1.0);
+  return std::move(*bytes);
+}
+
+std::vector<std::byte> compile(const import::Model& model, const CompileOptions& options) {
+  return compile(import_model(model, options), options);
+}
+
+void compile_to_file(const import::Model& model, const CompileOptions& options,
+                     const std::string& path) {
+  const CompiledProgram program = compile_program(import_model(model, options), options);
+  report(options, "write", 0.95);
+  const Status status = engine::write_file(program.spec, constant_bytes(program), path);
+  if (!status.ok()) throw StatusError(status);
+  report(options, "done", 1.0);
+}
+
+}  // namespace kiln
