@@ -22,6 +22,7 @@ struct View {
   Spec spec;
   std::span<const std::byte> weights;
   std::vector<SectionInfo> sections;
+  std::string content_hash;  // of the header, which has the hashes of all sections: identifies the engine
   uint32_t format_version = 0;
 };
 

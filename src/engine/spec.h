@@ -17,6 +17,9 @@ namespace kiln::engine {
 // new shape. A slot is the index of one of its operations; operands are earlier slots.
 using Slot = int32_t;
 
+// As KILN_MAX_RANK in include/kiln/kiln.h.
+inline constexpr size_t kMaxRank = 16;
+
 enum class SizeOp : uint8_t {
   Constant = 0,  // immediate
   Symbol = 1,    // symbols[immediate]

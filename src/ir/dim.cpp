@@ -150,9 +150,11 @@ void collect_symbols(const Dim& dim, std::vector<SymbolPtr>& out) {
   }
 }
 
-// --- Bounds ---------------------------------------------------------------------------------------------------------
+// --- Bounds
+// ---------------------------------------------------------------------------------------------------------
 
-// Proofs build new Dims, which ask for proofs in turn; past this depth the answer is "unknown", which is always sound.
+// Proofs build new Dims, which ask for proofs in turn; past this depth the answer is "unknown",
+// which is always sound.
 constexpr int kMaxProofDepth = 10;
 thread_local int proof_depth = 0;
 
@@ -231,7 +233,8 @@ Interval interval_bounds(const Dim& dim) {
           high_infinite ? kDimInfinity : saturate(high)};
 }
 
-// The sum of cofactors of one atom: dim = coefficient * atom + rest. Fails where the atom is squared or nested.
+// The sum of cofactors of one atom: dim = coefficient * atom + rest. Fails where the atom is
+// squared or nested.
 struct LinearSplit {
   Dim coefficient, rest;
 };
@@ -272,7 +275,8 @@ std::optional<Dim> atom_bound(const AtomPtr& atom, bool upper) {
   return std::nullopt;
 }
 
-// Replaces atoms that contain loop indices by their bounds, where the sign of the cofactor is known.
+// Replaces atoms that contain loop indices by their bounds, where the sign of the cofactor is
+// known.
 Dim symbolic_bound(const Dim& dim, bool upper) {
   ProofScope scope;
   Dim result = dim;
@@ -303,7 +307,8 @@ Dim symbolic_bound(const Dim& dim, bool upper) {
   return result;
 }
 
-// Numeric bound of a Dim over size symbols: fixes one symbol after another at its best end, where the Dim is monotone.
+// Numeric bound of a Dim over size symbols: fixes one symbol after another at its best end, where
+// the Dim is monotone.
 int64_t numeric_bound(Dim dim, bool upper) {
   bool changed = true;
   while (changed && !dim.is_constant()) {
@@ -335,7 +340,8 @@ Interval bounds_of(const Dim& dim) {
           std::min(direct.high, numeric_bound(symbolic_bound(dim, true), true))};
 }
 
-// --- Division -------------------------------------------------------------------------------------------------------
+// --- Division
+// -------------------------------------------------------------------------------------------------------
 
 struct Division {
   Dim quotient, remainder;  // a = quotient * b + remainder, term by term
@@ -531,8 +537,7 @@ int Dim::compare(const Dim& a, const Dim& b) {
 int64_t Dim::lower_bound() const { return bounds_of(*this).low; }
 int64_t Dim::upper_bound() const { return bounds_of(*this).high; }
 
-Dim Dim::substitute(
-    const std::function<std::optional<Dim>(const SymbolPtr&)>& replacement) const {
+Dim Dim::substitute(const std::function<std::optional<Dim>(const SymbolPtr&)>& replacement) const {
   Dim result;
   for (const Term& term : terms_) {
     Dim product(term.coefficient);

@@ -1,8 +1,9 @@
 // Symbolic integers: sizes of tensors, and indices of loops.
 //
-// A Dim is a polynomial over atoms with integer coefficients, kept in a canonical order, so that equal polynomials
-// compare equal. An atom is a symbol, or a floordiv, mod, min or max of two Dims. Simplification uses the ranges of the
-// symbols: (i * 32 + j) / 32 is i when j is a loop index below 32.
+// A Dim is a polynomial over atoms with integer coefficients, kept in a canonical order, so that
+// equal polynomials compare equal. An atom is a symbol, or a floordiv, mod, min or max of two Dims.
+// Simplification uses the ranges of the symbols: (i * 32 + j) / 32 is i when j is a loop index
+// below 32.
 #pragma once
 
 #include <compare>
@@ -25,8 +26,9 @@ using SymbolPtr = std::shared_ptr<const Symbol>;
 // Stands for "unbounded" in ranges; far from overflow on purpose.
 inline constexpr int64_t kDimInfinity = int64_t{1} << 60;
 
-// Makes a symbol for an input dimension: an unknown size with min <= size <= max (both inclusive). `opt` is the size to
-// optimise for. Symbols are told apart by identity, never by name, and ordered by creation.
+// Makes a symbol for an input dimension: an unknown size with min <= size <= max (both inclusive).
+// `opt` is the size to optimise for. Symbols are told apart by identity, never by name, and ordered
+// by creation.
 SymbolPtr make_size_symbol(std::string name, int64_t min, int64_t max, int64_t opt);
 
 // Makes a loop index that ranges over [0, extent).
@@ -110,9 +112,9 @@ Dim max(const Dim& a, const Dim& b);
 
 // Proofs that hold for every value of the symbols; false means "not proven".
 bool provably_equal(const Dim& a, const Dim& b);
-bool provably_less(const Dim& a, const Dim& b);           // a < b
-bool provably_less_equal(const Dim& a, const Dim& b);     // a <= b
-bool provably_divisible(const Dim& a, const Dim& b);      // a mod b == 0
+bool provably_less(const Dim& a, const Dim& b);        // a < b
+bool provably_less_equal(const Dim& a, const Dim& b);  // a <= b
+bool provably_divisible(const Dim& a, const Dim& b);   // a mod b == 0
 
 // Product of all dims; 1 when empty.
 Dim product(const std::vector<Dim>& dims);

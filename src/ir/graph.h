@@ -104,11 +104,15 @@ class Graph {
   void replace_all_uses(Value* from, Value* to);
   // Removes a node without users; InternalError if an output is still used.
   void erase(Node* node);
+  // Removes every node that no graph output depends on; returns how many.
+  size_t erase_dead();
   // How many operands and graph outputs refer to the value.
   size_t use_count(const Value* value) const;
   // The nodes that use each value, in graph order; recomputed on each call, so call it once a pass.
   std::map<const Value*, std::vector<Node*>> users() const;
   std::string unique_name(std::string_view stem);
+  // Gives the value another name, made unique.
+  void rename(Value* value, std::string_view name);
 
  private:
   Value* new_value(std::string name, Type type);

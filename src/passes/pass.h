@@ -29,6 +29,7 @@ struct PassInfo {
   Pass run;
 };
 std::span<const PassInfo> all_passes();
+const PassInfo* find_pass(std::string_view name);  // null if there is none
 
 struct RunOptions {
   std::vector<std::string> disabled;  // CompileError for a name that is not a pass, with the nearest one

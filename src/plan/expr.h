@@ -35,13 +35,13 @@ struct ExprNode {
   DType dtype = DType::F32;
   double number = 0;
   int64_t integer = 0;
-  Index index;
+  Index index = {};
   BufferId buffer = -1;
   int32_t slot = -1;
   ir::Op op = ir::Op::constant;
   bool gelu_tanh = false;  // Apply gelu: the tanh form
-  std::vector<Expr> args;
-  Expr predicate;  // Load only; bool
+  std::vector<Expr> args = {};
+  Expr predicate = {};  // Load only; bool
 };
 
 Expr constant(DType dtype, double value);

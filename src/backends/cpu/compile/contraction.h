@@ -3,7 +3,6 @@
 #pragma once
 
 #include <functional>
-#include <set>
 
 #include "backends/cpu/compile/micro_kernel.h"
 
@@ -31,13 +30,15 @@ struct RowTiles {
   CountRange range;
   int most = 1;
 };
+size_t count_sizes(const RowTiles& tiles);
 void for_row_tiles(Emitter& emitter, const RowTiles& tiles, const std::function<void(llvm::Value*, int)>& body,
                    const std::function<void(llvm::Value*, llvm::Value*)>& after);
 
 // Where the sums of a contraction go. Indices other than `row` and `column` are bound by the caller.
 struct Output {
   ir::SymbolPtr row, column;
-  ir::Dim columns;                   // extent of column
+  llvm::Value* column_end = nullptr;  // columns from here on are not stored
+  ir::Dim columns;                    // how many there are, in each run that ends at column_end
   plan::BufferId buffer = -1;
   ir::Dim row_stride, column_stride;  // elements
   plan::Expr epilogue;
@@ -58,9 +59,9 @@ class TileWriter {
   void finish(int vectors, llvm::Value* rows, llvm::Value* origin, llvm::Value* first_row, llvm::Value* first_column);
 
  private:
-  void write_vector(llvm::Value* sum, llvm::Value* origin, llvm::Value* row, llvm::Value* column);
+  // Applies the epilogue to one vector; `whole` if all of its columns exist.
+  void write_vector(llvm::Value* sum, llvm::Value* origin, llvm::Value* row, llvm::Value* column, bool whole);
   void store_lanes(llvm::Value* value, llvm::Value* address, llvm::Value* valid);
-  bool whole_vectors() const;
 
   Emitter& emitter_;
   Output output_;
@@ -70,6 +71,8 @@ class TileWriter {
 
 // <lanes x i1>: true where first + lane < limit.
 llvm::Value* mask_below(Emitter& emitter, llvm::Value* first, llvm::Value* limit);
+// flat = index of the innermost loop + its extent * (...): binds the index of each loop.
+void bind_flat(Emitter& emitter, const std::vector<plan::Loop>& loops, llvm::Value* flat);
 llvm::Value* smaller(Emitter& emitter, llvm::Value* a, llvm::Value* b);
 // if (condition) body().
 void when(Emitter& emitter, llvm::Value* condition, const std::function<void()>& body);

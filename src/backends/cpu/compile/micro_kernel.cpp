@@ -22,7 +22,7 @@ Value* load_float(Emitter& emitter, Value* address) {
   return emitter.ir().CreateAlignedLoad(emitter.ir().getFloatTy(), address, llvm::Align(4));
 }
 
-// One step at byte offsets `a` and `b`.
+// One step, A and B at these addresses.
 Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& operands, Value* a, Value* b,
                            const Accumulators& sums) {
   auto& ir = emitter.ir();
@@ -45,39 +45,32 @@ Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& oper
   return result;
 }
 
-Accumulators multiply_at(Emitter& emitter, Tile tile, const TileOperands& operands, Value* step,
-                         const Accumulators& sums) {
+// Runs steps [begin, end), a multiple of `ways`, with `ways` sets of sums, and leaves their total.
+Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operands, Value* begin, Value* end, Run run,
+                         int ways) {
   auto& ir = emitter.ir();
-  Value* a = byte_offset(emitter, operands.a, ir.CreateMul(step, operands.a_step));
-  Value* b = byte_offset(emitter, operands.b, ir.CreateMul(step, operands.b_step));
-  return multiply_step(emitter, tile, operands, a, b, sums);
-}
-
-// Runs [0, steps - steps % ways) with `ways` sets of sums and adds them up.
-Accumulators multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operands, Value* steps,
-                                  const Accumulators& sums, int ways) {
-  auto& ir = emitter.ir();
-  const size_t count = sums.size();
-  std::vector<Value*> carried = sums;
-  for (int w = 1; w < ways; ++w) {
-    Accumulators zeros = zero_tile(emitter, tile);
-    carried.insert(carried.end(), zeros.begin(), zeros.end());
-  }
-  auto body = [&](Value* step, const std::vector<Value*>& values) {
-    std::vector<Value*> next;
+  const size_t count = run.sums.size();
+  std::vector<Value*> carried{run.a, run.b};
+  carried.insert(carried.end(), run.sums.begin(), run.sums.end());
+  carried.resize(2 + count * ways, llvm::Constant::getNullValue(vector_type(emitter)));
+  auto body = [&](Value*, const std::vector<Value*>& values) {
+    std::vector<Value*> next(values);
     for (int w = 0; w < ways; ++w) {
-      Accumulators set(values.begin() + w * count, values.begin() + (w + 1) * count);
-      set = multiply_at(emitter, tile, operands, ir.CreateAdd(step, ir.getInt64(w)), set);
-      next.insert(next.end(), set.begin(), set.end());
+      const auto first = next.begin() + 2 + w * count;
+      Accumulators set(first, first + count);
+      set = multiply_step(emitter, tile, operands, next[0], next[1], set);
+      std::copy(set.begin(), set.end(), first);
+      next[0] = byte_offset(emitter, next[0], operands.a_step);
+      next[1] = byte_offset(emitter, next[1], operands.b_step);
     }
     return next;
   };
-  carried = emitter.loop_carrying(ir.getInt64(0), steps, ways, carried, body);
-  Accumulators total(carried.begin(), carried.begin() + count);
-  for (size_t i = count; i < carried.size(); ++i) {
-    total[i % count] = ir.CreateFAdd(total[i % count], carried[i]);
+  carried = emitter.loop_carrying(begin, end, ways, carried, body);
+  Run result{carried[0], carried[1], Accumulators(carried.begin() + 2, carried.begin() + 2 + count)};
+  for (size_t i = count; i < carried.size() - 2; ++i) {
+    result.sums[i % count] = ir.CreateFAdd(result.sums[i % count], carried[i + 2]);
   }
-  return total;
+  return result;
 }
 
 }  // namespace
@@ -91,20 +84,20 @@ Accumulators zero_tile(Emitter& emitter, Tile tile) {
                       llvm::Constant::getNullValue(vector_type(emitter)));
 }
 
-Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Value* steps,
-                          const Accumulators& accumulators) {
+Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Value* steps, Run run) {
   auto& ir = emitter.ir();
   const int ways = interleaved_steps(tile);
   Value* begin = ir.getInt64(0);
-  Accumulators sums = accumulators;
   if (ways > 1) {
     Value* whole = ir.CreateAnd(steps, ir.getInt64(-ways));
-    sums = multiply_interleaved(emitter, tile, operands, whole, sums, ways);
+    run = multiply_interleaved(emitter, tile, operands, begin, whole, std::move(run), ways);
     begin = whole;
   }
-  return emitter.loop_carrying(begin, steps, 1, sums, [&](Value* step, const std::vector<Value*>& values) {
-    return multiply_at(emitter, tile, operands, step, values);
-  });
+  return multiply_interleaved(emitter, tile, operands, begin, steps, std::move(run), 1);
+}
+
+Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Value* steps) {
+  return multiply_run(emitter, tile, operands, steps, Run{operands.a, operands.b, zero_tile(emitter, tile)}).sums;
 }
 
 Value* byte_offset(Emitter& emitter, Value* base, Value* offset) {

@@ -37,9 +37,18 @@ using Accumulators = std::vector<llvm::Value*>;
 
 Accumulators zero_tile(Emitter& emitter, Tile tile);
 
-// accumulators + the products of steps [0, steps). Small tiles run several steps at once, to hide the latency of the FMA.
-Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, llvm::Value* steps,
-                          const Accumulators& accumulators);
+// Sums in progress, and where the next step reads. The addresses travel with the sums because LLVM would move their
+// computation into the loop.
+struct Run {
+  llvm::Value *a = nullptr, *b = nullptr;
+  Accumulators sums;
+};
+
+// `run` after `steps` more steps. Small tiles take several steps at once, to hide the latency of the FMA.
+Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, llvm::Value* steps, Run run);
+
+// A single run from zero: the sums.
+Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, llvm::Value* steps);
 
 // base + offset bytes.
 llvm::Value* byte_offset(Emitter& emitter, llvm::Value* base, llvm::Value* offset);

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "backends/cpu/compile/micro_kernel.h"
+#include "backends/cpu/compile/contraction.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -130,6 +130,22 @@ class Packer {
   int lanes_;
 };
 
+// to[0, count) = value(byte offset, mask or null) by vectors.
+void store_vectors(Emitter& emitter, Value* to, Value* count, const std::function<Value*(Value*, Value*)>& value) {
+  auto& ir = emitter.ir();
+  const int lanes = emitter.target().lanes;
+  Value* whole = ir.CreateAnd(count, ir.getInt64(-lanes));
+  emitter.loop(ir.getInt64(0), whole, lanes, [&](Value* i) {
+    Value* offset = ir.CreateMul(i, ir.getInt64(4));
+    ir.CreateAlignedStore(value(offset, nullptr), byte_offset(emitter, to, offset), llvm::Align(4));
+  });
+  when(emitter, ir.CreateICmpSLT(whole, count), [&] {
+    Value* offset = ir.CreateMul(whole, ir.getInt64(4));
+    Value* mask = mask_below(emitter, whole, count);
+    ir.CreateMaskedStore(value(offset, mask), byte_offset(emitter, to, offset), llvm::Align(4), mask);
+  });
+}
+
 bool is_one(Value* value) {
   auto* constant = llvm::dyn_cast<llvm::ConstantInt>(value);
   return constant != nullptr && constant->isOne();
@@ -167,6 +183,21 @@ void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, Value* first, Valu
       packer.gather_elements(start, to);
     }
   });
+}
+
+void emit_copy(Emitter& emitter, Value* to, Value* from, Value* count) {
+  store_vectors(emitter, to, count, [&](Value* offset, Value* mask) -> Value* {
+    auto& ir = emitter.ir();
+    Value* address = byte_offset(emitter, from, offset);
+    if (mask == nullptr) return ir.CreateAlignedLoad(vector_type(emitter), address, llvm::Align(4));
+    Value* zero = llvm::Constant::getNullValue(vector_type(emitter));
+    return ir.CreateMaskedLoad(vector_type(emitter), address, llvm::Align(4), mask, zero);
+  });
+}
+
+void emit_zeros(Emitter& emitter, Value* to, Value* count) {
+  store_vectors(emitter, to, count,
+                [&](Value*, Value*) { return llvm::Constant::getNullValue(vector_type(emitter)); });
 }
 
 ir::Dim packed_panel_bytes(const ir::Dim& k, int64_t width) {

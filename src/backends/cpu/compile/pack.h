@@ -35,6 +35,10 @@ struct RuntimeMatrix {
 void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, llvm::Value* first, llvm::Value* last, int64_t width,
                llvm::Value* packed, llvm::Value* panel_bytes);
 
+// Emits the copy of `count` f32, and of zeros.
+void emit_copy(Emitter& emitter, llvm::Value* to, llvm::Value* from, llvm::Value* count);
+void emit_zeros(Emitter& emitter, llvm::Value* to, llvm::Value* count);
+
 // Rows are padded to whole vectors of the widest target.
 ir::Dim packed_panel_bytes(const ir::Dim& k, int64_t width);
 

@@ -1,0 +1,49 @@
+"""Kiln: compiles PyTorch models ahead of time into engines, and runs them. Needs NumPy, but not PyTorch.
+
+    engine = kiln.compile("model.pt2")          # what torch.export.save wrote
+    session = kiln.load(engine).session()
+    outputs = session.run(np.zeros((8, 3, 224, 224), np.float32))
+"""
+
+from kiln._library import library_directory, runtime
+from kiln.arrays import TensorView
+from kiln.compiler import InputRange, Model, NodeSupport, compile, supported_ops
+from kiln.engine import DimRange, Engine, Session, TensorInfo, inspect, load
+from kiln.errors import (
+    FileError,
+    InternalError,
+    InvalidArgumentError,
+    InvalidEngineError,
+    KilnError,
+    NotFoundError,
+    OutOfMemoryError,
+    OutOfRangeError,
+    UnsupportedError,
+)
+
+__version__: str = runtime().kiln_version().decode()
+
+__all__ = [
+    "DimRange",
+    "Engine",
+    "FileError",
+    "InputRange",
+    "InternalError",
+    "InvalidArgumentError",
+    "InvalidEngineError",
+    "KilnError",
+    "Model",
+    "NodeSupport",
+    "NotFoundError",
+    "OutOfMemoryError",
+    "OutOfRangeError",
+    "Session",
+    "TensorInfo",
+    "TensorView",
+    "UnsupportedError",
+    "compile",
+    "inspect",
+    "library_directory",
+    "load",
+    "supported_ops",
+]

@@ -1,0 +1,159 @@
+"""Finds Kiln's shared libraries and declares the C API (include/kiln/kiln.h) for ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import os
+import weakref
+from ctypes import POINTER, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_void_p
+from pathlib import Path
+from typing import Any
+
+from kiln.errors import BY_STATUS, InternalError
+
+MAX_RANK = 16
+
+
+class Tensor(ctypes.Structure):
+    _fields_ = [
+        ("data", c_void_p),
+        ("dtype", c_int),
+        ("rank", c_int32),
+        ("shape", POINTER(c_int64)),
+        ("strides", POINTER(c_int64)),
+    ]
+
+
+class LoadOptions(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("cpu_variant", c_char_p), ("verify_weights", c_int)]
+
+
+class Dim(ctypes.Structure):
+    _fields_ = [("min", c_int64), ("opt", c_int64), ("max", c_int64)]
+
+
+class TensorInfo(ctypes.Structure):
+    _fields_ = [("name", c_char_p), ("dtype", c_int), ("rank", c_int32), ("dims", POINTER(Dim))]
+
+
+class SessionOptions(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("num_threads", c_int32)]
+
+
+class NamedTensor(ctypes.Structure):
+    _fields_ = [("name", c_char_p), ("tensor", Tensor)]
+
+
+class DimRange(ctypes.Structure):
+    _fields_ = [("input", c_char_p), ("dim", c_int32), ("min", c_int64), ("opt", c_int64), ("max", c_int64)]
+
+
+ProgressFunction = ctypes.CFUNCTYPE(None, c_void_p, c_char_p, c_double)
+
+
+class CompileOptions(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("ranges", POINTER(DimRange)),
+        ("num_ranges", c_size_t),
+        ("cpu_variants", c_char_p),
+        ("num_threads", c_int32),
+        ("disabled_passes", c_char_p),
+        ("verify_passes", c_int),
+        ("dump_directory", c_char_p),
+        ("progress", ProgressFunction),
+        ("progress_user", c_void_p),
+    ]
+
+
+_Shapes = POINTER(c_int64 * MAX_RANK)
+
+# name: (result, arguments); a result of c_int is a kiln_status.
+_RUNTIME = {
+    "kiln_version": (c_char_p, []),
+    "kiln_last_error": (c_char_p, []),
+    "kiln_engine_load_file": (c_int, [c_char_p, POINTER(LoadOptions), POINTER(c_void_p)]),
+    "kiln_engine_load_memory": (c_int, [c_void_p, c_size_t, POINTER(LoadOptions), POINTER(c_void_p)]),
+    "kiln_engine_destroy": (None, [c_void_p]),
+    "kiln_engine_num_inputs": (c_size_t, [c_void_p]),
+    "kiln_engine_num_outputs": (c_size_t, [c_void_p]),
+    "kiln_engine_input": (c_int, [c_void_p, c_size_t, POINTER(TensorInfo)]),
+    "kiln_engine_output": (c_int, [c_void_p, c_size_t, POINTER(TensorInfo)]),
+    "kiln_engine_cpu_variant": (c_char_p, [c_void_p]),
+    "kiln_engine_describe": (c_int, [c_void_p, POINTER(c_void_p)]),
+    "kiln_session_create": (c_int, [c_void_p, POINTER(SessionOptions), POINTER(c_void_p)]),
+    "kiln_session_destroy": (None, [c_void_p]),
+    "kiln_session_output_shapes": (c_int, [c_void_p, POINTER(Tensor), c_size_t, _Shapes, c_size_t]),
+    "kiln_session_run": (c_int, [c_void_p, POINTER(Tensor), c_size_t, POINTER(Tensor), c_size_t]),
+    "kiln_session_enable_profiling": (c_int, [c_void_p, c_int]),
+    "kiln_session_profile": (c_int, [c_void_p, POINTER(c_void_p)]),
+    "kiln_bytes_data": (c_void_p, [c_void_p]),
+    "kiln_bytes_size": (c_size_t, [c_void_p]),
+    "kiln_bytes_destroy": (None, [c_void_p]),
+}
+_COMPILER = {
+    "kiln_model_open_file": (c_int, [c_char_p, POINTER(c_void_p)]),
+    "kiln_model_open_memory": (c_int, [c_char_p, c_size_t, POINTER(NamedTensor), c_size_t, POINTER(c_void_p)]),
+    "kiln_model_destroy": (None, [c_void_p]),
+    "kiln_model_check": (c_int, [c_void_p, POINTER(c_void_p)]),
+    "kiln_compile": (c_int, [c_void_p, POINTER(CompileOptions), POINTER(c_void_p)]),
+    "kiln_compile_to_file": (c_int, [c_void_p, POINTER(CompileOptions), c_char_p]),
+    "kiln_supported_ops": (c_int, [POINTER(c_void_p)]),
+}
+
+
+def library_directory() -> Path:
+    """The folder of the shared libraries: $KILN_LIBRARY_DIR, or the one inside this package."""
+    override = os.environ.get("KILN_LIBRARY_DIR")
+    return Path(override) if override else Path(__file__).parent / "lib"
+
+
+def _open(file_name: str, functions: dict[str, tuple[Any, list[Any]]]) -> ctypes.CDLL:
+    path = library_directory() / file_name
+    if not path.is_file():
+        raise ImportError(
+            f"{path} does not exist: install the wheel, or set KILN_LIBRARY_DIR to the lib folder of a build of Kiln"
+        )
+    library = ctypes.CDLL(str(path))
+    for name, (result, arguments) in functions.items():
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments
+    return library
+
+
+@functools.cache
+def runtime() -> ctypes.CDLL:
+    """libkiln_runtime: loads and runs engines."""
+    return _open("libkiln_runtime.so", _RUNTIME)
+
+
+@functools.cache
+def compiler() -> ctypes.CDLL:
+    """libkiln: compiles. Opened on first use, since running engines does not need it."""
+    runtime()
+    return _open("libkiln.so", _COMPILER)
+
+
+def check(status: int) -> None:
+    """Raises the exception that belongs to a status, with the library's text."""
+    if status == 0:
+        return
+    text = runtime().kiln_last_error().decode(errors="replace")
+    error = BY_STATUS[status] if status < len(BY_STATUS) else InternalError
+    raise error(text or f"status {status} without a text")
+
+
+def take_bytes(handle: c_void_p) -> memoryview:
+    """A read-only view of a kiln_bytes, which is freed with the last reference to the view."""
+    library = runtime()
+    address, size = library.kiln_bytes_data(handle), library.kiln_bytes_size(handle)
+    array = (ctypes.c_ubyte * size).from_address(address) if size else (ctypes.c_ubyte * 0)()
+    weakref.finalize(array, library.kiln_bytes_destroy, handle).atexit = False
+    return memoryview(array).cast("B").toreadonly()
+
+
+def take_json(handle: c_void_p) -> Any:
+    return json.loads(take_bytes(handle).tobytes())

@@ -1,0 +1,182 @@
+"""Compiles models: torch.export archives on disk, or programs in memory. Needs no torch."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kiln import _library, arrays
+from kiln._library import check, compiler
+from kiln.arrays import TensorView
+
+
+@dataclass(frozen=True)
+class NodeSupport:
+    """Whether a node of a model can be compiled, and if not, why."""
+
+    name: str
+    target: str
+    supported: bool
+    reason: str
+
+
+class Model:
+    """A model read but not yet compiled. Make one with `open` or `from_memory`."""
+
+    def __init__(self, handle: ctypes.c_void_p, owners: Any = None) -> None:
+        self._handle = handle
+        self._owners = owners
+        weakref.finalize(self, compiler().kiln_model_destroy, handle)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Model:
+        """Opens what `torch.export.save` wrote (.pt2). The weights are mapped."""
+        handle = ctypes.c_void_p()
+        check(compiler().kiln_model_open_file(os.fsencode(path), ctypes.byref(handle)))
+        return cls(handle)
+
+    @classmethod
+    def from_memory(cls, json: bytes, tensors: Mapping[str, Any]) -> Model:
+        """Takes a program in torch.export's JSON schema, and its weights.
+
+        Args:
+            json: the text that an archive has as models/model.json.
+            tensors: weights and constants by their names in the graph signature: contiguous arrays, or `TensorView`s.
+                They are not copied, and stay alive with the model.
+        """
+        owners = {name: _as_view(value) for name, value in tensors.items()}
+        c_tensors = (_library.NamedTensor * len(owners))(
+            *(_library.NamedTensor(name.encode(), view.to_c()) for name, view in owners.items())
+        )
+        handle = ctypes.c_void_p()
+        check(compiler().kiln_model_open_memory(json, len(json), c_tensors, len(owners), ctypes.byref(handle)))
+        return cls(handle, owners)
+
+    def check(self) -> list[NodeSupport]:
+        """Says for every node whether it can be compiled, in the order of the graph."""
+        handle = ctypes.c_void_p()
+        check(compiler().kiln_model_check(self._handle, ctypes.byref(handle)))
+        return [
+            NodeSupport(node["name"], node["target"], node["supported"], node.get("reason", ""))
+            for node in _library.take_json(handle)["nodes"]
+        ]
+
+
+@dataclass(frozen=True)
+class InputRange:
+    """The sizes to compile for, of one dimension of an input."""
+
+    input: str
+    dim: int
+    min: int
+    opt: int
+    max: int
+
+
+def compile(  # noqa: A001 - the name that users expect
+    model: Model | str | os.PathLike[str],
+    *,
+    output: str | os.PathLike[str] | None = None,
+    ranges: Iterable[InputRange] = (),
+    cpu_variants: Iterable[str] = (),
+    num_threads: int = 0,
+    disabled_passes: Iterable[str] = (),
+    verify_passes: bool = False,
+    dump_directory: str | os.PathLike[str] | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> memoryview | None:
+    """Compiles a model into an engine. The same model and options give the same bytes.
+
+    Args:
+        model: a `Model`, or the path of a torch.export archive.
+        output: where to write the engine; the file appears only when it is complete.
+        ranges: narrows the ranges of dynamic input dimensions, and says what sizes to optimise for.
+        cpu_variants: the code variants to generate; x86-64-v3 and x86-64-v4 when empty.
+        num_threads: threads to compile with; 0 means one per core.
+        disabled_passes: names of passes to leave out, for finding bugs.
+        verify_passes: check the graph after every pass.
+        dump_directory: write the graph after every pass there.
+        progress: called with a short text and a fraction between 0 and 1.
+
+    Returns:
+        The engine's bytes, or None if `output` was given.
+
+    Raises:
+        UnsupportedError or InvalidArgumentError: the model cannot be compiled; the text names the node.
+    """
+    if not isinstance(model, Model):
+        model = Model.open(model)
+    options = _compile_options(ranges, cpu_variants, num_threads, disabled_passes, verify_passes, dump_directory)
+    callback = _ProgressCallback(progress)
+    options.progress = callback.function
+    if output is not None:
+        status = compiler().kiln_compile_to_file(model._handle, ctypes.byref(options), os.fsencode(output))
+        callback.reraise()
+        check(status)
+        return None
+    handle = ctypes.c_void_p()
+    status = compiler().kiln_compile(model._handle, ctypes.byref(options), ctypes.byref(handle))
+    callback.reraise()
+    check(status)
+    return _library.take_bytes(handle)
+
+
+def supported_ops() -> dict[str, Any]:
+    """The operators that can be compiled: {"aten": [...], "ops": [{"name", "summary"}, ...]}."""
+    handle = ctypes.c_void_p()
+    check(compiler().kiln_supported_ops(ctypes.byref(handle)))
+    return _library.take_json(handle)
+
+
+class _ProgressCallback:
+    """Carries an exception of the user's function past the C frames between it and us."""
+
+    def __init__(self, progress: Callable[[str, float], None] | None) -> None:
+        self._progress = progress
+        self._error: BaseException | None = None
+        self.function = _library.ProgressFunction(self._call) if progress else _library.ProgressFunction()
+
+    def _call(self, _user: Any, stage: bytes, fraction: float) -> None:
+        try:
+            if self._error is None and self._progress is not None:
+                self._progress(stage.decode(errors="replace"), fraction)
+        except BaseException as error:  # noqa: BLE001 - raised again by reraise()
+            self._error = error
+
+    def reraise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+def _compile_options(
+    ranges: Iterable[InputRange],
+    cpu_variants: Iterable[str],
+    num_threads: int,
+    disabled_passes: Iterable[str],
+    verify_passes: bool,
+    dump_directory: str | os.PathLike[str] | None,
+) -> _library.CompileOptions:
+    c_ranges = [_library.DimRange(r.input.encode(), r.dim, r.min, r.opt, r.max) for r in ranges]
+    options = _library.CompileOptions(struct_size=ctypes.sizeof(_library.CompileOptions))
+    options.ranges = (_library.DimRange * len(c_ranges))(*c_ranges) if c_ranges else None
+    options.num_ranges = len(c_ranges)
+    options.cpu_variants = ",".join(cpu_variants).encode() or None
+    options.num_threads = num_threads
+    options.disabled_passes = ",".join(disabled_passes).encode() or None
+    options.verify_passes = int(verify_passes)
+    options.dump_directory = os.fsencode(dump_directory) if dump_directory is not None else None
+    return options
+
+
+def _as_view(value: Any) -> TensorView:
+    if isinstance(value, TensorView):
+        return value
+    array = arrays.as_array(value)
+    if not array.flags.c_contiguous:
+        array = array.copy()
+    c_view = arrays.view(array)
+    return TensorView(array.ctypes.data, arrays.DTYPES[c_view.dtype], array.shape, array)

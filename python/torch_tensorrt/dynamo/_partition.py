@@ -1,0 +1,152 @@
+"""Divides a program between engines and PyTorch.
+
+Every node has a *level*: how often a path that leads to it changes between nodes that an engine takes and nodes that it does
+not. Engine nodes of one level become one engine. A path that leaves such a region comes back at a higher level, so regions
+never wait for each other in a circle, and the number of engines is the least that the longest path needs.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from kiln import Model
+from torch.fx import Node
+
+from torch_tensorrt._operator import DTYPE_NAMES
+from torch_tensorrt.dynamo._program import Program
+from torch_tensorrt.dynamo._serialize import serialize, weight_views
+from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo._symbols import is_symbolic_node
+
+
+@dataclass
+class Partition:
+    """`regions` run in engines, each a list of nodes in the order of the graph. `left_out` says why others do not."""
+
+    regions: dict[int, list[Node]]  # by level
+    level: dict[Node, int]
+    left_out: dict[Node, str] = field(default_factory=dict)
+
+    def drop(self, level: int, reason: str) -> None:
+        """Leaves a region to PyTorch."""
+        for node in self.regions.pop(level):
+            self.left_out[node] = reason
+
+
+def check_support(program: Program, settings: CompilationSettings) -> dict[Node, str]:
+    """For every node that computes tensors: why it cannot be in an engine; "" if it can."""
+    constants = [(program.lifted[node], program.weight(node)) for node in program.lifted if program.is_constant(node)]
+    serialized = serialize(program.module, program.signature, program.exported.range_constraints)
+    answers = Model.from_memory(serialized.json, weight_views(constants)).check()
+    reasons: dict[Node, str] = {}
+    for node, answer in zip(serialized.nodes, answers, strict=True):
+        if is_symbolic_node(node):
+            continue
+        reason = _veto(node, settings)
+        if reason is None:
+            reason = "" if answer.supported else answer.reason or "not supported"
+        reasons[node] = reason
+    return reasons
+
+
+def _veto(node: Node, settings: CompilationSettings) -> str | None:
+    if settings.runs_in_torch(node.target):
+        return "named in torch_executed_ops"
+    if node.op != "call_function" or isinstance(node.target, torch._ops.HigherOrderOperator):
+        return "control flow and submodules run in PyTorch"
+    for value in (*_tensor_values(node), *(v for arg in node.all_input_nodes for v in _tensor_values(arg))):
+        if value.dtype not in DTYPE_NAMES or value.layout is not torch.strided:
+            return f"a tensor of dtype {value.dtype} and layout {value.layout}"
+        if value.device.type != "cpu":
+            return f"a tensor on {value.device}: engines run on the CPU"
+    return None
+
+
+def _tensor_values(node: Node) -> Iterable[torch.Tensor]:
+    value = node.meta.get("val")
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return (item for item in values if isinstance(item, torch.Tensor))
+
+
+def partition(program: Program, reasons: Mapping[Node, str]) -> Partition:
+    """Finds the regions; every node that an engine can take is in one."""
+    level: dict[Node, int] = {}
+    in_engine: dict[Node, bool] = {}
+    regions: dict[int, list[Node]] = defaultdict(list)
+    for node in program.graph.nodes:
+        if node.op in ("placeholder", "get_attr"):
+            level[node] = 0
+        elif node.op == "output":
+            continue
+        elif node.target is operator.getitem:
+            producer = node.args[0]
+            level[node], in_engine[node] = level[producer], in_engine.get(producer, False)
+            if in_engine[node]:
+                regions[level[node]].append(node)
+        else:
+            in_engine[node] = reasons.get(node) == ""
+            level[node] = _level(node, level, in_engine)
+            if in_engine[node]:
+                regions[level[node]].append(node)
+    left_out = {node: reason for node, reason in reasons.items() if reason}
+    return Partition(dict(sorted(regions.items())), level, left_out)
+
+
+def _level(node: Node, level: Mapping[Node, int], in_engine: Mapping[Node, bool]) -> int:
+    result = 0
+    for source in tensor_sources(node):
+        crosses = source in in_engine and in_engine[source] != in_engine[node]
+        result = max(result, level[source] + crosses)
+    return result
+
+
+def tensor_sources(node: Node) -> list[Node]:
+    """The tensors that a node needs; sizes are looked through to the tensors that they are read from."""
+    result: dict[Node, None] = {}
+    pending = list(reversed(node.all_input_nodes))
+    while pending:
+        source = pending.pop()
+        if is_symbolic_node(source) and source.op == "call_function":
+            pending.extend(reversed(source.all_input_nodes))
+        else:
+            result[source] = None
+    return list(result)
+
+
+def count_operators(nodes: Iterable[Node]) -> int:
+    """The number that min_block_size is compared with: picking one of several results is not an operator."""
+    return sum(node.target is not operator.getitem for node in nodes)
+
+
+def apply_min_block_size(partition: Partition, settings: CompilationSettings) -> None:
+    """Leaves regions of too few operators to PyTorch."""
+    if settings.require_full_compilation:
+        return
+    for level, nodes in list(partition.regions.items()):
+        count = count_operators(nodes)
+        if count < settings.min_block_size:
+            partition.drop(level, f"in a block of {count} operators, below min_block_size={settings.min_block_size}")
+
+
+def describe(partition: Partition) -> str:
+    """A report for people: what runs where, and why."""
+    lines = [f"{len(partition.regions)} engine(s)"]
+    for level, nodes in partition.regions.items():
+        lines.append(f"  engine at level {level}: {count_operators(nodes)} operators")
+        lines += [f"    {target} x {count}" for target, count in _histogram(nodes).items()]
+    lines.append(f"{count_operators(partition.left_out)} operator(s) in PyTorch")
+    lines += [f"  {node.name} ({node.target}): {reason}" for node, reason in partition.left_out.items()]
+    return "\n".join(lines)
+
+
+def _histogram(nodes: Iterable[Node]) -> dict[Any, int]:
+    counts: dict[Any, int] = defaultdict(int)
+    for node in nodes:
+        if node.target is not operator.getitem:
+            counts[str(node.target)] += 1
+    return dict(sorted(counts.items()))

@@ -1,0 +1,110 @@
+"""An exported program made ready for partitioning: functional, without checks, sizes computed from its inputs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import sympy
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import Graph, Node
+from torch.fx.node import map_arg
+
+from torch_tensorrt.dynamo._symbols import (
+    SizeNodes,
+    SymbolError,
+    find_carriers,
+    free_symbols,
+    is_symbolic_node,
+    tensor_of,
+)
+from torch_tensorrt.logging import GRAPHS
+
+logger = logging.getLogger(__name__)
+
+_LIFTED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
+_MUTATIONS = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION, OutputKind.USER_INPUT_MUTATION)
+
+
+class Program:
+    """A decomposed ExportedProgram and what partitioning asks about it. Its graph is ours to change."""
+
+    def __init__(self, exported: ExportedProgram) -> None:
+        with torch.no_grad():
+            self.exported = exported.run_decompositions({})
+        self.module = self.exported.graph_module
+        self.graph: Graph = self.module.graph
+        self.signature = self.exported.graph_signature
+        placeholders = {node.name: node for node in self.graph.nodes if node.op == "placeholder"}
+        specs = [(placeholders[spec.arg.name], spec) for spec in self.signature.input_specs]
+        # Name in the state dict, or that of a constant, for each placeholder that is not an input of the user's.
+        self.lifted: dict[Node, str] = {node: str(spec.target) for node, spec in specs if spec.kind in _LIFTED}
+        self.user_inputs: list[Node] = [node for node, spec in specs if spec.kind is InputKind.USER_INPUT]
+        self._input_specs = dict(specs)
+        self.mutated = {spec.target for spec in self.signature.output_specs if spec.kind in _MUTATIONS}
+        self._remove_checks()
+        self._compute_sizes_from_inputs()
+        logger.log(GRAPHS, "program to partition:\n%s", self.graph)
+
+    def input_spec(self, node: Node) -> Any:
+        return self._input_specs[node]
+
+    def weight(self, node: Node) -> Any:
+        """The value of a lifted placeholder."""
+        name = self.lifted[node]
+        state = self.exported.state_dict
+        return state[name] if name in state else self.exported.constants[name]
+
+    def is_constant(self, node: Node) -> bool:
+        """Whether a node is a weight that nothing changes, so that it can be part of an engine."""
+        return node in self.lifted and self.lifted[node] not in self.mutated and tensor_of(node) is not None
+
+    def size_carriers(self) -> dict[sympy.Symbol, tuple[Node, int]]:
+        tensors = [(node, tensor_of(node)) for node in self.user_inputs]
+        return find_carriers((node, tensor) for node, tensor in tensors if tensor is not None)
+
+    def _remove_checks(self) -> None:
+        """Drops assertions on metadata and on sizes of inputs: engines check their inputs themselves."""
+        inputs = free_symbols(size for node in self.user_inputs for size in _shape(node))
+        for node in list(self.graph.nodes):
+            if node.target is torch.ops.aten._assert_tensor_metadata.default:
+                self.graph.erase_node(node)
+            elif node.target is torch.ops.aten._assert_scalar.default:
+                condition = node.args[0]
+                value = condition.meta.get("val") if isinstance(condition, Node) else condition
+                if free_symbols([value]) <= inputs:
+                    self.graph.erase_node(node)
+        self.graph.eliminate_dead_code()
+
+    def _compute_sizes_from_inputs(self) -> None:
+        """Rewrites every size as arithmetic on sizes of the inputs, so that no size depends on a tensor in between."""
+        first = next(node for node in self.graph.nodes if node.op != "placeholder")
+        sizes = SizeNodes(self.graph, self.size_carriers())
+        for node in list(self.graph.nodes):
+            if node.op != "call_function" or not isinstance(node.meta.get("val"), (int, torch.SymInt)):
+                continue
+            if not is_symbolic_node(node):
+                continue
+            try:
+                with self.graph.inserting_before(first):
+                    size = sizes.node_for(node.meta["val"]) if isinstance(node.meta["val"], torch.SymInt) else None
+            except SymbolError:
+                continue  # depends on the values of a tensor: computed where it is
+            _replace(node, node.meta["val"] if size is None else size)
+        self.graph.eliminate_dead_code()
+
+
+def _shape(node: Node) -> tuple[Any, ...]:
+    tensor = tensor_of(node)
+    return tuple(tensor.shape) if tensor is not None else ()
+
+
+def _replace(node: Node, value: Node | int) -> None:
+    if isinstance(value, Node):
+        node.replace_all_uses_with(value)
+        return
+    for user in list(node.users):
+        user.args = map_arg(user.args, lambda arg: value if arg is node else arg)
+        user.kwargs = map_arg(user.kwargs, lambda arg: value if arg is node else arg)

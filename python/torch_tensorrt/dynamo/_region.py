@@ -1,0 +1,162 @@
+"""Takes a region out of a program as a program of its own, and compiles it into an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import kiln
+import numpy as np
+import sympy
+import torch
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
+from torch.fx import Graph, GraphModule, Node
+
+from torch_tensorrt._operator import DTYPE_NAMES
+from torch_tensorrt.dynamo._partition import tensor_sources
+from torch_tensorrt.dynamo._program import Program
+from torch_tensorrt.dynamo._serialize import serialize, weight_views
+from torch_tensorrt.dynamo._symbols import (
+    Range,
+    SizeNodes,
+    SymbolError,
+    expression,
+    find_carriers,
+    free_symbols,
+    is_symbolic_node,
+    print_size,
+    tensor_of,
+)
+
+
+@dataclass
+class Region:
+    """Nodes for one engine: `inputs` and `outputs` are the tensors that cross its boundary, as nodes of the program."""
+
+    nodes: list[Node]
+    weights: list[Node]
+    inputs: list[Node]
+    outputs: list[Node]
+
+    @property
+    def spec(self) -> str:
+        """The results' dtypes and shapes, for the operator."""
+        carriers = find_carriers((index, node.meta["val"]) for index, node in enumerate(self.inputs))
+        names = {symbol: f"i{index}_{dim}" for symbol, (index, dim) in carriers.items()}
+        entries = []
+        for node in self.outputs:
+            tensor = node.meta["val"]
+            sizes = ",".join(print_size(size, names) for size in tensor.shape)
+            entries.append(f"{DTYPE_NAMES[tensor.dtype]}[{sizes}]")
+        return ";".join(entries)
+
+
+def find_region(program: Program, nodes: Sequence[Node]) -> Region:
+    """Works out what crosses the boundary of a region. SymbolError: a size that cannot be had inside."""
+    inside = set(nodes)
+    order = {node: index for index, node in enumerate(program.graph.nodes)}
+    used = {source for node in nodes for source in node.all_input_nodes if not is_symbolic_node(source)} - inside
+    weights = {node for node in used if program.is_constant(node)}
+    inputs = sorted(used - weights, key=order.__getitem__)
+    inputs += _missing_carriers(program, nodes, inputs)
+    outputs = [node for node in nodes if tensor_of(node) is not None and any(u not in inside for u in node.users)]
+    return Region(
+        nodes=list(nodes),
+        weights=sorted(weights, key=order.__getitem__),
+        inputs=sorted(inputs, key=order.__getitem__),
+        outputs=outputs,
+    )
+
+
+def _missing_carriers(program: Program, nodes: Sequence[Node], inputs: Sequence[Node]) -> list[Node]:
+    """Tensors that become inputs of a region only because sizes are read off them."""
+    sizes = [size for node in nodes for size in _sizes_of(node)]
+    carried = find_carriers((node, node.meta["val"]) for node in inputs)
+    missing = sorted(free_symbols(sizes) - carried.keys(), key=str)
+    sources = [source for node in nodes for source in tensor_sources(node) if tensor_of(source) is not None]
+    candidates = find_carriers((node, node.meta["val"]) for node in sources if node not in set(nodes))
+    candidates |= program.size_carriers()
+    result: dict[Node, None] = {}
+    for symbol in missing:
+        if symbol not in candidates:
+            raise SymbolError(f"no input has {symbol} as one of its sizes")
+        result[candidates[symbol][0]] = None
+    return list(result)
+
+
+def _sizes_of(node: Node) -> list[object]:
+    """Every size that a node mentions: in its results, and in its arguments."""
+    value = node.meta.get("val")
+    tensors = value if isinstance(value, (list, tuple)) else [value]
+    sizes: list[object] = [size for t in tensors if isinstance(t, torch.Tensor) for size in t.shape]
+    return sizes + [arg.meta["val"] for arg in node.all_input_nodes if is_symbolic_node(arg)]
+
+
+def extract(program: Program, region: Region) -> tuple[GraphModule, ExportGraphSignature]:
+    """Copies a region into a graph of its own, with weights as inputs, as torch.export has them."""
+    graph = Graph()
+    copies: dict[Node, Node] = {}
+    input_specs = []
+    for node in (*region.weights, *region.inputs):
+        copies[node] = graph.placeholder(node.name)
+        copies[node].meta["val"] = node.meta["val"]
+        argument = TensorArgument(name=copies[node].name)
+        if node in region.weights:
+            spec = program.input_spec(node)
+            input_specs.append(InputSpec(spec.kind, argument, spec.target, spec.persistent))
+        else:
+            input_specs.append(InputSpec(InputKind.USER_INPUT, argument, None))
+    sizes = SizeNodes(graph, find_carriers((copies[node], node.meta["val"]) for node in region.inputs))
+
+    def transform(node: Node) -> Node | int:
+        return sizes.node_for(node.meta["val"]) if is_symbolic_node(node) else copies[node]
+
+    for node in region.nodes:
+        copies[node] = graph.node_copy(node, transform)  # type: ignore[arg-type] - an integer is a valid argument
+        copies[node].meta = {key: node.meta[key] for key in ("val", "stack_trace") if key in node.meta}
+    graph.output(tuple(copies[node] for node in region.outputs))
+    output_specs = [
+        OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=copies[node].name), None) for node in region.outputs
+    ]
+    return GraphModule(torch.nn.Module(), graph), ExportGraphSignature(input_specs, output_specs)
+
+
+def compile_region(
+    program: Program,
+    region: Region,
+    ranges: Mapping[sympy.Symbol, Range],
+    progress: Callable[[str, float], None] | None = None,
+) -> torch.Tensor:
+    """Compiles a region; the result is the engine's bytes. Raises kiln.KilnError."""
+    module, signature = extract(program, region)
+    symbols = free_symbols(size for node in region.inputs for size in node.meta["val"].shape)
+    constraints = {key: value for key, value in program.exported.range_constraints.items() if key in symbols}
+    serialized = serialize(module, signature, constraints)
+    weights = weight_views((program.lifted[node], program.weight(node)) for node in region.weights)
+    model = kiln.Model.from_memory(serialized.json, weights)
+    names = [argument.arg.name for argument in signature.input_specs if argument.kind is InputKind.USER_INPUT]
+    engine = kiln.compile(model, ranges=_input_ranges(names, region.inputs, ranges), progress=progress)
+    assert engine is not None
+    tensor = torch.empty(len(engine), dtype=torch.uint8)  # PyTorch aligns to 64 bytes, as zero-copy weights need
+    tensor.numpy()[:] = np.frombuffer(engine, dtype=np.uint8)
+    return tensor
+
+
+def _input_ranges(
+    names: Sequence[str], inputs: Sequence[Node], ranges: Mapping[sympy.Symbol, Range]
+) -> list[kiln.InputRange]:
+    result = []
+    for name, node in zip(names, inputs, strict=True):
+        for dim, size in enumerate(node.meta["val"].shape):
+            symbol = expression(size)
+            if symbol in ranges:
+                r = ranges[symbol]
+                result.append(kiln.InputRange(name, dim, r.min, r.opt, r.max))
+    return result

@@ -1,0 +1,225 @@
+"""`CompilationSettings`: every option of `compile`, its default, and its checks.
+
+Options that only make sense for TensorRT are accepted and have no effect; docs/torch_tensorrt_api.md says for each what it does
+here. An option that nobody knows is an error that names the nearest one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from torch_tensorrt._device import Device
+from torch_tensorrt._enums import DeviceType, EngineCapability
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class CompilationSettings:
+    """Options of a compilation. The first group does something; docs/torch_tensorrt_api.md lists the rest."""
+
+    min_block_size: int = 5
+    torch_executed_ops: Set[Any] = field(default_factory=set)
+    require_full_compilation: bool = False
+    pass_through_build_failures: bool = False
+    dryrun: bool | str = False
+    device: Device = field(default_factory=Device.default)
+
+    workspace_size: int = 0
+    max_aux_streams: int | None = None
+    version_compatible: bool = False
+    optimization_level: int | None = None
+    truncate_double: bool = False
+    use_complex_decomposition: bool | None = None
+    use_fast_partitioner: bool = True
+    enable_experimental_decompositions: bool = False
+    disable_tf32: bool = False
+    assume_dynamic_shape_support: bool = False
+    sparse_weights: bool = False
+    engine_capability: EngineCapability = EngineCapability.STANDARD
+    num_avg_timing_iters: int = 1
+    dla_sram_size: int = 1048576
+    dla_local_dram_size: int = 1073741824
+    dla_global_dram_size: int = 536870912
+    hardware_compatible: bool = False
+    timing_cache_path: str = ""
+    runtime_cache_path: str = ""
+    lazy_engine_init: bool = False
+    cache_built_engines: bool = False
+    reuse_cached_engines: bool = False
+    use_fp32_acc: bool = False
+    refit_identical_engine_weights: bool = False
+    strip_engine_weights: bool = False
+    immutable_weights: bool = True
+    enable_weight_streaming: bool = False
+    enable_cross_compile_for_windows: bool = False
+    tiling_optimization_level: str = "none"
+    l2_limit_for_tiling: int = -1
+    use_distributed_mode_trace: bool = False
+    offload_module_to_cpu: bool = False
+    use_explicit_typing: bool = True
+    enabled_precisions: Set[Any] = field(default_factory=lambda: {torch.float32})
+    enable_autocast: bool = False
+    autocast_low_precision_type: torch.dtype | None = None
+    autocast_excluded_nodes: Set[str] = field(default_factory=set)
+    autocast_excluded_ops: Set[Any] = field(default_factory=set)
+    autocast_max_output_threshold: float = 512
+    autocast_max_depth_of_reduction: int | None = None
+    autocast_calibration_dataloader: Any = None
+    enable_resource_partitioning: bool = False
+    cpu_memory_budget: int | None = None
+    dynamically_allocate_resources: bool = False
+    decompose_attention: bool = False
+    disabled_constant_fold_exclusions: frozenset[Any] = frozenset()
+    attn_bias_is_causal: bool = True
+    fallback_data_dependent_ops: bool = False
+    dynamic_shapes_kernel_specialization_strategy: str = "lazy"
+    engine_cache_dir: str = ""
+    engine_cache_size: int = 5368709120
+    custom_engine_cache: Any = None
+
+    def __post_init__(self) -> None:
+        self.device = Device._from(self.device)
+        self.torch_executed_ops = frozenset(self.torch_executed_ops)
+        for check in _CHECKS:
+            check(self)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], caller: str = "compile") -> CompilationSettings:
+        """Settings from keyword arguments; a dictionary or a CompilationSettings under "settings" is the base."""
+        options = {key: value for key, value in options.items() if not _is_deprecated(key)}
+        base = options.pop("settings", None)
+        known = {option.name for option in dataclasses.fields(cls)}
+        for key in options:
+            if key not in known:
+                raise TypeError(_unknown_option(caller, key, known))
+        if base is None:
+            return cls(**options)
+        if not isinstance(base, (cls, Mapping)):
+            raise TypeError(f"settings is {type(base).__name__}, expected CompilationSettings or a dictionary")
+        if isinstance(base, Mapping):
+            return cls.from_options({**base, **options}, caller)
+        return dataclasses.replace(base, **options)
+
+    def without_effect(self) -> list[str]:
+        """Names of options that were changed from their defaults and that nothing here looks at."""
+        default = CompilationSettings(device=self.device)
+        return [
+            option.name
+            for option in dataclasses.fields(self)
+            if option.name not in _USED and getattr(self, option.name) != getattr(default, option.name)
+        ]
+
+    def runs_in_torch(self, target: Any) -> bool:
+        """Whether the user asked for an operator to stay in PyTorch: by overload, by packet or by name."""
+        if not self.torch_executed_ops:
+            return False
+        names = {target, str(target), f"torch.ops.{target}"}
+        if isinstance(target, torch._ops.OpOverload):
+            packet = target.overloadpacket
+            names |= {packet, str(packet), f"torch.ops.{packet}"}
+        return not names.isdisjoint(self.torch_executed_ops)
+
+
+_USED = frozenset(
+    (
+        "min_block_size",
+        "torch_executed_ops",
+        "require_full_compilation",
+        "pass_through_build_failures",
+        "dryrun",
+        "device",
+    )
+)
+
+_DEPRECATED = {
+    "debug": "use `with torch_tensorrt.logging.debug():` instead",
+    "refit": "weights are part of the engine",
+    "make_refittable": "weights are part of the engine",
+    "truncate_long_and_double": "64-bit types are kept",
+    "use_python_runtime": "there is one runtime",
+    "torch_executed_modules": "name operators in torch_executed_ops instead",
+}
+
+
+def _is_deprecated(key: str) -> bool:
+    if key not in _DEPRECATED:
+        return False
+    warnings.warn(f"option {key!r} is deprecated and has no effect: {_DEPRECATED[key]}", DeprecationWarning, 4)
+    return True
+
+
+def _unknown_option(caller: str, key: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.0)
+    return f"{caller}() got an unknown option {key!r}; the nearest one is {near[0]!r}"
+
+
+def _check_device(settings: CompilationSettings) -> None:
+    kind = settings.device.device_type
+    if kind is DeviceType.DLA:
+        raise ValueError(f"device is {settings.device}, expected cpu or a GPU: there is no DLA support")
+    if kind is DeviceType.GPU and not torch.cuda.is_available():
+        raise ValueError(f'device is {settings.device}, but PyTorch sees no GPU: use device="cpu", or leave it out')
+
+
+def _check_numbers(settings: CompilationSettings) -> None:
+    def require(name: str, low: int, high: int | None = None) -> None:
+        value = getattr(settings, name)
+        bound = f"{low} or more" if high is None else f"{low} to {high}"
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} is {value!r}, expected an integer, {bound}")
+        if value < low or (high is not None and value > high):
+            raise ValueError(f"{name} is {value}, expected {bound}")
+
+    require("min_block_size", 1)
+    require("workspace_size", 0)
+    require("num_avg_timing_iters", 1)
+    require("engine_cache_size", 0)
+    if settings.optimization_level is not None:
+        require("optimization_level", 0, 5)
+    if settings.max_aux_streams is not None:
+        require("max_aux_streams", 0)
+
+
+def _check_flags(settings: CompilationSettings) -> None:
+    for option in dataclasses.fields(settings):
+        if option.type == "bool" and not isinstance(getattr(settings, option.name), bool):
+            raise TypeError(f"{option.name} is {getattr(settings, option.name)!r}, expected True or False")
+    if not isinstance(settings.dryrun, (bool, str, os.PathLike)):
+        raise TypeError(f"dryrun is {settings.dryrun!r}, expected True, False or the path of a report")
+
+
+def _check_choices(settings: CompilationSettings) -> None:
+    choices = {
+        "tiling_optimization_level": ("none", "fast", "moderate", "full"),
+        "dynamic_shapes_kernel_specialization_strategy": ("lazy", "eager", "none"),
+        "autocast_low_precision_type": (None, torch.float16, torch.bfloat16),
+    }
+    for name, allowed in choices.items():
+        if getattr(settings, name) not in allowed:
+            raise ValueError(f"{name} is {getattr(settings, name)!r}, expected one of {allowed}")
+
+
+def _check_combinations(settings: CompilationSettings) -> None:
+    if settings.refit_identical_engine_weights and settings.immutable_weights:
+        raise ValueError("refit_identical_engine_weights needs immutable_weights=False")
+    if settings.enable_cross_compile_for_windows:
+        raise ValueError("enable_cross_compile_for_windows is not supported: engines are for Linux on x86-64")
+    for op in settings.torch_executed_ops:
+        if not isinstance(op, (str, torch._ops.OpOverload, torch._ops.OpOverloadPacket)) and not callable(op):
+            raise TypeError(
+                f"torch_executed_ops has {op!r}, expected operators such as torch.ops.aten.relu.default or "
+                '"torch.ops.aten.relu.default"'
+            )
+
+
+_CHECKS = (_check_device, _check_numbers, _check_flags, _check_choices, _check_combinations)

@@ -1,0 +1,345 @@
+#!/usr/bin/env python3
+"""Checks the rules of docs/style.md over the whole tree; prints every finding and fails if there is one.
+
+    scripts/lint.py [--build build/release] [check ...]     all checks, or those named
+    scripts/lint.py --fix format                            rewrites sources in the project's format
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE_FOLDERS = ["src", "include", "tools", "tests", "benchmarks", "examples"]
+
+# What a folder may include, itself aside; the folders are in the order of processing.
+COMPILE_SIDE = ["support", "ir", "import", "passes", "plan", "engine", "backends", "compiler"]
+ALLOWED_INCLUDES: dict[str, list[str]] = {
+    "support": [],
+    "engine": ["support"],
+    "ir": ["support"],
+    "import": ["ir", "support"],
+    "passes": ["ir", "support"],
+    "plan": ["ir", "passes", "support"],
+    "backends/reference": ["ir", "support"],
+    "backends/cpu/compile": ["plan", "ir", "engine", "support", "backends/backend.h"],
+    "backends/cpu/device": ["engine", "support"],
+    "backends/backend.h": ["plan", "engine", "ir", "support"],
+    "runtime": ["engine", "support", "backends/cpu/device"],
+    "compiler": COMPILE_SIDE,
+    "capi": ["compiler", "import", "runtime", "engine", "ir/ops.def", "support"],
+    "torch": ["support"],
+}
+# Headers that only these folders may include.
+CONFINED_HEADERS = {
+    r"llvm/|llvm-c/": ["src/backends/cpu/compile", "tests/cpu"],
+    r"torch/|ATen/|c10/": ["src/torch"],
+    r"simdjson": ["src/import"],
+    r"flatbuffers/": ["src/engine"],
+    r"CLI/": ["tools"],
+}
+MAX_FILE_LINES = 1000
+MAX_FUNCTION_LINES = 80
+MAX_PARAMETERS = 6
+
+
+@dataclass
+class Options:
+    build: Path
+    fix: bool
+
+
+Findings = Iterator[str]
+CHECKS: dict[str, Callable[[Options], Findings]] = {}
+
+
+def check(function: Callable[[Options], Findings]) -> Callable[[Options], Findings]:
+    CHECKS[function.__name__] = function
+    return function
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def code_files(*suffixes: str, folders: list[str] = CODE_FOLDERS) -> list[Path]:
+    return sorted(
+        path
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in suffixes and path.is_file()
+    )
+
+
+def python_files() -> list[Path]:
+    folders = ["python", "scripts", "benchmarks", "examples", "tests"]
+    return [
+        path
+        for path in code_files(".py", folders=folders)
+        if not {"lib", "bin"} & set(path.relative_to(ROOT).parts)
+    ]
+
+
+def output_lines(command: list[str]) -> list[str]:
+    """The lines a failing command printed; none when it succeeded."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return []
+    return (done.stdout + done.stderr).strip().splitlines() or [f"{command[0]} failed"]
+
+
+# ---- Format ----
+
+
+@check
+def format(options: Options) -> Findings:
+    """clang-format for C++ (version 19, so that all agree), ruff for Python."""
+    sources = [str(path) for path in code_files(".h", ".hpp", ".cpp", ".c")]
+    mode = ["-i"] if options.fix else ["--dry-run", "--Werror"]
+    yield from output_lines(["clang-format-19", *mode, *sources])
+    python = [str(path) for path in python_files()]
+    ruff = ["ruff", "format", "-q"] + ([] if options.fix else ["--check"])
+    for line in output_lines([*ruff, *python]):
+        yield f"ruff format: {line}"
+    if options.fix:
+        output_lines(["ruff", "check", "-q", "--fix", *python])
+
+
+@check
+def ruff(_: Options) -> Findings:
+    """Python: ruff's checks, as pyproject.toml selects them."""
+    yield from output_lines(["ruff", "check", "-q", "--output-format", "concise", *map(str, python_files())])
+
+
+# ---- Architecture ----
+
+
+def folder_of(path: str) -> str:
+    """The longest key of ALLOWED_INCLUDES that a path relative to src/ lies in."""
+    fitting = [key for key in ALLOWED_INCLUDES if path == key or path.startswith(key + "/")]
+    return max(fitting, key=len, default="")
+
+
+def included_headers(path: Path) -> Iterator[tuple[int, str]]:
+    pattern = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if match := pattern.match(line):
+            yield number, match[1]
+
+
+@check
+def includes(_: Options) -> Findings:
+    """No folder includes one to its right in the flow; foreign headers stay in their folder."""
+    for path in code_files(".h", ".cpp", ".def", folders=["src"]):
+        inside = path.relative_to(ROOT / "src").as_posix()
+        own = folder_of(inside)
+        if not own:
+            yield f"src/{inside}: its folder has no row in ALLOWED_INCLUDES of scripts/lint.py"
+            continue
+        for number, header in included_headers(path):
+            if not (ROOT / "src" / header).is_file():
+                continue
+            allowed = any(
+                header == entry or header.startswith(entry + "/")
+                for entry in [own, *ALLOWED_INCLUDES[own]]
+            )
+            if not allowed:
+                yield f"src/{inside}:{number}: {own} may not include {header}"
+    for path in code_files(".h", ".hpp", ".cpp"):
+        name = relative(path)
+        for number, header in included_headers(path):
+            for pattern, homes in CONFINED_HEADERS.items():
+                if re.match(pattern, header) and not any(name.startswith(home + "/") for home in homes):
+                    yield f"{name}:{number}: {header} may only be included in {', '.join(homes)}"
+
+
+@check
+def public_headers(_: Options) -> Findings:
+    """Tools and examples see what users see: include/kiln, and no file of src/."""
+    for path in code_files(".h", ".cpp", ".c", folders=["tools", "examples"]):
+        for number, header in included_headers(path):
+            if (ROOT / "src" / header).is_file():
+                yield f"{relative(path)}:{number}: {header} is not a public header"
+
+
+# ---- Size ----
+
+
+@check
+def file_sizes(_: Options) -> Findings:
+    """No file above the hard limit; the median and the 90th percentile are reported."""
+    files = code_files(".cpp", ".h", ".hpp", folders=["src", "include", "tools"]) + [
+        path for path in python_files() if relative(path).startswith("python/")
+    ]
+    sizes = {path: len(path.read_text().splitlines()) for path in files}
+    sources = [size for path, size in sizes.items() if path.suffix == ".cpp"]
+    if len(sources) > 1:
+        p90 = quantiles(sources, n=10)[-1]
+        print(f"  {len(sources)} sources: median {median(sources):.0f} lines, p90 {p90:.0f}")
+    for path, size in sizes.items():
+        if size > MAX_FILE_LINES:
+            yield f"{relative(path)}: got {size} lines, expected at most {MAX_FILE_LINES}"
+
+
+@check
+def function_sizes(_: Options) -> Findings:
+    """No function above the hard limits of lines and parameters; pipelines and the C API's parameters are exempt."""
+    import lizard
+
+    lengths = []
+    files = code_files(".cpp", folders=["src", "tools"]) + [
+        path for path in python_files() if relative(path).startswith(("python/", "scripts/", "benchmarks/"))
+    ]
+    for result in lizard.analyze_files([str(path) for path in files], threads=2):
+        name = relative(Path(result.filename))
+        for function in result.function_list:
+            lines = function.end_line - function.start_line + 1
+            lengths.append(lines)
+            where = f"{name}:{function.start_line}: {function.name}"
+            if lines > MAX_FUNCTION_LINES and not name.endswith("pipeline.cpp"):
+                yield f"{where} has {lines} lines, expected at most {MAX_FUNCTION_LINES}"
+            parameters = len(function.parameters)
+            public_c = function.name.startswith("kiln_")
+            is_python = name.endswith(".py")
+            if parameters > MAX_PARAMETERS and not public_c and not is_python:
+                yield f"{where} has {parameters} parameters, expected at most {MAX_PARAMETERS}"
+    if len(lengths) > 1:
+        p90 = quantiles(lengths, n=10)[-1]
+        print(f"  {len(lengths)} functions: median {median(lengths):.0f} lines, p90 {p90:.0f}")
+
+
+# ---- Completeness ----
+
+
+@check
+def to_dos(_: Options) -> Findings:
+    """An open point is an issue with a number, or nothing."""
+    pattern = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b(?!\(#\d+\))")
+    own = Path(__file__).resolve()
+    for path in code_files(".h", ".hpp", ".cpp", ".c", ".def") + python_files():
+        if path == own:
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if match := pattern.search(line):
+                yield f"{relative(path)}:{number}: a bare {match[1]}"
+
+
+@check
+def listed_sources(_: Options) -> Findings:
+    """Every source is built and every C++ test is registered: some CMake file of its folder (or above) names it."""
+    for path in code_files(".cpp", ".c", folders=["src", "tools", "tests", "benchmarks"]):
+        listing = ""
+        for folder in [path.parent, *path.parent.parents]:
+            for file in [folder / "CMakeLists.txt", *sorted(folder.glob("*.cmake"))]:
+                listing += file.read_text() if file.is_file() else ""
+            if folder == ROOT:
+                break
+        if not re.search(rf"\b{re.escape(path.name)}\b|\b{re.escape(path.stem)}\b", listing):
+            yield f"{relative(path)}: in no CMakeLists.txt"
+
+
+def op_names() -> list[str]:
+    table = (ROOT / "src/ir/ops.def").read_text()
+    return re.findall(r"^KILN_OP\((\w+),", table, flags=re.MULTILINE)
+
+
+@check
+def op_coverage(_: Options) -> Findings:
+    """Every op of the table has a reference evaluation and a conformance case."""
+    places = {
+        "a reference evaluation": (ROOT / "src/backends/reference", r"Op::{0}\b|\b{0}\b"),
+        "a conformance case": (ROOT / "tests/conformance", r"Op::{0}\b|\b{0}\b"),
+    }
+    for what, (folder, pattern) in places.items():
+        text = "\n".join(path.read_text() for path in sorted(folder.rglob("*.cpp")))
+        for op in op_names():
+            if not re.search(pattern.format(op), text):
+                yield f"src/ir/ops.def: {op} lacks {what} in {relative(folder)}"
+
+
+@check
+def pass_coverage(_: Options) -> Findings:
+    """A pass is one file of its name, and has a golden test."""
+    for stage in ["passes", "plan"]:
+        table = ROOT / "src" / stage / "passes.def"
+        if not table.is_file():
+            continue
+        tests = "\n".join(path.read_text() for path in sorted((ROOT / "tests" / stage).rglob("*.*")))
+        for name in re.findall(r"^KILN_\w*PASS\((\w+),", table.read_text(), flags=re.MULTILINE):
+            if not (table.parent / f"{name}.cpp").is_file():
+                yield f"src/{stage}/passes.def: {name} has no src/{stage}/{name}.cpp"
+            if name not in tests:
+                yield f"src/{stage}/passes.def: {name} has no test in tests/{stage}"
+
+
+# ---- clang-tidy ----
+
+
+@check
+def tidy(options: Options) -> Findings:
+    """Naming and a few bug checks of .clang-tidy. A file is looked at again when it, a header or the rules change."""
+    if not (options.build / "compile_commands.json").is_file():
+        yield f"{options.build}/compile_commands.json is missing: build first"
+        return
+    cache = options.build / "tidy"
+    cache.mkdir(exist_ok=True)
+    headers = code_files(".h", ".hpp", ".def", folders=["src", "include", "tools"])
+    common = max(path.stat().st_mtime for path in [*headers, ROOT / ".clang-tidy"])
+    stale = [
+        path
+        for path in code_files(".cpp", folders=["src", "tools"])
+        if not (stamp := cache / relative(path).replace("/", "__")).is_file()
+        or stamp.stat().st_mtime < max(common, path.stat().st_mtime)
+    ]
+    known = (options.build / "compile_commands.json").read_text()
+    for path in stale:
+        if str(path) not in known:
+            continue
+        command = ["clang-tidy-19", "-p", str(options.build), "--quiet", str(path)]
+        findings = output_lines(command)
+        yield from (line for line in findings if re.search(r"(warning|error):", line))
+        if not findings:
+            (cache / relative(path).replace("/", "__")).touch()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", type=Path, default=ROOT / "build/release")
+    parser.add_argument("--fix", action="store_true", help="rewrite what can be rewritten")
+    parser.add_argument("checks", nargs="*", metavar="check", help=", ".join(CHECKS))
+    arguments = parser.parse_args()
+    unknown = set(arguments.checks) - set(CHECKS)
+    if unknown:
+        parser.error(f"got {', '.join(sorted(unknown))}, expected some of {', '.join(CHECKS)}")
+    for tool in ["clang-format-19", "clang-tidy-19", "ruff"]:
+        if shutil.which(tool) is None:
+            parser.error(f"{tool} is not installed: run make setup")
+
+    options = Options(arguments.build.resolve(), arguments.fix)
+    failed = []
+    for name in arguments.checks or CHECKS:
+        start = time.monotonic()
+        print(f"lint: {name}")
+        findings = list(CHECKS[name](options))
+        for finding in findings:
+            print(f"  {finding}")
+        if findings:
+            failed.append(f"{name} ({len(findings)}, {time.monotonic() - start:.1f} s)")
+    if failed:
+        print(f"lint FAILED: {', '.join(failed)}")
+        return 1
+    print("lint passed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

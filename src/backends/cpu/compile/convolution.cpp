@@ -1,0 +1,380 @@
+// Channels-last convolutions as a batch-reduce of small matrix products: for every kernel position, pixels x channels of
+// the input times channels x outputs of the weight, summed in one register tile. No im2col.
+//
+// A tile is a run of neighbouring pixels of one output row. The input rows that a task needs are first copied to scratch
+// with their borders filled with zeros, so that no tile knows about borders; the copy costs about one percent and reads
+// the input in the order that memory likes. An input without borders is read where it lies.
+//
+// A 1x1 convolution of stride 1 is a matrix product over all pixels.
+#include <algorithm>
+
+#include "backends/cpu/compile/contraction.h"
+#include "backends/cpu/compile/pack.h"
+#include "support/error.h"
+
+namespace kiln::cpu {
+
+using llvm::Value;
+
+namespace {
+
+constexpr int64_t kInputBytes = 256 << 10;   // of input rows, per task
+constexpr int64_t kWeightBytes = 512 << 10;  // of packed weights, per task
+constexpr int64_t kTasksWanted = 128;
+constexpr int64_t kWorkPerTask = 2'000'000;  // multiply-adds
+constexpr int64_t kFewestRows = 4;
+
+int64_t positive_opt(const ir::Dim& dim) { return std::max<int64_t>(1, dim.at_opt()); }
+
+// Sizes that follow from the convolution.
+struct Geometry {
+  int64_t group_channels = 0, group_outputs = 0;  // of one group
+  int64_t depth = 0;                              // of the sum
+  int64_t span_h = 0, span_w = 0;                 // pixels that a dilated kernel covers
+  ir::Dim width;                                  // of the input rows that tiles read
+  bool copies = true;
+};
+
+Geometry geometry_of(const plan::Convolution& conv) {
+  Geometry geometry;
+  KILN_CHECK(conv.o.extent().is_constant(), "the number of output channels is constant");
+  geometry.group_channels = conv.channels / conv.groups;
+  geometry.group_outputs = conv.o.extent().constant() / conv.groups;
+  geometry.depth = conv.kernel_h * conv.kernel_w * geometry.group_channels;
+  geometry.span_h = (conv.kernel_h - 1) * conv.dilation_h + 1;
+  geometry.span_w = (conv.kernel_w - 1) * conv.dilation_w + 1;
+  const ir::Dim rows = (conv.y.extent() - 1) * conv.stride_h + geometry.span_h;
+  const ir::Dim columns = (conv.x.extent() - 1) * conv.stride_w + geometry.span_w;
+  geometry.copies = !conv.pad_top.is_constant(0) || !conv.pad_left.is_constant(0) ||
+                    !ir::provably_less_equal(rows, conv.height) || !ir::provably_less_equal(columns, conv.width);
+  geometry.width = geometry.copies ? columns : conv.width;
+  return geometry;
+}
+
+// How a convolution is cut in tasks; the same for every target. Task = (b, block of rows, group of panels).
+struct Blocking {
+  int64_t width = 16;        // of a panel
+  int64_t panels = 1;        // of all groups
+  int64_t group_panels = 1;  // at most, per task
+  int64_t block_rows = 1;    // at most, per task
+  ir::Dim row_blocks;
+  int64_t panel_groups = 1;
+};
+
+Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry) {
+  Blocking blocking;
+  blocking.width = panel_width(geometry.group_outputs);
+  blocking.panels = conv.groups * ((geometry.group_outputs + blocking.width - 1) / blocking.width);
+  const int64_t rows = positive_opt(conv.y.extent());
+  const int64_t row_bytes = positive_opt(geometry.width) * conv.channels * 4;
+  const int64_t fitting = (kInputBytes / row_bytes - geometry.span_h) / conv.stride_h + 1;
+  blocking.block_rows = std::clamp<int64_t>(fitting, 1, rows);
+  blocking.group_panels =
+      std::clamp<int64_t>(kWeightBytes / std::max<int64_t>(1, geometry.depth * blocking.width * 4), 1, blocking.panels);
+  auto tasks = [&] {
+    return positive_opt(conv.b.extent()) * ((rows + blocking.block_rows - 1) / blocking.block_rows) *
+           ((blocking.panels + blocking.group_panels - 1) / blocking.group_panels);
+  };
+  auto worth_splitting = [&] {
+    const int64_t work = blocking.block_rows * positive_opt(conv.x.extent()) * geometry.depth * blocking.group_panels *
+                         blocking.width;
+    return tasks() < kTasksWanted && work >= 2 * kWorkPerTask;
+  };
+  while (blocking.group_panels > 1 && worth_splitting()) blocking.group_panels = (blocking.group_panels + 1) / 2;
+  while (blocking.block_rows > kFewestRows && worth_splitting()) {
+    blocking.block_rows = std::max(kFewestRows, blocking.block_rows / 2);
+  }
+  blocking.row_blocks = ir::ceildiv(conv.y.extent(), blocking.block_rows);
+  blocking.panel_groups = (blocking.panels + blocking.group_panels - 1) / blocking.group_panels;
+  return blocking;
+}
+
+// Whether an epilogue at [b, y, x, o] is the same with the flat pixel number for x and zeros for b and y: it is when every
+// position in it is, counting the indices of a load together.
+class PixelMerge {
+ public:
+  PixelMerge(const plan::Program& program, const plan::Convolution& conv) : program_(program), conv_(conv) {}
+
+  bool allowed(const plan::Expr& expr) const {
+    if (expr == nullptr) return true;
+    if (expr->kind == plan::ExprKind::Position) return is_flat(expr->index);
+    if (expr->kind == plan::ExprKind::Load && indexed_by_positions(*expr)) {
+      return is_flat(element_number(*expr)) && allowed(expr->predicate);
+    }
+    return allowed(expr->predicate) &&
+           std::all_of(expr->args.begin(), expr->args.end(), [&](const plan::Expr& arg) { return allowed(arg); });
+  }
+
+ private:
+  static bool indexed_by_positions(const plan::ExprNode& load) {
+    return std::all_of(load.args.begin(), load.args.end(),
+                       [](const plan::Expr& arg) { return arg->kind == plan::ExprKind::Position; });
+  }
+
+  ir::Dim element_number(const plan::ExprNode& load) const {
+    const ir::Shape& shape = program_.buffers[load.buffer].type.shape;
+    ir::Dim number;
+    for (size_t i = 0; i < load.args.size(); ++i) {
+      // A load of one index counts elements of the buffer, whatever its rank.
+      if (i > 0) number *= shape[i];
+      number += load.args[i]->index;
+    }
+    return number;
+  }
+
+  bool is_flat(const ir::Dim& position) const {
+    const ir::Dim pixel =
+        (ir::Dim(conv_.b.index) * conv_.y.extent() + ir::Dim(conv_.y.index)) * conv_.x.extent() + ir::Dim(conv_.x.index);
+    const ir::Dim at_zero = position.substitute(conv_.b.index, 0).substitute(conv_.y.index, 0);
+    return at_zero.substitute(conv_.x.index, pixel) == position;
+  }
+
+  const plan::Program& program_;
+  const plan::Convolution& conv_;
+};
+
+bool is_pointwise(const plan::Convolution& conv) {
+  return conv.kernel_h == 1 && conv.kernel_w == 1 && conv.stride_h == 1 && conv.stride_w == 1 && conv.groups == 1 &&
+         conv.pad_top.is_constant(0) && conv.pad_left.is_constant(0) && conv.y.extent() == conv.height &&
+         conv.x.extent() == conv.width;
+}
+
+// The matrix product over all pixels of a pointwise convolution.
+plan::MatMul as_matmul(const plan::Convolution& conv) {
+  const ir::Dim outputs = conv.o.extent();
+  plan::MatMul matmul;
+  matmul.m.index = ir::make_loop_symbol("m", conv.b.extent() * conv.y.extent() * conv.x.extent());
+  matmul.n = conv.o;
+  matmul.k.index = ir::make_loop_symbol("k", conv.channels);
+  matmul.a = {conv.input, 0, {conv.channels, 1}};
+  matmul.b = {conv.weight, 0, {1, conv.channels}};
+  matmul.out = {conv.out, 0, {outputs, 1}};
+  matmul.epilogue =
+      plan::substitute(conv.epilogue, [&](const ir::SymbolPtr& index) -> std::optional<plan::Index> {
+        if (index == conv.x.index) return plan::Index(matmul.m.index);
+        if (index == conv.b.index || index == conv.y.index) return plan::Index(0);
+        return std::nullopt;
+      });
+  return matmul;
+}
+
+class ConvolutionEmitter {
+ public:
+  ConvolutionEmitter(Emitter& emitter, const plan::Convolution& conv)
+      : emitter_(emitter), ir_(emitter.ir()), conv_(conv), geometry_(geometry_of(conv)),
+        blocking_(choose_blocking(conv, geometry_)) {
+    const auto widest = static_cast<int>(blocking_.width / emitter.target().lanes);
+    tile_vectors_ = emitter.target().avx512() ? widest : 2;
+    tile_width_ = static_cast<int64_t>(tile_vectors_) * emitter.target().lanes;
+  }
+
+  void run() {
+    declare();
+    hoist();
+    emitter_.loop_carrying(emitter_.task_begin(), emitter_.task_end(), 1, {i64(-1)},
+                           [&](Value* task, const std::vector<Value*>& carried) {
+                             return std::vector<Value*>{emit_task(task, carried[0])};
+                           });
+    emitter_.finish();
+  }
+
+ private:
+  llvm::ConstantInt* i64(int64_t value) { return ir_.getInt64(value); }
+  Value* value_of(const ir::Dim& dim) { return emitter_.value_of(dim); }
+  Value* at(Value* base, Value* index, Value* stride) {
+    return byte_offset(emitter_, base, ir_.CreateMul(index, stride));
+  }
+
+  ir::Dim row_bytes() const { return geometry_.width * (conv_.channels * 4); }
+
+  // Scratch: the staged tile, then the padded input rows of a block.
+  void declare() {
+    KernelInterface& interface = emitter_.interface();
+    interface.tasks = conv_.b.extent() * blocking_.row_blocks * blocking_.panel_groups;
+    const int64_t work = positive_opt(conv_.b.extent() * conv_.y.extent() * conv_.x.extent()) * geometry_.depth *
+                         conv_.o.extent().constant() / conv_.groups;
+    interface.min_tasks_per_thread = min_tasks_per_thread(work / positive_opt(interface.tasks));
+    staging_ = emitter_.scratch();
+    const int64_t staging = TileWriter::staging_bytes(emitter_.target());
+    padded_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
+    ir::Dim scratch = staging;
+    if (geometry_.copies) {
+      scratch += row_bytes() * ((blocking_.block_rows - 1) * conv_.stride_h + geometry_.span_h);
+    }
+    interface.scratch_bytes = ir::max(interface.scratch_bytes, scratch);
+  }
+
+  void hoist() {
+    ConstantMatrix matrix;
+    matrix.k_stride = 1;
+    matrix.n_stride = geometry_.depth;
+    matrix.k = geometry_.depth;
+    matrix.n = geometry_.group_outputs;
+    matrix.batches = conv_.groups;
+    matrix.batch_stride = geometry_.depth * geometry_.group_outputs;
+    weight_ = emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, blocking_.width));
+    input_ = emitter_.buffer(conv_.input);
+    out_ = emitter_.buffer(conv_.out);
+    row_bytes_ = value_of(row_bytes());
+    row_blocks_ = value_of(blocking_.row_blocks);
+  }
+
+  Value* emit_task(Value* task, Value* padded_key) {
+    Value* place = ir_.CreateUDiv(task, i64(blocking_.panel_groups));  // (b, block of rows)
+    Value* group = ir_.CreateURem(task, i64(blocking_.panel_groups));
+    Value* b = ir_.CreateUDiv(place, row_blocks_);
+    Value* block = ir_.CreateSub(place, ir_.CreateMul(b, row_blocks_));
+    emitter_.bind(conv_.b.index, b);
+    Span rows = even_part(emitter_, block, row_blocks_, value_of(conv_.y.extent()));
+    Value* first_panel = ir_.CreateMul(group, i64(blocking_.group_panels));
+    Value* last_panel =
+        smaller(emitter_, ir_.CreateAdd(first_panel, i64(blocking_.group_panels)), i64(blocking_.panels));
+    if (geometry_.copies) {
+      when(emitter_, ir_.CreateICmpNE(place, padded_key), [&] { copy_rows(b, rows); });
+    }
+    emitter_.loop(first_panel, last_panel, 1, [&](Value* panel) { emit_panel(b, rows, panel); });
+    return place;
+  }
+
+  // The input rows of a block of output rows, with zeros around them.
+  void copy_rows(Value* b, Span rows) {
+    const int64_t channels = conv_.channels;
+    Value* height = value_of(conv_.height);
+    Value* needed = ir_.CreateAdd(ir_.CreateMul(ir_.CreateSub(rows.count, i64(1)), i64(conv_.stride_h)),
+                                  i64(geometry_.span_h));
+    Value* first = ir_.CreateSub(ir_.CreateMul(rows.begin, i64(conv_.stride_h)), value_of(conv_.pad_top));
+    const ir::Dim kept = ir::max(ir::min(conv_.width, geometry_.width - conv_.pad_left), 0);
+    Value* left = value_of(conv_.pad_left * channels);
+    Value* middle = value_of(kept * channels);
+    Value* right = value_of((geometry_.width - conv_.pad_left - kept) * channels);
+    Value* whole = value_of(geometry_.width * channels);
+    Value* input_row_bytes = value_of(conv_.width * (channels * 4));
+    emitter_.loop(i64(0), needed, 1, [&](Value* r) {
+      Value* row = ir_.CreateAdd(first, r);
+      Value* to = at(padded_, r, row_bytes_);
+      Value* outside = ir_.CreateICmpUGE(row, height);  // negative rows too
+      when(emitter_, outside, [&] { emit_zeros(emitter_, to, whole); });
+      when(emitter_, ir_.CreateNot(outside), [&] {
+        Value* from = at(input_, ir_.CreateAdd(ir_.CreateMul(b, height), row), input_row_bytes);
+        emit_zeros(emitter_, to, left);
+        to = at(to, left, i64(4));
+        emit_copy(emitter_, to, from, middle);
+        emit_zeros(emitter_, at(to, middle, i64(4)), right);
+      });
+    });
+  }
+
+  void emit_panel(Value* b, Span rows, Value* panel) {
+    const int64_t group_panels = blocking_.panels / conv_.groups;
+    Value* group = ir_.CreateUDiv(panel, i64(group_panels));
+    Value* in_group = ir_.CreateMul(ir_.CreateURem(panel, i64(group_panels)), i64(blocking_.width));
+    Value* first = ir_.CreateAdd(ir_.CreateMul(group, i64(geometry_.group_outputs)), in_group);
+    Value* end = ir_.CreateMul(ir_.CreateAdd(group, i64(1)), i64(geometry_.group_outputs));
+    Value* weight = at(weight_, panel, i64(geometry_.depth * blocking_.width * 4));
+    Value* width = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(end, first));
+    emitter_.loop(i64(0), width, tile_width_, [&](Value* strip) {
+      emitter_.loop(i64(0), rows.count, 1, [&](Value* r) {
+        emit_row(b, rows, r, group, at(weight, strip, i64(4)), ir_.CreateAdd(first, strip), end);
+      });
+    });
+  }
+
+  // Where output row `r` of the block starts to read, for channel 0 of a group.
+  Value* input_row(Value* b, Span rows, Value* r, Value* group) {
+    Value* base = padded_;
+    Value* row = ir_.CreateMul(r, i64(conv_.stride_h));
+    if (!geometry_.copies) {
+      row = ir_.CreateAdd(row, ir_.CreateMul(rows.begin, i64(conv_.stride_h)));
+      row = ir_.CreateAdd(row, ir_.CreateMul(b, value_of(conv_.height)));
+      base = input_;
+    }
+    return at(at(base, row, row_bytes_), group, i64(geometry_.group_channels * 4));
+  }
+
+  // The tiles of one output row and one strip of columns.
+  void emit_row(Value* b, Span rows, Value* r, Value* group, Value* weight, Value* column, Value* end) {
+    Value* y = ir_.CreateAdd(rows.begin, r);
+    emitter_.bind(conv_.y.index, y);
+    Value* input = input_row(b, rows, r, group);
+    Value* pixel = ir_.CreateAdd(ir_.CreateMul(b, value_of(conv_.y.extent())), y);
+    const auto size = static_cast<int64_t>(dtype_size(emitter_.program().buffers[conv_.out].type.dtype));
+    Value* origin = at(out_, pixel, value_of(conv_.x.extent() * conv_.o.extent() * size));
+    RowTiles tiles{value_of(conv_.x.extent()), range_of(conv_.x.extent()),
+                   std::min(most_rows(emitter_.target(), tile_vectors_), 14)};
+    TileWriter writer(emitter_, output(end), staging_, count_sizes(tiles));
+    auto body = [&](Value* first, int count) {
+      Tile tile{count, tile_vectors_};
+      writer.write(tile, sum_tile(tile, at(input, first, i64(conv_.stride_w * conv_.channels * 4)), weight), origin,
+                   first, column);
+    };
+    auto after = [&](Value* first, Value* count) { writer.finish(tile_vectors_, count, origin, first, column); };
+    for_row_tiles(emitter_, tiles, body, after);
+  }
+
+  // All kernel positions. The pixels of a kernel row lie one after another when nothing is skipped between them.
+  Accumulators sum_tile(Tile tile, Value* input, Value* weight) {
+    const bool joined = conv_.groups == 1 && (conv_.dilation_w == 1 || conv_.kernel_w == 1);
+    const int64_t runs = joined ? 1 : conv_.kernel_w;
+    const int64_t steps = geometry_.depth / conv_.kernel_h / runs;
+    TileOperands operands;
+    operands.a_step = i64(4);
+    operands.b_step = i64(blocking_.width * 4);
+    operands.b_alignment = 32;
+    for (int r = 0; r < tile.rows; ++r) operands.rows.push_back(i64(r * conv_.stride_w * conv_.channels * 4));
+    std::vector<Value*> carried{weight};
+    const Accumulators zeros = zero_tile(emitter_, tile);
+    carried.insert(carried.end(), zeros.begin(), zeros.end());
+    auto advance = [&](Value* a, const std::vector<Value*>& values) {
+      Run run{a, values[0], Accumulators(values.begin() + 1, values.end())};
+      run = multiply_run(emitter_, tile, operands, i64(steps), std::move(run));
+      run.sums.insert(run.sums.begin(), run.b);
+      return run.sums;
+    };
+    auto kernel_row = [&](Value* ky, const std::vector<Value*>& values) {
+      Value* row = at(input, ky, ir_.CreateMul(row_bytes_, i64(conv_.dilation_h)));
+      if (runs == 1) return advance(row, values);
+      return emitter_.loop_carrying(i64(0), i64(runs), 1, values, [&](Value* kx, const std::vector<Value*>& inner) {
+        return advance(at(row, kx, i64(conv_.dilation_w * conv_.channels * 4)), inner);
+      });
+    };
+    carried = conv_.kernel_h == 1 ? kernel_row(i64(0), carried)
+                                  : emitter_.loop_carrying(i64(0), i64(conv_.kernel_h), 1, carried, kernel_row);
+    return Accumulators(carried.begin() + 1, carried.end());
+  }
+
+  Output output(Value* end) {
+    Output output;
+    output.row = conv_.x.index;
+    output.column = conv_.o.index;
+    output.column_end = end;
+    output.columns = geometry_.group_outputs;
+    output.buffer = conv_.out;
+    output.row_stride = conv_.o.extent();
+    output.column_stride = 1;
+    output.epilogue = conv_.epilogue;
+    return output;
+  }
+
+  Emitter& emitter_;
+  llvm::IRBuilder<>& ir_;
+  const plan::Convolution& conv_;
+  Geometry geometry_;
+  Blocking blocking_;
+  int tile_vectors_ = 1;
+  int64_t tile_width_ = 16;
+  Value *staging_ = nullptr, *padded_ = nullptr;
+  Value *weight_ = nullptr, *input_ = nullptr, *out_ = nullptr;
+  Value *row_bytes_ = nullptr, *row_blocks_ = nullptr;
+};
+
+}  // namespace
+
+void emit_convolution(Emitter& emitter, const plan::Convolution& conv) {
+  if (is_pointwise(conv) && PixelMerge(emitter.program(), conv).allowed(conv.epilogue)) {
+    emit_matmul(emitter, as_matmul(conv));
+    return;
+  }
+  ConvolutionEmitter(emitter, conv).run();
+}
+
+}  // namespace kiln::cpu

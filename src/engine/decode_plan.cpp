@@ -1,0 +1,130 @@
+#include "engine/engine_generated.h"
+#include "engine/plan_codec.h"
+
+namespace kiln::engine {
+namespace {
+
+// In a sound plan every element of a list is stored once. A forged one may let many tables share a long list, and so ask
+// for far more memory than the file has bytes: the budget ends that.
+class Budget {
+ public:
+  explicit Budget(size_t bytes) : left_(bytes) {}
+
+  template <typename T>
+  bool take(const flatbuffers::Vector<T>& list) {
+    const uint64_t size = uint64_t{list.size()} * sizeof(T);
+    if (size > left_) exceeded_ = true;
+    if (!exceeded_) left_ -= size;
+    return !exceeded_;
+  }
+  bool exceeded() const { return exceeded_; }
+
+ private:
+  uint64_t left_;
+  bool exceeded_ = false;
+};
+
+std::string decode(const flatbuffers::String* text, Budget& budget) {
+  return text != nullptr && budget.take(*text) ? text->str() : std::string();
+}
+
+template <typename T>
+std::vector<T> decode_numbers(const flatbuffers::Vector<T>* numbers, Budget& budget) {
+  if (numbers == nullptr || !budget.take(*numbers)) return {};
+  return {numbers->begin(), numbers->end()};
+}
+
+SymbolSpec decode(const fbs::Symbol& symbol, Budget& budget) {
+  return {decode(symbol.name(), budget), symbol.input(), symbol.dim(), symbol.min(), symbol.max(),
+          symbol.opt()};
+}
+
+SizeInstruction decode(const fbs::SizeInstruction& size, Budget&) {
+  return {static_cast<SizeOp>(size.op()), size.a(), size.b(), size.immediate()};
+}
+
+TensorSpec decode(const fbs::Tensor& tensor, Budget& budget) {
+  return {decode(tensor.name(), budget), static_cast<DType>(tensor.dtype()),
+          decode_numbers(tensor.shape(), budget)};
+}
+
+BufferSpec decode(const fbs::Buffer& buffer, Budget&) {
+  BufferSpec spec;
+  spec.kind = static_cast<BufferKind>(buffer.kind());
+  spec.index = buffer.index();
+  spec.offset = buffer.offset();
+  spec.constant_bytes = buffer.constant_bytes();
+  spec.bytes = buffer.bytes();
+  spec.first_step = buffer.first_step();
+  spec.last_step = buffer.last_step();
+  spec.alias_of = buffer.alias_of();
+  return spec;
+}
+
+KernelSpec decode(const fbs::Kernel& kernel, Budget& budget) {
+  KernelSpec spec{decode(kernel.name(), budget), decode(kernel.kind(), budget), {}};
+  if (kernel.sources() != nullptr && budget.take(*kernel.sources()))
+    for (const flatbuffers::String* source : *kernel.sources())
+      spec.sources.push_back(decode(source, budget));
+  return spec;
+}
+
+StepSpec decode(const fbs::Step& step, Budget& budget) {
+  StepSpec spec;
+  spec.kernel = step.kernel();
+  spec.buffers = decode_numbers(step.buffers(), budget);
+  spec.params = decode_numbers(step.params(), budget);
+  spec.tasks = step.tasks();
+  spec.min_tasks_per_thread = step.min_tasks_per_thread();
+  spec.scratch_bytes = step.scratch_bytes();
+  return spec;
+}
+
+CodeVariant decode(const fbs::Variant& variant, Budget& budget) {
+  return {decode(variant.name(), budget), variant.cpu_features(),
+          decode_numbers(variant.entry(), budget), {}};
+}
+
+template <typename Item, typename Encoded>
+std::vector<Item> decode_list(const flatbuffers::Vector<Encoded>* list, Budget& budget) {
+  std::vector<Item> items;
+  if (list == nullptr || !budget.take(*list)) return items;
+  items.reserve(list->size());
+  for (const auto* item : *list) items.push_back(decode(*item, budget));
+  return items;
+}
+
+Status invalid(const char* what) {
+  return Status(StatusCode::InvalidEngine, std::string("damaged engine: ") + what);
+}
+
+}  // namespace
+
+Result<Spec> decode_plan(std::span<const std::byte> bytes) {
+  const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
+  constexpr flatbuffers::uoffset_t kDeepest = 8;
+  // A table takes four bytes at least.
+  const auto most_tables = static_cast<flatbuffers::uoffset_t>(bytes.size() / 4 + 1);
+  if (bytes.size() >= FLATBUFFERS_MAX_BUFFER_SIZE) return invalid("the plan is too large");
+  flatbuffers::Verifier verifier(data, bytes.size(), kDeepest, most_tables);
+  if (!fbs::VerifyPlanBuffer(verifier)) return invalid("the plan is malformed");
+
+  const fbs::Plan& plan = *fbs::GetPlan(data);
+  Budget budget(bytes.size());
+  Spec spec;
+  spec.name = decode(plan.name(), budget);
+  spec.producer = decode(plan.producer(), budget);
+  spec.target = decode(plan.target(), budget);
+  spec.symbols = decode_list<SymbolSpec>(plan.symbols(), budget);
+  spec.sizes = decode_list<SizeInstruction>(plan.sizes(), budget);
+  spec.inputs = decode_list<TensorSpec>(plan.inputs(), budget);
+  spec.outputs = decode_list<TensorSpec>(plan.outputs(), budget);
+  spec.buffers = decode_list<BufferSpec>(plan.buffers(), budget);
+  spec.kernels = decode_list<KernelSpec>(plan.kernels(), budget);
+  spec.steps = decode_list<StepSpec>(plan.steps(), budget);
+  spec.variants = decode_list<CodeVariant>(plan.variants(), budget);
+  if (budget.exceeded()) return invalid("the plan is malformed");
+  return spec;
+}
+
+}  // namespace kiln::engine

@@ -1,0 +1,91 @@
+#include <algorithm>
+#include <iterator>
+
+#include "engine/engine_generated.h"
+#include "engine/plan_codec.h"
+
+namespace kiln::engine {
+namespace {
+
+using flatbuffers::FlatBufferBuilder;
+using flatbuffers::Offset;
+
+// Encodes each element of a list as a table.
+template <typename Item, typename Encode>
+auto encode_tables(FlatBufferBuilder& builder, const std::vector<Item>& items, Encode encode) {
+  std::vector<decltype(encode(builder, items[0]))> tables;
+  for (const Item& item : items) tables.push_back(encode(builder, item));
+  return builder.CreateVector(tables);
+}
+
+Offset<fbs::Symbol> encode(FlatBufferBuilder& builder, const SymbolSpec& symbol) {
+  return fbs::CreateSymbol(builder, builder.CreateString(symbol.name), symbol.input, symbol.dim,
+                           symbol.min, symbol.max, symbol.opt);
+}
+
+Offset<fbs::Tensor> encode(FlatBufferBuilder& builder, const TensorSpec& tensor) {
+  return fbs::CreateTensor(builder, builder.CreateString(tensor.name),
+                           static_cast<uint8_t>(tensor.dtype), builder.CreateVector(tensor.shape));
+}
+
+Offset<fbs::Buffer> encode(FlatBufferBuilder& builder, const BufferSpec& buffer) {
+  return fbs::CreateBuffer(builder, static_cast<uint8_t>(buffer.kind), buffer.index, buffer.offset,
+                           buffer.constant_bytes, buffer.bytes, buffer.first_step,
+                           buffer.last_step, buffer.alias_of);
+}
+
+Offset<fbs::Kernel> encode(FlatBufferBuilder& builder, const KernelSpec& kernel) {
+  const auto name = builder.CreateString(kernel.name);
+  const auto kind = builder.CreateString(kernel.kind);
+  return fbs::CreateKernel(builder, name, kind, builder.CreateVectorOfStrings(kernel.sources));
+}
+
+Offset<fbs::Step> encode(FlatBufferBuilder& builder, const StepSpec& step) {
+  const auto buffers = builder.CreateVector(step.buffers);
+  const auto params = builder.CreateVector(step.params);
+  return fbs::CreateStep(builder, step.kernel, buffers, params, step.tasks,
+                         step.min_tasks_per_thread, step.scratch_bytes);
+}
+
+Offset<fbs::Variant> encode(FlatBufferBuilder& builder, const CodeVariant& variant) {
+  const auto name = builder.CreateString(variant.name);
+  return fbs::CreateVariant(builder, name, variant.cpu_features,
+                            builder.CreateVector(variant.entry));
+}
+
+template <typename Item>
+auto encode_list(FlatBufferBuilder& builder, const std::vector<Item>& items) {
+  return encode_tables(builder, items,
+                       [](FlatBufferBuilder& to, const Item& item) { return encode(to, item); });
+}
+
+auto encode_sizes(FlatBufferBuilder& builder, const std::vector<SizeInstruction>& sizes) {
+  std::vector<fbs::SizeInstruction> encoded;
+  for (const SizeInstruction& size : sizes)
+    encoded.emplace_back(size.immediate, size.a, size.b, static_cast<uint8_t>(size.op));
+  return builder.CreateVectorOfStructs(encoded);
+}
+
+}  // namespace
+
+std::vector<std::byte> encode_plan(const Spec& spec) {
+  FlatBufferBuilder builder(1 << 16);
+  const auto name = builder.CreateString(spec.name);
+  const auto producer = builder.CreateString(spec.producer);
+  const auto target = builder.CreateString(spec.target);
+  const auto symbols = encode_list(builder, spec.symbols);
+  const auto sizes = encode_sizes(builder, spec.sizes);
+  const auto inputs = encode_list(builder, spec.inputs);
+  const auto outputs = encode_list(builder, spec.outputs);
+  const auto buffers = encode_list(builder, spec.buffers);
+  const auto kernels = encode_list(builder, spec.kernels);
+  const auto steps = encode_list(builder, spec.steps);
+  const auto variants = encode_list(builder, spec.variants);
+  fbs::FinishPlanBuffer(builder, fbs::CreatePlan(builder, name, producer, target, symbols, sizes,
+                                                 inputs, outputs, buffers, kernels, steps,
+                                                 variants));
+  const auto* begin = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
+  return {begin, begin + builder.GetSize()};
+}
+
+}  // namespace kiln::engine

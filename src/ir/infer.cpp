@@ -1,0 +1,128 @@
+#include "ir/infer.h"
+
+#include <algorithm>
+
+#include "ir/builder.h"
+#include "ir/op_table.h"
+#include "support/error.h"
+
+namespace kiln::ir {
+namespace {
+
+void check_operands(const Call& call, const OpInfo& info) {
+  const size_t low = info.min_inputs;
+  const bool fits = call.count() >= low &&
+                    (info.max_inputs < 0 || call.count() <= static_cast<size_t>(info.max_inputs));
+  if (!fits) {
+    std::string expected = std::to_string(low);
+    if (info.max_inputs < 0) expected += " or more";
+    if (info.max_inputs > info.min_inputs) {
+      expected.append(" to ").append(std::to_string(info.max_inputs));
+    }
+    call.fail(std::to_string(call.count()) + " operands", expected);
+  }
+  for (size_t i = 0; i < low; ++i) {
+    call.expect(call.has(i), "no operand " + std::to_string(i), "a value");
+  }
+}
+
+void check_attributes(const Call& call, const OpInfo& info, const Attrs& attrs) {
+  for (const auto& [name, value] : attrs) {
+    const AttrInfo* attribute = info.find_attribute(name);
+    if (attribute == nullptr) call.fail("attribute " + name, "an attribute of the op table");
+    call.expect(attr_type_name(value) == attribute->type,
+                "attribute " + name + " of type " + std::string(attr_type_name(value)),
+                std::string(attribute->type));
+  }
+  for (const AttrInfo& attribute : info.attributes) {
+    call.expect(attribute.optional || attrs.find(attribute.name) != attrs.end(),
+                "no attribute " + std::string(attribute.name), std::string(attribute.type));
+  }
+}
+
+Type infer(const Call& call, OpKind kind) {
+  switch (kind) {
+    case OpKind::Source:
+      return infer_source(call);
+    case OpKind::Unary:
+    case OpKind::Binary:
+    case OpKind::Ternary:
+      return infer_pointwise(call);
+    case OpKind::Reduce:
+    case OpKind::Scan:
+      return infer_reduce(call);
+    case OpKind::Normalise:
+      return infer_normalise(call);
+    case OpKind::Contract:
+      return infer_contract(call);
+    case OpKind::Pool:
+      return infer_pool(call);
+    case OpKind::Move:
+      return infer_move(call);
+    case OpKind::Other:
+      break;
+  }
+  KILN_CHECK(false, "no shape inference for " + std::string(op_name(call.op())));
+  return {};
+}
+
+}  // namespace
+
+std::string shape_str(const Shape& shape) {
+  const std::string text = Type{DType::F32, shape}.str();
+  return text.substr(text.find('['));
+}
+
+std::string list_str(const std::vector<int64_t>& values) {
+  return shape_str(Shape(values.begin(), values.end()));
+}
+
+void Call::fail(const std::string& got, const std::string& expected) const {
+  throw CompileError("[" + std::string(op_name(op_)) + "] got " + got + ", expected " + expected);
+}
+
+void Call::expect_same_dtypes() const {
+  for (size_t i = 1; i < count(); ++i) {
+    if (!has(i) || type(i).dtype == type(0).dtype) continue;
+    fail("dtypes " + std::string(dtype_name(type(0).dtype)) + " and " +
+             std::string(dtype_name(type(i).dtype)),
+         "operands of one dtype");
+  }
+}
+
+void Call::expect_floating(size_t i) const {
+  expect(is_floating(type(i).dtype), std::string(dtype_name(type(i).dtype)), "a floating dtype");
+}
+
+void Call::expect_rank(size_t i, size_t rank) const {
+  expect(type(i).rank() == rank, "operand " + std::to_string(i) + " of shape " + shape_str(shape(i)),
+         "rank " + std::to_string(rank));
+}
+
+void Call::expect_axis(int64_t axis, size_t rank) const {
+  expect(axis >= 0 && axis < static_cast<int64_t>(rank), "axis " + std::to_string(axis),
+         "an axis of rank " + std::to_string(rank));
+}
+
+void Call::expect_axes(const std::vector<int64_t>& axes, size_t rank, bool sorted) const {
+  for (int64_t axis : axes) expect_axis(axis, rank);
+  std::vector<int64_t> ordered = axes;
+  std::sort(ordered.begin(), ordered.end());
+  const bool repeated = std::adjacent_find(ordered.begin(), ordered.end()) != ordered.end();
+  expect(!repeated, "axes " + list_str(axes), "each axis once");
+  expect(!sorted || ordered == axes, "axes " + list_str(axes), "sorted axes");
+}
+
+void Call::expect_equal(const Dim& got, const Dim& expected, const std::string& what) const {
+  expect(provably_equal(got, expected), what + " " + got.str(), expected.str());
+}
+
+std::vector<Type> infer_types(Op op, const std::vector<Value*>& inputs, const Attrs& attrs) {
+  const Call call(op, inputs, attrs);
+  const OpInfo& info = op_info(op);
+  check_operands(call, info);
+  check_attributes(call, info, attrs);
+  return {infer(call, info.kind)};
+}
+
+}  // namespace kiln::ir

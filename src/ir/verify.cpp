@@ -1,0 +1,180 @@
+// One function per rule of docs/ir.md, called in the order of the rules.
+#include "ir/verify.h"
+
+#include <set>
+
+#include "ir/builder.h"
+#include "ir/op_table.h"
+#include "support/error.h"
+
+namespace kiln::ir {
+namespace {
+
+[[noreturn]] void broken(const char* rule, const std::string& where, const std::string& what) {
+  throw InternalError(std::string("rule ") + rule + " broken at " + where + ": " + what);
+}
+
+std::string describe(const Node& node) {
+  const std::string name = node.outputs.empty() ? "?" : node.outputs.front()->name;
+  return "%" + name + " = " + std::string(op_name(node.op));
+}
+
+// R1: names of values and of symbols are not empty and unique.
+void check_names(const Graph& graph) {
+  std::set<std::string> names;
+  auto check = [&](const Value* value) {
+    if (value->name.empty()) broken("R1", "a value", "it has no name");
+    if (!names.insert(value->name).second) broken("R1", "%" + value->name, "the name is not unique");
+  };
+  for (const Value* input : graph.inputs()) check(input);
+  for (const auto& node : graph.nodes()) {
+    for (const Value* output : node->outputs) check(output);
+  }
+  std::set<std::string> symbols;
+  for (const SymbolPtr& symbol : graph.size_symbols()) {
+    if (symbol->name.empty() || !symbols.insert(symbol->name).second) {
+      broken("R1", "symbol " + symbol->name, "the name is empty or not unique");
+    }
+  }
+}
+
+// R2: every value knows its producer and its place among the outputs or inputs; every node has an output.
+void check_links(const Graph& graph) {
+  for (size_t i = 0; i < graph.inputs().size(); ++i) {
+    const Value* input = graph.inputs()[i];
+    if (input->producer == nullptr && input->index == i) continue;
+    broken("R2", "%" + input->name, "not linked as input " + std::to_string(i));
+  }
+  for (const auto& node : graph.nodes()) {
+    if (node->outputs.empty()) broken("R2", describe(*node), "no outputs");
+    for (size_t i = 0; i < node->outputs.size(); ++i) {
+      const Value* output = node->outputs[i];
+      if (output->producer == node.get() && output->index == i) continue;
+      broken("R2", describe(*node), "output " + std::to_string(i) + " is not linked to it");
+    }
+  }
+}
+
+// R3: operands and graph outputs are graph inputs or outputs of earlier nodes of the graph.
+void check_order(const Graph& graph) {
+  std::set<const Value*> defined(graph.inputs().begin(), graph.inputs().end());
+  for (const auto& node : graph.nodes()) {
+    for (size_t i = 0; i < node->inputs.size(); ++i) {
+      if (node->inputs[i] == nullptr || defined.contains(node->inputs[i])) continue;
+      broken("R3", describe(*node), "operand " + std::to_string(i) + " is not defined before it");
+    }
+    defined.insert(node->outputs.begin(), node->outputs.end());
+  }
+  for (size_t i = 0; i < graph.outputs().size(); ++i) {
+    if (graph.outputs()[i] != nullptr && defined.contains(graph.outputs()[i])) continue;
+    broken("R3", "output " + std::to_string(i), "it is not a value of the graph");
+  }
+}
+
+// R4: the operand count fits the op table, and required operands are present.
+void check_operands(const Node& node) {
+  const OpInfo& info = op_info(node.op);
+  const size_t count = node.inputs.size(), low = info.min_inputs;
+  if (count < low || (info.max_inputs >= 0 && count > static_cast<size_t>(info.max_inputs))) {
+    broken("R4", describe(node), std::to_string(count) + " operands");
+  }
+  for (size_t i = 0; i < low; ++i) {
+    if (node.inputs[i] == nullptr) broken("R4", describe(node), "a required operand is absent");
+  }
+}
+
+// R5: every attribute is in the op table and has its type; required ones are there.
+void check_attributes(const Node& node) {
+  const OpInfo& info = op_info(node.op);
+  for (const auto& [name, value] : node.attrs) {
+    const AttrInfo* attribute = info.find_attribute(name);
+    if (attribute != nullptr && attribute->type == attr_type_name(value)) continue;
+    broken("R5", describe(node), "attribute " + name + " is unknown or of another type");
+  }
+  for (const AttrInfo& attribute : info.attributes) {
+    if (attribute.optional || node.has_attr(attribute.name)) continue;
+    broken("R5", describe(node), "attribute " + std::string(attribute.name) + " is missing");
+  }
+}
+
+bool same_type(const Type& a, const Type& b) {
+  if (a.dtype != b.dtype || a.rank() != b.rank()) return false;
+  for (size_t i = 0; i < a.rank(); ++i) {
+    if (!provably_equal(a.shape[i], b.shape[i])) return false;
+  }
+  return true;
+}
+
+// R6: the types of a node's outputs are those that shape inference gives.
+void check_types(const Node& node) {
+  std::vector<Type> expected;
+  try {
+    expected = infer_types(node.op, node.inputs, node.attrs);
+  } catch (const CompileError& error) {
+    broken("R6", describe(node), error.what());
+  }
+  if (expected.size() != node.outputs.size()) broken("R6", describe(node), "number of outputs");
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const Type& got = node.outputs[i]->type;
+    if (same_type(got, expected[i])) continue;
+    broken("R6", describe(node), "got " + got.str() + ", expected " + expected[i].str());
+  }
+}
+
+void check_dim(const std::set<SymbolPtr>& known, const Dim& dim, const std::string& where) {
+  for (const SymbolPtr& symbol : dim.symbols()) {
+    if (!known.contains(symbol)) broken("R7", where, symbol->name + " is not a size of an input");
+  }
+}
+
+// R7: sizes mention size symbols of the graph's inputs only and cannot all be negative; ranges are well formed.
+void check_sizes(const Graph& graph) {
+  const std::vector<SymbolPtr> symbols = graph.size_symbols();
+  const std::set<SymbolPtr> known(symbols.begin(), symbols.end());
+  for (const SymbolPtr& symbol : symbols) {
+    const bool ordered = 0 <= symbol->min && symbol->min <= symbol->opt && symbol->opt <= symbol->max;
+    if (symbol->is_loop || !ordered) broken("R7", "symbol " + symbol->name, "0 <= min <= opt <= max");
+  }
+  auto check = [&](const Value* value) {
+    for (const Dim& dim : value->type.shape) {
+      check_dim(known, dim, "%" + value->name);
+      if (dim.upper_bound() < 0) broken("R7", "%" + value->name, "negative size " + dim.str());
+    }
+  };
+  for (const Value* input : graph.inputs()) check(input);
+  for (const auto& node : graph.nodes()) {
+    for (const Value* output : node->outputs) check(output);
+    for (const auto& [name, value] : node->attrs) {
+      if (const Dim* dim = std::get_if<Dim>(&value)) check_dim(known, *dim, describe(*node));
+      if (const auto* dims = std::get_if<std::vector<Dim>>(&value)) {
+        for (const Dim& dim : *dims) check_dim(known, dim, describe(*node));
+      }
+    }
+  }
+}
+
+// R8: every graph output has a name of its own.
+void check_outputs(const Graph& graph) {
+  if (graph.output_names().size() != graph.outputs().size()) {
+    broken("R8", "outputs", "one name each");
+  }
+  std::set<std::string> names;
+  for (const std::string& name : graph.output_names()) {
+    if (!names.insert(name).second) broken("R8", "output " + name, "the name is not unique");
+  }
+}
+
+}  // namespace
+
+void verify(const Graph& graph) {
+  check_names(graph);
+  check_links(graph);
+  check_order(graph);
+  for (const auto& node : graph.nodes()) check_operands(*node);
+  for (const auto& node : graph.nodes()) check_attributes(*node);
+  for (const auto& node : graph.nodes()) check_types(*node);
+  check_sizes(graph);
+  check_outputs(graph);
+}
+
+}  // namespace kiln::ir

@@ -1,0 +1,93 @@
+#include <algorithm>
+
+#include "ir/op_table.h"
+#include "passes/pass.h"
+#include "passes/rewrite.h"
+#include "support/error.h"
+
+namespace kiln::passes {
+namespace {
+
+using ir::Literal;
+using ir::Node;
+using ir::Value;
+
+// Results up to this size are always worth storing.
+constexpr int64_t kSmallBytes = 64 * 1024;
+
+bool has_symbolic_attribute(const Node& node) {
+  for (const auto& [name, value] : node.attrs) {
+    if (const auto* dim = std::get_if<ir::Dim>(&value); dim && !dim->is_constant()) return true;
+    const auto* dims = std::get_if<std::vector<ir::Dim>>(&value);
+    if (dims && std::any_of(dims->begin(), dims->end(),
+                            [](const ir::Dim& dim) { return !dim.is_constant(); })) {
+      return true;
+    }
+  }
+  return false;
+}
+
+int64_t size_in_bytes(const ir::Type& type) {
+  return type.elements().constant() * static_cast<int64_t>(dtype_size(type.dtype));
+}
+
+bool has_constant_type(const Value* value) { return value->type.elements().is_constant(); }
+
+class Folder {
+ public:
+  explicit Folder(PassContext& context) : context_(context) {}
+
+  Value* fold(Rewriter& rewriter, Node& node) {
+    if (!is_foldable(node)) return nullptr;
+    std::vector<Literal> storage(node.inputs.size());
+    std::vector<const Literal*> operands;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      operands.push_back(node.inputs[i] ? operand(node.inputs[i], storage[i]) : nullptr);
+    }
+    std::vector<Literal> results = context_.evaluate(node, operands);
+    KILN_CHECK(results.size() == 1, "one result");
+    return rewriter.before(node).constant(std::move(results[0]));
+  }
+
+ private:
+  bool is_foldable(const Node& node) const {
+    if (ir::op_info(node.op).kind == ir::OpKind::Source || node.inputs.empty()) return false;
+    if (has_symbolic_attribute(node) || !has_constant_type(node.output())) return false;
+    int64_t operand_bytes = 0;
+    for (const Value* input : node.inputs) {
+      if (input == nullptr) continue;
+      if (!is_known(input)) return false;
+      operand_bytes += size_in_bytes(input->type);
+    }
+    return size_in_bytes(node.output()->type) <= std::max(kSmallBytes, operand_bytes);
+  }
+
+  // Constants, and sources that are cheap to make: these stay what they are unless a node that uses them folds.
+  static bool is_known(const Value* value) {
+    if (literal_of(value) != nullptr) return true;
+    if (producer(value, ir::Op::full) == nullptr && producer(value, ir::Op::iota) == nullptr) {
+      return false;
+    }
+    return !has_symbolic_attribute(*value->producer) && size_in_bytes(value->type) <= kSmallBytes;
+  }
+
+  const Literal* operand(const Value* value, Literal& storage) const {
+    if (const Literal* literal = literal_of(value)) return literal;
+    storage = context_.evaluate(*value->producer, {})[0];
+    return &storage;
+  }
+
+  PassContext& context_;
+};
+
+}  // namespace
+
+// op(constants) -> constant. Not folded: nodes with symbolic sizes, and results that are large and larger than the operands
+// together (an expand), which would only make the engine bigger. Weights are thus never multiplied, but may be permuted.
+bool fold_constants(ir::Graph& graph, PassContext& context) {
+  if (!context.evaluate) return false;
+  Folder folder(context);
+  return rewrite(graph, [&](Rewriter& rewriter, Node& node) { return folder.fold(rewriter, node); });
+}
+
+}  // namespace kiln::passes

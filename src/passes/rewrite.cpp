@@ -1,0 +1,129 @@
+#include "passes/rewrite.h"
+
+#include <cstring>
+
+#include "ir/op_table.h"
+#include "support/error.h"
+
+namespace kiln::passes {
+namespace {
+
+using ir::Node;
+using ir::Op;
+using ir::Value;
+
+// A pass that still changes the graph after this many sweeps undoes its own work.
+constexpr int kMaxSweeps = 100;
+
+// The replacement takes the name that the user's model gave, so that dumps and profiles stay readable.
+void pass_on_name(ir::Graph& graph, Value* from, Value* to) {
+  if (to->producer == nullptr || !to->name.starts_with(ir::op_name(to->producer->op))) return;
+  const std::string name = from->name;
+  graph.rename(from, name + ".old");
+  graph.rename(to, name);
+}
+
+bool sweep(ir::Graph& graph, const Rule& rule) {
+  Rewriter rewriter(graph);
+  bool changed = false;
+  for (const auto& node : graph.nodes()) {
+    if (node->outputs.size() != 1) continue;
+    Value* old = node->output();
+    Value* replacement = rule(rewriter, *node);
+    if (replacement == nullptr || replacement == old) continue;
+    KILN_CHECK(replacement->type.dtype == old->type.dtype, "%" + old->name + " changed its dtype");
+    pass_on_name(graph, old, replacement);
+    graph.replace_all_uses(old, replacement);
+    changed = true;
+  }
+  if (changed) graph.erase_dead();
+  return changed;
+}
+
+bool all_elements_equal(const ir::Literal& literal) {
+  const size_t size = dtype_size(literal.dtype);
+  if (literal.bytes.size() <= size) return !literal.bytes.empty();
+  return std::memcmp(literal.bytes.data(), literal.bytes.data() + size,
+                     literal.bytes.size() - size) == 0;
+}
+
+}  // namespace
+
+Rewriter::Rewriter(ir::Graph& graph) : graph_(graph), users_(graph.users()) {
+  for (const auto& node : graph.nodes()) {
+    for (const Value* input : node->inputs) {
+      if (input != nullptr) ++uses_[input];
+    }
+  }
+  for (const Value* output : graph.outputs()) ++uses_[output];
+}
+
+ir::Builder Rewriter::before(Node& node) {
+  ir::Builder builder(graph_, &node);
+  builder.set_location(node.location);
+  return builder;
+}
+
+size_t Rewriter::uses(const Value* value) const {
+  const auto found = uses_.find(value);
+  return found == uses_.end() ? 0 : found->second;
+}
+
+const std::vector<Node*>& Rewriter::users(const Value* value) const {
+  static const std::vector<Node*> kNone;
+  const auto found = users_.find(value);
+  return found == users_.end() ? kNone : found->second;
+}
+
+bool rewrite(ir::Graph& graph, const Rule& rule) {
+  bool changed = graph.erase_dead() > 0;
+  for (int i = 0; sweep(graph, rule); ++i) {
+    KILN_CHECK(i < kMaxSweeps, "rewriting does not end");
+    changed = true;
+  }
+  return changed;
+}
+
+Node* producer(const Value* value, Op op) {
+  if (value == nullptr || value->producer == nullptr || value->producer->op != op) return nullptr;
+  return value->producer;
+}
+
+const ir::Literal* literal_of(const Value* value) {
+  const Node* node = producer(value, Op::constant);
+  return node ? &node->attr<ir::Literal>("value") : nullptr;
+}
+
+std::optional<double> uniform_value(const Value* value) {
+  if (const ir::Literal* literal = literal_of(value)) {
+    if (all_elements_equal(*literal)) return literal->as_double(0);
+    return std::nullopt;
+  }
+  if (const Node* full = producer(value, Op::full)) return full->attr<double>("value");
+  for (Op move : {Op::expand, Op::reshape, Op::permute, Op::slice}) {
+    if (const Node* node = producer(value, move)) return uniform_value(node->input(0));
+  }
+  return std::nullopt;
+}
+
+std::vector<int64_t> inverse(const std::vector<int64_t>& axes) {
+  std::vector<int64_t> result(axes.size());
+  for (size_t i = 0; i < axes.size(); ++i) result[axes[i]] = static_cast<int64_t>(i);
+  return result;
+}
+
+std::vector<int64_t> compose(const std::vector<int64_t>& first,
+                             const std::vector<int64_t>& second) {
+  std::vector<int64_t> result;
+  for (int64_t axis : second) result.push_back(first[axis]);
+  return result;
+}
+
+bool is_identity(const std::vector<int64_t>& axes) {
+  for (size_t i = 0; i < axes.size(); ++i) {
+    if (axes[i] != static_cast<int64_t>(i)) return false;
+  }
+  return true;
+}
+
+}  // namespace kiln::passes

@@ -1,0 +1,54 @@
+// Local rewrites: what the passes share.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+
+#include "ir/builder.h"
+#include "ir/graph.h"
+
+namespace kiln::passes {
+
+// Handed to rules: makes nodes in front of the node that is looked at, and knows who uses what.
+class Rewriter {
+ public:
+  explicit Rewriter(ir::Graph& graph);
+
+  ir::Graph& graph() { return graph_; }
+  // A builder in front of the node, with its location.
+  ir::Builder before(ir::Node& node);
+  // Operands and graph outputs that refer to the value, as they were when the sweep began. A measure of profit: no rule
+  // may depend on it to be right.
+  size_t uses(const ir::Value* value) const;
+  bool used_once(const ir::Value* value) const { return uses(value) == 1; }
+  // The nodes that use the value, in graph order, as they were when the sweep began.
+  const std::vector<ir::Node*>& users(const ir::Value* value) const;
+
+ private:
+  ir::Graph& graph_;
+  std::map<const ir::Value*, size_t> uses_;
+  std::map<const ir::Value*, std::vector<ir::Node*>> users_;
+};
+
+// Looks at one node with one output and returns the value to use instead of it, or null.
+using Rule = std::function<ir::Value*(Rewriter&, ir::Node&)>;
+
+// Applies the rule to every node in graph order, sweep after sweep, until nothing changes. Nodes left without users are
+// removed. Returns whether anything changed.
+bool rewrite(ir::Graph& graph, const Rule& rule);
+
+// The node that makes the value, if it is of that op; null otherwise, and for a null value.
+ir::Node* producer(const ir::Value* value, ir::Op op);
+// The literal, if the value is a constant.
+const ir::Literal* literal_of(const ir::Value* value);
+// The number that every element of the value equals, if that is known.
+std::optional<double> uniform_value(const ir::Value* value);
+
+// Axes of a permute, and its inverse: compose(axes, inverse(axes)) is the identity.
+std::vector<int64_t> inverse(const std::vector<int64_t>& axes);
+// permute(permute(x, first), second) is permute(x, compose(first, second)).
+std::vector<int64_t> compose(const std::vector<int64_t>& first, const std::vector<int64_t>& second);
+bool is_identity(const std::vector<int64_t>& axes);
+
+}  // namespace kiln::passes

@@ -1,0 +1,252 @@
+#include "plan/scalar.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "support/error.h"
+#include "support/half.h"
+
+namespace kiln::plan {
+namespace {
+
+using ir::Op;
+
+double round_to(DType dtype, double value) {
+  switch (dtype) {
+    case DType::F32:
+      return static_cast<float>(value);
+    case DType::F16:
+      return f16_to_f32(f32_to_f16(static_cast<float>(value)));
+    case DType::BF16:
+      return bf16_to_f32(f32_to_bf16(static_cast<float>(value)));
+    default:
+      return value;
+  }
+}
+
+int64_t wrap_to(DType dtype, int64_t value) {
+  switch (dtype) {
+    case DType::I8:
+      return static_cast<int8_t>(value);
+    case DType::U8:
+      return static_cast<uint8_t>(value);
+    case DType::I16:
+      return static_cast<int16_t>(value);
+    case DType::I32:
+      return static_cast<int32_t>(value);
+    case DType::Bool:
+      return value != 0;
+    default:
+      return value;
+  }
+}
+
+// Truncation; what does not fit saturates, NaN gives 0.
+int64_t truncate(double value) {
+  if (std::isnan(value)) return 0;
+  if (value >= 0x1p63) return std::numeric_limits<int64_t>::max();
+  if (value < -0x1p63) return std::numeric_limits<int64_t>::min();
+  return static_cast<int64_t>(value);
+}
+
+double gelu(double x, bool tanh_form) {
+  if (!tanh_form) return 0.5 * x * (1 + std::erf(x / std::numbers::sqrt2));
+  const double inner = std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+  return 0.5 * x * (1 + std::tanh(inner));
+}
+
+double sign(double x) { return std::isnan(x) ? x : (x > 0) - (x < 0); }
+
+double unary(Op op, double x, bool gelu_tanh) {
+  switch (op) {
+    case Op::neg: return -x;
+    case Op::abs: return std::fabs(x);
+    case Op::sign: return sign(x);
+    case Op::exp: return std::exp(x);
+    case Op::expm1: return std::expm1(x);
+    case Op::log: return std::log(x);
+    case Op::log1p: return std::log1p(x);
+    case Op::sqrt: return std::sqrt(x);
+    case Op::rsqrt: return 1 / std::sqrt(x);
+    case Op::reciprocal: return 1 / x;
+    case Op::sin: return std::sin(x);
+    case Op::cos: return std::cos(x);
+    case Op::tanh: return std::tanh(x);
+    case Op::erf: return std::erf(x);
+    case Op::sigmoid: return 1 / (1 + std::exp(-x));
+    case Op::relu: return x < 0 ? 0 : x;
+    case Op::silu: return x / (1 + std::exp(-x));
+    case Op::gelu: return gelu(x, gelu_tanh);
+    case Op::floor: return std::floor(x);
+    case Op::ceil: return std::ceil(x);
+    case Op::round: return std::nearbyint(x);
+    case Op::trunc: return std::trunc(x);
+    default: break;
+  }
+  throw InternalError("[" + std::string(op_name(op)) + "] is not a floating unary op");
+}
+
+int64_t unary(Op op, int64_t x, DType dtype) {
+  switch (op) {
+    case Op::neg: return static_cast<int64_t>(0 - static_cast<uint64_t>(x));
+    case Op::abs: return x < 0 ? static_cast<int64_t>(0 - static_cast<uint64_t>(x)) : x;
+    case Op::sign: return (x > 0) - (x < 0);
+    case Op::relu: return std::max<int64_t>(x, 0);
+    case Op::bitwise_not: return dtype == DType::Bool ? !x : ~x;
+    case Op::floor:
+    case Op::ceil:
+    case Op::round:
+    case Op::trunc: return x;
+    default: break;
+  }
+  throw InternalError("[" + std::string(op_name(op)) + "] is not an integer unary op");
+}
+
+double remainder(double a, double b) {
+  const double result = std::fmod(a, b);
+  return result != 0 && (result < 0) != (b < 0) ? result + b : result;
+}
+
+double binary(Op op, double a, double b) {
+  const bool nan = std::isnan(a) || std::isnan(b);
+  switch (op) {
+    case Op::add: return a + b;
+    case Op::sub: return a - b;
+    case Op::mul: return a * b;
+    case Op::div: return a / b;
+    case Op::floor_div: return std::floor(a / b);
+    case Op::remainder: return remainder(a, b);
+    case Op::fmod: return std::fmod(a, b);
+    case Op::pow: return std::pow(a, b);
+    case Op::atan2: return std::atan2(a, b);
+    case Op::maximum: return nan ? std::nan("") : std::max(a, b);
+    case Op::minimum: return nan ? std::nan("") : std::min(a, b);
+    default: break;
+  }
+  throw InternalError("[" + std::string(op_name(op)) + "] is not a floating binary op");
+}
+
+// Division by zero gives 0: the engine must not trap on data.
+int64_t truncating_div(int64_t a, int64_t b) {
+  if (b == 0) return 0;
+  if (b == -1) return static_cast<int64_t>(0 - static_cast<uint64_t>(a));
+  return a / b;
+}
+
+int64_t truncating_mod(int64_t a, int64_t b) { return b == 0 || b == -1 ? 0 : a % b; }
+
+int64_t flooring_div(int64_t a, int64_t b) {
+  const int64_t rest = truncating_mod(a, b);
+  return truncating_div(a, b) - (rest != 0 && (rest < 0) != (b < 0));
+}
+
+int64_t flooring_mod(int64_t a, int64_t b) {
+  const int64_t rest = truncating_mod(a, b);
+  return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+}
+
+// Wraps around; a negative exponent gives 0 unless the base is 1 or -1.
+int64_t integer_pow(int64_t base, int64_t exponent) {
+  if (exponent < 0) {
+    if (base == 1) return 1;
+    return base == -1 ? (exponent % 2 != 0 ? -1 : 1) : 0;
+  }
+  uint64_t result = 1, square = static_cast<uint64_t>(base);
+  for (; exponent != 0; exponent >>= 1, square *= square) {
+    if ((exponent & 1) != 0) result *= square;
+  }
+  return static_cast<int64_t>(result);
+}
+
+int64_t binary(Op op, int64_t a, int64_t b, DType dtype) {
+  const bool is_bool = dtype == DType::Bool;
+  switch (op) {
+    case Op::add:
+      return is_bool ? a | b : static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
+    case Op::sub: return static_cast<int64_t>(static_cast<uint64_t>(a) - static_cast<uint64_t>(b));
+    case Op::mul: return static_cast<int64_t>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b));
+    case Op::div: return truncating_div(a, b);
+    case Op::floor_div: return flooring_div(a, b);
+    case Op::remainder: return flooring_mod(a, b);
+    case Op::fmod: return truncating_mod(a, b);
+    case Op::pow: return integer_pow(a, b);
+    case Op::maximum: return std::max(a, b);
+    case Op::minimum: return std::min(a, b);
+    case Op::bitwise_and: return a & b;
+    case Op::bitwise_or: return a | b;
+    case Op::bitwise_xor: return a ^ b;
+    default: break;
+  }
+  throw InternalError("[" + std::string(op_name(op)) + "] is not an integer binary op");
+}
+
+template <typename T>
+bool compare(Op op, T a, T b) {
+  switch (op) {
+    case Op::eq: return a == b;
+    case Op::ne: return a != b;
+    case Op::lt: return a < b;
+    case Op::le: return a <= b;
+    case Op::gt: return a > b;
+    default: return a >= b;
+  }
+}
+
+bool is_comparison(Op op) { return op >= Op::eq && op <= Op::ge; }
+
+bool predicate(Op op, const Scalar& x) {
+  switch (op) {
+    case Op::isnan: return std::isnan(x.as_double());
+    case Op::isinf: return std::isinf(x.as_double());
+    default: return !x.truth();
+  }
+}
+
+bool is_predicate(Op op) {
+  return op == Op::isnan || op == Op::isinf || op == Op::logical_not;
+}
+
+}  // namespace
+
+Scalar make_scalar(DType dtype, double value) {
+  if (is_floating(dtype)) return {dtype, round_to(dtype, value), 0};
+  if (dtype == DType::Bool) return {dtype, 0, value != 0};
+  return {dtype, 0, wrap_to(dtype, truncate(value))};
+}
+
+Scalar make_scalar_int(DType dtype, int64_t value) {
+  if (is_floating(dtype)) return {dtype, round_to(dtype, static_cast<double>(value)), 0};
+  return {dtype, 0, wrap_to(dtype, value)};
+}
+
+Scalar convert(const Scalar& value, DType dtype) {
+  return is_floating(value.dtype) ? make_scalar(dtype, value.number)
+                                  : make_scalar_int(dtype, value.integer);
+}
+
+DType result_dtype(ir::Op op, std::span<const DType> args) {
+  if (is_comparison(op) || is_predicate(op)) return DType::Bool;
+  return op == Op::where ? args[1] : args[0];
+}
+
+Scalar evaluate(ir::Op op, std::span<const Scalar> args, bool gelu_tanh) {
+  const Scalar& a = args[0];
+  if (op == Op::where) return a.truth() ? args[1] : args[2];
+  if (is_predicate(op)) return make_scalar_int(DType::Bool, predicate(op, a));
+  const bool floating = is_floating(a.dtype);
+  if (args.size() == 1) {
+    return floating ? make_scalar(a.dtype, unary(op, a.number, gelu_tanh))
+                    : make_scalar_int(a.dtype, unary(op, a.integer, a.dtype));
+  }
+  const Scalar& b = args[1];
+  if (is_comparison(op)) {
+    return make_scalar_int(DType::Bool, floating ? compare(op, a.number, b.number)
+                                                 : compare(op, a.integer, b.integer));
+  }
+  return floating ? make_scalar(a.dtype, binary(op, a.number, b.number))
+                  : make_scalar_int(a.dtype, binary(op, a.integer, b.integer, a.dtype));
+}
+
+}  // namespace kiln::plan

@@ -1,0 +1,152 @@
+#include "runtime/size_program.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <optional>
+
+namespace kiln::runtime {
+namespace {
+
+using engine::SizeInstruction;
+using engine::SizeOp;
+using engine::Slot;
+using engine::Spec;
+
+constexpr int64_t kLowest = std::numeric_limits<int64_t>::min();
+constexpr int64_t kHighest = std::numeric_limits<int64_t>::max();
+
+// Nothing where the result has no 64-bit value: overflow, division by zero.
+std::optional<int64_t> apply(SizeOp op, int64_t a, int64_t b) {
+  int64_t result = 0;
+  switch (op) {
+    case SizeOp::Add:
+      if (__builtin_add_overflow(a, b, &result)) return std::nullopt;
+      return result;
+    case SizeOp::Sub:
+      if (__builtin_sub_overflow(a, b, &result)) return std::nullopt;
+      return result;
+    case SizeOp::Mul:
+      if (__builtin_mul_overflow(a, b, &result)) return std::nullopt;
+      return result;
+    case SizeOp::FloorDiv:
+      if (b == 0 || (a == kLowest && b == -1)) return std::nullopt;
+      return a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0);
+    case SizeOp::Mod:
+      if (b == 0) return std::nullopt;
+      if (b == -1) return 0;
+      return a % b + (a % b != 0 && (a < 0) != (b < 0) ? b : 0);
+    case SizeOp::Min:
+      return std::min(a, b);
+    case SizeOp::Max:
+      return std::max(a, b);
+    default:
+      return std::nullopt;
+  }
+}
+
+const SizeInstruction& at(const Spec& spec, Slot slot) {
+  return spec.sizes[static_cast<size_t>(slot)];
+}
+
+// Where the result does not fit: the end of the number line that it lies beyond.
+int64_t saturated(SizeOp op, int64_t a, int64_t b) {
+  const bool negative = op == SizeOp::Mul ? (a < 0) != (b < 0) : a < 0;
+  return apply(op, a, b).value_or(negative ? kLowest : kHighest);
+}
+
+// Every operation but Mod takes its extremes at the corners, FloorDiv so long as the divisor keeps its sign.
+SizeRange apply_range(SizeOp op, SizeRange a, SizeRange b) {
+  if (op == SizeOp::FloorDiv && b.min <= 0 && b.max >= 0) return {kLowest, kHighest};
+  if (op == SizeOp::Mod) {
+    if (b.min <= 0) return {std::min(b.min, int64_t{0}), std::max(b.max, int64_t{0})};
+    if (a.min >= 0 && a.max < b.min) return a;
+    return {0, b.max - 1};
+  }
+  const std::array corners = {saturated(op, a.min, b.min), saturated(op, a.min, b.max),
+                              saturated(op, a.max, b.min), saturated(op, a.max, b.max)};
+  const auto [low, high] = std::ranges::minmax(corners);
+  return {low, high};
+}
+
+std::string infix(const std::string& a, const char* op, const std::string& b) {
+  return "(" + a + op + b + ")";
+}
+
+std::string call(const char* function, const std::string& a, const std::string& b) {
+  return std::string(function) + "(" + a + ", " + b + ")";
+}
+
+// Binary operations come in parentheses: the caller strips the outer pair.
+std::string formula(const Spec& spec, Slot slot, int depth) {
+  constexpr int kDeepest = 6;
+  const SizeInstruction& size = at(spec, slot);
+  if (size.op == SizeOp::Constant) return std::to_string(size.immediate);
+  if (size.op == SizeOp::Symbol) return spec.symbols[static_cast<size_t>(size.immediate)].name;
+  if (depth == kDeepest) return "...";
+  const std::string a = formula(spec, size.a, depth + 1), b = formula(spec, size.b, depth + 1);
+  switch (size.op) {
+    case SizeOp::Add:
+      return infix(a, " + ", b);
+    case SizeOp::Sub:
+      return infix(a, " - ", b);
+    case SizeOp::Mul:
+      return infix(a, "*", b);
+    case SizeOp::FloorDiv:
+      return infix(a, "//", b);
+    case SizeOp::Mod:
+      return infix(a, "%", b);
+    case SizeOp::Min:
+      return call("min", a, b);
+    default:
+      return call("max", a, b);
+  }
+}
+
+}  // namespace
+
+Result<std::vector<int64_t>> evaluate_sizes(const Spec& spec, std::span<const int64_t> symbols) {
+  std::vector<int64_t> values(spec.sizes.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    const SizeInstruction& size = spec.sizes[i];
+    if (size.op == SizeOp::Constant) {
+      values[i] = size.immediate;
+    } else if (size.op == SizeOp::Symbol) {
+      values[i] = symbols[static_cast<size_t>(size.immediate)];
+    } else {
+      const auto value = apply(size.op, values[static_cast<size_t>(size.a)],
+                               values[static_cast<size_t>(size.b)]);
+      if (!value)
+        return Status(StatusCode::OutOfRange,
+                      "the size " + size_str(spec, static_cast<Slot>(i)) +
+                          " overflows or divides by zero for these input shapes");
+      values[i] = *value;
+    }
+  }
+  return values;
+}
+
+std::vector<SizeRange> size_ranges(const Spec& spec) {
+  std::vector<SizeRange> ranges;
+  ranges.reserve(spec.sizes.size());
+  for (const SizeInstruction& size : spec.sizes) {
+    if (size.op == SizeOp::Constant) {
+      ranges.push_back({size.immediate, size.immediate});
+    } else if (size.op == SizeOp::Symbol) {
+      const engine::SymbolSpec& symbol = spec.symbols[static_cast<size_t>(size.immediate)];
+      ranges.push_back({symbol.min, symbol.max});
+    } else {
+      ranges.push_back(apply_range(size.op, ranges[static_cast<size_t>(size.a)],
+                                   ranges[static_cast<size_t>(size.b)]));
+    }
+  }
+  return ranges;
+}
+
+std::string size_str(const Spec& spec, Slot slot) {
+  const std::string text = formula(spec, slot, 0);
+  if (text.front() == '(' && text.back() == ')') return text.substr(1, text.size() - 2);
+  return text;
+}
+
+}  // namespace kiln::runtime

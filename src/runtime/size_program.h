@@ -1,0 +1,31 @@
+// The size program of an engine: what it gives for one set of input shapes, and for all that are allowed.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/spec.h"
+#include "support/status.h"
+
+namespace kiln::runtime {
+
+// No tensor of an engine is larger, in bytes: far above any machine, far below overflow.
+inline constexpr int64_t kLargestSize = int64_t{1} << 46;
+
+// One value per slot.
+Result<std::vector<int64_t>> evaluate_sizes(const engine::Spec& spec,
+                                            std::span<const int64_t> symbols);
+
+struct SizeRange {
+  int64_t min = 0, max = 0;
+};
+
+// What every slot can be over the ranges of the symbols, by interval arithmetic: never too narrow.
+std::vector<SizeRange> size_ranges(const engine::Spec& spec);
+
+// A slot as a formula over the symbols: "2*(s0 + 1)". "..." stands for what nests too deep.
+std::string size_str(const engine::Spec& spec, engine::Slot slot);
+
+}  // namespace kiln::runtime

@@ -1,0 +1,26 @@
+// Borrowed views of the caller's tensors.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "support/dtype.h"
+
+namespace kiln::runtime {
+
+struct TensorView {
+  void* data = nullptr;
+  DType dtype = DType::F32;
+  std::span<const int64_t> shape;
+  std::span<const int64_t> strides;  // in elements; empty: row-major without gaps
+};
+
+// Row-major without gaps. Strides of dimensions of one element do not matter, nor do any when there is no element.
+bool is_contiguous(const TensorView& tensor);
+// Copies the elements to `to`, row-major. The tensor has at least one element.
+void copy_to_contiguous(const TensorView& tensor, std::byte* to);
+// "[2, 3]"
+std::string shape_str(std::span<const int64_t> shape);
+
+}  // namespace kiln::runtime

@@ -1,0 +1,78 @@
+// Threads that share out the tasks of one step at a time.
+//
+// A run needs its threads many times, for microseconds each time. So workers spin for a short while after a step before
+// they sleep, the tasks of a step are split evenly beforehand so that a thread meets the same rows in step after step
+// (its caches stay warm), and a thread that is done helps the others. A worker that wakes up late is not waited for.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace kiln {
+
+// CPUs that this process may use.
+int available_cpus();
+
+class ThreadPool {
+ public:
+  ThreadPool() = default;
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  // Calls body(thread, begin, end) on ranges that together make up [0, tasks), and returns when all calls have. `thread`
+  // is in [0, threads) and belongs to one thread during the run; the caller is 0. No range but the last ones is shorter than `grain`.
+  // Missing workers are started; where the system refuses, the others do the work. One run at a time.
+  template <typename Body>
+  void run(int64_t tasks, int threads, int64_t grain, Body&& body) {
+    using Function = std::remove_reference_t<Body>;
+    run_job(tasks, threads, grain, const_cast<void*>(static_cast<const void*>(&body)),
+            [](void* context, int thread, int64_t begin, int64_t end) {
+              (*static_cast<Function*>(context))(thread, begin, end);
+            });
+  }
+
+ private:
+  using Call = void (*)(void* context, int thread, int64_t begin, int64_t end);
+
+  // The tasks that a thread has not claimed yet of those it began with.
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+
+  struct Job {
+    Call call = nullptr;
+    void* context = nullptr;
+    int threads = 0;
+    int64_t grain = 1;
+  };
+
+  void run_job(int64_t tasks, int threads, int64_t grain, void* context, Call call);
+  void start_workers(int count);
+  void worker_main(int thread);
+  uint32_t await_job(uint32_t seen) const;
+  bool join_job();
+  void work(int thread);
+
+  Job job_;
+  std::vector<Share> shares_;
+  std::vector<std::thread> workers_;
+  std::atomic<uint32_t> epoch_{0};  // changes with every job and at the end: what workers wait for
+  std::atomic<uint32_t> gate_{0};   // kOpen while workers may join, plus the number that have
+  std::atomic<bool> stop_{false};
+};
+
+// Pools are lent from a stack shared by the process: engines that run one after another use the same threads, those that
+// run side by side have their own. A child of fork() starts with an empty stack.
+struct ReturnThreadPool {
+  void operator()(ThreadPool* pool) const;
+};
+using ThreadPoolLease = std::unique_ptr<ThreadPool, ReturnThreadPool>;
+ThreadPoolLease lend_thread_pool();
+
+}  // namespace kiln

@@ -1,0 +1,82 @@
+// Engines that the operator has deserialised, and their sessions. An engine is a tensor of bytes that comes with every
+// call; loading it takes milliseconds, so what was loaded is kept here.
+//
+// An entry is found by address, size and the first bytes of the engine, which hold the hash of its contents: when
+// the memory is given to another tensor, or is overwritten, the entry no longer matches and is replaced. An entry
+// holds a reference to its tensor, so that the bytes outlive the engine made from them. At most kMaxEngines are kept; the
+// least recently used goes first. release() drops one at once.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <array>
+#include <cstddef>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "kiln/kiln.h"
+
+namespace kiln::torch_op {
+
+struct EngineDeleter {
+  void operator()(kiln_engine* engine) const { kiln_engine_destroy(engine); }
+};
+struct SessionDeleter {
+  void operator()(kiln_session* session) const { kiln_session_destroy(session); }
+};
+using EnginePtr = std::unique_ptr<kiln_engine, EngineDeleter>;
+using SessionPtr = std::unique_ptr<kiln_session, SessionDeleter>;
+
+struct OutputInfo {
+  kiln_dtype dtype = KILN_F32;
+  int32_t rank = 0;
+};
+
+// Throws std::runtime_error with the runtime's text.
+void check(kiln_status status);
+
+class LoadedEngine {
+ public:
+  explicit LoadedEngine(torch::stable::Tensor bytes);
+
+  bool is_at(const void* data) const { return data == data_; }
+  // The same memory with the same contents.
+  bool is_made_from(const void* data, size_t size) const;
+  const std::vector<OutputInfo>& outputs() const { return outputs_; }
+
+  // A session of `num_threads` threads for the caller alone; give it back afterwards.
+  SessionPtr take_session(int num_threads);
+  void give_back(SessionPtr session, int num_threads);
+
+ private:
+  static constexpr size_t kFingerprintBytes = 64;
+
+  torch::stable::Tensor bytes_;
+  const void* data_ = nullptr;
+  size_t size_ = 0;
+  std::array<std::byte, kFingerprintBytes> fingerprint_{};
+  EnginePtr engine_;
+  std::vector<OutputInfo> outputs_;
+  std::mutex mutex_;
+  std::vector<SessionPtr> idle_;  // all of idle_threads_ threads
+  int idle_threads_ = 0;
+};
+
+class EngineCache {
+ public:
+  static constexpr size_t kMaxEngines = 64;
+
+  // The one cache of the process. Never destroyed: operators may run while the process exits.
+  static EngineCache& instance();
+
+  std::shared_ptr<LoadedEngine> find_or_load(const torch::stable::Tensor& bytes);
+  void release(const torch::stable::Tensor& bytes);
+
+ private:
+  std::mutex mutex_;
+  std::list<std::shared_ptr<LoadedEngine>> engines_;  // the most recently used first
+};
+
+}  // namespace kiln::torch_op

@@ -1,0 +1,124 @@
+// kiln compile: a torch.export archive to an engine file.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "api.h"
+#include "commands.h"
+#include "shape_argument.h"
+
+namespace tools {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct CompileArguments {
+  std::string model, output;
+  std::vector<std::string> shapes, cpus, disabled_passes;
+  int threads = 0;
+  bool verify = false;
+  std::string dump_directory;
+};
+
+std::string join(const std::vector<std::string>& items) {
+  std::string text;
+  for (const std::string& item : items) text += (text.empty() ? "" : ",") + item;
+  return text;
+}
+
+// One line on a terminal, rewritten in place; only once the compile has taken a while.
+class Progress {
+ public:
+  static void report(void* self, const char* stage, double fraction) {
+    static_cast<Progress*>(self)->show(stage, fraction);
+  }
+  ~Progress() {
+    if (shown_) std::fputs("\r\x1b[K", stderr);
+  }
+
+ private:
+  void show(const char* stage, double fraction) {
+    const bool long_running = Clock::now() - start_ > std::chrono::seconds(2);
+    if (isatty(STDERR_FILENO) == 0 || !(long_running || fraction >= kSlowStage)) return;
+    std::fprintf(stderr, "\r\x1b[K%3.0f %% %s", fraction * 100, stage);
+    std::fflush(stderr);
+    shown_ = true;
+  }
+
+  // Code generation starts here: whatever comes before it is quick, so there is no later moment to start showing.
+  static constexpr double kSlowStage = 0.3;
+  Clock::time_point start_ = Clock::now();
+  bool shown_ = false;
+};
+
+// `shapes` owns the names that the ranges point to.
+std::vector<kiln_dim_range> ranges_of(const std::vector<ShapeArgument>& shapes) {
+  std::vector<kiln_dim_range> ranges;
+  for (const ShapeArgument& shape : shapes)
+    for (size_t i = 0; i < shape.dims.size(); ++i)
+      ranges.push_back({shape.input.c_str(), static_cast<int32_t>(i), shape.dims[i].min,
+                        shape.dims[i].opt, shape.dims[i].max});
+  return ranges;
+}
+
+void compile(const CompileArguments& arguments) {
+  const Clock::time_point start = Clock::now();
+  std::vector<ShapeArgument> shapes;
+  for (const std::string& text : arguments.shapes) shapes.push_back(parse_shape(text));
+  const std::vector<kiln_dim_range> ranges = ranges_of(shapes);
+  const std::string cpus = join(arguments.cpus);
+  const std::string disabled = join(arguments.disabled_passes);
+
+  kiln_model* handle = nullptr;
+  check(kiln_model_open_file(arguments.model.c_str(), &handle));
+  const Model model(handle);
+
+  kiln_compile_options options{};
+  options.struct_size = sizeof(options);
+  options.ranges = ranges.data();
+  options.num_ranges = ranges.size();
+  options.cpu_variants = cpus.empty() ? nullptr : cpus.c_str();
+  options.num_threads = arguments.threads;
+  options.disabled_passes = disabled.empty() ? nullptr : disabled.c_str();
+  options.verify_passes = arguments.verify ? 1 : 0;
+  if (!arguments.dump_directory.empty()) options.dump_directory = arguments.dump_directory.c_str();
+  {
+    Progress progress;
+    options.progress = Progress::report;
+    options.progress_user = &progress;
+    check(kiln_compile_to_file(model.get(), &options, arguments.output.c_str()));
+  }
+  const std::chrono::duration<double> seconds = Clock::now() - start;
+  const double megabytes = static_cast<double>(std::filesystem::file_size(arguments.output)) / 1e6;
+  std::printf("%s: %.1f MB, compiled in %.1f s\n", arguments.output.c_str(), megabytes,
+              seconds.count());
+}
+
+}  // namespace
+
+void add_compile(CLI::App& app) {
+  auto arguments = std::make_shared<CompileArguments>();
+  CLI::App* command = app.add_subcommand("compile", "Compile a torch.export archive (.pt2)");
+  command->add_option("model", arguments->model, "The archive")->required();
+  command->add_option("-o,--output", arguments->output, "The engine file to write")->required();
+  command->add_option("--shape", arguments->shapes,
+                      "Sizes of an input: x=1..32,128 or x=1..8..32,128 (min..opt..max)");
+  command->add_option("--cpu", arguments->cpus, "Code to generate: x86-64-v3, x86-64-v4 (default: both)")
+      ->delimiter(',');
+  command->add_option("--threads", arguments->threads, "Threads to compile with (default: one per core)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--disable-pass", arguments->disabled_passes, "Leave out an optimisation, by name")
+      ->delimiter(',');
+  command->add_flag("--verify", arguments->verify, "Check the program after every pass");
+  command->add_option("--dump-dir", arguments->dump_directory,
+                      "Write the program after every pass into this folder");
+  command->callback([arguments] { compile(*arguments); });
+}
+
+}  // namespace tools

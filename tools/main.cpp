@@ -1,0 +1,41 @@
+// The `kiln` command. Exit codes: 0 success, 1 failure, 2 wrong usage.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include "commands.h"
+#include "failure.h"
+
+namespace {
+
+int fail(int code, const char* text) {
+  std::fprintf(stderr, "kiln: %s\n", text);
+  return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Compiles PyTorch models ahead of time, and runs and inspects the engines.", "kiln");
+  app.set_version_flag("--version", std::string("kiln ") + kiln_version());
+  app.require_subcommand(1);
+  app.failure_message(CLI::FailureMessage::simple);
+  tools::add_compile(app);
+  tools::add_run(app);
+  tools::add_bench(app);
+  tools::add_inspect(app);
+  tools::add_ops(app);
+  try {
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  } catch (const tools::UsageError& error) {
+    return fail(2, error.what());
+  } catch (const tools::Failure& error) {
+    return fail(1, error.what());
+  } catch (const std::exception& error) {
+    return fail(1, error.what());
+  }
+}

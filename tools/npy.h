@@ -1,0 +1,34 @@
+// NumPy's .npy files: one array each.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kiln/kiln.h"
+
+namespace tools {
+
+struct Array {
+  kiln_dtype dtype = KILN_F32;
+  std::vector<int64_t> shape;
+  std::vector<int64_t> strides;  // in elements; empty: contiguous, row-major
+  std::vector<std::byte> data;
+};
+
+// Bytes of one element.
+size_t element_size(kiln_dtype dtype);
+// "float32"; NumPy's name, and "bfloat16".
+const char* dtype_name(kiln_dtype dtype);
+// Elements of a shape; Failure when they do not fit 63 bits.
+int64_t element_count(const std::vector<int64_t>& shape);
+
+// A view of the array for the C API; valid while the array is.
+kiln_tensor as_tensor(Array& array);
+
+// Both throw Failure with the path and the reason. NumPy has no bfloat16: such an array is written as float32.
+Array read_npy(const std::string& path);
+void write_npy(const std::string& path, const Array& array);
+
+}  // namespace tools

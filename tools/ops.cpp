@@ -1,0 +1,75 @@
+// kiln ops: what can be compiled.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "api.h"
+#include "commands.h"
+
+namespace tools {
+namespace {
+
+struct OpsArguments {
+  std::string model;
+  bool json = false;
+};
+
+nlohmann::ordered_json parse(kiln_bytes* bytes) {
+  return nlohmann::ordered_json::parse(text_of(Bytes(bytes)));
+}
+
+void print_supported(bool as_json) {
+  kiln_bytes* bytes = nullptr;
+  check(kiln_supported_ops(&bytes));
+  const nlohmann::ordered_json ops = parse(bytes);
+  if (as_json) {
+    std::printf("%s\n", ops.dump(2).c_str());
+    return;
+  }
+  for (const auto& target : ops["aten"]) std::printf("%s\n", target.get<std::string>().c_str());
+}
+
+// What of one model cannot be compiled; a Failure if anything.
+void check_model(const OpsArguments& arguments) {
+  kiln_model* handle = nullptr;
+  check(kiln_model_open_file(arguments.model.c_str(), &handle));
+  const Model model(handle);
+  kiln_bytes* bytes = nullptr;
+  check(kiln_model_check(model.get(), &bytes));
+  const nlohmann::ordered_json report = parse(bytes);
+  size_t unsupported = 0;
+  for (const auto& node : report["nodes"])
+    if (!node["supported"].get<bool>()) {
+      ++unsupported;
+      if (!arguments.json)
+        std::printf("%s: %s: %s\n", node["name"].get<std::string>().c_str(),
+                    node["target"].get<std::string>().c_str(),
+                    node["reason"].get<std::string>().c_str());
+    }
+  if (arguments.json) std::printf("%s\n", report.dump(2).c_str());
+  if (unsupported > 0)
+    throw Failure(std::to_string(unsupported) + " of " + std::to_string(report["nodes"].size()) +
+                  " nodes of " + arguments.model + " cannot be compiled");
+  if (!arguments.json)
+    std::printf("all %zu nodes of %s can be compiled\n", report["nodes"].size(),
+                arguments.model.c_str());
+}
+
+}  // namespace
+
+void add_ops(CLI::App& app) {
+  auto arguments = std::make_shared<OpsArguments>();
+  CLI::App* command = app.add_subcommand("ops", "List the operators that can be compiled");
+  command->add_option("model", arguments->model, "A .pt2 archive: list what in it cannot be compiled");
+  command->add_flag("--json", arguments->json, "Print JSON");
+  command->callback([arguments] {
+    if (arguments->model.empty())
+      print_supported(arguments->json);
+    else
+      check_model(*arguments);
+  });
+}
+
+}  // namespace tools
