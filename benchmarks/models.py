@@ -33,7 +33,9 @@ class Model:
 
     def module(self, full: bool) -> torch.nn.Module:
         torch.manual_seed(0)
-        return with_visible_parameters(self.make(full)) if self.name != "minilm" else self.make(full)
+        return (
+            with_visible_parameters(self.make(full)) if self.name != "minilm" else self.make(full)
+        )
 
     def inputs(self, batch: int, length: int = 128, full: bool = True) -> tuple[torch.Tensor, ...]:
         generator = torch.Generator().manual_seed(batch * 1000 + length)
@@ -88,7 +90,7 @@ CALL_OVERHEAD = TinyModel("call_overhead", lambda _: Sum(), text=False)
 
 
 def with_visible_parameters(module: torch.nn.Module) -> torch.nn.Module:
-    """Disturbs what is initialised to a constant (biases, norms, layer scales), so that a lost one shows as an error."""
+    """Disturbs what is initialised to a constant (biases, norms, layer scales): a lost one shows."""
     with torch.no_grad():
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             if not tensor.is_floating_point() or tensor.numel() < 2 or "inv_freq" in name:
@@ -139,18 +141,20 @@ def make_vit(full: bool) -> torch.nn.Module:
 
 def make_resnet(full: bool) -> torch.nn.Module:
     depths = [3, 4, 6, 3] if full else [1, 1, 1, 1]
-    return transformers.ResNetForImageClassification(transformers.ResNetConfig(depths=depths, num_labels=1000))
+    return transformers.ResNetForImageClassification(
+        transformers.ResNetConfig(depths=depths, num_labels=1000)
+    )
 
 
 def make_convnext(full: bool) -> torch.nn.Module:
     depths = [3, 3, 9, 3] if full else [1, 1, 1, 1]
-    return transformers.ConvNextForImageClassification(transformers.ConvNextConfig(depths=depths, num_labels=1000))
+    return transformers.ConvNextForImageClassification(
+        transformers.ConvNextConfig(depths=depths, num_labels=1000)
+    )
 
 
 def make_mobilenetv2(full: bool) -> torch.nn.Module:
-    config = transformers.MobileNetV2Config(
-        depth_multiplier=1.0 if full else 0.5, num_labels=1001
-    )
+    config = transformers.MobileNetV2Config(depth_multiplier=1.0 if full else 0.5, num_labels=1001)
     return transformers.MobileNetV2ForImageClassification(config)
 
 

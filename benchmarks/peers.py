@@ -1,6 +1,7 @@
 """The ways to run a PyTorch model on the CPU that the benchmark compares.
 
-A peer builds into a folder in one process, and loads and runs from it in another. Both may raise Missing, with the reason.
+A peer builds into a folder in one process, and loads and runs from it in another. Both may raise
+Missing, with the reason.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
 from models import Model, flat_tensors
 
 Inputs = tuple[torch.Tensor, ...]

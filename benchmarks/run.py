@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Compares Kiln with other ways to run PyTorch models on this CPU, side by side; writes JSON and Markdown.
 
-Every peer has a process of its own. The processes take turns: in every round each is timed for a moment, so that a change
-of the machine's speed meets all of them. Figures are medians over all runs; outputs are checked against eager PyTorch.
+Every peer has a process of its own. The processes take turns: in every round each is timed for a
+moment, so that a change of the machine's speed meets all of them. Figures are medians over all runs;
+outputs are checked against eager PyTorch.
 """
 
 from __future__ import annotations
@@ -112,7 +113,9 @@ def start_peers(model: str, folder: Path, options: argparse.Namespace) -> tuple[
     return workers, results
 
 
-def measure_batch(model: str, batch: int, workers: dict, results: dict, options: argparse.Namespace) -> None:
+def measure_batch(
+    model: str, batch: int, workers: dict, results: dict, options: argparse.Namespace
+) -> None:
     times: dict[str, list[float]] = {}
     for peer in list(workers):
         try:
@@ -124,7 +127,10 @@ def measure_batch(model: str, batch: int, workers: dict, results: dict, options:
             results[peer]["left_out"] = f"batch {batch}: {failure}"
             workers.pop(peer).close()
             continue
-        results[peer]["batches"][batch] = {"first_call_s": first["seconds"], "error": first["error"]}
+        results[peer]["batches"][batch] = {
+            "first_call_s": first["seconds"],
+            "error": first["error"],
+        }
         times[peer] = []
     for round_number in range(options.rounds + 1):  # the first round warms up
         for peer in list(times):
@@ -179,7 +185,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each peer in each round")
-    parser.add_argument("--reduced", action="store_true", help="small sizes: to try the benchmark out")
+    parser.add_argument(
+        "--reduced", action="store_true", help="small sizes: to try the benchmark out"
+    )
     parser.add_argument("--output", type=Path, default=HERE / "results", help="without suffix")
     return parser.parse_args()
 

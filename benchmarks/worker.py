@@ -1,8 +1,8 @@
-"""One peer on one model, in a process of its own; run.py starts it and talks JSON lines with it.
+"""One peer on one model, in a process of its own; run.py starts it and talks to it in JSON lines.
 
-    worker.py expect eager MODEL FOLDER THREADS SIZE   writes the outputs that the peers are checked against
-    worker.py build PEER MODEL FOLDER THREADS SIZE     builds; one line with the seconds
-    worker.py serve PEER MODEL FOLDER THREADS SIZE     loads; one line; then a line for each {"batch", "first", "seconds"} on stdin
+worker.py expect eager MODEL FOLDER THREADS SIZE   writes the outputs that the peers are checked against
+worker.py build PEER MODEL FOLDER THREADS SIZE     builds; one line with the seconds
+worker.py serve PEER MODEL FOLDER THREADS SIZE     loads; one line; then a line for each request
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import traceback
 import warnings
 from pathlib import Path
 
-warnings.filterwarnings("ignore")
+import torch
 
 import peers
-import torch
 from models import CALL_OVERHEAD, MODELS, Model, relative_error
 
 BATCHES = (1, 8)
+
+warnings.filterwarnings("ignore")
 
 # Only protocol lines go to the parent: libraries that print are sent to the log.
 PROTOCOL = sys.stdout

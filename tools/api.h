@@ -36,7 +36,8 @@ std::string text_of(const Bytes& bytes);
 // "float32[1..8..32, 384]"
 std::string type_text(const kiln_tensor_info& info);
 
-// Random contents of a shape: floats in [-1, 1), integers 0 or 1 (valid as indices nearly everywhere). The same every time.
+// Random contents of a shape: floats in [-1, 1), integers 0 or 1 (valid as indices nearly
+// everywhere). The same every time.
 Array random_array(kiln_dtype dtype, std::vector<int64_t> shape);
 
 // Arrays of the shapes that the outputs have for these inputs.

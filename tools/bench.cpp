@@ -29,7 +29,8 @@ std::string shape_text(const std::vector<Array>& inputs) {
   return text;
 }
 
-// The shapes to measure: those asked for, "x=1,128" and "x=8,128" being two cases; else the opt sizes of the engine.
+// The shapes to measure: those asked for, "x=1,128" and "x=8,128" being two cases; else the opt
+// sizes of the engine.
 std::vector<std::vector<std::string>> cases_of(const std::vector<std::string>& shapes) {
   std::vector<std::vector<std::string>> cases;
   for (const std::string& shape : shapes) {
@@ -49,8 +50,8 @@ void bench(const BenchArguments& arguments) {
   const Engine engine = load_engine(arguments.engine.engine, arguments.engine.cpu_variant);
   const std::chrono::duration<double, std::milli> load = std::chrono::steady_clock::now() - start;
   std::printf("loaded in %.2f ms, code %s\n", load.count(), kiln_engine_cpu_variant(engine.get()));
-  std::printf("%-32s %12s %12s %12s %12s %8s\n", "inputs", "median us", "p10 us", "p90 us", "min us",
-              "runs");
+  std::printf("%-32s %12s %12s %12s %12s %8s\n", "inputs", "median us", "p10 us", "p90 us",
+              "min us", "runs");
   const Session session = make_session(engine, arguments.engine.threads);
   for (const std::vector<std::string>& shapes : cases_of(arguments.engine.shapes)) {
     std::vector<Array> inputs = random_inputs(engine, shapes);

@@ -51,7 +51,8 @@ class Progress {
     shown_ = true;
   }
 
-  // Code generation starts here: whatever comes before it is quick, so there is no later moment to start showing.
+  // Code generation starts here: whatever comes before it is quick, so there is no later moment to
+  // start showing.
   static constexpr double kSlowStage = 0.3;
   Clock::time_point start_ = Clock::now();
   bool shown_ = false;
@@ -109,11 +110,17 @@ void add_compile(CLI::App& app) {
   command->add_option("-o,--output", arguments->output, "The engine file to write")->required();
   command->add_option("--shape", arguments->shapes,
                       "Sizes of an input: x=1..32,128 or x=1..8..32,128 (min..opt..max)");
-  command->add_option("--cpu", arguments->cpus, "Code to generate: x86-64-v3, x86-64-v4 (default: both)")
+  command
+      ->add_option("--cpu", arguments->cpus,
+                   "Code to generate: x86-64-v3, x86-64-v4 (default: both)")
       ->delimiter(',');
-  command->add_option("--threads", arguments->threads, "Threads to compile with (default: one per core)")
+  command
+      ->add_option("--threads", arguments->threads,
+                   "Threads to compile with (default: one per core)")
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--disable-pass", arguments->disabled_passes, "Leave out an optimisation, by name")
+  command
+      ->add_option("--disable-pass", arguments->disabled_passes,
+                   "Leave out an optimisation, by name")
       ->delimiter(',');
   command->add_flag("--verify", arguments->verify, "Check the program after every pass");
   command->add_option("--dump-dir", arguments->dump_directory,

@@ -18,7 +18,8 @@ std::vector<int64_t> opt_shape(const kiln_tensor_info& info) {
 double time_once(const Session& session, std::vector<Array>& inputs, std::vector<Array>& outputs) {
   const auto start = std::chrono::steady_clock::now();
   run(session, inputs, outputs);
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
+      .count();
 }
 
 }  // namespace

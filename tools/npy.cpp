@@ -44,7 +44,8 @@ std::string read_file(const std::string& path) {
   return bytes;
 }
 
-// The Python dict literal in the header: {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }
+// The Python dict literal in the header: {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3),
+// }
 class HeaderParser {
  public:
   HeaderParser(std::string_view text, std::string path) : text_(text), path_(std::move(path)) {}
@@ -179,10 +180,12 @@ Array read_npy(const std::string& path) {
   HeaderParser header(std::string_view(bytes).substr(begin, size), path);
 
   const std::string_view descr = header.descr();
-  const auto row = std::ranges::find_if(
-      kDTypes, [&](const DTypeRow& candidate) { return !descr.empty() && candidate.descr == descr; });
+  const auto row = std::ranges::find_if(kDTypes, [&](const DTypeRow& candidate) {
+    return !descr.empty() && candidate.descr == descr;
+  });
   if (row == kDTypes.end())
-    throw Failure(path + ": got dtype " + std::string(descr) + ", expected a little-endian number or bool");
+    throw Failure(path + ": got dtype " + std::string(descr) +
+                  ", expected a little-endian number or bool");
 
   Array array;
   array.dtype = row->dtype;
@@ -192,7 +195,8 @@ Array read_npy(const std::string& path) {
   const auto count = static_cast<size_t>(element_count(array.shape));
   if (__builtin_mul_overflow(count, row->size, &wanted) || wanted != bytes.size() - begin - size)
     throw Failure(path + ": got " + std::to_string(bytes.size() - begin - size) +
-                  " bytes of data, expected shape " + shape_tuple(array.shape) + " of " + row->name);
+                  " bytes of data, expected shape " + shape_tuple(array.shape) + " of " +
+                  row->name);
   array.data.resize(wanted);
   std::memcpy(array.data.data(), bytes.data() + begin + size, wanted);
   return array;

@@ -27,7 +27,8 @@ int64_t element_count(const std::vector<int64_t>& shape);
 // A view of the array for the C API; valid while the array is.
 kiln_tensor as_tensor(Array& array);
 
-// Both throw Failure with the path and the reason. NumPy has no bfloat16: such an array is written as float32.
+// Both throw Failure with the path and the reason. NumPy has no bfloat16: such an array is written
+// as float32.
 Array read_npy(const std::string& path);
 void write_npy(const std::string& path, const Array& array);
 

@@ -62,7 +62,8 @@ void check_model(const OpsArguments& arguments) {
 void add_ops(CLI::App& app) {
   auto arguments = std::make_shared<OpsArguments>();
   CLI::App* command = app.add_subcommand("ops", "List the operators that can be compiled");
-  command->add_option("model", arguments->model, "A .pt2 archive: list what in it cannot be compiled");
+  command->add_option("model", arguments->model,
+                      "A .pt2 archive: list what in it cannot be compiled");
   command->add_flag("--json", arguments->json, "Print JSON");
   command->callback([arguments] {
     if (arguments->model.empty())

@@ -74,8 +74,7 @@ void print_shapes(const Engine& engine, const std::vector<Array>& outputs) {
   for (size_t i = 0; i < outputs.size(); ++i) {
     std::printf("%s: %s[", infos[i].name, dtype_name(outputs[i].dtype));
     for (size_t axis = 0; axis < outputs[i].shape.size(); ++axis)
-      std::printf("%s%lld", axis == 0 ? "" : ", ",
-                  static_cast<long long>(outputs[i].shape[axis]));
+      std::printf("%s%lld", axis == 0 ? "" : ", ", static_cast<long long>(outputs[i].shape[axis]));
     std::printf("]\n");
   }
 }
@@ -102,8 +101,10 @@ void add_run(CLI::App& app) {
   auto arguments = std::make_shared<RunArguments>();
   CLI::App* command = app.add_subcommand("run", "Run an engine on .npy files");
   add_engine_options(*command, arguments->engine);
-  CLI::Option* input = command->add_option("-i,--input", arguments->inputs, "An input: x.npy or name=x.npy");
-  command->add_option("-o,--output", arguments->outputs, "Where an output goes: y.npy or name=y.npy");
+  CLI::Option* input =
+      command->add_option("-i,--input", arguments->inputs, "An input: x.npy or name=x.npy");
+  command->add_option("-o,--output", arguments->outputs,
+                      "Where an output goes: y.npy or name=y.npy");
   command->add_flag("--random", arguments->random, "Make the inputs up")->excludes(input);
   command->add_option("--repeat", arguments->repeat, "Time this many further runs")
       ->check(CLI::NonNegativeNumber);

@@ -10,7 +10,8 @@ namespace {
 
 std::vector<std::string_view> split(std::string_view text, std::string_view separator) {
   std::vector<std::string_view> parts;
-  for (size_t end = text.find(separator); end != std::string_view::npos; end = text.find(separator)) {
+  for (size_t end = text.find(separator); end != std::string_view::npos;
+       end = text.find(separator)) {
     parts.push_back(text.substr(0, end));
     text.remove_prefix(end + separator.size());
   }
@@ -48,7 +49,8 @@ ShapeArgument parse_shape(const std::string& text) {
     throw UsageError("--shape " + text + ": expected input=sizes, as in x=1..32,128");
   ShapeArgument argument{.input = text.substr(0, equals), .dims = {}};
   const std::string_view sizes = std::string_view(text).substr(equals + 1);
-  for (const std::string_view part : split(sizes, ",")) argument.dims.push_back(parse_dim(part, text));
+  for (const std::string_view part : split(sizes, ","))
+    argument.dims.push_back(parse_dim(part, text));
   return argument;
 }
 

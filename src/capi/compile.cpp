@@ -103,7 +103,8 @@ kiln::ir::Literal to_literal(const kiln_named_tensor& named) {
   return literal;
 }
 
-// The caller's options at our size: fields of a newer header are ignored, those that an older one lacks are zero.
+// The caller's options at our size: fields of a newer header are ignored, those that an older one
+// lacks are zero.
 kiln_compile_options current_options(const kiln_compile_options* options) {
   kiln_compile_options current{};
   if (options != nullptr) {
@@ -138,7 +139,8 @@ kiln::CompileOptions to_options(const kiln_compile_options* given) {
 }
 
 bool fully_supported(const kiln::import::Model& model) {
-  return std::ranges::all_of(kiln::import::check_support(model), &kiln::import::NodeSupport::supported);
+  return std::ranges::all_of(kiln::import::check_support(model),
+                             &kiln::import::NodeSupport::supported);
 }
 
 // Runs a compile. What the user got wrong is either an operator that Kiln lacks or an argument.
@@ -182,8 +184,7 @@ kiln_status kiln_model_open_memory(const char* json, size_t json_size,
       if (tensors[i].name == nullptr) throw CompileError("kiln_named_tensor.name is null");
       named.push_back({tensors[i].name, to_literal(tensors[i])});
     }
-    *model =
-        new kiln_model{kiln::import::Model::open_memory({json, json_size}, std::move(named))};
+    *model = new kiln_model{kiln::import::Model::open_memory({json, json_size}, std::move(named))};
   });
 }
 
@@ -207,17 +208,16 @@ kiln_status kiln_compile(kiln_model* model, const kiln_compile_options* options,
                          kiln_bytes** engine) {
   KILN_REQUIRE(model);
   KILN_REQUIRE(engine);
-  return guarded_compile(model, [&] {
-    *engine = new kiln_bytes{kiln::compile(*model->model, to_options(options))};
-  });
+  return guarded_compile(
+      model, [&] { *engine = new kiln_bytes{kiln::compile(*model->model, to_options(options))}; });
 }
 
 kiln_status kiln_compile_to_file(kiln_model* model, const kiln_compile_options* options,
                                  const char* path) {
   KILN_REQUIRE(model);
   KILN_REQUIRE(path);
-  return guarded_compile(
-      model, [&] { kiln::compile_to_file(*model->model, to_options(options), path); });
+  return guarded_compile(model,
+                         [&] { kiln::compile_to_file(*model->model, to_options(options), path); });
 }
 
 kiln_status kiln_supported_ops(kiln_bytes** json) {

@@ -1,4 +1,5 @@
-// What the two halves of the C API share: libkiln_runtime implements both, libkiln uses them. Not public.
+// What the two halves of the C API share: libkiln_runtime implements both, libkiln uses them. Not
+// public.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +13,7 @@ struct kiln_bytes {
 };
 
 extern "C" {
-// Sets the calling thread's kiln_last_error text. Exported for libkiln alone: no promise is made about it.
+// Sets the calling thread's kiln_last_error text. Exported for libkiln alone: no promise is made
+// about it.
 KILN_API void kiln_private_set_last_error(const char* text);
 }

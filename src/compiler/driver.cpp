@@ -34,7 +34,8 @@ bool is_graph_pass(const std::string& name) {
                              [&](const passes::PassInfo& pass) { return pass.name == name; });
 }
 
-// A disabled name belongs to the graph passes or to the plan passes; the latter refuse what is neither.
+// A disabled name belongs to the graph passes or to the plan passes; the latter refuse what is
+// neither.
 std::pair<std::vector<std::string>, std::vector<std::string>> split_disabled(
     const std::vector<std::string>& names) {
   std::vector<std::string> graph, plan;

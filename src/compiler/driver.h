@@ -14,7 +14,8 @@
 
 namespace kiln {
 
-// A CompileError that knows its status: an engine that could not be written, an operator that is not supported.
+// A CompileError that knows its status: an engine that could not be written, an operator that is
+// not supported.
 class StatusError : public CompileError {
  public:
   explicit StatusError(const Status& status)
@@ -39,6 +40,7 @@ std::vector<std::byte> compile(const import::Model& model, const CompileOptions&
 // The same from a graph; consumes it.
 std::vector<std::byte> compile(ir::Graph graph, const CompileOptions& options);
 // Straight to a file: the engine is never whole in memory. Temporary file, then rename.
-void compile_to_file(const import::Model& model, const CompileOptions& options, const std::string& path);
+void compile_to_file(const import::Model& model, const CompileOptions& options,
+                     const std::string& path);
 
 }  // namespace kiln

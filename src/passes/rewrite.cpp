@@ -1,5 +1,6 @@
 #include "passes/rewrite.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "ir/op_table.h"
@@ -104,6 +105,16 @@ std::optional<double> uniform_value(const Value* value) {
     if (const Node* node = producer(value, move)) return uniform_value(node->input(0));
   }
   return std::nullopt;
+}
+
+bool is_exact(DType dtype, double value) {
+  if (is_floating(dtype)) return true;  // it was rounded to the dtype when the constant was made
+  if (dtype == DType::Bool) return value == 0 || value == 1;
+  if (std::abs(value) > 0x1p53 || value != std::trunc(value)) return false;
+  const int bits = static_cast<int>(dtype_size(dtype)) * 8;
+  const double low = is_signed_integer(dtype) ? -std::ldexp(1, bits - 1) : 0;
+  const double high = std::ldexp(1, is_signed_integer(dtype) ? bits - 1 : bits) - 1;
+  return value >= low && value <= high;
 }
 
 std::vector<int64_t> inverse(const std::vector<int64_t>& axes) {

@@ -44,6 +44,8 @@ ir::Node* producer(const ir::Value* value, ir::Op op);
 const ir::Literal* literal_of(const ir::Value* value);
 // The number that every element of the value equals, if that is known.
 std::optional<double> uniform_value(const ir::Value* value);
+// Whether the dtype holds the number, and a double does too, so that it may travel as an attribute of `full`.
+bool is_exact(DType dtype, double value);
 
 // Axes of a permute, and its inverse: compose(axes, inverse(axes)) is the identity.
 std::vector<int64_t> inverse(const std::vector<int64_t>& axes);

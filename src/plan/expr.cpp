@@ -247,7 +247,7 @@ std::string to_string(const Expr& expr) {
     case ExprKind::Constant: return constant_text(*expr);
     case ExprKind::Position: return expr->index.str();
     case ExprKind::Load: {
-      std::string text("b");
+      std::string text("%");
       text.append(std::to_string(expr->buffer)).append("[").append(join(expr->args)).append("]");
       return expr->predicate ? text + " if " + to_string(expr->predicate) : text;
     }

@@ -132,7 +132,7 @@ BufferId Lowering::define(const ir::Value* value) {
   const BufferId buffer =
       output != output_of_.end()
           ? output->second
-          : program_.add_buffer({BufferKind::Temporary, value->name, value->type, {}, -1});
+          : add_temporary(value->name, value->type);
   return buffers_[value] = buffer;
 }
 
@@ -142,6 +142,10 @@ BufferId Lowering::add_constant(std::string name, ir::Literal literal) {
       {BufferKind::Constant, std::move(name), std::move(type), std::move(literal), -1});
 }
 
+BufferId Lowering::add_temporary(std::string name, ir::Type type) {
+  return program_.add_buffer({BufferKind::Temporary, std::move(name), std::move(type), {}, -1});
+}
+
 BufferId Lowering::dense(const ir::Value* value) {
   const LoopSpace space = make_loops(value->type.shape);
   const auto [source, at] = resolve(value, space.indices);
@@ -149,8 +153,7 @@ BufferId Lowering::dense(const ir::Value* value) {
       source->type.elements() == value->type.elements()) {
     return buffer_of(source);
   }
-  const BufferId buffer =
-      program_.add_buffer({BufferKind::Temporary, value->name, value->type, {}, -1});
+  const BufferId buffer = add_temporary(value->name, value->type);
   emit_copy(value, buffer, "copy");
   return buffers_[value] = buffer;
 }

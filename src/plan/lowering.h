@@ -32,6 +32,7 @@ class Lowering {
   // A buffer that holds the value densely, under whatever shape: made by a copy if the value is a true view.
   BufferId dense(const ir::Value* value);
   BufferId add_constant(std::string name, ir::Literal literal);
+  BufferId add_temporary(std::string name, ir::Type type);
 
   // A window on a value over `loops`; `at` is a position of the value in terms of them. Nothing if the offset is not affine
   // with non-negative strides.

@@ -20,6 +20,7 @@ class JsonWriter {
   // Bytes that are not UTF-8 become U+FFFD.
   JsonWriter& value(std::string_view text);
   JsonWriter& value(const char* text) { return value(std::string_view(text)); }
+  JsonWriter& null() { return raw("null"); }
   JsonWriter& value(bool truth) { return raw(truth ? "true" : "false"); }
   template <std::integral Integer>
   JsonWriter& value(Integer number) {

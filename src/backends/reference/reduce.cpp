@@ -1,5 +1,4 @@
 // Reductions and scans. NaN wins every maximum and minimum.
-#include <algorithm>
 #include <cmath>
 
 #include "backends/reference/array.h"
@@ -9,10 +8,6 @@ namespace kiln::reference {
 namespace {
 
 using ir::Op;
-
-bool contains(const Sizes& axes, int64_t axis) {
-  return std::find(axes.begin(), axes.end(), axis) != axes.end();
-}
 
 // Whether b replaces a as the maximum (minimum) so far.
 bool beats(double b, double a, bool maximum) {

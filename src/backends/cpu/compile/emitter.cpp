@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "backends/cpu/compile/dim_terms.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -13,38 +14,6 @@ using ir::Dim;
 using llvm::Value;
 
 namespace {
-
-Dim dim_of_atom(const ir::AtomPtr& atom) {
-  switch (atom->kind) {
-    case AtomKind::Symbol:
-      return Dim(atom->symbol);
-    case AtomKind::FloorDiv:
-      return ir::floordiv(atom->a, atom->b);
-    case AtomKind::Mod:
-      return ir::mod(atom->a, atom->b);
-    case AtomKind::Min:
-      return ir::min(atom->a, atom->b);
-    case AtomKind::Max:
-      return ir::max(atom->a, atom->b);
-  }
-  throw InternalError("unknown kind of atom");
-}
-
-Dim dim_of_term(const ir::Term& term) {
-  Dim result = term.coefficient;
-  for (const ir::AtomPtr& factor : term.factors) result *= dim_of_atom(factor);
-  return result;
-}
-
-Dim constant_term(const Dim& dim) {
-  const auto& terms = dim.terms();
-  return !terms.empty() && terms.back().factors.empty() ? terms.back().coefficient : 0;
-}
-
-bool depends_on_loops(const Dim& dim) {
-  const auto symbols = dim.symbols();
-  return std::ranges::any_of(symbols, [](const ir::SymbolPtr& symbol) { return symbol->is_loop; });
-}
 
 bool fits_u32(const Dim& dim) {
   return dim.lower_bound() >= 0 && dim.upper_bound() <= int64_t{0xffffffff};
@@ -140,7 +109,7 @@ Value* Emitter::address(plan::BufferId buffer, const Dim& offset) {
   if (offset.is_constant(0)) return this->buffer(buffer);
   const DType dtype = program_.buffers.at(static_cast<size_t>(buffer)).type.dtype;
   llvm::Type* element = builder_.getIntNTy(static_cast<unsigned>(dtype_size(dtype) * 8));
-  if (const Dim constant = constant_term(offset); !constant.is_constant(0)) {
+  if (const int64_t constant = constant_term(offset); constant != 0) {
     return builder_.CreateGEP(element, address(buffer, offset - constant), value_of(constant));
   }
   const size_t depth = depth_of(offset);

@@ -1,0 +1,50 @@
+"""Checks of the inputs that are given to `compile`, `trace` and `save`, and what is read out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from torch_tensorrt._input import Input
+
+
+def merge_inputs(inputs: Any, arg_inputs: Any, *, required: bool = True) -> Any:
+    """The positional inputs, from either of the two parameters that may give them."""
+    if required and inputs is None and arg_inputs is None:
+        raise AssertionError("'arg_inputs' and 'inputs' should not both be None.")
+    if inputs is not None and arg_inputs is not None:
+        raise AssertionError("'arg_inputs' and 'inputs' should not be used at the same time.")
+    given = inputs if arg_inputs is None else arg_inputs
+    return given if given is None or isinstance(given, (list, tuple)) else [given]
+
+
+def flatten_tensors(example_inputs: tuple[Sequence[Any], Mapping[str, Any]]) -> list[Any]:
+    return pytree.tree_leaves(example_inputs)
+
+
+def sample_value(value: Any) -> Any:
+    """A tensor to trace with, for an Input; other values as they are.
+
+    A dynamic size gets a sample of at least 2, because tracers take 0 and 1 as constants.
+    """
+    if not isinstance(value, Input):
+        return value
+    if not value.is_dynamic:
+        return value.example_tensor()
+    dynamic = value.dynamic_axes()
+    shape = [
+        min(max(size, 2), dynamic[axis][1]) if axis in dynamic else size for axis, size in enumerate(value.opt_shape)
+    ]
+    return value._random_tensor(tuple(shape))
+
+
+def sample_inputs(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword inputs with a tensor for every Input."""
+    return tuple(pytree.tree_map(sample_value, tuple(args or ()))), pytree.tree_map(sample_value, dict(kwargs or {}))
+
+
+def contains_tensor(value: Any) -> bool:
+    return any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value))

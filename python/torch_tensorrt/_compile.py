@@ -1,0 +1,83 @@
+"""`torch_tensorrt.compile`: a module in, a compiled module out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from torch_tensorrt import dynamo
+from torch_tensorrt._arguments import merge_inputs
+
+# What `ir` may be, and what is said about those that are not there yet.
+_IRS = ("default", "dynamo", "ts", "torchscript", "fx", "torch_compile")
+_COMPILED_IRS = ("default", "dynamo")
+# Options that belong to tracing and not to compiling.
+_TRACE_OPTIONS = ("strict", "dynamic_shapes")
+
+
+def compile(  # noqa: A001 - upstream's name
+    module: torch.nn.Module | ExportedProgram,
+    ir: str = "default",
+    inputs: Sequence[Any] | None = None,
+    arg_inputs: Sequence[Any] | None = None,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    enabled_precisions: Any = None,
+    **kwargs: Any,
+) -> torch.fx.GraphModule:
+    """Compiles a module for inference.
+
+    Args:
+        module: a torch.nn.Module in eval mode, or an ExportedProgram.
+        ir: "dynamo", or "default", which is the same for these.
+        inputs, arg_inputs: positional inputs, one or the other: tensors for fixed shapes, `torch_tensorrt.Input`s for
+            ranges, or lists, tuples and dictionaries of them.
+        kwarg_inputs: keyword inputs, likewise.
+        enabled_precisions: accepted for compatibility: results have the dtypes of the model.
+        kwargs: options, see `torch_tensorrt.dynamo.CompilationSettings` and docs/torch_tensorrt_api.md; `strict` and
+            `dynamic_shapes` go to torch.export.
+
+    Returns:
+        A torch.fx.GraphModule that is called like the original. Save it with `torch_tensorrt.save`.
+
+    Raises:
+        AssertionError: no inputs, or both `inputs` and `arg_inputs`. TypeError: an unknown option.
+        NotImplementedError: an `ir` that is not supported. RuntimeError: not a module.
+    """
+    if ir not in _IRS:
+        raise ValueError(f"Unknown ir was requested: got {ir!r}, expected one of {', '.join(_IRS)}")
+    _check_module(module, ir)
+    if ir not in _COMPILED_IRS:
+        raise NotImplementedError(f"ir={ir!r} is not supported; supported are ir='dynamo' and ir='default'")
+    is_exported = isinstance(module, ExportedProgram)
+    if not is_exported and not inspect.signature(module.forward).parameters:
+        arg_inputs = arg_inputs if arg_inputs is not None or inputs is not None else ()
+    if not (is_exported or kwarg_inputs):
+        merge_inputs(inputs, arg_inputs)
+    args = merge_inputs(inputs, arg_inputs, required=False)
+    if enabled_precisions is not None:
+        kwargs["enabled_precisions"] = enabled_precisions
+    trace_options = {key: kwargs.pop(key) for key in _TRACE_OPTIONS if key in kwargs}
+    dynamo.CompilationSettings.from_options(kwargs)  # a wrong option should not have to wait for the trace
+    program = module if is_exported else _trace(module, args, kwarg_inputs, trace_options)
+    return dynamo.compile(program, arg_inputs=args, kwarg_inputs=kwarg_inputs, **kwargs)
+
+
+def _check_module(module: Any, ir: str) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        if ir in ("default", "ts", "torchscript"):
+            raise NotImplementedError(
+                "TorchScript modules are not supported as input; give the torch.nn.Module that it was made from"
+            )
+        raise ValueError(f"Unknown ir was requested: a ScriptModule cannot be compiled with ir={ir!r}")
+    if not isinstance(module, (torch.nn.Module, ExportedProgram)):
+        raise RuntimeError(
+            f"Module is an unknown format: got {type(module).__name__}, expected torch.nn.Module or ExportedProgram"
+        )
+
+
+def _trace(module: torch.nn.Module, args: Any, kwargs: Any, options: dict[str, Any]) -> ExportedProgram:
+    return dynamo.trace(module, arg_inputs=args if args is not None else (), kwarg_inputs=kwargs, **options)

@@ -1,0 +1,145 @@
+"""`torch_tensorrt.load`: a file into something that can be called."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import weakref
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from torch_tensorrt._operator import execute_engine, release_engine
+from torch_tensorrt.dynamo._calling import set_calling
+
+
+class LoadedProgram(ExportedProgram):
+    """An ExportedProgram that can also be called directly, like the module that it was made from."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        module = self.__dict__.get("_kiln_module")
+        if module is None:
+            module = self.__dict__["_kiln_module"] = self.module()
+        return module(*args, **kwargs)
+
+    def module(self, check_guards: bool = True) -> GraphModule:
+        """A module of this program. Where every input goes into an engine, which checks it, torch's own checks of the
+        inputs are left out: they take longer than a small engine runs."""
+        if not _engines_check_inputs(self):
+            return super().module(check_guards=check_guards)
+        module = super().module(check_guards=False)
+        names = self.module_call_graph[0].signature.forward_arg_names
+        graph = module.graph
+        if names:
+            set_calling(graph, names, self.call_spec.in_spec, self.call_spec.out_spec)
+        attributes = {str(node.target): _attribute(module, str(node.target)) for node in graph.find_nodes(op="get_attr")}
+        result = GraphModule(attributes, graph).eval()
+        for name, engine in result.named_buffers():
+            if name.startswith("engine_"):
+                weakref.finalize(result, release_engine, engine).atexit = False
+        return result
+
+
+def load(
+    file_path: str | os.PathLike[str] = "", extra_files: dict[str, Any] | None = None, *, format: str | None = None, **kwargs: Any
+) -> LoadedProgram:
+    """Loads what `save` wrote. Nothing is compiled.
+
+    Args:
+        file_path: the file.
+        extra_files: names of extra files to read; their contents are filled in.
+        format: None.
+
+    Returns:
+        An ExportedProgram: call it, or `.module()` for a torch.nn.Module.
+
+    Raises:
+        ValueError: no path, or a file that is not a saved model. FileNotFoundError: no such file.
+    """
+    if format == "executorch":
+        raise NotImplementedError("format='executorch' is not supported; leave format out to load an ExportedProgram")
+    if format is not None:
+        raise ValueError(f"Unsupported format {format!r}; expected None or 'executorch'")
+    if not os.fspath(file_path):
+        raise ValueError("File path cannot be empty. Please provide the path of a file that torch_tensorrt.save wrote")
+    with open(file_path, "rb") as file:
+        _check_archive(file, file_path)
+        try:
+            program = torch.export.load(file, extra_files=extra_files)
+        except Exception as error:
+            raise ValueError(
+                f"The file {os.fspath(file_path)} doesn't correspond to a valid ExportedProgram: {error}"
+            ) from error
+    program.__class__ = LoadedProgram
+    return program
+
+
+def _check_archive(file: io.BufferedReader, path: Any) -> None:
+    """Says what a file is, if it is not an ExportedProgram, and makes the classes of its results known to PyTorch."""
+    name = os.fspath(path)
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"The file {name} doesn't correspond to a valid ExportedProgram: it is no archive, or truncated")
+    file.seek(0)
+    with zipfile.ZipFile(file) as archive:
+        models = [entry for entry in archive.namelist() if "/models/" in entry and entry.endswith(".json")]
+        if not models:
+            kind = "TorchScript" if any(entry.endswith("/constants.pkl") for entry in archive.namelist()) else "unknown"
+            raise ValueError(f"The file {name} doesn't correspond to a valid ExportedProgram: it is of {kind} format")
+        for entry in models:
+            _import_result_types(archive.read(entry), name)
+    file.seek(0)
+
+
+def _import_result_types(model: bytes, name: str) -> None:
+    """Results such as transformers' ModelOutputs can only be rebuilt after the module that defines them was imported."""
+    try:
+        entries = json.loads(model)["graph_module"]["module_call_graph"]
+        specs = [json.loads(entry["signature"][key]) for entry in entries for key in ("in_spec", "out_spec")]
+    except (ValueError, KeyError, TypeError):
+        return  # torch.export.load says what is wrong
+    for type_name in sorted({type_name for spec in specs for type_name in _type_names(spec)}):
+        if type_name in pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE or "." not in type_name:
+            continue
+        module = type_name.rpartition(".")[0]
+        if module.split(".")[0] == "transformers":
+            importlib.import_module(module)
+        if type_name not in pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE:
+            raise ValueError(f"The file {name} has results of type {type_name}: import {module} before loading it")
+
+
+def _type_names(spec: Any) -> Iterator[str]:
+    if isinstance(spec, dict):
+        if isinstance(spec.get("type"), str):
+            yield spec["type"]
+        for value in spec.values():
+            yield from _type_names(value)
+    elif isinstance(spec, list):
+        for value in spec:
+            yield from _type_names(value)
+
+
+def _engines_check_inputs(program: ExportedProgram) -> bool:
+    """Whether every input of the user's is a tensor that an engine takes as it is."""
+    inputs = {
+        spec.arg.name: spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT
+    }
+    taken = {
+        node.name
+        for call in program.graph.find_nodes(op="call_function", target=execute_engine)
+        for node in call.args[0]
+    }
+    return set(inputs) <= taken
+
+
+def _attribute(module: Any, name: str) -> Any:
+    for part in name.split("."):
+        module = getattr(module, part)
+    return module

@@ -1,0 +1,180 @@
+"""`torch_tensorrt.save`: a compiled module into a file."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from torch_tensorrt._arguments import sample_inputs
+from torch_tensorrt._input import Input
+from torch_tensorrt.dynamo._exporter import lift, program_info
+from torch_tensorrt.dynamo._tracer import shapes_of_inputs
+
+logger = logging.getLogger(__name__)
+
+_FORMATS = ("exported_program", "torchscript", "aot_inductor", "executorch")
+_SUPPORTED_FORMATS = ("exported_program",)
+
+
+def save(
+    module: Any,
+    file_path: str | os.PathLike[str] = "",
+    *,
+    extra_files: Mapping[str, Any] | None = None,
+    output_format: str = "exported_program",
+    inputs: Sequence[Any] | None = None,
+    arg_inputs: Sequence[Any] | None = None,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    retrace: bool = True,
+    use_legacy_exporter: bool | None = None,
+    pickle_protocol: int = 2,
+    dynamic_shapes: Any = None,
+    **kwargs: Any,
+) -> None:
+    """Saves a compiled module. The file appears only when it is complete: an old one stays intact until then.
+
+    Args:
+        module: what `torch_tensorrt.compile` gave, or an ExportedProgram.
+        file_path: any name and ending.
+        extra_files: more files for the archive, by name.
+        output_format: "exported_program".
+        inputs, arg_inputs: the inputs that the module was compiled with; `Input`s with ranges keep their dynamic sizes.
+        kwarg_inputs: keyword inputs, likewise.
+        retrace: export the module again with these inputs; False takes the graph as it is, which needs no inputs.
+        use_legacy_exporter: True is the same as retrace=False, False the same as retrace=True.
+        pickle_protocol: of the example inputs in the file.
+        dynamic_shapes: as in torch.export.export, instead of Inputs.
+
+    Raises:
+        ValueError: arguments that do not go together; the text says what to do.
+    """
+    if not isinstance(module, (torch.nn.Module, ExportedProgram)):
+        raise RuntimeError(f"Module is an unknown format: got {type(module).__name__}")
+    _check_leaves(arg_inputs)
+    if inputs is not None and arg_inputs is not None:
+        raise AssertionError("'arg_inputs' and 'inputs' should not be used at the same time.")
+    args = inputs if arg_inputs is None else arg_inputs
+    if args is not None and not isinstance(args, (list, tuple)):
+        args = [args]
+    if kwarg_inputs is not None and any(value is None for value in kwarg_inputs.values()):
+        raise ValueError("kwargs should not include None.")
+    _check_format(output_format)
+    _warn_unknown(kwargs)
+    if not os.fspath(file_path):
+        raise ValueError("File path cannot be empty. Please provide a valid file path")
+    program = _to_program(module, args, kwarg_inputs, dynamic_shapes, _wants_retrace(retrace, use_legacy_exporter))
+    _write(program, Path(file_path), extra_files, pickle_protocol)
+
+
+def _check_leaves(arg_inputs: Any) -> None:
+    for leaf in pytree.tree_leaves(list(arg_inputs) if isinstance(arg_inputs, (list, tuple)) else arg_inputs):
+        if leaf is not None and not isinstance(leaf, (torch.Tensor, Input)):
+            raise ValueError(
+                "Not all inputs provided are torch.Tensor or torch_tensorrt.Input objects. Please provide inputs of a "
+                f"valid type; got {type(leaf).__name__}"
+            )
+
+
+def _check_format(output_format: str) -> None:
+    if output_format not in _FORMATS:
+        raise ValueError(
+            f"Provided output_format {output_format} is not supported. Supported options are {' | '.join(_FORMATS)}"
+        )
+    if output_format not in _SUPPORTED_FORMATS:
+        raise NotImplementedError(
+            f"output_format={output_format!r} is not supported; supported is output_format='exported_program'"
+        )
+
+
+def _warn_unknown(kwargs: Mapping[str, Any]) -> None:
+    known = inspect.signature(torch.export.export).parameters
+    for name in kwargs:
+        if name not in known:
+            logger.warning("Keyword argument %s is not a valid argument for %s", name, "torch.export.export")
+
+
+def _wants_retrace(retrace: bool, use_legacy_exporter: bool | None) -> bool:
+    return retrace if use_legacy_exporter is None else not use_legacy_exporter
+
+
+def _to_program(module: Any, args: Any, kwargs: Any, dynamic_shapes: Any, retrace: bool) -> ExportedProgram:
+    has_inputs = args is not None or bool(kwargs)
+    if isinstance(module, ExportedProgram):
+        if has_inputs:
+            logger.warning("Provided model is a torch.export.ExportedProgram, inputs or arg_inputs is not necessary")
+        return module
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ValueError(
+            "Provided model is a torch.jit.ScriptModule but the output_format specified is not torchscript. Please "
+            "verify the output_format"
+        )
+    if not isinstance(module, GraphModule):
+        raise ValueError(
+            "Input model is of type nn.Module. Saving nn.Module directly is not supported. Supported model types "
+            "torch.jit.ScriptModule | torch.fx.GraphModule | torch.export.ExportedProgram."
+        )
+    inferred = _infer_shapes(module, args or (), kwargs or {})
+    if inferred is not None and dynamic_shapes is not None:
+        logger.warning("dynamic_shapes and Inputs with ranges were both given: dynamic_shapes is used")
+    shapes = dynamic_shapes if dynamic_shapes is not None else inferred
+    samples = sample_inputs(args, kwargs) if has_inputs else None
+    if not retrace or (program_info(module) is not None and (not has_inputs or _is_symbolic(module, shapes))):
+        return lift(module, samples)
+    if samples is None:
+        raise ValueError(
+            "Provided model is a torch.fx.GraphModule without existing shape metadata and retrace is True, however no "
+            "inputs specs were provided. Please provide valid torch.Tensors or torch_tensorrt.Input objects as inputs "
+            "or retrace=False"
+        )
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks of torch's about torch
+        return torch.export.export(module, samples[0], samples[1], dynamic_shapes=shapes, strict=False)
+
+
+def _infer_shapes(module: GraphModule, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """`dynamic_shapes` from the inputs, if all of them are Inputs."""
+    leaves = pytree.tree_leaves((list(args), dict(kwargs)))
+    if all(isinstance(leaf, Input) for leaf in leaves):
+        return shapes_of_inputs(module.forward, args, kwargs, by_parameter=False)
+    if any(isinstance(leaf, Input) and leaf.dynamic_axes() for leaf in leaves):
+        raise ValueError(
+            "Mixed torch.Tensor and torch_tensorrt.Input objects were given, so dynamic sizes cannot be inferred: give "
+            "Inputs for all, or tensors for all with dynamic_shapes="
+        )
+    return None
+
+
+def _is_symbolic(module: GraphModule, shapes: Any) -> bool:
+    """Whether tracing again would lose dynamic sizes that the graph has."""
+    values = [node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")]
+    sizes = [size for value in values if isinstance(value, torch.Tensor) for size in value.shape]
+    return shapes is None and any(isinstance(size, torch.SymInt) for size in sizes)
+
+
+def _write(program: ExportedProgram, path: Path, extra_files: Any, pickle_protocol: int) -> None:
+    """Writes to a temporary file in the same folder and renames it."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        # An open file, because torch warns about names that do not end in .pt2.
+        with os.fdopen(descriptor, "wb") as file:
+            torch.export.save(program, file, extra_files=extra_files, pickle_protocol=pickle_protocol)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,149 @@
+"""Puts compiled regions and what stays in PyTorch together again, as a module that is called like the original."""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export.exported_program import CallSpec
+from torch.export.graph_signature import ConstantArgument, OutputKind
+from torch.fx import Graph, GraphModule, Node
+
+from torch_tensorrt._operator import execute_engine, release_engine
+from torch_tensorrt.dynamo._calling import set_calling
+from torch_tensorrt.dynamo._partition import Partition
+from torch_tensorrt.dynamo._program import Program
+from torch_tensorrt.dynamo._region import Region
+
+# Key of `ProgramInfo` in the `meta` of a compiled module.
+INFO_KEY = "torch_tensorrt"
+
+
+@dataclass(frozen=True)
+class ProgramInfo:
+    """What a compiled module knows about the program that it was made from; saving needs it."""
+
+    call_spec: CallSpec
+    argument_names: list[str]
+    range_constraints: dict[Any, Any]
+    example_inputs: Any
+
+
+@dataclass(frozen=True)
+class CompiledRegion:
+    region: Region
+    engine: torch.Tensor
+
+
+def argument_names(program: Program) -> list[str]:
+    """Names of the module's parameters, as its `forward` has them."""
+    signature = program.exported.module_call_graph[0].signature
+    names = signature.forward_arg_names if signature is not None else None
+    if names:
+        return list(names)
+    args, kwargs = program.exported.call_spec.in_spec.children()
+    return [f"arg_{index}" for index in range(args.num_children)] + list(kwargs.context)
+
+
+def assemble(program: Program, partition: Partition, compiled: Mapping[int, CompiledRegion]) -> GraphModule:
+    """Builds the module: `compiled` has an engine for every level of the partition that has one."""
+    builder = _Builder(program)
+    in_engine = {node for part in compiled.values() for node in part.region.nodes}
+    last = max(partition.level.values(), default=0)
+    by_level: list[list[Node]] = [[] for _ in range(last + 1)]
+    for node in program.graph.nodes:
+        if node.op in ("call_function", "get_attr") and node not in in_engine:
+            by_level[partition.level[node]].append(node)
+    for level, nodes in enumerate(by_level):
+        if level in compiled:
+            builder.add_engine(compiled[level])
+        for node in nodes:
+            builder.copy(node)
+    builder.add_outputs()
+    return builder.finish()
+
+
+class _Builder:
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._graph = Graph()
+        self._attributes: dict[str, Any] = {}
+        self._copies: dict[Node, Node] = {}
+        self._engines: list[torch.Tensor] = []
+        for node in program.user_inputs:
+            self._copies[node] = self._graph.placeholder(node.name)
+            self._copies[node].meta["val"] = node.meta.get("val")
+
+    def copy(self, node: Node) -> None:
+        """A node that stays in PyTorch."""
+        if node.op == "get_attr":  # a submodule of control flow
+            self._attributes[str(node.target)] = getattr(self._program.module, str(node.target))
+        copy = self._graph.node_copy(node, self._value)
+        copy.meta = {key: node.meta[key] for key in ("val", "stack_trace") if key in node.meta}
+        self._copies[node] = copy
+
+    def add_engine(self, part: CompiledRegion) -> None:
+        name = f"engine_{len(self._engines)}"
+        self._engines.append(part.engine)
+        inputs = [self._value(node) for node in part.region.inputs]
+        engine = self._get_attr(name, part.engine)
+        call = self._graph.call_function(execute_engine, (inputs, engine, part.region.spec))
+        call.meta["val"] = [node.meta["val"] for node in part.region.outputs]
+        for index, node in enumerate(part.region.outputs):
+            self._copies[node] = self._graph.call_function(operator.getitem, (call, index))
+            self._copies[node].meta["val"] = node.meta["val"]
+
+    def add_outputs(self) -> None:
+        """The user's results; changed buffers and inputs are written back first."""
+        results = []
+        produced = next(iter(reversed(self._program.graph.nodes))).args[0]
+        for node, spec in zip(produced, self._program.signature.output_specs, strict=True):
+            if spec.kind is OutputKind.USER_OUTPUT:
+                constant = isinstance(spec.arg, ConstantArgument)
+                results.append(spec.arg.value if constant else self._value(node))
+            elif spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):
+                self._write_back(self._lifted_by_name(spec.target), node)
+            elif spec.kind is OutputKind.USER_INPUT_MUTATION:
+                inputs = {source.name: source for source in self._program.user_inputs}
+                self._write_back(inputs[spec.target], node)
+        self._graph.output(tuple(results))
+
+    def finish(self) -> GraphModule:
+        call_spec = self._program.exported.call_spec
+        names = argument_names(self._program)
+        set_calling(self._graph, names, call_spec.in_spec, call_spec.out_spec)
+        module = GraphModule(self._attributes, self._graph)
+        module.meta[INFO_KEY] = ProgramInfo(
+            call_spec, names, dict(self._program.exported.range_constraints), self._program.exported.example_inputs
+        )
+        for engine in self._engines:
+            weakref.finalize(module, release_engine, engine).atexit = False
+        return module.eval()
+
+    def _write_back(self, target: Node, value: Node) -> None:
+        copy = self._graph.call_function(torch.ops.aten.copy_.default, (self._value(target), self._value(value)))
+        copy.meta["val"] = target.meta["val"]
+
+    def _lifted_by_name(self, name: str) -> Node:
+        return next(node for node, lifted in self._program.lifted.items() if lifted == name)
+
+    def _value(self, node: Any) -> Any:
+        if isinstance(node, Node) and node not in self._copies and node in self._program.lifted:
+            self._copies[node] = self._weight(node)
+        return self._copies[node] if isinstance(node, Node) else node
+
+    def _weight(self, node: Node) -> Node:
+        """A weight that PyTorch still needs: a copy, so that changes to the model do not reach half of the program."""
+        value = self._program.weight(node)
+        copy = value.detach().clone() if isinstance(value, torch.Tensor) else value
+        result = self._get_attr(self._program.lifted[node], copy)
+        result.meta["val"] = node.meta["val"]
+        return result
+
+    def _get_attr(self, name: str, value: Any) -> Node:
+        self._attributes[name] = value
+        return self._graph.create_node("get_attr", name)

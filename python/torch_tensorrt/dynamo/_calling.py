@@ -1,0 +1,53 @@
+"""How a graph module is called: plain Python parameters and results where their structure allows, which is faster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import Graph, Node
+from torch.fx.graph import CodeGen, _PyTreeCodeGen, _PyTreeInfo
+from torch.utils import _pytree as pytree
+
+_PLAIN_RESULTS = (tuple, list, dict)
+
+
+def set_calling(graph: Graph, names: list[str], in_spec: pytree.TreeSpec, out_spec: pytree.TreeSpec) -> None:
+    """Makes a graph with flat inputs and results callable with the structures of the specs.
+
+    Args:
+        graph: its output is a flat tuple.
+        names: of the parameters, positional ones first.
+        in_spec: the tree of (args, kwargs).
+        out_spec: the tree of the results.
+    """
+    placeholders = graph.find_nodes(op="placeholder")
+    if len(names) != len(placeholders) or not _is_flat(in_spec) or not _is_plain(out_spec):
+        graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(names, in_spec, out_spec)))
+        return
+    for placeholder, name in zip(placeholders, names, strict=True):
+        placeholder.target = name
+    output = graph.output_node()
+    output.args = (pytree.tree_unflatten(list(output.args[0]), out_spec),)
+    graph.set_codegen(CodeGen())
+
+
+def _is_flat(in_spec: pytree.TreeSpec) -> bool:
+    """Whether every parameter is one tensor or number."""
+    return all(child.is_leaf() for group in in_spec.children() for child in group.children())
+
+
+def _is_plain(out_spec: pytree.TreeSpec) -> bool:
+    """Whether the results are made of tuples, lists and dictionaries, which fx graphs can return."""
+    if out_spec.is_leaf():
+        return True
+    if out_spec.type not in _PLAIN_RESULTS:
+        return False
+    if out_spec.type is dict and not all(isinstance(key, str) for key in out_spec.context):
+        return False
+    return all(_is_plain(child) for child in out_spec.children())
+
+
+def flat_results(graph: Graph) -> list[Any]:
+    """The results of a graph in their flat order, whatever their structure."""
+    result = graph.output_node().args[0]
+    return pytree.tree_leaves(result, is_leaf=lambda leaf: isinstance(leaf, Node) or leaf is None)

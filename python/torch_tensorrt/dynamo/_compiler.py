@@ -1,0 +1,134 @@
+"""`torch_tensorrt.dynamo.compile`: an exported program in, a module with engines out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import kiln
+import torch
+from torch.export import ExportedProgram
+from torch.export._tree_utils import reorder_kwargs
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from torch_tensorrt._arguments import flatten_tensors, merge_inputs
+from torch_tensorrt.dynamo._assemble import CompiledRegion, assemble
+from torch_tensorrt.dynamo._partition import Partition, apply_min_block_size, check_support, describe, partition
+from torch_tensorrt.dynamo._progress import CompileProgress
+from torch_tensorrt.dynamo._program import Program
+from torch_tensorrt.dynamo._ranges import symbol_ranges
+from torch_tensorrt.dynamo._region import compile_region, find_region
+from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo._symbols import SymbolError
+
+logger = logging.getLogger(__name__)
+
+
+def compile(  # noqa: A001 - upstream's name
+    exported_program: ExportedProgram,
+    inputs: Sequence[Any] | None = None,
+    *,
+    arg_inputs: Sequence[Any] | None = None,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> GraphModule:
+    """Compiles an exported program.
+
+    Weights are taken as they are now: changing the original model afterwards does not change the result.
+
+    Args:
+        exported_program: what `torch.export.export` or `torch_tensorrt.dynamo.trace` gave.
+        inputs, arg_inputs: positional inputs: tensors, `Input`s, or structures of them. `Input`s narrow the ranges of
+            dynamic sizes and say what size to optimise for.
+        kwarg_inputs: keyword inputs, likewise.
+        options: see `CompilationSettings`.
+
+    Returns:
+        A module that is called like the original one, and gives the same structure of results.
+
+    Raises:
+        TypeError: an unknown option. ValueError: inputs that do not fit the program.
+        RuntimeError: operators that no engine can take, with require_full_compilation=True.
+    """
+    if not isinstance(exported_program, ExportedProgram):
+        raise TypeError(
+            f"got {type(exported_program).__name__}, expected torch.export.ExportedProgram: "
+            "torch_tensorrt.dynamo.trace makes one from a module"
+        )
+    settings = CompilationSettings.from_options(options)
+    if ignored := settings.without_effect():
+        logger.info("options without effect here: %s (docs/torch_tensorrt_api.md)", ", ".join(ignored))
+    arg_inputs = merge_inputs(inputs, arg_inputs, required=False)
+    program = Program(exported_program)
+    ranges = symbol_ranges(program, _flat_inputs(program, arg_inputs, kwarg_inputs))
+    parts = partition(program, check_support(program, settings))
+    apply_min_block_size(parts, settings)
+    _report(parts, settings)
+    compiled = {} if settings.dryrun else _compile_regions(program, parts, ranges, settings)
+    return assemble(program, parts, compiled)
+
+
+def _flat_inputs(
+    program: Program, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
+) -> list[Any] | None:
+    """One leaf per input of the program, in its order; the example inputs of the export if none were given."""
+    if args is None and not kwargs:
+        example = program.exported.example_inputs
+        return None if example is None else flatten_tensors(example)
+    in_spec = program.exported.call_spec.in_spec
+    expected = set(in_spec.child(1).context)
+    if set(kwargs or {}) != expected:
+        raise ValueError(
+            f"kwarg_inputs has {sorted(kwargs or {})}, but the program was exported with {sorted(expected)}"
+        )
+    leaves, _ = pytree.tree_flatten((tuple(args or ()), reorder_kwargs(dict(kwargs or {}), in_spec)))
+    if len(leaves) != in_spec.num_leaves:
+        raise ValueError(f"got {len(leaves)} inputs, but the program was exported with {in_spec.num_leaves}")
+    return leaves
+
+
+def _report(parts: Partition, settings: CompilationSettings) -> None:
+    text = describe(parts)
+    if settings.dryrun:
+        if isinstance(settings.dryrun, bool):
+            print(text)
+        else:
+            Path(settings.dryrun).write_text(text + "\n", encoding="utf-8")
+    else:
+        logger.debug("partitioning: %s", text)
+    if settings.require_full_compilation and parts.left_out:
+        reasons = "\n".join(f"  {node.name} ({node.target}): {reason}" for node, reason in parts.left_out.items())
+        raise RuntimeError(
+            f"require_full_compilation=True, but {len(parts.left_out)} operator(s) cannot be in an engine:\n{reasons}"
+        )
+    if not parts.regions:
+        logger.warning(
+            "no engine was made: the whole model runs in PyTorch (%s)", next(iter(parts.left_out.values()), "no operators")
+        )
+
+
+def _compile_regions(
+    program: Program, parts: Partition, ranges: Any, settings: CompilationSettings
+) -> dict[int, CompiledRegion]:
+    compiled = {}
+    with CompileProgress(len(parts.regions)) as progress:
+        for level, nodes in list(parts.regions.items()):
+            progress.next_engine()
+            try:
+                region = find_region(program, nodes)
+                region_spec = region.spec  # a size that cannot be printed is found before the compile
+                engine = compile_region(program, region, ranges, progress.update)
+            except (kiln.KilnError, SymbolError) as error:
+                if settings.pass_through_build_failures or settings.require_full_compilation:
+                    raise
+                logger.warning("a block of %d operators stays in PyTorch: %s", len(nodes), error)
+                parts.drop(level, str(error))
+                continue
+            logger.info("engine of %d operators: %d bytes, %s", len(nodes), engine.numel(), region_spec)
+            compiled[level] = CompiledRegion(region, engine)
+    return compiled
+
+

@@ -1,0 +1,182 @@
+"""`torch_tensorrt.dynamo.export`: a compiled module as an ExportedProgram, without tracing it again.
+
+The graph is complete already; what PyTorch wants besides is that weights and engines are inputs of the graph, listed
+in a signature.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch._guards import detect_fake_mode
+from torch._subclasses import FakeTensorMode
+from torch.export import ExportedProgram, ModuleCallEntry, ModuleCallSignature
+from torch.export.exported_program import CallSpec
+from torch.export.graph_signature import (
+    ConstantArgument,
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    SymIntArgument,
+    TensorArgument,
+)
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.graph import CodeGen
+
+from torch_tensorrt._arguments import merge_inputs, sample_inputs
+from torch_tensorrt.dynamo._assemble import INFO_KEY, ProgramInfo
+from torch_tensorrt.dynamo._calling import flat_results
+from torch_tensorrt.dynamo._symbols import free_symbols
+
+
+def export(
+    gm: GraphModule,
+    inputs: Sequence[Any] | None = None,
+    call_spec: CallSpec | None = None,
+    ir: str = "exported_program",
+    *,
+    arg_inputs: Sequence[Any] | None = None,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    output_format: str | None = None,
+) -> Any:
+    """Turns a compiled module into what can be saved.
+
+    Args:
+        gm: what `torch_tensorrt.compile` or `torch_tensorrt.dynamo.compile` gave.
+        inputs, arg_inputs: example inputs to keep with the program, or to trace with for TorchScript.
+        call_spec: accepted for compatibility; the module knows its own.
+        ir, output_format: "exported_program" (or "ep"), or "torchscript" (or "ts").
+        kwarg_inputs: keyword example inputs.
+
+    Returns:
+        An ExportedProgram, or a ScriptModule.
+    """
+    kind = output_format or ir
+    args = merge_inputs(inputs, arg_inputs, required=False)
+    samples = sample_inputs(args, kwarg_inputs) if args is not None or kwarg_inputs else None
+    if kind in ("torchscript", "ts"):
+        if samples is None:
+            raise ValueError("TorchScript is made by tracing: give arg_inputs")
+        return torch.jit.trace(gm, samples[0], example_kwarg_inputs=samples[1] or None)
+    if kind not in ("exported_program", "ep"):
+        raise ValueError(
+            f"Invalid ir : {kind} provided for serialization. Options include torchscript | exported_program"
+        )
+    return lift(gm, samples)
+
+
+def program_info(gm: GraphModule) -> ProgramInfo | None:
+    return getattr(gm, "meta", {}).get(INFO_KEY)
+
+
+def lift(gm: GraphModule, example_inputs: Any = None) -> ExportedProgram:
+    """The ExportedProgram of a compiled module."""
+    info = program_info(gm)
+    if info is None:
+        raise ValueError(
+            "this module was not made by torch_tensorrt.compile, so its inputs are not known: save it with retrace=True "
+            "and arg_inputs"
+        )
+    lifting = _Lifting(gm)
+    root = GraphModule(torch.nn.Module(), lifting.graph)
+    signature = ModuleCallSignature([], [], info.call_spec.in_spec, info.call_spec.out_spec, info.argument_names)
+    used = free_symbols(size for node in lifting.tensors() for size in node.meta["val"].shape)
+    return ExportedProgram(
+        root=root,
+        graph=root.graph,
+        graph_signature=ExportGraphSignature(lifting.input_specs, lifting.output_specs),
+        state_dict=lifting.state_dict,
+        range_constraints={key: value for key, value in info.range_constraints.items() if key in used},
+        module_call_graph=[ModuleCallEntry("", signature)],
+        example_inputs=example_inputs if example_inputs is not None else info.example_inputs,
+        constants=lifting.constants,
+    )
+
+
+class _Lifting:
+    """Moves attributes of a graph module to the front of its inputs, and write-backs to the front of its outputs."""
+
+    def __init__(self, gm: GraphModule) -> None:
+        self.graph: Graph = copy.deepcopy(gm.graph)
+        self.graph.set_codegen(CodeGen())
+        self.state_dict: dict[str, Any] = {}
+        self.constants: dict[str, Any] = {}
+        self._gm = gm
+        self._fake_mode = self._find_fake_mode()
+        self._user_inputs = self.graph.find_nodes(op="placeholder")
+        self.input_specs = self._lift_attributes() + [self._user_input_spec(node) for node in self._user_inputs]
+        self.output_specs = self._lift_outputs()
+        self.graph.lint()
+
+    def tensors(self) -> list[Node]:
+        return [node for node in self.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+
+    def _find_fake_mode(self) -> FakeTensorMode:
+        values = [node.meta["val"] for node in self._gm.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+        return detect_fake_mode(values) or FakeTensorMode()
+
+    def _lift_attributes(self) -> list[InputSpec]:
+        specs = []
+        first = next(iter(self.graph.nodes))
+        self._attribute_of: dict[Node, str] = {}
+        for node in self.graph.find_nodes(op="get_attr"):
+            name = str(node.target)
+            value = _get_attribute(self._gm, name)
+            if not isinstance(value, torch.Tensor):
+                continue  # a submodule of control flow
+            with self.graph.inserting_before(first):
+                placeholder = self.graph.placeholder("b_" + name.replace(".", "_"))
+            placeholder.meta["val"] = self._fake_mode.from_tensor(value, static_shapes=True)
+            node.replace_all_uses_with(placeholder)
+            self.graph.erase_node(node)
+            self.state_dict[name] = value
+            self._attribute_of[placeholder] = name
+            specs.append(InputSpec(InputKind.BUFFER, TensorArgument(placeholder.name), name, persistent=True))
+        return specs
+
+    def _user_input_spec(self, node: Node) -> InputSpec:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            argument: Any = TensorArgument(node.name)
+        elif isinstance(value, torch.SymInt):
+            argument = SymIntArgument(node.name)
+        else:
+            argument = ConstantArgument(node.name, value)
+        return InputSpec(InputKind.USER_INPUT, argument, None)
+
+    def _lift_outputs(self) -> list[OutputSpec]:
+        results = flat_results(self.graph)
+        specs, values = [], []
+        for node in self.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default):
+            target, value = node.args
+            if target in self._attribute_of:
+                specs.append(
+                    OutputSpec(OutputKind.BUFFER_MUTATION, TensorArgument(value.name), self._attribute_of[target])
+                )
+            else:
+                specs.append(OutputSpec(OutputKind.USER_INPUT_MUTATION, TensorArgument(value.name), target.name))
+            values.append(value)
+            node.replace_all_uses_with(value)
+            self.graph.erase_node(node)
+        specs += [OutputSpec(OutputKind.USER_OUTPUT, _output_argument(value), None) for value in results]
+        self.graph.output_node().args = ((*values, *results),)
+        return specs
+
+
+def _output_argument(value: Any) -> Any:
+    if not isinstance(value, Node):
+        return ConstantArgument("", value)
+    if isinstance(value.meta.get("val"), torch.SymInt):
+        return SymIntArgument(value.name)
+    return TensorArgument(value.name)
+
+
+def _get_attribute(module: Any, name: str) -> Any:
+    for part in name.split("."):
+        module = getattr(module, part)
+    return module

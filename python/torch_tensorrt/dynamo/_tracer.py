@@ -1,0 +1,135 @@
+"""`torch_tensorrt.dynamo.trace`: torch.export with shapes from `Input`s."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch._dynamo.exc import UserError
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
+
+from torch_tensorrt._arguments import merge_inputs, sample_inputs
+from torch_tensorrt._input import Input
+
+logger = logging.getLogger(__name__)
+
+_EQUALITY = re.compile(r"^\s*(\w+) = ([A-Za-z_]\w*)\s*$", re.MULTILINE)
+
+
+def trace(
+    mod: torch.nn.Module,
+    inputs: Sequence[Any] | None = None,
+    *,
+    arg_inputs: Sequence[Any] | None = None,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> ExportedProgram:
+    """Exports a module, with dynamic sizes where the `Input`s have ranges.
+
+    Args:
+        mod: the module, in eval mode.
+        inputs, arg_inputs: positional inputs: tensors, `Input`s, or structures of them.
+        kwarg_inputs: keyword inputs, likewise.
+        options: `strict` is handed to torch.export.export (False by default); `dynamic_shapes` overrides what the Inputs
+            say. Others are those of `compile`, and have no part in tracing.
+    """
+    args = merge_inputs(inputs, arg_inputs, required=kwarg_inputs is None)
+    if mod.training:
+        logger.warning("the module is in training mode: call .eval() first, or dropout and batch norm are traced as such")
+    dynamic_shapes = options.get("dynamic_shapes")
+    if dynamic_shapes is None:
+        dynamic_shapes = shapes_of_inputs(mod.forward, args or (), kwarg_inputs or {})
+    samples, keyword_samples = sample_inputs(args, kwarg_inputs)
+    strict = bool(options.get("strict", False))
+
+    def export(shapes: Any) -> ExportedProgram:
+        with torch.no_grad():
+            return torch.export.export(mod, samples, keyword_samples, dynamic_shapes=shapes, strict=strict)
+
+    try:
+        return export(dynamic_shapes)
+    except UserError as error:
+        unified = _unify(dynamic_shapes, str(error))
+        if unified is None:
+            raise
+    return export(unified)
+
+
+def shapes_of_inputs(
+    forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], *, by_parameter: bool = True
+) -> dict[str, Any] | None:
+    """torch.export's `dynamic_shapes` for Inputs: a dictionary by parameter, or None if every size is fixed.
+
+    Axes are called `{name}_{axis}`, with the name of the Input, or, with `by_parameter`, of the parameter if the Input has
+    none; shared axes have the shared name.
+    """
+    if not any(isinstance(leaf, Input) and leaf.dynamic_axes() for leaf in pytree.tree_leaves((list(args), kwargs))):
+        return None
+    dims: dict[str, Any] = {}
+    result = {}
+    for parameter, value in _bind(forward, args, kwargs).items():
+        leaves, spec = pytree.tree_flatten(value)
+        names = [parameter if len(leaves) == 1 else f"{parameter}_{index}" for index in range(len(leaves))]
+        shapes = [
+            _leaf_shapes(leaf, name if by_parameter else "", dims) for leaf, name in zip(leaves, names, strict=True)
+        ]
+        result[parameter] = pytree.tree_unflatten(shapes, spec)
+    return result
+
+
+def _leaf_shapes(leaf: Any, default_name: str, dims: dict[str, Any]) -> dict[int, Any] | None:
+    if not isinstance(leaf, Input):
+        return None
+    axes = {}
+    for axis, (low, high) in leaf.dynamic_axes().items():
+        name = leaf.shared_dims.get(axis) or f"{leaf.name or default_name}_{axis}"
+        dim = dims.setdefault(name, Dim(name, min=low, max=high))
+        if (dim.min, dim.max) != (low, high):
+            raise ValueError(
+                f"dynamic size {name!r} is {dim.min}..{dim.max} in one input and {low}..{high} in another: sizes of one "
+                "name have one range; give the Inputs different names, or the same ranges"
+            )
+        axes[axis] = dim
+    return axes or None
+
+
+def _bind(forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs by the names of `forward`'s parameters, as torch.export counts them."""
+    signature = inspect.signature(forward)
+    result: dict[str, Any] = {}
+    for name, value in signature.bind(*args, **kwargs).arguments.items():
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            result.update(value)
+        else:
+            result[name] = value
+    return result
+
+
+def _unify(dynamic_shapes: Any, message: str) -> Any:
+    """Makes sizes one that the model needs to be equal, if that is all that the tracer complains about."""
+    _, found, fixes = message.partition("Suggested fixes:")
+    lines = [line for line in fixes.split("\n\n")[0].splitlines() if line.strip()]
+    equalities = dict(_EQUALITY.findall("\n".join(lines)))
+    if not found or len(equalities) != len(lines):
+        return None
+    dims = {dim.__name__: dim for dim in pytree.tree_leaves(dynamic_shapes) if dim is not None}
+    if not all(name in dims and other in dims for name, other in equalities.items()):
+        return None
+    low = {name: max(dims[name].min, dims[other].min) for name, other in equalities.items()}
+    high = {name: min(dims[name].max, dims[other].max) for name, other in equalities.items()}
+    if any(low[name] > high[name] for name in equalities):
+        return None
+    groups: dict[str, Any] = {}
+    for name, other in equalities.items():
+        previous = groups.get(other, dims[other])
+        bounds = max(low[name], previous.min), min(high[name], previous.max)
+        groups[other] = Dim(other, min=bounds[0], max=bounds[1])
+    for name, other in equalities.items():
+        groups[name] = groups[other]
+        logger.info("sizes %s and %s have to be equal in this model", name, other)
+    return pytree.tree_map(lambda dim: groups.get(dim.__name__, dim) if dim is not None else None, dynamic_shapes)

@@ -1,0 +1,56 @@
+// The error function, and GELU.
+#include <numbers>
+
+#include "backends/cpu/compile/math.h"
+
+namespace kiln::cpu {
+
+namespace {
+
+// erf(x) = x p(x^2) for |x| < 1.
+Real erf_small(Real x) {
+  const Real z = x * x;
+  if (x.is_f64()) {
+    return x * polynomial(z, {0x1.20dd750429b6dp+0, -0x1.812746b03799ap-2, 0x1.ce2f21a03f3e9p-4,
+                              -0x1.b82ce311879ecp-6, 0x1.565bcce826650p-8, -0x1.c02dad429c637p-11,
+                              0x1.f9a265b9ecb75p-14, -0x1.f4c41217c9aefp-17, 0x1.b931a426904e5p-20,
+                              -0x1.597e8b1d4e80ap-23, 0x1.bc6c93844cd7dp-27, -0x1.0a25102241654p-31,
+                              -0x1.ac252eef3ba28p-35});
+  }
+  return x * polynomial(z, {0x1.20dd74p+0, -0x1.812630p-2, 0x1.cdfd4ep-4, -0x1.b4dd88p-6,
+                            0x1.3c7280p-8, -0x1.fcff56p-12, -0x1.acce18p-16});
+}
+
+// erf(x) = 1 - exp(-q(x)) for x >= 1.
+Real erf_large(Real x) {
+  if (x.is_f64()) {
+    const Real u = fma(at_most(x, 6.0), 0x1.999999999999ap-2, x.of(-0x1.6666666666666p+0));
+    const Real q = polynomial(u, {@ERF64@});
+    return 1.0 - emit_exp(-q);
+  }
+  const Real q = polynomial(at_most(x, 3.92), {-0x1.8b0faap-13, 0x1.212c26p+0, 0x1.44350cp-1,
+                                               0x1.bc17dcp-4, -0x1.9d094ep-6, 0x1.1394fep-8,
+                                               -0x1.cedd36p-12, 0x1.6bf2e0p-16});
+  return 1.0 - emit_exp(-q);
+}
+
+}  // namespace
+
+Real emit_erf(Real x) {
+  const Real magnitude = abs(x);
+  const Real result = select(less(magnitude, 1.0), erf_small(magnitude), erf_large(magnitude));
+  return copysign(result, x);
+}
+
+Real emit_gelu(Real x, bool tanh_form) {
+  if (!tanh_form) {
+    const Real half = x * 0.5;
+    return fma(half, emit_erf(x * std::numbers::sqrt2 * 0.5), half);
+  }
+  // x / 2 * (1 + tanh(u)) = x * sigmoid(2 u)
+  const Real cubic = fma(x * x, 0.044715, x.of(1.0)) * x;
+  const double twice = 2 * std::numbers::sqrt2 * std::numbers::inv_sqrtpi;
+  return x / (emit_exp(cubic * -twice) + 1.0);
+}
+
+}  // namespace kiln::cpu

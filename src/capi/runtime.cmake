@@ -1,0 +1,7 @@
+# libkiln_runtime: loads and runs engines. It stays in memory once loaded, since its threads may be parked in it.
+kiln_add_shared_library(kiln_runtime_shared OUTPUT_NAME kiln_runtime
+  SOURCES runtime.cpp
+  DEPENDS kiln_runtime_part
+)
+target_link_options(kiln_runtime_shared PRIVATE -Wl,-z,nodelete)
+set_target_properties(kiln_runtime_shared PROPERTIES SOVERSION 0)

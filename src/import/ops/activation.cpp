@@ -1,0 +1,191 @@
+// Activation functions.
+#include <numbers>
+
+#include "import/ops/common.h"
+
+namespace kiln::import {
+namespace {
+
+Expr self(Call& call) { return {call, call.tensor("self")}; }
+
+template <Op op>
+Value* activation(Call& call) {
+  return self(call).apply(op);
+}
+
+Expr clamp(const Expr& x, double low, double high) {
+  return x.apply(Op::maximum, low).apply(Op::minimum, high);
+}
+
+Expr sigmoid_input(Call& call) { return floating(call, "self"); }
+
+Value* import_sigmoid(Call& call) { return sigmoid_input(call).apply(Op::sigmoid); }
+Value* import_tanh(Call& call) { return sigmoid_input(call).apply(Op::tanh); }
+
+Value* import_gelu(Call& call) {
+  return call.make(Op::gelu, {call.tensor("self")}, {{"approximate", call.text_or("approximate", "none")}});
+}
+
+Value* import_hardtanh(Call& call) {
+  return clamp(self(call), call.real_or("min_val", -1), call.real_or("max_val", 1));
+}
+
+Value* import_relu6(Call& call) { return clamp(self(call), 0, 6); }
+Value* import_hardsigmoid(Call& call) { return clamp(self(call) + 3, 0, 6) / 6; }
+
+Value* import_hardswish(Call& call) {
+  const Expr x = self(call);
+  return x * clamp(x + 3, 0, 6) / 6;
+}
+
+Value* import_leaky_relu(Call& call) {
+  const Expr x = self(call);
+  return x.apply(Op::gt, 0).select(x, x * call.real_or("negative_slope", 0.01));
+}
+
+Value* import_elu(Call& call) {
+  const Expr x = self(call);
+  const double alpha = call.real_or("alpha", 1), scale = call.real_or("scale", 1);
+  const double input_scale = call.real_or("input_scale", 1);
+  const Expr positive = scale == 1 ? x : x * scale;
+  const Expr scaled = input_scale == 1 ? x : x * input_scale;
+  const Expr negative = scaled.apply(Op::expm1) * (alpha * scale);
+  return x.apply(Op::gt, 0).select(positive, negative);
+}
+
+Value* import_celu(Call& call) {
+  const Expr x = self(call);
+  const double alpha = call.real_or("alpha", 1);
+  return x.apply(Op::gt, 0).select(x, (x / alpha).apply(Op::expm1) * alpha);
+}
+
+Value* import_selu(Call& call) {
+  constexpr double kAlpha = 1.6732632423543772848170429916717;
+  constexpr double kScale = 1.0507009873554804934193349852946;
+  const Expr x = self(call);
+  return x.apply(Op::gt, 0).select(x * kScale, x.apply(Op::expm1) * (kAlpha * kScale));
+}
+
+// log(1 + e^(beta x)) / beta, and x itself where that is the same in floating point.
+Expr softplus(const Expr& x, double beta, double threshold) {
+  const Expr scaled = beta == 1 ? x : x * beta;
+  const Expr soft = scaled.apply(Op::exp).apply(Op::log1p);
+  return scaled.apply(Op::gt, threshold).select(x, beta == 1 ? soft : soft / beta);
+}
+
+Value* import_softplus(Call& call) {
+  return softplus(self(call), call.real_or("beta", 1), call.real_or("threshold", 20));
+}
+
+Value* import_mish(Call& call) {
+  const Expr x = self(call);
+  return x * softplus(x, 1, 20).apply(Op::tanh);
+}
+
+// min(x, 0) - log1p(e^-|x|)
+Value* import_log_sigmoid(Call& call) {
+  const Expr x = self(call);
+  return x.apply(Op::minimum, 0) - (-x.apply(Op::abs)).apply(Op::exp).apply(Op::log1p);
+}
+
+std::vector<Value*> import_log_sigmoid_forward(Call& call) {
+  call.expect(!call.output_used(1), "a use of its buffer", "inference");
+  return {import_log_sigmoid(call), nullptr};
+}
+
+// The weight belongs to axis 1, or is one number.
+Value* import_prelu(Call& call) {
+  const Expr x = self(call);
+  Value* weight = call.tensor("weight");
+  const size_t rank = x.value()->type.rank();
+  if (weight->type.rank() == 1 && rank > 0) {
+    ir::Shape shape(rank, ir::Dim(1));
+    if (rank > 1) shape[1] = weight->type.shape[0];
+    weight = call.builder().reshape(weight, shape);
+  }
+  return x.apply(Op::gt, 0).select(x, x * Expr(call, weight));
+}
+
+Value* import_softsign(Call& call) {
+  const Expr x = self(call);
+  return x / (x.apply(Op::abs) + 1);
+}
+
+Value* import_hardshrink(Call& call) {
+  const Expr x = self(call);
+  return x.apply(Op::abs).apply(Op::le, call.real_or("lambd", 0.5)).select(x.constant(0), x);
+}
+
+Value* import_softshrink(Call& call) {
+  const Expr x = self(call);
+  const double lambda = call.real_or("lambd", 0.5);
+  const Expr below = x.apply(Op::lt, -lambda).select(x + lambda, x.constant(0));
+  return x.apply(Op::gt, lambda).select(x - lambda, below);
+}
+
+Value* import_threshold(Call& call) {
+  const Expr x = self(call);
+  return x.apply(Op::le, call.real_or("threshold", 0)).select(x.constant(call.real_or("value", 0)), x);
+}
+
+// The first half of an axis times the sigmoid of the second.
+Value* import_glu(Call& call) {
+  Value* x = call.tensor("self");
+  const int64_t axis = call.axis_or("dim", x->type.rank(), -1);
+  call.expect(x->type.rank() > 0, "a scalar", "rank 1 or more");
+  const ir::Dim half = ir::floordiv(x->type.shape[axis], 2);
+  call.expect(ir::provably_equal(half * 2, x->type.shape[axis]), "the odd size " + x->type.shape[axis].str(),
+              "an even one");
+  const Expr first(call, slice(call, x, axis, 0, half)), second(call, slice(call, x, axis, half, half));
+  return first * second.apply(Op::sigmoid);
+}
+
+// Dropout does nothing at inference.
+Value* import_dropout(Call& call) {
+  call.expect(!call.boolean_or("train", false) || call.real_or("p", 0.5) == 0, "dropout in training mode",
+              "a model in eval mode (call model.eval() before exporting)");
+  return call.tensor(call.has("input") ? "input" : "self");
+}
+
+std::vector<Value*> import_native_dropout(Call& call) {
+  call.expect(!call.output_used(1), "a use of the dropout mask", "inference");
+  return {import_dropout(call), nullptr};
+}
+
+constexpr Row kRows[] = {
+    {"aten.relu.default", activation<Op::relu>},
+    {"aten.relu6.default", import_relu6},
+    {"aten.hardtanh.default", import_hardtanh},
+    {"aten.hardsigmoid.default", import_hardsigmoid},
+    {"aten.hardswish.default", import_hardswish},
+    {"aten.sigmoid.default", import_sigmoid},
+    {"aten.special_expit.default", import_sigmoid},
+    {"aten.tanh.default", import_tanh},
+    {"aten.silu.default", activation<Op::silu>},
+    {"aten.gelu.default", import_gelu},
+    {"aten.leaky_relu.default", import_leaky_relu},
+    {"aten.elu.default", import_elu},
+    {"aten.celu.default", import_celu},
+    {"aten.selu.default", import_selu},
+    {"aten.softplus.default", import_softplus},
+    {"aten.mish.default", import_mish},
+    {"aten.log_sigmoid.default", import_log_sigmoid},
+    {"aten.log_sigmoid_forward.default", import_log_sigmoid_forward},
+    {"aten.prelu.default", import_prelu},
+    {"aten._prelu_kernel.default", import_prelu},
+    {"aten.softsign.default", import_softsign},
+    {"aten.hardshrink.default", import_hardshrink},
+    {"aten.softshrink.default", import_softshrink},
+    {"aten.threshold.default", import_threshold},
+    {"aten.glu.default", import_glu},
+    {"aten.dropout.default", import_dropout},
+    {"aten.feature_dropout.default", import_dropout},
+    {"aten.alpha_dropout.default", import_dropout},
+    {"aten.native_dropout.default", import_native_dropout},
+};
+
+}  // namespace
+
+Rows activation_rows() { return kRows; }
+
+}  // namespace kiln::import

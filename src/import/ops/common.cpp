@@ -1,0 +1,69 @@
+#include "import/ops/common.h"
+
+#include <numeric>
+
+namespace kiln::import {
+
+Expr floating(Call& call, std::string_view name) {
+  Value* x = call.tensor(name);
+  return {call, is_floating(x->type.dtype) ? x : call.builder().cast(x, DType::F32)};
+}
+
+Value* cast_if(Call& call, Value* x, std::optional<DType> dtype) {
+  return dtype ? call.builder().cast(x, *dtype) : x;
+}
+
+std::vector<int64_t> range(int64_t begin, int64_t end) {
+  std::vector<int64_t> result(end > begin ? end - begin : 0);
+  std::iota(result.begin(), result.end(), begin);
+  return result;
+}
+
+Value* move_axis(Call& call, Value* x, int64_t from, int64_t to) {
+  if (from == to) return x;
+  std::vector<int64_t> axes = range(0, static_cast<int64_t>(x->type.rank()));
+  axes.erase(axes.begin() + from);
+  axes.insert(axes.begin() + to, from);
+  return call.builder().permute(x, axes);
+}
+
+Value* slice(Call& call, Value* x, int64_t axis, ir::Dim start, ir::Dim size) {
+  if (start.is_constant(0) && size == x->type.shape[axis]) return x;
+  return call.make(Op::slice, {x},
+                   {{"axis", axis}, {"start", std::move(start)}, {"size", std::move(size)}, {"step", int64_t{1}}});
+}
+
+Value* reduce(Call& call, Op op, Value* x, std::vector<int64_t> axes, bool keepdim) {
+  if (axes.empty()) return x;
+  return call.make(op, {x}, {{"axes", std::move(axes)}, {"keepdim", keepdim}});
+}
+
+Value* unsqueeze(Call& call, Value* x, int64_t axis) {
+  ir::Shape shape = x->type.shape;
+  shape.insert(shape.begin() + axis, ir::Dim(1));
+  return call.builder().reshape(x, std::move(shape));
+}
+
+std::string shape_text(const ir::Shape& shape) {
+  std::string result = "[";
+  for (const ir::Dim& dim : shape) {
+    if (result.size() > 1) result += ", ";
+    result += dim.str();
+  }
+  return result + "]";
+}
+
+std::vector<int64_t> per_axis(Call& call, std::vector<int64_t> values, size_t count) {
+  if (values.size() == 1) values.assign(count, values[0]);
+  call.expect(values.size() == count, std::to_string(values.size()) + " values",
+              "1 or " + std::to_string(count));
+  return values;
+}
+
+std::vector<int64_t> per_axis(Call& call, std::string_view name, size_t count, int64_t fallback) {
+  std::vector<int64_t> values = call.integers_or(name, {});
+  if (values.empty()) return std::vector<int64_t>(count, fallback);
+  return per_axis(call, std::move(values), count);
+}
+
+}  // namespace kiln::import

@@ -1,0 +1,64 @@
+// What the op families share.
+#pragma once
+
+#include <initializer_list>
+#include <vector>
+
+#include "import/registry.h"
+
+namespace kiln::import {
+
+using ir::Op;
+using ir::Value;
+
+// Arithmetic on values, for ops that are composed of others. A number becomes a constant of the other operand's dtype.
+class Expr {
+ public:
+  Expr(const Call& call, Value* value) : call_(&call), value_(value) {}
+
+  Value* value() const { return value_; }
+  operator Value*() const { return value_; }
+
+  Expr apply(Op op) const { return {*call_, call_->make(op, {value_})}; }
+  Expr apply(Op op, const Expr& other) const { return {*call_, call_->make(op, {value_, other.value_})}; }
+  Expr apply(Op op, double other) const { return apply(op, constant(other)); }
+  Expr constant(double value) const { return {*call_, call_->constant_like(value_, value)}; }
+
+  friend Expr operator+(const Expr& a, const Expr& b) { return a.apply(Op::add, b); }
+  friend Expr operator-(const Expr& a, const Expr& b) { return a.apply(Op::sub, b); }
+  friend Expr operator*(const Expr& a, const Expr& b) { return a.apply(Op::mul, b); }
+  friend Expr operator/(const Expr& a, const Expr& b) { return a.apply(Op::div, b); }
+  friend Expr operator+(const Expr& a, double b) { return a.apply(Op::add, b); }
+  friend Expr operator-(const Expr& a, double b) { return a.apply(Op::sub, b); }
+  friend Expr operator*(const Expr& a, double b) { return a.apply(Op::mul, b); }
+  friend Expr operator/(const Expr& a, double b) { return a.apply(Op::div, b); }
+  friend Expr operator-(double a, const Expr& b) { return b.constant(a) - b; }
+  friend Expr operator-(const Expr& a) { return a.apply(Op::neg); }
+
+  // this (bool) ? a : b
+  Expr select(const Expr& a, const Expr& b) const {
+    return {*call_, call_->make(Op::where, {value_, a.value_, b.value_})};
+  }
+
+ private:
+  const Call* call_;
+  Value* value_;
+};
+
+// The argument `name` as an Expr in a floating dtype: integers become f32.
+Expr floating(Call& call, std::string_view name);
+Value* cast_if(Call& call, Value* x, std::optional<DType> dtype);
+std::vector<int64_t> range(int64_t begin, int64_t end);
+// x with the axis at `from` moved to `to`.
+Value* move_axis(Call& call, Value* x, int64_t from, int64_t to);
+// A slice with step 1.
+Value* slice(Call& call, Value* x, int64_t axis, ir::Dim start, ir::Dim size);
+Value* reduce(Call& call, Op op, Value* x, std::vector<int64_t> axes, bool keepdim);
+Value* unsqueeze(Call& call, Value* x, int64_t axis);
+// "[2, 3]", for messages.
+std::string shape_text(const ir::Shape& shape);
+// A list argument such as stride or padding: one value stands for all axes, none for the fallback.
+std::vector<int64_t> per_axis(Call& call, std::string_view name, size_t count, int64_t fallback);
+std::vector<int64_t> per_axis(Call& call, std::vector<int64_t> values, size_t count);
+
+}  // namespace kiln::import

@@ -1,0 +1,69 @@
+// Conversions, copies, and nodes that mean nothing to a compiled model.
+#include "import/ops/common.h"
+
+namespace kiln::import {
+namespace {
+
+// Copies and changes of strides or device: values in the IR have none of these.
+Value* identity(Call& call) {
+  for (const char* name : {"self", "input", "a"}) {
+    if (call.has(name)) return call.tensor(name);
+  }
+  call.fail("no operand", "a tensor");
+}
+
+Value* import_to(Call& call) { return cast_if(call, call.tensor("self"), call.dtype("dtype")); }
+
+Value* import_like_other(Call& call) {
+  return call.builder().cast(call.tensor("self"), call.tensor("other")->type.dtype);
+}
+
+// self takes the values of src, broadcast.
+Value* import_copy(Call& call) {
+  const ir::Type& type = call.tensor("self")->type;
+  return call.builder().expand(call.builder().cast(call.tensor("src"), type.dtype), type.shape);
+}
+
+// Checks that tracing has already done.
+std::vector<Value*> ignore(Call&) { return {}; }
+
+constexpr Row kRows[] = {
+    {"aten.alias.default", identity},
+    {"aten.alias_copy.default", identity},
+    {"aten.clone.default", identity},
+    {"aten.contiguous.default", identity},
+    {"aten.detach.default", identity},
+    {"aten.detach_.default", identity},
+    {"aten.detach_copy.default", identity},
+    {"aten.lift.default", identity},
+    {"aten.lift_fresh.default", identity},
+    {"aten.lift_fresh_copy.default", identity},
+    {"aten.positive.default", identity},
+    {"aten.resolve_conj.default", identity},
+    {"aten.resolve_neg.default", identity},
+    {"aten.conj.default", identity},
+    {"aten.real.default", identity},
+    {"aten.requires_grad_.default", identity},
+    {"aten.to.device", import_to},
+    {"aten.to.dtype", import_to},
+    {"aten.to.dtype_layout", import_to},
+    {"aten.to.other", import_like_other},
+    {"aten.type_as.default", import_like_other},
+    {"aten._to_copy.default", import_to},
+    {"aten.copy.default", import_copy},
+    {"prims.convert_element_type.default", [](Call& call) {
+       return call.builder().cast(call.tensor("a"), call.dtype("dtype").value_or(DType::F32));
+     }},
+    {"aten._assert_tensor_metadata.default", ignore},
+    {"aten._assert_async.msg", ignore},
+    {"aten._assert_async.default", ignore},
+    {"aten._assert_scalar.default", ignore},
+    {"aten.sym_constrain_range.default", ignore},
+    {"aten.sym_constrain_range_for_size.default", ignore},
+};
+
+}  // namespace
+
+Rows convert_rows() { return kRows; }
+
+}  // namespace kiln::import

@@ -1,0 +1,45 @@
+// The table of importers: one row per target of PyTorch, in one file per family (import/ops/).
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "import/call.h"
+
+namespace kiln::import {
+
+using ImportOne = ir::Value* (*)(Call&);
+// A null stands for an output that nothing may refer to.
+using ImportMany = std::vector<ir::Value*> (*)(Call&);
+
+struct Row {
+  std::string_view target;  // "aten.add.Tensor"
+  std::variant<ImportOne, ImportMany> function;
+};
+
+using Rows = std::span<const Row>;
+Rows pointwise_rows();
+Rows activation_rows();
+Rows comparison_rows();
+Rows convert_rows();
+Rows reduce_rows();
+Rows normalise_rows();
+Rows contract_rows();
+Rows attention_rows();
+Rows convolution_rows();
+Rows pool_rows();
+Rows shape_rows();
+Rows split_rows();
+Rows pad_rows();
+Rows index_rows();
+Rows create_rows();
+Rows resize_rows();
+
+// Null for a target without a row.
+const Row* find_row(std::string_view target);
+// All targets, sorted.
+std::vector<std::string_view> registered_targets();
+
+}  // namespace kiln::import

@@ -1,0 +1,72 @@
+#include "import/scope.h"
+
+#include "import/expression.h"
+#include "support/error.h"
+
+namespace kiln::import {
+namespace {
+
+void collect_names(const Argument& argument, std::set<std::string, std::less<>>& names) {
+  if (const auto* tensor = std::get_if<TensorName>(&argument)) names.insert(tensor->name);
+  if (const auto* list = std::get_if<std::vector<TensorName>>(&argument)) {
+    for (const TensorName& tensor : *list) names.insert(tensor.name);
+  }
+}
+
+}  // namespace
+
+Scope::Scope(const ProgramGraph& graph, const Symbols& symbols, ir::Builder& builder)
+    : graph_(graph), symbols_(symbols), builder_(builder) {
+  for (const ProgramNode& node : graph.nodes) {
+    for (const auto& [name, argument] : node.inputs) collect_names(argument, used_);
+  }
+  for (const Argument& output : graph.outputs) collect_names(output, used_);
+}
+
+void Scope::bind_lazily(const std::string& name, std::function<ir::Value*()> make) {
+  lazy_[name] = std::move(make);
+}
+
+ir::Value* Scope::tensor(const std::string& name) {
+  if (const auto found = values_.find(name); found != values_.end()) return found->second;
+  if (const auto found = lazy_.find(name); found != lazy_.end()) {
+    return values_[name] = found->second();
+  }
+  throw CompileError("got the unknown tensor " + name + ", expected a result of an earlier node");
+}
+
+ir::Dim Scope::size(const SizeExpression& size) const {
+  if (size.expression.empty()) return size.constant;
+  return parse_expression(size.expression, [&](std::string_view name) -> ir::Dim {
+    if (const auto found = symbols_.find(name); found != symbols_.end()) return found->second;
+    throw CompileError("got the size " + std::string(name) +
+                       ", which depends on data, expected sizes that depend on the inputs' shapes");
+  });
+}
+
+ir::Dim Scope::size(const SizeArgument& argument) const {
+  if (const auto* constant = std::get_if<int64_t>(&argument)) return *constant;
+  const std::string& name = std::get<SizeName>(argument).name;
+  const auto found = graph_.size_values.find(name);
+  if (found == graph_.size_values.end()) {
+    throw CompileError("got the unknown size " + name + ", expected one that the program records");
+  }
+  return size(found->second);
+}
+
+ir::Type Scope::recorded_type(const std::string& name) const {
+  const auto found = graph_.tensor_values.find(name);
+  if (found == graph_.tensor_values.end()) {
+    throw CompileError("got no type for " + name + ", expected it among tensor_values");
+  }
+  const auto dtype = dtype_of(found->second.dtype);
+  if (!dtype) {
+    throw CompileError("got dtype " + scalar_type_name(found->second.dtype) + " for " + name +
+                       ", expected a dtype that Kiln knows");
+  }
+  ir::Type type{*dtype, {}};
+  for (const SizeExpression& expression : found->second.sizes) type.shape.push_back(size(expression));
+  return type;
+}
+
+}  // namespace kiln::import

@@ -1,0 +1,49 @@
+// What names mean while one graph of a program is imported.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "import/program.h"
+#include "ir/builder.h"
+
+namespace kiln::import {
+
+// Sizes that the symbols of the program stand for; shared by all graphs of it.
+using Symbols = std::map<std::string, ir::Dim, std::less<>>;
+
+class Scope {
+ public:
+  Scope(const ProgramGraph& graph, const Symbols& symbols, ir::Builder& builder);
+
+  const ProgramGraph& graph() const { return graph_; }
+  const Symbols& symbols() const { return symbols_; }
+  ir::Builder& builder() const { return builder_; }
+
+  void bind(const std::string& name, ir::Value* value) { values_[name] = value; }
+  // A name whose value is made when it is first asked for: weights become constants where they are used.
+  void bind_lazily(const std::string& name, std::function<ir::Value*()> make);
+  // CompileError for a name that has no value.
+  ir::Value* tensor(const std::string& name);
+  bool has_tensor(const std::string& name) const { return values_.contains(name) || lazy_.contains(name); }
+
+  ir::Dim size(const SizeExpression& expression) const;
+  ir::Dim size(const SizeArgument& argument) const;
+  // The type that the program records for a tensor; CompileError if there is none or Kiln has no such type.
+  ir::Type recorded_type(const std::string& name) const;
+  // Whether a later node or the graph's result refers to the name.
+  bool is_used(const std::string& name) const { return used_.contains(name); }
+
+ private:
+  const ProgramGraph& graph_;
+  const Symbols& symbols_;
+  ir::Builder& builder_;
+  std::map<std::string, ir::Value*, std::less<>> values_;
+  std::map<std::string, std::function<ir::Value*()>, std::less<>> lazy_;
+  std::set<std::string, std::less<>> used_;
+};
+
+}  // namespace kiln::import

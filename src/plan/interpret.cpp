@@ -1,0 +1,393 @@
+// The interpreter of programs: one element at a time, in the order the kernels say. Slow and obvious.
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <unordered_map>
+
+#include "plan/lower.h"
+#include "plan/scalar.h"
+#include "support/error.h"
+
+namespace kiln::plan {
+namespace {
+
+struct Memory {
+  ir::Literal literal;        // the view to read
+  std::byte* data = nullptr;  // the same bytes to write; null where writing is an error
+};
+
+// Values of size symbols and loop indices.
+class Environment {
+ public:
+  void set(const ir::SymbolPtr& symbol, int64_t value) { values_[symbol.get()] = value; }
+  bool has(const ir::SymbolPtr& symbol) const { return values_.contains(symbol.get()); }
+  int64_t operator()(const ir::Dim& dim) const {
+    if (dim.is_constant()) return dim.constant();
+    return dim.evaluate([this](const ir::SymbolPtr& symbol) {
+      const auto it = values_.find(symbol.get());
+      KILN_CHECK(it != values_.end(), symbol->name + " is not bound");
+      return it->second;
+    });
+  }
+
+ private:
+  std::unordered_map<const ir::Symbol*, int64_t> values_;
+};
+
+// Leaves that a kernel supplies.
+struct Leaves {
+  std::vector<Scalar> reduced;
+  Scalar accumulator;
+};
+
+class Interpreter {
+ public:
+  Interpreter(const Program& program, std::span<const ir::Literal> inputs) : program_(program) {
+    bind_inputs(inputs);
+    allocate(inputs);
+  }
+
+  std::vector<ir::Literal> run() {
+    for (const Kernel& kernel : program_.kernels) {
+      std::visit([&](const auto& body) { execute(body); }, kernel.body);
+    }
+    std::vector<ir::Literal> outputs;
+    for (BufferId output : program_.outputs) outputs.push_back(memory_[output].literal);
+    return outputs;
+  }
+
+ private:
+  void bind_inputs(std::span<const ir::Literal> inputs) {
+    KILN_CHECK(inputs.size() == program_.inputs.size(), "wrong number of inputs");
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const ir::Shape& shape = program_.buffers[program_.inputs[i]].type.shape;
+      KILN_CHECK(shape.size() == inputs[i].shape.size(), "wrong rank of an input");
+      for (size_t k = 0; k < shape.size(); ++k) {
+        const ir::SymbolPtr symbol = shape[k].as_symbol();
+        if (symbol && !environment_.has(symbol)) environment_.set(symbol, inputs[i].shape[k]);
+      }
+    }
+  }
+
+  std::vector<int64_t> sizes(const ir::Shape& shape) const {
+    std::vector<int64_t> result;
+    for (const ir::Dim& dim : shape) result.push_back(environment_(dim));
+    return result;
+  }
+
+  // Fresh memory is filled with a pattern, so that reading it before writing shows.
+  void allocate(std::span<const ir::Literal> inputs) {
+    memory_.resize(program_.buffers.size());
+    for (size_t i = 0; i < memory_.size(); ++i) {
+      const Buffer& buffer = program_.buffers[i];
+      if (buffer.kind == BufferKind::Constant) {
+        memory_[i].literal = buffer.literal;
+      } else if (buffer.kind != BufferKind::Input) {
+        auto& [literal, data] = memory_[i];
+        literal = ir::Literal::allocate(buffer.type.dtype, sizes(buffer.type.shape), &data);
+        std::memset(data, 0xdb, literal.bytes.size());
+      }
+    }
+    for (size_t i = 0; i < inputs.size(); ++i) memory_[program_.inputs[i]].literal = inputs[i];
+    for (size_t i = 0; i < memory_.size(); ++i) {
+      if (program_.buffers[i].alias_of >= 0) share(memory_[i], memory_[root(static_cast<BufferId>(i))]);
+    }
+  }
+
+  BufferId root(BufferId buffer) const {
+    while (program_.buffers[buffer].alias_of >= 0) buffer = program_.buffers[buffer].alias_of;
+    return buffer;
+  }
+
+  static void share(Memory& alias, const Memory& owner) {
+    KILN_CHECK(alias.literal.bytes.size() == owner.literal.bytes.size(), "in-place sizes differ");
+    alias.literal.bytes = owner.literal.bytes;
+    alias.literal.owner = owner.literal.owner;
+    alias.data = owner.data;
+  }
+
+  // --- Elements ---
+
+  int64_t offset_of(BufferId buffer, const std::vector<int64_t>& at) const {
+    const std::vector<int64_t>& shape = memory_[buffer].literal.shape;
+    KILN_CHECK(shape.size() == at.size(), "wrong rank of an access");
+    int64_t offset = 0;
+    for (size_t i = 0; i < at.size(); ++i) {
+      KILN_CHECK(at[i] >= 0 && at[i] < shape[i],
+                 program_.buffers[buffer].name + " is accessed out of bounds");
+      offset = offset * shape[i] + at[i];
+    }
+    return offset;
+  }
+
+  Scalar read(BufferId buffer, int64_t offset) const {
+    const ir::Literal& literal = memory_[buffer].literal;
+    KILN_CHECK(offset >= 0 && offset < literal.elements(), "a view is out of bounds");
+    if (is_floating(literal.dtype)) return {literal.dtype, literal.as_double(offset), 0};
+    return {literal.dtype, 0, literal.as_int(offset)};
+  }
+
+  void write(BufferId buffer, int64_t offset, const Scalar& value) {
+    const Memory& memory = memory_[buffer];
+    KILN_CHECK(memory.data != nullptr, program_.buffers[buffer].name + " is read-only");
+    KILN_CHECK(offset >= 0 && offset < memory.literal.elements(), "a view is out of bounds");
+    KILN_CHECK(value.dtype == memory.literal.dtype, "a value of another dtype is stored");
+    const auto size = static_cast<int64_t>(dtype_size(value.dtype));
+    const ir::Literal element = is_floating(value.dtype)
+                                    ? ir::Literal::scalar(value.dtype, value.number)
+                                    : ir::Literal::scalar_int(value.dtype, value.integer);
+    std::memcpy(memory.data + offset * size, element.bytes.data(), element.bytes.size());
+  }
+
+  Scalar load(const ExprNode& node, std::span<const Scalar> args) const {
+    std::vector<int64_t> at;
+    for (const Scalar& arg : args) at.push_back(arg.integer);
+    return read(node.buffer, offset_of(node.buffer, at));
+  }
+
+  Scalar value_of(const Expr& expr, const Leaves& leaves) const {
+    std::unordered_map<const ExprNode*, Scalar> memo;
+    return value_of(expr, leaves, memo);
+  }
+
+  Scalar value_of(const Expr& expr, const Leaves& leaves,
+                  std::unordered_map<const ExprNode*, Scalar>& memo) const {
+    if (const auto it = memo.find(expr.get()); it != memo.end()) return it->second;
+    return memo[expr.get()] = compute(expr, leaves, memo);
+  }
+
+  Scalar compute(const Expr& expr, const Leaves& leaves,
+                 std::unordered_map<const ExprNode*, Scalar>& memo) const {
+    switch (expr->kind) {
+      case ExprKind::Constant: return {expr->dtype, expr->number, expr->integer};
+      case ExprKind::Position: return {DType::I64, 0, environment_(expr->index)};
+      case ExprKind::Reduced: return leaves.reduced.at(static_cast<size_t>(expr->slot));
+      case ExprKind::Accumulator: return leaves.accumulator;
+      default: break;
+    }
+    if (expr->predicate && !value_of(expr->predicate, leaves, memo).truth()) {
+      return make_scalar_int(expr->dtype, 0);
+    }
+    std::vector<Scalar> args;
+    for (const Expr& arg : expr->args) args.push_back(value_of(arg, leaves, memo));
+    if (expr->kind == ExprKind::Load) return load(*expr, args);
+    if (expr->op == ir::Op::cast) return convert(args[0], expr->dtype);
+    return evaluate(expr->op, args, expr->gelu_tanh);
+  }
+
+  // --- Loops ---
+
+  void for_each(const std::vector<Loop>& loops, const std::function<void()>& body, size_t depth = 0) {
+    if (depth == loops.size()) return body();
+    const int64_t extent = environment_(loops[depth].extent());
+    for (int64_t i = 0; i < extent; ++i) {
+      environment_.set(loops[depth].index, i);
+      for_each(loops, body, depth + 1);
+    }
+  }
+
+  static Scalar identity(ReduceOp op, DType dtype) {
+    const double infinity = std::numeric_limits<double>::infinity();
+    switch (op) {
+      case ReduceOp::Sum: return make_scalar_int(dtype, 0);
+      case ReduceOp::Prod: return make_scalar_int(dtype, 1);
+      case ReduceOp::Max: return make_scalar(dtype, is_floating(dtype) ? -infinity : -0x1p63);
+      case ReduceOp::Min: return make_scalar(dtype, is_floating(dtype) ? infinity : 0x1p63);
+      default: break;
+    }
+    throw InternalError("ArgMax and ArgMin have no identity");
+  }
+
+  static ir::Op combiner(ReduceOp op) {
+    switch (op) {
+      case ReduceOp::Sum: return ir::Op::add;
+      case ReduceOp::Prod: return ir::Op::mul;
+      case ReduceOp::Max: return ir::Op::maximum;
+      default: return ir::Op::minimum;
+    }
+  }
+
+  // Floats accumulate in double.
+  static Scalar wide(const Scalar& value) {
+    return is_floating(value.dtype) ? convert(value, DType::F64) : value;
+  }
+
+  Scalar reduce(const Reduction& reduction, const Leaves& leaves) {
+    if (reduction.op == ReduceOp::ArgMax || reduction.op == ReduceOp::ArgMin) {
+      return reduce_argument(reduction, leaves);
+    }
+    std::optional<Scalar> result;
+    for_each(reduction.loops, [&] {
+      const Scalar value = wide(value_of(reduction.value, leaves));
+      result = result ? evaluate(combiner(reduction.op), std::array{*result, value}, false) : value;
+    });
+    const DType dtype = reduction.value->dtype;
+    return result ? convert(*result, dtype) : identity(reduction.op, dtype);
+  }
+
+  Scalar reduce_argument(const Reduction& reduction, const Leaves& leaves) {
+    const bool max = reduction.op == ReduceOp::ArgMax;
+    std::optional<double> best;
+    int64_t at = 0;
+    for_each(reduction.loops, [&] {
+      const double value = value_of(reduction.value, leaves).as_double();
+      const bool better = !best || (max ? value > *best : value < *best) || std::isnan(value);
+      if (!better || (best && std::isnan(*best))) return;
+      best = value;
+      at = environment_(Index(reduction.loops[0].index));
+    });
+    return {DType::I64, 0, at};
+  }
+
+  // --- Kernels ---
+
+  void execute(const LoopNest& nest) {
+    for_each(nest.outer, [&] {
+      Leaves leaves;
+      for (const Stage& stage : nest.stages) {
+        if (const auto* reduction = std::get_if<Reduction>(&stage)) {
+          leaves.reduced.push_back(reduce(*reduction, leaves));
+        } else {
+          store(std::get<Store>(stage), leaves);
+        }
+      }
+    });
+  }
+
+  void store(const Store& store, const Leaves& leaves) {
+    std::optional<Scalar> running;
+    const ir::SymbolPtr innermost = store.scan ? store.loops.back().index : nullptr;
+    for_each(store.loops, [&] {
+      Scalar value = value_of(store.value, leaves);
+      const DType dtype = value.dtype;
+      if (store.scan) {
+        if (environment_(Index(innermost)) == 0) running.reset();
+        running = running ? evaluate(combiner(*store.scan), std::array{*running, wide(value)}, false)
+                          : wide(value);
+        value = convert(*running, dtype);
+      }
+      std::vector<int64_t> at;
+      for (const Index& index : store.indices) at.push_back(environment_(index));
+      write(store.buffer, offset_of(store.buffer, at), value);
+    });
+  }
+
+  int64_t offset_of(const View& view, const std::vector<Loop>& batch, std::array<int64_t, 2> inner) const {
+    int64_t offset = environment_(view.offset);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      offset += environment_(view.strides[i]) * environment_(Index(batch[i].index));
+    }
+    for (size_t i = 0; i < 2; ++i) offset += environment_(view.strides[batch.size() + i]) * inner[i];
+    return offset;
+  }
+
+  double element(const View& view, const std::vector<Loop>& batch, int64_t row, int64_t column) const {
+    return read(view.buffer, offset_of(view, batch, {row, column})).as_double();
+  }
+
+  Scalar finish(const Expr& epilogue, double sum) const {
+    Leaves leaves;
+    leaves.accumulator = make_scalar(DType::F32, sum);
+    return value_of(epilogue, leaves);
+  }
+
+  void execute(const MatMul& matmul) {
+    std::vector<Loop> loops = matmul.batch;
+    loops.insert(loops.end(), {matmul.m, matmul.n});
+    const int64_t steps = environment_(matmul.k.extent());
+    for_each(loops, [&] {
+      const int64_t m = environment_(Index(matmul.m.index)), n = environment_(Index(matmul.n.index));
+      double sum = 0;
+      for (int64_t k = 0; k < steps; ++k) {
+        sum += element(matmul.a, matmul.batch, m, k) * element(matmul.b, matmul.batch, k, n);
+      }
+      write(matmul.out.buffer, offset_of(matmul.out, matmul.batch, {m, n}), finish(matmul.epilogue, sum));
+    });
+  }
+
+  // The sum for output pixel (b, y, x) and filter o.
+  double convolve(const Convolution& c, const std::array<int64_t, 4>& at) const {
+    const auto [b, y, x, o] = at;
+    const int64_t height = environment_(c.height), width = environment_(c.width);
+    const int64_t group_channels = c.channels / c.groups;
+    const int64_t first = o / (environment_(c.o.extent()) / c.groups) * group_channels;
+    double sum = 0;
+    for (int64_t ky = 0; ky < c.kernel_h; ++ky) {
+      const int64_t row = y * c.stride_h + ky * c.dilation_h - environment_(c.pad_top);
+      if (row < 0 || row >= height) continue;
+      for (int64_t kx = 0; kx < c.kernel_w; ++kx) {
+        const int64_t column = x * c.stride_w + kx * c.dilation_w - environment_(c.pad_left);
+        if (column < 0 || column >= width) continue;
+        const int64_t pixel = ((b * height + row) * width + column) * c.channels + first;
+        const int64_t filter = ((o * c.kernel_h + ky) * c.kernel_w + kx) * group_channels;
+        for (int64_t channel = 0; channel < group_channels; ++channel) {
+          sum += read(c.input, pixel + channel).as_double() * read(c.weight, filter + channel).as_double();
+        }
+      }
+    }
+    return sum;
+  }
+
+  void execute(const Convolution& c) {
+    int64_t offset = 0;
+    for_each({c.b, c.y, c.x, c.o}, [&] {
+      const auto at = [&](const Loop& loop) { return environment_(Index(loop.index)); };
+      const double sum = convolve(c, {at(c.b), at(c.y), at(c.x), at(c.o)});
+      write(c.out, offset++, finish(c.epilogue, sum));
+    });
+  }
+
+  // exp(score - max) for each j; a row of zeros if nothing is kept.
+  std::vector<double> attention_weights(const Attention& a, int64_t i) {
+    const double infinity = std::numeric_limits<double>::infinity();
+    std::vector<double> scores;
+    double max = -infinity;
+    for_each({a.j}, [&] {
+      const int64_t j = environment_(Index(a.j.index));
+      double score = 0;
+      for (int64_t d = 0; d < a.head_dim; ++d) {
+        score += element(a.q, a.batch, i, d) * element(a.k, a.batch, j, d);
+      }
+      score *= a.scale;
+      if (a.bias) score += value_of(a.bias, {}).as_double();
+      const bool dropped = (a.causal && j > i) || (a.keep && !value_of(a.keep, {}).truth());
+      scores.push_back(dropped ? -infinity : score);
+      max = std::max(max, scores.back());
+    });
+    for (double& score : scores) score = max == -infinity ? 0 : std::exp(score - max);
+    return scores;
+  }
+
+  void execute(const Attention& a) {
+    std::vector<Loop> rows = a.batch;
+    rows.push_back(a.i);
+    const DType dtype = program_.buffers[a.out.buffer].type.dtype;
+    for_each(rows, [&] {
+      const int64_t i = environment_(Index(a.i.index));
+      const std::vector<double> weights = attention_weights(a, i);
+      double total = 0;
+      for (double weight : weights) total += weight;
+      for (int64_t e = 0; e < a.value_dim; ++e) {
+        double sum = 0;
+        for (size_t j = 0; j < weights.size(); ++j) {
+          sum += weights[j] * element(a.v, a.batch, static_cast<int64_t>(j), e);
+        }
+        write(a.out.buffer, offset_of(a.out, a.batch, {i, e}),
+              make_scalar(dtype, total == 0 ? 0 : sum / total));
+      }
+    });
+  }
+
+  const Program& program_;
+  Environment environment_;
+  std::vector<Memory> memory_;
+};
+
+}  // namespace
+
+std::vector<ir::Literal> interpret(const Program& program, std::span<const ir::Literal> inputs) {
+  return Interpreter(program, inputs).run();
+}
+
+}  // namespace kiln::plan

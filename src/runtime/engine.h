@@ -1,0 +1,64 @@
+// A loaded engine: immutable, shared by any number of sessions and threads.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backends/cpu/device/code_image.h"
+#include "engine/reader.h"
+#include "support/aligned_buffer.h"
+#include "support/file_map.h"
+#include "support/status.h"
+
+namespace kiln::runtime {
+
+struct LoadOptions {
+  std::string cpu_variant;      // empty: the first that this CPU can run
+  bool verify_weights = false;  // reads all weights to check their hash
+};
+
+// One dimension of an input or output. Static: all three are equal.
+struct DimInfo {
+  int64_t min = 0, opt = 0, max = 0;
+};
+
+class Engine {
+ public:
+  // Maps the file: weights are not copied. It must not be changed in place while the engine lives.
+  static Result<std::shared_ptr<const Engine>> load_file(const std::string& path,
+                                                         const LoadOptions& options = {});
+  // Borrows the bytes until the engine is gone. Weights are copied if `bytes` are not 64-byte aligned.
+  static Result<std::shared_ptr<const Engine>> load_memory(std::span<const std::byte> bytes,
+                                                           const LoadOptions& options = {});
+
+  const engine::Spec& spec() const { return view_.spec; }
+  const engine::View& view() const { return view_; }
+  const engine::CodeVariant& variant() const { return spec().variants[variant_]; }
+
+  engine::CpuKernel kernel(size_t index) const;
+  // The bytes of a Constant buffer.
+  const std::byte* constant(const engine::BufferSpec& buffer) const;
+  const std::vector<DimInfo>& input_dims(size_t index) const { return input_dims_[index]; }
+  const std::vector<DimInfo>& output_dims(size_t index) const { return output_dims_[index]; }
+
+ private:
+  enum class Source { File, Memory };
+  using Loaded = Result<std::shared_ptr<const Engine>>;
+
+  static Loaded load(std::span<const std::byte> bytes, Source source, const LoadOptions& options,
+                     FileMap file);
+  Status map_code(Source source);
+  Status align_weights();
+  void find_dims();
+
+  FileMap file_;
+  engine::View view_;
+  size_t variant_ = 0;
+  cpu::CodeImage code_;
+  AlignedBuffer weights_copy_;
+  std::vector<std::vector<DimInfo>> input_dims_, output_dims_;
+};
+
+}  // namespace kiln::runtime

@@ -1,0 +1,235 @@
+// The compiling half of the C API, on models written as torch.export JSON here.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "kiln/kiln.h"
+
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kModel = R"({
+  "graph_module": {
+    "graph": {
+      "inputs": [{"as_tensor": {"name": "x"}}, {"as_tensor": {"name": "y"}}],
+      "outputs": [{"as_tensor": {"name": "add"}}],
+      "nodes": [{
+        "target": "torch.ops.aten.TARGET.Tensor",
+        "inputs": [{"name": "self", "arg": {"as_tensor": {"name": "x"}}, "kind": 1},
+                   {"name": "other", "arg": {"as_tensor": {"name": "y"}}, "kind": 1}],
+        "outputs": [{"as_tensor": {"name": "add"}}],
+        "metadata": {}, "is_hop_single_tensor_return": null, "name": "add"
+      }],
+      "tensor_values": {"x": META, "y": META, "add": META},
+      "sym_int_values": {}, "sym_bool_values": {}, "sym_float_values": {},
+      "is_single_tensor_return": true, "custom_obj_values": {}
+    },
+    "signature": {
+      "input_specs": [{"user_input": {"arg": {"as_tensor": {"name": "x"}}}},
+                      {"user_input": {"arg": {"as_tensor": {"name": "y"}}}}],
+      "output_specs": [{"user_output": {"arg": {"as_tensor": {"name": "add"}}}}]
+    },
+    "module_call_graph": [], "metadata": {}, "treespec_namedtuple_fields": {}
+  },
+  "opset_version": {"aten": 10},
+  "range_constraints": {},
+  "schema_version": {"major": 8, "minor": 14},
+  "verifiers": ["ATEN"],
+  "torch_version": "2.13.0",
+  "guards_code": []
+})";
+
+// dtype 7 is float32 in torch.export's schema.
+constexpr const char* kMeta = R"({"dtype": 7, "sizes": [{"as_int": 2}, {"as_int": 3}],
+  "requires_grad": false, "device": {"type": "cpu", "index": null},
+  "strides": [{"as_int": 3}, {"as_int": 1}], "storage_offset": {"as_int": 0}, "layout": 7})";
+
+std::string model_json(const std::string& target) {
+  std::string text = kModel;
+  const auto replace = [&](const std::string& from, const std::string& to) {
+    for (size_t at = text.find(from); at != std::string::npos; at = text.find(from))
+      text.replace(at, from.size(), to);
+  };
+  replace("META", kMeta);
+  replace("TARGET", target);
+  return text;
+}
+
+struct OpenModel {
+  explicit OpenModel(const std::string& target) {
+    const std::string text = model_json(target);
+    status = kiln_model_open_memory(text.data(), text.size(), nullptr, 0, &model);
+  }
+  ~OpenModel() { kiln_model_destroy(model); }
+  OpenModel(const OpenModel&) = delete;
+  OpenModel& operator=(const OpenModel&) = delete;
+
+  kiln_model* model = nullptr;
+  kiln_status status = KILN_INTERNAL;
+};
+
+std::string take(kiln_bytes* bytes) {
+  std::string text(static_cast<const char*>(kiln_bytes_data(bytes)), kiln_bytes_size(bytes));
+  kiln_bytes_destroy(bytes);
+  return text;
+}
+
+std::string compile(const std::string& target, const kiln_compile_options* options = nullptr) {
+  const OpenModel model(target);
+  EXPECT_EQ(model.status, KILN_OK) << kiln_last_error();
+  kiln_bytes* engine = nullptr;
+  EXPECT_EQ(kiln_compile(model.model, options, &engine), KILN_OK) << kiln_last_error();
+  return engine == nullptr ? "" : take(engine);
+}
+
+TEST(Compile, EngineFromMemoryRuns) {
+  const std::string bytes = compile("mul");
+  kiln_engine* engine = nullptr;
+  ASSERT_EQ(kiln_engine_load_memory(bytes.data(), bytes.size(), nullptr, &engine), KILN_OK)
+      << kiln_last_error();
+  kiln_session* session = nullptr;
+  ASSERT_EQ(kiln_session_create(engine, nullptr, &session), KILN_OK) << kiln_last_error();
+  float x[6] = {1, 2, 3, 4, 5, 6}, y[6] = {6, 5, 4, 3, 2, 1}, out[6] = {};
+  const int64_t shape[2] = {2, 3};
+  const kiln_tensor inputs[2] = {{x, KILN_F32, 2, shape, nullptr},
+                                 {y, KILN_F32, 2, shape, nullptr}};
+  kiln_tensor output = {out, KILN_F32, 2, shape, nullptr};
+  ASSERT_EQ(kiln_session_run(session, inputs, 2, &output, 1), KILN_OK) << kiln_last_error();
+  for (int i = 0; i < 6; ++i) EXPECT_FLOAT_EQ(out[i], x[i] * y[i]);
+  kiln_session_destroy(session);
+  kiln_engine_destroy(engine);
+}
+
+TEST(Compile, SameModelGivesTheSameBytes) { EXPECT_EQ(compile("add"), compile("add")); }
+
+TEST(Compile, FileHasTheBytesOfMemory) {
+  const std::string path = testing::TempDir() + "compile_test.kiln";
+  const OpenModel model("add");
+  ASSERT_EQ(kiln_compile_to_file(model.model, nullptr, path.c_str()), KILN_OK) << kiln_last_error();
+  std::ifstream file(path, std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(file)), {});
+  EXPECT_EQ(bytes, compile("add"));
+}
+
+TEST(Compile, PathThatCannotBeWrittenIsAnError) {
+  const OpenModel model("add");
+  const char* path = "/nonexistent/folder/x.kiln";
+  const kiln_status status = kiln_compile_to_file(model.model, nullptr, path);
+  EXPECT_TRUE(status == KILN_IO_ERROR || status == KILN_NOT_FOUND) << status;
+  EXPECT_NE(std::string(kiln_last_error()).find("/nonexistent/folder"), std::string::npos)
+      << kiln_last_error();
+}
+
+TEST(Compile, UnsupportedOperatorIsNamed) {
+  const OpenModel model("no_such_operator");
+  ASSERT_EQ(model.status, KILN_OK) << kiln_last_error();
+  kiln_bytes* engine = nullptr;
+  EXPECT_EQ(kiln_compile(model.model, nullptr, &engine), KILN_UNSUPPORTED);
+  EXPECT_EQ(engine, nullptr);
+  EXPECT_NE(std::string(kiln_last_error()).find("no_such_operator"), std::string::npos)
+      << kiln_last_error();
+
+  kiln_bytes* report = nullptr;
+  ASSERT_EQ(kiln_model_check(model.model, &report), KILN_OK) << kiln_last_error();
+  const json nodes = json::parse(take(report))["nodes"];
+  ASSERT_EQ(nodes.size(), 1u);
+  EXPECT_FALSE(nodes[0]["supported"].get<bool>());
+  EXPECT_NE(nodes[0]["reason"].get<std::string>(), "");
+}
+
+TEST(Compile, ProgressGoesFromZeroToOne) {
+  std::vector<double> fractions;
+  kiln_compile_options options{};
+  options.struct_size = sizeof(options);
+  options.progress_user = &fractions;
+  options.progress = [](void* user, const char*, double fraction) {
+    static_cast<std::vector<double>*>(user)->push_back(fraction);
+  };
+  compile("add", &options);
+  ASSERT_GE(fractions.size(), 3u);
+  EXPECT_EQ(fractions.front(), 0.0);
+  EXPECT_EQ(fractions.back(), 1.0);
+  for (size_t i = 1; i < fractions.size(); ++i) EXPECT_GE(fractions[i], fractions[i - 1]);
+}
+
+TEST(Compile, VariantsAreThoseAskedFor) {
+  kiln_compile_options options{};
+  options.struct_size = sizeof(options);
+  options.cpu_variants = "x86-64-v3";
+  const std::string bytes = compile("add", &options);
+  kiln_engine* engine = nullptr;
+  ASSERT_EQ(kiln_engine_load_memory(bytes.data(), bytes.size(), nullptr, &engine), KILN_OK)
+      << kiln_last_error();
+  EXPECT_STREQ(kiln_engine_cpu_variant(engine), "x86-64-v3");
+  kiln_engine_destroy(engine);
+}
+
+void expect_refused(const kiln_compile_options& options, const std::string& mentioned) {
+  const OpenModel model("add");
+  kiln_bytes* engine = nullptr;
+  EXPECT_EQ(kiln_compile(model.model, &options, &engine), KILN_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(kiln_last_error()).find(mentioned), std::string::npos) << kiln_last_error();
+}
+
+TEST(Compile, WrongOptionsAreRefusedByName) {
+  kiln_compile_options options{};
+  expect_refused(options, "struct_size");
+
+  options.struct_size = sizeof(options);
+  options.disabled_passes = "fold_constant";
+  expect_refused(options, "fold_constants");
+
+  options.disabled_passes = nullptr;
+  options.cpu_variants = "x86-64-v9";
+  expect_refused(options, "x86-64-v9");
+
+  options.cpu_variants = nullptr;
+  const kiln_dim_range unknown = {"z", 0, 1, 1, 1};
+  options.ranges = &unknown;
+  options.num_ranges = 1;
+  expect_refused(options, "z");
+}
+
+TEST(Compile, OlderOptionsStructWorks) {
+  kiln_compile_options options{};
+  options.struct_size = offsetof(kiln_compile_options, cpu_variants);
+  options.cpu_variants = reinterpret_cast<const char*>(1);  // past the caller's struct: not read
+  EXPECT_NE(compile("add", &options), "");
+}
+
+TEST(Model, WhatIsNoModelIsRefused) {
+  kiln_model* model = nullptr;
+  EXPECT_EQ(kiln_model_open_memory("{", 1, nullptr, 0, &model), KILN_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(kiln_last_error()), "");
+  EXPECT_EQ(kiln_model_open_file("/nonexistent.pt2", &model), KILN_NOT_FOUND);
+  EXPECT_NE(std::string(kiln_last_error()).find("/nonexistent.pt2"), std::string::npos);
+  EXPECT_EQ(kiln_model_open_file(nullptr, &model), KILN_INVALID_ARGUMENT);
+  EXPECT_EQ(model, nullptr);
+}
+
+TEST(Model, StridedWeightsAreRefused) {
+  const int64_t shape[2] = {2, 3}, strides[2] = {1, 2};
+  float data[6] = {};
+  const kiln_named_tensor weight = {"w", {data, KILN_F32, 2, shape, strides}};
+  const std::string text = model_json("add");
+  kiln_model* model = nullptr;
+  EXPECT_EQ(kiln_model_open_memory(text.data(), text.size(), &weight, 1, &model),
+            KILN_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(kiln_last_error()).find("[w]"), std::string::npos) << kiln_last_error();
+}
+
+TEST(SupportedOps, ListsOperatorsAndOps) {
+  kiln_bytes* bytes = nullptr;
+  ASSERT_EQ(kiln_supported_ops(&bytes), KILN_OK) << kiln_last_error();
+  const json ops = json::parse(take(bytes));
+  EXPECT_NE(std::find(ops["aten"].begin(), ops["aten"].end(), "aten.add.Tensor"),
+            ops["aten"].end());
+  EXPECT_GT(ops["ops"].size(), 50u);
+}
+
+}  // namespace

@@ -1,0 +1,277 @@
+#include "cpu/contraction_harness.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+#include "backends/backend.h"
+#include "support/cpu_features.h"
+
+namespace kiln::test {
+
+namespace {
+
+constexpr size_t kGuard = 256;  // bytes on both sides of what a kernel may write
+constexpr int kGuardByte = 0x5A;
+
+// Memory between guards; `check` fails the test if a guard was written.
+class GuardedMemory {
+ public:
+  explicit GuardedMemory(size_t bytes) : bytes_(bytes) {
+    const size_t total = (bytes + 2 * kGuard + 63) / 64 * 64;
+    memory_.reset(static_cast<std::byte*>(std::aligned_alloc(64, total)));
+    std::memset(memory_.get(), kGuardByte, total);
+    std::memset(data(), 0xFF, bytes);  // NaN, for reads of what was never written
+  }
+  std::byte* data() const { return memory_.get() + kGuard; }
+  void check(const std::string& what) const {
+    auto intact = [](const std::byte* from) {
+      return std::all_of(from, from + kGuard, [](std::byte b) { return b == std::byte{kGuardByte}; });
+    };
+    EXPECT_TRUE(intact(memory_.get())) << "written before " << what;
+    EXPECT_TRUE(intact(data() + bytes_)) << "written after " << what;
+  }
+
+ private:
+  struct Free {
+    void operator()(std::byte* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<std::byte, Free> memory_;
+  size_t bytes_;
+};
+
+class CodeMapping {
+ public:
+  explicit CodeMapping(std::span<const std::byte> code) : size_(code.size()) {
+    memory_ = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    std::memcpy(memory_, code.data(), size_);
+    mprotect(memory_, size_, PROT_READ | PROT_EXEC);
+  }
+  ~CodeMapping() { munmap(memory_, size_); }
+  CodeMapping(const CodeMapping&) = delete;
+  CodeMapping& operator=(const CodeMapping&) = delete;
+  engine::CpuKernel kernel(uint64_t offset) const {
+    return reinterpret_cast<engine::CpuKernel>(static_cast<std::byte*>(memory_) + offset);
+  }
+
+ private:
+  void* memory_;
+  size_t size_;
+};
+
+int64_t floor_division(int64_t a, int64_t b) {
+  int64_t quotient = a / b;
+  return quotient * b != a && (a < 0) != (b < 0) ? quotient - 1 : quotient;
+}
+
+int64_t evaluate(const engine::SizeInstruction& instruction, const std::vector<int64_t>& slots,
+                 const std::vector<int64_t>& symbols) {
+  const int64_t a = instruction.a >= 0 ? slots[static_cast<size_t>(instruction.a)] : 0;
+  const int64_t b = instruction.b >= 0 ? slots[static_cast<size_t>(instruction.b)] : 0;
+  switch (instruction.op) {
+    case engine::SizeOp::Constant: return instruction.immediate;
+    case engine::SizeOp::Symbol: return symbols[static_cast<size_t>(instruction.immediate)];
+    case engine::SizeOp::Add: return a + b;
+    case engine::SizeOp::Sub: return a - b;
+    case engine::SizeOp::Mul: return a * b;
+    case engine::SizeOp::FloorDiv: return floor_division(a, b);
+    case engine::SizeOp::Mod: return a - floor_division(a, b) * b;
+    case engine::SizeOp::Min: return std::min(a, b);
+    case engine::SizeOp::Max: return std::max(a, b);
+  }
+  return 0;
+}
+
+std::vector<int64_t> evaluate_sizes(const engine::Spec& spec, const std::vector<ir::Literal>& inputs) {
+  std::vector<int64_t> symbols, slots;
+  for (const engine::SymbolSpec& symbol : spec.symbols) {
+    symbols.push_back(inputs[static_cast<size_t>(symbol.input)].shape[static_cast<size_t>(symbol.dim)]);
+  }
+  for (const engine::SizeInstruction& instruction : spec.sizes) {
+    slots.push_back(evaluate(instruction, slots, symbols));
+  }
+  return slots;
+}
+
+// One compiled program with its memory.
+class Execution {
+ public:
+  Execution(const CompiledProgram& compiled, const std::vector<ir::Literal>& inputs)
+      : compiled_(compiled), sizes_(evaluate_sizes(compiled.spec, inputs)), code_(compiled.spec.variants[0].code) {
+    const auto& buffers = compiled.spec.buffers;
+    for (size_t i = 0; i < buffers.size(); ++i) {
+      const engine::BufferSpec& buffer = buffers[i];
+      if (buffer.alias_of >= 0) {
+        memory_.push_back(memory_[static_cast<size_t>(buffer.alias_of)]);
+        continue;
+      }
+      const auto bytes = static_cast<size_t>(buffer.kind == engine::BufferKind::Constant
+                                                 ? static_cast<int64_t>(compiled.constants[i].bytes.size())
+                                                 : size(buffer.bytes));
+      memory_.push_back(std::make_shared<GuardedMemory>(bytes));
+      if (buffer.kind == engine::BufferKind::Constant) copy(compiled.constants[i], i);
+      if (buffer.kind == engine::BufferKind::Input) copy(inputs[static_cast<size_t>(buffer.index)], i);
+    }
+  }
+
+  void run() {
+    for (const engine::StepSpec& step : compiled_.spec.steps) run_step(step);
+    for (size_t i = 0; i < memory_.size(); ++i) memory_[i]->check("buffer " + std::to_string(i));
+  }
+
+  ir::Literal output(size_t index) const {
+    const engine::TensorSpec& tensor = compiled_.spec.outputs[index];
+    std::vector<int64_t> shape;
+    for (engine::Slot slot : tensor.shape) shape.push_back(size(slot));
+    std::byte* bytes = nullptr;
+    ir::Literal result = ir::Literal::allocate(tensor.dtype, shape, &bytes);
+    const auto& buffers = compiled_.spec.buffers;
+    for (size_t i = 0; i < buffers.size(); ++i) {
+      if (buffers[i].kind == engine::BufferKind::Output && buffers[i].index == static_cast<int32_t>(index)) {
+        std::memcpy(bytes, memory_[i]->data(), result.bytes.size());
+      }
+    }
+    return result;
+  }
+
+ private:
+  int64_t size(engine::Slot slot) const { return sizes_[static_cast<size_t>(slot)]; }
+  void copy(const ir::Literal& literal, size_t buffer) {
+    std::memcpy(memory_[buffer]->data(), literal.bytes.data(), literal.bytes.size());
+  }
+
+  void run_step(const engine::StepSpec& step) {
+    std::vector<void*> buffers;
+    std::vector<int64_t> params;
+    for (int32_t buffer : step.buffers) buffers.push_back(memory_[static_cast<size_t>(buffer)]->data());
+    for (engine::Slot slot : step.params) params.push_back(size(slot));
+    GuardedMemory scratch(step.scratch_bytes < 0 ? 0 : static_cast<size_t>(size(step.scratch_bytes)));
+    const engine::CpuKernel kernel =
+        code_.kernel(compiled_.spec.variants[0].entry[static_cast<size_t>(step.kernel)]);
+    const int64_t tasks = size(step.tasks);
+    const int64_t half = (tasks + 1) / 2;
+    kernel(buffers.data(), params.data(), scratch.data(), half, tasks);
+    kernel(buffers.data(), params.data(), scratch.data(), 0, half);
+    scratch.check("scratch");
+  }
+
+  const CompiledProgram& compiled_;
+  std::vector<int64_t> sizes_;
+  CodeMapping code_;
+  std::vector<std::shared_ptr<GuardedMemory>> memory_;
+};
+
+void expect_close(const ir::Literal& actual, const ir::Literal& expected, double tolerance) {
+  ASSERT_EQ(actual.shape, expected.shape);
+  int64_t shown = 0;
+  for (int64_t i = 0; i < expected.elements() && shown < 5; ++i) {
+    const double a = actual.as_double(i), e = expected.as_double(i);
+    const bool same = (std::isnan(a) && std::isnan(e)) || a == e ||
+                      std::fabs(a - e) <= tolerance * std::max(1.0, std::fabs(e));
+    EXPECT_TRUE(same) << "element " << i << ": got " << a << ", expected " << e;
+    if (!same) ++shown;
+  }
+}
+
+}  // namespace
+
+ir::SymbolPtr ContractionProgram::symbol(const std::string& name, int64_t min, int64_t max, int64_t opt) {
+  program.symbols.push_back(ir::make_size_symbol(name, min, max, opt));
+  return program.symbols.back();
+}
+
+plan::BufferId ContractionProgram::input(const ir::Shape& type, const std::vector<int64_t>& shape) {
+  return input_of(type, random_literal(shape));
+}
+
+plan::BufferId ContractionProgram::input_of(const ir::Shape& type, ir::Literal literal) {
+  plan::Buffer buffer;
+  buffer.kind = plan::BufferKind::Input;
+  buffer.name = "input" + std::to_string(inputs.size());
+  buffer.type = {literal.dtype, type};
+  inputs.push_back(std::move(literal));
+  program.inputs.push_back(program.add_buffer(std::move(buffer)));
+  return program.inputs.back();
+}
+
+plan::BufferId ContractionProgram::constant(const std::vector<int64_t>& shape) {
+  plan::Buffer buffer;
+  buffer.kind = plan::BufferKind::Constant;
+  buffer.name = "constant" + std::to_string(program.buffers.size());
+  buffer.type = {DType::F32, ir::Shape(shape.begin(), shape.end())};
+  buffer.literal = random_literal(shape);
+  return program.add_buffer(std::move(buffer));
+}
+
+plan::BufferId ContractionProgram::output(const ir::Shape& type) {
+  plan::Buffer buffer;
+  buffer.kind = plan::BufferKind::Output;
+  buffer.name = "output";
+  buffer.type = {DType::F32, type};
+  program.outputs.push_back(program.add_buffer(std::move(buffer)));
+  return program.outputs.back();
+}
+
+void ContractionProgram::add_kernel(decltype(plan::Kernel::body) body) {
+  plan::Kernel kernel;
+  kernel.name = "contraction" + std::to_string(program.kernels.size());
+  kernel.body = std::move(body);
+  program.kernels.push_back(std::move(kernel));
+}
+
+float ContractionProgram::next_value() {
+  state_ = state_ * 1664525u + 1013904223u;
+  return static_cast<float>(static_cast<int32_t>((state_ >> 16) % 7) - 3);
+}
+
+ir::Literal ContractionProgram::random_literal(const std::vector<int64_t>& shape) {
+  return float_literal(shape, [&] { return next_value(); });
+}
+
+ir::Literal float_literal(const std::vector<int64_t>& shape, const std::function<float()>& value) {
+  std::byte* bytes = nullptr;
+  ir::Literal literal = ir::Literal::allocate(DType::F32, shape, &bytes);
+  auto* data = reinterpret_cast<float*>(bytes);
+  std::generate(data, data + literal.elements(), value);
+  return literal;
+}
+
+ir::Literal bool_literal(const std::vector<int64_t>& shape, const std::function<bool()>& value) {
+  std::byte* bytes = nullptr;
+  ir::Literal literal = ir::Literal::allocate(DType::Bool, shape, &bytes);
+  for (int64_t i = 0; i < literal.elements(); ++i) bytes[i] = std::byte{static_cast<uint8_t>(value() ? 1 : 0)};
+  return literal;
+}
+
+std::vector<std::string> runnable_variants() {
+  const uint64_t features = detect_cpu_features();
+  std::vector<std::string> variants;
+  if ((features & kCpuAvx2Fma) != 0) variants.emplace_back("x86-64-v3");
+  if ((features & kCpuAvx512) != 0) variants.emplace_back("x86-64-v4");
+  return variants;
+}
+
+std::vector<ir::Literal> run_variant(const plan::Program& program, const std::string& variant,
+                                     const std::vector<ir::Literal>& inputs) {
+  const CompiledProgram compiled = compile_for_cpu(program, {{variant}, 1});
+  Execution execution(compiled, inputs);
+  execution.run();
+  std::vector<ir::Literal> outputs;
+  for (size_t i = 0; i < program.outputs.size(); ++i) outputs.push_back(execution.output(i));
+  return outputs;
+}
+
+void expect_matches_interpreter(const ContractionProgram& contraction, double tolerance) {
+  const std::vector<ir::Literal> expected = plan::interpret(contraction.program, contraction.inputs);
+  for (const std::string& variant : runnable_variants()) {
+    SCOPED_TRACE(variant);
+    const std::vector<ir::Literal> actual = run_variant(contraction.program, variant, contraction.inputs);
+    ASSERT_EQ(actual.size(), expected.size());
+    for (size_t i = 0; i < actual.size(); ++i) expect_close(actual[i], expected[i], tolerance);
+  }
+}
+
+}  // namespace kiln::test

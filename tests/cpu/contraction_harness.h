@@ -1,0 +1,50 @@
+// Programs of one contraction, run for every CPU level this machine has and compared with plan::interpret.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "plan/lower.h"
+#include "plan/program.h"
+
+namespace kiln::test {
+
+// A program under construction. Values are small integers: their products and sums are exact in f32, in any order.
+struct ContractionProgram {
+  plan::Program program;
+  std::vector<ir::Literal> inputs;
+
+  ir::SymbolPtr symbol(const std::string& name, int64_t min, int64_t max, int64_t opt);
+  // An input whose type may mention symbols; `shape` is the shape that it has in the test.
+  plan::BufferId input(const ir::Shape& type, const std::vector<int64_t>& shape);
+  plan::BufferId input_of(const ir::Shape& type, ir::Literal literal);
+  plan::BufferId constant(const std::vector<int64_t>& shape);
+  plan::BufferId output(const ir::Shape& type);
+  void add_kernel(decltype(plan::Kernel::body) body);
+
+  // Next small integer in [-3, 3].
+  float next_value();
+  ir::Literal random_literal(const std::vector<int64_t>& shape);
+
+ private:
+  uint32_t state_ = 12345;
+};
+
+ir::Literal float_literal(const std::vector<int64_t>& shape, const std::function<float()>& value);
+ir::Literal bool_literal(const std::vector<int64_t>& shape, const std::function<bool()>& value);
+
+// The CPU levels that this machine can run.
+std::vector<std::string> runnable_variants();
+
+// Compiles for one CPU level and runs; tasks in several calls, last ones first. Checks that nothing is written outside of
+// outputs and scratch.
+std::vector<ir::Literal> run_variant(const plan::Program& program, const std::string& variant,
+                                     const std::vector<ir::Literal>& inputs);
+
+// Every runnable variant gives what plan::interpret gives, within `tolerance` relative to max(1, |expected|).
+void expect_matches_interpreter(const ContractionProgram& contraction, double tolerance = 0);
+
+}  // namespace kiln::test

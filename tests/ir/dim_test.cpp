@@ -1,0 +1,136 @@
+#include "ir/dim.h"
+
+#include <gtest/gtest.h>
+
+#include "support/error.h"
+
+namespace kiln::ir {
+namespace {
+
+class DimTest : public testing::Test {
+ protected:
+  SymbolPtr batch_ = make_size_symbol("b", 1, 32, 8);
+  SymbolPtr length_ = make_size_symbol("s", 8, 256, 64);
+  Dim b_ = batch_, s_ = length_;
+
+  int64_t value(const Dim& dim, int64_t b, int64_t s) const {
+    return dim.evaluate([&](const SymbolPtr& symbol) { return symbol == batch_ ? b : s; });
+  }
+};
+
+TEST_F(DimTest, PolynomialsHaveOneForm) {
+  EXPECT_EQ(b_ + s_, s_ + b_);
+  EXPECT_EQ((b_ + 1) * (b_ - 1), b_ * b_ - 1);
+  EXPECT_EQ(b_ - b_, Dim(0));
+  EXPECT_EQ((b_ * 2 + s_ * 3).str(), "b*2 + s*3");
+  EXPECT_EQ((b_ * s_ - 4).str(), "b*s - 4");
+  EXPECT_EQ(Dim(0).str(), "0");
+  EXPECT_FALSE(b_ == s_);
+}
+
+TEST_F(DimTest, SymbolsAreToldApartByIdentity) {
+  const SymbolPtr other = make_size_symbol("b", 1, 32, 8);
+  EXPECT_FALSE(Dim(other) == b_);
+  EXPECT_FALSE(provably_equal(Dim(other), b_));
+}
+
+TEST_F(DimTest, BoundsFollowTheRanges) {
+  EXPECT_EQ(b_.lower_bound(), 1);
+  EXPECT_EQ(b_.upper_bound(), 32);
+  EXPECT_EQ((b_ * s_ + 1).upper_bound(), 32 * 256 + 1);
+  EXPECT_EQ((Dim(5) - b_).lower_bound(), 5 - 32);
+  EXPECT_EQ(floordiv(s_, 16).upper_bound(), 16);
+  EXPECT_EQ(mod(s_, 7).upper_bound(), 6);
+  const Dim unbounded = make_size_symbol("n", 2, kDimInfinity, 4);
+  EXPECT_EQ(unbounded.upper_bound(), kDimInfinity);
+  EXPECT_EQ((unbounded * 4).lower_bound(), 8);
+}
+
+TEST_F(DimTest, DivisionSimplifies) {
+  EXPECT_EQ(floordiv(b_ * 12, 4), b_ * 3);
+  EXPECT_EQ(floordiv(b_ * s_, s_), b_);
+  EXPECT_EQ(floordiv(b_ * 4 + 3, 4), b_);
+  EXPECT_EQ(floordiv(b_, 64), Dim(0));
+  EXPECT_EQ(floordiv(floordiv(s_, 2), 4), floordiv(s_, 8));
+  EXPECT_EQ(floordiv(b_ * 6, 4), floordiv(b_ * 3, 2));
+  EXPECT_EQ(mod(b_ * 12, 4), Dim(0));
+  EXPECT_EQ(mod(b_, 64), b_);
+  EXPECT_EQ(ceildiv(b_ * 4, 4), b_);
+  EXPECT_THROW(floordiv(b_, 0), InternalError);
+  EXPECT_THROW(mod(b_, 0), InternalError);
+}
+
+TEST_F(DimTest, DivisionRoundsTowardsMinusInfinity) {
+  EXPECT_EQ(floordiv(Dim(-7), 2), Dim(-4));
+  EXPECT_EQ(mod(Dim(-7), 2), Dim(1));
+  EXPECT_EQ(value(floordiv(b_ - 33, 4), 2, 8), -8);
+  EXPECT_EQ(value(mod(b_ - 33, 4), 2, 8), 1);
+}
+
+TEST_F(DimTest, QuotientAndRemainderRecombine) {
+  EXPECT_EQ(floordiv(s_, 7) * 7 + mod(s_, 7), s_);
+  EXPECT_EQ(floordiv(b_ * s_ + 5, s_) * s_ + mod(b_ * s_ + 5, s_), b_ * s_ + 5);
+}
+
+TEST_F(DimTest, LoopIndicesStayBelowTheirExtent) {
+  const Dim i = make_loop_symbol("i", b_), j = make_loop_symbol("j", 32);
+  EXPECT_TRUE(provably_less(i, b_));
+  EXPECT_TRUE(provably_less_equal(0, i));
+  EXPECT_EQ(floordiv(i * 32 + j, 32), i);
+  EXPECT_EQ(mod(i * 32 + j, 32), j);
+  const Dim k = make_loop_symbol("k", s_);
+  EXPECT_EQ(floordiv(i * s_ + k, s_), i);
+  EXPECT_EQ(mod(i * s_ + k, s_), k);
+  EXPECT_TRUE(provably_less(i * s_ + k, b_ * s_));
+}
+
+TEST_F(DimTest, MinAndMaxResolveWhereRangesDecide) {
+  EXPECT_EQ(min(b_, 64), b_);
+  EXPECT_EQ(max(b_, 1), b_);
+  EXPECT_EQ(min(b_, 16).upper_bound(), 16);
+  EXPECT_EQ(max(s_, 100).lower_bound(), 100);
+  EXPECT_EQ(min(b_, s_).str(), min(s_, b_).str());
+  EXPECT_EQ(value(max(b_, s_), 3, 9), 9);
+}
+
+TEST_F(DimTest, ProofsAreNotGuesses) {
+  EXPECT_TRUE(provably_less(b_, 33));
+  EXPECT_FALSE(provably_less(b_, 32));
+  EXPECT_FALSE(provably_less(b_, s_));
+  EXPECT_TRUE(provably_divisible(b_ * s_ * 4, s_ * 2));
+  EXPECT_FALSE(provably_divisible(b_ * 3, 2));
+  EXPECT_FALSE(provably_equal(floordiv(b_, 2) * 2, b_));
+}
+
+TEST_F(DimTest, SubstitutesAndEvaluates) {
+  const Dim size = floordiv(b_ * s_, 3) + max(b_, 20);
+  EXPECT_EQ(value(size, 4, 10), 13 + 20);
+  EXPECT_EQ(size.substitute(batch_, 4).substitute(length_, 10), Dim(33));
+  EXPECT_EQ((b_ * s_ + b_).substitute(batch_, s_), s_ * s_ + s_);
+  EXPECT_EQ((b_ * s_).at_opt(), 8 * 64);
+  EXPECT_EQ(size.symbols().size(), 2u);
+  EXPECT_TRUE(size.mentions(length_));
+}
+
+TEST_F(DimTest, SplitsLinearly) {
+  const auto split = (b_ * s_ * 2 + s_ + 5).as_linear_in(length_);
+  ASSERT_TRUE(split.has_value());
+  EXPECT_EQ(split->first, b_ * 2 + 1);
+  EXPECT_EQ(split->second, Dim(5));
+  EXPECT_FALSE((s_ * s_).as_linear_in(length_).has_value());
+  EXPECT_FALSE(floordiv(s_, 2).as_linear_in(length_).has_value());
+}
+
+TEST_F(DimTest, ConstantsKnowThemselves) {
+  EXPECT_TRUE(Dim(3).is_constant(3));
+  EXPECT_TRUE(Dim().is_constant(0));
+  EXPECT_EQ(Dim(-3).constant(), -3);
+  EXPECT_THROW(b_.constant(), InternalError);
+  EXPECT_EQ(b_.as_symbol(), batch_);
+  EXPECT_EQ((b_ + 1).as_symbol(), nullptr);
+  EXPECT_EQ(product({b_, 2, s_}), b_ * s_ * 2);
+  EXPECT_EQ(product({}), Dim(1));
+}
+
+}  // namespace
+}  // namespace kiln::ir

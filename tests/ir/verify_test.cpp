@@ -1,0 +1,132 @@
+// Each rule of docs/ir.md broken once; the verifier must name it.
+#include "ir/verify.h"
+
+#include <gtest/gtest.h>
+
+#include "ir/builder.h"
+#include "support/error.h"
+
+namespace kiln::ir {
+namespace {
+
+class VerifyTest : public testing::Test {
+ protected:
+  VerifyTest() { graph_.set_outputs({z_}, {"z"}); }
+
+  void expect_broken(const std::string& rule) {
+    try {
+      verify(graph_);
+      FAIL() << "nothing found";
+    } catch (const InternalError& error) {
+      EXPECT_TRUE(std::string(error.what()).starts_with("rule " + rule + " broken")) << error.what();
+    }
+  }
+
+  Graph graph_;
+  SymbolPtr s_ = make_size_symbol("s", 1, 8, 4);
+  Value* x_ = graph_.add_input("x", {DType::F32, {s_, 4}});
+  Value* y_ = Builder(graph_).value(Op::neg, {x_});
+  Value* z_ = Builder(graph_).value(Op::softmax, {y_}, {{"axis", int64_t{1}}});
+};
+
+TEST_F(VerifyTest, AcceptsAGoodGraph) { EXPECT_NO_THROW(verify(graph_)); }
+
+TEST_F(VerifyTest, R1NamesAreUnique) {
+  y_->name = "x";
+  expect_broken("R1");
+}
+
+TEST_F(VerifyTest, R1NamesAreNotEmpty) {
+  y_->name = "";
+  expect_broken("R1");
+}
+
+TEST_F(VerifyTest, R1SymbolNamesAreUnique) {
+  graph_.add_input("w", {DType::F32, {make_size_symbol("s", 1, 8, 4)}});
+  expect_broken("R1");
+}
+
+TEST_F(VerifyTest, R2ValuesKnowTheirProducer) {
+  y_->producer = z_->producer;
+  expect_broken("R2");
+}
+
+TEST_F(VerifyTest, R2InputsKnowTheirPlace) {
+  x_->index = 1;
+  expect_broken("R2");
+}
+
+TEST_F(VerifyTest, R2NodesHaveOutputs) {
+  graph_.add_node(Op::neg, {x_}, {}, {});
+  expect_broken("R2");
+}
+
+TEST_F(VerifyTest, R3OperandsComeFirst) {
+  y_->producer->inputs[0] = z_;
+  expect_broken("R3");
+}
+
+TEST_F(VerifyTest, R3OutputsBelongToTheGraph) {
+  Graph other;
+  graph_.set_outputs({other.add_input("x", {DType::F32, {}})});
+  expect_broken("R3");
+}
+
+TEST_F(VerifyTest, R4OperandCountFits) {
+  y_->producer->inputs.push_back(x_);
+  expect_broken("R4");
+}
+
+TEST_F(VerifyTest, R4RequiredOperandsArePresent) {
+  y_->producer->inputs[0] = nullptr;
+  expect_broken("R4");
+}
+
+TEST_F(VerifyTest, R5AttributesArePresent) {
+  z_->producer->attrs.clear();
+  expect_broken("R5");
+}
+
+TEST_F(VerifyTest, R5AttributesHaveTheirType) {
+  z_->producer->attrs["axis"] = 1.0;
+  expect_broken("R5");
+}
+
+TEST_F(VerifyTest, R5AttributesAreKnown) {
+  z_->producer->attrs["speed"] = int64_t{1};
+  expect_broken("R5");
+}
+
+TEST_F(VerifyTest, R6TypesAreInferred) {
+  z_->type.shape[1] = 5;
+  expect_broken("R6");
+}
+
+TEST_F(VerifyTest, R6OperandsFit) {
+  z_->producer->attrs["axis"] = int64_t{2};
+  expect_broken("R6");
+}
+
+TEST_F(VerifyTest, R7SizesMentionInputSymbolsOnly) {
+  Builder(graph_).value(
+      Op::full, {}, {{"shape", Shape{make_size_symbol("t", 1, 2, 1)}}, {"dtype", DType::F32}, {"value", 0.0}});
+  expect_broken("R7");
+}
+
+TEST_F(VerifyTest, R7RangesAreOrdered) {
+  graph_.add_input("w", {DType::F32, {make_size_symbol("t", 4, 8, 2)}});
+  expect_broken("R7");
+}
+
+TEST_F(VerifyTest, R7SizesAreNotNegative) {
+  graph_.add_input("w", {DType::F32, {-1}});
+  expect_broken("R7");
+}
+
+TEST_F(VerifyTest, R8OutputNamesAreUnique) {
+  graph_.set_outputs({y_, z_}, {"out", "out"});
+  expect_broken("R8");
+}
+
+}  // namespace
+}  // namespace kiln::ir

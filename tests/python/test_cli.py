@@ -1,0 +1,217 @@
+"""The `kiln` command, from compiling an exported program to running it; no Python in between."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+KILN = Path(__file__).parents[2] / "python" / "kiln" / "bin" / "kiln"
+
+
+def kiln(*arguments, code=0):
+    done = subprocess.run(
+        [str(KILN), *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(16, 4)
+
+    def forward(self, x, scale):
+        return torch.relu(self.linear(x)) * scale, x.sum(dim=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with model.pt2 and the engine made of it."""
+    folder = tmp_path_factory.mktemp("cli")
+    torch.manual_seed(0)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    exported = torch.export.export(
+        Network(),
+        (torch.randn(3, 16), torch.randn(4)),
+        dynamic_shapes={"x": {0: batch}, "scale": None},
+    )
+    torch.export.save(exported, folder / "model.pt2")
+    output = kiln(
+        "compile", folder / "model.pt2", "-o", folder / "model.kiln", "--shape", "x=1..8..32,16"
+    )
+    assert "compiled in" in output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def arrays(folder):
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((5, 16), dtype=np.float32)
+    scale = generator.standard_normal(4, dtype=np.float32)
+    np.save(folder / "x.npy", x)
+    np.save(folder / "x_fortran.npy", np.asfortranarray(x))
+    np.save(folder / "scale.npy", scale)
+    with torch.no_grad():
+        program = torch.export.load(folder / "model.pt2").module()
+        expected = program(torch.from_numpy(x), torch.from_numpy(scale))
+    return [tensor.numpy() for tensor in expected]
+
+
+def test_run_gives_what_pytorch_gives(folder, arrays):
+    kiln(
+        "run", folder / "model.kiln",
+        "--input", folder / "x.npy", "--input", f"scale={folder}/scale.npy",
+        "--output", folder / "y.npy", "--output", folder / "sum.npy",
+    )  # fmt: skip
+    np.testing.assert_allclose(np.load(folder / "y.npy"), arrays[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.load(folder / "sum.npy"), arrays[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("cpu", ["x86-64-v3", "x86-64-v4"])
+def test_every_code_variant_can_be_forced(folder, arrays, cpu):
+    flags = Path("/proc/cpuinfo").read_text()
+    if cpu == "x86-64-v4" and "avx512vl" not in flags:
+        pytest.skip("this CPU has no AVX-512")
+    arguments = ["--input", folder / "x.npy", "--input", folder / "scale.npy"]
+    kiln("run", folder / "model.kiln", "--cpu", cpu, *arguments, "--output", folder / "v.npy")
+    np.testing.assert_allclose(np.load(folder / "v.npy"), arrays[0], rtol=1e-5, atol=1e-6)
+
+
+def test_column_major_input(folder, arrays):
+    arguments = ["--input", folder / "x_fortran.npy", "--input", folder / "scale.npy"]
+    kiln("run", folder / "model.kiln", *arguments, "--output", folder / "f.npy")
+    np.testing.assert_allclose(np.load(folder / "f.npy"), arrays[0], rtol=1e-5, atol=1e-6)
+
+
+def test_run_with_random_inputs_and_timing(folder):
+    output = kiln("run", folder / "model.kiln", "--random", "--shape", "x=7,16", "--repeat", 10)
+    assert "float32[7, 4]" in output
+    assert "median" in output
+
+
+def test_bench_measures_every_shape(folder):
+    output = kiln(
+        "bench", folder / "model.kiln", "--shape", "x=1,16", "--shape", "x=8,16", "--runs", 5
+    )
+    assert "loaded in" in output
+    assert "1x16 4" in output
+    assert "8x16 4" in output
+
+
+def test_inspect_as_text(folder):
+    output = kiln("inspect", folder / "model.kiln")
+    assert "x: float32[1..8..32, 16]" in output
+    assert "x86-64-v3" in output
+    assert "weights" in output
+
+
+def test_inspect_as_json(folder):
+    description = json.loads(kiln("inspect", folder / "model.kiln", "--json"))
+    assert [entry["name"] for entry in description["inputs"]] == ["x", "scale"]
+    assert len(description["outputs"]) == 2
+    assert description["kernels"]
+    assert description["sections"]
+
+
+def test_ops(folder):
+    assert "aten.add.Tensor" in kiln("ops").splitlines()
+    assert "aten.add.Tensor" in json.loads(kiln("ops", "--json"))["aten"]
+    assert "can be compiled" in kiln("ops", folder / "model.pt2")
+
+
+def test_ops_names_what_is_unsupported(tmp_path):
+    class Unsupported(torch.nn.Module):
+        def forward(self, x):
+            return torch.linalg.svd(x)[1]
+
+    exported = torch.export.export(Unsupported(), (torch.randn(3, 3),))
+    torch.export.save(exported, tmp_path / "svd.pt2")
+    error = kiln("ops", tmp_path / "svd.pt2", code=1)
+    assert "cannot be compiled" in error
+    error = kiln("compile", tmp_path / "svd.pt2", "-o", tmp_path / "svd.kiln", code=1)
+    assert "svd" in error
+    assert not (tmp_path / "svd.kiln").exists()
+
+
+def test_compiling_twice_gives_the_same_bytes(folder):
+    for name in ["a.kiln", "b.kiln"]:
+        kiln("compile", folder / "model.pt2", "-o", folder / name)
+    assert (folder / "a.kiln").read_bytes() == (folder / "b.kiln").read_bytes()
+
+
+def test_dumps_are_written(folder):
+    dumps = folder / "dumps"
+    kiln("compile", folder / "model.pt2", "-o", folder / "d.kiln", "--dump-dir", dumps, "--verify")
+    assert any(dumps.iterdir())
+
+
+def test_version():
+    assert kiln("--version").startswith("kiln 0.")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["frobnicate"],
+        ["compile"],
+        ["compile", "m.pt2", "-o", "m.kiln", "--shape", "x=4..2"],
+        ["compile", "m.pt2", "-o", "m.kiln", "--shape", "x=four"],
+        ["compile", "m.pt2", "-o", "m.kiln", "--shape", "4,4"],
+        ["run", "m.kiln", "--random", "--input", "x.npy"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments):
+    assert kiln(*arguments, code=2)
+
+
+def test_missing_files_are_named(tmp_path):
+    missing = tmp_path / "missing"
+    assert str(missing) in kiln("compile", missing, "-o", tmp_path / "m.kiln", code=1)
+    assert str(missing) in kiln("run", missing, "--random", code=1)
+
+
+def test_size_out_of_range_names_input_and_range(folder):
+    error = kiln("run", folder / "model.kiln", "--random", "--shape", "x=33,16", code=1)
+    assert "x" in error
+    assert "33" in error
+    assert "32" in error
+
+
+def test_missing_input_is_named(folder, arrays):
+    error = kiln("run", folder / "model.kiln", "--input", folder / "x.npy", code=2)
+    assert "scale" in error
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY\x01\x00\xff\xff{'descr'",
+        b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4' ",
+        b"\x93NUMPY\x01\x00\x46\x00"
+        + b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999,), }".ljust(70),
+        b"\x93NUMPY\x01\x00\x46\x00"
+        + b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(70),
+        b"\x93NUMPY\x01\x00\x46\x00"
+        + b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }"[:70],
+    ],
+)
+def test_malformed_npy_is_refused(folder, tmp_path, content):
+    path = tmp_path / "bad.npy"
+    path.write_bytes(content)
+    error = kiln("run", folder / "model.kiln", "--input", path, "--input", path, code=1)
+    assert str(path) in error
+
+
+def test_corrupted_engine_is_refused(folder, tmp_path):
+    content = bytearray((folder / "model.kiln").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
+    content[64:96] = bytes(32)
+    path = tmp_path / "bad.kiln"
+    path.write_bytes(content)
+    assert "bad.kiln" in kiln("inspect", path, code=1)
