@@ -5,6 +5,8 @@ if(SKBUILD)
   set(lib_dir kiln/lib)
   set(bin_dir kiln/bin)
   set(include_dir kiln/include)
+  # A wheel cannot hold symbolic links: one name per library.
+  set_property(TARGET kiln_runtime_shared PROPERTY SOVERSION)
 else()
   set(lib_dir "${CMAKE_INSTALL_LIBDIR}")
   set(bin_dir "${CMAKE_INSTALL_BINDIR}")

@@ -1,6 +1,7 @@
 // kiln inspect: what is in an engine file.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -18,40 +19,88 @@ struct InspectArguments {
   bool json = false;
 };
 
-std::string scalar_text(const ordered_json& value) {
+std::string text_at(const ordered_json& object, const char* key) {
+  const ordered_json& value = object.at(key);
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
-// One object on one line: "name: weights, offset: 4096, ..."
-std::string object_text(const ordered_json& object) {
-  std::string text;
-  for (const auto& [key, value] : object.items())
-    text += (text.empty() ? "" : ", ") + key + " " + scalar_text(value);
+// "12.3 MB", "456 bytes"; "unknown" for null.
+std::string bytes_text(const ordered_json& bytes) {
+  if (bytes.is_null()) return "unknown";
+  const double count = bytes.get<double>();
+  char text[32];
+  if (count < 10e3)
+    std::snprintf(text, sizeof(text), "%.0f bytes", count);
+  else if (count < 10e6)
+    std::snprintf(text, sizeof(text), "%.1f kB", count / 1e3);
+  else
+    std::snprintf(text, sizeof(text), "%.1f MB", count / 1e6);
   return text;
 }
 
-// The library's description, one line for each fact.
-void print_description(const ordered_json& description) {
-  for (const auto& [key, value] : description.items()) {
-    if (key == "inputs" || key == "outputs") continue;
-    if (!value.is_array() && !value.is_object()) {
-      std::printf("%s: %s\n", key.c_str(), scalar_text(value).c_str());
-      continue;
-    }
-    if (value.is_object()) {
-      std::printf("%s: %s\n", key.c_str(), object_text(value).c_str());
-      continue;
-    }
-    std::printf("%s: %zu\n", key.c_str(), value.size());
-    for (const ordered_json& item : value)
-      std::printf("  %s\n", (item.is_object() ? object_text(item) : scalar_text(item)).c_str());
+void print_tensors(const char* title, const std::vector<kiln_tensor_info>& infos,
+                   const ordered_json& described) {
+  std::printf("%s\n", title);
+  for (size_t i = 0; i < infos.size(); ++i)
+    std::printf("  %s: %s  %s\n", infos[i].name, type_text(infos[i]).c_str(),
+                text_at(described.at(i), "shape").c_str());
+}
+
+void print_memory(const ordered_json& memory) {
+  std::printf("memory\n  weights %s\n", bytes_text(memory.at("weights_bytes")).c_str());
+  std::printf("  workspace %s at opt, %s at min, %s at max\n",
+              bytes_text(memory.at("workspace_bytes_at_opt")).c_str(),
+              bytes_text(memory.at("workspace_bytes_at_min")).c_str(),
+              bytes_text(memory.at("workspace_bytes_at_max")).c_str());
+}
+
+void print_variants(const ordered_json& variants, const std::string& in_use) {
+  std::printf("code\n");
+  for (const ordered_json& variant : variants) {
+    const std::string name = text_at(variant, "name");
+    const bool runs = variant.at("runs_here").get<bool>();
+    std::printf("  %s: %s, needs %s (%s)\n", name.c_str(),
+                bytes_text(variant.at("code_bytes")).c_str(), text_at(variant, "needs").c_str(),
+                name == in_use ? "in use" : runs ? "runs here" : "does not run here");
   }
 }
 
-void print_tensors(const char* title, const std::vector<kiln_tensor_info>& infos) {
-  std::printf("%s: %zu\n", title, infos.size());
-  for (const kiln_tensor_info& info : infos)
-    std::printf("  %s: %s\n", info.name, type_text(info).c_str());
+// How many there are of each kind, then each with the values of the model that it computes.
+void print_kernels(const ordered_json& kernels) {
+  std::map<std::string, int> kinds;
+  for (const ordered_json& kernel : kernels) ++kinds[text_at(kernel, "kind")];
+  std::printf("kernels: %zu", kernels.size());
+  for (const auto& [kind, count] : kinds) std::printf(", %d %s", count, kind.c_str());
+  std::printf("\n");
+  for (const ordered_json& kernel : kernels) {
+    std::string sources;
+    for (const ordered_json& source : kernel.at("sources"))
+      sources += (sources.empty() ? "" : ", ") + source.get<std::string>();
+    std::printf("  %-32s %-12s %s\n", text_at(kernel, "name").c_str(),
+                text_at(kernel, "kind").c_str(), sources.c_str());
+  }
+}
+
+void print_sections(const ordered_json& sections) {
+  std::printf("sections\n");
+  for (const ordered_json& section : sections)
+    std::printf("  %-16s at %-10s %-12s %s\n", text_at(section, "name").c_str(),
+                text_at(section, "offset").c_str(), bytes_text(section.at("size")).c_str(),
+                text_at(section, "hash").c_str());
+}
+
+void print_description(const Engine& engine, const ordered_json& description) {
+  std::printf("engine %s, made by %s, format %s, for %s\n", text_at(description, "name").c_str(),
+              text_at(description, "producer").c_str(),
+              text_at(description, "format_version").c_str(),
+              text_at(description, "target").c_str());
+  std::printf("content %s\n", text_at(description, "content_hash").c_str());
+  print_tensors("inputs", inputs_of(engine), description.at("inputs"));
+  print_tensors("outputs", outputs_of(engine), description.at("outputs"));
+  print_memory(description.at("memory"));
+  print_variants(description.at("variants"), text_at(description, "cpu_variant"));
+  print_kernels(description.at("kernels"));
+  print_sections(description.at("sections"));
 }
 
 void inspect(const InspectArguments& arguments) {
@@ -59,13 +108,10 @@ void inspect(const InspectArguments& arguments) {
   kiln_bytes* bytes = nullptr;
   check(kiln_engine_describe(engine.get(), &bytes));
   const ordered_json description = ordered_json::parse(text_of(Bytes(bytes)));
-  if (arguments.json) {
+  if (arguments.json)
     std::printf("%s\n", description.dump(2).c_str());
-    return;
-  }
-  print_tensors("inputs", inputs_of(engine));
-  print_tensors("outputs", outputs_of(engine));
-  print_description(description);
+  else
+    print_description(engine, description);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import weakref
+from collections.abc import Sequence
 from ctypes import POINTER, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
@@ -110,11 +111,12 @@ def library_directory() -> Path:
     return Path(override) if override else Path(__file__).parent / "lib"
 
 
-def _open(file_name: str, functions: dict[str, tuple[Any, list[Any]]]) -> ctypes.CDLL:
-    path = library_directory() / file_name
-    if not path.is_file():
+def _open(names: Sequence[str], functions: dict[str, tuple[Any, list[Any]]]) -> ctypes.CDLL:
+    paths = [library_directory() / name for name in names]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
         raise ImportError(
-            f"{path} does not exist: install the wheel, or set KILN_LIBRARY_DIR to the lib folder of a build of Kiln"
+            f"{paths[0]} does not exist: install the wheel, or set KILN_LIBRARY_DIR to the lib folder of a build of Kiln"
         )
     library = ctypes.CDLL(str(path))
     for name, (result, arguments) in functions.items():
@@ -127,14 +129,14 @@ def _open(file_name: str, functions: dict[str, tuple[Any, list[Any]]]) -> ctypes
 @functools.cache
 def runtime() -> ctypes.CDLL:
     """libkiln_runtime: loads and runs engines."""
-    return _open("libkiln_runtime.so", _RUNTIME)
+    return _open(("libkiln_runtime.so.0", "libkiln_runtime.so"), _RUNTIME)
 
 
 @functools.cache
 def compiler() -> ctypes.CDLL:
     """libkiln: compiles. Opened on first use, since running engines does not need it."""
     runtime()
-    return _open("libkiln.so", _COMPILER)
+    return _open(("libkiln.so",), _COMPILER)
 
 
 def check(status: int) -> None:

@@ -173,9 +173,9 @@ Status write_file(const Spec& spec, Constants constants, const std::string& path
   if (!layout.ok()) return layout.status();
   Result<AtomicFile> file = AtomicFile::create(path);
   if (!file.ok()) return file.status();
-  KILN_RETURN_IF_ERROR(file->resize(layout->file_size));
   FileSink sink(*file);
   KILN_RETURN_IF_ERROR(emit(*layout, sink));
+  KILN_RETURN_IF_ERROR(file->resize(layout->file_size));  // the last weight may end in padding
   return file->commit();
 }
 

@@ -97,8 +97,8 @@ TEST(InferTest, Attention) {
 
 TEST(InferTest, Convolution) {
   const std::string window = " {stride = [2, 1], padding_before = [1, 0], padding_after = [1, 0], dilation = [1, 2], ";
-  EXPECT_EQ(infer("convolution(%img, %k)" + window + "groups = 1, layout = \"nchw\"}"), "f32[b, 6, floordiv(s - 1, 2) + 1, 28]");
-  EXPECT_EQ(infer("convolution(%img, %d)" + window + "groups = 4, layout = \"nchw\"}"), "f32[b, 4, floordiv(s - 1, 2) + 1, 28]");
+  EXPECT_EQ(infer("convolution(%img, %k)" + window + "groups = 1, layout = \"nchw\"}"), "f32[b, 6, floordiv(s + 1, 2), 28]");
+  EXPECT_EQ(infer("convolution(%img, %d)" + window + "groups = 4, layout = \"nchw\"}"), "f32[b, 4, floordiv(s + 1, 2), 28]");
   EXPECT_EQ(infer("convolution(%img, %k)" + window + "groups = 2, layout = \"nchw\"}"), "[convolution] got a weight for channels 8, expected 4");
   EXPECT_EQ(infer("convolution(%img, %k)" + window + "groups = 1, layout = \"hwcn\"}"), "[convolution] got layout \"hwcn\", expected nchw or nhwc");
   EXPECT_EQ(infer("convolution(%img, %k, %ch)" + window + "groups = 1, layout = \"nchw\"}"), "[convolution] got a bias of size 4, expected 6");
@@ -110,7 +110,7 @@ TEST(InferTest, Convolution) {
 
 TEST(InferTest, Pools) {
   EXPECT_EQ(infer("max_pool(%img) {kernel = [3, 3], stride = [2, 2], padding_before = [1, 1], padding_after = [1, 1], dilation = [1, 1], layout = \"nchw\"}"),
-            "f32[b, 4, floordiv(s - 1, 2) + 1, 16]");
+            "f32[b, 4, floordiv(s + 1, 2), 16]");
   EXPECT_EQ(infer("avg_pool(%img) {kernel = [s, 3], stride = [2, 2], padding_before = [1, 1], padding_after = [1, 1], count_padding = true, layout = \"nchw\"}"),
             "got 's', expected an integer");
   EXPECT_EQ(infer("avg_pool(%x) {kernel = [2], stride = [2], padding_before = [0], padding_after = [0], count_padding = true, layout = \"nchw\"}"), "f32[b, s, 4]");

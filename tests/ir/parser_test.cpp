@@ -22,7 +22,7 @@ std::string error_in_body(const std::string& line) {
 }
 
 TEST(ParserTest, NamesLineAndColumn) {
-  EXPECT_EQ(error_of("graph main() {\n  return\n"), "3:1: got the end, expected '}'");
+  EXPECT_EQ(error_of("graph main(%x: f32[]) {\n  return %x\n"), "3:1: got the end, expected '}'");
   EXPECT_EQ(error_of("grap main() {}"), "1:1: got 'grap', expected 'graph'");
   EXPECT_EQ(error_in_body("%y = frobnicate(%x)"), "2:8: no op frobnicate");
   EXPECT_EQ(error_in_body("%y = neg(%z)"), "2:12: no value %z before this line");

@@ -52,7 +52,7 @@ TEST(TextTest, RoundTripsLiterals) {
   %d = constant() {value = f64[] 0.1} : f64[]
   %e = constant() {value = f16[0, 4] []} : f16[0, 4]
   %f = constant() {value = i64[2] [9223372036854775807, -9223372036854775808]} : i64[2]
-  %g = constant() {value = bf16[2] [1, 1e+38]} : bf16[2]
+  %g = constant() {value = bf16[2] [1, 9.96921e+37]} : bf16[2]
   return
 }
 )");

@@ -77,8 +77,8 @@ TEST(HalfTest, F16RoundsToNearestEven) {
   EXPECT_EQ(f32_to_f16(0x1p-25f), 0x0000);                   // a tie, down to zero
   EXPECT_EQ(f32_to_f16(0x1.8p-24f), 0x0002);                 // a tie, up to even
   EXPECT_EQ(f32_to_f16(-0.0f), 0x8000);
-  EXPECT_EQ(f32_to_f16(0x1.ffcp-15f), 0x03ff);
-  EXPECT_EQ(f32_to_f16(0x1.ffep-15f), 0x0400);               // the largest subnormal rounds up to normal
+  EXPECT_EQ(f32_to_f16(0x1.ff8p-15f), 0x03ff);
+  EXPECT_EQ(f32_to_f16(0x1.ffcp-15f), 0x0400);               // a tie, up to the first normal number
 }
 
 TEST(HalfTest, Bf16RoundsToNearestEven) {

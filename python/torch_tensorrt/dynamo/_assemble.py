@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.export.exported_program import CallSpec
 from torch.export.graph_signature import ConstantArgument, OutputKind
 from torch.fx import Graph, GraphModule, Node
+from torch.utils import _pytree as pytree
 
 from torch_tensorrt._operator import execute_engine, release_engine
 from torch_tensorrt.dynamo._calling import set_calling
 from torch_tensorrt.dynamo._partition import Partition
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._region import Region
+from torch_tensorrt.dynamo._symbols import is_symbolic_node
 
 # Key of `ProgramInfo` in the `meta` of a compiled module.
 INFO_KEY = "torch_tensorrt"
@@ -27,7 +28,8 @@ INFO_KEY = "torch_tensorrt"
 class ProgramInfo:
     """What a compiled module knows about the program that it was made from; saving needs it."""
 
-    call_spec: CallSpec
+    in_spec: pytree.TreeSpec  # of (args, kwargs)
+    out_spec: pytree.TreeSpec
     argument_names: list[str]
     range_constraints: dict[Any, Any]
     example_inputs: Any
@@ -56,7 +58,7 @@ def assemble(program: Program, partition: Partition, compiled: Mapping[int, Comp
     last = max(partition.level.values(), default=0)
     by_level: list[list[Node]] = [[] for _ in range(last + 1)]
     for node in program.graph.nodes:
-        if node.op in ("call_function", "get_attr") and node not in in_engine:
+        if node.op in ("call_function", "get_attr") and node not in in_engine and not is_symbolic_node(node):
             by_level[partition.level[node]].append(node)
     for level, nodes in enumerate(by_level):
         if level in compiled:
@@ -117,8 +119,13 @@ class _Builder:
         names = argument_names(self._program)
         set_calling(self._graph, names, call_spec.in_spec, call_spec.out_spec)
         module = GraphModule(self._attributes, self._graph)
+        exported = self._program.exported
         module.meta[INFO_KEY] = ProgramInfo(
-            call_spec, names, dict(self._program.exported.range_constraints), self._program.exported.example_inputs
+            in_spec=call_spec.in_spec,
+            out_spec=call_spec.out_spec,
+            argument_names=names,
+            range_constraints=dict(exported.range_constraints),
+            example_inputs=exported.example_inputs,
         )
         for engine in self._engines:
             weakref.finalize(module, release_engine, engine).atexit = False
@@ -132,9 +139,14 @@ class _Builder:
         return next(node for node, lifted in self._program.lifted.items() if lifted == name)
 
     def _value(self, node: Any) -> Any:
-        if isinstance(node, Node) and node not in self._copies and node in self._program.lifted:
-            self._copies[node] = self._weight(node)
-        return self._copies[node] if isinstance(node, Node) else node
+        if not isinstance(node, Node):
+            return node
+        if node not in self._copies:  # sizes and weights are copied when they are needed
+            if node in self._program.lifted:
+                self._copies[node] = self._weight(node)
+            else:
+                self.copy(node)
+        return self._copies[node]
 
     def _weight(self, node: Node) -> Node:
         """A weight that PyTorch still needs: a copy, so that changes to the model do not reach half of the program."""

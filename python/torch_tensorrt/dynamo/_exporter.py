@@ -14,7 +14,6 @@ import torch
 from torch._guards import detect_fake_mode
 from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram, ModuleCallEntry, ModuleCallSignature
-from torch.export.exported_program import CallSpec
 from torch.export.graph_signature import (
     ConstantArgument,
     ExportGraphSignature,
@@ -37,7 +36,7 @@ from torch_tensorrt.dynamo._symbols import free_symbols
 def export(
     gm: GraphModule,
     inputs: Sequence[Any] | None = None,
-    call_spec: CallSpec | None = None,
+    call_spec: Any = None,
     ir: str = "exported_program",
     *,
     arg_inputs: Sequence[Any] | None = None,
@@ -84,7 +83,7 @@ def lift(gm: GraphModule, example_inputs: Any = None) -> ExportedProgram:
         )
     lifting = _Lifting(gm)
     root = GraphModule(torch.nn.Module(), lifting.graph)
-    signature = ModuleCallSignature([], [], info.call_spec.in_spec, info.call_spec.out_spec, info.argument_names)
+    signature = ModuleCallSignature([], [], info.in_spec, info.out_spec, info.argument_names)
     used = free_symbols(size for node in lifting.tensors() for size in node.meta["val"].shape)
     return ExportedProgram(
         root=root,

@@ -14,6 +14,8 @@ Value* identity(Call& call) {
 
 Value* import_to(Call& call) { return cast_if(call, call.tensor("self"), call.dtype("dtype")); }
 
+Value* import_convert(Call& call) { return cast_if(call, call.tensor("a"), call.dtype("dtype")); }
+
 Value* import_like_other(Call& call) {
   return call.builder().cast(call.tensor("self"), call.tensor("other")->type.dtype);
 }
@@ -51,9 +53,7 @@ constexpr Row kRows[] = {
     {"aten.type_as.default", import_like_other},
     {"aten._to_copy.default", import_to},
     {"aten.copy.default", import_copy},
-    {"prims.convert_element_type.default", [](Call& call) {
-       return call.builder().cast(call.tensor("a"), call.dtype("dtype").value_or(DType::F32));
-     }},
+    {"prims.convert_element_type.default", import_convert},
     {"aten._assert_tensor_metadata.default", ignore},
     {"aten._assert_async.msg", ignore},
     {"aten._assert_async.default", ignore},

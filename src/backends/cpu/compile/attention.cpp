@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "backends/cpu/compile/contraction.h"
+#include "backends/cpu/compile/math.h"
 #include "backends/cpu/compile/pack.h"
 #include "support/error.h"
 
@@ -40,12 +41,12 @@ int64_t stride_width(int64_t columns) {
   return panel_width(columns);
 }
 
-Blocking choose_blocking(const plan::Attention& attention) {
+Blocking choose_blocking(const plan::Program& program, const plan::Attention& attention) {
   Blocking blocking;
   const int64_t keys = positive_opt(attention.j.extent());
   blocking.key_width = panel_width(keys);
   blocking.block_rows = std::clamp(kScoreBytes / (4 * keys), kFewestRows, kMostRows);
-  blocking.packs_v = !attention.v.strides.back().is_constant(1) || attention.value_dim % 16 != 0;
+  blocking.packs_v = program.buffers[attention.v.buffer].type.dtype != DType::F32 || !attention.v.strides.back().is_constant(1) || attention.value_dim % 16 != 0;
   blocking.value_width = stride_width(attention.value_dim);
   blocking.value_panels = (attention.value_dim + blocking.value_width - 1) / blocking.value_width;
   return blocking;
@@ -54,7 +55,7 @@ Blocking choose_blocking(const plan::Attention& attention) {
 class AttentionEmitter {
  public:
   AttentionEmitter(Emitter& emitter, const plan::Attention& attention)
-      : emitter_(emitter), ir_(emitter.ir()), attention_(attention), blocking_(choose_blocking(attention)),
+      : emitter_(emitter), ir_(emitter.ir()), attention_(attention), blocking_(choose_blocking(emitter.program(), attention)),
         lanes_(emitter.target().lanes), rows_(part_range(range_of(attention.i.extent()), blocking_.block_rows)),
         element_(ir::make_loop_symbol("e", attention.value_dim)) {
     shapes_scores_ = attention.keep != nullptr || attention.bias != nullptr || attention.scale <= 0;
@@ -141,10 +142,9 @@ class AttentionEmitter {
       Value* index = value_of(ir::Dim(attention_.batch[i].index));
       offset = ir_.CreateAdd(offset, ir_.CreateMul(index, value_of(view.strides[i])));
     }
-    const DType dtype = emitter_.program().buffers[view.buffer].type.dtype;
-    KILN_CHECK(dtype == DType::F32, "attention works on f32");
-    return at(emitter_.buffer(view.buffer), offset, 4);
+    return at(emitter_.buffer(view.buffer), offset, static_cast<int64_t>(dtype_size(dtype_of(view))));
   }
+  DType dtype_of(const plan::View& view) const { return emitter_.program().buffers[view.buffer].type.dtype; }
   static const ir::Dim& row_stride(const plan::View& view) { return view.strides[view.strides.size() - 2]; }
 
   void pack_keys(Value* k) {
@@ -154,6 +154,7 @@ class AttentionEmitter {
     matrix.n_stride = value_of(row_stride(attention_.k));
     matrix.k = i64(attention_.head_dim);
     matrix.n = n_;
+    matrix.dtype = dtype_of(attention_.k);
     emit_pack(emitter_, matrix, i64(0), value_of(key_panels()), blocking_.key_width, packed_k_, i64(key_panel_bytes()));
   }
 
@@ -164,6 +165,7 @@ class AttentionEmitter {
     matrix.n_stride = value_of(attention_.v.strides.back());
     matrix.k = n_;
     matrix.n = i64(attention_.value_dim);
+    matrix.dtype = dtype_of(attention_.v);
     emit_pack(emitter_, matrix, i64(0), i64(blocking_.value_panels), blocking_.value_width, packed_v_,
               value_of(value_panel_bytes_));
   }
@@ -177,8 +179,10 @@ class AttentionEmitter {
   // scores = Q * K^T for the rows of a block and the keys of `panels` panels.
   void emit_scores(Span rows, Value* panels) {
     const int vectors = tile_vectors(blocking_.key_width);
-    const ir::Dim q_stride = row_stride(attention_.q);
-    Value* q = byte_offset(emitter_, view_address(attention_.q), ir_.CreateMul(rows.begin, value_of(q_stride * 4)));
+    const DType q_dtype = dtype_of(attention_.q);
+    const auto q_size = static_cast<int64_t>(dtype_size(q_dtype));
+    const ir::Dim q_row = row_stride(attention_.q) * q_size;
+    Value* q = byte_offset(emitter_, view_address(attention_.q), ir_.CreateMul(rows.begin, value_of(q_row)));
     emitter_.loop(i64(0), panels, 1, [&](Value* panel) {
       emitter_.loop(i64(0), i64(blocking_.key_width), static_cast<int64_t>(vectors) * lanes_, [&](Value* strip) {
         Value* b = at(at(packed_k_, panel, key_panel_bytes()), strip, 4);
@@ -186,9 +190,10 @@ class AttentionEmitter {
         for_row_tiles(emitter_, row_tiles(rows.count, vectors), [&](Value* first, int count) {
           const Tile tile{count, vectors};
           TileOperands operands;
-          operands.a = byte_offset(emitter_, q, ir_.CreateMul(first, value_of(q_stride * 4)));
-          for (int r = 0; r < count; ++r) operands.rows.push_back(value_of(q_stride * int64_t{4 * r}));
-          operands.a_step = value_of(attention_.q.strides.back() * 4);
+          operands.a = byte_offset(emitter_, q, ir_.CreateMul(first, value_of(q_row)));
+          for (int r = 0; r < count; ++r) operands.rows.push_back(value_of(q_row * int64_t{r}));
+          operands.a_step = value_of(attention_.q.strides.back() * q_size);
+          operands.a_dtype = q_dtype;
           operands.b = b;
           operands.b_step = i64(blocking_.key_width * 4);
           operands.b_alignment = 32;
@@ -280,16 +285,13 @@ class AttentionEmitter {
 
   // Scores become exp(score - highest); returns their sum.
   Value* emit_row_exponentials(Value* row, Value* panels, Value* limit, Value* highest) {
-    const plan::Expr exponential = plan::apply(ir::Op::exp, {plan::accumulator(DType::F32)});
     Value* scale = splat(f32(shapes_scores_ ? 1.0 : attention_.scale));
     Value* shift = ir_.CreateFNeg(ir_.CreateFMul(splat(highest), scale));
     Value* zero = llvm::Constant::getNullValue(vector_type(emitter_));
     auto vectors = over_row(row, panels, limit, zero, [&](const ScoreVector& vector, Value* sum) {
       Value* score = ir_.CreateAlignedLoad(vector_type(emitter_), vector.address, llvm::Align(32));
       Value* power = ir_.CreateIntrinsic(llvm::Intrinsic::fma, {vector_type(emitter_)}, {score, scale, shift});
-      Leaves leaves;
-      leaves.accumulator = power;
-      Value* result = emitter_.emit(exponential, Lanes{nullptr, lanes_, nullptr}, leaves);
+      Value* result = emit_exp(Real(ir_, power)).value;
       if (vector.mask != nullptr) result = ir_.CreateSelect(vector.mask, result, zero);
       ir_.CreateAlignedStore(result, vector.address, llvm::Align(32));
       return ir_.CreateFAdd(sum, result);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "backends/cpu/compile/element.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -25,26 +26,6 @@ std::set<int> tile_sizes(CountRange counts, int most) {
     if (static_cast<int>(sizes.size()) == most) break;
   }
   return sizes;
-}
-
-// f32 and integers as they are, bool as a byte, half types rounded to nearest even.
-Value* to_memory(Emitter& emitter, Value* value, DType dtype) {
-  auto& ir = emitter.ir();
-  llvm::Type* type = value->getType();
-  if (type->getScalarType()->isIntegerTy(1)) return ir.CreateZExt(value, type->getWithNewType(ir.getInt8Ty()));
-  if (!type->getScalarType()->isFloatTy()) return value;
-  if (dtype == DType::F16) return ir.CreateFPTrunc(value, type->getWithNewType(ir.getHalfTy()));
-  if (dtype == DType::F64) return ir.CreateFPExt(value, type->getWithNewType(ir.getDoubleTy()));
-  if (dtype != DType::BF16) return value;
-  llvm::Type* wide = type->getWithNewType(ir.getInt32Ty());
-  llvm::Type* narrow = type->getWithNewType(ir.getInt16Ty());
-  auto constant = [&](uint32_t bits) { return llvm::ConstantInt::get(wide, bits); };
-  Value* bits = ir.CreateBitCast(value, wide);
-  Value* high = ir.CreateLShr(bits, constant(16));
-  Value* odd = ir.CreateAnd(high, constant(1));
-  Value* rounded = ir.CreateLShr(ir.CreateAdd(bits, ir.CreateAdd(odd, constant(0x7FFF))), constant(16));
-  Value* quiet_nan = ir.CreateOr(high, constant(0x40));
-  return ir.CreateTrunc(ir.CreateSelect(ir.CreateFCmpUNO(value, value), quiet_nan, rounded), narrow);
 }
 
 }  // namespace
@@ -163,7 +144,9 @@ void TileWriter::write_vector(Value* sum, Value* origin, Value* row, Value* colu
   if (!whole) lanes.mask = mask_below(emitter_, column, output_.column_end);
   emitter_.bind(output_.column, column);
   const DType dtype = emitter_.program().buffers[output_.buffer].type.dtype;
-  Value* value = to_memory(emitter_, emitter_.emit(output_.epilogue, lanes, {sum, {}}), dtype);
+  Leaves leaves;
+  leaves.accumulator = sum;
+  Value* value = to_memory(ir, emitter_.emit(output_.epilogue, lanes, leaves), dtype);
   Value* element = ir.CreateAdd(ir.CreateMul(row, emitter_.value_of(output_.row_stride)),
                                 ir.CreateMul(column, emitter_.value_of(output_.column_stride)));
   const auto size = static_cast<int64_t>(dtype_size(dtype));

@@ -3,9 +3,7 @@
 //
 // A tile is a run of neighbouring pixels of one output row. The input rows that a task needs are first copied to scratch
 // with their borders filled with zeros, so that no tile knows about borders; the copy costs about one percent and reads
-// the input in the order that memory likes. An input without borders is read where it lies.
-//
-// A 1x1 convolution of stride 1 is a matrix product over all pixels.
+// the input in the order that memory likes. An f32 input without borders is read where it lies.
 #include <algorithm>
 
 #include "backends/cpu/compile/contraction.h"
@@ -35,7 +33,7 @@ struct Geometry {
   bool copies = true;
 };
 
-Geometry geometry_of(const plan::Convolution& conv) {
+Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv) {
   Geometry geometry;
   KILN_CHECK(conv.o.extent().is_constant(), "the number of output channels is constant");
   geometry.group_channels = conv.channels / conv.groups;
@@ -45,7 +43,7 @@ Geometry geometry_of(const plan::Convolution& conv) {
   geometry.span_w = (conv.kernel_w - 1) * conv.dilation_w + 1;
   const ir::Dim rows = (conv.y.extent() - 1) * conv.stride_h + geometry.span_h;
   const ir::Dim columns = (conv.x.extent() - 1) * conv.stride_w + geometry.span_w;
-  geometry.copies = !conv.pad_top.is_constant(0) || !conv.pad_left.is_constant(0) ||
+  geometry.copies = program.buffers[conv.input].type.dtype != DType::F32 || !conv.pad_top.is_constant(0) || !conv.pad_left.is_constant(0) ||
                     !ir::provably_less_equal(rows, conv.height) || !ir::provably_less_equal(columns, conv.width);
   geometry.width = geometry.copies ? columns : conv.width;
   return geometry;
@@ -89,79 +87,10 @@ Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry
   return blocking;
 }
 
-// Whether an epilogue at [b, y, x, o] is the same with the flat pixel number for x and zeros for b and y: it is when every
-// position in it is, counting the indices of a load together.
-class PixelMerge {
- public:
-  PixelMerge(const plan::Program& program, const plan::Convolution& conv) : program_(program), conv_(conv) {}
-
-  bool allowed(const plan::Expr& expr) const {
-    if (expr == nullptr) return true;
-    if (expr->kind == plan::ExprKind::Position) return is_flat(expr->index);
-    if (expr->kind == plan::ExprKind::Load && indexed_by_positions(*expr)) {
-      return is_flat(element_number(*expr)) && allowed(expr->predicate);
-    }
-    return allowed(expr->predicate) &&
-           std::all_of(expr->args.begin(), expr->args.end(), [&](const plan::Expr& arg) { return allowed(arg); });
-  }
-
- private:
-  static bool indexed_by_positions(const plan::ExprNode& load) {
-    return std::all_of(load.args.begin(), load.args.end(),
-                       [](const plan::Expr& arg) { return arg->kind == plan::ExprKind::Position; });
-  }
-
-  ir::Dim element_number(const plan::ExprNode& load) const {
-    const ir::Shape& shape = program_.buffers[load.buffer].type.shape;
-    ir::Dim number;
-    for (size_t i = 0; i < load.args.size(); ++i) {
-      // A load of one index counts elements of the buffer, whatever its rank.
-      if (i > 0) number *= shape[i];
-      number += load.args[i]->index;
-    }
-    return number;
-  }
-
-  bool is_flat(const ir::Dim& position) const {
-    const ir::Dim pixel =
-        (ir::Dim(conv_.b.index) * conv_.y.extent() + ir::Dim(conv_.y.index)) * conv_.x.extent() + ir::Dim(conv_.x.index);
-    const ir::Dim at_zero = position.substitute(conv_.b.index, 0).substitute(conv_.y.index, 0);
-    return at_zero.substitute(conv_.x.index, pixel) == position;
-  }
-
-  const plan::Program& program_;
-  const plan::Convolution& conv_;
-};
-
-bool is_pointwise(const plan::Convolution& conv) {
-  return conv.kernel_h == 1 && conv.kernel_w == 1 && conv.stride_h == 1 && conv.stride_w == 1 && conv.groups == 1 &&
-         conv.pad_top.is_constant(0) && conv.pad_left.is_constant(0) && conv.y.extent() == conv.height &&
-         conv.x.extent() == conv.width;
-}
-
-// The matrix product over all pixels of a pointwise convolution.
-plan::MatMul as_matmul(const plan::Convolution& conv) {
-  const ir::Dim outputs = conv.o.extent();
-  plan::MatMul matmul;
-  matmul.m.index = ir::make_loop_symbol("m", conv.b.extent() * conv.y.extent() * conv.x.extent());
-  matmul.n = conv.o;
-  matmul.k.index = ir::make_loop_symbol("k", conv.channels);
-  matmul.a = {conv.input, 0, {conv.channels, 1}};
-  matmul.b = {conv.weight, 0, {1, conv.channels}};
-  matmul.out = {conv.out, 0, {outputs, 1}};
-  matmul.epilogue =
-      plan::substitute(conv.epilogue, [&](const ir::SymbolPtr& index) -> std::optional<plan::Index> {
-        if (index == conv.x.index) return plan::Index(matmul.m.index);
-        if (index == conv.b.index || index == conv.y.index) return plan::Index(0);
-        return std::nullopt;
-      });
-  return matmul;
-}
-
 class ConvolutionEmitter {
  public:
   ConvolutionEmitter(Emitter& emitter, const plan::Convolution& conv)
-      : emitter_(emitter), ir_(emitter.ir()), conv_(conv), geometry_(geometry_of(conv)),
+      : emitter_(emitter), ir_(emitter.ir()), conv_(conv), geometry_(geometry_of(emitter.program(), conv)),
         blocking_(choose_blocking(conv, geometry_)) {
     const auto widest = static_cast<int>(blocking_.width / emitter.target().lanes);
     tile_vectors_ = emitter.target().avx512() ? widest : 2;
@@ -248,7 +177,8 @@ class ConvolutionEmitter {
     Value* middle = value_of(kept * channels);
     Value* right = value_of((geometry_.width - conv_.pad_left - kept) * channels);
     Value* whole = value_of(geometry_.width * channels);
-    Value* input_row_bytes = value_of(conv_.width * (channels * 4));
+    const DType dtype = emitter_.program().buffers[conv_.input].type.dtype;
+    Value* input_row_bytes = value_of(conv_.width * (channels * static_cast<int64_t>(dtype_size(dtype))));
     emitter_.loop(i64(0), needed, 1, [&](Value* r) {
       Value* row = ir_.CreateAdd(first, r);
       Value* to = at(padded_, r, row_bytes_);
@@ -258,7 +188,7 @@ class ConvolutionEmitter {
         Value* from = at(input_, ir_.CreateAdd(ir_.CreateMul(b, height), row), input_row_bytes);
         emit_zeros(emitter_, to, left);
         to = at(to, left, i64(4));
-        emit_copy(emitter_, to, from, middle);
+        emit_copy(emitter_, to, from, dtype, middle);
         emit_zeros(emitter_, at(to, middle, i64(4)), right);
       });
     });
@@ -370,10 +300,6 @@ class ConvolutionEmitter {
 }  // namespace
 
 void emit_convolution(Emitter& emitter, const plan::Convolution& conv) {
-  if (is_pointwise(conv) && PixelMerge(emitter.program(), conv).allowed(conv.epilogue)) {
-    emit_matmul(emitter, as_matmul(conv));
-    return;
-  }
   ConvolutionEmitter(emitter, conv).run();
 }
 

@@ -122,7 +122,7 @@ Value* ExprEmitter::apply(const Expr& expr) {
   if (vectors) {
     for (Value*& arg : args) arg = widen(arg);
   }
-  return emit_operation(emitter_, *expr, args);
+  return emit_operation(ir_, *expr, args);
 }
 
 // x / r -> x * (1 / r) where r comes out of a reduction, equal in all lanes: the sum of a softmax,

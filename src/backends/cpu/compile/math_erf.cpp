@@ -25,7 +25,16 @@ Real erf_small(Real x) {
 Real erf_large(Real x) {
   if (x.is_f64()) {
     const Real u = fma(at_most(x, 6.0), 0x1.999999999999ap-2, x.of(-0x1.6666666666666p+0));
-    const Real q = polynomial(u, {@ERF64@});
+    const Real q = polynomial(u, {0x1.c3991652a25b8p+3, 0x1.22a4dc1adc4dep+4, 0x1.82b38347386c6p+2,
+                                   0x1.4e712f28c7612p-4, -0x1.179477472679dp-5, 0x1.d75a5c7068682p-7,
+                                   -0x1.862e3bb0f074ep-8, 0x1.372b86bf3f338p-9,
+                                   -0x1.d48f10a8d4d97p-11, 0x1.41da8bf02785cp-12,
+                                   -0x1.84798a90f5763p-14, 0x1.3c2331439d28ep-16,
+                                   0x1.50f8180c4cd7dp-17, 0x1.ba51cb86f74a9p-17,
+                                   0x1.128e2c953590cp-16, -0x1.e92de764ad141p-17,
+                                   -0x1.5348fcec64175p-15, -0x1.977a6c36b6339p-15,
+                                   -0x1.0980fd46738e3p-15, -0x1.911c943e2ae70p-17,
+                                   -0x1.12589c3995b28p-19});
     return 1.0 - emit_exp(-q);
   }
   const Real q = polynomial(at_most(x, 3.92), {-0x1.8b0faap-13, 0x1.212c26p+0, 0x1.44350cp-1,
@@ -45,7 +54,7 @@ Real emit_erf(Real x) {
 Real emit_gelu(Real x, bool tanh_form) {
   if (!tanh_form) {
     const Real half = x * 0.5;
-    return fma(half, emit_erf(x * std::numbers::sqrt2 * 0.5), half);
+    return fma(half, emit_erf(x * (std::numbers::sqrt2 / 2)), half);
   }
   // x / 2 * (1 + tanh(u)) = x * sigmoid(2 u)
   const Real cubic = fma(x * x, 0.044715, x.of(1.0)) * x;

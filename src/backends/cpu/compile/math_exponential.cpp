@@ -1,4 +1,5 @@
 // exp, its inverse, and what is made of them.
+#include <cmath>
 #include <limits>
 #include <numbers>
 

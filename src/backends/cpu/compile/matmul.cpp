@@ -45,7 +45,7 @@ struct Blocking {
 bool is_constant_matrix(const plan::Program& program, const plan::MatMul& matmul) {
   const plan::View& b = matmul.b;
   const plan::Buffer& buffer = program.buffers[b.buffer];
-  return buffer.kind == plan::BufferKind::Constant && buffer.type.dtype == DType::F32 && b.offset.is_constant() &&
+  return buffer.kind == plan::BufferKind::Constant && b.offset.is_constant() &&
          matmul.k.extent().is_constant() && matmul.n.extent().is_constant() &&
          std::all_of(b.strides.begin(), b.strides.end() - 2, [](const ir::Dim& s) { return s.is_constant(0); }) &&
          b.strides[b.strides.size() - 2].is_constant() && b.strides.back().is_constant();
@@ -54,8 +54,9 @@ bool is_constant_matrix(const plan::Program& program, const plan::MatMul& matmul
 BSource choose_source(const plan::Program& program, const plan::MatMul& matmul) {
   if (is_constant_matrix(program, matmul)) return BSource::Constant;
   const ir::Dim& columns = matmul.n.extent();
-  const bool in_place =
-      matmul.b.strides.back().is_constant(1) && columns.is_constant() && dividing_width(columns.constant()) != 0;
+  const bool in_place = program.buffers[matmul.b.buffer].type.dtype == DType::F32 &&
+                        matmul.b.strides.back().is_constant(1) && columns.is_constant() &&
+                        dividing_width(columns.constant()) != 0;
   return in_place ? BSource::InPlace : BSource::Scratch;
 }
 
@@ -102,7 +103,6 @@ class MatMulEmitter {
   }
 
   void run() {
-    check();
     declare();
     hoist();
     emitter_.loop_carrying(emitter_.task_begin(), emitter_.task_end(), 1, {i64(-1)},
@@ -115,11 +115,7 @@ class MatMulEmitter {
  private:
   llvm::ConstantInt* i64(int64_t value) { return ir_.getInt64(value); }
 
-  void check() {
-    for (plan::BufferId buffer : {matmul_.a.buffer, matmul_.b.buffer}) {
-      KILN_CHECK(emitter_.program().buffers[buffer].type.dtype == DType::F32, "matmul operands are f32");
-    }
-  }
+  DType dtype_of(const plan::View& view) const { return emitter_.program().buffers[view.buffer].type.dtype; }
 
   // Scratch: the staged tile, then the packed panels of a group.
   void declare() {
@@ -202,16 +198,18 @@ class MatMulEmitter {
   void emit_strip(Span rows, Value* b, Value* column) {
     Value* a = view_address(matmul_.a);
     Value* origin = view_address(matmul_.out);
-    const ir::Dim row_stride = matmul_.a.strides[matmul_.a.strides.size() - 2];
+    const auto a_size = static_cast<int64_t>(dtype_size(dtype_of(matmul_.a)));
+    const ir::Dim row_bytes = matmul_.a.strides[matmul_.a.strides.size() - 2] * a_size;
     RowTiles tiles{rows.count, rows_, std::min(most_rows(emitter_.target(), tile_vectors_), 14)};
     TileWriter writer(emitter_, output(), staging_, count_sizes(tiles));
     auto body = [&](Value* first, int count) {
       Tile tile{count, tile_vectors_};
       Value* row = ir_.CreateAdd(rows.begin, first);
       TileOperands operands;
-      operands.a = byte_offset(emitter_, a, ir_.CreateMul(row, emitter_.value_of(row_stride * 4)));
-      for (int r = 0; r < count; ++r) operands.rows.push_back(emitter_.value_of(row_stride * int64_t{4 * r}));
-      operands.a_step = emitter_.value_of(matmul_.a.strides.back() * 4);
+      operands.a = byte_offset(emitter_, a, ir_.CreateMul(row, emitter_.value_of(row_bytes)));
+      for (int r = 0; r < count; ++r) operands.rows.push_back(emitter_.value_of(row_bytes * int64_t{r}));
+      operands.a_step = emitter_.value_of(matmul_.a.strides.back() * a_size);
+      operands.a_dtype = dtype_of(matmul_.a);
       operands.b = b;
       operands.b_step = b_step_;
       operands.b_alignment = b_alignment_;
@@ -245,7 +243,7 @@ class MatMulEmitter {
       Value* index = emitter_.value_of(ir::Dim(matmul_.batch[i].index));
       offset = ir_.CreateAdd(offset, ir_.CreateMul(index, emitter_.value_of(view.strides[i])));
     }
-    const auto size = static_cast<int64_t>(dtype_size(emitter_.program().buffers[view.buffer].type.dtype));
+    const auto size = static_cast<int64_t>(dtype_size(dtype_of(view)));
     return byte_offset(emitter_, emitter_.buffer(view.buffer), ir_.CreateMul(offset, i64(size)));
   }
 
@@ -260,6 +258,7 @@ class MatMulEmitter {
     matrix.n_stride = emitter_.value_of(matmul_.b.strides.back());
     matrix.k = k_;
     matrix.n = n_;
+    matrix.dtype = dtype_of(matmul_.b);
     when(emitter_, ir_.CreateICmpNE(group_key, packed_key),
          [&] { emit_pack(emitter_, matrix, first, last, blocking_.width, packed_, panel_bytes_); });
     return packed_;

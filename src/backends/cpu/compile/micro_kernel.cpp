@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "backends/cpu/compile/element.h"
+
 namespace kiln::cpu {
 
 using llvm::Value;
@@ -18,10 +20,6 @@ int interleaved_steps(Tile tile) {
   return wanted >= 3 ? 4 : wanted;
 }
 
-Value* load_float(Emitter& emitter, Value* address) {
-  return emitter.ir().CreateAlignedLoad(emitter.ir().getFloatTy(), address, llvm::Align(4));
-}
-
 // One step, A and B at these addresses.
 Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& operands, Value* a, Value* b,
                            const Accumulators& sums) {
@@ -35,7 +33,7 @@ Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& oper
   }
   Accumulators result;
   for (int r = 0; r < tile.rows; ++r) {
-    Value* scalar = load_float(emitter, byte_offset(emitter, a, operands.rows[r]));
+    Value* scalar = load_float(emitter, byte_offset(emitter, a, operands.rows[r]), operands.a_dtype);
     Value* splat = ir.CreateVectorSplat(lanes, scalar);
     for (int v = 0; v < tile.vectors; ++v) {
       result.push_back(ir.CreateIntrinsic(llvm::Intrinsic::fma, {vector_type(emitter)},
@@ -98,6 +96,12 @@ Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Valu
 
 Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Value* steps) {
   return multiply_run(emitter, tile, operands, steps, Run{operands.a, operands.b, zero_tile(emitter, tile)}).sums;
+}
+
+Value* load_float(Emitter& emitter, Value* address, DType dtype) {
+  auto& ir = emitter.ir();
+  const llvm::Align alignment(dtype_size(dtype));
+  return from_memory(ir, ir.CreateAlignedLoad(memory_type(ir, dtype), address, alignment), dtype);
 }
 
 Value* byte_offset(Emitter& emitter, Value* base, Value* offset) {

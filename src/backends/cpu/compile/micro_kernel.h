@@ -30,6 +30,7 @@ struct TileOperands {
   llvm::Value* b = nullptr;
   llvm::Value* b_step = nullptr;
   int b_alignment = 4;
+  DType a_dtype = DType::F32;  // f16 and bf16 are widened as they are read; B is f32
 };
 
 // Row-major: rows x vectors.
@@ -50,6 +51,8 @@ Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, llvm
 // A single run from zero: the sums.
 Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, llvm::Value* steps);
 
+// A scalar of any floating type, as f32.
+llvm::Value* load_float(Emitter& emitter, llvm::Value* address, DType dtype);
 // base + offset bytes.
 llvm::Value* byte_offset(Emitter& emitter, llvm::Value* base, llvm::Value* offset);
 llvm::Type* vector_type(Emitter& emitter);

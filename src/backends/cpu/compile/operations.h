@@ -3,12 +3,14 @@
 
 #include <vector>
 
-#include "backends/cpu/compile/codegen.h"
+#include <llvm/IR/IRBuilder.h>
+
+#include "plan/expr.h"
 
 namespace kiln::cpu {
 
 // `node` is an Apply; the operands are all scalars or all vectors of one width.
-llvm::Value* emit_operation(Emitter& emitter, const plan::ExprNode& node,
+llvm::Value* emit_operation(llvm::IRBuilder<>& ir, const plan::ExprNode& node,
                             const std::vector<llvm::Value*>& args);
 
 // max and min that give NaN if either is NaN.

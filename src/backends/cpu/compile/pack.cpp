@@ -13,6 +13,10 @@ namespace {
 
 constexpr int64_t kRowPadding = 16;  // f32 elements of the widest vector
 
+float element_of(const ir::Literal& source, int64_t index) {
+  return source.dtype == DType::F32 ? source.data<float>()[index] : static_cast<float>(source.as_double(index));
+}
+
 ir::Literal pack_literal(const ir::Literal& source, const ConstantMatrix& matrix, int64_t width) {
   const int64_t panels = (matrix.n + width - 1) / width;
   std::byte* bytes = nullptr;
@@ -20,13 +24,13 @@ ir::Literal pack_literal(const ir::Literal& source, const ConstantMatrix& matrix
       ir::Literal::allocate(DType::F32, {matrix.batches, panels, matrix.k, width}, &bytes);
   auto* out = reinterpret_cast<float*>(bytes);
   for (int64_t batch = 0; batch < matrix.batches; ++batch) {
-    const float* in = source.data<float>() + matrix.offset + batch * matrix.batch_stride;
+    const int64_t in = matrix.offset + batch * matrix.batch_stride;
     for (int64_t panel = 0; panel < panels; ++panel) {
       const int64_t first = panel * width;
       const int64_t columns = std::min(width, matrix.n - first);
       for (int64_t k = 0; k < matrix.k; ++k, out += width) {
         for (int64_t n = 0; n < columns; ++n) {
-          out[n] = in[k * matrix.k_stride + (first + n) * matrix.n_stride];
+          out[n] = element_of(source, in + k * matrix.k_stride + (first + n) * matrix.n_stride);
         }
       }
     }
@@ -103,7 +107,7 @@ class Packer {
       emitter_.loop(i64(0), i64(width_), 1, [&](Value* n) {
         Value* column = ir_.CreateAdd(panel_start, n);
         column = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, column, last);
-        Value* value = ir_.CreateAlignedLoad(ir_.getFloatTy(), element(k, column), llvm::Align(4));
+        Value* value = load_float(emitter_, element(k, column), matrix_.dtype);
         Value* address = byte_offset(emitter_, packed(to, k, 0), ir_.CreateMul(n, i64(4)));
         ir_.CreateAlignedStore(value, address, llvm::Align(4));
       });
@@ -116,7 +120,8 @@ class Packer {
 
   Value* element(Value* k, Value* n) {
     Value* index = ir_.CreateAdd(ir_.CreateMul(k, matrix_.k_stride), ir_.CreateMul(n, matrix_.n_stride));
-    return byte_offset(emitter_, matrix_.base, ir_.CreateMul(index, i64(4)));
+    const auto size = static_cast<int64_t>(dtype_size(matrix_.dtype));
+    return byte_offset(emitter_, matrix_.base, ir_.CreateMul(index, i64(size)));
   }
   Value* packed(Value* to, Value* k, int64_t n) {
     return byte_offset(emitter_, to, ir_.CreateAdd(ir_.CreateMul(k, i64(width_ * 4)), i64(n * 4)));
@@ -175,9 +180,10 @@ void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, Value* first, Valu
   emitter.loop(first, last, 1, [&](Value* panel) {
     Value* start = ir.CreateMul(panel, ir.getInt64(width));
     Value* to = byte_offset(emitter, packed, ir.CreateMul(ir.CreateSub(panel, first), panel_bytes));
-    if (is_one(matrix.n_stride)) {
+    const bool plain = matrix.dtype == DType::F32;
+    if (plain && is_one(matrix.n_stride)) {
       packer.copy_rows(start, to);
-    } else if (is_one(matrix.k_stride)) {
+    } else if (plain && is_one(matrix.k_stride)) {
       packer.transpose_columns(start, to);
     } else {
       packer.gather_elements(start, to);
@@ -185,7 +191,17 @@ void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, Value* first, Valu
   });
 }
 
-void emit_copy(Emitter& emitter, Value* to, Value* from, Value* count) {
+void emit_copy(Emitter& emitter, Value* to, Value* from, DType from_dtype, Value* count) {
+  if (from_dtype != DType::F32) {
+    auto& ir = emitter.ir();
+    const auto size = static_cast<int64_t>(dtype_size(from_dtype));
+    emitter.loop(ir.getInt64(0), count, 1, [&](Value* i) {
+      Value* value = load_float(emitter, byte_offset(emitter, from, ir.CreateMul(i, ir.getInt64(size))), from_dtype);
+      Value* address = byte_offset(emitter, to, ir.CreateMul(i, ir.getInt64(4)));
+      ir.CreateAlignedStore(value, address, llvm::Align(4));
+    });
+    return;
+  }
   store_vectors(emitter, to, count, [&](Value* offset, Value* mask) -> Value* {
     auto& ir = emitter.ir();
     Value* address = byte_offset(emitter, from, offset);

@@ -28,6 +28,7 @@ struct RuntimeMatrix {
   llvm::Value* n_stride = nullptr;
   llvm::Value* k = nullptr;
   llvm::Value* n = nullptr;
+  DType dtype = DType::F32;
 };
 
 // Emits the packing of panels [first, last) of `matrix` to `packed`, whose panels take `panel_bytes`, at least
@@ -35,8 +36,8 @@ struct RuntimeMatrix {
 void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, llvm::Value* first, llvm::Value* last, int64_t width,
                llvm::Value* packed, llvm::Value* panel_bytes);
 
-// Emits the copy of `count` f32, and of zeros.
-void emit_copy(Emitter& emitter, llvm::Value* to, llvm::Value* from, llvm::Value* count);
+// Emits the copy of `count` elements to f32, and of zeros.
+void emit_copy(Emitter& emitter, llvm::Value* to, llvm::Value* from, DType from_dtype, llvm::Value* count);
 void emit_zeros(Emitter& emitter, llvm::Value* to, llvm::Value* count);
 
 // Rows are padded to whole vectors of the widest target.

@@ -1,0 +1,216 @@
+// Matrix products.
+#include <algorithm>
+
+#include "import/ops/common.h"
+
+namespace kiln::import {
+namespace {
+
+Value* matmul(Call& call, Value* a, Value* b) {
+  call.expect(is_floating(a->type.dtype), "operands of " + std::string(dtype_name(a->type.dtype)),
+              "a floating dtype");
+  return call.make(Op::matmul, {a, b}, {{"transpose_b", false}});
+}
+
+// torch.matmul: vectors become matrices, and lose the axis again.
+Value* general_matmul(Call& call, Value* a, Value* b) {
+  const size_t rank_a = a->type.rank(), rank_b = b->type.rank();
+  call.expect(rank_a > 0 && rank_b > 0, "a scalar", "rank 1 or more");
+  if (rank_a == 1) a = unsqueeze(call, a, 0);
+  if (rank_b == 1) b = unsqueeze(call, b, 1);
+  Value* product = matmul(call, a, b);
+  ir::Shape shape = product->type.shape;
+  if (rank_b == 1) shape.pop_back();
+  if (rank_a == 1) shape.erase(shape.end() - (rank_b == 1 ? 1 : 2));
+  return call.builder().reshape(product, shape);
+}
+
+Value* import_matmul(Call& call) { return general_matmul(call, call.tensor("self"), call.tensor("other")); }
+Value* import_mm(Call& call) { return matmul(call, call.tensor("self"), call.tensor("mat2")); }
+Value* import_mv(Call& call) { return general_matmul(call, call.tensor("self"), call.tensor("vec")); }
+Value* import_dot(Call& call) { return general_matmul(call, call.tensor("self"), call.tensor("tensor")); }
+
+Value* import_linear(Call& call) {
+  Value *x = call.tensor("input"), *weight = call.tensor("weight");
+  if (weight->type.rank() == 1) return general_matmul(call, x, weight);
+  std::vector<Value*> operands{x, weight};
+  if (Value* bias = call.optional_tensor("bias")) {
+    if (bias->type.rank() != 1) {
+      return Expr(call, call.make(Op::linear, operands)) + Expr(call, bias);
+    }
+    operands.push_back(bias);
+  }
+  return call.make(Op::linear, operands);
+}
+
+// beta * self + alpha * product
+Value* add_product(Call& call, Value* product) {
+  const double alpha = call.real_or("alpha", 1), beta = call.real_or("beta", 1);
+  Expr result(call, product);
+  if (alpha != 1) result = result * alpha;
+  if (beta == 0) return result;
+  Expr self(call, call.tensor("self"));
+  if (beta != 1) self = self * beta;
+  return result + self;
+}
+
+Value* import_addmm(Call& call) { return add_product(call, matmul(call, call.tensor("mat1"), call.tensor("mat2"))); }
+Value* import_baddbmm(Call& call) {
+  return add_product(call, matmul(call, call.tensor("batch1"), call.tensor("batch2")));
+}
+Value* import_addmv(Call& call) {
+  return add_product(call, general_matmul(call, call.tensor("mat"), call.tensor("vec")));
+}
+Value* import_addbmm(Call& call) {
+  Value* products = matmul(call, call.tensor("batch1"), call.tensor("batch2"));
+  return add_product(call, reduce(call, Op::reduce_sum, products, {0}, false));
+}
+
+Value* import_outer(Call& call) {
+  Value *a = call.tensor("self"), *b = call.tensor(call.has("vec2") ? "vec2" : "other");
+  return Expr(call, unsqueeze(call, a, 1)) * Expr(call, unsqueeze(call, b, 0));
+}
+
+// One operand of an einsum: its letters and its value.
+struct Factor {
+  std::string letters;
+  Value* value;
+};
+
+// Sums over letters that occur nowhere else.
+Factor drop_letters(Call& call, Factor factor, const std::string& needed) {
+  std::vector<int64_t> axes;
+  std::string kept;
+  for (size_t i = 0; i < factor.letters.size(); ++i) {
+    if (needed.find(factor.letters[i]) == std::string::npos) {
+      axes.push_back(static_cast<int64_t>(i));
+    } else {
+      kept += factor.letters[i];
+    }
+  }
+  return {kept, reduce(call, Op::reduce_sum, factor.value, axes, false)};
+}
+
+// The axes of a factor in the order of `letters`.
+Factor order_letters(Call& call, const Factor& factor, const std::string& letters) {
+  std::vector<int64_t> axes;
+  for (char letter : letters) axes.push_back(static_cast<int64_t>(factor.letters.find(letter)));
+  return {letters, call.builder().permute(factor.value, axes)};
+}
+
+ir::Shape sizes_of(const Factor& factor, const std::string& letters) {
+  ir::Shape shape;
+  for (char letter : letters) shape.push_back(factor.value->type.shape[factor.letters.find(letter)]);
+  return shape;
+}
+
+// Two factors to one, by a batched matrix product: batch letters are in both and needed later, contracted ones in both
+// and not needed.
+Factor multiply(Call& call, const Factor& a, const Factor& b, const std::string& needed) {
+  std::string batch, contracted, rows, columns;
+  for (char letter : a.letters) {
+    const bool shared = b.letters.find(letter) != std::string::npos;
+    const bool later = needed.find(letter) != std::string::npos;
+    (shared ? (later ? batch : contracted) : rows) += letter;
+  }
+  for (char letter : b.letters) {
+    if (a.letters.find(letter) == std::string::npos) columns += letter;
+  }
+  const ir::Shape batch_sizes = sizes_of(a, batch), row_sizes = sizes_of(a, rows), column_sizes = sizes_of(b, columns);
+  const ir::Dim depth = ir::product(sizes_of(a, contracted));
+  const auto matrix = [&](const Factor& factor, const std::string& letters, const ir::Dim& m, const ir::Dim& n) {
+    ir::Shape shape = batch_sizes;
+    shape.insert(shape.end(), {m, n});
+    return call.builder().reshape(order_letters(call, factor, letters).value, shape);
+  };
+  Value* left = matrix(a, batch + rows + contracted, ir::product(row_sizes), depth);
+  Value* right = matrix(b, batch + contracted + columns, depth, ir::product(column_sizes));
+  ir::Shape shape = batch_sizes;
+  shape.insert(shape.end(), row_sizes.begin(), row_sizes.end());
+  shape.insert(shape.end(), column_sizes.begin(), column_sizes.end());
+  return {batch + rows + columns, call.builder().reshape(matmul(call, left, right), shape)};
+}
+
+struct Equation {
+  std::vector<std::string> operands;
+  std::string result;
+};
+
+Equation parse_equation(Call& call, std::string text) {
+  std::erase(text, ' ');
+  call.expect(text.find('.') == std::string::npos, "equation \"" + text + "\"", "one without an ellipsis");
+  Equation equation;
+  const size_t arrow = text.find("->");
+  const std::string left = text.substr(0, arrow);
+  for (size_t start = 0; start <= left.size();) {
+    const size_t comma = std::min(left.find(',', start), left.size());
+    equation.operands.push_back(left.substr(start, comma - start));
+    start = comma + 1;
+  }
+  if (arrow != std::string::npos) {
+    equation.result = text.substr(arrow + 2);
+    return equation;
+  }
+  // Without an arrow: the letters that occur once, in alphabetical order, capitals first.
+  for (int letter = 'A'; letter <= 'z'; ++letter) {
+    if (std::count(left.begin(), left.end(), static_cast<char>(letter)) == 1) {
+      equation.result += static_cast<char>(letter);
+    }
+  }
+  return equation;
+}
+
+Value* import_einsum(Call& call) {
+  const Equation equation = parse_equation(call, call.text_or("equation", ""));
+  const std::vector<Value*> tensors = call.tensors("tensors");
+  call.expect(tensors.size() == equation.operands.size(), std::to_string(tensors.size()) + " operands",
+              std::to_string(equation.operands.size()));
+  std::string seen;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    std::string letters = equation.operands[i];
+    call.expect(letters.size() == tensors[i]->type.rank(), "\"" + letters + "\" for rank " +
+                std::to_string(tensors[i]->type.rank()), "one letter per axis");
+    seen += letters;
+    std::ranges::sort(letters);
+    call.expect(std::ranges::adjacent_find(letters) == letters.end(), "a repeated letter in \"" + letters + "\"",
+                "different letters (no diagonals)");
+  }
+  for (char letter : equation.result) {
+    const bool once = std::ranges::count(equation.result, letter) == 1 && seen.find(letter) != std::string::npos;
+    call.expect(once, "the result \"" + equation.result + "\"", "letters of the operands, each once");
+  }
+  Factor product{equation.operands[0], tensors[0]};
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    std::string needed = equation.result;
+    for (size_t k = i + 1; k < tensors.size(); ++k) needed += equation.operands[k];
+    if (i == 0) {
+      product = drop_letters(call, product, needed);
+      continue;
+    }
+    const Factor next = drop_letters(call, {equation.operands[i], tensors[i]}, needed + product.letters);
+    product = multiply(call, drop_letters(call, product, needed + next.letters), next, needed);
+  }
+  return order_letters(call, product, equation.result).value;
+}
+
+constexpr Row kRows[] = {
+    {"aten.mm.default", import_mm},
+    {"aten.bmm.default", import_mm},
+    {"aten.matmul.default", import_matmul},
+    {"aten.mv.default", import_mv},
+    {"aten.dot.default", import_dot},
+    {"aten.linear.default", import_linear},
+    {"aten.addmm.default", import_addmm},
+    {"aten.baddbmm.default", import_baddbmm},
+    {"aten.addbmm.default", import_addbmm},
+    {"aten.addmv.default", import_addmv},
+    {"aten.outer.default", import_outer},
+    {"aten.ger.default", import_outer},
+    {"aten.einsum.default", import_einsum},
+};
+
+}  // namespace
+
+Rows contract_rows() { return kRows; }
+
+}  // namespace kiln::import

@@ -1,0 +1,236 @@
+// Reductions and scans.
+#include <limits>
+
+#include "import/ops/common.h"
+
+namespace kiln::import {
+namespace {
+
+// Sums and products of integers and bools are i64, unless the call names a dtype.
+Value* accumulator(Call& call) {
+  Value* x = call.tensor("self");
+  const DType natural = is_floating(x->type.dtype) ? x->type.dtype : DType::I64;
+  return call.builder().cast(x, call.dtype("dtype").value_or(natural));
+}
+
+std::vector<int64_t> all_axes(const Value* x) { return range(0, static_cast<int64_t>(x->type.rank())); }
+
+Value* import_sum(Call& call) {
+  Value* x = accumulator(call);
+  return reduce(call, Op::reduce_sum, x, call.axes_or_all("dim", x->type.rank()),
+                call.boolean_or("keepdim", false));
+}
+
+Value* import_mean(Call& call) {
+  Value* x = cast_if(call, call.tensor("self"), call.dtype("dtype"));
+  return reduce(call, Op::reduce_mean, x, call.axes_or_all("dim", x->type.rank()),
+                call.boolean_or("keepdim", false));
+}
+
+Value* import_prod(Call& call) {
+  Value* x = accumulator(call);
+  return reduce(call, Op::reduce_prod, x, call.axes_or_all("dim", x->type.rank()),
+                call.boolean_or("keepdim", false));
+}
+
+template <Op op>
+Value* extremum(Call& call) {
+  Value* x = call.tensor("self");
+  return reduce(call, op, x, call.axes_or_all("dim", x->type.rank()), call.boolean_or("keepdim", false));
+}
+
+std::vector<Value*> import_aminmax(Call& call) {
+  return {extremum<Op::reduce_min>(call), extremum<Op::reduce_max>(call)};
+}
+
+// any is the maximum of bools, all the minimum.
+template <Op op>
+Value* any_all(Call& call) {
+  Value* x = call.builder().cast(call.tensor("self"), DType::Bool);
+  Value* result = reduce(call, op, x, call.axes_or_all("dim", x->type.rank()), call.boolean_or("keepdim", false));
+  // PyTorch keeps uint8 for old code's sake.
+  const bool is_u8 = call.tensor("self")->type.dtype == DType::U8;
+  return is_u8 ? call.builder().cast(result, DType::U8) : result;
+}
+
+Value* index_of(Call& call, Op op, Value* x, int64_t axis, bool keepdim) {
+  if (x->type.rank() == 0) return call.builder().scalar(DType::I64, 0);
+  return call.make(op, {x}, {{"axis", axis}, {"keepdim", keepdim}});
+}
+
+template <Op value_op, Op index_op>
+std::vector<Value*> extremum_with_index(Call& call) {
+  Value* x = call.tensor("self");
+  const size_t rank = x->type.rank();
+  const int64_t axis = call.axis("dim", rank);
+  const bool keepdim = call.boolean_or("keepdim", false);
+  const std::vector<int64_t> axes = rank == 0 ? std::vector<int64_t>{} : std::vector<int64_t>{axis};
+  Value* index = call.output_used(1) ? index_of(call, index_op, x, axis, keepdim) : nullptr;
+  return {reduce(call, value_op, x, axes, keepdim), index};
+}
+
+template <Op op>
+Value* import_arg(Call& call) {
+  Value* x = call.tensor("self");
+  const bool keepdim = call.boolean_or("keepdim", false);
+  if (call.has("dim")) return index_of(call, op, x, call.axis("dim", x->type.rank()), keepdim);
+  Value* flat = call.builder().reshape(x, {x->type.elements()});
+  Value* index = index_of(call, op, flat, 0, false);
+  if (!keepdim) return index;
+  return call.builder().reshape(index, ir::Shape(x->type.rank(), ir::Dim(1)));
+}
+
+ir::Dim count_of(const Value* x, const std::vector<int64_t>& axes) {
+  ir::Dim count(1);
+  for (int64_t axis : axes) count *= x->type.shape[axis];
+  return count;
+}
+
+struct Moments {
+  Value* variance;
+  Value* mean;
+};
+
+// Two passes, as PyTorch computes them.
+Moments moments(Call& call) {
+  const Expr x(call, call.tensor("self"));
+  const ir::Type& type = x.value()->type;
+  const std::vector<int64_t> axes = call.axes_or_all("dim", type.rank());
+  const bool keepdim = call.boolean_or("keepdim", false);
+  double correction = call.boolean_or("unbiased", true) ? 1 : 0;
+  correction = call.real_or("correction", correction);
+  const Expr mean(call, reduce(call, Op::reduce_mean, x, axes, true));
+  const Expr centred = x - mean;
+  const Expr sum(call, reduce(call, Op::reduce_sum, centred * centred, axes, keepdim));
+  const Expr count(call, as_value(call.builder(), Number(count_of(x, axes)), type.dtype));
+  const Expr divisor = (count - correction).apply(Op::maximum, 0);
+  return {sum / divisor, reduce(call, Op::reduce_mean, x, axes, keepdim)};
+}
+
+Value* import_var(Call& call) { return moments(call).variance; }
+Value* import_std(Call& call) { return Expr(call, moments(call).variance).apply(Op::sqrt); }
+
+std::vector<Value*> import_var_mean(Call& call) {
+  const Moments result = moments(call);
+  return {result.variance, result.mean};
+}
+
+std::vector<Value*> import_std_mean(Call& call) {
+  const Moments result = moments(call);
+  return {Expr(call, result.variance).apply(Op::sqrt), result.mean};
+}
+
+// m + log(sum(e^(x - m))), m the maximum, or 0 where that is infinite.
+Value* import_logsumexp(Call& call) {
+  const Expr x = floating(call, "self");
+  const std::vector<int64_t> axes = call.axes_or_all("dim", x.value()->type.rank());
+  const Expr largest(call, reduce(call, Op::reduce_max, x, axes, true));
+  const Expr offset = largest.apply(Op::isinf).select(largest.constant(0), largest);
+  const Expr sum(call, reduce(call, Op::reduce_sum, (x - offset).apply(Op::exp), axes, true));
+  Value* result = sum.apply(Op::log) + offset;
+  if (call.boolean_or("keepdim", false)) return result;
+  const bool keeps = axes.empty();
+  return keeps ? result : reduce(call, Op::reduce_max, result, axes, false);  // axes of size 1
+}
+
+Expr norm(Call& call, const Expr& x, double order, const std::vector<int64_t>& axes, bool keepdim) {
+  const Expr magnitude = x.apply(Op::abs);
+  const auto sum = [&](const Expr& terms) { return Expr(call, reduce(call, Op::reduce_sum, terms, axes, keepdim)); };
+  if (order == 2) return sum(x * x).apply(Op::sqrt);
+  if (order == 1) return sum(magnitude);
+  if (order == 0) return sum({call, call.builder().cast(x.apply(Op::ne, 0), x.value()->type.dtype)});
+  if (order == std::numeric_limits<double>::infinity()) {
+    return {call, reduce(call, Op::reduce_max, magnitude, axes, keepdim)};
+  }
+  if (order == -std::numeric_limits<double>::infinity()) {
+    return {call, reduce(call, Op::reduce_min, magnitude, axes, keepdim)};
+  }
+  return sum(magnitude.apply(Op::pow, order)).apply(Op::pow, 1 / order);
+}
+
+Value* import_norm(Call& call) {
+  const Expr x(call, cast_if(call, call.tensor("self"), call.dtype("dtype")));
+  const double order = call.real_or(call.has("p") ? "p" : "ord", 2);
+  return norm(call, x, order, call.axes_or_all("dim", x.value()->type.rank()), call.boolean_or("keepdim", false));
+}
+
+Value* import_cumsum(Call& call) {
+  Value* x = accumulator(call);
+  const int64_t axis = call.axis("dim", x->type.rank());
+  return x->type.rank() == 0 ? x : call.make(Op::cumsum, {x}, {{"axis", axis}});
+}
+
+Value* import_count_nonzero(Call& call) {
+  const Expr x(call, call.tensor("self"));
+  Value* ones = call.builder().cast(x.apply(Op::ne, 0), DType::I64);
+  return reduce(call, Op::reduce_sum, ones, call.axes_or_all("dim", ones->type.rank()), false);
+}
+
+// x[1:] - x[:-1] along an axis, n times; of bools: whether they differ.
+Value* import_diff(Call& call) {
+  Value* x = call.tensor("self");
+  const int64_t axis = call.axis_or("dim", x->type.rank(), -1);
+  std::vector<Value*> parts{x};
+  if (call.has("prepend")) parts.insert(parts.begin(), call.tensor("prepend"));
+  if (call.has("append")) parts.push_back(call.tensor("append"));
+  if (parts.size() > 1) x = call.make(Op::concat, parts, {{"axis", axis}});
+  const Op op = x->type.dtype == DType::Bool ? Op::ne : Op::sub;
+  for (int64_t n = call.integer_or("n", 1); n > 0; --n) {
+    const ir::Dim size = x->type.shape[axis] - 1;
+    x = call.make(op, {slice(call, x, axis, 1, size), slice(call, x, axis, 0, size)});
+  }
+  return x;
+}
+
+constexpr Row kRows[] = {
+    {"aten.sum.default", import_sum},
+    {"aten.sum.dim_IntList", import_sum},
+    {"prims.sum.default", import_sum},
+    {"aten.mean.default", import_mean},
+    {"aten.mean.dim", import_mean},
+    {"aten.prod.default", import_prod},
+    {"aten.prod.dim_int", import_prod},
+    {"aten.amax.default", extremum<Op::reduce_max>},
+    {"aten.amin.default", extremum<Op::reduce_min>},
+    {"aten.aminmax.default", import_aminmax},
+    {"aten.max.default", extremum<Op::reduce_max>},
+    {"aten.min.default", extremum<Op::reduce_min>},
+    {"aten.max.dim", extremum_with_index<Op::reduce_max, Op::argmax>},
+    {"aten.min.dim", extremum_with_index<Op::reduce_min, Op::argmin>},
+    {"aten.argmax.default", import_arg<Op::argmax>},
+    {"aten.argmin.default", import_arg<Op::argmin>},
+    {"aten.any.default", any_all<Op::reduce_max>},
+    {"aten.any.dim", any_all<Op::reduce_max>},
+    {"aten.any.dims", any_all<Op::reduce_max>},
+    {"aten.all.default", any_all<Op::reduce_min>},
+    {"aten.all.dim", any_all<Op::reduce_min>},
+    {"aten.all.dims", any_all<Op::reduce_min>},
+    {"aten.var.default", import_var},
+    {"aten.var.dim", import_var},
+    {"aten.var.correction", import_var},
+    {"aten.std.default", import_std},
+    {"aten.std.dim", import_std},
+    {"aten.std.correction", import_std},
+    {"aten.var_mean.default", import_var_mean},
+    {"aten.var_mean.dim", import_var_mean},
+    {"aten.var_mean.correction", import_var_mean},
+    {"aten.std_mean.default", import_std_mean},
+    {"aten.std_mean.dim", import_std_mean},
+    {"aten.std_mean.correction", import_std_mean},
+    {"aten.logsumexp.default", import_logsumexp},
+    {"aten.linalg_vector_norm.default", import_norm},
+    {"aten.norm.Scalar", import_norm},
+    {"aten.norm.ScalarOpt_dim", import_norm},
+    {"aten.norm.ScalarOpt_dim_dtype", import_norm},
+    {"aten.norm.ScalarOpt_dtype", import_norm},
+    {"aten.count_nonzero.default", import_count_nonzero},
+    {"aten.count_nonzero.dim_IntList", import_count_nonzero},
+    {"aten.cumsum.default", import_cumsum},
+    {"aten.diff.default", import_diff},
+};
+
+}  // namespace
+
+Rows reduce_rows() { return kRows; }
+
+}  // namespace kiln::import

@@ -1,0 +1,144 @@
+// Engines come back as they were written.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "engine/format.h"
+#include "engine/reader.h"
+#include "engine/sample_engine.h"
+#include "engine/writer.h"
+#include "support/file_map.h"
+
+namespace kiln::engine {
+namespace {
+
+using kiln::testing::make_sample_engine;
+using kiln::testing::SampleEngine;
+
+std::vector<std::byte> make_content(size_t size, int seed) {
+  std::vector<std::byte> content(size);
+  for (size_t i = 0; i < size; ++i) content[i] = static_cast<std::byte>(i * 7 + static_cast<size_t>(seed));
+  return content;
+}
+
+bool same_bytes(std::span<const std::byte> a, std::span<const std::byte> b) {
+  return std::ranges::equal(a, b);
+}
+
+std::span<const std::byte> constant(const View& view, size_t buffer) {
+  const BufferSpec& spec = view.spec.buffers[buffer];
+  return view.weights.subspan(spec.offset, spec.constant_bytes);
+}
+
+TEST(EngineRoundTrip, KeepsThePlan) {
+  const SampleEngine sample = make_sample_engine();
+  const std::vector<std::byte> bytes = sample.bytes();
+  const Result<View> view = read(bytes, {.verify_weights = true});
+  ASSERT_TRUE(view.ok()) << view.status().message();
+  const Spec& spec = view->spec;
+  EXPECT_EQ(view->format_version, kFormatVersion);
+  EXPECT_EQ(spec.name, "sample");
+  EXPECT_EQ(spec.producer, "tests");
+  EXPECT_EQ(spec.target, "cpu");
+  ASSERT_EQ(spec.symbols.size(), 1u);
+  EXPECT_EQ(spec.symbols[0].name, "batch");
+  EXPECT_EQ(spec.symbols[0].min, 1);
+  EXPECT_EQ(spec.symbols[0].opt, 8);
+  EXPECT_EQ(spec.symbols[0].max, 32);
+  ASSERT_EQ(spec.sizes.size(), 5u);
+  EXPECT_EQ(spec.sizes[2].op, SizeOp::Mul);
+  EXPECT_EQ(spec.sizes[1].immediate, 4);
+  ASSERT_EQ(spec.inputs.size(), 2u);
+  EXPECT_EQ(spec.inputs[1].name, "y");
+  EXPECT_EQ(spec.inputs[1].shape, (std::vector<Slot>{0, 1}));
+  ASSERT_EQ(spec.outputs.size(), 1u);
+  ASSERT_EQ(spec.kernels.size(), 2u);
+  EXPECT_EQ(spec.kernels[1].sources, (std::vector<std::string>{"mul", "factor"}));
+}
+
+TEST(EngineRoundTrip, KeepsBuffersStepsAndCode) {
+  const SampleEngine sample = make_sample_engine();
+  const std::vector<std::byte> bytes = sample.bytes();
+  const Result<View> view = read(bytes);
+  ASSERT_TRUE(view.ok()) << view.status().message();
+  const Spec& spec = view->spec;
+  ASSERT_EQ(spec.buffers.size(), 5u);
+  EXPECT_EQ(spec.buffers[3].kind, BufferKind::Temporary);
+  EXPECT_EQ(spec.buffers[3].last_step, 1);
+  EXPECT_EQ(spec.buffers[3].alias_of, -1);
+  ASSERT_EQ(spec.steps.size(), 2u);
+  EXPECT_EQ(spec.steps[1].buffers, (std::vector<int32_t>{3, 4, 2}));
+  EXPECT_EQ(spec.steps[1].min_tasks_per_thread, 16);
+  EXPECT_EQ(spec.steps[1].scratch_bytes, 4);
+  ASSERT_EQ(spec.variants.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(spec.variants[i].name, sample.spec.variants[i].name);
+    EXPECT_EQ(spec.variants[i].entry, sample.spec.variants[i].entry);
+    EXPECT_TRUE(same_bytes(spec.variants[i].code, sample.spec.variants[i].code));
+  }
+}
+
+TEST(EngineRoundTrip, AlignsSections) {
+  const std::vector<std::byte> bytes = make_sample_engine().bytes();
+  const Result<View> view = read(bytes);
+  ASSERT_TRUE(view.ok());
+  ASSERT_EQ(view->sections.size(), 4u);
+  EXPECT_EQ(view->sections[0].name, "plan");
+  EXPECT_EQ(view->sections[1].name, "code:x86-64-v4");
+  EXPECT_EQ(view->sections[3].name, "weights");
+  for (size_t i = 1; i < 4; ++i) EXPECT_EQ(view->sections[i].offset % kPageSize, 0u);
+}
+
+TEST(EngineRoundTrip, StoresEqualConstantsOnce) {
+  SampleEngine sample = make_sample_engine();
+  const std::vector<std::byte> content = make_content(1000, 1);
+  kiln::testing::add_constant(sample, content);
+  kiln::testing::add_constant(sample, make_content(999, 2));
+  kiln::testing::add_constant(sample, content);
+  kiln::testing::add_constant(sample, {});
+  const std::vector<std::byte> bytes = sample.bytes();
+  const Result<View> view = read(bytes, {.verify_weights = true});
+  ASSERT_TRUE(view.ok()) << view.status().message();
+  EXPECT_EQ(view->spec.buffers[5].offset, view->spec.buffers[7].offset);
+  EXPECT_NE(view->spec.buffers[5].offset, view->spec.buffers[6].offset);
+  EXPECT_EQ(view->weights.size(), 64u + 1024u + 1024u);
+  for (size_t i = 4; i < 9; ++i) {
+    EXPECT_TRUE(same_bytes(constant(*view, i), sample.contents[i])) << i;
+    EXPECT_EQ(view->spec.buffers[i].offset % 64, 0u);
+  }
+}
+
+TEST(EngineRoundTrip, IsDeterministic) {
+  EXPECT_EQ(make_sample_engine().bytes(), make_sample_engine().bytes());
+}
+
+TEST(EngineRoundTrip, FileAndMemoryAreTheSame) {
+  const SampleEngine sample = make_sample_engine();
+  const std::string path = ::testing::TempDir() + "round_trip.kiln";
+  const Status status = write_file(sample.spec, sample.constants(), path);
+  ASSERT_TRUE(status.ok()) << status.message();
+  const Result<FileMap> file = FileMap::open(path);
+  ASSERT_TRUE(file.ok());
+  EXPECT_TRUE(same_bytes(file->bytes(), sample.bytes()));
+}
+
+TEST(EngineRoundTrip, ReadsFromAnyAddress) {
+  const std::vector<std::byte> bytes = make_sample_engine().bytes();
+  for (size_t shift = 0; shift < 16; ++shift) {
+    std::vector<std::byte> shifted(shift);
+    shifted.insert(shifted.end(), bytes.begin(), bytes.end());
+    EXPECT_TRUE(read(std::span(shifted).subspan(shift)).ok()) << shift;
+  }
+}
+
+TEST(EngineWriter, RefusesASpecThatTheReaderWould) {
+  SampleEngine sample = make_sample_engine();
+  sample.spec.steps[0].kernel = 7;
+  const auto written = write(sample.spec, sample.constants());
+  ASSERT_FALSE(written.ok());
+  EXPECT_EQ(written.status().code(), StatusCode::Internal);
+  EXPECT_EQ(written.status().message(), "internal error: damaged engine: step 0: unknown kernel");
+}
+
+}  // namespace
+}  // namespace kiln::engine

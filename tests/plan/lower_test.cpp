@@ -1,0 +1,197 @@
+// Every family of ops: the plan, lowered and fused, computes what the reference computes.
+#include <gtest/gtest.h>
+
+#include "plan/compare.h"
+
+namespace kiln::plan {
+namespace {
+
+// One graph over x: f32[s0, 3, 8] and more, with the body given.
+std::string graph(const std::string& inputs, const std::string& body, const std::string& result) {
+  return "graph main(" + inputs + ") symbols s0 in [1, 6] opt 4, s1 in [1, 9] opt 5 {\n" + body +
+         "\n  return " + result + "\n}\n";
+}
+
+void check(const std::string& inputs, const std::string& body, const std::string& result = "%y",
+           const Case& options = {}) {
+  const std::string text = graph(inputs, body, result);
+  expect_same_as_reference(text, options);
+  Case smallest = options;
+  smallest.sizes = {{"s0", 1}, {"s1", 1}};
+  expect_same_as_reference(text, smallest);
+}
+
+TEST(LowerTest, Pointwise) {
+  check("%x: f32[s0, 3], %z: f32[3]", "%a = add(%x, %z)\n %b = mul(%a, %x)\n %y = tanh(%b)");
+  check("%x: f32[s0, 1, 3], %z: f32[s1, 1]", "%y = sub(%x, %z)");
+  check("%x: f32[], %z: f32[2]", "%y = div(%x, %z)");
+  check("%x: f32[s0]", "%y = gelu(%x) {approximate = \"tanh\"}");
+  check("%x: f32[s0]", "%y = gelu(%x) {approximate = \"none\"}");
+  check("%x: f32[s0], %z: f32[s0]", "%c = lt(%x, %z)\n %y = where(%c, %x, %z)");
+  check("%x: i64[s0]", "%y = cast(%x) {dtype = f32}");
+  check("%x: i64[s0], %z: i64[s0]", "%y = remainder(%x, %z)", "%y", {.integer_limit = 5});
+}
+
+TEST(LowerTest, Sources) {
+  check("%x: f32[s0]",
+        "%a = iota() {dtype = f32, size = s0, start = 2, step = 3}\n %b = full() {dtype = f32, shape = [s0], value = 0.5}\n"
+        "%c = dim_value() {dtype = f32, value = s0*2}\n %d = add(%a, %b)\n %e = mul(%d, %c)\n %y = add(%e, %x)");
+}
+
+TEST(LowerTest, Views) {
+  check("%x: f32[s0, s1, 6]", "%y = reshape(%x) {shape = [s0*s1, 6]}");
+  check("%x: f32[s0, s1, 6]",
+        "%a = reshape(%x) {shape = [s0, s1, 2, 3]}\n %b = permute(%a) {axes = [0, 2, 1, 3]}\n"
+        "%c = reshape(%b) {shape = [s0*2, s1, 3]}\n %y = neg(%c)");
+  check("%x: f32[s0, 1]", "%y = expand(%x) {shape = [2, s0, s1]}");
+  check("%x: f32[s0, 7]", "%y = slice(%x) {axis = 1, size = 3, start = 1, step = 2}");
+  check("%x: f32[s0, 7]", "%y = flip(%x) {axes = [1]}");
+  check("%x: f32[s0]", "%y = reshape(%x) {shape = [1, s0, 1]}", "%y, %x");
+  check("%x: f32[2, 6]", "%a = reshape(%x) {shape = [3, 4]}\n %b = permute(%a) {axes = [1, 0]}\n"
+                         "%y = reshape(%b) {shape = [12]}");
+}
+
+TEST(LowerTest, OutputsThatAreInputsOrConstants) {
+  check("%x: f32[s0]", "%c = constant() {value = f32[2] [1, 2]}\n %y = neg(%x)", "%x, %c, %y, %y");
+}
+
+TEST(LowerTest, Pad) {
+  const std::string before = "before = [1, 2], after = [0, 1], ";
+  check("%x: f32[s0, 4]", "%y = pad(%x) {" + before + "mode = \"constant\", value = 1.5}");
+  check("%x: f32[s0, 4]", "%y = pad(%x) {before = [0, 3], after = [0, 2], mode = \"reflect\", value = 0}");
+  check("%x: f32[s0, 4]", "%y = pad(%x) {" + before + "mode = \"replicate\", value = 0}");
+  check("%x: f32[s0, 4]", "%y = pad(%x) {before = [0, -1], after = [1, -1], mode = \"constant\", value = 0}");
+}
+
+TEST(LowerTest, Concat) {
+  check("%x: f32[s0, 2], %z: f32[s0, s1]", "%y = concat(%x, %z, %x) {axis = 1}");
+  check("%x: f32[s0, 2], %z: f32[s1, 2]", "%a = neg(%x)\n %b = concat(%a, %z) {axis = 0}\n %y = exp(%b)");
+}
+
+TEST(LowerTest, Gathers) {
+  check("%x: f32[3, 4], %i: i64[s0, s1]", "%y = gather(%x, %i) {axis = 0}");
+  check("%x: f32[s0, 4, 2], %i: i64[2]", "%y = gather(%x, %i) {axis = 1}");
+  check("%x: f32[3, s1], %i: i64[2, s1]", "%y = gather_elements(%x, %i) {axis = 0}");
+  check("%x: f32[2, 3, 3, s1], %i: i64[s0, 1], %j: i64[4]", "%y = gather_nd(%x, %i, %j) {axis = 1}");
+  check("%x: f32[3, 4], %i: i64[s0]", "%t = permute(%x) {axes = [1, 0]}\n %y = gather(%t, %i) {axis = 1}");
+}
+
+TEST(LowerTest, GatherWrapsNegativeIndices) {
+  check("%x: f32[4], %i: i64[s0]",
+        "%c = constant() {value = i64[] 3}\n %j = sub(%i, %c)\n %y = gather(%x, %j) {axis = 0}");
+}
+
+TEST(LowerTest, Reductions) {
+  for (const char* op : {"reduce_sum", "reduce_mean", "reduce_prod", "reduce_max", "reduce_min"}) {
+    const std::string name(op);
+    check("%x: f32[s0, 3, s1]", "%y = " + name + "(%x) {axes = [1], keepdim = true}");
+    check("%x: f32[s0, 3, s1]", "%y = " + name + "(%x) {axes = [0, 2], keepdim = false}");
+  }
+  check("%x: bool[s0, 4]", "%y = reduce_max(%x) {axes = [1], keepdim = false}");
+  check("%x: i64[s0, 4]", "%y = reduce_sum(%x) {axes = [0, 1], keepdim = false}");
+  check("%x: f32[s0, s1]", "%y = argmax(%x) {axis = 1, keepdim = false}");
+  check("%x: f32[s0, s1]", "%y = argmin(%x) {axis = 0, keepdim = true}");
+  check("%x: f32[s0, 1]", "%y = argmin(%x) {axis = 1, keepdim = true}");
+  check("%x: f32[s0, s1, 2]", "%y = cumsum(%x) {axis = 1}");
+}
+
+TEST(LowerTest, HalfPrecisionSumsInF32) {
+  check("%x: f16[s0, 64]", "%y = reduce_mean(%x) {axes = [1], keepdim = false}", "%y", {.tolerance = 1e-3});
+}
+
+TEST(LowerTest, Normalisations) {
+  check("%x: f32[s0, s1, 3]", "%y = softmax(%x) {axis = 1}");
+  check("%x: f32[s0, 8]", "%y = log_softmax(%x) {axis = 1}");
+  check("%x: f32[s0, s1, 8], %g: f32[8], %b: f32[8]", "%y = layer_norm(%x, %g, %b) {axes = 1, eps = 1e-05}");
+  check("%x: f32[s0, 2, 4]", "%y = layer_norm(%x, _, _) {axes = 2, eps = 1e-05}");
+  check("%x: f32[s0, 8], %g: f32[8]", "%y = rms_norm(%x, %g) {axes = 1, eps = 1e-06}");
+  check("%x: f32[s0, 6, s1], %g: f32[6], %b: f32[6]", "%y = group_norm(%x, %g, %b) {groups = 2, eps = 1e-05}");
+  check("%x: f32[s0, 3, s1], %g: f32[3], %b: f32[3], %m: f32[3], %n: f32[3]",
+        "%v = mul(%n, %n)\n %y = batch_norm(%x, %g, %b, %m, %v) {eps = 1e-03}");
+}
+
+TEST(LowerTest, MatMul) {
+  check("%a: f32[s0, 5], %b: f32[5, 3]", "%y = matmul(%a, %b) {transpose_b = false}");
+  check("%a: f32[s0, 2, s1, 5], %b: f32[s0, 2, 5, 3]", "%y = matmul(%a, %b) {transpose_b = false}");
+  check("%a: f32[s0, 1, s1, 5], %b: f32[2, 3, 5]", "%y = matmul(%a, %b) {transpose_b = true}");
+  check("%a: f32[s0, s1, 5], %b: f32[5, 3]", "%y = matmul(%a, %b) {transpose_b = false}");
+  check("%a: f32[s1, 5], %b: f32[s0, 5, 3]", "%y = matmul(%a, %b) {transpose_b = false}");
+  check("%a: f32[s1, 5], %b: f32[1, 1, 5, 3]", "%y = matmul(%a, %b) {transpose_b = false}");
+  check("%a: f64[s0, 5], %b: f64[5, 3]", "%y = matmul(%a, %b) {transpose_b = false}");
+  check("%a: f64[s0, s1, 5], %b: f64[3, 5]", "%y = linear(%a, %b)");
+}
+
+TEST(LowerTest, MatMulOfViews) {
+  check("%a: f32[s0, s1, 2, 4], %b: f32[4, 3]",
+        "%p = permute(%a) {axes = [0, 2, 1, 3]}\n %y = matmul(%p, %b) {transpose_b = false}");
+  check("%a: f32[s0, s1, 6], %w: f32[5, 3]",
+        "%r = reshape(%a) {shape = [s0, s1*2, 3]}\n %p = permute(%r) {axes = [1, 0, 2]}\n %y = linear(%p, %w)");
+  check("%a: f32[4, 6], %w: f32[5, 4]",
+        "%r = reshape(%a) {shape = [3, 8]}\n %p = permute(%r) {axes = [1, 0]}\n"
+        "%f = reshape(%p) {shape = [6, 4]}\n %y = linear(%f, %w)");
+}
+
+TEST(LowerTest, Linear) {
+  check("%x: f32[s0, s1, 5], %w: f32[3, 5], %wb: f32[3]", "%y = linear(%x, %w, %wb)");
+  check("%x: f32[5], %w: f32[3, 5]", "%y = linear(%x, %w)");
+}
+
+std::string convolution(const std::string& attributes) {
+  return "%y = convolution(%x, %w, %wb) {" + attributes + "}";
+}
+
+TEST(LowerTest, Convolutions) {
+  const std::string plain = "stride = [2, 1], padding_before = [1, 0], padding_after = [1, 2], dilation = [1, 2], groups = ";
+  check("%x: f32[s0, 6, 9, 8], %w: f32[4, 6, 3, 3], %wb: f32[4]", convolution(plain + "1, layout = \"nchw\""));
+  check("%x: f32[s0, 9, 8, 6], %w: f32[4, 3, 3, 6], %wb: f32[4]", convolution(plain + "1, layout = \"nhwc\""));
+  check("%x: f32[s0, 9, 8, 6], %w: f32[6, 3, 3, 1], %wb: f32[6]", convolution(plain + "6, layout = \"nhwc\""));
+  check("%x: f32[s0, 6, 9, 8], %w: f32[12, 1, 3, 3], %wb: f32[12]", convolution(plain + "6, layout = \"nchw\""));
+  check("%x: f32[s0, 9, 8, 8], %w: f32[6, 3, 3, 4], %wb: f32[6]", convolution(plain + "2, layout = \"nhwc\""));
+}
+
+TEST(LowerTest, ConvolutionsOfOtherRanks) {
+  const std::string one = "stride = [1], padding_before = [1], padding_after = [1], dilation = [1], groups = 1, layout = ";
+  check("%x: f32[s0, 9, 6], %w: f32[4, 3, 6], %wb: f32[4]", convolution(one + "\"nhwc\""));
+  check("%x: f32[s0, 6, 9], %w: f32[4, 6, 3], %wb: f32[4]", convolution(one + "\"nchw\""));
+  const std::string three = "stride = [1, 1, 2], padding_before = [0, 1, 0], padding_after = [0, 1, 0], "
+                            "dilation = [1, 1, 1], groups = 1, layout = ";
+  check("%x: f32[s0, 2, 3, 4, 5], %w: f32[4, 2, 2, 3, 2], %wb: f32[4]", convolution(three + "\"nchw\""));
+}
+
+TEST(LowerTest, ConvolutionOfOnePixelIsAMatMul) {
+  const std::string text = graph("%x: f32[s0, s1, 7, 6], %w: f32[4, 1, 1, 6], %wb: f32[4]",
+                                 convolution("stride = [1, 1], padding_before = [0, 0], padding_after = [0, 0], "
+                                             "dilation = [1, 1], groups = 1, layout = \"nhwc\""),
+                                 "%y");
+  const Program program = expect_same_as_reference(text);
+  ASSERT_EQ(program.kernels.size(), 1u);
+  EXPECT_TRUE(std::holds_alternative<MatMul>(program.kernels[0].body));
+}
+
+TEST(LowerTest, Pools) {
+  const std::string window = "kernel = [3, 2], stride = [2, 1], padding_before = [1, 0], padding_after = [1, 1], ";
+  for (const char* layout : {"nchw", "nhwc"}) {
+    const std::string last = std::string("layout = \"") + layout + "\"}";
+    check("%x: f32[s0, 6, 7, 5]", "%y = max_pool(%x) {" + window + "dilation = [1, 2], " + last);
+    check("%x: f32[s0, 6, 7, 5]", "%y = avg_pool(%x) {" + window + "count_padding = true, " + last);
+    check("%x: f32[s0, 6, 7, 5]", "%y = avg_pool(%x) {" + window + "count_padding = false, " + last);
+    check("%x: f32[s0, 6, 7, 5]", "%y = avg_pool(%x) {" + window + "count_padding = true, divisor = 5, " + last);
+  }
+  check("%x: i64[s0, 6, 7, 5]", "%y = max_pool(%x) {" + window + "dilation = [1, 1], layout = \"nchw\"}");
+}
+
+TEST(LowerTest, Attention) {
+  const std::string qkv = "%q: f32[s0, 4, s1, 8], %k: f32[s0, 2, 6, 8], %v: f32[s0, 2, 6, 3]";
+  check(qkv, "%y = attention(%q, %k, %v) {causal = false, scale = 0.25}");
+  check(qkv, "%y = attention(%q, %k, %v) {causal = true, scale = 0.25}");
+  check(qkv + ", %m: bool[s0, 1, s1, 6]", "%y = attention(%q, %k, %v, %m) {causal = false, scale = 0.25}");
+  check(qkv + ", %m: f32[s1, 6]", "%y = attention(%q, %k, %v, %m) {causal = false, scale = 0.25}");
+}
+
+TEST(LowerTest, AttentionOfOtherTypesIsNests) {
+  const std::string qkv = "%q: f64[s0, 4, s1, 8], %k: f64[s0, 2, 6, 8], %v: f64[s0, 2, 6, 3]";
+  check(qkv + ", %m: bool[s0, 1, s1, 6]", "%y = attention(%q, %k, %v, %m) {causal = true, scale = 0.25}");
+}
+
+}  // namespace
+}  // namespace kiln::plan

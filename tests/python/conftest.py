@@ -1,0 +1,35 @@
+"""Shared by the Python tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from models_small import Mlp
+from torch.utils import _pytree as pytree
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def mlp() -> torch.nn.Module:
+    return Mlp().eval()
+
+
+@pytest.fixture
+def assert_same() -> Callable[..., None]:
+    """Checks that two results have one structure, dtypes and shapes, and close values."""
+
+    def check(actual: Any, expected: Any, **tolerances: float) -> None:
+        actual_leaves, actual_spec = pytree.tree_flatten(actual)
+        expected_leaves, expected_spec = pytree.tree_flatten(expected)
+        assert actual_spec == expected_spec
+        for a, b in zip(actual_leaves, expected_leaves, strict=True):
+            torch.testing.assert_close(a, b, **({"rtol": 1e-4, "atol": 1e-5} | tolerances))
+
+    return check
