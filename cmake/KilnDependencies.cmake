@@ -1,5 +1,11 @@
 # Third-party packages, all from Debian (docs/dependencies.md).
+set(ZLIB_USE_STATIC_LIBS ON)
 find_package(LLVM 19.1 REQUIRED CONFIG)
+# libkiln brings LLVM's own dependencies along, so that it runs where they are not installed; Z3 serves an analyser.
+get_target_property(llvm_needs LLVMSupport INTERFACE_LINK_LIBRARIES)
+list(FILTER llvm_needs EXCLUDE REGEX "libz3")
+list(TRANSFORM llvm_needs REPLACE "^zstd::libzstd_shared$" "zstd::libzstd_static")
+set_target_properties(LLVMSupport PROPERTIES INTERFACE_LINK_LIBRARIES "${llvm_needs}")
 find_package(fmt REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(simdjson REQUIRED)

@@ -21,4 +21,8 @@ endforeach()
 if(TARGET kiln)
   install(TARGETS kiln RUNTIME DESTINATION "${bin_dir}")
 endif()
+if(SKBUILD)  # Debian has no static simdjson
+  get_target_property(simdjson simdjson::simdjson LOCATION)
+  install(FILES "${simdjson}" DESTINATION "${lib_dir}" RENAME libsimdjson.so.14)
+endif()
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/kiln" DESTINATION "${include_dir}")

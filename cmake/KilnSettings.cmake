@@ -19,7 +19,7 @@ if(KILN_CCACHE)
 endif()
 
 # -Wrestrict: a false alarm of GCC 12 on std::string concatenation (GCC bug 105651).
-add_compile_options(-Wall -Wextra $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict> -ffunction-sections -fdata-sections)
+add_compile_options(-Wall -Wextra -Wno-missing-field-initializers $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict> -ffunction-sections -fdata-sections)
 add_link_options(-Wl,--gc-sections)
 if(KILN_SANITIZE)
   add_compile_options(-fsanitize=${KILN_SANITIZE} -fno-omit-frame-pointer)

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+
 import torch_tensorrt
 
 

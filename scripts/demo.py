@@ -97,15 +97,25 @@ def is_current(path: Path, wanted: str) -> bool:
 def build(path: Path, wanted: str) -> None:
     print("Loading PyTorch and the model ...", flush=True)
     import torch
+
     import torch_tensorrt
 
     encoder = make_encoder()
-    shape = {"min_shape": (1, MIN_TOKENS), "opt_shape": (8, 32), "max_shape": (MAX_BATCH, MAX_TOKENS)}
+    shape = {
+        "min_shape": (1, MIN_TOKENS),
+        "opt_shape": (8, 32),
+        "max_shape": (MAX_BATCH, MAX_TOKENS),
+    }
     inputs = [
-        torch_tensorrt.Input(**shape, dtype=torch.int64, name=name, shared_dims={0: "batch", 1: "tokens"})
+        torch_tensorrt.Input(
+            **shape, dtype=torch.int64, name=name, shared_dims={0: "batch", 1: "tokens"}
+        )
         for name in ("input_ids", "attention_mask")
     ]
-    print(f"Compiling for batches of 1 to {MAX_BATCH} and {MIN_TOKENS} to {MAX_TOKENS} tokens ...", flush=True)
+    print(
+        f"Compiling for batches of 1 to {MAX_BATCH} and {MIN_TOKENS} to {MAX_TOKENS} tokens ...",
+        flush=True,
+    )
     start = time.perf_counter()
     compiled = torch_tensorrt.compile(encoder, ir="dynamo", arg_inputs=inputs)
     print(f"Compiled in {time.perf_counter() - start:.1f} s.")
@@ -130,7 +140,9 @@ def embed(model: Callable[..., Any], ids: Any, mask: Any) -> Any:
     import torch
 
     with torch.no_grad():
-        parts = [model(i, m) for i, m in zip(ids.split(MAX_BATCH), mask.split(MAX_BATCH), strict=True)]
+        parts = [
+            model(i, m) for i, m in zip(ids.split(MAX_BATCH), mask.split(MAX_BATCH), strict=True)
+        ]
     return torch.cat(parts)
 
 
@@ -149,6 +161,7 @@ def median_ms(function: Callable[[], Any], seconds: float = 1.0) -> float:
 def run(path: Path, sentences: list[str]) -> None:
     print(f"\nA new process (pid {os.getpid()}):", flush=True)
     import torch
+
     import torch_tensorrt
 
     start = time.perf_counter()
@@ -158,7 +171,9 @@ def run(path: Path, sentences: list[str]) -> None:
     start = time.perf_counter()
     embeddings = embed(loaded, ids, mask)
     first = 1e3 * (time.perf_counter() - start)
-    print(f"Embedded {len(sentences)} sentence(s) of up to {ids.shape[1]} tokens; the first call took {first:.1f} ms.\n")
+    print(
+        f"Embedded {len(sentences)} sentence(s) of up to {ids.shape[1]} tokens; the first call took {first:.1f} ms.\n"
+    )
     print_similarities(sentences, embeddings)
 
     print("\nComparing with eager PyTorch ...", flush=True)
@@ -204,11 +219,17 @@ def read_sentences(options: argparse.Namespace) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--text", action="append", help="a sentence; may be given several times")
     parser.add_argument("--file", type=Path, help="a text file with one sentence per line")
-    parser.add_argument("--model", type=Path, default=Path("minilm.ep"), help="the compiled model (minilm.ep)")
-    parser.add_argument("--run", action="store_true", help="only load the compiled model and compute")
+    parser.add_argument(
+        "--model", type=Path, default=Path("minilm.ep"), help="the compiled model (minilm.ep)"
+    )
+    parser.add_argument(
+        "--run", action="store_true", help="only load the compiled model and compute"
+    )
     options = parser.parse_args()
     sentences = read_sentences(options)
     if options.run:

@@ -1,8 +1,8 @@
 """Kiln: compiles PyTorch models ahead of time into engines, and runs them. Needs NumPy, but not PyTorch.
 
-    engine = kiln.compile("model.pt2")          # what torch.export.save wrote
-    session = kiln.load(engine).session()
-    outputs = session.run(np.zeros((8, 3, 224, 224), np.float32))
+engine = kiln.compile("model.pt2")          # what torch.export.save wrote
+session = kiln.load(engine).session()
+outputs = session.run(np.zeros((8, 3, 224, 224), np.float32))
 """
 
 from kiln._library import library_directory, runtime

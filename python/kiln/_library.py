@@ -48,7 +48,13 @@ class NamedTensor(ctypes.Structure):
 
 
 class DimRange(ctypes.Structure):
-    _fields_ = [("input", c_char_p), ("dim", c_int32), ("min", c_int64), ("opt", c_int64), ("max", c_int64)]
+    _fields_ = [
+        ("input", c_char_p),
+        ("dim", c_int32),
+        ("min", c_int64),
+        ("opt", c_int64),
+        ("max", c_int64),
+    ]
 
 
 ProgressFunction = ctypes.CFUNCTYPE(None, c_void_p, c_char_p, c_double)
@@ -76,7 +82,10 @@ _RUNTIME = {
     "kiln_version": (c_char_p, []),
     "kiln_last_error": (c_char_p, []),
     "kiln_engine_load_file": (c_int, [c_char_p, POINTER(LoadOptions), POINTER(c_void_p)]),
-    "kiln_engine_load_memory": (c_int, [c_void_p, c_size_t, POINTER(LoadOptions), POINTER(c_void_p)]),
+    "kiln_engine_load_memory": (
+        c_int,
+        [c_void_p, c_size_t, POINTER(LoadOptions), POINTER(c_void_p)],
+    ),
     "kiln_engine_destroy": (None, [c_void_p]),
     "kiln_engine_num_inputs": (c_size_t, [c_void_p]),
     "kiln_engine_num_outputs": (c_size_t, [c_void_p]),
@@ -96,7 +105,10 @@ _RUNTIME = {
 }
 _COMPILER = {
     "kiln_model_open_file": (c_int, [c_char_p, POINTER(c_void_p)]),
-    "kiln_model_open_memory": (c_int, [c_char_p, c_size_t, POINTER(NamedTensor), c_size_t, POINTER(c_void_p)]),
+    "kiln_model_open_memory": (
+        c_int,
+        [c_char_p, c_size_t, POINTER(NamedTensor), c_size_t, POINTER(c_void_p)],
+    ),
     "kiln_model_destroy": (None, [c_void_p]),
     "kiln_model_check": (c_int, [c_void_p, POINTER(c_void_p)]),
     "kiln_compile": (c_int, [c_void_p, POINTER(CompileOptions), POINTER(c_void_p)]),
@@ -116,7 +128,8 @@ def _open(names: Sequence[str], functions: dict[str, tuple[Any, list[Any]]]) -> 
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise ImportError(
-            f"{paths[0]} does not exist: install the wheel, or set KILN_LIBRARY_DIR to the lib folder of a build of Kiln"
+            f"{paths[0]} does not exist: install the wheel, or set KILN_LIBRARY_DIR to the lib "
+            "folder of a build of Kiln"
         )
     library = ctypes.CDLL(str(path))
     for name, (result, arguments) in functions.items():

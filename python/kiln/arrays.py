@@ -16,7 +16,18 @@ DTYPES = ("f32", "f64", "f16", "bf16", "i8", "u8", "i16", "i32", "i64", "bool")
 # NumPy has no bfloat16: its bits travel as uint16.
 NUMPY_DTYPES = tuple(
     np.dtype(name)
-    for name in ("float32", "float64", "float16", "uint16", "int8", "uint8", "int16", "int32", "int64", "bool")
+    for name in (
+        "float32",
+        "float64",
+        "float16",
+        "uint16",
+        "int8",
+        "uint8",
+        "int16",
+        "int32",
+        "int64",
+        "bool",
+    )
 )
 _CODE_OF_NUMPY = {dtype: code for code, dtype in enumerate(NUMPY_DTYPES)}
 
@@ -32,7 +43,9 @@ class TensorView:
 
     def to_c(self) -> _library.Tensor:
         if self.dtype not in DTYPES:
-            raise InvalidArgumentError(f"dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
+            raise InvalidArgumentError(
+                f"dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}"
+            )
         return _c_tensor(self.address, DTYPES.index(self.dtype), self.shape, None)
 
 
@@ -44,7 +57,9 @@ def as_array(value: Any) -> np.ndarray:
         try:
             return np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError) as error:
-            raise InvalidArgumentError(f"{type(value).__name__} cannot be read through DLPack: {error}") from error
+            raise InvalidArgumentError(
+                f"{type(value).__name__} cannot be read through DLPack: {error}"
+            ) from error
     return np.asarray(value)
 
 
@@ -55,13 +70,19 @@ def view(array: np.ndarray) -> _library.Tensor:
         expected = ", ".join(str(dtype) for dtype in NUMPY_DTYPES)
         raise InvalidArgumentError(f"array has dtype {array.dtype}, expected one of {expected}")
     if array.ndim > _library.MAX_RANK:
-        raise InvalidArgumentError(f"array has {array.ndim} dimensions, expected at most {_library.MAX_RANK}")
+        raise InvalidArgumentError(
+            f"array has {array.ndim} dimensions, expected at most {_library.MAX_RANK}"
+        )
     if any(stride % array.itemsize for stride in array.strides):
         raise InvalidArgumentError("array has strides that are not whole elements: copy it first")
-    strides = None if array.flags.c_contiguous else [stride // array.itemsize for stride in array.strides]
+    strides = (
+        None if array.flags.c_contiguous else [stride // array.itemsize for stride in array.strides]
+    )
     return _c_tensor(array.ctypes.data, code, array.shape, strides)
 
 
 def _c_tensor(address: int, code: int, shape: Any, strides: Any) -> _library.Tensor:
     dims = ctypes.c_int64 * len(shape)
-    return _library.Tensor(address, code, len(shape), dims(*shape), dims(*strides) if strides is not None else None)
+    return _library.Tensor(
+        address, code, len(shape), dims(*shape), dims(*strides) if strides is not None else None
+    )

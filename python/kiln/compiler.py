@@ -53,7 +53,11 @@ class Model:
             *(_library.NamedTensor(name.encode(), view.to_c()) for name, view in owners.items())
         )
         handle = ctypes.c_void_p()
-        check(compiler().kiln_model_open_memory(json, len(json), c_tensors, len(owners), ctypes.byref(handle)))
+        check(
+            compiler().kiln_model_open_memory(
+                json, len(json), c_tensors, len(owners), ctypes.byref(handle)
+            )
+        )
         return cls(handle, owners)
 
     def check(self) -> list[NodeSupport]:
@@ -77,7 +81,7 @@ class InputRange:
     max: int
 
 
-def compile(  # noqa: A001 - the name that users expect
+def compile(
     model: Model | str | os.PathLike[str],
     *,
     output: str | os.PathLike[str] | None = None,
@@ -110,11 +114,15 @@ def compile(  # noqa: A001 - the name that users expect
     """
     if not isinstance(model, Model):
         model = Model.open(model)
-    options = _compile_options(ranges, cpu_variants, num_threads, disabled_passes, verify_passes, dump_directory)
+    options = _compile_options(
+        ranges, cpu_variants, num_threads, disabled_passes, verify_passes, dump_directory
+    )
     callback = _ProgressCallback(progress)
     options.progress = callback.function
     if output is not None:
-        status = compiler().kiln_compile_to_file(model._handle, ctypes.byref(options), os.fsencode(output))
+        status = compiler().kiln_compile_to_file(
+            model._handle, ctypes.byref(options), os.fsencode(output)
+        )
         callback.reraise()
         check(status)
         return None
@@ -138,13 +146,15 @@ class _ProgressCallback:
     def __init__(self, progress: Callable[[str, float], None] | None) -> None:
         self._progress = progress
         self._error: BaseException | None = None
-        self.function = _library.ProgressFunction(self._call) if progress else _library.ProgressFunction()
+        self.function = (
+            _library.ProgressFunction(self._call) if progress else _library.ProgressFunction()
+        )
 
     def _call(self, _user: Any, stage: bytes, fraction: float) -> None:
         try:
             if self._error is None and self._progress is not None:
                 self._progress(stage.decode(errors="replace"), fraction)
-        except BaseException as error:  # noqa: BLE001 - raised again by reraise()
+        except BaseException as error:  # raised again by reraise()
             self._error = error
 
     def reraise(self) -> None:

@@ -62,19 +62,33 @@ class Engine:
         verify_weights: bool = False,
     ) -> None:
         variant = cpu_variant.encode() if cpu_variant else None
-        options = _library.LoadOptions(ctypes.sizeof(_library.LoadOptions), variant, int(verify_weights))
+        options = _library.LoadOptions(
+            ctypes.sizeof(_library.LoadOptions), variant, int(verify_weights)
+        )
         handle = ctypes.c_void_p()
         if isinstance(source, (str, os.PathLike)):
-            check(runtime().kiln_engine_load_file(os.fsencode(source), ctypes.byref(options), ctypes.byref(handle)))
+            check(
+                runtime().kiln_engine_load_file(
+                    os.fsencode(source), ctypes.byref(options), ctypes.byref(handle)
+                )
+            )
         else:
             self._bytes = np.frombuffer(source, dtype=np.uint8)
             address, size = self._bytes.ctypes.data, self._bytes.size
-            check(runtime().kiln_engine_load_memory(address, size, ctypes.byref(options), ctypes.byref(handle)))
+            check(
+                runtime().kiln_engine_load_memory(
+                    address, size, ctypes.byref(options), ctypes.byref(handle)
+                )
+            )
         self._handle = handle
         # Sessions hold a reference inside the library, so the order of finalisation does not matter.
         weakref.finalize(self, runtime().kiln_engine_destroy, handle)
-        self.inputs = _describe_tensors(handle, runtime().kiln_engine_num_inputs, runtime().kiln_engine_input)
-        self.outputs = _describe_tensors(handle, runtime().kiln_engine_num_outputs, runtime().kiln_engine_output)
+        self.inputs = _describe_tensors(
+            handle, runtime().kiln_engine_num_inputs, runtime().kiln_engine_input
+        )
+        self.outputs = _describe_tensors(
+            handle, runtime().kiln_engine_num_outputs, runtime().kiln_engine_output
+        )
 
     @property
     def cpu_variant(self) -> str:
@@ -101,17 +115,25 @@ class Session:
 
     def __init__(self, engine: Engine, num_threads: int = 0) -> None:
         if num_threads < 0:
-            raise InvalidArgumentError(f"num_threads is {num_threads}, expected 0 (one per core) or more")
+            raise InvalidArgumentError(
+                f"num_threads is {num_threads}, expected 0 (one per core) or more"
+            )
         options = _library.SessionOptions(ctypes.sizeof(_library.SessionOptions), num_threads)
         handle = ctypes.c_void_p()
-        check(runtime().kiln_session_create(engine._handle, ctypes.byref(options), ctypes.byref(handle)))
+        check(
+            runtime().kiln_session_create(
+                engine._handle, ctypes.byref(options), ctypes.byref(handle)
+            )
+        )
         self.engine = engine
         self._handle = handle
         weakref.finalize(self, runtime().kiln_session_destroy, handle)
 
     def output_shapes(self, *inputs: Any) -> list[tuple[int, ...]]:
         """The shapes that the outputs would have for these inputs, which are checked."""
-        return self._output_shapes(_c_array([arrays.view(arrays.as_array(value)) for value in inputs]))
+        return self._output_shapes(
+            _c_array([arrays.view(arrays.as_array(value)) for value in inputs])
+        )
 
     def run(self, *inputs: Any, out: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
         """Runs the engine.
@@ -132,14 +154,27 @@ class Session:
         views = _c_array([_view_as(source, info) for source, info in sources])
         if out is None:
             shapes = self._output_shapes(views)
-            out = [np.empty(shape, _numpy_dtype(info)) for shape, info in zip(shapes, self.engine.outputs, strict=True)]
+            out = [
+                np.empty(shape, _numpy_dtype(info))
+                for shape, info in zip(shapes, self.engine.outputs, strict=True)
+            ]
         elif len(out) != len(self.engine.outputs):
-            raise InvalidArgumentError(f"out has {len(out)} arrays, expected {len(self.engine.outputs)}")
-        targets = [_view_as(target, info) for target, info in zip(out, self.engine.outputs, strict=True)]
+            raise InvalidArgumentError(
+                f"out has {len(out)} arrays, expected {len(self.engine.outputs)}"
+            )
+        targets = [
+            _view_as(target, info) for target, info in zip(out, self.engine.outputs, strict=True)
+        ]
         for target, info in zip(out, self.engine.outputs, strict=True):
             if not (target.flags.c_contiguous and target.flags.writeable):
-                raise InvalidArgumentError(f"output {info.name!r}: the array is not contiguous and writeable")
-        check(runtime().kiln_session_run(self._handle, views, len(views), _c_array(targets), len(targets)))
+                raise InvalidArgumentError(
+                    f"output {info.name!r}: the array is not contiguous and writeable"
+                )
+        check(
+            runtime().kiln_session_run(
+                self._handle, views, len(views), _c_array(targets), len(targets)
+            )
+        )
         return list(out)
 
     def enable_profiling(self, enable: bool = True) -> None:
@@ -159,7 +194,11 @@ class Session:
     def _output_shapes(self, views: ctypes.Array[_library.Tensor]) -> list[tuple[int, ...]]:
         outputs = self.engine.outputs
         shapes = ((ctypes.c_int64 * _library.MAX_RANK) * len(outputs))()
-        check(runtime().kiln_session_output_shapes(self._handle, views, len(views), shapes, len(outputs)))
+        check(
+            runtime().kiln_session_output_shapes(
+                self._handle, views, len(views), shapes, len(outputs)
+            )
+        )
         return [tuple(shape[: len(info.dims)]) for shape, info in zip(shapes, outputs, strict=True)]
 
 

@@ -1,8 +1,8 @@
 """The API of Torch-TensorRT, with Kiln where TensorRT would be: compiles PyTorch models ahead of time, for the CPU.
 
-    trt_model = torch_tensorrt.compile(model, ir="dynamo", arg_inputs=[torch.randn(1, 3, 224, 224)])
-    torch_tensorrt.save(trt_model, "model.ep", arg_inputs=[torch.randn(1, 3, 224, 224)])
-    trt_model = torch_tensorrt.load("model.ep")
+trt_model = torch_tensorrt.compile(model, ir="dynamo", arg_inputs=[torch.randn(1, 3, 224, 224)])
+torch_tensorrt.save(trt_model, "model.ep", arg_inputs=[torch.randn(1, 3, 224, 224)])
+trt_model = torch_tensorrt.load("model.ep")
 """
 
 from kiln import __version__

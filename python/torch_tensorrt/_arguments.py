@@ -36,14 +36,17 @@ def sample_value(value: Any) -> Any:
         return value.example_tensor()
     dynamic = value.dynamic_axes()
     shape = [
-        min(max(size, 2), dynamic[axis][1]) if axis in dynamic else size for axis, size in enumerate(value.opt_shape)
+        min(max(size, 2), dynamic[axis][1]) if axis in dynamic else size
+        for axis, size in enumerate(value.opt_shape)
     ]
     return value._random_tensor(tuple(shape))
 
 
 def sample_inputs(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword inputs with a tensor for every Input."""
-    return tuple(pytree.tree_map(sample_value, tuple(args or ()))), pytree.tree_map(sample_value, dict(kwargs or {}))
+    return tuple(pytree.tree_map(sample_value, tuple(args or ()))), pytree.tree_map(
+        sample_value, dict(kwargs or {})
+    )
 
 
 def contains_tensor(value: Any) -> bool:

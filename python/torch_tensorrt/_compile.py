@@ -19,7 +19,7 @@ _COMPILED_IRS = ("default", "dynamo")
 _TRACE_OPTIONS = ("strict", "dynamic_shapes")
 
 
-def compile(  # noqa: A001 - upstream's name
+def compile(
     module: torch.nn.Module | ExportedProgram,
     ir: str = "default",
     inputs: Sequence[Any] | None = None,
@@ -51,7 +51,9 @@ def compile(  # noqa: A001 - upstream's name
         raise ValueError(f"Unknown ir was requested: got {ir!r}, expected one of {', '.join(_IRS)}")
     _check_module(module, ir)
     if ir not in _COMPILED_IRS:
-        raise NotImplementedError(f"ir={ir!r} is not supported; supported are ir='dynamo' and ir='default'")
+        raise NotImplementedError(
+            f"ir={ir!r} is not supported; supported are ir='dynamo' and ir='default'"
+        )
     is_exported = isinstance(module, ExportedProgram)
     if not is_exported and not inspect.signature(module.forward).parameters:
         arg_inputs = arg_inputs if arg_inputs is not None or inputs is not None else ()
@@ -61,7 +63,9 @@ def compile(  # noqa: A001 - upstream's name
     if enabled_precisions is not None:
         kwargs["enabled_precisions"] = enabled_precisions
     trace_options = {key: kwargs.pop(key) for key in _TRACE_OPTIONS if key in kwargs}
-    dynamo.CompilationSettings.from_options(kwargs)  # a wrong option should not have to wait for the trace
+    dynamo.CompilationSettings.from_options(
+        kwargs
+    )  # a wrong option should not have to wait for the trace
     program = module if is_exported else _trace(module, args, kwarg_inputs, trace_options)
     return dynamo.compile(program, arg_inputs=args, kwarg_inputs=kwarg_inputs, **kwargs)
 
@@ -72,12 +76,18 @@ def _check_module(module: Any, ir: str) -> None:
             raise NotImplementedError(
                 "TorchScript modules are not supported as input; give the torch.nn.Module that it was made from"
             )
-        raise ValueError(f"Unknown ir was requested: a ScriptModule cannot be compiled with ir={ir!r}")
+        raise ValueError(
+            f"Unknown ir was requested: a ScriptModule cannot be compiled with ir={ir!r}"
+        )
     if not isinstance(module, (torch.nn.Module, ExportedProgram)):
         raise RuntimeError(
             f"Module is an unknown format: got {type(module).__name__}, expected torch.nn.Module or ExportedProgram"
         )
 
 
-def _trace(module: torch.nn.Module, args: Any, kwargs: Any, options: dict[str, Any]) -> ExportedProgram:
-    return dynamo.trace(module, arg_inputs=args if args is not None else (), kwarg_inputs=kwargs, **options)
+def _trace(
+    module: torch.nn.Module, args: Any, kwargs: Any, options: dict[str, Any]
+) -> ExportedProgram:
+    return dynamo.trace(
+        module, arg_inputs=args if args is not None else (), kwarg_inputs=kwargs, **options
+    )

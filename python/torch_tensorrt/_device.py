@@ -35,7 +35,9 @@ class Device:
         self.gpu_id, self.dla_core, self.allow_gpu_fallback = -1, -1, allow_gpu_fallback
         if spec is not None:
             if gpu_id is not None or dla_core is not None:
-                raise ValueError("Device was given both a description and gpu_id or dla_core: give one of them")
+                raise ValueError(
+                    "Device was given both a description and gpu_id or dla_core: give one of them"
+                )
             self._parse(str(spec))
         elif dla_core is not None:
             self.device_type, self.dla_core = DeviceType.DLA, dla_core
@@ -43,7 +45,9 @@ class Device:
         elif gpu_id is not None:
             self.device_type, self.gpu_id = DeviceType.GPU, gpu_id
         else:
-            raise ValueError('Device needs a description such as "cpu" or "cuda:0", a gpu_id or a dla_core')
+            raise ValueError(
+                'Device needs a description such as "cpu" or "cuda:0", a gpu_id or a dla_core'
+            )
 
     def _parse(self, text: str) -> None:
         kind, _, number = text.lower().partition(":")
@@ -66,13 +70,19 @@ class Device:
 
     @classmethod
     def _from(cls, value: Any) -> Device:
-        return value if isinstance(value, Device) else cls.default() if value is None else cls(value)
+        return (
+            value if isinstance(value, Device) else cls.default() if value is None else cls(value)
+        )
 
     def to(self, t: type[torch.device]) -> torch.device:
         """Converts to torch.device."""
         if t is not torch.device:
             raise TypeError(f"{t!r} is not a kind of device that can be converted to: torch.device")
-        return torch.device("cpu") if self.device_type is DeviceType.CPU else torch.device("cuda", self.gpu_id)
+        return (
+            torch.device("cpu")
+            if self.device_type is DeviceType.CPU
+            else torch.device("cuda", self.gpu_id)
+        )
 
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, Device) and str(self) == str(other)

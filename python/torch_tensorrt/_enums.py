@@ -1,5 +1,7 @@
 """The enumerations of Torch-TensorRT's API."""
 
+# ruff: noqa: PIE796 - a dtype has several names
+
 from __future__ import annotations
 
 import enum
@@ -53,7 +55,9 @@ class dtype(enum.Enum):  # noqa: N801 - upstream's name
     def _from(cls, value: Any) -> dtype:
         result = cls.try_from(value)
         if result is None:
-            raise TypeError(f"{value!r} is not a dtype that is supported: {', '.join(cls.__members__)}")
+            raise TypeError(
+                f"{value!r} is not a dtype that is supported: {', '.join(cls.__members__)}"
+            )
         return result
 
     @classmethod
@@ -77,7 +81,9 @@ class dtype(enum.Enum):  # noqa: N801 - upstream's name
             return source
         table = {torch.dtype: _TO_TORCH, np.dtype: _TO_NUMPY}.get(t)
         if table is None:
-            raise TypeError(f"{t!r} is not a kind of dtype that can be converted to: torch.dtype, numpy.dtype")
+            raise TypeError(
+                f"{t!r} is not a kind of dtype that can be converted to: torch.dtype, numpy.dtype"
+            )
         if source not in table:
             raise TypeError(f"{self} has no counterpart in {t.__module__}")
         return table[source]
@@ -154,7 +160,9 @@ class memory_format(enum.Enum):  # noqa: N801 - upstream's name
             torch.channels_last_3d: cls.channels_last_3d,
         }
         if value not in table:
-            raise TypeError(f"{value!r} is not a memory format that is supported: {', '.join(cls.__members__)}")
+            raise TypeError(
+                f"{value!r} is not a memory format that is supported: {', '.join(cls.__members__)}"
+            )
         return table[value]
 
 
@@ -187,7 +195,10 @@ class Platform(enum.Enum):
     @classmethod
     def current_platform(cls) -> Platform:
         system = "WIN" if sys.platform.startswith("win") else sys.platform.upper()
-        machine = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}.get(
-            platform.machine().lower(), ""
-        )
+        machine = {
+            "amd64": "x86_64",
+            "x86_64": "x86_64",
+            "aarch64": "aarch64",
+            "arm64": "aarch64",
+        }.get(platform.machine().lower(), "")
         return cls.__members__.get(f"{system}_{machine.upper()}", cls.UNKNOWN)

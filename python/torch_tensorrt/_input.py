@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from torch_tensorrt._enums import dtype as Dtype
-from torch_tensorrt._enums import memory_format as MemoryFormat
+from torch_tensorrt import _enums
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +49,8 @@ class Input:
         max_shape: Any = None,
         profiles: Sequence[Mapping[str, Any]] | None = None,
         shape_ranges: Sequence[tuple[Any, Any, Any]] | None = None,
-        dtype: Any = Dtype.unknown,
-        format: Any = MemoryFormat.linear,  # noqa: A002 - upstream's name
+        dtype: Any = _enums.dtype.unknown,
+        format: Any = _enums.memory_format.linear,
         tensor_domain: tuple[float, float] = (0.0, DOMAIN_OFFSET),
         torch_tensor: torch.Tensor | None = None,
         name: str = "",
@@ -59,7 +58,9 @@ class Input:
         shared_dims: Mapping[int, str] | None = None,
     ) -> None:
         if len(args) > 1:
-            raise TypeError(f"Input takes one positional argument, the shape, but {len(args)} were given")
+            raise TypeError(
+                f"Input takes one positional argument, the shape, but {len(args)} were given"
+            )
         if args and shape is not None:
             raise ValueError("Input was given its shape twice: by position and by keyword")
         shape = args[0] if args else shape
@@ -71,12 +72,16 @@ class Input:
         self.is_shape_tensor = is_shape_tensor
         self._set_shapes(shape, ranges, profiles)
         self._set_shared_dims(shape if shape is not None else min_shape, shared_dims)
-        self.dtype = Dtype._from(dtype)
-        self.format = MemoryFormat._from(format)
+        self.dtype = _enums.dtype._from(dtype)
+        self.format = _enums.memory_format._from(format)
         self.tensor_domain = _check_domain(tensor_domain)
         self.torch_tensor = torch_tensor
-        if self.dtype is Dtype.unknown:
-            self.dtype = Dtype._from(torch_tensor.dtype) if torch_tensor is not None else Dtype.f32
+        if self.dtype is _enums.dtype.unknown:
+            self.dtype = (
+                _enums.dtype._from(torch_tensor.dtype)
+                if torch_tensor is not None
+                else _enums.dtype.f32
+            )
 
     def _set_shapes(
         self, shape: Any, ranges: tuple[Any, Any, Any], profiles: Sequence[Mapping[str, Any]] | None
@@ -100,10 +105,16 @@ class Input:
             low, opt, high = (_read_shape(value) for value in ranges)
             self.profiles = [{"min_shape": low, "opt_shape": opt, "max_shape": high}]
         elif shape is not None:
-            self.shape_mode, self.shape, self.profiles = Input._ShapeMode.STATIC, _read_shape(shape), []
+            self.shape_mode, self.shape, self.profiles = (
+                Input._ShapeMode.STATIC,
+                _read_shape(shape),
+                [],
+            )
             return
         else:
-            raise ValueError("Input needs a shape, or min_shape, opt_shape and max_shape, or profiles")
+            raise ValueError(
+                "Input needs a shape, or min_shape, opt_shape and max_shape, or profiles"
+            )
         for profile in self.profiles:
             _check_profile(profile)
         first = self.profiles[0]
@@ -117,15 +128,25 @@ class Input:
     def _set_shared_dims(self, source: Any, shared_dims: Mapping[int, str] | None) -> None:
         self.shared_dims: dict[int, str] = dict(shared_dims or {})
         if shared_dims and not self.is_dynamic:
-            raise ValueError("shared_dims was given for an input of a fixed shape, expected a dynamic one")
+            raise ValueError(
+                "shared_dims was given for an input of a fixed shape, expected a dynamic one"
+            )
         for axis in self.shared_dims:
             if not 0 <= axis < len(self.min_shape):
-                raise ValueError(f"shared_dims names axis {axis}, but the input has {len(self.min_shape)} dimensions")
+                raise ValueError(
+                    f"shared_dims names axis {axis}, but the input has {len(self.min_shape)} dimensions"
+                )
             if self.min_shape[axis] == self.max_shape[axis]:
-                raise ValueError(f"shared_dims names axis {axis}, whose size is fixed at {self.min_shape[axis]}")
+                raise ValueError(
+                    f"shared_dims names axis {axis}, whose size is fixed at {self.min_shape[axis]}"
+                )
         if not shared_dims and self.is_dynamic and hasattr(source, "_fields"):
-            dynamic = [low != high for low, high in zip(self.min_shape, self.max_shape, strict=True)]
-            self.shared_dims = {axis: field for axis, field in enumerate(source._fields) if dynamic[axis]}
+            dynamic = [
+                low != high for low, high in zip(self.min_shape, self.max_shape, strict=True)
+            ]
+            self.shared_dims = {
+                axis: field for axis, field in enumerate(source._fields) if dynamic[axis]
+            }
 
     @property
     def is_dynamic(self) -> bool:
@@ -176,7 +197,9 @@ class Input:
             return [cls.from_tensor(t, disable_memory_format_check) for t in ts]
         if isinstance(ts, dict):
             return {key: cls.from_tensor(t, disable_memory_format_check) for key, t in ts.items()}
-        raise ValueError(f"from_tensors got {type(ts).__name__}, expected a list, tuple or dictionary of tensors")
+        raise ValueError(
+            f"from_tensors got {type(ts).__name__}, expected a list, tuple or dictionary of tensors"
+        )
 
     def example_tensor(self, optimization_profile_field: str | None = None) -> torch.Tensor:
         """A random tensor of this input's dtype, of its shape or of the shape that the field names.
@@ -189,7 +212,11 @@ class Input:
                 raise ValueError(
                     "Specified a optimization profile field but the input is static: leave the argument out"
                 )
-            return self.torch_tensor if self.torch_tensor is not None else self._random_tensor(self.shape)
+            return (
+                self.torch_tensor
+                if self.torch_tensor is not None
+                else self._random_tensor(self.shape)
+            )
         fields = tuple(self.shape)
         if optimization_profile_field is None:
             raise ValueError(
@@ -197,12 +224,16 @@ class Input:
                 f"use: {', '.join(fields)}"
             )
         if optimization_profile_field not in fields:
-            raise ValueError(f"profile field is {optimization_profile_field!r}, expected {', '.join(fields)}")
+            raise ValueError(
+                f"profile field is {optimization_profile_field!r}, expected {', '.join(fields)}"
+            )
         return self._random_tensor(self.shape[optimization_profile_field])
 
     def _random_tensor(self, shape: Shape) -> torch.Tensor:
         low, high = self.tensor_domain
-        return (torch.rand(shape) * (high - low) + low).to(self.dtype.to(torch.dtype, use_default=True))
+        return (torch.rand(shape) * (high - low) + low).to(
+            self.dtype.to(torch.dtype, use_default=True)
+        )
 
     def __str__(self) -> str:
         if not self.is_dynamic:
@@ -217,10 +248,14 @@ class Input:
 
 def _read_shape(value: Any) -> Shape:
     if not isinstance(value, (list, tuple, torch.Size)):
-        raise TypeError(f"Input shape is {type(value).__name__}, expected a list, tuple or torch.Size of integers")
+        raise TypeError(
+            f"Input shape is {type(value).__name__}, expected a list, tuple or torch.Size of integers"
+        )
     for size in value:
         if isinstance(size, bool) or not isinstance(size, int):
-            raise TypeError(f"Input shape {tuple(value)} has the size {size!r}, expected an integer")
+            raise TypeError(
+                f"Input shape {tuple(value)} has the size {size!r}, expected an integer"
+            )
         if size < 0:
             raise ValueError(f"Input shape {tuple(value)} has the size {size}, expected 0 or more")
     return tuple(value)
@@ -228,25 +263,35 @@ def _read_shape(value: Any) -> Shape:
 
 def _read_profile(profile: Mapping[str, Any]) -> dict[str, Shape]:
     if not isinstance(profile, Mapping):
-        raise TypeError(f"a profile is {type(profile).__name__}, expected a dictionary of min, opt and max shapes")
+        raise TypeError(
+            f"a profile is {type(profile).__name__}, expected a dictionary of min, opt and max shapes"
+        )
     result = {}
     for field in ("min", "opt", "max"):
         value = profile.get(field, profile.get(f"{field}_shape"))
         if value is None:
-            raise ValueError(f"a profile has the keys {', '.join(profile)}, expected min, opt and max")
+            raise ValueError(
+                f"a profile has the keys {', '.join(profile)}, expected min, opt and max"
+            )
         result[f"{field}_shape"] = _read_shape(value)
     if any(size < 1 for size in result["min_shape"]):
-        raise ValueError(f"a profile has the min shape {result['min_shape']}, expected sizes of 1 or more")
+        raise ValueError(
+            f"a profile has the min shape {result['min_shape']}, expected sizes of 1 or more"
+        )
     return result
 
 
 def _check_profile(profile: Mapping[str, Shape]) -> None:
     low, opt, high = profile["min_shape"], profile["opt_shape"], profile["max_shape"]
     if not len(low) == len(opt) == len(high):
-        raise ValueError(f"min, opt and max shapes have {len(low)}, {len(opt)} and {len(high)} dimensions: must match")
+        raise ValueError(
+            f"min, opt and max shapes have {len(low)}, {len(opt)} and {len(high)} dimensions: must match"
+        )
     for axis, (a, b, c) in enumerate(zip(low, opt, high, strict=True)):
         if not a <= b <= c:
-            raise ValueError(f"axis {axis} has min {a}, opt {b}, max {c}, expected min <= opt <= max")
+            raise ValueError(
+                f"axis {axis} has min {a}, opt {b}, max {c}, expected min <= opt <= max"
+            )
         if a == 0:
             logger.warning("axis %d of an Input has a min size of 0; engines start at 1", axis)
 
@@ -255,14 +300,20 @@ def _axis_wise(choose: Any, profiles: Sequence[Mapping[str, Shape]], field: str)
     ranks = {len(profile[field]) for profile in profiles}
     if len(ranks) > 1:
         raise ValueError(f"profiles have shapes of {sorted(ranks)} dimensions: must match")
-    return tuple(choose(sizes) for sizes in zip(*(profile[field] for profile in profiles), strict=True))
+    return tuple(
+        choose(sizes) for sizes in zip(*(profile[field] for profile in profiles), strict=True)
+    )
 
 
 def _check_domain(domain: Any) -> tuple[float, float]:
     if not isinstance(domain, (list, tuple)) or len(domain) != 2 or not domain[0] < domain[1]:
-        raise ValueError(f"tensor_domain is {domain!r}, expected two numbers (low, high) with low < high")
+        raise ValueError(
+            f"tensor_domain is {domain!r}, expected two numbers (low, high) with low < high"
+        )
     return (float(domain[0]), float(domain[1]))
 
 
 def _has_layout(t: torch.Tensor, layout: torch.memory_format) -> bool:
-    return (layout is not torch.channels_last or t.dim() == 4) and t.is_contiguous(memory_format=layout)
+    return (layout is not torch.channels_last or t.dim() == 4) and t.is_contiguous(
+        memory_format=layout
+    )

@@ -6,7 +6,6 @@ import importlib
 import io
 import json
 import os
-import weakref
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +16,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._operator import execute_engine, release_engine
+from torch_tensorrt._operator import execute_engine, release_with
 from torch_tensorrt.dynamo._calling import set_calling
 
 
@@ -40,16 +39,23 @@ class LoadedProgram(ExportedProgram):
         graph = module.graph
         if names:
             set_calling(graph, names, self.call_spec.in_spec, self.call_spec.out_spec)
-        attributes = {str(node.target): _attribute(module, str(node.target)) for node in graph.find_nodes(op="get_attr")}
+        attributes = {
+            str(node.target): _attribute(module, str(node.target))
+            for node in graph.find_nodes(op="get_attr")
+        }
         result = GraphModule(attributes, graph).eval()
         for name, engine in result.named_buffers():
             if name.startswith("engine_"):
-                weakref.finalize(result, release_engine, engine).atexit = False
+                release_with(result, engine)
         return result
 
 
 def load(
-    file_path: str | os.PathLike[str] = "", extra_files: dict[str, Any] | None = None, *, format: str | None = None, **kwargs: Any
+    file_path: str | os.PathLike[str] = "",
+    extra_files: dict[str, Any] | None = None,
+    *,
+    format: str | None = None,
+    **kwargs: Any,
 ) -> LoadedProgram:
     """Loads what `save` wrote. Nothing is compiled.
 
@@ -65,11 +71,15 @@ def load(
         ValueError: no path, or a file that is not a saved model. FileNotFoundError: no such file.
     """
     if format == "executorch":
-        raise NotImplementedError("format='executorch' is not supported; leave format out to load an ExportedProgram")
+        raise NotImplementedError(
+            "format='executorch' is not supported; leave format out to load an ExportedProgram"
+        )
     if format is not None:
         raise ValueError(f"Unsupported format {format!r}; expected None or 'executorch'")
     if not os.fspath(file_path):
-        raise ValueError("File path cannot be empty. Please provide the path of a file that torch_tensorrt.save wrote")
+        raise ValueError(
+            "File path cannot be empty. Please provide the path of a file that torch_tensorrt.save wrote"
+        )
     with open(file_path, "rb") as file:
         _check_archive(file, file_path)
         try:
@@ -86,23 +96,37 @@ def _check_archive(file: io.BufferedReader, path: Any) -> None:
     """Says what a file is, if it is not an ExportedProgram, and makes the classes of its results known to PyTorch."""
     name = os.fspath(path)
     if not zipfile.is_zipfile(file):
-        raise ValueError(f"The file {name} doesn't correspond to a valid ExportedProgram: it is no archive, or truncated")
+        raise ValueError(
+            f"The file {name} doesn't correspond to a valid ExportedProgram: it is no archive, or truncated"
+        )
     file.seek(0)
     with zipfile.ZipFile(file) as archive:
-        models = [entry for entry in archive.namelist() if "/models/" in entry and entry.endswith(".json")]
+        models = [
+            entry for entry in archive.namelist() if "/models/" in entry and entry.endswith(".json")
+        ]
         if not models:
-            kind = "TorchScript" if any(entry.endswith("/constants.pkl") for entry in archive.namelist()) else "unknown"
-            raise ValueError(f"The file {name} doesn't correspond to a valid ExportedProgram: it is of {kind} format")
+            kind = (
+                "TorchScript"
+                if any(entry.endswith("/constants.pkl") for entry in archive.namelist())
+                else "unknown"
+            )
+            raise ValueError(
+                f"The file {name} doesn't correspond to a valid ExportedProgram: it is of {kind} format"
+            )
         for entry in models:
             _import_result_types(archive.read(entry), name)
     file.seek(0)
 
 
 def _import_result_types(model: bytes, name: str) -> None:
-    """Results such as transformers' ModelOutputs can only be rebuilt after the module that defines them was imported."""
+    """Results such as transformers' ModelOutput can be rebuilt only when their module was imported."""
     try:
         entries = json.loads(model)["graph_module"]["module_call_graph"]
-        specs = [json.loads(entry["signature"][key]) for entry in entries for key in ("in_spec", "out_spec")]
+        specs = [
+            json.loads(entry["signature"][key])
+            for entry in entries
+            for key in ("in_spec", "out_spec")
+        ]
     except (ValueError, KeyError, TypeError):
         return  # torch.export.load says what is wrong
     for type_name in sorted({type_name for spec in specs for type_name in _type_names(spec)}):
@@ -112,7 +136,9 @@ def _import_result_types(model: bytes, name: str) -> None:
         if module.split(".")[0] == "transformers":
             importlib.import_module(module)
         if type_name not in pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE:
-            raise ValueError(f"The file {name} has results of type {type_name}: import {module} before loading it")
+            raise ValueError(
+                f"The file {name} has results of type {type_name}: import {module} before loading it"
+            )
 
 
 def _type_names(spec: Any) -> Iterator[str]:
@@ -129,7 +155,9 @@ def _type_names(spec: Any) -> Iterator[str]:
 def _engines_check_inputs(program: ExportedProgram) -> bool:
     """Whether every input of the user's is a tensor that an engine takes as it is."""
     inputs = {
-        spec.arg.name: spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT
+        spec.arg.name: spec
+        for spec in program.graph_signature.input_specs
+        if spec.kind is InputKind.USER_INPUT
     }
     taken = {
         node.name

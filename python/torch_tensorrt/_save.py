@@ -73,12 +73,16 @@ def save(
     _warn_unknown(kwargs)
     if not os.fspath(file_path):
         raise ValueError("File path cannot be empty. Please provide a valid file path")
-    program = _to_program(module, args, kwarg_inputs, dynamic_shapes, _wants_retrace(retrace, use_legacy_exporter))
+    program = _to_program(
+        module, args, kwarg_inputs, dynamic_shapes, _wants_retrace(retrace, use_legacy_exporter)
+    )
     _write(program, Path(file_path), extra_files, pickle_protocol)
 
 
 def _check_leaves(arg_inputs: Any) -> None:
-    for leaf in pytree.tree_leaves(list(arg_inputs) if isinstance(arg_inputs, (list, tuple)) else arg_inputs):
+    for leaf in pytree.tree_leaves(
+        list(arg_inputs) if isinstance(arg_inputs, (list, tuple)) else arg_inputs
+    ):
         if leaf is not None and not isinstance(leaf, (torch.Tensor, Input)):
             raise ValueError(
                 "Not all inputs provided are torch.Tensor or torch_tensorrt.Input objects. Please provide inputs of a "
@@ -101,18 +105,24 @@ def _warn_unknown(kwargs: Mapping[str, Any]) -> None:
     known = inspect.signature(torch.export.export).parameters
     for name in kwargs:
         if name not in known:
-            logger.warning("Keyword argument %s is not a valid argument for %s", name, "torch.export.export")
+            logger.warning(
+                "Keyword argument %s is not a valid argument for %s", name, "torch.export.export"
+            )
 
 
 def _wants_retrace(retrace: bool, use_legacy_exporter: bool | None) -> bool:
     return retrace if use_legacy_exporter is None else not use_legacy_exporter
 
 
-def _to_program(module: Any, args: Any, kwargs: Any, dynamic_shapes: Any, retrace: bool) -> ExportedProgram:
+def _to_program(
+    module: Any, args: Any, kwargs: Any, dynamic_shapes: Any, retrace: bool
+) -> ExportedProgram:
     has_inputs = args is not None or bool(kwargs)
     if isinstance(module, ExportedProgram):
         if has_inputs:
-            logger.warning("Provided model is a torch.export.ExportedProgram, inputs or arg_inputs is not necessary")
+            logger.warning(
+                "Provided model is a torch.export.ExportedProgram, inputs or arg_inputs is not necessary"
+            )
         return module
     if isinstance(module, torch.jit.ScriptModule):
         raise ValueError(
@@ -126,10 +136,14 @@ def _to_program(module: Any, args: Any, kwargs: Any, dynamic_shapes: Any, retrac
         )
     inferred = _infer_shapes(module, args or (), kwargs or {})
     if inferred is not None and dynamic_shapes is not None:
-        logger.warning("dynamic_shapes and Inputs with ranges were both given: dynamic_shapes is used")
+        logger.warning(
+            "dynamic_shapes and Inputs with ranges were both given: dynamic_shapes is used"
+        )
     shapes = dynamic_shapes if dynamic_shapes is not None else inferred
     samples = sample_inputs(args, kwargs) if has_inputs else None
-    if not retrace or (program_info(module) is not None and (not has_inputs or _is_symbolic(module, shapes))):
+    if not retrace or (
+        program_info(module) is not None and (not has_inputs or _is_symbolic(module, shapes))
+    ):
         return lift(module, samples)
     if samples is None:
         raise ValueError(
@@ -139,7 +153,9 @@ def _to_program(module: Any, args: Any, kwargs: Any, dynamic_shapes: Any, retrac
         )
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks of torch's about torch
-        return torch.export.export(module, samples[0], samples[1], dynamic_shapes=shapes, strict=False)
+        return torch.export.export(
+            module, samples[0], samples[1], dynamic_shapes=shapes, strict=False
+        )
 
 
 def _infer_shapes(module: GraphModule, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -164,11 +180,15 @@ def _is_symbolic(module: GraphModule, shapes: Any) -> bool:
 
 def _write(program: ExportedProgram, path: Path, extra_files: Any, pickle_protocol: int) -> None:
     """Writes to a temporary file in the same folder and renames it."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{path.name}.", suffix=".tmp")
+    descriptor, temporary = tempfile.mkstemp(
+        dir=path.parent or ".", prefix=f".{path.name}.", suffix=".tmp"
+    )
     try:
         # An open file, because torch warns about names that do not end in .pt2.
         with os.fdopen(descriptor, "wb") as file:
-            torch.export.save(program, file, extra_files=extra_files, pickle_protocol=pickle_protocol)
+            torch.export.save(
+                program, file, extra_files=extra_files, pickle_protocol=pickle_protocol
+            )
             file.flush()
             os.fsync(file.fileno())
         mask = os.umask(0)

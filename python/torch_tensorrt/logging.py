@@ -1,7 +1,7 @@
 """How much is logged: `set_level`, and contexts that change the level for a block.
 
-    with torch_tensorrt.logging.debug():
-        trt_model = torch_tensorrt.compile(model, ir="dynamo", arg_inputs=inputs)
+with torch_tensorrt.logging.debug():
+    trt_model = torch_tensorrt.compile(model, ir="dynamo", arg_inputs=inputs)
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ class _LevelContext:
         _LOGGER.setLevel(self.level)
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         _LOGGER.setLevel(self._previous)
         if self._handler is not None:

@@ -271,4 +271,14 @@ Dim parse_expression(std::string_view text, const SymbolLookup& lookup) {
   return Parser(text, lookup).parse();
 }
 
+std::optional<std::string> as_plain_symbol(std::string_view text) {
+  constexpr std::string_view kPrefix = "Symbol('";
+  if (!text.starts_with(kPrefix) || text.find('(', kPrefix.size()) != std::string_view::npos) {
+    return std::nullopt;
+  }
+  const size_t end = text.find('\'', kPrefix.size());
+  if (end == std::string_view::npos) return std::nullopt;
+  return std::string(text.substr(kPrefix.size(), end - kPrefix.size()));
+}
+
 }  // namespace kiln::import

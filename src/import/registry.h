@@ -39,7 +39,5 @@ Rows resize_rows();
 
 // Null for a target without a row.
 const Row* find_row(std::string_view target);
-// All targets, sorted.
-std::vector<std::string_view> registered_targets();
 
 }  // namespace kiln::import

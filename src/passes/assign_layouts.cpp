@@ -1,235 +1,311 @@
-// Channels-last convolutions and pools. Each becomes  permute -> op in nhwc -> permute back; then
-// the permutes back are pushed down through everything that does not care about the order of axes,
-// until they meet the next permute and cancel.
+// Channels-last convolutions. The work is in two steps, taken node by node in graph order:
 //
-// Before: convolutions and pools in nchw. After: 2-D (and 1-D) convolutions in nhwc; the permutes
-// that remain are at the borders of channels-last regions. Adjacent permutes are merged by
-// simplify_shapes.
+//   1. A convolution in nchw becomes  permute to channels-last -> convolution in nhwc -> permute to channels-first.
+//   2. Every op that follows is asked to let the last permute pass: f(permute(x)) -> permute'(f'(x)), with the axes, sizes and
+//      small constants of f put in the other order. The permute thus sinks until it meets the one in front of the next
+//      convolution, where both vanish.
+//
+// The memory format is part of the graph, as permutes: no value has a layout other than row-major, and every other pass and
+// backend stays ignorant of the subject.
 #include <algorithm>
-#include <array>
+#include <numeric>
+#include <set>
 
-#include "ir/builder.h"
 #include "ir/op_table.h"
 #include "passes/pass.h"
+#include "passes/rewrite.h"
 
 namespace kiln::passes {
 namespace {
 
 using ir::Builder;
 using ir::Dim;
-using ir::Graph;
+using ir::Literal;
 using ir::Node;
 using ir::Op;
 using ir::Shape;
 using ir::Value;
-
 using Axes = std::vector<int64_t>;
 
-const Axes kToChannelsLast = {0, 2, 3, 1};
-const Axes kToChannelsFirst = {0, 3, 1, 2};
-// nchw axis -> nhwc axis
-constexpr std::array<int64_t, 4> kLastAxisOf = {0, 3, 1, 2};
+// [0, 2, .., rank - 1, 1]: the permute from channels-first to channels-last.
+Axes to_last(size_t rank) {
+  Axes axes(rank);
+  std::iota(axes.begin(), axes.end(), int64_t{1});
+  axes.front() = 0;
+  axes.back() = 1;
+  return axes;
+}
+Axes to_first(size_t rank) { return inverse(to_last(rank)); }
 
-// The channels-last value behind a permute to channels-first, or null.
-Value* channels_last_source(const Value* value) {
-  const Node* node = value->producer;
-  if (node == nullptr || node->op != Op::permute) return nullptr;
-  return node->attr<Axes>("axes") == kToChannelsFirst ? node->input(0) : nullptr;
+// The channels-last place of a channels-first axis.
+int64_t moved_axis(int64_t axis, size_t rank) { return to_first(rank)[axis]; }
+
+template <typename T>
+std::vector<T> reordered(const std::vector<T>& values) {
+  std::vector<T> result;
+  for (int64_t axis : to_last(values.size())) result.push_back(values[axis]);
+  return result;
 }
 
-bool is_spatial_1d(const Node& node) {
-  return node.op == Op::convolution && node.input(0)->type.rank() == 3;
-}
-
-bool takes_channels_last(const Node& node) {
-  if (!node.has_attr("layout") || node.attr<std::string>("layout") != "nchw") return false;
-  const size_t rank = node.input(0)->type.rank();
-  if (node.op == Op::convolution) return rank == 4;
-  // A pool alone is not worth two permutes.
-  return rank == 4 && channels_last_source(node.input(0)) != nullptr;
-}
-
-// A 1-D convolution as a 2-D one of height 1.
-void make_two_dimensional(Graph& graph, Node* node) {
-  Builder builder(graph, node);
-  builder.set_location(node->location);
-  const auto with_height = [&](Value* x) {
-    const Shape& s = x->type.shape;
-    return builder.reshape(x, {s[0], s[1], 1, s[2]});
-  };
-  ir::Attrs attrs = node->attrs;
-  for (const char* name : {"stride", "padding_before", "padding_after", "dilation"}) {
-    Axes values = node->attr<Axes>(name);
-    values.insert(values.begin(), std::string_view(name).starts_with("padding") ? 0 : 1);
-    attrs[name] = std::move(values);
+Literal permuted(const Literal& literal, const Axes& axes) {
+  Axes strides(axes.size(), 1), shape;
+  for (size_t i = axes.size() - 1; i > 0; --i) strides[i - 1] = strides[i] * literal.shape[i];
+  for (int64_t axis : axes) shape.push_back(literal.shape[axis]);
+  std::byte* data = nullptr;
+  Literal result = Literal::allocate(literal.dtype, shape, &data);
+  const size_t size = dtype_size(literal.dtype);
+  Axes index(axes.size(), 0);
+  for (int64_t i = 0; i < result.elements(); ++i) {
+    int64_t source = 0;
+    for (size_t k = 0; k < axes.size(); ++k) source += index[k] * strides[axes[k]];
+    std::copy_n(literal.bytes.data() + source * size, size, data + i * size);
+    for (size_t k = axes.size(); k-- > 0 && ++index[k] == shape[k];) index[k] = 0;
   }
-  std::vector<Value*> inputs = {with_height(node->input(0)), with_height(node->input(1))};
-  if (node->input(2) != nullptr) inputs.push_back(node->input(2));
-  Value* result = builder.value(Op::convolution, std::move(inputs), std::move(attrs));
-  graph.replace_all_uses(node->output(), builder.reshape(result, node->output()->type.shape));
+  return result;
 }
 
-Value* to_channels_last(Builder& builder, Value* x) {
-  if (Value* source = channels_last_source(x)) return source;
-  return builder.permute(x, kToChannelsLast);
-}
+class LayoutAssigner {
+ public:
+  explicit LayoutAssigner(Rewriter& rewriter) : rewriter_(rewriter) {}
 
-Value* window_op_in_channels_last(Builder& builder, const Node& node) {
-  ir::Attrs attrs = node.attrs;
-  attrs["layout"] = std::string("nhwc");
-  std::vector<Value*> inputs = node.inputs;
-  inputs[0] = to_channels_last(builder, inputs[0]);
-  if (node.op == Op::convolution) inputs[1] = builder.permute(inputs[1], kToChannelsLast);
-  return builder.permute(builder.value(node.op, std::move(inputs), std::move(attrs)),
-                         kToChannelsFirst);
-}
-
-// Whether permuting the operand costs nothing worth counting: it is a constant, or it broadcasts
-// from little.
-bool is_cheap_to_permute(const Value* x) {
-  if (channels_last_source(x) != nullptr || x->type.rank() <= 1) return true;
-  return x->producer != nullptr && x->producer->op == Op::constant;
-}
-
-// An operand broadcast against rank 4, in channels-last order.
-Value* broadcast_operand(Builder& builder, Value* x) {
-  if (x->type.rank() == 0) return x;
-  if (x->type.rank() == 4) return to_channels_last(builder, x);
-  Shape shape(4 - x->type.rank(), Dim(1));
-  shape.insert(shape.end(), x->type.shape.begin(), x->type.shape.end());
-  return builder.permute(builder.reshape(x, std::move(shape)), kToChannelsLast);
-}
-
-// f(permute(x), y) -> permute(f(x, permute^-1(y)))
-Value* push_through_pointwise(Builder& builder, const Node& node) {
-  if (node.output()->type.rank() != 4) return nullptr;
-  bool any = false;
-  for (const Value* x : node.inputs) {
-    any |= channels_last_source(x) != nullptr;
-    if (!is_cheap_to_permute(x)) return nullptr;
+  // What to use instead of the node's result, or null.
+  Value* visit(Node& node) {
+    Builder builder = rewriter_.before(node);
+    if (is_convolution_to_convert(node)) return convolution(builder, node);
+    return sink(builder, node);
   }
-  if (!any) return nullptr;
-  std::vector<Value*> inputs;
-  for (Value* x : node.inputs) inputs.push_back(broadcast_operand(builder, x));
-  return builder.permute(builder.value(node.op, std::move(inputs), node.attrs), kToChannelsFirst);
-}
 
-// reduce(permute(x), axes) -> reduce(x, mapped axes), permuted where all four axes are kept.
-Value* push_through_reduce(Builder& builder, const Node& node) {
-  Value* source = channels_last_source(node.input(0));
-  if (source == nullptr || !node.has_attr("axes")) return nullptr;
-  Axes axes = node.attr<Axes>("axes");
-  const bool keepdim = node.attr<bool>("keepdim");
-  Axes kept;  // nchw axes that stay, in the order of the channels-last result
-  for (int64_t axis : {0, 2, 3, 1}) {
-    if (std::find(axes.begin(), axes.end(), axis) == axes.end()) kept.push_back(axis);
+ private:
+  // --- Permutes that sink -------------------------------------------------------------------------------------------
+
+  // The channels-last value whose permute to channels-first this is, or null. For rank 4 the model's own permutes count;
+  // for rank 3 they do not: there they are everyday transposes.
+  Value* source_of(const Value* value) const {
+    const Node* permute = producer(value, Op::permute);
+    if (permute == nullptr || value->type.rank() < 3) return nullptr;
+    if (permute->attr<Axes>("axes") != to_first(value->type.rank())) return nullptr;
+    return value->type.rank() == 4 || made_.contains(value) ? permute->input(0) : nullptr;
   }
-  for (int64_t& axis : axes) axis = kLastAxisOf[static_cast<size_t>(axis)];
-  std::sort(axes.begin(), axes.end());
-  ir::Attrs attrs = node.attrs;
-  attrs["axes"] = axes;
-  Value* result = builder.value(node.op, {source}, std::move(attrs));
-  if (keepdim) return builder.permute(result, kToChannelsFirst);
-  if (std::is_sorted(kept.begin(), kept.end())) return result;
-  Axes back(kept.size());
-  Axes sorted = kept;
-  std::sort(sorted.begin(), sorted.end());
-  for (size_t i = 0; i < sorted.size(); ++i) {
-    back[i] = std::find(kept.begin(), kept.end(), sorted[i]) - kept.begin();
+
+  Value* channels_first(Builder& builder, Value* x) {
+    Value* result = builder.permute(x, to_first(x->type.rank()));
+    made_.insert(result);
+    return result;
   }
-  return builder.permute(result, std::move(back));
-}
 
-std::vector<Dim> reorder(const std::vector<Dim>& values) {
-  return {values[0], values[2], values[3], values[1]};
-}
+  Value* channels_last(Builder& builder, Value* x) const {
+    if (Value* source = source_of(x)) return source;
+    if (const Literal* literal = literal_of(x)) {
+      return builder.constant(permuted(*literal, to_last(x->type.rank())));
+    }
+    return builder.permute(x, to_last(x->type.rank()));
+  }
 
-Value* push_through_pad(Builder& builder, const Node& node) {
-  Value* source = channels_last_source(node.input(0));
-  if (source == nullptr) return nullptr;
-  ir::Attrs attrs = node.attrs;
-  attrs["before"] = reorder(node.attr<std::vector<Dim>>("before"));
-  attrs["after"] = reorder(node.attr<std::vector<Dim>>("after"));
-  return builder.permute(builder.value(Op::pad, {source}, std::move(attrs)), kToChannelsFirst);
-}
+  // Whether the operand in channels-last order costs no work at run time: its permute vanishes, happens now, moves axes of
+  // size 1 only, or is there already for another user.
+  bool is_free(const Value* x) const {
+    if (source_of(x) != nullptr || literal_of(x) != nullptr) return true;
+    const Shape& shape = x->type.shape;
+    const auto long_axes = std::count_if(shape.begin() + std::min<size_t>(shape.size(), 1), shape.end(),
+                                         [](const Dim& dim) { return !dim.is_constant(1); });
+    if (shape.size() < 3 || long_axes <= 1) return true;
+    for (const Node* user : rewriter_.users(x)) {
+      if (user->op == Op::permute && user->attr<Axes>("axes") == to_last(shape.size())) return true;
+    }
+    return false;
+  }
 
-// Ops with one axis attribute that keep the shape's order: concat, slice, softmax, cumsum.
-Value* push_through_axis_op(Builder& builder, const Node& node) {
-  std::vector<Value*> inputs;
-  for (const Value* x : node.inputs) {
-    Value* source = channels_last_source(x);
+  bool can_sink(const Node& node) const {
+    const bool any = std::any_of(node.inputs.begin(), node.inputs.end(),
+                                 [&](const Value* x) { return source_of(x) != nullptr; });
+    return any && std::all_of(node.inputs.begin(), node.inputs.end(),
+                              [&](const Value* x) { return is_free(x); });
+  }
+
+  Value* sink(Builder& builder, Node& node) {
+    if (ir::is_pointwise(node.op)) return sink_pointwise(builder, node);
+    switch (node.op) {
+      case Op::reduce_sum:
+      case Op::reduce_mean:
+      case Op::reduce_prod:
+      case Op::reduce_max:
+      case Op::reduce_min:
+        return sink_reduce(builder, node);
+      case Op::concat:
+      case Op::slice:
+      case Op::softmax:
+      case Op::log_softmax:
+      case Op::cumsum:
+      case Op::gather:
+        return sink_axis_op(builder, node);
+      case Op::pad:
+        return sink_sizes_op(builder, node, {"before", "after"});
+      case Op::expand:
+        return sink_sizes_op(builder, node, {"shape"});
+      case Op::max_pool:
+      case Op::avg_pool:
+        return sink_pool(builder, node);
+      case Op::reshape:
+        return sink_flatten(builder, node);
+      default:
+        return nullptr;
+    }
+  }
+
+  // f(permute(x), y) -> permute(f(x, y in channels-last order))
+  Value* sink_pointwise(Builder& builder, Node& node) {
+    const size_t rank = node.output()->type.rank();
+    if (!can_sink(node)) return nullptr;
+    std::vector<Value*> inputs;
+    for (Value* x : node.inputs) inputs.push_back(broadcast_operand(builder, x, rank));
+    return channels_first(builder, builder.value(node.op, std::move(inputs), node.attrs));
+  }
+
+  // An operand that broadcasts to the rank, in channels-last order and without leading axes of size 1.
+  Value* broadcast_operand(Builder& builder, Value* x, size_t rank) const {
+    if (x->type.rank() == 0 || source_of(x) != nullptr) return x->type.rank() == 0 ? x : source_of(x);
+    Shape shape(rank - x->type.rank(), Dim(1));
+    shape.insert(shape.end(), x->type.shape.begin(), x->type.shape.end());
+    if (const Literal* literal = literal_of(x)) {
+      Literal wide = *literal;
+      wide.shape.insert(wide.shape.begin(), rank - wide.shape.size(), 1);
+      wide = permuted(wide, to_last(rank));
+      while (wide.shape.size() > 1 && wide.shape.front() == 1) wide.shape.erase(wide.shape.begin());
+      return builder.constant(std::move(wide));
+    }
+    return channels_last(builder, builder.reshape(x, std::move(shape)));
+  }
+
+  // reduce(permute(x), axes) -> permute(reduce(x, moved axes)), where the permute of what is left may be none
+  Value* sink_reduce(Builder& builder, Node& node) {
+    Value* source = source_of(node.input(0));
     if (source == nullptr) return nullptr;
-    inputs.push_back(source);
+    const size_t rank = source->type.rank();
+    const Axes& axes = node.attr<Axes>("axes");
+    Axes moved;
+    for (int64_t axis : axes) moved.push_back(moved_axis(axis, rank));
+    std::sort(moved.begin(), moved.end());
+    ir::Attrs attrs = node.attrs;
+    attrs["axes"] = moved;
+    Value* result = builder.value(node.op, {source}, std::move(attrs));
+    if (node.attr<bool>("keepdim")) return channels_first(builder, result);
+    Axes kept;  // channels-first axes that are left, in channels-last order
+    for (int64_t axis : to_last(rank)) {
+      if (std::find(axes.begin(), axes.end(), axis) == axes.end()) kept.push_back(axis);
+    }
+    Axes order(kept.size());
+    std::iota(order.begin(), order.end(), int64_t{0});
+    std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return kept[a] < kept[b]; });
+    return is_identity(order) ? result : builder.permute(result, std::move(order));
   }
-  if (inputs.empty()) return nullptr;
-  ir::Attrs attrs = node.attrs;
-  attrs["axis"] = kLastAxisOf[static_cast<size_t>(node.attr<int64_t>("axis"))];
-  return builder.permute(builder.value(node.op, std::move(inputs), std::move(attrs)),
-                         kToChannelsFirst);
-}
 
-// reshape(permute(x), [N, C, H*W]) -> permute(reshape(x, [N, H*W, C])): patches of a vision
-// transformer.
-Value* push_through_reshape(Builder& builder, const Node& node) {
-  Value* source = channels_last_source(node.input(0));
-  if (source == nullptr) return nullptr;
-  const Shape& in = source->type.shape;  // N, H, W, C
-  const Shape& out = node.output()->type.shape;
-  if (out.size() != 3 || !(out[0] == in[0]) || !(out[1] == in[3])) return nullptr;
-  return builder.permute(builder.reshape(source, {in[0], in[1] * in[2], in[3]}), {0, 2, 1});
-}
-
-Value* push_through(Builder& builder, const Node& node) {
-  if (is_pointwise(node.op)) return push_through_pointwise(builder, node);
-  switch (node.op) {
-    case Op::reduce_sum:
-    case Op::reduce_mean:
-    case Op::reduce_prod:
-    case Op::reduce_max:
-    case Op::reduce_min:
-      return push_through_reduce(builder, node);
-    case Op::pad:
-      return push_through_pad(builder, node);
-    case Op::concat:
-    case Op::slice:
-    case Op::softmax:
-    case Op::log_softmax:
-    case Op::cumsum:
-      return push_through_axis_op(builder, node);
-    case Op::reshape:
-      return push_through_reshape(builder, node);
-    default:
-      return nullptr;
+  // Ops with one `axis` whose result has the rank of the operand.
+  Value* sink_axis_op(Builder& builder, Node& node) {
+    if (!can_sink(node) || node.output()->type.rank() != node.input(0)->type.rank()) return nullptr;
+    if (source_of(node.input(0)) == nullptr && node.op != Op::concat) return nullptr;
+    ir::Attrs attrs = node.attrs;
+    attrs["axis"] = moved_axis(node.attr<int64_t>("axis"), node.output()->type.rank());
+    std::vector<Value*> inputs = node.inputs;
+    for (Value*& x : inputs) {
+      if (&x == &inputs[0] || node.op == Op::concat) x = channels_last(builder, x);
+    }
+    return channels_first(builder, builder.value(node.op, std::move(inputs), std::move(attrs)));
   }
-}
 
-std::vector<Node*> node_list(const Graph& graph) {
-  std::vector<Node*> nodes;
-  for (const auto& node : graph.nodes()) nodes.push_back(node.get());
-  return nodes;
-}
+  // Ops whose attributes list one size for each axis.
+  Value* sink_sizes_op(Builder& builder, Node& node, std::initializer_list<const char*> names) {
+    Value* source = source_of(node.input(0));
+    if (source == nullptr || node.output()->type.rank() != source->type.rank()) return nullptr;
+    ir::Attrs attrs = node.attrs;
+    for (const char* name : names) attrs[name] = reordered(node.attr<std::vector<Dim>>(name));
+    return channels_first(builder, builder.value(node.op, {source}, std::move(attrs)));
+  }
+
+  // A pool alone is not worth two permutes; behind a convolution it is free.
+  Value* sink_pool(Builder& builder, Node& node) {
+    Value* source = source_of(node.input(0));
+    if (source == nullptr || node.attr<std::string>("layout") != "nchw") return nullptr;
+    ir::Attrs attrs = node.attrs;
+    attrs["layout"] = std::string("nhwc");
+    return channels_first(builder, builder.value(node.op, {source}, std::move(attrs)));
+  }
+
+  // reshape(permute(x), [N, C, H*W]) -> permute(reshape(x, [N, H*W, C])): the patches of a vision transformer
+  Value* sink_flatten(Builder& builder, Node& node) {
+    Value* source = source_of(node.input(0));
+    const Shape& to = node.output()->type.shape;
+    if (source == nullptr || source->type.rank() != 4 || to.size() != 3) return nullptr;
+    const Shape& from = source->type.shape;  // N, H, W, C
+    if (to[0] != from[0] || to[1] != from[3]) return nullptr;
+    return channels_first(builder, builder.reshape(source, {from[0], from[1] * from[2], from[3]}));
+  }
+
+  // --- Convolutions -------------------------------------------------------------------------------------------------
+
+  static bool is_convolution_to_convert(const Node& node) {
+    if (node.op != Op::convolution || node.attr<std::string>("layout") != "nchw") return false;
+    return node.input(0)->type.rank() == 3 || node.input(0)->type.rank() == 4;
+  }
+
+  Value* convolution(Builder& builder, Node& node) {
+    const bool one_dimensional = node.input(0)->type.rank() == 3;
+    std::vector<Value*> inputs = node.inputs;
+    for (size_t i = 0; i < 2; ++i) {
+      inputs[i] = channels_last(builder, inputs[i]);
+      if (one_dimensional) inputs[i] = with_height(builder, inputs[i]);
+    }
+    ir::Attrs attrs = node.attrs;
+    attrs["layout"] = std::string("nhwc");
+    for (const char* name : {"stride", "padding_before", "padding_after", "dilation"}) {
+      if (!one_dimensional) break;
+      Axes values = node.attr<Axes>(name);
+      values.insert(values.begin(), std::string_view(name).starts_with("padding") ? 0 : 1);
+      attrs[name] = std::move(values);
+    }
+    Value* result = builder.value(Op::convolution, std::move(inputs), std::move(attrs));
+    if (one_dimensional) {
+      const Shape& s = result->type.shape;
+      result = builder.reshape(result, {s[0], s[2], s[3]});
+    }
+    return channels_first(builder, result);
+  }
+
+  // [N, L, C] -> [N, 1, L, C]: a convolution over length is one over images of height 1.
+  static Value* with_height(Builder& builder, Value* x) {
+    const Shape& s = x->type.shape;
+    if (const Literal* literal = literal_of(x)) {
+      Literal tall = *literal;
+      tall.shape.insert(tall.shape.begin() + 1, 1);
+      return builder.constant(std::move(tall));
+    }
+    return builder.reshape(x, {s[0], 1, s[1], s[2]});
+  }
+
+  Rewriter& rewriter_;
+  std::set<const Value*> made_;  // permutes to channels-first that this pass made
+};
 
 }  // namespace
 
-bool assign_layouts(Graph& graph, PassContext&) {
+// Convolutions over one or two axes (one becomes two, of height 1) are in layout nhwc afterwards, with constant weights
+// permuted now. Permutes are left at the borders of channels-last regions only: where an operand would need a permute of its
+// own, or an op is not asked. Expects batch_norm to be folded. simplify_shapes removes what cancels.
+bool assign_layouts(ir::Graph& graph, PassContext&) {
+  Rewriter rewriter(graph);
+  LayoutAssigner assigner(rewriter);
   bool changed = false;
-  for (Node* node : node_list(graph)) {
-    if (!is_spatial_1d(*node) || node->attr<std::string>("layout") != "nchw") continue;
-    make_two_dimensional(graph, node);
-    graph.erase(node);
-    changed = true;
-  }
-  // In graph order, so that what a node pushes down is seen by its users.
-  for (Node* node : node_list(graph)) {
-    Builder builder(graph, node);
-    builder.set_location(node->location);
-    Value* result = takes_channels_last(*node) ? window_op_in_channels_last(builder, *node)
-                                               : push_through(builder, *node);
+  for (const auto& node : graph.nodes()) {
+    Value* result = assigner.visit(*node);
     if (result == nullptr) continue;
-    graph.replace_all_uses(node->output(), result);
-    graph.erase(node);
+    const std::string name = node->output()->name;
+    replace(graph, node->output(), result);
+    if (const Node* permute = producer(result, Op::permute)) {  // the model's name goes to the work, not to the permute
+      graph.rename(result, name + ".permuted");
+      graph.rename(permute->input(0), name);
+    }
     changed = true;
   }
+  if (changed) graph.erase_dead();
   return changed;
 }
 

@@ -16,14 +16,6 @@ using ir::Value;
 // A pass that still changes the graph after this many sweeps undoes its own work.
 constexpr int kMaxSweeps = 100;
 
-// The replacement takes the name that the user's model gave, so that dumps and profiles stay readable.
-void pass_on_name(ir::Graph& graph, Value* from, Value* to) {
-  if (to->producer == nullptr || !to->name.starts_with(ir::op_name(to->producer->op))) return;
-  const std::string name = from->name;
-  graph.rename(from, name + ".old");
-  graph.rename(to, name);
-}
-
 bool sweep(ir::Graph& graph, const Rule& rule) {
   Rewriter rewriter(graph);
   bool changed = false;
@@ -32,9 +24,7 @@ bool sweep(ir::Graph& graph, const Rule& rule) {
     Value* old = node->output();
     Value* replacement = rule(rewriter, *node);
     if (replacement == nullptr || replacement == old) continue;
-    KILN_CHECK(replacement->type.dtype == old->type.dtype, "%" + old->name + " changed its dtype");
-    pass_on_name(graph, old, replacement);
-    graph.replace_all_uses(old, replacement);
+    replace(graph, old, replacement);
     changed = true;
   }
   if (changed) graph.erase_dead();
@@ -83,6 +73,15 @@ bool rewrite(ir::Graph& graph, const Rule& rule) {
     changed = true;
   }
   return changed;
+}
+
+void replace(ir::Graph& graph, Value* from, Value* to) {
+  KILN_CHECK(to->type.dtype == from->type.dtype, "%" + from->name + " changed its dtype");
+  graph.replace_all_uses(from, to);
+  if (to->id < from->id) return;  // it was there before, under a name of its own
+  const std::string name = from->name;
+  graph.rename(from, name + ".old");
+  graph.rename(to, name);
 }
 
 Node* producer(const Value* value, Op op) {

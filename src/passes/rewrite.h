@@ -37,6 +37,8 @@ using Rule = std::function<ir::Value*(Rewriter&, ir::Node&)>;
 // Applies the rule to every node in graph order, sweep after sweep, until nothing changes. Nodes left without users are
 // removed. Returns whether anything changed.
 bool rewrite(ir::Graph& graph, const Rule& rule);
+// Redirects all uses. A node made just now takes the name that the user's model gave to the value it replaces.
+void replace(ir::Graph& graph, ir::Value* from, ir::Value* to);
 
 // The node that makes the value, if it is of that op; null otherwise, and for a null value.
 ir::Node* producer(const ir::Value* value, ir::Op op);

@@ -3,7 +3,6 @@
 #include "ir/op_table.h"
 #include "passes/pass.h"
 #include "passes/rewrite.h"
-#include "support/error.h"
 
 namespace kiln::passes {
 namespace {
@@ -94,38 +93,17 @@ Value* slice_of_expand(Rewriter& rewriter, Node& node) {
   return rewriter.before(node).expand(x, node.output()->type.shape);
 }
 
-bool broadcasts_to(const Node& node, size_t replaced, const Shape& shape) {
-  Shape result;
-  try {
-    for (size_t i = 0; i < node.inputs.size(); ++i) {
-      const Shape& operand = i == replaced ? shape : node.input(i)->type.shape;
-      result = ir::broadcast_shapes(result, operand);
-    }
-  } catch (const CompileError&) {
-    return false;
+// f(expand(x), y) -> expand(f(x, y)): the op broadcasts by itself as far as its operands need, each element is computed
+// once, and an expand that is still needed may vanish further down
+Value* pointwise_of_expand(Rewriter& rewriter, Node& node) {
+  if (!ir::is_pointwise(node.op)) return nullptr;
+  std::vector<Value*> inputs = node.inputs;
+  for (Value*& x : inputs) {
+    if (const Node* expand = producer(x, Op::expand)) x = expand->input(0);
   }
-  return result == node.output()->type.shape;
-}
-
-// f(expand(x), y) -> f(x, y), where the op broadcasts as far by itself
-Value* expand_into_pointwise(Rewriter& rewriter, Node& node) {
-  if (node.inputs.size() < 2 || !ir::is_pointwise(node.op)) return nullptr;
-  for (size_t i = 0; i < node.inputs.size(); ++i) {
-    const Node* expand = producer(node.input(i), Op::expand);
-    if (expand == nullptr || !broadcasts_to(node, i, expand->input(0)->type.shape)) continue;
-    std::vector<Value*> inputs = node.inputs;
-    inputs[i] = expand->input(0);
-    return rewriter.before(node).value(node.op, std::move(inputs), node.attrs);
-  }
-  return nullptr;
-}
-
-// f(expand(x)) -> expand(f(x)): computed once for each element, and the expand may vanish further down
-Value* unary_of_expand(Rewriter& rewriter, Node& node) {
-  const Node* expand = producer(node.input(0), Op::expand);
-  if (expand == nullptr || ir::op_info(node.op).kind != ir::OpKind::Unary) return nullptr;
+  if (inputs == node.inputs) return nullptr;
   ir::Builder builder = rewriter.before(node);
-  return builder.expand(builder.value(node.op, {expand->input(0)}, node.attrs),
+  return builder.expand(builder.value(node.op, std::move(inputs), node.attrs),
                         node.output()->type.shape);
 }
 
@@ -162,14 +140,14 @@ Value* unsqueeze_of_expand(Rewriter& rewriter, Node& node) {
 }  // namespace
 
 // Chains of moves shortened: the formulas are with the functions above. Holds afterwards: no reshape of a reshape, permute
-// of a permute, expand of an expand; no expand that feeds a pointwise op that would broadcast anyway. Shapes are compared
+// of a permute, expand of an expand; no expand that feeds a pointwise op. Shapes are compared
 // symbolically; what cannot be proven stays.
 bool simplify_shapes(ir::Graph& graph, PassContext&) {
   return rewrite(graph, [](Rewriter& rewriter, Node& node) -> Value* {
     if (node.inputs.empty()) return nullptr;
     for (auto* rule : {reshape_of_reshape, permute_of_permute, permute_of_ones, expand_of_expand,
-                       slice_of_slice, slice_of_concat, slice_of_expand, expand_into_pointwise,
-                       unary_of_expand, unsqueeze_of_expand}) {
+                       slice_of_slice, slice_of_concat, slice_of_expand, pointwise_of_expand,
+                       unsqueeze_of_expand}) {
       if (Value* result = rule(rewriter, node)) return result;
     }
     return nullptr;

@@ -12,6 +12,9 @@ namespace kiln::plan {
 void for_each_expr(const Kernel& kernel, const std::function<void(const Expr&)>& visitor);
 void transform_exprs(Kernel& kernel, const std::function<Expr(const Expr&)>& transform);
 
+// Every buffer id of a kernel outside of its expressions, to be rewritten.
+std::vector<BufferId*> buffer_slots(Kernel& kernel);
+
 // Strided operands of a contraction.
 std::vector<const View*> input_views(const Kernel& kernel);
 // Buffers read whole or through views, not through Loads.

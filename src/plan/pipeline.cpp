@@ -5,6 +5,11 @@ namespace kiln::plan {
 
 void run_pipeline(Program& program, const PlanOptions& options) {
   Runner runner(program, options);
+  runner.run(inline_pointwise);  // one kernel of pointwise work after each contraction
+  runner.run(fuse_epilogues);    // before reductions could take what belongs into an epilogue
+  runner.run(inline_operands);
+  runner.run(fold_output_views);
+  runner.run(remove_dead);
 }
 
 }  // namespace kiln::plan

@@ -45,6 +45,19 @@ void transform_exprs(Kernel& kernel, const std::function<Expr(const Expr&)>& tra
   visit_expr_slots(kernel, [&](Expr& expr) { expr = transform(expr); });
 }
 
+std::vector<BufferId*> buffer_slots(Kernel& kernel) {
+  if (auto* c = std::get_if<Convolution>(&kernel.body)) return {&c->input, &c->weight, &c->out};
+  if (auto* m = std::get_if<MatMul>(&kernel.body)) return {&m->a.buffer, &m->b.buffer, &m->out.buffer};
+  if (auto* a = std::get_if<Attention>(&kernel.body)) {
+    return {&a->q.buffer, &a->k.buffer, &a->v.buffer, &a->out.buffer};
+  }
+  std::vector<BufferId*> result;
+  for (Stage& stage : std::get<LoopNest>(kernel.body).stages) {
+    if (auto* store = std::get_if<Store>(&stage)) result.push_back(&store->buffer);
+  }
+  return result;
+}
+
 std::vector<const View*> input_views(const Kernel& kernel) {
   if (const auto* matmul = std::get_if<MatMul>(&kernel.body)) return {&matmul->a, &matmul->b};
   if (const auto* attention = std::get_if<Attention>(&kernel.body)) {

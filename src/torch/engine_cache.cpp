@@ -80,8 +80,7 @@ std::shared_ptr<LoadedEngine> EngineCache::find_or_load(const torch::stable::Ten
   return engines_.front();
 }
 
-void EngineCache::release(const torch::stable::Tensor& bytes) {
-  const void* data = bytes.const_data_ptr();
+void EngineCache::release(const void* data) {
   std::lock_guard lock(mutex_);
   std::erase_if(engines_, [&](const auto& engine) { return engine->is_at(data); });
 }

@@ -72,7 +72,7 @@ class EngineCache {
   static EngineCache& instance();
 
   std::shared_ptr<LoadedEngine> find_or_load(const torch::stable::Tensor& bytes);
-  void release(const torch::stable::Tensor& bytes);
+  void release(const void* data);
 
  private:
   std::mutex mutex_;

@@ -154,19 +154,20 @@ std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine, st
   return outputs;
 }
 
-void release_engine(Tensor engine) { EngineCache::instance().release(engine); }
-
 }  // namespace
 }  // namespace kiln::torch_op
 
+// Forgets what was loaded from the engine at an address; a later call loads it again. Not an operator, because it is called
+// when modules are destroyed, which may happen while somebody is tracing.
+extern "C" __attribute__((visibility("default"))) void kiln_torch_release_engine(const void* data) {
+  kiln::torch_op::EngineCache::instance().release(data);
+}
+
 STABLE_TORCH_LIBRARY(kiln, m) {
   m.def("execute_engine(Tensor[] inputs, Tensor engine, str spec) -> Tensor[]");
-  // Forgets what was loaded from these bytes; the next call loads it again.
-  m.def("release_engine(Tensor engine) -> ()");
 }
 STABLE_TORCH_LIBRARY_IMPL(kiln, CPU, m) {
   m.impl("execute_engine", TORCH_BOX(&kiln::torch_op::execute_engine));
-  m.impl("release_engine", TORCH_BOX(&kiln::torch_op::release_engine));
 }
 // Reached when any tensor is on a GPU: to say clearly what is wrong.
 STABLE_TORCH_LIBRARY_IMPL(kiln, CUDA, m) {

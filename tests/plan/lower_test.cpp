@@ -43,7 +43,7 @@ TEST(LowerTest, Views) {
   check("%x: f32[s0, s1, 6]",
         "%a = reshape(%x) {shape = [s0, s1, 2, 3]}\n %b = permute(%a) {axes = [0, 2, 1, 3]}\n"
         "%c = reshape(%b) {shape = [s0*2, s1, 3]}\n %y = neg(%c)");
-  check("%x: f32[s0, 1]", "%y = expand(%x) {shape = [2, s0, s1]}");
+  check("%x: f32[s0, 1], %z: f32[s1]", "%y = expand(%x) {shape = [2, s0, s1]}", "%y, %z");
   check("%x: f32[s0, 7]", "%y = slice(%x) {axis = 1, size = 3, start = 1, step = 2}");
   check("%x: f32[s0, 7]", "%y = flip(%x) {axes = [1]}");
   check("%x: f32[s0]", "%y = reshape(%x) {shape = [1, s0, 1]}", "%y, %x");

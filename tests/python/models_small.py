@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
 import torch_tensorrt
 from torch_tensorrt._operator import execute_engine
 
@@ -86,6 +87,10 @@ def compile_all(module: torch.nn.Module, *args: Any, **options: Any) -> torch.fx
     return torch_tensorrt.compile(module, "dynamo", list(args) or None, min_block_size=1, **options)
 
 
-def batch_input(low: int = 1, opt: int = 4, high: int = 32, name: str = "x") -> torch_tensorrt.Input:
+def batch_input(
+    low: int = 1, opt: int = 4, high: int = 32, name: str = "x"
+) -> torch_tensorrt.Input:
     """[batch, 16] with a dynamic batch."""
-    return torch_tensorrt.Input(min_shape=(low, 16), opt_shape=(opt, 16), max_shape=(high, 16), name=name)
+    return torch_tensorrt.Input(
+        min_shape=(low, 16), opt_shape=(opt, 16), max_shape=(high, 16), name=name
+    )

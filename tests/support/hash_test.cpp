@@ -14,7 +14,6 @@ std::span<const std::byte> bytes_of(const std::string& text) {
 // Values of the reference implementation: files depend on them.
 TEST(Hash, KnownValues) {
   EXPECT_EQ(hash_str(hash128({})), "99aa06d3014798d86001c324468d497f");
-  EXPECT_EQ(hash_str(hash128(bytes_of("kiln"))), hash_str(hash128(bytes_of("kiln"))));
   EXPECT_NE(hash_str(hash128(bytes_of("kiln"))), hash_str(hash128(bytes_of("kilm"))));
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from torch.export.graph_signature import ConstantArgument, OutputKind
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._operator import execute_engine, release_engine
+from torch_tensorrt._operator import execute_engine, release_with
 from torch_tensorrt.dynamo._calling import set_calling
 from torch_tensorrt.dynamo._partition import Partition
 from torch_tensorrt.dynamo._program import Program
@@ -51,14 +50,20 @@ def argument_names(program: Program) -> list[str]:
     return [f"arg_{index}" for index in range(args.num_children)] + list(kwargs.context)
 
 
-def assemble(program: Program, partition: Partition, compiled: Mapping[int, CompiledRegion]) -> GraphModule:
+def assemble(
+    program: Program, partition: Partition, compiled: Mapping[int, CompiledRegion]
+) -> GraphModule:
     """Builds the module: `compiled` has an engine for every level of the partition that has one."""
     builder = _Builder(program)
     in_engine = {node for part in compiled.values() for node in part.region.nodes}
     last = max(partition.level.values(), default=0)
     by_level: list[list[Node]] = [[] for _ in range(last + 1)]
     for node in program.graph.nodes:
-        if node.op in ("call_function", "get_attr") and node not in in_engine and not is_symbolic_node(node):
+        if (
+            node.op in ("call_function", "get_attr")
+            and node not in in_engine
+            and not is_symbolic_node(node)
+        ):
             by_level[partition.level[node]].append(node)
     for level, nodes in enumerate(by_level):
         if level in compiled:
@@ -128,11 +133,13 @@ class _Builder:
             example_inputs=exported.example_inputs,
         )
         for engine in self._engines:
-            weakref.finalize(module, release_engine, engine).atexit = False
+            release_with(module, engine)
         return module.eval()
 
     def _write_back(self, target: Node, value: Node) -> None:
-        copy = self._graph.call_function(torch.ops.aten.copy_.default, (self._value(target), self._value(value)))
+        copy = self._graph.call_function(
+            torch.ops.aten.copy_.default, (self._value(target), self._value(value))
+        )
         copy.meta["val"] = target.meta["val"]
 
     def _lifted_by_name(self, name: str) -> Node:

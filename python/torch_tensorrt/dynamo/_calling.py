@@ -11,7 +11,9 @@ from torch.utils import _pytree as pytree
 _PLAIN_RESULTS = (tuple, list, dict)
 
 
-def set_calling(graph: Graph, names: list[str], in_spec: pytree.TreeSpec, out_spec: pytree.TreeSpec) -> None:
+def set_calling(
+    graph: Graph, names: list[str], in_spec: pytree.TreeSpec, out_spec: pytree.TreeSpec
+) -> None:
     """Makes a graph with flat inputs and results callable with the structures of the specs.
 
     Args:

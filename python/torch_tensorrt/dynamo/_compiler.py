@@ -7,18 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import kiln
-import torch
 from torch.export import ExportedProgram
 from torch.export._tree_utils import reorder_kwargs
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+import kiln
 from torch_tensorrt._arguments import flatten_tensors, merge_inputs
 from torch_tensorrt.dynamo._assemble import CompiledRegion, assemble
-from torch_tensorrt.dynamo._partition import Partition, apply_min_block_size, check_support, describe, partition
-from torch_tensorrt.dynamo._progress import CompileProgress
+from torch_tensorrt.dynamo._partition import (
+    Partition,
+    apply_min_block_size,
+    check_support,
+    describe,
+    partition,
+)
 from torch_tensorrt.dynamo._program import Program
+from torch_tensorrt.dynamo._progress import CompileProgress
 from torch_tensorrt.dynamo._ranges import symbol_ranges
 from torch_tensorrt.dynamo._region import compile_region, find_region
 from torch_tensorrt.dynamo._settings import CompilationSettings
@@ -27,7 +32,7 @@ from torch_tensorrt.dynamo._symbols import SymbolError
 logger = logging.getLogger(__name__)
 
 
-def compile(  # noqa: A001 - upstream's name
+def compile(
     exported_program: ExportedProgram,
     inputs: Sequence[Any] | None = None,
     *,
@@ -60,7 +65,9 @@ def compile(  # noqa: A001 - upstream's name
         )
     settings = CompilationSettings.from_options(options)
     if ignored := settings.without_effect():
-        logger.info("options without effect here: %s (docs/torch_tensorrt_api.md)", ", ".join(ignored))
+        logger.info(
+            "options without effect here: %s (docs/torch_tensorrt_api.md)", ", ".join(ignored)
+        )
     arg_inputs = merge_inputs(inputs, arg_inputs, required=False)
     program = Program(exported_program)
     ranges = symbol_ranges(program, _flat_inputs(program, arg_inputs, kwarg_inputs))
@@ -84,9 +91,13 @@ def _flat_inputs(
         raise ValueError(
             f"kwarg_inputs has {sorted(kwargs or {})}, but the program was exported with {sorted(expected)}"
         )
-    leaves, _ = pytree.tree_flatten((tuple(args or ()), reorder_kwargs(dict(kwargs or {}), in_spec)))
+    leaves, _ = pytree.tree_flatten(
+        (tuple(args or ()), reorder_kwargs(dict(kwargs or {}), in_spec))
+    )
     if len(leaves) != in_spec.num_leaves:
-        raise ValueError(f"got {len(leaves)} inputs, but the program was exported with {in_spec.num_leaves}")
+        raise ValueError(
+            f"got {len(leaves)} inputs, but the program was exported with {in_spec.num_leaves}"
+        )
     return leaves
 
 
@@ -100,13 +111,16 @@ def _report(parts: Partition, settings: CompilationSettings) -> None:
     else:
         logger.debug("partitioning: %s", text)
     if settings.require_full_compilation and parts.left_out:
-        reasons = "\n".join(f"  {node.name} ({node.target}): {reason}" for node, reason in parts.left_out.items())
+        reasons = "\n".join(
+            f"  {node.name} ({node.target}): {reason}" for node, reason in parts.left_out.items()
+        )
         raise RuntimeError(
             f"require_full_compilation=True, but {len(parts.left_out)} operator(s) cannot be in an engine:\n{reasons}"
         )
     if not parts.regions:
         logger.warning(
-            "no engine was made: the whole model runs in PyTorch (%s)", next(iter(parts.left_out.values()), "no operators")
+            "no engine was made: the whole model runs in PyTorch (%s)",
+            next(iter(parts.left_out.values()), "no operators"),
         )
 
 
@@ -119,7 +133,9 @@ def _compile_regions(
             progress.next_engine()
             try:
                 region = find_region(program, nodes)
-                region_spec = region.spec  # a size that cannot be printed is found before the compile
+                region_spec = (
+                    region.spec
+                )  # a size that cannot be printed is found before the compile
                 engine = compile_region(program, region, ranges, progress.update)
             except (kiln.KilnError, SymbolError) as error:
                 if settings.pass_through_build_failures or settings.require_full_compilation:
@@ -127,8 +143,8 @@ def _compile_regions(
                 logger.warning("a block of %d operators stays in PyTorch: %s", len(nodes), error)
                 parts.drop(level, str(error))
                 continue
-            logger.info("engine of %d operators: %d bytes, %s", len(nodes), engine.numel(), region_spec)
+            logger.info(
+                "engine of %d operators: %d bytes, %s", len(nodes), engine.numel(), region_spec
+            )
             compiled[level] = CompiledRegion(region, engine)
     return compiled
-
-

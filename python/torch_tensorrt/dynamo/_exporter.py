@@ -78,8 +78,8 @@ def lift(gm: GraphModule, example_inputs: Any = None) -> ExportedProgram:
     info = program_info(gm)
     if info is None:
         raise ValueError(
-            "this module was not made by torch_tensorrt.compile, so its inputs are not known: save it with retrace=True "
-            "and arg_inputs"
+            "this module was not made by torch_tensorrt.compile, so its inputs are not known: save it "
+            "with retrace=True and arg_inputs"
         )
     lifting = _Lifting(gm)
     root = GraphModule(torch.nn.Module(), lifting.graph)
@@ -90,7 +90,9 @@ def lift(gm: GraphModule, example_inputs: Any = None) -> ExportedProgram:
         graph=root.graph,
         graph_signature=ExportGraphSignature(lifting.input_specs, lifting.output_specs),
         state_dict=lifting.state_dict,
-        range_constraints={key: value for key, value in info.range_constraints.items() if key in used},
+        range_constraints={
+            key: value for key, value in info.range_constraints.items() if key in used
+        },
         module_call_graph=[ModuleCallEntry("", signature)],
         example_inputs=example_inputs if example_inputs is not None else info.example_inputs,
         constants=lifting.constants,
@@ -108,7 +110,9 @@ class _Lifting:
         self._gm = gm
         self._fake_mode = self._find_fake_mode()
         self._user_inputs = self.graph.find_nodes(op="placeholder")
-        self.input_specs = self._lift_attributes() + [self._user_input_spec(node) for node in self._user_inputs]
+        self.input_specs = self._lift_attributes() + [
+            self._user_input_spec(node) for node in self._user_inputs
+        ]
         self.output_specs = self._lift_outputs()
         self.graph.lint()
 
@@ -116,7 +120,11 @@ class _Lifting:
         return [node for node in self.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
 
     def _find_fake_mode(self) -> FakeTensorMode:
-        values = [node.meta["val"] for node in self._gm.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+        values = [
+            node.meta["val"]
+            for node in self._gm.graph.nodes
+            if isinstance(node.meta.get("val"), torch.Tensor)
+        ]
         return detect_fake_mode(values) or FakeTensorMode()
 
     def _lift_attributes(self) -> list[InputSpec]:
@@ -135,7 +143,9 @@ class _Lifting:
             self.graph.erase_node(node)
             self.state_dict[name] = value
             self._attribute_of[placeholder] = name
-            specs.append(InputSpec(InputKind.BUFFER, TensorArgument(placeholder.name), name, persistent=True))
+            specs.append(
+                InputSpec(InputKind.BUFFER, TensorArgument(placeholder.name), name, persistent=True)
+            )
         return specs
 
     def _user_input_spec(self, node: Node) -> InputSpec:
@@ -155,14 +165,24 @@ class _Lifting:
             target, value = node.args
             if target in self._attribute_of:
                 specs.append(
-                    OutputSpec(OutputKind.BUFFER_MUTATION, TensorArgument(value.name), self._attribute_of[target])
+                    OutputSpec(
+                        OutputKind.BUFFER_MUTATION,
+                        TensorArgument(value.name),
+                        self._attribute_of[target],
+                    )
                 )
             else:
-                specs.append(OutputSpec(OutputKind.USER_INPUT_MUTATION, TensorArgument(value.name), target.name))
+                specs.append(
+                    OutputSpec(
+                        OutputKind.USER_INPUT_MUTATION, TensorArgument(value.name), target.name
+                    )
+                )
             values.append(value)
             node.replace_all_uses_with(value)
             self.graph.erase_node(node)
-        specs += [OutputSpec(OutputKind.USER_OUTPUT, _output_argument(value), None) for value in results]
+        specs += [
+            OutputSpec(OutputKind.USER_OUTPUT, _output_argument(value), None) for value in results
+        ]
         self.graph.output_node().args = ((*values, *results),)
         return specs
 

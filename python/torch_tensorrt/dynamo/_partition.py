@@ -1,8 +1,9 @@
 """Divides a program between engines and PyTorch.
 
-Every node has a *level*: how often a path that leads to it changes between nodes that an engine takes and nodes that it does
-not. Engine nodes of one level become one engine. A path that leaves such a region comes back at a higher level, so regions
-never wait for each other in a circle, and the number of engines is the least that the longest path needs.
+Every node has a *level*: how often a path that leads to it changes between nodes that an engine
+takes and nodes that it does not. Engine nodes of one level become one engine. A path that leaves
+such a region comes back at a higher level, so regions never wait for each other in a circle, and
+there are no more engines than the longest path needs.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from kiln import Model
 from torch.fx import Node
 
+from kiln import Model
 from torch_tensorrt._operator import DTYPE_NAMES
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
@@ -40,7 +41,11 @@ class Partition:
 
 def check_support(program: Program, settings: CompilationSettings) -> dict[Node, str]:
     """For every node that computes tensors: why it cannot be in an engine; "" if it can."""
-    constants = [(program.lifted[node], program.weight(node)) for node in program.lifted if program.is_constant(node)]
+    constants = [
+        (program.lifted[node], program.weight(node))
+        for node in program.lifted
+        if program.is_constant(node)
+    ]
     serialized = serialize(program.module, program.signature, program.exported.range_constraints)
     answers = Model.from_memory(serialized.json, weight_views(constants)).check()
     reasons: dict[Node, str] = {}
@@ -59,7 +64,10 @@ def _veto(node: Node, settings: CompilationSettings) -> str | None:
         return "named in torch_executed_ops"
     if node.op != "call_function" or isinstance(node.target, torch._ops.HigherOrderOperator):
         return "control flow and submodules run in PyTorch"
-    for value in (*_tensor_values(node), *(v for arg in node.all_input_nodes for v in _tensor_values(arg))):
+    for value in (
+        *_tensor_values(node),
+        *(v for arg in node.all_input_nodes for v in _tensor_values(arg)),
+    ):
         if value.dtype not in DTYPE_NAMES or value.layout is not torch.strided:
             return f"a tensor of dtype {value.dtype} and layout {value.layout}"
         if value.device.type != "cpu":
@@ -130,7 +138,10 @@ def apply_min_block_size(partition: Partition, settings: CompilationSettings) ->
     for level, nodes in list(partition.regions.items()):
         count = count_operators(nodes)
         if count < settings.min_block_size:
-            partition.drop(level, f"in a block of {count} operators, below min_block_size={settings.min_block_size}")
+            partition.drop(
+                level,
+                f"in a block of {count} operators, below min_block_size={settings.min_block_size}",
+            )
 
 
 def describe(partition: Partition) -> str:
@@ -140,7 +151,9 @@ def describe(partition: Partition) -> str:
         lines.append(f"  engine at level {level}: {count_operators(nodes)} operators")
         lines += [f"    {target} x {count}" for target, count in _histogram(nodes).items()]
     lines.append(f"{count_operators(partition.left_out)} operator(s) in PyTorch")
-    lines += [f"  {node.name} ({node.target}): {reason}" for node, reason in partition.left_out.items()]
+    lines += [
+        f"  {node.name} ({node.target}): {reason}" for node, reason in partition.left_out.items()
+    ]
     return "\n".join(lines)
 
 

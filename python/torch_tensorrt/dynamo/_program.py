@@ -25,7 +25,11 @@ from torch_tensorrt.logging import GRAPHS
 logger = logging.getLogger(__name__)
 
 _LIFTED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
-_MUTATIONS = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION, OutputKind.USER_INPUT_MUTATION)
+_MUTATIONS = (
+    OutputKind.BUFFER_MUTATION,
+    OutputKind.PARAMETER_MUTATION,
+    OutputKind.USER_INPUT_MUTATION,
+)
 
 
 class Program:
@@ -40,10 +44,16 @@ class Program:
         placeholders = {node.name: node for node in self.graph.nodes if node.op == "placeholder"}
         specs = [(placeholders[spec.arg.name], spec) for spec in self.signature.input_specs]
         # Name in the state dict, or that of a constant, for each placeholder that is not an input of the user's.
-        self.lifted: dict[Node, str] = {node: str(spec.target) for node, spec in specs if spec.kind in _LIFTED}
-        self.user_inputs: list[Node] = [node for node, spec in specs if spec.kind is InputKind.USER_INPUT]
+        self.lifted: dict[Node, str] = {
+            node: str(spec.target) for node, spec in specs if spec.kind in _LIFTED
+        }
+        self.user_inputs: list[Node] = [
+            node for node, spec in specs if spec.kind is InputKind.USER_INPUT
+        ]
         self._input_specs = dict(specs)
-        self.mutated = {spec.target for spec in self.signature.output_specs if spec.kind in _MUTATIONS}
+        self.mutated = {
+            spec.target for spec in self.signature.output_specs if spec.kind in _MUTATIONS
+        }
         self._remove_checks()
         self._compute_sizes_from_inputs()
         logger.log(GRAPHS, "program to partition:\n%s", self.graph)
@@ -59,7 +69,11 @@ class Program:
 
     def is_constant(self, node: Node) -> bool:
         """Whether a node is a weight that nothing changes, so that it can be part of an engine."""
-        return node in self.lifted and self.lifted[node] not in self.mutated and tensor_of(node) is not None
+        return (
+            node in self.lifted
+            and self.lifted[node] not in self.mutated
+            and tensor_of(node) is not None
+        )
 
     def size_carriers(self) -> dict[sympy.Symbol, tuple[Node, int]]:
         tensors = [(node, tensor_of(node)) for node in self.user_inputs]
@@ -83,13 +97,19 @@ class Program:
         first = next(node for node in self.graph.nodes if node.op != "placeholder")
         sizes = SizeNodes(self.graph, self.size_carriers())
         for node in list(self.graph.nodes):
-            if node.op != "call_function" or not isinstance(node.meta.get("val"), (int, torch.SymInt)):
+            if node.op != "call_function" or not isinstance(
+                node.meta.get("val"), (int, torch.SymInt)
+            ):
                 continue
             if not is_symbolic_node(node):
                 continue
             try:
                 with self.graph.inserting_before(first):
-                    size = sizes.node_for(node.meta["val"]) if isinstance(node.meta["val"], torch.SymInt) else None
+                    size = (
+                        sizes.node_for(node.meta["val"])
+                        if isinstance(node.meta["val"], torch.SymInt)
+                        else None
+                    )
             except SymbolError:
                 continue  # depends on the values of a tensor: computed where it is
             _replace(node, node.meta["val"] if size is None else size)

@@ -28,7 +28,10 @@ class CompileProgress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
@@ -41,7 +44,11 @@ class CompileProgress:
         now = time.monotonic()
         if now - self._start < _DELAY_SECONDS:
             return
-        text = stage if self._num_engines == 1 else f"engine {self._engine} of {self._num_engines}: {stage}"
+        text = (
+            stage
+            if self._num_engines == 1
+            else f"engine {self._engine} of {self._num_engines}: {stage}"
+        )
         done = (max(self._engine, 1) - 1 + fraction) / max(self._num_engines, 1)
         if self._bar is None and sys.stderr.isatty():
             self._open_bar()
@@ -54,10 +61,21 @@ class CompileProgress:
     def _open_bar(self) -> None:
         try:
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import (
+                BarColumn,
+                Progress,
+                TaskProgressColumn,
+                TextColumn,
+                TimeElapsedColumn,
+            )
         except ImportError:  # a log line will do
             return
-        columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        columns = (
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self._task = self._bar.add_task("compiling", total=1.0)
         self._bar.start()

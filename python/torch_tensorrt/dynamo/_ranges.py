@@ -32,7 +32,9 @@ def symbol_ranges(program: Program, inputs: Sequence[Any] | None) -> dict[sympy.
             continue
         low, opt, high = _shapes(given)
         if len(opt) != tensor.dim():
-            raise ValueError(f"input {node.name!r} has {len(opt)} dimensions, but was exported with {tensor.dim()}")
+            raise ValueError(
+                f"input {node.name!r} has {len(opt)} dimensions, but was exported with {tensor.dim()}"
+            )
         for dim, size in enumerate(tensor.shape):
             where = f"input {node.name!r}, dimension {dim}"
             if isinstance(size, int):
@@ -74,7 +76,9 @@ def _check_fixed(where: str, size: int, low: int, high: int) -> None:
             "dynamic size there, or let torch_tensorrt.dynamo.trace do it"
         )
     if not low <= size <= high:
-        raise ValueError(f"{where} is {low if low == high else f'{low}..{high}'}, but was exported as {size}")
+        raise ValueError(
+            f"{where} is {low if low == high else f'{low}..{high}'}, but was exported as {size}"
+        )
 
 
 def _narrow(where: str, current: Range, bounds: tuple[int, int], opt: int) -> Range:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import kiln
 import numpy as np
 import sympy
 import torch
@@ -19,6 +18,7 @@ from torch.export.graph_signature import (
 )
 from torch.fx import Graph, GraphModule, Node
 
+import kiln
 from torch_tensorrt._operator import DTYPE_NAMES
 from torch_tensorrt.dynamo._partition import tensor_sources
 from torch_tensorrt.dynamo._program import Program
@@ -48,7 +48,9 @@ class Region:
     @property
     def spec(self) -> str:
         """The results' dtypes and shapes, for the operator."""
-        carriers = find_carriers((index, node.meta["val"]) for index, node in enumerate(self.inputs))
+        carriers = find_carriers(
+            (index, node.meta["val"]) for index, node in enumerate(self.inputs)
+        )
         names = {symbol: f"i{index}_{dim}" for symbol, (index, dim) in carriers.items()}
         entries = []
         for node in self.outputs:
@@ -62,11 +64,17 @@ def find_region(program: Program, nodes: Sequence[Node]) -> Region:
     """Works out what crosses the boundary of a region. SymbolError: a size that cannot be had inside."""
     inside = set(nodes)
     order = {node: index for index, node in enumerate(program.graph.nodes)}
-    used = {source for node in nodes for source in node.all_input_nodes if not is_symbolic_node(source)} - inside
+    used = {
+        source for node in nodes for source in node.all_input_nodes if not is_symbolic_node(source)
+    } - inside
     weights = {node for node in used if program.is_constant(node)}
     inputs = sorted(used - weights, key=order.__getitem__)
     inputs += _missing_carriers(program, nodes, inputs)
-    outputs = [node for node in nodes if tensor_of(node) is not None and any(u not in inside for u in node.users)]
+    outputs = [
+        node
+        for node in nodes
+        if tensor_of(node) is not None and any(u not in inside for u in node.users)
+    ]
     return Region(
         nodes=list(nodes),
         weights=sorted(weights, key=order.__getitem__),
@@ -75,13 +83,19 @@ def find_region(program: Program, nodes: Sequence[Node]) -> Region:
     )
 
 
-def _missing_carriers(program: Program, nodes: Sequence[Node], inputs: Sequence[Node]) -> list[Node]:
+def _missing_carriers(
+    program: Program, nodes: Sequence[Node], inputs: Sequence[Node]
+) -> list[Node]:
     """Tensors that become inputs of a region only because sizes are read off them."""
     sizes = [size for node in nodes for size in _sizes_of(node)]
     carried = find_carriers((node, node.meta["val"]) for node in inputs)
     missing = sorted(free_symbols(sizes) - carried.keys(), key=str)
-    sources = [source for node in nodes for source in tensor_sources(node) if tensor_of(source) is not None]
-    candidates = find_carriers((node, node.meta["val"]) for node in sources if node not in set(nodes))
+    sources = [
+        source for node in nodes for source in tensor_sources(node) if tensor_of(source) is not None
+    ]
+    candidates = find_carriers(
+        (node, node.meta["val"]) for node in sources if node not in set(nodes)
+    )
     candidates |= program.size_carriers()
     result: dict[Node, None] = {}
     for symbol in missing:
@@ -113,17 +127,22 @@ def extract(program: Program, region: Region) -> tuple[GraphModule, ExportGraphS
             input_specs.append(InputSpec(spec.kind, argument, spec.target, spec.persistent))
         else:
             input_specs.append(InputSpec(InputKind.USER_INPUT, argument, None))
-    sizes = SizeNodes(graph, find_carriers((copies[node], node.meta["val"]) for node in region.inputs))
+    sizes = SizeNodes(
+        graph, find_carriers((copies[node], node.meta["val"]) for node in region.inputs)
+    )
 
     def transform(node: Node) -> Node | int:
         return sizes.node_for(node.meta["val"]) if is_symbolic_node(node) else copies[node]
 
     for node in region.nodes:
         copies[node] = graph.node_copy(node, transform)  # type: ignore[arg-type] - an integer is a valid argument
-        copies[node].meta = {key: node.meta[key] for key in ("val", "stack_trace") if key in node.meta}
+        copies[node].meta = {
+            key: node.meta[key] for key in ("val", "stack_trace") if key in node.meta
+        }
     graph.output(tuple(copies[node] for node in region.outputs))
     output_specs = [
-        OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=copies[node].name), None) for node in region.outputs
+        OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=copies[node].name), None)
+        for node in region.outputs
     ]
     return GraphModule(torch.nn.Module(), graph), ExportGraphSignature(input_specs, output_specs)
 
@@ -137,14 +156,24 @@ def compile_region(
     """Compiles a region; the result is the engine's bytes. Raises kiln.KilnError."""
     module, signature = extract(program, region)
     symbols = free_symbols(size for node in region.inputs for size in node.meta["val"].shape)
-    constraints = {key: value for key, value in program.exported.range_constraints.items() if key in symbols}
+    constraints = {
+        key: value for key, value in program.exported.range_constraints.items() if key in symbols
+    }
     serialized = serialize(module, signature, constraints)
     weights = weight_views((program.lifted[node], program.weight(node)) for node in region.weights)
     model = kiln.Model.from_memory(serialized.json, weights)
-    names = [argument.arg.name for argument in signature.input_specs if argument.kind is InputKind.USER_INPUT]
-    engine = kiln.compile(model, ranges=_input_ranges(names, region.inputs, ranges), progress=progress)
+    names = [
+        argument.arg.name
+        for argument in signature.input_specs
+        if argument.kind is InputKind.USER_INPUT
+    ]
+    engine = kiln.compile(
+        model, ranges=_input_ranges(names, region.inputs, ranges), progress=progress
+    )
     assert engine is not None
-    tensor = torch.empty(len(engine), dtype=torch.uint8)  # PyTorch aligns to 64 bytes, as zero-copy weights need
+    tensor = torch.empty(
+        len(engine), dtype=torch.uint8
+    )  # PyTorch aligns to 64 bytes, as zero-copy weights need
     tensor.numpy()[:] = np.frombuffer(engine, dtype=np.uint8)
     return tensor
 

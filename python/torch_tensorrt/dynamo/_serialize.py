@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from kiln import TensorView
 from torch._export.serde import schema
 from torch._export.serde import serialize as serde
 from torch.export.graph_signature import ExportGraphSignature
 from torch.fx import GraphModule, Node
 
+from kiln import TensorView
 from torch_tensorrt._operator import DTYPE_NAMES
 
 
@@ -25,7 +25,9 @@ class Serialized:
     nodes: list[Node]
 
 
-def serialize(module: GraphModule, signature: ExportGraphSignature, range_constraints: Mapping[Any, Any]) -> Serialized:
+def serialize(
+    module: GraphModule, signature: ExportGraphSignature, range_constraints: Mapping[Any, Any]
+) -> Serialized:
     """Serialises a graph whose weights are inputs. A node that the schema cannot express keeps its name alone."""
     serializer = serde.GraphModuleSerializer(signature, [])
     serializer.serialize_metadata = _metadata
@@ -34,7 +36,7 @@ def serialize(module: GraphModule, signature: ExportGraphSignature, range_constr
         before = len(serializer.graph_state.nodes)
         try:
             getattr(serializer, f"handle_{node.op}")(node)
-        except Exception:  # noqa: BLE001 - whatever the schema lacks stays in PyTorch
+        except Exception:  # whatever the schema lacks stays in PyTorch
             if node.op != "call_function":
                 raise
             del serializer.graph_state.nodes[before:]
@@ -58,7 +60,9 @@ def serialize(module: GraphModule, signature: ExportGraphSignature, range_constr
         ),
         opset_version={"aten": torch._C._get_max_operator_version()},
         range_constraints=serde.serialize_range_constraints(dict(range_constraints)),
-        schema_version=schema.SchemaVersion(major=schema.SCHEMA_VERSION[0], minor=schema.SCHEMA_VERSION[1]),
+        schema_version=schema.SchemaVersion(
+            major=schema.SCHEMA_VERSION[0], minor=schema.SCHEMA_VERSION[1]
+        ),
         torch_version=torch.__version__,
     )
     text = json.dumps(serde._dataclass_to_dict(program), cls=serde.EnumEncoder, allow_nan=False)
@@ -74,8 +78,12 @@ def _unknown_node(serializer: Any, node: Node) -> schema.Node:
     outputs = []
     value = node.meta.get("val")
     if isinstance(value, torch.Tensor):
-        outputs = [schema.Argument.create(as_tensor=serializer.serialize_tensor_output(node.name, value))]
-    return schema.Node(target=str(node.target), inputs=[], outputs=outputs, metadata={}, name=node.name)
+        outputs = [
+            schema.Argument.create(as_tensor=serializer.serialize_tensor_output(node.name, value))
+        ]
+    return schema.Node(
+        target=str(node.target), inputs=[], outputs=outputs, metadata={}, name=node.name
+    )
 
 
 def weight_views(weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, TensorView]:
@@ -85,5 +93,7 @@ def weight_views(weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Tenso
         if weight.dtype not in DTYPE_NAMES or weight.layout is not torch.strided:
             continue  # the nodes that use it stay in PyTorch
         tensor = weight.detach().resolve_neg().cpu().contiguous()
-        views[name] = TensorView(tensor.data_ptr(), DTYPE_NAMES[tensor.dtype], tuple(tensor.shape), tensor)
+        views[name] = TensorView(
+            tensor.data_ptr(), DTYPE_NAMES[tensor.dtype], tuple(tensor.shape), tensor
+        )
     return views

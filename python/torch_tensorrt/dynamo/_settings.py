@@ -1,7 +1,7 @@
 """`CompilationSettings`: every option of `compile`, its default, and its checks.
 
-Options that only make sense for TensorRT are accepted and have no effect; docs/torch_tensorrt_api.md says for each what it does
-here. An option that nobody knows is an error that names the nearest one.
+Options that only make sense for TensorRT are accepted and have no effect; docs/torch_tensorrt_api.md
+says for each what it does here. An option that nobody knows is an error that names the nearest one.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ class CompilationSettings:
             check(self)
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any], caller: str = "compile") -> CompilationSettings:
+    def from_options(
+        cls, options: Mapping[str, Any], caller: str = "compile"
+    ) -> CompilationSettings:
         """Settings from keyword arguments; a dictionary or a CompilationSettings under "settings" is the base."""
         options = {key: value for key, value in options.items() if not _is_deprecated(key)}
         base = options.pop("settings", None)
@@ -105,7 +107,9 @@ class CompilationSettings:
         if base is None:
             return cls(**options)
         if not isinstance(base, (cls, Mapping)):
-            raise TypeError(f"settings is {type(base).__name__}, expected CompilationSettings or a dictionary")
+            raise TypeError(
+                f"settings is {type(base).__name__}, expected CompilationSettings or a dictionary"
+            )
         if isinstance(base, Mapping):
             return cls.from_options({**base, **options}, caller)
         return dataclasses.replace(base, **options)
@@ -116,7 +120,8 @@ class CompilationSettings:
         return [
             option.name
             for option in dataclasses.fields(self)
-            if option.name not in _USED and getattr(self, option.name) != getattr(default, option.name)
+            if option.name not in _USED
+            and getattr(self, option.name) != getattr(default, option.name)
         ]
 
     def runs_in_torch(self, target: Any) -> bool:
@@ -154,7 +159,9 @@ _DEPRECATED = {
 def _is_deprecated(key: str) -> bool:
     if key not in _DEPRECATED:
         return False
-    warnings.warn(f"option {key!r} is deprecated and has no effect: {_DEPRECATED[key]}", DeprecationWarning, 4)
+    warnings.warn(
+        f"option {key!r} is deprecated and has no effect: {_DEPRECATED[key]}", DeprecationWarning, 4
+    )
     return True
 
 
@@ -166,9 +173,13 @@ def _unknown_option(caller: str, key: str, known: set[str]) -> str:
 def _check_device(settings: CompilationSettings) -> None:
     kind = settings.device.device_type
     if kind is DeviceType.DLA:
-        raise ValueError(f"device is {settings.device}, expected cpu or a GPU: there is no DLA support")
+        raise ValueError(
+            f"device is {settings.device}, expected cpu or a GPU: there is no DLA support"
+        )
     if kind is DeviceType.GPU and not torch.cuda.is_available():
-        raise ValueError(f'device is {settings.device}, but PyTorch sees no GPU: use device="cpu", or leave it out')
+        raise ValueError(
+            f'device is {settings.device}, but PyTorch sees no GPU: use device="cpu", or leave it out'
+        )
 
 
 def _check_numbers(settings: CompilationSettings) -> None:
@@ -193,9 +204,13 @@ def _check_numbers(settings: CompilationSettings) -> None:
 def _check_flags(settings: CompilationSettings) -> None:
     for option in dataclasses.fields(settings):
         if option.type == "bool" and not isinstance(getattr(settings, option.name), bool):
-            raise TypeError(f"{option.name} is {getattr(settings, option.name)!r}, expected True or False")
+            raise TypeError(
+                f"{option.name} is {getattr(settings, option.name)!r}, expected True or False"
+            )
     if not isinstance(settings.dryrun, (bool, str, os.PathLike)):
-        raise TypeError(f"dryrun is {settings.dryrun!r}, expected True, False or the path of a report")
+        raise TypeError(
+            f"dryrun is {settings.dryrun!r}, expected True, False or the path of a report"
+        )
 
 
 def _check_choices(settings: CompilationSettings) -> None:
@@ -213,9 +228,13 @@ def _check_combinations(settings: CompilationSettings) -> None:
     if settings.refit_identical_engine_weights and settings.immutable_weights:
         raise ValueError("refit_identical_engine_weights needs immutable_weights=False")
     if settings.enable_cross_compile_for_windows:
-        raise ValueError("enable_cross_compile_for_windows is not supported: engines are for Linux on x86-64")
+        raise ValueError(
+            "enable_cross_compile_for_windows is not supported: engines are for Linux on x86-64"
+        )
     for op in settings.torch_executed_ops:
-        if not isinstance(op, (str, torch._ops.OpOverload, torch._ops.OpOverloadPacket)) and not callable(op):
+        if not isinstance(
+            op, (str, torch._ops.OpOverload, torch._ops.OpOverloadPacket)
+        ) and not callable(op):
             raise TypeError(
                 f"torch_executed_ops has {op!r}, expected operators such as torch.ops.aten.relu.default or "
                 '"torch.ops.aten.relu.default"'

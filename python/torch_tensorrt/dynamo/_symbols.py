@@ -1,7 +1,7 @@
 """Symbolic sizes: reading them off traced tensors, printing them, and computing them again elsewhere.
 
-A size is an integer or an expression over symbols. A tensor with a dimension that is exactly one symbol is a *carrier* of
-that symbol: its value can be read off there at run time.
+A size is an integer or an expression over symbols. A tensor with a dimension that is exactly one
+symbol is a *carrier* of that symbol: its value can be read off there at run time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch.fx import Graph, Node
 
 T = TypeVar("T")
-Size = int | torch.SymInt
+Size = int | torch.SymInt | sympy.Expr
 SYMBOLIC_TYPES = (torch.SymInt, torch.SymBool, torch.SymFloat)
 # What kiln.h takes as "no upper bound".
 UNBOUNDED = 1 << 60
@@ -36,12 +36,15 @@ class Range:
 
 
 def expression(size: Size) -> sympy.Expr:
-    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
+    return size.node.expr if isinstance(size, torch.SymInt) else sympy.sympify(size)
 
 
 def is_symbolic_node(node: Node) -> bool:
     """Whether a node computes a size and not a tensor."""
-    return isinstance(node.meta.get("val"), SYMBOLIC_TYPES) or node.target is torch.ops.aten.sym_size.int
+    return (
+        isinstance(node.meta.get("val"), SYMBOLIC_TYPES)
+        or node.target is torch.ops.aten.sym_size.int
+    )
 
 
 def tensor_of(node: Node) -> torch.Tensor | None:
@@ -69,8 +72,9 @@ def find_carriers(tensors: Iterable[tuple[T, torch.Tensor]]) -> dict[sympy.Symbo
 
 
 def fold(expr: sympy.Expr, leaf: Callable[[sympy.Symbol], T], apply: Callable[..., T]) -> T | int:
-    """Rebuilds an expression bottom-up: `leaf` gives the value of a symbol, `apply(function, a, b)` that of an operation.
+    """Rebuilds an expression bottom-up.
 
+    `leaf` gives the value of a symbol, `apply(function, a, b)` that of an operation.
     Functions are operator.add, mul, floordiv, mod and pow, torch.sym_max and sym_min.
     """
     if isinstance(expr, sympy.Integer):
@@ -108,7 +112,13 @@ def _ordered(expr: sympy.Expr) -> list[sympy.Expr]:
     return sorted(expr.args, key=lambda part: (part.is_number, sympy.default_sort_key(part)))
 
 
-_SIGNS = {operator.add: "+", operator.mul: "*", operator.floordiv: "//", operator.mod: "%", operator.pow: "**"}
+_SIGNS = {
+    operator.add: "+",
+    operator.mul: "*",
+    operator.floordiv: "//",
+    operator.mod: "%",
+    operator.pow: "**",
+}
 
 
 def print_size(size: Size, names: Mapping[sympy.Symbol, str]) -> str:
@@ -147,7 +157,9 @@ class SizeNodes:
 
     def node_for(self, size: Any) -> Node | int:
         if not isinstance(size, torch.SymInt):
-            raise SymbolError(f"a {type(size).__name__} crosses into an engine, expected an integer")
+            raise SymbolError(
+                f"a {type(size).__name__} crosses into an engine, expected an integer"
+            )
         return fold(expression(size), self._read, self._apply)
 
     def _read(self, symbol: sympy.Symbol) -> Node:

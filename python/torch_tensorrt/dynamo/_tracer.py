@@ -35,12 +35,14 @@ def trace(
         mod: the module, in eval mode.
         inputs, arg_inputs: positional inputs: tensors, `Input`s, or structures of them.
         kwarg_inputs: keyword inputs, likewise.
-        options: `strict` is handed to torch.export.export (False by default); `dynamic_shapes` overrides what the Inputs
-            say. Others are those of `compile`, and have no part in tracing.
+        options: `strict` is handed to torch.export.export (False by default); `dynamic_shapes`
+            overrides what the Inputs say. Others are those of `compile`, and have no part in this.
     """
     args = merge_inputs(inputs, arg_inputs, required=kwarg_inputs is None)
     if mod.training:
-        logger.warning("the module is in training mode: call .eval() first, or dropout and batch norm are traced as such")
+        logger.warning(
+            "the module is in training mode: call .eval() first, or dropout and batch norm are traced as such"
+        )
     dynamic_shapes = options.get("dynamic_shapes")
     if dynamic_shapes is None:
         dynamic_shapes = shapes_of_inputs(mod.forward, args or (), kwarg_inputs or {})
@@ -49,7 +51,9 @@ def trace(
 
     def export(shapes: Any) -> ExportedProgram:
         with torch.no_grad():
-            return torch.export.export(mod, samples, keyword_samples, dynamic_shapes=shapes, strict=strict)
+            return torch.export.export(
+                mod, samples, keyword_samples, dynamic_shapes=shapes, strict=strict
+            )
 
     try:
         return export(dynamic_shapes)
@@ -61,22 +65,33 @@ def trace(
 
 
 def shapes_of_inputs(
-    forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], *, by_parameter: bool = True
+    forward: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    by_parameter: bool = True,
 ) -> dict[str, Any] | None:
-    """torch.export's `dynamic_shapes` for Inputs: a dictionary by parameter, or None if every size is fixed.
+    """torch.export's `dynamic_shapes` for Inputs, by parameter; None if every size is fixed.
 
-    Axes are called `{name}_{axis}`, with the name of the Input, or, with `by_parameter`, of the parameter if the Input has
-    none; shared axes have the shared name.
+    Axes are called `{name}_{axis}`, with the name of the Input, or, with `by_parameter`, of the
+    parameter if the Input has none; shared axes have the shared name.
     """
-    if not any(isinstance(leaf, Input) and leaf.dynamic_axes() for leaf in pytree.tree_leaves((list(args), kwargs))):
+    if not any(
+        isinstance(leaf, Input) and leaf.dynamic_axes()
+        for leaf in pytree.tree_leaves((list(args), kwargs))
+    ):
         return None
     dims: dict[str, Any] = {}
     result = {}
     for parameter, value in _bind(forward, args, kwargs).items():
         leaves, spec = pytree.tree_flatten(value)
-        names = [parameter if len(leaves) == 1 else f"{parameter}_{index}" for index in range(len(leaves))]
+        names = [
+            parameter if len(leaves) == 1 else f"{parameter}_{index}"
+            for index in range(len(leaves))
+        ]
         shapes = [
-            _leaf_shapes(leaf, name if by_parameter else "", dims) for leaf, name in zip(leaves, names, strict=True)
+            _leaf_shapes(leaf, name if by_parameter else "", dims)
+            for leaf, name in zip(leaves, names, strict=True)
         ]
         result[parameter] = pytree.tree_unflatten(shapes, spec)
     return result
@@ -91,14 +106,17 @@ def _leaf_shapes(leaf: Any, default_name: str, dims: dict[str, Any]) -> dict[int
         dim = dims.setdefault(name, Dim(name, min=low, max=high))
         if (dim.min, dim.max) != (low, high):
             raise ValueError(
-                f"dynamic size {name!r} is {dim.min}..{dim.max} in one input and {low}..{high} in another: sizes of one "
-                "name have one range; give the Inputs different names, or the same ranges"
+                f"dynamic size {name!r} is {dim.min}..{dim.max} in one input and {low}..{high} in "
+                "another: sizes of one name have one range; give the Inputs different names, or the "
+                "same ranges"
             )
         axes[axis] = dim
     return axes or None
 
 
-def _bind(forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _bind(
+    forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
     """Inputs by the names of `forward`'s parameters, as torch.export counts them."""
     signature = inspect.signature(forward)
     result: dict[str, Any] = {}
@@ -132,4 +150,6 @@ def _unify(dynamic_shapes: Any, message: str) -> Any:
     for name, other in equalities.items():
         groups[name] = groups[other]
         logger.info("sizes %s and %s have to be equal in this model", name, other)
-    return pytree.tree_map(lambda dim: groups.get(dim.__name__, dim) if dim is not None else None, dynamic_shapes)
+    return pytree.tree_map(
+        lambda dim: groups.get(dim.__name__, dim) if dim is not None else None, dynamic_shapes
+    )

@@ -30,6 +30,20 @@ bool mentions_reduced(const Expr& expr) {
   return found;
 }
 
+// x and d, for an x * d whose d is known outside of all loops.
+std::optional<std::pair<Expr, Dim>> constant_factor(const Expr& expr) {
+  if (expr->kind != ExprKind::Apply || expr->op != ir::Op::mul) return std::nullopt;
+  for (size_t i : {size_t{1}, size_t{0}}) {
+    const Expr& factor = expr->args[i];
+    const Expr& rest = expr->args[1 - i];
+    if (factor->kind == ExprKind::Constant) return std::pair(rest, Dim(factor->integer));
+    if (factor->kind == ExprKind::Position && !depends_on_loops(factor->index)) {
+      return std::pair(rest, factor->index);
+    }
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 Value* Emitter::emit(const Expr& expr, const Lanes& lanes, const Leaves& leaves) {
@@ -171,12 +185,8 @@ void ExprEmitter::add_to(Offset& offset, const Expr& arg, const Dim& stride) con
   } else if (arg->kind == ExprKind::Apply && arg->op == ir::Op::sub) {
     add_to(offset, arg->args[0], stride);
     add_to(offset, arg->args[1], -stride);
-  } else if (arg->kind == ExprKind::Apply && arg->op == ir::Op::mul &&
-             arg->args[1]->kind == ExprKind::Constant) {
-    add_to(offset, arg->args[0], stride * arg->args[1]->integer);
-  } else if (arg->kind == ExprKind::Apply && arg->op == ir::Op::mul &&
-             arg->args[1]->kind == ExprKind::Position && !depends_on_loops(arg->args[1]->index)) {
-    add_to(offset, arg->args[0], stride * arg->args[1]->index);
+  } else if (const auto factors = constant_factor(arg)) {
+    add_to(offset, factors->first, stride * factors->second);
   } else {
     offset.dynamic.emplace_back(arg, stride);
   }

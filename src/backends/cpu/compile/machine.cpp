@@ -48,6 +48,7 @@ Machine::Machine(const Target& target) {
   KILN_CHECK(machine_ != nullptr, "LLVM does not know the CPU " + target.name);
 }
 
+Machine::Machine(Machine&&) noexcept = default;
 Machine::~Machine() = default;
 
 void Machine::prepare(llvm::Module& module) const {

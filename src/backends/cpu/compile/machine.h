@@ -20,6 +20,7 @@ const std::vector<Target>& all_targets();
 class Machine {
  public:
   explicit Machine(const Target& target);
+  Machine(Machine&&) noexcept;
   ~Machine();
 
   // Sets the target on a fresh module.

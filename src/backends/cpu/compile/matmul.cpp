@@ -68,6 +68,7 @@ Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmu
   const int64_t m = positive_opt(matmul.m.extent()), n = positive_opt(matmul.n.extent());
   const int64_t k = positive_opt(matmul.k.extent());
   blocking.width = blocking.source == BSource::InPlace ? dividing_width(n) : panel_width(n);
+  if (getenv("W")) blocking.width = atoi(getenv("W"));
   blocking.panels = ir::ceildiv(matmul.n.extent(), blocking.width);
   for (const plan::Loop& loop : matmul.batch) blocking.batches *= loop.extent();
 
@@ -200,7 +201,7 @@ class MatMulEmitter {
     Value* origin = view_address(matmul_.out);
     const auto a_size = static_cast<int64_t>(dtype_size(dtype_of(matmul_.a)));
     const ir::Dim row_bytes = matmul_.a.strides[matmul_.a.strides.size() - 2] * a_size;
-    RowTiles tiles{rows.count, rows_, std::min(most_rows(emitter_.target(), tile_vectors_), 14)};
+    RowTiles tiles{rows.count, rows_, std::min(most_rows(emitter_.target(), tile_vectors_), getenv("MR") ? atoi(getenv("MR")) : 14)};
     TileWriter writer(emitter_, output(), staging_, count_sizes(tiles));
     auto body = [&](Value* first, int count) {
       Tile tile{count, tile_vectors_};
@@ -213,6 +214,8 @@ class MatMulEmitter {
       operands.b = b;
       operands.b_step = b_step_;
       operands.b_alignment = b_alignment_;
+      if (getenv("PA")) operands.a_prefetch = byte_offset(emitter_, operands.a, emitter_.value_of(row_bytes * int64_t{count}));
+      if (getenv("PB")) operands.b_prefetch = atoi(getenv("PB"));
       Accumulators sums = multiply_run(emitter_, tile, operands, k_);
       writer.write(tile, sums, origin, row, column);
     };

@@ -20,6 +20,11 @@ int interleaved_steps(Tile tile) {
   return wanted >= 3 ? 4 : wanted;
 }
 
+void prefetch(Emitter& emitter, Value* address) {
+  auto& ir = emitter.ir();
+  ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()}, {address, ir.getInt32(0), ir.getInt32(3), ir.getInt32(1)});
+}
+
 // One step, A and B at these addresses.
 Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& operands, Value* a, Value* b,
                            const Accumulators& sums) {
@@ -30,6 +35,11 @@ Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& oper
     Value* address = byte_offset(emitter, b, ir.getInt64(v * lanes * 4));
     columns.push_back(
         ir.CreateAlignedLoad(vector_type(emitter), address, llvm::Align(operands.b_alignment)));
+  }
+  if (operands.b_prefetch != 0) {
+    for (int v = 0; v < tile.vectors; ++v) {
+      prefetch(emitter, byte_offset(emitter, b, ir.getInt64(operands.b_prefetch + v * lanes * 4)));
+    }
   }
   Accumulators result;
   for (int r = 0; r < tile.rows; ++r) {
@@ -48,25 +58,30 @@ Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operan
                          int ways) {
   auto& ir = emitter.ir();
   const size_t count = run.sums.size();
-  std::vector<Value*> carried{run.a, run.b};
+  const bool prefetches_a = operands.a_prefetch != nullptr;
+  std::vector<Value*> carried{run.a, run.b, prefetches_a ? operands.a_prefetch : run.a};
   carried.insert(carried.end(), run.sums.begin(), run.sums.end());
-  carried.resize(2 + count * ways, llvm::Constant::getNullValue(vector_type(emitter)));
+  carried.resize(3 + count * ways, llvm::Constant::getNullValue(vector_type(emitter)));
   auto body = [&](Value*, const std::vector<Value*>& values) {
     std::vector<Value*> next(values);
     for (int w = 0; w < ways; ++w) {
-      const auto first = next.begin() + 2 + w * count;
+      const auto first = next.begin() + 3 + w * count;
       Accumulators set(first, first + count);
       set = multiply_step(emitter, tile, operands, next[0], next[1], set);
       std::copy(set.begin(), set.end(), first);
       next[0] = byte_offset(emitter, next[0], operands.a_step);
       next[1] = byte_offset(emitter, next[1], operands.b_step);
+      if (prefetches_a) {
+        prefetch(emitter, next[2]);
+        next[2] = byte_offset(emitter, next[2], ir.getInt64(tile.rows * 4));
+      }
     }
     return next;
   };
   carried = emitter.loop_carrying(begin, end, ways, carried, body);
-  Run result{carried[0], carried[1], Accumulators(carried.begin() + 2, carried.begin() + 2 + count)};
-  for (size_t i = count; i < carried.size() - 2; ++i) {
-    result.sums[i % count] = ir.CreateFAdd(result.sums[i % count], carried[i + 2]);
+  Run result{carried[0], carried[1], Accumulators(carried.begin() + 3, carried.begin() + 3 + count)};
+  for (size_t i = count; i < carried.size() - 3; ++i) {
+    result.sums[i % count] = ir.CreateFAdd(result.sums[i % count], carried[i + 3]);
   }
   return result;
 }

@@ -31,6 +31,9 @@ struct TileOperands {
   llvm::Value* b_step = nullptr;
   int b_alignment = 4;
   DType a_dtype = DType::F32;  // f16 and bf16 are widened as they are read; B is f32
+  // Prefetches, if wanted: of rows * 4 bytes a step from an address on, and of B so many bytes ahead.
+  llvm::Value* a_prefetch = nullptr;
+  int64_t b_prefetch = 0;
 };
 
 // Row-major: rows x vectors.

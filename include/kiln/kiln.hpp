@@ -1,0 +1,304 @@
+// Kiln's C++ API: the functions of kiln.h as classes. Header only; needs C++20 and libkiln_runtime, and libkiln for
+// kiln::Model.
+//
+//   kiln::Engine engine = kiln::Engine::load_file("model.kiln");
+//   kiln::Session session(engine);
+//   std::vector<float> x(8 * 128), y(8 * 384);
+//   session.run({kiln::Tensor(x, {8, 128})}, {kiln::Tensor(y, {8, 384})});
+//
+// Failures are thrown as kiln::Error. Objects are movable and release what they own. Nothing here is part of the ABI.
+#pragma once
+
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "kiln/kiln.h"
+
+namespace kiln {
+
+// A failed call: what() is kiln_last_error's text.
+class Error : public std::runtime_error {
+ public:
+  Error(kiln_status status, const std::string& text) : std::runtime_error(text), status_(status) {}
+  kiln_status status() const { return status_; }
+
+ private:
+  kiln_status status_;
+};
+
+// Throws unless the status is KILN_OK.
+inline void check(kiln_status status) {
+  if (status != KILN_OK) throw Error(status, kiln_last_error());
+}
+
+// The dtype of a C++ type. f16 and bf16 have none: give the dtype with the pointer.
+template <typename Element>
+constexpr kiln_dtype dtype_of() {
+  using T = std::remove_cv_t<Element>;
+  if constexpr (std::same_as<T, float>) return KILN_F32;
+  else if constexpr (std::same_as<T, double>) return KILN_F64;
+  else if constexpr (std::same_as<T, int8_t>) return KILN_I8;
+  else if constexpr (std::same_as<T, uint8_t>) return KILN_U8;
+  else if constexpr (std::same_as<T, int16_t>) return KILN_I16;
+  else if constexpr (std::same_as<T, int32_t>) return KILN_I32;
+  else if constexpr (std::same_as<T, int64_t>) return KILN_I64;
+  else {
+    static_assert(std::same_as<T, bool>, "no dtype has this type");
+    return KILN_BOOL;
+  }
+}
+
+// A view of the caller's memory with its own copy of the shape. The memory must outlive the call it is given to.
+class Tensor {
+ public:
+  // Contiguous, row-major.
+  template <typename Element>
+  Tensor(Element* data, std::vector<int64_t> shape)
+      : Tensor(data, dtype_of<Element>(), std::move(shape)) {}
+  // The same, with the number of elements checked.
+  template <typename Element, typename Allocator>
+  Tensor(std::vector<Element, Allocator>& values, std::vector<int64_t> shape)
+      : Tensor(values.data(), std::move(shape)) {
+    check_count(values.size());
+  }
+  template <typename Element, typename Allocator>
+  Tensor(const std::vector<Element, Allocator>& values, std::vector<int64_t> shape)
+      : Tensor(values.data(), std::move(shape)) {
+    check_count(values.size());
+  }
+  // Any dtype; strides in elements, none for contiguous.
+  Tensor(const void* data, kiln_dtype dtype, std::vector<int64_t> shape,
+         std::vector<int64_t> strides = {})
+      : data_(const_cast<void*>(data)),
+        dtype_(dtype),
+        shape_(std::move(shape)),
+        strides_(std::move(strides)) {
+    if (!strides_.empty() && strides_.size() != shape_.size())
+      throw Error(KILN_INVALID_ARGUMENT, "kiln::Tensor: got " + std::to_string(strides_.size()) +
+                                             " strides, expected " + std::to_string(shape_.size()));
+  }
+
+  const std::vector<int64_t>& shape() const { return shape_; }
+  kiln_dtype dtype() const { return dtype_; }
+  // Valid while this tensor is.
+  kiln_tensor view() const {
+    return {data_, dtype_, static_cast<int32_t>(shape_.size()), shape_.data(),
+            strides_.empty() ? nullptr : strides_.data()};
+  }
+
+ private:
+  void check_count(size_t got) const {
+    int64_t expected = 1;
+    for (const int64_t extent : shape_) expected *= extent;
+    if (expected < 0 || static_cast<size_t>(expected) != got)
+      throw Error(KILN_INVALID_ARGUMENT, "kiln::Tensor: got " + std::to_string(got) +
+                                             " elements, expected " + std::to_string(expected));
+  }
+
+  void* data_ = nullptr;
+  kiln_dtype dtype_ = KILN_F32;
+  std::vector<int64_t> shape_, strides_;
+};
+
+// Bytes owned by the library.
+class Bytes {
+ public:
+  explicit Bytes(kiln_bytes* bytes) : bytes_(bytes) {}
+
+  std::span<const std::byte> span() const {
+    return {static_cast<const std::byte*>(kiln_bytes_data(bytes_.get())),
+            kiln_bytes_size(bytes_.get())};
+  }
+  std::string text() const {
+    return {static_cast<const char*>(kiln_bytes_data(bytes_.get())),
+            kiln_bytes_size(bytes_.get())};
+  }
+
+ private:
+  struct Destroy {
+    void operator()(kiln_bytes* bytes) const { kiln_bytes_destroy(bytes); }
+  };
+  std::unique_ptr<kiln_bytes, Destroy> bytes_;
+};
+
+struct LoadOptions {
+  std::string cpu_variant;      // empty: the best this CPU can run
+  bool verify_weights = false;  // check the hash of the weights too, which reads all of them
+};
+
+// An immutable engine. Share it by reference between threads; sessions keep what they need of it alive.
+class Engine {
+ public:
+  static Engine load_file(const std::string& path, const LoadOptions& options = {}) {
+    const kiln_load_options c_options = to_c(options);
+    kiln_engine* engine = nullptr;
+    check(kiln_engine_load_file(path.c_str(), &c_options, &engine));
+    return Engine(engine);
+  }
+  // Borrows the bytes until the engine and its sessions are gone; copies the weights unless 64-byte aligned.
+  static Engine load_memory(std::span<const std::byte> bytes, const LoadOptions& options = {}) {
+    const kiln_load_options c_options = to_c(options);
+    kiln_engine* engine = nullptr;
+    check(kiln_engine_load_memory(bytes.data(), bytes.size(), &c_options, &engine));
+    return Engine(engine);
+  }
+
+  size_t num_inputs() const { return kiln_engine_num_inputs(get()); }
+  size_t num_outputs() const { return kiln_engine_num_outputs(get()); }
+  // Name, dtype and dimensions; the pointers in it belong to the engine.
+  kiln_tensor_info input(size_t index) const {
+    kiln_tensor_info info{};
+    check(kiln_engine_input(get(), index, &info));
+    return info;
+  }
+  kiln_tensor_info output(size_t index) const {
+    kiln_tensor_info info{};
+    check(kiln_engine_output(get(), index, &info));
+    return info;
+  }
+  std::string_view cpu_variant() const { return kiln_engine_cpu_variant(get()); }
+  // JSON: inputs, ranges, kernels, memory, code variants, hashes.
+  std::string describe() const {
+    kiln_bytes* json = nullptr;
+    check(kiln_engine_describe(get(), &json));
+    return Bytes(json).text();
+  }
+  kiln_engine* get() const { return engine_.get(); }
+
+ private:
+  struct Destroy {
+    void operator()(kiln_engine* engine) const { kiln_engine_destroy(engine); }
+  };
+
+  explicit Engine(kiln_engine* engine) : engine_(engine) {}
+  static kiln_load_options to_c(const LoadOptions& options) {
+    const char* variant = options.cpu_variant.empty() ? nullptr : options.cpu_variant.c_str();
+    return {sizeof(kiln_load_options), variant, options.verify_weights ? 1 : 0};
+  }
+
+  std::unique_ptr<kiln_engine, Destroy> engine_;
+};
+
+// One caller's workspace: one thread at a time.
+class Session {
+ public:
+  // num_threads: those a run may use, the calling one included; 0: one per core.
+  explicit Session(const Engine& engine, int num_threads = 0) {
+    const kiln_session_options options{sizeof(kiln_session_options), num_threads};
+    kiln_session* session = nullptr;
+    check(kiln_session_create(engine.get(), &options, &session));
+    session_.reset(session);
+    num_outputs_ = engine.num_outputs();
+    for (size_t i = 0; i < num_outputs_; ++i)
+      ranks_.push_back(static_cast<size_t>(engine.output(i).rank));
+  }
+
+  // Checks the inputs' shapes; their data is not read.
+  std::vector<std::vector<int64_t>> output_shapes(std::span<const Tensor> inputs) {
+    const std::vector<kiln_tensor> views = views_of(inputs);
+    std::vector<std::array<int64_t, KILN_MAX_RANK>> shapes(num_outputs_);
+    auto* c_shapes = reinterpret_cast<int64_t(*)[KILN_MAX_RANK]>(shapes.data());
+    check(kiln_session_output_shapes(get(), views.data(), views.size(), c_shapes, num_outputs_));
+    std::vector<std::vector<int64_t>> result;
+    for (size_t i = 0; i < num_outputs_; ++i)
+      result.emplace_back(shapes[i].begin(), shapes[i].begin() + static_cast<ptrdiff_t>(ranks_[i]));
+    return result;
+  }
+  std::vector<std::vector<int64_t>> output_shapes(std::initializer_list<Tensor> inputs) {
+    return output_shapes(std::span(inputs.begin(), inputs.size()));
+  }
+
+  // Inputs may be strided; outputs are contiguous, of the engine's dtypes and shapes, and overlap nothing.
+  void run(std::span<const Tensor> inputs, std::span<const Tensor> outputs) {
+    const std::vector<kiln_tensor> in = views_of(inputs);
+    std::vector<kiln_tensor> out = views_of(outputs);
+    check(kiln_session_run(get(), in.data(), in.size(), out.data(), out.size()));
+  }
+  void run(std::initializer_list<Tensor> inputs, std::initializer_list<Tensor> outputs) {
+    run(std::span(inputs.begin(), inputs.size()), std::span(outputs.begin(), outputs.size()));
+  }
+  // Without an allocation, for callers who keep their views.
+  void run(std::span<const kiln_tensor> inputs, std::span<kiln_tensor> outputs) {
+    check(kiln_session_run(get(), inputs.data(), inputs.size(), outputs.data(), outputs.size()));
+  }
+
+  void enable_profiling(bool enable = true) {
+    check(kiln_session_enable_profiling(get(), enable ? 1 : 0));
+  }
+  // JSON: the kernels of the last run and their times.
+  std::string profile() const {
+    kiln_bytes* json = nullptr;
+    check(kiln_session_profile(get(), &json));
+    return Bytes(json).text();
+  }
+  kiln_session* get() const { return session_.get(); }
+
+ private:
+  struct Destroy {
+    void operator()(kiln_session* session) const { kiln_session_destroy(session); }
+  };
+
+  static std::vector<kiln_tensor> views_of(std::span<const Tensor> tensors) {
+    std::vector<kiln_tensor> views;
+    for (const Tensor& tensor : tensors) views.push_back(tensor.view());
+    return views;
+  }
+
+  std::unique_ptr<kiln_session, Destroy> session_;
+  size_t num_outputs_ = 0;
+  std::vector<size_t> ranks_;
+};
+
+// A model to compile: needs libkiln.
+class Model {
+ public:
+  // A torch.export archive (.pt2).
+  static Model open_file(const std::string& path) {
+    kiln_model* model = nullptr;
+    check(kiln_model_open_file(path.c_str(), &model));
+    return Model(model);
+  }
+  // torch.export's JSON (copied) and the weights (borrowed).
+  static Model open_memory(std::string_view json, std::span<const kiln_named_tensor> tensors) {
+    kiln_model* model = nullptr;
+    check(kiln_model_open_memory(json.data(), json.size(), tensors.data(), tensors.size(), &model));
+    return Model(model);
+  }
+
+  // JSON: for every node, whether it can be compiled.
+  std::string check_support() const {
+    kiln_bytes* json = nullptr;
+    check(kiln_model_check(get(), &json));
+    return Bytes(json).text();
+  }
+  // The bytes of an engine file. Set struct_size in the options.
+  Bytes compile(const kiln_compile_options* options = nullptr) const {
+    kiln_bytes* engine = nullptr;
+    check(kiln_compile(get(), options, &engine));
+    return Bytes(engine);
+  }
+  void compile_to_file(const std::string& path, const kiln_compile_options* options = nullptr) const {
+    check(kiln_compile_to_file(get(), options, path.c_str()));
+  }
+  kiln_model* get() const { return model_.get(); }
+
+ private:
+  struct Destroy {
+    void operator()(kiln_model* model) const { kiln_model_destroy(model); }
+  };
+  explicit Model(kiln_model* model) : model_(model) {}
+
+  std::unique_ptr<kiln_model, Destroy> model_;
+};
+
+}  // namespace kiln

@@ -1,0 +1,47 @@
+// One kernel, generated for every CPU level.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backends/cpu/compile/codegen.h"
+#include "backends/cpu/compile/image.h"
+#include "backends/cpu/compile/machine.h"
+
+namespace kiln::cpu {
+
+// The constants that one kernel derives: numbered after the program's buffers, computed later.
+class DerivedConstants : public ConstantPool {
+ public:
+  struct Entry {
+    plan::BufferId original = -1;
+    std::string key;
+    std::function<ir::Literal(const ir::Literal&)> make;
+  };
+
+  explicit DerivedConstants(const plan::Program& program)
+      : first_(static_cast<plan::BufferId>(program.buffers.size())) {}
+
+  plan::BufferId derived(plan::BufferId original, const std::string& key,
+                         const std::function<ir::Literal(const ir::Literal&)>& make) override;
+  // Null for a buffer of the program.
+  const Entry* find(plan::BufferId buffer) const;
+
+ private:
+  plan::BufferId first_;
+  std::vector<Entry> entries_;
+};
+
+struct GeneratedKernel {
+  KernelInterface interface;
+  DerivedConstants constants;
+  std::vector<FlatObject> objects;  // one per target; each has one function
+};
+
+// `machines` belong to `targets`, pairwise.
+GeneratedKernel generate_kernel(const plan::Program& program, const plan::Kernel& kernel,
+                                std::span<const Target> targets,
+                                std::span<const Machine> machines);
+
+}  // namespace kiln::cpu

@@ -1,0 +1,19 @@
+// Recognising kernels that have the same code: the layers of a transformer are compiled once.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "plan/program.h"
+
+namespace kiln::cpu {
+
+// Kernels with equal texts have equal code: they differ in which buffers they work on, no more.
+struct KernelKey {
+  std::string text;
+  std::vector<plan::BufferId> buffers;  // in order of first occurrence in the text
+};
+
+KernelKey key_of(const plan::Program& program, const plan::Kernel& kernel);
+
+}  // namespace kiln::cpu

@@ -1,0 +1,14 @@
+// Running jobs on a few threads of the compiler.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+
+namespace kiln::cpu {
+
+// Runs work(worker, i) for each i in [0, count), on at most `threads` workers (0: one per core).
+// `worker` is in [0, number of workers). If jobs throw, the exception of the first of them is thrown.
+void run_parallel(size_t count, int threads, const std::function<void(size_t, size_t)>& work);
+size_t worker_count(size_t count, int threads);
+
+}  // namespace kiln::cpu

@@ -1,0 +1,277 @@
+#include "import/importer.h"
+
+#include <algorithm>
+#include <set>
+
+#include "support/error.h"
+
+namespace kiln::import {
+namespace {
+
+constexpr std::string_view kPrefix = "torch.ops.";
+
+std::string_view short_target(const ProgramNode& node) {
+  std::string_view target = node.target;
+  if (target.starts_with(kPrefix)) target.remove_prefix(kPrefix.size());
+  return target;
+}
+
+std::string describe(const ProgramNode& node) {
+  std::string result = node.name() + " = " + std::string(short_target(node));
+  if (!node.location.empty()) result += " (" + node.location + ")";
+  return result;
+}
+
+// Symbolic integers, floats and bools are no values: they are computed from the recorded expressions where they are used.
+bool gives_only_sizes(const ProgramNode& node) {
+  return !node.outputs.empty() && std::ranges::all_of(node.outputs, [](const Argument& output) {
+    return std::holds_alternative<SizeName>(output) || std::holds_alternative<OtherArgument>(output);
+  });
+}
+
+void check_sizes(const Scope& scope, const ProgramNode& node) {
+  for (const Argument& output : node.outputs) {
+    if (const auto* size = std::get_if<SizeName>(&output)) scope.size(SizeArgument(*size));
+  }
+}
+
+// Operators that only set a mode for the graph inside them.
+bool is_wrapper(std::string_view target) {
+  return target == "higher_order.wrap_with_set_grad_enabled" || target == "higher_order.wrap_with_autocast";
+}
+
+std::vector<ir::Value*> call_row(const Row& row, Call& call) {
+  if (const auto* one = std::get_if<ImportOne>(&row.function)) return {(*one)(call)};
+  return std::get<ImportMany>(row.function)(call);
+}
+
+// PyTorch recorded the type of every tensor while tracing: an importer that gives another is wrong.
+void check_type(const Scope& scope, const std::string& name, const ir::Type& type) {
+  const ir::Type recorded = scope.recorded_type(name);
+  bool same = type.dtype == recorded.dtype && type.rank() == recorded.rank();
+  for (size_t i = 0; same && i < type.rank(); ++i) {
+    const ir::Dim difference = type.shape[i] - recorded.shape[i];
+    same = !difference.is_constant() || difference.constant() == 0;
+  }
+  if (!same) throw CompileError("got type " + type.str() + ", expected " + recorded.str() + " as recorded in the model");
+}
+
+// Takes the model's name if this call made the value.
+void name_value(ir::Graph& graph, ir::Value* value, const std::string& name, uint32_t first_id) {
+  const bool fresh = value->producer != nullptr && value->id >= first_id && value->index == 0;
+  if (fresh) value->name = graph.unique_name(name);
+}
+
+uint32_t next_id(const ir::Graph& graph) {
+  uint32_t next = 0;
+  for (const ir::Value* input : graph.inputs()) next = std::max(next, input->id + 1);
+  if (!graph.nodes().empty()) next = std::max(next, graph.nodes().back()->outputs.back()->id + 1);
+  return next;
+}
+
+void bind_outputs(Scope& scope, ir::Graph& graph, const ProgramNode& node, const std::vector<ir::Value*>& values,
+                  uint32_t first_id) {
+  const std::vector<std::string> names = node.output_names();
+  if (values.empty()) return;
+  if (values.size() != names.size()) {
+    throw CompileError("got " + std::to_string(names.size()) + " outputs, expected " + std::to_string(values.size()));
+  }
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (values[i] == nullptr || names[i].empty()) continue;
+    check_type(scope, names[i], values[i]->type);
+    name_value(graph, values[i], names[i], first_id);
+    scope.bind(names[i], values[i]);
+  }
+}
+
+}  // namespace
+
+Importer::Importer(const LoadedModel& model, std::span<const DimRange> ranges)
+    : model_(model), symbols_(make_symbols(model.program, ranges)), builder_(graph_) {}
+
+void Importer::bind_weight(Scope& scope, const InputSpec& spec) {
+  scope.bind_lazily(spec.name, [this, &scope, &spec]() -> ir::Value* {
+    const auto found = model_.tensors.find(spec.source);
+    if (found == model_.tensors.end()) {
+      throw CompileError("got no weight " + spec.source + ", expected it beside the model");
+    }
+    const ir::Type recorded = scope.recorded_type(spec.name);
+    if (!(found->second.type() == recorded)) {
+      throw CompileError("got " + found->second.type().str() + " for weight " + spec.source + ", expected " +
+                         recorded.str());
+    }
+    ir::Value* value = builder_.constant(found->second);
+    value->name = graph_.unique_name(spec.name);
+    return value;
+  });
+}
+
+void Importer::bind_inputs(Scope& scope) {
+  for (const InputSpec& spec : model_.program.inputs) {
+    switch (spec.kind) {
+      case InputKind::Weight:
+        bind_weight(scope, spec);
+        break;
+      case InputKind::User:
+        if (!std::holds_alternative<TensorName>(spec.argument)) break;  // a number or None: part of the program
+        scope.bind(spec.name, graph_.add_input(spec.name, scope.recorded_type(spec.name)));
+        break;
+      case InputKind::Constant:
+        break;
+      case InputKind::Other:
+        throw CompileError("[model] got an input of kind " + spec.source + ", expected tensors and numbers");
+    }
+  }
+}
+
+void Importer::import_in_place(Call& call, const Row& row) {
+  const uint32_t first_id = next_id(graph_);
+  const std::vector<ir::Value*> values = call_row(row, call);
+  ir::Value* old = nullptr;
+  std::string changed;
+  for (const auto& [name, argument] : call.node().inputs) {
+    if (const auto* tensor = std::get_if<TensorName>(&argument); tensor && changed.empty()) changed = tensor->name;
+  }
+  old = call.scope().tensor(changed);
+  ir::Value* value = builder_.cast(values.at(0), old->type.dtype);
+  if (!(value->type == old->type)) {
+    throw CompileError("got type " + value->type.str() + " for a change in place of " + old->type.str() +
+                       ", expected equal types");
+  }
+  bind_outputs(call.scope(), graph_, call.node(), {value}, first_id);
+  call.scope().bind(changed, value);
+}
+
+// The arguments after the graph are its inputs.
+void Importer::import_wrapped(Call& call) {
+  const ProgramNode& node = call.node();
+  const auto is_graph = [](const auto& input) {
+    return std::holds_alternative<std::shared_ptr<Subgraph>>(input.second);
+  };
+  const auto body = std::ranges::find_if(node.inputs, is_graph);
+  call.expect(body != node.inputs.end(), "no graph", "a graph argument");
+  const bool autocast = short_target(node) == "higher_order.wrap_with_autocast";
+  const bool enabled = std::ranges::any_of(node.inputs.begin(), body, [](const auto& input) {
+    const bool* flag = std::get_if<bool>(&input.second);
+    return flag != nullptr && *flag;
+  });
+  call.expect(!autocast || !enabled, "autocast", "a model exported without autocast");
+  const ProgramGraph& inner = std::get<std::shared_ptr<Subgraph>>(body->second)->graph;
+  Scope scope(inner, symbols_, builder_);
+  auto operand = body + 1;
+  for (const Argument& input : inner.inputs) {
+    call.expect(operand != node.inputs.end(), "too few operands", "one per input of the graph");
+    const auto* from = std::get_if<TensorName>(&operand->second);
+    const auto* to = std::get_if<TensorName>(&input);
+    if (from && to) scope.bind(to->name, call.scope().tensor(from->name));
+    ++operand;
+  }
+  import_nodes(scope, Aliases(inner));
+  std::vector<ir::Value*> results;
+  for (const Argument& output : inner.outputs) {
+    const auto* tensor = std::get_if<TensorName>(&output);
+    results.push_back(tensor ? scope.tensor(tensor->name) : nullptr);
+  }
+  bind_outputs(call.scope(), graph_, node, results, next_id(graph_));
+}
+
+void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
+  const ProgramNode& node = scope.graph().nodes[index];
+  builder_.set_location(node.location);
+  if (gives_only_sizes(node)) return check_sizes(scope, node);
+  Call call(node, scope);
+  const std::string_view target = short_target(node);
+  if (is_wrapper(target)) return import_wrapped(call);
+  if (const Row* row = find_row(target)) {
+    const uint32_t first_id = next_id(graph_);
+    return bind_outputs(scope, graph_, node, call_row(*row, call), first_id);
+  }
+  const auto functional = functional_target(target);
+  const Row* row = functional ? find_row(*functional) : nullptr;
+  if (row == nullptr) throw CompileError("the operator is not supported");
+  if (const auto hazard = aliases.hazard(index)) throw CompileError(*hazard);
+  import_in_place(call, *row);
+}
+
+void Importer::import_nodes(Scope& scope, const Aliases& aliases) {
+  for (size_t i = 0; i < scope.graph().nodes.size(); ++i) {
+    try {
+      import_node(scope, aliases, i);
+    } catch (const CompileError& error) {
+      throw CompileError("cannot import " + describe(scope.graph().nodes[i]) + ": " + error.what());
+    }
+  }
+}
+
+void Importer::set_outputs(Scope& scope) {
+  std::vector<ir::Value*> values;
+  std::vector<std::string> names;
+  std::set<std::string> used;
+  for (const OutputSpec& spec : model_.program.outputs) {
+    if (spec.kind != "user_output") {
+      throw CompileError("[model] got a " + spec.kind + (spec.source.empty() ? "" : " of " + spec.source) +
+                         ", expected a model that only returns values");
+    }
+    const auto* tensor = std::get_if<TensorName>(&spec.argument);
+    if (tensor == nullptr) {
+      throw CompileError("[model] got output " + std::to_string(values.size()) +
+                         " that is no tensor, expected tensors only");
+    }
+    values.push_back(scope.tensor(tensor->name));
+    std::string name = tensor->name;
+    for (int i = 1; !used.insert(name).second; ++i) name = tensor->name + "_" + std::to_string(i);
+    names.push_back(name);
+  }
+  graph_.set_outputs(std::move(values), std::move(names));
+}
+
+ir::Graph Importer::import_graph() {
+  Scope scope(model_.program.graph, symbols_, builder_);
+  bind_inputs(scope);
+  import_nodes(scope, Aliases(model_.program.graph));
+  set_outputs(scope);
+  return std::move(graph_);
+}
+
+void Importer::substitute_outputs(Scope& scope, const ProgramNode& node) {
+  for (const Argument& output : node.outputs) {
+    if (std::holds_alternative<SizeName>(output)) return;
+  }
+  for (const std::string& name : node.output_names()) {
+    try {
+      if (!name.empty()) scope.bind(name, graph_.add_input(name, scope.recorded_type(name)));
+    } catch (const CompileError&) {
+      // Of a type that Kiln does not know: its users cannot be imported either, and will say so.
+    }
+  }
+}
+
+std::vector<NodeSupport> Importer::check_support() {
+  Scope scope(model_.program.graph, symbols_, builder_);
+  bind_inputs(scope);
+  const Aliases aliases(model_.program.graph);
+  std::vector<NodeSupport> result;
+  for (size_t i = 0; i < scope.graph().nodes.size(); ++i) {
+    const ProgramNode& node = scope.graph().nodes[i];
+    NodeSupport support{node.name(), node.target, true, {}};
+    try {
+      import_node(scope, aliases, i);
+    } catch (const CompileError& error) {
+      support.supported = false;
+      support.reason = error.what();
+      substitute_outputs(scope, node);
+    }
+    result.push_back(std::move(support));
+  }
+  return result;
+}
+
+ir::Graph import_graph(const Model& model, std::span<const DimRange> ranges) {
+  return Importer(loaded(model), ranges).import_graph();
+}
+
+std::vector<NodeSupport> check_support(const Model& model) {
+  return Importer(loaded(model), {}).check_support();
+}
+
+}  // namespace kiln::import

@@ -1,0 +1,43 @@
+// Walks the nodes of a program and builds the graph.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "import/import.h"
+#include "import/model.h"
+#include "import/mutation.h"
+#include "import/registry.h"
+#include "import/scope.h"
+
+namespace kiln::import {
+
+// The sizes that the symbols of the program stand for: read off the inputs' shapes, ranges overridden by the caller.
+Symbols make_symbols(const Program& program, std::span<const DimRange> ranges);
+
+class Importer {
+ public:
+  Importer(const LoadedModel& model, std::span<const DimRange> ranges);
+
+  ir::Graph import_graph();
+  std::vector<NodeSupport> check_support();
+
+ private:
+  void bind_inputs(Scope& scope);
+  void bind_weight(Scope& scope, const InputSpec& spec);
+  void import_nodes(Scope& scope, const Aliases& aliases);
+  void import_node(Scope& scope, const Aliases& aliases, size_t index);
+  void import_in_place(Call& call, const Row& row);
+  void import_wrapped(Call& call);
+  void set_outputs(Scope& scope);
+  // The importer of one node failed: its outputs become inputs, so that later nodes can be checked.
+  void substitute_outputs(Scope& scope, const ProgramNode& node);
+
+  const LoadedModel& model_;
+  Symbols symbols_;
+  ir::Graph graph_;
+  ir::Builder builder_;
+};
+
+}  // namespace kiln::import

@@ -1,0 +1,179 @@
+// Tensors made from nothing but sizes and numbers.
+#include <cmath>
+
+#include "import/ops/common.h"
+
+namespace kiln::import {
+namespace {
+
+using ir::Dim;
+
+Value* full(Call& call, const ir::Shape& shape, DType dtype, const Number& value) {
+  // `full` holds a double: what does not fit into one, or is not known, is expanded.
+  const auto* integer = std::get_if<int64_t>(&value);
+  const bool exact = integer == nullptr || std::abs(static_cast<double>(*integer)) <= 0x1p53;
+  const auto* dim = std::get_if<Dim>(&value);
+  if (!exact || (dim != nullptr && !dim->is_constant())) {
+    return call.builder().expand(as_value(call.builder(), value, dtype), shape);
+  }
+  return call.make(Op::full, {}, {{"shape", shape}, {"dtype", dtype}, {"value", number_as_double(value)}});
+}
+
+const char* size_argument(Call& call) { return call.has("size") ? "size" : "shape"; }
+
+Value* import_full(Call& call) {
+  const Number value = call.number("fill_value");
+  return full(call, call.dims(size_argument(call)), call.dtype("dtype").value_or(number_dtype(value)), value);
+}
+
+template <int value>
+Value* filled(Call& call) {
+  return full(call, call.dims(size_argument(call)), call.dtype("dtype").value_or(DType::F32), int64_t{value});
+}
+
+template <int value>
+Value* filled_like(Call& call) {
+  const ir::Type& type = call.tensor("self")->type;
+  return full(call, type.shape, call.dtype("dtype").value_or(type.dtype), int64_t{value});
+}
+
+template <int value>
+Value* new_filled(Call& call) {
+  const ir::Type& type = call.tensor("self")->type;
+  return full(call, call.dims("size"), call.dtype("dtype").value_or(type.dtype), int64_t{value});
+}
+
+Value* import_full_like(Call& call) {
+  const ir::Type& type = call.tensor("self")->type;
+  return full(call, type.shape, call.dtype("dtype").value_or(type.dtype), call.number("fill_value"));
+}
+
+Value* import_new_full(Call& call) {
+  const ir::Type& type = call.tensor("self")->type;
+  return full(call, call.dims("size"), call.dtype("dtype").value_or(type.dtype), call.number("fill_value"));
+}
+
+Value* import_fill(Call& call) {
+  const ir::Type& type = call.tensor("self")->type;
+  Value* value = as_value(call.builder(), call.operand("value"), type.dtype);
+  return call.builder().expand(value, type.shape);
+}
+
+Value* import_scalar_tensor(Call& call) {
+  const Number value = call.number("s");
+  return as_value(call.builder(), value, call.dtype("dtype").value_or(DType::F32));
+}
+
+bool is_real(const Number& number) { return std::holds_alternative<double>(number); }
+
+Dim as_dim(const Number& number) {
+  if (const auto* dim = std::get_if<Dim>(&number)) return *dim;
+  if (const auto* flag = std::get_if<bool>(&number)) return *flag ? 1 : 0;
+  return std::get<int64_t>(number);
+}
+
+Value* integer_range(Call& call, const Dim& start, const Dim& end, int64_t step, DType dtype) {
+  call.expect(step != 0, "step 0", "another step");
+  const Dim distance = step > 0 ? end - start : start - end;
+  const Dim size = ir::max(0, ir::ceildiv(distance, std::abs(step)));
+  Value* indices = call.make(Op::iota, {}, {{"size", size}, {"dtype", DType::I64}, {"start", start}, {"step", step}});
+  return call.builder().cast(indices, dtype);
+}
+
+// start + i * step, computed in f64 as PyTorch does.
+Value* real_range(Call& call, double start, double end, double step, DType dtype) {
+  call.expect(step != 0 && std::isfinite((end - start) / step), "step " + std::to_string(step), "a finite range");
+  const auto count = static_cast<int64_t>(std::max(0.0, std::ceil((end - start) / step)));
+  call.expect(count < int64_t{1} << 28, std::to_string(count) + " elements", "fewer than 2^28");
+  std::byte* data = nullptr;
+  ir::Literal literal = ir::Literal::allocate(dtype, {count}, &data);
+  for (int64_t i = 0; i < count; ++i) ir::Literal::set(data, dtype, i, start + static_cast<double>(i) * step);
+  return call.builder().constant(std::move(literal));
+}
+
+Value* import_arange(Call& call) {
+  const Number start = call.number_or("start", int64_t{0}), end = call.number("end");
+  const Number step = call.number_or("step", int64_t{1});
+  const bool real = is_real(start) || is_real(end) || is_real(step);
+  const DType dtype = call.dtype("dtype").value_or(real ? DType::F32 : DType::I64);
+  if (real) {
+    return real_range(call, number_as_double(start), number_as_double(end), number_as_double(step), dtype);
+  }
+  const Dim by = as_dim(step);
+  call.expect(by.is_constant(), "the symbolic step " + by.str(), "a constant");
+  return integer_range(call, as_dim(start), as_dim(end), by.constant(), dtype);
+}
+
+// From both ends towards the middle, as PyTorch computes it.
+Value* import_linspace(Call& call) {
+  const double start = call.real_or("start", 0), end = call.real_or("end", 0);
+  const int64_t steps = call.integer("steps");
+  call.expect(steps >= 0 && steps < int64_t{1} << 28, std::to_string(steps) + " steps", "0 to 2^28");
+  const DType dtype = call.dtype("dtype").value_or(DType::F32);
+  const double step = steps > 1 ? (end - start) / static_cast<double>(steps - 1) : 0;
+  std::byte* data = nullptr;
+  ir::Literal literal = ir::Literal::allocate(dtype, {steps}, &data);
+  for (int64_t i = 0; i < steps; ++i) {
+    const double value = i < steps / 2 ? start + step * static_cast<double>(i)
+                                       : end - step * static_cast<double>(steps - 1 - i);
+    ir::Literal::set(data, dtype, i, steps == 1 ? start : value);
+  }
+  return call.builder().constant(std::move(literal));
+}
+
+// 1 where row and column are equal.
+Value* import_eye(Call& call) {
+  const Dim rows = call.dim("n"), columns = call.dim_or("m", rows);
+  const Expr row(call, unsqueeze(call, integer_range(call, 0, rows, 1, DType::I64), 1));
+  const Expr column(call, integer_range(call, 0, columns, 1, DType::I64));
+  return call.builder().cast(row.apply(Op::eq, column), call.dtype("dtype").value_or(DType::F32));
+}
+
+std::vector<Value*> import_meshgrid(Call& call) {
+  const std::vector<Value*> axes = call.tensors("tensors");
+  const bool xy = call.text_or("indexing", "ij") == "xy" && axes.size() >= 2;
+  ir::Shape shape;
+  for (const Value* axis : axes) shape.push_back(axis->type.elements());
+  if (xy) std::swap(shape[0], shape[1]);
+  std::vector<Value*> result;
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const size_t place = xy && i < 2 ? 1 - i : i;
+    ir::Shape column(axes.size() - place, Dim(1));
+    column[0] = shape[place];
+    result.push_back(call.builder().expand(call.builder().reshape(axes[i], column), shape));
+  }
+  return result;
+}
+
+constexpr Row kRows[] = {
+    {"aten.full.default", import_full},
+    {"aten.zeros.default", filled<0>},
+    {"aten.ones.default", filled<1>},
+    {"aten.empty.memory_format", filled<0>},
+    {"aten.full_like.default", import_full_like},
+    {"aten.zeros_like.default", filled_like<0>},
+    {"aten.zero.default", filled_like<0>},
+    {"aten.ones_like.default", filled_like<1>},
+    {"aten.empty_like.default", filled_like<0>},
+    {"aten.new_full.default", import_new_full},
+    {"aten.new_zeros.default", new_filled<0>},
+    {"aten.new_ones.default", new_filled<1>},
+    {"aten.new_empty.default", new_filled<0>},
+    {"aten.fill.Scalar", import_fill},
+    {"aten.fill.Tensor", import_fill},
+    {"aten.scalar_tensor.default", import_scalar_tensor},
+    {"aten.arange.default", import_arange},
+    {"aten.arange.start", import_arange},
+    {"aten.arange.start_step", import_arange},
+    {"aten.linspace.default", import_linspace},
+    {"aten.eye.default", import_eye},
+    {"aten.eye.m", import_eye},
+    {"aten.meshgrid.default", import_meshgrid},
+    {"aten.meshgrid.indexing", import_meshgrid},
+};
+
+}  // namespace
+
+Rows create_rows() { return kRows; }
+
+}  // namespace kiln::import

@@ -1,0 +1,153 @@
+// Reading elements by index.
+#include <algorithm>
+
+#include "import/ops/common.h"
+
+namespace kiln::import {
+namespace {
+
+using ir::Dim;
+
+Value* as_index(Call& call, Value* index) {
+  call.expect(is_integer(index->type.dtype), "an index of " + std::string(dtype_name(index->type.dtype)),
+              "integers (a mask selects as many elements as the data says)");
+  return call.builder().cast(index, DType::I64);
+}
+
+Value* take(Call& call, Value* x, Value* index, int64_t axis) {
+  return call.make(Op::gather, {x, as_index(call, index)}, {{"axis", axis}});
+}
+
+Value* import_embedding(Call& call) { return take(call, call.tensor("weight"), call.tensor("indices"), 0); }
+
+Value* import_index_select(Call& call) {
+  Value *x = call.tensor("self"), *index = call.tensor("index");
+  const int64_t axis = call.axis("dim", x->type.rank());
+  if (x->type.rank() == 0) return x;
+  if (index->type.rank() == 0) index = call.builder().reshape(index, {1});
+  return take(call, x, index, axis);
+}
+
+// torch.gather takes an index that is smaller than x along the other axes: those parts of x are not used.
+Value* import_gather(Call& call) {
+  Value *x = call.tensor("self"), *index = as_index(call, call.tensor("index"));
+  if (x->type.rank() == 0 || index->type.rank() == 0) {
+    Value* column = call.builder().reshape(x, {x->type.elements()});
+    Value* flat = take(call, column, call.builder().reshape(index, {index->type.elements()}), 0);
+    return call.builder().reshape(flat, index->type.shape);
+  }
+  const int64_t axis = call.axis("dim", x->type.rank());
+  for (size_t i = 0; i < x->type.rank(); ++i) {
+    if (static_cast<int64_t>(i) == axis || x->type.shape[i] == index->type.shape[i]) continue;
+    x = slice(call, x, static_cast<int64_t>(i), 0, index->type.shape[i]);
+  }
+  return call.make(Op::gather_elements, {x, index}, {{"axis", axis}});
+}
+
+Value* import_take_along_dim(Call& call) {
+  Value *x = call.tensor("self"), *index = as_index(call, call.tensor("indices"));
+  call.expect(call.has("dim"), "no dim", "an axis");
+  const int64_t axis = call.axis("dim", x->type.rank());
+  ir::Shape other_x = x->type.shape, other_index = index->type.shape;
+  call.expect(other_x.size() == other_index.size(), "ranks that differ", "equal ranks");
+  other_x[axis] = other_index[axis] = 1;
+  ir::Shape shape = ir::broadcast_shapes(other_x, other_index), index_shape = shape;
+  shape[axis] = x->type.shape[axis];
+  index_shape[axis] = index->type.shape[axis];
+  return call.make(Op::gather_elements,
+                   {call.builder().expand(x, shape), call.builder().expand(index, index_shape)}, {{"axis", axis}});
+}
+
+// x[:, i, j, :] and the like. Indexed axes that are not neighbours come first in the result: so they are moved there.
+Value* import_index(Call& call) {
+  Value* x = call.tensor("self");
+  std::vector<Value*> given = call.tensors("indices");
+  call.expect(given.size() <= x->type.rank(), std::to_string(given.size()) + " indices", "at most one per axis");
+  std::vector<int64_t> axes;
+  std::vector<Value*> operands{nullptr};
+  for (size_t i = 0; i < given.size(); ++i) {
+    if (given[i] == nullptr) continue;
+    axes.push_back(static_cast<int64_t>(i));
+    operands.push_back(as_index(call, given[i]));
+  }
+  if (axes.empty()) return x;
+  int64_t first = axes[0];
+  const bool adjacent = axes.back() - first + 1 == static_cast<int64_t>(axes.size());
+  if (!adjacent) {
+    std::vector<int64_t> order = axes;
+    for (int64_t i = 0; i < static_cast<int64_t>(x->type.rank()); ++i) {
+      if (std::ranges::find(axes, i) == axes.end()) order.push_back(i);
+    }
+    x = call.builder().permute(x, order);
+    first = 0;
+  }
+  if (axes.size() == 1) return take(call, x, operands[1], first);
+  operands[0] = x;
+  return call.make(Op::gather_nd, operands, {{"axis", first}});
+}
+
+Value* iota(Call& call, const Dim& size) {
+  return call.make(Op::iota, {}, {{"size", size}, {"dtype", DType::I64}, {"start", Dim(0)}, {"step", int64_t{1}}});
+}
+
+// The axis in windows: element i of window w is w * step + i. The window axis comes last.
+Value* import_unfold(Call& call) {
+  Value* x = call.tensor("self");
+  const int64_t axis = call.axis("dimension", x->type.rank());
+  const int64_t size = call.integer("size"), step = call.integer("step");
+  call.expect(x->type.rank() > 0 && step >= 1 && size >= 1, "step " + std::to_string(step), "1 or more");
+  const Dim windows = ir::floordiv(x->type.shape[axis] - size, step) + 1;
+  const Expr start(call, unsqueeze(call, iota(call, windows), 1));
+  Value* index = start * static_cast<double>(step) + Expr(call, iota(call, size));
+  return move_axis(call, take(call, x, index, axis), axis + 1, static_cast<int64_t>(x->type.rank()));
+}
+
+// Elements whose two indices differ by the offset; their axis comes last.
+Value* import_diagonal(Call& call) {
+  Value* x = call.tensor("self");
+  const size_t rank = x->type.rank();
+  call.expect(rank >= 2, "rank " + std::to_string(rank), "2 or more");
+  const int64_t first = call.axis_or("dim1", rank, 0), second = call.axis_or("dim2", rank, 1);
+  const int64_t offset = call.integer_or("offset", 0);
+  call.expect(first != second, "equal dims", "two axes");
+  std::vector<int64_t> order;
+  for (int64_t i = 0; i < static_cast<int64_t>(rank); ++i) {
+    if (i != first && i != second) order.push_back(i);
+  }
+  order.insert(order.end(), {first, second});
+  const int64_t below = std::max<int64_t>(0, -offset), right = std::max<int64_t>(0, offset);
+  const Dim size = ir::max(0, ir::min(x->type.shape[first] - below, x->type.shape[second] - right));
+  const Expr index(call, iota(call, size));
+  return call.make(Op::gather_nd,
+                   {call.builder().permute(x, order), index + static_cast<double>(below), index + static_cast<double>(right)},
+                   {{"axis", static_cast<int64_t>(rank) - 2}});
+}
+
+// 1 where the class is the index.
+Value* import_one_hot(Call& call) {
+  Value* x = call.tensor("self");
+  const int64_t classes = call.integer_or("num_classes", -1);
+  call.expect(classes > 0, "no num_classes", "a number (else it depends on the data)");
+  const Expr index(call, unsqueeze(call, as_index(call, x), static_cast<int64_t>(x->type.rank())));
+  return call.builder().cast(index.apply(Op::eq, {call, iota(call, classes)}), DType::I64);
+}
+
+constexpr Row kRows[] = {
+    {"aten.embedding.default", import_embedding},
+    {"aten.index.Tensor", import_index},
+    {"aten._unsafe_index.Tensor", import_index},
+    {"aten.index_select.default", import_index_select},
+    {"aten.gather.default", import_gather},
+    {"aten.take_along_dim.default", import_take_along_dim},
+    {"aten.unfold.default", import_unfold},
+    {"aten.unfold_copy.default", import_unfold},
+    {"aten.diagonal.default", import_diagonal},
+    {"aten.diagonal_copy.default", import_diagonal},
+    {"aten.one_hot.default", import_one_hot},
+};
+
+}  // namespace
+
+Rows index_rows() { return kRows; }
+
+}  // namespace kiln::import

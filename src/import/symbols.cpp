@@ -1,0 +1,157 @@
+// Size symbols of a program and their ranges.
+#include <algorithm>
+
+#include "import/expression.h"
+#include "import/importer.h"
+#include "support/error.h"
+
+namespace kiln::import {
+namespace {
+
+// An input dimension and what the program says of its size.
+struct InputDim {
+  const std::string& input;
+  size_t dim;
+  const SizeExpression& size;
+
+  std::string str() const { return "input " + input + " dimension " + std::to_string(dim); }
+};
+
+const TensorMeta* find_meta(const Program& program, const InputSpec& spec) {
+  if (spec.kind != InputKind::User || !std::holds_alternative<TensorName>(spec.argument)) return nullptr;
+  const auto found = program.graph.tensor_values.find(spec.name);
+  return found == program.graph.tensor_values.end() ? nullptr : &found->second;
+}
+
+std::vector<InputDim> input_dims(const Program& program) {
+  std::vector<InputDim> result;
+  for (const InputSpec& spec : program.inputs) {
+    const TensorMeta* meta = find_meta(program, spec);
+    if (meta == nullptr) continue;
+    for (size_t i = 0; i < meta->sizes.size(); ++i) result.push_back({spec.name, i, meta->sizes[i]});
+  }
+  return result;
+}
+
+struct Limits {
+  int64_t min = 0, opt = 0, max = ir::kDimInfinity;
+};
+
+std::string range_text(int64_t min, int64_t max) {
+  const std::string high = max >= ir::kDimInfinity ? "unbounded" : std::to_string(max);
+  return std::to_string(min) + ".." + high;
+}
+
+Limits program_limits(const Program& program, const std::string& symbol, std::optional<int64_t> hint) {
+  Limits limits;
+  if (const auto found = program.ranges.find(symbol); found != program.ranges.end()) {
+    limits.min = std::clamp<int64_t>(found->second.min.value_or(0), 0, ir::kDimInfinity);
+    limits.max = std::clamp<int64_t>(found->second.max.value_or(ir::kDimInfinity), limits.min, ir::kDimInfinity);
+  }
+  limits.opt = std::clamp(hint.value_or(limits.min), limits.min, limits.max);
+  return limits;
+}
+
+void check_order(const DimRange& range) {
+  if (0 <= range.min && range.min <= range.opt && range.opt <= range.max) return;
+  throw CompileError("[range] got min " + std::to_string(range.min) + ", opt " + std::to_string(range.opt) +
+                     ", max " + std::to_string(range.max) + " for input " + range.input + " dimension " +
+                     std::to_string(range.dim) + ", expected 0 <= min <= opt <= max");
+}
+
+// The caller's range for a dimension of the program: the last one given for it.
+const DimRange* find_range(std::span<const DimRange> ranges, const InputDim& dim) {
+  const DimRange* result = nullptr;
+  for (const DimRange& range : ranges) {
+    if (range.input == dim.input && range.dim == static_cast<int32_t>(dim.dim)) result = &range;
+  }
+  return result;
+}
+
+void check_known(const std::vector<InputDim>& dims, std::span<const DimRange> ranges) {
+  for (const DimRange& range : ranges) {
+    check_order(range);
+    const bool known = std::ranges::any_of(dims, [&](const InputDim& dim) {
+      return dim.input == range.input && static_cast<int32_t>(dim.dim) == range.dim;
+    });
+    if (!known) {
+      throw CompileError("[range] got input " + range.input + " dimension " + std::to_string(range.dim) +
+                         ", expected an input of the model and one of its dimensions");
+    }
+  }
+}
+
+void check_static(const InputDim& dim, const DimRange& range) {
+  const int64_t size = dim.size.constant;
+  if (range.min == size && range.max == size) return;
+  throw CompileError("[range] got " + range_text(range.min, range.max) + " for " + dim.str() + ", expected " +
+                     std::to_string(size) + ": the model was exported with that size");
+}
+
+Limits narrow(const InputDim& dim, const Limits& limits, const DimRange& range) {
+  if (range.min >= limits.min && range.max <= limits.max) return {range.min, range.opt, range.max};
+  throw CompileError("[range] got " + range_text(range.min, range.max) + " for " + dim.str() +
+                     ", expected a range within " + range_text(limits.min, limits.max) +
+                     ", with which the model was exported");
+}
+
+// One symbol and what is known of it from all the dimensions that it is the size of.
+Limits limits_of(const Program& program, const std::vector<InputDim>& dims, const std::string& symbol,
+                 std::span<const DimRange> ranges) {
+  const DimRange* chosen = nullptr;
+  std::optional<Limits> limits;
+  for (const InputDim& dim : dims) {
+    if (as_plain_symbol(dim.size.expression) != symbol) continue;
+    if (!limits) limits = program_limits(program, symbol, dim.size.hint);
+    const DimRange* range = find_range(ranges, dim);
+    if (range == nullptr) continue;
+    const Limits narrowed = narrow(dim, program_limits(program, symbol, dim.size.hint), *range);
+    if (chosen != nullptr && (chosen->min != range->min || chosen->max != range->max)) {
+      throw CompileError("[range] got " + range_text(range->min, range->max) + " for " + dim.str() + ", expected " +
+                         range_text(chosen->min, chosen->max) + " as for input " + chosen->input +
+                         ": the model says that both sizes are equal");
+    }
+    if (chosen == nullptr) limits = narrowed;
+    if (chosen == nullptr) chosen = range;
+  }
+  return *limits;
+}
+
+// A size that is computed from others must not mention a symbol that no input dimension shows.
+void check_computed(const InputDim& dim, const Symbols& symbols, std::span<const DimRange> ranges) {
+  parse_expression(dim.size.expression, [&](std::string_view name) -> ir::Dim {
+    if (const auto found = symbols.find(name); found != symbols.end()) return found->second;
+    throw CompileError("[model] got the size " + dim.size.expression + " for " + dim.str() +
+                       ", expected that " + std::string(name) + " is the size of an input dimension");
+  });
+  if (const DimRange* range = find_range(ranges, dim)) {
+    throw CompileError("[range] got " + range_text(range->min, range->max) + " for " + dim.str() +
+                       ", expected none: the size is computed from other dimensions");
+  }
+}
+
+}  // namespace
+
+Symbols make_symbols(const Program& program, std::span<const DimRange> ranges) {
+  const std::vector<InputDim> dims = input_dims(program);
+  check_known(dims, ranges);
+  Symbols symbols;
+  for (const InputDim& dim : dims) {
+    if (dim.size.expression.empty()) {
+      if (const DimRange* range = find_range(ranges, dim)) check_static(dim, *range);
+      continue;
+    }
+    const auto symbol = as_plain_symbol(dim.size.expression);
+    if (!symbol || symbols.contains(*symbol)) continue;
+    const Limits limits = limits_of(program, dims, *symbol, ranges);
+    const bool fixed = limits.min == limits.max;
+    symbols.emplace(*symbol, fixed ? ir::Dim(limits.min)
+                                   : ir::Dim(ir::make_size_symbol(*symbol, limits.min, limits.max, limits.opt)));
+  }
+  for (const InputDim& dim : dims) {
+    if (!dim.size.expression.empty() && !as_plain_symbol(dim.size.expression)) check_computed(dim, symbols, ranges);
+  }
+  return symbols;
+}
+
+}  // namespace kiln::import

@@ -1,0 +1,145 @@
+// Attention kernels: masks, causal rows, grouped heads, strides and run-time sizes.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "cpu/contraction_harness.h"
+
+namespace kiln::test {
+namespace {
+
+using plan::BufferId;
+using plan::Loop;
+
+constexpr double kTolerance = 2e-6;
+
+Loop loop(const char* name, const ir::Dim& extent) { return {ir::make_loop_symbol(name, extent)}; }
+
+enum class Mask { None, Keep, KeepNothingSometimes, Bias };
+
+struct Case {
+  int64_t batch = 2, heads = 3, group = 1;  // `group` query heads share one key head
+  int64_t queries = 9, keys = 11, head_dim = 16, value_dim = 16;
+  bool causal = false;
+  Mask mask = Mask::None;
+  bool dynamic = false;
+  double scale = 0.25;
+
+  std::string name() const {
+    std::string text;
+    for (int64_t part : {batch, heads, group, queries, keys, head_dim, value_dim}) text += std::to_string(part) + " ";
+    return text + (causal ? "causal " : "") + "mask " + std::to_string(static_cast<int>(mask)) +
+           (dynamic ? " dynamic" : "");
+  }
+};
+
+// Strides of [batch, key heads, group, row, column] in a tensor [batch, rows, heads, columns].
+plan::View heads_view(BufferId buffer, const ir::Dim& rows, int64_t heads, int64_t group, int64_t columns, bool grouped) {
+  const int64_t all = grouped ? heads * group : heads;
+  return {buffer, 0, {rows * (all * columns), grouped ? group * columns : columns, grouped ? columns : 0, all * columns, 1}};
+}
+
+void add_mask(ContractionProgram& contraction, plan::Attention& attention, const Case& c) {
+  const ir::Dim m = attention.i.extent(), n = attention.j.extent();
+  if (c.mask == Mask::Bias) {
+    const BufferId bias = contraction.input({m, n}, {c.queries, c.keys});
+    attention.bias = plan::load_at(bias, DType::F32, {attention.i.index, attention.j.index});
+  } else if (c.mask != Mask::None) {
+    const int64_t kept = c.mask == Mask::Keep ? 4 : 1;  // of -3 ... 3
+    int64_t element = 0;
+    ir::Literal keep = bool_literal({c.batch, c.keys}, [&] {
+      const bool nothing = c.mask == Mask::KeepNothingSometimes && element++ < c.keys;
+      return !nothing && contraction.next_value() < static_cast<float>(kept);
+    });
+    const BufferId buffer = contraction.input_of({c.batch, n}, std::move(keep));
+    attention.keep = plan::load_at(buffer, DType::Bool, {attention.batch[0].index, attention.j.index});
+  }
+}
+
+ContractionProgram make_attention(const Case& c) {
+  ContractionProgram contraction;
+  const ir::Dim m = c.dynamic ? ir::Dim(contraction.symbol("m", 1, 300, 64)) : ir::Dim(c.queries);
+  const ir::Dim n = c.dynamic ? ir::Dim(contraction.symbol("n", 1, 300, 64)) : ir::Dim(c.keys);
+  plan::Attention attention;
+  attention.batch = {loop("b", c.batch), loop("h", c.heads), loop("g", c.group)};
+  attention.i = loop("i", m);
+  attention.j = loop("j", n);
+  attention.head_dim = c.head_dim;
+  attention.value_dim = c.value_dim;
+  attention.scale = c.scale;
+  attention.causal = c.causal;
+  const int64_t all = c.heads * c.group;
+  attention.q = heads_view(contraction.input({c.batch, m, all, c.head_dim}, {c.batch, c.queries, all, c.head_dim}), m,
+                           c.heads, c.group, c.head_dim, true);
+  attention.k = heads_view(contraction.input({c.batch, n, c.heads, c.head_dim}, {c.batch, c.keys, c.heads, c.head_dim}), n,
+                           c.heads, c.group, c.head_dim, false);
+  attention.v = heads_view(contraction.input({c.batch, n, c.heads, c.value_dim}, {c.batch, c.keys, c.heads, c.value_dim}),
+                           n, c.heads, c.group, c.value_dim, false);
+  add_mask(contraction, attention, c);
+  attention.out = heads_view(contraction.output({c.batch, m, all, c.value_dim}), m, c.heads, c.group, c.value_dim, true);
+  contraction.add_kernel(std::move(attention));
+  return contraction;
+}
+
+void check(const Case& c) {
+  SCOPED_TRACE(c.name());
+  expect_matches_interpreter(make_attention(c), kTolerance);
+}
+
+TEST(ContractionAttention, EveryRowCount) {
+  for (int64_t queries = 1; queries <= 34; ++queries) check({.batch = 1, .heads = 1, .queries = queries});
+  for (int64_t queries : {63, 64, 65, 100, 129}) check({.batch = 1, .heads = 1, .queries = queries});
+}
+
+TEST(ContractionAttention, EveryKeyCount) {
+  for (int64_t keys = 1; keys <= 34; ++keys) check({.batch = 1, .heads = 1, .queries = 5, .keys = keys});
+  for (int64_t keys : {47, 48, 49, 64, 96, 97, 144, 200}) check({.batch = 1, .queries = 5, .keys = keys});
+}
+
+TEST(ContractionAttention, HeadDimensions) {
+  for (int64_t dim : {1, 8, 17, 32, 40, 64, 80, 96, 128}) {
+    check({.heads = 2, .queries = 20, .keys = 30, .head_dim = dim, .value_dim = dim});
+  }
+  check({.head_dim = 24, .value_dim = 56});
+}
+
+TEST(ContractionAttention, Causal) {
+  for (int64_t size : {1, 2, 15, 16, 17, 48, 70, 130}) check({.heads = 1, .queries = size, .keys = size, .causal = true});
+  check({.queries = 40, .keys = 20, .causal = true});
+  check({.queries = 20, .keys = 40, .causal = true});
+}
+
+TEST(ContractionAttention, Masks) {
+  for (Mask mask : {Mask::Keep, Mask::KeepNothingSometimes, Mask::Bias}) {
+    check({.mask = mask});
+    check({.queries = 70, .keys = 50, .mask = mask});
+    check({.queries = 33, .keys = 33, .causal = true, .mask = mask});
+  }
+}
+
+TEST(ContractionAttention, GroupedHeads) {
+  check({.heads = 2, .group = 4, .queries = 20, .keys = 20, .causal = true});
+  check({.heads = 1, .group = 3});
+}
+
+TEST(ContractionAttention, RunTimeSizes) {
+  for (int64_t size : {1, 3, 8, 16, 31, 64, 100}) {
+    check({.queries = size, .keys = size + 2, .dynamic = true});
+    check({.queries = size, .keys = size, .causal = true, .dynamic = true});
+    check({.queries = size, .keys = size + 1, .mask = Mask::Keep, .dynamic = true});
+    check({.queries = size, .keys = size, .head_dim = 20, .value_dim = 20, .mask = Mask::Bias, .dynamic = true});
+  }
+}
+
+TEST(ContractionAttention, LongRows) { check({.batch = 1, .heads = 1, .queries = 40, .keys = 3000}); }
+
+// The softmax neither overflows nor loses a row whose scores are all very negative.
+TEST(ContractionAttention, LargeScores) {
+  check({.queries = 20, .keys = 20, .scale = 100});
+  check({.queries = 20, .keys = 20, .causal = true, .scale = 100});
+  check({.queries = 20, .keys = 20, .scale = -50});
+}
+
+}  // namespace
+}  // namespace kiln::test

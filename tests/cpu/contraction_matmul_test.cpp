@@ -1,0 +1,236 @@
+// MatMul kernels: every size of tile, every source of B, strides, batches and epilogues.
+#include <gtest/gtest.h>
+
+#include "cpu/contraction_harness.h"
+
+namespace kiln::test {
+namespace {
+
+using plan::BufferId;
+using plan::Loop;
+
+Loop loop(const char* name, const ir::Dim& extent) { return {ir::make_loop_symbol(name, extent)}; }
+
+struct Sizes {
+  int64_t m = 1, n = 1, k = 1;
+};
+
+// Where B comes from, and how it lies.
+enum class B { ConstantKN, ConstantNK, RuntimeKN, RuntimeNK };
+
+std::string name_of(B b) {
+  switch (b) {
+    case B::ConstantKN: return "constant [k, n]";
+    case B::ConstantNK: return "constant [n, k]";
+    case B::RuntimeKN: return "run-time [k, n]";
+    case B::RuntimeNK: return "run-time [n, k]";
+  }
+  return "";
+}
+
+struct Options {
+  B b = B::ConstantKN;
+  bool dynamic_m = false;
+  bool transposed_out = false;
+};
+
+plan::View matrix(BufferId buffer, int64_t rows, int64_t columns, bool transposed) {
+  return transposed ? plan::View{buffer, 0, {1, rows}} : plan::View{buffer, 0, {columns, 1}};
+}
+
+// out = a * b, with an epilogue made of the sum and the loops.
+using Epilogue = std::function<plan::Expr(ContractionProgram&, const plan::MatMul&)>;
+
+ContractionProgram make_matmul(const Sizes& sizes, const Options& options, const Epilogue& epilogue = nullptr) {
+  ContractionProgram contraction;
+  const auto [m, n, k] = sizes;
+  const ir::Dim rows = options.dynamic_m ? ir::Dim(contraction.symbol("s", 1, 512, 64)) : ir::Dim(m);
+  plan::MatMul matmul;
+  matmul.m = loop("m", rows);
+  matmul.n = loop("n", n);
+  matmul.k = loop("k", k);
+  matmul.a = {contraction.input({rows, k}, {m, k}), 0, {k, 1}};
+  const bool transposed = options.b == B::ConstantNK || options.b == B::RuntimeNK;
+  const bool constant = options.b == B::ConstantKN || options.b == B::ConstantNK;
+  const std::vector<int64_t> shape = transposed ? std::vector<int64_t>{n, k} : std::vector<int64_t>{k, n};
+  const ir::Shape type(shape.begin(), shape.end());
+  matmul.b = matrix(constant ? contraction.constant(shape) : contraction.input(type, shape), k, n, transposed);
+  if (options.transposed_out) {
+    matmul.out = {contraction.output({n, rows}), 0, {1, rows}};
+  } else {
+    matmul.out = {contraction.output({rows, n}), 0, {n, 1}};
+  }
+  matmul.epilogue = epilogue ? epilogue(contraction, matmul) : plan::accumulator(DType::F32);
+  contraction.add_kernel(std::move(matmul));
+  return contraction;
+}
+
+TEST(ContractionMatMul, EveryRowCount) {
+  for (int64_t m = 1; m <= 70; ++m) {
+    SCOPED_TRACE("m = " + std::to_string(m));
+    expect_matches_interpreter(make_matmul({m, 48, 20}, {}));
+  }
+}
+
+TEST(ContractionMatMul, EveryRunTimeRowCount) {
+  for (int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 15, 16, 17, 31, 47, 48, 49, 64, 65, 97, 129, 200, 301}) {
+    SCOPED_TRACE("m = " + std::to_string(m));
+    expect_matches_interpreter(make_matmul({m, 40, 9}, {.dynamic_m = true}));
+  }
+}
+
+TEST(ContractionMatMul, OddSizesFromEverySource) {
+  for (B b : {B::ConstantKN, B::ConstantNK, B::RuntimeKN, B::RuntimeNK}) {
+    for (const Sizes& sizes : {Sizes{5, 1, 1}, Sizes{1, 2, 3}, Sizes{7, 15, 17}, Sizes{3, 16, 5}, Sizes{13, 17, 16},
+                               Sizes{9, 33, 31}, Sizes{2, 47, 64}, Sizes{6, 65, 33}, Sizes{20, 96, 50},
+                               Sizes{4, 100, 2}, Sizes{11, 130, 129}, Sizes{1, 1040, 7}}) {
+      SCOPED_TRACE(name_of(b) + " " + std::to_string(sizes.m) + " x " + std::to_string(sizes.n) + " x " +
+                   std::to_string(sizes.k));
+      expect_matches_interpreter(make_matmul(sizes, {.b = b}));
+    }
+  }
+}
+
+TEST(ContractionMatMul, EmptySumIsZero) {
+  expect_matches_interpreter(make_matmul({3, 20, 0}, {}));
+  expect_matches_interpreter(make_matmul({3, 20, 0}, {.b = B::RuntimeKN}));
+}
+
+TEST(ContractionMatMul, ManyTasks) { expect_matches_interpreter(make_matmul({150, 200, 300}, {})); }
+
+TEST(ContractionMatMul, TransposedOutput) {
+  expect_matches_interpreter(make_matmul({37, 50, 11}, {.transposed_out = true}));
+  expect_matches_interpreter(make_matmul({37, 50, 11}, {.dynamic_m = true, .transposed_out = true}));
+}
+
+plan::Expr bias_of(ContractionProgram& contraction, const plan::MatMul& matmul) {
+  const BufferId bias = contraction.constant({matmul.n.extent().constant()});
+  return plan::load_at(bias, DType::F32, {matmul.n.index});
+}
+
+plan::Expr residual_of(ContractionProgram& contraction, const plan::MatMul& matmul, int64_t m) {
+  const BufferId residual = contraction.input({matmul.m.extent(), matmul.n.extent()}, {m, matmul.n.extent().constant()});
+  return plan::load_at(residual, DType::F32, {matmul.m.index, matmul.n.index});
+}
+
+TEST(ContractionMatMul, BiasReluAndResidual) {
+  for (bool dynamic : {false, true}) {
+    for (int64_t n : {48, 50, 3}) {
+      auto epilogue = [](ContractionProgram& contraction, const plan::MatMul& matmul) {
+        plan::Expr sum = plan::apply(ir::Op::add, {plan::accumulator(DType::F32), bias_of(contraction, matmul)});
+        sum = plan::apply(ir::Op::relu, {sum});
+        return plan::apply(ir::Op::add, {sum, residual_of(contraction, matmul, 29)});
+      };
+      SCOPED_TRACE("n = " + std::to_string(n));
+      expect_matches_interpreter(make_matmul({29, n, 12}, {.dynamic_m = dynamic}, epilogue));
+    }
+  }
+}
+
+TEST(ContractionMatMul, HeavyEpilogue) {
+  auto epilogue = [](ContractionProgram& contraction, const plan::MatMul& matmul) {
+    plan::Expr sum = plan::apply(ir::Op::mul, {plan::accumulator(DType::F32), plan::constant(DType::F32, 0.125)});
+    sum = plan::apply_gelu(plan::apply(ir::Op::add, {sum, bias_of(contraction, matmul)}), false);
+    for (double factor : {0.5, 0.25, 2.0, 0.75}) {
+      sum = plan::apply(ir::Op::mul, {sum, plan::constant(DType::F32, factor)});
+      sum = plan::apply(ir::Op::tanh, {sum});
+    }
+    return plan::apply(ir::Op::add, {sum, residual_of(contraction, matmul, 21)});
+  };
+  expect_matches_interpreter(make_matmul({21, 70, 9}, {}, epilogue), 1e-6);
+  expect_matches_interpreter(make_matmul({21, 70, 9}, {.dynamic_m = true}, epilogue), 1e-6);
+}
+
+TEST(ContractionMatMul, EpilogueThatReadsPositions) {
+  auto epilogue = [](ContractionProgram&, const plan::MatMul& matmul) {
+    const plan::Expr position = plan::cast(plan::position(ir::Dim(matmul.m.index) * 100 + matmul.n.index), DType::F32);
+    return plan::apply(ir::Op::add, {plan::accumulator(DType::F32), position});
+  };
+  expect_matches_interpreter(make_matmul({19, 50, 4}, {}, epilogue));
+}
+
+// a[b, m, k] * b[b or 0, k, n] as heads of a fused projection: rows far apart, results interleaved.
+TEST(ContractionMatMul, BatchedAndStrided) {
+  for (bool broadcast : {false, true}) {
+    for (int64_t n : {32, 21}) {
+      const int64_t batch = 3, heads = 2, m = 10, k = 17;
+      ContractionProgram contraction;
+      plan::MatMul matmul;
+      matmul.batch = {loop("b", batch), loop("h", heads)};
+      matmul.m = loop("m", m);
+      matmul.n = loop("n", n);
+      matmul.k = loop("k", k);
+      const BufferId a = contraction.input({batch, m, heads, k}, {batch, m, heads, k});
+      const BufferId b = contraction.input({heads, k, n}, {heads, k, n});
+      const BufferId out = contraction.output({batch, m, heads, n});
+      matmul.a = {a, 0, {m * heads * k, k, heads * k, 1}};
+      matmul.b = {b, 0, {0, broadcast ? 0 : k * n, n, 1}};
+      matmul.out = {out, 0, {m * heads * n, n, heads * n, 1}};
+      matmul.epilogue = plan::accumulator(DType::F32);
+      contraction.add_kernel(std::move(matmul));
+      SCOPED_TRACE("n = " + std::to_string(n) + (broadcast ? ", broadcast" : ""));
+      expect_matches_interpreter(contraction);
+    }
+  }
+}
+
+// scores[b, m, n] = q[b, m, :] . k[b, n, :], with both sizes known at run time only.
+TEST(ContractionMatMul, RunTimeSizes) {
+  for (int64_t length : {1, 5, 16, 33, 70}) {
+    ContractionProgram contraction;
+    const ir::Dim size = contraction.symbol("s", 1, 100, 32);
+    const int64_t batch = 2, k = 24;
+    plan::MatMul scores;
+    scores.batch = {loop("b", batch)};
+    scores.m = loop("m", size);
+    scores.n = loop("n", size);
+    scores.k = loop("k", k);
+    scores.a = {contraction.input({batch, size, k}, {batch, length, k}), 0, {size * k, k, 1}};
+    scores.b = {contraction.input({batch, size, k}, {batch, length, k}), 0, {size * k, 1, k}};
+    scores.out = {contraction.output({batch, size, size}), 0, {size * size, size, 1}};
+    scores.epilogue = plan::accumulator(DType::F32);
+    contraction.add_kernel(std::move(scores));
+    SCOPED_TRACE("length " + std::to_string(length));
+    expect_matches_interpreter(contraction);
+  }
+}
+
+// out[b, m, n] = p[b, m, :] * v[b, :, n] with a run-time K.
+TEST(ContractionMatMul, RunTimeDepth) {
+  for (int64_t length : {1, 6, 40}) {
+    for (int64_t n : {32, 20}) {
+      ContractionProgram contraction;
+      const ir::Dim size = contraction.symbol("s", 1, 100, 32);
+      plan::MatMul matmul;
+      matmul.m = loop("m", size);
+      matmul.n = loop("n", n);
+      matmul.k = loop("k", size);
+      matmul.a = {contraction.input({size, size}, {length, length}), 0, {size, 1}};
+      matmul.b = {contraction.input({size, n}, {length, n}), 0, {n, 1}};
+      matmul.out = {contraction.output({size, n}), 0, {n, 1}};
+      matmul.epilogue = plan::accumulator(DType::F32);
+      contraction.add_kernel(std::move(matmul));
+      SCOPED_TRACE("length " + std::to_string(length) + ", n " + std::to_string(n));
+      expect_matches_interpreter(contraction);
+    }
+  }
+}
+
+// A itself transposed, and a window of a larger matrix.
+TEST(ContractionMatMul, StridedA) {
+  ContractionProgram contraction;
+  const int64_t m = 23, n = 18, k = 13;
+  plan::MatMul matmul;
+  matmul.m = loop("m", m);
+  matmul.n = loop("n", n);
+  matmul.k = loop("k", k);
+  matmul.a = {contraction.input({k + 2, m + 3}, {k + 2, m + 3}), 2 * (m + 3) + 1, {1, m + 3}};
+  matmul.b = {contraction.constant({k, n}), 0, {n, 1}};
+  matmul.out = {contraction.output({m, n}), 0, {n, 1}};
+  matmul.epilogue = plan::accumulator(DType::F32);
+  contraction.add_kernel(std::move(matmul));
+  expect_matches_interpreter(contraction);
+}
+
+}  // namespace
+}  // namespace kiln::test

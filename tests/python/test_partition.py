@@ -1,0 +1,174 @@
+"""Graphs that run partly in engines and partly in PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch_tensorrt
+from models_small import SortInTheMiddle, batch_input, compile_all, engines_of, torch_operators_of
+
+RELU = torch.ops.aten.relu.default
+
+
+def test_user_excluded_operator_splits_the_graph(mlp, assert_same) -> None:
+    compiled = compile_all(mlp, batch_input(), torch_executed_ops={RELU})
+    assert torch_operators_of(compiled) == {"aten.relu.default"}
+    assert len(engines_of(compiled)) == 2
+    for batch in (1, 6):
+        x = torch.randn(batch, 16)
+        assert_same(compiled(x), mlp(x))
+
+
+def test_unsupported_operator_with_sizes_on_both_sides(assert_same) -> None:
+    model = SortInTheMiddle().eval()
+    compiled = compile_all(model, batch_input())
+    assert torch_operators_of(compiled) == {"aten.special_bessel_j0.default"}
+    assert len(engines_of(compiled)) == 2
+    for batch in (1, 2, 31):
+        x = torch.randn(batch, 16)
+        assert_same(compiled(x), model(x))
+
+
+class Diamond(torch.nn.Module):
+    """Two paths that cross over PyTorch at different heights: regions must not wait for each other."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = torch.tanh(x)
+        b = torch.relu(a) * 3
+        c = a + 1
+        d = torch.exp(b - c)
+        return torch.relu(d) + c * a
+
+
+def test_regions_do_not_wait_for_each_other(assert_same) -> None:
+    model = Diamond().eval()
+    compiled = compile_all(model, batch_input(), torch_executed_ops={RELU})
+    assert torch_operators_of(compiled) == {"aten.relu.default"}
+    assert len(engines_of(compiled)) == 3
+    x = torch.randn(5, 16)
+    assert_same(compiled(x), model(x))
+
+
+class Branches(torch.nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.tanh(x) + 1, torch.exp(y) - 1
+
+
+def test_independent_branches_share_an_engine(assert_same) -> None:
+    compiled = compile_all(Branches().eval(), torch.randn(2, 3), torch.randn(4))
+    assert len(engines_of(compiled)) == 1
+    x, y = torch.randn(2, 3), torch.randn(4)
+    assert_same(compiled(x, y), Branches()(x, y))
+
+
+class SeveralResults(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first, second = torch.tanh(x).chunk(2, dim=1)
+        values, indices = torch.sort(first + second)
+        return torch.relu(values), indices + 1
+
+
+@pytest.mark.parametrize("excluded", [set(), {"aten.sort.default"}, {"aten.split.Tensor"}, {"aten.chunk.default"}])
+def test_operators_of_several_results(excluded, assert_same) -> None:
+    model = SeveralResults().eval()
+    compiled = compile_all(model, batch_input(), torch_executed_ops=excluded)
+    x = torch.randn(3, 16)
+    assert_same(compiled(x), model(x))
+
+
+class DataDependent(torch.nn.Module):
+    """The number of rows in the middle is known only when running."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = torch.nonzero(x[:, 0] > 0).squeeze(1)
+        return torch.tanh(x.index_select(0, rows) * 2 + 1)
+
+
+def test_sizes_that_depend_on_values(assert_same) -> None:
+    model = DataDependent().eval()
+    compiled = compile_all(model, torch.randn(8, 4))
+    for _ in range(3):
+        x = torch.randn(8, 4)
+        assert_same(compiled(x), model(x))
+
+
+def test_min_block_size_leaves_small_blocks_to_pytorch(mlp, assert_same) -> None:
+    x = torch.randn(2, 16)
+    compiled = torch_tensorrt.compile(
+        mlp, ir="dynamo", inputs=[x], min_block_size=2, torch_executed_ops={RELU}
+    )
+    assert len(engines_of(compiled)) == 1
+    assert torch_operators_of(compiled) == {"aten.relu.default", "aten.linear.default"}
+    assert_same(compiled(x), mlp(x))
+
+
+def test_require_full_compilation_names_what_is_missing() -> None:
+    with pytest.raises(RuntimeError, match=r"special_bessel_j0.*\S"):
+        compile_all(SortInTheMiddle().eval(), torch.randn(2, 16), require_full_compilation=True)
+    with pytest.raises(RuntimeError, match="named in torch_executed_ops"):
+        compile_all(
+            SortInTheMiddle().eval(),
+            torch.randn(2, 16),
+            require_full_compilation=True,
+            torch_executed_ops={"aten.linear"},
+        )
+
+
+def test_dryrun_reports_and_compiles_nothing(mlp, capsys, tmp_path, assert_same) -> None:
+    x = torch.randn(2, 16)
+    compiled = compile_all(mlp, x, dryrun=True, torch_executed_ops={RELU})
+    report = capsys.readouterr().out
+    assert "2 engine(s)" in report
+    assert "aten.relu.default): named in torch_executed_ops" in report
+    assert not engines_of(compiled)
+    assert_same(compiled(x), mlp(x))
+    compile_all(mlp, x, dryrun=str(tmp_path / "report.txt"))
+    assert "1 engine(s)" in (tmp_path / "report.txt").read_text()
+
+
+class Branching(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.tanh(x)
+        return torch.cond(y.sum() > 0, lambda t: t + 1, lambda t: t - 1, (y,)) * 2
+
+
+def test_control_flow_stays_in_pytorch(assert_same) -> None:
+    model = Branching().eval()
+    compiled = compile_all(model, torch.randn(2, 3))
+    assert engines_of(compiled)
+    for x in (torch.ones(2, 3), -torch.ones(2, 3)):
+        assert_same(compiled(x), model(x))
+
+
+class Complex(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfft(torch.tanh(x)).abs() + 1
+
+
+def test_dtypes_that_engines_lack_stay_in_pytorch(assert_same) -> None:
+    model = Complex().eval()
+    compiled = compile_all(model, torch.randn(2, 8))
+    x = torch.randn(2, 8)
+    assert_same(compiled(x), model(x))
+
+
+@torch.library.custom_op("kiln_test::double", mutates_args=())
+def double(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+@double.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+class Custom(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return double(torch.tanh(x)) + 1
+
+
+def test_custom_operators_stay_in_pytorch(assert_same) -> None:
+    compiled = compile_all(Custom().eval(), batch_input())
+    assert len(engines_of(compiled)) == 2
+    x = torch.randn(3, 16)
+    assert_same(compiled(x), Custom()(x))

@@ -1,0 +1,174 @@
+// Loading: from files and memory, code variants, what is known of inputs and outputs.
+#include "runtime/engine.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+
+#include "engine/writer.h"
+#include "runtime/describe.h"
+#include "runtime/sessions.h"
+#include "support/cpu_features.h"
+
+namespace kiln::runtime {
+namespace {
+
+using kiln::testing::cpu_runs_v4;
+using kiln::testing::expect_error;
+using kiln::testing::expect_ok;
+using kiln::testing::kSampleFactor;
+using kiln::testing::LoadedEngine;
+using kiln::testing::make_add_engine;
+using kiln::testing::make_sample_engine;
+using kiln::testing::run;
+using kiln::testing::SampleEngine;
+using kiln::testing::Tensor;
+
+class EngineFile {
+ public:
+  explicit EngineFile(const SampleEngine& sample)
+      : path_(::testing::TempDir() + "kiln_engine_test_" + std::to_string(getpid())) {
+    expect_ok(engine::write_file(sample.spec, sample.constants(), path_));
+  }
+  ~EngineFile() { std::remove(path_.c_str()); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+bool runs_right(const std::shared_ptr<const Engine>& engine) {
+  auto session = std::move(*Session::create(engine, {.num_threads = 1}));
+  Tensor x({2, 4}, 1, 1), y({2, 4}, 10), out({2, 4});
+  expect_ok(run(*session, x, y, out));
+  for (size_t i = 0; i < 8; ++i)
+    if (out.values[i] != (x.values[i] + y.values[i]) * kSampleFactor) return false;
+  return true;
+}
+
+class EngineTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!cpu_runs_v4()) GTEST_SKIP() << "the sample's first variant needs AVX-512";
+  }
+};
+
+TEST_F(EngineTest, RunsFromAFile) {
+  const EngineFile file(make_sample_engine());
+  const auto engine = Engine::load_file(file.path());
+  ASSERT_TRUE(engine.ok()) << engine.status().message();
+  EXPECT_TRUE(runs_right(*engine));
+}
+
+TEST_F(EngineTest, RunsAfterTheFileIsReplaced) {
+  const EngineFile file(make_sample_engine());
+  const auto engine = Engine::load_file(file.path());
+  ASSERT_TRUE(engine.ok());
+  SampleEngine other = make_add_engine();
+  expect_ok(engine::write_file(other.spec, other.constants(), file.path()));
+  EXPECT_TRUE(runs_right(*engine));
+}
+
+TEST_F(EngineTest, RunsFromMemoryAtAnyAddress) {
+  const std::vector<std::byte> bytes = make_sample_engine().bytes();
+  for (const size_t shift : {0, 1, 8, 32}) {
+    std::vector<std::byte> shifted(shift);
+    shifted.insert(shifted.end(), bytes.begin(), bytes.end());
+    const auto engine = Engine::load_memory(std::span(shifted).subspan(shift));
+    ASSERT_TRUE(engine.ok()) << engine.status().message();
+    EXPECT_TRUE(runs_right(*engine));
+    const engine::BufferSpec& factor = (*engine)->spec().buffers[4];
+    EXPECT_EQ(reinterpret_cast<uintptr_t>((*engine)->constant(factor)) % 64, 0u);
+  }
+}
+
+TEST_F(EngineTest, UsesAlignedMemoryInPlace) {
+  const LoadedEngine loaded(make_sample_engine());
+  EXPECT_EQ(loaded.get()->view().sections.back().name, "weights");
+  const auto* start = reinterpret_cast<const std::byte*>(loaded.get()->spec().variants[0].code.data()) -
+                      loaded.get()->view().sections[1].offset;
+  EXPECT_EQ(loaded.get()->view().weights.data(), start + loaded.get()->view().sections[3].offset);
+}
+
+TEST_F(EngineTest, PicksTheFirstVariant) {
+  EXPECT_EQ(LoadedEngine(make_sample_engine()).get()->variant().name, "x86-64-v4");
+}
+
+TEST(EngineVariants, CanBeForced) {
+  const LoadedEngine loaded(make_sample_engine(), {.cpu_variant = "x86-64-v3"});
+  EXPECT_EQ(loaded.get()->variant().name, "x86-64-v3");
+  auto session = loaded.session();
+  Tensor x({1, 4}, 5), y({1, 4}, 1), out({1, 4});
+  expect_ok(run(*session, x, y, out));
+  EXPECT_EQ(out.values, std::vector<float>(4, 12.0f));  // this variant subtracts
+}
+
+TEST(EngineVariants, UnknownNamesAreRefused) {
+  const std::vector<std::byte> bytes = make_sample_engine().bytes();
+  expect_error(Engine::load_memory(bytes, {.cpu_variant = "x86-64-v9"}).status(),
+               StatusCode::InvalidArgument,
+               "got the CPU variant \"x86-64-v9\", expected one of x86-64-v4 (avx2 avx512), "
+               "x86-64-v3 (avx2)");
+}
+
+TEST(EngineVariants, SkipsWhatTheCpuCannotRun) {
+  SampleEngine sample = make_sample_engine();
+  sample.spec.variants[0].cpu_features = uint64_t{1} << 63;
+  EXPECT_EQ(LoadedEngine(sample).get()->variant().name, "x86-64-v3");
+  const std::vector<std::byte> bytes = sample.bytes();
+  EXPECT_EQ(Engine::load_memory(bytes, {.cpu_variant = "x86-64-v4"}).status().code(),
+            StatusCode::Unsupported);
+}
+
+TEST(EngineVariants, SaysWhenTheCpuCanRunNone) {
+  SampleEngine sample = make_sample_engine();
+  for (auto& variant : sample.spec.variants) variant.cpu_features = uint64_t{1} << 63;
+  const std::vector<std::byte> bytes = sample.bytes();
+  expect_error(Engine::load_memory(bytes).status(), StatusCode::Unsupported,
+               "this CPU cannot run the engine: it has " + cpu_features_str(detect_cpu_features()) +
+                   ", the engine needs one of x86-64-v4 (unknown63), x86-64-v3 (unknown63)");
+}
+
+TEST(EngineLoad, OtherTargetsAreRefused) {
+  SampleEngine sample = make_sample_engine();
+  sample.spec.target = "cuda";
+  const std::vector<std::byte> bytes = sample.bytes();
+  expect_error(Engine::load_memory(bytes).status(), StatusCode::Unsupported,
+               "the engine is for \"cuda\", expected \"cpu\"");
+}
+
+TEST(EngineLoad, ErrorsNameTheFile) {
+  const std::string path = ::testing::TempDir() + "kiln_no_engine";
+  std::ofstream(path) << "something else";
+  expect_error(Engine::load_file(path).status(), StatusCode::InvalidEngine,
+               path + ": not a Kiln engine");
+  std::remove(path.c_str());
+  expect_error(Engine::load_file(path).status(), StatusCode::NotFound,
+               "cannot open " + path + ": No such file or directory");
+}
+
+TEST(EngineInfo, KnowsRanges) {
+  const LoadedEngine loaded(make_sample_engine());
+  const std::vector<DimInfo>& dims = loaded.get()->output_dims(0);
+  ASSERT_EQ(dims.size(), 2u);
+  EXPECT_EQ(dims[0].min, 1);
+  EXPECT_EQ(dims[0].opt, 8);
+  EXPECT_EQ(dims[0].max, 32);
+  EXPECT_EQ(dims[1].min, 4);
+  EXPECT_EQ(dims[1].max, 4);
+}
+
+TEST(EngineInfo, DescribesItself) {
+  const LoadedEngine loaded(make_sample_engine());
+  const std::string json = describe(*loaded.get());
+  for (const char* part :
+       {R"("name":"sample")", R"("shape":"[batch, 4]")", R"({"min":1,"opt":8,"max":32})",
+        R"("kernels":[{"name":"add_0","kind":"loop_nest","sources":["add"]})",
+        R"("name":"code:x86-64-v3")", R"("weights_bytes":64)",
+        R"("workspace_bytes_at_opt":192,"workspace_bytes_at_max":576)"})
+    EXPECT_NE(json.find(part), std::string::npos) << part << " in " << json;
+}
+
+}  // namespace
+}  // namespace kiln::runtime

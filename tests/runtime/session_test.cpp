@@ -1,0 +1,239 @@
+// Runs: values, shapes, strides, threads, and every way to call wrongly.
+#include "runtime/session.h"
+
+#include <thread>
+
+#include "runtime/describe.h"
+#include "runtime/sessions.h"
+
+namespace kiln::runtime {
+namespace {
+
+using kiln::testing::expect_error;
+using kiln::testing::expect_ok;
+using kiln::testing::kSampleFactor;
+using kiln::testing::LoadedEngine;
+using kiln::testing::make_sample_engine;
+using kiln::testing::run;
+using kiln::testing::SampleEngine;
+using kiln::testing::Tensor;
+
+// Both variants of the sample: (x + y) * 3 or (x - y) * 3.
+class SessionTest : public ::testing::Test {
+ protected:
+  SessionTest() : engine_(make_sample_engine()) {
+    sign_ = engine_.get()->variant().name == "x86-64-v4" ? 1.0f : -1.0f;
+  }
+
+  float expected(float x, float y) const { return (x + sign_ * y) * kSampleFactor; }
+
+  bool is_right(Session& session, int64_t batch, float seed) const {
+    Tensor x({batch, 4}, seed, 1), y({batch, 4}, 2 * seed, 0.5f), out({batch, 4});
+    if (!run(session, x, y, out).ok()) return false;
+    for (size_t i = 0; i < out.values.size(); ++i)
+      if (out.values[i] != expected(x.values[i], y.values[i])) return false;
+    return true;
+  }
+
+  Status run_shapes(std::vector<int64_t> x_shape, std::vector<int64_t> y_shape) {
+    const auto session = engine_.session();
+    Tensor x(std::move(x_shape)), y(std::move(y_shape)), out({1, 4});
+    return run(*session, x, y, out);
+  }
+
+  LoadedEngine engine_;
+  float sign_ = 1;
+};
+
+TEST_F(SessionTest, RunsEveryBatchOnEveryNumberOfThreads) {
+  for (const int threads : {0, 1, 2, 3, 16}) {
+    const auto session = engine_.session(threads);
+    for (int64_t batch = 1; batch <= 32; ++batch)
+      EXPECT_TRUE(is_right(*session, batch, static_cast<float>(batch))) << batch;
+    // Shapes seen before, some of them forgotten since.
+    for (int64_t batch = 32; batch >= 1; batch -= 3)
+      EXPECT_TRUE(is_right(*session, batch, 7)) << batch;
+  }
+}
+
+TEST_F(SessionTest, ManySessionsAtOnce) {
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong{0};
+  for (int i = 0; i < 8; ++i)
+    threads.emplace_back([&, i] {
+      const auto session = engine_.session(1 + i % 3);
+      for (int round = 0; round < 200; ++round)
+        if (!is_right(*session, 1 + (i * 7 + round) % 32, static_cast<float>(i))) ++wrong;
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(SessionTest, OutlivesTheCallersReferenceToTheEngine) {
+  auto loaded = std::make_unique<LoadedEngine>(make_sample_engine());
+  const std::weak_ptr<const Engine> engine = loaded->get();
+  auto session = loaded->session();
+  EXPECT_FALSE(engine.expired());
+  EXPECT_TRUE(is_right(*session, 3, 1));
+  session.reset();
+  loaded.reset();
+  EXPECT_TRUE(engine.expired());
+}
+
+TEST_F(SessionTest, TakesStridedInputs) {
+  const auto session = engine_.session();
+  Tensor x({3, 4}, 1, 1), y({3, 4}), out({3, 4});
+  Tensor transposed({4, 3}, 1, 1);  // x as [3, 4] with strides {1, 3}
+  transposed.shape = {3, 4};
+  transposed.strides = {1, 3};
+  expect_ok(run(*session, transposed, y, out));
+  for (int64_t i = 0; i < 3; ++i)
+    for (int64_t j = 0; j < 4; ++j)
+      EXPECT_EQ(out.values[static_cast<size_t>(i * 4 + j)],
+                expected(transposed.values[static_cast<size_t>(i + 3 * j)], 0));
+}
+
+TEST_F(SessionTest, TakesBroadcastAndReversedInputs) {
+  const auto session = engine_.session();
+  Tensor x({2, 4}, 1, 1), y({2, 4}, 1, 1), out({2, 4});
+  x.strides = {0, 1};
+  y.strides = {-4, -1};
+  const std::vector<TensorView> inputs = {
+      x.view(), {y.values.data() + 7, DType::F32, y.shape, y.strides}};
+  const std::vector<TensorView> outputs = {out.view()};
+  expect_ok(session->run(inputs, outputs));
+  for (size_t i = 0; i < 8; ++i)
+    EXPECT_EQ(out.values[i], expected(x.values[i % 4], y.values[7 - i]));
+}
+
+TEST_F(SessionTest, StridesOfSingleElementsDoNotMatter) {
+  const auto session = engine_.session();
+  Tensor x({1, 4}, 1, 1), y({1, 4}), out({1, 4});
+  x.strides = {999, 1};
+  out.strides = {-7, 1};
+  expect_ok(run(*session, x, y, out));
+  EXPECT_EQ(out.values[3], expected(4, 0));
+}
+
+TEST_F(SessionTest, GivesOutputShapes) {
+  const auto session = engine_.session();
+  const std::vector<int64_t> shape = {9, 4};
+  const std::vector<TensorView> inputs(2, {nullptr, DType::F32, shape, {}});
+  const auto shapes = session->output_shapes(inputs);
+  ASSERT_TRUE(shapes.ok()) << shapes.status().message();
+  ASSERT_EQ(shapes->size(), 1u);
+  EXPECT_EQ((*shapes)[0].shape, shape);
+}
+
+TEST_F(SessionTest, RefusesShapes) {
+  expect_error(run_shapes({33, 4}, {33, 4}), StatusCode::OutOfRange,
+               "input \"x\" dim 0: got 33, expected 1..32");
+  expect_error(run_shapes({0, 4}, {0, 4}), StatusCode::OutOfRange,
+               "input \"x\" dim 0: got 0, expected 1..32");
+  expect_error(run_shapes({2, 5}, {2, 4}), StatusCode::OutOfRange,
+               "input \"x\" dim 1: got 5, expected 4");
+  expect_error(run_shapes({2, 4}, {3, 4}), StatusCode::OutOfRange,
+               "input \"y\" dim 0: got 3, expected 2 (batch, the size of input \"x\" dim 0)");
+  expect_error(run_shapes({2, 4, 1}, {2, 4}), StatusCode::InvalidArgument,
+               "input \"x\": got rank 3, expected 2");
+}
+
+TEST_F(SessionTest, IsUsableAfterAnError) {
+  const auto session = engine_.session();
+  EXPECT_TRUE(is_right(*session, 4, 1));
+  Tensor x({2, 4}), y({3, 4}), out({2, 4});
+  EXPECT_FALSE(run(*session, x, y, out).ok());
+  EXPECT_FALSE(is_right(*session, 40, 1));
+  EXPECT_TRUE(is_right(*session, 2, 1));
+}
+
+TEST_F(SessionTest, RefusesCountsTypesAndData) {
+  const auto session = engine_.session();
+  Tensor x({2, 4}), out({2, 4});
+  const TensorView view = x.view(), to = out.view();
+  const auto run = [&](std::vector<TensorView> inputs, std::vector<TensorView> outputs) {
+    return session->run(inputs, outputs);
+  };
+  const auto with = [](TensorView tensor, auto change) {
+    change(tensor);
+    return tensor;
+  };
+  expect_error(run({view}, {to}), StatusCode::InvalidArgument, "got 1 input, expected 2");
+  expect_error(run({view, view}, {}), StatusCode::InvalidArgument, "got 0 outputs, expected 1");
+  const TensorView half = with(view, [](TensorView& t) { t.dtype = DType::F16; });
+  expect_error(run({half, view}, {to}), StatusCode::InvalidArgument,
+               "input \"x\": got dtype f16, expected f32");
+  const TensorView null = with(view, [](TensorView& t) { t.data = nullptr; });
+  expect_error(run({view, null}, {to}), StatusCode::InvalidArgument,
+               "input \"y\": its data is null");
+  expect_error(run({view, view}, {null}), StatusCode::InvalidArgument,
+               "output \"out\": its data is null");
+  expect_error(run({view, view}, {half}), StatusCode::InvalidArgument,
+               "output \"out\": got dtype f16, expected f32");
+  const std::vector<int64_t> other = {3, 4}, strides = {1, 2};
+  expect_error(run({view, view}, {with(to, [&](TensorView& t) { t.shape = other; })}),
+               StatusCode::InvalidArgument, "output \"out\": got shape [3, 4], expected [2, 4]");
+  expect_error(run({view, view}, {with(to, [&](TensorView& t) { t.strides = strides; })}),
+               StatusCode::InvalidArgument,
+               "output \"out\": got a strided tensor, expected a contiguous one");
+}
+
+TEST_F(SessionTest, RefusesNumbersOfThreads) {
+  for (const int threads : {-1, 100000})
+    EXPECT_EQ(Session::create(engine_.get(), {.num_threads = threads}).status().code(),
+              StatusCode::InvalidArgument);
+}
+
+TEST_F(SessionTest, EmptyBatchIfTheRangeAllowsIt) {
+  SampleEngine sample = make_sample_engine();
+  sample.spec.symbols[0].min = 0;
+  const LoadedEngine engine(sample);
+  const auto session = engine.session(2);
+  Tensor x({0, 4}), y({0, 4}), out({0, 4});
+  expect_ok(run(*session, x, y, out));
+  EXPECT_TRUE(is_right(*session, 2, 1));
+}
+
+TEST_F(SessionTest, SizesThatOverflowAreErrors) {
+  SampleEngine sample = make_sample_engine();
+  sample.spec.symbols[0].max = int64_t{1} << 62;
+  const LoadedEngine engine(sample);
+  const auto session = engine.session();
+  const auto shapes_for = [&](int64_t batch) {
+    const std::vector<int64_t> shape = {batch, 4};
+    const std::vector<TensorView> inputs(2, {nullptr, DType::F32, shape, {}});
+    return session->output_shapes(inputs).status();
+  };
+  expect_error(shapes_for(int64_t{1} << 61), StatusCode::OutOfRange,
+               "the size batch*4 overflows or divides by zero for these input shapes");
+  EXPECT_EQ(shapes_for(int64_t{1} << 50).code(), StatusCode::OutOfRange);
+  expect_error(shapes_for(int64_t{1} << 43), StatusCode::OutOfRange,
+               "\"x\" is too large: [8796093022208, 4]");
+}
+
+TEST_F(SessionTest, BuffersAreAsLargeAsTheirTensors) {
+  SampleEngine sample = make_sample_engine();
+  sample.spec.buffers[2].bytes = 1;
+  const LoadedEngine engine(sample);
+  const auto session = engine.session();
+  Tensor x({2, 4}), y({2, 4}), out({2, 4});
+  expect_error(run(*session, x, y, out), StatusCode::InvalidEngine,
+               "damaged engine: buffer 2 has another size than its tensor");
+}
+
+TEST_F(SessionTest, TellsTheTimeOfEachStep) {
+  const auto session = engine_.session(2);
+  EXPECT_EQ(describe_profile(*session), "[]");
+  session->enable_profiling(true);
+  EXPECT_TRUE(is_right(*session, 32, 1));
+  ASSERT_EQ(session->profile().size(), 2u);
+  EXPECT_EQ(session->profile()[1].tasks, 128);
+  EXPECT_EQ(session->profile()[1].threads, 2);
+  EXPECT_GT(session->profile()[1].nanoseconds, 0);
+  const std::string json = describe_profile(*session);
+  EXPECT_NE(json.find(R"({"kernel":"scale_1","kind":"loop_nest","sources":["mul","factor"],"tasks":128)"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace kiln::runtime
