@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._operator import execute_engine, release_with
+from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._calling import set_calling
 
 
@@ -33,8 +34,10 @@ class LoadedProgram(ExportedProgram):
         """A module of this program. Where every input goes into an engine, which checks it, torch's own checks of the
         inputs are left out: they take longer than a small engine runs."""
         if not _engines_check_inputs(self):
-            return super().module(check_guards=check_guards)
-        module = super().module(check_guards=False)
+            with quiet_torch():
+                return super().module(check_guards=check_guards)
+        with quiet_torch():
+            module = super().module(check_guards=False)
         names = self.module_call_graph[0].signature.forward_arg_names
         graph = module.graph
         if names:
@@ -83,7 +86,8 @@ def load(
     with open(file_path, "rb") as file:
         _check_archive(file, file_path)
         try:
-            program = torch.export.load(file, extra_files=extra_files)
+            with quiet_torch():
+                program = torch.export.load(file, extra_files=extra_files)
         except Exception as error:
             raise ValueError(
                 f"The file {os.fspath(file_path)} doesn't correspond to a valid ExportedProgram: {error}"

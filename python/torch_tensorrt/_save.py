@@ -6,7 +6,6 @@ import inspect
 import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tensorrt._arguments import sample_inputs
 from torch_tensorrt._input import Input
+from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._exporter import lift, program_info
 from torch_tensorrt.dynamo._tracer import shapes_of_inputs
 
@@ -151,8 +151,7 @@ def _to_program(
             "inputs specs were provided. Please provide valid torch.Tensors or torch_tensorrt.Input objects as inputs "
             "or retrace=False"
         )
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks of torch's about torch
+    with torch.no_grad(), quiet_torch():
         return torch.export.export(
             module, samples[0], samples[1], dynamic_shapes=shapes, strict=False
         )
@@ -185,7 +184,7 @@ def _write(program: ExportedProgram, path: Path, extra_files: Any, pickle_protoc
     )
     try:
         # An open file, because torch warns about names that do not end in .pt2.
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file, quiet_torch():
             torch.export.save(
                 program, file, extra_files=extra_files, pickle_protocol=pickle_protocol
             )

@@ -7,8 +7,8 @@
 
 namespace kiln::ir {
 
-// Output types of an op for given operands; CompileError "[op] got X, expected Y" where the operands do not fit. One file
-// per op family: ir/infer_*.cpp.
+// Output types of an op for given operands; CompileError "[op] got X, expected Y" where the
+// operands do not fit. One file per op family: ir/infer_*.cpp.
 std::vector<Type> infer_types(Op op, const std::vector<Value*>& inputs, const Attrs& attrs);
 
 // Appends to a graph, or inserts before a node.
@@ -36,7 +36,8 @@ class Builder {
   SourceLocation location_;
 };
 
-// NumPy broadcasting of symbolic shapes; CompileError if they provably differ or cannot be proven to agree.
+// NumPy broadcasting of symbolic shapes; CompileError if they provably differ or cannot be proven
+// to agree.
 Shape broadcast_shapes(const Shape& a, const Shape& b);
 
 }  // namespace kiln::ir

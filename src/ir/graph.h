@@ -34,13 +34,14 @@ struct Node;
 
 struct Value {
   uint32_t id = 0;
-  std::string name;          // unique in the graph, as in the model where it came from one
+  std::string name;  // unique in the graph, as in the model where it came from one
   Type type;
   Node* producer = nullptr;  // null for a graph input
   uint32_t index = 0;        // which output of the producer, or which graph input
 };
 
-// Where a node comes from in the user's model: "modeling_bert.py:84 in forward". Empty when unknown.
+// Where a node comes from in the user's model: "modeling_bert.py:84 in forward". Empty when
+// unknown.
 using SourceLocation = std::string;
 
 struct Node {
@@ -87,7 +88,8 @@ class Graph {
   std::string name = "main";
 
   Value* add_input(std::string name, Type type);
-  // Appends a node, or inserts it before `before`. Output types are given by the caller: see ir/builder.h for inference.
+  // Appends a node, or inserts it before `before`. Output types are given by the caller: see
+  // ir/builder.h for inference.
   Node* add_node(Op op, std::vector<Value*> inputs, Attrs attrs, std::vector<Type> output_types,
                  Node* before = nullptr);
   void set_outputs(std::vector<Value*> outputs, std::vector<std::string> names = {});

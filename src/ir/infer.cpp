@@ -95,7 +95,8 @@ void Call::expect_floating(size_t i) const {
 }
 
 void Call::expect_rank(size_t i, size_t rank) const {
-  expect(type(i).rank() == rank, "operand " + std::to_string(i) + " of shape " + shape_str(shape(i)),
+  expect(type(i).rank() == rank,
+         "operand " + std::to_string(i) + " of shape " + shape_str(shape(i)),
          "rank " + std::to_string(rank));
 }
 

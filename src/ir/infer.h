@@ -9,7 +9,8 @@
 
 namespace kiln::ir {
 
-// One application of an op whose result types are wanted. Operand counts and attribute types are already checked.
+// One application of an op whose result types are wanted. Operand counts and attribute types are
+// already checked.
 class Call {
  public:
   Call(Op op, const std::vector<Value*>& inputs, const Attrs& attrs)

@@ -39,8 +39,7 @@ Type infer_linear(const Call& call) {
 void expect_mask(const Call& call, const Shape& scores) {
   const Type& mask = call.type(3);
   call.expect(mask.dtype == DType::Bool || mask.dtype == call.type(0).dtype,
-              "a mask of " + std::string(dtype_name(mask.dtype)),
-              "bool or the dtype of the query");
+              "a mask of " + std::string(dtype_name(mask.dtype)), "bool or the dtype of the query");
   const bool fits = [&] {
     try {
       return broadcast_shapes(mask.shape, scores).size() == scores.size();
@@ -48,7 +47,8 @@ void expect_mask(const Call& call, const Shape& scores) {
       return false;
     }
   }();
-  call.expect(fits, "a mask of shape " + shape_str(mask.shape), "broadcast to " + shape_str(scores));
+  call.expect(fits, "a mask of shape " + shape_str(mask.shape),
+              "broadcast to " + shape_str(scores));
 }
 
 }  // namespace

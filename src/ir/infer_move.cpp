@@ -11,7 +11,8 @@ namespace {
 Type infer_reshape(const Call& call) {
   const Shape& shape = call.dims("shape");
   call.expect(provably_equal(product(call.shape(0)), product(shape)),
-              shape_str(shape) + " from " + shape_str(call.shape(0)), "the same number of elements");
+              shape_str(shape) + " from " + shape_str(call.shape(0)),
+              "the same number of elements");
   return {call.type(0).dtype, shape};
 }
 
@@ -46,8 +47,9 @@ Type infer_slice(const Call& call) {
   const Dim last = start + (size - 1) * step;
   const bool outside = start.upper_bound() < 0 || size.upper_bound() < 0 ||
                        (size.lower_bound() >= 1 && provably_less_equal(result.shape[axis], last));
-  call.expect(!outside, "start " + start.str() + " size " + size.str() + " step " +
-                            std::to_string(step) + " of " + result.shape[axis].str(),
+  call.expect(!outside,
+              "start " + start.str() + " size " + size.str() + " step " + std::to_string(step) +
+                  " of " + result.shape[axis].str(),
               "a range in bounds");
   result.shape[axis] = size;
   return result;

@@ -9,7 +9,8 @@ void expect_per_channel(const Call& call, size_t first) {
   for (size_t i = first; i < call.count(); ++i) {
     if (!call.has(i)) continue;
     call.expect_rank(i, 1);
-    call.expect_equal(call.shape(i)[0], call.shape(0)[1], "operand " + std::to_string(i) + " of size");
+    call.expect_equal(call.shape(i)[0], call.shape(0)[1],
+                      "operand " + std::to_string(i) + " of size");
   }
 }
 

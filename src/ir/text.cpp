@@ -159,9 +159,10 @@ bool is_plain_name(std::string_view name) {
 
 std::string to_text(const Graph& graph, const PrintOptions& options) {
   std::string result = "graph " + (is_plain_name(graph.name) ? graph.name : quoted(graph.name));
-  result += "(" + joined(graph.inputs(), [](const Value* input) {
-    return value_str(input) + ": " + input->type.str();
-  }) + ")";
+  result += "(" +
+            joined(graph.inputs(),
+                   [](const Value* input) { return value_str(input) + ": " + input->type.str(); }) +
+            ")";
   const std::vector<SymbolPtr> symbols = graph.size_symbols();
   if (!symbols.empty()) result += " symbols " + joined(symbols, symbol_str);
   result += " {\n";

@@ -1,4 +1,5 @@
-// The text form of graphs: printed for people and golden tests, and parsed back. Grammar: docs/ir.md.
+// The text form of graphs: printed for people and golden tests, and parsed back. Grammar:
+// docs/ir.md.
 #pragma once
 
 #include <string>

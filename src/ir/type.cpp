@@ -144,7 +144,8 @@ void Literal::set(std::byte* data, DType dtype, int64_t index, double value) {
 }
 
 uint64_t Literal::content_hash() const {
-  // FNV-1a over whole words; the tail is padded with zeros. Stable across runs: it is printed in dumps.
+  // FNV-1a over whole words; the tail is padded with zeros. Stable across runs: it is printed in
+  // dumps.
   constexpr uint64_t kPrime = 0x100000001b3;
   uint64_t hash = 0xcbf29ce484222325 ^ static_cast<uint64_t>(dtype);
   for (int64_t size : shape) hash = (hash ^ static_cast<uint64_t>(size)) * kPrime;
@@ -158,7 +159,8 @@ uint64_t Literal::content_hash() const {
 }
 
 bool Literal::same_content(const Literal& other) const {
-  if (dtype != other.dtype || shape != other.shape || bytes.size() != other.bytes.size()) return false;
+  if (dtype != other.dtype || shape != other.shape || bytes.size() != other.bytes.size())
+    return false;
   return bytes.data() == other.bytes.data() || bytes.empty() ||
          std::memcmp(bytes.data(), other.bytes.data(), bytes.size()) == 0;
 }

@@ -14,7 +14,8 @@ namespace kiln::ir {
 
 using Shape = std::vector<Dim>;
 
-// A dense row-major tensor type; rank 0 is a scalar. Layouts other than row-major are explicit permutes (docs/ir.md).
+// A dense row-major tensor type; rank 0 is a scalar. Layouts other than row-major are explicit
+// permutes (docs/ir.md).
 struct Type {
   DType dtype = DType::F32;
   Shape shape;
@@ -26,8 +27,9 @@ struct Type {
   friend bool operator==(const Type&, const Type&) = default;
 };
 
-// A tensor known at compile time: contiguous, row-major, little-endian. The bytes are borrowed from `owner`, which keeps
-// them alive: a mapped file, the caller's memory (then null: the caller keeps it alive for the whole compile) or a buffer.
+// A tensor known at compile time: contiguous, row-major, little-endian. The bytes are borrowed from
+// `owner`, which keeps them alive: a mapped file, the caller's memory (then null: the caller keeps
+// it alive for the whole compile) or a buffer.
 struct Literal {
   DType dtype = DType::F32;
   std::vector<int64_t> shape;

@@ -24,7 +24,8 @@ void check_names(const Graph& graph) {
   std::set<std::string> names;
   auto check = [&](const Value* value) {
     if (value->name.empty()) broken("R1", "a value", "it has no name");
-    if (!names.insert(value->name).second) broken("R1", "%" + value->name, "the name is not unique");
+    if (!names.insert(value->name).second)
+      broken("R1", "%" + value->name, "the name is not unique");
   };
   for (const Value* input : graph.inputs()) check(input);
   for (const auto& node : graph.nodes()) {
@@ -38,7 +39,8 @@ void check_names(const Graph& graph) {
   }
 }
 
-// R2: every value knows its producer and its place among the outputs or inputs; every node has an output.
+// R2: every value knows its producer and its place among the outputs or inputs; every node has an
+// output.
 void check_links(const Graph& graph) {
   for (size_t i = 0; i < graph.inputs().size(); ++i) {
     const Value* input = graph.inputs()[i];
@@ -127,13 +129,16 @@ void check_dim(const std::set<SymbolPtr>& known, const Dim& dim, const std::stri
   }
 }
 
-// R7: sizes mention size symbols of the graph's inputs only and cannot all be negative; ranges are well formed.
+// R7: sizes mention size symbols of the graph's inputs only and cannot all be negative; ranges are
+// well formed.
 void check_sizes(const Graph& graph) {
   const std::vector<SymbolPtr> symbols = graph.size_symbols();
   const std::set<SymbolPtr> known(symbols.begin(), symbols.end());
   for (const SymbolPtr& symbol : symbols) {
-    const bool ordered = 0 <= symbol->min && symbol->min <= symbol->opt && symbol->opt <= symbol->max;
-    if (symbol->is_loop || !ordered) broken("R7", "symbol " + symbol->name, "0 <= min <= opt <= max");
+    const bool ordered =
+        0 <= symbol->min && symbol->min <= symbol->opt && symbol->opt <= symbol->max;
+    if (symbol->is_loop || !ordered)
+      broken("R7", "symbol " + symbol->name, "0 <= min <= opt <= max");
   }
   auto check = [&](const Value* value) {
     for (const Dim& dim : value->type.shape) {

@@ -1,12 +1,14 @@
 // Channels-last convolutions. The work is in two steps, taken node by node in graph order:
 //
-//   1. A convolution in nchw becomes  permute to channels-last -> convolution in nhwc -> permute to channels-first.
-//   2. Every op that follows is asked to let the last permute pass: f(permute(x)) -> permute'(f'(x)), with the axes, sizes and
-//      small constants of f put in the other order. The permute thus sinks until it meets the one in front of the next
-//      convolution, where both vanish.
+//   1. A convolution in nchw becomes  permute to channels-last -> convolution in nhwc -> permute to
+//   channels-first.
+//   2. Every op that follows is asked to let the last permute pass: f(permute(x)) ->
+//   permute'(f'(x)), with the axes, sizes and
+//      small constants of f put in the other order. The permute thus sinks until it meets the one
+//      in front of the next convolution, where both vanish.
 //
-// The memory format is part of the graph, as permutes: no value has a layout other than row-major, and every other pass and
-// backend stays ignorant of the subject.
+// The memory format is part of the graph, as permutes: no value has a layout other than row-major,
+// and every other pass and backend stays ignorant of the subject.
 #include <algorithm>
 #include <numeric>
 #include <set>
@@ -47,19 +49,47 @@ std::vector<T> reordered(const std::vector<T>& values) {
   return result;
 }
 
+// Copies elements of T to their permuted places; the innermost loop runs over the result's last
+// axis.
+template <typename T>
+void copy_permuted(const Literal& from, const Axes& shape, const Axes& strides, std::byte* data) {
+  const T* source = from.data<T>();
+  T* target = reinterpret_cast<T*>(data);
+  const int64_t rows = from.elements() / std::max<int64_t>(shape.back(), 1);
+  Axes index(shape.size() - 1, 0);
+  int64_t offset = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = 0; i < shape.back(); ++i) *target++ = source[offset + i * strides.back()];
+    for (size_t k = index.size(); k-- > 0;) {
+      offset += strides[k];
+      if (++index[k] < shape[k]) break;
+      offset -= shape[k] * strides[k];
+      index[k] = 0;
+    }
+  }
+}
+
 Literal permuted(const Literal& literal, const Axes& axes) {
-  Axes strides(axes.size(), 1), shape;
-  for (size_t i = axes.size() - 1; i > 0; --i) strides[i - 1] = strides[i] * literal.shape[i];
-  for (int64_t axis : axes) shape.push_back(literal.shape[axis]);
+  Axes dense(axes.size(), 1), shape, strides;
+  for (size_t i = axes.size() - 1; i > 0; --i) dense[i - 1] = dense[i] * literal.shape[i];
+  for (int64_t axis : axes) {
+    shape.push_back(literal.shape[axis]);
+    strides.push_back(dense[axis]);
+  }
   std::byte* data = nullptr;
   Literal result = Literal::allocate(literal.dtype, shape, &data);
-  const size_t size = dtype_size(literal.dtype);
-  Axes index(axes.size(), 0);
-  for (int64_t i = 0; i < result.elements(); ++i) {
-    int64_t source = 0;
-    for (size_t k = 0; k < axes.size(); ++k) source += index[k] * strides[axes[k]];
-    std::copy_n(literal.bytes.data() + source * size, size, data + i * size);
-    for (size_t k = axes.size(); k-- > 0 && ++index[k] == shape[k];) index[k] = 0;
+  switch (dtype_size(literal.dtype)) {
+    case 1:
+      copy_permuted<uint8_t>(literal, shape, strides, data);
+      break;
+    case 2:
+      copy_permuted<uint16_t>(literal, shape, strides, data);
+      break;
+    case 4:
+      copy_permuted<uint32_t>(literal, shape, strides, data);
+      break;
+    default:
+      copy_permuted<uint64_t>(literal, shape, strides, data);
   }
   return result;
 }
@@ -76,10 +106,11 @@ class LayoutAssigner {
   }
 
  private:
-  // --- Permutes that sink -------------------------------------------------------------------------------------------
+  // --- Permutes that sink
+  // -------------------------------------------------------------------------------------------
 
-  // The channels-last value whose permute to channels-first this is, or null. For rank 4 the model's own permutes count;
-  // for rank 3 they do not: there they are everyday transposes.
+  // The channels-last value whose permute to channels-first this is, or null. For rank 4 the
+  // model's own permutes count; for rank 3 they do not: there they are everyday transposes.
   Value* source_of(const Value* value) const {
     const Node* permute = producer(value, Op::permute);
     if (permute == nullptr || value->type.rank() < 3) return nullptr;
@@ -101,13 +132,14 @@ class LayoutAssigner {
     return builder.permute(x, to_last(x->type.rank()));
   }
 
-  // Whether the operand in channels-last order costs no work at run time: its permute vanishes, happens now, moves axes of
-  // size 1 only, or is there already for another user.
+  // Whether the operand in channels-last order costs no work at run time: its permute vanishes,
+  // happens now, moves axes of size 1 only, or is there already for another user.
   bool is_free(const Value* x) const {
     if (source_of(x) != nullptr || literal_of(x) != nullptr) return true;
     const Shape& shape = x->type.shape;
-    const auto long_axes = std::count_if(shape.begin() + std::min<size_t>(shape.size(), 1), shape.end(),
-                                         [](const Dim& dim) { return !dim.is_constant(1); });
+    const auto long_axes =
+        std::count_if(shape.begin() + std::min<size_t>(shape.size(), 1), shape.end(),
+                      [](const Dim& dim) { return !dim.is_constant(1); });
     if (shape.size() < 3 || long_axes <= 1) return true;
     for (const Node* user : rewriter_.users(x)) {
       if (user->op == Op::permute && user->attr<Axes>("axes") == to_last(shape.size())) return true;
@@ -161,9 +193,11 @@ class LayoutAssigner {
     return channels_first(builder, builder.value(node.op, std::move(inputs), node.attrs));
   }
 
-  // An operand that broadcasts to the rank, in channels-last order and without leading axes of size 1.
+  // An operand that broadcasts to the rank, in channels-last order and without leading axes of
+  // size 1.
   Value* broadcast_operand(Builder& builder, Value* x, size_t rank) const {
-    if (x->type.rank() == 0 || source_of(x) != nullptr) return x->type.rank() == 0 ? x : source_of(x);
+    if (x->type.rank() == 0 || source_of(x) != nullptr)
+      return x->type.rank() == 0 ? x : source_of(x);
     Shape shape(rank - x->type.rank(), Dim(1));
     shape.insert(shape.end(), x->type.shape.begin(), x->type.shape.end());
     if (const Literal* literal = literal_of(x)) {
@@ -176,7 +210,8 @@ class LayoutAssigner {
     return channels_last(builder, builder.reshape(x, std::move(shape)));
   }
 
-  // reduce(permute(x), axes) -> permute(reduce(x, moved axes)), where the permute of what is left may be none
+  // reduce(permute(x), axes) -> permute(reduce(x, moved axes)), where the permute of what is left
+  // may be none
   Value* sink_reduce(Builder& builder, Node& node) {
     Value* source = source_of(node.input(0));
     if (source == nullptr) return nullptr;
@@ -230,7 +265,8 @@ class LayoutAssigner {
     return channels_first(builder, builder.value(node.op, {source}, std::move(attrs)));
   }
 
-  // reshape(permute(x), [N, C, H*W]) -> permute(reshape(x, [N, H*W, C])): the patches of a vision transformer
+  // reshape(permute(x), [N, C, H*W]) -> permute(reshape(x, [N, H*W, C])): the patches of a vision
+  // transformer
   Value* sink_flatten(Builder& builder, Node& node) {
     Value* source = source_of(node.input(0));
     const Shape& to = node.output()->type.shape;
@@ -240,7 +276,8 @@ class LayoutAssigner {
     return channels_first(builder, builder.reshape(source, {from[0], from[1] * from[2], from[3]}));
   }
 
-  // --- Convolutions -------------------------------------------------------------------------------------------------
+  // --- Convolutions
+  // -------------------------------------------------------------------------------------------------
 
   static bool is_convolution_to_convert(const Node& node) {
     if (node.op != Op::convolution || node.attr<std::string>("layout") != "nchw") return false;
@@ -287,9 +324,10 @@ class LayoutAssigner {
 
 }  // namespace
 
-// Convolutions over one or two axes (one becomes two, of height 1) are in layout nhwc afterwards, with constant weights
-// permuted now. Permutes are left at the borders of channels-last regions only: where an operand would need a permute of its
-// own, or an op is not asked. Expects batch_norm to be folded. simplify_shapes removes what cancels.
+// Convolutions over one or two axes (one becomes two, of height 1) are in layout nhwc afterwards,
+// with constant weights permuted now. Permutes are left at the borders of channels-last regions
+// only: where an operand would need a permute of its own, or an op is not asked. Expects batch_norm
+// to be folded. simplify_shapes removes what cancels.
 bool assign_layouts(ir::Graph& graph, PassContext&) {
   Rewriter rewriter(graph);
   LayoutAssigner assigner(rewriter);
@@ -299,7 +337,8 @@ bool assign_layouts(ir::Graph& graph, PassContext&) {
     if (result == nullptr) continue;
     const std::string name = node->output()->name;
     replace(graph, node->output(), result);
-    if (const Node* permute = producer(result, Op::permute)) {  // the model's name goes to the work, not to the permute
+    if (const Node* permute = producer(
+            result, Op::permute)) {  // the model's name goes to the work, not to the permute
       graph.rename(result, name + ".permuted");
       graph.rename(permute->input(0), name);
     }

@@ -156,29 +156,31 @@ Value* attention_with_idle_mask(Rewriter& rewriter, Node& node) {
   if (node.op != Op::attention || node.input(3) == nullptr) return nullptr;
   const double idle = node.input(3)->type.dtype == DType::Bool ? 1 : 0;
   if (uniform_value(node.input(3)) != idle) return nullptr;
-  return rewriter.before(node).value(
-      Op::attention, {node.input(0), node.input(1), node.input(2)}, node.attrs);
+  return rewriter.before(node).value(Op::attention, {node.input(0), node.input(1), node.input(2)},
+                                     node.attrs);
 }
 
 }  // namespace
 
 Value* canonicalise_other(Rewriter& rewriter, Node& node) {
-  for (auto* rule : {source_to_constant, identity_move, concat_without_empty, move_of_uniform,
-                     trivial_reduction, matmul_of_transpose, matmul_to_linear, convolution_of_pad,
-                     attention_with_idle_mask}) {
+  for (auto* rule :
+       {source_to_constant, identity_move, concat_without_empty, move_of_uniform, trivial_reduction,
+        matmul_of_transpose, matmul_to_linear, convolution_of_pad, attention_with_idle_mask}) {
     if (Value* result = rule(rewriter, node)) return result;
   }
   return nullptr;
 }
 
-// One spelling for each meaning, so that later passes have one pattern to look for. The rules are the functions above and
-// in canonicalise_pointwise.cpp. Holds afterwards: no identities; constant operands of commutative ops on the right;
-// pointwise operands that are one number are scalars; integer powers up to 3 are products.
-// Results keep every bit, but for two things: x + 0 does not turn -0 into +0, and powers round as products do.
+// One spelling for each meaning, so that later passes have one pattern to look for. The rules are
+// the functions above and in canonicalise_pointwise.cpp. Holds afterwards: no identities; constant
+// operands of commutative ops on the right; pointwise operands that are one number are scalars;
+// integer powers up to 3 are products. Results keep every bit, but for two things: x + 0 does not
+// turn -0 into +0, and powers round as products do.
 bool canonicalise(ir::Graph& graph, PassContext&) {
   return rewrite(graph, [](Rewriter& rewriter, Node& node) {
     Value* result = canonicalise_other(rewriter, node);
-    if (result == nullptr && ir::is_pointwise(node.op)) result = canonicalise_pointwise(rewriter, node);
+    if (result == nullptr && ir::is_pointwise(node.op))
+      result = canonicalise_pointwise(rewriter, node);
     return result;
   });
 }

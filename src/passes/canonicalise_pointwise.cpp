@@ -79,7 +79,8 @@ std::optional<Op> mirrored(Op op) {
 
 // f(constant, x) -> f'(x, constant)
 Value* constant_to_the_right(Rewriter& rewriter, Node& node) {
-  if (node.inputs.size() != 2 || !is_known(node.input(0)) || is_known(node.input(1))) return nullptr;
+  if (node.inputs.size() != 2 || !is_known(node.input(0)) || is_known(node.input(1)))
+    return nullptr;
   const auto op = mirrored(node.op);
   if (!op) return nullptr;
   return rewriter.before(node).value(*op, {node.input(1), node.input(0)});
@@ -113,7 +114,8 @@ Value* neutral_operand(Rewriter& rewriter, Node& node) {
   }
 }
 
-// Operands of bool: x and true -> x, x and false -> false, x or true -> true, x == true -> x, x != true -> not x
+// Operands of bool: x and true -> x, x and false -> false, x or true -> true, x == true -> x, x !=
+// true -> not x
 Value* logical_identity(Rewriter& rewriter, Node& node) {
   if (node.inputs.size() != 2 || node.input(0)->type.dtype != DType::Bool) return nullptr;
   const auto c = uniform_value(node.input(1));
@@ -206,7 +208,8 @@ Value* maximum_to_relu(Rewriter& rewriter, Node& node) {
   return rewriter.before(node).value(Op::relu, {node.input(0)});
 }
 
-// f(f(x)) -> x for neg, logical_not of bool, bitwise_not; f(f(x)) -> f(x) for abs, relu and the roundings
+// f(f(x)) -> x for neg, logical_not of bool, bitwise_not; f(f(x)) -> f(x) for abs, relu and the
+// roundings
 Value* repeated_unary(Rewriter&, Node& node) {
   const Node* inner = producer(node.input(0), node.op);
   if (inner == nullptr) return nullptr;
@@ -278,11 +281,10 @@ Value* decided_where(Rewriter& rewriter, Node& node) {
 }  // namespace
 
 Value* canonicalise_pointwise(Rewriter& rewriter, Node& node) {
-  for (auto* rule :
-       {uniform_operand_to_scalar, constant_to_the_right, logical_identity, neutral_operand,
-        equal_operands, power_to_products, division_by_power_of_two, subtraction_of_scalar,
-        sum_of_scalars, maximum_to_relu, repeated_unary, negated_comparison, idle_cast,
-        decided_where}) {
+  for (auto* rule : {uniform_operand_to_scalar, constant_to_the_right, logical_identity,
+                     neutral_operand, equal_operands, power_to_products, division_by_power_of_two,
+                     subtraction_of_scalar, sum_of_scalars, maximum_to_relu, repeated_unary,
+                     negated_comparison, idle_cast, decided_where}) {
     if (Value* result = rule(rewriter, node)) return result;
   }
   return nullptr;

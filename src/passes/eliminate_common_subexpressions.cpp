@@ -13,8 +13,8 @@ using ir::Literal;
 using ir::Node;
 using ir::Value;
 
-// Constants up to this size are compared by content, larger ones by where their bytes lie: comparing all weights of a
-// model with each other would read them all for nothing.
+// Constants up to this size are compared by content, larger ones by where their bytes lie:
+// comparing all weights of a model with each other would read them all for nothing.
 constexpr size_t kCompareBytes = 4096;
 
 // A node written as a string: two nodes compute the same if and only if their keys are equal.
@@ -68,8 +68,9 @@ class Key {
 
 }  // namespace
 
-// op(a, b) twice -> op(a, b) once; the first in graph order stays. Holds afterwards: no two nodes of one op have equal
-// operands and attributes. Constants count as nodes, so equal constants become one.
+// op(a, b) twice -> op(a, b) once; the first in graph order stays. Holds afterwards: no two nodes
+// of one op have equal operands and attributes. Constants count as nodes, so equal constants become
+// one.
 bool eliminate_common_subexpressions(ir::Graph& graph, PassContext&) {
   bool changed = false;
   std::unordered_map<std::string, Node*> seen;

@@ -25,7 +25,8 @@ std::optional<Affine> affine_of(const Node& node) {
   Affine affine;
   for (int64_t c = 0; c < parameters[0]->elements(); ++c) {
     const double variance = parameters[3]->as_double(c);
-    const double scale = parameters[0]->as_double(c) / std::sqrt(variance + node.attr<double>("eps"));
+    const double scale =
+        parameters[0]->as_double(c) / std::sqrt(variance + node.attr<double>("eps"));
     affine.scale.push_back(scale);
     affine.shift.push_back(parameters[1]->as_double(c) - parameters[2]->as_double(c) * scale);
   }
@@ -43,6 +44,15 @@ Literal scaled_filters(const Literal& weight, const std::vector<double>& scale) 
   std::byte* data = nullptr;
   Literal result = Literal::allocate(weight.dtype, weight.shape, &data);
   const int64_t per_filter = weight.elements() / static_cast<int64_t>(scale.size());
+  if (weight.dtype ==
+      DType::F32) {  // the others go element by element, which shows on large models
+    const float* from = weight.data<float>();
+    float* to = reinterpret_cast<float*>(data);
+    for (double factor : scale) {
+      for (int64_t i = 0; i < per_filter; ++i) *to++ = static_cast<float>(*from++ * factor);
+    }
+    return result;
+  }
   for (int64_t i = 0; i < weight.elements(); ++i) {
     Literal::set(data, weight.dtype, i, weight.as_double(i) * scale[i / per_filter]);
   }
@@ -63,8 +73,8 @@ Value* into_convolution(Rewriter& rewriter, Node& node, const Affine& affine) {
   }
   ir::Builder builder = rewriter.before(node);
   Value* filters = builder.constant(scaled_filters(*weight, affine.scale));
-  Value* offsets = builder.constant(
-      per_channel(weight->dtype, shift, {static_cast<int64_t>(shift.size())}));
+  Value* offsets =
+      builder.constant(per_channel(weight->dtype, shift, {static_cast<int64_t>(shift.size())}));
   return builder.value(Op::convolution, {convolution->input(0), filters, offsets},
                        convolution->attrs);
 }
@@ -82,8 +92,9 @@ Value* into_multiply_add(Rewriter& rewriter, Node& node, const Affine& affine) {
 
 }  // namespace
 
-// batch_norm with constant parameters disappears: into the convolution before it where that has constant weights and no
-// other user, otherwise into a multiplication and an addition. Scales are computed in f64 and rounded once.
+// batch_norm with constant parameters disappears: into the convolution before it where that has
+// constant weights and no other user, otherwise into a multiplication and an addition. Scales are
+// computed in f64 and rounded once.
 bool fold_batch_norm(ir::Graph& graph, PassContext&) {
   return rewrite(graph, [](Rewriter& rewriter, Node& node) -> Value* {
     if (node.op != Op::batch_norm) return nullptr;

@@ -62,7 +62,8 @@ class Folder {
     return size_in_bytes(node.output()->type) <= std::max(kSmallBytes, operand_bytes);
   }
 
-  // Constants, and sources that are cheap to make: these stay what they are unless a node that uses them folds.
+  // Constants, and sources that are cheap to make: these stay what they are unless a node that uses
+  // them folds.
   static bool is_known(const Value* value) {
     if (literal_of(value) != nullptr) return true;
     if (producer(value, ir::Op::full) == nullptr && producer(value, ir::Op::iota) == nullptr) {
@@ -82,12 +83,14 @@ class Folder {
 
 }  // namespace
 
-// op(constants) -> constant. Not folded: nodes with symbolic sizes, and results that are large and larger than the operands
-// together (an expand), which would only make the engine bigger. Weights are thus never multiplied, but may be permuted.
+// op(constants) -> constant. Not folded: nodes with symbolic sizes, and results that are large and
+// larger than the operands together (an expand), which would only make the engine bigger. Weights
+// are thus never multiplied, but may be permuted.
 bool fold_constants(ir::Graph& graph, PassContext& context) {
   if (!context.evaluate) return false;
   Folder folder(context);
-  return rewrite(graph, [&](Rewriter& rewriter, Node& node) { return folder.fold(rewriter, node); });
+  return rewrite(graph,
+                 [&](Rewriter& rewriter, Node& node) { return folder.fold(rewriter, node); });
 }
 
 }  // namespace kiln::passes

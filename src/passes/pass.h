@@ -12,9 +12,10 @@
 namespace kiln::passes {
 
 struct PassContext {
-  // Evaluates a node whose operands are all constants; null: constants are not folded. Given by the driver, so that
-  // passes need no backend.
-  std::function<std::vector<ir::Literal>(const ir::Node&, std::span<const ir::Literal* const>)> evaluate;
+  // Evaluates a node whose operands are all constants; null: constants are not folded. Given by the
+  // driver, so that passes need no backend.
+  std::function<std::vector<ir::Literal>(const ir::Node&, std::span<const ir::Literal* const>)>
+      evaluate;
 };
 
 // Returns whether it changed the graph. One .cpp per pass; declared by passes.def.
@@ -32,9 +33,10 @@ std::span<const PassInfo> all_passes();
 const PassInfo* find_pass(std::string_view name);  // null if there is none
 
 struct RunOptions {
-  std::vector<std::string> disabled;  // CompileError for a name that is not a pass, with the nearest one
-  bool verify = false;                // after every pass
-  std::string dump_directory;         // NNN_name.ir after every pass that changed the graph
+  std::vector<std::string>
+      disabled;                // CompileError for a name that is not a pass, with the nearest one
+  bool verify = false;         // after every pass
+  std::string dump_directory;  // NNN_name.ir after every pass that changed the graph
 };
 struct PassReport {
   std::string_view name;
@@ -43,6 +45,7 @@ struct PassReport {
 };
 
 // The standard pipeline: passes/pipeline.cpp.
-std::vector<PassReport> run_pipeline(ir::Graph& graph, PassContext& context, const RunOptions& options);
+std::vector<PassReport> run_pipeline(ir::Graph& graph, PassContext& context,
+                                     const RunOptions& options);
 
 }  // namespace kiln::passes

@@ -1,4 +1,5 @@
-// The standard order of the passes: a contents page. Comments say only why something must come before something else.
+// The standard order of the passes: a contents page. Comments say only why something must come
+// before something else.
 #include "passes/runner.h"
 
 namespace kiln::passes {
@@ -9,6 +10,7 @@ void clean_up(Runner& runner) {
   for (int round = 0; round < 2; ++round) {
     bool changed = runner.run(canonicalise);
     changed |= runner.run(simplify_shapes);
+    changed |= runner.run(fold_indices);  // before fold_constants, which would make tables of them
     changed |= runner.run(fold_constants);
     changed |= runner.run(eliminate_common_subexpressions);
     changed |= runner.run(eliminate_dead_code);

@@ -131,7 +131,8 @@ int64_t mean_of_squares_axes(const Value* value, const Value* x) {
   const Node* square = producer(mean->input(0), Op::mul);
   if (square == nullptr || square->input(0) != x || square->input(1) != x) return 0;
   const Axes& axes = mean->attr<Axes>("axes");
-  const int64_t rank = static_cast<int64_t>(x->type.rank()), count = static_cast<int64_t>(axes.size());
+  const int64_t rank = static_cast<int64_t>(x->type.rank()),
+                count = static_cast<int64_t>(axes.size());
   for (int64_t i = 0; i < count; ++i) {
     if (axes[i] != rank - count + i) return 0;
   }
@@ -160,7 +161,8 @@ Value* weight_of_rms_norm(Rewriter& rewriter, Node& node) {
   for (size_t i = 0; i < 2; ++i) {
     const Node* norm = producer(node.input(i), Op::rms_norm);
     Value* weight = node.input(1 - i);
-    if (norm == nullptr || norm->input(1) != nullptr || !rewriter.used_once(norm->output())) continue;
+    if (norm == nullptr || norm->input(1) != nullptr || !rewriter.used_once(norm->output()))
+      continue;
     const Shape& shape = norm->output()->type.shape;
     const Shape normalised(shape.end() - norm->attr<int64_t>("axes"), shape.end());
     if (weight->type.shape != normalised) continue;
@@ -169,7 +171,8 @@ Value* weight_of_rms_norm(Rewriter& rewriter, Node& node) {
   return nullptr;
 }
 
-// x of reshape(expand(reshape(x[B, G, N, D], [B, G, 1, N, D]), [B, G, r, N, D]), [B, G*r, N, D]), or null.
+// x of reshape(expand(reshape(x[B, G, N, D], [B, G, 1, N, D]), [B, G, r, N, D]), [B, G*r, N, D]),
+// or null.
 Value* before_repeat(Value* value) {
   const Node* merge = producer(value, Op::reshape);
   const Node* expand = merge ? producer(merge->input(0), Op::expand) : nullptr;
@@ -198,8 +201,9 @@ Value* repeated_heads(Rewriter& rewriter, Node& node) {
 
 }  // namespace
 
-// Compositions that have an op of their own become it: better code, and fewer roundings. Expects a canonical graph
-// (constants on the right, powers as products); the formulas are with the functions above. Constants must agree to 1e-6.
+// Compositions that have an op of their own become it: better code, and fewer roundings. Expects a
+// canonical graph (constants on the right, powers as products); the formulas are with the functions
+// above. Constants must agree to 1e-6.
 bool recognise_patterns(ir::Graph& graph, PassContext&) {
   return rewrite(graph, [](Rewriter& rewriter, Node& node) -> Value* {
     for (auto* rule :

@@ -18,8 +18,8 @@ class Rewriter {
   ir::Graph& graph() { return graph_; }
   // A builder in front of the node, with its location.
   ir::Builder before(ir::Node& node);
-  // Operands and graph outputs that refer to the value, as they were when the sweep began. A measure of profit: no rule
-  // may depend on it to be right.
+  // Operands and graph outputs that refer to the value, as they were when the sweep began. A
+  // measure of profit: no rule may depend on it to be right.
   size_t uses(const ir::Value* value) const;
   bool used_once(const ir::Value* value) const { return uses(value) == 1; }
   // The nodes that use the value, in graph order, as they were when the sweep began.
@@ -34,10 +34,11 @@ class Rewriter {
 // Looks at one node with one output and returns the value to use instead of it, or null.
 using Rule = std::function<ir::Value*(Rewriter&, ir::Node&)>;
 
-// Applies the rule to every node in graph order, sweep after sweep, until nothing changes. Nodes left without users are
-// removed. Returns whether anything changed.
+// Applies the rule to every node in graph order, sweep after sweep, until nothing changes. Nodes
+// left without users are removed. Returns whether anything changed.
 bool rewrite(ir::Graph& graph, const Rule& rule);
-// Redirects all uses. A node made just now takes the name that the user's model gave to the value it replaces.
+// Redirects all uses. A node made just now takes the name that the user's model gave to the value
+// it replaces.
 void replace(ir::Graph& graph, ir::Value* from, ir::Value* to);
 
 // The node that makes the value, if it is of that op; null otherwise, and for a null value.
@@ -46,7 +47,8 @@ ir::Node* producer(const ir::Value* value, ir::Op op);
 const ir::Literal* literal_of(const ir::Value* value);
 // The number that every element of the value equals, if that is known.
 std::optional<double> uniform_value(const ir::Value* value);
-// Whether the dtype holds the number, and a double does too, so that it may travel as an attribute of `full`.
+// Whether the dtype holds the number, and a double does too, so that it may travel as an attribute
+// of `full`.
 bool is_exact(DType dtype, double value);
 
 // Axes of a permute, and its inverse: compose(axes, inverse(axes)) is the identity.

@@ -37,8 +37,8 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 }
 
 const PassInfo& info_of(Pass pass) {
-  const auto found =
-      std::find_if(kPasses.begin(), kPasses.end(), [&](const PassInfo& p) { return p.run == pass; });
+  const auto found = std::find_if(kPasses.begin(), kPasses.end(),
+                                  [&](const PassInfo& p) { return p.run == pass; });
   KILN_CHECK(found != kPasses.end(), "a pass that is not in passes.def");
   return *found;
 }
@@ -46,11 +46,12 @@ const PassInfo& info_of(Pass pass) {
 void check_disabled(const std::vector<std::string>& disabled) {
   for (const std::string& name : disabled) {
     if (find_pass(name) != nullptr) continue;
-    const auto nearest = std::min_element(
-        kPasses.begin(), kPasses.end(), [&](const PassInfo& a, const PassInfo& b) {
+    const auto nearest =
+        std::min_element(kPasses.begin(), kPasses.end(), [&](const PassInfo& a, const PassInfo& b) {
           return edit_distance(name, a.name) < edit_distance(name, b.name);
         });
-    throw CompileError("[passes] got \"" + name + "\", expected the name of a pass; the nearest is \"" +
+    throw CompileError("[passes] got \"" + name +
+                       "\", expected the name of a pass; the nearest is \"" +
                        std::string(nearest->name) + "\"");
   }
 }

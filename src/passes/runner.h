@@ -1,4 +1,5 @@
-// Runs passes: the clock, the dumps, the verifier and the list of disabled passes. Passes know nothing of these.
+// Runs passes: the clock, the dumps, the verifier and the list of disabled passes. Passes know
+// nothing of these.
 #pragma once
 
 #include <vector>

@@ -93,8 +93,8 @@ Value* slice_of_expand(Rewriter& rewriter, Node& node) {
   return rewriter.before(node).expand(x, node.output()->type.shape);
 }
 
-// f(expand(x), y) -> expand(f(x, y)): the op broadcasts by itself as far as its operands need, each element is computed
-// once, and an expand that is still needed may vanish further down
+// f(expand(x), y) -> expand(f(x, y)): the op broadcasts by itself as far as its operands need, each
+// element is computed once, and an expand that is still needed may vanish further down
 Value* pointwise_of_expand(Rewriter& rewriter, Node& node) {
   if (!ir::is_pointwise(node.op)) return nullptr;
   std::vector<Value*> inputs = node.inputs;
@@ -105,6 +105,32 @@ Value* pointwise_of_expand(Rewriter& rewriter, Node& node) {
   ir::Builder builder = rewriter.before(node);
   return builder.expand(builder.value(node.op, std::move(inputs), node.attrs),
                         node.output()->type.shape);
+}
+
+// matmul(reshape(x[.., k], [m, k]), w[k, n]) -> reshape(matmul(x, w), [m, n]), linear likewise:
+// each row is computed by itself, so the reshape may sink, and often meets its inverse
+Value* contraction_of_reshape(Rewriter& rewriter, Node& node) {
+  if (node.op != Op::linear && node.op != Op::matmul) return nullptr;
+  const Node* reshape = producer(node.input(0), Op::reshape);
+  if (reshape == nullptr || node.input(1)->type.rank() != 2) return nullptr;
+  Value* x = reshape->input(0);
+  const Shape& merged = reshape->output()->type.shape;
+  if (x->type.rank() < 2 || x->type.shape.back() != merged.back()) return nullptr;
+  std::vector<Value*> inputs = node.inputs;
+  inputs[0] = x;
+  ir::Builder builder = rewriter.before(node);
+  return builder.reshape(builder.value(node.op, std::move(inputs), node.attrs),
+                         node.output()->type.shape);
+}
+
+// attention(q, k, v, expand(mask)) -> attention(q, k, v, mask), which broadcasts it
+Value* expanded_mask(Rewriter& rewriter, Node& node) {
+  if (node.op != Op::attention) return nullptr;
+  const Node* expand = producer(node.input(3), Op::expand);
+  if (expand == nullptr) return nullptr;
+  std::vector<Value*> inputs = node.inputs;
+  inputs[3] = expand->input(0);
+  return rewriter.before(node).value(Op::attention, std::move(inputs), node.attrs);
 }
 
 // Whether reshaping only adds or removes axes of size 1.
@@ -139,15 +165,15 @@ Value* unsqueeze_of_expand(Rewriter& rewriter, Node& node) {
 
 }  // namespace
 
-// Chains of moves shortened: the formulas are with the functions above. Holds afterwards: no reshape of a reshape, permute
-// of a permute, expand of an expand; no expand that feeds a pointwise op. Shapes are compared
-// symbolically; what cannot be proven stays.
+// Chains of moves shortened: the formulas are with the functions above. Holds afterwards: no
+// reshape of a reshape, permute of a permute, expand of an expand; no expand that feeds a pointwise
+// op. Shapes are compared symbolically; what cannot be proven stays.
 bool simplify_shapes(ir::Graph& graph, PassContext&) {
   return rewrite(graph, [](Rewriter& rewriter, Node& node) -> Value* {
     if (node.inputs.empty()) return nullptr;
     for (auto* rule : {reshape_of_reshape, permute_of_permute, permute_of_ones, expand_of_expand,
                        slice_of_slice, slice_of_concat, slice_of_expand, pointwise_of_expand,
-                       unsqueeze_of_expand}) {
+                       unsqueeze_of_expand, contraction_of_reshape, expanded_mask}) {
       if (Value* result = rule(rewriter, node)) return result;
     }
     return nullptr;

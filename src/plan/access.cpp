@@ -134,7 +134,6 @@ std::optional<Bijection> Bijection::find(const Index& offset, const std::vector<
   if (!affine || !affine->base.is_constant(0)) return std::nullopt;
   Bijection result;
   for (const Loop& loop : loops) result.extents_.push_back(loop.extent());
-  result.strides_ = affine->strides;
   std::vector<bool> used(loops.size());
   ir::Dim below = 1;
   for (size_t found = 0; found < loops.size(); ++found) {
@@ -142,16 +141,22 @@ std::optional<Bijection> Bijection::find(const Index& offset, const std::vector<
     while (next < loops.size() && (used[next] || !(affine->strides[next] == below))) ++next;
     if (next == loops.size()) return std::nullopt;
     used[next] = true;
+    result.order_.push_back(next);
     below *= loops[next].extent();
   }
   if (!(below == elements)) return std::nullopt;
   return result;
 }
 
+// Digit by digit: the small steps keep the divisions simple enough to be proven away.
 Indices Bijection::loops_at(const Index& offset) const {
-  Indices result;
-  for (size_t i = 0; i < extents_.size(); ++i) {
-    result.push_back(ir::mod(ir::floordiv(offset, strides_[i]), extents_[i]));
+  Indices result(extents_.size());
+  Index rest = offset;
+  for (size_t k = 0; k < order_.size(); ++k) {
+    const ir::Dim& extent = extents_[order_[k]];
+    const bool is_last = k + 1 == order_.size();
+    result[order_[k]] = is_last ? rest : ir::mod(rest, extent);
+    if (!is_last) rest = ir::floordiv(rest, extent);
   }
   return result;
 }

@@ -50,7 +50,8 @@ class Bijection {
   Indices loops_at(const Index& offset) const;
 
  private:
-  std::vector<ir::Dim> extents_, strides_;
+  std::vector<ir::Dim> extents_;
+  std::vector<size_t> order_;  // of the loops, fastest first
 };
 
 // The indices of a Load, if all of them are positions.

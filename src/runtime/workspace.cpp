@@ -78,7 +78,9 @@ Result<WorkspacePlan> plan_workspace(const Spec& spec, std::span<const int64_t> 
   std::vector<Block*> order, placed;
   for (Block& block : blocks)
     if (block.size > 0) order.push_back(&block);
-  std::ranges::stable_sort(order, std::ranges::greater(), &Block::size);
+  std::ranges::sort(order, [](const Block* a, const Block* b) {
+    return a->size != b->size ? a->size > b->size : a < b;  // all are in one vector
+  });
 
   WorkspacePlan plan;
   for (Block* block : order) {

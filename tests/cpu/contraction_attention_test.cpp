@@ -28,16 +28,21 @@ struct Case {
 
   std::string name() const {
     std::string text;
-    for (int64_t part : {batch, heads, group, queries, keys, head_dim, value_dim}) text += std::to_string(part) + " ";
+    for (int64_t part : {batch, heads, group, queries, keys, head_dim, value_dim})
+      text += std::to_string(part) + " ";
     return text + (causal ? "causal " : "") + "mask " + std::to_string(static_cast<int>(mask)) +
            (dynamic ? " dynamic" : "");
   }
 };
 
 // Strides of [batch, key heads, group, row, column] in a tensor [batch, rows, heads, columns].
-plan::View heads_view(BufferId buffer, const ir::Dim& rows, int64_t heads, int64_t group, int64_t columns, bool grouped) {
+plan::View heads_view(BufferId buffer, const ir::Dim& rows, int64_t heads, int64_t group,
+                      int64_t columns, bool grouped) {
   const int64_t all = grouped ? heads * group : heads;
-  return {buffer, 0, {rows * (all * columns), grouped ? group * columns : columns, grouped ? columns : 0, all * columns, 1}};
+  return {buffer,
+          0,
+          {rows * (all * columns), grouped ? group * columns : columns, grouped ? columns : 0,
+           all * columns, 1}};
 }
 
 void add_mask(ContractionProgram& contraction, plan::Attention& attention, const Case& c) {
@@ -53,7 +58,8 @@ void add_mask(ContractionProgram& contraction, plan::Attention& attention, const
       return !nothing && contraction.next_value() < static_cast<float>(kept);
     });
     const BufferId buffer = contraction.input_of({c.batch, n}, std::move(keep));
-    attention.keep = plan::load_at(buffer, DType::Bool, {attention.batch[0].index, attention.j.index});
+    attention.keep =
+        plan::load_at(buffer, DType::Bool, {attention.batch[0].index, attention.j.index});
   }
 }
 
@@ -70,14 +76,18 @@ ContractionProgram make_attention(const Case& c) {
   attention.scale = c.scale;
   attention.causal = c.causal;
   const int64_t all = c.heads * c.group;
-  attention.q = heads_view(contraction.input({c.batch, m, all, c.head_dim}, {c.batch, c.queries, all, c.head_dim}), m,
-                           c.heads, c.group, c.head_dim, true);
-  attention.k = heads_view(contraction.input({c.batch, n, c.heads, c.head_dim}, {c.batch, c.keys, c.heads, c.head_dim}), n,
-                           c.heads, c.group, c.head_dim, false);
-  attention.v = heads_view(contraction.input({c.batch, n, c.heads, c.value_dim}, {c.batch, c.keys, c.heads, c.value_dim}),
+  attention.q = heads_view(
+      contraction.input({c.batch, m, all, c.head_dim}, {c.batch, c.queries, all, c.head_dim}), m,
+      c.heads, c.group, c.head_dim, true);
+  attention.k = heads_view(
+      contraction.input({c.batch, n, c.heads, c.head_dim}, {c.batch, c.keys, c.heads, c.head_dim}),
+      n, c.heads, c.group, c.head_dim, false);
+  attention.v = heads_view(contraction.input({c.batch, n, c.heads, c.value_dim},
+                                             {c.batch, c.keys, c.heads, c.value_dim}),
                            n, c.heads, c.group, c.value_dim, false);
   add_mask(contraction, attention, c);
-  attention.out = heads_view(contraction.output({c.batch, m, all, c.value_dim}), m, c.heads, c.group, c.value_dim, true);
+  attention.out = heads_view(contraction.output({c.batch, m, all, c.value_dim}), m, c.heads,
+                             c.group, c.value_dim, true);
   contraction.add_kernel(std::move(attention));
   return contraction;
 }
@@ -88,13 +98,17 @@ void check(const Case& c) {
 }
 
 TEST(ContractionAttention, EveryRowCount) {
-  for (int64_t queries = 1; queries <= 34; ++queries) check({.batch = 1, .heads = 1, .queries = queries});
-  for (int64_t queries : {63, 64, 65, 100, 129}) check({.batch = 1, .heads = 1, .queries = queries});
+  for (int64_t queries = 1; queries <= 34; ++queries)
+    check({.batch = 1, .heads = 1, .queries = queries});
+  for (int64_t queries : {63, 64, 65, 100, 129})
+    check({.batch = 1, .heads = 1, .queries = queries});
 }
 
 TEST(ContractionAttention, EveryKeyCount) {
-  for (int64_t keys = 1; keys <= 34; ++keys) check({.batch = 1, .heads = 1, .queries = 5, .keys = keys});
-  for (int64_t keys : {47, 48, 49, 64, 96, 97, 144, 200}) check({.batch = 1, .queries = 5, .keys = keys});
+  for (int64_t keys = 1; keys <= 34; ++keys)
+    check({.batch = 1, .heads = 1, .queries = 5, .keys = keys});
+  for (int64_t keys : {47, 48, 49, 64, 96, 97, 144, 200})
+    check({.batch = 1, .queries = 5, .keys = keys});
 }
 
 TEST(ContractionAttention, HeadDimensions) {
@@ -105,7 +119,8 @@ TEST(ContractionAttention, HeadDimensions) {
 }
 
 TEST(ContractionAttention, Causal) {
-  for (int64_t size : {1, 2, 15, 16, 17, 48, 70, 130}) check({.heads = 1, .queries = size, .keys = size, .causal = true});
+  for (int64_t size : {1, 2, 15, 16, 17, 48, 70, 130})
+    check({.heads = 1, .queries = size, .keys = size, .causal = true});
   check({.queries = 40, .keys = 20, .causal = true});
   check({.queries = 20, .keys = 40, .causal = true});
 }
@@ -128,11 +143,18 @@ TEST(ContractionAttention, RunTimeSizes) {
     check({.queries = size, .keys = size + 2, .dynamic = true});
     check({.queries = size, .keys = size, .causal = true, .dynamic = true});
     check({.queries = size, .keys = size + 1, .mask = Mask::Keep, .dynamic = true});
-    check({.queries = size, .keys = size, .head_dim = 20, .value_dim = 20, .mask = Mask::Bias, .dynamic = true});
+    check({.queries = size,
+           .keys = size,
+           .head_dim = 20,
+           .value_dim = 20,
+           .mask = Mask::Bias,
+           .dynamic = true});
   }
 }
 
-TEST(ContractionAttention, LongRows) { check({.batch = 1, .heads = 1, .queries = 40, .keys = 3000}); }
+TEST(ContractionAttention, LongRows) {
+  check({.batch = 1, .heads = 1, .queries = 40, .keys = 3000});
+}
 
 // The softmax neither overflows nor loses a row whose scores are all very negative.
 TEST(ContractionAttention, LargeScores) {

@@ -18,7 +18,8 @@ struct Case {
 
   std::string name() const {
     std::string text;
-    for (int64_t part : {batch, height, width, channels, outputs, kernel_h, kernel_w, stride, padding, dilation, groups}) {
+    for (int64_t part : {batch, height, width, channels, outputs, kernel_h, kernel_w, stride,
+                         padding, dilation, groups}) {
       text += std::to_string(part) + " ";
     }
     return text + (dynamic ? "dynamic" : "static");
@@ -33,7 +34,8 @@ ContractionProgram make_convolution(const Case& c, const Epilogue& epilogue = nu
   const ir::Dim batch = c.dynamic ? ir::Dim(contraction.symbol("n", 1, 16, 2)) : ir::Dim(c.batch);
   conv.height = c.dynamic ? ir::Dim(contraction.symbol("h", 1, 64, 8)) : ir::Dim(c.height);
   conv.width = c.dynamic ? ir::Dim(contraction.symbol("w", 1, 64, 8)) : ir::Dim(c.width);
-  const int64_t span_h = (c.kernel_h - 1) * c.dilation + 1, span_w = (c.kernel_w - 1) * c.dilation + 1;
+  const int64_t span_h = (c.kernel_h - 1) * c.dilation + 1,
+                span_w = (c.kernel_w - 1) * c.dilation + 1;
   conv.b = loop("b", batch);
   conv.y = loop("y", ir::floordiv(conv.height + 2 * c.padding - span_h, c.stride) + 1);
   conv.x = loop("x", ir::floordiv(conv.width + 2 * c.padding - span_w, c.stride) + 1);
@@ -45,7 +47,8 @@ ContractionProgram make_convolution(const Case& c, const Epilogue& epilogue = nu
   conv.stride_h = conv.stride_w = c.stride;
   conv.dilation_h = conv.dilation_w = c.dilation;
   conv.pad_top = conv.pad_left = c.padding;
-  conv.input = contraction.input({batch, conv.height, conv.width, c.channels}, {c.batch, c.height, c.width, c.channels});
+  conv.input = contraction.input({batch, conv.height, conv.width, c.channels},
+                                 {c.batch, c.height, c.width, c.channels});
   conv.weight = contraction.constant({c.outputs, c.kernel_h, c.kernel_w, c.channels / c.groups});
   conv.out = contraction.output({batch, conv.y.extent(), conv.x.extent(), c.outputs});
   conv.epilogue = epilogue ? epilogue(contraction, conv) : plan::accumulator(DType::F32);
@@ -89,7 +92,8 @@ TEST(ContractionConvolution, WidthsOfOutputs) {
 }
 
 TEST(ContractionConvolution, WidthsOfRows) {
-  for (int64_t width = 1; width <= 31; ++width) check({.height = 3, .width = width, .channels = 3, .padding = 1});
+  for (int64_t width = 1; width <= 31; ++width)
+    check({.height = 3, .width = width, .channels = 3, .padding = 1});
 }
 
 TEST(ContractionConvolution, PaddingBeyondTheImage) {
@@ -99,21 +103,58 @@ TEST(ContractionConvolution, PaddingBeyondTheImage) {
 }
 
 TEST(ContractionConvolution, Stems) {
-  check({.height = 30, .width = 34, .channels = 3, .outputs = 32, .kernel_h = 7, .kernel_w = 7, .stride = 2, .padding = 3});
-  check({.height = 32, .width = 48, .channels = 3, .outputs = 48, .kernel_h = 16, .kernel_w = 16, .stride = 16});
-  check({.height = 12, .width = 16, .channels = 24, .outputs = 40, .kernel_h = 2, .kernel_w = 2, .stride = 2});
-  check({.height = 7, .width = 9, .channels = 24, .outputs = 40, .kernel_h = 1, .kernel_w = 1, .stride = 2});
+  check({.height = 30,
+         .width = 34,
+         .channels = 3,
+         .outputs = 32,
+         .kernel_h = 7,
+         .kernel_w = 7,
+         .stride = 2,
+         .padding = 3});
+  check({.height = 32,
+         .width = 48,
+         .channels = 3,
+         .outputs = 48,
+         .kernel_h = 16,
+         .kernel_w = 16,
+         .stride = 16});
+  check({.height = 12,
+         .width = 16,
+         .channels = 24,
+         .outputs = 40,
+         .kernel_h = 2,
+         .kernel_w = 2,
+         .stride = 2});
+  check({.height = 7,
+         .width = 9,
+         .channels = 24,
+         .outputs = 40,
+         .kernel_h = 1,
+         .kernel_w = 1,
+         .stride = 2});
 }
 
 TEST(ContractionConvolution, OneDimension) {
-  check({.batch = 3, .height = 1, .width = 40, .channels = 10, .outputs = 20, .kernel_h = 1, .kernel_w = 3});
+  check({.batch = 3,
+         .height = 1,
+         .width = 40,
+         .channels = 10,
+         .outputs = 20,
+         .kernel_h = 1,
+         .kernel_w = 3});
 }
 
 TEST(ContractionConvolution, RunTimeSizes) {
   for (int64_t size : {3, 4, 7, 15, 20}) {
     check({.batch = 2, .height = size, .width = size + 1, .padding = 1, .dynamic = true});
     check({.batch = 3, .height = size, .width = size, .stride = 2, .padding = 1, .dynamic = true});
-    check({.batch = 1, .height = size, .width = size + 2, .kernel_h = 2, .kernel_w = 2, .stride = 2, .dynamic = true});
+    check({.batch = 1,
+           .height = size,
+           .width = size + 2,
+           .kernel_h = 2,
+           .kernel_w = 2,
+           .stride = 2,
+           .dynamic = true});
   }
 }
 
@@ -124,13 +165,14 @@ TEST(ContractionConvolution, ManyTasks) {
 TEST(ContractionConvolution, BiasResidualRelu) {
   auto epilogue = [](ContractionProgram& contraction, const plan::Convolution& conv) {
     const BufferId bias = contraction.constant({conv.o.extent().constant()});
-    const BufferId residual = contraction.input(
-        {conv.b.extent(), conv.y.extent(), conv.x.extent(), conv.o.extent()},
-        {conv.b.extent().constant(), conv.y.extent().constant(), conv.x.extent().constant(), conv.o.extent().constant()});
+    const BufferId residual =
+        contraction.input({conv.b.extent(), conv.y.extent(), conv.x.extent(), conv.o.extent()},
+                          {conv.b.extent().constant(), conv.y.extent().constant(),
+                           conv.x.extent().constant(), conv.o.extent().constant()});
     plan::Expr sum = plan::accumulator(DType::F32);
     sum = plan::apply(ir::Op::add, {sum, plan::load_at(bias, DType::F32, {conv.o.index})});
-    const plan::Expr element =
-        plan::load_at(residual, DType::F32, {conv.b.index, conv.y.index, conv.x.index, conv.o.index});
+    const plan::Expr element = plan::load_at(
+        residual, DType::F32, {conv.b.index, conv.y.index, conv.x.index, conv.o.index});
     return plan::apply(ir::Op::relu, {plan::apply(ir::Op::add, {sum, element})});
   };
   for (int64_t outputs : {32, 35}) {
@@ -142,8 +184,10 @@ TEST(ContractionConvolution, BiasResidualRelu) {
 
 TEST(ContractionConvolution, HeavyEpilogue) {
   auto epilogue = [](ContractionProgram&, const plan::Convolution&) {
-    plan::Expr sum = plan::apply(ir::Op::mul, {plan::accumulator(DType::F32), plan::constant(DType::F32, 0.0625)});
-    for (int i = 0; i < 5; ++i) sum = plan::apply(ir::Op::tanh, {plan::apply(ir::Op::add, {sum, sum})});
+    plan::Expr sum = plan::apply(
+        ir::Op::mul, {plan::accumulator(DType::F32), plan::constant(DType::F32, 0.0625)});
+    for (int i = 0; i < 5; ++i)
+      sum = plan::apply(ir::Op::tanh, {plan::apply(ir::Op::add, {sum, sum})});
     return sum;
   };
   expect_matches_interpreter(make_convolution({.outputs = 20, .padding = 1}, epilogue), 1e-5);

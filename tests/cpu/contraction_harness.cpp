@@ -29,7 +29,8 @@ class GuardedMemory {
   std::byte* data() const { return memory_.get() + kGuard; }
   void check(const std::string& what) const {
     auto intact = [](const std::byte* from) {
-      return std::all_of(from, from + kGuard, [](std::byte b) { return b == std::byte{kGuardByte}; });
+      return std::all_of(from, from + kGuard,
+                         [](std::byte b) { return b == std::byte{kGuardByte}; });
     };
     EXPECT_TRUE(intact(memory_.get())) << "written before " << what;
     EXPECT_TRUE(intact(data() + bytes_)) << "written after " << what;
@@ -72,23 +73,34 @@ int64_t evaluate(const engine::SizeInstruction& instruction, const std::vector<i
   const int64_t a = instruction.a >= 0 ? slots[static_cast<size_t>(instruction.a)] : 0;
   const int64_t b = instruction.b >= 0 ? slots[static_cast<size_t>(instruction.b)] : 0;
   switch (instruction.op) {
-    case engine::SizeOp::Constant: return instruction.immediate;
-    case engine::SizeOp::Symbol: return symbols[static_cast<size_t>(instruction.immediate)];
-    case engine::SizeOp::Add: return a + b;
-    case engine::SizeOp::Sub: return a - b;
-    case engine::SizeOp::Mul: return a * b;
-    case engine::SizeOp::FloorDiv: return floor_division(a, b);
-    case engine::SizeOp::Mod: return a - floor_division(a, b) * b;
-    case engine::SizeOp::Min: return std::min(a, b);
-    case engine::SizeOp::Max: return std::max(a, b);
+    case engine::SizeOp::Constant:
+      return instruction.immediate;
+    case engine::SizeOp::Symbol:
+      return symbols[static_cast<size_t>(instruction.immediate)];
+    case engine::SizeOp::Add:
+      return a + b;
+    case engine::SizeOp::Sub:
+      return a - b;
+    case engine::SizeOp::Mul:
+      return a * b;
+    case engine::SizeOp::FloorDiv:
+      return floor_division(a, b);
+    case engine::SizeOp::Mod:
+      return a - floor_division(a, b) * b;
+    case engine::SizeOp::Min:
+      return std::min(a, b);
+    case engine::SizeOp::Max:
+      return std::max(a, b);
   }
   return 0;
 }
 
-std::vector<int64_t> evaluate_sizes(const engine::Spec& spec, const std::vector<ir::Literal>& inputs) {
+std::vector<int64_t> evaluate_sizes(const engine::Spec& spec,
+                                    const std::vector<ir::Literal>& inputs) {
   std::vector<int64_t> symbols, slots;
   for (const engine::SymbolSpec& symbol : spec.symbols) {
-    symbols.push_back(inputs[static_cast<size_t>(symbol.input)].shape[static_cast<size_t>(symbol.dim)]);
+    symbols.push_back(
+        inputs[static_cast<size_t>(symbol.input)].shape[static_cast<size_t>(symbol.dim)]);
   }
   for (const engine::SizeInstruction& instruction : spec.sizes) {
     slots.push_back(evaluate(instruction, slots, symbols));
@@ -100,7 +112,9 @@ std::vector<int64_t> evaluate_sizes(const engine::Spec& spec, const std::vector<
 class Execution {
  public:
   Execution(const CompiledProgram& compiled, const std::vector<ir::Literal>& inputs)
-      : compiled_(compiled), sizes_(evaluate_sizes(compiled.spec, inputs)), code_(compiled.spec.variants[0].code) {
+      : compiled_(compiled),
+        sizes_(evaluate_sizes(compiled.spec, inputs)),
+        code_(compiled.spec.variants[0].code) {
     const auto& buffers = compiled.spec.buffers;
     for (size_t i = 0; i < buffers.size(); ++i) {
       const engine::BufferSpec& buffer = buffers[i];
@@ -108,12 +122,14 @@ class Execution {
         memory_.push_back(memory_[static_cast<size_t>(buffer.alias_of)]);
         continue;
       }
-      const auto bytes = static_cast<size_t>(buffer.kind == engine::BufferKind::Constant
-                                                 ? static_cast<int64_t>(compiled.constants[i].bytes.size())
-                                                 : size(buffer.bytes));
+      const auto bytes =
+          static_cast<size_t>(buffer.kind == engine::BufferKind::Constant
+                                  ? static_cast<int64_t>(compiled.constants[i].bytes.size())
+                                  : size(buffer.bytes));
       memory_.push_back(std::make_shared<GuardedMemory>(bytes));
       if (buffer.kind == engine::BufferKind::Constant) copy(compiled.constants[i], i);
-      if (buffer.kind == engine::BufferKind::Input) copy(inputs[static_cast<size_t>(buffer.index)], i);
+      if (buffer.kind == engine::BufferKind::Input)
+        copy(inputs[static_cast<size_t>(buffer.index)], i);
     }
   }
 
@@ -130,7 +146,8 @@ class Execution {
     ir::Literal result = ir::Literal::allocate(tensor.dtype, shape, &bytes);
     const auto& buffers = compiled_.spec.buffers;
     for (size_t i = 0; i < buffers.size(); ++i) {
-      if (buffers[i].kind == engine::BufferKind::Output && buffers[i].index == static_cast<int32_t>(index)) {
+      if (buffers[i].kind == engine::BufferKind::Output &&
+          buffers[i].index == static_cast<int32_t>(index)) {
         std::memcpy(bytes, memory_[i]->data(), result.bytes.size());
       }
     }
@@ -146,9 +163,11 @@ class Execution {
   void run_step(const engine::StepSpec& step) {
     std::vector<void*> buffers;
     std::vector<int64_t> params;
-    for (int32_t buffer : step.buffers) buffers.push_back(memory_[static_cast<size_t>(buffer)]->data());
+    for (int32_t buffer : step.buffers)
+      buffers.push_back(memory_[static_cast<size_t>(buffer)]->data());
     for (engine::Slot slot : step.params) params.push_back(size(slot));
-    GuardedMemory scratch(step.scratch_bytes < 0 ? 0 : static_cast<size_t>(size(step.scratch_bytes)));
+    GuardedMemory scratch(step.scratch_bytes < 0 ? 0
+                                                 : static_cast<size_t>(size(step.scratch_bytes)));
     const engine::CpuKernel kernel =
         code_.kernel(compiled_.spec.variants[0].entry[static_cast<size_t>(step.kernel)]);
     const int64_t tasks = size(step.tasks);
@@ -178,7 +197,8 @@ void expect_close(const ir::Literal& actual, const ir::Literal& expected, double
 
 }  // namespace
 
-ir::SymbolPtr ContractionProgram::symbol(const std::string& name, int64_t min, int64_t max, int64_t opt) {
+ir::SymbolPtr ContractionProgram::symbol(const std::string& name, int64_t min, int64_t max,
+                                         int64_t opt) {
   program.symbols.push_back(ir::make_size_symbol(name, min, max, opt));
   return program.symbols.back();
 }
@@ -242,7 +262,8 @@ ir::Literal float_literal(const std::vector<int64_t>& shape, const std::function
 ir::Literal bool_literal(const std::vector<int64_t>& shape, const std::function<bool()>& value) {
   std::byte* bytes = nullptr;
   ir::Literal literal = ir::Literal::allocate(DType::Bool, shape, &bytes);
-  for (int64_t i = 0; i < literal.elements(); ++i) bytes[i] = std::byte{static_cast<uint8_t>(value() ? 1 : 0)};
+  for (int64_t i = 0; i < literal.elements(); ++i)
+    bytes[i] = std::byte{static_cast<uint8_t>(value() ? 1 : 0)};
   return literal;
 }
 
@@ -265,10 +286,12 @@ std::vector<ir::Literal> run_variant(const plan::Program& program, const std::st
 }
 
 void expect_matches_interpreter(const ContractionProgram& contraction, double tolerance) {
-  const std::vector<ir::Literal> expected = plan::interpret(contraction.program, contraction.inputs);
+  const std::vector<ir::Literal> expected =
+      plan::interpret(contraction.program, contraction.inputs);
   for (const std::string& variant : runnable_variants()) {
     SCOPED_TRACE(variant);
-    const std::vector<ir::Literal> actual = run_variant(contraction.program, variant, contraction.inputs);
+    const std::vector<ir::Literal> actual =
+        run_variant(contraction.program, variant, contraction.inputs);
     ASSERT_EQ(actual.size(), expected.size());
     for (size_t i = 0; i < actual.size(); ++i) expect_close(actual[i], expected[i], tolerance);
   }

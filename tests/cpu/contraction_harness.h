@@ -1,4 +1,5 @@
-// Programs of one contraction, run for every CPU level this machine has and compared with plan::interpret.
+// Programs of one contraction, run for every CPU level this machine has and compared with
+// plan::interpret.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -12,7 +13,8 @@
 
 namespace kiln::test {
 
-// A program under construction. Values are small integers: their products and sums are exact in f32, in any order.
+// A program under construction. Values are small integers: their products and sums are exact in
+// f32, in any order.
 struct ContractionProgram {
   plan::Program program;
   std::vector<ir::Literal> inputs;
@@ -39,12 +41,13 @@ ir::Literal bool_literal(const std::vector<int64_t>& shape, const std::function<
 // The CPU levels that this machine can run.
 std::vector<std::string> runnable_variants();
 
-// Compiles for one CPU level and runs; tasks in several calls, last ones first. Checks that nothing is written outside of
-// outputs and scratch.
+// Compiles for one CPU level and runs; tasks in several calls, last ones first. Checks that nothing
+// is written outside of outputs and scratch.
 std::vector<ir::Literal> run_variant(const plan::Program& program, const std::string& variant,
                                      const std::vector<ir::Literal>& inputs);
 
-// Every runnable variant gives what plan::interpret gives, within `tolerance` relative to max(1, |expected|).
+// Every runnable variant gives what plan::interpret gives, within `tolerance` relative to max(1,
+// |expected|).
 void expect_matches_interpreter(const ContractionProgram& contraction, double tolerance = 0);
 
 }  // namespace kiln::test

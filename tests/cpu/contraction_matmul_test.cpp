@@ -20,10 +20,14 @@ enum class B { ConstantKN, ConstantNK, RuntimeKN, RuntimeNK };
 
 std::string name_of(B b) {
   switch (b) {
-    case B::ConstantKN: return "constant [k, n]";
-    case B::ConstantNK: return "constant [n, k]";
-    case B::RuntimeKN: return "run-time [k, n]";
-    case B::RuntimeNK: return "run-time [n, k]";
+    case B::ConstantKN:
+      return "constant [k, n]";
+    case B::ConstantNK:
+      return "constant [n, k]";
+    case B::RuntimeKN:
+      return "run-time [k, n]";
+    case B::RuntimeNK:
+      return "run-time [n, k]";
   }
   return "";
 }
@@ -41,10 +45,12 @@ plan::View matrix(BufferId buffer, int64_t rows, int64_t columns, bool transpose
 // out = a * b, with an epilogue made of the sum and the loops.
 using Epilogue = std::function<plan::Expr(ContractionProgram&, const plan::MatMul&)>;
 
-ContractionProgram make_matmul(const Sizes& sizes, const Options& options, const Epilogue& epilogue = nullptr) {
+ContractionProgram make_matmul(const Sizes& sizes, const Options& options,
+                               const Epilogue& epilogue = nullptr) {
   ContractionProgram contraction;
   const auto [m, n, k] = sizes;
-  const ir::Dim rows = options.dynamic_m ? ir::Dim(contraction.symbol("s", 1, 512, 64)) : ir::Dim(m);
+  const ir::Dim rows =
+      options.dynamic_m ? ir::Dim(contraction.symbol("s", 1, 512, 64)) : ir::Dim(m);
   plan::MatMul matmul;
   matmul.m = loop("m", rows);
   matmul.n = loop("n", n);
@@ -52,9 +58,11 @@ ContractionProgram make_matmul(const Sizes& sizes, const Options& options, const
   matmul.a = {contraction.input({rows, k}, {m, k}), 0, {k, 1}};
   const bool transposed = options.b == B::ConstantNK || options.b == B::RuntimeNK;
   const bool constant = options.b == B::ConstantKN || options.b == B::ConstantNK;
-  const std::vector<int64_t> shape = transposed ? std::vector<int64_t>{n, k} : std::vector<int64_t>{k, n};
+  const std::vector<int64_t> shape =
+      transposed ? std::vector<int64_t>{n, k} : std::vector<int64_t>{k, n};
   const ir::Shape type(shape.begin(), shape.end());
-  matmul.b = matrix(constant ? contraction.constant(shape) : contraction.input(type, shape), k, n, transposed);
+  matmul.b = matrix(constant ? contraction.constant(shape) : contraction.input(type, shape), k, n,
+                    transposed);
   if (options.transposed_out) {
     matmul.out = {contraction.output({n, rows}), 0, {1, rows}};
   } else {
@@ -73,7 +81,8 @@ TEST(ContractionMatMul, EveryRowCount) {
 }
 
 TEST(ContractionMatMul, EveryRunTimeRowCount) {
-  for (int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 15, 16, 17, 31, 47, 48, 49, 64, 65, 97, 129, 200, 301}) {
+  for (int64_t m :
+       {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 15, 16, 17, 31, 47, 48, 49, 64, 65, 97, 129, 200, 301}) {
     SCOPED_TRACE("m = " + std::to_string(m));
     expect_matches_interpreter(make_matmul({m, 40, 9}, {.dynamic_m = true}));
   }
@@ -81,11 +90,12 @@ TEST(ContractionMatMul, EveryRunTimeRowCount) {
 
 TEST(ContractionMatMul, OddSizesFromEverySource) {
   for (B b : {B::ConstantKN, B::ConstantNK, B::RuntimeKN, B::RuntimeNK}) {
-    for (const Sizes& sizes : {Sizes{5, 1, 1}, Sizes{1, 2, 3}, Sizes{7, 15, 17}, Sizes{3, 16, 5}, Sizes{13, 17, 16},
-                               Sizes{9, 33, 31}, Sizes{2, 47, 64}, Sizes{6, 65, 33}, Sizes{20, 96, 50},
-                               Sizes{4, 100, 2}, Sizes{11, 130, 129}, Sizes{1, 1040, 7}}) {
-      SCOPED_TRACE(name_of(b) + " " + std::to_string(sizes.m) + " x " + std::to_string(sizes.n) + " x " +
-                   std::to_string(sizes.k));
+    for (const Sizes& sizes :
+         {Sizes{5, 1, 1}, Sizes{1, 2, 3}, Sizes{7, 15, 17}, Sizes{3, 16, 5}, Sizes{13, 17, 16},
+          Sizes{9, 33, 31}, Sizes{2, 47, 64}, Sizes{6, 65, 33}, Sizes{20, 96, 50}, Sizes{4, 100, 2},
+          Sizes{11, 130, 129}, Sizes{1, 1040, 7}}) {
+      SCOPED_TRACE(name_of(b) + " " + std::to_string(sizes.m) + " x " + std::to_string(sizes.n) +
+                   " x " + std::to_string(sizes.k));
       expect_matches_interpreter(make_matmul(sizes, {.b = b}));
     }
   }
@@ -100,7 +110,8 @@ TEST(ContractionMatMul, ManyTasks) { expect_matches_interpreter(make_matmul({150
 
 TEST(ContractionMatMul, TransposedOutput) {
   expect_matches_interpreter(make_matmul({37, 50, 11}, {.transposed_out = true}));
-  expect_matches_interpreter(make_matmul({37, 50, 11}, {.dynamic_m = true, .transposed_out = true}));
+  expect_matches_interpreter(
+      make_matmul({37, 50, 11}, {.dynamic_m = true, .transposed_out = true}));
 }
 
 plan::Expr bias_of(ContractionProgram& contraction, const plan::MatMul& matmul) {
@@ -109,7 +120,8 @@ plan::Expr bias_of(ContractionProgram& contraction, const plan::MatMul& matmul) 
 }
 
 plan::Expr residual_of(ContractionProgram& contraction, const plan::MatMul& matmul, int64_t m) {
-  const BufferId residual = contraction.input({matmul.m.extent(), matmul.n.extent()}, {m, matmul.n.extent().constant()});
+  const BufferId residual =
+      contraction.input({matmul.m.extent(), matmul.n.extent()}, {m, matmul.n.extent().constant()});
   return plan::load_at(residual, DType::F32, {matmul.m.index, matmul.n.index});
 }
 
@@ -117,7 +129,8 @@ TEST(ContractionMatMul, BiasReluAndResidual) {
   for (bool dynamic : {false, true}) {
     for (int64_t n : {48, 50, 3}) {
       auto epilogue = [](ContractionProgram& contraction, const plan::MatMul& matmul) {
-        plan::Expr sum = plan::apply(ir::Op::add, {plan::accumulator(DType::F32), bias_of(contraction, matmul)});
+        plan::Expr sum =
+            plan::apply(ir::Op::add, {plan::accumulator(DType::F32), bias_of(contraction, matmul)});
         sum = plan::apply(ir::Op::relu, {sum});
         return plan::apply(ir::Op::add, {sum, residual_of(contraction, matmul, 29)});
       };
@@ -129,7 +142,8 @@ TEST(ContractionMatMul, BiasReluAndResidual) {
 
 TEST(ContractionMatMul, HeavyEpilogue) {
   auto epilogue = [](ContractionProgram& contraction, const plan::MatMul& matmul) {
-    plan::Expr sum = plan::apply(ir::Op::mul, {plan::accumulator(DType::F32), plan::constant(DType::F32, 0.125)});
+    plan::Expr sum = plan::apply(
+        ir::Op::mul, {plan::accumulator(DType::F32), plan::constant(DType::F32, 0.125)});
     sum = plan::apply_gelu(plan::apply(ir::Op::add, {sum, bias_of(contraction, matmul)}), false);
     for (double factor : {0.5, 0.25, 2.0, 0.75}) {
       sum = plan::apply(ir::Op::mul, {sum, plan::constant(DType::F32, factor)});
@@ -143,7 +157,8 @@ TEST(ContractionMatMul, HeavyEpilogue) {
 
 TEST(ContractionMatMul, EpilogueThatReadsPositions) {
   auto epilogue = [](ContractionProgram&, const plan::MatMul& matmul) {
-    const plan::Expr position = plan::cast(plan::position(ir::Dim(matmul.m.index) * 100 + matmul.n.index), DType::F32);
+    const plan::Expr position =
+        plan::cast(plan::position(ir::Dim(matmul.m.index) * 100 + matmul.n.index), DType::F32);
     return plan::apply(ir::Op::add, {plan::accumulator(DType::F32), position});
   };
   expect_matches_interpreter(make_matmul({19, 50, 4}, {}, epilogue));

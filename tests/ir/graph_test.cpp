@@ -92,8 +92,8 @@ TEST_F(GraphTest, SizeSymbolsAreThoseOfTheInputs) {
 }
 
 TEST_F(GraphTest, AttributesKnowTheirType) {
-  const Node* node = builder_.node(Op::reduce_sum, {x_},
-                                   {{"axes", std::vector<int64_t>{0}}, {"keepdim", true}});
+  const Node* node =
+      builder_.node(Op::reduce_sum, {x_}, {{"axes", std::vector<int64_t>{0}}, {"keepdim", true}});
   EXPECT_TRUE(node->attr<bool>("keepdim"));
   EXPECT_EQ(node->attr_or<int64_t>("missing", 7), 7);
   EXPECT_THROW(node->attr<bool>("missing"), InternalError);

@@ -1,4 +1,5 @@
-// Errors of the parser: line, column and what was expected. What it accepts is tested with the printer.
+// Errors of the parser: line, column and what was expected. What it accepts is tested with the
+// printer.
 #include <gtest/gtest.h>
 
 #include "ir/text.h"

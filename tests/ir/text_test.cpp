@@ -10,9 +10,7 @@ namespace kiln::ir {
 namespace {
 
 // Text that the printer gives for a graph is parsed back to a graph that prints the same.
-void expect_round_trip(const std::string& text) {
-  EXPECT_EQ(to_text(parse_graph(text)), text);
-}
+void expect_round_trip(const std::string& text) { EXPECT_EQ(to_text(parse_graph(text)), text); }
 
 TEST(TextTest, PrintsAGraph) {
   Graph graph;
@@ -59,10 +57,11 @@ TEST(TextTest, RoundTripsLiterals) {
 }
 
 TEST(TextTest, RoundTripsNamesAndLocations) {
-  const std::string text = "graph \"my model\"(%\"in put\": f32[2]) {\n"
-                           "  %y.1 = neg(%\"in put\") : f32[2] @ \"a \\\"b\\\".py:3\"\n"
-                           "  return %y.1 as \"out put\"\n"
-                           "}\n";
+  const std::string text =
+      "graph \"my model\"(%\"in put\": f32[2]) {\n"
+      "  %y.1 = neg(%\"in put\") : f32[2] @ \"a \\\"b\\\".py:3\"\n"
+      "  return %y.1 as \"out put\"\n"
+      "}\n";
   EXPECT_EQ(to_text(parse_graph(text), {.types = true, .locations = true}), text);
 }
 

@@ -67,18 +67,18 @@ TEST(HalfTest, F16RoundTripsExhaustively) {
 }
 
 TEST(HalfTest, F16RoundsToNearestEven) {
-  EXPECT_EQ(f32_to_f16(1.0f + 0x1p-11f), 0x3c00);            // a tie, down to even
-  EXPECT_EQ(f32_to_f16(1.0f + 3 * 0x1p-11f), 0x3c02);        // a tie, up to even
-  EXPECT_EQ(f32_to_f16(1.0f + 0x1p-11f + 0x1p-20f), 0x3c01); // above the tie
+  EXPECT_EQ(f32_to_f16(1.0f + 0x1p-11f), 0x3c00);             // a tie, down to even
+  EXPECT_EQ(f32_to_f16(1.0f + 3 * 0x1p-11f), 0x3c02);         // a tie, up to even
+  EXPECT_EQ(f32_to_f16(1.0f + 0x1p-11f + 0x1p-20f), 0x3c01);  // above the tie
   EXPECT_EQ(f32_to_f16(65519.0f), 0x7bff);
   EXPECT_EQ(f32_to_f16(65520.0f), 0x7c00);
   EXPECT_EQ(f32_to_f16(-1e30f), 0xfc00);
   EXPECT_EQ(f32_to_f16(0x1p-24f), 0x0001);
-  EXPECT_EQ(f32_to_f16(0x1p-25f), 0x0000);                   // a tie, down to zero
-  EXPECT_EQ(f32_to_f16(0x1.8p-24f), 0x0002);                 // a tie, up to even
+  EXPECT_EQ(f32_to_f16(0x1p-25f), 0x0000);    // a tie, down to zero
+  EXPECT_EQ(f32_to_f16(0x1.8p-24f), 0x0002);  // a tie, up to even
   EXPECT_EQ(f32_to_f16(-0.0f), 0x8000);
   EXPECT_EQ(f32_to_f16(0x1.ff8p-15f), 0x03ff);
-  EXPECT_EQ(f32_to_f16(0x1.ffcp-15f), 0x0400);               // a tie, up to the first normal number
+  EXPECT_EQ(f32_to_f16(0x1.ffcp-15f), 0x0400);  // a tie, up to the first normal number
 }
 
 TEST(HalfTest, Bf16RoundsToNearestEven) {

@@ -18,7 +18,8 @@ class VerifyTest : public testing::Test {
       verify(graph_);
       FAIL() << "nothing found";
     } catch (const InternalError& error) {
-      EXPECT_TRUE(std::string(error.what()).starts_with("rule " + rule + " broken")) << error.what();
+      EXPECT_TRUE(std::string(error.what()).starts_with("rule " + rule + " broken"))
+          << error.what();
     }
   }
 
@@ -109,7 +110,8 @@ TEST_F(VerifyTest, R6OperandsFit) {
 
 TEST_F(VerifyTest, R7SizesMentionInputSymbolsOnly) {
   Builder(graph_).value(
-      Op::full, {}, {{"shape", Shape{make_size_symbol("t", 1, 2, 1)}}, {"dtype", DType::F32}, {"value", 0.0}});
+      Op::full, {},
+      {{"shape", Shape{make_size_symbol("t", 1, 2, 1)}}, {"dtype", DType::F32}, {"value", 0.0}});
   expect_broken("R7");
 }
 

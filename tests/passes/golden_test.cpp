@@ -8,9 +8,9 @@
 //   // ----
 //   the next case
 //
-// The passes run in order, with the verifier after each. Where the reference interpreter can run the graph, it must compute
-// the same before and after, so that an expectation that was regenerated without being read cannot hide a wrong result.
-// KILN_REGENERATE=1 rewrites the expectations.
+// The passes run in order, with the verifier after each. Where the reference interpreter can run
+// the graph, it must compute the same before and after, so that an expectation that was regenerated
+// without being read cannot hide a wrong result. KILN_REGENERATE=1 rewrites the expectations.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -42,11 +42,13 @@ std::vector<std::string> split(std::string_view text, std::string_view separator
   }
 }
 
-std::vector<ir::Literal> evaluate(const ir::Node& node, std::span<const ir::Literal* const> inputs) {
+std::vector<ir::Literal> evaluate(const ir::Node& node,
+                                  std::span<const ir::Literal* const> inputs) {
   return reference::evaluate(node, inputs, [](const ir::SymbolPtr& s) { return s->opt; });
 }
 
-// Inputs with sizes at the opt of their range and values that differ from each other: a fixed sequence in (-2, 2).
+// Inputs with sizes at the opt of their range and values that differ from each other: a fixed
+// sequence in (-2, 2).
 std::vector<ir::Literal> make_inputs(const ir::Graph& graph) {
   std::vector<ir::Literal> inputs;
   uint32_t state = 1;
@@ -146,7 +148,8 @@ std::string test_name(const testing::TestParamInfo<std::string>& info) {
 
 INSTANTIATE_TEST_SUITE_P(Passes, GoldenTest, testing::ValuesIn(golden_files()), test_name);
 
-// Every pass has a golden test, and every folder of golden tests is a pass (or the whole pipeline's).
+// Every pass has a golden test, and every folder of golden tests is a pass (or the whole
+// pipeline's).
 TEST(GoldenCoverageTest, EveryPassHasACase) {
   for (const PassInfo& pass : all_passes()) {
     EXPECT_TRUE(fs::is_directory(fs::path(KILN_TEST_DATA) / pass.name)) << pass.name;

@@ -49,7 +49,8 @@ TEST(RunnerTest, RefusesUnknownNamesWithTheNearest) {
     FAIL();
   } catch (const CompileError& error) {
     EXPECT_STREQ(error.what(),
-                 "[passes] got \"canonicalize\", expected the name of a pass; the nearest is \"canonicalise\"");
+                 "[passes] got \"canonicalize\", expected the name of a pass; the nearest is "
+                 "\"canonicalise\"");
   }
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch_tensorrt
 from models_small import (
     Counter,
     KeywordArguments,
@@ -16,6 +15,8 @@ from models_small import (
     engines_of,
     torch_operators_of,
 )
+
+import torch_tensorrt
 from torch_tensorrt import Input
 
 
@@ -185,7 +186,9 @@ def test_no_inputs(assert_same) -> None:
         def forward(self) -> torch.Tensor:
             return torch.arange(6).reshape(2, 3) * 2
 
-    compiled = torch_tensorrt.compile(Constant().eval(), ir="dynamo", arg_inputs=[], min_block_size=1)
+    compiled = torch_tensorrt.compile(
+        Constant().eval(), ir="dynamo", arg_inputs=[], min_block_size=1
+    )
     assert_same(compiled(), torch.arange(6).reshape(2, 3) * 2)
 
 

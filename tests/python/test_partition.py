@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch_tensorrt
 from models_small import SortInTheMiddle, batch_input, compile_all, engines_of, torch_operators_of
+
+import torch_tensorrt
 
 RELU = torch.ops.aten.relu.default
 
@@ -68,7 +69,9 @@ class SeveralResults(torch.nn.Module):
         return torch.relu(values), indices + 1
 
 
-@pytest.mark.parametrize("excluded", [set(), {"aten.sort.default"}, {"aten.split.Tensor"}, {"aten.chunk.default"}])
+@pytest.mark.parametrize(
+    "excluded", [set(), {"aten.sort.default"}, {"aten.split.Tensor"}, {"aten.chunk.default"}]
+)
 def test_operators_of_several_results(excluded, assert_same) -> None:
     model = SeveralResults().eval()
     compiled = compile_all(model, batch_input(), torch_executed_ops=excluded)

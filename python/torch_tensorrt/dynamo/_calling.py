@@ -8,8 +8,6 @@ from torch.fx import Graph, Node
 from torch.fx.graph import CodeGen, _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
 
-_PLAIN_RESULTS = (tuple, list, dict)
-
 
 def set_calling(
     graph: Graph, names: list[str], in_spec: pytree.TreeSpec, out_spec: pytree.TreeSpec
@@ -39,14 +37,10 @@ def _is_flat(in_spec: pytree.TreeSpec) -> bool:
 
 
 def _is_plain(out_spec: pytree.TreeSpec) -> bool:
-    """Whether the results are made of tuples, lists and dictionaries, which fx graphs can return."""
-    if out_spec.is_leaf():
-        return True
-    if out_spec.type not in _PLAIN_RESULTS:
-        return False
-    if out_spec.type is dict and not all(isinstance(key, str) for key in out_spec.context):
-        return False
-    return all(_is_plain(child) for child in out_spec.children())
+    """Whether the results are a tensor or tuples of them; fx changes the types of lists and dictionaries."""
+    return out_spec.is_leaf() or (
+        out_spec.type is tuple and all(_is_plain(child) for child in out_spec.children())
+    )
 
 
 def flat_results(graph: Graph) -> list[Any]:

@@ -28,6 +28,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
 
 from torch_tensorrt._arguments import merge_inputs, sample_inputs
+from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._assemble import INFO_KEY, ProgramInfo
 from torch_tensorrt.dynamo._calling import flat_results
 from torch_tensorrt.dynamo._symbols import free_symbols
@@ -103,7 +104,8 @@ class _Lifting:
     """Moves attributes of a graph module to the front of its inputs, and write-backs to the front of its outputs."""
 
     def __init__(self, gm: GraphModule) -> None:
-        self.graph: Graph = copy.deepcopy(gm.graph)
+        with quiet_torch():
+            self.graph: Graph = copy.deepcopy(gm.graph)
         self.graph.set_codegen(CodeGen())
         self.state_dict: dict[str, Any] = {}
         self.constants: dict[str, Any] = {}

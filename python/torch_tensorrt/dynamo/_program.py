@@ -12,6 +12,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
+from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._symbols import (
     SizeNodes,
     SymbolError,
@@ -36,7 +37,7 @@ class Program:
     """A decomposed ExportedProgram and what partitioning asks about it. Its graph is ours to change."""
 
     def __init__(self, exported: ExportedProgram) -> None:
-        with torch.no_grad():
+        with torch.no_grad(), quiet_torch():
             self.exported = exported.run_decompositions({})
         self.module = self.exported.graph_module
         self.graph: Graph = self.module.graph

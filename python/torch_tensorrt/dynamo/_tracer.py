@@ -18,6 +18,8 @@ from torch_tensorrt._input import Input
 
 logger = logging.getLogger(__name__)
 
+# Lines of torch.export's suggestions: one size is another; a size has a smaller range.
+_SMALLER_RANGE = re.compile(r"^\s*(\w+) = Dim\(.*\)\s*$")
 _EQUALITY = re.compile(r"^\s*(\w+) = ([A-Za-z_]\w*)\s*$", re.MULTILINE)
 
 
@@ -129,27 +131,27 @@ def _bind(
 
 
 def _unify(dynamic_shapes: Any, message: str) -> Any:
-    """Makes sizes one that the model needs to be equal, if that is all that the tracer complains about."""
-    _, found, fixes = message.partition("Suggested fixes:")
-    lines = [line for line in fixes.split("\n\n")[0].splitlines() if line.strip()]
-    equalities = dict(_EQUALITY.findall("\n".join(lines)))
-    if not found or len(equalities) != len(lines):
-        return None
+    """Makes one of sizes that the model needs to be equal, if that is all that the tracer asks for."""
     dims = {dim.__name__: dim for dim in pytree.tree_leaves(dynamic_shapes) if dim is not None}
-    if not all(name in dims and other in dims for name, other in equalities.items()):
+    suggestions = message.partition("Suggested fixes:")[2].partition("\n\n")[0]
+    equal = dict(_EQUALITY.findall(suggestions))
+    named = {*equal.keys(), *equal.values()}
+    rest = [line for line in suggestions.splitlines() if line.strip() and not _EQUALITY.match(line)]
+    # Equal sizes have the ranges of both, so a smaller range for one of them is no news.
+    only_ranges = all((m := _SMALLER_RANGE.match(line)) and m[1] in named for line in rest)
+    if not equal or not only_ranges or not named <= dims.keys():
         return None
-    low = {name: max(dims[name].min, dims[other].min) for name, other in equalities.items()}
-    high = {name: min(dims[name].max, dims[other].max) for name, other in equalities.items()}
-    if any(low[name] > high[name] for name in equalities):
-        return None
-    groups: dict[str, Any] = {}
-    for name, other in equalities.items():
-        previous = groups.get(other, dims[other])
-        bounds = max(low[name], previous.min), min(high[name], previous.max)
-        groups[other] = Dim(other, min=bounds[0], max=bounds[1])
-    for name, other in equalities.items():
-        groups[name] = groups[other]
-        logger.info("sizes %s and %s have to be equal in this model", name, other)
+    unified = {}
+    for representative in set(equal.values()):
+        names = [
+            representative,
+            *(name for name, other in equal.items() if other == representative),
+        ]
+        low, high = max(dims[name].min for name in names), min(dims[name].max for name in names)
+        if low > high:
+            return None
+        unified |= dict.fromkeys(names, Dim(representative, min=low, max=high))
+        logger.info("these sizes have to be equal in this model: %s", ", ".join(names))
     return pytree.tree_map(
-        lambda dim: groups.get(dim.__name__, dim) if dim is not None else None, dynamic_shapes
+        lambda dim: unified.get(dim.__name__, dim) if dim is not None else None, dynamic_shapes
     )

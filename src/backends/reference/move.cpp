@@ -1,8 +1,7 @@
-// Data movement: each op says where the element of a result position comes from.
+// Ops that move elements without computing on them.
 #include <algorithm>
-#include <cmath>
 
-#include "backends/reference/array.h"
+#include "backends/reference/tensor.h"
 #include "support/error.h"
 
 namespace kiln::reference {
@@ -10,169 +9,119 @@ namespace {
 
 using ir::Op;
 
-// Fills the result from one operand; source(index) is the position in it.
-Array map_from(const Call& call, const std::function<int64_t(const Sizes&)>& source) {
-  Array result = call.result();
-  for_each_index(result.shape, [&](const Sizes& index, int64_t i) {
-    result.copy_element(i, call.operand(0), source(index));
-  });
+int64_t dot(const Sizes& a, const Sizes& b) {
+  int64_t sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+Literal reshape(const Call& call) {
+  Literal result = call.input(0);
+  result.shape = call.dims("shape");
+  if (product(result.shape) != call.input(0).elements()) call.fail("another number of elements", "the same number");
   return result;
 }
 
-Array reshape(const Call& call) {
-  Array result = call.operand(0);
-  result.shape = call.result().shape;
-  KILN_CHECK(result.elements() == call.operand(0).elements());
-  return result;
+Literal permute(const Call& call) {
+  const Sizes& axes = call.integers("axes");
+  const Sizes own = row_major_strides(call.shape(0));
+  Sizes shape, strides;
+  for (int64_t axis : axes) {
+    shape.push_back(call.shape(0)[axis]);
+    strides.push_back(own[axis]);
+  }
+  return rearrange(call.input(0), shape, [&](const Sizes& index) { return dot(index, strides); });
 }
 
-Array permute(const Call& call) {
-  const Sizes strides = row_major_strides(call.operand(0).shape);
-  const Sizes& axes = call.ints("axes");
-  return map_from(call, [&](const Sizes& index) {
-    int64_t at = 0;
-    for (size_t i = 0; i < index.size(); ++i)
-      at += index[i] * strides[static_cast<size_t>(axes[i])];
-    return at;
-  });
+Literal expand(const Call& call) {
+  const Sizes shape = call.dims("shape");
+  if (broadcast(call.shape(0), shape) != shape) call.fail("sizes that do not broadcast", "sizes that are equal or 1");
+  const Sizes strides = broadcast_strides(call.shape(0), shape);
+  return rearrange(call.input(0), shape, [&](const Sizes& index) { return dot(index, strides); });
 }
 
-Array slice(const Call& call) {
-  const Sizes strides = row_major_strides(call.operand(0).shape);
-  const auto axis = static_cast<size_t>(call.integer("axis"));
-  const int64_t start = call.size(call.node.attr<ir::Dim>("start")), step = call.integer("step");
-  return map_from(call, [&](Sizes index) {
-    index[axis] = start + index[axis] * step;
-    return offset_of(index, strides);
-  });
+Literal slice(const Call& call) {
+  const int64_t axis = call.integer("axis"), start = call.dim("start"), step = call.integer("step");
+  Sizes shape = call.shape(0), strides = row_major_strides(shape);
+  const int64_t size = call.dim("size"), base = start * strides[axis];
+  if (start < 0 || size < 0 || (size > 0 && start + (size - 1) * step >= shape[axis])) {
+    call.fail("start " + std::to_string(start) + " and size " + std::to_string(size) + " of " +
+                  std::to_string(shape[axis]), "a range in bounds");
+  }
+  shape[axis] = size;
+  strides[axis] *= step;
+  return rearrange(call.input(0), shape, [&](const Sizes& index) { return base + dot(index, strides); });
 }
 
-Array flip(const Call& call) {
-  const Sizes& shape = call.operand(0).shape;
+Literal flip(const Call& call) {
+  const Sizes &shape = call.shape(0), &axes = call.integers("axes");
   const Sizes strides = row_major_strides(shape);
-  return map_from(call, [&](Sizes index) {
-    for (int64_t axis : call.ints("axes")) {
-      const auto a = static_cast<size_t>(axis);
-      index[a] = shape[a] - 1 - index[a];
-    }
-    return offset_of(index, strides);
+  return rearrange(call.input(0), shape, [&](const Sizes& index) {
+    Sizes source = index;
+    for (int64_t axis : axes) source[axis] = shape[axis] - 1 - index[axis];
+    return dot(source, strides);
   });
 }
 
-// The operand's index for a padded one; -1 where the constant goes.
-int64_t padded_index(int64_t i, int64_t size, const std::string& mode) {
-  if (i >= 0 && i < size) return i;
-  if (mode == "replicate") return std::clamp<int64_t>(i, 0, size - 1);
-  if (mode == "reflect") return i < 0 ? -i : 2 * (size - 1) - i;
-  return -1;
+// The operand index for a result index along one axis; -1 outside.
+int64_t padded_index(const std::string& mode, int64_t index, int64_t size) {
+  if (index >= 0 && index < size) return index;
+  if (mode == "constant") return -1;
+  if (mode == "replicate") return std::clamp<int64_t>(index, 0, size - 1);
+  const int64_t reflected = index < 0 ? -index : 2 * (size - 1) - index;
+  return reflected >= 0 && reflected < size ? reflected : -1;
 }
 
-Array pad(const Call& call) {
-  const Array& x = call.operand(0);
-  const Sizes strides = row_major_strides(x.shape);
-  const Sizes before = call.sizes(call.node.attr<std::vector<ir::Dim>>("before"));
-  const std::string& mode = call.node.attr<std::string>("mode");
-  Array result = call.result();
-  for_each_index(result.shape, [&](const Sizes& index, int64_t i) {
-    int64_t at = 0;
-    for (size_t axis = 0; axis < index.size(); ++axis) {
-      const int64_t source = padded_index(index[axis] - before[axis], x.shape[axis], mode);
-      if (source < 0) return result.set(i, call.node.attr<double>("value"));
-      at += source * strides[axis];
-    }
-    result.copy_element(i, x, at);
-  });
-  return result;
-}
-
-Array concat(const Call& call) {
-  const auto axis = static_cast<size_t>(call.integer("axis"));
-  Array result = call.result();
-  for_each_index(result.shape, [&](Sizes index, int64_t i) {
-    size_t part = 0;
-    while (index[axis] >= call.operand(part).shape[axis]) {
-      index[axis] -= call.operand(part).shape[axis];
-      ++part;
-    }
-    const Array& x = call.operand(part);
-    result.copy_element(i, x, offset_of(index, row_major_strides(x.shape)));
-  });
-  return result;
-}
-
-// Negative indices count from the end. Indices are data: what is still outside is clamped, as
-// engines do.
-int64_t wrap(int64_t index, int64_t size) {
-  return std::clamp<int64_t>(index < 0 ? index + size : index, 0, std::max<int64_t>(size - 1, 0));
-}
-
-Array gather(const Call& call) {
-  const Array &x = call.operand(0), &indices = call.operand(1);
-  const auto axis = static_cast<size_t>(call.integer("axis"));
-  const Sizes strides = row_major_strides(x.shape);
-  const Sizes index_strides = row_major_strides(indices.shape);
-  const size_t index_rank = indices.shape.size();
-  return map_from(call, [&](const Sizes& index) {
-    int64_t at = 0, index_at = 0;
+Literal pad(const Call& call) {
+  const Sizes &input = call.shape(0), before = call.dims("before"), after = call.dims("after");
+  const Sizes strides = row_major_strides(input);
+  const std::string& mode = call.text("mode");
+  Sizes shape = input;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    shape[i] += before[i] + after[i];
+    if (shape[i] < 0) call.fail("a negative result size", "0 or more");
+  }
+  const auto source = [&](const Sizes& index) -> int64_t {
+    int64_t offset = 0;
     for (size_t i = 0; i < index.size(); ++i) {
-      if (i < axis) {
-        at += index[i] * strides[i];
-      } else if (i < axis + index_rank) {
-        index_at += index[i] * index_strides[i - axis];
-      } else {
-        at += index[i] * strides[i - index_rank + 1];
-      }
+      const int64_t at = padded_index(mode, index[i] - before[i], input[i]);
+      if (at < 0) return -1;
+      offset += at * strides[i];
     }
-    return at + wrap(indices.as_int(index_at), x.shape[axis]) * strides[axis];
-  });
+    return offset;
+  };
+  return rearrange(call.input(0), shape, source, call.real("value"));
 }
 
-Array gather_elements(const Call& call) {
-  const Array &x = call.operand(0), &indices = call.operand(1);
-  const auto axis = static_cast<size_t>(call.integer("axis"));
-  const Sizes strides = row_major_strides(x.shape);
-  const Sizes index_strides = row_major_strides(indices.shape);
-  return map_from(call, [&](Sizes index) {
-    index[axis] = wrap(indices.as_int(offset_of(index, index_strides)), x.shape[axis]);
-    return offset_of(index, strides);
-  });
-}
-
-Array gather_nd(const Call& call) {
-  const Array& x = call.operand(0);
-  const auto axis = static_cast<size_t>(call.integer("axis"));
-  const size_t count = call.operands.size() - 1;
-  const Sizes strides = row_major_strides(x.shape);
-  const Sizes shape = call.result().shape;
-  const size_t index_rank = shape.size() - (x.shape.size() - count);
-  return map_from(call, [&](const Sizes& index) {
-    const auto first = index.begin() + static_cast<std::ptrdiff_t>(axis);
-    const Sizes picked(first, first + static_cast<std::ptrdiff_t>(index_rank));
-    int64_t at = 0;
-    for (size_t i = 0; i < axis; ++i) at += index[i] * strides[i];
-    for (size_t i = 0; i < count; ++i) {
-      const Array& indices = call.operand(i + 1);
-      const int64_t value = indices.as_int(broadcast_offset(picked, indices.shape));
-      at += wrap(value, x.shape[axis + i]) * strides[axis + i];
+Literal concat(const Call& call) {
+  const int64_t axis = call.integer("axis");
+  Sizes shape = call.shape(0);
+  shape[axis] = 0;
+  for (size_t i = 0; i < call.inputs.size(); ++i) shape[axis] += call.shape(i)[axis];
+  std::byte* data = nullptr;
+  Literal result = Literal::allocate(call.dtype(), shape, &data);
+  const Split split = split_at(shape, axis);
+  const int64_t item = static_cast<int64_t>(dtype_size(call.dtype()));
+  for (int64_t outer = 0; outer < split.outer; ++outer) {
+    for (size_t i = 0; i < call.inputs.size(); ++i) {
+      const int64_t bytes = call.shape(i)[axis] * split.inner * item;
+      std::copy_n(call.input(i).bytes.data() + outer * bytes, bytes, data);
+      data += bytes;
     }
-    for (size_t i = axis + index_rank; i < index.size(); ++i) {
-      at += index[i] * strides[i - index_rank + count];
-    }
-    return at;
-  });
+  }
+  return result;
 }
 
 }  // namespace
 
-Array evaluate_move(const Call& call) {
+Literal evaluate_move(const Call& call) {
   switch (call.node.op) {
     case Op::reshape:
       return reshape(call);
     case Op::permute:
       return permute(call);
     case Op::expand:
-      return map_from(
-          call, [&](const Sizes& index) { return broadcast_offset(index, call.operand(0).shape); });
+      return expand(call);
     case Op::slice:
       return slice(call);
     case Op::flip:
@@ -181,12 +130,8 @@ Array evaluate_move(const Call& call) {
       return pad(call);
     case Op::concat:
       return concat(call);
-    case Op::gather:
-      return gather(call);
-    case Op::gather_elements:
-      return gather_elements(call);
     default:
-      return gather_nd(call);
+      return evaluate_gather(call);
   }
 }
 

@@ -1,133 +1,114 @@
-// Normalisations, by their definitions, in double.
+// softmax, log_softmax and the norms.
 #include <algorithm>
 #include <cmath>
 
-#include "backends/reference/array.h"
+#include "backends/reference/tensor.h"
 
 namespace kiln::reference {
 namespace {
 
 using ir::Op;
 
-// Calls body(positions of one line along the axis).
-void for_each_line(const Sizes& shape, size_t axis,
-                   const std::function<void(const std::vector<int64_t>&)>& body) {
-  const Sizes strides = row_major_strides(shape);
-  Sizes outer = shape;
-  outer[axis] = 1;
-  std::vector<int64_t> line(static_cast<size_t>(shape[axis]));
-  for_each_index(outer, [&](const Sizes& index, int64_t) {
-    const int64_t base = offset_of(index, strides);
-    for (size_t k = 0; k < line.size(); ++k)
-      line[k] = base + static_cast<int64_t>(k) * strides[axis];
-    body(line);
-  });
-}
-
-Array softmax(const Call& call) {
-  const Array& x = call.operand(0);
+Literal softmax(const Call& call) {
+  const Split split = split_at(call.shape(0), call.integer("axis"));
+  std::vector<double> x = load<double>(call.input(0));
   const bool logarithm = call.node.op == Op::log_softmax;
-  Array result = call.result();
-  for_each_line(x.shape, static_cast<size_t>(call.integer("axis")), [&](const auto& line) {
-    double maximum = -INFINITY, sum = 0;
-    for (int64_t i : line) maximum = std::max(maximum, x.as_double(i));
-    for (int64_t i : line) sum += std::exp(x.as_double(i) - maximum);
-    for (int64_t i : line) {
-      const double shifted = x.as_double(i) - maximum;
-      result.set(i, logarithm ? shifted - std::log(sum) : std::exp(shifted) / sum);
+  for (int64_t outer = 0; outer < split.outer; ++outer) {
+    for (int64_t inner = 0; inner < split.inner; ++inner) {
+      double* row = x.data() + outer * split.size * split.inner + inner;
+      const auto at = [&](int64_t i) -> double& { return row[i * split.inner]; };
+      double largest = -std::numeric_limits<double>::infinity(), sum = 0;
+      for (int64_t i = 0; i < split.size; ++i) largest = std::max(largest, at(i));
+      for (int64_t i = 0; i < split.size; ++i) sum += std::exp(at(i) - largest);
+      for (int64_t i = 0; i < split.size; ++i) {
+        const double shifted = at(i) - largest;
+        at(i) = logarithm ? shifted - std::log(sum) : std::exp(shifted) / sum;
+      }
     }
-  });
-  return result;
+  }
+  return store(x, call.dtype(), call.shape(0));
 }
 
 struct Moments {
   double mean = 0, variance = 0;
 };
 
-Moments moments(const Array& x, int64_t begin, int64_t end) {
+Moments moments(const double* x, int64_t count) {
   Moments result;
-  const auto count = static_cast<double>(end - begin);
-  for (int64_t i = begin; i < end; ++i) result.mean += x.as_double(i) / count;
-  for (int64_t i = begin; i < end; ++i) {
-    const double d = x.as_double(i) - result.mean;
-    result.variance += d * d / count;
-  }
+  for (int64_t i = 0; i < count; ++i) result.mean += x[i];
+  result.mean /= static_cast<double>(count);
+  for (int64_t i = 0; i < count; ++i) result.variance += (x[i] - result.mean) * (x[i] - result.mean);
+  result.variance /= static_cast<double>(count);
   return result;
 }
 
-double weight_at(const Call& call, size_t operand, int64_t i, double fallback) {
-  return call.has(operand) ? call.operand(operand).as_double(i) : fallback;
+std::vector<double> load_or(const Call& call, size_t i, int64_t count, double fallback) {
+  return call.has(i) ? load<double>(call.input(i)) : std::vector<double>(count, fallback);
 }
 
-// layer_norm and rms_norm: rows of the last `axes` axes.
-Array row_norm(const Call& call) {
-  const Array& x = call.operand(0);
-  const double eps = call.node.attr<double>("eps");
-  const bool centred = call.node.op == Op::layer_norm;
-  Array result = call.result();
-  int64_t row = 1;
-  for (int64_t i = 0; i < call.integer("axes"); ++i)
-    row *= x.shape[x.shape.size() - 1 - static_cast<size_t>(i)];
-  for (int64_t begin = 0; row > 0 && begin < x.elements(); begin += row) {
-    Moments m = moments(x, begin, begin + row);
-    // mean(x^2) is the variance plus the squared mean.
-    const double scale = 1 / std::sqrt((centred ? m.variance : m.variance + m.mean * m.mean) + eps);
-    for (int64_t i = 0; i < row; ++i) {
-      const double centre = centred ? m.mean : 0;
-      const double normal = (x.as_double(begin + i) - centre) * scale;
-      result.set(begin + i, normal * weight_at(call, 1, i, 1) + weight_at(call, 2, i, 0));
+// Over the last axes; the weights have their shape.
+Literal layer_norm(const Call& call) {
+  const Sizes& shape = call.shape(0);
+  const int64_t count = product(Sizes(shape.end() - call.integer("axes"), shape.end()));
+  std::vector<double> x = load<double>(call.input(0));
+  const std::vector<double> weight = load_or(call, 1, count, 1), bias = load_or(call, 2, count, 0);
+  for (int64_t start = 0; start < static_cast<int64_t>(x.size()); start += count) {
+    double* row = x.data() + start;
+    Moments m = moments(row, count);
+    if (call.node.op == Op::rms_norm) m = {0, m.variance + m.mean * m.mean};
+    const double scale = 1 / std::sqrt(m.variance + call.real("eps"));
+    for (int64_t i = 0; i < count; ++i) row[i] = (row[i] - m.mean) * scale * weight[i] + bias[i];
+  }
+  return store(x, call.dtype(), shape);
+}
+
+// Over each group of channels of each sample; the weights are per channel.
+Literal group_norm(const Call& call) {
+  const Sizes& shape = call.shape(0);
+  const int64_t channels = shape[1], groups = call.integer("groups");
+  const int64_t inner = product(Sizes(shape.begin() + 2, shape.end()));
+  const int64_t count = channels / groups * inner;
+  std::vector<double> x = load<double>(call.input(0));
+  const std::vector<double> weight = load_or(call, 1, channels, 1), bias = load_or(call, 2, channels, 0);
+  for (int64_t block = 0; block < shape[0] * groups; ++block) {
+    double* row = x.data() + block * count;
+    const Moments m = moments(row, count);
+    const double scale = 1 / std::sqrt(m.variance + call.real("eps"));
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t channel = block % groups * (channels / groups) + i / inner;
+      row[i] = (row[i] - m.mean) * scale * weight[channel] + bias[channel];
     }
   }
-  return result;
+  return store(x, call.dtype(), shape);
 }
 
-Array group_norm(const Call& call) {
-  const Array& x = call.operand(0);
-  const int64_t groups = call.integer("groups"), channels = x.shape[1];
-  const double eps = call.node.attr<double>("eps");
-  Array result = call.result();
-  if (x.elements() == 0) return result;
-  const int64_t row = x.elements() / (x.shape[0] * groups);
-  const int64_t channel_size = x.elements() / (x.shape[0] * channels);
-  for (int64_t begin = 0; begin < x.elements(); begin += row) {
-    const Moments m = moments(x, begin, begin + row);
-    const double scale = 1 / std::sqrt(m.variance + eps);
-    for (int64_t i = begin; i < begin + row; ++i) {
-      const int64_t channel = i / channel_size % channels;
-      result.set(i, (x.as_double(i) - m.mean) * scale * weight_at(call, 1, channel, 1) +
-                        weight_at(call, 2, channel, 0));
-    }
+Literal batch_norm(const Call& call) {
+  const Split split = split_at(call.shape(0), 1);
+  std::vector<double> x = load<double>(call.input(0));
+  const std::vector<double> weight = load<double>(call.input(1)), bias = load<double>(call.input(2));
+  const std::vector<double> mean = load<double>(call.input(3)), variance = load<double>(call.input(4));
+  for (int64_t i = 0; i < static_cast<int64_t>(x.size()); ++i) {
+    const int64_t channel = i / split.inner % split.size;
+    const double scale = weight[channel] / std::sqrt(variance[channel] + call.real("eps"));
+    x[i] = (x[i] - mean[channel]) * scale + bias[channel];
   }
-  return result;
-}
-
-Array batch_norm(const Call& call) {
-  const Array& x = call.operand(0);
-  const double eps = call.node.attr<double>("eps");
-  Array result = call.result();
-  for_each_index(x.shape, [&](const Sizes& index, int64_t i) {
-    const int64_t c = index[1];
-    const double scale =
-        call.operand(1).as_double(c) / std::sqrt(call.operand(4).as_double(c) + eps);
-    result.set(
-        i, (x.as_double(i) - call.operand(3).as_double(c)) * scale + call.operand(2).as_double(c));
-  });
-  return result;
+  return store(x, call.dtype(), call.shape(0));
 }
 
 }  // namespace
 
-Array evaluate_normalise(const Call& call) {
+Literal evaluate_normalise(const Call& call) {
   switch (call.node.op) {
     case Op::softmax:
     case Op::log_softmax:
       return softmax(call);
+    case Op::layer_norm:
+    case Op::rms_norm:
+      return layer_norm(call);
     case Op::group_norm:
       return group_norm(call);
-    case Op::batch_norm:
-      return batch_norm(call);
     default:
-      return row_norm(call);
+      return batch_norm(call);
   }
 }
 

@@ -1,9 +1,9 @@
-// Unary, binary and ternary ops: in double for floats, in int64 for integers.
-#include <algorithm>
+// Ops that are applied element by element.
 #include <cmath>
-#include <limits>
+#include <numbers>
 
-#include "backends/reference/array.h"
+#include "backends/reference/tensor.h"
+#include "ir/op_table.h"
 #include "support/error.h"
 
 namespace kiln::reference {
@@ -11,21 +11,23 @@ namespace {
 
 using ir::Op;
 
-double sign(double x) { return std::isnan(x) ? x : static_cast<double>((x > 0) - (x < 0)); }
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+double gelu(double x) { return 0.5 * x * (1 + std::erf(x * std::numbers::sqrt2 / 2)); }
 
-double gelu(double x, bool tanh_form) {
-  if (!tanh_form) return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
-  const double inner = std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x);
+double gelu_tanh(double x) {
+  const double inner = std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
   return 0.5 * x * (1 + std::tanh(inner));
 }
 
-double unary_float(const ir::Node& node, double x) {
-  switch (node.op) {
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+double sign(double x) { return std::isnan(x) ? x : static_cast<double>(x > 0) - static_cast<double>(x < 0); }
+
+double unary(const Call& call, double x) {
+  switch (call.node.op) {
     case Op::neg:
       return -x;
     case Op::abs:
-      return std::fabs(x);
+      return std::abs(x);
     case Op::sign:
       return sign(x);
     case Op::exp:
@@ -53,11 +55,11 @@ double unary_float(const ir::Node& node, double x) {
     case Op::sigmoid:
       return sigmoid(x);
     case Op::relu:
-      return x < 0 ? 0 : x;  // NaN stays NaN
+      return x < 0 ? 0 : x;
     case Op::silu:
       return x * sigmoid(x);
     case Op::gelu:
-      return gelu(x, node.attr<std::string>("approximate") == "tanh");
+      return call.text("approximate") == "tanh" ? gelu_tanh(x) : gelu(x);
     case Op::floor:
       return std::floor(x);
     case Op::ceil:
@@ -66,60 +68,75 @@ double unary_float(const ir::Node& node, double x) {
       return std::nearbyint(x);
     case Op::trunc:
       return std::trunc(x);
+    case Op::isnan:
+      return std::isnan(x);
+    case Op::isinf:
+      return std::isinf(x);
+    case Op::logical_not:
+      return x == 0;
+    case Op::cast:
+      return x;
     default:
-      break;
+      KILN_CHECK(false, "no floating " + std::string(ir::op_name(call.node.op)));
   }
-  throw InternalError("[" + std::string(ir::op_name(node.op)) + "] no floating reference");
+  return 0;
 }
 
-int64_t unary_int(const ir::Node& node, int64_t x, bool is_bool) {
-  switch (node.op) {
+// Two's complement: overflow wraps, as the narrower types do when they are stored.
+int64_t wrap(uint64_t value) { return static_cast<int64_t>(value); }
+
+int64_t unary(const Call& call, int64_t x) {
+  switch (call.node.op) {
     case Op::neg:
-      return static_cast<int64_t>(0 - static_cast<uint64_t>(x));
+      return wrap(-static_cast<uint64_t>(x));
     case Op::abs:
-      return x < 0 ? static_cast<int64_t>(0 - static_cast<uint64_t>(x)) : x;
+      return x < 0 ? wrap(-static_cast<uint64_t>(x)) : x;
     case Op::sign:
       return (x > 0) - (x < 0);
     case Op::relu:
-      return std::max<int64_t>(x, 0);
+      return x < 0 ? 0 : x;
+    case Op::logical_not:
+      return x == 0;
+    case Op::bitwise_not:
+      return call.dtype() == DType::Bool ? static_cast<int64_t>(x == 0) : ~x;
+    case Op::isnan:
+    case Op::isinf:
+      return 0;
     case Op::floor:
     case Op::ceil:
     case Op::round:
     case Op::trunc:
+    case Op::cast:
       return x;
-    case Op::bitwise_not:
-      return is_bool ? x == 0 : ~x;
     default:
-      break;
+      KILN_CHECK(false, "no integer " + std::string(ir::op_name(call.node.op)));
   }
-  throw InternalError("[" + std::string(ir::op_name(node.op)) + "] no integer reference");
+  return 0;
 }
 
-void cast_element(Array& result, int64_t i, const Array& x) {
-  if (result.dtype == DType::Bool) {
-    result.set_int(i, x.as_double(i) != 0);  // NaN is true
-  } else if (x.floating() == result.floating()) {
-    if (x.floating()) {
-      result.set(i, x.as_double(i));
-    } else {
-      result.set_int(i, x.as_int(i));
-    }
-  } else if (x.floating()) {
-    const double value = std::trunc(x.as_double(i));
-    // Out of range is undefined in C++ and unspecified in PyTorch; x86 gives the smallest integer.
-    const bool fits = value >= -0x1p63 && value < 0x1p63;
-    result.set_int(i, fits ? static_cast<int64_t>(value) : std::numeric_limits<int64_t>::min());
-  } else {
-    result.set(i, x.as_double(i));
-  }
+double remainder(double a, double b) {
+  const double result = std::fmod(a, b);
+  return result != 0 && (result < 0) != (b < 0) ? result + b : result;
 }
 
-double fmod_like_sign_of(double a, double b) {
-  const double r = std::fmod(a, b);
-  return (r != 0 && (r < 0) != (b < 0)) ? r + b : r;
+// From the exact remainder, so that the quotient is right where a / b rounds up to an integer.
+double floor_div(double a, double b) {
+  if (b == 0) return a / b;
+  const double quotient = (a - remainder(a, b)) / b;
+  return std::isnan(quotient) ? quotient : std::nearbyint(quotient);
 }
 
-double binary_float(Op op, double a, double b) {
+template <typename T>
+T maximum(T a, T b) {
+  return a != a || a > b ? a : b;
+}
+
+template <typename T>
+T minimum(T a, T b) {
+  return a != a || a < b ? a : b;
+}
+
+double binary(Op op, double a, double b) {
   switch (op) {
     case Op::add:
       return a + b;
@@ -130,75 +147,68 @@ double binary_float(Op op, double a, double b) {
     case Op::div:
       return a / b;
     case Op::floor_div:
-      return std::floor(a / b);
+      return floor_div(a, b);
     case Op::remainder:
-      return fmod_like_sign_of(a, b);
+      return remainder(a, b);
     case Op::fmod:
       return std::fmod(a, b);
     case Op::pow:
       return std::pow(a, b);
     case Op::atan2:
       return std::atan2(a, b);
-    case Op::maximum:
-      return std::isnan(a) || std::isnan(b) ? NAN : std::max(a, b);
-    case Op::minimum:
-      return std::isnan(a) || std::isnan(b) ? NAN : std::min(a, b);
     default:
-      break;
+      KILN_CHECK(false, "no floating " + std::string(ir::op_name(op)));
   }
-  throw InternalError("[" + std::string(ir::op_name(op)) + "] no floating reference");
+  return 0;
 }
 
-int64_t power(int64_t base, int64_t exponent) {
-  if (exponent < 0) return base == 1 ? 1 : base == -1 ? (exponent % 2 == 0 ? 1 : -1) : 0;
-  uint64_t result = 1;
-  for (auto b = static_cast<uint64_t>(base); exponent > 0; exponent >>= 1, b *= b) {
-    if (exponent & 1) result *= b;
-  }
-  return static_cast<int64_t>(result);
-}
-
-// Division by zero gives 0 and the overflowing quotient wraps: an engine must not trap.
-int64_t divide(Op op, int64_t a, int64_t b) {
+// PyTorch raises for a zero divisor, machine code may not: the result is 0 here.
+int64_t divide(int64_t a, int64_t b) {
   if (b == 0) return 0;
-  if (b == -1)
-    return op == Op::fmod || op == Op::remainder
-               ? 0
-               : static_cast<int64_t>(0 - static_cast<uint64_t>(a));
-  const int64_t quotient = a / b, rest = a % b;
-  const bool adjust = rest != 0 && (rest < 0) != (b < 0);
-  switch (op) {
-    case Op::div:
-      return quotient;
-    case Op::fmod:
-      return rest;
-    case Op::floor_div:
-      return adjust ? quotient - 1 : quotient;
-    default:
-      return adjust ? rest + b : rest;
-  }
+  return b == -1 ? wrap(-static_cast<uint64_t>(a)) : a / b;
 }
 
-int64_t binary_int(Op op, int64_t a, int64_t b, bool is_bool) {
-  const auto ua = static_cast<uint64_t>(a), ub = static_cast<uint64_t>(b);
+int64_t integer_fmod(int64_t a, int64_t b) { return b == 0 || b == -1 ? 0 : a % b; }
+
+int64_t integer_remainder(int64_t a, int64_t b) {
+  const int64_t result = integer_fmod(a, b);
+  return result != 0 && (result < 0) != (b < 0) ? result + b : result;
+}
+
+int64_t integer_floor_div(int64_t a, int64_t b) {
+  const int64_t quotient = divide(a, b);
+  return integer_fmod(a, b) != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
+}
+
+int64_t integer_power(int64_t base, int64_t exponent) {
+  if (exponent < 0) return base == 1 ? 1 : base == -1 ? (exponent % 2 == 0 ? 1 : -1) : 0;
+  uint64_t result = 1, square = static_cast<uint64_t>(base);
+  for (; exponent > 0; exponent >>= 1) {
+    if (exponent & 1) result *= square;
+    square *= square;
+  }
+  return wrap(result);
+}
+
+int64_t binary(Op op, int64_t a, int64_t b) {
+  const auto x = static_cast<uint64_t>(a), y = static_cast<uint64_t>(b);
   switch (op) {
     case Op::add:
-      return is_bool ? (a | b) : static_cast<int64_t>(ua + ub);
+      return wrap(x + y);
     case Op::sub:
-      return static_cast<int64_t>(ua - ub);
+      return wrap(x - y);
     case Op::mul:
-      return is_bool ? (a & b) : static_cast<int64_t>(ua * ub);
+      return wrap(x * y);
     case Op::div:
+      return divide(a, b);
     case Op::floor_div:
+      return integer_floor_div(a, b);
     case Op::remainder:
+      return integer_remainder(a, b);
     case Op::fmod:
-      return divide(op, a, b);
+      return integer_fmod(a, b);
     case Op::pow:
-      return power(a, b);
-    case Op::maximum:
-      return std::max(a, b);
-    case Op::minimum:
-      return std::min(a, b);
+      return integer_power(a, b);
     case Op::bitwise_and:
       return a & b;
     case Op::bitwise_or:
@@ -206,14 +216,18 @@ int64_t binary_int(Op op, int64_t a, int64_t b, bool is_bool) {
     case Op::bitwise_xor:
       return a ^ b;
     default:
-      break;
+      KILN_CHECK(false, "no integer " + std::string(ir::op_name(op)));
   }
-  throw InternalError("[" + std::string(ir::op_name(op)) + "] no integer reference");
+  return 0;
 }
 
 template <typename T>
-bool compare(Op op, T a, T b) {
+T either(Op op, T a, T b) {
   switch (op) {
+    case Op::maximum:
+      return maximum(a, b);
+    case Op::minimum:
+      return minimum(a, b);
     case Op::eq:
       return a == b;
     case Op::ne:
@@ -224,63 +238,71 @@ bool compare(Op op, T a, T b) {
       return a <= b;
     case Op::gt:
       return a > b;
-    default:
+    case Op::ge:
       return a >= b;
+    default:
+      return binary(op, a, b);
   }
 }
 
-bool is_comparison(Op op) { return op >= Op::eq && op <= Op::ge; }
+template <typename T>
+Literal apply_unary(const Call& call, DType result) {
+  std::vector<T> values = load<T>(call.input(0));
+  for (T& value : values) value = unary(call, value);
+  return store(values, result, call.shape(0));
+}
+
+template <typename T>
+Literal apply_binary(const Call& call, DType result) {
+  const Sizes shape = broadcast(call.shape(0), call.shape(1));
+  const std::vector<T> a = load<T>(call.input(0)), b = load<T>(call.input(1));
+  Walk at_a(shape, broadcast_strides(call.shape(0), shape)), at_b(shape, broadcast_strides(call.shape(1), shape));
+  std::vector<T> values(product(shape));
+  for (T& value : values) {
+    value = either(call.node.op, a[at_a.offset()], b[at_b.offset()]);
+    at_a.next();
+    at_b.next();
+  }
+  return store(values, result, shape);
+}
 
 }  // namespace
 
-Array evaluate_unary(const Call& call) {
-  const Array& x = call.operand(0);
-  Array result = call.result();
-  const Op op = call.node.op;
-  for (int64_t i = 0; i < result.elements(); ++i) {
-    if (op == Op::cast) {
-      cast_element(result, i, x);
-    } else if (op == Op::isnan) {
-      result.set_int(i, std::isnan(x.as_double(i)));
-    } else if (op == Op::isinf) {
-      result.set_int(i, std::isinf(x.as_double(i)));
-    } else if (op == Op::logical_not) {
-      result.set_int(i, x.as_double(i) == 0);
-    } else if (x.floating()) {
-      result.set(i, unary_float(call.node, x.as_double(i)));
-    } else {
-      result.set_int(i, unary_int(call.node, x.as_int(i), x.dtype == DType::Bool));
-    }
+Literal evaluate_unary(const Call& call) {
+  DType result = ir::gives_bool(call.node.op) ? DType::Bool : call.dtype();
+  if (call.node.op == Op::cast) result = call.node.attr<DType>("dtype");
+  return is_floating(call.dtype()) ? apply_unary<double>(call, result) : apply_unary<int64_t>(call, result);
+}
+
+Literal evaluate_binary(const Call& call) {
+  const DType result = ir::gives_bool(call.node.op) ? DType::Bool : call.dtype();
+  return is_floating(call.dtype()) ? apply_binary<double>(call, result) : apply_binary<int64_t>(call, result);
+}
+
+Literal evaluate_where(const Call& call) {
+  const Sizes shape = broadcast(call.shape(0), broadcast(call.shape(1), call.shape(2)));
+  const std::vector<int64_t> condition = load<int64_t>(call.input(0));
+  Walk at(shape, broadcast_strides(call.shape(0), shape));
+  std::vector<bool> chosen(product(shape));
+  for (size_t i = 0; i < chosen.size(); ++i, at.next()) chosen[i] = condition[at.offset()] != 0;
+
+  // Both branches in the broadcast shape, then element by element.
+  const auto expanded = [&](size_t i) {
+    const Sizes strides = broadcast_strides(call.shape(i), shape);
+    return rearrange(call.input(i), shape, [&](const Sizes& index) {
+      int64_t offset = 0;
+      for (size_t d = 0; d < index.size(); ++d) offset += index[d] * strides[d];
+      return offset;
+    });
+  };
+  const Literal a = expanded(1), b = expanded(2);
+  const size_t item = dtype_size(a.dtype);
+  std::byte* data = nullptr;
+  Literal result = Literal::allocate(a.dtype, shape, &data);
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    const Literal& source = chosen[i] ? a : b;
+    std::copy_n(source.bytes.data() + i * item, item, data + i * item);
   }
-  return result;
-}
-
-Array evaluate_binary(const Call& call) {
-  const Array &a = call.operand(0), &b = call.operand(1);
-  Array result = call.result();
-  const Op op = call.node.op;
-  for_each_index(result.shape, [&](const Sizes& index, int64_t i) {
-    const int64_t at_a = broadcast_offset(index, a.shape), at_b = broadcast_offset(index, b.shape);
-    if (is_comparison(op)) {
-      result.set_int(i, a.floating() ? compare(op, a.as_double(at_a), b.as_double(at_b))
-                                     : compare(op, a.as_int(at_a), b.as_int(at_b)));
-    } else if (a.floating()) {
-      result.set(i, binary_float(op, a.as_double(at_a), b.as_double(at_b)));
-    } else {
-      result.set_int(i, binary_int(op, a.as_int(at_a), b.as_int(at_b), a.dtype == DType::Bool));
-    }
-  });
-  return result;
-}
-
-Array evaluate_where(const Call& call) {
-  const Array& condition = call.operand(0);
-  Array result = call.result();
-  for_each_index(result.shape, [&](const Sizes& index, int64_t i) {
-    const bool chosen = condition.as_int(broadcast_offset(index, condition.shape)) != 0;
-    const Array& source = call.operand(chosen ? 1 : 2);
-    result.copy_element(i, source, broadcast_offset(index, source.shape));
-  });
   return result;
 }
 

@@ -1,7 +1,8 @@
-// Reductions and scans. NaN wins every maximum and minimum.
+// Reductions and scans.
+#include <algorithm>
 #include <cmath>
 
-#include "backends/reference/array.h"
+#include "backends/reference/tensor.h"
 #include "support/error.h"
 
 namespace kiln::reference {
@@ -9,117 +10,118 @@ namespace {
 
 using ir::Op;
 
-// Whether b replaces a as the maximum (minimum) so far.
-bool beats(double b, double a, bool maximum) {
-  if (std::isnan(a)) return false;
-  return std::isnan(b) || (maximum ? b > a : b < a);
+template <typename T>
+T combine(Op op, T a, T b) {
+  if (op == Op::reduce_prod) {
+    if constexpr (std::is_same_v<T, double>) return a * b;
+    return static_cast<T>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b));
+  }
+  if (op == Op::reduce_max) return a != a || a > b ? a : b;
+  if (op == Op::reduce_min) return a != a || a < b ? a : b;
+  if constexpr (std::is_same_v<T, double>) return a + b;
+  return static_cast<T>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
 }
 
-Array reduce_arg(const Call& call) {
-  const Array& x = call.operand(0);
-  const auto axis = static_cast<size_t>(call.integer("axis"));
-  const bool maximum = call.node.op == Op::argmax;
-  Array result = call.result();
-  const Sizes strides = row_major_strides(x.shape);
-  Sizes outer = x.shape;
-  outer[axis] = 1;
-  for_each_index(outer, [&](const Sizes& index, int64_t i) {
-    const int64_t base = offset_of(index, strides);
-    int64_t best = 0;
-    for (int64_t k = 1; k < x.shape[axis]; ++k) {
-      const int64_t at = base + k * strides[axis], best_at = base + best * strides[axis];
-      const bool better = x.floating() ? beats(x.as_double(at), x.as_double(best_at), maximum)
-                                       : (maximum ? x.as_int(at) > x.as_int(best_at)
-                                                  : x.as_int(at) < x.as_int(best_at));
-      if (better) best = k;
-    }
-    result.set_int(i, best);
-  });
+// The result of no elements: the neutral element; a maximum has none, so that the caller never asks.
+template <typename T>
+T start(Op op) {
+  return op == Op::reduce_prod ? T{1} : T{0};
+}
+
+Sizes reduced_shape(const Sizes& shape, const Sizes& axes, bool keepdim) {
+  Sizes result;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    const bool reduced = std::ranges::find(axes, static_cast<int64_t>(i)) != axes.end();
+    if (!reduced) result.push_back(shape[i]);
+    if (reduced && keepdim) result.push_back(1);
+  }
   return result;
 }
 
-void accumulate_float(Op op, double& total, double value, bool first) {
-  switch (op) {
-    case Op::reduce_sum:
-    case Op::reduce_mean:
-      total += value;
-      break;
-    case Op::reduce_prod:
-      total = first ? value : total * value;
-      break;
-    default:
-      if (first || beats(value, total, op == Op::reduce_max)) total = value;
-  }
+// The stride of each operand axis in the result; 0 for a reduced one.
+Sizes result_strides(const Sizes& shape, const Sizes& axes) {
+  const Sizes kept = reduced_shape(shape, axes, true);
+  Sizes strides = row_major_strides(kept);
+  for (int64_t axis : axes) strides[axis] = 0;
+  return strides;
 }
 
-void accumulate_int(Op op, int64_t& total, int64_t value, bool first) {
-  switch (op) {
-    case Op::reduce_sum:
-      total = static_cast<int64_t>(static_cast<uint64_t>(total) + static_cast<uint64_t>(value));
-      break;
-    case Op::reduce_prod:
-      total =
-          first ? value
-                : static_cast<int64_t>(static_cast<uint64_t>(total) * static_cast<uint64_t>(value));
-      break;
-    default:
-      if (first || (op == Op::reduce_max ? value > total : value < total)) total = value;
+template <typename T>
+Literal reduce(const Call& call) {
+  const Op op = call.node.op;
+  const Sizes &shape = call.shape(0), &axes = call.integers("axes");
+  const Sizes result_shape = reduced_shape(shape, axes, call.flag("keepdim"));
+  const bool extremum = op == Op::reduce_max || op == Op::reduce_min;
+  std::vector<T> result(product(result_shape), start<T>(op));
+  std::vector<bool> started(result.size(), !extremum);
+  Walk at(shape, result_strides(shape, axes));
+  int64_t count = 0;
+  for (const T value : load<T>(call.input(0))) {
+    const int64_t i = at.offset();
+    result[i] = started[i] ? combine(op, result[i], value) : value;
+    started[i] = true;
+    at.next();
+    ++count;
   }
+  if (!std::ranges::all_of(started, [](bool flag) { return flag; })) call.fail("no elements", "1 or more");
+  if (op == Op::reduce_mean) {
+    const double size = static_cast<double>(count) / static_cast<double>(result.size());
+    for (T& value : result) value = static_cast<T>(static_cast<double>(value) / size);
+  }
+  return store(result, call.dtype(), result_shape);
+}
+
+// NaN beats everything; of equal elements the first wins.
+template <typename T>
+bool beats(Op op, T challenger, T best) {
+  if (best != best) return false;
+  if (challenger != challenger) return true;
+  return op == Op::argmax ? challenger > best : challenger < best;
+}
+
+template <typename T>
+Literal arg_reduce(const Call& call) {
+  const Split split = split_at(call.shape(0), call.integer("axis"));
+  const std::vector<T> x = load<T>(call.input(0));
+  std::vector<int64_t> result(split.outer * split.inner, 0);
+  if (split.size == 0 && !result.empty()) call.fail("no elements", "1 or more");
+  for (int64_t outer = 0; outer < split.outer; ++outer) {
+    for (int64_t inner = 0; inner < split.inner; ++inner) {
+      const T* row = x.data() + outer * split.size * split.inner + inner;
+      int64_t& best = result[outer * split.inner + inner];
+      for (int64_t i = 1; i < split.size; ++i) {
+        if (beats(call.node.op, row[i * split.inner], row[best * split.inner])) best = i;
+      }
+    }
+  }
+  return store(result, DType::I64, reduced_shape(call.shape(0), {call.integer("axis")}, call.flag("keepdim")));
+}
+
+template <typename T>
+Literal cumsum(const Call& call) {
+  const Split split = split_at(call.shape(0), call.integer("axis"));
+  std::vector<T> x = load<T>(call.input(0));
+  for (int64_t outer = 0; outer < split.outer; ++outer) {
+    T* block = x.data() + outer * split.size * split.inner;
+    for (int64_t i = split.inner; i < split.size * split.inner; ++i) {
+      block[i] = combine(Op::reduce_sum, block[i], block[i - split.inner]);
+    }
+  }
+  return store(x, call.dtype(), call.shape(0));
 }
 
 }  // namespace
 
-Array evaluate_reduce(const Call& call) {
-  const Op op = call.node.op;
-  if (op == Op::argmax || op == Op::argmin) return reduce_arg(call);
-  const Array& x = call.operand(0);
-  Array result = call.result();
-  Sizes kept = x.shape, reduced(x.shape.size(), 1);
-  for (int64_t axis : call.ints("axes")) {
-    kept[static_cast<size_t>(axis)] = 1;
-    reduced[static_cast<size_t>(axis)] = x.shape[static_cast<size_t>(axis)];
+Literal evaluate_reduce(const Call& call) {
+  const bool floating = is_floating(call.dtype());
+  if (call.node.op == Op::argmax || call.node.op == Op::argmin) {
+    return floating ? arg_reduce<double>(call) : arg_reduce<int64_t>(call);
   }
-  const Sizes strides = row_major_strides(x.shape);
-  const auto count = static_cast<double>(element_count(reduced));
-  for_each_index(kept, [&](const Sizes& outer, int64_t i) {
-    const int64_t base = offset_of(outer, strides);
-    double total = op == Op::reduce_prod ? 1 : 0;
-    int64_t int_total = op == Op::reduce_prod ? 1 : 0;
-    for_each_index(reduced, [&](const Sizes& inner, int64_t k) {
-      const int64_t at = base + offset_of(inner, strides);
-      if (x.floating()) {
-        accumulate_float(op, total, x.as_double(at), k == 0);
-      } else {
-        accumulate_int(op, int_total, x.as_int(at), k == 0);
-      }
-    });
-    if (op == Op::reduce_mean) total /= count;
-    if (x.floating()) {
-      result.set(i, total);
-    } else {
-      result.set_int(i, int_total);
-    }
-  });
-  return result;
+  return floating ? reduce<double>(call) : reduce<int64_t>(call);
 }
 
-Array evaluate_cumsum(const Call& call) {
-  Array result = call.operand(0);
-  result.dtype = call.node.output()->type.dtype;
-  KILN_CHECK(result.dtype == call.operand(0).dtype);
-  const auto axis = static_cast<size_t>(call.integer("axis"));
-  const Sizes strides = row_major_strides(result.shape);
-  for_each_index(result.shape, [&](const Sizes& index, int64_t i) {
-    if (index[axis] == 0) return;
-    const int64_t before = i - strides[axis];
-    if (result.floating()) {
-      result.set(i, result.as_double(i) + result.as_double(before));
-    } else {
-      result.set_int(i, static_cast<int64_t>(static_cast<uint64_t>(result.as_int(i)) +
-                                             static_cast<uint64_t>(result.as_int(before))));
-    }
-  });
-  return result;
+Literal evaluate_cumsum(const Call& call) {
+  return is_floating(call.dtype()) ? cumsum<double>(call) : cumsum<int64_t>(call);
 }
 
 }  // namespace kiln::reference

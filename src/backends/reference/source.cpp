@@ -1,22 +1,20 @@
-// Ops without operands.
-#include "backends/reference/array.h"
+// constant, full, iota, dim_value.
+#include "backends/reference/tensor.h"
 
 namespace kiln::reference {
 
-Array evaluate_source(const Call& call) {
-  using ir::Op;
-  if (call.node.op == Op::constant) return Array::from(call.node.attr<ir::Literal>("value"));
-  Array result = call.result();
-  for (int64_t i = 0; i < result.elements(); ++i) {
-    if (call.node.op == Op::full) {
-      result.set(i, call.node.attr<double>("value"));
-    } else if (call.node.op == Op::iota) {
-      result.set_int(i, call.size(call.node.attr<ir::Dim>("start")) + i * call.integer("step"));
-    } else {
-      result.set_int(i, call.size(call.node.attr<ir::Dim>("value")));
-    }
+Literal evaluate_source(const Call& call) {
+  if (call.node.op == ir::Op::constant) return call.node.attr<Literal>("value");
+  const DType dtype = call.node.attr<DType>("dtype");
+  if (call.node.op == ir::Op::full) {
+    Sizes shape = call.dims("shape");
+    return store(std::vector<double>(product(shape), call.real("value")), dtype, shape);
   }
-  return result;
+  if (call.node.op == ir::Op::dim_value) return store(std::vector<int64_t>{call.dim("value")}, dtype, {});
+  const int64_t start = call.dim("start"), step = call.integer("step");
+  std::vector<int64_t> values(call.dim("size"));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = start + static_cast<int64_t>(i) * step;
+  return store(values, dtype, {static_cast<int64_t>(values.size())});
 }
 
 }  // namespace kiln::reference

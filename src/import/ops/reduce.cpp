@@ -13,8 +13,6 @@ Value* accumulator(Call& call) {
   return call.builder().cast(x, call.dtype("dtype").value_or(natural));
 }
 
-std::vector<int64_t> all_axes(const Value* x) { return range(0, static_cast<int64_t>(x->type.rank())); }
-
 Value* import_sum(Call& call) {
   Value* x = accumulator(call);
   return reduce(call, Op::reduce_sum, x, call.axes_or_all("dim", x->type.rank()),

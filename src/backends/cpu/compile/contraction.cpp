@@ -12,10 +12,14 @@ using llvm::Value;
 
 namespace {
 
-// An epilogue of more operations is run over the stored tile, not on the accumulators: the same speed, far less code.
+// An epilogue of more operations is run over the stored tile, not on the accumulators: the same
+// speed, far less code.
 constexpr int64_t kDirectOperations = 8;
 // The same when its code would be repeated for many sizes of tiles.
 constexpr size_t kDirectSizes = 3;
+
+constexpr int64_t kManyRows = 512;
+constexpr int kMostTileRows = 14, kMostTileRowsDynamic = 8;
 
 std::set<int> tile_sizes(CountRange counts, int most) {
   std::set<int> sizes;
@@ -52,7 +56,8 @@ CountRange part_range(CountRange count, int64_t most) {
 
 size_t count_sizes(const RowTiles& tiles) { return tile_sizes(tiles.range, tiles.most).size(); }
 
-void for_row_tiles(Emitter& emitter, const RowTiles& tiles, const std::function<void(Value*, int)>& body,
+void for_row_tiles(Emitter& emitter, const RowTiles& tiles,
+                   const std::function<void(Value*, int)>& body,
                    const std::function<void(Value*, Value*)>& after) {
   auto& ir = emitter.ir();
   const std::set<int> sizes = tile_sizes(tiles.range, tiles.most);
@@ -64,7 +69,8 @@ void for_row_tiles(Emitter& emitter, const RowTiles& tiles, const std::function<
   Value* larger = ir.CreateSub(tiles.count, ir.CreateMul(size, parts));
   emitter.loop(ir.getInt64(0), parts, 1, [&](Value* tile) {
     Value* first = ir.CreateAdd(ir.CreateMul(tile, size), smaller(emitter, tile, larger));
-    Value* rows = ir.CreateAdd(size, ir.CreateZExt(ir.CreateICmpULT(tile, larger), ir.getInt64Ty()));
+    Value* rows =
+        ir.CreateAdd(size, ir.CreateZExt(ir.CreateICmpULT(tile, larger), ir.getInt64Ty()));
     if (sizes.size() == 1) {
       body(first, *sizes.begin());
     } else {
@@ -101,7 +107,8 @@ int64_t TileWriter::staging_bytes(const Target& target) {
   return static_cast<int64_t>(target.registers + 1) * target.lanes * 4;
 }
 
-void TileWriter::write(Tile tile, const Accumulators& sums, Value* origin, Value* first_row, Value* first_column) {
+void TileWriter::write(Tile tile, const Accumulators& sums, Value* origin, Value* first_row,
+                       Value* first_column) {
   auto& ir = emitter_.ir();
   const int lanes = emitter_.target().lanes;
   const bool whole = ir::provably_divisible(output_.columns, tile.vectors * lanes);
@@ -114,21 +121,25 @@ void TileWriter::write(Tile tile, const Accumulators& sums, Value* origin, Value
         write_vector(sum, origin, row, ir.CreateAdd(first_column, ir.getInt64(v * lanes)), whole);
       } else {
         int64_t offset = (static_cast<int64_t>(r) * tile.vectors + v) * lanes * 4;
-        ir.CreateAlignedStore(sum, byte_offset(emitter_, staging_, ir.getInt64(offset)), llvm::Align(lanes * 4));
+        ir.CreateAlignedStore(sum, byte_offset(emitter_, staging_, ir.getInt64(offset)),
+                              llvm::Align(lanes * 4));
       }
     }
   }
 }
 
-void TileWriter::finish(int vectors, Value* rows, Value* origin, Value* first_row, Value* first_column) {
+void TileWriter::finish(int vectors, Value* rows, Value* origin, Value* first_row,
+                        Value* first_column) {
   if (direct_) return;
   auto& ir = emitter_.ir();
   const int lanes = emitter_.target().lanes;
-  Value* width = smaller(emitter_, ir.getInt64(vectors * lanes), ir.CreateSub(output_.column_end, first_column));
+  Value* width = smaller(emitter_, ir.getInt64(vectors * lanes),
+                         ir.CreateSub(output_.column_end, first_column));
   const bool whole = ir::provably_divisible(output_.columns, lanes);
   emitter_.loop(ir.getInt64(0), rows, 1, [&](Value* r) {
     Value* row = ir.CreateAdd(first_row, r);
-    Value* staged = byte_offset(emitter_, staging_, ir.CreateMul(r, ir.getInt64(vectors * lanes * 4)));
+    Value* staged =
+        byte_offset(emitter_, staging_, ir.CreateMul(r, ir.getInt64(vectors * lanes * 4)));
     emitter_.bind(output_.row, row);
     emitter_.loop(ir.getInt64(0), width, lanes, [&](Value* c) {
       Value* address = byte_offset(emitter_, staged, ir.CreateMul(c, ir.getInt64(4)));
@@ -174,7 +185,8 @@ void TileWriter::store_lanes(Value* value, Value* address, Value* valid) {
   emitter_.loop(ir.getInt64(0), valid, 1, [&](Value* lane) {
     Value* from = byte_offset(emitter_, slot, ir.CreateMul(lane, ir.getInt64(size)));
     Value* element = ir.CreateAlignedLoad(scalar, from, llvm::Align(size));
-    ir.CreateAlignedStore(element, byte_offset(emitter_, address, ir.CreateMul(lane, stride)), llvm::Align(size));
+    ir.CreateAlignedStore(element, byte_offset(emitter_, address, ir.CreateMul(lane, stride)),
+                          llvm::Align(size));
   });
 }
 
@@ -218,18 +230,24 @@ int64_t min_tasks_per_thread(int64_t work_per_task) {
   return std::max<int64_t>(1, kWorkPerThread / std::max<int64_t>(1, work_per_task));
 }
 
-int64_t panel_width(int64_t columns) {
-  int64_t best = 16, best_cost = 0;
-  for (int64_t width : {48, 32, 64, 16}) {
-    // Narrow panels cost more per column; the first of equals wins.
-    int64_t padded = (columns + width - 1) / width * width;
-    int64_t cost = padded * (width == 16 ? 110 : width == 64 ? 101 : 100);
-    if (best_cost == 0 || cost < best_cost) {
+int64_t panel_width(int64_t columns, int64_t rows) {
+  const bool many_rows = rows >= kManyRows;
+  int64_t best = 0, best_cost = 0;
+  for (int64_t width : {64, 48, 32, 16}) {
+    // In percent of a column's time in a panel of 48.
+    const int64_t cost = width == 16 ? 110 : width == 64 ? (many_rows ? 99 : 102) : 100;
+    const int64_t total = (columns + width - 1) / width * width * cost;
+    if (best == 0 || total < best_cost) {
       best = width;
-      best_cost = cost;
+      best_cost = total;
     }
   }
   return best;
+}
+
+int tile_rows(const Target& target, int vectors, CountRange counts) {
+  const int most = counts.low == counts.high ? kMostTileRows : kMostTileRowsDynamic;
+  return std::min(most_rows(target, vectors), most);
 }
 
 }  // namespace kiln::cpu

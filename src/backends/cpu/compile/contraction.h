@@ -1,5 +1,5 @@
-// What matmul, convolution and attention share around the micro-kernel: how rows are split in tiles, and how the sums of a
-// tile become results.
+// What matmul, convolution and attention share around the micro-kernel: how rows are split in
+// tiles, and how the sums of a tile become results.
 #pragma once
 
 #include <functional>
@@ -23,18 +23,21 @@ Span even_part(Emitter& emitter, llvm::Value* part, llvm::Value* parts, llvm::Va
 // The sizes of the parts when `count` is split in the fewest parts of at most `most`.
 CountRange part_range(CountRange count, int64_t most);
 
-// Splits `count` rows in the fewest tiles of at most `most`, as even as possible, and runs `body(first row, rows)` for
-// each; the body is emitted once per size that can occur. `after(first row, rows)`, if any, is emitted once and runs after each tile.
+// Splits `count` rows in the fewest tiles of at most `most`, as even as possible, and runs
+// `body(first row, rows)` for each; the body is emitted once per size that can occur. `after(first
+// row, rows)`, if any, is emitted once and runs after each tile.
 struct RowTiles {
   llvm::Value* count = nullptr;
   CountRange range;
   int most = 1;
 };
 size_t count_sizes(const RowTiles& tiles);
-void for_row_tiles(Emitter& emitter, const RowTiles& tiles, const std::function<void(llvm::Value*, int)>& body,
+void for_row_tiles(Emitter& emitter, const RowTiles& tiles,
+                   const std::function<void(llvm::Value*, int)>& body,
                    const std::function<void(llvm::Value*, llvm::Value*)>& after);
 
-// Where the sums of a contraction go. Indices other than `row` and `column` are bound by the caller.
+// Where the sums of a contraction go. Indices other than `row` and `column` are bound by the
+// caller.
 struct Output {
   ir::SymbolPtr row, column;
   llvm::Value* column_end = nullptr;  // columns from here on are not stored
@@ -44,23 +47,29 @@ struct Output {
   plan::Expr epilogue;
 };
 
-// Applies the epilogue to tiles and stores them. A cheap epilogue works on the accumulators; others take the tile from
-// memory, row by row, so that their code exists once, for all sizes of tiles.
+// Applies the epilogue to tiles and stores them. A cheap epilogue works on the accumulators; others
+// take the tile from memory, row by row, so that their code exists once, for all sizes of tiles.
 class TileWriter {
  public:
-  // `staging` is scratch for one tile: staging_bytes(). `sizes` is the number of tile sizes that are emitted.
+  // `staging` is scratch for one tile: staging_bytes(). `sizes` is the number of tile sizes that
+  // are emitted.
   TileWriter(Emitter& emitter, Output output, llvm::Value* staging, size_t sizes);
 
   static int64_t staging_bytes(const Target& target);
 
-  // The tile's sums, for columns first_column ...; `origin` is the address of the element at row 0 and column 0.
-  void write(Tile tile, const Accumulators& sums, llvm::Value* origin, llvm::Value* first_row, llvm::Value* first_column);
-  // After write: finishes `rows` rows. Emitted once per place that writes tiles, after all its sizes.
-  void finish(int vectors, llvm::Value* rows, llvm::Value* origin, llvm::Value* first_row, llvm::Value* first_column);
+  // The tile's sums, for columns first_column ...; `origin` is the address of the element at row 0
+  // and column 0.
+  void write(Tile tile, const Accumulators& sums, llvm::Value* origin, llvm::Value* first_row,
+             llvm::Value* first_column);
+  // After write: finishes `rows` rows. Emitted once per place that writes tiles, after all its
+  // sizes.
+  void finish(int vectors, llvm::Value* rows, llvm::Value* origin, llvm::Value* first_row,
+              llvm::Value* first_column);
 
  private:
   // Applies the epilogue to one vector; `whole` if all of its columns exist.
-  void write_vector(llvm::Value* sum, llvm::Value* origin, llvm::Value* row, llvm::Value* column, bool whole);
+  void write_vector(llvm::Value* sum, llvm::Value* origin, llvm::Value* row, llvm::Value* column,
+                    bool whole);
   void store_lanes(llvm::Value* value, llvm::Value* address, llvm::Value* valid);
 
   Emitter& emitter_;
@@ -82,6 +91,12 @@ inline constexpr int64_t kWorkPerThread = 500'000;
 int64_t min_tasks_per_thread(int64_t work_per_task);
 
 // The width of packed panels for N columns: the best tile that wastes little on the last panel.
-int64_t panel_width(int64_t columns);
+// Wide panels where there are many rows, because each panel reads all of them again; narrower ones
+// have taller tiles, which read less of B.
+int64_t panel_width(int64_t columns, int64_t rows);
+
+// The most rows of a tile, when tiles split counts in this range. Run-time counts get shorter
+// tiles: fewer sizes, less code.
+int tile_rows(const Target& target, int vectors, CountRange counts);
 
 }  // namespace kiln::cpu

@@ -1,9 +1,11 @@
-// Channels-last convolutions as a batch-reduce of small matrix products: for every kernel position, pixels x channels of
-// the input times channels x outputs of the weight, summed in one register tile. No im2col.
+// Channels-last convolutions as a batch-reduce of small matrix products: for every kernel position,
+// pixels x channels of the input times channels x outputs of the weight, summed in one register
+// tile. No im2col.
 //
-// A tile is a run of neighbouring pixels of one output row. The input rows that a task needs are first copied to scratch
-// with their borders filled with zeros, so that no tile knows about borders; the copy costs about one percent and reads
-// the input in the order that memory likes. An f32 input without borders is read where it lies.
+// A tile is a run of neighbouring pixels of one output row. The input rows that a task needs are
+// first copied to scratch with their borders filled with zeros, so that no tile knows about
+// borders; the copy costs about one percent and reads the input in the order that memory likes. An
+// f32 input without borders is read where it lies.
 #include <algorithm>
 
 #include "backends/cpu/compile/contraction.h"
@@ -43,13 +45,16 @@ Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv
   geometry.span_w = (conv.kernel_w - 1) * conv.dilation_w + 1;
   const ir::Dim rows = (conv.y.extent() - 1) * conv.stride_h + geometry.span_h;
   const ir::Dim columns = (conv.x.extent() - 1) * conv.stride_w + geometry.span_w;
-  geometry.copies = program.buffers[conv.input].type.dtype != DType::F32 || !conv.pad_top.is_constant(0) || !conv.pad_left.is_constant(0) ||
-                    !ir::provably_less_equal(rows, conv.height) || !ir::provably_less_equal(columns, conv.width);
+  geometry.copies = program.buffers[conv.input].type.dtype != DType::F32 ||
+                    !conv.pad_top.is_constant(0) || !conv.pad_left.is_constant(0) ||
+                    !ir::provably_less_equal(rows, conv.height) ||
+                    !ir::provably_less_equal(columns, conv.width);
   geometry.width = geometry.copies ? columns : conv.width;
   return geometry;
 }
 
-// How a convolution is cut in tasks; the same for every target. Task = (b, block of rows, group of panels).
+// How a convolution is cut in tasks; the same for every target. Task = (b, block of rows, group of
+// panels).
 struct Blocking {
   int64_t width = 16;        // of a panel
   int64_t panels = 1;        // of all groups
@@ -61,24 +66,26 @@ struct Blocking {
 
 Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry) {
   Blocking blocking;
-  blocking.width = panel_width(geometry.group_outputs);
+  blocking.width = panel_width(geometry.group_outputs, positive_opt(conv.x.extent()));
   blocking.panels = conv.groups * ((geometry.group_outputs + blocking.width - 1) / blocking.width);
   const int64_t rows = positive_opt(conv.y.extent());
   const int64_t row_bytes = positive_opt(geometry.width) * conv.channels * 4;
   const int64_t fitting = (kInputBytes / row_bytes - geometry.span_h) / conv.stride_h + 1;
   blocking.block_rows = std::clamp<int64_t>(fitting, 1, rows);
-  blocking.group_panels =
-      std::clamp<int64_t>(kWeightBytes / std::max<int64_t>(1, geometry.depth * blocking.width * 4), 1, blocking.panels);
+  blocking.group_panels = std::clamp<int64_t>(
+      kWeightBytes / std::max<int64_t>(1, geometry.depth * blocking.width * 4), 1, blocking.panels);
   auto tasks = [&] {
-    return positive_opt(conv.b.extent()) * ((rows + blocking.block_rows - 1) / blocking.block_rows) *
+    return positive_opt(conv.b.extent()) *
+           ((rows + blocking.block_rows - 1) / blocking.block_rows) *
            ((blocking.panels + blocking.group_panels - 1) / blocking.group_panels);
   };
   auto worth_splitting = [&] {
-    const int64_t work = blocking.block_rows * positive_opt(conv.x.extent()) * geometry.depth * blocking.group_panels *
-                         blocking.width;
+    const int64_t work = blocking.block_rows * positive_opt(conv.x.extent()) * geometry.depth *
+                         blocking.group_panels * blocking.width;
     return tasks() < kTasksWanted && work >= 2 * kWorkPerTask;
   };
-  while (blocking.group_panels > 1 && worth_splitting()) blocking.group_panels = (blocking.group_panels + 1) / 2;
+  while (blocking.group_panels > 1 && worth_splitting())
+    blocking.group_panels = (blocking.group_panels + 1) / 2;
   while (blocking.block_rows > kFewestRows && worth_splitting()) {
     blocking.block_rows = std::max(kFewestRows, blocking.block_rows / 2);
   }
@@ -90,7 +97,10 @@ Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry
 class ConvolutionEmitter {
  public:
   ConvolutionEmitter(Emitter& emitter, const plan::Convolution& conv)
-      : emitter_(emitter), ir_(emitter.ir()), conv_(conv), geometry_(geometry_of(emitter.program(), conv)),
+      : emitter_(emitter),
+        ir_(emitter.ir()),
+        conv_(conv),
+        geometry_(geometry_of(emitter.program(), conv)),
         blocking_(choose_blocking(conv, geometry_)) {
     const auto widest = static_cast<int>(blocking_.width / emitter.target().lanes);
     tile_vectors_ = emitter.target().avx512() ? widest : 2;
@@ -120,8 +130,8 @@ class ConvolutionEmitter {
   void declare() {
     KernelInterface& interface = emitter_.interface();
     interface.tasks = conv_.b.extent() * blocking_.row_blocks * blocking_.panel_groups;
-    const int64_t work = positive_opt(conv_.b.extent() * conv_.y.extent() * conv_.x.extent()) * geometry_.depth *
-                         conv_.o.extent().constant() / conv_.groups;
+    const int64_t work = positive_opt(conv_.b.extent() * conv_.y.extent() * conv_.x.extent()) *
+                         geometry_.depth * conv_.o.extent().constant() / conv_.groups;
     interface.min_tasks_per_thread = min_tasks_per_thread(work / positive_opt(interface.tasks));
     staging_ = emitter_.scratch();
     const int64_t staging = TileWriter::staging_bytes(emitter_.target());
@@ -141,7 +151,8 @@ class ConvolutionEmitter {
     matrix.n = geometry_.group_outputs;
     matrix.batches = conv_.groups;
     matrix.batch_stride = geometry_.depth * geometry_.group_outputs;
-    weight_ = emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, blocking_.width));
+    weight_ =
+        emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, blocking_.width));
     input_ = emitter_.buffer(conv_.input);
     out_ = emitter_.buffer(conv_.out);
     row_bytes_ = value_of(row_bytes());
@@ -156,8 +167,8 @@ class ConvolutionEmitter {
     emitter_.bind(conv_.b.index, b);
     Span rows = even_part(emitter_, block, row_blocks_, value_of(conv_.y.extent()));
     Value* first_panel = ir_.CreateMul(group, i64(blocking_.group_panels));
-    Value* last_panel =
-        smaller(emitter_, ir_.CreateAdd(first_panel, i64(blocking_.group_panels)), i64(blocking_.panels));
+    Value* last_panel = smaller(emitter_, ir_.CreateAdd(first_panel, i64(blocking_.group_panels)),
+                                i64(blocking_.panels));
     if (geometry_.copies) {
       when(emitter_, ir_.CreateICmpNE(place, padded_key), [&] { copy_rows(b, rows); });
     }
@@ -169,16 +180,19 @@ class ConvolutionEmitter {
   void copy_rows(Value* b, Span rows) {
     const int64_t channels = conv_.channels;
     Value* height = value_of(conv_.height);
-    Value* needed = ir_.CreateAdd(ir_.CreateMul(ir_.CreateSub(rows.count, i64(1)), i64(conv_.stride_h)),
-                                  i64(geometry_.span_h));
-    Value* first = ir_.CreateSub(ir_.CreateMul(rows.begin, i64(conv_.stride_h)), value_of(conv_.pad_top));
+    Value* needed =
+        ir_.CreateAdd(ir_.CreateMul(ir_.CreateSub(rows.count, i64(1)), i64(conv_.stride_h)),
+                      i64(geometry_.span_h));
+    Value* first =
+        ir_.CreateSub(ir_.CreateMul(rows.begin, i64(conv_.stride_h)), value_of(conv_.pad_top));
     const ir::Dim kept = ir::max(ir::min(conv_.width, geometry_.width - conv_.pad_left), 0);
     Value* left = value_of(conv_.pad_left * channels);
     Value* middle = value_of(kept * channels);
     Value* right = value_of((geometry_.width - conv_.pad_left - kept) * channels);
     Value* whole = value_of(geometry_.width * channels);
     const DType dtype = emitter_.program().buffers[conv_.input].type.dtype;
-    Value* input_row_bytes = value_of(conv_.width * (channels * static_cast<int64_t>(dtype_size(dtype))));
+    Value* input_row_bytes =
+        value_of(conv_.width * (channels * static_cast<int64_t>(dtype_size(dtype))));
     emitter_.loop(i64(0), needed, 1, [&](Value* r) {
       Value* row = ir_.CreateAdd(first, r);
       Value* to = at(padded_, r, row_bytes_);
@@ -222,26 +236,33 @@ class ConvolutionEmitter {
   }
 
   // The tiles of one output row and one strip of columns.
-  void emit_row(Value* b, Span rows, Value* r, Value* group, Value* weight, Value* column, Value* end) {
+  void emit_row(Value* b, Span rows, Value* r, Value* group, Value* weight, Value* column,
+                Value* end) {
     Value* y = ir_.CreateAdd(rows.begin, r);
     emitter_.bind(conv_.y.index, y);
     Value* input = input_row(b, rows, r, group);
     Value* pixel = ir_.CreateAdd(ir_.CreateMul(b, value_of(conv_.y.extent())), y);
-    const auto size = static_cast<int64_t>(dtype_size(emitter_.program().buffers[conv_.out].type.dtype));
+    const auto size =
+        static_cast<int64_t>(dtype_size(emitter_.program().buffers[conv_.out].type.dtype));
     Value* origin = at(out_, pixel, value_of(conv_.x.extent() * conv_.o.extent() * size));
-    RowTiles tiles{value_of(conv_.x.extent()), range_of(conv_.x.extent()),
-                   std::min(most_rows(emitter_.target(), tile_vectors_), 14)};
+    const CountRange columns = range_of(conv_.x.extent());
+    RowTiles tiles{value_of(conv_.x.extent()), columns,
+                   tile_rows(emitter_.target(), tile_vectors_, columns)};
     TileWriter writer(emitter_, output(end), staging_, count_sizes(tiles));
     auto body = [&](Value* first, int count) {
       Tile tile{count, tile_vectors_};
-      writer.write(tile, sum_tile(tile, at(input, first, i64(conv_.stride_w * conv_.channels * 4)), weight), origin,
-                   first, column);
+      writer.write(
+          tile, sum_tile(tile, at(input, first, i64(conv_.stride_w * conv_.channels * 4)), weight),
+          origin, first, column);
     };
-    auto after = [&](Value* first, Value* count) { writer.finish(tile_vectors_, count, origin, first, column); };
+    auto after = [&](Value* first, Value* count) {
+      writer.finish(tile_vectors_, count, origin, first, column);
+    };
     for_row_tiles(emitter_, tiles, body, after);
   }
 
-  // All kernel positions. The pixels of a kernel row lie one after another when nothing is skipped between them.
+  // All kernel positions. The pixels of a kernel row lie one after another when nothing is skipped
+  // between them.
   Accumulators sum_tile(Tile tile, Value* input, Value* weight) {
     const bool joined = conv_.groups == 1 && (conv_.dilation_w == 1 || conv_.kernel_w == 1);
     const int64_t runs = joined ? 1 : conv_.kernel_w;
@@ -250,7 +271,9 @@ class ConvolutionEmitter {
     operands.a_step = i64(4);
     operands.b_step = i64(blocking_.width * 4);
     operands.b_alignment = 32;
-    for (int r = 0; r < tile.rows; ++r) operands.rows.push_back(i64(r * conv_.stride_w * conv_.channels * 4));
+    operands.prefetch_b = true;
+    for (int r = 0; r < tile.rows; ++r)
+      operands.rows.push_back(i64(r * conv_.stride_w * conv_.channels * 4));
     std::vector<Value*> carried{weight};
     const Accumulators zeros = zero_tile(emitter_, tile);
     carried.insert(carried.end(), zeros.begin(), zeros.end());
@@ -263,12 +286,14 @@ class ConvolutionEmitter {
     auto kernel_row = [&](Value* ky, const std::vector<Value*>& values) {
       Value* row = at(input, ky, ir_.CreateMul(row_bytes_, i64(conv_.dilation_h)));
       if (runs == 1) return advance(row, values);
-      return emitter_.loop_carrying(i64(0), i64(runs), 1, values, [&](Value* kx, const std::vector<Value*>& inner) {
-        return advance(at(row, kx, i64(conv_.dilation_w * conv_.channels * 4)), inner);
-      });
+      return emitter_.loop_carrying(
+          i64(0), i64(runs), 1, values, [&](Value* kx, const std::vector<Value*>& inner) {
+            return advance(at(row, kx, i64(conv_.dilation_w * conv_.channels * 4)), inner);
+          });
     };
-    carried = conv_.kernel_h == 1 ? kernel_row(i64(0), carried)
-                                  : emitter_.loop_carrying(i64(0), i64(conv_.kernel_h), 1, carried, kernel_row);
+    carried = conv_.kernel_h == 1
+                  ? kernel_row(i64(0), carried)
+                  : emitter_.loop_carrying(i64(0), i64(conv_.kernel_h), 1, carried, kernel_row);
     return Accumulators(carried.begin() + 1, carried.end());
   }
 

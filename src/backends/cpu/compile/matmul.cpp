@@ -1,7 +1,8 @@
 // Matrix products: batches x blocks of rows x groups of packed panels of B.
 //
-// A block of rows of A and a group of panels of B stay in the second-level cache together; inside a task the panel is the
-// outer loop and the tiles of rows the inner one, with K whole. Tasks are ordered so that neighbours share their panels.
+// A block of rows of A and a group of panels of B stay in the second-level cache together; inside a
+// task the panel is the outer loop and the tiles of rows the inner one, with K whole. Tasks are
+// ordered so that neighbours share their panels.
 #include <algorithm>
 
 #include "backends/cpu/compile/contraction.h"
@@ -33,7 +34,7 @@ int64_t dividing_width(int64_t columns) {
 // How a product is cut in tasks; the same for every target.
 struct Blocking {
   BSource source = BSource::Scratch;
-  int64_t width = 16;        // of a panel
+  int64_t width = 16;  // of a panel
   ir::Dim panels;
   ir::Dim row_blocks;
   int64_t block_rows = 1;    // at most
@@ -47,7 +48,8 @@ bool is_constant_matrix(const plan::Program& program, const plan::MatMul& matmul
   const plan::Buffer& buffer = program.buffers[b.buffer];
   return buffer.kind == plan::BufferKind::Constant && b.offset.is_constant() &&
          matmul.k.extent().is_constant() && matmul.n.extent().is_constant() &&
-         std::all_of(b.strides.begin(), b.strides.end() - 2, [](const ir::Dim& s) { return s.is_constant(0); }) &&
+         std::all_of(b.strides.begin(), b.strides.end() - 2,
+                     [](const ir::Dim& s) { return s.is_constant(0); }) &&
          b.strides[b.strides.size() - 2].is_constant() && b.strides.back().is_constant();
 }
 
@@ -67,8 +69,7 @@ Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmu
   blocking.source = choose_source(program, matmul);
   const int64_t m = positive_opt(matmul.m.extent()), n = positive_opt(matmul.n.extent());
   const int64_t k = positive_opt(matmul.k.extent());
-  blocking.width = blocking.source == BSource::InPlace ? dividing_width(n) : panel_width(n);
-  if (getenv("W")) blocking.width = atoi(getenv("W"));
+  blocking.width = blocking.source == BSource::InPlace ? dividing_width(n) : panel_width(n, m);
   blocking.panels = ir::ceildiv(matmul.n.extent(), blocking.width);
   for (const plan::Loop& loop : matmul.batch) blocking.batches *= loop.extent();
 
@@ -80,12 +81,14 @@ Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmu
            ((panels + blocking.group_panels - 1) / blocking.group_panels);
   };
   auto work = [&] {
-    return std::min(m, blocking.block_rows) * k * std::min(n, blocking.group_panels * blocking.width);
+    return std::min(m, blocking.block_rows) * k *
+           std::min(n, blocking.group_panels * blocking.width);
   };
   while (blocking.group_panels > 1 && tasks() < kTasksWanted && work() >= 2 * kWorkPerTask) {
     blocking.group_panels = (blocking.group_panels + 1) / 2;
   }
-  while (blocking.block_rows > kFewestBlockRows && tasks() < kTasksWanted && work() >= 2 * kWorkPerTask) {
+  while (blocking.block_rows > kFewestBlockRows && tasks() < kTasksWanted &&
+         work() >= 2 * kWorkPerTask) {
     blocking.block_rows = std::max(kFewestBlockRows, blocking.block_rows / 2);
   }
   blocking.row_blocks = ir::ceildiv(matmul.m.extent(), blocking.block_rows);
@@ -96,7 +99,10 @@ Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmu
 class MatMulEmitter {
  public:
   MatMulEmitter(Emitter& emitter, const plan::MatMul& matmul)
-      : emitter_(emitter), ir_(emitter.ir()), matmul_(matmul), blocking_(choose_blocking(emitter.program(), matmul)) {
+      : emitter_(emitter),
+        ir_(emitter.ir()),
+        matmul_(matmul),
+        blocking_(choose_blocking(emitter.program(), matmul)) {
     const int64_t widest = blocking_.width / emitter.target().lanes;
     tile_vectors_ = emitter.target().avx512() ? static_cast<int>(widest) : 2;
     tile_width_ = static_cast<int64_t>(tile_vectors_) * emitter.target().lanes;
@@ -116,7 +122,9 @@ class MatMulEmitter {
  private:
   llvm::ConstantInt* i64(int64_t value) { return ir_.getInt64(value); }
 
-  DType dtype_of(const plan::View& view) const { return emitter_.program().buffers[view.buffer].type.dtype; }
+  DType dtype_of(const plan::View& view) const {
+    return emitter_.program().buffers[view.buffer].type.dtype;
+  }
 
   // Scratch: the staged tile, then the packed panels of a group.
   void declare() {
@@ -152,7 +160,8 @@ class MatMulEmitter {
         matrix.n_stride = matmul_.b.strides.back().constant();
         matrix.k = matmul_.k.extent().constant();
         matrix.n = matmul_.n.extent().constant();
-        b_ = emitter_.buffer(pack_constant(emitter_.constants(), matmul_.b.buffer, matrix, blocking_.width));
+        b_ = emitter_.buffer(
+            pack_constant(emitter_.constants(), matmul_.b.buffer, matrix, blocking_.width));
         panel_bytes_ = emitter_.value_of(matmul_.k.extent() * step);
         b_step_ = emitter_.value_of(step);
         b_alignment_ = 32;
@@ -177,11 +186,13 @@ class MatMulEmitter {
     Value* group = ir_.CreateSub(rest, ir_.CreateMul(batch, groups_));
     bind_flat(emitter_, matmul_.batch, batch);
     Value* first_panel = ir_.CreateMul(group, i64(blocking_.group_panels));
-    Value* last_panel = smaller(emitter_, ir_.CreateAdd(first_panel, i64(blocking_.group_panels)), panels_);
+    Value* last_panel =
+        smaller(emitter_, ir_.CreateAdd(first_panel, i64(blocking_.group_panels)), panels_);
     Value* panels = panels_address(rest, packed_task, first_panel, last_panel);
     Span rows = even_part(emitter_, block, row_blocks_, m_);
     emitter_.loop(first_panel, last_panel, 1, [&](Value* panel) {
-      Value* b = byte_offset(emitter_, panels, ir_.CreateMul(ir_.CreateSub(panel, first_panel), panel_bytes_));
+      Value* b = byte_offset(emitter_, panels,
+                             ir_.CreateMul(ir_.CreateSub(panel, first_panel), panel_bytes_));
       Value* column = ir_.CreateMul(panel, i64(blocking_.width));
       if (tile_width_ == blocking_.width) {
         emit_strip(rows, b, column);
@@ -189,7 +200,8 @@ class MatMulEmitter {
       }
       Value* end = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(n_, column));
       emitter_.loop(i64(0), end, tile_width_, [&](Value* strip) {
-        emit_strip(rows, byte_offset(emitter_, b, ir_.CreateMul(strip, i64(4))), ir_.CreateAdd(column, strip));
+        emit_strip(rows, byte_offset(emitter_, b, ir_.CreateMul(strip, i64(4))),
+                   ir_.CreateAdd(column, strip));
       });
     });
     return rest;
@@ -201,21 +213,21 @@ class MatMulEmitter {
     Value* origin = view_address(matmul_.out);
     const auto a_size = static_cast<int64_t>(dtype_size(dtype_of(matmul_.a)));
     const ir::Dim row_bytes = matmul_.a.strides[matmul_.a.strides.size() - 2] * a_size;
-    RowTiles tiles{rows.count, rows_, std::min(most_rows(emitter_.target(), tile_vectors_), getenv("MR") ? atoi(getenv("MR")) : 14)};
+    RowTiles tiles{rows.count, rows_, tile_rows(emitter_.target(), tile_vectors_, rows_)};
     TileWriter writer(emitter_, output(), staging_, count_sizes(tiles));
     auto body = [&](Value* first, int count) {
       Tile tile{count, tile_vectors_};
       Value* row = ir_.CreateAdd(rows.begin, first);
       TileOperands operands;
       operands.a = byte_offset(emitter_, a, ir_.CreateMul(row, emitter_.value_of(row_bytes)));
-      for (int r = 0; r < count; ++r) operands.rows.push_back(emitter_.value_of(row_bytes * int64_t{r}));
+      for (int r = 0; r < count; ++r)
+        operands.rows.push_back(emitter_.value_of(row_bytes * int64_t{r}));
       operands.a_step = emitter_.value_of(matmul_.a.strides.back() * a_size);
       operands.a_dtype = dtype_of(matmul_.a);
       operands.b = b;
       operands.b_step = b_step_;
       operands.b_alignment = b_alignment_;
-      if (getenv("PA")) operands.a_prefetch = byte_offset(emitter_, operands.a, emitter_.value_of(row_bytes * int64_t{count}));
-      if (getenv("PB")) operands.b_prefetch = atoi(getenv("PB"));
+      operands.prefetch_b = blocking_.source == BSource::Constant;
       Accumulators sums = multiply_run(emitter_, tile, operands, k_);
       writer.write(tile, sums, origin, row, column);
     };
@@ -252,9 +264,11 @@ class MatMulEmitter {
 
   // The first panel of the group; packs it unless the last task has done so.
   Value* panels_address(Value* group_key, Value* packed_key, Value* first, Value* last) {
-    if (blocking_.source == BSource::Constant) return byte_offset(emitter_, b_, ir_.CreateMul(first, panel_bytes_));
+    if (blocking_.source == BSource::Constant)
+      return byte_offset(emitter_, b_, ir_.CreateMul(first, panel_bytes_));
     Value* base = view_address(matmul_.b);
-    if (blocking_.source == BSource::InPlace) return byte_offset(emitter_, base, ir_.CreateMul(first, panel_bytes_));
+    if (blocking_.source == BSource::InPlace)
+      return byte_offset(emitter_, base, ir_.CreateMul(first, panel_bytes_));
     RuntimeMatrix matrix;
     matrix.base = base;
     matrix.k_stride = emitter_.value_of(matmul_.b.strides[matmul_.b.strides.size() - 2]);
@@ -283,6 +297,8 @@ class MatMulEmitter {
 
 }  // namespace
 
-void emit_matmul(Emitter& emitter, const plan::MatMul& matmul) { MatMulEmitter(emitter, matmul).run(); }
+void emit_matmul(Emitter& emitter, const plan::MatMul& matmul) {
+  MatMulEmitter(emitter, matmul).run();
+}
 
 }  // namespace kiln::cpu

@@ -13,6 +13,10 @@ namespace {
 // Independent FMAs that keep both pipes busy: a latency of 4 or 5 cycles, two a cycle.
 constexpr int kIndependentSums = 8;
 
+// Bytes between what is read of B and what is prefetched: some hundreds of cycles at the pace of a
+// tile.
+constexpr int64_t kPrefetchDistance = 4096;
+
 // How many consecutive steps have accumulators of their own.
 int interleaved_steps(Tile tile) {
   int sums = tile.rows * tile.vectors;
@@ -22,12 +26,13 @@ int interleaved_steps(Tile tile) {
 
 void prefetch(Emitter& emitter, Value* address) {
   auto& ir = emitter.ir();
-  ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()}, {address, ir.getInt32(0), ir.getInt32(3), ir.getInt32(1)});
+  ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
+                     {address, ir.getInt32(0), ir.getInt32(3), ir.getInt32(1)});
 }
 
 // One step, A and B at these addresses.
-Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& operands, Value* a, Value* b,
-                           const Accumulators& sums) {
+Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& operands, Value* a,
+                           Value* b, const Accumulators& sums) {
   auto& ir = emitter.ir();
   const int lanes = emitter.target().lanes;
   std::vector<Value*> columns;
@@ -36,14 +41,15 @@ Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& oper
     columns.push_back(
         ir.CreateAlignedLoad(vector_type(emitter), address, llvm::Align(operands.b_alignment)));
   }
-  if (operands.b_prefetch != 0) {
-    for (int v = 0; v < tile.vectors; ++v) {
-      prefetch(emitter, byte_offset(emitter, b, ir.getInt64(operands.b_prefetch + v * lanes * 4)));
+  if (operands.prefetch_b) {
+    for (int64_t line = 0; line < tile.vectors * lanes * 4; line += 64) {
+      prefetch(emitter, byte_offset(emitter, b, ir.getInt64(kPrefetchDistance + line)));
     }
   }
   Accumulators result;
   for (int r = 0; r < tile.rows; ++r) {
-    Value* scalar = load_float(emitter, byte_offset(emitter, a, operands.rows[r]), operands.a_dtype);
+    Value* scalar =
+        load_float(emitter, byte_offset(emitter, a, operands.rows[r]), operands.a_dtype);
     Value* splat = ir.CreateVectorSplat(lanes, scalar);
     for (int v = 0; v < tile.vectors; ++v) {
       result.push_back(ir.CreateIntrinsic(llvm::Intrinsic::fma, {vector_type(emitter)},
@@ -54,34 +60,30 @@ Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& oper
 }
 
 // Runs steps [begin, end), a multiple of `ways`, with `ways` sets of sums, and leaves their total.
-Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operands, Value* begin, Value* end, Run run,
-                         int ways) {
+Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operands, Value* begin,
+                         Value* end, Run run, int ways) {
   auto& ir = emitter.ir();
   const size_t count = run.sums.size();
-  const bool prefetches_a = operands.a_prefetch != nullptr;
-  std::vector<Value*> carried{run.a, run.b, prefetches_a ? operands.a_prefetch : run.a};
+  std::vector<Value*> carried{run.a, run.b};
   carried.insert(carried.end(), run.sums.begin(), run.sums.end());
-  carried.resize(3 + count * ways, llvm::Constant::getNullValue(vector_type(emitter)));
+  carried.resize(2 + count * ways, llvm::Constant::getNullValue(vector_type(emitter)));
   auto body = [&](Value*, const std::vector<Value*>& values) {
     std::vector<Value*> next(values);
     for (int w = 0; w < ways; ++w) {
-      const auto first = next.begin() + 3 + w * count;
+      const auto first = next.begin() + 2 + w * count;
       Accumulators set(first, first + count);
       set = multiply_step(emitter, tile, operands, next[0], next[1], set);
       std::copy(set.begin(), set.end(), first);
       next[0] = byte_offset(emitter, next[0], operands.a_step);
       next[1] = byte_offset(emitter, next[1], operands.b_step);
-      if (prefetches_a) {
-        prefetch(emitter, next[2]);
-        next[2] = byte_offset(emitter, next[2], ir.getInt64(tile.rows * 4));
-      }
     }
     return next;
   };
   carried = emitter.loop_carrying(begin, end, ways, carried, body);
-  Run result{carried[0], carried[1], Accumulators(carried.begin() + 3, carried.begin() + 3 + count)};
-  for (size_t i = count; i < carried.size() - 3; ++i) {
-    result.sums[i % count] = ir.CreateFAdd(result.sums[i % count], carried[i + 3]);
+  Run result{carried[0], carried[1],
+             Accumulators(carried.begin() + 2, carried.begin() + 2 + count)};
+  for (size_t i = count; i < carried.size() - 2; ++i) {
+    result.sums[i % count] = ir.CreateFAdd(result.sums[i % count], carried[i + 2]);
   }
   return result;
 }
@@ -110,7 +112,9 @@ Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Valu
 }
 
 Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Value* steps) {
-  return multiply_run(emitter, tile, operands, steps, Run{operands.a, operands.b, zero_tile(emitter, tile)}).sums;
+  return multiply_run(emitter, tile, operands, steps,
+                      Run{operands.a, operands.b, zero_tile(emitter, tile)})
+      .sums;
 }
 
 Value* load_float(Emitter& emitter, Value* address, DType dtype) {

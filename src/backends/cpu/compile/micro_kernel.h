@@ -1,8 +1,10 @@
-// The innermost loop of every contraction: a register tile of f32 accumulators over a run of K steps.
+// The innermost loop of every contraction: a register tile of f32 accumulators over a run of K
+// steps.
 //
-// One step is one scalar of A per row and one row of B of `vectors` vectors: all vectors of B are loaded first, then each
-// row is a scalar load, a splat and its FMAs. That order matters: LLVM does not undo a bad one, and a tile that needs one
-// register more than there are loses half of its speed.
+// One step is one scalar of A per row and one row of B of `vectors` vectors: all vectors of B are
+// loaded first, then each row is a scalar load, a splat and its FMAs. That order matters: LLVM does
+// not undo a bad one, and a tile that needs one register more than there are loses half of its
+// speed.
 #pragma once
 
 #include <vector>
@@ -22,7 +24,8 @@ struct Tile {
 int most_rows(const Target& target, int vectors);
 
 // Where a tile reads; steps and offsets in bytes.
-//   A of row r at step k: a + rows[r] + k * a_step       B of vector v at step k: b + k * b_step + v * (bytes of a vector)
+//   A of row r at step k: a + rows[r] + k * a_step       B of vector v at step k: b + k * b_step +
+//   v * (bytes of a vector)
 struct TileOperands {
   llvm::Value* a = nullptr;
   std::vector<llvm::Value*> rows;
@@ -31,9 +34,7 @@ struct TileOperands {
   llvm::Value* b_step = nullptr;
   int b_alignment = 4;
   DType a_dtype = DType::F32;  // f16 and bf16 are widened as they are read; B is f32
-  // Prefetches, if wanted: of rows * 4 bytes a step from an address on, and of B so many bytes ahead.
-  llvm::Value* a_prefetch = nullptr;
-  int64_t b_prefetch = 0;
+  bool prefetch_b = false;     // for a B that may come from memory
 };
 
 // Row-major: rows x vectors.
@@ -41,18 +42,21 @@ using Accumulators = std::vector<llvm::Value*>;
 
 Accumulators zero_tile(Emitter& emitter, Tile tile);
 
-// Sums in progress, and where the next step reads. The addresses travel with the sums because LLVM would move their
-// computation into the loop.
+// Sums in progress, and where the next step reads. The addresses travel with the sums because LLVM
+// would move their computation into the loop.
 struct Run {
   llvm::Value *a = nullptr, *b = nullptr;
   Accumulators sums;
 };
 
-// `run` after `steps` more steps. Small tiles take several steps at once, to hide the latency of the FMA.
-Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, llvm::Value* steps, Run run);
+// `run` after `steps` more steps. Small tiles take several steps at once, to hide the latency of
+// the FMA.
+Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, llvm::Value* steps,
+                 Run run);
 
 // A single run from zero: the sums.
-Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, llvm::Value* steps);
+Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands,
+                          llvm::Value* steps);
 
 // A scalar of any floating type, as f32.
 llvm::Value* load_float(Emitter& emitter, llvm::Value* address, DType dtype);

@@ -14,7 +14,8 @@ namespace {
 constexpr int64_t kRowPadding = 16;  // f32 elements of the widest vector
 
 float element_of(const ir::Literal& source, int64_t index) {
-  return source.dtype == DType::F32 ? source.data<float>()[index] : static_cast<float>(source.as_double(index));
+  return source.dtype == DType::F32 ? source.data<float>()[index]
+                                    : static_cast<float>(source.as_double(index));
 }
 
 ir::Literal pack_literal(const ir::Literal& source, const ConstantMatrix& matrix, int64_t width) {
@@ -63,21 +64,27 @@ std::vector<Value*> transpose_square(Emitter& emitter, std::vector<Value*> rows)
 class Packer {
  public:
   Packer(Emitter& emitter, const RuntimeMatrix& matrix, int64_t width)
-      : emitter_(emitter), ir_(emitter.ir()), matrix_(matrix), width_(width), lanes_(emitter.target().lanes) {}
+      : emitter_(emitter),
+        ir_(emitter.ir()),
+        matrix_(matrix),
+        width_(width),
+        lanes_(emitter.target().lanes) {}
 
   // Vectors of columns, when columns are neighbours in memory.
   void copy_rows(Value* panel_start, Value* to) {
     emitter_.loop(i64(0), matrix_.k, 1, [&](Value* k) {
       for (int64_t n = 0; n < width_; n += lanes_) {
         Value* column = ir_.CreateAdd(panel_start, i64(n));
-        Value* loaded = ir_.CreateMaskedLoad(vector_type(emitter_), element(k, column), llvm::Align(4),
-                                             lanes_below(column, matrix_.n), zero());
+        Value* loaded =
+            ir_.CreateMaskedLoad(vector_type(emitter_), element(k, column), llvm::Align(4),
+                                 lanes_below(column, matrix_.n), zero());
         ir_.CreateAlignedStore(loaded, packed(to, k, n), llvm::Align(4));
       }
     });
   }
 
-  // Squares, when steps of K are neighbours in memory. Columns beyond the matrix repeat its last one: no result uses them.
+  // Squares, when steps of K are neighbours in memory. Columns beyond the matrix repeat its last
+  // one: no result uses them.
   void transpose_columns(Value* panel_start, Value* to) {
     Value* last = ir_.CreateSub(matrix_.n, i64(1));
     emitter_.loop(i64(0), matrix_.k, lanes_, [&](Value* k) {
@@ -87,8 +94,8 @@ class Packer {
         for (int i = 0; i < lanes_; ++i) {
           Value* column = ir_.CreateAdd(ir_.CreateAdd(panel_start, n), i64(i));
           column = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, column, last);
-          rows.push_back(
-              ir_.CreateMaskedLoad(vector_type(emitter_), element(k, column), llvm::Align(4), mask, zero()));
+          rows.push_back(ir_.CreateMaskedLoad(vector_type(emitter_), element(k, column),
+                                              llvm::Align(4), mask, zero()));
         }
         std::vector<Value*> columns = transpose_square(emitter_, rows);
         for (int i = 0; i < lanes_; ++i) {
@@ -119,7 +126,8 @@ class Packer {
   Value* zero() { return llvm::Constant::getNullValue(vector_type(emitter_)); }
 
   Value* element(Value* k, Value* n) {
-    Value* index = ir_.CreateAdd(ir_.CreateMul(k, matrix_.k_stride), ir_.CreateMul(n, matrix_.n_stride));
+    Value* index =
+        ir_.CreateAdd(ir_.CreateMul(k, matrix_.k_stride), ir_.CreateMul(n, matrix_.n_stride));
     const auto size = static_cast<int64_t>(dtype_size(matrix_.dtype));
     return byte_offset(emitter_, matrix_.base, ir_.CreateMul(index, i64(size)));
   }
@@ -136,7 +144,8 @@ class Packer {
 };
 
 // to[0, count) = value(byte offset, mask or null) by vectors.
-void store_vectors(Emitter& emitter, Value* to, Value* count, const std::function<Value*(Value*, Value*)>& value) {
+void store_vectors(Emitter& emitter, Value* to, Value* count,
+                   const std::function<Value*(Value*, Value*)>& value) {
   auto& ir = emitter.ir();
   const int lanes = emitter.target().lanes;
   Value* whole = ir.CreateAnd(count, ir.getInt64(-lanes));
@@ -147,7 +156,8 @@ void store_vectors(Emitter& emitter, Value* to, Value* count, const std::functio
   when(emitter, ir.CreateICmpSLT(whole, count), [&] {
     Value* offset = ir.CreateMul(whole, ir.getInt64(4));
     Value* mask = mask_below(emitter, whole, count);
-    ir.CreateMaskedStore(value(offset, mask), byte_offset(emitter, to, offset), llvm::Align(4), mask);
+    ir.CreateMaskedStore(value(offset, mask), byte_offset(emitter, to, offset), llvm::Align(4),
+                         mask);
   });
 }
 
@@ -167,14 +177,15 @@ std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
 
 }  // namespace
 
-plan::BufferId pack_constant(ConstantPool& constants, plan::BufferId buffer, const ConstantMatrix& matrix, int64_t width) {
-  return constants.derived(buffer, pack_key(matrix, width), [matrix, width](const ir::Literal& literal) {
-    return pack_literal(literal, matrix, width);
-  });
+plan::BufferId pack_constant(ConstantPool& constants, plan::BufferId buffer,
+                             const ConstantMatrix& matrix, int64_t width) {
+  return constants.derived(
+      buffer, pack_key(matrix, width),
+      [matrix, width](const ir::Literal& literal) { return pack_literal(literal, matrix, width); });
 }
 
-void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, Value* first, Value* last, int64_t width, Value* packed,
-               Value* panel_bytes) {
+void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, Value* first, Value* last,
+               int64_t width, Value* packed, Value* panel_bytes) {
   auto& ir = emitter.ir();
   Packer packer(emitter, matrix, width);
   emitter.loop(first, last, 1, [&](Value* panel) {
@@ -196,7 +207,8 @@ void emit_copy(Emitter& emitter, Value* to, Value* from, DType from_dtype, Value
     auto& ir = emitter.ir();
     const auto size = static_cast<int64_t>(dtype_size(from_dtype));
     emitter.loop(ir.getInt64(0), count, 1, [&](Value* i) {
-      Value* value = load_float(emitter, byte_offset(emitter, from, ir.CreateMul(i, ir.getInt64(size))), from_dtype);
+      Value* value = load_float(
+          emitter, byte_offset(emitter, from, ir.CreateMul(i, ir.getInt64(size))), from_dtype);
       Value* address = byte_offset(emitter, to, ir.CreateMul(i, ir.getInt64(4)));
       ir.CreateAlignedStore(value, address, llvm::Align(4));
     });

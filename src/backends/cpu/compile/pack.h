@@ -1,7 +1,8 @@
 // Operands of contractions in the order in which the micro-kernel reads them.
 //
-// A packed B is [panels][K][panel width], zero-padded to whole panels: one panel is a contiguous run of memory, and one
-// step of the micro-kernel reads one row of it. All CPU levels share one packing of a weight.
+// A packed B is [panels][K][panel width], zero-padded to whole panels: one panel is a contiguous
+// run of memory, and one step of the micro-kernel reads one row of it. All CPU levels share one
+// packing of a weight.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,8 @@ struct ConstantMatrix {
 };
 
 // The buffer that holds the packed matrix.
-plan::BufferId pack_constant(ConstantPool& constants, plan::BufferId buffer, const ConstantMatrix& matrix, int64_t width);
+plan::BufferId pack_constant(ConstantPool& constants, plan::BufferId buffer,
+                             const ConstantMatrix& matrix, int64_t width);
 
 // A matrix in memory at run time; strides in elements.
 struct RuntimeMatrix {
@@ -31,13 +33,14 @@ struct RuntimeMatrix {
   DType dtype = DType::F32;
 };
 
-// Emits the packing of panels [first, last) of `matrix` to `packed`, whose panels take `panel_bytes`, at least
-// packed_panel_bytes(k, width).
-void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, llvm::Value* first, llvm::Value* last, int64_t width,
-               llvm::Value* packed, llvm::Value* panel_bytes);
+// Emits the packing of panels [first, last) of `matrix` to `packed`, whose panels take
+// `panel_bytes`, at least packed_panel_bytes(k, width).
+void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, llvm::Value* first, llvm::Value* last,
+               int64_t width, llvm::Value* packed, llvm::Value* panel_bytes);
 
 // Emits the copy of `count` elements to f32, and of zeros.
-void emit_copy(Emitter& emitter, llvm::Value* to, llvm::Value* from, DType from_dtype, llvm::Value* count);
+void emit_copy(Emitter& emitter, llvm::Value* to, llvm::Value* from, DType from_dtype,
+               llvm::Value* count);
 void emit_zeros(Emitter& emitter, llvm::Value* to, llvm::Value* count);
 
 // Rows are padded to whole vectors of the widest target.

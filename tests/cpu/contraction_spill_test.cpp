@@ -1,0 +1,106 @@
+// The tiles that contractions choose keep their accumulators in registers: nothing of them is on
+// the stack.
+#include <gtest/gtest.h>
+
+#include <llvm/IR/LLVMContext.h>
+#include <llvm/IR/Module.h>
+
+#include "backends/cpu/compile/contraction.h"
+#include "backends/cpu/compile/image.h"
+#include "backends/cpu/compile/machine.h"
+#include "backends/cpu/compile/micro_kernel.h"
+
+namespace kiln::cpu {
+namespace {
+
+// A frame of this size holds a vector; a few general registers take less.
+constexpr uint64_t kVectorSpill = 64;
+
+class NoConstants : public ConstantPool {
+ public:
+  plan::BufferId derived(plan::BufferId, const std::string&,
+                         const std::function<ir::Literal(const ir::Literal&)>&) override {
+    return -1;
+  }
+};
+
+plan::Program three_matrices() {
+  plan::Program program;
+  for (int i = 0; i < 3; ++i) {
+    plan::Buffer buffer;
+    buffer.type = {DType::F32, {1024, 1024}};
+    program.add_buffer(std::move(buffer));
+  }
+  return program;
+}
+
+// Stack bytes of a function that does nothing but compute one tile.
+uint64_t frame_bytes(const Target& target, Tile tile, bool constant_stride) {
+  const plan::Program program = three_matrices();
+  const Machine machine(target);
+  llvm::LLVMContext context;
+  llvm::Module module("spill", context);
+  machine.prepare(module);
+  KernelInterface interface;
+  NoConstants constants;
+  Emitter emitter(program, target, interface, constants, module, "kernel");
+  auto& ir = emitter.ir();
+  const ir::Dim stride =
+      constant_stride ? ir::Dim(3072) : ir::Dim(ir::make_size_symbol("stride", 1, 65536, 1024));
+  TileOperands operands;
+  operands.a = emitter.buffer(0);
+  operands.b = emitter.buffer(1);
+  for (int r = 0; r < tile.rows; ++r) {
+    operands.rows.push_back(emitter.value_of(stride * int64_t{r}));
+  }
+  operands.a_step = ir.getInt64(4);
+  operands.b_step = ir.getInt64(tile.vectors * target.lanes * 4);
+  operands.prefetch_b = true;
+  const Accumulators sums = multiply_run(emitter, tile, operands, emitter.task_end());
+  for (size_t i = 0; i < sums.size(); ++i) {
+    llvm::Value* offset = ir.getInt64(i * static_cast<size_t>(target.lanes) * 4);
+    ir.CreateAlignedStore(sums[i], byte_offset(emitter, emitter.buffer(2), offset), llvm::Align(4));
+  }
+  emitter.finish();
+  const FlatObject object = flatten(machine.compile(module));
+  return object.functions.at(0).stack_bytes;
+}
+
+std::vector<int> tile_vectors(const Target& target) {
+  return target.avx512() ? std::vector<int>{1, 2, 3, 4} : std::vector<int>{2};
+}
+
+TEST(ContractionSpill, TilesStayInRegisters) {
+  for (const Target& target : all_targets()) {
+    for (int vectors : tile_vectors(target)) {
+      for (int rows = 1; rows <= tile_rows(target, vectors, {100, 100}); ++rows) {
+        const Tile tile{rows, vectors};
+        EXPECT_LE(tile.registers(), target.registers);
+        EXPECT_LT(frame_bytes(target, tile, true), kVectorSpill)
+            << target.name << ": " << rows << " rows of " << vectors << " vectors";
+      }
+    }
+  }
+}
+
+TEST(ContractionSpill, RunTimeStridesStayInRegisters) {
+  for (const Target& target : all_targets()) {
+    for (int vectors : tile_vectors(target)) {
+      const int rows = tile_rows(target, vectors, {1, 100});
+      EXPECT_LT(frame_bytes(target, {rows, vectors}, false), kVectorSpill + 64)
+          << target.name << ": " << rows << " rows of " << vectors << " vectors";
+    }
+  }
+}
+
+// What the rule forbids does spill: the check above can fail.
+TEST(ContractionSpill, LargerTilesSpill) {
+  for (const Target& target : all_targets()) {
+    const Tile tile = target.avx512() ? Tile{8, 4} : Tile{8, 2};
+    EXPECT_GT(tile.registers(), target.registers);
+    EXPECT_GE(frame_bytes(target, tile, true), kVectorSpill) << target.name;
+  }
+}
+
+}  // namespace
+}  // namespace kiln::cpu

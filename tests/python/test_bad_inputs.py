@@ -1,0 +1,101 @@
+"""Running a compiled module on what it was not compiled for: an error that says what is wrong, or the right result."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from models_small import batch_input, compile_all
+
+from torch_tensorrt._operator import execute_engine
+
+
+@pytest.fixture
+def compiled(mlp):
+    return compile_all(mlp, batch_input(2, 4, 32))
+
+
+@pytest.mark.parametrize("batch", [1, 33])
+def test_sizes_out_of_range(compiled, batch) -> None:
+    with pytest.raises(RuntimeError) as error:
+        compiled(torch.randn(batch, 16))
+    text = str(error.value)
+    for part in ("x", "dimension 0", str(batch), "2", "32"):
+        assert part in text
+
+
+def test_fixed_sizes(compiled) -> None:
+    with pytest.raises(RuntimeError, match=r"x.*dimension 1.*17.*16"):
+        compiled(torch.randn(4, 17))
+
+
+def test_rank(compiled) -> None:
+    with pytest.raises(RuntimeError, match=r"x.*3.*2"):
+        compiled(torch.randn(2, 4, 16))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"), [(torch.float64, "f64"), (torch.int64, "i64"), (torch.bfloat16, "bf16")]
+)
+def test_dtype(compiled, dtype, name) -> None:
+    with pytest.raises(RuntimeError, match=rf"x.*{name}.*f32"):
+        compiled(torch.ones(4, 16, dtype=dtype))
+
+
+def test_dtypes_that_engines_lack(compiled) -> None:
+    with pytest.raises(RuntimeError, match="dtype that engines do not take"):
+        compiled(torch.ones(4, 16, dtype=torch.complex64))
+
+
+def test_count(compiled) -> None:
+    x = torch.randn(4, 16)
+    with pytest.raises(TypeError, match="argument"):
+        compiled(x, x)
+    with pytest.raises(TypeError, match="'x'"):
+        compiled()
+    for inputs in ([], [x, x]):
+        with pytest.raises(RuntimeError, match=rf"{len(inputs)}.*1"):
+            execute_engine(inputs, compiled.engine_0, "f32[i0_0,8]")
+
+
+def test_empty_batch(mlp, compiled) -> None:
+    with pytest.raises(RuntimeError, match=r"x.*dimension 0.*0"):
+        compiled(torch.randn(0, 16))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: x.t().contiguous().t(),
+        lambda x: torch.cat([x, x], 1)[:, ::2],
+        lambda x: x[:1].expand(x.shape),
+        lambda x: torch.cat([x, x])[1::2],
+        lambda x: torch.cat([torch.zeros(1, 16), x])[1:],
+    ],
+    ids=["transposed", "strided", "expanded", "skipping rows", "offset"],
+)
+def test_strided_inputs(mlp, compiled, assert_same, make) -> None:
+    x = make(torch.randn(6, 16))
+    assert_same(compiled(x), mlp(x))
+
+
+def test_unaligned_inputs(mlp, compiled, assert_same) -> None:
+    x = torch.randn(4 * 16 + 1)[1:].reshape(4, 16)
+    assert x.data_ptr() % 64
+    assert_same(compiled(x), mlp(x))
+
+
+def test_channels_last_images(assert_same) -> None:
+    model = torch.nn.Conv2d(3, 8, 3, padding=1).eval()
+    x = torch.randn(2, 3, 8, 8)
+    compiled = compile_all(model, x)
+    assert_same(compiled(x.to(memory_format=torch.channels_last)), model(x))
+
+
+def test_inputs_that_need_gradients(mlp, compiled, assert_same) -> None:
+    x = torch.randn(4, 16, requires_grad=True)
+    with torch.no_grad():
+        assert_same(compiled(x), mlp(x))
+
+
+def test_tensors_without_memory(compiled) -> None:
+    assert compiled(torch.empty(4, 16, device="meta")).shape == (4, 8)

@@ -1,0 +1,128 @@
+"""The operator kiln::execute_engine: registration, caching of engines, threads."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import pytest
+import torch
+from models_small import Mlp, batch_input, compile_all
+
+from torch_tensorrt._operator import execute_engine
+
+
+@pytest.fixture
+def compiled(mlp):
+    return compile_all(mlp, batch_input())
+
+
+def spec_of(compiled: torch.fx.GraphModule) -> str:
+    return compiled.graph.find_nodes(op="call_function", target=execute_engine)[0].args[2]
+
+
+def test_opcheck(compiled) -> None:
+    torch.library.opcheck(
+        execute_engine, ([torch.randn(3, 16)], compiled.engine_0, spec_of(compiled))
+    )
+
+
+def test_the_spec_of_an_engine(compiled) -> None:
+    assert spec_of(compiled) == "f32[i0_0,8]"
+
+
+def test_engines_of_garbage(compiled) -> None:
+    x = torch.randn(3, 16)
+    bad = {
+        "empty": torch.empty(0, dtype=torch.uint8),
+        "zeros": torch.zeros(4096, dtype=torch.uint8),
+        "truncated": compiled.engine_0[:-1].clone(),
+    }
+    for engine in bad.values():
+        with pytest.raises(RuntimeError, match=r"\w{4}"):
+            execute_engine([x], engine, "f32[i0_0,8]")
+    for engine in (
+        compiled.engine_0.to(torch.int8),
+        compiled.engine_0[::2],
+        compiled.engine_0[None],
+    ):
+        with pytest.raises(RuntimeError, match="contiguous one-dimensional uint8"):
+            execute_engine([x], engine, "f32[i0_0,8]")
+
+
+def test_memory_that_is_used_again(assert_same) -> None:
+    """An engine that is overwritten with another one must not run as the old one."""
+    x = torch.randn(3, 16)
+    models = [Mlp().eval(), Mlp().eval()]
+    engines = [compile_all(model, x).engine_0 for model in models]
+    assert engines[0].shape == engines[1].shape
+    place = engines[0].clone()
+    for index in (0, 1, 0):
+        place.copy_(engines[index])
+        (result,) = execute_engine([x], place, "f32[3,8]")
+        assert_same(result, models[index](x))
+
+
+def test_modules_come_and_go(assert_same) -> None:
+    for _ in range(5):
+        model = Mlp().eval()
+        compiled = compile_all(model, batch_input())
+        x = torch.randn(3, 16)
+        assert_same(compiled(x), model(x))
+        del compiled
+        gc.collect()
+
+
+def test_a_view_of_an_unaligned_engine(mlp, compiled, assert_same) -> None:
+    buffer = torch.empty(compiled.engine_0.numel() + 1, dtype=torch.uint8)
+    engine = buffer[1:]
+    engine.copy_(compiled.engine_0)
+    x = torch.randn(3, 16)
+    assert_same(execute_engine([x], engine, "f32[i0_0,8]")[0], mlp(x))
+
+
+def test_many_threads_share_an_engine(mlp, compiled, assert_same) -> None:
+    inputs = [torch.randn(1 + index, 16) for index in range(8)]
+    expected = [mlp(x).detach() for x in inputs]
+    wrong = []
+
+    def work(index: int) -> None:
+        for _ in range(50):
+            if not torch.allclose(compiled(inputs[index]), expected[index], atol=1e-5):
+                wrong.append(index)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_the_number_of_threads_may_change(mlp, compiled, assert_same) -> None:
+    x = torch.randn(3, 16)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 1):
+            torch.set_num_threads(threads)
+            assert_same(compiled(x), mlp(x))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_results_are_fresh(compiled) -> None:
+    x = torch.randn(3, 16)
+    first = compiled(x)
+    copy = first.clone()
+    compiled(torch.randn(3, 16))
+    assert torch.equal(first, copy)
+
+
+def test_compiled_modules_can_be_copied_traced_and_exported(mlp, compiled, assert_same) -> None:
+    import copy
+
+    x = torch.randn(3, 16)
+    assert_same(copy.deepcopy(compiled)(x), mlp(x))
+    assert_same(torch.jit.trace(compiled, x)(x), mlp(x))
+    program = torch.export.export(compiled, (x,), strict=False)
+    assert_same(program.run_decompositions().module()(x), mlp(x))
