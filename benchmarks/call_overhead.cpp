@@ -1,5 +1,5 @@
-// What the runtime itself costs: calls of an engine that adds four numbers, and loading an engine of 90 MB.
-// Usage: call_overhead [calls]
+// What the runtime itself costs: calls of an engine that adds four numbers, and loading an engine
+// of 90 MB. Usage: call_overhead [calls]
 #include <unistd.h>
 
 #include <algorithm>
@@ -92,8 +92,9 @@ void measure_load() {
   std::printf("load, 90 MB               %8.3f ms\n",
               median_us(21, 1, [&] { (void)kiln::Engine::load_file(path); }) / 1000);
   std::printf("load, weights verified    %8.3f ms\n", median_us(5, 1, [&] {
-                (void)kiln::Engine::load_file(path, {.verify_weights = true});
-              }) / 1000);
+                                                        (void)kiln::Engine::load_file(
+                                                            path, {.verify_weights = true});
+                                                      }) / 1000);
   std::remove(path.c_str());
 }
 

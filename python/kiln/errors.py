@@ -15,8 +15,8 @@ class OutOfRangeError(KilnError, ValueError):
     """A dimension outside the range that the engine was compiled for."""
 
 
-class NotFoundError(KilnError, LookupError):
-    """No such file, name or index."""
+class NotFoundError(KilnError, FileNotFoundError):
+    """No such file or folder."""
 
 
 class InvalidEngineError(KilnError, ValueError):

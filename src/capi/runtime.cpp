@@ -24,7 +24,8 @@ using kiln::runtime::Session;
 using kiln::runtime::TensorView;
 
 static_assert(KILN_MAX_RANK == kiln::engine::kMaxRank);
-static_assert(static_cast<int>(kiln::DType::Bool) == KILN_BOOL && kiln::kDTypeCount == KILN_BOOL + 1);
+static_assert(static_cast<int>(kiln::DType::Bool) == KILN_BOOL &&
+              kiln::kDTypeCount == KILN_BOOL + 1);
 static_assert(static_cast<int>(StatusCode::Internal) == KILN_INTERNAL);
 
 struct kiln_engine {
@@ -52,7 +53,8 @@ kiln_status finish(const Status& status) {
   return static_cast<kiln_status>(status.code());
 }
 
-// Runs the body of an API function. Nothing below throws but the standard library, when memory is short.
+// Runs the body of an API function. Nothing below throws but the standard library, when memory is
+// short.
 template <typename Body>
 kiln_status guarded(const Body& body) {
   try {
@@ -62,7 +64,8 @@ kiln_status guarded(const Body& body) {
   }
 }
 
-// The caller's options at our size: fields of a newer header are ignored, those that an older one lacks are zero.
+// The caller's options at our size: fields of a newer header are ignored, those that an older one
+// lacks are zero.
 template <typename Options>
 Result<Options> current_options(const Options* options) {
   Options current{};
@@ -136,9 +139,11 @@ class Views {
  private:
   static Status view(const char* role, size_t index, const kiln_tensor& tensor, TensorView& view) {
     if (tensor.dtype < KILN_F32 || tensor.dtype > KILN_BOOL)
-      return bad_tensor(role, index, "got dtype " + std::to_string(tensor.dtype) + ", expected 0..9");
+      return bad_tensor(role, index,
+                        "got dtype " + std::to_string(tensor.dtype) + ", expected 0..9");
     if (tensor.rank < 0 || tensor.rank > KILN_MAX_RANK)
-      return bad_tensor(role, index, "got rank " + std::to_string(tensor.rank) + ", expected 0..16");
+      return bad_tensor(role, index,
+                        "got rank " + std::to_string(tensor.rank) + ", expected 0..16");
     if (tensor.rank > 0 && tensor.shape == nullptr)
       return bad_tensor(role, index, "its shape is null");
     const auto rank = static_cast<size_t>(tensor.rank);
@@ -161,7 +166,8 @@ extern "C" {
 void kiln_private_set_last_error(const char* text) { last_error = text; }
 
 #define KILN_TEXT(x) #x
-#define KILN_VERSION_TEXT(major, minor, patch) KILN_TEXT(major) "." KILN_TEXT(minor) "." KILN_TEXT(patch)
+#define KILN_VERSION_TEXT(major, minor, patch) \
+  KILN_TEXT(major) "." KILN_TEXT(minor) "." KILN_TEXT(patch)
 
 const char* kiln_version(void) {
   return KILN_VERSION_TEXT(KILN_VERSION_MAJOR, KILN_VERSION_MINOR, KILN_VERSION_PATCH);
@@ -207,8 +213,8 @@ kiln_status kiln_engine_load_file(const char* path, const kiln_load_options* opt
   });
 }
 
-kiln_status kiln_engine_load_memory(const void* data, size_t size,
-                                    const kiln_load_options* options, kiln_engine** engine) {
+kiln_status kiln_engine_load_memory(const void* data, size_t size, const kiln_load_options* options,
+                                    kiln_engine** engine) {
   return guarded([&]() -> Status {
     KILN_REQUIRE(data);
     KILN_REQUIRE(engine);
@@ -285,9 +291,9 @@ kiln_status kiln_session_output_shapes(kiln_session* session, const kiln_tensor*
     if (num_outputs > 0) KILN_REQUIRE(shapes);
     const size_t expected = session->session->engine().spec().outputs.size();
     if (num_outputs != expected)
-      return Status(StatusCode::InvalidArgument, "got " + std::to_string(num_outputs) +
-                                                     " outputs, expected " +
-                                                     std::to_string(expected));
+      return Status(
+          StatusCode::InvalidArgument,
+          "got " + std::to_string(num_outputs) + " outputs, expected " + std::to_string(expected));
     Views views;
     KILN_RETURN_IF_ERROR(views.assign("input", inputs, num_inputs));
     const auto outputs = session->session->output_shapes(views.get());

@@ -1,14 +1,16 @@
 #include "compiler/driver.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <filesystem>
 #include <span>
-#include <utility>
 
 #include "backends/reference/reference.h"
 #include "engine/writer.h"
 #include "passes/pass.h"
 #include "plan/lower.h"
+#include "plan/pass.h"
+#include "support/nearest.h"
 
 namespace kiln {
 namespace {
@@ -29,18 +31,27 @@ void make_folder(const std::string& path) {
   if (error) throw CompileError("cannot make the folder " + path + ": " + error.message());
 }
 
-bool is_graph_pass(const std::string& name) {
-  return std::ranges::any_of(passes::all_passes(),
-                             [&](const passes::PassInfo& pass) { return pass.name == name; });
-}
-
-// A disabled name belongs to the graph passes or to the plan passes; the latter refuse what is
-// neither.
-std::pair<std::vector<std::string>, std::vector<std::string>> split_disabled(
-    const std::vector<std::string>& names) {
+// The names of disabled passes, by the pipeline that they belong to.
+struct Disabled {
   std::vector<std::string> graph, plan;
-  for (const std::string& name : names) (is_graph_pass(name) ? graph : plan).push_back(name);
-  return {graph, plan};
+};
+
+Disabled split_disabled(const std::vector<std::string>& disabled) {
+  std::vector<std::string_view> names;
+  for (const passes::PassInfo& pass : passes::all_passes()) names.push_back(pass.name);
+  const auto first_plan_pass = static_cast<std::ptrdiff_t>(names.size());
+  for (const plan::PassInfo& pass : plan::all_passes()) names.push_back(pass.name);
+
+  Disabled result;
+  for (const std::string& name : disabled) {
+    const auto found = std::ranges::find(names, name);
+    if (found == names.end())
+      throw CompileError("[passes] got \"" + name +
+                         "\", expected the name of a pass; the nearest is \"" +
+                         std::string(nearest_name(name, names)) + "\"");
+    (found - names.begin() < first_plan_pass ? result.graph : result.plan).push_back(name);
+  }
+  return result;
 }
 
 std::vector<ir::Literal> evaluate_constant(const ir::Node& node,
@@ -52,16 +63,16 @@ std::vector<ir::Literal> evaluate_constant(const ir::Node& node,
 
 CompiledProgram compile_program(ir::Graph graph, const CompileOptions& options) {
   const bool verify = options.verify_passes || kAlwaysVerify;
-  const auto [graph_disabled, plan_disabled] = split_disabled(options.disabled_passes);
+  const Disabled disabled = split_disabled(options.disabled_passes);
   if (!options.dump_directory.empty()) make_folder(options.dump_directory);
 
   report(options, "optimise", 0.1);
   passes::PassContext context{.evaluate = evaluate_constant};
-  passes::run_pipeline(graph, context, {graph_disabled, verify, options.dump_directory});
+  passes::run_pipeline(graph, context, {disabled.graph, verify, options.dump_directory});
 
   report(options, "plan", 0.2);
   plan::Program program = plan::lower(graph);
-  plan::run_pipeline(program, {plan_disabled, verify, options.dump_directory});
+  plan::run_pipeline(program, {disabled.plan, verify, options.dump_directory});
 
   report(options, "generate code", 0.3);
   return compile_for_cpu(program, options.backend);

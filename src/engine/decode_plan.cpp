@@ -4,15 +4,15 @@
 namespace kiln::engine {
 namespace {
 
-// In a sound plan every element of a list is stored once. A forged one may let many tables share a long list, and so ask
-// for far more memory than the file has bytes: the budget ends that.
+// In a sound plan every element of a list is stored once. A forged one may let many tables share a
+// long list, and so ask for far more memory than the file has bytes: the budget ends that.
 class Budget {
  public:
   explicit Budget(size_t bytes) : left_(bytes) {}
 
   template <typename T>
   bool take(const flatbuffers::Vector<T>& list) {
-    const uint64_t size = uint64_t{list.size()} * sizeof(T);
+    const uint64_t size = uint64_t{list.size()} * flatbuffers::IndirectHelper<T>::element_stride;
     if (size > left_) exceeded_ = true;
     if (!exceeded_) left_ -= size;
     return !exceeded_;
@@ -35,7 +35,11 @@ std::vector<T> decode_numbers(const flatbuffers::Vector<T>* numbers, Budget& bud
 }
 
 SymbolSpec decode(const fbs::Symbol& symbol, Budget& budget) {
-  return {decode(symbol.name(), budget), symbol.input(), symbol.dim(), symbol.min(), symbol.max(),
+  return {decode(symbol.name(), budget),
+          symbol.input(),
+          symbol.dim(),
+          symbol.min(),
+          symbol.max(),
           symbol.opt()};
 }
 
@@ -81,8 +85,10 @@ StepSpec decode(const fbs::Step& step, Budget& budget) {
 }
 
 CodeVariant decode(const fbs::Variant& variant, Budget& budget) {
-  return {decode(variant.name(), budget), variant.cpu_features(),
-          decode_numbers(variant.entry(), budget), {}};
+  return {decode(variant.name(), budget),
+          variant.cpu_features(),
+          decode_numbers(variant.entry(), budget),
+          {}};
 }
 
 template <typename Item, typename Encoded>

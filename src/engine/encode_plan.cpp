@@ -30,8 +30,8 @@ Offset<fbs::Tensor> encode(FlatBufferBuilder& builder, const TensorSpec& tensor)
 
 Offset<fbs::Buffer> encode(FlatBufferBuilder& builder, const BufferSpec& buffer) {
   return fbs::CreateBuffer(builder, static_cast<uint8_t>(buffer.kind), buffer.index, buffer.offset,
-                           buffer.constant_bytes, buffer.bytes, buffer.first_step,
-                           buffer.last_step, buffer.alias_of);
+                           buffer.constant_bytes, buffer.bytes, buffer.first_step, buffer.last_step,
+                           buffer.alias_of);
 }
 
 Offset<fbs::Kernel> encode(FlatBufferBuilder& builder, const KernelSpec& kernel) {
@@ -81,9 +81,9 @@ std::vector<std::byte> encode_plan(const Spec& spec) {
   const auto kernels = encode_list(builder, spec.kernels);
   const auto steps = encode_list(builder, spec.steps);
   const auto variants = encode_list(builder, spec.variants);
-  fbs::FinishPlanBuffer(builder, fbs::CreatePlan(builder, name, producer, target, symbols, sizes,
-                                                 inputs, outputs, buffers, kernels, steps,
-                                                 variants));
+  fbs::FinishPlanBuffer(
+      builder, fbs::CreatePlan(builder, name, producer, target, symbols, sizes, inputs, outputs,
+                               buffers, kernels, steps, variants));
   const auto* begin = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
   return {begin, begin + builder.GetSize()};
 }

@@ -1,4 +1,5 @@
-// The fixed part of an engine file: header and section table, little-endian. docs/engine_format.md describes the whole.
+// The fixed part of an engine file: header and section table, little-endian. docs/engine_format.md
+// describes the whole.
 #pragma once
 
 #include <array>
@@ -16,7 +17,8 @@ static_assert(std::endian::native == std::endian::little);
 inline constexpr std::array<char, 8> kMagic = {'K', 'I', 'L', 'N', 'E', 'N', 'G', '\0'};
 inline constexpr uint32_t kFormatVersion = 1;
 
-// Code is mapped from the file, so it has pages of its own; weights start on a page for the same reason.
+// Code is mapped from the file, so it has pages of its own; weights start on a page for the same
+// reason.
 inline constexpr uint64_t kPageSize = 4096;
 inline constexpr uint64_t kPlanAlignment = 16;
 inline constexpr uint64_t kConstantAlignment = 64;
@@ -38,7 +40,8 @@ struct FileHeader {
   uint32_t section_count = 0;
   uint64_t file_size = 0;
   uint64_t reserved = 0;
-  // Of the 32 bytes above and the section table. It covers the hashes of all sections, so it identifies the content.
+  // Of the 32 bytes above and the section table. It covers the hashes of all sections, so it
+  // identifies the content.
   Hash128 hash{};
 };
 static_assert(sizeof(FileHeader) == 48 && offsetof(FileHeader, hash) == 32);

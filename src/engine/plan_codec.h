@@ -1,4 +1,5 @@
-// Spec <-> the FlatBuffers plan section. Neither direction looks at what the numbers mean: see engine/validate.h.
+// Spec <-> the FlatBuffers plan section. Neither direction looks at what the numbers mean: see
+// engine/validate.h.
 #pragma once
 
 #include <cstddef>

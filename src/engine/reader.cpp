@@ -89,8 +89,8 @@ struct KnownSections {
 
 Result<KnownSections> sort_out(const std::vector<SectionEntry>& sections) {
   KnownSections known;
-  known.code.resize(static_cast<size_t>(
-      std::ranges::count(sections, SectionKind::Code, &SectionEntry::kind)));
+  known.code.resize(
+      static_cast<size_t>(std::ranges::count(sections, SectionKind::Code, &SectionEntry::kind)));
   for (const SectionEntry& section : sections) {
     const SectionEntry** place = nullptr;
     if (section.kind == SectionKind::Plan) place = &known.plan;

@@ -22,7 +22,8 @@ struct View {
   Spec spec;
   std::span<const std::byte> weights;
   std::vector<SectionInfo> sections;
-  std::string content_hash;  // of the header, which has the hashes of all sections: identifies the engine
+  std::string
+      content_hash;  // of the header, which has the hashes of all sections: identifies the engine
   uint32_t format_version = 0;
 };
 
@@ -30,8 +31,9 @@ struct ReadOptions {
   bool verify_weights = false;  // hash the weights as well
 };
 
-// Everything that the runtime relies on is checked here: bounds, alignment, hashes of plan and code, slots in order, kernel
-// and buffer numbers, entry points inside the code. InvalidEngine says what is wrong and where.
+// Everything that the runtime relies on is checked here: bounds, alignment, hashes of plan and
+// code, slots in order, kernel and buffer numbers, entry points inside the code. InvalidEngine says
+// what is wrong and where.
 Result<View> read(std::span<const std::byte> bytes, const ReadOptions& options = {});
 
 }  // namespace kiln::engine

@@ -1,5 +1,6 @@
-// What an engine file says, as plain data: the writer takes it, the reader gives it back. docs/engine_format.md has the
-// bytes. Depends on nothing but support, so that the compiler and the runtime share it.
+// What an engine file says, as plain data: the writer takes it, the reader gives it back.
+// docs/engine_format.md has the bytes. Depends on nothing but support, so that the compiler and the
+// runtime share it.
 #pragma once
 
 #include <array>
@@ -13,8 +14,9 @@
 
 namespace kiln::engine {
 
-// Sizes that depend on the input shapes are computed by one straight-line program of integer operations, run once per
-// new shape. A slot is the index of one of its operations; operands are earlier slots.
+// Sizes that depend on the input shapes are computed by one straight-line program of integer
+// operations, run once per new shape. A slot is the index of one of its operations; operands are
+// earlier slots.
 using Slot = int32_t;
 
 // As KILN_MAX_RANK in include/kiln/kiln.h.
@@ -38,7 +40,8 @@ struct SizeInstruction {
   int64_t immediate = 0;
 };
 
-// An input dimension that may vary. Its value is read off the shape of input `input`, dimension `dim`.
+// An input dimension that may vary. Its value is read off the shape of input `input`, dimension
+// `dim`.
 struct SymbolSpec {
   std::string name;
   int32_t input = 0, dim = 0;
@@ -55,12 +58,14 @@ enum class BufferKind : uint8_t { Input = 0, Output = 1, Constant = 2, Temporary
 
 struct BufferSpec {
   BufferKind kind = BufferKind::Temporary;
-  int32_t index = -1;        // Input, Output: position among them
-  uint64_t offset = 0;       // Constant: bytes into the weights section, a multiple of 64
+  int32_t index = -1;   // Input, Output: position among them
+  uint64_t offset = 0;  // Constant: bytes into the weights section, a multiple of 64
   uint64_t constant_bytes = 0;
-  Slot bytes = -1;           // Input, Output, Temporary: size for the bound shape
-  int32_t first_step = 0, last_step = 0;  // Temporary: live from the start of one to the end of the other, inclusive
-  int32_t alias_of = -1;     // Temporary: shares that buffer's memory (in-place)
+  Slot bytes = -1;  // Input, Output, Temporary: size for the bound shape
+  int32_t first_step = 0,
+          last_step =
+              0;  // Temporary: live from the start of one to the end of the other, inclusive
+  int32_t alias_of = -1;  // Temporary: shares that buffer's memory (in-place)
 };
 
 // One kernel call. The step runs `tasks` independent tasks, split over threads.
@@ -70,39 +75,42 @@ struct StepSpec {
   std::vector<Slot> params;      // handed to the kernel in this order
   Slot tasks = -1;
   int64_t min_tasks_per_thread = 1;  // fewer are not worth another thread
-  Slot scratch_bytes = -1;       // per thread; -1: none
+  Slot scratch_bytes = -1;           // per thread; -1: none
 };
 
 // The machine code of all kernels for one level of CPU.
 struct CodeVariant {
-  std::string name;                // "x86-64-v3", "x86-64-v4"
-  uint64_t cpu_features = 0;       // support/cpu_features.h bits that must all be present
-  std::vector<uint64_t> entry;     // byte offset of each kernel in `code`
-  std::span<const std::byte> code; // position-independent; text and read-only data, no relocations
+  std::string name;                 // "x86-64-v3", "x86-64-v4"
+  uint64_t cpu_features = 0;        // support/cpu_features.h bits that must all be present
+  std::vector<uint64_t> entry;      // byte offset of each kernel in `code`
+  std::span<const std::byte> code;  // position-independent; text and read-only data, no relocations
 };
 
 struct KernelSpec {
   std::string name;
-  std::string kind;                // "loop_nest", "matmul", "convolution", "attention"
+  std::string kind;  // "loop_nest", "matmul", "convolution", "attention"
   std::vector<std::string> sources;
 };
 
 struct Spec {
   std::string name;
-  std::string producer;            // "kiln 0.1.0"
-  std::string target;              // "cpu"
+  std::string producer;  // "kiln 0.1.0"
+  std::string target;    // "cpu"
   std::vector<SymbolSpec> symbols;
   std::vector<SizeInstruction> sizes;
   std::vector<TensorSpec> inputs, outputs;
   std::vector<BufferSpec> buffers;
   std::vector<KernelSpec> kernels;
   std::vector<StepSpec> steps;
-  std::vector<CodeVariant> variants;  // the most demanding first; the first that the CPU can run is used
+  std::vector<CodeVariant>
+      variants;  // the most demanding first; the first that the CPU can run is used
 };
 
-// The ABI of a CPU kernel. `buffers` and `params` are the step's, resolved; buffers are non-null unless they have no
-// elements. Runs tasks [begin, end) of the step. `scratch` is 64-byte aligned and private to the calling thread. Kernels
-// never allocate, block or call out; they may be run by many threads at once on different task ranges.
-using CpuKernel = void (*)(void* const* buffers, const int64_t* params, void* scratch, int64_t begin, int64_t end);
+// The ABI of a CPU kernel. `buffers` and `params` are the step's, resolved; buffers are non-null
+// unless they have no elements. Runs tasks [begin, end) of the step. `scratch` is 64-byte aligned
+// and private to the calling thread. Kernels never allocate, block or call out; they may be run by
+// many threads at once on different task ranges.
+using CpuKernel = void (*)(void* const* buffers, const int64_t* params, void* scratch,
+                           int64_t begin, int64_t end);
 
 }  // namespace kiln::engine

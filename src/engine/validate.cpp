@@ -7,7 +7,8 @@
 namespace kiln::engine {
 namespace {
 
-// Collects the first failure. Every check after it is skipped over by the callers' loops or harmless.
+// Collects the first failure. Every check after it is skipped over by the callers' loops or
+// harmless.
 class Checker {
  public:
   Checker(const Spec& spec, uint64_t weights_size) : spec_(spec), weights_size_(weights_size) {}
@@ -41,8 +42,9 @@ class Checker {
   void check_symbols() {
     for (size_t i = 0; i < spec_.symbols.size(); ++i) {
       const SymbolSpec& symbol = spec_.symbols[i];
-      const bool found = is_index(symbol.input, spec_.inputs) &&
-                         is_index(symbol.dim, spec_.inputs[static_cast<size_t>(symbol.input)].shape);
+      const bool found =
+          is_index(symbol.input, spec_.inputs) &&
+          is_index(symbol.dim, spec_.inputs[static_cast<size_t>(symbol.input)].shape);
       expect(found, "symbol", i, "its input dimension does not exist");
       expect(0 <= symbol.min && symbol.min <= symbol.opt && symbol.opt <= symbol.max, "symbol", i,
              "its range is not in order");

@@ -8,7 +8,8 @@
 
 namespace kiln::engine {
 
-// InvalidEngine names the first rule that is broken, and where. The rules are those of docs/engine_format.md, in order.
+// InvalidEngine names the first rule that is broken, and where. The rules are those of
+// docs/engine_format.md, in order.
 Status validate(const Spec& spec, uint64_t weights_size);
 
 }  // namespace kiln::engine

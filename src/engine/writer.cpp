@@ -64,7 +64,8 @@ Status internal_error(const std::string& what) {
   return Status(StatusCode::Internal, "internal error: " + what);
 }
 
-// Gives equal contents one place. In the order of the buffers, so that the same spec gives the same bytes.
+// Gives equal contents one place. In the order of the buffers, so that the same spec gives the same
+// bytes.
 uint64_t place_weights(Spec& spec, Constants constants, std::vector<Weight>& weights) {
   std::multimap<Hash128, size_t> placed;
   uint64_t end = 0;
@@ -95,14 +96,13 @@ void place_sections(Layout& layout, uint64_t weights_size) {
   auto& sections = layout.sections;
   sections.push_back({SectionKind::Plan, 0, 0, layout.plan.size(), {}});
   for (size_t i = 0; i < layout.spec.variants.size(); ++i)
-    sections.push_back({SectionKind::Code, static_cast<uint32_t>(i), 0,
-                        layout.spec.variants[i].code.size(), {}});
+    sections.push_back(
+        {SectionKind::Code, static_cast<uint32_t>(i), 0, layout.spec.variants[i].code.size(), {}});
   sections.push_back({SectionKind::Weights, 0, 0, weights_size, {}});
 
   uint64_t end = sizeof(FileHeader) + sections.size() * sizeof(SectionEntry);
   for (SectionEntry& section : sections) {
-    section.offset =
-        align_up(end, section.kind == SectionKind::Plan ? kPlanAlignment : kPageSize);
+    section.offset = align_up(end, section.kind == SectionKind::Plan ? kPlanAlignment : kPageSize);
     end = section.offset + section.size;
   }
   layout.file_size = end;

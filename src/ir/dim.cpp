@@ -102,11 +102,14 @@ bool recombine_mod(std::vector<Term>& terms) {
       if (atom->kind != AtomKind::Mod || atom->b.terms().size() != 1) continue;
       std::vector<AtomPtr> rest = terms[i].factors;
       rest.erase(rest.begin() + static_cast<std::ptrdiff_t>(f));
-      auto quotient = std::make_shared<Atom>(Atom{AtomKind::FloorDiv, nullptr, atom->a, atom->b});
+      // In its canonical form: floordiv(floordiv(x, 2), 3) is floordiv(x, 6).
+      const Dim quotient = floordiv(atom->a, atom->b);
+      if (quotient.terms().size() != 1) continue;
       const Term& divisor = atom->b.terms()[0];
       const std::vector<AtomPtr> wanted =
-          merge_factors(merge_factors(rest, divisor.factors), {AtomPtr(quotient)});
-      const int64_t wanted_coefficient = terms[i].coefficient * divisor.coefficient;
+          merge_factors(merge_factors(rest, divisor.factors), quotient.terms()[0].factors);
+      const int64_t wanted_coefficient =
+          terms[i].coefficient * divisor.coefficient * quotient.terms()[0].coefficient;
       for (size_t j = 0; j < terms.size(); ++j) {
         if (terms[j].coefficient != wanted_coefficient ||
             compare_factors(terms[j].factors, wanted) != 0) {

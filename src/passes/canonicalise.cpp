@@ -97,16 +97,22 @@ Value* trivial_reduction(Rewriter& rewriter, Node& node) {
   return rewriter.before(node).reshape(x, node.output()->type.shape);
 }
 
-// matmul(a, permute(b, the last two axes swapped)) -> matmul(a, b), transposed the other way
+// matmul(a, permute(b, [.., last, i])) -> matmul(a, permute(b, [.., i, last])), transposed the
+// other way: the permute leaves the innermost axis in place, and if it only swapped the last two it
+// is gone
 Value* matmul_of_transpose(Rewriter& rewriter, Node& node) {
   if (node.op != Op::matmul) return nullptr;
   const Node* permute = producer(node.input(1), Op::permute);
   if (permute == nullptr) return nullptr;
   Axes axes = permute->attr<Axes>("axes");
-  std::swap(axes[axes.size() - 1], axes[axes.size() - 2]);
-  if (!is_identity(axes)) return nullptr;
-  return rewriter.before(node).value(Op::matmul, {node.input(0), permute->input(0)},
-                                     {{"transpose_b", !node.attr<bool>("transpose_b")}});
+  const size_t rank = axes.size();
+  if (axes[rank - 2] != static_cast<int64_t>(rank) - 1) return nullptr;
+  std::swap(axes[rank - 1], axes[rank - 2]);
+  ir::Builder builder = rewriter.before(node);
+  Value* b = permute->input(0);
+  if (!is_identity(axes)) b = builder.permute(b, std::move(axes));
+  return builder.value(Op::matmul, {node.input(0), b},
+                       {{"transpose_b", !node.attr<bool>("transpose_b")}});
 }
 
 // matmul(x, w) with a transposed rank-2 weight -> linear(x, w): the weight serves every row at once

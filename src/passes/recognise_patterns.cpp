@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "passes/pass.h"
 #include "passes/rewrite.h"
@@ -171,6 +172,87 @@ Value* weight_of_rms_norm(Rewriter& rewriter, Node& node) {
   return nullptr;
 }
 
+// What a composed attention is made of, collected from the softmax towards the product of queries
+// and keys.
+struct Scores {
+  Value *q = nullptr, *k = nullptr, *mask = nullptr;
+  double scale = 1;
+};
+
+// x of x * c or x / c, with c multiplied into the scale; x itself where it is no such product.
+Value* take_scale(Value* x, double& scale) {
+  for (Op op : {Op::mul, Op::div}) {
+    const Node* node = producer(x, op);
+    const auto c = node ? uniform_value(node->input(1)) : std::nullopt;
+    if (!c || *c == 0 || node->input(1)->type.rank() != 0) continue;
+    scale *= op == Op::mul ? *c : 1 / *c;
+    return node->input(0);
+  }
+  return x;
+}
+
+// scores + mask, or where(mask, scores, -inf); the scores, with the mask noted.
+Value* take_mask(Value* x, Value*& mask) {
+  if (const Node* where = producer(x, Op::where)) {
+    if (uniform_value(where->input(2)) != -std::numeric_limits<double>::infinity()) return x;
+    mask = where->input(0);
+    return where->input(1);
+  }
+  const Node* add = producer(x, Op::add);
+  if (add == nullptr) return x;
+  double scale = 1;
+  const size_t scores = producer(take_scale(add->input(1), scale), Op::matmul) ? 1 : 0;
+  mask = add->input(1 - scores);
+  return add->input(scores);
+}
+
+std::optional<Scores> scores_of(Value* value) {
+  Scores scores;
+  Value* product = take_scale(take_mask(value, scores.mask), scores.scale);
+  const Node* matmul = producer(product, Op::matmul);
+  if (matmul == nullptr || !matmul->attr<bool>("transpose_b")) return std::nullopt;
+  if (product->type.shape != value->type.shape) return std::nullopt;  // the mask broadcasts them
+  scores.q = take_scale(matmul->input(0), scores.scale);
+  scores.k = take_scale(matmul->input(1), scores.scale);
+  return scores;
+}
+
+// Whether the leading axes of the operands agree, so that nothing broadcasts.
+bool same_batch(const Value* a, const Value* b) {
+  if (a->type.rank() != b->type.rank()) return false;
+  return std::equal(a->type.shape.begin(), a->type.shape.end() - 2, b->type.shape.begin());
+}
+
+// [B, M, N] -> [B, 1, M, N]; other ranks stay.
+Value* with_heads(ir::Builder& builder, Value* x) {
+  const Shape& s = x->type.shape;
+  return s.size() == 3 ? builder.reshape(x, {s[0], 1, s[1], s[2]}) : x;
+}
+
+// softmax(scale * q k^T + mask) v -> attention(q, k, v, mask), with the mask as the model has it:
+// floating and added, or bool with -inf where it is false. Not where the weights have another use.
+// A row that is masked throughout gives zeros from now on, as PyTorch's own attention does, and not
+// NaN.
+Value* composed_attention(Rewriter& rewriter, Node& node) {
+  if (node.op != Op::matmul || node.attr<bool>("transpose_b")) return nullptr;
+  const Node* softmax = producer(node.input(0), Op::softmax);
+  if (softmax == nullptr || !rewriter.used_once(softmax->output())) return nullptr;
+  const size_t rank = softmax->output()->type.rank();
+  if (softmax->attr<int64_t>("axis") != static_cast<int64_t>(rank) - 1) return nullptr;
+  const auto scores = scores_of(softmax->input(0));
+  if (!scores || (rank != 3 && rank != 4)) return nullptr;
+  if (!same_batch(scores->q, scores->k) || !same_batch(scores->k, node.input(1))) return nullptr;
+  ir::Builder builder = rewriter.before(node);
+  std::vector<Value*> inputs = {with_heads(builder, scores->q), with_heads(builder, scores->k),
+                                with_heads(builder, node.input(1))};
+  if (scores->mask != nullptr) {
+    inputs.push_back(rank == 3 ? with_heads(builder, scores->mask) : scores->mask);
+  }
+  Value* result = builder.value(Op::attention, std::move(inputs),
+                                {{"scale", scores->scale}, {"causal", false}});
+  return builder.reshape(result, node.output()->type.shape);
+}
+
 // x of reshape(expand(reshape(x[B, G, N, D], [B, G, 1, N, D]), [B, G, r, N, D]), [B, G*r, N, D]),
 // or null.
 Value* before_repeat(Value* value) {
@@ -206,8 +288,8 @@ Value* repeated_heads(Rewriter& rewriter, Node& node) {
 // above. Constants must agree to 1e-6.
 bool recognise_patterns(ir::Graph& graph, PassContext&) {
   return rewrite(graph, [](Rewriter& rewriter, Node& node) -> Value* {
-    for (auto* rule :
-         {composed_gelu, composed_silu, composed_rms_norm, weight_of_rms_norm, repeated_heads}) {
+    for (auto* rule : {composed_gelu, composed_silu, composed_rms_norm, weight_of_rms_norm,
+                       composed_attention, repeated_heads}) {
       if (Value* result = rule(rewriter, node)) return result;
     }
     return nullptr;

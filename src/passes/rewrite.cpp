@@ -1,5 +1,6 @@
 #include "passes/rewrite.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -29,6 +30,11 @@ bool sweep(ir::Graph& graph, const Rule& rule) {
   }
   if (changed) graph.erase_dead();
   return changed;
+}
+
+bool same_type(const ir::Type& a, const ir::Type& b) {
+  return a.dtype == b.dtype && std::equal(a.shape.begin(), a.shape.end(), b.shape.begin(),
+                                          b.shape.end(), ir::provably_equal);
 }
 
 bool all_elements_equal(const ir::Literal& literal) {
@@ -76,7 +82,8 @@ bool rewrite(ir::Graph& graph, const Rule& rule) {
 }
 
 void replace(ir::Graph& graph, Value* from, Value* to) {
-  KILN_CHECK(to->type.dtype == from->type.dtype, "%" + from->name + " changed its dtype");
+  KILN_CHECK(same_type(from->type, to->type),
+             "%" + from->name + " of " + from->type.str() + " became " + to->type.str());
   graph.replace_all_uses(from, to);
   if (to->id < from->id) return;  // it was there before, under a name of its own
   const std::string name = from->name;

@@ -10,6 +10,7 @@
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "support/error.h"
+#include "support/nearest.h"
 
 namespace kiln::passes {
 namespace {
@@ -20,22 +21,6 @@ constexpr std::array kPasses = {
 #undef KILN_PASS
 };
 
-// Levenshtein's distance, one row at a time.
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
-}
-
 const PassInfo& info_of(Pass pass) {
   const auto found = std::find_if(kPasses.begin(), kPasses.end(),
                                   [&](const PassInfo& p) { return p.run == pass; });
@@ -44,15 +29,13 @@ const PassInfo& info_of(Pass pass) {
 }
 
 void check_disabled(const std::vector<std::string>& disabled) {
+  std::vector<std::string_view> names;
+  for (const PassInfo& pass : kPasses) names.push_back(pass.name);
   for (const std::string& name : disabled) {
     if (find_pass(name) != nullptr) continue;
-    const auto nearest =
-        std::min_element(kPasses.begin(), kPasses.end(), [&](const PassInfo& a, const PassInfo& b) {
-          return edit_distance(name, a.name) < edit_distance(name, b.name);
-        });
     throw CompileError("[passes] got \"" + name +
                        "\", expected the name of a pass; the nearest is \"" +
-                       std::string(nearest->name) + "\"");
+                       std::string(nearest_name(name, names)) + "\"");
   }
 }
 

@@ -35,6 +35,29 @@ std::vector<T> part(const std::vector<T>& values, size_t begin, size_t end) {
           values.begin() + static_cast<std::ptrdiff_t>(end)};
 }
 
+// A constant or symbolic divisor of `loop`, as in floordiv(loop, d) or mod(loop, d), that divides its extent.
+std::optional<ir::Dim> find_divisor(const ir::Dim& dim, const Loop& loop) {
+  for (const ir::Term& term : dim.terms()) {
+    for (const ir::AtomPtr& atom : term.factors) {
+      if (atom->kind == ir::AtomKind::Symbol) continue;
+      const bool divides = atom->kind == ir::AtomKind::FloorDiv || atom->kind == ir::AtomKind::Mod;
+      if (divides && atom->a.as_symbol() == loop.index && ir::provably_divisible(loop.extent(), atom->b)) {
+        return atom->b;
+      }
+      if (auto found = find_divisor(atom->a, loop)) return found;
+      if (auto found = find_divisor(atom->b, loop)) return found;
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<ir::Dim> find_divisor(const Indices& indices, const Loop& loop) {
+  for (const Index& index : indices) {
+    if (auto found = find_divisor(index, loop)) return found;
+  }
+  return std::nullopt;
+}
+
 bool mentions_any(const ir::Dim& dim, const std::vector<Loop>& loops) {
   return std::ranges::any_of(loops, [&](const Loop& loop) { return dim.mentions(loop.index); });
 }
@@ -124,6 +147,30 @@ IndexMap replace_loops(const std::vector<Loop>& loops, const Indices& values) {
 Indices substitute(const Indices& indices, const IndexMap& map) {
   Indices result;
   for (const Index& index : indices) result.push_back(index.substitute(map));
+  return result;
+}
+
+RefinedLoops refine_loops(const std::vector<Loop>& loops, const Indices& indices) {
+  RefinedLoops result;
+  Indices current = indices;
+  std::vector<Loop> pending(loops.rbegin(), loops.rend());
+  for (const Loop& loop : loops) result.values.push_back(Index(loop.index));
+  while (!pending.empty()) {
+    const Loop loop = pending.back();
+    pending.pop_back();
+    const auto divisor = find_divisor(current, loop);
+    if (!divisor) {
+      result.loops.push_back(loop);
+      continue;
+    }
+    const Loop high{ir::make_loop_symbol(loop.index->name, ir::floordiv(loop.extent(), *divisor))};
+    const Loop low{ir::make_loop_symbol(loop.index->name, *divisor)};
+    const IndexMap map = replace_loops({loop}, {Index(high.index) * *divisor + Index(low.index)});
+    current = substitute(current, map);
+    result.values = substitute(result.values, map);
+    pending.push_back(low);
+    pending.push_back(high);
+  }
   return result;
 }
 

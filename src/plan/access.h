@@ -39,6 +39,14 @@ using IndexMap = std::function<std::optional<Index>(const ir::SymbolPtr&)>;
 IndexMap replace_loops(const std::vector<Loop>& loops, const Indices& values);
 Indices substitute(const Indices& indices, const IndexMap& map);
 
+// Loops split in two wherever one of `indices` divides them by part of their extent, so that no division is left:
+// x[i / 32, i % 32] with i < 384 becomes x[i0, i1]. `values` are the original loops in terms of the new ones.
+struct RefinedLoops {
+  std::vector<Loop> loops;
+  Indices values;
+};
+RefinedLoops refine_loops(const std::vector<Loop>& loops, const Indices& indices);
+
 // A bijection from the points of `loops` onto offsets [0, elements): what copies, reshapes and permutes of a whole buffer
 // are. Finds the loops for a given offset.
 class Bijection {

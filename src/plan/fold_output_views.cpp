@@ -7,6 +7,7 @@
 
 #include "plan/contraction_result.h"
 #include "plan/fusion.h"
+#include "plan/kernels.h"
 #include "plan/pass.h"
 
 namespace kiln::plan {
@@ -25,9 +26,11 @@ std::optional<Copy> as_copy(const LoopNest& nest, const Stage& stage) {
   if (value.kind != ExprKind::Load || value.predicate) return std::nullopt;
   auto source = load_indices(value);
   if (!source) return std::nullopt;
-  Copy copy{nest.outer, value.buffer, store->buffer, std::move(*source), store->indices};
+  Copy copy{nest.outer, value.buffer, store->buffer, *source, store->indices};
   copy.loops.insert(copy.loops.end(), store->loops.begin(), store->loops.end());
-  return copy;
+  const RefinedLoops fine = refine_loops(copy.loops, copy.source);
+  const IndexMap map = replace_loops(copy.loops, fine.values);
+  return Copy{fine.loops, copy.from, copy.to, substitute(copy.source, map), substitute(copy.target, map)};
 }
 
 // The Store of a nest that writes a buffer, if there is one only and no stage reads the buffer.
@@ -89,8 +92,7 @@ bool fold(Program& program, const Copy& copy) {
 int64_t load_sites(const LoopNest& nest, BufferId buffer) {
   int64_t sites = 0;
   for (const Stage& stage : nest.stages) {
-    const Expr& value = std::visit([](const auto& s) -> const Expr& { return s.value; }, stage);
-    visit(value, [&](const ExprNode& node) {
+    visit(value_of(stage), [&](const ExprNode& node) {
       sites += node.kind == ExprKind::Load && node.buffer == buffer;
     });
   }

@@ -49,8 +49,9 @@ bool fuse(Program& program, size_t producer, size_t consumer) {
   Kernel kernel = program.kernels[producer];
   Expr& epilogue = *epilogue_of(kernel);
   const ContractionResult result = *contraction_result(kernel);
-  const auto pointwise = as_pointwise(program.kernels[consumer]);
+  auto pointwise = as_pointwise(program.kernels[consumer]);
   if (!pointwise || !covers_buffer(program, result)) return false;
+  *pointwise = refined(std::move(*pointwise), result.buffer);
   const ir::Type& type = program.buffers[result.buffer].type;
   const auto at = only_load(pointwise->value, result.buffer);
   if (!at) return false;

@@ -83,6 +83,19 @@ std::optional<Pointwise> as_pointwise(const Kernel& kernel) {
   return result;
 }
 
+Pointwise refined(Pointwise pointwise, BufferId buffer) {
+  Indices read;
+  visit(pointwise.value, [&](const ExprNode& node) {
+    if (node.kind != ExprKind::Load || node.buffer != buffer) return;
+    if (const auto at = load_indices(node)) read.insert(read.end(), at->begin(), at->end());
+  });
+  RefinedLoops fine = refine_loops(pointwise.loops, read);
+  if (fine.loops.size() == pointwise.loops.size()) return pointwise;
+  const IndexMap map = replace_loops(pointwise.loops, fine.values);
+  return {std::move(fine.loops), pointwise.buffer, substitute(pointwise.indices, map),
+          substitute(pointwise.value, map)};
+}
+
 Expr inline_load(const Pointwise& producer, const ExprNode& node) {
   if (!stores_plain_loops(producer)) return nullptr;
   const auto map = [&](const ir::SymbolPtr& symbol) -> Expr {

@@ -8,6 +8,9 @@
 
 namespace kiln::plan {
 
+const Expr& value_of(const Stage& stage);
+const std::vector<Loop>& loops_of(const Stage& stage);
+
 // Every expression of a kernel: stage values, epilogue, keep and bias.
 void for_each_expr(const Kernel& kernel, const std::function<void(const Expr&)>& visitor);
 void transform_exprs(Kernel& kernel, const std::function<Expr(const Expr&)>& transform);

@@ -147,6 +147,10 @@ BufferId Lowering::add_temporary(std::string name, ir::Type type) {
 }
 
 BufferId Lowering::dense(const ir::Value* value) {
+  // What is under a reshape has the same elements in the same order, and its copy has the simpler indices.
+  while (!has_buffer(value) && value->producer && value->producer->op == Op::reshape) {
+    value = value->producer->input(0);
+  }
   const LoopSpace space = make_loops(value->type.shape);
   const auto [source, at] = resolve(value, space.indices);
   if (linearize(source->type.shape, at) == linearize(value->type.shape, space.indices) &&

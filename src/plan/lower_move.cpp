@@ -90,9 +90,20 @@ void lower_pad(Lowering& lowering, const ir::Node& node) {
   lowering.emit_pointwise(node, std::move(space), lowering.load_gathered(x, std::move(at)));
 }
 
+// A value joined with itself is read again and again.
+void lower_repeat(Lowering& lowering, const ir::Node& node, size_t axis) {
+  const ir::Value* x = node.input(0);
+  LoopSpace space = make_loops(node.output()->type.shape);
+  Indices at = space.indices;
+  at[axis] = ir::mod(at[axis], x->type.shape[axis]);
+  lowering.emit_pointwise(node, std::move(space), lowering.load(x, at));
+}
+
 // One Store for each operand, at its offset along the axis.
 void lower_concat(Lowering& lowering, const ir::Node& node) {
   const auto axis = static_cast<size_t>(node.attr<int64_t>("axis"));
+  const bool repeats = std::ranges::all_of(node.inputs, [&](const ir::Value* v) { return v == node.input(0); });
+  if (repeats) return lower_repeat(lowering, node, axis);
   const BufferId target = lowering.define(node.output());
   std::vector<bool> inner(node.output()->type.rank());
   for (size_t i = axis; i < inner.size(); ++i) inner[i] = true;

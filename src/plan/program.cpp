@@ -37,6 +37,14 @@ void visit_expr_slots(KernelType& kernel, const Visit& visit) {
 
 }  // namespace
 
+const Expr& value_of(const Stage& stage) {
+  return std::visit([](const auto& s) -> const Expr& { return s.value; }, stage);
+}
+
+const std::vector<Loop>& loops_of(const Stage& stage) {
+  return std::visit([](const auto& s) -> const std::vector<Loop>& { return s.loops; }, stage);
+}
+
 void for_each_expr(const Kernel& kernel, const std::function<void(const Expr&)>& visitor) {
   visit_expr_slots(kernel, visitor);
 }

@@ -6,6 +6,7 @@
 
 #include "plan/pass.h"
 #include "support/error.h"
+#include "support/nearest.h"
 
 namespace kiln::plan {
 namespace {
@@ -19,19 +20,14 @@ const std::vector<PassInfo>& table() {
   return passes;
 }
 
-// How many leading characters two names share: enough to guess what was meant.
-size_t common_prefix(std::string_view a, std::string_view b) {
-  return static_cast<size_t>(std::ranges::mismatch(a, b).in1 - a.begin());
-}
-
 void check_disabled(const std::vector<std::string>& disabled) {
+  std::vector<std::string_view> names;
+  for (const PassInfo& pass : table()) names.push_back(pass.name);
   for (const std::string& name : disabled) {
-    const auto is_name = [&](const PassInfo& pass) { return pass.name == name; };
-    if (std::ranges::any_of(table(), is_name)) continue;
-    const auto nearest = std::ranges::max_element(
-        table(), {}, [&](const PassInfo& pass) { return common_prefix(pass.name, name); });
-    throw CompileError("[passes] got \"" + name + "\", expected the name of a pass; the nearest is \"" +
-                       std::string(nearest->name) + "\"");
+    if (std::ranges::find(names, name) != names.end()) continue;
+    throw CompileError("[passes] got \"" + name +
+                       "\", expected the name of a pass; the nearest is \"" +
+                       std::string(nearest_name(name, names)) + "\"");
   }
 }
 
@@ -45,7 +41,8 @@ const PassInfo& info_of(Pass pass) {
 
 std::span<const PassInfo> all_passes() { return table(); }
 
-Runner::Runner(Program& program, const PlanOptions& options) : program_(program), options_(options) {
+Runner::Runner(Program& program, const PlanOptions& options)
+    : program_(program), options_(options) {
   check_disabled(options.disabled);
   if (options_.verify) verify(program_);
   dump("lowered");

@@ -56,8 +56,8 @@ bool BoundTensor::matches(const TensorView& tensor) const {
   return tensor.dtype == dtype && std::ranges::equal(tensor.shape, shape);
 }
 
-Result<std::unique_ptr<Binding>> Binding::create(const Engine& engine,
-                                                 std::vector<int64_t> symbols, int threads) {
+Result<std::unique_ptr<Binding>> Binding::create(const Engine& engine, std::vector<int64_t> symbols,
+                                                 int threads) {
   const Spec& spec = engine.spec();
   const Result<std::vector<int64_t>> sizes = evaluate_sizes(spec, symbols);
   if (!sizes.ok()) return sizes.status();
@@ -72,8 +72,8 @@ Result<std::unique_ptr<Binding>> Binding::create(const Engine& engine,
 }
 
 Status Binding::bind_tensors(const Spec& spec, Sizes sizes) {
-  for (const auto& [tensors, bound] : {std::pair(&spec.inputs, &inputs_),
-                                       std::pair(&spec.outputs, &outputs_)})
+  for (const auto& [tensors, bound] :
+       {std::pair(&spec.inputs, &inputs_), std::pair(&spec.outputs, &outputs_)})
     for (const engine::TensorSpec& tensor : *tensors) {
       Result<BoundTensor> result = bind_tensor(tensor, sizes);
       if (!result.ok()) return result.status();
@@ -82,7 +82,8 @@ Status Binding::bind_tensors(const Spec& spec, Sizes sizes) {
   return Status();
 }
 
-// Kernels read and write whole buffers: the sizes they were compiled for must be those of the tensors behind them.
+// Kernels read and write whole buffers: the sizes they were compiled for must be those of the
+// tensors behind them.
 Status Binding::check_sizes(const Spec& spec, Sizes sizes) const {
   for (size_t i = 0; i < spec.buffers.size(); ++i) {
     const BufferSpec& buffer = spec.buffers[i];
@@ -92,8 +93,8 @@ Status Binding::check_sizes(const Spec& spec, Sizes sizes) const {
     if (buffer.kind == BufferKind::Temporary) continue;
     const auto& tensors = buffer.kind == BufferKind::Input ? inputs_ : outputs_;
     if (tensors[static_cast<size_t>(buffer.index)].bytes != static_cast<uint64_t>(bytes))
-      return Status(StatusCode::InvalidEngine,
-                    "damaged engine: buffer " + std::to_string(i) + " has another size than its tensor");
+      return Status(StatusCode::InvalidEngine, "damaged engine: buffer " + std::to_string(i) +
+                                                   " has another size than its tensor");
   }
   for (size_t i = 0; i < spec.steps.size(); ++i) {
     const StepSpec& step = spec.steps[i];

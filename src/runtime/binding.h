@@ -32,8 +32,8 @@ struct BoundStep {
 class Binding {
  public:
   // `symbols` are within their ranges.
-  static Result<std::unique_ptr<Binding>> create(const Engine& engine,
-                                                 std::vector<int64_t> symbols, int threads);
+  static Result<std::unique_ptr<Binding>> create(const Engine& engine, std::vector<int64_t> symbols,
+                                                 int threads);
 
   const std::vector<int64_t>& symbols() const { return symbols_; }
   const std::vector<BoundTensor>& inputs() const { return inputs_; }

@@ -30,8 +30,8 @@ std::string variant_list(const Spec& spec) {
 
 Status cannot_run(uint64_t available, const std::string& needed) {
   return Status(StatusCode::Unsupported, "this CPU cannot run the engine: it has " +
-                                             cpu_features_str(available) +
-                                             ", the engine needs " + needed);
+                                             cpu_features_str(available) + ", the engine needs " +
+                                             needed);
 }
 
 Result<size_t> choose_variant(const Spec& spec, const std::string& wanted) {
@@ -43,8 +43,8 @@ Result<size_t> choose_variant(const Spec& spec, const std::string& wanted) {
     if (!wanted.empty()) return cannot_run(available, cpu_features_str(variant.cpu_features));
   }
   if (wanted.empty()) return cannot_run(available, "one of " + variant_list(spec));
-  return Status(StatusCode::InvalidArgument, "got the CPU variant \"" + wanted +
-                                                 "\", expected one of " + variant_list(spec));
+  return Status(StatusCode::InvalidArgument,
+                "got the CPU variant \"" + wanted + "\", expected one of " + variant_list(spec));
 }
 
 std::vector<std::vector<DimInfo>> dims_of(const std::vector<engine::TensorSpec>& tensors,
@@ -64,8 +64,8 @@ void log_load(const Engine& engine, std::chrono::steady_clock::time_point start)
   if (!log_enabled(LogLevel::Info)) return;
   const auto time = std::chrono::steady_clock::now() - start;
   const auto microseconds = std::chrono::duration_cast<std::chrono::microseconds>(time).count();
-  log(LogLevel::Info, "loaded the engine \"" + engine.spec().name + "\" (" +
-                          engine.variant().name + ") in " + std::to_string(microseconds) + " us");
+  log(LogLevel::Info, "loaded the engine \"" + engine.spec().name + "\" (" + engine.variant().name +
+                          ") in " + std::to_string(microseconds) + " us");
 }
 
 }  // namespace
@@ -107,8 +107,8 @@ Engine::Loaded Engine::load(std::span<const std::byte> bytes, Source source,
 
 Status Engine::map_code(Source source) {
   const std::span<const std::byte> code = variant().code;
-  Result<cpu::CodeImage> image = source == Source::File ? cpu::CodeImage::in_place(code)
-                                                        : cpu::CodeImage::copy(code);
+  Result<cpu::CodeImage> image =
+      source == Source::File ? cpu::CodeImage::in_place(code) : cpu::CodeImage::copy(code);
   if (!image.ok() && source == Source::File) image = cpu::CodeImage::copy(code);
   if (!image.ok()) return image.status();
   code_ = std::move(*image);

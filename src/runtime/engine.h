@@ -29,7 +29,8 @@ class Engine {
   // Maps the file: weights are not copied. It must not be changed in place while the engine lives.
   static Result<std::shared_ptr<const Engine>> load_file(const std::string& path,
                                                          const LoadOptions& options = {});
-  // Borrows the bytes until the engine is gone. Weights are copied if `bytes` are not 64-byte aligned.
+  // Borrows the bytes until the engine is gone. Weights are copied if `bytes` are not 64-byte
+  // aligned.
   static Result<std::shared_ptr<const Engine>> load_memory(std::span<const std::byte> bytes,
                                                            const LoadOptions& options = {});
 

@@ -46,8 +46,8 @@ std::string expectation(const Spec& spec, engine::Slot slot, int64_t value) {
   if (size.op == engine::SizeOp::Symbol) {
     const engine::SymbolSpec& symbol = spec.symbols[static_cast<size_t>(size.immediate)];
     const auto input = static_cast<size_t>(symbol.input);
-    text += ", the size of " +
-            dim_label(spec.inputs[input], input, static_cast<size_t>(symbol.dim));
+    text +=
+        ", the size of " + dim_label(spec.inputs[input], input, static_cast<size_t>(symbol.dim));
   }
   return text + ")";
 }
@@ -56,8 +56,8 @@ std::string expectation(const Spec& spec, engine::Slot slot, int64_t value) {
 
 Status check_count(const char* role, size_t got, size_t expected) {
   if (got == expected) return Status();
-  return invalid("got " + std::to_string(got) + " " + role + (got == 1 ? "" : "s") +
-                 ", expected " + std::to_string(expected));
+  return invalid("got " + std::to_string(got) + " " + role + (got == 1 ? "" : "s") + ", expected " +
+                 std::to_string(expected));
 }
 
 Result<std::vector<int64_t>> read_symbols(const Spec& spec, std::span<const TensorView> inputs) {
@@ -70,10 +70,10 @@ Result<std::vector<int64_t>> read_symbols(const Spec& spec, std::span<const Tens
     const auto input = static_cast<size_t>(symbol.input), dim = static_cast<size_t>(symbol.dim);
     const int64_t value = inputs[input].shape[dim];
     if (value < symbol.min || value > symbol.max)
-      return Status(StatusCode::OutOfRange,
-                    dim_label(spec.inputs[input], input, dim) + ": got " + std::to_string(value) +
-                        ", expected " + std::to_string(symbol.min) + ".." +
-                        std::to_string(symbol.max));
+      return Status(StatusCode::OutOfRange, dim_label(spec.inputs[input], input, dim) + ": got " +
+                                                std::to_string(value) + ", expected " +
+                                                std::to_string(symbol.min) + ".." +
+                                                std::to_string(symbol.max));
     values.push_back(value);
   }
   return values;
@@ -105,7 +105,8 @@ Status check_output(const TensorSpec& spec, size_t index, const BoundTensor& exp
     return invalid(label("output", spec, index) + ": got shape " + shape_str(output.shape) +
                    ", expected " + shape_str(expected.shape));
   if (!is_contiguous(output))
-    return invalid(label("output", spec, index) + ": got a strided tensor, expected a contiguous one");
+    return invalid(label("output", spec, index) +
+                   ": got a strided tensor, expected a contiguous one");
   return Status();
 }
 

@@ -1,4 +1,5 @@
-// Checks the caller's tensors against an engine. Messages name the tensor, the dimension, the value and what was expected.
+// Checks the caller's tensors against an engine. Messages name the tensor, the dimension, the value
+// and what was expected.
 #pragma once
 
 #include <span>

@@ -27,8 +27,9 @@ class BusyGuard {
 };
 
 Status in_use() {
-  return Status(StatusCode::InvalidArgument,
-                "the session is in use by another thread: a session serves one at a time, create one each");
+  return Status(
+      StatusCode::InvalidArgument,
+      "the session is in use by another thread: a session serves one at a time, create one each");
 }
 
 }  // namespace

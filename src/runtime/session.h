@@ -26,7 +26,8 @@ struct StepTime {
   int64_t nanoseconds = 0;
 };
 
-// One thread at a time: a second one gets an error. A run allocates nothing once its shapes have been seen.
+// One thread at a time: a second one gets an error. A run allocates nothing once its shapes have
+// been seen.
 class Session {
  public:
   static Result<std::unique_ptr<Session>> create(std::shared_ptr<const Engine> engine,

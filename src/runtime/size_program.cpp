@@ -55,7 +55,8 @@ int64_t saturated(SizeOp op, int64_t a, int64_t b) {
   return apply(op, a, b).value_or(negative ? kLowest : kHighest);
 }
 
-// Every operation but Mod takes its extremes at the corners, FloorDiv so long as the divisor keeps its sign.
+// Every operation but Mod takes its extremes at the corners, FloorDiv so long as the divisor keeps
+// its sign.
 SizeRange apply_range(SizeOp op, SizeRange a, SizeRange b) {
   if (op == SizeOp::FloorDiv && b.min <= 0 && b.max >= 0) return {kLowest, kHighest};
   if (op == SizeOp::Mod) {
@@ -114,8 +115,8 @@ Result<std::vector<int64_t>> evaluate_sizes(const Spec& spec, std::span<const in
     } else if (size.op == SizeOp::Symbol) {
       values[i] = symbols[static_cast<size_t>(size.immediate)];
     } else {
-      const auto value = apply(size.op, values[static_cast<size_t>(size.a)],
-                               values[static_cast<size_t>(size.b)]);
+      const auto value =
+          apply(size.op, values[static_cast<size_t>(size.a)], values[static_cast<size_t>(size.b)]);
       if (!value)
         return Status(StatusCode::OutOfRange,
                       "the size " + size_str(spec, static_cast<Slot>(i)) +

@@ -1,4 +1,5 @@
-// The size program of an engine: what it gives for one set of input shapes, and for all that are allowed.
+// The size program of an engine: what it gives for one set of input shapes, and for all that are
+// allowed.
 #pragma once
 
 #include <cstdint>

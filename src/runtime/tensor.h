@@ -16,7 +16,8 @@ struct TensorView {
   std::span<const int64_t> strides;  // in elements; empty: row-major without gaps
 };
 
-// Row-major without gaps. Strides of dimensions of one element do not matter, nor do any when there is no element.
+// Row-major without gaps. Strides of dimensions of one element do not matter, nor do any when there
+// is no element.
 bool is_contiguous(const TensorView& tensor);
 // Copies the elements to `to`, row-major. The tensor has at least one element.
 void copy_to_contiguous(const TensorView& tensor, std::byte* to);

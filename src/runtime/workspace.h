@@ -15,8 +15,8 @@ struct WorkspacePlan {
   uint64_t size = 0;
 };
 
-// Buffers that are live in the same step do not overlap, aliases apart. Largest first, each into the smallest gap that
-// takes it. `sizes` are the slots of the size program.
+// Buffers that are live in the same step do not overlap, aliases apart. Largest first, each into
+// the smallest gap that takes it. `sizes` are the slots of the size program.
 Result<WorkspacePlan> plan_workspace(const engine::Spec& spec, std::span<const int64_t> sizes);
 
 }  // namespace kiln::runtime

@@ -17,7 +17,8 @@ constexpr uint64_t align_up(uint64_t value, uint64_t alignment) {
 
 class AlignedBuffer {
  public:
-  // kTensorAlignment; large buffers lie on huge pages where the system has them. Zero bytes: a null pointer.
+  // kTensorAlignment; large buffers lie on huge pages where the system has them. Zero bytes: a null
+  // pointer.
   static Result<AlignedBuffer> allocate(uint64_t size);
 
   AlignedBuffer() = default;

@@ -16,8 +16,8 @@ namespace {
 // Linux writes at most 2 GiB at once.
 constexpr size_t kLargestWrite = size_t{1} << 30;
 
-// Unique among processes by the id and within one by the count; a stale file of a killed process with the same id makes
-// the exclusive creation below fail, and the next name is tried.
+// Unique among processes by the id and within one by the count; a stale file of a killed process
+// with the same id makes the exclusive creation below fail, and the next name is tried.
 std::string temporary_name(const std::string& path) {
   static std::atomic<unsigned> count{0};
   return path + ".tmp-" + std::to_string(getpid()) + "-" + std::to_string(count++);
@@ -29,7 +29,8 @@ Status check_replaceable(const std::string& path) {
   return Status(StatusCode::IoError, "cannot write " + path + ": not a regular file");
 }
 
-// A rename survives a power cut once its folder is on the disk. Some file systems cannot sync folders: not an error.
+// A rename survives a power cut once its folder is on the disk. Some file systems cannot sync
+// folders: not an error.
 void sync_folder_of(const std::string& path) {
   const size_t slash = path.rfind('/');
   const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
@@ -61,8 +62,7 @@ AtomicFile::~AtomicFile() {
 Status AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const size_t size = std::min(bytes.size(), kLargestWrite);
-    const ssize_t written =
-        pwrite(file_.get(), bytes.data(), size, static_cast<off_t>(offset));
+    const ssize_t written = pwrite(file_.get(), bytes.data(), size, static_cast<off_t>(offset));
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) return errno_status("write", path_, errno);
     offset += static_cast<uint64_t>(written);

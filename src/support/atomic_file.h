@@ -11,8 +11,9 @@
 
 namespace kiln {
 
-// Writes to a temporary file in the folder of `path`; commit() syncs it to the disk and renames it over `path`. Without a
-// successful commit `path` is as it was, and the temporary file is removed on destruction.
+// Writes to a temporary file in the folder of `path`; commit() syncs it to the disk and renames it
+// over `path`. Without a successful commit `path` is as it was, and the temporary file is removed
+// on destruction.
 class AtomicFile {
  public:
   // An existing `path` must be a regular file: a device or a folder is never replaced.

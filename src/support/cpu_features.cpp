@@ -21,7 +21,8 @@ struct Leaf {
 
 constexpr bool all(uint32_t value, uint32_t bits) { return (value & bits) == bits; }
 
-// The register sets that the operating system saves: a CPU may have AVX-512 under a system that does not.
+// The register sets that the operating system saves: a CPU may have AVX-512 under a system that
+// does not.
 uint32_t saved_register_sets() {
   uint32_t eax = 0, edx = 0;
   __asm__ volatile("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));

@@ -9,8 +9,9 @@
 
 namespace kiln {
 
-// Maps a whole file privately and unmaps it on destruction. Pages are read when they are first touched. The file must
-// not be truncated or rewritten in place while it is mapped; replacing it by a rename is fine.
+// Maps a whole file privately and unmaps it on destruction. Pages are read when they are first
+// touched. The file must not be truncated or rewritten in place while it is mapped; replacing it by
+// a rename is fine.
 class FileMap {
  public:
   // Directories, devices and pipes are refused. An empty file gives an empty span.

@@ -1,6 +1,5 @@
 #include "support/hash.h"
 
-#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <algorithm>

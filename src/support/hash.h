@@ -1,4 +1,5 @@
-// XXH3-128: tells damaged files from sound ones. It is no signature: it does not protect against a forger.
+// XXH3-128: tells damaged files from sound ones. It is no signature: it does not protect against a
+// forger.
 #pragma once
 
 #include <array>

@@ -1,6 +1,7 @@
 // Writes JSON text, compact and valid: the writer puts the commas, the caller the structure.
 //   JsonWriter json;
-//   json.begin_object().key("name").value("x").key("dims").begin_array().value(1).value(2).end_array().end_object();
+//   json.begin_object().key("name").value("x");
+//   json.key("dims").begin_array().value(1).value(2).end_array().end_object();
 #pragma once
 
 #include <concepts>

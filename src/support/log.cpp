@@ -19,11 +19,11 @@ LogLevel log_level_from_name(std::string_view name) {
 }
 
 LogLevel log_level() {
-  static const LogLevel level = [] {
+  static const LogLevel kLevel = [] {
     const char* name = std::getenv("KILN_LOG");
     return name == nullptr ? LogLevel::Off : log_level_from_name(name);
   }();
-  return level;
+  return kLevel;
 }
 
 void log(LogLevel level, std::string_view text) {

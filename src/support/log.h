@@ -1,4 +1,5 @@
-// Messages to stderr for people who debug. Off unless the environment variable KILN_LOG is error, warn, info or debug.
+// Messages to stderr for people who debug. Off unless the environment variable KILN_LOG is error,
+// warn, info or debug.
 #pragma once
 
 #include <string_view>

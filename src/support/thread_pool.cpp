@@ -119,7 +119,8 @@ uint32_t ThreadPool::await_job(uint32_t seen) const {
   return epoch_.load(std::memory_order_acquire);
 }
 
-// Fails when the caller has finished the job alone. While a worker is counted, the job stays as it is.
+// Fails when the caller has finished the job alone. While a worker is counted, the job stays as it
+// is.
 bool ThreadPool::join_job() {
   uint32_t gate = gate_.load(std::memory_order_relaxed);
   while (gate & kOpen)
@@ -133,7 +134,8 @@ void ThreadPool::work(int thread) {
     Share& share = shares_[static_cast<size_t>((thread + i) % job_.threads)];
     int64_t begin = share.next.load(std::memory_order_relaxed);
     while (begin < share.end) {
-      const int64_t end = std::min(share.end, begin + std::max(job_.grain, (share.end - begin) / 4));
+      const int64_t end =
+          std::min(share.end, begin + std::max(job_.grain, (share.end - begin) / 4));
       if (!share.next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
       job_.call(job_.context, thread, begin, end);
       begin = share.next.load(std::memory_order_relaxed);

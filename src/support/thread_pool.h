@@ -1,8 +1,9 @@
 // Threads that share out the tasks of one step at a time.
 //
-// A run needs its threads many times, for microseconds each time. So workers spin for a short while after a step before
-// they sleep, the tasks of a step are split evenly beforehand so that a thread meets the same rows in step after step
-// (its caches stay warm), and a thread that is done helps the others. A worker that wakes up late is not waited for.
+// A run needs its threads many times, for microseconds each time. So workers spin for a short while
+// after a step before they sleep, the tasks of a step are split evenly beforehand so that a thread
+// meets the same rows in step after step (its caches stay warm), and a thread that is done helps
+// the others. A worker that wakes up late is not waited for.
 #pragma once
 
 #include <atomic>
@@ -24,9 +25,10 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  // Calls body(thread, begin, end) on ranges that together make up [0, tasks), and returns when all calls have. `thread`
-  // is in [0, threads) and belongs to one thread during the run; the caller is 0. No range but the last ones is shorter than `grain`.
-  // Missing workers are started; where the system refuses, the others do the work. One run at a time.
+  // Calls body(thread, begin, end) on ranges that together make up [0, tasks), and returns when all
+  // calls have. `thread` is in [0, threads) and belongs to one thread during the run; the caller is
+  // 0. No range but the last ones is shorter than `grain`. Missing workers are started; where the
+  // system refuses, the others do the work. One run at a time.
   template <typename Body>
   void run(int64_t tasks, int threads, int64_t grain, Body&& body) {
     using Function = std::remove_reference_t<Body>;
@@ -67,8 +69,9 @@ class ThreadPool {
   std::atomic<bool> stop_{false};
 };
 
-// Pools are lent from a stack shared by the process: engines that run one after another use the same threads, those that
-// run side by side have their own. A child of fork() starts with an empty stack.
+// Pools are lent from a stack shared by the process: engines that run one after another use the
+// same threads, those that run side by side have their own. A child of fork() starts with an empty
+// stack.
 struct ReturnThreadPool {
   void operator()(ThreadPool* pool) const;
 };

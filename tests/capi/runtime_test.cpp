@@ -21,7 +21,8 @@ class CapiRuntimeTest : public ::testing::Test {
     path_ = ::testing::TempDir() + "kiln_capi_runtime_test.kiln";
     ASSERT_TRUE(kiln::engine::write_file(sample.spec, sample.constants(), path_).ok());
     const kiln_load_options options{sizeof(options), "x86-64-v3", 1};
-    ASSERT_EQ(kiln_engine_load_file(path_.c_str(), &options, &engine_), KILN_OK) << kiln_last_error();
+    ASSERT_EQ(kiln_engine_load_file(path_.c_str(), &options, &engine_), KILN_OK)
+        << kiln_last_error();
     ASSERT_EQ(kiln_session_create(engine_, nullptr, &session_), KILN_OK) << kiln_last_error();
   }
   void TearDown() override {
@@ -144,7 +145,8 @@ TEST_F(CapiRuntimeTest, RefusesTensorsThatMakeNoSense) {
 TEST_F(CapiRuntimeTest, RefusesManyInputs) {
   const std::vector<kiln_tensor> inputs(100, tensor(x_, shape_));
   kiln_tensor out = tensor(out_, shape_);
-  EXPECT_EQ(kiln_session_run(session_, inputs.data(), inputs.size(), &out, 1), KILN_INVALID_ARGUMENT);
+  EXPECT_EQ(kiln_session_run(session_, inputs.data(), inputs.size(), &out, 1),
+            KILN_INVALID_ARGUMENT);
   EXPECT_STREQ(kiln_last_error(), "got 100 inputs, expected 2");
 }
 

@@ -152,8 +152,10 @@ TEST(ContractionAttention, RunTimeSizes) {
   }
 }
 
+// The sums of the interpreter are the less accurate ones here.
 TEST(ContractionAttention, LongRows) {
-  check({.batch = 1, .heads = 1, .queries = 40, .keys = 3000});
+  const Case c{.batch = 1, .heads = 1, .queries = 40, .keys = 3000};
+  expect_matches_interpreter(make_attention(c), 1e-5);
 }
 
 // The softmax neither overflows nor loses a row whose scores are all very negative.

@@ -151,7 +151,8 @@ TEST(HostileEngine, SectionTable) {
   };
   refused([](Sections& s) { s[0].offset = 8; }, "the plan is out of place");
   refused([](Sections& s) { s[0].size = kHuge; }, "the plan is out of place");
-  refused([](Sections& s) { s[3].offset = kHuge & ~uint64_t{4095}; }, "the weights is out of place");
+  refused([](Sections& s) { s[3].offset = kHuge & ~uint64_t{4095}; },
+          "the weights is out of place");
   refused([](Sections& s) { s[1].offset += 64; }, "the code 0 is out of place");
   refused([](Sections& s) { s[1].offset = s[2].offset; }, "is out of place");
   refused([](Sections& s) { s[1].index = 9; }, "the code 9 is one too many");
@@ -216,7 +217,8 @@ TEST(HostileEngine, BuffersAndSteps) {
   const auto refused = [](const std::function<void(Spec&)>& change, const char* message) {
     expect_invalid(forged_plan(change), std::string("damaged engine: ") + message);
   };
-  refused([](Spec& s) { s.buffers[0].kind = static_cast<BufferKind>(4); }, "buffer 0: unknown kind");
+  refused([](Spec& s) { s.buffers[0].kind = static_cast<BufferKind>(4); },
+          "buffer 0: unknown kind");
   refused([](Spec& s) { s.buffers[0].index = 2; }, "buffer 0: unknown input");
   refused([](Spec& s) { s.buffers[2].index = 1; }, "buffer 2: unknown output");
   refused([](Spec& s) { s.buffers[2].bytes = 5; }, "buffer 2: unknown size");
@@ -233,7 +235,8 @@ TEST(HostileEngine, BuffersAndSteps) {
   refused([](Spec& s) { s.steps[1].tasks = -1; }, "step 1: unknown number of tasks");
   refused([](Spec& s) { s.steps[1].min_tasks_per_thread = 0; }, "step 1: fewer than one task");
   refused([](Spec& s) { s.steps[1].scratch_bytes = -2; }, "step 1: unknown scratch size");
-  refused([](Spec& s) { s.variants[1].entry = {0, 128}; }, "variant 1: an entry point lies outside");
+  refused([](Spec& s) { s.variants[1].entry = {0, 128}; },
+          "variant 1: an entry point lies outside");
   refused([](Spec& s) { s.variants[1].entry = {0}; }, "variant 1: it has another number");
   refused([](Spec& s) { s.variants.pop_back(); }, "2 code sections, expected 1");
 }

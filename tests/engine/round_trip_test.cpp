@@ -17,7 +17,8 @@ using kiln::testing::SampleEngine;
 
 std::vector<std::byte> make_content(size_t size, int seed) {
   std::vector<std::byte> content(size);
-  for (size_t i = 0; i < size; ++i) content[i] = static_cast<std::byte>(i * 7 + static_cast<size_t>(seed));
+  for (size_t i = 0; i < size; ++i)
+    content[i] = static_cast<std::byte>(i * 7 + static_cast<size_t>(seed));
   return content;
 }
 

@@ -18,7 +18,8 @@ using engine::SizeOp;
 using engine::Spec;
 using engine::StepSpec;
 
-// buffers a, b, out: out[i] = a[i] + b[i] for i in [begin, end). The byte at kOperation is 0x58 for addss, 0x5c for subss.
+// buffers a, b, out: out[i] = a[i] + b[i] for i in [begin, end). The byte at kOperation is 0x58 for
+// addss, 0x5c for subss.
 constexpr std::array<uint8_t, 37> kAddCode = {
     0x48, 0x8b, 0x07,              // mov rax, [rdi]
     0x48, 0x8b, 0x57, 0x08,        // mov rdx, [rdi+8]

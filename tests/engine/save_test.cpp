@@ -90,7 +90,8 @@ TEST_F(SaveTest, NeverReplacesWhatIsNoFile) {
   EXPECT_EQ(files_in_folder(), 1u);
 }
 
-// Runs `body` in a child process whose files may not grow beyond `bytes`; gives the child's wait status.
+// Runs `body` in a child process whose files may not grow beyond `bytes`; gives the child's wait
+// status.
 template <typename Body>
 int with_file_limit(rlim_t bytes, void (*on_limit)(int), const Body& body) {
   const pid_t child = fork();

@@ -1,4 +1,5 @@
-// Engine files: read as they come, and once more with hashes that match, so that the plan's own checks are reached.
+// Engine files: read as they come, and once more with hashes that match, so that the plan's own
+// checks are reached.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>

@@ -1,4 +1,5 @@
-// The JSON of torch.export's schema, imported into a graph. Weights of the seed's names and shapes are there.
+// The JSON of torch.export's schema, imported into a graph. Weights of the seed's names and shapes
+// are there.
 #include <array>
 #include <cstddef>
 #include <cstdint>

@@ -90,6 +90,29 @@ TEST(RunnerTest, VerifiesAfterEachPass) {
   }
 }
 
+TEST(RunnerTest, IsDeterministic) {
+  constexpr const char* kModel = R"(graph main(%x: f32[b, 2, 4, 4]) symbols b in [1, 8] opt 2 {
+    %w = constant() {value = f32[2, 2, 1, 1] [1, 2, 3, 4]}
+    %k = constant() {value = f32[2] [1, 2]}
+    %c = convolution(%x, %w, %k) {stride = [1, 1], padding_before = [0, 0], padding_after = [0, 0], dilation = [1, 1], groups = 1, layout = "nchw"}
+    %n = batch_norm(%c, %k, %k, %k, %k) {eps = 1e-5}
+    %r = relu(%n)
+    %s = add(%r, %n)
+    %d = convolution(%s, %w) {stride = [1, 1], padding_before = [0, 0], padding_after = [0, 0], dilation = [1, 1], groups = 1, layout = "nchw"}
+    return %d as "y", %r as "r"
+  })";
+  auto optimise = [&] {
+    ir::Graph graph = ir::parse_graph(kModel);
+    PassContext context;
+    run_pipeline(graph, context, {.verify = true});
+    return ir::to_text(graph);
+  };
+  const std::string first = optimise();
+  EXPECT_NE(first.find("layout = \"nhwc\""), std::string::npos);
+  EXPECT_EQ(first.find("batch_norm("), std::string::npos);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(optimise(), first);
+}
+
 TEST(RunnerTest, TheTableIsAlphabetical) {
   const auto passes = all_passes();
   for (size_t i = 1; i < passes.size(); ++i) EXPECT_LT(passes[i - 1].name, passes[i].name);

@@ -179,8 +179,11 @@ def test_bad_files(engine_bytes, tmp_path) -> None:
 
 
 def test_an_output_that_cannot_be_written(archive, tmp_path) -> None:
-    with pytest.raises(kiln.FileError):
+    with pytest.raises(FileNotFoundError):
         kiln.compile(archive, output=tmp_path / "none" / "mlp.kiln")
+    with pytest.raises(OSError, match="mlp"):
+        (tmp_path / "mlp").mkdir()
+        kiln.compile(archive, output=tmp_path / "mlp")
 
 
 def test_models_say_what_is_supported(archive) -> None:

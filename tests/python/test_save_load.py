@@ -198,15 +198,15 @@ def test_a_loaded_module_calls_nothing_but_the_engine(mlp, tmp_path) -> None:
 
 
 def test_results_of_registered_types_survive(tmp_path) -> None:
-    transformers = pytest.importorskip("transformers")
+    outputs = pytest.importorskip("transformers.modeling_outputs")
 
     class Model(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> Any:
-            return transformers.modeling_outputs.BaseModelOutput(last_hidden_state=torch.tanh(x))
+            return outputs.BaseModelOutput(last_hidden_state=torch.tanh(x))
 
     compiled = compile_all(Model().eval(), batch_input())
     x = torch.randn(2, 16)
-    assert isinstance(compiled(x), transformers.modeling_outputs.BaseModelOutput)
+    assert isinstance(compiled(x), outputs.BaseModelOutput)
     torch_tensorrt.save(compiled, tmp_path / "m.ep", arg_inputs=[batch_input()])
     script = (
         "import sys, torch, torch_tensorrt\n"

@@ -86,8 +86,9 @@ TEST_F(EngineTest, RunsFromMemoryAtAnyAddress) {
 TEST_F(EngineTest, UsesAlignedMemoryInPlace) {
   const LoadedEngine loaded(make_sample_engine());
   EXPECT_EQ(loaded.get()->view().sections.back().name, "weights");
-  const auto* start = reinterpret_cast<const std::byte*>(loaded.get()->spec().variants[0].code.data()) -
-                      loaded.get()->view().sections[1].offset;
+  const auto* start =
+      reinterpret_cast<const std::byte*>(loaded.get()->spec().variants[0].code.data()) -
+      loaded.get()->view().sections[1].offset;
   EXPECT_EQ(loaded.get()->view().weights.data(), start + loaded.get()->view().sections[3].offset);
 }
 

@@ -98,8 +98,8 @@ TEST_F(SessionTest, TakesBroadcastAndReversedInputs) {
   Tensor x({2, 4}, 1, 1), y({2, 4}, 1, 1), out({2, 4});
   x.strides = {0, 1};
   y.strides = {-4, -1};
-  const std::vector<TensorView> inputs = {
-      x.view(), {y.values.data() + 7, DType::F32, y.shape, y.strides}};
+  const std::vector<TensorView> inputs = {x.view(),
+                                          {y.values.data() + 7, DType::F32, y.shape, y.strides}};
   const std::vector<TensorView> outputs = {out.view()};
   expect_ok(session->run(inputs, outputs));
   for (size_t i = 0; i < 8; ++i)
@@ -231,8 +231,9 @@ TEST_F(SessionTest, TellsTheTimeOfEachStep) {
   EXPECT_EQ(session->profile()[1].threads, 2);
   EXPECT_GT(session->profile()[1].nanoseconds, 0);
   const std::string json = describe_profile(*session);
-  EXPECT_NE(json.find(R"({"kernel":"scale_1","kind":"loop_nest","sources":["mul","factor"],"tasks":128)"),
-            std::string::npos);
+  EXPECT_NE(
+      json.find(R"({"kernel":"scale_1","kind":"loop_nest","sources":["mul","factor"],"tasks":128)"),
+      std::string::npos);
 }
 
 }  // namespace

@@ -102,8 +102,7 @@ TEST(SizeText, IsAFormula) {
 
 TEST(SizeText, EndsSomewhere) {
   Spec spec = make_spec(SizeOp::Add);
-  for (Slot slot = 3; slot < 60; ++slot)
-    spec.sizes.push_back({SizeOp::Add, slot - 1, slot - 1, 0});
+  for (Slot slot = 3; slot < 60; ++slot) spec.sizes.push_back({SizeOp::Add, slot - 1, slot - 1, 0});
   EXPECT_LT(size_str(spec, 59).size(), 2000u);
 }
 

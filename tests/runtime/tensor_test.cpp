@@ -35,7 +35,8 @@ TEST(Tensor, CopiesStrided) {
     const size_t size = dtype_size(dtype);
     std::vector<uint8_t> from(24 * size), to(24 * size);
     std::iota(from.begin(), from.end(), uint8_t{0});
-    copy_to_contiguous({from.data(), dtype, shape, strides}, reinterpret_cast<std::byte*>(to.data()));
+    copy_to_contiguous({from.data(), dtype, shape, strides},
+                       reinterpret_cast<std::byte*>(to.data()));
     for (size_t i = 0; i < 24; ++i) {
       const size_t source = (i / 6) * 1 + (i / 3 % 2) * 12 + (i % 3) * 4;
       EXPECT_EQ(std::memcmp(&to[i * size], &from[source * size], size), 0) << i;

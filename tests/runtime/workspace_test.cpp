@@ -51,14 +51,15 @@ TEST(Workspace, SharesMemoryOverTime) {
 
 TEST(Workspace, UsesTheSmallestGap) {
   // Two gaps at step 2 between blocks that stay: 256 bytes where 0 was, 64 bytes where 2 was.
-  const WorkspacePlan plan = Problem({{512, 0, 9}, {256, 0, 1}, {192, 0, 9}, {64, 0, 1}, {128, 0, 9},
-                                      {64, 2, 3}}).plan();
+  const WorkspacePlan plan =
+      Problem({{512, 0, 9}, {256, 0, 1}, {192, 0, 9}, {64, 0, 1}, {128, 0, 9}, {64, 2, 3}}).plan();
   EXPECT_EQ(plan.size, 512u + 256u + 192u + 128u + 64u);
   EXPECT_TRUE(plan.offsets[5] == plan.offsets[3] || plan.offsets[5] == plan.offsets[1]);
 }
 
 TEST(Workspace, AliasesShareMemoryAndTime) {
-  const WorkspacePlan plan = Problem({{64, 0, 1}, {640, 1, 3, 0}, {64, 2, 3, 1}, {64, 3, 4}}).plan();
+  const WorkspacePlan plan =
+      Problem({{64, 0, 1}, {640, 1, 3, 0}, {64, 2, 3, 1}, {64, 3, 4}}).plan();
   EXPECT_EQ(plan.offsets[0], plan.offsets[1]);
   EXPECT_EQ(plan.offsets[0], plan.offsets[2]);
   EXPECT_NE(plan.offsets[0], plan.offsets[3]);

@@ -22,7 +22,7 @@ from torch_tensorrt._operator import DTYPE_NAMES
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
 from torch_tensorrt.dynamo._settings import CompilationSettings
-from torch_tensorrt.dynamo._symbols import is_symbolic_node
+from torch_tensorrt.dynamo._symbols import is_symbolic_node, tensor_of
 
 
 @dataclass
@@ -41,13 +41,10 @@ class Partition:
 
 def check_support(program: Program, settings: CompilationSettings) -> dict[Node, str]:
     """For every node that computes tensors: why it cannot be in an engine; "" if it can."""
-    constants = [
-        (program.lifted[node], program.weight(node))
-        for node in program.lifted
-        if program.is_constant(node)
-    ]
+    weights = [node for node in program.lifted if tensor_of(node) is not None]
+    views = weight_views((program.lifted[node], program.weight(node)) for node in weights)
     serialized = serialize(program.module, program.signature, program.exported.range_constraints)
-    answers = Model.from_memory(serialized.json, weight_views(constants)).check()
+    answers = Model.from_memory(serialized.json, views).check()
     reasons: dict[Node, str] = {}
     for node, answer in zip(serialized.nodes, answers, strict=True):
         if is_symbolic_node(node):

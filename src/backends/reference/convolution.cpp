@@ -12,16 +12,20 @@ struct Geometry {
   int64_t batch, channels, filters, groups;
   Sizes input, kernel, output;  // spatial
   Sizes stride, padding, dilation;
+  Sizes rows;           // of the output: all axes but the last
+  Sizes input_strides;  // of one plane
 };
 
 Geometry read_geometry(const Call& call, const Sizes& x, const Sizes& weight) {
   Geometry g{x[0], x[1], weight[0], call.integer("groups"), {x.begin() + 2, x.end()}, {weight.begin() + 2, weight.end()},
-             {}, call.integers("stride"), call.integers("padding_before"), call.integers("dilation")};
+             {}, call.integers("stride"), call.integers("padding_before"), call.integers("dilation"), {}, {}};
   const Sizes& after = call.integers("padding_after");
   for (size_t i = 0; i < g.input.size(); ++i) {
     const int64_t reach = g.input[i] + g.padding[i] + after[i] - g.dilation[i] * (g.kernel[i] - 1) - 1;
     g.output.push_back(reach < 0 ? 0 : reach / g.stride[i] + 1);
   }
+  g.rows.assign(g.output.begin(), g.output.end() - 1);
+  g.input_strides = row_major_strides(g.input);
   return g;
 }
 
@@ -32,26 +36,34 @@ Sizes unflatten(int64_t i, const Sizes& shape) {
   return index;
 }
 
+// Output columns [begin, end) for which column * stride + shift is inside [0, size).
+struct Columns {
+  int64_t begin = 0, end = 0;
+};
+
+Columns inside_columns(int64_t stride, int64_t shift, int64_t size, int64_t width) {
+  const auto first_at_least = [&](int64_t value) { return value <= 0 ? 0 : (value + stride - 1) / stride; };
+  return {std::min(first_at_least(-shift), width), std::min(first_at_least(size - shift), width)};
+}
+
 // For a kernel position: adds weight * input to all outputs of one plane, row by row along the last axis.
 void add_plane(const Geometry& g, const Sizes& position, double weight, const double* input, double* output) {
   const size_t last = g.input.size() - 1;
-  const int64_t width = g.output[last], rows = product(g.output) / std::max<int64_t>(width, 1);
-  const Sizes outer(g.output.begin(), g.output.end() - 1), strides = row_major_strides(g.input);
-  for (int64_t row = 0; row < rows; ++row) {
-    const Sizes index = unflatten(row, outer);
-    int64_t start = 0;
+  const int64_t width = g.output[last], stride = g.stride[last];
+  const int64_t shift = position[last] * g.dilation[last] - g.padding[last];
+  const Columns columns = inside_columns(stride, shift, g.input[last], width);
+  Sizes index(last, 0);
+  for (int64_t row = 0; row < product(g.rows); ++row) {
+    int64_t start = shift;
     bool inside = true;
     for (size_t d = 0; d < last; ++d) {
       const int64_t at = index[d] * g.stride[d] - g.padding[d] + position[d] * g.dilation[d];
       inside = inside && at >= 0 && at < g.input[d];
-      start += at * strides[d];
+      start += at * g.input_strides[d];
     }
-    if (!inside) continue;
-    const int64_t shift = position[last] * g.dilation[last] - g.padding[last];
-    for (int64_t column = 0; column < width; ++column) {
-      const int64_t at = column * g.stride[last] + shift;
-      if (at >= 0 && at < g.input[last]) output[row * width + column] += weight * input[start + at];
-    }
+    double* target = output + row * width;
+    for (int64_t i = columns.begin; inside && i < columns.end; ++i) target[i] += weight * input[start + i * stride];
+    for (size_t d = last; d-- > 0 && ++index[d] == g.rows[d];) index[d] = 0;
   }
 }
 

@@ -73,7 +73,6 @@ class AttentionEmitter {
     emitter_.loop_carrying(
         emitter_.task_begin(), emitter_.task_end(), 1, {i64(0), i64(0)},
         [&](Value* task, const std::vector<Value*>& packed) { return emit_task(task, packed); });
-    emitter_.finish();
   }
 
  private:

@@ -174,7 +174,7 @@ class Emitter {
 };
 
 // One file each: loop_nest.cpp, matmul.cpp, convolution.cpp, attention.cpp. They set
-// interface().tasks and friends and emit the body.
+// interface().tasks and friends, and emit the body; the caller finishes the function.
 void emit_loop_nest(Emitter& emitter, const plan::LoopNest& nest);
 void emit_matmul(Emitter& emitter, const plan::MatMul& matmul);
 void emit_convolution(Emitter& emitter, const plan::Convolution& convolution);

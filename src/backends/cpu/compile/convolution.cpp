@@ -114,7 +114,6 @@ class ConvolutionEmitter {
                            [&](Value* task, const std::vector<Value*>& carried) {
                              return std::vector<Value*>{emit_task(task, carried[0])};
                            });
-    emitter_.finish();
   }
 
  private:

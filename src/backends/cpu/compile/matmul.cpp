@@ -116,7 +116,6 @@ class MatMulEmitter {
                            [&](Value* task, const std::vector<Value*>& carried) {
                              return std::vector<Value*>{emit_task(task, carried[0])};
                            });
-    emitter_.finish();
   }
 
  private:

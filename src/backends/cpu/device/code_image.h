@@ -10,8 +10,9 @@ namespace kiln::cpu {
 
 class CodeImage {
  public:
-  // Makes pages of a private file mapping executable where they are; the mapping must outlive the image. `code` begins on
-  // a page, and the rest of its last page belongs to it. Fails on a file system mounted noexec: then copy.
+  // Makes pages of a private file mapping executable where they are; the mapping must outlive the
+  // image. `code` begins on a page, and the rest of its last page belongs to it. Fails on a file
+  // system mounted noexec: then copy.
   static Result<CodeImage> in_place(std::span<const std::byte> code);
   // Copies into memory of its own.
   static Result<CodeImage> copy(std::span<const std::byte> code);

@@ -1,0 +1,263 @@
+// Elementary functions against libm in f64 (f32) and in long double (f64), over their whole range:
+// the bounds that docs/cpu_backend.md states, and what happens at infinities, zeros and NaN.
+#include <bit>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <numbers>
+
+#include "cpu/nest_harness.h"
+
+namespace kiln::test {
+namespace {
+
+using Real = long double;
+
+ir::Literal literal_of(DType dtype, const std::vector<double>& values) {
+  std::byte* data = nullptr;
+  ir::Literal result = ir::Literal::allocate(dtype, {static_cast<int64_t>(values.size())}, &data);
+  for (size_t i = 0; i < values.size(); ++i) {
+    ir::Literal::set(data, dtype, static_cast<int64_t>(i), values[i]);
+  }
+  return result;
+}
+
+// Floats of both signs with evenly spaced bit patterns, all exponents included.
+std::vector<double> all_floats(uint32_t step) {
+  std::vector<double> values;
+  for (uint64_t bits = 0; bits < (uint64_t{1} << 32); bits += step) {
+    const float value = std::bit_cast<float>(static_cast<uint32_t>(bits));
+    if (std::isfinite(value)) values.push_back(value);
+  }
+  return values;
+}
+
+std::vector<double> all_doubles(uint64_t count) {
+  std::vector<double> values;
+  for (uint64_t i = 0; i < count; ++i) {
+    const double value = std::bit_cast<double>(i * (~uint64_t{0} / count));
+    if (std::isfinite(value)) values.push_back(value);
+  }
+  return values;
+}
+
+std::vector<double> evenly(double low, double high, size_t count) {
+  std::vector<double> values;
+  for (size_t i = 0; i < count; ++i) {
+    values.push_back(low + (high - low) * static_cast<double>(i) / static_cast<double>(count));
+  }
+  return values;
+}
+
+// Distance between neighbouring numbers of the dtype at x.
+Real ulp(DType dtype, Real x) {
+  const int mantissa = dtype == DType::F32 ? 23 : 52;
+  const int lowest = dtype == DType::F32 ? -126 : -1022;
+  const int exponent = x == 0 ? lowest : std::max(std::ilogb(x), lowest);
+  return std::ldexp(Real{1}, exponent - mantissa);
+}
+
+Real largest(DType dtype) {
+  return dtype == DType::F32 ? Real{std::numeric_limits<float>::max()}
+                             : Real{std::numeric_limits<double>::max()};
+}
+
+struct Function {
+  std::string body;  // of the graph: from %x (and %z) to %y
+  std::function<Real(Real, Real)> exact;
+};
+
+std::vector<ir::Literal> run(const Function& function, DType dtype,
+                             const std::vector<ir::Literal>& inputs, const std::string& variant) {
+  const std::string n = "[" + std::to_string(inputs[0].shape[0]) + "]";
+  const std::string type = std::string(dtype_name(dtype)) + n;
+  std::string parameters = "%x: " + type;
+  if (inputs.size() > 1) parameters += ", %z: " + type;
+  const plan::Program program = plan::lower(plan::make_graph(graph_text(parameters, function.body)));
+  return run_variant(program, variant, inputs);
+}
+
+// Errors in ulps, worst of all values. Results too small to be normal may be zero.
+void expect_ulps(const Function& function, DType dtype, const std::vector<double>& x,
+                 const std::vector<double>& z, double bound) {
+  std::vector<ir::Literal> inputs = {literal_of(dtype, x)};
+  if (!z.empty()) inputs.push_back(literal_of(dtype, z));
+  const Real smallest = std::ldexp(Real{1}, dtype == DType::F32 ? -126 : -1022);
+  for (const std::string& variant : runnable_variants()) {
+    const ir::Literal y = run(function, dtype, inputs, variant)[0];
+    Real worst = 0;
+    int64_t where = 0;
+    for (int64_t i = 0; i < y.elements(); ++i) {
+      const Real a = inputs[0].as_double(i), b = z.empty() ? 0 : inputs[1].as_double(i);
+      const Real expected = function.exact(a, b), got = y.as_double(i);
+      if (std::isnan(expected) && std::isnan(got)) continue;
+      if (std::fabs(expected) > largest(dtype) && std::isinf(got)) continue;
+      if (std::fabs(expected) < smallest && std::fabs(got) <= smallest) continue;
+      Real error = std::fabs(got - expected) / ulp(dtype, expected);
+      if (std::isnan(error)) error = std::numeric_limits<Real>::infinity();
+      if (error > worst) {
+        worst = error;
+        where = i;
+      }
+    }
+    EXPECT_LE(worst, bound) << variant << " " << function.body << " at "
+                            << inputs[0].as_double(where) << (z.empty() ? 0.0 : inputs[1].as_double(where))
+                            << ": got " << y.as_double(where);
+    if (std::getenv("KILN_SHOW_ULPS")) {
+      printf("%-12s %-40s %s %.3f at %g\n", variant.c_str(), function.body.c_str(),
+             std::string(dtype_name(dtype)).c_str(), static_cast<double>(worst),
+             inputs[0].as_double(where));
+    }
+  }
+}
+
+Function unary(const std::string& op, std::function<Real(Real)> exact) {
+  return {" %y = " + op + "(%x)", [exact](Real x, Real) { return exact(x); }};
+}
+
+Function binary(const std::string& op, std::function<Real(Real, Real)> exact) {
+  return {" %y = " + op + "(%x, %z)", std::move(exact)};
+}
+
+constexpr uint32_t kStep = 4999;
+constexpr uint64_t kDoubles = 500'000;
+
+struct UnaryCase {
+  std::string op;
+  Real (*exact)(Real);
+  double f32_bound, f64_bound;
+};
+
+class UnaryTest : public testing::TestWithParam<UnaryCase> {};
+
+TEST_P(UnaryTest, EveryMagnitude) {
+  const UnaryCase& c = GetParam();
+  const Function function = unary(c.op, c.exact);
+  std::vector<double> f32 = all_floats(kStep), f64 = all_doubles(kDoubles);
+  if (c.op == "sin" || c.op == "cos") {
+    std::erase_if(f32, [](double x) { return std::fabs(x) > 0x1p45; });
+    std::erase_if(f64, [](double x) { return std::fabs(x) > 0x1p30; });
+  }
+  expect_ulps(function, DType::F32, f32, {}, c.f32_bound);
+  expect_ulps(function, DType::F32, evenly(-20, 20, 200'000), {}, c.f32_bound);
+  expect_ulps(function, DType::F64, f64, {}, c.f64_bound);
+  expect_ulps(function, DType::F64, evenly(-20, 20, 200'000), {}, c.f64_bound);
+}
+
+Real sigmoid(Real x) { return 1 / (1 + std::exp(-x)); }
+Real silu(Real x) { return x / (1 + std::exp(-x)); }
+
+INSTANTIATE_TEST_SUITE_P(
+    All, UnaryTest,
+    testing::Values(UnaryCase{"exp", [](Real x) { return std::exp(x); }, 1, 1},
+                    UnaryCase{"expm1", [](Real x) { return std::expm1(x); }, 1.5, 2},
+                    UnaryCase{"log", [](Real x) { return std::log(x); }, 1, 1},
+                    UnaryCase{"log1p", [](Real x) { return std::log1p(x); }, 1.5, 1.5},
+                    UnaryCase{"sqrt", [](Real x) { return std::sqrt(x); }, 0.501, 0.501},
+                    UnaryCase{"rsqrt", [](Real x) { return 1 / std::sqrt(x); }, 1.5, 1.5},
+                    UnaryCase{"reciprocal", [](Real x) { return 1 / x; }, 0.501, 0.501},
+                    UnaryCase{"sin", [](Real x) { return std::sin(x); }, 2, 2},
+                    UnaryCase{"cos", [](Real x) { return std::cos(x); }, 2, 2},
+                    UnaryCase{"tanh", [](Real x) { return std::tanh(x); }, 2, 2.5},
+                    UnaryCase{"erf", [](Real x) { return std::erf(x); }, 2.5, 2.5},
+                    UnaryCase{"sigmoid", sigmoid, 2.5, 2.5},
+                    UnaryCase{"silu", silu, 3, 3}),
+    [](const auto& info) { return info.param.op; });
+
+// --- Two operands -------------------------------------------------------------------------------
+
+// Pairs of every combination of some values.
+struct Pairs {
+  std::vector<double> a, b;
+};
+
+Pairs all_pairs(const std::vector<double>& a, const std::vector<double>& b) {
+  Pairs pairs;
+  for (double x : a) {
+    for (double y : b) {
+      pairs.a.push_back(x);
+      pairs.b.push_back(y);
+    }
+  }
+  return pairs;
+}
+
+void expect_ulps(const Function& function, const Pairs& pairs, double f32_bound, double f64_bound) {
+  expect_ulps(function, DType::F32, pairs.a, pairs.b, f32_bound);
+  expect_ulps(function, DType::F64, pairs.a, pairs.b, f64_bound);
+}
+
+TEST(MathTest, Pow) {
+  const Function pow = binary("pow", [](Real a, Real b) { return std::pow(a, b); });
+  expect_ulps(pow, all_pairs(evenly(0.01, 30, 500), evenly(-6, 6, 301)), 0.6, 60);
+  expect_ulps(pow, all_pairs(evenly(-9, 9, 37), evenly(-9, 9, 19)), 0.6, 60);
+}
+
+TEST(MathTest, Atan2) {
+  const Function atan2 = binary("atan2", [](Real a, Real b) { return std::atan2(a, b); });
+  expect_ulps(atan2, all_pairs(evenly(-5, 5, 601), evenly(-7, 7, 599)), 2.5, 2.5);
+  expect_ulps(atan2, all_pairs({0.0, -0.0, 1e-30, 1e30, -1e30}, {0.0, -0.0, 1e-30, -1e30, 1e30}), 2.5, 2.5);
+}
+
+// Operands that f32 holds exactly, so that f64 sees the same ones.
+std::vector<double> coarse(double low, double high, size_t count) {
+  std::vector<double> values = evenly(low, high, count);
+  for (double& value : values) value = static_cast<float>(value);
+  return values;
+}
+
+TEST(MathTest, DivisionsWithRest) {
+  const Pairs pairs = all_pairs(coarse(-1000, 1000, 701), coarse(-3, 3, 499));
+  const auto floored = [](Real a, Real b) {
+    const Real rest = std::fmod(a, b);
+    return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+  };
+  expect_ulps(binary("fmod", [](Real a, Real b) { return std::fmod(a, b); }), pairs, 0.5, 0.5);
+  expect_ulps(binary("remainder", floored), pairs, 0.5, 0.5);
+  expect_ulps(binary("floor_div", [](Real a, Real b) { return std::floor(a / b); }), pairs, 0.5, 0.5);
+  const Pairs far = all_pairs({1e20, -1e18, 3e15}, {3.0, 0.7f, 1e-3f});
+  expect_ulps(binary("fmod", [](Real a, Real b) { return std::fmod(static_cast<float>(a), b); }), DType::F32,
+              far.a, far.b, 0.5);
+}
+
+TEST(MathTest, Gelu) {
+  // The formula loses relative accuracy for negative x: the error is relative to |x|.
+  for (const char* form : {"none", "tanh"}) {
+    const std::string text = graph_text(
+        "%x: f32[20000]", " %y = gelu(%x) {approximate = \"" + std::string(form) + "\"}");
+    const plan::Program program = plan::lower(plan::make_graph(text));
+    expect_compiled(program, {literal_of(DType::F32, evenly(-12, 12, 20000))}, 3e-7);
+  }
+}
+
+// --- Values that are no ordinary numbers --------------------------------------------------------
+
+TEST(MathTest, SpecialValues) {
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::nan("");
+  const std::vector<double> x = {0.0, -0.0, inf, -inf, nan, 1.0, -1.0, 1e-40, -1e-40, 3e38, -3e38, 0.5, 88.8, -104};
+  for (const char* op :
+       {"neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "erf",
+        "sigmoid", "relu", "floor", "ceil", "round", "trunc", "isnan", "isinf", "logical_not"}) {
+    for (DType dtype : {DType::F32, DType::F64}) {
+      const std::string text = graph_text("%x: " + std::string(dtype_name(dtype)) + "[14]",
+                                          " %y = " + std::string(op) + "(%x)");
+      expect_compiled(plan::lower(plan::make_graph(text)), {literal_of(dtype, x)}, 1e-6);
+    }
+  }
+  const Pairs pairs = all_pairs(x, x);
+  for (const char* op : {"maximum", "minimum", "pow", "atan2", "div", "eq", "ne", "lt", "le", "gt", "ge", "fmod",
+                         "remainder"}) {
+    for (DType dtype : {DType::F32, DType::F64}) {
+      const std::string type = std::string(dtype_name(dtype)) + "[196]";
+      const std::string text = graph_text("%x: " + type + ", %z: " + type, " %y = " + std::string(op) + "(%x, %z)");
+      expect_compiled(plan::lower(plan::make_graph(text)),
+                      {literal_of(dtype, pairs.a), literal_of(dtype, pairs.b)}, 1e-6);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kiln::test
