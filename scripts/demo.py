@@ -48,9 +48,10 @@ def model_directory() -> Path:
 def make_encoder() -> Any:
     """The model as users of sentence embeddings know it: transformer, mean over the tokens, unit length."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
     import torch
     import transformers
+
+    transformers.utils.logging.disable_progress_bar()
 
     class SentenceEncoder(torch.nn.Module):
         def __init__(self) -> None:
@@ -129,6 +130,7 @@ def tokenize(sentences: list[str]) -> Any:
 
     tokenizer = Tokenizer.from_file(str(model_directory() / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.no_padding()
     longest = max(len(encoding.ids) for encoding in tokenizer.encode_batch(sentences))
     tokenizer.enable_padding(length=max(longest, MIN_TOKENS))
     encodings = tokenizer.encode_batch(sentences)
@@ -204,7 +206,11 @@ def print_similarities(sentences: list[str], embeddings: Any) -> None:
 
 
 def read_sentences(options: argparse.Namespace) -> list[str]:
+    """From the command line, or from TEXT and FILE in the environment, as `make demo` gives them."""
     sentences = list(options.text or ())
+    if not sentences and options.file is None:
+        sentences += [text for text in (os.environ.get("TEXT"),) if text]
+        options.file = Path(os.environ["FILE"]) if os.environ.get("FILE") else None
     if options.file is not None:
         try:
             lines = options.file.read_text(encoding="utf-8").splitlines()

@@ -67,8 +67,9 @@ sys.exit(m.version('torch').split('+')[0] != '$torch_version')" 2>/dev/null; the
   fi
   say "installing torch $torch_version for CPU (about 200 MB)"
   if ! "${pip[@]}" "torch==$torch_version+cpu" 2>/dev/null; then
-    say "not in the configured package index: taking it from download.pytorch.org"
-    "${pip[@]}" "torch==$torch_version+cpu" --extra-index-url https://download.pytorch.org/whl/cpu
+    say "the package index has no CPU build: taking the default one, which brings CUDA libraries of several GB"
+    say "(PIP_EXTRA_INDEX_URL can name an index that has it)"
+    "${pip[@]}" "torch==$torch_version"
   fi
 }
 

@@ -33,8 +33,8 @@ std::span<const PassInfo> all_passes();
 const PassInfo* find_pass(std::string_view name);  // null if there is none
 
 struct RunOptions {
-  std::vector<std::string>
-      disabled;                // CompileError for a name that is not a pass, with the nearest one
+  // Names of passes; CompileError for one that does not exist, with the nearest.
+  std::vector<std::string> disabled;
   bool verify = false;         // after every pass
   std::string dump_directory;  // NNN_name.ir after every pass that changed the graph
 };

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdio>
 
 #include "engine/format.h"
 #include "engine/reader.h"
@@ -121,6 +122,7 @@ TEST(EngineRoundTrip, FileAndMemoryAreTheSame) {
   const Result<FileMap> file = FileMap::open(path);
   ASSERT_TRUE(file.ok());
   EXPECT_TRUE(same_bytes(file->bytes(), sample.bytes()));
+  std::remove(path.c_str());
 }
 
 TEST(EngineRoundTrip, ReadsFromAnyAddress) {

@@ -1,8 +1,10 @@
 // Runs models with the reference interpreter: what the Python conformance tests compare PyTorch with.
 //
 //   kiln_reference_runner [--passes] model.pt2 output_folder input0.npy ...
+//   kiln_reference_runner --targets
 //
-// Imports the model, verifies the graph, runs the standard passes if asked to, and writes output_folder/0.npy, 1.npy ...
+// The second form lists the operators that can be imported. The first
+// imports the model, verifies the graph, runs the standard passes if asked to, and writes output_folder/0.npy, 1.npy ...
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -29,7 +31,12 @@ void run_passes(kiln::ir::Graph& graph) {
   kiln::passes::run_pipeline(graph, context, {.disabled = {}, .verify = true, .dump_directory = ""});
 }
 
+void list_targets() {
+  for (const std::string& target : kiln::import::supported_targets()) std::printf("%s\n", target.c_str());
+}
+
 void run(std::vector<std::string> arguments) {
+  if (arguments == std::vector<std::string>{"--targets"}) return list_targets();
   const bool passes = !arguments.empty() && arguments[0] == "--passes";
   if (passes) arguments.erase(arguments.begin());
   if (arguments.size() < 2) throw kiln::CompileError("usage: kiln_reference_runner [--passes] model folder inputs...");

@@ -92,6 +92,22 @@ TEST_F(EngineTest, UsesAlignedMemoryInPlace) {
   EXPECT_EQ(loaded.get()->view().weights.data(), start + loaded.get()->view().sections[3].offset);
 }
 
+// Code is never writable and executable at once.
+TEST_F(EngineTest, MapsNothingWritableAndExecutable) {
+  const EngineFile file(make_sample_engine());
+  const auto from_file = Engine::load_file(file.path());
+  const LoadedEngine from_memory(make_sample_engine());
+  EXPECT_TRUE(runs_right(*from_file) && runs_right(from_memory.get()));
+  std::ifstream maps("/proc/self/maps");
+  bool code_is_mapped_from_the_file = false;
+  for (std::string line; std::getline(maps, line);) {
+    EXPECT_EQ(line.find(" rwx"), std::string::npos) << line;
+    code_is_mapped_from_the_file |=
+        line.find(" r-xp") != std::string::npos && line.find(file.path()) != std::string::npos;
+  }
+  EXPECT_TRUE(code_is_mapped_from_the_file);
+}
+
 TEST_F(EngineTest, PicksTheFirstVariant) {
   EXPECT_EQ(LoadedEngine(make_sample_engine()).get()->variant().name, "x86-64-v4");
 }

@@ -1,6 +1,8 @@
 // Runs: values, shapes, strides, threads, and every way to call wrongly.
 #include "runtime/session.h"
 
+#include <array>
+#include <atomic>
 #include <thread>
 
 #include "runtime/describe.h"
@@ -13,6 +15,7 @@ using kiln::testing::expect_error;
 using kiln::testing::expect_ok;
 using kiln::testing::kSampleFactor;
 using kiln::testing::LoadedEngine;
+using kiln::testing::make_add_engine;
 using kiln::testing::make_sample_engine;
 using kiln::testing::run;
 using kiln::testing::SampleEngine;
@@ -182,6 +185,29 @@ TEST_F(SessionTest, RefusesNumbersOfThreads) {
   for (const int threads : {-1, 100000})
     EXPECT_EQ(Session::create(engine_.get(), {.num_threads = threads}).status().code(),
               StatusCode::InvalidArgument);
+}
+
+// A kernel that waits until the first input's first element is set.
+//   mov rax, [rdi]; wait: mov ecx, [rax]; test ecx, ecx; je wait; ret
+constexpr std::array<uint8_t, 10> kWaitCode = {0x48, 0x8b, 0x07, 0x8b, 0x08,
+                                               0x85, 0xc9, 0x74, 0xfa, 0xc3};
+
+TEST_F(SessionTest, ServesOneThreadAtATime) {
+  SampleEngine sample = make_add_engine();
+  for (auto& variant : sample.spec.variants) variant.code = std::as_bytes(std::span(kWaitCode));
+  const LoadedEngine engine(sample);
+  const auto session = engine.session();
+  Tensor x({1, 4}), y({1, 4}), out({1, 4});
+  std::thread runner([&] { expect_ok(run(*session, x, y, out)); });
+  const std::vector<TensorView> inputs = {x.view(), y.view()};
+  Status status;
+  while (status.ok()) status = session->output_shapes(inputs).status();
+  std::atomic_ref(x.values[0]).store(1.0f);
+  runner.join();
+  expect_error(status, StatusCode::InvalidArgument,
+               "the session is in use by another thread: a session serves one at a time, create "
+               "one each");
+  EXPECT_TRUE(session->output_shapes(inputs).ok());
 }
 
 TEST_F(SessionTest, EmptyBatchIfTheRangeAllowsIt) {

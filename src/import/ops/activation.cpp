@@ -31,20 +31,17 @@ Value* import_hardtanh(Call& call) {
 }
 
 Value* import_relu6(Call& call) { return clamp(self(call), 0, 6); }
-Value* import_hardsigmoid(Call& call) { return clamp(self(call) + 3, 0, 6) / 6; }
+Expr compose_hardsigmoid(Call&, const Expr& x) { return clamp(x + 3, 0, 6) / 6; }
 
-Value* import_hardswish(Call& call) {
-  const Expr x = self(call);
+Expr compose_hardswish(Call&, const Expr& x) {
   return x * clamp(x + 3, 0, 6) / 6;
 }
 
-Value* import_leaky_relu(Call& call) {
-  const Expr x = self(call);
+Expr compose_leaky_relu(Call& call, const Expr& x) {
   return x.apply(Op::gt, 0).select(x, x * call.real_or("negative_slope", 0.01));
 }
 
-Value* import_elu(Call& call) {
-  const Expr x = self(call);
+Expr compose_elu(Call& call, const Expr& x) {
   const double alpha = call.real_or("alpha", 1), scale = call.real_or("scale", 1);
   const double input_scale = call.real_or("input_scale", 1);
   const Expr positive = scale == 1 ? x : x * scale;
@@ -53,16 +50,14 @@ Value* import_elu(Call& call) {
   return x.apply(Op::gt, 0).select(positive, negative);
 }
 
-Value* import_celu(Call& call) {
-  const Expr x = self(call);
+Expr compose_celu(Call& call, const Expr& x) {
   const double alpha = call.real_or("alpha", 1);
   return x.apply(Op::gt, 0).select(x, (x / alpha).apply(Op::expm1) * alpha);
 }
 
-Value* import_selu(Call& call) {
+Expr compose_selu(Call&, const Expr& x) {
   constexpr double kAlpha = 1.6732632423543772848170429916717;
   constexpr double kScale = 1.0507009873554804934193349852946;
-  const Expr x = self(call);
   return x.apply(Op::gt, 0).select(x * kScale, x.apply(Op::expm1) * (kAlpha * kScale));
 }
 
@@ -73,24 +68,22 @@ Expr softplus(const Expr& x, double beta, double threshold) {
   return scaled.apply(Op::gt, threshold).select(x, beta == 1 ? soft : soft / beta);
 }
 
-Value* import_softplus(Call& call) {
-  return softplus(self(call), call.real_or("beta", 1), call.real_or("threshold", 20));
+Expr compose_softplus(Call& call, const Expr& x) {
+  return softplus(x, call.real_or("beta", 1), call.real_or("threshold", 20));
 }
 
-Value* import_mish(Call& call) {
-  const Expr x = self(call);
+Expr compose_mish(Call&, const Expr& x) {
   return x * softplus(x, 1, 20).apply(Op::tanh);
 }
 
 // min(x, 0) - log1p(e^-|x|)
-Value* import_log_sigmoid(Call& call) {
-  const Expr x = self(call);
+Expr compose_log_sigmoid(Call&, const Expr& x) {
   return x.apply(Op::minimum, 0) - (-x.apply(Op::abs)).apply(Op::exp).apply(Op::log1p);
 }
 
 std::vector<Value*> import_log_sigmoid_forward(Call& call) {
   call.expect(!call.output_used(1), "a use of its buffer", "inference");
-  return {import_log_sigmoid(call), nullptr};
+  return {composed<compose_log_sigmoid>(call), nullptr};
 }
 
 // The weight belongs to axis 1, or is one number.
@@ -106,8 +99,7 @@ Value* import_prelu(Call& call) {
   return x.apply(Op::gt, 0).select(x, x * Expr(call, weight));
 }
 
-Value* import_softsign(Call& call) {
-  const Expr x = self(call);
+Expr compose_softsign(Call&, const Expr& x) {
   return x / (x.apply(Op::abs) + 1);
 }
 
@@ -116,10 +108,9 @@ Value* import_hardshrink(Call& call) {
   return x.apply(Op::abs).apply(Op::le, call.real_or("lambd", 0.5)).select(x.constant(0), x);
 }
 
-Value* import_softshrink(Call& call) {
-  const Expr x = self(call);
+Expr compose_softshrink(Call& call, const Expr& x) {
   const double lambda = call.real_or("lambd", 0.5);
-  const Expr below = x.apply(Op::lt, -lambda).select(x + lambda, x.constant(0));
+  const Expr below = x.apply(Op::lt, -lambda).select(x + lambda, x * 0);  // NaN stays NaN
   return x.apply(Op::gt, lambda).select(x - lambda, below);
 }
 
@@ -156,26 +147,26 @@ constexpr Row kRows[] = {
     {"aten.relu.default", activation<Op::relu>},
     {"aten.relu6.default", import_relu6},
     {"aten.hardtanh.default", import_hardtanh},
-    {"aten.hardsigmoid.default", import_hardsigmoid},
-    {"aten.hardswish.default", import_hardswish},
+    {"aten.hardsigmoid.default", composed<compose_hardsigmoid>},
+    {"aten.hardswish.default", composed<compose_hardswish>},
     {"aten.sigmoid.default", import_sigmoid},
     {"aten.special_expit.default", import_sigmoid},
     {"aten.tanh.default", import_tanh},
     {"aten.silu.default", activation<Op::silu>},
     {"aten.gelu.default", import_gelu},
-    {"aten.leaky_relu.default", import_leaky_relu},
-    {"aten.elu.default", import_elu},
-    {"aten.celu.default", import_celu},
-    {"aten.selu.default", import_selu},
-    {"aten.softplus.default", import_softplus},
-    {"aten.mish.default", import_mish},
-    {"aten.log_sigmoid.default", import_log_sigmoid},
+    {"aten.leaky_relu.default", composed<compose_leaky_relu>},
+    {"aten.elu.default", composed<compose_elu>},
+    {"aten.celu.default", composed<compose_celu>},
+    {"aten.selu.default", composed<compose_selu>},
+    {"aten.softplus.default", composed<compose_softplus>},
+    {"aten.mish.default", composed<compose_mish>},
+    {"aten.log_sigmoid.default", composed<compose_log_sigmoid>},
     {"aten.log_sigmoid_forward.default", import_log_sigmoid_forward},
     {"aten.prelu.default", import_prelu},
     {"aten._prelu_kernel.default", import_prelu},
-    {"aten.softsign.default", import_softsign},
+    {"aten.softsign.default", composed<compose_softsign>},
     {"aten.hardshrink.default", import_hardshrink},
-    {"aten.softshrink.default", import_softshrink},
+    {"aten.softshrink.default", composed<compose_softshrink>},
     {"aten.threshold.default", import_threshold},
     {"aten.glu.default", import_glu},
     {"aten.dropout.default", import_dropout},

@@ -47,6 +47,15 @@ class Expr {
 
 // The argument `name` as an Expr in a floating dtype: integers become f32.
 Expr floating(Call& call, std::string_view name);
+// A function of one floating operand, `self`, composed of several ops: half precision is computed in f32, as PyTorch does.
+using Composition = Expr (*)(Call& call, const Expr& x);
+template <Composition function>
+Value* composed(Call& call) {
+  const Expr x = floating(call, "self");
+  const DType dtype = x.value()->type.dtype;
+  const DType compute = dtype == DType::F64 ? DType::F64 : DType::F32;
+  return call.builder().cast(function(call, {call, call.builder().cast(x, compute)}), dtype);
+}
 Value* cast_if(Call& call, Value* x, std::optional<DType> dtype);
 std::vector<int64_t> range(int64_t begin, int64_t end);
 // x with the axis at `from` moved to `to`.

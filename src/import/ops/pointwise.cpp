@@ -25,6 +25,13 @@ Value* rounding(Call& call) {
   return is_floating(x->type.dtype) ? call.make(op, {x}) : x;
 }
 
+// 0 for NaN, as in PyTorch.
+Value* import_sign(Call& call) {
+  const Expr x(call, call.tensor("self"));
+  if (!is_floating(x.value()->type.dtype)) return x.apply(Op::sign);
+  return x.apply(Op::isnan).select(x.constant(0), x.apply(Op::sign));
+}
+
 Value* import_round_decimals(Call& call) {
   const Expr x(call, call.tensor("self"));
   const double scale = std::pow(10.0, std::abs(static_cast<double>(call.integer("decimals"))));
@@ -32,67 +39,60 @@ Value* import_round_decimals(Call& call) {
   return (x / scale).apply(Op::round) * scale;
 }
 
-Value* import_log2(Call& call) { return floating(call, "self").apply(Op::log) * std::numbers::log2e; }
-Value* import_log10(Call& call) { return floating(call, "self").apply(Op::log) * std::numbers::log10e; }
+Expr compose_log2(Call&, const Expr& x) { return x.apply(Op::log) * std::numbers::log2e; }
+Expr compose_log10(Call&, const Expr& x) { return x.apply(Op::log) * std::numbers::log10e; }
 
-Value* import_exp2(Call& call) {
-  const Expr x = floating(call, "self");
+Expr compose_exp2(Call&, const Expr& x) {
   return x.constant(2).apply(Op::pow, x);
 }
 
-Value* import_tan(Call& call) {
-  const Expr x = floating(call, "self");
+Expr compose_tan(Call&, const Expr& x) {
   return x.apply(Op::sin) / x.apply(Op::cos);
 }
 
 // expm1 keeps the digits that exp would lose near zero.
-Value* import_sinh(Call& call) {
-  const Expr x = floating(call, "self");
+Expr compose_sinh(Call&, const Expr& x) {
   return (x.apply(Op::expm1) - (-x).apply(Op::expm1)) * 0.5;
 }
 
-Value* import_cosh(Call& call) {
-  const Expr x = floating(call, "self");
+Expr compose_cosh(Call&, const Expr& x) {
   return (x.apply(Op::exp) + (-x).apply(Op::exp)) * 0.5;
 }
 
-// sign(x) * log1p(|x| + x^2 / (1 + sqrt(x^2 + 1)))
-Value* import_asinh(Call& call) {
-  const Expr x = floating(call, "self"), a = x.apply(Op::abs), square = x * x;
+// sign(x) * log1p(|x| + x^2 / (1 + sqrt(x^2 + 1))); log(|x|) + log(2) where the square would overflow.
+Expr compose_asinh(Call&, const Expr& x) {
+  const Expr a = x.apply(Op::abs), square = x * x;
   const Expr correction = square / ((square + 1).apply(Op::sqrt) + 1);
-  return x.apply(Op::sign) * (a + correction).apply(Op::log1p);
+  const Expr large = a.apply(Op::log) + std::numbers::ln2;
+  return x.apply(Op::sign) * a.apply(Op::gt, 1e9).select(large, (a + correction).apply(Op::log1p));
 }
 
 // log1p(t + sqrt(2 t + t^2)), t = x - 1
-Value* import_acosh(Call& call) {
-  const Expr t = floating(call, "self") - 1;
+Expr compose_acosh(Call&, const Expr& x) {
+  const Expr t = x - 1;
   return (t + (t * 2 + t * t).apply(Op::sqrt)).apply(Op::log1p);
 }
 
-Value* import_atanh(Call& call) {
-  const Expr x = floating(call, "self");
+Expr compose_atanh(Call&, const Expr& x) {
   return (x * 2 / (1 - x)).apply(Op::log1p) * 0.5;
 }
 
-Value* import_atan(Call& call) {
-  const Expr x = floating(call, "self");
+Expr compose_atan(Call&, const Expr& x) {
   return x.apply(Op::atan2, 1);
 }
 
 // sqrt(1 - x^2), with full precision near the ends.
 Expr complement(const Expr& x) { return ((1 - x) * (x + 1)).apply(Op::sqrt); }
 
-Value* import_asin(Call& call) {
-  const Expr x = floating(call, "self");
+Expr compose_asin(Call&, const Expr& x) {
   return x.apply(Op::atan2, complement(x));
 }
 
-Value* import_acos(Call& call) {
-  const Expr x = floating(call, "self");
+Expr compose_acos(Call&, const Expr& x) {
   return complement(x).apply(Op::atan2, x);
 }
 
-Value* import_erfc(Call& call) { return 1 - floating(call, "self").apply(Op::erf); }
+Expr compose_erfc(Call&, const Expr& x) { return 1 - x.apply(Op::erf); }
 
 Value* import_square(Call& call) {
   Value* x = call.tensor("self");
@@ -104,13 +104,10 @@ Value* import_frac(Call& call) {
   return x - x.apply(Op::trunc);
 }
 
-Value* import_logit(Call& call) {
-  Expr x = floating(call, "self");
-  if (call.has("eps")) {
-    const double eps = call.real_or("eps", 0);
-    x = x.apply(Op::maximum, eps).apply(Op::minimum, 1 - eps);
-  }
-  return (x / (1 - x)).apply(Op::log);
+Expr compose_logit(Call& call, const Expr& x) {
+  const double eps = call.real_or("eps", 0);
+  const Expr p = call.has("eps") ? x.apply(Op::maximum, eps).apply(Op::minimum, 1 - eps) : x;
+  return (p / (1 - p)).apply(Op::log);
 }
 
 Value* import_nan_to_num(Call& call) {
@@ -286,8 +283,8 @@ constexpr Row kRows[] = {
     {"aten.absolute.default", unary<Op::abs>},
     {"aten.neg.default", unary<Op::neg>},
     {"aten.negative.default", unary<Op::neg>},
-    {"aten.sign.default", unary<Op::sign>},
-    {"aten.sgn.default", unary<Op::sign>},
+    {"aten.sign.default", import_sign},
+    {"aten.sgn.default", import_sign},
     {"aten.square.default", import_square},
     {"aten.floor.default", rounding<Op::floor>},
     {"aten.ceil.default", rounding<Op::ceil>},
@@ -297,30 +294,30 @@ constexpr Row kRows[] = {
     {"aten.round.decimals", import_round_decimals},
     {"aten.frac.default", import_frac},
     {"aten.exp.default", unary_floating<Op::exp>},
-    {"aten.exp2.default", import_exp2},
+    {"aten.exp2.default", composed<compose_exp2>},
     {"aten.expm1.default", unary_floating<Op::expm1>},
     {"aten.log.default", unary_floating<Op::log>},
-    {"aten.log2.default", import_log2},
-    {"aten.log10.default", import_log10},
+    {"aten.log2.default", composed<compose_log2>},
+    {"aten.log10.default", composed<compose_log10>},
     {"aten.log1p.default", unary_floating<Op::log1p>},
-    {"aten.logit.default", import_logit},
+    {"aten.logit.default", composed<compose_logit>},
     {"aten.sqrt.default", unary_floating<Op::sqrt>},
     {"aten.rsqrt.default", unary_floating<Op::rsqrt>},
     {"aten.reciprocal.default", unary_floating<Op::reciprocal>},
     {"aten.sin.default", unary_floating<Op::sin>},
     {"aten.cos.default", unary_floating<Op::cos>},
-    {"aten.tan.default", import_tan},
-    {"aten.asin.default", import_asin},
-    {"aten.acos.default", import_acos},
-    {"aten.atan.default", import_atan},
-    {"aten.sinh.default", import_sinh},
-    {"aten.cosh.default", import_cosh},
-    {"aten.asinh.default", import_asinh},
-    {"aten.acosh.default", import_acosh},
-    {"aten.atanh.default", import_atanh},
+    {"aten.tan.default", composed<compose_tan>},
+    {"aten.asin.default", composed<compose_asin>},
+    {"aten.acos.default", composed<compose_acos>},
+    {"aten.atan.default", composed<compose_atan>},
+    {"aten.sinh.default", composed<compose_sinh>},
+    {"aten.cosh.default", composed<compose_cosh>},
+    {"aten.asinh.default", composed<compose_asinh>},
+    {"aten.acosh.default", composed<compose_acosh>},
+    {"aten.atanh.default", composed<compose_atanh>},
     {"aten.erf.default", unary_floating<Op::erf>},
     {"aten.special_erf.default", unary_floating<Op::erf>},
-    {"aten.erfc.default", import_erfc},
+    {"aten.erfc.default", composed<compose_erfc>},
     {"aten.nan_to_num.default", import_nan_to_num},
     {"aten.add.Tensor", import_add_sub<Op::add>},
     {"aten.add.Scalar", import_add_sub<Op::add>},

@@ -91,33 +91,91 @@ Value* import_avg_pool(Call& call) {
   });
 }
 
-// The window that gives `output` results from `size` elements, where all windows are equal.
-int64_t adaptive_window(Call& call, const ir::Dim& size, int64_t output) {
-  const bool even = size.is_constant() && output > 0 && size.constant() % output == 0;
-  call.expect(even, "output size " + std::to_string(output) + " for size " + size.str(),
-              "1, or a divisor of a constant size");
-  return size.constant() / output;
+// Windows of an adaptive pool along one axis: result i covers [floor(i * n / m), ceil((i + 1) * n / m)).
+struct Cover {
+  int64_t size = 0;  // of the largest window
+  std::vector<int64_t> index;   // [m, size]: positions; a shorter window repeats its last one
+  std::vector<double> weight;  // [m, size]: 1 / length, 0 for repetitions
+};
+
+Cover cover(int64_t n, int64_t m) {
+  Cover result;
+  const auto start = [&](int64_t i) { return i * n / m; };
+  const auto end = [&](int64_t i) { return ((i + 1) * n + m - 1) / m; };
+  for (int64_t i = 0; i < m; ++i) result.size = std::max(result.size, end(i) - start(i));
+  for (int64_t i = 0; i < m; ++i) {
+    const int64_t length = end(i) - start(i);
+    for (int64_t k = 0; k < result.size; ++k) {
+      result.index.push_back(start(i) + std::min(k, length - 1));
+      result.weight.push_back(k < length ? 1 / static_cast<double>(length) : 0);
+    }
+  }
+  return result;
+}
+
+Value* matrix_constant(Call& call, DType dtype, const std::vector<double>& values, std::vector<int64_t> shape) {
+  std::byte* data = nullptr;
+  ir::Literal literal = ir::Literal::allocate(dtype, std::move(shape), &data);
+  for (size_t i = 0; i < values.size(); ++i) ir::Literal::set(data, dtype, static_cast<int64_t>(i), values[i]);
+  return call.builder().constant(std::move(literal));
+}
+
+// One axis: windows of one size are gathered into an axis of their own and reduced.
+Value* adaptive_axis(Call& call, Value* x, int64_t axis, int64_t output, bool is_max) {
+  const ir::Dim& size = x->type.shape[axis];
+  call.expect(size.is_constant() && size.constant() > 0 && output > 0, "output size " + std::to_string(output) +
+              " for size " + size.str(), "a constant size");
+  const Cover windows = cover(size.constant(), output);
+  const std::vector<double> positions(windows.index.begin(), windows.index.end());
+  Value* index = matrix_constant(call, DType::I64, positions, {output, windows.size});
+  Value* taken = call.make(Op::gather, {x, index}, {{"axis", axis}});
+  if (is_max) return reduce(call, Op::reduce_max, taken, {axis + 1}, false);
+  std::vector<int64_t> shape(x->type.rank() - axis + 1, 1);
+  shape[0] = output;
+  shape[1] = windows.size;
+  const Expr weight(call, matrix_constant(call, x->type.dtype, windows.weight, shape));
+  return reduce(call, Op::reduce_sum, Expr(call, taken) * weight, {axis + 1}, false);
+}
+
+bool divides(const ir::Dim& size, int64_t output) {
+  return size.is_constant() && output > 0 && size.constant() % output == 0;
+}
+
+// All windows are equal: an ordinary pool.
+Value* even_pool(Call& call, Value* x, const std::vector<int64_t>& output, bool is_max) {
+  const ir::Shape sizes = spatial_sizes(x);
+  Window window;
+  for (size_t i = 0; i < sizes.size(); ++i) window.kernel.push_back(sizes[i].constant() / output[i]);
+  window.stride = window.kernel;
+  window.padding = window.padding_after = std::vector<int64_t>(sizes.size(), 0);
+  ir::Attrs attrs = window_attrs(window);
+  if (is_max) {
+    attrs.emplace("dilation", std::vector<int64_t>(sizes.size(), 1));
+  } else {
+    attrs.emplace("count_padding", false);
+  }
+  return call.make(is_max ? Op::max_pool : Op::avg_pool, {x}, attrs);
+}
+
+Value* uneven_pool(Call& call, Value* x, const std::vector<int64_t>& output, bool is_max) {
+  const DType dtype = x->type.dtype;
+  const bool half = dtype == DType::F16 || dtype == DType::BF16;
+  if (half) x = call.builder().cast(x, DType::F32);
+  for (size_t i = 0; i < output.size(); ++i) x = adaptive_axis(call, x, static_cast<int64_t>(i) + 2, output[i], is_max);
+  return call.builder().cast(x, dtype);
 }
 
 Value* adaptive_pool(Call& call, size_t spatial, bool is_max) {
   return with_batch(call, spatial, [&](Value* x) -> Value* {
     const ir::Shape sizes = spatial_sizes(x);
-    std::vector<int64_t> output = per_axis(call, call.integers("output_size"), spatial);
+    const std::vector<int64_t> output = per_axis(call, call.integers("output_size"), spatial);
     if (output == std::vector<int64_t>(spatial, 1)) {
       return reduce(call, is_max ? Op::reduce_max : Op::reduce_mean, x,
                     range(2, static_cast<int64_t>(spatial) + 2), true);
     }
-    Window window;
-    for (size_t i = 0; i < spatial; ++i) window.kernel.push_back(adaptive_window(call, sizes[i], output[i]));
-    window.stride = window.kernel;
-    window.padding = window.padding_after = std::vector<int64_t>(spatial, 0);
-    ir::Attrs attrs = window_attrs(window);
-    if (is_max) {
-      attrs.emplace("dilation", std::vector<int64_t>(spatial, 1));
-    } else {
-      attrs.emplace("count_padding", false);
-    }
-    return call.make(is_max ? Op::max_pool : Op::avg_pool, {x}, attrs);
+    bool even = true;
+    for (size_t i = 0; i < spatial; ++i) even = even && divides(sizes[i], output[i]);
+    return even ? even_pool(call, x, output, is_max) : uneven_pool(call, x, output, is_max);
   });
 }
 

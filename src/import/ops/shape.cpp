@@ -271,7 +271,41 @@ Value* import_channel_shuffle(Call& call) {
   return call.builder().reshape(swap_axes(call, call.builder().reshape(x, split), 1, 2), x->type.shape);
 }
 
+// Quarter turns in the plane of two axes.
+Value* import_rot90(Call& call) {
+  Value* x = call.tensor("self");
+  std::vector<int64_t> axes = call.integers_or("dims", {0, 1});
+  call.expect(axes.size() == 2, std::to_string(axes.size()) + " dims", "2");
+  for (int64_t& axis : axes) axis = call.normalise_axis(axis, x->type.rank());
+  const auto flip = [&](Value* v, int64_t axis) { return call.make(Op::flip, {v}, {{"axes", std::vector<int64_t>{axis}}}); };
+  switch ((call.integer_or("k", 1) % 4 + 4) % 4) {
+    case 1:
+      return swap_axes(call, flip(x, axes[1]), axes[0], axes[1]);
+    case 2:
+      return flip(flip(x, axes[0]), axes[1]);
+    case 3:
+      return swap_axes(call, flip(x, axes[0]), axes[0], axes[1]);
+    default:
+      return x;
+  }
+}
+
+// [n] becomes [1, n], and [1, n, 1]; a matrix gets a last axis.
+template <size_t rank>
+Value* import_atleast(Call& call) {
+  Value* x = call.tensor("self");
+  Shape shape = x->type.shape;
+  if (shape.empty()) shape.push_back(1);
+  if (rank >= 2 && shape.size() == 1) shape.insert(shape.begin(), Dim(1));
+  if (rank >= 3 && shape.size() == 2) shape.push_back(1);
+  return call.builder().reshape(x, shape);
+}
+
 constexpr Row kRows[] = {
+    {"aten.rot90.default", import_rot90},
+    {"aten.atleast_1d.default", import_atleast<1>},
+    {"aten.atleast_2d.default", import_atleast<2>},
+    {"aten.atleast_3d.default", import_atleast<3>},
     {"aten.view.default", import_view},
     {"aten.reshape.default", import_view},
     {"aten._unsafe_view.default", import_view},

@@ -19,7 +19,7 @@ Real emit_sin(Real x);
 Real emit_cos(Real x);
 Real emit_atan2(Real y, Real x);
 Real emit_pow(Real base, Real exponent);
-// Exact while |a / b| < 2^100.
+// Exact while |a / b| < 2^100; somewhere between 0 and b beyond.
 Real emit_fmod(Real a, Real b);
 Real emit_remainder(Real a, Real b);
 Real emit_floor_div(Real a, Real b);

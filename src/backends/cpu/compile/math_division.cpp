@@ -31,6 +31,8 @@ Real fmod_f64(Real a, Real b) {
   const double infinity = std::numeric_limits<double>::infinity();
   Value* whole = a.ir->CreateAnd(equal(divisor, infinity), less(abs(a), infinity));
   rest = select(whole, abs(a), rest);
+  // Quotients that are too large for that.
+  rest = select(a.ir->CreateFCmpOGE(rest.value, divisor.value), 0.0, rest);
   return copysign(rest, a);
 }
 
