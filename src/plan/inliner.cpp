@@ -1,13 +1,9 @@
-// Pointwise producers are computed where they are used instead of stored and loaded.
-//
-// inline_pointwise, before contractions take their epilogues, looks at pointwise consumers and at the masks of attention;
-// inline_operands, after, at all consumers. A producer is inlined where that is free, or where everything that reads it can
-// take it and the work that is repeated costs less than the memory traffic that is saved.
+#include "plan/inliner.h"
+
 #include <algorithm>
 
 #include "plan/fusion.h"
 #include "plan/kernels.h"
-#include "plan/pass.h"
 
 namespace kiln::plan {
 namespace {
@@ -17,15 +13,9 @@ constexpr int64_t kRepeatBudget = 8;
 // Arithmetic on positions alone is cheaper than a load up to here.
 constexpr int64_t kPositionBudget = 6;
 
-struct Site {
-  Expr value;  // an expression of the consumer that reads the producer
-  int64_t points = 0;
-};
-
 class Inliner {
  public:
-  Inliner(Program& program, bool into_reductions)
-      : program_(program), into_reductions_(into_reductions) {}
+  Inliner(Program& program, Consumers consumers) : program_(program), consumers_(consumers) {}
 
   bool run() {
     bool changed = false;
@@ -55,7 +45,7 @@ class Inliner {
   }
 
   bool takes_inlining(const Kernel& kernel) const {
-    return into_reductions_ || !std::holds_alternative<LoopNest>(kernel.body) ||
+    return consumers_ == Consumers::All || !std::holds_alternative<LoopNest>(kernel.body) ||
            as_pointwise(kernel).has_value() || is_concat(kernel);
   }
   static bool is_concat(const Kernel& kernel) {
@@ -89,7 +79,7 @@ class Inliner {
       points += loading_points(program_.kernels[reader], producer.buffer);
     }
     // What an epilogue could compute must stay one kernel with one consumer.
-    if (!into_reductions_ && reads_contraction(producer, uses)) {
+    if (consumers_ == Consumers::Pointwise && reads_contraction(producer, uses)) {
       return uses.readers[producer.buffer].size() == 1 && points <= own;
     }
     const int64_t cost = cost_of(producer.value) + load_count(producer.value);
@@ -173,12 +163,13 @@ class Inliner {
   }
 
   Program& program_;
-  const bool into_reductions_;
+  const Consumers consumers_;
 };
 
 }  // namespace
 
-bool inline_pointwise(Program& program) { return Inliner(program, false).run(); }
-bool inline_operands(Program& program) { return Inliner(program, true).run(); }
+bool inline_producers(Program& program, Consumers consumers) {
+  return Inliner(program, consumers).run();
+}
 
 }  // namespace kiln::plan
