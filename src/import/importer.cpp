@@ -59,7 +59,7 @@ void check_type(const Scope& scope, const std::string& name, const ir::Type& typ
 // Takes the model's name if this call made the value.
 void name_value(ir::Graph& graph, ir::Value* value, const std::string& name, uint32_t first_id) {
   const bool fresh = value->producer != nullptr && value->id >= first_id && value->index == 0;
-  if (fresh) value->name = graph.unique_name(name);
+  if (fresh) graph.rename(value, name);
 }
 
 uint32_t next_id(const ir::Graph& graph) {
@@ -101,7 +101,7 @@ void Importer::bind_weight(Scope& scope, const InputSpec& spec) {
                          recorded.str());
     }
     ir::Value* value = builder_.constant(found->second);
-    value->name = graph_.unique_name(spec.name);
+    graph_.rename(value, spec.name);
     return value;
   });
 }

@@ -215,10 +215,9 @@ OutputSpec read_output_spec(JsonElement element) {
 }
 
 std::optional<int64_t> read_bound(JsonElement element, std::string_view key) {
+  // Infinity is written as null.
   const auto value = json_find(element, key);
-  // int_oo is written as a number beyond 64 bits, or not at all.
-  if (!value || !value->is_int64()) return std::nullopt;
-  return json_integer(*value, key);
+  return value ? std::optional(json_integer(*value, key)) : std::nullopt;
 }
 
 void check_version(JsonElement root) {

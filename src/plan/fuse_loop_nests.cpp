@@ -53,7 +53,7 @@ class Merger {
         consumer_(consumer) {}
 
   std::optional<LoopNest> merge() {
-    if (n_.flexible && k_.flexible) return std::nullopt;
+    if ((n_.flexible && k_.flexible) || stores_in_pieces()) return std::nullopt;
     if (k_.flexible) reparametrise();
     if (!match_all()) return std::nullopt;
     if (n_.flexible && !split_producer()) return std::nullopt;
@@ -68,6 +68,18 @@ class Merger {
       if (store && store->buffer == buffer) return store;
     }
     return nullptr;
+  }
+
+  // Whether some result is made by several stores, as a concatenation is.
+  bool stores_in_pieces() const {
+    std::vector<BufferId> stored;
+    for (const Stage& stage : n_.nest.stages) {
+      const auto* store = std::get_if<Store>(&stage);
+      if (!store) continue;
+      if (std::ranges::find(stored, store->buffer) != stored.end()) return true;
+      stored.push_back(store->buffer);
+    }
+    return false;
   }
 
   // Rewrites a pointwise consumer over the positions of what it reads, if those are a bijection of its own.

@@ -20,6 +20,8 @@ struct PassInfo {
   Pass run;
 };
 std::span<const PassInfo> all_passes();
+// Null if there is no pass of that name.
+const PassInfo* find_pass(std::string_view name);
 
 // The dumps, the verifier and the list of disabled passes. Passes know nothing of these.
 class Runner {

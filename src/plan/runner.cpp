@@ -41,6 +41,11 @@ const PassInfo& info_of(Pass pass) {
 
 std::span<const PassInfo> all_passes() { return table(); }
 
+const PassInfo* find_pass(std::string_view name) {
+  const auto found = std::ranges::find(table(), name, &PassInfo::name);
+  return found == table().end() ? nullptr : &*found;
+}
+
 Runner::Runner(Program& program, const PlanOptions& options)
     : program_(program), options_(options) {
   check_disabled(options.disabled);

@@ -152,6 +152,8 @@ bool split(Program& program, size_t producer, size_t consumer) {
   const auto pieces = pieces_of(program, *concat);
   const auto along = loop_along_axis(*pointwise, *concat);
   if (!pieces || !along) return false;
+  const ir::Dim& joined = program.buffers[concat->buffer].type.shape[concat->axis];
+  if (!(pointwise->loops[*along].extent() == joined)) return false;
   LoopNest nest;
   nest.outer.assign(pointwise->loops.begin(), pointwise->loops.begin() + static_cast<std::ptrdiff_t>(*along));
   for (const Piece& piece : *pieces) {

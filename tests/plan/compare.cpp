@@ -94,6 +94,11 @@ Program expect_same_as_reference(const ir::Graph& graph, const Case& options) {
   return program;
 }
 
+void expect_same_as_reference(const Program& program, const ir::Graph& graph, const Case& options) {
+  const std::vector<ir::Literal> inputs = make_inputs(graph, options);
+  expect_runs_like(program, inputs, reference::run(graph, inputs), options, program.name);
+}
+
 Program lowered(const std::string& text) { return lower(make_graph(text)); }
 
 std::string kernels_text(const Program& program) {

@@ -26,6 +26,9 @@ std::vector<ir::Literal> make_inputs(const ir::Graph& graph, const Case& options
 Program expect_same_as_reference(const std::string& text, const Case& options = {});
 Program expect_same_as_reference(const ir::Graph& graph, const Case& options = {});
 
+// Expects that a program gives what the reference gives for the graph.
+void expect_same_as_reference(const Program& program, const ir::Graph& graph, const Case& options = {});
+
 // The program straight from lowering.
 Program lowered(const std::string& text);
 // The kernels of a program as text, without the buffers.

@@ -1,6 +1,7 @@
 // Random graphs: whatever the passes do to them, the result stays what the reference computes.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <random>
 
 #include "ir/builder.h"
@@ -193,8 +194,14 @@ class GraphMaker {
   int made_ = 0;
 };
 
+// KILN_RANDOM_GRAPHS=N tries more.
+uint32_t graph_count() {
+  const char* count = std::getenv("KILN_RANDOM_GRAPHS");
+  return count ? static_cast<uint32_t>(std::atoi(count)) : 150;
+}
+
 TEST(RandomTest, FusedProgramsComputeWhatTheReferenceDoes) {
-  for (uint32_t seed = 0; seed < 150; ++seed) {
+  for (uint32_t seed = 0; seed < graph_count(); ++seed) {
     const ir::Graph graph = GraphMaker(seed).make(14);
     SCOPED_TRACE("seed " + std::to_string(seed) + "\n" + ir::to_text(graph));
     ASSERT_NO_THROW(expect_same_as_reference(graph, {.tolerance = 1e-4}));

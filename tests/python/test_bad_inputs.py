@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch_tensorrt
 from models_small import batch_input, compile_all
 
 from torch_tensorrt._operator import execute_engine
@@ -95,6 +96,46 @@ def test_inputs_that_need_gradients(mlp, compiled, assert_same) -> None:
     x = torch.randn(4, 16, requires_grad=True)
     with torch.no_grad():
         assert_same(compiled(x), mlp(x))
+
+
+class Switched(torch.nn.Module):
+    def forward(
+        self, x: torch.Tensor, negate: bool, times: int = 2, y: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        result = x * times if y is None else x * times + y
+        return -result if negate else result
+
+
+def test_values_that_are_not_tensors_are_constants(assert_same) -> None:
+    model = Switched().eval()
+    x = torch.randn(3, 4)
+    compiled = compile_all(model, x, True, 3, None)
+    assert_same(compiled(x, True, 3, None), model(x, True, 3))
+    for wrong in ((x, False, 3, None), (x, True, 2, None), (x, 1, 3, None), (x, True, 3, 0)):
+        with pytest.raises(ValueError, match="compiled for"):
+            compiled(*wrong)
+    for call in (lambda: compiled(x), lambda: compiled(x, True, 3, None, x)):
+        with pytest.raises(TypeError):
+            call()
+
+
+@pytest.mark.parametrize(
+    "options", [{"min_block_size": 100}, {"torch_executed_ops": {"aten.linear"}}]
+)
+def test_inputs_that_only_pytorch_sees(mlp, assert_same, options) -> None:
+    compiled = torch_tensorrt.compile(mlp, "dynamo", [batch_input(2, 4, 32)], **options)
+    x = torch.randn(5, 16)
+    assert_same(compiled(x), mlp(x))
+    for wrong, text in (
+        (torch.randn(33, 16), "'x' dim 0: got 33, expected 2..32"),
+        (torch.randn(5, 17), "'x' dim 1: got 17, expected 16"),
+        (torch.randn(16), "got 1 dimensions, expected 2"),
+        (x.double(), "got torch.float64, expected torch.float32"),
+    ):
+        with pytest.raises(RuntimeError, match=text):
+            compiled(wrong)
+    with pytest.raises(TypeError, match="'x' is list, expected a tensor|argument"):
+        compiled([x])
 
 
 def test_tensors_without_memory(compiled) -> None:

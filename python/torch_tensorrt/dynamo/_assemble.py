@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import sympy
 import torch
 from torch.export.graph_signature import ConstantArgument, OutputKind
 from torch.fx import Graph, GraphModule, Node
@@ -14,10 +15,11 @@ from torch.utils import _pytree as pytree
 
 from torch_tensorrt._operator import execute_engine, release_with
 from torch_tensorrt.dynamo._calling import set_calling
+from torch_tensorrt.dynamo._checks import add_input_checks
 from torch_tensorrt.dynamo._partition import Partition
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._region import Region
-from torch_tensorrt.dynamo._symbols import is_symbolic_node
+from torch_tensorrt.dynamo._symbols import Range, is_symbolic_node
 
 # Key of `ProgramInfo` in the `meta` of a compiled module.
 INFO_KEY = "torch_tensorrt"
@@ -51,7 +53,10 @@ def argument_names(program: Program) -> list[str]:
 
 
 def assemble(
-    program: Program, partition: Partition, compiled: Mapping[int, CompiledRegion]
+    program: Program,
+    partition: Partition,
+    compiled: Mapping[int, CompiledRegion],
+    ranges: Mapping[sympy.Symbol, Range],
 ) -> GraphModule:
     """Builds the module: `compiled` has an engine for every level of the partition that has one."""
     builder = _Builder(program)
@@ -71,7 +76,9 @@ def assemble(
         for node in nodes:
             builder.copy(node)
     builder.add_outputs()
-    return builder.finish()
+    module = builder.finish()
+    add_input_checks(module, argument_names(program), ranges)
+    return module
 
 
 class _Builder:

@@ -75,7 +75,7 @@ def compile(
     apply_min_block_size(parts, settings)
     _report(parts, settings)
     compiled = {} if settings.dryrun else _compile_regions(program, parts, ranges, settings)
-    return assemble(program, parts, compiled)
+    return assemble(program, parts, compiled, ranges)
 
 
 def _flat_inputs(

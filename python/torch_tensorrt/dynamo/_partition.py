@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from kiln import Model
+from kiln import KilnError, Model, NodeSupport
 from torch_tensorrt._operator import DTYPE_NAMES
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
@@ -44,7 +44,12 @@ def check_support(program: Program, settings: CompilationSettings) -> dict[Node,
     weights = [node for node in program.lifted if tensor_of(node) is not None]
     views = weight_views((program.lifted[node], program.weight(node)) for node in weights)
     serialized = serialize(program.module, program.signature, program.exported.range_constraints)
-    answers = Model.from_memory(serialized.json, views).check()
+    try:
+        answers = Model.from_memory(serialized.json, views).check()
+    except KilnError as error:  # the program as a whole cannot be read
+        answers = [
+            NodeSupport(node.name, str(node.target), False, str(error)) for node in serialized.nodes
+        ]
     reasons: dict[Node, str] = {}
     for node, answer in zip(serialized.nodes, answers, strict=True):
         if is_symbolic_node(node):

@@ -1,0 +1,112 @@
+"""Checks of the inputs of a compiled module that no engine makes.
+
+Engines check the tensors that they are given. Inputs that only PyTorch sees, and values that were
+constants for the tracer, are checked here, in a hook that runs before the module: a model traced for
+one case must not be run as another.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch.fx import Graph, GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from torch_tensorrt._operator import execute_engine
+from torch_tensorrt.dynamo._symbols import Range, expression
+
+
+def add_input_checks(
+    module: GraphModule, names: Sequence[str], ranges: Mapping[sympy.Symbol, Range]
+) -> None:
+    """Makes a module check what its engines do not.
+
+    Args:
+        module: with `meta["val"]` on its placeholders.
+        names: of its parameters.
+        ranges: of the symbolic sizes that it was compiled for.
+    """
+    placeholders = module.graph.find_nodes(op="placeholder")
+    expected = [_describe(node, ranges) for node in placeholders]
+    checked = [
+        index for index, node in enumerate(placeholders) if not _is_checked(module.graph, node)
+    ]
+    if not checked:
+        return
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+
+    def check(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return
+        values = pytree.tree_leaves(list(signature.bind(*args, **kwargs).arguments.values()))
+        if len(values) == len(expected):  # otherwise the call fails by itself, with a better text
+            for index in checked:
+                expected[index].check(values[index])
+
+    module.register_forward_pre_hook(check, with_kwargs=True)
+
+
+def _is_checked(graph: Graph, placeholder: Node) -> bool:
+    return any(
+        user.target is execute_engine and placeholder in user.args[0] for user in placeholder.users
+    )
+
+
+def _describe(node: Node, ranges: Mapping[sympy.Symbol, Range]) -> _Constant | _Tensor:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return _Constant(node.name, value)
+    sizes = []
+    for size in value.shape:
+        known = ranges.get(expression(size))
+        bounds = (
+            (size, size) if isinstance(size, int) else (known.min, known.max) if known else None
+        )
+        sizes.append(bounds or (0, math.inf))
+    return _Tensor(node.name, value.dtype, sizes)
+
+
+class _Constant:
+    """A value that the tracer took as a constant."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        self._name = name
+        self._value = value
+
+    def check(self, value: Any) -> None:
+        if isinstance(self._value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            return
+        if type(value) is not type(self._value) or value != self._value:
+            raise ValueError(
+                f"input {self._name!r} is {value!r}, but the model was compiled for {self._value!r}: "
+                "values that are not tensors are constants of a compiled model"
+            )
+
+
+class _Tensor:
+    """The dtype and sizes of a tensor."""
+
+    def __init__(self, name: str, dtype: torch.dtype, sizes: Sequence[tuple[int, float]]) -> None:
+        self._name = name
+        self._dtype = dtype
+        self._sizes = sizes
+
+    def check(self, value: Any) -> None:
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"input {self._name!r} is {type(value).__name__}, expected a tensor")
+        if value.dtype != self._dtype:
+            raise RuntimeError(f"input {self._name!r}: got {value.dtype}, expected {self._dtype}")
+        if value.dim() != len(self._sizes):
+            raise RuntimeError(
+                f"input {self._name!r}: got {value.dim()} dimensions, expected {len(self._sizes)}"
+            )
+        for dim, (size, (low, high)) in enumerate(zip(value.shape, self._sizes, strict=True)):
+            if not low <= size <= high:
+                wanted = str(low) if low == high else f"{low}..{high}"
+                raise RuntimeError(f"input {self._name!r} dim {dim}: got {size}, expected {wanted}")

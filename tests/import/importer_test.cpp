@@ -1,0 +1,176 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "import/import.h"
+#include "import/sample_program.h"
+#include "ir/verify.h"
+#include "support/error.h"
+
+namespace kiln::import {
+namespace {
+
+using test::SampleProgram;
+
+const std::string kSelf = R"({"name":"self","arg":{"as_tensor":{"name":"x"}},"kind":1})";
+
+std::string message_of(const SampleProgram& sample, std::vector<DimRange> ranges = {}) {
+  try {
+    import_graph(*sample.open(), ranges);
+  } catch (const CompileError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+TEST(ImporterTest, ImportsAProgram) {
+  const ir::Graph graph = import_graph(*SampleProgram().open());
+  ir::verify(graph);
+  ASSERT_EQ(graph.nodes().size(), 1u);
+  const ir::Node& node = *graph.nodes().front();
+  EXPECT_EQ(node.op, ir::Op::relu);
+  EXPECT_EQ(node.location, "model.py:12 in forward");
+  EXPECT_EQ(node.output()->name, "y");
+  EXPECT_EQ(graph.inputs()[0]->name, "x");
+  EXPECT_EQ(graph.output_names()[0], "y");
+  const ir::SymbolPtr symbol = graph.inputs()[0]->type.shape[0].as_symbol();
+  ASSERT_TRUE(symbol);
+  EXPECT_EQ(symbol->min, 1);
+  EXPECT_EQ(symbol->max, 32);
+  EXPECT_EQ(symbol->opt, 2);
+}
+
+TEST(ImporterTest, TakesRangesFromTheCaller) {
+  const ir::Graph graph = import_graph(*SampleProgram().open(), std::vector<DimRange>{{"x", 0, 2, 4, 8}});
+  const ir::SymbolPtr symbol = graph.inputs()[0]->type.shape[0].as_symbol();
+  EXPECT_EQ(symbol->min, 2);
+  EXPECT_EQ(symbol->opt, 4);
+  EXPECT_EQ(symbol->max, 8);
+  const ir::Graph fixed = import_graph(*SampleProgram().open(), std::vector<DimRange>{{"x", 0, 3, 3, 3}});
+  EXPECT_EQ(fixed.inputs()[0]->type.str(), "f32[3, 4]");
+}
+
+TEST(ImporterTest, RefusesRangesThatContradictTheModel) {
+  const SampleProgram sample;
+  EXPECT_TRUE(contains(message_of(sample, {{"x", 0, 1, 1, 33}}), "expected a range within 1..32"));
+  EXPECT_TRUE(contains(message_of(sample, {{"x", 1, 1, 4, 8}}), "the model was exported with that size"));
+  EXPECT_EQ(message_of(sample, {{"x", 1, 4, 4, 4}}), "no error");
+  EXPECT_TRUE(contains(message_of(sample, {{"z", 0, 1, 1, 1}}), "expected an input of the model"));
+  EXPECT_TRUE(contains(message_of(sample, {{"x", 2, 1, 1, 1}}), "one of its dimensions"));
+  EXPECT_TRUE(contains(message_of(sample, {{"x", 0, 4, 2, 8}}), "min <= opt <= max"));
+}
+
+TEST(ImporterTest, AnUnboundedRangeStaysOpen) {
+  SampleProgram sample;
+  sample.ranges = "";
+  const ir::Graph graph = import_graph(*sample.open());
+  EXPECT_EQ(graph.inputs()[0]->type.shape[0].as_symbol()->max, ir::kDimInfinity);
+  sample.ranges = R"("s0":{"min_val":2,"max_val":null})";
+  const ir::Graph other = import_graph(*sample.open());
+  EXPECT_EQ(other.inputs()[0]->type.shape[0].as_symbol()->max, ir::kDimInfinity);
+}
+
+TEST(ImporterTest, NamesTheNodeThatCannotBeImported) {
+  SampleProgram sample;
+  sample.nodes = SampleProgram::node("torch.ops.aten.nonzero.default", kSelf);
+  EXPECT_EQ(message_of(sample),
+            "cannot import y = aten.nonzero.default (model.py:12 in forward): the operator is not supported");
+  sample.nodes = SampleProgram::node("torch.ops.aten.relu.default", R"({"name":"self","arg":{"as_tensor":{"name":"z"}}})");
+  EXPECT_TRUE(contains(message_of(sample), "unknown tensor z"));
+  sample.nodes = SampleProgram::node("torch.ops.aten.relu.default", "");
+  EXPECT_TRUE(contains(message_of(sample), "no argument self"));
+}
+
+TEST(ImporterTest, ChecksTypesAgainstTheRecordedOnes) {
+  SampleProgram sample;
+  sample.tensor_values = SampleProgram::meta("x", SampleProgram::symbolic_size()) + "," +
+                         SampleProgram::meta("y", SampleProgram::symbolic_size(), 8);
+  EXPECT_TRUE(contains(message_of(sample), "got type f32[s0, 4], expected f64[s0, 4] as recorded"));
+}
+
+TEST(ImporterTest, WeightsAreConstants) {
+  SampleProgram sample;
+  sample.input_specs += R"(,{"parameter":{"arg":{"name":"w"},"parameter_name":"layer.weight"}})";
+  sample.tensor_values += "," + SampleProgram::meta("w", R"({"as_int":1})");
+  sample.nodes = SampleProgram::node("torch.ops.aten.add.Tensor",
+                                     kSelf + R"(,{"name":"other","arg":{"as_tensor":{"name":"w"}},"kind":1})");
+  EXPECT_TRUE(contains(message_of(sample), "no weight layer.weight"));
+
+  const std::vector<float> data{1, 2, 3, 4};
+  ir::Literal literal{DType::F32, {1, 4}, std::as_bytes(std::span(data)), nullptr};
+  const auto model = sample.open({{"layer.weight", literal}});
+  const ir::Graph graph = import_graph(*model);
+  const ir::Node& constant = *graph.nodes().front();
+  EXPECT_EQ(constant.op, ir::Op::constant);
+  EXPECT_EQ(constant.attr<ir::Literal>("value").bytes.data(), std::as_bytes(std::span(data)).data());  // not copied
+
+  literal.shape = {4, 1};
+  EXPECT_THROW(import_graph(*sample.open({{"layer.weight", literal}})), CompileError);
+  literal.shape = {4, 2};
+  EXPECT_THROW(sample.open({{"layer.weight", literal}}), CompileError);
+}
+
+TEST(ImporterTest, RefusesStateAndOddOutputs) {
+  SampleProgram sample;
+  sample.output_specs = R"({"buffer_mutation":{"arg":{"name":"y"},"buffer_name":"counter"}})";
+  EXPECT_TRUE(contains(message_of(sample), "buffer_mutation of counter"));
+  sample.output_specs = R"({"user_output":{"arg":{"as_none":true}}})";
+  EXPECT_TRUE(contains(message_of(sample), "output 0 that is no tensor"));
+  sample.output_specs = R"({"user_output":{"arg":{"as_tensor":{"name":"x"}}}},{"user_output":{"arg":{"as_tensor":{"name":"x"}}}})";
+  const ir::Graph graph = import_graph(*sample.open());
+  EXPECT_EQ(graph.outputs()[0], graph.inputs()[0]);
+  EXPECT_EQ(graph.output_names()[1], "x_1");
+}
+
+TEST(ImporterTest, ChangesInPlaceNeedMemoryOfTheirOwn) {
+  SampleProgram sample;
+  sample.nodes = SampleProgram::node("torch.ops.aten.relu_.default", kSelf);
+  EXPECT_TRUE(contains(message_of(sample), "a change of x in place"));
+
+  // z = x + x; y = relu_(z)
+  const std::string add = SampleProgram::node(
+      "torch.ops.aten.add.Tensor", kSelf + R"(,{"name":"other","arg":{"as_tensor":{"name":"x"}},"kind":1})", "z");
+  const std::string of_z = R"({"name":"self","arg":{"as_tensor":{"name":"z"}},"kind":1})";
+  sample.tensor_values += "," + SampleProgram::meta("z", SampleProgram::symbolic_size());
+  sample.nodes = add + "," + SampleProgram::node("torch.ops.aten.relu_.default", of_z);
+  EXPECT_EQ(message_of(sample), "no error");
+
+  // z = x + x; v = alias(z); y = relu_(z); w = neg(v)
+  const std::string of_v = R"({"name":"self","arg":{"as_tensor":{"name":"v"}},"kind":1})";
+  sample.tensor_values += "," + SampleProgram::meta("v", SampleProgram::symbolic_size()) + "," +
+                          SampleProgram::meta("w", SampleProgram::symbolic_size());
+  sample.nodes = add + "," + SampleProgram::node("torch.ops.aten.alias.default", of_z, "v") + "," +
+                 SampleProgram::node("torch.ops.aten.relu_.default", of_z) + "," +
+                 SampleProgram::node("torch.ops.aten.neg.default", of_v, "w");
+  EXPECT_TRUE(contains(message_of(sample), "that w sees under another name"));
+}
+
+TEST(ImporterTest, SupportIsJudgedNodeByNode) {
+  SampleProgram sample;
+  const std::string of_z = R"({"name":"self","arg":{"as_tensor":{"name":"z"}},"kind":1})";
+  sample.tensor_values += "," + SampleProgram::meta("z", SampleProgram::symbolic_size()) + "," +
+                          SampleProgram::meta("w", SampleProgram::symbolic_size());
+  sample.nodes = SampleProgram::node("torch.ops.aten.neg.default", kSelf, "w") + "," +
+                 SampleProgram::node("torch.ops.custom.thing.default", kSelf, "z") + "," +
+                 SampleProgram::node("torch.ops.aten.relu.default", of_z);
+  const std::vector<NodeSupport> support = check_support(*sample.open());
+  ASSERT_EQ(support.size(), 3u);
+  EXPECT_TRUE(support[0].supported);
+  EXPECT_FALSE(support[1].supported);
+  EXPECT_EQ(support[1].name, "z");
+  EXPECT_EQ(support[1].target, "torch.ops.custom.thing.default");
+  EXPECT_EQ(support[1].reason, "the operator is not supported");
+  EXPECT_TRUE(support[2].supported);  // judged with a stand-in for z
+}
+
+TEST(ImporterTest, TargetsAreSortedAndUnique) {
+  const std::vector<std::string> targets = supported_targets();
+  EXPECT_GT(targets.size(), 300u);
+  EXPECT_TRUE(std::ranges::is_sorted(targets));
+  EXPECT_EQ(std::ranges::adjacent_find(targets), targets.end());
+}
+
+}  // namespace
+}  // namespace kiln::import
