@@ -7,7 +7,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 export PATH := $(abspath $(VENV))/bin:$(PATH)
-export VENV HF_HUB_OFFLINE := 1
+export VENV TEXT FILE
+export HF_HUB_OFFLINE := 1
 python := $(VENV)/bin/python
 build := build/$(PRESET)
 
@@ -40,8 +41,8 @@ fuzz: setup  ## run every fuzz target for a minute each
 lint: build  ## formatting, naming, include rules, sizes
 	@$(python) scripts/lint.py --build $(build)
 
-format:  ## rewrite sources in the project's format
-	@$(python) scripts/lint.py --fix format
+format: build  ## rewrite sources in the project's format, and docs/ops.md
+	@$(python) scripts/lint.py --build $(build) --fix format ops_page
 
 asan: setup  ## C++ tests with the address and undefined-behaviour sanitizers
 	@scripts/build.sh asan && scripts/test.sh asan

@@ -2,12 +2,13 @@
 """Checks the rules of docs/style.md over the whole tree; prints every finding and fails if there is one.
 
 scripts/lint.py [--build build/release] [check ...]     all checks, or those named
-scripts/lint.py --fix format                            rewrites sources in the project's format
+scripts/lint.py --fix format ops_page                   rewrites sources, and the page made of the op table
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -261,10 +262,11 @@ def listed_sources(_: Options) -> Findings:
 def op_coverage(_: Options) -> Findings:
     """Every op of the table has a reference evaluation, its own or its kind's, and a conformance case."""
 
-    def text_of(folder: str) -> str:
-        return "\n".join(path.read_text() for path in sorted((ROOT / folder).rglob("*.cpp")))
+    def text_of(folder: str, suffix: str) -> str:
+        return "\n".join(path.read_text() for path in sorted((ROOT / folder).rglob(suffix)))
 
-    reference, conformance = text_of("src/backends/reference"), text_of("tests/conformance")
+    reference = text_of("src/backends/reference", "*.cpp")
+    conformance = text_of("tests/conformance", "*.ir")
     table = (ROOT / "src/ir/ops.def").read_text()
     for op, kind in re.findall(r"^KILN_OP\((\w+), (\w+),", table, flags=re.MULTILINE):
         if not re.search(rf"\b{op}\b|OpKind::{kind}\b", reference):
@@ -297,6 +299,52 @@ def links(_: Options) -> Findings:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
             if not (path.parent / target).exists():
                 yield f"{relative(path)}: the link to {target} leads nowhere"
+
+
+def ops_page_text(command: Path) -> str:
+    listing = subprocess.run([command, "ops", "--json"], capture_output=True, text=True, check=True)
+    ops = json.loads(listing.stdout)
+    overloads: dict[str, list[str]] = {}
+    for target in ops["aten"]:
+        name, _, overload = target.rpartition(".")
+        overloads.setdefault(name, []).append(overload)
+    lines = [
+        "# Operators",
+        "",
+        "Written by `make format` from what the compiler says (`kiln ops`).",
+        "",
+        f"## PyTorch operators that can be compiled: {len(ops['aten'])}",
+        "",
+        "`kiln ops model.pt2` says which nodes of a model cannot be compiled, and why.",
+        "",
+        "| operator | overloads |",
+        "|---|---|",
+        *[f"| `{name}` | {', '.join(found)} |" for name, found in overloads.items()],
+        "",
+        f"## Ops of the IR: {len(ops['ops'])}",
+        "",
+        "| op | meaning |",
+        "|---|---|",
+        *[
+            "| `{name}` | {summary} |".format(**op).replace(" |x| ", " \\|x\\| ")
+            for op in ops["ops"]
+        ],
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@check
+def ops_page(options: Options) -> Findings:
+    """docs/ops.md lists what the compiler supports."""
+    command, page = options.build / "bin/kiln", ROOT / "docs/ops.md"
+    if not command.is_file():
+        yield f"{command} is missing: build first"
+        return
+    text = ops_page_text(command)
+    if options.fix:
+        page.write_text(text)
+    elif not page.is_file() or page.read_text() != text:
+        yield "docs/ops.md is not what the compiler supports: run make format"
 
 
 # ---- clang-tidy ----

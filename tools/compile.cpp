@@ -45,15 +45,12 @@ class Progress {
  private:
   void show(const char* stage, double fraction) {
     const bool long_running = Clock::now() - start_ > std::chrono::seconds(2);
-    if (isatty(STDERR_FILENO) == 0 || !(long_running || fraction >= kSlowStage)) return;
+    if (!long_running || isatty(STDERR_FILENO) == 0) return;
     std::fprintf(stderr, "\r\x1b[K%3.0f %% %s", fraction * 100, stage);
     std::fflush(stderr);
     shown_ = true;
   }
 
-  // Code generation starts here: whatever comes before it is quick, so there is no later moment to
-  // start showing.
-  static constexpr double kSlowStage = 0.3;
   Clock::time_point start_ = Clock::now();
   bool shown_ = false;
 };

@@ -1,6 +1,7 @@
 // What a backend's compile half offers to the driver (src/compiler/).
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,8 @@ struct BackendOptions {
   // Which code variants to generate; empty: all that the backend knows. CPU: "x86-64-v3", "x86-64-v4".
   std::vector<std::string> variants;
   int compile_threads = 0;  // 0: one per core
+  // Called now and then with the share of the work that is done, from the calling thread only. May be null.
+  std::function<void(double fraction)> progress;
 };
 
 // backends/cpu/compile. Throws CompileError or InternalError. Deterministic: same program and options, same bytes.

@@ -21,6 +21,8 @@ constexpr bool kAlwaysVerify = false;
 constexpr bool kAlwaysVerify = true;
 #endif
 
+constexpr std::string_view kGenerateCode = "generate code";
+
 void report(const CompileOptions& options, std::string_view stage, double fraction) {
   if (options.progress) options.progress(stage, fraction);
 }
@@ -74,8 +76,10 @@ CompiledProgram compile_program(ir::Graph graph, const CompileOptions& options) 
   plan::Program program = plan::lower(graph);
   plan::run_pipeline(program, {disabled.plan, verify, options.dump_directory});
 
-  report(options, "generate code", 0.3);
-  return compile_for_cpu(program, options.backend);
+  report(options, kGenerateCode, 0.3);
+  BackendOptions backend = options.backend;
+  backend.progress = [&](double done) { report(options, kGenerateCode, 0.3 + 0.65 * done); };
+  return compile_for_cpu(program, backend);
 }
 
 ir::Graph import_model(const import::Model& model, const CompileOptions& options) {

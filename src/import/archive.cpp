@@ -1,6 +1,7 @@
-// The zip reader. A zip file is read from its end: the end record gives the central directory, whose headers give name,
-// sizes and the offset of each local header; the data follows the local header. Files above 4 GiB have a second, 64-bit
-// end record and 64-bit values in the extra field of each header.
+// The zip reader. A zip file is read from its end: the end record gives the central directory,
+// whose headers give name, sizes and the offset of each local header; the data follows the local
+// header. Files above 4 GiB have a second, 64-bit end record and 64-bit values in the extra field
+// of each header.
 #include "import/archive.h"
 
 #include <algorithm>
@@ -51,7 +52,8 @@ T read(Bytes bytes, size_t offset) {
 }
 
 size_t find_end(Bytes bytes) {
-  if (bytes.size() < kEndSize) fail("a file of " + std::to_string(bytes.size()) + " bytes", "a zip archive");
+  if (bytes.size() < kEndSize)
+    fail("a file of " + std::to_string(bytes.size()) + " bytes", "a zip archive");
   const size_t last = bytes.size() - kEndSize;
   const size_t first = last > kMaxCommentSize ? last - kMaxCommentSize : 0;
   for (size_t at = last + 1; at-- > first;) {
@@ -77,8 +79,8 @@ Directory read_directory64(Bytes bytes, size_t end) {
 
 Directory read_end(Bytes bytes) {
   const size_t end = find_end(bytes);
-  const bool has_64 = end >= kEnd64LocatorSize &&
-                      read<uint32_t>(bytes, end - kEnd64LocatorSize) == kEnd64Locator;
+  const bool has_64 =
+      end >= kEnd64LocatorSize && read<uint32_t>(bytes, end - kEnd64LocatorSize) == kEnd64Locator;
   if (has_64) return read_directory64(bytes, end);
   return {read<uint16_t>(bytes, end + 10), read<uint32_t>(bytes, end + 12),
           read<uint32_t>(bytes, end + 16)};
@@ -119,7 +121,8 @@ Entry take_entry(Bytes& directory) {
 
   Entry entry;
   entry.name.assign(reinterpret_cast<const char*>(name.data()), name.size());
-  if (read<uint16_t>(header, 8) & kEncrypted) fail("encrypted entry " + entry.name, "plain entries");
+  if (read<uint16_t>(header, 8) & kEncrypted)
+    fail("encrypted entry " + entry.name, "plain entries");
   if (read<uint16_t>(header, 10) != kStored) {
     fail("compressed entry " + entry.name, "stored entries, as torch.export.save writes them");
   }

@@ -1,5 +1,6 @@
-// The zip container of a .pt2 file: stored entries only, as torch.export writes them. The bytes are hostile until proven
-// otherwise: every offset and size is checked against the file before it is used.
+// The zip container of a .pt2 file: stored entries only, as torch.export writes them. The bytes are
+// hostile until proven otherwise: every offset and size is checked against the file before it is
+// used.
 #pragma once
 
 #include <cstddef>
@@ -13,11 +14,12 @@ namespace kiln::import {
 
 class Archive {
  public:
-  // Reads the central directory of `bytes`, which must outlive the archive. CompileError for anything that is not a
-  // zip archive of stored entries.
+  // Reads the central directory of `bytes`, which must outlive the archive. CompileError for
+  // anything that is not a zip archive of stored entries.
   explicit Archive(std::span<const std::byte> bytes);
 
-  // An entry by its name below the top folder: "models/model.json". The folder is named after the file that was saved.
+  // An entry by its name below the top folder: "models/model.json". The folder is named after the
+  // file that was saved.
   std::optional<std::span<const std::byte>> find(std::string_view name) const;
   // The same; CompileError if there is none.
   std::span<const std::byte> get(std::string_view name) const;

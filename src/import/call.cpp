@@ -11,7 +11,8 @@ namespace {
 bool is_empty_list(const Argument& argument) {
   return std::visit(
       [](const auto& value) {
-        if constexpr (requires { value.empty() && value.begin() == value.end(); }) return value.empty();
+        if constexpr (requires { value.empty() && value.begin() == value.end(); })
+          return value.empty();
         return false;
       },
       argument);
@@ -25,7 +26,8 @@ void Call::fail(const std::string& got, const std::string& expected) const {
 
 void Call::wrong_kind(std::string_view name, std::string_view expected) const {
   const auto* other = std::get_if<OtherArgument>(&get(name));
-  fail((other ? other->kind : "another kind") + " for argument " + std::string(name), std::string(expected));
+  fail((other ? other->kind : "another kind") + " for argument " + std::string(name),
+       std::string(expected));
 }
 
 const Argument* Call::find(std::string_view name) const {
@@ -68,7 +70,8 @@ Number Call::number(std::string_view name) const {
   if (const auto* value = std::get_if<bool>(&argument)) return *value;
   if (const auto* value = std::get_if<int64_t>(&argument)) return *value;
   if (const auto* value = std::get_if<double>(&argument)) return *value;
-  if (const auto* value = std::get_if<SizeName>(&argument)) return scope_.size(SizeArgument(*value));
+  if (const auto* value = std::get_if<SizeName>(&argument))
+    return scope_.size(SizeArgument(*value));
   wrong_kind(name, "a number");
 }
 
@@ -142,7 +145,8 @@ std::optional<DType> Call::dtype(std::string_view name) const {
 ir::Dim Call::dim(std::string_view name) const {
   const Argument& argument = get(name);
   if (const auto* value = std::get_if<int64_t>(&argument)) return *value;
-  if (const auto* value = std::get_if<SizeName>(&argument)) return scope_.size(SizeArgument(*value));
+  if (const auto* value = std::get_if<SizeName>(&argument))
+    return scope_.size(SizeArgument(*value));
   wrong_kind(name, "an integer");
 }
 

@@ -1,4 +1,5 @@
-// One node of a program as an importer sees it: arguments by name with their defaults, and the means to build.
+// One node of a program as an importer sees it: arguments by name with their defaults, and the
+// means to build.
 #pragma once
 
 #include <initializer_list>
@@ -20,11 +21,12 @@ class Call {
   Scope& scope() const { return scope_; }
   ir::Builder& builder() const { return scope_.builder(); }
 
-  // Whether the argument is given and not None. torch.export omits arguments that have their default.
+  // Whether the argument is given and not None. torch.export omits arguments that have their
+  // default.
   bool has(std::string_view name) const;
 
   ir::Value* tensor(std::string_view name) const;
-  ir::Value* optional_tensor(std::string_view name) const;  // null for None
+  ir::Value* optional_tensor(std::string_view name) const;       // null for None
   std::vector<ir::Value*> tensors(std::string_view name) const;  // null for None
   // A tensor or a number.
   Operand operand(std::string_view name) const;

@@ -15,10 +15,12 @@ using ir::Dim;
 
 constexpr int kMaxDepth = 64;
 constexpr int64_t kMaxExponent = 16;
-// Coefficients stay far from overflow: |value| is bounded by the `magnitude` kept with every subexpression.
+// Coefficients stay far from overflow: |value| is bounded by the `magnitude` kept with every
+// subexpression.
 constexpr double kMaxMagnitude = 0x1p59;
 
-// numerator / denominator: sympy writes (s + 1) // 2 as floor(Add(Mul(Rational(1, 2), s), Rational(1, 2))).
+// numerator / denominator: sympy writes (s + 1) // 2 as floor(Add(Mul(Rational(1, 2), s),
+// Rational(1, 2))).
 struct Fraction {
   Dim numerator;
   int64_t denominator = 1;
@@ -60,8 +62,9 @@ class Parser {
   std::string_view word() {
     skip_spaces();
     const size_t start = position_;
-    while (position_ < text_.size() &&
-           (std::isalnum(static_cast<unsigned char>(text_[position_])) || text_[position_] == '_')) {
+    while (
+        position_ < text_.size() &&
+        (std::isalnum(static_cast<unsigned char>(text_[position_])) || text_[position_] == '_')) {
       ++position_;
     }
     return text_.substr(start, position_ - start);
@@ -226,14 +229,17 @@ class Parser {
     if (values.size() == 2) return binary(name, values[0], values[1]);
     if (values.size() == 3 && name == "ModularIndexing") {
       const Dim quotient = ir::floordiv(integer(values[0]), divisor(values[1]));
-      return whole(ir::mod(quotient, divisor(values[2])), values[0].magnitude + values[2].magnitude);
+      return whole(ir::mod(quotient, divisor(values[2])),
+                   values[0].magnitude + values[2].magnitude);
     }
     fail("the function " + std::string(name));
   }
 
   Fraction unary(std::string_view name, const Fraction& value) const {
     const double magnitude = value.magnitude + 1;
-    const auto floor = [&] { return whole(ir::floordiv(value.numerator, value.denominator), magnitude); };
+    const auto floor = [&] {
+      return whole(ir::floordiv(value.numerator, value.denominator), magnitude);
+    };
     if (name == "floor" || name == "FloorToInt") return floor();
     if (name == "ceiling" || name == "CeilToInt") {
       return whole(ir::ceildiv(value.numerator, value.denominator), magnitude);

@@ -14,8 +14,8 @@ namespace kiln::import {
 // The size that a symbol stands for; throws CompileError for one that it does not know.
 using SymbolLookup = std::function<ir::Dim(std::string_view name)>;
 
-// CompileError for text that is not such an expression, for a function that no Dim can express and for a value that is
-// not always an integer.
+// CompileError for text that is not such an expression, for a function that no Dim can express and
+// for a value that is not always an integer.
 ir::Dim parse_expression(std::string_view text, const SymbolLookup& lookup);
 
 // The name, if the text is one symbol and nothing else.

@@ -1,4 +1,5 @@
-// torch.export programs -> ir::Graph. No torch: the archive (zip of stored entries), its JSON and raw weights are read here.
+// torch.export programs -> ir::Graph. No torch: the archive (zip of stored entries), its JSON and
+// raw weights are read here.
 #pragma once
 
 #include <memory>
@@ -21,7 +22,8 @@ class Model {
     ir::Literal literal;
   };
   // JSON text of the ExportedProgram (copied) and its weights and constants (borrowed).
-  static std::shared_ptr<Model> open_memory(std::string_view json, std::vector<NamedTensor> tensors);
+  static std::shared_ptr<Model> open_memory(std::string_view json,
+                                            std::vector<NamedTensor> tensors);
 
   virtual ~Model() = default;
 };

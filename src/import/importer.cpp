@@ -22,10 +22,12 @@ std::string describe(const ProgramNode& node) {
   return result;
 }
 
-// Symbolic integers, floats and bools are no values: they are computed from the recorded expressions where they are used.
+// Symbolic integers, floats and bools are no values: they are computed from the recorded
+// expressions where they are used.
 bool gives_only_sizes(const ProgramNode& node) {
   return !node.outputs.empty() && std::ranges::all_of(node.outputs, [](const Argument& output) {
-    return std::holds_alternative<SizeName>(output) || std::holds_alternative<OtherArgument>(output);
+    return std::holds_alternative<SizeName>(output) ||
+           std::holds_alternative<OtherArgument>(output);
   });
 }
 
@@ -37,7 +39,8 @@ void check_sizes(const Scope& scope, const ProgramNode& node) {
 
 // Operators that only set a mode for the graph inside them.
 bool is_wrapper(std::string_view target) {
-  return target == "higher_order.wrap_with_set_grad_enabled" || target == "higher_order.wrap_with_autocast";
+  return target == "higher_order.wrap_with_set_grad_enabled" ||
+         target == "higher_order.wrap_with_autocast";
 }
 
 std::vector<ir::Value*> call_row(const Row& row, Call& call) {
@@ -53,7 +56,9 @@ void check_type(const Scope& scope, const std::string& name, const ir::Type& typ
     const ir::Dim difference = type.shape[i] - recorded.shape[i];
     same = !difference.is_constant() || difference.constant() == 0;
   }
-  if (!same) throw CompileError("got type " + type.str() + ", expected " + recorded.str() + " as recorded in the model");
+  if (!same)
+    throw CompileError("got type " + type.str() + ", expected " + recorded.str() +
+                       " as recorded in the model");
 }
 
 // Takes the model's name if this call made the value.
@@ -69,12 +74,13 @@ uint32_t next_id(const ir::Graph& graph) {
   return next;
 }
 
-void bind_outputs(Scope& scope, ir::Graph& graph, const ProgramNode& node, const std::vector<ir::Value*>& values,
-                  uint32_t first_id) {
+void bind_outputs(Scope& scope, ir::Graph& graph, const ProgramNode& node,
+                  const std::vector<ir::Value*>& values, uint32_t first_id) {
   const std::vector<std::string> names = node.output_names();
   if (values.empty()) return;
   if (values.size() != names.size()) {
-    throw CompileError("got " + std::to_string(names.size()) + " outputs, expected " + std::to_string(values.size()));
+    throw CompileError("got " + std::to_string(names.size()) + " outputs, expected " +
+                       std::to_string(values.size()));
   }
   for (size_t i = 0; i < names.size(); ++i) {
     if (values[i] == nullptr || names[i].empty()) continue;
@@ -97,8 +103,8 @@ void Importer::bind_weight(Scope& scope, const InputSpec& spec) {
     }
     const ir::Type recorded = scope.recorded_type(spec.name);
     if (!(found->second.type() == recorded)) {
-      throw CompileError("got " + found->second.type().str() + " for weight " + spec.source + ", expected " +
-                         recorded.str());
+      throw CompileError("got " + found->second.type().str() + " for weight " + spec.source +
+                         ", expected " + recorded.str());
     }
     ir::Value* value = builder_.constant(found->second);
     graph_.rename(value, spec.name);
@@ -113,13 +119,15 @@ void Importer::bind_inputs(Scope& scope) {
         bind_weight(scope, spec);
         break;
       case InputKind::User:
-        if (!std::holds_alternative<TensorName>(spec.argument)) break;  // a number or None: part of the program
+        if (!std::holds_alternative<TensorName>(spec.argument))
+          break;  // a number or None: part of the program
         scope.bind(spec.name, graph_.add_input(spec.name, scope.recorded_type(spec.name)));
         break;
       case InputKind::Constant:
         break;
       case InputKind::Other:
-        throw CompileError("[model] got an input of kind " + spec.source + ", expected tensors and numbers");
+        throw CompileError("[model] got an input of kind " + spec.source +
+                           ", expected tensors and numbers");
     }
   }
 }
@@ -130,13 +138,14 @@ void Importer::import_in_place(Call& call, const Row& row) {
   ir::Value* old = nullptr;
   std::string changed;
   for (const auto& [name, argument] : call.node().inputs) {
-    if (const auto* tensor = std::get_if<TensorName>(&argument); tensor && changed.empty()) changed = tensor->name;
+    if (const auto* tensor = std::get_if<TensorName>(&argument); tensor && changed.empty())
+      changed = tensor->name;
   }
   old = call.scope().tensor(changed);
   ir::Value* value = builder_.cast(values.at(0), old->type.dtype);
   if (!(value->type == old->type)) {
-    throw CompileError("got type " + value->type.str() + " for a change in place of " + old->type.str() +
-                       ", expected equal types");
+    throw CompileError("got type " + value->type.str() + " for a change in place of " +
+                       old->type.str() + ", expected equal types");
   }
   bind_outputs(call.scope(), graph_, call.node(), {value}, first_id);
   call.scope().bind(changed, value);
@@ -209,7 +218,8 @@ void Importer::set_outputs(Scope& scope) {
   std::set<std::string> used;
   for (const OutputSpec& spec : model_.program.outputs) {
     if (spec.kind != "user_output") {
-      throw CompileError("[model] got a " + spec.kind + (spec.source.empty() ? "" : " of " + spec.source) +
+      throw CompileError("[model] got a " + spec.kind +
+                         (spec.source.empty() ? "" : " of " + spec.source) +
                          ", expected a model that only returns values");
     }
     const auto* tensor = std::get_if<TensorName>(&spec.argument);

@@ -13,7 +13,8 @@
 
 namespace kiln::import {
 
-// The sizes that the symbols of the program stand for: read off the inputs' shapes, ranges overridden by the caller.
+// The sizes that the symbols of the program stand for: read off the inputs' shapes, ranges
+// overridden by the caller.
 Symbols make_symbols(const Program& program, std::span<const DimRange> ranges);
 
 class Importer {

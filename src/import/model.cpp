@@ -56,7 +56,8 @@ struct StridedView {
       if (sizes[i] == 0) return 0;
       last += static_cast<__int128>(sizes[i] - 1) * strides[i];
     }
-    if (last >= kMaxElements) fail("a view of more than 2^48 elements", "a tensor that fits into memory");
+    if (last >= kMaxElements)
+      fail("a view of more than 2^48 elements", "a tensor that fits into memory");
     return static_cast<int64_t>(last) + 1;
   }
 
@@ -75,13 +76,15 @@ StridedView make_view(const WeightEntry& entry) {
   StridedView view;
   view.name = entry.name;
   if (entry.pickled || !entry.meta) {
-    view.fail("a pickled tensor", "a plain tensor (tensor subclasses must be unwrapped before export)");
+    view.fail("a pickled tensor",
+              "a plain tensor (tensor subclasses must be unwrapped before export)");
   }
   const auto dtype = dtype_of(entry.meta->dtype);
   if (!dtype) view.fail(scalar_type_name(entry.meta->dtype), "a dtype that Kiln knows");
   view.dtype = *dtype;
   for (const SizeExpression& size : entry.meta->sizes) view.sizes.push_back(view.constant(size));
-  for (const SizeExpression& size : entry.meta->strides) view.strides.push_back(view.constant(size));
+  for (const SizeExpression& size : entry.meta->strides)
+    view.strides.push_back(view.constant(size));
   view.offset = view.constant(entry.meta->storage_offset);
   if (view.sizes.size() != view.strides.size()) {
     view.fail(std::to_string(view.strides.size()) + " strides", std::to_string(view.sizes.size()));
@@ -108,12 +111,14 @@ ir::Literal materialise(const StridedView& view, Bytes storage) {
   return literal;
 }
 
-ir::Literal make_literal(const StridedView& view, Bytes storage, std::shared_ptr<const void> owner) {
+ir::Literal make_literal(const StridedView& view, Bytes storage,
+                         std::shared_ptr<const void> owner) {
   const size_t item = dtype_size(view.dtype);
   const int64_t count = view.elements();
   if (view.extent() > static_cast<int64_t>(storage.size() / item)) {
-    view.fail(std::to_string(storage.size()) + " bytes",
-              std::to_string(view.extent()) + " elements of " + std::string(dtype_name(view.dtype)));
+    view.fail(
+        std::to_string(storage.size()) + " bytes",
+        std::to_string(view.extent()) + " elements of " + std::string(dtype_name(view.dtype)));
   }
   if (!view.is_contiguous()) return materialise(view, storage);
   ir::Literal literal;
@@ -165,10 +170,12 @@ std::shared_ptr<Model> Model::open_memory(std::string_view json, std::vector<Nam
   auto model = std::make_shared<LoadedModel>();
   model->program = parse_program(json);
   for (NamedTensor& tensor : tensors) {
-    const size_t expected = static_cast<size_t>(tensor.literal.elements()) * dtype_size(tensor.literal.dtype);
+    const size_t expected =
+        static_cast<size_t>(tensor.literal.elements()) * dtype_size(tensor.literal.dtype);
     if (tensor.literal.bytes.size() != expected) {
-      throw CompileError("[weight " + tensor.name + "] got " + std::to_string(tensor.literal.bytes.size()) +
-                         " bytes, expected " + std::to_string(expected));
+      throw CompileError("[weight " + tensor.name + "] got " +
+                         std::to_string(tensor.literal.bytes.size()) + " bytes, expected " +
+                         std::to_string(expected));
     }
     model->tensors.insert_or_assign(std::move(tensor.name), std::move(tensor.literal));
   }

@@ -6,15 +6,52 @@
 namespace kiln::import {
 namespace {
 
-// Operators whose result may share memory with their first operand; copies at times, which is no harm here.
-constexpr std::array<std::string_view, 44> kViews{
-    "alias",      "broadcast_to", "chunk",       "conj",         "contiguous",       "detach",       "detach_",
-    "diagonal",   "dropout",      "expand",      "expand_as",    "feature_dropout",  "flatten",      "lift_fresh",
-    "mT",         "movedim",      "moveaxis",    "narrow",       "numpy_T",          "permute",      "positive",
-    "real",       "reshape",      "reshape_as",  "resolve_conj", "select",           "slice",        "split",
-    "split_with_sizes", "squeeze", "swapaxes",   "swapdims",     "t",                "tensor_split", "to",
-    "transpose",  "unbind",       "unflatten",   "unfold",       "unsqueeze",        "view",         "view_as",
-    "requires_grad_", "resolve_neg"};
+// Operators whose result may share memory with their first operand; copies at times, which is no
+// harm here.
+constexpr std::array<std::string_view, 44> kViews{"alias",
+                                                  "broadcast_to",
+                                                  "chunk",
+                                                  "conj",
+                                                  "contiguous",
+                                                  "detach",
+                                                  "detach_",
+                                                  "diagonal",
+                                                  "dropout",
+                                                  "expand",
+                                                  "expand_as",
+                                                  "feature_dropout",
+                                                  "flatten",
+                                                  "lift_fresh",
+                                                  "mT",
+                                                  "movedim",
+                                                  "moveaxis",
+                                                  "narrow",
+                                                  "numpy_T",
+                                                  "permute",
+                                                  "positive",
+                                                  "real",
+                                                  "reshape",
+                                                  "reshape_as",
+                                                  "resolve_conj",
+                                                  "select",
+                                                  "slice",
+                                                  "split",
+                                                  "split_with_sizes",
+                                                  "squeeze",
+                                                  "swapaxes",
+                                                  "swapdims",
+                                                  "t",
+                                                  "tensor_split",
+                                                  "to",
+                                                  "transpose",
+                                                  "unbind",
+                                                  "unflatten",
+                                                  "unfold",
+                                                  "unsqueeze",
+                                                  "view",
+                                                  "view_as",
+                                                  "requires_grad_",
+                                                  "resolve_neg"};
 
 // "add_" of "torch.ops.aten.add_.Tensor".
 std::string_view operator_name(std::string_view target) {
@@ -34,7 +71,8 @@ const std::string* first_tensor(const ProgramNode& node) {
 
 bool shares_memory(const ProgramNode& node) {
   const std::string_view name = operator_name(node.target);
-  return std::ranges::find(kViews, name) != kViews.end() || functional_target(node.target).has_value();
+  return std::ranges::find(kViews, name) != kViews.end() ||
+         functional_target(node.target).has_value();
 }
 
 }  // namespace
@@ -85,11 +123,13 @@ std::optional<std::string> Aliases::hazard(size_t index) const {
   if (!made_by_.contains(root)) {
     return "got a change of " + root + " in place, expected inputs and weights that do not change";
   }
-  const std::string expected = ", expected a functional graph (ExportedProgram.run_decompositions() gives one)";
+  const std::string expected =
+      ", expected a functional graph (ExportedProgram.run_decompositions() gives one)";
   for (size_t i = index; i < graph_.nodes.size(); ++i) {
     for (const auto& [name, argument] : graph_.nodes[i].inputs) {
       if (sees_old(argument, root, index)) {
-        return "got a change in place of memory that " + graph_.nodes[i].name() + " sees under another name" + expected;
+        return "got a change in place of memory that " + graph_.nodes[i].name() +
+               " sees under another name" + expected;
       }
     }
   }

@@ -1,5 +1,5 @@
-// In-place operators: values in the IR never change, so x.add_(y) gives the name x a new value. That is right only where
-// nothing else sees the memory of x.
+// In-place operators: values in the IR never change, so x.add_(y) gives the name x a new value.
+// That is right only where nothing else sees the memory of x.
 #pragma once
 
 #include <map>
@@ -23,7 +23,8 @@ class Aliases {
 
  private:
   const std::string& root_of(const std::string& name) const;
-  // Whether the argument sees the memory of `root` under a name from before node `index`, other than the changed one.
+  // Whether the argument sees the memory of `root` under a name from before node `index`, other
+  // than the changed one.
   bool sees_old(const Argument& argument, const std::string& root, size_t index) const;
 
   const ProgramGraph& graph_;

@@ -28,8 +28,8 @@ double number_as_double(const Number& number);
 
 // torch.promote_types
 DType promote_types(DType a, DType b);
-// torch.result_type: tensors with axes decide first, then those without, then Python numbers, within a category (bool <
-// integer < floating) as well as across.
+// torch.result_type: tensors with axes decide first, then those without, then Python numbers,
+// within a category (bool < integer < floating) as well as across.
 DType result_type(std::span<const Operand> operands);
 // The same, but f32 where that would not be floating.
 DType floating_result_type(std::span<const Operand> operands);

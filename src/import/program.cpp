@@ -22,7 +22,8 @@ SizeExpression read_size(JsonElement element) {
     result.constant = json_integer(value, tag);
     return result;
   }
-  if (tag != "as_expr") throw CompileError("[model] got a size " + std::string(tag) + ", expected as_int or as_expr");
+  if (tag != "as_expr")
+    throw CompileError("[model] got a size " + std::string(tag) + ", expected as_int or as_expr");
   result.expression = json_string_member(value, "expr_str");
   if (const auto hint = json_find(value, "hint")) {
     const auto [kind, number] = json_union(*hint, "hint");
@@ -90,14 +91,17 @@ Argument read_sequence(std::string_view tag, JsonElement value) {
   if (tag == "as_tensors") return read_list<TensorName>(value, tag, read_tensor_name);
   if (tag == "as_optional_tensors") return read_list<TensorName>(value, tag, read_optional_tensor);
   if (tag == "as_ints") {
-    return read_list<SizeArgument>(value, tag, [](JsonElement item) { return json_integer(item, "as_ints"); });
+    return read_list<SizeArgument>(value, tag,
+                                   [](JsonElement item) { return json_integer(item, "as_ints"); });
   }
   if (tag == "as_sym_ints") return read_list<SizeArgument>(value, tag, read_size_argument);
   if (tag == "as_floats") {
-    return read_list<double>(value, tag, [](JsonElement item) { return json_number(item, "as_floats"); });
+    return read_list<double>(value, tag,
+                             [](JsonElement item) { return json_number(item, "as_floats"); });
   }
   if (tag == "as_bools") {
-    return read_list<bool>(value, tag, [](JsonElement item) { return json_boolean(item, "as_bools"); });
+    return read_list<bool>(value, tag,
+                           [](JsonElement item) { return json_boolean(item, "as_bools"); });
   }
   return read_scalar(tag, value);
 }
@@ -141,7 +145,8 @@ ProgramNode read_node(JsonElement element, int depth) {
   ProgramNode result;
   result.target = json_string_member(element, "target");
   for (const JsonElement input : json_array(json_member(element, "inputs"), "inputs")) {
-    result.inputs.emplace_back(json_string_member(input, "name"), read_argument(json_member(input, "arg"), depth));
+    result.inputs.emplace_back(json_string_member(input, "name"),
+                               read_argument(json_member(input, "arg"), depth));
   }
   for (const JsonElement output : json_array(json_member(element, "outputs"), "outputs")) {
     result.outputs.push_back(read_argument(output, depth));
@@ -155,7 +160,8 @@ ProgramNode read_node(JsonElement element, int depth) {
 }
 
 ProgramGraph read_graph(JsonElement element, int depth) {
-  if (depth > kMaxGraphDepth) throw CompileError("[model] got graphs nested too deeply, expected at most 8 levels");
+  if (depth > kMaxGraphDepth)
+    throw CompileError("[model] got graphs nested too deeply, expected at most 8 levels");
   ProgramGraph result;
   const auto arguments = [&](std::string_view key) {
     return read_list<Argument>(json_member(element, key), key,
@@ -181,8 +187,10 @@ std::string argument_name(const Argument& argument) {
 }
 
 InputSpec read_weight_spec(JsonElement value, std::string_view source_key) {
-  return {InputKind::Weight, json_string_member(json_member(value, "arg"), "name"),
-          json_string_member(value, source_key), {}};
+  return {InputKind::Weight,
+          json_string_member(json_member(value, "arg"), "name"),
+          json_string_member(value, source_key),
+          {}};
 }
 
 InputSpec read_input_spec(JsonElement element) {
@@ -190,7 +198,8 @@ InputSpec read_input_spec(JsonElement element) {
   if (tag == "parameter") return read_weight_spec(value, "parameter_name");
   if (tag == "buffer") return read_weight_spec(value, "buffer_name");
   if (tag == "tensor_constant") return read_weight_spec(value, "tensor_constant_name");
-  if (tag == "constant_input") return {InputKind::Constant, json_string_member(value, "name"), "", {}};
+  if (tag == "constant_input")
+    return {InputKind::Constant, json_string_member(value, "name"), "", {}};
   if (tag != "user_input") return {InputKind::Other, "", std::string(tag), {}};
   InputSpec result;
   result.argument = read_argument(json_member(value, "arg"), 0);
@@ -305,11 +314,14 @@ Program parse_program(std::string_view json) {
   Program result;
   result.graph = read_graph(json_member(module, "graph"), 0);
   const JsonElement signature = json_member(module, "signature");
-  result.inputs = read_list<InputSpec>(json_member(signature, "input_specs"), "input_specs", read_input_spec);
-  result.outputs = read_list<OutputSpec>(json_member(signature, "output_specs"), "output_specs", read_output_spec);
+  result.inputs =
+      read_list<InputSpec>(json_member(signature, "input_specs"), "input_specs", read_input_spec);
+  result.outputs = read_list<OutputSpec>(json_member(signature, "output_specs"), "output_specs",
+                                         read_output_spec);
   const JsonElement ranges = json_member(document.root(), "range_constraints");
   for (const auto field : json_object(ranges, "range_constraints")) {
-    result.ranges.emplace(field.key, Range{read_bound(field.value, "min_val"), read_bound(field.value, "max_val")});
+    result.ranges.emplace(
+        field.key, Range{read_bound(field.value, "min_val"), read_bound(field.value, "max_val")});
   }
   return result;
 }
@@ -324,7 +336,8 @@ std::vector<WeightEntry> parse_weights(std::string_view json, const std::string&
     if (const auto pickled = json_find(field.value, "use_pickle")) {
       entry.pickled = json_boolean(*pickled, "use_pickle");
     }
-    if (const auto meta = json_find(field.value, "tensor_meta")) entry.meta = read_tensor_meta(*meta);
+    if (const auto meta = json_find(field.value, "tensor_meta"))
+      entry.meta = read_tensor_meta(*meta);
     result.push_back(std::move(entry));
   }
   return result;

@@ -1,5 +1,5 @@
-// A torch.export program as plain data: what model.json says, decoded but not yet understood. The names are those of
-// torch/_export/serde/schema.py, major version 8.
+// A torch.export program as plain data: what model.json says, decoded but not yet understood. The
+// names are those of torch/_export/serde/schema.py, major version 8.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,8 @@ std::optional<DType> dtype_of(ScalarType type);
 // "float8_e4m3fn": the name in PyTorch, for messages.
 std::string scalar_type_name(ScalarType type);
 
-// A size: a number, or the srepr of an expression over symbols, with the value it had in the example.
+// A size: a number, or the srepr of an expression over symbols, with the value it had in the
+// example.
 struct SizeExpression {
   int64_t constant = 0;
   std::string expression;  // empty: a number
@@ -51,15 +52,16 @@ struct SizeName {
 };
 using SizeArgument = std::variant<int64_t, SizeName>;
 struct None {};
-// Kinds that no importer asks for (device, layout, ...) or that none can use; the name is the schema's.
+// Kinds that no importer asks for (device, layout, ...) or that none can use; the name is the
+// schema's.
 struct OtherArgument {
   std::string kind;
 };
 
 using Argument =
-    std::variant<None, TensorName, std::vector<TensorName>, int64_t, SizeName, std::vector<SizeArgument>, double,
-                 std::vector<double>, bool, std::vector<bool>, std::string, ScalarType, std::shared_ptr<Subgraph>,
-                 OtherArgument>;
+    std::variant<None, TensorName, std::vector<TensorName>, int64_t, SizeName,
+                 std::vector<SizeArgument>, double, std::vector<double>, bool, std::vector<bool>,
+                 std::string, ScalarType, std::shared_ptr<Subgraph>, OtherArgument>;
 
 struct ProgramNode {
   std::string target;  // "torch.ops.aten.add.Tensor"

@@ -36,6 +36,9 @@ Rows pad_rows();
 Rows index_rows();
 Rows create_rows();
 Rows resize_rows();
+Rows grid_sample_rows();
+Rows distance_rows();
+Rows prims_rows();
 
 // Null for a target without a row.
 const Row* find_row(std::string_view target);

@@ -65,7 +65,8 @@ ir::Type Scope::recorded_type(const std::string& name) const {
                        ", expected a dtype that Kiln knows");
   }
   ir::Type type{*dtype, {}};
-  for (const SizeExpression& expression : found->second.sizes) type.shape.push_back(size(expression));
+  for (const SizeExpression& expression : found->second.sizes)
+    type.shape.push_back(size(expression));
   return type;
 }
 

@@ -24,15 +24,19 @@ class Scope {
   ir::Builder& builder() const { return builder_; }
 
   void bind(const std::string& name, ir::Value* value) { values_[name] = value; }
-  // A name whose value is made when it is first asked for: weights become constants where they are used.
+  // A name whose value is made when it is first asked for: weights become constants where they are
+  // used.
   void bind_lazily(const std::string& name, std::function<ir::Value*()> make);
   // CompileError for a name that has no value.
   ir::Value* tensor(const std::string& name);
-  bool has_tensor(const std::string& name) const { return values_.contains(name) || lazy_.contains(name); }
+  bool has_tensor(const std::string& name) const {
+    return values_.contains(name) || lazy_.contains(name);
+  }
 
   ir::Dim size(const SizeExpression& expression) const;
   ir::Dim size(const SizeArgument& argument) const;
-  // The type that the program records for a tensor; CompileError if there is none or Kiln has no such type.
+  // The type that the program records for a tensor; CompileError if there is none or Kiln has no
+  // such type.
   ir::Type recorded_type(const std::string& name) const;
   // Whether a later node or the graph's result refers to the name.
   bool is_used(const std::string& name) const { return used_.contains(name); }

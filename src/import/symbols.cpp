@@ -18,7 +18,8 @@ struct InputDim {
 };
 
 const TensorMeta* find_meta(const Program& program, const InputSpec& spec) {
-  if (spec.kind != InputKind::User || !std::holds_alternative<TensorName>(spec.argument)) return nullptr;
+  if (spec.kind != InputKind::User || !std::holds_alternative<TensorName>(spec.argument))
+    return nullptr;
   const auto found = program.graph.tensor_values.find(spec.name);
   return found == program.graph.tensor_values.end() ? nullptr : &found->second;
 }
@@ -28,7 +29,8 @@ std::vector<InputDim> input_dims(const Program& program) {
   for (const InputSpec& spec : program.inputs) {
     const TensorMeta* meta = find_meta(program, spec);
     if (meta == nullptr) continue;
-    for (size_t i = 0; i < meta->sizes.size(); ++i) result.push_back({spec.name, i, meta->sizes[i]});
+    for (size_t i = 0; i < meta->sizes.size(); ++i)
+      result.push_back({spec.name, i, meta->sizes[i]});
   }
   return result;
 }
@@ -42,11 +44,13 @@ std::string range_text(int64_t min, int64_t max) {
   return std::to_string(min) + ".." + high;
 }
 
-Limits program_limits(const Program& program, const std::string& symbol, std::optional<int64_t> hint) {
+Limits program_limits(const Program& program, const std::string& symbol,
+                      std::optional<int64_t> hint) {
   Limits limits;
   if (const auto found = program.ranges.find(symbol); found != program.ranges.end()) {
     limits.min = std::clamp<int64_t>(found->second.min.value_or(0), 0, ir::kDimInfinity);
-    limits.max = std::clamp<int64_t>(found->second.max.value_or(ir::kDimInfinity), limits.min, ir::kDimInfinity);
+    limits.max = std::clamp<int64_t>(found->second.max.value_or(ir::kDimInfinity), limits.min,
+                                     ir::kDimInfinity);
   }
   limits.opt = std::clamp(hint.value_or(limits.min), limits.min, limits.max);
   return limits;
@@ -54,9 +58,10 @@ Limits program_limits(const Program& program, const std::string& symbol, std::op
 
 void check_order(const DimRange& range) {
   if (0 <= range.min && range.min <= range.opt && range.opt <= range.max) return;
-  throw CompileError("[range] got min " + std::to_string(range.min) + ", opt " + std::to_string(range.opt) +
-                     ", max " + std::to_string(range.max) + " for input " + range.input + " dimension " +
-                     std::to_string(range.dim) + ", expected 0 <= min <= opt <= max");
+  throw CompileError("[range] got min " + std::to_string(range.min) + ", opt " +
+                     std::to_string(range.opt) + ", max " + std::to_string(range.max) +
+                     " for input " + range.input + " dimension " + std::to_string(range.dim) +
+                     ", expected 0 <= min <= opt <= max");
 }
 
 // The caller's range for a dimension of the program: the last one given for it.
@@ -75,7 +80,8 @@ void check_known(const std::vector<InputDim>& dims, std::span<const DimRange> ra
       return dim.input == range.input && static_cast<int32_t>(dim.dim) == range.dim;
     });
     if (!known) {
-      throw CompileError("[range] got input " + range.input + " dimension " + std::to_string(range.dim) +
+      throw CompileError("[range] got input " + range.input + " dimension " +
+                         std::to_string(range.dim) +
                          ", expected an input of the model and one of its dimensions");
     }
   }
@@ -84,8 +90,9 @@ void check_known(const std::vector<InputDim>& dims, std::span<const DimRange> ra
 void check_static(const InputDim& dim, const DimRange& range) {
   const int64_t size = dim.size.constant;
   if (range.min == size && range.max == size) return;
-  throw CompileError("[range] got " + range_text(range.min, range.max) + " for " + dim.str() + ", expected " +
-                     std::to_string(size) + ": the model was exported with that size");
+  throw CompileError("[range] got " + range_text(range.min, range.max) + " for " + dim.str() +
+                     ", expected " + std::to_string(size) +
+                     ": the model was exported with that size");
 }
 
 Limits narrow(const InputDim& dim, const Limits& limits, const DimRange& range) {
@@ -96,8 +103,8 @@ Limits narrow(const InputDim& dim, const Limits& limits, const DimRange& range) 
 }
 
 // One symbol and what is known of it from all the dimensions that it is the size of.
-Limits limits_of(const Program& program, const std::vector<InputDim>& dims, const std::string& symbol,
-                 std::span<const DimRange> ranges) {
+Limits limits_of(const Program& program, const std::vector<InputDim>& dims,
+                 const std::string& symbol, std::span<const DimRange> ranges) {
   const DimRange* chosen = nullptr;
   std::optional<Limits> limits;
   for (const InputDim& dim : dims) {
@@ -107,9 +114,9 @@ Limits limits_of(const Program& program, const std::vector<InputDim>& dims, cons
     if (range == nullptr) continue;
     const Limits narrowed = narrow(dim, program_limits(program, symbol, dim.size.hint), *range);
     if (chosen != nullptr && (chosen->min != range->min || chosen->max != range->max)) {
-      throw CompileError("[range] got " + range_text(range->min, range->max) + " for " + dim.str() + ", expected " +
-                         range_text(chosen->min, chosen->max) + " as for input " + chosen->input +
-                         ": the model says that both sizes are equal");
+      throw CompileError("[range] got " + range_text(range->min, range->max) + " for " + dim.str() +
+                         ", expected " + range_text(chosen->min, chosen->max) + " as for input " +
+                         chosen->input + ": the model says that both sizes are equal");
     }
     if (chosen == nullptr) limits = narrowed;
     if (chosen == nullptr) chosen = range;
@@ -122,7 +129,8 @@ void check_computed(const InputDim& dim, const Symbols& symbols, std::span<const
   parse_expression(dim.size.expression, [&](std::string_view name) -> ir::Dim {
     if (const auto found = symbols.find(name); found != symbols.end()) return found->second;
     throw CompileError("[model] got the size " + dim.size.expression + " for " + dim.str() +
-                       ", expected that " + std::string(name) + " is the size of an input dimension");
+                       ", expected that " + std::string(name) +
+                       " is the size of an input dimension");
   });
   if (const DimRange* range = find_range(ranges, dim)) {
     throw CompileError("[range] got " + range_text(range->min, range->max) + " for " + dim.str() +
@@ -146,10 +154,12 @@ Symbols make_symbols(const Program& program, std::span<const DimRange> ranges) {
     const Limits limits = limits_of(program, dims, *symbol, ranges);
     const bool fixed = limits.min == limits.max;
     symbols.emplace(*symbol, fixed ? ir::Dim(limits.min)
-                                   : ir::Dim(ir::make_size_symbol(*symbol, limits.min, limits.max, limits.opt)));
+                                   : ir::Dim(ir::make_size_symbol(*symbol, limits.min, limits.max,
+                                                                  limits.opt)));
   }
   for (const InputDim& dim : dims) {
-    if (!dim.size.expression.empty() && !as_plain_symbol(dim.size.expression)) check_computed(dim, symbols, ranges);
+    if (!dim.size.expression.empty() && !as_plain_symbol(dim.size.expression))
+      check_computed(dim, symbols, ranges);
   }
   return symbols;
 }

@@ -35,13 +35,15 @@ std::vector<T> part(const std::vector<T>& values, size_t begin, size_t end) {
           values.begin() + static_cast<std::ptrdiff_t>(end)};
 }
 
-// A constant or symbolic divisor of `loop`, as in floordiv(loop, d) or mod(loop, d), that divides its extent.
+// A constant or symbolic divisor of `loop`, as in floordiv(loop, d) or mod(loop, d), that divides
+// its extent.
 std::optional<ir::Dim> find_divisor(const ir::Dim& dim, const Loop& loop) {
   for (const ir::Term& term : dim.terms()) {
     for (const ir::AtomPtr& atom : term.factors) {
       if (atom->kind == ir::AtomKind::Symbol) continue;
       const bool divides = atom->kind == ir::AtomKind::FloorDiv || atom->kind == ir::AtomKind::Mod;
-      if (divides && atom->a.as_symbol() == loop.index && ir::provably_divisible(loop.extent(), atom->b)) {
+      if (divides && atom->a.as_symbol() == loop.index &&
+          ir::provably_divisible(loop.extent(), atom->b)) {
         return atom->b;
       }
       if (auto found = find_divisor(atom->a, loop)) return found;
@@ -174,7 +176,8 @@ RefinedLoops refine_loops(const std::vector<Loop>& loops, const Indices& indices
   return result;
 }
 
-// The loops in order of their strides must make up a mixed radix number: each stride is the product of the extents below.
+// The loops in order of their strides must make up a mixed radix number: each stride is the product
+// of the extents below.
 std::optional<Bijection> Bijection::find(const Index& offset, const std::vector<Loop>& loops,
                                          const ir::Dim& elements) {
   const auto affine = as_affine(offset, loops);

@@ -22,11 +22,16 @@ std::optional<Fact> fact_of(const ExprNode& node) {
   const auto a = as_index(node.args[0]), b = as_index(node.args[1]);
   if (!a || !b) return std::nullopt;
   switch (node.op) {
-    case Op::ge: return Fact{*a - *b};
-    case Op::gt: return Fact{*a - *b - 1};
-    case Op::le: return Fact{*b - *a};
-    case Op::lt: return Fact{*b - *a - 1};
-    default: return std::nullopt;
+    case Op::ge:
+      return Fact{*a - *b};
+    case Op::gt:
+      return Fact{*a - *b - 1};
+    case Op::le:
+      return Fact{*b - *a};
+    case Op::lt:
+      return Fact{*b - *a - 1};
+    default:
+      return std::nullopt;
   }
 }
 
@@ -61,11 +66,13 @@ class Prover {
   bool non_negative(const ir::Dim& value, int depth = 0) const {
     if (value.lower_bound() >= 0) return true;
     if (depth == kMaxDepth) return false;
-    return by_extremum(value, depth + 1) || by_quotient(value, depth + 1) || by_facts(value, 0, depth + 1);
+    return by_extremum(value, depth + 1) || by_quotient(value, depth + 1) ||
+           by_facts(value, 0, depth + 1);
   }
 
  private:
-  // c * min(a, b) + rest: both c * a + rest and c * b + rest where min is the worst case, one of them where it is the best.
+  // c * min(a, b) + rest: both c * a + rest and c * b + rest where min is the worst case, one of
+  // them where it is the best.
   bool by_extremum(const ir::Dim& value, int depth) const {
     const auto found = find_atom(value, [](const ir::Atom& atom, int64_t) {
       return atom.kind == ir::AtomKind::Min || atom.kind == ir::AtomKind::Max;
@@ -82,7 +89,8 @@ class Prover {
     return is_worst ? with(atom.a) && with(atom.b) : with(atom.a) || with(atom.b);
   }
 
-  // rest + a / b >= 0 where rest * b + a >= 0, and rest - a / b >= 0 where rest * b + b - 1 - a >= 0.
+  // rest + a / b >= 0 where rest * b + a >= 0, and rest - a / b >= 0 where rest * b + b - 1 - a >=
+  // 0.
   bool by_quotient(const ir::Dim& value, int depth) const {
     const auto found = find_atom(value, [](const ir::Atom& atom, int64_t coefficient) {
       return atom.kind == ir::AtomKind::FloorDiv && (coefficient == 1 || coefficient == -1) &&
@@ -95,7 +103,8 @@ class Prover {
     return non_negative(rest * atom.b + atom.b - 1 - atom.a, depth);
   }
 
-  // Subtracts multiples of what is known to be non-negative, such that an index that both mention cancels.
+  // Subtracts multiples of what is known to be non-negative, such that an index that both mention
+  // cancels.
   bool by_facts(const ir::Dim& value, size_t first, int depth) const {
     if (depth > kMaxDepth) return false;
     for (size_t i = first; i < facts_.size(); ++i) {
@@ -128,12 +137,16 @@ bool bounded(const Expr& index, const ir::Dim& limit, bool upper, const std::vec
   if (index->kind != ExprKind::Apply) return false;
   const auto check = [&](const Expr& arg) { return bounded(arg, limit, upper, facts); };
   switch (index->op) {
-    case Op::minimum: return upper ? std::ranges::any_of(index->args, check)
-                                   : std::ranges::all_of(index->args, check);
-    case Op::maximum: return upper ? std::ranges::all_of(index->args, check)
-                                   : std::ranges::any_of(index->args, check);
-    case Op::where: return check(index->args[1]) && check(index->args[2]);
-    default: return false;
+    case Op::minimum:
+      return upper ? std::ranges::any_of(index->args, check)
+                   : std::ranges::all_of(index->args, check);
+    case Op::maximum:
+      return upper ? std::ranges::all_of(index->args, check)
+                   : std::ranges::any_of(index->args, check);
+    case Op::where:
+      return check(index->args[1]) && check(index->args[2]);
+    default:
+      return false;
   }
 }
 

@@ -5,7 +5,8 @@
 
 namespace kiln::plan {
 
-// Whether value >= 0 for all values of the symbols; looks into min and max, which Dim's own bounds treat as opaque.
+// Whether value >= 0 for all values of the symbols; looks into min and max, which Dim's own bounds
+// treat as opaque.
 bool provably_non_negative(const ir::Dim& value);
 
 // Whether 0 <= index < size wherever the predicate holds; null: everywhere.

@@ -41,8 +41,8 @@ bool covers_buffer(const Program& program, const ContractionResult& result) {
   return points == program.buffers[result.buffer].type.elements();
 }
 
-bool redirect(const Program& program, Kernel& kernel, const ContractionResult& result, BufferId buffer,
-              const Indices& indices) {
+bool redirect(const Program& program, Kernel& kernel, const ContractionResult& result,
+              BufferId buffer, const Indices& indices) {
   const Index offset = linearize(program.buffers[buffer].type.shape, indices);
   if (auto* c = std::get_if<Convolution>(&kernel.body)) {
     if (!(offset == result.offset)) return false;

@@ -19,8 +19,9 @@ std::optional<ContractionResult> contraction_result(const Kernel& kernel);
 // Whether the kernel writes every element of its result's buffer.
 bool covers_buffer(const Program& program, const ContractionResult& result);
 
-// Makes the kernel store to `indices` of `buffer`, in terms of the result's loops; false, with nothing changed, if it cannot.
-bool redirect(const Program& program, Kernel& kernel, const ContractionResult& result, BufferId buffer,
-              const Indices& indices);
+// Makes the kernel store to `indices` of `buffer`, in terms of the result's loops; false, with
+// nothing changed, if it cannot.
+bool redirect(const Program& program, Kernel& kernel, const ContractionResult& result,
+              BufferId buffer, const Indices& indices);
 
 }  // namespace kiln::plan

@@ -19,7 +19,10 @@ using ir::Op;
 Expr make(ExprNode node) { return std::make_shared<const ExprNode>(std::move(node)); }
 
 Expr make_apply(Op op, DType dtype, std::vector<Expr> args, bool gelu_tanh) {
-  return make({.kind = ExprKind::Apply, .dtype = dtype, .op = op, .gelu_tanh = gelu_tanh,
+  return make({.kind = ExprKind::Apply,
+               .dtype = dtype,
+               .op = op,
+               .gelu_tanh = gelu_tanh,
                .args = std::move(args)});
 }
 
@@ -39,9 +42,10 @@ Expr rebuild(const ExprNode& node, std::vector<Expr> args, Expr predicate) {
   return apply_folded(node.op, std::move(args), node.gelu_tanh);
 }
 
-// --- Sharing of equal nodes ------------------------------------------------------------------------------------------
+// --- Sharing of equal nodes ---
 
-// Orders nodes by content, operands by identity: operands are shared before the nodes that use them.
+// Orders nodes by content, operands by identity: operands are shared before the nodes that use
+// them.
 struct LessByContent {
   template <typename T>
   static int order(const T& a, const T& b) {
@@ -50,7 +54,8 @@ struct LessByContent {
   static int compare(const ExprNode& a, const ExprNode& b) {
     if (int c = order(a.kind, b.kind)) return c;
     if (int c = order(a.dtype, b.dtype)) return c;
-    if (int c = order(std::bit_cast<uint64_t>(a.number), std::bit_cast<uint64_t>(b.number))) return c;
+    if (int c = order(std::bit_cast<uint64_t>(a.number), std::bit_cast<uint64_t>(b.number)))
+      return c;
     if (int c = order(a.integer, b.integer)) return c;
     if (int c = order(a.buffer, b.buffer)) return c;
     if (int c = order(a.slot, b.slot)) return c;
@@ -123,7 +128,7 @@ void visit_once(const Expr& expr, const std::function<void(const ExprNode&)>& vi
   visitor(*expr);
 }
 
-// --- Text -------------------------------------------------------------------------------------------------------------
+// --- Text ---
 
 std::string number_text(double value) {
   if (std::isnan(value)) return "nan";
@@ -157,13 +162,17 @@ std::string apply_text(const ExprNode& node) {
 
 Expr constant(DType dtype, double value) {
   const Scalar scalar = make_scalar(dtype, value);
-  return make({.kind = ExprKind::Constant, .dtype = dtype, .number = scalar.number,
+  return make({.kind = ExprKind::Constant,
+               .dtype = dtype,
+               .number = scalar.number,
                .integer = scalar.integer});
 }
 
 Expr constant_int(DType dtype, int64_t value) {
   const Scalar scalar = make_scalar_int(dtype, value);
-  return make({.kind = ExprKind::Constant, .dtype = dtype, .number = scalar.number,
+  return make({.kind = ExprKind::Constant,
+               .dtype = dtype,
+               .number = scalar.number,
                .integer = scalar.integer});
 }
 
@@ -179,7 +188,10 @@ Expr load(BufferId buffer, DType dtype, std::vector<Expr> indices, Expr predicat
       predicate = nullptr;
     }
   }
-  return make({.kind = ExprKind::Load, .dtype = dtype, .buffer = buffer, .args = std::move(indices),
+  return make({.kind = ExprKind::Load,
+               .dtype = dtype,
+               .buffer = buffer,
+               .args = std::move(indices),
                .predicate = std::move(predicate)});
 }
 
@@ -205,7 +217,9 @@ Expr apply(Op op, std::vector<Expr> args) {
   return apply_folded(op, std::move(args), false);
 }
 
-Expr apply_gelu(Expr x, bool tanh_form) { return apply_folded(Op::gelu, {std::move(x)}, tanh_form); }
+Expr apply_gelu(Expr x, bool tanh_form) {
+  return apply_folded(Op::gelu, {std::move(x)}, tanh_form);
+}
 
 Expr cast(Expr value, DType dtype) {
   if (Expr folded = fold_cast(value, dtype)) return folded;
@@ -244,16 +258,21 @@ int64_t operation_count(const Expr& expr) {
 
 std::string to_string(const Expr& expr) {
   switch (expr->kind) {
-    case ExprKind::Constant: return constant_text(*expr);
-    case ExprKind::Position: return expr->index.str();
+    case ExprKind::Constant:
+      return constant_text(*expr);
+    case ExprKind::Position:
+      return expr->index.str();
     case ExprKind::Load: {
       std::string text("%");
       text.append(std::to_string(expr->buffer)).append("[").append(join(expr->args)).append("]");
       return expr->predicate ? text + " if " + to_string(expr->predicate) : text;
     }
-    case ExprKind::Reduced: return std::string("r").append(std::to_string(expr->slot));
-    case ExprKind::Accumulator: return "acc";
-    case ExprKind::Apply: return apply_text(*expr);
+    case ExprKind::Reduced:
+      return std::string("r").append(std::to_string(expr->slot));
+    case ExprKind::Accumulator:
+      return "acc";
+    case ExprKind::Apply:
+      return apply_text(*expr);
   }
   return {};
 }

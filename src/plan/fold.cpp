@@ -1,4 +1,5 @@
-// What is known at compile time: constants, comparisons of positions decided by ranges, identities of arithmetic.
+// What is known at compile time: constants, comparisons of positions decided by ranges, identities
+// of arithmetic.
 #include "plan/fold.h"
 
 #include <algorithm>
@@ -48,13 +49,20 @@ std::optional<bool> decide(Op op, const Index& a, const Index& b) {
     return x ? std::optional<bool>(!*x) : std::nullopt;
   };
   switch (op) {
-    case Op::lt: return decide_less(a, b);
-    case Op::gt: return decide_less(b, a);
-    case Op::ge: return negate(decide_less(a, b));
-    case Op::le: return negate(decide_less(b, a));
-    case Op::eq: return decide_equal(a, b);
-    case Op::ne: return negate(decide_equal(a, b));
-    default: return std::nullopt;
+    case Op::lt:
+      return decide_less(a, b);
+    case Op::gt:
+      return decide_less(b, a);
+    case Op::ge:
+      return negate(decide_less(a, b));
+    case Op::le:
+      return negate(decide_less(b, a));
+    case Op::eq:
+      return decide_equal(a, b);
+    case Op::ne:
+      return negate(decide_equal(a, b));
+    default:
+      return std::nullopt;
   }
 }
 
@@ -64,19 +72,26 @@ bool non_negative(const Index& index) { return index.lower_bound() >= 0; }
 std::optional<Index> combine(Op op, const Index& a, const Index& b) {
   const bool positive_divisor = b.lower_bound() >= 1;
   switch (op) {
-    case Op::add: return a + b;
-    case Op::sub: return a - b;
-    case Op::mul: return a * b;
-    case Op::maximum: return ir::max(a, b);
-    case Op::minimum: return ir::min(a, b);
+    case Op::add:
+      return a + b;
+    case Op::sub:
+      return a - b;
+    case Op::mul:
+      return a * b;
+    case Op::maximum:
+      return ir::max(a, b);
+    case Op::minimum:
+      return ir::min(a, b);
     case Op::floor_div:
       return positive_divisor ? std::optional(ir::floordiv(a, b)) : std::nullopt;
-    case Op::remainder: return positive_divisor ? std::optional(ir::mod(a, b)) : std::nullopt;
+    case Op::remainder:
+      return positive_divisor ? std::optional(ir::mod(a, b)) : std::nullopt;
     case Op::div:
       return positive_divisor && non_negative(a) ? std::optional(ir::floordiv(a, b)) : std::nullopt;
     case Op::fmod:
       return positive_divisor && non_negative(a) ? std::optional(ir::mod(a, b)) : std::nullopt;
-    default: return std::nullopt;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -124,15 +139,20 @@ Expr fold_identity(Op op, const Expr& a, const Expr& b) {
     case Op::add:
       if (is_number(a, 0)) return b;
       return is_number(b, 0) ? a : nullptr;
-    case Op::sub: return is_number(b, 0) ? a : nullptr;
+    case Op::sub:
+      return is_number(b, 0) ? a : nullptr;
     case Op::mul:
       if (is_number(a, 1)) return b;
       return is_number(b, 1) ? a : nullptr;
-    case Op::div: return is_number(b, 1) ? a : nullptr;
-    case Op::pow: return fold_pow(a, b);
+    case Op::div:
+      return is_number(b, 1) ? a : nullptr;
+    case Op::pow:
+      return fold_pow(a, b);
     case Op::maximum:
-    case Op::minimum: return a == b ? a : nullptr;
-    default: return nullptr;
+    case Op::minimum:
+      return a == b ? a : nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -208,7 +228,8 @@ Expr fold_cast(const Expr& value, DType dtype) {
   // cast(cast(x, B), C) -> cast(x, C) where B keeps every value of x.
   const Expr& inner = value->args[0];
   const bool fits = inner->kind == ExprKind::Position && value->dtype == DType::I32 &&
-                    inner->index.lower_bound() >= INT32_MIN && inner->index.upper_bound() <= INT32_MAX;
+                    inner->index.lower_bound() >= INT32_MIN &&
+                    inner->index.upper_bound() <= INT32_MAX;
   return fits || is_lossless(inner->dtype, value->dtype) ? cast(inner, dtype) : nullptr;
 }
 

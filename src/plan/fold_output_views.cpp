@@ -1,8 +1,9 @@
-// A kernel whose result is only copied elsewhere stores it there: permutes and reshapes of results, and the operands of
-// concatenations, cost nothing.
+// A kernel whose result is only copied elsewhere stores it there: permutes and reshapes of results,
+// and the operands of concatenations, cost nothing.
 //
-// Before: buffer t is written by one kernel, and read by one Store of another kernel whose value is a plain load of t at a
-// bijection of its positions. After: the writer of t stores to the target of the copy; the copy and t are gone.
+// Before: buffer t is written by one kernel, and read by one Store of another kernel whose value is
+// a plain load of t at a bijection of its positions. After: the writer of t stores to the target of
+// the copy; the copy and t are gone.
 #include <algorithm>
 
 #include "plan/contraction_result.h"
@@ -30,7 +31,8 @@ std::optional<Copy> as_copy(const LoopNest& nest, const Stage& stage) {
   copy.loops.insert(copy.loops.end(), store->loops.begin(), store->loops.end());
   const RefinedLoops fine = refine_loops(copy.loops, copy.source);
   const IndexMap map = replace_loops(copy.loops, fine.values);
-  return Copy{fine.loops, copy.from, copy.to, substitute(copy.source, map), substitute(copy.target, map)};
+  return Copy{fine.loops, copy.from, copy.to, substitute(copy.source, map),
+              substitute(copy.target, map)};
 }
 
 // The Store of a nest that writes a buffer, if there is one only and no stage reads the buffer.

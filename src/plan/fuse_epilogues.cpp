@@ -1,8 +1,10 @@
-// Pointwise work on the result of a contraction moves into its epilogue: out = f(matmul(a, b)) in one kernel.
+// Pointwise work on the result of a contraction moves into its epilogue: out = f(matmul(a, b)) in
+// one kernel.
 //
-// Before: a contraction whose result is read by one pointwise kernel only, at a bijection of its positions (reshapes and
-// permutes between them included). After: the contraction computes and stores what the pointwise kernel did, at the
-// pointwise kernel's place in the order, where all that it reads is there.
+// Before: a contraction whose result is read by one pointwise kernel only, at a bijection of its
+// positions (reshapes and permutes between them included). After: the contraction computes and
+// stores what the pointwise kernel did, at the pointwise kernel's place in the order, where all
+// that it reads is there.
 #include <utility>
 
 #include "plan/contraction_result.h"
@@ -58,9 +60,10 @@ bool fuse(Program& program, size_t producer, size_t consumer) {
   const auto map = Bijection::find(linearize(type.shape, *at), pointwise->loops, type.elements());
   if (!map) return false;
   const IndexMap loops = replace_loops(pointwise->loops, map->loops_at(result.offset));
-  const Expr value = rewrite(substitute(pointwise->value, loops), [&](const ExprNode& node) -> Expr {
-    return node.kind == ExprKind::Load && node.buffer == result.buffer ? epilogue : nullptr;
-  });
+  const Expr value =
+      rewrite(substitute(pointwise->value, loops), [&](const ExprNode& node) -> Expr {
+        return node.kind == ExprKind::Load && node.buffer == result.buffer ? epilogue : nullptr;
+      });
   if (!is_small_enough(value) || !loads_in_bounds(program, value)) return false;
   if (!is_linear_in(program, value, result.loops.back())) return false;
   const Indices target = substitute(pointwise->indices, loops);

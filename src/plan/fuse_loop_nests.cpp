@@ -1,11 +1,14 @@
-// Two nests that share their outer loops become one: a normalisation and the pointwise work on its result, a sum and the
-// normalisation of it, reductions one after another. What the first one stores stays in registers or in the nearest cache.
+// Two nests that share their outer loops become one: a normalisation and the pointwise work on its
+// result, a sum and the normalisation of it, reductions one after another. What the first one
+// stores stays in registers or in the nearest cache.
 //
-// Before: nest K is the first to read what nest N stores, and the outer loops of N correspond one to one to loops of K in
-// every Load. After: one nest at K's place, N's stages first. Loads of N's results are replaced by their values where that
-// repeats no dear work; results that are read elsewhere are still stored.
+// Before: nest K is the first to read what nest N stores, and the outer loops of N correspond one
+// to one to loops of K in every Load. After: one nest at K's place, N's stages first. Loads of N's
+// results are replaced by their values where that repeats no dear work; results that are read
+// elsewhere are still stored.
 //
-// A pointwise nest has no order among its loops: any of them may become outer loops of the other nest.
+// A pointwise nest has no order among its loops: any of them may become outer loops of the other
+// nest.
 #include <algorithm>
 #include <map>
 
@@ -49,7 +52,10 @@ struct Side {
 class Merger {
  public:
   Merger(const Program& program, const Uses& uses, size_t producer, size_t consumer)
-      : program_(program), uses_(uses), n_(program.kernels[producer]), k_(program.kernels[consumer]),
+      : program_(program),
+        uses_(uses),
+        n_(program.kernels[producer]),
+        k_(program.kernels[consumer]),
         consumer_(consumer) {}
 
   std::optional<LoopNest> merge() {
@@ -82,7 +88,8 @@ class Merger {
     return false;
   }
 
-  // Rewrites a pointwise consumer over the positions of what it reads, if those are a bijection of its own.
+  // Rewrites a pointwise consumer over the positions of what it reads, if those are a bijection of
+  // its own.
   void reparametrise() {
     Store& store = std::get<Store>(k_.nest.stages[0]);
     for (BufferId buffer : loads(store.value)) {
@@ -139,7 +146,8 @@ class Merger {
       if (store.indices[i].is_constant(0)) continue;
       const ir::SymbolPtr own = store.indices[i].as_symbol();
       if (!own) return false;
-      if (!has_loop(n_.nest.outer, own)) continue;  // an inner loop of the store: any position will do
+      if (!has_loop(n_.nest.outer, own))
+        continue;  // an inner loop of the store: any position will do
       const ir::SymbolPtr other = (*at)[i].as_symbol();
       const bool is_outer = has_loop(k_.nest.outer, other) && other->extent == own->extent;
       if (!record(own, is_outer ? other : nullptr)) return false;
@@ -147,7 +155,8 @@ class Merger {
     return true;
   }
 
-  // A loop of a pointwise producer that does not correspond becomes an inner loop; any other must correspond.
+  // A loop of a pointwise producer that does not correspond becomes an inner loop; any other must
+  // correspond.
   bool record(const ir::SymbolPtr& own, const ir::SymbolPtr& other) {
     const auto [it, added] = match_.emplace(own, other);
     if (!added && it->second != other) it->second = nullptr;
@@ -201,7 +210,8 @@ class Merger {
     const IndexMap map = producer_map();
     for (Stage& stage : n_.nest.stages) {
       std::visit([&](auto& s) { s.value = substitute(s.value, map); }, stage);
-      if (auto* store = std::get_if<Store>(&stage)) store->indices = substitute(store->indices, map);
+      if (auto* store = std::get_if<Store>(&stage))
+        store->indices = substitute(store->indices, map);
     }
     for (Stage& stage : k_.nest.stages) {
       Expr value = rewritten(value_of(stage));
@@ -261,7 +271,8 @@ class Merger {
 
   bool is_read_elsewhere(BufferId buffer) const {
     return program_.buffers[buffer].kind != BufferKind::Temporary ||
-           std::ranges::any_of(uses_.readers[buffer], [&](size_t reader) { return reader != consumer_; }) ||
+           std::ranges::any_of(uses_.readers[buffer],
+                               [&](size_t reader) { return reader != consumer_; }) ||
            is_read_by_producer(buffer);
   }
   bool is_read_by_producer(BufferId buffer) const {
@@ -283,7 +294,8 @@ class Merger {
   SymbolMap match_;
 };
 
-// The first kernel that reads anything that a nest stores, if the nest is the only one to write there.
+// The first kernel that reads anything that a nest stores, if the nest is the only one to write
+// there.
 std::optional<size_t> first_reader(const Program& program, const Uses& uses, size_t producer) {
   std::optional<size_t> first;
   for (BufferId buffer : writes(program.kernels[producer])) {
@@ -314,7 +326,8 @@ bool fuse_loop_nests(Program& program) {
   bool changed = false;
   // A merged nest takes the place of the consumer, further on, and is met there again.
   for (size_t i = 0; i < program.kernels.size(); ++i) {
-    if (!std::holds_alternative<LoopNest>(program.kernels[i].body) || is_empty(program.kernels[i])) continue;
+    if (!std::holds_alternative<LoopNest>(program.kernels[i].body) || is_empty(program.kernels[i]))
+      continue;
     changed |= merge_with_reader(program, i);
   }
   if (changed) remove_empty(program);

@@ -25,17 +25,21 @@ int64_t cost_of(Op op) {
     case Op::erf:
     case Op::sigmoid:
     case Op::silu:
-    case Op::gelu: return 10;
+    case Op::gelu:
+      return 10;
     case Op::pow:
     case Op::atan2:
     case Op::fmod:
-    case Op::remainder: return 20;
+    case Op::remainder:
+      return 20;
     case Op::div:
     case Op::floor_div:
     case Op::sqrt:
     case Op::rsqrt:
-    case Op::reciprocal: return 4;
-    default: return 1;
+    case Op::reciprocal:
+      return 4;
+    default:
+      return 1;
   }
 }
 

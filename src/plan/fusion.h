@@ -27,8 +27,8 @@ std::optional<Pointwise> as_pointwise(const Kernel& kernel);
 // The same work with its loops split where it divides them to read `buffer`.
 Pointwise refined(Pointwise pointwise, BufferId buffer);
 
-// The element of a pointwise kernel's result at a position given by a Load of it; null where the store's indices are not
-// plain loops.
+// The element of a pointwise kernel's result at a position given by a Load of it; null where the
+// store's indices are not plain loops.
 Expr inline_load(const Pointwise& producer, const ExprNode& load);
 
 // Whether every load of the expression is provably in bounds.

@@ -1,7 +1,7 @@
 // Pointwise producers are computed where they are used, in reductions and normalisations too.
 //
-// Before: contractions have their epilogues, which come first. After: a pointwise kernel is left only where its work would be
-// repeated too often.
+// Before: contractions have their epilogues, which come first. After: a pointwise kernel is left
+// only where its work would be repeated too often.
 #include "plan/inliner.h"
 #include "plan/pass.h"
 

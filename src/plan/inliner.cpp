@@ -99,7 +99,8 @@ class Inliner {
     if (const auto* nest = std::get_if<LoopNest>(&kernel.body)) {
       int64_t points = 0;
       for (const Stage& stage : nest->stages) {
-        points += std::visit([&](const auto& s) { return count(s.value) * points_at_opt(s.loops); }, stage);
+        points += std::visit([&](const auto& s) { return count(s.value) * points_at_opt(s.loops); },
+                             stage);
       }
       return points * points_at_opt(nest->outer);
     }

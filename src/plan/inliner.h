@@ -1,6 +1,6 @@
-// Pointwise producers are computed where they are used instead of stored and loaded. A producer is inlined where that is
-// free, or where everything that reads it can take it and the work that is repeated costs less than the memory traffic that
-// is saved.
+// Pointwise producers are computed where they are used instead of stored and loaded. A producer is
+// inlined where that is free, or where everything that reads it can take it and the work that is
+// repeated costs less than the memory traffic that is saved.
 #pragma once
 
 #include "plan/program.h"

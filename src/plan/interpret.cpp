@@ -1,4 +1,5 @@
-// The interpreter of programs: one element at a time, in the order the kernels say. Slow and obvious.
+// The interpreter of programs: one element at a time, in the order the kernels say. Slow and
+// obvious.
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -91,7 +92,8 @@ class Interpreter {
     }
     for (size_t i = 0; i < inputs.size(); ++i) memory_[program_.inputs[i]].literal = inputs[i];
     for (size_t i = 0; i < memory_.size(); ++i) {
-      if (program_.buffers[i].alias_of >= 0) share(memory_[i], memory_[root(static_cast<BufferId>(i))]);
+      if (program_.buffers[i].alias_of >= 0)
+        share(memory_[i], memory_[root(static_cast<BufferId>(i))]);
     }
   }
 
@@ -160,11 +162,16 @@ class Interpreter {
   Scalar compute(const Expr& expr, const Leaves& leaves,
                  std::unordered_map<const ExprNode*, Scalar>& memo) const {
     switch (expr->kind) {
-      case ExprKind::Constant: return {expr->dtype, expr->number, expr->integer};
-      case ExprKind::Position: return {DType::I64, 0, environment_(expr->index)};
-      case ExprKind::Reduced: return leaves.reduced.at(static_cast<size_t>(expr->slot));
-      case ExprKind::Accumulator: return leaves.accumulator;
-      default: break;
+      case ExprKind::Constant:
+        return {expr->dtype, expr->number, expr->integer};
+      case ExprKind::Position:
+        return {DType::I64, 0, environment_(expr->index)};
+      case ExprKind::Reduced:
+        return leaves.reduced.at(static_cast<size_t>(expr->slot));
+      case ExprKind::Accumulator:
+        return leaves.accumulator;
+      default:
+        break;
     }
     if (expr->predicate && !value_of(expr->predicate, leaves, memo).truth()) {
       return make_scalar_int(expr->dtype, 0);
@@ -178,7 +185,8 @@ class Interpreter {
 
   // --- Loops ---
 
-  void for_each(const std::vector<Loop>& loops, const std::function<void()>& body, size_t depth = 0) {
+  void for_each(const std::vector<Loop>& loops, const std::function<void()>& body,
+                size_t depth = 0) {
     if (depth == loops.size()) return body();
     const int64_t extent = environment_(loops[depth].extent());
     for (int64_t i = 0; i < extent; ++i) {
@@ -190,21 +198,30 @@ class Interpreter {
   static Scalar identity(ReduceOp op, DType dtype) {
     const double infinity = std::numeric_limits<double>::infinity();
     switch (op) {
-      case ReduceOp::Sum: return make_scalar_int(dtype, 0);
-      case ReduceOp::Prod: return make_scalar_int(dtype, 1);
-      case ReduceOp::Max: return make_scalar(dtype, is_floating(dtype) ? -infinity : -0x1p63);
-      case ReduceOp::Min: return make_scalar(dtype, is_floating(dtype) ? infinity : 0x1p63);
-      default: break;
+      case ReduceOp::Sum:
+        return make_scalar_int(dtype, 0);
+      case ReduceOp::Prod:
+        return make_scalar_int(dtype, 1);
+      case ReduceOp::Max:
+        return make_scalar(dtype, is_floating(dtype) ? -infinity : -0x1p63);
+      case ReduceOp::Min:
+        return make_scalar(dtype, is_floating(dtype) ? infinity : 0x1p63);
+      default:
+        break;
     }
     throw InternalError("ArgMax and ArgMin have no identity");
   }
 
   static ir::Op combiner(ReduceOp op) {
     switch (op) {
-      case ReduceOp::Sum: return ir::Op::add;
-      case ReduceOp::Prod: return ir::Op::mul;
-      case ReduceOp::Max: return ir::Op::maximum;
-      default: return ir::Op::minimum;
+      case ReduceOp::Sum:
+        return ir::Op::add;
+      case ReduceOp::Prod:
+        return ir::Op::mul;
+      case ReduceOp::Max:
+        return ir::Op::maximum;
+      default:
+        return ir::Op::minimum;
     }
   }
 
@@ -263,8 +280,9 @@ class Interpreter {
       const DType dtype = value.dtype;
       if (store.scan) {
         if (environment_(Index(innermost)) == 0) running.reset();
-        running = running ? evaluate(combiner(*store.scan), std::array{*running, wide(value)}, false)
-                          : wide(value);
+        running = running
+                      ? evaluate(combiner(*store.scan), std::array{*running, wide(value)}, false)
+                      : wide(value);
         value = convert(*running, dtype);
       }
       std::vector<int64_t> at;
@@ -273,16 +291,19 @@ class Interpreter {
     });
   }
 
-  int64_t offset_of(const View& view, const std::vector<Loop>& batch, std::array<int64_t, 2> inner) const {
+  int64_t offset_of(const View& view, const std::vector<Loop>& batch,
+                    std::array<int64_t, 2> inner) const {
     int64_t offset = environment_(view.offset);
     for (size_t i = 0; i < batch.size(); ++i) {
       offset += environment_(view.strides[i]) * environment_(Index(batch[i].index));
     }
-    for (size_t i = 0; i < 2; ++i) offset += environment_(view.strides[batch.size() + i]) * inner[i];
+    for (size_t i = 0; i < 2; ++i)
+      offset += environment_(view.strides[batch.size() + i]) * inner[i];
     return offset;
   }
 
-  double element(const View& view, const std::vector<Loop>& batch, int64_t row, int64_t column) const {
+  double element(const View& view, const std::vector<Loop>& batch, int64_t row,
+                 int64_t column) const {
     return read(view.buffer, offset_of(view, batch, {row, column})).as_double();
   }
 
@@ -297,12 +318,14 @@ class Interpreter {
     loops.insert(loops.end(), {matmul.m, matmul.n});
     const int64_t steps = environment_(matmul.k.extent());
     for_each(loops, [&] {
-      const int64_t m = environment_(Index(matmul.m.index)), n = environment_(Index(matmul.n.index));
+      const int64_t m = environment_(Index(matmul.m.index)),
+                    n = environment_(Index(matmul.n.index));
       double sum = 0;
       for (int64_t k = 0; k < steps; ++k) {
         sum += element(matmul.a, matmul.batch, m, k) * element(matmul.b, matmul.batch, k, n);
       }
-      write(matmul.out.buffer, offset_of(matmul.out, matmul.batch, {m, n}), finish(matmul.epilogue, sum));
+      write(matmul.out.buffer, offset_of(matmul.out, matmul.batch, {m, n}),
+            finish(matmul.epilogue, sum));
     });
   }
 
@@ -322,7 +345,8 @@ class Interpreter {
         const int64_t pixel = ((b * height + row) * width + column) * c.channels + first;
         const int64_t filter = ((o * c.kernel_h + ky) * c.kernel_w + kx) * group_channels;
         for (int64_t channel = 0; channel < group_channels; ++channel) {
-          sum += read(c.input, pixel + channel).as_double() * read(c.weight, filter + channel).as_double();
+          sum += read(c.input, pixel + channel).as_double() *
+                 read(c.weight, filter + channel).as_double();
         }
       }
     }

@@ -15,17 +15,24 @@ using ir::Op;
 
 void lower_node(Lowering& lowering, const ir::Node& node) {
   switch (node.op) {
-    case Op::constant: return;  // made where it is used
-    case Op::convolution: return lower_convolution(lowering, node);
-    case Op::attention: return lower_attention(lowering, node);
+    case Op::constant:
+      return;  // made where it is used
+    case Op::convolution:
+      return lower_convolution(lowering, node);
+    case Op::attention:
+      return lower_attention(lowering, node);
     case Op::matmul:
-    case Op::linear: return lower_contract(lowering, node);
+    case Op::linear:
+      return lower_contract(lowering, node);
     case Op::max_pool:
-    case Op::avg_pool: return lower_pool(lowering, node);
+    case Op::avg_pool:
+      return lower_pool(lowering, node);
     case Op::full:
     case Op::iota:
-    case Op::dim_value: return lower_source(lowering, node);
-    default: break;
+    case Op::dim_value:
+      return lower_source(lowering, node);
+    default:
+      break;
   }
   if (is_view(node.op)) return;
   if (node.op >= Op::neg && node.op <= Op::where) return lower_pointwise(lowering, node);
@@ -39,7 +46,8 @@ std::optional<int64_t> common_step(const ir::Literal& literal) {
   const int64_t count = literal.elements();
   const size_t size = dtype_size(literal.dtype);
   if (count <= 1) return 0;
-  if (std::memcmp(literal.bytes.data(), literal.bytes.data() + size, literal.bytes.size() - size) == 0) {
+  if (std::memcmp(literal.bytes.data(), literal.bytes.data() + size, literal.bytes.size() - size) ==
+      0) {
     return 0;
   }
   if (literal.dtype != DType::I64 && literal.dtype != DType::I32) return std::nullopt;
@@ -120,9 +128,9 @@ std::pair<const ir::Value*, Indices> Lowering::resolve(const ir::Value* value, I
 
 BufferId Lowering::buffer_of(const ir::Value* value) {
   if (const auto it = buffers_.find(value); it != buffers_.end()) return it->second;
-  KILN_CHECK(value->producer && value->producer->op == Op::constant, value->name + " is not lowered");
-  const BufferId buffer =
-      add_constant(value->name, value->producer->attr<ir::Literal>("value"));
+  KILN_CHECK(value->producer && value->producer->op == Op::constant,
+             value->name + " is not lowered");
+  const BufferId buffer = add_constant(value->name, value->producer->attr<ir::Literal>("value"));
   return buffers_[value] = buffer;
 }
 
@@ -130,9 +138,7 @@ BufferId Lowering::define(const ir::Value* value) {
   if (const auto it = buffers_.find(value); it != buffers_.end()) return it->second;
   const auto output = output_of_.find(value);
   const BufferId buffer =
-      output != output_of_.end()
-          ? output->second
-          : add_temporary(value->name, value->type);
+      output != output_of_.end() ? output->second : add_temporary(value->name, value->type);
   return buffers_[value] = buffer;
 }
 
@@ -147,7 +153,8 @@ BufferId Lowering::add_temporary(std::string name, ir::Type type) {
 }
 
 BufferId Lowering::dense(const ir::Value* value) {
-  // What is under a reshape has the same elements in the same order, and its copy has the simpler indices.
+  // What is under a reshape has the same elements in the same order, and its copy has the simpler
+  // indices.
   while (!has_buffer(value) && value->producer && value->producer->op == Op::reshape) {
     value = value->producer->input(0);
   }
@@ -167,7 +174,8 @@ const std::optional<Lowering::Progression>& Lowering::progression(const ir::Valu
   if (!added) return it->second;
   const auto& literal = value->producer->attr<ir::Literal>("value");
   if (literal.elements() == 0) return it->second;
-  if (const auto step = common_step(literal)) it->second = Progression{first_element(literal), *step};
+  if (const auto step = common_step(literal))
+    it->second = Progression{first_element(literal), *step};
   return it->second;
 }
 

@@ -10,7 +10,8 @@
 
 namespace kiln::plan {
 
-// One kernel per op (none for views), straight from the graph. CompileError for an op with no lowering.
+// One kernel per op (none for views), straight from the graph. CompileError for an op with no
+// lowering.
 Program lower(const ir::Graph& graph);
 
 struct PlanOptions {
@@ -28,7 +29,8 @@ std::string to_text(const Program& program);
 // Interprets a program kernel by kernel on concrete inputs: the oracle for fusion and for backends.
 std::vector<ir::Literal> interpret(const Program& program, std::span<const ir::Literal> inputs);
 
-// First and last kernel that touches each temporary (aliases count for their root); {-1, -1} for other buffers.
+// First and last kernel that touches each temporary (aliases count for their root); {-1, -1} for
+// other buffers.
 struct Lifetime {
   int32_t first = -1, last = -1;
 };

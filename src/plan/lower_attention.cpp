@@ -13,7 +13,8 @@ Loop make_loop(const char* name, ir::Dim extent) {
   return {ir::make_loop_symbol(name, std::move(extent))};
 }
 
-// Positions in q, k and v in terms of batch loops over [B, key-value heads, heads per key-value head].
+// Positions in q, k and v in terms of batch loops over [B, key-value heads, heads per key-value
+// head].
 struct Heads {
   std::vector<Loop> batch;
   Index b, query_head, key_head;
@@ -46,7 +47,8 @@ View operand_view(Lowering& lowering, const ir::Value* value, const Indices& at,
 
 Expr mask_element(Lowering& lowering, const ir::Node& node, const Indices& at) {
   const ir::Shape& q = node.input(0)->type.shape;
-  return lowering.load_broadcast(node.input(3), {q[0], q[1], q[2], node.input(1)->type.shape[2]}, at);
+  return lowering.load_broadcast(node.input(3), {q[0], q[1], q[2], node.input(1)->type.shape[2]},
+                                 at);
 }
 
 void lower_as_kernel(Lowering& lowering, const ir::Node& node) {
@@ -72,8 +74,9 @@ void lower_as_kernel(Lowering& lowering, const ir::Node& node) {
                              loops(attention.j, d));
   attention.v = operand_view(lowering, node.input(2), {heads.b, heads.key_head, j, e.index},
                              loops(attention.j, e));
-  attention.out = lowering.dense_view(lowering.define(node.output()), type.shape,
-                                      {heads.b, heads.query_head, i, e.index}, loops(attention.i, e));
+  attention.out =
+      lowering.dense_view(lowering.define(node.output()), type.shape,
+                          {heads.b, heads.query_head, i, e.index}, loops(attention.i, e));
   if (node.input(3)) {
     Expr mask = mask_element(lowering, node, {heads.b, heads.query_head, i, j});
     if (mask->dtype == DType::Bool) {
@@ -101,7 +104,8 @@ Scores emit_scores(Lowering& lowering, const ir::Node& node, BufferId buffer) {
   const Indices& at = space.indices;
   const Index key_head = ir::floordiv(at[1], ir::floordiv(q[1], k[1]));
   const Expr a = cast(lowering.load(node.input(0), {at[0], at[1], at[2], inner.indices[0]}), dtype);
-  const Expr b = cast(lowering.load(node.input(1), {at[0], key_head, at[3], inner.indices[0]}), dtype);
+  const Expr b =
+      cast(lowering.load(node.input(1), {at[0], key_head, at[3], inner.indices[0]}), dtype);
   NestBuilder builder(space.loops);
   Expr score = builder.reduce(ReduceOp::Sum, inner.loops, apply(Op::mul, {a, b}));
   score = apply(Op::mul, {score, constant(dtype, node.attr<double>("scale"))});

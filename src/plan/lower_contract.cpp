@@ -122,8 +122,9 @@ Contraction choose(Lowering& lowering, const ir::Node& node) {
   // Leading axes that do not flatten may still be affine one by one.
   if (node.input(0)->type.rank() < 3) return flat;
   Contraction separate = batched(node);
-  const bool affine = lowering.view(separate.a, separate.a_at, separate.loops({separate.m, separate.k}))
-                          .has_value();
+  const bool affine =
+      lowering.view(separate.a, separate.a_at, separate.loops({separate.m, separate.k}))
+          .has_value();
   return affine ? separate : flat;
 }
 
@@ -154,8 +155,8 @@ void lower_contract(Lowering& lowering, const ir::Node& node) {
   View a = operand_view(lowering, c.a, c.a_at, c.loops({c.m, c.k}));
   View b = operand_view(lowering, c.b, c.b_at, c.loops({c.k, c.n}));
   Expr epilogue = with_bias(lowering, node, accumulator(DType::F32), c.n.index);
-  View out = lowering.dense_view(lowering.define(node.output()), node.output()->type.shape, c.out_at,
-                                 c.loops({c.m, c.n}));
+  View out = lowering.dense_view(lowering.define(node.output()), node.output()->type.shape,
+                                 c.out_at, c.loops({c.m, c.n}));
   lowering.emit(node, MatMul{c.batch, c.m, c.n, c.k, std::move(a), std::move(b), std::move(out),
                              std::move(epilogue)});
 }

@@ -1,5 +1,5 @@
-// Convolutions: channels-last ones with constant weights are Convolution kernels, or MatMul where the kernel is one pixel;
-// depthwise and all others are reduction nests.
+// Convolutions: channels-last ones with constant weights are Convolution kernels, or MatMul where
+// the kernel is one pixel; depthwise and all others are reduction nests.
 #include "plan/lower_window.h"
 #include "support/error.h"
 
@@ -44,7 +44,7 @@ Loop make_loop(const char* name, ir::Dim extent) {
   return {ir::make_loop_symbol(name, std::move(extent))};
 }
 
-// --- Kernels of one pixel --------------------------------------------------------------------------------------------
+// --- Kernels of one pixel ---
 
 bool is_pointwise(const Window& window, const Sizes& sizes) {
   bool result = sizes.groups == 1;
@@ -74,7 +74,7 @@ void lower_as_matmul(Lowering& lowering, const ir::Node& node, const Sizes& size
   lowering.emit(node, std::move(matmul));
 }
 
-// --- Two axes and a contraction of some width -------------------------------------------------------------------------
+// --- Two axes and a contraction of some width ---
 
 void lower_as_convolution(Lowering& lowering, const ir::Node& node, const Window& window,
                           const Sizes& sizes) {
@@ -108,9 +108,10 @@ void lower_as_convolution(Lowering& lowering, const ir::Node& node, const Window
   lowering.emit(node, std::move(c));
 }
 
-// --- Everything else --------------------------------------------------------------------------------------------------
+// --- Everything else ---
 
-// weight[o, c, kernel...] or [o, kernel..., c] as [kernel..., c, o]: neighbouring filters are neighbours in memory.
+// weight[o, c, kernel...] or [o, kernel..., c] as [kernel..., c, o]: neighbouring filters are
+// neighbours in memory.
 ir::Literal filters_last(const ir::Literal& weight) {
   const int64_t filters = weight.shape[0], rest = weight.elements() / filters;
   const auto size = static_cast<int64_t>(dtype_size(weight.dtype));
@@ -146,7 +147,8 @@ WeightReader weight_reader(Lowering& lowering, const ir::Node& node, const Windo
   };
 }
 
-void lower_as_nest(Lowering& lowering, const ir::Node& node, const Window& window, const Sizes& sizes) {
+void lower_as_nest(Lowering& lowering, const ir::Node& node, const Window& window,
+                   const Sizes& sizes) {
   const ir::Value* x = node.input(0);
   const ir::Type& type = node.output()->type;
   const LoopSpace out = make_loops(type.shape);

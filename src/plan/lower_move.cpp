@@ -39,11 +39,12 @@ Indices flip_indices(const ir::Node& node, Indices at) {
   return at;
 }
 
-// An index that is data, kept inside [0, size): negative ones count from the end, others are clamped.
+// An index that is data, kept inside [0, size): negative ones count from the end, others are
+// clamped.
 Expr safe_index(const Expr& index, const ir::Dim& size) {
   const Expr zero = position(0);
-  const Expr wrapped = apply(Op::where, {apply(Op::lt, {index, zero}),
-                                         apply(Op::add, {index, position(size)}), index});
+  const Expr wrapped = apply(
+      Op::where, {apply(Op::lt, {index, zero}), apply(Op::add, {index, position(size)}), index});
   return apply(Op::minimum, {apply(Op::maximum, {wrapped, zero}), position(size - 1)});
 }
 
@@ -102,7 +103,8 @@ void lower_repeat(Lowering& lowering, const ir::Node& node, size_t axis) {
 // One Store for each operand, at its offset along the axis.
 void lower_concat(Lowering& lowering, const ir::Node& node) {
   const auto axis = static_cast<size_t>(node.attr<int64_t>("axis"));
-  const bool repeats = std::ranges::all_of(node.inputs, [&](const ir::Value* v) { return v == node.input(0); });
+  const bool repeats =
+      std::ranges::all_of(node.inputs, [&](const ir::Value* v) { return v == node.input(0); });
   if (repeats) return lower_repeat(lowering, node, axis);
   const BufferId target = lowering.define(node.output());
   std::vector<bool> inner(node.output()->type.rank());
@@ -153,7 +155,8 @@ void lower_gather(Lowering& lowering, const ir::Node& node) {
     const Expr index = lowering.load_broadcast(node.input(1 + i), index_shape, index_at);
     at.push_back(safe_index(index, x->type.shape[axis + i]));
   }
-  for (size_t i = axis + index_rank; i < shape.size(); ++i) at.push_back(position(space.indices[i]));
+  for (size_t i = axis + index_rank; i < shape.size(); ++i)
+    at.push_back(position(space.indices[i]));
   lowering.emit_pointwise(node, std::move(space), lowering.load_gathered(x, std::move(at)));
 }
 
@@ -168,23 +171,33 @@ Indices view_indices(const ir::Node& node, const Indices& at) {
   switch (node.op) {
     case Op::reshape:
       return reshape_indices(node.input(0)->type.shape, node.output()->type.shape, at);
-    case Op::permute: return permute_indices(node, at);
-    case Op::expand: return expand_indices(node, at);
-    case Op::slice: return slice_indices(node, at);
-    case Op::flip: return flip_indices(node, at);
-    default: break;
+    case Op::permute:
+      return permute_indices(node, at);
+    case Op::expand:
+      return expand_indices(node, at);
+    case Op::slice:
+      return slice_indices(node, at);
+    case Op::flip:
+      return flip_indices(node, at);
+    default:
+      break;
   }
   throw InternalError("[" + std::string(op_name(node.op)) + "] is not a view");
 }
 
 void lower_move(Lowering& lowering, const ir::Node& node) {
   switch (node.op) {
-    case Op::pad: return lower_pad(lowering, node);
-    case Op::concat: return lower_concat(lowering, node);
+    case Op::pad:
+      return lower_pad(lowering, node);
+    case Op::concat:
+      return lower_concat(lowering, node);
     case Op::gather:
-    case Op::gather_nd: return lower_gather(lowering, node);
-    case Op::gather_elements: return lower_gather_elements(lowering, node);
-    default: break;
+    case Op::gather_nd:
+      return lower_gather(lowering, node);
+    case Op::gather_elements:
+      return lower_gather_elements(lowering, node);
+    default:
+      break;
   }
   throw CompileError("[" + std::string(op_name(node.op)) + "] has no lowering");
 }

@@ -29,9 +29,13 @@ std::vector<bool> one_axis(size_t rank, int64_t axis) {
 class Normalisation {
  public:
   Normalisation(Lowering& lowering, const ir::Node& node, std::vector<bool> inner)
-      : lowering_(lowering), node_(node), shape_(node.input(0)->type.shape),
-        dtype_(compute_dtype(node.input(0)->type.dtype)), split_(shape_, inner),
-        builder_(split_.outer()), inner_(std::move(inner)) {}
+      : lowering_(lowering),
+        node_(node),
+        shape_(node.input(0)->type.shape),
+        dtype_(compute_dtype(node.input(0)->type.dtype)),
+        split_(shape_, inner),
+        builder_(split_.outer()),
+        inner_(std::move(inner)) {}
 
   using Function = std::function<Expr(Expr x)>;
   Expr reduce(ReduceOp op, const Function& function) {
@@ -43,8 +47,11 @@ class Normalisation {
   void finish(const std::function<Expr(Expr x, const Indices& at)>& function) {
     LoopSpace space = split_.inner();
     Expr value = cast(function(element(space.indices), space.indices), node_.input(0)->type.dtype);
-    builder_.store({lowering_.define(node_.output()), std::move(space.loops), std::move(space.indices),
-                    std::move(value), {}});
+    builder_.store({lowering_.define(node_.output()),
+                    std::move(space.loops),
+                    std::move(space.indices),
+                    std::move(value),
+                    {}});
     lowering_.emit(node_, builder_.finish());
   }
   // weight and bias, where given, read at `at`.
@@ -83,14 +90,14 @@ void lower_softmax(Lowering& lowering, const ir::Node& node) {
   const Expr max = norm.reduce(ReduceOp::Max, [](Expr x) { return x; });
   const Expr sum = norm.reduce(ReduceOp::Sum, [&](Expr x) { return exp(sub(x, max)); });
   if (node.op == Op::log_softmax) {
-    return norm.finish([&](Expr x, const Indices&) {
-      return sub(sub(x, max), apply(Op::log, {sum}));
-    });
+    return norm.finish(
+        [&](Expr x, const Indices&) { return sub(sub(x, max), apply(Op::log, {sum})); });
   }
   norm.finish([&](Expr x, const Indices&) { return div(exp(sub(x, max)), sum); });
 }
 
-// The trailing indices of a position: where the parameters of a normalisation over the last axes are read.
+// The trailing indices of a position: where the parameters of a normalisation over the last axes
+// are read.
 Indices trailing(const Indices& at, int64_t count) { return {at.end() - count, at.end()}; }
 
 // Mean, then the mean of squared deviations: two passes keep the variance accurate.
@@ -133,7 +140,8 @@ void lower_group_norm(Lowering& lowering, const ir::Node& node) {
   ir::Shape grouped = {type.shape[0], groups, members};
   grouped.insert(grouped.end(), type.shape.begin() + 2, type.shape.end());
   const DType dtype = compute_dtype(type.dtype);
-  const AxisSplit split(grouped, last_axes(grouped.size(), static_cast<int64_t>(grouped.size()) - 2));
+  const AxisSplit split(grouped,
+                        last_axes(grouped.size(), static_cast<int64_t>(grouped.size()) - 2));
   NestBuilder builder(split.outer());
   const auto ungrouped = [&](const Indices& at) {
     Indices result = {at[0], at[1] * members + at[2]};
@@ -143,7 +151,8 @@ void lower_group_norm(Lowering& lowering, const ir::Node& node) {
   const auto element = [&](const LoopSpace& space) {
     return cast(lowering.load(x, ungrouped(space.indices)), dtype);
   };
-  const Expr count = cast(position(members * ir::product({type.shape.begin() + 2, type.shape.end()})), dtype);
+  const Expr count =
+      cast(position(members * ir::product({type.shape.begin() + 2, type.shape.end()})), dtype);
   LoopSpace space = split.inner();
   const Expr mean = div(builder.reduce(ReduceOp::Sum, space.loops, element(space)), count);
   space = split.inner();
@@ -180,12 +189,18 @@ void lower_batch_norm(Lowering& lowering, const ir::Node& node) {
 void lower_normalise(Lowering& lowering, const ir::Node& node) {
   switch (node.op) {
     case Op::softmax:
-    case Op::log_softmax: return lower_softmax(lowering, node);
-    case Op::layer_norm: return lower_layer_norm(lowering, node);
-    case Op::rms_norm: return lower_rms_norm(lowering, node);
-    case Op::group_norm: return lower_group_norm(lowering, node);
-    case Op::batch_norm: return lower_batch_norm(lowering, node);
-    default: break;
+    case Op::log_softmax:
+      return lower_softmax(lowering, node);
+    case Op::layer_norm:
+      return lower_layer_norm(lowering, node);
+    case Op::rms_norm:
+      return lower_rms_norm(lowering, node);
+    case Op::group_norm:
+      return lower_group_norm(lowering, node);
+    case Op::batch_norm:
+      return lower_batch_norm(lowering, node);
+    default:
+      break;
   }
   throw CompileError("[" + std::string(op_name(node.op)) + "] has no lowering");
 }

@@ -17,7 +17,8 @@ Expr lowest(DType dtype) {
   return constant_int(dtype, std::numeric_limits<int64_t>::min() >> (64 - bits));
 }
 
-// How many elements of the window at `out` count: those inside the operand, or inside its padded extent.
+// How many elements of the window at `out` count: those inside the operand, or inside its padded
+// extent.
 ir::Dim window_size(const Window& window, const ir::Shape& x, const ir::Shape& kernel,
                     const Indices& out, bool count_padding) {
   ir::Dim size = 1;
@@ -72,7 +73,8 @@ void lower_pool(Lowering& lowering, const ir::Node& node) {
   const LoopSpace out = make_loops(type.shape);
   LoopSpace inner = make_loops(kernel, "w");
   const Index channel = out.indices[window.channel_axis(type.rank())];
-  const WindowElement element = window_element(window, x->type.shape, out.indices, inner.indices, channel);
+  const WindowElement element =
+      window_element(window, x->type.shape, out.indices, inner.indices, channel);
   Expr value = lowering.load(x, element.at, element.inside);
   NestBuilder builder(out.loops);
   if (node.op == Op::max_pool) {
@@ -81,10 +83,10 @@ void lower_pool(Lowering& lowering, const ir::Node& node) {
   } else {
     const DType dtype = compute_dtype(type.dtype);
     value = builder.reduce(ReduceOp::Sum, std::move(inner.loops), cast(value, dtype));
-    const ir::Dim count =
-        node.has_attr("divisor")
-            ? ir::Dim(node.attr<int64_t>("divisor"))
-            : window_size(window, x->type.shape, kernel, out.indices, node.attr<bool>("count_padding"));
+    const ir::Dim count = node.has_attr("divisor")
+                              ? ir::Dim(node.attr<int64_t>("divisor"))
+                              : window_size(window, x->type.shape, kernel, out.indices,
+                                            node.attr<bool>("count_padding"));
     value = cast(apply(Op::div, {value, cast(position(count), dtype)}), type.dtype);
   }
   builder.store({lowering.define(node.output()), {}, out.indices, std::move(value), {}});

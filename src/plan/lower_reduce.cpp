@@ -17,13 +17,20 @@ ReduceOp reduce_op(Op op) {
   switch (op) {
     case Op::reduce_sum:
     case Op::reduce_mean:
-    case Op::cumsum: return ReduceOp::Sum;
-    case Op::reduce_prod: return ReduceOp::Prod;
-    case Op::reduce_max: return ReduceOp::Max;
-    case Op::reduce_min: return ReduceOp::Min;
-    case Op::argmax: return ReduceOp::ArgMax;
-    case Op::argmin: return ReduceOp::ArgMin;
-    default: break;
+    case Op::cumsum:
+      return ReduceOp::Sum;
+    case Op::reduce_prod:
+      return ReduceOp::Prod;
+    case Op::reduce_max:
+      return ReduceOp::Max;
+    case Op::reduce_min:
+      return ReduceOp::Min;
+    case Op::argmax:
+      return ReduceOp::ArgMax;
+    case Op::argmin:
+      return ReduceOp::ArgMin;
+    default:
+      break;
   }
   throw InternalError("[" + std::string(op_name(op)) + "] is not a reduction");
 }
@@ -39,7 +46,9 @@ Indices result_position(const AxisSplit& split, const std::vector<bool>& inner, 
 }
 
 // Sums of 16-bit floats are f32; any and all of bools are the extremes of integers.
-DType reduction_dtype(DType dtype) { return dtype == DType::Bool ? DType::I32 : compute_dtype(dtype); }
+DType reduction_dtype(DType dtype) {
+  return dtype == DType::Bool ? DType::I32 : compute_dtype(dtype);
+}
 
 void lower_reduction(Lowering& lowering, const ir::Node& node) {
   const bool argument = node.op == Op::argmax || node.op == Op::argmin;

@@ -1,4 +1,5 @@
-// What convolution and pooling share: the position of a window's element in the operand, and whether it is inside.
+// What convolution and pooling share: the position of a window's element in the operand, and
+// whether it is inside.
 #pragma once
 
 #include "plan/lowering.h"
@@ -15,7 +16,8 @@ struct Window {
 };
 Window window_of(const ir::Node& node);
 
-// The element of `x` under kernel position `kernel` of the window of result position `out`, in channel `channel`.
+// The element of `x` under kernel position `kernel` of the window of result position `out`, in
+// channel `channel`.
 struct WindowElement {
   Indices at;
   Expr inside;  // null: always

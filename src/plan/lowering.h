@@ -1,7 +1,7 @@
 // What the lowering of one op family uses: how values are read, and how kernels are made.
 //
-// Reshape, permute, expand, slice and flip make no kernel: they are views. A value that is a view is read from the buffer
-// underneath, at indices that the view operations map.
+// Reshape, permute, expand, slice and flip make no kernel: they are views. A value that is a view
+// is read from the buffer underneath, at indices that the view operations map.
 #pragma once
 
 #include <map>
@@ -20,7 +20,8 @@ class Lowering {
   explicit Lowering(const ir::Graph& graph) : graph_(graph) {}
   Program run();
 
-  // One element of a value. Elements of uniform and of evenly spaced constants are computed, not read.
+  // One element of a value. Elements of uniform and of evenly spaced constants are computed, not
+  // read.
   Expr load(const ir::Value* value, const Indices& at, Expr predicate = nullptr);
   // The same where some indices are data: they must be in bounds for every input.
   Expr load_gathered(const ir::Value* value, std::vector<Expr> at);
@@ -29,14 +30,16 @@ class Lowering {
 
   // The buffer of a node's result, made on first use.
   BufferId define(const ir::Value* value);
-  // A buffer that holds the value densely, under whatever shape: made by a copy if the value is a true view.
+  // A buffer that holds the value densely, under whatever shape: made by a copy if the value is a
+  // true view.
   BufferId dense(const ir::Value* value);
   BufferId add_constant(std::string name, ir::Literal literal);
   BufferId add_temporary(std::string name, ir::Type type);
 
-  // A window on a value over `loops`; `at` is a position of the value in terms of them. Nothing if the offset is not affine
-  // with non-negative strides.
-  std::optional<View> view(const ir::Value* value, const Indices& at, const std::vector<Loop>& loops);
+  // A window on a value over `loops`; `at` is a position of the value in terms of them. Nothing if
+  // the offset is not affine with non-negative strides.
+  std::optional<View> view(const ir::Value* value, const Indices& at,
+                           const std::vector<Loop>& loops);
   // A window on a buffer that holds the value densely.
   View dense_view(BufferId buffer, const ir::Shape& shape, const Indices& at,
                   const std::vector<Loop>& loops);
@@ -70,8 +73,8 @@ class Lowering {
 
   const ir::Graph& graph_;
   Program program_;
-  std::map<const ir::Value*, BufferId> buffers_;        // looked up, never walked
-  std::map<const ir::Value*, BufferId> output_of_;      // looked up, never walked
+  std::map<const ir::Value*, BufferId> buffers_;    // looked up, never walked
+  std::map<const ir::Value*, BufferId> output_of_;  // looked up, never walked
   std::map<const ir::Value*, std::optional<Progression>> progressions_;
   int kernel_count_ = 0;
 };
@@ -108,8 +111,8 @@ class NestBuilder {
   int32_t slots_ = 0;
 };
 
-// The axes of a shape in two groups: loops over the outer ones are shared by all stages, loops over the inner ones are made
-// for each stage.
+// The axes of a shape in two groups: loops over the outer ones are shared by all stages, loops over
+// the inner ones are made for each stage.
 class AxisSplit {
  public:
   AxisSplit(const ir::Shape& shape, std::vector<bool> inner);

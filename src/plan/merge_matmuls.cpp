@@ -1,9 +1,9 @@
-// MatMuls of one operand with several constant weights become one with the weights side by side: query, key and value
-// projections.
+// MatMuls of one operand with several constant weights become one with the weights side by side:
+// query, key and value projections.
 //
-// Before: MatMuls without batch loops have the same `a`, constant weights, epilogues that are equal but for constants along
-// n, and dense results of their own. After: one MatMul, whose result has their columns side by side; their readers read
-// column ranges of it.
+// Before: MatMuls without batch loops have the same `a`, constant weights, epilogues that are equal
+// but for constants along n, and dense results of their own. After: one MatMul, whose result has
+// their columns side by side; their readers read column ranges of it.
 #include <algorithm>
 #include <cstring>
 
@@ -58,7 +58,7 @@ bool same_shape(const Program& program, const MatMul& a, const MatMul& b) {
          std::equal(x.begin(), x.end() - 1, y.begin(), y.end() - 1);
 }
 
-// --- Constants side by side --------------------------------------------------------------------------------------------
+// --- Constants side by side ---
 
 // Joins literals along the first axis or, for rank 2, the last.
 ir::Literal join(const std::vector<const ir::Literal*>& parts, bool along_first) {
@@ -66,7 +66,8 @@ ir::Literal join(const std::vector<const ir::Literal*>& parts, bool along_first)
   std::vector<int64_t> shape = parts[0]->shape;
   int64_t& joined = along_first ? shape.front() : shape.back();
   joined = 0;
-  for (const ir::Literal* part : parts) joined += along_first ? part->shape.front() : part->shape.back();
+  for (const ir::Literal* part : parts)
+    joined += along_first ? part->shape.front() : part->shape.back();
   std::byte* data = nullptr;
   ir::Literal result = ir::Literal::allocate(parts[0]->dtype, shape, &data);
   for (int64_t row = 0; row < rows; ++row) {
@@ -81,7 +82,8 @@ ir::Literal join(const std::vector<const ir::Literal*>& parts, bool along_first)
 
 class Merger {
  public:
-  Merger(Program& program, std::vector<size_t> group) : program_(program), group_(std::move(group)) {}
+  Merger(Program& program, std::vector<size_t> group)
+      : program_(program), group_(std::move(group)) {}
 
   bool run() {
     const MatMul& first = matmul(0);
@@ -107,31 +109,41 @@ class Merger {
   }
 
  private:
-  const MatMul& matmul(size_t i) const { return std::get<MatMul>(program_.kernels[group_[i]].body); }
+  const MatMul& matmul(size_t i) const {
+    return std::get<MatMul>(program_.kernels[group_[i]].body);
+  }
 
   Expr over_common_rows(const MatMul& part) const {
     return substitute(part.epilogue, replace_loops({part.m}, {Index(merged_.m.index)}));
   }
 
-  // One expression for all parts: equal nodes stay, constants that run along n are joined. Null if they differ otherwise.
+  // One expression for all parts: equal nodes stay, constants that run along n are joined. Null if
+  // they differ otherwise.
   Expr zip(const std::vector<Expr>& parts) {
     const ExprNode& first = *parts[0];
     for (const Expr& part : parts) {
-      if (part->kind != first.kind || part->dtype != first.dtype || part->args.size() != first.args.size()) {
+      if (part->kind != first.kind || part->dtype != first.dtype ||
+          part->args.size() != first.args.size()) {
         return nullptr;
       }
     }
     switch (first.kind) {
-      case ExprKind::Accumulator: return parts[0];
-      case ExprKind::Constant: return same_text(parts) ? parts[0] : nullptr;
-      case ExprKind::Load: return zip_load(parts);
-      case ExprKind::Apply: return zip_apply(parts);
-      default: return nullptr;
+      case ExprKind::Accumulator:
+        return parts[0];
+      case ExprKind::Constant:
+        return same_text(parts) ? parts[0] : nullptr;
+      case ExprKind::Load:
+        return zip_load(parts);
+      case ExprKind::Apply:
+        return zip_apply(parts);
+      default:
+        return nullptr;
     }
   }
 
   static bool same_text(const std::vector<Expr>& parts) {
-    return std::ranges::all_of(parts, [&](const Expr& p) { return to_string(p) == to_string(parts[0]); });
+    return std::ranges::all_of(parts,
+                               [&](const Expr& p) { return to_string(p) == to_string(parts[0]); });
   }
 
   Expr zip_load(const std::vector<Expr>& parts) {
@@ -205,11 +217,13 @@ class Merger {
     });
     if (const auto* c = std::get_if<Convolution>(&kernel.body)) return !part_of(c->input);
     if (auto* m = std::get_if<MatMul>(&kernel.body)) {
-      return redirect(m->a, with(m->batch, m->m, m->k)) && redirect(m->b, with(m->batch, m->k, m->n));
+      return redirect(m->a, with(m->batch, m->m, m->k)) &&
+             redirect(m->b, with(m->batch, m->k, m->n));
     }
     auto* a = std::get_if<Attention>(&kernel.body);
     if (!a) return true;
-    const Loop d{ir::make_loop_symbol("d", a->head_dim)}, e{ir::make_loop_symbol("e", a->value_dim)};
+    const Loop d{ir::make_loop_symbol("d", a->head_dim)},
+        e{ir::make_loop_symbol("e", a->value_dim)};
     return redirect(a->q, with(a->batch, a->i, d)) && redirect(a->k, with(a->batch, a->j, d)) &&
            redirect(a->v, with(a->batch, a->j, e));
   }
@@ -220,7 +234,8 @@ class Merger {
     return loops;
   }
 
-  // offset = row * n + column of the part is row * columns + column + first column of the merged result.
+  // offset = row * n + column of the part is row * columns + column + first column of the merged
+  // result.
   bool redirect(View& view, const std::vector<Loop>& loops) {
     const auto part = part_of(view.buffer);
     if (!part) return true;

@@ -1,4 +1,5 @@
-// The standard order of the passes: a contents page. Comments say only why something must come before something else.
+// The standard order of the passes: a contents page. Comments say only why something must come
+// before something else.
 #include "plan/pass.h"
 
 namespace kiln::plan {
@@ -6,7 +7,8 @@ namespace kiln::plan {
 void run_pipeline(Program& program, const PlanOptions& options) {
   Runner runner(program, options);
   runner.run(inline_pointwise);  // one kernel of pointwise work after each contraction
-  runner.run(fuse_epilogues);    // before reductions could take what belongs into an epilogue
+  runner.run(recognise_causal);
+  runner.run(fuse_epilogues);  // before reductions could take what belongs into an epilogue
   runner.run(inline_operands);
   runner.run(fuse_loop_nests);
   runner.run(split_concats);

@@ -55,7 +55,8 @@ void transform_exprs(Kernel& kernel, const std::function<Expr(const Expr&)>& tra
 
 std::vector<BufferId*> buffer_slots(Kernel& kernel) {
   if (auto* c = std::get_if<Convolution>(&kernel.body)) return {&c->input, &c->weight, &c->out};
-  if (auto* m = std::get_if<MatMul>(&kernel.body)) return {&m->a.buffer, &m->b.buffer, &m->out.buffer};
+  if (auto* m = std::get_if<MatMul>(&kernel.body))
+    return {&m->a.buffer, &m->b.buffer, &m->out.buffer};
   if (auto* a = std::get_if<Attention>(&kernel.body)) {
     return {&a->q.buffer, &a->k.buffer, &a->v.buffer, &a->out.buffer};
   }

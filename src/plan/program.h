@@ -18,7 +18,8 @@ struct Buffer {
   std::string name;
   ir::Type type;
   ir::Literal literal;  // Constant only
-  // Temporary only: shares the memory of that buffer, whose last reader is this one's writer (in-place). -1: none.
+  // Temporary only: shares the memory of that buffer, whose last reader is this one's writer
+  // (in-place). -1: none.
   BufferId alias_of = -1;
 };
 
@@ -29,16 +30,16 @@ struct Loop {
 
 enum class ReduceOp : uint8_t { Sum, Prod, Max, Min, ArgMax, ArgMin };
 
-// result[slot] = reduce over `loops` of value. Max and Min propagate NaN. ArgMax and ArgMin have one loop and give i64.
-// Accumulates in f32 for f16, bf16 and f32.
+// result[slot] = reduce over `loops` of value. Max and Min propagate NaN. ArgMax and ArgMin have
+// one loop and give i64. Accumulates in f32 for f16, bf16 and f32.
 struct Reduction {
   ReduceOp op = ReduceOp::Sum;
   std::vector<Loop> loops;
   Expr value;
 };
 
-// For every point of `loops`: buffer[indices] = value. With `scan`, the innermost of `loops` runs in order and what is
-// stored is the running reduction of value along it.
+// For every point of `loops`: buffer[indices] = value. With `scan`, the innermost of `loops` runs
+// in order and what is stored is the running reduction of value along it.
 struct Store {
   BufferId buffer = -1;
   std::vector<Loop> loops;
@@ -49,10 +50,10 @@ struct Store {
 
 using Stage = std::variant<Reduction, Store>;
 
-// For every point of `outer`, in any order and in parallel: the stages one after another. The k-th Reduction stage
-// (k = 0, 1, ...) is `Reduced` slot k for later stages.
-//   softmax: outer [b, i]; Reduction max over j; Reduction sum over j of exp(x - r0); Store over j of exp(x - r0) / r1
-//   pointwise: outer [i, j]; one Store without loops
+// For every point of `outer`, in any order and in parallel: the stages one after another. The k-th
+// Reduction stage (k = 0, 1, ...) is `Reduced` slot k for later stages.
+//   softmax: outer [b, i]; Reduction max over j; Reduction sum over j of exp(x - r0); Store over j
+//   of exp(x - r0) / r1 pointwise: outer [i, j]; one Store without loops
 struct LoopNest {
   std::vector<Loop> outer;
   std::vector<Stage> stages;
@@ -66,9 +67,9 @@ struct View {
 };
 
 // out[batch..., m, n] = epilogue(sum over k of a[batch..., m, k] * b[batch..., k, n])
-// A constant b with no batch stride is packed by the backend at compile time. Views have strides [batch..., m, k],
-// [batch..., k, n] and [batch..., m, n]; a batch stride of 0 broadcasts. The epilogue is an Expr over the batch indices,
-// `m` and `n`, in which Accumulator stands for the sum.
+// A constant b with no batch stride is packed by the backend at compile time. Views have strides
+// [batch..., m, k], [batch..., k, n] and [batch..., m, n]; a batch stride of 0 broadcasts. The
+// epilogue is an Expr over the batch indices, `m` and `n`, in which Accumulator stands for the sum.
 struct MatMul {
   std::vector<Loop> batch;
   Loop m, n, k;
@@ -77,10 +78,11 @@ struct MatMul {
 };
 
 // Channels-last 2-D convolution, out[b, y, x, o]; 1-D has a height of 1.
-//   sum over ky, kx, c of input[b, y*stride_h + ky*dilation_h - pad_top, x*stride_w + kx*dilation_w - pad_left, g*C/G + c]
+//   sum over ky, kx, c of input[b, y*stride_h + ky*dilation_h - pad_top, x*stride_w + kx*dilation_w
+//   - pad_left, g*C/G + c]
 //                       * weight[o, ky, kx, c], with g the group of o, zero outside the input
-// input: dense NHWC buffer; weight: constant dense [O, KH, KW, C/groups]. The epilogue is an Expr over b, y, x, o.
-// Depthwise convolutions are loop nests.
+// input: dense NHWC buffer; weight: constant dense [O, KH, KW, C/groups]. The epilogue is an Expr
+// over b, y, x, o. Depthwise convolutions are loop nests.
 struct Convolution {
   Loop b, y, x, o;
   BufferId input = -1, weight = -1, out = -1;
@@ -91,11 +93,12 @@ struct Convolution {
   Expr epilogue;
 };
 
-// out[batch..., i, e] = sum over j of softmax over j (scale * sum over d of q[batch..., i, d] * k[batch..., j, d]
+// out[batch..., i, e] = sum over j of softmax over j (scale * sum over d of q[batch..., i, d] *
+// k[batch..., j, d]
 //                       + bias) * v[batch..., j, e]
-// Views have strides [batch..., i, d], [batch..., j, d], [batch..., j, e], [batch..., i, e]. `keep` (bool) masks scores
-// out (minus infinity) and `bias` (f32) is added: Exprs over the batch indices, i and j, or null. A row that keeps
-// nothing gives zeros, as PyTorch does. Causal: j <= i.
+// Views have strides [batch..., i, d], [batch..., j, d], [batch..., j, e], [batch..., i, e]. `keep`
+// (bool) masks scores out (minus infinity) and `bias` (f32) is added: Exprs over the batch indices,
+// i and j, or null. A row that keeps nothing gives zeros, as PyTorch does. Causal: j <= i.
 struct Attention {
   std::vector<Loop> batch;
   Loop i, j;
@@ -109,7 +112,8 @@ struct Attention {
 struct Kernel {
   std::string name;  // unique; from the ops it computes: "linear_gelu_3"
   std::variant<LoopNest, MatMul, Convolution, Attention> body;
-  std::vector<std::string> sources;  // names of the IR values it computes, for profiles and `inspect`
+  std::vector<std::string>
+      sources;  // names of the IR values it computes, for profiles and `inspect`
 };
 
 struct Program {

@@ -1,9 +1,9 @@
-// Kernels that read an element and write its successor in the same place work in place: residual adds, normalisations and
-// activations need no second buffer.
+// Kernels that read an element and write its successor in the same place work in place: residual
+// adds, normalisations and activations need no second buffer.
 //
-// Before: kernel K writes all of temporary t for the first time and is the last to touch temporary s; they have the same
-// size, and whatever K reads of s at one point of its outer loops it overwrites at that point, later or in the same step.
-// After: t is an alias of s.
+// Before: kernel K writes all of temporary t for the first time and is the last to touch temporary
+// s; they have the same size, and whatever K reads of s at one point of its outer loops it
+// overwrites at that point, later or in the same step. After: t is an alias of s.
 #include <algorithm>
 
 #include "plan/contraction_result.h"
@@ -73,7 +73,8 @@ bool nest_works_in_place(const Program& program, const LoopNest& nest, BufferId 
   if (!target) return false;
   bool overwritten = false;
   for (const Stage& stage : nest.stages) {
-    if (touches(stage, from) && (overwritten || !keeps_to(program, stage, from, *target))) return false;
+    if (touches(stage, from) && (overwritten || !keeps_to(program, stage, from, *target)))
+      return false;
     overwritten |= std::get_if<Store>(&stage) == target;
   }
   return true;
@@ -95,13 +96,16 @@ bool works_in_place(const Program& program, const Kernel& kernel, BufferId from,
 }
 
 bool same_elements(const Buffer& a, const Buffer& b) {
-  return dtype_size(a.type.dtype) == dtype_size(b.type.dtype) && a.type.elements() == b.type.elements();
+  return dtype_size(a.type.dtype) == dtype_size(b.type.dtype) &&
+         a.type.elements() == b.type.elements();
 }
 
 class Reuser {
  public:
-  explicit Reuser(Program& program) : program_(program), first_(program.buffers.size(), kNever),
-                                      last_(program.buffers.size(), kNever) {
+  explicit Reuser(Program& program)
+      : program_(program),
+        first_(program.buffers.size(), kNever),
+        last_(program.buffers.size(), kNever) {
     for (size_t i = 0; i < program.kernels.size(); ++i) {
       for (BufferId buffer : reads(program.kernels[i])) touch(buffer, static_cast<int>(i));
       for (BufferId buffer : writes(program.kernels[i])) touch(buffer, static_cast<int>(i));
@@ -125,7 +129,8 @@ class Reuser {
   }
 
   bool is_candidate(BufferId buffer) const {
-    return program_.buffers[buffer].kind == BufferKind::Temporary && program_.buffers[buffer].alias_of < 0;
+    return program_.buffers[buffer].kind == BufferKind::Temporary &&
+           program_.buffers[buffer].alias_of < 0;
   }
 
   bool reuse(int kernel, BufferId to) {
@@ -134,7 +139,8 @@ class Reuser {
       if (from == to || program_.buffers[from].kind != BufferKind::Temporary) continue;
       if (last_[from] != kernel || is_taken_[from]) continue;
       if (!same_elements(program_.buffers[from], program_.buffers[to])) continue;
-      if (!works_in_place(program_, program_.kernels[static_cast<size_t>(kernel)], from, to)) continue;
+      if (!works_in_place(program_, program_.kernels[static_cast<size_t>(kernel)], from, to))
+        continue;
       program_.buffers[to].alias_of = from;
       is_taken_[from] = true;
       return true;

@@ -14,10 +14,14 @@ Expr atom_to_expr(const ir::AtomPtr& atom, const ValueMap& map) {
   }
   const Expr a = to_expr(atom->a, map), b = to_expr(atom->b, map);
   switch (atom->kind) {
-    case ir::AtomKind::FloorDiv: return apply(Op::floor_div, {a, b});
-    case ir::AtomKind::Mod: return apply(Op::remainder, {a, b});
-    case ir::AtomKind::Min: return apply(Op::minimum, {a, b});
-    default: return apply(Op::maximum, {a, b});
+    case ir::AtomKind::FloorDiv:
+      return apply(Op::floor_div, {a, b});
+    case ir::AtomKind::Mod:
+      return apply(Op::remainder, {a, b});
+    case ir::AtomKind::Min:
+      return apply(Op::minimum, {a, b});
+    default:
+      return apply(Op::maximum, {a, b});
   }
 }
 

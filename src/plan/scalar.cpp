@@ -61,45 +61,75 @@ double sign(double x) { return std::isnan(x) ? x : (x > 0) - (x < 0); }
 
 double unary(Op op, double x, bool gelu_tanh) {
   switch (op) {
-    case Op::neg: return -x;
-    case Op::abs: return std::fabs(x);
-    case Op::sign: return sign(x);
-    case Op::exp: return std::exp(x);
-    case Op::expm1: return std::expm1(x);
-    case Op::log: return std::log(x);
-    case Op::log1p: return std::log1p(x);
-    case Op::sqrt: return std::sqrt(x);
-    case Op::rsqrt: return 1 / std::sqrt(x);
-    case Op::reciprocal: return 1 / x;
-    case Op::sin: return std::sin(x);
-    case Op::cos: return std::cos(x);
-    case Op::tanh: return std::tanh(x);
-    case Op::erf: return std::erf(x);
-    case Op::sigmoid: return 1 / (1 + std::exp(-x));
-    case Op::relu: return x < 0 ? 0 : x;
-    case Op::silu: return x / (1 + std::exp(-x));
-    case Op::gelu: return gelu(x, gelu_tanh);
-    case Op::floor: return std::floor(x);
-    case Op::ceil: return std::ceil(x);
-    case Op::round: return std::nearbyint(x);
-    case Op::trunc: return std::trunc(x);
-    default: break;
+    case Op::neg:
+      return -x;
+    case Op::abs:
+      return std::fabs(x);
+    case Op::sign:
+      return sign(x);
+    case Op::exp:
+      return std::exp(x);
+    case Op::expm1:
+      return std::expm1(x);
+    case Op::log:
+      return std::log(x);
+    case Op::log1p:
+      return std::log1p(x);
+    case Op::sqrt:
+      return std::sqrt(x);
+    case Op::rsqrt:
+      return 1 / std::sqrt(x);
+    case Op::reciprocal:
+      return 1 / x;
+    case Op::sin:
+      return std::sin(x);
+    case Op::cos:
+      return std::cos(x);
+    case Op::tanh:
+      return std::tanh(x);
+    case Op::erf:
+      return std::erf(x);
+    case Op::sigmoid:
+      return 1 / (1 + std::exp(-x));
+    case Op::relu:
+      return x < 0 ? 0 : x;
+    case Op::silu:
+      return x / (1 + std::exp(-x));
+    case Op::gelu:
+      return gelu(x, gelu_tanh);
+    case Op::floor:
+      return std::floor(x);
+    case Op::ceil:
+      return std::ceil(x);
+    case Op::round:
+      return std::nearbyint(x);
+    case Op::trunc:
+      return std::trunc(x);
+    default:
+      break;
   }
   throw InternalError("[" + std::string(op_name(op)) + "] is not a floating unary op");
 }
 
 int64_t unary(Op op, int64_t x, DType dtype) {
   switch (op) {
-    case Op::neg: return static_cast<int64_t>(0 - static_cast<uint64_t>(x));
-    case Op::abs: return x < 0 ? static_cast<int64_t>(0 - static_cast<uint64_t>(x)) : x;
-    case Op::sign: return (x > 0) - (x < 0);
-    case Op::relu: return std::max<int64_t>(x, 0);
-    case Op::bitwise_not: return dtype == DType::Bool ? !x : ~x;
+    case Op::neg:
+      return static_cast<int64_t>(0 - static_cast<uint64_t>(x));
+    case Op::abs:
+      return x < 0 ? static_cast<int64_t>(0 - static_cast<uint64_t>(x)) : x;
+    case Op::sign:
+      return (x > 0) - (x < 0);
+    case Op::relu:
+      return std::max<int64_t>(x, 0);
+    case Op::bitwise_not:
+      return dtype == DType::Bool ? !x : ~x;
     case Op::floor:
     case Op::ceil:
     case Op::round:
-    case Op::trunc: return x;
-    default: break;
+    case Op::trunc:
+      return x;
+    default:
+      break;
   }
   throw InternalError("[" + std::string(op_name(op)) + "] is not an integer unary op");
 }
@@ -112,18 +142,30 @@ double remainder(double a, double b) {
 double binary(Op op, double a, double b) {
   const bool nan = std::isnan(a) || std::isnan(b);
   switch (op) {
-    case Op::add: return a + b;
-    case Op::sub: return a - b;
-    case Op::mul: return a * b;
-    case Op::div: return a / b;
-    case Op::floor_div: return std::floor(a / b);
-    case Op::remainder: return remainder(a, b);
-    case Op::fmod: return std::fmod(a, b);
-    case Op::pow: return std::pow(a, b);
-    case Op::atan2: return std::atan2(a, b);
-    case Op::maximum: return nan ? std::nan("") : std::max(a, b);
-    case Op::minimum: return nan ? std::nan("") : std::min(a, b);
-    default: break;
+    case Op::add:
+      return a + b;
+    case Op::sub:
+      return a - b;
+    case Op::mul:
+      return a * b;
+    case Op::div:
+      return a / b;
+    case Op::floor_div:
+      return std::floor(a / b);
+    case Op::remainder:
+      return remainder(a, b);
+    case Op::fmod:
+      return std::fmod(a, b);
+    case Op::pow:
+      return std::pow(a, b);
+    case Op::atan2:
+      return std::atan2(a, b);
+    case Op::maximum:
+      return nan ? std::nan("") : std::max(a, b);
+    case Op::minimum:
+      return nan ? std::nan("") : std::min(a, b);
+    default:
+      break;
   }
   throw InternalError("[" + std::string(op_name(op)) + "] is not a floating binary op");
 }
@@ -164,20 +206,34 @@ int64_t binary(Op op, int64_t a, int64_t b, DType dtype) {
   const bool is_bool = dtype == DType::Bool;
   switch (op) {
     case Op::add:
-      return is_bool ? a | b : static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
-    case Op::sub: return static_cast<int64_t>(static_cast<uint64_t>(a) - static_cast<uint64_t>(b));
-    case Op::mul: return static_cast<int64_t>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b));
-    case Op::div: return truncating_div(a, b);
-    case Op::floor_div: return flooring_div(a, b);
-    case Op::remainder: return flooring_mod(a, b);
-    case Op::fmod: return truncating_mod(a, b);
-    case Op::pow: return integer_pow(a, b);
-    case Op::maximum: return std::max(a, b);
-    case Op::minimum: return std::min(a, b);
-    case Op::bitwise_and: return a & b;
-    case Op::bitwise_or: return a | b;
-    case Op::bitwise_xor: return a ^ b;
-    default: break;
+      return is_bool ? a | b
+                     : static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
+    case Op::sub:
+      return static_cast<int64_t>(static_cast<uint64_t>(a) - static_cast<uint64_t>(b));
+    case Op::mul:
+      return static_cast<int64_t>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b));
+    case Op::div:
+      return truncating_div(a, b);
+    case Op::floor_div:
+      return flooring_div(a, b);
+    case Op::remainder:
+      return flooring_mod(a, b);
+    case Op::fmod:
+      return truncating_mod(a, b);
+    case Op::pow:
+      return integer_pow(a, b);
+    case Op::maximum:
+      return std::max(a, b);
+    case Op::minimum:
+      return std::min(a, b);
+    case Op::bitwise_and:
+      return a & b;
+    case Op::bitwise_or:
+      return a | b;
+    case Op::bitwise_xor:
+      return a ^ b;
+    default:
+      break;
   }
   throw InternalError("[" + std::string(op_name(op)) + "] is not an integer binary op");
 }
@@ -185,12 +241,18 @@ int64_t binary(Op op, int64_t a, int64_t b, DType dtype) {
 template <typename T>
 bool compare(Op op, T a, T b) {
   switch (op) {
-    case Op::eq: return a == b;
-    case Op::ne: return a != b;
-    case Op::lt: return a < b;
-    case Op::le: return a <= b;
-    case Op::gt: return a > b;
-    default: return a >= b;
+    case Op::eq:
+      return a == b;
+    case Op::ne:
+      return a != b;
+    case Op::lt:
+      return a < b;
+    case Op::le:
+      return a <= b;
+    case Op::gt:
+      return a > b;
+    default:
+      return a >= b;
   }
 }
 
@@ -198,15 +260,16 @@ bool is_comparison(Op op) { return op >= Op::eq && op <= Op::ge; }
 
 bool predicate(Op op, const Scalar& x) {
   switch (op) {
-    case Op::isnan: return std::isnan(x.as_double());
-    case Op::isinf: return std::isinf(x.as_double());
-    default: return !x.truth();
+    case Op::isnan:
+      return std::isnan(x.as_double());
+    case Op::isinf:
+      return std::isinf(x.as_double());
+    default:
+      return !x.truth();
   }
 }
 
-bool is_predicate(Op op) {
-  return op == Op::isnan || op == Op::isinf || op == Op::logical_not;
-}
+bool is_predicate(Op op) { return op == Op::isnan || op == Op::isinf || op == Op::logical_not; }
 
 }  // namespace
 

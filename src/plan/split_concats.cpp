@@ -1,8 +1,9 @@
-// Pointwise work on a concatenation is done piece by piece, without the concatenation: rotary embeddings read both halves
-// of a row directly.
+// Pointwise work on a concatenation is done piece by piece, without the concatenation: rotary
+// embeddings read both halves of a row directly.
 //
-// Before: t is stored by a nest of one Store for each operand, and read by one pointwise kernel only, at its own loop index
-// along the joined axis. After: the pointwise kernel has one Store for each operand, each with the operand's value in place.
+// Before: t is stored by a nest of one Store for each operand, and read by one pointwise kernel
+// only, at its own loop index along the joined axis. After: the pointwise kernel has one Store for
+// each operand, each with the operand's value in place.
 #include <algorithm>
 
 #include "plan/fusion.h"
@@ -22,7 +23,8 @@ struct Concat {
 // Whether a store's indices are plain loops and zeros, but for `axis`.
 bool is_plain_but_for(const Store& store, size_t axis) {
   for (size_t i = 0; i < store.indices.size(); ++i) {
-    if (i != axis && !store.indices[i].is_constant(0) && !store.indices[i].as_symbol()) return false;
+    if (i != axis && !store.indices[i].is_constant(0) && !store.indices[i].as_symbol())
+      return false;
   }
   return true;
 }
@@ -105,7 +107,8 @@ std::optional<size_t> loop_along_axis(const Pointwise& consumer, const Concat& c
 }
 
 // The value of a piece where the concatenation is loaded; `inner` is the position within the piece.
-Expr piece_element(const Concat& concat, const Piece& piece, const ExprNode& node, const Index& inner) {
+Expr piece_element(const Concat& concat, const Piece& piece, const ExprNode& node,
+                   const Index& inner) {
   const Indices at = *load_indices(node);
   return substitute(piece.store->value, [&](const ir::SymbolPtr& symbol) -> std::optional<Index> {
     if (symbol == piece.loop) return inner;
@@ -117,7 +120,8 @@ Expr piece_element(const Concat& concat, const Piece& piece, const ExprNode& nod
 }
 
 // The consumer's work on one piece.
-Store store_piece(const Pointwise& consumer, const Concat& concat, const Piece& piece, size_t along) {
+Store store_piece(const Pointwise& consumer, const Concat& concat, const Piece& piece,
+                  size_t along) {
   Store store{consumer.buffer, {}, {}, nullptr, {}};
   Indices values;
   Index inner;
@@ -155,7 +159,8 @@ bool split(Program& program, size_t producer, size_t consumer) {
   const ir::Dim& joined = program.buffers[concat->buffer].type.shape[concat->axis];
   if (!(pointwise->loops[*along].extent() == joined)) return false;
   LoopNest nest;
-  nest.outer.assign(pointwise->loops.begin(), pointwise->loops.begin() + static_cast<std::ptrdiff_t>(*along));
+  nest.outer.assign(pointwise->loops.begin(),
+                    pointwise->loops.begin() + static_cast<std::ptrdiff_t>(*along));
   for (const Piece& piece : *pieces) {
     Store store = store_piece(*pointwise, *concat, piece, *along);
     if (!is_small_enough(store.value) || !loads_in_bounds(program, store.value)) return false;

@@ -1,5 +1,5 @@
-// The text form of programs, for people and golden tests. Loop indices are renamed in order of appearance, so the text
-// does not depend on how a program was arrived at.
+// The text form of programs, for people and golden tests. Loop indices are renamed in order of
+// appearance, so the text does not depend on how a program was arrived at.
 #include <map>
 
 #include "plan/access.h"
@@ -10,22 +10,32 @@ namespace {
 
 const char* kind_name(BufferKind kind) {
   switch (kind) {
-    case BufferKind::Input: return "input";
-    case BufferKind::Output: return "output";
-    case BufferKind::Constant: return "constant";
-    case BufferKind::Temporary: return "temporary";
+    case BufferKind::Input:
+      return "input";
+    case BufferKind::Output:
+      return "output";
+    case BufferKind::Constant:
+      return "constant";
+    case BufferKind::Temporary:
+      return "temporary";
   }
   return "";
 }
 
 const char* reduce_name(ReduceOp op) {
   switch (op) {
-    case ReduceOp::Sum: return "sum";
-    case ReduceOp::Prod: return "prod";
-    case ReduceOp::Max: return "max";
-    case ReduceOp::Min: return "min";
-    case ReduceOp::ArgMax: return "argmax";
-    case ReduceOp::ArgMin: return "argmin";
+    case ReduceOp::Sum:
+      return "sum";
+    case ReduceOp::Prod:
+      return "prod";
+    case ReduceOp::Max:
+      return "max";
+    case ReduceOp::Min:
+      return "min";
+    case ReduceOp::ArgMax:
+      return "argmax";
+    case ReduceOp::ArgMin:
+      return "argmin";
   }
   return "";
 }
@@ -84,8 +94,8 @@ class KernelText {
   }
   void print_stage(const Reduction& reduction) {
     const std::string loops = declare(reduction.loops, "j");
-    text_ += "  r" + std::to_string(slot_++) + " = " + reduce_name(reduction.op) + " over " + loops +
-             ": " + of(reduction.value) + "\n";
+    text_ += "  r" + std::to_string(slot_++) + " = " + reduce_name(reduction.op) + " over " +
+             loops + ": " + of(reduction.value) + "\n";
   }
   void print_stage(const Store& store) {
     const std::string loops = declare(store.loops, "j");
@@ -117,23 +127,26 @@ class KernelText {
   }
 
   void print(const MatMul& matmul) {
-    text_ += "matmul over " + batch(matmul.batch) + loop(matmul.m, "m") + ", " + loop(matmul.n, "n") +
-             ", " + loop(matmul.k, "k") + "\n";
+    text_ += "matmul over " + batch(matmul.batch) + loop(matmul.m, "m") + ", " +
+             loop(matmul.n, "n") + ", " + loop(matmul.k, "k") + "\n";
     text_ += "  a = " + window(matmul.a, with(matmul.batch, matmul.m, matmul.k)) + "\n";
     text_ += "  b = " + window(matmul.b, with(matmul.batch, matmul.k, matmul.n)) + "\n";
     text_ += "  " + window(matmul.out, with(matmul.batch, matmul.m, matmul.n)) + " = " +
              of(matmul.epilogue) + "\n";
   }
   void print(const Convolution& c) {
-    text_ += "convolution over " + loop(c.b, "b") + ", " + loop(c.y, "y") + ", " + loop(c.x, "x") + ", " +
-             loop(c.o, "o") + "\n";
+    text_ += "convolution over " + loop(c.b, "b") + ", " + loop(c.y, "y") + ", " + loop(c.x, "x") +
+             ", " + loop(c.o, "o") + "\n";
     const auto pair = [](const auto& a, const auto& b) { return a + "x" + b; };
-    const auto ints = [&](int64_t a, int64_t b) { return pair(std::to_string(a), std::to_string(b)); };
+    const auto ints = [&](int64_t a, int64_t b) {
+      return pair(std::to_string(a), std::to_string(b));
+    };
     text_ += "  input = " + id(c.input) + " " + pair(c.height.str(), c.width.str()) + "x" +
              std::to_string(c.channels) + "\n";
     text_ += "  weight = " + id(c.weight) + " " + ints(c.kernel_h, c.kernel_w) + " groups " +
              std::to_string(c.groups) + " stride " + ints(c.stride_h, c.stride_w) + " dilation " +
-             ints(c.dilation_h, c.dilation_w) + " pad " + pair(c.pad_top.str(), c.pad_left.str()) + "\n";
+             ints(c.dilation_h, c.dilation_w) + " pad " + pair(c.pad_top.str(), c.pad_left.str()) +
+             "\n";
     text_ += "  " + id(c.out) + " = " + of(c.epilogue) + "\n";
   }
   void print(const Attention& a) {
@@ -142,7 +155,8 @@ class KernelText {
     text_ += "  q = " + window(a.q, with(a.batch, a.i, d)) + "\n";
     text_ += "  k = " + window(a.k, with(a.batch, a.j, d)) + "\n";
     text_ += "  v = " + window(a.v, with(a.batch, a.j, e)) + "\n";
-    text_ += "  scale = " + to_string(constant(DType::F64, a.scale)) + (a.causal ? ", causal" : "") + "\n";
+    text_ += "  scale = " + to_string(constant(DType::F64, a.scale)) +
+             (a.causal ? ", causal" : "") + "\n";
     if (a.keep) text_ += "  keep = " + of(a.keep) + "\n";
     if (a.bias) text_ += "  bias = " + of(a.bias) + "\n";
     text_ += "  out = " + window(a.out, with(a.batch, a.i, e)) + "\n";
@@ -166,8 +180,8 @@ std::string to_text(const Program& program) {
   for (const ir::SymbolPtr& symbol : program.symbols) text += symbol_text(*symbol);
   for (size_t i = 0; i < program.buffers.size(); ++i) {
     const Buffer& buffer = program.buffers[i];
-    text += id(static_cast<BufferId>(i)) + " = " + kind_name(buffer.kind) + " " + buffer.name + ": " +
-            buffer.type.str();
+    text += id(static_cast<BufferId>(i)) + " = " + kind_name(buffer.kind) + " " + buffer.name +
+            ": " + buffer.type.str();
     if (buffer.alias_of >= 0) text += " in place of " + id(buffer.alias_of);
     text += "\n";
   }

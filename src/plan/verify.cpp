@@ -14,9 +14,26 @@ namespace {
   throw InternalError(std::string("plan rule ") + rule + ", " + where + ": " + what);
 }
 
+// The first and last kernel that touches each buffer; -1 if none does.
+struct Touches {
+  explicit Touches(const Program& program)
+      : first(program.buffers.size(), -1), last(program.buffers.size(), -1) {
+    for (size_t i = 0; i < program.kernels.size(); ++i) {
+      for (BufferId buffer : reads(program.kernels[i])) add(buffer, static_cast<int>(i));
+      for (BufferId buffer : writes(program.kernels[i])) add(buffer, static_cast<int>(i));
+    }
+  }
+  void add(BufferId buffer, int kernel) {
+    if (buffer < 0 || static_cast<size_t>(buffer) >= first.size()) return;  // rule P1 reports it
+    if (first[buffer] < 0) first[buffer] = kernel;
+    last[buffer] = kernel;
+  }
+  std::vector<int> first, last;
+};
+
 class Verifier {
  public:
-  explicit Verifier(const Program& program) : program_(program) {}
+  explicit Verifier(const Program& program) : program_(program), uses_(program) {}
 
   void run() {
     check_buffers();
@@ -69,22 +86,28 @@ class Verifier {
     if (alias.kind != BufferKind::Temporary || owner.kind != BufferKind::Temporary) {
       fail("P8", buffer_name(id), "only temporaries share memory");
     }
-    const ir::Dim bytes = alias.type.elements() * static_cast<int64_t>(dtype_size(alias.type.dtype));
+    const ir::Dim bytes =
+        alias.type.elements() * static_cast<int64_t>(dtype_size(alias.type.dtype));
     if (!(bytes == owner.type.elements() * static_cast<int64_t>(dtype_size(owner.type.dtype)))) {
       fail("P8", buffer_name(id), "shares memory of another size");
+    }
+    if (uses_.first[id] < uses_.last[alias.alias_of]) {
+      fail("P8", buffer_name(id), "takes memory that is still in use");
     }
   }
 
   // P3
   void check_scope(const ir::Dim& dim) const {
     for (const ir::SymbolPtr& symbol : dim.symbols()) {
-      if (!scope_.contains(symbol)) fail_here("P3", symbol->name + " is not in scope in " + dim.str());
+      if (!scope_.contains(symbol))
+        fail_here("P3", symbol->name + " is not in scope in " + dim.str());
     }
   }
   void open(const std::vector<Loop>& loops) {
     for (const Loop& loop : loops) {
       check_scope(loop.extent());
-      if (!scope_.insert(loop.index).second) fail_here("P3", "loop " + loop.index->name + " is open twice");
+      if (!scope_.insert(loop.index).second)
+        fail_here("P3", "loop " + loop.index->name + " is open twice");
     }
   }
   void close(const std::vector<Loop>& loops) {
@@ -109,20 +132,23 @@ class Verifier {
   }
   void check_slot(const ExprNode& node, const Leaves& leaves) const {
     const auto slot = static_cast<size_t>(node.slot);
-    if (slot >= leaves.reduced.size()) fail_here("P4", "r" + std::to_string(slot) + " is not computed yet");
-    if (leaves.reduced[slot] != node.dtype) fail_here("P4", "r" + std::to_string(slot) + " has another dtype");
+    if (slot >= leaves.reduced.size())
+      fail_here("P4", "r" + std::to_string(slot) + " is not computed yet");
+    if (leaves.reduced[slot] != node.dtype)
+      fail_here("P4", "r" + std::to_string(slot) + " has another dtype");
   }
   void check_load(const ExprNode& node) const {
     const Buffer& source = buffer(node.buffer);
     if (source.type.dtype != node.dtype) fail_here("P4", source.name + " has another dtype");
     if (source.type.rank() != node.args.size()) fail_here("P4", source.name + " has another rank");
-    if (node.predicate && node.predicate->dtype != DType::Bool) fail_here("P4", "a predicate is not bool");
+    if (node.predicate && node.predicate->dtype != DType::Bool)
+      fail_here("P4", "a predicate is not bool");
     check_readable(node.buffer);
     for (size_t i = 0; i < node.args.size(); ++i) {
       if (node.args[i]->dtype != DType::I64) fail_here("P4", "an index is not i64");
       if (!provably_in_range(node.args[i], source.type.shape[i], node.predicate)) {
-        fail_here("P5", "index " + to_string(node.args[i]) + " of " + source.name + " may leave [0, " +
-                            source.type.shape[i].str() + ")");
+        fail_here("P5", "index " + to_string(node.args[i]) + " of " + source.name +
+                            " may leave [0, " + source.type.shape[i].str() + ")");
       }
     }
   }
@@ -141,13 +167,15 @@ class Verifier {
   }
   void check_result(BufferId id, const Expr& value) const {
     check_writable(id);
-    if (value->dtype != buffer(id).type.dtype) fail_here("P4", "a value of another dtype is stored");
+    if (value->dtype != buffer(id).type.dtype)
+      fail_here("P4", "a value of another dtype is stored");
   }
 
   // P6
   void check_view(const View& view, const std::vector<Loop>& loops) const {
     check_scope(view.offset);
-    if (view.strides.size() != loops.size()) fail_here("P6", "a view with the wrong number of strides");
+    if (view.strides.size() != loops.size())
+      fail_here("P6", "a view with the wrong number of strides");
     ir::Dim last = view.offset;
     for (size_t i = 0; i < loops.size(); ++i) {
       check_scope(view.strides[i]);
@@ -168,8 +196,10 @@ class Verifier {
         open(reduction->loops);
         check_expr(reduction->value, leaves);
         close(reduction->loops);
-        const bool argument = reduction->op == ReduceOp::ArgMax || reduction->op == ReduceOp::ArgMin;
-        if (argument && reduction->loops.size() != 1) fail_here("P4", "an argmax over several loops");
+        const bool argument =
+            reduction->op == ReduceOp::ArgMax || reduction->op == ReduceOp::ArgMin;
+        if (argument && reduction->loops.size() != 1)
+          fail_here("P4", "an argmax over several loops");
         leaves.reduced.push_back(argument ? DType::I64 : reduction->value->dtype);
       } else {
         check_store(std::get<Store>(stage), leaves);
@@ -237,6 +267,7 @@ class Verifier {
   }
 
   const Program& program_;
+  const Touches uses_;
   const Kernel* kernel_ = nullptr;
   std::set<ir::SymbolPtr> scope_;
   std::set<BufferId> written_;

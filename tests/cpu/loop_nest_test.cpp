@@ -133,6 +133,8 @@ TEST_P(RowTest, SoftmaxAndNorms) {
 INSTANTIATE_TEST_SUITE_P(Lengths, RowTest,
                          testing::Values(1, 2, 15, 16, 17, 31, 64, 100, 129, 197, 768, 1999));
 
+std::string list(int64_t a, int64_t b) { return "[" + std::to_string(a) + ", " + std::to_string(b) + "]"; }
+
 TEST(LoopNestTest, Pools) {
   for (const char* layout : {"nchw", "nhwc"}) {
     const std::string shape = layout == std::string("nchw") ? "[s0, 19, 14, 15]" : "[s0, 14, 15, 19]";
@@ -148,19 +150,62 @@ TEST(LoopNestTest, Pools) {
   }
 }
 
-TEST(LoopNestTest, DepthwiseConvolutions) {
-  for (const char* size : {"3", "7"}) {
-    const std::string k = size, p = k == "3" ? "1" : "3";
-    for (const char* stride : {"1", "2"}) {
-      const std::string s = stride;
-      expect_compiled(
-          graph_text("%x: f32[2, 14, 15, 40], %w: f32[40, " + k + ", " + k + ", 1], %wb: f32[40]",
-                     " %y = convolution(%x, %w, %wb) {dilation = [1, 1], groups = 40, layout = \"nhwc\", "
-                     "padding_after = [" + p + ", " + p + "], padding_before = [" + p + ", " + p +
-                     "], stride = [" + s + ", " + s + "]}"));
-    }
+// Windows that slide over images: every width changes which pixels are at a border.
+struct Image {
+  int64_t width, kernel, stride, dilation = 1, before = -1, after = -1;
+};
+
+class WindowTest : public testing::TestWithParam<Image> {};
+
+std::string window_attributes(const Image& image) {
+  const int64_t same = (image.kernel - 1) / 2 * image.dilation;
+  const int64_t before = image.before < 0 ? same : image.before, after = image.after < 0 ? same : image.after;
+  return "{dilation = " + list(image.dilation, image.dilation) + ", layout = \"nhwc\", padding_after = " +
+         list(after, after) + ", padding_before = " + list(before, before) +
+         ", stride = " + list(image.stride, image.stride);
+}
+
+TEST_P(WindowTest, DepthwiseConvolution) {
+  const std::string k = std::to_string(GetParam().kernel), w = std::to_string(GetParam().width);
+  for (const char* channels : {"16", "40"}) {
+    const std::string c = channels;
+    expect_compiled(graph_text("%x: f32[2, 9, " + w + ", " + c + "], %w: f32[" + c + ", " + k + ", " + k +
+                                   ", 1], %wb: f32[" + c + "]",
+                               " %z = convolution(%x, %w, %wb) " + window_attributes(GetParam()) +
+                                   ", groups = " + c + "}\n %y = relu(%z)"));
   }
 }
+
+TEST_P(WindowTest, MaxPool) {
+  if (GetParam().kernel > 3) GTEST_SKIP() << "a padding of more than half of the window";
+  const std::string k = std::to_string(GetParam().kernel), w = std::to_string(GetParam().width);
+  for (const char* dtype : {"f32", "u8", "i32"}) {
+    expect_compiled(graph_text("%x: " + std::string(dtype) + "[2, 9, " + w + ", 21]",
+                               " %y = max_pool(%x) " + window_attributes(GetParam()) + ", kernel = [" + k + ", " +
+                                   k + "]}"),
+                    {.integer_limit = 100});
+  }
+}
+
+TEST_P(WindowTest, AveragePool) {
+  if (GetParam().dilation > 1) GTEST_SKIP() << "average pools have no dilation";
+  const std::string k = std::to_string(GetParam().kernel), w = std::to_string(GetParam().width);
+  std::string attributes = window_attributes(GetParam());
+  attributes.replace(1, attributes.find("layout") - 1, "");
+  for (const char* count : {"true", "false"}) {
+    expect_compiled(graph_text("%x: f32[s0, 9, " + w + ", 21]",
+                               " %y = avg_pool(%x) " + attributes + ", count_padding = " + count + ", kernel = [" +
+                                   k + ", " + k + "]}"),
+                    {.sizes = {{"s0", 2}}});
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Images, WindowTest,
+                         testing::Values(Image{7, 7, 1}, Image{7, 3, 1}, Image{8, 3, 1}, Image{9, 3, 2},
+                                         Image{14, 7, 1}, Image{15, 3, 2}, Image{16, 3, 1}, Image{17, 3, 1},
+                                         Image{19, 7, 1}, Image{28, 7, 1}, Image{30, 3, 2}, Image{33, 3, 1},
+                                         Image{56, 7, 1}, Image{57, 3, 1, 2}, Image{24, 3, 1, 1, 0, 0},
+                                         Image{29, 3, 2, 1, 0, 1}, Image{31, 3, 1, 2}));
 
 }  // namespace
 }  // namespace kiln::test

@@ -10,7 +10,9 @@ namespace {
 
 using test::ZipWriter;
 
-std::span<const std::byte> as_bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
+std::span<const std::byte> as_bytes(const std::string& text) {
+  return std::as_bytes(std::span(text));
+}
 
 std::string text_of(const Archive& archive, std::string_view name) {
   const auto bytes = archive.get(name);
@@ -68,7 +70,8 @@ TEST(ArchiveTest, RefusesATruncationAtEveryLength) {
   }
 }
 
-// A changed byte gives an error or a smaller archive, and never a read outside the file (the sanitizers watch).
+// A changed byte gives an error or a smaller archive, and never a read outside the file (the
+// sanitizers watch).
 TEST(ArchiveTest, SurvivesAChangeOfEveryByte) {
   for (const bool zip64 : {false, true}) {
     const std::string file = two_entries().finish(zip64);

@@ -55,7 +55,8 @@ TEST_F(ExpressionTest, ReadsDivisions) {
   EXPECT_EQ(parse("CeilDiv(" + kS0 + ", Integer(3))"), ir::ceildiv(s0_, 3));
   EXPECT_EQ(parse("Mod(" + kS0 + ", Integer(3))"), ir::mod(s0_, 3));
   EXPECT_EQ(parse("PythonMod(" + kS0 + ", Integer(3))"), ir::mod(s0_, 3));
-  EXPECT_EQ(parse("ModularIndexing(" + kS0 + ", Integer(2), Integer(4))"), ir::mod(ir::floordiv(s0_, 2), 4));
+  EXPECT_EQ(parse("ModularIndexing(" + kS0 + ", Integer(2), Integer(4))"),
+            ir::mod(ir::floordiv(s0_, 2), 4));
 }
 
 TEST_F(ExpressionTest, ReadsFractionsInsideRoundings) {
@@ -68,12 +69,14 @@ TEST_F(ExpressionTest, ReadsFractionsInsideRoundings) {
 }
 
 TEST_F(ExpressionTest, RefusesWhatIsNoExpression) {
-  for (const std::string text : {"", "(", "Integer", "Integer(", "Integer(x)", "Integer(1", "Integer(1))", "Add(",
-                                 "Add()", "Symbol(s0)", "Symbol('s0", "Add(Integer(1),)", "1 + 2", "Foo(Integer(1))"}) {
+  for (const std::string text :
+       {"", "(", "Integer", "Integer(", "Integer(x)", "Integer(1", "Integer(1))", "Add(", "Add()",
+        "Symbol(s0)", "Symbol('s0", "Add(Integer(1),)", "1 + 2", "Foo(Integer(1))"}) {
     EXPECT_NE(message_of(text), "no error") << text;
   }
   EXPECT_NE(message_of("Symbol('u0')").find("unknown symbol u0"), std::string::npos);
-  EXPECT_NE(message_of("FloorDiv(Integer(1), Integer(0))").find("division by zero"), std::string::npos);
+  EXPECT_NE(message_of("FloorDiv(Integer(1), Integer(0))").find("division by zero"),
+            std::string::npos);
   EXPECT_NE(message_of("Mod(Integer(1), Integer(0))").find("division by zero"), std::string::npos);
 }
 

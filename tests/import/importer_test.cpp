@@ -23,7 +23,9 @@ std::string message_of(const SampleProgram& sample, std::vector<DimRange> ranges
   return "no error";
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 TEST(ImporterTest, ImportsAProgram) {
   const ir::Graph graph = import_graph(*SampleProgram().open());
@@ -43,19 +45,22 @@ TEST(ImporterTest, ImportsAProgram) {
 }
 
 TEST(ImporterTest, TakesRangesFromTheCaller) {
-  const ir::Graph graph = import_graph(*SampleProgram().open(), std::vector<DimRange>{{"x", 0, 2, 4, 8}});
+  const ir::Graph graph =
+      import_graph(*SampleProgram().open(), std::vector<DimRange>{{"x", 0, 2, 4, 8}});
   const ir::SymbolPtr symbol = graph.inputs()[0]->type.shape[0].as_symbol();
   EXPECT_EQ(symbol->min, 2);
   EXPECT_EQ(symbol->opt, 4);
   EXPECT_EQ(symbol->max, 8);
-  const ir::Graph fixed = import_graph(*SampleProgram().open(), std::vector<DimRange>{{"x", 0, 3, 3, 3}});
+  const ir::Graph fixed =
+      import_graph(*SampleProgram().open(), std::vector<DimRange>{{"x", 0, 3, 3, 3}});
   EXPECT_EQ(fixed.inputs()[0]->type.str(), "f32[3, 4]");
 }
 
 TEST(ImporterTest, RefusesRangesThatContradictTheModel) {
   const SampleProgram sample;
   EXPECT_TRUE(contains(message_of(sample, {{"x", 0, 1, 1, 33}}), "expected a range within 1..32"));
-  EXPECT_TRUE(contains(message_of(sample, {{"x", 1, 1, 4, 8}}), "the model was exported with that size"));
+  EXPECT_TRUE(
+      contains(message_of(sample, {{"x", 1, 1, 4, 8}}), "the model was exported with that size"));
   EXPECT_EQ(message_of(sample, {{"x", 1, 4, 4, 4}}), "no error");
   EXPECT_TRUE(contains(message_of(sample, {{"z", 0, 1, 1, 1}}), "expected an input of the model"));
   EXPECT_TRUE(contains(message_of(sample, {{"x", 2, 1, 1, 1}}), "one of its dimensions"));
@@ -76,8 +81,10 @@ TEST(ImporterTest, NamesTheNodeThatCannotBeImported) {
   SampleProgram sample;
   sample.nodes = SampleProgram::node("torch.ops.aten.nonzero.default", kSelf);
   EXPECT_EQ(message_of(sample),
-            "cannot import y = aten.nonzero.default (model.py:12 in forward): the operator is not supported");
-  sample.nodes = SampleProgram::node("torch.ops.aten.relu.default", R"({"name":"self","arg":{"as_tensor":{"name":"z"}}})");
+            "cannot import y = aten.nonzero.default (model.py:12 in forward): the operator is not "
+            "supported");
+  sample.nodes = SampleProgram::node("torch.ops.aten.relu.default",
+                                     R"({"name":"self","arg":{"as_tensor":{"name":"z"}}})");
   EXPECT_TRUE(contains(message_of(sample), "unknown tensor z"));
   sample.nodes = SampleProgram::node("torch.ops.aten.relu.default", "");
   EXPECT_TRUE(contains(message_of(sample), "no argument self"));
@@ -94,8 +101,9 @@ TEST(ImporterTest, WeightsAreConstants) {
   SampleProgram sample;
   sample.input_specs += R"(,{"parameter":{"arg":{"name":"w"},"parameter_name":"layer.weight"}})";
   sample.tensor_values += "," + SampleProgram::meta("w", R"({"as_int":1})");
-  sample.nodes = SampleProgram::node("torch.ops.aten.add.Tensor",
-                                     kSelf + R"(,{"name":"other","arg":{"as_tensor":{"name":"w"}},"kind":1})");
+  sample.nodes =
+      SampleProgram::node("torch.ops.aten.add.Tensor",
+                          kSelf + R"(,{"name":"other","arg":{"as_tensor":{"name":"w"}},"kind":1})");
   EXPECT_TRUE(contains(message_of(sample), "no weight layer.weight"));
 
   const std::vector<float> data{1, 2, 3, 4};
@@ -104,7 +112,8 @@ TEST(ImporterTest, WeightsAreConstants) {
   const ir::Graph graph = import_graph(*model);
   const ir::Node& constant = *graph.nodes().front();
   EXPECT_EQ(constant.op, ir::Op::constant);
-  EXPECT_EQ(constant.attr<ir::Literal>("value").bytes.data(), std::as_bytes(std::span(data)).data());  // not copied
+  EXPECT_EQ(constant.attr<ir::Literal>("value").bytes.data(),
+            std::as_bytes(std::span(data)).data());  // not copied
 
   literal.shape = {4, 1};
   EXPECT_THROW(import_graph(*sample.open({{"layer.weight", literal}})), CompileError);
@@ -118,7 +127,8 @@ TEST(ImporterTest, RefusesStateAndOddOutputs) {
   EXPECT_TRUE(contains(message_of(sample), "buffer_mutation of counter"));
   sample.output_specs = R"({"user_output":{"arg":{"as_none":true}}})";
   EXPECT_TRUE(contains(message_of(sample), "output 0 that is no tensor"));
-  sample.output_specs = R"({"user_output":{"arg":{"as_tensor":{"name":"x"}}}},{"user_output":{"arg":{"as_tensor":{"name":"x"}}}})";
+  sample.output_specs =
+      R"({"user_output":{"arg":{"as_tensor":{"name":"x"}}}},{"user_output":{"arg":{"as_tensor":{"name":"x"}}}})";
   const ir::Graph graph = import_graph(*sample.open());
   EXPECT_EQ(graph.outputs()[0], graph.inputs()[0]);
   EXPECT_EQ(graph.output_names()[1], "x_1");
@@ -131,7 +141,8 @@ TEST(ImporterTest, ChangesInPlaceNeedMemoryOfTheirOwn) {
 
   // z = x + x; y = relu_(z)
   const std::string add = SampleProgram::node(
-      "torch.ops.aten.add.Tensor", kSelf + R"(,{"name":"other","arg":{"as_tensor":{"name":"x"}},"kind":1})", "z");
+      "torch.ops.aten.add.Tensor",
+      kSelf + R"(,{"name":"other","arg":{"as_tensor":{"name":"x"}},"kind":1})", "z");
   const std::string of_z = R"({"name":"self","arg":{"as_tensor":{"name":"z"}},"kind":1})";
   sample.tensor_values += "," + SampleProgram::meta("z", SampleProgram::symbolic_size());
   sample.nodes = add + "," + SampleProgram::node("torch.ops.aten.relu_.default", of_z);

@@ -33,17 +33,20 @@ class TemporaryFile {
 struct SampleArchive {
   std::string sizes = R"([{"as_int":1},{"as_int":4}])", strides = R"([{"as_int":4},{"as_int":1}])";
   std::string offset = "0", pickled = "false", path = "weight_0", byteorder = "little";
-  std::string data = std::string("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40\0\0\x80\x40", 16);  // 1, 2, 3, 4
+  std::string data =
+      std::string("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40\0\0\x80\x40", 16);  // 1, 2, 3, 4
 
   std::string config() const {
-    return R"({"config":{"w":{"path_name":")" + path + R"(","is_param":true,"use_pickle":)" + pickled +
-           R"(,"tensor_meta":{"dtype":7,"sizes":)" + sizes + R"(,"requires_grad":false,"device":{"type":"cpu"},)" +
-           R"("strides":)" + strides + R"(,"storage_offset":{"as_int":)" + offset + R"(},"layout":7}}}})";
+    return R"({"config":{"w":{"path_name":")" + path + R"(","is_param":true,"use_pickle":)" +
+           pickled + R"(,"tensor_meta":{"dtype":7,"sizes":)" + sizes +
+           R"(,"requires_grad":false,"device":{"type":"cpu"},)" + R"("strides":)" + strides +
+           R"(,"storage_offset":{"as_int":)" + offset + R"(},"layout":7}}}})";
   }
 
   std::string program() const {
     SampleProgram sample;
-    sample.input_specs += R"(,{"buffer":{"arg":{"name":"b_w"},"buffer_name":"w","persistent":true}})";
+    sample.input_specs +=
+        R"(,{"buffer":{"arg":{"name":"b_w"},"buffer_name":"w","persistent":true}})";
     sample.tensor_values += "," + SampleProgram::meta("b_w", R"({"as_int":1})");
     sample.nodes = SampleProgram::node("torch.ops.aten.add.Tensor",
                                        R"({"name":"self","arg":{"as_tensor":{"name":"x"}}},)"
@@ -77,7 +80,9 @@ struct SampleArchive {
   }
 };
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 TEST(ModelTest, ReadsWeights) {
   const ir::Literal weight = SampleArchive().weight();

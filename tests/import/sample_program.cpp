@@ -2,8 +2,10 @@
 
 namespace kiln::test {
 
-std::string SampleProgram::node(const std::string& target, const std::string& inputs, const std::string& output) {
-  return R"({"target":")" + target + R"(","inputs":[)" + inputs + R"(],"outputs":[{"as_tensor":{"name":")" + output +
+std::string SampleProgram::node(const std::string& target, const std::string& inputs,
+                                const std::string& output) {
+  return R"({"target":")" + target + R"(","inputs":[)" + inputs +
+         R"(],"outputs":[{"as_tensor":{"name":")" + output +
          R"json("}}],"metadata":{"stack_trace":"File \"/home/me/model.py\", line 12, in forward\n    return f(x)"}})json";
 }
 
@@ -19,10 +21,13 @@ std::string SampleProgram::meta(const std::string& name, const std::string& size
 
 std::string SampleProgram::json() const {
   return R"({"graph_module":{"graph":{"inputs":[{"as_tensor":{"name":"x"}}],"outputs":[{"as_tensor":{"name":"y"}}],)"
-         R"("nodes":[)" + nodes + R"(],"tensor_values":{)" + tensor_values + R"(},"sym_int_values":{)" + size_values +
-         R"(},"sym_bool_values":{},"is_single_tensor_return":false},"signature":{"input_specs":[)" + input_specs +
-         R"(],"output_specs":[)" + output_specs + R"(]},"module_call_graph":[]},"opset_version":{"aten":10},)" +
-         R"("range_constraints":{)" + ranges + R"(},"schema_version":{"major":)" + std::to_string(major) +
+         R"("nodes":[)" +
+         nodes + R"(],"tensor_values":{)" + tensor_values + R"(},"sym_int_values":{)" +
+         size_values +
+         R"(},"sym_bool_values":{},"is_single_tensor_return":false},"signature":{"input_specs":[)" +
+         input_specs + R"(],"output_specs":[)" + output_specs +
+         R"(]},"module_call_graph":[]},"opset_version":{"aten":10},)" + R"("range_constraints":{)" +
+         ranges + R"(},"schema_version":{"major":)" + std::to_string(major) +
          R"(,"minor":20},"verifiers":[],"torch_version":"2.13.0"})";
 }
 

@@ -5,7 +5,8 @@ namespace {
 
 template <typename T>
 void put(std::string& out, T value) {
-  for (size_t i = 0; i < sizeof(T); ++i) out += static_cast<char>(static_cast<uint64_t>(value) >> (8 * i) & 0xff);
+  for (size_t i = 0; i < sizeof(T); ++i)
+    out += static_cast<char>(static_cast<uint64_t>(value) >> (8 * i) & 0xff);
 }
 
 }  // namespace

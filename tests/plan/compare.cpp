@@ -20,15 +20,18 @@ int64_t size_of(const ir::SymbolPtr& symbol, const Case& options) {
 ir::Literal random_literal(const ir::Type& type, const Case& options, std::mt19937& random) {
   std::vector<int64_t> shape;
   for (const ir::Dim& dim : type.shape) {
-    shape.push_back(dim.evaluate([&](const ir::SymbolPtr& symbol) { return size_of(symbol, options); }));
+    shape.push_back(
+        dim.evaluate([&](const ir::SymbolPtr& symbol) { return size_of(symbol, options); }));
   }
   std::byte* data = nullptr;
   ir::Literal literal = ir::Literal::allocate(type.dtype, shape, &data);
   std::uniform_real_distribution<double> real(-1, 1);
-  std::uniform_int_distribution<int64_t> whole(0, type.dtype == DType::Bool ? 1 : options.integer_limit - 1);
+  std::uniform_int_distribution<int64_t> whole(
+      0, type.dtype == DType::Bool ? 1 : options.integer_limit - 1);
   for (int64_t i = 0; i < literal.elements(); ++i) {
     const bool floating = is_floating(type.dtype);
-    ir::Literal::set(data, type.dtype, i, floating ? real(random) : static_cast<double>(whole(random)));
+    ir::Literal::set(data, type.dtype, i,
+                     floating ? real(random) : static_cast<double>(whole(random)));
   }
   return literal;
 }
@@ -45,7 +48,8 @@ void expect_close(const ir::Literal& got, const ir::Literal& expected, const Cas
   ASSERT_EQ(got.shape, expected.shape) << what;
   for (int64_t i = 0; i < got.elements(); ++i) {
     ASSERT_TRUE(close(got.as_double(i), expected.as_double(i), options.tolerance))
-        << what << ", element " << i << ": got " << got.as_double(i) << ", expected " << expected.as_double(i);
+        << what << ", element " << i << ": got " << got.as_double(i) << ", expected "
+        << expected.as_double(i);
   }
 }
 
@@ -55,7 +59,8 @@ void expect_runs_like(const Program& program, const std::vector<ir::Literal>& in
   const std::vector<ir::Literal> outputs = interpret(program, inputs);
   ASSERT_EQ(outputs.size(), expected.size()) << what;
   for (size_t i = 0; i < outputs.size(); ++i) {
-    expect_close(outputs[i], expected[i], options, what + " output " + std::to_string(i) + "\n" + to_text(program));
+    expect_close(outputs[i], expected[i], options,
+                 what + " output " + std::to_string(i) + "\n" + to_text(program));
   }
 }
 
@@ -67,7 +72,8 @@ ir::Graph make_graph(const std::string& text, const Case& options) {
   ir::Node* first = graph.nodes().empty() ? nullptr : graph.nodes().front().get();
   for (ir::Value* input : graph.inputs()) {
     if (!input->name.starts_with("w")) continue;
-    graph.replace_all_uses(input, ir::Builder(graph, first).constant(random_literal(input->type, options, random)));
+    graph.replace_all_uses(
+        input, ir::Builder(graph, first).constant(random_literal(input->type, options, random)));
   }
   return graph;
 }
@@ -75,7 +81,8 @@ ir::Graph make_graph(const std::string& text, const Case& options) {
 std::vector<ir::Literal> make_inputs(const ir::Graph& graph, const Case& options) {
   std::mt19937 random(1);
   std::vector<ir::Literal> inputs;
-  for (const ir::Value* input : graph.inputs()) inputs.push_back(random_literal(input->type, options, random));
+  for (const ir::Value* input : graph.inputs())
+    inputs.push_back(random_literal(input->type, options, random));
   return inputs;
 }
 

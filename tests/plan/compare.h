@@ -22,12 +22,14 @@ ir::Graph make_graph(const std::string& text, const Case& options = {});
 // Random inputs.
 std::vector<ir::Literal> make_inputs(const ir::Graph& graph, const Case& options = {});
 
-// Expects that the lowered program and the fused one give what the reference gives; returns the fused program.
+// Expects that the lowered program and the fused one give what the reference gives; returns the
+// fused program.
 Program expect_same_as_reference(const std::string& text, const Case& options = {});
 Program expect_same_as_reference(const ir::Graph& graph, const Case& options = {});
 
 // Expects that a program gives what the reference gives for the graph.
-void expect_same_as_reference(const Program& program, const ir::Graph& graph, const Case& options = {});
+void expect_same_as_reference(const Program& program, const ir::Graph& graph,
+                              const Case& options = {});
 
 // The program straight from lowering.
 Program lowered(const std::string& text);

@@ -9,8 +9,9 @@
 //   // ----
 //   the next case
 //
-// The graph is lowered (inputs named w... as constants), then the passes run in order, with the verifier after each. The
-// program must compute what the reference interpreter computes. KILN_REGENERATE=1 rewrites the expectations.
+// The graph is lowered (inputs named w... as constants), then the passes run in order, with the
+// verifier after each. The program must compute what the reference interpreter computes.
+// KILN_REGENERATE=1 rewrites the expectations.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -52,7 +53,8 @@ std::string run_passes(const std::vector<std::string>& names, const std::string&
     const std::string before = to_text(program);
     const bool changed = pass->run(program);
     verify(program);
-    EXPECT_EQ(changed, before != to_text(program)) << name << " must say whether it changed the program";
+    EXPECT_EQ(changed, before != to_text(program))
+        << name << " must say whether it changed the program";
   }
   expect_same_as_reference(program, graph);
   return to_text(program);
@@ -85,7 +87,8 @@ std::vector<std::string> golden_files() {
   std::vector<std::string> files;
   for (const auto& entry : fs::recursive_directory_iterator(KILN_TEST_DATA)) {
     const fs::path& path = entry.path();
-    if (path.extension() == ".txt" && path.parent_path() != KILN_TEST_DATA) files.push_back(path.string());
+    if (path.extension() == ".txt" && path.parent_path() != KILN_TEST_DATA)
+      files.push_back(path.string());
   }
   std::sort(files.begin(), files.end());
   return files;

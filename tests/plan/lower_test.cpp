@@ -34,8 +34,10 @@ TEST(LowerTest, Pointwise) {
 
 TEST(LowerTest, Sources) {
   check("%x: f32[s0]",
-        "%a = iota() {dtype = f32, size = s0, start = 2, step = 3}\n %b = full() {dtype = f32, shape = [s0], value = 0.5}\n"
-        "%c = dim_value() {dtype = f32, value = s0*2}\n %d = add(%a, %b)\n %e = mul(%d, %c)\n %y = add(%e, %x)");
+        "%a = iota() {dtype = f32, size = s0, start = 2, step = 3}\n %b = full() {dtype = f32, "
+        "shape = [s0], value = 0.5}\n"
+        "%c = dim_value() {dtype = f32, value = s0*2}\n %d = add(%a, %b)\n %e = mul(%d, %c)\n %y = "
+        "add(%e, %x)");
 }
 
 TEST(LowerTest, Views) {
@@ -47,8 +49,9 @@ TEST(LowerTest, Views) {
   check("%x: f32[s0, 7]", "%y = slice(%x) {axis = 1, size = 3, start = 1, step = 2}");
   check("%x: f32[s0, 7]", "%y = flip(%x) {axes = [1]}");
   check("%x: f32[s0]", "%y = reshape(%x) {shape = [1, s0, 1]}", "%y, %x");
-  check("%x: f32[2, 6]", "%a = reshape(%x) {shape = [3, 4]}\n %b = permute(%a) {axes = [1, 0]}\n"
-                         "%y = reshape(%b) {shape = [12]}");
+  check("%x: f32[2, 6]",
+        "%a = reshape(%x) {shape = [3, 4]}\n %b = permute(%a) {axes = [1, 0]}\n"
+        "%y = reshape(%b) {shape = [12]}");
 }
 
 TEST(LowerTest, OutputsThatAreInputsOrConstants) {
@@ -58,22 +61,27 @@ TEST(LowerTest, OutputsThatAreInputsOrConstants) {
 TEST(LowerTest, Pad) {
   const std::string before = "before = [1, 2], after = [0, 1], ";
   check("%x: f32[s0, 4]", "%y = pad(%x) {" + before + "mode = \"constant\", value = 1.5}");
-  check("%x: f32[s0, 4]", "%y = pad(%x) {before = [0, 3], after = [0, 2], mode = \"reflect\", value = 0}");
+  check("%x: f32[s0, 4]",
+        "%y = pad(%x) {before = [0, 3], after = [0, 2], mode = \"reflect\", value = 0}");
   check("%x: f32[s0, 4]", "%y = pad(%x) {" + before + "mode = \"replicate\", value = 0}");
-  check("%x: f32[s0, 4]", "%y = pad(%x) {before = [0, -1], after = [1, -1], mode = \"constant\", value = 0}");
+  check("%x: f32[s0, 4]",
+        "%y = pad(%x) {before = [0, -1], after = [1, -1], mode = \"constant\", value = 0}");
 }
 
 TEST(LowerTest, Concat) {
   check("%x: f32[s0, 2], %z: f32[s0, s1]", "%y = concat(%x, %z, %x) {axis = 1}");
-  check("%x: f32[s0, 2], %z: f32[s1, 2]", "%a = neg(%x)\n %b = concat(%a, %z) {axis = 0}\n %y = exp(%b)");
+  check("%x: f32[s0, 2], %z: f32[s1, 2]",
+        "%a = neg(%x)\n %b = concat(%a, %z) {axis = 0}\n %y = exp(%b)");
 }
 
 TEST(LowerTest, Gathers) {
   check("%x: f32[3, 4], %i: i64[s0, s1]", "%y = gather(%x, %i) {axis = 0}");
   check("%x: f32[s0, 4, 2], %i: i64[2]", "%y = gather(%x, %i) {axis = 1}");
   check("%x: f32[3, s1], %i: i64[2, s1]", "%y = gather_elements(%x, %i) {axis = 0}");
-  check("%x: f32[2, 3, 3, s1], %i: i64[s0, 1], %j: i64[4]", "%y = gather_nd(%x, %i, %j) {axis = 1}");
-  check("%x: f32[3, 4], %i: i64[s0]", "%t = permute(%x) {axes = [1, 0]}\n %y = gather(%t, %i) {axis = 1}");
+  check("%x: f32[2, 3, 3, s1], %i: i64[s0, 1], %j: i64[4]",
+        "%y = gather_nd(%x, %i, %j) {axis = 1}");
+  check("%x: f32[3, 4], %i: i64[s0]",
+        "%t = permute(%x) {axes = [1, 0]}\n %y = gather(%t, %i) {axis = 1}");
 }
 
 TEST(LowerTest, GatherWrapsNegativeIndices) {
@@ -96,16 +104,19 @@ TEST(LowerTest, Reductions) {
 }
 
 TEST(LowerTest, HalfPrecisionSumsInF32) {
-  check("%x: f16[s0, 64]", "%y = reduce_mean(%x) {axes = [1], keepdim = false}", "%y", {.tolerance = 1e-3});
+  check("%x: f16[s0, 64]", "%y = reduce_mean(%x) {axes = [1], keepdim = false}", "%y",
+        {.tolerance = 1e-3});
 }
 
 TEST(LowerTest, Normalisations) {
   check("%x: f32[s0, s1, 3]", "%y = softmax(%x) {axis = 1}");
   check("%x: f32[s0, 8]", "%y = log_softmax(%x) {axis = 1}");
-  check("%x: f32[s0, s1, 8], %g: f32[8], %b: f32[8]", "%y = layer_norm(%x, %g, %b) {axes = 1, eps = 1e-05}");
+  check("%x: f32[s0, s1, 8], %g: f32[8], %b: f32[8]",
+        "%y = layer_norm(%x, %g, %b) {axes = 1, eps = 1e-05}");
   check("%x: f32[s0, 2, 4]", "%y = layer_norm(%x, _, _) {axes = 2, eps = 1e-05}");
   check("%x: f32[s0, 8], %g: f32[8]", "%y = rms_norm(%x, %g) {axes = 1, eps = 1e-06}");
-  check("%x: f32[s0, 6, s1], %g: f32[6], %b: f32[6]", "%y = group_norm(%x, %g, %b) {groups = 2, eps = 1e-05}");
+  check("%x: f32[s0, 6, s1], %g: f32[6], %b: f32[6]",
+        "%y = group_norm(%x, %g, %b) {groups = 2, eps = 1e-05}");
   check("%x: f32[s0, 3, s1], %g: f32[3], %b: f32[3], %m: f32[3], %n: f32[3]",
         "%v = mul(%n, %n)\n %y = batch_norm(%x, %g, %b, %m, %v) {eps = 1e-03}");
 }
@@ -125,7 +136,8 @@ TEST(LowerTest, MatMulOfViews) {
   check("%a: f32[s0, s1, 2, 4], %b: f32[4, 3]",
         "%p = permute(%a) {axes = [0, 2, 1, 3]}\n %y = matmul(%p, %b) {transpose_b = false}");
   check("%a: f32[s0, s1, 6], %w: f32[5, 3]",
-        "%r = reshape(%a) {shape = [s0, s1*2, 3]}\n %p = permute(%r) {axes = [1, 0, 2]}\n %y = linear(%p, %w)");
+        "%r = reshape(%a) {shape = [s0, s1*2, 3]}\n %p = permute(%r) {axes = [1, 0, 2]}\n %y = "
+        "linear(%p, %w)");
   check("%a: f32[4, 6], %w: f32[5, 4]",
         "%r = reshape(%a) {shape = [3, 8]}\n %p = permute(%r) {axes = [1, 0]}\n"
         "%f = reshape(%p) {shape = [6, 4]}\n %y = linear(%f, %w)");
@@ -141,56 +153,74 @@ std::string convolution(const std::string& attributes) {
 }
 
 TEST(LowerTest, Convolutions) {
-  const std::string plain = "stride = [2, 1], padding_before = [1, 0], padding_after = [1, 2], dilation = [1, 2], groups = ";
-  check("%x: f32[s0, 6, 9, 8], %w: f32[4, 6, 3, 3], %wb: f32[4]", convolution(plain + "1, layout = \"nchw\""));
-  check("%x: f32[s0, 9, 8, 6], %w: f32[4, 3, 3, 6], %wb: f32[4]", convolution(plain + "1, layout = \"nhwc\""));
-  check("%x: f32[s0, 9, 8, 6], %w: f32[6, 3, 3, 1], %wb: f32[6]", convolution(plain + "6, layout = \"nhwc\""));
-  check("%x: f32[s0, 6, 9, 8], %w: f32[12, 1, 3, 3], %wb: f32[12]", convolution(plain + "6, layout = \"nchw\""));
-  check("%x: f32[s0, 9, 8, 8], %w: f32[6, 3, 3, 4], %wb: f32[6]", convolution(plain + "2, layout = \"nhwc\""));
+  const std::string plain =
+      "stride = [2, 1], padding_before = [1, 0], padding_after = [1, 2], dilation = [1, 2], groups "
+      "= ";
+  check("%x: f32[s0, 6, 9, 8], %w: f32[4, 6, 3, 3], %wb: f32[4]",
+        convolution(plain + "1, layout = \"nchw\""));
+  check("%x: f32[s0, 9, 8, 6], %w: f32[4, 3, 3, 6], %wb: f32[4]",
+        convolution(plain + "1, layout = \"nhwc\""));
+  check("%x: f32[s0, 9, 8, 6], %w: f32[6, 3, 3, 1], %wb: f32[6]",
+        convolution(plain + "6, layout = \"nhwc\""));
+  check("%x: f32[s0, 6, 9, 8], %w: f32[12, 1, 3, 3], %wb: f32[12]",
+        convolution(plain + "6, layout = \"nchw\""));
+  check("%x: f32[s0, 9, 8, 8], %w: f32[6, 3, 3, 4], %wb: f32[6]",
+        convolution(plain + "2, layout = \"nhwc\""));
 }
 
 TEST(LowerTest, ConvolutionsOfOtherRanks) {
-  const std::string one = "stride = [1], padding_before = [1], padding_after = [1], dilation = [1], groups = 1, layout = ";
+  const std::string one =
+      "stride = [1], padding_before = [1], padding_after = [1], dilation = [1], groups = 1, layout "
+      "= ";
   check("%x: f32[s0, 9, 6], %w: f32[4, 3, 6], %wb: f32[4]", convolution(one + "\"nhwc\""));
   check("%x: f32[s0, 6, 9], %w: f32[4, 6, 3], %wb: f32[4]", convolution(one + "\"nchw\""));
-  const std::string three = "stride = [1, 1, 2], padding_before = [0, 1, 0], padding_after = [0, 1, 0], "
-                            "dilation = [1, 1, 1], groups = 1, layout = ";
-  check("%x: f32[s0, 2, 3, 4, 5], %w: f32[4, 2, 2, 3, 2], %wb: f32[4]", convolution(three + "\"nchw\""));
+  const std::string three =
+      "stride = [1, 1, 2], padding_before = [0, 1, 0], padding_after = [0, 1, 0], "
+      "dilation = [1, 1, 1], groups = 1, layout = ";
+  check("%x: f32[s0, 2, 3, 4, 5], %w: f32[4, 2, 2, 3, 2], %wb: f32[4]",
+        convolution(three + "\"nchw\""));
 }
 
 TEST(LowerTest, ConvolutionOfOnePixelIsAMatMul) {
-  const std::string text = graph("%x: f32[s0, s1, 7, 6], %w: f32[4, 1, 1, 6], %wb: f32[4]",
-                                 convolution("stride = [1, 1], padding_before = [0, 0], padding_after = [0, 0], "
-                                             "dilation = [1, 1], groups = 1, layout = \"nhwc\""),
-                                 "%y");
+  const std::string text =
+      graph("%x: f32[s0, s1, 7, 6], %w: f32[4, 1, 1, 6], %wb: f32[4]",
+            convolution("stride = [1, 1], padding_before = [0, 0], padding_after = [0, 0], "
+                        "dilation = [1, 1], groups = 1, layout = \"nhwc\""),
+            "%y");
   const Program program = expect_same_as_reference(text);
   ASSERT_EQ(program.kernels.size(), 1u);
   EXPECT_TRUE(std::holds_alternative<MatMul>(program.kernels[0].body));
 }
 
 TEST(LowerTest, Pools) {
-  const std::string window = "kernel = [3, 2], stride = [2, 1], padding_before = [1, 0], padding_after = [1, 1], ";
+  const std::string window =
+      "kernel = [3, 2], stride = [2, 1], padding_before = [1, 0], padding_after = [1, 1], ";
   for (const char* layout : {"nchw", "nhwc"}) {
     const std::string last = std::string("layout = \"") + layout + "\"}";
     check("%x: f32[s0, 6, 7, 5]", "%y = max_pool(%x) {" + window + "dilation = [1, 2], " + last);
     check("%x: f32[s0, 6, 7, 5]", "%y = avg_pool(%x) {" + window + "count_padding = true, " + last);
-    check("%x: f32[s0, 6, 7, 5]", "%y = avg_pool(%x) {" + window + "count_padding = false, " + last);
-    check("%x: f32[s0, 6, 7, 5]", "%y = avg_pool(%x) {" + window + "count_padding = true, divisor = 5, " + last);
+    check("%x: f32[s0, 6, 7, 5]",
+          "%y = avg_pool(%x) {" + window + "count_padding = false, " + last);
+    check("%x: f32[s0, 6, 7, 5]",
+          "%y = avg_pool(%x) {" + window + "count_padding = true, divisor = 5, " + last);
   }
-  check("%x: i64[s0, 6, 7, 5]", "%y = max_pool(%x) {" + window + "dilation = [1, 1], layout = \"nchw\"}");
+  check("%x: i64[s0, 6, 7, 5]",
+        "%y = max_pool(%x) {" + window + "dilation = [1, 1], layout = \"nchw\"}");
 }
 
 TEST(LowerTest, Attention) {
   const std::string qkv = "%q: f32[s0, 4, s1, 8], %k: f32[s0, 2, 6, 8], %v: f32[s0, 2, 6, 3]";
   check(qkv, "%y = attention(%q, %k, %v) {causal = false, scale = 0.25}");
   check(qkv, "%y = attention(%q, %k, %v) {causal = true, scale = 0.25}");
-  check(qkv + ", %m: bool[s0, 1, s1, 6]", "%y = attention(%q, %k, %v, %m) {causal = false, scale = 0.25}");
+  check(qkv + ", %m: bool[s0, 1, s1, 6]",
+        "%y = attention(%q, %k, %v, %m) {causal = false, scale = 0.25}");
   check(qkv + ", %m: f32[s1, 6]", "%y = attention(%q, %k, %v, %m) {causal = false, scale = 0.25}");
 }
 
 TEST(LowerTest, AttentionOfOtherTypesIsNests) {
   const std::string qkv = "%q: f64[s0, 4, s1, 8], %k: f64[s0, 2, 6, 8], %v: f64[s0, 2, 6, 3]";
-  check(qkv + ", %m: bool[s0, 1, s1, 6]", "%y = attention(%q, %k, %v, %m) {causal = true, scale = 0.25}");
+  check(qkv + ", %m: bool[s0, 1, s1, 6]",
+        "%y = attention(%q, %k, %v, %m) {causal = true, scale = 0.25}");
 }
 
 }  // namespace

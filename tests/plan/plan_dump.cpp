@@ -1,4 +1,5 @@
-// kiln_plan_dump MODEL.pt2 [--lowered | --kernels] [--disable PASS]: the plan of a model, as text. Not installed.
+// kiln_plan_dump MODEL.pt2 [--lowered | --kernels] [--disable PASS]: the plan of a model, as text.
+// Not installed.
 #include <cstring>
 #include <exception>
 #include <iostream>

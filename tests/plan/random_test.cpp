@@ -52,19 +52,29 @@ class GraphMaker {
   void step() {
     switch (pick(14)) {
       case 0:
-      case 1: return unary();
+      case 1:
+        return unary();
       case 2:
       case 3:
-      case 4: return binary();
+      case 4:
+        return binary();
       case 5:
-      case 6: return reshape();
-      case 7: return permute();
-      case 8: return slice();
-      case 9: return reduce();
-      case 10: return normalise();
-      case 11: return concat();
-      case 12: return linear();
-      default: return attention_or_pad();
+      case 6:
+        return reshape();
+      case 7:
+        return permute();
+      case 8:
+        return slice();
+      case 9:
+        return reduce();
+      case 10:
+        return normalise();
+      case 11:
+        return concat();
+      case 12:
+        return linear();
+      default:
+        return attention_or_pad();
     }
   }
 
@@ -101,8 +111,9 @@ class GraphMaker {
       const int64_t factor = pick(2) == 0 ? 2 : 3;
       if (!ir::provably_divisible(shape[axis], factor) || shape.size() > 4) return;
       shape[axis] = ir::floordiv(shape[axis], factor);
-      shape.insert(shape.begin() + static_cast<std::ptrdiff_t>(axis) + static_cast<std::ptrdiff_t>(pick(2)),
-                   Dim(factor));
+      shape.insert(
+          shape.begin() + static_cast<std::ptrdiff_t>(axis) + static_cast<std::ptrdiff_t>(pick(2)),
+          Dim(factor));
     }
     make(Op::reshape, {x}, {{"shape", shape}});
   }
@@ -122,8 +133,11 @@ class GraphMaker {
     const Dim& size = x->type.shape[axis];
     if (!size.is_constant() || size.constant() < 2) return;
     const int64_t kept = size.constant() / 2;
-    make(Op::slice, {x}, {{"axis", static_cast<int64_t>(axis)}, {"start", Dim(static_cast<int64_t>(pick(2)))},
-                          {"size", Dim(kept)}, {"step", int64_t{1}}});
+    make(Op::slice, {x},
+         {{"axis", static_cast<int64_t>(axis)},
+          {"start", Dim(static_cast<int64_t>(pick(2)))},
+          {"size", Dim(kept)},
+          {"step", int64_t{1}}});
   }
 
   void reduce() {
@@ -184,7 +198,8 @@ class GraphMaker {
     if (x->type.rank() == 0) return;
     std::vector<Dim> before(x->type.rank()), after(x->type.rank());
     before[pick(before.size())] = 1;
-    make(Op::pad, {x}, {{"before", before}, {"after", after}, {"value", 0.5}, {"mode", std::string("constant")}});
+    make(Op::pad, {x},
+         {{"before", before}, {"after", after}, {"value", 0.5}, {"mode", std::string("constant")}});
   }
 
   std::mt19937 random_;

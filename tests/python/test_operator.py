@@ -118,6 +118,7 @@ def test_results_are_fresh(compiled) -> None:
     assert torch.equal(first, copy)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_compiled_modules_can_be_copied_traced_and_exported(mlp, compiled, assert_same) -> None:
     import copy
 

@@ -72,6 +72,15 @@ def test_dynamic(tmp_path, assert_same, model, arguments, retrace) -> None:
             assert_same(call(x=x) if by_keyword else call(x), module(x))
 
 
+def test_narrowed_ranges_are_saved(mlp, tmp_path) -> None:
+    dims = {"x": {0: torch.export.Dim("batch", min=1, max=32)}}
+    program = torch.export.export(mlp, (torch.ones(2, 16),), dynamic_shapes=dims, strict=False)
+    compiled = torch_tensorrt.dynamo.compile(program, [batch_input(2, 4, 8)], min_block_size=1)
+    loaded = save_and_load(compiled, tmp_path / "model.ep")
+    (limits,) = {(int(r.lower), int(r.upper)) for r in loaded.range_constraints.values()}
+    assert limits == (2, 8)
+
+
 def test_dimension_names_of_inputs(mlp) -> None:
     from torch_tensorrt.dynamo._tracer import shapes_of_inputs
 

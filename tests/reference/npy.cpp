@@ -58,12 +58,14 @@ std::vector<int64_t> parse_shape(const std::string& header) {
 
 ir::Literal read_npy(const std::string& path) {
   const std::string file = read_file(path);
-  if (file.size() < kPreamble || !file.starts_with("\x93NUMPY")) throw CompileError(path + " is no .npy file");
+  if (file.size() < kPreamble || !file.starts_with("\x93NUMPY"))
+    throw CompileError(path + " is no .npy file");
   uint16_t length = 0;
   std::memcpy(&length, file.data() + 8, sizeof(length));
   const std::string header = file.substr(kPreamble, length);
   std::byte* data = nullptr;
-  ir::Literal literal = ir::Literal::allocate(parse_dtype(header, path), parse_shape(header), &data);
+  ir::Literal literal =
+      ir::Literal::allocate(parse_dtype(header, path), parse_shape(header), &data);
   const size_t start = kPreamble + length;
   if (file.size() - start < literal.bytes.size()) throw CompileError(path + " is too short");
   std::memcpy(data, file.data() + start, literal.bytes.size());
@@ -85,7 +87,8 @@ void write_npy(const std::string& path, const ir::Literal& literal) {
   file.write("\x93NUMPY\x01\x00", 8);
   file.write(reinterpret_cast<const char*>(&length), sizeof(length));
   file << header;
-  file.write(reinterpret_cast<const char*>(literal.bytes.data()), static_cast<std::streamsize>(literal.bytes.size()));
+  file.write(reinterpret_cast<const char*>(literal.bytes.data()),
+             static_cast<std::streamsize>(literal.bytes.size()));
   if (!file) throw CompileError("cannot write " + path);
 }
 

@@ -18,6 +18,7 @@ from torch_tensorrt.dynamo._calling import set_calling
 from torch_tensorrt.dynamo._checks import add_input_checks
 from torch_tensorrt.dynamo._partition import Partition
 from torch_tensorrt.dynamo._program import Program
+from torch_tensorrt.dynamo._ranges import as_constraints
 from torch_tensorrt.dynamo._region import Region
 from torch_tensorrt.dynamo._symbols import Range, is_symbolic_node
 
@@ -32,7 +33,7 @@ class ProgramInfo:
     in_spec: pytree.TreeSpec  # of (args, kwargs)
     out_spec: pytree.TreeSpec
     argument_names: list[str]
-    range_constraints: dict[Any, Any]
+    range_constraints: dict[sympy.Symbol, Any]
     example_inputs: Any
 
 
@@ -76,7 +77,7 @@ def assemble(
         for node in nodes:
             builder.copy(node)
     builder.add_outputs()
-    module = builder.finish()
+    module = builder.finish(as_constraints(program, ranges))
     add_input_checks(module, argument_names(program), ranges)
     return module
 
@@ -126,7 +127,7 @@ class _Builder:
                 self._write_back(inputs[spec.target], node)
         self._graph.output(tuple(results))
 
-    def finish(self) -> GraphModule:
+    def finish(self, range_constraints: dict[sympy.Symbol, Any]) -> GraphModule:
         call_spec = self._program.exported.call_spec
         names = argument_names(self._program)
         set_calling(self._graph, names, call_spec.in_spec, call_spec.out_spec)
@@ -136,7 +137,7 @@ class _Builder:
             in_spec=call_spec.in_spec,
             out_spec=call_spec.out_spec,
             argument_names=names,
-            range_constraints=dict(exported.range_constraints),
+            range_constraints=range_constraints,
             example_inputs=exported.example_inputs,
         )
         for engine in self._engines:

@@ -133,9 +133,9 @@ def _compile_regions(
             progress.next_engine()
             try:
                 region = find_region(program, nodes)
-                region_spec = (
+                spec = (
                     region.spec
-                )  # a size that cannot be printed is found before the compile
+                )  # before the compile, because it may find a size that cannot be had
                 engine = compile_region(program, region, ranges, progress.update)
             except (kiln.KilnError, SymbolError) as error:
                 if settings.pass_through_build_failures or settings.require_full_compilation:
@@ -143,8 +143,6 @@ def _compile_regions(
                 logger.warning("a block of %d operators stays in PyTorch: %s", len(nodes), error)
                 parts.drop(level, str(error))
                 continue
-            logger.info(
-                "engine of %d operators: %d bytes, %s", len(nodes), engine.numel(), region_spec
-            )
+            logger.info("engine of %d operators: %d bytes, %s", len(nodes), engine.numel(), spec)
             compiled[level] = CompiledRegion(region, engine)
     return compiled

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sympy
 import torch
 from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from torch_tensorrt._input import Input
 from torch_tensorrt.dynamo._program import Program
@@ -43,6 +44,16 @@ def symbol_ranges(program: Program, inputs: Sequence[Any] | None) -> dict[sympy.
                 bounds = (low[dim], high[dim]) if isinstance(given, Input) else (0, UNBOUNDED)
                 ranges[symbol] = _narrow(where, ranges[symbol], bounds, opt[dim])
     return ranges
+
+
+def as_constraints(
+    program: Program, ranges: Mapping[sympy.Symbol, Range]
+) -> dict[sympy.Symbol, ValueRanges[Any]]:
+    """The ranges as torch.export has them."""
+    result = dict(program.exported.range_constraints)
+    for symbol, r in ranges.items():
+        result[symbol] = ValueRanges(r.min, int_oo if r.max == UNBOUNDED else r.max)
+    return result
 
 
 def _symbols(program: Program) -> set[sympy.Symbol]:

@@ -22,7 +22,7 @@ SYMBOLIC_TYPES = (torch.SymInt, torch.SymBool, torch.SymFloat)
 UNBOUNDED = 1 << 60
 
 
-class SymbolError(Exception):
+class SymbolError(RuntimeError):
     """An expression that cannot be carried into an engine."""
 
 

@@ -21,7 +21,8 @@ Matrix transpose(const Matrix& x, int64_t batches, int64_t n, int64_t k) {
   return result;
 }
 
-// c[m, n] += a[m, k] * b[k, n]. The inner loop is over n, so that the compiler can vectorise it without reordering sums.
+// c[m, n] += a[m, k] * b[k, n]. The inner loop is over n, so that the compiler can vectorise it
+// without reordering sums.
 void multiply(const double* a, const double* b, double* c, int64_t m, int64_t k, int64_t n) {
   for (int64_t i = 0; i < m; ++i) {
     for (int64_t p = 0; p < k; ++p) {
@@ -36,7 +37,8 @@ Literal matmul(const Call& call) {
   const bool transposed = call.flag("transpose_b");
   const int64_t m = shape_a[shape_a.size() - 2], k = shape_a.back();
   const int64_t n = shape_b[shape_b.size() - (transposed ? 2 : 1)];
-  const Sizes batch_a(shape_a.begin(), shape_a.end() - 2), batch_b(shape_b.begin(), shape_b.end() - 2);
+  const Sizes batch_a(shape_a.begin(), shape_a.end() - 2),
+      batch_b(shape_b.begin(), shape_b.end() - 2);
   const Matrix a = load<double>(call.input(0));
   Matrix b = load<double>(call.input(1));
   if (transposed) b = transpose(b, product(batch_b), n, k);
@@ -45,9 +47,11 @@ Literal matmul(const Call& call) {
   const Sizes batch = shape;
   shape.insert(shape.end(), {m, n});
   Matrix c(product(shape), 0.0);
-  Walk at_a(batch, broadcast_strides(batch_a, batch)), at_b(batch, broadcast_strides(batch_b, batch));
+  Walk at_a(batch, broadcast_strides(batch_a, batch)),
+      at_b(batch, broadcast_strides(batch_b, batch));
   for (int64_t i = 0; i < product(batch); ++i, at_a.next(), at_b.next()) {
-    multiply(a.data() + at_a.offset() * m * k, b.data() + at_b.offset() * k * n, c.data() + i * m * n, m, k, n);
+    multiply(a.data() + at_a.offset() * m * k, b.data() + at_b.offset() * k * n,
+             c.data() + i * m * n, m, k, n);
   }
   return store(c, call.dtype(), shape);
 }
@@ -105,7 +109,8 @@ Literal attention(const Call& call) {
   for (int64_t head = 0; head < batch * heads; ++head) {
     const int64_t group = head / heads * groups + head % heads / (heads / groups);
     std::fill(scores.begin(), scores.end(), 0.0);
-    multiply(q.data() + head * rows * depth, k.data() + group * depth * columns, scores.data(), rows, depth, columns);
+    multiply(q.data() + head * rows * depth, k.data() + group * depth * columns, scores.data(),
+             rows, depth, columns);
     for (int64_t i = 0; i < rows && columns > 0; ++i) {
       double* row = scores.data() + i * columns;
       for (int64_t j = 0; j < columns; ++j) {
@@ -114,15 +119,17 @@ Literal attention(const Call& call) {
       }
       softmax_row(row, columns);
     }
-    multiply(scores.data(), v.data() + group * columns * width, result.data() + head * rows * width, rows, columns,
-             width);
+    multiply(scores.data(), v.data() + group * columns * width, result.data() + head * rows * width,
+             rows, columns, width);
   }
   return store(result, call.dtype(), {batch, heads, rows, width});
 }
 
 }  // namespace
 
-Literal evaluate_matmul(const Call& call) { return call.node.op == Op::linear ? linear(call) : matmul(call); }
+Literal evaluate_matmul(const Call& call) {
+  return call.node.op == Op::linear ? linear(call) : matmul(call);
+}
 
 Literal evaluate_attention(const Call& call) { return attention(call); }
 

@@ -17,11 +17,22 @@ struct Geometry {
 };
 
 Geometry read_geometry(const Call& call, const Sizes& x, const Sizes& weight) {
-  Geometry g{x[0], x[1], weight[0], call.integer("groups"), {x.begin() + 2, x.end()}, {weight.begin() + 2, weight.end()},
-             {}, call.integers("stride"), call.integers("padding_before"), call.integers("dilation"), {}, {}};
+  Geometry g{x[0],
+             x[1],
+             weight[0],
+             call.integer("groups"),
+             {x.begin() + 2, x.end()},
+             {weight.begin() + 2, weight.end()},
+             {},
+             call.integers("stride"),
+             call.integers("padding_before"),
+             call.integers("dilation"),
+             {},
+             {}};
   const Sizes& after = call.integers("padding_after");
   for (size_t i = 0; i < g.input.size(); ++i) {
-    const int64_t reach = g.input[i] + g.padding[i] + after[i] - g.dilation[i] * (g.kernel[i] - 1) - 1;
+    const int64_t reach =
+        g.input[i] + g.padding[i] + after[i] - g.dilation[i] * (g.kernel[i] - 1) - 1;
     g.output.push_back(reach < 0 ? 0 : reach / g.stride[i] + 1);
   }
   g.rows.assign(g.output.begin(), g.output.end() - 1);
@@ -42,12 +53,16 @@ struct Columns {
 };
 
 Columns inside_columns(int64_t stride, int64_t shift, int64_t size, int64_t width) {
-  const auto first_at_least = [&](int64_t value) { return value <= 0 ? 0 : (value + stride - 1) / stride; };
+  const auto first_at_least = [&](int64_t value) {
+    return value <= 0 ? 0 : (value + stride - 1) / stride;
+  };
   return {std::min(first_at_least(-shift), width), std::min(first_at_least(size - shift), width)};
 }
 
-// For a kernel position: adds weight * input to all outputs of one plane, row by row along the last axis.
-void add_plane(const Geometry& g, const Sizes& position, double weight, const double* input, double* output) {
+// For a kernel position: adds weight * input to all outputs of one plane, row by row along the last
+// axis.
+void add_plane(const Geometry& g, const Sizes& position, double weight, const double* input,
+               double* output) {
   const size_t last = g.input.size() - 1;
   const int64_t width = g.output[last], stride = g.stride[last];
   const int64_t shift = position[last] * g.dilation[last] - g.padding[last];
@@ -62,13 +77,15 @@ void add_plane(const Geometry& g, const Sizes& position, double weight, const do
       start += at * g.input_strides[d];
     }
     double* target = output + row * width;
-    for (int64_t i = columns.begin; inside && i < columns.end; ++i) target[i] += weight * input[start + i * stride];
+    for (int64_t i = columns.begin; inside && i < columns.end; ++i)
+      target[i] += weight * input[start + i * stride];
     for (size_t d = last; d-- > 0 && ++index[d] == g.rows[d];) index[d] = 0;
   }
 }
 
 Values convolve(const Geometry& g, const Values& x, const Values& weight, const Values& bias) {
-  const int64_t in_plane = product(g.input), out_plane = product(g.output), taps = product(g.kernel);
+  const int64_t in_plane = product(g.input), out_plane = product(g.output),
+                taps = product(g.kernel);
   const int64_t group_channels = g.channels / g.groups, group_filters = g.filters / g.groups;
   Values result(g.batch * g.filters * out_plane);
   for (int64_t i = 0; i < g.batch * g.filters; ++i) {
@@ -76,7 +93,8 @@ Values convolve(const Geometry& g, const Values& x, const Values& weight, const 
     double* output = result.data() + i * out_plane;
     std::fill_n(output, out_plane, bias.empty() ? 0.0 : bias[filter]);
     for (int64_t c = 0; c < group_channels; ++c) {
-      const double* input = x.data() + (sample * g.channels + group * group_channels + c) * in_plane;
+      const double* input =
+          x.data() + (sample * g.channels + group * group_channels + c) * in_plane;
       for (int64_t tap = 0; tap < taps; ++tap) {
         const double factor = weight[(filter * group_channels + c) * taps + tap];
         add_plane(g, unflatten(tap, g.kernel), factor, input, output);
@@ -121,7 +139,8 @@ Literal evaluate_convolution(const Call& call) {
   const Values bias = call.has(2) ? load<double>(call.input(2)) : Values{};
   Sizes shape{g.batch, g.filters};
   shape.insert(shape.end(), g.output.begin(), g.output.end());
-  const Literal result = store(convolve(g, load<double>(x), load<double>(weight), bias), call.dtype(), shape);
+  const Literal result =
+      store(convolve(g, load<double>(x), load<double>(weight), bias), call.dtype(), shape);
   return last ? channels_last(result) : result;
 }
 

@@ -39,7 +39,8 @@ Literal evaluate_one(const Call& call) {
 
 }  // namespace
 
-std::vector<Literal> evaluate(const ir::Node& node, std::span<const Literal* const> inputs, const SizeOf& size_of) {
+std::vector<Literal> evaluate(const ir::Node& node, std::span<const Literal* const> inputs,
+                              const SizeOf& size_of) {
   return {evaluate_one(Call{node, inputs, size_of})};
 }
 

@@ -9,7 +9,8 @@ using ir::Op;
 // An index in [-size, size) as one in [0, size).
 int64_t checked(const Call& call, int64_t index, int64_t size) {
   if (index < -size || index >= size) {
-    call.fail("index " + std::to_string(index), std::to_string(-size) + " to " + std::to_string(size - 1));
+    call.fail("index " + std::to_string(index),
+              std::to_string(-size) + " to " + std::to_string(size - 1));
   }
   return index < 0 ? index + size : index;
 }
@@ -45,7 +46,8 @@ Literal gather_nd(const Call& call) {
     int64_t which = 0, offset = 0;
     for (size_t i = 0; i < index_shape.size(); ++i) which += index[axis + i] * index_strides[i];
     for (int64_t i = 0; i < axis; ++i) offset += index[i] * strides[i];
-    for (size_t i = axis + count; i < x.size(); ++i) offset += index[i - count + index_shape.size()] * strides[i];
+    for (size_t i = axis + count; i < x.size(); ++i)
+      offset += index[i - count + index_shape.size()] * strides[i];
     return offset + offsets[which];
   };
   return rearrange(call.input(0), replace_axes(x, axis, count, index_shape), source);

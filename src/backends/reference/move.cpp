@@ -18,7 +18,8 @@ int64_t dot(const Sizes& a, const Sizes& b) {
 Literal reshape(const Call& call) {
   Literal result = call.input(0);
   result.shape = call.dims("shape");
-  if (product(result.shape) != call.input(0).elements()) call.fail("another number of elements", "the same number");
+  if (product(result.shape) != call.input(0).elements())
+    call.fail("another number of elements", "the same number");
   return result;
 }
 
@@ -35,7 +36,8 @@ Literal permute(const Call& call) {
 
 Literal expand(const Call& call) {
   const Sizes shape = call.dims("shape");
-  if (broadcast(call.shape(0), shape) != shape) call.fail("sizes that do not broadcast", "sizes that are equal or 1");
+  if (broadcast(call.shape(0), shape) != shape)
+    call.fail("sizes that do not broadcast", "sizes that are equal or 1");
   const Sizes strides = broadcast_strides(call.shape(0), shape);
   return rearrange(call.input(0), shape, [&](const Sizes& index) { return dot(index, strides); });
 }
@@ -46,11 +48,13 @@ Literal slice(const Call& call) {
   const int64_t size = call.dim("size"), base = start * strides[axis];
   if (start < 0 || size < 0 || (size > 0 && start + (size - 1) * step >= shape[axis])) {
     call.fail("start " + std::to_string(start) + " and size " + std::to_string(size) + " of " +
-                  std::to_string(shape[axis]), "a range in bounds");
+                  std::to_string(shape[axis]),
+              "a range in bounds");
   }
   shape[axis] = size;
   strides[axis] *= step;
-  return rearrange(call.input(0), shape, [&](const Sizes& index) { return base + dot(index, strides); });
+  return rearrange(call.input(0), shape,
+                   [&](const Sizes& index) { return base + dot(index, strides); });
 }
 
 Literal flip(const Call& call) {

@@ -37,7 +37,8 @@ Moments moments(const double* x, int64_t count) {
   Moments result;
   for (int64_t i = 0; i < count; ++i) result.mean += x[i];
   result.mean /= static_cast<double>(count);
-  for (int64_t i = 0; i < count; ++i) result.variance += (x[i] - result.mean) * (x[i] - result.mean);
+  for (int64_t i = 0; i < count; ++i)
+    result.variance += (x[i] - result.mean) * (x[i] - result.mean);
   result.variance /= static_cast<double>(count);
   return result;
 }
@@ -69,7 +70,8 @@ Literal group_norm(const Call& call) {
   const int64_t inner = product(Sizes(shape.begin() + 2, shape.end()));
   const int64_t count = channels / groups * inner;
   std::vector<double> x = load<double>(call.input(0));
-  const std::vector<double> weight = load_or(call, 1, channels, 1), bias = load_or(call, 2, channels, 0);
+  const std::vector<double> weight = load_or(call, 1, channels, 1),
+                            bias = load_or(call, 2, channels, 0);
   for (int64_t block = 0; block < shape[0] * groups; ++block) {
     double* row = x.data() + block * count;
     const Moments m = moments(row, count);
@@ -85,8 +87,10 @@ Literal group_norm(const Call& call) {
 Literal batch_norm(const Call& call) {
   const Split split = split_at(call.shape(0), 1);
   std::vector<double> x = load<double>(call.input(0));
-  const std::vector<double> weight = load<double>(call.input(1)), bias = load<double>(call.input(2));
-  const std::vector<double> mean = load<double>(call.input(3)), variance = load<double>(call.input(4));
+  const std::vector<double> weight = load<double>(call.input(1)),
+                            bias = load<double>(call.input(2));
+  const std::vector<double> mean = load<double>(call.input(3)),
+                            variance = load<double>(call.input(4));
   for (int64_t i = 0; i < static_cast<int64_t>(x.size()); ++i) {
     const int64_t channel = i / split.inner % split.size;
     const double scale = weight[channel] / std::sqrt(variance[channel] + call.real("eps"));

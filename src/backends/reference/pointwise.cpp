@@ -20,7 +20,9 @@ double gelu_tanh(double x) {
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
-double sign(double x) { return std::isnan(x) ? x : static_cast<double>(x > 0) - static_cast<double>(x < 0); }
+double sign(double x) {
+  return std::isnan(x) ? x : static_cast<double>(x > 0) - static_cast<double>(x < 0);
+}
 
 double unary(const Call& call, double x) {
   switch (call.node.op) {
@@ -256,7 +258,8 @@ template <typename T>
 Literal apply_binary(const Call& call, DType result) {
   const Sizes shape = broadcast(call.shape(0), call.shape(1));
   const std::vector<T> a = load<T>(call.input(0)), b = load<T>(call.input(1));
-  Walk at_a(shape, broadcast_strides(call.shape(0), shape)), at_b(shape, broadcast_strides(call.shape(1), shape));
+  Walk at_a(shape, broadcast_strides(call.shape(0), shape)),
+      at_b(shape, broadcast_strides(call.shape(1), shape));
   std::vector<T> values(product(shape));
   for (T& value : values) {
     value = either(call.node.op, a[at_a.offset()], b[at_b.offset()]);
@@ -271,12 +274,14 @@ Literal apply_binary(const Call& call, DType result) {
 Literal evaluate_unary(const Call& call) {
   DType result = ir::gives_bool(call.node.op) ? DType::Bool : call.dtype();
   if (call.node.op == Op::cast) result = call.node.attr<DType>("dtype");
-  return is_floating(call.dtype()) ? apply_unary<double>(call, result) : apply_unary<int64_t>(call, result);
+  return is_floating(call.dtype()) ? apply_unary<double>(call, result)
+                                   : apply_unary<int64_t>(call, result);
 }
 
 Literal evaluate_binary(const Call& call) {
   const DType result = ir::gives_bool(call.node.op) ? DType::Bool : call.dtype();
-  return is_floating(call.dtype()) ? apply_binary<double>(call, result) : apply_binary<int64_t>(call, result);
+  return is_floating(call.dtype()) ? apply_binary<double>(call, result)
+                                   : apply_binary<int64_t>(call, result);
 }
 
 Literal evaluate_where(const Call& call) {

@@ -14,8 +14,11 @@ struct Window {
 };
 
 Window read_window(const Call& call) {
-  Window window{call.integers("kernel"), call.integers("stride"), call.integers("padding_before"),
-                call.integers("padding_after"), {}};
+  Window window{call.integers("kernel"),
+                call.integers("stride"),
+                call.integers("padding_before"),
+                call.integers("padding_after"),
+                {}};
   window.dilation = Sizes(window.kernel.size(), 1);
   if (call.node.has_attr("dilation")) window.dilation = call.integers("dilation");
   return window;
@@ -40,7 +43,8 @@ struct Content {
 };
 
 template <typename T>
-Content<T> read_content(const Window& window, const std::vector<T>& x, const Sizes& shape, const Sizes& index) {
+Content<T> read_content(const Window& window, const std::vector<T>& x, const Sizes& shape,
+                        const Sizes& index) {
   const Sizes strides = row_major_strides(shape);
   Content<T> content;
   Sizes tap(window.kernel.size(), 0);
@@ -48,14 +52,16 @@ Content<T> read_content(const Window& window, const std::vector<T>& x, const Siz
     int64_t offset = index[0] * strides[0] + index[1] * strides[1];
     bool inside = true;
     for (size_t i = 0; i < tap.size(); ++i) {
-      const int64_t at = index[i + 2] * window.stride[i] - window.before[i] + tap[i] * window.dilation[i];
+      const int64_t at =
+          index[i + 2] * window.stride[i] - window.before[i] + tap[i] * window.dilation[i];
       inside = inside && at >= 0 && at < shape[i + 2];
       offset += at * strides[i + 2];
     }
     if (inside) {
       const T value = x[offset];
       const bool wins = !content.largest || value > *content.largest || value != value;
-      if (wins && !(content.largest && *content.largest != *content.largest)) content.largest = value;
+      if (wins && !(content.largest && *content.largest != *content.largest))
+        content.largest = value;
       content.sum += static_cast<double>(value);
       ++content.inside;
     }
@@ -67,7 +73,8 @@ Content<T> read_content(const Window& window, const std::vector<T>& x, const Siz
 template <typename T>
 T result_of(const Call& call, const Window& window, const Content<T>& content) {
   if (call.node.op == Op::max_pool) {
-    constexpr T kLowest = std::is_same_v<T, double> ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::min();
+    constexpr T kLowest = std::is_same_v<T, double> ? -std::numeric_limits<T>::infinity()
+                                                    : std::numeric_limits<T>::min();
     return content.largest.value_or(kLowest);
   }
   int64_t count = call.flag("count_padding") ? product(window.kernel) : content.inside;

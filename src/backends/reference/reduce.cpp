@@ -1,6 +1,6 @@
 // Reductions and scans.
 #include <algorithm>
-#include <cmath>
+#include <limits>
 
 #include "backends/reference/tensor.h"
 #include "support/error.h"
@@ -16,16 +16,34 @@ T combine(Op op, T a, T b) {
     if constexpr (std::is_same_v<T, double>) return a * b;
     return static_cast<T>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b));
   }
-  if (op == Op::reduce_max) return a != a || a > b ? a : b;
+  if (op == Op::reduce_max) return a != a || a > b ? a : b;  // NaN stays
   if (op == Op::reduce_min) return a != a || a < b ? a : b;
   if constexpr (std::is_same_v<T, double>) return a + b;
   return static_cast<T>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
 }
 
-// The result of no elements: the neutral element; a maximum has none, so that the caller never asks.
+// The least value of a dtype; the greatest is not less than any other.
+int64_t least_integer(DType dtype) {
+  if (!is_signed_integer(dtype)) return 0;
+  return std::numeric_limits<int64_t>::min() >> (64 - 8 * dtype_size(dtype));
+}
+
+int64_t greatest_integer(DType dtype) {
+  if (dtype == DType::Bool) return 1;
+  return dtype == DType::U8 ? 255 : ~least_integer(dtype);
+}
+
+// The result of no elements.
 template <typename T>
-T start(Op op) {
-  return op == Op::reduce_prod ? T{1} : T{0};
+T start(Op op, DType dtype) {
+  if (op == Op::reduce_prod) return 1;
+  if (op != Op::reduce_max && op != Op::reduce_min) return 0;
+  const bool least = op == Op::reduce_max;
+  if constexpr (std::is_same_v<T, double>) {
+    return least ? -std::numeric_limits<double>::infinity()
+                 : std::numeric_limits<double>::infinity();
+  }
+  return static_cast<T>(least ? least_integer(dtype) : greatest_integer(dtype));
 }
 
 Sizes reduced_shape(const Sizes& shape, const Sizes& axes, bool keepdim) {
@@ -51,21 +69,18 @@ Literal reduce(const Call& call) {
   const Op op = call.node.op;
   const Sizes &shape = call.shape(0), &axes = call.integers("axes");
   const Sizes result_shape = reduced_shape(shape, axes, call.flag("keepdim"));
-  const bool extremum = op == Op::reduce_max || op == Op::reduce_min;
-  std::vector<T> result(product(result_shape), start<T>(op));
-  std::vector<bool> started(result.size(), !extremum);
+  std::vector<T> result(product(result_shape), start<T>(op, call.dtype()));
   Walk at(shape, result_strides(shape, axes));
   int64_t count = 0;
   for (const T value : load<T>(call.input(0))) {
-    const int64_t i = at.offset();
-    result[i] = started[i] ? combine(op, result[i], value) : value;
-    started[i] = true;
+    T& target = result[at.offset()];
+    target = combine(op, target, value);
     at.next();
     ++count;
   }
-  if (!std::ranges::all_of(started, [](bool flag) { return flag; })) call.fail("no elements", "1 or more");
   if (op == Op::reduce_mean) {
-    const double size = static_cast<double>(count) / static_cast<double>(result.size());
+    const double size =
+        static_cast<double>(count) / static_cast<double>(std::max<size_t>(result.size(), 1));
     for (T& value : result) value = static_cast<T>(static_cast<double>(value) / size);
   }
   return store(result, call.dtype(), result_shape);
@@ -94,7 +109,8 @@ Literal arg_reduce(const Call& call) {
       }
     }
   }
-  return store(result, DType::I64, reduced_shape(call.shape(0), {call.integer("axis")}, call.flag("keepdim")));
+  return store(result, DType::I64,
+               reduced_shape(call.shape(0), {call.integer("axis")}, call.flag("keepdim")));
 }
 
 template <typename T>

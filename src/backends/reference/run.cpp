@@ -20,8 +20,9 @@ void bind_size(const ir::Value& input, size_t dim, int64_t size, Sizes& sizes) {
   const ir::SymbolPtr symbol = input.type.shape[dim].as_symbol();
   if (!symbol) return;
   if (size < symbol->min || size > symbol->max) {
-    throw CompileError("[run] got " + std::to_string(size) + " for " + describe(input, dim) + ", expected " +
-                       std::to_string(symbol->min) + " to " + std::to_string(symbol->max));
+    throw CompileError("[run] got " + std::to_string(size) + " for " + describe(input, dim) +
+                       ", expected " + std::to_string(symbol->min) + " to " +
+                       std::to_string(symbol->max));
   }
   sizes.emplace(symbol->id, size);
 }
@@ -29,8 +30,8 @@ void bind_size(const ir::Value& input, size_t dim, int64_t size, Sizes& sizes) {
 void check_type(const ir::Value& input, const Literal& literal) {
   const bool fits = literal.dtype == input.type.dtype && literal.shape.size() == input.type.rank();
   if (fits) return;
-  throw CompileError("[run] got " + literal.type().str() + " for input " + input.name + ", expected " +
-                     input.type.str());
+  throw CompileError("[run] got " + literal.type().str() + " for input " + input.name +
+                     ", expected " + input.type.str());
 }
 
 Sizes bind_sizes(const ir::Graph& graph, std::span<const Literal> inputs) {
@@ -42,7 +43,8 @@ Sizes bind_sizes(const ir::Graph& graph, std::span<const Literal> inputs) {
   for (size_t i = 0; i < inputs.size(); ++i) {
     const ir::Value& input = *graph.inputs()[i];
     check_type(input, inputs[i]);
-    for (size_t dim = 0; dim < input.type.rank(); ++dim) bind_size(input, dim, inputs[i].shape[dim], sizes);
+    for (size_t dim = 0; dim < input.type.rank(); ++dim)
+      bind_size(input, dim, inputs[i].shape[dim], sizes);
   }
   return sizes;
 }
@@ -53,8 +55,8 @@ void check_sizes(const ir::Graph& graph, std::span<const Literal> inputs, const 
     for (size_t dim = 0; dim < input.type.rank(); ++dim) {
       const int64_t expected = input.type.shape[dim].evaluate(size_of);
       if (inputs[i].shape[dim] == expected) continue;
-      throw CompileError("[run] got " + std::to_string(inputs[i].shape[dim]) + " for " + describe(input, dim) +
-                         ", expected " + std::to_string(expected));
+      throw CompileError("[run] got " + std::to_string(inputs[i].shape[dim]) + " for " +
+                         describe(input, dim) + ", expected " + std::to_string(expected));
     }
   }
 }
@@ -77,7 +79,8 @@ void check_result(const ir::Value& value, const Literal& literal, const SizeOf& 
   for (size_t i = 0; fits && i < literal.shape.size(); ++i) {
     fits = literal.shape[i] == value.type.shape[i].evaluate(size_of);
   }
-  KILN_CHECK(fits, "%" + value.name + " is " + literal.type().str() + ", inferred " + value.type.str());
+  KILN_CHECK(fits,
+             "%" + value.name + " is " + literal.type().str() + ", inferred " + value.type.str());
 }
 
 }  // namespace
@@ -96,7 +99,8 @@ std::vector<Literal> run(const ir::Graph& graph, std::span<const Literal> inputs
   for (size_t i = 0; i < inputs.size(); ++i) values[graph.inputs()[i]->id] = inputs[i];
   for (const auto& node : graph.nodes()) {
     std::vector<const Literal*> operands;
-    for (const ir::Value* input : node->inputs) operands.push_back(input == nullptr ? nullptr : &values.at(input->id));
+    for (const ir::Value* input : node->inputs)
+      operands.push_back(input == nullptr ? nullptr : &values.at(input->id));
     std::vector<Literal> results = evaluate(*node, operands, size_of);
     for (size_t i = 0; i < results.size(); ++i) {
       check_result(*node->outputs[i], results[i], size_of);

@@ -10,7 +10,8 @@ Literal evaluate_source(const Call& call) {
     Sizes shape = call.dims("shape");
     return store(std::vector<double>(product(shape), call.real("value")), dtype, shape);
   }
-  if (call.node.op == ir::Op::dim_value) return store(std::vector<int64_t>{call.dim("value")}, dtype, {});
+  if (call.node.op == ir::Op::dim_value)
+    return store(std::vector<int64_t>{call.dim("value")}, dtype, {});
   const int64_t start = call.dim("start"), step = call.integer("step");
   std::vector<int64_t> values(call.dim("size"));
   for (size_t i = 0; i < values.size(); ++i) values[i] = start + static_cast<int64_t>(i) * step;

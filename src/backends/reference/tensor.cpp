@@ -36,12 +36,14 @@ void store_as(const std::vector<T>& values, std::byte* out, const Encode& encode
 }  // namespace
 
 void Call::fail(const std::string& got, const std::string& expected) const {
-  throw CompileError("[" + std::string(ir::op_name(node.op)) + "] got " + got + ", expected " + expected);
+  throw CompileError("[" + std::string(ir::op_name(node.op)) + "] got " + got + ", expected " +
+                     expected);
 }
 
 Sizes Call::dims(std::string_view name) const {
   Sizes result;
-  for (const ir::Dim& dim : node.attr<std::vector<ir::Dim>>(name)) result.push_back(dim.evaluate(size_of));
+  for (const ir::Dim& dim : node.attr<std::vector<ir::Dim>>(name))
+    result.push_back(dim.evaluate(size_of));
   return result;
 }
 
@@ -63,7 +65,8 @@ Sizes broadcast(const Sizes& a, const Sizes& b) {
   const size_t offset = result.size() - shorter.size();
   for (size_t i = 0; i < shorter.size(); ++i) {
     if (shorter[i] == 1 || shorter[i] == result[offset + i]) continue;
-    if (result[offset + i] != 1) throw CompileError("[broadcast] got sizes that are neither equal nor 1");
+    if (result[offset + i] != 1)
+      throw CompileError("[broadcast] got sizes that are neither equal nor 1");
     result[offset + i] = shorter[i];
   }
   return result;
@@ -128,7 +131,8 @@ template <typename T>
 Literal store(const std::vector<T>& values, DType dtype, Sizes shape) {
   std::byte* data = nullptr;
   Literal result = Literal::allocate(dtype, std::move(shape), &data);
-  KILN_CHECK(result.elements() == static_cast<int64_t>(values.size()), "elements for another shape");
+  KILN_CHECK(result.elements() == static_cast<int64_t>(values.size()),
+             "elements for another shape");
   const auto integer = [](T value) { return convert<int64_t>(value); };
   const auto single = [](T value) { return static_cast<float>(value); };
   switch (dtype) {
@@ -178,8 +182,8 @@ void Walk::next() {
   }
 }
 
-Literal rearrange(const Literal& input, Sizes shape, const std::function<int64_t(const Sizes& index)>& offset_of,
-                  double fill) {
+Literal rearrange(const Literal& input, Sizes shape,
+                  const std::function<int64_t(const Sizes& index)>& offset_of, double fill) {
   const size_t item = dtype_size(input.dtype);
   std::byte* data = nullptr;
   Literal result = Literal::allocate(input.dtype, shape, &data);

@@ -1,6 +1,7 @@
 // What the families of ops share: elements as doubles or 64-bit integers, and walks over shapes.
 //
-// Floating values are computed in double and rounded once, integers and bools in int64_t and wrapped.
+// Floating values are computed in double and rounded once, integers and bools in int64_t and
+// wrapped.
 #pragma once
 
 #include <cstdint>
@@ -53,10 +54,12 @@ Literal store(const std::vector<T>& values, DType dtype, Sizes shape);
 // Float to integer as x86 does it: towards zero, and the smallest integer for what does not fit.
 int64_t to_integer(double value);
 
-// Steps through a shape in row-major order and keeps one offset, a dot product of index and strides.
+// Steps through a shape in row-major order and keeps one offset, a dot product of index and
+// strides.
 class Walk {
  public:
-  Walk(const Sizes& shape, Sizes strides) : shape_(shape), strides_(std::move(strides)), index_(shape.size(), 0) {}
+  Walk(const Sizes& shape, Sizes strides)
+      : shape_(shape), strides_(std::move(strides)), index_(shape.size(), 0) {}
   int64_t offset() const { return offset_; }
   void next();
 
@@ -68,10 +71,10 @@ class Walk {
 // Strides that read an operand as if it had the broadcast shape.
 Sizes broadcast_strides(const Sizes& operand, const Sizes& result);
 
-// A result with the elements of `input` at the offsets that a function gives for each result index; a negative offset
-// stands for `fill`. Works on bytes, for every dtype.
-Literal rearrange(const Literal& input, Sizes shape, const std::function<int64_t(const Sizes& index)>& offset_of,
-                  double fill = 0);
+// A result with the elements of `input` at the offsets that a function gives for each result index;
+// a negative offset stands for `fill`. Works on bytes, for every dtype.
+Literal rearrange(const Literal& input, Sizes shape,
+                  const std::function<int64_t(const Sizes& index)>& offset_of, double fill = 0);
 
 // A shape seen as [outer, axis, inner].
 struct Split {

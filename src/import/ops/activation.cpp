@@ -23,7 +23,8 @@ Value* import_sigmoid(Call& call) { return sigmoid_input(call).apply(Op::sigmoid
 Value* import_tanh(Call& call) { return sigmoid_input(call).apply(Op::tanh); }
 
 Value* import_gelu(Call& call) {
-  return call.make(Op::gelu, {call.tensor("self")}, {{"approximate", call.text_or("approximate", "none")}});
+  return call.make(Op::gelu, {call.tensor("self")},
+                   {{"approximate", call.text_or("approximate", "none")}});
 }
 
 Value* import_hardtanh(Call& call) {
@@ -33,9 +34,7 @@ Value* import_hardtanh(Call& call) {
 Value* import_relu6(Call& call) { return clamp(self(call), 0, 6); }
 Expr compose_hardsigmoid(Call&, const Expr& x) { return clamp(x + 3, 0, 6) / 6; }
 
-Expr compose_hardswish(Call&, const Expr& x) {
-  return x * clamp(x + 3, 0, 6) / 6;
-}
+Expr compose_hardswish(Call&, const Expr& x) { return x * clamp(x + 3, 0, 6) / 6; }
 
 Expr compose_leaky_relu(Call& call, const Expr& x) {
   return x.apply(Op::gt, 0).select(x, x * call.real_or("negative_slope", 0.01));
@@ -72,9 +71,7 @@ Expr compose_softplus(Call& call, const Expr& x) {
   return softplus(x, call.real_or("beta", 1), call.real_or("threshold", 20));
 }
 
-Expr compose_mish(Call&, const Expr& x) {
-  return x * softplus(x, 1, 20).apply(Op::tanh);
-}
+Expr compose_mish(Call&, const Expr& x) { return x * softplus(x, 1, 20).apply(Op::tanh); }
 
 // min(x, 0) - log1p(e^-|x|)
 Expr compose_log_sigmoid(Call&, const Expr& x) {
@@ -99,9 +96,7 @@ Value* import_prelu(Call& call) {
   return x.apply(Op::gt, 0).select(x, x * Expr(call, weight));
 }
 
-Expr compose_softsign(Call&, const Expr& x) {
-  return x / (x.apply(Op::abs) + 1);
-}
+Expr compose_softsign(Call&, const Expr& x) { return x / (x.apply(Op::abs) + 1); }
 
 Value* import_hardshrink(Call& call) {
   const Expr x = self(call);
@@ -116,7 +111,8 @@ Expr compose_softshrink(Call& call, const Expr& x) {
 
 Value* import_threshold(Call& call) {
   const Expr x = self(call);
-  return x.apply(Op::le, call.real_or("threshold", 0)).select(x.constant(call.real_or("value", 0)), x);
+  return x.apply(Op::le, call.real_or("threshold", 0))
+      .select(x.constant(call.real_or("value", 0)), x);
 }
 
 // The first half of an axis times the sigmoid of the second.
@@ -125,15 +121,17 @@ Value* import_glu(Call& call) {
   const int64_t axis = call.axis_or("dim", x->type.rank(), -1);
   call.expect(x->type.rank() > 0, "a scalar", "rank 1 or more");
   const ir::Dim half = ir::floordiv(x->type.shape[axis], 2);
-  call.expect(ir::provably_equal(half * 2, x->type.shape[axis]), "the odd size " + x->type.shape[axis].str(),
-              "an even one");
-  const Expr first(call, slice(call, x, axis, 0, half)), second(call, slice(call, x, axis, half, half));
+  call.expect(ir::provably_equal(half * 2, x->type.shape[axis]),
+              "the odd size " + x->type.shape[axis].str(), "an even one");
+  const Expr first(call, slice(call, x, axis, 0, half)),
+      second(call, slice(call, x, axis, half, half));
   return first * second.apply(Op::sigmoid);
 }
 
 // Dropout does nothing at inference.
 Value* import_dropout(Call& call) {
-  call.expect(!call.boolean_or("train", false) || call.real_or("p", 0.5) == 0, "dropout in training mode",
+  call.expect(!call.boolean_or("train", false) || call.real_or("p", 0.5) == 0,
+              "dropout in training mode",
               "a model in eval mode (call model.eval() before exporting)");
   return call.tensor(call.has("input") ? "input" : "self");
 }

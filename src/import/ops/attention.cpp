@@ -43,10 +43,10 @@ Value* attention(Call& call, Value* mask) {
   const ir::Shape& shape = q->type.shape;
   Value* k = expand_batch(call, to_rank_4(call, call.tensor("key")), shape, grouped);
   Value* v = expand_batch(call, to_rank_4(call, call.tensor("value")), shape, grouped);
-  call.expect(shape[3].is_constant() || call.has("scale"), "the symbolic head size " + shape[3].str(),
-              "a constant head size");
-  const double scale =
-      call.has("scale") ? call.real_or("scale", 1) : 1 / std::sqrt(static_cast<double>(shape[3].constant()));
+  call.expect(shape[3].is_constant() || call.has("scale"),
+              "the symbolic head size " + shape[3].str(), "a constant head size");
+  const double scale = call.has("scale") ? call.real_or("scale", 1)
+                                         : 1 / std::sqrt(static_cast<double>(shape[3].constant()));
   std::vector<Value*> operands{q, k, v};
   if (mask != nullptr) {
     mask = mask_to_rank_4(call, mask, query_shape.size());

@@ -30,7 +30,10 @@ Value* move_axis(Call& call, Value* x, int64_t from, int64_t to) {
 Value* slice(Call& call, Value* x, int64_t axis, ir::Dim start, ir::Dim size) {
   if (start.is_constant(0) && size == x->type.shape[axis]) return x;
   return call.make(Op::slice, {x},
-                   {{"axis", axis}, {"start", std::move(start)}, {"size", std::move(size)}, {"step", int64_t{1}}});
+                   {{"axis", axis},
+                    {"start", std::move(start)},
+                    {"size", std::move(size)},
+                    {"step", int64_t{1}}});
 }
 
 Value* reduce(Call& call, Op op, Value* x, std::vector<int64_t> axes, bool keepdim) {

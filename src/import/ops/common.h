@@ -11,7 +11,8 @@ namespace kiln::import {
 using ir::Op;
 using ir::Value;
 
-// Arithmetic on values, for ops that are composed of others. A number becomes a constant of the other operand's dtype.
+// Arithmetic on values, for ops that are composed of others. A number becomes a constant of the
+// other operand's dtype.
 class Expr {
  public:
   Expr(const Call& call, Value* value) : call_(&call), value_(value) {}
@@ -20,7 +21,9 @@ class Expr {
   operator Value*() const { return value_; }
 
   Expr apply(Op op) const { return {*call_, call_->make(op, {value_})}; }
-  Expr apply(Op op, const Expr& other) const { return {*call_, call_->make(op, {value_, other.value_})}; }
+  Expr apply(Op op, const Expr& other) const {
+    return {*call_, call_->make(op, {value_, other.value_})};
+  }
   Expr apply(Op op, double other) const { return apply(op, constant(other)); }
   Expr constant(double value) const { return {*call_, call_->constant_like(value_, value)}; }
 
@@ -47,7 +50,8 @@ class Expr {
 
 // The argument `name` as an Expr in a floating dtype: integers become f32.
 Expr floating(Call& call, std::string_view name);
-// A function of one floating operand, `self`, composed of several ops: half precision is computed in f32, as PyTorch does.
+// A function of one floating operand, `self`, composed of several ops: half precision is computed
+// in f32, as PyTorch does.
 using Composition = Expr (*)(Call& call, const Expr& x);
 template <Composition function>
 Value* composed(Call& call) {

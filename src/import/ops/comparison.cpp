@@ -6,7 +6,8 @@ namespace {
 
 template <Op op>
 Value* compare(Call& call) {
-  const std::vector<Value*> values = promote(call.builder(), {call.operand("self"), call.operand("other")});
+  const std::vector<Value*> values =
+      promote(call.builder(), {call.operand("self"), call.operand("other")});
   return call.make(op, {values[0], values[1]});
 }
 

@@ -25,10 +25,16 @@ Value* general_matmul(Call& call, Value* a, Value* b) {
   return call.builder().reshape(product, shape);
 }
 
-Value* import_matmul(Call& call) { return general_matmul(call, call.tensor("self"), call.tensor("other")); }
+Value* import_matmul(Call& call) {
+  return general_matmul(call, call.tensor("self"), call.tensor("other"));
+}
 Value* import_mm(Call& call) { return matmul(call, call.tensor("self"), call.tensor("mat2")); }
-Value* import_mv(Call& call) { return general_matmul(call, call.tensor("self"), call.tensor("vec")); }
-Value* import_dot(Call& call) { return general_matmul(call, call.tensor("self"), call.tensor("tensor")); }
+Value* import_mv(Call& call) {
+  return general_matmul(call, call.tensor("self"), call.tensor("vec"));
+}
+Value* import_dot(Call& call) {
+  return general_matmul(call, call.tensor("self"), call.tensor("tensor"));
+}
 
 Value* import_linear(Call& call) {
   Value *x = call.tensor("input"), *weight = call.tensor("weight");
@@ -54,7 +60,9 @@ Value* add_product(Call& call, Value* product) {
   return result + self;
 }
 
-Value* import_addmm(Call& call) { return add_product(call, matmul(call, call.tensor("mat1"), call.tensor("mat2"))); }
+Value* import_addmm(Call& call) {
+  return add_product(call, matmul(call, call.tensor("mat1"), call.tensor("mat2")));
+}
 Value* import_baddbmm(Call& call) {
   return add_product(call, matmul(call, call.tensor("batch1"), call.tensor("batch2")));
 }
@@ -100,12 +108,13 @@ Factor order_letters(Call& call, const Factor& factor, const std::string& letter
 
 ir::Shape sizes_of(const Factor& factor, const std::string& letters) {
   ir::Shape shape;
-  for (char letter : letters) shape.push_back(factor.value->type.shape[factor.letters.find(letter)]);
+  for (char letter : letters)
+    shape.push_back(factor.value->type.shape[factor.letters.find(letter)]);
   return shape;
 }
 
-// Two factors to one, by a batched matrix product: batch letters are in both and needed later, contracted ones in both
-// and not needed.
+// Two factors to one, by a batched matrix product: batch letters are in both and needed later,
+// contracted ones in both and not needed.
 Factor multiply(Call& call, const Factor& a, const Factor& b, const std::string& needed) {
   std::string batch, contracted, rows, columns;
   for (char letter : a.letters) {
@@ -116,9 +125,11 @@ Factor multiply(Call& call, const Factor& a, const Factor& b, const std::string&
   for (char letter : b.letters) {
     if (a.letters.find(letter) == std::string::npos) columns += letter;
   }
-  const ir::Shape batch_sizes = sizes_of(a, batch), row_sizes = sizes_of(a, rows), column_sizes = sizes_of(b, columns);
+  const ir::Shape batch_sizes = sizes_of(a, batch), row_sizes = sizes_of(a, rows),
+                  column_sizes = sizes_of(b, columns);
   const ir::Dim depth = ir::product(sizes_of(a, contracted));
-  const auto matrix = [&](const Factor& factor, const std::string& letters, const ir::Dim& m, const ir::Dim& n) {
+  const auto matrix = [&](const Factor& factor, const std::string& letters, const ir::Dim& m,
+                          const ir::Dim& n) {
     ir::Shape shape = batch_sizes;
     shape.insert(shape.end(), {m, n});
     return call.builder().reshape(order_letters(call, factor, letters).value, shape);
@@ -138,7 +149,8 @@ struct Equation {
 
 Equation parse_equation(Call& call, std::string text) {
   std::erase(text, ' ');
-  call.expect(text.find('.') == std::string::npos, "equation \"" + text + "\"", "one without an ellipsis");
+  call.expect(text.find('.') == std::string::npos, "equation \"" + text + "\"",
+              "one without an ellipsis");
   Equation equation;
   const size_t arrow = text.find("->");
   const std::string left = text.substr(0, arrow);
@@ -163,21 +175,25 @@ Equation parse_equation(Call& call, std::string text) {
 Value* import_einsum(Call& call) {
   const Equation equation = parse_equation(call, call.text_or("equation", ""));
   const std::vector<Value*> tensors = call.tensors("tensors");
-  call.expect(tensors.size() == equation.operands.size(), std::to_string(tensors.size()) + " operands",
+  call.expect(tensors.size() == equation.operands.size(),
+              std::to_string(tensors.size()) + " operands",
               std::to_string(equation.operands.size()));
   std::string seen;
   for (size_t i = 0; i < tensors.size(); ++i) {
     std::string letters = equation.operands[i];
-    call.expect(letters.size() == tensors[i]->type.rank(), "\"" + letters + "\" for rank " +
-                std::to_string(tensors[i]->type.rank()), "one letter per axis");
+    call.expect(letters.size() == tensors[i]->type.rank(),
+                "\"" + letters + "\" for rank " + std::to_string(tensors[i]->type.rank()),
+                "one letter per axis");
     seen += letters;
     std::ranges::sort(letters);
-    call.expect(std::ranges::adjacent_find(letters) == letters.end(), "a repeated letter in \"" + letters + "\"",
-                "different letters (no diagonals)");
+    call.expect(std::ranges::adjacent_find(letters) == letters.end(),
+                "a repeated letter in \"" + letters + "\"", "different letters (no diagonals)");
   }
   for (char letter : equation.result) {
-    const bool once = std::ranges::count(equation.result, letter) == 1 && seen.find(letter) != std::string::npos;
-    call.expect(once, "the result \"" + equation.result + "\"", "letters of the operands, each once");
+    const bool once =
+        std::ranges::count(equation.result, letter) == 1 && seen.find(letter) != std::string::npos;
+    call.expect(once, "the result \"" + equation.result + "\"",
+                "letters of the operands, each once");
   }
   Factor product{equation.operands[0], tensors[0]};
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -187,25 +203,20 @@ Value* import_einsum(Call& call) {
       product = drop_letters(call, product, needed);
       continue;
     }
-    const Factor next = drop_letters(call, {equation.operands[i], tensors[i]}, needed + product.letters);
+    const Factor next =
+        drop_letters(call, {equation.operands[i], tensors[i]}, needed + product.letters);
     product = multiply(call, drop_letters(call, product, needed + next.letters), next, needed);
   }
   return order_letters(call, product, equation.result).value;
 }
 
 constexpr Row kRows[] = {
-    {"aten.mm.default", import_mm},
-    {"aten.bmm.default", import_mm},
-    {"aten.matmul.default", import_matmul},
-    {"aten.mv.default", import_mv},
-    {"aten.dot.default", import_dot},
-    {"aten.linear.default", import_linear},
-    {"aten.addmm.default", import_addmm},
-    {"aten.baddbmm.default", import_baddbmm},
-    {"aten.addbmm.default", import_addbmm},
-    {"aten.addmv.default", import_addmv},
-    {"aten.outer.default", import_outer},
-    {"aten.ger.default", import_outer},
+    {"aten.mm.default", import_mm},         {"aten.bmm.default", import_mm},
+    {"aten.matmul.default", import_matmul}, {"aten.mv.default", import_mv},
+    {"aten.dot.default", import_dot},       {"aten.linear.default", import_linear},
+    {"aten.addmm.default", import_addmm},   {"aten.baddbmm.default", import_baddbmm},
+    {"aten.addbmm.default", import_addbmm}, {"aten.addmv.default", import_addmv},
+    {"aten.outer.default", import_outer},   {"aten.ger.default", import_outer},
     {"aten.einsum.default", import_einsum},
 };
 

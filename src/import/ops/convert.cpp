@@ -53,7 +53,6 @@ constexpr Row kRows[] = {
     {"aten.type_as.default", import_like_other},
     {"aten._to_copy.default", import_to},
     {"aten.copy.default", import_copy},
-    {"prims.convert_element_type.default", import_convert},
     {"aten._assert_tensor_metadata.default", ignore},
     {"aten._assert_async.msg", ignore},
     {"aten._assert_async.default", ignore},

@@ -27,7 +27,8 @@ void set_padding(Call& call, const ir::Shape& kernel, Geometry& geometry) {
   const std::string mode = [&] {
     const auto& inputs = call.node().inputs;
     for (const auto& [name, argument] : inputs) {
-      if (name == "padding" && std::holds_alternative<std::string>(argument)) return std::get<std::string>(argument);
+      if (name == "padding" && std::holds_alternative<std::string>(argument))
+        return std::get<std::string>(argument);
     }
     return std::string();
   }();
@@ -45,7 +46,8 @@ void set_padding(Call& call, const ir::Shape& kernel, Geometry& geometry) {
 }
 
 ir::Shape kernel_sizes(Call& call, Value* weight) {
-  call.expect(weight->type.rank() >= 3, "a weight of shape " + shape_text(weight->type.shape), "rank 3 or more");
+  call.expect(weight->type.rank() >= 3, "a weight of shape " + shape_text(weight->type.shape),
+              "rank 3 or more");
   return {weight->type.shape.begin() + 2, weight->type.shape.end()};
 }
 
@@ -72,8 +74,8 @@ Value* convolution(Call& call) {
   return unbatched(call, convolve(call, x, weight, geometry), added);
 }
 
-// stride - 1 zeros between neighbours: [.., n, ..] -> [.., n, 1, ..] -> [.., n, stride, ..] -> [.., n * stride, ..], and
-// the zeros behind the last element are cut off by the caller.
+// stride - 1 zeros between neighbours: [.., n, ..] -> [.., n, 1, ..] -> [.., n, stride, ..] -> [..,
+// n * stride, ..], and the zeros behind the last element are cut off by the caller.
 Value* insert_zeros(Call& call, Value* x, const std::vector<int64_t>& stride) {
   for (size_t i = 0; i < stride.size(); ++i) {
     if (stride[i] == 1) continue;
@@ -81,8 +83,9 @@ Value* insert_zeros(Call& call, Value* x, const std::vector<int64_t>& stride) {
     Value* split = unsqueeze(call, x, static_cast<int64_t>(axis) + 1);
     std::vector<ir::Dim> before(split->type.rank(), ir::Dim(0)), after = before;
     after[axis + 1] = stride[i] - 1;
-    Value* padded = call.make(Op::pad, {split},
-                              {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+    Value* padded = call.make(
+        Op::pad, {split},
+        {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
     ir::Shape shape = x->type.shape;
     shape[axis] *= stride[i];
     x = call.builder().reshape(padded, shape);
@@ -103,7 +106,8 @@ Value* transpose_weight(Call& call, Value* weight, int64_t groups) {
   return call.make(Op::flip, {result}, {{"axes", range(2, static_cast<int64_t>(shape.size()))}});
 }
 
-// A transposed convolution is a convolution of the input with zeros in between and the weight mirrored.
+// A transposed convolution is a convolution of the input with zeros in between and the weight
+// mirrored.
 Value* transposed_convolution(Call& call) {
   Value* weight = call.tensor("weight");
   const ir::Shape kernel = kernel_sizes(call, weight);
@@ -124,7 +128,9 @@ Value* transposed_convolution(Call& call) {
     before[i + 2] = reach;
     after[i + 2] = reach + output_padding[i] - (stride[i] - 1);
   }
-  x = call.make(Op::pad, {x}, {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+  x = call.make(
+      Op::pad, {x},
+      {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
   Value* result = convolve(call, x, transpose_weight(call, weight, geometry.groups), geometry);
   return unbatched(call, result, added);
 }

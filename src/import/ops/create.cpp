@@ -16,19 +16,22 @@ Value* full(Call& call, const ir::Shape& shape, DType dtype, const Number& value
   if (!exact || (dim != nullptr && !dim->is_constant())) {
     return call.builder().expand(as_value(call.builder(), value, dtype), shape);
   }
-  return call.make(Op::full, {}, {{"shape", shape}, {"dtype", dtype}, {"value", number_as_double(value)}});
+  return call.make(Op::full, {},
+                   {{"shape", shape}, {"dtype", dtype}, {"value", number_as_double(value)}});
 }
 
 const char* size_argument(Call& call) { return call.has("size") ? "size" : "shape"; }
 
 Value* import_full(Call& call) {
   const Number value = call.number("fill_value");
-  return full(call, call.dims(size_argument(call)), call.dtype("dtype").value_or(number_dtype(value)), value);
+  return full(call, call.dims(size_argument(call)),
+              call.dtype("dtype").value_or(number_dtype(value)), value);
 }
 
 template <int value>
 Value* filled(Call& call) {
-  return full(call, call.dims(size_argument(call)), call.dtype("dtype").value_or(DType::F32), int64_t{value});
+  return full(call, call.dims(size_argument(call)), call.dtype("dtype").value_or(DType::F32),
+              int64_t{value});
 }
 
 template <int value>
@@ -45,12 +48,14 @@ Value* new_filled(Call& call) {
 
 Value* import_full_like(Call& call) {
   const ir::Type& type = call.tensor("self")->type;
-  return full(call, type.shape, call.dtype("dtype").value_or(type.dtype), call.number("fill_value"));
+  return full(call, type.shape, call.dtype("dtype").value_or(type.dtype),
+              call.number("fill_value"));
 }
 
 Value* import_new_full(Call& call) {
   const ir::Type& type = call.tensor("self")->type;
-  return full(call, call.dims("size"), call.dtype("dtype").value_or(type.dtype), call.number("fill_value"));
+  return full(call, call.dims("size"), call.dtype("dtype").value_or(type.dtype),
+              call.number("fill_value"));
 }
 
 Value* import_fill(Call& call) {
@@ -76,18 +81,21 @@ Value* integer_range(Call& call, const Dim& start, const Dim& end, int64_t step,
   call.expect(step != 0, "step 0", "another step");
   const Dim distance = step > 0 ? end - start : start - end;
   const Dim size = ir::max(0, ir::ceildiv(distance, std::abs(step)));
-  Value* indices = call.make(Op::iota, {}, {{"size", size}, {"dtype", DType::I64}, {"start", start}, {"step", step}});
+  Value* indices = call.make(
+      Op::iota, {}, {{"size", size}, {"dtype", DType::I64}, {"start", start}, {"step", step}});
   return call.builder().cast(indices, dtype);
 }
 
 // start + i * step, computed in f64 as PyTorch does.
 Value* real_range(Call& call, double start, double end, double step, DType dtype) {
-  call.expect(step != 0 && std::isfinite((end - start) / step), "step " + std::to_string(step), "a finite range");
+  call.expect(step != 0 && std::isfinite((end - start) / step), "step " + std::to_string(step),
+              "a finite range");
   const auto count = static_cast<int64_t>(std::max(0.0, std::ceil((end - start) / step)));
   call.expect(count < int64_t{1} << 28, std::to_string(count) + " elements", "fewer than 2^28");
   std::byte* data = nullptr;
   ir::Literal literal = ir::Literal::allocate(dtype, {count}, &data);
-  for (int64_t i = 0; i < count; ++i) ir::Literal::set(data, dtype, i, start + static_cast<double>(i) * step);
+  for (int64_t i = 0; i < count; ++i)
+    ir::Literal::set(data, dtype, i, start + static_cast<double>(i) * step);
   return call.builder().constant(std::move(literal));
 }
 
@@ -97,7 +105,8 @@ Value* import_arange(Call& call) {
   const bool real = is_real(start) || is_real(end) || is_real(step);
   const DType dtype = call.dtype("dtype").value_or(real ? DType::F32 : DType::I64);
   if (real) {
-    return real_range(call, number_as_double(start), number_as_double(end), number_as_double(step), dtype);
+    return real_range(call, number_as_double(start), number_as_double(end), number_as_double(step),
+                      dtype);
   }
   const Dim by = as_dim(step);
   call.expect(by.is_constant(), "the symbolic step " + by.str(), "a constant");
@@ -108,7 +117,8 @@ Value* import_arange(Call& call) {
 Value* import_linspace(Call& call) {
   const double start = call.real_or("start", 0), end = call.real_or("end", 0);
   const int64_t steps = call.integer("steps");
-  call.expect(steps >= 0 && steps < int64_t{1} << 28, std::to_string(steps) + " steps", "0 to 2^28");
+  call.expect(steps >= 0 && steps < int64_t{1} << 28, std::to_string(steps) + " steps",
+              "0 to 2^28");
   const DType dtype = call.dtype("dtype").value_or(DType::F32);
   const double step = steps > 1 ? (end - start) / static_cast<double>(steps - 1) : 0;
   std::byte* data = nullptr;

@@ -9,7 +9,8 @@ namespace {
 using ir::Dim;
 
 Value* as_index(Call& call, Value* index) {
-  call.expect(is_integer(index->type.dtype), "an index of " + std::string(dtype_name(index->type.dtype)),
+  call.expect(is_integer(index->type.dtype),
+              "an index of " + std::string(dtype_name(index->type.dtype)),
               "integers (a mask selects as many elements as the data says)");
   return call.builder().cast(index, DType::I64);
 }
@@ -18,7 +19,9 @@ Value* take(Call& call, Value* x, Value* index, int64_t axis) {
   return call.make(Op::gather, {x, as_index(call, index)}, {{"axis", axis}});
 }
 
-Value* import_embedding(Call& call) { return take(call, call.tensor("weight"), call.tensor("indices"), 0); }
+Value* import_embedding(Call& call) {
+  return take(call, call.tensor("weight"), call.tensor("indices"), 0);
+}
 
 Value* import_index_select(Call& call) {
   Value *x = call.tensor("self"), *index = call.tensor("index");
@@ -28,7 +31,8 @@ Value* import_index_select(Call& call) {
   return take(call, x, index, axis);
 }
 
-// torch.gather takes an index that is smaller than x along the other axes: those parts of x are not used.
+// torch.gather takes an index that is smaller than x along the other axes: those parts of x are not
+// used.
 Value* import_gather(Call& call) {
   Value *x = call.tensor("self"), *index = as_index(call, call.tensor("index"));
   if (x->type.rank() == 0 || index->type.rank() == 0) {
@@ -55,14 +59,17 @@ Value* import_take_along_dim(Call& call) {
   shape[axis] = x->type.shape[axis];
   index_shape[axis] = index->type.shape[axis];
   return call.make(Op::gather_elements,
-                   {call.builder().expand(x, shape), call.builder().expand(index, index_shape)}, {{"axis", axis}});
+                   {call.builder().expand(x, shape), call.builder().expand(index, index_shape)},
+                   {{"axis", axis}});
 }
 
-// x[:, i, j, :] and the like. Indexed axes that are not neighbours come first in the result: so they are moved there.
+// x[:, i, j, :] and the like. Indexed axes that are not neighbours come first in the result: so
+// they are moved there.
 Value* import_index(Call& call) {
   Value* x = call.tensor("self");
   std::vector<Value*> given = call.tensors("indices");
-  call.expect(given.size() <= x->type.rank(), std::to_string(given.size()) + " indices", "at most one per axis");
+  call.expect(given.size() <= x->type.rank(), std::to_string(given.size()) + " indices",
+              "at most one per axis");
   std::vector<int64_t> axes;
   std::vector<Value*> operands{nullptr};
   for (size_t i = 0; i < given.size(); ++i) {
@@ -87,7 +94,9 @@ Value* import_index(Call& call) {
 }
 
 Value* iota(Call& call, const Dim& size) {
-  return call.make(Op::iota, {}, {{"size", size}, {"dtype", DType::I64}, {"start", Dim(0)}, {"step", int64_t{1}}});
+  return call.make(
+      Op::iota, {},
+      {{"size", size}, {"dtype", DType::I64}, {"start", Dim(0)}, {"step", int64_t{1}}});
 }
 
 // The axis in windows: element i of window w is w * step + i. The window axis comes last.
@@ -95,11 +104,13 @@ Value* import_unfold(Call& call) {
   Value* x = call.tensor("self");
   const int64_t axis = call.axis("dimension", x->type.rank());
   const int64_t size = call.integer("size"), step = call.integer("step");
-  call.expect(x->type.rank() > 0 && step >= 1 && size >= 1, "step " + std::to_string(step), "1 or more");
+  call.expect(x->type.rank() > 0 && step >= 1 && size >= 1, "step " + std::to_string(step),
+              "1 or more");
   const Dim windows = ir::floordiv(x->type.shape[axis] - size, step) + 1;
   const Expr start(call, unsqueeze(call, iota(call, windows), 1));
   Value* index = start * static_cast<double>(step) + Expr(call, iota(call, size));
-  return move_axis(call, take(call, x, index, axis), axis + 1, static_cast<int64_t>(x->type.rank()));
+  return move_axis(call, take(call, x, index, axis), axis + 1,
+                   static_cast<int64_t>(x->type.rank()));
 }
 
 // Elements whose two indices differ by the offset; their axis comes last.
@@ -119,7 +130,8 @@ Value* import_diagonal(Call& call) {
   const Dim size = ir::max(0, ir::min(x->type.shape[first] - below, x->type.shape[second] - right));
   const Expr index(call, iota(call, size));
   return call.make(Op::gather_nd,
-                   {call.builder().permute(x, order), index + static_cast<double>(below), index + static_cast<double>(right)},
+                   {call.builder().permute(x, order), index + static_cast<double>(below),
+                    index + static_cast<double>(right)},
                    {{"axis", static_cast<int64_t>(rank) - 2}});
 }
 

@@ -1,5 +1,5 @@
 // Softmax and the norms.
-#include <algorithm>
+#include <limits>
 
 #include "import/ops/common.h"
 
@@ -19,6 +19,17 @@ Value* import_softmax(Call& call) {
   if (rank > 0) return call.make(op, {x}, {{"axis", axis}});
   Value* row = call.make(op, {call.builder().reshape(x, {1})}, {{"axis", int64_t{0}}});
   return call.builder().reshape(row, {});
+}
+
+// Zeros, not NaN, where a row is -inf throughout.
+Value* import_safe_softmax(Call& call) {
+  const Expr result(call, import_softmax<Op::softmax>(call));
+  const Expr x(call, call.builder().cast(call.tensor("self"), result.value()->type.dtype));
+  const size_t rank = x.value()->type.rank();
+  if (rank == 0) return result;
+  const Expr largest(call, reduce(call, Op::reduce_max, x, {call.axis("dim", rank)}, true));
+  const Expr empty = largest.apply(Op::eq, -std::numeric_limits<double>::infinity());
+  return empty.select(result.constant(0), result);
 }
 
 // A norm of operands in one dtype: half-precision input with f32 weights is computed in f32.
@@ -45,7 +56,8 @@ Value* import_layer_norm(Call& call) {
 
 void expect_unused(Call& call, size_t first, size_t last) {
   for (size_t i = first; i <= last; ++i) {
-    call.expect(!call.output_used(i), "a use of the statistics (output " + std::to_string(i) + ")", "inference");
+    call.expect(!call.output_used(i), "a use of the statistics (output " + std::to_string(i) + ")",
+                "inference");
   }
 }
 
@@ -97,8 +109,10 @@ std::vector<Value*> import_native_group_norm(Call& call) {
 // A per-channel operand of batch_norm; a constant where it is None.
 Value* per_channel(Call& call, std::string_view name, const ir::Type& x, double fallback) {
   if (Value* value = call.optional_tensor(name)) return value;
-  call.expect(x.shape[1].is_constant(), "the symbolic channel count " + x.shape[1].str(), "a constant");
-  return call.make(Op::full, {}, {{"shape", ir::Shape{x.shape[1]}}, {"dtype", x.dtype}, {"value", fallback}});
+  call.expect(x.shape[1].is_constant(), "the symbolic channel count " + x.shape[1].str(),
+              "a constant");
+  return call.make(Op::full, {},
+                   {{"shape", ir::Shape{x.shape[1]}}, {"dtype", x.dtype}, {"value", fallback}});
 }
 
 Value* batch_norm(Call& call) {
@@ -128,8 +142,8 @@ std::vector<Value*> import_native_batch_norm(Call& call) {
 Value* import_instance_norm(Call& call) {
   Value* x = call.tensor("input");
   if (!call.boolean_or("use_input_stats", true)) return batch_norm(call);
-  call.expect(x->type.rank() >= 3 && x->type.shape[1].is_constant(), "an input of shape " + shape_text(x->type.shape),
-              "[N, C, ...] with a constant C");
+  call.expect(x->type.rank() >= 3 && x->type.shape[1].is_constant(),
+              "an input of shape " + shape_text(x->type.shape), "[N, C, ...] with a constant C");
   return group_norm(call, x->type.shape[1].constant());
 }
 
@@ -137,6 +151,7 @@ constexpr Row kRows[] = {
     {"aten.softmax.int", import_softmax<Op::softmax>},
     {"aten._softmax.default", import_softmax<Op::softmax>},
     {"aten.special_softmax.default", import_softmax<Op::softmax>},
+    {"aten._safe_softmax.default", import_safe_softmax},
     {"aten.log_softmax.int", import_softmax<Op::log_softmax>},
     {"aten._log_softmax.default", import_softmax<Op::log_softmax>},
     {"aten.layer_norm.default", import_layer_norm},

@@ -14,7 +14,8 @@ struct Padding {
 Padding read_padding(Call& call, const Value* x, std::string_view name) {
   const std::vector<Dim> list = call.dims(name);
   const size_t rank = x->type.rank();
-  call.expect(list.size() % 2 == 0 && list.size() <= 2 * rank, std::to_string(list.size()) + " sizes",
+  call.expect(list.size() % 2 == 0 && list.size() <= 2 * rank,
+              std::to_string(list.size()) + " sizes",
               "a pair for each of at most " + std::to_string(rank) + " axes");
   Padding padding{std::vector<Dim>(rank, Dim(0)), std::vector<Dim>(rank, Dim(0))};
   for (size_t i = 0; i < list.size() / 2; ++i) {
@@ -25,16 +26,19 @@ Padding read_padding(Call& call, const Value* x, std::string_view name) {
 }
 
 Value* pad(Call& call, Value* x, const Padding& padding, const std::string& mode, double value) {
-  return call.make(Op::pad, {x},
-                   {{"before", padding.before}, {"after", padding.after}, {"value", value}, {"mode", mode}});
+  return call.make(
+      Op::pad, {x},
+      {{"before", padding.before}, {"after", padding.after}, {"value", value}, {"mode", mode}});
 }
 
 // The end of each axis in front, its start behind.
 Value* pad_circular(Call& call, Value* x, const Padding& padding) {
   for (size_t axis = 0; axis < x->type.rank(); ++axis) {
-    const Dim &before = padding.before[axis], &after = padding.after[axis], size = x->type.shape[axis];
+    const Dim &before = padding.before[axis], &after = padding.after[axis],
+              size = x->type.shape[axis];
     if (before.is_constant(0) && after.is_constant(0)) continue;
-    call.expect(before.lower_bound() >= 0 && after.lower_bound() >= 0, "a negative size", "0 or more");
+    call.expect(before.lower_bound() >= 0 && after.lower_bound() >= 0, "a negative size",
+                "0 or more");
     const auto index = static_cast<int64_t>(axis);
     std::vector<Value*> parts;
     if (!before.is_constant(0)) parts.push_back(slice(call, x, index, size - before, before));
@@ -74,7 +78,9 @@ Value* import_circular_pad(Call& call) {
 }
 
 Value* iota(Call& call, const Dim& size) {
-  return call.make(Op::iota, {}, {{"size", size}, {"dtype", DType::I64}, {"start", Dim(0)}, {"step", int64_t{1}}});
+  return call.make(
+      Op::iota, {},
+      {{"size", size}, {"dtype", DType::I64}, {"start", Dim(0)}, {"step", int64_t{1}}});
 }
 
 // Keeps elements whose column - row is on one side of the diagonal.

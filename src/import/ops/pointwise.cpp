@@ -42,24 +42,19 @@ Value* import_round_decimals(Call& call) {
 Expr compose_log2(Call&, const Expr& x) { return x.apply(Op::log) * std::numbers::log2e; }
 Expr compose_log10(Call&, const Expr& x) { return x.apply(Op::log) * std::numbers::log10e; }
 
-Expr compose_exp2(Call&, const Expr& x) {
-  return x.constant(2).apply(Op::pow, x);
-}
+Expr compose_exp2(Call&, const Expr& x) { return x.constant(2).apply(Op::pow, x); }
 
-Expr compose_tan(Call&, const Expr& x) {
-  return x.apply(Op::sin) / x.apply(Op::cos);
-}
+Expr compose_tan(Call&, const Expr& x) { return x.apply(Op::sin) / x.apply(Op::cos); }
 
 // expm1 keeps the digits that exp would lose near zero.
 Expr compose_sinh(Call&, const Expr& x) {
   return (x.apply(Op::expm1) - (-x).apply(Op::expm1)) * 0.5;
 }
 
-Expr compose_cosh(Call&, const Expr& x) {
-  return (x.apply(Op::exp) + (-x).apply(Op::exp)) * 0.5;
-}
+Expr compose_cosh(Call&, const Expr& x) { return (x.apply(Op::exp) + (-x).apply(Op::exp)) * 0.5; }
 
-// sign(x) * log1p(|x| + x^2 / (1 + sqrt(x^2 + 1))); log(|x|) + log(2) where the square would overflow.
+// sign(x) * log1p(|x| + x^2 / (1 + sqrt(x^2 + 1))); log(|x|) + log(2) where the square would
+// overflow.
 Expr compose_asinh(Call&, const Expr& x) {
   const Expr a = x.apply(Op::abs), square = x * x;
   const Expr correction = square / ((square + 1).apply(Op::sqrt) + 1);
@@ -73,24 +68,16 @@ Expr compose_acosh(Call&, const Expr& x) {
   return (t + (t * 2 + t * t).apply(Op::sqrt)).apply(Op::log1p);
 }
 
-Expr compose_atanh(Call&, const Expr& x) {
-  return (x * 2 / (1 - x)).apply(Op::log1p) * 0.5;
-}
+Expr compose_atanh(Call&, const Expr& x) { return (x * 2 / (1 - x)).apply(Op::log1p) * 0.5; }
 
-Expr compose_atan(Call&, const Expr& x) {
-  return x.apply(Op::atan2, 1);
-}
+Expr compose_atan(Call&, const Expr& x) { return x.apply(Op::atan2, 1); }
 
 // sqrt(1 - x^2), with full precision near the ends.
 Expr complement(const Expr& x) { return ((1 - x) * (x + 1)).apply(Op::sqrt); }
 
-Expr compose_asin(Call&, const Expr& x) {
-  return x.apply(Op::atan2, complement(x));
-}
+Expr compose_asin(Call&, const Expr& x) { return x.apply(Op::atan2, complement(x)); }
 
-Expr compose_acos(Call&, const Expr& x) {
-  return complement(x).apply(Op::atan2, x);
-}
+Expr compose_acos(Call&, const Expr& x) { return complement(x).apply(Op::atan2, x); }
 
 Expr compose_erfc(Call&, const Expr& x) { return 1 - x.apply(Op::erf); }
 
@@ -120,7 +107,8 @@ Value* import_nan_to_num(Call& call) {
   if (dtype == DType::BF16) largest = 0x1.fep127;
   const Expr known = x.apply(Op::isnan).select(x.constant(call.real_or("nan", 0)), x);
   const Expr infinity = x.constant(std::numeric_limits<double>::infinity());
-  const Expr high = known.apply(Op::eq, infinity).select(x.constant(call.real_or("posinf", largest)), known);
+  const Expr high =
+      known.apply(Op::eq, infinity).select(x.constant(call.real_or("posinf", largest)), known);
   return high.apply(Op::eq, -infinity).select(x.constant(call.real_or("neginf", -largest)), high);
 }
 
@@ -130,11 +118,13 @@ struct Pair {
 };
 
 Pair promoted(Call& call, std::string_view first = "self", std::string_view second = "other") {
-  const std::vector<Value*> values = promote(call.builder(), {call.operand(first), call.operand(second)});
+  const std::vector<Value*> values =
+      promote(call.builder(), {call.operand(first), call.operand(second)});
   return {{call, values[0]}, {call, values[1]}};
 }
 
-Pair promoted_floating(Call& call, std::string_view first = "self", std::string_view second = "other") {
+Pair promoted_floating(Call& call, std::string_view first = "self",
+                       std::string_view second = "other") {
   const Operand operands[] = {call.operand(first), call.operand(second)};
   const DType dtype = floating_result_type(operands);
   return {{call, as_value(call.builder(), operands[0], dtype)},
@@ -218,7 +208,9 @@ Value* import_clamp(Call& call) {
   call.expect(operands.size() > 1, "neither min nor max", "one of them");
   const DType dtype = result_type(operands);
   Expr x(call, as_value(call.builder(), operands[0], dtype));
-  const auto bound = [&](const char* name) { return Expr(call, as_value(call.builder(), call.operand(name), dtype)); };
+  const auto bound = [&](const char* name) {
+    return Expr(call, as_value(call.builder(), call.operand(name), dtype));
+  };
   if (call.has("min")) x = x.apply(Op::maximum, bound("min"));
   if (call.has("max")) x = x.apply(Op::minimum, bound("max"));
   return x;

@@ -10,12 +10,15 @@ struct Window {
   std::vector<int64_t> kernel, stride, padding, padding_after, dilation;
 };
 
-// With ceil_mode a last, incomplete window counts if it starts inside the input or the padding before it.
+// With ceil_mode a last, incomplete window counts if it starts inside the input or the padding
+// before it.
 int64_t ceil_mode_extra(Call& call, const Window& window, const ir::Dim& size, size_t i) {
-  call.expect(size.is_constant(), "ceil_mode with the symbolic size " + size.str(), "a constant size");
+  call.expect(size.is_constant(), "ceil_mode with the symbolic size " + size.str(),
+              "a constant size");
   const int64_t padded = size.constant() + 2 * window.padding[i];
   const int64_t reach = padded - window.dilation[i] * (window.kernel[i] - 1) - 1;
-  call.expect(reach >= 0 || window.stride[i] > -reach, "a window beyond the input", "a smaller window");
+  call.expect(reach >= 0 || window.stride[i] > -reach, "a window beyond the input",
+              "a smaller window");
   int64_t steps = (reach + window.stride[i] - 1) / window.stride[i];
   if (steps * window.stride[i] >= size.constant() + window.padding[i]) --steps;
   return std::max<int64_t>(0, steps * window.stride[i] - reach);
@@ -27,12 +30,14 @@ Window read_window(Call& call, const ir::Shape& sizes) {
   window.kernel = per_axis(call, call.integers("kernel_size"), spatial);
   window.stride = call.integers_or("stride", {});
   window.stride = window.stride.empty() ? window.kernel : per_axis(call, window.stride, spatial);
-  for (int64_t stride : window.stride) call.expect(stride > 0, "stride " + std::to_string(stride), "1 or more");
+  for (int64_t stride : window.stride)
+    call.expect(stride > 0, "stride " + std::to_string(stride), "1 or more");
   window.padding = per_axis(call, "padding", spatial, 0);
   window.dilation = per_axis(call, "dilation", spatial, 1);
   window.padding_after = window.padding;
   if (!call.boolean_or("ceil_mode", false)) return window;
-  for (size_t i = 0; i < spatial; ++i) window.padding_after[i] += ceil_mode_extra(call, window, sizes[i], i);
+  for (size_t i = 0; i < spatial; ++i)
+    window.padding_after[i] += ceil_mode_extra(call, window, sizes[i], i);
   return window;
 }
 
@@ -49,11 +54,13 @@ template <typename Pool>
 Value* with_batch(Call& call, size_t spatial, const Pool& pool) {
   Value* x = call.tensor("self");
   call.expect(x->type.rank() == spatial + 1 || x->type.rank() == spatial + 2,
-              "an input of shape " + shape_text(x->type.shape), "rank " + std::to_string(spatial + 2));
+              "an input of shape " + shape_text(x->type.shape),
+              "rank " + std::to_string(spatial + 2));
   const bool added = x->type.rank() == spatial + 1;
   Value* result = pool(added ? unsqueeze(call, x, 0) : x);
   if (!added) return result;
-  return call.builder().reshape(result, ir::Shape(result->type.shape.begin() + 1, result->type.shape.end()));
+  return call.builder().reshape(
+      result, ir::Shape(result->type.shape.begin() + 1, result->type.shape.end()));
 }
 
 ir::Shape spatial_sizes(const Value* x) { return {x->type.shape.begin() + 2, x->type.shape.end()}; }
@@ -91,10 +98,11 @@ Value* import_avg_pool(Call& call) {
   });
 }
 
-// Windows of an adaptive pool along one axis: result i covers [floor(i * n / m), ceil((i + 1) * n / m)).
+// Windows of an adaptive pool along one axis: result i covers [floor(i * n / m), ceil((i + 1) * n /
+// m)).
 struct Cover {
-  int64_t size = 0;  // of the largest window
-  std::vector<int64_t> index;   // [m, size]: positions; a shorter window repeats its last one
+  int64_t size = 0;            // of the largest window
+  std::vector<int64_t> index;  // [m, size]: positions; a shorter window repeats its last one
   std::vector<double> weight;  // [m, size]: 1 / length, 0 for repetitions
 };
 
@@ -113,18 +121,21 @@ Cover cover(int64_t n, int64_t m) {
   return result;
 }
 
-Value* matrix_constant(Call& call, DType dtype, const std::vector<double>& values, std::vector<int64_t> shape) {
+Value* matrix_constant(Call& call, DType dtype, const std::vector<double>& values,
+                       std::vector<int64_t> shape) {
   std::byte* data = nullptr;
   ir::Literal literal = ir::Literal::allocate(dtype, std::move(shape), &data);
-  for (size_t i = 0; i < values.size(); ++i) ir::Literal::set(data, dtype, static_cast<int64_t>(i), values[i]);
+  for (size_t i = 0; i < values.size(); ++i)
+    ir::Literal::set(data, dtype, static_cast<int64_t>(i), values[i]);
   return call.builder().constant(std::move(literal));
 }
 
 // One axis: windows of one size are gathered into an axis of their own and reduced.
 Value* adaptive_axis(Call& call, Value* x, int64_t axis, int64_t output, bool is_max) {
   const ir::Dim& size = x->type.shape[axis];
-  call.expect(size.is_constant() && size.constant() > 0 && output > 0, "output size " + std::to_string(output) +
-              " for size " + size.str(), "a constant size");
+  call.expect(size.is_constant() && size.constant() > 0 && output > 0,
+              "output size " + std::to_string(output) + " for size " + size.str(),
+              "a constant size");
   const Cover windows = cover(size.constant(), output);
   const std::vector<double> positions(windows.index.begin(), windows.index.end());
   Value* index = matrix_constant(call, DType::I64, positions, {output, windows.size});
@@ -145,7 +156,8 @@ bool divides(const ir::Dim& size, int64_t output) {
 Value* even_pool(Call& call, Value* x, const std::vector<int64_t>& output, bool is_max) {
   const ir::Shape sizes = spatial_sizes(x);
   Window window;
-  for (size_t i = 0; i < sizes.size(); ++i) window.kernel.push_back(sizes[i].constant() / output[i]);
+  for (size_t i = 0; i < sizes.size(); ++i)
+    window.kernel.push_back(sizes[i].constant() / output[i]);
   window.stride = window.kernel;
   window.padding = window.padding_after = std::vector<int64_t>(sizes.size(), 0);
   ir::Attrs attrs = window_attrs(window);
@@ -161,7 +173,8 @@ Value* uneven_pool(Call& call, Value* x, const std::vector<int64_t>& output, boo
   const DType dtype = x->type.dtype;
   const bool half = dtype == DType::F16 || dtype == DType::BF16;
   if (half) x = call.builder().cast(x, DType::F32);
-  for (size_t i = 0; i < output.size(); ++i) x = adaptive_axis(call, x, static_cast<int64_t>(i) + 2, output[i], is_max);
+  for (size_t i = 0; i < output.size(); ++i)
+    x = adaptive_axis(call, x, static_cast<int64_t>(i) + 2, output[i], is_max);
   return call.builder().cast(x, dtype);
 }
 

@@ -34,7 +34,8 @@ Value* import_prod(Call& call) {
 template <Op op>
 Value* extremum(Call& call) {
   Value* x = call.tensor("self");
-  return reduce(call, op, x, call.axes_or_all("dim", x->type.rank()), call.boolean_or("keepdim", false));
+  return reduce(call, op, x, call.axes_or_all("dim", x->type.rank()),
+                call.boolean_or("keepdim", false));
 }
 
 std::vector<Value*> import_aminmax(Call& call) {
@@ -45,7 +46,8 @@ std::vector<Value*> import_aminmax(Call& call) {
 template <Op op>
 Value* any_all(Call& call) {
   Value* x = call.builder().cast(call.tensor("self"), DType::Bool);
-  Value* result = reduce(call, op, x, call.axes_or_all("dim", x->type.rank()), call.boolean_or("keepdim", false));
+  Value* result = reduce(call, op, x, call.axes_or_all("dim", x->type.rank()),
+                         call.boolean_or("keepdim", false));
   // PyTorch keeps uint8 for old code's sake.
   const bool is_u8 = call.tensor("self")->type.dtype == DType::U8;
   return is_u8 ? call.builder().cast(result, DType::U8) : result;
@@ -133,10 +135,13 @@ Value* import_logsumexp(Call& call) {
 
 Expr norm(Call& call, const Expr& x, double order, const std::vector<int64_t>& axes, bool keepdim) {
   const Expr magnitude = x.apply(Op::abs);
-  const auto sum = [&](const Expr& terms) { return Expr(call, reduce(call, Op::reduce_sum, terms, axes, keepdim)); };
+  const auto sum = [&](const Expr& terms) {
+    return Expr(call, reduce(call, Op::reduce_sum, terms, axes, keepdim));
+  };
   if (order == 2) return sum(x * x).apply(Op::sqrt);
   if (order == 1) return sum(magnitude);
-  if (order == 0) return sum({call, call.builder().cast(x.apply(Op::ne, 0), x.value()->type.dtype)});
+  if (order == 0)
+    return sum({call, call.builder().cast(x.apply(Op::ne, 0), x.value()->type.dtype)});
   if (order == std::numeric_limits<double>::infinity()) {
     return {call, reduce(call, Op::reduce_max, magnitude, axes, keepdim)};
   }
@@ -149,7 +154,8 @@ Expr norm(Call& call, const Expr& x, double order, const std::vector<int64_t>& a
 Value* import_norm(Call& call) {
   const Expr x(call, cast_if(call, call.tensor("self"), call.dtype("dtype")));
   const double order = call.real_or(call.has("p") ? "p" : "ord", 2);
-  return norm(call, x, order, call.axes_or_all("dim", x.value()->type.rank()), call.boolean_or("keepdim", false));
+  return norm(call, x, order, call.axes_or_all("dim", x.value()->type.rank()),
+              call.boolean_or("keepdim", false));
 }
 
 Value* import_cumsum(Call& call) {
@@ -183,7 +189,6 @@ Value* import_diff(Call& call) {
 constexpr Row kRows[] = {
     {"aten.sum.default", import_sum},
     {"aten.sum.dim_IntList", import_sum},
-    {"prims.sum.default", import_sum},
     {"aten.mean.default", import_mean},
     {"aten.mean.dim", import_mean},
     {"aten.prod.default", import_prod},

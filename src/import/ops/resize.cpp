@@ -27,7 +27,9 @@ std::vector<double> scale_arguments(Call& call, size_t spatial) {
 // PyTorch maps positions by the given scale where there is one, else by the ratio of sizes.
 double position_scale(const Axis& axis, double given, bool align_corners) {
   if (align_corners) {
-    return axis.output > 1 ? static_cast<double>(axis.input - 1) / static_cast<double>(axis.output - 1) : 0;
+    return axis.output > 1
+               ? static_cast<double>(axis.input - 1) / static_cast<double>(axis.output - 1)
+               : 0;
   }
   return given > 0 ? 1 / given : static_cast<double>(axis.input) / static_cast<double>(axis.output);
 }
@@ -36,17 +38,23 @@ std::vector<Axis> resized_axes(Call& call, const Value* x, size_t spatial) {
   call.expect(x->type.rank() == spatial + 2, "an input of shape " + shape_text(x->type.shape),
               "rank " + std::to_string(spatial + 2));
   const bool has_size = call.has("output_size");
-  const std::vector<int64_t> sizes = has_size ? call.integers("output_size") : std::vector<int64_t>{};
+  const std::vector<int64_t> sizes =
+      has_size ? call.integers("output_size") : std::vector<int64_t>{};
   const std::vector<double> scales = scale_arguments(call, spatial);
-  call.expect(has_size ? sizes.size() == spatial : scales.size() == spatial, "neither sizes nor scales", "one of them");
+  call.expect(has_size ? sizes.size() == spatial : scales.size() == spatial,
+              "neither sizes nor scales", "one of them");
   std::vector<Axis> axes;
   for (size_t i = 0; i < spatial; ++i) {
     const ir::Dim& size = x->type.shape[i + 2];
     call.expect(size.is_constant(), "the symbolic size " + size.str(), "a constant");
     Axis axis{static_cast<int64_t>(i) + 2, size.constant(), 0, 1};
-    axis.output = has_size ? sizes[i] : static_cast<int64_t>(std::floor(static_cast<double>(axis.input) * scales[i]));
-    call.expect(axis.output > 0 && axis.input > 0, "output size " + std::to_string(axis.output), "1 or more");
-    axis.scale = position_scale(axis, scales.empty() ? 0 : scales[i], call.boolean_or("align_corners", false));
+    axis.output =
+        has_size ? sizes[i]
+                 : static_cast<int64_t>(std::floor(static_cast<double>(axis.input) * scales[i]));
+    call.expect(axis.output > 0 && axis.input > 0, "output size " + std::to_string(axis.output),
+                "1 or more");
+    axis.scale = position_scale(axis, scales.empty() ? 0 : scales[i],
+                                call.boolean_or("align_corners", false));
     axes.push_back(axis);
   }
   return axes;
@@ -54,7 +62,8 @@ std::vector<Axis> resized_axes(Call& call, const Value* x, size_t spatial) {
 
 Value* index_constant(Call& call, const std::vector<int64_t>& indices) {
   std::byte* data = nullptr;
-  ir::Literal literal = ir::Literal::allocate(DType::I64, {static_cast<int64_t>(indices.size())}, &data);
+  ir::Literal literal =
+      ir::Literal::allocate(DType::I64, {static_cast<int64_t>(indices.size())}, &data);
   std::copy(indices.begin(), indices.end(), reinterpret_cast<int64_t*>(data));
   return call.builder().constant(std::move(literal));
 }
@@ -89,13 +98,15 @@ Value* import_nearest_exact(Call& call) {
 }
 
 // Weights along one axis, shaped to broadcast.
-Value* weight_constant(Call& call, const std::vector<double>& weights, const Value* like, int64_t axis) {
+Value* weight_constant(Call& call, const std::vector<double>& weights, const Value* like,
+                       int64_t axis) {
   const DType dtype = like->type.dtype;
   std::vector<int64_t> shape(like->type.rank() - axis, 1);
   shape[0] = static_cast<int64_t>(weights.size());
   std::byte* data = nullptr;
   ir::Literal literal = ir::Literal::allocate(dtype, shape, &data);
-  for (size_t i = 0; i < weights.size(); ++i) ir::Literal::set(data, dtype, static_cast<int64_t>(i), weights[i]);
+  for (size_t i = 0; i < weights.size(); ++i)
+    ir::Literal::set(data, dtype, static_cast<int64_t>(i), weights[i]);
   return call.builder().constant(std::move(literal));
 }
 
@@ -119,7 +130,8 @@ Taps linear_taps(const Axis& axis, bool align_corners) {
   Taps taps{std::vector<std::vector<int64_t>>(2), std::vector<std::vector<double>>(2)};
   for (int64_t i = 0; i < axis.output; ++i) {
     const double at = static_cast<double>(i);
-    const double position = align_corners ? at * axis.scale : std::max(0.0, (at + 0.5) * axis.scale - 0.5);
+    const double position =
+        align_corners ? at * axis.scale : std::max(0.0, (at + 0.5) * axis.scale - 0.5);
     const int64_t low = std::min(static_cast<int64_t>(position), axis.input - 1);
     const double fraction = std::min(1.0, position - static_cast<double>(low));
     taps.indices[0].push_back(low);
@@ -159,7 +171,8 @@ Value* import_interpolated(Call& call) {
   const DType dtype = x->type.dtype;
   const std::vector<Axis> axes = resized_axes(call, x, spatial);
   if (dtype == DType::F16 || dtype == DType::BF16) x = call.builder().cast(x, DType::F32);
-  call.expect(is_floating(x->type.dtype), "dtype " + std::string(dtype_name(dtype)), "a floating one");
+  call.expect(is_floating(x->type.dtype), "dtype " + std::string(dtype_name(dtype)),
+              "a floating one");
   for (const Axis& axis : axes) {
     x = apply_taps(call, x, axis.axis, make_taps(axis, call.boolean_or("align_corners", false)));
   }

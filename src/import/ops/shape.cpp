@@ -24,9 +24,11 @@ Shape resolve_shape(Call& call, const Dim& elements, Shape shape) {
     }
   }
   if (unknown < 0) return shape;
-  call.expect(!known.is_constant(0), "-1 beside a size of 0", "a size that follows from the others");
+  call.expect(!known.is_constant(0), "-1 beside a size of 0",
+              "a size that follows from the others");
   const Dim rest = ir::floordiv(elements, known);
-  call.expect(ir::provably_equal(rest * known, elements), shape_text(shape) + " for " + elements.str() + " elements",
+  call.expect(ir::provably_equal(rest * known, elements),
+              shape_text(shape) + " for " + elements.str() + " elements",
               "a shape that divides them");
   shape[unknown] = rest;
   return shape;
@@ -78,7 +80,8 @@ Value* import_squeeze(Call& call) {
   const std::vector<int64_t> axes = call.axes_or_all("dim", x->type.rank());
   Shape shape;
   for (int64_t i = 0; i < rank_of(x); ++i) {
-    const bool dropped = std::ranges::find(axes, i) != axes.end() && x->type.shape[i].is_constant(1);
+    const bool dropped =
+        std::ranges::find(axes, i) != axes.end() && x->type.shape[i].is_constant(1);
     if (!dropped) shape.push_back(x->type.shape[i]);
   }
   return call.builder().reshape(x, shape);
@@ -89,7 +92,8 @@ Value* import_expand(Call& call) {
   Value* x = call.tensor("self");
   Shape shape = call.dims("size");
   const int64_t offset = static_cast<int64_t>(shape.size()) - rank_of(x);
-  call.expect(offset >= 0, shape_text(shape) + " from " + shape_text(x->type.shape), "no fewer axes");
+  call.expect(offset >= 0, shape_text(shape) + " from " + shape_text(x->type.shape),
+              "no fewer axes");
   for (size_t i = 0; i < shape.size(); ++i) {
     if (!shape[i].is_constant(-1)) continue;
     call.expect(static_cast<int64_t>(i) >= offset, "-1 for a new axis", "a size");
@@ -145,7 +149,8 @@ Value* import_reverse_axes(Call& call) {
 Value* import_movedim(Call& call) {
   Value* x = call.tensor("self");
   std::vector<int64_t> source = call.integers("source"), target = call.integers("destination");
-  call.expect(source.size() == target.size(), "lists of different lengths", "one destination per source");
+  call.expect(source.size() == target.size(), "lists of different lengths",
+              "one destination per source");
   std::vector<int64_t> axes(x->type.rank(), -1);
   for (size_t i = 0; i < source.size(); ++i) {
     source[i] = call.normalise_axis(source[i], x->type.rank());
@@ -160,7 +165,8 @@ Value* import_movedim(Call& call) {
   return call.builder().permute(x, axes);
 }
 
-// repeat: every axis, new leading ones included, is repeated as a whole: [n] -> [1, n] -> [r, n] -> [r * n].
+// repeat: every axis, new leading ones included, is repeated as a whole: [n] -> [1, n] -> [r, n] ->
+// [r * n].
 Value* repeat(Call& call, Value* x, Shape repeats) {
   while (repeats.size() < x->type.rank()) repeats.insert(repeats.begin(), Dim(1));
   Shape shape = x->type.shape;
@@ -237,13 +243,15 @@ Value* import_pixel_shuffle(Call& call) {
   const int64_t r = call.integer("upscale_factor"), rank = rank_of(x);
   call.expect(rank >= 3 && r >= 1, "rank " + std::to_string(rank), "3 or more");
   const Shape shape = x->type.shape;
-  const Dim channels = ir::floordiv(shape[rank - 3], r * r), h = shape[rank - 2], w = shape[rank - 1];
+  const Dim channels = ir::floordiv(shape[rank - 3], r * r), h = shape[rank - 2],
+            w = shape[rank - 1];
   Shape split(shape.begin(), shape.end() - 3), result = split;
   split.insert(split.end(), {channels, r, r, h, w});
   result.insert(result.end(), {channels, h * r, w * r});
   std::vector<int64_t> axes = range(0, rank - 3);
   for (int64_t axis : {0, 3, 1, 4, 2}) axes.push_back(rank - 3 + axis);
-  return call.builder().reshape(call.builder().permute(call.builder().reshape(x, split), axes), result);
+  return call.builder().reshape(call.builder().permute(call.builder().reshape(x, split), axes),
+                                result);
 }
 
 // [.., C, H r, W r] -> [.., C r r, H, W]
@@ -252,13 +260,15 @@ Value* import_pixel_unshuffle(Call& call) {
   const int64_t r = call.integer("downscale_factor"), rank = rank_of(x);
   call.expect(rank >= 3 && r >= 1, "rank " + std::to_string(rank), "3 or more");
   const Shape shape = x->type.shape;
-  const Dim channels = shape[rank - 3], h = ir::floordiv(shape[rank - 2], r), w = ir::floordiv(shape[rank - 1], r);
+  const Dim channels = shape[rank - 3], h = ir::floordiv(shape[rank - 2], r),
+            w = ir::floordiv(shape[rank - 1], r);
   Shape split(shape.begin(), shape.end() - 3), result = split;
   split.insert(split.end(), {channels, h, r, w, r});
   result.insert(result.end(), {channels * (r * r), h, w});
   std::vector<int64_t> axes = range(0, rank - 3);
   for (int64_t axis : {0, 2, 4, 1, 3}) axes.push_back(rank - 3 + axis);
-  return call.builder().reshape(call.builder().permute(call.builder().reshape(x, split), axes), result);
+  return call.builder().reshape(call.builder().permute(call.builder().reshape(x, split), axes),
+                                result);
 }
 
 Value* import_channel_shuffle(Call& call) {
@@ -268,7 +278,8 @@ Value* import_channel_shuffle(Call& call) {
   Shape split = x->type.shape;
   split[1] = ir::floordiv(split[1], groups);
   split.insert(split.begin() + 1, Dim(groups));
-  return call.builder().reshape(swap_axes(call, call.builder().reshape(x, split), 1, 2), x->type.shape);
+  return call.builder().reshape(swap_axes(call, call.builder().reshape(x, split), 1, 2),
+                                x->type.shape);
 }
 
 // Quarter turns in the plane of two axes.
@@ -277,7 +288,9 @@ Value* import_rot90(Call& call) {
   std::vector<int64_t> axes = call.integers_or("dims", {0, 1});
   call.expect(axes.size() == 2, std::to_string(axes.size()) + " dims", "2");
   for (int64_t& axis : axes) axis = call.normalise_axis(axis, x->type.rank());
-  const auto flip = [&](Value* v, int64_t axis) { return call.make(Op::flip, {v}, {{"axes", std::vector<int64_t>{axis}}}); };
+  const auto flip = [&](Value* v, int64_t axis) {
+    return call.make(Op::flip, {v}, {{"axes", std::vector<int64_t>{axis}}});
+  };
   switch ((call.integer_or("k", 1) % 4 + 4) % 4) {
     case 1:
       return swap_axes(call, flip(x, axes[1]), axes[0], axes[1]);
@@ -290,22 +303,8 @@ Value* import_rot90(Call& call) {
   }
 }
 
-// [n] becomes [1, n], and [1, n, 1]; a matrix gets a last axis.
-template <size_t rank>
-Value* import_atleast(Call& call) {
-  Value* x = call.tensor("self");
-  Shape shape = x->type.shape;
-  if (shape.empty()) shape.push_back(1);
-  if (rank >= 2 && shape.size() == 1) shape.insert(shape.begin(), Dim(1));
-  if (rank >= 3 && shape.size() == 2) shape.push_back(1);
-  return call.builder().reshape(x, shape);
-}
-
 constexpr Row kRows[] = {
     {"aten.rot90.default", import_rot90},
-    {"aten.atleast_1d.default", import_atleast<1>},
-    {"aten.atleast_2d.default", import_atleast<2>},
-    {"aten.atleast_3d.default", import_atleast<3>},
     {"aten.view.default", import_view},
     {"aten.reshape.default", import_view},
     {"aten._unsafe_view.default", import_view},

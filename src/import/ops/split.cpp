@@ -41,14 +41,16 @@ Value* import_slice(Call& call) {
   call.expect(x->type.rank() > 0, "a scalar", "rank 1 or more");
   const Bounds bounds = slice_bounds(call, x->type.shape[axis]);
   if (bounds.step == 1) return slice(call, x, axis, bounds.start, bounds.size);
-  return call.make(Op::slice, {x},
-                   {{"axis", axis}, {"start", bounds.start}, {"size", bounds.size}, {"step", bounds.step}});
+  return call.make(
+      Op::slice, {x},
+      {{"axis", axis}, {"start", bounds.start}, {"size", bounds.size}, {"step", bounds.step}});
 }
 
 Value* import_narrow(Call& call) {
   Value* x = call.tensor("self");
   const int64_t axis = call.axis("dim", x->type.rank());
-  return slice(call, x, axis, clamp_index(call, call.dim("start"), x->type.shape[axis]), call.dim("length"));
+  return slice(call, x, axis, clamp_index(call, call.dim("start"), x->type.shape[axis]),
+               call.dim("length"));
 }
 
 Value* drop_axis(Call& call, Value* x, int64_t axis) {
@@ -91,7 +93,8 @@ std::vector<Value*> split_evenly(Call& call, Value* x, int64_t axis, const Dim& 
     sizes.push_back(i + 1 == count ? extent - start : step);
     start += sizes.back();
   }
-  call.expect(count > 0 && sizes.back().upper_bound() >= 0, std::to_string(count) + " pieces", "fewer");
+  call.expect(count > 0 && sizes.back().upper_bound() >= 0, std::to_string(count) + " pieces",
+              "fewer");
   return split(call, x, axis, sizes);
 }
 
@@ -132,7 +135,8 @@ std::vector<Value*> import_unbind(Call& call) {
   call.expect(x->type.rank() > 0 && x->type.shape[axis].is_constant(), "the type " + x->type.str(),
               "a constant size along dim " + std::to_string(axis));
   std::vector<Value*> result;
-  for (int64_t i = 0; i < x->type.shape[axis].constant(); ++i) result.push_back(select(call, x, axis, i));
+  for (int64_t i = 0; i < x->type.shape[axis].constant(); ++i)
+    result.push_back(select(call, x, axis, i));
   return result;
 }
 
@@ -150,13 +154,51 @@ std::vector<Value*> joinable(Call& call) {
   if (operands.empty()) operands.push_back(call.tensors("tensors").at(0));
   const DType dtype = result_type(operands);
   std::vector<Value*> parts;
-  for (const Operand& operand : operands) parts.push_back(call.builder().cast(operand.tensor, dtype));
+  for (const Operand& operand : operands)
+    parts.push_back(call.builder().cast(operand.tensor, dtype));
   return parts;
 }
 
 Value* import_cat(Call& call) {
   const std::vector<Value*> parts = joinable(call);
   return concat(call, parts, call.axis_or("dim", parts[0]->type.rank(), 0));
+}
+
+// At least `rank` axes: in front, and the third behind.
+Value* raise_rank(Call& call, Value* x, size_t rank) {
+  ir::Shape shape = x->type.shape;
+  if (shape.empty()) shape.push_back(1);
+  if (rank >= 2 && shape.size() == 1) shape.insert(shape.begin(), Dim(1));
+  if (rank >= 3 && shape.size() == 2) shape.push_back(1);
+  return call.builder().reshape(x, shape);
+}
+
+template <size_t rank>
+Value* import_atleast(Call& call) {
+  return raise_rank(call, call.tensor("self"), rank);
+}
+
+// hstack joins vectors along their only axis and all else along the second.
+Value* import_hstack(Call& call) {
+  std::vector<Value*> parts = joinable(call);
+  for (Value*& part : parts) part = raise_rank(call, part, 1);
+  return concat(call, parts, parts[0]->type.rank() == 1 ? 0 : 1);
+}
+
+template <int64_t axis>
+Value* import_stack_along(Call& call) {
+  std::vector<Value*> parts = joinable(call);
+  for (Value*& part : parts) part = raise_rank(call, part, axis == 0 ? 2 : 3);
+  return concat(call, parts, axis);
+}
+
+// Vectors become columns.
+Value* import_column_stack(Call& call) {
+  std::vector<Value*> parts = joinable(call);
+  for (Value*& part : parts) {
+    if (part->type.rank() <= 1) part = call.builder().reshape(part, {part->type.elements(), 1});
+  }
+  return concat(call, parts, 1);
 }
 
 Value* import_stack(Call& call) {
@@ -213,6 +255,13 @@ constexpr Row kRows[] = {
     {"aten.concat.default", import_cat},
     {"aten.concatenate.default", import_cat},
     {"aten.stack.default", import_stack},
+    {"aten.hstack.default", import_hstack},
+    {"aten.vstack.default", import_stack_along<0>},
+    {"aten.dstack.default", import_stack_along<2>},
+    {"aten.column_stack.default", import_column_stack},
+    {"aten.atleast_1d.default", import_atleast<1>},
+    {"aten.atleast_2d.default", import_atleast<2>},
+    {"aten.atleast_3d.default", import_atleast<3>},
     {"aten.slice_scatter.default", import_slice_scatter},
     {"aten.select_scatter.default", import_select_scatter},
 };

@@ -92,8 +92,12 @@ def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
         return
     a, e = actual.double(), expected.double()
     finite = torch.isfinite(e)
-    assert torch.equal(a.isnan(), e.isnan()), f"got NaN at other places: {actual}, expected {expected}"
+    assert torch.equal(a.isnan(), e.isnan()), (
+        f"got NaN at other places: {actual}, expected {expected}"
+    )
     assert torch.equal(a[e.isinf()], e[e.isinf()]), f"got {actual}, expected {expected}"
     error = torch.linalg.norm(a[finite] - e[finite]).item()
     scale = torch.linalg.norm(e[finite]).item()
-    assert error <= TOLERANCES[expected.dtype] * scale, f"relative error {error / max(scale, 1e-300):.2e}"
+    assert error <= TOLERANCES[expected.dtype] * scale, (
+        f"relative error {error / max(scale, 1e-300):.2e}"
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as fn
 from case import Case
 
 _generator = torch.Generator().manual_seed(0)
@@ -14,12 +14,16 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def rand(*shape: int, dtype: torch.dtype = torch.float32, low: float = -3, high: float = 3) -> torch.Tensor:
+def rand(
+    *shape: int, dtype: torch.dtype = torch.float32, low: float = -3, high: float = 3
+) -> torch.Tensor:
     values = torch.rand(shape, generator=_generator, dtype=torch.float64) * (high - low) + low
     return values.to(dtype)
 
 
-def ints(*shape: int, low: int = -9, high: int = 10, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+def ints(
+    *shape: int, low: int = -9, high: int = 10, dtype: torch.dtype = torch.int64
+) -> torch.Tensor:
     low = max(low, 0) if dtype == torch.uint8 else low
     return torch.randint(low, high, shape, generator=_generator).to(dtype)
 
@@ -45,16 +49,59 @@ class Family:
         self.cases.append(Case(f"{label}#{count}" if count else label, function, inputs))
 
 
-SPECIAL = torch.tensor([0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -2.5, float("inf"), -float("inf"), float("nan")])
+SPECIAL = torch.tensor(
+    [0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -2.5, float("inf"), -float("inf"), float("nan")]
+)
 
 
 def unary() -> Family:
     family = Family("unary")
-    names = (
-        "neg abs sign exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal sin cos tan asin acos atan sinh cosh "
-        "asinh acosh atanh tanh erf erfc sigmoid relu square floor ceil round trunc frac isnan isinf isfinite "
-        "logical_not nan_to_num logit isposinf isneginf sgn"
-    ).split()
+    names = [
+        "neg",
+        "abs",
+        "sign",
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "sqrt",
+        "rsqrt",
+        "reciprocal",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "tanh",
+        "erf",
+        "erfc",
+        "sigmoid",
+        "relu",
+        "square",
+        "floor",
+        "ceil",
+        "round",
+        "trunc",
+        "frac",
+        "isnan",
+        "isinf",
+        "isfinite",
+        "logical_not",
+        "nan_to_num",
+        "logit",
+        "isposinf",
+        "isneginf",
+        "sgn",
+    ]
     positive = {"log", "log2", "log10", "sqrt", "rsqrt", "acosh"}
     for name in names:
         function = getattr(torch, name)
@@ -63,7 +110,9 @@ def unary() -> Family:
         low = -3 if name not in positive | {"asin", "acos", "atanh", "log1p"} else low
         low, high = (0.05, 0.95) if name == "logit" else (low, high)
         for dtype in FLOATS:
-            family.add(f"{name}-{short(dtype)}", function, rand(3, 5, dtype=dtype, low=low, high=high))
+            family.add(
+                f"{name}-{short(dtype)}", function, rand(3, 5, dtype=dtype, low=low, high=high)
+            )
         family.add(f"{name}-special", function, SPECIAL)
         if name not in {"frac", "nan_to_num", "logit", "isposinf", "isneginf"}:
             family.add(f"{name}-int", function, ints(4, 3, low=1))
@@ -79,26 +128,60 @@ def unary() -> Family:
 
 def binary() -> Family:
     family = Family("binary")
-    arithmetic = [torch.add, torch.sub, torch.mul, torch.div, torch.maximum, torch.minimum, torch.fmod, torch.remainder]
+    arithmetic = [
+        torch.add,
+        torch.sub,
+        torch.mul,
+        torch.div,
+        torch.maximum,
+        torch.minimum,
+        torch.fmod,
+        torch.remainder,
+    ]
     for function in arithmetic:
         name = function.__name__
         for dtype in FLOATS:
-            family.add(f"{name}-{short(dtype)}", function, rand(3, 1, 4, dtype=dtype), rand(2, 4, dtype=dtype))
+            family.add(
+                f"{name}-{short(dtype)}",
+                function,
+                rand(3, 1, 4, dtype=dtype),
+                rand(2, 4, dtype=dtype),
+            )
         for dtype in INTEGERS:
-            family.add(f"{name}-{short(dtype)}", function, ints(5, 3, dtype=dtype), ints(3, low=1, dtype=dtype))
+            family.add(
+                f"{name}-{short(dtype)}",
+                function,
+                ints(5, 3, dtype=dtype),
+                ints(3, low=1, dtype=dtype),
+            )
         family.add(f"{name}-negative-divisor", function, ints(6, 4), -ints(4, low=1))
         if name not in {"maximum", "minimum"}:
             family.add(f"{name}-float-scalar", lambda x, f=function: f(x, 2.5), rand(4))
             family.add(f"{name}-int-tensor-float-scalar", lambda x, f=function: f(x, 2.5), ints(4))
-            family.add(f"{name}-half-scalar", lambda x, f=function: f(x, 2), rand(4, dtype=torch.float16))
+            family.add(
+                f"{name}-half-scalar", lambda x, f=function: f(x, 2), rand(4, dtype=torch.float16)
+            )
         family.add(f"{name}-mixed", function, ints(4), rand(3, 4))
         family.add(f"{name}-zero-dim", function, rand(4, dtype=torch.float16), torch.tensor(2.0))
-        family.add(f"{name}-zero-dim-double", function, rand(4), torch.tensor(2.0, dtype=torch.float64))
+        family.add(
+            f"{name}-zero-dim-double", function, rand(4), torch.tensor(2.0, dtype=torch.float64)
+        )
         family.add(f"{name}-zero-dim-int", function, ints(4, dtype=torch.int32), torch.tensor(3))
-        family.add(f"{name}-half-types", function, rand(4, dtype=torch.float16), rand(4, dtype=torch.bfloat16))
-        family.add(f"{name}-u8-i8", function, ints(4, dtype=torch.uint8), ints(4, low=1, dtype=torch.int8))
+        family.add(
+            f"{name}-half-types",
+            function,
+            rand(4, dtype=torch.float16),
+            rand(4, dtype=torch.bfloat16),
+        )
+        family.add(
+            f"{name}-u8-i8", function, ints(4, dtype=torch.uint8), ints(4, low=1, dtype=torch.int8)
+        )
     for mode in ("floor", "trunc"):
-        for x, y in ((rand(20), rand(20)), (ints(20), ints(20, low=1)), (ints(20), -ints(20, low=1))):
+        for x, y in (
+            (rand(20), rand(20)),
+            (ints(20), ints(20, low=1)),
+            (ints(20), -ints(20, low=1)),
+        ):
             family.add(f"div-{mode}", lambda a, b, m=mode: torch.div(a, b, rounding_mode=m), x, y)
     family.add("floor_divide", torch.floor_divide, ints(9), torch.tensor(-4))
     family.add("floor_divide-scalar", lambda x: x // 3, ints(9))
@@ -127,11 +210,14 @@ def binary() -> Family:
         family.add(f"{name}-scalar", lambda x, f=function: f(x, 0.5), ints(5))
         family.add(f"{name}-bool", function, bools(5), bools(5))
         family.add(f"{name}-nan", function, SPECIAL, SPECIAL.flip(0))
-    for name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
+    for function in (torch.bitwise_and, torch.bitwise_or, torch.bitwise_xor):
+        name = function.__name__
         for dtype in INTEGERS:
-            family.add(f"{name}-{short(dtype)}", getattr(torch, name), ints(5, dtype=dtype), ints(5, dtype=dtype))
-        family.add(f"{name}-bool", getattr(torch, name), bools(5), bools(5))
-        family.add(f"{name}-scalar", lambda x, f=getattr(torch, name): f(x, 6), ints(5))
+            family.add(
+                f"{name}-{short(dtype)}", function, ints(5, dtype=dtype), ints(5, dtype=dtype)
+            )
+        family.add(f"{name}-bool", function, bools(5), bools(5))
+        family.add(f"{name}-scalar", lambda x, f=function: f(x, 6), ints(5))
     for name in ("logical_and", "logical_or", "logical_xor"):
         family.add(name, getattr(torch, name), ints(5), rand(5))
     family.add("operators", lambda x, y: ((x & y) | ~x) ^ y, bools(5), bools(5))
@@ -152,8 +238,12 @@ def ternary() -> Family:
     family.add("clamp-max", lambda x: x.clamp_max(0.5), rand(9))
     family.add("clamp-tensor", torch.clamp, rand(3, 4), rand(4, high=-1), rand(4, low=1))
     family.add("clamp-nan", lambda x: x.clamp(-1, 1), SPECIAL)
-    family.add("addcmul", lambda x, y, z: torch.addcmul(x, y, z, value=0.5), rand(4), rand(4), rand(4))
-    family.add("addcdiv", lambda x, y, z: torch.addcdiv(x, y, z, value=2), rand(4), rand(4), rand(4, low=1))
+    family.add(
+        "addcmul", lambda x, y, z: torch.addcmul(x, y, z, value=0.5), rand(4), rand(4), rand(4)
+    )
+    family.add(
+        "addcdiv", lambda x, y, z: torch.addcdiv(x, y, z, value=2), rand(4), rand(4), rand(4, low=1)
+    )
     family.add("lerp", lambda x, y: torch.lerp(x, y, 0.3), rand(4), rand(4))
     family.add("lerp-tensor", torch.lerp, rand(4), rand(4), rand(4))
     family.add("masked_fill", lambda x, m: x.masked_fill(m, -1e9), rand(3, 4), bools(4))
@@ -165,23 +255,42 @@ def ternary() -> Family:
 def activation() -> Family:
     family = Family("activation")
     functions: dict[str, Callable[..., Any]] = {
-        "relu": F.relu, "relu6": F.relu6, "gelu": F.gelu, "gelu-tanh": lambda x: F.gelu(x, approximate="tanh"),
-        "silu": F.silu, "mish": F.mish, "elu": F.elu, "elu-alpha": lambda x: F.elu(x, 0.3), "celu": lambda x: F.celu(x, 1.7),
-        "selu": F.selu, "leaky_relu": F.leaky_relu, "hardtanh": F.hardtanh, "hardswish": F.hardswish,
-        "hardsigmoid": F.hardsigmoid, "softplus": F.softplus, "softplus-beta": lambda x: F.softplus(x, 2, 4),
-        "logsigmoid": F.logsigmoid, "softsign": F.softsign, "tanhshrink": F.tanhshrink, "hardshrink": F.hardshrink,
-        "softshrink": F.softshrink, "threshold": lambda x: F.threshold(x, 0.3, 9), "glu": F.glu,
-        "dropout": lambda x: F.dropout(x, training=False), "sigmoid": torch.sigmoid, "tanh": torch.tanh,
-    }  # fmt: skip
+        "relu": fn.relu,
+        "relu6": fn.relu6,
+        "gelu": fn.gelu,
+        "gelu-tanh": lambda x: fn.gelu(x, approximate="tanh"),
+        "silu": fn.silu,
+        "mish": fn.mish,
+        "elu": fn.elu,
+        "elu-alpha": lambda x: fn.elu(x, 0.3),
+        "celu": lambda x: fn.celu(x, 1.7),
+        "selu": fn.selu,
+        "leaky_relu": fn.leaky_relu,
+        "hardtanh": fn.hardtanh,
+        "hardswish": fn.hardswish,
+        "hardsigmoid": fn.hardsigmoid,
+        "softplus": fn.softplus,
+        "softplus-beta": lambda x: fn.softplus(x, 2, 4),
+        "logsigmoid": fn.logsigmoid,
+        "softsign": fn.softsign,
+        "tanhshrink": fn.tanhshrink,
+        "hardshrink": fn.hardshrink,
+        "softshrink": fn.softshrink,
+        "threshold": lambda x: fn.threshold(x, 0.3, 9),
+        "glu": fn.glu,
+        "dropout": lambda x: fn.dropout(x, training=False),
+        "sigmoid": torch.sigmoid,
+        "tanh": torch.tanh,
+    }
     for name, function in functions.items():
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             family.add(f"{name}-{short(dtype)}", function, rand(3, 10, dtype=dtype, low=-6, high=6))
         if name not in {"glu"}:
             # PyTorch's own vectorised gelu gives NaN for infinity.
             family.add(f"{name}-special", function, SPECIAL[:7] if name == "gelu" else SPECIAL)
-    family.add("softplus-large", F.softplus, torch.tensor([-100.0, 19.9, 20.1, 100.0]))
-    family.add("prelu", F.prelu, rand(2, 3, 4), rand(3))
-    family.add("prelu-one", F.prelu, rand(2, 3, 4), rand(1))
+    family.add("softplus-large", fn.softplus, torch.tensor([-100.0, 19.9, 20.1, 100.0]))
+    family.add("prelu", fn.prelu, rand(2, 3, 4), rand(3))
+    family.add("prelu-one", fn.prelu, rand(2, 3, 4), rand(1))
     return family
 
 
@@ -224,19 +333,27 @@ def reduce() -> Family:
     family.add("any-u8", torch.any, ints(4, dtype=torch.uint8))
     family.add("argmax-keepdim", lambda t: t.argmax(keepdim=True), x)
     family.add("argmax-ties", lambda t: t.argmax(dim=0), torch.tensor([1, 3, 3, 2]))
-    family.add("argmax-nan", lambda t: t.argmax(dim=0), torch.tensor([1, float("nan"), 3, float("nan")]))
+    family.add(
+        "argmax-nan", lambda t: t.argmax(dim=0), torch.tensor([1, float("nan"), 3, float("nan")])
+    )
     family.add("max-nan", lambda t: t.max(), torch.tensor([1, float("nan"), 3]))
     for order in (1, 2, 3, 0, float("inf"), -float("inf")):
-        family.add(f"vector_norm-{order}", lambda t, o=order: torch.linalg.vector_norm(t, o, dim=(0, 1)), x)
+        family.add(
+            f"vector_norm-{order}", lambda t, o=order: torch.linalg.vector_norm(t, o, dim=(0, 1)), x
+        )
     family.add("norm", lambda t: t.norm(dim=1), x)
-    family.add("normalize", lambda t: F.normalize(t, dim=1), x)
+    family.add("normalize", lambda t: fn.normalize(t, dim=1), x)
     family.add("logsumexp-all", lambda t: t.logsumexp(dim=(0, 1, 2), keepdim=True), x)
     family.add("count_nonzero", torch.count_nonzero, ints(3, 4, low=0, high=2))
     family.add("diff", lambda t: t.diff(dim=1), rand(3, 5))
     family.add("diff-twice", lambda t: t.diff(n=2), ints(3, 5))
     family.add("diff-prepend", lambda t, p: t.diff(dim=-1, prepend=p), ints(3, 5), ints(3, 1))
     family.add("diff-bool", lambda t: t.diff(), bools(6))
-    family.add("scalar", lambda t: (t.sum(), t.amax(), t.argmax(), t.cumsum(0), t.max(0)), torch.tensor(3.0))
+    family.add(
+        "scalar",
+        lambda t: (t.sum(), t.amax(), t.argmax(), t.cumsum(0), t.max(0)),
+        torch.tensor(3.0),
+    )
     return family
 
 
@@ -249,18 +366,36 @@ def normalise() -> Family:
         family.add(f"softmax-axis-{name}", lambda t: t.softmax(dim=1), x)
         family.add(f"log_softmax-{name}", lambda t: t.log_softmax(dim=2), x)
         weights = rand(5, dtype=dtype), rand(5, dtype=dtype)
-        family.add(f"layer_norm-{name}", lambda t, w, b: F.layer_norm(t, (5,), w, b), x, *weights)
-        family.add(f"layer_norm-plain-{name}", lambda t: F.layer_norm(t, (4, 5), eps=1e-3), x)
-        family.add(f"rms_norm-{name}", lambda t, w: F.rms_norm(t, (5,), w, 1e-6), x, weights[0])
-        family.add(f"rms_norm-default-{name}", lambda t: F.rms_norm(t, (5,)), x)
+        family.add(f"layer_norm-{name}", lambda t, w, b: fn.layer_norm(t, (5,), w, b), x, *weights)
+        family.add(f"layer_norm-plain-{name}", lambda t: fn.layer_norm(t, (4, 5), eps=1e-3), x)
+        family.add(f"rms_norm-{name}", lambda t, w: fn.rms_norm(t, (5,), w, 1e-6), x, weights[0])
+        family.add(f"rms_norm-default-{name}", lambda t: fn.rms_norm(t, (5,)), x)
         channels = [rand(6, dtype=dtype) for _ in range(3)] + [rand(6, dtype=dtype, low=0.5)]
-        family.add(f"group_norm-{name}", lambda t, w, b: F.group_norm(t, 3, w, b), x, *channels[:2])
-        family.add(f"instance_norm-{name}", lambda t: F.instance_norm(t), x)
-        family.add(f"batch_norm-{name}", lambda t, w, b, m, v: F.batch_norm(t, m, v, w, b), x, *channels)
-    family.add("batch_norm-plain", lambda t, m, v: F.batch_norm(t, m, v), rand(3, 4), rand(4), rand(4, low=0.5))
-    family.add("softmax-dtype", lambda t: t.softmax(-1, dtype=torch.float32), rand(3, 4, dtype=torch.float16))
+        family.add(
+            f"group_norm-{name}", lambda t, w, b: fn.group_norm(t, 3, w, b), x, *channels[:2]
+        )
+        family.add(f"instance_norm-{name}", lambda t: fn.instance_norm(t), x)
+        family.add(
+            f"batch_norm-{name}", lambda t, w, b, m, v: fn.batch_norm(t, m, v, w, b), x, *channels
+        )
+    family.add(
+        "batch_norm-plain",
+        lambda t, m, v: fn.batch_norm(t, m, v),
+        rand(3, 4),
+        rand(4),
+        rand(4, low=0.5),
+    )
+    family.add(
+        "softmax-dtype",
+        lambda t: t.softmax(-1, dtype=torch.float32),
+        rand(3, 4, dtype=torch.float16),
+    )
     family.add("softmax-int", lambda t: t.softmax(-1, dtype=torch.float32), ints(3, 4))
-    family.add("softmax-masked", lambda t: t.softmax(-1), torch.tensor([[0.0, -float("inf"), 2.0], [1.0, 2.0, 3.0]]))
+    family.add(
+        "softmax-masked",
+        lambda t: t.softmax(-1),
+        torch.tensor([[0.0, -float("inf"), 2.0], [1.0, 2.0, 3.0]]),
+    )
     family.add("softmax-large", lambda t: t.softmax(-1), torch.tensor([1000.0, 1001.0, -1000.0]))
     return family
 
@@ -270,36 +405,70 @@ def contract() -> Family:
     for dtype in FLOATS:
         name = short(dtype)
         shapes = [
-            ((3, 4), (4, 5)), ((2, 3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (5, 4, 2)),
-            ((4,), (4,)), ((3, 4), (4,)), ((4,), (4, 5)), ((2, 3, 4), (4,)), ((4,), (2, 4, 3)),
-        ]  # fmt: skip
+            ((3, 4), (4, 5)),
+            ((2, 3, 4), (4, 5)),
+            ((2, 3, 4), (2, 4, 5)),
+            ((2, 1, 3, 4), (5, 4, 2)),
+            ((4,), (4,)),
+            ((3, 4), (4,)),
+            ((4,), (4, 5)),
+            ((2, 3, 4), (4,)),
+            ((4,), (2, 4, 3)),
+        ]
         for a, b in shapes:
             family.add(f"matmul-{name}", torch.matmul, rand(*a, dtype=dtype), rand(*b, dtype=dtype))
         family.add(f"bmm-{name}", torch.bmm, rand(2, 3, 4, dtype=dtype), rand(2, 4, 5, dtype=dtype))
         bias = rand(5, dtype=dtype)
-        family.add(f"linear-{name}", F.linear, rand(2, 3, 4, dtype=dtype), rand(5, 4, dtype=dtype), bias)
-        family.add(f"linear-plain-{name}", F.linear, rand(4, dtype=dtype), rand(5, 4, dtype=dtype))
-        family.add(f"addmm-{name}", torch.addmm, bias, rand(3, 4, dtype=dtype), rand(4, 5, dtype=dtype))
+        family.add(
+            f"linear-{name}", fn.linear, rand(2, 3, 4, dtype=dtype), rand(5, 4, dtype=dtype), bias
+        )
+        family.add(f"linear-plain-{name}", fn.linear, rand(4, dtype=dtype), rand(5, 4, dtype=dtype))
+        family.add(
+            f"addmm-{name}", torch.addmm, bias, rand(3, 4, dtype=dtype), rand(4, 5, dtype=dtype)
+        )
     a, b = rand(3, 4), rand(4, 5)
-    family.add("addmm-scaled", lambda c, x, y: torch.addmm(c, x, y, beta=0.5, alpha=2), rand(3, 5), a, b)
-    family.add("baddbmm", lambda c, x, y: torch.baddbmm(c, x, y, beta=2), rand(2, 3, 5), rand(2, 3, 4), rand(2, 4, 5))
+    family.add(
+        "addmm-scaled", lambda c, x, y: torch.addmm(c, x, y, beta=0.5, alpha=2), rand(3, 5), a, b
+    )
+    family.add(
+        "baddbmm",
+        lambda c, x, y: torch.baddbmm(c, x, y, beta=2),
+        rand(2, 3, 5),
+        rand(2, 3, 4),
+        rand(2, 4, 5),
+    )
     family.add("addmv", torch.addmv, rand(3), a, rand(4))
     family.add("mv", torch.mv, a, rand(4))
     family.add("dot", torch.dot, rand(6), rand(6))
     family.add("outer", torch.outer, rand(3), rand(4))
-    family.add("bilinear", lambda x, y, w: torch.einsum("bi,oij,bj->bo", x, w, y), rand(2, 3), rand(2, 4), rand(5, 3, 4))
+    family.add(
+        "bilinear",
+        lambda x, y, w: torch.einsum("bi,oij,bj->bo", x, w, y),
+        rand(2, 3),
+        rand(2, 4),
+        rand(5, 3, 4),
+    )
     for equation, shapes in {
-        "ij,jk->ik": ((3, 4), (4, 5)), "bhid,bhjd->bhij": ((2, 3, 4, 5), (2, 3, 6, 5)), "ij->ji": ((3, 4),),
-        "ij,j": ((3, 4), (4,)), "bij,bjk,bkl->bil": ((2, 3, 4), (2, 4, 5), (2, 5, 6)), "i,j->ij": ((3,), (4,)),
-        "ij->i": ((3, 4),), "bnd,hdk->bhnk": ((2, 3, 4), (5, 4, 6)),
-    }.items():  # fmt: skip
-        family.add(f"einsum-{equation}", lambda *t, e=equation: torch.einsum(e, *t), *(rand(*s) for s in shapes))
+        "ij,jk->ik": ((3, 4), (4, 5)),
+        "bhid,bhjd->bhij": ((2, 3, 4, 5), (2, 3, 6, 5)),
+        "ij->ji": ((3, 4),),
+        "ij,j": ((3, 4), (4,)),
+        "bij,bjk,bkl->bil": ((2, 3, 4), (2, 4, 5), (2, 5, 6)),
+        "i,j->ij": ((3,), (4,)),
+        "ij->i": ((3, 4),),
+        "bnd,hdk->bhnk": ((2, 3, 4), (5, 4, 6)),
+    }.items():
+        family.add(
+            f"einsum-{equation}",
+            lambda *t, e=equation: torch.einsum(e, *t),
+            *(rand(*s) for s in shapes),
+        )
     return family
 
 
 def attention() -> Family:
     family = Family("attention")
-    sdpa = F.scaled_dot_product_attention
+    sdpa = fn.scaled_dot_product_attention
     q, k, v = rand(2, 4, 5, 8), rand(2, 4, 7, 8), rand(2, 4, 7, 6)
     family.add("plain", sdpa, q, k, v)
     family.add("causal", lambda *t: sdpa(*t, is_causal=True), q, rand(2, 4, 5, 8), rand(2, 4, 5, 8))
@@ -311,68 +480,113 @@ def attention() -> Family:
     masked = torch.ones(5, 7).bool()
     masked[2] = False
     family.add("masked-row", sdpa, q, k, v, masked)
-    family.add("grouped", lambda *t: sdpa(*t, enable_gqa=True), q, rand(2, 2, 7, 8), rand(2, 2, 7, 6))
+    family.add(
+        "grouped", lambda *t: sdpa(*t, enable_gqa=True), q, rand(2, 2, 7, 8), rand(2, 2, 7, 6)
+    )
     family.add("rank-3", sdpa, rand(2, 5, 8), rand(2, 7, 8), rand(2, 7, 6))
     family.add("rank-2", sdpa, rand(5, 8), rand(7, 8), rand(7, 6))
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
-        family.add(f"plain-{short(dtype)}", sdpa, *(rand(2, 4, 5, 8, dtype=dtype) for _ in range(3)))
+        family.add(
+            f"plain-{short(dtype)}", sdpa, *(rand(2, 4, 5, 8, dtype=dtype) for _ in range(3))
+        )
     return family
 
 
 def convolution() -> Family:
     family = Family("convolution")
     x, w, b = rand(2, 4, 9, 8), rand(6, 4, 3, 3), rand(6)
-    family.add("plain", F.conv2d, x, w, b)
-    family.add("no-bias", F.conv2d, x, w)
-    family.add("stride", lambda *t: F.conv2d(*t, stride=2, padding=1), x, w, b)
-    family.add("uneven", lambda *t: F.conv2d(*t, stride=(2, 1), padding=(0, 2), dilation=(1, 2)), x, w, b)
-    family.add("same", lambda *t: F.conv2d(*t, padding="same"), x, rand(6, 4, 3, 2), b)
-    family.add("valid", lambda *t: F.conv2d(*t, padding="valid"), x, w, b)
-    family.add("groups", lambda *t: F.conv2d(*t, groups=2), x, rand(6, 2, 3, 3), b)
-    family.add("depthwise", lambda *t: F.conv2d(*t, groups=4, padding=1), x, rand(4, 1, 3, 3), rand(4))
-    family.add("pointwise", F.conv2d, x, rand(6, 4, 1, 1), b)
-    family.add("unbatched", F.conv2d, rand(4, 9, 8), w, b)
-    family.add("conv1d", lambda *t: F.conv1d(*t, padding=2, dilation=2), rand(2, 3, 10), rand(5, 3, 3), rand(5))
-    family.add("conv3d", lambda *t: F.conv3d(*t, stride=2, padding=1), rand(1, 2, 5, 6, 4), rand(3, 2, 3, 3, 3))
+    family.add("plain", fn.conv2d, x, w, b)
+    family.add("no-bias", fn.conv2d, x, w)
+    family.add("stride", lambda *t: fn.conv2d(*t, stride=2, padding=1), x, w, b)
+    family.add(
+        "uneven", lambda *t: fn.conv2d(*t, stride=(2, 1), padding=(0, 2), dilation=(1, 2)), x, w, b
+    )
+    family.add("same", lambda *t: fn.conv2d(*t, padding="same"), x, rand(6, 4, 3, 2), b)
+    family.add("valid", lambda *t: fn.conv2d(*t, padding="valid"), x, w, b)
+    family.add("groups", lambda *t: fn.conv2d(*t, groups=2), x, rand(6, 2, 3, 3), b)
+    family.add(
+        "depthwise", lambda *t: fn.conv2d(*t, groups=4, padding=1), x, rand(4, 1, 3, 3), rand(4)
+    )
+    family.add("pointwise", fn.conv2d, x, rand(6, 4, 1, 1), b)
+    family.add("unbatched", fn.conv2d, rand(4, 9, 8), w, b)
+    family.add(
+        "conv1d",
+        lambda *t: fn.conv1d(*t, padding=2, dilation=2),
+        rand(2, 3, 10),
+        rand(5, 3, 3),
+        rand(5),
+    )
+    family.add(
+        "conv3d",
+        lambda *t: fn.conv3d(*t, stride=2, padding=1),
+        rand(1, 2, 5, 6, 4),
+        rand(3, 2, 3, 3, 3),
+    )
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
-        family.add(f"plain-{short(dtype)}", F.conv2d, *(t.to(dtype) for t in (x, w, b)))
+        family.add(f"plain-{short(dtype)}", fn.conv2d, *(t.to(dtype) for t in (x, w, b)))
     wt = rand(4, 6, 3, 3)
-    family.add("transpose", F.conv_transpose2d, x, wt, b)
-    family.add("transpose-stride", lambda *t: F.conv_transpose2d(*t, stride=2, padding=1, output_padding=1), x, wt, b)
-    family.add("transpose-dilation", lambda *t: F.conv_transpose2d(*t, stride=3, dilation=2, padding=4), x, wt, b)
-    family.add("transpose-groups", lambda *t: F.conv_transpose2d(*t, groups=2, stride=2), x, rand(4, 3, 2, 2), b)
-    family.add("transpose-1d", lambda *t: F.conv_transpose1d(*t, stride=2), rand(2, 3, 7), rand(3, 5, 4))
-    family.add("transpose-3d", F.conv_transpose3d, rand(1, 2, 3, 3, 3), rand(2, 3, 2, 2, 2))
+    family.add("transpose", fn.conv_transpose2d, x, wt, b)
+    family.add(
+        "transpose-stride",
+        lambda *t: fn.conv_transpose2d(*t, stride=2, padding=1, output_padding=1),
+        x,
+        wt,
+        b,
+    )
+    family.add(
+        "transpose-dilation",
+        lambda *t: fn.conv_transpose2d(*t, stride=3, dilation=2, padding=4),
+        x,
+        wt,
+        b,
+    )
+    family.add(
+        "transpose-groups",
+        lambda *t: fn.conv_transpose2d(*t, groups=2, stride=2),
+        x,
+        rand(4, 3, 2, 2),
+        b,
+    )
+    family.add(
+        "transpose-1d", lambda *t: fn.conv_transpose1d(*t, stride=2), rand(2, 3, 7), rand(3, 5, 4)
+    )
+    family.add("transpose-3d", fn.conv_transpose3d, rand(1, 2, 3, 3, 3), rand(2, 3, 2, 2, 2))
     return family
 
 
 def pool() -> Family:
     family = Family("pool")
     x = rand(2, 3, 9, 8)
-    family.add("max", lambda t: F.max_pool2d(t, 2), x)
-    family.add("max-overlapping", lambda t: F.max_pool2d(t, 3, stride=2, padding=1), x)
-    family.add("max-dilation", lambda t: F.max_pool2d(t, (3, 2), stride=1, dilation=2), x)
-    family.add("max-ceil", lambda t: F.max_pool2d(t, 3, stride=2, ceil_mode=True), x)
-    family.add("max-ceil-padding", lambda t: F.max_pool2d(t, 2, stride=3, padding=1, ceil_mode=True), x)
-    family.add("max-nan", lambda t: F.max_pool1d(t, 2), SPECIAL.reshape(1, 1, 10))
-    family.add("max-1d", lambda t: F.max_pool1d(t, 3), rand(2, 3, 10))
-    family.add("max-3d", lambda t: F.max_pool3d(t, 2), rand(1, 2, 4, 5, 6))
-    family.add("max-unbatched", lambda t: F.max_pool2d(t, 2), rand(3, 8, 8))
-    family.add("avg", lambda t: F.avg_pool2d(t, 2), x)
-    family.add("avg-padding", lambda t: F.avg_pool2d(t, 3, stride=2, padding=1), x)
-    family.add("avg-exclude", lambda t: F.avg_pool2d(t, 3, stride=2, padding=1, count_include_pad=False), x)
-    family.add("avg-divisor", lambda t: F.avg_pool2d(t, 3, divisor_override=5), x)
-    family.add("avg-ceil", lambda t: F.avg_pool2d(t, 3, stride=2, ceil_mode=True), x)
-    family.add("avg-1d", lambda t: F.avg_pool1d(t, 3, stride=2), rand(2, 3, 10))
-    family.add("avg-3d", lambda t: F.avg_pool3d(t, 2), rand(1, 2, 4, 5, 6))
-    family.add("avg-bf16", lambda t: F.avg_pool2d(t, 2), rand(2, 3, 8, 8, dtype=torch.bfloat16))
-    family.add("adaptive-1", lambda t: F.adaptive_avg_pool2d(t, 1), x)
-    family.add("adaptive-divides", lambda t: F.adaptive_avg_pool2d(t, (3, 4)), x)
-    family.add("adaptive-none", lambda t: F.adaptive_avg_pool2d(t, (None, 2)), x)
-    family.add("adaptive-uneven", lambda t: F.adaptive_avg_pool2d(t, (4, 3)), x)
-    family.add("adaptive-1d", lambda t: F.adaptive_avg_pool1d(t, 5), rand(2, 3, 10))
-    family.add("adaptive-max", lambda t: F.adaptive_max_pool2d(t, (3, 2)), x)
-    family.add("adaptive-max-uneven", lambda t: F.adaptive_max_pool2d(t, (4, 3)), x)
+    family.add("max", lambda t: fn.max_pool2d(t, 2), x)
+    family.add("max-overlapping", lambda t: fn.max_pool2d(t, 3, stride=2, padding=1), x)
+    family.add("max-dilation", lambda t: fn.max_pool2d(t, (3, 2), stride=1, dilation=2), x)
+    family.add("max-ceil", lambda t: fn.max_pool2d(t, 3, stride=2, ceil_mode=True), x)
+    family.add(
+        "max-ceil-padding", lambda t: fn.max_pool2d(t, 2, stride=3, padding=1, ceil_mode=True), x
+    )
+    family.add("max-nan", lambda t: fn.max_pool1d(t, 2), SPECIAL.reshape(1, 1, 10))
+    family.add("max-1d", lambda t: fn.max_pool1d(t, 3), rand(2, 3, 10))
+    family.add("max-3d", lambda t: fn.max_pool3d(t, 2), rand(1, 2, 4, 5, 6))
+    family.add("max-unbatched", lambda t: fn.max_pool2d(t, 2), rand(3, 8, 8))
+    family.add("avg", lambda t: fn.avg_pool2d(t, 2), x)
+    family.add("avg-padding", lambda t: fn.avg_pool2d(t, 3, stride=2, padding=1), x)
+    family.add(
+        "avg-exclude",
+        lambda t: fn.avg_pool2d(t, 3, stride=2, padding=1, count_include_pad=False),
+        x,
+    )
+    family.add("avg-divisor", lambda t: fn.avg_pool2d(t, 3, divisor_override=5), x)
+    family.add("avg-ceil", lambda t: fn.avg_pool2d(t, 3, stride=2, ceil_mode=True), x)
+    family.add("avg-1d", lambda t: fn.avg_pool1d(t, 3, stride=2), rand(2, 3, 10))
+    family.add("avg-3d", lambda t: fn.avg_pool3d(t, 2), rand(1, 2, 4, 5, 6))
+    family.add("avg-bf16", lambda t: fn.avg_pool2d(t, 2), rand(2, 3, 8, 8, dtype=torch.bfloat16))
+    family.add("adaptive-1", lambda t: fn.adaptive_avg_pool2d(t, 1), x)
+    family.add("adaptive-divides", lambda t: fn.adaptive_avg_pool2d(t, (3, 4)), x)
+    family.add("adaptive-none", lambda t: fn.adaptive_avg_pool2d(t, (None, 2)), x)
+    family.add("adaptive-uneven", lambda t: fn.adaptive_avg_pool2d(t, (4, 3)), x)
+    family.add("adaptive-1d", lambda t: fn.adaptive_avg_pool1d(t, 5), rand(2, 3, 10))
+    family.add("adaptive-max", lambda t: fn.adaptive_max_pool2d(t, (3, 2)), x)
+    family.add("adaptive-max-uneven", lambda t: fn.adaptive_max_pool2d(t, (4, 3)), x)
     return family
 
 
@@ -380,37 +594,74 @@ def shape() -> Family:
     family = Family("shape")
     x = rand(2, 3, 4)
     functions: dict[str, Callable[..., Any]] = {
-        "view": lambda t: t.view(6, -1), "reshape": lambda t: t.permute(2, 0, 1).reshape(-1), "flatten": lambda t: t.flatten(1),
-        "unflatten": lambda t: t.unflatten(2, (2, -1)), "unsqueeze": lambda t: t.unsqueeze(-2),
-        "squeeze": lambda t: t.unsqueeze(1).unsqueeze(0).squeeze(), "squeeze-dim": lambda t: t.unsqueeze(1).squeeze(1),
-        "squeeze-dims": lambda t: t[:, None, :, None].squeeze((1, 3)), "squeeze-no": lambda t: t.squeeze(0),
-        "expand": lambda t: t.unsqueeze(1).expand(-1, 5, -1, 4), "expand-new": lambda t: t.expand(5, 2, 3, 4),
-        "permute": lambda t: t.permute(-1, 0, 1), "transpose": lambda t: t.transpose(0, -1), "t": lambda t: t[0].t(),
-        "mT": lambda t: t.mT, "movedim": lambda t: t.movedim((0, 1), (2, 0)), "swapaxes": lambda t: t.swapaxes(0, 2),
-        "repeat": lambda t: t.repeat(2, 1, 3, 2), "tile": lambda t: t.tile((2, 2)), "flip": lambda t: t.flip(0, -1),
-        "repeat_interleave": lambda t: t.repeat_interleave(3, dim=1), "repeat_interleave-flat": lambda t: t.repeat_interleave(2),
-        "roll": lambda t: t.roll(2, 1), "roll-negative": lambda t: t.roll((-1, 5), (0, 2)), "roll-flat": lambda t: t.roll(5),
-        "slice": lambda t: t[:, 1:], "slice-negative": lambda t: t[..., -3:-1], "slice-step": lambda t: t[:, :, ::2],
-        "slice-beyond": lambda t: t[:, 1:100], "slice-empty": lambda t: t[:, 2:1], "select": lambda t: t[:, -1],
-        "narrow": lambda t: t.narrow(1, 1, 2), "split": lambda t: t.split(2, dim=1), "split-sizes": lambda t: t.split([1, 2], 1),
-        "chunk": lambda t: t.chunk(3, dim=2), "tensor_split": lambda t: t.tensor_split(3, dim=2), "unbind": lambda t: t.unbind(1),
-        "cat": lambda t: torch.cat([t, t * 2, t[:, :1]], dim=1), "cat-mixed": lambda t: torch.cat([t, t.to(torch.int64)], -1),
-        "cat-one": lambda t: torch.cat([t], 1), "stack": lambda t: torch.stack([t, -t], dim=1), "hstack": lambda t: torch.hstack([t, t]),
-        "diagonal": lambda t: t.diagonal(1, 1, 2), "diagonal-below": lambda t: t.diagonal(-1), "unfold": lambda t: t.unfold(2, 3, 1),
-        "tril": torch.tril, "triu": lambda t: t.triu(1), "tril-below": lambda t: t.tril(-1), "clone": torch.clone,
-        "to": lambda t: t.to(torch.float16), "to-int": lambda t: t.to(torch.int32), "to-bool": lambda t: t.bool(),
-        "type_as": lambda t: t.type_as(t.long()), "contiguous": lambda t: t.transpose(0, 1).contiguous(),
-        "view_as": lambda t: t.view_as(t.reshape(2, 3, 4)), "rot90": lambda t: t.rot90(1, (0, 1)),
-        "broadcast_to": lambda t: t.broadcast_to(2, 2, 3, 4), "select_scatter": lambda t: t.select_scatter(t[:, 0], 1, -1),
-        "slice_scatter": lambda t: t.slice_scatter(t[:, :2], 1, 1, 3), "atleast": lambda t: torch.atleast_3d(t[0]),
-    }  # fmt: skip
+        "view": lambda t: t.view(6, -1),
+        "reshape": lambda t: t.permute(2, 0, 1).reshape(-1),
+        "flatten": lambda t: t.flatten(1),
+        "unflatten": lambda t: t.unflatten(2, (2, -1)),
+        "unsqueeze": lambda t: t.unsqueeze(-2),
+        "squeeze": lambda t: t.unsqueeze(1).unsqueeze(0).squeeze(),
+        "squeeze-dim": lambda t: t.unsqueeze(1).squeeze(1),
+        "squeeze-dims": lambda t: t[:, None, :, None].squeeze((1, 3)),
+        "squeeze-no": lambda t: t.squeeze(0),
+        "expand": lambda t: t.unsqueeze(1).expand(-1, 5, -1, 4),
+        "expand-new": lambda t: t.expand(5, 2, 3, 4),
+        "permute": lambda t: t.permute(-1, 0, 1),
+        "transpose": lambda t: t.transpose(0, -1),
+        "t": lambda t: t[0].t(),
+        "mT": lambda t: t.mT,
+        "movedim": lambda t: t.movedim((0, 1), (2, 0)),
+        "swapaxes": lambda t: t.swapaxes(0, 2),
+        "repeat": lambda t: t.repeat(2, 1, 3, 2),
+        "tile": lambda t: t.tile((2, 2)),
+        "flip": lambda t: t.flip(0, -1),
+        "repeat_interleave": lambda t: t.repeat_interleave(3, dim=1),
+        "repeat_interleave-flat": lambda t: t.repeat_interleave(2),
+        "roll": lambda t: t.roll(2, 1),
+        "roll-negative": lambda t: t.roll((-1, 5), (0, 2)),
+        "roll-flat": lambda t: t.roll(5),
+        "slice": lambda t: t[:, 1:],
+        "slice-negative": lambda t: t[..., -3:-1],
+        "slice-step": lambda t: t[:, :, ::2],
+        "slice-beyond": lambda t: t[:, 1:100],
+        "slice-empty": lambda t: t[:, 2:1],
+        "select": lambda t: t[:, -1],
+        "narrow": lambda t: t.narrow(1, 1, 2),
+        "split": lambda t: t.split(2, dim=1),
+        "split-sizes": lambda t: t.split([1, 2], 1),
+        "chunk": lambda t: t.chunk(3, dim=2),
+        "tensor_split": lambda t: t.tensor_split(3, dim=2),
+        "unbind": lambda t: t.unbind(1),
+        "cat": lambda t: torch.cat([t, t * 2, t[:, :1]], dim=1),
+        "cat-mixed": lambda t: torch.cat([t, t.to(torch.int64)], -1),
+        "cat-one": lambda t: torch.cat([t], 1),
+        "stack": lambda t: torch.stack([t, -t], dim=1),
+        "hstack": lambda t: torch.hstack([t, t]),
+        "diagonal": lambda t: t.diagonal(1, 1, 2),
+        "diagonal-below": lambda t: t.diagonal(-1),
+        "unfold": lambda t: t.unfold(2, 3, 1),
+        "tril": torch.tril,
+        "triu": lambda t: t.triu(1),
+        "tril-below": lambda t: t.tril(-1),
+        "clone": torch.clone,
+        "to": lambda t: t.to(torch.float16),
+        "to-int": lambda t: t.to(torch.int32),
+        "to-bool": lambda t: t.bool(),
+        "type_as": lambda t: t.type_as(t.long()),
+        "contiguous": lambda t: t.transpose(0, 1).contiguous(),
+        "view_as": lambda t: t.view_as(t.reshape(2, 3, 4)),
+        "rot90": lambda t: t.rot90(1, (0, 1)),
+        "broadcast_to": lambda t: t.broadcast_to(2, 2, 3, 4),
+        "select_scatter": lambda t: t.select_scatter(t[:, 0], 1, -1),
+        "slice_scatter": lambda t: t.slice_scatter(t[:, :2], 1, 1, 3),
+        "atleast": lambda t: torch.atleast_3d(t[0]),
+    }
     for name, function in functions.items():
         family.add(name, function, x)
         if name not in {"to", "to-int", "to-bool", "type_as", "cat-mixed"}:
             family.add(f"{name}-i64", function, ints(2, 3, 4))
-    family.add("pixel_shuffle", lambda t: F.pixel_shuffle(t, 2), rand(1, 8, 3, 2))
-    family.add("pixel_unshuffle", lambda t: F.pixel_unshuffle(t, 2), rand(1, 2, 6, 4))
-    family.add("channel_shuffle", lambda t: F.channel_shuffle(t, 2), rand(1, 6, 3, 2))
+    family.add("pixel_shuffle", lambda t: fn.pixel_shuffle(t, 2), rand(1, 8, 3, 2))
+    family.add("pixel_unshuffle", lambda t: fn.pixel_unshuffle(t, 2), rand(1, 2, 6, 4))
+    family.add("channel_shuffle", lambda t: fn.channel_shuffle(t, 2), rand(1, 6, 3, 2))
     for dtype in (*FLOATS, *INTEGERS, torch.bool):
         source = rand(9, low=-200, high=200) if dtype != torch.uint8 else rand(9, low=0, high=200)
         if dtype == torch.int8:
@@ -424,14 +675,18 @@ def shape() -> Family:
 def pad() -> Family:
     family = Family("pad")
     x = rand(2, 3, 5, 6)
-    family.add("constant", lambda t: F.pad(t, (1, 2, 3, 0), value=1.5), x)
-    family.add("constant-crop", lambda t: F.pad(t, (-1, 2, 0, -2)), x)
-    family.add("constant-int", lambda t: F.pad(t, (1, 1), value=7), ints(3, 4))
-    family.add("constant-bool", lambda t: F.pad(t, (1, 1), value=True), bools(3, 4))
+    family.add("constant", lambda t: fn.pad(t, (1, 2, 3, 0), value=1.5), x)
+    family.add("constant-crop", lambda t: fn.pad(t, (-1, 2, 0, -2)), x)
+    family.add("constant-int", lambda t: fn.pad(t, (1, 1), value=7), ints(3, 4))
+    family.add("constant-bool", lambda t: fn.pad(t, (1, 1), value=True), bools(3, 4))
     for mode in ("reflect", "replicate", "circular"):
-        family.add(mode, lambda t, m=mode: F.pad(t, (1, 2, 2, 1), mode=m), x)
-        family.add(f"{mode}-1d", lambda t, m=mode: F.pad(t, (2, 3), mode=m), rand(2, 3, 5))
-        family.add(f"{mode}-3d", lambda t, m=mode: F.pad(t, (1, 1, 1, 0, 0, 1), mode=m), rand(1, 2, 3, 4, 5))
+        family.add(mode, lambda t, m=mode: fn.pad(t, (1, 2, 2, 1), mode=m), x)
+        family.add(f"{mode}-1d", lambda t, m=mode: fn.pad(t, (2, 3), mode=m), rand(2, 3, 5))
+        family.add(
+            f"{mode}-3d",
+            lambda t, m=mode: fn.pad(t, (1, 1, 1, 0, 0, 1), mode=m),
+            rand(1, 2, 3, 4, 5),
+        )
     return family
 
 
@@ -439,8 +694,10 @@ def index() -> Family:
     family = Family("index")
     x = rand(4, 5, 6)
     i, j = ints(3, low=0, high=4), ints(3, low=-5, high=5)
-    family.add("embedding", F.embedding, ints(2, 3, low=0, high=7), rand(7, 4))
-    family.add("embedding-i32", F.embedding, ints(2, 3, low=0, high=7, dtype=torch.int32), rand(7, 4))
+    family.add("embedding", fn.embedding, ints(2, 3, low=0, high=7), rand(7, 4))
+    family.add(
+        "embedding-i32", fn.embedding, ints(2, 3, low=0, high=7, dtype=torch.int32), rand(7, 4)
+    )
     family.add("index_select", lambda t, k: t.index_select(1, k), x, ints(4, low=0, high=5))
     family.add("index-first", lambda t, a: t[a], x, i)
     family.add("index-negative", lambda t, a: t[:, a], x, j)
@@ -450,8 +707,10 @@ def index() -> Family:
     family.add("index-broadcast", lambda t, a, b: t[a[:, None], b[None, :]], x, i, j)
     family.add("gather", lambda t, a: t.gather(1, a), x, ints(4, 3, 6, low=0, high=5))
     family.add("gather-smaller", lambda t, a: t.gather(2, a), x, ints(2, 3, 2, low=0, high=6))
-    family.add("take_along_dim", lambda t, a: t.take_along_dim(a, 1), x, ints(4, 1, 6, low=0, high=5))
-    family.add("one_hot", lambda a: F.one_hot(a, 5), i)
+    family.add(
+        "take_along_dim", lambda t, a: t.take_along_dim(a, 1), x, ints(4, 1, 6, low=0, high=5)
+    )
+    family.add("one_hot", lambda a: fn.one_hot(a, 5), i)
     family.add("gather-i64", lambda t, a: t.gather(0, a), ints(4, 3), ints(2, 3, low=0, high=4))
     return family
 
@@ -460,18 +719,35 @@ def create() -> Family:
     family = Family("create")
     x = rand(2, 3)
     functions: dict[str, Callable[..., Any]] = {
-        "full": lambda t: torch.full((2, 3), 1.5) + t, "full-int": lambda t: torch.full((2, 3), 7), "zeros": lambda t: torch.zeros(2, 3) + t,
-        "full-bool": lambda t: torch.full((2,), True), "ones": lambda t: torch.ones(3, dtype=torch.int32), "zeros_like": torch.zeros_like,
-        "ones_like": lambda t: torch.ones_like(t, dtype=torch.bool), "full_like": lambda t: torch.full_like(t, 3),
-        "new_zeros": lambda t: t.new_zeros(2), "new_ones": lambda t: t.new_ones(2, dtype=torch.int64),
-        "new_full": lambda t: t.new_full((2,), 4), "arange": lambda t: torch.arange(5), "arange-start": lambda t: torch.arange(2, 9, 3),
-        "arange-down": lambda t: torch.arange(9, 2, -2), "arange-float": lambda t: torch.arange(0, 1, 0.1),
-        "arange-dtype": lambda t: torch.arange(5, dtype=torch.float32), "arange-empty": lambda t: torch.arange(0),
-        "linspace": lambda t: torch.linspace(-1, 2, 7), "linspace-one": lambda t: torch.linspace(3, 4, 1), "eye": lambda t: torch.eye(3),
-        "eye-m": lambda t: torch.eye(2, 4), "scalar_tensor": lambda t: torch.scalar_tensor(2.5), "tensor": lambda t: torch.tensor([1, 2]),
-        "meshgrid": lambda t: torch.meshgrid(t[0], t[1], indexing="ij"), "meshgrid-xy": lambda t: torch.meshgrid(t[0], t[:, 0], indexing="xy"),
-        "fill": lambda t: torch.fill(t, 2), "large": lambda t: torch.full((2,), 2**60 + 1), "tril-mask": lambda t: torch.ones(4, 4).tril(),
-    }  # fmt: skip
+        "full": lambda t: torch.full((2, 3), 1.5) + t,
+        "full-int": lambda t: torch.full((2, 3), 7),
+        "zeros": lambda t: torch.zeros(2, 3) + t,
+        "full-bool": lambda t: torch.full((2,), True),
+        "ones": lambda t: torch.ones(3, dtype=torch.int32),
+        "zeros_like": torch.zeros_like,
+        "ones_like": lambda t: torch.ones_like(t, dtype=torch.bool),
+        "full_like": lambda t: torch.full_like(t, 3),
+        "new_zeros": lambda t: t.new_zeros(2),
+        "new_ones": lambda t: t.new_ones(2, dtype=torch.int64),
+        "new_full": lambda t: t.new_full((2,), 4),
+        "arange": lambda t: torch.arange(5),
+        "arange-start": lambda t: torch.arange(2, 9, 3),
+        "arange-down": lambda t: torch.arange(9, 2, -2),
+        "arange-float": lambda t: torch.arange(0, 1, 0.1),
+        "arange-dtype": lambda t: torch.arange(5, dtype=torch.float32),
+        "arange-empty": lambda t: torch.arange(0),
+        "linspace": lambda t: torch.linspace(-1, 2, 7),
+        "linspace-one": lambda t: torch.linspace(3, 4, 1),
+        "eye": lambda t: torch.eye(3),
+        "eye-m": lambda t: torch.eye(2, 4),
+        "scalar_tensor": lambda t: torch.scalar_tensor(2.5),
+        "tensor": lambda t: torch.tensor([1, 2]),
+        "meshgrid": lambda t: torch.meshgrid(t[0], t[1], indexing="ij"),
+        "meshgrid-xy": lambda t: torch.meshgrid(t[0], t[:, 0], indexing="xy"),
+        "fill": lambda t: torch.fill(t, 2),
+        "large": lambda t: torch.full((2,), 2**60 + 1),
+        "tril-mask": lambda t: torch.ones(4, 4).tril(),
+    }
     for name, function in functions.items():
         family.add(name, function, x)
     return family
@@ -482,15 +758,23 @@ def resize() -> Family:
     x = rand(1, 2, 5, 6)
     for mode in ("nearest", "nearest-exact", "bilinear", "bicubic"):
         for size in ((10, 12), (3, 4), (7, 6)):
-            family.add(f"{mode}-size", lambda t, m=mode, s=size: F.interpolate(t, s, mode=m), x)
-        family.add(f"{mode}-scale", lambda t, m=mode: F.interpolate(t, scale_factor=2.5, mode=m), x)
+            family.add(f"{mode}-size", lambda t, m=mode, s=size: fn.interpolate(t, s, mode=m), x)
+        family.add(
+            f"{mode}-scale", lambda t, m=mode: fn.interpolate(t, scale_factor=2.5, mode=m), x
+        )
         if not mode.startswith("nearest"):
-            family.add(f"{mode}-corners", lambda t, m=mode: F.interpolate(t, (9, 4), mode=m, align_corners=True), x)
+            family.add(
+                f"{mode}-corners",
+                lambda t, m=mode: fn.interpolate(t, (9, 4), mode=m, align_corners=True),
+                x,
+            )
             bf16 = x.to(torch.bfloat16)
-            family.add(f"{mode}-bf16", lambda t, m=mode: F.interpolate(t, (9, 4), mode=m), bf16)
-    family.add("linear", lambda t: F.interpolate(t, 9, mode="linear"), rand(1, 2, 5))
-    family.add("nearest-1d", lambda t: F.interpolate(t, 9), rand(1, 2, 5))
-    family.add("trilinear", lambda t: F.interpolate(t, (4, 5, 6), mode="trilinear"), rand(1, 2, 3, 4, 5))
+            family.add(f"{mode}-bf16", lambda t, m=mode: fn.interpolate(t, (9, 4), mode=m), bf16)
+    family.add("linear", lambda t: fn.interpolate(t, 9, mode="linear"), rand(1, 2, 5))
+    family.add("nearest-1d", lambda t: fn.interpolate(t, 9), rand(1, 2, 5))
+    family.add(
+        "trilinear", lambda t: fn.interpolate(t, (4, 5, 6), mode="trilinear"), rand(1, 2, 3, 4, 5)
+    )
     return family
 
 
@@ -499,9 +783,9 @@ def in_place() -> Family:
     x, y = rand(2, 3, 4), rand(2, 3, 4)
 
     def residual(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        out = F.conv1d(t, torch.ones(3, 3, 1))
+        out = fn.conv1d(t, torch.ones(3, 3, 1))
         out += u
-        return F.relu_(out)
+        return fn.relu_(out)
 
     def chain(t: torch.Tensor) -> torch.Tensor:
         out = t * 2
@@ -526,6 +810,20 @@ def in_place() -> Family:
 
 
 FAMILIES = [
-    unary(), binary(), ternary(), activation(), reduce(), normalise(), contract(), attention(), convolution(), pool(),
-    shape(), pad(), index(), create(), resize(), in_place(),
-]  # fmt: skip
+    unary(),
+    binary(),
+    ternary(),
+    activation(),
+    reduce(),
+    normalise(),
+    contract(),
+    attention(),
+    convolution(),
+    pool(),
+    shape(),
+    pad(),
+    index(),
+    create(),
+    resize(),
+    in_place(),
+]

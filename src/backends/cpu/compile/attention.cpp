@@ -2,14 +2,14 @@
 //
 // A task is a batch index and a block of rows. K is packed transposed once per batch index and kept
 // for the tasks that follow. Then, per block: scores = Q * K^T in scratch, exact softmax row by
-// row, out = P * V with the rows scaled by the inverse of their sums. Scores lie in panels,
-// [panel][row][width], so that all strides in the loops are constants, and stay in the second-level
-// cache. With `causal`, keys after the last row of a block are not touched.
+// row, out = P * V with the rows scaled by the inverse of their sums. Scores stay in the
+// second-level cache. Where the number of keys is known at run time only, they lie in panels,
+// [panel][row][width], so that all strides in the loops are constants. With `causal`, keys after
+// the last row of a block are not touched.
 #include <algorithm>
-#include <limits>
 
+#include "backends/cpu/compile/attention_softmax.h"
 #include "backends/cpu/compile/contraction.h"
-#include "backends/cpu/compile/math.h"
 #include "backends/cpu/compile/pack.h"
 #include "support/error.h"
 
@@ -20,6 +20,7 @@ using llvm::Value;
 namespace {
 
 constexpr int64_t kScoreBytes = 256 << 10;  // of a block
+constexpr int64_t kAliasBytes = 1024;       // rows at multiples of this compete for cache lines
 constexpr int64_t kFewestRows = 16, kMostRows = 64;
 
 int64_t positive_opt(const ir::Dim& dim) { return std::max<int64_t>(1, dim.at_opt()); }
@@ -31,6 +32,7 @@ struct Blocking {
   int64_t value_panels = 1;
   int64_t block_rows = 64;  // at most, per task
   bool packs_v = false;
+  bool whole_rows = false;  // a row of scores is contiguous; otherwise they lie in panels
 };
 
 int64_t stride_width(int64_t columns) {
@@ -47,6 +49,7 @@ Blocking choose_blocking(const plan::Program& program, const plan::Attention& at
   blocking.block_rows = std::clamp(kScoreBytes / (4 * keys), kFewestRows, kMostRows);
   blocking.packs_v = program.buffers[attention.v.buffer].type.dtype != DType::F32 ||
                      !attention.v.strides.back().is_constant(1) || attention.value_dim % 16 != 0;
+  blocking.whole_rows = attention.j.extent().is_constant();
   blocking.value_width = stride_width(attention.value_dim);
   blocking.value_panels = (attention.value_dim + blocking.value_width - 1) / blocking.value_width;
   return blocking;
@@ -61,9 +64,7 @@ class AttentionEmitter {
         blocking_(choose_blocking(emitter.program(), attention)),
         lanes_(emitter.target().lanes),
         rows_(part_range(range_of(attention.i.extent()), blocking_.block_rows)),
-        element_(ir::make_loop_symbol("e", attention.value_dim)) {
-    shapes_scores_ = attention.keep != nullptr || attention.bias != nullptr || attention.scale <= 0;
-  }
+        element_(ir::make_loop_symbol("e", attention.value_dim)) {}
 
   void run() {
     declare();
@@ -86,8 +87,19 @@ class AttentionEmitter {
 
   ir::Dim row_blocks() const { return ir::ceildiv(attention_.i.extent(), blocking_.block_rows); }
   ir::Dim key_panels() const { return ir::ceildiv(attention_.j.extent(), blocking_.key_width); }
-  int64_t score_row_bytes() const { return blocking_.key_width * 4; }
-  int64_t score_panel_bytes() const { return blocking_.block_rows * score_row_bytes(); }
+  int64_t score_row_bytes() const {
+    if (!blocking_.whole_rows) return blocking_.key_width * 4;
+    const int64_t bytes = key_panels().constant() * blocking_.key_width * 4;
+    return bytes % kAliasBytes == 0 ? bytes + 64 : bytes;
+  }
+  int64_t score_panel_bytes() const {
+    return blocking_.key_width * 4 * (blocking_.whole_rows ? 1 : blocking_.block_rows);
+  }
+  // Of all scores of a block.
+  ir::Dim score_bytes() const {
+    if (blocking_.whole_rows) return blocking_.block_rows * score_row_bytes();
+    return key_panels() * score_panel_bytes();
+  }
   int64_t key_panel_bytes() const {
     return packed_panel_bytes(attention_.head_dim, blocking_.key_width).constant();
   }
@@ -110,7 +122,7 @@ class AttentionEmitter {
     staging_ = emitter_.scratch();
     inverse_sums_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
     packed_k_ = take_scratch(end, key_panels() * key_panel_bytes());
-    scores_ = take_scratch(end, key_panels() * score_panel_bytes());
+    scores_ = take_scratch(end, score_bytes());
     value_panel_bytes_ = packed_panel_bytes(attention_.j.extent(), blocking_.value_width);
     if (blocking_.packs_v)
       packed_v_ = take_scratch(end, value_panel_bytes_ * blocking_.value_panels);
@@ -141,7 +153,9 @@ class AttentionEmitter {
     Value* panels = ir_.CreateUDiv(ir_.CreateAdd(limit, i64(blocking_.key_width - 1)),
                                    i64(blocking_.key_width));
     emit_scores(rows, panels);
-    emit_softmax(rows, panels);
+    emit_softmax(emitter_, attention_,
+                 {scores_, blocking_.key_width, score_row_bytes(), score_panel_bytes()},
+                 {rows, panels, n_, inverse_sums_});
     emit_output(rows, v, panels, limit);
     return keys;
   }
@@ -240,113 +254,6 @@ class AttentionEmitter {
     }
   }
 
-  void emit_softmax(Span rows, Value* panels) {
-    emitter_.loop(i64(0), rows.count, 1, [&](Value* r) {
-      Value* i = ir_.CreateAdd(rows.begin, r);
-      emitter_.bind(attention_.i.index, i);
-      Value* limit = attention_.causal ? smaller(emitter_, n_, ir_.CreateAdd(i, i64(1))) : n_;
-      Value* row = at(scores_, r, score_row_bytes());
-      Value* highest = emit_row_maximum(row, panels, limit);
-      Value* sum = emit_row_exponentials(row, panels, limit, highest);
-      Value* empty = ir_.CreateFCmpOEQ(sum, f32(0));
-      Value* inverse = ir_.CreateSelect(empty, f32(0), ir_.CreateFDiv(f32(1), sum));
-      ir_.CreateAlignedStore(inverse, at(inverse_sums_, r, 4), llvm::Align(4));
-    });
-  }
-
-  // One vector of a row of scores.
-  struct ScoreVector {
-    Value* address = nullptr;
-    Value* column = nullptr;
-    Value* mask = nullptr;  // null if all columns exist
-  };
-
-  // Runs `body` over the vectors of a row, one carried value for each vector of a panel.
-  std::vector<Value*> over_row(Value* row, Value* panels, Value* limit, Value* initial,
-                               const std::function<Value*(const ScoreVector&, Value*)>& body) {
-    const int vectors = static_cast<int>(blocking_.key_width) / lanes_;
-    const bool whole =
-        !attention_.causal && ir::provably_divisible(attention_.j.extent(), blocking_.key_width);
-    std::vector<Value*> carried(static_cast<size_t>(vectors), initial);
-    return emitter_.loop_carrying(
-        i64(0), panels, 1, carried, [&](Value* panel, const std::vector<Value*>& values) {
-          std::vector<Value*> next;
-          Value* start = at(row, panel, score_panel_bytes());
-          for (int v = 0; v < vectors; ++v) {
-            ScoreVector vector;
-            vector.address = byte_offset(emitter_, start, i64(v * lanes_ * 4));
-            vector.column =
-                ir_.CreateAdd(ir_.CreateMul(panel, i64(blocking_.key_width)), i64(v * lanes_));
-            if (!whole) vector.mask = mask_below(emitter_, vector.column, limit);
-            next.push_back(body(vector, values[v]));
-          }
-          return next;
-        });
-  }
-
-  // Leaves scaled and masked scores where `shapes_scores_` says so, and raw ones elsewhere.
-  Value* emit_row_maximum(Value* row, Value* panels, Value* limit) {
-    Value* lowest = splat(f32(-std::numeric_limits<double>::infinity()));
-    auto vectors =
-        over_row(row, panels, limit, lowest, [&](const ScoreVector& vector, Value* highest) {
-          Value* score =
-              ir_.CreateAlignedLoad(vector_type(emitter_), vector.address, llvm::Align(32));
-          if (shapes_scores_) score = shaped_score(score, vector);
-          if (vector.mask != nullptr) score = ir_.CreateSelect(vector.mask, score, lowest);
-          if (shapes_scores_) ir_.CreateAlignedStore(score, vector.address, llvm::Align(32));
-          return larger_of(score, highest);
-        });
-    Value* highest = reduce(vectors, [&](Value* a, Value* b) { return larger_of(a, b); });
-    Value* none = ir_.CreateFCmpOEQ(highest, f32(-std::numeric_limits<double>::infinity()));
-    return ir_.CreateSelect(none, f32(0), highest);
-  }
-
-  Value* shaped_score(Value* score, const ScoreVector& vector) {
-    emitter_.bind(attention_.j.index, vector.column);
-    const Lanes lanes{attention_.j.index, lanes_, vector.mask};
-    Value* result = ir_.CreateFMul(score, splat(f32(attention_.scale)));
-    if (attention_.bias != nullptr) {
-      result = ir_.CreateFAdd(result, emitter_.emit(attention_.bias, lanes));
-    }
-    if (attention_.keep != nullptr) {
-      Value* lowest = splat(f32(-std::numeric_limits<double>::infinity()));
-      result = ir_.CreateSelect(emitter_.emit(attention_.keep, lanes), result, lowest);
-    }
-    return result;
-  }
-
-  // Scores become exp(score - highest); returns their sum.
-  Value* emit_row_exponentials(Value* row, Value* panels, Value* limit, Value* highest) {
-    Value* scale = splat(f32(shapes_scores_ ? 1.0 : attention_.scale));
-    Value* shift = ir_.CreateFNeg(ir_.CreateFMul(splat(highest), scale));
-    Value* zero = llvm::Constant::getNullValue(vector_type(emitter_));
-    auto vectors = over_row(row, panels, limit, zero, [&](const ScoreVector& vector, Value* sum) {
-      Value* score = ir_.CreateAlignedLoad(vector_type(emitter_), vector.address, llvm::Align(32));
-      Value* power =
-          ir_.CreateIntrinsic(llvm::Intrinsic::fma, {vector_type(emitter_)}, {score, scale, shift});
-      Value* result = emit_exp(Real(ir_, power)).value;
-      if (vector.mask != nullptr) result = ir_.CreateSelect(vector.mask, result, zero);
-      ir_.CreateAlignedStore(result, vector.address, llvm::Align(32));
-      return ir_.CreateFAdd(sum, result);
-    });
-    return reduce(vectors, [&](Value* a, Value* b) { return ir_.CreateFAdd(a, b); });
-  }
-
-  Value* larger_of(Value* a, Value* b) { return ir_.CreateSelect(ir_.CreateFCmpOGT(a, b), a, b); }
-
-  // All lanes of all vectors in one scalar.
-  Value* reduce(const std::vector<Value*>& vectors,
-                const std::function<Value*(Value*, Value*)>& combine) {
-    Value* total = vectors[0];
-    for (size_t v = 1; v < vectors.size(); ++v) total = combine(total, vectors[v]);
-    for (int half = lanes_ / 2; half >= 1; half /= 2) {
-      std::vector<int> upper;
-      for (int i = 0; i < lanes_; ++i) upper.push_back((i + half) % lanes_);
-      total = combine(total, ir_.CreateShuffleVector(total, upper));
-    }
-    return ir_.CreateExtractElement(total, i64(0));
-  }
-
   // out = (P * V) / sums.
   void emit_output(Span rows, Value* v, Value* panels, Value* limit) {
     const int vectors = tile_vectors(blocking_.value_width);
@@ -403,10 +310,15 @@ class AttentionEmitter {
                                         : value_of(row_stride(attention_.v) * int64_t{4});
     operands.b_alignment = blocking_.packs_v ? 32 : 4;
     for (int r = 0; r < tile.rows; ++r) operands.rows.push_back(i64(r * score_row_bytes()));
+    Value* rows = at(scores_, first, score_row_bytes());
+    if (blocking_.whole_rows) {
+      operands.a = rows;
+      operands.b = b;
+      return multiply_run(emitter_, tile, operands, keys.limit);
+    }
     std::vector<Value*> carried{b};
     const Accumulators zeros = zero_tile(emitter_, tile);
     carried.insert(carried.end(), zeros.begin(), zeros.end());
-    Value* rows = at(scores_, first, score_row_bytes());
     carried = emitter_.loop_carrying(
         i64(0), keys.panels, 1, carried, [&](Value* panel, const std::vector<Value*>& values) {
           Run run{at(rows, panel, score_panel_bytes()), values[0],
@@ -422,7 +334,7 @@ class AttentionEmitter {
 
   Output output() {
     Output output;
-    output.row = attention_.i.index;
+    output.bind_row = [](Value*) {};
     output.column = element_;
     output.column_end = i64(attention_.value_dim);
     output.columns = attention_.value_dim;
@@ -440,7 +352,6 @@ class AttentionEmitter {
   int lanes_ = 8;
   CountRange rows_;
   ir::SymbolPtr element_;
-  bool shapes_scores_ = false;
   ir::Dim value_panel_bytes_;
   Value *m_ = nullptr, *n_ = nullptr, *row_blocks_ = nullptr;
   Value *staging_ = nullptr, *inverse_sums_ = nullptr, *packed_k_ = nullptr, *packed_v_ = nullptr,

@@ -106,6 +106,9 @@ class Emitter {
   llvm::Value* emit(const plan::Expr& expr, const Lanes& lanes) {
     return emit(expr, lanes, Leaves());
   }
+  // The values of several expressions; what they share is emitted once.
+  std::vector<llvm::Value*> emit_all(const std::vector<plan::Expr>& exprs, const Lanes& lanes,
+                                     const Leaves& leaves);
   // Stores a value at a position of a buffer, converted from i1 to bytes and from f32 to f16 or
   // bf16 where the buffer asks for it. A single index counts elements from the start of the buffer,
   // whatever its rank; so it is in loads.

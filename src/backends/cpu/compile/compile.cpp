@@ -4,6 +4,7 @@
 // in parallel, each in a module of its own; results are joined in program order, so that the bytes
 // do not depend on the number of threads.
 #include <algorithm>
+#include <atomic>
 #include <map>
 
 #include "backends/backend.h"
@@ -102,8 +103,13 @@ class ProgramCompiler {
     for (std::vector<Machine>& set : machines) {
       for (const Target& target : targets_) set.emplace_back(target);
     }
+    std::atomic<size_t> done{0};
     run_parallel(codes_.size(), options_.compile_threads, [&](size_t worker, size_t i) {
       codes_[i].generated = generate_kernel(program_, *codes_[i].kernel, targets_, machines[worker]);
+      const size_t finished = ++done;
+      if (worker == 0 && options_.progress) {  // worker 0 is the calling thread
+        options_.progress(static_cast<double>(finished) / static_cast<double>(codes_.size()));
+      }
     });
   }
 

@@ -114,7 +114,7 @@ void TileWriter::write(Tile tile, const Accumulators& sums, Value* origin, Value
   const bool whole = ir::provably_divisible(output_.columns, tile.vectors * lanes);
   for (int r = 0; r < tile.rows; ++r) {
     Value* row = direct_ ? ir.CreateAdd(first_row, ir.getInt64(r)) : nullptr;
-    if (direct_) emitter_.bind(output_.row, row);
+    if (direct_) output_.bind_row(row);
     for (int v = 0; v < tile.vectors; ++v) {
       Value* sum = sums[static_cast<size_t>(r) * tile.vectors + v];
       if (direct_) {
@@ -140,7 +140,7 @@ void TileWriter::finish(int vectors, Value* rows, Value* origin, Value* first_ro
     Value* row = ir.CreateAdd(first_row, r);
     Value* staged =
         byte_offset(emitter_, staging_, ir.CreateMul(r, ir.getInt64(vectors * lanes * 4)));
-    emitter_.bind(output_.row, row);
+    output_.bind_row(row);
     emitter_.loop(ir.getInt64(0), width, lanes, [&](Value* c) {
       Value* address = byte_offset(emitter_, staged, ir.CreateMul(c, ir.getInt64(4)));
       Value* sum = ir.CreateAlignedLoad(vector_type(emitter_), address, llvm::Align(lanes * 4));

@@ -36,10 +36,10 @@ void for_row_tiles(Emitter& emitter, const RowTiles& tiles,
                    const std::function<void(llvm::Value*, int)>& body,
                    const std::function<void(llvm::Value*, llvm::Value*)>& after);
 
-// Where the sums of a contraction go. Indices other than `row` and `column` are bound by the
-// caller.
+// Where the sums of a contraction go.
 struct Output {
-  ir::SymbolPtr row, column;
+  std::function<void(llvm::Value*)> bind_row;  // binds the indices that follow from the row
+  ir::SymbolPtr column;
   llvm::Value* column_end = nullptr;  // columns from here on are not stored
   ir::Dim columns;                    // how many there are, in each run that ends at column_end
   plan::BufferId buffer = -1;

@@ -2,7 +2,8 @@
 // pixels x channels of the input times channels x outputs of the weight, summed in one register
 // tile. No im2col.
 //
-// A tile is a run of neighbouring pixels of one output row. The input rows that a task needs are
+// A tile is a run of neighbouring pixels of one output row, or several whole rows where they are
+// short. The input rows that a task needs are
 // first copied to scratch with their borders filled with zeros, so that no tile knows about
 // borders; the copy costs about one percent and reads the input in the order that memory likes. An
 // f32 input without borders is read where it lies.
@@ -20,7 +21,7 @@ namespace {
 
 constexpr int64_t kInputBytes = 256 << 10;   // of input rows, per task
 constexpr int64_t kWeightBytes = 512 << 10;  // of packed weights, per task
-constexpr int64_t kTasksWanted = 128;
+constexpr int64_t kTasksWanted = 128, kFewTasksWanted = 16;
 constexpr int64_t kWorkPerTask = 2'000'000;  // multiply-adds
 constexpr int64_t kFewestRows = 4;
 
@@ -79,14 +80,18 @@ Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry
            ((rows + blocking.block_rows - 1) / blocking.block_rows) *
            ((blocking.panels + blocking.group_panels - 1) / blocking.group_panels);
   };
-  auto worth_splitting = [&] {
+  auto worth_splitting = [&](int64_t wanted) {
     const int64_t work = blocking.block_rows * positive_opt(conv.x.extent()) * geometry.depth *
                          blocking.group_panels * blocking.width;
-    return tasks() < kTasksWanted && work >= 2 * kWorkPerTask;
+    return tasks() < wanted && work >= 2 * kWorkPerTask;
   };
-  while (blocking.group_panels > 1 && worth_splitting())
+  while (blocking.group_panels > 1 && worth_splitting(kTasksWanted)) {
     blocking.group_panels = (blocking.group_panels + 1) / 2;
-  while (blocking.block_rows > kFewestRows && worth_splitting()) {
+  }
+  // Every block of rows reads all weights again.
+  const bool small_weights = geometry.depth * blocking.width * blocking.panels * 4 <= kWeightBytes;
+  const int64_t wanted = small_weights ? kTasksWanted : kFewTasksWanted;
+  while (blocking.block_rows > kFewestRows && worth_splitting(wanted)) {
     blocking.block_rows = std::max(kFewestRows, blocking.block_rows / 2);
   }
   blocking.row_blocks = ir::ceildiv(conv.y.extent(), blocking.block_rows);
@@ -207,6 +212,23 @@ class ConvolutionEmitter {
     });
   }
 
+  // What the tiles of a block of rows and some columns of outputs share.
+  struct Strip {
+    Value* b = nullptr;
+    Span rows;
+    Value* group = nullptr;
+    Value* weight = nullptr;
+    Value *column = nullptr, *end = nullptr;
+  };
+
+  // Output rows of a tile: more than one if they are short, and their width is known.
+  int rows_at_once() const {
+    if (!conv_.x.extent().is_constant()) return 1;
+    const auto most = tile_rows(emitter_.target(), tile_vectors_, {1, 1});
+    return std::max<int>(
+        1, most / static_cast<int>(std::max<int64_t>(1, positive_opt(conv_.x.extent()))));
+  }
+
   void emit_panel(Value* b, Span rows, Value* panel) {
     const int64_t group_panels = blocking_.panels / conv_.groups;
     Value* group = ir_.CreateUDiv(panel, i64(group_panels));
@@ -216,53 +238,101 @@ class ConvolutionEmitter {
     Value* weight = at(weight_, panel, i64(geometry_.depth * blocking_.width * 4));
     Value* width = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(end, first));
     emitter_.loop(i64(0), width, tile_width_, [&](Value* strip) {
-      emitter_.loop(i64(0), rows.count, 1, [&](Value* r) {
-        emit_row(b, rows, r, group, at(weight, strip, i64(4)), ir_.CreateAdd(first, strip), end);
-      });
+      const Strip place{b,  rows, group, at(weight, strip, i64(4)), ir_.CreateAdd(first, strip),
+                        end};
+      if (rows_at_once() > 1) {
+        emit_whole_rows(place);
+      } else {
+        emitter_.loop(i64(0), rows.count, 1, [&](Value* r) { emit_row(place, r); });
+      }
     });
   }
 
   // Where output row `r` of the block starts to read, for channel 0 of a group.
-  Value* input_row(Value* b, Span rows, Value* r, Value* group) {
+  Value* input_row(const Strip& strip, Value* r) {
     Value* base = padded_;
     Value* row = ir_.CreateMul(r, i64(conv_.stride_h));
     if (!geometry_.copies) {
-      row = ir_.CreateAdd(row, ir_.CreateMul(rows.begin, i64(conv_.stride_h)));
-      row = ir_.CreateAdd(row, ir_.CreateMul(b, value_of(conv_.height)));
+      row = ir_.CreateAdd(row, ir_.CreateMul(strip.rows.begin, i64(conv_.stride_h)));
+      row = ir_.CreateAdd(row, ir_.CreateMul(strip.b, value_of(conv_.height)));
       base = input_;
     }
-    return at(at(base, row, row_bytes_), group, i64(geometry_.group_channels * 4));
+    return at(at(base, row, row_bytes_), strip.group, i64(geometry_.group_channels * 4));
   }
 
-  // The tiles of one output row and one strip of columns.
-  void emit_row(Value* b, Span rows, Value* r, Value* group, Value* weight, Value* column,
-                Value* end) {
-    Value* y = ir_.CreateAdd(rows.begin, r);
-    emitter_.bind(conv_.y.index, y);
-    Value* input = input_row(b, rows, r, group);
-    Value* pixel = ir_.CreateAdd(ir_.CreateMul(b, value_of(conv_.y.extent())), y);
+  // The address of the first pixel of output row `r` of the block.
+  Value* output_row(const Strip& strip, Value* r) {
+    Value* y = ir_.CreateAdd(strip.rows.begin, r);
+    Value* row = ir_.CreateAdd(ir_.CreateMul(strip.b, value_of(conv_.y.extent())), y);
     const auto size =
         static_cast<int64_t>(dtype_size(emitter_.program().buffers[conv_.out].type.dtype));
-    Value* origin = at(out_, pixel, value_of(conv_.x.extent() * conv_.o.extent() * size));
+    return at(out_, row, value_of(conv_.x.extent() * conv_.o.extent() * size));
+  }
+
+  // The tiles of one output row. The rows of the tile writer are x.
+  void emit_row(const Strip& strip, Value* r) {
+    emitter_.bind(conv_.y.index, ir_.CreateAdd(strip.rows.begin, r));
+    Value* input = input_row(strip, r);
+    Value* origin = output_row(strip, r);
     const CountRange columns = range_of(conv_.x.extent());
-    RowTiles tiles{value_of(conv_.x.extent()), columns,
-                   tile_rows(emitter_.target(), tile_vectors_, columns)};
-    TileWriter writer(emitter_, output(end), staging_, count_sizes(tiles));
-    auto body = [&](Value* first, int count) {
-      Tile tile{count, tile_vectors_};
-      writer.write(
-          tile, sum_tile(tile, at(input, first, i64(conv_.stride_w * conv_.channels * 4)), weight),
-          origin, first, column);
+    const RowTiles tiles{value_of(conv_.x.extent()), columns,
+                         tile_rows(emitter_.target(), tile_vectors_, columns)};
+    auto bind_row = [this](Value* x) { emitter_.bind(conv_.x.index, x); };
+    TileWriter writer(emitter_, output(strip, bind_row), staging_, count_sizes(tiles));
+    for_row_tiles(
+        emitter_, tiles,
+        [&](Value* first, int count) {
+          const Tile tile{count, tile_vectors_};
+          Value* pixel = at(input, first, i64(conv_.stride_w * conv_.channels * 4));
+          const Accumulators sums = sum_tile(tile, pixel_offsets(1, count), pixel, strip.weight);
+          writer.write(tile, sums, origin, first, strip.column);
+        },
+        [&](Value* first, Value* count) {
+          writer.finish(tile_vectors_, count, origin, first, strip.column);
+        });
+  }
+
+  // Tiles of several whole rows. The rows of the tile writer are the pixels of the block.
+  void emit_whole_rows(const Strip& strip) {
+    const int64_t width = conv_.x.extent().constant();
+    Value* origin = output_row(strip, i64(0));
+    const CountRange counts = part_range(range_of(conv_.y.extent()), blocking_.block_rows);
+    const RowTiles tiles{strip.rows.count, counts, rows_at_once()};
+    auto bind_row = [this, width, &strip](Value* pixel) {
+      Value* r = ir_.CreateUDiv(pixel, i64(width));
+      emitter_.bind(conv_.y.index, ir_.CreateAdd(strip.rows.begin, r));
+      emitter_.bind(conv_.x.index, ir_.CreateSub(pixel, ir_.CreateMul(r, i64(width))));
     };
-    auto after = [&](Value* first, Value* count) {
-      writer.finish(tile_vectors_, count, origin, first, column);
-    };
-    for_row_tiles(emitter_, tiles, body, after);
+    TileWriter writer(emitter_, output(strip, bind_row), staging_, count_sizes(tiles));
+    for_row_tiles(
+        emitter_, tiles,
+        [&](Value* first, int count) {
+          const Tile tile{count * static_cast<int>(width), tile_vectors_};
+          const Accumulators sums =
+              sum_tile(tile, pixel_offsets(count, width), input_row(strip, first), strip.weight);
+          writer.write(tile, sums, origin, ir_.CreateMul(first, i64(width)), strip.column);
+        },
+        [&](Value* first, Value* count) {
+          writer.finish(tile_vectors_, ir_.CreateMul(count, i64(width)), origin,
+                        ir_.CreateMul(first, i64(width)), strip.column);
+        });
+  }
+
+  // Where the pixels of `rows` output rows of `width` pixels read, relative to the first.
+  std::vector<Value*> pixel_offsets(int64_t rows, int64_t width) {
+    std::vector<Value*> offsets;
+    for (int64_t y = 0; y < rows; ++y) {
+      for (int64_t x = 0; x < width; ++x) {
+        offsets.push_back(
+            value_of(row_bytes() * (y * conv_.stride_h) + x * conv_.stride_w * conv_.channels * 4));
+      }
+    }
+    return offsets;
   }
 
   // All kernel positions. The pixels of a kernel row lie one after another when nothing is skipped
   // between them.
-  Accumulators sum_tile(Tile tile, Value* input, Value* weight) {
+  Accumulators sum_tile(Tile tile, std::vector<Value*> pixels, Value* input, Value* weight) {
     const bool joined = conv_.groups == 1 && (conv_.dilation_w == 1 || conv_.kernel_w == 1);
     const int64_t runs = joined ? 1 : conv_.kernel_w;
     const int64_t steps = geometry_.depth / conv_.kernel_h / runs;
@@ -271,8 +341,7 @@ class ConvolutionEmitter {
     operands.b_step = i64(blocking_.width * 4);
     operands.b_alignment = 32;
     operands.prefetch_b = true;
-    for (int r = 0; r < tile.rows; ++r)
-      operands.rows.push_back(i64(r * conv_.stride_w * conv_.channels * 4));
+    operands.rows = std::move(pixels);
     std::vector<Value*> carried{weight};
     const Accumulators zeros = zero_tile(emitter_, tile);
     carried.insert(carried.end(), zeros.begin(), zeros.end());
@@ -296,11 +365,11 @@ class ConvolutionEmitter {
     return Accumulators(carried.begin() + 1, carried.end());
   }
 
-  Output output(Value* end) {
+  Output output(const Strip& strip, std::function<void(Value*)> bind_row) {
     Output output;
-    output.row = conv_.x.index;
+    output.bind_row = std::move(bind_row);
     output.column = conv_.o.index;
-    output.column_end = end;
+    output.column_end = strip.end;
     output.columns = geometry_.group_outputs;
     output.buffer = conv_.out;
     output.row_stride = conv_.o.extent();

@@ -50,6 +50,14 @@ Value* Emitter::emit(const Expr& expr, const Lanes& lanes, const Leaves& leaves)
   return ExprEmitter(*this, lanes, leaves).run(expr);
 }
 
+std::vector<Value*> Emitter::emit_all(const std::vector<Expr>& exprs, const Lanes& lanes,
+                                      const Leaves& leaves) {
+  ExprEmitter emitter(*this, lanes, leaves);
+  std::vector<Value*> values;
+  for (const Expr& expr : exprs) values.push_back(emitter.run(expr));
+  return values;
+}
+
 bool ExprEmitter::varies(const Expr& expr) {
   if (!is_vector()) return false;
   auto [it, fresh] = varies_.try_emplace(expr.get(), false);

@@ -239,7 +239,7 @@ class MatMulEmitter {
   Output output() {
     const auto& strides = matmul_.out.strides;
     Output output;
-    output.row = matmul_.m.index;
+    output.bind_row = [this](Value* row) { emitter_.bind(matmul_.m.index, row); };
     output.column = matmul_.n.index;
     output.column_end = n_;
     output.columns = matmul_.n.extent();

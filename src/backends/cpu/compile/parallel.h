@@ -7,7 +7,8 @@
 namespace kiln::cpu {
 
 // Runs work(worker, i) for each i in [0, count), on at most `threads` workers (0: one per core).
-// `worker` is in [0, number of workers). If jobs throw, the exception of the first of them is thrown.
+// `worker` is in [0, number of workers); 0 is the calling thread. If jobs throw, the exception of
+// the first of them is thrown.
 void run_parallel(size_t count, int threads, const std::function<void(size_t, size_t)>& work);
 size_t worker_count(size_t count, int threads);
 

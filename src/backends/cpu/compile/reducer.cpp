@@ -89,18 +89,63 @@ Reducer::State Reducer::initial(int lanes) const {
   return {value, llvm::ConstantVector::get(positions)};
 }
 
-Reducer::State Reducer::step(const State& state, Value* value, Value* position, Value* mask) const {
+Reducer::State Reducer::initial_of_lanes(int lanes) const {
+  State state = initial(lanes);
+  if (gives_position()) state[1] = llvm::Constant::getNullValue(state[1]->getType());
+  return state;
+}
+
+bool Reducer::is_product(const plan::Expr& value) const {
+  return op_ == ReduceOp::Sum && is_floating(dtype_) && value->kind == plan::ExprKind::Apply &&
+         value->op == ir::Op::mul;
+}
+
+Value* Reducer::multiply_add(Value* a, Value* b, Value* sum) const {
+  return ir_.CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, sum});
+}
+
+Reducer::State Reducer::accumulate(const State& state, const plan::Expr& value,
+                                   const ir::Dim& position, const Lanes& lanes,
+                                   const Leaves& leaves) const {
   if (!gives_position()) {
-    if (mask != nullptr) value = ir_.CreateSelect(mask, value, neutral(value->getType()));
-    return {combine(state[0], value)};
+    Value* next = nullptr;
+    if (is_product(value)) {
+      const std::vector<Value*> factors = emitter_.emit_all(value->args, lanes, leaves);
+      next = multiply_add(factors[0], factors[1], state[0]);
+    } else {
+      next = combine(state[0], emitter_.emit(value, lanes, leaves));
+    }
+    return {lanes.mask == nullptr ? next : ir_.CreateSelect(lanes.mask, next, state[0])};
   }
-  Value* better = beats(value, state[0]);
-  if (mask != nullptr) better = ir_.CreateAnd(better, mask);
-  const int lanes = lane_count(value);
-  if (lane_count(position) != lanes) {
-    position = ir_.CreateVectorSplat(static_cast<unsigned>(lanes), position);
+  Value* candidate = emitter_.emit(value, lanes, leaves);
+  Value* better = beats(candidate, state[0]);
+  if (lanes.mask != nullptr) better = ir_.CreateAnd(better, lanes.mask);
+  Value* place = emitter_.emit(plan::position(position), lanes);
+  return {ir_.CreateSelect(better, candidate, state[0]), ir_.CreateSelect(better, place, state[1])};
+}
+
+Reducer::State Reducer::accumulate_all(const State& states, const std::vector<plan::Expr>& values,
+                                       const Lanes& lanes) const {
+  std::vector<plan::Expr> operands;
+  for (const plan::Expr& value : values) {
+    if (is_product(value)) {
+      operands.insert(operands.end(), value->args.begin(), value->args.end());
+    } else {
+      operands.push_back(value);
+    }
   }
-  return {ir_.CreateSelect(better, value, state[0]), ir_.CreateSelect(better, position, state[1])};
+  const std::vector<Value*> emitted = emitter_.emit_all(operands, lanes, Leaves());
+  State next;
+  size_t at = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (is_product(values[i])) {
+      next.push_back(multiply_add(emitted[at], emitted[at + 1], states[i]));
+      at += 2;
+    } else {
+      next.push_back(combine(states[i], emitted[at++]));
+    }
+  }
+  return next;
 }
 
 Reducer::State Reducer::join(const State& a, const State& b) const {

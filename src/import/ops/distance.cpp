@@ -1,0 +1,61 @@
+// Geometry: distances and cross products.
+#include <limits>
+
+#include "import/ops/common.h"
+
+namespace kiln::import {
+namespace {
+
+// Row i of a against row j of b, the norm of their difference.
+Value* import_cdist(Call& call) {
+  Value *a = call.tensor("x1"), *b = call.tensor("x2");
+  const double order = call.real_or("p", 2);
+  const auto rank = static_cast<int64_t>(a->type.rank());
+  call.expect(rank >= 2 && b->type.rank() >= 2, "rank " + std::to_string(rank), "2 or more");
+  const Expr rows(call, unsqueeze(call, a, rank - 1));
+  const Expr columns(call, unsqueeze(call, b, static_cast<int64_t>(b->type.rank()) - 2));
+  const Expr difference = (rows - columns).apply(Op::abs);
+  const auto last = static_cast<int64_t>(difference.value()->type.rank()) - 1;
+  const auto total = [&](Op op, const Expr& terms) {
+    return Expr(call, reduce(call, op, terms, {last}, false));
+  };
+  if (order == std::numeric_limits<double>::infinity()) return total(Op::reduce_max, difference);
+  if (order == 1) return total(Op::reduce_sum, difference);
+  if (order == 2) return total(Op::reduce_sum, difference * difference).apply(Op::sqrt);
+  call.expect(order > 0, "p = 0", "p above 0");
+  return total(Op::reduce_sum, difference.apply(Op::pow, order)).apply(Op::pow, 1 / order);
+}
+
+// Component i of a vector of three, for each i shifted by `shift`.
+Expr rotate(Call& call, Value* x, int64_t axis, int64_t shift) {
+  Value* behind = slice(call, x, axis, 0, shift);
+  Value* front = slice(call, x, axis, shift, 3 - shift);
+  return {call, call.make(Op::concat, {front, behind}, {{"axis", axis}})};
+}
+
+// (a1 b2 - a2 b1, a2 b0 - a0 b2, a0 b1 - a1 b0)
+Value* import_cross(Call& call) {
+  const std::vector<Value*> values =
+      promote(call.builder(), {call.operand("self"), call.operand("other")});
+  const ir::Shape shape = ir::broadcast_shapes(values[0]->type.shape, values[1]->type.shape);
+  Value* a = call.builder().expand(values[0], shape);
+  Value* b = call.builder().expand(values[1], shape);
+  const int64_t axis = call.axis_or("dim", shape.size(), -1);
+  call.expect(!shape.empty() && shape[axis].is_constant(3), "shape " + shape_text(shape),
+              "3 along dim " + std::to_string(axis));
+  return rotate(call, a, axis, 1) * rotate(call, b, axis, 2) -
+         rotate(call, a, axis, 2) * rotate(call, b, axis, 1);
+}
+
+constexpr Row kRows[] = {
+    {"aten._cdist_forward.default", import_cdist},
+    {"aten._euclidean_dist.default", import_cdist},
+    {"aten.cdist.default", import_cdist},
+    {"aten.linalg_cross.default", import_cross},
+};
+
+}  // namespace
+
+Rows distance_rows() { return kRows; }
+
+}  // namespace kiln::import

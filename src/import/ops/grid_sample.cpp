@@ -1,0 +1,124 @@
+// Sampling of images at positions that a grid gives.
+#include "import/ops/common.h"
+
+namespace kiln::import {
+namespace {
+
+enum Interpolation : int64_t { kBilinear = 0, kNearest = 1 };
+enum Padding : int64_t { kZeros = 0, kBorder = 1 };
+
+// One coordinate of the grid, in pixels along an axis of the image.
+struct Position {
+  Expr at;
+  double size;
+};
+
+// Elements of x[N, H, W, C] at rows and columns of shape [N, h, w], which are clamped into the
+// image.
+class Sampler {
+ public:
+  Sampler(Call& call, Value* image) : call_(call), image_(image) {
+    const ir::Dim& batch = image->type.shape[0];
+    Value* index = call.make(
+        Op::iota, {},
+        {{"size", batch}, {"dtype", DType::I64}, {"start", ir::Dim(0)}, {"step", int64_t{1}}});
+    batch_ = call.builder().reshape(index, {batch, 1, 1});
+  }
+
+  Expr take(const Position& row, const Position& column) const {
+    return {call_, call_.make(Op::gather_nd, {image_, batch_, index_of(row), index_of(column)},
+                              {{"axis", int64_t{0}}})};
+  }
+
+  // 1 where a position is inside, else 0; for channels-last results.
+  Expr inside(const Position& row, const Position& column) const {
+    const Expr both = is_inside(row).apply(Op::bitwise_and, is_inside(column));
+    return channel({call_, call_.builder().cast(both, image_->type.dtype)});
+  }
+
+  Expr channel(const Expr& weight) const { return {call_, unsqueeze(call_, weight, 3)}; }
+
+ private:
+  Expr is_inside(const Position& p) const {
+    return p.at.apply(Op::ge, 0).apply(Op::bitwise_and, p.at.apply(Op::lt, p.size));
+  }
+  Value* index_of(const Position& p) const {
+    const Expr clamped = p.at.apply(Op::maximum, 0).apply(Op::minimum, p.size - 1);
+    return call_.builder().cast(clamped, DType::I64);
+  }
+
+  Call& call_;
+  Value* image_;
+  Value* batch_ = nullptr;
+};
+
+// [-1, 1] -> pixels.
+Position unnormalise(Call& call, const Expr& coordinate, const ir::Dim& size, bool corners) {
+  call.expect(size.is_constant(), "the symbolic size " + size.str(), "a constant");
+  const auto extent = static_cast<double>(size.constant());
+  const Expr at =
+      corners ? (coordinate + 1) * ((extent - 1) / 2) : ((coordinate + 1) * extent - 1) * 0.5;
+  return {at, extent};
+}
+
+Position clamp_to_border(const Position& p) {
+  return {p.at.apply(Op::maximum, 0).apply(Op::minimum, p.size - 1), p.size};
+}
+
+Expr component(Call& call, Value* grid, int64_t i) {
+  Value* part = slice(call, grid, 3, i, 1);
+  return {call, call.builder().reshape(
+                    part, ir::Shape(part->type.shape.begin(), part->type.shape.end() - 1))};
+}
+
+// The weighted sum of the four neighbours.
+Expr bilinear(const Sampler& sampler, const Position& row, const Position& column, bool zeros) {
+  const Position top{row.at.apply(Op::floor), row.size},
+      left{column.at.apply(Op::floor), column.size};
+  const Position bottom{top.at + 1, row.size}, right{left.at + 1, column.size};
+  const Expr down = row.at - top.at, across = column.at - left.at;
+  const auto corner = [&](const Position& y, const Position& x, const Expr& weight) {
+    const Expr value = sampler.take(y, x) * sampler.channel(weight);
+    return zeros ? value * sampler.inside(y, x) : value;
+  };
+  return corner(top, left, (1 - down) * (1 - across)) + corner(top, right, (1 - down) * across) +
+         corner(bottom, left, down * (1 - across)) + corner(bottom, right, down * across);
+}
+
+Expr nearest(const Sampler& sampler, const Position& row, const Position& column, bool zeros) {
+  const Position y{row.at.apply(Op::round), row.size}, x{column.at.apply(Op::round), column.size};
+  const Expr value = sampler.take(y, x);
+  return zeros ? value * sampler.inside(y, x) : value;
+}
+
+Value* import_grid_sampler(Call& call) {
+  Value *input = call.tensor("input"), *grid = call.tensor("grid");
+  const int64_t mode = call.integer("interpolation_mode"), padding = call.integer("padding_mode");
+  call.expect(input->type.rank() == 4, "rank " + std::to_string(input->type.rank()), "4");
+  call.expect(mode == kBilinear || mode == kNearest, "bicubic interpolation",
+              "bilinear or nearest");
+  call.expect(padding == kZeros || padding == kBorder, "padding by reflection", "zeros or border");
+  const bool corners = call.boolean_or("align_corners", false);
+  Position column = unnormalise(call, component(call, grid, 0), input->type.shape[3], corners);
+  Position row = unnormalise(call, component(call, grid, 1), input->type.shape[2], corners);
+  if (padding == kBorder) {
+    column = clamp_to_border(column);
+    row = clamp_to_border(row);
+  }
+  const Sampler sampler(call, call.builder().permute(input, {0, 2, 3, 1}));
+  const bool zeros = padding == kZeros;
+  const Expr result = mode == kNearest ? nearest(sampler, row, column, zeros)
+                                       : bilinear(sampler, row, column, zeros);
+  return call.builder().permute(result, {0, 3, 1, 2});
+}
+
+constexpr Row kRows[] = {
+    {"aten.grid_sampler.default", import_grid_sampler},
+    {"aten.grid_sampler_2d.default", import_grid_sampler},
+};
+
+}  // namespace
+
+Rows grid_sample_rows() { return kRows; }
+
+}  // namespace kiln::import

@@ -1,0 +1,123 @@
+#include "conformance/cases.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <sstream>
+#include <stdexcept>
+
+#include "ir/builder.h"
+#include "ir/text.h"
+
+namespace kiln::conformance {
+namespace {
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+std::string replace_all(std::string text, const std::string& from, std::string_view to) {
+  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) {
+    text.replace(at, from.size(), to);
+  }
+  return text;
+}
+
+// One "// case" line and the graph below it: a Case for each of its dtypes.
+void add_cases(const std::string& header, const std::string& text, std::vector<Case>& cases) {
+  std::istringstream words(header);
+  std::string name, word;
+  Case test;
+  std::vector<DType> dtypes;
+  words >> name >> word;
+  if (word != "for")
+    throw std::runtime_error("case " + name + ": got \"" + word + "\", expected \"for\"");
+  while (words >> word) {
+    if (word == "values") {
+      words >> test.low >> test.high;
+    } else if (word == "integers") {
+      words >> test.limit;
+    } else if (auto dtype = dtype_from_name(word)) {
+      dtypes.push_back(*dtype);
+    } else {
+      throw std::runtime_error("case " + name + ": unknown word \"" + word + "\"");
+    }
+  }
+  for (DType dtype : dtypes) {
+    test.name = name + "_" + std::string(dtype_name(dtype));
+    test.dtype = dtype;
+    test.text = replace_all(text, "$T", dtype_name(dtype));
+    cases.push_back(test);
+  }
+}
+
+void read_cases(const std::string& text, std::vector<Case>& cases) {
+  const std::string mark = "// case ";
+  for (size_t at = text.find(mark); at != std::string::npos;) {
+    const size_t line_end = text.find('\n', at), next = text.find(mark, line_end);
+    const std::string header = text.substr(at + mark.size(), line_end - at - mark.size());
+    add_cases(header, text.substr(line_end, next == std::string::npos ? next : next - line_end),
+              cases);
+    at = next;
+  }
+}
+
+ir::Literal random_literal(const Case& test, const ir::Type& type, Sizes sizes,
+                           std::mt19937& random) {
+  std::vector<int64_t> shape;
+  for (const ir::Dim& dim : type.shape) {
+    shape.push_back(dim.evaluate([&](const ir::SymbolPtr& symbol) {
+      return sizes == Sizes::Min ? symbol->min : symbol->opt;
+    }));
+  }
+  std::byte* data = nullptr;
+  ir::Literal literal = ir::Literal::allocate(type.dtype, shape, &data);
+  std::uniform_real_distribution<double> real(test.low, test.high);
+  std::uniform_int_distribution<int64_t> whole(0, type.dtype == DType::Bool ? 1 : test.limit - 1);
+  for (int64_t i = 0; i < literal.elements(); ++i) {
+    const double value =
+        is_floating(type.dtype) ? real(random) : static_cast<double>(whole(random));
+    ir::Literal::set(data, type.dtype, i, value);
+  }
+  return literal;
+}
+
+}  // namespace
+
+std::vector<Case> all_cases() {
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(KILN_TEST_DATA)) {
+    if (entry.path().extension() == ".ir") files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  std::vector<Case> cases;
+  for (const auto& file : files) read_cases(read_file(file), cases);
+  return cases;
+}
+
+ir::Graph make_graph(const Case& test) {
+  ir::Graph graph = ir::parse_graph(test.text);
+  std::mt19937 random(7);
+  ir::Node* first = graph.nodes().empty() ? nullptr : graph.nodes().front().get();
+  for (ir::Value* input : graph.inputs()) {
+    if (!input->name.starts_with("w")) continue;
+    ir::Literal literal = random_literal(test, input->type, Sizes::Opt, random);
+    graph.replace_all_uses(input, ir::Builder(graph, first).constant(std::move(literal)));
+  }
+  return graph;
+}
+
+std::vector<ir::Literal> make_inputs(const Case& test, const ir::Graph& graph, Sizes sizes) {
+  std::mt19937 random(1);
+  std::vector<ir::Literal> inputs;
+  for (const ir::Value* input : graph.inputs()) {
+    inputs.push_back(random_literal(test, input->type, sizes, random));
+  }
+  return inputs;
+}
+
+}  // namespace kiln::conformance

@@ -1,0 +1,74 @@
+// The CPU backend in the suite, once for each code variant: from graph to engine bytes, loaded and
+// run.
+#include <stdexcept>
+
+#include "compiler/driver.h"
+#include "conformance/backend.h"
+#include "runtime/session.h"
+#include "support/cpu_features.h"
+
+namespace kiln::conformance {
+namespace {
+
+template <typename T>
+T value_of(Result<T> result) {
+  if (!result.ok()) throw std::runtime_error(result.status().message());
+  return std::move(*result);
+}
+
+std::vector<runtime::TensorView> views_of(std::span<const ir::Literal> literals) {
+  std::vector<runtime::TensorView> views;
+  for (const ir::Literal& literal : literals) {
+    views.push_back(
+        {const_cast<std::byte*>(literal.bytes.data()), literal.dtype, literal.shape, {}});
+  }
+  return views;
+}
+
+std::vector<ir::Literal> run(runtime::Session& session, std::span<const ir::Literal> inputs) {
+  const std::vector<runtime::TensorView> input_views = views_of(inputs);
+  const auto shapes = value_of(session.output_shapes(input_views));
+  std::vector<ir::Literal> outputs;
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const DType dtype = session.engine().spec().outputs[i].dtype;
+    std::byte* data = nullptr;
+    outputs.push_back(
+        ir::Literal::allocate(dtype, {shapes[i].shape.begin(), shapes[i].shape.end()}, &data));
+  }
+  const Status status = session.run(input_views, views_of(outputs));
+  if (!status.ok()) throw std::runtime_error(status.message());
+  return outputs;
+}
+
+Runner compile_variant(ir::Graph graph, const std::string& variant) {
+  CompileOptions options;
+  options.verify_passes = true;
+  options.backend.variants = {variant};
+  options.backend.compile_threads = 1;
+  auto bytes = std::make_shared<std::vector<std::byte>>(compile(std::move(graph), options));
+  auto engine = value_of(runtime::Engine::load_memory(*bytes));
+  std::shared_ptr<runtime::Session> session =
+      value_of(runtime::Session::create(engine, {.num_threads = 2}));
+  return [bytes, session](std::span<const ir::Literal> inputs) { return run(*session, inputs); };
+}
+
+Backend make_backend(const std::string& variant, uint64_t features) {
+  Backend backend;
+  backend.name = "cpu_" + variant;
+  backend.unavailable = [features]() -> std::string {
+    const uint64_t missing = features & ~detect_cpu_features();
+    return missing == 0 ? "" : "this CPU lacks " + cpu_features_str(missing);
+  };
+  backend.compile = [variant](ir::Graph graph) {
+    return compile_variant(std::move(graph), variant);
+  };
+  return backend;
+}
+
+}  // namespace
+
+std::vector<Backend> cpu_backends() {
+  return {make_backend("x86-64-v3", kCpuAvx2Fma), make_backend("x86-64-v4", kCpuAvx512)};
+}
+
+}  // namespace kiln::conformance

@@ -1,0 +1,135 @@
+// The whole pipeline: how many kernels are left of the blocks that models are made of, and the
+// runner's options.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "plan/compare.h"
+#include "plan/pass.h"
+#include "support/error.h"
+
+namespace kiln::plan {
+namespace {
+
+// A layer of an encoder, as the importer writes it.
+constexpr const char* kEncoderLayer = R"(graph main(%x: f32[s, t, 8], %m: i64[s, t],
+    %w1: f32[8, 8], %w2: f32[8, 8], %w3: f32[8, 8], %w4: f32[8, 8], %w5: f32[16, 8], %w6: f32[8, 16],
+    %wb1: f32[8], %wb2: f32[8], %wb3: f32[8], %wb4: f32[8], %wb5: f32[16], %wb6: f32[8], %wg: f32[8], %wh: f32[8])
+    symbols s in [1, 8] opt 2, t in [1, 8] opt 4 {
+  %b = cast(%m) {dtype = bool}
+  %r = reshape(%b) {shape = [s, 1, 1, t]}
+  %e = expand(%r) {shape = [s, 1, t, t]}
+  %q = linear(%x, %w1, %wb1)
+  %k = linear(%x, %w2, %wb2)
+  %v = linear(%x, %w3, %wb3)
+  %q1 = reshape(%q) {shape = [s, t, 2, 4]}
+  %k1 = reshape(%k) {shape = [s, t, 2, 4]}
+  %v1 = reshape(%v) {shape = [s, t, 2, 4]}
+  %q2 = permute(%q1) {axes = [0, 2, 1, 3]}
+  %k2 = permute(%k1) {axes = [0, 2, 1, 3]}
+  %v2 = permute(%v1) {axes = [0, 2, 1, 3]}
+  %a = attention(%q2, %k2, %v2, %e) {causal = false, scale = 0.5}
+  %a1 = permute(%a) {axes = [0, 2, 1, 3]}
+  %a2 = reshape(%a1) {shape = [s, t, 8]}
+  %o = linear(%a2, %w4, %wb4)
+  %o1 = add(%o, %x)
+  %n = layer_norm(%o1, %wg, %wh) {axes = 1, eps = 1e-05}
+  %f = linear(%n, %w5, %wb5)
+  %f1 = gelu(%f) {approximate = "none"}
+  %f2 = linear(%f1, %w6, %wb6)
+  %f3 = add(%f2, %n)
+  %y = layer_norm(%f3, %wg, %wh) {axes = 1, eps = 1e-05}
+  return %y as "y"
+})";
+
+TEST(PipelineTest, AnEncoderLayerIsSevenKernels) {
+  const Case options{.sizes = {{"t", 5}}, .integer_limit = 2};
+  const Program program = expect_same_as_reference(kEncoderLayer, options);
+  // projections, attention, out + residual, norm, ffn + GELU, ffn + residual, norm
+  EXPECT_EQ(program.kernels.size(), 7u) << to_text(program);
+}
+
+TEST(PipelineTest, EverySizeInRangeGivesTheSame) {
+  for (int64_t s : {1, 8}) {
+    for (int64_t t : {1, 8}) {
+      expect_same_as_reference(kEncoderLayer, {.sizes = {{"s", s}, {"t", t}}, .integer_limit = 2});
+    }
+  }
+}
+
+TEST(PipelineTest, ResidualBlocksAreOneKernelPerConvolution) {
+  const std::string attributes =
+      "{dilation = [1, 1], groups = 1, layout = \"nhwc\", padding_after = [1, 1], "
+      "padding_before = [1, 1], stride = [1, 1]}";
+  const Program program = expect_same_as_reference(
+      "graph main(%x: f32[s, 5, 5, 4], %w: f32[4, 3, 3, 4], %wb: f32[4]) symbols s in [1, 4] opt 2 "
+      "{\n"
+      "%a = convolution(%x, %w, %wb) " +
+      attributes +
+      "\n %b = relu(%a)\n"
+      "%c = convolution(%b, %w, %wb) " +
+      attributes + "\n %d = add(%c, %x)\n %y = relu(%d)\n return %y\n}");
+  EXPECT_EQ(program.kernels.size(), 2u) << to_text(program);
+}
+
+TEST(PipelineTest, DisabledPassesDoNotRun) {
+  Program program = lower(make_graph(kEncoderLayer));
+  run_pipeline(program, {.disabled = {"merge_matmuls"}, .verify = true, .dump_directory = {}});
+  EXPECT_EQ(program.kernels.size(), 9u) << to_text(program);
+}
+
+TEST(PipelineTest, DisablingWhatIsNoPassNamesTheNearest) {
+  Program program = lower(make_graph(kEncoderLayer));
+  try {
+    run_pipeline(program, {.disabled = {"merge_matmul"}, .verify = false, .dump_directory = {}});
+    FAIL();
+  } catch (const CompileError& error) {
+    EXPECT_STREQ(error.what(),
+                 "[passes] got \"merge_matmul\", expected the name of a pass; "
+                 "the nearest is \"merge_matmuls\"");
+  }
+}
+
+TEST(PipelineTest, DumpsEveryPassThatChangedTheProgram) {
+  const std::filesystem::path folder =
+      std::filesystem::path(testing::TempDir()) / "kiln_plan_dumps";
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  Program program = lower(make_graph(kEncoderLayer));
+  run_pipeline(program, {.disabled = {}, .verify = false, .dump_directory = folder.string()});
+  EXPECT_TRUE(std::filesystem::exists(folder / "plan_000_lowered.plan"));
+  EXPECT_TRUE(std::filesystem::exists(folder / "plan_001_inline_pointwise.plan"));
+  std::filesystem::remove_all(folder);
+}
+
+TEST(PipelineTest, GivesTheSameTextEveryTime) {
+  const auto text = [] {
+    Program program = lower(make_graph(kEncoderLayer));
+    run_pipeline(program, {});
+    return to_text(program);
+  };
+  EXPECT_EQ(text(), text());
+}
+
+TEST(LifetimesTest, CountAliasesForTheirRoot) {
+  Program program = lowered(R"(graph main(%x: f32[4]) {
+  %a = neg(%x)
+  %b = exp(%a)
+  %c = tanh(%b)
+  %d = add(%c, %x)
+  return %d as "d"
+})");
+  EXPECT_TRUE(reuse_buffers(program));
+  const std::vector<Lifetime> times = lifetimes(program);
+  int live = 0;
+  for (size_t i = 0; i < times.size(); ++i) {
+    if (times[i].first < 0) continue;
+    ++live;
+    EXPECT_EQ(times[i].first, 0);
+    EXPECT_EQ(times[i].last, 3);
+  }
+  EXPECT_EQ(live, 1) << to_text(program);
+}
+
+}  // namespace
+}  // namespace kiln::plan

@@ -1,0 +1,138 @@
+// Each rule of docs/plan.md is checked: a program that breaks it is refused, with the rule's
+// number.
+#include <gtest/gtest.h>
+
+#include "plan/access.h"
+#include "plan/compare.h"
+#include "plan/lower.h"
+#include "support/error.h"
+
+namespace kiln::plan {
+namespace {
+
+Program sample() {
+  return lowered(R"(graph main(%x: f32[s, 6], %w: f32[4, 6]) symbols s in [1, 8] opt 2 {
+  %a = neg(%x)
+  %t = reduce_sum(%a) {axes = [1], keepdim = false}
+  %l = linear(%a, %w)
+  return %t as "t", %l as "l"
+})");
+}
+
+std::string error_of(const Program& program) {
+  try {
+    verify(program);
+  } catch (const InternalError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+void expect_rule(const Program& program, const std::string& rule) {
+  const std::string error = error_of(program);
+  EXPECT_NE(error.find("plan rule " + rule + ","), std::string::npos) << error;
+}
+
+LoopNest& nest(Program& program, size_t kernel) {
+  return std::get<LoopNest>(program.kernels[kernel].body);
+}
+Store& store(Program& program, size_t kernel) {
+  return std::get<Store>(nest(program, kernel).stages.back());
+}
+MatMul& matmul(Program& program) { return std::get<MatMul>(program.kernels[2].body); }
+
+TEST(VerifyTest, AcceptsWhatIsLowered) { EXPECT_EQ(error_of(sample()), "no error"); }
+
+TEST(VerifyTest, P1Buffers) {
+  Program program = sample();
+  program.buffers[program.outputs[0]].kind = BufferKind::Temporary;
+  expect_rule(program, "P1");
+  program = sample();
+  store(program, 0).buffer = 99;
+  expect_rule(program, "P1");
+}
+
+TEST(VerifyTest, P2Names) {
+  Program program = sample();
+  program.kernels[1].name = program.kernels[0].name;
+  expect_rule(program, "P2");
+}
+
+TEST(VerifyTest, P3Scopes) {
+  Program program = sample();
+  nest(program, 0).outer.pop_back();
+  expect_rule(program, "P3");
+  program = sample();
+  nest(program, 0).outer.push_back(nest(program, 0).outer[0]);
+  expect_rule(program, "P3");
+  program = sample();
+  matmul(program).epilogue =
+      load_at(matmul(program).a.buffer, DType::F32, {0, Index(matmul(program).k.index)});
+  expect_rule(program, "P3");
+}
+
+TEST(VerifyTest, P4Types) {
+  Program program = sample();
+  store(program, 0).value = cast(store(program, 0).value, DType::F64);
+  expect_rule(program, "P4");
+  program = sample();
+  store(program, 0).value = accumulator(DType::F32);
+  expect_rule(program, "P4");
+  program = sample();
+  store(program, 1).value = reduced(1, DType::F32);
+  expect_rule(program, "P4");
+}
+
+TEST(VerifyTest, P5Bounds) {
+  Program program = sample();
+  Store& target = store(program, 0);
+  target.value = load_at(program.inputs[0], DType::F32, {target.indices[0], target.indices[1] + 1});
+  expect_rule(program, "P5");
+  program = sample();
+  store(program, 0).indices[1] += 1;
+  expect_rule(program, "P5");
+}
+
+TEST(VerifyTest, P5AcceptsPredicates) {
+  Program program = sample();
+  Store& target = store(program, 0);
+  const Index next = target.indices[1] + 1;
+  const Expr inside = apply(ir::Op::lt, {position(next), position(6)});
+  target.value = load_at(program.inputs[0], DType::F32, {target.indices[0], next}, inside);
+  EXPECT_EQ(error_of(program), "no error");
+}
+
+TEST(VerifyTest, P6Views) {
+  Program program = sample();
+  matmul(program).a.offset = 1;
+  expect_rule(program, "P6");
+  program = sample();
+  matmul(program).out.strides.pop_back();
+  expect_rule(program, "P6");
+}
+
+TEST(VerifyTest, P7Order) {
+  Program program = sample();
+  std::swap(program.kernels[0], program.kernels[1]);
+  expect_rule(program, "P7");
+  program = sample();
+  program.kernels.pop_back();
+  expect_rule(program, "P7");
+  program = sample();
+  store(program, 0).buffer = program.inputs[0];
+  expect_rule(program, "P7");
+}
+
+TEST(VerifyTest, P8Aliases) {
+  Program program = sample();
+  Buffer& temporary = program.buffers[store(program, 0).buffer];
+  temporary.alias_of = program.inputs[0];
+  expect_rule(program, "P8");
+  program = lowered(
+      "graph main(%x: f32[4]) {\n %a = neg(%x)\n %b = exp(%a)\n %c = add(%a, %b)\n return %c\n}");
+  program.buffers[store(program, 1).buffer].alias_of = store(program, 0).buffer;
+  expect_rule(program, "P8");
+}
+
+}  // namespace
+}  // namespace kiln::plan
