@@ -47,15 +47,15 @@ std::vector<std::vector<std::string>> cases_of(const std::vector<std::string>& s
 
 void bench(const BenchArguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
-  const Engine engine = load_engine(arguments.engine.engine, arguments.engine.cpu_variant);
+  const kiln::Engine engine = load(arguments.engine);
   const std::chrono::duration<double, std::milli> load = std::chrono::steady_clock::now() - start;
   std::printf("loaded in %.2f ms, code %s\n", load.count(), kiln_engine_cpu_variant(engine.get()));
   std::printf("%-32s %12s %12s %12s %12s %8s\n", "inputs", "median us", "p10 us", "p90 us",
               "min us", "runs");
-  const Session session = make_session(engine, arguments.engine.threads);
+  kiln::Session session(engine, arguments.engine.threads);
   for (const std::vector<std::string>& shapes : cases_of(arguments.engine.shapes)) {
-    std::vector<Array> inputs = random_inputs(engine, shapes);
-    std::vector<Array> outputs = make_outputs(engine, session, inputs);
+    const std::vector<Array> inputs = random_inputs(engine, shapes);
+    const std::vector<Array> outputs = make_outputs(engine, session, inputs);
     const Timing timing = measure(session, inputs, outputs, arguments.warmup, arguments.runs);
     std::printf("%-32s %12.1f %12.1f %12.1f %12.1f %8d\n", shape_text(inputs).c_str(),
                 timing.median_us, timing.p10_us, timing.p90_us, timing.min_us, timing.runs);

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "api.h"
 #include "commands.h"
+#include "kiln/kiln.hpp"
 #include "shape_argument.h"
 
 namespace tools {
@@ -73,9 +73,7 @@ void compile(const CompileArguments& arguments) {
   const std::string cpus = join(arguments.cpus);
   const std::string disabled = join(arguments.disabled_passes);
 
-  kiln_model* handle = nullptr;
-  check(kiln_model_open_file(arguments.model.c_str(), &handle));
-  const Model model(handle);
+  const kiln::Model model = kiln::Model::open_file(arguments.model);
 
   kiln_compile_options options{};
   options.struct_size = sizeof(options);
@@ -90,7 +88,7 @@ void compile(const CompileArguments& arguments) {
     Progress progress;
     options.progress = Progress::report;
     options.progress_user = &progress;
-    check(kiln_compile_to_file(model.get(), &options, arguments.output.c_str()));
+    model.compile_to_file(arguments.output, &options);
   }
   const std::chrono::duration<double> seconds = Clock::now() - start;
   const double megabytes = static_cast<double>(std::filesystem::file_size(arguments.output)) / 1e6;

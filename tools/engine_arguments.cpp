@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "failure.h"
 #include "shape_argument.h"
 
 namespace tools {
@@ -15,14 +16,11 @@ std::vector<int64_t> opt_shape(const kiln_tensor_info& info) {
   return shape;
 }
 
-double time_once(const Session& session, std::vector<Array>& inputs, std::vector<Array>& outputs) {
-  const auto start = std::chrono::steady_clock::now();
-  run(session, inputs, outputs);
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
-      .count();
-}
-
 }  // namespace
+
+kiln::Engine load(const EngineArguments& arguments) {
+  return kiln::Engine::load_file(arguments.engine, {.cpu_variant = arguments.cpu_variant});
+}
 
 void add_engine_options(CLI::App& command, EngineArguments& arguments) {
   command.add_option("engine", arguments.engine, "The engine file")->required();
@@ -42,7 +40,8 @@ size_t input_index(const std::vector<kiln_tensor_info>& inputs, const std::strin
   throw Failure("got input '" + name + "', expected one of " + names);
 }
 
-std::vector<Array> random_inputs(const Engine& engine, const std::vector<std::string>& shapes) {
+std::vector<Array> random_inputs(const kiln::Engine& engine,
+                                 const std::vector<std::string>& shapes) {
   const std::vector<kiln_tensor_info> infos = inputs_of(engine);
   std::vector<std::vector<int64_t>> sizes;
   for (const kiln_tensor_info& info : infos) sizes.push_back(opt_shape(info));
@@ -58,15 +57,25 @@ std::vector<Array> random_inputs(const Engine& engine, const std::vector<std::st
   return inputs;
 }
 
-Timing measure(const Session& session, std::vector<Array>& inputs, std::vector<Array>& outputs,
-               int warmup, int runs) {
+Timing measure(kiln::Session& session, const std::vector<Array>& inputs,
+               const std::vector<Array>& outputs, int warmup, int runs) {
   constexpr double kBudgetUs = 5e5;
-  double once = time_once(session, inputs, outputs);
-  for (int i = 1; i < warmup; ++i) once = time_once(session, inputs, outputs);
-  if (runs == 0) runs = std::clamp(static_cast<int>(kBudgetUs / std::max(once, 1.0)), 10, 10000);
+  const std::vector<kiln::Tensor> in = as_tensors(inputs), out = as_tensors(outputs);
+  std::vector<kiln_tensor> in_views, out_views;
+  for (const kiln::Tensor& tensor : in) in_views.push_back(tensor.view());
+  for (const kiln::Tensor& tensor : out) out_views.push_back(tensor.view());
+  const auto time_once = [&] {
+    const auto start = std::chrono::steady_clock::now();
+    session.run(in_views, out_views);
+    const auto end = std::chrono::steady_clock::now();
+    return std::chrono::duration<double, std::micro>(end - start).count();
+  };
 
+  double once = time_once();
+  for (int i = 1; i < warmup; ++i) once = time_once();
+  if (runs == 0) runs = std::clamp(static_cast<int>(kBudgetUs / std::max(once, 1.0)), 10, 10000);
   std::vector<double> times;
-  for (int i = 0; i < runs; ++i) times.push_back(time_once(session, inputs, outputs));
+  for (int i = 0; i < runs; ++i) times.push_back(time_once());
   std::ranges::sort(times);
   const auto percentile = [&](double p) {
     return times[static_cast<size_t>(p * static_cast<double>(times.size() - 1))];

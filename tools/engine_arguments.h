@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "api.h"
+#include "arrays.h"
 
 namespace CLI {
 class App;
@@ -18,10 +18,13 @@ struct EngineArguments {
   std::vector<std::string> shapes;  // of made-up inputs
 };
 
+kiln::Engine load(const EngineArguments& arguments);
+
 void add_engine_options(CLI::App& command, EngineArguments& arguments);
 
 // Made-up inputs of the given shapes: "x=8,128"; a dimension that is not given has its opt size.
-std::vector<Array> random_inputs(const Engine& engine, const std::vector<std::string>& shapes);
+std::vector<Array> random_inputs(const kiln::Engine& engine,
+                                 const std::vector<std::string>& shapes);
 
 // Index of the input of that name; Failure lists the names.
 size_t input_index(const std::vector<kiln_tensor_info>& inputs, const std::string& name);
@@ -31,7 +34,7 @@ struct Timing {
   int runs = 0;
 };
 // `runs` 0: as many as fit half a second, at least 10.
-Timing measure(const Session& session, std::vector<Array>& inputs, std::vector<Array>& outputs,
-               int warmup, int runs);
+Timing measure(kiln::Session& session, const std::vector<Array>& inputs,
+               const std::vector<Array>& outputs, int warmup, int runs);
 
 }  // namespace tools

@@ -1,10 +1,8 @@
-// How a command fails: Failure ends the program with 1, UsageError with 2.
+// How a command fails: Failure ends the program with 1 (as kiln::Error does), UsageError with 2.
 #pragma once
 
 #include <stdexcept>
 #include <string>
-
-#include "kiln/kiln.h"
 
 namespace tools {
 

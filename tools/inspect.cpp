@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "api.h"
+#include "arrays.h"
 #include "commands.h"
 
 namespace tools {
@@ -61,7 +61,9 @@ void print_variants(const ordered_json& variants, const std::string& in_use) {
     const bool runs = variant.at("runs_here").get<bool>();
     std::printf("  %s: %s, needs %s (%s)\n", name.c_str(),
                 bytes_text(variant.at("code_bytes")).c_str(), text_at(variant, "needs").c_str(),
-                name == in_use ? "in use" : runs ? "runs here" : "does not run here");
+                name == in_use ? "in use"
+                : runs         ? "runs here"
+                               : "does not run here");
   }
 }
 
@@ -89,7 +91,7 @@ void print_sections(const ordered_json& sections) {
                 text_at(section, "hash").c_str());
 }
 
-void print_description(const Engine& engine, const ordered_json& description) {
+void print_description(const kiln::Engine& engine, const ordered_json& description) {
   std::printf("engine %s, made by %s, format %s, for %s\n", text_at(description, "name").c_str(),
               text_at(description, "producer").c_str(),
               text_at(description, "format_version").c_str(),
@@ -104,10 +106,8 @@ void print_description(const Engine& engine, const ordered_json& description) {
 }
 
 void inspect(const InspectArguments& arguments) {
-  const Engine engine = load_engine(arguments.engine, "");
-  kiln_bytes* bytes = nullptr;
-  check(kiln_engine_describe(engine.get(), &bytes));
-  const ordered_json description = ordered_json::parse(text_of(Bytes(bytes)));
+  const kiln::Engine engine = kiln::Engine::load_file(arguments.engine);
+  const ordered_json description = ordered_json::parse(engine.describe());
   if (arguments.json)
     std::printf("%s\n", description.dump(2).c_str());
   else

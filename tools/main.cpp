@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "failure.h"
+#include "kiln/kiln.h"
 
 namespace {
 
@@ -33,8 +34,6 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   } catch (const tools::UsageError& error) {
     return fail(2, error.what());
-  } catch (const tools::Failure& error) {
-    return fail(1, error.what());
   } catch (const std::exception& error) {
     return fail(1, error.what());
   }

@@ -169,9 +169,8 @@ int64_t element_count(const std::vector<int64_t>& shape) {
   return count;
 }
 
-kiln_tensor as_tensor(Array& array) {
-  return {array.data.data(), array.dtype, static_cast<int32_t>(array.shape.size()),
-          array.shape.data(), array.strides.empty() ? nullptr : array.strides.data()};
+kiln::Tensor as_tensor(const Array& array) {
+  return {array.data.data(), array.dtype, array.shape, array.strides};
 }
 
 Array read_npy(const std::string& path) {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "kiln/kiln.h"
+#include "kiln/kiln.hpp"
 
 namespace tools {
 
@@ -24,8 +24,8 @@ const char* dtype_name(kiln_dtype dtype);
 // Elements of a shape; Failure when they do not fit 63 bits.
 int64_t element_count(const std::vector<int64_t>& shape);
 
-// A view of the array for the C API; valid while the array is.
-kiln_tensor as_tensor(Array& array);
+// A view of the array; valid while the array is.
+kiln::Tensor as_tensor(const Array& array);
 
 // Both throw Failure with the path and the reason. NumPy has no bfloat16: such an array is written
 // as float32.

@@ -5,8 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "api.h"
 #include "commands.h"
+#include "failure.h"
+#include "kiln/kiln.hpp"
 
 namespace tools {
 namespace {
@@ -16,14 +17,10 @@ struct OpsArguments {
   bool json = false;
 };
 
-nlohmann::ordered_json parse(kiln_bytes* bytes) {
-  return nlohmann::ordered_json::parse(text_of(Bytes(bytes)));
-}
-
 void print_supported(bool as_json) {
   kiln_bytes* bytes = nullptr;
-  check(kiln_supported_ops(&bytes));
-  const nlohmann::ordered_json ops = parse(bytes);
+  kiln::check(kiln_supported_ops(&bytes));
+  const auto ops = nlohmann::ordered_json::parse(kiln::Bytes(bytes).text());
   if (as_json) {
     std::printf("%s\n", ops.dump(2).c_str());
     return;
@@ -33,12 +30,8 @@ void print_supported(bool as_json) {
 
 // What of one model cannot be compiled; a Failure if anything.
 void check_model(const OpsArguments& arguments) {
-  kiln_model* handle = nullptr;
-  check(kiln_model_open_file(arguments.model.c_str(), &handle));
-  const Model model(handle);
-  kiln_bytes* bytes = nullptr;
-  check(kiln_model_check(model.get(), &bytes));
-  const nlohmann::ordered_json report = parse(bytes);
+  const kiln::Model model = kiln::Model::open_file(arguments.model);
+  const auto report = nlohmann::ordered_json::parse(model.check_support());
   size_t unsupported = 0;
   for (const auto& node : report["nodes"])
     if (!node["supported"].get<bool>()) {

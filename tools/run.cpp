@@ -8,6 +8,7 @@
 
 #include "commands.h"
 #include "engine_arguments.h"
+#include "failure.h"
 
 namespace tools {
 namespace {
@@ -30,7 +31,7 @@ FileArgument parse_file(const std::string& text) {
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
 
-std::vector<Array> read_inputs(const Engine& engine, const std::vector<std::string>& files) {
+std::vector<Array> read_inputs(const kiln::Engine& engine, const std::vector<std::string>& files) {
   const std::vector<kiln_tensor_info> infos = inputs_of(engine);
   std::vector<std::optional<Array>> arrays(infos.size());
   size_t position = 0;
@@ -52,7 +53,7 @@ std::vector<Array> read_inputs(const Engine& engine, const std::vector<std::stri
   return inputs;
 }
 
-void write_outputs(const Engine& engine, const std::vector<Array>& outputs,
+void write_outputs(const kiln::Engine& engine, const std::vector<Array>& outputs,
                    const std::vector<std::string>& files) {
   const std::vector<kiln_tensor_info> infos = outputs_of(engine);
   size_t position = 0;
@@ -69,7 +70,7 @@ void write_outputs(const Engine& engine, const std::vector<Array>& outputs,
   }
 }
 
-void print_shapes(const Engine& engine, const std::vector<Array>& outputs) {
+void print_shapes(const kiln::Engine& engine, const std::vector<Array>& outputs) {
   const std::vector<kiln_tensor_info> infos = outputs_of(engine);
   for (size_t i = 0; i < outputs.size(); ++i) {
     std::printf("%s: %s[", infos[i].name, dtype_name(outputs[i].dtype));
@@ -80,12 +81,13 @@ void print_shapes(const Engine& engine, const std::vector<Array>& outputs) {
 }
 
 void run_engine(const RunArguments& arguments) {
-  const Engine engine = load_engine(arguments.engine.engine, arguments.engine.cpu_variant);
-  const Session session = make_session(engine, arguments.engine.threads);
-  std::vector<Array> inputs = arguments.random ? random_inputs(engine, arguments.engine.shapes)
-                                               : read_inputs(engine, arguments.inputs);
-  std::vector<Array> outputs = make_outputs(engine, session, inputs);
-  run(session, inputs, outputs);
+  const kiln::Engine engine = load(arguments.engine);
+  kiln::Session session(engine, arguments.engine.threads);
+  const std::vector<Array> inputs = arguments.random
+                                        ? random_inputs(engine, arguments.engine.shapes)
+                                        : read_inputs(engine, arguments.inputs);
+  const std::vector<Array> outputs = make_outputs(engine, session, inputs);
+  session.run(as_tensors(inputs), as_tensors(outputs));
   write_outputs(engine, outputs, arguments.outputs);
   print_shapes(engine, outputs);
   if (arguments.repeat > 0) {

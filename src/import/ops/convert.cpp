@@ -14,8 +14,6 @@ Value* identity(Call& call) {
 
 Value* import_to(Call& call) { return cast_if(call, call.tensor("self"), call.dtype("dtype")); }
 
-Value* import_convert(Call& call) { return cast_if(call, call.tensor("a"), call.dtype("dtype")); }
-
 Value* import_like_other(Call& call) {
   return call.builder().cast(call.tensor("self"), call.tensor("other")->type.dtype);
 }

@@ -396,6 +396,8 @@ def normalise() -> Family:
         lambda t: t.softmax(-1),
         torch.tensor([[0.0, -float("inf"), 2.0], [1.0, 2.0, 3.0]]),
     )
+    masked = torch.tensor([[-float("inf")] * 3, [1.0, -float("inf"), 2.0]])
+    family.add("safe_softmax", lambda t: torch.ops.aten._safe_softmax(t, 1), masked)
     family.add("softmax-large", lambda t: t.softmax(-1), torch.tensor([1000.0, 1001.0, -1000.0]))
     return family
 
@@ -636,6 +638,10 @@ def shape() -> Family:
         "cat-one": lambda t: torch.cat([t], 1),
         "stack": lambda t: torch.stack([t, -t], dim=1),
         "hstack": lambda t: torch.hstack([t, t]),
+        "hstack-vectors": lambda t: torch.hstack([t[0, 0], t[1, 1]]),
+        "vstack": lambda t: torch.vstack([t[0, 0], t[1, 1]]),
+        "dstack": lambda t: torch.dstack([t[0], t[1]]),
+        "column_stack": lambda t: torch.column_stack([t[0, 0], t[1].mT]),
         "diagonal": lambda t: t.diagonal(1, 1, 2),
         "diagonal-below": lambda t: t.diagonal(-1),
         "unfold": lambda t: t.unfold(2, 3, 1),
@@ -778,6 +784,27 @@ def resize() -> Family:
     return family
 
 
+def geometry() -> Family:
+    family = Family("geometry")
+    for p in (1.0, 2.0, 3.0, float("inf")):
+        family.add(
+            f"cdist-{p}", lambda x, y, p=p: torch.cdist(x, y, p), rand(2, 3, 4), rand(2, 5, 4)
+        )
+    family.add("cross", torch.linalg.cross, rand(4, 3), rand(4, 3))
+    family.add("cross-axis", lambda x, y: torch.linalg.cross(x, y, dim=0), rand(3, 4), rand(3, 1))
+    image, grid = rand(2, 3, 5, 6), rand(2, 4, 7, 2, low=-1.4, high=1.4)
+    for mode in ("bilinear", "nearest"):
+        for padding in ("zeros", "border"):
+            for corners in (False, True):
+                family.add(
+                    f"grid_sample-{mode}-{padding}-{corners}",
+                    lambda x, g, m=mode, p=padding, c=corners: fn.grid_sample(x, g, m, p, c),
+                    image,
+                    grid,
+                )
+    return family
+
+
 def in_place() -> Family:
     family = Family("in_place")
     x, y = rand(2, 3, 4), rand(2, 3, 4)
@@ -825,5 +852,6 @@ FAMILIES = [
     index(),
     create(),
     resize(),
+    geometry(),
     in_place(),
 ]
