@@ -4,8 +4,8 @@
 //   contraction THREADS convolution B H W C O KERNEL STRIDE PADDING GROUPS
 //   contraction THREADS attention B HEADS M N D CAUSAL
 //
-// Prints: milliseconds (the best of many runs), GF/s, and percent of what all threads could do if they did nothing but
-// multiply and add, measured in the same run.
+// Prints: milliseconds (the best of many runs), GF/s, and percent of what all threads could do if
+// they did nothing but multiply and add, measured in the same run.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -84,7 +84,8 @@ __attribute__((target("avx2,fma"))) float multiply_add_256() {
 double ceiling_gflops() {
   const bool wide = (kiln::detect_cpu_features() & kiln::kCpuAvx512) != 0;
   volatile float sink = 0;
-  const double seconds = best_seconds([&] { sink = wide ? multiply_add_512() : multiply_add_256(); });
+  const double seconds =
+      best_seconds([&] { sink = wide ? multiply_add_512() : multiply_add_256(); });
   return 2e-9 * kSums * kSteps * (wide ? 16 : 8) / seconds;
 }
 
@@ -93,7 +94,8 @@ Value* random_constant(kiln::ir::Builder& builder, const std::vector<int64_t>& s
   Literal literal = Literal::allocate(DType::F32, shape, &bytes);
   std::mt19937 generator(1);
   std::uniform_real_distribution<float> uniform(-1, 1);
-  std::generate_n(reinterpret_cast<float*>(bytes), literal.elements(), [&] { return uniform(generator); });
+  std::generate_n(reinterpret_cast<float*>(bytes), literal.elements(),
+                  [&] { return uniform(generator); });
   return builder.constant(std::move(literal));
 }
 
@@ -114,7 +116,8 @@ Problem make_matmul(const std::vector<int64_t>& sizes) {
 
 Problem make_convolution(const std::vector<int64_t>& sizes) {
   const int64_t b = sizes.at(0), h = sizes.at(1), w = sizes.at(2), c = sizes.at(3), o = sizes.at(4);
-  const int64_t kernel = sizes.at(5), stride = sizes.at(6), padding = sizes.at(7), groups = sizes.at(8);
+  const int64_t kernel = sizes.at(5), stride = sizes.at(6), padding = sizes.at(7),
+                groups = sizes.at(8);
   using Ints = std::vector<int64_t>;
   Problem problem;
   kiln::ir::Builder builder(problem.graph);
@@ -127,14 +130,16 @@ Problem make_convolution(const std::vector<int64_t>& sizes) {
                               {"groups", groups},
                               {"layout", std::string("nhwc")}};
   problem.graph.set_outputs({builder.value(Op::convolution, {x, weight}, attrs)});
-  const int64_t rows = (h + 2 * padding - kernel) / stride + 1, columns = (w + 2 * padding - kernel) / stride + 1;
+  const int64_t rows = (h + 2 * padding - kernel) / stride + 1,
+                columns = (w + 2 * padding - kernel) / stride + 1;
   problem.operations = 2.0 * b * rows * columns * o * kernel * kernel * (c / groups);
   return problem;
 }
 
 // Heads as slices of one projection, [b, m, 3, heads, d], where there are as many keys as queries.
 Problem make_attention(const std::vector<int64_t>& sizes) {
-  const int64_t b = sizes.at(0), heads = sizes.at(1), m = sizes.at(2), n = sizes.at(3), d = sizes.at(4);
+  const int64_t b = sizes.at(0), heads = sizes.at(1), m = sizes.at(2), n = sizes.at(3),
+                d = sizes.at(4);
   Problem problem;
   kiln::ir::Builder builder(problem.graph);
   auto head = [&](const std::string& name, int64_t rows) {
@@ -142,7 +147,8 @@ Problem make_attention(const std::vector<int64_t>& sizes) {
     return builder.permute(x, {0, 2, 1, 3});
   };
   Value *q = head("q", m), *k = head("k", n), *v = head("v", n);
-  const kiln::ir::Attrs attrs{{"scale", 1 / std::sqrt(static_cast<double>(d))}, {"causal", sizes.at(5) != 0}};
+  const kiln::ir::Attrs attrs{{"scale", 1 / std::sqrt(static_cast<double>(d))},
+                              {"causal", sizes.at(5) != 0}};
   Value* result = builder.value(Op::attention, {q, k, v}, attrs);
   problem.graph.set_outputs({builder.permute(result, {0, 2, 1, 3})});
   problem.operations = 4.0 * b * heads * m * n * d;
@@ -153,7 +159,8 @@ Problem make_problem(const std::string& kind, const std::vector<int64_t>& sizes)
   if (kind == "matmul") return make_matmul(sizes);
   if (kind == "convolution") return make_convolution(sizes);
   if (kind == "attention") return make_attention(sizes);
-  std::fprintf(stderr, "[contraction] got %s, expected matmul, convolution or attention\n", kind.c_str());
+  std::fprintf(stderr, "[contraction] got %s, expected matmul, convolution or attention\n",
+               kind.c_str());
   std::exit(2);
 }
 
@@ -210,6 +217,7 @@ int main(int argc, char** argv) {
     if (!status.ok()) std::exit(1);
   });
   const double gflops = problem.operations / seconds * 1e-9;
-  std::printf("%.4f ms %.1f GF/s %.0f %%\n", seconds * 1e3, gflops, 100 * gflops / (ceiling_gflops() * threads));
+  std::printf("%.4f ms %.1f GF/s %.0f %%\n", seconds * 1e3, gflops,
+              100 * gflops / (ceiling_gflops() * threads));
   return 0;
 }

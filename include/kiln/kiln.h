@@ -1,11 +1,13 @@
 /* Kiln's C API: the only ABI promised. C99. Every function is thread-safe unless it says otherwise.
  *
- * Two libraries implement it. libkiln_runtime loads and runs engines: the kiln_engine_* and kiln_session_* functions.
- * libkiln compiles: the kiln_compile* and kiln_model_* functions; it needs libkiln_runtime.
+ * Two libraries implement it. libkiln_runtime loads and runs engines: the kiln_engine_* and
+ * kiln_session_* functions. libkiln compiles: the kiln_compile* and kiln_model_* functions; it
+ * needs libkiln_runtime.
  *
- * Errors: functions return a kiln_status. On anything but KILN_OK, kiln_last_error() gives the text for the calling
- * thread, until its next failing call. Out-parameters are untouched on failure.
- * Strings are UTF-8, NUL-terminated. Sizes are bytes unless named otherwise. Dimensions are counted in elements.
+ * Errors: functions return a kiln_status. On anything but KILN_OK, kiln_last_error() gives the text
+ * for the calling thread, until its next failing call. Out-parameters are untouched on failure.
+ * Strings are UTF-8, NUL-terminated. Sizes are bytes unless named otherwise. Dimensions are counted
+ * in elements.
  */
 #ifndef KILN_KILN_H_
 #define KILN_KILN_H_
@@ -64,7 +66,8 @@ typedef struct kiln_bytes kiln_bytes;
 
 /* "0.1.0"; static. Since 0.1. */
 KILN_API const char* kiln_version(void);
-/* Text of the calling thread's last failure, "" if none. Valid until its next failing call. Since 0.1. */
+/* Text of the calling thread's last failure, "" if none. Valid until its next failing call. Since
+ * 0.1. */
 KILN_API const char* kiln_last_error(void);
 /* Name of a status: "out of range"; static. Since 0.1. */
 KILN_API const char* kiln_status_name(kiln_status status);
@@ -77,11 +80,15 @@ typedef struct kiln_load_options {
   int verify_weights;      /* nonzero: check the hash of the weights too, which reads all of them */
 } kiln_load_options;
 
-/* Maps an engine file and validates it. Weights are mapped, not copied. options may be NULL. Since 0.1. */
-KILN_API kiln_status kiln_engine_load_file(const char* path, const kiln_load_options* options, kiln_engine** engine);
-/* Loads from memory. `data` is borrowed (not copied) and must stay valid and unchanged until the engine and its sessions
- * are destroyed; 64-byte alignment is required for zero-copy weights, any other alignment copies them. Since 0.1. */
-KILN_API kiln_status kiln_engine_load_memory(const void* data, size_t size, const kiln_load_options* options,
+/* Maps an engine file and validates it. Weights are mapped, not copied. options may be NULL. Since
+ * 0.1. */
+KILN_API kiln_status kiln_engine_load_file(const char* path, const kiln_load_options* options,
+                                           kiln_engine** engine);
+/* Loads from memory. `data` is borrowed (not copied) and must stay valid and unchanged until the
+ * engine and its sessions are destroyed; 64-byte alignment is required for zero-copy weights, any
+ * other alignment copies them. Since 0.1. */
+KILN_API kiln_status kiln_engine_load_memory(const void* data, size_t size,
+                                             const kiln_load_options* options,
                                              kiln_engine** engine);
 /* Releases the caller's reference; sessions keep the engine alive. NULL is allowed. Since 0.1. */
 KILN_API void kiln_engine_destroy(kiln_engine* engine);
@@ -102,14 +109,18 @@ typedef struct kiln_tensor_info {
 KILN_API size_t kiln_engine_num_inputs(const kiln_engine* engine);
 KILN_API size_t kiln_engine_num_outputs(const kiln_engine* engine);
 /* Describes an input or output; KILN_NOT_FOUND past the end. Since 0.1. */
-KILN_API kiln_status kiln_engine_input(const kiln_engine* engine, size_t index, kiln_tensor_info* info);
-KILN_API kiln_status kiln_engine_output(const kiln_engine* engine, size_t index, kiln_tensor_info* info);
+KILN_API kiln_status kiln_engine_input(const kiln_engine* engine, size_t index,
+                                       kiln_tensor_info* info);
+KILN_API kiln_status kiln_engine_output(const kiln_engine* engine, size_t index,
+                                        kiln_tensor_info* info);
 /* The code variant in use, "x86-64-v4"; owned by the engine. Since 0.1. */
 KILN_API const char* kiln_engine_cpu_variant(const kiln_engine* engine);
-/* A JSON description: inputs, ranges, kernels, memory, code variants, hashes. Free with kiln_bytes_destroy. Since 0.1. */
+/* A JSON description: inputs, ranges, kernels, memory, code variants, hashes. Free with
+ * kiln_bytes_destroy. Since 0.1. */
 KILN_API kiln_status kiln_engine_describe(const kiln_engine* engine, kiln_bytes** json);
 
-/* ---- Sessions: one caller's workspace. One thread at a time per session; many sessions per engine ---- */
+/* ---- Sessions: one caller's workspace. One thread at a time per session; many sessions per engine
+ * ---- */
 
 typedef struct kiln_session_options {
   size_t struct_size;
@@ -120,18 +131,21 @@ KILN_API kiln_status kiln_session_create(kiln_engine* engine, const kiln_session
                                          kiln_session** session);
 KILN_API void kiln_session_destroy(kiln_session* session);
 
-/* Checks the inputs' shapes and gives the shapes of the outputs: shapes[i] has room for KILN_MAX_RANK dimensions, of which
- * the rank of output i are written. Input data pointers are not read. Since 0.1. */
-KILN_API kiln_status kiln_session_output_shapes(kiln_session* session, const kiln_tensor* inputs, size_t num_inputs,
-                                                int64_t (*shapes)[KILN_MAX_RANK], size_t num_outputs);
+/* Checks the inputs' shapes and gives the shapes of the outputs: shapes[i] has room for
+ * KILN_MAX_RANK dimensions, of which the rank of output i are written. Input data pointers are not
+ * read. Since 0.1. */
+KILN_API kiln_status kiln_session_output_shapes(kiln_session* session, const kiln_tensor* inputs,
+                                                size_t num_inputs, int64_t (*shapes)[KILN_MAX_RANK],
+                                                size_t num_outputs);
 
-/* Runs the engine on the caller's buffers. Inputs may be strided (then they are copied). Outputs must be contiguous, of
- * the dtypes and shapes that the engine gives, and must not overlap inputs or each other. Since 0.1. */
-KILN_API kiln_status kiln_session_run(kiln_session* session, const kiln_tensor* inputs, size_t num_inputs,
-                                      kiln_tensor* outputs, size_t num_outputs);
+/* Runs the engine on the caller's buffers. Inputs may be strided (then they are copied). Outputs
+ * must be contiguous, of the dtypes and shapes that the engine gives, and must not overlap inputs
+ * or each other. Since 0.1. */
+KILN_API kiln_status kiln_session_run(kiln_session* session, const kiln_tensor* inputs,
+                                      size_t num_inputs, kiln_tensor* outputs, size_t num_outputs);
 
-/* Wall time of each kernel of the last run, as JSON; profiling is switched on by the first call with enable != 0 and
- * slows runs down slightly. Free with kiln_bytes_destroy. Since 0.1. */
+/* Wall time of each kernel of the last run, as JSON; profiling is switched on by the first call
+ * with enable != 0 and slows runs down slightly. Free with kiln_bytes_destroy. Since 0.1. */
 KILN_API kiln_status kiln_session_enable_profiling(kiln_session* session, int enable);
 KILN_API kiln_status kiln_session_profile(kiln_session* session, kiln_bytes** json);
 
@@ -145,8 +159,10 @@ KILN_API void kiln_bytes_destroy(kiln_bytes* bytes);
 
 typedef struct kiln_model kiln_model;
 
-/* A weight or constant of a model in memory: `name` is its fully qualified name in the graph signature
- * ("encoder.layer.0.weight"), or the name of the lifted constant. Contiguous data, borrowed until the model is destroyed. */
+/* A weight or constant of a model in memory: `name` is its fully qualified name in the graph
+ * signature
+ * ("encoder.layer.0.weight"), or the name of the lifted constant. Contiguous data, borrowed until
+ * the model is destroyed. */
 typedef struct kiln_named_tensor {
   const char* name;
   kiln_tensor tensor;
@@ -154,10 +170,11 @@ typedef struct kiln_named_tensor {
 
 /* Opens a torch.export archive (.pt2, schema major 8). Weights are mapped. Since 0.1. */
 KILN_API kiln_status kiln_model_open_file(const char* path, kiln_model** model);
-/* Takes the JSON of torch.export's schema (the text of models/model.json) and the weights by pointer. The JSON is copied,
- * the weights are borrowed. Since 0.1. */
-KILN_API kiln_status kiln_model_open_memory(const char* json, size_t json_size, const kiln_named_tensor* tensors,
-                                            size_t num_tensors, kiln_model** model);
+/* Takes the JSON of torch.export's schema (the text of models/model.json) and the weights by
+ * pointer. The JSON is copied, the weights are borrowed. Since 0.1. */
+KILN_API kiln_status kiln_model_open_memory(const char* json, size_t json_size,
+                                            const kiln_named_tensor* tensors, size_t num_tensors,
+                                            kiln_model** model);
 KILN_API void kiln_model_destroy(kiln_model* model);
 
 /* Says for every node of the model whether it can be compiled, as JSON:
@@ -175,23 +192,28 @@ typedef struct kiln_compile_options {
   size_t struct_size;
   const kiln_dim_range* ranges; /* NULL: the model's own */
   size_t num_ranges;
-  const char* cpu_variants;     /* comma-separated; NULL: "x86-64-v3,x86-64-v4" */
-  int32_t num_threads;          /* for compiling; 0: one per core */
-  const char* disabled_passes;  /* comma-separated names; NULL: none */
-  int verify_passes;            /* nonzero: run the verifier after every pass */
-  const char* dump_directory;   /* NULL, or where the graph after every pass is written */
-  /* Called with a short text and a fraction of [0, 1] as the compile advances; may be NULL. Called from the compiling
-   * thread only. */
+  const char* cpu_variants;    /* comma-separated; NULL: "x86-64-v3,x86-64-v4" */
+  int32_t num_threads;         /* for compiling; 0: one per core */
+  const char* disabled_passes; /* comma-separated names; NULL: none */
+  int verify_passes;           /* nonzero: run the verifier after every pass */
+  const char* dump_directory;  /* NULL, or where the graph after every pass is written */
+  /* Called with a short text and a fraction of [0, 1] as the compile advances; may be NULL. Called
+   * from the compiling thread only. */
   void (*progress)(void* user, const char* stage, double fraction);
   void* progress_user;
 } kiln_compile_options;
 
-/* Compiles a model; the result is the bytes of an engine file. Deterministic. options may be NULL. Since 0.1. */
-KILN_API kiln_status kiln_compile(kiln_model* model, const kiln_compile_options* options, kiln_bytes** engine);
-/* Compiles straight into a file: written to a temporary file in the same folder, then renamed. Since 0.1. */
-KILN_API kiln_status kiln_compile_to_file(kiln_model* model, const kiln_compile_options* options, const char* path);
+/* Compiles a model; the result is the bytes of an engine file. Deterministic. options may be NULL.
+ * Since 0.1. */
+KILN_API kiln_status kiln_compile(kiln_model* model, const kiln_compile_options* options,
+                                  kiln_bytes** engine);
+/* Compiles straight into a file: written to a temporary file in the same folder, then renamed.
+ * Since 0.1. */
+KILN_API kiln_status kiln_compile_to_file(kiln_model* model, const kiln_compile_options* options,
+                                          const char* path);
 
-/* The operators that can be compiled, as JSON: {"aten": ["aten.add.Tensor", ...], "ops": [{"name", "summary"}]}. Since 0.1. */
+/* The operators that can be compiled, as JSON: {"aten": ["aten.add.Tensor", ...], "ops": [{"name",
+ * "summary"}]}. Since 0.1. */
 KILN_API kiln_status kiln_supported_ops(kiln_bytes** json);
 
 #ifdef __cplusplus

@@ -1,12 +1,13 @@
-// Kiln's C++ API: the functions of kiln.h as classes. Header only; needs C++20 and libkiln_runtime, and libkiln for
-// kiln::Model.
+// Kiln's C++ API: the functions of kiln.h as classes. Header only; needs C++20 and libkiln_runtime,
+// and libkiln for kiln::Model.
 //
 //   kiln::Engine engine = kiln::Engine::load_file("model.kiln");
 //   kiln::Session session(engine);
 //   std::vector<float> x(8 * 128), y(8 * 384);
 //   session.run({kiln::Tensor(x, {8, 128})}, {kiln::Tensor(y, {8, 384})});
 //
-// Failures are thrown as kiln::Error. Objects are movable and release what they own. Nothing here is part of the ABI.
+// Failures are thrown as kiln::Error. Objects are movable and release what they own. Nothing here
+// is part of the ABI.
 #pragma once
 
 #include <array>
@@ -45,20 +46,28 @@ inline void check(kiln_status status) {
 template <typename Element>
 constexpr kiln_dtype dtype_of() {
   using T = std::remove_cv_t<Element>;
-  if constexpr (std::same_as<T, float>) return KILN_F32;
-  else if constexpr (std::same_as<T, double>) return KILN_F64;
-  else if constexpr (std::same_as<T, int8_t>) return KILN_I8;
-  else if constexpr (std::same_as<T, uint8_t>) return KILN_U8;
-  else if constexpr (std::same_as<T, int16_t>) return KILN_I16;
-  else if constexpr (std::same_as<T, int32_t>) return KILN_I32;
-  else if constexpr (std::same_as<T, int64_t>) return KILN_I64;
+  if constexpr (std::same_as<T, float>)
+    return KILN_F32;
+  else if constexpr (std::same_as<T, double>)
+    return KILN_F64;
+  else if constexpr (std::same_as<T, int8_t>)
+    return KILN_I8;
+  else if constexpr (std::same_as<T, uint8_t>)
+    return KILN_U8;
+  else if constexpr (std::same_as<T, int16_t>)
+    return KILN_I16;
+  else if constexpr (std::same_as<T, int32_t>)
+    return KILN_I32;
+  else if constexpr (std::same_as<T, int64_t>)
+    return KILN_I64;
   else {
     static_assert(std::same_as<T, bool>, "no dtype has this type");
     return KILN_BOOL;
   }
 }
 
-// A view of the caller's memory with its own copy of the shape. The memory must outlive the call it is given to.
+// A view of the caller's memory with its own copy of the shape. The memory must outlive the call it
+// is given to.
 class Tensor {
  public:
   // Contiguous, row-major.
@@ -120,8 +129,7 @@ class Bytes {
             kiln_bytes_size(bytes_.get())};
   }
   std::string text() const {
-    return {static_cast<const char*>(kiln_bytes_data(bytes_.get())),
-            kiln_bytes_size(bytes_.get())};
+    return {static_cast<const char*>(kiln_bytes_data(bytes_.get())), kiln_bytes_size(bytes_.get())};
   }
 
  private:
@@ -136,7 +144,8 @@ struct LoadOptions {
   bool verify_weights = false;  // check the hash of the weights too, which reads all of them
 };
 
-// An immutable engine. Share it by reference between threads; sessions keep what they need of it alive.
+// An immutable engine. Share it by reference between threads; sessions keep what they need of it
+// alive.
 class Engine {
  public:
   static Engine load_file(const std::string& path, const LoadOptions& options = {}) {
@@ -145,7 +154,8 @@ class Engine {
     check(kiln_engine_load_file(path.c_str(), &c_options, &engine));
     return Engine(engine);
   }
-  // Borrows the bytes until the engine and its sessions are gone; copies the weights unless 64-byte aligned.
+  // Borrows the bytes until the engine and its sessions are gone; copies the weights unless 64-byte
+  // aligned.
   static Engine load_memory(std::span<const std::byte> bytes, const LoadOptions& options = {}) {
     const kiln_load_options c_options = to_c(options);
     kiln_engine* engine = nullptr;
@@ -218,7 +228,8 @@ class Session {
     return output_shapes(std::span(inputs.begin(), inputs.size()));
   }
 
-  // Inputs may be strided; outputs are contiguous, of the engine's dtypes and shapes, and overlap nothing.
+  // Inputs may be strided; outputs are contiguous, of the engine's dtypes and shapes, and overlap
+  // nothing.
   void run(std::span<const Tensor> inputs, std::span<const Tensor> outputs) {
     const std::vector<kiln_tensor> in = views_of(inputs);
     std::vector<kiln_tensor> out = views_of(outputs);
@@ -287,7 +298,8 @@ class Model {
     check(kiln_compile(get(), options, &engine));
     return Bytes(engine);
   }
-  void compile_to_file(const std::string& path, const kiln_compile_options* options = nullptr) const {
+  void compile_to_file(const std::string& path,
+                       const kiln_compile_options* options = nullptr) const {
     check(kiln_compile_to_file(get(), options, path.c_str()));
   }
   kiln_model* get() const { return model_.get(); }

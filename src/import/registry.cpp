@@ -16,7 +16,8 @@ const Table& table() {
     for (const Rows rows :
          {pointwise_rows(), activation_rows(), comparison_rows(), convert_rows(), reduce_rows(),
           normalise_rows(), contract_rows(), attention_rows(), convolution_rows(), pool_rows(),
-          shape_rows(), split_rows(), pad_rows(), index_rows(), create_rows(), resize_rows(), grid_sample_rows(), distance_rows(), prims_rows()}) {
+          shape_rows(), split_rows(), pad_rows(), index_rows(), create_rows(), resize_rows(),
+          grid_sample_rows(), distance_rows(), prims_rows()}) {
       for (const Row& row : rows) result.emplace(row.target, &row);
     }
     return result;

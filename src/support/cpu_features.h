@@ -8,8 +8,8 @@ namespace kiln {
 
 // Stored in engine files: append, never renumber.
 enum CpuFeature : uint64_t {
-  kCpuAvx2Fma = 1u << 0,      // x86-64-v3: AVX2, FMA, F16C, BMI2
-  kCpuAvx512 = 1u << 1,       // x86-64-v4: AVX-512 F, BW, CD, DQ, VL
+  kCpuAvx2Fma = 1u << 0,  // x86-64-v3: AVX2, FMA, F16C, BMI2
+  kCpuAvx512 = 1u << 1,   // x86-64-v4: AVX-512 F, BW, CD, DQ, VL
   kCpuAvx512Bf16 = 1u << 2,
   kCpuAvx512Vnni = 1u << 3,
   kCpuAvxVnni = 1u << 4,

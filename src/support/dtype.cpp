@@ -5,8 +5,8 @@
 namespace kiln {
 namespace {
 
-constexpr std::array<std::string_view, kDTypeCount> kNames = {
-    "f32", "f64", "f16", "bf16", "i8", "u8", "i16", "i32", "i64", "bool"};
+constexpr std::array<std::string_view, kDTypeCount> kNames = {"f32", "f64", "f16", "bf16", "i8",
+                                                              "u8",  "i16", "i32", "i64",  "bool"};
 
 }  // namespace
 

@@ -8,7 +8,8 @@
 
 namespace kiln {
 
-// "cannot <action> <path>: <text of the error number>". ENOENT is NotFound, ENOMEM OutOfMemory, anything else IoError.
+// "cannot <action> <path>: <text of the error number>". ENOENT is NotFound, ENOMEM OutOfMemory,
+// anything else IoError.
 Status errno_status(std::string_view action, std::string_view path, int error_number);
 
 }  // namespace kiln

@@ -22,9 +22,9 @@ class InternalError : public std::logic_error {
 }  // namespace kiln
 
 // Checks an invariant of the compiler, in every build type.
-#define KILN_CHECK(condition, ...)                                                    \
-  do {                                                                                \
-    if (!(condition)) [[unlikely]]                                                    \
+#define KILN_CHECK(condition, ...)                                                       \
+  do {                                                                                   \
+    if (!(condition)) [[unlikely]]                                                       \
       throw ::kiln::InternalError(std::string(__FILE__ ":") + std::to_string(__LINE__) + \
-                                  ": " #condition __VA_OPT__(": " +) __VA_ARGS__);    \
+                                  ": " #condition __VA_OPT__(": " +) __VA_ARGS__);       \
   } while (false)

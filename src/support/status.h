@@ -61,8 +61,7 @@ class [[nodiscard]] Result {
 
 }  // namespace kiln
 
-#define KILN_RETURN_IF_ERROR(expression)                                        \
-  do {                                                                          \
-    if (::kiln::Status kiln_status_ = (expression); !kiln_status_.ok())         \
-      return kiln_status_;                                                      \
+#define KILN_RETURN_IF_ERROR(expression)                                                     \
+  do {                                                                                       \
+    if (::kiln::Status kiln_status_ = (expression); !kiln_status_.ok()) return kiln_status_; \
   } while (false)

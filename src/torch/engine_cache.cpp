@@ -14,7 +14,9 @@ void check(kiln_status status) {
 }
 
 LoadedEngine::LoadedEngine(torch::stable::Tensor bytes)
-    : bytes_(std::move(bytes)), data_(bytes_.const_data_ptr()), size_(static_cast<size_t>(bytes_.numel())) {
+    : bytes_(std::move(bytes)),
+      data_(bytes_.const_data_ptr()),
+      size_(static_cast<size_t>(bytes_.numel())) {
   std::memcpy(fingerprint_.data(), data_, std::min(size_, kFingerprintBytes));
   kiln_engine* engine = nullptr;
   check(kiln_engine_load_memory(data_, size_, nullptr, &engine));

@@ -1,10 +1,11 @@
-// Engines that the operator has deserialised, and their sessions. An engine is a tensor of bytes that comes with every
-// call; loading it takes milliseconds, so what was loaded is kept here.
+// Engines that the operator has deserialised, and their sessions. An engine is a tensor of bytes
+// that comes with every call; loading it takes milliseconds, so what was loaded is kept here.
 //
-// An entry is found by address, size and the first bytes of the engine, which hold the hash of its contents: when
-// the memory is given to another tensor, or is overwritten, the entry no longer matches and is replaced. An entry
-// holds a reference to its tensor, so that the bytes outlive the engine made from them. At most kMaxEngines are kept; the
-// least recently used goes first. release() drops one at once.
+// An entry is found by address, size and the first bytes of the engine, which hold the hash of its
+// contents: when the memory is given to another tensor, or is overwritten, the entry no longer
+// matches and is replaced. An entry holds a reference to its tensor, so that the bytes outlive the
+// engine made from them. At most kMaxEngines are kept; the least recently used goes first.
+// release() drops one at once.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>

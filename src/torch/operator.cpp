@@ -1,8 +1,9 @@
 // The PyTorch operator: kiln::execute_engine(Tensor[] inputs, Tensor engine, str spec) -> Tensor[].
 //
-// `engine` holds the bytes of an engine as a uint8 tensor, so a program that uses it needs no custom class and can be
-// saved by whatever saves tensors. `spec` gives the outputs' dtypes and shapes for tracing (python/torch_tensorrt/
-// _operator.py evaluates it); running does not need it, the engine knows.
+// `engine` holds the bytes of an engine as a uint8 tensor, so a program that uses it needs no
+// custom class and can be saved by whatever saves tensors. `spec` gives the outputs' dtypes and
+// shapes for tracing (python/torch_tensorrt/ _operator.py evaluates it); running does not need it,
+// the engine knows.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
@@ -55,7 +56,8 @@ int32_t to_torch(kiln_dtype dtype) {
       return pair.torch;
     }
   }
-  throw std::runtime_error("[execute_engine] the engine has an output of a dtype that PyTorch lacks");
+  throw std::runtime_error(
+      "[execute_engine] the engine has an output of a dtype that PyTorch lacks");
 }
 
 bool is_on_cpu(const Tensor& tensor) {
@@ -66,8 +68,9 @@ bool is_on_cpu(const Tensor& tensor) {
 
 kiln_tensor view_input(const Tensor& tensor, size_t index) {
   if (!is_on_cpu(tensor)) {
-    throw std::runtime_error("[execute_engine] input " + std::to_string(index) +
-                             " is not in CPU memory, but the engine was compiled for the CPU: pass tensor.cpu()");
+    throw std::runtime_error(
+        "[execute_engine] input " + std::to_string(index) +
+        " is not in CPU memory, but the engine was compiled for the CPU: pass tensor.cpu()");
   }
   int32_t dtype = 0;
   int64_t rank = 0;
@@ -81,7 +84,8 @@ kiln_tensor view_input(const Tensor& tensor, size_t index) {
   const std::optional<kiln_dtype> kiln_type = to_kiln(dtype);
   if (!kiln_type) {
     throw std::runtime_error("[execute_engine] input " + std::to_string(index) +
-                             " has a dtype that engines do not take (PyTorch's code " + std::to_string(dtype) + ")");
+                             " has a dtype that engines do not take (PyTorch's code " +
+                             std::to_string(dtype) + ")");
   }
   return {data, *kiln_type, static_cast<int32_t>(rank), shape, strides};
 }
@@ -94,7 +98,8 @@ Tensor empty_output(const OutputInfo& info, const int64_t* shape) {
     stride *= shape[axis] > 0 ? shape[axis] : 1;
   }
   AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(info.rank, shape, strides.data(), to_torch(info.dtype),
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(info.rank, shape, strides.data(),
+                                                  to_torch(info.dtype),
                                                   aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
 }
@@ -119,14 +124,17 @@ void check_engine_tensor(const Tensor& engine) {
   int32_t dtype = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(engine.get(), &dtype));
   if (dtype != aoti_torch_dtype_uint8() || engine.dim() != 1 || !engine.is_contiguous()) {
-    throw std::runtime_error("[execute_engine] the engine is not a contiguous one-dimensional uint8 tensor");
+    throw std::runtime_error(
+        "[execute_engine] the engine is not a contiguous one-dimensional uint8 tensor");
   }
   if (!is_on_cpu(engine)) {
-    throw std::runtime_error("[execute_engine] the engine's bytes are not in CPU memory: call .cpu() on the module");
+    throw std::runtime_error(
+        "[execute_engine] the engine's bytes are not in CPU memory: call .cpu() on the module");
   }
 }
 
-std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine, std::string /*spec*/) {
+std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine,
+                                   std::string /*spec*/) {
   check_engine_tensor(engine);
   std::vector<kiln_tensor> views(inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -140,7 +148,8 @@ std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine, st
   const size_t num_outputs = loaded->outputs().size();
   std::vector<std::array<int64_t, KILN_MAX_RANK>> shapes(num_outputs);
   auto* shape_data = reinterpret_cast<int64_t(*)[KILN_MAX_RANK]>(shapes.data());
-  check(kiln_session_output_shapes(session.get(), views.data(), views.size(), shape_data, num_outputs));
+  check(kiln_session_output_shapes(session.get(), views.data(), views.size(), shape_data,
+                                   num_outputs));
 
   std::vector<Tensor> outputs;
   std::vector<kiln_tensor> output_views;
@@ -148,17 +157,20 @@ std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine, st
   for (size_t i = 0; i < num_outputs; ++i) {
     const OutputInfo& info = loaded->outputs()[i];
     outputs.push_back(empty_output(info, shapes[i].data()));
-    output_views.push_back({outputs.back().mutable_data_ptr(), info.dtype, info.rank, shapes[i].data(), nullptr});
+    output_views.push_back(
+        {outputs.back().mutable_data_ptr(), info.dtype, info.rank, shapes[i].data(), nullptr});
   }
-  check(kiln_session_run(session.get(), views.data(), views.size(), output_views.data(), num_outputs));
+  check(kiln_session_run(session.get(), views.data(), views.size(), output_views.data(),
+                         num_outputs));
   return outputs;
 }
 
 }  // namespace
 }  // namespace kiln::torch_op
 
-// Forgets what was loaded from the engine at an address; a later call loads it again. Not an operator, because it is called
-// when modules are destroyed, which may happen while somebody is tracing.
+// Forgets what was loaded from the engine at an address; a later call loads it again. Not an
+// operator, because it is called when modules are destroyed, which may happen while somebody is
+// tracing.
 extern "C" __attribute__((visibility("default"))) void kiln_torch_release_engine(const void* data) {
   kiln::torch_op::EngineCache::instance().release(data);
 }

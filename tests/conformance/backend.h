@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <ostream>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,6 +28,10 @@ struct Backend {
   std::function<Runner(ir::Graph graph)> compile;
   std::vector<Gap> gaps;
 };
+
+inline std::ostream& operator<<(std::ostream& out, const Backend& backend) {
+  return out << backend.name;
+}
 
 std::vector<Backend> cpu_backends();
 

@@ -9,6 +9,7 @@
 // symbols at their minimum and at their opt.
 #pragma once
 
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,8 @@ struct Case {
   double low = -2, high = 2;
   int64_t limit = 4;
 };
+
+inline std::ostream& operator<<(std::ostream& out, const Case& test) { return out << test.name; }
 
 // All cases of all files, in order of file name. Throws std::runtime_error for a malformed one.
 std::vector<Case> all_cases();

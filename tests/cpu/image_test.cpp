@@ -44,14 +44,15 @@ TEST(ImageTest, PlacesCodeAndConstants) {
     auto* global = new llvm::GlobalVariable(module, table->getType(), true,
                                             llvm::GlobalValue::PrivateLinkage, table, "table");
     global->setDSOLocal(true);
-    llvm::Value* index = ir.CreateZExt(ir.GetInsertBlock()->getParent()->getArg(0), ir.getInt64Ty());
+    llvm::Value* index =
+        ir.CreateZExt(ir.GetInsertBlock()->getParent()->getArg(0), ir.getInt64Ty());
     return ir.CreateLoad(ir.getInt32Ty(), ir.CreateGEP(ir.getInt32Ty(), global, index));
   });
   ASSERT_EQ(object.functions.size(), 1U);
   EXPECT_EQ(object.functions[0].name, "kernel");
   EXPECT_EQ(object.functions[0].offset, 0U);
   EXPECT_EQ(object.functions[0].stack_bytes, 0U);
-  EXPECT_GT(object.bytes.size(), 64U);             // the table comes after the text
+  EXPECT_GT(object.bytes.size(), 64U);  // the table comes after the text
 }
 
 TEST(ImageTest, ReportsStackFrames) {
@@ -66,10 +67,11 @@ TEST(ImageTest, ReportsStackFrames) {
 }
 
 TEST(ImageTest, RefusesUndefinedSymbols) {
-  const std::string message = refusal([](llvm::IRBuilder<>& ir, llvm::Module& module) -> llvm::Value* {
-    auto* type = llvm::FunctionType::get(ir.getInt32Ty(), false);
-    return ir.CreateCall(module.getOrInsertFunction("somewhere_else", type));
-  });
+  const std::string message =
+      refusal([](llvm::IRBuilder<>& ir, llvm::Module& module) -> llvm::Value* {
+        auto* type = llvm::FunctionType::get(ir.getInt32Ty(), false);
+        return ir.CreateCall(module.getOrInsertFunction("somewhere_else", type));
+      });
   EXPECT_NE(message.find("undefined somewhere_else"), std::string::npos) << message;
 }
 
@@ -82,13 +84,15 @@ TEST(ImageTest, RefusesLibraryCalls) {
 }
 
 TEST(ImageTest, RefusesWritableData) {
-  const std::string message = refusal([](llvm::IRBuilder<>& ir, llvm::Module& module) -> llvm::Value* {
-    auto* global = new llvm::GlobalVariable(module, ir.getInt32Ty(), false,
-                                            llvm::GlobalValue::InternalLinkage, ir.getInt32(1), "state");
-    global->setDSOLocal(true);
-    ir.CreateStore(ir.GetInsertBlock()->getParent()->getArg(0), global, true);
-    return ir.CreateLoad(ir.getInt32Ty(), global, true);
-  });
+  const std::string message =
+      refusal([](llvm::IRBuilder<>& ir, llvm::Module& module) -> llvm::Value* {
+        auto* global =
+            new llvm::GlobalVariable(module, ir.getInt32Ty(), false,
+                                     llvm::GlobalValue::InternalLinkage, ir.getInt32(1), "state");
+        global->setDSOLocal(true);
+        ir.CreateStore(ir.GetInsertBlock()->getParent()->getArg(0), global, true);
+        return ir.CreateLoad(ir.getInt32Ty(), global, true);
+      });
   EXPECT_NE(message.find("writable section .data"), std::string::npos) << message;
 }
 

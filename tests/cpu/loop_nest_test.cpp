@@ -29,7 +29,8 @@ TEST(LoopNestTest, Broadcasts) {
 TEST(LoopNestTest, Permutes) {
   expect_compiled(graph_text("%x: f32[s0, s1]", " %y = permute(%x) {axes = [1, 0]}"));
   expect_compiled(graph_text("%x: f32[2, 33, 4, 7]", " %y = permute(%x) {axes = [0, 2, 1, 3]}"));
-  expect_compiled(graph_text("%x: f32[s0, 3, 6]", " %a = permute(%x) {axes = [2, 0, 1]}\n %y = relu(%a)"));
+  expect_compiled(
+      graph_text("%x: f32[s0, 3, 6]", " %a = permute(%x) {axes = [2, 0, 1]}\n %y = relu(%a)"));
 }
 
 TEST(LoopNestTest, ReshapedHeads) {
@@ -42,14 +43,15 @@ TEST(LoopNestTest, ReshapedHeads) {
 
 TEST(LoopNestTest, Pads) {
   for (const char* mode : {"constant", "reflect", "replicate"}) {
-    expect_compiled(graph_text("%x: f32[s0, 21]",
-                               " %y = pad(%x) {after = [0, 2], before = [1, 3], mode = \"" +
-                                   std::string(mode) + "\", value = 1.5}"));
+    expect_compiled(
+        graph_text("%x: f32[s0, 21]", " %y = pad(%x) {after = [0, 2], before = [1, 3], mode = \"" +
+                                          std::string(mode) + "\", value = 1.5}"));
   }
 }
 
 TEST(LoopNestTest, SlicesAndFlips) {
-  expect_compiled(graph_text("%x: f32[s0, 70]", " %y = slice(%x) {axis = 1, size = 23, start = 2, step = 3}"));
+  expect_compiled(
+      graph_text("%x: f32[s0, 70]", " %y = slice(%x) {axis = 1, size = 23, start = 2, step = 3}"));
   expect_compiled(graph_text("%x: f32[s0, 37]", " %y = flip(%x) {axes = [1]}"));
   expect_compiled(graph_text("%x: f32[s0, 37]", " %y = flip(%x) {axes = [0]}"));
 }
@@ -64,8 +66,9 @@ TEST(LoopNestTest, Gathers) {
                   {.integer_limit = 9});
   expect_compiled(graph_text("%x: f32[s0, 40], %i: i64[30]", " %y = gather(%x, %i) {axis = 1}"),
                   {.integer_limit = 40});
-  expect_compiled(graph_text("%x: f32[s0, 40], %i: i64[s0, 17]", " %y = gather_elements(%x, %i) {axis = 1}"),
-                  {.integer_limit = 40});
+  expect_compiled(
+      graph_text("%x: f32[s0, 40], %i: i64[s0, 17]", " %y = gather_elements(%x, %i) {axis = 1}"),
+      {.integer_limit = 40});
 }
 
 class ReductionTest : public testing::TestWithParam<std::string> {};
@@ -93,16 +96,18 @@ TEST(LoopNestTest, ReductionsOfOtherTypes) {
                       {.integer_limit = 100});
     }
   }
-  expect_compiled(graph_text("%x: i64[s0, 37]", " %y = reduce_sum(%x) {axes = [1], keepdim = false}"));
+  expect_compiled(
+      graph_text("%x: i64[s0, 37]", " %y = reduce_sum(%x) {axes = [1], keepdim = false}"));
 }
 
 TEST(LoopNestTest, Positions) {
   for (const char* op : {"argmax", "argmin"}) {
     for (const char* axis : {"0", "1"}) {
       for (const char* dtype : {"f32", "i64", "u8"}) {
-        expect_compiled(graph_text("%x: " + std::string(dtype) + "[s0, 133]",
-                                   " %y = " + std::string(op) + "(%x) {axis = " + axis + ", keepdim = false}"),
-                        {.integer_limit = 50});
+        expect_compiled(
+            graph_text("%x: " + std::string(dtype) + "[s0, 133]",
+                       " %y = " + std::string(op) + "(%x) {axis = " + axis + ", keepdim = false}"),
+            {.integer_limit = 50});
       }
     }
   }
@@ -133,20 +138,26 @@ TEST_P(RowTest, SoftmaxAndNorms) {
 INSTANTIATE_TEST_SUITE_P(Lengths, RowTest,
                          testing::Values(1, 2, 15, 16, 17, 31, 64, 100, 129, 197, 768, 1999));
 
-std::string list(int64_t a, int64_t b) { return "[" + std::to_string(a) + ", " + std::to_string(b) + "]"; }
+std::string list(int64_t a, int64_t b) {
+  return "[" + std::to_string(a) + ", " + std::to_string(b) + "]";
+}
 
 TEST(LoopNestTest, Pools) {
   for (const char* layout : {"nchw", "nhwc"}) {
-    const std::string shape = layout == std::string("nchw") ? "[s0, 19, 14, 15]" : "[s0, 14, 15, 19]";
-    const std::string attributes = std::string(", layout = \"") + layout +
-                                   "\", padding_after = [1, 1], padding_before = [1, 1], stride = [2, 2]}";
+    const std::string shape =
+        layout == std::string("nchw") ? "[s0, 19, 14, 15]" : "[s0, 14, 15, 19]";
+    const std::string attributes =
+        std::string(", layout = \"") + layout +
+        "\", padding_after = [1, 1], padding_before = [1, 1], stride = [2, 2]}";
     const plan::Case options{.sizes = {{"s0", 2}}};
-    expect_compiled(graph_text("%x: f32" + shape,
-                               " %y = max_pool(%x) {dilation = [1, 1], kernel = [3, 3]" + attributes),
-                    options);
-    expect_compiled(graph_text("%x: f32" + shape,
-                               " %y = avg_pool(%x) {count_padding = false, kernel = [3, 3]" + attributes),
-                    options);
+    expect_compiled(
+        graph_text("%x: f32" + shape,
+                   " %y = max_pool(%x) {dilation = [1, 1], kernel = [3, 3]" + attributes),
+        options);
+    expect_compiled(
+        graph_text("%x: f32" + shape,
+                   " %y = avg_pool(%x) {count_padding = false, kernel = [3, 3]" + attributes),
+        options);
   }
 }
 
@@ -159,9 +170,11 @@ class WindowTest : public testing::TestWithParam<Image> {};
 
 std::string window_attributes(const Image& image) {
   const int64_t same = (image.kernel - 1) / 2 * image.dilation;
-  const int64_t before = image.before < 0 ? same : image.before, after = image.after < 0 ? same : image.after;
-  return "{dilation = " + list(image.dilation, image.dilation) + ", layout = \"nhwc\", padding_after = " +
-         list(after, after) + ", padding_before = " + list(before, before) +
+  const int64_t before = image.before < 0 ? same : image.before,
+                after = image.after < 0 ? same : image.after;
+  return "{dilation = " + list(image.dilation, image.dilation) +
+         ", layout = \"nhwc\", padding_after = " + list(after, after) +
+         ", padding_before = " + list(before, before) +
          ", stride = " + list(image.stride, image.stride);
 }
 
@@ -169,8 +182,8 @@ TEST_P(WindowTest, DepthwiseConvolution) {
   const std::string k = std::to_string(GetParam().kernel), w = std::to_string(GetParam().width);
   for (const char* channels : {"16", "40"}) {
     const std::string c = channels;
-    expect_compiled(graph_text("%x: f32[2, 9, " + w + ", " + c + "], %w: f32[" + c + ", " + k + ", " + k +
-                                   ", 1], %wb: f32[" + c + "]",
+    expect_compiled(graph_text("%x: f32[2, 9, " + w + ", " + c + "], %w: f32[" + c + ", " + k +
+                                   ", " + k + ", 1], %wb: f32[" + c + "]",
                                " %z = convolution(%x, %w, %wb) " + window_attributes(GetParam()) +
                                    ", groups = " + c + "}\n %y = relu(%z)"));
   }
@@ -181,8 +194,8 @@ TEST_P(WindowTest, MaxPool) {
   const std::string k = std::to_string(GetParam().kernel), w = std::to_string(GetParam().width);
   for (const char* dtype : {"f32", "u8", "i32"}) {
     expect_compiled(graph_text("%x: " + std::string(dtype) + "[2, 9, " + w + ", 21]",
-                               " %y = max_pool(%x) " + window_attributes(GetParam()) + ", kernel = [" + k + ", " +
-                                   k + "]}"),
+                               " %y = max_pool(%x) " + window_attributes(GetParam()) +
+                                   ", kernel = [" + k + ", " + k + "]}"),
                     {.integer_limit = 100});
   }
 }
@@ -194,18 +207,20 @@ TEST_P(WindowTest, AveragePool) {
   attributes.replace(1, attributes.find("layout") - 1, "");
   for (const char* count : {"true", "false"}) {
     expect_compiled(graph_text("%x: f32[s0, 9, " + w + ", 21]",
-                               " %y = avg_pool(%x) " + attributes + ", count_padding = " + count + ", kernel = [" +
-                                   k + ", " + k + "]}"),
+                               " %y = avg_pool(%x) " + attributes + ", count_padding = " + count +
+                                   ", kernel = [" + k + ", " + k + "]}"),
                     {.sizes = {{"s0", 2}}});
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Images, WindowTest,
-                         testing::Values(Image{7, 7, 1}, Image{7, 3, 1}, Image{8, 3, 1}, Image{9, 3, 2},
-                                         Image{14, 7, 1}, Image{15, 3, 2}, Image{16, 3, 1}, Image{17, 3, 1},
-                                         Image{19, 7, 1}, Image{28, 7, 1}, Image{30, 3, 2}, Image{33, 3, 1},
-                                         Image{56, 7, 1}, Image{57, 3, 1, 2}, Image{24, 3, 1, 1, 0, 0},
-                                         Image{29, 3, 2, 1, 0, 1}, Image{31, 3, 1, 2}));
+                         testing::Values(Image{7, 7, 1}, Image{7, 3, 1}, Image{8, 3, 1},
+                                         Image{9, 3, 2}, Image{14, 7, 1}, Image{15, 3, 2},
+                                         Image{16, 3, 1}, Image{17, 3, 1}, Image{19, 7, 1},
+                                         Image{28, 7, 1}, Image{30, 3, 2}, Image{33, 3, 1},
+                                         Image{56, 7, 1}, Image{57, 3, 1, 2},
+                                         Image{24, 3, 1, 1, 0, 0}, Image{29, 3, 2, 1, 0, 1},
+                                         Image{31, 3, 1, 2}));
 
 }  // namespace
 }  // namespace kiln::test

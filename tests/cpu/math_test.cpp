@@ -77,7 +77,8 @@ std::vector<ir::Literal> run(const Function& function, DType dtype,
   const std::string type = std::string(dtype_name(dtype)) + n;
   std::string parameters = "%x: " + type;
   if (inputs.size() > 1) parameters += ", %z: " + type;
-  const plan::Program program = plan::lower(plan::make_graph(graph_text(parameters, function.body)));
+  const plan::Program program =
+      plan::lower(plan::make_graph(graph_text(parameters, function.body)));
   return run_variant(program, variant, inputs);
 }
 
@@ -86,7 +87,8 @@ void expect_ulps(const Function& function, DType dtype, const std::vector<double
                  const std::vector<double>& z, double bound) {
   std::vector<ir::Literal> inputs = {literal_of(dtype, x)};
   if (!z.empty()) inputs.push_back(literal_of(dtype, z));
-  const Real smallest = function.underflow * std::ldexp(Real{1}, dtype == DType::F32 ? -126 : -1022);
+  const Real smallest =
+      function.underflow * std::ldexp(Real{1}, dtype == DType::F32 ? -126 : -1022);
   for (const std::string& variant : runnable_variants()) {
     const ir::Literal y = run(function, dtype, inputs, variant)[0];
     Real worst = 0;
@@ -105,7 +107,8 @@ void expect_ulps(const Function& function, DType dtype, const std::vector<double
       }
     }
     EXPECT_LE(worst, bound) << variant << " " << function.body << " at "
-                            << inputs[0].as_double(where) << (z.empty() ? "" : ", " + std::to_string(inputs[1].as_double(where)))
+                            << inputs[0].as_double(where)
+                            << (z.empty() ? "" : ", " + std::to_string(inputs[1].as_double(where)))
                             << ": got " << y.as_double(where);
     if (std::getenv("KILN_SHOW_ULPS")) {
       printf("%-12s %-40s %s %.3f at %g\n", variant.c_str(), function.body.c_str(),
@@ -167,8 +170,7 @@ INSTANTIATE_TEST_SUITE_P(
                     UnaryCase{"cos", [](Real x) { return std::cos(x); }, 2, 2},
                     UnaryCase{"tanh", [](Real x) { return std::tanh(x); }, 2, 2.5},
                     UnaryCase{"erf", [](Real x) { return std::erf(x); }, 2.5, 4},
-                    UnaryCase{"sigmoid", sigmoid, 2.5, 2.5},
-                    UnaryCase{"silu", silu, 3, 3, 1024}),
+                    UnaryCase{"sigmoid", sigmoid, 2.5, 2.5}, UnaryCase{"silu", silu, 3, 3, 1024}),
     [](const auto& info) { return info.param.op; });
 
 // --- Two operands -------------------------------------------------------------------------------
@@ -203,7 +205,8 @@ TEST(MathTest, Pow) {
 TEST(MathTest, Atan2) {
   const Function atan2 = binary("atan2", [](Real a, Real b) { return std::atan2(a, b); });
   expect_ulps(atan2, all_pairs(evenly(-5, 5, 601), evenly(-7, 7, 599)), 2.5, 2.5);
-  expect_ulps(atan2, all_pairs({0.0, -0.0, 1e-30, 1e30, -1e30}, {0.0, -0.0, 1e-30, -1e30, 1e30}), 2.5, 2.5);
+  expect_ulps(atan2, all_pairs({0.0, -0.0, 1e-30, 1e30, -1e30}, {0.0, -0.0, 1e-30, -1e30, 1e30}),
+              2.5, 2.5);
 }
 
 // Operands that f32 holds exactly, so that f64 sees the same ones.
@@ -221,10 +224,11 @@ TEST(MathTest, DivisionsWithRest) {
   };
   expect_ulps(binary("fmod", [](Real a, Real b) { return std::fmod(a, b); }), pairs, 0.5, 0.5);
   expect_ulps(binary("remainder", floored), pairs, 0.5, 0.5);
-  expect_ulps(binary("floor_div", [](Real a, Real b) { return std::floor(a / b); }), pairs, 0.5, 0.5);
+  expect_ulps(binary("floor_div", [](Real a, Real b) { return std::floor(a / b); }), pairs, 0.5,
+              0.5);
   const Pairs far = all_pairs({1e20, -1e18, 3e15}, {3.0, 0.7f, 1e-3f});
-  expect_ulps(binary("fmod", [](Real a, Real b) { return std::fmod(static_cast<float>(a), b); }), DType::F32,
-              far.a, far.b, 0.5);
+  expect_ulps(binary("fmod", [](Real a, Real b) { return std::fmod(static_cast<float>(a), b); }),
+              DType::F32, far.a, far.b, 0.5);
 }
 
 TEST(MathTest, Gelu) {
@@ -241,10 +245,12 @@ TEST(MathTest, Gelu) {
 
 TEST(MathTest, SpecialValues) {
   const double inf = std::numeric_limits<double>::infinity(), nan = std::nan("");
-  const std::vector<double> x = {0.0, -0.0, inf, -inf, nan, 1.0, -1.0, 1e-40, -1e-40, 3e38, -3e38, 0.5, 88.8, -104};
+  const std::vector<double> x = {0.0,   -0.0,   inf,  -inf,  nan, 1.0,  -1.0,
+                                 1e-40, -1e-40, 3e38, -3e38, 0.5, 88.8, -104};
   for (const char* op :
-       {"neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "erf",
-        "sigmoid", "relu", "floor", "ceil", "round", "trunc", "isnan", "isinf", "logical_not"}) {
+       {"neg",   "abs",   "sign",       "exp",   "expm1", "log",     "log1p",
+        "sqrt",  "rsqrt", "reciprocal", "tanh",  "erf",   "sigmoid", "relu",
+        "floor", "ceil",  "round",      "trunc", "isnan", "isinf",   "logical_not"}) {
     for (DType dtype : {DType::F32, DType::F64}) {
       const std::string text = graph_text("%x: " + std::string(dtype_name(dtype)) + "[14]",
                                           " %y = " + std::string(op) + "(%x)");
@@ -252,10 +258,12 @@ TEST(MathTest, SpecialValues) {
     }
   }
   const Pairs pairs = all_pairs(x, x);
-  for (const char* op : {"maximum", "minimum", "pow", "atan2", "div", "eq", "ne", "lt", "le", "gt", "ge"}) {
+  for (const char* op :
+       {"maximum", "minimum", "pow", "atan2", "div", "eq", "ne", "lt", "le", "gt", "ge"}) {
     for (DType dtype : {DType::F32, DType::F64}) {
       const std::string type = std::string(dtype_name(dtype)) + "[196]";
-      const std::string text = graph_text("%x: " + type + ", %z: " + type, " %y = " + std::string(op) + "(%x, %z)");
+      const std::string text =
+          graph_text("%x: " + type + ", %z: " + type, " %y = " + std::string(op) + "(%x, %z)");
       expect_compiled(plan::lower(plan::make_graph(text)),
                       {literal_of(dtype, pairs.a), literal_of(dtype, pairs.b)}, 1e-6);
     }

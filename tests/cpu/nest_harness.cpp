@@ -17,9 +17,8 @@ void expect_close(const ir::Literal& actual, const ir::Literal& expected, double
   ASSERT_EQ(actual.shape, expected.shape);
   const bool floating = is_floating(actual.dtype);
   for (int64_t i = 0; i < actual.elements(); ++i) {
-    const bool same = floating
-                          ? close(actual.as_double(i), expected.as_double(i), tolerance)
-                          : actual.as_int(i) == expected.as_int(i);
+    const bool same = floating ? close(actual.as_double(i), expected.as_double(i), tolerance)
+                               : actual.as_int(i) == expected.as_int(i);
     ASSERT_TRUE(same) << "element " << i << ": got " << actual.as_double(i) << ", expected "
                       << expected.as_double(i);
   }
@@ -29,9 +28,8 @@ void expect_close(const ir::Literal& actual, const ir::Literal& expected, double
 
 std::string graph_text(const std::string& inputs, const std::string& body,
                        const std::string& result) {
-  return "graph main(" + inputs +
-         ") symbols s0 in [1, 70] opt 37, s1 in [1, 2000] opt 100 {\n" + body + "\n  return " +
-         result + "\n}\n";
+  return "graph main(" + inputs + ") symbols s0 in [1, 70] opt 37, s1 in [1, 2000] opt 100 {\n" +
+         body + "\n  return " + result + "\n}\n";
 }
 
 void expect_compiled(const std::string& text, const plan::Case& options) {

@@ -27,7 +27,8 @@ ir::Literal integers(DType dtype, int64_t count, uint32_t seed) {
     const int64_t value = small(random);
     for (int64_t b = 0; b < size; ++b) {
       const bool top = b == size - 1;
-      int bits = kind == 0 ? byte(random) : static_cast<int>((value >> (8 * std::min<int64_t>(b, 7))) & 255);
+      int bits = kind == 0 ? byte(random)
+                           : static_cast<int>((value >> (8 * std::min<int64_t>(b, 7))) & 255);
       if (kind == 1) bits = value < 0 ? (top ? 0x80 : 0) : (top ? 0x7f : 0xff);
       data[i * size + b] = std::byte{static_cast<uint8_t>(bits)};
     }
@@ -39,7 +40,8 @@ ir::Literal integers(DType dtype, int64_t count, uint32_t seed) {
 ir::Literal around_zero(DType dtype) {
   std::byte* data = nullptr;
   ir::Literal result = ir::Literal::allocate(dtype, {41}, &data);
-  for (int64_t i = 0; i < 41; ++i) ir::Literal::set(data, dtype, i, static_cast<double>(i - 20) * 5.75);
+  for (int64_t i = 0; i < 41; ++i)
+    ir::Literal::set(data, dtype, i, static_cast<double>(i - 20) * 5.75);
   return result;
 }
 
@@ -59,20 +61,22 @@ void check_integers(const std::string& op, const std::string& dtype, int operand
 
 TEST(PointwiseTest, FloatingUnary) {
   for (const std::string& dtype : kFloats) {
-    for (const char* op : {"neg", "abs", "sign", "exp", "expm1", "sqrt", "rsqrt", "reciprocal", "sin", "cos",
-                           "tanh", "erf", "sigmoid", "relu", "silu", "floor", "ceil", "round", "trunc",
-                           "isnan", "isinf", "logical_not", "log", "log1p"}) {
-      expect_compiled(graph_text("%x: " + dtype + "[s0]",
-                                 " %a = abs(%x)\n %y = " + std::string(op) + "(%a)\n %z = neg(%x)", "%y, %z"),
-                      {.tolerance = tolerance_of(dtype) * 4});
+    for (const char* op :
+         {"neg",  "abs",   "sign",  "exp",   "expm1",   "sqrt",        "rsqrt", "reciprocal",
+          "sin",  "cos",   "tanh",  "erf",   "sigmoid", "relu",        "silu",  "floor",
+          "ceil", "round", "trunc", "isnan", "isinf",   "logical_not", "log",   "log1p"}) {
+      expect_compiled(
+          graph_text("%x: " + dtype + "[s0]",
+                     " %a = abs(%x)\n %y = " + std::string(op) + "(%a)\n %z = neg(%x)", "%y, %z"),
+          {.tolerance = tolerance_of(dtype) * 4});
     }
   }
 }
 
 TEST(PointwiseTest, FloatingBinary) {
   for (const std::string& dtype : kFloats) {
-    for (const char* op : {"add", "sub", "mul", "div", "atan2", "maximum", "minimum", "eq", "ne", "lt", "le",
-                           "gt", "ge"}) {
+    for (const char* op : {"add", "sub", "mul", "div", "atan2", "maximum", "minimum", "eq", "ne",
+                           "lt", "le", "gt", "ge"}) {
       expect_compiled(graph_text("%x: " + dtype + "[s0], %z: " + dtype + "[s0]",
                                  " %y = " + std::string(op) + "(%x, %z)"),
                       {.tolerance = tolerance_of(dtype)});
@@ -84,8 +88,8 @@ TEST(PointwiseTest, PowersOfConstants) {
   for (const char* exponent : {"0", "1", "2", "3", "4", "-1", "-2", "0.5", "-0.5", "2.5", "-3"}) {
     for (const std::string dtype : {"f32", "f64"}) {
       expect_compiled(graph_text("%x: " + dtype + "[s0]",
-                                 " %e = full() {dtype = " + dtype + ", shape = [], value = " + exponent +
-                                     "}\n %a = abs(%x)\n %y = pow(%a, %e)"),
+                                 " %e = full() {dtype = " + dtype + ", shape = [], value = " +
+                                     exponent + "}\n %a = abs(%x)\n %y = pow(%a, %e)"),
                       {.tolerance = 1e-5});
     }
   }
@@ -93,7 +97,8 @@ TEST(PointwiseTest, PowersOfConstants) {
 
 TEST(PointwiseTest, IntegerUnary) {
   for (const std::string& dtype : kIntegers) {
-    for (const char* op : {"neg", "abs", "sign", "relu", "bitwise_not", "logical_not", "floor", "trunc"}) {
+    for (const char* op :
+         {"neg", "abs", "sign", "relu", "bitwise_not", "logical_not", "floor", "trunc"}) {
       check_integers(op, dtype, 1);
     }
   }
@@ -101,20 +106,22 @@ TEST(PointwiseTest, IntegerUnary) {
 
 TEST(PointwiseTest, IntegerBinary) {
   for (const std::string& dtype : kIntegers) {
-    for (const char* op : {"add", "sub", "mul", "div", "floor_div", "remainder", "fmod", "pow", "maximum",
-                           "minimum", "bitwise_and", "bitwise_or", "bitwise_xor", "eq", "ne", "lt", "le", "gt",
-                           "ge"}) {
+    for (const char* op :
+         {"add", "sub", "mul", "div", "floor_div", "remainder", "fmod", "pow", "maximum", "minimum",
+          "bitwise_and", "bitwise_or", "bitwise_xor", "eq", "ne", "lt", "le", "gt", "ge"}) {
       check_integers(op, dtype, 2);
     }
   }
 }
 
 TEST(PointwiseTest, Bool) {
-  for (const char* op : {"add", "mul", "maximum", "minimum", "bitwise_and", "bitwise_or", "bitwise_xor", "eq",
-                         "ne", "lt", "ge"}) {
-    expect_compiled(graph_text("%x: bool[s0], %z: bool[s0]", " %y = " + std::string(op) + "(%x, %z)"));
+  for (const char* op : {"add", "mul", "maximum", "minimum", "bitwise_and", "bitwise_or",
+                         "bitwise_xor", "eq", "ne", "lt", "ge"}) {
+    expect_compiled(
+        graph_text("%x: bool[s0], %z: bool[s0]", " %y = " + std::string(op) + "(%x, %z)"));
   }
-  expect_compiled(graph_text("%x: bool[s0]", " %y = logical_not(%x)\n %z = bitwise_not(%x)", "%y, %z"));
+  expect_compiled(
+      graph_text("%x: bool[s0]", " %y = logical_not(%x)\n %z = bitwise_not(%x)", "%y, %z"));
   expect_compiled(graph_text("%c: bool[s0], %x: f32[s0], %z: f32[s0]", " %y = where(%c, %x, %z)"));
   expect_compiled(graph_text("%c: bool[s0], %x: i64[s0], %z: i64[s0]", " %y = where(%c, %x, %z)"));
 }

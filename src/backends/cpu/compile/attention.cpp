@@ -185,8 +185,8 @@ class AttentionEmitter {
     matrix.k = i64(attention_.head_dim);
     matrix.n = n_;
     matrix.dtype = dtype_of(attention_.k);
-    emit_pack(emitter_, matrix, i64(0), value_of(key_panels()), blocking_.key_width, packed_k_,
-              i64(key_panel_bytes()));
+    emit_pack(emitter_, matrix, i64(0), value_of(key_panels()),
+              {packed_k_, i64(key_panel_bytes()), blocking_.key_width});
   }
 
   void pack_values(Value* v) {
@@ -197,8 +197,8 @@ class AttentionEmitter {
     matrix.k = n_;
     matrix.n = i64(attention_.value_dim);
     matrix.dtype = dtype_of(attention_.v);
-    emit_pack(emitter_, matrix, i64(0), i64(blocking_.value_panels), blocking_.value_width,
-              packed_v_, value_of(value_panel_bytes_));
+    emit_pack(emitter_, matrix, i64(0), i64(blocking_.value_panels),
+              {packed_v_, value_of(value_panel_bytes_), blocking_.value_width});
   }
 
   RowTiles row_tiles(Value* count, int vectors) {

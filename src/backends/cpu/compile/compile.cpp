@@ -105,7 +105,8 @@ class ProgramCompiler {
     }
     std::atomic<size_t> done{0};
     run_parallel(codes_.size(), options_.compile_threads, [&](size_t worker, size_t i) {
-      codes_[i].generated = generate_kernel(program_, *codes_[i].kernel, targets_, machines[worker]);
+      codes_[i].generated =
+          generate_kernel(program_, *codes_[i].kernel, targets_, machines[worker]);
       const size_t finished = ++done;
       if (worker == 0 && options_.progress) {  // worker 0 is the calling thread
         options_.progress(static_cast<double>(finished) / static_cast<double>(codes_.size()));
@@ -113,7 +114,8 @@ class ProgramCompiler {
     });
   }
 
-  // --- Buffers ------------------------------------------------------------------------------------
+  // --- Buffers
+  // ------------------------------------------------------------------------------------
 
   const plan::Buffer& buffer(plan::BufferId id) const {
     return program_.buffers.at(static_cast<size_t>(id));
@@ -249,7 +251,8 @@ class ProgramCompiler {
     });
   }
 
-  // --- Code ---------------------------------------------------------------------------------------
+  // --- Code
+  // ---------------------------------------------------------------------------------------
 
   void join_images() {
     for (size_t t = 0; t < targets_.size(); ++t) {

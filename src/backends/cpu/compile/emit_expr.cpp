@@ -259,8 +259,8 @@ Value* ExprEmitter::load(const ExprNode& node) {
 Value* ExprEmitter::load_lanes(const ExprNode& node, const Offset& offset) {
   const auto stride = lane_stride(offset);
   if (!stride || !stride->is_constant(1)) return gather(node, offset);
-  auto* type = llvm::FixedVectorType::get(memory_type(ir_, node.dtype),
-                                          static_cast<unsigned>(lanes_.count));
+  auto* type =
+      llvm::FixedVectorType::get(memory_type(ir_, node.dtype), static_cast<unsigned>(lanes_.count));
   const llvm::Align align(dtype_size(node.dtype));
   Value* place = address(node.buffer, offset);
   Value* active = lanes_.mask;
@@ -274,8 +274,8 @@ Value* ExprEmitter::load_lanes(const ExprNode& node, const Offset& offset) {
 }
 
 Value* ExprEmitter::gather(const ExprNode& node, const Offset& offset) {
-  auto* type = llvm::FixedVectorType::get(memory_type(ir_, node.dtype),
-                                          static_cast<unsigned>(lanes_.count));
+  auto* type =
+      llvm::FixedVectorType::get(memory_type(ir_, node.dtype), static_cast<unsigned>(lanes_.count));
   Value* active = mask(node.predicate);
   Value* places = ir_.CreateGEP(type->getElementType(), emitter_.buffer(node.buffer),
                                 lane_indices(node.buffer, offset));

@@ -37,7 +37,8 @@ Value* ExprEmitter::lane_indices(plan::BufferId buffer, const Offset& offset) {
   llvm::Type* integer = small ? ir_.getInt32Ty() : ir_.getInt64Ty();
   Value* sum = lane_values(offset.linear, integer);
   for (const auto& [expr, stride] : offset.dynamic) {
-    Value* index = ir_.CreateSExtOrTrunc(node(expr), node(expr)->getType()->getWithNewType(integer));
+    Value* index =
+        ir_.CreateSExtOrTrunc(node(expr), node(expr)->getType()->getWithNewType(integer));
     sum = ir_.CreateAdd(sum, ir_.CreateMul(widen(index), splat_dim(stride, integer)));
   }
   return sum;

@@ -246,7 +246,8 @@ Value* Emitter::compute_division(const ir::Atom& atom) {
   Value* rest = builder_.CreateSub(a, builder_.CreateMul(truncated, b));
   Value* differ = builder_.CreateICmpSLT(builder_.CreateXor(rest, b), builder_.getInt64(0));
   Value* inexact = builder_.CreateAnd(builder_.CreateIsNotNull(rest), differ);
-  if (quotient) return builder_.CreateSelect(inexact, builder_.CreateSub(truncated, one), truncated);
+  if (quotient)
+    return builder_.CreateSelect(inexact, builder_.CreateSub(truncated, one), truncated);
   return builder_.CreateSelect(inexact, builder_.CreateAdd(rest, b), rest);
 }
 

@@ -32,9 +32,8 @@ void merge_interface(KernelInterface& merged, KernelInterface variant, bool firs
 plan::BufferId DerivedConstants::derived(
     plan::BufferId original, const std::string& key,
     const std::function<ir::Literal(const ir::Literal&)>& make) {
-  auto it = std::ranges::find_if(entries_, [&](const Entry& entry) {
-    return entry.original == original && entry.key == key;
-  });
+  auto it = std::ranges::find_if(
+      entries_, [&](const Entry& entry) { return entry.original == original && entry.key == key; });
   if (it == entries_.end()) it = entries_.insert(it, {original, key, make});
   return first_ + static_cast<plan::BufferId>(it - entries_.begin());
 }

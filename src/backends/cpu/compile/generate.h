@@ -41,7 +41,6 @@ struct GeneratedKernel {
 
 // `machines` belong to `targets`, pairwise.
 GeneratedKernel generate_kernel(const plan::Program& program, const plan::Kernel& kernel,
-                                std::span<const Target> targets,
-                                std::span<const Machine> machines);
+                                std::span<const Target> targets, std::span<const Machine> machines);
 
 }  // namespace kiln::cpu

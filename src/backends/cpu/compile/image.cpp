@@ -39,7 +39,8 @@ class Flattener {
     for (const llvm::object::SectionRef& section : elf_.sections()) relocate(section);
     collect_functions();
     read_stack_sizes();
-    if (!problems_.empty()) throw InternalError("generated code is not self-contained:" + problems_);
+    if (!problems_.empty())
+      throw InternalError("generated code is not self-contained:" + problems_);
     return std::move(result_);
   }
 
@@ -100,15 +101,14 @@ class Flattener {
   void apply(const llvm::object::ELFRelocationRef& relocation, uint64_t at) {
     const uint64_t type = relocation.getType();
     const auto symbol = relocation.getSymbol();
-    const std::string name =
-        symbol == elf_.symbol_end() ? "" : unwrap(symbol->getName()).str();
+    const std::string name = symbol == elf_.symbol_end() ? "" : unwrap(symbol->getName()).str();
     if (type != llvm::ELF::R_X86_64_PC32 && type != llvm::ELF::R_X86_64_PLT32) {
       return problem("relocation of type " + std::to_string(type) + " for " + name);
     }
     const auto place = symbol == elf_.symbol_end() ? std::nullopt : place_of(*symbol);
     if (!place) return problem("undefined " + name);
-    const int64_t value = static_cast<int64_t>(*place) + unwrap(relocation.getAddend()) -
-                          static_cast<int64_t>(at);
+    const int64_t value =
+        static_cast<int64_t>(*place) + unwrap(relocation.getAddend()) - static_cast<int64_t>(at);
     const auto narrow = static_cast<int32_t>(value);
     if (narrow != value) return problem("distance to " + name);
     std::memcpy(result_.bytes.data() + at, &narrow, sizeof narrow);

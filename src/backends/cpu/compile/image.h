@@ -18,7 +18,7 @@ namespace kiln::cpu {
 // A function of an object.
 struct Function {
   std::string name;
-  uint64_t offset = 0;      // in the flat code
+  uint64_t offset = 0;       // in the flat code
   uint64_t stack_bytes = 0;  // of its frame, pushes of registers excluded; 0 if not recorded
 };
 

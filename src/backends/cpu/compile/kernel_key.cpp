@@ -28,7 +28,8 @@ class KeyWriter {
 
   void write(const plan::LoopNest& nest) {
     write(nest.outer);
-    for (const plan::Stage& stage : nest.stages) std::visit([&](const auto& s) { write(s); }, stage);
+    for (const plan::Stage& stage : nest.stages)
+      std::visit([&](const auto& s) { write(s); }, stage);
   }
 
   void write(const plan::Reduction& reduction) {

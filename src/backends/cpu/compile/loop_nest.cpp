@@ -35,15 +35,15 @@ class NestEmitter {
   void run() { axes_.outer ? run_along_outer(nest_.outer[*axes_.outer]) : run_along_inner(); }
 
  private:
-  // --- Lanes along an outer loop ------------------------------------------------------------------
+  // --- Lanes along an outer loop
+  // ------------------------------------------------------------------
 
   void run_along_outer(const Loop& lane) {
     std::vector<Loop> rows = nest_.outer;
     rows.erase(rows.begin() + static_cast<std::ptrdiff_t>(*axes_.outer));
     for_each_block(emitter_, rows, lane, estimated_work(nest_, 1), [&](const LaneRange& range) {
-      for_lanes(emitter_, range, lanes_in_flight(lane), [&](const Lanes& lanes, int copies) {
-        emit_stages(lanes, copies);
-      });
+      for_lanes(emitter_, range, lanes_in_flight(lane),
+                [&](const Lanes& lanes, int copies) { emit_stages(lanes, copies); });
     });
   }
 
@@ -79,8 +79,8 @@ class NestEmitter {
   }
 
   plan::IndexMap shift(const Lanes& lanes, int vectors) const {
-    return [index = lanes.index, distance = vectors * lanes_](
-               const ir::SymbolPtr& symbol) -> std::optional<Dim> {
+    return [index = lanes.index,
+            distance = vectors * lanes_](const ir::SymbolPtr& symbol) -> std::optional<Dim> {
       if (symbol != index) return std::nullopt;
       return Dim(symbol) + distance;
     };
@@ -117,7 +117,8 @@ class NestEmitter {
     }
   }
 
-  // --- Lanes along loops of the stages ------------------------------------------------------------
+  // --- Lanes along loops of the stages
+  // ------------------------------------------------------------
 
   void run_along_inner() {
     emitter_.interface().min_tasks_per_thread = tasks_per_thread(estimated_work(nest_, 1));
@@ -159,8 +160,8 @@ class NestEmitter {
   }
 
   // One run along the lanes' loop, with `sums` states.
-  State reduce_lanes(const Reducer& reducer, const Expr& value, const Loop& lane, const State& state,
-                     const Leaves& leaves, size_t sums) {
+  State reduce_lanes(const Reducer& reducer, const Expr& value, const Loop& lane,
+                     const State& state, const Leaves& leaves, size_t sums) {
     const Lanes whole{lane.index, lanes_, nullptr};
     const std::vector<Expr> copies = shifted_copies(value, whole, static_cast<int>(sums));
     const auto step = [&](const Lanes& lanes, int count, const State& carried) {
@@ -193,7 +194,8 @@ class NestEmitter {
     });
   }
 
-  // --- Both ---------------------------------------------------------------------------------------
+  // --- Both
+  // ---------------------------------------------------------------------------------------
 
   // All loops of the store run one by one; `lanes` run along a loop outside of them, if at all.
   void emit_store(const plan::Store& store, const Lanes& lanes, const Leaves& leaves) {

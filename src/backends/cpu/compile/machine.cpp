@@ -43,8 +43,7 @@ Machine::Machine(const Target& target) {
   options.EmitStackSizeSection = true;  // for the spill guard
   options.UnsafeFPMath = false;
   machine_.reset(x86().createTargetMachine(kTriple, target.name, "", options, llvm::Reloc::PIC_,
-                                           llvm::CodeModel::Small,
-                                           llvm::CodeGenOptLevel::Default));
+                                           llvm::CodeModel::Small, llvm::CodeGenOptLevel::Default));
   KILN_CHECK(machine_ != nullptr, "LLVM does not know the CPU " + target.name);
 }
 

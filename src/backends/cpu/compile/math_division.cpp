@@ -11,7 +11,8 @@ namespace {
 
 Real to_f64(Real x) {
   if (x.is_f64()) return x;
-  return x.with(x.ir->CreateFPExt(x.value, x.value->getType()->getWithNewType(x.ir->getDoubleTy())));
+  return x.with(
+      x.ir->CreateFPExt(x.value, x.value->getType()->getWithNewType(x.ir->getDoubleTy())));
 }
 
 Real like(Real x, Real result) {

@@ -1,11 +1,7 @@
 // The error function, and GELU.
 #include <numbers>
-#include <span>
-
-#include <llvm/IR/IntrinsicsX86.h>
 
 #include "backends/cpu/compile/math.h"
-#include "backends/cpu/compile/math_tables.h"
 
 namespace kiln::cpu {
 
@@ -29,80 +25,31 @@ Real erf_small(Real x) {
 Real erf_large(Real x) {
   if (x.is_f64()) {
     const Real u = fma(at_most(x, 6.0), 0x1.999999999999ap-2, x.of(-0x1.6666666666666p+0));
-    const Real q = polynomial(u, {0x1.c3991652a25b8p+3, 0x1.22a4dc1adc4dep+4, 0x1.82b38347386c6p+2,
-                                   0x1.4e712f28c7612p-4, -0x1.179477472679dp-5, 0x1.d75a5c7068682p-7,
-                                   -0x1.862e3bb0f074ep-8, 0x1.372b86bf3f338p-9,
-                                   -0x1.d48f10a8d4d97p-11, 0x1.41da8bf02785cp-12,
-                                   -0x1.84798a90f5763p-14, 0x1.3c2331439d28ep-16,
-                                   0x1.50f8180c4cd7dp-17, 0x1.ba51cb86f74a9p-17,
-                                   0x1.128e2c953590cp-16, -0x1.e92de764ad141p-17,
-                                   -0x1.5348fcec64175p-15, -0x1.977a6c36b6339p-15,
-                                   -0x1.0980fd46738e3p-15, -0x1.911c943e2ae70p-17,
-                                   -0x1.12589c3995b28p-19});
+    const Real q =
+        polynomial(u, {0x1.c3991652a25b8p+3,   0x1.22a4dc1adc4dep+4,   0x1.82b38347386c6p+2,
+                       0x1.4e712f28c7612p-4,   -0x1.179477472679dp-5,  0x1.d75a5c7068682p-7,
+                       -0x1.862e3bb0f074ep-8,  0x1.372b86bf3f338p-9,   -0x1.d48f10a8d4d97p-11,
+                       0x1.41da8bf02785cp-12,  -0x1.84798a90f5763p-14, 0x1.3c2331439d28ep-16,
+                       0x1.50f8180c4cd7dp-17,  0x1.ba51cb86f74a9p-17,  0x1.128e2c953590cp-16,
+                       -0x1.e92de764ad141p-17, -0x1.5348fcec64175p-15, -0x1.977a6c36b6339p-15,
+                       -0x1.0980fd46738e3p-15, -0x1.911c943e2ae70p-17, -0x1.12589c3995b28p-19});
     return 1.0 - emit_exp(-q);
   }
-  const Real q = polynomial(at_most(x, 3.92), {-0x1.8b0faap-13, 0x1.212c26p+0, 0x1.44350cp-1,
-                                               0x1.bc17dcp-4, -0x1.9d094ep-6, 0x1.1394fep-8,
-                                               -0x1.cedd36p-12, 0x1.6bf2e0p-16});
+  const Real q = polynomial(at_most(x, 3.92),
+                            {-0x1.8b0faap-13, 0x1.212c26p+0, 0x1.44350cp-1, 0x1.bc17dcp-4,
+                             -0x1.9d094ep-6, 0x1.1394fep-8, -0x1.cedd36p-12, 0x1.6bf2e0p-16});
   return 1.0 - emit_exp(-q);
-}
-
-// A table of math_tables.h in its form for 16 and for 8 lanes.
-struct Table {
-  std::span<const float> of_16, of_8;
-  double end = 0;    // of the last interval
-  double limit = 0;  // from here on the function is 1
-};
-constexpr Table kErf = {kErf16, kErf8, 4, 3.95};
-constexpr Table kGeluErf = {kGeluErf16, kGeluErf8, 6, 5.96875};
-constexpr Table kGeluTanh = {kGeluTanh16, kGeluTanh8, 6, 5.96875};
-
-unsigned lanes_of(Real x) {
-  const auto* type = llvm::dyn_cast<llvm::FixedVectorType>(x.value->getType());
-  return type == nullptr ? 1 : type->getNumElements();
-}
-
-// Vectors of one register look coefficients up by a permutation of another register.
-bool has_tables(Real x) { return !x.is_f64() && (lanes_of(x) == 16 || lanes_of(x) == 8); }
-
-// The function at x >= 0.
-Real look_up(Real x, const Table& table) {
-  auto& ir = *x.ir;
-  const unsigned lanes = lanes_of(x);
-  const std::span<const float> values = lanes == 16 ? table.of_16 : table.of_8;
-  const auto permute = lanes == 16 ? llvm::Intrinsic::x86_avx512_permvar_sf_512
-                                   : llvm::Intrinsic::x86_avx2_permps;
-  const Real bounded = at_most(x, table.limit);
-  const double width = table.end / lanes;
-  llvm::Type* integers = x.value->getType()->getWithNewType(ir.getInt32Ty());
-  llvm::Value* interval = ir.CreateFPToSI((bounded * (1 / width)).value, integers);
-  const Real u = fma(x.with(ir.CreateSIToFP(interval, x.value->getType())), -width, bounded);
-  const auto coefficient = [&](size_t power) {
-    const llvm::ArrayRef<float> row(values.data() + power * lanes, lanes);
-    llvm::Value* all = llvm::ConstantDataVector::get(ir.getContext(), row);
-    return x.with(ir.CreateIntrinsic(permute, {}, {all, interval}));
-  };
-  size_t power = values.size() / lanes - 1;
-  Real sum = coefficient(power);
-  while (power-- > 0) sum = fma(sum, u, coefficient(power));
-  return sum;
 }
 
 }  // namespace
 
 Real emit_erf(Real x) {
-  if (has_tables(x)) return copysign(look_up(abs(x), kErf), x);
   const Real magnitude = abs(x);
   const Real result = select(less(magnitude, 1.0), erf_small(magnitude), erf_large(magnitude));
   return copysign(result, x);
 }
 
 Real emit_gelu(Real x, bool tanh_form) {
-  if (has_tables(x)) {
-    // erf and tanh are odd: x / 2 * f(x) = |x / 2| * f(|x|).
-    const Real half = x * 0.5;
-    return fma(abs(half), look_up(abs(x), tanh_form ? kGeluTanh : kGeluErf), half);
-  }
   if (!tanh_form) {
     const Real half = x * 0.5;
     return fma(half, emit_erf(x * (std::numbers::sqrt2 / 2)), half);

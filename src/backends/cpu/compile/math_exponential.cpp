@@ -13,7 +13,9 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-Value* integer_constant(Value* like, uint64_t bits) { return llvm::ConstantInt::get(like->getType(), bits); }
+Value* integer_constant(Value* like, uint64_t bits) {
+  return llvm::ConstantInt::get(like->getType(), bits);
+}
 
 Value* as_bits(Real x) {
   llvm::Type* integer = x.is_f64() ? x.ir->getInt64Ty() : x.ir->getInt32Ty();
@@ -49,7 +51,8 @@ Real exp_tail(Real r) {
                           0x1.71ddf36839f67p-19, 0x1.27e59227dd84cp-22, 0x1.af66fa84fd85ep-26,
                           0x1.1e5ea2986a833p-29});
   }
-  return polynomial(r, {0x1.fffffcp-2, 0x1.555492p-3, 0x1.5558b4p-5, 0x1.12399ep-7, 0x1.6a4946p-10});
+  return polynomial(r,
+                    {0x1.fffffcp-2, 0x1.555492p-3, 0x1.5558b4p-5, 0x1.12399ep-7, 0x1.6a4946p-10});
 }
 
 // x * 2^power for a normal result, by addition to the exponent.
@@ -91,8 +94,8 @@ Real emit_tanh(Real x) {
     return copysign(t / (t + 2.0), x);
   }
   const Real z = x * x;
-  const Real tail = polynomial(z, {-0x1.555532p-2, 0x1.110704p-3, -0x1.b838a0p-5, 0x1.5211c4p-6,
-                                   -0x1.758facp-8});
+  const Real tail =
+      polynomial(z, {-0x1.555532p-2, 0x1.110704p-3, -0x1.b838a0p-5, 0x1.5211c4p-6, -0x1.758facp-8});
   const Real small = fma(magnitude * z, tail, magnitude);
   const Real large = 1.0 - 2.0 / (emit_exp(magnitude + magnitude) + 1.0);
   return copysign(select(less(magnitude, 0.625), small, large), x);
@@ -128,17 +131,17 @@ Split split_exponent(Real x) {
 Real log_tail(Real f) {
   if (!f.is_f64()) {
     const Real z = f * f;
-    const Real cubic = polynomial(f, {0x1.555548p-2, -0x1.000008p-2, 0x1.99a478p-3, -0x1.555b94p-3,
-                                      0x1.233aeep-3, -0x1.fc3c48p-4, 0x1.e6dbe8p-4, -0x1.dda734p-4,
-                                      0x1.13d31ap-4});
+    const Real cubic =
+        polynomial(f, {0x1.555548p-2, -0x1.000008p-2, 0x1.99a478p-3, -0x1.555b94p-3, 0x1.233aeep-3,
+                       -0x1.fc3c48p-4, 0x1.e6dbe8p-4, -0x1.dda734p-4, 0x1.13d31ap-4});
     return fma(cubic, z * f, z * -0.5);
   }
   // With s = f / (2 + f): log(1 + f) = 2 s + s^3 q(s^2), and 2 s = f - s f.
   const Real s = f / (f + 2.0);
   const Real z = s * s;
-  const Real q = polynomial(z, {0x1.5555555555555p-1, 0x1.9999999999d13p-2, 0x1.24924924394b2p-2,
-                                0x1.c71c724bab6b5p-3, 0x1.745ce1b1dd7f4p-3, 0x1.3b2028a44cc3fp-3,
-                                0x1.0f66e1ffc54adp-3, 0x1.0f117b4ee029ep-3});
+  const Real q = polynomial(
+      z, {0x1.5555555555555p-1, 0x1.9999999999d13p-2, 0x1.24924924394b2p-2, 0x1.c71c724bab6b5p-3,
+          0x1.745ce1b1dd7f4p-3, 0x1.3b2028a44cc3fp-3, 0x1.0f66e1ffc54adp-3, 0x1.0f117b4ee029ep-3});
   return s * fma(z, q, -f);
 }
 

@@ -22,7 +22,8 @@ Quadrant reduce_by_half_pi(Real x) {
   auto& ir = *x.ir;
   llvm::Type* type = x.value->getType();
   const bool f64 = x.is_f64();
-  const Real wide = f64 ? x : x.with(ir.CreateFPExt(x.value, type->getWithNewType(ir.getDoubleTy())));
+  const Real wide =
+      f64 ? x : x.with(ir.CreateFPExt(x.value, type->getWithNewType(ir.getDoubleTy())));
   const Real shifter = fma(wide, 2 * std::numbers::inv_pi, wide.of(0x1.8p52));
   const Real count = shifter - 0x1.8p52;
   Real rest = fma(-count, kHalfPi[1], fma(-count, kHalfPi[0], wide));
@@ -60,7 +61,8 @@ Real cos_near_zero(Real r) {
 Real sine(Real r, Value* number) {
   auto& ir = *r.ir;
   auto bit = [&](uint64_t mask) {
-    return ir.CreateIsNotNull(ir.CreateAnd(number, llvm::ConstantInt::get(number->getType(), mask)));
+    return ir.CreateIsNotNull(
+        ir.CreateAnd(number, llvm::ConstantInt::get(number->getType(), mask)));
   };
   const Real value = select(bit(1), cos_near_zero(r), sin_near_zero(r));
   return select(bit(2), -value, value);
@@ -75,8 +77,8 @@ Real atan_tail(Real x) {
                            0x1.c71c71b4457ffp-4, -0x1.745d144d01c2ap-4, 0x1.3b13649c7df2dp-4,
                            -0x1.110be63402aa0p-4, 0x1.e1674d9e7330cp-5, -0x1.ab390e4d4b3cep-5,
                            0x1.6fd8b69ada943p-5, -0x1.0fb8050b7c946p-5, 0x1.e7d2dbdc8fa51p-7})
-          : polynomial(z, {-0x1.55554ap-2, 0x1.9991e8p-3, -0x1.23ba48p-3, 0x1.b22f76p-4,
-                           -0x1.f32200p-5});
+          : polynomial(
+                z, {-0x1.55554ap-2, 0x1.9991e8p-3, -0x1.23ba48p-3, 0x1.b22f76p-4, -0x1.f32200p-5});
   return tail * z * x;
 }
 

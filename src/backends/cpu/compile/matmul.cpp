@@ -275,8 +275,9 @@ class MatMulEmitter {
     matrix.k = k_;
     matrix.n = n_;
     matrix.dtype = dtype_of(matmul_.b);
-    when(emitter_, ir_.CreateICmpNE(group_key, packed_key),
-         [&] { emit_pack(emitter_, matrix, first, last, blocking_.width, packed_, panel_bytes_); });
+    when(emitter_, ir_.CreateICmpNE(group_key, packed_key), [&] {
+      emit_pack(emitter_, matrix, first, last, {packed_, panel_bytes_, blocking_.width});
+    });
     return packed_;
   }
 

@@ -59,9 +59,17 @@ Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& oper
   return result;
 }
 
-// Runs steps [begin, end), a multiple of `ways`, with `ways` sets of sums, and leaves their total.
-Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operands, Value* begin,
-                         Value* end, Run run, int ways) {
+// Steps [begin, end), a multiple of `ways`.
+struct StepRange {
+  Value* begin = nullptr;
+  Value* end = nullptr;
+  int ways = 1;
+};
+
+// Runs the steps with `ways` sets of sums, and leaves their total.
+Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operands,
+                         const StepRange& steps, Run run) {
+  const int ways = steps.ways;
   auto& ir = emitter.ir();
   const size_t count = run.sums.size();
   std::vector<Value*> carried{run.a, run.b};
@@ -79,7 +87,7 @@ Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operan
     }
     return next;
   };
-  carried = emitter.loop_carrying(begin, end, ways, carried, body);
+  carried = emitter.loop_carrying(steps.begin, steps.end, ways, carried, body);
   Run result{carried[0], carried[1],
              Accumulators(carried.begin() + 2, carried.begin() + 2 + count)};
   for (size_t i = count; i < carried.size() - 2; ++i) {
@@ -105,10 +113,10 @@ Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Valu
   Value* begin = ir.getInt64(0);
   if (ways > 1) {
     Value* whole = ir.CreateAnd(steps, ir.getInt64(-ways));
-    run = multiply_interleaved(emitter, tile, operands, begin, whole, std::move(run), ways);
+    run = multiply_interleaved(emitter, tile, operands, {begin, whole, ways}, std::move(run));
     begin = whole;
   }
-  return multiply_interleaved(emitter, tile, operands, begin, steps, std::move(run), 1);
+  return multiply_interleaved(emitter, tile, operands, {begin, steps, 1}, std::move(run));
 }
 
 Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Value* steps) {

@@ -18,8 +18,8 @@ using plan::Stage;
 
 namespace {
 
-// Costs in units of one vector instruction; the model is the same for all targets, because the split
-// of a nest into tasks depends on the choice.
+// Costs in units of one vector instruction; the model is the same for all targets, because the
+// split of a nest into tasks depends on the choice.
 constexpr double kLanes = 16;
 constexpr double kGather = 16, kScatter = 24, kContiguous = 1, kBroadcast = 0.5;
 constexpr double kSumOverLanes = 12;
@@ -94,7 +94,9 @@ double evaluation_cost(const Stage& stage, const SymbolPtr& lane) {
   return cost;
 }
 
-double extent(const Loop& loop) { return std::max<double>(1, static_cast<double>(loop.extent().at_opt())); }
+double extent(const Loop& loop) {
+  return std::max<double>(1, static_cast<double>(loop.extent().at_opt()));
+}
 
 double points(const std::vector<Loop>& loops) {
   double product = 1;
@@ -120,8 +122,8 @@ bool is_scan(const Stage& stage) {
 // The cheapest loop of a stage for its lanes, and its cost; scans run one by one.
 std::pair<std::optional<size_t>, double> inner_choice(const Stage& stage) {
   const std::vector<Loop>& loops = loops_of(stage);
-  std::pair<std::optional<size_t>, double> best = {
-      std::nullopt, points(loops) * evaluation_cost(stage, nullptr)};
+  std::pair<std::optional<size_t>, double> best = {std::nullopt,
+                                                   points(loops) * evaluation_cost(stage, nullptr)};
   if (is_scan(stage)) return best;
   const bool reduces = std::holds_alternative<plan::Reduction>(stage);
   for (size_t i = loops.size(); i-- > 0;) {

@@ -73,8 +73,8 @@ Expr flat_load(const plan::Program& program, const ExprNode& node) {
 
 void flatten_accesses(const plan::Program& program, LoopNest& nest) {
   for (Stage& stage : nest.stages) {
-    value_of(stage) = plan::rewrite(
-        value_of(stage), [&](const ExprNode& node) { return flat_load(program, node); });
+    value_of(stage) = plan::rewrite(value_of(stage),
+                                    [&](const ExprNode& node) { return flat_load(program, node); });
     if (auto* store = std::get_if<plan::Store>(&stage)) {
       const auto& shape = program.buffers.at(static_cast<size_t>(store->buffer)).type.shape;
       store->indices = {plan::linearize(shape, store->indices)};
@@ -103,9 +103,11 @@ std::vector<LoopList> loop_lists(LoopNest& nest) {
   for (Stage& stage : nest.stages) {
     lists[0].stages.push_back(&stage);
     LoopList list{&loops_of(stage), {&stage}};
-    if (const auto* store = std::get_if<plan::Store>(&stage)) list.ordered = store->scan.has_value();
+    if (const auto* store = std::get_if<plan::Store>(&stage))
+      list.ordered = store->scan.has_value();
     if (const auto* reduction = std::get_if<plan::Reduction>(&stage)) {
-      list.ordered = reduction->op == plan::ReduceOp::ArgMax || reduction->op == plan::ReduceOp::ArgMin;
+      list.ordered =
+          reduction->op == plan::ReduceOp::ArgMax || reduction->op == plan::ReduceOp::ArgMin;
     }
     lists.push_back(list);
   }
@@ -189,9 +191,8 @@ bool mergeable(const Dim& index, const Loop& high, const Loop& low) {
 bool mergeable(const LoopList& list, const Loop& high, const Loop& low) {
   bool result = true;
   for (const Stage* stage : list.stages) {
-    for_each_index(*stage, [&](const Dim& index) {
-      result = result && mergeable(index, high, low);
-    });
+    for_each_index(*stage,
+                   [&](const Dim& index) { result = result && mergeable(index, high, low); });
   }
   return result;
 }
@@ -202,8 +203,8 @@ bool merge_one(LoopList& list) {
     for (size_t j = 0; j < count; ++j) {
       const Loop high = (*list.loops)[i], low = (*list.loops)[j];
       if (i == j || !mergeable(list, high, low)) continue;
-      const Loop merged{ir::make_loop_symbol(high.index->name + low.index->name,
-                                             high.extent() * low.extent())};
+      const Loop merged{
+          ir::make_loop_symbol(high.index->name + low.index->name, high.extent() * low.extent())};
       (*list.loops)[j] = merged;
       list.loops->erase(list.loops->begin() + static_cast<std::ptrdiff_t>(i));
       substitute(list, {high, low}, {Dim(0), Dim(merged.index)});

@@ -41,32 +41,58 @@ Value* infinite(Real x) { return equal(abs(x), std::numeric_limits<double>::infi
 // Null: not a floating unary op.
 Value* floating_unary(const plan::ExprNode& node, Real x) {
   switch (node.op) {
-    case Op::neg: return (-x).value;
-    case Op::abs: return abs(x).value;
-    case Op::sign: return emit_sign(x).value;
-    case Op::exp: return emit_exp(x).value;
-    case Op::expm1: return emit_expm1(x).value;
-    case Op::log: return emit_log(x).value;
-    case Op::log1p: return emit_log1p(x).value;
-    case Op::sqrt: return sqrt(x).value;
-    case Op::rsqrt: return (1.0 / sqrt(x)).value;
-    case Op::reciprocal: return (1.0 / x).value;
-    case Op::sin: return emit_sin(x).value;
-    case Op::cos: return emit_cos(x).value;
-    case Op::tanh: return emit_tanh(x).value;
-    case Op::erf: return emit_erf(x).value;
-    case Op::sigmoid: return emit_sigmoid(x).value;
-    case Op::relu: return at_least(x, 0.0).value;
-    case Op::silu: return (x / (emit_exp(-x) + 1.0)).value;
-    case Op::gelu: return emit_gelu(x, node.gelu_tanh).value;
-    case Op::floor: return floor(x).value;
-    case Op::ceil: return x.unary(llvm::Intrinsic::ceil).value;
-    case Op::round: return round_even(x).value;
-    case Op::trunc: return trunc(x).value;
-    case Op::isnan: return is_nan(x);
-    case Op::isinf: return infinite(x);
-    case Op::logical_not: return equal(x, 0.0);
-    default: return nullptr;
+    case Op::neg:
+      return (-x).value;
+    case Op::abs:
+      return abs(x).value;
+    case Op::sign:
+      return emit_sign(x).value;
+    case Op::exp:
+      return emit_exp(x).value;
+    case Op::expm1:
+      return emit_expm1(x).value;
+    case Op::log:
+      return emit_log(x).value;
+    case Op::log1p:
+      return emit_log1p(x).value;
+    case Op::sqrt:
+      return sqrt(x).value;
+    case Op::rsqrt:
+      return (1.0 / sqrt(x)).value;
+    case Op::reciprocal:
+      return (1.0 / x).value;
+    case Op::sin:
+      return emit_sin(x).value;
+    case Op::cos:
+      return emit_cos(x).value;
+    case Op::tanh:
+      return emit_tanh(x).value;
+    case Op::erf:
+      return emit_erf(x).value;
+    case Op::sigmoid:
+      return emit_sigmoid(x).value;
+    case Op::relu:
+      return at_least(x, 0.0).value;
+    case Op::silu:
+      return (x / (emit_exp(-x) + 1.0)).value;
+    case Op::gelu:
+      return emit_gelu(x, node.gelu_tanh).value;
+    case Op::floor:
+      return floor(x).value;
+    case Op::ceil:
+      return x.unary(llvm::Intrinsic::ceil).value;
+    case Op::round:
+      return round_even(x).value;
+    case Op::trunc:
+      return trunc(x).value;
+    case Op::isnan:
+      return is_nan(x);
+    case Op::isinf:
+      return infinite(x);
+    case Op::logical_not:
+      return equal(x, 0.0);
+    default:
+      return nullptr;
   }
 }
 
@@ -92,27 +118,44 @@ Value* floating_binary(const plan::ExprNode& node, Real a, Real b) {
   Builder& ir = *a.ir;
   const DType dtype = node.args[0]->dtype;
   switch (node.op) {
-    case Op::add: return (a + b).value;
-    case Op::sub: return (a - b).value;
-    case Op::mul: return (a * b).value;
-    case Op::div: return (a / b).value;
-    case Op::floor_div: return emit_floor_div(a, b).value;
-    case Op::remainder: return emit_remainder(a, b).value;
-    case Op::fmod: return emit_fmod(a, b).value;
-    case Op::atan2: return emit_atan2(a, b).value;
-    case Op::maximum: return emit_maximum(ir, a.value, b.value, dtype);
-    case Op::minimum: return emit_minimum(ir, a.value, b.value, dtype);
-    case Op::eq: return equal(a, b);
-    case Op::ne: return unequal(a, b);
-    case Op::lt: return less(a, b);
-    case Op::le: return ir.CreateFCmpOLE(a.value, b.value);
-    case Op::gt: return greater(a, b);
-    case Op::ge: return ir.CreateFCmpOGE(a.value, b.value);
+    case Op::add:
+      return (a + b).value;
+    case Op::sub:
+      return (a - b).value;
+    case Op::mul:
+      return (a * b).value;
+    case Op::div:
+      return (a / b).value;
+    case Op::floor_div:
+      return emit_floor_div(a, b).value;
+    case Op::remainder:
+      return emit_remainder(a, b).value;
+    case Op::fmod:
+      return emit_fmod(a, b).value;
+    case Op::atan2:
+      return emit_atan2(a, b).value;
+    case Op::maximum:
+      return emit_maximum(ir, a.value, b.value, dtype);
+    case Op::minimum:
+      return emit_minimum(ir, a.value, b.value, dtype);
+    case Op::eq:
+      return equal(a, b);
+    case Op::ne:
+      return unequal(a, b);
+    case Op::lt:
+      return less(a, b);
+    case Op::le:
+      return ir.CreateFCmpOLE(a.value, b.value);
+    case Op::gt:
+      return greater(a, b);
+    case Op::ge:
+      return ir.CreateFCmpOGE(a.value, b.value);
     case Op::pow: {
       Value* simple = power_of_constant(a, *node.args[1]);
       return simple != nullptr ? simple : emit_pow(a, b).value;
     }
-    default: return nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -132,7 +175,8 @@ Value* quotient_by_floats(Builder& ir, Value* a, Value* b, DType dtype) {
   const bool positive = is_unsigned(dtype);
   Value* x = positive ? ir.CreateUIToFP(a, type) : ir.CreateSIToFP(a, type);
   Value* y = positive ? ir.CreateUIToFP(b, type) : ir.CreateSIToFP(b, type);
-  Value* quotient = ir.CreateFPToSI(ir.CreateFDiv(x, y), a->getType()->getWithNewType(ir.getInt32Ty()));
+  Value* quotient =
+      ir.CreateFPToSI(ir.CreateFDiv(x, y), a->getType()->getWithNewType(ir.getInt32Ty()));
   return ir.CreateTrunc(quotient, a->getType());
 }
 
@@ -169,7 +213,8 @@ Value* integer_power(Builder& ir, Value* base, Value* exponent, DType dtype) {
   Value* square = base;
   Value* bits = exponent;
   for (size_t bit = 0; bit < dtype_size(dtype) * 8; ++bit) {
-    if (const auto* known = llvm::dyn_cast<llvm::Constant>(bits); known && known->isZeroValue()) break;
+    if (const auto* known = llvm::dyn_cast<llvm::Constant>(bits); known && known->isZeroValue())
+      break;
     Value* odd = ir.CreateTrunc(bits, base->getType()->getWithNewType(ir.getInt1Ty()));
     result = ir.CreateSelect(odd, ir.CreateMul(result, square), result);
     square = ir.CreateMul(square, square);
@@ -185,9 +230,11 @@ Value* integer_power(Builder& ir, Value* base, Value* exponent, DType dtype) {
 Value* integer_unary(Builder& ir, const plan::ExprNode& node, Value* x) {
   const DType dtype = node.args[0]->dtype;
   switch (node.op) {
-    case Op::neg: return ir.CreateNeg(x);
+    case Op::neg:
+      return ir.CreateNeg(x);
     case Op::abs:
-      return is_unsigned(dtype) ? x : ir.CreateBinaryIntrinsic(llvm::Intrinsic::abs, x, ir.getFalse());
+      return is_unsigned(dtype) ? x
+                                : ir.CreateBinaryIntrinsic(llvm::Intrinsic::abs, x, ir.getFalse());
     case Op::sign: {
       Value* positive = ir.CreateZExt(ir.CreateIsNotNull(x), x->getType());
       return is_unsigned(dtype) ? positive
@@ -199,13 +246,17 @@ Value* integer_unary(Builder& ir, const plan::ExprNode& node, Value* x) {
     case Op::floor:
     case Op::ceil:
     case Op::round:
-    case Op::trunc: return x;
+    case Op::trunc:
+      return x;
     case Op::isnan:
     case Op::isinf:
       return llvm::Constant::getNullValue(x->getType()->getWithNewType(ir.getInt1Ty()));
-    case Op::logical_not: return ir.CreateIsNull(x);
-    case Op::bitwise_not: return ir.CreateNot(x);
-    default: return nullptr;
+    case Op::logical_not:
+      return ir.CreateIsNull(x);
+    case Op::bitwise_not:
+      return ir.CreateNot(x);
+    default:
+      return nullptr;
   }
 }
 
@@ -213,13 +264,20 @@ Value* integer_comparison(Builder& ir, const plan::ExprNode& node, Value* a, Val
   using P = llvm::CmpInst::Predicate;
   const bool positive = is_unsigned(node.args[0]->dtype);
   switch (node.op) {
-    case Op::eq: return ir.CreateICmpEQ(a, b);
-    case Op::ne: return ir.CreateICmpNE(a, b);
-    case Op::lt: return ir.CreateICmp(positive ? P::ICMP_ULT : P::ICMP_SLT, a, b);
-    case Op::le: return ir.CreateICmp(positive ? P::ICMP_ULE : P::ICMP_SLE, a, b);
-    case Op::gt: return ir.CreateICmp(positive ? P::ICMP_UGT : P::ICMP_SGT, a, b);
-    case Op::ge: return ir.CreateICmp(positive ? P::ICMP_UGE : P::ICMP_SGE, a, b);
-    default: return nullptr;
+    case Op::eq:
+      return ir.CreateICmpEQ(a, b);
+    case Op::ne:
+      return ir.CreateICmpNE(a, b);
+    case Op::lt:
+      return ir.CreateICmp(positive ? P::ICMP_ULT : P::ICMP_SLT, a, b);
+    case Op::le:
+      return ir.CreateICmp(positive ? P::ICMP_ULE : P::ICMP_SLE, a, b);
+    case Op::gt:
+      return ir.CreateICmp(positive ? P::ICMP_UGT : P::ICMP_SGT, a, b);
+    case Op::ge:
+      return ir.CreateICmp(positive ? P::ICMP_UGE : P::ICMP_SGE, a, b);
+    default:
+      return nullptr;
   }
 }
 
@@ -227,20 +285,34 @@ Value* integer_binary(Builder& ir, const plan::ExprNode& node, Value* a, Value* 
   const DType dtype = node.args[0]->dtype;
   const bool logical = dtype == DType::Bool;
   switch (node.op) {
-    case Op::add: return logical ? ir.CreateOr(a, b) : ir.CreateAdd(a, b);
-    case Op::sub: return ir.CreateSub(a, b);
-    case Op::mul: return logical ? ir.CreateAnd(a, b) : ir.CreateMul(a, b);
-    case Op::div: return divide(ir, a, b, dtype).quotient;
-    case Op::fmod: return divide(ir, a, b, dtype).rest;
-    case Op::floor_div: return divide_flooring(ir, a, b, dtype).quotient;
-    case Op::remainder: return divide_flooring(ir, a, b, dtype).rest;
-    case Op::pow: return integer_power(ir, a, b, dtype);
-    case Op::maximum: return emit_maximum(ir, a, b, dtype);
-    case Op::minimum: return emit_minimum(ir, a, b, dtype);
-    case Op::bitwise_and: return ir.CreateAnd(a, b);
-    case Op::bitwise_or: return ir.CreateOr(a, b);
-    case Op::bitwise_xor: return ir.CreateXor(a, b);
-    default: return integer_comparison(ir, node, a, b);
+    case Op::add:
+      return logical ? ir.CreateOr(a, b) : ir.CreateAdd(a, b);
+    case Op::sub:
+      return ir.CreateSub(a, b);
+    case Op::mul:
+      return logical ? ir.CreateAnd(a, b) : ir.CreateMul(a, b);
+    case Op::div:
+      return divide(ir, a, b, dtype).quotient;
+    case Op::fmod:
+      return divide(ir, a, b, dtype).rest;
+    case Op::floor_div:
+      return divide_flooring(ir, a, b, dtype).quotient;
+    case Op::remainder:
+      return divide_flooring(ir, a, b, dtype).rest;
+    case Op::pow:
+      return integer_power(ir, a, b, dtype);
+    case Op::maximum:
+      return emit_maximum(ir, a, b, dtype);
+    case Op::minimum:
+      return emit_minimum(ir, a, b, dtype);
+    case Op::bitwise_and:
+      return ir.CreateAnd(a, b);
+    case Op::bitwise_or:
+      return ir.CreateOr(a, b);
+    case Op::bitwise_xor:
+      return ir.CreateXor(a, b);
+    default:
+      return integer_comparison(ir, node, a, b);
   }
 }
 

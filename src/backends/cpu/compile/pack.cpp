@@ -185,12 +185,13 @@ plan::BufferId pack_constant(ConstantPool& constants, plan::BufferId buffer,
 }
 
 void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, Value* first, Value* last,
-               int64_t width, Value* packed, Value* panel_bytes) {
+               const PackedPanels& packed) {
   auto& ir = emitter.ir();
-  Packer packer(emitter, matrix, width);
+  Packer packer(emitter, matrix, packed.width);
   emitter.loop(first, last, 1, [&](Value* panel) {
-    Value* start = ir.CreateMul(panel, ir.getInt64(width));
-    Value* to = byte_offset(emitter, packed, ir.CreateMul(ir.CreateSub(panel, first), panel_bytes));
+    Value* start = ir.CreateMul(panel, ir.getInt64(packed.width));
+    Value* offset = ir.CreateMul(ir.CreateSub(panel, first), packed.bytes);
+    Value* to = byte_offset(emitter, packed.to, offset);
     const bool plain = matrix.dtype == DType::F32;
     if (plain && is_one(matrix.n_stride)) {
       packer.copy_rows(start, to);

@@ -33,10 +33,16 @@ struct RuntimeMatrix {
   DType dtype = DType::F32;
 };
 
-// Emits the packing of panels [first, last) of `matrix` to `packed`, whose panels take
-// `panel_bytes`, at least packed_panel_bytes(k, width).
+// Where packed panels go: `bytes` each, at least packed_panel_bytes(k, width).
+struct PackedPanels {
+  llvm::Value* to = nullptr;
+  llvm::Value* bytes = nullptr;
+  int64_t width = 0;
+};
+
+// Emits the packing of panels [first, last) of `matrix`.
 void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, llvm::Value* first, llvm::Value* last,
-               int64_t width, llvm::Value* packed, llvm::Value* panel_bytes);
+               const PackedPanels& packed);
 
 // Emits the copy of `count` elements to f32, and of zeros.
 void emit_copy(Emitter& emitter, llvm::Value* to, llvm::Value* from, DType from_dtype,

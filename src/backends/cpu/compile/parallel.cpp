@@ -9,8 +9,8 @@
 namespace kiln::cpu {
 
 size_t worker_count(size_t count, int threads) {
-  const size_t wanted =
-      threads > 0 ? static_cast<size_t>(threads) : std::max(1U, std::thread::hardware_concurrency());
+  const size_t wanted = threads > 0 ? static_cast<size_t>(threads)
+                                    : std::max(1U, std::thread::hardware_concurrency());
   return std::clamp<size_t>(wanted, 1, std::max<size_t>(count, 1));
 }
 

@@ -43,7 +43,9 @@ inline llvm::Value* is_nan(Real a) { return a.ir->CreateFCmpUNO(a.value, a.value
 inline Real select(llvm::Value* condition, Real a, Real b) {
   return a.with(a.ir->CreateSelect(condition, a.value, b.value));
 }
-inline Real select(llvm::Value* condition, double a, Real b) { return select(condition, b.of(a), b); }
+inline Real select(llvm::Value* condition, double a, Real b) {
+  return select(condition, b.of(a), b);
+}
 
 inline Real fma(Real a, Real b, Real c) {
   llvm::Value* result = a.ir->CreateIntrinsic(llvm::Intrinsic::fma, {a.value->getType()},

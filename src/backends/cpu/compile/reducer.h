@@ -14,16 +14,17 @@ class Reducer {
   Reducer(Emitter& emitter, plan::ReduceOp op, DType dtype)
       : emitter_(emitter), ir_(emitter.ir()), op_(op), dtype_(dtype) {}
 
-  // Before anything was seen, for one reduction whose values come `lanes` at a time (1: scalars) ...
+  // Before anything was seen, for one reduction whose values come `lanes` at a time (1: scalars)
+  // ...
   State initial(int lanes) const;
   // ... or for as many reductions as there are lanes.
   State initial_of_lanes(int lanes) const;
-  // After one more value. Lanes where lanes.mask is false stay. `position` is that of the value, for
-  // ArgMax and ArgMin.
+  // After one more value. Lanes where lanes.mask is false stay. `position` is that of the value,
+  // for ArgMax and ArgMin.
   State accumulate(const State& state, const plan::Expr& value, const ir::Dim& position,
                    const Lanes& lanes, const Leaves& leaves) const;
-  // The same for a value of each of several reductions, none of which gives positions; what the values
-  // have in common is computed once. Masked lanes may hold anything.
+  // The same for a value of each of several reductions, none of which gives positions; what the
+  // values have in common is computed once. Masked lanes may hold anything.
   State accumulate_all(const State& states, const std::vector<plan::Expr>& values,
                        const Lanes& lanes) const;
   // One state out of two that saw different values.

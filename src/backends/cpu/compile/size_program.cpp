@@ -78,8 +78,12 @@ engine::SymbolSpec find_symbol(const plan::Program& program, const ir::SymbolPtr
     const auto& shape = program.buffers[static_cast<size_t>(program.inputs[input])].type.shape;
     for (size_t dim = 0; dim < shape.size(); ++dim) {
       if (shape[dim].as_symbol() != symbol) continue;
-      return {symbol->name, static_cast<int32_t>(input), static_cast<int32_t>(dim),
-              symbol->min,  symbol->max,                 symbol->opt};
+      return {symbol->name,
+              static_cast<int32_t>(input),
+              static_cast<int32_t>(dim),
+              symbol->min,
+              symbol->max,
+              symbol->opt};
     }
   }
   throw CompileError("the size " + symbol->name +
@@ -90,7 +94,8 @@ engine::SymbolSpec find_symbol(const plan::Program& program, const ir::SymbolPtr
 
 std::vector<engine::SymbolSpec> find_symbols(const plan::Program& program) {
   std::vector<engine::SymbolSpec> result;
-  for (const ir::SymbolPtr& symbol : program.symbols) result.push_back(find_symbol(program, symbol));
+  for (const ir::SymbolPtr& symbol : program.symbols)
+    result.push_back(find_symbol(program, symbol));
   return result;
 }
 

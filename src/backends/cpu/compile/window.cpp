@@ -45,7 +45,8 @@ void add_conditions(const Expr& predicate, std::vector<Expr>& conditions) {
 std::vector<Expr> find_conditions(const Expr& value) {
   std::vector<Expr> conditions;
   plan::visit(value, [&](const ExprNode& node) {
-    if (node.kind == ExprKind::Load && conditions.empty()) add_conditions(node.predicate, conditions);
+    if (node.kind == ExprKind::Load && conditions.empty())
+      add_conditions(node.predicate, conditions);
   });
   return conditions;
 }
@@ -170,8 +171,7 @@ bool split_conditions(Window& window, const LoopNest& nest, const plan::Reductio
 // Whether all taps of a pixel are inside the image.
 bool is_interior(const Window& window, const Loop& pixel, const Loop& tap, int64_t at) {
   if (!window.tap_guard) return true;
-  const Expr guard =
-      plan::substitute(window.tap_guard, plan::replace_loops({pixel}, {Dim(at)}));
+  const Expr guard = plan::substitute(window.tap_guard, plan::replace_loops({pixel}, {Dim(at)}));
   for (int64_t t = 0; t < tap.extent().constant(); ++t) {
     const auto known =
         plan::as_scalar(plan::substitute(guard, plan::replace_loops({tap}, {Dim(t)})));
@@ -234,7 +234,8 @@ std::optional<Window> find_window(const LoopNest& nest, size_t lane) {
   const auto small = [](const Dim& extent, int64_t most) {
     return extent.is_constant() && extent.constant() >= 1 && extent.constant() <= most;
   };
-  if (!small(pixels.extent(), kLongestRow) || !small(taps.extent(), kWidestTap)) return std::nullopt;
+  if (!small(pixels.extent(), kLongestRow) || !small(taps.extent(), kWidestTap))
+    return std::nullopt;
   Window window;
   window.lane = lane;
   window.pixel = *pixel;
