@@ -124,10 +124,8 @@ void Importer::bind_inputs(Scope& scope) {
         scope.bind(spec.name, graph_.add_input(spec.name, scope.recorded_type(spec.name)));
         break;
       case InputKind::Constant:
-        break;
       case InputKind::Other:
-        throw CompileError("[model] got an input of kind " + spec.source +
-                           ", expected tensors and numbers");
+        break;
     }
   }
 }
@@ -235,7 +233,16 @@ void Importer::set_outputs(Scope& scope) {
   graph_.set_outputs(std::move(values), std::move(names));
 }
 
+void Importer::check_inputs() const {
+  for (const InputSpec& spec : model_.program.inputs) {
+    if (spec.kind != InputKind::Other) continue;
+    throw CompileError("[model] got an input of kind " + spec.source +
+                       ", expected tensors and numbers");
+  }
+}
+
 ir::Graph Importer::import_graph() {
+  check_inputs();
   Scope scope(model_.program.graph, symbols_, builder_);
   bind_inputs(scope);
   import_nodes(scope, Aliases(model_.program.graph));

@@ -25,6 +25,7 @@ class Importer {
   std::vector<NodeSupport> check_support();
 
  private:
+  void check_inputs() const;
   void bind_inputs(Scope& scope);
   void bind_weight(Scope& scope, const InputSpec& spec);
   void import_nodes(Scope& scope, const Aliases& aliases);

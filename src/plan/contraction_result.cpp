@@ -55,8 +55,11 @@ bool redirect(const Program& program, Kernel& kernel, const ContractionResult& r
       affine->strides, [](const ir::Dim& stride) { return stride.lower_bound() < 0; });
   if (backwards) return false;
   View out{buffer, std::move(affine->base), std::move(affine->strides)};
-  if (auto* matmul = std::get_if<MatMul>(&kernel.body)) matmul->out = std::move(out);
-  if (auto* attention = std::get_if<Attention>(&kernel.body)) attention->out = std::move(out);
+  if (auto* matmul = std::get_if<MatMul>(&kernel.body)) {
+    matmul->out = std::move(out);
+  } else if (auto* attention = std::get_if<Attention>(&kernel.body)) {
+    attention->out = std::move(out);
+  }
   return true;
 }
 

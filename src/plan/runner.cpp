@@ -12,12 +12,12 @@ namespace kiln::plan {
 namespace {
 
 const std::vector<PassInfo>& table() {
-  static const std::vector<PassInfo> passes = {
+  static const std::vector<PassInfo> kPasses = {
 #define KILN_PLAN_PASS(name, summary) {#name, summary, name},
 #include "plan/passes.def"
 #undef KILN_PLAN_PASS
   };
-  return passes;
+  return kPasses;
 }
 
 void check_disabled(const std::vector<std::string>& disabled) {

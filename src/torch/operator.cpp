@@ -28,17 +28,17 @@ struct DTypePair {
 };
 
 const std::array<DTypePair, 10>& dtype_pairs() {
-  static const std::array<DTypePair, 10> pairs{{{aoti_torch_dtype_float32(), KILN_F32},
-                                                {aoti_torch_dtype_float64(), KILN_F64},
-                                                {aoti_torch_dtype_float16(), KILN_F16},
-                                                {aoti_torch_dtype_bfloat16(), KILN_BF16},
-                                                {aoti_torch_dtype_int8(), KILN_I8},
-                                                {aoti_torch_dtype_uint8(), KILN_U8},
-                                                {aoti_torch_dtype_int16(), KILN_I16},
-                                                {aoti_torch_dtype_int32(), KILN_I32},
-                                                {aoti_torch_dtype_int64(), KILN_I64},
-                                                {aoti_torch_dtype_bool(), KILN_BOOL}}};
-  return pairs;
+  static const std::array<DTypePair, 10> kPairs{{{aoti_torch_dtype_float32(), KILN_F32},
+                                                 {aoti_torch_dtype_float64(), KILN_F64},
+                                                 {aoti_torch_dtype_float16(), KILN_F16},
+                                                 {aoti_torch_dtype_bfloat16(), KILN_BF16},
+                                                 {aoti_torch_dtype_int8(), KILN_I8},
+                                                 {aoti_torch_dtype_uint8(), KILN_U8},
+                                                 {aoti_torch_dtype_int16(), KILN_I16},
+                                                 {aoti_torch_dtype_int32(), KILN_I32},
+                                                 {aoti_torch_dtype_int64(), KILN_I64},
+                                                 {aoti_torch_dtype_bool(), KILN_BOOL}}};
+  return kPairs;
 }
 
 std::optional<kiln_dtype> to_kiln(int32_t dtype) {

@@ -176,6 +176,13 @@ TEST(ImporterTest, SupportIsJudgedNodeByNode) {
   EXPECT_TRUE(support[2].supported);  // judged with a stand-in for z
 }
 
+TEST(ImporterTest, OddInputsDoNotKeepNodesFromBeingJudged) {
+  SampleProgram sample;
+  sample.input_specs += R"(,{"token":{"arg":{"name":"token"}}})";
+  EXPECT_TRUE(contains(message_of(sample), "an input of kind token"));
+  EXPECT_TRUE(check_support(*sample.open()).at(0).supported);
+}
+
 TEST(ImporterTest, TargetsAreSortedAndUnique) {
   const std::vector<std::string> targets = supported_targets();
   EXPECT_GT(targets.size(), 300u);

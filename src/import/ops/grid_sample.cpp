@@ -4,8 +4,9 @@
 namespace kiln::import {
 namespace {
 
-enum Interpolation : int64_t { kBilinear = 0, kNearest = 1 };
-enum Padding : int64_t { kZeros = 0, kBorder = 1 };
+// PyTorch's numbers for the modes.
+constexpr int64_t kBilinear = 0, kNearest = 1;
+constexpr int64_t kZeros = 0, kBorder = 1;
 
 // One coordinate of the grid, in pixels along an axis of the image.
 struct Position {

@@ -34,8 +34,8 @@ const llvm::Target& x86() {
 }  // namespace
 
 const std::vector<Target>& all_targets() {
-  static const std::vector<Target> targets = {{"x86-64-v4", 16, 32}, {"x86-64-v3", 8, 16}};
-  return targets;
+  static const std::vector<Target> kTargets = {{"x86-64-v4", 16, 32}, {"x86-64-v3", 8, 16}};
+  return kTargets;
 }
 
 Machine::Machine(const Target& target) {
