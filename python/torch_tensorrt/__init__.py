@@ -13,6 +13,7 @@ from torch_tensorrt._device import Device
 from torch_tensorrt._enums import DeviceType, EngineCapability, Platform, dtype, memory_format
 from torch_tensorrt._input import Input
 from torch_tensorrt._load import load
+from torch_tensorrt._quiet import accept_any_ending
 from torch_tensorrt._save import save
 
 __all__ = [
@@ -30,3 +31,5 @@ __all__ = [
     "memory_format",
     "save",
 ]
+
+accept_any_ending()

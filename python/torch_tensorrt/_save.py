@@ -158,16 +158,8 @@ def _to_program(
 
 
 def _infer_shapes(module: GraphModule, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """`dynamic_shapes` from the inputs, if all of them are Inputs."""
-    leaves = pytree.tree_leaves((list(args), dict(kwargs)))
-    if all(isinstance(leaf, Input) for leaf in leaves):
-        return shapes_of_inputs(module.forward, args, kwargs, by_parameter=False)
-    if any(isinstance(leaf, Input) and leaf.dynamic_axes() for leaf in leaves):
-        raise ValueError(
-            "Mixed torch.Tensor and torch_tensorrt.Input objects were given, so dynamic sizes cannot be inferred: give "
-            "Inputs for all, or tensors for all with dynamic_shapes="
-        )
-    return None
+    """`dynamic_shapes` from the Inputs with ranges; sizes of tensors beside them are fixed."""
+    return shapes_of_inputs(module.forward, args, kwargs, by_parameter=False)
 
 
 def _is_symbolic(module: GraphModule, shapes: Any) -> bool:

@@ -121,6 +121,21 @@ def test_new_process_needs_no_compiler(tmp_path, model) -> None:
 
 
 @pytest.mark.parametrize("retrace", [True, False])
+def test_a_tensor_beside_an_input_with_a_range(tmp_path, assert_same, retrace) -> None:
+    class Scale(torch.nn.Module):
+        def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(x * weight)
+
+    module, weight = Scale().eval(), torch.randn(16)
+    inputs = [batch_input(name="x"), weight]
+    compiled = compile_all(module, *inputs)
+    loaded = save_and_load(compiled, tmp_path / "model.ep", arg_inputs=inputs, retrace=retrace)
+    for batch in (1, 7, 32):
+        x = torch.randn(batch, 16)
+        assert_same(loaded(x, weight), module(x, weight))
+
+
+@pytest.mark.parametrize("retrace", [True, False])
 def test_keyword_inputs(tmp_path, assert_same, retrace) -> None:
     model = KeywordArguments().eval()
     x, named = torch.randn(3, 4), {"shift": torch.randn(3, 1), "scale": torch.randn(4)}
@@ -176,6 +191,14 @@ def test_no_warnings(mlp, tmp_path, caplog) -> None:
         compiled = compile_all(mlp, batch_input())
         loaded = save_and_load(compiled, tmp_path / "model.ep", arg_inputs=[batch_input()])
         loaded(torch.randn(2, 16))
+    assert not [record for record in caplog.records if record.levelno >= 30]
+
+
+def test_no_remarks_on_file_names_from_torch_itself(mlp, tmp_path, caplog) -> None:
+    compiled = compile_all(mlp, batch_input())
+    program = torch_tensorrt.dynamo.export(compiled)
+    torch.export.save(program, tmp_path / "model.ep")
+    torch.export.load(tmp_path / "model.ep")
     assert not [record for record in caplog.records if record.levelno >= 30]
 
 
@@ -246,8 +269,6 @@ class TestSaveErrors:
             torch_tensorrt.save(compiled, path, arg_inputs=[x], inputs=[x])
         with pytest.raises(ValueError, match="should not include None"):
             torch_tensorrt.save(compiled, path, kwarg_inputs={"x": None})
-        with pytest.raises(ValueError, match="Mixed torch.Tensor and torch_tensorrt.Input"):
-            torch_tensorrt.save(compiled, path, arg_inputs=[batch_input(), x])
         assert not list(tmp_path.iterdir())
 
     def test_formats(self, mlp, tmp_path) -> None:
