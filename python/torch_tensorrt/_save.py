@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from torch_tensorrt._archive import save_program
 from torch_tensorrt._arguments import sample_inputs
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
@@ -177,9 +178,7 @@ def _write(program: ExportedProgram, path: Path, extra_files: Any, pickle_protoc
     try:
         # An open file, because torch warns about names that do not end in .pt2.
         with os.fdopen(descriptor, "wb") as file, quiet_torch():
-            torch.export.save(
-                program, file, extra_files=extra_files, pickle_protocol=pickle_protocol
-            )
+            save_program(program, file, extra_files, pickle_protocol)
             file.flush()
             os.fsync(file.fileno())
         mask = os.umask(0)

@@ -202,6 +202,30 @@ def test_no_remarks_on_file_names_from_torch_itself(mlp, tmp_path, caplog) -> No
     assert not [record for record in caplog.records if record.levelno >= 30]
 
 
+def records(path: Any) -> dict[str, tuple[bytes, int]]:
+    """Contents of an archive, and whether they are aligned as a mapped file needs."""
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        result = {}
+        for entry in archive.infolist():
+            file.seek(entry.header_offset + 26)
+            name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+            offset = entry.header_offset + 30 + name + extra
+            result[entry.filename.partition("/")[2]] = (archive.read(entry), offset % 64)
+        return {key: value for key, value in result.items() if key != ".data/serialization_id"}
+
+
+def test_large_engines_are_written_as_torch_does(tmp_path) -> None:
+    model = torch.nn.Linear(600, 600).eval()
+    compiled = compile_all(model, torch.randn(2, 600))
+    program = torch_tensorrt.dynamo.export(compiled)
+    tied = dict.fromkeys(("engine_0", "again"), program.state_dict["engine_0"])
+    for state in (program.state_dict, tied):
+        program._state_dict = dict(state)
+        torch_tensorrt.save(program, tmp_path / "a.ep", extra_files={"note": "hello"})
+        torch.export.save(program, tmp_path / "b.ep", extra_files={"note": "hello"})
+        assert records(tmp_path / "a.ep") == records(tmp_path / "b.ep")
+
+
 def test_extra_files(mlp, tmp_path) -> None:
     torch_tensorrt.save(
         compile_all(mlp, batch_input()), tmp_path / "m.ep", extra_files={"note": "hello"}
