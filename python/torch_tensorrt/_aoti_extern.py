@@ -53,9 +53,7 @@ def extern_node(node: Node, postfix: Callable[[Any], str]) -> ExternNode:
         raise UnsupportedNodeError("it changes its arguments in place")
     target = _overload(node)
     arguments = _complete_arguments(node, target)
-    symbolic = [
-        leaf for leaf in _leaves([value for _, value in arguments]) if _is_symbolic(leaf)
-    ]
+    symbolic = [leaf for leaf in _leaves([value for _, value in arguments]) if _is_symbolic(leaf)]
     if any(not isinstance(leaf.meta.get("val"), (int, torch.SymInt)) for leaf in symbolic):
         raise UnsupportedNodeError("it takes a number that depends on the values of a tensor")
     results, is_list = _results(node)
@@ -67,8 +65,12 @@ def extern_node(node: Node, postfix: Callable[[Any], str]) -> ExternNode:
         try:
             serialized = serializer.serialize_input(fixed, argument.type)
         except Exception as error:
-            raise UnsupportedNodeError(f"its argument {argument.name} has no form: {error}") from error
-        inputs.append({"name": argument.name, "arg": serde._dataclass_to_dict(serialized), "kind": 1})
+            raise UnsupportedNodeError(
+                f"its argument {argument.name} has no form: {error}"
+            ) from error
+        inputs.append(
+            {"name": argument.name, "arg": serde._dataclass_to_dict(serialized), "kind": 1}
+        )
     record = {"target": target.name(), "inputs": inputs, "outputs": results, "metadata": {}}
     return ExternNode(
         target=target.name(),

@@ -321,5 +321,3 @@ def _is_settled_check(node: Node, symbols: set[sympy.Symbol]) -> bool:
     condition = node.args[0]
     value = condition.meta.get("val") if isinstance(condition, Node) else condition
     return free_symbols([value]) <= symbols
-
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
@@ -40,7 +39,3 @@ def _closure(name: str) -> set[str]:
             required = [line for line in distribution.requires or () if "extra ==" not in line]
             left += [re.match(r"[\w.-]+", line)[0] for line in required]
     return found
-
-
-if __name__ == "__main__":
-    print(make(Path(sys.argv[1])))

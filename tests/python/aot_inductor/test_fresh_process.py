@@ -108,7 +108,12 @@ def test_dynamic_shapes(python, tmp_path) -> None:
         python,
         package,
         cases_of(model, [(1, 16), (7, 16), (32, 16)]),
-        [[torch.zeros(33, 16)], [torch.zeros(4, 15)], [torch.zeros(16)], [torch.zeros(2, 16).double()]],
+        [
+            [torch.zeros(33, 16)],
+            [torch.zeros(4, 15)],
+            [torch.zeros(16)],
+            [torch.zeros(2, 16).double()],
+        ],
     )
     assert seen["failures"] == []
     assert seen["modules"] == []

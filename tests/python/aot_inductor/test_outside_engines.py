@@ -161,9 +161,7 @@ def package(tmp_path_factory) -> Any:
     path = tmp_path_factory.mktemp("package") / "m.pt2"
     batch = torch.export.Dim("batch", min=1, max=32)
     inputs = (torch.randn(4, 16), torch.randn(4, 16), torch.randn(4, 3))
-    program = torch.export.export(
-        model, inputs, dynamic_shapes=({0: batch},) * 3, strict=False
-    )
+    program = torch.export.export(model, inputs, dynamic_shapes=({0: batch},) * 3, strict=False)
     compiled = torch_tensorrt.dynamo.compile(program, arg_inputs=inputs, min_block_size=1)
     torch_tensorrt.save(
         compiled, path, arg_inputs=inputs, output_format="aot_inductor", retrace=False

@@ -13,7 +13,6 @@ import pytest
 import torch
 from models_small import (
     KeywordArguments,
-    Mlp,
     NestedInputs,
     NestedResults,
     batch_input,
