@@ -274,7 +274,7 @@ class _Builder:
     def _add_operator(self, node: Node) -> None:
         extern = extern_node(node, lambda size: postfix(size, self._interface.names))
         index = len(self._result.extern_nodes)
-        words = ["run_aten", node.target.name(), index, "ints", *extern.ints, "inputs"]
+        words = ["run_aten", extern.target, index, "ints", *extern.ints, "inputs"]
         self._call([*words, *map(self._slot, extern.inputs)], node, extern.num_results)
         if not extern.is_list:
             self._slots[node] = self._slots[node][0]
@@ -321,5 +321,3 @@ def _is_settled_check(node: Node, symbols: set[sympy.Symbol]) -> bool:
     condition = node.args[0]
     value = condition.meta.get("val") if isinstance(condition, Node) else condition
     return free_symbols([value]) <= symbols
-
-

@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._aot_inductor import check_package_path, save_package
+from torch_tensorrt._aot_inductor import check_package_path, check_platform, save_package
 from torch_tensorrt._archive import save_program
 from torch_tensorrt._arguments import sample_inputs
 from torch_tensorrt._files import replaced_file
@@ -76,6 +76,8 @@ def save(
     is_package = output_format == "aot_inductor"
     inductor_configs = kwargs.pop("inductor_configs", None) if is_package else None
     _warn_unknown(kwargs)
+    if is_package:
+        check_platform()
     if not os.fspath(file_path):
         raise ValueError("File path cannot be empty. Please provide a valid file path")
     if is_package:
@@ -84,9 +86,7 @@ def save(
         module, args, kwarg_inputs, dynamic_shapes, _wants_retrace(retrace, use_legacy_exporter)
     )
     if is_package:
-        save_package(
-            program, file_path, inductor_configs=inductor_configs, extra_files=extra_files
-        )
+        save_package(program, file_path, inductor_configs=inductor_configs, extra_files=extra_files)
     else:
         _write(program, Path(file_path), extra_files, pickle_protocol)
 

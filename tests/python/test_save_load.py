@@ -299,7 +299,7 @@ class TestSaveErrors:
         compiled = compile_all(mlp, torch.randn(2, 16))
         with pytest.raises(ValueError, match="output_format onnx is not supported"):
             torch_tensorrt.save(compiled, tmp_path / "m.ep", output_format="onnx")
-        for known in ("torchscript", "aot_inductor", "executorch"):
+        for known in ("torchscript", "executorch"):
             with pytest.raises(
                 NotImplementedError, match="supported is output_format='exported_program'"
             ):
