@@ -52,7 +52,8 @@ tsan: setup  ## C++ tests with the thread sanitizer
 
 wheel: setup  ## dist/torch_kiln-*.whl, for every Python 3, tried in a new environment (PYTHONS="python3.12 ..." for more)
 	@rm -f dist/torch_kiln-*.whl
-	@$(python) -m pip wheel -q --no-deps --no-build-isolation -w dist .
+	@# The compiler's names of `make build`: ccache knows the objects by them.
+	@CC=cc CXX=c++ $(python) -m pip wheel -q --no-deps --no-build-isolation -w dist .
 	@$(python) scripts/check_wheel.py dist/torch_kiln-*.whl $(addprefix --python ,$(PYTHONS))
 
 clean:  ## remove build/ and dist/
