@@ -10,12 +10,14 @@
 
 #include <array>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "torch/engine_cache.h"
+#include "torch/engine_modes.h"
 
 namespace kiln::torch_op {
 namespace {
@@ -151,17 +153,28 @@ std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine,
   check(kiln_session_output_shapes(session.get(), views.data(), views.size(), shape_data,
                                    num_outputs));
 
+  const std::shared_ptr<EngineModes> modes = find_modes(engine.const_data_ptr());
+  std::vector<Tensor> kept;
+  if (modes != nullptr) {
+    modes->before_run(session.get());
+    kept = modes->take_outputs();
+  }
   std::vector<Tensor> outputs;
   std::vector<kiln_tensor> output_views;
   outputs.reserve(num_outputs);
   for (size_t i = 0; i < num_outputs; ++i) {
     const OutputInfo& info = loaded->outputs()[i];
-    outputs.push_back(empty_output(info, shapes[i].data()));
+    const std::span<const int64_t> shape(shapes[i].data(), static_cast<size_t>(info.rank));
+    const bool reuse = i < kept.size() && can_reuse(kept[i], to_torch(info.dtype), shape, views);
+    outputs.push_back(reuse ? kept[i] : empty_output(info, shapes[i].data()));
     output_views.push_back(
         {outputs.back().mutable_data_ptr(), info.dtype, info.rank, shapes[i].data(), nullptr});
   }
   check(kiln_session_run(session.get(), views.data(), views.size(), output_views.data(),
                          num_outputs));
+  if (modes != nullptr) {
+    modes->after_run(session.get(), outputs);
+  }
   return outputs;
 }
 
@@ -173,6 +186,7 @@ std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine,
 // tracing.
 extern "C" __attribute__((visibility("default"))) void kiln_torch_release_engine(const void* data) {
   kiln::torch_op::EngineCache::instance().release(data);
+  kiln::torch_op::set_modes(data, 0);
 }
 
 STABLE_TORCH_LIBRARY(kiln, m) {
