@@ -8,6 +8,7 @@ trt_model = torch_tensorrt.load("model.ep")
 from kiln import __version__
 from torch_tensorrt import _operator as _operator  # registers kiln::execute_engine
 from torch_tensorrt import dynamo, logging, runtime
+from torch_tensorrt._absent import get_absent as __getattr__  # noqa: F401, N807 - for names that are not here
 from torch_tensorrt._compile import compile
 from torch_tensorrt._convert import convert_method_to_trt_engine
 from torch_tensorrt._device import Device

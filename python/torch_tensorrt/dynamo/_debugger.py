@@ -41,7 +41,18 @@ COMPILER_PASSES = (
     "recognise_patterns",
     "simplify_shapes",
 )
-PLAN_PASSES = ()
+PLAN_PASSES = (
+    "fold_output_views",
+    "fuse_epilogues",
+    "fuse_loop_nests",
+    "inline_operands",
+    "inline_pointwise",
+    "merge_matmuls",
+    "recognise_causal",
+    "remove_dead",
+    "reuse_buffers",
+    "split_concats",
+)
 
 _LEVELS: dict[str, Callable[[], Any]] = {
     "internal_errors": torch_tensorrt_logging.internal_errors,
@@ -204,7 +215,9 @@ class Debugger:
 
 def format_graph(graph: Graph) -> str:
     """A graph as text, with dtypes and shapes."""
-    return "\n".join(f"{node.format_node() or node}{_describe(node)}" for node in graph.nodes) + "\n"
+    return (
+        "\n".join(f"{node.format_node() or node}{_describe(node)}" for node in graph.nodes) + "\n"
+    )
 
 
 def _describe(node: Node) -> str:

@@ -23,7 +23,9 @@ _CHOICES = {
     "dynamic_shapes_kernel_specialization_strategy": ("lazy", "eager", "none"),
     "cuda_graph_strategy": ("disabled", "whole_graph_capture"),
 }
-_NOTHING_TO_COMPILE = "engines hold machine code for all of their shapes, and compile nothing when they run"
+_NOTHING_TO_COMPILE = (
+    "engines hold machine code for all of their shapes, and compile nothing when they run"
+)
 
 
 class RuntimeCache:

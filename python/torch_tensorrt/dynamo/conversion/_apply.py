@@ -128,9 +128,7 @@ class _Inliner:
                     new_nodes.append(copy)
         output = traced.graph.output_node().args[0]
         leaves = pytree.tree_leaves(output, is_leaf=lambda leaf: leaf is None)
-        return new_nodes, [
-            copies[leaf] if isinstance(leaf, Node) else leaf for leaf in leaves
-        ]
+        return new_nodes, [copies[leaf] if isinstance(leaf, Node) else leaf for leaf in leaves]
 
 
 def _argument_nodes(node: Node) -> list[Node]:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import torch
+from torch._export.verifier import TrainingIRVerifier
 from torch._guards import detect_fake_mode
 from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram
@@ -86,7 +87,7 @@ class ProgramEditor:
             module_call_graph=old.module_call_graph,
             example_inputs=old.example_inputs,
             constants={**old.constants, **self._constants},
-            verifiers=old.verifiers,
+            verifiers=[TrainingIRVerifier],  # may change tensors in place until it is decomposed
         )
 
     def _output_specs(self) -> list[OutputSpec]:

@@ -23,4 +23,6 @@ def generate_plugin(plugin_name: str, *args: Any, **kwargs: Any) -> NoReturn:
 
 def generate_plugin_converter(plugin_id: str, *args: Any, **kwargs: Any) -> NoReturn:
     """NotImplementedError that says what to do."""
-    raise NotImplementedError(_NO_PLUGINS.format(caller="generate_plugin_converter", name=plugin_id))
+    raise NotImplementedError(
+        _NO_PLUGINS.format(caller="generate_plugin_converter", name=plugin_id)
+    )
