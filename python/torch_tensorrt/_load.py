@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from torch_tensorrt._aot_inductor import LoadedPackage, is_package, load_package
 from torch_tensorrt._operator import execute_engine, release_with
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._calling import set_calling
@@ -60,7 +61,7 @@ def load(
     *,
     format: str | None = None,
     **kwargs: Any,
-) -> LoadedProgram:
+) -> LoadedProgram | LoadedPackage:
     """Loads what `save` wrote. Nothing is compiled.
 
     Args:
@@ -69,7 +70,8 @@ def load(
         format: None.
 
     Returns:
-        An ExportedProgram: call it, or `.module()` for a torch.nn.Module.
+        An ExportedProgram: call it, or `.module()` for a torch.nn.Module. A `LoadedPackage` for a package of
+        AOTInductor, or a folder that one was unpacked to.
 
     Raises:
         ValueError: no path, or a file that is not a saved model. FileNotFoundError: no such file.
@@ -84,6 +86,8 @@ def load(
         raise ValueError(
             "File path cannot be empty. Please provide the path of a file that torch_tensorrt.save wrote"
         )
+    if is_package(file_path):
+        return load_package(file_path, extra_files)
     with open(file_path, "rb") as file:
         _check_archive(file, file_path)
         try:

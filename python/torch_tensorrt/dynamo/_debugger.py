@@ -85,10 +85,11 @@ class Debugger:
     Args:
         log_level: "debug", "info", "warning", "error", "internal_errors" or "graphs"; the log goes to a file as well.
         capture_fx_graph_before, capture_fx_graph_after: names of stages whose graphs are written before or after they
-            run: "decompose", "convert" and "partition", lowering passes of the user's by their function's name, and passes of the
-            compiler ("canonicalise", ...; docs/runtime_api.md lists them), which are written if they change something.
-        save_engine_profile: whether modules that are compiled in the block write the times of their kernels at every call in
-            the block.
+            run: "decompose", "convert" and "partition", lowering passes of the user's by their function's name, and
+            passes of the compiler ("canonicalise", ...; docs/runtime_api.md lists them), which are written if they
+            change something.
+        save_engine_profile: whether modules that are compiled in the block write the times of their kernels at every
+            call in the block.
         profile_format: "perfetto" (for ui.perfetto.dev) or "trex".
         engine_builder_monitor: accepted: progress is shown for every compile that takes more than two seconds.
         logging_dir: the folder; `torch_tensorrt_<user>/debug_logs` among the temporary files when None.
@@ -163,7 +164,7 @@ class Debugger:
         return bool(compiler & (self._output.before | self._output.after))
 
     def collect_passes(self, folder: Path) -> None:
-        """Takes what is wanted out of the compiler's dumps: one numbered file after every pass that changed something."""
+        """Takes what is wanted out of the compiler's dumps: a numbered file after every pass that changed something."""
         for ending in ("ir", "plan"):
             previous: Path | None = None
             for path in sorted(folder.glob(f"*.{ending}")):

@@ -18,7 +18,7 @@ from torch_tensorrt._operator import _library
 _MAGIC = b"KILNENG\0"
 
 _library.kiln_torch_set_engine_modes.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
-_library.kiln_torch_set_engine_modes.restype = ctypes.c_uint32
+_library.kiln_torch_set_engine_modes.restype = None
 _library.kiln_torch_engine_modes.argtypes = [ctypes.c_void_p]
 _library.kiln_torch_engine_modes.restype = ctypes.c_uint32
 _library.kiln_torch_engine_profile.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
@@ -85,7 +85,7 @@ def mode(engines: list[torch.Tensor], wanted: Mode) -> Iterator[None]:
 
 
 def last_profile(engine: torch.Tensor) -> list[dict[str, Any]]:
-    """Times of the kernels of the last call with `Mode.PROFILE`, in the order in which they ran; empty if there is none.
+    """Times of the kernels of the last call with `Mode.PROFILE`, in the order in which they ran; empty before one.
 
     Each entry has "kernel", "kind", "sources" (operators of the model), "tasks", "threads" and "nanoseconds".
     """

@@ -32,8 +32,8 @@ class TorchTensorRTModule(torch.nn.Module):
     outputs. It can be traced, exported and saved like any module; the engine is a uint8 buffer of it.
 
     Args:
-        serialized_engine: bytes of an engine (a `.kiln` file), or a uint8 tensor of them, which is not copied. None makes
-            an empty module for `load_state_dict`.
+        serialized_engine: bytes of an engine (a `.kiln` file), or a uint8 tensor of them, which is not copied. None
+            makes an empty module for `load_state_dict`.
         input_binding_names: names of the engine's inputs in the order of the call; the engine's own order when None.
         output_binding_names: names of the outputs to give, in order; all of them in the engine's order when None.
         name: for logs and profiles.

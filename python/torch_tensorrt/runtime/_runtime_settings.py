@@ -69,7 +69,8 @@ class RuntimeSettings:
                 )
         if self.cuda_graph_strategy != "disabled":
             raise ValueError(
-                f"cuda_graph_strategy is {self.cuda_graph_strategy!r}, but engines run on the CPU: CUDA graphs need a GPU"
+                f"cuda_graph_strategy is {self.cuda_graph_strategy!r}, but engines run on the CPU: CUDA graphs "
+                "need a GPU"
             )
         if not isinstance(self.runtime_cache, (RuntimeCache, str, os.PathLike, type(None))):
             raise TypeError(

@@ -22,7 +22,7 @@ CapabilityValidator = Callable[[Node, CompilationSettings], bool]
 
 
 class ConverterPriority(enum.Enum):
-    """STANDARD converters are for nodes that Kiln does not take by itself, HIGH ones come before Kiln's own lowering."""
+    """STANDARD converters are for nodes that Kiln does not take by itself, HIGH ones replace its own lowering."""
 
     STANDARD = enum.auto()
     HIGH = enum.auto()
@@ -131,7 +131,11 @@ class ConverterRegistry:
         return self.converters(key)
 
     def get(self, key: Any, default: Any = None) -> Any:
-        return self[key] if key in self else default
+        """What indexing gives, or the default where it is a KeyError."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
 
     def keys(self) -> Iterator[str]:
         """Names of all operators, in order."""
@@ -193,9 +197,9 @@ def dynamo_tensorrt_converter(
 ) -> Callable[[Converter], Converter]:
     """Registers a function as the lowering of an operator; docs/converters.md has examples.
 
-    The function is called as `(ctx, target, args, kwargs, name)` while a program is traced: `args` and `kwargs` are those
-    of the operator, with (traced) tensors; it computes the results with ordinary functions of PyTorch and returns them, in the
-    shapes and dtypes of the operator's. What it computes becomes part of the program, and so of an engine.
+    The function is called as `(ctx, target, args, kwargs, name)` while a program is traced: `args` and `kwargs` are
+    those of the operator, with traced tensors. It computes the results with ordinary functions of PyTorch and returns
+    them, in the shapes and dtypes of the operator's. What it computes becomes part of the program, and so of an engine.
 
     Args:
         key: the operator: an overload, a packet for all of its overloads, or a function.

@@ -30,8 +30,8 @@ def _aten_lowering_pass(
 ) -> Any:
     """Registers `(gm, settings) -> gm`, as a decorator or a call.
 
-    The graph is functional and flat, with weights and buffers as its first inputs. A pass may change everything but the inputs
-    and the number of results, and may use tensors that are attributes of the module.
+    The graph is functional and flat, with weights and buffers as its first inputs. A pass may change everything but
+    the inputs and the number of results, and may use tensors that are attributes of the module.
 
     Args:
         lowering_pass: the function.
