@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,12 @@ def compile(
     if ir not in _IRS:
         raise ValueError(f"Unknown ir was requested: got {ir!r}, expected one of {', '.join(_IRS)}")
     _check_module(module, ir)
+    if ir == "fx":
+        warnings.warn(
+            "ir='fx' is deprecated: use ir='dynamo', which takes the same modules",
+            DeprecationWarning,
+            stacklevel=2,
+        )
     if ir not in _COMPILED_IRS:
         raise NotImplementedError(
             f"ir={ir!r} is not supported; supported are ir='dynamo' and ir='default'"

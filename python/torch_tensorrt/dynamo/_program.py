@@ -13,6 +13,7 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt.dynamo._capture import capture
 from torch_tensorrt.dynamo._symbols import (
     SizeNodes,
     SymbolError,
@@ -37,8 +38,10 @@ class Program:
     """A decomposed ExportedProgram and what partitioning asks about it. Its graph is ours to change."""
 
     def __init__(self, exported: ExportedProgram) -> None:
-        with torch.no_grad(), quiet_torch():
-            self.exported = exported.run_decompositions({})
+        with capture("decompose", exported.graph) as after:
+            with torch.no_grad(), quiet_torch():
+                self.exported = exported.run_decompositions({})
+            after.append(self.exported.graph)
         self.module = self.exported.graph_module
         self.graph: Graph = self.module.graph
         self.signature = self.exported.graph_signature

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from torch.fx import Graph, GraphModule, Node
 
 import kiln
 from torch_tensorrt._operator import DTYPE_NAMES
+from torch_tensorrt.dynamo._capture import capture_passes
 from torch_tensorrt.dynamo._partition import tensor_sources
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
@@ -152,8 +154,12 @@ def compile_region(
     region: Region,
     ranges: Mapping[sympy.Symbol, Range],
     progress: Callable[[str, float], None] | None = None,
+    binding_names: Mapping[str, str] | None = None,
 ) -> torch.Tensor:
-    """Compiles a region; the result is the engine's bytes. Raises kiln.KilnError."""
+    """Compiles a region; the result is the engine's bytes. Raises kiln.KilnError.
+
+    `binding_names` has other names for inputs and outputs; those of their nodes occur nowhere else in the program.
+    """
     module, signature = extract(program, region)
     symbols = free_symbols(size for node in region.inputs for size in node.meta["val"].shape)
     constraints = {
@@ -161,15 +167,22 @@ def compile_region(
     }
     serialized = serialize(module, signature, constraints)
     weights = weight_views((program.lifted[node], program.weight(node)) for node in region.weights)
-    model = kiln.Model.from_memory(serialized.json, weights)
+    text = serialized.json
+    for old, new in (binding_names or {}).items():
+        text = text.replace(json.dumps(old).encode(), json.dumps(new).encode())
+    model = kiln.Model.from_memory(text, weights)
     names = [
-        argument.arg.name
+        (binding_names or {}).get(argument.arg.name, argument.arg.name)
         for argument in signature.input_specs
         if argument.kind is InputKind.USER_INPUT
     ]
-    engine = kiln.compile(
-        model, ranges=_input_ranges(names, region.inputs, ranges), progress=progress
-    )
+    with capture_passes() as folder:
+        engine = kiln.compile(
+            model,
+            ranges=_input_ranges(names, region.inputs, ranges),
+            progress=progress,
+            dump_directory=folder,
+        )
     assert engine is not None
     tensor = torch.empty(
         len(engine), dtype=torch.uint8
