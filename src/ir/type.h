@@ -35,6 +35,8 @@ struct Literal {
   std::vector<int64_t> shape;
   std::span<const std::byte> bytes;
   std::shared_ptr<const void> owner;
+  // A weight that a refit may replace, or made of one: what its elements are must decide nothing.
+  bool replaceable = false;
 
   int64_t elements() const;
   Type type() const;

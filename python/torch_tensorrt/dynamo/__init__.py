@@ -11,6 +11,7 @@ from torch_tensorrt.dynamo._cross_compile import (
 from torch_tensorrt.dynamo._debugger import Debugger
 from torch_tensorrt.dynamo._engine_bytes import convert_exported_program_to_serialized_trt_engine
 from torch_tensorrt.dynamo._exporter import export
+from torch_tensorrt.dynamo._refit import refit_module_weights
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._source_ir import SourceIR
 from torch_tensorrt.dynamo._tracer import trace
@@ -27,6 +28,7 @@ __all__ = [
     "export",
     "load_cross_compiled_exported_program",
     "lowering",
+    "refit_module_weights",
     "save_cross_compiled_exported_program",
     "trace",
 ]

@@ -142,7 +142,7 @@ def _compile_regions(
                 spec = (
                     region.spec
                 )  # before the compile, because it may find a size that cannot be had
-                engine = compile_region(program, region, ranges, progress.update)
+                engine = compile_region(program, region, ranges, settings, progress.update)
             except (kiln.KilnError, SymbolError) as error:
                 if settings.pass_through_build_failures or settings.require_full_compilation:
                     raise

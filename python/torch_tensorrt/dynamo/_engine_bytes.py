@@ -76,7 +76,9 @@ def convert_exported_program_to_serialized_trt_engine(
     region = _whole_region(program, outputs)
     with CompileProgress(1) as progress:
         progress.next_engine()
-        engine = compile_region(program, region, ranges, progress.update, renaming.finish())
+        engine = compile_region(
+            program, region, ranges, settings, progress.update, renaming.finish()
+        )
     show_engine("engine", engine)
     return engine.numpy().tobytes()
 
