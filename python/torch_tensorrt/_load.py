@@ -19,7 +19,9 @@ from torch.utils import _pytree as pytree
 
 from torch_tensorrt._operator import execute_engine, release_with
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt._torchscript import LoadedScript, is_torchscript, load_torchscript
 from torch_tensorrt.dynamo._calling import set_calling
+from torch_tensorrt.dynamo._checks import refuse_tracing
 
 
 class LoadedProgram(ExportedProgram):
@@ -48,6 +50,7 @@ class LoadedProgram(ExportedProgram):
             for node in graph.find_nodes(op="get_attr")
         }
         result = GraphModule(attributes, graph).eval()
+        refuse_tracing(result)
         for name, engine in result.named_buffers():
             if name.startswith("engine_"):
                 release_with(result, engine)
@@ -60,7 +63,7 @@ def load(
     *,
     format: str | None = None,
     **kwargs: Any,
-) -> LoadedProgram:
+) -> LoadedProgram | LoadedScript:
     """Loads what `save` wrote. Nothing is compiled.
 
     Args:
@@ -69,7 +72,7 @@ def load(
         format: None.
 
     Returns:
-        An ExportedProgram: call it, or `.module()` for a torch.nn.Module.
+        An ExportedProgram, or for TorchScript a ScriptModule: call it, or `.module()` for a torch.nn.Module.
 
     Raises:
         ValueError: no path, or a file that is not a saved model. FileNotFoundError: no such file.
@@ -84,6 +87,8 @@ def load(
         raise ValueError(
             "File path cannot be empty. Please provide the path of a file that torch_tensorrt.save wrote"
         )
+    if is_torchscript(file_path):
+        return load_torchscript(file_path, extra_files)
     with open(file_path, "rb") as file:
         _check_archive(file, file_path)
         try:
@@ -110,13 +115,8 @@ def _check_archive(file: io.BufferedReader, path: Any) -> None:
             entry for entry in archive.namelist() if "/models/" in entry and entry.endswith(".json")
         ]
         if not models:
-            kind = (
-                "TorchScript"
-                if any(entry.endswith("/constants.pkl") for entry in archive.namelist())
-                else "unknown"
-            )
             raise ValueError(
-                f"The file {name} doesn't correspond to a valid ExportedProgram: it is of {kind} format"
+                f"The file {name} doesn't correspond to a valid ExportedProgram: it is of unknown format"
             )
         for entry in models:
             _import_result_types(archive.read(entry), name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,17 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._arguments import sample_inputs
+from torch_tensorrt._files import replaced_when_complete
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt._torchscript import save_torchscript
 from torch_tensorrt.dynamo._exporter import lift, program_info
 from torch_tensorrt.dynamo._tracer import shapes_of_inputs
 
 logger = logging.getLogger(__name__)
 
 _FORMATS = ("exported_program", "torchscript", "aot_inductor", "executorch")
-_SUPPORTED_FORMATS = ("exported_program",)
+_SUPPORTED_FORMATS = ("exported_program", "torchscript")
 
 
 def save(
@@ -48,7 +49,7 @@ def save(
         module: what `torch_tensorrt.compile` gave, or an ExportedProgram.
         file_path: any name and ending.
         extra_files: more files for the archive, by name.
-        output_format: "exported_program".
+        output_format: "exported_program", or "torchscript".
         inputs, arg_inputs: the inputs that the module was compiled with; `Input`s with ranges keep their dynamic sizes.
         kwarg_inputs: keyword inputs, likewise.
         retrace: export the module again with these inputs; False takes the graph as it is, which needs no inputs.
@@ -73,6 +74,9 @@ def save(
     _warn_unknown(kwargs)
     if not os.fspath(file_path):
         raise ValueError("File path cannot be empty. Please provide a valid file path")
+    if output_format == "torchscript":
+        save_torchscript(module, file_path, args, kwarg_inputs, extra_files)
+        return
     program = _to_program(
         module, args, kwarg_inputs, dynamic_shapes, _wants_retrace(retrace, use_legacy_exporter)
     )
@@ -97,7 +101,7 @@ def _check_format(output_format: str) -> None:
         )
     if output_format not in _SUPPORTED_FORMATS:
         raise NotImplementedError(
-            f"output_format={output_format!r} is not supported; supported is output_format='exported_program'"
+            f"output_format={output_format!r} is not supported; supported are {', '.join(_SUPPORTED_FORMATS)}"
         )
 
 
@@ -178,22 +182,9 @@ def _is_symbolic(module: GraphModule, shapes: Any) -> bool:
 
 
 def _write(program: ExportedProgram, path: Path, extra_files: Any, pickle_protocol: int) -> None:
-    """Writes to a temporary file in the same folder and renames it."""
-    descriptor, temporary = tempfile.mkstemp(
-        dir=path.parent or ".", prefix=f".{path.name}.", suffix=".tmp"
-    )
-    try:
+    with replaced_when_complete(path) as temporary:
         # An open file, because torch warns about names that do not end in .pt2.
-        with os.fdopen(descriptor, "wb") as file, quiet_torch():
+        with open(temporary, "wb") as file, quiet_torch():
             torch.export.save(
                 program, file, extra_files=extra_files, pickle_protocol=pickle_protocol
             )
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
