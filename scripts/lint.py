@@ -45,7 +45,7 @@ ALLOWED_INCLUDES: dict[str, list[str]] = {
 # Headers that only these folders may include.
 CONFINED_HEADERS = {
     r"llvm/|llvm-c/": ["src/backends/cpu/compile", "tests/cpu"],
-    r"torch/|ATen/|c10/": ["src/torch"],
+    r"torch/|ATen/|c10/": ["src/torch", "examples/cpp"],
     r"simdjson": ["src/import"],
     r"flatbuffers/": ["src/engine"],
     r"CLI/": ["tools"],

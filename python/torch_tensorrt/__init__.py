@@ -7,12 +7,13 @@ trt_model = torch_tensorrt.load("model.ep")
 
 from kiln import __version__
 from torch_tensorrt import _operator as _operator  # registers kiln::execute_engine
-from torch_tensorrt import dynamo, logging
+from torch_tensorrt import dynamo, logging, ts
 from torch_tensorrt._compile import compile
 from torch_tensorrt._device import Device
 from torch_tensorrt._enums import DeviceType, EngineCapability, Platform, dtype, memory_format
 from torch_tensorrt._input import Input
 from torch_tensorrt._load import load
+from torch_tensorrt._quiet import accept_any_ending
 from torch_tensorrt._save import save
 
 __all__ = [
@@ -29,4 +30,7 @@ __all__ = [
     "logging",
     "memory_format",
     "save",
+    "ts",
 ]
+
+accept_any_ending()

@@ -8,14 +8,35 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
-def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a path of the same name to write to, which takes the place of `path` at the end.
+def replaced_file(path: Path) -> Iterator[IO[bytes]]:
+    """A new file to write to, which takes the place of `path` when the block ends without an error.
 
-    Until then, and if writing fails, an old file stays as it was. Raises OSError.
+    It lies in the same folder under a temporary name until then; an older file stays as it was.
     """
+    descriptor, temporary = tempfile.mkstemp(
+        dir=path.parent or ".", prefix=f".{path.name}.", suffix=".tmp"
+    )
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replaced_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The same for what writes to a path and not to an open file: one with the same name, in a temporary folder."""
     target = Path(path)
     folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:

@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from torch_tensorrt._aot_inductor import LoadedPackage, is_package, load_package
 from torch_tensorrt._operator import execute_engine, release_with
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._torchscript import LoadedScript, is_torchscript, load_torchscript
@@ -63,7 +64,7 @@ def load(
     *,
     format: str | None = None,
     **kwargs: Any,
-) -> LoadedProgram | LoadedScript:
+) -> LoadedProgram | LoadedScript | LoadedPackage:
     """Loads what `save` wrote. Nothing is compiled.
 
     Args:
@@ -72,7 +73,8 @@ def load(
         format: None.
 
     Returns:
-        An ExportedProgram, or for TorchScript a ScriptModule: call it, or `.module()` for a torch.nn.Module.
+        An ExportedProgram, or for TorchScript a ScriptModule: call it, or `.module()` for a torch.nn.Module. A
+        `LoadedPackage` for a package of AOTInductor, or a folder that one was unpacked to.
 
     Raises:
         ValueError: no path, or a file that is not a saved model. FileNotFoundError: no such file.
@@ -87,6 +89,8 @@ def load(
         raise ValueError(
             "File path cannot be empty. Please provide the path of a file that torch_tensorrt.save wrote"
         )
+    if is_package(file_path):
+        return load_package(file_path, extra_files)
     if is_torchscript(file_path):
         return load_torchscript(file_path, extra_files)
     with open(file_path, "rb") as file:

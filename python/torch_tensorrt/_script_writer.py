@@ -70,17 +70,20 @@ def write_script(
     source = writer.source(checks)
     holder = torch.nn.Module()
     for name, value in writer.attributes.items():
-        if isinstance(value, torch.nn.Parameter):
-            value = value.detach()
-        holder.register_buffer(name, value)
+        holder.register_buffer(name, value.detach())
+    try:
+        return define_script(holder, source)
+    except Exception as error:  # the compiler's own types are not public
+        raise ScriptError(_reason(error)) from error
+
+
+def define_script(holder: torch.nn.Module, source: str) -> torch.jit.ScriptModule:
+    """A ScriptModule with the buffers and submodules of another one, and the methods of a source text."""
     # Types must not be shared: modules with buffers of the same names would get each other's method.
     result = torch.jit._recursive.create_script_module(
         holder.eval(), lambda _: [], share_types=False, is_tracing=True
     )
-    try:
-        result.define(source)
-    except Exception as error:  # the compiler's own types are not public
-        raise ScriptError(_reason(error)) from error
+    result.define(source)
     return result
 
 
@@ -203,9 +206,7 @@ class _Writer:
     def _results(self) -> Any:
         codegen = self._graph._codegen
         if isinstance(codegen, _PyTreeCodeGen):
-            return pytree.tree_unflatten(
-                flat_results(self._graph), codegen.pytree_info.out_spec
-            )
+            return pytree.tree_unflatten(flat_results(self._graph), codegen.pytree_info.out_spec)
         return self._graph.output_node().args[0]
 
     def _result(self, value: Any) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch.fx import GraphModule
 
 from torch_tensorrt._arguments import sample_inputs
-from torch_tensorrt._files import replaced_when_complete
+from torch_tensorrt._files import replaced_path
 from torch_tensorrt._operator import release_with
 from torch_tensorrt._script_writer import ScriptError, write_script
 from torch_tensorrt.dynamo._checks import unchecked_inputs
@@ -50,7 +50,7 @@ def to_torchscript(
     """A compiled module as a ScriptModule; engines and weights are shared and not copied.
 
     Args:
-        module: its graph is written as TorchScript. A graph of other things than operators is traced, which needs inputs.
+        module: its graph is written as TorchScript; traced, which needs inputs, if it calls other things than operators.
         args, kwargs: tensors or Inputs, for tracing only.
         names: of the parameters; those of the module if None.
 
@@ -85,7 +85,8 @@ def _trace(
             return torch.jit.trace(module, example_kwarg_inputs=dict(arguments), strict=False)
         return torch.jit.trace(module, samples, strict=False)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"{why}, and it cannot be traced: {error}; {advice}") from error
+        text = str(error).partition("\n")[0][:200]
+        raise ValueError(f"{why}, and it cannot be traced: {text}; {advice}") from error
 
 
 def _is_traceable(module: GraphModule) -> bool:
@@ -120,7 +121,7 @@ def save_torchscript(
         OSError: a file that cannot be written; an old one stays as it was.
     """
     script = _to_script(module, args, kwargs)
-    with replaced_when_complete(path) as temporary, quiet_torchscript():
+    with replaced_path(path) as temporary, quiet_torchscript():
         torch.jit.save(script, os.fspath(temporary), _extra_files=dict(extra_files or {}))
 
 
@@ -147,7 +148,7 @@ def _to_script(module: Any, args: Any, kwargs: Any) -> torch.jit.ScriptModule:
 def load_torchscript(
     path: str | os.PathLike[str], extra_files: dict[str, Any] | None = None
 ) -> LoadedScript:
-    """Loads what `save_torchscript` or `torch.jit.save` wrote; contents of extra files are bytes, as torch.jit has them.
+    """Loads what `save_torchscript` or `torch.jit.save` wrote; extra files come as bytes, as torch.jit has them.
 
     Raises:
         ValueError: not a TorchScript file. FileNotFoundError: no such file.

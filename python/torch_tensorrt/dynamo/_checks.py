@@ -74,7 +74,9 @@ def unchecked_inputs(module: GraphModule) -> list[str]:
     info = module.meta.get("torch_tensorrt")
     constraints = info.range_constraints if info is not None else {}
     ranges = {
-        symbol: Range(int(bounds.lower), 0, UNBOUNDED if bounds.upper == int_oo else int(bounds.upper))
+        symbol: Range(
+            int(bounds.lower), 0, UNBOUNDED if bounds.upper == int_oo else int(bounds.upper)
+        )
         for symbol, bounds in constraints.items()
     }
     return [
@@ -160,5 +162,7 @@ class _Tensor:
             if low == high:
                 found.append((f"{size} == {low}", f"dim {dim}: expected {low}"))
             elif high < UNBOUNDED:
-                found.append((f"{size} >= {low} and {size} <= {high}", f"dim {dim}: expected {low}..{high}"))
+                found.append(
+                    (f"{size} >= {low} and {size} <= {high}", f"dim {dim}: expected {low}..{high}")
+                )
         return [f'assert {test}, "input {self._name}: {expected}"' for test, expected in found]

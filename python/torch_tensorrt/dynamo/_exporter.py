@@ -49,7 +49,7 @@ def export(
 
     Args:
         gm: what `torch_tensorrt.compile` or `torch_tensorrt.dynamo.compile` gave.
-        inputs, arg_inputs: example inputs to keep with the program; for TorchScript only needed where it has to be traced.
+        inputs, arg_inputs: example inputs to keep with the program; for TorchScript needed only if it is traced.
         call_spec: accepted for compatibility; the module knows its own.
         ir, output_format: "exported_program" (or "ep"), or "torchscript" (or "ts").
         kwarg_inputs: keyword example inputs.
