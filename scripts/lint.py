@@ -45,7 +45,7 @@ ALLOWED_INCLUDES: dict[str, list[str]] = {
 # Headers that only these folders may include.
 CONFINED_HEADERS = {
     r"llvm/|llvm-c/": ["src/backends/cpu/compile", "tests/cpu"],
-    r"torch/|ATen/|c10/": ["src/torch", "tests/torch", "examples"],
+    r"torch/|ATen/|c10/": ["src/torch", "tests/torch", "examples/cpp", "benchmarks/formats"],
     r"simdjson": ["src/import"],
     r"flatbuffers/": ["src/engine"],
     r"CLI/": ["tools"],

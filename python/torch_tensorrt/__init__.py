@@ -7,7 +7,7 @@ trt_model = torch_tensorrt.load("model.ep")
 
 from kiln import __version__
 from torch_tensorrt import _operator as _operator  # registers kiln::execute_engine
-from torch_tensorrt import dynamo, logging, runtime
+from torch_tensorrt import dynamo, logging, runtime, ts
 from torch_tensorrt._absent import get_absent
 from torch_tensorrt._compile import compile
 from torch_tensorrt._convert import convert_method_to_trt_engine
@@ -47,6 +47,7 @@ __all__ = [
     "memory_format",
     "runtime",
     "save",
+    "ts",
 ]
 
 accept_any_ending()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,10 +13,14 @@ from torch.export import ExportedProgram
 
 from torch_tensorrt import dynamo
 from torch_tensorrt._arguments import merge_inputs
+from torch_tensorrt.ts._compiler import compile_to_script
+
+logger = logging.getLogger(__name__)
 
 # What `ir` may be, and what is said about those that are not there yet.
 _IRS = ("default", "dynamo", "ts", "torchscript", "fx", "torch_compile")
-_COMPILED_IRS = ("default", "dynamo")
+_COMPILED_IRS = ("default", "dynamo", "ts", "torchscript")
+_TORCHSCRIPT_IRS = ("ts", "torchscript")
 # Options that belong to tracing and not to compiling.
 _TRACE_OPTIONS = ("strict", "dynamic_shapes")
 
@@ -28,12 +33,12 @@ def compile(
     kwarg_inputs: Mapping[str, Any] | None = None,
     enabled_precisions: Any = None,
     **kwargs: Any,
-) -> torch.fx.GraphModule:
+) -> torch.nn.Module:
     """Compiles a module for inference.
 
     Args:
         module: a torch.nn.Module in eval mode, or an ExportedProgram.
-        ir: "dynamo", or "default", which is the same for these.
+        ir: "dynamo", or "default", which is the same for these; "ts" gives a ScriptModule, and takes ScriptModules too.
         inputs, arg_inputs: positional inputs, one or the other: tensors for fixed shapes, `torch_tensorrt.Input`s for
             ranges, or lists, tuples and dictionaries of them.
         kwarg_inputs: keyword inputs, likewise.
@@ -42,7 +47,8 @@ def compile(
             `dynamic_shapes` go to torch.export.
 
     Returns:
-        A torch.fx.GraphModule that is called like the original. Save it with `torch_tensorrt.save`.
+        A torch.fx.GraphModule that is called like the original, or a torch.jit.ScriptModule for ir="ts". Save it with
+        `torch_tensorrt.save`.
 
     Raises:
         AssertionError: no inputs, or both `inputs` and `arg_inputs`. TypeError: an unknown option.
@@ -59,7 +65,7 @@ def compile(
         )
     if ir not in _COMPILED_IRS:
         raise NotImplementedError(
-            f"ir={ir!r} is not supported; supported are ir='dynamo' and ir='default'"
+            f"ir={ir!r} is not supported; supported are {', '.join(map(repr, _COMPILED_IRS))}"
         )
     is_exported = isinstance(module, ExportedProgram)
     if not is_exported and not inspect.signature(module.forward).parameters:
@@ -69,6 +75,8 @@ def compile(
     args = merge_inputs(inputs, arg_inputs, required=False)
     if enabled_precisions is not None:
         kwargs["enabled_precisions"] = enabled_precisions
+    if ir in _TORCHSCRIPT_IRS or isinstance(module, torch.jit.ScriptModule):
+        return compile_to_script(module, args or (), kwarg_inputs, kwargs)
     trace_options = {key: kwargs.pop(key) for key in _TRACE_OPTIONS if key in kwargs}
     dynamo.CompilationSettings.from_options(
         kwargs
@@ -79,13 +87,12 @@ def compile(
 
 def _check_module(module: Any, ir: str) -> None:
     if isinstance(module, torch.jit.ScriptModule):
-        if ir in ("default", "ts", "torchscript"):
-            raise NotImplementedError(
-                "TorchScript modules are not supported as input; give the torch.nn.Module that it was made from"
+        if ir == "default":
+            logger.warning("the module is a ScriptModule, so it is compiled with ir='ts'")
+        elif ir not in _TORCHSCRIPT_IRS:
+            raise ValueError(
+                f"Unknown ir was requested: a ScriptModule cannot be compiled with ir={ir!r}, only with ir='ts'"
             )
-        raise ValueError(
-            f"Unknown ir was requested: a ScriptModule cannot be compiled with ir={ir!r}"
-        )
     if not isinstance(module, (torch.nn.Module, ExportedProgram)):
         raise RuntimeError(
             f"Module is an unknown format: got {type(module).__name__}, expected torch.nn.Module or ExportedProgram"

@@ -20,13 +20,14 @@ from torch_tensorrt._arguments import sample_inputs
 from torch_tensorrt._files import replaced_file
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt._torchscript import save_torchscript
 from torch_tensorrt.dynamo._exporter import lift, program_info
 from torch_tensorrt.dynamo._tracer import shapes_of_inputs
 
 logger = logging.getLogger(__name__)
 
 _FORMATS = ("exported_program", "torchscript", "aot_inductor", "executorch")
-_SUPPORTED_FORMATS = ("exported_program", "aot_inductor")
+_SUPPORTED_FORMATS = ("exported_program", "torchscript", "aot_inductor")
 
 
 def save(
@@ -50,7 +51,8 @@ def save(
         module: what `torch_tensorrt.compile` gave, or an ExportedProgram.
         file_path: any name and ending.
         extra_files: more files for the archive, by name.
-        output_format: "exported_program", or "aot_inductor" for a package that is loaded without this project.
+        output_format: "exported_program", "torchscript", or "aot_inductor" for a package that is loaded without this
+            project.
         inputs, arg_inputs: the inputs that the module was compiled with; `Input`s with ranges keep their dynamic sizes.
         kwarg_inputs: keyword inputs, likewise.
         retrace: export the module again with these inputs; False takes the graph as it is, which needs no inputs.
@@ -80,6 +82,9 @@ def save(
         check_platform()
     if not os.fspath(file_path):
         raise ValueError("File path cannot be empty. Please provide a valid file path")
+    if output_format == "torchscript":
+        save_torchscript(module, file_path, args, kwarg_inputs, extra_files)
+        return
     if is_package:
         check_package_path(file_path)
     program = _to_program(
@@ -108,8 +113,9 @@ def _check_format(output_format: str) -> None:
             f"Provided output_format {output_format} is not supported. Supported options are {' | '.join(_FORMATS)}"
         )
     if output_format not in _SUPPORTED_FORMATS:
-        raise NotImplementedError(
-            f"output_format={output_format!r} is not supported; supported is output_format='exported_program'"
+        raise ImportError(
+            f"output_format={output_format!r} needs a backend that this project does not have; supported are "
+            f"{', '.join(_SUPPORTED_FORMATS)}"
         )
 
 

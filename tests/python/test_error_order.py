@@ -64,7 +64,9 @@ def test_formats_that_a_module_cannot_have(mlp, tmp_path, kind, output_format) -
 
 def test_load(tmp_path) -> None:
     call: dict[str, Any] = {"file_path": "", "format": "onnx"}
-    with pytest.raises(ValueError, match="Unsupported format 'onnx'; expected None or 'executorch'"):
+    with pytest.raises(
+        ValueError, match="Unsupported format 'onnx'; expected None or 'executorch'"
+    ):
         torch_tensorrt.load(**call)
     with pytest.raises(ImportError, match="executorch"):
         torch_tensorrt.load(**call | {"format": "executorch"})
