@@ -169,9 +169,7 @@ def compile_key(
         ranges, cpu_variants, disabled_passes, strip_weights, refittable, metadata
     )
     handle = ctypes.c_void_p()
-    check(
-        compiler().kiln_compile_key(model._handle, ctypes.byref(options), ctypes.byref(handle))
-    )
+    check(compiler().kiln_compile_key(model._handle, ctypes.byref(options), ctypes.byref(handle)))
     return _library.take_bytes(handle).tobytes().decode()
 
 

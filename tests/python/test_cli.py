@@ -256,7 +256,9 @@ def test_refit_with_another_model_says_what_differs(folder, tmp_path):
 
     exported = torch.export.export(Other(), (torch.randn(3, 16), torch.randn(4)))
     torch.export.save(exported, tmp_path / "other.pt2")
-    text = kiln("refit", folder / "model.kiln", tmp_path / "other.pt2", "-o", tmp_path / "x", code=1)
+    text = kiln(
+        "refit", folder / "model.kiln", tmp_path / "other.pt2", "-o", tmp_path / "x", code=1
+    )
     assert "compile the model again" in text
     assert not (tmp_path / "x").exists()
 

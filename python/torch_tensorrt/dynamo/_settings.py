@@ -266,4 +266,11 @@ def _check_cache(settings: CompilationSettings) -> None:
         raise TypeError(f"engine_cache_dir is {settings.engine_cache_dir!r}, expected a path")
 
 
-_CHECKS = (_check_device, _check_cache, _check_numbers, _check_flags, _check_choices, _check_combinations)
+_CHECKS = (
+    _check_device,
+    _check_cache,
+    _check_numbers,
+    _check_flags,
+    _check_choices,
+    _check_combinations,
+)
