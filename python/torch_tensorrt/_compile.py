@@ -68,14 +68,15 @@ def compile(
             f"ir={ir!r} is not supported; supported are {', '.join(map(repr, _COMPILED_IRS))}"
         )
     is_exported = isinstance(module, ExportedProgram)
-    if not is_exported and not inspect.signature(module.forward).parameters:
+    is_script = isinstance(module, torch.jit.ScriptModule)
+    if not (is_exported or is_script) and not inspect.signature(module.forward).parameters:
         arg_inputs = arg_inputs if arg_inputs is not None or inputs is not None else ()
     if not (is_exported or kwarg_inputs):
         merge_inputs(inputs, arg_inputs)
     args = merge_inputs(inputs, arg_inputs, required=False)
     if enabled_precisions is not None:
         kwargs["enabled_precisions"] = enabled_precisions
-    if ir in _TORCHSCRIPT_IRS or isinstance(module, torch.jit.ScriptModule):
+    if ir in _TORCHSCRIPT_IRS or is_script:
         return compile_to_script(module, args or (), kwarg_inputs, kwargs)
     trace_options = {key: kwargs.pop(key) for key in _TRACE_OPTIONS if key in kwargs}
     dynamo.CompilationSettings.from_options(

@@ -57,7 +57,9 @@ def convert_method_to_trt_engine(
             raise ValueError(
                 "Unknown ir was requested: a ScriptModule cannot be compiled with ir='dynamo'; leave ir out"
             )
-        return _convert_script(module, method_name, args, kwargs)
+        return _convert_script(
+            module, method_name, {"inputs": args, "kwarg_inputs": kwarg_inputs, **kwargs}
+        )
     if isinstance(module, ExportedProgram):
         if method_name != "forward":
             raise ValueError(
@@ -73,14 +75,14 @@ def convert_method_to_trt_engine(
     )
 
 
-def _convert_script(module: Any, method_name: str, inputs: Any, options: dict[str, Any]) -> bytes:
+def _convert_script(module: Any, method_name: str, options: dict[str, Any]) -> bytes:
     try:
         ts = importlib.import_module("torch_tensorrt.ts")
     except ModuleNotFoundError as error:
         raise NotImplementedError(
             "TorchScript modules are not supported as input; give the torch.nn.Module that it was made from"
         ) from error
-    return ts.convert_method_to_trt_engine(module, method_name, inputs=inputs, **options)
+    return ts.convert_method_to_trt_engine(module, method_name, **options)
 
 
 def _as_module(module: Any, method_name: str) -> torch.nn.Module:

@@ -100,6 +100,8 @@ class _Writer:
         self._names = names
         self._text: dict[Node, str] = {}
         self._lines: list[str] = []
+        self._indent = "    "
+        self._prefix, self._count = "v", 0  # of names of values
         self._inputs: list[str] = []  # text of each flat input
         self.attributes: dict[str, torch.Tensor] = {}
 
@@ -107,17 +109,47 @@ class _Writer:
         parameters = self._parameters()
         for node, text in zip(self._graph.find_nodes(op="placeholder"), self._inputs, strict=True):
             self._text[node] = text
-        self._lines += [check.format(*self._inputs) for check in checks]
-        for node in self._graph.nodes:
+        for check in checks:
+            self._add(check.format(*self._inputs))
+        self._body(self._module)
+        self._add(f"return {self._result(self._results())}")
+        head = ", ".join(["self", *parameters])
+        return "\n".join([f"def forward({head}):", *self._lines, ""])
+
+    def _add(self, line: str) -> None:
+        self._lines.append(self._indent + line)
+
+    def _body(self, module: GraphModule) -> None:
+        for node in module.graph.nodes:
             if node.op == "get_attr":
-                self._text[node] = self._attribute(str(node.target))
+                self._get_attribute(module, node)
+            elif node.target is torch.ops.higher_order.cond:
+                self._branches(module, node)
             elif node.op == "call_function":
-                self._statement(node)
+                call = self._call(node)
+                self._add(f"{self._new_name(node)} = {call}")
             elif node.op not in ("placeholder", "output") and node.target != "_guards_fn":
                 raise ScriptError(f"the graph calls {node.target!r}, which is no operator")
-        self._lines.append(f"return {self._result(self._results())}")
-        head = ", ".join(["self", *parameters])
-        return f"def forward({head}):\n" + "".join(f"    {line}\n" for line in self._lines)
+
+    def _new_name(self, node: Node) -> str:
+        self._count += 1
+        self._text[node] = f"{self._prefix}{self._count}"
+        return self._text[node]
+
+    def _branches(self, module: GraphModule, node: Node) -> None:
+        """torch.cond as an if: both branches give the same name a tuple."""
+        condition, *branches, operands = node.args
+        heads = (f"if bool({self._value(condition)}):", "else:")
+        name = self._new_name(node)
+        for head, branch in zip(heads, branches, strict=True):
+            self._add(head)
+            self._indent += "    "
+            inner = getattr(module, str(branch.target))
+            inputs = inner.graph.find_nodes(op="placeholder")
+            self._text.update(zip(inputs, map(self._value, operands), strict=True))
+            self._body(inner)
+            self._add(f"{name} = {self._result(tuple(inner.graph.output_node().args[0]))}")
+            self._indent = self._indent[:-4]
 
     def _parameters(self) -> list[str]:
         """The parameters with their types; fills in how each flat input is reached."""
@@ -134,6 +166,8 @@ class _Writer:
         names = list(self._names or names)
         if len(names) != len(specs):
             raise ScriptError(f"there are {len(names)} names for {len(specs)} parameters")
+        while any(name.startswith(self._prefix) for name in names):
+            self._prefix += "_"
         leaves = iter(placeholders)
         return [
             f"{_checked_name(name)}: {self._bind(spec, name, leaves)}"
@@ -156,21 +190,19 @@ class _Writer:
             return f"List[{types[0]}]" if spec.type is list else f"Dict[str, {types[0]}]"
         raise ScriptError(f"an input is a {spec.type.__name__} of {', '.join(types) or 'nothing'}")
 
-    def _attribute(self, target: str) -> str:
-        value: Any = self._module
-        for part in target.split("."):
+    def _get_attribute(self, module: GraphModule, node: Node) -> None:
+        value: Any = module
+        for part in str(node.target).split("."):
             value = getattr(value, part)
+        if isinstance(value, GraphModule):
+            return  # a branch, written where it is used
         if not isinstance(value, torch.Tensor):
-            raise ScriptError(f"the graph uses {target!r}, which is a {type(value).__name__}")
-        name = target.replace(".", "_")
+            raise ScriptError(f"the graph uses {node.target!r}, which is a {type(value).__name__}")
+        name = str(node.target).replace(".", "_")
         while name in self.attributes and self.attributes[name] is not value:
             name += "_"
         self.attributes[name] = value
-        return f"self.{name}"
-
-    def _statement(self, node: Node) -> None:
-        self._text[node] = f"v{len(self._text)}"
-        self._lines.append(f"{self._text[node]} = {self._call(node)}")
+        self._text[node] = f"self.{name}"
 
     def _call(self, node: Node) -> str:
         target = node.target

@@ -50,7 +50,7 @@ def to_torchscript(
     """A compiled module as a ScriptModule; engines and weights are shared and not copied.
 
     Args:
-        module: its graph is written as TorchScript; traced, which needs inputs, if it calls other things than operators.
+        module: its graph is written as TorchScript; if it calls other things than operators, it is traced instead.
         args, kwargs: tensors or Inputs, for tracing only.
         names: of the parameters; those of the module if None.
 

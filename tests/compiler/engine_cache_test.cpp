@@ -1,6 +1,7 @@
 // The cache: hits, damage, limits, unsafe folders, several processes.
 #include "compiler/engine_cache.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <sys/wait.h>

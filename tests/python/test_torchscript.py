@@ -151,7 +151,7 @@ def test_changing_buffers(tmp_path) -> None:
 
 class Constants(torch.nn.Module):
     def forward(
-        self, x: torch.Tensor, negate: bool, times: int, y: torch.Tensor | None
+        self, x: torch.Tensor, negate: bool, times: int, y: torch.Tensor | None, v1: str
     ) -> torch.Tensor:
         result = x * times if y is None else x * times + y
         return -result if negate else result
@@ -159,11 +159,18 @@ class Constants(torch.nn.Module):
 
 def test_values_that_are_not_tensors_are_constants(tmp_path, assert_same) -> None:
     x = torch.randn(3, 4)
-    loaded = save_and_load(compile_all(Constants().eval(), x, True, 3, None), tmp_path / "m.ts")
-    assert_same(loaded(x, True, 3, None), -3 * x)
-    for wrong in ((x, False, 3, None), (x, True, 2, None), (x, True, 3, x)):
+    loaded = save_and_load(
+        compile_all(Constants().eval(), x, True, 3, None, "{}"), tmp_path / "m.ts"
+    )
+    assert_same(loaded(x, True, 3, None, "{}"), -3 * x)
+    for wrong in (
+        (False, 3, None, "{}"),
+        (True, 2, None, "{}"),
+        (True, 3, x, "{}"),
+        (True, 3, None, ""),
+    ):
         with pytest.raises(Exception, match="not what the model was compiled for"):
-            loaded(*wrong)
+            loaded(x, *wrong)
 
 
 def test_inputs_that_only_pytorch_sees(mlp, tmp_path, assert_same) -> None:
@@ -179,6 +186,32 @@ def test_inputs_that_only_pytorch_sees(mlp, tmp_path, assert_same) -> None:
     ):
         with pytest.raises(Exception, match=text):
             loaded(wrong)
+
+
+class Branches(torch.nn.Module):
+    """Control flow that depends on values; sizes inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.randn(16))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def double(y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return y * 2 * self.scale, y.reshape(y.shape[0] * 2, -1).sum(0)
+
+        def negate(y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return -y, y.reshape(y.shape[0] * 2, -1).exp().sum(0)
+
+        a, b = torch.cond(x.sum() > 0, double, negate, (torch.tanh(x),))
+        return a + 1, b
+
+
+def test_branches(tmp_path, assert_same) -> None:
+    model = Branches().eval()
+    loaded = save_and_load(compile_all(model, batch_input()), tmp_path / "m.ts")
+    with torch.no_grad():
+        for x in (torch.rand(3, 16), -torch.rand(5, 16)):
+            assert_same(loaded(x), model(x))
 
 
 @pytest.mark.parametrize(

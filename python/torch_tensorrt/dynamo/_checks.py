@@ -75,7 +75,9 @@ def unchecked_inputs(module: GraphModule) -> list[str]:
     constraints = info.range_constraints if info is not None else {}
     ranges = {
         symbol: Range(
-            int(bounds.lower), 0, UNBOUNDED if bounds.upper == int_oo else int(bounds.upper)
+            int(bounds.lower),
+            0,
+            UNBOUNDED if bounds.upper in (int_oo, sympy.oo) else int(bounds.upper),
         )
         for symbol, bounds in constraints.items()
     }
@@ -126,7 +128,8 @@ class _Constant:
     def statements(self, text: str) -> list[str]:
         if isinstance(self._value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
             return []
-        condition = f"{text} is None" if self._value is None else f"{text} == {self._value!r}"
+        value = repr(self._value).replace("{", "{{").replace("}", "}}")
+        condition = f"{text} is None" if self._value is None else f"{text} == {value}"
         return [f'assert {condition}, "input {self._name}: not what the model was compiled for"']
 
 

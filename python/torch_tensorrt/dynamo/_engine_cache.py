@@ -1,7 +1,7 @@
 """Engine caches: what was compiled once is not compiled again.
 
-Keys come from Kiln (`kiln.compile_key`): a hash of the program, the contents of its weights, the options and the version,
-so that an engine that is found is the one that would be made.
+Keys come from Kiln (`kiln.compile_key`): a hash of the program, the contents of its weights, the options and the
+version, so that an engine that is found is the one that would be made.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`torch_tensorrt.dynamo.refit_module_weights`: new weights for a compiled module, without compiling.
 
-Every engine says of which nodes of its program it was made (`region_metadata`). The new program has the same nodes if it
-comes from the same model, so each engine is made again from those, with its old code; weights that stayed in PyTorch are
-found by their names. That needs nothing beside the module, which may come from a file.
+Every engine says of which nodes of its program it was made (`region_metadata`). The new program has the same nodes if
+it comes from the same model, so each engine is made again from those, with its old code; weights that stayed in PyTorch
+are found by their names. That needs nothing beside the module, which may come from a file.
 """
 
 from __future__ import annotations

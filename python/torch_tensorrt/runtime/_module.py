@@ -83,7 +83,10 @@ class TorchTensorRTModule(torch.nn.Module):
         _check_names("output", self.output_binding_names, outputs, every=False)
         self._input_order = [self.input_binding_names.index(name) for name in inputs]
         self._output_order = [outputs.index(name) for name in self.output_binding_names]
-        self._spec = spec_of(description)
+        try:
+            self._spec, self._untraceable = spec_of(description), ""
+        except ValueError as error:  # running does not need it
+            self._spec, self._untraceable = "", str(error)
         self.engine = engine
         release_with(self, engine)
 
@@ -97,6 +100,8 @@ class TorchTensorRTModule(torch.nn.Module):
                 f"got {len(inputs)} inputs, expected {len(self._input_order)}: "
                 f"{', '.join(self.input_binding_names)}"
             )
+        if self._untraceable and torch.compiler.is_compiling():
+            raise RuntimeError(self._untraceable)
         tensors = [
             value if isinstance(value, torch.Tensor) else torch.tensor(value) for value in inputs
         ]

@@ -16,7 +16,7 @@ from torch_tensorrt._script_writer import define_script
 from torch_tensorrt._torchscript import quiet_torchscript, to_torchscript
 from torch_tensorrt.ts._compile_spec import to_settings, warn_deprecated
 from torch_tensorrt.ts._engine import whole_engine
-from torch_tensorrt.ts._from_script import parameter_names, program_of_script
+from torch_tensorrt.ts._from_script import parameter_names, program_of_script, whole_graph
 
 
 def compile(
@@ -142,10 +142,9 @@ def check_method_op_support(module: torch.nn.Module, method_name: str = "forward
     warn_deprecated("check_method_op_support")
     with quiet_torchscript():
         script = module if isinstance(module, torch.jit.ScriptModule) else torch.jit.script(module)
-        script = with_method(script, method_name)
-        frozen = torch.jit.freeze(script.eval() if script.training else script)
+        graph = whole_graph(with_method(script, method_name))
     known = {target.split(".")[1] for target in kiln.supported_ops()["aten"]}
-    return all(_is_supported(node, known) for node in _nodes(frozen.graph))
+    return all(_is_supported(node, known) for node in _nodes(graph))
 
 
 def _nodes(block: Any) -> list[Any]:

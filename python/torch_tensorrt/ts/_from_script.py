@@ -52,6 +52,12 @@ def _as_type(value: Any, kind: torch.Type) -> Any:
     return value
 
 
+def whole_graph(module: torch.jit.ScriptModule) -> torch.Graph:
+    """The graph of `forward` with every call inlined and what is constant folded."""
+    frozen = torch._C._freeze_module(module._c, preserveParameters=True)
+    return frozen._get_method("forward").graph
+
+
 def parameter_names(module: torch.jit.ScriptModule) -> list[str]:
     return [argument.name for argument in module.forward.schema.arguments[1:]]
 
@@ -129,8 +135,7 @@ def _dynamic_shapes(module: torch.jit.ScriptModule, inputs: Sequence[Any]) -> An
             shape[axis] = dims.setdefault(dim, Dim(dim, min=low, max=high))
         shapes.append(shape or None)
     if dims:
-        graph = torch._C._freeze_module(module.eval()._c, preserveParameters=True)
-        kinds = {node.kind() for node in graph._get_method("forward").graph.nodes()}
+        kinds = {node.kind() for node in whole_graph(module).nodes()}
         if found := sorted(kinds & set(_CONTROL_FLOW)):
             raise ValueError(
                 f"this ScriptModule has control flow ({', '.join(found)}), which is decided for one shape when it is "
