@@ -11,10 +11,11 @@ from torch.export import ExportedProgram
 
 from torch_tensorrt import dynamo
 from torch_tensorrt._arguments import merge_inputs
+from torch_tensorrt.dynamo.backend import torch_compile
 
 # What `ir` may be, and what is said about those that are not there yet.
 _IRS = ("default", "dynamo", "ts", "torchscript", "fx", "torch_compile")
-_COMPILED_IRS = ("default", "dynamo")
+_COMPILED_IRS = ("default", "dynamo", "torch_compile")
 # Options that belong to tracing and not to compiling.
 _TRACE_OPTIONS = ("strict", "dynamic_shapes")
 
@@ -27,12 +28,13 @@ def compile(
     kwarg_inputs: Mapping[str, Any] | None = None,
     enabled_precisions: Any = None,
     **kwargs: Any,
-) -> torch.fx.GraphModule:
+) -> Any:
     """Compiles a module for inference.
 
     Args:
         module: a torch.nn.Module in eval mode, or an ExportedProgram.
-        ir: "dynamo", or "default", which is the same for these.
+        ir: "dynamo", or "default", which is the same for these; "torch_compile" for `torch.compile`, which needs no
+            inputs and builds engines at the first call: what it returns cannot be saved.
         inputs, arg_inputs: positional inputs, one or the other: tensors for fixed shapes, `torch_tensorrt.Input`s for
             ranges, or lists, tuples and dictionaries of them.
         kwarg_inputs: keyword inputs, likewise.
@@ -52,8 +54,12 @@ def compile(
     _check_module(module, ir)
     if ir not in _COMPILED_IRS:
         raise NotImplementedError(
-            f"ir={ir!r} is not supported; supported are ir='dynamo' and ir='default'"
+            f"ir={ir!r} is not supported; supported are ir='dynamo', 'default' and 'torch_compile'"
         )
+    if ir == "torch_compile":
+        if enabled_precisions is not None:
+            kwargs["enabled_precisions"] = enabled_precisions
+        return torch_compile(module, merge_inputs(inputs, arg_inputs, required=False), **kwargs)
     is_exported = isinstance(module, ExportedProgram)
     if not is_exported and not inspect.signature(module.forward).parameters:
         arg_inputs = arg_inputs if arg_inputs is not None or inputs is not None else ()

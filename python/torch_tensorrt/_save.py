@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from torch_tensorrt._arguments import sample_inputs
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt.dynamo.backend import check_not_jit
 from torch_tensorrt.dynamo._exporter import lift, program_info
 from torch_tensorrt.dynamo._tracer import shapes_of_inputs
 
@@ -57,8 +58,9 @@ def save(
         dynamic_shapes: as in torch.export.export, instead of Inputs.
 
     Raises:
-        ValueError: arguments that do not go together; the text says what to do.
+        ValueError: arguments that do not go together, or a model of torch.compile's; the text says what to do.
     """
+    check_not_jit(module)
     if not isinstance(module, (torch.nn.Module, ExportedProgram)):
         raise RuntimeError(f"Module is an unknown format: got {type(module).__name__}")
     _check_leaves(arg_inputs)
