@@ -23,6 +23,7 @@ from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._torchscript import save_torchscript
 from torch_tensorrt.dynamo._exporter import lift, program_info
 from torch_tensorrt.dynamo._tracer import shapes_of_inputs
+from torch_tensorrt.dynamo.backend import check_not_jit
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,9 @@ def save(
         kwargs: `inductor_configs`, a dictionary of options for AOTInductor.
 
     Raises:
-        ValueError: arguments that do not go together; the text says what to do.
+        ValueError: arguments that do not go together, or a model of torch.compile's; the text says what to do.
     """
+    check_not_jit(module)
     if not isinstance(module, (torch.nn.Module, ExportedProgram)):
         raise RuntimeError(f"Module is an unknown format: got {type(module).__name__}")
     _check_leaves(arg_inputs)

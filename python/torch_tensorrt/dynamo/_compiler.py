@@ -66,13 +66,24 @@ def compile(
             "torch_tensorrt.dynamo.trace makes one from a module"
         )
     settings = CompilationSettings.from_options(options)
+    arg_inputs = merge_inputs(inputs, arg_inputs, required=False)
+    program = Program.decomposed(exported_program)
+    return compile_program(program, flat_inputs(program, arg_inputs, kwarg_inputs), settings)
+
+
+def compile_program(
+    program: Program, inputs: list[Any] | None, settings: CompilationSettings
+) -> GraphModule:
+    """Partitions a program, compiles its regions and puts it together again.
+
+    `inputs` has a tensor, an `Input` or another value for each input of the program, or is None.
+    """
     if ignored := settings.without_effect():
         logger.info(
             "options without effect here: %s (docs/torch_tensorrt_api.md)", ", ".join(ignored)
         )
-    arg_inputs = merge_inputs(inputs, arg_inputs, required=False)
-    program = lower(Program(exported_program), settings)
-    ranges = symbol_ranges(program, flat_inputs(program, arg_inputs, kwarg_inputs))
+    program = lower(program, settings)
+    ranges = symbol_ranges(program, inputs)
     parts = partition(program, check_support(program, settings))
     apply_min_block_size(parts, settings)
     _report(parts, settings)

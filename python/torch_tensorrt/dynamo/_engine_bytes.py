@@ -64,7 +64,7 @@ def convert_exported_program_to_serialized_trt_engine(
         options, "convert_exported_program_to_serialized_trt_engine"
     )
     args = merge_inputs(inputs, arg_inputs, required=False)
-    program = lower(Program(exported_program), settings)
+    program = lower(Program.decomposed(exported_program), settings)
     ranges = symbol_ranges(program, flat_inputs(program, args, kwarg_inputs))
     names_in = input_names(program, arg_input_binding_names, kwarg_input_binding_names)
     names_out = output_names(program, output_binding_names)

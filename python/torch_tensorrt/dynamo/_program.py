@@ -38,10 +38,8 @@ class Program:
     """A decomposed ExportedProgram and what partitioning asks about it. Its graph is ours to change."""
 
     def __init__(self, exported: ExportedProgram) -> None:
-        with capture("decompose", exported.graph) as after:
-            with torch.no_grad(), quiet_torch():
-                self.exported = exported.run_decompositions({})
-            after.append(self.exported.graph)
+        """Takes a program that is functional already, as `decomposed` makes one."""
+        self.exported = exported
         self.module = self.exported.graph_module
         self.graph: Graph = self.module.graph
         self.signature = self.exported.graph_signature
@@ -61,6 +59,15 @@ class Program:
         self._remove_checks()
         self._compute_sizes_from_inputs()
         logger.log(GRAPHS, "program to partition:\n%s", self.graph)
+
+    @classmethod
+    def decomposed(cls, exported: ExportedProgram) -> Program:
+        """Of any ExportedProgram, which stays as it is."""
+        with capture("decompose", exported.graph) as after:
+            with torch.no_grad(), quiet_torch():
+                functional = exported.run_decompositions({})
+            after.append(functional.graph)
+        return cls(functional)
 
     def input_spec(self, node: Node) -> Any:
         return self._input_specs[node]

@@ -21,7 +21,7 @@ def whole_engine(
     exported: ExportedProgram, args: Any, kwargs: Any, settings: CompilationSettings
 ) -> bytes:
     """The bytes of an engine whose inputs and outputs are the program's. RuntimeError: what it cannot take."""
-    program = Program(exported)
+    program = Program.decomposed(exported)
     ranges = symbol_ranges(program, _flat_inputs(program, args, kwargs))
     reasons = {node: why for node, why in check_support(program, settings).items() if why}
     if reasons:

@@ -45,7 +45,7 @@ def lower(program: Program, settings: CompilationSettings) -> Program:
         inliner = _Inliner(program, settings)
         for node, converter in chosen.items():
             inliner.replace(node, converter, frozenset())
-        program = Program(inliner.finish())
+        program = Program.decomposed(inliner.finish())
         after.append(program.graph)
     return program
 
