@@ -162,7 +162,7 @@ class TestControlFlow:
 class TestOptions:
     def test_min_block_size_is_three(self) -> None:
         def engines(layers: int) -> int:
-            model = torch.nn.Sequential(*[torch.nn.Softsign() for _ in range(layers)]).eval()
+            model = torch.nn.Sequential(*[torch.nn.Tanh() for _ in range(layers)]).eval()
             module = torch_tensorrt.compile(model, ir="ts", inputs=[torch.randn(2, 3)])
             return module.code.count("execute_engine")
 
@@ -208,7 +208,7 @@ class TestOptions:
             torch_tensorrt.ts.compile(mlp)
         with pytest.raises(AssertionError, match="same time"):
             torch_tensorrt.ts.compile(mlp, [x], arg_inputs=[x])
-        with pytest.raises(RuntimeError, match="require_full_compilation=True.*bessel_j0"):
+        with pytest.raises(RuntimeError, match="(?s)require_full_compilation=True.*bessel_j0"):
             compile_script(SortInTheMiddle().eval(), batch_input(), require_full_compilation=True)
 
     def test_inputs_of_script_modules(self, mlp) -> None:
