@@ -21,7 +21,6 @@ from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._tracer import trace
 
-_CONTROL_FLOW = ("prim::If", "prim::Loop")
 _ADVICE = 'compile the torch.nn.Module that it was made from, with ir="dynamo"'
 
 
@@ -129,12 +128,21 @@ def _copy(value: Any) -> Any:
 def _refuse_control_flow(module: torch.jit.ScriptModule, inputs: Sequence[Any]) -> None:
     if not any(isinstance(value, Input) and value.dynamic_axes() for value in inputs):
         return
-    kinds = {node.kind() for node in whole_graph(module).nodes()}
-    if found := sorted(kinds & set(_CONTROL_FLOW)):
+    if found := sorted({node.kind() for node in whole_graph(module).nodes() if _decides(node)}):
         raise ValueError(
             f"this ScriptModule has control flow ({', '.join(found)}), which is decided for one shape when it is "
             f"converted: give inputs of fixed shapes, or {_ADVICE}"
         )
+
+
+def _decides(node: torch.Node) -> bool:
+    """Whether a node is a branch or loop, and not just a check, which raises on one side."""
+    if node.kind() == "prim::Loop":
+        return True
+    raises = (
+        inner.kind() == "prim::RaiseException" for block in node.blocks() for inner in block.nodes()
+    )
+    return node.kind() == "prim::If" and not any(raises)
 
 
 def _difference(

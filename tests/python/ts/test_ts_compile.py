@@ -115,6 +115,19 @@ def test_shared_sizes(assert_same) -> None:
     assert_same(script(x, y), Several()(x, y))
 
 
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_convolutions(assert_same, kind) -> None:
+    """Scripted normalisations have checks that look like control flow."""
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Dropout()
+    ).eval()
+    images = Input(min_shape=(1, 3, 8, 8), opt_shape=(2, 3, 8, 8), max_shape=(4, 3, 8, 8))
+    script = compile_script(kind(model, torch.randn(2, 3, 8, 8)), images)
+    for batch in (1, 3):
+        x = torch.randn(batch, 3, 8, 8)
+        assert_same(script(x), model(x))
+
+
 class Branches(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.size(0) > 4:
