@@ -51,7 +51,7 @@ def embed_engine_in_new_module(
     holder = torch.nn.Module()
     holder.register_buffer("engine_0", buffer)
     with quiet_torchscript():
-        module = define_script(holder, source)
+        module = define_script(holder.eval(), source)
     release_with(module, buffer)
     return module
 

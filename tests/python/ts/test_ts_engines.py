@@ -31,7 +31,7 @@ class TwoOfEach(torch.nn.Module):
         return second, first, second
 
     @torch.jit.export
-    def half(self, x: torch.Tensor) -> torch.Tensor:
+    def halve(self, x: torch.Tensor) -> torch.Tensor:
         return x / 2
 
 
@@ -55,7 +55,7 @@ def test_convert(mlp, script) -> None:
 def test_other_methods(script) -> None:
     model = TwoOfEach().eval()
     module = torch.jit.script(model) if script else model
-    data = ts.convert_method_to_trt_engine(module, "half", [torch.ones(2, 4)])
+    data = ts.convert_method_to_trt_engine(module, "halve", [torch.ones(2, 4)])
     (result,) = kiln.Engine(data).session().run(torch.ones(2, 4).numpy())
     assert (result == 0.5).all()
     with pytest.raises(AttributeError, match="third"):
@@ -128,6 +128,6 @@ def test_check_method_op_support(mlp) -> None:
     assert ts.check_method_op_support(torch.jit.script(Mlp().eval()))
     assert ts.check_method_op_support(torch.jit.trace(mlp, torch.randn(2, 16)))
     assert not ts.check_method_op_support(SortInTheMiddle().eval())
-    assert ts.check_method_op_support(torch.jit.script(TwoOfEach().eval()), "half")
+    assert ts.check_method_op_support(torch.jit.script(TwoOfEach().eval()), "halve")
     with pytest.raises(AttributeError, match="third"):
         ts.check_method_op_support(mlp, "third")
