@@ -182,6 +182,9 @@ def _replaced(module: GraphModule, changes: Mapping[str, torch.Tensor]) -> Graph
     result.meta = dict(module.meta)
     result._forward_pre_hooks.update(module._forward_pre_hooks)  # the checks of inputs
     result._forward_pre_hooks_with_kwargs.update(module._forward_pre_hooks_with_kwargs)
+    for name, value in vars(module).items():  # what torch.export's own checks look at
+        if name not in vars(result) and getattr(value, "__self__", None) is not module:
+            vars(result)[name] = value
     for name in _engine_names(result):
         release_with(result, _attribute(result, name))
     return result.train(module.training)
