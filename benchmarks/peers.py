@@ -6,6 +6,7 @@ Missing, with the reason.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 from collections.abc import Callable
@@ -26,6 +27,13 @@ class Missing(Exception):
 class Peer:
     name = ""
     ahead_of_time = True
+    modules: tuple[str, ...] = ()  # what load() needs
+
+    def prepare(self) -> None:
+        """Imports what load() needs, so that loading a model is timed and not loading Python modules."""
+        require(*self.modules)
+        for module in self.modules:
+            importlib.import_module(module)
 
     def build(self, model: Model, folder: Path, full: bool) -> None:
         """Writes what load() needs into the folder."""
@@ -68,6 +76,7 @@ class Compiled(Peer):
 
 class AotInductor(Peer):
     name = "AOTInductor"
+    modules = ("torch._inductor.package",)
 
     def build(self, model: Model, folder: Path, full: bool) -> None:
         import torch._inductor as inductor
@@ -86,6 +95,7 @@ class AotInductor(Peer):
 
 class OnnxRuntime(Peer):
     name = "onnxruntime"
+    modules = ("onnxruntime",)
 
     def build(self, model: Model, folder: Path, full: bool) -> None:
         require("onnxruntime", "onnx", "onnxscript")
@@ -93,7 +103,6 @@ class OnnxRuntime(Peer):
         program.save(str(folder / "model.onnx"), external_data=True)
 
     def load(self, model: Model, folder: Path, full: bool) -> Runner:
-        require("onnxruntime")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -112,6 +121,7 @@ class OnnxRuntime(Peer):
 
 class OpenVino(Peer):
     name = "openvino"
+    modules = ("openvino",)
 
     def build(self, model: Model, folder: Path, full: bool) -> None:
         require("openvino")
@@ -121,7 +131,6 @@ class OpenVino(Peer):
         openvino.save_model(converted, str(folder / "model.xml"), compress_to_fp16=False)
 
     def load(self, model: Model, folder: Path, full: bool) -> Runner:
-        require("openvino")
         import openvino
 
         settings = {
@@ -140,6 +149,7 @@ class OpenVino(Peer):
 
 class Kiln(Peer):
     name = "kiln"
+    modules = ("torch_tensorrt",)
 
     def build(self, model: Model, folder: Path, full: bool) -> None:
         import torch_tensorrt

@@ -69,6 +69,7 @@ def time_runs(runner: peers.Runner, inputs: peers.Inputs, seconds: float) -> lis
 
 def serve(peer: peers.Peer, name: str, folder: Path, full: bool) -> None:
     model = model_named(name)
+    peer.prepare()
     start = time.perf_counter()
     runner = peer.load(model, folder, full)
     answer(seconds=time.perf_counter() - start)

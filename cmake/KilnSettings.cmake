@@ -34,14 +34,18 @@ function(kiln_add_part name)
   target_link_libraries(${name} PUBLIC ${PART_DEPENDS})
 endfunction()
 
-# kiln_add_shared_library(target OUTPUT_NAME name SOURCES ... DEPENDS ...): a library as users get it. It exports kiln_*
-# and nothing else, carries its own C++ runtime, and finds the other libraries of Kiln beside itself.
+# kiln_add_shared_library(target OUTPUT_NAME name [EXPORTS map] SOURCES ... DEPENDS ...): a library as users get it. It
+# exports kiln_* (or what the version script says) and nothing else, carries its own C++ runtime, and finds the other
+# libraries of Kiln beside itself.
 function(kiln_add_shared_library target)
-  cmake_parse_arguments(LIB "" "OUTPUT_NAME" "SOURCES;DEPENDS" ${ARGN})
+  cmake_parse_arguments(LIB "" "OUTPUT_NAME;EXPORTS" "SOURCES;DEPENDS" ${ARGN})
   add_library(${target} SHARED ${LIB_SOURCES})
-  target_include_directories(${target} PUBLIC "${PROJECT_SOURCE_DIR}/include" PRIVATE "${PROJECT_SOURCE_DIR}/src")
+  target_include_directories(${target} PUBLIC "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>" PRIVATE "${PROJECT_SOURCE_DIR}/src")
   target_link_libraries(${target} PRIVATE ${LIB_DEPENDS})
   set(exports "${PROJECT_SOURCE_DIR}/cmake/exports.map")
+  if(LIB_EXPORTS)
+    set(exports "${LIB_EXPORTS}")
+  endif()
   target_link_options(${target} PRIVATE -Wl,--exclude-libs,ALL "-Wl,--version-script=${exports}" -Wl,--no-undefined)
   if(KILN_SANITIZE)  # the sanitizers' runtime comes with the executable
     get_target_property(options ${target} LINK_OPTIONS)

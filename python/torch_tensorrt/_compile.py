@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,10 +13,15 @@ from torch.export import ExportedProgram
 
 from torch_tensorrt import dynamo
 from torch_tensorrt._arguments import merge_inputs
+from torch_tensorrt.dynamo.backend import torch_compile
+from torch_tensorrt.ts._compiler import compile_to_script
+
+logger = logging.getLogger(__name__)
 
 # What `ir` may be, and what is said about those that are not there yet.
 _IRS = ("default", "dynamo", "ts", "torchscript", "fx", "torch_compile")
-_COMPILED_IRS = ("default", "dynamo")
+_COMPILED_IRS = ("default", "dynamo", "ts", "torchscript", "torch_compile")
+_TORCHSCRIPT_IRS = ("ts", "torchscript")
 # Options that belong to tracing and not to compiling.
 _TRACE_OPTIONS = ("strict", "dynamic_shapes")
 
@@ -27,12 +34,14 @@ def compile(
     kwarg_inputs: Mapping[str, Any] | None = None,
     enabled_precisions: Any = None,
     **kwargs: Any,
-) -> torch.fx.GraphModule:
+) -> Any:
     """Compiles a module for inference.
 
     Args:
         module: a torch.nn.Module in eval mode, or an ExportedProgram.
-        ir: "dynamo", or "default", which is the same for these.
+        ir: "dynamo", or "default", which is the same for these; "ts" gives a ScriptModule, and takes ScriptModules too;
+            "torch_compile" for `torch.compile`, which needs no inputs and builds engines at the first call: what it
+            returns cannot be saved.
         inputs, arg_inputs: positional inputs, one or the other: tensors for fixed shapes, `torch_tensorrt.Input`s for
             ranges, or lists, tuples and dictionaries of them.
         kwarg_inputs: keyword inputs, likewise.
@@ -41,7 +50,8 @@ def compile(
             `dynamic_shapes` go to torch.export.
 
     Returns:
-        A torch.fx.GraphModule that is called like the original. Save it with `torch_tensorrt.save`.
+        A torch.fx.GraphModule that is called like the original, or a torch.jit.ScriptModule for ir="ts". Save it with
+        `torch_tensorrt.save`.
 
     Raises:
         AssertionError: no inputs, or both `inputs` and `arg_inputs`. TypeError: an unknown option.
@@ -50,18 +60,31 @@ def compile(
     if ir not in _IRS:
         raise ValueError(f"Unknown ir was requested: got {ir!r}, expected one of {', '.join(_IRS)}")
     _check_module(module, ir)
+    if ir == "fx":
+        warnings.warn(
+            "ir='fx' is deprecated: use ir='dynamo', which takes the same modules",
+            DeprecationWarning,
+            stacklevel=2,
+        )
     if ir not in _COMPILED_IRS:
         raise NotImplementedError(
-            f"ir={ir!r} is not supported; supported are ir='dynamo' and ir='default'"
+            f"ir={ir!r} is not supported; supported are {', '.join(map(repr, _COMPILED_IRS))}"
         )
+    if ir == "torch_compile":
+        if enabled_precisions is not None:
+            kwargs["enabled_precisions"] = enabled_precisions
+        return torch_compile(module, merge_inputs(inputs, arg_inputs, required=False), **kwargs)
     is_exported = isinstance(module, ExportedProgram)
-    if not is_exported and not inspect.signature(module.forward).parameters:
+    is_script = isinstance(module, torch.jit.ScriptModule)
+    if not (is_exported or is_script) and not inspect.signature(module.forward).parameters:
         arg_inputs = arg_inputs if arg_inputs is not None or inputs is not None else ()
     if not (is_exported or kwarg_inputs):
         merge_inputs(inputs, arg_inputs)
     args = merge_inputs(inputs, arg_inputs, required=False)
     if enabled_precisions is not None:
         kwargs["enabled_precisions"] = enabled_precisions
+    if ir in _TORCHSCRIPT_IRS or is_script:
+        return compile_to_script(module, args or (), kwarg_inputs, kwargs)
     trace_options = {key: kwargs.pop(key) for key in _TRACE_OPTIONS if key in kwargs}
     dynamo.CompilationSettings.from_options(
         kwargs
@@ -72,13 +95,12 @@ def compile(
 
 def _check_module(module: Any, ir: str) -> None:
     if isinstance(module, torch.jit.ScriptModule):
-        if ir in ("default", "ts", "torchscript"):
-            raise NotImplementedError(
-                "TorchScript modules are not supported as input; give the torch.nn.Module that it was made from"
+        if ir == "default":
+            logger.warning("the module is a ScriptModule, so it is compiled with ir='ts'")
+        elif ir not in _TORCHSCRIPT_IRS:
+            raise ValueError(
+                f"Unknown ir was requested: a ScriptModule cannot be compiled with ir={ir!r}, only with ir='ts'"
             )
-        raise ValueError(
-            f"Unknown ir was requested: a ScriptModule cannot be compiled with ir={ir!r}"
-        )
     if not isinstance(module, (torch.nn.Module, ExportedProgram)):
         raise RuntimeError(
             f"Module is an unknown format: got {type(module).__name__}, expected torch.nn.Module or ExportedProgram"

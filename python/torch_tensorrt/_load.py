@@ -17,9 +17,13 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from torch_tensorrt._aot_inductor import LoadedPackage, is_package, load_package
+from torch_tensorrt._engine_file import LoadedEngine, is_engine, load_engine
 from torch_tensorrt._operator import execute_engine, release_with
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt._torchscript import LoadedScript, is_torchscript, load_torchscript
 from torch_tensorrt.dynamo._calling import set_calling
+from torch_tensorrt.dynamo._checks import refuse_tracing
 
 
 class LoadedProgram(ExportedProgram):
@@ -48,6 +52,7 @@ class LoadedProgram(ExportedProgram):
             for node in graph.find_nodes(op="get_attr")
         }
         result = GraphModule(attributes, graph).eval()
+        refuse_tracing(result)
         for name, engine in result.named_buffers():
             if name.startswith("engine_"):
                 release_with(result, engine)
@@ -60,8 +65,8 @@ def load(
     *,
     format: str | None = None,
     **kwargs: Any,
-) -> LoadedProgram:
-    """Loads what `save` wrote. Nothing is compiled.
+) -> LoadedProgram | LoadedScript | LoadedPackage | LoadedEngine:
+    """Loads what `save` wrote, or an engine of its own (`.kiln`). Nothing is compiled.
 
     Args:
         file_path: the file.
@@ -69,14 +74,17 @@ def load(
         format: None.
 
     Returns:
-        An ExportedProgram: call it, or `.module()` for a torch.nn.Module.
+        An ExportedProgram, or for TorchScript a ScriptModule: call it, or `.module()` for a torch.nn.Module. A
+        `LoadedPackage` for a package of AOTInductor, or a folder that one was unpacked to; a `TorchTensorRTModule` for
+        an engine. All of them can be called, and have `.module()`.
 
     Raises:
         ValueError: no path, or a file that is not a saved model. FileNotFoundError: no such file.
     """
     if format == "executorch":
-        raise NotImplementedError(
-            "format='executorch' is not supported; leave format out to load an ExportedProgram"
+        raise ImportError(
+            "format='executorch' needs a runtime that this project does not have; leave format out to load what "
+            "torch_tensorrt.save wrote"
         )
     if format is not None:
         raise ValueError(f"Unsupported format {format!r}; expected None or 'executorch'")
@@ -84,6 +92,12 @@ def load(
         raise ValueError(
             "File path cannot be empty. Please provide the path of a file that torch_tensorrt.save wrote"
         )
+    if is_engine(file_path):
+        return load_engine(file_path)
+    if is_package(file_path):
+        return load_package(file_path, extra_files)
+    if is_torchscript(file_path):
+        return load_torchscript(file_path, extra_files)
     with open(file_path, "rb") as file:
         _check_archive(file, file_path)
         try:
@@ -110,13 +124,8 @@ def _check_archive(file: io.BufferedReader, path: Any) -> None:
             entry for entry in archive.namelist() if "/models/" in entry and entry.endswith(".json")
         ]
         if not models:
-            kind = (
-                "TorchScript"
-                if any(entry.endswith("/constants.pkl") for entry in archive.namelist())
-                else "unknown"
-            )
             raise ValueError(
-                f"The file {name} doesn't correspond to a valid ExportedProgram: it is of {kind} format"
+                f"The file {name} doesn't correspond to a valid ExportedProgram: it is of unknown format"
             )
         for entry in models:
             _import_result_types(archive.read(entry), name)

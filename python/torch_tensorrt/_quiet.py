@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,3 +14,12 @@ def quiet_torch() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
         yield
+
+
+def _is_no_remark_on_endings(record: logging.LogRecord) -> bool:
+    return "a file ending in" not in str(record.msg)
+
+
+def accept_any_ending() -> None:
+    """Lets torch.export.save and torch.export.load take files of any name, such as model.ep, without a remark."""
+    logging.getLogger("torch.export.pt2_archive._package").addFilter(_is_no_remark_on_endings)

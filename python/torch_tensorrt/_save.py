@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,21 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from torch_tensorrt._aot_inductor import check_package_path, check_platform, save_package
+from torch_tensorrt._archive import save_program
 from torch_tensorrt._arguments import sample_inputs
+from torch_tensorrt._files import replaced_file
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt._torchscript import save_torchscript
 from torch_tensorrt.dynamo._exporter import lift, program_info
 from torch_tensorrt.dynamo._tracer import shapes_of_inputs
+from torch_tensorrt.dynamo.backend import check_not_jit
 
 logger = logging.getLogger(__name__)
 
 _FORMATS = ("exported_program", "torchscript", "aot_inductor", "executorch")
-_SUPPORTED_FORMATS = ("exported_program",)
+_SUPPORTED_FORMATS = ("exported_program", "torchscript", "aot_inductor")
 
 
 def save(
@@ -48,17 +52,20 @@ def save(
         module: what `torch_tensorrt.compile` gave, or an ExportedProgram.
         file_path: any name and ending.
         extra_files: more files for the archive, by name.
-        output_format: "exported_program".
+        output_format: "exported_program", "torchscript", or "aot_inductor" for a package that is loaded without this
+            project.
         inputs, arg_inputs: the inputs that the module was compiled with; `Input`s with ranges keep their dynamic sizes.
         kwarg_inputs: keyword inputs, likewise.
         retrace: export the module again with these inputs; False takes the graph as it is, which needs no inputs.
         use_legacy_exporter: True is the same as retrace=False, False the same as retrace=True.
         pickle_protocol: of the example inputs in the file.
         dynamic_shapes: as in torch.export.export, instead of Inputs.
+        kwargs: `inductor_configs`, a dictionary of options for AOTInductor.
 
     Raises:
-        ValueError: arguments that do not go together; the text says what to do.
+        ValueError: arguments that do not go together, or a model of torch.compile's; the text says what to do.
     """
+    check_not_jit(module)
     if not isinstance(module, (torch.nn.Module, ExportedProgram)):
         raise RuntimeError(f"Module is an unknown format: got {type(module).__name__}")
     _check_leaves(arg_inputs)
@@ -70,13 +77,25 @@ def save(
     if kwarg_inputs is not None and any(value is None for value in kwarg_inputs.values()):
         raise ValueError("kwargs should not include None.")
     _check_format(output_format)
+    is_package = output_format == "aot_inductor"
+    inductor_configs = kwargs.pop("inductor_configs", None) if is_package else None
     _warn_unknown(kwargs)
+    if is_package:
+        check_platform()
     if not os.fspath(file_path):
         raise ValueError("File path cannot be empty. Please provide a valid file path")
+    if output_format == "torchscript":
+        save_torchscript(module, file_path, args, kwarg_inputs, extra_files)
+        return
+    if is_package:
+        check_package_path(file_path)
     program = _to_program(
         module, args, kwarg_inputs, dynamic_shapes, _wants_retrace(retrace, use_legacy_exporter)
     )
-    _write(program, Path(file_path), extra_files, pickle_protocol)
+    if is_package:
+        save_package(program, file_path, inductor_configs=inductor_configs, extra_files=extra_files)
+    else:
+        _write(program, Path(file_path), extra_files, pickle_protocol)
 
 
 def _check_leaves(arg_inputs: Any) -> None:
@@ -96,8 +115,9 @@ def _check_format(output_format: str) -> None:
             f"Provided output_format {output_format} is not supported. Supported options are {' | '.join(_FORMATS)}"
         )
     if output_format not in _SUPPORTED_FORMATS:
-        raise NotImplementedError(
-            f"output_format={output_format!r} is not supported; supported is output_format='exported_program'"
+        raise ImportError(
+            f"output_format={output_format!r} needs a backend that this project does not have; supported are "
+            f"{', '.join(_SUPPORTED_FORMATS)}"
         )
 
 
@@ -158,16 +178,8 @@ def _to_program(
 
 
 def _infer_shapes(module: GraphModule, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """`dynamic_shapes` from the inputs, if all of them are Inputs."""
-    leaves = pytree.tree_leaves((list(args), dict(kwargs)))
-    if all(isinstance(leaf, Input) for leaf in leaves):
-        return shapes_of_inputs(module.forward, args, kwargs, by_parameter=False)
-    if any(isinstance(leaf, Input) and leaf.dynamic_axes() for leaf in leaves):
-        raise ValueError(
-            "Mixed torch.Tensor and torch_tensorrt.Input objects were given, so dynamic sizes cannot be inferred: give "
-            "Inputs for all, or tensors for all with dynamic_shapes="
-        )
-    return None
+    """`dynamic_shapes` from the Inputs with ranges; sizes of tensors beside them are fixed."""
+    return shapes_of_inputs(module.forward, args, kwargs, by_parameter=False)
 
 
 def _is_symbolic(module: GraphModule, shapes: Any) -> bool:
@@ -178,22 +190,6 @@ def _is_symbolic(module: GraphModule, shapes: Any) -> bool:
 
 
 def _write(program: ExportedProgram, path: Path, extra_files: Any, pickle_protocol: int) -> None:
-    """Writes to a temporary file in the same folder and renames it."""
-    descriptor, temporary = tempfile.mkstemp(
-        dir=path.parent or ".", prefix=f".{path.name}.", suffix=".tmp"
-    )
-    try:
-        # An open file, because torch warns about names that do not end in .pt2.
-        with os.fdopen(descriptor, "wb") as file, quiet_torch():
-            torch.export.save(
-                program, file, extra_files=extra_files, pickle_protocol=pickle_protocol
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    # An open file, because torch warns about names that do not end in .pt2.
+    with replaced_file(path) as file, quiet_torch():
+        save_program(program, file, extra_files, pickle_protocol)

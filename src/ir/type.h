@@ -49,6 +49,8 @@ struct Literal {
   int64_t as_int(int64_t index) const;
   // Stores one element, converted, into the buffer of `allocate`.
   static void set(std::byte* data, DType dtype, int64_t index, double value);
+  // The same for an integer or bool dtype.
+  static void set_int(std::byte* data, DType dtype, int64_t index, int64_t value);
   // Equal dtype, shape and bits.
   bool same_content(const Literal& other) const;
   uint64_t content_hash() const;

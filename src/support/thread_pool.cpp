@@ -186,4 +186,14 @@ ThreadPoolLease lend_thread_pool() {
   return ThreadPoolLease(new ThreadPool);
 }
 
+void stop_idle_thread_pools() {
+  PoolStack& stack = PoolStack::instance();
+  std::vector<ThreadPool*> idle;
+  {
+    const std::lock_guard lock(stack.mutex);
+    idle.swap(stack.idle);
+  }
+  for (const ThreadPool* pool : idle) delete pool;
+}
+
 }  // namespace kiln

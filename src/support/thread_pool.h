@@ -77,5 +77,7 @@ struct ReturnThreadPool {
 };
 using ThreadPoolLease = std::unique_ptr<ThreadPool, ReturnThreadPool>;
 ThreadPoolLease lend_thread_pool();
+// Ends the threads of all pools that are not lent: for libraries that are about to be unloaded.
+void stop_idle_thread_pools();
 
 }  // namespace kiln

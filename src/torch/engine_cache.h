@@ -1,4 +1,4 @@
-// Engines that the operator has deserialised, and their sessions. An engine is a tensor of bytes
+// Engines that the operator has deserialised. An engine is a tensor of bytes
 // that comes with every call; loading it takes milliseconds, so what was loaded is kept here.
 //
 // An entry is found by address, size and the first bytes of the engine, which hold the hash of its
@@ -15,28 +15,11 @@
 #include <list>
 #include <memory>
 #include <mutex>
-#include <vector>
+#include <optional>
 
-#include "kiln/kiln.h"
+#include "torch/engine_runner.h"
 
 namespace kiln::torch_op {
-
-struct EngineDeleter {
-  void operator()(kiln_engine* engine) const { kiln_engine_destroy(engine); }
-};
-struct SessionDeleter {
-  void operator()(kiln_session* session) const { kiln_session_destroy(session); }
-};
-using EnginePtr = std::unique_ptr<kiln_engine, EngineDeleter>;
-using SessionPtr = std::unique_ptr<kiln_session, SessionDeleter>;
-
-struct OutputInfo {
-  kiln_dtype dtype = KILN_F32;
-  int32_t rank = 0;
-};
-
-// Throws std::runtime_error with the runtime's text.
-void check(kiln_status status);
 
 class LoadedEngine {
  public:
@@ -45,11 +28,7 @@ class LoadedEngine {
   bool is_at(const void* data) const { return data == data_; }
   // The same memory with the same contents.
   bool is_made_from(const void* data, size_t size) const;
-  const std::vector<OutputInfo>& outputs() const { return outputs_; }
-
-  // A session of `num_threads` threads for the caller alone; give it back afterwards.
-  SessionPtr take_session(int num_threads);
-  void give_back(SessionPtr session, int num_threads);
+  EngineRunner& runner() { return *runner_; }
 
  private:
   static constexpr size_t kFingerprintBytes = 64;
@@ -58,11 +37,7 @@ class LoadedEngine {
   const void* data_ = nullptr;
   size_t size_ = 0;
   std::array<std::byte, kFingerprintBytes> fingerprint_{};
-  EnginePtr engine_;
-  std::vector<OutputInfo> outputs_;
-  std::mutex mutex_;
-  std::vector<SessionPtr> idle_;  // all of idle_threads_ threads
-  int idle_threads_ = 0;
+  std::optional<EngineRunner> runner_;
 };
 
 class EngineCache {

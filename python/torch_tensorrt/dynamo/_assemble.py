@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tensorrt._operator import execute_engine, release_with
 from torch_tensorrt.dynamo._calling import set_calling
-from torch_tensorrt.dynamo._checks import add_input_checks
+from torch_tensorrt.dynamo._checks import add_input_checks, refuse_tracing
 from torch_tensorrt.dynamo._partition import Partition
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints
@@ -79,6 +79,7 @@ def assemble(
     builder.add_outputs()
     module = builder.finish(as_constraints(program, ranges))
     add_input_checks(module, argument_names(program), ranges)
+    refuse_tracing(module)
     return module
 
 

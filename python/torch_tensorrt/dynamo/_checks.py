@@ -16,9 +16,10 @@ import sympy
 import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
+from torch.utils._sympy.numbers import int_oo
 
 from torch_tensorrt._operator import execute_engine
-from torch_tensorrt.dynamo._symbols import Range, expression
+from torch_tensorrt.dynamo._symbols import UNBOUNDED, Range, expression, is_symbolic_node
 
 
 def add_input_checks(
@@ -50,6 +51,42 @@ def add_input_checks(
                 expected[index].check(values[index])
 
     module.register_forward_pre_hook(check, with_kwargs=True)
+
+
+def refuse_tracing(module: GraphModule) -> None:
+    """Makes torch.jit.trace fail on a module with sizes outside its engines: it would take them as constants."""
+    if not any(is_symbolic_node(node) for node in module.graph.nodes):
+        return
+
+    def refuse(*_: Any) -> None:
+        if torch.jit.is_tracing():
+            raise RuntimeError(
+                "torch.jit.trace would fix the dynamic sizes that this module computes outside its engines: use "
+                'torch_tensorrt.save(..., output_format="torchscript") or torch_tensorrt.dynamo.export(..., '
+                'ir="torchscript"), which keep them'
+            )
+
+    module.register_forward_pre_hook(refuse)
+
+
+def unchecked_inputs(module: GraphModule) -> list[str]:
+    """What no engine checks, as statements of TorchScript; `{0}` stands for the first flat input, and so on."""
+    info = module.meta.get("torch_tensorrt")
+    constraints = info.range_constraints if info is not None else {}
+    ranges = {
+        symbol: Range(
+            int(bounds.lower),
+            0,
+            UNBOUNDED if bounds.upper in (int_oo, sympy.oo) else int(bounds.upper),
+        )
+        for symbol, bounds in constraints.items()
+    }
+    return [
+        statement
+        for index, node in enumerate(module.graph.find_nodes(op="placeholder"))
+        if "val" in node.meta and not _is_checked(module.graph, node)
+        for statement in _describe(node, ranges).statements(f"{{{index}}}")
+    ]
 
 
 def _is_checked(graph: Graph, placeholder: Node) -> bool:
@@ -88,6 +125,13 @@ class _Constant:
                 "values that are not tensors are constants of a compiled model"
             )
 
+    def statements(self, text: str) -> list[str]:
+        if isinstance(self._value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            return []
+        value = repr(self._value).replace("{", "{{").replace("}", "}}")
+        condition = f"{text} is None" if self._value is None else f"{text} == {value}"
+        return [f'assert {condition}, "input {self._name}: not what the model was compiled for"']
+
 
 class _Tensor:
     """The dtype and sizes of a tensor."""
@@ -110,3 +154,18 @@ class _Tensor:
             if not low <= size <= high:
                 wanted = str(low) if low == high else f"{low}..{high}"
                 raise RuntimeError(f"input {self._name!r} dim {dim}: got {size}, expected {wanted}")
+
+    def statements(self, text: str) -> list[str]:
+        found = [
+            (f"{text}.dtype == {self._dtype}", f"expected {self._dtype}"),
+            (f"{text}.dim() == {len(self._sizes)}", f"expected {len(self._sizes)} dimensions"),
+        ]
+        for dim, (low, high) in enumerate(self._sizes):
+            size = f"{text}.size({dim})"
+            if low == high:
+                found.append((f"{size} == {low}", f"dim {dim}: expected {low}"))
+            elif high < UNBOUNDED:
+                found.append(
+                    (f"{size} >= {low} and {size} <= {high}", f"dim {dim}: expected {low}..{high}")
+                )
+        return [f'assert {test}, "input {self._name}: {expected}"' for test, expected in found]

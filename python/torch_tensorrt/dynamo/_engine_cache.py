@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kiln
+from torch_tensorrt.dynamo._capture import capture_passes
 
 if TYPE_CHECKING:
     from torch_tensorrt.dynamo._settings import CompilationSettings
@@ -99,12 +100,29 @@ def build_engine(
     if read or write:
         source = cache or DiskEngineCache(settings.engine_cache_dir, settings.engine_cache_size)
         disk = kiln.EngineCache(source.engine_cache_dir, source.engine_cache_size, read, write)
-    engine = kiln.compile(model, progress=progress, cache=disk, **options)
-    assert engine is not None
-    if disk is not None:
+    engine = _compile(model, progress, disk, options)
+    if disk is not None and disk.result:
         if disk.problem:
             logger.warning("engine cache: %s", disk.problem)
         logger.info("engine cache %s: %s", disk.directory, disk.result.replace("_", " "))
+    return engine
+
+
+def _compile(
+    model: kiln.Model,
+    progress: Callable[[str, float], None] | None,
+    cache: kiln.EngineCache | None,
+    options: dict[str, Any],
+) -> memoryview:
+    with capture_passes() as folder:  # whoever wants to see them wants no engine from a cache
+        engine = kiln.compile(
+            model,
+            progress=progress,
+            cache=cache if folder is None else None,
+            dump_directory=folder,
+            **options,
+        )
+    assert engine is not None
     return engine
 
 
@@ -119,8 +137,7 @@ def _build_with_custom_cache(
     if settings.reuse_cached_engines and (found := _load(cache, key)) is not None:
         logger.info("engine cache: hit for %s", key)
         return found
-    engine = kiln.compile(model, progress=progress, **options)
-    assert engine is not None
+    engine = _compile(model, progress, None, options)
     if settings.cache_built_engines:
         try:
             cache.save(key, bytes(engine))

@@ -29,6 +29,7 @@ from torch.fx.graph import CodeGen
 
 from torch_tensorrt._arguments import merge_inputs, sample_inputs
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt._torchscript import to_torchscript
 from torch_tensorrt.dynamo._assemble import INFO_KEY, ProgramInfo
 from torch_tensorrt.dynamo._calling import flat_results
 from torch_tensorrt.dynamo._symbols import free_symbols
@@ -48,7 +49,7 @@ def export(
 
     Args:
         gm: what `torch_tensorrt.compile` or `torch_tensorrt.dynamo.compile` gave.
-        inputs, arg_inputs: example inputs to keep with the program, or to trace with for TorchScript.
+        inputs, arg_inputs: example inputs to keep with the program; for TorchScript needed only if it is traced.
         call_spec: accepted for compatibility; the module knows its own.
         ir, output_format: "exported_program" (or "ep"), or "torchscript" (or "ts").
         kwarg_inputs: keyword example inputs.
@@ -60,9 +61,7 @@ def export(
     args = merge_inputs(inputs, arg_inputs, required=False)
     samples = sample_inputs(args, kwarg_inputs) if args is not None or kwarg_inputs else None
     if kind in ("torchscript", "ts"):
-        if samples is None:
-            raise ValueError("TorchScript is made by tracing: give arg_inputs")
-        return torch.jit.trace(gm, samples[0], example_kwarg_inputs=samples[1] or None)
+        return to_torchscript(gm, args, kwarg_inputs)
     if kind not in ("exported_program", "ep"):
         raise ValueError(
             f"Invalid ir : {kind} provided for serialization. Options include torchscript | exported_program"

@@ -67,7 +67,7 @@ def refit_module_weights(
             f"new_weight_module is {type(new_weight_module).__name__}, expected torch.export.ExportedProgram: "
             "torch_tensorrt.dynamo.trace makes one from a module"
         )
-    program = Program(new_weight_module)
+    program = Program.decomposed(new_weight_module)
     changes = _new_engines(module, program) | _new_weights(module, program)
     refitted = _replaced(module, changes)
     if verify_output:

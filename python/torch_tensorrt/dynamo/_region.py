@@ -150,8 +150,13 @@ def extract(program: Program, region: Region) -> tuple[GraphModule, ExportGraphS
     return GraphModule(torch.nn.Module(), graph), ExportGraphSignature(input_specs, output_specs)
 
 
-def region_model(program: Program, region: Region) -> tuple[kiln.Model, list[str]]:
-    """A region for the compiler, and the names of its inputs. Raises kiln.KilnError."""
+def region_model(
+    program: Program, region: Region, binding_names: Mapping[str, str] | None = None
+) -> tuple[kiln.Model, list[str]]:
+    """A region for the compiler, and the names of its inputs. Raises kiln.KilnError.
+
+    `binding_names` has other names for inputs and outputs; those of their nodes occur nowhere else in the program.
+    """
     module, signature = extract(program, region)
     symbols = free_symbols(size for node in region.inputs for size in node.meta["val"].shape)
     constraints = {
@@ -159,9 +164,12 @@ def region_model(program: Program, region: Region) -> tuple[kiln.Model, list[str
     }
     serialized = serialize(module, signature, constraints)
     weights = weight_views((program.lifted[node], program.weight(node)) for node in region.weights)
-    model = kiln.Model.from_memory(serialized.json, weights)
+    text = serialized.json
+    for old, new in (binding_names or {}).items():
+        text = text.replace(json.dumps(old).encode(), json.dumps(new).encode())
+    model = kiln.Model.from_memory(text, weights)
     names = [
-        argument.arg.name
+        (binding_names or {}).get(argument.arg.name, argument.arg.name)
         for argument in signature.input_specs
         if argument.kind is InputKind.USER_INPUT
     ]
@@ -174,9 +182,10 @@ def compile_region(
     ranges: Mapping[sympy.Symbol, Range],
     settings: CompilationSettings,
     progress: Callable[[str, float], None] | None = None,
+    binding_names: Mapping[str, str] | None = None,
 ) -> torch.Tensor:
     """Compiles a region, or takes it from the cache; the result is the engine's bytes. Raises kiln.KilnError."""
-    model, names = region_model(program, region)
+    model, names = region_model(program, region, binding_names)
     engine = build_engine(
         model,
         settings,

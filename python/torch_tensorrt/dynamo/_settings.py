@@ -142,6 +142,7 @@ class CompilationSettings:
 
 _USED = frozenset(
     (
+        "assume_dynamic_shape_support",
         "min_block_size",
         "torch_executed_ops",
         "require_full_compilation",

@@ -1,0 +1,221 @@
+"""Packages of AOTInductor (.pt2): saved here, loaded by torch._inductor.aoti_load_package without this project."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export._tree_utils import reorder_kwargs
+from torch.utils import _pytree as pytree
+
+import kiln
+from torch_tensorrt._aoti_archive import Entry, tensor_bytes, write_package
+from torch_tensorrt._aoti_compile import compile_program, has_compiler
+from torch_tensorrt._aoti_program import COMPILED_FILE, PackageProgram, build_program, engine_file
+from torch_tensorrt._quiet import quiet_torch
+
+_MODEL_PREFIX = "data/aotinductor/"
+_METADATA = {"AOTI_DEVICE_KEY": "cpu"}
+
+
+def check_platform() -> None:
+    """Raises ValueError on a system that packages do not run on."""
+    if platform.system() != "Linux":
+        raise ValueError(
+            f"output_format='aot_inductor' is for Linux only, and this is {platform.system()}: save an exported_program"
+        )
+
+
+def check_package_path(path: str | os.PathLike[str]) -> None:
+    """Raises ValueError for what cannot be the path of a package."""
+    if Path(path).suffix != ".pt2":
+        raise ValueError(
+            f"got the file name {os.fspath(path)!r}, expected one that ends in .pt2: "
+            "torch._inductor.aoti_load_package takes no other"
+        )
+
+
+def save_package(
+    program: ExportedProgram,
+    path: str | os.PathLike[str],
+    *,
+    inductor_configs: Mapping[str, Any] | None = None,
+    extra_files: Mapping[str, str | bytes] | None = None,
+) -> None:
+    """Saves a program as a package that `torch._inductor.aoti_load_package` and C++ load without this project.
+
+    A program that is all engines needs no compiler: its package is a copy of a library of this project, and engines.
+    Operators outside engines are compiled by AOTInductor where it finds a C++ compiler, and called in LibTorch one
+    by one where it does not. The file appears only when it is complete.
+
+    Args:
+        program: what to save; its engines are calls of kiln::execute_engine.
+        path: has to end in .pt2.
+        inductor_configs: options for AOTInductor, if it is needed.
+        extra_files: more files for the archive, by name.
+
+    Raises:
+        ValueError: a path that does not end in .pt2, inputs or results that a package cannot have.
+        RuntimeError: an operator that needs a C++ compiler, where there is none.
+    """
+    check_platform()
+    check_package_path(path)
+    configs = dict(inductor_configs or {})
+    with torch.no_grad(), quiet_torch():
+        decomposed = program.run_decompositions({})
+    lowered = build_program(decomposed)
+    if not lowered.extern_nodes and not lowered.unsupported:
+        entries = _container_entries(lowered)
+    elif has_compiler(configs):
+        compiled = compile_program(program, configs)
+        entries = _container_entries(
+            compiled.program, compiled.extern_nodes, json.loads(compiled.metadata)
+        )
+        entries.append(Entry(COMPILED_FILE, compiled.library))
+    else:
+        _check_supported(lowered)
+        entries = _container_entries(lowered, lowered.extern_json)
+    write_package(Path(path), entries, extra_files)
+
+
+def _check_supported(lowered: PackageProgram) -> None:
+    if lowered.unsupported:
+        reasons = "\n".join(f"  {node}: {reason}" for node, reason in lowered.unsupported.items())
+        raise RuntimeError(
+            "no C++ compiler was found, and AOTInductor needs one to compile what lies outside the engines:\n"
+            f"{reasons}\nInstall g++ or clang++, or set CXX."
+        )
+
+
+def _container_entries(
+    program: PackageProgram, extern_nodes: bytes | None = None, metadata: Mapping[str, str] = {}
+) -> list[Entry]:
+    library = kiln.library_directory() / "libkiln_aoti.so"
+    if not library.is_file():
+        raise ImportError(f"{library} does not exist: was Kiln built with KILN_BUILD_TORCH=OFF?")
+    entries = [
+        Entry("kiln.wrapper.so", library),
+        Entry("kiln.wrapper_metadata.json", json.dumps({**metadata, **_METADATA}).encode()),
+        Entry("program.kiln.txt", program.text),
+    ]
+    if extern_nodes is not None:
+        entries.append(Entry("kiln.wrapper.json", extern_nodes))
+    if program.constants:
+        entries.append(Entry("constants.bin", _constants(program.constants)))
+    return entries + [
+        Entry(engine_file(index), tensor_bytes(engine))
+        for index, engine in enumerate(program.engines)
+    ]
+
+
+def _constants(tensors: list[torch.Tensor]) -> bytes:
+    data = bytearray()
+    for tensor in tensors:
+        data += bytes(-len(data) % 64)
+        data += tensor_bytes(tensor)
+    return bytes(data)
+
+
+class LoadedPackage:
+    """A package that was loaded: call it like the module that was saved."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        specs = [pytree.treespec_loads(text) for text in self.loader.get_call_spec()]
+        self._in_spec, self._out_spec = specs
+        positional = self._in_spec.child(0)
+        self._plain_inputs = (
+            positional.num_children
+            if self._in_spec.child(1).num_leaves == 0
+            and all(child.is_leaf() for child in positional.children())
+            else None
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs and len(args) == self._plain_inputs:
+            tensors = [value for value in args if isinstance(value, torch.Tensor)]
+        else:
+            tensors = self._flatten(args, kwargs)
+        results = self.loader.boxed_run(tensors)
+        return (
+            results[0]
+            if self._out_spec.is_leaf()
+            else pytree.tree_unflatten(results, self._out_spec)
+        )
+
+    def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        leaves, spec = pytree.tree_flatten((args, reorder_kwargs(kwargs, self._in_spec)))
+        if spec != self._in_spec:
+            raise TypeError(f"got inputs of the structure {spec}, expected {self._in_spec}")
+        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+    def module(self) -> LoadedPackage:
+        """Itself, so that packages are used like exported programs."""
+        return self
+
+    def get_metadata(self) -> dict[str, str]:
+        return self.loader.get_metadata()
+
+
+def is_package(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is that of a package, or of a folder that one was unpacked to."""
+    if os.path.isdir(path):
+        return _unpacked_root(Path(path)) is not None
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(f"/{_MODEL_PREFIX}" in f"/{name}" for name in archive.namelist())
+
+
+def _unpacked_root(folder: Path) -> Path | None:
+    """The folder that holds data/aotinductor: the one given, or the only one in it."""
+    candidates = [folder, *(child for child in sorted(folder.iterdir()) if child.is_dir())]
+    return next((each for each in candidates if (each / _MODEL_PREFIX).is_dir()), None)
+
+
+def load_package(
+    path: str | os.PathLike[str], extra_files: dict[str, Any] | None = None
+) -> LoadedPackage:
+    """Loads a package as torch._inductor.aoti_load_package does, without what that imports.
+
+    A folder that a package was unpacked to is used in place.
+
+    Args:
+        path: a .pt2 file that `save_package` wrote, or such a folder.
+        extra_files: names of extra files to read; their contents are filled in.
+
+    Raises:
+        ValueError: not a package, or one that this PyTorch cannot load.
+    """
+    root = _unpacked_root(Path(path)) if os.path.isdir(path) else Path(path)
+    if root is None:
+        raise ValueError(
+            f"the folder {os.fspath(path)} has no {_MODEL_PREFIX}: it is no unpacked package"
+        )
+    try:
+        loader = torch._C._aoti.AOTIModelPackageLoader(os.path.abspath(root), "model", False, 1, -1)
+    except Exception as error:
+        raise ValueError(f"the package {os.fspath(path)} cannot be loaded: {error}") from error
+    for name, content in _extra_files(root, extra_files or {}):
+        extra_files[name] = content  # type: ignore[index] - not None here
+    return LoadedPackage(loader)
+
+
+def _extra_files(root: Path, wanted: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if root.is_dir():
+        for name in wanted:
+            if (root / "extra" / name).is_file():
+                yield name, (root / "extra" / name).read_text(encoding="utf-8")
+        return
+    with zipfile.ZipFile(root) as archive:
+        for entry in archive.namelist():
+            name = entry.partition("/extra/")[2]
+            if name in wanted:
+                yield name, archive.read(entry).decode()

@@ -1,0 +1,195 @@
+"""Compiles what lies outside the engines of a program with AOTInductor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._guards import detect_fake_mode
+from torch._subclasses import FakeTensorMode
+from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.graph import CodeGen
+
+import kiln
+from torch_tensorrt._aoti_program import (
+    COMPILED_FILE,
+    PackageProgram,
+    describe_inputs,
+    engine_file,
+    header,
+)
+from torch_tensorrt._operator import execute_engine
+from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt.dynamo._calling import flat_results
+
+_SHIM = (
+    "AOTITorchError aoti_torch_cpu_execute_engine(const AtenTensorHandle* inputs, int64_t num_inputs, "
+    "AtenTensorHandle engine, const char* spec, ...)"
+)
+
+
+@dataclass(frozen=True)
+class CompiledProgram:
+    program: PackageProgram
+    library: Path
+    extern_nodes: bytes  # JSON
+    metadata: bytes  # JSON
+
+
+def has_compiler(inductor_configs: Mapping[str, Any]) -> bool:
+    """Whether AOTInductor finds a C++ compiler."""
+    from torch._inductor import config, cpp_builder, exc
+
+    with config.patch({k: v for k, v in inductor_configs.items() if k == "cpp.cxx"}):
+        try:
+            cpp_builder.get_cpp_compiler()
+        except (exc.InvalidCxxCompiler, OSError):
+            return False
+    return True
+
+
+def compile_program(
+    exported: ExportedProgram, inductor_configs: Mapping[str, Any]
+) -> CompiledProgram:
+    """Compiles a program that has operators outside engines.
+
+    Engines become inputs of the compiled code, which it passes on to the container that it lies in; so AOTInductor
+    never sees their bytes.
+    """
+    graph = _Flattened(exported)
+    options = {**inductor_configs, "aot_inductor.package": True}
+    if graph.engines:
+        options["aot_inductor.custom_ops_to_c_shims"] = {
+            **options.get("aot_inductor.custom_ops_to_c_shims", {}),
+            execute_engine: [_SHIM],
+        }
+        options["aot_inductor.custom_op_libs"] = [
+            *(options.get("aot_inductor.custom_op_libs") or ()),
+            "kiln_aoti_shim",
+        ]
+    with torch.no_grad(), quiet_torch(), _library_path(kiln.library_directory()):
+        files = torch._inductor.aot_compile(graph.module, tuple(graph.inputs), options=options)
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise ValueError(
+            "inductor_configs asks for something other than a compiled library with its constants inside"
+        )
+    return CompiledProgram(_program(exported, graph), *_sort_files([Path(f) for f in files if f]))
+
+
+class _Flattened:
+    """A program as a module from tensors to tensors, with engines as its last inputs."""
+
+    def __init__(self, exported: ExportedProgram) -> None:
+        with quiet_torch():
+            module = exported.module(check_guards=False)
+        graph: Graph = module.graph
+        self.results = flat_results(graph)
+        graph.set_codegen(CodeGen())
+        self._drop_other_inputs(graph)
+        self._placeholders = graph.find_nodes(op="placeholder")
+        values = [node.meta["val"] for node in self._placeholders]
+        fake_mode = detect_fake_mode(values) or FakeTensorMode()
+        self.engines = self._lift_engines(module, graph, fake_mode)
+        graph.output_node().args = (tuple(r for r in self.results if r is not None),)
+        graph.eliminate_dead_code()
+        graph.lint()
+        self.module = GraphModule(module, graph)
+        self.inputs = [node.meta["val"] for node in graph.find_nodes(op="placeholder")]
+
+    @staticmethod
+    def _drop_other_inputs(graph: Graph) -> None:
+        """Inputs that are no tensors were constants of the export: nothing uses them."""
+        for node in graph.find_nodes(op="placeholder"):
+            if not isinstance(node.meta.get("val"), torch.Tensor):
+                graph.erase_node(node)
+
+    def _lift_engines(
+        self, module: GraphModule, graph: Graph, fake_mode: FakeTensorMode
+    ) -> list[torch.Tensor]:
+        engines: list[torch.Tensor] = []
+        tokens: dict[str, Node] = {}
+        last = self._placeholders[-1] if self._placeholders else None
+        for call in graph.find_nodes(op="call_function", target=execute_engine):
+            source = call.args[1]
+            name = str(source.target)
+            if name not in tokens:
+                anchor = next(reversed(tokens.values()), last)
+                where = graph.inserting_after(anchor) if anchor else graph.inserting_before()
+                with where:
+                    tokens[name] = graph.placeholder(f"kiln_engine_{len(engines)}")
+                with fake_mode:
+                    tokens[name].meta["val"] = torch.empty(1, dtype=torch.int64)
+                engines.append(attrgetter(name)(module))
+            call.args = (call.args[0], tokens[name], call.args[2])
+        return engines
+
+
+def _program(exported: ExportedProgram, graph: _Flattened) -> PackageProgram:
+    interface = describe_inputs(exported, with_strides=True)
+    result = PackageProgram([*header(exported), *interface.lines], engines=graph.engines)
+    engines = range(len(graph.engines))
+    result.lines += [f"engine {engine_file(index)}" for index in engines]
+    for spec in exported.graph_signature.output_specs:
+        if spec.kind is OutputKind.USER_INPUT_MUTATION:
+            result.lines.append(f"changes {interface.slots[spec.target]}")
+    result.lines.append(f"model {COMPILED_FILE}")
+    inputs = range(len(interface.slots))
+    tensors = [value for value in graph.results if value is not None]
+    words = ["run_model inputs", *inputs, "engines", *engines, "results", len(tensors)]
+    result.lines.append(" ".join(map(str, words)))
+    slot = len(inputs)
+    for value in graph.results:
+        _check_result(value)
+        result.lines.append(f"result {'none' if value is None else slot}")
+        slot += value is not None
+    return result
+
+
+def _check_result(value: Any) -> None:
+    is_tensor = isinstance(value, Node) and isinstance(value.meta.get("val"), torch.Tensor)
+    if value is not None and not is_tensor:
+        raise ValueError(
+            f"a result of the model is {value}, but packages of AOTInductor give tensors only: leave it out, or make "
+            "it a tensor"
+        )
+
+
+def _sort_files(files: list[Path]) -> tuple[Path, bytes, bytes]:
+    """The library, its extern nodes and its metadata."""
+    libraries = [file for file in files if file.suffix == ".so"]
+    metadata = [file for file in files if file.name.endswith("_metadata.json")]
+    nodes = [file for file in files if file.suffix == ".json" and file not in metadata]
+    known = {".so", ".json", ".cpp", ".o", ".h"}
+    other = [file.name for file in files if file.suffix not in known]
+    if len(libraries) != 1 or len(nodes) > 1 or other:
+        names = ", ".join(file.name for file in files)
+        raise RuntimeError(
+            f"AOTInductor made the files {names}; expected one library with everything inside"
+        )
+    return (
+        libraries[0],
+        nodes[0].read_bytes() if nodes else b'{"nodes": []}',
+        metadata[0].read_bytes() if metadata else b"{}",
+    )
+
+
+@contextmanager
+def _library_path(folder: Path) -> Iterator[None]:
+    """Lets the linker that AOTInductor calls find libraries in a folder; it has no option for that."""
+    before = os.environ.get("LIBRARY_PATH")
+    os.environ["LIBRARY_PATH"] = f"{folder}:{before}" if before else str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LIBRARY_PATH"]
+        else:
+            os.environ["LIBRARY_PATH"] = before

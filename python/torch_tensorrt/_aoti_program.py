@@ -1,0 +1,323 @@
+"""An exported program as what the container of a package runs: engines, operators of PyTorch, results.
+
+The text is that of src/torch/aoti/program.h.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import (
+    ConstantArgument,
+    InputKind,
+    OutputKind,
+    SymIntArgument,
+    TensorArgument,
+)
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+from torch.utils._sympy.numbers import int_oo
+
+from torch_tensorrt._aoti_extern import UnsupportedNodeError, extern_node
+from torch_tensorrt._operator import DTYPE_NAMES, execute_engine
+from torch_tensorrt.dynamo._symbols import (
+    SymbolError,
+    expression,
+    find_carriers,
+    fold,
+    free_symbols,
+    is_symbolic_node,
+)
+
+_ENGINE_FILE = "engine_{}.kiln"
+COMPILED_FILE = "model.so.1"  # not *.so: the loader takes such a file for the package's own library
+_OPERATORS = {
+    operator.add: "+",
+    operator.sub: "-",
+    operator.mul: "*",
+    operator.floordiv: "//",
+    operator.mod: "%",
+    operator.pow: "**",
+    torch.sym_max: "max",
+    torch.sym_min: "min",
+}
+_MUTATIONS = (
+    OutputKind.BUFFER_MUTATION,
+    OutputKind.PARAMETER_MUTATION,
+    OutputKind.USER_INPUT_MUTATION,
+)
+
+
+@dataclass
+class Interface:
+    """The inputs of a program: what every package checks before it runs."""
+
+    lines: list[str]
+    names: dict[sympy.Symbol, str]  # of the sizes that the inputs carry
+    slots: dict[str, int]  # number of the value, by name of the placeholder
+
+
+@dataclass
+class PackageProgram:
+    """What a package holds: its text, and the tensors that it names."""
+
+    lines: list[str]
+    engines: list[torch.Tensor] = field(default_factory=list)
+    constants: list[torch.Tensor] = field(default_factory=list)
+    extern_nodes: list[dict[str, Any]] = field(default_factory=list)
+    # What the container cannot run, with the reason.
+    unsupported: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> bytes:
+        return ("\n".join(self.lines) + "\n").encode()
+
+    @property
+    def extern_json(self) -> bytes:
+        return json.dumps({"nodes": self.extern_nodes}).encode()
+
+
+def engine_file(index: int) -> str:
+    return _ENGINE_FILE.format(index)
+
+
+def header(exported: ExportedProgram) -> list[str]:
+    spec = exported.call_spec
+    return [
+        "kiln-program 1",
+        f"in_spec {pytree.treespec_dumps(spec.in_spec)}",
+        f"out_spec {pytree.treespec_dumps(spec.out_spec)}",
+    ]
+
+
+def describe_inputs(exported: ExportedProgram, *, with_strides: bool) -> Interface:
+    """The lines of the inputs. Inputs that are no tensors are left out, as AOTInductor's loader does.
+
+    Raises:
+        ValueError: an input that a package cannot have; the text says which.
+    """
+    placeholders = {node.name: node for node in exported.graph.find_nodes(op="placeholder")}
+    tensors: list[tuple[str, torch.Tensor]] = []
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT:
+            value = placeholders[spec.arg.name].meta.get("val")
+            _check_input(spec.arg, value)
+            if isinstance(value, torch.Tensor):
+                tensors.append((spec.arg.name, value))
+    carriers = find_carriers((index, tensor) for index, (_, tensor) in enumerate(tensors))
+    names = {symbol: f"i{index}_{dim}" for symbol, (index, dim) in carriers.items()}
+    lines = []
+    for index, (name, tensor) in enumerate(tensors):
+        dims = [
+            _describe_dim(size, carriers.get(expression(size)) == (index, dim), exported, names)
+            for dim, size in enumerate(tensor.shape)
+        ]
+        words = ["input", name, DTYPE_NAMES[tensor.dtype], *dims]
+        if with_strides:
+            words += ["strides", *(postfix(stride, names) for stride in tensor.stride())]
+        lines.append(" ".join(words))
+    return Interface(lines, names, {name: index for index, (name, _) in enumerate(tensors)})
+
+
+def _check_input(argument: Any, value: Any) -> None:
+    name = argument.name
+    if isinstance(argument, SymIntArgument):
+        raise ValueError(
+            f"input {name!r} is an integer that may vary, but packages of AOTInductor take tensors only: pass it as a "
+            "tensor, or as a constant when the model is exported"
+        )
+    if isinstance(argument, ConstantArgument):
+        return
+    if not isinstance(argument, TensorArgument) or not isinstance(value, torch.Tensor):
+        raise ValueError(
+            f"input {name!r} is a {type(value).__name__}, but packages of AOTInductor take tensors only"
+        )
+    if value.device.type != "cpu":
+        raise ValueError(
+            f"input {name!r} is on {value.device}, but packages can be made for the CPU only: export the model there"
+        )
+    if value.dtype not in DTYPE_NAMES:
+        raise ValueError(
+            f"input {name!r} has dtype {value.dtype}, expected one of {', '.join(map(str, DTYPE_NAMES))}"
+        )
+
+
+def _describe_dim(
+    size: Any, is_carrier: bool, exported: ExportedProgram, names: Mapping[sympy.Symbol, str]
+) -> str:
+    if isinstance(size, int):
+        return str(size)
+    if not is_carrier:
+        return "=" + postfix(size, names)
+    bounds = exported.range_constraints.get(expression(size))
+    if bounds is None:
+        return "0.."
+    upper = "" if bounds.upper in (int_oo, sympy.oo) else str(int(bounds.upper))
+    return f"{int(bounds.lower)}..{upper}"
+
+
+def postfix(size: Any, names: Mapping[sympy.Symbol, str]) -> str:
+    """A size in postfix form. Raises SymbolError for one that is not made of the inputs' sizes."""
+
+    def leaf(symbol: sympy.Symbol) -> str:
+        if symbol not in names:
+            raise SymbolError(f"the size {symbol} depends on the values of a tensor")
+        return names[symbol]
+
+    def apply(function: Any, left: Any, right: Any) -> str:
+        return f"{left},{right},{_OPERATORS[function]}"
+
+    return str(fold(expression(size), leaf, apply))
+
+
+def build_program(exported: ExportedProgram) -> PackageProgram:
+    """Lowers a decomposed program. What the container cannot run is in `unsupported`."""
+    return _Builder(exported).build()
+
+
+class _Builder:
+    def __init__(self, exported: ExportedProgram) -> None:
+        self._exported = exported
+        self._interface = describe_inputs(exported, with_strides=False)
+        self._result = PackageProgram(header(exported))
+        self._calls: list[str] = []
+        self._lifted = {
+            spec.arg.name: str(spec.target)
+            for spec in exported.graph_signature.input_specs
+            if spec.kind is not InputKind.USER_INPUT
+        }
+        self._engine_of: dict[str, int] = {}
+        self._placeholders: dict[str, Node] = {}
+        self._slots: dict[Node, int | list[int]] = {}
+        self._constant_lines: list[str] = []
+        self._constant_slots: dict[str, int] = {}
+        self._end_of_constants = 0
+
+    def build(self) -> PackageProgram:
+        nodes = list(self._exported.graph.nodes)
+        self._add_constants(nodes)
+        self._next = len(self._interface.slots) + len(self._constant_lines)
+        for node in nodes:
+            if node.op in ("call_function", "get_attr") and not is_symbolic_node(node):
+                try:
+                    self._add(node)
+                except (UnsupportedNodeError, SymbolError) as error:
+                    self._result.unsupported[f"{node.name} ({node.target})"] = str(error)
+                    self._slots[node] = []
+        results = self._results(nodes[-1])
+        engines = [f"engine {engine_file(index)}" for index in range(len(self._result.engines))]
+        self._result.lines += [*self._interface.lines, *self._constant_lines, *engines]
+        self._result.lines += [*self._calls, *results]
+        return self._result
+
+    def _tensor(self, name: str) -> Any:
+        target = self._lifted[name]
+        state = self._exported.state_dict
+        return state[target] if target in state else self._exported.constants[target]
+
+    def _add_constants(self, nodes: Iterable[Node]) -> None:
+        """Weights that are used outside engines, or are results."""
+        for node in nodes:
+            if node.op != "placeholder":
+                continue
+            self._placeholders[node.name] = node
+            users = [user for user in node.users if user.target is not execute_engine]
+            if node.name not in self._lifted:
+                if node.name in self._interface.slots:
+                    self._slots[node] = self._interface.slots[node.name]
+            elif users or any(node in user.args[0] for user in node.users):
+                self._add_constant(node)
+
+    def _add_constant(self, node: Node) -> None:
+        tensor = self._tensor(node.name)
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype not in DTYPE_NAMES:
+            kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            self._result.unsupported[node.name] = f"a constant of {kind}"
+            self._slots[node] = []
+            return
+        offset = -(-self._end_of_constants // 64) * 64
+        self._end_of_constants = offset + tensor.numel() * tensor.element_size()
+        self._slots[node] = len(self._interface.slots) + len(self._constant_lines)
+        words = ["constant", DTYPE_NAMES[tensor.dtype], offset, *tensor.shape]
+        self._constant_lines.append(" ".join(map(str, words)))
+        self._result.constants.append(tensor)
+
+    def _add(self, node: Node) -> None:
+        if node.target is execute_engine:
+            self._add_engine_call(node)
+        elif node.target is operator.getitem:
+            source, index = node.args
+            found = self._slots[source]
+            self._slots[node] = found[index] if isinstance(found, list) and found else []
+        elif _is_settled_check(node, set(self._interface.names)):
+            pass  # the container checks its inputs
+        else:
+            self._add_operator(node)
+
+    def _add_engine_call(self, node: Node) -> None:
+        inputs, engine, _ = node.args
+        if engine.name not in self._lifted:
+            raise UnsupportedNodeError("its engine is not a constant")
+        index = self._engine_of.setdefault(engine.name, len(self._result.engines))
+        if index == len(self._result.engines):
+            self._result.engines.append(self._tensor(engine.name))
+        count = len(node.meta["val"])
+        self._call(["run_engine", index, "inputs", *map(self._slot, inputs)], node, count)
+
+    def _add_operator(self, node: Node) -> None:
+        extern = extern_node(node, lambda size: postfix(size, self._interface.names))
+        index = len(self._result.extern_nodes)
+        words = ["run_aten", extern.target, index, "ints", *extern.ints, "inputs"]
+        self._call([*words, *map(self._slot, extern.inputs)], node, extern.num_results)
+        if not extern.is_list:
+            self._slots[node] = self._slots[node][0]
+        self._result.extern_nodes.append(extern.json)
+
+    def _call(self, words: list[Any], node: Node, count: int) -> None:
+        self._slots[node] = list(range(self._next, self._next + count))
+        self._next += count
+        self._calls.append(" ".join(map(str, [*words, "results", count])))
+
+    def _slot(self, node: Node) -> int:
+        found = self._slots.get(node)
+        if not isinstance(found, int):
+            raise UnsupportedNodeError(f"its input {node.name} is not there")
+        return found
+
+    def _results(self, output: Node) -> list[str]:
+        lines = []
+        specs = self._exported.graph_signature.output_specs
+        for value, spec in zip(output.args[0], specs, strict=True):
+            if spec.kind in _MUTATIONS:
+                self._result.unsupported[f"{value} (changes {spec.target} in place)"] = (
+                    "calls without compiled code keep no state"
+                )
+            elif value is None:
+                lines.append("result none")
+            elif isinstance(value, Node) and isinstance(value.meta.get("val"), torch.Tensor):
+                found = self._slots.get(value)
+                lines.append(f"result {found if isinstance(found, int) else 'none'}")
+            else:
+                raise ValueError(
+                    f"a result of the model is {value}, but packages of AOTInductor give tensors only: leave it out, "
+                    "or make it a tensor"
+                )
+        return lines
+
+
+def _is_settled_check(node: Node, symbols: set[sympy.Symbol]) -> bool:
+    """Whether a node asserts what is known already: metadata, or a relation of the inputs' sizes."""
+    if node.target is torch.ops.aten._assert_tensor_metadata.default:
+        return True
+    if node.target is not torch.ops.aten._assert_scalar.default:
+        return False
+    condition = node.args[0]
+    value = condition.meta.get("val") if isinstance(condition, Node) else condition
+    return free_symbols([value]) <= symbols

@@ -1,0 +1,180 @@
+"""TorchScript: compiled modules as ScriptModules, and files of them."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
+from torch_tensorrt._arguments import sample_inputs
+from torch_tensorrt._files import replaced_path
+from torch_tensorrt._operator import release_with
+from torch_tensorrt._script_writer import ScriptError, write_script
+from torch_tensorrt.dynamo._checks import unchecked_inputs
+from torch_tensorrt.dynamo._symbols import is_symbolic_node
+
+logger = logging.getLogger(__name__)
+
+
+class LoadedScript(torch.jit.RecursiveScriptModule):
+    """A ScriptModule that `load` gave: `.module()` gives what to call for every format, here the module itself."""
+
+    def module(self) -> LoadedScript:
+        return self
+
+
+@contextmanager
+def quiet_torchscript() -> Iterator[None]:
+    """Silences what torch.jit says of itself: that it is deprecated."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        yield
+
+
+def to_torchscript(
+    module: GraphModule,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    names: Sequence[str] | None = None,
+) -> torch.jit.ScriptModule:
+    """A compiled module as a ScriptModule; engines and weights are shared and not copied.
+
+    Args:
+        module: its graph is written as TorchScript; if it calls other things than operators, it is traced instead.
+        args, kwargs: tensors or Inputs, for tracing only.
+        names: of the parameters; those of the module if None.
+
+    Raises:
+        ValueError: a module that TorchScript cannot express, or one that has to be traced without inputs.
+    """
+    with quiet_torchscript():
+        try:
+            result = write_script(module, names, unchecked_inputs(module))
+        except ScriptError as error:
+            result = _trace(module, args, kwargs, error)
+    _release_engines(result)
+    return result
+
+
+def _trace(
+    module: GraphModule, args: Any, kwargs: Any, reason: ScriptError
+) -> torch.jit.ScriptModule:
+    """Traces what cannot be written, where a trace says the same."""
+    why = f"TorchScript cannot express this module: {reason}"
+    advice = 'save it with output_format="exported_program"'
+    if not _is_traceable(module):
+        raise ValueError(f"{why}; {advice}") from reason
+    if args is None and not kwargs:
+        raise ValueError(
+            f"{why}. It can be traced instead, which needs inputs: give arg_inputs, or {advice}"
+        ) from reason
+    samples, named = sample_inputs(args, kwargs)
+    try:
+        if named:  # torch.jit.trace takes either all by position or all by name
+            arguments = inspect.signature(module.forward).bind(*samples, **named).arguments
+            return torch.jit.trace(module, example_kwarg_inputs=dict(arguments), strict=False)
+        return torch.jit.trace(module, samples, strict=False)
+    except (RuntimeError, TypeError) as error:
+        text = str(error).partition("\n")[0][:200]
+        raise ValueError(f"{why}, and it cannot be traced: {text}; {advice}") from error
+
+
+def _is_traceable(module: GraphModule) -> bool:
+    """Whether a trace has all that the graph says: no control flow, sizes or values become constants."""
+    for node in module.graph.nodes:
+        if isinstance(node.target, torch._ops.HigherOrderOperator) or is_symbolic_node(node):
+            return False
+        if node.op == "placeholder" and not isinstance(
+            node.meta.get("val", torch.empty(0)), torch.Tensor
+        ):
+            return False
+    return True
+
+
+def _release_engines(module: torch.jit.ScriptModule) -> None:
+    for name, buffer in module.named_buffers():
+        if name.rpartition(".")[2].startswith("engine_"):
+            release_with(module, buffer)
+
+
+def save_torchscript(
+    module: Any,
+    path: str | os.PathLike[str],
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    extra_files: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a compiled module, or a ScriptModule as it is, for `torch.jit.load`.
+
+    Raises:
+        ValueError: an ExportedProgram, a plain module, or something that TorchScript cannot express.
+        OSError: a file that cannot be written; an old one stays as it was.
+    """
+    script = _to_script(module, args, kwargs)
+    with replaced_path(path) as temporary, quiet_torchscript():
+        torch.jit.save(script, os.fspath(temporary), _extra_files=dict(extra_files or {}))
+
+
+def _to_script(module: Any, args: Any, kwargs: Any) -> torch.jit.ScriptModule:
+    if isinstance(module, torch.jit.ScriptModule):
+        if args is not None or kwargs:
+            logger.warning(
+                "Provided model is a torch.jit.ScriptModule, inputs or arg_inputs is not necessary"
+            )
+        return module
+    if isinstance(module, torch.export.ExportedProgram):
+        raise ValueError(
+            "Provided model is a torch.export.ExportedProgram but the output_format specified is torchscript. Please "
+            "verify the output_format"
+        )
+    if not isinstance(module, GraphModule):
+        raise ValueError(
+            "Input model is of type nn.Module. Saving nn.Module directly is not supported. Supported model types "
+            "torch.jit.ScriptModule | torch.fx.GraphModule | torch.export.ExportedProgram."
+        )
+    return to_torchscript(module, args, kwargs)
+
+
+def load_torchscript(
+    path: str | os.PathLike[str], extra_files: dict[str, Any] | None = None
+) -> LoadedScript:
+    """Loads what `save_torchscript` or `torch.jit.save` wrote; extra files come as bytes, as torch.jit has them.
+
+    Raises:
+        ValueError: not a TorchScript file. FileNotFoundError: no such file.
+    """
+    with open(path, "rb"):
+        pass  # torch.jit.load's errors do not tell a missing file from a damaged one
+    with quiet_torchscript():
+        try:
+            module = torch.jit.load(os.fspath(path), _extra_files=extra_files)
+        except RuntimeError as error:
+            raise ValueError(
+                f"The file {os.fspath(path)} doesn't correspond to a valid Torchscript module or ExportedProgram. "
+                f"Please verify the file path. ({error})"
+            ) from error
+    module.__class__ = LoadedScript
+    _release_engines(module)
+    return module
+
+
+def is_torchscript(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an archive of torch.jit.save. OSError: it cannot be read."""
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            return False
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    return any(name.endswith("/constants.pkl") for name in names) and any(
+        "/code/" in name for name in names
+    )

@@ -1,0 +1,107 @@
+"""`embed_engine_in_new_module`: the bytes of an engine as a ScriptModule."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+import kiln
+from torch_tensorrt._device import Device
+from torch_tensorrt._enums import DeviceType
+from torch_tensorrt._operator import release_with
+from torch_tensorrt._script_writer import define_script
+from torch_tensorrt._torchscript import quiet_torchscript
+from torch_tensorrt.ts._compile_spec import warn_deprecated
+
+
+def embed_engine_in_new_module(
+    serialized_engine: bytes,
+    input_binding_names: Sequence[str] | None = None,
+    output_binding_names: Sequence[str] | None = None,
+    device: Any = None,
+) -> torch.jit.ScriptModule:
+    """A ScriptModule that runs an engine.
+
+    Args:
+        serialized_engine: the bytes of an engine file.
+        input_binding_names, output_binding_names: the engine's names of its inputs and outputs, in the order in which
+            the module is to take and give them; the engine's own order if None.
+        device: where it runs: the CPU.
+
+    Returns:
+        A module that takes tensors and gives one tensor, or a tuple of them.
+
+    Raises:
+        ValueError: names that the engine does not have, or not as many; a device that engines do not run on.
+        kiln.InvalidEngineError: bytes that are no engine.
+    """
+    warn_deprecated("embed_engine_in_new_module")
+    if device is not None and Device._from(device).device_type is not DeviceType.CPU:
+        raise ValueError(f"device is {device}, expected cpu: engines run on the CPU")
+    buffer = torch.from_numpy(np.frombuffer(serialized_engine, dtype=np.uint8).copy())
+    description = kiln.Engine(buffer.numpy()).describe()
+    inputs = _order("input", description["inputs"], input_binding_names)
+    outputs = _order("output", description["outputs"], output_binding_names)
+    source = _source(description, inputs, outputs)
+    holder = torch.nn.Module()
+    holder.register_buffer("engine_0", buffer)
+    with quiet_torchscript():
+        module = define_script(holder, source)
+    release_with(module, buffer)
+    return module
+
+
+def _order(kind: str, tensors: Sequence[dict[str, Any]], names: Sequence[str] | None) -> list[int]:
+    """Positions in the engine of what the caller named."""
+    own = [tensor["name"] for tensor in tensors]
+    if names is None:
+        return list(range(len(own)))
+    if sorted(names) != sorted(own):
+        raise ValueError(
+            f"{kind}_binding_names is {list(names)}, but the {kind}s of the engine are {own}: give each of them once"
+        )
+    return [own.index(name) for name in names]
+
+
+def _source(description: dict[str, Any], inputs: list[int], outputs: list[int]) -> str:
+    own = [_identifier(index, each["name"]) for index, each in enumerate(description["inputs"])]
+    head = ", ".join(f"{own[index]}: Tensor" for index in inputs)
+    results = ", ".join(f"results[{index}]" for index in outputs)
+    return (
+        f"def forward(self, {head}):\n"
+        f"    results = torch.ops.kiln.execute_engine([{', '.join(own)}], self.engine_0, "
+        f'"{engine_spec(description)}")\n'
+        f"    return {results if len(outputs) == 1 else f'({results})'}\n"
+    )
+
+
+def _identifier(index: int, name: str) -> str:
+    plain = name.isidentifier() and not keyword.iskeyword(name)
+    return name if plain and name not in ("self", "torch", "results") else f"input_{index}"
+
+
+def engine_spec(description: dict[str, Any]) -> str:
+    """The operator's spec from what an engine says of itself: `f32[n, 2*n]` to `f32[i0_0,2*i0_0]`."""
+    symbols = {
+        symbol["name"]: f"i{symbol['input']}_{symbol['dim']}" for symbol in description["symbols"]
+    }
+
+    def translate(match: re.Match[str]) -> str:
+        word = match[0]
+        return word if word in ("min", "max") else symbols[word]
+
+    entries = []
+    for output in description["outputs"]:
+        if "..." in output["shape"]:
+            raise ValueError(
+                f"output {output['name']!r} has the shape {output['shape']}, which is too long to be a spec: compile "
+                "the module with torch_tensorrt.ts.compile instead"
+            )
+        shape = re.sub(r"[A-Za-z_]\w*", translate, output["shape"].replace(" ", ""))
+        entries.append(f"{output['dtype']}{shape}")
+    return ";".join(entries)

@@ -1,0 +1,45 @@
+// A library that AOTInductor compiled from what lies outside the engines of a program.
+#pragma once
+
+#include <cstdarg>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "torch/tensors.h"
+
+namespace kiln::aoti {
+
+// Runs engine `index` on borrowed inputs.
+using RunEngine = std::function<std::vector<torch_op::OwnedTensor>(
+    size_t index, std::span<const AtenTensorHandle> inputs)>;
+
+class CompiledModel {
+ public:
+  // At most `num_runners` runs at once; others wait. Throws std::runtime_error.
+  CompiledModel(const std::string& path, size_t num_runners);
+  ~CompiledModel();
+  CompiledModel(const CompiledModel&) = delete;
+  CompiledModel& operator=(const CompiledModel&) = delete;
+
+  // `engines` are the numbers that the library's calls of engines stand for: inputs of their own,
+  // after the others. Throws std::runtime_error.
+  std::vector<torch_op::OwnedTensor> run(std::vector<torch_op::OwnedTensor> inputs,
+                                         size_t num_outputs, AOTIProxyExecutorHandle proxy,
+                                         const RunEngine& run_engine) const;
+
+ private:
+  struct Functions;
+
+  template <typename Function>
+  void find(Function*& function, const char* name, bool required = true);
+  std::string last_error() const;
+
+  void* library_ = nullptr;
+  std::unique_ptr<Functions> functions_;
+  void* container_ = nullptr;
+};
+
+}  // namespace kiln::aoti

@@ -1,0 +1,284 @@
+#include "torch/aoti/model.h"
+
+#include <cstddef>
+#include <fstream>
+#include <iterator>
+#include <stdexcept>
+#include <utility>
+
+#include "support/dtype.h"
+
+namespace kiln::aoti {
+namespace {
+
+using torch_op::EnginePtr;
+using torch_op::EngineRunner;
+using torch_op::OwnedTensor;
+
+std::string read_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    throw std::runtime_error("the package has no " + path);
+  }
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::unique_ptr<EngineRunner> load_engine(const std::string& path) {
+  kiln_engine* engine = nullptr;
+  torch_op::check(kiln_engine_load_file(path.c_str(), nullptr, &engine));
+  return std::make_unique<EngineRunner>(EnginePtr(engine));
+}
+
+std::string dtype_text(kiln_dtype dtype) {
+  return std::string(dtype_name(static_cast<DType>(dtype)));
+}
+
+// Operators that PyTorch runs for us shall not record gradients.
+class NoGrad {
+ public:
+  NoGrad() : before_(aoti_torch_grad_mode_is_enabled()) { aoti_torch_grad_mode_set_enabled(false); }
+  ~NoGrad() { aoti_torch_grad_mode_set_enabled(before_); }
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  bool before_;
+};
+
+std::vector<OwnedTensor> run_aten(const Call& call, std::span<const kiln_tensor> views,
+                                  std::vector<AtenTensorHandle> tensors,
+                                  AOTIProxyExecutorHandle proxy) {
+  std::vector<int64_t> ints;
+  for (const SizeExpression& size : call.ints) {
+    ints.push_back(size.evaluate(views));
+  }
+  std::vector<OwnedTensor> results;
+  for (size_t i = 0; i < call.num_results; ++i) {
+    AtenTensorHandle handle = nullptr;
+    torch_op::check_torch(aoti_torch_new_uninitialized_tensor(&handle), "make a tensor");
+    results.emplace_back(handle);
+    tensors.push_back(handle);
+  }
+  const NoGrad no_grad;
+  const AOTITorchError error = aoti_torch_proxy_executor_call_function(
+      proxy, static_cast<int>(call.target), static_cast<int>(ints.size()), ints.data(),
+      static_cast<int>(tensors.size()), tensors.data());
+  if (error != AOTI_TORCH_SUCCESS) {
+    throw std::runtime_error("the operator " + call.name +
+                             " failed; PyTorch wrote the reason to stderr");
+  }
+  return results;
+}
+
+}  // namespace
+
+// The values of one run. A value is borrowed from the inputs or constants, or owned.
+struct Model::Values {
+  std::vector<kiln_tensor> views;  // of the inputs as the caller gave them
+  std::vector<AtenTensorHandle> handles;
+  std::vector<OwnedTensor> owned;
+};
+
+Model::Model(const std::string& directory, size_t num_runners)
+    : program_(parse_program(read_text(directory + "/program.kiln.txt"))) {
+  for (const InputSpec& input : program_.inputs) {
+    labels_.push_back("input \"" + input.name + "\"");
+  }
+  for (const std::string& file : program_.engine_files) {
+    engine_numbers_.push_back(static_cast<int64_t>(engines_.size()));
+    engines_.push_back(load_engine(directory + "/" + file));
+  }
+  for (const Call& call : program_.calls) {
+    if (call.kind == Call::Kind::Engine &&
+        call.num_results != engines_[call.target]->num_outputs()) {
+      throw std::runtime_error("the package's program does not fit its engines");
+    }
+  }
+  map_constants(directory + "/constants.bin");
+  if (!program_.model_file.empty()) {
+    compiled_.emplace(directory + "/" + program_.model_file, num_runners);
+  }
+}
+
+void Model::map_constants(const std::string& path) {
+  if (program_.constants.empty()) {
+    return;
+  }
+  Result<FileMap> file = FileMap::open(path);
+  if (!file.ok()) {
+    throw std::runtime_error(file.status().message());
+  }
+  constant_file_ = std::move(*file);
+  const uint64_t size = constant_file_.bytes().size();
+  for (const ConstantSpec& constant : program_.constants) {
+    uint64_t bytes = dtype_size(static_cast<DType>(constant.dtype));
+    for (const int64_t dim : constant.shape) {
+      if (dim < 0 || __builtin_mul_overflow(bytes, static_cast<uint64_t>(dim), &bytes)) {
+        throw std::runtime_error("the package has a constant of an impossible size");
+      }
+    }
+    if (constant.offset > size || bytes > size - constant.offset) {
+      throw std::runtime_error("the package's constants.bin is truncated");
+    }
+    constants_.push_back(torch_op::borrow(constant_file_.bytes().data() + constant.offset,
+                                          constant.dtype, constant.shape));
+  }
+}
+
+void Model::check_inputs(std::span<const OwnedTensor> inputs,
+                         std::vector<kiln_tensor>& views) const {
+  if (inputs.size() != program_.inputs.size()) {
+    throw std::runtime_error("got " + std::to_string(inputs.size()) + " input tensors, expected " +
+                             std::to_string(program_.inputs.size()));
+  }
+  views.reserve(inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const InputSpec& spec = program_.inputs[i];
+    views.push_back(torch_op::view(inputs[i].get(), labels_[i]));
+    if (views[i].dtype != spec.dtype) {
+      throw std::runtime_error(labels_[i] + ": got dtype " + dtype_text(views[i].dtype) +
+                               ", expected " + dtype_text(spec.dtype));
+    }
+    if (static_cast<size_t>(views[i].rank) != spec.dims.size()) {
+      throw std::runtime_error(labels_[i] + ": got rank " + std::to_string(views[i].rank) +
+                               ", expected " + std::to_string(spec.dims.size()));
+    }
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    check_shape(i, views);
+  }
+}
+
+void Model::check_shape(size_t index, std::span<const kiln_tensor> views) const {
+  const std::vector<InputDim>& dims = program_.inputs[index].dims;
+  for (size_t dim = 0; dim < dims.size(); ++dim) {
+    const int64_t size = views[index].shape[dim];
+    int64_t min = dims[dim].min, max = dims[dim].max;
+    if (dims[dim].equal) {
+      min = max = dims[dim].equal->evaluate(views);
+    }
+    if (size < min || size > max) {
+      std::string expected = std::to_string(min);
+      if (min != max) {
+        expected += max == INT64_MAX ? " or more" : ".." + std::to_string(max);
+      }
+      throw std::runtime_error(labels_[index] + " dim " + std::to_string(dim) + ": got " +
+                               std::to_string(size) + ", expected " + expected);
+    }
+  }
+}
+
+// Compiled code relies on the strides that it was compiled for. Null: the input has them.
+OwnedTensor Model::copy_with_strides(AtenTensorHandle input, size_t index,
+                                     std::span<const kiln_tensor> views) const {
+  const InputSpec& spec = program_.inputs[index];
+  const kiln_tensor& given = views[index];
+  const auto rank = static_cast<size_t>(given.rank);
+  torch_op::Shape strides;
+  bool same = true;
+  for (size_t dim = 0; dim < rank; ++dim) {
+    strides[dim] = spec.strides[dim].evaluate(views);
+    same = same && (given.shape[dim] == 1 || given.strides[dim] == strides[dim]);
+  }
+  if (same) {
+    return nullptr;
+  }
+  OwnedTensor copy = torch_op::new_tensor(spec.dtype, {given.shape, rank}, {strides.data(), rank});
+  torch_op::check_torch(aoti_torch_copy_(copy.get(), input, 0), "copy a strided input");
+  return copy;
+}
+
+std::vector<OwnedTensor> Model::run_call(const Call& call, const Values& values,
+                                         AOTIProxyExecutorHandle proxy) {
+  if (call.kind == Call::Kind::Model) {
+    return run_model(call, values, proxy);
+  }
+  std::vector<AtenTensorHandle> inputs;
+  inputs.reserve(call.inputs.size() + call.num_results);
+  for (const size_t value : call.inputs) {
+    inputs.push_back(values.handles[value]);
+  }
+  if (call.kind == Call::Kind::Engine) {
+    return engines_[call.target]->run(inputs);
+  }
+  return run_aten(call, values.views, std::move(inputs), proxy);
+}
+
+std::vector<OwnedTensor> Model::run_model(const Call& call, const Values& values,
+                                          AOTIProxyExecutorHandle proxy) {
+  std::vector<OwnedTensor> inputs;
+  std::vector<std::pair<AtenTensorHandle, OwnedTensor>> written_back;
+  for (const size_t value : call.inputs) {
+    const AtenTensorHandle given = values.handles[value];
+    inputs.push_back(torch_op::share(given));
+    if (value < program_.inputs.size() && !program_.inputs[value].strides.empty()) {
+      if (OwnedTensor copy = copy_with_strides(given, value, values.views)) {
+        if (program_.inputs[value].is_changed) {
+          written_back.emplace_back(given, torch_op::share(copy.get()));
+        }
+        inputs.back() = std::move(copy);
+      }
+    }
+  }
+  static constexpr int64_t kOneElement = 1;
+  for (const size_t engine : call.engines) {
+    inputs.push_back(torch_op::borrow(&engine_numbers_[engine], KILN_I64, {&kOneElement, 1}));
+  }
+  const RunEngine run_engine = [this](size_t index, std::span<const AtenTensorHandle> given) {
+    return engines_.at(index)->run(given);
+  };
+  std::vector<OwnedTensor> results =
+      compiled_->run(std::move(inputs), call.num_results, proxy, run_engine);
+  for (const auto& [original, copy] : written_back) {
+    torch_op::check_torch(aoti_torch_copy_(original, copy.get(), 0), "write to a strided input");
+  }
+  return results;
+}
+
+bool Model::lies_in_constants(AtenTensorHandle tensor) const {
+  void* data = nullptr;
+  torch_op::check_torch(aoti_torch_get_data_ptr(tensor, &data), "tell where a tensor lies");
+  const std::span<const std::byte> bytes = constant_file_.bytes();
+  return data >= bytes.data() && data < bytes.data() + bytes.size();
+}
+
+// A tensor that lies in the mapped file is copied: the caller may write to it.
+OwnedTensor Model::take_result(size_t value, Values& values) const {
+  const AtenTensorHandle handle = values.handles[value];
+  if (!constants_.empty() && lies_in_constants(handle)) {
+    AtenTensorHandle copy = nullptr;
+    torch_op::check_torch(aoti_torch_clone(handle, &copy), "copy a constant");
+    return OwnedTensor(copy);
+  }
+  return values.owned[value] != nullptr ? std::move(values.owned[value]) : torch_op::share(handle);
+}
+
+std::vector<OwnedTensor> Model::run(std::vector<OwnedTensor> inputs,
+                                    AOTIProxyExecutorHandle proxy) {
+  Values values;
+  check_inputs(inputs, values.views);
+  values.handles.reserve(program_.num_values);
+  values.owned.resize(program_.num_values);
+  for (const OwnedTensor& input : inputs) {
+    values.handles.push_back(input.get());
+  }
+  for (const OwnedTensor& constant : constants_) {
+    values.handles.push_back(constant.get());
+  }
+  for (const Call& call : program_.calls) {
+    for (OwnedTensor& result : run_call(call, values, proxy)) {
+      values.handles.push_back(result.get());
+      values.owned[values.handles.size() - 1] = std::move(result);
+    }
+    for (const size_t value : call.dead) {
+      values.owned[value].reset();
+    }
+  }
+  std::vector<OwnedTensor> results;
+  for (const auto& value : program_.results) {
+    results.push_back(value ? take_result(*value, values) : nullptr);
+  }
+  return results;
+}
+
+}  // namespace kiln::aoti

@@ -1,0 +1,79 @@
+// What a package does: the text "program.kiln.txt" beside the engines.
+//
+// One statement per line, words separated by spaces. Values are numbered: first the inputs, then
+// the constants, then the results of the calls, in the order in which they are written.
+//
+//   kiln-program 1
+//   in_spec <JSON to the end of the line>          structure of the inputs, as torch.utils._pytree
+//   out_spec <JSON>                                has it
+//   input <name> <dtype> <dim>... [strides <size>...]
+//   changes <input>                                the model writes to this input
+//   constant <dtype> <offset in constants.bin> <size>...
+//   engine <file>                                  engines are numbered
+//   model <file>                                   a library that AOTInductor compiled
+//   run_engine <engine> inputs <value>... results <count>
+//   run_model inputs <value>... engines <engine>... results <count>
+//   run_aten <name> <extern node> ints <size>... inputs <value>... results <count>
+//   result <value> | result none
+//
+// A dim is a number, a range "1..32" or "1.." of a size that others are computed from, or "=" and a
+// size (size_expression.h) that it has to equal. Strides are given where they have to be those.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kiln/kiln.h"
+#include "torch/aoti/size_expression.h"
+
+namespace kiln::aoti {
+
+struct InputDim {
+  int64_t min = 0, max = 0;  // used if `equal` is not there
+  std::optional<SizeExpression> equal;
+};
+
+struct InputSpec {
+  std::string name;
+  kiln_dtype dtype = KILN_F32;
+  std::vector<InputDim> dims;
+  std::vector<SizeExpression> strides;  // empty: any
+  bool is_changed = false;              // by a compiled library
+};
+
+struct ConstantSpec {
+  kiln_dtype dtype = KILN_F32;
+  uint64_t offset = 0;
+  std::vector<int64_t> shape;
+};
+
+struct Call {
+  enum class Kind { Engine, Model, Aten };
+
+  Kind kind = Kind::Engine;
+  std::string name;                  // of an operator
+  size_t target = 0;                 // engine or extern node
+  std::vector<SizeExpression> ints;  // integer arguments of an operator
+  std::vector<size_t> inputs;
+  std::vector<size_t> engines;  // that a compiled library calls
+  size_t num_results = 0;
+  std::vector<size_t> dead;  // values that nothing needs after this call
+};
+
+struct Program {
+  std::string in_spec, out_spec;
+  std::vector<InputSpec> inputs;
+  std::vector<ConstantSpec> constants;
+  std::vector<std::string> engine_files;
+  std::string model_file;  // empty: none
+  std::vector<Call> calls;
+  std::vector<std::optional<size_t>> results;  // nullopt: None
+  size_t num_values = 0;
+};
+
+// Throws std::runtime_error with the line for text that is no program.
+Program parse_program(const std::string& text);
+
+}  // namespace kiln::aoti

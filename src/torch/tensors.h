@@ -1,0 +1,42 @@
+// PyTorch's tensors as the runtime sees them, through LibTorch's C functions alone.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "kiln/kiln.h"
+
+namespace kiln::torch_op {
+
+struct TensorDeleter {
+  void operator()(AtenTensorHandle tensor) const { aoti_torch_delete_tensor_object(tensor); }
+};
+using OwnedTensor = std::unique_ptr<AtenTensorOpaque, TensorDeleter>;
+
+using Shape = std::array<int64_t, KILN_MAX_RANK>;
+
+// Throws std::runtime_error if a function of LibTorch failed; `what` says which.
+void check_torch(AOTITorchError error, const char* what);
+
+bool is_on_cpu(AtenTensorHandle tensor);
+
+// A view of a tensor in CPU memory. `name` is for messages. Throws std::runtime_error for other
+// devices, and for dtypes that engines do not take.
+kiln_tensor view(AtenTensorHandle tensor, std::string_view name);
+
+// A new tensor in CPU memory; row-major without gaps if `strides` are empty.
+OwnedTensor new_tensor(kiln_dtype dtype, std::span<const int64_t> shape,
+                       std::span<const int64_t> strides = {});
+
+// A tensor that borrows memory: row-major, in CPU memory.
+OwnedTensor borrow(const void* data, kiln_dtype dtype, std::span<const int64_t> shape);
+
+// Another handle of the same tensor.
+OwnedTensor share(AtenTensorHandle tensor);
+
+}  // namespace kiln::torch_op
