@@ -24,6 +24,8 @@ from torch_tensorrt._operator import execute_engine, release, release_with
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._region import engine_tensor, find_region, region_model
+from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo.conversion._apply import lower
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,8 @@ def refit_module_weights(
             f"new_weight_module is {type(new_weight_module).__name__}, expected torch.export.ExportedProgram: "
             "torch_tensorrt.dynamo.trace makes one from a module"
         )
-    program = Program.decomposed(new_weight_module)
+    # Converters and passes that users registered made nodes of the engines: they make them again.
+    program = lower(Program.decomposed(new_weight_module), CompilationSettings())
     changes = _new_engines(module, program) | _new_weights(module, program)
     refitted = _replaced(module, changes)
     if verify_output:

@@ -8,7 +8,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from torch_tensorrt.dynamo._compiler import _flat_inputs
+from torch_tensorrt.dynamo._compiler import flat_inputs
 from torch_tensorrt.dynamo._partition import check_support
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import symbol_ranges
@@ -22,7 +22,7 @@ def whole_engine(
 ) -> bytes:
     """The bytes of an engine whose inputs and outputs are the program's. RuntimeError: what it cannot take."""
     program = Program.decomposed(exported)
-    ranges = symbol_ranges(program, _flat_inputs(program, args, kwargs))
+    ranges = symbol_ranges(program, flat_inputs(program, args, kwargs))
     reasons = {node: why for node, why in check_support(program, settings).items() if why}
     if reasons:
         lines = "\n".join(f"  {node.name} ({node.target}): {why}" for node, why in reasons.items())
@@ -45,7 +45,7 @@ def whole_engine(
         inputs=[node for node in program.user_inputs if tensor_of(node) is not None],
         outputs=outputs,
     )
-    return compile_region(program, region, ranges).numpy().tobytes()
+    return compile_region(program, region, ranges, settings).numpy().tobytes()
 
 
 def _outputs(program: Program) -> list[Node]:
