@@ -72,7 +72,7 @@ def refit_module_weights(
     # Converters and passes that users registered made nodes of the engines: they make them again.
     program = lower(Program.decomposed(new_weight_module), CompilationSettings())
     changes = _new_engines(module, program) | _new_weights(module, program)
-    refitted = _replaced(module, changes)
+    refitted = _replaced(module, changes) if verify_output or not in_place else module
     if verify_output:
         _verify(refitted, new_weight_module, arg_inputs, kwarg_inputs)
     if not in_place:
