@@ -10,7 +10,9 @@ from models_small import Counter, Mlp, SortInTheMiddle, batch_input, compile_all
 
 import kiln
 import torch_tensorrt
+from torch_tensorrt import dynamo
 from torch_tensorrt.dynamo import refit_module_weights, trace
+from torch_tensorrt.dynamo.conversion import DYNAMO_CONVERTERS
 
 X = torch.ones(4, 16)
 
@@ -58,7 +60,7 @@ def test_several_engines_and_weights_in_pytorch(assert_same):
     model, new = SortInTheMiddle().eval(), other(SortInTheMiddle)
     compiled = compile_all(model, X, torch_executed_ops={"aten.linear.default"})
     refitted = refit_module_weights(compiled, export(new))
-    assert len(engines_of(refitted)) == 2
+    assert len(engines_of(refitted)) == 3
     assert_same(refitted(X), new(X))
 
 
@@ -189,3 +191,21 @@ def test_engine_that_says_nothing_of_its_origin(mlp, tmp_path):
     compiled.engine_0 = torch.frombuffer(bytearray(foreign), dtype=torch.uint8)
     with pytest.raises(ValueError, match="compile the model again"):
         refit_module_weights(compiled, export(mlp))
+
+
+def test_users_converter_is_applied_again(mlp, assert_same):
+    def shifted_relu(ctx: Any, target: Any, args: Any, kwargs: Any, name: str) -> Any:
+        return torch.clamp(args[0], min=0) + 1
+
+    operator = torch.ops.aten.relu.default
+    priority = dynamo.conversion.ConverterPriority.HIGH
+    dynamo.conversion.dynamo_tensorrt_converter(operator, priority=priority)(shifted_relu)
+    try:
+        compiled, new = compile_all(mlp, X), other(Mlp)
+        refitted = refit_module_weights(compiled, export(new))
+        assert engine_bytes(refitted) == engine_bytes(compile_all(new, X))
+    finally:
+        DYNAMO_CONVERTERS.unregister(operator, shifted_relu)
+    assert_same(refitted(X), new.second(torch.relu(new.norm(new.first(X))) + 1))
+    with pytest.raises(ValueError, match="does not have"):  # without it, the program is another one
+        refit_module_weights(compiled, export(new))

@@ -24,6 +24,8 @@ from torch_tensorrt._operator import execute_engine, release, release_with
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._region import engine_tensor, find_region, region_model
+from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo.conversion._apply import lower
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +69,10 @@ def refit_module_weights(
             f"new_weight_module is {type(new_weight_module).__name__}, expected torch.export.ExportedProgram: "
             "torch_tensorrt.dynamo.trace makes one from a module"
         )
-    program = Program.decomposed(new_weight_module)
+    # Converters and passes that users registered made nodes of the engines: they make them again.
+    program = lower(Program.decomposed(new_weight_module), CompilationSettings())
     changes = _new_engines(module, program) | _new_weights(module, program)
-    refitted = _replaced(module, changes)
+    refitted = _replaced(module, changes) if verify_output or not in_place else module
     if verify_output:
         _verify(refitted, new_weight_module, arg_inputs, kwarg_inputs)
     if not in_place:
@@ -182,6 +185,9 @@ def _replaced(module: GraphModule, changes: Mapping[str, torch.Tensor]) -> Graph
     result.meta = dict(module.meta)
     result._forward_pre_hooks.update(module._forward_pre_hooks)  # the checks of inputs
     result._forward_pre_hooks_with_kwargs.update(module._forward_pre_hooks_with_kwargs)
+    for name, value in vars(module).items():  # what torch.export's own checks look at
+        if name not in vars(result) and getattr(value, "__self__", None) is not module:
+            vars(result)[name] = value
     for name in _engine_names(result):
         release_with(result, _attribute(result, name))
     return result.train(module.training)
