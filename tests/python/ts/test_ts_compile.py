@@ -44,11 +44,13 @@ def test_static(mlp, tmp_path, assert_same, kind, ir) -> None:
         script(torch.randn(5, 16))
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
-@pytest.mark.parametrize("model", [Mlp, SortInTheMiddle])
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [(Mlp, kind) for kind in KINDS] + [(SortInTheMiddle, kind) for kind in ("module", "traced")],
+)
 def test_dynamic(assert_same, model, kind) -> None:
     module = model().eval()
-    script = compile_script(kind(module, torch.randn(3, 16)), batch_input())
+    script = compile_script(KINDS[kind](module, torch.randn(3, 16)), batch_input())
     for batch in (1, 5, 32):
         x = torch.randn(batch, 16)
         assert_same(script(x), module(x))
@@ -165,6 +167,11 @@ class TestControlFlow:
     def test_what_the_converter_lacks(self) -> None:
         with pytest.raises(ValueError, match=r"cannot be compiled: .*prim::Loop.*ir=\"dynamo\""):
             compile_script(torch.jit.script(Loops().eval()), torch.randn(3, 16))
+
+    def test_sizes_that_the_converter_fixes(self) -> None:
+        scripted = torch.jit.script(SortInTheMiddle().eval())
+        with pytest.raises(ValueError, match=r"(?s)specialized it to be a constant.*ir=\"dynamo\""):
+            compile_script(scripted, batch_input())
 
     def test_sizes_that_a_trace_fixed(self) -> None:
         traced = torch.jit.trace(FixedSizes().eval(), torch.randn(3, 16))
