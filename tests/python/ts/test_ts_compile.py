@@ -239,6 +239,8 @@ class TestOptions:
             compile_script(script, x, kwarg_inputs={"y": x})
         with pytest.raises(ValueError, match="'x' is int: a ScriptModule"):
             compile_script(script, 3)
+        with pytest.raises(ValueError, match="dynamic_shapes is not for ScriptModules"):
+            compile_script(script, x, dynamic_shapes={"x": {0: torch.export.Dim("n")}})
 
     def test_deprecation(self, mlp) -> None:
         with pytest.warns(DeprecationWarning, match='torch_tensorrt.ts.compile.*ir="dynamo"'):
