@@ -50,8 +50,11 @@ asan: setup  ## C++ tests with the address and undefined-behaviour sanitizers
 tsan: setup  ## C++ tests with the thread sanitizer
 	@scripts/build.sh tsan && scripts/test.sh tsan
 
-wheel: setup  ## dist/torch_kiln-*.whl, for every Python 3
-	@$(python) -m pip wheel -q --no-deps --no-build-isolation -w dist . && ls -l dist
+wheel: setup  ## dist/torch_kiln-*.whl, for every Python 3, tried in a new environment (PYTHONS="python3.12 ..." for more)
+	@rm -f dist/torch_kiln-*.whl
+	@# The compiler's names of `make build`: ccache knows the objects by them.
+	@CC=cc CXX=c++ $(python) -m pip wheel -q --no-deps --no-build-isolation -w dist .
+	@$(python) scripts/check_wheel.py dist/torch_kiln-*.whl $(addprefix --python ,$(PYTHONS))
 
 clean:  ## remove build/ and dist/
 	rm -rf build dist

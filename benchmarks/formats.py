@@ -2,7 +2,8 @@
 """Compares the ways of saving: size, time and memory of saving, time of loading, cost of a call.
 
 Every figure is taken in a process of its own. A call adds two tensors of 4 x 16, on one thread, so that what is timed
-is the way to the engine; saving and loading are timed with an engine of about 400 MB.
+is the way to the engine; saving and loading are timed with an engine of about 400 MB. In C++, packages are loaded
+from the folder that they unpack to.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 import timeit
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,43 @@ def measure_load(form: str, folder: Path) -> dict[str, float]:
     return {"load_ms": seconds * 1e3, "load_mb": resident, "first_call_ms": first * 1e3}
 
 
+def build_cpp(folder: Path) -> Path:
+    program = folder / "call"
+    script = Path(__file__).parent / "formats" / "build.sh"
+    subprocess.run([script, program], check=True)
+    return program
+
+
+def measure_cpp(program: Path, path: Path, shape: tuple[int, int, int]) -> tuple[float, float]:
+    """Milliseconds to load, and microseconds per call (0 for a large model)."""
+    command = [program, path, *map(str, shape)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"formats: {path.name} in C++ failed:\n{done.stderr}")
+    load, call = map(float, done.stdout.split())
+    return load, call
+
+
+def unpacked(path: Path) -> Path:
+    """A package as a folder, which is loaded without being extracted first."""
+    folder = path.with_suffix("")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+    return next(folder.iterdir())
+
+
+def measure_in_cpp(form: str, folder: Path, program: Path) -> dict[str, float]:
+    if form not in ("ts", "pt2", "kiln"):
+        return {}
+    large = folder / f"large.{form}"
+    if form == "pt2":
+        large = unpacked(large)
+    return {
+        "cpp_call_us": measure_cpp(program, folder / f"small.{form}", (4, 16, 2))[1],
+        "cpp_load_ms": measure_cpp(program, large, (2, WIDTH, 1))[0],
+    }
+
+
 STAGES = {"call": measure_call, "save": measure_save, "load": measure_load}
 
 
@@ -159,6 +198,7 @@ def measure_all(folder: Path) -> dict[str, dict[str, float]]:
     inputs = small_inputs()
     module = compiled(Add(), inputs)
     results: dict[str, dict[str, float]] = {}
+    program = build_cpp(folder)
     for form in FORMATS:
         print(f"formats: {form}", file=sys.stderr, flush=True)
         results[form] = {}
@@ -167,6 +207,7 @@ def measure_all(folder: Path) -> dict[str, dict[str, float]]:
             results[form] |= in_process("save", form, folder)
             results[form] |= in_process("load", form, folder)
         results[form] |= in_process("call", form, folder)
+        results[form] |= measure_in_cpp(form, folder, program)
     return results
 
 
@@ -180,6 +221,8 @@ def markdown(results: dict[str, dict[str, float]]) -> str:
         "load_ms": ("load ms", "{:.0f}"),
         "load_mb": ("memory of loading MB", "{:.0f}"),
         "first_call_ms": ("first call ms", "{:.0f}"),
+        "cpp_call_us": ("C++: us per call", "{:.1f}"),
+        "cpp_load_ms": ("C++: load ms", "{:.1f}"),
     }
     rows = [
         [

@@ -12,5 +12,6 @@ void add_run(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_ops(CLI::App& app);
+void add_refit(CLI::App& app);
 
 }  // namespace tools

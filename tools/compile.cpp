@@ -23,7 +23,9 @@ struct CompileArguments {
   std::vector<std::string> shapes, cpus, disabled_passes;
   int threads = 0;
   bool verify = false;
-  std::string dump_directory;
+  std::string dump_directory, cache_directory;
+  int64_t cache_bytes = 0;
+  bool strip_weights = false, refittable = false;
 };
 
 std::string join(const std::vector<std::string>& items) {
@@ -84,6 +86,13 @@ void compile(const CompileArguments& arguments) {
   options.disabled_passes = disabled.empty() ? nullptr : disabled.c_str();
   options.verify_passes = arguments.verify ? 1 : 0;
   if (!arguments.dump_directory.empty()) options.dump_directory = arguments.dump_directory.c_str();
+  if (!arguments.cache_directory.empty())
+    options.cache_directory = arguments.cache_directory.c_str();
+  options.cache_bytes = static_cast<uint64_t>(arguments.cache_bytes);
+  int32_t cache_result = KILN_CACHE_MISS;
+  options.cache_result = &cache_result;
+  options.strip_weights = arguments.strip_weights ? 1 : 0;
+  options.refittable = arguments.refittable ? 1 : 0;
   {
     Progress progress;
     options.progress = Progress::report;
@@ -92,8 +101,22 @@ void compile(const CompileArguments& arguments) {
   }
   const std::chrono::duration<double> seconds = Clock::now() - start;
   const double megabytes = static_cast<double>(std::filesystem::file_size(arguments.output)) / 1e6;
-  std::printf("%s: %.1f MB, compiled in %.1f s\n", arguments.output.c_str(), megabytes,
-              seconds.count());
+  if (cache_result == KILN_CACHE_PROBLEM) std::fprintf(stderr, "kiln: %s\n", kiln_last_error());
+  std::printf("%s: %.1f MB, %s in %.1f s\n", arguments.output.c_str(), megabytes,
+              cache_result == KILN_CACHE_HIT ? "found in the cache" : "compiled", seconds.count());
+}
+
+void add_engine_kind_options(CLI::App& command, CompileArguments& arguments) {
+  command.add_option("--cache-dir", arguments.cache_directory,
+                     "Take the engine from this folder if it is there, and put it there");
+  command
+      .add_option("--cache-bytes", arguments.cache_bytes,
+                  "The largest size of that folder (default: 5 GiB)")
+      ->check(CLI::NonNegativeNumber);
+  command.add_flag("--strip-weights", arguments.strip_weights,
+                   "Leave the weights out: kiln refit fills them in");
+  command.add_flag("--refittable", arguments.refittable,
+                   "Let no optimisation depend on the values of weights");
 }
 
 }  // namespace
@@ -120,6 +143,7 @@ void add_compile(CLI::App& app) {
   command->add_flag("--verify", arguments->verify, "Check the program after every pass");
   command->add_option("--dump-dir", arguments->dump_directory,
                       "Write the program after every pass into this folder");
+  add_engine_kind_options(*command, *arguments);
   command->callback([arguments] { compile(*arguments); });
 }
 

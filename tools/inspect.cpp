@@ -47,7 +47,9 @@ void print_tensors(const char* title, const std::vector<kiln_tensor_info>& infos
 }
 
 void print_memory(const ordered_json& memory) {
-  std::printf("memory\n  weights %s\n", bytes_text(memory.at("weights_bytes")).c_str());
+  const bool stripped = memory.at("stripped").get<bool>();
+  std::printf("memory\n  weights %s\n", stripped ? "stripped: fill them in with kiln refit"
+                                                 : bytes_text(memory.at("weights_bytes")).c_str());
   std::printf("  workspace %s at opt, %s at min, %s at max\n",
               bytes_text(memory.at("workspace_bytes_at_opt")).c_str(),
               bytes_text(memory.at("workspace_bytes_at_min")).c_str(),
@@ -97,6 +99,8 @@ void print_description(const kiln::Engine& engine, const ordered_json& descripti
               text_at(description, "format_version").c_str(),
               text_at(description, "target").c_str());
   std::printf("content %s\n", text_at(description, "content_hash").c_str());
+  std::printf("program %s%s\n", text_at(description, "program_hash").c_str(),
+              description.at("refittable").get<bool>() ? ", refittable with any weights" : "");
   print_tensors("inputs", inputs_of(engine), description.at("inputs"));
   print_tensors("outputs", outputs_of(engine), description.at("outputs"));
   print_memory(description.at("memory"));

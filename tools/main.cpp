@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::simple);
   tools::add_compile(app);
+  tools::add_refit(app);
   tools::add_run(app);
   tools::add_bench(app);
   tools::add_inspect(app);

@@ -201,7 +201,42 @@ typedef struct kiln_compile_options {
    * from the compiling thread only. */
   void (*progress)(void* user, const char* stage, double fraction);
   void* progress_user;
+
+  /* Since 0.1, behind a larger struct_size. */
+  /* NULL, or the folder of an engine cache: an engine that is in it is not compiled again, and a
+   * compiled one is put there. Any number of processes may share a folder. It is made if it is not
+   * there, for the user alone; one that others own or may write to is not used. A cache that does
+   * not work never makes a compile fail: see cache_result. */
+  const char* cache_directory;
+  /* The cache's largest size in bytes, least recently used engines go first; 0: 5 GiB. */
+  uint64_t cache_bytes;
+  int32_t cache_mode; /* a kiln_cache_mode */
+  /* NULL, or where a kiln_cache_result is written. */
+  int32_t* cache_result;
+  /* Nonzero: an engine without the contents of weights. It loads, but runs only after kiln_refit.
+   */
+  int strip_weights;
+  /* Nonzero: no optimisation may look at the values of floating-point parameters and buffers, so
+   * that a refit can give them any. Otherwise weights that are the same everywhere (those of a
+   * fresh layer norm, say) become part of the code, and refitting with others is refused. */
+  int refittable;
+  /* NULL, or text that the engine keeps as it is and kiln_engine_describe shows. */
+  const char* metadata;
 } kiln_compile_options;
+
+typedef enum kiln_cache_mode {
+  KILN_CACHE_READ_WRITE = 0,
+  KILN_CACHE_READ = 1, /* compiled engines are not kept */
+  KILN_CACHE_WRITE = 2 /* always compile */
+} kiln_cache_mode;
+
+typedef enum kiln_cache_result {
+  KILN_CACHE_PROBLEM =
+      -1,                 /* compiled, but something in the cache did not work: kiln_last_error() */
+  KILN_CACHE_MISS = 0,    /* compiled; or there is no cache */
+  KILN_CACHE_HIT = 1,     /* the engine was there */
+  KILN_CACHE_CODE_HIT = 2 /* code was there, for other weights: filled with the model's */
+} kiln_cache_result;
 
 /* Compiles a model; the result is the bytes of an engine file. Deterministic. options may be NULL.
  * Since 0.1. */
@@ -211,6 +246,33 @@ KILN_API kiln_status kiln_compile(kiln_model* model, const kiln_compile_options*
  * Since 0.1. */
 KILN_API kiln_status kiln_compile_to_file(kiln_model* model, const kiln_compile_options* options,
                                           const char* path);
+
+/* The key of a model's engine in a cache: 32 hexadecimal digits, not NUL-terminated. Models and
+ * options with equal keys give equal bytes, and whatever decides the bytes decides the key: nodes,
+ * their arguments and edges, names, shapes, ranges, the dtype, shape and contents of weights, the
+ * options but num_threads, verify_passes, dump_directory, progress and those of the cache, and the
+ * version of Kiln. Reads all weights. options may be NULL. Since 0.1. */
+KILN_API kiln_status kiln_compile_key(kiln_model* model, const kiln_compile_options* options,
+                                      kiln_bytes** key);
+
+/* Gets an engine from a cache folder, checked byte for byte; KILN_NOT_FOUND if there is none,
+ * KILN_INVALID_ENGINE for a damaged one, which is removed. A key is 1 to 128 letters, digits, '-'
+ * and '_'. Since 0.1. */
+KILN_API kiln_status kiln_cache_load(const char* directory, const char* key, kiln_bytes** engine);
+/* Puts an engine into a cache folder, which is made if it is not there, and removes the least
+ * recently used others until all fit max_bytes (0: 5 GiB). Bytes that are no engine are
+ * KILN_INVALID_ENGINE. Since 0.1. */
+KILN_API kiln_status kiln_cache_store(const char* directory, uint64_t max_bytes, const char* key,
+                                      const void* engine, size_t size);
+
+/* Gives an engine the weights of another model of the same structure, without generating code: the
+ * result has the bytes that kiln_compile would give for that model. The engine may be stripped. The
+ * ranges, disabled passes and code variants are the engine's; of the options, num_threads,
+ * strip_weights, verify_passes, dump_directory and progress count. options may be NULL.
+ * KILN_INVALID_ARGUMENT where the model's plan is not the engine's: the text says what differs.
+ * Since 0.1. */
+KILN_API kiln_status kiln_refit(const void* engine, size_t size, kiln_model* model,
+                                const kiln_compile_options* options, kiln_bytes** result);
 
 /* The operators that can be compiled, as JSON: {"aten": ["aten.add.Tensor", ...], "ops": [{"name",
  * "summary"}]}. Since 0.1. */

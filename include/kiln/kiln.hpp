@@ -302,6 +302,19 @@ class Model {
                        const kiln_compile_options* options = nullptr) const {
     check(kiln_compile_to_file(get(), options, path.c_str()));
   }
+  // 32 hexadecimal digits that stand for the engine of this model and these options.
+  std::string compile_key(const kiln_compile_options* options = nullptr) const {
+    kiln_bytes* key = nullptr;
+    check(kiln_compile_key(get(), options, &key));
+    return Bytes(key).text();
+  }
+  // The bytes of an engine with the code of `engine` and the weights of this model: see kiln_refit.
+  Bytes refit(std::span<const std::byte> engine,
+              const kiln_compile_options* options = nullptr) const {
+    kiln_bytes* result = nullptr;
+    check(kiln_refit(engine.data(), engine.size(), get(), options, &result));
+    return Bytes(result);
+  }
   kiln_model* get() const { return model_.get(); }
 
  private:

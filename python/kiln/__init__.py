@@ -7,7 +7,16 @@ outputs = session.run(np.zeros((8, 3, 224, 224), np.float32))
 
 from kiln._library import library_directory, runtime
 from kiln.arrays import TensorView
-from kiln.compiler import InputRange, Model, NodeSupport, compile, supported_ops
+from kiln.cache import EngineCache
+from kiln.compiler import (
+    InputRange,
+    Model,
+    NodeSupport,
+    compile,
+    compile_key,
+    refit,
+    supported_ops,
+)
 from kiln.engine import DimRange, Engine, Session, TensorInfo, inspect, load
 from kiln.errors import (
     FileError,
@@ -26,6 +35,7 @@ __version__: str = runtime().kiln_version().decode()
 __all__ = [
     "DimRange",
     "Engine",
+    "EngineCache",
     "FileError",
     "InputRange",
     "InternalError",
@@ -42,8 +52,10 @@ __all__ = [
     "TensorView",
     "UnsupportedError",
     "compile",
+    "compile_key",
     "inspect",
     "library_directory",
     "load",
+    "refit",
     "supported_ops",
 ]

@@ -8,7 +8,17 @@ import json
 import os
 import weakref
 from collections.abc import Sequence
-from ctypes import POINTER, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import (
+    POINTER,
+    c_char_p,
+    c_double,
+    c_int,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint64,
+    c_void_p,
+)
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +82,13 @@ class CompileOptions(ctypes.Structure):
         ("dump_directory", c_char_p),
         ("progress", ProgressFunction),
         ("progress_user", c_void_p),
+        ("cache_directory", c_char_p),
+        ("cache_bytes", c_uint64),
+        ("cache_mode", c_int32),
+        ("cache_result", POINTER(c_int32)),
+        ("strip_weights", c_int),
+        ("refittable", c_int),
+        ("metadata", c_char_p),
     ]
 
 
@@ -113,6 +130,13 @@ _COMPILER = {
     "kiln_model_check": (c_int, [c_void_p, POINTER(c_void_p)]),
     "kiln_compile": (c_int, [c_void_p, POINTER(CompileOptions), POINTER(c_void_p)]),
     "kiln_compile_to_file": (c_int, [c_void_p, POINTER(CompileOptions), c_char_p]),
+    "kiln_compile_key": (c_int, [c_void_p, POINTER(CompileOptions), POINTER(c_void_p)]),
+    "kiln_cache_load": (c_int, [c_char_p, c_char_p, POINTER(c_void_p)]),
+    "kiln_cache_store": (c_int, [c_char_p, c_uint64, c_char_p, c_void_p, c_size_t]),
+    "kiln_refit": (
+        c_int,
+        [c_void_p, c_size_t, c_void_p, POINTER(CompileOptions), POINTER(c_void_p)],
+    ),
     "kiln_supported_ops": (c_int, [POINTER(c_void_p)]),
 }
 

@@ -1,10 +1,13 @@
 """The console script `kiln`: runs the native command that the wheel carries."""
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> NoReturn:
     command = Path(__file__).parent / "bin" / "kiln"
-    os.execv(command, [str(command), *sys.argv[1:]])
+    os.execv(command, [str(command), *(sys.argv[1:] if arguments is None else arguments)])

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from kiln import _library, arrays
 from kiln._library import check, compiler
 from kiln.arrays import TensorView
+from kiln.cache import CacheCall, EngineCache
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,10 @@ def compile(
     verify_passes: bool = False,
     dump_directory: str | os.PathLike[str] | None = None,
     progress: Callable[[str, float], None] | None = None,
+    cache: EngineCache | None = None,
+    strip_weights: bool = False,
+    refittable: bool = False,
+    metadata: str = "",
 ) -> memoryview | None:
     """Compiles a model into an engine. The same model and options give the same bytes.
 
@@ -105,6 +112,10 @@ def compile(
         verify_passes: check the graph after every pass.
         dump_directory: write the graph after every pass there.
         progress: called with a short text and a fraction between 0 and 1.
+        cache: where to look for the engine first, and to keep it.
+        strip_weights: leave the contents of the weights out: `refit` fills them in before the engine can run.
+        refittable: let no optimisation depend on the values of weights, so that `refit` takes any.
+        metadata: text that the engine keeps, and `Engine.describe` shows.
 
     Returns:
         The engine's bytes, or None if `output` was given.
@@ -114,22 +125,90 @@ def compile(
     """
     if not isinstance(model, Model):
         model = Model.open(model)
-    options = _compile_options(
-        ranges, cpu_variants, num_threads, disabled_passes, verify_passes, dump_directory
+    options = _engine_options(
+        ranges, cpu_variants, disabled_passes, strip_weights, refittable, metadata
     )
+    _set_work_options(options, num_threads, verify_passes, dump_directory)
     callback = _ProgressCallback(progress)
     options.progress = callback.function
+    cached = CacheCall(cache, options)
     if output is not None:
         status = compiler().kiln_compile_to_file(
             model._handle, ctypes.byref(options), os.fsencode(output)
         )
         callback.reraise()
         check(status)
+        cached.finish()
         return None
     handle = ctypes.c_void_p()
     status = compiler().kiln_compile(model._handle, ctypes.byref(options), ctypes.byref(handle))
     callback.reraise()
     check(status)
+    cached.finish()
+    return _library.take_bytes(handle)
+
+
+def compile_key(
+    model: Model | str | os.PathLike[str],
+    *,
+    ranges: Iterable[InputRange] = (),
+    cpu_variants: Iterable[str] = (),
+    disabled_passes: Iterable[str] = (),
+    strip_weights: bool = False,
+    refittable: bool = False,
+    metadata: str = "",
+) -> str:
+    """The key of the engine that `compile` gives with these options: 32 hexadecimal digits.
+
+    Whatever decides the bytes of the engine decides the key: the model, the contents of its weights, the options, and
+    the version of Kiln.
+    """
+    if not isinstance(model, Model):
+        model = Model.open(model)
+    options = _engine_options(
+        ranges, cpu_variants, disabled_passes, strip_weights, refittable, metadata
+    )
+    handle = ctypes.c_void_p()
+    check(compiler().kiln_compile_key(model._handle, ctypes.byref(options), ctypes.byref(handle)))
+    return _library.take_bytes(handle).tobytes().decode()
+
+
+def refit(
+    engine: bytes | memoryview | np.ndarray,
+    model: Model | str | os.PathLike[str],
+    *,
+    num_threads: int = 0,
+    strip_weights: bool = False,
+    verify_passes: bool = False,
+) -> memoryview:
+    """Gives an engine the weights of another model of the same structure, without generating code.
+
+    Args:
+        engine: what `compile` gave, with its weights or without.
+        model: a `Model`, or the path of a torch.export archive.
+
+    Returns:
+        The bytes that `compile` would give for this model with the options that the engine was made with.
+
+    Raises:
+        InvalidArgumentError: the model differs in more than the values of its weights; or their values had decided
+        something, which `compile(refittable=True)` excludes. The text says what differs.
+    """
+    if not isinstance(model, Model):
+        model = Model.open(model)
+    options = _engine_options((), (), (), strip_weights, False, "")
+    _set_work_options(options, num_threads, verify_passes, None)
+    data = np.frombuffer(engine, dtype=np.uint8)
+    handle = ctypes.c_void_p()
+    check(
+        compiler().kiln_refit(
+            data.ctypes.data,
+            data.size,
+            model._handle,
+            ctypes.byref(options),
+            ctypes.byref(handle),
+        )
+    )
     return _library.take_bytes(handle)
 
 
@@ -162,24 +241,37 @@ class _ProgressCallback:
             raise self._error
 
 
-def _compile_options(
+def _engine_options(
     ranges: Iterable[InputRange],
     cpu_variants: Iterable[str],
-    num_threads: int,
     disabled_passes: Iterable[str],
-    verify_passes: bool,
-    dump_directory: str | os.PathLike[str] | None,
+    strip_weights: bool,
+    refittable: bool,
+    metadata: str,
 ) -> _library.CompileOptions:
+    """The options that decide the bytes of an engine."""
     c_ranges = [_library.DimRange(r.input.encode(), r.dim, r.min, r.opt, r.max) for r in ranges]
     options = _library.CompileOptions(struct_size=ctypes.sizeof(_library.CompileOptions))
     options.ranges = (_library.DimRange * len(c_ranges))(*c_ranges) if c_ranges else None
     options.num_ranges = len(c_ranges)
     options.cpu_variants = ",".join(cpu_variants).encode() or None
-    options.num_threads = num_threads
     options.disabled_passes = ",".join(disabled_passes).encode() or None
+    options.strip_weights = int(strip_weights)
+    options.refittable = int(refittable)
+    options.metadata = metadata.encode() or None
+    return options
+
+
+def _set_work_options(
+    options: _library.CompileOptions,
+    num_threads: int,
+    verify_passes: bool,
+    dump_directory: str | os.PathLike[str] | None,
+) -> None:
+    """The options that only say how the work is done."""
+    options.num_threads = num_threads
     options.verify_passes = int(verify_passes)
     options.dump_directory = os.fsencode(dump_directory) if dump_directory is not None else None
-    return options
 
 
 def _as_view(value: Any) -> TensorView:

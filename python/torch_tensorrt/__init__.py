@@ -7,28 +7,45 @@ trt_model = torch_tensorrt.load("model.ep")
 
 from kiln import __version__
 from torch_tensorrt import _operator as _operator  # registers kiln::execute_engine
-from torch_tensorrt import dynamo, logging, ts
+from torch_tensorrt import dynamo, logging, runtime, ts
+from torch_tensorrt._absent import get_absent
 from torch_tensorrt._compile import compile
+from torch_tensorrt._convert import convert_method_to_trt_engine
 from torch_tensorrt._device import Device
 from torch_tensorrt._enums import DeviceType, EngineCapability, Platform, dtype, memory_format
+from torch_tensorrt._features import ENABLED_FEATURES
 from torch_tensorrt._input import Input
 from torch_tensorrt._load import load
 from torch_tensorrt._quiet import accept_any_ending
 from torch_tensorrt._save import save
+from torch_tensorrt.dynamo import cross_compile_for_windows, load_cross_compiled_exported_program
+from torch_tensorrt.runtime import *  # noqa: F403 - upstream has all of it here, too
+
+# Engines run on the CPU.
+__cuda_version__ = None
+# For names that are not here: says what to use instead.
+__getattr__ = get_absent
 
 __all__ = [
+    *runtime.__all__,
+    "ENABLED_FEATURES",
     "Device",
     "DeviceType",
     "EngineCapability",
     "Input",
     "Platform",
+    "__cuda_version__",
     "__version__",
     "compile",
+    "convert_method_to_trt_engine",
+    "cross_compile_for_windows",
     "dtype",
     "dynamo",
     "load",
+    "load_cross_compiled_exported_program",
     "logging",
     "memory_format",
+    "runtime",
     "save",
     "ts",
 ]

@@ -25,12 +25,16 @@ _MODEL_PREFIX = "data/aotinductor/"
 _METADATA = {"AOTI_DEVICE_KEY": "cpu"}
 
 
-def check_package_path(path: str | os.PathLike[str]) -> None:
-    """Raises ValueError for what cannot be the path of a package, or a system that packages do not run on."""
+def check_platform() -> None:
+    """Raises ValueError on a system that packages do not run on."""
     if platform.system() != "Linux":
         raise ValueError(
             f"output_format='aot_inductor' is for Linux only, and this is {platform.system()}: save an exported_program"
         )
+
+
+def check_package_path(path: str | os.PathLike[str]) -> None:
+    """Raises ValueError for what cannot be the path of a package."""
     if Path(path).suffix != ".pt2":
         raise ValueError(
             f"got the file name {os.fspath(path)!r}, expected one that ends in .pt2: "
@@ -47,9 +51,9 @@ def save_package(
 ) -> None:
     """Saves a program as a package that `torch._inductor.aoti_load_package` and C++ load without this project.
 
-    A program that is all engines needs no compiler: the package is a copy of a library of this project, and the engines.
-    Operators outside engines are compiled by AOTInductor where it finds a C++ compiler, and called in LibTorch one by
-    one where it does not. The file appears only when it is complete.
+    A program that is all engines needs no compiler: its package is a copy of a library of this project, and engines.
+    Operators outside engines are compiled by AOTInductor where it finds a C++ compiler, and called in LibTorch one
+    by one where it does not. The file appears only when it is complete.
 
     Args:
         program: what to save; its engines are calls of kiln::execute_engine.
@@ -61,6 +65,7 @@ def save_package(
         ValueError: a path that does not end in .pt2, inputs or results that a package cannot have.
         RuntimeError: an operator that needs a C++ compiler, where there is none.
     """
+    check_platform()
     check_package_path(path)
     configs = dict(inductor_configs or {})
     with torch.no_grad(), quiet_torch():
@@ -139,7 +144,11 @@ class LoadedPackage:
         else:
             tensors = self._flatten(args, kwargs)
         results = self.loader.boxed_run(tensors)
-        return results[0] if self._out_spec.is_leaf() else pytree.tree_unflatten(results, self._out_spec)
+        return (
+            results[0]
+            if self._out_spec.is_leaf()
+            else pytree.tree_unflatten(results, self._out_spec)
+        )
 
     def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
         leaves, spec = pytree.tree_flatten((args, reorder_kwargs(kwargs, self._in_spec)))

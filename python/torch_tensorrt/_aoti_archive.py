@@ -70,9 +70,7 @@ def _add(archive: zipfile.ZipFile, file: IO[bytes], name: str, content: Content)
     header = _LOCAL_HEADER_SIZE + len(name.encode()) + (_ZIP64_EXTRA_SIZE if is_zip64 else 0)
     alignment = _LARGE_ALIGNMENT if info.file_size >= _LARGE else _ALIGNMENT
     padding = -(file.tell() + header + 4) % alignment
-    info.extra = (
-        _PADDING_ID.to_bytes(2, "little") + padding.to_bytes(2, "little") + b"Z" * padding
-    )
+    info.extra = _PADDING_ID.to_bytes(2, "little") + padding.to_bytes(2, "little") + b"Z" * padding
     with archive.open(info, "w") as target:
         if isinstance(content, Path):
             with content.open("rb") as source:

@@ -61,8 +61,8 @@ def compile_program(
 ) -> CompiledProgram:
     """Compiles a program that has operators outside engines.
 
-    Engines become inputs of the compiled code, which it passes on to the container that it lies in; so AOTInductor never
-    sees their bytes.
+    Engines become inputs of the compiled code, which it passes on to the container that it lies in; so AOTInductor
+    never sees their bytes.
     """
     graph = _Flattened(exported)
     options = {**inductor_configs, "aot_inductor.package": True}

@@ -27,6 +27,7 @@ class UnsupportedNodeError(RuntimeError):
 
 @dataclass(frozen=True)
 class ExternNode:
+    target: str  # "aten::add.Tensor"
     json: dict[str, Any]
     ints: list[str]  # in postfix form, in the order of the arguments
     inputs: list[Node]  # tensors, likewise
@@ -44,15 +45,15 @@ def extern_node(node: Node, postfix: Callable[[Any], str]) -> ExternNode:
     Raises:
         UnsupportedNodeError: a call that the executor cannot make; the text says why.
     """
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in _NAMESPACES:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        raise UnsupportedNodeError("it is no operator")
+    if node.target.namespace not in _NAMESPACES:
         raise UnsupportedNodeError("it is no operator of PyTorch's own library")
-    if target._schema.is_mutable:
+    if node.target._schema.is_mutable:
         raise UnsupportedNodeError("it changes its arguments in place")
-    arguments = _complete_arguments(node)
-    symbolic = [
-        leaf for leaf in _leaves([value for _, value in arguments]) if _is_symbolic(leaf)
-    ]
+    target = _overload(node)
+    arguments = _complete_arguments(node, target)
+    symbolic = [leaf for leaf in _leaves([value for _, value in arguments]) if _is_symbolic(leaf)]
     if any(not isinstance(leaf.meta.get("val"), (int, torch.SymInt)) for leaf in symbolic):
         raise UnsupportedNodeError("it takes a number that depends on the values of a tensor")
     results, is_list = _results(node)
@@ -64,10 +65,15 @@ def extern_node(node: Node, postfix: Callable[[Any], str]) -> ExternNode:
         try:
             serialized = serializer.serialize_input(fixed, argument.type)
         except Exception as error:
-            raise UnsupportedNodeError(f"its argument {argument.name} has no form: {error}") from error
-        inputs.append({"name": argument.name, "arg": serde._dataclass_to_dict(serialized), "kind": 1})
+            raise UnsupportedNodeError(
+                f"its argument {argument.name} has no form: {error}"
+            ) from error
+        inputs.append(
+            {"name": argument.name, "arg": serde._dataclass_to_dict(serialized), "kind": 1}
+        )
     record = {"target": target.name(), "inputs": inputs, "outputs": results, "metadata": {}}
     return ExternNode(
+        target=target.name(),
         json={"name": node.name, "node": record},
         ints=[postfix(_size(leaf)) for leaf in _ints(arguments)],
         inputs=[
@@ -80,10 +86,23 @@ def extern_node(node: Node, postfix: Callable[[Any], str]) -> ExternNode:
     )
 
 
-def _complete_arguments(node: Node) -> list[tuple[Any, Any]]:
+def _overload(node: Node) -> torch._ops.OpOverload:
+    """The overload to call: graphs may have numbers where the schema has tensors, but the executor may not."""
+    target = node.target
+    for argument, value in zip(target._schema.arguments, node.args, strict=False):
+        is_number = type(value) in (bool, int, float) or _is_symbolic(value)
+        if str(argument.type) == "Tensor" and is_number:
+            name = target._overloadname.replace("Tensor", "Scalar")
+            if name not in target.overloadpacket.overloads() or name == target._overloadname:
+                raise UnsupportedNodeError(f"its argument {argument.name} is a number")
+            return getattr(target.overloadpacket, name)
+    return target
+
+
+def _complete_arguments(node: Node, target: torch._ops.OpOverload) -> list[tuple[Any, Any]]:
     """Every argument of the operator's schema with its value, defaults included."""
     result = []
-    for index, argument in enumerate(node.target._schema.arguments):
+    for index, argument in enumerate(target._schema.arguments):
         if not argument.kwarg_only and index < len(node.args):
             value = node.args[index]
         elif argument.name in node.kwargs:

@@ -24,6 +24,7 @@ from torch.export.graph_signature import (
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from torch_tensorrt._aoti_extern import UnsupportedNodeError, extern_node
 from torch_tensorrt._operator import DTYPE_NAMES, execute_engine
@@ -168,13 +169,20 @@ def postfix(size: Any, names: Mapping[sympy.Symbol, str]) -> str:
 
     def leaf(symbol: sympy.Symbol) -> str:
         if symbol not in names:
-            raise SymbolError(f"the size {symbol} depends on the values of a tensor")
+            reason = (
+                "depends on the values of a tensor" if _is_unbacked(symbol) else "is of no input"
+            )
+            raise SymbolError(f"the size {symbol} {reason}")
         return names[symbol]
 
     def apply(function: Any, left: Any, right: Any) -> str:
         return f"{left},{right},{_OPERATORS[function]}"
 
     return str(fold(expression(size), leaf, apply))
+
+
+def _is_unbacked(symbol: sympy.Symbol) -> bool:
+    return symbol_is_type(symbol, (SymT.UNBACKED_INT, SymT.UNBACKED_FLOAT))
 
 
 def build_program(exported: ExportedProgram) -> PackageProgram:
@@ -194,10 +202,8 @@ class _Builder:
             if spec.kind is not InputKind.USER_INPUT
         }
         self._engine_of: dict[str, int] = {}
-        self._placeholders: dict[str, Node] = {}
         self._slots: dict[Node, int | list[int]] = {}
         self._constant_lines: list[str] = []
-        self._constant_slots: dict[str, int] = {}
         self._end_of_constants = 0
 
     def build(self) -> PackageProgram:
@@ -227,7 +233,6 @@ class _Builder:
         for node in nodes:
             if node.op != "placeholder":
                 continue
-            self._placeholders[node.name] = node
             users = [user for user in node.users if user.target is not execute_engine]
             if node.name not in self._lifted:
                 if node.name in self._interface.slots:
@@ -274,7 +279,7 @@ class _Builder:
     def _add_operator(self, node: Node) -> None:
         extern = extern_node(node, lambda size: postfix(size, self._interface.names))
         index = len(self._result.extern_nodes)
-        words = ["run_aten", node.target.name(), index, "ints", *extern.ints, "inputs"]
+        words = ["run_aten", extern.target, index, "ints", *extern.ints, "inputs"]
         self._call([*words, *map(self._slot, extern.inputs)], node, extern.num_results)
         if not extern.is_list:
             self._slots[node] = self._slots[node][0]
@@ -321,5 +326,3 @@ def _is_settled_check(node: Node, symbols: set[sympy.Symbol]) -> bool:
     condition = node.args[0]
     value = condition.meta.get("val") if isinstance(condition, Node) else condition
     return free_symbols([value]) <= symbols
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,13 +13,14 @@ from torch.export import ExportedProgram
 
 from torch_tensorrt import dynamo
 from torch_tensorrt._arguments import merge_inputs
+from torch_tensorrt.dynamo.backend import torch_compile
 from torch_tensorrt.ts._compiler import compile_to_script
 
 logger = logging.getLogger(__name__)
 
 # What `ir` may be, and what is said about those that are not there yet.
 _IRS = ("default", "dynamo", "ts", "torchscript", "fx", "torch_compile")
-_COMPILED_IRS = ("default", "dynamo", "ts", "torchscript")
+_COMPILED_IRS = ("default", "dynamo", "ts", "torchscript", "torch_compile")
 _TORCHSCRIPT_IRS = ("ts", "torchscript")
 # Options that belong to tracing and not to compiling.
 _TRACE_OPTIONS = ("strict", "dynamic_shapes")
@@ -32,12 +34,14 @@ def compile(
     kwarg_inputs: Mapping[str, Any] | None = None,
     enabled_precisions: Any = None,
     **kwargs: Any,
-) -> torch.nn.Module:
+) -> Any:
     """Compiles a module for inference.
 
     Args:
         module: a torch.nn.Module in eval mode, or an ExportedProgram.
-        ir: "dynamo", or "default", which is the same for these; "ts" gives a ScriptModule, and takes ScriptModules too.
+        ir: "dynamo", or "default", which is the same for these; "ts" gives a ScriptModule, and takes ScriptModules too;
+            "torch_compile" for `torch.compile`, which needs no inputs and builds engines at the first call: what it
+            returns cannot be saved.
         inputs, arg_inputs: positional inputs, one or the other: tensors for fixed shapes, `torch_tensorrt.Input`s for
             ranges, or lists, tuples and dictionaries of them.
         kwarg_inputs: keyword inputs, likewise.
@@ -56,10 +60,20 @@ def compile(
     if ir not in _IRS:
         raise ValueError(f"Unknown ir was requested: got {ir!r}, expected one of {', '.join(_IRS)}")
     _check_module(module, ir)
+    if ir == "fx":
+        warnings.warn(
+            "ir='fx' is deprecated: use ir='dynamo', which takes the same modules",
+            DeprecationWarning,
+            stacklevel=2,
+        )
     if ir not in _COMPILED_IRS:
         raise NotImplementedError(
             f"ir={ir!r} is not supported; supported are {', '.join(map(repr, _COMPILED_IRS))}"
         )
+    if ir == "torch_compile":
+        if enabled_precisions is not None:
+            kwargs["enabled_precisions"] = enabled_precisions
+        return torch_compile(module, merge_inputs(inputs, arg_inputs, required=False), **kwargs)
     is_exported = isinstance(module, ExportedProgram)
     is_script = isinstance(module, torch.jit.ScriptModule)
     if not (is_exported or is_script) and not inspect.signature(module.forward).parameters:

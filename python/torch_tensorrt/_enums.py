@@ -154,16 +154,42 @@ class memory_format(enum.Enum):  # noqa: N801 - upstream's name
         """Reads a torch.memory_format as well."""
         if isinstance(value, memory_format):
             return value
-        table = {
-            torch.contiguous_format: cls.contiguous,
-            torch.channels_last: cls.channels_last,
-            torch.channels_last_3d: cls.channels_last_3d,
-        }
-        if value not in table:
+        for member, counterpart in _TORCH_FORMATS.items():
+            if value is counterpart:
+                return cls[member]
+        raise TypeError(
+            f"{value!r} is not a memory format that is supported: {', '.join(cls.__members__)}"
+        )
+
+    def to(self, t: Any) -> Any:
+        """Converts to `torch.memory_format`. TypeError: a layout that PyTorch does not have."""
+        if t is memory_format:
+            return self
+        if t is not torch.memory_format:
             raise TypeError(
-                f"{value!r} is not a memory format that is supported: {', '.join(cls.__members__)}"
+                f"{t!r} is not a kind of memory format that can be converted to: torch.memory_format"
             )
-        return table[value]
+        if self.name not in _TORCH_FORMATS:
+            raise TypeError(f"{self} has no counterpart in torch")
+        return _TORCH_FORMATS[self.name]
+
+
+_TORCH_FORMATS = {
+    "linear": torch.contiguous_format,
+    "hwc": torch.channels_last,
+    "dhwc": torch.channels_last_3d,
+}
+
+
+def _by_name(cls: Any, value: Any, aliases: dict[str, str]) -> Any:
+    """A member from itself or from its name, in any case."""
+    if isinstance(value, cls):
+        return value
+    name = str(value).upper() if isinstance(value, str) else ""
+    name = aliases.get(name, name)
+    if name not in cls.__members__:
+        raise TypeError(f"got {value!r}, expected one of {', '.join(cls.__members__)}")
+    return cls[name]
 
 
 class DeviceType(enum.Enum):
@@ -174,6 +200,12 @@ class DeviceType(enum.Enum):
     DLA = enum.auto()
     CPU = enum.auto()
 
+    @classmethod
+    def _from(cls, value: Any) -> DeviceType:
+        """Reads names and torch.device as well."""
+        kind = value.type if isinstance(value, torch.device) else value
+        return _by_name(cls, kind, {"CUDA": "GPU"})
+
 
 class EngineCapability(enum.Enum):
     """Restrictions of TensorRT's runtimes; engines of Kiln are always STANDARD."""
@@ -181,6 +213,11 @@ class EngineCapability(enum.Enum):
     STANDARD = enum.auto()
     SAFETY = enum.auto()
     DLA_STANDALONE = enum.auto()
+
+    @classmethod
+    def _from(cls, value: Any) -> EngineCapability:
+        """Reads names as well."""
+        return _by_name(cls, value, {})
 
 
 class Platform(enum.Enum):
@@ -191,6 +228,9 @@ class Platform(enum.Enum):
     WIN_X86_64 = enum.auto()
     WIN_ARM64 = enum.auto()
     UNKNOWN = enum.auto()
+
+    def __str__(self) -> str:
+        return self.name.lower()
 
     @classmethod
     def current_platform(cls) -> Platform:

@@ -34,6 +34,13 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a file, which appears only when it is complete; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_file(path) as file:
+        file.write(text.encode())
+
+
 @contextmanager
 def replaced_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """The same for what writes to a path and not to an open file: one with the same name, in a temporary folder."""

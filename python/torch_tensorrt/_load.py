@@ -18,6 +18,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._aot_inductor import LoadedPackage, is_package, load_package
+from torch_tensorrt._engine_file import LoadedEngine, is_engine, load_engine
 from torch_tensorrt._operator import execute_engine, release_with
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._torchscript import LoadedScript, is_torchscript, load_torchscript
@@ -66,8 +67,8 @@ def load(
     *,
     format: str | None = None,
     **kwargs: Any,
-) -> LoadedProgram | LoadedScript | LoadedPackage:
-    """Loads what `save` wrote. Nothing is compiled.
+) -> LoadedProgram | LoadedScript | LoadedPackage | LoadedEngine:
+    """Loads what `save` wrote, or an engine of its own (`.kiln`). Nothing is compiled.
 
     Args:
         file_path: the file.
@@ -76,14 +77,16 @@ def load(
 
     Returns:
         An ExportedProgram, or for TorchScript a ScriptModule: call it, or `.module()` for a torch.nn.Module. A
-        `LoadedPackage` for a package of AOTInductor, or a folder that one was unpacked to.
+        `LoadedPackage` for a package of AOTInductor, or a folder that one was unpacked to; a `TorchTensorRTModule` for
+        an engine. All of them can be called, and have `.module()`.
 
     Raises:
         ValueError: no path, or a file that is not a saved model. FileNotFoundError: no such file.
     """
     if format == "executorch":
-        raise NotImplementedError(
-            "format='executorch' is not supported; leave format out to load an ExportedProgram"
+        raise ImportError(
+            "format='executorch' needs a runtime that this project does not have; leave format out to load what "
+            "torch_tensorrt.save wrote"
         )
     if format is not None:
         raise ValueError(f"Unsupported format {format!r}; expected None or 'executorch'")
@@ -91,6 +94,8 @@ def load(
         raise ValueError(
             "File path cannot be empty. Please provide the path of a file that torch_tensorrt.save wrote"
         )
+    if is_engine(file_path):
+        return load_engine(file_path)
     if is_package(file_path):
         return load_package(file_path, extra_files)
     if is_torchscript(file_path):

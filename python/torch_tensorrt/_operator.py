@@ -76,6 +76,11 @@ def release_with(module: torch.nn.Module, engine: torch.Tensor) -> None:
     weakref.finalize(module, release, engine.data_ptr()).atexit = False
 
 
+def release(engine: torch.Tensor) -> None:
+    """Lets the operator forget what it loaded from an engine, now."""
+    _library.kiln_torch_release_engine(engine.data_ptr())
+
+
 @functools.lru_cache(maxsize=1024)
 def _parse_spec(spec: str) -> tuple[tuple[torch.dtype, Any], ...]:
     """Gives, per result, its dtype and the compiled tuple of its sizes."""

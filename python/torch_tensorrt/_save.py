@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._aot_inductor import check_package_path, save_package
+from torch_tensorrt._aot_inductor import check_package_path, check_platform, save_package
 from torch_tensorrt._archive import save_program
 from torch_tensorrt._arguments import sample_inputs
 from torch_tensorrt._files import replaced_file
@@ -23,6 +23,7 @@ from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._torchscript import save_torchscript
 from torch_tensorrt.dynamo._exporter import lift, program_info
 from torch_tensorrt.dynamo._tracer import shapes_of_inputs
+from torch_tensorrt.dynamo.backend import check_not_jit
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,9 @@ def save(
         kwargs: `inductor_configs`, a dictionary of options for AOTInductor.
 
     Raises:
-        ValueError: arguments that do not go together; the text says what to do.
+        ValueError: arguments that do not go together, or a model of torch.compile's; the text says what to do.
     """
+    check_not_jit(module)
     if not isinstance(module, (torch.nn.Module, ExportedProgram)):
         raise RuntimeError(f"Module is an unknown format: got {type(module).__name__}")
     _check_leaves(arg_inputs)
@@ -78,6 +80,8 @@ def save(
     is_package = output_format == "aot_inductor"
     inductor_configs = kwargs.pop("inductor_configs", None) if is_package else None
     _warn_unknown(kwargs)
+    if is_package:
+        check_platform()
     if not os.fspath(file_path):
         raise ValueError("File path cannot be empty. Please provide a valid file path")
     if output_format == "torchscript":
@@ -111,8 +115,9 @@ def _check_format(output_format: str) -> None:
             f"Provided output_format {output_format} is not supported. Supported options are {' | '.join(_FORMATS)}"
         )
     if output_format not in _SUPPORTED_FORMATS:
-        raise NotImplementedError(
-            f"output_format={output_format!r} is not supported; supported are {', '.join(_SUPPORTED_FORMATS)}"
+        raise ImportError(
+            f"output_format={output_format!r} needs a backend that this project does not have; supported are "
+            f"{', '.join(_SUPPORTED_FORMATS)}"
         )
 
 

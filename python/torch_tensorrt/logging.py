@@ -15,21 +15,31 @@ GRAPHS = 5
 logging.addLevelName(GRAPHS, "GRAPHS")
 
 
-def set_level(level: int, logger: logging.Logger | None = None) -> None:
-    """Sets the level (logging.DEBUG, ...) of a logger: this package's when None."""
+def set_level(level: int | str, logger: logging.Logger | None = None) -> None:
+    """Sets the level of a logger: this package's when None.
+
+    Args:
+        level: logging.DEBUG, GRAPHS, ..., or its name. ValueError for a name that does not exist.
+        logger: whose level.
+    """
+    if isinstance(level, bool) or not isinstance(level, (int, str)):
+        raise TypeError(f"level is {level!r}, expected a level of the module logging or its name")
     (logger or _LOGGER).setLevel(level)
 
 
 class _LevelContext:
     level = logging.NOTSET
 
+    def __init__(self) -> None:
+        self._saved: list[tuple[int, logging.Handler | None]] = []
+
     def __enter__(self) -> None:
-        self._previous = _LOGGER.level
-        self._handler: logging.Handler | None = None
+        handler: logging.Handler | None = None
         if not _LOGGER.hasHandlers():
-            self._handler = logging.StreamHandler()
-            self._handler.setFormatter(logging.Formatter("%(levelname)s [%(name)s] %(message)s"))
-            _LOGGER.addHandler(self._handler)
+            handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("%(levelname)s [%(name)s] %(message)s"))
+            _LOGGER.addHandler(handler)
+        self._saved.append((_LOGGER.level, handler))
         _LOGGER.setLevel(self.level)
 
     def __exit__(
@@ -38,9 +48,10 @@ class _LevelContext:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _LOGGER.setLevel(self._previous)
-        if self._handler is not None:
-            _LOGGER.removeHandler(self._handler)
+        level, handler = self._saved.pop()
+        _LOGGER.setLevel(level)
+        if handler is not None:
+            _LOGGER.removeHandler(handler)
 
 
 class internal_errors(_LevelContext):  # noqa: N801 - upstream's names

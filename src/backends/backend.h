@@ -33,4 +33,17 @@ struct BackendOptions {
 // options, same bytes.
 CompiledProgram compile_for_cpu(const plan::Program& program, const BackendOptions& options);
 
+// Identifies everything of a program that decides an engine but the contents of constants and the
+// names of values: programs with equal hashes have equal code, and the same constants in the same
+// places. It is the same in every process.
+std::string program_hash(const plan::Program& program);
+// The hash of what each kernel computes, as engine::KernelSpec has it.
+std::vector<std::string> kernel_hashes(const plan::Program& program);
+
+// The contents of an engine's constants, made of a program with the engine's program hash: what
+// compile_for_cpu would give, without generating code. By index into spec.buffers. CompileError for
+// a spec that does not go with the program.
+std::vector<ir::Literal> constants_for_cpu(const engine::Spec& spec, const plan::Program& program,
+                                           int threads);
+
 }  // namespace kiln

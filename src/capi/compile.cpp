@@ -14,7 +14,11 @@
 #include <vector>
 
 #include "capi/shared.h"
+#include "compiler/cached_compile.h"
 #include "compiler/driver.h"
+#include "compiler/engine_cache.h"
+#include "compiler/refit.h"
+#include "engine/reader.h"
 #include "import/import.h"
 #include "kiln/kiln.h"
 #include "support/error.h"
@@ -58,11 +62,12 @@ kiln_status null_argument(const char* function, const char* name) {
 #define KILN_REQUIRE(pointer) \
   if ((pointer) == nullptr) return null_argument(__func__, #pointer)
 
-kiln_bytes* to_bytes(const ordered_json& json) {
-  const std::string text = json.dump();
+kiln_bytes* text_bytes(const std::string& text) {
   const auto* begin = reinterpret_cast<const std::byte*>(text.data());
   return new kiln_bytes{{begin, begin + text.size()}};
 }
+
+kiln_bytes* to_bytes(const ordered_json& json) { return text_bytes(json.dump()); }
 
 std::vector<std::string> split(const char* list) {
   std::vector<std::string> items;
@@ -115,6 +120,18 @@ kiln_compile_options current_options(const kiln_compile_options* options) {
   return current;
 }
 
+kiln::CacheOptions to_cache_options(const kiln_compile_options& options) {
+  kiln::CacheOptions result;
+  if (options.cache_mode < KILN_CACHE_READ_WRITE || options.cache_mode > KILN_CACHE_WRITE)
+    throw CompileError("got the cache mode " + std::to_string(options.cache_mode) +
+                       ", expected 0 to 2");
+  if (options.cache_directory != nullptr) result.directory = options.cache_directory;
+  result.max_bytes = options.cache_bytes;
+  result.read = options.cache_mode != KILN_CACHE_WRITE;
+  result.write = options.cache_mode != KILN_CACHE_READ;
+  return result;
+}
+
 kiln::CompileOptions to_options(const kiln_compile_options* given) {
   const kiln_compile_options options = current_options(given);
   kiln::CompileOptions result;
@@ -129,6 +146,10 @@ kiln::CompileOptions to_options(const kiln_compile_options* given) {
   result.backend.compile_threads = options.num_threads;
   result.disabled_passes = split(options.disabled_passes);
   result.verify_passes = options.verify_passes != 0;
+  result.refittable = options.refittable != 0;
+  result.strip_weights = options.strip_weights != 0;
+  if (options.metadata != nullptr) result.metadata = options.metadata;
+  result.cache = to_cache_options(options);
   if (options.dump_directory != nullptr) result.dump_directory = options.dump_directory;
   if (options.progress != nullptr)
     result.progress = [callback = options.progress, user = options.progress_user](
@@ -136,6 +157,21 @@ kiln::CompileOptions to_options(const kiln_compile_options* given) {
       callback(user, std::string(stage).c_str(), fraction);
     };
   return result;
+}
+
+// Sets what the caller asked for; a problem's text is the last error although nothing failed.
+void give_cache_result(const kiln_compile_options* given, const kiln::CacheReport& report) {
+  int32_t* result = current_options(given).cache_result;
+  if (result == nullptr) return;
+  constexpr int32_t kResults[] = {KILN_CACHE_MISS, KILN_CACHE_HIT, KILN_CACHE_CODE_HIT};
+  *result = kResults[static_cast<int>(report.outcome)];
+  if (report.problem.empty()) return;
+  kiln_private_set_last_error(report.problem.c_str());
+  if (*result == KILN_CACHE_MISS) *result = KILN_CACHE_PROBLEM;
+}
+
+void require_ok(const kiln::Status& status) {
+  if (!status.ok()) throw kiln::StatusError(status);
 }
 
 bool fully_supported(const kiln::import::Model& model) {
@@ -208,16 +244,72 @@ kiln_status kiln_compile(kiln_model* model, const kiln_compile_options* options,
                          kiln_bytes** engine) {
   KILN_REQUIRE(model);
   KILN_REQUIRE(engine);
-  return guarded_compile(
-      model, [&] { *engine = new kiln_bytes{kiln::compile(*model->model, to_options(options))}; });
+  return guarded_compile(model, [&] {
+    kiln::CompileOptions compile_options = to_options(options);
+    kiln::CacheReport report;
+    compile_options.cache_report = &report;
+    *engine = new kiln_bytes{kiln::compile(*model->model, compile_options)};
+    give_cache_result(options, report);
+  });
 }
 
 kiln_status kiln_compile_to_file(kiln_model* model, const kiln_compile_options* options,
                                  const char* path) {
   KILN_REQUIRE(model);
   KILN_REQUIRE(path);
-  return guarded_compile(model,
-                         [&] { kiln::compile_to_file(*model->model, to_options(options), path); });
+  return guarded_compile(model, [&] {
+    kiln::CompileOptions compile_options = to_options(options);
+    kiln::CacheReport report;
+    compile_options.cache_report = &report;
+    kiln::compile_to_file(*model->model, compile_options, path);
+    give_cache_result(options, report);
+  });
+}
+
+kiln_status kiln_compile_key(kiln_model* model, const kiln_compile_options* options,
+                             kiln_bytes** key) {
+  KILN_REQUIRE(model);
+  KILN_REQUIRE(key);
+  return guarded(KILN_INVALID_ARGUMENT,
+                 [&] { *key = text_bytes(kiln::compile_key(*model->model, to_options(options))); });
+}
+
+kiln_status kiln_cache_load(const char* directory, const char* key, kiln_bytes** engine) {
+  KILN_REQUIRE(directory);
+  KILN_REQUIRE(key);
+  KILN_REQUIRE(engine);
+  return guarded(KILN_INVALID_ARGUMENT, [&] {
+    const auto cache = kiln::EngineCache::open(directory, 0);
+    require_ok(cache.status());
+    auto found = cache->find(key);
+    require_ok(found.status());
+    *engine = new kiln_bytes{std::move(*found)};
+  });
+}
+
+kiln_status kiln_cache_store(const char* directory, uint64_t max_bytes, const char* key,
+                             const void* engine, size_t size) {
+  KILN_REQUIRE(directory);
+  KILN_REQUIRE(key);
+  KILN_REQUIRE(engine);
+  return guarded(KILN_INVALID_ARGUMENT, [&] {
+    const std::span bytes(static_cast<const std::byte*>(engine), size);
+    require_ok(kiln::engine::read(bytes).status());
+    const auto cache = kiln::EngineCache::open(directory, max_bytes);
+    require_ok(cache.status());
+    require_ok(cache->store(key, bytes));
+  });
+}
+
+kiln_status kiln_refit(const void* engine, size_t size, kiln_model* model,
+                       const kiln_compile_options* options, kiln_bytes** result) {
+  KILN_REQUIRE(engine);
+  KILN_REQUIRE(model);
+  KILN_REQUIRE(result);
+  return guarded_compile(model, [&] {
+    const std::span bytes(static_cast<const std::byte*>(engine), size);
+    *result = new kiln_bytes{kiln::refit(bytes, *model->model, to_options(options))};
+  });
 }
 
 kiln_status kiln_supported_ops(kiln_bytes** json) {

@@ -1,6 +1,7 @@
 // The compile side from end to end: the only place that knows every stage.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -26,20 +27,40 @@ class StatusError : public CompileError {
   StatusCode code_;
 };
 
+// Where finished engines are kept: see compiler/engine_cache.h.
+struct CacheOptions {
+  std::string directory;   // empty: no cache
+  uint64_t max_bytes = 0;  // 0: kDefaultCacheBytes
+  bool read = true, write = true;
+};
+
+// What the cache did for a compile. It never makes one fail.
+struct CacheReport {
+  enum class Outcome { Compiled, EngineFound, CodeFound };
+  Outcome outcome = Outcome::Compiled;
+  std::string problem;  // why an engine could not be read or kept; empty if nothing went wrong
+};
+
 struct CompileOptions {
   std::vector<import::DimRange> ranges;
   BackendOptions backend;
   std::vector<std::string> disabled_passes;
+  bool refittable = false;     // no pass may look at the values of weights
+  std::string metadata;        // kept in the engine as it is
+  bool strip_weights = false;  // leave the contents of constants out of the engine
   bool verify_passes = false;
   std::string dump_directory;  // empty: no dumps
   std::function<void(std::string_view stage, double fraction)> progress;
+  CacheOptions cache;
+  CacheReport* cache_report = nullptr;  // filled in, unless null
 };
 
 // Import -> passes -> plan -> backend -> engine bytes. Throws CompileError or InternalError.
 std::vector<std::byte> compile(const import::Model& model, const CompileOptions& options);
-// The same from a graph; consumes it.
+// The same from a graph; consumes it, and leaves the cache alone.
 std::vector<std::byte> compile(ir::Graph graph, const CompileOptions& options);
-// Straight to a file: the engine is never whole in memory. Temporary file, then rename.
+// Straight to a file: without a cache the engine is never whole in memory. Temporary file, then
+// rename.
 void compile_to_file(const import::Model& model, const CompileOptions& options,
                      const std::string& path);
 

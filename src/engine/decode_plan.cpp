@@ -4,6 +4,8 @@
 namespace kiln::engine {
 namespace {
 
+using StringList = flatbuffers::Vector<flatbuffers::Offset<flatbuffers::String>>;
+
 // In a sound plan every element of a list is stored once. A forged one may let many tables share a
 // long list, and so ask for far more memory than the file has bytes: the budget ends that.
 class Budget {
@@ -34,6 +36,13 @@ std::vector<T> decode_numbers(const flatbuffers::Vector<T>* numbers, Budget& bud
   return {numbers->begin(), numbers->end()};
 }
 
+std::vector<std::string> decode_strings(const StringList* list, Budget& budget) {
+  std::vector<std::string> strings;
+  if (list == nullptr || !budget.take(*list)) return strings;
+  for (const flatbuffers::String* string : *list) strings.push_back(decode(string, budget));
+  return strings;
+}
+
 SymbolSpec decode(const fbs::Symbol& symbol, Budget& budget) {
   return {decode(symbol.name(), budget),
           symbol.input(),
@@ -52,7 +61,7 @@ TensorSpec decode(const fbs::Tensor& tensor, Budget& budget) {
           decode_numbers(tensor.shape(), budget)};
 }
 
-BufferSpec decode(const fbs::Buffer& buffer, Budget&) {
+BufferSpec decode(const fbs::Buffer& buffer, Budget& budget) {
   BufferSpec spec;
   spec.kind = static_cast<BufferKind>(buffer.kind());
   spec.index = buffer.index();
@@ -62,15 +71,14 @@ BufferSpec decode(const fbs::Buffer& buffer, Budget&) {
   spec.first_step = buffer.first_step();
   spec.last_step = buffer.last_step();
   spec.alias_of = buffer.alias_of();
+  spec.source = buffer.source();
+  spec.transform = decode(buffer.transform(), budget);
   return spec;
 }
 
 KernelSpec decode(const fbs::Kernel& kernel, Budget& budget) {
-  KernelSpec spec{decode(kernel.name(), budget), decode(kernel.kind(), budget), {}};
-  if (kernel.sources() != nullptr && budget.take(*kernel.sources()))
-    for (const flatbuffers::String* source : *kernel.sources())
-      spec.sources.push_back(decode(source, budget));
-  return spec;
+  return {decode(kernel.name(), budget), decode(kernel.kind(), budget),
+          decode_strings(kernel.sources(), budget), decode(kernel.key(), budget)};
 }
 
 StepSpec decode(const fbs::Step& step, Budget& budget) {
@@ -129,6 +137,10 @@ Result<Spec> decode_plan(std::span<const std::byte> bytes) {
   spec.kernels = decode_list<KernelSpec>(plan.kernels(), budget);
   spec.steps = decode_list<StepSpec>(plan.steps(), budget);
   spec.variants = decode_list<CodeVariant>(plan.variants(), budget);
+  spec.program_hash = decode(plan.program_hash(), budget);
+  spec.disabled_passes = decode_strings(plan.disabled_passes(), budget);
+  spec.refittable = plan.refittable();
+  spec.metadata = decode(plan.metadata(), budget);
   if (budget.exceeded()) return invalid("the plan is malformed");
   return spec;
 }

@@ -28,16 +28,23 @@ Offset<fbs::Tensor> encode(FlatBufferBuilder& builder, const TensorSpec& tensor)
                            static_cast<uint8_t>(tensor.dtype), builder.CreateVector(tensor.shape));
 }
 
+// Absent when empty: most buffers have none.
+Offset<flatbuffers::String> encode_optional(FlatBufferBuilder& builder, const std::string& text) {
+  return text.empty() ? Offset<flatbuffers::String>() : builder.CreateString(text);
+}
+
 Offset<fbs::Buffer> encode(FlatBufferBuilder& builder, const BufferSpec& buffer) {
+  const auto transform = encode_optional(builder, buffer.transform);
   return fbs::CreateBuffer(builder, static_cast<uint8_t>(buffer.kind), buffer.index, buffer.offset,
                            buffer.constant_bytes, buffer.bytes, buffer.first_step, buffer.last_step,
-                           buffer.alias_of);
+                           buffer.alias_of, buffer.source, transform);
 }
 
 Offset<fbs::Kernel> encode(FlatBufferBuilder& builder, const KernelSpec& kernel) {
   const auto name = builder.CreateString(kernel.name);
   const auto kind = builder.CreateString(kernel.kind);
-  return fbs::CreateKernel(builder, name, kind, builder.CreateVectorOfStrings(kernel.sources));
+  const auto sources = builder.CreateVectorOfStrings(kernel.sources);
+  return fbs::CreateKernel(builder, name, kind, sources, encode_optional(builder, kernel.key));
 }
 
 Offset<fbs::Step> encode(FlatBufferBuilder& builder, const StepSpec& step) {
@@ -81,9 +88,13 @@ std::vector<std::byte> encode_plan(const Spec& spec) {
   const auto kernels = encode_list(builder, spec.kernels);
   const auto steps = encode_list(builder, spec.steps);
   const auto variants = encode_list(builder, spec.variants);
+  const auto program_hash = encode_optional(builder, spec.program_hash);
+  const auto metadata = encode_optional(builder, spec.metadata);
+  const auto disabled_passes = builder.CreateVectorOfStrings(spec.disabled_passes);
   fbs::FinishPlanBuffer(
       builder, fbs::CreatePlan(builder, name, producer, target, symbols, sizes, inputs, outputs,
-                               buffers, kernels, steps, variants));
+                               buffers, kernels, steps, variants, program_hash, disabled_passes,
+                               spec.refittable, metadata));
   const auto* begin = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
   return {begin, begin + builder.GetSize()};
 }

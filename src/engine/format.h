@@ -15,7 +15,8 @@ namespace kiln::engine {
 static_assert(std::endian::native == std::endian::little);
 
 inline constexpr std::array<char, 8> kMagic = {'K', 'I', 'L', 'N', 'E', 'N', 'G', '\0'};
-inline constexpr uint32_t kFormatVersion = 1;
+// The newest that is read. A file has the oldest that says what it is: 1, or 2 without weights.
+inline constexpr uint32_t kFormatVersion = 2;
 
 // Code is mapped from the file, so it has pages of its own; weights start on a page for the same
 // reason.
@@ -36,7 +37,7 @@ static_assert(sizeof(SectionEntry) == 40 && alignof(SectionEntry) == 8);
 
 struct FileHeader {
   std::array<char, 8> magic = kMagic;
-  uint32_t format_version = kFormatVersion;
+  uint32_t format_version = 1;
   uint32_t section_count = 0;
   uint64_t file_size = 0;
   uint64_t reserved = 0;

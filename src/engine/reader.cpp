@@ -105,7 +105,6 @@ Result<KnownSections> sort_out(const std::vector<SectionEntry>& sections) {
     *place = &section;
   }
   if (known.plan == nullptr) return damaged("no plan");
-  if (known.weights == nullptr) return damaged("no weights");
   return known;
 }
 
@@ -121,7 +120,7 @@ Status check_hash(Bytes file, const SectionEntry& section) {
 Status check_hashes(Bytes file, const KnownSections& known, bool verify_weights) {
   KILN_RETURN_IF_ERROR(check_hash(file, *known.plan));
   for (const SectionEntry* code : known.code) KILN_RETURN_IF_ERROR(check_hash(file, *code));
-  return verify_weights ? check_hash(file, *known.weights) : Status();
+  return verify_weights && known.weights != nullptr ? check_hash(file, *known.weights) : Status();
 }
 
 // FlatBuffers reads numbers in place, so the plan must be aligned: engines in memory may not be.
@@ -155,6 +154,8 @@ Result<View> read(std::span<const std::byte> bytes, const ReadOptions& options) 
   KILN_RETURN_IF_ERROR(check_bounds(*sections, bytes.size()));
   Result<KnownSections> known = sort_out(*sections);
   if (!known.ok()) return known.status();
+  const bool stripped = known->weights == nullptr;
+  if (stripped && header->format_version < 2) return damaged("no weights");
   KILN_RETURN_IF_ERROR(check_hashes(bytes, *known, options.verify_weights));
 
   Result<Spec> spec = read_plan(bytes_of(bytes, *known->plan));
@@ -164,12 +165,14 @@ Result<View> read(std::span<const std::byte> bytes, const ReadOptions& options) 
                    std::to_string(spec->variants.size()));
   for (size_t i = 0; i < known->code.size(); ++i)
     spec->variants[i].code = bytes_of(bytes, *known->code[i]);
-  KILN_RETURN_IF_ERROR(validate(*spec, known->weights->size));
+  KILN_RETURN_IF_ERROR(
+      validate(*spec, stripped ? std::nullopt : std::optional(known->weights->size)));
 
   View view;
   view.sections = describe(*sections, *spec);
   view.spec = std::move(*spec);
-  view.weights = bytes_of(bytes, *known->weights);
+  view.stripped = stripped;
+  if (!stripped) view.weights = bytes_of(bytes, *known->weights);
   view.content_hash = hash_str(header->hash);
   view.format_version = header->format_version;
   return view;

@@ -25,6 +25,7 @@ struct View {
   std::string
       content_hash;  // of the header, which has the hashes of all sections: identifies the engine
   uint32_t format_version = 0;
+  bool stripped = false;  // no weights: only a refit can use it
 };
 
 struct ReadOptions {

@@ -66,6 +66,10 @@ struct BufferSpec {
           last_step =
               0;  // Temporary: live from the start of one to the end of the other, inclusive
   int32_t alias_of = -1;  // Temporary: shares that buffer's memory (in-place)
+  // Constant: which buffer of the planned program it is, and what was done to that one's contents
+  // (backends/backend.h), so that a refit can do it to others.
+  int32_t source = -1;
+  std::string transform;
 };
 
 // One kernel call. The step runs `tasks` independent tasks, split over threads.
@@ -90,6 +94,7 @@ struct KernelSpec {
   std::string name;
   std::string kind;  // "loop_nest", "matmul", "convolution", "attention"
   std::vector<std::string> sources;
+  std::string key;  // hash of what it computes
 };
 
 struct Spec {
@@ -104,6 +109,12 @@ struct Spec {
   std::vector<StepSpec> steps;
   std::vector<CodeVariant>
       variants;  // the most demanding first; the first that the CPU can run is used
+  // What a refit needs to plan a model as this one was planned, and to know that it came out the
+  // same.
+  std::string program_hash;  // of everything but the contents of constants
+  std::vector<std::string> disabled_passes;
+  bool refittable = false;  // no pass looked at the values of weights
+  std::string metadata;     // the caller's, kept as it is
 };
 
 // The ABI of a CPU kernel. `buffers` and `params` are the step's, resolved; buffers are non-null

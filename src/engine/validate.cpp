@@ -11,7 +11,8 @@ namespace {
 // harmless.
 class Checker {
  public:
-  Checker(const Spec& spec, uint64_t weights_size) : spec_(spec), weights_size_(weights_size) {}
+  Checker(const Spec& spec, std::optional<uint64_t> weights_size)
+      : spec_(spec), weights_size_(weights_size) {}
 
   Status run() {
     check_symbols();
@@ -79,9 +80,7 @@ class Checker {
       const BufferSpec& buffer = spec_.buffers[i];
       if (!expect(buffer.kind <= BufferKind::Temporary, "buffer", i, "unknown kind")) continue;
       if (buffer.kind == BufferKind::Constant) {
-        expect(buffer.offset % kConstantAlignment == 0 && buffer.offset <= weights_size_ &&
-                   buffer.constant_bytes <= weights_size_ - buffer.offset,
-               "buffer", i, "it lies outside the weights");
+        expect(lies_in_weights(buffer), "buffer", i, "it lies outside the weights");
         continue;
       }
       expect(is_slot(buffer.bytes), "buffer", i, "unknown size");
@@ -94,6 +93,12 @@ class Checker {
                    is_index(buffer.last_step, spec_.steps),
                "buffer", i, "its lifetime is not a range of steps");
     }
+  }
+
+  bool lies_in_weights(const BufferSpec& buffer) const {
+    if (!weights_size_) return buffer.offset == 0;
+    return buffer.offset % kConstantAlignment == 0 && buffer.offset <= *weights_size_ &&
+           buffer.constant_bytes <= *weights_size_ - buffer.offset;
   }
 
   // Following alias_of must end: every chain is walked once, marked as it goes.
@@ -161,13 +166,13 @@ class Checker {
   }
 
   const Spec& spec_;
-  const uint64_t weights_size_;
+  const std::optional<uint64_t> weights_size_;
   Status status_;
 };
 
 }  // namespace
 
-Status validate(const Spec& spec, uint64_t weights_size) {
+Status validate(const Spec& spec, std::optional<uint64_t> weights_size) {
   return Checker(spec, weights_size).run();
 }
 

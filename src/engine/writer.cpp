@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <optional>
 
 #include "engine/format.h"
 #include "engine/plan_codec.h"
@@ -92,13 +93,13 @@ uint64_t place_weights(Spec& spec, Constants constants, std::vector<Weight>& wei
 }
 
 // Sections follow each other in the order of this table.
-void place_sections(Layout& layout, uint64_t weights_size) {
+void place_sections(Layout& layout, std::optional<uint64_t> weights_size) {
   auto& sections = layout.sections;
   sections.push_back({SectionKind::Plan, 0, 0, layout.plan.size(), {}});
   for (size_t i = 0; i < layout.spec.variants.size(); ++i)
     sections.push_back(
         {SectionKind::Code, static_cast<uint32_t>(i), 0, layout.spec.variants[i].code.size(), {}});
-  sections.push_back({SectionKind::Weights, 0, 0, weights_size, {}});
+  if (weights_size) sections.push_back({SectionKind::Weights, 0, 0, *weights_size, {}});
 
   uint64_t end = sizeof(FileHeader) + sections.size() * sizeof(SectionEntry);
   for (SectionEntry& section : sections) {
@@ -108,12 +109,26 @@ void place_sections(Layout& layout, uint64_t weights_size) {
   layout.file_size = end;
 }
 
-Result<Layout> make_layout(const Spec& spec, Constants constants) {
+// Where equal contents lie together depends on the contents.
+void forget_places(Spec& spec, Constants constants) {
+  for (size_t i = 0; i < spec.buffers.size(); ++i) {
+    BufferSpec& buffer = spec.buffers[i];
+    if (buffer.kind != BufferKind::Constant) continue;
+    buffer.constant_bytes = constants[i].size();
+    buffer.offset = 0;
+  }
+}
+
+Result<Layout> make_layout(const Spec& spec, Constants constants, Weights weights) {
   if (constants.size() != spec.buffers.size())
     return internal_error("got " + std::to_string(constants.size()) + " constants, expected " +
                           std::to_string(spec.buffers.size()) + ", one per buffer");
   Layout layout{.spec = spec, .weights = {}, .plan = {}, .sections = {}, .file_size = 0};
-  const uint64_t weights_size = place_weights(layout.spec, constants, layout.weights);
+  std::optional<uint64_t> weights_size;
+  if (weights == Weights::Included)
+    weights_size = place_weights(layout.spec, constants, layout.weights);
+  else
+    forget_places(layout.spec, constants);
   if (Status status = validate(layout.spec, weights_size); !status.ok())
     return internal_error(status.message());
   layout.plan = encode_plan(layout.spec);
@@ -140,6 +155,10 @@ Status emit_weights(SectionEntry& section, const std::vector<Weight>& weights, S
   return Status();
 }
 
+bool is_stripped(const Layout& layout) {
+  return layout.sections.empty() || layout.sections.back().kind != SectionKind::Weights;
+}
+
 // The header comes last: it has the hashes of the rest.
 Status emit(Layout& layout, Sink& sink) {
   for (SectionEntry& section : layout.sections) {
@@ -151,6 +170,7 @@ Status emit(Layout& layout, Sink& sink) {
       KILN_RETURN_IF_ERROR(emit_weights(section, layout.weights, sink));
   }
   FileHeader header;
+  header.format_version = is_stripped(layout) ? 2 : 1;
   header.section_count = static_cast<uint32_t>(layout.sections.size());
   header.file_size = layout.file_size;
   header.hash = header_hash(header, layout.sections);
@@ -160,16 +180,16 @@ Status emit(Layout& layout, Sink& sink) {
 
 }  // namespace
 
-Result<std::vector<std::byte>> write(const Spec& spec, Constants constants) {
-  Result<Layout> layout = make_layout(spec, constants);
+Result<std::vector<std::byte>> write(const Spec& spec, Constants constants, Weights weights) {
+  Result<Layout> layout = make_layout(spec, constants, weights);
   if (!layout.ok()) return layout.status();
   MemorySink sink(layout->file_size);
   KILN_RETURN_IF_ERROR(emit(*layout, sink));
   return sink.take();
 }
 
-Status write_file(const Spec& spec, Constants constants, const std::string& path) {
-  Result<Layout> layout = make_layout(spec, constants);
+Status write_file(const Spec& spec, Constants constants, const std::string& path, Weights weights) {
+  Result<Layout> layout = make_layout(spec, constants, weights);
   if (!layout.ok()) return layout.status();
   Result<AtomicFile> file = AtomicFile::create(path);
   if (!file.ok()) return file.status();

@@ -16,9 +16,15 @@ namespace kiln::engine {
 // offsets (equal contents are stored once); spec.buffers[i].offset is ignored on the way in.
 using Constants = std::span<const std::span<const std::byte>>;
 
-Result<std::vector<std::byte>> write(const Spec& spec, Constants constants);
+enum class Weights { Included, Stripped };
+
+// A stripped engine has everything but the contents of the constants: it cannot run until a refit
+// fills them in.
+Result<std::vector<std::byte>> write(const Spec& spec, Constants constants,
+                                     Weights weights = Weights::Included);
 // Streams to a temporary file in the same folder, syncs, and renames it over `path`. On failure
 // `path` is as it was and the temporary file is gone.
-Status write_file(const Spec& spec, Constants constants, const std::string& path);
+Status write_file(const Spec& spec, Constants constants, const std::string& path,
+                  Weights weights = Weights::Included);
 
 }  // namespace kiln::engine

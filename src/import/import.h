@@ -41,8 +41,10 @@ struct NodeSupport {
   std::string reason;  // when not
 };
 
-// Imports everything; CompileError names the first node that cannot be, and why.
-ir::Graph import_graph(const Model& model, std::span<const DimRange> ranges = {});
+// Imports everything; CompileError names the first node that cannot be, and why. With
+// `replaceable_weights`, floating-point parameters and buffers are literals of that kind.
+ir::Graph import_graph(const Model& model, std::span<const DimRange> ranges = {},
+                       bool replaceable_weights = false);
 // Says of each node whether it can be imported.
 std::vector<NodeSupport> check_support(const Model& model);
 // "aten.add.Tensor", sorted.

@@ -92,8 +92,12 @@ void bind_outputs(Scope& scope, ir::Graph& graph, const ProgramNode& node,
 
 }  // namespace
 
-Importer::Importer(const LoadedModel& model, std::span<const DimRange> ranges)
-    : model_(model), symbols_(make_symbols(model.program, ranges)), builder_(graph_) {}
+Importer::Importer(const LoadedModel& model, std::span<const DimRange> ranges,
+                   bool replaceable_weights)
+    : model_(model),
+      replaceable_weights_(replaceable_weights),
+      symbols_(make_symbols(model.program, ranges)),
+      builder_(graph_) {}
 
 void Importer::bind_weight(Scope& scope, const InputSpec& spec) {
   scope.bind_lazily(spec.name, [this, &scope, &spec]() -> ir::Value* {
@@ -106,7 +110,9 @@ void Importer::bind_weight(Scope& scope, const InputSpec& spec) {
       throw CompileError("got " + found->second.type().str() + " for weight " + spec.source +
                          ", expected " + recorded.str());
     }
-    ir::Value* value = builder_.constant(found->second);
+    ir::Literal literal = found->second;
+    literal.replaceable = replaceable_weights_ && spec.in_state && is_floating(literal.dtype);
+    ir::Value* value = builder_.constant(std::move(literal));
     graph_.rename(value, spec.name);
     return value;
   });
@@ -283,8 +289,9 @@ std::vector<NodeSupport> Importer::check_support() {
   return result;
 }
 
-ir::Graph import_graph(const Model& model, std::span<const DimRange> ranges) {
-  return Importer(loaded(model), ranges).import_graph();
+ir::Graph import_graph(const Model& model, std::span<const DimRange> ranges,
+                       bool replaceable_weights) {
+  return Importer(loaded(model), ranges, replaceable_weights).import_graph();
 }
 
 std::vector<NodeSupport> check_support(const Model& model) {

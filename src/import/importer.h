@@ -19,7 +19,8 @@ Symbols make_symbols(const Program& program, std::span<const DimRange> ranges);
 
 class Importer {
  public:
-  Importer(const LoadedModel& model, std::span<const DimRange> ranges);
+  Importer(const LoadedModel& model, std::span<const DimRange> ranges,
+           bool replaceable_weights = false);
 
   ir::Graph import_graph();
   std::vector<NodeSupport> check_support();
@@ -37,6 +38,7 @@ class Importer {
   void substitute_outputs(Scope& scope, const ProgramNode& node);
 
   const LoadedModel& model_;
+  const bool replaceable_weights_;
   Symbols symbols_;
   ir::Graph graph_;
   ir::Builder builder_;

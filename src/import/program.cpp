@@ -190,7 +190,8 @@ InputSpec read_weight_spec(JsonElement value, std::string_view source_key) {
   return {InputKind::Weight,
           json_string_member(json_member(value, "arg"), "name"),
           json_string_member(value, source_key),
-          {}};
+          {},
+          source_key != "tensor_constant_name"};
 }
 
 InputSpec read_input_spec(JsonElement element) {
@@ -199,8 +200,8 @@ InputSpec read_input_spec(JsonElement element) {
   if (tag == "buffer") return read_weight_spec(value, "buffer_name");
   if (tag == "tensor_constant") return read_weight_spec(value, "tensor_constant_name");
   if (tag == "constant_input")
-    return {InputKind::Constant, json_string_member(value, "name"), "", {}};
-  if (tag != "user_input") return {InputKind::Other, "", std::string(tag), {}};
+    return {InputKind::Constant, json_string_member(value, "name"), "", {}, false};
+  if (tag != "user_input") return {InputKind::Other, "", std::string(tag), {}, false};
   InputSpec result;
   result.argument = read_argument(json_member(value, "arg"), 0);
   result.name = argument_name(result.argument);

@@ -91,9 +91,10 @@ enum class InputKind : uint8_t { User, Weight, Constant, Other };
 
 struct InputSpec {
   InputKind kind = InputKind::User;
-  std::string name;    // in the graph; empty for a user's None, number or string
-  std::string source;  // Weight: the name in the state dict. Other: what it is
-  Argument argument;   // User
+  std::string name;       // in the graph; empty for a user's None, number or string
+  std::string source;     // Weight: the name in the state dict. Other: what it is
+  Argument argument;      // User
+  bool in_state = false;  // Weight: a parameter or buffer, and no constant of the code
 };
 
 struct OutputSpec {

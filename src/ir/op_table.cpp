@@ -103,6 +103,37 @@ bool is_commutative(Op op) {
   }
 }
 
+OpEffort effort_of(Op op) {
+  switch (op) {
+    case Op::sqrt:
+    case Op::rsqrt:
+    case Op::reciprocal:
+      return OpEffort::Root;
+    case Op::div:
+    case Op::floor_div:
+      return OpEffort::Division;
+    case Op::exp:
+    case Op::expm1:
+    case Op::log:
+    case Op::log1p:
+    case Op::sin:
+    case Op::cos:
+    case Op::tanh:
+    case Op::erf:
+    case Op::sigmoid:
+    case Op::silu:
+    case Op::gelu:
+      return OpEffort::Series;
+    case Op::pow:
+    case Op::atan2:
+    case Op::fmod:
+    case Op::remainder:
+      return OpEffort::Iterated;
+    default:
+      return OpEffort::Simple;
+  }
+}
+
 std::string_view attr_type_name(const Attr& attr) {
   static constexpr std::array<std::string_view, std::variant_size_v<Attr>> kNames = {
       "bool", "int", "float", "str", "dtype", "ints", "floats", "dim", "dims", "literal"};

@@ -51,6 +51,16 @@ bool gives_bool(Op op);
 // The operands may be swapped without changing any bit of the result.
 bool is_commutative(Op op);
 
+// What a pointwise op is computed with, which is what it costs.
+enum class OpEffort : uint8_t {
+  Simple,    // an instruction or a few
+  Root,      // a square root or a reciprocal
+  Division,  // a quotient of two operands
+  Series,    // a polynomial: exp, log, sin, tanh, erf and what is made of them
+  Iterated,  // several of these: pow, atan2, remainders
+};
+OpEffort effort_of(Op op);
+
 // The name of the type an attribute holds, as in ops.def.
 std::string_view attr_type_name(const Attr& attr);
 

@@ -143,6 +143,10 @@ void Literal::set(std::byte* data, DType dtype, int64_t index, double value) {
   store_int(target, dtype, dtype == DType::Bool ? value != 0 : static_cast<int64_t>(value));
 }
 
+void Literal::set_int(std::byte* data, DType dtype, int64_t index, int64_t value) {
+  store_int(data + index * static_cast<int64_t>(dtype_size(dtype)), dtype, value);
+}
+
 uint64_t Literal::content_hash() const {
   // FNV-1a over whole words; the tail is padded with zeros. Stable across runs: it is printed in
   // dumps.

@@ -35,6 +35,8 @@ struct Literal {
   std::vector<int64_t> shape;
   std::span<const std::byte> bytes;
   std::shared_ptr<const void> owner;
+  // A weight that a refit may replace, or made of one: what its elements are must decide nothing.
+  bool replaceable = false;
 
   int64_t elements() const;
   Type type() const;
@@ -47,6 +49,8 @@ struct Literal {
   int64_t as_int(int64_t index) const;
   // Stores one element, converted, into the buffer of `allocate`.
   static void set(std::byte* data, DType dtype, int64_t index, double value);
+  // The same for an integer or bool dtype.
+  static void set_int(std::byte* data, DType dtype, int64_t index, int64_t value);
   // Equal dtype, shape and bits.
   bool same_content(const Literal& other) const;
   uint64_t content_hash() const;

@@ -78,6 +78,7 @@ Literal permuted(const Literal& literal, const Axes& axes) {
   }
   std::byte* data = nullptr;
   Literal result = Literal::allocate(literal.dtype, shape, &data);
+  result.replaceable = literal.replaceable;
   switch (dtype_size(literal.dtype)) {
     case 1:
       copy_permuted<uint8_t>(literal, shape, strides, data);

@@ -53,7 +53,7 @@ class Key {
   void add(const Literal& literal) {
     add(literal.dtype);
     add(literal.shape);
-    if (literal.bytes.size() <= kCompareBytes) {
+    if (literal.bytes.size() <= kCompareBytes && !literal.replaceable) {
       add_bytes(literal.bytes.data(), literal.bytes.size());
     } else {
       add(reinterpret_cast<uint64_t>(literal.bytes.data()));

@@ -14,15 +14,17 @@ using ir::Value;
 // batch_norm(x) = x * scale + shift, for each channel.
 struct Affine {
   std::vector<double> scale, shift;
+  bool replaceable = false;  // as in ir::Literal
 };
 
 std::optional<Affine> affine_of(const Node& node) {
+  Affine affine;
   std::vector<const Literal*> parameters;  // weight, bias, mean, variance
   for (size_t i = 1; i < 5; ++i) {
     parameters.push_back(literal_of(node.input(i)));
     if (parameters.back() == nullptr) return std::nullopt;
+    affine.replaceable |= parameters.back()->replaceable;
   }
-  Affine affine;
   for (int64_t c = 0; c < parameters[0]->elements(); ++c) {
     const double variance = parameters[3]->as_double(c);
     const double scale =
@@ -33,9 +35,11 @@ std::optional<Affine> affine_of(const Node& node) {
   return affine;
 }
 
-Literal per_channel(DType dtype, const std::vector<double>& values, std::vector<int64_t> shape) {
+Literal per_channel(DType dtype, const std::vector<double>& values, std::vector<int64_t> shape,
+                    bool replaceable) {
   std::byte* data = nullptr;
   Literal result = Literal::allocate(dtype, std::move(shape), &data);
+  result.replaceable = replaceable;
   for (size_t i = 0; i < values.size(); ++i) Literal::set(data, dtype, i, values[i]);
   return result;
 }
@@ -72,9 +76,14 @@ Value* into_convolution(Rewriter& rewriter, Node& node, const Affine& affine) {
     shift[c] += bias->as_double(c) * affine.scale[c];
   }
   ir::Builder builder = rewriter.before(node);
-  Value* filters = builder.constant(scaled_filters(*weight, affine.scale));
-  Value* offsets =
-      builder.constant(per_channel(weight->dtype, shift, {static_cast<int64_t>(shift.size())}));
+  const bool replaceable =
+      affine.replaceable || weight->replaceable || (bias != nullptr && bias->replaceable);
+  const DType dtype = weight->dtype;
+  Literal scaled = scaled_filters(*weight, affine.scale);
+  scaled.replaceable = replaceable;
+  Value* filters = builder.constant(std::move(scaled));
+  Value* offsets = builder.constant(
+      per_channel(dtype, shift, {static_cast<int64_t>(shift.size())}, replaceable));
   return builder.value(Op::convolution, {convolution->input(0), filters, offsets},
                        convolution->attrs);
 }
@@ -85,8 +94,11 @@ Value* into_multiply_add(Rewriter& rewriter, Node& node, const Affine& affine) {
   shape[0] = static_cast<int64_t>(affine.scale.size());
   ir::Builder builder = rewriter.before(node);
   const DType dtype = node.output()->type.dtype;
-  Value* scale = builder.constant(per_channel(dtype, affine.scale, shape));
-  Value* shift = builder.constant(per_channel(dtype, affine.shift, shape));
+  const auto constant = [&](const std::vector<double>& values) {
+    return builder.constant(per_channel(dtype, values, shape, affine.replaceable));
+  };
+  Value* scale = constant(affine.scale);
+  Value* shift = constant(affine.shift);
   return builder.value(Op::add, {builder.value(Op::mul, {node.input(0), scale}), shift});
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ir/graph.h"
+#include "support/pass_control.h"
 
 namespace kiln::passes {
 
@@ -32,12 +33,7 @@ struct PassInfo {
 std::span<const PassInfo> all_passes();
 const PassInfo* find_pass(std::string_view name);  // null if there is none
 
-struct RunOptions {
-  // Names of passes; CompileError for one that does not exist, with the nearest.
-  std::vector<std::string> disabled;
-  bool verify = false;         // after every pass
-  std::string dump_directory;  // NNN_name.ir after every pass that changed the graph
-};
+using RunOptions = PassOptions;  // dumps are NNN_name.ir
 struct PassReport {
   std::string_view name;
   double milliseconds = 0;

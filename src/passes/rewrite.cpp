@@ -103,7 +103,7 @@ const ir::Literal* literal_of(const Value* value) {
 
 std::optional<double> uniform_value(const Value* value) {
   if (const ir::Literal* literal = literal_of(value)) {
-    if (all_elements_equal(*literal)) return literal->as_double(0);
+    if (!literal->replaceable && all_elements_equal(*literal)) return literal->as_double(0);
     return std::nullopt;
   }
   if (const Node* full = producer(value, Op::full)) return full->attr<double>("value");

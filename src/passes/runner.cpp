@@ -3,14 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cstdio>
-#include <filesystem>
-#include <fstream>
 
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "support/error.h"
-#include "support/nearest.h"
 
 namespace kiln::passes {
 namespace {
@@ -28,15 +24,10 @@ const PassInfo& info_of(Pass pass) {
   return *found;
 }
 
-void check_disabled(const std::vector<std::string>& disabled) {
-  std::vector<std::string_view> names;
-  for (const PassInfo& pass : kPasses) names.push_back(pass.name);
-  for (const std::string& name : disabled) {
-    if (find_pass(name) != nullptr) continue;
-    throw CompileError("[passes] got \"" + name +
-                       "\", expected the name of a pass; the nearest is \"" +
-                       std::string(nearest_name(name, names)) + "\"");
-  }
+std::vector<std::string_view> names() {
+  std::vector<std::string_view> result;
+  for (const PassInfo& pass : kPasses) result.push_back(pass.name);
+  return result;
 }
 
 }  // namespace
@@ -51,45 +42,25 @@ const PassInfo* find_pass(std::string_view name) {
 }
 
 Runner::Runner(ir::Graph& graph, PassContext& context, const RunOptions& options)
-    : graph_(graph), context_(context), options_(options) {
-  check_disabled(options.disabled);
-  if (options.dump_directory.empty()) return;
-  std::error_code error;
-  std::filesystem::create_directories(options.dump_directory, error);
-  if (error) {
-    throw CompileError("[passes] cannot make " + options.dump_directory + ": " + error.message());
-  }
+    : graph_(graph), context_(context), control_(options, names()) {
   dump("input");
 }
 
 bool Runner::run(Pass pass) {
   const PassInfo& info = info_of(pass);
-  const auto& disabled = options_.disabled;
-  if (std::find(disabled.begin(), disabled.end(), info.name) != disabled.end()) return false;
+  if (control_.is_disabled(info.name)) return false;
   const auto start = std::chrono::steady_clock::now();
   const bool changed = pass(graph_, context_);
   const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
   reports_.push_back({info.name, time.count(), changed});
-  if (options_.verify) {
-    try {
-      ir::verify(graph_);
-    } catch (const InternalError& error) {
-      throw InternalError("after pass " + std::string(info.name) + ": " + error.what());
-    }
-  }
+  control_.verify("pass " + std::string(info.name), [&] { ir::verify(graph_); });
   if (changed) dump(info.name);
   return changed;
 }
 
 void Runner::dump(std::string_view name) const {
-  if (options_.dump_directory.empty()) return;
-  std::array<char, 16> number;
-  std::snprintf(number.data(), number.size(), "%03zu_", reports_.size());
-  const std::string file = number.data() + std::string(name) + ".ir";
-  const std::filesystem::path path = std::filesystem::path(options_.dump_directory) / file;
-  std::ofstream out(path);
-  out << ir::to_text(graph_, {.types = true, .locations = true});
-  if (!out.flush()) throw CompileError("[passes] cannot write " + path.string());
+  control_.dump("", reports_.size(), std::string(name) + ".ir",
+                [&] { return ir::to_text(graph_, {.types = true, .locations = true}); });
 }
 
 std::vector<PassReport> run_pipeline(ir::Graph& graph, PassContext& context,

@@ -21,7 +21,7 @@ class Runner {
 
   ir::Graph& graph_;
   PassContext& context_;
-  const RunOptions& options_;
+  PassControl control_;
   std::vector<PassReport> reports_;
 };
 

@@ -161,7 +161,7 @@ std::string apply_text(const ExprNode& node) {
 }  // namespace
 
 Expr constant(DType dtype, double value) {
-  const Scalar scalar = make_scalar(dtype, value);
+  const Scalar scalar = ir::make_scalar(dtype, value);
   return make({.kind = ExprKind::Constant,
                .dtype = dtype,
                .number = scalar.number,
@@ -169,7 +169,7 @@ Expr constant(DType dtype, double value) {
 }
 
 Expr constant_int(DType dtype, int64_t value) {
-  const Scalar scalar = make_scalar_int(dtype, value);
+  const Scalar scalar = ir::make_scalar_int(dtype, value);
   return make({.kind = ExprKind::Constant,
                .dtype = dtype,
                .number = scalar.number,

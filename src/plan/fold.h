@@ -3,10 +3,12 @@
 
 #include <optional>
 
+#include "ir/scalar.h"
 #include "plan/expr.h"
-#include "plan/scalar.h"
 
 namespace kiln::plan {
+
+using ir::Scalar;
 
 // The value of a Constant, as a scalar.
 std::optional<Scalar> as_scalar(const Expr& expr);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ir/op_table.h"
 #include "plan/bounds.h"
 #include "plan/kernels.h"
 #include "plan/rewrite.h"
@@ -13,34 +14,20 @@ using ir::Op;
 
 constexpr size_t kMaxNameLength = 56;
 
+// What computing a value twice costs, in units of a simple operation.
 int64_t cost_of(Op op) {
-  switch (op) {
-    case Op::exp:
-    case Op::expm1:
-    case Op::log:
-    case Op::log1p:
-    case Op::sin:
-    case Op::cos:
-    case Op::tanh:
-    case Op::erf:
-    case Op::sigmoid:
-    case Op::silu:
-    case Op::gelu:
-      return 10;
-    case Op::pow:
-    case Op::atan2:
-    case Op::fmod:
-    case Op::remainder:
-      return 20;
-    case Op::div:
-    case Op::floor_div:
-    case Op::sqrt:
-    case Op::rsqrt:
-    case Op::reciprocal:
-      return 4;
-    default:
+  switch (ir::effort_of(op)) {
+    case ir::OpEffort::Simple:
       return 1;
+    case ir::OpEffort::Root:
+    case ir::OpEffort::Division:
+      return 4;
+    case ir::OpEffort::Series:
+      return 10;
+    case ir::OpEffort::Iterated:
+      return 20;
   }
+  return 1;
 }
 
 // The plain loop an index stands for: none for an axis of size 1.

@@ -6,12 +6,14 @@
 #include <limits>
 #include <unordered_map>
 
+#include "ir/scalar.h"
 #include "plan/lower.h"
-#include "plan/scalar.h"
 #include "support/error.h"
 
 namespace kiln::plan {
 namespace {
+
+using ir::Scalar;
 
 struct Memory {
   ir::Literal literal;        // the view to read
@@ -126,8 +128,7 @@ class Interpreter {
   Scalar read(BufferId buffer, int64_t offset) const {
     const ir::Literal& literal = memory_[buffer].literal;
     KILN_CHECK(offset >= 0 && offset < literal.elements(), "a view is out of bounds");
-    if (is_floating(literal.dtype)) return {literal.dtype, literal.as_double(offset), 0};
-    return {literal.dtype, 0, literal.as_int(offset)};
+    return ir::element(literal, offset);
   }
 
   void write(BufferId buffer, int64_t offset, const Scalar& value) {
@@ -135,11 +136,7 @@ class Interpreter {
     KILN_CHECK(memory.data != nullptr, program_.buffers[buffer].name + " is read-only");
     KILN_CHECK(offset >= 0 && offset < memory.literal.elements(), "a view is out of bounds");
     KILN_CHECK(value.dtype == memory.literal.dtype, "a value of another dtype is stored");
-    const auto size = static_cast<int64_t>(dtype_size(value.dtype));
-    const ir::Literal element = is_floating(value.dtype)
-                                    ? ir::Literal::scalar(value.dtype, value.number)
-                                    : ir::Literal::scalar_int(value.dtype, value.integer);
-    std::memcpy(memory.data + offset * size, element.bytes.data(), element.bytes.size());
+    ir::set_element(memory.data, offset, value);
   }
 
   Scalar load(const ExprNode& node, std::span<const Scalar> args) const {
@@ -174,7 +171,7 @@ class Interpreter {
         break;
     }
     if (expr->predicate && !value_of(expr->predicate, leaves, memo).truth()) {
-      return make_scalar_int(expr->dtype, 0);
+      return ir::make_scalar_int(expr->dtype, 0);
     }
     std::vector<Scalar> args;
     for (const Expr& arg : expr->args) args.push_back(value_of(arg, leaves, memo));
@@ -199,13 +196,15 @@ class Interpreter {
     const double infinity = std::numeric_limits<double>::infinity();
     switch (op) {
       case ReduceOp::Sum:
-        return make_scalar_int(dtype, 0);
+        return ir::make_scalar_int(dtype, 0);
       case ReduceOp::Prod:
-        return make_scalar_int(dtype, 1);
+        return ir::make_scalar_int(dtype, 1);
       case ReduceOp::Max:
-        return make_scalar(dtype, is_floating(dtype) ? -infinity : -0x1p63);
+        return is_floating(dtype) ? ir::make_scalar(dtype, -infinity)
+                                  : ir::make_scalar_int(dtype, std::numeric_limits<int64_t>::min());
       case ReduceOp::Min:
-        return make_scalar(dtype, is_floating(dtype) ? infinity : 0x1p63);
+        return is_floating(dtype) ? ir::make_scalar(dtype, infinity)
+                                  : ir::make_scalar_int(dtype, std::numeric_limits<int64_t>::max());
       default:
         break;
     }
@@ -309,7 +308,7 @@ class Interpreter {
 
   Scalar finish(const Expr& epilogue, double sum) const {
     Leaves leaves;
-    leaves.accumulator = make_scalar(DType::F32, sum);
+    leaves.accumulator = ir::make_scalar(DType::F32, sum);
     return value_of(epilogue, leaves);
   }
 
@@ -398,7 +397,7 @@ class Interpreter {
           sum += weights[j] * element(a.v, a.batch, static_cast<int64_t>(j), e);
         }
         write(a.out.buffer, offset_of(a.out, a.batch, {i, e}),
-              make_scalar(dtype, total == 0 ? 0 : sum / total));
+              ir::make_scalar(dtype, total == 0 ? 0 : sum / total));
       }
     });
   }

@@ -173,7 +173,7 @@ const std::optional<Lowering::Progression>& Lowering::progression(const ir::Valu
   const auto [it, added] = progressions_.try_emplace(value);
   if (!added) return it->second;
   const auto& literal = value->producer->attr<ir::Literal>("value");
-  if (literal.elements() == 0) return it->second;
+  if (literal.elements() == 0 || literal.replaceable) return it->second;
   if (const auto step = common_step(literal))
     it->second = Progression{first_element(literal), *step};
   return it->second;

@@ -7,6 +7,7 @@
 
 #include "ir/graph.h"
 #include "plan/program.h"
+#include "support/pass_control.h"
 
 namespace kiln::plan {
 
@@ -14,11 +15,7 @@ namespace kiln::plan {
 // lowering.
 Program lower(const ir::Graph& graph);
 
-struct PlanOptions {
-  std::vector<std::string> disabled;  // names from plan/passes.def
-  bool verify = false;
-  std::string dump_directory;
-};
+using PlanOptions = PassOptions;  // dumps are plan_NNN_name.plan
 // Fusion of loop nests, epilogue fusion, in-place reuse: plan/pipeline.cpp.
 void run_pipeline(Program& program, const PlanOptions& options);
 

@@ -34,8 +34,8 @@ class Runner {
   void dump(std::string_view name);
 
   Program& program_;
-  const PlanOptions& options_;
-  int dumps_ = 0;
+  PassControl control_;
+  size_t dumps_ = 0;
 };
 
 }  // namespace kiln::plan

@@ -1,12 +1,7 @@
 #include <algorithm>
-#include <array>
-#include <cstdio>
-#include <filesystem>
-#include <fstream>
 
 #include "plan/pass.h"
 #include "support/error.h"
-#include "support/nearest.h"
 
 namespace kiln::plan {
 namespace {
@@ -20,15 +15,10 @@ const std::vector<PassInfo>& table() {
   return kPasses;
 }
 
-void check_disabled(const std::vector<std::string>& disabled) {
-  std::vector<std::string_view> names;
-  for (const PassInfo& pass : table()) names.push_back(pass.name);
-  for (const std::string& name : disabled) {
-    if (std::ranges::find(names, name) != names.end()) continue;
-    throw CompileError("[passes] got \"" + name +
-                       "\", expected the name of a pass; the nearest is \"" +
-                       std::string(nearest_name(name, names)) + "\"");
-  }
+std::vector<std::string_view> names() {
+  std::vector<std::string_view> result;
+  for (const PassInfo& pass : table()) result.push_back(pass.name);
+  return result;
 }
 
 const PassInfo& info_of(Pass pass) {
@@ -47,36 +37,22 @@ const PassInfo* find_pass(std::string_view name) {
 }
 
 Runner::Runner(Program& program, const PlanOptions& options)
-    : program_(program), options_(options) {
-  check_disabled(options.disabled);
-  if (options_.verify) verify(program_);
+    : program_(program), control_(options, names()) {
+  if (options.verify) plan::verify(program_);
   dump("lowered");
 }
 
 bool Runner::run(Pass pass) {
   const PassInfo& info = info_of(pass);
-  if (std::ranges::find(options_.disabled, info.name) != options_.disabled.end()) return false;
+  if (control_.is_disabled(info.name)) return false;
   const bool changed = pass(program_);
-  if (options_.verify) {
-    try {
-      verify(program_);
-    } catch (const InternalError& error) {
-      throw InternalError("after plan pass " + std::string(info.name) + ": " + error.what());
-    }
-  }
+  control_.verify("plan pass " + std::string(info.name), [&] { plan::verify(program_); });
   if (changed) dump(info.name);
   return changed;
 }
 
 void Runner::dump(std::string_view name) {
-  if (options_.dump_directory.empty()) return;
-  std::array<char, 16> number;
-  std::snprintf(number.data(), number.size(), "%03d_", dumps_++);
-  const std::string file = std::string("plan_") + number.data() + std::string(name) + ".plan";
-  const std::filesystem::path path = std::filesystem::path(options_.dump_directory) / file;
-  std::ofstream out(path);
-  out << to_text(program_);
-  if (!out.flush()) throw CompileError("[passes] cannot write " + path.string());
+  control_.dump("plan_", dumps_++, std::string(name) + ".plan", [&] { return to_text(program_); });
 }
 
 }  // namespace kiln::plan

@@ -74,6 +74,7 @@ void write_workspace(JsonWriter& json, const Engine& engine, const char* name,
 void write_memory(JsonWriter& json, const Engine& engine) {
   json.key("memory").begin_object();
   json.key("weights_bytes").value(engine.view().weights.size());
+  json.key("stripped").value(engine.view().stripped);
   write_workspace(json, engine, "workspace_bytes_at_min", &engine::SymbolSpec::min);
   write_workspace(json, engine, "workspace_bytes_at_opt", &engine::SymbolSpec::opt);
   write_workspace(json, engine, "workspace_bytes_at_max", &engine::SymbolSpec::max);
@@ -124,6 +125,11 @@ std::string describe(const Engine& engine) {
   json.key("format_version").value(engine.view().format_version);
   json.key("content_hash").value(engine.view().content_hash);
   json.key("cpu_variant").value(engine.variant().name);
+  json.key("program_hash").value(spec.program_hash);
+  json.key("refittable").value(spec.refittable);
+  json.key("metadata").value(spec.metadata);
+  json.key("disabled_passes");
+  write_strings(json, spec.disabled_passes);
   write_tensors(json, engine);
   write_symbols(json, spec);
   write_memory(json, engine);

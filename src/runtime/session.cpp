@@ -40,6 +40,11 @@ Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<const Engine> e
     return Status(StatusCode::InvalidArgument, "got " + std::to_string(options.num_threads) +
                                                    " threads, expected 0.." +
                                                    std::to_string(kMostThreads));
+  if (engine->view().stripped)
+    return Status(
+        StatusCode::Unsupported,
+        "the engine has no weights (it was compiled to be stripped of them): fill them in "
+        "with kiln_refit, `kiln refit` or torch_tensorrt.dynamo.refit_module_weights");
   const int threads = options.num_threads == 0 ? available_cpus() : options.num_threads;
   std::unique_ptr<Session> session(new Session(std::move(engine), threads));
   session->staged_.resize(session->engine_->spec().inputs.size());

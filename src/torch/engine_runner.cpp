@@ -64,7 +64,8 @@ void EngineRunner::give_back(SessionPtr session, int num_threads) {
   }
 }
 
-std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inputs) {
+std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inputs,
+                                           RunHooks* hooks) {
   std::vector<kiln_tensor> views;
   views.reserve(inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -78,19 +79,25 @@ std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inp
   auto* shape_data = reinterpret_cast<int64_t(*)[KILN_MAX_RANK]>(shapes.data());
   check(kiln_session_output_shapes(session.get(), views.data(), views.size(), shape_data,
                                    outputs_.size()));
+  if (hooks != nullptr) hooks->before_run(session.get());
   std::vector<OwnedTensor> outputs;
   std::vector<kiln_tensor> output_views;
   outputs.reserve(outputs_.size());
   output_views.reserve(outputs_.size());
   for (size_t i = 0; i < outputs_.size(); ++i) {
     const auto [dtype, rank] = outputs_[i];
-    outputs.push_back(new_tensor(dtype, {shapes[i].data(), static_cast<size_t>(rank)}));
-    void* data = nullptr;
-    check_torch(aoti_torch_get_data_ptr(outputs.back().get(), &data), "tell where a tensor lies");
-    output_views.push_back({data, dtype, rank, shapes[i].data(), nullptr});
+    kiln_tensor output{nullptr, dtype, rank, shapes[i].data(), nullptr};
+    OwnedTensor tensor = hooks == nullptr ? nullptr : hooks->reuse(i, output, views);
+    if (tensor == nullptr) {
+      tensor = new_tensor(dtype, {shapes[i].data(), static_cast<size_t>(rank)});
+    }
+    check_torch(aoti_torch_get_data_ptr(tensor.get(), &output.data), "tell where a tensor lies");
+    outputs.push_back(std::move(tensor));
+    output_views.push_back(output);
   }
   check(kiln_session_run(session.get(), views.data(), views.size(), output_views.data(),
                          output_views.size()));
+  if (hooks != nullptr) hooks->after_run(session.get(), outputs);
   return outputs;
 }
 

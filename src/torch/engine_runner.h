@@ -23,14 +23,26 @@ using SessionPtr = std::unique_ptr<kiln_session, SessionDeleter>;
 // Throws std::runtime_error with the runtime's text.
 void check(kiln_status status);
 
+// What one call does besides running.
+class RunHooks {
+ public:
+  virtual ~RunHooks() = default;
+  virtual void before_run(kiln_session* session) = 0;
+  // An older tensor for output `index` to be written to; null for a new one.
+  virtual OwnedTensor reuse(size_t index, const kiln_tensor& output,
+                            std::span<const kiln_tensor> inputs) = 0;
+  virtual void after_run(kiln_session* session, std::span<const OwnedTensor> outputs) = 0;
+};
+
 class EngineRunner {
  public:
   explicit EngineRunner(EnginePtr engine);
 
   size_t num_outputs() const { return outputs_.size(); }
-  // Takes as many threads as PyTorch's operators do. The inputs are borrowed; the outputs are new.
-  // Throws std::runtime_error for inputs that the engine was not compiled for.
-  std::vector<OwnedTensor> run(std::span<const AtenTensorHandle> inputs);
+  // Takes as many threads as PyTorch's operators do. The inputs are borrowed; the outputs are new,
+  // or what `hooks`, which may be null, has for them. Throws std::runtime_error for inputs that the
+  // engine was not compiled for.
+  std::vector<OwnedTensor> run(std::span<const AtenTensorHandle> inputs, RunHooks* hooks = nullptr);
 
  private:
   struct OutputInfo {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "torch/engine_cache.h"
+#include "torch/engine_modes.h"
 
 namespace kiln::torch_op {
 namespace {
@@ -42,8 +43,9 @@ std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine,
     handles.push_back(input.get());
   }
   const std::shared_ptr<LoadedEngine> loaded = EngineCache::instance().find_or_load(engine);
+  const std::unique_ptr<RunHooks> hooks = modal_run(engine.const_data_ptr());
   std::vector<Tensor> outputs;
-  for (OwnedTensor& output : loaded->runner().run(handles)) {
+  for (OwnedTensor& output : loaded->runner().run(handles, hooks.get())) {
     outputs.emplace_back(output.release());
   }
   return outputs;
@@ -57,6 +59,7 @@ std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine,
 // tracing.
 extern "C" __attribute__((visibility("default"))) void kiln_torch_release_engine(const void* data) {
   kiln::torch_op::EngineCache::instance().release(data);
+  kiln::torch_op::set_modes(data, 0);
 }
 
 STABLE_TORCH_LIBRARY(kiln, m) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -200,6 +201,81 @@ TEST(Compile, OlderOptionsStructWorks) {
   options.struct_size = offsetof(kiln_compile_options, cpu_variants);
   options.cpu_variants = reinterpret_cast<const char*>(1);  // past the caller's struct: not read
   EXPECT_NE(compile("add", &options), "");
+}
+
+// A folder that is gone at the end.
+struct Folder {
+  std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "kiln_capi_cache";
+  Folder() { std::filesystem::remove_all(path); }
+  ~Folder() { std::filesystem::remove_all(path); }
+};
+
+TEST(Cache, ResultSaysWhereTheEngineCameFrom) {
+  const Folder folder;
+  const std::string directory = folder.path.string();
+  kiln_compile_options options{};
+  options.struct_size = sizeof(options);
+  options.cache_directory = directory.c_str();
+  int32_t result = 99;
+  options.cache_result = &result;
+  options.cache_mode = KILN_CACHE_READ;
+  const std::string first = compile("add", &options);
+  EXPECT_EQ(result, KILN_CACHE_MISS);
+  options.cache_mode = KILN_CACHE_WRITE;
+  compile("add", &options);
+  EXPECT_EQ(result, KILN_CACHE_MISS);
+  options.cache_mode = KILN_CACHE_READ_WRITE;
+  EXPECT_EQ(compile("add", &options), first);
+  EXPECT_EQ(result, KILN_CACHE_HIT);
+  options.cache_mode = 3;
+  expect_refused(options, "cache mode");
+}
+
+TEST(Cache, FolderThatCannotBeUsedIsAProblemAndNoFailure) {
+  kiln_compile_options options{};
+  options.struct_size = sizeof(options);
+  options.cache_directory = "/proc/kiln";
+  int32_t result = 99;
+  options.cache_result = &result;
+  EXPECT_EQ(compile("add", &options), compile("add"));
+  EXPECT_EQ(result, KILN_CACHE_PROBLEM);
+  EXPECT_NE(std::string(kiln_last_error()).find("/proc/kiln"), std::string::npos)
+      << kiln_last_error();
+}
+
+TEST(Cache, LoadsWhatWasStoredUnderTheKey) {
+  const Folder folder;
+  const std::string directory = folder.path.string();
+  const OpenModel model("add");
+  kiln_bytes* key_bytes = nullptr;
+  ASSERT_EQ(kiln_compile_key(model.model, nullptr, &key_bytes), KILN_OK) << kiln_last_error();
+  const std::string key = take(key_bytes), engine = compile("add");
+  EXPECT_EQ(key.size(), 32u);
+  kiln_bytes* found = nullptr;
+  EXPECT_EQ(kiln_cache_load(directory.c_str(), key.c_str(), &found), KILN_NOT_FOUND);
+  ASSERT_EQ(kiln_cache_store(directory.c_str(), 0, key.c_str(), engine.data(), engine.size()),
+            KILN_OK)
+      << kiln_last_error();
+  ASSERT_EQ(kiln_cache_load(directory.c_str(), key.c_str(), &found), KILN_OK);
+  EXPECT_EQ(take(found), engine);
+  EXPECT_EQ(kiln_cache_store(directory.c_str(), 0, key.c_str(), "text", 4), KILN_INVALID_ENGINE);
+  EXPECT_EQ(kiln_cache_store(directory.c_str(), 1, key.c_str(), engine.data(), engine.size()),
+            KILN_OUT_OF_RANGE);
+}
+
+TEST(Refit, GivesTheEngineOfTheModel) {
+  const OpenModel model("add"), other("mul");
+  const std::string engine = compile("add");
+  kiln_bytes* result = nullptr;
+  ASSERT_EQ(kiln_refit(engine.data(), engine.size(), model.model, nullptr, &result), KILN_OK)
+      << kiln_last_error();
+  EXPECT_EQ(take(result), engine);
+  result = nullptr;
+  EXPECT_EQ(kiln_refit(engine.data(), engine.size(), other.model, nullptr, &result),
+            KILN_INVALID_ARGUMENT);
+  EXPECT_EQ(kiln_refit("text", 4, model.model, nullptr, &result), KILN_INVALID_ENGINE);
+  EXPECT_EQ(kiln_refit(nullptr, 0, model.model, nullptr, &result), KILN_INVALID_ARGUMENT);
+  EXPECT_EQ(result, nullptr);
 }
 
 TEST(Model, WhatIsNoModelIsRefused) {

@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <random>
 #include <sstream>
 #include <stdexcept>
 
-#include "ir/builder.h"
-#include "ir/text.h"
+#include "helpers/random_values.h"
 
 namespace kiln::conformance {
 namespace {
@@ -66,24 +64,14 @@ void read_cases(const std::string& text, std::vector<Case>& cases) {
   }
 }
 
-ir::Literal random_literal(const Case& test, const ir::Type& type, Sizes sizes,
-                           std::mt19937& random) {
-  std::vector<int64_t> shape;
-  for (const ir::Dim& dim : type.shape) {
-    shape.push_back(dim.evaluate([&](const ir::SymbolPtr& symbol) {
-      return sizes == Sizes::Min ? symbol->min : symbol->opt;
-    }));
-  }
-  std::byte* data = nullptr;
-  ir::Literal literal = ir::Literal::allocate(type.dtype, shape, &data);
-  std::uniform_real_distribution<double> real(test.low, test.high);
-  std::uniform_int_distribution<int64_t> whole(0, type.dtype == DType::Bool ? 1 : test.limit - 1);
-  for (int64_t i = 0; i < literal.elements(); ++i) {
-    const double value =
-        is_floating(type.dtype) ? real(random) : static_cast<double>(whole(random));
-    ir::Literal::set(data, type.dtype, i, value);
-  }
-  return literal;
+test::Values values_of(const Case& test) {
+  return {.low = test.low, .high = test.high, .integers = test.limit};
+}
+
+test::SizeOf size_of(Sizes sizes) {
+  return [sizes](const ir::SymbolPtr& symbol) {
+    return sizes == Sizes::Min ? symbol->min : symbol->opt;
+  };
 }
 
 }  // namespace
@@ -100,24 +88,11 @@ std::vector<Case> all_cases() {
 }
 
 ir::Graph make_graph(const Case& test) {
-  ir::Graph graph = ir::parse_graph(test.text);
-  std::mt19937 random(7);
-  ir::Node* first = graph.nodes().empty() ? nullptr : graph.nodes().front().get();
-  for (ir::Value* input : graph.inputs()) {
-    if (!input->name.starts_with("w")) continue;
-    ir::Literal literal = random_literal(test, input->type, Sizes::Opt, random);
-    graph.replace_all_uses(input, ir::Builder(graph, first).constant(std::move(literal)));
-  }
-  return graph;
+  return test::graph_with_constants(test.text, values_of(test), size_of(Sizes::Opt));
 }
 
 std::vector<ir::Literal> make_inputs(const Case& test, const ir::Graph& graph, Sizes sizes) {
-  std::mt19937 random(1);
-  std::vector<ir::Literal> inputs;
-  for (const ir::Value* input : graph.inputs()) {
-    inputs.push_back(random_literal(test, input->type, sizes, random));
-  }
-  return inputs;
+  return test::random_inputs(graph, values_of(test), size_of(sizes));
 }
 
 }  // namespace kiln::conformance

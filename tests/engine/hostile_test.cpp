@@ -90,7 +90,7 @@ TEST(HostileEngine, Newer) {
   FileHeader header = header_of(bytes);
   header.format_version = kFormatVersion + 1;
   forge(bytes, header, sections_of(bytes));
-  expect_invalid(bytes, "format version 2, this version of Kiln reads up to 1: a newer Kiln");
+  expect_invalid(bytes, "format version 3, this version of Kiln reads up to 2: a newer Kiln");
 }
 
 TEST(HostileEngine, Truncated) {

@@ -38,7 +38,8 @@ TEST(EngineRoundTrip, KeepsThePlan) {
   const Result<View> view = read(bytes, {.verify_weights = true});
   ASSERT_TRUE(view.ok()) << view.status().message();
   const Spec& spec = view->spec;
-  EXPECT_EQ(view->format_version, kFormatVersion);
+  EXPECT_EQ(view->format_version, 1u);  // older runtimes read it
+  EXPECT_FALSE(view->stripped);
   EXPECT_EQ(spec.name, "sample");
   EXPECT_EQ(spec.producer, "tests");
   EXPECT_EQ(spec.target, "cpu");
@@ -78,6 +79,42 @@ TEST(EngineRoundTrip, KeepsBuffersStepsAndCode) {
     EXPECT_EQ(spec.variants[i].entry, sample.spec.variants[i].entry);
     EXPECT_TRUE(same_bytes(spec.variants[i].code, sample.spec.variants[i].code));
   }
+}
+
+TEST(EngineRoundTrip, KeepsWhatARefitNeeds) {
+  SampleEngine sample = make_sample_engine();
+  sample.spec.program_hash = "0123";
+  sample.spec.disabled_passes = {"a", "b"};
+  sample.spec.refittable = true;
+  sample.spec.metadata = "{}";
+  sample.spec.kernels[1].key = "4567";
+  sample.spec.buffers[4].source = 7;
+  sample.spec.buffers[4].transform = "pack:1";
+  const std::vector<std::byte> bytes = sample.bytes();
+  const Spec spec = read(bytes)->spec;
+  EXPECT_EQ(spec.program_hash, "0123");
+  EXPECT_EQ(spec.disabled_passes, sample.spec.disabled_passes);
+  EXPECT_TRUE(spec.refittable);
+  EXPECT_EQ(spec.metadata, "{}");
+  EXPECT_EQ(spec.kernels[1].key, "4567");
+  EXPECT_EQ(spec.buffers[4].source, 7);
+  EXPECT_EQ(spec.buffers[4].transform, "pack:1");
+  EXPECT_EQ(spec.buffers[3].source, -1);
+}
+
+TEST(EngineRoundTrip, StrippedEngineHasNoWeightsAndAVersionOfItsOwn) {
+  SampleEngine sample = make_sample_engine();
+  kiln::testing::add_constant(sample, make_content(1000, 1));
+  const auto bytes = write(sample.spec, sample.constants(), Weights::Stripped);
+  ASSERT_TRUE(bytes.ok()) << bytes.status().message();
+  const Result<View> view = read(*bytes, {.verify_weights = true});
+  ASSERT_TRUE(view.ok()) << view.status().message();
+  EXPECT_EQ(view->format_version, 2u);
+  EXPECT_TRUE(view->stripped);
+  EXPECT_TRUE(view->weights.empty());
+  EXPECT_EQ(view->sections.size(), 3u);
+  EXPECT_EQ(view->spec.buffers[5].constant_bytes, 1000u);
+  EXPECT_EQ(view->spec.buffers[5].offset, 0u);
 }
 
 TEST(EngineRoundTrip, AlignsSections) {

@@ -3,37 +3,20 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 
 #include "backends/reference/reference.h"
-#include "ir/builder.h"
-#include "ir/text.h"
+#include "helpers/random_values.h"
 
 namespace kiln::plan {
 namespace {
 
-int64_t size_of(const ir::SymbolPtr& symbol, const Case& options) {
-  const auto it = options.sizes.find(symbol->name);
-  return it == options.sizes.end() ? symbol->opt : it->second;
-}
+test::Values values_of(const Case& options) { return {.integers = options.integer_limit}; }
 
-ir::Literal random_literal(const ir::Type& type, const Case& options, std::mt19937& random) {
-  std::vector<int64_t> shape;
-  for (const ir::Dim& dim : type.shape) {
-    shape.push_back(
-        dim.evaluate([&](const ir::SymbolPtr& symbol) { return size_of(symbol, options); }));
-  }
-  std::byte* data = nullptr;
-  ir::Literal literal = ir::Literal::allocate(type.dtype, shape, &data);
-  std::uniform_real_distribution<double> real(-1, 1);
-  std::uniform_int_distribution<int64_t> whole(
-      0, type.dtype == DType::Bool ? 1 : options.integer_limit - 1);
-  for (int64_t i = 0; i < literal.elements(); ++i) {
-    const bool floating = is_floating(type.dtype);
-    ir::Literal::set(data, type.dtype, i,
-                     floating ? real(random) : static_cast<double>(whole(random)));
-  }
-  return literal;
+test::SizeOf size_of(const Case& options) {
+  return [&options](const ir::SymbolPtr& symbol) {
+    const auto it = options.sizes.find(symbol->name);
+    return it == options.sizes.end() ? symbol->opt : it->second;
+  };
 }
 
 // Equal, both NaN, or close relative to the larger of 1 and their size.
@@ -67,23 +50,11 @@ void expect_runs_like(const Program& program, const std::vector<ir::Literal>& in
 }  // namespace
 
 ir::Graph make_graph(const std::string& text, const Case& options) {
-  ir::Graph graph = ir::parse_graph(text);
-  std::mt19937 random(7);
-  ir::Node* first = graph.nodes().empty() ? nullptr : graph.nodes().front().get();
-  for (ir::Value* input : graph.inputs()) {
-    if (!input->name.starts_with("w")) continue;
-    graph.replace_all_uses(
-        input, ir::Builder(graph, first).constant(random_literal(input->type, options, random)));
-  }
-  return graph;
+  return test::graph_with_constants(text, values_of(options), size_of(options));
 }
 
 std::vector<ir::Literal> make_inputs(const ir::Graph& graph, const Case& options) {
-  std::mt19937 random(1);
-  std::vector<ir::Literal> inputs;
-  for (const ir::Value* input : graph.inputs())
-    inputs.push_back(random_literal(input->type, options, random));
-  return inputs;
+  return test::random_inputs(graph, values_of(options), size_of(options));
 }
 
 Program expect_same_as_reference(const std::string& text, const Case& options) {

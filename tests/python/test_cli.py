@@ -215,3 +215,58 @@ def test_corrupted_engine_is_refused(folder, tmp_path):
     path = tmp_path / "bad.kiln"
     path.write_bytes(content)
     assert "bad.kiln" in kiln("inspect", path, code=1)
+
+
+def export_network(path, seed):
+    torch.manual_seed(seed)
+    torch.export.save(torch.export.export(Network(), (torch.randn(3, 16), torch.randn(4))), path)
+
+
+def test_refit_gives_the_engine_of_a_compile(tmp_path):
+    a, b, engine = tmp_path / "a.pt2", tmp_path / "b.pt2", tmp_path / "a.kiln"
+    export_network(a, 1)
+    export_network(b, 2)
+    kiln("compile", a, "-o", engine)
+    kiln("compile", b, "-o", tmp_path / "b.kiln")
+    kiln("refit", engine, b, "-o", engine)
+    assert engine.read_bytes() == (tmp_path / "b.kiln").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.kiln",
+        "a.pt2",
+        "b.kiln",
+        "b.pt2",
+    ]
+
+
+def test_refit_of_a_stripped_engine(tmp_path):
+    model, engine = tmp_path / "model.pt2", tmp_path / "model.kiln"
+    export_network(model, 1)
+    kiln("compile", model, "-o", engine, "--strip-weights", "--refittable")
+    assert "weights stripped" in kiln("inspect", engine)
+    assert json.loads(kiln("inspect", "--json", engine))["memory"]["stripped"]
+    assert "kiln refit" in kiln("run", engine, "--random", code=1)
+    kiln("refit", engine, model, "-o", engine)
+    kiln("run", engine, "--random")
+
+
+def test_refit_with_another_model_says_what_differs(folder, tmp_path):
+    class Other(Network):
+        def forward(self, x, scale):
+            return torch.tanh(self.linear(x)) * scale, x.sum(dim=1)
+
+    exported = torch.export.export(Other(), (torch.randn(3, 16), torch.randn(4)))
+    torch.export.save(exported, tmp_path / "other.pt2")
+    text = kiln(
+        "refit", folder / "model.kiln", tmp_path / "other.pt2", "-o", tmp_path / "x", code=1
+    )
+    assert "compile the model again" in text
+    assert not (tmp_path / "x").exists()
+
+
+def test_compile_through_a_cache(tmp_path):
+    model, engine, cache = tmp_path / "model.pt2", tmp_path / "model.kiln", tmp_path / "cache"
+    export_network(model, 1)
+    assert "compiled" in kiln("compile", model, "-o", engine, "--cache-dir", cache)
+    first = engine.read_bytes()
+    assert "found in the cache" in kiln("compile", model, "-o", engine, "--cache-dir", cache)
+    assert engine.read_bytes() == first

@@ -21,6 +21,7 @@ from models_small import (
     engines_of,
 )
 
+import kiln
 import torch_tensorrt
 from torch_tensorrt import Input
 
@@ -274,6 +275,24 @@ def test_results_of_registered_types_survive(tmp_path) -> None:
     assert process.returncode == 0, process.stderr
 
 
+def test_bare_engines(mlp, tmp_path, assert_same) -> None:
+    path = tmp_path / "model.kiln"
+    program = torch_tensorrt.dynamo.trace(mlp, [batch_input(name="x")])
+    path.write_bytes(
+        torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(program)
+    )
+    loaded = torch_tensorrt.load(path)
+    for batch in (1, 32):
+        x = torch.randn(batch, 16)
+        assert_same(loaded(x), mlp(x))
+        assert_same(loaded.module()(x), mlp(x))
+    with pytest.raises(RuntimeError, match=r"33.*1.*32"):
+        loaded(torch.randn(33, 16))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(kiln.InvalidEngineError):
+        torch_tensorrt.load(path)
+
+
 class TestSaveErrors:
     def test_unknown_modules(self, tmp_path) -> None:
         with pytest.raises(RuntimeError, match="unknown format: got int"):
@@ -299,8 +318,6 @@ class TestSaveErrors:
         compiled = compile_all(mlp, torch.randn(2, 16))
         with pytest.raises(ValueError, match="output_format onnx is not supported"):
             torch_tensorrt.save(compiled, tmp_path / "m.ep", output_format="onnx")
-        with pytest.raises(NotImplementedError, match="supported are exported_program"):
-            torch_tensorrt.save(compiled, tmp_path / "m.ep", output_format="executorch")
 
     def test_no_path(self, mlp) -> None:
         with pytest.raises(ValueError, match="File path cannot be empty"):
@@ -346,7 +363,7 @@ class TestLoadErrors:
     def test_formats(self, tmp_path) -> None:
         with pytest.raises(ValueError, match="Unsupported format 'onnx'"):
             torch_tensorrt.load(tmp_path / "m.ep", format="onnx")
-        with pytest.raises(NotImplementedError, match="executorch"):
+        with pytest.raises(ImportError, match="executorch"):
             torch_tensorrt.load(tmp_path / "m.ep", format="executorch")
 
     @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04"])

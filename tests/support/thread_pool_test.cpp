@@ -117,6 +117,17 @@ constexpr bool kCanForkWithThreads = false;  // not supported by the thread sani
 constexpr bool kCanForkWithThreads = true;
 #endif
 
+TEST(ThreadPoolStack, StopsThreadsThatAreIdleAndStartsNewOnes) {
+  const ThreadPoolLease lent = lend_thread_pool();
+  EXPECT_TRUE(runs_each_task_once(*lent, 1000, 3, 1));
+  {
+    EXPECT_TRUE(runs_each_task_once(*lend_thread_pool(), 1000, 3, 1));
+  }
+  stop_idle_thread_pools();
+  EXPECT_TRUE(runs_each_task_once(*lent, 1000, 3, 1));
+  EXPECT_TRUE(runs_each_task_once(*lend_thread_pool(), 1000, 3, 1));
+}
+
 TEST(ThreadPoolStack, WorksInAForkedChild) {
   if (!kCanForkWithThreads) GTEST_SKIP() << "fork with threads running";
   ASSERT_TRUE(runs_each_task_once(*lend_thread_pool(), 100, 3, 1));

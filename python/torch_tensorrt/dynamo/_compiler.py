@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 import kiln
 from torch_tensorrt._arguments import flatten_tensors, merge_inputs
 from torch_tensorrt.dynamo._assemble import CompiledRegion, assemble
+from torch_tensorrt.dynamo._capture import capture, show_engine, show_module
 from torch_tensorrt.dynamo._partition import (
     Partition,
     apply_min_block_size,
@@ -28,6 +29,7 @@ from torch_tensorrt.dynamo._ranges import symbol_ranges
 from torch_tensorrt.dynamo._region import compile_region, find_region
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._symbols import SymbolError
+from torch_tensorrt.dynamo.conversion._apply import lower
 
 logger = logging.getLogger(__name__)
 
@@ -64,21 +66,36 @@ def compile(
             "torch_tensorrt.dynamo.trace makes one from a module"
         )
     settings = CompilationSettings.from_options(options)
+    arg_inputs = merge_inputs(inputs, arg_inputs, required=False)
+    program = Program.decomposed(exported_program)
+    return compile_program(program, flat_inputs(program, arg_inputs, kwarg_inputs), settings)
+
+
+def compile_program(
+    program: Program, inputs: list[Any] | None, settings: CompilationSettings
+) -> GraphModule:
+    """Partitions a program, compiles its regions and puts it together again.
+
+    `inputs` has a tensor, an `Input` or another value for each input of the program, or is None.
+    """
     if ignored := settings.without_effect():
         logger.info(
             "options without effect here: %s (docs/torch_tensorrt_api.md)", ", ".join(ignored)
         )
-    arg_inputs = merge_inputs(inputs, arg_inputs, required=False)
-    program = Program(exported_program)
-    ranges = symbol_ranges(program, _flat_inputs(program, arg_inputs, kwarg_inputs))
+    program = lower(program, settings)
+    ranges = symbol_ranges(program, inputs)
     parts = partition(program, check_support(program, settings))
     apply_min_block_size(parts, settings)
     _report(parts, settings)
     compiled = {} if settings.dryrun else _compile_regions(program, parts, ranges, settings)
-    return assemble(program, parts, compiled, ranges)
+    with capture("partition", program.graph) as after:
+        module = assemble(program, parts, compiled, ranges)
+        after.append(module.graph)
+    show_module(module)
+    return module
 
 
-def _flat_inputs(
+def flat_inputs(
     program: Program, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
 ) -> list[Any] | None:
     """One leaf per input of the program, in its order; the example inputs of the export if none were given."""
@@ -136,7 +153,7 @@ def _compile_regions(
                 spec = (
                     region.spec
                 )  # before the compile, because it may find a size that cannot be had
-                engine = compile_region(program, region, ranges, progress.update)
+                engine = compile_region(program, region, ranges, settings, progress.update)
             except (kiln.KilnError, SymbolError) as error:
                 if settings.pass_through_build_failures or settings.require_full_compilation:
                     raise
@@ -144,5 +161,6 @@ def _compile_regions(
                 parts.drop(level, str(error))
                 continue
             logger.info("engine of %d operators: %d bytes, %s", len(nodes), engine.numel(), spec)
+            show_engine(f"engine_{len(compiled)}", engine)
             compiled[level] = CompiledRegion(region, engine)
     return compiled

@@ -23,6 +23,7 @@ from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._symbols import is_symbolic_node, tensor_of
+from torch_tensorrt.dynamo.conversion._registry import DYNAMO_CONVERTERS
 
 
 @dataclass
@@ -56,9 +57,14 @@ def check_support(program: Program, settings: CompilationSettings) -> dict[Node,
             continue
         reason = _veto(node, settings)
         if reason is None:
-            reason = "" if answer.supported else answer.reason or "not supported"
+            reason = "" if answer.supported else _refusal(node, answer, settings)
         reasons[node] = reason
     return reasons
+
+
+def _refusal(node: Node, answer: NodeSupport, settings: CompilationSettings) -> str:
+    converters = DYNAMO_CONVERTERS.refusals(node, settings)
+    return "; ".join(reason for reason in (answer.reason or "not supported", converters) if reason)
 
 
 def _veto(node: Node, settings: CompilationSettings) -> str | None:

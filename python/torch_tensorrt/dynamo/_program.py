@@ -13,6 +13,7 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt.dynamo._capture import capture
 from torch_tensorrt.dynamo._symbols import (
     SizeNodes,
     SymbolError,
@@ -37,8 +38,8 @@ class Program:
     """A decomposed ExportedProgram and what partitioning asks about it. Its graph is ours to change."""
 
     def __init__(self, exported: ExportedProgram) -> None:
-        with torch.no_grad(), quiet_torch():
-            self.exported = exported.run_decompositions({})
+        """Takes a program that is functional already, as `decomposed` makes one."""
+        self.exported = exported
         self.module = self.exported.graph_module
         self.graph: Graph = self.module.graph
         self.signature = self.exported.graph_signature
@@ -58,6 +59,15 @@ class Program:
         self._remove_checks()
         self._compute_sizes_from_inputs()
         logger.log(GRAPHS, "program to partition:\n%s", self.graph)
+
+    @classmethod
+    def decomposed(cls, exported: ExportedProgram) -> Program:
+        """Of any ExportedProgram, which stays as it is."""
+        with capture("decompose", exported.graph) as after:
+            with torch.no_grad(), quiet_torch():
+                functional = exported.run_decompositions({})
+            after.append(functional.graph)
+        return cls(functional)
 
     def input_spec(self, node: Node) -> Any:
         return self._input_specs[node]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,9 +21,11 @@ from torch.fx import Graph, GraphModule, Node
 
 import kiln
 from torch_tensorrt._operator import DTYPE_NAMES
+from torch_tensorrt.dynamo._engine_cache import build_engine
 from torch_tensorrt.dynamo._partition import tensor_sources
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
+from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._symbols import (
     Range,
     SizeNodes,
@@ -147,13 +150,13 @@ def extract(program: Program, region: Region) -> tuple[GraphModule, ExportGraphS
     return GraphModule(torch.nn.Module(), graph), ExportGraphSignature(input_specs, output_specs)
 
 
-def compile_region(
-    program: Program,
-    region: Region,
-    ranges: Mapping[sympy.Symbol, Range],
-    progress: Callable[[str, float], None] | None = None,
-) -> torch.Tensor:
-    """Compiles a region; the result is the engine's bytes. Raises kiln.KilnError."""
+def region_model(
+    program: Program, region: Region, binding_names: Mapping[str, str] | None = None
+) -> tuple[kiln.Model, list[str]]:
+    """A region for the compiler, and the names of its inputs. Raises kiln.KilnError.
+
+    `binding_names` has other names for inputs and outputs; those of their nodes occur nowhere else in the program.
+    """
     module, signature = extract(program, region)
     symbols = free_symbols(size for node in region.inputs for size in node.meta["val"].shape)
     constraints = {
@@ -161,16 +164,47 @@ def compile_region(
     }
     serialized = serialize(module, signature, constraints)
     weights = weight_views((program.lifted[node], program.weight(node)) for node in region.weights)
-    model = kiln.Model.from_memory(serialized.json, weights)
+    text = serialized.json
+    for old, new in (binding_names or {}).items():
+        text = text.replace(json.dumps(old).encode(), json.dumps(new).encode())
+    model = kiln.Model.from_memory(text, weights)
     names = [
-        argument.arg.name
+        (binding_names or {}).get(argument.arg.name, argument.arg.name)
         for argument in signature.input_specs
         if argument.kind is InputKind.USER_INPUT
     ]
-    engine = kiln.compile(
-        model, ranges=_input_ranges(names, region.inputs, ranges), progress=progress
+    return model, names
+
+
+def compile_region(
+    program: Program,
+    region: Region,
+    ranges: Mapping[sympy.Symbol, Range],
+    settings: CompilationSettings,
+    progress: Callable[[str, float], None] | None = None,
+    binding_names: Mapping[str, str] | None = None,
+) -> torch.Tensor:
+    """Compiles a region, or takes it from the cache; the result is the engine's bytes. Raises kiln.KilnError."""
+    model, names = region_model(program, region, binding_names)
+    engine = build_engine(
+        model,
+        settings,
+        progress,
+        ranges=_input_ranges(names, region.inputs, ranges),
+        strip_weights=settings.strip_engine_weights,
+        refittable=not settings.immutable_weights,
+        metadata=region_metadata(region),
     )
-    assert engine is not None
+    return engine_tensor(engine)
+
+
+def region_metadata(region: Region) -> str:
+    """What an engine keeps about where it comes from: the names of its nodes, by which a refit finds them again."""
+    return json.dumps({"nodes": [node.name for node in region.nodes]}, separators=(",", ":"))
+
+
+def engine_tensor(engine: memoryview | bytes) -> torch.Tensor:
+    """An engine as the operator takes it."""
     tensor = torch.empty(
         len(engine), dtype=torch.uint8
     )  # PyTorch aligns to 64 bytes, as zero-copy weights need

@@ -19,6 +19,11 @@ import torch
 
 from torch_tensorrt._device import Device
 from torch_tensorrt._enums import DeviceType, EngineCapability
+from torch_tensorrt.dynamo._engine_cache import (
+    DEFAULT_ENGINE_CACHE_DIR,
+    DEFAULT_ENGINE_CACHE_SIZE,
+    BaseEngineCache,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +88,8 @@ class CompilationSettings:
     attn_bias_is_causal: bool = True
     fallback_data_dependent_ops: bool = False
     dynamic_shapes_kernel_specialization_strategy: str = "lazy"
-    engine_cache_dir: str = ""
-    engine_cache_size: int = 5368709120
+    engine_cache_dir: str = DEFAULT_ENGINE_CACHE_DIR
+    engine_cache_size: int = DEFAULT_ENGINE_CACHE_SIZE
     custom_engine_cache: Any = None
 
     def __post_init__(self) -> None:
@@ -137,19 +142,27 @@ class CompilationSettings:
 
 _USED = frozenset(
     (
+        "assume_dynamic_shape_support",
         "min_block_size",
         "torch_executed_ops",
         "require_full_compilation",
         "pass_through_build_failures",
         "dryrun",
         "device",
+        "cache_built_engines",
+        "reuse_cached_engines",
+        "engine_cache_dir",
+        "engine_cache_size",
+        "custom_engine_cache",
+        "strip_engine_weights",
+        "immutable_weights",
     )
 )
 
 _DEPRECATED = {
     "debug": "use `with torch_tensorrt.logging.debug():` instead",
-    "refit": "weights are part of the engine",
-    "make_refittable": "weights are part of the engine",
+    "refit": "use immutable_weights=False instead",
+    "make_refittable": "use immutable_weights=False instead",
     "truncate_long_and_double": "64-bit types are kept",
     "use_python_runtime": "there is one runtime",
     "torch_executed_modules": "name operators in torch_executed_ops instead",
@@ -194,7 +207,7 @@ def _check_numbers(settings: CompilationSettings) -> None:
     require("min_block_size", 1)
     require("workspace_size", 0)
     require("num_avg_timing_iters", 1)
-    require("engine_cache_size", 0)
+    require("engine_cache_size", 1)
     if settings.optimization_level is not None:
         require("optimization_level", 0, 5)
     if settings.max_aux_streams is not None:
@@ -241,4 +254,24 @@ def _check_combinations(settings: CompilationSettings) -> None:
             )
 
 
-_CHECKS = (_check_device, _check_numbers, _check_flags, _check_choices, _check_combinations)
+def _check_cache(settings: CompilationSettings) -> None:
+    cache = settings.custom_engine_cache
+    if cache is not None and not isinstance(cache, BaseEngineCache):
+        raise TypeError(
+            f"custom_engine_cache is {type(cache).__name__}, expected an object of a class derived from "
+            "torch_tensorrt.dynamo._engine_cache.BaseEngineCache"
+        )
+    if not isinstance(settings.engine_cache_dir, (str, os.PathLike)) or not os.fspath(
+        settings.engine_cache_dir
+    ):
+        raise TypeError(f"engine_cache_dir is {settings.engine_cache_dir!r}, expected a path")
+
+
+_CHECKS = (
+    _check_device,
+    _check_cache,
+    _check_numbers,
+    _check_flags,
+    _check_choices,
+    _check_combinations,
+)

@@ -12,11 +12,9 @@ Literal evaluate_one(const Call& call) {
     case ir::OpKind::Source:
       return evaluate_source(call);
     case ir::OpKind::Unary:
-      return evaluate_unary(call);
     case ir::OpKind::Binary:
-      return evaluate_binary(call);
     case ir::OpKind::Ternary:
-      return evaluate_where(call);
+      return evaluate_pointwise(call);
     case ir::OpKind::Reduce:
       return evaluate_reduce(call);
     case ir::OpKind::Scan:

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "ir/scalar.h"
 #include "support/error.h"
 #include "support/half.h"
 
@@ -12,7 +13,7 @@ namespace {
 
 template <typename T>
 T convert(double value) {
-  if constexpr (std::is_same_v<T, int64_t>) return to_integer(value);
+  if constexpr (std::is_same_v<T, int64_t>) return ir::to_integer(value);
   return static_cast<T>(value);
 }
 
@@ -80,11 +81,6 @@ Sizes broadcast_strides(const Sizes& operand, const Sizes& result) {
     if (operand[i] != 1) strides[offset + i] = own[i];
   }
   return strides;
-}
-
-int64_t to_integer(double value) {
-  if (!(std::abs(value) < 0x1p63)) return std::numeric_limits<int64_t>::min();
-  return static_cast<int64_t>(value);
 }
 
 template <typename T>

@@ -51,9 +51,6 @@ std::vector<T> load(const Literal& literal);
 template <typename T>
 Literal store(const std::vector<T>& values, DType dtype, Sizes shape);
 
-// Float to integer as x86 does it: towards zero, and the smallest integer for what does not fit.
-int64_t to_integer(double value);
-
 // Steps through a shape in row-major order and keeps one offset, a dot product of index and
 // strides.
 class Walk {
@@ -84,9 +81,7 @@ Split split_at(const Sizes& shape, int64_t axis);
 
 // One per family.
 Literal evaluate_source(const Call& call);
-Literal evaluate_unary(const Call& call);
-Literal evaluate_binary(const Call& call);
-Literal evaluate_where(const Call& call);
+Literal evaluate_pointwise(const Call& call);
 Literal evaluate_reduce(const Call& call);
 Literal evaluate_cumsum(const Call& call);
 Literal evaluate_normalise(const Call& call);

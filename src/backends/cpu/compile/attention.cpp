@@ -23,8 +23,6 @@ constexpr int64_t kScoreBytes = 256 << 10;  // of a block
 constexpr int64_t kAliasBytes = 1024;       // rows at multiples of this compete for cache lines
 constexpr int64_t kFewestRows = 16, kMostRows = 64;
 
-int64_t positive_opt(const ir::Dim& dim) { return std::max<int64_t>(1, dim.at_opt()); }
-
 // How attention is cut; the same for every target.
 struct Blocking {
   int64_t key_width = 32;    // of a panel of K^T and of scores

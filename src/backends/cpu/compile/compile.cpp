@@ -62,6 +62,7 @@ class ProgramCompiler {
     make_derived_constants();
     join_images();
     engine::Spec& spec = result_.spec;
+    spec.program_hash = program_hash(program_);
     spec.name = program_.name;
     spec.producer = "kiln " KILN_VERSION;
     spec.target = "cpu";
@@ -86,10 +87,10 @@ class ProgramCompiler {
     std::map<std::string, size_t> known;
     for (const plan::Kernel& kernel : program_.kernels) {
       KernelKey key = key_of(program_, kernel);
-      const auto [it, fresh] = known.try_emplace(std::move(key.text), codes_.size());
+      const auto [it, fresh] = known.try_emplace(key.hash(), codes_.size());
       if (fresh) {
         codes_.push_back({&kernel, key.buffers, std::nullopt});
-        result_.spec.kernels.push_back({kernel.name, kind_of(kernel), {}});
+        result_.spec.kernels.push_back({kernel.name, kind_of(kernel), {}, it->first});
       }
       auto& sources = result_.spec.kernels[it->second].sources;
       sources.insert(sources.end(), kernel.sources.begin(), kernel.sources.end());
@@ -206,6 +207,7 @@ class ProgramCompiler {
     ir::Literal literal;
     if (is_constant(id)) {
       spec.kind = engine::BufferKind::Constant;
+      spec.source = id;
       if (static_cast<size_t>(id) < program_.buffers.size()) literal = buffer(id).literal;
       spec.constant_bytes = literal.bytes.size();
     } else {
@@ -246,7 +248,10 @@ class ProgramCompiler {
       const DerivedConstants::Entry& entry = derived_[i];
       const auto number = static_cast<size_t>(numbers_[program_.buffers.size() + i]);
       ir::Literal literal = entry.make(buffer(entry.original).literal);
-      result_.spec.buffers[number].constant_bytes = literal.bytes.size();
+      engine::BufferSpec& spec = result_.spec.buffers[number];
+      spec.source = entry.original;
+      spec.transform = entry.key;
+      spec.constant_bytes = literal.bytes.size();
       result_.constants[number] = std::move(literal);
     });
   }

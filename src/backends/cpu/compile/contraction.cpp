@@ -190,6 +190,20 @@ void TileWriter::store_lanes(Value* value, Value* address, Value* valid) {
   });
 }
 
+TileWidth tile_width(const Target& target, int64_t panel_width) {
+  const int vectors = target.avx512() ? static_cast<int>(panel_width / target.lanes) : 2;
+  return {vectors, static_cast<int64_t>(vectors) * target.lanes};
+}
+
+void for_tasks(Emitter& emitter, const std::function<Value*(Value*, Value*)>& body) {
+  emitter.loop_carrying(emitter.task_begin(), emitter.task_end(), 1, {emitter.ir().getInt64(-1)},
+                        [&](Value* task, const std::vector<Value*>& carried) {
+                          return std::vector<Value*>{body(task, carried[0])};
+                        });
+}
+
+int64_t positive_opt(const ir::Dim& dim) { return std::max<int64_t>(1, dim.at_opt()); }
+
 Value* mask_below(Emitter& emitter, Value* first, Value* limit) {
   auto& ir = emitter.ir();
   const int lanes = emitter.target().lanes;

@@ -78,6 +78,21 @@ class TileWriter {
   bool direct_ = true;
 };
 
+// The columns that one register tile takes of a packed panel `panel_width` wide.
+struct TileWidth {
+  int vectors = 1;
+  int64_t columns = 16;
+};
+TileWidth tile_width(const Target& target, int64_t panel_width);
+
+// Runs `body(task, key)` for each task of the call. What a body returns is the key that the next
+// one gets, -1 for the first: it tells whether what the last task prepared can be used again.
+void for_tasks(Emitter& emitter,
+               const std::function<llvm::Value*(llvm::Value*, llvm::Value*)>& body);
+
+// The opt of a size, at least 1: what blockings are chosen for.
+int64_t positive_opt(const ir::Dim& dim);
+
 // <lanes x i1>: true where first + lane < limit.
 llvm::Value* mask_below(Emitter& emitter, llvm::Value* first, llvm::Value* limit);
 // flat = index of the innermost loop + its extent * (...): binds the index of each loop.

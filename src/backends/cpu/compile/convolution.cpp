@@ -25,8 +25,6 @@ constexpr int64_t kTasksWanted = 128, kFewTasksWanted = 16;
 constexpr int64_t kWorkPerTask = 2'000'000;  // multiply-adds
 constexpr int64_t kFewestRows = 4;
 
-int64_t positive_opt(const ir::Dim& dim) { return std::max<int64_t>(1, dim.at_opt()); }
-
 // Sizes that follow from the convolution.
 struct Geometry {
   int64_t group_channels = 0, group_outputs = 0;  // of one group
@@ -106,19 +104,13 @@ class ConvolutionEmitter {
         ir_(emitter.ir()),
         conv_(conv),
         geometry_(geometry_of(emitter.program(), conv)),
-        blocking_(choose_blocking(conv, geometry_)) {
-    const auto widest = static_cast<int>(blocking_.width / emitter.target().lanes);
-    tile_vectors_ = emitter.target().avx512() ? widest : 2;
-    tile_width_ = static_cast<int64_t>(tile_vectors_) * emitter.target().lanes;
-  }
+        blocking_(choose_blocking(conv, geometry_)),
+        tile_(tile_width(emitter.target(), blocking_.width)) {}
 
   void run() {
     declare();
     hoist();
-    emitter_.loop_carrying(emitter_.task_begin(), emitter_.task_end(), 1, {i64(-1)},
-                           [&](Value* task, const std::vector<Value*>& carried) {
-                             return std::vector<Value*>{emit_task(task, carried[0])};
-                           });
+    for_tasks(emitter_, [&](Value* task, Value* key) { return emit_task(task, key); });
   }
 
  private:
@@ -224,7 +216,7 @@ class ConvolutionEmitter {
   // Output rows of a tile: more than one if they are short, and their width is known.
   int rows_at_once() const {
     if (!conv_.x.extent().is_constant()) return 1;
-    const auto most = tile_rows(emitter_.target(), tile_vectors_, {1, 1});
+    const auto most = tile_rows(emitter_.target(), tile_.vectors, {1, 1});
     return std::max<int>(
         1, most / static_cast<int>(std::max<int64_t>(1, positive_opt(conv_.x.extent()))));
   }
@@ -237,7 +229,7 @@ class ConvolutionEmitter {
     Value* end = ir_.CreateMul(ir_.CreateAdd(group, i64(1)), i64(geometry_.group_outputs));
     Value* weight = at(weight_, panel, i64(geometry_.depth * blocking_.width * 4));
     Value* width = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(end, first));
-    emitter_.loop(i64(0), width, tile_width_, [&](Value* strip) {
+    emitter_.loop(i64(0), width, tile_.columns, [&](Value* strip) {
       const Strip place{b,  rows, group, at(weight, strip, i64(4)), ir_.CreateAdd(first, strip),
                         end};
       if (rows_at_once() > 1) {
@@ -276,19 +268,19 @@ class ConvolutionEmitter {
     Value* origin = output_row(strip, r);
     const CountRange columns = range_of(conv_.x.extent());
     const RowTiles tiles{value_of(conv_.x.extent()), columns,
-                         tile_rows(emitter_.target(), tile_vectors_, columns)};
+                         tile_rows(emitter_.target(), tile_.vectors, columns)};
     auto bind_row = [this](Value* x) { emitter_.bind(conv_.x.index, x); };
     TileWriter writer(emitter_, output(strip, bind_row), staging_, count_sizes(tiles));
     for_row_tiles(
         emitter_, tiles,
         [&](Value* first, int count) {
-          const Tile tile{count, tile_vectors_};
+          const Tile tile{count, tile_.vectors};
           Value* pixel = at(input, first, i64(conv_.stride_w * conv_.channels * 4));
           const Accumulators sums = sum_tile(tile, pixel_offsets(1, count), pixel, strip.weight);
           writer.write(tile, sums, origin, first, strip.column);
         },
         [&](Value* first, Value* count) {
-          writer.finish(tile_vectors_, count, origin, first, strip.column);
+          writer.finish(tile_.vectors, count, origin, first, strip.column);
         });
   }
 
@@ -307,13 +299,13 @@ class ConvolutionEmitter {
     for_row_tiles(
         emitter_, tiles,
         [&](Value* first, int count) {
-          const Tile tile{count * static_cast<int>(width), tile_vectors_};
+          const Tile tile{count * static_cast<int>(width), tile_.vectors};
           const Accumulators sums =
               sum_tile(tile, pixel_offsets(count, width), input_row(strip, first), strip.weight);
           writer.write(tile, sums, origin, ir_.CreateMul(first, i64(width)), strip.column);
         },
         [&](Value* first, Value* count) {
-          writer.finish(tile_vectors_, ir_.CreateMul(count, i64(width)), origin,
+          writer.finish(tile_.vectors, ir_.CreateMul(count, i64(width)), origin,
                         ir_.CreateMul(first, i64(width)), strip.column);
         });
   }
@@ -383,8 +375,7 @@ class ConvolutionEmitter {
   const plan::Convolution& conv_;
   Geometry geometry_;
   Blocking blocking_;
-  int tile_vectors_ = 1;
-  int64_t tile_width_ = 16;
+  TileWidth tile_;
   Value *staging_ = nullptr, *padded_ = nullptr;
   Value *weight_ = nullptr, *input_ = nullptr, *out_ = nullptr;
   Value *row_bytes_ = nullptr, *row_blocks_ = nullptr;

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <map>
+#include <span>
+
+#include "support/hash.h"
 
 namespace kiln::cpu {
 
@@ -112,9 +115,17 @@ class KeyWriter {
 
   // Loops by order of occurrence; sizes are the same for all kernels of a program.
   void symbol(const ir::SymbolPtr& symbol) {
-    if (!symbol->is_loop) return text("s", static_cast<int64_t>(symbol->id));
+    if (!symbol->is_loop) return text("s", size_number(symbol));
     const auto number = static_cast<int64_t>(loops_.size());
     text("i", loops_.try_emplace(symbol->id, number).first->second);
+  }
+
+  // Ids are counted over the life of a process, places in the program are not.
+  int64_t size_number(const ir::SymbolPtr& symbol) const {
+    const auto& symbols = program_.symbols;
+    const auto found = std::ranges::find(symbols, symbol);
+    return found - symbols.begin() +
+           (found == symbols.end() ? static_cast<int64_t>(symbol->id) : 0);
   }
 
   void buffer(plan::BufferId id) {
@@ -168,6 +179,8 @@ class KeyWriter {
 };
 
 }  // namespace
+
+std::string KernelKey::hash() const { return hash_str(hash128(std::as_bytes(std::span(text)))); }
 
 KernelKey key_of(const plan::Program& program, const plan::Kernel& kernel) {
   return KeyWriter(program).write(kernel);

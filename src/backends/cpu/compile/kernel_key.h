@@ -12,6 +12,8 @@ namespace kiln::cpu {
 struct KernelKey {
   std::string text;
   std::vector<plan::BufferId> buffers;  // in order of first occurrence in the text
+
+  std::string hash() const;  // of the text, the same in every process
 };
 
 KernelKey key_of(const plan::Program& program, const plan::Kernel& kernel);

@@ -62,8 +62,6 @@ BSource choose_source(const plan::Program& program, const plan::MatMul& matmul) 
   return in_place ? BSource::InPlace : BSource::Scratch;
 }
 
-int64_t positive_opt(const ir::Dim& dim) { return std::max<int64_t>(1, dim.at_opt()); }
-
 Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmul) {
   Blocking blocking;
   blocking.source = choose_source(program, matmul);
@@ -102,20 +100,14 @@ class MatMulEmitter {
       : emitter_(emitter),
         ir_(emitter.ir()),
         matmul_(matmul),
-        blocking_(choose_blocking(emitter.program(), matmul)) {
-    const int64_t widest = blocking_.width / emitter.target().lanes;
-    tile_vectors_ = emitter.target().avx512() ? static_cast<int>(widest) : 2;
-    tile_width_ = static_cast<int64_t>(tile_vectors_) * emitter.target().lanes;
-    rows_ = part_range(range_of(matmul.m.extent()), blocking_.block_rows);
-  }
+        blocking_(choose_blocking(emitter.program(), matmul)),
+        tile_(tile_width(emitter.target(), blocking_.width)),
+        rows_(part_range(range_of(matmul.m.extent()), blocking_.block_rows)) {}
 
   void run() {
     declare();
     hoist();
-    emitter_.loop_carrying(emitter_.task_begin(), emitter_.task_end(), 1, {i64(-1)},
-                           [&](Value* task, const std::vector<Value*>& carried) {
-                             return std::vector<Value*>{emit_task(task, carried[0])};
-                           });
+    for_tasks(emitter_, [&](Value* task, Value* key) { return emit_task(task, key); });
   }
 
  private:
@@ -193,12 +185,12 @@ class MatMulEmitter {
       Value* b = byte_offset(emitter_, panels,
                              ir_.CreateMul(ir_.CreateSub(panel, first_panel), panel_bytes_));
       Value* column = ir_.CreateMul(panel, i64(blocking_.width));
-      if (tile_width_ == blocking_.width) {
+      if (tile_.columns == blocking_.width) {
         emit_strip(rows, b, column);
         return;
       }
       Value* end = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(n_, column));
-      emitter_.loop(i64(0), end, tile_width_, [&](Value* strip) {
+      emitter_.loop(i64(0), end, tile_.columns, [&](Value* strip) {
         emit_strip(rows, byte_offset(emitter_, b, ir_.CreateMul(strip, i64(4))),
                    ir_.CreateAdd(column, strip));
       });
@@ -212,10 +204,10 @@ class MatMulEmitter {
     Value* origin = view_address(matmul_.out);
     const auto a_size = static_cast<int64_t>(dtype_size(dtype_of(matmul_.a)));
     const ir::Dim row_bytes = matmul_.a.strides[matmul_.a.strides.size() - 2] * a_size;
-    RowTiles tiles{rows.count, rows_, tile_rows(emitter_.target(), tile_vectors_, rows_)};
+    RowTiles tiles{rows.count, rows_, tile_rows(emitter_.target(), tile_.vectors, rows_)};
     TileWriter writer(emitter_, output(), staging_, count_sizes(tiles));
     auto body = [&](Value* first, int count) {
-      Tile tile{count, tile_vectors_};
+      Tile tile{count, tile_.vectors};
       Value* row = ir_.CreateAdd(rows.begin, first);
       TileOperands operands;
       operands.a = byte_offset(emitter_, a, ir_.CreateMul(row, emitter_.value_of(row_bytes)));
@@ -231,7 +223,7 @@ class MatMulEmitter {
       writer.write(tile, sums, origin, row, column);
     };
     auto after = [&](Value* first, Value* count) {
-      writer.finish(tile_vectors_, count, origin, ir_.CreateAdd(rows.begin, first), column);
+      writer.finish(tile_.vectors, count, origin, ir_.CreateAdd(rows.begin, first), column);
     };
     for_row_tiles(emitter_, tiles, body, after);
   }
@@ -285,8 +277,7 @@ class MatMulEmitter {
   llvm::IRBuilder<>& ir_;
   const plan::MatMul& matmul_;
   Blocking blocking_;
-  int tile_vectors_ = 1;
-  int64_t tile_width_ = 16;
+  TileWidth tile_;
   CountRange rows_;
   Value *m_ = nullptr, *n_ = nullptr, *k_ = nullptr;
   Value *row_blocks_ = nullptr, *groups_ = nullptr, *panels_ = nullptr;

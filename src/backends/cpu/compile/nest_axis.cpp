@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "backends/cpu/compile/nest_simplify.h"
+#include "ir/op_table.h"
 
 namespace kiln::cpu {
 
@@ -22,7 +23,7 @@ namespace {
 // split of a nest into tasks depends on the choice.
 constexpr double kLanes = 16;
 constexpr double kGather = 16, kScatter = 24, kContiguous = 1, kBroadcast = 0.5;
-constexpr double kSumOverLanes = 12;
+constexpr double kSumOverLanes = 12, kLongOperation = 12;
 
 bool mentions(const Expr& expr, const SymbolPtr& symbol) {
   bool found = false;
@@ -56,29 +57,8 @@ double load_cost(const ExprNode& load, const SymbolPtr& lane) {
 }
 
 double operation_cost(ir::Op op) {
-  using ir::Op;
-  switch (op) {
-    case Op::exp:
-    case Op::expm1:
-    case Op::log:
-    case Op::log1p:
-    case Op::sin:
-    case Op::cos:
-    case Op::tanh:
-    case Op::erf:
-    case Op::sigmoid:
-    case Op::silu:
-    case Op::gelu:
-    case Op::pow:
-    case Op::atan2:
-    case Op::div:
-    case Op::floor_div:
-    case Op::remainder:
-    case Op::fmod:
-      return 12;
-    default:
-      return 1;
-  }
+  const ir::OpEffort effort = ir::effort_of(op);
+  return effort == ir::OpEffort::Simple || effort == ir::OpEffort::Root ? 1 : kLongOperation;
 }
 
 // One evaluation of a stage with lanes along `lane`; null: scalars.

@@ -1,5 +1,7 @@
 #include "backends/cpu/compile/pack.h"
 
+#include <array>
+#include <charconv>
 #include <cstring>
 
 #include "backends/cpu/compile/contraction.h"
@@ -166,8 +168,41 @@ bool is_one(Value* value) {
   return constant != nullptr && constant->isOne();
 }
 
+constexpr std::string_view kPackKey = "pack";
+
+// The numbers of a key, in the order of pack_key; nothing for a text that is no such key.
+std::optional<std::array<int64_t, 8>> parse_pack_key(std::string_view key) {
+  if (!key.starts_with(kPackKey)) return std::nullopt;
+  const char *at = key.data() + kPackKey.size(), *end = key.data() + key.size();
+  std::array<int64_t, 8> numbers{};
+  for (int64_t& number : numbers) {
+    if (at == end || *at != ':') return std::nullopt;
+    const auto parsed = std::from_chars(at + 1, end, number);
+    if (parsed.ec != std::errc() || number < 0) return std::nullopt;
+    at = parsed.ptr;
+  }
+  if (at != end) return std::nullopt;
+  return numbers;
+}
+
+// Whether every element that packing reads is there, and the result is no larger than padding
+// makes it.
+bool fits(const ConstantMatrix& matrix, int64_t width, const ir::Literal& literal) {
+  constexpr int64_t kWidest = 1 << 12;
+  const int64_t elements = literal.elements();
+  if (width < 1 || width > kWidest || matrix.k < 1 || matrix.n < 1 || matrix.batches < 1)
+    return false;
+  if (std::max({matrix.k, matrix.n, matrix.batches}) > elements) return false;
+  __int128 last = matrix.offset;
+  last += static_cast<__int128>(matrix.k - 1) * matrix.k_stride;
+  last += static_cast<__int128>(matrix.n - 1) * matrix.n_stride;
+  last += static_cast<__int128>(matrix.batches - 1) * matrix.batch_stride;
+  const __int128 read = static_cast<__int128>(matrix.k) * matrix.n * matrix.batches;
+  return last < elements && read <= elements;
+}
+
 std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
-  std::string key = "pack";
+  std::string key(kPackKey);
   for (int64_t part : {width, matrix.offset, matrix.k_stride, matrix.n_stride, matrix.k, matrix.n,
                        matrix.batches, matrix.batch_stride}) {
     key += ":" + std::to_string(part);
@@ -176,6 +211,18 @@ std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
 }
 
 }  // namespace
+
+ir::Literal derive_constant(const std::string& transform, const ir::Literal& literal) {
+  const auto numbers = parse_pack_key(transform);
+  if (!numbers)
+    throw CompileError("[cpu] got the constant \"" + transform + "\", expected pack:...");
+  const auto [width, offset, k_stride, n_stride, k, n, batches, batch_stride] = *numbers;
+  const ConstantMatrix matrix{offset, k_stride, n_stride, k, n, batches, batch_stride};
+  if (!fits(matrix, width, literal))
+    throw CompileError("[cpu] got the constant \"" + transform + "\", expected one that fits " +
+                       literal.type().str());
+  return pack_literal(literal, matrix, width);
+}
 
 plan::BufferId pack_constant(ConstantPool& constants, plan::BufferId buffer,
                              const ConstantMatrix& matrix, int64_t width) {

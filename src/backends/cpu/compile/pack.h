@@ -23,6 +23,10 @@ struct ConstantMatrix {
 plan::BufferId pack_constant(ConstantPool& constants, plan::BufferId buffer,
                              const ConstantMatrix& matrix, int64_t width);
 
+// What `transform` of the key of a packed constant says, done to another literal: the key is all
+// that it needs. CompileError for a text that is no such key, or that does not fit the literal.
+ir::Literal derive_constant(const std::string& transform, const ir::Literal& literal);
+
 // A matrix in memory at run time; strides in elements.
 struct RuntimeMatrix {
   llvm::Value* base = nullptr;

@@ -1,17 +1,16 @@
-#include "plan/scalar.h"
+#include "ir/scalar.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numbers>
 
+#include "ir/op_table.h"
 #include "support/error.h"
 #include "support/half.h"
 
-namespace kiln::plan {
+namespace kiln::ir {
 namespace {
-
-using ir::Op;
 
 double round_to(DType dtype, double value) {
   switch (dtype) {
@@ -43,19 +42,16 @@ int64_t wrap_to(DType dtype, int64_t value) {
   }
 }
 
-// Truncation; what does not fit saturates, NaN gives 0.
-int64_t truncate(double value) {
-  if (std::isnan(value)) return 0;
-  if (value >= 0x1p63) return std::numeric_limits<int64_t>::max();
-  if (value < -0x1p63) return std::numeric_limits<int64_t>::min();
-  return static_cast<int64_t>(value);
-}
+// Two's complement: overflow wraps, as the narrower types do when they are stored.
+int64_t wrap(uint64_t value) { return static_cast<int64_t>(value); }
 
 double gelu(double x, bool tanh_form) {
-  if (!tanh_form) return 0.5 * x * (1 + std::erf(x / std::numbers::sqrt2));
+  if (!tanh_form) return 0.5 * x * (1 + std::erf(x * std::numbers::sqrt2 / 2));
   const double inner = std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
   return 0.5 * x * (1 + std::tanh(inner));
 }
+
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 double sign(double x) { return std::isnan(x) ? x : (x > 0) - (x < 0); }
 
@@ -90,11 +86,11 @@ double unary(Op op, double x, bool gelu_tanh) {
     case Op::erf:
       return std::erf(x);
     case Op::sigmoid:
-      return 1 / (1 + std::exp(-x));
+      return sigmoid(x);
     case Op::relu:
       return x < 0 ? 0 : x;
     case Op::silu:
-      return x / (1 + std::exp(-x));
+      return x * sigmoid(x);
     case Op::gelu:
       return gelu(x, gelu_tanh);
     case Op::floor:
@@ -114,9 +110,9 @@ double unary(Op op, double x, bool gelu_tanh) {
 int64_t unary(Op op, int64_t x, DType dtype) {
   switch (op) {
     case Op::neg:
-      return static_cast<int64_t>(0 - static_cast<uint64_t>(x));
+      return wrap(0 - static_cast<uint64_t>(x));
     case Op::abs:
-      return x < 0 ? static_cast<int64_t>(0 - static_cast<uint64_t>(x)) : x;
+      return x < 0 ? wrap(0 - static_cast<uint64_t>(x)) : x;
     case Op::sign:
       return (x > 0) - (x < 0);
     case Op::relu:
@@ -139,8 +135,25 @@ double remainder(double a, double b) {
   return result != 0 && (result < 0) != (b < 0) ? result + b : result;
 }
 
+// From the exact remainder, so that the quotient is right where a / b rounds up to an integer.
+double floor_div(double a, double b) {
+  if (b == 0) return a / b;
+  const double quotient = (a - remainder(a, b)) / b;
+  return std::isnan(quotient) ? quotient : std::nearbyint(quotient);
+}
+
+// NaN if either is.
+template <typename T>
+T maximum(T a, T b) {
+  return a != a || a > b ? a : b;
+}
+
+template <typename T>
+T minimum(T a, T b) {
+  return a != a || a < b ? a : b;
+}
+
 double binary(Op op, double a, double b) {
-  const bool nan = std::isnan(a) || std::isnan(b);
   switch (op) {
     case Op::add:
       return a + b;
@@ -151,7 +164,7 @@ double binary(Op op, double a, double b) {
     case Op::div:
       return a / b;
     case Op::floor_div:
-      return std::floor(a / b);
+      return floor_div(a, b);
     case Op::remainder:
       return remainder(a, b);
     case Op::fmod:
@@ -161,9 +174,9 @@ double binary(Op op, double a, double b) {
     case Op::atan2:
       return std::atan2(a, b);
     case Op::maximum:
-      return nan ? std::nan("") : std::max(a, b);
+      return maximum(a, b);
     case Op::minimum:
-      return nan ? std::nan("") : std::min(a, b);
+      return minimum(a, b);
     default:
       break;
   }
@@ -173,7 +186,7 @@ double binary(Op op, double a, double b) {
 // Division by zero gives 0: the engine must not trap on data.
 int64_t truncating_div(int64_t a, int64_t b) {
   if (b == 0) return 0;
-  if (b == -1) return static_cast<int64_t>(0 - static_cast<uint64_t>(a));
+  if (b == -1) return wrap(0 - static_cast<uint64_t>(a));
   return a / b;
 }
 
@@ -199,19 +212,18 @@ int64_t integer_pow(int64_t base, int64_t exponent) {
   for (; exponent != 0; exponent >>= 1, square *= square) {
     if ((exponent & 1) != 0) result *= square;
   }
-  return static_cast<int64_t>(result);
+  return wrap(result);
 }
 
-int64_t binary(Op op, int64_t a, int64_t b, DType dtype) {
-  const bool is_bool = dtype == DType::Bool;
+int64_t binary(Op op, int64_t a, int64_t b) {
+  const auto x = static_cast<uint64_t>(a), y = static_cast<uint64_t>(b);
   switch (op) {
     case Op::add:
-      return is_bool ? a | b
-                     : static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
+      return wrap(x + y);
     case Op::sub:
-      return static_cast<int64_t>(static_cast<uint64_t>(a) - static_cast<uint64_t>(b));
+      return wrap(x - y);
     case Op::mul:
-      return static_cast<int64_t>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b));
+      return wrap(x * y);
     case Op::div:
       return truncating_div(a, b);
     case Op::floor_div:
@@ -223,9 +235,9 @@ int64_t binary(Op op, int64_t a, int64_t b, DType dtype) {
     case Op::pow:
       return integer_pow(a, b);
     case Op::maximum:
-      return std::max(a, b);
+      return maximum(a, b);
     case Op::minimum:
-      return std::min(a, b);
+      return minimum(a, b);
     case Op::bitwise_and:
       return a & b;
     case Op::bitwise_or:
@@ -276,7 +288,7 @@ bool is_predicate(Op op) { return op == Op::isnan || op == Op::isinf || op == Op
 Scalar make_scalar(DType dtype, double value) {
   if (is_floating(dtype)) return {dtype, round_to(dtype, value), 0};
   if (dtype == DType::Bool) return {dtype, 0, value != 0};
-  return {dtype, 0, wrap_to(dtype, truncate(value))};
+  return {dtype, 0, wrap_to(dtype, to_integer(value))};
 }
 
 Scalar make_scalar_int(DType dtype, int64_t value) {
@@ -284,17 +296,35 @@ Scalar make_scalar_int(DType dtype, int64_t value) {
   return {dtype, 0, wrap_to(dtype, value)};
 }
 
+int64_t to_integer(double value) {
+  if (!(std::abs(value) < 0x1p63)) return std::numeric_limits<int64_t>::min();
+  return static_cast<int64_t>(value);
+}
+
 Scalar convert(const Scalar& value, DType dtype) {
   return is_floating(value.dtype) ? make_scalar(dtype, value.number)
                                   : make_scalar_int(dtype, value.integer);
 }
 
-DType result_dtype(ir::Op op, std::span<const DType> args) {
-  if (is_comparison(op) || is_predicate(op)) return DType::Bool;
+Scalar element(const Literal& literal, int64_t index) {
+  if (is_floating(literal.dtype)) return {literal.dtype, literal.as_double(index), 0};
+  return {literal.dtype, 0, literal.as_int(index)};
+}
+
+void set_element(std::byte* data, int64_t index, const Scalar& value) {
+  if (is_floating(value.dtype)) {
+    Literal::set(data, value.dtype, index, value.number);
+  } else {
+    Literal::set_int(data, value.dtype, index, value.integer);
+  }
+}
+
+DType result_dtype(Op op, std::span<const DType> args) {
+  if (gives_bool(op)) return DType::Bool;
   return op == Op::where ? args[1] : args[0];
 }
 
-Scalar evaluate(ir::Op op, std::span<const Scalar> args, bool gelu_tanh) {
+Scalar evaluate(Op op, std::span<const Scalar> args, bool gelu_tanh) {
   const Scalar& a = args[0];
   if (op == Op::where) return a.truth() ? args[1] : args[2];
   if (is_predicate(op)) return make_scalar_int(DType::Bool, predicate(op, a));
@@ -309,7 +339,7 @@ Scalar evaluate(ir::Op op, std::span<const Scalar> args, bool gelu_tanh) {
                                                  : compare(op, a.integer, b.integer));
   }
   return floating ? make_scalar(a.dtype, binary(op, a.number, b.number))
-                  : make_scalar_int(a.dtype, binary(op, a.integer, b.integer, a.dtype));
+                  : make_scalar_int(a.dtype, binary(op, a.integer, b.integer));
 }
 
-}  // namespace kiln::plan
+}  // namespace kiln::ir

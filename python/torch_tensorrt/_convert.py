@@ -1,0 +1,108 @@
+"""`torch_tensorrt.convert_method_to_trt_engine`: a method of a module as the bytes of one engine."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from torch_tensorrt._arguments import merge_inputs
+from torch_tensorrt.dynamo._engine_bytes import convert_exported_program_to_serialized_trt_engine
+from torch_tensorrt.dynamo._tracer import trace
+
+_TRACE_OPTIONS = ("strict", "dynamic_shapes")
+
+
+def convert_method_to_trt_engine(
+    module: torch.nn.Module | ExportedProgram,
+    method_name: str = "forward",
+    inputs: Sequence[Any] | None = None,
+    arg_inputs: Sequence[Any] | None = None,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    ir: str = "default",
+    **kwargs: Any,
+) -> bytes:
+    """Compiles a method of a module into one engine.
+
+    Args:
+        module: a torch.nn.Module in eval mode, or an ExportedProgram; a ScriptModule goes to `torch_tensorrt.ts`.
+        method_name: which method.
+        inputs, arg_inputs, kwarg_inputs: as for `torch_tensorrt.compile`.
+        ir: "default" or "dynamo"; "ts" for ScriptModules.
+        kwargs: options, as for `torch_tensorrt.compile`; also the binding names of
+            `torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine`.
+
+    Returns:
+        An engine file: write it as `.kiln`, load it with `kiln.Engine`, or give it to
+        `torch_tensorrt.runtime.TorchTensorRTModule`.
+
+    Raises:
+        RuntimeError: an ir that makes no engine of a whole module, or something that cannot be in an engine.
+        ValueError: an unknown ir. AttributeError: the module has no such method.
+    """
+    if ir in ("fx", "torch_compile"):
+        raise RuntimeError(
+            f"ir={ir!r} cannot make one engine of a whole method; use ir='dynamo' or leave ir out"
+        )
+    if ir not in ("default", "dynamo", "ts", "torchscript"):
+        raise ValueError(
+            f"Unknown ir was requested: got {ir!r}, expected one of default, dynamo, ts, torchscript"
+        )
+    args = merge_inputs(inputs, arg_inputs, required=False)
+    if isinstance(module, torch.jit.ScriptModule) or ir in ("ts", "torchscript"):
+        if ir == "dynamo":
+            raise ValueError(
+                "Unknown ir was requested: a ScriptModule cannot be compiled with ir='dynamo'; leave ir out"
+            )
+        return _convert_script(
+            module, method_name, {"inputs": args, "kwarg_inputs": kwarg_inputs, **kwargs}
+        )
+    if isinstance(module, ExportedProgram):
+        if method_name != "forward":
+            raise ValueError(
+                f"method_name is {method_name!r}, but an ExportedProgram has forward alone"
+            )
+        program = module
+    else:
+        options = {key: kwargs.pop(key) for key in _TRACE_OPTIONS if key in kwargs}
+        method = _as_module(module, method_name)
+        program = trace(method, arg_inputs=args, kwarg_inputs=kwarg_inputs, **options)
+    return convert_exported_program_to_serialized_trt_engine(
+        program, arg_inputs=args, kwarg_inputs=kwarg_inputs, **kwargs
+    )
+
+
+def _convert_script(module: Any, method_name: str, options: dict[str, Any]) -> bytes:
+    try:
+        ts = importlib.import_module("torch_tensorrt.ts")
+    except ModuleNotFoundError as error:
+        raise NotImplementedError(
+            "TorchScript modules are not supported as input; give the torch.nn.Module that it was made from"
+        ) from error
+    return ts.convert_method_to_trt_engine(module, method_name, **options)
+
+
+def _as_module(module: Any, method_name: str) -> torch.nn.Module:
+    """A module whose `forward` is the method."""
+    if not isinstance(module, torch.nn.Module):
+        raise RuntimeError(
+            f"Module is an unknown format: got {type(module).__name__}, expected torch.nn.Module or ExportedProgram"
+        )
+    if method_name == "forward":
+        return module
+    method = getattr(module, method_name, None)
+    if not callable(method):
+        raise AttributeError(f"{type(module).__name__} has no method {method_name!r}")
+    return _Method(module, method).train(module.training)
+
+
+class _Method(torch.nn.Module):
+    """Has the module's weights; `forward` has the method's own parameters, which name the inputs."""
+
+    def __init__(self, module: torch.nn.Module, method: Any) -> None:
+        super().__init__()
+        self.module = module
+        self.forward = method

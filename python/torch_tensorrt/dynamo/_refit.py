@@ -1,0 +1,205 @@
+"""`torch_tensorrt.dynamo.refit_module_weights`: new weights for a compiled module, without compiling.
+
+Every engine says of which nodes of its program it was made (`region_metadata`). The new program has the same nodes if
+it comes from the same model, so each engine is made again from those, with its old code; weights that stayed in PyTorch
+are found by their names. That needs nothing beside the module, which may come from a file.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+import kiln
+from torch_tensorrt._arguments import merge_inputs, sample_inputs
+from torch_tensorrt._operator import execute_engine, release, release_with
+from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt.dynamo._program import Program
+from torch_tensorrt.dynamo._region import engine_tensor, find_region, region_model
+
+logger = logging.getLogger(__name__)
+
+# How far the results of a refitted module may be from the new program's, with verify_output=True.
+_TOLERANCE = 5e-3
+
+
+def refit_module_weights(
+    compiled_module: GraphModule | ExportedProgram,
+    new_weight_module: ExportedProgram,
+    arg_inputs: Sequence[Any] | None = None,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    verify_output: bool = False,
+    in_place: bool = False,
+) -> GraphModule:
+    """Gives a compiled module the weights of another export of the same model.
+
+    No code is generated, so it takes a fraction of the time of a compile, and the engines have the bytes that a compile
+    with the new weights would give. Engines without weights (`strip_engine_weights=True`) are filled in.
+
+    Args:
+        compiled_module: what `torch_tensorrt.compile` or `load` gave, or its `.module()`.
+        new_weight_module: the same model with other weights, exported with the same inputs.
+        arg_inputs, kwarg_inputs: for `verify_output`.
+        verify_output: run both on these inputs and compare the results.
+        in_place: change `compiled_module`, and return it. Otherwise it keeps its weights, and is not copied but for
+            what changes.
+
+    Returns:
+        The module with the new weights.
+
+    Raises:
+        TypeError: not a compiled module, or not an ExportedProgram. ValueError: the program is not the one that the
+        module was made from; or the values of the old weights decided something in an engine, which
+        `immutable_weights=False` excludes. The text says which engine, and what differs.
+        RuntimeError: with verify_output=True, results that differ.
+    """
+    module = _as_module(compiled_module, in_place)
+    if not isinstance(new_weight_module, ExportedProgram):
+        raise TypeError(
+            f"new_weight_module is {type(new_weight_module).__name__}, expected torch.export.ExportedProgram: "
+            "torch_tensorrt.dynamo.trace makes one from a module"
+        )
+    program = Program.decomposed(new_weight_module)
+    changes = _new_engines(module, program) | _new_weights(module, program)
+    refitted = _replaced(module, changes)
+    if verify_output:
+        _verify(refitted, new_weight_module, arg_inputs, kwarg_inputs)
+    if not in_place:
+        return refitted
+    _set(module, changes)
+    return module
+
+
+def _as_module(compiled: Any, in_place: bool) -> GraphModule:
+    if isinstance(compiled, ExportedProgram):
+        if in_place:
+            raise TypeError("an ExportedProgram cannot be changed in place: give its .module()")
+        compiled = compiled.module()
+    if not isinstance(compiled, GraphModule):
+        raise TypeError(
+            f"compiled_module is {type(compiled).__name__}, expected what torch_tensorrt.compile or load gave"
+        )
+    return compiled
+
+
+def _attribute(module: Any, name: str) -> Any:
+    for part in name.split("."):
+        module = getattr(module, part)
+    return module
+
+
+def _engine_names(module: GraphModule) -> list[str]:
+    calls = module.graph.find_nodes(op="call_function", target=execute_engine)
+    return list(dict.fromkeys(str(call.args[1].target) for call in calls))
+
+
+def _new_engines(module: GraphModule, program: Program) -> dict[str, torch.Tensor]:
+    nodes = {node.name: node for node in program.graph.nodes}
+    changes = {}
+    for name in _engine_names(module):
+        old = _attribute(module, name)
+        region = find_region(program, _nodes_of(name, old, nodes))
+        model, _ = region_model(program, region)
+        try:
+            engine = kiln.refit(old.detach().cpu().contiguous().numpy(), model)
+        except kiln.InvalidArgumentError as error:
+            raise ValueError(f"{name} cannot be refitted: {error}") from error
+        changes[name] = engine_tensor(engine)
+        logger.info("refitted %s: %d bytes", name, len(engine))
+    return changes
+
+
+def _nodes_of(name: str, engine: torch.Tensor, nodes: Mapping[str, Node]) -> list[Node]:
+    """The nodes of the new program that an engine is made from."""
+    try:
+        metadata = json.loads(kiln.inspect(engine.detach().cpu().numpy())["metadata"])
+        wanted = metadata["nodes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{name} does not say what it was made from, so it cannot be refitted: compile the model again"
+        ) from error
+    missing = [node for node in wanted if node not in nodes]
+    if missing:
+        raise ValueError(
+            f"{name} cannot be refitted: it computes {missing[0]} ({len(missing)} of {len(wanted)} such nodes), which "
+            "new_weight_module does not have: export the same model with the same inputs, or compile it"
+        )
+    return [nodes[node] for node in wanted]
+
+
+def _new_weights(module: GraphModule, program: Program) -> dict[str, torch.Tensor]:
+    """Values of the weights that PyTorch has, by name."""
+    engines = set(_engine_names(module))
+    values = {name: program.weight(node) for node, name in program.lifted.items()}
+    changes = {}
+    for node in module.graph.find_nodes(op="get_attr"):
+        name = str(node.target)
+        old = _attribute(module, name)
+        if name in engines or not isinstance(old, torch.Tensor):
+            continue
+        new = values.get(name)
+        if not isinstance(new, torch.Tensor):
+            raise ValueError(f"new_weight_module has no weight {name!r}, which the module uses")
+        if new.shape != old.shape or new.dtype != old.dtype:
+            raise ValueError(
+                f"weight {name!r} is {new.dtype} {tuple(new.shape)} in new_weight_module, expected {old.dtype} "
+                f"{tuple(old.shape)}"
+            )
+        changes[name] = new.detach().clone()
+    return changes
+
+
+def _set(module: GraphModule, changes: Mapping[str, torch.Tensor]) -> None:
+    engines = set(_engine_names(module))
+    for name, value in changes.items():
+        owner_name, _, leaf = name.rpartition(".")
+        owner = _attribute(module, owner_name) if owner_name else module
+        old = getattr(owner, leaf)
+        if isinstance(old, torch.nn.Parameter):
+            value = torch.nn.Parameter(value, requires_grad=False)
+        setattr(owner, leaf, value)
+        if name in engines:
+            release(old)
+            release_with(module, value)
+
+
+def _replaced(module: GraphModule, changes: Mapping[str, torch.Tensor]) -> GraphModule:
+    """A module of the same graph: what does not change is shared with the old one."""
+    with quiet_torch():
+        graph = copy.deepcopy(module.graph)
+    names = {str(node.target) for node in graph.find_nodes(op="get_attr")}
+    names |= {str(node.target) for node in graph.find_nodes(op="call_module")}
+    attributes = {name: changes.get(name, _attribute(module, name)) for name in sorted(names)}
+    result = GraphModule(attributes, graph)
+    result.meta = dict(module.meta)
+    result._forward_pre_hooks.update(module._forward_pre_hooks)  # the checks of inputs
+    result._forward_pre_hooks_with_kwargs.update(module._forward_pre_hooks_with_kwargs)
+    for name in _engine_names(result):
+        release_with(result, _attribute(result, name))
+    return result.train(module.training)
+
+
+def _verify(module: GraphModule, program: ExportedProgram, args: Any, kwargs: Any) -> None:
+    args = merge_inputs(None, args, required=False)
+    if args is None and not kwargs:
+        raise ValueError("verify_output=True needs arg_inputs or kwarg_inputs to run with")
+    args, kwargs = sample_inputs(args, kwargs)
+    with torch.no_grad(), quiet_torch():
+        got, _ = pytree.tree_flatten(module(*args, **kwargs))
+        expected, _ = pytree.tree_flatten(program.module()(*args, **kwargs))
+    for index, (value, reference) in enumerate(zip(got, expected, strict=True)):
+        if isinstance(reference, torch.Tensor) and not torch.allclose(
+            value, reference, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
+        ):
+            difference = (value.double() - reference.double()).abs().max().item()
+            raise RuntimeError(
+                f"result {index} of the refitted module differs from new_weight_module's by up to {difference:.3g}"
+            )

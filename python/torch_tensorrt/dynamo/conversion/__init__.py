@@ -1,0 +1,22 @@
+"""Users' own lowerings of operators."""
+
+from torch_tensorrt.dynamo.conversion import plugins
+from torch_tensorrt.dynamo.conversion._context import ConversionContext, ConverterError
+from torch_tensorrt.dynamo.conversion._registry import (
+    DYNAMO_CONVERTERS,
+    ConverterPriority,
+    ConverterRegistry,
+    ConverterSupport,
+    dynamo_tensorrt_converter,
+)
+
+__all__ = [
+    "DYNAMO_CONVERTERS",
+    "ConversionContext",
+    "ConverterError",
+    "ConverterPriority",
+    "ConverterRegistry",
+    "ConverterSupport",
+    "dynamo_tensorrt_converter",
+    "plugins",
+]

@@ -1,0 +1,1 @@
+"""Users' own passes over the graph."""

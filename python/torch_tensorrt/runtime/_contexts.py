@@ -1,0 +1,87 @@
+"""Contexts that change how the engines of a module run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from torch_tensorrt.runtime._modes import Mode, engines_of, last_profile, mode
+from torch_tensorrt.runtime._module import check_optimization_profile
+
+logger = logging.getLogger(__name__)
+
+
+def _engines(module: Any, caller: str) -> dict[str, torch.Tensor]:
+    engines = engines_of(module)
+    if not engines:
+        logger.warning("%s: the module has no engines, so nothing changes", caller)
+    return engines
+
+
+@contextmanager
+def enable_pre_allocated_outputs(compiled_module: Any) -> Iterator[Any]:
+    """Engines write their results to the memory of the call before, as long as shapes stay the same.
+
+    A result is then only good until the next call: copy what has to last longer. Memory that the call reads from is
+    never written to, and of calls at the same time one uses the memory. Results that PyTorch computes are not affected.
+
+    with torch_tensorrt.runtime.enable_pre_allocated_outputs(trt_gm):
+        for batch in batches:
+            consume(trt_gm(batch))
+    """
+    engines = _engines(compiled_module, "enable_pre_allocated_outputs")
+    with mode(list(engines.values()), Mode.REUSE_OUTPUTS):
+        yield compiled_module
+
+
+@contextmanager
+def enable_output_allocator(compiled_module: Any) -> Iterator[Any]:
+    """Accepted: engines compute the sizes of their results first and allocate what is needed, always."""
+    _engines(compiled_module, "enable_output_allocator")
+    yield compiled_module
+
+
+@contextmanager
+def optimization_profile(compiled_module: Any, profile: int | str | None = "auto") -> Iterator[Any]:
+    """Accepted: one engine serves the ranges of all profiles, and chooses by the shapes of every call.
+
+    Args:
+        compiled_module: a module with engines.
+        profile: number of a profile, "auto" or None. TypeError or ValueError for others.
+    """
+    check_optimization_profile(profile)
+    _engines(compiled_module, "optimization_profile")
+    yield compiled_module
+
+
+class Profile:
+    """Times of the kernels of the last call, by engine."""
+
+    def __init__(self, engines: dict[str, torch.Tensor]) -> None:
+        self._engines = engines
+
+    def kernels(self) -> dict[str, list[dict[str, Any]]]:
+        """By name of the engine's buffer: one entry per kernel, in the order in which they ran, as
+        `TorchTensorRTModule.profile` has them; empty before the first call."""
+        return {name: last_profile(engine) for name, engine in self._engines.items()}
+
+    def nanoseconds(self) -> int:
+        """Time of all kernels."""
+        return sum(row["nanoseconds"] for rows in self.kernels().values() for row in rows)
+
+
+@contextmanager
+def profiling(compiled_module: Any) -> Iterator[Profile]:
+    """Times every kernel of every engine of a module. Read the times inside the block.
+
+    with torch_tensorrt.runtime.profiling(trt_gm) as profile:
+        trt_gm(x)
+        print(profile.kernels())
+    """
+    engines = _engines(compiled_module, "profiling")
+    with mode(list(engines.values()), Mode.PROFILE):
+        yield Profile(engines)

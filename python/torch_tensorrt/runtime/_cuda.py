@@ -1,0 +1,90 @@
+"""What is about GPUs in the runtime: on the CPU a clear error, or nothing where that is what one would expect."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, NoReturn
+
+from torch_tensorrt.runtime._modes import engines_of
+
+_CUDA_GRAPHS = (
+    "CUDA graphs need a GPU, but engines run on the CPU, where a call has no launch overhead to save: "
+    "call the module as it is"
+)
+_WEIGHT_STREAMING = (
+    "engine does not have streamable weights: engines run on the CPU, where weights are used in place and the "
+    "operating system decides which of them are in memory"
+)
+
+
+class enable_cudagraphs:  # noqa: N801 - upstream's name
+    """RuntimeError when it is entered: CUDA graphs need a GPU."""
+
+    def __init__(self, compiled_module: Any, cuda_graph_strategy: str | None = None) -> None:
+        engines_of(compiled_module)
+
+    def __enter__(self) -> NoReturn:
+        raise RuntimeError(_CUDA_GRAPHS)
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached: the block is not entered."""
+
+
+class weight_streaming:  # noqa: N801 - upstream's name
+    """RuntimeError when it is entered: weights of engines on the CPU are not streamed."""
+
+    def __init__(self, module: Any) -> None:
+        engines_of(module)
+
+    def __enter__(self) -> NoReturn:
+        raise RuntimeError(_WEIGHT_STREAMING)
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached: the block is not entered."""
+
+
+def set_cudagraphs_mode(mode: bool) -> None:
+    """False is accepted, and what always is; True is a RuntimeError."""
+    if mode:
+        raise RuntimeError(_CUDA_GRAPHS)
+
+
+def get_cudagraphs_mode() -> bool:
+    """Whether calls of engines are captured as CUDA graphs: False."""
+    return False
+
+
+def get_whole_cudagraphs_mode() -> bool:
+    """Whether calls of modules are captured as CUDA graphs: False."""
+    return False
+
+
+class set_multi_device_safe_mode:  # noqa: N801 - upstream's name
+    """Accepted, as a call and as a context: engines run on one device, so that there is nothing to check.
+
+    TypeError if `mode` is no bool.
+    """
+
+    _mode = False
+
+    def __init__(self, mode: bool) -> None:
+        if not isinstance(mode, bool):
+            raise TypeError(f"multi-device safe mode is {mode!r}, expected True or False")
+        self._old = set_multi_device_safe_mode._mode
+        set_multi_device_safe_mode._mode = mode
+
+    def __enter__(self) -> None:
+        """The mode was set already."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        set_multi_device_safe_mode._mode = self._old
+
+
+def get_multi_device_safe_mode() -> bool:
+    """The mode that was set; it has no effect."""
+    return set_multi_device_safe_mode._mode

@@ -1,0 +1,282 @@
+"""`TorchTensorRTModule`: a torch.nn.Module around one engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import kiln
+from torch_tensorrt._operator import execute_engine, release_with
+from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.runtime._modes import Mode, has_mode, last_profile, set_mode
+from torch_tensorrt.runtime._profile import check_format, write_profile
+from torch_tensorrt.runtime._runtime_settings import RuntimeSettings
+from torch_tensorrt.runtime._spec import spec_of
+
+_FORMAT_VERSION = 1
+_NO_STREAMING = (
+    "weights of engines on the CPU are used where the file is mapped: there is no device memory to "
+    "keep them out of, and no budget"
+)
+
+
+class TorchTensorRTModule(torch.nn.Module):
+    """A module that runs one engine.
+
+    It is called with one tensor per input binding, in order, and gives one tensor, or a tuple if there are several
+    outputs. It can be traced, exported and saved like any module; the engine is a uint8 buffer of it.
+
+    Args:
+        serialized_engine: bytes of an engine (a `.kiln` file), or a uint8 tensor of them, which is not copied. None
+            makes an empty module for `load_state_dict`.
+        input_binding_names: names of the engine's inputs in the order of the call; the engine's own order when None.
+        output_binding_names: names of the outputs to give, in order; all of them in the engine's order when None.
+        name: for logs and profiles.
+        settings: what the engine was compiled with; kept.
+        requires_output_allocator: accepted: results are always allocated when their sizes are known.
+        requires_native_multidevice: True is an error.
+        symbolic_shape_expressions: accepted: an engine knows the shapes of its results.
+        aliased_io: accepted if empty: engines write to no input.
+
+    Raises:
+        kiln.InvalidEngineError: not an engine. ValueError: a name that the engine does not have.
+    """
+
+    engine: torch.Tensor | None
+
+    def __init__(
+        self,
+        serialized_engine: bytes | bytearray | memoryview | torch.Tensor | None = None,
+        input_binding_names: Sequence[str] | None = None,
+        output_binding_names: Sequence[str] | None = None,
+        *,
+        name: str = "",
+        settings: CompilationSettings | None = None,
+        **compatibility: Any,
+    ) -> None:
+        super().__init__()
+        _check_compatibility(compatibility)
+        self.name = name
+        self.settings = settings if settings is not None else CompilationSettings()
+        self.runtime_settings = RuntimeSettings()
+        self.input_binding_names: list[str] = list(input_binding_names or ())
+        self.output_binding_names: list[str] = list(output_binding_names or ())
+        # Not in the state dict by itself: extra state has it, with the names.
+        self.register_buffer("engine", None, persistent=False)
+        self._profile_folder: Path | None = None
+        self._profile_format = "perfetto"
+        if serialized_engine is not None:
+            self._set_engine(_as_tensor(serialized_engine))
+
+    def _set_engine(self, engine: torch.Tensor) -> None:
+        description = kiln.inspect(engine.numpy())
+        inputs = [tensor["name"] for tensor in description["inputs"]]
+        outputs = [tensor["name"] for tensor in description["outputs"]]
+        self.input_binding_names = self.input_binding_names or inputs
+        self.output_binding_names = self.output_binding_names or outputs
+        _check_names("input", self.input_binding_names, inputs, every=True)
+        _check_names("output", self.output_binding_names, outputs, every=False)
+        self._input_order = [self.input_binding_names.index(name) for name in inputs]
+        self._output_order = [outputs.index(name) for name in self.output_binding_names]
+        try:
+            self._spec, self._untraceable = spec_of(description), ""
+        except ValueError as error:  # running does not need it
+            self._spec, self._untraceable = "", str(error)
+        self.engine = engine
+        release_with(self, engine)
+
+    def forward(self, *inputs: Any) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        if self.engine is None:
+            raise RuntimeError(
+                "this TorchTensorRTModule has no engine: give it serialized_engine, or load a state dict"
+            )
+        if len(inputs) != len(self._input_order):
+            raise RuntimeError(
+                f"got {len(inputs)} inputs, expected {len(self._input_order)}: "
+                f"{', '.join(self.input_binding_names)}"
+            )
+        if self._untraceable and torch.compiler.is_compiling():
+            raise RuntimeError(self._untraceable)
+        tensors = [
+            value if isinstance(value, torch.Tensor) else torch.tensor(value) for value in inputs
+        ]
+        results = execute_engine(
+            [tensors[index] for index in self._input_order], self.engine, self._spec
+        )
+        if self._profile_folder is not None and not torch.compiler.is_compiling():
+            self._write_profile(self._profile_folder)
+        outputs = tuple(results[index] for index in self._output_order)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    # ---- Profiling ----
+
+    def enable_profiling(
+        self, profiling_results_dir: str | None = None, profile_format: str = "perfetto"
+    ) -> None:
+        """Times every kernel of the following calls; `profile` has the times of the last one.
+
+        Args:
+            profiling_results_dir: where every call writes `{name}_engine_execution_profile.trace`; no files when None.
+            profile_format: "perfetto" or "trex".
+        """
+        check_format(profile_format)
+        set_mode(self._require_engine(), Mode.PROFILE, True)
+        self._profile_format = profile_format
+        self._profile_folder = Path(profiling_results_dir) if profiling_results_dir else None
+
+    def disable_profiling(self) -> None:
+        """Stops timing; the times of the last call are forgotten."""
+        set_mode(self._require_engine(), Mode.PROFILE, False)
+        self._profile_folder = None
+
+    def profile(self) -> list[dict[str, Any]]:
+        """The kernels of the last call in the order in which they ran.
+
+        Each has "kernel", "kind", "sources" (operators of the model), "tasks", "threads" and "nanoseconds".
+        RuntimeError: profiling is not enabled.
+        """
+        engine = self._require_engine()
+        if not has_mode(engine, Mode.PROFILE):
+            raise RuntimeError("profiling is not enabled: call enable_profiling() first")
+        return last_profile(engine)
+
+    def _write_profile(self, folder: Path) -> None:
+        name = self.name or "engine"
+        path = folder / f"{name}_engine_execution_profile.trace"
+        write_profile(path, self.profile(), self._profile_format, name)
+
+    def get_layer_info(self) -> str:
+        """The kernels of the engine ("Layers"), its inputs and outputs ("Bindings") and memory, as JSON."""
+        description = kiln.inspect(self._require_engine().numpy())
+        bindings = [tensor["name"] for key in ("inputs", "outputs") for tensor in description[key]]
+        layers = description.pop("kernels")
+        return json.dumps({"Layers": layers, "Bindings": bindings, **description}, indent=1)
+
+    def dump_layer_info(self) -> None:
+        """Prints `get_layer_info`."""
+        print(self.get_layer_info())
+
+    # ---- Modes ----
+
+    def set_pre_allocated_outputs(self, enable: bool) -> None:
+        """Writes results to the memory of the results of the call before, if they have its shapes."""
+        set_mode(self._require_engine(), Mode.REUSE_OUTPUTS, enable)
+
+    def set_use_output_allocator(self, enable: bool) -> None:
+        """Accepted: results are always allocated when their sizes are known."""
+
+    def set_optimization_profile(self, profile: int | str | None) -> None:
+        """Accepted: one engine serves the ranges of all profiles. Raises for what is no profile."""
+        check_optimization_profile(profile)
+
+    def use_dynamically_allocated_resources(self, dynamically_allocate_resources: bool) -> None:
+        """Accepted: a workspace is as large as the largest shapes so far need."""
+
+    def get_device_memory_budget(self) -> int:
+        """RuntimeError: weights are not streamed."""
+        raise RuntimeError(_NO_STREAMING)
+
+    def set_device_memory_budget(self, budget_bytes: int) -> int:
+        """RuntimeError: weights are not streamed."""
+        raise RuntimeError(_NO_STREAMING)
+
+    # ---- State ----
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Everything but the settings, as plain values: `torch.load(weights_only=True)` reads it."""
+        return {
+            "version": _FORMAT_VERSION,
+            "name": self.name,
+            "engine": self.engine,
+            "input_binding_names": self.input_binding_names,
+            "output_binding_names": self.output_binding_names,
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes what `get_extra_state` gave. ValueError: it is of another version or of something else."""
+        if not isinstance(state, dict) or state.get("version") != _FORMAT_VERSION:
+            raise ValueError(
+                "the extra state is not that of a TorchTensorRTModule of this version: save it again with the "
+                "version that is installed"
+            )
+        self.name = state["name"]
+        self.input_binding_names = list(state["input_binding_names"])
+        self.output_binding_names = list(state["output_binding_names"])
+        if state["engine"] is not None:
+            self._set_engine(_as_tensor(state["engine"]))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.engine is not None:
+            release_with(self, self.engine)
+
+    def extra_repr(self) -> str:
+        if self.engine is None:
+            return "no engine"
+        inputs, outputs = self.input_binding_names, self.output_binding_names
+        return f"{', '.join(inputs)} -> {', '.join(outputs)}; {self.engine.numel()} bytes"
+
+    def _require_engine(self) -> torch.Tensor:
+        if self.engine is None:
+            raise RuntimeError("this TorchTensorRTModule has no engine")
+        return self.engine
+
+
+def check_optimization_profile(profile: int | str | None) -> None:
+    """TypeError or ValueError for what is neither the number of a profile, "auto" nor None."""
+    if profile is None or profile == "auto":
+        return
+    if isinstance(profile, bool) or not isinstance(profile, int):
+        raise TypeError(f'optimization profile is {profile!r}, expected a number, "auto" or None')
+    if profile < 0:
+        raise ValueError(f"optimization profile is {profile}, expected 0 or more")
+
+
+def _check_compatibility(given: dict[str, Any]) -> None:
+    known = (
+        "requires_output_allocator",
+        "requires_native_multidevice",
+        "symbolic_shape_expressions",
+        "aliased_io",
+    )
+    for key in given:
+        if key not in known:
+            raise TypeError(f"TorchTensorRTModule() got an unexpected keyword argument {key!r}")
+    if given.get("requires_native_multidevice"):
+        raise ValueError("requires_native_multidevice=True: engines run on one device, the CPU")
+    if given.get("aliased_io"):
+        raise ValueError("aliased_io is given, but engines write to none of their inputs")
+
+
+def _as_tensor(engine: Any) -> torch.Tensor:
+    """The engine as a tensor, at an address that is aligned for its weights."""
+    if isinstance(engine, torch.Tensor):
+        if engine.dtype is not torch.uint8 or engine.dim() != 1:
+            raise TypeError(
+                f"serialized_engine is a tensor of {engine.dtype} with {engine.dim()} dimensions, expected "
+                "one dimension of torch.uint8"
+            )
+        return engine.contiguous()
+    if not isinstance(engine, (bytes, bytearray, memoryview)):
+        raise TypeError(
+            f"serialized_engine is {type(engine).__name__}, expected bytes or a uint8 tensor: "
+            "torch_tensorrt.convert_method_to_trt_engine makes them"
+        )
+    source = np.frombuffer(engine, dtype=np.uint8)
+    tensor = torch.empty(source.size, dtype=torch.uint8)
+    tensor.numpy()[:] = source
+    return tensor
+
+
+def _check_names(kind: str, given: list[str], known: list[str], *, every: bool) -> None:
+    unknown = [name for name in given if name not in known]
+    if unknown or len(set(given)) != len(given) or (every and len(given) != len(known)):
+        raise ValueError(
+            f"{kind}_binding_names is {given}, but the {kind}s of the engine are {known}: give "
+            f"{'each of them once' if every else 'some of them'}"
+        )

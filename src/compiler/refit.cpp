@@ -1,0 +1,135 @@
+#include "compiler/refit.h"
+
+#include <algorithm>
+
+#include "compiler/stages.h"
+#include "engine/reader.h"
+#include "import/expression.h"
+#include "import/model.h"
+
+namespace kiln {
+namespace {
+
+using engine::Spec;
+
+std::optional<int64_t> constant_size(const Spec& spec, engine::Slot slot) {
+  const engine::SizeInstruction& size = spec.sizes[static_cast<size_t>(slot)];
+  if (size.op != engine::SizeOp::Constant) return std::nullopt;
+  return size.immediate;
+}
+
+// Whether a model has that dimension and leaves its size open.
+bool is_dynamic(const import::Program& program, const import::DimRange& range) {
+  const auto meta = program.graph.tensor_values.find(range.input);
+  const auto dim = static_cast<size_t>(range.dim);
+  return meta != program.graph.tensor_values.end() && dim < meta->second.sizes.size() &&
+         import::as_plain_symbol(meta->second.sizes[dim].expression).has_value();
+}
+
+// The ranges with which the engine was compiled, as its inputs show them. Fixed sizes and those
+// that are computed from others need none: where they differ, so does the plan.
+std::vector<import::DimRange> ranges_of(const Spec& spec, const import::Program& program) {
+  std::vector<import::DimRange> ranges;
+  for (const engine::SymbolSpec& symbol : spec.symbols)
+    ranges.push_back({spec.inputs[static_cast<size_t>(symbol.input)].name, symbol.dim, symbol.min,
+                      symbol.opt, symbol.max});
+  for (const engine::TensorSpec& input : spec.inputs) {
+    for (size_t dim = 0; dim < input.shape.size(); ++dim) {
+      if (const auto size = constant_size(spec, input.shape[dim]))
+        ranges.push_back({input.name, static_cast<int32_t>(dim), *size, *size, *size});
+    }
+  }
+  std::erase_if(ranges, [&](const import::DimRange& range) { return !is_dynamic(program, range); });
+  return ranges;
+}
+
+// "x: f32 of rank 2"; sizes show in the kernels.
+std::string tensors_text(const std::vector<engine::TensorSpec>& tensors) {
+  std::string text;
+  for (const engine::TensorSpec& tensor : tensors)
+    text += (text.empty() ? "" : ", ") + tensor.name + ": " +
+            std::string(dtype_name(tensor.dtype)) + " of rank " +
+            std::to_string(tensor.shape.size());
+  return text;
+}
+
+std::string tensors_text(const plan::Program& program, const std::vector<plan::BufferId>& ids) {
+  std::vector<engine::TensorSpec> tensors;
+  for (const plan::BufferId id : ids) {
+    const plan::Buffer& buffer = program.buffers[static_cast<size_t>(id)];
+    tensors.push_back(
+        {buffer.name, buffer.type.dtype, std::vector<engine::Slot>(buffer.type.rank())});
+  }
+  return tensors_text(tensors);
+}
+
+std::string kernel_text(const plan::Kernel& kernel) {
+  std::string sources;
+  for (const std::string& source : kernel.sources)
+    sources += (sources.empty() ? "" : ", ") + source;
+  return kernel.name + " (" + sources + ")";
+}
+
+// What differs, as far as an engine tells.
+std::string difference(const Spec& spec, const plan::Program& program) {
+  const auto compare = [](const char* what, const std::string& got, const std::string& expected) {
+    return got == expected ? std::string()
+                           : std::string("got the ") + what + " " + got + ", expected " + expected;
+  };
+  std::string text =
+      compare("inputs", tensors_text(program, program.inputs), tensors_text(spec.inputs));
+  if (text.empty())
+    text = compare("outputs", tensors_text(program, program.outputs), tensors_text(spec.outputs));
+  if (text.empty())
+    text = compare("number of kernels", std::to_string(program.kernels.size()),
+                   std::to_string(spec.steps.size()));
+  if (!text.empty()) return text;
+  const std::vector<std::string> hashes = kernel_hashes(program);
+  for (size_t i = 0; i < hashes.size(); ++i) {
+    if (hashes[i] != spec.kernels[static_cast<size_t>(spec.steps[i].kernel)].key)
+      return "got another kernel " + kernel_text(program.kernels[i]) +
+             ": its shapes or operators differ, or values of weights are part of its code";
+  }
+  return "got kernels that are connected in another way";
+}
+
+std::string advice(const Spec& spec) {
+  std::string text = "; compile the model again";
+  if (!spec.refittable)
+    text += ", as refittable (immutable_weights=False) if only values of weights differ";
+  if (spec.producer != "kiln " KILN_VERSION)
+    text += " (the engine was made by " + spec.producer + ", this is kiln " KILN_VERSION ")";
+  return text;
+}
+
+void check_refittable(const Spec& spec) {
+  if (spec.target != "cpu")
+    throw CompileError("[refit] got an engine for \"" + spec.target + "\", expected \"cpu\"");
+  if (spec.program_hash.empty())
+    throw CompileError(
+        "[refit] got an engine made by " + spec.producer +
+        ", which says too little of its plan, expected one made by kiln " KILN_VERSION
+        ": compile the model again");
+}
+
+}  // namespace
+
+std::vector<std::byte> refit(std::span<const std::byte> engine, const import::Model& model,
+                             const CompileOptions& options) {
+  const Result<engine::View> view = engine::read(engine);
+  if (!view.ok()) throw StatusError(view.status());
+  const Spec& spec = view->spec;
+  check_refittable(spec);
+  CompileOptions same = options;
+  same.ranges = ranges_of(spec, import::loaded(model).program);
+  same.disabled_passes = spec.disabled_passes;
+  same.refittable = spec.refittable;
+  const plan::Program program = plan_model(model, same);
+  if (program_hash(program) != spec.program_hash)
+    throw CompileError("[refit] " + difference(spec, program) + advice(spec));
+  std::vector<std::byte> bytes = write_refilled(spec, program, same);
+  report(options, "done", 1.0);
+  return bytes;
+}
+
+}  // namespace kiln

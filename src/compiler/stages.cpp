@@ -1,0 +1,124 @@
+#include "compiler/stages.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <filesystem>
+
+#include "backends/reference/reference.h"
+#include "passes/pass.h"
+#include "plan/lower.h"
+#include "plan/pass.h"
+#include "support/nearest.h"
+
+namespace kiln {
+namespace {
+
+#ifdef NDEBUG
+constexpr bool kAlwaysVerify = false;
+#else
+constexpr bool kAlwaysVerify = true;
+#endif
+
+constexpr std::string_view kGenerateCode = "generate code";
+
+void make_folder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) throw CompileError("cannot make the folder " + path + ": " + error.message());
+}
+
+// The names of disabled passes, by the pipeline that they belong to.
+struct Disabled {
+  std::vector<std::string> graph, plan;
+};
+
+Disabled split_disabled(const std::vector<std::string>& disabled) {
+  std::vector<std::string_view> names;
+  for (const passes::PassInfo& pass : passes::all_passes()) names.push_back(pass.name);
+  const auto first_plan_pass = static_cast<std::ptrdiff_t>(names.size());
+  for (const plan::PassInfo& pass : plan::all_passes()) names.push_back(pass.name);
+
+  Disabled result;
+  for (const std::string& name : disabled) {
+    const auto found = std::ranges::find(names, name);
+    if (found == names.end())
+      throw CompileError("[passes] got \"" + name +
+                         "\", expected the name of a pass; the nearest is \"" +
+                         std::string(nearest_name(name, names)) + "\"");
+    (found - names.begin() < first_plan_pass ? result.graph : result.plan).push_back(name);
+  }
+  return result;
+}
+
+// What is made of a replaceable weight is replaceable.
+std::vector<ir::Literal> evaluate_constant(const ir::Node& node,
+                                           std::span<const ir::Literal* const> inputs) {
+  std::vector<ir::Literal> results =
+      reference::evaluate(node, inputs, [](const ir::SymbolPtr& symbol) -> int64_t {
+        throw InternalError("constant folding of a node that depends on the size " + symbol->name);
+      });
+  const bool replaceable = std::ranges::any_of(
+      inputs, [](const ir::Literal* input) { return input != nullptr && input->replaceable; });
+  for (ir::Literal& result : results) result.replaceable = replaceable;
+  return results;
+}
+
+}  // namespace
+
+void report(const CompileOptions& options, std::string_view stage, double fraction) {
+  if (options.progress) options.progress(stage, fraction);
+}
+
+plan::Program plan_graph(ir::Graph graph, const CompileOptions& options) {
+  const bool verify = options.verify_passes || kAlwaysVerify;
+  const Disabled disabled = split_disabled(options.disabled_passes);
+  if (!options.dump_directory.empty()) make_folder(options.dump_directory);
+
+  report(options, "optimise", 0.1);
+  passes::PassContext context{.evaluate = evaluate_constant};
+  passes::run_pipeline(graph, context, {disabled.graph, verify, options.dump_directory});
+
+  report(options, "plan", 0.2);
+  plan::Program program = plan::lower(graph);
+  plan::run_pipeline(program, {disabled.plan, verify, options.dump_directory});
+  return program;
+}
+
+plan::Program plan_model(const import::Model& model, const CompileOptions& options) {
+  report(options, "import", 0.0);
+  return plan_graph(import::import_graph(model, options.ranges, options.refittable), options);
+}
+
+CompiledProgram compile_program(const plan::Program& program, const CompileOptions& options) {
+  report(options, kGenerateCode, 0.3);
+  BackendOptions backend = options.backend;
+  backend.progress = [&](double done) { report(options, kGenerateCode, 0.3 + 0.65 * done); };
+  CompiledProgram compiled = compile_for_cpu(program, backend);
+  compiled.spec.disabled_passes = options.disabled_passes;
+  compiled.spec.refittable = options.refittable;
+  compiled.spec.metadata = options.metadata;
+  return compiled;
+}
+
+std::vector<std::byte> write_engine(const engine::Spec& spec,
+                                    const std::vector<ir::Literal>& constants,
+                                    engine::Weights weights) {
+  std::vector<std::span<const std::byte>> contents;
+  for (const ir::Literal& literal : constants) contents.push_back(literal.bytes);
+  Result<std::vector<std::byte>> bytes = engine::write(spec, contents, weights);
+  if (!bytes.ok()) throw StatusError(bytes.status());
+  return std::move(*bytes);
+}
+
+std::vector<std::byte> write_refilled(const engine::Spec& spec, const plan::Program& program,
+                                      const CompileOptions& options) {
+  report(options, "write", 0.95);
+  return write_engine(spec, constants_for_cpu(spec, program, options.backend.compile_threads),
+                      weights_of(options));
+}
+
+engine::Weights weights_of(const CompileOptions& options) {
+  return options.strip_weights ? engine::Weights::Stripped : engine::Weights::Included;
+}
+
+}  // namespace kiln

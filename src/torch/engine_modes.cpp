@@ -1,0 +1,187 @@
+#include "torch/engine_modes.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace kiln::torch_op {
+namespace {
+
+// What the calls of one engine share.
+struct EngineModes {
+  explicit EngineModes(uint32_t flags) : flags(flags) {}
+
+  const uint32_t flags;
+  std::mutex mutex;
+  std::vector<OwnedTensor> outputs;  // of the last call; empty while another call has them
+  std::string profile;               // of the last call, as JSON
+};
+
+struct Table {
+  std::mutex mutex;
+  std::unordered_map<const void*, std::shared_ptr<EngineModes>> modes;
+  std::atomic<size_t> size = 0;
+};
+
+// Never destroyed: operators may run while the process exits.
+Table& table() {
+  static auto* instance = new Table;
+  return *instance;
+}
+
+std::shared_ptr<EngineModes> find_modes(const void* data) {
+  if (table().size.load(std::memory_order_acquire) == 0) return nullptr;
+  std::lock_guard lock(table().mutex);
+  const auto found = table().modes.find(data);
+  return found == table().modes.end() ? nullptr : found->second;
+}
+
+int64_t bytes_of(kiln_dtype dtype) {
+  switch (dtype) {
+    case KILN_F64:
+    case KILN_I64:
+      return 8;
+    case KILN_F32:
+    case KILN_I32:
+      return 4;
+    case KILN_F16:
+    case KILN_BF16:
+    case KILN_I16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+struct MemoryRange {
+  const std::byte* begin;
+  const std::byte* end;
+};
+
+MemoryRange range_of(const kiln_tensor& tensor) {
+  int64_t last = 0;
+  for (int32_t axis = 0; axis < tensor.rank; ++axis) {
+    if (tensor.shape[axis] == 0) return {nullptr, nullptr};
+    last += (tensor.shape[axis] - 1) * tensor.strides[axis];
+  }
+  const auto* begin = static_cast<const std::byte*>(tensor.data);
+  return {begin, begin + (last + 1) * bytes_of(tensor.dtype)};
+}
+
+bool overlap(const MemoryRange& a, const MemoryRange& b) {
+  return std::less<>()(a.begin, b.end) && std::less<>()(b.begin, a.end);
+}
+
+bool is_dense(const kiln_tensor& tensor) {
+  int64_t expected = 1;
+  for (int32_t axis = tensor.rank - 1; axis >= 0; --axis) {
+    if (tensor.shape[axis] != 1 && tensor.strides[axis] != expected) return false;
+    expected *= tensor.shape[axis];
+  }
+  return true;
+}
+
+// Whether a result of an earlier call can be `output`: of its dtype and shape, dense, and in no
+// memory that an input uses.
+bool fits(const kiln_tensor& kept, const kiln_tensor& output, std::span<const kiln_tensor> inputs) {
+  if (kept.dtype != output.dtype || kept.rank != output.rank || !is_dense(kept) ||
+      !std::equal(kept.shape, kept.shape + kept.rank, output.shape)) {
+    return false;
+  }
+  const MemoryRange range = range_of(kept);
+  return std::ranges::none_of(
+      inputs, [&](const kiln_tensor& input) { return overlap(range, range_of(input)); });
+}
+
+class ModalRun : public RunHooks {
+ public:
+  explicit ModalRun(std::shared_ptr<EngineModes> modes) : modes_(std::move(modes)) {}
+
+  // Sessions are shared with calls in other modes, so this is said before every run.
+  void before_run(kiln_session* session) override {
+    check(kiln_session_enable_profiling(session, (modes_->flags & kProfile) != 0));
+    std::lock_guard lock(modes_->mutex);
+    kept_ = std::exchange(modes_->outputs, {});
+  }
+
+  OwnedTensor reuse(size_t index, const kiln_tensor& output,
+                    std::span<const kiln_tensor> inputs) override {
+    if (index >= kept_.size() || !fits(view(kept_[index].get(), "output"), output, inputs)) {
+      return nullptr;
+    }
+    return std::move(kept_[index]);
+  }
+
+  void after_run(kiln_session* session, std::span<const OwnedTensor> outputs) override {
+    std::string profile = modes_->flags & kProfile ? take_profile(session) : std::string();
+    std::vector<OwnedTensor> kept;
+    if (modes_->flags & kReuseOutputs) {
+      for (const OwnedTensor& output : outputs) kept.push_back(share(output.get()));
+    }
+    std::lock_guard lock(modes_->mutex);
+    modes_->profile = std::move(profile);
+    modes_->outputs = std::move(kept);
+  }
+
+ private:
+  static std::string take_profile(kiln_session* session) {
+    kiln_bytes* json = nullptr;
+    check(kiln_session_profile(session, &json));
+    std::string text(static_cast<const char*>(kiln_bytes_data(json)), kiln_bytes_size(json));
+    kiln_bytes_destroy(json);
+    check(kiln_session_enable_profiling(session, 0));
+    return text;
+  }
+
+  std::shared_ptr<EngineModes> modes_;
+  std::vector<OwnedTensor> kept_;
+};
+
+}  // namespace
+
+std::unique_ptr<RunHooks> modal_run(const void* data) {
+  std::shared_ptr<EngineModes> modes = find_modes(data);
+  return modes == nullptr ? nullptr : std::make_unique<ModalRun>(std::move(modes));
+}
+
+void set_modes(const void* data, uint32_t flags) {
+  std::lock_guard lock(table().mutex);
+  if (flags == 0) {
+    table().modes.erase(data);
+  } else {
+    table().modes[data] = std::make_shared<EngineModes>(flags);
+  }
+  table().size.store(table().modes.size(), std::memory_order_release);
+}
+
+}  // namespace kiln::torch_op
+
+#define KILN_TORCH_EXPORT extern "C" __attribute__((visibility("default")))
+
+// Functions for Python, which finds engines by the address of their bytes.
+KILN_TORCH_EXPORT void kiln_torch_set_engine_modes(const void* data, uint32_t flags) {
+  kiln::torch_op::set_modes(data, flags);
+}
+
+KILN_TORCH_EXPORT uint32_t kiln_torch_engine_modes(const void* data) {
+  const auto modes = kiln::torch_op::find_modes(data);
+  return modes == nullptr ? 0 : modes->flags;
+}
+
+// Copies the profile of the last call, JSON of kiln_session_profile, and gives its length, 0 if
+// there is none. Nothing is copied where `capacity` is less than that.
+KILN_TORCH_EXPORT size_t kiln_torch_engine_profile(const void* data, char* buffer,
+                                                   size_t capacity) {
+  const auto modes = kiln::torch_op::find_modes(data);
+  if (modes == nullptr) return 0;
+  std::lock_guard lock(modes->mutex);
+  const std::string& text = modes->profile;
+  if (text.size() <= capacity) std::ranges::copy(text, buffer);
+  return text.size();
+}

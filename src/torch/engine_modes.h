@@ -1,0 +1,23 @@
+// Modes that the calls of an engine may be in: results written to the memory of the call before,
+// and kernels timed. They belong to the address of the engine's bytes, are switched from Python,
+// and cost one atomic load where no engine has any.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "torch/engine_runner.h"
+
+namespace kiln::torch_op {
+
+inline constexpr uint32_t kReuseOutputs = 1;
+inline constexpr uint32_t kProfile = 2;
+
+// What a call of the engine at this address has to do besides running; null if it has no modes.
+std::unique_ptr<RunHooks> modal_run(const void* data);
+
+// A sum of the modes above. What modes had kept is dropped when they change; calls under way finish
+// with what they began with.
+void set_modes(const void* data, uint32_t flags);
+
+}  // namespace kiln::torch_op

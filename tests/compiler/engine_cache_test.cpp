@@ -1,0 +1,241 @@
+// The cache: hits, damage, limits, unsafe folders, several processes.
+#include "compiler/engine_cache.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "compiler/cached_compile.h"
+#include "compiler/linear_model.h"
+
+namespace kiln::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using Bytes = std::vector<std::byte>;
+using Outcome = CacheReport::Outcome;
+
+struct Compiled {
+  Bytes engine;
+  CacheReport report;
+};
+
+Compiled compile_with(const std::string& directory, const LinearModel& model = {},
+                      uint64_t max_bytes = 0) {
+  Compiled result;
+  CompileOptions options = quick_options();
+  options.cache.directory = directory;
+  options.cache.max_bytes = max_bytes;
+  options.cache_report = &result.report;
+  result.engine = model.compile(options);
+  return result;
+}
+
+std::vector<std::string> files_in(const std::string& directory) {
+  std::vector<std::string> names;
+  for (const auto& file : fs::directory_iterator(directory))
+    names.push_back(file.path().filename());
+  return names;
+}
+
+LinearModel model_number(int number) {
+  LinearModel model;
+  model.weight[0] = static_cast<float>(100 + number);
+  return model;
+}
+
+TEST(EngineCache, SecondCompileIsAHit) {
+  const TemporaryFolder folder;
+  const Compiled first = compile_with(folder.path("cache")),
+                 second = compile_with(folder.path("cache"));
+  EXPECT_EQ(first.report.outcome, Outcome::Compiled);
+  EXPECT_EQ(second.report.outcome, Outcome::EngineFound);
+  EXPECT_EQ(first.engine, LinearModel().compile(quick_options()));
+  EXPECT_EQ(second.engine, first.engine);
+  EXPECT_EQ(first.report.problem + second.report.problem, "");
+}
+
+TEST(EngineCache, OtherWeightsTakeTheCodeThatIsThere) {
+  const TemporaryFolder folder;
+  compile_with(folder.path("cache"));
+  const Compiled other = compile_with(folder.path("cache"), model_number(1));
+  EXPECT_EQ(other.report.outcome, Outcome::CodeFound);
+  EXPECT_EQ(other.engine, model_number(1).compile(quick_options()));
+}
+
+TEST(EngineCache, OtherModelIsNoHit) {
+  const TemporaryFolder folder;
+  compile_with(folder.path("cache"));
+  LinearModel other;
+  std::swap(other.left, other.right);
+  const Compiled result = compile_with(folder.path("cache"), other);
+  EXPECT_EQ(result.report.outcome, Outcome::Compiled);
+  EXPECT_EQ(result.engine, other.compile(quick_options()));
+}
+
+TEST(EngineCache, FileOfACompileHasTheBytesOfTheCache) {
+  const TemporaryFolder folder;
+  const Compiled first = compile_with(folder.path("cache"));
+  CompileOptions options = quick_options();
+  CacheReport report;
+  options.cache.directory = folder.path("cache");
+  options.cache_report = &report;
+  compile_to_file(*LinearModel().open(), options, folder.path("model.kiln"));
+  EXPECT_EQ(report.outcome, Outcome::EngineFound);
+  std::ifstream file(folder.path("model.kiln"), std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  const auto bytes = std::as_bytes(std::span(text));
+  EXPECT_EQ(Bytes(bytes.begin(), bytes.end()), first.engine);
+}
+
+TEST(EngineCache, DamagedEntryIsMadeAgain) {
+  const TemporaryFolder folder;
+  const std::string directory = folder.path("cache");
+  const Compiled first = compile_with(directory);
+  CompileOptions options = quick_options();
+  const std::string path = directory + "/" + compile_key(*LinearModel().open(), options) + ".kiln";
+  {
+    std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(-1, std::ios::end);  // in the weights, which loading alone does not check
+    file.put('\x7f');
+  }
+  const Compiled second = compile_with(directory);
+  EXPECT_EQ(second.engine, first.engine);
+  EXPECT_NE(second.report.outcome, Outcome::EngineFound);
+  EXPECT_NE(second.report.problem.find("damaged"), std::string::npos) << second.report.problem;
+  EXPECT_EQ(compile_with(directory).report.outcome, Outcome::EngineFound);
+}
+
+TEST(EngineCache, TruncatedEntryIsMadeAgain) {
+  const TemporaryFolder folder;
+  const std::string directory = folder.path("cache");
+  compile_with(directory);
+  for (const std::string& name : files_in(directory)) fs::resize_file(directory + "/" + name, 40);
+  const Compiled second = compile_with(directory);
+  EXPECT_EQ(second.report.outcome, Outcome::Compiled);
+  EXPECT_EQ(second.engine, LinearModel().compile(quick_options()));
+}
+
+TEST(EngineCache, FolderIsForTheUserAlone) {
+  const TemporaryFolder folder;
+  compile_with(folder.path("new/cache"));
+  struct stat info;
+  ASSERT_EQ(stat(folder.path("new/cache").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0700u);
+}
+
+TEST(EngineCache, FolderThatOthersMayWriteToIsNotUsed) {
+  const TemporaryFolder folder;
+  const std::string directory = folder.path("cache");
+  fs::create_directory(directory);
+  chmod(directory.c_str(), 0777);
+  const Compiled result = compile_with(directory);
+  EXPECT_EQ(result.engine, LinearModel().compile(quick_options()));
+  EXPECT_NE(result.report.problem.find("other users may write"), std::string::npos)
+      << result.report.problem;
+  EXPECT_TRUE(files_in(directory).empty());
+}
+
+TEST(EngineCache, PathThatIsAFileIsNotUsed) {
+  const TemporaryFolder folder;
+  std::ofstream(folder.path("cache")) << "text";
+  const Compiled result = compile_with(folder.path("cache"));
+  EXPECT_FALSE(result.engine.empty());
+  EXPECT_NE(result.report.problem, "");
+}
+
+TEST(EngineCache, LeastRecentlyUsedGoesFirst) {
+  const TemporaryFolder folder;
+  const Bytes engine = LinearModel().compile(quick_options());
+  const auto cache = EngineCache::open(folder.path("cache"), engine.size() * 5 / 2);
+  ASSERT_TRUE(cache.ok());
+  const auto age = [&](const std::string& key, int seconds) {
+    const timespec then = {std::time(nullptr) - seconds, 0};
+    const timespec times[2] = {then, then};
+    ASSERT_EQ(utimensat(AT_FDCWD, folder.path("cache/" + key + ".kiln").c_str(), times, 0), 0);
+  };
+  ASSERT_TRUE(cache->store("a", engine).ok());
+  ASSERT_TRUE(cache->store("b", engine).ok());
+  age("a", 100);
+  age("b", 50);
+  ASSERT_TRUE(cache->find("a").ok());  // now b is the older one
+  ASSERT_TRUE(cache->store("c", engine).ok());
+  EXPECT_TRUE(cache->find("a").ok());
+  EXPECT_EQ(cache->find("b").status().code(), StatusCode::NotFound);
+  EXPECT_TRUE(cache->find("c").ok());
+}
+
+TEST(EngineCache, EngineThatIsTooLargeIsCompiledAndNotKept) {
+  const TemporaryFolder folder;
+  const Compiled result = compile_with(folder.path("cache"), {}, 100);
+  EXPECT_FALSE(result.engine.empty());
+  EXPECT_NE(result.report.problem.find("expected at most 100"), std::string::npos);
+  EXPECT_TRUE(files_in(folder.path("cache")).empty());
+}
+
+TEST(EngineCache, KeysThatLeadOutOfTheFolderAreRefused) {
+  const TemporaryFolder folder;
+  const auto cache = EngineCache::open(folder.path("cache"), 0);
+  ASSERT_TRUE(cache.ok());
+  for (const char* key : {"", "../a", "a/b", "a.b", "a b"}) {
+    EXPECT_EQ(cache->store(key, Bytes(10)).code(), StatusCode::InvalidArgument) << key;
+    EXPECT_EQ(cache->find(key).status().code(), StatusCode::InvalidArgument) << key;
+  }
+}
+
+TEST(EngineCache, AbandonedTemporaryFilesAreRemoved) {
+  const TemporaryFolder folder;
+  const std::string directory = folder.path("cache");
+  compile_with(directory);
+  const std::string old = directory + "/x.kiln.tmp-1-0", fresh = directory + "/y.kiln.tmp-1-0";
+  std::ofstream(old) << "half";
+  std::ofstream(fresh) << "half";
+  const timespec then = {std::time(nullptr) - 100000, 0};
+  const timespec times[2] = {then, then};
+  utimensat(AT_FDCWD, old.c_str(), times, 0);
+  compile_with(directory, model_number(1));
+  EXPECT_FALSE(fs::exists(old));
+  EXPECT_TRUE(fs::exists(fresh));
+}
+
+// Compiles through one folder, again and again, in a process of its own. The exit code says whether
+// all engines were right.
+void work_in_child(const std::string& directory, const std::vector<Bytes>& expected, int seed) {
+  bool right = true;
+  for (int i = 0; i < 40; ++i) {
+    const int number = (i * 7 + seed) % 4;
+    const uint64_t limit = expected[0].size() * 3;  // so that they also remove each other's files
+    const Compiled result = compile_with(directory, model_number(number), limit);
+    right &=
+        result.engine == expected[static_cast<size_t>(number)] && result.report.problem.empty();
+  }
+  _exit(right ? 0 : 1);
+}
+
+TEST(EngineCache, ProcessesShareAFolder) {
+  const TemporaryFolder folder;
+  const std::string directory = folder.path("cache");
+  std::vector<Bytes> expected;
+  for (int i = 0; i < 4; ++i) expected.push_back(model_number(i).compile(quick_options()));
+  std::vector<pid_t> children;
+  for (int seed = 0; seed < 4; ++seed) {
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) work_in_child(directory, expected, seed);
+    children.push_back(child);
+  }
+  for (const pid_t child : children) {
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  }
+  for (const std::string& name : files_in(directory))
+    EXPECT_TRUE(name.ends_with(".kiln")) << name << " is left over";
+}
+
+}  // namespace
+}  // namespace kiln::testing

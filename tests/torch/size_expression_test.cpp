@@ -1,0 +1,52 @@
+#include "torch/aoti/size_expression.h"
+
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+#include <vector>
+
+namespace kiln::aoti {
+namespace {
+
+const std::vector<int32_t> kRanks{2, 1};
+
+int64_t evaluate(std::string_view text) {
+  const int64_t first[] = {7, 3}, second[] = {10};
+  const std::vector<kiln_tensor> inputs{{nullptr, KILN_F32, 2, first, nullptr},
+                                        {nullptr, KILN_F32, 1, second, nullptr}};
+  return SizeExpression::parse(text, kRanks).evaluate(inputs);
+}
+
+TEST(SizeExpression, Evaluates) {
+  EXPECT_EQ(evaluate("5"), 5);
+  EXPECT_EQ(evaluate("-1"), -1);
+  EXPECT_EQ(evaluate("i0_1"), 3);
+  EXPECT_EQ(evaluate("i0_0,2,*,1,+"), 15);
+  EXPECT_EQ(evaluate("i0_0,i0_1,-"), 4);
+  EXPECT_EQ(evaluate("i0_0,i0_1,max"), 7);
+  EXPECT_EQ(evaluate("i0_0,i0_1,min"), 3);
+  EXPECT_EQ(evaluate("i1_0,2,**"), 100);
+}
+
+TEST(SizeExpression, DividesLikePython) {
+  EXPECT_EQ(evaluate("i0_0,2,//"), 3);
+  EXPECT_EQ(evaluate("i0_0,-1,*,2,//"), -4);
+  EXPECT_EQ(evaluate("i0_0,-1,*,2,%"), 1);
+  EXPECT_THROW(evaluate("i0_0,0,//"), std::runtime_error);
+  EXPECT_THROW(evaluate("i0_0,0,%"), std::runtime_error);
+}
+
+TEST(SizeExpression, RefusesOtherText) {
+  for (const char* text : {"", ",", "x", "i", "i0", "i0_2", "i2_0", "i_", "1,", "1,2", "+", "1,+",
+                           "1,2,+,+", "1.5", "i0_0_1", "i-1_0"}) {
+    EXPECT_THROW(SizeExpression::parse(text, kRanks), std::runtime_error) << text;
+  }
+  std::string deep = "1";
+  for (int i = 0; i < 100; ++i) {
+    deep += ",1";
+  }
+  EXPECT_THROW(SizeExpression::parse(deep, kRanks), std::runtime_error);
+}
+
+}  // namespace
+}  // namespace kiln::aoti
