@@ -54,7 +54,8 @@ def test_dynamic(assert_same, model, kind) -> None:
     for batch in (1, 5, 32):
         x = torch.randn(batch, 16)
         assert_same(script(x), module(x))
-    with pytest.raises(RuntimeError, match=r"dim 0.*33.*1.*32"):
+    # By the engine, or by the TorchScript code where PyTorch alone sees the input.
+    with pytest.raises(Exception, match=r"dim 0.*1.*32"):
         script(torch.randn(33, 16))
 
 
