@@ -45,6 +45,7 @@ _SIZES = {
     torch.sym_min: "min({}, {})",
     torch.sym_not: "(not {})",
 }
+_SCALARS = {torch.SymInt: "int", torch.SymFloat: "float", torch.SymBool: "bool"}
 # Names that the written source uses itself.
 _RESERVED = {"self", "torch", "float", "int", "complex", "max", "min", "print"}
 
@@ -218,7 +219,12 @@ class _Writer:
         types = list(schema.values())
         args = [self._value(arg, types[index]) for index, arg in enumerate(node.args)]
         args += [f"{key}={self._value(arg, schema[key])}" for key, arg in node.kwargs.items()]
-        return f"torch.ops.{target.namespace}.{target._opname}({', '.join(args)})"
+        call = f"torch.ops.{target.namespace}.{target._opname}({', '.join(args)})"
+        # TorchScript takes a value read out of a tensor for a number of no certain type.
+        for symbolic, name in _SCALARS.items():
+            if isinstance(node.meta.get("val"), symbolic):
+                return f"{name}({call})"
+        return call
 
     def _value(self, value: Any, of_type: Any = None) -> str:
         """A value as text; `of_type` is the type that an operator wants."""

@@ -73,6 +73,8 @@ def _export(
     if isinstance(module, ExportedProgram):
         return module, args or None, kwargs
     if isinstance(module, torch.jit.ScriptModule):
+        if trace_options and trace_options.get("dynamic_shapes") is not None:
+            raise ValueError("dynamic_shapes is not for ScriptModules: give Inputs with ranges")
         program, inputs = program_of_script(module, args, kwargs or {})
         return program, inputs, None
     options = trace_options or {}

@@ -158,10 +158,19 @@ def _difference(
         ]
         named = dict(zip(names, map(_copy, samples), strict=True))
         expected, expected_spec = pytree.tree_flatten(module(**named))
-        actual, actual_spec = pytree.tree_flatten(converted(*map(_copy, samples)))
+        actual, actual_spec = pytree.tree_flatten(_plain(converted(*map(_copy, samples))))
         if expected_spec != actual_spec or not all(map(_is_close, actual, expected)):
             return f"seen with inputs of shapes {[tuple(sample.shape) for sample in samples]}"
     return ""
+
+
+def _plain(value: Any) -> Any:
+    """A result with lists and dictionaries for those of fx, which cannot change."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return (tuple if isinstance(value, tuple) else list)(map(_plain, value))
+    return value
 
 
 def _is_close(actual: Any, expected: Any) -> bool:
