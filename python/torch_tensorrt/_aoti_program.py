@@ -24,6 +24,7 @@ from torch.export.graph_signature import (
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from torch_tensorrt._aoti_extern import UnsupportedNodeError, extern_node
 from torch_tensorrt._operator import DTYPE_NAMES, execute_engine
@@ -168,13 +169,20 @@ def postfix(size: Any, names: Mapping[sympy.Symbol, str]) -> str:
 
     def leaf(symbol: sympy.Symbol) -> str:
         if symbol not in names:
-            raise SymbolError(f"the size {symbol} depends on the values of a tensor")
+            reason = (
+                "depends on the values of a tensor" if _is_unbacked(symbol) else "is of no input"
+            )
+            raise SymbolError(f"the size {symbol} {reason}")
         return names[symbol]
 
     def apply(function: Any, left: Any, right: Any) -> str:
         return f"{left},{right},{_OPERATORS[function]}"
 
     return str(fold(expression(size), leaf, apply))
+
+
+def _is_unbacked(symbol: sympy.Symbol) -> bool:
+    return symbol_is_type(symbol, (SymT.UNBACKED_INT, SymT.UNBACKED_FLOAT))
 
 
 def build_program(exported: ExportedProgram) -> PackageProgram:
@@ -194,10 +202,8 @@ class _Builder:
             if spec.kind is not InputKind.USER_INPUT
         }
         self._engine_of: dict[str, int] = {}
-        self._placeholders: dict[str, Node] = {}
         self._slots: dict[Node, int | list[int]] = {}
         self._constant_lines: list[str] = []
-        self._constant_slots: dict[str, int] = {}
         self._end_of_constants = 0
 
     def build(self) -> PackageProgram:
@@ -227,7 +233,6 @@ class _Builder:
         for node in nodes:
             if node.op != "placeholder":
                 continue
-            self._placeholders[node.name] = node
             users = [user for user in node.users if user.target is not execute_engine]
             if node.name not in self._lifted:
                 if node.name in self._interface.slots:

@@ -40,7 +40,9 @@ class LoadedProgram(ExportedProgram):
         inputs are left out: they take longer than a small engine runs."""
         if not _engines_check_inputs(self):
             with quiet_torch():
-                return super().module(check_guards=check_guards)
+                checked = super().module(check_guards=check_guards)
+            refuse_tracing(checked)
+            return checked
         with quiet_torch():
             module = super().module(check_guards=False)
         names = self.module_call_graph[0].signature.forward_arg_names

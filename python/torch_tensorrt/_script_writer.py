@@ -72,7 +72,7 @@ def write_script(
     for name, value in writer.attributes.items():
         holder.register_buffer(name, value.detach())
     try:
-        return define_script(holder, source)
+        return define_script(holder.eval(), source)
     except Exception as error:  # the compiler's own types are not public
         raise ScriptError(_reason(error)) from error
 
@@ -81,7 +81,7 @@ def define_script(holder: torch.nn.Module, source: str) -> torch.jit.ScriptModul
     """A ScriptModule with the buffers and submodules of another one, and the methods of a source text."""
     # Types must not be shared: modules with buffers of the same names would get each other's method.
     result = torch.jit._recursive.create_script_module(
-        holder.eval(), lambda _: [], share_types=False, is_tracing=True
+        holder, lambda _: [], share_types=False, is_tracing=True
     )
     result.define(source)
     return result

@@ -25,7 +25,6 @@ def test_b_torchscript(my_model, device, assert_equal_results) -> None:
     assert_equal_results(model(*inputs), expected)
 
 
-@pytest.mark.filterwarnings("ignore:torch_tensorrt.ts:DeprecationWarning")
 def test_torchscript_ir(my_model, device, assert_equal_results) -> None:
     model = my_model().eval().to(device)
     inputs = [torch.randn((1, 3, 224, 224)).to(device)]

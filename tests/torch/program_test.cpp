@@ -51,6 +51,12 @@ TEST(Program, ReadsEveryStatement) {
   EXPECT_FALSE(program.results[1].has_value());
 }
 
+TEST(Program, SizesMayNameLaterInputs) {
+  const Program program =
+      parse_program("kiln-program 1\ninput x f32 =i1_0,2,*\ninput y f32 1..8\n");
+  EXPECT_TRUE(program.inputs[0].dims[0].equal.has_value());
+}
+
 TEST(Program, LetsValuesGoAfterTheirLastUse) {
   const Program program = parse_program(kText);
   EXPECT_EQ(program.calls[0].dead, (std::vector<size_t>{4}));

@@ -31,7 +31,7 @@ torch::IValue read_pickle(const char* path) {
     throw std::runtime_error(std::string("cannot read ") + path);
   }
   const std::vector<char> bytes{std::istreambuf_iterator<char>(file), {}};
-  return torch::pickle_load(bytes);
+  return torch::jit::pickle_load(bytes);
 }
 
 std::vector<torch::Tensor> tensors_of(const torch::IValue& results) {

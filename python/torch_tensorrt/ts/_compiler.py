@@ -15,7 +15,6 @@ from torch_tensorrt._arguments import merge_inputs
 from torch_tensorrt._script_writer import define_script
 from torch_tensorrt._torchscript import quiet_torchscript, to_torchscript
 from torch_tensorrt.ts._compile_spec import to_settings, warn_deprecated
-from torch_tensorrt.ts._engine import whole_engine
 from torch_tensorrt.ts._from_script import parameter_names, program_of_script, whole_graph
 
 
@@ -106,7 +105,9 @@ def convert_method_to_trt_engine(
     settings = to_settings("convert_method_to_trt_engine", options)
     args = merge_inputs(inputs, arg_inputs, required=not kwarg_inputs) or ()
     program, args, kwargs = _export(with_method(module, method_name), args, kwarg_inputs)
-    return whole_engine(program, args, kwargs, settings)
+    return dynamo.convert_exported_program_to_serialized_trt_engine(
+        program, args, kwarg_inputs=kwargs, settings=settings
+    )
 
 
 def with_method(module: torch.nn.Module, name: str) -> torch.nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import keyword
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch_tensorrt._enums import DeviceType
 from torch_tensorrt._operator import release_with
 from torch_tensorrt._script_writer import define_script
 from torch_tensorrt._torchscript import quiet_torchscript
+from torch_tensorrt.runtime._spec import spec_of
 from torch_tensorrt.ts._compile_spec import warn_deprecated
 
 
@@ -51,7 +51,7 @@ def embed_engine_in_new_module(
     holder = torch.nn.Module()
     holder.register_buffer("engine_0", buffer)
     with quiet_torchscript():
-        module = define_script(holder, source)
+        module = define_script(holder.eval(), source)
     release_with(module, buffer)
     return module
 
@@ -75,7 +75,7 @@ def _source(description: dict[str, Any], inputs: list[int], outputs: list[int]) 
     return (
         f"def forward(self, {head}):\n"
         f"    results = torch.ops.kiln.execute_engine([{', '.join(own)}], self.engine_0, "
-        f'"{engine_spec(description)}")\n'
+        f'"{spec_of(description)}")\n'
         f"    return {results if len(outputs) == 1 else f'({results})'}\n"
     )
 
@@ -83,25 +83,3 @@ def _source(description: dict[str, Any], inputs: list[int], outputs: list[int]) 
 def _identifier(index: int, name: str) -> str:
     plain = name.isidentifier() and not keyword.iskeyword(name)
     return name if plain and name not in ("self", "torch", "results") else f"input_{index}"
-
-
-def engine_spec(description: dict[str, Any]) -> str:
-    """The operator's spec from what an engine says of itself: `f32[n, 2*n]` to `f32[i0_0,2*i0_0]`."""
-    symbols = {
-        symbol["name"]: f"i{symbol['input']}_{symbol['dim']}" for symbol in description["symbols"]
-    }
-
-    def translate(match: re.Match[str]) -> str:
-        word = match[0]
-        return word if word in ("min", "max") else symbols[word]
-
-    entries = []
-    for output in description["outputs"]:
-        if "..." in output["shape"]:
-            raise ValueError(
-                f"output {output['name']!r} has the shape {output['shape']}, which is too long to be a spec: compile "
-                "the module with torch_tensorrt.ts.compile instead"
-            )
-        shape = re.sub(r"[A-Za-z_]\w*", translate, output["shape"].replace(" ", ""))
-        entries.append(f"{output['dtype']}{shape}")
-    return ";".join(entries)

@@ -13,30 +13,29 @@ from typing import Any
 
 import torch
 from torch._export.converter import TS2EPConverter
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._arguments import sample_value
+from torch_tensorrt._arguments import sample_inputs
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt.dynamo._tracer import trace
 
-_CONTROL_FLOW = ("prim::If", "prim::Loop")
 _ADVICE = 'compile the torch.nn.Module that it was made from, with ir="dynamo"'
 
 
 class _Converter(TS2EPConverter):
-    """The converter with explicit dynamic shapes, and results of the types that the ScriptModule declares."""
+    """The converter with sizes dynamic as the Inputs say, and results of the types that the ScriptModule declares."""
 
-    def __init__(self, module: torch.jit.ScriptModule, samples: Any, shapes: Any) -> None:
-        super().__init__(module, samples)
-        self._shapes = shapes
+    def __init__(self, module: torch.jit.ScriptModule, inputs: Sequence[Any]) -> None:
+        super().__init__(module, sample_inputs(inputs, None)[0])
+        self._inputs = inputs
 
     def retrace_as_exported_program(self, gm: Any, name_to_constant: Any) -> ExportedProgram:
-        kind = self.ts_model.forward.schema.returns[0].type
         output = gm.graph.output_node()
-        output.args = (_as_type(output.args[0], kind),)
+        output.args = (_as_type(output.args[0], self.ts_model.forward.schema.returns[0].type),)
         gm.recompile()
-        return torch.export.export(gm, self.sample_args, dynamic_shapes=self._shapes, strict=False)
+        return trace(gm.eval(), arg_inputs=self._inputs)
 
 
 def _as_type(value: Any, kind: torch.Type) -> Any:
@@ -78,19 +77,23 @@ def program_of_script(
         ValueError: inputs that `forward` does not take, a ScriptModule that cannot be converted, or ranges where its
             graph decides something by itself.
     """
-    inputs = _bind(module, args, kwargs)
-    shapes = _dynamic_shapes(module, inputs)
-    samples = tuple(_own(sample_value(value)) for value in inputs)
+    # Copies, because the exporter takes one tensor that is given twice for one input.
+    inputs = [_copy(value) for value in _bind(module, args, kwargs)]
+    _refuse_control_flow(module, inputs)
     with torch.no_grad(), warnings.catch_warnings(), quiet_torch():
         warnings.simplefilter("ignore")
         try:
-            program = _Converter(module, samples, shapes).convert()
+            program = _Converter(module, inputs).convert()
+            difference = _difference(module, program, inputs)
         except Exception as error:  # whatever the converter lacks
             text = str(error).strip().partition("\n\n")[0][:500]
             raise ValueError(
                 f"this ScriptModule cannot be compiled: {text or type(error).__name__}; {_ADVICE}"
             ) from error
-        _compare(module, program, inputs)
+    if difference:
+        raise ValueError(
+            f"PyTorch's converter changes what this ScriptModule computes ({difference}); {_ADVICE}"
+        )
     return program, inputs
 
 
@@ -118,51 +121,47 @@ def _bind(
     return inputs
 
 
-def _own(value: Any) -> Any:
-    """A copy: the exporter takes one tensor that is given twice for one input."""
+def _copy(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, torch.Tensor) else value
 
 
-def _dynamic_shapes(module: torch.jit.ScriptModule, inputs: Sequence[Any]) -> Any:
-    """`dynamic_shapes` by position; sizes without a range are fixed."""
-    dims: dict[str, Any] = {}
-    shapes = []
-    for name, value in zip(parameter_names(module), inputs, strict=True):
-        axes = value.dynamic_axes() if isinstance(value, Input) else {}
-        shape = {}
-        for axis, (low, high) in axes.items():
-            dim = value.shared_dims.get(axis) or f"{value.name or name}_{axis}"
-            shape[axis] = dims.setdefault(dim, Dim(dim, min=low, max=high))
-        shapes.append(shape or None)
-    if dims:
-        kinds = {node.kind() for node in whole_graph(module).nodes()}
-        if found := sorted(kinds & set(_CONTROL_FLOW)):
-            raise ValueError(
-                f"this ScriptModule has control flow ({', '.join(found)}), which is decided for one shape when it is "
-                f"converted: give inputs of fixed shapes, or {_ADVICE}"
-            )
-    return tuple(shapes) if dims else None
+def _refuse_control_flow(module: torch.jit.ScriptModule, inputs: Sequence[Any]) -> None:
+    if not any(isinstance(value, Input) and value.dynamic_axes() for value in inputs):
+        return
+    if found := sorted({node.kind() for node in whole_graph(module).nodes() if _decides(node)}):
+        raise ValueError(
+            f"this ScriptModule has control flow ({', '.join(found)}), which is decided for one shape when it is "
+            f"converted: give inputs of fixed shapes, or {_ADVICE}"
+        )
 
 
-def _compare(
+def _decides(node: torch.Node) -> bool:
+    """Whether a node is a branch or loop, and not just a check, which raises on one side."""
+    if node.kind() == "prim::Loop":
+        return True
+    raises = (
+        inner.kind() == "prim::RaiseException" for block in node.blocks() for inner in block.nodes()
+    )
+    return node.kind() == "prim::If" and not any(raises)
+
+
+def _difference(
     module: torch.jit.ScriptModule, program: ExportedProgram, inputs: Sequence[Any]
-) -> None:
-    """Runs both, at the smallest and the largest shapes."""
+) -> str:
+    """Runs both at the smallest and the largest shapes; says where they differ, "" if nowhere."""
     converted = program.module(check_guards=False)
+    names = parameter_names(module)
     for which in ("min_shape", "max_shape"):
         samples = [
-            _own(value._random_tensor(getattr(value, which)) if isinstance(value, Input) else value)
+            value._random_tensor(getattr(value, which)) if isinstance(value, Input) else value
             for value in inputs
         ]
-        expected, expected_spec = pytree.tree_flatten(module(*map(_own, samples)))
-        actual, actual_spec = pytree.tree_flatten(converted(*samples))
-        same = expected_spec == actual_spec and all(map(_is_close, actual, expected))
-        if not same:
-            shapes = [tuple(sample.shape) for sample in samples]
-            raise ValueError(
-                f"PyTorch's converter changes what this ScriptModule computes (seen with inputs of shapes {shapes}); "
-                f"{_ADVICE}"
-            )
+        named = dict(zip(names, map(_copy, samples), strict=True))
+        expected, expected_spec = pytree.tree_flatten(module(**named))
+        actual, actual_spec = pytree.tree_flatten(converted(*map(_copy, samples)))
+        if expected_spec != actual_spec or not all(map(_is_close, actual, expected)):
+            return f"seen with inputs of shapes {[tuple(sample.shape) for sample in samples]}"
+    return ""
 
 
 def _is_close(actual: Any, expected: Any) -> bool:

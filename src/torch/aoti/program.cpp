@@ -33,6 +33,7 @@ kiln_dtype to_dtype(std::string_view word) {
 class Parser {
  public:
   Program parse(const std::string& text) {
+    read_ranks(text);
     std::istringstream lines(text);
     std::string line;
     for (int number = 1; std::getline(lines, line); ++number) {
@@ -50,6 +51,19 @@ class Parser {
 
  private:
   using Words = std::istringstream;
+
+  // A size may name an input that comes later.
+  void read_ranks(const std::string& text) {
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      Words words(line);
+      std::string key, name, dtype;
+      words >> key >> name >> dtype;
+      if (key == "input") {
+        ranks_.push_back(static_cast<int32_t>(words_until(words, "strides").size()));
+      }
+    }
+  }
 
   void parse_line(const std::string& line, int number) {
     Words words(line);
@@ -103,7 +117,6 @@ class Parser {
     if (dims.size() > KILN_MAX_RANK) {
       throw std::runtime_error("an input has more than 16 dimensions");
     }
-    ranks_.push_back(static_cast<int32_t>(dims.size()));
     for (const std::string& dim : dims) {
       spec.dims.push_back(parse_dim(dim));
     }

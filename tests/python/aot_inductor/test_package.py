@@ -131,26 +131,31 @@ def test_inputs_that_reach_no_engine_are_checked(tmp_path) -> None:
 
 
 class Relations(torch.nn.Module):
-    """Sizes that depend on each other, of inputs that go into different results."""
+    """Sizes that depend on each other."""
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return torch.cat([x, x]) + y
+        return torch.cat([x, x]) + y if x.shape[0] < y.shape[0] else x + torch.cat([y, y])
 
 
-def test_sizes_that_depend_on_each_other_are_checked(tmp_path, assert_same) -> None:
+@pytest.mark.parametrize("first_is_larger", [False, True])
+def test_sizes_that_depend_on_each_other_are_checked(
+    tmp_path, assert_same, first_is_larger
+) -> None:
     batch = torch.export.Dim("batch", min=1, max=8)
-    x, y = torch.randn(3, 2), torch.randn(6, 2)
+    order = slice(None, None, -1 if first_is_larger else 1)
+    inputs = (torch.randn(3, 2), torch.randn(6, 2))[order]
     program = torch.export.export(
-        Relations(), (x, y), dynamic_shapes=({0: batch}, {0: 2 * batch}), strict=False
+        Relations(), inputs, dynamic_shapes=({0: batch}, {0: 2 * batch})[order], strict=False
     )
-    compiled = torch_tensorrt.dynamo.compile(program, arg_inputs=[x, y], min_block_size=1)
-    save(compiled, tmp_path / "m.pt2", x, y, retrace=False)
+    compiled = torch_tensorrt.dynamo.compile(program, arg_inputs=inputs, min_block_size=1)
+    save(compiled, tmp_path / "m.pt2", *inputs, retrace=False)
     loaded = torch_tensorrt.load(tmp_path / "m.pt2")
     for rows in (1, 5, 8):
-        inputs = (torch.randn(rows, 2), torch.randn(2 * rows, 2))
+        inputs = (torch.randn(rows, 2), torch.randn(2 * rows, 2))[order]
         assert_same(loaded(*inputs), Relations()(*inputs))
-    with pytest.raises(RuntimeError, match='input "y" dim 0: got 9, expected 8'):
-        loaded(torch.randn(4, 2), torch.randn(9, 2))
+    name = "x" if first_is_larger else "y"
+    with pytest.raises(RuntimeError, match=f'input "{name}" dim 0: got 9, expected 8'):
+        loaded(*(torch.randn(4, 2), torch.randn(9, 2))[order])
 
 
 def test_wrong_inputs(mlp, tmp_path) -> None:

@@ -31,7 +31,7 @@ class TwoOfEach(torch.nn.Module):
         return second, first, second
 
     @torch.jit.export
-    def half(self, x: torch.Tensor) -> torch.Tensor:
+    def halve(self, x: torch.Tensor) -> torch.Tensor:
         return x / 2
 
 
@@ -55,7 +55,7 @@ def test_convert(mlp, script) -> None:
 def test_other_methods(script) -> None:
     model = TwoOfEach().eval()
     module = torch.jit.script(model) if script else model
-    data = ts.convert_method_to_trt_engine(module, "half", [torch.ones(2, 4)])
+    data = ts.convert_method_to_trt_engine(module, "halve", [torch.ones(2, 4)])
     (result,) = kiln.Engine(data).session().run(torch.ones(2, 4).numpy())
     assert (result == 0.5).all()
     with pytest.raises(AttributeError, match="third"):
@@ -63,7 +63,7 @@ def test_other_methods(script) -> None:
 
 
 def test_what_an_engine_cannot_take() -> None:
-    with pytest.raises(RuntimeError, match=r"cannot be in an engine:\n.*bessel_j0"):
+    with pytest.raises(RuntimeError, match=r"cannot be in an engine, .*:\n.*bessel_j0"):
         ts.convert_method_to_trt_engine(SortInTheMiddle().eval(), inputs=[batch_input()])
     with pytest.raises(RuntimeError, match="changes calls"):
         ts.convert_method_to_trt_engine(Counter().eval(), inputs=[batch_input()])
@@ -115,9 +115,9 @@ def test_bad_engines_and_devices(engine) -> None:
 def test_embedded_shapes_are_known_to_exporters(engine) -> None:
     """The spec that the module carries says what the engine gives."""
     from torch_tensorrt._operator import execute_engine
-    from torch_tensorrt.ts._embed import engine_spec
+    from torch_tensorrt.runtime._spec import spec_of
 
-    spec = engine_spec(kiln.Engine(engine).describe())
+    spec = spec_of(kiln.Engine(engine).describe())
     meta = [torch.empty(3, 4, device="meta")] * 2
     results = execute_engine(meta, torch.empty(9, dtype=torch.uint8, device="meta"), spec)
     assert [tuple(each.shape) for each in results] == [(6, 4), (3, 4), (6, 4)]
@@ -128,6 +128,6 @@ def test_check_method_op_support(mlp) -> None:
     assert ts.check_method_op_support(torch.jit.script(Mlp().eval()))
     assert ts.check_method_op_support(torch.jit.trace(mlp, torch.randn(2, 16)))
     assert not ts.check_method_op_support(SortInTheMiddle().eval())
-    assert ts.check_method_op_support(torch.jit.script(TwoOfEach().eval()), "half")
+    assert ts.check_method_op_support(torch.jit.script(TwoOfEach().eval()), "halve")
     with pytest.raises(AttributeError, match="third"):
         ts.check_method_op_support(mlp, "third")
