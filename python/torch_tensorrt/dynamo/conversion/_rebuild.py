@@ -56,8 +56,9 @@ class ProgramEditor:
         program = self._program
         name = f"lowering_constant_{len(program.exported.constants) + len(self._constants)}"
         graph = program.graph
-        others = (node for node in graph.nodes if node not in program.lifted)
-        with graph.inserting_before(next(others)):
+        operators = (node for node in graph.nodes if node.op != "placeholder")
+        first = program.user_inputs[0] if program.user_inputs else next(operators)
+        with graph.inserting_before(first):
             node = graph.placeholder(f"c_{name}")
         constant = value.detach().clone()
         node.meta["val"] = self.fake_mode.from_tensor(constant, static_shapes=True)
@@ -74,9 +75,11 @@ class ProgramEditor:
         program.graph.lint()
         program.module.recompile()
         specs = old.graph_signature.input_specs
-        num_lifted = len(program.lifted) - len(self._specs)
+        kinds = [spec.kind for spec in specs]
+        has_inputs = InputKind.USER_INPUT in kinds
+        place = kinds.index(InputKind.USER_INPUT) if has_inputs else len(kinds)
         signature = ExportGraphSignature(
-            [*specs[:num_lifted], *self._specs, *specs[num_lifted:]], self._output_specs()
+            [*specs[:place], *self._specs, *specs[place:]], self._output_specs()
         )
         return ExportedProgram(
             root=program.module,
