@@ -18,9 +18,9 @@ from torch.utils import _pytree as pytree
 from torch_tensorrt._arguments import sample_inputs
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
-from torch_tensorrt.dynamo.backend import check_not_jit
 from torch_tensorrt.dynamo._exporter import lift, program_info
 from torch_tensorrt.dynamo._tracer import shapes_of_inputs
+from torch_tensorrt.dynamo.backend import check_not_jit
 
 logger = logging.getLogger(__name__)
 

@@ -91,9 +91,7 @@ def _with_gradients(
     return call
 
 
-_NOT_REPEATABLE = (
-    "gradients are wanted, and it has random numbers, writes to its inputs or buffers, or gives views of inputs"
-)
+_NOT_REPEATABLE = "gradients are wanted, and it has random numbers, writes to its inputs or buffers, or gives views of inputs"
 
 
 def _warn_in_pytorch(reason: str) -> None:
@@ -106,5 +104,6 @@ def _warn_in_pytorch(reason: str) -> None:
 
 def _enables_gradients(gm: GraphModule) -> bool:
     return any(
-        node.target is torch._C._set_grad_enabled and node.args == (True,) for node in gm.graph.nodes
+        node.target is torch._C._set_grad_enabled and node.args == (True,)
+        for node in gm.graph.nodes
     )

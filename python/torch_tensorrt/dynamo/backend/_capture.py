@@ -181,7 +181,9 @@ class _ProgramBuilder:
     def _ranges(self) -> dict[sympy.Symbol, ValueRanges[Any]]:
         """What torch.compile's guards promise about sizes: engines are built for these ranges and check them."""
         tensors = [tensor_of(node) for node in self._graph.nodes]
-        symbols = free_symbols(size for tensor in tensors if tensor is not None for size in tensor.shape)
+        symbols = free_symbols(
+            size for tensor in tensors if tensor is not None for size in tensor.shape
+        )
         if not symbols or self._fake_mode is None or self._fake_mode.shape_env is None:
             return {}
         known = self._fake_mode.shape_env.var_to_range

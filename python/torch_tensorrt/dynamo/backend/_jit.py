@@ -28,9 +28,7 @@ def torch_compile(module: torch.nn.Module, inputs: Any = None, **kwargs: Any) ->
         raise ValueError(
             'ir="torch_compile" needs a torch.nn.Module, got an ExportedProgram: compile it with ir="dynamo"'
         )
-    ranges = any(
-        isinstance(leaf, Input) and leaf.is_dynamic for leaf in pytree.tree_leaves(inputs)
-    )
+    ranges = any(isinstance(leaf, Input) and leaf.is_dynamic for leaf in pytree.tree_leaves(inputs))
     dynamic = kwargs.pop("dynamic", ranges)
     settings_of(kwargs)  # a wrong option should not have to wait for the first call
     return torch.compile(
