@@ -14,12 +14,14 @@ from torch_tensorrt._enums import DeviceType, EngineCapability, Platform, dtype,
 from torch_tensorrt._input import Input
 from torch_tensorrt._load import load
 from torch_tensorrt._save import save
+from torch_tensorrt.dynamo.runtime import MutableTorchTensorRTModule
 
 __all__ = [
     "Device",
     "DeviceType",
     "EngineCapability",
     "Input",
+    "MutableTorchTensorRTModule",
     "Platform",
     "__version__",
     "compile",

@@ -461,6 +461,20 @@ def test_gradients_that_the_graph_switches_on(assert_same) -> None:
     assert_same(result, model(x))
 
 
+def test_results_without_gradients(assert_same) -> None:
+    def model(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch.no_grad():
+            a = torch.relu(x) + 1
+        return a, torch.tanh(x) * a, (x * 2).detach(), x.argmax()
+
+    x = torch.randn(4, requires_grad=True)
+    actual, expected = jit(model)(x), model(x)
+    assert_same(actual, expected)
+    assert [r.requires_grad for r in actual] == [r.requires_grad for r in expected]
+    (gradient,) = torch.autograd.grad(actual[1].sum(), x)
+    assert_same(gradient, torch.autograd.grad(expected[1].sum(), x)[0])
+
+
 def test_second_derivatives_are_refused(mlp) -> None:
     x = torch.randn(3, 16, requires_grad=True)
     (gradient,) = torch.autograd.grad(jit(mlp)(x).square().sum(), x, create_graph=True)

@@ -14,7 +14,7 @@ from torch_tensorrt.dynamo._symbols import expression
 
 
 class AcceptedInputs:
-    """Says whether a call fits: the structure, dtypes, fixed sizes, ranges, equal sizes, and values that were constants.
+    """Says whether a call fits: structure, dtypes, fixed sizes, ranges, equal sizes, and values that were constants.
 
     Args:
         in_spec: the tree of (args, kwargs).

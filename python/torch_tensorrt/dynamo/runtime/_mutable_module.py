@@ -140,7 +140,7 @@ class MutableTorchTensorRTModule:
         specs = program.graph_signature.input_specs
         placeholders = program.graph.find_nodes(op="placeholder")
         examples = [
-            node.meta["val"] if "val" in node.meta else spec.arg.value
+            node.meta.get("val", getattr(spec.arg, "value", None))
             for node, spec in zip(placeholders, specs, strict=True)
             if spec.kind is InputKind.USER_INPUT
         ]
