@@ -164,7 +164,7 @@ def test_marked_ranges_are_the_ranges_of_the_engine(mlp, assert_same, compiles) 
         assert_same(compiled(x), mlp(x))
         assert len(compiles) == 1
         with pytest.raises(RuntimeError, match="16.*2.*15"):  # what guards keep from it
-            compiles[0](torch.randn(16, 16))
+            compiles[0](16, torch.randn(16, 16))
 
 
 def test_sizes_and_integers_in_the_code(assert_same) -> None:
@@ -376,7 +376,7 @@ def test_gradients_with_an_engine_in_front(mlp, assert_same, compiles, caplog) -
         assert_same(gradients(mlp, compiled, x), gradients(mlp, mlp, x))
     assert len(compiles) == 1
     assert len(engines_of(compiles[0])) == 1
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_gradients_switched_on_after_the_first_call(assert_same) -> None:
@@ -408,7 +408,7 @@ def test_training_goes_to_pytorch_and_says_so(assert_same, compiles, caplog) -> 
     model, twin = Mlp(), Mlp()
     twin.load_state_dict(model.state_dict())
     compiled = jit(model)
-    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (model, twin)]
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.001) for m in (model, twin)]
     x = torch.randn(3, 16)
     for _ in range(6):
         for call, optimizer in zip((compiled, twin), optimizers, strict=True):
