@@ -19,6 +19,7 @@ from torch_tensorrt._load import load
 from torch_tensorrt._quiet import accept_any_ending
 from torch_tensorrt._save import save
 from torch_tensorrt.dynamo import cross_compile_for_windows, load_cross_compiled_exported_program
+from torch_tensorrt.dynamo.runtime import MutableTorchTensorRTModule
 from torch_tensorrt.runtime import *  # noqa: F403 - upstream has all of it here, too
 
 # Engines run on the CPU.
@@ -33,6 +34,7 @@ __all__ = [
     "DeviceType",
     "EngineCapability",
     "Input",
+    "MutableTorchTensorRTModule",
     "Platform",
     "__cuda_version__",
     "__version__",

@@ -225,7 +225,7 @@ def test_argument_errors(mlp) -> None:
         torch_tensorrt.dynamo.compile(mlp, [x])
 
 
-@pytest.mark.parametrize("ir", ["fx", "torch_compile"])
+@pytest.mark.parametrize("ir", ["fx"])
 def test_irs_that_are_not_there(mlp, ir) -> None:
     with pytest.raises(NotImplementedError, match="supported are .default., .dynamo."):
         torch_tensorrt.compile(mlp, ir=ir, inputs=[torch.randn(2, 16)])

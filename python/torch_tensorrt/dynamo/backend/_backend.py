@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.backend._capture import Captured, capture
 from torch_tensorrt.dynamo.backend._engines import GraphEngines
-from torch_tensorrt.dynamo.backend._gradients import RecomputedInBackward, needs_gradients
+from torch_tensorrt.dynamo.backend._gradients import RecomputedInBackward, require_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +37,16 @@ def torch_tensorrt_backend(
     if not torch.is_grad_enabled() and _enables_gradients(gm):
         _warn_in_pytorch("it switches gradients on")
         return gm.forward
-    engines: list[GraphEngines] = []
-    recomputable = True
+    made: list[GraphEngines] = []
 
-    def compiler(captured: Captured) -> Callable[..., Any]:
-        nonlocal recomputable
-        recomputable = captured.recomputable
-        engines.append(GraphEngines(captured, settings))
-        return engines[0]
+    def compiler(captured: Captured) -> GraphEngines:
+        made.append(GraphEngines(captured, settings))
+        return made[0]
 
     run = capture(gm, sample_inputs, compiler)
-    return _with_gradients(gm, run, engines, recomputable) if torch.is_grad_enabled() else run
+    if not torch.is_grad_enabled():  # torch.compile compiles again for the other mode
+        return run
+    return _with_gradients(gm, sample_inputs, run, made[0])
 
 
 def settings_of(kwargs: Mapping[str, Any]) -> CompilationSettings:
@@ -68,30 +67,39 @@ def settings_of(kwargs: Mapping[str, Any]) -> CompilationSettings:
 
 
 def _with_gradients(
-    gm: GraphModule,
-    run: Callable[..., Any],
-    engines: Sequence[GraphEngines],
-    recomputable: bool,
+    gm: GraphModule, sample_inputs: Sequence[Any], run: Callable[..., Any], engines: GraphEngines
 ) -> Callable[..., Any]:
     """Chooses at every call: an engine alone, an engine with a backward pass in PyTorch, or PyTorch for both."""
+    expected = require_gradients(sample_inputs)
+    differentiable = require_gradients(map(_example, gm.graph.output_node().args[0]))
     warned = False
 
     def call(*args: Any) -> Any:
         nonlocal warned
-        if not needs_gradients(args):
+        wanted = require_gradients(args)
+        if not any(wanted):
             return run(*args)
-        changing = any(engine.weights_keep_changing for engine in engines)
-        if recomputable and not changing:
-            return RecomputedInBackward.apply(run, gm.forward, *args)
+        changing = engines.weights_keep_changing
+        if engines.recomputable and not changing and wanted == expected:
+            return RecomputedInBackward.apply(run, gm.forward, differentiable, *args)
         if not warned:
             warned = True
-            _warn_in_pytorch("its weights are being trained" if changing else _NOT_REPEATABLE)
+            _warn_in_pytorch(_TRAINED if changing else _NOT_REPEATABLE)
         return gm.forward(*args)
 
     return call
 
 
-_NOT_REPEATABLE = "gradients are wanted, and it has random numbers, writes to its inputs or buffers, or gives views of inputs"
+_TRAINED = "its weights are being trained"
+_NOT_REPEATABLE = (
+    "gradients are wanted, and it has random numbers, writes to its inputs or buffers, gives views of inputs, or "
+    "requires_grad of its weights has changed"
+)
+
+
+def _example(result: Any) -> Any:
+    """The value of a result while torch.compile traced."""
+    return result.meta["example_value"] if isinstance(result, Node) else result
 
 
 def _warn_in_pytorch(reason: str) -> None:

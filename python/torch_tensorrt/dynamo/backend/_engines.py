@@ -58,6 +58,10 @@ class GraphEngines:
         self._lock = threading.Lock()
 
     @property
+    def recomputable(self) -> bool:
+        return self._captured.recomputable
+
+    @property
     def weights_keep_changing(self) -> bool:
         return len(self._weights) < len(self._captured.weights)
 

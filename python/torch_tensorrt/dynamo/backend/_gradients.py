@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
 
-def needs_gradients(args: tuple[Any, ...]) -> bool:
-    return torch.is_grad_enabled() and any(
-        isinstance(value, torch.Tensor) and value.requires_grad for value in args
-    )
+def require_gradients(values: Iterable[Any]) -> list[bool]:
+    return [isinstance(value, torch.Tensor) and value.requires_grad for value in values]
 
 
 class RecomputedInBackward(torch.autograd.Function):
-    """`apply(run, module, *args)`: the results of `run(*args)`, with the gradients of `module(*args)`."""
+    """`apply(run, module, differentiable, *args)`: the results of `run(*args)`, with the gradients of `module(*args)`.
+
+    `differentiable` says which results have gradients in PyTorch: others may be detached, or computed without.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, run: Callable[..., Any], module: Callable[..., Any], *args: Any
+        ctx: Any,
+        run: Callable[..., Any],
+        module: Callable[..., Any],
+        differentiable: Sequence[bool],
+        *args: Any,
     ) -> tuple[Any, ...]:
         ctx.module = module
+        ctx.set_materialize_grads(False)
         ctx.autocast = (
             torch.is_autocast_enabled("cpu"),
             torch.get_autocast_dtype("cpu"),
@@ -31,14 +37,22 @@ class RecomputedInBackward(torch.autograd.Function):
         ctx.others = [None if isinstance(value, torch.Tensor) else value for value in args]
         ctx.positions = [i for i, value in enumerate(args) if isinstance(value, torch.Tensor)]
         ctx.save_for_backward(*(args[index] for index in ctx.positions))
-        return tuple(run(*args))
+        results = tuple(run(*args))
+        ctx.mark_non_differentiable(
+            *(
+                result
+                for result, wanted in zip(results, differentiable, strict=True)
+                if isinstance(result, torch.Tensor) and not wanted
+            )
+        )
+        return results
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
         args = list(ctx.others)
         for index, saved in zip(ctx.positions, ctx.saved_tensors, strict=True):
-            args[index] = saved.detach().requires_grad_(ctx.needs_input_grad[2 + index])
+            args[index] = saved.detach().requires_grad_(ctx.needs_input_grad[3 + index])
         enabled, dtype, cache = ctx.autocast
         with (
             torch.enable_grad(),
@@ -60,4 +74,4 @@ class RecomputedInBackward(torch.autograd.Function):
         all_gradients: list[Any] = [None] * len(args)
         for index, gradient in zip(wanted, found, strict=True):
             all_gradients[index] = gradient
-        return (None, None, *all_gradients)
+        return (None, None, None, *all_gradients)

@@ -1,5 +1,6 @@
-"""The older place of `torch_tensorrt.runtime.TorchTensorRTModule`."""
+"""Modules that run engines."""
 
+from torch_tensorrt.dynamo.runtime._mutable_module import MutableTorchTensorRTModule
 from torch_tensorrt.runtime import TorchTensorRTModule
 
-__all__ = ["TorchTensorRTModule"]
+__all__ = ["MutableTorchTensorRTModule", "TorchTensorRTModule"]

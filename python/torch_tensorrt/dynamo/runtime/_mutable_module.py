@@ -1,0 +1,308 @@
+"""`MutableTorchTensorRTModule`: a compiled module that follows changes of the PyTorch module that it was made from."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import GraphModule
+
+from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt.dynamo._compiler import compile as compile_exported
+from torch_tensorrt.dynamo._exporter import lift
+from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo.runtime._accepted import AcceptedInputs
+from torch_tensorrt.dynamo.runtime._model_state import same_kinds, structure_state, weight_state
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Compiled:
+    module: GraphModule
+    accepted: AcceptedInputs
+    program: ExportedProgram  # of `module`, for saving
+
+
+class MutableTorchTensorRTModule:
+    """Wraps a module: the first call compiles it, and a call after a change takes the change into account.
+
+    Attributes are those of the module, to read and to write. What is noticed: new weights, weights written in place,
+    `load_state_dict`, plain attributes and hooks of any submodule, replaced submodules. What is not: writing through
+    `tensor.data`, and changes inside lists, dictionaries or objects that are not modules. Calls are for inference:
+    their results have no gradients.
+
+    Every combination of input shapes has its own engines, unless `set_expected_dynamic_shape_range` says what varies.
+    """
+
+    def __init__(
+        self,
+        pytorch_model: torch.nn.Module,
+        *,
+        device: Any = None,
+        immutable_weights: bool = False,
+        strict: bool = True,
+        prefer_deferred_runtime_asserts_over_guards: bool = False,
+        weight_streaming_budget: int | None = None,
+        **settings: Any,
+    ) -> None:
+        """Compiles nothing yet.
+
+        Args:
+            pytorch_model: a module in eval mode. It stays the user's: changes to it are seen.
+            device: the device of the engines.
+            immutable_weights: False.
+            strict, prefer_deferred_runtime_asserts_over_guards: as in torch.export.export.
+            weight_streaming_budget: None; engines on the CPU use weights where they are.
+            settings: see `CompilationSettings`.
+
+        Raises:
+            TypeError, ValueError: an option that is not known or not possible.
+        """
+        if immutable_weights:
+            raise ValueError("immutable_weights has to be False for a MutableTorchTensorRTModule")
+        if not isinstance(pytorch_model, torch.nn.Module):
+            raise TypeError(f"got {type(pytorch_model).__name__}, expected a torch.nn.Module")
+        if device is not None:
+            settings["device"] = device
+        options = {**settings, "immutable_weights": False}
+        CompilationSettings.from_options(options, type(self).__name__)
+        self.__dict__.update(
+            pytorch_model=pytorch_model,
+            _settings=options,
+            _export_options={
+                "strict": strict,
+                "prefer_deferred_runtime_asserts_over_guards": prefer_deferred_runtime_asserts_over_guards,
+            },
+            _dynamic_shapes=None,
+            _compiled=[],
+            _weights={},
+            _structure=[],
+            _written=set(),
+            _last_inputs=None,
+        )
+        self.set_weight_streaming_ctx(weight_streaming_budget)
+
+    # Calling
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the compiled module; compiles it before if the model changed or these inputs need it."""
+        self._last_inputs = (args, kwargs)
+        self._follow_changes()
+        compiled = self._find(args, kwargs) or self._compile(args, kwargs)
+        with torch.no_grad():
+            return compiled.module(*args, **kwargs)
+
+    def compile(self) -> None:
+        """Compiles for the inputs of the last call, whether it is necessary or not."""
+        self._forget()
+        self._compile(*self._inputs_of_last_call("compile"))
+
+    def refit_gm(self) -> None:
+        """Takes the current weights over into the engines now, and not at the next call."""
+        self._inputs_of_last_call("refit_gm")
+        self._update_weights()
+
+    def _inputs_of_last_call(self, caller: str) -> Any:
+        if self._last_inputs is None:
+            raise RuntimeError(f"{caller}() needs example inputs: call the module once before")
+        return self._last_inputs
+
+    def _find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Compiled | None:
+        return next((item for item in self._compiled if item.accepted.fit(args, kwargs)), None)
+
+    def _compile(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Compiled:
+        with torch.no_grad(), quiet_torch():
+            program = torch.export.export(
+                self.pytorch_model,
+                args,
+                kwargs,
+                dynamic_shapes=self._shapes_by_parameter(args),
+                **self._export_options,
+            )
+        module = compile_exported(program, arg_inputs=args, kwarg_inputs=kwargs, **self._settings)
+        return self._add(module, lift(module))
+
+    def _add(self, module: GraphModule, program: ExportedProgram) -> _Compiled:
+        specs = program.graph_signature.input_specs
+        placeholders = program.graph.find_nodes(op="placeholder")
+        examples = [
+            node.meta.get("val", getattr(spec.arg, "value", None))
+            for node, spec in zip(placeholders, specs, strict=True)
+            if spec.kind is InputKind.USER_INPUT
+        ]
+        accepted = AcceptedInputs(program.call_spec.in_spec, examples, program.range_constraints)
+        self._share_written_buffers(module, program)
+        self._compiled.append(_Compiled(module, accepted, program))
+        self._structure = structure_state(self.pytorch_model)
+        self._weights = weight_state(self.pytorch_model, self._written)
+        return self._compiled[-1]
+
+    def _share_written_buffers(self, module: GraphModule, program: ExportedProgram) -> None:
+        """Makes the compiled module write to the buffers of the model, and not to copies."""
+        buffers = dict(self.pytorch_model.named_buffers(remove_duplicate=False))
+        for name in program.graph_signature.buffers_to_mutate.values():
+            owner, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(owner), attribute, buffers[name])
+            self._written.add(name)
+
+    # Following changes
+
+    def _follow_changes(self) -> None:
+        if not self._compiled:
+            return
+        weights = weight_state(self.pytorch_model, self._written)
+        same_structure = structure_state(self.pytorch_model) == self._structure
+        if same_structure and weights == self._weights:
+            return
+        if same_structure and same_kinds(self._weights, weights):
+            logger.info("weights changed since the engines were built")
+            self._update_weights()
+        else:
+            logger.info("the module changed since the engines were built: compiling it again")
+            self._forget()
+
+    def _update_weights(self) -> None:
+        """Brings the engines up to date with weights of the same shapes; calls compile what is missing."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._compiled.clear()
+        self._written.clear()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As torch.nn.Module's; the next call uses the new weights."""
+        return self.pytorch_model.load_state_dict(state_dict, *args, **kwargs)
+
+    def to(self, *args: Any, **kwargs: Any) -> MutableTorchTensorRTModule:
+        """As torch.nn.Module's; the next call compiles for the new dtype or device."""
+        self.pytorch_model.to(*args, **kwargs)
+        return self
+
+    def set_expected_dynamic_shape_range(
+        self, args_dynamic_shape: Sequence[Any], kwargs_dynamic_shape: Mapping[str, Any]
+    ) -> None:
+        """Says what sizes vary.
+
+        Args:
+            args_dynamic_shape: per positional input what torch.export takes in `dynamic_shapes`, such as
+                `{0: torch.export.Dim("batch", min=1, max=32)}`; `{}` for fixed sizes.
+            kwargs_dynamic_shape: likewise, by name.
+        """
+        if not isinstance(args_dynamic_shape, (tuple, list)):
+            raise ValueError(
+                f"args_dynamic_shape is {type(args_dynamic_shape).__name__}, expected a tuple with an entry per input"
+            )
+        if not isinstance(kwargs_dynamic_shape, Mapping):
+            raise ValueError(
+                f"kwargs_dynamic_shape is {type(kwargs_dynamic_shape).__name__}, expected a dictionary"
+            )
+        self._dynamic_shapes = (tuple(args_dynamic_shape), dict(kwargs_dynamic_shape))
+        self._forget()
+
+    def _shapes_by_parameter(self, args: tuple[Any, ...]) -> dict[str, Any] | None:
+        if self._dynamic_shapes is None:
+            return None
+        shapes, keyword_shapes = self._dynamic_shapes
+        if len(shapes) != len(args):
+            raise ValueError(
+                f"set_expected_dynamic_shape_range got {len(shapes)} positional inputs, but the call has {len(args)}"
+            )
+        bound = inspect.signature(self.pytorch_model.forward).bind_partial(*shapes)
+        return {**bound.arguments, **keyword_shapes}
+
+    def set_weight_streaming_ctx(self, requested_budget: int | None = None) -> None:
+        """None only: engines on the CPU use weights where they are."""
+        if requested_budget is not None:
+            raise NotImplementedError(
+                f"weight_streaming_budget is {requested_budget}, expected None: engines on the CPU do not copy weights "
+                "to a device"
+            )
+
+    # Looking like the module
+
+    def __getattr__(self, name: str) -> Any:
+        if "pytorch_model" not in self.__dict__:  # while it is copied or unpickled
+            raise AttributeError(name)
+        return getattr(self.pytorch_model, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__:
+            self.__dict__[name] = value
+        else:
+            setattr(self.pytorch_model, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.pytorch_model, name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.pytorch_model!r})"
+
+    # Files
+
+    @staticmethod
+    def save(module: MutableTorchTensorRTModule, path: str | os.PathLike[str]) -> None:
+        """Saves the module with its engines.
+
+        The PyTorch module is pickled by torch.save, because only its class knows what it computes; engines are kept as
+        exported programs. The file appears only when it is complete.
+        """
+        module._follow_changes()
+        content = {
+            "pytorch_model": module.pytorch_model,
+            "settings": module._settings,
+            "export_options": module._export_options,
+            "dynamic_shapes": module._dynamic_shapes,
+            "programs": [_to_bytes(item.program) for item in module._compiled],
+        }
+        folder, name = Path(path).parent, Path(path).name
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".tmp")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                torch.save(content, file)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> MutableTorchTensorRTModule:
+        """Loads what `save` wrote. It is a pickle, which can run code: load only files that you trust."""
+        from torch_tensorrt._load import LoadedProgram  # which imports this package
+
+        content = torch.load(path, weights_only=False)
+        if not isinstance(content, dict) or "pytorch_model" not in content:
+            raise ValueError(
+                f"The file {os.fspath(path)} was not written by MutableTorchTensorRTModule.save"
+            )
+        options = dict(content["settings"])
+        result = MutableTorchTensorRTModule(
+            content["pytorch_model"], **content["export_options"], **options
+        )
+        result._dynamic_shapes = content["dynamic_shapes"]
+        for saved in content["programs"]:
+            with quiet_torch():
+                program = torch.export.load(io.BytesIO(saved))
+            program.__class__ = LoadedProgram
+            result._add(program.module(), program)
+        return result
+
+
+def _to_bytes(program: ExportedProgram) -> bytes:
+    buffer = io.BytesIO()
+    with quiet_torch():
+        torch.export.save(program, buffer)
+    return buffer.getvalue()
