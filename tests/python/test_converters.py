@@ -376,3 +376,19 @@ def test_a_pass_may_return_another_module(assert_same) -> None:
         assert_same(compile_all(model, batch_input())(x), model(x))
     finally:
         _remove_lowering_pass(index=0)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_converters_are_used_by_torch_compile(register, dynamic, caplog) -> None:
+    register(sine_op, convert_sine, supports_dynamic_shapes=True)
+    torch._dynamo.reset()
+    model = Sine().eval()
+    compiled = torch.compile(
+        model, backend="torch_tensorrt", dynamic=dynamic, options={"min_block_size": 1}
+    )
+    with torch.no_grad(), torch_tensorrt.logging.debug():
+        for batch in (4, 6):
+            x = torch.randn(batch, 16)
+            torch.testing.assert_close(compiled(x), model(x))
+    assert "partitioning: 1 engine(s)" in caplog.text
+    assert "scaled_sine" not in caplog.text.partition("partitioning:")[2]

@@ -161,7 +161,7 @@ def test_inputs_and_weights_and_repeated_results_as_results() -> None:
     ("model", "text"),
     [
         (SortInTheMiddle(), r"1 operator\(s\) cannot be in an engine.*\n.*bessel_j0"),
-        (Counter(), r"the program changes 'calls' \(BUFFER_MUTATION\)"),
+        (Counter(), r"the program changes calls \(BUFFER_MUTATION\)"),
     ],
 )
 def test_what_cannot_be_one_engine(model, text) -> None:

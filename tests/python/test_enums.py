@@ -152,7 +152,7 @@ def test_what_is_not_there(mlp) -> None:
         torch_tensorrt.load_cross_compiled_exported_program("model.ep")
     with (
         pytest.warns(DeprecationWarning, match="fx"),
-        pytest.raises(NotImplementedError, match="ir='dynamo'"),
+        pytest.raises(NotImplementedError, match="ir='fx'.*'dynamo'"),
     ):
         torch_tensorrt.compile(mlp, ir="fx", inputs=[torch.randn(4, 16)])
     for name in ("fx", "kernels", "distributed", "executorch"):

@@ -96,7 +96,7 @@ def _check_whole(program: Program, settings: CompilationSettings) -> None:
     for spec in program.signature.output_specs:
         if spec.kind is not OutputKind.USER_OUTPUT:
             raise RuntimeError(
-                f"the program changes {spec.target!r} ({spec.kind.name}), which an engine alone cannot do: "
+                f"the program changes {spec.target} ({spec.kind.name}), which an engine alone cannot do: "
                 "torch_tensorrt.compile keeps it in PyTorch"
             )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import sympy
 import torch
@@ -25,6 +28,7 @@ from torch_tensorrt.dynamo._symbols import (
 from torch_tensorrt.logging import GRAPHS
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _LIFTED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
 _MUTATIONS = (
@@ -64,8 +68,7 @@ class Program:
     def decomposed(cls, exported: ExportedProgram) -> Program:
         """Of any ExportedProgram, which stays as it is."""
         with capture("decompose", exported.graph) as after:
-            with torch.no_grad(), quiet_torch():
-                functional = exported.run_decompositions({})
+            functional = _in_fresh_thread(lambda: _decompose(exported))
             after.append(functional.graph)
         return cls(functional)
 
@@ -125,6 +128,17 @@ class Program:
                 continue  # depends on the values of a tensor: computed where it is
             _replace(node, node.meta["val"] if size is None else size)
         self.graph.eliminate_dead_code()
+
+
+def _decompose(exported: ExportedProgram) -> ExportedProgram:
+    with torch.no_grad(), quiet_torch():
+        return exported.run_decompositions({})
+
+
+def _in_fresh_thread(function: Callable[[], T]) -> T:
+    """Calls a function where no tracer of PyTorch's is active: torch.compile may be in the middle of a trace here."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(contextvars.copy_context().run, function).result()
 
 
 def _shape(node: Node) -> tuple[Any, ...]:
