@@ -197,7 +197,7 @@ def test_cpp_deployment_aot_has_a_file_of_plain_tensors() -> None:
 
 VALUES: dict[str, Any] = {
     "min_block_size": 3,
-    "torch_executed_ops": {"torch.ops.aten.relu.default"},
+    "torch_executed_ops": {"torch.ops.aten.mean.dim"},
     "pass_through_build_failures": True,
     "workspace_size": 1 << 20,
     "optimization_level": 3,
@@ -205,8 +205,10 @@ VALUES: dict[str, Any] = {
     "tiling_optimization_level": "fast",
     "device": "cpu",
 }
-# Options whose meaning is refused on both paths, or that only the AOT path can keep.
+# Options that are refused on both paths, or print.
 EXCEPT = {"dryrun", "enable_cross_compile_for_windows", "refit_identical_engine_weights"}
+# Options that only whole models can keep: torch.compile warns about them.
+NOT_KEPT = {"require_full_compilation": False, "offload_module_to_cpu": False}
 OPTIONS = [f.name for f in dataclasses.fields(CompilationSettings) if f.name not in EXCEPT]
 
 
@@ -216,23 +218,17 @@ def value_of(option: str) -> Any:
 
 
 def test_options_are_the_same_on_both_paths() -> None:
-    """Every option, one at a time with a value that is not the default where there is one to choose."""
+    """All of them, with values that are not the default where there is one to choose."""
     model, x = torch.nn.ReLU(), torch.randn(2, 2)
-    graph = torch.fx.symbolic_trace(model)
-    program = torch.export.export(model, (x,))
-    for option in OPTIONS:
-        if option in ("require_full_compilation", "custom_engine_cache"):
-            continue  # the first has its own test below; the second needs an object
-        options = {option: value_of(option)}
-        compiled = torch_tensorrt.dynamo.compile(program, **options)
-        check(compiled(x), model(x))
-        if option != "offload_module_to_cpu":  # which torch.compile cannot do, with a warning
-            expected = getattr(CompilationSettings.from_options(options), option)
-            assert getattr(settings_of({"options": options}), option) == expected
+    options = {option: value_of(option) for option in OPTIONS}
+    expected = CompilationSettings.from_options({**options, **NOT_KEPT})
+    assert settings_of({"options": options}) == expected
+    compiled = torch_tensorrt.dynamo.compile(torch.export.export(model, (x,)), **options)
+    check(compiled(x), model(x))
     with pytest.raises(TypeError, match="min_block_size"):
-        torch_tensorrt_backend(graph, [x], options={"min_block": 1})
+        torch_tensorrt_backend(torch.fx.symbolic_trace(model), [x], options={"min_block": 1})
     with pytest.raises(TypeError, match="min_block_size"):
-        torch_tensorrt.dynamo.compile(program, min_block=1)
+        torch_tensorrt.dynamo.compile(torch.export.export(model, (x,)), min_block=1)
 
 
 @pytest.mark.parametrize("option", sorted(VALUES))

@@ -23,7 +23,11 @@ constexpr int kMostTileRows = 14, kMostTileRowsDynamic = 8;
 
 std::set<int> tile_sizes(CountRange counts, int most) {
   std::set<int> sizes;
-  for (int64_t count = std::max<int64_t>(counts.low, 1); count <= counts.high; ++count) {
+  const int64_t low = std::max<int64_t>(counts.low, 1);
+  // From most * most on there are only tiles of most and most - 1 rows, and `most` counts have
+  // both.
+  const int64_t high = std::min(counts.high, std::max<int64_t>(low, most * most) + most);
+  for (int64_t count = low; count <= high; ++count) {
     int64_t tiles = (count + most - 1) / most;
     sizes.insert(static_cast<int>(count / tiles));
     if (count % tiles != 0) sizes.insert(static_cast<int>(count / tiles) + 1);
