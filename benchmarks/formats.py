@@ -147,10 +147,22 @@ def measure_load(form: str, folder: Path) -> dict[str, float]:
 
 
 def build_cpp(folder: Path) -> Path:
-    program = folder / "call"
-    script = Path(__file__).parent / "formats" / "build.sh"
-    subprocess.run([script, program], check=True)
-    return program
+    import kiln
+
+    libraries = kiln.library_directory()
+    options = [
+        "-DCMAKE_BUILD_TYPE=Release",
+        f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}",
+        f"-DKiln_DIR={libraries / 'cmake' / 'Kiln'}",
+        f"-DKILN_TORCH_LIBRARY={libraries / 'libkiln_torch.so'}",
+    ]
+    source, build = Path(__file__).parent / "formats", folder / "build"
+    for command in (
+        ["cmake", "-G", "Ninja", "-S", source, "-B", build, *options],
+        ["cmake", "--build", build],
+    ):
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    return build / "call"
 
 
 def measure_cpp(program: Path, path: Path, shape: tuple[int, int, int]) -> tuple[float, float]:
