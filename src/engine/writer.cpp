@@ -119,13 +119,19 @@ void forget_places(Spec& spec, Constants constants) {
   }
 }
 
+bool has_constants(const Spec& spec) {
+  return std::ranges::any_of(spec.buffers, [](const BufferSpec& buffer) {
+    return buffer.kind == BufferKind::Constant;
+  });
+}
+
 Result<Layout> make_layout(const Spec& spec, Constants constants, Weights weights) {
   if (constants.size() != spec.buffers.size())
     return internal_error("got " + std::to_string(constants.size()) + " constants, expected " +
                           std::to_string(spec.buffers.size()) + ", one per buffer");
   Layout layout{.spec = spec, .weights = {}, .plan = {}, .sections = {}, .file_size = 0};
   std::optional<uint64_t> weights_size;
-  if (weights == Weights::Included)
+  if (weights == Weights::Included || !has_constants(spec))
     weights_size = place_weights(layout.spec, constants, layout.weights);
   else
     forget_places(layout.spec, constants);

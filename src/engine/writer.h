@@ -19,7 +19,7 @@ using Constants = std::span<const std::span<const std::byte>>;
 enum class Weights { Included, Stripped };
 
 // A stripped engine has everything but the contents of the constants: it cannot run until a refit
-// fills them in.
+// fills them in. One without constants has nothing to lose, and runs.
 Result<std::vector<std::byte>> write(const Spec& spec, Constants constants,
                                      Weights weights = Weights::Included);
 // Streams to a temporary file in the same folder, syncs, and renames it over `path`. On failure

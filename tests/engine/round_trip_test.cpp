@@ -102,6 +102,13 @@ TEST(EngineRoundTrip, KeepsWhatARefitNeeds) {
   EXPECT_EQ(spec.buffers[3].source, -1);
 }
 
+TEST(EngineRoundTrip, WithoutConstantsNothingIsStripped) {
+  const kiln::testing::SampleEngine sample = kiln::testing::make_add_engine();
+  const auto stripped = write(sample.spec, sample.constants(), Weights::Stripped);
+  ASSERT_TRUE(stripped.ok()) << stripped.status().message();
+  EXPECT_EQ(*stripped, sample.bytes());
+}
+
 TEST(EngineRoundTrip, StrippedEngineHasNoWeightsAndAVersionOfItsOwn) {
   SampleEngine sample = make_sample_engine();
   kiln::testing::add_constant(sample, make_content(1000, 1));

@@ -208,7 +208,11 @@ VALUES: dict[str, Any] = {
 # Options that are refused on both paths, or print.
 EXCEPT = {"dryrun", "enable_cross_compile_for_windows", "refit_identical_engine_weights"}
 # Options that only whole models can keep: torch.compile warns about them.
-NOT_KEPT = {"require_full_compilation": False, "offload_module_to_cpu": False}
+NOT_KEPT = {
+    "require_full_compilation": False,
+    "offload_module_to_cpu": False,
+    "strip_engine_weights": False,
+}
 OPTIONS = [f.name for f in dataclasses.fields(CompilationSettings) if f.name not in EXCEPT]
 
 

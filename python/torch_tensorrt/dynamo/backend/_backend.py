@@ -61,8 +61,15 @@ def settings_of(kwargs: Mapping[str, Any]) -> CompilationSettings:
         )
     if settings.offload_module_to_cpu:
         logger.warning("offload_module_to_cpu=True is ignored: torch.compile keeps the module")
+    if settings.strip_engine_weights:
+        logger.warning(
+            "strip_engine_weights=True is ignored: engines of torch.compile run at once, and are not saved"
+        )
     return dataclasses.replace(
-        settings, require_full_compilation=False, offload_module_to_cpu=False
+        settings,
+        require_full_compilation=False,
+        offload_module_to_cpu=False,
+        strip_engine_weights=False,
     )
 
 
