@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "compiler/build_hash.h"
 #include "compiler/engine_cache.h"
 #include "compiler/stages.h"
 #include "engine/format.h"
@@ -41,7 +42,7 @@ std::vector<std::string> sorted(std::vector<std::string> names) {
 // What both kinds of entry depend on besides the model.
 KeyText common_key(const char* kind, const CompileOptions& options) {
   KeyText key;
-  key.add(kind).add("kiln " KILN_VERSION).add(engine::kFormatVersion).add("cpu");
+  key.add(kind).add("kiln " KILN_VERSION).add(build_hash()).add(engine::kFormatVersion).add("cpu");
   key.add(sorted(options.backend.variants))
       .add(options.disabled_passes)
       .add(options.refittable)

@@ -221,10 +221,11 @@ def value_of(option: str) -> Any:
     return VALUES.get(option, not default if isinstance(default, bool) else default)
 
 
-def test_options_are_the_same_on_both_paths() -> None:
+def test_options_are_the_same_on_both_paths(tmp_path) -> None:
     """All of them, with values that are not the default where there is one to choose."""
     model, x = torch.nn.ReLU(), torch.randn(2, 2)
     options = {option: value_of(option) for option in OPTIONS}
+    options["engine_cache_dir"] = str(tmp_path / "cache")
     expected = CompilationSettings.from_options({**options, **NOT_KEPT})
     assert settings_of({"options": options}) == expected
     compiled = torch_tensorrt.dynamo.compile(torch.export.export(model, (x,)), **options)
