@@ -22,8 +22,8 @@ std::string hash_of_own_binary() {
 }  // namespace
 
 const std::string& build_hash() {
-  static const std::string hash = hash_of_own_binary();
-  return hash;
+  static const std::string kHash = hash_of_own_binary();
+  return kHash;
 }
 
 }  // namespace kiln

@@ -120,9 +120,8 @@ void forget_places(Spec& spec, Constants constants) {
 }
 
 bool has_constants(const Spec& spec) {
-  return std::ranges::any_of(spec.buffers, [](const BufferSpec& buffer) {
-    return buffer.kind == BufferKind::Constant;
-  });
+  return std::ranges::any_of(
+      spec.buffers, [](const BufferSpec& buffer) { return buffer.kind == BufferKind::Constant; });
 }
 
 Result<Layout> make_layout(const Spec& spec, Constants constants, Weights weights) {
