@@ -6,22 +6,28 @@ namespace {
 
 using StringList = flatbuffers::Vector<flatbuffers::Offset<flatbuffers::String>>;
 
-// In a sound plan every element of a list is stored once. A forged one may let many tables share a
-// long list, and so ask for far more memory than the file has bytes: the budget ends that.
+// In a sound plan every element of a list is stored once, at a multiple of its alignment. A forged
+// one may let many tables share a long list, and so ask for far more memory than the file has
+// bytes: the budget ends that. FlatBuffers' verifier looks at the alignment of a list's length
+// only.
 class Budget {
  public:
-  explicit Budget(size_t bytes) : left_(bytes) {}
+  explicit Budget(std::span<const std::byte> plan)
+      : begin_(reinterpret_cast<const uint8_t*>(plan.data())), left_(plan.size()) {}
 
   template <typename T>
   bool take(const flatbuffers::Vector<T>& list) {
+    constexpr size_t kAlignment = alignof(std::remove_pointer_t<T>);
     const uint64_t size = uint64_t{list.size()} * flatbuffers::IndirectHelper<T>::element_stride;
-    if (size > left_) exceeded_ = true;
+    const auto offset = static_cast<uint64_t>(list.Data() - begin_);
+    if (size > left_ || (size > 0 && offset % kAlignment != 0)) exceeded_ = true;
     if (!exceeded_) left_ -= size;
     return !exceeded_;
   }
   bool exceeded() const { return exceeded_; }
 
  private:
+  const uint8_t* begin_;
   uint64_t left_;
   bool exceeded_ = false;
 };
@@ -124,7 +130,7 @@ Result<Spec> decode_plan(std::span<const std::byte> bytes) {
   if (!fbs::VerifyPlanBuffer(verifier)) return invalid("the plan is malformed");
 
   const fbs::Plan& plan = *fbs::GetPlan(data);
-  Budget budget(bytes.size());
+  Budget budget(bytes);
   Spec spec;
   spec.name = decode(plan.name(), budget);
   spec.producer = decode(plan.producer(), budget);
