@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._input import Input
@@ -51,3 +52,12 @@ def sample_inputs(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, An
 
 def contains_tensor(value: Any) -> bool:
     return any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value))
+
+
+def check_graph_module(module: Any) -> None:
+    """ValueError: a plain module is given to `save`."""
+    if not isinstance(module, GraphModule):
+        raise ValueError(
+            "Input model is of type nn.Module. Saving nn.Module directly is not supported. Supported model types "
+            "torch.jit.ScriptModule | torch.fx.GraphModule | torch.export.ExportedProgram."
+        )

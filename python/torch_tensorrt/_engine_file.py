@@ -7,8 +7,7 @@ import os
 import torch
 
 from torch_tensorrt.runtime import TorchTensorRTModule
-
-_MAGIC = b"KILNENG\0"
+from torch_tensorrt.runtime._modes import ENGINE_MAGIC
 
 
 class LoadedEngine(TorchTensorRTModule):
@@ -23,7 +22,7 @@ def is_engine(path: str | os.PathLike[str]) -> bool:
     if os.path.isdir(path):
         return False
     with open(path, "rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+        return file.read(len(ENGINE_MAGIC)) == ENGINE_MAGIC
 
 
 def load_engine(path: str | os.PathLike[str]) -> LoadedEngine:

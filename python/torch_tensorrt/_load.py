@@ -24,6 +24,7 @@ from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._torchscript import LoadedScript, is_torchscript, load_torchscript
 from torch_tensorrt.dynamo._calling import set_calling
 from torch_tensorrt.dynamo._checks import refuse_tracing
+from torch_tensorrt.dynamo._exporter import get_attribute
 
 
 class LoadedProgram(ExportedProgram):
@@ -50,7 +51,7 @@ class LoadedProgram(ExportedProgram):
         if names:
             set_calling(graph, names, self.call_spec.in_spec, self.call_spec.out_spec)
         attributes = {
-            str(node.target): _attribute(module, str(node.target))
+            str(node.target): get_attribute(module, str(node.target))
             for node in graph.find_nodes(op="get_attr")
         }
         result = GraphModule(attributes, graph).eval()
@@ -181,9 +182,3 @@ def _engines_check_inputs(program: ExportedProgram) -> bool:
         for node in call.args[0]
     }
     return set(inputs) <= taken
-
-
-def _attribute(module: Any, name: str) -> Any:
-    for part in name.split("."):
-        module = getattr(module, part)
-    return module

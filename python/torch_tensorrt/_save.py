@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tensorrt._aot_inductor import check_package_path, check_platform, save_package
 from torch_tensorrt._archive import save_program
-from torch_tensorrt._arguments import sample_inputs
+from torch_tensorrt._arguments import check_graph_module, sample_inputs
 from torch_tensorrt._files import replaced_file
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
@@ -149,11 +149,7 @@ def _to_program(
             "Provided model is a torch.jit.ScriptModule but the output_format specified is not torchscript. Please "
             "verify the output_format"
         )
-    if not isinstance(module, GraphModule):
-        raise ValueError(
-            "Input model is of type nn.Module. Saving nn.Module directly is not supported. Supported model types "
-            "torch.jit.ScriptModule | torch.fx.GraphModule | torch.export.ExportedProgram."
-        )
+    check_graph_module(module)
     inferred = _infer_shapes(module, args or (), kwargs or {})
     if inferred is not None and dynamic_shapes is not None:
         logger.warning(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from torch_tensorrt._arguments import sample_inputs
+from torch_tensorrt._arguments import check_graph_module, sample_inputs
 from torch_tensorrt._files import replaced_path
 from torch_tensorrt._operator import release_with
 from torch_tensorrt._script_writer import ScriptError, write_script
@@ -137,11 +137,7 @@ def _to_script(module: Any, args: Any, kwargs: Any) -> torch.jit.ScriptModule:
             "Provided model is a torch.export.ExportedProgram but the output_format specified is torchscript. Please "
             "verify the output_format"
         )
-    if not isinstance(module, GraphModule):
-        raise ValueError(
-            "Input model is of type nn.Module. Saving nn.Module directly is not supported. Supported model types "
-            "torch.jit.ScriptModule | torch.fx.GraphModule | torch.export.ExportedProgram."
-        )
+    check_graph_module(module)
     return to_torchscript(module, args, kwargs)
 
 

@@ -101,7 +101,7 @@ def build_engine(
         source = cache or DiskEngineCache(settings.engine_cache_dir, settings.engine_cache_size)
         disk = kiln.EngineCache(source.engine_cache_dir, source.engine_cache_size, read, write)
     engine = _compile(model, progress, disk, options)
-    if disk is not None and disk.result:
+    if disk is not None:
         if disk.problem:
             logger.warning("engine cache: %s", disk.problem)
         logger.info("engine cache %s: %s", disk.directory, disk.result.replace("_", " "))
@@ -114,13 +114,9 @@ def _compile(
     cache: kiln.EngineCache | None,
     options: dict[str, Any],
 ) -> memoryview:
-    with capture_passes() as folder:  # whoever wants to see them wants no engine from a cache
+    with capture_passes() as folder:  # the compiler takes nothing from a cache when it dumps
         engine = kiln.compile(
-            model,
-            progress=progress,
-            cache=cache if folder is None else None,
-            dump_directory=folder,
-            **options,
+            model, progress=progress, cache=cache, dump_directory=folder, **options
         )
     assert engine is not None
     return engine

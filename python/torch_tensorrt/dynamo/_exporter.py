@@ -134,7 +134,7 @@ class _Lifting:
         self._attribute_of: dict[Node, str] = {}
         for node in self.graph.find_nodes(op="get_attr"):
             name = str(node.target)
-            value = _get_attribute(self._gm, name)
+            value = get_attribute(self._gm, name)
             if not isinstance(value, torch.Tensor):
                 continue  # a submodule of control flow
             with self.graph.inserting_before(first):
@@ -196,7 +196,8 @@ def _output_argument(value: Any) -> Any:
     return TensorArgument(value.name)
 
 
-def _get_attribute(module: Any, name: str) -> Any:
+def get_attribute(module: Any, name: str) -> Any:
+    """What a dotted name stands for, as in `get_attr` nodes."""
     for part in name.split("."):
         module = getattr(module, part)
     return module

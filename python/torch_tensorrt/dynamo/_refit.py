@@ -22,6 +22,7 @@ import kiln
 from torch_tensorrt._arguments import merge_inputs, sample_inputs
 from torch_tensorrt._operator import execute_engine, release, release_with
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt.dynamo._exporter import get_attribute
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._region import engine_tensor, find_region, region_model
 from torch_tensorrt.dynamo._settings import CompilationSettings
@@ -93,12 +94,6 @@ def _as_module(compiled: Any, in_place: bool) -> GraphModule:
     return compiled
 
 
-def _attribute(module: Any, name: str) -> Any:
-    for part in name.split("."):
-        module = getattr(module, part)
-    return module
-
-
 def _engine_names(module: GraphModule) -> list[str]:
     calls = module.graph.find_nodes(op="call_function", target=execute_engine)
     return list(dict.fromkeys(str(call.args[1].target) for call in calls))
@@ -108,7 +103,7 @@ def _new_engines(module: GraphModule, program: Program) -> dict[str, torch.Tenso
     nodes = {node.name: node for node in program.graph.nodes}
     changes = {}
     for name in _engine_names(module):
-        old = _attribute(module, name)
+        old = get_attribute(module, name)
         region = find_region(program, _nodes_of(name, old, nodes))
         model, _ = region_model(program, region)
         try:
@@ -145,7 +140,7 @@ def _new_weights(module: GraphModule, program: Program) -> dict[str, torch.Tenso
     changes = {}
     for node in module.graph.find_nodes(op="get_attr"):
         name = str(node.target)
-        old = _attribute(module, name)
+        old = get_attribute(module, name)
         if name in engines or not isinstance(old, torch.Tensor):
             continue
         new = values.get(name)
@@ -164,7 +159,7 @@ def _set(module: GraphModule, changes: Mapping[str, torch.Tensor]) -> None:
     engines = set(_engine_names(module))
     for name, value in changes.items():
         owner_name, _, leaf = name.rpartition(".")
-        owner = _attribute(module, owner_name) if owner_name else module
+        owner = get_attribute(module, owner_name) if owner_name else module
         old = getattr(owner, leaf)
         if isinstance(old, torch.nn.Parameter):
             value = torch.nn.Parameter(value, requires_grad=False)
@@ -180,7 +175,7 @@ def _replaced(module: GraphModule, changes: Mapping[str, torch.Tensor]) -> Graph
         graph = copy.deepcopy(module.graph)
     names = {str(node.target) for node in graph.find_nodes(op="get_attr")}
     names |= {str(node.target) for node in graph.find_nodes(op="call_module")}
-    attributes = {name: changes.get(name, _attribute(module, name)) for name in sorted(names)}
+    attributes = {name: changes.get(name, get_attribute(module, name)) for name in sorted(names)}
     result = GraphModule(attributes, graph)
     result.meta = dict(module.meta)
     result._forward_pre_hooks.update(module._forward_pre_hooks)  # the checks of inputs
@@ -189,7 +184,7 @@ def _replaced(module: GraphModule, changes: Mapping[str, torch.Tensor]) -> Graph
         if name not in vars(result) and getattr(value, "__self__", None) is not module:
             vars(result)[name] = value
     for name in _engine_names(result):
-        release_with(result, _attribute(result, name))
+        release_with(result, get_attribute(result, name))
     return result.train(module.training)
 
 

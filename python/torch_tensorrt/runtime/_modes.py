@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch_tensorrt._operator import _library
 
 # What an engine file starts with.
-_MAGIC = b"KILNENG\0"
+ENGINE_MAGIC = b"KILNENG\0"
 
 _library.kiln_torch_set_engine_modes.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
 _library.kiln_torch_set_engine_modes.restype = None
@@ -38,9 +38,9 @@ def is_engine(tensor: Any) -> bool:
         isinstance(tensor, torch.Tensor)
         and tensor.dtype is torch.uint8
         and tensor.dim() == 1
-        and tensor.numel() > len(_MAGIC)
+        and tensor.numel() > len(ENGINE_MAGIC)
         and tensor.device.type == "cpu"
-        and bytes(tensor[: len(_MAGIC)].tolist()) == _MAGIC
+        and bytes(tensor[: len(ENGINE_MAGIC)].tolist()) == ENGINE_MAGIC
     )
 
 
