@@ -125,12 +125,16 @@ std::vector<OwnedTensor> CompiledModel::run(std::vector<OwnedTensor> inputs, siz
                                             AOTIProxyExecutorHandle proxy,
                                             const RunEngine& run_engine) const {
   std::vector<AtenTensorHandle> given, made(num_outputs);
+  given.reserve(inputs.size());
   for (OwnedTensor& input : inputs) {
     given.push_back(input.release());  // the library takes them over
   }
   const CurrentRun run(run_engine);
   const int32_t error = functions_->run(container_, given.data(), given.size(), made.data(),
                                         made.size(), nullptr, proxy);
+  for (const AtenTensorHandle left : given) {
+    const OwnedTensor not_taken(left);  // null where the library took it: it may fail before that
+  }
   if (error != 0) {
     throw std::runtime_error(run.error().empty() ? last_error() : run.error());
   }

@@ -50,6 +50,17 @@ Model& model_of(AOTInductorModelContainerHandle container) {
   return *reinterpret_cast<Model*>(container);
 }
 
+// Takes handles over. Each slot is null from then on, because loaders since LibTorch 2.14 free what
+// a run has left in them. All that may throw comes first.
+std::vector<OwnedTensor> take(AtenTensorHandle* handles, size_t count) {
+  std::vector<OwnedTensor> taken;
+  taken.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    taken.emplace_back(std::exchange(handles[i], nullptr));
+  }
+  return taken;
+}
+
 // Where this library lies.
 std::string own_directory() {
   Dl_info info{};
@@ -113,20 +124,23 @@ AOTIRuntimeError AOTInductorModelContainerRun(AOTInductorModelContainerHandle co
                                               AOTInductorStreamHandle /*stream_handle*/,
                                               AOTIProxyExecutorHandle proxy_executor_handle) {
   return guarded([&] {
-    std::vector<OwnedTensor> inputs(input_handles, input_handles + num_inputs);
+    std::vector<OwnedTensor> inputs = take(input_handles, num_inputs);
     Model& model = model_of(container_handle);
     if (num_outputs != model.program().results.size()) {
       throw std::runtime_error("got " + std::to_string(num_outputs) + " outputs, expected " +
                                std::to_string(model.program().results.size()));
     }
     std::vector<OwnedTensor> outputs = model.run(std::move(inputs), proxy_executor_handle);
-    for (size_t i = 0; i < num_outputs; ++i) {
-      if (outputs[i] == nullptr) {  // None is an undefined tensor
-        kiln::torch_op::check_torch(aoti_torch_new_uninitialized_tensor(&output_handles[i]),
+    for (OwnedTensor& output : outputs) {
+      if (output == nullptr) {  // None is an undefined tensor
+        AtenTensorHandle undefined = nullptr;
+        kiln::torch_op::check_torch(aoti_torch_new_uninitialized_tensor(&undefined),
                                     "make a tensor");
-      } else {
-        output_handles[i] = outputs[i].release();
+        output.reset(undefined);
       }
+    }
+    for (size_t i = 0; i < num_outputs; ++i) {
+      output_handles[i] = outputs[i].release();
     }
   });
 }
@@ -171,7 +185,39 @@ AOTIRuntimeError AOTInductorGetLastError(const char** error_msg) {
   return AOTI_RUNTIME_SUCCESS;
 }
 
+// Streams belong to devices other than the CPU, so there is none to tie to anything; threads never
+// wait for each other here.
+
+AOTI_API AOTIRuntimeError AOTInductorModelContainerSetUseStreamAffinity(
+    AOTInductorModelContainerHandle /*container_handle*/, bool /*use_stream_affinity*/) {
+  return AOTI_RUNTIME_SUCCESS;
+}
+
+AOTI_API AOTIRuntimeError AOTInductorModelContainerGetStreamAffinityModelIndexForTesting(
+    AOTInductorModelContainerHandle /*container_handle*/, AOTInductorStreamHandle /*stream_handle*/,
+    int64_t* model_index) {
+  *model_index = -2;  // AOTI_STREAM_AFFINITY_DISABLED
+  return AOTI_RUNTIME_SUCCESS;
+}
+
 // Weights lie in engines, where nothing can look for them or change them.
+
+AOTI_API AOTIRuntimeError AOTInductorModelContainerCreateWithExternalConstants(
+    AOTInductorModelContainerHandle* container_handle, size_t num_models, const char* device_str,
+    const char* cubin_dir, const AOTInductorConstantMapEntry* /*constant_entries*/,
+    size_t num_constant_entries) {
+  if (num_constant_entries != 0) {
+    return refuse_constants();
+  }
+  return AOTInductorModelContainerCreateWithDevice(container_handle, num_models, device_str,
+                                                   cubin_dir);
+}
+
+AOTI_API AOTIRuntimeError AOTInductorModelContainerDidCallLoadConstants(
+    AOTInductorModelContainerHandle /*container_handle*/, bool* did_call_load_constants) {
+  *did_call_load_constants = false;
+  return AOTI_RUNTIME_SUCCESS;
+}
 
 AOTIRuntimeError AOTInductorModelContainerGetNumConstants(
     AOTInductorModelContainerHandle /*container_handle*/, size_t* num_constants) {
@@ -201,10 +247,33 @@ AOTIRuntimeError AOTInductorModelContainerGetConstantDtype(
   return refuse_constants();
 }
 
+AOTIRuntimeError AOTInductorModelContainerGetConstantFromFolded(
+    AOTInductorModelContainerHandle /*container_handle*/, size_t /*idx*/, bool* /*from_folded*/) {
+  return refuse_constants();
+}
+
+AOTIRuntimeError AOTInductorModelContainerGetConstantType(
+    AOTInductorModelContainerHandle /*container_handle*/, size_t /*idx*/, int32_t* /*type*/) {
+  return refuse_constants();
+}
+
+AOTIRuntimeError AOTInductorModelContainerGetConstantDataSize(
+    AOTInductorModelContainerHandle /*container_handle*/, size_t /*idx*/, size_t* /*data_size*/) {
+  return refuse_constants();
+}
+
 AOTIRuntimeError AOTInductorModelContainerExtractConstantsMap(
     AOTInductorModelContainerHandle /*container_handle*/,
     AOTInductorConstantMapHandle /*constant_map_handle*/, bool /*use_inactive*/) {
   return AOTI_RUNTIME_SUCCESS;  // there are none to add to the map
+}
+
+AOTI_API AOTIRuntimeError AOTInductorModelContainerExtractConstantsMapEntries(
+    AOTInductorModelContainerHandle /*container_handle*/,
+    const AOTInductorConstantMapEntry** entries, size_t* num_entries, bool /*use_inactive*/) {
+  *entries = nullptr;
+  *num_entries = 0;
+  return AOTI_RUNTIME_SUCCESS;
 }
 
 AOTIRuntimeError AOTInductorModelContainerUpdateUserManagedConstantBuffer(
@@ -231,6 +300,33 @@ AOTIRuntimeError AOTInductorModelContainerUpdateConstantBufferFromCpu(
 AOTIRuntimeError AOTInductorModelContainerUpdateInactiveConstantBuffer(
     AOTInductorModelContainerHandle /*container_handle*/,
     AOTInductorConstantMapHandle /*constant_map_handle*/) {
+  return refuse_constants();
+}
+
+AOTI_API AOTIRuntimeError AOTInductorModelContainerUpdateUserManagedConstantBufferPairs(
+    AOTInductorModelContainerHandle /*container_handle*/,
+    const AOTInductorConstantMapEntry* /*pairs*/, size_t /*num_pairs*/, bool /*use_inactive*/,
+    bool /*validate_full_update*/) {
+  return refuse_constants();
+}
+
+AOTI_API AOTIRuntimeError AOTInductorModelContainerUpdateConstantBufferPairs(
+    AOTInductorModelContainerHandle /*container_handle*/,
+    const AOTInductorConstantMapEntry* /*pairs*/, size_t /*num_pairs*/, bool /*use_inactive*/,
+    bool /*validate_full_update*/) {
+  return refuse_constants();
+}
+
+AOTI_API AOTIRuntimeError AOTInductorModelContainerUpdateConstantBufferFromCpuPairs(
+    AOTInductorModelContainerHandle /*container_handle*/,
+    const AOTInductorConstantMapEntry* /*pairs*/, size_t /*num_pairs*/, bool /*use_inactive*/,
+    bool /*validate_full_update*/) {
+  return refuse_constants();
+}
+
+AOTI_API AOTIRuntimeError AOTInductorModelContainerUpdateInactiveConstantBufferPairs(
+    AOTInductorModelContainerHandle /*container_handle*/,
+    const AOTInductorConstantMapEntry* /*pairs*/, size_t /*num_pairs*/) {
   return refuse_constants();
 }
 
