@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -60,7 +61,8 @@ struct Lanes {
 struct Leaves {
   llvm::Value* accumulator = nullptr;
   std::vector<llvm::Value*> reduced;
-  // The values were computed outside of the innermost loop: what depends on them alone is hoisted.
+  // The values were computed outside of the innermost loop, and what this kernel stored before was
+  // stored there: what depends on them alone is hoisted.
   bool invariant = false;
 };
 
@@ -172,6 +174,7 @@ class Emitter {
   llvm::Value* end_ = nullptr;
   llvm::GlobalVariable* zeros_ = nullptr;
   std::map<plan::BufferId, llvm::Value*> bases_;
+  std::set<plan::BufferId> written_;               // by the code emitted so far
   std::map<const ir::Symbol*, Binding> bindings_;  // never iterated
   std::vector<Scope> scopes_;                      // the first is the function's entry
 };

@@ -83,13 +83,20 @@ bool ExprEmitter::varies(const Expr& expr) {
   return varies_[expr.get()] = result;
 }
 
+// Whether the value comes from an earlier part of this kernel: such a load must stay behind the
+// store, so it does not leave the loop that both are in.
+bool ExprEmitter::is_result(const ExprNode& node) const {
+  return node.kind == ExprKind::Reduced || node.kind == ExprKind::Accumulator ||
+         (node.kind == ExprKind::Load && emitter_.written_.contains(node.buffer));
+}
+
 size_t ExprEmitter::depth(const Expr& expr) {
   auto [it, fresh] = depths_.try_emplace(expr.get(), 0);
   if (!fresh) return it->second;
   size_t result = 0;
   if (expr->kind == ExprKind::Position) {
     result = emitter_.depth_of(expr->index);
-  } else if (expr->kind == ExprKind::Reduced || expr->kind == ExprKind::Accumulator) {
+  } else if (is_result(*expr)) {
     result = emitter_.scopes_.size() - (leaves_.invariant ? 1 : 0);
   }
   for (const Expr& arg : expr->args) result = std::max(result, depth(arg));
@@ -288,6 +295,7 @@ void Emitter::store(plan::BufferId buffer, const std::vector<plan::Index>& indic
                     const Lanes& lanes) {
   const Leaves none;
   ExprEmitter(*this, lanes, none).store(buffer, indices, value);
+  written_.insert(buffer);
 }
 
 void ExprEmitter::store(plan::BufferId buffer, const std::vector<plan::Index>& indices,

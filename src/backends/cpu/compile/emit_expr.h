@@ -28,6 +28,7 @@ class ExprEmitter {
   bool is_vector() const { return lanes_.index != nullptr && lanes_.count > 1; }
   bool varies(const plan::Expr& expr);
   size_t depth(const plan::Expr& expr);
+  bool is_result(const plan::ExprNode& node) const;
   llvm::Value* node(const plan::Expr& expr);
   llvm::Value* node_before_loop(const plan::Expr& expr);
   llvm::Value* compute(const plan::Expr& expr);
