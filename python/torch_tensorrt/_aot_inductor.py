@@ -101,6 +101,8 @@ def _container_entries(
     if not library.is_file():
         raise ImportError(f"{library} does not exist: was Kiln built with KILN_BUILD_TORCH=OFF?")
     entries = [
+        # Loaders of torch 2.11 and 2.12 find the metadata by the name of the library's source.
+        Entry("kiln.wrapper.cpp", b"// kiln.wrapper.so is the same library in every package.\n"),
         Entry("kiln.wrapper.so", library),
         Entry("kiln.wrapper_metadata.json", json.dumps({**metadata, **_METADATA}).encode()),
         Entry("program.kiln.txt", program.text),

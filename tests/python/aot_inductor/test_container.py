@@ -7,6 +7,7 @@ its slot, since 2.15 they look for more functions. So slots, owners and names ar
 from __future__ import annotations
 
 import ctypes
+import inspect
 import re
 import zipfile
 from pathlib import Path
@@ -83,12 +84,11 @@ def container(request, tmp_path_factory) -> Any:
         output_format="aot_inductor",
     )
     with zipfile.ZipFile(folder / "m.pt2") as archive:
-        archive.extractall(folder)
-        assert any("model.so" in name for name in archive.namelist()) == (
-            request.param == "compiled code"
-        )
+        archive.extractall(folder / "unpacked")
+        names = {name.rpartition("/")[2] for name in archive.namelist()}
+    assert ("model.so.1" in names) == (request.param == "compiled code")
     opened = Container(folder)
-    opened.model = model
+    opened.model, opened.folder, opened.names = model, folder, names
     yield opened
     opened.close()
 
@@ -140,6 +140,11 @@ def test_every_function_that_the_loader_looks_up_is_there(container) -> None:
     assert [name for name in sorted(names) if not hasattr(container.library, name)] == []
 
 
+def test_every_loader_finds_the_metadata(container) -> None:
+    """Up to 2.12 by the name of the library's source, then by that of the library."""
+    assert {f"kiln.wrapper{end}" for end in (".cpp", ".so", "_metadata.json")} <= container.names
+
+
 def test_streams_are_tied_to_nothing(container) -> None:
     """What a loader of 2.15 calls for `use_stream_affinity`."""
     set_affinity = container.library.AOTInductorModelContainerSetUseStreamAffinity
@@ -159,3 +164,27 @@ def test_no_weights_come_from_outside(container) -> None:
     assert "cannot be changed" in container.last_error()
     assert create(*arguments, ctypes.c_size_t(0)) == 0
     assert container.library.AOTInductorModelContainerDelete(made) == 0
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"run_single_threaded": True},
+        {"num_runners": 3},
+        {"use_stream_affinity": True},
+        {"num_runners": 2, "use_stream_affinity": True},
+    ],
+    ids=str,
+)
+def test_options_of_the_loader(container, options, unpacked, assert_same) -> None:
+    load = torch._inductor.aoti_load_package
+    if not options.keys() <= inspect.signature(load).parameters.keys():
+        pytest.skip(f"this PyTorch's loader takes {inspect.signature(load)}")
+    (file,) = container.folder.glob("*.pt2")
+    loaded = load(str(container.folder / "unpacked" if unpacked else file), **options)
+    for batch in (1, 3, 32):
+        x = torch.randn(batch, 16)
+        with torch.no_grad():
+            assert_same(loaded(x), container.model(x))
