@@ -21,9 +21,13 @@ endif()
 # -Wrestrict: a false alarm of GCC 12 on std::string concatenation (GCC bug 105651).
 add_compile_options(-Wall -Wextra -Wno-missing-field-initializers $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict> -ffunction-sections -fdata-sections)
 add_link_options(-Wl,--gc-sections)
+# A finding ends the program, so that a test fails; the standard library's own assertions come with it.
 if(KILN_SANITIZE)
-  add_compile_options(-fsanitize=${KILN_SANITIZE} -fno-omit-frame-pointer)
+  add_compile_options(-fsanitize=${KILN_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${KILN_SANITIZE})
+endif()
+if(KILN_SANITIZE OR CMAKE_BUILD_TYPE STREQUAL "Debug")
+  add_compile_definitions(_GLIBCXX_ASSERTIONS)
 endif()
 
 # kiln_add_part(name SOURCES ... [DEPENDS ...]): one folder of src/ as a static library; includes are relative to src/.
@@ -64,14 +68,25 @@ function(kiln_add_shared_library target)
     BUILD_WITH_INSTALL_RPATH ON)
 endfunction()
 
-# kiln_add_test(name SOURCES ... DEPENDS ...): one GoogleTest program, registered with ctest.
+# kiln_add_test(name [SHARDS n] SOURCES ... DEPENDS ...): one GoogleTest program, registered with ctest; a long one in n
+# shards, which run at the same time.
 function(kiln_add_test name)
-  cmake_parse_arguments(TEST "" "" "SOURCES;DEPENDS" ${ARGN})
+  cmake_parse_arguments(TEST "" "SHARDS" "SOURCES;DEPENDS" ${ARGN})
   add_executable(${name} ${TEST_SOURCES})
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}/tests")
   target_link_libraries(${name} PRIVATE ${TEST_DEPENDS} GTest::gtest GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE KILN_TEST_DATA="${CMAKE_CURRENT_SOURCE_DIR}")
-  add_test(NAME ${name} COMMAND ${name})
   # glibc fills what it allocates with 0xa5: whoever reads memory before it was written gets wrong numbers.
-  set_tests_properties(${name} PROPERTIES ENVIRONMENT MALLOC_PERTURB_=90)
+  set(environment MALLOC_PERTURB_=90)
+  if(NOT TEST_SHARDS)
+    add_test(NAME ${name} COMMAND ${name})
+    set_tests_properties(${name} PROPERTIES ENVIRONMENT "${environment}")
+    return()
+  endif()
+  math(EXPR last "${TEST_SHARDS} - 1")
+  foreach(shard RANGE ${last})
+    add_test(NAME ${name}_${shard} COMMAND ${name})
+    set_tests_properties(${name}_${shard} PROPERTIES
+      ENVIRONMENT "${environment};GTEST_TOTAL_SHARDS=${TEST_SHARDS};GTEST_SHARD_INDEX=${shard}")
+  endforeach()
 endfunction()

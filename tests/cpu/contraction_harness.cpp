@@ -275,25 +275,45 @@ std::vector<std::string> runnable_variants() {
   return variants;
 }
 
-std::vector<ir::Literal> run_variant(const plan::Program& program, const std::string& variant,
-                                     const std::vector<ir::Literal>& inputs) {
-  const CompiledProgram compiled = compile_for_cpu(program, {{variant}, 1});
+namespace {
+
+std::vector<ir::Literal> run_compiled(const CompiledProgram& compiled,
+                                      const std::vector<ir::Literal>& inputs) {
   Execution execution(compiled, inputs);
   execution.run();
   std::vector<ir::Literal> outputs;
-  for (size_t i = 0; i < program.outputs.size(); ++i) outputs.push_back(execution.output(i));
+  for (size_t i = 0; i < compiled.spec.outputs.size(); ++i) outputs.push_back(execution.output(i));
   return outputs;
 }
 
+}  // namespace
+
+std::vector<ir::Literal> run_variant(const plan::Program& program, const std::string& variant,
+                                     const std::vector<ir::Literal>& inputs) {
+  return run_compiled(compile_for_cpu(program, {{variant}, 1}), inputs);
+}
+
 void expect_matches_interpreter(const ContractionProgram& contraction, double tolerance) {
-  const std::vector<ir::Literal> expected =
-      plan::interpret(contraction.program, contraction.inputs);
+  expect_runs_match_interpreter({contraction}, tolerance);
+}
+
+void expect_runs_match_interpreter(const std::vector<ContractionProgram>& runs, double tolerance) {
+  const plan::Program& program = runs.at(0).program;
+  std::vector<std::vector<ir::Literal>> expected;
+  for (const ContractionProgram& run : runs) {
+    ASSERT_EQ(plan::to_text(run.program), plan::to_text(program));
+    expected.push_back(plan::interpret(run.program, run.inputs));
+  }
   for (const std::string& variant : runnable_variants()) {
-    SCOPED_TRACE(variant);
-    const std::vector<ir::Literal> actual =
-        run_variant(contraction.program, variant, contraction.inputs);
-    ASSERT_EQ(actual.size(), expected.size());
-    for (size_t i = 0; i < actual.size(); ++i) expect_close(actual[i], expected[i], tolerance);
+    const CompiledProgram compiled = compile_for_cpu(program, {{variant}, 1});
+    for (size_t r = 0; r < runs.size(); ++r) {
+      SCOPED_TRACE(variant + ", run " + std::to_string(r));
+      const std::vector<ir::Literal> actual = run_compiled(compiled, runs[r].inputs);
+      ASSERT_EQ(actual.size(), expected[r].size());
+      for (size_t i = 0; i < actual.size(); ++i) {
+        expect_close(actual[i], expected[r][i], tolerance);
+      }
+    }
   }
 }
 

@@ -50,4 +50,9 @@ std::vector<ir::Literal> run_variant(const plan::Program& program, const std::st
 // |expected|).
 void expect_matches_interpreter(const ContractionProgram& contraction, double tolerance = 0);
 
+// The same for runs of one program, without constants, that differ in their run-time sizes: it is
+// compiled once for each variant.
+void expect_runs_match_interpreter(const std::vector<ContractionProgram>& runs,
+                                   double tolerance = 0);
+
 }  // namespace kiln::test
