@@ -12,7 +12,7 @@ export HF_HUB_OFFLINE := 1
 python := $(VENV)/bin/python
 build := build/$(PRESET)
 
-.PHONY: help setup build product demo test test-models bench fuzz lint format clean wheel asan tsan
+.PHONY: help setup build product demo test test-torch test-models bench fuzz lint format clean wheel asan tsan
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | column -t -s '|'
@@ -32,6 +32,9 @@ demo: product  ## compile, save, load and use a real sentence encoder (TEXT="...
 
 test: build  ## the C++ tests and the Python tests
 	@scripts/test.sh $(PRESET)
+
+test-torch: wheel  ## the wheel with another torch: TORCH=2.14.1 (or newest), PYTHON=python3.12
+	@scripts/test_torch.sh "$(TORCH)"
 
 test-models: build  ## whole models in their default configurations, against eager PyTorch
 	@$(python) -m pytest tests/python/models -m full_size
