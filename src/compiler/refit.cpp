@@ -23,7 +23,8 @@ bool is_dynamic(const import::Program& program, const import::DimRange& range) {
   const auto meta = program.graph.tensor_values.find(range.input);
   const auto dim = static_cast<size_t>(range.dim);
   return meta != program.graph.tensor_values.end() && dim < meta->second.sizes.size() &&
-         import::as_plain_symbol(meta->second.sizes[dim].expression).has_value();
+         !meta->second.sizes[dim].expression.empty() &&
+         import::as_linear_size(meta->second.sizes[dim].expression).has_value();
 }
 
 // The ranges with which the engine was compiled, as its inputs show them. Fixed sizes and those
@@ -31,8 +32,9 @@ bool is_dynamic(const import::Program& program, const import::DimRange& range) {
 std::vector<import::DimRange> ranges_of(const Spec& spec, const import::Program& program) {
   std::vector<import::DimRange> ranges;
   for (const engine::SymbolSpec& symbol : spec.symbols)
-    ranges.push_back({spec.inputs[static_cast<size_t>(symbol.input)].name, symbol.dim, symbol.min,
-                      symbol.opt, symbol.max});
+    ranges.push_back({spec.inputs[static_cast<size_t>(symbol.input)].name, symbol.dim,
+                      symbol.size_at(symbol.min), symbol.size_at(symbol.opt),
+                      symbol.size_at(symbol.max)});
   for (const engine::TensorSpec& input : spec.inputs) {
     for (size_t dim = 0; dim < input.shape.size(); ++dim) {
       if (const auto size = constant_size(spec, input.shape[dim]))

@@ -55,7 +55,9 @@ SymbolSpec decode(const fbs::Symbol& symbol, Budget& budget) {
           symbol.dim(),
           symbol.min(),
           symbol.max(),
-          symbol.opt()};
+          symbol.opt(),
+          symbol.factor(),
+          symbol.offset()};
 }
 
 SizeInstruction decode(const fbs::SizeInstruction& size, Budget&) {

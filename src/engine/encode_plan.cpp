@@ -20,7 +20,7 @@ auto encode_tables(FlatBufferBuilder& builder, const std::vector<Item>& items, E
 
 Offset<fbs::Symbol> encode(FlatBufferBuilder& builder, const SymbolSpec& symbol) {
   return fbs::CreateSymbol(builder, builder.CreateString(symbol.name), symbol.input, symbol.dim,
-                           symbol.min, symbol.max, symbol.opt);
+                           symbol.min, symbol.max, symbol.opt, symbol.factor, symbol.offset);
 }
 
 Offset<fbs::Tensor> encode(FlatBufferBuilder& builder, const TensorSpec& tensor) {

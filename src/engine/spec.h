@@ -40,12 +40,23 @@ struct SizeInstruction {
   int64_t immediate = 0;
 };
 
-// An input dimension that may vary. Its value is read off the shape of input `input`, dimension
-// `dim`.
+// A size that may vary. It is read off the shape of input `input`: its dimension `dim` is
+// factor * symbol + offset. The shapes that the symbols give are compared with the caller's, so
+// that a size that is of no such form is refused.
 struct SymbolSpec {
   std::string name;
   int32_t input = 0, dim = 0;
   int64_t min = 0, max = 0, opt = 0;
+  int64_t factor = 1, offset = 0;
+
+  // The dimension's size for a value of the symbol, kept within what counts as unbounded.
+  int64_t size_at(int64_t value) const {
+    constexpr int64_t kUnbounded = int64_t{1} << 60;
+    int64_t size = 0;
+    if (__builtin_mul_overflow(factor, value, &size) || __builtin_add_overflow(size, offset, &size))
+      return kUnbounded;
+    return size < kUnbounded ? size : kUnbounded;
+  }
 };
 
 struct TensorSpec {

@@ -38,6 +38,9 @@ class Checker {
   static bool is_index(int64_t value, const List& list) {
     return value >= 0 && static_cast<uint64_t>(value) < list.size();
   }
+  // Far from overflow when it is taken from a size.
+  static constexpr int64_t kLargestOffset = int64_t{1} << 60;
+
   bool is_slot(Slot slot) const { return is_index(slot, spec_.sizes); }
 
   void check_symbols() {
@@ -49,6 +52,9 @@ class Checker {
       expect(found, "symbol", i, "its input dimension does not exist");
       expect(0 <= symbol.min && symbol.min <= symbol.opt && symbol.opt <= symbol.max, "symbol", i,
              "its range is not in order");
+      expect(
+          symbol.factor >= 1 && symbol.offset >= -kLargestOffset && symbol.offset <= kLargestOffset,
+          "symbol", i, "its factor or offset is out of range");
     }
   }
 

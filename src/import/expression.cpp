@@ -277,14 +277,23 @@ Dim parse_expression(std::string_view text, const SymbolLookup& lookup) {
   return Parser(text, lookup).parse();
 }
 
-std::optional<std::string> as_plain_symbol(std::string_view text) {
-  constexpr std::string_view kPrefix = "Symbol('";
-  if (!text.starts_with(kPrefix) || text.find('(', kPrefix.size()) != std::string_view::npos) {
-    return std::nullopt;
-  }
-  const size_t end = text.find('\'', kPrefix.size());
-  if (end == std::string_view::npos) return std::nullopt;
-  return std::string(text.substr(kPrefix.size(), end - kPrefix.size()));
+std::optional<LinearSize> as_linear_size(std::string_view text) {
+  std::string name;
+  ir::SymbolPtr symbol;
+  bool single = true;
+  const auto lookup = [&](std::string_view found) -> Dim {
+    if (symbol == nullptr) {
+      name = found;
+      symbol = ir::make_size_symbol(name, 0, ir::kDimInfinity, 0);
+    }
+    single = single && name == found;
+    return symbol;
+  };
+  const Dim size = parse_expression(text, lookup);
+  const auto linear = symbol && single ? size.as_linear_in(symbol) : std::nullopt;
+  if (!linear || !linear->first.is_constant() || !linear->second.is_constant()) return std::nullopt;
+  if (linear->first.constant() < 1) return std::nullopt;
+  return LinearSize{name, linear->first.constant(), linear->second.constant()};
 }
 
 }  // namespace kiln::import

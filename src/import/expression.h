@@ -18,7 +18,15 @@ using SymbolLookup = std::function<ir::Dim(std::string_view name)>;
 // for a value that is not always an integer.
 ir::Dim parse_expression(std::string_view text, const SymbolLookup& lookup);
 
-// The name, if the text is one symbol and nothing else.
-std::optional<std::string> as_plain_symbol(std::string_view text);
+// A size factor * symbol + offset with factor >= 1: whoever knows the size knows the symbol.
+struct LinearSize {
+  std::string symbol;
+  int64_t factor = 1, offset = 0;
+
+  bool is_plain() const { return factor == 1 && offset == 0; }
+};
+
+// The expression in that form, if it has it: "2*s0 + 1", "s0".
+std::optional<LinearSize> as_linear_size(std::string_view text);
 
 }  // namespace kiln::import

@@ -13,6 +13,7 @@ struct InputDim {
   const std::string& input;
   size_t dim;
   const SizeExpression& size;
+  std::optional<LinearSize> linear;  // if one symbol follows from it
 
   std::string str() const { return "input " + input + " dimension " + std::to_string(dim); }
 };
@@ -29,8 +30,11 @@ std::vector<InputDim> input_dims(const Program& program) {
   for (const InputSpec& spec : program.inputs) {
     const TensorMeta* meta = find_meta(program, spec);
     if (meta == nullptr) continue;
-    for (size_t i = 0; i < meta->sizes.size(); ++i)
-      result.push_back({spec.name, i, meta->sizes[i]});
+    for (size_t i = 0; i < meta->sizes.size(); ++i) {
+      const std::string& text = meta->sizes[i].expression;
+      result.push_back(
+          {spec.name, i, meta->sizes[i], text.empty() ? std::nullopt : as_linear_size(text)});
+    }
   }
   return result;
 }
@@ -44,15 +48,34 @@ std::string range_text(int64_t min, int64_t max) {
   return std::to_string(min) + ".." + high;
 }
 
-Limits program_limits(const Program& program, const std::string& symbol,
+// What the symbol of a dimension may be so that its size is within the limits, and the other way
+// round. Unbounded stays unbounded.
+int64_t symbol_for(const LinearSize& linear, int64_t size, bool round_up) {
+  if (size >= ir::kDimInfinity) return ir::kDimInfinity;
+  const int64_t rest = size - linear.offset + (round_up ? linear.factor - 1 : 0);
+  return rest < 0 ? 0 : rest / linear.factor;
+}
+
+int64_t size_for(const LinearSize& linear, int64_t symbol) {
+  if (symbol >= (ir::kDimInfinity - linear.offset) / linear.factor) return ir::kDimInfinity;
+  return symbol * linear.factor + linear.offset;
+}
+
+Limits symbol_limits(const LinearSize& linear, const DimRange& range) {
+  return {symbol_for(linear, range.min, true), symbol_for(linear, range.opt, false),
+          symbol_for(linear, range.max, false)};
+}
+
+Limits program_limits(const Program& program, const LinearSize& linear,
                       std::optional<int64_t> hint) {
   Limits limits;
-  if (const auto found = program.ranges.find(symbol); found != program.ranges.end()) {
+  if (const auto found = program.ranges.find(linear.symbol); found != program.ranges.end()) {
     limits.min = std::clamp<int64_t>(found->second.min.value_or(0), 0, ir::kDimInfinity);
     limits.max = std::clamp<int64_t>(found->second.max.value_or(ir::kDimInfinity), limits.min,
                                      ir::kDimInfinity);
   }
-  limits.opt = std::clamp(hint.value_or(limits.min), limits.min, limits.max);
+  const int64_t opt = hint ? symbol_for(linear, *hint, false) : limits.min;
+  limits.opt = std::clamp(opt, limits.min, limits.max);
   return limits;
 }
 
@@ -95,31 +118,44 @@ void check_static(const InputDim& dim, const DimRange& range) {
                      ": the model was exported with that size");
 }
 
+// By torch.export's own rule, a lower bound of 2 does not mean that the model cannot do with 1 or
+// 0: its tracer takes those for constants, and writes what is left.
+constexpr int64_t kTracersLeast = 2;
+
 Limits narrow(const InputDim& dim, const Limits& limits, const DimRange& range) {
-  if (range.min >= limits.min && range.max <= limits.max) return {range.min, range.opt, range.max};
+  const Limits given = symbol_limits(*dim.linear, range);
+  const int64_t least = limits.min == kTracersLeast ? 0 : limits.min;
+  if (given.min >= least && given.max <= limits.max && given.min <= given.max)
+    return {given.min, std::clamp(given.opt, given.min, given.max), given.max};
   throw CompileError("[range] got " + range_text(range.min, range.max) + " for " + dim.str() +
-                     ", expected a range within " + range_text(limits.min, limits.max) +
+                     ", expected a range within " +
+                     range_text(size_for(*dim.linear, least), size_for(*dim.linear, limits.max)) +
                      ", with which the model was exported");
 }
 
-// One symbol and what is known of it from all the dimensions that it is the size of.
+// One symbol and what is known of it from all the dimensions that it follows from.
 Limits limits_of(const Program& program, const std::vector<InputDim>& dims,
                  const std::string& symbol, std::span<const DimRange> ranges) {
-  const DimRange* chosen = nullptr;
+  const InputDim* chosen = nullptr;
   std::optional<Limits> limits;
   for (const InputDim& dim : dims) {
-    if (as_plain_symbol(dim.size.expression) != symbol) continue;
-    if (!limits) limits = program_limits(program, symbol, dim.size.hint);
+    if (!dim.linear || dim.linear->symbol != symbol) continue;
+    const Limits known = program_limits(program, *dim.linear, dim.size.hint);
+    if (!limits) limits = known;
     const DimRange* range = find_range(ranges, dim);
     if (range == nullptr) continue;
-    const Limits narrowed = narrow(dim, program_limits(program, symbol, dim.size.hint), *range);
-    if (chosen != nullptr && (chosen->min != range->min || chosen->max != range->max)) {
-      throw CompileError("[range] got " + range_text(range->min, range->max) + " for " + dim.str() +
-                         ", expected " + range_text(chosen->min, chosen->max) + " as for input " +
-                         chosen->input + ": the model says that both sizes are equal");
+    const Limits narrowed = narrow(dim, known, *range);
+    if (chosen != nullptr && (limits->min != narrowed.min || limits->max != narrowed.max)) {
+      throw CompileError(
+          "[range] got " + range_text(range->min, range->max) + " for " + dim.str() +
+          ", expected " +
+          range_text(size_for(*dim.linear, limits->min), size_for(*dim.linear, limits->max)) +
+          " as for input " + chosen->input + ": the model says that " +
+          (dim.linear->is_plain() && chosen->linear->is_plain() ? "both sizes are equal"
+                                                                : "each follows from the other"));
     }
     if (chosen == nullptr) limits = narrowed;
-    if (chosen == nullptr) chosen = range;
+    if (chosen == nullptr) chosen = &dim;
   }
   return *limits;
 }
@@ -149,17 +185,16 @@ Symbols make_symbols(const Program& program, std::span<const DimRange> ranges) {
       if (const DimRange* range = find_range(ranges, dim)) check_static(dim, *range);
       continue;
     }
-    const auto symbol = as_plain_symbol(dim.size.expression);
-    if (!symbol || symbols.contains(*symbol)) continue;
-    const Limits limits = limits_of(program, dims, *symbol, ranges);
+    if (!dim.linear || symbols.contains(dim.linear->symbol)) continue;
+    const std::string& symbol = dim.linear->symbol;
+    const Limits limits = limits_of(program, dims, symbol, ranges);
     const bool fixed = limits.min == limits.max;
-    symbols.emplace(*symbol, fixed ? ir::Dim(limits.min)
-                                   : ir::Dim(ir::make_size_symbol(*symbol, limits.min, limits.max,
-                                                                  limits.opt)));
+    symbols.emplace(
+        symbol, fixed ? ir::Dim(limits.min)
+                      : ir::Dim(ir::make_size_symbol(symbol, limits.min, limits.max, limits.opt)));
   }
   for (const InputDim& dim : dims) {
-    if (!dim.size.expression.empty() && !as_plain_symbol(dim.size.expression))
-      check_computed(dim, symbols, ranges);
+    if (!dim.size.expression.empty() && !dim.linear) check_computed(dim, symbols, ranges);
   }
   return symbols;
 }

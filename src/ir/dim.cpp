@@ -187,8 +187,13 @@ Interval multiply(Interval a, Interval b) {
 
 Interval bounds_of(const Dim& dim);
 
+// A quotient by a size that may be 0 stands for the sizes for which it is not: nothing is computed
+// of an empty tensor, and code that runs all the same takes 1 for 0.
+bool is_divisor(const Dim& b) { return b.lower_bound() >= 0; }
+
 Interval bounds_of_floordiv(Interval a, Interval b) {
-  if (b.low < 1) return {};
+  if (b.low < 0) return {};
+  b = {std::max<int64_t>(b.low, 1), std::max<int64_t>(b.high, 1)};
   auto divide = [](int64_t x, int64_t y) {
     if (is_infinite(x)) return x;
     if (is_infinite(y)) return x < 0 ? int64_t{-1} : int64_t{0};
@@ -210,7 +215,8 @@ Interval bounds_of_atom(const AtomPtr& atom) {
     case AtomKind::FloorDiv:
       return bounds_of_floordiv(a, b);
     case AtomKind::Mod:
-      return b.low >= 1 ? Interval{0, saturate(int128{b.high} - 1)} : Interval{};
+      return b.low >= 0 ? Interval{0, std::max<int64_t>(0, saturate(int128{b.high} - 1))}
+                        : Interval{};
     case AtomKind::Min:
       return {std::min(a.low, b.low), std::min(a.high, b.high)};
     case AtomKind::Max:
@@ -272,7 +278,7 @@ std::optional<Dim> atom_bound(const AtomPtr& atom, bool upper) {
     return upper ? symbolic_bound(atom->symbol->extent - 1, true) : Dim(0);
   }
   if (!has_loop_symbol(atom->a) && !has_loop_symbol(atom->b)) return std::nullopt;
-  if (atom->b.lower_bound() < 1 || has_loop_symbol(atom->b)) return std::nullopt;
+  if (!is_divisor(atom->b) || has_loop_symbol(atom->b)) return std::nullopt;
   if (atom->kind == AtomKind::Mod) return upper ? atom->b - 1 : Dim(0);
   if (atom->kind == AtomKind::FloorDiv) return floordiv(symbolic_bound(atom->a, upper), atom->b);
   return std::nullopt;
@@ -627,10 +633,10 @@ Dim floordiv(const Dim& a, const Dim& b) {
   KILN_CHECK(!b.is_constant(0), "division by zero: " + a.str());
   if (b.is_constant(1)) return a;
   if (a.is_constant() && b.is_constant()) return floor_div(a.constant(), b.constant());
-  if (a == b && b.lower_bound() >= 1) return 1;
+  if (a == b && is_divisor(b)) return 1;
   const auto [quotient, remainder] = divide_terms(a, b);
   if (remainder.is_constant(0)) return quotient;
-  if (b.lower_bound() >= 1) {
+  if (is_divisor(b)) {
     if (remainder.lower_bound() >= 0 && provably_less(remainder, b)) return quotient;
     if (remainder.upper_bound() < 0 && provably_less_equal(-b, remainder)) return quotient - 1;
   }
@@ -639,7 +645,7 @@ Dim floordiv(const Dim& a, const Dim& b) {
   if (remainder.terms().size() == 1 && remainder.terms()[0].coefficient == 1 &&
       remainder.terms()[0].factors.size() == 1) {
     const AtomPtr& atom = remainder.terms()[0].factors[0];
-    if (atom->kind == AtomKind::FloorDiv && atom->b.lower_bound() >= 1 && b.lower_bound() >= 1) {
+    if (atom->kind == AtomKind::FloorDiv && is_divisor(atom->b) && is_divisor(b)) {
       return quotient + floordiv(atom->a, atom->b * b);
     }
   }
@@ -654,7 +660,7 @@ Dim mod(const Dim& a, const Dim& b) {
   }
   const Dim remainder = divide_terms(a, b).remainder;
   if (remainder.is_constant(0) || remainder == b) return 0;
-  if (b.lower_bound() >= 1) {
+  if (is_divisor(b)) {
     if (remainder.lower_bound() >= 0 && provably_less(remainder, b)) return remainder;
     if (remainder.upper_bound() < 0 && provably_less_equal(-b, remainder)) return remainder + b;
   }

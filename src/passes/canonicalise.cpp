@@ -31,6 +31,20 @@ Value* source_to_constant(Rewriter& rewriter, Node& node) {
   return nullptr;
 }
 
+// A value without elements is a constant, whatever it would be computed from.
+Value* empty_to_constant(Rewriter& rewriter, Node& node) {
+  if (node.op == Op::constant || node.outputs.size() != 1) return nullptr;
+  const ir::Type& type = node.output()->type;
+  std::vector<int64_t> shape;
+  for (const Dim& size : type.shape) {
+    if (!size.is_constant()) return nullptr;
+    shape.push_back(size.constant());
+  }
+  if (std::ranges::find(shape, 0) == shape.end()) return nullptr;
+  std::byte* data = nullptr;
+  return rewriter.before(node).constant(ir::Literal::allocate(type.dtype, shape, &data));
+}
+
 // Moves that leave everything where it is.
 Value* identity_move(Rewriter&, Node& node) {
   Value* x = node.input(0);
@@ -169,9 +183,9 @@ Value* attention_with_idle_mask(Rewriter& rewriter, Node& node) {
 }  // namespace
 
 Value* canonicalise_other(Rewriter& rewriter, Node& node) {
-  for (auto* rule :
-       {source_to_constant, identity_move, concat_without_empty, move_of_uniform, trivial_reduction,
-        matmul_of_transpose, matmul_to_linear, convolution_of_pad, attention_with_idle_mask}) {
+  for (auto* rule : {empty_to_constant, source_to_constant, identity_move, concat_without_empty,
+                     move_of_uniform, trivial_reduction, matmul_of_transpose, matmul_to_linear,
+                     convolution_of_pad, attention_with_idle_mask}) {
     if (Value* result = rule(rewriter, node)) return result;
   }
   return nullptr;

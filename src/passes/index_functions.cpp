@@ -285,7 +285,7 @@ class Evaluator {
   static Position unflatten(Dim flat, const Shape& shape) {
     Position position(shape.size(), Dim(0));
     for (size_t i = shape.size(); i-- > 0;) {
-      if (shape[i].is_constant(1) || shape[i].lower_bound() < 1) continue;
+      if (shape[i].is_constant(1) || shape[i].is_constant(0)) continue;
       position[i] = i == 0 ? flat : mod(flat, shape[i]);
       flat = floordiv(flat, shape[i]);
     }

@@ -94,7 +94,7 @@ class Prover {
   bool by_quotient(const ir::Dim& value, int depth) const {
     const auto found = find_atom(value, [](const ir::Atom& atom, int64_t coefficient) {
       return atom.kind == ir::AtomKind::FloorDiv && (coefficient == 1 || coefficient == -1) &&
-             atom.b.lower_bound() >= 1;
+             atom.b.lower_bound() >= 0;
     });
     if (!found) return false;
     const ir::Atom& atom = *found->atom;

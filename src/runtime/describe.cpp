@@ -53,7 +53,8 @@ void write_symbols(JsonWriter& json, const Spec& spec) {
     json.begin_object().key("name").value(symbol.name);
     json.key("input").value(symbol.input).key("dim").value(symbol.dim);
     json.key("min").value(symbol.min).key("opt").value(symbol.opt);
-    json.key("max").value(symbol.max).end_object();
+    json.key("max").value(symbol.max);
+    json.key("factor").value(symbol.factor).key("offset").value(symbol.offset).end_object();
   }
   json.end_array();
 }

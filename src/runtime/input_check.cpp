@@ -68,12 +68,16 @@ Result<std::vector<int64_t>> read_symbols(const Spec& spec, std::span<const Tens
   std::vector<int64_t> values;
   for (const engine::SymbolSpec& symbol : spec.symbols) {
     const auto input = static_cast<size_t>(symbol.input), dim = static_cast<size_t>(symbol.dim);
-    const int64_t value = inputs[input].shape[dim];
+    const int64_t size = inputs[input].shape[dim];
+    // A size of another form is seen when the shapes are checked.
+    int64_t value = 0;
+    if (__builtin_sub_overflow(size, symbol.offset, &value)) value = size;
+    value /= symbol.factor;
     if (value < symbol.min || value > symbol.max)
       return Status(StatusCode::OutOfRange, dim_label(spec.inputs[input], input, dim) + ": got " +
-                                                std::to_string(value) + ", expected " +
-                                                std::to_string(symbol.min) + ".." +
-                                                std::to_string(symbol.max));
+                                                std::to_string(size) + ", expected " +
+                                                std::to_string(symbol.size_at(symbol.min)) + ".." +
+                                                std::to_string(symbol.size_at(symbol.max)));
     values.push_back(value);
   }
   return values;

@@ -204,6 +204,12 @@ TEST(HostileEngine, SymbolsAndSizes) {
   refused([](Spec& s) { s.symbols[0].dim = -1; }, "symbol 0: its input dimension does not exist");
   refused([](Spec& s) { s.symbols[0].min = 33; }, "symbol 0: its range is not in order");
   refused([](Spec& s) { s.symbols[0].min = -1; }, "symbol 0: its range is not in order");
+  for (const int64_t factor : {int64_t{0}, int64_t{-1}})
+    refused([=](Spec& s) { s.symbols[0].factor = factor; },
+            "symbol 0: its factor or offset is out of range");
+  for (const int64_t offset : {(int64_t{1} << 60) + 1, -(int64_t{1} << 60) - 1})
+    refused([=](Spec& s) { s.symbols[0].offset = offset; },
+            "symbol 0: its factor or offset is out of range");
   refused([](Spec& s) { s.sizes[0].immediate = 1; }, "size 0: unknown symbol");
   refused([](Spec& s) { s.sizes[2].b = 2; }, "size 2: an operand is not an earlier size");
   refused([](Spec& s) { s.sizes[2].a = -1; }, "size 2: an operand is not an earlier size");

@@ -48,6 +48,8 @@ TEST(EngineRoundTrip, KeepsThePlan) {
   EXPECT_EQ(spec.symbols[0].min, 1);
   EXPECT_EQ(spec.symbols[0].opt, 8);
   EXPECT_EQ(spec.symbols[0].max, 32);
+  EXPECT_EQ(spec.symbols[0].factor, 1);
+  EXPECT_EQ(spec.symbols[0].offset, 0);
   ASSERT_EQ(spec.sizes.size(), 5u);
   EXPECT_EQ(spec.sizes[2].op, SizeOp::Mul);
   EXPECT_EQ(spec.sizes[1].immediate, 4);

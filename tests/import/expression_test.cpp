@@ -96,10 +96,25 @@ TEST_F(ExpressionTest, RefusesDeepNesting) {
   EXPECT_NE(message_of(text).find("deep nesting"), std::string::npos);
 }
 
-TEST_F(ExpressionTest, TellsPlainSymbols) {
-  EXPECT_EQ(as_plain_symbol(kS0), "s0");
-  EXPECT_EQ(as_plain_symbol("Mul(Integer(2), " + kS0 + ")"), std::nullopt);
-  EXPECT_EQ(as_plain_symbol("Integer(2)"), std::nullopt);
+TEST_F(ExpressionTest, TellsSizesFromWhichOneSymbolFollows) {
+  const auto plain = as_linear_size(kS0);
+  ASSERT_TRUE(plain);
+  EXPECT_EQ(plain->symbol, "s0");
+  EXPECT_TRUE(plain->is_plain());
+  const auto linear = as_linear_size("Add(Mul(Integer(2), " + kS0 + "), Integer(-3))");
+  ASSERT_TRUE(linear);
+  EXPECT_EQ(linear->symbol, "s0");
+  EXPECT_EQ(linear->factor, 2);
+  EXPECT_EQ(linear->offset, -3);
+  EXPECT_FALSE(linear->is_plain());
+}
+
+TEST_F(ExpressionTest, TellsSizesFromWhichNoSymbolFollows) {
+  EXPECT_FALSE(as_linear_size("Integer(2)"));
+  EXPECT_FALSE(as_linear_size("Mul(" + kS0 + ", " + kS0 + ")"));
+  EXPECT_FALSE(as_linear_size("Mul(Integer(-1), " + kS0 + ")"));
+  EXPECT_FALSE(as_linear_size("FloorDiv(" + kS0 + ", Integer(2))"));
+  EXPECT_FALSE(as_linear_size("Add(" + kS0 + ", Symbol('s1'))"));
 }
 
 }  // namespace

@@ -56,6 +56,46 @@ TEST(ImporterTest, TakesRangesFromTheCaller) {
   EXPECT_EQ(fixed.inputs()[0]->type.str(), "f32[3, 4]");
 }
 
+// x is [2*s0 + 1, 4].
+SampleProgram odd_program(const std::string& ranges) {
+  SampleProgram sample;
+  const std::string size =
+      R"json({"as_expr":{"expr_str":"Add(Mul(Integer(2), Symbol('s0')), Integer(1))","hint":{"as_int":5}}})json";
+  sample.tensor_values = SampleProgram::meta("x", size) + "," + SampleProgram::meta("y", size);
+  sample.ranges = ranges;
+  return sample;
+}
+
+TEST(ImporterTest, ReadsASymbolOffAMultipleOfIt) {
+  const SampleProgram sample = odd_program(R"("s0":{"min_val":2,"max_val":9})");
+  const auto size_of = [&](const std::vector<DimRange>& ranges) {
+    return import_graph(*sample.open(), ranges).inputs()[0]->type.shape[0];
+  };
+  EXPECT_EQ(size_of({}).str(), "s0*2 + 1");
+  EXPECT_EQ(size_of({}).symbols().front()->opt, 2);
+  const ir::SymbolPtr narrowed = size_of({{"x", 0, 4, 10, 16}}).symbols().front();
+  EXPECT_EQ(narrowed->min, 2);
+  EXPECT_EQ(narrowed->opt, 4);
+  EXPECT_EQ(narrowed->max, 7);
+  EXPECT_EQ(size_of({{"x", 0, 7, 7, 7}}).constant(), 7);
+  EXPECT_EQ(size_of({{"x", 0, 1, 1, 19}}).symbols().front()->min, 0);
+  EXPECT_TRUE(contains(message_of(sample, {{"x", 0, 5, 5, 21}}), "expected a range within 1..19"));
+  EXPECT_TRUE(contains(message_of(sample, {{"x", 0, 6, 6, 6}}), "expected a range within 1..19"));
+}
+
+TEST(ImporterTest, ABoundOf2IsTheTracers) {
+  SampleProgram sample;
+  sample.ranges = R"("s0":{"min_val":2,"max_val":32})";
+  const auto least = [&](const std::vector<DimRange>& ranges) {
+    return import_graph(*sample.open(), ranges).inputs()[0]->type.shape[0].as_symbol()->min;
+  };
+  EXPECT_EQ(least({}), 2);
+  EXPECT_EQ(least({{"x", 0, 1, 4, 8}}), 1);
+  EXPECT_EQ(least({{"x", 0, 0, 4, 8}}), 0);
+  sample.ranges = R"("s0":{"min_val":3,"max_val":32})";
+  EXPECT_TRUE(contains(message_of(sample, {{"x", 0, 2, 4, 8}}), "expected a range within 3..32"));
+}
+
 TEST(ImporterTest, RefusesRangesThatContradictTheModel) {
   const SampleProgram sample;
   EXPECT_TRUE(contains(message_of(sample, {{"x", 0, 1, 1, 33}}), "expected a range within 1..32"));

@@ -84,6 +84,19 @@ TEST_F(DimTest, LoopIndicesStayBelowTheirExtent) {
   EXPECT_TRUE(provably_less(i * s_ + k, b_ * s_));
 }
 
+TEST_F(DimTest, DivisorsThatMayBeZeroAreNotWhereTheyDivide) {
+  const SymbolPtr size = make_size_symbol("n", 0, 9, 4);
+  const Dim n(size), i(make_loop_symbol("i", n)), k(make_loop_symbol("k", n * 2));
+  EXPECT_EQ(floordiv(i, n), Dim(0));
+  EXPECT_EQ(mod(i, n), i);
+  EXPECT_TRUE(provably_less(mod(k, n), n));
+  EXPECT_EQ(floordiv(k, n) * n + mod(k, n), k);
+  EXPECT_EQ(mod(k, n).lower_bound(), 0);
+  EXPECT_EQ(mod(k, n).upper_bound(), 8);
+  const Dim negative = n - 1;
+  EXPECT_FALSE(provably_less_equal(0, mod(k, negative)));
+}
+
 TEST_F(DimTest, MinAndMaxResolveWhereRangesDecide) {
   EXPECT_EQ(min(b_, 64), b_);
   EXPECT_EQ(max(b_, 1), b_);

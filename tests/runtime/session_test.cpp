@@ -226,6 +226,23 @@ TEST_F(SessionTest, EmptyBatchIfTheRangeAllowsIt) {
   EXPECT_TRUE(is_right(*session, 2, 1));
 }
 
+TEST_F(SessionTest, ASizeThatIsNotWhatItsSymbolSaysIsRefused) {
+  SampleEngine sample = make_sample_engine();
+  sample.spec.symbols[0].factor =
+      2;  // but the shapes of the engine say that the batch is the symbol
+  sample.spec.symbols[0].offset = 1;
+  const LoadedEngine engine(sample);
+  const auto session = engine.session();
+  Tensor x({5, 4}), y({5, 4}), out({5, 4});
+  expect_error(run(*session, x, y, out), StatusCode::OutOfRange,
+               "input \"x\" dim 0: got 5, expected 2 (batch, the size of input \"x\" dim 0)");
+  Tensor small({1, 4}), large({66, 4});
+  expect_error(run(*session, small, small, out), StatusCode::OutOfRange,
+               "input \"x\" dim 0: got 1, expected 3..65");
+  expect_error(run(*session, large, large, out), StatusCode::OutOfRange,
+               "input \"x\" dim 0: got 66, expected 32 (batch, the size of input \"x\" dim 0)");
+}
+
 TEST_F(SessionTest, SizesThatOverflowAreErrors) {
   SampleEngine sample = make_sample_engine();
   sample.spec.symbols[0].max = int64_t{1} << 62;

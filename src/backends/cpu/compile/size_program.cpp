@@ -1,6 +1,8 @@
 #include "backends/cpu/compile/size_program.h"
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "backends/cpu/compile/dim_terms.h"
 #include "support/error.h"
@@ -73,21 +75,39 @@ Slot SizeProgram::symbol_slot(const ir::SymbolPtr& symbol) {
 
 namespace {
 
+// {factor, offset} of a size that is factor * symbol + offset.
+std::optional<std::pair<int64_t, int64_t>> read_off(const Dim& size, const ir::SymbolPtr& symbol) {
+  const auto linear = size.as_linear_in(symbol);
+  if (!linear || !linear->first.is_constant() || !linear->second.is_constant()) return std::nullopt;
+  if (linear->first.constant() < 1) return std::nullopt;
+  return std::pair(linear->first.constant(), linear->second.constant());
+}
+
+// A dimension that is the symbol itself, or else the first from which it follows.
 engine::SymbolSpec find_symbol(const plan::Program& program, const ir::SymbolPtr& symbol) {
+  std::optional<engine::SymbolSpec> result;
   for (size_t input = 0; input < program.inputs.size(); ++input) {
     const auto& shape = program.buffers[static_cast<size_t>(program.inputs[input])].type.shape;
     for (size_t dim = 0; dim < shape.size(); ++dim) {
-      if (shape[dim].as_symbol() != symbol) continue;
-      return {symbol->name,
-              static_cast<int32_t>(input),
-              static_cast<int32_t>(dim),
-              symbol->min,
-              symbol->max,
-              symbol->opt};
+      const auto found = read_off(shape[dim], symbol);
+      const bool plain = found == std::pair<int64_t, int64_t>(1, 0);
+      if (!found || (result && !plain)) continue;
+      result = engine::SymbolSpec{symbol->name,
+                                  static_cast<int32_t>(input),
+                                  static_cast<int32_t>(dim),
+                                  symbol->min,
+                                  symbol->max,
+                                  symbol->opt,
+                                  found->first,
+                                  found->second};
+      if (plain) return *result;
     }
   }
-  throw CompileError("the size " + symbol->name +
-                     " is not a dimension of any input, expected one that is exactly it");
+  if (result) return *result;
+  throw CompileError(
+      "the size " + symbol->name +
+      " does not follow from a dimension of any input, expected one that is it, or a "
+      "multiple of it with a constant added");
 }
 
 }  // namespace
