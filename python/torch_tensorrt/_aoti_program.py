@@ -113,11 +113,13 @@ def describe_inputs(exported: ExportedProgram, *, with_strides: bool) -> Interfa
             if isinstance(value, torch.Tensor):
                 tensors.append((spec.arg.name, value))
     carriers = find_carriers((index, tensor) for index, (_, tensor) in enumerate(tensors))
-    names = {symbol: f"i{index}_{dim}" for symbol, (index, dim) in carriers.items()}
+    carriers = {symbol: each for symbol, each in carriers.items() if each.linear.is_plain}
+    names = {symbol: f"i{each.tensor}_{each.dim}" for symbol, each in carriers.items()}
+    places = {(each.tensor, each.dim) for each in carriers.values()}
     lines = []
     for index, (name, tensor) in enumerate(tensors):
         dims = [
-            _describe_dim(size, carriers.get(expression(size)) == (index, dim), exported, names)
+            _describe_dim(size, (index, dim) in places, exported, names)
             for dim, size in enumerate(tensor.shape)
         ]
         words = ["input", name, DTYPE_NAMES[tensor.dtype], *dims]

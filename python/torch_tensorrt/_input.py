@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import enum
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from torch_tensorrt import _enums
-
-logger = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
 
@@ -292,8 +289,6 @@ def _check_profile(profile: Mapping[str, Shape]) -> None:
             raise ValueError(
                 f"axis {axis} has min {a}, opt {b}, max {c}, expected min <= opt <= max"
             )
-        if a == 0:
-            logger.warning("axis %d of an Input has a min size of 0; engines start at 1", axis)
 
 
 def _axis_wise(choose: Any, profiles: Sequence[Mapping[str, Shape]], field: str) -> Shape:

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.numbers import int_oo
 
 from torch_tensorrt._operator import execute_engine
-from torch_tensorrt.dynamo._symbols import UNBOUNDED, Range, expression, is_symbolic_node
+from torch_tensorrt.dynamo._symbols import UNBOUNDED, Range, is_symbolic_node, linear
 
 
 def add_input_checks(
@@ -101,12 +101,14 @@ def _describe(node: Node, ranges: Mapping[sympy.Symbol, Range]) -> _Constant | _
         return _Constant(node.name, value)
     sizes = []
     for size in value.shape:
-        known = ranges.get(expression(size))
-        bounds = (
-            (size, size) if isinstance(size, int) else (known.min, known.max) if known else None
-        )
-        sizes.append(bounds or (0, math.inf))
+        sizes.append((size, size) if isinstance(size, int) else _bounds(size, ranges))
     return _Tensor(node.name, value.dtype, sizes)
+
+
+def _bounds(size: torch.SymInt, ranges: Mapping[sympy.Symbol, Range]) -> tuple[int, float]:
+    found = linear(size)
+    known = ranges.get(found.symbol) if found is not None else None
+    return (0, math.inf) if known is None else (found.size(known.min), found.size(known.max))
 
 
 class _Constant:

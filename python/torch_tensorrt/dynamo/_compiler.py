@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.export import ExportedProgram
 from torch.export._tree_utils import reorder_kwargs
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 import kiln
@@ -25,10 +25,10 @@ from torch_tensorrt.dynamo._partition import (
 )
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._progress import CompileProgress
-from torch_tensorrt.dynamo._ranges import symbol_ranges
-from torch_tensorrt.dynamo._region import compile_region, find_region
+from torch_tensorrt.dynamo._ranges import symbol_ranges, tracers_ranges
+from torch_tensorrt.dynamo._region import Region, compile_region, find_region
 from torch_tensorrt.dynamo._settings import CompilationSettings
-from torch_tensorrt.dynamo._symbols import SymbolError
+from torch_tensorrt.dynamo._symbols import Range, SymbolError
 from torch_tensorrt.dynamo.conversion._apply import lower
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,8 @@ def compile_program(
         )
     program = lower(program, settings)
     ranges = symbol_ranges(program, inputs)
-    parts = partition(program, check_support(program, settings))
+    ranges, support = supported_ranges(program, settings, ranges)
+    parts = partition(program, support)
     apply_min_block_size(parts, settings)
     _report(parts, settings)
     compiled = {} if settings.dryrun else _compile_regions(program, parts, ranges, settings)
@@ -95,6 +96,21 @@ def compile_program(
     return module
 
 
+def supported_ranges(
+    program: Program, settings: CompilationSettings, ranges: dict[Any, Range]
+) -> tuple[dict[Any, Range], dict[Node, str]]:
+    """The ranges, and what engines can take of the program with them (`check_support`): without the sizes that the
+    exporter's tracer left out if these kept operators out of engines."""
+    support = check_support(program, settings, ranges)
+    usual = tracers_ranges(program, ranges)
+    if usual == ranges or not any(support.values()):
+        return ranges, support
+    usual_support = check_support(program, settings, usual)
+    if all(support[node] == "" for node, reason in usual_support.items() if not reason):
+        return ranges, support
+    return usual, usual_support
+
+
 def flat_inputs(
     program: Program, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
 ) -> list[Any] | None:
@@ -103,19 +119,32 @@ def flat_inputs(
         example = program.exported.example_inputs
         return None if example is None else flatten_tensors(example)
     in_spec = program.exported.call_spec.in_spec
-    expected = set(in_spec.child(1).context)
-    if set(kwargs or {}) != expected:
-        raise ValueError(
-            f"kwarg_inputs has {sorted(kwargs or {})}, but the program was exported with {sorted(expected)}"
-        )
-    leaves, _ = pytree.tree_flatten(
-        (tuple(args or ()), reorder_kwargs(dict(kwargs or {}), in_spec))
-    )
+    args, kwargs = _with_examples(program, args, dict(kwargs or {}))
+    leaves, spec = pytree.tree_flatten((args, reorder_kwargs(kwargs, in_spec)))
     if len(leaves) != in_spec.num_leaves:
         raise ValueError(
             f"got {len(leaves)} inputs, but the program was exported with {in_spec.num_leaves}"
         )
     return leaves
+
+
+def _with_examples(
+    program: Program, args: Sequence[Any] | None, kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs with the program's own examples for those that were left out: all positional ones, or any keyword."""
+    args_spec, kwargs_spec = program.exported.call_spec.in_spec.children()
+    expected = list(kwargs_spec.context)
+    if unknown := sorted(kwargs.keys() - set(expected)):
+        raise ValueError(
+            f"kwarg_inputs has {unknown}, but the program was exported with {sorted(expected)}"
+        )
+    # A program from a file may have no examples: then nothing is known of what was left out.
+    nothing = [
+        pytree.tree_unflatten([None] * spec.num_leaves, spec) for spec in (args_spec, kwargs_spec)
+    ]
+    example_args, example_kwargs = program.exported.example_inputs or nothing
+    missing = {name: example_kwargs[name] for name in expected if name not in kwargs}
+    return tuple(example_args if args is None else args), {**kwargs, **missing}
 
 
 def _report(parts: Partition, settings: CompilationSettings) -> None:
@@ -153,7 +182,7 @@ def _compile_regions(
                 spec = (
                     region.spec
                 )  # before the compile, because it may find a size that cannot be had
-                engine = compile_region(program, region, ranges, settings, progress.update)
+                engine = _compile_region(program, region, ranges, settings, progress)
             except (kiln.KilnError, SymbolError) as error:
                 if settings.pass_through_build_failures or settings.require_full_compilation:
                     raise
@@ -164,3 +193,21 @@ def _compile_regions(
             show_engine(f"engine_{len(compiled)}", engine)
             compiled[level] = CompiledRegion(region, engine)
     return compiled
+
+
+def _compile_region(
+    program: Program,
+    region: Region,
+    ranges: dict[Any, Range],
+    settings: CompilationSettings,
+    progress: CompileProgress,
+) -> Any:
+    """Compiles a region; without the sizes that the exporter's tracer left out where it cannot be done with them."""
+    try:
+        return compile_region(program, region, ranges, settings, progress.update)
+    except kiln.KilnError as error:
+        usual = tracers_ranges(program, ranges)
+        if usual == ranges:
+            raise
+        logger.info("compiling again without sizes of 0 and 1: %s", error)
+    return compile_region(program, region, usual, settings, progress.update)

@@ -13,8 +13,7 @@ from torch.fx import Node
 from torch_tensorrt._arguments import merge_inputs
 from torch_tensorrt.dynamo._bindings import Renaming, input_names, output_names
 from torch_tensorrt.dynamo._capture import show_engine
-from torch_tensorrt.dynamo._compiler import flat_inputs
-from torch_tensorrt.dynamo._partition import check_support
+from torch_tensorrt.dynamo._compiler import flat_inputs, supported_ranges
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._progress import CompileProgress
 from torch_tensorrt.dynamo._ranges import symbol_ranges
@@ -43,7 +42,8 @@ def convert_exported_program_to_serialized_trt_engine(
         arg_input_binding_names: names of the engine's inputs, in the structure of the positional inputs; those of
             the program when None.
         kwarg_input_binding_names: likewise for the keyword inputs.
-        output_binding_names: names of the engine's outputs, in the structure of the results.
+        output_binding_names: names of the engine's outputs, in the structure of the results; output0, output1, ...
+            when None.
         options: see `CompilationSettings`.
 
     Returns:
@@ -68,11 +68,12 @@ def convert_exported_program_to_serialized_trt_engine(
     ranges = symbol_ranges(program, flat_inputs(program, args, kwarg_inputs))
     names_in = input_names(program, arg_input_binding_names, kwarg_input_binding_names)
     names_out = output_names(program, output_binding_names)
-    _check_whole(program, settings)
+    ranges, support = supported_ranges(program, settings, ranges)
+    _check_whole(program, support)
     renaming = Renaming(program)
     renaming.set(program.user_inputs, names_in)
     outputs = _outputs(program)
-    renaming.set(outputs, names_out)
+    renaming.set(outputs, [name or f"output{index}" for index, name in enumerate(names_out)])
     region = _whole_region(program, outputs)
     with CompileProgress(1) as progress:
         progress.next_engine()
@@ -83,8 +84,8 @@ def convert_exported_program_to_serialized_trt_engine(
     return engine.numpy().tobytes()
 
 
-def _check_whole(program: Program, settings: CompilationSettings) -> None:
-    reasons = {node: reason for node, reason in check_support(program, settings).items() if reason}
+def _check_whole(program: Program, support: Mapping[Node, str]) -> None:
+    reasons = {node: reason for node, reason in support.items() if reason}
     if reasons:
         lines = "\n".join(
             f"  {node.name} ({node.target}): {reason}" for node, reason in reasons.items()

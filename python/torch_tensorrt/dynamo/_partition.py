@@ -14,15 +14,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import sympy
 import torch
 from torch.fx import Node
 
 from kiln import KilnError, Model, NodeSupport
 from torch_tensorrt._operator import DTYPE_NAMES
 from torch_tensorrt.dynamo._program import Program
+from torch_tensorrt.dynamo._ranges import as_constraints
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
 from torch_tensorrt.dynamo._settings import CompilationSettings
-from torch_tensorrt.dynamo._symbols import is_symbolic_node, tensor_of
+from torch_tensorrt.dynamo._symbols import Range, is_symbolic_node, tensor_of
 from torch_tensorrt.dynamo.conversion._registry import DYNAMO_CONVERTERS
 
 
@@ -40,11 +42,18 @@ class Partition:
             self.left_out[node] = reason
 
 
-def check_support(program: Program, settings: CompilationSettings) -> dict[Node, str]:
-    """For every node that computes tensors: why it cannot be in an engine; "" if it can."""
+def check_support(
+    program: Program,
+    settings: CompilationSettings,
+    ranges: Mapping[sympy.Symbol, Range] | None = None,
+) -> dict[Node, str]:
+    """For every node that computes tensors: why it cannot be in an engine; "" if it can.
+
+    `ranges` are those of the symbols, the program's own when None.
+    """
     weights = [node for node in program.lifted if tensor_of(node) is not None]
     views = weight_views((program.lifted[node], program.weight(node)) for node in weights)
-    serialized = serialize(program.module, program.signature, program.exported.range_constraints)
+    serialized = serialize(program.module, program.signature, as_constraints(program, ranges or {}))
     try:
         answers = Model.from_memory(serialized.json, views).check()
     except KilnError as error:  # the program as a whole cannot be read
@@ -56,6 +65,8 @@ def check_support(program: Program, settings: CompilationSettings) -> dict[Node,
         if is_symbolic_node(node):
             continue
         reason = _veto(node, settings)
+        if node in program.in_place.shared:
+            reason = reason or "its memory is changed in place"
         if reason is None:
             reason = "" if answer.supported else _refusal(node, answer, settings)
         reasons[node] = reason
@@ -72,6 +83,9 @@ def _veto(node: Node, settings: CompilationSettings) -> str | None:
         return "named in torch_executed_ops"
     if node.op != "call_function" or isinstance(node.target, torch._ops.HigherOrderOperator):
         return "control flow and submodules run in PyTorch"
+    for arg in node.all_input_nodes:
+        if isinstance(arg.meta.get("val"), (torch.SymBool, torch.SymFloat)):
+            return f"depends on {arg.meta['val']}: engines compute with sizes that are integers"
     for value in (
         *_tensor_values(node),
         *(v for arg in node.all_input_nodes for v in _tensor_values(arg)),
@@ -94,8 +108,12 @@ def partition(program: Program, reasons: Mapping[Node, str]) -> Partition:
     level: dict[Node, int] = {}
     in_engine: dict[Node, bool] = {}
     regions: dict[int, list[Node]] = defaultdict(list)
+    least = 0
     for node in program.graph.nodes:
-        if node.op in ("placeholder", "get_attr"):
+        if node in program.in_place.order:
+            in_engine[node], level[node] = False, max(level.values(), default=0)
+            least = level[node] + 1
+        elif node.op in ("placeholder", "get_attr"):
             level[node] = 0
         elif node.op == "output":
             continue
@@ -106,7 +124,7 @@ def partition(program: Program, reasons: Mapping[Node, str]) -> Partition:
                 regions[level[node]].append(node)
         else:
             in_engine[node] = reasons.get(node) == ""
-            level[node] = _level(node, level, in_engine)
+            level[node] = max(least, _level(node, level, in_engine))
             if in_engine[node]:
                 regions[level[node]].append(node)
     left_out = {node: reason for node, reason in reasons.items() if reason}

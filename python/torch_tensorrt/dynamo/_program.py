@@ -15,9 +15,10 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
-from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._capture import capture
+from torch_tensorrt.dynamo._functional import InPlace, functional
 from torch_tensorrt.dynamo._symbols import (
+    Carrier,
     SizeNodes,
     SymbolError,
     find_carriers,
@@ -41,9 +42,14 @@ _MUTATIONS = (
 class Program:
     """A decomposed ExportedProgram and what partitioning asks about it. Its graph is ours to change."""
 
-    def __init__(self, exported: ExportedProgram) -> None:
-        """Takes a program that is functional already, as `decomposed` makes one."""
+    def __init__(self, exported: ExportedProgram, *, guarded: bool = False) -> None:
+        """Takes a program that is functional already, or as functional as it can be, as `decomposed` makes one.
+
+        `guarded`: whoever calls it checks every size against its range before, as torch.compile does.
+        """
         self.exported = exported
+        self.guarded = guarded
+        self.in_place = InPlace(exported.graph)
         self.module = self.exported.graph_module
         self.graph: Graph = self.module.graph
         self.signature = self.exported.graph_signature
@@ -65,12 +71,12 @@ class Program:
         logger.log(GRAPHS, "program to partition:\n%s", self.graph)
 
     @classmethod
-    def decomposed(cls, exported: ExportedProgram) -> Program:
+    def decomposed(cls, exported: ExportedProgram, *, guarded: bool = False) -> Program:
         """Of any ExportedProgram, which stays as it is."""
         with capture("decompose", exported.graph) as after:
-            functional = _in_fresh_thread(lambda: _decompose(exported))
-            after.append(functional.graph)
-        return cls(functional)
+            result = in_fresh_thread(lambda: functional(exported))
+            after.append(result.graph)
+        return cls(result, guarded=guarded)
 
     def input_spec(self, node: Node) -> Any:
         return self._input_specs[node]
@@ -86,10 +92,11 @@ class Program:
         return (
             node in self.lifted
             and self.lifted[node] not in self.mutated
+            and node not in self.in_place.shared
             and tensor_of(node) is not None
         )
 
-    def size_carriers(self) -> dict[sympy.Symbol, tuple[Node, int]]:
+    def size_carriers(self) -> dict[sympy.Symbol, Carrier[Node]]:
         tensors = [(node, tensor_of(node)) for node in self.user_inputs]
         return find_carriers((node, tensor) for node, tensor in tensors if tensor is not None)
 
@@ -130,12 +137,7 @@ class Program:
         self.graph.eliminate_dead_code()
 
 
-def _decompose(exported: ExportedProgram) -> ExportedProgram:
-    with torch.no_grad(), quiet_torch():
-        return exported.run_decompositions({})
-
-
-def _in_fresh_thread(function: Callable[[], T]) -> T:
+def in_fresh_thread(function: Callable[[], T]) -> T:
     """Calls a function where no tracer of PyTorch's is active: torch.compile may be in the middle of a trace here."""
     with ThreadPoolExecutor(max_workers=1) as executor:
         return executor.submit(contextvars.copy_context().run, function).result()

@@ -24,16 +24,18 @@ from torch_tensorrt._operator import DTYPE_NAMES
 from torch_tensorrt.dynamo._engine_cache import build_engine
 from torch_tensorrt.dynamo._partition import tensor_sources
 from torch_tensorrt.dynamo._program import Program
+from torch_tensorrt.dynamo._ranges import as_constraints
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._symbols import (
     Range,
     SizeNodes,
     SymbolError,
-    expression,
+    carrier_names,
     find_carriers,
     free_symbols,
     is_symbolic_node,
+    linear,
     print_size,
     tensor_of,
 )
@@ -54,7 +56,7 @@ class Region:
         carriers = find_carriers(
             (index, node.meta["val"]) for index, node in enumerate(self.inputs)
         )
-        names = {symbol: f"i{index}_{dim}" for symbol, (index, dim) in carriers.items()}
+        names = carrier_names(carriers)
         entries = []
         for node in self.outputs:
             tensor = node.meta["val"]
@@ -104,7 +106,7 @@ def _missing_carriers(
     for symbol in missing:
         if symbol not in candidates:
             raise SymbolError(f"no input has {symbol} as one of its sizes")
-        result[candidates[symbol][0]] = None
+        result[candidates[symbol].tensor] = None
     return list(result)
 
 
@@ -151,16 +153,20 @@ def extract(program: Program, region: Region) -> tuple[GraphModule, ExportGraphS
 
 
 def region_model(
-    program: Program, region: Region, binding_names: Mapping[str, str] | None = None
+    program: Program,
+    region: Region,
+    ranges: Mapping[sympy.Symbol, Range] | None = None,
+    binding_names: Mapping[str, str] | None = None,
 ) -> tuple[kiln.Model, list[str]]:
     """A region for the compiler, and the names of its inputs. Raises kiln.KilnError.
 
+    `ranges` are those of the symbols, the program's own when None.
     `binding_names` has other names for inputs and outputs; those of their nodes occur nowhere else in the program.
     """
     module, signature = extract(program, region)
     symbols = free_symbols(size for node in region.inputs for size in node.meta["val"].shape)
     constraints = {
-        key: value for key, value in program.exported.range_constraints.items() if key in symbols
+        key: value for key, value in as_constraints(program, ranges or {}).items() if key in symbols
     }
     serialized = serialize(module, signature, constraints)
     weights = weight_views((program.lifted[node], program.weight(node)) for node in region.weights)
@@ -185,7 +191,7 @@ def compile_region(
     binding_names: Mapping[str, str] | None = None,
 ) -> torch.Tensor:
     """Compiles a region, or takes it from the cache; the result is the engine's bytes. Raises kiln.KilnError."""
-    model, names = region_model(program, region, binding_names)
+    model, names = region_model(program, region, ranges, binding_names)
     engine = build_engine(
         model,
         settings,
@@ -215,11 +221,16 @@ def engine_tensor(engine: memoryview | bytes) -> torch.Tensor:
 def _input_ranges(
     names: Sequence[str], inputs: Sequence[Node], ranges: Mapping[sympy.Symbol, Range]
 ) -> list[kiln.InputRange]:
+    """Of every size that is a symbol; of a symbol that no input has alone, of the size that it is read off."""
+    carriers = find_carriers((index, node.meta["val"]) for index, node in enumerate(inputs))
     result = []
-    for name, node in zip(names, inputs, strict=True):
+    for index, (name, node) in enumerate(zip(names, inputs, strict=True)):
         for dim, size in enumerate(node.meta["val"].shape):
-            symbol = expression(size)
-            if symbol in ranges:
-                r = ranges[symbol]
-                result.append(kiln.InputRange(name, dim, r.min, r.opt, r.max))
+            found = linear(size) if isinstance(size, torch.SymInt) else None
+            if found is None or found.symbol not in ranges:
+                continue
+            carrier = carriers[found.symbol]
+            if found.is_plain or (carrier.tensor, carrier.dim) == (index, dim):
+                r = ranges[found.symbol]
+                result.append(kiln.InputRange(name, dim, *map(found.size, (r.min, r.opt, r.max))))
     return result

@@ -1,7 +1,7 @@
 """Symbolic sizes: reading them off traced tensors, printing them, and computing them again elsewhere.
 
-A size is an integer or an expression over symbols. A tensor with a dimension that is exactly one
-symbol is a *carrier* of that symbol: its value can be read off there at run time.
+A size is an integer or an expression over symbols. A tensor with a dimension that is one symbol, or a
+multiple of one with a constant added, is a *carrier* of that symbol: its value can be read off there at run time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import sympy
 import torch
@@ -33,6 +33,56 @@ class Range:
     min: int
     opt: int
     max: int
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A size `factor * symbol + offset`, with a factor of 1 or more."""
+
+    symbol: sympy.Symbol
+    factor: int = 1
+    offset: int = 0
+
+    @property
+    def is_plain(self) -> bool:
+        return (self.factor, self.offset) == (1, 0)
+
+    def size(self, value: int) -> int:
+        """The size for a value of the symbol; unbounded stays unbounded."""
+        return UNBOUNDED if value >= UNBOUNDED else self.factor * value + self.offset
+
+    def least(self, size: int) -> int:
+        """The smallest value of the symbol for which the size is not below."""
+        return -((self.offset - size) // self.factor)
+
+    def largest(self, size: int) -> int:
+        """The largest value of the symbol for which the size is not above."""
+        return UNBOUNDED if size >= UNBOUNDED else (size - self.offset) // self.factor
+
+
+@dataclass(frozen=True)
+class Carrier(Generic[T]):
+    """Dimension `dim` of the tensor that `tensor` stands for is the size `linear`."""
+
+    tensor: T
+    dim: int
+    linear: Linear
+
+
+def linear(size: Size) -> Linear | None:
+    """A size as a multiple of one symbol with a constant added, if it is that."""
+    expr = expression(size)
+    if isinstance(expr, sympy.Symbol):
+        return Linear(expr)
+    if len(expr.free_symbols) != 1:
+        return None
+    (symbol,) = expr.free_symbols
+    rest, factor = expr.subs(symbol, 0), sympy.expand(expr).coeff(symbol)
+    if not (factor.is_Integer and rest.is_Integer and factor >= 1):
+        return None
+    if sympy.expand(expr - factor * symbol - rest) != 0:
+        return None
+    return Linear(symbol, int(factor), int(rest))
 
 
 def expression(size: Size) -> sympy.Expr:
@@ -60,14 +110,17 @@ def free_symbols(sizes: Iterable[Any]) -> set[sympy.Symbol]:
     return result
 
 
-def find_carriers(tensors: Iterable[tuple[T, torch.Tensor]]) -> dict[sympy.Symbol, tuple[T, int]]:
-    """For every symbol that a tensor carries: the first tensor's key and the dimension."""
-    carriers: dict[sympy.Symbol, tuple[T, int]] = {}
+def find_carriers(tensors: Iterable[tuple[T, torch.Tensor]]) -> dict[sympy.Symbol, Carrier[T]]:
+    """For every symbol that a tensor carries: the first dimension that is it, or else from which it follows."""
+    carriers: dict[sympy.Symbol, Carrier[T]] = {}
     for key, tensor in tensors:
         for dim, size in enumerate(tensor.shape):
-            expr = expression(size)
-            if isinstance(expr, sympy.Symbol):
-                carriers.setdefault(expr, (key, dim))
+            found = linear(size) if isinstance(size, torch.SymInt) else None
+            if found is None:
+                continue
+            old = carriers.get(found.symbol)
+            if old is None or (found.is_plain and not old.linear.is_plain):
+                carriers[found.symbol] = Carrier(key, dim, found)
     return carriers
 
 
@@ -121,6 +174,18 @@ _SIGNS = {
 }
 
 
+def carrier_names(carriers: Mapping[sympy.Symbol, Carrier[int]]) -> dict[sympy.Symbol, str]:
+    """How symbols are written in the operator's spec: read off the sizes of the inputs that carry them."""
+    names = {}
+    for symbol, carrier in carriers.items():
+        name = f"i{carrier.tensor}_{carrier.dim}"
+        factor, offset = carrier.linear.factor, carrier.linear.offset
+        if offset:
+            name = f"({name}{-offset:+d})"
+        names[symbol] = name if factor == 1 else f"({name}//{factor})"
+    return names
+
+
 def print_size(size: Size, names: Mapping[sympy.Symbol, str]) -> str:
     """A size as text in the grammar of the operator's spec, with the given names of symbols."""
 
@@ -150,7 +215,7 @@ def _closes_at_end(text: str) -> bool:
 class SizeNodes:
     """Makes nodes that compute sizes in a graph from the tensors that carry the symbols; equal ones are shared."""
 
-    def __init__(self, graph: Graph, carriers: Mapping[sympy.Symbol, tuple[Node, int]]) -> None:
+    def __init__(self, graph: Graph, carriers: Mapping[sympy.Symbol, Carrier[Node]]) -> None:
         self._graph = graph
         self._carriers = carriers
         self._made: dict[Any, Node] = {}
@@ -162,11 +227,17 @@ class SizeNodes:
             )
         return fold(expression(size), self._read, self._apply)
 
-    def _read(self, symbol: sympy.Symbol) -> Node:
+    def _read(self, symbol: sympy.Symbol) -> Node | int:
         if symbol not in self._carriers:
             raise SymbolError(f"no input has {symbol} as one of its sizes")
-        tensor, dim = self._carriers[symbol]
-        return self._make(torch.ops.aten.sym_size.int, (tensor, dim), tensor.meta["val"].shape[dim])
+        carrier = self._carriers[symbol]
+        size = carrier.tensor.meta["val"].shape[carrier.dim]
+        result = self._make(torch.ops.aten.sym_size.int, (carrier.tensor, carrier.dim), size)
+        if carrier.linear.offset:
+            result = self._apply(operator.add, result, -carrier.linear.offset)
+        if carrier.linear.factor != 1:
+            result = self._apply(operator.floordiv, result, carrier.linear.factor)
+        return result
 
     def _apply(self, function: Any, left: Node | int, right: Node | int) -> Node:
         values = [part.meta["val"] if isinstance(part, Node) else part for part in (left, right)]

@@ -175,7 +175,8 @@ class _ProgramBuilder:
                 range_constraints=self._ranges(),
                 module_call_graph=[ModuleCallEntry("", call)],
                 constants=self._constants,
-            )
+            ),
+            guarded=True,
         )
 
     def _ranges(self) -> dict[sympy.Symbol, ValueRanges[Any]]:

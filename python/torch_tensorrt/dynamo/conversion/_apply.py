@@ -45,7 +45,7 @@ def lower(program: Program, settings: CompilationSettings) -> Program:
         inliner = _Inliner(program, settings)
         for node, converter in chosen.items():
             inliner.replace(node, converter, frozenset())
-        program = Program.decomposed(inliner.finish())
+        program = Program.decomposed(inliner.finish(), guarded=program.guarded)
         after.append(program.graph)
     return program
 

@@ -98,4 +98,4 @@ def _run(program: Program, function: LoweringPass, settings: CompilationSettings
     if any("val" not in node.meta for node in gm.graph.nodes if node.op == "call_function"):
         values = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
         FakeTensorProp(gm, editor.fake_mode).propagate_dont_convert_inputs(*values)
-    return Program.decomposed(editor.finish())
+    return Program.decomposed(editor.finish(), guarded=program.guarded)

@@ -1,0 +1,156 @@
+"""Makes a program functional: without operators that change their inputs. What cannot be, stays as it is.
+
+`run_decompositions` ends with an error at operators that PyTorch cannot functionalise: `resize_` of an input, or an
+operator of the user's that gives a view. Such a program is compiled as it was exported. `InPlace` says what is to be
+kept in PyTorch, and in its order, so that nothing is read before or after it should be.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
+from torch.fx import Graph, GraphModule, Node
+
+import kiln
+from torch_tensorrt._quiet import quiet_torch
+
+logger = logging.getLogger(__name__)
+
+
+def functional(exported: ExportedProgram) -> ExportedProgram:
+    """A program in which no operator changes its inputs, or the same program with a warning."""
+    errors: list[Exception] = []
+    with torch.no_grad(), quiet_torch():
+        for candidate in _candidates(exported):
+            try:
+                result = candidate.run_decompositions({})
+                _check_mutations(result)
+                return result
+            except Exception as error:  # of any kind: PyTorch's assertions and the operators' own
+                errors.append(error)
+    reason = str(errors[-1]).partition("\n")[0] or type(errors[-1]).__name__
+    logger.warning(
+        "the program cannot be made functional (%s): operators that change tensors in place stay in PyTorch, and "
+        "everything that shares their memory",
+        reason,
+    )
+    return _copy(exported, copy.deepcopy(exported.graph))
+
+
+def _check_mutations(program: ExportedProgram) -> None:
+    """ValueError: a tensor of the caller's gets another shape, which writing its elements back cannot do."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    signature = program.graph_signature
+    placeholders = {
+        str(spec.target): spec.arg.name for spec in signature.input_specs if spec.target
+    }
+    for spec in signature.output_specs:
+        if spec.kind is OutputKind.USER_OUTPUT or spec.target is None:
+            continue
+        written = _shape(nodes.get(spec.arg.name))
+        target = nodes.get(placeholders.get(spec.target, spec.target))
+        if written != _shape(target):
+            raise ValueError(f"{spec.target} is resized in place")
+
+
+def _shape(node: Node | None) -> list[str] | None:
+    value = node.meta.get("val") if node is not None else None
+    return [str(size) for size in value.shape] if isinstance(value, torch.Tensor) else None
+
+
+def _candidates(exported: ExportedProgram) -> Iterator[ExportedProgram]:
+    inlined = _without_prims(exported)
+    if inlined is not None:
+        yield inlined
+    yield exported
+
+
+def _without_prims(exported: ExportedProgram) -> ExportedProgram | None:
+    """The program with ATen operators for PyTorch's primitives; those that engines take stay. None if it has none.
+
+    Primitives that give views are to functionalisation as operators of the user's, which it refuses.
+    """
+    known = {f"prims.{name}" for name in _known_prims()}
+    graph = copy.deepcopy(exported.graph)
+    changed = False
+    for node in graph.nodes:
+        target = node.target
+        if not isinstance(target, torch._ops.OpOverload) or target.namespace != "prims":
+            continue
+        meaning = getattr(target, "impl_aten", None)
+        if meaning is not None and (str(target) not in known or _aliases(target)):
+            node.target = meaning
+            changed = True
+    return _copy(exported, graph) if changed else None
+
+
+def _known_prims() -> Iterable[str]:
+    return [target.partition(".")[2] for target in kiln.supported_ops().get("prims", ())]
+
+
+def _copy(exported: ExportedProgram, graph: Graph) -> ExportedProgram:
+    """The program with another graph; the constructor would refuse targets that are no operators."""
+    result = copy.copy(exported)
+    module = GraphModule(exported.graph_module, graph)
+    module.meta.update(exported.graph_module.meta)
+    result._graph_module = module
+    return result
+
+
+def _aliases(target: Any) -> bool:
+    """Whether a result of an operator shares the memory of an argument."""
+    schema = getattr(target, "_schema", None)
+    return schema is not None and any(each.alias_info is not None for each in schema.returns)
+
+
+def changed_arguments(node: Node) -> list[Node]:
+    """The tensors that a node changes in place."""
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None or not schema.is_mutable:
+        return []
+    changed: list[Node] = []
+    for index, argument in enumerate(schema.arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name)
+        values = value if isinstance(value, (list, tuple)) else [value]
+        changed += [item for item in values if isinstance(item, Node)]
+    return changed
+
+
+class InPlace:
+    """What a program does to its tensors in place.
+
+    Attributes:
+        order: the nodes that change something. What comes before one runs before it, and what comes after, after it.
+        shared: the nodes whose results share memory with something that is changed, those themselves included.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        changed = {node: changed_arguments(node) for node in graph.nodes}
+        self.order = {node for node, arguments in changed.items() if arguments}
+        self.shared: set[Node] = set()
+        pending = [*self.order, *(node for arguments in changed.values() for node in arguments)]
+        while pending:
+            node = pending.pop()
+            if node in self.shared:
+                continue
+            self.shared.add(node)
+            pending += [user for user in node.users if _may_share(user)]
+            if _may_share(node):
+                pending += node.all_input_nodes
+
+
+def _may_share(node: Node) -> bool:
+    """Whether a result of a node may have the memory of an argument: views, and what is no operator with a schema."""
+    if node.op in ("placeholder", "get_attr", "output"):
+        return False
+    schema = getattr(node.target, "_schema", None)
+    # ATen's operators that may give either (reshape, contiguous, to, ...) have no alias in their schema.
+    return schema is None or _aliases(node.target) or torch.Tag.core not in node.target.tags

@@ -1,0 +1,133 @@
+"""Whether a program that was traced for larger sizes is the model's for sizes of 0 and 1, too.
+
+A tracer decides with one size what the graph is: `squeeze` keeps an axis of size 2 and drops one of size 1, a reduction
+of no elements is an error. So the graph is run with such a size on tensors without data, and every shape compared with
+the one that was recorded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import sympy
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.fx import Node
+from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
+
+from torch_tensorrt.dynamo._program import Program, in_fresh_thread
+from torch_tensorrt.dynamo._symbols import SYMBOLIC_TYPES, Range, linear, tensor_of
+
+logger = logging.getLogger(__name__)
+
+# Of sizes that depend on the values of tensors.
+_SAMPLE = 3
+
+
+def holds(
+    program: Program,
+    ranges: Mapping[sympy.Symbol, Range],
+    symbol: sympy.Symbol,
+    value: int,
+    *,
+    unless_known: bool = False,
+) -> bool:
+    """Whether every shape of the program is what was recorded when a symbol has a value, and the others those that they
+    were traced with.
+
+    `unless_known` is the answer for a program that cannot be run like this at all.
+    """
+    traced = {other: r.opt for other, r in ranges.items()} | _traced_sizes(program)
+    if in_fresh_thread(lambda: _fits(program, {**traced, symbol: value})):
+        return True
+    return unless_known and not in_fresh_thread(lambda: _fits(program, traced))
+
+
+def _traced_sizes(program: Program) -> dict[sympy.Symbol, int]:
+    sizes = {}
+    for node in program.user_inputs:
+        tensor = tensor_of(node)
+        for size in tensor.shape if tensor is not None else ():
+            found = linear(size) if isinstance(size, torch.SymInt) else None
+            hint = getattr(size.node, "hint", None) if found is not None else None
+            if isinstance(hint, int):
+                sizes.setdefault(found.symbol, found.largest(hint))
+    return sizes
+
+
+class _Misfit(Exception):
+    """A shape that is not the recorded one."""
+
+
+def _fits(program: Program, values: dict[sympy.Symbol, int]) -> bool:
+    try:
+        with FakeTensorMode(), torch.no_grad():
+            _Run(program, values).run()
+    except Exception as error:  # whatever an operator says to such sizes
+        logger.debug("with %s: %s", values, error)
+        return False
+    return True
+
+
+class _Run:
+    def __init__(self, program: Program, values: Mapping[sympy.Symbol, int]) -> None:
+        self._program = program
+        self._values = dict(values)
+        self._results: dict[Node, Any] = {}
+
+    def run(self) -> None:
+        for node in self._program.graph.nodes:
+            if node.op == "output":
+                return
+            recorded = node.meta.get("val")
+            result = self._call(node) if node.op == "call_function" else None
+            if result is None:
+                result = pytree.tree_map(self._make, recorded)
+            else:
+                self._check(node, result, recorded)
+            self._results[node] = result
+
+    def _call(self, node: Node) -> Any:
+        """None for what gives no shapes without data: what was recorded is taken for it."""
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            return None
+        args, kwargs = map_arg((node.args, node.kwargs), self._results.__getitem__)
+        try:
+            return node.target(*args, **kwargs)
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            return None
+
+    def _check(self, node: Node, result: Any, recorded: Any) -> None:
+        got = [tuple(leaf.shape) for leaf in _tensors(result)]
+        expected = [tuple(map(self._size, leaf.shape)) for leaf in _tensors(recorded)]
+        if got != expected:
+            raise _Misfit(f"{node.name} has the shapes {got}, recorded are {expected}")
+
+    def _make(self, recorded: Any) -> Any:
+        if isinstance(recorded, torch.Tensor):
+            return torch.empty(
+                [self._size(size) for size in recorded.shape],
+                dtype=recorded.dtype,
+                device=recorded.device,
+            )
+        return self._size(recorded) if isinstance(recorded, SYMBOLIC_TYPES) else recorded
+
+    def _size(self, size: Any) -> Any:
+        if not isinstance(size, SYMBOLIC_TYPES):
+            return size
+        expr = size.node.expr
+        known = {each: sympy.Integer(self._values.get(each, _SAMPLE)) for each in expr.free_symbols}
+        value = expr.xreplace(known)
+        kind = {torch.SymInt: int, torch.SymFloat: float, torch.SymBool: bool}[type(size)]
+        return kind(value)
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
