@@ -70,6 +70,8 @@ def compile(
         raise NotImplementedError(
             f"ir={ir!r} is not supported; supported are {', '.join(map(repr, _COMPILED_IRS))}"
         )
+    if ir in _TORCHSCRIPT_IRS and (signature := kwargs.pop("input_signature", None)) is not None:
+        inputs = merge_inputs(inputs, signature)
     if ir == "torch_compile":
         if enabled_precisions is not None:
             kwargs["enabled_precisions"] = enabled_precisions

@@ -22,7 +22,9 @@ from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._torchscript import save_torchscript
 from torch_tensorrt.dynamo._exporter import lift, program_info
+from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._tracer import shapes_of_inputs
+from torch_tensorrt.dynamo._words import WORDS, check_words, export_words, warn
 from torch_tensorrt.dynamo.backend import check_not_jit
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ def save(
         kwargs: `inductor_configs`, a dictionary of options for AOTInductor.
 
     Raises:
+        TypeError: a keyword that no version of Torch-TensorRT knew.
         ValueError: arguments that do not go together, or a model of torch.compile's; the text says what to do.
     """
     check_not_jit(module)
@@ -79,7 +82,7 @@ def save(
     _check_format(output_format)
     is_package = output_format == "aot_inductor"
     inductor_configs = kwargs.pop("inductor_configs", None) if is_package else None
-    _warn_unknown(kwargs)
+    _check_words(kwargs)
     if is_package:
         check_platform()
     if not os.fspath(file_path):
@@ -121,13 +124,17 @@ def _check_format(output_format: str) -> None:
         )
 
 
-def _warn_unknown(kwargs: Mapping[str, Any]) -> None:
-    known = inspect.signature(torch.export.export).parameters
-    for name in kwargs:
-        if name not in known:
-            logger.warning(
-                "Keyword argument %s is not a valid argument for %s", name, "torch.export.export"
-            )
+def _check_words(kwargs: Mapping[str, Any]) -> None:
+    """TypeError: a word that no version knew. Warns about those that belong to other calls or formats."""
+    parameters = inspect.signature(save).parameters
+    check_words(kwargs, {*parameters, *CompilationSettings.names(), *export_words()}, "save")
+    for name, value in kwargs.items():
+        if name == "inductor_configs":
+            advice = "is for output_format='aot_inductor'"
+        else:
+            advice = "has no effect: the module is compiled already, and saved as it is"
+        if name not in WORDS or WORDS[name].asks(value):
+            warn(f"save: option {name!r} {advice}")
 
 
 def _wants_retrace(retrace: bool, use_legacy_exporter: bool | None) -> bool:

@@ -323,9 +323,18 @@ class TestSaveErrors:
         with pytest.raises(ValueError, match="File path cannot be empty"):
             torch_tensorrt.save(compile_all(mlp, torch.randn(2, 16)))
 
-    def test_unknown_keywords_warn(self, mlp, tmp_path, caplog) -> None:
-        torch_tensorrt.save(compile_all(mlp, torch.randn(2, 16)), tmp_path / "m.ep", retracing=True)
-        assert "Keyword argument retracing is not a valid argument" in caplog.text
+    def test_keywords_of_other_calls_warn(self, mlp, tmp_path) -> None:
+        compiled = compile_all(mlp, torch.randn(2, 16))
+        with pytest.warns(UserWarning, match="save.*'min_block_size'.*has no effect"):
+            torch_tensorrt.save(compiled, tmp_path / "m.ep", min_block_size=1, ir="dynamo")
+        with pytest.warns(UserWarning, match="'inductor_configs'.*aot_inductor"):
+            torch_tensorrt.save(compiled, tmp_path / "m.ep", inductor_configs={"a": 1})
+
+    def test_unknown_keywords_name_the_nearest(self, mlp, tmp_path) -> None:
+        compiled = compile_all(mlp, torch.randn(2, 16))
+        with pytest.raises(TypeError, match="'retracing'.*'retrace'"):
+            torch_tensorrt.save(compiled, tmp_path / "m.ep", retracing=True)
+        assert not list(tmp_path.iterdir())
 
     def test_a_path_that_cannot_be_written(self, mlp, tmp_path) -> None:
         compiled = compile_all(mlp, torch.randn(2, 16))

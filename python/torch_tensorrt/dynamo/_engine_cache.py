@@ -6,15 +6,23 @@ version, so that an engine that is found is the one that would be made.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import logging
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.fx import GraphModule
+from torch.fx.node import map_arg
+
 import kiln
+from torch_tensorrt._input import Input
 from torch_tensorrt.dynamo._capture import capture_passes
 
 if TYPE_CHECKING:
@@ -29,6 +37,20 @@ DEFAULT_ENGINE_CACHE_SIZE = kiln.cache.DEFAULT_CACHE_BYTES
 class BaseEngineCache(ABC):
     """Where engines are kept. Derive from it for a place of your own, such as a database or a bucket, and give an
     object of it as `custom_engine_cache`. Engines are machine code: keep them where nobody else can write."""
+
+    @staticmethod
+    def get_hash(gm: GraphModule, input_specs: Sequence[Any], settings: CompilationSettings) -> str:
+        """A key for a graph, its weights, its inputs and the options: 64 hexadecimal digits, the same in every process.
+
+        For caches of the user's own making. The keys that `save` and `load` get are Kiln's, which also know the
+        version of the compiler and what was made of the graph.
+
+        Args:
+            gm: any graph module.
+            input_specs: `Input`s or tensors; of a tensor, its shape and dtype count.
+            settings: all options but those that are about caches.
+        """
+        return graph_key(gm, input_specs, settings)
 
     @abstractmethod
     def save(self, hash: str, blob: bytes, *args: Any, **kwargs: Any) -> None:
@@ -74,6 +96,52 @@ class DiskEngineCache(BaseEngineCache):
             logger.warning("engine cache: %s", error)
             return None
         return None if engine is None else bytes(engine)
+
+
+# Options that decide where engines are kept, and not what they are.
+_ABOUT_CACHES = (
+    *("cache_built_engines", "reuse_cached_engines", "engine_cache_dir", "engine_cache_size"),
+    "custom_engine_cache",
+)
+
+
+def graph_key(gm: GraphModule, input_specs: Sequence[Any], settings: CompilationSettings) -> str:
+    """`BaseEngineCache.get_hash`."""
+    digest = hashlib.sha256()
+
+    def add(*values: Any) -> None:
+        digest.update(json.dumps([str(value) for value in values]).encode())
+
+    # Names are nothing that a graph computes: nodes count by their positions.
+    places = {node: f"%{index}" for index, node in enumerate(gm.graph.nodes)}
+    for node in gm.graph.nodes:
+        arguments = map_arg((node.args, node.kwargs), lambda arg: _Place(places[arg]))
+        add(node.op, "" if node.op in ("placeholder", "output") else _name(node.target), arguments)
+    for name, tensor in sorted({**dict(gm.named_parameters()), **dict(gm.named_buffers())}.items()):
+        add(name, tensor.dtype, tuple(tensor.shape))
+        digest.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    for spec in input_specs:
+        add(Input.from_tensor(spec, True) if isinstance(spec, torch.Tensor) else spec)
+    for option in dataclasses.fields(settings):
+        if option.name not in _ABOUT_CACHES:
+            value = getattr(settings, option.name)
+            unordered = isinstance(value, (set, frozenset))
+            add(option.name, sorted(map(str, value)) if unordered else value)
+    return digest.hexdigest()
+
+
+def _name(target: Any) -> str:
+    """Of an operator, function, method or submodule: without addresses."""
+    is_function = callable(target) and not isinstance(target, torch._ops.OpOverload)
+    return f"{target.__module__}.{target.__qualname__}" if is_function else str(target)
+
+
+class _Place(str):
+    """The position of a node among the arguments of another."""
+
+    __repr__ = str.__str__
 
 
 def build_engine(

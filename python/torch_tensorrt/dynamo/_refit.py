@@ -41,6 +41,7 @@ def refit_module_weights(
     kwarg_inputs: Mapping[str, Any] | None = None,
     verify_output: bool = False,
     in_place: bool = False,
+    use_weight_map_cache: bool = True,
 ) -> GraphModule:
     """Gives a compiled module the weights of another export of the same model.
 
@@ -52,6 +53,7 @@ def refit_module_weights(
         new_weight_module: the same model with other weights, exported with the same inputs.
         arg_inputs, kwarg_inputs: for `verify_output`.
         verify_output: run both on these inputs and compare the results.
+        use_weight_map_cache: accepted: where weights go is found by planning, every time.
         in_place: change `compiled_module`, and return it. Otherwise it keeps its weights, and is not copied but for
             what changes.
 

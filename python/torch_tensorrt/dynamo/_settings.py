@@ -7,10 +7,8 @@ says for each what it does here. An option that nobody knows is an error that na
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 import os
-import warnings
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +22,7 @@ from torch_tensorrt.dynamo._engine_cache import (
     DEFAULT_ENGINE_CACHE_SIZE,
     BaseEngineCache,
 )
+from torch_tensorrt.dynamo._words import translate
 
 logger = logging.getLogger(__name__)
 
@@ -99,16 +98,18 @@ class CompilationSettings:
             check(self)
 
     @classmethod
+    def names(cls) -> set[str]:
+        """Every option, and "settings"."""
+        return {option.name for option in dataclasses.fields(cls)} | {"settings"}
+
+    @classmethod
     def from_options(
         cls, options: Mapping[str, Any], caller: str = "compile"
     ) -> CompilationSettings:
-        """Settings from keyword arguments; a dictionary or a CompilationSettings under "settings" is the base."""
-        options = {key: value for key, value in options.items() if not _is_deprecated(key)}
+        """Settings from keyword arguments, in the words of any version (`_words.py`); a dictionary or a
+        CompilationSettings under "settings" is the base. TypeError: a word that no version knew."""
+        options = translate(options, cls.names(), caller)
         base = options.pop("settings", None)
-        known = {option.name for option in dataclasses.fields(cls)}
-        for key in options:
-            if key not in known:
-                raise TypeError(_unknown_option(caller, key, known))
         if base is None:
             return cls(**options)
         if not isinstance(base, (cls, Mapping)):
@@ -158,29 +159,6 @@ _USED = frozenset(
         "immutable_weights",
     )
 )
-
-_DEPRECATED = {
-    "debug": "use `with torch_tensorrt.logging.debug():` instead",
-    "refit": "use immutable_weights=False instead",
-    "make_refittable": "use immutable_weights=False instead",
-    "truncate_long_and_double": "64-bit types are kept",
-    "use_python_runtime": "there is one runtime",
-    "torch_executed_modules": "name operators in torch_executed_ops instead",
-}
-
-
-def _is_deprecated(key: str) -> bool:
-    if key not in _DEPRECATED:
-        return False
-    warnings.warn(
-        f"option {key!r} is deprecated and has no effect: {_DEPRECATED[key]}", DeprecationWarning, 4
-    )
-    return True
-
-
-def _unknown_option(caller: str, key: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.0)
-    return f"{caller}() got an unknown option {key!r}; the nearest one is {near[0]!r}"
 
 
 def _check_device(settings: CompilationSettings) -> None:

@@ -15,6 +15,8 @@ from torch.utils import _pytree as pytree
 
 from torch_tensorrt._arguments import merge_inputs, sample_inputs
 from torch_tensorrt._input import Input
+from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo._words import check_words
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,11 @@ def trace(
         kwarg_inputs: keyword inputs, likewise.
         options: `strict` is handed to torch.export.export (False by default); `dynamic_shapes`
             overrides what the Inputs say. Others are those of `compile`, and have no part in this.
+
+    Raises:
+        TypeError: an option that no version of Torch-TensorRT knew.
     """
+    check_words(options, CompilationSettings.names(), "trace")
     args = merge_inputs(inputs, arg_inputs, required=kwarg_inputs is None)
     if mod.training:
         logger.warning(

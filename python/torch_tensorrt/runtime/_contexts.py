@@ -9,7 +9,15 @@ from typing import Any
 
 import torch
 
-from torch_tensorrt.runtime._modes import Mode, engines_of, last_profile, mode
+from torch_tensorrt.runtime import _cuda as gpu_modes
+from torch_tensorrt.runtime._modes import (
+    Mode,
+    engines_of,
+    has_mode,
+    last_profile,
+    mode,
+    set_mode,
+)
 from torch_tensorrt.runtime._module import check_optimization_profile
 
 logger = logging.getLogger(__name__)
@@ -22,27 +30,52 @@ def _engines(module: Any, caller: str) -> dict[str, torch.Tensor]:
     return engines
 
 
-@contextmanager
-def enable_pre_allocated_outputs(compiled_module: Any) -> Iterator[Any]:
+class enable_pre_allocated_outputs:  # noqa: N801 - upstream's name
     """Engines write their results to the memory of the call before, as long as shapes stay the same.
 
     A result is then only good until the next call: copy what has to last longer. Memory that the call reads from is
     never written to, and of calls at the same time one uses the memory. Results that PyTorch computes are not affected.
 
-    with torch_tensorrt.runtime.enable_pre_allocated_outputs(trt_gm):
+    with torch_tensorrt.runtime.enable_pre_allocated_outputs(trt_gm) as context:
         for batch in batches:
             consume(trt_gm(batch))
+        context.set_pre_allocated_output(False)  # from here on, every call has memory of its own
+
+    The context can be called as the module itself.
     """
-    engines = _engines(compiled_module, "enable_pre_allocated_outputs")
-    with mode(list(engines.values()), Mode.REUSE_OUTPUTS):
-        yield compiled_module
+
+    def __init__(self, compiled_module: Any) -> None:
+        self._module = compiled_module
+        self._engines = list(_engines(compiled_module, "enable_pre_allocated_outputs").values())
+        self._before: list[bool] = []
+
+    def set_pre_allocated_output(self, enable: bool) -> None:
+        """Switches it on or off, inside the block or without one."""
+        for engine in self._engines:
+            set_mode(engine, Mode.REUSE_OUTPUTS, enable)
+
+    def __enter__(self) -> enable_pre_allocated_outputs:
+        self._before = [has_mode(engine, Mode.REUSE_OUTPUTS) for engine in self._engines]
+        self.set_pre_allocated_output(True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for engine, enabled in zip(self._engines, self._before, strict=True):
+            set_mode(engine, Mode.REUSE_OUTPUTS, enabled)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._module(*args, **kwargs)
 
 
 @contextmanager
 def enable_output_allocator(compiled_module: Any) -> Iterator[Any]:
-    """Accepted: engines compute the sizes of their results first and allocate what is needed, always."""
+    """Accepted: engines compute the sizes of their results first and allocate what is needed, always.
+
+    RuntimeError: CUDA graphs are enabled, which exclude it.
+    """
     _engines(compiled_module, "enable_output_allocator")
-    yield compiled_module
+    with gpu_modes.output_allocator():
+        yield compiled_module
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -17,17 +20,61 @@ _WEIGHT_STREAMING = (
 )
 
 
+_EXCLUSIVE = (
+    "Both CUDA Graphs and dynamic output allocation are enabled, which are incompatible runtime modes. Please disable "
+    "one of the two."
+)
+# How many blocks of either kind are open in this thread of control.
+_cuda_graphs: ContextVar[int] = ContextVar("cuda_graphs", default=0)
+_output_allocators: ContextVar[int] = ContextVar("output_allocators", default=0)
+
+
+@contextmanager
+def _counted(mode: ContextVar[int]) -> Iterator[None]:
+    token = mode.set(mode.get() + 1)
+    try:
+        if _cuda_graphs.get() and _output_allocators.get():
+            raise RuntimeError(_EXCLUSIVE)
+        yield
+    finally:
+        mode.reset(token)
+
+
+def output_allocator() -> AbstractContextManager[None]:
+    """A block of `enable_output_allocator`. RuntimeError: it is inside one of `enable_cudagraphs`."""
+    return _counted(_output_allocators)
+
+
 class enable_cudagraphs:  # noqa: N801 - upstream's name
-    """RuntimeError when it is entered: CUDA graphs need a GPU."""
+    """RuntimeError at the first call of the module in the block, or else at its end: CUDA graphs need a GPU.
+
+    Not before, because a mode that excludes CUDA graphs is the mistake to name first.
+    """
 
     def __init__(self, compiled_module: Any, cuda_graph_strategy: str | None = None) -> None:
         engines_of(compiled_module)
+        self._module = compiled_module
+        self._stack = ExitStack()
 
-    def __enter__(self) -> NoReturn:
-        raise RuntimeError(_CUDA_GRAPHS)
+    def __enter__(self) -> Any:
+        self._stack.enter_context(_counted(_cuda_graphs))
+        hook = getattr(
+            self._module, "register_forward_pre_hook", None
+        )  # an ExportedProgram has none
+        if hook is None:
+            self._stack.close()
+            raise RuntimeError(_CUDA_GRAPHS)
+        self._stack.callback(hook(_refuse).remove)
+        return self._module
 
-    def __exit__(self, *_: object) -> None:
-        """Never reached: the block is not entered."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stack.close()
+        if kind is None:
+            raise RuntimeError(_CUDA_GRAPHS)
+
+
+def _refuse(*_: Any) -> NoReturn:
+    raise RuntimeError(_CUDA_GRAPHS)
 
 
 class weight_streaming:  # noqa: N801 - upstream's name

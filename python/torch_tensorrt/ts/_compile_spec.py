@@ -13,16 +13,6 @@ from torch_tensorrt.dynamo._settings import CompilationSettings
 TorchScriptInput = Input
 TorchScriptDevice = Device
 
-_RENAMED = {"capability": "engine_capability"}
-# Options that are left out when they have their defaults, because they are deprecated or mean nothing here.
-_DEFAULTS = {
-    "refit": False,
-    "debug": False,
-    "truncate_long_and_double": False,
-    "torch_executed_modules": None,
-    "allow_shape_tensors": False,
-    "calibrator": None,
-}
 MIN_BLOCK_SIZE = 3
 
 
@@ -37,13 +27,7 @@ def warn_deprecated(name: str) -> None:
 
 def to_settings(caller: str, options: Mapping[str, Any]) -> CompilationSettings:
     """Settings for the options of `ts.compile`. TypeError: an unknown one."""
-    given: dict[str, Any] = {"min_block_size": MIN_BLOCK_SIZE}
-    for name, value in options.items():
-        if name in _DEFAULTS and (not value or name == "allow_shape_tensors"):
-            continue
-        given[_RENAMED.get(name, name)] = value
-    if given.get("enabled_precisions") is None:
-        given.pop("enabled_precisions", None)
+    given: dict[str, Any] = {"min_block_size": MIN_BLOCK_SIZE, **options}
     names = given.get("torch_executed_ops") or ()
     given["torch_executed_ops"] = {
         name.replace("::", ".") if isinstance(name, str) else name for name in names

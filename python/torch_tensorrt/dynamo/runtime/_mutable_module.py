@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import io
 import logging
@@ -17,9 +18,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 
+import kiln
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._compiler import compile as compile_exported
 from torch_tensorrt.dynamo._exporter import lift
+from torch_tensorrt.dynamo._refit import refit_module_weights
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.runtime._accepted import AcceptedInputs
 from torch_tensorrt.dynamo.runtime._model_state import same_kinds, structure_state, weight_state
@@ -32,6 +35,7 @@ class _Compiled:
     module: GraphModule
     accepted: AcceptedInputs
     program: ExportedProgram  # of `module`, for saving
+    source: ExportedProgram | None  # what it was compiled from; None if it came from a file
 
 
 class MutableTorchTensorRTModule:
@@ -114,6 +118,8 @@ class MutableTorchTensorRTModule:
     def refit_gm(self) -> None:
         """Takes the current weights over into the engines now, and not at the next call."""
         self._inputs_of_last_call("refit_gm")
+        if structure_state(self.pytorch_model) != self._structure:
+            self._follow_changes()
         self._update_weights()
 
     def _inputs_of_last_call(self, caller: str) -> Any:
@@ -125,18 +131,23 @@ class MutableTorchTensorRTModule:
         return next((item for item in self._compiled if item.accepted.fit(args, kwargs)), None)
 
     def _compile(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Compiled:
+        program = self._export(args, kwargs)
+        module = compile_exported(program, arg_inputs=args, kwarg_inputs=kwargs, **self._settings)
+        return self._add(module, lift(module), program)
+
+    def _export(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
         with torch.no_grad(), quiet_torch():
-            program = torch.export.export(
+            return torch.export.export(
                 self.pytorch_model,
                 args,
                 kwargs,
                 dynamic_shapes=self._shapes_by_parameter(args),
                 **self._export_options,
             )
-        module = compile_exported(program, arg_inputs=args, kwarg_inputs=kwargs, **self._settings)
-        return self._add(module, lift(module))
 
-    def _add(self, module: GraphModule, program: ExportedProgram) -> _Compiled:
+    def _add(
+        self, module: GraphModule, program: ExportedProgram, source: ExportedProgram | None
+    ) -> _Compiled:
         specs = program.graph_signature.input_specs
         placeholders = program.graph.find_nodes(op="placeholder")
         examples = [
@@ -146,7 +157,7 @@ class MutableTorchTensorRTModule:
         ]
         accepted = AcceptedInputs(program.call_spec.in_spec, examples, program.range_constraints)
         self._share_written_buffers(module, program)
-        self._compiled.append(_Compiled(module, accepted, program))
+        self._compiled.append(_Compiled(module, accepted, program, source))
         self._structure = structure_state(self.pytorch_model)
         self._weights = weight_state(self.pytorch_model, self._written)
         return self._compiled[-1]
@@ -176,8 +187,29 @@ class MutableTorchTensorRTModule:
             self._forget()
 
     def _update_weights(self) -> None:
-        """Brings the engines up to date with weights of the same shapes; calls compile what is missing."""
-        self._forget()
+        """Brings the engines up to date with weights of the same shapes; calls compile what cannot be refitted."""
+        kept = [item for item in self._compiled if self._refit(item)]
+        self._compiled[:] = kept
+        self._weights = weight_state(self.pytorch_model, self._written)
+
+    def _refit(self, item: _Compiled) -> bool:
+        """Gives the engines of a compiled module the current weights; False if they cannot take them."""
+        try:
+            if (
+                item.source is None
+            ):  # from a file: exported once more, with inputs that it was made for
+                args, kwargs = self._last_inputs or ((), {})
+                if not item.accepted.fit(args, kwargs):
+                    return False
+                item.source = self._export(args, kwargs)
+            source = _with_tensors(item.source, self.pytorch_model)
+            refit_module_weights(item.module, source, in_place=True)
+        except (ValueError, TypeError, kiln.KilnError) as error:
+            logger.info("the engines are built again, because they cannot be refitted: %s", error)
+            return False
+        item.program = _with_tensors(item.program, item.module)
+        self._share_written_buffers(item.module, item.program)
+        return True
 
     def _forget(self) -> None:
         self._compiled.clear()
@@ -297,8 +329,20 @@ class MutableTorchTensorRTModule:
             with quiet_torch():
                 program = torch.export.load(io.BytesIO(saved))
             program.__class__ = LoadedProgram
-            result._add(program.module(), program)
+            result._add(program.module(), program, None)
         return result
+
+
+def _with_tensors(program: ExportedProgram, module: torch.nn.Module) -> ExportedProgram:
+    """A program with the parameters and buffers that a module has under the same names."""
+    now = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+    result = copy.copy(program)
+    result._state_dict = {name: now.get(name, old) for name, old in program.state_dict.items()}
+    result._constants = {name: now.get(name, old) for name, old in program.constants.items()}
+    return result
 
 
 def _to_bytes(program: ExportedProgram) -> bytes:
