@@ -6,20 +6,21 @@ import json
 import os
 import platform
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export._tree_utils import reorder_kwargs
 from torch.utils import _pytree as pytree
 
 import kiln
 from torch_tensorrt._aoti_archive import Entry, tensor_bytes, write_package
 from torch_tensorrt._aoti_compile import compile_program, has_compiler
+from torch_tensorrt._aoti_library import check_libraries
 from torch_tensorrt._aoti_program import COMPILED_FILE, PackageProgram, build_program, engine_file
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt._structure import flatten_inputs
 
 _MODEL_PREFIX = "data/aotinductor/"
 _METADATA = {"AOTI_DEVICE_KEY": "cpu"}
@@ -64,6 +65,7 @@ def save_package(
     Raises:
         ValueError: a path that does not end in .pt2, inputs or results that a package cannot have.
         RuntimeError: an operator that needs a C++ compiler, where there is none.
+        OSError: the file cannot be written, or was not written as it should.
     """
     check_platform()
     check_package_path(path)
@@ -71,7 +73,8 @@ def save_package(
     with torch.no_grad(), quiet_torch():
         decomposed = program.run_decompositions({})
     lowered = build_program(decomposed)
-    if not lowered.extern_nodes and not lowered.unsupported:
+    whole = not lowered.extern_nodes and not lowered.unsupported
+    if whole:
         entries = _container_entries(lowered)
     elif has_compiler(configs):
         compiled = compile_program(program, configs)
@@ -82,7 +85,7 @@ def save_package(
     else:
         _check_supported(lowered)
         entries = _container_entries(lowered, lowered.extern_json)
-    write_package(Path(path), entries, extra_files)
+    write_package(Path(path), entries, extra_files, load=not whole)
 
 
 def _check_supported(lowered: PackageProgram) -> None:
@@ -153,9 +156,7 @@ class LoadedPackage:
         )
 
     def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-        leaves, spec = pytree.tree_flatten((args, reorder_kwargs(kwargs, self._in_spec)))
-        if spec != self._in_spec:
-            raise TypeError(f"got inputs of the structure {spec}, expected {self._in_spec}")
+        leaves = flatten_inputs(args, kwargs, self._in_spec)
         return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
     def module(self) -> LoadedPackage:
@@ -166,14 +167,11 @@ class LoadedPackage:
         return self.loader.get_metadata()
 
 
-def is_package(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is that of a package, or of a folder that one was unpacked to."""
+def is_package(path: str | os.PathLike[str], names: Sequence[str]) -> bool:
+    """Whether a path is that of a package, with these entries, or of a folder that one was unpacked to."""
     if os.path.isdir(path):
         return _unpacked_root(Path(path)) is not None
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(f"/{_MODEL_PREFIX}" in f"/{name}" for name in archive.namelist())
+    return any(f"/{_MODEL_PREFIX}" in f"/{name}" for name in names)
 
 
 def _unpacked_root(folder: Path) -> Path | None:
@@ -202,12 +200,34 @@ def load_package(
             f"the folder {os.fspath(path)} has no {_MODEL_PREFIX}: it is no unpacked package"
         )
     try:
+        check_libraries(root)
+        _check_operators(root)
         loader = torch._C._aoti.AOTIModelPackageLoader(os.path.abspath(root), "model", False, 1, -1)
-    except Exception as error:
-        raise ValueError(f"the package {os.fspath(path)} cannot be loaded: {error}") from error
+        package = LoadedPackage(loader)
+    except Exception as error:  # of many kinds, if the package is damaged
+        raise ValueError(
+            f"the package {os.fspath(path)} cannot be loaded: {error or type(error).__name__}"
+        ) from error
     for name, content in _extra_files(root, extra_files or {}):
         extra_files[name] = content  # type: ignore[index] - not None here
-    return LoadedPackage(loader)
+    return package
+
+
+def _check_operators(root: Path) -> None:
+    """Raises ValueError for a program that calls operators of PyTorch's, in a package without the list of them."""
+    program, operators = f"{_MODEL_PREFIX}model/program.kiln.txt", "model/kiln.wrapper.json"
+    if root.is_dir():
+        text = (root / program).read_bytes() if (root / program).is_file() else b""
+        has_list = (root / _MODEL_PREFIX / operators).is_file()
+    else:
+        with zipfile.ZipFile(root) as archive:
+            names = archive.namelist()
+            text = b"".join(archive.read(name) for name in names if name.endswith(program))
+        has_list = any(name.endswith(operators) for name in names)
+    if b"\nrun_aten " in text and not has_list:
+        raise ValueError(
+            "it lacks kiln.wrapper.json, the list of PyTorch's operators that it calls"
+        )
 
 
 def _extra_files(root: Path, wanted: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from typing import IO
 import torch
 
 from torch_tensorrt._files import replaced_file
+from torch_tensorrt._verify import WriteError, WrittenArchive
 
 MODEL_FOLDER = "data/aotinductor/model"
 # Large entries begin at a page, so that they can be mapped straight from the archive.
@@ -38,7 +39,11 @@ def tensor_bytes(tensor: torch.Tensor) -> memoryview:
 
 
 def write_package(
-    path: Path, model: Iterable[Entry], extra_files: Mapping[str, str | bytes] | None
+    path: Path,
+    model: Iterable[Entry],
+    extra_files: Mapping[str, str | bytes] | None,
+    *,
+    load: bool = False,
 ) -> None:
     """Writes the archive of a package.
 
@@ -46,6 +51,11 @@ def write_package(
         path: the file; it is replaced when the new one is complete.
         model: what lies in the folder of the model.
         extra_files: more files, by name.
+        load: load the package before it appears: operators outside engines may be of a kind that PyTorch writes and
+            does not read.
+
+    Raises:
+        WriteError: the file that was written is not complete, or cannot be loaded.
     """
     entries = [
         Entry("archive_format", b"pt2"),
@@ -57,9 +67,22 @@ def write_package(
     for name, content in (extra_files or {}).items():
         data = content.encode() if isinstance(content, str) else bytes(content)
         entries.append(Entry(f"extra/{name}", data))
-    with replaced_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for entry in entries:
-            _add(archive, file, f"{path.stem}/{entry.name}", entry.content)
+    with replaced_file(path) as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for entry in entries:
+                _add(archive, file, f"{path.stem}/{entry.name}", entry.content)
+        WrittenArchive(file).check({entry.name: entry.content for entry in entries})
+        if load:
+            _check_loads(f"/proc/self/fd/{file.fileno()}")
+
+
+def _check_loads(path: str) -> None:
+    try:
+        torch._C._aoti.AOTIModelPackageLoader(path, "model", False, 1, -1)
+    except Exception as error:
+        raise WriteError(
+            f"nothing was saved: PyTorch cannot load the package that was written: {error}"
+        ) from error
 
 
 def _add(archive: zipfile.ZipFile, file: IO[bytes], name: str, content: Content) -> None:

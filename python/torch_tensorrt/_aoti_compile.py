@@ -91,6 +91,8 @@ class _Flattened:
         with quiet_torch():
             module = exported.module(check_guards=False)
         graph: Graph = module.graph
+        for copy in graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default):
+            copy.meta.setdefault("val", copy.args[0].meta.get("val", copy.args[1].meta["val"]))
         self.results = flat_results(graph)
         graph.set_codegen(CodeGen())
         self._drop_other_inputs(graph)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,15 +23,26 @@ from torch.export.graph_signature import (
 )
 from torch.fx import Node
 from torch.utils import _pytree as pytree
-from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from torch_tensorrt._aoti_extern import UnsupportedNodeError, extern_node
 from torch_tensorrt._operator import DTYPE_NAMES, execute_engine
+from torch_tensorrt.dynamo._contract import (
+    Condition,
+    asserted,
+    asserted_conditions,
+    guard_conditions,
+    message,
+    ranges_of,
+    size_name,
+    symbol_sizes,
+)
+from torch_tensorrt.dynamo._names import argument_names
 from torch_tensorrt.dynamo._symbols import (
+    UNBOUNDED,
+    Range,
     SymbolError,
     expression,
-    find_carriers,
     fold,
     free_symbols,
     is_symbolic_node,
@@ -112,21 +123,57 @@ def describe_inputs(exported: ExportedProgram, *, with_strides: bool) -> Interfa
             _check_input(spec.arg, value)
             if isinstance(value, torch.Tensor):
                 tensors.append((spec.arg.name, value))
-    carriers = find_carriers((index, tensor) for index, (_, tensor) in enumerate(tensors))
-    carriers = {symbol: each for symbol, each in carriers.items() if each.linear.is_plain}
-    names = {symbol: f"i{each.tensor}_{each.dim}" for symbol, each in carriers.items()}
-    places = {(each.tensor, each.dim) for each in carriers.values()}
+    ranges = ranges_of(exported.range_constraints)
+    sizes = symbol_sizes([tensor.shape for _, tensor in tensors], ranges)
+    names = {symbol: _to_postfix(text) for symbol, text in sizes.names.items()}
     lines = []
     for index, (name, tensor) in enumerate(tensors):
         dims = [
-            _describe_dim(size, (index, dim) in places, exported, names)
+            _describe_dim(size, size_name(index, dim), exported, names)
             for dim, size in enumerate(tensor.shape)
         ]
         words = ["input", name, DTYPE_NAMES[tensor.dtype], *dims]
         if with_strides:
             words += ["strides", *(postfix(stride, names) for stride in tensor.stride())]
         lines.append(" ".join(words))
-    return Interface(lines, names, {name: index for index, (name, _) in enumerate(tensors)})
+    slots = {name: index for index, (name, _) in enumerate(tensors)}
+    said = asserted(exported.graph, sizes.names.keys()).values()
+    lines += _checks(exported, [*sizes.bounds, *asserted_conditions(said, sizes.names)], slots)
+    return Interface(lines, names, slots)
+
+
+def _to_postfix(text: str) -> str:
+    return Condition(text).postfix(size_name)
+
+
+def _checks(
+    exported: ExportedProgram, conditions: Sequence[Condition], slots: Mapping[str, int]
+) -> list[str]:
+    """Lines for what the sizes of the inputs have to do with each other, besides what the lines of the inputs say."""
+    names = list(slots)
+    lines = [
+        f"check {condition.postfix(size_name)} {message(condition, names)}"
+        for condition in conditions
+    ]
+    user_inputs = [
+        spec.arg.name if isinstance(spec.arg, TensorArgument) else None
+        for spec in exported.graph_signature.input_specs
+        if spec.kind is InputKind.USER_INPUT
+    ]
+    guards = guard_conditions(
+        getattr(exported, "_guards_code", ()),
+        exported.call_spec.in_spec,
+        argument_names(exported),
+    )
+    for condition in guards:
+        inputs = {user_inputs[index] for index, _ in condition.sizes()}
+        if not inputs <= slots.keys():
+            continue  # of something that is no tensor
+        moved = Condition(
+            condition.write(lambda index, dim: size_name(slots[str(user_inputs[index])], dim))
+        )
+        lines.append(f"check {moved.postfix(size_name)} {message(moved, names)}")
+    return list(dict.fromkeys(lines))
 
 
 def _check_input(argument: Any, value: Any) -> None:
@@ -153,17 +200,18 @@ def _check_input(argument: Any, value: Any) -> None:
 
 
 def _describe_dim(
-    size: Any, is_carrier: bool, exported: ExportedProgram, names: Mapping[sympy.Symbol, str]
+    size: Any, name: str, exported: ExportedProgram, names: Mapping[sympy.Symbol, str]
 ) -> str:
     if isinstance(size, int):
         return str(size)
-    if not is_carrier:
-        return "=" + postfix(size, names)
-    bounds = exported.range_constraints.get(expression(size))
-    if bounds is None:
-        return "0.."
-    upper = "" if bounds.upper in (int_oo, sympy.oo) else str(int(bounds.upper))
-    return f"{int(bounds.lower)}..{upper}"
+    expr = expression(size)
+    if names.get(expr) != name:
+        try:
+            return "=" + postfix(size, names)
+        except SymbolError:
+            return "0.."  # of symbols that no size of an input tells
+    bounds = ranges_of(exported.range_constraints).get(expr, Range(0, 0, UNBOUNDED))
+    return f"{bounds.min}..{bounds.max if bounds.max < UNBOUNDED else ''}"
 
 
 def postfix(size: Any, names: Mapping[sympy.Symbol, str]) -> str:

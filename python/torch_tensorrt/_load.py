@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import os
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,13 +16,23 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._aot_inductor import LoadedPackage, is_package, load_package
+from torch_tensorrt._engine_check import check_engines
 from torch_tensorrt._engine_file import LoadedEngine, is_engine, load_engine
+from torch_tensorrt._entries import entry_names, read_entry
 from torch_tensorrt._operator import execute_engine, release_with
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._torchscript import LoadedScript, is_torchscript, load_torchscript
 from torch_tensorrt.dynamo._calling import set_calling
-from torch_tensorrt.dynamo._checks import refuse_tracing
+from torch_tensorrt.dynamo._checks import (
+    SIZES_KEY,
+    InputSizes,
+    add_input_checks,
+    add_structure_check,
+    refuse_tracing,
+)
+from torch_tensorrt.dynamo._contract import guard_conditions, ranges_of
 from torch_tensorrt.dynamo._exporter import get_attribute
+from torch_tensorrt.dynamo._names import argument_names
 
 
 class LoadedProgram(ExportedProgram):
@@ -39,14 +47,16 @@ class LoadedProgram(ExportedProgram):
     def module(self, check_guards: bool = True) -> GraphModule:
         """A module of this program. Where every input goes into an engine, which checks it, torch's own checks of the
         inputs are left out: they take longer than a small engine runs."""
+        names = self.module_call_graph[0].signature.forward_arg_names
         if not _engines_check_inputs(self):
             with quiet_torch():
                 checked = super().module(check_guards=check_guards)
             refuse_tracing(checked)
+            add_structure_check(checked, self.call_spec.in_spec, names or ())
+            checked.meta[SIZES_KEY] = _input_sizes(self)
             return checked
         with quiet_torch():
             module = super().module(check_guards=False)
-        names = self.module_call_graph[0].signature.forward_arg_names
         graph = module.graph
         if names:
             set_calling(graph, names, self.call_spec.in_spec, self.call_spec.out_spec)
@@ -56,6 +66,7 @@ class LoadedProgram(ExportedProgram):
         }
         result = GraphModule(attributes, graph).eval()
         refuse_tracing(result)
+        add_input_checks(result, argument_names(self), self.call_spec.in_spec, _input_sizes(self))
         for name, engine in result.named_buffers():
             if name.startswith("engine_"):
                 release_with(result, engine)
@@ -97,42 +108,51 @@ def load(
         )
     if is_engine(file_path):
         return load_engine(file_path)
-    if is_package(file_path):
+    names = [] if os.path.isdir(file_path) else entry_names(file_path)
+    if is_package(file_path, names):
         return load_package(file_path, extra_files)
-    if is_torchscript(file_path):
+    if is_torchscript(names):
         return load_torchscript(file_path, extra_files)
     with open(file_path, "rb") as file:
-        _check_archive(file, file_path)
+        _check_program(names, file_path)
         try:
             with quiet_torch():
                 program = torch.export.load(file, extra_files=extra_files)
-        except Exception as error:
+        except Exception as error:  # of many kinds, if the file is damaged
             raise ValueError(
-                f"The file {os.fspath(file_path)} doesn't correspond to a valid ExportedProgram: {error}"
+                f"The file {os.fspath(file_path)} doesn't correspond to a valid ExportedProgram: "
+                f"{error or type(error).__name__}"
             ) from error
+    check_engines(file_path, program.state_dict.items())
     program.__class__ = LoadedProgram
     return program
 
 
-def _check_archive(file: io.BufferedReader, path: Any) -> None:
+def _input_sizes(program: ExportedProgram) -> InputSizes:
+    code = getattr(program, "_guards_code", ())
+    guards = guard_conditions(code, program.call_spec.in_spec, argument_names(program))
+    return InputSizes(ranges_of(program.range_constraints), guards, code)
+
+
+def _check_program(names: Sequence[str], path: Any) -> None:
     """Says what a file is, if it is not an ExportedProgram, and makes the classes of its results known to PyTorch."""
     name = os.fspath(path)
-    if not zipfile.is_zipfile(file):
+    if not names:
         raise ValueError(
             f"The file {name} doesn't correspond to a valid ExportedProgram: it is no archive, or truncated"
         )
-    file.seek(0)
-    with zipfile.ZipFile(file) as archive:
-        models = [
-            entry for entry in archive.namelist() if "/models/" in entry and entry.endswith(".json")
-        ]
-        if not models:
+    models = [entry for entry in names if "/models/" in entry and entry.endswith(".json")]
+    if not models:
+        raise ValueError(
+            f"The file {name} doesn't correspond to a valid ExportedProgram: it is of unknown format"
+        )
+    for entry in models:
+        try:
+            _import_result_types(read_entry(path, entry), name)
+        except RecursionError:
             raise ValueError(
-                f"The file {name} doesn't correspond to a valid ExportedProgram: it is of unknown format"
-            )
-        for entry in models:
-            _import_result_types(archive.read(entry), name)
-    file.seek(0)
+                f"The file {name} doesn't correspond to a valid ExportedProgram: the JSON of {entry} is nested too deep"
+            ) from None
 
 
 def _import_result_types(model: bytes, name: str) -> None:

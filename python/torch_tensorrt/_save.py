@@ -21,7 +21,7 @@ from torch_tensorrt._files import replaced_file
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._torchscript import save_torchscript
-from torch_tensorrt.dynamo._exporter import lift, program_info
+from torch_tensorrt.dynamo._exporter import add_guards, lift, program_info
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._tracer import shapes_of_inputs
 from torch_tensorrt.dynamo._words import WORDS, check_words, export_words, warn
@@ -175,9 +175,11 @@ def _to_program(
             "or retrace=False"
         )
     with torch.no_grad(), quiet_torch():
-        return torch.export.export(
+        program = torch.export.export(
             module, samples[0], samples[1], dynamic_shapes=shapes, strict=False
         )
+    add_guards(program, module)
+    return program
 
 
 def _infer_shapes(module: GraphModule, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

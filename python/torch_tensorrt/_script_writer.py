@@ -181,6 +181,8 @@ class _Writer:
             self._inputs.append(text)
             return _type_of(next(leaves).meta.get("val", torch.empty(0)))
         keys = spec.context if spec.type in (dict, OrderedDict) else range(spec.num_children)
+        if spec.type in (list, dict, OrderedDict):
+            self._check_items(text, list(keys), spec.type is list)
         types = [
             self._bind(child, f"{text}[{key!r}]", leaves)
             for key, child in zip(keys, spec.children(), strict=True)
@@ -190,6 +192,16 @@ class _Writer:
         if spec.type in (list, dict, OrderedDict) and len(set(types)) == 1:
             return f"List[{types[0]}]" if spec.type is list else f"Dict[str, {types[0]}]"
         raise ScriptError(f"an input is a {spec.type.__name__} of {', '.join(types) or 'nothing'}")
+
+    def _check_items(self, text: str, keys: list[Any], is_list: bool) -> None:
+        """TorchScript does not mind what is too much, and says nothing of what is missing."""
+        where = text.replace('"', "'")
+        for key in () if is_list else keys:
+            self._add(f'assert {key!r} in {text}, "input {where} has no key {key!r}"')
+        expected = (
+            f"{len(keys)} items" if is_list else f"the keys {', '.join(map(repr, keys))} alone"
+        )
+        self._add(f'assert len({text}) == {len(keys)}, "input {where}: expected {expected}"')
 
     def _get_attribute(self, module: GraphModule, node: Node) -> None:
         value: Any = module

@@ -6,7 +6,6 @@ import inspect
 import logging
 import os
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +14,11 @@ import torch
 from torch.fx import GraphModule
 
 from torch_tensorrt._arguments import check_graph_module, sample_inputs
+from torch_tensorrt._engine_check import check_engines
 from torch_tensorrt._files import replaced_path
 from torch_tensorrt._operator import release_with
 from torch_tensorrt._script_writer import ScriptError, write_script
+from torch_tensorrt._verify_script import check_written_script
 from torch_tensorrt.dynamo._checks import unchecked_inputs
 from torch_tensorrt.dynamo._symbols import is_symbolic_node
 
@@ -118,11 +119,12 @@ def save_torchscript(
 
     Raises:
         ValueError: an ExportedProgram, a plain module, or something that TorchScript cannot express.
-        OSError: a file that cannot be written; an old one stays as it was.
+        OSError: a file that cannot be written, or was not written as it should; an old one stays as it was.
     """
     script = _to_script(module, args, kwargs)
     with replaced_path(path) as temporary, quiet_torchscript():
         torch.jit.save(script, os.fspath(temporary), _extra_files=dict(extra_files or {}))
+        check_written_script(temporary, script)
 
 
 def _to_script(module: Any, args: Any, kwargs: Any) -> torch.jit.ScriptModule:
@@ -154,23 +156,19 @@ def load_torchscript(
     with quiet_torchscript():
         try:
             module = torch.jit.load(os.fspath(path), _extra_files=extra_files)
-        except RuntimeError as error:
+        except Exception as error:  # of many kinds, if the file is damaged
             raise ValueError(
                 f"The file {os.fspath(path)} doesn't correspond to a valid Torchscript module or ExportedProgram. "
                 f"Please verify the file path. ({error})"
             ) from error
+    check_engines(path, module.named_buffers())
     module.__class__ = LoadedScript
     _release_engines(module)
     return module
 
 
-def is_torchscript(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is an archive of torch.jit.save. OSError: it cannot be read."""
-    with open(path, "rb") as file:
-        if not zipfile.is_zipfile(file):
-            return False
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
+def is_torchscript(names: Sequence[str]) -> bool:
+    """Whether an archive with these entries was written by torch.jit.save."""
     return any(name.endswith("/constants.pkl") for name in names) and any(
         "/code/" in name for name in names
     )

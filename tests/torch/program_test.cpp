@@ -57,6 +57,14 @@ TEST(Program, SizesMayNameLaterInputs) {
   EXPECT_TRUE(program.inputs[0].dims[0].equal.has_value());
 }
 
+TEST(Program, ReadsConditions) {
+  const Program program = parse_program(
+      "kiln-program 1\ninput x f32 1.. 2..\ncheck i0_0,i0_1,== x.size(0) == x.size(1)\n");
+  ASSERT_EQ(program.checks.size(), 1u);
+  EXPECT_EQ(program.checks[0].text, "x.size(0) == x.size(1)");
+  EXPECT_EQ(program.checks[0].condition.sizes().size(), 2u);
+}
+
 TEST(Program, LetsValuesGoAfterTheirLastUse) {
   const Program program = parse_program(kText);
   EXPECT_EQ(program.calls[0].dead, (std::vector<size_t>{4}));
@@ -70,13 +78,29 @@ TEST(Program, NamesTheLineOfAnError) {
 
 TEST(Program, RefusesWhatIsNotThere) {
   const std::string start = "kiln-program 1\ninput x f32 4\nengine e\n";
-  for (const char* line :
-       {"run_engine 1 inputs 0 results 1", "run_engine 0 inputs 1 results 1",
-        "run_engine 0 inputs 0 results", "run_engine 0 inputs 0", "run_engine 0 0 results 1",
-        "run_engine 0 inputs 0 results 99999999999", "run_model inputs 0 engines results 1",
-        "run_aten f x ints inputs results 1", "result 1", "result", "changes 1", "input y f33 4",
-        "input y f32 4 strides 1 1", "input y f32 a", "input y f32 1..b", "input y f32 =i5_0",
-        "input y f32 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1", "constant f32", "constant f32 0 x"}) {
+  for (const char* line : {"run_engine 1 inputs 0 results 1",
+                           "run_engine 0 inputs 1 results 1",
+                           "run_engine 0 inputs 0 results",
+                           "run_engine 0 inputs 0",
+                           "run_engine 0 0 results 1",
+                           "run_engine 0 inputs 0 results 99999999999",
+                           "run_model inputs 0 engines results 1",
+                           "run_aten f x ints inputs results 1",
+                           "result 1",
+                           "result",
+                           "changes 1",
+                           "input y f33 4",
+                           "input y f32 4 strides 1 1",
+                           "input y f32 a",
+                           "input y f32 1..b",
+                           "input y f32 =i5_0",
+                           "input y f32 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1",
+                           "constant f32",
+                           "constant f32 0 x",
+                           "check",
+                           "check i1_0,3,== y",
+                           "check i0_1,3,== x",
+                           "check i0_0,== x"}) {
     EXPECT_NE(message(start + line + "\n").find("line 4"), std::string::npos) << line;
   }
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 namespace kiln::aoti {
@@ -34,6 +35,43 @@ TEST(SizeExpression, DividesLikePython) {
   EXPECT_EQ(evaluate("i0_0,-1,*,2,%"), 1);
   EXPECT_THROW(evaluate("i0_0,0,//"), std::runtime_error);
   EXPECT_THROW(evaluate("i0_0,0,%"), std::runtime_error);
+}
+
+TEST(SizeExpression, Compares) {
+  EXPECT_EQ(evaluate("i0_0,7,=="), 1);
+  EXPECT_EQ(evaluate("i0_0,8,=="), 0);
+  EXPECT_EQ(evaluate("i0_0,7,!="), 0);
+  EXPECT_EQ(evaluate("i0_0,8,!="), 1);
+  EXPECT_EQ(evaluate("i0_0,7,<"), 0);
+  EXPECT_EQ(evaluate("i0_0,7,<="), 1);
+  EXPECT_EQ(evaluate("i0_0,7,>"), 0);
+  EXPECT_EQ(evaluate("i0_0,7,>="), 1);
+  EXPECT_EQ(evaluate("i0_0,8,<,i0_1,3,==,and"), 1);
+  EXPECT_EQ(evaluate("i0_0,8,<,i0_1,4,==,and"), 0);
+  EXPECT_EQ(evaluate("i0_0,8,==,i0_1,3,==,or"), 1);
+  EXPECT_EQ(evaluate("i0_0,8,==,i0_1,4,==,or"), 0);
+}
+
+TEST(SizeExpression, SaysWhatDoesNotFitInto64Bits) {
+  const std::string large = "9223372036854775807", least = "-9223372036854775808";
+  const std::vector<std::string> texts{large + ",1,+",        least + ",1,-",  large + ",2,*",
+                                       least + ",-1,//",      least + ",-1,*", "i1_0,64,**",
+                                       "-2," + large + ",**", "2,64,**"};
+  for (const std::string& text : texts) {
+    EXPECT_THROW(evaluate(text), std::runtime_error) << text;
+  }
+  EXPECT_EQ(evaluate(least + ",-1,%"), 0);
+  EXPECT_EQ(evaluate("1," + large + ",**"), 1);
+  EXPECT_EQ(evaluate("0," + large + ",**"), 0);
+  EXPECT_EQ(evaluate("0,0,**"), 1);
+  EXPECT_EQ(evaluate("-1,3,**"), -1);
+}
+
+TEST(SizeExpression, ListsItsSizesOnce) {
+  const auto sizes = SizeExpression::parse("i0_1,i1_0,+,i0_1,*,3,==", kRanks).sizes();
+  ASSERT_EQ(sizes.size(), 2u);
+  EXPECT_EQ(sizes[0], (SizeExpression::Size{0, 1}));
+  EXPECT_EQ(sizes[1], (SizeExpression::Size{1, 0}));
 }
 
 TEST(SizeExpression, RefusesOtherText) {

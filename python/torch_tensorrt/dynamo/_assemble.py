@@ -15,7 +15,16 @@ from torch.utils import _pytree as pytree
 
 from torch_tensorrt._operator import execute_engine, release_with
 from torch_tensorrt.dynamo._calling import set_calling
-from torch_tensorrt.dynamo._checks import add_input_checks, refuse_tracing
+from torch_tensorrt.dynamo._checks import InputSizes, add_input_checks, refuse_tracing
+from torch_tensorrt.dynamo._contract import (
+    as_guards,
+    asserted_conditions,
+    guard_conditions,
+    ranges_of,
+    shape_of,
+    symbol_sizes,
+)
+from torch_tensorrt.dynamo._names import argument_names
 from torch_tensorrt.dynamo._partition import Partition
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints
@@ -43,16 +52,6 @@ class CompiledRegion:
     engine: torch.Tensor
 
 
-def argument_names(program: Program) -> list[str]:
-    """Names of the module's parameters, as its `forward` has them."""
-    signature = program.exported.module_call_graph[0].signature
-    names = signature.forward_arg_names if signature is not None else None
-    if names:
-        return list(names)
-    args, kwargs = program.exported.call_spec.in_spec.children()
-    return [f"arg_{index}" for index in range(args.num_children)] + list(kwargs.context)
-
-
 def assemble(
     program: Program,
     partition: Partition,
@@ -78,7 +77,8 @@ def assemble(
             builder.copy(node)
     builder.add_outputs()
     module = builder.finish(as_constraints(program, ranges))
-    add_input_checks(module, argument_names(program), ranges)
+    info: ProgramInfo = module.meta[INFO_KEY]
+    add_input_checks(module, info.argument_names, info.in_spec, builder.input_sizes(info))
     refuse_tracing(module)
     return module
 
@@ -130,7 +130,7 @@ class _Builder:
 
     def finish(self, range_constraints: dict[sympy.Symbol, Any]) -> GraphModule:
         call_spec = self._program.exported.call_spec
-        names = argument_names(self._program)
+        names = argument_names(self._program.exported)
         set_calling(self._graph, names, call_spec.in_spec, call_spec.out_spec)
         module = GraphModule(self._attributes, self._graph)
         exported = self._program.exported
@@ -144,6 +144,17 @@ class _Builder:
         for engine in self._engines:
             release_with(module, engine)
         return module.eval()
+
+    def input_sizes(self, info: ProgramInfo) -> InputSizes:
+        """What has to be true of the sizes of the inputs: shapes, guards and assertions of the program."""
+        ranges = ranges_of(info.range_constraints)
+        shapes = [shape_of(node.meta.get("val")) for node in self._program.user_inputs]
+        names = symbol_sizes(shapes, ranges).names
+        said = asserted_conditions(self._program.asserted, names)
+        code = list(getattr(self._program.exported, "_guards_code", ()))
+        guards = guard_conditions(code, info.in_spec, info.argument_names)
+        code += as_guards(said, info.in_spec, info.argument_names)
+        return InputSizes(ranges, [*guards, *said], code)
 
     def _write_back(self, target: Node, value: Node) -> None:
         copy = self._graph.call_function(

@@ -8,6 +8,8 @@ from torch.fx import Graph, Node
 from torch.fx.graph import CodeGen, _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
 
+from torch_tensorrt._structure import is_flat
+
 
 def set_calling(
     graph: Graph, names: list[str], in_spec: pytree.TreeSpec, out_spec: pytree.TreeSpec
@@ -21,7 +23,7 @@ def set_calling(
         out_spec: the tree of the results.
     """
     placeholders = graph.find_nodes(op="placeholder")
-    if len(names) != len(placeholders) or not _is_flat(in_spec) or not _is_plain(out_spec):
+    if len(names) != len(placeholders) or not is_flat(in_spec) or not _is_plain(out_spec):
         graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(names, in_spec, out_spec)))
         return
     for placeholder, name in zip(placeholders, names, strict=True):
@@ -29,11 +31,6 @@ def set_calling(
     output = graph.output_node()
     output.args = (pytree.tree_unflatten(list(output.args[0]), out_spec),)
     graph.set_codegen(CodeGen())
-
-
-def _is_flat(in_spec: pytree.TreeSpec) -> bool:
-    """Whether every parameter is one tensor or number."""
-    return all(child.is_leaf() for group in in_spec.children() for child in group.children())
 
 
 def _is_plain(out_spec: pytree.TreeSpec) -> bool:

@@ -10,47 +10,95 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sympy
 import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
-from torch.utils._sympy.numbers import int_oo
 
 from torch_tensorrt._operator import execute_engine
+from torch_tensorrt._structure import flatten_inputs, is_flat
+from torch_tensorrt.dynamo._contract import (
+    Condition,
+    check_conditions,
+    contract,
+    message,
+    script_text,
+    shape_of,
+)
 from torch_tensorrt.dynamo._symbols import UNBOUNDED, Range, is_symbolic_node, linear
+
+# Key of `InputSizes` in the `meta` of a module.
+SIZES_KEY = "torch_tensorrt_sizes"
+
+
+@dataclass(frozen=True)
+class InputSizes:
+    """What a module knows about sizes of its inputs, besides their shapes."""
+
+    ranges: Mapping[sympy.Symbol, Range]
+    guards: Sequence[Condition] = ()  # conditions that the shapes do not say
+    guards_code: Sequence[str] = ()  # all guards, as torch.export has them
 
 
 def add_input_checks(
-    module: GraphModule, names: Sequence[str], ranges: Mapping[sympy.Symbol, Range]
+    module: GraphModule, names: Sequence[str], in_spec: pytree.TreeSpec, sizes: InputSizes
 ) -> None:
-    """Makes a module check what its engines do not.
+    """Makes a module check what its engines do not, and remember it.
 
     Args:
         module: with `meta["val"]` on its placeholders.
         names: of its parameters.
-        ranges: of the symbolic sizes that it was compiled for.
+        in_spec: the tree of its (args, kwargs).
+        sizes: what it was compiled for.
     """
+    module.meta[SIZES_KEY] = sizes
     placeholders = module.graph.find_nodes(op="placeholder")
-    expected = [_describe(node, ranges) for node in placeholders]
+    expected = [_describe(node, sizes.ranges) for node in placeholders]
     checked = [
         index for index, node in enumerate(placeholders) if not _is_checked(module.graph, node)
     ]
-    if not checked:
+    unchecked = _unchecked(module.graph, sizes.ranges, sizes.guards)
+    conditions = [(each, each.code()) for each in unchecked]
+    nested = not is_flat(in_spec)
+    if not (checked or conditions or nested):
         return
+    labels = [node.name for node in placeholders]
+    # Ranks have to be right before sizes can be compared.
+    ranked = sorted({index for each, _ in conditions for index, _ in each.sizes()} - set(checked))
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
 
     def check(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return
-        values = pytree.tree_leaves(list(signature.bind(*args, **kwargs).arguments.values()))
-        if len(values) == len(expected):  # otherwise the call fails by itself, with a better text
-            for index in checked:
-                expected[index].check(values[index])
+        if nested:
+            values = flatten_inputs(args, kwargs, in_spec, names)
+        else:
+            values = list(signature.bind(*args, **kwargs).arguments.values())
+        for index in checked:
+            expected[index].check(values[index])
+        for index in ranked:
+            expected[index].check_rank(values[index])
+        check_conditions(conditions, values, labels)
 
-    module.register_forward_pre_hook(check, with_kwargs=True)
+    module.register_forward_pre_hook(check, with_kwargs=True, prepend=True)
+
+
+def add_structure_check(
+    module: torch.nn.Module, in_spec: pytree.TreeSpec, names: Sequence[str]
+) -> None:
+    """Makes a module say what is missing or too much in its nested inputs, before PyTorch shows both structures."""
+    if is_flat(in_spec):
+        return
+
+    def check(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not torch.compiler.is_compiling() and not torch.jit.is_tracing():
+            flatten_inputs(args, kwargs, in_spec, names)
+
+    module.register_forward_pre_hook(check, with_kwargs=True, prepend=True)
 
 
 def refuse_tracing(module: GraphModule) -> None:
@@ -71,21 +119,36 @@ def refuse_tracing(module: GraphModule) -> None:
 
 def unchecked_inputs(module: GraphModule) -> list[str]:
     """What no engine checks, as statements of TorchScript; `{0}` stands for the first flat input, and so on."""
-    info = module.meta.get("torch_tensorrt")
-    constraints = info.range_constraints if info is not None else {}
-    ranges = {
-        symbol: Range(
-            int(bounds.lower),
-            0,
-            UNBOUNDED if bounds.upper in (int_oo, sympy.oo) else int(bounds.upper),
-        )
-        for symbol, bounds in constraints.items()
-    }
-    return [
+    sizes = module.meta.get(SIZES_KEY, InputSizes({}))
+    placeholders = module.graph.find_nodes(op="placeholder")
+    statements = [
         statement
-        for index, node in enumerate(module.graph.find_nodes(op="placeholder"))
+        for index, node in enumerate(placeholders)
         if "val" in node.meta and not _is_checked(module.graph, node)
-        for statement in _describe(node, ranges).statements(f"{{{index}}}")
+        for statement in _describe(node, sizes.ranges).statements(f"{{{index}}}")
+    ]
+    labels = [node.name for node in placeholders]
+    for condition in _unchecked(module.graph, sizes.ranges, sizes.guards):
+        test = script_text(condition)
+        text = f"the sizes of the inputs do not fit together: expected {message(condition, labels)}"
+        statements.append(f'assert {test}, "{text}"')
+    return statements
+
+
+def _unchecked(
+    graph: Graph, ranges: Mapping[sympy.Symbol, Range], guards: Sequence[Condition]
+) -> list[Condition]:
+    """The conditions on sizes that no engine checks."""
+    placeholders = graph.find_nodes(op="placeholder")
+    shapes = [shape_of(node.meta.get("val")) for node in placeholders]
+    calls = [
+        set(node.args[0]) for node in graph.find_nodes(op="call_function", target=execute_engine)
+    ]
+    return [
+        condition
+        for condition in contract(shapes, ranges, guards)
+        if not condition.in_engines
+        or not any({placeholders[i] for i, _ in condition.sizes()} <= call for call in calls)
     ]
 
 
@@ -148,14 +211,19 @@ class _Tensor:
             raise TypeError(f"input {self._name!r} is {type(value).__name__}, expected a tensor")
         if value.dtype != self._dtype:
             raise RuntimeError(f"input {self._name!r}: got {value.dtype}, expected {self._dtype}")
-        if value.dim() != len(self._sizes):
-            raise RuntimeError(
-                f"input {self._name!r}: got {value.dim()} dimensions, expected {len(self._sizes)}"
-            )
+        self.check_rank(value)
         for dim, (size, (low, high)) in enumerate(zip(value.shape, self._sizes, strict=True)):
             if not low <= size <= high:
                 wanted = str(low) if low == high else f"{low}..{high}"
                 raise RuntimeError(f"input {self._name!r} dim {dim}: got {size}, expected {wanted}")
+
+    def check_rank(self, value: Any) -> None:
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"input {self._name!r} is {type(value).__name__}, expected a tensor")
+        if value.dim() != len(self._sizes):
+            raise RuntimeError(
+                f"input {self._name!r}: got {value.dim()} dimensions, expected {len(self._sizes)}"
+            )
 
     def statements(self, text: str) -> list[str]:
         found = [

@@ -32,6 +32,9 @@ from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._torchscript import to_torchscript
 from torch_tensorrt.dynamo._assemble import INFO_KEY, ProgramInfo
 from torch_tensorrt.dynamo._calling import flat_results
+from torch_tensorrt.dynamo._checks import SIZES_KEY
+from torch_tensorrt.dynamo._contract import as_guards, ranges_of, shape_of, symbol_sizes
+from torch_tensorrt.dynamo._names import argument_names
 from torch_tensorrt.dynamo._symbols import free_symbols
 
 
@@ -82,21 +85,45 @@ def lift(gm: GraphModule, example_inputs: Any = None) -> ExportedProgram:
             "with retrace=True and arg_inputs"
         )
     lifting = _Lifting(gm)
-    root = GraphModule(torch.nn.Module(), lifting.graph)
+    root = GraphModule(lifting.submodules, lifting.graph)
     signature = ModuleCallSignature([], [], info.in_spec, info.out_spec, info.argument_names)
     used = free_symbols(size for node in lifting.tensors() for size in node.meta["val"].shape)
-    return ExportedProgram(
+    program = ExportedProgram(
         root=root,
         graph=root.graph,
         graph_signature=ExportGraphSignature(lifting.input_specs, lifting.output_specs),
         state_dict=lifting.state_dict,
         range_constraints={
-            key: value for key, value in info.range_constraints.items() if key in used
+            key: value
+            for key, value in info.range_constraints.items()
+            if key.free_symbols <= used  # sizes such as 2 * d have ranges too
         },
         module_call_graph=[ModuleCallEntry("", signature)],
         example_inputs=example_inputs if example_inputs is not None else info.example_inputs,
         constants=lifting.constants,
     )
+    add_guards(program, gm)
+    return program
+
+
+def add_guards(program: ExportedProgram, gm: GraphModule) -> None:
+    """Gives a program the guards of the one that its module was compiled from: torch.export's modules check them."""
+    if SIZES_KEY not in gm.meta:
+        return
+    values = {
+        node.name: node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")
+    }
+    shapes = [
+        shape_of(values.get(spec.arg.name))
+        for spec in program.graph_signature.input_specs
+        if spec.kind is InputKind.USER_INPUT
+    ]
+    sizes = symbol_sizes(shapes, ranges_of(program.range_constraints))
+    # torch.export's modules do not look at sizes such as 2 * d where no size is d.
+    unseen = sizes.bounds + sizes.equalities if sizes.bounds else []
+    hidden = as_guards(unseen, program.call_spec.in_spec, argument_names(program))
+    known = getattr(program, "_guards_code", [])
+    program._guards_code = list(dict.fromkeys([*known, *gm.meta[SIZES_KEY].guards_code, *hidden]))
 
 
 class _Lifting:
@@ -108,6 +135,7 @@ class _Lifting:
         self.graph.set_codegen(CodeGen())
         self.state_dict: dict[str, Any] = {}
         self.constants: dict[str, Any] = {}
+        self.submodules: dict[str, Any] = {}  # of control flow
         self._gm = gm
         self._fake_mode = self._find_fake_mode()
         self._user_inputs = self.graph.find_nodes(op="placeholder")
@@ -136,7 +164,8 @@ class _Lifting:
             name = str(node.target)
             value = get_attribute(self._gm, name)
             if not isinstance(value, torch.Tensor):
-                continue  # a submodule of control flow
+                self.submodules[name] = value
+                continue
             with self.graph.inserting_before(first):
                 placeholder = self.graph.placeholder("b_" + name.replace(".", "_"))
             placeholder.meta["val"] = self._fake_mode.from_tensor(value, static_shapes=True)
@@ -160,7 +189,6 @@ class _Lifting:
         return InputSpec(InputKind.USER_INPUT, argument, None)
 
     def _lift_outputs(self) -> list[OutputSpec]:
-        results = flat_results(self.graph)
         specs, values = [], []
         for node in self.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default):
             target, value = node.args
@@ -181,6 +209,7 @@ class _Lifting:
             values.append(value)
             node.replace_all_uses_with(value)
             self.graph.erase_node(node)
+        results = flat_results(self.graph)
         specs += [
             OutputSpec(OutputKind.USER_OUTPUT, _output_argument(value), None) for value in results
         ]

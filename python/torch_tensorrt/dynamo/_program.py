@@ -16,6 +16,7 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from torch_tensorrt.dynamo._capture import capture
+from torch_tensorrt.dynamo._contract import asserted
 from torch_tensorrt.dynamo._functional import InPlace, functional
 from torch_tensorrt.dynamo._symbols import (
     Carrier,
@@ -101,16 +102,14 @@ class Program:
         return find_carriers((node, tensor) for node, tensor in tensors if tensor is not None)
 
     def _remove_checks(self) -> None:
-        """Drops assertions on metadata and on sizes of inputs: engines check their inputs themselves."""
+        """Drops assertions on metadata and on sizes of inputs: what calls the program checks its inputs first, and gets
+        what was asserted of sizes from `asserted`."""
         inputs = free_symbols(size for node in self.user_inputs for size in _shape(node))
+        statements = asserted(self.graph, inputs)
+        self.asserted = list(statements.values())
         for node in list(self.graph.nodes):
-            if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            if node.target is torch.ops.aten._assert_tensor_metadata.default or node in statements:
                 self.graph.erase_node(node)
-            elif node.target is torch.ops.aten._assert_scalar.default:
-                condition = node.args[0]
-                value = condition.meta.get("val") if isinstance(condition, Node) else condition
-                if free_symbols([value]) <= inputs:
-                    self.graph.erase_node(node)
         self.graph.eliminate_dead_code()
 
     def _compute_sizes_from_inputs(self) -> None:

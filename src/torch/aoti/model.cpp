@@ -48,6 +48,9 @@ class NoGrad {
 std::vector<OwnedTensor> run_aten(const Call& call, std::span<const kiln_tensor> views,
                                   std::vector<AtenTensorHandle> tensors,
                                   AOTIProxyExecutorHandle proxy) {
+  if (proxy == nullptr) {
+    throw std::runtime_error("the package lacks the list of PyTorch's operators that it calls");
+  }
   std::vector<int64_t> ints;
   for (const SizeExpression& size : call.ints) {
     ints.push_back(size.evaluate(views));
@@ -146,6 +149,22 @@ void Model::check_inputs(std::span<const OwnedTensor> inputs,
   }
   for (size_t i = 0; i < inputs.size(); ++i) {
     check_shape(i, views);
+  }
+  check_sizes(views);
+}
+
+void Model::check_sizes(std::span<const kiln_tensor> views) const {
+  for (const SizeCheck& check : program_.checks) {
+    if (check.condition.evaluate(views) != 0) {
+      continue;
+    }
+    std::string got;
+    for (const auto& [input, dim] : check.condition.sizes()) {
+      got += (got.empty() ? "" : ", ") + program_.inputs[input].name + ".size(" +
+             std::to_string(dim) + ") = " + std::to_string(views[input].shape[dim]);
+    }
+    throw std::runtime_error("the sizes of the inputs do not fit together: got " + got +
+                             ", expected " + check.text);
   }
 }
 

@@ -35,6 +35,7 @@ class Model {
   void check_inputs(std::span<const torch_op::OwnedTensor> inputs,
                     std::vector<kiln_tensor>& views) const;
   void check_shape(size_t index, std::span<const kiln_tensor> views) const;
+  void check_sizes(std::span<const kiln_tensor> views) const;
   torch_op::OwnedTensor copy_with_strides(AtenTensorHandle input, size_t index,
                                           std::span<const kiln_tensor> views) const;
   std::vector<torch_op::OwnedTensor> run_call(const Call& call, const Values& values,

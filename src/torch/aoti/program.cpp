@@ -86,11 +86,11 @@ class Parser {
   using Statement = void (Parser::*)(Words&);
   static const std::map<std::string, Statement>& statements() {
     static const std::map<std::string, Statement> kStatements{
-        {"input", &Parser::input},         {"constant", &Parser::constant},
-        {"engine", &Parser::engine},       {"model", &Parser::model},
-        {"changes", &Parser::changes},     {"run_engine", &Parser::run_engine},
-        {"run_model", &Parser::run_model}, {"run_aten", &Parser::run_aten},
-        {"result", &Parser::result}};
+        {"input", &Parser::input},           {"check", &Parser::check},
+        {"constant", &Parser::constant},     {"engine", &Parser::engine},
+        {"model", &Parser::model},           {"changes", &Parser::changes},
+        {"run_engine", &Parser::run_engine}, {"run_model", &Parser::run_model},
+        {"run_aten", &Parser::run_aten},     {"result", &Parser::result}};
     return kStatements;
   }
 
@@ -128,6 +128,12 @@ class Parser {
     }
     program_.inputs.push_back(std::move(spec));
     ++num_values_;
+  }
+
+  void check(Words& words) {
+    SizeCheck check{SizeExpression::parse(word(words), ranks_), ""};
+    std::getline(words >> std::ws, check.text);
+    program_.checks.push_back(std::move(check));
   }
 
   InputDim parse_dim(const std::string& text) const {

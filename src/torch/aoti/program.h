@@ -7,6 +7,7 @@
 //   in_spec <JSON to the end of the line>          structure of the inputs, as torch.utils._pytree
 //   out_spec <JSON>                                has it
 //   input <name> <dtype> <dim>... [strides <size>...]
+//   check <condition> <text to the end of the line>   has to be true of the inputs' sizes
 //   changes <input>                                the model writes to this input
 //   constant <dtype> <offset in constants.bin> <size>...
 //   engine <file>                                  engines are numbered
@@ -17,7 +18,8 @@
 //   result <value> | result none
 //
 // A dim is a number, a range "1..32" or "1.." of a size that others are computed from, or "=" and a
-// size (size_expression.h) that it has to equal. Strides are given where they have to be those.
+// size (size_expression.h) that it has to equal. A condition is a size that is not zero. Strides
+// are given where they have to be those.
 #pragma once
 
 #include <cstdint>
@@ -43,6 +45,12 @@ struct InputSpec {
   bool is_changed = false;              // by a compiled library
 };
 
+// What sizes of the inputs have to do with each other.
+struct SizeCheck {
+  SizeExpression condition;
+  std::string text;  // for people: "x.size(1) == y.size(0) * 2"
+};
+
 struct ConstantSpec {
   kiln_dtype dtype = KILN_F32;
   uint64_t offset = 0;
@@ -65,6 +73,7 @@ struct Call {
 struct Program {
   std::string in_spec, out_spec;
   std::vector<InputSpec> inputs;
+  std::vector<SizeCheck> checks;
   std::vector<ConstantSpec> constants;
   std::vector<std::string> engine_files;
   std::string model_file;  // empty: none

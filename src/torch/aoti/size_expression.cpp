@@ -20,15 +20,36 @@ bool parse_integer(std::string_view text, Integer& value) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
+int64_t checked(bool overflow, int64_t value) {
+  if (overflow) {
+    throw std::runtime_error("a size that is computed from those of the inputs is too large");
+  }
+  return value;
+}
+
 int64_t floor_div(int64_t a, int64_t b) {
+  if (b == -1) {
+    int64_t result = 0;
+    const bool overflow = __builtin_sub_overflow(int64_t{0}, a, &result);
+    return checked(overflow, result);
+  }
   const int64_t quotient = a / b;
   return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
 }
 
+int64_t product(int64_t a, int64_t b) {
+  int64_t result = 0;
+  const bool overflow = __builtin_mul_overflow(a, b, &result);
+  return checked(overflow, result);
+}
+
 int64_t power(int64_t base, int64_t exponent) {
+  if (base == 0 || base == 1 || base == -1) {
+    return exponent == 0 || (base == -1 && exponent % 2 == 0) ? 1 : base;
+  }
   int64_t result = 1;
-  for (int64_t i = 0; i < exponent; ++i) {
-    result *= base;
+  for (int64_t i = 0; i < exponent; ++i) {  // ends early by overflowing
+    result = product(result, base);
   }
   return result;
 }
@@ -48,7 +69,7 @@ SizeExpression SizeExpression::parse(std::string_view text, std::span<const int3
 
 SizeExpression::Token SizeExpression::parse_token(std::string_view text,
                                                   std::span<const int32_t> ranks) {
-  static constexpr std::array<std::pair<std::string_view, Function>, 8> kFunctions{
+  static constexpr std::array<std::pair<std::string_view, Function>, 16> kFunctions{
       {{"+", Function::Add},
        {"-", Function::Sub},
        {"*", Function::Mul},
@@ -56,7 +77,15 @@ SizeExpression::Token SizeExpression::parse_token(std::string_view text,
        {"%", Function::Mod},
        {"**", Function::Pow},
        {"max", Function::Max},
-       {"min", Function::Min}}};
+       {"min", Function::Min},
+       {"==", Function::Equal},
+       {"!=", Function::NotEqual},
+       {"<", Function::Less},
+       {"<=", Function::LessEqual},
+       {">", Function::Greater},
+       {">=", Function::GreaterEqual},
+       {"and", Function::And},
+       {"or", Function::Or}}};
   for (const auto& [name, function] : kFunctions) {
     if (text == name) {
       return {.kind = Kind::Apply, .function = function};
@@ -108,27 +137,58 @@ int64_t SizeExpression::evaluate(std::span<const kiln_tensor> inputs) const {
   return stack[0];
 }
 
+std::vector<SizeExpression::Size> SizeExpression::sizes() const {
+  std::vector<Size> result;
+  for (const Token& token : tokens_) {
+    const Size size{token.input, token.dim};
+    if (token.kind == Kind::Size && std::ranges::find(result, size) == result.end()) {
+      result.push_back(size);
+    }
+  }
+  return result;
+}
+
 int64_t SizeExpression::apply(Function function, int64_t left, int64_t right) {
   if ((function == Function::FloorDiv || function == Function::Mod) && right == 0) {
     throw std::runtime_error("a size is divided by zero");
   }
+  int64_t result = 0;
+  bool overflow = false;
   switch (function) {
     case Function::Add:
-      return left + right;
+      overflow = __builtin_add_overflow(left, right, &result);
+      return checked(overflow, result);
     case Function::Sub:
-      return left - right;
+      overflow = __builtin_sub_overflow(left, right, &result);
+      return checked(overflow, result);
     case Function::Mul:
-      return left * right;
+      return product(left, right);
     case Function::FloorDiv:
       return floor_div(left, right);
     case Function::Mod:
-      return left - floor_div(left, right) * right;
+      return right == -1 ? 0 : left - floor_div(left, right) * right;
     case Function::Pow:
       return power(left, right);
     case Function::Max:
       return std::max(left, right);
     case Function::Min:
       return std::min(left, right);
+    case Function::Equal:
+      return left == right ? 1 : 0;
+    case Function::NotEqual:
+      return left != right ? 1 : 0;
+    case Function::Less:
+      return left < right ? 1 : 0;
+    case Function::LessEqual:
+      return left <= right ? 1 : 0;
+    case Function::Greater:
+      return left > right ? 1 : 0;
+    case Function::GreaterEqual:
+      return left >= right ? 1 : 0;
+    case Function::And:
+      return left != 0 && right != 0 ? 1 : 0;
+    case Function::Or:
+      return left != 0 || right != 0 ? 1 : 0;
   }
   return 0;
 }
