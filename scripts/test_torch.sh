@@ -16,17 +16,18 @@ venv=${VENV:-.venv}
 python_version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 mkdir -p build
 
-has_torch() {
+# is_complete FOLDER VERSION: pytest is what is installed last.
+is_complete() {
   "$1/bin/python" -c "
 import importlib.metadata as m, sys
-sys.exit(m.version('torch').split('+')[0] != '$2')" 2>/dev/null
+sys.exit(m.version('torch').split('+')[0] != '$2' or not m.version('pytest'))" 2>/dev/null
 }
 
 # make_environment VERSION: sets `folder`; a failure gives the reason in `reason`.
 make_environment() {
   folder=build/torch-$1-py$python_version
   local log=$folder.log free
-  if has_torch "$folder" "$1"; then
+  if is_complete "$folder" "$1"; then
     return
   fi
   free=$(df --output=avail -BG build | tail -n 1 | tr -dc '0-9')
@@ -37,7 +38,7 @@ make_environment() {
   say "making $folder with $("$python" --version) and torch $1"
   rm -rf "$folder" "$log"
   if ! fill_environment "$1" "$log" > "$log.said" 2>&1; then
-    reason="$(grep -E '^ERROR' "$log" | tail -n 1) (more in $log)"
+    reason="$(grep -E '^ *(ERROR: (Could|No|Cannot)|The user requested \(constraint\))' "$log" | tail -n 1 | sed 's/^ *//') (more in $log)"
     rm -rf "$folder"
     return 1
   fi
