@@ -20,15 +20,29 @@ bool parse_integer(std::string_view text, Integer& value) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
+[[noreturn]] void overflow(int64_t left, const char* function, int64_t right) {
+  throw std::runtime_error("the size " + std::to_string(left) + " " + function + " " +
+                           std::to_string(right) + " overflows");
+}
+
+int64_t multiply(int64_t a, int64_t b) {
+  int64_t result = 0;
+  if (__builtin_mul_overflow(a, b, &result)) overflow(a, "*", b);
+  return result;
+}
+
 int64_t floor_div(int64_t a, int64_t b) {
+  if (b == -1) return multiply(a, -1);
   const int64_t quotient = a / b;
   return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
 }
 
 int64_t power(int64_t base, int64_t exponent) {
+  if (exponent > 63 && base != 0 && base != 1 && base != -1) overflow(base, "**", exponent);
+  if (exponent > 63) exponent = 62 + exponent % 2;  // the same for these
   int64_t result = 1;
   for (int64_t i = 0; i < exponent; ++i) {
-    result *= base;
+    result = multiply(result, base);
   }
   return result;
 }
@@ -112,17 +126,20 @@ int64_t SizeExpression::apply(Function function, int64_t left, int64_t right) {
   if ((function == Function::FloorDiv || function == Function::Mod) && right == 0) {
     throw std::runtime_error("a size is divided by zero");
   }
+  int64_t result = 0;
   switch (function) {
     case Function::Add:
-      return left + right;
+      if (__builtin_add_overflow(left, right, &result)) overflow(left, "+", right);
+      return result;
     case Function::Sub:
-      return left - right;
+      if (__builtin_sub_overflow(left, right, &result)) overflow(left, "-", right);
+      return result;
     case Function::Mul:
-      return left * right;
+      return multiply(left, right);
     case Function::FloorDiv:
       return floor_div(left, right);
     case Function::Mod:
-      return left - floor_div(left, right) * right;
+      return right == -1 ? 0 : left - floor_div(left, right) * right;
     case Function::Pow:
       return power(left, right);
     case Function::Max:
