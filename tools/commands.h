@@ -13,5 +13,6 @@ void add_bench(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_ops(CLI::App& app);
 void add_refit(CLI::App& app);
+void add_verify(CLI::App& app);
 
 }  // namespace tools

@@ -19,7 +19,8 @@ std::vector<int64_t> opt_shape(const kiln_tensor_info& info) {
 }  // namespace
 
 kiln::Engine load(const EngineArguments& arguments) {
-  return kiln::Engine::load_file(arguments.engine, {.cpu_variant = arguments.cpu_variant});
+  return kiln::Engine::load_file(arguments.engine, {.cpu_variant = arguments.cpu_variant,
+                                                    .verify_weights = !arguments.no_verify});
 }
 
 void add_engine_options(CLI::App& command, EngineArguments& arguments) {
@@ -28,6 +29,8 @@ void add_engine_options(CLI::App& command, EngineArguments& arguments) {
       ->check(CLI::NonNegativeNumber);
   command.add_option("--cpu", arguments.cpu_variant,
                      "The code to run: x86-64-v3 or x86-64-v4 (default: the best for this CPU)");
+  command.add_flag("--no-verify", arguments.no_verify,
+                   "Do not check the hash of the weights, which reads all of them");
   command.add_option("--shape", arguments.shapes, "Sizes of a made-up input: x=8,128");
 }
 

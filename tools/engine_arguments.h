@@ -15,6 +15,7 @@ namespace tools {
 struct EngineArguments {
   std::string engine, cpu_variant;
   int threads = 0;
+  bool no_verify = false;
   std::vector<std::string> shapes;  // of made-up inputs
 };
 

@@ -2,6 +2,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
+#include <new>
+#include <stdexcept>
 #include <string>
 
 #include "commands.h"
@@ -9,6 +11,8 @@
 #include "kiln/kiln.h"
 
 namespace {
+
+constexpr const char* kOutOfMemory = "out of memory: the process may have no more";
 
 int fail(int code, const char* text) {
   std::fprintf(stderr, "kiln: %s\n", text);
@@ -27,6 +31,7 @@ int main(int argc, char** argv) {
   tools::add_run(app);
   tools::add_bench(app);
   tools::add_inspect(app);
+  tools::add_verify(app);
   tools::add_ops(app);
   try {
     app.parse(argc, argv);
@@ -35,6 +40,10 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   } catch (const tools::UsageError& error) {
     return fail(2, error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(1, kOutOfMemory);
+  } catch (const std::length_error&) {
+    return fail(1, kOutOfMemory);
   } catch (const std::exception& error) {
     return fail(1, error.what());
   }

@@ -27,20 +27,6 @@ std::vector<char> read_file(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-// Beside its final place and renamed, so that the engine that is refitted may be the output.
-void write_file(const std::string& path, std::span<const std::byte> bytes) {
-  const std::string temporary = path + ".tmp";
-  std::ofstream file(temporary, std::ios::binary | std::ios::trunc);
-  file.write(reinterpret_cast<const char*>(bytes.data()),
-             static_cast<std::streamsize>(bytes.size()));
-  file.close();
-  std::error_code error;
-  if (file) std::filesystem::rename(temporary, path, error);
-  if (file && !error) return;
-  std::filesystem::remove(temporary, error);
-  throw Failure("cannot write " + path);
-}
-
 void refit(const RefitArguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
   const std::vector<char> engine = read_file(arguments.engine);
@@ -48,11 +34,11 @@ void refit(const RefitArguments& arguments) {
   kiln_compile_options options{};
   options.struct_size = sizeof(options);
   options.num_threads = arguments.threads;
-  const kiln::Bytes result = model.refit(std::as_bytes(std::span(engine)), &options);
-  write_file(arguments.output, result.span());
+  model.refit_to_file(std::as_bytes(std::span(engine)), arguments.output, &options);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   std::printf("%s: %.1f MB, refitted in %.1f s\n", arguments.output.c_str(),
-              static_cast<double>(result.span().size()) / 1e6, seconds.count());
+              static_cast<double>(std::filesystem::file_size(arguments.output)) / 1e6,
+              seconds.count());
 }
 
 }  // namespace

@@ -8,6 +8,10 @@
  * for the calling thread, until its next failing call. Out-parameters are untouched on failure.
  * Strings are UTF-8, NUL-terminated. Sizes are bytes unless named otherwise. Dimensions are counted
  * in elements.
+ *
+ * An engine is native code, whatever the container: whoever made the file runs code as you when you
+ * load it. Load only what you would run as a program; the checks of the format find damage and no
+ * ill will.
  */
 #ifndef KILN_KILN_H_
 #define KILN_KILN_H_
@@ -118,6 +122,12 @@ KILN_API const char* kiln_engine_cpu_variant(const kiln_engine* engine);
 /* A JSON description: inputs, ranges, kernels, memory, code variants, hashes. Free with
  * kiln_bytes_destroy. Since 0.1. */
 KILN_API kiln_status kiln_engine_describe(const kiln_engine* engine, kiln_bytes** json);
+
+/* Looks at every byte of an engine, weights included, without loading it. The result is JSON:
+ * {"sound": bool, "problems": [{"where", "offset", "size", "what"}]}, with offsets into the data
+ * and "where" one of "header", "plan", "code 0", "weights", "gap". Not sound is no failure of the
+ * call. Free with kiln_bytes_destroy. Since 0.1. */
+KILN_API kiln_status kiln_engine_verify(const void* data, size_t size, kiln_bytes** json);
 
 /* ---- Sessions: one caller's workspace. One thread at a time per session; many sessions per engine
  * ---- */
@@ -242,8 +252,9 @@ typedef enum kiln_cache_result {
  * Since 0.1. */
 KILN_API kiln_status kiln_compile(kiln_model* model, const kiln_compile_options* options,
                                   kiln_bytes** engine);
-/* Compiles straight into a file: written to a temporary file in the same folder, then renamed.
- * Since 0.1. */
+/* Compiles straight into a file: written to a temporary file in the same folder, then renamed. A
+ * file that is replaced keeps its permissions and owner, a symbolic link stays and its target is
+ * replaced; devices, pipes and folders are KILN_IO_ERROR. Since 0.1. */
 KILN_API kiln_status kiln_compile_to_file(kiln_model* model, const kiln_compile_options* options,
                                           const char* path);
 
@@ -273,6 +284,16 @@ KILN_API kiln_status kiln_cache_store(const char* directory, uint64_t max_bytes,
  * Since 0.1. */
 KILN_API kiln_status kiln_refit(const void* engine, size_t size, kiln_model* model,
                                 const kiln_compile_options* options, kiln_bytes** result);
+
+/* kiln_refit straight into a file, as kiln_compile_to_file writes one. Since 0.1. */
+KILN_API kiln_status kiln_refit_to_file(const void* engine, size_t size, kiln_model* model,
+                                        const kiln_compile_options* options, const char* path);
+
+/* kiln_engine_verify for a file: an engine, or a saved model (.ep, .ts, .pt2) with engines in it.
+ * {"sound": bool, "engines": [{"name", "offset", "size"}], "problems": [...], "unchecked":
+ * [names]}, with offsets into the file; "where" begins with the name of the entry in a saved model,
+ * whose contents are checked by their checksums too, but for compressed ones. Since 0.1. */
+KILN_API kiln_status kiln_verify_file(const char* path, kiln_bytes** json);
 
 /* The operators that can be compiled, as JSON: {"aten": ["aten.add.Tensor", ...], "ops": [{"name",
  * "summary"}]}. Since 0.1. */

@@ -108,8 +108,10 @@ class Tensor {
  private:
   void check_count(size_t got) const {
     int64_t expected = 1;
-    for (const int64_t extent : shape_) expected *= extent;
-    if (expected < 0 || static_cast<size_t>(expected) != got)
+    bool overflows = false;
+    for (const int64_t extent : shape_)
+      overflows |= __builtin_mul_overflow(expected, extent, &expected);
+    if (overflows || expected < 0 || static_cast<size_t>(expected) != got)
       throw Error(KILN_INVALID_ARGUMENT, "kiln::Tensor: got " + std::to_string(got) +
                                              " elements, expected " + std::to_string(expected));
   }
@@ -314,6 +316,11 @@ class Model {
     kiln_bytes* result = nullptr;
     check(kiln_refit(engine.data(), engine.size(), get(), options, &result));
     return Bytes(result);
+  }
+  // The same into a file, which is replaced as a whole and may be that of the engine itself.
+  void refit_to_file(std::span<const std::byte> engine, const std::string& path,
+                     const kiln_compile_options* options = nullptr) const {
+    check(kiln_refit_to_file(engine.data(), engine.size(), get(), options, path.c_str()));
   }
   kiln_model* get() const { return model_.get(); }
 

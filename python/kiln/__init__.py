@@ -17,7 +17,7 @@ from kiln.compiler import (
     refit,
     supported_ops,
 )
-from kiln.engine import DimRange, Engine, Session, TensorInfo, inspect, load
+from kiln.engine import Damage, DimRange, Engine, Session, TensorInfo, inspect, load, verify
 from kiln.errors import (
     FileError,
     InternalError,
@@ -33,6 +33,7 @@ from kiln.errors import (
 __version__: str = runtime().kiln_version().decode()
 
 __all__ = [
+    "Damage",
     "DimRange",
     "Engine",
     "EngineCache",
@@ -58,4 +59,5 @@ __all__ = [
     "load",
     "refit",
     "supported_ops",
+    "verify",
 ]

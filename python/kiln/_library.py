@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import json
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import (
     POINTER,
     c_char_p,
@@ -110,6 +111,7 @@ _RUNTIME = {
     "kiln_engine_output": (c_int, [c_void_p, c_size_t, POINTER(TensorInfo)]),
     "kiln_engine_cpu_variant": (c_char_p, [c_void_p]),
     "kiln_engine_describe": (c_int, [c_void_p, POINTER(c_void_p)]),
+    "kiln_engine_verify": (c_int, [c_void_p, c_size_t, POINTER(c_void_p)]),
     "kiln_session_create": (c_int, [c_void_p, POINTER(SessionOptions), POINTER(c_void_p)]),
     "kiln_session_destroy": (None, [c_void_p]),
     "kiln_session_output_shapes": (c_int, [c_void_p, POINTER(Tensor), c_size_t, _Shapes, c_size_t]),
@@ -138,6 +140,8 @@ _COMPILER = {
         [c_void_p, c_size_t, c_void_p, POINTER(CompileOptions), POINTER(c_void_p)],
     ),
     "kiln_supported_ops": (c_int, [POINTER(c_void_p)]),
+    "kiln_verify_file": (c_int, [c_char_p, POINTER(c_void_p)]),
+    "kiln_private_end_compiles": (None, []),
 }
 
 
@@ -173,7 +177,10 @@ def runtime() -> ctypes.CDLL:
 def compiler() -> ctypes.CDLL:
     """libkiln: compiles. Opened on first use, since running engines does not need it."""
     runtime()
-    return _open(("libkiln.so",), _COMPILER)
+    library = _open(("libkiln.so",), _COMPILER)
+    # Daemon threads may compile while the interpreter ends: the library must not be undone under them.
+    atexit.register(library.kiln_private_end_compiles)
+    return library
 
 
 def check(status: int) -> None:
@@ -185,12 +192,18 @@ def check(status: int) -> None:
     raise error(text or f"status {status} without a text")
 
 
+def destroy_with(owner: Any, destroy: Callable[[c_void_p], None], handle: c_void_p) -> None:
+    """Frees what belongs to a Python object when that goes away; never because the interpreter ends: daemon threads may
+    be using it then, and the system takes it back anyway."""
+    weakref.finalize(owner, destroy, handle).atexit = False
+
+
 def take_bytes(handle: c_void_p) -> memoryview:
     """A read-only view of a kiln_bytes, which is freed with the last reference to the view."""
     library = runtime()
     address, size = library.kiln_bytes_data(handle), library.kiln_bytes_size(handle)
     array = (ctypes.c_ubyte * size).from_address(address) if size else (ctypes.c_ubyte * 0)()
-    weakref.finalize(array, library.kiln_bytes_destroy, handle).atexit = False
+    destroy_with(array, library.kiln_bytes_destroy, handle)
     return memoryview(array).cast("B").toreadonly()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from kiln import _library, arrays
 from kiln._library import check, compiler
 from kiln.arrays import TensorView
 from kiln.cache import CacheCall, EngineCache
+from kiln.errors import InvalidArgumentError
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Model:
     def __init__(self, handle: ctypes.c_void_p, owners: Any = None) -> None:
         self._handle = handle
         self._owners = owners
-        weakref.finalize(self, compiler().kiln_model_destroy, handle)
+        _library.destroy_with(self, compiler().kiln_model_destroy, handle)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Model:
@@ -250,7 +250,7 @@ def _engine_options(
     metadata: str,
 ) -> _library.CompileOptions:
     """The options that decide the bytes of an engine."""
-    c_ranges = [_library.DimRange(r.input.encode(), r.dim, r.min, r.opt, r.max) for r in ranges]
+    c_ranges = [_c_range(r) for r in ranges]
     options = _library.CompileOptions(struct_size=ctypes.sizeof(_library.CompileOptions))
     options.ranges = (_library.DimRange * len(c_ranges))(*c_ranges) if c_ranges else None
     options.num_ranges = len(c_ranges)
@@ -260,6 +260,15 @@ def _engine_options(
     options.refittable = int(refittable)
     options.metadata = metadata.encode() or None
     return options
+
+
+def _c_range(r: InputRange) -> _library.DimRange:
+    # ctypes would take larger numbers modulo 2^64.
+    if not all(-(1 << 63) <= size < 1 << 63 for size in (r.min, r.opt, r.max)):
+        raise InvalidArgumentError(
+            f"input {r.input!r}, dimension {r.dim}: got the sizes {r.min}, {r.opt}, {r.max}, expected 64-bit numbers"
+        )
+    return _library.DimRange(r.input.encode(), r.dim, r.min, r.opt, r.max)
 
 
 def _set_work_options(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +81,7 @@ class Engine:
             )
         self._handle = handle
         # Sessions hold a reference inside the library, so the order of finalisation does not matter.
-        weakref.finalize(self, runtime().kiln_engine_destroy, handle)
+        _library.destroy_with(self, runtime().kiln_engine_destroy, handle)
         self.inputs = _describe_tensors(
             handle, runtime().kiln_engine_num_inputs, runtime().kiln_engine_input
         )
@@ -127,7 +126,7 @@ class Session:
         )
         self.engine = engine
         self._handle = handle
-        weakref.finalize(self, runtime().kiln_session_destroy, handle)
+        _library.destroy_with(self, runtime().kiln_session_destroy, handle)
 
     def output_shapes(self, *inputs: Any) -> list[tuple[int, ...]]:
         """The shapes that the outputs would have for these inputs, which are checked."""
@@ -210,6 +209,39 @@ def load(source: str | os.PathLike[str] | bytes | memoryview, **options: Any) ->
 def inspect(source: str | os.PathLike[str] | bytes | memoryview) -> dict[str, Any]:
     """Describes an engine file without running it: see `Engine.describe`."""
     return Engine(source).describe()
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is wrong with a file: somewhere in the `size` bytes at `offset`, which are called `where`."""
+
+    where: str
+    offset: int
+    size: int
+    what: str
+
+
+def verify(source: str | os.PathLike[str] | bytes | memoryview) -> list[Damage]:
+    """Looks at every byte of an engine, weights included.
+
+    Args:
+        source: the path of an engine file or of a saved model (.ep, .ts, .pt2) with engines in it, or the bytes of an
+            engine.
+
+    Returns:
+        What is damaged, and where; nothing for a sound file.
+
+    Raises:
+        NotFoundError, FileError: the file cannot be read.
+    """
+    handle = ctypes.c_void_p()
+    if isinstance(source, (str, os.PathLike)):
+        verify_file = _library.compiler().kiln_verify_file
+        check(verify_file(os.fsencode(source), ctypes.byref(handle)))
+    else:
+        data = np.frombuffer(source, dtype=np.uint8)
+        check(runtime().kiln_engine_verify(data.ctypes.data, data.size, ctypes.byref(handle)))
+    return [Damage(**problem) for problem in _library.take_json(handle)["problems"]]
 
 
 def _describe_tensors(handle: ctypes.c_void_p, count: Any, get: Any) -> tuple[TensorInfo, ...]:

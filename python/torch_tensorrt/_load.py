@@ -165,9 +165,10 @@ def _import_result_types(model: bytes, name: str) -> None:
             for entry in entries
             for key in ("in_spec", "out_spec")
         ]
-    except (ValueError, KeyError, TypeError):
+        type_names = sorted({type_name for spec in specs for type_name in _type_names(spec)})
+    except (ValueError, KeyError, TypeError, RecursionError):
         return  # torch.export.load says what is wrong
-    for type_name in sorted({type_name for spec in specs for type_name in _type_names(spec)}):
+    for type_name in type_names:
         if type_name in pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE or "." not in type_name:
             continue
         module = type_name.rpartition(".")[0]

@@ -8,20 +8,24 @@
 #include <memory>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "capi/running_calls.h"
 #include "capi/shared.h"
 #include "compiler/cached_compile.h"
 #include "compiler/driver.h"
 #include "compiler/engine_cache.h"
 #include "compiler/refit.h"
+#include "compiler/verify_file.h"
 #include "engine/reader.h"
 #include "import/import.h"
 #include "kiln/kiln.h"
 #include "support/error.h"
+#include "support/json_writer.h"
 
 struct kiln_model {
   std::shared_ptr<kiln::import::Model> model;
@@ -32,14 +36,22 @@ namespace {
 using kiln::CompileError;
 using nlohmann::ordered_json;
 
-kiln_status fail(kiln_status status, const std::string& text) {
-  kiln_private_set_last_error(text.c_str());
+constexpr const char* kOutOfMemory =
+    "out of memory: compiling this model takes more than the process may have";
+
+constexpr const char* kEnding = "the process is ending: nothing is compiled any more";
+
+kiln_status fail(kiln_status status, const char* text) {
+  kiln_private_set_last_error(text);
   return status;
 }
+kiln_status fail(kiln_status status, const std::string& text) { return fail(status, text.c_str()); }
 
 // Runs the body of an API function. `user_error` is the status of a CompileError.
 template <typename Body>
 kiln_status guarded(kiln_status user_error, const Body& body) {
+  const kiln::RunningCall call;
+  if (!call.may_run()) return fail(KILN_UNSUPPORTED, kEnding);
   try {
     body();
     return KILN_OK;
@@ -48,7 +60,9 @@ kiln_status guarded(kiln_status user_error, const Body& body) {
   } catch (const CompileError& error) {
     return fail(user_error, error.what());
   } catch (const std::bad_alloc&) {
-    return fail(KILN_OUT_OF_MEMORY, "out of memory");
+    return fail(KILN_OUT_OF_MEMORY, kOutOfMemory);
+  } catch (const std::length_error&) {  // a container that is larger than any memory
+    return fail(KILN_OUT_OF_MEMORY, kOutOfMemory);
   } catch (const std::exception& error) {
     return fail(KILN_INTERNAL, std::string("internal error: ") + error.what() +
                                    " (a bug in Kiln: please report it)");
@@ -151,11 +165,11 @@ kiln::CompileOptions to_options(const kiln_compile_options* given) {
   if (options.metadata != nullptr) result.metadata = options.metadata;
   result.cache = to_cache_options(options);
   if (options.dump_directory != nullptr) result.dump_directory = options.dump_directory;
-  if (options.progress != nullptr)
-    result.progress = [callback = options.progress, user = options.progress_user](
-                          std::string_view stage, double fraction) {
-      callback(user, std::string(stage).c_str(), fraction);
-    };
+  result.progress = [callback = options.progress, user = options.progress_user](
+                        std::string_view stage, double fraction) {
+    if (kiln::calls_must_end()) throw kiln::StatusError({kiln::StatusCode::Unsupported, kEnding});
+    if (callback != nullptr) callback(user, std::string(stage).c_str(), fraction);
+  };
   return result;
 }
 
@@ -197,6 +211,8 @@ kiln_status guarded_compile(const kiln_model* model, const Body& body) {
 }  // namespace
 
 extern "C" {
+
+void kiln_private_end_compiles(void) { kiln::end_all_calls(); }
 
 kiln_status kiln_model_open_file(const char* path, kiln_model** model) {
   KILN_REQUIRE(path);
@@ -309,6 +325,41 @@ kiln_status kiln_refit(const void* engine, size_t size, kiln_model* model,
   return guarded_compile(model, [&] {
     const std::span bytes(static_cast<const std::byte*>(engine), size);
     *result = new kiln_bytes{kiln::refit(bytes, *model->model, to_options(options))};
+  });
+}
+
+kiln_status kiln_refit_to_file(const void* engine, size_t size, kiln_model* model,
+                               const kiln_compile_options* options, const char* path) {
+  KILN_REQUIRE(engine);
+  KILN_REQUIRE(model);
+  KILN_REQUIRE(path);
+  return guarded_compile(model, [&] {
+    const std::span bytes(static_cast<const std::byte*>(engine), size);
+    kiln::write_bytes(kiln::refit(bytes, *model->model, to_options(options)), path);
+  });
+}
+
+kiln_status kiln_verify_file(const char* path, kiln_bytes** json) {
+  KILN_REQUIRE(path);
+  KILN_REQUIRE(json);
+  return guarded(KILN_INVALID_ARGUMENT, [&] {
+    const kiln::FileReport report = kiln::verify_file(path);
+    kiln::JsonWriter text;
+    text.begin_object().key("sound").value(report.damages.empty());
+    text.key("engines").begin_array();
+    for (const kiln::FoundEngine& engine : report.engines) {
+      text.begin_object().key("name").value(engine.name);
+      text.key("offset").value(engine.offset).key("size").value(engine.size).end_object();
+    }
+    text.end_array().key("problems").begin_array();
+    for (const kiln::engine::Damage& damage : report.damages) {
+      text.begin_object().key("where").value(damage.where);
+      text.key("offset").value(damage.offset).key("size").value(damage.size);
+      text.key("what").value(damage.what).end_object();
+    }
+    text.end_array().key("unchecked").begin_array();
+    for (const std::string& name : report.unchecked) text.value(name);
+    *json = text_bytes(text.end_array().end_object().text());
   });
 }
 

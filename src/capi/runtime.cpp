@@ -5,15 +5,18 @@
 #include <memory>
 #include <new>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "capi/shared.h"
 #include "engine/spec.h"
+#include "engine/verify.h"
 #include "kiln/kiln.h"
 #include "runtime/describe.h"
 #include "runtime/engine.h"
 #include "runtime/session.h"
+#include "support/json_writer.h"
 #include "support/status.h"
 
 using kiln::Result;
@@ -48,9 +51,23 @@ Status null_argument(const char* name) {
 #define KILN_REQUIRE(pointer) \
   if ((pointer) == nullptr) return null_argument(#pointer)
 
+// Short enough to need no memory where there is none for the whole text.
+void set_last_error(const char* text) noexcept {
+  try {
+    last_error = text;
+  } catch (const std::bad_alloc&) {
+    last_error = "out of memory";
+  }
+}
+
 kiln_status finish(const Status& status) {
-  if (!status.ok()) last_error = status.message();
+  if (!status.ok()) set_last_error(status.message().c_str());
   return static_cast<kiln_status>(status.code());
+}
+
+kiln_status out_of_memory() noexcept {
+  set_last_error("out of memory: the process may have no more");
+  return KILN_OUT_OF_MEMORY;
 }
 
 // Runs the body of an API function. Nothing below throws but the standard library, when memory is
@@ -60,7 +77,9 @@ kiln_status guarded(const Body& body) {
   try {
     return finish(body());
   } catch (const std::bad_alloc&) {
-    return finish(Status(StatusCode::OutOfMemory, "out of memory"));
+    return out_of_memory();
+  } catch (const std::length_error&) {  // a container that is larger than any memory
+    return out_of_memory();
   }
 }
 
@@ -163,7 +182,7 @@ class Views {
 
 extern "C" {
 
-void kiln_private_set_last_error(const char* text) { last_error = text; }
+void kiln_private_set_last_error(const char* text) { set_last_error(text); }
 
 #define KILN_TEXT(x) #x
 #define KILN_VERSION_TEXT(major, minor, patch) \
@@ -263,6 +282,23 @@ kiln_status kiln_engine_describe(const kiln_engine* engine, kiln_bytes** json) {
     KILN_REQUIRE(engine);
     KILN_REQUIRE(json);
     *json = to_bytes(kiln::runtime::describe(*engine->engine));
+    return Status();
+  });
+}
+
+kiln_status kiln_engine_verify(const void* data, size_t size, kiln_bytes** json) {
+  return guarded([&]() -> Status {
+    if (size > 0) KILN_REQUIRE(data);
+    KILN_REQUIRE(json);
+    const auto damages = kiln::engine::verify({static_cast<const std::byte*>(data), size});
+    kiln::JsonWriter text;
+    text.begin_object().key("sound").value(damages.empty()).key("problems").begin_array();
+    for (const kiln::engine::Damage& damage : damages) {
+      text.begin_object().key("where").value(damage.where);
+      text.key("offset").value(damage.offset).key("size").value(damage.size);
+      text.key("what").value(damage.what).end_object();
+    }
+    *json = to_bytes(text.end_array().end_object().text());
     return Status();
   });
 }

@@ -14,20 +14,21 @@ std::vector<std::byte> compile_planned(const plan::Program& program,
   return write_engine(compiled.spec, compiled.constants, weights_of(options));
 }
 
-Status write_bytes(std::span<const std::byte> bytes, const std::string& path) {
+Status try_to_write(std::span<const std::byte> bytes, const std::string& path) {
   Result<AtomicFile> file = AtomicFile::create(path);
   if (!file.ok()) return file.status();
   KILN_RETURN_IF_ERROR(file->write_at(0, bytes));
   return file->commit();
 }
 
-Status compile_and_stream(const import::Model& model, const CompileOptions& options,
-                          const std::string& path) {
+void compile_and_stream(const import::Model& model, const CompileOptions& options,
+                        const std::string& path) {
   const CompiledProgram compiled = compile_program(plan_model(model, options), options);
   report(options, "write", 0.95);
   std::vector<std::span<const std::byte>> contents;
   for (const ir::Literal& literal : compiled.constants) contents.push_back(literal.bytes);
-  return engine::write_file(compiled.spec, contents, path, weights_of(options));
+  const Status status = engine::write_file(compiled.spec, contents, path, weights_of(options));
+  if (!status.ok()) throw StatusError(status);
 }
 
 }  // namespace
@@ -46,12 +47,16 @@ std::vector<std::byte> compile(const import::Model& model, const CompileOptions&
   return bytes;
 }
 
+void write_bytes(std::span<const std::byte> bytes, const std::string& path) {
+  if (const Status status = try_to_write(bytes, path); !status.ok()) throw StatusError(status);
+}
+
 void compile_to_file(const import::Model& model, const CompileOptions& options,
                      const std::string& path) {
-  const Status status = options.cache.directory.empty()
-                            ? compile_and_stream(model, options, path)
-                            : write_bytes(compile_cached(model, options), path);
-  if (!status.ok()) throw StatusError(status);
+  if (options.cache.directory.empty())
+    compile_and_stream(model, options, path);
+  else
+    write_bytes(compile_cached(model, options), path);
   report(options, "done", 1.0);
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -59,6 +60,8 @@ struct CompileOptions {
 std::vector<std::byte> compile(const import::Model& model, const CompileOptions& options);
 // The same from a graph; consumes it, and leaves the cache alone.
 std::vector<std::byte> compile(ir::Graph graph, const CompileOptions& options);
+// Writes a file as a whole or not at all: see support/atomic_file.h. Throws StatusError.
+void write_bytes(std::span<const std::byte> bytes, const std::string& path);
 // Straight to a file: without a cache the engine is never whole in memory. Temporary file, then
 // rename.
 void compile_to_file(const import::Model& model, const CompileOptions& options,

@@ -5,23 +5,24 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
-#include <ctime>
-#include <filesystem>
+#include <cstring>
+#include <optional>
 
+#include "engine/mark.h"
 #include "engine/reader.h"
 #include "support/atomic_file.h"
 #include "support/errno_status.h"
-#include "support/file_map.h"
+#include "support/hash.h"
 
 namespace kiln {
 namespace {
 
-namespace fs = std::filesystem;
+using Bytes = std::vector<std::byte>;
 
 constexpr std::string_view kEnding = ".kiln";
-// A process that was killed while it wrote leaves its temporary file behind.
-constexpr int64_t kStaleSeconds = 24 * 3600;
+constexpr size_t kLongestKey = 128;
 
 Status unusable(const std::string& directory, const std::string& why) {
   return Status(StatusCode::InvalidArgument, "the engine cache " + directory +
@@ -30,37 +31,84 @@ Status unusable(const std::string& directory, const std::string& why) {
                                                  "that belongs to you alone");
 }
 
+// All folders of the path that are missing, each for the user alone.
 Status make_directory(const std::string& directory) {
-  std::error_code ignored;  // mkdir says what is wrong
-  fs::create_directories(fs::path(directory).parent_path(), ignored);
+  for (size_t end = directory.find('/', 1); end != std::string::npos;
+       end = directory.find('/', end + 1))
+    mkdir(directory.substr(0, end).c_str(), 0700);  // the last one says what is wrong
   if (mkdir(directory.c_str(), 0700) == 0 || errno == EEXIST) return Status();
   return errno_status("make the engine cache", directory, errno);
 }
 
-Status check_owner(const std::string& directory) {
+Result<Folder> open_directory(const std::string& directory) {
+  auto folder = Folder::open(directory, Folder::Links::Refuse);
   struct stat info;
-  if (stat(directory.c_str(), &info) != 0)
+  if (!folder && lstat(directory.c_str(), &info) == 0 && S_ISLNK(info.st_mode))
+    return unusable(directory, "it is a symbolic link");
+  if (!folder) return errno_status("use the engine cache", directory, errno);
+  if (fstat(folder->get(), &info) != 0)
     return errno_status("use the engine cache", directory, errno);
-  if (!S_ISDIR(info.st_mode)) return unusable(directory, "it is not a folder");
   if (info.st_uid != geteuid()) return unusable(directory, "it belongs to another user");
   if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0)
     return unusable(directory, "other users may write to it (chmod go-w it)");
-  return Status();
+  return std::move(*folder);
+}
+
+bool is_key(std::string_view key) {
+  return !key.empty() && key.size() <= kLongestKey && std::ranges::all_of(key, [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
+           c == '-';
+  });
 }
 
 // Keys come from users' code too: nothing that could lead out of the folder.
 Status check_key(const std::string& key) {
-  const bool plain = !key.empty() && key.size() <= 128 && std::ranges::all_of(key, [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-           c == '-';
-  });
-  if (plain) return Status();
+  if (is_key(key)) return Status();
   return Status(StatusCode::InvalidArgument, "[engine cache] got the key \"" + key +
                                                  "\", expected 1 to 128 letters, digits, - or _");
 }
 
+std::string name_of(const std::string& key) { return key + std::string(kEnding); }
+
+// Never 0, which is what engines have that are no entries.
+uint64_t mark_of_key(std::string_view key) {
+  const std::string text = "entry of an engine cache: " + std::string(key);
+  const Hash128 hash = hash128(std::as_bytes(std::span(text)));
+  uint64_t mark = 0;
+  std::memcpy(&mark, hash.data(), sizeof(mark));
+  return mark | 1;
+}
+
+// Whether an open file is the entry of a key.
+bool is_entry(const FileDescriptor& file, std::string_view key) {
+  struct stat info;
+  std::array<std::byte, engine::kMarkBytes> start;
+  return file.is_open() && fstat(file.get(), &info) == 0 && S_ISREG(info.st_mode) &&
+         pread(file.get(), start.data(), start.size(), 0) == static_cast<ssize_t>(start.size()) &&
+         engine::mark_of(start) == mark_of_key(key);
+}
+
+bool is_entry(const Folder& folder, const std::string& key) {
+  return is_entry(folder.open_file(name_of(key), O_RDONLY), key);
+}
+
+Result<Bytes> read_all(const FileDescriptor& file, const std::string& path) {
+  struct stat info;
+  if (fstat(file.get(), &info) != 0) return errno_status("read", path, errno);
+  Bytes bytes(static_cast<size_t>(info.st_size));
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t count =
+        pread(file.get(), bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return errno_status("read", path, errno);
+    if (count == 0) bytes.resize(done);  // somebody made it shorter: the hashes tell
+    done += static_cast<size_t>(count);
+  }
+  return bytes;
+}
+
 struct Entry {
-  std::string path;
+  std::string key;
   uint64_t size = 0;
   timespec used{};
 };
@@ -69,23 +117,17 @@ struct Entry {
 bool is_older(const Entry& a, const Entry& b) {
   if (a.used.tv_sec != b.used.tv_sec) return a.used.tv_sec < b.used.tv_sec;
   if (a.used.tv_nsec != b.used.tv_nsec) return a.used.tv_nsec < b.used.tv_nsec;
-  return a.path < b.path;
+  return a.key < b.key;
 }
 
-// The entries of a folder. Abandoned temporary files are removed on the way.
-std::vector<Entry> entries_of(const std::string& directory) {
+std::vector<Entry> entries_of(const Folder& folder) {
   std::vector<Entry> entries;
-  std::error_code error;
-  for (fs::directory_iterator file(directory, error), end; !error && file != end;
-       file.increment(error)) {
-    const std::string path = file->path().string();
-    struct stat info;
-    if (lstat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
-    if (path.ends_with(kEnding))
-      entries.push_back({path, static_cast<uint64_t>(info.st_size), info.st_mtim});
-    else if (path.find(std::string(kEnding) + ".tmp-") != std::string::npos &&
-             info.st_mtim.tv_sec + kStaleSeconds < std::time(nullptr))
-      unlink(path.c_str());
+  for (const std::string& name : folder.names_with_prefix("")) {
+    if (!name.ends_with(kEnding)) continue;
+    const std::string key = name.substr(0, name.size() - kEnding.size());
+    const auto info = folder.find(name);
+    if (!info || !is_key(key) || !is_entry(folder, key)) continue;
+    entries.push_back({key, static_cast<uint64_t>(info->st_size), info->st_mtim});
   }
   return entries;
 }
@@ -96,27 +138,27 @@ Result<EngineCache> EngineCache::open(const std::string& directory, uint64_t max
   std::string path = directory;
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   KILN_RETURN_IF_ERROR(make_directory(path));
-  KILN_RETURN_IF_ERROR(check_owner(path));
-  return EngineCache(std::move(path), max_bytes == 0 ? kDefaultCacheBytes : max_bytes);
+  Result<Folder> folder = open_directory(path);
+  if (!folder.ok()) return folder.status();
+  return EngineCache(std::move(*folder), max_bytes == 0 ? kDefaultCacheBytes : max_bytes);
 }
 
-std::string EngineCache::path_of(const std::string& key) const {
-  return directory_ + "/" + key + std::string(kEnding);
-}
-
-Result<std::vector<std::byte>> EngineCache::find(const std::string& key) const {
+Result<Bytes> EngineCache::find(const std::string& key) const {
   KILN_RETURN_IF_ERROR(check_key(key));
-  const std::string path = path_of(key);
-  const Result<FileMap> file = FileMap::open(path);
-  if (!file.ok()) return file.status();
-  const std::span<const std::byte> bytes = file->bytes();
-  if (const Result<engine::View> view = engine::read(bytes, {.verify_weights = true}); !view.ok()) {
-    unlink(path.c_str());
+  const std::string name = name_of(key), path = folder_->path_of(name);
+  const FileDescriptor file = folder_->open_file(name, O_RDONLY);
+  if (!is_entry(file, key))
+    return Status(StatusCode::NotFound, "the engine cache has no entry " + path);
+  Result<Bytes> bytes = read_all(file, path);
+  if (!bytes.ok()) return bytes.status();
+  if (const auto view = engine::read(*bytes, {.verify_weights = true}); !view.ok()) {
+    folder_->remove(name);
     return Status(view.status().code(),
                   "removed the damaged entry " + path + ": " + view.status().message());
   }
-  utimensat(AT_FDCWD, path.c_str(), nullptr, 0);  // a failure only makes the entry look older
-  return std::vector<std::byte>(bytes.begin(), bytes.end());
+  std::ranges::copy(engine::marked_start(*bytes, 0), bytes->begin());
+  futimens(file.get(), nullptr);  // a failure only makes the entry look older
+  return bytes;
 }
 
 Status EngineCache::store(const std::string& key, std::span<const std::byte> engine) const {
@@ -126,24 +168,33 @@ Status EngineCache::store(const std::string& key, std::span<const std::byte> eng
                                               std::to_string(engine.size()) +
                                               " bytes, expected at most " +
                                               std::to_string(max_bytes_) + ", the cache's size");
-  const std::string path = path_of(key);
-  Result<AtomicFile> file = AtomicFile::create(path);
+  const Result<engine::View> view = engine::read(engine);
+  if (!view.ok()) return view.status();
+  const std::string name = name_of(key);
+  if (folder_->find(name) && !is_entry(*folder_, key))
+    return Status(StatusCode::InvalidArgument,
+                  "[engine cache] the file " + folder_->path_of(name) +
+                      " is no entry of the cache: it is left as it is, and the engine is not kept");
+  const Bytes start = engine::marked_start(engine, mark_of_key(key));
+  Result<AtomicFile> file = AtomicFile::create_in(folder_, name);
   if (!file.ok()) return file.status();
-  KILN_RETURN_IF_ERROR(file->write_at(0, engine));
+  KILN_RETURN_IF_ERROR(file->write_at(0, start));
+  KILN_RETURN_IF_ERROR(file->write_at(start.size(), engine.subspan(start.size())));
   KILN_RETURN_IF_ERROR(file->commit());
-  evict(path);
+  AtomicFile::remove_leftovers(*folder_);
+  evict(key);
   return Status();
 }
 
 void EngineCache::evict(const std::string& kept) const {
-  std::vector<Entry> entries = entries_of(directory_);
+  std::vector<Entry> entries = entries_of(*folder_);
   uint64_t total = 0;
   for (const Entry& entry : entries) total += entry.size;
   std::ranges::sort(entries, is_older);
   for (const Entry& entry : entries) {
     if (total <= max_bytes_) return;
-    if (entry.path == kept) continue;
-    unlink(entry.path.c_str());  // somebody else may have been faster
+    if (entry.key == kept) continue;
+    folder_->remove(name_of(entry.key));  // somebody else may have been faster
     total -= entry.size;
   }
 }

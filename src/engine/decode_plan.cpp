@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "engine/engine_generated.h"
 #include "engine/plan_codec.h"
 
@@ -15,6 +17,14 @@ class Budget {
   explicit Budget(std::span<const std::byte> plan)
       : begin_(reinterpret_cast<const uint8_t*>(plan.data())), left_(plan.size()) {}
 
+  // A table that stands in a list, which is stored once as well: so many bytes of its own.
+  void take_table(const void* table) {
+    const auto* start = static_cast<const uint8_t*>(table);
+    const auto* layout = start - flatbuffers::ReadScalar<flatbuffers::soffset_t>(start);
+    const auto size = flatbuffers::ReadScalar<flatbuffers::voffset_t>(layout + sizeof(uint16_t));
+    if (size > left_) exceeded_ = true;
+    if (!exceeded_) left_ -= size;
+  }
   template <typename T>
   bool take(const flatbuffers::Vector<T>& list) {
     constexpr size_t kAlignment = alignof(std::remove_pointer_t<T>);
@@ -81,6 +91,9 @@ BufferSpec decode(const fbs::Buffer& buffer, Budget& budget) {
   spec.alias_of = buffer.alias_of();
   spec.source = buffer.source();
   spec.transform = decode(buffer.transform(), budget);
+  if (buffer.content_hash() != nullptr)
+    std::copy_n(buffer.content_hash()->bytes()->begin(), spec.content_hash.size(),
+                spec.content_hash.begin());
   return spec;
 }
 
@@ -97,6 +110,7 @@ StepSpec decode(const fbs::Step& step, Budget& budget) {
   spec.tasks = step.tasks();
   spec.min_tasks_per_thread = step.min_tasks_per_thread();
   spec.scratch_bytes = step.scratch_bytes();
+  spec.writes = decode_numbers(step.writes(), budget);
   return spec;
 }
 
@@ -112,8 +126,27 @@ std::vector<Item> decode_list(const flatbuffers::Vector<Encoded>* list, Budget& 
   std::vector<Item> items;
   if (list == nullptr || !budget.take(*list)) return items;
   items.reserve(list->size());
-  for (const auto* item : *list) items.push_back(decode(*item, budget));
+  for (const auto* item : *list) {
+    if constexpr (std::is_base_of_v<flatbuffers::Table, std::decay_t<decltype(*item)>>)
+      budget.take_table(item);
+    if (budget.exceeded()) return items;
+    items.push_back(decode(*item, budget));
+  }
   return items;
+}
+
+// Whether the lists of sources of all kernels together are no longer than the plan.
+bool sources_fit(std::span<const std::byte> bytes, const flatbuffers::Verifier::Options& limits) {
+  const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
+  flatbuffers::Verifier verifier(data, bytes.size(), limits);
+  if (!verifier.VerifyBuffer<fbs::PlanOutline>(fbs::PlanIdentifier())) return false;
+  const auto* kernels = flatbuffers::GetRoot<fbs::PlanOutline>(data)->kernels();
+  uint64_t sources = 0;
+  for (size_t i = 0; kernels != nullptr && i < kernels->size(); ++i) {
+    const auto* list = kernels->Get(static_cast<flatbuffers::uoffset_t>(i))->sources();
+    sources += list == nullptr ? 0 : list->size();
+  }
+  return sources * sizeof(uint32_t) <= bytes.size();
 }
 
 Status invalid(const char* what) {
@@ -124,12 +157,14 @@ Status invalid(const char* what) {
 
 Result<Spec> decode_plan(std::span<const std::byte> bytes) {
   const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
-  constexpr flatbuffers::uoffset_t kDeepest = 8;
+  flatbuffers::Verifier::Options limits;
+  limits.max_depth = 8;
   // A table takes four bytes at least.
-  const auto most_tables = static_cast<flatbuffers::uoffset_t>(bytes.size() / 4 + 1);
+  limits.max_tables = static_cast<flatbuffers::uoffset_t>(bytes.size() / 4 + 1);
   if (bytes.size() >= FLATBUFFERS_MAX_BUFFER_SIZE) return invalid("the plan is too large");
-  flatbuffers::Verifier verifier(data, bytes.size(), kDeepest, most_tables);
-  if (!fbs::VerifyPlanBuffer(verifier)) return invalid("the plan is malformed");
+  flatbuffers::Verifier verifier(data, bytes.size(), limits);
+  if (!sources_fit(bytes, limits) || !fbs::VerifyPlanBuffer(verifier))
+    return invalid("the plan is malformed");
 
   const fbs::Plan& plan = *fbs::GetPlan(data);
   Budget budget(bytes);

@@ -35,9 +35,11 @@ Offset<flatbuffers::String> encode_optional(FlatBufferBuilder& builder, const st
 
 Offset<fbs::Buffer> encode(FlatBufferBuilder& builder, const BufferSpec& buffer) {
   const auto transform = encode_optional(builder, buffer.transform);
+  const fbs::Hash hash(flatbuffers::span<const uint8_t, 16>(buffer.content_hash));
   return fbs::CreateBuffer(builder, static_cast<uint8_t>(buffer.kind), buffer.index, buffer.offset,
                            buffer.constant_bytes, buffer.bytes, buffer.first_step, buffer.last_step,
-                           buffer.alias_of, buffer.source, transform);
+                           buffer.alias_of, buffer.source, transform,
+                           buffer.content_hash == Hash128{} ? nullptr : &hash);
 }
 
 Offset<fbs::Kernel> encode(FlatBufferBuilder& builder, const KernelSpec& kernel) {
@@ -50,8 +52,10 @@ Offset<fbs::Kernel> encode(FlatBufferBuilder& builder, const KernelSpec& kernel)
 Offset<fbs::Step> encode(FlatBufferBuilder& builder, const StepSpec& step) {
   const auto buffers = builder.CreateVector(step.buffers);
   const auto params = builder.CreateVector(step.params);
+  const auto writes = step.writes.empty() ? flatbuffers::Offset<flatbuffers::Vector<int32_t>>()
+                                          : builder.CreateVector(step.writes);
   return fbs::CreateStep(builder, step.kernel, buffers, params, step.tasks,
-                         step.min_tasks_per_thread, step.scratch_bytes);
+                         step.min_tasks_per_thread, step.scratch_bytes, writes);
 }
 
 Offset<fbs::Variant> encode(FlatBufferBuilder& builder, const CodeVariant& variant) {

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "support/dtype.h"
+#include "support/hash.h"
+#include "support/limits.h"
 
 namespace kiln::engine {
 
@@ -19,8 +21,7 @@ namespace kiln::engine {
 // earlier slots.
 using Slot = int32_t;
 
-// As KILN_MAX_RANK in include/kiln/kiln.h.
-inline constexpr size_t kMaxRank = 16;
+using kiln::kMaxRank;
 
 enum class SizeOp : uint8_t {
   Constant = 0,  // immediate
@@ -72,7 +73,8 @@ struct BufferSpec {
   int32_t index = -1;   // Input, Output: position among them
   uint64_t offset = 0;  // Constant: bytes into the weights section, a multiple of 64
   uint64_t constant_bytes = 0;
-  Slot bytes = -1;  // Input, Output, Temporary: size for the bound shape
+  Hash128 content_hash{};  // Constant: of its bytes; zeros: not said
+  Slot bytes = -1;         // Input, Output, Temporary: size for the bound shape
   int32_t first_step = 0,
           last_step =
               0;  // Temporary: live from the start of one to the end of the other, inclusive
@@ -91,6 +93,9 @@ struct StepSpec {
   Slot tasks = -1;
   int64_t min_tasks_per_thread = 1;  // fewer are not worth another thread
   Slot scratch_bytes = -1;           // per thread; -1: none
+  // By position in `buffers`: the most bytes of it that one task writes; -1: none. Empty in files
+  // of versions that did not say it.
+  std::vector<Slot> writes;
 };
 
 // The machine code of all kernels for one level of CPU.

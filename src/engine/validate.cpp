@@ -147,6 +147,10 @@ class Checker {
       expect(step.scratch_bytes == -1 || is_slot(step.scratch_bytes), "step", i,
              "unknown scratch size");
       for (const Slot slot : step.params) expect(is_slot(slot), "step", i, "unknown parameter");
+      expect(step.writes.empty() || step.writes.size() == step.buffers.size(), "step", i,
+             "it does not say of every buffer what it writes");
+      for (const Slot slot : step.writes)
+        expect(slot == -1 || is_slot(slot), "step", i, "unknown size of what a task writes");
       for (const int32_t buffer : step.buffers)
         if (expect(is_index(buffer, spec_.buffers), "step", i, "unknown buffer"))
           expect(is_live(spec_.buffers[static_cast<size_t>(buffer)], i), "step", i,

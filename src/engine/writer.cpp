@@ -76,6 +76,7 @@ uint64_t place_weights(Spec& spec, Constants constants, std::vector<Weight>& wei
     const std::span<const std::byte> bytes = constants[i];
     buffer.constant_bytes = bytes.size();
     const Hash128 hash = hash128(bytes);
+    buffer.content_hash = hash;
     const auto [first, last] = placed.equal_range(hash);
     const auto same = std::find_if(first, last, [&](const auto& entry) {
       return std::ranges::equal(weights[entry.second].bytes, bytes);
@@ -115,6 +116,7 @@ void forget_places(Spec& spec, Constants constants) {
     BufferSpec& buffer = spec.buffers[i];
     if (buffer.kind != BufferKind::Constant) continue;
     buffer.constant_bytes = constants[i].size();
+    buffer.content_hash = {};
     buffer.offset = 0;
   }
 }

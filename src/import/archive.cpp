@@ -86,13 +86,15 @@ Directory read_end(Bytes bytes) {
           read<uint32_t>(bytes, end + 16)};
 }
 
-struct Entry {
+struct DirectoryEntry {
   std::string name;
+  bool stored = true;
+  uint32_t crc = 0;
   uint64_t packed_size = 0, size = 0, offset = 0;
 };
 
 // 64-bit values, in this order, for those fields of the header that are all ones.
-void apply_zip64(Bytes extra, Entry& entry) {
+void apply_zip64(Bytes extra, DirectoryEntry& entry) {
   while (extra.size() >= 4) {
     const uint16_t tag = read<uint16_t>(extra, 0), length = read<uint16_t>(extra, 2);
     Bytes field = window(extra, 4, length, "an extra field");
@@ -108,7 +110,7 @@ void apply_zip64(Bytes extra, Entry& entry) {
 }
 
 // Reads the central header at the start of `directory` and steps over it.
-Entry take_entry(Bytes& directory) {
+DirectoryEntry take_entry(Bytes& directory) {
   const Bytes header = window(directory, 0, kCentralHeaderSize, "a directory entry");
   if (read<uint32_t>(header, 0) != kCentralHeader) fail("a wrong directory entry", "a zip archive");
   const size_t name_size = read<uint16_t>(header, 28), extra_size = read<uint16_t>(header, 30);
@@ -119,13 +121,12 @@ Entry take_entry(Bytes& directory) {
   const size_t total = kCentralHeaderSize + name_size + extra_size + comment_size;
   window(directory, 0, total, "a directory entry");
 
-  Entry entry;
+  DirectoryEntry entry;
   entry.name.assign(reinterpret_cast<const char*>(name.data()), name.size());
   if (read<uint16_t>(header, 8) & kEncrypted)
     fail("encrypted entry " + entry.name, "plain entries");
-  if (read<uint16_t>(header, 10) != kStored) {
-    fail("compressed entry " + entry.name, "stored entries, as torch.export.save writes them");
-  }
+  entry.stored = read<uint16_t>(header, 10) == kStored;
+  entry.crc = read<uint32_t>(header, 16);
   entry.packed_size = read<uint32_t>(header, 20);
   entry.size = read<uint32_t>(header, 24);
   entry.offset = read<uint32_t>(header, 42);
@@ -134,30 +135,33 @@ Entry take_entry(Bytes& directory) {
   return entry;
 }
 
-Bytes entry_data(Bytes bytes, const Entry& entry) {
-  if (entry.packed_size != entry.size) fail("two sizes for " + entry.name, "stored entries");
+Bytes entry_data(Bytes bytes, const DirectoryEntry& entry) {
+  if (entry.stored && entry.packed_size != entry.size)
+    fail("two sizes for " + entry.name, "stored entries");
   const Bytes header = window(bytes, entry.offset, kLocalHeaderSize, "a local header");
   if (read<uint32_t>(header, 0) != kLocalHeader) {
     fail("no local header for " + entry.name, "a zip archive");
   }
   const uint64_t skip = kLocalHeaderSize + read<uint16_t>(header, 26) + read<uint16_t>(header, 28);
-  return window(bytes.subspan(entry.offset), skip, entry.size, entry.name.c_str());
+  return window(bytes.subspan(entry.offset), skip, entry.packed_size, entry.name.c_str());
 }
 
 }  // namespace
 
-Archive::Archive(Bytes bytes) {
+Archive::Archive(Bytes bytes, Compressed compressed) {
   const Directory directory = read_end(bytes);
   if (directory.entries > kMaxEntries) {
     fail(std::to_string(directory.entries) + " entries", "at most " + std::to_string(kMaxEntries));
   }
   Bytes rest = window(bytes, directory.offset, directory.size, "the directory");
   for (uint64_t i = 0; i < directory.entries; ++i) {
-    const Entry entry = take_entry(rest);
+    const DirectoryEntry entry = take_entry(rest);
+    if (!entry.stored && compressed == Compressed::Refused)
+      fail("compressed entry " + entry.name, "stored entries, as torch.export.save writes them");
     const size_t slash = entry.name.find('/');
     const std::string below =
         slash == std::string::npos ? entry.name : entry.name.substr(slash + 1);
-    if (!entries_.emplace(below, entry_data(bytes, entry)).second) {
+    if (!entries_.emplace(below, Entry{entry_data(bytes, entry), entry.crc, entry.stored}).second) {
       fail("entry " + below + " twice", "one top folder");
     }
   }
@@ -166,7 +170,7 @@ Archive::Archive(Bytes bytes) {
 std::optional<Bytes> Archive::find(std::string_view name) const {
   const auto found = entries_.find(name);
   if (found == entries_.end()) return std::nullopt;
-  return found->second;
+  return found->second.bytes;
 }
 
 Bytes Archive::get(std::string_view name) const {

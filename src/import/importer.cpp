@@ -4,6 +4,7 @@
 #include <set>
 
 #include "support/error.h"
+#include "support/limits.h"
 
 namespace kiln::import {
 namespace {
@@ -35,6 +36,26 @@ void check_sizes(const Scope& scope, const ProgramNode& node) {
   for (const Argument& output : node.outputs) {
     if (const auto* size = std::get_if<SizeName>(&output)) scope.size(SizeArgument(*size));
   }
+}
+
+void check_rank(const ProgramGraph& graph, const std::string& tensor) {
+  const auto meta = graph.tensor_values.find(tensor);
+  if (meta == graph.tensor_values.end() || meta->second.sizes.size() <= kMaxRank) return;
+  throw CompileError("got " + std::to_string(meta->second.sizes.size()) + " dimensions for " +
+                     tensor + ", expected at most " + std::to_string(kMaxRank) +
+                     ": engines take and give no more (join some with reshape, or leave the "
+                     "operator in PyTorch)");
+}
+
+// Any tensor may become an input or output of an engine: how a graph is cut must not decide what
+// can be compiled.
+void check_ranks(const ProgramGraph& graph, const ProgramNode& node) {
+  for (const auto& [parameter, argument] : node.inputs) {
+    if (const auto* one = std::get_if<TensorName>(&argument)) check_rank(graph, one->name);
+    if (const auto* many = std::get_if<std::vector<TensorName>>(&argument))
+      for (const TensorName& tensor : *many) check_rank(graph, tensor.name);
+  }
+  for (const std::string& name : node.output_names()) check_rank(graph, name);
 }
 
 // Operators that only set a mode for the graph inside them.
@@ -192,6 +213,7 @@ void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
   const ProgramNode& node = scope.graph().nodes[index];
   builder_.set_location(node.location);
   if (gives_only_sizes(node)) return check_sizes(scope, node);
+  check_ranks(scope.graph(), node);
   Call call(node, scope);
   const std::string_view target = short_target(node);
   if (is_wrapper(target)) return import_wrapped(call);
@@ -241,6 +263,8 @@ void Importer::set_outputs(Scope& scope) {
 
 void Importer::check_inputs() const {
   for (const InputSpec& spec : model_.program.inputs) {
+    if (spec.kind == InputKind::User && std::holds_alternative<TensorName>(spec.argument))
+      check_rank(model_.program.graph, spec.name);
     if (spec.kind != InputKind::Other) continue;
     throw CompileError("[model] got an input of kind " + spec.source +
                        ", expected tensors and numbers");

@@ -1,6 +1,7 @@
 #include "import/json.h"
 
 #include <limits>
+#include <new>
 
 #include "support/error.h"
 
@@ -27,6 +28,7 @@ T get(JsonElement element, std::string_view key, std::string_view expected) {
 JsonDocument::JsonDocument(std::string_view text, const std::string& what) {
   simdjson::error_code error = parser_.allocate(text.size(), kMaxDepth);
   if (!error) error = parser_.parse(text.data(), text.size()).get(root_);
+  if (error == simdjson::MEMALLOC) throw std::bad_alloc();
   if (error) {
     throw CompileError("[model] got an unreadable " + what + " (" + simdjson::error_message(error) +
                        "), expected JSON");

@@ -2,6 +2,7 @@
 #include "import/model.h"
 
 #include <cstring>
+#include <new>
 
 #include "import/archive.h"
 #include "support/error.h"
@@ -148,6 +149,7 @@ const LoadedModel& loaded(const Model& model) { return static_cast<const LoadedM
 
 std::shared_ptr<Model> Model::open_file(const std::string& path) {
   Result<FileMap> map = FileMap::open(path);
+  if (map.status().code() == StatusCode::OutOfMemory) throw std::bad_alloc();
   if (!map.ok()) throw CompileError(map.status().message());
   const auto file = std::make_shared<const FileMap>(std::move(*map));
   const Archive archive(file->bytes());

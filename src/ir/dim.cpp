@@ -4,6 +4,7 @@
 #include <atomic>
 #include <numeric>
 
+#include "ir/size_overflow.h"
 #include "support/error.h"
 
 namespace kiln::ir {
@@ -33,9 +34,35 @@ int64_t saturate(int128 value) {
   return static_cast<int64_t>(value);
 }
 
+// Sizes that have no 64-bit value are an error that names them: a product that wrapped around would
+// look like any other size.
+[[noreturn]] void overflow(const std::string& a, const char* op, const std::string& b) {
+  throw SizeOverflow("[size] got " + a + " " + op + " " + b +
+                     ", expected a number of elements below 2^63");
+}
+
+int64_t checked_add(int64_t a, int64_t b) {
+  int64_t sum = 0;
+  if (__builtin_add_overflow(a, b, &sum)) overflow(std::to_string(a), "+", std::to_string(b));
+  return sum;
+}
+
+int64_t checked_multiply(int64_t a, int64_t b) {
+  int64_t product = 0;
+  if (__builtin_mul_overflow(a, b, &product)) overflow(std::to_string(a), "*", std::to_string(b));
+  return product;
+}
+
 int64_t floor_div(int64_t a, int64_t b) {
+  if (b == -1) return checked_multiply(a, -1);
   int64_t q = a / b;
   return (a % b != 0 && (a < 0) != (b < 0)) ? q - 1 : q;
+}
+
+int64_t floor_mod(int64_t a, int64_t b) {
+  if (b == -1) return 0;
+  const int64_t rest = a % b;
+  return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
 }
 
 int compare_atoms(const AtomPtr& a, const AtomPtr& b) {
@@ -85,7 +112,7 @@ std::vector<Term> sort_and_sum(std::vector<Term> terms) {
   std::vector<Term> result;
   for (Term& term : terms) {
     if (!result.empty() && compare_factors(result.back().factors, term.factors) == 0) {
-      result.back().coefficient += term.coefficient;
+      result.back().coefficient = checked_add(result.back().coefficient, term.coefficient);
     } else {
       result.push_back(std::move(term));
     }
@@ -108,8 +135,11 @@ bool recombine_mod(std::vector<Term>& terms) {
       const Term& divisor = atom->b.terms()[0];
       const std::vector<AtomPtr> wanted =
           merge_factors(merge_factors(rest, divisor.factors), quotient.terms()[0].factors);
-      const int64_t wanted_coefficient =
-          terms[i].coefficient * divisor.coefficient * quotient.terms()[0].coefficient;
+      int64_t wanted_coefficient = quotient.terms()[0].coefficient;
+      if (__builtin_mul_overflow(wanted_coefficient, terms[i].coefficient, &wanted_coefficient) ||
+          __builtin_mul_overflow(wanted_coefficient, divisor.coefficient, &wanted_coefficient)) {
+        continue;
+      }
       for (size_t j = 0; j < terms.size(); ++j) {
         if (terms[j].coefficient != wanted_coefficient ||
             compare_factors(terms[j].factors, wanted) != 0) {
@@ -119,7 +149,8 @@ bool recombine_mod(std::vector<Term>& terms) {
         terms.erase(terms.begin() + static_cast<std::ptrdiff_t>(std::max(i, j)));
         terms.erase(terms.begin() + static_cast<std::ptrdiff_t>(std::min(i, j)));
         for (const Term& term : atom->a.terms()) {
-          terms.push_back({term.coefficient * coefficient, merge_factors(term.factors, rest)});
+          terms.push_back(
+              {checked_multiply(term.coefficient, coefficient), merge_factors(term.factors, rest)});
         }
         return true;
       }
@@ -172,12 +203,9 @@ struct Interval {
   int64_t high = kDimInfinity;
 };
 
-bool is_infinite(int64_t value) { return value >= kDimInfinity || value <= -kDimInfinity; }
+int64_t multiply_bound(int64_t a, int64_t b) { return saturate(static_cast<int128>(a) * b); }
 
-int64_t multiply_bound(int64_t a, int64_t b) {
-  if (a == 0 || b == 0) return 0;
-  return saturate(static_cast<int128>(a) * b);
-}
+bool is_infinite(int64_t value) { return value >= kDimInfinity || value <= -kDimInfinity; }
 
 Interval multiply(Interval a, Interval b) {
   const int64_t products[] = {multiply_bound(a.low, b.low), multiply_bound(a.low, b.high),
@@ -345,8 +373,14 @@ Interval bounds_of(const Dim& dim) {
   if (scope.too_deep()) return {};
   const Interval direct = interval_bounds(dim);
   if (dim.terms().size() == 1 && dim.terms()[0].factors.size() == 1) return direct;
-  return {std::max(direct.low, numeric_bound(symbolic_bound(dim, false), false)),
-          std::min(direct.high, numeric_bound(symbolic_bound(dim, true), true))};
+  // At the ends of wide ranges a Dim may have no 64-bit value: then the intervals, which saturate,
+  // are all that is known.
+  try {
+    return {std::max(direct.low, numeric_bound(symbolic_bound(dim, false), false)),
+            std::min(direct.high, numeric_bound(symbolic_bound(dim, true), true))};
+  } catch (const SizeOverflow&) {
+    return direct;
+  }
 }
 
 // --- Division
@@ -367,7 +401,7 @@ Division divide_terms(const Dim& a, const Dim& b) {
       continue;
     }
     const int64_t q = floor_div(term.coefficient, divisor.coefficient);
-    const int64_t r = term.coefficient - q * divisor.coefficient;
+    const int64_t r = floor_mod(term.coefficient, divisor.coefficient);
     // A coefficient that does not divide evenly is left alone unless the term is a plain constant.
     if (r != 0 && !term.factors.empty()) {
       remainder.push_back(term);
@@ -417,15 +451,31 @@ std::string atom_str(const AtomPtr& atom) {
   return {};
 }
 
-int64_t evaluate_atom(const AtomPtr& atom,
-                      const std::function<int64_t(const SymbolPtr&)>& value_of) {
+using ValueOf = std::function<int64_t(const SymbolPtr&)>;
+
+// How a Dim is evaluated: exactly, or roughly where nothing but speed depends on it.
+struct CheckedArithmetic {
+  static int64_t add(int64_t a, int64_t b) { return checked_add(a, b); }
+  static int64_t multiply(int64_t a, int64_t b) { return checked_multiply(a, b); }
+};
+struct SaturatingArithmetic {
+  static int64_t add(int64_t a, int64_t b) { return saturate(int128{a} + b); }
+  static int64_t multiply(int64_t a, int64_t b) { return multiply_bound(a, b); }
+};
+
+template <typename Arithmetic>
+int64_t evaluate_dim(const Dim& dim, const ValueOf& value_of);
+
+template <typename Arithmetic>
+int64_t evaluate_atom(const AtomPtr& atom, const ValueOf& value_of) {
   if (atom->kind == AtomKind::Symbol) return value_of(atom->symbol);
-  const int64_t a = atom->a.evaluate(value_of), b = atom->b.evaluate(value_of);
+  const auto a = evaluate_dim<Arithmetic>(atom->a, value_of);
+  const auto b = evaluate_dim<Arithmetic>(atom->b, value_of);
   switch (atom->kind) {
     case AtomKind::FloorDiv:
     case AtomKind::Mod:
       KILN_CHECK(b != 0, "division by zero in " + atom_str(atom));
-      return atom->kind == AtomKind::FloorDiv ? floor_div(a, b) : a - floor_div(a, b) * b;
+      return atom->kind == AtomKind::FloorDiv ? floor_div(a, b) : floor_mod(a, b);
     case AtomKind::Min:
       return std::min(a, b);
     case AtomKind::Max:
@@ -434,6 +484,18 @@ int64_t evaluate_atom(const AtomPtr& atom,
       break;
   }
   return 0;
+}
+
+template <typename Arithmetic>
+int64_t evaluate_dim(const Dim& dim, const ValueOf& value_of) {
+  int64_t result = 0;
+  for (const Term& term : dim.terms()) {
+    int64_t product = term.coefficient;
+    for (const AtomPtr& atom : term.factors)
+      product = Arithmetic::multiply(product, evaluate_atom<Arithmetic>(atom, value_of));
+    result = Arithmetic::add(result, product);
+  }
+  return result;
 }
 
 Dim substitute_atom(const AtomPtr& atom,
@@ -516,7 +578,7 @@ Dim operator+(const Dim& a, const Dim& b) {
 
 Dim Dim::operator-() const {
   Dim result = *this;
-  for (Term& term : result.terms_) term.coefficient = -term.coefficient;
+  for (Term& term : result.terms_) term.coefficient = checked_multiply(term.coefficient, -1);
   return result;
 }
 
@@ -526,7 +588,10 @@ Dim operator*(const Dim& a, const Dim& b) {
   std::vector<Term> terms;
   for (const Term& x : a.terms_) {
     for (const Term& y : b.terms_) {
-      terms.push_back({x.coefficient * y.coefficient, merge_factors(x.factors, y.factors)});
+      int64_t coefficient = 0;
+      if (__builtin_mul_overflow(x.coefficient, y.coefficient, &coefficient))
+        overflow("(" + a.str() + ")", "*", "(" + b.str() + ")");
+      terms.push_back({coefficient, merge_factors(x.factors, y.factors)});
     }
   }
   return DimBuilder::from_terms(std::move(terms));
@@ -564,17 +629,11 @@ Dim Dim::substitute(const SymbolPtr& symbol, const Dim& value) const {
 }
 
 int64_t Dim::evaluate(const std::function<int64_t(const SymbolPtr&)>& value_of) const {
-  int64_t result = 0;
-  for (const Term& term : terms_) {
-    int64_t product = term.coefficient;
-    for (const AtomPtr& atom : term.factors) product *= evaluate_atom(atom, value_of);
-    result += product;
-  }
-  return result;
+  return evaluate_dim<CheckedArithmetic>(*this, value_of);
 }
 
 int64_t Dim::at_opt() const {
-  return evaluate([](const SymbolPtr& symbol) {
+  return evaluate_dim<SaturatingArithmetic>(*this, [](const SymbolPtr& symbol) {
     KILN_CHECK(!symbol->is_loop, "loop index " + symbol->name + " in a size");
     return symbol->opt;
   });
@@ -607,22 +666,22 @@ std::string Dim::str() const {
   if (terms_.empty()) return "0";
   std::string result;
   for (const Term& term : terms_) {
-    int64_t coefficient = term.coefficient;
+    const int64_t coefficient = term.coefficient;
     if (!result.empty()) {
       result += coefficient < 0 ? " - " : " + ";
-      coefficient = coefficient < 0 ? -coefficient : coefficient;
     } else if (coefficient < 0) {
       result += "-";
-      coefficient = -coefficient;
     }
+    const uint64_t size = coefficient < 0 ? 0 - static_cast<uint64_t>(coefficient)
+                                          : static_cast<uint64_t>(coefficient);
     std::string product;
     for (const AtomPtr& atom : term.factors) {
       if (!product.empty()) product += "*";
       product += atom_str(atom);
     }
-    if (product.empty() || coefficient != 1) {
+    if (product.empty() || size != 1) {
       if (!product.empty()) product += "*";
-      product += std::to_string(coefficient);
+      product += std::to_string(size);
     }
     result += product;
   }
@@ -656,7 +715,7 @@ Dim mod(const Dim& a, const Dim& b) {
   KILN_CHECK(!b.is_constant(0), "modulo by zero: " + a.str());
   if (b.is_constant(1)) return 0;
   if (a.is_constant() && b.is_constant()) {
-    return a.constant() - floor_div(a.constant(), b.constant()) * b.constant();
+    return floor_mod(a.constant(), b.constant());
   }
   const Dim remainder = divide_terms(a, b).remainder;
   if (remainder.is_constant(0) || remainder == b) return 0;
@@ -683,12 +742,30 @@ Dim max(const Dim& a, const Dim& b) {
                                 : make_compound(AtomKind::Max, b, a);
 }
 
-bool provably_equal(const Dim& a, const Dim& b) { return (a - b).is_constant(0); }
-bool provably_less(const Dim& a, const Dim& b) { return (b - a).lower_bound() >= 1; }
-bool provably_less_equal(const Dim& a, const Dim& b) { return (b - a).lower_bound() >= 0; }
-bool provably_divisible(const Dim& a, const Dim& b) { return mod(a, b).is_constant(0); }
+bool provably_equal(const Dim& a, const Dim& b) {
+  return proven([&] { return (a - b).is_constant(0); });
+}
+bool provably_less(const Dim& a, const Dim& b) {
+  return proven([&] { return (b - a).lower_bound() >= 1; });
+}
+bool provably_less_equal(const Dim& a, const Dim& b) {
+  return proven([&] { return (b - a).lower_bound() >= 0; });
+}
+bool provably_divisible(const Dim& a, const Dim& b) {
+  return proven([&] { return mod(a, b).is_constant(0); });
+}
+
+int64_t saturating_product(std::initializer_list<int64_t> factors) {
+  int64_t product = 1;
+  for (const int64_t factor : factors) product = multiply_bound(product, factor);
+  return product;
+}
 
 Dim product(const std::vector<Dim>& dims) {
+  // No element, however large the other sizes are.
+  for (const Dim& dim : dims) {
+    if (dim.is_constant(0)) return 0;
+  }
   Dim result(1);
   for (const Dim& dim : dims) result *= dim;
   return result;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ir/size_overflow.h"
 #include "support/error.h"
 #include "support/half.h"
 
@@ -67,8 +68,13 @@ std::string Type::str() const {
 }
 
 int64_t Literal::elements() const {
+  if (std::ranges::count(shape, 0) > 0) return 0;
   int64_t count = 1;
-  for (int64_t size : shape) count *= size;
+  for (int64_t size : shape) {
+    if (__builtin_mul_overflow(count, size, &count))
+      throw SizeOverflow("[size] got a constant of " + type().str() +
+                         ", expected fewer than 2^63 elements");
+  }
   return count;
 }
 
@@ -78,7 +84,8 @@ Literal Literal::allocate(DType dtype, std::vector<int64_t> shape, std::byte** d
   Literal result;
   result.dtype = dtype;
   result.shape = std::move(shape);
-  const size_t size = static_cast<size_t>(result.elements()) * dtype_size(dtype);
+  const auto size = static_cast<size_t>(
+      (Dim(result.elements()) * static_cast<int64_t>(dtype_size(dtype))).constant());
   auto storage = std::make_shared<std::vector<std::byte>>(size);
   *data = storage->data();
   result.bytes = {storage->data(), size};

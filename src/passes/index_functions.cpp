@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "ir/op_table.h"
+#include "ir/size_overflow.h"
 #include "passes/rewrite.h"
 
 namespace kiln::passes {
@@ -368,7 +369,12 @@ void IndexFunctions::analyse(const Node& node) {
     const bool single = size.is_constant(1);
     function.index.push_back(single ? Dim(0) : Dim(ir::make_loop_symbol("i", size)));
   }
-  const MaybeElement element = Evaluator(*this, node, function.index).run();
+  MaybeElement element;
+  try {
+    element = Evaluator(*this, node, function.index).run();
+  } catch (const ir::SizeOverflow&) {
+    return;  // such elements wrap around: no function of sizes
+  }
   if (!element) return;
   function.value = element->value;
   function.margin = element->margin;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ir/size_overflow.h"
 #include "plan/fold.h"
 
 namespace kiln::plan {
@@ -152,12 +153,16 @@ bool bounded(const Expr& index, const ir::Dim& limit, bool upper, const std::vec
 
 }  // namespace
 
-bool provably_non_negative(const ir::Dim& value) { return Prover({}).non_negative(value); }
+bool provably_non_negative(const ir::Dim& value) {
+  return ir::proven([&] { return Prover({}).non_negative(value); });
+}
 
 bool provably_in_range(const Expr& index, const ir::Dim& size, const Expr& predicate) {
-  std::vector<Fact> facts;
-  collect_facts(predicate, facts);
-  return bounded(index, 0, false, facts) && bounded(index, size - 1, true, facts);
+  return ir::proven([&] {
+    std::vector<Fact> facts;
+    collect_facts(predicate, facts);
+    return bounded(index, 0, false, facts) && bounded(index, size - 1, true, facts);
+  });
 }
 
 }  // namespace kiln::plan

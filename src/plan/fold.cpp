@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "ir/size_overflow.h"
+
 namespace kiln::plan {
 namespace {
 
@@ -99,15 +101,19 @@ Expr fold_positions(Op op, const std::vector<Expr>& args) {
   const auto a = as_index(args[0]);
   if (!a) return nullptr;
   if (args.size() == 1) {
-    if (op == Op::neg) return position(-*a);
+    if (op == Op::neg && !a->is_constant()) return position(-*a);
     if ((op == Op::abs || op == Op::relu) && non_negative(*a)) return args[0];
     return nullptr;
   }
   const auto b = args.size() == 2 ? as_index(args[1]) : std::nullopt;
   if (!b) return nullptr;
   if (const auto decided = decide(op, *a, *b)) return boolean(*decided);
-  const auto combined = combine(op, *a, *b);
-  return combined ? position(*combined) : nullptr;
+  try {
+    const auto combined = combine(op, *a, *b);
+    return combined ? position(*combined) : nullptr;
+  } catch (const ir::SizeOverflow&) {
+    return nullptr;  // wraps around when it runs, as PyTorch does
+  }
 }
 
 // true & x -> x, false & x -> false, and their duals.

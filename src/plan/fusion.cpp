@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ir/op_table.h"
+#include "ir/size_overflow.h"
 #include "plan/bounds.h"
 #include "plan/kernels.h"
 #include "plan/rewrite.h"
@@ -131,7 +132,7 @@ bool is_small_enough(const Expr& expr) {
 
 int64_t points_at_opt(const std::vector<Loop>& loops) {
   int64_t points = 1;
-  for (const Loop& loop : loops) points *= loop.extent().at_opt();
+  for (const Loop& loop : loops) points = ir::saturating_product({points, loop.extent().at_opt()});
   return points;
 }
 

@@ -1,6 +1,7 @@
 #include "runtime/binding.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "runtime/size_program.h"
 #include "runtime/workspace.h"
@@ -45,6 +46,20 @@ Result<BoundTensor> bind_tensor(const engine::TensorSpec& tensor, Sizes sizes) {
   return bound;
 }
 
+Status unwritten(const Spec& spec, const std::vector<int64_t>& symbols, size_t buffer,
+                 uint64_t promised, uint64_t bytes) {
+  std::string where = "buffer " + std::to_string(buffer);
+  const BufferSpec& found = spec.buffers[buffer];
+  if (found.kind == BufferKind::Output)
+    where = "output \"" + spec.outputs[static_cast<size_t>(found.index)].name + "\"";
+  std::string given;
+  for (size_t i = 0; i < symbols.size(); ++i)
+    given += (i == 0 ? " for " : ", ") + spec.symbols[i].name + " = " + std::to_string(symbols[i]);
+  return Status(StatusCode::InvalidEngine,
+                "damaged engine: its steps write at most " + std::to_string(promised) + " of the " +
+                    std::to_string(bytes) + " bytes of " + where + given);
+}
+
 // Fewer threads where there is not enough work for all.
 int32_t threads_for(const StepSpec& step, int64_t tasks, int threads) {
   return static_cast<int32_t>(std::clamp<int64_t>(tasks / step.min_tasks_per_thread, 1, threads));
@@ -66,6 +81,7 @@ Result<std::unique_ptr<Binding>> Binding::create(const Engine& engine, std::vect
   binding->symbols_ = std::move(symbols);
   KILN_RETURN_IF_ERROR(binding->bind_tensors(spec, *sizes));
   KILN_RETURN_IF_ERROR(binding->check_sizes(spec, *sizes));
+  KILN_RETURN_IF_ERROR(binding->check_writes(spec, *sizes));
   KILN_RETURN_IF_ERROR(binding->bind_memory(spec, *sizes, threads));
   binding->bind_steps(engine, *sizes, threads);
   return binding;
@@ -102,6 +118,38 @@ Status Binding::check_sizes(const Spec& spec, Sizes sizes) const {
     if (!is_sane(tasks)) return bad_size("step " + std::to_string(i), tasks);
     const int64_t scratch = step.scratch_bytes == -1 ? 0 : at(sizes, step.scratch_bytes);
     if (!is_sane(scratch)) return bad_size("the scratch of step " + std::to_string(i), scratch);
+  }
+  return Status();
+}
+
+// Every byte that a later step or the caller reads must have been promised to some task: whatever
+// went wrong with the number of tasks, memory that nobody wrote is never a result.
+Status Binding::check_writes(const Spec& spec, Sizes sizes) const {
+  std::vector<uint64_t> promised(spec.buffers.size(), 0);
+  std::vector<bool> wanted(spec.buffers.size(), false);  // temporaries that a step reads
+  for (size_t i = 0; i < spec.steps.size(); ++i) {
+    const StepSpec& step = spec.steps[i];
+    if (step.writes.empty()) return Status();  // an older file
+    for (size_t k = 0; k < step.writes.size(); ++k) {
+      const auto buffer = static_cast<size_t>(step.buffers[k]);
+      if (step.writes[k] == -1) {
+        wanted[buffer] = spec.buffers[buffer].kind == BufferKind::Temporary;
+        continue;
+      }
+      const int64_t each = at(sizes, step.writes[k]);
+      if (each < 0) return bad_size("what a task of step " + std::to_string(i) + " writes", each);
+      uint64_t bytes = 0, &sum = promised[buffer];
+      if (__builtin_mul_overflow(static_cast<uint64_t>(each),
+                                 static_cast<uint64_t>(at(sizes, step.tasks)), &bytes) ||
+          __builtin_add_overflow(sum, bytes, &sum))
+        sum = std::numeric_limits<uint64_t>::max();
+    }
+  }
+  for (size_t i = 0; i < spec.buffers.size(); ++i) {
+    const BufferSpec& buffer = spec.buffers[i];
+    if (buffer.kind != BufferKind::Output && !wanted[i]) continue;
+    const auto bytes = static_cast<uint64_t>(at(sizes, buffer.bytes));
+    if (promised[i] < bytes) return unwritten(spec, symbols_, i, promised[i], bytes);
   }
   return Status();
 }

@@ -61,6 +61,7 @@ class Binding {
   Binding() = default;
   Status bind_tensors(const engine::Spec& spec, std::span<const int64_t> sizes);
   Status check_sizes(const engine::Spec& spec, std::span<const int64_t> sizes) const;
+  Status check_writes(const engine::Spec& spec, std::span<const int64_t> sizes) const;
   Status bind_memory(const engine::Spec& spec, std::span<const int64_t> sizes, int threads);
   void bind_steps(const Engine& engine, std::span<const int64_t> sizes, int threads);
   void bind_pointer(const Engine& engine, size_t buffer);

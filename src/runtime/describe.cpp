@@ -116,6 +116,34 @@ void write_sections(JsonWriter& json, const engine::View& view) {
   json.end_array();
 }
 
+uint64_t text_size(const engine::KernelSpec& kernel) {
+  uint64_t size = kernel.name.size() + kernel.kind.size();
+  for (const std::string& source : kernel.sources) size += source.size() + 3;
+  return size;
+}
+
+// Name, kind and sources of the kernels that steps run. A kernel that many steps run is written as
+// often, which a forged engine could use to ask for far more text than it has: past a multiple of
+// what all kernels have, "..." stands for them.
+class SourceWriter {
+ public:
+  explicit SourceWriter(const Spec& spec) {
+    for (const engine::KernelSpec& kernel : spec.kernels) left_ += kRepeats * text_size(kernel);
+  }
+
+  void write(JsonWriter& json, const engine::KernelSpec& kernel) {
+    const bool fits = text_size(kernel) <= left_;
+    if (fits) left_ -= text_size(kernel);
+    json.key("kernel").value(fits ? kernel.name : "...").key("kind").value(fits ? kernel.kind : "");
+    json.key("sources");
+    write_strings(json, fits ? kernel.sources : std::vector<std::string>());
+  }
+
+ private:
+  static constexpr uint64_t kRepeats = 16;
+  uint64_t left_ = uint64_t{1} << 20;  // enough for any small engine
+};
+
 }  // namespace
 
 std::string describe(const Engine& engine) {
@@ -142,14 +170,14 @@ std::string describe(const Engine& engine) {
 
 std::string describe_profile(const Session& session) {
   const Spec& spec = session.engine().spec();
+  SourceWriter sources(spec);
   JsonWriter json;
   json.begin_array();
   for (size_t i = 0; i < session.profile().size(); ++i) {
     const StepTime& time = session.profile()[i];
     const auto& kernel = spec.kernels[static_cast<size_t>(spec.steps[i].kernel)];
-    json.begin_object().key("kernel").value(kernel.name).key("kind").value(kernel.kind);
-    json.key("sources");
-    write_strings(json, kernel.sources);
+    json.begin_object();
+    sources.write(json, kernel);
     json.key("tasks").value(time.tasks).key("threads").value(time.threads);
     json.key("nanoseconds").value(time.nanoseconds).end_object();
   }

@@ -70,39 +70,70 @@ SizeRange apply_range(SizeOp op, SizeRange a, SizeRange b) {
   return {low, high};
 }
 
-std::string infix(const std::string& a, const char* op, const std::string& b) {
-  return "(" + a + op + b + ")";
-}
+// Writes formulas; stops when the text is long enough.
+class FormulaWriter {
+ public:
+  explicit FormulaWriter(const Spec& spec) : spec_(spec) {}
 
-std::string call(const char* function, const std::string& a, const std::string& b) {
-  return std::string(function) + "(" + a + ", " + b + ")";
-}
-
-// Binary operations come in parentheses: the caller strips the outer pair.
-std::string formula(const Spec& spec, Slot slot, int depth) {
-  constexpr int kDeepest = 6;
-  const SizeInstruction& size = at(spec, slot);
-  if (size.op == SizeOp::Constant) return std::to_string(size.immediate);
-  if (size.op == SizeOp::Symbol) return spec.symbols[static_cast<size_t>(size.immediate)].name;
-  if (depth == kDeepest) return "...";
-  const std::string a = formula(spec, size.a, depth + 1), b = formula(spec, size.b, depth + 1);
-  switch (size.op) {
-    case SizeOp::Add:
-      return infix(a, " + ", b);
-    case SizeOp::Sub:
-      return infix(a, " - ", b);
-    case SizeOp::Mul:
-      return infix(a, "*", b);
-    case SizeOp::FloorDiv:
-      return infix(a, "//", b);
-    case SizeOp::Mod:
-      return infix(a, "%", b);
-    case SizeOp::Min:
-      return call("min", a, b);
-    default:
-      return call("max", a, b);
+  // `outermost`: without parentheses around the whole.
+  void write(Slot slot, int depth, bool outermost) {
+    constexpr int kDeepest = 6;
+    if (text_.size() > kLongestFormula) return;
+    const SizeInstruction& size = at(spec_, slot);
+    if (size.op == SizeOp::Constant) {
+      text_ += std::to_string(size.immediate);
+    } else if (size.op == SizeOp::Symbol) {
+      text_ += short_name(spec_.symbols[static_cast<size_t>(size.immediate)].name);
+    } else if (depth == kDeepest) {
+      text_ += "...";
+    } else {
+      write_operation(size, depth, outermost);
+    }
   }
-}
+
+  std::string take() {
+    if (text_.size() > kLongestFormula)
+      text_.replace(kLongestFormula - 3, std::string::npos, "...");
+    return std::move(text_);
+  }
+
+ private:
+  static std::string short_name(const std::string& name) {
+    constexpr size_t kLongestName = 64;
+    return name.size() <= kLongestName ? name : name.substr(0, kLongestName) + "...";
+  }
+
+  void write_operation(const SizeInstruction& size, int depth, bool outermost) {
+    const bool is_call = size.op == SizeOp::Min || size.op == SizeOp::Max;
+    if (is_call) text_ += size.op == SizeOp::Min ? "min" : "max";
+    const bool parentheses = is_call || !outermost;
+    if (parentheses) text_ += "(";
+    write(size.a, depth + 1, false);
+    text_ += separator(size.op);
+    write(size.b, depth + 1, false);
+    if (parentheses) text_ += ")";
+  }
+
+  static const char* separator(SizeOp op) {
+    switch (op) {
+      case SizeOp::Add:
+        return " + ";
+      case SizeOp::Sub:
+        return " - ";
+      case SizeOp::Mul:
+        return "*";
+      case SizeOp::FloorDiv:
+        return "//";
+      case SizeOp::Mod:
+        return "%";
+      default:
+        return ", ";
+    }
+  }
+
+  const Spec& spec_;
+  std::string text_;
+};
 
 }  // namespace
 
@@ -145,9 +176,9 @@ std::vector<SizeRange> size_ranges(const Spec& spec) {
 }
 
 std::string size_str(const Spec& spec, Slot slot) {
-  const std::string text = formula(spec, slot, 0);
-  if (text.front() == '(' && text.back() == ')') return text.substr(1, text.size() - 2);
-  return text;
+  FormulaWriter writer(spec);
+  writer.write(slot, 0, true);
+  return writer.take();
 }
 
 }  // namespace kiln::runtime

@@ -26,7 +26,10 @@ struct SizeRange {
 // What every slot can be over the ranges of the symbols, by interval arithmetic: never too narrow.
 std::vector<SizeRange> size_ranges(const engine::Spec& spec);
 
-// A slot as a formula over the symbols: "2*(s0 + 1)". "..." stands for what nests too deep.
+// A slot as a formula over the symbols: "2*(s0 + 1)". "..." stands for what nests too deep, for the
+// rest of a long name, and for the rest of a long formula: it has no more than kLongestFormula
+// characters, whatever the file says.
+inline constexpr size_t kLongestFormula = 160;
 std::string size_str(const engine::Spec& spec, engine::Slot slot);
 
 }  // namespace kiln::runtime

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <optional>
+#include <queue>
+#include <set>
 
 #include "runtime/size_program.h"
 #include "support/aligned_buffer.h"
@@ -25,14 +28,20 @@ struct Block {
   uint64_t end() const { return offset + size; }
 };
 
-// The end of the alias chain of every buffer.
+// The end of the alias chain of every buffer. What is found is written back along the way, so that
+// no chain is walked twice.
 std::vector<size_t> alias_roots(const Spec& spec) {
-  std::vector<size_t> roots(spec.buffers.size());
+  constexpr size_t kUnknown = std::numeric_limits<size_t>::max();
+  std::vector<size_t> roots(spec.buffers.size(), kUnknown);
+  const auto next = [&](size_t i) { return static_cast<size_t>(spec.buffers[i].alias_of); };
   for (size_t i = 0; i < roots.size(); ++i) {
-    size_t root = i;
-    while (spec.buffers[root].alias_of != -1)
-      root = static_cast<size_t>(spec.buffers[root].alias_of);
-    roots[i] = root;
+    size_t end = i;
+    while (roots[end] == kUnknown && spec.buffers[end].alias_of != -1) end = next(end);
+    const size_t root = roots[end] == kUnknown ? end : roots[end];
+    for (size_t at = i; roots[at] == kUnknown; at = next(at)) {
+      roots[at] = root;
+      if (at == end) break;
+    }
   }
   return roots;
 }
@@ -52,22 +61,120 @@ std::vector<Block> make_blocks(const Spec& spec, std::span<const int64_t> sizes,
   return blocks;
 }
 
-// `placed` is in order of offsets.
-uint64_t best_offset(const Block& block, const std::vector<Block*>& placed) {
-  uint64_t end = 0, smallest_gap = std::numeric_limits<uint64_t>::max();
-  std::optional<uint64_t> best;
-  for (const Block* other : placed) {
-    if (!other->meets(block)) continue;
-    if (other->offset >= end) {
-      const uint64_t gap = other->offset - end;
-      if (gap >= block.size && gap < smallest_gap) {
-        smallest_gap = gap;
-        best = end;
-      }
+// Largest first, each into the smallest gap that takes it.
+class PlacementBySize {
+ public:
+  explicit PlacementBySize(WorkspacePlan& plan) : plan_(plan) {}
+
+  void place(std::vector<Block*> blocks) {
+    std::ranges::sort(blocks, [](const Block* a, const Block* b) {
+      return a->size != b->size ? a->size > b->size : a < b;  // all are in one vector
+    });
+    for (Block* block : blocks) {
+      block->offset = best_offset(*block);
+      placed_.insert(std::ranges::upper_bound(placed_, block->offset, {}, &Block::offset), block);
     }
-    end = std::max(end, other->end());
   }
-  return best.value_or(end);
+
+ private:
+  uint64_t best_offset(const Block& block) {
+    uint64_t end = 0, smallest_gap = std::numeric_limits<uint64_t>::max();
+    std::optional<uint64_t> best;
+    plan_.visits += placed_.size();
+    for (const Block* other : placed_) {
+      if (!other->meets(block)) continue;
+      if (other->offset >= end) {
+        const uint64_t gap = other->offset - end;
+        if (gap >= block.size && gap < smallest_gap) {
+          smallest_gap = gap;
+          best = end;
+        }
+      }
+      end = std::max(end, other->end());
+    }
+    return best.value_or(end);
+  }
+
+  WorkspacePlan& plan_;
+  std::vector<Block*> placed_;  // in order of offsets
+};
+
+// In the order of the steps, each into the smallest piece that is free then.
+class PlacementByStep {
+ public:
+  explicit PlacementByStep(WorkspacePlan& plan) : plan_(plan) {}
+
+  void place(std::vector<Block*> blocks) {
+    std::ranges::sort(blocks, [](const Block* a, const Block* b) {
+      return a->first_step != b->first_step ? a->first_step < b->first_step : a < b;
+    });
+    const auto ends_later = [](const Block* a, const Block* b) {
+      return a->last_step != b->last_step ? a->last_step > b->last_step : a > b;
+    };
+    std::priority_queue<Block*, std::vector<Block*>, decltype(ends_later)> live(ends_later);
+    for (Block* block : blocks) {
+      for (; !live.empty() && live.top()->last_step < block->first_step; live.pop())
+        release(live.top()->offset, live.top()->size);
+      take(*block);
+      live.push(block);
+    }
+  }
+
+ private:
+  void take(Block& block) {
+    ++plan_.visits;
+    const auto found = by_size_.lower_bound({block.size, 0});
+    if (found == by_size_.end()) {
+      block.offset = end_;
+      end_ += block.size;
+      return;
+    }
+    const auto [size, offset] = *found;
+    forget(offset, size);
+    block.offset = offset;
+    if (size > block.size) remember(offset + block.size, size - block.size);
+  }
+
+  // Joined with its free neighbours.
+  void release(uint64_t offset, uint64_t size) {
+    ++plan_.visits;
+    const auto after = by_offset_.find(offset + size);
+    if (after != by_offset_.end()) {
+      const uint64_t more = after->second;
+      forget(offset + size, more);
+      size += more;
+    }
+    auto before = by_offset_.lower_bound(offset);
+    if (before != by_offset_.begin() && (--before)->first + before->second == offset) {
+      const auto [start, more] = *before;
+      forget(start, more);
+      offset = start;
+      size += more;
+    }
+    remember(offset, size);
+  }
+
+  void remember(uint64_t offset, uint64_t size) {
+    by_offset_[offset] = size;
+    by_size_.insert({size, offset});
+  }
+  void forget(uint64_t offset, uint64_t size) {
+    by_offset_.erase(offset);
+    by_size_.erase({size, offset});
+  }
+
+  WorkspacePlan& plan_;
+  std::map<uint64_t, uint64_t> by_offset_;           // free pieces: sizes by offset
+  std::set<std::pair<uint64_t, uint64_t>> by_size_;  // and (size, offset)
+  uint64_t end_ = 0;
+};
+
+// Whether offsets can be added up: every size is at most kLargestSize, but there may be many.
+bool fits(const std::vector<Block*>& blocks) {
+  uint64_t sum = 0;
+  return std::ranges::all_of(blocks, [&](const Block* block) {
+    return !__builtin_add_overflow(sum, block->size, &sum) && sum <= uint64_t{1} << 63;
+  });
 }
 
 }  // namespace
@@ -75,21 +182,20 @@ uint64_t best_offset(const Block& block, const std::vector<Block*>& placed) {
 Result<WorkspacePlan> plan_workspace(const Spec& spec, std::span<const int64_t> sizes) {
   const std::vector<size_t> roots = alias_roots(spec);
   std::vector<Block> blocks = make_blocks(spec, sizes, roots);
-  std::vector<Block*> order, placed;
+  std::vector<Block*> wanted;
   for (Block& block : blocks)
-    if (block.size > 0) order.push_back(&block);
-  std::ranges::sort(order, [](const Block* a, const Block* b) {
-    return a->size != b->size ? a->size > b->size : a < b;  // all are in one vector
-  });
+    if (block.size > 0) wanted.push_back(&block);
+  const Status too_large(StatusCode::OutOfMemory,
+                         "the workspace for these input shapes is too large");
+  if (!fits(wanted)) return too_large;
 
   WorkspacePlan plan;
-  for (Block* block : order) {
-    block->offset = best_offset(*block, placed);
-    placed.insert(std::ranges::upper_bound(placed, block->offset, {}, &Block::offset), block);
-    plan.size = std::max(plan.size, block->end());
-    if (plan.size > static_cast<uint64_t>(kLargestSize))
-      return Status(StatusCode::OutOfMemory, "the workspace for these input shapes is too large");
-  }
+  if (wanted.size() <= kMostPlacedBySize)
+    PlacementBySize(plan).place(wanted);
+  else
+    PlacementByStep(plan).place(wanted);
+  for (const Block* block : wanted) plan.size = std::max(plan.size, block->end());
+  if (plan.size > static_cast<uint64_t>(kLargestSize)) return too_large;
   for (const size_t root : roots) plan.offsets.push_back(blocks[root].offset);
   return plan;
 }

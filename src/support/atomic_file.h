@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
 #include "support/file_descriptor.h"
+#include "support/folder.h"
 #include "support/status.h"
 
 namespace kiln {
@@ -14,10 +16,21 @@ namespace kiln {
 // Writes to a temporary file in the folder of `path`; commit() syncs it to the disk and renames it
 // over `path`. Without a successful commit `path` is as it was, and the temporary file is removed
 // on destruction.
+//
+// A file that is replaced keeps its permissions and, where the system allows it, its owner; a
+// symbolic link stays and the file that it leads to is replaced. A temporary file is locked while
+// it is in use: what a killed process left is known by that, and removed by the next one that
+// writes the same path.
 class AtomicFile {
  public:
-  // An existing `path` must be a regular file: a device or a folder is never replaced.
+  // What is there must be a regular file, or a link to one: a device, a pipe or a folder is never
+  // replaced.
   static Result<AtomicFile> create(const std::string& path);
+  // The file of that name in an open folder; links are not followed.
+  static Result<AtomicFile> create_in(std::shared_ptr<const Folder> folder,
+                                      const std::string& name);
+  // Removes what killed processes left in a folder, of whatever file.
+  static void remove_leftovers(const Folder& folder);
 
   AtomicFile(AtomicFile&& other) noexcept = default;
   AtomicFile& operator=(AtomicFile&&) = delete;
@@ -29,9 +42,14 @@ class AtomicFile {
   Status commit();
 
  private:
-  AtomicFile(std::string path, std::string temporary, FileDescriptor file);
+  AtomicFile(std::shared_ptr<const Folder> folder, std::string name);
 
-  std::string path_, temporary_;
+  Status open_temporary();
+  Status keep_attributes() const;
+  Status failure(int error_number) const;
+
+  std::shared_ptr<const Folder> folder_;
+  std::string name_, temporary_;
   FileDescriptor file_;
 };
 

@@ -7,8 +7,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <mutex>
-#include <system_error>
 
 namespace kiln {
 namespace {
@@ -90,7 +90,7 @@ void ThreadPool::start_workers(int count) {
       const int thread = static_cast<int>(workers_.size()) + 1;
       workers_.emplace_back([this, thread] { worker_main(thread); });
     }
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {  // no more threads, or no memory for one
   }
 }
 
@@ -149,6 +149,7 @@ namespace {
 struct PoolStack {
   std::mutex mutex;
   std::vector<ThreadPool*> idle;
+  size_t made = 0;  // there is place for all in `idle`: giving one back never fails
 
   PoolStack() { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }
 
@@ -182,6 +183,8 @@ ThreadPoolLease lend_thread_pool() {
       stack.idle.pop_back();
       return ThreadPoolLease(pool);
     }
+    stack.idle.reserve(stack.made + 1);
+    ++stack.made;
   }
   return ThreadPoolLease(new ThreadPool);
 }
@@ -191,7 +194,9 @@ void stop_idle_thread_pools() {
   std::vector<ThreadPool*> idle;
   {
     const std::lock_guard lock(stack.mutex);
-    idle.swap(stack.idle);
+    idle = stack.idle;
+    stack.idle.clear();  // keeps its capacity
+    stack.made -= idle.size();
   }
   for (const ThreadPool* pool : idle) delete pool;
 }

@@ -52,6 +52,28 @@ TEST_F(CapiRuntimeTest, Runs) {
   EXPECT_EQ(out_, std::vector<float>(8, (5 - 1) * kSampleFactor));
 }
 
+std::string text_of(kiln_bytes* bytes) {
+  std::string text(static_cast<const char*>(kiln_bytes_data(bytes)), kiln_bytes_size(bytes));
+  kiln_bytes_destroy(bytes);
+  return text;
+}
+
+TEST_F(CapiRuntimeTest, VerifiesBytes) {
+  auto bytes = make_sample_engine().bytes();
+  kiln_bytes* json = nullptr;
+  ASSERT_EQ(kiln_engine_verify(bytes.data(), bytes.size(), &json), KILN_OK);
+  EXPECT_EQ(text_of(json), R"({"sound":true,"problems":[]})");
+  bytes.back() ^= std::byte{1};
+  ASSERT_EQ(kiln_engine_verify(bytes.data(), bytes.size(), &json), KILN_OK);
+  const std::string text = text_of(json);
+  EXPECT_NE(text.find(R"({"sound":false,"problems":[{"where":"weights","offset":)"),
+            std::string::npos)
+      << text;
+  ASSERT_EQ(kiln_engine_verify(nullptr, 0, &json), KILN_OK);
+  EXPECT_NE(text_of(json).find("not a Kiln engine"), std::string::npos);
+  EXPECT_EQ(kiln_engine_verify(nullptr, 1, &json), KILN_INVALID_ARGUMENT);
+}
+
 TEST_F(CapiRuntimeTest, DescribesInputsAndOutputs) {
   EXPECT_EQ(kiln_engine_num_inputs(engine_), 2u);
   EXPECT_EQ(kiln_engine_num_outputs(engine_), 1u);

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,6 +12,8 @@
 
 #include "compiler/cached_compile.h"
 #include "compiler/linear_model.h"
+#include "engine/reader.h"
+#include "support/file_descriptor.h"
 
 namespace kiln::testing {
 namespace {
@@ -187,19 +190,118 @@ TEST(EngineCache, KeysThatLeadOutOfTheFolderAreRefused) {
   }
 }
 
+// Of a process that was killed, whatever it wrote; not of one that is at work.
 TEST(EngineCache, AbandonedTemporaryFilesAreRemoved) {
   const TemporaryFolder folder;
   const std::string directory = folder.path("cache");
   compile_with(directory);
-  const std::string old = directory + "/x.kiln.tmp-1-0", fresh = directory + "/y.kiln.tmp-1-0";
+  const std::string old = directory + "/.kiln-tmp-0-1-0", used = directory + "/.kiln-tmp-0-1-1";
   std::ofstream(old) << "half";
-  std::ofstream(fresh) << "half";
-  const timespec then = {std::time(nullptr) - 100000, 0};
-  const timespec times[2] = {then, then};
-  utimensat(AT_FDCWD, old.c_str(), times, 0);
+  std::ofstream(used) << "half";
+  const FileDescriptor lock(open(used.c_str(), O_RDONLY));
+  ASSERT_EQ(flock(lock.get(), LOCK_EX), 0);
   compile_with(directory, model_number(1));
   EXPECT_FALSE(fs::exists(old));
-  EXPECT_TRUE(fs::exists(fresh));
+  EXPECT_TRUE(fs::exists(used));
+}
+
+void write_file(const std::string& path, const Bytes& bytes) {
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(bytes.data()),
+             static_cast<std::streamsize>(bytes.size()));
+}
+
+Bytes content_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  const auto bytes = std::as_bytes(std::span(text));
+  return {bytes.begin(), bytes.end()};
+}
+
+// Engines of the user's, and entries that he copied, whatever their names and however old.
+TEST(EngineCache, FilesOfTheUsersAreLeftAlone) {
+  const TemporaryFolder folder;
+  const std::string directory = folder.path("cache");
+  const Bytes engine = LinearModel().compile(quick_options());
+  const auto cache = EngineCache::open(directory, engine.size() * 3 / 2);
+  ASSERT_TRUE(cache.ok());
+  ASSERT_TRUE(cache->store("entry", engine).ok());
+  fs::copy(directory + "/entry.kiln", directory + "/copied.kiln");
+  const std::vector<std::string> names = {"/model.kiln", "/0123456789abcdef0123456789abcdef.kiln",
+                                          "/a.b.kiln", "/notes.txt"};
+  for (const std::string& name : names) {
+    write_file(directory + name, engine);
+    const timespec times[2] = {{1, 0}, {1, 0}};
+    utimensat(AT_FDCWD, (directory + name).c_str(), times, 0);
+  }
+  fs::create_directory(directory + "/folder.kiln");
+  fs::create_symlink(directory + "/notes.txt", directory + "/link.kiln");
+  // They are no entries, neither to be found nor to be replaced.
+  EXPECT_EQ(cache->find("model").status().code(), StatusCode::NotFound);
+  EXPECT_EQ(cache->find("copied").status().code(), StatusCode::NotFound);
+  for (const char* key : {"model", "copied", "folder", "link"}) {
+    const Status status = cache->store(key, engine);
+    EXPECT_EQ(status.code(), StatusCode::InvalidArgument) << key;
+    EXPECT_NE(status.message().find("is no entry of the cache"), std::string::npos);
+  }
+  ASSERT_TRUE(cache->store("other", engine).ok());  // there is place for one
+  EXPECT_FALSE(fs::exists(directory + "/entry.kiln"));
+  EXPECT_TRUE(fs::exists(directory + "/copied.kiln"));
+  for (const std::string& name : names) EXPECT_EQ(content_of(directory + name), engine) << name;
+  EXPECT_TRUE(fs::exists(directory + "/folder.kiln") && fs::exists(directory + "/link.kiln"));
+}
+
+TEST(EngineCache, EntriesAreEnginesThemselves) {
+  const TemporaryFolder folder;
+  const Bytes engine = LinearModel().compile(quick_options());
+  const auto cache = EngineCache::open(folder.path("cache"), 0);
+  ASSERT_TRUE(cache.ok() && cache->store("key", engine).ok());
+  const Bytes entry = content_of(folder.path("cache/key.kiln"));
+  EXPECT_NE(entry, engine);
+  EXPECT_TRUE(engine::read(entry, {.verify_weights = true}).ok());
+  const auto found = cache->find("key");
+  ASSERT_TRUE(found.ok());
+  EXPECT_EQ(*found, engine);
+}
+
+TEST(EngineCache, SymbolicLinkIsNotUsed) {
+  const TemporaryFolder folder;
+  fs::create_directory(folder.path("real"));
+  fs::permissions(folder.path("real"), fs::perms::owner_all);
+  fs::create_symlink(folder.path("real"), folder.path("link"));
+  for (const char* name : {"link", "link/"}) {
+    const Compiled result = compile_with(folder.path(name));
+    EXPECT_FALSE(result.engine.empty());
+    EXPECT_NE(result.report.problem.find("it is a symbolic link"), std::string::npos)
+        << result.report.problem;
+  }
+  EXPECT_TRUE(files_in(folder.path("real")).empty());
+}
+
+// Somebody moves the folder away and puts another in its place.
+TEST(EngineCache, FolderIsTheOneThatWasChecked) {
+  const TemporaryFolder folder;
+  const Bytes engine = LinearModel().compile(quick_options());
+  const auto cache = EngineCache::open(folder.path("cache"), 0);
+  ASSERT_TRUE(cache.ok());
+  fs::rename(folder.path("cache"), folder.path("moved"));
+  fs::create_directory(folder.path("cache"));
+  write_file(folder.path("cache/key.kiln"), Bytes(100));
+  EXPECT_EQ(cache->find("key").status().code(), StatusCode::NotFound);
+  ASSERT_TRUE(cache->store("key", engine).ok());
+  EXPECT_TRUE(cache->find("key").ok());
+  EXPECT_EQ(content_of(folder.path("cache/key.kiln")), Bytes(100));
+  EXPECT_TRUE(fs::exists(folder.path("moved/key.kiln")));
+}
+
+TEST(EngineCache, MissingFoldersAreForTheUserAlone) {
+  const TemporaryFolder folder;
+  ASSERT_TRUE(EngineCache::open(folder.path("a/b/c"), 0).ok());
+  for (const char* name : {"a", "a/b", "a/b/c"}) {
+    struct stat info;
+    ASSERT_EQ(stat(folder.path(name).c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0777, 0700u) << name;
+  }
 }
 
 // Compiles through one folder, again and again, in a process of its own. The exit code says whether

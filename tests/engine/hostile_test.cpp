@@ -5,10 +5,12 @@
 #include <cstring>
 #include <functional>
 
+#include "engine/engine_generated.h"
 #include "engine/format.h"
 #include "engine/plan_codec.h"
 #include "engine/reader.h"
 #include "engine/sample_engine.h"
+#include "support/aligned_buffer.h"
 
 namespace kiln::engine {
 namespace {
@@ -243,8 +245,81 @@ TEST(HostileEngine, BuffersAndSteps) {
   refused([](Spec& s) { s.steps[1].scratch_bytes = -2; }, "step 1: unknown scratch size");
   refused([](Spec& s) { s.variants[1].entry = {0, 128}; },
           "variant 1: an entry point lies outside");
+  refused([](Spec& s) { s.steps[1].writes = {-1, -1}; }, "step 1: it does not say of every buffer");
+  refused([](Spec& s) { s.steps[1].writes[2] = 5; }, "step 1: unknown size of what a task writes");
+  refused([](Spec& s) { s.steps[1].writes[2] = -2; }, "step 1: unknown size of what a task writes");
   refused([](Spec& s) { s.variants[1].entry = {0}; }, "variant 1: it has another number");
   refused([](Spec& s) { s.variants.pop_back(); }, "2 code sections, expected 1");
+}
+
+// Puts a forged plan in the place of the sample's, which is the first section and has room behind
+// it where the file is made longer: the other sections move.
+Bytes with_plan(std::span<const std::byte> plan) {
+  const Bytes sample = make_sample_engine().bytes();
+  std::vector<SectionEntry> sections = sections_of(sample);
+  const uint64_t moved = align_up(sections[0].offset + plan.size(), kPageSize) - sections[1].offset;
+  Bytes bytes(sample.size() + moved);
+  std::ranges::copy(plan, bytes.begin() + static_cast<ptrdiff_t>(sections[0].offset));
+  std::copy(sample.begin() + static_cast<ptrdiff_t>(sections[1].offset), sample.end(),
+            bytes.begin() + static_cast<ptrdiff_t>(sections[1].offset + moved));
+  for (size_t i = 1; i < sections.size(); ++i) sections[i].offset += moved;
+  sections[0].size = plan.size();
+  sections[0].hash = hash128(plan);
+  FileHeader header = header_of(sample);
+  header.file_size = bytes.size();
+  forge(bytes, header, sections);
+  return bytes;
+}
+
+// The uoffset at `place` as it must be to lead to `target`.
+void point_to(const void* place, const void* target) {
+  const auto offset = static_cast<uint32_t>(static_cast<const std::byte*>(target) -
+                                            static_cast<const std::byte*>(place));
+  std::memcpy(const_cast<void*>(place), &offset, sizeof(offset));
+}
+
+constexpr size_t kMany = 50000;
+
+Spec spec_with_kernels() {
+  Spec spec = make_sample_engine().spec;
+  spec.kernels.assign(kMany, KernelSpec{"k", "loop_nest", {}, ""});
+  spec.kernels[0].sources.assign(kMany, "s");
+  return spec;
+}
+
+TEST(HostileEngine, WithPlanIsTheSampleAgain) {
+  const Bytes bytes = with_plan(encode_plan(make_sample_engine().spec));
+  EXPECT_TRUE(read_status(bytes).ok()) << read_status(bytes).message();
+}
+
+// 50,000 kernels share a list of 50,000 sources: 2.5 billion texts to verify, in a file of 3 MB.
+TEST(HostileEngine, SharedListsOfSourcesAreRefusedBeforeTheyAreRead) {
+  std::vector<std::byte> plan = encode_plan(spec_with_kernels());
+  const auto& kernels = *fbs::GetPlan(plan.data())->kernels();
+  const auto* list = kernels.Get(0)->sources();
+  for (flatbuffers::uoffset_t i = 1; i < kernels.size(); ++i) {
+    const auto* field = reinterpret_cast<const flatbuffers::Table*>(kernels.Get(i))
+                            ->GetAddressOf(fbs::Kernel::VT_SOURCES);
+    ASSERT_LT(static_cast<const void*>(field), static_cast<const void*>(list));
+    point_to(field, list);
+  }
+  expect_invalid(with_plan(plan), "the plan is malformed");
+}
+
+// A list whose elements are all one table: 4 bytes each ask for a hundred.
+TEST(HostileEngine, SharedTablesAreRefused) {
+  flatbuffers::FlatBufferBuilder builder;
+  const auto name = builder.CreateString("");
+  const auto kernel = fbs::CreateKernel(builder, name, name);
+  const std::vector<flatbuffers::Offset<fbs::Kernel>> many(kMany, kernel);
+  const auto kernels = builder.CreateVector(many);
+  fbs::PlanBuilder plan(builder);
+  plan.add_kernels(kernels);
+  fbs::FinishPlanBuffer(builder, plan.Finish());
+  const Result<Spec> decoded =
+      decode_plan(std::as_bytes(std::span(builder.GetBufferPointer(), builder.GetSize())));
+  ASSERT_FALSE(decoded.ok());
+  EXPECT_EQ(decoded.status().message(), "damaged engine: the plan is malformed");
 }
 
 }  // namespace

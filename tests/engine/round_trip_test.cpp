@@ -75,6 +75,7 @@ TEST(EngineRoundTrip, KeepsBuffersStepsAndCode) {
   EXPECT_EQ(spec.steps[1].buffers, (std::vector<int32_t>{3, 4, 2}));
   EXPECT_EQ(spec.steps[1].min_tasks_per_thread, 16);
   EXPECT_EQ(spec.steps[1].scratch_bytes, 4);
+  EXPECT_EQ(spec.steps[1].writes, (std::vector<engine::Slot>{-1, -1, 1}));
   ASSERT_EQ(spec.variants.size(), 2u);
   for (size_t i = 0; i < 2; ++i) {
     EXPECT_EQ(spec.variants[i].name, sample.spec.variants[i].name);

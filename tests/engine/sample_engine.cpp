@@ -82,6 +82,8 @@ StepSpec make_step(int32_t kernel, std::vector<int32_t> buffers) {
   step.tasks = kElements;
   step.min_tasks_per_thread = 16;
   step.scratch_bytes = kScratch;
+  step.writes.assign(step.buffers.size(), -1);
+  step.writes.back() = kFour;  // one f32 per task
   return step;
 }
 

@@ -8,6 +8,7 @@
 
 #include "engine/format.h"
 #include "engine/reader.h"
+#include "engine/verify.h"
 #include "runtime/describe.h"
 #include "runtime/engine.h"
 
@@ -20,6 +21,7 @@ using kiln::engine::SectionEntry;
 void load(std::span<const std::byte> bytes) {
   const auto engine = kiln::runtime::Engine::load_memory(bytes, {.verify_weights = true});
   if (engine.ok()) (void)kiln::runtime::describe(**engine);
+  (void)kiln::engine::verify(bytes);
 }
 
 void reseal(std::vector<std::byte>& bytes) {

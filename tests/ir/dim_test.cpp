@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "ir/size_overflow.h"
 #include "support/error.h"
 
 namespace kiln::ir {
@@ -132,6 +133,56 @@ TEST_F(DimTest, SplitsLinearly) {
   EXPECT_EQ(split->second, Dim(5));
   EXPECT_FALSE((s_ * s_).as_linear_in(length_).has_value());
   EXPECT_FALSE(floordiv(s_, 2).as_linear_in(length_).has_value());
+}
+
+// Ranges whose products have no 64-bit value, by one symbol, by two and by three; and none at all.
+TEST_F(DimTest, WideRangesProveNothingWrong) {
+  for (const int shift : {21, 31, 32, 40, 59, 60}) {
+    const int64_t max = int64_t{1} << shift;
+    const Dim x = make_size_symbol("x", 0, max, 2), y = make_size_symbol("y", 0, max, 2),
+              z = make_size_symbol("z", 0, max, max);
+    for (const Dim& size : {x, x * y, x * y * z, x * x * x, x * y + z, x * 3 * y + 1}) {
+      EXPECT_EQ(size.lower_bound(), size.is_constant() ? 0
+                                                       : size.substitute([](const SymbolPtr&) {
+                                                               return std::optional<Dim>(Dim(0));
+                                                             })
+                                                             .constant())
+          << size.str();
+      EXPECT_GE(size.upper_bound(), std::min(max, kDimInfinity)) << size.str();
+      EXPECT_FALSE(provably_less(size, 4096)) << size.str();
+      const auto at_two = [](const Dim& dim) {
+        return dim.evaluate([](const SymbolPtr&) { return 2; });
+      };
+      // The number of blocks of a loop, as code generation makes it.
+      EXPECT_EQ(at_two(ceildiv(size, 4096)), 1) << size.str();
+      EXPECT_EQ(at_two(mod(size, 4096)), at_two(size)) << size.str();
+      EXPECT_EQ(at_two(ir::min(size, 4096)), at_two(size)) << size.str();
+      EXPECT_EQ(at_two(ir::max(size, 1)), at_two(size)) << size.str();
+      EXPECT_GE(size.at_opt(), 2) << size.str();
+    }
+  }
+}
+
+TEST_F(DimTest, SizesWithoutA64BitValueAreAnErrorThatNamesThem) {
+  const Dim wide = int64_t{1} << 40;
+  const auto expect_overflow = [](const auto& compute, const std::string& text) {
+    try {
+      compute();
+      ADD_FAILURE() << "expected an overflow of " << text;
+    } catch (const SizeOverflow& error) {
+      EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
+    }
+  };
+  expect_overflow([&] { return wide * wide; }, "(1099511627776) * (1099511627776)");
+  expect_overflow([&] { return product({wide, b_, wide}); }, "(b*1099511627776) * (1099511627776)");
+  expect_overflow([&] { return Dim(INT64_MAX) + 1; }, "9223372036854775807 + 1");
+  expect_overflow([&] { return -Dim(INT64_MIN); }, "-9223372036854775808");
+  expect_overflow([&] { return (b_ * s_).evaluate([](const SymbolPtr&) { return 1LL << 32; }); },
+                  "4294967296 * 4294967296");
+  EXPECT_EQ(product({wide, wide, 0}), Dim(0));  // no element
+  EXPECT_EQ(saturating_product({1LL << 40, 1LL << 40, 3}), kDimInfinity);
+  EXPECT_EQ(saturating_product({1LL << 40, 1LL << 40, 0}), 0);
+  EXPECT_FALSE(provably_less(Dim(INT64_MIN), Dim(INT64_MAX)));
 }
 
 TEST_F(DimTest, ConstantsKnowThemselves) {

@@ -6,6 +6,7 @@ import pytest
 import torch
 from models_small import batch_input, compile_all
 
+import kiln
 import torch_tensorrt
 from torch_tensorrt._operator import execute_engine
 
@@ -140,3 +141,60 @@ def test_inputs_that_only_pytorch_sees(mlp, assert_same, options) -> None:
 
 def test_tensors_without_memory(compiled) -> None:
     assert compiled(torch.empty(4, 16, device="meta")).shape == (4, 8)
+
+
+def deep(rank: int) -> torch.Tensor:
+    return torch.arange(2 * 3.0).reshape((2,) + (1,) * (rank - 2) + (3,))
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, x):
+        return torch.relu(x) * 2
+
+
+class ThroughRank17(torch.nn.Module):
+    """Only in between: small tensors go in and come out."""
+
+    def forward(self, x):
+        return torch.relu(x.reshape((2,) + (1,) * 15 + (3,)) * 2).reshape(2, 3) + 1
+
+
+@pytest.mark.parametrize("rank", [15, 16, 17, 20])
+def test_tensors_of_more_than_16_dimensions_stay_in_pytorch(rank, assert_same):
+    x = deep(rank)
+    compiled = torch_tensorrt.compile(Doubled(), ir="dynamo", arg_inputs=[x], min_block_size=1)
+    assert_same(compiled(x), Doubled()(x))
+    in_engines = any("execute_engine" in str(node.target) for node in compiled.graph.nodes)
+    assert in_engines == (rank <= 16)
+
+
+def test_rank_17_in_between_is_right(assert_same):
+    x = torch.randn(2, 3)
+    model = ThroughRank17()
+    compiled = torch_tensorrt.compile(model, ir="dynamo", arg_inputs=[x], min_block_size=1)
+    assert_same(compiled(x), model(x))
+
+
+@pytest.mark.parametrize("rank", [16, 17])
+def test_kiln_says_how_many_dimensions_there_may_be(rank, tmp_path):
+    torch.export.save(torch.export.export(Doubled(), (deep(rank),)), tmp_path / "m.pt2")
+    if rank <= 16:
+        session = kiln.load(kiln.compile(tmp_path / "m.pt2")).session()
+        assert session.run(deep(rank).numpy())[0].shape == deep(rank).shape
+        return
+    with pytest.raises(kiln.KilnError, match="got 17 dimensions for x, expected at most 16"):
+        kiln.compile(tmp_path / "m.pt2")
+    reasons = [node.reason for node in kiln.Model.open(tmp_path / "m.pt2").check()]
+    assert all("at most 16" in reason for reason in reasons)
+
+
+def test_json_that_is_nested_too_deep_is_no_saved_model(tmp_path):
+    import zipfile
+
+    for text in ('{"a":' * 100000 + "1" + "}" * 100000, "[" * 3000 + "]" * 3000):
+        with zipfile.ZipFile(tmp_path / "deep.ep", "w") as archive:
+            archive.writestr("deep/models/model.json", text)
+            archive.writestr("deep/archive_format", "pt2")
+            archive.writestr("deep/archive_version", "0")
+        with pytest.raises(ValueError, match="doesn't correspond to a valid ExportedProgram"):
+            torch_tensorrt.load(str(tmp_path / "deep.ep"))

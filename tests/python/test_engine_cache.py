@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,9 +114,65 @@ def test_size_limit(mlp, tmp_path):
         assert size <= total <= 2 * size
 
 
-def test_default_folder_is_in_the_temporary_one():
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"XDG_CACHE_HOME": "/x/cache", "HOME": "/home/me"}, "/x/cache/kiln/engines"),
+        ({"XDG_CACHE_HOME": "", "HOME": "/home/me"}, "/home/me/.cache/kiln/engines"),
+        ({"XDG_CACHE_HOME": "relative", "HOME": "/home/me"}, "/home/me/.cache/kiln/engines"),
+        ({"HOME": "/home/me"}, "/home/me/.cache/kiln/engines"),
+    ],
+)
+def test_default_folder_is_the_users_own(monkeypatch, environment, expected):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert engine_cache._default_folder() == expected
+
+
+_DEFAULT_FOLDER = """
+import logging, sys, torch
+logging.basicConfig(level=logging.WARNING)
+import torch_tensorrt
+x = torch.ones(4, 16)
+model = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.Linear(8, 4)).eval()
+options = dict(cache_built_engines=True, reuse_cached_engines=True, min_block_size=1)
+for _ in range(2):
+    compiled = torch_tensorrt.compile(model, ir="dynamo", arg_inputs=[x], **options)
+torch.testing.assert_close(compiled(x), model(x))
+"""
+
+
+def run_with_environment(**environment: str) -> str:
+    inherited = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+    command = [sys.executable, "-c", _DEFAULT_FOLDER]
+    done = subprocess.run(
+        command, env=inherited | environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_default_folder_is_made_for_the_user_alone(tmp_path):
+    log = run_with_environment(HOME=str(tmp_path))
+    assert "engine cache" not in log
+    folder = tmp_path / ".cache" / "kiln" / "engines"
+    assert list(folder.glob("*.kiln"))
+    for made in (folder, folder.parent, folder.parent.parent):
+        assert made.stat().st_mode & 0o777 == 0o700
+
+
+def test_no_usable_home_is_one_warning_and_no_cache(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    for home in (tmp_path / "file", Path("/proc/no/such/home")):
+        log = run_with_environment(HOME=str(home))
+        assert log.count("WARNING:torch_tensorrt.dynamo._engine_cache") == 1, log
+        assert "engine cache" in log
+
+
+def test_default_settings():
     settings = torch_tensorrt.dynamo.CompilationSettings()
-    assert Path(settings.engine_cache_dir).name == "torch_tensorrt_engine_cache"
+    assert settings.engine_cache_dir == engine_cache.DEFAULT_ENGINE_CACHE_DIR
     assert settings.engine_cache_size == 5368709120
     assert not settings.cache_built_engines and not settings.reuse_cached_engines
 

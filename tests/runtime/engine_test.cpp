@@ -187,5 +187,41 @@ TEST(EngineInfo, DescribesItself) {
     EXPECT_NE(json.find(part), std::string::npos) << part << " in " << json;
 }
 
+// Names of a megabyte in every formula, many formulas, many kernels: a description is no longer
+// than a small multiple of the file.
+TEST(EngineInfo, DescriptionsAreNoLongerThanTheirFiles) {
+  constexpr size_t kLargestFactor = 64;
+  SampleEngine sample = make_sample_engine();
+  sample.spec.symbols[0].name = std::string(1 << 20, 'n');
+  for (engine::Slot slot = 4; slot < 64; ++slot)
+    sample.spec.sizes.push_back({engine::SizeOp::Max, slot, slot, 0});
+  for (int i = 0; i < 2000; ++i)
+    sample.spec.outputs.push_back({"", DType::F32, std::vector<engine::Slot>(16, 63)});
+  const LoadedEngine named(sample);
+  EXPECT_LE(describe(*named.get()).size(), 8u << 20);
+
+  sample.spec.symbols[0].name = "n";
+  for (int i = 0; i < 5000; ++i)
+    sample.spec.kernels.push_back({"", "", std::vector<std::string>(3), ""});
+  for (engine::CodeVariant& variant : sample.spec.variants) variant.entry.resize(5002);
+  const LoadedEngine many(sample);
+  EXPECT_LE(describe(*many.get()).size(), kLargestFactor * sample.bytes().size());
+}
+
+// A kernel with sources of a megabyte that ten thousand steps run.
+TEST(EngineInfo, ProfilesAreNoLongerThanTheirFiles) {
+  SampleEngine sample = make_add_engine();
+  sample.spec.kernels[0].sources = {std::string(1 << 20, 's')};
+  sample.spec.steps.assign(10000, sample.spec.steps[0]);
+  const LoadedEngine engine(sample);
+  const auto session = engine.session();
+  session->enable_profiling(true);
+  Tensor x({2, 4}), y({2, 4}), out({2, 4});
+  expect_ok(run(*session, x, y, out));
+  const std::string json = describe_profile(*session);
+  EXPECT_EQ(session->profile().size(), 10000u);
+  EXPECT_LE(json.size(), 32 * sample.bytes().size());
+}
+
 }  // namespace
 }  // namespace kiln::runtime

@@ -260,6 +260,38 @@ TEST_F(SessionTest, SizesThatOverflowAreErrors) {
                "\"x\" is too large: [8796093022208, 4]");
 }
 
+// Whatever made the number of tasks too small: memory that nobody wrote is no result.
+TEST_F(SessionTest, EveryByteIsPromisedToSomeTask) {
+  const auto run_with_tasks = [](size_t step, engine::SizeInstruction tasks) {
+    SampleEngine sample = make_sample_engine();
+    sample.spec.sizes.push_back(tasks);
+    sample.spec.steps[step].tasks = static_cast<engine::Slot>(sample.spec.sizes.size() - 1);
+    const LoadedEngine engine(sample);
+    const auto session = engine.session();
+    Tensor x({2, 4}), y({2, 4}), out({2, 4});
+    return run(*session, x, y, out);
+  };
+  using engine::SizeOp;
+  expect_error(run_with_tasks(1, {SizeOp::Constant, -1, -1, 0}), StatusCode::InvalidEngine,
+               "damaged engine: its steps write at most 0 of the 32 bytes of output \"out\" for "
+               "batch = 2");
+  expect_error(run_with_tasks(1, {SizeOp::Constant, -1, -1, 7}), StatusCode::InvalidEngine,
+               "damaged engine: its steps write at most 28 of the 32 bytes of output \"out\" for "
+               "batch = 2");
+  expect_error(run_with_tasks(0, {SizeOp::Constant, -1, -1, 0}), StatusCode::InvalidEngine,
+               "damaged engine: its steps write at most 0 of the 32 bytes of buffer 3 for "
+               "batch = 2");
+  expect_ok(run_with_tasks(0, {SizeOp::Constant, -1, -1, 8}));
+}
+
+// Engines of versions that did not say what a task writes are not checked.
+TEST_F(SessionTest, OlderEnginesDoNotSayWhatTheyWrite) {
+  SampleEngine sample = make_sample_engine();
+  for (engine::StepSpec& step : sample.spec.steps) step.writes.clear();
+  const LoadedEngine engine(sample);
+  EXPECT_TRUE(is_right(*engine.session(), 2, 1));
+}
+
 TEST_F(SessionTest, BuffersAreAsLargeAsTheirTensors) {
   SampleEngine sample = make_sample_engine();
   sample.spec.buffers[2].bytes = 1;

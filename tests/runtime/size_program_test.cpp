@@ -106,5 +106,18 @@ TEST(SizeText, EndsSomewhere) {
   EXPECT_LT(size_str(spec, 59).size(), 2000u);
 }
 
+// A name of a megabyte in every leaf, and a formula of a thousand short ones.
+TEST(SizeText, IsShortWhateverTheFileSays) {
+  Spec spec = make_spec(SizeOp::Add);
+  for (Slot slot = 3; slot < 60; ++slot) spec.sizes.push_back({SizeOp::Mul, slot - 1, 0, 0});
+  for (const size_t size : {1u, 64u, 65u, 1u << 20}) {
+    for (engine::SymbolSpec& symbol : spec.symbols) symbol.name = std::string(size, 'n');
+    for (Slot slot = 0; slot < 60; ++slot)
+      EXPECT_LE(size_str(spec, slot).size(), kLongestFormula) << size << " " << slot;
+  }
+  EXPECT_EQ(size_str(spec, 0), std::string(64, 'n') + "...");
+  EXPECT_TRUE(size_str(spec, 59).ends_with("..."));
+}
+
 }  // namespace
 }  // namespace kiln::runtime

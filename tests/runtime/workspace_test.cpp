@@ -76,12 +76,36 @@ TEST(Workspace, RefusesWhatNoMachineHas) {
   EXPECT_EQ(plan_workspace(problem.spec, problem.sizes).status().code(), StatusCode::OutOfMemory);
 }
 
+// Work grows with the number of temporaries and no faster, whatever a file asks for: all live at
+// once, one after another, and aliases of each other in either direction.
+TEST(Workspace, ManyTemporariesAreLittleWork) {
+  constexpr int32_t kMany = 100000;
+  std::vector<std::vector<Temporary>> problems(4);
+  for (int32_t i = 0; i < kMany; ++i) {
+    problems[0].push_back({64 + i % 7 * 64, 0, kMany});
+    problems[1].push_back({64 + i % 7 * 64, i, i + 3});
+    problems[2].push_back({64, i, i, i - 1});
+    problems[3].push_back({64, i, i, i + 1 == kMany ? -1 : i + 1});
+  }
+  for (const std::vector<Temporary>& temporaries : problems) {
+    const WorkspacePlan plan = Problem(temporaries).plan();
+    EXPECT_LE(plan.visits, 4u * kMany);
+    EXPECT_EQ(plan.offsets.size(), static_cast<size_t>(kMany));
+  }
+  EXPECT_EQ(Problem(problems[2]).plan().size, 64u);
+  EXPECT_EQ(Problem(problems[3]).plan().size, 64u);
+  EXPECT_LE(Problem(problems[1]).plan().size, 4u * 448 * 3);
+  std::vector<Temporary> most(kMostPlacedBySize, {64, 0, 1});
+  EXPECT_LE(Problem(most).plan().visits, kMostPlacedBySize * kMostPlacedBySize);
+}
+
 TEST(Workspace, LiveBuffersNeverOverlap) {
   std::mt19937 random(1);
   const auto below = [&](uint32_t limit) { return static_cast<int64_t>(random() % limit); };
-  for (int round = 0; round < 50; ++round) {
+  for (int round = 0; round < 51; ++round) {
     std::vector<Temporary> temporaries;
-    for (int i = 0; i < 60; ++i) {
+    const int count = round < 50 ? 60 : static_cast<int>(kMostPlacedBySize) + 500;
+    for (int i = 0; i < count; ++i) {
       const auto first = static_cast<int32_t>(below(40));
       temporaries.push_back({below(5000), first, first + static_cast<int32_t>(below(8)), -1});
     }

@@ -1,6 +1,7 @@
 // AtomicFile and FileMap.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -80,6 +81,119 @@ TEST_F(FileTest, FailedRenameLeavesNothingBehind) {
     EXPECT_EQ(status.message(), "cannot write " + path_ + ": Is a directory");
   }
   EXPECT_EQ(files_in_folder(), 1u);
+}
+
+void write_file(const std::string& path, std::span<const std::byte> bytes) {
+  Result<AtomicFile> file = AtomicFile::create(path);
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  ASSERT_TRUE(file->write_at(0, bytes).ok());
+  const Status status = file->commit();
+  ASSERT_TRUE(status.ok()) << status.message();
+}
+
+TEST_F(FileTest, KeepsThePermissionsOfWhatItReplaces) {
+  for (const mode_t mode : {0600, 0640, 0666, 0777, 0444}) {
+    std::ofstream(path_) << "old";
+    ASSERT_EQ(chmod(path_.c_str(), mode), 0);
+    write_file(path_, bytes_of("new"));
+    struct stat info;
+    ASSERT_EQ(stat(path_.c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 07777, mode);
+    fs::remove(path_);
+  }
+}
+
+TEST_F(FileTest, KeepsTheOwnerOfWhatItReplaces) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root may give files away";
+  std::ofstream(path_) << "old";
+  ASSERT_EQ(chown(path_.c_str(), 12345, 23456), 0);
+  ASSERT_EQ(chmod(path_.c_str(), 0640), 0);
+  write_file(path_, bytes_of("new"));
+  struct stat info;
+  ASSERT_EQ(stat(path_.c_str(), &info), 0);
+  EXPECT_EQ(info.st_uid, 12345u);
+  EXPECT_EQ(info.st_gid, 23456u);
+  EXPECT_EQ(info.st_mode & 07777, 0640u);
+}
+
+TEST_F(FileTest, LinksStayAndTheirFilesAreReplaced) {
+  fs::create_directory(folder_ / "other");
+  const std::string link = (folder_ / "link").string();
+  std::ofstream(folder_ / "other/target") << "old";
+  fs::create_symlink("link2", link);
+  fs::create_symlink("other/target", folder_ / "link2");
+  path_ = (folder_ / "other/target").string();
+  write_file(link, bytes_of("new"));
+  EXPECT_TRUE(fs::is_symlink(link) && fs::is_symlink(folder_ / "link2"));
+  EXPECT_EQ(content(), "new");
+  fs::remove(path_);  // a link to nothing: the file that it names is made
+  write_file(link, bytes_of("made"));
+  EXPECT_TRUE(fs::is_symlink(link));
+  EXPECT_EQ(content(), "made");
+  fs::remove(link);
+  fs::create_symlink("link", link);
+  EXPECT_EQ(AtomicFile::create(link).status().message(),
+            "cannot write " + link + ": Too many levels of symbolic links");
+}
+
+TEST_F(FileTest, ReplacesNothingThatIsNoFile) {
+  ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
+  const std::string link = (folder_ / "link").string();
+  fs::create_symlink(path_, link);
+  for (const std::string& path : {path_, link, std::string("/dev/null"), folder_.string()})
+    EXPECT_EQ(AtomicFile::create(path).status().message(),
+              "cannot write " + path + ": not a regular file");
+  EXPECT_TRUE(fs::is_fifo(path_));
+  for (const char* path : {"", "missing/"}) EXPECT_FALSE(AtomicFile::create(path).ok()) << path;
+}
+
+TEST_F(FileTest, NamesAsLongAsTheSystemAllows) {
+  for (const size_t size : {1u, 200u, 251u, 252u, 254u, 255u}) {
+    path_ = (folder_ / std::string(size, 'n')).string();
+    write_file(path_, bytes_of("long"));
+    EXPECT_EQ(content(), "long") << size;
+    fs::remove(path_);
+  }
+  const std::string path = (folder_ / std::string(256, 'n')).string();
+  EXPECT_EQ(AtomicFile::create(path).status().message(),
+            "cannot write " + path + ": File name too long");
+}
+
+// What a killed process leaves lies there unlocked.
+TEST_F(FileTest, LeftoversAreRemovedByTheNextWriteOfThatFile) {
+  std::string temporary;
+  const pid_t child = fork();
+  if (child == 0) {
+    auto file = AtomicFile::create(path_);
+    _exit(file.ok() && file->write_at(0, bytes_of("half")).ok() ? 0 : 1);  // without destructors
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_EQ(status, 0);
+  EXPECT_EQ(files_in_folder(), 1u);
+  {
+    Result<AtomicFile> other = AtomicFile::create((folder_ / "other").string());
+    ASSERT_TRUE(other.ok());
+    EXPECT_EQ(files_in_folder(), 2u);  // that of another file is not its business
+  }
+  Result<AtomicFile> one = AtomicFile::create(path_), two = AtomicFile::create(path_);
+  ASSERT_TRUE(one.ok() && two.ok());
+  EXPECT_EQ(files_in_folder(), 2u);  // one each: those in use are locked
+  ASSERT_TRUE(one->write_at(0, bytes_of("one")).ok() && two->write_at(0, bytes_of("two")).ok());
+  ASSERT_TRUE(one->commit().ok());
+  EXPECT_EQ(content(), "one");
+  ASSERT_TRUE(two->commit().ok());
+  EXPECT_EQ(content(), "two");
+  EXPECT_EQ(files_in_folder(), 1u);
+}
+
+TEST_F(FileTest, NewFilesFollowTheUmaskWhichIsLeftAlone) {
+  const mode_t before = umask(027);
+  write_file(path_, bytes_of("new"));
+  EXPECT_EQ(umask(before), 027u);
+  struct stat info;
+  ASSERT_EQ(stat(path_.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0640u);
 }
 
 TEST_F(FileTest, MapsMissingFiles) {

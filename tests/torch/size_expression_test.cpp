@@ -74,6 +74,18 @@ TEST(SizeExpression, ListsItsSizesOnce) {
   EXPECT_EQ(sizes[1], (SizeExpression::Size{1, 0}));
 }
 
+TEST(SizeExpression, OverflowIsAnError) {
+  for (const char* text :
+       {"9223372036854775807,1,+", "-9223372036854775807,2,-", "4294967296,i1_0,*,4294967296,*",
+        "-9223372036854775808,-1,//", "i1_0,19,**", "2,63,**", "2,9223372036854775807,**"}) {
+    EXPECT_THROW(evaluate(text), std::runtime_error) << text;
+  }
+  EXPECT_EQ(evaluate("i1_0,18,**"), 1000000000000000000);
+  EXPECT_EQ(evaluate("-1,9223372036854775807,**"), -1);
+  EXPECT_EQ(evaluate("-1,9223372036854775806,**"), 1);
+  EXPECT_EQ(evaluate("-9223372036854775808,-1,%"), 0);
+}
+
 TEST(SizeExpression, RefusesOtherText) {
   for (const char* text : {"", ",", "x", "i", "i0", "i0_2", "i2_0", "i_", "1,", "1,2", "+", "1,+",
                            "1,2,+,+", "1.5", "i0_0_1", "i-1_0"}) {

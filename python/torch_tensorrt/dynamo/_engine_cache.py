@@ -7,14 +7,13 @@ version, so that an engine that is found is the one that would be made.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
 import os
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,7 +29,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_ENGINE_CACHE_DIR = str(Path(tempfile.gettempdir()) / "torch_tensorrt_engine_cache")
+
+def _default_folder() -> str:
+    """A folder that belongs to the user alone, as the XDG base directory specification has it."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the specification: relative paths are to be ignored
+        home = os.path.expanduser("~")
+        # Without a home there is no place that is surely the user's own: Debian's name for that cannot be made.
+        base = os.path.join(home if os.path.isabs(home) else "/nonexistent", ".cache")
+    return os.path.join(base, "kiln", "engines")
+
+
+DEFAULT_ENGINE_CACHE_DIR = _default_folder()
 DEFAULT_ENGINE_CACHE_SIZE = kiln.cache.DEFAULT_CACHE_BYTES
 
 
@@ -171,9 +181,15 @@ def build_engine(
     engine = _compile(model, progress, disk, options)
     if disk is not None:
         if disk.problem:
-            logger.warning("engine cache: %s", disk.problem)
+            _warn_once(disk.problem)
         logger.info("engine cache %s: %s", disk.directory, disk.result.replace("_", " "))
     return engine
+
+
+@functools.cache
+def _warn_once(problem: str) -> None:
+    """A folder that cannot be used is the same news for every engine of a model."""
+    logger.warning("engine cache: %s", problem)
 
 
 def _compile(

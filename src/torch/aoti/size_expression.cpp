@@ -20,36 +20,29 @@ bool parse_integer(std::string_view text, Integer& value) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
-int64_t checked(bool overflow, int64_t value) {
-  if (overflow) {
-    throw std::runtime_error("a size that is computed from those of the inputs is too large");
-  }
-  return value;
+[[noreturn]] void overflow(int64_t left, const char* function, int64_t right) {
+  throw std::runtime_error("the size " + std::to_string(left) + " " + function + " " +
+                           std::to_string(right) + " overflows");
+}
+
+int64_t multiply(int64_t a, int64_t b) {
+  int64_t result = 0;
+  if (__builtin_mul_overflow(a, b, &result)) overflow(a, "*", b);
+  return result;
 }
 
 int64_t floor_div(int64_t a, int64_t b) {
-  if (b == -1) {
-    int64_t result = 0;
-    const bool overflow = __builtin_sub_overflow(int64_t{0}, a, &result);
-    return checked(overflow, result);
-  }
+  if (b == -1) return multiply(a, -1);
   const int64_t quotient = a / b;
   return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
 }
 
-int64_t product(int64_t a, int64_t b) {
-  int64_t result = 0;
-  const bool overflow = __builtin_mul_overflow(a, b, &result);
-  return checked(overflow, result);
-}
-
 int64_t power(int64_t base, int64_t exponent) {
-  if (base == 0 || base == 1 || base == -1) {
-    return exponent == 0 || (base == -1 && exponent % 2 == 0) ? 1 : base;
-  }
+  if (exponent > 63 && base != 0 && base != 1 && base != -1) overflow(base, "**", exponent);
+  if (exponent > 63) exponent = 62 + exponent % 2;  // the same for these
   int64_t result = 1;
-  for (int64_t i = 0; i < exponent; ++i) {  // ends early by overflowing
-    result = product(result, base);
+  for (int64_t i = 0; i < exponent; ++i) {
+    result = multiply(result, base);
   }
   return result;
 }
@@ -153,16 +146,15 @@ int64_t SizeExpression::apply(Function function, int64_t left, int64_t right) {
     throw std::runtime_error("a size is divided by zero");
   }
   int64_t result = 0;
-  bool overflow = false;
   switch (function) {
     case Function::Add:
-      overflow = __builtin_add_overflow(left, right, &result);
-      return checked(overflow, result);
+      if (__builtin_add_overflow(left, right, &result)) overflow(left, "+", right);
+      return result;
     case Function::Sub:
-      overflow = __builtin_sub_overflow(left, right, &result);
-      return checked(overflow, result);
+      if (__builtin_sub_overflow(left, right, &result)) overflow(left, "-", right);
+      return result;
     case Function::Mul:
-      return product(left, right);
+      return multiply(left, right);
     case Function::FloorDiv:
       return floor_div(left, right);
     case Function::Mod:

@@ -11,6 +11,7 @@
 #include "backends/cpu/compile/attention_softmax.h"
 #include "backends/cpu/compile/contraction.h"
 #include "backends/cpu/compile/pack.h"
+#include "ir/size_overflow.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -109,9 +110,10 @@ class AttentionEmitter {
     ir::Dim batches = 1;
     for (const plan::Loop& loop : attention_.batch) batches *= loop.extent();
     interface.tasks = batches * row_blocks();
-    const int64_t work = positive_opt(batches) * positive_opt(attention_.i.extent()) *
-                         positive_opt(attention_.j.extent()) *
-                         (attention_.head_dim + attention_.value_dim);
+    interface.task_writes[attention_.out.buffer] = blocking_.block_rows * attention_.value_dim;
+    const int64_t work = ir::saturating_product(
+        {positive_opt(batches), positive_opt(attention_.i.extent()),
+         positive_opt(attention_.j.extent()), attention_.head_dim + attention_.value_dim});
     interface.min_tasks_per_thread = min_tasks_per_thread(work / positive_opt(interface.tasks));
 
     const int64_t staging = TileWriter::staging_bytes(emitter_.target());

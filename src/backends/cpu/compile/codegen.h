@@ -32,6 +32,9 @@ struct KernelInterface {
   ir::Dim tasks = 1;                    // independent tasks; the same for every variant
   int64_t min_tasks_per_thread = 1;
   ir::Dim scratch_bytes = 0;  // per thread: the most that any variant needs
+  // The most elements of a buffer that one task writes. The run compares what all tasks write with
+  // what there is to write.
+  std::map<plan::BufferId, ir::Dim> task_writes;
 
   int32_t buffer_index(plan::BufferId buffer);
   int32_t param_index(const ir::Dim& dim);

@@ -158,7 +158,10 @@ class ProgramCompiler {
       const KernelInterface& interface = codes_[use.code].generated->interface;
       engine::StepSpec step;
       step.kernel = static_cast<int32_t>(use.code);
-      for (plan::BufferId id : interface.buffers) step.buffers.push_back(translate(use, id));
+      for (plan::BufferId id : interface.buffers) {
+        step.buffers.push_back(translate(use, id));
+        step.writes.push_back(task_writes(interface, id));
+      }
       for (const ir::Dim& dim : interface.params) step.params.push_back(sizes_.slot(dim));
       step.tasks = sizes_.slot(interface.tasks);
       step.min_tasks_per_thread = interface.min_tasks_per_thread;
@@ -167,6 +170,14 @@ class ProgramCompiler {
       }
       result_.spec.steps.push_back(std::move(step));
     }
+  }
+
+  // The slot of the most bytes of a buffer that one task writes; -1: none.
+  engine::Slot task_writes(const KernelInterface& interface, plan::BufferId id) {
+    const auto found = interface.task_writes.find(id);
+    if (found == interface.task_writes.end()) return -1;
+    const auto element = static_cast<int64_t>(dtype_size(buffer(id).type.dtype));
+    return sizes_.slot(found->second * element);
   }
 
   // The buffer whose memory this one has.

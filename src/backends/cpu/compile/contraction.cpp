@@ -19,6 +19,8 @@ constexpr int64_t kDirectOperations = 8;
 constexpr size_t kDirectSizes = 3;
 
 constexpr int64_t kManyRows = 512;
+// Keeps what is computed from estimates far from overflow.
+constexpr int64_t kLargestEstimate = int64_t{1} << 40;
 constexpr int kMostTileRows = 14, kMostTileRowsDynamic = 8;
 
 std::set<int> tile_sizes(CountRange counts, int most) {
@@ -206,7 +208,9 @@ void for_tasks(Emitter& emitter, const std::function<Value*(Value*, Value*)>& bo
                         });
 }
 
-int64_t positive_opt(const ir::Dim& dim) { return std::max<int64_t>(1, dim.at_opt()); }
+int64_t positive_opt(const ir::Dim& dim) {
+  return std::clamp<int64_t>(dim.at_opt(), 1, kLargestEstimate);
+}
 
 Value* mask_below(Emitter& emitter, Value* first, Value* limit) {
   auto& ir = emitter.ir();

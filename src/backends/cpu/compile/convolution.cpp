@@ -11,6 +11,7 @@
 
 #include "backends/cpu/compile/contraction.h"
 #include "backends/cpu/compile/pack.h"
+#include "ir/size_overflow.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -68,19 +69,21 @@ Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry
   blocking.width = panel_width(geometry.group_outputs, positive_opt(conv.x.extent()));
   blocking.panels = conv.groups * ((geometry.group_outputs + blocking.width - 1) / blocking.width);
   const int64_t rows = positive_opt(conv.y.extent());
-  const int64_t row_bytes = positive_opt(geometry.width) * conv.channels * 4;
+  const int64_t row_bytes =
+      ir::saturating_product({positive_opt(geometry.width), conv.channels, 4});
   const int64_t fitting = (kInputBytes / row_bytes - geometry.span_h) / conv.stride_h + 1;
   blocking.block_rows = std::clamp<int64_t>(fitting, 1, rows);
   blocking.group_panels = std::clamp<int64_t>(
       kWeightBytes / std::max<int64_t>(1, geometry.depth * blocking.width * 4), 1, blocking.panels);
   auto tasks = [&] {
-    return positive_opt(conv.b.extent()) *
-           ((rows + blocking.block_rows - 1) / blocking.block_rows) *
-           ((blocking.panels + blocking.group_panels - 1) / blocking.group_panels);
+    return ir::saturating_product(
+        {positive_opt(conv.b.extent()), (rows + blocking.block_rows - 1) / blocking.block_rows,
+         (blocking.panels + blocking.group_panels - 1) / blocking.group_panels});
   };
   auto worth_splitting = [&](int64_t wanted) {
-    const int64_t work = blocking.block_rows * positive_opt(conv.x.extent()) * geometry.depth *
-                         blocking.group_panels * blocking.width;
+    const int64_t work =
+        ir::saturating_product({blocking.block_rows, positive_opt(conv.x.extent()), geometry.depth,
+                                blocking.group_panels, blocking.width});
     return tasks() < wanted && work >= 2 * kWorkPerTask;
   };
   while (blocking.group_panels > 1 && worth_splitting(kTasksWanted)) {
@@ -126,8 +129,12 @@ class ConvolutionEmitter {
   void declare() {
     KernelInterface& interface = emitter_.interface();
     interface.tasks = conv_.b.extent() * blocking_.row_blocks * blocking_.panel_groups;
-    const int64_t work = positive_opt(conv_.b.extent() * conv_.y.extent() * conv_.x.extent()) *
-                         geometry_.depth * conv_.o.extent().constant() / conv_.groups;
+    interface.task_writes[conv_.out] =
+        conv_.x.extent() * (blocking_.block_rows * blocking_.group_panels * blocking_.width);
+    const int64_t work =
+        ir::saturating_product({positive_opt(conv_.b.extent()), positive_opt(conv_.y.extent()),
+                                positive_opt(conv_.x.extent()), geometry_.depth,
+                                conv_.o.extent().constant() / conv_.groups});
     interface.min_tasks_per_thread = min_tasks_per_thread(work / positive_opt(interface.tasks));
     staging_ = emitter_.scratch();
     const int64_t staging = TileWriter::staging_bytes(emitter_.target());

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backends/cpu/compile/tasks.h"
+#include "ir/size_overflow.h"
 
 namespace kiln::cpu {
 
@@ -94,14 +95,16 @@ State nested_loops(Emitter& emitter, const std::vector<plan::Loop>& loops, const
   return nested_from(emitter, loops, 0, state, body);
 }
 
-void for_each_block(Emitter& emitter, std::vector<plan::Loop> rows, const plan::Loop& lane,
-                    int64_t work, const std::function<void(const LaneRange&)>& body) {
+Dim for_each_block(Emitter& emitter, std::vector<plan::Loop> rows, const plan::Loop& lane,
+                   int64_t work, const std::function<void(const LaneRange&)>& body) {
   const int64_t block = block_size(work);
   const Dim blocks = ir::ceildiv(lane.extent(), block);
   const int64_t points = std::min(block, std::max<int64_t>(lane.extent().at_opt(), 1));
-  emitter.interface().min_tasks_per_thread = tasks_per_thread(work * points);
+  emitter.interface().min_tasks_per_thread =
+      tasks_per_thread(ir::saturating_product({work, points}));
   if (blocks.is_constant(1)) {
-    return for_each_task(emitter, rows, [&] { body({lane, 0, lane.extent()}); });
+    for_each_task(emitter, rows, [&] { body({lane, 0, lane.extent()}); });
+    return lane.extent();
   }
   const plan::Loop blocked{ir::make_loop_symbol("block", blocks)};
   rows.push_back(blocked);
@@ -109,6 +112,7 @@ void for_each_block(Emitter& emitter, std::vector<plan::Loop> rows, const plan::
     const Dim first = Dim(blocked.index) * block;
     body({lane, first, ir::min(lane.extent(), first + block)});
   });
+  return block;
 }
 
 State repeated(const State& state, size_t copies) {

@@ -31,9 +31,9 @@ State nested_loops(Emitter& emitter, const std::vector<plan::Loop>& loops, const
 
 // A long loop of lanes is cut in blocks, so that there is something to share between threads: runs
 // body(range) for each point of `rows` and each block. Sets interface().tasks; `work` is the number
-// of operations for one point of the lanes' loop.
-void for_each_block(Emitter& emitter, std::vector<plan::Loop> rows, const plan::Loop& lane,
-                    int64_t work, const std::function<void(const LaneRange&)>& body);
+// of operations for one point of the lanes' loop. Gives the most lanes that a block has.
+ir::Dim for_each_block(Emitter& emitter, std::vector<plan::Loop> rows, const plan::Loop& lane,
+                       int64_t work, const std::function<void(const LaneRange&)>& body);
 
 // States of several reductions, one after another.
 State repeated(const State& state, size_t copies);

@@ -10,6 +10,7 @@
 #include "backends/cpu/compile/nest_simplify.h"
 #include "backends/cpu/compile/tasks.h"
 #include "backends/cpu/compile/window.h"
+#include "ir/size_overflow.h"
 #include "plan/access.h"
 #include "support/error.h"
 
@@ -32,19 +33,25 @@ class NestEmitter {
   NestEmitter(Emitter& emitter, const LoopNest& nest, const VectorAxes& axes)
       : emitter_(emitter), nest_(nest), axes_(axes), lanes_(emitter.target().lanes) {}
 
-  void run() { axes_.outer ? run_along_outer(nest_.outer[*axes_.outer]) : run_along_inner(); }
+  // Gives the most points of the outer loops that a task is.
+  Dim run() {
+    if (axes_.outer) return run_along_outer(nest_.outer[*axes_.outer]);
+    run_along_inner();
+    return 1;
+  }
 
  private:
   // --- Lanes along an outer loop
   // ------------------------------------------------------------------
 
-  void run_along_outer(const Loop& lane) {
+  Dim run_along_outer(const Loop& lane) {
     std::vector<Loop> rows = nest_.outer;
     rows.erase(rows.begin() + static_cast<std::ptrdiff_t>(*axes_.outer));
-    for_each_block(emitter_, rows, lane, estimated_work(nest_, 1), [&](const LaneRange& range) {
-      for_lanes(emitter_, range, lanes_in_flight(lane),
-                [&](const Lanes& lanes, int copies) { emit_stages(lanes, copies); });
-    });
+    return for_each_block(
+        emitter_, rows, lane, estimated_work(nest_, 1), [&](const LaneRange& range) {
+          for_lanes(emitter_, range, lanes_in_flight(lane),
+                    [&](const Lanes& lanes, int copies) { emit_stages(lanes, copies); });
+        });
   }
 
   // Several vectors at once where each is a chain of additions.
@@ -53,7 +60,8 @@ class NestEmitter {
     for (const Stage& stage : nest_.stages) {
       if (!std::holds_alternative<plan::Reduction>(stage)) continue;
       int64_t points = 1;
-      for (const Loop& loop : loops_of(stage)) points *= loop.extent().at_opt();
+      for (const Loop& loop : loops_of(stage))
+        points = ir::saturating_product({points, loop.extent().at_opt()});
       longest = std::max(longest, points);
     }
     return longest >= kSums && lane.extent().at_opt() >= kSums * 16 ? kSums : 1;
@@ -236,6 +244,18 @@ class NestEmitter {
   const int lanes_;
 };
 
+// What a task of so many points of the outer loops writes.
+void note_writes(KernelInterface& interface, const LoopNest& nest, const Dim& points) {
+  interface.task_writes.clear();
+  for (const Stage& stage : nest.stages) {
+    const auto* store = std::get_if<plan::Store>(&stage);
+    if (store == nullptr) continue;
+    Dim elements = points;
+    for (const Loop& loop : store->loops) elements *= loop.extent();
+    interface.task_writes[store->buffer] += elements;
+  }
+}
+
 }  // namespace
 
 void emit_loop_nest(Emitter& emitter, const LoopNest& nest) {
@@ -243,10 +263,11 @@ void emit_loop_nest(Emitter& emitter, const LoopNest& nest) {
   const VectorAxes axes = choose_axes(simple);
   if (axes.outer) {
     if (const auto window = find_window(simple, *axes.outer)) {
-      return emit_window_nest(emitter, simple, *window);
+      const ir::Dim points = emit_window_nest(emitter, simple, *window);
+      return note_writes(emitter.interface(), simple, points);
     }
   }
-  NestEmitter(emitter, simple, axes).run();
+  note_writes(emitter.interface(), simple, NestEmitter(emitter, simple, axes).run());
 }
 
 }  // namespace kiln::cpu

@@ -7,6 +7,7 @@
 
 #include "backends/cpu/compile/contraction.h"
 #include "backends/cpu/compile/pack.h"
+#include "ir/size_overflow.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -75,12 +76,13 @@ Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmu
   blocking.block_rows = std::clamp(kBlockBytes / (4 * k), kFewestBlockRows, kMostBlockRows);
   blocking.group_panels = std::clamp<int64_t>(kGroupBytes / (4 * k * blocking.width), 1, panels);
   auto tasks = [&] {
-    return positive_opt(blocking.batches) * ((m + blocking.block_rows - 1) / blocking.block_rows) *
-           ((panels + blocking.group_panels - 1) / blocking.group_panels);
+    return ir::saturating_product({positive_opt(blocking.batches),
+                                   (m + blocking.block_rows - 1) / blocking.block_rows,
+                                   (panels + blocking.group_panels - 1) / blocking.group_panels});
   };
   auto work = [&] {
-    return std::min(m, blocking.block_rows) * k *
-           std::min(n, blocking.group_panels * blocking.width);
+    return ir::saturating_product(
+        {std::min(m, blocking.block_rows), k, std::min(n, blocking.group_panels * blocking.width)});
   };
   while (blocking.group_panels > 1 && tasks() < kTasksWanted && work() >= 2 * kWorkPerTask) {
     blocking.group_panels = (blocking.group_panels + 1) / 2;
@@ -121,8 +123,11 @@ class MatMulEmitter {
   void declare() {
     KernelInterface& interface = emitter_.interface();
     interface.tasks = blocking_.batches * blocking_.groups * blocking_.row_blocks;
-    const int64_t work = positive_opt(matmul_.m.extent()) * positive_opt(matmul_.n.extent()) *
-                         positive_opt(matmul_.k.extent()) * positive_opt(blocking_.batches);
+    interface.task_writes[matmul_.out.buffer] =
+        blocking_.block_rows * blocking_.group_panels * blocking_.width;
+    const int64_t work =
+        ir::saturating_product({positive_opt(matmul_.m.extent()), positive_opt(matmul_.n.extent()),
+                                positive_opt(matmul_.k.extent()), positive_opt(blocking_.batches)});
     interface.min_tasks_per_thread = min_tasks_per_thread(work / positive_opt(interface.tasks));
     staging_ = emitter_.scratch();
     const int64_t staging = TileWriter::staging_bytes(emitter_.target());

@@ -23,12 +23,18 @@ void run_parallel(size_t count, int threads, const std::function<void(size_t, si
         work(worker, i);
       } catch (...) {
         failures[i] = std::current_exception();
+        next = count;  // what comes before this was claimed before, and says what is wrong first
       }
     }
   };
-  std::vector<std::thread> others;
   const size_t workers = worker_count(count, threads);
-  for (size_t worker = 1; worker < workers; ++worker) others.emplace_back(run, worker);
+  std::vector<std::thread> others;
+  others.reserve(workers);
+  try {
+    for (size_t worker = 1; worker < workers; ++worker) others.emplace_back(run, worker);
+  } catch (const std::exception&) {
+    // The system gives no more threads, or no memory for one: those that are there do the work.
+  }
   run(0);
   for (std::thread& thread : others) thread.join();
   for (const std::exception_ptr& failure : failures) {

@@ -36,6 +36,7 @@ struct Window {
 // Nothing if the nest is not of this form.
 std::optional<Window> find_window(const plan::LoopNest& nest, size_t lane);
 
-void emit_window_nest(Emitter& emitter, const plan::LoopNest& nest, const Window& window);
+// Gives the most points of the outer loops that a task is.
+ir::Dim emit_window_nest(Emitter& emitter, const plan::LoopNest& nest, const Window& window);
 
 }  // namespace kiln::cpu

@@ -26,17 +26,20 @@ class WindowEmitter {
         tap_(reduction_.loops[window.tap]),
         reducer_(emitter, reduction_.op, reduction_.value->dtype) {}
 
-  void run() {
+  // Gives the most points of the outer loops that a task is.
+  Dim run() {
     std::vector<Loop> rows;
     for (size_t i = 0; i < nest_.outer.size(); ++i) {
       if (i != window_.pixel && i != window_.lane) rows.push_back(nest_.outer[i]);
     }
     const int64_t work = estimated_work(nest_, pixel_.extent().constant());
-    for_each_block(emitter_, rows, nest_.outer[window_.lane], work, [&](const LaneRange& range) {
+    const auto run_block = [&](const LaneRange& range) {
       for_lanes(emitter_, range, 1, [&](const Lanes& lanes, int) {
         for (const Window::Tiles& tiles : window_.tiles) emit_tiles(tiles, lanes);
       });
-    });
+    };
+    return pixel_.extent() *
+           for_each_block(emitter_, rows, nest_.outer[window_.lane], work, run_block);
   }
 
  private:
@@ -128,8 +131,8 @@ class WindowEmitter {
 
 }  // namespace
 
-void emit_window_nest(Emitter& emitter, const plan::LoopNest& nest, const Window& window) {
-  WindowEmitter(emitter, nest, window).run();
+Dim emit_window_nest(Emitter& emitter, const plan::LoopNest& nest, const Window& window) {
+  return WindowEmitter(emitter, nest, window).run();
 }
 
 }  // namespace kiln::cpu
