@@ -232,6 +232,9 @@ typedef struct kiln_compile_options {
   int refittable;
   /* NULL, or text that the engine keeps as it is and kiln_engine_describe shows. */
   const char* metadata;
+  /* Nonzero: every operator's result in f16 or bf16 is rounded, as eager PyTorch does. Otherwise
+   * operators that become one kernel may keep it in f32; casts round in any case. */
+  int emulate_precision_casts;
 } kiln_compile_options;
 
 typedef enum kiln_cache_mode {
@@ -278,10 +281,10 @@ KILN_API kiln_status kiln_cache_store(const char* directory, uint64_t max_bytes,
 
 /* Gives an engine the weights of another model of the same structure, without generating code: the
  * result has the bytes that kiln_compile would give for that model. The engine may be stripped. The
- * ranges, disabled passes and code variants are the engine's; of the options, num_threads,
- * strip_weights, verify_passes, dump_directory and progress count. options may be NULL.
- * KILN_INVALID_ARGUMENT where the model's plan is not the engine's: the text says what differs.
- * Since 0.1. */
+ * ranges, disabled passes, code variants and emulate_precision_casts are the engine's; of the
+ * options, num_threads, strip_weights, verify_passes, dump_directory and progress count. options
+ * may be NULL. KILN_INVALID_ARGUMENT where the model's plan is not the engine's: the text says what
+ * differs. Since 0.1. */
 KILN_API kiln_status kiln_refit(const void* engine, size_t size, kiln_model* model,
                                 const kiln_compile_options* options, kiln_bytes** result);
 

@@ -90,6 +90,7 @@ class CompileOptions(ctypes.Structure):
         ("strip_weights", c_int),
         ("refittable", c_int),
         ("metadata", c_char_p),
+        ("emulate_precision_casts", c_int),
     ]
 
 

@@ -99,6 +99,7 @@ def compile(
     strip_weights: bool = False,
     refittable: bool = False,
     metadata: str = "",
+    emulate_precision_casts: bool = False,
 ) -> memoryview | None:
     """Compiles a model into an engine. The same model and options give the same bytes.
 
@@ -116,6 +117,7 @@ def compile(
         strip_weights: leave the contents of the weights out: `refit` fills them in before the engine can run.
         refittable: let no optimisation depend on the values of weights, so that `refit` takes any.
         metadata: text that the engine keeps, and `Engine.describe` shows.
+        emulate_precision_casts: round every operator's result in f16 or bf16, as eager PyTorch does.
 
     Returns:
         The engine's bytes, or None if `output` was given.
@@ -125,9 +127,10 @@ def compile(
     """
     if not isinstance(model, Model):
         model = Model.open(model)
-    options = _engine_options(
-        ranges, cpu_variants, disabled_passes, strip_weights, refittable, metadata
-    )
+    options = _engine_options(ranges, cpu_variants, disabled_passes, metadata)
+    options.strip_weights = int(strip_weights)
+    options.refittable = int(refittable)
+    options.emulate_precision_casts = int(emulate_precision_casts)
     _set_work_options(options, num_threads, verify_passes, dump_directory)
     callback = _ProgressCallback(progress)
     options.progress = callback.function
@@ -157,6 +160,7 @@ def compile_key(
     strip_weights: bool = False,
     refittable: bool = False,
     metadata: str = "",
+    emulate_precision_casts: bool = False,
 ) -> str:
     """The key of the engine that `compile` gives with these options: 32 hexadecimal digits.
 
@@ -165,9 +169,10 @@ def compile_key(
     """
     if not isinstance(model, Model):
         model = Model.open(model)
-    options = _engine_options(
-        ranges, cpu_variants, disabled_passes, strip_weights, refittable, metadata
-    )
+    options = _engine_options(ranges, cpu_variants, disabled_passes, metadata)
+    options.strip_weights = int(strip_weights)
+    options.refittable = int(refittable)
+    options.emulate_precision_casts = int(emulate_precision_casts)
     handle = ctypes.c_void_p()
     check(compiler().kiln_compile_key(model._handle, ctypes.byref(options), ctypes.byref(handle)))
     return _library.take_bytes(handle).tobytes().decode()
@@ -196,7 +201,8 @@ def refit(
     """
     if not isinstance(model, Model):
         model = Model.open(model)
-    options = _engine_options((), (), (), strip_weights, False, "")
+    options = _engine_options()
+    options.strip_weights = int(strip_weights)
     _set_work_options(options, num_threads, verify_passes, None)
     data = np.frombuffer(engine, dtype=np.uint8)
     handle = ctypes.c_void_p()
@@ -242,22 +248,18 @@ class _ProgressCallback:
 
 
 def _engine_options(
-    ranges: Iterable[InputRange],
-    cpu_variants: Iterable[str],
-    disabled_passes: Iterable[str],
-    strip_weights: bool,
-    refittable: bool,
-    metadata: str,
+    ranges: Iterable[InputRange] = (),
+    cpu_variants: Iterable[str] = (),
+    disabled_passes: Iterable[str] = (),
+    metadata: str = "",
 ) -> _library.CompileOptions:
-    """The options that decide the bytes of an engine."""
+    """The options that decide the bytes of an engine; those that are flags are off."""
     c_ranges = [_c_range(r) for r in ranges]
     options = _library.CompileOptions(struct_size=ctypes.sizeof(_library.CompileOptions))
     options.ranges = (_library.DimRange * len(c_ranges))(*c_ranges) if c_ranges else None
     options.num_ranges = len(c_ranges)
     options.cpu_variants = ",".join(cpu_variants).encode() or None
     options.disabled_passes = ",".join(disabled_passes).encode() or None
-    options.strip_weights = int(strip_weights)
-    options.refittable = int(refittable)
     options.metadata = metadata.encode() or None
     return options
 

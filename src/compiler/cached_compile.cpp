@@ -46,6 +46,7 @@ KeyText common_key(const char* kind, const CompileOptions& options) {
   key.add(sorted(options.backend.variants))
       .add(options.disabled_passes)
       .add(options.refittable)
+      .add(options.emulate_precision_casts)
       .add(options.metadata);
   return key;
 }

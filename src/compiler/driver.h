@@ -46,7 +46,10 @@ struct CompileOptions {
   std::vector<import::DimRange> ranges;
   BackendOptions backend;
   std::vector<std::string> disabled_passes;
-  bool refittable = false;     // no pass may look at the values of weights
+  bool refittable = false;  // no pass may look at the values of weights
+  // Every operator's 16-bit result is rounded, as eager PyTorch does; otherwise casts are, and what
+  // is stored.
+  bool emulate_precision_casts = false;
   std::string metadata;        // kept in the engine as it is
   bool strip_weights = false;  // leave the contents of constants out of the engine
   bool verify_passes = false;

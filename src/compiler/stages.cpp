@@ -75,11 +75,13 @@ plan::Program plan_graph(ir::Graph graph, const CompileOptions& options) {
   if (!options.dump_directory.empty()) make_folder(options.dump_directory);
 
   report(options, "optimise", 0.1);
-  passes::PassContext context{.evaluate = evaluate_constant};
+  passes::PassContext context{.evaluate = evaluate_constant,
+                              .emulate_precision_casts = options.emulate_precision_casts};
   passes::run_pipeline(graph, context, {disabled.graph, verify, options.dump_directory});
 
   report(options, "plan", 0.2);
-  plan::Program program = plan::lower(graph);
+  plan::Program program =
+      plan::lower(graph, {.emulate_precision_casts = options.emulate_precision_casts});
   plan::run_pipeline(program, {disabled.plan, verify, options.dump_directory});
   return program;
 }
@@ -96,6 +98,7 @@ CompiledProgram compile_program(const plan::Program& program, const CompileOptio
   CompiledProgram compiled = compile_for_cpu(program, backend);
   compiled.spec.disabled_passes = options.disabled_passes;
   compiled.spec.refittable = options.refittable;
+  compiled.spec.emulate_precision_casts = options.emulate_precision_casts;
   compiled.spec.metadata = options.metadata;
   return compiled;
 }

@@ -183,6 +183,7 @@ Result<Spec> decode_plan(std::span<const std::byte> bytes) {
   spec.program_hash = decode(plan.program_hash(), budget);
   spec.disabled_passes = decode_strings(plan.disabled_passes(), budget);
   spec.refittable = plan.refittable();
+  spec.emulate_precision_casts = plan.emulate_precision_casts();
   spec.metadata = decode(plan.metadata(), budget);
   if (budget.exceeded()) return invalid("the plan is malformed");
   return spec;

@@ -98,7 +98,7 @@ std::vector<std::byte> encode_plan(const Spec& spec) {
   fbs::FinishPlanBuffer(
       builder, fbs::CreatePlan(builder, name, producer, target, symbols, sizes, inputs, outputs,
                                buffers, kernels, steps, variants, program_hash, disabled_passes,
-                               spec.refittable, metadata));
+                               spec.refittable, metadata, spec.emulate_precision_casts));
   const auto* begin = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
   return {begin, begin + builder.GetSize()};
 }

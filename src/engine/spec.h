@@ -129,8 +129,9 @@ struct Spec {
   // same.
   std::string program_hash;  // of everything but the contents of constants
   std::vector<std::string> disabled_passes;
-  bool refittable = false;  // no pass looked at the values of weights
-  std::string metadata;     // the caller's, kept as it is
+  bool refittable = false;               // no pass looked at the values of weights
+  std::string metadata;                  // the caller's, kept as it is
+  bool emulate_precision_casts = false;  // every operator's 16-bit result is rounded
 };
 
 // The ABI of a CPU kernel. `buffers` and `params` are the step's, resolved; buffers are non-null

@@ -45,8 +45,14 @@ const Argument& Call::get(std::string_view name) const {
 bool Call::has(std::string_view name) const { return find(name) != nullptr; }
 
 ir::Value* Call::tensor(std::string_view name) const {
-  if (const auto* tensor = std::get_if<TensorName>(&get(name))) return scope_.tensor(tensor->name);
+  if (const auto* found = std::get_if<TensorName>(&get(name))) return tensor(*found);
   wrong_kind(name, "a tensor");
+}
+
+ir::Value* Call::tensor(const TensorName& name) const {
+  ir::Value* value = scope_.tensor(name.name);
+  const bool widens = computes_in_f32_ && is_16_bit_float(value->type.dtype);
+  return widens ? builder().cast(value, DType::F32) : value;
 }
 
 ir::Value* Call::optional_tensor(std::string_view name) const {
@@ -60,7 +66,7 @@ std::vector<ir::Value*> Call::tensors(std::string_view name) const {
   const auto* list = std::get_if<std::vector<TensorName>>(&argument);
   if (list == nullptr) wrong_kind(name, "a list of tensors");
   for (const TensorName& tensor : *list) {
-    result.push_back(tensor.name.empty() ? nullptr : scope_.tensor(tensor.name));
+    result.push_back(tensor.name.empty() ? nullptr : this->tensor(tensor));
   }
   return result;
 }

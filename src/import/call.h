@@ -57,6 +57,11 @@ class Call {
   std::vector<int64_t> axes_or_all(std::string_view name, size_t rank) const;
   int64_t normalise_axis(int64_t axis, size_t rank) const;
 
+  // From now on operands of 16 bits are given as f32, and the results are rounded once when the
+  // importer is done: what PyTorch computes in one kernel has no roundings inside.
+  void compute_in_f32() { computes_in_f32_ = true; }
+  bool computes_in_f32() const { return computes_in_f32_; }
+
   // Whether output i of several is referred to.
   bool output_used(size_t i) const;
 
@@ -75,6 +80,7 @@ class Call {
   }
 
  private:
+  ir::Value* tensor(const TensorName& name) const;
   const Argument* find(std::string_view name) const;
   const Argument& get(std::string_view name) const;
   [[noreturn]] void wrong_kind(std::string_view name, std::string_view expected) const;
@@ -82,6 +88,7 @@ class Call {
 
   const ProgramNode& node_;
   Scope& scope_;
+  bool computes_in_f32_ = false;
 };
 
 }  // namespace kiln::import

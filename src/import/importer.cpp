@@ -65,8 +65,17 @@ bool is_wrapper(std::string_view target) {
 }
 
 std::vector<ir::Value*> call_row(const Row& row, Call& call) {
-  if (const auto* one = std::get_if<ImportOne>(&row.function)) return {(*one)(call)};
-  return std::get<ImportMany>(row.function)(call);
+  const auto* one = std::get_if<ImportOne>(&row.function);
+  std::vector<ir::Value*> values =
+      one ? std::vector<ir::Value*>{(*one)(call)} : std::get<ImportMany>(row.function)(call);
+  if (!call.computes_in_f32()) return values;
+  const std::vector<std::string> names = call.node().output_names();
+  for (size_t i = 0; i < std::min(values.size(), names.size()); ++i) {
+    if (values[i] == nullptr || names[i].empty()) continue;
+    const DType dtype = call.scope().recorded_type(names[i]).dtype;
+    if (is_16_bit_float(dtype)) values[i] = call.builder().cast(values[i], dtype);
+  }
+  return values;
 }
 
 // PyTorch recorded the type of every tensor while tracing: an importer that gives another is wrong.

@@ -103,6 +103,26 @@ bool is_commutative(Op op) {
   }
 }
 
+bool rounds_result(Op op) {
+  switch (op) {
+    case Op::neg:
+    case Op::abs:
+    case Op::sign:
+    case Op::relu:
+    case Op::floor:
+    case Op::ceil:
+    case Op::round:
+    case Op::trunc:
+    case Op::cast:
+    case Op::maximum:
+    case Op::minimum:
+    case Op::where:
+      return false;
+    default:
+      return !gives_bool(op);
+  }
+}
+
 OpEffort effort_of(Op op) {
   switch (op) {
     case Op::sqrt:

@@ -51,6 +51,11 @@ bool gives_bool(Op op);
 // The operands may be swapped without changing any bit of the result.
 bool is_commutative(Op op);
 
+// Whether the op's result may fall between the values of the dtype that its operands have, so that
+// it is rounded: a sum does, a maximum does not. True for whatever is not pointwise, `cast`
+// excepted.
+bool rounds_result(Op op);
+
 // What a pointwise op is computed with, which is what it costs.
 enum class OpEffort : uint8_t {
   Simple,    // an instruction or a few

@@ -288,7 +288,7 @@ bool is_predicate(Op op) { return op == Op::isnan || op == Op::isinf || op == Op
 Scalar make_scalar(DType dtype, double value) {
   if (is_floating(dtype)) return {dtype, round_to(dtype, value), 0};
   if (dtype == DType::Bool) return {dtype, 0, value != 0};
-  return {dtype, 0, wrap_to(dtype, to_integer(value))};
+  return {dtype, 0, to_integer(value, dtype)};
 }
 
 Scalar make_scalar_int(DType dtype, int64_t value) {
@@ -296,9 +296,14 @@ Scalar make_scalar_int(DType dtype, int64_t value) {
   return {dtype, 0, wrap_to(dtype, value)};
 }
 
-int64_t to_integer(double value) {
-  if (!(std::abs(value) < 0x1p63)) return std::numeric_limits<int64_t>::min();
-  return static_cast<int64_t>(value);
+int64_t to_integer(double value, DType dtype) {
+  const bool is_long = dtype == DType::I64 || dtype == DType::U8;
+  const double limit = is_long ? 0x1p63 : 0x1p31, whole = std::trunc(value);
+  if (!(whole >= -limit && whole < limit)) {
+    return wrap_to(
+        dtype, is_long ? std::numeric_limits<int64_t>::min() : std::numeric_limits<int32_t>::min());
+  }
+  return wrap_to(dtype, static_cast<int64_t>(whole));
 }
 
 Scalar convert(const Scalar& value, DType dtype) {

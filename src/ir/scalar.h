@@ -23,8 +23,10 @@ struct Scalar {
 // Rounded or wrapped to the dtype.
 Scalar make_scalar(DType dtype, double value);
 Scalar make_scalar_int(DType dtype, int64_t value);
-// Float to integer as x86 does it: towards zero, and the smallest int64_t for what does not fit.
-int64_t to_integer(double value);
+// Float to integer, as PyTorch does it on x86: towards zero. What does not fit the type that the
+// hardware converts to (int64_t for i64 and u8, int32_t for the others) is the least value of that
+// one. Wrapped to the dtype.
+int64_t to_integer(double value, DType dtype);
 Scalar convert(const Scalar& value, DType dtype);
 
 // Element `index` (row-major) of a literal, and the same stored in the buffer of its `allocate`;

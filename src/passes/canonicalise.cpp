@@ -194,8 +194,8 @@ Value* canonicalise_other(Rewriter& rewriter, Node& node) {
 // One spelling for each meaning, so that later passes have one pattern to look for. The rules are
 // the functions above and in canonicalise_pointwise.cpp. Holds afterwards: no identities; constant
 // operands of commutative ops on the right; pointwise operands that are one number are scalars;
-// integer powers up to 3 are products. Results keep every bit, but for two things: x + 0 does not
-// turn -0 into +0, and powers round as products do.
+// integer powers up to 3 are products; what has no elements is a constant. Results keep every bit,
+// but powers round as products do.
 bool canonicalise(ir::Graph& graph, PassContext&) {
   return rewrite(graph, [](Rewriter& rewriter, Node& node) {
     Value* result = canonicalise_other(rewriter, node);

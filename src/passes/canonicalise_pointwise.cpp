@@ -86,6 +86,11 @@ Value* constant_to_the_right(Rewriter& rewriter, Node& node) {
   return rewriter.before(node).value(*op, {node.input(1), node.input(0)});
 }
 
+// Whether x + c is x, -0 included.
+bool is_neutral_addend(double c, DType dtype) {
+  return c == 0 && (!is_floating(dtype) || std::signbit(c));
+}
+
 // x + 0, x - 0, x * 1, x / 1, x^1, floor(x / 1) -> x; for integers x * 0 and x mod 1 -> 0
 Value* neutral_operand(Rewriter& rewriter, Node& node) {
   if (node.inputs.size() != 2) return nullptr;
@@ -94,7 +99,13 @@ Value* neutral_operand(Rewriter& rewriter, Node& node) {
   const bool integer = is_integer(node.output()->type.dtype);
   switch (node.op) {
     case Op::add:
+      return is_neutral_addend(*c, node.output()->type.dtype)
+                 ? as_result(rewriter, node, node.input(0))
+                 : nullptr;
     case Op::sub:
+      return is_neutral_addend(-*c, node.output()->type.dtype)
+                 ? as_result(rewriter, node, node.input(0))
+                 : nullptr;
     case Op::bitwise_or:
     case Op::bitwise_xor:
       return *c == 0 ? as_result(rewriter, node, node.input(0)) : nullptr;
@@ -243,30 +254,22 @@ Value* negated_comparison(Rewriter& rewriter, Node& node) {
   return nullptr;
 }
 
-// Every value of `from` is a value of `to`.
-bool widens(DType from, DType to) {
-  if (from == to || from == DType::Bool) return true;
-  if (is_floating(from)) {
-    return to == DType::F64 || (to == DType::F32 && from != DType::F64);
-  }
-  const int from_bits = static_cast<int>(dtype_size(from)) * 8;
-  if (is_floating(to)) {
-    const int mantissa = to == DType::F64 ? 53 : to == DType::F32 ? 24 : to == DType::F16 ? 11 : 8;
-    return from_bits <= mantissa;
-  }
-  if (!is_integer(to)) return false;
-  return dtype_size(to) > dtype_size(from) && (is_signed_integer(to) || !is_signed_integer(from));
-}
-
-// cast(x, its own dtype) -> x; cast(cast(x, wider), dtype) -> cast(x, dtype)
+// cast(x, its own dtype) -> x; cast(cast(x, wider), dtype) -> cast(x, dtype). A 16-bit result that
+// is cast there and back keeps the casts, because they round it.
 Value* idle_cast(Rewriter& rewriter, Node& node) {
   if (node.op != Op::cast) return nullptr;
   const DType target = node.output()->type.dtype;
   Value* x = node.input(0);
   if (x->type.dtype == target) return x;
   const Node* inner = producer(x, Op::cast);
-  if (inner == nullptr || !widens(inner->input(0)->type.dtype, x->type.dtype)) return nullptr;
-  return rewriter.before(node).cast(inner->input(0), target);
+  if (inner == nullptr || !is_lossless(inner->input(0)->type.dtype, x->type.dtype)) return nullptr;
+  Value* innermost = inner->input(0);
+  const Node* maker = innermost->producer;
+  const bool may_need_rounding = maker != nullptr && ir::rounds_result(maker->op);
+  if (innermost->type.dtype == target && is_16_bit_float(target) && may_need_rounding) {
+    return nullptr;
+  }
+  return rewriter.before(node).cast(innermost, target);
 }
 
 // where(true, a, b) -> a; where(false, a, b) -> b; where(c, a, a) -> a

@@ -106,10 +106,10 @@ Value* into_multiply_add(Rewriter& rewriter, Node& node, const Affine& affine) {
 
 // batch_norm with constant parameters disappears: into the convolution before it where that has
 // constant weights and no other user, otherwise into a multiplication and an addition. Scales are
-// computed in f64 and rounded once.
+// computed in f64 and rounded once. Not those of 16 bits, whose weights would lose digits.
 bool fold_batch_norm(ir::Graph& graph, PassContext&) {
   return rewrite(graph, [](Rewriter& rewriter, Node& node) -> Value* {
-    if (node.op != Op::batch_norm) return nullptr;
+    if (node.op != Op::batch_norm || is_16_bit_float(node.output()->type.dtype)) return nullptr;
     const auto affine = affine_of(node);
     if (!affine) return nullptr;
     if (Value* result = into_convolution(rewriter, node, *affine)) return result;

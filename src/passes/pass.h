@@ -17,6 +17,9 @@ struct PassContext {
   // driver, so that passes need no backend.
   std::function<std::vector<ir::Literal>(const ir::Node&, std::span<const ir::Literal* const>)>
       evaluate;
+  // Results of 16-bit ops stay rounded as the graph says: no pattern may take several of them
+  // together.
+  bool emulate_precision_casts = false;
 };
 
 // Returns whether it changed the graph. One .cpp per pass; declared by passes.def.

@@ -231,8 +231,7 @@ Value* with_heads(ir::Builder& builder, Value* x) {
 
 // softmax(scale * q k^T + mask) v -> attention(q, k, v, mask), with the mask as the model has it:
 // floating and added, or bool with -inf where it is false. Not where the weights have another use.
-// A row that is masked throughout gives zeros from now on, as PyTorch's own attention does, and not
-// NaN.
+// A row that is masked throughout still gives NaN.
 Value* composed_attention(Rewriter& rewriter, Node& node) {
   if (node.op != Op::matmul || node.attr<bool>("transpose_b")) return nullptr;
   const Node* softmax = producer(node.input(0), Op::softmax);
@@ -241,6 +240,8 @@ Value* composed_attention(Rewriter& rewriter, Node& node) {
   if (softmax->attr<int64_t>("axis") != static_cast<int64_t>(rank) - 1) return nullptr;
   const auto scores = scores_of(softmax->input(0));
   if (!scores || (rank != 3 && rank != 4)) return nullptr;
+  // A product over no keys is 0, and no row of them is NaN.
+  if (softmax->output()->type.shape.back().lower_bound() < 1) return nullptr;
   if (!same_batch(scores->q, scores->k) || !same_batch(scores->k, node.input(1))) return nullptr;
   ir::Builder builder = rewriter.before(node);
   std::vector<Value*> inputs = {with_heads(builder, scores->q), with_heads(builder, scores->k),
@@ -249,7 +250,7 @@ Value* composed_attention(Rewriter& rewriter, Node& node) {
     inputs.push_back(rank == 3 ? with_heads(builder, scores->mask) : scores->mask);
   }
   Value* result = builder.value(Op::attention, std::move(inputs),
-                                {{"scale", scores->scale}, {"causal", false}});
+                                {{"scale", scores->scale}, {"causal", false}, {"nan_rows", true}});
   return builder.reshape(result, node.output()->type.shape);
 }
 
@@ -286,10 +287,13 @@ Value* repeated_heads(Rewriter& rewriter, Node& node) {
 // Compositions that have an op of their own become it: better code, and fewer roundings. Expects a
 // canonical graph (constants on the right, powers as products); the formulas are with the functions
 // above. Constants must agree to 1e-6.
-bool recognise_patterns(ir::Graph& graph, PassContext&) {
-  return rewrite(graph, [](Rewriter& rewriter, Node& node) -> Value* {
+bool recognise_patterns(ir::Graph& graph, PassContext& context) {
+  return rewrite(graph, [&](Rewriter& rewriter, Node& node) -> Value* {
+    if (Value* result = repeated_heads(rewriter, node)) return result;
+    const bool rounds = is_16_bit_float(node.output()->type.dtype);
+    if (rounds && context.emulate_precision_casts) return nullptr;
     for (auto* rule : {composed_gelu, composed_silu, composed_rms_norm, weight_of_rms_norm,
-                       composed_attention, repeated_heads}) {
+                       composed_attention}) {
       if (Value* result = rule(rewriter, node)) return result;
     }
     return nullptr;

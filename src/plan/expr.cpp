@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "ir/op_table.h"
 #include "plan/fold.h"
 #include "support/error.h"
 
@@ -126,6 +127,14 @@ void visit_once(const Expr& expr, const std::function<void(const ExprNode&)>& vi
   for (const Expr& arg : expr->args) visit_once(arg, visitor, seen);
   visit_once(expr->predicate, visitor, seen);
   visitor(*expr);
+}
+
+bool is_rounded_once(const Expr& expr, std::unordered_set<const ExprNode*>& seen) {
+  if (!is_16_bit_float(expr->dtype) || !seen.insert(expr.get()).second) return true;
+  if (expr->kind == ExprKind::Reduced || expr->kind == ExprKind::Accumulator) return false;
+  if (expr->kind != ExprKind::Apply || expr->op == Op::cast) return true;
+  return !ir::rounds_result(expr->op) &&
+         std::ranges::all_of(expr->args, [&](const Expr& x) { return is_rounded_once(x, seen); });
 }
 
 // --- Text ---
@@ -248,6 +257,11 @@ Expr substitute(const Expr& expr,
 void visit(const Expr& expr, const std::function<void(const ExprNode&)>& visitor) {
   std::unordered_set<const ExprNode*> seen;
   visit_once(expr, visitor, seen);
+}
+
+bool is_rounded(const Expr& expr) {
+  std::unordered_set<const ExprNode*> seen;
+  return is_rounded_once(expr, seen);
 }
 
 int64_t operation_count(const Expr& expr) {

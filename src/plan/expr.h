@@ -68,6 +68,9 @@ Expr rewrite(const Expr& expr, const std::function<Expr(const ExprNode&)>& repla
 Expr substitute(const Expr& expr,
                 const std::function<std::optional<Index>(const ir::SymbolPtr&)>& replacement);
 void visit(const Expr& expr, const std::function<void(const ExprNode&)>& visitor);
+// Whether a value is one of its dtype for certain. Others are results of 16-bit arithmetic, which
+// backends may keep in f32 until they are stored or cast.
+bool is_rounded(const Expr& expr);
 // Number of Apply nodes, shared ones counted once: a measure of cost.
 int64_t operation_count(const Expr& expr);
 std::string to_string(const Expr& expr);

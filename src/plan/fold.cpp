@@ -3,6 +3,7 @@
 #include "plan/fold.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "ir/size_overflow.h"
 
@@ -140,13 +141,19 @@ Expr fold_pow(const Expr& x, const Expr& exponent) {
   return nullptr;
 }
 
+// Whether x + c, or x - c, is x, -0 included.
+bool is_neutral(Op op, const Expr& c) {
+  if (!is_number(c, 0)) return false;
+  return !is_floating(c->dtype) || std::signbit(c->number) == (op == Op::add);
+}
+
 Expr fold_identity(Op op, const Expr& a, const Expr& b) {
   switch (op) {
     case Op::add:
-      if (is_number(a, 0)) return b;
-      return is_number(b, 0) ? a : nullptr;
+      if (is_neutral(op, a)) return b;
+      return is_neutral(op, b) ? a : nullptr;
     case Op::sub:
-      return is_number(b, 0) ? a : nullptr;
+      return is_neutral(op, b) ? a : nullptr;
     case Op::mul:
       if (is_number(a, 1)) return b;
       return is_number(b, 1) ? a : nullptr;
@@ -187,18 +194,6 @@ Expr fold_unary(Op op, const Expr& x) {
   return nullptr;
 }
 
-// Whether every value of `from` is exactly a value of `to`.
-bool is_lossless(DType from, DType to) {
-  if (from == to || from == DType::Bool) return true;
-  if (is_floating(from)) {
-    if (!is_floating(to)) return false;
-    return to == DType::F64 || (to == DType::F32 && from != DType::F64);
-  }
-  if (is_floating(to)) return dtype_size(from) * 2 <= dtype_size(to) && to != DType::BF16;
-  if (from == DType::U8) return is_integer(to) && dtype_size(to) > 1;
-  return is_signed_integer(to) && dtype_size(to) >= dtype_size(from);
-}
-
 }  // namespace
 
 std::optional<Scalar> as_scalar(const Expr& expr) {
@@ -236,7 +231,10 @@ Expr fold_cast(const Expr& value, DType dtype) {
   const bool fits = inner->kind == ExprKind::Position && value->dtype == DType::I32 &&
                     inner->index.lower_bound() >= INT32_MIN &&
                     inner->index.upper_bound() <= INT32_MAX;
-  return fits || is_lossless(inner->dtype, value->dtype) ? cast(inner, dtype) : nullptr;
+  if (!fits && !is_lossless(inner->dtype, value->dtype)) return nullptr;
+  // There and back: the casts round what is kept in f32.
+  if (inner->dtype == dtype && !is_rounded(inner)) return nullptr;
+  return cast(inner, dtype);
 }
 
 }  // namespace kiln::plan

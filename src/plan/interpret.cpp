@@ -201,10 +201,10 @@ class Interpreter {
         return ir::make_scalar_int(dtype, 1);
       case ReduceOp::Max:
         return is_floating(dtype) ? ir::make_scalar(dtype, -infinity)
-                                  : ir::make_scalar_int(dtype, std::numeric_limits<int64_t>::min());
+                                  : ir::make_scalar_int(dtype, least_integer(dtype));
       case ReduceOp::Min:
         return is_floating(dtype) ? ir::make_scalar(dtype, infinity)
-                                  : ir::make_scalar_int(dtype, std::numeric_limits<int64_t>::max());
+                                  : ir::make_scalar_int(dtype, greatest_integer(dtype));
       default:
         break;
     }
@@ -397,7 +397,7 @@ class Interpreter {
           sum += weights[j] * element(a.v, a.batch, static_cast<int64_t>(j), e);
         }
         write(a.out.buffer, offset_of(a.out, a.batch, {i, e}),
-              ir::make_scalar(dtype, total == 0 ? 0 : sum / total));
+              ir::make_scalar(dtype, total == 0 && !a.nan_rows ? 0 : sum / total));
       }
     });
   }

@@ -65,7 +65,9 @@ Expr first_element(const ir::Literal& literal) {
 
 }  // namespace
 
-Program lower(const ir::Graph& graph) { return Lowering(graph).run(); }
+Program lower(const ir::Graph& graph, const LowerOptions& options) {
+  return Lowering(graph, options).run();
+}
 
 Program Lowering::run() {
   program_.name = graph_.name;
@@ -256,9 +258,7 @@ void Lowering::emit_pointwise(const ir::Node& node, LoopSpace space, Expr value)
   emit(node, LoopNest{std::move(space.loops), {std::move(store)}});
 }
 
-DType compute_dtype(DType dtype) {
-  return dtype == DType::F16 || dtype == DType::BF16 ? DType::F32 : dtype;
-}
+DType compute_dtype(DType dtype) { return is_16_bit_float(dtype) ? DType::F32 : dtype; }
 
 Expr NestBuilder::reduce(ReduceOp op, std::vector<Loop> loops, Expr value) {
   const bool argument = op == ReduceOp::ArgMax || op == ReduceOp::ArgMin;

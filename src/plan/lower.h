@@ -11,9 +11,15 @@
 
 namespace kiln::plan {
 
+struct LowerOptions {
+  // Every result of 16-bit arithmetic is rounded: computed in f32 and cast. Otherwise operators
+  // that become one kernel may keep it in f32.
+  bool emulate_precision_casts = false;
+};
+
 // One kernel per op (none for views), straight from the graph. CompileError for an op with no
 // lowering.
-Program lower(const ir::Graph& graph);
+Program lower(const ir::Graph& graph, const LowerOptions& options = {});
 
 using PlanOptions = PassOptions;  // dumps are plan_NNN_name.plan
 // Fusion of loop nests, epilogue fusion, in-place reuse: plan/pipeline.cpp.

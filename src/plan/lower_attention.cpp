@@ -63,6 +63,7 @@ void lower_as_kernel(Lowering& lowering, const ir::Node& node) {
   attention.value_dim = type.shape[3].constant();
   attention.scale = node.attr<double>("scale");
   attention.causal = node.attr<bool>("causal");
+  attention.nan_rows = node.attr_or("nan_rows", false);
   const Loop d = make_loop("d", k[3]), e = make_loop("e", type.shape[3]);
   const Index i(attention.i.index), j(attention.j.index);
   const auto loops = [&](const Loop& row, const Loop& column) {
@@ -126,7 +127,8 @@ Scores emit_scores(Lowering& lowering, const ir::Node& node, BufferId buffer) {
   return {buffer, shape};
 }
 
-// For each output element: the weighted mean of the values. Rows that keep nothing give zeros.
+// For each output element: the weighted mean of the values. Rows that keep nothing give zeros, or
+// NaN.
 void emit_weighted_mean(Lowering& lowering, const ir::Node& node, const Scores& scores) {
   const ir::Type& type = node.output()->type;
   const DType dtype = compute_dtype(type.dtype);
@@ -151,8 +153,10 @@ void emit_weighted_mean(Lowering& lowering, const ir::Node& node, const Scores& 
   const Indices value_at = {at[0], ir::floordiv(at[1], group), j.indices[0], at[3]};
   const Expr value = cast(lowering.load(node.input(2), value_at), dtype);
   const Expr total = builder.reduce(ReduceOp::Sum, j.loops, apply(Op::mul, {weight(j), value}));
-  const Expr empty = apply(Op::eq, {sum, zero});
-  Expr result = apply(Op::where, {empty, zero, apply(Op::div, {total, sum})});
+  Expr result = apply(Op::div, {total, sum});
+  if (!node.attr_or("nan_rows", false)) {
+    result = apply(Op::where, {apply(Op::eq, {sum, zero}), zero, result});
+  }
   builder.store({lowering.define(node.output()), {}, at, cast(result, type.dtype), {}});
   lowering.emit(node, builder.finish());
 }

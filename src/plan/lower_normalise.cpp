@@ -90,8 +90,13 @@ void lower_softmax(Lowering& lowering, const ir::Node& node) {
   const Expr max = norm.reduce(ReduceOp::Max, [](Expr x) { return x; });
   const Expr sum = norm.reduce(ReduceOp::Sum, [&](Expr x) { return exp(sub(x, max)); });
   if (node.op == Op::log_softmax) {
-    return norm.finish(
-        [&](Expr x, const Indices&) { return sub(sub(x, max), apply(Op::log, {sum})); });
+    // PyTorch's kernel for the last axis keeps the sum and its logarithm in the 16 bits of x.
+    const DType dtype = node.input(0)->type.dtype;
+    const bool narrow = lowering.options().emulate_precision_casts && is_16_bit_float(dtype) &&
+                        node.attr<int64_t>("axis") + 1 == static_cast<int64_t>(rank);
+    const auto kept = [&](Expr x) { return narrow ? cast(cast(x, dtype), x->dtype) : x; };
+    const Expr log = kept(apply(Op::log, {kept(sum)}));
+    return norm.finish([&](Expr x, const Indices&) { return sub(sub(x, max), log); });
   }
   norm.finish([&](Expr x, const Indices&) { return div(exp(sub(x, max)), sum); });
 }

@@ -1,4 +1,5 @@
 // Sources and pointwise ops.
+#include "ir/op_table.h"
 #include "plan/lowering.h"
 
 namespace kiln::plan {
@@ -20,6 +21,27 @@ void lower_source(Lowering& lowering, const ir::Node& node) {
   lowering.emit_pointwise(node, std::move(space), std::move(value));
 }
 
+namespace {
+
+// The op on operands of their own dtype.
+Expr apply_node(const ir::Node& node, std::vector<Expr> args) {
+  if (node.op == Op::cast) return cast(args[0], node.output()->type.dtype);
+  if (node.op == Op::gelu) {
+    return apply_gelu(args[0], node.attr<std::string>("approximate") == "tanh");
+  }
+  return apply(node.op, std::move(args));
+}
+
+// The same on 16-bit operands: in f32, rounded by a cast that everything after lowering keeps.
+Expr apply_rounded(const ir::Node& node, std::vector<Expr> args) {
+  for (Expr& arg : args) {
+    if (is_16_bit_float(arg->dtype)) arg = cast(std::move(arg), DType::F32);
+  }
+  return cast(apply_node(node, std::move(args)), node.output()->type.dtype);
+}
+
+}  // namespace
+
 void lower_pointwise(Lowering& lowering, const ir::Node& node) {
   const ir::Type& type = node.output()->type;
   LoopSpace space = make_loops(type.shape);
@@ -27,14 +49,9 @@ void lower_pointwise(Lowering& lowering, const ir::Node& node) {
   for (const ir::Value* input : node.inputs) {
     args.push_back(lowering.load_broadcast(input, type.shape, space.indices));
   }
-  Expr value;
-  if (node.op == Op::cast) {
-    value = cast(args[0], type.dtype);
-  } else if (node.op == Op::gelu) {
-    value = apply_gelu(args[0], node.attr<std::string>("approximate") == "tanh");
-  } else {
-    value = apply(node.op, std::move(args));
-  }
+  const bool rounds = lowering.options().emulate_precision_casts && is_16_bit_float(type.dtype) &&
+                      ir::rounds_result(node.op);
+  Expr value = rounds ? apply_rounded(node, std::move(args)) : apply_node(node, std::move(args));
   lowering.emit_pointwise(node, std::move(space), std::move(value));
 }
 

@@ -12,9 +12,7 @@ using ir::Op;
 // -inf, or the least integer.
 Expr lowest(DType dtype) {
   if (is_floating(dtype)) return constant(dtype, -std::numeric_limits<double>::infinity());
-  if (dtype == DType::U8) return constant_int(dtype, 0);
-  const auto bits = static_cast<int>(dtype_size(dtype)) * 8;
-  return constant_int(dtype, std::numeric_limits<int64_t>::min() >> (64 - bits));
+  return constant_int(dtype, least_integer(dtype));
 }
 
 // How many elements of the window at `out` count: those inside the operand, or inside its padded

@@ -67,7 +67,12 @@ void lower_reduction(Lowering& lowering, const ir::Node& node) {
     for (int64_t axis : axes) count *= x->type.shape[static_cast<size_t>(axis)];
     result = apply(Op::div, {result, cast(position(count), dtype)});
   }
-  if (!argument) result = cast(result, x->type.dtype);
+  if (x->type.dtype == DType::Bool && !argument) {
+    // Not `!= 0`, which takes the least integer, the maximum of no elements, for true.
+    result = apply(Op::gt, {result, constant_int(dtype, 0)});
+  } else if (!argument) {
+    result = cast(result, x->type.dtype);
+  }
   const Indices at = result_position(split, inner, node.attr<bool>("keepdim"));
   builder.store({lowering.define(node.output()), {}, at, std::move(result), {}});
   lowering.emit(node, builder.finish());

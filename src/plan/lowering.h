@@ -11,14 +11,18 @@
 #include <vector>
 
 #include "plan/access.h"
+#include "plan/lower.h"
 #include "plan/program.h"
 
 namespace kiln::plan {
 
 class Lowering {
  public:
-  explicit Lowering(const ir::Graph& graph) : graph_(graph) {}
+  explicit Lowering(const ir::Graph& graph, const LowerOptions& options = {})
+      : graph_(graph), options_(options) {}
   Program run();
+
+  const LowerOptions& options() const { return options_; }
 
   // One element of a value. Elements of uniform and of evenly spaced constants are computed, not
   // read.
@@ -72,6 +76,7 @@ class Lowering {
   const std::optional<Progression>& progression(const ir::Value* constant);
 
   const ir::Graph& graph_;
+  const LowerOptions options_;
   Program program_;
   std::map<const ir::Value*, BufferId> buffers_;    // looked up, never walked
   std::map<const ir::Value*, BufferId> output_of_;  // looked up, never walked

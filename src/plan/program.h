@@ -98,7 +98,8 @@ struct Convolution {
 //                       + bias) * v[batch..., j, e]
 // Views have strides [batch..., i, d], [batch..., j, d], [batch..., j, e], [batch..., i, e]. `keep`
 // (bool) masks scores out (minus infinity) and `bias` (f32) is added: Exprs over the batch indices,
-// i and j, or null. A row that keeps nothing gives zeros, as PyTorch does. Causal: j <= i.
+// i and j, or null. A row that keeps nothing gives zeros, as PyTorch's attention does, or NaN, as
+// its softmax does. Causal: j <= i.
 struct Attention {
   std::vector<Loop> batch;
   Loop i, j;
@@ -106,6 +107,7 @@ struct Attention {
   View q, k, v, out;
   double scale = 1;
   bool causal = false;
+  bool nan_rows = false;
   Expr keep, bias;
 };
 

@@ -156,7 +156,7 @@ class KernelText {
     text_ += "  k = " + window(a.k, with(a.batch, a.j, d)) + "\n";
     text_ += "  v = " + window(a.v, with(a.batch, a.j, e)) + "\n";
     text_ += "  scale = " + to_string(constant(DType::F64, a.scale)) +
-             (a.causal ? ", causal" : "") + "\n";
+             (a.causal ? ", causal" : "") + (a.nan_rows ? ", nan rows" : "") + "\n";
     if (a.keep) text_ += "  keep = " + of(a.keep) + "\n";
     if (a.bias) text_ += "  bias = " + of(a.bias) + "\n";
     text_ += "  out = " + window(a.out, with(a.batch, a.i, e)) + "\n";

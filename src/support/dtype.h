@@ -52,5 +52,12 @@ std::optional<DType> dtype_from_name(std::string_view name);
 constexpr bool is_floating(DType dtype) { return dtype <= DType::BF16; }
 constexpr bool is_integer(DType dtype) { return dtype >= DType::I8 && dtype <= DType::I64; }
 constexpr bool is_signed_integer(DType dtype) { return is_integer(dtype) && dtype != DType::U8; }
+// The floating types that are computed with as f32.
+constexpr bool is_16_bit_float(DType dtype) { return dtype == DType::F16 || dtype == DType::BF16; }
+// The ends of an integer dtype's range; bool is 0 and 1.
+int64_t least_integer(DType dtype);
+int64_t greatest_integer(DType dtype);
+// Whether every value of `from` is exactly a value of `to`.
+bool is_lossless(DType from, DType to);
 
 }  // namespace kiln

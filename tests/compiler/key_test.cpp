@@ -74,6 +74,7 @@ TEST(CompileKey, DependsOnEveryOptionThatDecidesTheBytes) {
       [](CompileOptions& o) { o.backend.variants = {}; },
       [](CompileOptions& o) { o.disabled_passes = {"fold_constants"}; },
       [](CompileOptions& o) { o.refittable = true; },
+      [](CompileOptions& o) { o.emulate_precision_casts = true; },
       [](CompileOptions& o) { o.strip_weights = true; },
       [](CompileOptions& o) { o.metadata = "text"; },
   };

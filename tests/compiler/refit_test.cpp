@@ -101,6 +101,13 @@ TEST(Refit, RefittableEngineTakesAnyValues) {
             trained.compile(options));
 }
 
+TEST(Refit, RoundsAsTheEngineDoes) {
+  CompileOptions options = quick_options();
+  options.emulate_precision_casts = true;
+  EXPECT_EQ(refit(LinearModel().compile(options), *with_other_weights().open(), quick_options()),
+            with_other_weights().compile(options));
+}
+
 TEST(Refit, RefusalSaysWhatDiffers) {
   const Bytes engine = LinearModel().compile(quick_options());
   LinearModel other;

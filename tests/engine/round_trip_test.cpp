@@ -89,6 +89,7 @@ TEST(EngineRoundTrip, KeepsWhatARefitNeeds) {
   sample.spec.program_hash = "0123";
   sample.spec.disabled_passes = {"a", "b"};
   sample.spec.refittable = true;
+  sample.spec.emulate_precision_casts = true;
   sample.spec.metadata = "{}";
   sample.spec.kernels[1].key = "4567";
   sample.spec.buffers[4].source = 7;
@@ -98,6 +99,7 @@ TEST(EngineRoundTrip, KeepsWhatARefitNeeds) {
   EXPECT_EQ(spec.program_hash, "0123");
   EXPECT_EQ(spec.disabled_passes, sample.spec.disabled_passes);
   EXPECT_TRUE(spec.refittable);
+  EXPECT_TRUE(spec.emulate_precision_casts);
   EXPECT_EQ(spec.metadata, "{}");
   EXPECT_EQ(spec.kernels[1].key, "4567");
   EXPECT_EQ(spec.buffers[4].source, 7);

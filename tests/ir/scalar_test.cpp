@@ -37,9 +37,16 @@ TEST(ScalarTest, IntegersWrap) {
 }
 
 TEST(ScalarTest, FloatToIntegerIsThatOfX86) {
-  EXPECT_EQ(to_integer(-1.9), -1);
-  for (const double value : {std::nan(""), 0x1p63, -0x1p70, double{INFINITY}})
-    EXPECT_EQ(to_integer(value), kSmallest) << value;
+  EXPECT_EQ(to_integer(-1.9, DType::I64), -1);
+  for (const double value : {std::nan(""), 0x1p63, -0x1p70, double{INFINITY}}) {
+    EXPECT_EQ(to_integer(value, DType::I64), kSmallest) << value;
+    EXPECT_EQ(to_integer(value, DType::I32), std::numeric_limits<int32_t>::min()) << value;
+    for (const DType narrow : {DType::U8, DType::I8, DType::I16})
+      EXPECT_EQ(to_integer(value, narrow), 0) << value << dtype_name(narrow);
+  }
+  EXPECT_EQ(to_integer(0x1p32 - 1, DType::U8), 255);
+  EXPECT_EQ(to_integer(0x1p32 - 1, DType::I16), 0);
+  EXPECT_EQ(to_integer(70000, DType::I16), 4464);
   EXPECT_EQ(convert(make_scalar(DType::F32, 300.5), DType::U8).integer, 44);
   EXPECT_EQ(convert(make_scalar(DType::F32, -0.5), DType::Bool).integer, 1);
 }

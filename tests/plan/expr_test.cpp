@@ -80,6 +80,10 @@ TEST_F(ExprTest, CastsThatLoseNothingVanish) {
   EXPECT_EQ(cast(cast(flag, DType::F32), DType::Bool), flag);
   EXPECT_EQ(text(cast(cast(x, DType::F64), DType::F32)), "%0[i, j]");
   EXPECT_EQ(text(cast(cast(x, DType::F16), DType::F32)), "f32(f16(%0[i, j]))");
+  const Expr half = cast(x, DType::F16), square = apply(Op::mul, {half, half});
+  EXPECT_EQ(cast(cast(half, DType::F32), DType::F16), half);
+  EXPECT_EQ(text(cast(cast(square, DType::F32), DType::F16)),
+            "f16(f32(mul(f16(%0[i, j]), f16(%0[i, j]))))");
   EXPECT_EQ(text(cast(cast(position(i), DType::I32), DType::I64)), "i");
 }
 

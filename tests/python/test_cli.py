@@ -249,6 +249,24 @@ def test_refit_of_a_stripped_engine(tmp_path):
     kiln("run", engine, "--random")
 
 
+class Rounding(torch.nn.Module):
+    def forward(self, x):
+        return x + 1 - 1
+
+
+@pytest.mark.parametrize("emulate", [False, True])
+def test_rounding_of_every_operator(tmp_path, emulate):
+    model, engine, x = tmp_path / "model.pt2", tmp_path / "model.kiln", torch.randn(64).half()
+    torch.export.save(torch.export.export(Rounding(), (x,)), model)
+    option = ["--emulate-precision-casts"] if emulate else []
+    kiln("compile", model, "-o", engine, *option)
+    np.save(tmp_path / "x.npy", x.numpy())
+    result = tmp_path / "result.npy"
+    kiln("run", engine, "--input", f"x={tmp_path / 'x.npy'}", "--output", result)
+    assert np.array_equal(np.load(result), (x + 1 - 1).numpy()) is emulate
+    assert json.loads(kiln("inspect", "--json", engine))["emulate_precision_casts"] is emulate
+
+
 def test_refit_with_another_model_says_what_differs(folder, tmp_path):
     class Other(Network):
         def forward(self, x, scale):

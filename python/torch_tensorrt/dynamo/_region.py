@@ -229,6 +229,7 @@ def compile_region(
         ranges=_input_ranges(names, region.inputs, ranges),
         strip_weights=settings.strip_engine_weights,
         refittable=not settings.immutable_weights,
+        emulate_precision_casts=settings.emulate_precision_casts,
         metadata=region_metadata(region),
     )
     return engine_tensor(engine)

@@ -36,6 +36,7 @@ class CompilationSettings:
     require_full_compilation: bool = False
     pass_through_build_failures: bool = False
     dryrun: bool | str = False
+    emulate_precision_casts: bool = False
     device: Device = field(default_factory=Device.default)
 
     workspace_size: int = 0
@@ -157,6 +158,7 @@ _USED = frozenset(
         "custom_engine_cache",
         "strip_engine_weights",
         "immutable_weights",
+        "emulate_precision_casts",
     )
 )
 

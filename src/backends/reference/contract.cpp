@@ -86,11 +86,11 @@ Matrix load_mask(const Call& call, const Sizes& scores) {
   return mask;
 }
 
-// In place; a row where everything is masked becomes 0.
-void softmax_row(double* row, int64_t count) {
+// In place; a row where everything is masked becomes `masked`.
+void softmax_row(double* row, int64_t count, double masked) {
   const double largest = *std::max_element(row, row + count);
   if (largest == -std::numeric_limits<double>::infinity()) {
-    std::fill_n(row, count, 0.0);
+    std::fill_n(row, count, masked);
     return;
   }
   double sum = 0;
@@ -105,6 +105,7 @@ Literal attention(const Call& call) {
   const Matrix q = load<double>(call.input(0)), v = load<double>(call.input(2));
   const Matrix k = transpose(load<double>(call.input(1)), batch * groups, columns, depth);
   const Matrix mask = load_mask(call, {batch, heads, rows, columns});
+  const double masked = call.node.attr_or("nan_rows", false) ? std::nan("") : 0;
   Matrix result(batch * heads * rows * width, 0.0), scores(rows * columns);
   for (int64_t head = 0; head < batch * heads; ++head) {
     const int64_t group = head / heads * groups + head % heads / (heads / groups);
@@ -117,7 +118,7 @@ Literal attention(const Call& call) {
         row[j] = row[j] * call.real("scale") + mask[(head * rows + i) * columns + j];
         if (call.flag("causal") && j > i) row[j] = -std::numeric_limits<double>::infinity();
       }
-      softmax_row(row, columns);
+      softmax_row(row, columns, masked);
     }
     multiply(scores.data(), v.data() + group * columns * width, result.data() + head * rows * width,
              rows, columns, width);

@@ -22,17 +22,6 @@ T combine(Op op, T a, T b) {
   return static_cast<T>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
 }
 
-// The least value of a dtype; the greatest is not less than any other.
-int64_t least_integer(DType dtype) {
-  if (!is_signed_integer(dtype)) return 0;
-  return std::numeric_limits<int64_t>::min() >> (64 - 8 * dtype_size(dtype));
-}
-
-int64_t greatest_integer(DType dtype) {
-  if (dtype == DType::Bool) return 1;
-  return dtype == DType::U8 ? 255 : ~least_integer(dtype);
-}
-
 // The result of no elements.
 template <typename T>
 T start(Op op, DType dtype) {

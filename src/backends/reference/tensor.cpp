@@ -13,7 +13,7 @@ namespace {
 
 template <typename T>
 T convert(double value) {
-  if constexpr (std::is_same_v<T, int64_t>) return ir::to_integer(value);
+  if constexpr (std::is_same_v<T, int64_t>) return ir::to_integer(value, DType::I64);
   return static_cast<T>(value);
 }
 
@@ -129,7 +129,10 @@ Literal store(const std::vector<T>& values, DType dtype, Sizes shape) {
   Literal result = Literal::allocate(dtype, std::move(shape), &data);
   KILN_CHECK(result.elements() == static_cast<int64_t>(values.size()),
              "elements for another shape");
-  const auto integer = [](T value) { return convert<int64_t>(value); };
+  const auto integer = [&](T value) {
+    if constexpr (std::is_same_v<T, int64_t>) return value;
+    return ir::to_integer(static_cast<double>(value), dtype);
+  };
   const auto single = [](T value) { return static_cast<float>(value); };
   switch (dtype) {
     case DType::F32:

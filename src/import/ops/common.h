@@ -60,6 +60,12 @@ Value* composed(Call& call) {
   const DType compute = dtype == DType::F64 ? DType::F64 : DType::F32;
   return call.builder().cast(function(call, {call, call.builder().cast(x, compute)}), dtype);
 }
+// An importer whose 16-bit operands are computed with as f32: see Call::compute_in_f32.
+template <ImportOne function>
+Value* in_f32(Call& call) {
+  call.compute_in_f32();
+  return function(call);
+}
 Value* cast_if(Call& call, Value* x, std::optional<DType> dtype);
 std::vector<int64_t> range(int64_t begin, int64_t end);
 // x with the axis at `from` moved to `to`.

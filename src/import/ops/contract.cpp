@@ -60,7 +60,19 @@ Value* add_product(Call& call, Value* product) {
   return result + self;
 }
 
+// A row added to a product of 16 bits is a bias, which needs no f32 copies of the operands.
+bool adds_bias(Call& call) {
+  const ir::Type& type = call.tensor("self")->type;
+  return is_16_bit_float(type.dtype) && type.rank() == 1 && !type.shape[0].is_constant(1) &&
+         call.real_or("alpha", 1) == 1 && call.real_or("beta", 1) == 1;
+}
+
 Value* import_addmm(Call& call) {
+  if (adds_bias(call)) {
+    Value* weight = call.builder().permute(call.tensor("mat2"), {1, 0});
+    return call.make(Op::linear, {call.tensor("mat1"), weight, call.tensor("self")});
+  }
+  call.compute_in_f32();
   return add_product(call, matmul(call, call.tensor("mat1"), call.tensor("mat2")));
 }
 Value* import_baddbmm(Call& call) {
@@ -211,12 +223,18 @@ Value* import_einsum(Call& call) {
 }
 
 constexpr Row kRows[] = {
-    {"aten.mm.default", import_mm},         {"aten.bmm.default", import_mm},
-    {"aten.matmul.default", import_matmul}, {"aten.mv.default", import_mv},
-    {"aten.dot.default", import_dot},       {"aten.linear.default", import_linear},
-    {"aten.addmm.default", import_addmm},   {"aten.baddbmm.default", import_baddbmm},
-    {"aten.addbmm.default", import_addbmm}, {"aten.addmv.default", import_addmv},
-    {"aten.outer.default", import_outer},   {"aten.ger.default", import_outer},
+    {"aten.mm.default", import_mm},
+    {"aten.bmm.default", import_mm},
+    {"aten.matmul.default", import_matmul},
+    {"aten.mv.default", import_mv},
+    {"aten.dot.default", import_dot},
+    {"aten.linear.default", import_linear},
+    {"aten.addmm.default", import_addmm},
+    {"aten.baddbmm.default", in_f32<import_baddbmm>},
+    {"aten.addbmm.default", in_f32<import_addbmm>},
+    {"aten.addmv.default", in_f32<import_addmv>},
+    {"aten.outer.default", import_outer},
+    {"aten.ger.default", import_outer},
     {"aten.einsum.default", import_einsum},
 };
 

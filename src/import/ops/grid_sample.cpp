@@ -14,8 +14,13 @@ struct Position {
   double size;
 };
 
-// Elements of x[N, H, W, C] at rows and columns of shape [N, h, w], which are clamped into the
-// image.
+// Into the image; NaN counts as 0.
+Position clamp_to_border(const Position& p) {
+  return {p.at.apply(Op::ge, 0).select(p.at, p.at.constant(0)).apply(Op::minimum, p.size - 1),
+          p.size};
+}
+
+// Elements of x[N, H, W, C] at rows and columns of shape [N, h, w]: 0 outside of the image.
 class Sampler {
  public:
   Sampler(Call& call, Value* image) : call_(call), image_(image) {
@@ -27,14 +32,11 @@ class Sampler {
   }
 
   Expr take(const Position& row, const Position& column) const {
-    return {call_, call_.make(Op::gather_nd, {image_, batch_, index_of(row), index_of(column)},
-                              {{"axis", int64_t{0}}})};
-  }
-
-  // 1 where a position is inside, else 0; for channels-last results.
-  Expr inside(const Position& row, const Position& column) const {
-    const Expr both = is_inside(row).apply(Op::bitwise_and, is_inside(column));
-    return channel({call_, call_.builder().cast(both, image_->type.dtype)});
+    const Expr value(call_,
+                     call_.make(Op::gather_nd, {image_, batch_, index_of(row), index_of(column)},
+                                {{"axis", int64_t{0}}}));
+    const Expr inside = is_inside(row).apply(Op::bitwise_and, is_inside(column));
+    return channel(inside).select(value, value.constant(0));
   }
 
   Expr channel(const Expr& weight) const { return {call_, unsqueeze(call_, weight, 3)}; }
@@ -44,8 +46,7 @@ class Sampler {
     return p.at.apply(Op::ge, 0).apply(Op::bitwise_and, p.at.apply(Op::lt, p.size));
   }
   Value* index_of(const Position& p) const {
-    const Expr clamped = p.at.apply(Op::maximum, 0).apply(Op::minimum, p.size - 1);
-    return call_.builder().cast(clamped, DType::I64);
+    return call_.builder().cast(clamp_to_border(p).at, DType::I64);
   }
 
   Call& call_;
@@ -62,10 +63,6 @@ Position unnormalise(Call& call, const Expr& coordinate, const ir::Dim& size, bo
   return {at, extent};
 }
 
-Position clamp_to_border(const Position& p) {
-  return {p.at.apply(Op::maximum, 0).apply(Op::minimum, p.size - 1), p.size};
-}
-
 Expr component(Call& call, Value* grid, int64_t i) {
   Value* part = slice(call, grid, 3, i, 1);
   return {call, call.builder().reshape(
@@ -73,26 +70,25 @@ Expr component(Call& call, Value* grid, int64_t i) {
 }
 
 // The weighted sum of the four neighbours.
-Expr bilinear(const Sampler& sampler, const Position& row, const Position& column, bool zeros) {
+Expr bilinear(const Sampler& sampler, const Position& row, const Position& column) {
   const Position top{row.at.apply(Op::floor), row.size},
       left{column.at.apply(Op::floor), column.size};
   const Position bottom{top.at + 1, row.size}, right{left.at + 1, column.size};
   const Expr down = row.at - top.at, across = column.at - left.at;
   const auto corner = [&](const Position& y, const Position& x, const Expr& weight) {
-    const Expr value = sampler.take(y, x) * sampler.channel(weight);
-    return zeros ? value * sampler.inside(y, x) : value;
+    return sampler.take(y, x) * sampler.channel(weight);
   };
   return corner(top, left, (1 - down) * (1 - across)) + corner(top, right, (1 - down) * across) +
          corner(bottom, left, down * (1 - across)) + corner(bottom, right, down * across);
 }
 
-Expr nearest(const Sampler& sampler, const Position& row, const Position& column, bool zeros) {
-  const Position y{row.at.apply(Op::round), row.size}, x{column.at.apply(Op::round), column.size};
-  const Expr value = sampler.take(y, x);
-  return zeros ? value * sampler.inside(y, x) : value;
+Expr nearest(const Sampler& sampler, const Position& row, const Position& column) {
+  return sampler.take({row.at.apply(Op::round), row.size},
+                      {column.at.apply(Op::round), column.size});
 }
 
 Value* import_grid_sampler(Call& call) {
+  call.compute_in_f32();
   Value *input = call.tensor("input"), *grid = call.tensor("grid");
   const int64_t mode = call.integer("interpolation_mode"), padding = call.integer("padding_mode");
   call.expect(input->type.rank() == 4, "rank " + std::to_string(input->type.rank()), "4");
@@ -107,9 +103,8 @@ Value* import_grid_sampler(Call& call) {
     row = clamp_to_border(row);
   }
   const Sampler sampler(call, call.builder().permute(input, {0, 2, 3, 1}));
-  const bool zeros = padding == kZeros;
-  const Expr result = mode == kNearest ? nearest(sampler, row, column, zeros)
-                                       : bilinear(sampler, row, column, zeros);
+  const Expr result =
+      mode == kNearest ? nearest(sampler, row, column) : bilinear(sampler, row, column);
   return call.builder().permute(result, {0, 3, 1, 2});
 }
 

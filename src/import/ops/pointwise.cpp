@@ -3,6 +3,7 @@
 #include <numbers>
 
 #include "import/ops/common.h"
+#include "ir/scalar.h"
 
 namespace kiln::import {
 namespace {
@@ -91,7 +92,9 @@ Value* import_frac(Call& call) {
   return x - x.apply(Op::trunc);
 }
 
-Expr compose_logit(Call& call, const Expr& x) {
+// Of 16 bits, PyTorch rounds every step.
+Value* import_logit(Call& call) {
+  const Expr x = floating(call, "self");
   const double eps = call.real_or("eps", 0);
   const Expr p = call.has("eps") ? x.apply(Op::maximum, eps).apply(Op::minimum, 1 - eps) : x;
   return (p / (1 - p)).apply(Op::log);
@@ -131,6 +134,31 @@ Pair promoted_floating(Call& call, std::string_view first = "self",
           {call, as_value(call.builder(), operands[1], dtype)}};
 }
 
+bool is_scalar(const Operand& operand) {
+  return operand.tensor == nullptr || operand.tensor->type.rank() == 0;
+}
+
+// Whether the operand is a number, or a tensor of rank 0, that 16 bits do not hold.
+bool exceeds(const Operand& operand, DType dtype) {
+  if (operand.tensor != nullptr) {
+    return operand.tensor->type.rank() == 0 && !is_lossless(operand.tensor->type.dtype, dtype);
+  }
+  const auto* dim = std::get_if<ir::Dim>(&operand.number);
+  if (dim != nullptr && !dim->is_constant()) return true;
+  const double value = number_as_double(operand.number);
+  return !std::isnan(value) && ir::make_scalar(dtype, value).number != value;
+}
+
+// Products and quotients of 16-bit tensors take numbers as they are: x * 0.1 rounds the product,
+// not 0.1. Sums and differences do round them.
+void keep_numbers(Call& call) {
+  const Operand operands[] = {call.operand("self"), call.operand("other")};
+  const DType dtype = result_type(operands);
+  if (is_16_bit_float(dtype) && (exceeds(operands[0], dtype) || exceeds(operands[1], dtype))) {
+    call.compute_in_f32();
+  }
+}
+
 template <Op op>
 Value* binary(Call& call) {
   const Pair pair = promoted(call);
@@ -138,7 +166,14 @@ Value* binary(Call& call) {
 }
 
 template <Op op>
+Value* arithmetic(Call& call) {
+  keep_numbers(call);
+  return binary<op>(call);
+}
+
+template <Op op>
 Value* binary_floating(Call& call) {
+  if (op == Op::div) keep_numbers(call);
   const Pair pair = promoted_floating(call);
   return pair.a.apply(op, pair.b);
 }
@@ -147,38 +182,58 @@ bool is_one(const Number& number) {
   return !std::holds_alternative<ir::Dim>(number) && number_as_double(number) == 1;
 }
 
-// a + alpha * b, a - alpha * b
+// a + alpha * b, a - alpha * b: of 16 bits, alpha is rounded, and then the result.
+Value* add_scaled(Call& call, Op op, const Pair& pair, const Number& alpha) {
+  if (is_one(alpha)) return pair.a.apply(op, pair.b);
+  ir::Builder& builder = call.builder();
+  const DType dtype = pair.a.value()->type.dtype;
+  const DType compute = is_16_bit_float(dtype) ? DType::F32 : dtype;
+  const auto widened = [&](Value* x) { return Expr(call, builder.cast(x, compute)); };
+  const Expr scaled = widened(pair.b) * widened(as_value(builder, alpha, dtype));
+  return builder.cast(widened(pair.a).apply(op, scaled), dtype);
+}
+
 template <Op op>
 Value* import_add_sub(Call& call) {
-  const Pair pair = promoted(call);
-  const Number alpha = call.number_or("alpha", int64_t{1});
-  if (is_one(alpha)) return pair.a.apply(op, pair.b);
-  const Expr factor(call, as_value(call.builder(), alpha, pair.b.value()->type.dtype));
-  return pair.a.apply(op, pair.b * factor);
+  return add_scaled(call, op, promoted(call), call.number_or("alpha", int64_t{1}));
 }
 
 Value* import_rsub(Call& call) {
   const Pair pair = promoted(call);
-  const Number alpha = call.number_or("alpha", int64_t{1});
-  if (is_one(alpha)) return pair.b - pair.a;
-  return pair.b - pair.a * Expr(call, as_value(call.builder(), alpha, pair.a.value()->type.dtype));
+  return add_scaled(call, Op::sub, {pair.b, pair.a}, call.number_or("alpha", int64_t{1}));
 }
 
 Value* import_div_mode(Call& call) {
   if (!call.has("rounding_mode")) return binary_floating<Op::div>(call);
   const std::string mode = call.text_or("rounding_mode", "");
-  if (mode == "floor") return binary<Op::floor_div>(call);
+  if (mode == "floor") return arithmetic<Op::floor_div>(call);
   call.expect(mode == "trunc", "rounding_mode \"" + mode + "\"", "trunc or floor");
+  // The quotient by a tensor is rounded before it is truncated, that by a number is not.
+  if (is_scalar(call.operand("other"))) call.compute_in_f32();
   const Pair pair = promoted(call);
   const Expr quotient = pair.a / pair.b;  // of integers: truncates
   return is_floating(quotient.value()->type.dtype) ? quotient.apply(Op::trunc) : quotient;
 }
 
+bool is_product(double power) { return power == 3 || power == -2; }
+
+// x^-0.5, x^-2: PyTorch rounds bf16 in between.
+Value* negative_power(const Expr& x, double power) {
+  if (x.value()->type.dtype == DType::BF16 && power == -0.5) {
+    return x.apply(Op::sqrt).apply(Op::reciprocal);
+  }
+  return power == -0.5 ? x.apply(Op::rsqrt) : (x * x).apply(Op::reciprocal);
+}
+
 // PyTorch computes these exponents without pow, so that the results differ in the last bit.
 Value* import_pow_scalar(Call& call) {
+  const Number exponent = call.number("exponent");
+  if (!std::holds_alternative<ir::Dim>(exponent) && call.tensor("self")->type.dtype == DType::F16 &&
+      is_product(number_as_double(exponent))) {
+    call.compute_in_f32();
+  }
   const Pair pair = promoted(call, "self", "exponent");
   const Expr& x = pair.a;
-  const Number exponent = call.number("exponent");
   if (std::holds_alternative<ir::Dim>(exponent)) return x.apply(Op::pow, pair.b);
   const double power = number_as_double(exponent);
   if (power == 1) return x;
@@ -186,9 +241,8 @@ Value* import_pow_scalar(Call& call) {
   if (power == 3) return x * x * x;
   if (is_floating(x.value()->type.dtype)) {
     if (power == 0.5) return x.apply(Op::sqrt);
-    if (power == -0.5) return x.apply(Op::rsqrt);
     if (power == -1) return x.apply(Op::reciprocal);
-    if (power == -2) return (x * x).apply(Op::reciprocal);
+    if (power == -0.5 || power == -2) return negative_power(x, power);
   } else {
     call.expect(power >= 0, "a negative power of integers", "a power of 0 or more");
   }
@@ -283,7 +337,7 @@ constexpr Row kRows[] = {
     {"aten.trunc.default", rounding<Op::trunc>},
     {"aten.fix.default", rounding<Op::trunc>},
     {"aten.round.default", rounding<Op::round>},
-    {"aten.round.decimals", import_round_decimals},
+    {"aten.round.decimals", in_f32<import_round_decimals>},
     {"aten.frac.default", import_frac},
     {"aten.exp.default", unary_floating<Op::exp>},
     {"aten.exp2.default", composed<compose_exp2>},
@@ -292,7 +346,7 @@ constexpr Row kRows[] = {
     {"aten.log2.default", composed<compose_log2>},
     {"aten.log10.default", composed<compose_log10>},
     {"aten.log1p.default", unary_floating<Op::log1p>},
-    {"aten.logit.default", composed<compose_logit>},
+    {"aten.logit.default", import_logit},
     {"aten.sqrt.default", unary_floating<Op::sqrt>},
     {"aten.rsqrt.default", unary_floating<Op::rsqrt>},
     {"aten.reciprocal.default", unary_floating<Op::reciprocal>},
@@ -318,17 +372,17 @@ constexpr Row kRows[] = {
     {"aten.subtract.Tensor", import_add_sub<Op::sub>},
     {"aten.rsub.Tensor", import_rsub},
     {"aten.rsub.Scalar", import_rsub},
-    {"aten.mul.Tensor", binary<Op::mul>},
-    {"aten.mul.Scalar", binary<Op::mul>},
-    {"aten.multiply.Tensor", binary<Op::mul>},
+    {"aten.mul.Tensor", arithmetic<Op::mul>},
+    {"aten.mul.Scalar", arithmetic<Op::mul>},
+    {"aten.multiply.Tensor", arithmetic<Op::mul>},
     {"aten.div.Tensor", binary_floating<Op::div>},
     {"aten.div.Scalar", binary_floating<Op::div>},
     {"aten.divide.Tensor", binary_floating<Op::div>},
     {"aten.true_divide.Tensor", binary_floating<Op::div>},
     {"aten.div.Tensor_mode", import_div_mode},
     {"aten.div.Scalar_mode", import_div_mode},
-    {"aten.floor_divide.default", binary<Op::floor_div>},
-    {"aten.floor_divide.Scalar", binary<Op::floor_div>},
+    {"aten.floor_divide.default", arithmetic<Op::floor_div>},
+    {"aten.floor_divide.Scalar", arithmetic<Op::floor_div>},
     {"aten.remainder.Tensor", binary<Op::remainder>},
     {"aten.remainder.Scalar", binary<Op::remainder>},
     {"aten.fmod.Tensor", binary<Op::fmod>},
@@ -338,8 +392,8 @@ constexpr Row kRows[] = {
     {"aten.pow.Scalar", import_pow},
     {"aten.atan2.default", binary_floating<Op::atan2>},
     {"aten.arctan2.default", binary_floating<Op::atan2>},
-    {"aten.hypot.default", import_hypot},
-    {"aten.logaddexp.default", import_logaddexp},
+    {"aten.hypot.default", in_f32<import_hypot>},
+    {"aten.logaddexp.default", in_f32<import_logaddexp>},
     {"aten.xlogy.Tensor", import_xlogy},
     {"aten.xlogy.Scalar_Other", import_xlogy},
     {"aten.xlogy.Scalar_Self", import_xlogy},
@@ -355,10 +409,10 @@ constexpr Row kRows[] = {
     {"aten.clamp_min.Tensor", import_clamp},
     {"aten.clamp_max.default", import_clamp},
     {"aten.clamp_max.Tensor", import_clamp},
-    {"aten.addcmul.default", import_addc<Op::mul>},
-    {"aten.addcdiv.default", import_addc<Op::div>},
-    {"aten.lerp.Scalar", import_lerp},
-    {"aten.lerp.Tensor", import_lerp},
+    {"aten.addcmul.default", in_f32<import_addc<Op::mul>>},
+    {"aten.addcdiv.default", in_f32<import_addc<Op::div>>},
+    {"aten.lerp.Scalar", in_f32<import_lerp>},
+    {"aten.lerp.Tensor", in_f32<import_lerp>},
     {"aten.where.self", import_where},
     {"aten.where.ScalarSelf", import_where},
     {"aten.where.ScalarOther", import_where},

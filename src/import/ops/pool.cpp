@@ -103,7 +103,8 @@ Value* import_avg_pool(Call& call) {
 struct Cover {
   int64_t size = 0;            // of the largest window
   std::vector<int64_t> index;  // [m, size]: positions; a shorter window repeats its last one
-  std::vector<double> weight;  // [m, size]: 1 / length, 0 for repetitions
+  std::vector<double> counts;  // [m, size]: 1, or 0 for repetitions
+  std::vector<double> length;  // [m]
 };
 
 Cover cover(int64_t n, int64_t m) {
@@ -115,8 +116,9 @@ Cover cover(int64_t n, int64_t m) {
     const int64_t length = end(i) - start(i);
     for (int64_t k = 0; k < result.size; ++k) {
       result.index.push_back(start(i) + std::min(k, length - 1));
-      result.weight.push_back(k < length ? 1 / static_cast<double>(length) : 0);
+      result.counts.push_back(k < length ? 1 : 0);
     }
+    result.length.push_back(static_cast<double>(length));
   }
   return result;
 }
@@ -144,8 +146,12 @@ Value* adaptive_axis(Call& call, Value* x, int64_t axis, int64_t output, bool is
   std::vector<int64_t> shape(x->type.rank() - axis + 1, 1);
   shape[0] = output;
   shape[1] = windows.size;
-  const Expr weight(call, matrix_constant(call, x->type.dtype, windows.weight, shape));
-  return reduce(call, Op::reduce_sum, Expr(call, taken) * weight, {axis + 1}, false);
+  // Not a product with 0, which would make a NaN of an infinity.
+  const Expr counts(call, matrix_constant(call, DType::Bool, windows.counts, shape));
+  const Expr kept = counts.select({call, taken}, {call, call.constant_like(taken, 0)});
+  const Expr sum(call, reduce(call, Op::reduce_sum, kept, {axis + 1}, false));
+  shape.erase(shape.begin() + 1);
+  return sum / Expr(call, matrix_constant(call, x->type.dtype, windows.length, shape));
 }
 
 bool divides(const ir::Dim& size, int64_t output) {
@@ -171,8 +177,7 @@ Value* even_pool(Call& call, Value* x, const std::vector<int64_t>& output, bool 
 
 Value* uneven_pool(Call& call, Value* x, const std::vector<int64_t>& output, bool is_max) {
   const DType dtype = x->type.dtype;
-  const bool half = dtype == DType::F16 || dtype == DType::BF16;
-  if (half) x = call.builder().cast(x, DType::F32);
+  if (is_16_bit_float(dtype)) x = call.builder().cast(x, DType::F32);
   for (size_t i = 0; i < output.size(); ++i)
     x = adaptive_axis(call, x, static_cast<int64_t>(i) + 2, output[i], is_max);
   return call.builder().cast(x, dtype);

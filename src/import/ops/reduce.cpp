@@ -111,11 +111,13 @@ Value* import_var(Call& call) { return moments(call).variance; }
 Value* import_std(Call& call) { return Expr(call, moments(call).variance).apply(Op::sqrt); }
 
 std::vector<Value*> import_var_mean(Call& call) {
+  call.compute_in_f32();
   const Moments result = moments(call);
   return {result.variance, result.mean};
 }
 
 std::vector<Value*> import_std_mean(Call& call) {
+  call.compute_in_f32();
   const Moments result = moments(call);
   return {Expr(call, result.variance).apply(Op::sqrt), result.mean};
 }
@@ -208,12 +210,12 @@ constexpr Row kRows[] = {
     {"aten.all.default", any_all<Op::reduce_min>},
     {"aten.all.dim", any_all<Op::reduce_min>},
     {"aten.all.dims", any_all<Op::reduce_min>},
-    {"aten.var.default", import_var},
-    {"aten.var.dim", import_var},
-    {"aten.var.correction", import_var},
-    {"aten.std.default", import_std},
-    {"aten.std.dim", import_std},
-    {"aten.std.correction", import_std},
+    {"aten.var.default", in_f32<import_var>},
+    {"aten.var.dim", in_f32<import_var>},
+    {"aten.var.correction", in_f32<import_var>},
+    {"aten.std.default", in_f32<import_std>},
+    {"aten.std.dim", in_f32<import_std>},
+    {"aten.std.correction", in_f32<import_std>},
     {"aten.var_mean.default", import_var_mean},
     {"aten.var_mean.dim", import_var_mean},
     {"aten.var_mean.correction", import_var_mean},
@@ -221,11 +223,11 @@ constexpr Row kRows[] = {
     {"aten.std_mean.dim", import_std_mean},
     {"aten.std_mean.correction", import_std_mean},
     {"aten.logsumexp.default", import_logsumexp},
-    {"aten.linalg_vector_norm.default", import_norm},
-    {"aten.norm.Scalar", import_norm},
-    {"aten.norm.ScalarOpt_dim", import_norm},
-    {"aten.norm.ScalarOpt_dim_dtype", import_norm},
-    {"aten.norm.ScalarOpt_dtype", import_norm},
+    {"aten.linalg_vector_norm.default", in_f32<import_norm>},
+    {"aten.norm.Scalar", in_f32<import_norm>},
+    {"aten.norm.ScalarOpt_dim", in_f32<import_norm>},
+    {"aten.norm.ScalarOpt_dim_dtype", in_f32<import_norm>},
+    {"aten.norm.ScalarOpt_dtype", in_f32<import_norm>},
     {"aten.count_nonzero.default", import_count_nonzero},
     {"aten.count_nonzero.dim_IntList", import_count_nonzero},
     {"aten.cumsum.default", import_cumsum},

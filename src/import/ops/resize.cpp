@@ -3,13 +3,14 @@
 #include <cmath>
 
 #include "import/ops/common.h"
+#include "ir/scalar.h"
 
 namespace kiln::import {
 namespace {
 
 struct Axis {
   int64_t axis = 0, input = 0, output = 0;
-  double scale = 1;  // input positions per output position
+  double given = 0;  // the model's scale, output positions per input position; 0: by the sizes
 };
 
 std::vector<double> scale_arguments(Call& call, size_t spatial) {
@@ -24,14 +25,25 @@ std::vector<double> scale_arguments(Call& call, size_t spatial) {
   return result.size() == spatial ? result : std::vector<double>{};
 }
 
-// PyTorch maps positions by the given scale where there is one, else by the ratio of sizes.
-double position_scale(const Axis& axis, double given, bool align_corners) {
+// Input positions per output position, in the type that PyTorch computes positions in: where they
+// fall between two pixels, or just miss one, every rounding counts.
+template <typename Real>
+Real position_scale(const Axis& axis, bool align_corners) {
   if (align_corners) {
-    return axis.output > 1
-               ? static_cast<double>(axis.input - 1) / static_cast<double>(axis.output - 1)
-               : 0;
+    return axis.output > 1 ? static_cast<Real>(axis.input - 1) / static_cast<Real>(axis.output - 1)
+                           : 0;
   }
-  return given > 0 ? 1 / given : static_cast<double>(axis.input) / static_cast<double>(axis.output);
+  if (axis.given > 0) return static_cast<Real>(1.0 / axis.given);
+  return static_cast<Real>(axis.input) / static_cast<Real>(axis.output);
+}
+
+// The position of an output pixel, from the middles of pixels unless corners are aligned. PyTorch's
+// kernels are compiled with contraction.
+template <typename Real>
+Real source_position(const Axis& axis, int64_t i, bool align_corners) {
+  const Real scale = position_scale<Real>(axis, align_corners), at = static_cast<Real>(i);
+  return align_corners ? scale * at
+                       : std::fma(scale, at + static_cast<Real>(0.5), static_cast<Real>(-0.5));
 }
 
 std::vector<Axis> resized_axes(Call& call, const Value* x, size_t spatial) {
@@ -47,14 +59,13 @@ std::vector<Axis> resized_axes(Call& call, const Value* x, size_t spatial) {
   for (size_t i = 0; i < spatial; ++i) {
     const ir::Dim& size = x->type.shape[i + 2];
     call.expect(size.is_constant(), "the symbolic size " + size.str(), "a constant");
-    Axis axis{static_cast<int64_t>(i) + 2, size.constant(), 0, 1};
+    Axis axis{static_cast<int64_t>(i) + 2, size.constant(), 0, 0};
     axis.output =
         has_size ? sizes[i]
                  : static_cast<int64_t>(std::floor(static_cast<double>(axis.input) * scales[i]));
     call.expect(axis.output > 0 && axis.input > 0, "output size " + std::to_string(axis.output),
                 "1 or more");
-    axis.scale = position_scale(axis, scales.empty() ? 0 : scales[i],
-                                call.boolean_or("align_corners", false));
+    axis.given = scales.empty() ? 0 : scales[i];
     axes.push_back(axis);
   }
   return axes;
@@ -72,15 +83,47 @@ Value* take(Call& call, Value* x, int64_t axis, const std::vector<int64_t>& indi
   return call.make(Op::gather, {x, index_constant(call, indices)}, {{"axis", axis}});
 }
 
+// PyTorch has two kernels for nearest pixels, and they round differently. This one computes in f32
+// throughout and knows the scales 1 and 2.
+int64_t nearest_of_small(const Axis& axis, int64_t i, bool centre) {
+  const auto scale = position_scale<float>(axis, false);
+  if (centre) {
+    const double position = (static_cast<double>(i) + 0.5) * static_cast<double>(scale);
+    return static_cast<int64_t>(std::floor(static_cast<float>(position)));
+  }
+  if (axis.output == axis.input) return i;
+  if (axis.output == 2 * axis.input) return i / 2;
+  return static_cast<int64_t>(std::floor(static_cast<float>(i) * scale));
+}
+
+// And this one in the type of the pixels, f32 at least.
+template <typename Real>
+int64_t nearest_of_any(const Axis& axis, int64_t i, bool centre) {
+  Real position = static_cast<Real>(i) * position_scale<Real>(axis, false);
+  if (centre) {
+    position = std::max(source_position<Real>(axis, i, false), static_cast<Real>(0)) +
+               static_cast<Real>(0.5);
+  }
+  return static_cast<int64_t>(std::floor(static_cast<float>(position)));
+}
+
+// Where PyTorch takes the first kernel: for small images.
+bool is_small(const std::vector<Axis>& axes) {
+  constexpr int64_t kSmall = 128;
+  return axes.size() == 2 && axes[0].output + axes[1].output <= kSmall;
+}
+
 // `centre`: positions are the middles of pixels.
 Value* nearest(Call& call, size_t spatial, bool centre) {
   Value* x = call.tensor(call.has("input") ? "input" : "self");
-  for (const Axis& axis : resized_axes(call, x, spatial)) {
+  auto* nearest_pixel =
+      x->type.dtype == DType::F64 ? nearest_of_any<double> : nearest_of_any<float>;
+  const std::vector<Axis> axes = resized_axes(call, x, spatial);
+  if (is_small(axes)) nearest_pixel = nearest_of_small;
+  for (const Axis& axis : axes) {
     std::vector<int64_t> indices;
     for (int64_t i = 0; i < axis.output; ++i) {
-      const auto scale = static_cast<float>(axis.scale);
-      const float position = (static_cast<float>(i) + (centre ? 0.5f : 0.0f)) * scale;
-      indices.push_back(std::min(static_cast<int64_t>(std::floor(position)), axis.input - 1));
+      indices.push_back(std::min(nearest_pixel(axis, i, centre), axis.input - 1));
     }
     x = take(call, x, axis.axis, indices);
   }
@@ -126,16 +169,18 @@ Value* apply_taps(Call& call, Value* x, int64_t axis, const Taps& taps) {
   return *sum;
 }
 
+template <typename Real>
 Taps linear_taps(const Axis& axis, bool align_corners) {
   Taps taps{std::vector<std::vector<int64_t>>(2), std::vector<std::vector<double>>(2)};
   for (int64_t i = 0; i < axis.output; ++i) {
-    const double at = static_cast<double>(i);
-    const double position =
-        align_corners ? at * axis.scale : std::max(0.0, (at + 0.5) * axis.scale - 0.5);
-    const int64_t low = std::min(static_cast<int64_t>(position), axis.input - 1);
-    const double fraction = std::min(1.0, position - static_cast<double>(low));
+    const Real position = std::max(source_position<Real>(axis, i, align_corners), Real(0));
+    const bool copies = axis.output == axis.input;
+    const int64_t low =
+        copies ? i : std::min(static_cast<int64_t>(static_cast<float>(position)), axis.input - 1);
+    const Real fraction =
+        copies ? 0 : std::clamp(position - static_cast<Real>(low), Real(0), Real(1));
     taps.indices[0].push_back(low);
-    taps.indices[1].push_back(std::min(low + 1, axis.input - 1));
+    taps.indices[1].push_back(copies ? low : std::min(low + 1, axis.input - 1));
     taps.weights[0].push_back(1 - fraction);
     taps.weights[1].push_back(fraction);
   }
@@ -150,31 +195,56 @@ double cubic(double distance) {
   return x < 2 ? ((x - 5) * x + 8) * x * kA - 4 * kA : 0;
 }
 
+template <typename Real>
 Taps cubic_taps(const Axis& axis, bool align_corners) {
   Taps taps{std::vector<std::vector<int64_t>>(4), std::vector<std::vector<double>>(4)};
   for (int64_t i = 0; i < axis.output; ++i) {
-    const double at = static_cast<double>(i);
-    const double position = align_corners ? at * axis.scale : (at + 0.5) * axis.scale - 0.5;
-    const auto low = static_cast<int64_t>(std::floor(position));
+    const Real position = source_position<Real>(axis, i, align_corners);
+    const int64_t low =
+        std::min(static_cast<int64_t>(std::floor(static_cast<float>(position))), axis.input - 1);
+    const Real fraction = std::clamp(position - static_cast<Real>(low), Real(0), Real(1));
     for (int64_t tap = 0; tap < 4; ++tap) {
-      const int64_t index = low + tap - 1;
-      taps.indices[tap].push_back(std::clamp<int64_t>(index, 0, axis.input - 1));
-      taps.weights[tap].push_back(cubic(position - static_cast<double>(index)));
+      taps.indices[tap].push_back(std::clamp<int64_t>(low + tap - 1, 0, axis.input - 1));
+      taps.weights[tap].push_back(cubic(fraction - static_cast<double>(tap - 1)));
     }
   }
   return taps;
 }
 
-template <size_t spatial, Taps (*make_taps)(const Axis&, bool)>
+// PyTorch keeps the weights of 16-bit images in 16 bits, the second of two as the complement of the
+// first; not in its kernel for small images.
+void round_weights(Taps& taps, DType dtype) {
+  const auto rounded = [&](double weight) { return ir::make_scalar(dtype, weight).number; };
+  for (std::vector<double>& weights : taps.weights)
+    std::ranges::transform(weights, weights.begin(), rounded);
+  if (taps.weights.size() != 2) return;
+  for (size_t i = 0; i < taps.weights[0].size(); ++i) {
+    taps.weights[0][i] = rounded(1 - taps.weights[1][i]);
+  }
+}
+
+// How the taps are made, for positions in f32 and in f64.
+struct Kind {
+  Taps (*single)(const Axis&, bool);
+  Taps (*twice)(const Axis&, bool);
+};
+constexpr Kind kLinear{linear_taps<float>, linear_taps<double>};
+constexpr Kind kCubic{cubic_taps<float>, cubic_taps<double>};
+
+template <size_t spatial, const Kind& kind>
 Value* import_interpolated(Call& call) {
   Value* x = call.tensor(call.has("input") ? "input" : "self");
   const DType dtype = x->type.dtype;
   const std::vector<Axis> axes = resized_axes(call, x, spatial);
-  if (dtype == DType::F16 || dtype == DType::BF16) x = call.builder().cast(x, DType::F32);
+  if (is_16_bit_float(dtype)) x = call.builder().cast(x, DType::F32);
   call.expect(is_floating(x->type.dtype), "dtype " + std::string(dtype_name(dtype)),
               "a floating one");
+  auto* const make_taps = dtype == DType::F64 ? kind.twice : kind.single;
+  const bool is_linear = kind.single == kLinear.single;
   for (const Axis& axis : axes) {
-    x = apply_taps(call, x, axis.axis, make_taps(axis, call.boolean_or("align_corners", false)));
+    Taps taps = make_taps(axis, call.boolean_or("align_corners", false));
+    if (is_16_bit_float(dtype) && !(is_linear && is_small(axes))) round_weights(taps, dtype);
+    x = apply_taps(call, x, axis.axis, taps);
   }
   return call.builder().cast(x, dtype);
 }
@@ -192,14 +262,14 @@ constexpr Row kRows[] = {
     {"aten._upsample_nearest_exact2d.vec", import_nearest_exact<2>},
     {"aten._upsample_nearest_exact3d.default", import_nearest_exact<3>},
     {"aten._upsample_nearest_exact3d.vec", import_nearest_exact<3>},
-    {"aten.upsample_linear1d.default", import_interpolated<1, linear_taps>},
-    {"aten.upsample_linear1d.vec", import_interpolated<1, linear_taps>},
-    {"aten.upsample_bilinear2d.default", import_interpolated<2, linear_taps>},
-    {"aten.upsample_bilinear2d.vec", import_interpolated<2, linear_taps>},
-    {"aten.upsample_trilinear3d.default", import_interpolated<3, linear_taps>},
-    {"aten.upsample_trilinear3d.vec", import_interpolated<3, linear_taps>},
-    {"aten.upsample_bicubic2d.default", import_interpolated<2, cubic_taps>},
-    {"aten.upsample_bicubic2d.vec", import_interpolated<2, cubic_taps>},
+    {"aten.upsample_linear1d.default", import_interpolated<1, kLinear>},
+    {"aten.upsample_linear1d.vec", import_interpolated<1, kLinear>},
+    {"aten.upsample_bilinear2d.default", import_interpolated<2, kLinear>},
+    {"aten.upsample_bilinear2d.vec", import_interpolated<2, kLinear>},
+    {"aten.upsample_trilinear3d.default", import_interpolated<3, kLinear>},
+    {"aten.upsample_trilinear3d.vec", import_interpolated<3, kLinear>},
+    {"aten.upsample_bicubic2d.default", import_interpolated<2, kCubic>},
+    {"aten.upsample_bicubic2d.vec", import_interpolated<2, kCubic>},
 };
 
 }  // namespace

@@ -90,8 +90,10 @@ class SoftmaxEmitter {
     const Reduced highest = emit_maxima(rows);
     const Reduced sums = emit_powers(rows, highest);
     for (size_t i = 0; i < rows.size(); ++i) {
-      Value* empty = ir_.CreateFCmpOEQ(sums[i], f32(0));
-      Value* divisor = ir_.CreateSelect(empty, f32(kInfinity), sums[i]);
+      Value* divisor = sums[i];
+      if (!attention_.nan_rows) {  // an empty row: products with 1 / infinity instead of 1 / 0
+        divisor = ir_.CreateSelect(ir_.CreateFCmpOEQ(divisor, f32(0)), f32(kInfinity), divisor);
+      }
       ir_.CreateAlignedStore(ir_.CreateFDiv(f32(1), divisor), rows[i].inverse, llvm::Align(4));
     }
   }

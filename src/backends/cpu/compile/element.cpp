@@ -33,16 +33,13 @@ Value* bf16_bits_to_float(llvm::IRBuilder<>& ir, Value* bits) {
   return ir.CreateBitCast(ir.CreateShl(wide, 16), with_width(bits, ir.getFloatTy()));
 }
 
-Value* float_to_integer(llvm::IRBuilder<>& ir, Value* value, DType to) {
+// As ir::to_integer says. The low bits of an f32 that is too large for 32 bits are 0 either way.
+Value* float_to_integer(llvm::IRBuilder<>& ir, Value* value, DType from, DType to) {
   if (to == DType::I64) return ir.CreateFPToSI(value, with_width(value, ir.getInt64Ty()));
-  // Small types wrap, like PyTorch's: values out of their range are not clamped.
-  Value* wide = ir.CreateFPToSI(value, with_width(value, ir.getInt32Ty()));
+  const bool is_long = to == DType::U8 && from == DType::F64;
+  llvm::Type* type = is_long ? ir.getInt64Ty() : ir.getInt32Ty();
+  Value* wide = ir.CreateFPToSI(value, with_width(value, type));
   return ir.CreateTrunc(wide, with_width(value, register_type(ir, to)));
-}
-
-Value* round_to(llvm::IRBuilder<>& ir, Value* value, DType to) {
-  if (to != DType::F16 && to != DType::BF16) return value;
-  return from_memory(ir, to_memory(ir, value, to), to);
 }
 
 }  // namespace
@@ -101,6 +98,11 @@ Value* to_memory(llvm::IRBuilder<>& ir, Value* value, DType dtype) {
   }
 }
 
+Value* round_to(llvm::IRBuilder<>& ir, Value* value, DType to) {
+  if (!is_16_bit_float(to)) return value;
+  return from_memory(ir, to_memory(ir, value, to), to);
+}
+
 Value* convert(llvm::IRBuilder<>& ir, Value* value, DType from, DType to) {
   if (from == to) return value;
   llvm::Type* type = with_width(value, register_type(ir, to));
@@ -108,7 +110,7 @@ Value* convert(llvm::IRBuilder<>& ir, Value* value, DType from, DType to) {
     if (to == DType::Bool) {
       return ir.CreateFCmpUNE(value, llvm::ConstantFP::getZero(value->getType()));
     }
-    if (!is_floating(to)) return float_to_integer(ir, value, to);
+    if (!is_floating(to)) return float_to_integer(ir, value, from, to);
     return round_to(ir, ir.CreateFPCast(value, type), to);
   }
   if (to == DType::Bool) return ir.CreateIsNotNull(value);

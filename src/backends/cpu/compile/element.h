@@ -12,7 +12,10 @@ llvm::Type* memory_type(llvm::IRBuilder<>& ir, DType dtype);
 // Scalars and vectors alike.
 llvm::Value* from_memory(llvm::IRBuilder<>& ir, llvm::Value* value, DType dtype);
 llvm::Value* to_memory(llvm::IRBuilder<>& ir, llvm::Value* value, DType dtype);
-// Conversion of register values. To f16 and bf16: rounds, and stays f32.
+// Rounds a register value of f16 or bf16, which is f32, to that dtype; others stay.
+llvm::Value* round_to(llvm::IRBuilder<>& ir, llvm::Value* value, DType dtype);
+// Conversion of register values, rounded ones if they are of 16 bits. To f16 and bf16: rounds, and
+// stays f32.
 llvm::Value* convert(llvm::IRBuilder<>& ir, llvm::Value* value, DType from, DType to);
 
 }  // namespace kiln::cpu

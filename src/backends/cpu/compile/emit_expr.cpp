@@ -24,10 +24,14 @@ Value* constant_value(llvm::IRBuilder<>& ir, const ExprNode& node) {
   return llvm::ConstantInt::get(type, static_cast<uint64_t>(node.integer), true);
 }
 
-bool mentions_reduced(const Expr& expr) {
-  bool found = false;
-  plan::visit(expr, [&](const ExprNode& node) { found |= node.kind == ExprKind::Reduced; });
-  return found;
+bool is_apply(const Expr& expr, ir::Op op) {
+  return expr->kind == ExprKind::Apply && expr->op == op;
+}
+
+// exp(x - r) with r out of a reduction.
+bool is_softmax_term(const Expr& expr) {
+  return is_apply(expr, ir::Op::exp) && is_apply(expr->args[0], ir::Op::sub) &&
+         expr->args[0]->args[1]->kind == ExprKind::Reduced;
 }
 
 // x and d, for an x * d whose d is known outside of all loops.
@@ -154,13 +158,14 @@ Value* ExprEmitter::apply(const Expr& expr) {
   return emit_operation(ir_, *expr, args);
 }
 
-// x / r -> x * (1 / r) where r comes out of a reduction, equal in all lanes: the sum of a softmax,
-// the deviation of a norm. One division a row instead of one an element.
+// exp(x - max) / sum -> exp(x - max) * (1 / sum), the sum equal in all lanes: one division a row of
+// a softmax instead of one an element. Its sum is 1 at least; other divisors may have no
+// reciprocal.
 Value* ExprEmitter::multiply_by_reciprocal(const Expr& expr) {
   if (expr->op != ir::Op::div || !is_floating(expr->dtype)) return nullptr;
   const Expr& divisor = expr->args[1];
   if (!varies(expr->args[0]) || varies(divisor) || !emitter_.is_hoisted(depth(divisor)) ||
-      !mentions_reduced(divisor)) {
+      !is_softmax_term(expr->args[0]) || divisor->kind != ExprKind::Reduced) {
     return nullptr;
   }
   const Expr reciprocal = plan::apply(ir::Op::reciprocal, {divisor});

@@ -77,6 +77,7 @@ class KeyWriter {
     }
     text("scale", std::bit_cast<int64_t>(attention.scale));
     text("causal", attention.causal);
+    text("nan_rows", attention.nan_rows);
     write(attention.keep);
     write(attention.bias);
   }

@@ -5,6 +5,7 @@
 // that slide over an image have a form of their own: window_nest.cpp.
 #include <algorithm>
 
+#include "backends/cpu/compile/element.h"
 #include "backends/cpu/compile/lane_loop.h"
 #include "backends/cpu/compile/nest_axis.h"
 #include "backends/cpu/compile/nest_simplify.h"
@@ -217,14 +218,19 @@ class NestEmitter {
 
   void emit_scan(const plan::Store& store, const Lanes& lanes, const Leaves& leaves) {
     KILN_CHECK(!store.loops.empty(), "a scan runs along a loop");
-    const Reducer reducer(emitter_, *store.scan, store.value->dtype);
+    // A running sum of f32 is kept in f64, as PyTorch does: its terms may be many.
+    const DType stored = store.value->dtype;
+    const DType wide = stored == DType::F32 ? DType::F64 : stored;
+    const Expr value = plan::cast(store.value, wide);
+    const Reducer reducer(emitter_, *store.scan, wide);
     std::vector<Loop> outside = store.loops;
     outside.pop_back();
     const int width = lanes.index ? lanes.count : 1;
     nested_loops(emitter_, outside, {}, [&](const State&) {
       const auto step = [&](const State& state) {
-        const State next = reducer.accumulate(state, store.value, Dim(0), lanes, leaves);
-        emitter_.store(store.buffer, store.indices, next[0], lanes);
+        const State next = reducer.accumulate(state, value, Dim(0), lanes, leaves);
+        emitter_.store(store.buffer, store.indices, convert(emitter_.ir(), next[0], wide, stored),
+                       lanes);
         return next;
       };
       nested_loops(emitter_, {store.loops.back()}, reducer.initial(width), step);

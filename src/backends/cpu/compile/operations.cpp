@@ -354,7 +354,10 @@ Value* emit_minimum(Builder& ir, Value* a, Value* b, DType dtype) {
 Value* emit_operation(Builder& ir, const plan::ExprNode& node, const std::vector<Value*>& args) {
   if (node.op == Op::where) return ir.CreateSelect(args[0], args[1], args[2]);
   const DType dtype = node.args.at(0)->dtype;
-  if (node.op == Op::cast) return convert(ir, args[0], dtype, node.dtype);
+  if (node.op == Op::cast) {
+    Value* x = plan::is_rounded(node.args[0]) ? args[0] : round_to(ir, args[0], dtype);
+    return convert(ir, x, dtype, node.dtype);
+  }
   Value* result = nullptr;
   if (is_floating(dtype)) {
     const Real a(ir, args[0]);
