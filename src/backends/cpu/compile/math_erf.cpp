@@ -1,7 +1,8 @@
-// The error function, and GELU.
+// The error function, its complement, and GELU.
 #include <numbers>
 
 #include "backends/cpu/compile/math.h"
+#include "backends/cpu/compile/math_call.h"
 
 namespace kiln::cpu {
 
@@ -41,6 +42,75 @@ Real erf_large(Real x) {
   return 1.0 - emit_exp(-q);
 }
 
+// e^(x^2) erfc(x) for 0 <= x <= 27.5, as a polynomial in (x - 4) / (x + 4).
+Real scaled_erfc(Real x) {
+  const Real q = 1.0 / fma(x, 0.25, x.of(1.0));
+  const Real t = fma(q, -2.0, x.of(1.0));
+  return q * polynomial(t, {0x1.18932bf08e154p-2,   -0x1.f3fe31ecb49bfp-3,  0x1.8be202d26c706p-3,
+                            -0x1.14eacb1ad0344p-3,  0x1.52cac23710126p-4,   -0x1.645fd8a4bbbf2p-5,
+                            0x1.38dbd2c8e44b0p-6,   -0x1.b00c052c641fap-8,  0x1.908f47216bf4bp-10,
+                            -0x1.269b51b03e503p-14, -0x1.dd2843188b2c6p-14, 0x1.72cda237225ccp-15,
+                            -0x1.e7f096be0f1d6p-21, -0x1.3c6e22c5c38bfp-18, 0x1.3b19bb2b63951p-20,
+                            0x1.7e326d086830ap-22,  -0x1.c7809ce1da6efp-23, -0x1.4228734a4bb60p-26,
+                            0x1.11df27f95e2a4p-25,  0x1.3aeaedbde66d0p-33,  -0x1.3d291a4a06786p-28,
+                            0x1.ee3d500cc2969p-37,  0x1.36d085061d3bcp-31,  0x1.27530a9b40315p-35,
+                            -0x1.e7c15e8df92e2p-36});
+}
+
+// e^(x^2 / 2) erfc(x / sqrt(2)) / 2 for 0 <= x <= 14.5, likewise.
+Real scaled_normal_tail(Real x) {
+  if (x.is_f64()) return scaled_erfc(x * (std::numbers::sqrt2 / 2)) * 0.5;
+  const Real q = 1.0 / fma(x, 0.25, x.of(1.0));
+  const Real t = fma(q, -2.0, x.of(1.0));
+  return q * polynomial(t, {0x1.82b4bcp-3, -0x1.373e3cp-3, 0x1.8c6dbep-4, -0x1.7dfee2p-5,
+                            0x1.eec64ep-7, -0x1.ee7c98p-10, -0x1.c93064p-11, 0x1.af9108p-12,
+                            0x1.632a04p-15, -0x1.ec099ap-15, -0x1.b99facp-17});
+}
+
+// The square with the digits that rounding it loses: e^(x^2) feels them.
+struct Square {
+  Real high, low;
+};
+
+Square square(Real x) {
+  const Real high = x * x;
+  return {high, fma(x, x, -high)};
+}
+
+// For x >= 0 the tail, which 1 - erf(x) has not the digits for.
+Real erfc_body(Real x) {
+  const Real a = at_most(abs(x), 28.0);
+  const auto [high, low] = square(a);
+  const Real tail = emit_exp(-high, -low) * scaled_erfc(a);
+  return select(less(x, 0.0), 2.0 - tail, tail);
+}
+
+// x times the normal distribution's share below x. Its tail has full relative accuracy.
+Real gelu_exact(Real x) {
+  const Real a = at_most(abs(x), x.is_f64() ? 39.5 : 14.5);
+  const auto [high, low] = square(a);
+  const Real tail = emit_exp(high * -0.5, low * -0.5) * scaled_normal_tail(a);
+  return x * select(less(x, 0.0), tail, 1.0 - tail);
+}
+
+// x / 2 * (1 + tanh(u)) = x / (1 + 2^y), y = x (c + d x^2). What roundings of y lose is added to
+// its end, since an absolute error of y is a relative one of the result.
+Real gelu_tanh(Real x) {
+  const bool f64 = x.is_f64();
+  const double c = f64 ? -0x1.26aec21bce740p+1 : -0x1.26aecp+1;
+  const double d = f64 ? -0x1.a5a7cf7572a98p-4 : -0x1.a5a7dp-4;
+  const double c_low = f64 ? -0x1.94bb4a166d0c5p-47 : -0x1.0de73ap-22;
+  const double d_low = f64 ? 0x1.b91c940e4cfcfp-58 : 0x1.151aaep-29;
+  const double bound = f64 ? 24 : 12;
+  const Real a = at_most(at_least(x, -bound), bound);
+  const auto [high, low] = square(a);
+  const Real slope = fma(high, d, a.of(c));
+  Real lost = fma(high, d, a.of(c) - slope);
+  lost = lost + fma(low, d, fma(high, d_low, a.of(c_low)));
+  const Real y = a * slope;
+  return x / (emit_exp2(y, fma(a, lost, fma(a, slope, -y))) + 1.0);
+}
+
 }  // namespace
 
 Real emit_erf(Real x) {
@@ -49,15 +119,12 @@ Real emit_erf(Real x) {
   return copysign(result, x);
 }
 
-Real emit_gelu(Real x, bool tanh_form) {
-  if (!tanh_form) {
-    const Real half = x * 0.5;
-    return fma(half, emit_erf(x * (std::numbers::sqrt2 / 2)), half);
-  }
-  // x / 2 * (1 + tanh(u)) = x * sigmoid(2 u)
-  const Real cubic = fma(x * x, 0.044715, x.of(1.0)) * x;
-  const double twice = 2 * std::numbers::sqrt2 * std::numbers::inv_sqrtpi;
-  return x / (emit_exp(cubic * -twice) + 1.0);
+Real emit_erfc(Real x) {
+  const Real result = call_function(
+      "erfc", {to_f64(x)}, [](const std::vector<Real>& args) { return erfc_body(args[0]); });
+  return narrow_like(x, result);
 }
+
+Real emit_gelu(Real x, bool tanh_form) { return tanh_form ? gelu_tanh(x) : gelu_exact(x); }
 
 }  // namespace kiln::cpu
