@@ -225,7 +225,13 @@ BINARY += [
     for weight in (0.0, 0.4, 0.5, 0.999, 1.0, -0.75)
 ]
 BINARY += [
-    Function("lerp-tensor", lambda a, b: aten.lerp.Tensor(a, b, a), None, 2, dtypes=()),
+    Function(
+        "lerp-tensor",
+        lambda a, b: aten.lerp.Tensor(a, b, a),
+        lambda a, b: np.where(np.abs(a) < 0.5, a + a * (b - a), b - (b - a) * (1 - a)),
+        2,
+        scale=lambda a, b: (np.abs(a) + np.abs(b)) * (1 + np.abs(a)),
+    ),
     Function(
         "addcmul",
         lambda a, b: aten.addcmul.default(a, b, b, value=0.5),

@@ -110,8 +110,10 @@ Real emit_atan2(Real y, Real x) {
   const Real across = abs(x), up = abs(y);
   Value* steep = greater(up, across);
   Real longer = select(steep, up, across), shorter = select(steep, across, up);
-  // Their sum must not overflow.
-  const Real factor = select(greater(longer, x.is_f64() ? 0x1p1022 : 0x1p126), 0.25, x.of(1.0));
+  // Their sum must not overflow, nor a share of them lose its digits.
+  const bool f64 = x.is_f64();
+  Real factor = select(less(longer, f64 ? 0x1p-900 : 0x1p-90), f64 ? 0x1p100 : 0x1p60, x.of(1.0));
+  factor = select(greater(longer, f64 ? 0x1p1022 : 0x1p126), 0.25, factor);
   longer = longer * factor;
   shorter = shorter * factor;
   // atan(s / l) = pi / 4 + atan((s - l) / (s + l)) keeps the argument small.
