@@ -44,7 +44,23 @@ Real erf_large(Real x) {
   return 1.0 - emit_exp(-q);
 }
 
-// e^(x^2) erfc(x) for 0.4 <= x <= 27.5 in f64, as polynomials in x - 1.25 and in (x - 4) / (x + 4).
+// q * p(t) with q = 4 / (x + 4) and t = (x - 4) / (x + 4), for x >= 0; `first` is p's coefficient
+// of t^0, `others` are the rest. What roundings of q and of the last step lose is added at the end.
+Real by_quotient(Real x, double first, std::initializer_list<double> others) {
+  const Real divisor = fma(x, 0.25, x.of(1.0));
+  const Real divisor_low = fma(x, 0.25, 1.0 - divisor);
+  const Real q = 1.0 / divisor;
+  const Real q_lost = fma(-q, divisor_low, fma(-q, divisor, 1.0));  // relative to q
+  const Real t = fma(q, -2.0, x.of(1.0));
+  const Real slope = polynomial(t, others);
+  const Real value = fma(slope, t, first);
+  const Real lost = fma(slope, t, x.of(first) - value);
+  // About 1.3 times the slope is the derivative; t moves by -2 q q_lost.
+  const Real low = fma(fma(q * slope, -2.6, value), q_lost, lost);
+  return fma(q, value, q * low);
+}
+
+// e^(x^2) erfc(x) for 0.4 <= x <= 28, in f64.
 Real scaled_erfc(Real x) {
   const Real near =
       polynomial(x - 1.25, {0x1.78a692138767ap-2,   -0x1.abaacdbfa8b07p-3,  0x1.b56f45eef7e56p-4,
@@ -54,18 +70,16 @@ Real scaled_erfc(Real x) {
                             0x1.6a197681471eep-18,  -0x1.b5c282e02eed5p-20, 0x1.016927b5cd339p-21,
                             -0x1.26e693253d345p-23, 0x1.4d2ac54f0de44p-25,  -0x1.6e6de3dfb1170p-27,
                             0x1.4ea9478c9da32p-29,  -0x1.8fb83167a7fe4p-31, 0x1.acfbd31e2583ap-32});
-  const Real q = 1.0 / fma(x, 0.25, x.of(1.0));
-  const Real t = fma(q, -2.0, x.of(1.0));
   const Real far =
-      q * polynomial(t, {0x1.18932bf08e154p-2,   -0x1.f3fe31ecb49bfp-3,  0x1.8be202d26c706p-3,
-                         -0x1.14eacb1ad0344p-3,  0x1.52cac23710126p-4,   -0x1.645fd8a4bbbf2p-5,
-                         0x1.38dbd2c8e44b0p-6,   -0x1.b00c052c641fap-8,  0x1.908f47216bf4bp-10,
-                         -0x1.269b51b03e503p-14, -0x1.dd2843188b2c6p-14, 0x1.72cda237225ccp-15,
-                         -0x1.e7f096be0f1d6p-21, -0x1.3c6e22c5c38bfp-18, 0x1.3b19bb2b63951p-20,
-                         0x1.7e326d086830ap-22,  -0x1.c7809ce1da6efp-23, -0x1.4228734a4bb60p-26,
-                         0x1.11df27f95e2a4p-25,  0x1.3aeaedbde66d0p-33,  -0x1.3d291a4a06786p-28,
-                         0x1.ee3d500cc2969p-37,  0x1.36d085061d3bcp-31,  0x1.27530a9b40315p-35,
-                         -0x1.e7c15e8df92e2p-36});
+      by_quotient(x, 0x1.18932bf08e154p-2,
+                  {-0x1.f3fe31ecb49bfp-3,  0x1.8be202d26c706p-3,   -0x1.14eacb1ad0344p-3,
+                   0x1.52cac23710126p-4,   -0x1.645fd8a4bbbf2p-5,  0x1.38dbd2c8e44b0p-6,
+                   -0x1.b00c052c641fap-8,  0x1.908f47216bf4bp-10,  -0x1.269b51b03e503p-14,
+                   -0x1.dd2843188b2c6p-14, 0x1.72cda237225ccp-15,  -0x1.e7f096be0f1d6p-21,
+                   -0x1.3c6e22c5c38bfp-18, 0x1.3b19bb2b63951p-20,  0x1.7e326d086830ap-22,
+                   -0x1.c7809ce1da6efp-23, -0x1.4228734a4bb60p-26, 0x1.11df27f95e2a4p-25,
+                   0x1.3aeaedbde66d0p-33,  -0x1.3d291a4a06786p-28, 0x1.ee3d500cc2969p-37,
+                   0x1.36d085061d3bcp-31,  0x1.27530a9b40315p-35,  -0x1.e7c15e8df92e2p-36});
   return select(less(x, 1.9), near, far);
 }
 
@@ -98,23 +112,12 @@ Real erfc_body(Real x) {
   return select(less(x, 0.0), 2.0 - tail, tail);
 }
 
-// e^(x^2 / 2) erfc(x / sqrt(2)) / 2 for 0 <= x <= 14.5 in f32, as a polynomial in (x - 4) / (x +
-// 4). What roundings of the quotient and of the last step lose is added at the end.
+// e^(x^2 / 2) erfc(x / sqrt(2)) / 2 for 0 <= x <= 14.5, in f32.
 Real scaled_normal_tail(Real x) {
-  const Real divisor = fma(x, 0.25, x.of(1.0));
-  const Real divisor_low = fma(x, 0.25, 1.0 - divisor);
-  const Real q = 1.0 / divisor;
-  const Real q_lost = fma(-q, divisor_low, fma(-q, divisor, 1.0));  // relative to q
-  const Real t = fma(q, -2.0, x.of(1.0));
-  const Real slope = polynomial(
-      t, {-0x1.373e3cp-3, 0x1.8c6dbep-4, -0x1.7dfee2p-5, 0x1.eec64ep-7, -0x1.ee7c98p-10,
-          -0x1.c93064p-11, 0x1.af9108p-12, 0x1.632a04p-15, -0x1.ec099ap-15, -0x1.b99facp-17});
-  const Real first = x.of(0x1.82b4bcp-3);
-  const Real value = fma(slope, t, first);
-  const Real lost = fma(slope, t, first - value);
-  // About 1.5 times the slope is the derivative; t moves by -2 q q_lost.
-  const Real low = fma(fma(q * slope, -3.0, value), q_lost, lost);
-  return fma(q, value, q * low);
+  return by_quotient(
+      x, 0x1.82b4bcp-3,
+      {-0x1.373e3cp-3, 0x1.8c6dbep-4, -0x1.7dfee2p-5, 0x1.eec64ep-7, -0x1.ee7c98p-10,
+       -0x1.c93064p-11, 0x1.af9108p-12, 0x1.632a04p-15, -0x1.ec099ap-15, -0x1.b99facp-17});
 }
 
 // The share of the normal distribution beyond x >= 0.
