@@ -283,7 +283,8 @@ TEST(MathTest, Gelu) {
   expect_ulps(tanh, DType::F32, all_floats(kStep), {}, 4);
   expect_ulps(none, DType::F32, evenly(-15, 15, 200'000), {}, 4);
   expect_ulps(tanh, DType::F32, evenly(-12, 12, 200'000), {}, 4);
-  expect_ulps(none, DType::F64, evenly(-39, 39, 200'000), {}, 4);
+  // The exact value itself is off by up to one: its exponent has 64 bits.
+  expect_ulps(none, DType::F64, evenly(-39, 39, 200'000), {}, 5);
   expect_ulps(tanh, DType::F64, evenly(-22, 22, 200'000), {}, 4);
 }
 

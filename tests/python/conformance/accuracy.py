@@ -269,3 +269,5 @@ class Function:
     operands: int = 1
     # The exact value may cancel: errors count in units of this.
     scale: Exact | None = None
+    # A rounding in the formula dominates the error, PyTorch's as well: the bound is added to it.
+    inherent: bool = False

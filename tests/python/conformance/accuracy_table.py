@@ -118,7 +118,9 @@ UNARY = [_unary(name) for name in _SAME_AS_PYTORCH]
 UNARY += [_unary(name, exact) for name, exact in _EXACT.items()]
 UNARY += [
     _form("gelu-tanh", lambda x: aten.gelu.default(x, approximate="tanh"), gelu_tanh),
-    _form("softplus-beta", lambda x: aten.softplus.default(x, 2.5, 7), softplus(2.5, 7)),
+    Function(
+        "softplus-beta", lambda x: aten.softplus.default(x, 2.5, 7), softplus(2.5, 7), inherent=True
+    ),
     _form("softplus-threshold", lambda x: aten.softplus.default(x, 1, 0.5), softplus(1, 0.5)),
     _form("elu-alpha", lambda x: aten.elu.default(x, 0.5), elu(0.5)),
     _form(

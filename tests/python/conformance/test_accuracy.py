@@ -104,7 +104,8 @@ def wrong(
         exact = function.exact(*operands)
         scale = function.scale(*operands) if function.scale else None
         ours, theirs = (accuracy.errors(x, exact, scale) for x in (got, eager))
-    allowed = np.maximum(np.where(np.isnan(theirs), 0, theirs), BOUND)
+    theirs = np.where(np.isnan(theirs), 0, theirs)
+    allowed = theirs + BOUND if function.inherent else np.maximum(theirs, BOUND)
     return (ours > allowed) & ~same(got, eager), ours
 
 
