@@ -12,20 +12,33 @@ namespace {
 bool needs_floating(Op op) {
   switch (op) {
     case Op::exp:
+    case Op::exp2:
     case Op::expm1:
     case Op::log:
+    case Op::log2:
+    case Op::log10:
     case Op::log1p:
     case Op::sqrt:
     case Op::rsqrt:
     case Op::reciprocal:
     case Op::sin:
     case Op::cos:
+    case Op::tan:
+    case Op::asin:
+    case Op::acos:
+    case Op::sinh:
+    case Op::cosh:
     case Op::tanh:
+    case Op::asinh:
+    case Op::acosh:
+    case Op::atanh:
     case Op::erf:
+    case Op::erfc:
     case Op::sigmoid:
     case Op::silu:
     case Op::gelu:
     case Op::atan2:
+    case Op::hypot:
       return true;
     default:
       return false;

@@ -90,6 +90,7 @@ bool is_commutative(Op op) {
   switch (op) {
     case Op::add:
     case Op::mul:
+    case Op::hypot:
     case Op::maximum:
     case Op::minimum:
     case Op::bitwise_and:
@@ -128,26 +129,39 @@ OpEffort effort_of(Op op) {
     case Op::sqrt:
     case Op::rsqrt:
     case Op::reciprocal:
+    case Op::hypot:
       return OpEffort::Root;
     case Op::div:
-    case Op::floor_div:
       return OpEffort::Division;
     case Op::exp:
+    case Op::exp2:
     case Op::expm1:
     case Op::log:
+    case Op::log2:
+    case Op::log10:
     case Op::log1p:
     case Op::sin:
     case Op::cos:
+    case Op::sinh:
+    case Op::cosh:
     case Op::tanh:
     case Op::erf:
+    case Op::erfc:
     case Op::sigmoid:
     case Op::silu:
     case Op::gelu:
       return OpEffort::Series;
+    case Op::tan:
+    case Op::asin:
+    case Op::acos:
+    case Op::asinh:
+    case Op::acosh:
+    case Op::atanh:
     case Op::pow:
     case Op::atan2:
     case Op::fmod:
     case Op::remainder:
+    case Op::floor_div:
       return OpEffort::Iterated;
     default:
       return OpEffort::Simple;

@@ -45,17 +45,42 @@ int64_t wrap_to(DType dtype, int64_t value) {
 // Two's complement: overflow wraps, as the narrower types do when they are stored.
 int64_t wrap(uint64_t value) { return static_cast<int64_t>(value); }
 
+// 1 + erf(u) = erfc(-u) and (1 + tanh(u)) / 2 = 1 / (1 + e^-2u) have digits left where x is
+// negative. In long double, because a rounding of the exponent is seen in the result.
 double gelu(double x, bool tanh_form) {
-  if (!tanh_form) return 0.5 * x * (1 + std::erf(x * std::numbers::sqrt2 / 2));
-  const double inner = std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
-  return 0.5 * x * (1 + std::tanh(inner));
+  const long double wide = x;
+  if (!tanh_form) {
+    const long double u = wide * std::numbers::sqrt2_v<long double> / 2;
+    return static_cast<double>(wide / 2 * std::erfc(-u));
+  }
+  const long double slope = std::sqrt(2 / std::numbers::pi_v<long double>);
+  const long double inner = slope * wide * (1 + 0.044715L * wide * wide);
+  return static_cast<double>(wide / (1 + std::exp(-2 * inner)));
 }
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 double sign(double x) { return std::isnan(x) ? x : (x > 0) - (x < 0); }
 
+struct Elementary {
+  Op op;
+  double (*function)(double x);
+};
+
+constexpr Elementary kElementary[] = {
+    {Op::exp, std::exp},     {Op::exp2, std::exp2},   {Op::expm1, std::expm1},
+    {Op::log, std::log},     {Op::log2, std::log2},   {Op::log10, std::log10},
+    {Op::log1p, std::log1p}, {Op::sin, std::sin},     {Op::cos, std::cos},
+    {Op::tan, std::tan},     {Op::asin, std::asin},   {Op::acos, std::acos},
+    {Op::sinh, std::sinh},   {Op::cosh, std::cosh},   {Op::tanh, std::tanh},
+    {Op::asinh, std::asinh}, {Op::acosh, std::acosh}, {Op::atanh, std::atanh},
+    {Op::erf, std::erf},     {Op::erfc, std::erfc},
+};
+
 double unary(Op op, double x, bool gelu_tanh) {
+  for (const auto& [elementary, function] : kElementary) {
+    if (elementary == op) return function(x);
+  }
   switch (op) {
     case Op::neg:
       return -x;
@@ -63,28 +88,12 @@ double unary(Op op, double x, bool gelu_tanh) {
       return std::fabs(x);
     case Op::sign:
       return sign(x);
-    case Op::exp:
-      return std::exp(x);
-    case Op::expm1:
-      return std::expm1(x);
-    case Op::log:
-      return std::log(x);
-    case Op::log1p:
-      return std::log1p(x);
     case Op::sqrt:
       return std::sqrt(x);
     case Op::rsqrt:
       return 1 / std::sqrt(x);
     case Op::reciprocal:
       return 1 / x;
-    case Op::sin:
-      return std::sin(x);
-    case Op::cos:
-      return std::cos(x);
-    case Op::tanh:
-      return std::tanh(x);
-    case Op::erf:
-      return std::erf(x);
     case Op::sigmoid:
       return sigmoid(x);
     case Op::relu:
@@ -135,11 +144,22 @@ double remainder(double a, double b) {
   return result != 0 && (result < 0) != (b < 0) ? result + b : result;
 }
 
-// From the exact remainder, so that the quotient is right where a / b rounds up to an integer.
-double floor_div(double a, double b) {
+// PyTorch's formula, in the precision of the operands: from the exact remainder, so that the
+// quotient is right where a / b rounds up to an integer.
+template <typename T>
+T floor_div(T a, T b) {
   if (b == 0) return a / b;
-  const double quotient = (a - remainder(a, b)) / b;
-  return std::isnan(quotient) ? quotient : std::nearbyint(quotient);
+  const T rest = std::fmod(a, b);
+  T quotient = (a - rest) / b;
+  if (rest != 0 && (rest < 0) != (b < 0)) quotient -= 1;
+  if (quotient == 0) return std::copysign(T{0}, a / b);
+  const T floored = std::floor(quotient);
+  return quotient - floored > T{0.5} ? floored + 1 : floored;
+}
+
+double floor_div(DType dtype, double a, double b) {
+  if (dtype == DType::F64) return floor_div<double>(a, b);
+  return floor_div<float>(static_cast<float>(a), static_cast<float>(b));
 }
 
 // NaN if either is.
@@ -153,7 +173,7 @@ T minimum(T a, T b) {
   return a != a || a < b ? a : b;
 }
 
-double binary(Op op, double a, double b) {
+double binary(Op op, DType dtype, double a, double b) {
   switch (op) {
     case Op::add:
       return a + b;
@@ -164,7 +184,7 @@ double binary(Op op, double a, double b) {
     case Op::div:
       return a / b;
     case Op::floor_div:
-      return floor_div(a, b);
+      return floor_div(dtype, a, b);
     case Op::remainder:
       return remainder(a, b);
     case Op::fmod:
@@ -173,6 +193,8 @@ double binary(Op op, double a, double b) {
       return std::pow(a, b);
     case Op::atan2:
       return std::atan2(a, b);
+    case Op::hypot:
+      return std::hypot(a, b);
     case Op::maximum:
       return maximum(a, b);
     case Op::minimum:
@@ -343,7 +365,7 @@ Scalar evaluate(Op op, std::span<const Scalar> args, bool gelu_tanh) {
     return make_scalar_int(DType::Bool, floating ? compare(op, a.number, b.number)
                                                  : compare(op, a.integer, b.integer));
   }
-  return floating ? make_scalar(a.dtype, binary(op, a.number, b.number))
+  return floating ? make_scalar(a.dtype, binary(op, a.dtype, a.number, b.number))
                   : make_scalar_int(a.dtype, binary(op, a.integer, b.integer));
 }
 

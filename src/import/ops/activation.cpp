@@ -71,7 +71,18 @@ Expr compose_softplus(Call& call, const Expr& x) {
   return softplus(x, call.real_or("beta", 1), call.real_or("threshold", 20));
 }
 
-Expr compose_mish(Call&, const Expr& x) { return x * softplus(x, 1, 20).apply(Op::tanh); }
+// The rounding of beta * x is a relative error of its power, so f32 is not enough for it.
+Value* import_softplus(Call& call) {
+  return call.real_or("beta", 1) == 1 ? composed<compose_softplus>(call)
+                                      : composed_in_f64<compose_softplus>(call);
+}
+
+// x * tanh(log(1 + p)) = x * n / (n + 2) with n = p (p + 2), p = e^x, which is 1 from 40 on.
+Expr compose_mish(Call&, const Expr& x) {
+  const Expr power = x.apply(Op::minimum, 40).apply(Op::exp);
+  const Expr n = power * (power + 2);
+  return x * (n / (n + 2));
+}
 
 // min(x, 0) - log1p(e^-|x|)
 Expr compose_log_sigmoid(Call&, const Expr& x) {
@@ -123,9 +134,12 @@ Value* import_glu(Call& call) {
   const ir::Dim half = ir::floordiv(x->type.shape[axis], 2);
   call.expect(ir::provably_equal(half * 2, x->type.shape[axis]),
               "the odd size " + x->type.shape[axis].str(), "an even one");
-  const Expr first(call, slice(call, x, axis, 0, half)),
-      second(call, slice(call, x, axis, half, half));
-  return first * second.apply(Op::sigmoid);
+  const DType dtype = x->type.dtype;
+  const auto part = [&](const ir::Dim& start) {
+    Value* values = slice(call, x, axis, start, half);
+    return Expr(call, call.builder().cast(values, compute_dtype(dtype)));
+  };
+  return call.builder().cast(part(0) * part(half).apply(Op::sigmoid), dtype);
 }
 
 // Dropout does nothing at inference.
@@ -156,7 +170,7 @@ constexpr Row kRows[] = {
     {"aten.elu.default", composed<compose_elu>},
     {"aten.celu.default", composed<compose_celu>},
     {"aten.selu.default", composed<compose_selu>},
-    {"aten.softplus.default", composed<compose_softplus>},
+    {"aten.softplus.default", import_softplus},
     {"aten.mish.default", composed<compose_mish>},
     {"aten.log_sigmoid.default", composed<compose_log_sigmoid>},
     {"aten.log_sigmoid_forward.default", import_log_sigmoid_forward},

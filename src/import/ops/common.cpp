@@ -9,6 +9,10 @@ Expr floating(Call& call, std::string_view name) {
   return {call, is_floating(x->type.dtype) ? x : call.builder().cast(x, DType::F32)};
 }
 
+DType compute_dtype(DType dtype) {
+  return dtype == DType::F16 || dtype == DType::BF16 ? DType::F32 : dtype;
+}
+
 Value* cast_if(Call& call, Value* x, std::optional<DType> dtype) {
   return dtype ? call.builder().cast(x, *dtype) : x;
 }

@@ -50,6 +50,8 @@ class Expr {
 
 // The argument `name` as an Expr in a floating dtype: integers become f32.
 Expr floating(Call& call, std::string_view name);
+// What half precision is computed in by an operator that takes more than one step: f32.
+DType compute_dtype(DType dtype);
 // A function of one floating operand, `self`, composed of several ops: half precision is computed
 // in f32, as PyTorch does.
 using Composition = Expr (*)(Call& call, const Expr& x);
@@ -57,8 +59,15 @@ template <Composition function>
 Value* composed(Call& call) {
   const Expr x = floating(call, "self");
   const DType dtype = x.value()->type.dtype;
-  const DType compute = dtype == DType::F64 ? DType::F64 : DType::F32;
-  return call.builder().cast(function(call, {call, call.builder().cast(x, compute)}), dtype);
+  const Expr wide(call, call.builder().cast(x, compute_dtype(dtype)));
+  return call.builder().cast(function(call, wide), dtype);
+}
+// The same, computed in f64: for formulas in which f32 would lose digits.
+template <Composition function>
+Value* composed_in_f64(Call& call) {
+  const Expr x = floating(call, "self");
+  const Expr wide(call, call.builder().cast(x, DType::F64));
+  return call.builder().cast(function(call, wide), x.value()->type.dtype);
 }
 // An importer whose 16-bit operands are computed with as f32: see Call::compute_in_f32.
 template <ImportOne function>

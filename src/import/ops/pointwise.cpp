@@ -26,61 +26,20 @@ Value* rounding(Call& call) {
   return is_floating(x->type.dtype) ? call.make(op, {x}) : x;
 }
 
-// 0 for NaN, as in PyTorch.
+// 0 for NaN and for both zeros, as in PyTorch.
 Value* import_sign(Call& call) {
   const Expr x(call, call.tensor("self"));
   if (!is_floating(x.value()->type.dtype)) return x.apply(Op::sign);
-  return x.apply(Op::isnan).select(x.constant(0), x.apply(Op::sign));
+  return x.apply(Op::abs).apply(Op::gt, 0).select(x.apply(Op::sign), x.constant(0));
 }
 
-Value* import_round_decimals(Call& call) {
-  const Expr x(call, call.tensor("self"));
+Expr compose_round_decimals(Call& call, const Expr& x) {
   const double scale = std::pow(10.0, std::abs(static_cast<double>(call.integer("decimals"))));
   if (call.integer("decimals") >= 0) return (x * scale).apply(Op::round) / scale;
   return (x / scale).apply(Op::round) * scale;
 }
 
-Expr compose_log2(Call&, const Expr& x) { return x.apply(Op::log) * std::numbers::log2e; }
-Expr compose_log10(Call&, const Expr& x) { return x.apply(Op::log) * std::numbers::log10e; }
-
-Expr compose_exp2(Call&, const Expr& x) { return x.constant(2).apply(Op::pow, x); }
-
-Expr compose_tan(Call&, const Expr& x) { return x.apply(Op::sin) / x.apply(Op::cos); }
-
-// expm1 keeps the digits that exp would lose near zero.
-Expr compose_sinh(Call&, const Expr& x) {
-  return (x.apply(Op::expm1) - (-x).apply(Op::expm1)) * 0.5;
-}
-
-Expr compose_cosh(Call&, const Expr& x) { return (x.apply(Op::exp) + (-x).apply(Op::exp)) * 0.5; }
-
-// sign(x) * log1p(|x| + x^2 / (1 + sqrt(x^2 + 1))); log(|x|) + log(2) where the square would
-// overflow.
-Expr compose_asinh(Call&, const Expr& x) {
-  const Expr a = x.apply(Op::abs), square = x * x;
-  const Expr correction = square / ((square + 1).apply(Op::sqrt) + 1);
-  const Expr large = a.apply(Op::log) + std::numbers::ln2;
-  return x.apply(Op::sign) * a.apply(Op::gt, 1e9).select(large, (a + correction).apply(Op::log1p));
-}
-
-// log1p(t + sqrt(2 t + t^2)), t = x - 1
-Expr compose_acosh(Call&, const Expr& x) {
-  const Expr t = x - 1;
-  return (t + (t * 2 + t * t).apply(Op::sqrt)).apply(Op::log1p);
-}
-
-Expr compose_atanh(Call&, const Expr& x) { return (x * 2 / (1 - x)).apply(Op::log1p) * 0.5; }
-
 Expr compose_atan(Call&, const Expr& x) { return x.apply(Op::atan2, 1); }
-
-// sqrt(1 - x^2), with full precision near the ends.
-Expr complement(const Expr& x) { return ((1 - x) * (x + 1)).apply(Op::sqrt); }
-
-Expr compose_asin(Call&, const Expr& x) { return x.apply(Op::atan2, complement(x)); }
-
-Expr compose_acos(Call&, const Expr& x) { return complement(x).apply(Op::atan2, x); }
-
-Expr compose_erfc(Call&, const Expr& x) { return 1 - x.apply(Op::erf); }
 
 Value* import_square(Call& call) {
   Value* x = call.tensor("self");
@@ -92,11 +51,25 @@ Value* import_frac(Call& call) {
   return x - x.apply(Op::trunc);
 }
 
+Expr clamped_probability(Call& call, const Expr& x) {
+  const double eps = call.real_or("eps", 0);
+  return call.has("eps") ? x.apply(Op::maximum, eps).apply(Op::minimum, 1 - eps) : x;
+}
+
+// log(p / (1 - p)). Near 1/2 the quotient is near 1: log1p((2 p - 1) / (1 - p)) keeps the digits.
+Expr compose_logit(Call& call, const Expr& x) {
+  const Expr p = clamped_probability(call, x);
+  const Expr other = 1 - p, centred = p * 2 - 1;
+  const Expr middle = (centred / other).apply(Op::log1p);
+  return centred.apply(Op::abs).apply(Op::lt, 0.5).select(middle, (p / other).apply(Op::log));
+}
+
 // Of 16 bits, PyTorch rounds every step.
 Value* import_logit(Call& call) {
-  const Expr x = floating(call, "self");
-  const double eps = call.real_or("eps", 0);
-  const Expr p = call.has("eps") ? x.apply(Op::maximum, eps).apply(Op::minimum, 1 - eps) : x;
+  if (!is_16_bit_float(call.tensor("self")->type.dtype)) {
+    return composed_in_f64<compose_logit>(call);
+  }
+  const Expr p = clamped_probability(call, floating(call, "self"));
   return (p / (1 - p)).apply(Op::log);
 }
 
@@ -159,6 +132,15 @@ void keep_numbers(Call& call) {
   }
 }
 
+// A function of two operands that takes several steps: each rounds to `compute`, and the result to
+// the dtype of the operands.
+using PairComposition = Expr (*)(const Expr& a, const Expr& b);
+Value* compose_pair(Call& call, const Pair& pair, DType compute, PairComposition function) {
+  const auto wide = [&](const Expr& x) { return Expr(call, call.builder().cast(x, compute)); };
+  const DType dtype = pair.a.value()->type.dtype;
+  return call.builder().cast(function(wide(pair.a), wide(pair.b)), dtype);
+}
+
 template <Op op>
 Value* binary(Call& call) {
   const Pair pair = promoted(call);
@@ -211,8 +193,10 @@ Value* import_div_mode(Call& call) {
   // The quotient by a tensor is rounded before it is truncated, that by a number is not.
   if (is_scalar(call.operand("other"))) call.compute_in_f32();
   const Pair pair = promoted(call);
-  const Expr quotient = pair.a / pair.b;  // of integers: truncates
-  return is_floating(quotient.value()->type.dtype) ? quotient.apply(Op::trunc) : quotient;
+  const DType dtype = pair.a.value()->type.dtype;
+  if (!is_floating(dtype)) return pair.a / pair.b;  // truncates
+  return compose_pair(call, pair, compute_dtype(dtype),
+                      [](const Expr& a, const Expr& b) { return (a / b).apply(Op::trunc); });
 }
 
 bool is_product(double power) { return power == 3 || power == -2; }
@@ -270,44 +254,65 @@ Value* import_clamp(Call& call) {
   return x;
 }
 
+// Three operands of one dtype, and what to compute in.
+struct Triple {
+  std::vector<Expr> values;
+  DType dtype, compute;
+};
+
+Triple promoted_three(Call& call, const char* second, const char* third) {
+  const std::vector<Operand> operands = {call.operand("self"), call.operand(second),
+                                         call.operand(third)};
+  const DType dtype = result_type(operands), compute = compute_dtype(dtype);
+  Triple result{{}, dtype, compute};
+  for (const Operand& operand : operands) {
+    // A number keeps the digits that the dtype has not.
+    Value* value = as_value(call.builder(), operand, operand.tensor != nullptr ? dtype : compute);
+    result.values.emplace_back(call, call.builder().cast(value, compute));
+  }
+  return result;
+}
+
 // self + value * tensor1 * tensor2, self + value * tensor1 / tensor2
 template <Op op>
 Value* import_addc(Call& call) {
-  const std::vector<Value*> values = promote(
-      call.builder(), {call.operand("self"), call.operand("tensor1"), call.operand("tensor2")});
-  const Expr self(call, values[0]), a(call, values[1]), b(call, values[2]);
+  const Triple three = promoted_three(call, "tensor1", "tensor2");
+  const Expr &self = three.values[0], &a = three.values[1], &b = three.values[2];
   const Number factor = call.number_or("value", int64_t{1});
-  if (is_one(factor)) return self + a.apply(op, b);
-  const Expr scaled = a * Expr(call, as_value(call.builder(), factor, a.value()->type.dtype));
-  return self + scaled.apply(op, b);
+  const Expr scaled =
+      is_one(factor) ? a : a * Expr(call, as_value(call.builder(), factor, three.compute));
+  return call.builder().cast(self + scaled.apply(op, b), three.dtype);
 }
 
+// From the nearer end: start + weight * (end - start) would miss `end`, whose digits may be lost in
+// the difference.
 Value* import_lerp(Call& call) {
-  const std::vector<Value*> values =
-      promote(call.builder(), {call.operand("self"), call.operand("end"), call.operand("weight")});
-  const Expr start(call, values[0]), end(call, values[1]), weight(call, values[2]);
-  return start + weight * (end - start);
-}
-
-Value* import_hypot(Call& call) {
-  const Pair pair = promoted(call);
-  return (pair.a * pair.a + pair.b * pair.b).apply(Op::sqrt);
+  const Triple three = promoted_three(call, "end", "weight");
+  const Expr &start = three.values[0], &end = three.values[1], &weight = three.values[2];
+  const Expr near_start = weight.apply(Op::abs).apply(Op::lt, 0.5);
+  const Expr share = near_start.select(weight, weight - 1);
+  const Expr result = near_start.select(start, end) + share * (end - start);
+  return call.builder().cast(result, three.dtype);
 }
 
 // max(a, b) + log1p(exp(-|a - b|)); equal infinities would give NaN, so they are taken as they are.
+// The sum may cancel, so f32 is computed in f64.
 Value* import_logaddexp(Call& call) {
-  const Pair pair = promoted(call);
-  const Expr larger = pair.a.apply(Op::maximum, pair.b);
-  const Expr sum = larger + (-(pair.a - pair.b).apply(Op::abs)).apply(Op::exp).apply(Op::log1p);
-  return pair.a.apply(Op::eq, pair.b).select(larger + std::numbers::ln2, sum);
+  return compose_pair(call, promoted(call), DType::F64, [](const Expr& a, const Expr& b) {
+    const Expr larger = a.apply(Op::maximum, b);
+    const Expr sum = larger + (-(a - b).apply(Op::abs)).apply(Op::exp).apply(Op::log1p);
+    return a.apply(Op::eq, b).select(larger + std::numbers::ln2, sum);
+  });
 }
 
 // x * log(y), and 0 where x is.
 Value* import_xlogy(Call& call) {
   const Pair pair = promoted_floating(call);
-  const Expr product = pair.a * pair.b.apply(Op::log);
-  const Expr nan_or_zero = pair.b.apply(Op::isnan).select(pair.b, pair.b.constant(0));
-  return pair.a.apply(Op::eq, 0).select(nan_or_zero, product);
+  const DType compute = compute_dtype(pair.a.value()->type.dtype);
+  return compose_pair(call, pair, compute, [](const Expr& a, const Expr& b) {
+    const Expr nan_or_zero = b.apply(Op::isnan).select(b, b.constant(0));
+    return a.apply(Op::eq, 0).select(nan_or_zero, a * b.apply(Op::log));
+  });
 }
 
 Value* import_where(Call& call) {
@@ -337,14 +342,14 @@ constexpr Row kRows[] = {
     {"aten.trunc.default", rounding<Op::trunc>},
     {"aten.fix.default", rounding<Op::trunc>},
     {"aten.round.default", rounding<Op::round>},
-    {"aten.round.decimals", in_f32<import_round_decimals>},
+    {"aten.round.decimals", composed<compose_round_decimals>},
     {"aten.frac.default", import_frac},
     {"aten.exp.default", unary_floating<Op::exp>},
-    {"aten.exp2.default", composed<compose_exp2>},
+    {"aten.exp2.default", unary_floating<Op::exp2>},
     {"aten.expm1.default", unary_floating<Op::expm1>},
     {"aten.log.default", unary_floating<Op::log>},
-    {"aten.log2.default", composed<compose_log2>},
-    {"aten.log10.default", composed<compose_log10>},
+    {"aten.log2.default", unary_floating<Op::log2>},
+    {"aten.log10.default", unary_floating<Op::log10>},
     {"aten.log1p.default", unary_floating<Op::log1p>},
     {"aten.logit.default", import_logit},
     {"aten.sqrt.default", unary_floating<Op::sqrt>},
@@ -352,18 +357,18 @@ constexpr Row kRows[] = {
     {"aten.reciprocal.default", unary_floating<Op::reciprocal>},
     {"aten.sin.default", unary_floating<Op::sin>},
     {"aten.cos.default", unary_floating<Op::cos>},
-    {"aten.tan.default", composed<compose_tan>},
-    {"aten.asin.default", composed<compose_asin>},
-    {"aten.acos.default", composed<compose_acos>},
+    {"aten.tan.default", unary_floating<Op::tan>},
+    {"aten.asin.default", unary_floating<Op::asin>},
+    {"aten.acos.default", unary_floating<Op::acos>},
     {"aten.atan.default", composed<compose_atan>},
-    {"aten.sinh.default", composed<compose_sinh>},
-    {"aten.cosh.default", composed<compose_cosh>},
-    {"aten.asinh.default", composed<compose_asinh>},
-    {"aten.acosh.default", composed<compose_acosh>},
-    {"aten.atanh.default", composed<compose_atanh>},
+    {"aten.sinh.default", unary_floating<Op::sinh>},
+    {"aten.cosh.default", unary_floating<Op::cosh>},
+    {"aten.asinh.default", unary_floating<Op::asinh>},
+    {"aten.acosh.default", unary_floating<Op::acosh>},
+    {"aten.atanh.default", unary_floating<Op::atanh>},
     {"aten.erf.default", unary_floating<Op::erf>},
     {"aten.special_erf.default", unary_floating<Op::erf>},
-    {"aten.erfc.default", composed<compose_erfc>},
+    {"aten.erfc.default", unary_floating<Op::erfc>},
     {"aten.nan_to_num.default", import_nan_to_num},
     {"aten.add.Tensor", import_add_sub<Op::add>},
     {"aten.add.Scalar", import_add_sub<Op::add>},
@@ -392,8 +397,8 @@ constexpr Row kRows[] = {
     {"aten.pow.Scalar", import_pow},
     {"aten.atan2.default", binary_floating<Op::atan2>},
     {"aten.arctan2.default", binary_floating<Op::atan2>},
-    {"aten.hypot.default", in_f32<import_hypot>},
-    {"aten.logaddexp.default", in_f32<import_logaddexp>},
+    {"aten.hypot.default", binary<Op::hypot>},
+    {"aten.logaddexp.default", import_logaddexp},
     {"aten.xlogy.Tensor", import_xlogy},
     {"aten.xlogy.Scalar_Other", import_xlogy},
     {"aten.xlogy.Scalar_Self", import_xlogy},

@@ -91,9 +91,18 @@ struct Moments {
   Value* mean;
 };
 
-// Two passes, as PyTorch computes them.
+// The operand in the dtype to compute in; results are cast to its own.
+Expr wide_self(Call& call, Value* x) {
+  return {call, call.builder().cast(x, compute_dtype(x->type.dtype))};
+}
+
+Value* narrow_result(Call& call, const Expr& result) {
+  return call.builder().cast(result, call.tensor("self")->type.dtype);
+}
+
+// Two passes, in at least f32.
 Moments moments(Call& call) {
-  const Expr x(call, call.tensor("self"));
+  const Expr x = wide_self(call, call.tensor("self"));
   const ir::Type& type = x.value()->type;
   const std::vector<int64_t> axes = call.axes_or_all("dim", type.rank());
   const bool keepdim = call.boolean_or("keepdim", false);
@@ -107,29 +116,33 @@ Moments moments(Call& call) {
   return {sum / divisor, reduce(call, Op::reduce_mean, x, axes, keepdim)};
 }
 
-Value* import_var(Call& call) { return moments(call).variance; }
-Value* import_std(Call& call) { return Expr(call, moments(call).variance).apply(Op::sqrt); }
+Value* import_var(Call& call) { return narrow_result(call, {call, moments(call).variance}); }
+Value* import_std(Call& call) {
+  return narrow_result(call, Expr(call, moments(call).variance).apply(Op::sqrt));
+}
 
 std::vector<Value*> import_var_mean(Call& call) {
   call.compute_in_f32();
   const Moments result = moments(call);
-  return {result.variance, result.mean};
+  return {narrow_result(call, {call, result.variance}), narrow_result(call, {call, result.mean})};
 }
 
 std::vector<Value*> import_std_mean(Call& call) {
   call.compute_in_f32();
   const Moments result = moments(call);
-  return {Expr(call, result.variance).apply(Op::sqrt), result.mean};
+  const Expr deviation = Expr(call, result.variance).apply(Op::sqrt);
+  return {narrow_result(call, deviation), narrow_result(call, {call, result.mean})};
 }
 
 // m + log(sum(e^(x - m))), m the maximum, or 0 where that is infinite.
 Value* import_logsumexp(Call& call) {
-  const Expr x = floating(call, "self");
+  const Expr self = floating(call, "self");
+  const Expr x = wide_self(call, self);
   const std::vector<int64_t> axes = call.axes_or_all("dim", x.value()->type.rank());
   const Expr largest(call, reduce(call, Op::reduce_max, x, axes, true));
   const Expr offset = largest.apply(Op::isinf).select(largest.constant(0), largest);
   const Expr sum(call, reduce(call, Op::reduce_sum, (x - offset).apply(Op::exp), axes, true));
-  Value* result = sum.apply(Op::log) + offset;
+  Value* result = call.builder().cast(sum.apply(Op::log) + offset, self.value()->type.dtype);
   if (call.boolean_or("keepdim", false)) return result;
   const bool keeps = axes.empty();
   return keeps ? result : reduce(call, Op::reduce_max, result, axes, false);  // axes of size 1
@@ -154,10 +167,12 @@ Expr norm(Call& call, const Expr& x, double order, const std::vector<int64_t>& a
 }
 
 Value* import_norm(Call& call) {
-  const Expr x(call, cast_if(call, call.tensor("self"), call.dtype("dtype")));
+  Value* self = cast_if(call, call.tensor("self"), call.dtype("dtype"));
+  const Expr x = wide_self(call, self);
   const double order = call.real_or(call.has("p") ? "p" : "ord", 2);
-  return norm(call, x, order, call.axes_or_all("dim", x.value()->type.rank()),
-              call.boolean_or("keepdim", false));
+  const Expr result = norm(call, x, order, call.axes_or_all("dim", self->type.rank()),
+                           call.boolean_or("keepdim", false));
+  return call.builder().cast(result, self->type.dtype);
 }
 
 Value* import_cumsum(Call& call) {

@@ -1,5 +1,5 @@
-// Elementary functions as straight-line code: polynomials, no calls. f32 and f64, scalars and
-// vectors. docs/cpu_backend.md lists their error bounds.
+// Elementary functions: polynomials, no calls out of the kernel. f32 and f64, scalars and vectors.
+// docs/cpu_backend.md lists their error bounds.
 #pragma once
 
 #include "backends/cpu/compile/real.h"
@@ -7,19 +7,41 @@
 namespace kiln::cpu {
 
 Real emit_exp(Real x);
+Real emit_exp2(Real x);
 Real emit_expm1(Real x);
+// 2^(high + low) and e^(high + low) / 2^halvings, where |low| is below an ulp of high, and the
+// power of two is below 250 (f32) or 2000 (f64) on both sides.
+Real emit_exp2(Real high, Real low);
+Real emit_exp(Real high, Real low, int halvings = 0);
+Real emit_tanh(Real x);
+Real emit_sinh(Real x);
+Real emit_cosh(Real x);
+Real emit_sigmoid(Real x);
+
 Real emit_log(Real x);
 Real emit_log1p(Real x);
-Real emit_tanh(Real x);
-Real emit_sigmoid(Real x);
+// Exact for powers of 2 and of 10.
+Real emit_log2(Real x);
+Real emit_log10(Real x);
+Real emit_asinh(Real x);
+Real emit_acosh(Real x);
+Real emit_atanh(Real x);
+
+Real emit_pow(Real base, Real exponent);
+Real emit_hypot(Real a, Real b);
+
 Real emit_erf(Real x);
+Real emit_erfc(Real x);
 Real emit_gelu(Real x, bool tanh_form);
-// f32: |x| < 2^45; f64: |x| < 2^30. Beyond, the result is in [-1, 1] but has no accurate digits.
+
 Real emit_sin(Real x);
 Real emit_cos(Real x);
+Real emit_tan(Real x);
+Real emit_asin(Real x);
+Real emit_acos(Real x);
 Real emit_atan2(Real y, Real x);
-Real emit_pow(Real base, Real exponent);
-// Exact while |a / b| < 2^100; somewhere between 0 and b beyond.
+
+// Exact.
 Real emit_fmod(Real a, Real b);
 Real emit_remainder(Real a, Real b);
 Real emit_floor_div(Real a, Real b);

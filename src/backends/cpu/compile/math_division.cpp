@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "backends/cpu/compile/math.h"
+#include "backends/cpu/compile/math_call.h"
 
 namespace kiln::cpu {
 
@@ -9,56 +10,95 @@ using llvm::Value;
 
 namespace {
 
-Real to_f64(Real x) {
-  if (x.is_f64()) return x;
-  return x.with(
-      x.ir->CreateFPExt(x.value, x.value->getType()->getWithNewType(x.ir->getDoubleTy())));
-}
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-Real like(Real x, Real result) {
-  return x.is_f64() ? result : x.with(x.ir->CreateFPTrunc(result.value, x.value->getType()));
-}
-
-// a - trunc(a / b) * b for a >= 0 and b > 0, exact where the rounded quotient has 53 bits.
+// a - trunc(a / b) * b for a >= 0 and b > 0, exact while a / b < 2^52: the rounded quotient is at
+// most one too large.
 Real reduce_once(Real a, Real b) {
   const Real rest = fma(-trunc(a / b), b, a);
-  const Real low = select(less(rest, 0.0), rest + b, rest);
-  return select(less(low, b), low, low - b);
+  return select(less(rest, 0.0), rest + b, rest);
 }
 
-Real fmod_f64(Real a, Real b) {
+// The exponent that f64 stores, of a number x > 0; of denormal ones what would follow below.
+Value* stored_exponent(Real x) {
+  auto& ir = *x.ir;
+  Value* subnormal = less(x, 0x1p-1022);
+  const Real scaled = select(subnormal, x * 0x1p54, x);
+  Value* exponent = ir.CreateLShr(scaled.bits(), 52);
+  return ir.CreateSelect(subnormal, ir.CreateSub(exponent, x.integer(54)), exponent);
+}
+
+// x * 2^power, exactly, for 0 <= power < 2046 and a result in range.
+Real scale_up(Real x, Value* power) {
+  auto& ir = *x.ir;
+  const auto power_of_two = [&](Value* exponent) {
+    return x.from_bits(ir.CreateShl(ir.CreateAdd(exponent, x.integer(1023)), 52));
+  };
+  Value* half = ir.CreateLShr(power, 1);
+  return x * power_of_two(half) * power_of_two(ir.CreateSub(power, half));
+}
+
+// |a| modulo |b| in f64. What is large against b is reduced by multiples of b * 2^k first, about 50
+// bits in each round.
+Real fmod_body(Real a, Real b) {
+  auto& ir = *a.ir;
   const Real divisor = abs(b);
-  Real rest = reduce_once(reduce_once(abs(a), divisor), divisor);
-  const double infinity = std::numeric_limits<double>::infinity();
-  Value* whole = a.ir->CreateAnd(equal(divisor, infinity), less(abs(a), infinity));
-  rest = select(whole, abs(a), rest);
-  // Quotients that are too large for that.
-  rest = select(a.ir->CreateFCmpOGE(rest.value, divisor.value), 0.0, rest);
-  return copysign(rest, a);
+  Value* divisor_exponent = stored_exponent(divisor);
+  const auto is_far = [&](const std::vector<Real>& values) {
+    const Real& rest = values[0];
+    Value* far = ir.CreateFCmpOGE(rest.value, (divisor * 0x1p52).value);
+    Value* possible = ir.CreateAnd(greater(divisor, 0.0), less(rest, kInfinity));
+    return ir.CreateAnd(far, possible);
+  };
+  const auto reduce = [&](const std::vector<Real>& values) {
+    const Real& rest = values[0];
+    Value* distance = ir.CreateSub(ir.CreateLShr(rest.bits(), 52), divisor_exponent);
+    const Real multiple = scale_up(divisor, ir.CreateSub(distance, rest.integer(51)));
+    return std::vector{select(is_far(values), reduce_once(rest, multiple), rest)};
+  };
+  const Real near = while_any({abs(a)}, is_far, reduce)[0];
+  Value* whole = ir.CreateAnd(equal(divisor, kInfinity), less(near, kInfinity));
+  return copysign(select(whole, near, reduce_once(near, divisor)), a);
 }
 
 }  // namespace
 
-Real emit_fmod(Real a, Real b) { return like(a, fmod_f64(to_f64(a), to_f64(b))); }
+// Exact in every dtype, so the wider one serves all.
+Real emit_fmod(Real a, Real b) {
+  const Real rest =
+      call_function("fmod", {to_f64(a), to_f64(b)},
+                    [](const std::vector<Real>& args) { return fmod_body(args[0], args[1]); });
+  return narrow_like(a, rest);
+}
+
+namespace {
+
+// Whether a rest that is not zero has another sign than the divisor.
+Value* differs_in_sign(Real rest, Real b) {
+  Value* differ = rest.ir->CreateXor(less(rest, 0.0), less(b, 0.0));
+  return rest.ir->CreateAnd(differ, rest.ir->CreateFCmpONE(rest.value, rest.of(0.0).value));
+}
+
+}  // namespace
 
 // The sign of b.
 Real emit_remainder(Real a, Real b) {
-  const Real divisor = to_f64(b);
-  const Real rest = fmod_f64(to_f64(a), divisor);
-  auto& ir = *a.ir;
-  Value* differ = ir.CreateXor(less(rest, 0.0), less(divisor, 0.0));
-  Value* fix = ir.CreateAnd(differ, ir.CreateFCmpONE(rest.value, rest.of(0.0).value));
-  return like(a, select(fix, rest + divisor, rest));
+  const Real rest = emit_fmod(a, b);
+  return select(differs_in_sign(rest, b), rest + b, rest);
 }
 
-// The floor of the exact quotient, while that has at most 53 bits.
+// PyTorch's formula, step by step: from the exact rest, so that the quotient is right where a / b
+// rounds up to an integer.
 Real emit_floor_div(Real a, Real b) {
-  const Real x = to_f64(a), y = to_f64(b);
-  const Real quotient = floor(x / y);
-  const Real rest = fma(-quotient, y, x);
-  Value* too_far = x.ir->CreateXor(less(rest, 0.0), less(y, 0.0));
-  too_far = x.ir->CreateAnd(too_far, x.ir->CreateFCmpONE(rest.value, rest.of(0.0).value));
-  return like(a, select(too_far, quotient - 1.0, quotient));
+  auto& ir = *a.ir;
+  const Real rest = emit_fmod(a, b);
+  const Real quotient = (a - rest) / b;
+  const Real below = select(differs_in_sign(rest, b), quotient - 1.0, quotient);
+  Real floored = floor(below);
+  floored = select(greater(below - floored, 0.5), floored + 1.0, floored);
+  const Real plain = a / b;
+  floored = select(equal(below, 0.0), copysign(a.of(0.0), plain), floored);
+  return {ir, select(equal(b, 0.0), plain, floored).value};
 }
 
 }  // namespace kiln::cpu

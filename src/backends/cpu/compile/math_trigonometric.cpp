@@ -1,40 +1,15 @@
-// sin, cos, atan2.
+// sin, cos, tan, and their inverses.
 #include <numbers>
 
 #include "backends/cpu/compile/math.h"
+#include "backends/cpu/compile/math_call.h"
+#include "backends/cpu/compile/math_reduction.h"
 
 namespace kiln::cpu {
 
 using llvm::Value;
 
 namespace {
-
-// pi / 2 in three parts; the sum of two is good for f32, of three for f64.
-constexpr double kHalfPi[] = {0x1.921fb54442d18p+0, 0x1.1a62633145c07p-54, -0x1.f1976b7ed8fbcp-110};
-
-// x = quadrant * pi / 2 + rest.
-struct Quadrant {
-  Real rest;
-  Value* number;  // modulo 4 in its low bits; integers as wide as the values
-};
-
-Quadrant reduce_by_half_pi(Real x) {
-  auto& ir = *x.ir;
-  llvm::Type* type = x.value->getType();
-  const bool f64 = x.is_f64();
-  const Real wide =
-      f64 ? x : x.with(ir.CreateFPExt(x.value, type->getWithNewType(ir.getDoubleTy())));
-  const Real shifter = fma(wide, 2 * std::numbers::inv_pi, wide.of(0x1.8p52));
-  const Real count = shifter - 0x1.8p52;
-  Real rest = fma(-count, kHalfPi[1], fma(-count, kHalfPi[0], wide));
-  if (f64) rest = fma(-count, kHalfPi[2], rest);
-  // Where the count is no longer exact, the rest may be anything: keep the polynomials in range.
-  rest = at_most(at_least(rest, -0.8), 0.8);
-  Value* number = ir.CreateBitCast(shifter.value, type->getWithNewType(ir.getInt64Ty()));
-  if (f64) return {rest, number};
-  return {x.with(ir.CreateFPTrunc(rest.value, type)),
-          ir.CreateTrunc(number, type->getWithNewType(ir.getInt32Ty()))};
-}
 
 Real sin_near_zero(Real r) {
   const Real z = r * r;
@@ -82,24 +57,65 @@ Real atan_tail(Real x) {
   return tail * z * x;
 }
 
-}  // namespace
+// The digits of the operand's dtype are enough for what is left of the angle.
+struct Narrow {
+  Real rest;
+  Value* number;
+};
 
-Real emit_sin(Real x) {
-  const auto [rest, number] = reduce_by_half_pi(x);
+Narrow reduce(Real x) {
+  const Quadrant quadrant = reduce_by_half_pi(to_f64(x));
+  const Real rest = narrow_like(x, quadrant.rest);
+  return {rest, x.ir->CreateTrunc(quadrant.number, x.integer_type())};
+}
+
+Real sine_body(Real x) {
+  const auto [rest, number] = reduce(x);
   return select(equal(x, 0.0), x, sine(rest, number));
 }
 
-Real emit_cos(Real x) {
-  const auto [rest, number] = reduce_by_half_pi(x);
-  Value* next = x.ir->CreateAdd(number, llvm::ConstantInt::get(number->getType(), 1));
-  return sine(rest, next);
+Real cosine_body(Real x) {
+  const auto [rest, number] = reduce(x);
+  return sine(rest, x.ir->CreateAdd(number, x.integer(1)));
 }
+
+// sin / cos, and -cos / sin in odd quadrants. In f64, or the errors of both would be seen.
+Real tangent_body(Real x) {
+  const auto [rest, number] = reduce(x);
+  const Real s = sin_near_zero(rest), c = cos_near_zero(rest);
+  Value* odd = x.ir->CreateIsNotNull(x.ir->CreateAnd(number, x.integer(1)));
+  return select(equal(x, 0.0), x, select(odd, -c, s) / select(odd, s, c));
+}
+
+Real out_of_line(const char* name, Real x, Real (*body)(Real x)) {
+  return call_function(name, {x}, [&](const std::vector<Real>& args) { return body(args[0]); });
+}
+
+// sqrt(1 - x^2), with full precision near the ends.
+Real complement(Real x) { return sqrt((1.0 - x) * (x + 1.0)); }
+
+Real asin_body(Real x) { return emit_atan2(x, complement(x)); }
+Real acos_body(Real x) { return emit_atan2(complement(x), x); }
+
+}  // namespace
+
+Real emit_sin(Real x) { return out_of_line("sin", x, sine_body); }
+Real emit_cos(Real x) { return out_of_line("cos", x, cosine_body); }
+Real emit_tan(Real x) { return narrow_like(x, out_of_line("tan", to_f64(x), tangent_body)); }
+Real emit_asin(Real x) { return narrow_like(x, out_of_line("asin", to_f64(x), asin_body)); }
+Real emit_acos(Real x) { return narrow_like(x, out_of_line("acos", to_f64(x), acos_body)); }
 
 Real emit_atan2(Real y, Real x) {
   auto& ir = *x.ir;
   const Real across = abs(x), up = abs(y);
   Value* steep = greater(up, across);
-  const Real longer = select(steep, up, across), shorter = select(steep, across, up);
+  Real longer = select(steep, up, across), shorter = select(steep, across, up);
+  // Their sum must not overflow, nor a share of them lose its digits.
+  const bool f64 = x.is_f64();
+  Real factor = select(less(longer, f64 ? 0x1p-900 : 0x1p-90), f64 ? 0x1p100 : 0x1p60, x.of(1.0));
+  factor = select(greater(longer, f64 ? 0x1p1022 : 0x1p126), 0.25, factor);
+  longer = longer * factor;
+  shorter = shorter * factor;
   // atan(s / l) = pi / 4 + atan((s - l) / (s + l)) keeps the argument small.
   Value* same = ir.CreateAnd(equal(longer, shorter), greater(longer, 0.0));
   Value* wide = ir.CreateOr(same, greater(shorter, longer * (std::numbers::sqrt2 - 1)));

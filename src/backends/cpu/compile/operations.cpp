@@ -38,8 +38,27 @@ Real emit_sign(Real x) {
 
 Value* infinite(Real x) { return equal(abs(x), std::numeric_limits<double>::infinity()); }
 
+// The elementary functions of one operand.
+struct Elementary {
+  Op op;
+  Real (*emit)(Real x);
+};
+
+constexpr Elementary kElementary[] = {
+    {Op::exp, emit_exp},     {Op::exp2, emit_exp2},   {Op::expm1, emit_expm1},
+    {Op::log, emit_log},     {Op::log2, emit_log2},   {Op::log10, emit_log10},
+    {Op::log1p, emit_log1p}, {Op::sin, emit_sin},     {Op::cos, emit_cos},
+    {Op::tan, emit_tan},     {Op::asin, emit_asin},   {Op::acos, emit_acos},
+    {Op::sinh, emit_sinh},   {Op::cosh, emit_cosh},   {Op::tanh, emit_tanh},
+    {Op::asinh, emit_asinh}, {Op::acosh, emit_acosh}, {Op::atanh, emit_atanh},
+    {Op::erf, emit_erf},     {Op::erfc, emit_erfc},   {Op::sigmoid, emit_sigmoid},
+};
+
 // Null: not a floating unary op.
 Value* floating_unary(const plan::ExprNode& node, Real x) {
+  for (const auto& [op, emit] : kElementary) {
+    if (op == node.op) return emit(x).value;
+  }
   switch (node.op) {
     case Op::neg:
       return (-x).value;
@@ -47,30 +66,12 @@ Value* floating_unary(const plan::ExprNode& node, Real x) {
       return abs(x).value;
     case Op::sign:
       return emit_sign(x).value;
-    case Op::exp:
-      return emit_exp(x).value;
-    case Op::expm1:
-      return emit_expm1(x).value;
-    case Op::log:
-      return emit_log(x).value;
-    case Op::log1p:
-      return emit_log1p(x).value;
     case Op::sqrt:
       return sqrt(x).value;
     case Op::rsqrt:
       return (1.0 / sqrt(x)).value;
     case Op::reciprocal:
       return (1.0 / x).value;
-    case Op::sin:
-      return emit_sin(x).value;
-    case Op::cos:
-      return emit_cos(x).value;
-    case Op::tanh:
-      return emit_tanh(x).value;
-    case Op::erf:
-      return emit_erf(x).value;
-    case Op::sigmoid:
-      return emit_sigmoid(x).value;
     case Op::relu:
       return at_least(x, 0.0).value;
     case Op::silu:
@@ -134,6 +135,8 @@ Value* floating_binary(const plan::ExprNode& node, Real a, Real b) {
       return emit_fmod(a, b).value;
     case Op::atan2:
       return emit_atan2(a, b).value;
+    case Op::hypot:
+      return emit_hypot(a, b).value;
     case Op::maximum:
       return emit_maximum(ir, a.value, b.value, dtype);
     case Op::minimum:

@@ -16,6 +16,17 @@ struct Real {
   Real with(llvm::Value* v) const { return {*ir, v}; }
   // A constant of the same type.
   Real of(double number) const { return with(llvm::ConstantFP::get(value->getType(), number)); }
+  // Integers as wide as the values.
+  llvm::Type* integer_type() const {
+    return value->getType()->getWithNewType(is_f64() ? ir->getInt64Ty() : ir->getInt32Ty());
+  }
+  llvm::Value* bits() const { return ir->CreateBitCast(value, integer_type()); }
+  llvm::Constant* integer(uint64_t number) const {
+    return llvm::ConstantInt::get(integer_type(), number);
+  }
+  Real from_bits(llvm::Value* bits) const {
+    return with(ir->CreateBitCast(bits, value->getType()));
+  }
   Real unary(llvm::Intrinsic::ID id) const { return with(ir->CreateUnaryIntrinsic(id, value)); }
 };
 
@@ -63,6 +74,18 @@ inline Real copysign(Real magnitude, Real sign) {
   return magnitude.with(
       magnitude.ir->CreateBinaryIntrinsic(llvm::Intrinsic::copysign, magnitude.value, sign.value));
 }
+
+// Wider, for what f32 has not the digits for, and back.
+inline Real to_f64(Real x) {
+  if (x.is_f64()) return x;
+  return x.with(
+      x.ir->CreateFPExt(x.value, x.value->getType()->getWithNewType(x.ir->getDoubleTy())));
+}
+inline Real narrow_like(Real like, Real x) {
+  if (like.is_f64()) return x;
+  return x.with(x.ir->CreateFPTrunc(x.value, like.value->getType()));
+}
+
 // These give x where it is NaN, and are one instruction.
 inline Real at_least(Real x, double bound) {
   return select(greater(x.of(bound), x), x.of(bound), x);
