@@ -25,7 +25,7 @@ struct CompileArguments {
   bool verify = false;
   std::string dump_directory, cache_directory;
   int64_t cache_bytes = 0;
-  bool strip_weights = false, refittable = false;
+  bool strip_weights = false, refittable = false, no_bounds_checks = false;
 };
 
 std::string join(const std::vector<std::string>& items) {
@@ -93,6 +93,7 @@ void compile(const CompileArguments& arguments) {
   options.cache_result = &cache_result;
   options.strip_weights = arguments.strip_weights ? 1 : 0;
   options.refittable = arguments.refittable ? 1 : 0;
+  options.no_bounds_checks = arguments.no_bounds_checks ? 1 : 0;
   {
     Progress progress;
     options.progress = Progress::report;
@@ -117,6 +118,8 @@ void add_engine_kind_options(CLI::App& command, CompileArguments& arguments) {
                    "Leave the weights out: kiln refit fills them in");
   command.add_flag("--refittable", arguments.refittable,
                    "Let no optimisation depend on the values of weights");
+  command.add_flag("--no-bounds-checks", arguments.no_bounds_checks,
+                   "Read the nearest element where an index is out of range, instead of failing");
 }
 
 }  // namespace

@@ -19,12 +19,14 @@ from kiln.compiler import (
 )
 from kiln.engine import DimRange, Engine, Session, TensorInfo, inspect, load
 from kiln.errors import (
+    DivisionByZeroError,
     FileError,
     InternalError,
     InvalidArgumentError,
     InvalidEngineError,
     KilnError,
     NotFoundError,
+    OutOfBoundsError,
     OutOfMemoryError,
     OutOfRangeError,
     UnsupportedError,
@@ -34,6 +36,7 @@ __version__: str = runtime().kiln_version().decode()
 
 __all__ = [
     "DimRange",
+    "DivisionByZeroError",
     "Engine",
     "EngineCache",
     "FileError",
@@ -45,6 +48,7 @@ __all__ = [
     "Model",
     "NodeSupport",
     "NotFoundError",
+    "OutOfBoundsError",
     "OutOfMemoryError",
     "OutOfRangeError",
     "Session",

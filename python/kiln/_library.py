@@ -89,6 +89,7 @@ class CompileOptions(ctypes.Structure):
         ("strip_weights", c_int),
         ("refittable", c_int),
         ("metadata", c_char_p),
+        ("no_bounds_checks", c_int),
     ]
 
 

@@ -99,6 +99,7 @@ def compile(
     strip_weights: bool = False,
     refittable: bool = False,
     metadata: str = "",
+    check_bounds: bool = True,
 ) -> memoryview | None:
     """Compiles a model into an engine. The same model and options give the same bytes.
 
@@ -116,6 +117,8 @@ def compile(
         strip_weights: leave the contents of the weights out: `refit` fills them in before the engine can run.
         refittable: let no optimisation depend on the values of weights, so that `refit` takes any.
         metadata: text that the engine keeps, and `Engine.describe` shows.
+        check_bounds: whether a run fails where an index in the data is out of range or integers are divided by zero,
+            as in PyTorch. If not, such an index reads the first or last element, and the quotient is unspecified.
 
     Returns:
         The engine's bytes, or None if `output` was given.
@@ -126,7 +129,7 @@ def compile(
     if not isinstance(model, Model):
         model = Model.open(model)
     options = _engine_options(
-        ranges, cpu_variants, disabled_passes, strip_weights, refittable, metadata
+        ranges, cpu_variants, disabled_passes, strip_weights, refittable, metadata, check_bounds
     )
     _set_work_options(options, num_threads, verify_passes, dump_directory)
     callback = _ProgressCallback(progress)
@@ -157,6 +160,7 @@ def compile_key(
     strip_weights: bool = False,
     refittable: bool = False,
     metadata: str = "",
+    check_bounds: bool = True,
 ) -> str:
     """The key of the engine that `compile` gives with these options: 32 hexadecimal digits.
 
@@ -166,7 +170,7 @@ def compile_key(
     if not isinstance(model, Model):
         model = Model.open(model)
     options = _engine_options(
-        ranges, cpu_variants, disabled_passes, strip_weights, refittable, metadata
+        ranges, cpu_variants, disabled_passes, strip_weights, refittable, metadata, check_bounds
     )
     handle = ctypes.c_void_p()
     check(compiler().kiln_compile_key(model._handle, ctypes.byref(options), ctypes.byref(handle)))
@@ -196,7 +200,7 @@ def refit(
     """
     if not isinstance(model, Model):
         model = Model.open(model)
-    options = _engine_options((), (), (), strip_weights, False, "")
+    options = _engine_options((), (), (), strip_weights, False, "", True)
     _set_work_options(options, num_threads, verify_passes, None)
     data = np.frombuffer(engine, dtype=np.uint8)
     handle = ctypes.c_void_p()
@@ -248,6 +252,7 @@ def _engine_options(
     strip_weights: bool,
     refittable: bool,
     metadata: str,
+    check_bounds: bool,
 ) -> _library.CompileOptions:
     """The options that decide the bytes of an engine."""
     c_ranges = [_library.DimRange(r.input.encode(), r.dim, r.min, r.opt, r.max) for r in ranges]
@@ -259,6 +264,7 @@ def _engine_options(
     options.strip_weights = int(strip_weights)
     options.refittable = int(refittable)
     options.metadata = metadata.encode() or None
+    options.no_bounds_checks = int(not check_bounds)
     return options
 
 

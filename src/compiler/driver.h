@@ -45,6 +45,7 @@ struct CompileOptions {
   std::vector<import::DimRange> ranges;
   BackendOptions backend;
   std::vector<std::string> disabled_passes;
+  bool check_bounds = true;    // runs fail where an index is out of range or integers divide by 0
   bool refittable = false;     // no pass may look at the values of weights
   std::string metadata;        // kept in the engine as it is
   bool strip_weights = false;  // leave the contents of constants out of the engine

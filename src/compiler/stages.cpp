@@ -79,7 +79,8 @@ plan::Program plan_graph(ir::Graph graph, const CompileOptions& options) {
   passes::run_pipeline(graph, context, {disabled.graph, verify, options.dump_directory});
 
   report(options, "plan", 0.2);
-  plan::Program program = plan::lower(graph);
+  plan::Program program =
+      plan::lower(graph, options.check_bounds ? plan::Checks::Kept : plan::Checks::LeftOut);
   plan::run_pipeline(program, {disabled.plan, verify, options.dump_directory});
   return program;
 }
@@ -96,6 +97,7 @@ CompiledProgram compile_program(const plan::Program& program, const CompileOptio
   CompiledProgram compiled = compile_for_cpu(program, backend);
   compiled.spec.disabled_passes = options.disabled_passes;
   compiled.spec.refittable = options.refittable;
+  compiled.spec.unchecked = !options.check_bounds;
   compiled.spec.metadata = options.metadata;
   return compiled;
 }

@@ -89,22 +89,9 @@ KernelSpec decode(const fbs::Kernel& kernel, Budget& budget) {
           decode_strings(kernel.sources(), budget), decode(kernel.key(), budget)};
 }
 
-StepSpec decode(const fbs::Step& step, Budget& budget) {
-  StepSpec spec;
-  spec.kernel = step.kernel();
-  spec.buffers = decode_numbers(step.buffers(), budget);
-  spec.params = decode_numbers(step.params(), budget);
-  spec.tasks = step.tasks();
-  spec.min_tasks_per_thread = step.min_tasks_per_thread();
-  spec.scratch_bytes = step.scratch_bytes();
-  return spec;
-}
-
-CodeVariant decode(const fbs::Variant& variant, Budget& budget) {
-  return {decode(variant.name(), budget),
-          variant.cpu_features(),
-          decode_numbers(variant.entry(), budget),
-          {}};
+CheckSpec decode(const fbs::Check& check, Budget& budget) {
+  return {decode(check.operation(), budget), static_cast<CheckKind>(check.kind()), check.size(),
+          check.input()};
 }
 
 template <typename Item, typename Encoded>
@@ -114,6 +101,25 @@ std::vector<Item> decode_list(const flatbuffers::Vector<Encoded>* list, Budget& 
   items.reserve(list->size());
   for (const auto* item : *list) items.push_back(decode(*item, budget));
   return items;
+}
+
+StepSpec decode(const fbs::Step& step, Budget& budget) {
+  StepSpec spec;
+  spec.kernel = step.kernel();
+  spec.buffers = decode_numbers(step.buffers(), budget);
+  spec.params = decode_numbers(step.params(), budget);
+  spec.tasks = step.tasks();
+  spec.min_tasks_per_thread = step.min_tasks_per_thread();
+  spec.scratch_bytes = step.scratch_bytes();
+  spec.checks = decode_list<CheckSpec>(step.checks(), budget);
+  return spec;
+}
+
+CodeVariant decode(const fbs::Variant& variant, Budget& budget) {
+  return {decode(variant.name(), budget),
+          variant.cpu_features(),
+          decode_numbers(variant.entry(), budget),
+          {}};
 }
 
 Status invalid(const char* what) {
@@ -148,6 +154,7 @@ Result<Spec> decode_plan(std::span<const std::byte> bytes) {
   spec.program_hash = decode(plan.program_hash(), budget);
   spec.disabled_passes = decode_strings(plan.disabled_passes(), budget);
   spec.refittable = plan.refittable();
+  spec.unchecked = plan.unchecked();
   spec.metadata = decode(plan.metadata(), budget);
   if (budget.exceeded()) return invalid("the plan is malformed");
   return spec;

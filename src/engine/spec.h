@@ -83,6 +83,23 @@ struct BufferSpec {
   std::string transform;
 };
 
+enum class CheckKind : uint8_t {
+  Index = 0,         // 0 <= i < size
+  IndexFromEnd = 1,  // -size <= i < size
+  Nonzero = 2,       // a divisor
+};
+
+// What a kernel finds wrong with its data. The text for the error is made of this.
+struct CheckSpec {
+  std::string operation;  // "embedding"
+  CheckKind kind = CheckKind::Index;
+  Slot size = -1;      // of an index; -1 for a divisor
+  int32_t input = -1;  // the input that holds what is checked, all of it; -1: it is computed
+};
+
+// A kernel returns one bit for each.
+inline constexpr size_t kMostChecks = 64;
+
 // One kernel call. The step runs `tasks` independent tasks, split over threads.
 struct StepSpec {
   int32_t kernel = -1;
@@ -91,6 +108,7 @@ struct StepSpec {
   Slot tasks = -1;
   int64_t min_tasks_per_thread = 1;  // fewer are not worth another thread
   Slot scratch_bytes = -1;           // per thread; -1: none
+  std::vector<CheckSpec> checks;     // the i-th failed if the kernel returns bit i
 };
 
 // The machine code of all kernels for one level of CPU.
@@ -125,14 +143,16 @@ struct Spec {
   std::string program_hash;  // of everything but the contents of constants
   std::vector<std::string> disabled_passes;
   bool refittable = false;  // no pass looked at the values of weights
+  bool unchecked = false;   // checks of the data were left out
   std::string metadata;     // the caller's, kept as it is
 };
 
 // The ABI of a CPU kernel. `buffers` and `params` are the step's, resolved; buffers are non-null
 // unless they have no elements. Runs tasks [begin, end) of the step. `scratch` is 64-byte aligned
-// and private to the calling thread. Kernels never allocate, block or call out; they may be run by
-// many threads at once on different task ranges.
-using CpuKernel = void (*)(void* const* buffers, const int64_t* params, void* scratch,
-                           int64_t begin, int64_t end);
+// and private to the calling thread. Returns the bits of the step's checks that failed; memory
+// is safe in either case. The result of a step without checks has no meaning. Kernels never
+// allocate, block or call out; they may be run by many threads at once on different task ranges.
+using CpuKernel = uint64_t (*)(void* const* buffers, const int64_t* params, void* scratch,
+                               int64_t begin, int64_t end);
 
 }  // namespace kiln::engine

@@ -13,7 +13,11 @@ namespace kiln::plan {
 
 // One kernel per op (none for views), straight from the graph. CompileError for an op with no
 // lowering.
-Program lower(const ir::Graph& graph);
+//
+// Without checks, an index that is out of range reads the first or last element, and dividing
+// integers by zero gives an unspecified value.
+enum class Checks { Kept, LeftOut };
+Program lower(const ir::Graph& graph, Checks checks = Checks::Kept);
 
 using PlanOptions = PassOptions;  // dumps are plan_NNN_name.plan
 // Fusion of loop nests, epilogue fusion, in-place reuse: plan/pipeline.cpp.

@@ -32,6 +32,8 @@ void lower_pointwise(Lowering& lowering, const ir::Node& node) {
     value = cast(args[0], type.dtype);
   } else if (node.op == Op::gelu) {
     value = apply_gelu(args[0], node.attr<std::string>("approximate") == "tanh");
+  } else if (node.op == Op::check_index || node.op == Op::check_nonzero) {
+    value = lowering.checked(node, std::move(args[0]));
   } else {
     value = apply(node.op, std::move(args));
   }

@@ -17,13 +17,14 @@ namespace kiln::plan {
 
 class Lowering {
  public:
-  explicit Lowering(const ir::Graph& graph) : graph_(graph) {}
+  Lowering(const ir::Graph& graph, bool checks) : graph_(graph), checks_(checks) {}
   Program run();
 
   // One element of a value. Elements of uniform and of evenly spaced constants are computed, not
   // read.
   Expr load(const ir::Value* value, const Indices& at, Expr predicate = nullptr);
-  // The same where some indices are data: they must be in bounds for every input.
+  // The same where some indices are data: they must be in bounds for every input, except along an
+  // axis without elements, where they read zero.
   Expr load_gathered(const ir::Value* value, std::vector<Expr> at);
   // One element of an operand that is broadcast to `shape`.
   Expr load_broadcast(const ir::Value* value, const ir::Shape& shape, const Indices& at);
@@ -35,6 +36,9 @@ class Lowering {
   BufferId dense(const ir::Value* value);
   BufferId add_constant(std::string name, ir::Literal literal);
   BufferId add_temporary(std::string name, ir::Type type);
+
+  // The value, checked as a check_index or check_nonzero node says.
+  Expr checked(const ir::Node& node, Expr value);
 
   // A window on a value over `loops`; `at` is a position of the value in terms of them. Nothing if
   // the offset is not affine with non-negative strides.
@@ -72,6 +76,7 @@ class Lowering {
   const std::optional<Progression>& progression(const ir::Value* constant);
 
   const ir::Graph& graph_;
+  const bool checks_;
   Program program_;
   std::map<const ir::Value*, BufferId> buffers_;    // looked up, never walked
   std::map<const ir::Value*, BufferId> output_of_;  // looked up, never walked

@@ -200,6 +200,7 @@ def compile_region(
         strip_weights=settings.strip_engine_weights,
         refittable=not settings.immutable_weights,
         metadata=region_metadata(region),
+        check_bounds=settings.check_bounds,
     )
     return engine_tensor(engine)
 

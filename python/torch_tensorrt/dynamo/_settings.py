@@ -90,6 +90,7 @@ class CompilationSettings:
     engine_cache_dir: str = DEFAULT_ENGINE_CACHE_DIR
     engine_cache_size: int = DEFAULT_ENGINE_CACHE_SIZE
     custom_engine_cache: Any = None
+    check_bounds: bool = True
 
     def __post_init__(self) -> None:
         self.device = Device._from(self.device)
@@ -157,6 +158,7 @@ _USED = frozenset(
         "custom_engine_cache",
         "strip_engine_weights",
         "immutable_weights",
+        "check_bounds",
     )
 )
 

@@ -143,6 +143,19 @@ Value* binary_floating(Call& call) {
   return pair.a.apply(op, pair.b);
 }
 
+// Division of integers by zero is an error when the model runs, as in PyTorch.
+Expr checked_divisor(Call& call, const Expr& divisor, const char* name) {
+  if (!is_integer(divisor.value()->type.dtype)) return divisor;
+  return {call, call.make(Op::check_nonzero, {divisor}, {{"operator", std::string(name)}})};
+}
+
+template <Op op>
+Value* division(Call& call) {
+  const Pair pair = promoted(call);
+  const char* name = op == Op::floor_div ? "floor_divide" : op == Op::fmod ? "fmod" : "remainder";
+  return pair.a.apply(op, checked_divisor(call, pair.b, name));
+}
+
 bool is_one(const Number& number) {
   return !std::holds_alternative<ir::Dim>(number) && number_as_double(number) == 1;
 }
@@ -167,10 +180,10 @@ Value* import_rsub(Call& call) {
 Value* import_div_mode(Call& call) {
   if (!call.has("rounding_mode")) return binary_floating<Op::div>(call);
   const std::string mode = call.text_or("rounding_mode", "");
-  if (mode == "floor") return binary<Op::floor_div>(call);
+  if (mode == "floor") return division<Op::floor_div>(call);
   call.expect(mode == "trunc", "rounding_mode \"" + mode + "\"", "trunc or floor");
   const Pair pair = promoted(call);
-  const Expr quotient = pair.a / pair.b;  // of integers: truncates
+  const Expr quotient = pair.a / checked_divisor(call, pair.b, "div");  // of integers: truncates
   return is_floating(quotient.value()->type.dtype) ? quotient.apply(Op::trunc) : quotient;
 }
 
@@ -327,12 +340,12 @@ constexpr Row kRows[] = {
     {"aten.true_divide.Tensor", binary_floating<Op::div>},
     {"aten.div.Tensor_mode", import_div_mode},
     {"aten.div.Scalar_mode", import_div_mode},
-    {"aten.floor_divide.default", binary<Op::floor_div>},
-    {"aten.floor_divide.Scalar", binary<Op::floor_div>},
-    {"aten.remainder.Tensor", binary<Op::remainder>},
-    {"aten.remainder.Scalar", binary<Op::remainder>},
-    {"aten.fmod.Tensor", binary<Op::fmod>},
-    {"aten.fmod.Scalar", binary<Op::fmod>},
+    {"aten.floor_divide.default", division<Op::floor_div>},
+    {"aten.floor_divide.Scalar", division<Op::floor_div>},
+    {"aten.remainder.Tensor", division<Op::remainder>},
+    {"aten.remainder.Scalar", division<Op::remainder>},
+    {"aten.fmod.Tensor", division<Op::fmod>},
+    {"aten.fmod.Scalar", division<Op::fmod>},
     {"aten.pow.Tensor_Tensor", import_pow},
     {"aten.pow.Tensor_Scalar", import_pow_scalar},
     {"aten.pow.Scalar", import_pow},

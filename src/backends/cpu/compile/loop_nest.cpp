@@ -241,7 +241,9 @@ class NestEmitter {
 void emit_loop_nest(Emitter& emitter, const LoopNest& nest) {
   const LoopNest simple = simplify(emitter.program(), nest);
   const VectorAxes axes = choose_axes(simple);
-  if (axes.outer) {
+  const bool checks = std::ranges::any_of(
+      simple.stages, [](const Stage& stage) { return plan::has_checks(value_of(stage)); });
+  if (axes.outer && !checks) {
     if (const auto window = find_window(simple, *axes.outer)) {
       return emit_window_nest(emitter, simple, *window);
     }
