@@ -26,6 +26,7 @@ struct CompileArguments {
   std::string dump_directory, cache_directory;
   int64_t cache_bytes = 0;
   bool strip_weights = false, refittable = false, emulate_precision_casts = false;
+  bool no_bounds_checks = false;
 };
 
 std::string join(const std::vector<std::string>& items) {
@@ -94,6 +95,7 @@ void compile(const CompileArguments& arguments) {
   options.strip_weights = arguments.strip_weights ? 1 : 0;
   options.refittable = arguments.refittable ? 1 : 0;
   options.emulate_precision_casts = arguments.emulate_precision_casts ? 1 : 0;
+  options.no_bounds_checks = arguments.no_bounds_checks ? 1 : 0;
   {
     Progress progress;
     options.progress = Progress::report;
@@ -120,6 +122,8 @@ void add_engine_kind_options(CLI::App& command, CompileArguments& arguments) {
                    "Let no optimisation depend on the values of weights");
   command.add_flag("--emulate-precision-casts", arguments.emulate_precision_casts,
                    "Round every operator's result in f16 or bf16, as eager PyTorch does");
+  command.add_flag("--no-bounds-checks", arguments.no_bounds_checks,
+                   "Read the nearest element where an index is out of range, instead of failing");
 }
 
 }  // namespace

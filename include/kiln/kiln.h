@@ -37,7 +37,11 @@ typedef enum kiln_status {
   KILN_UNSUPPORTED = 5,      /* a CPU too old, a missing GPU, an unsupported operator */
   KILN_IO_ERROR = 6,
   KILN_OUT_OF_MEMORY = 7,
-  KILN_INTERNAL = 8 /* a bug in Kiln: please report it */
+  KILN_INTERNAL = 8, /* a bug in Kiln: please report it */
+  /* What a run finds wrong with the data; the outputs are then unspecified, the session serves the
+   * next run. */
+  KILN_INDEX_ERROR = 9,      /* an index that is out of range */
+  KILN_DIVISION_BY_ZERO = 10 /* a division of integers by zero */
 } kiln_status;
 
 typedef enum kiln_dtype {
@@ -235,6 +239,10 @@ typedef struct kiln_compile_options {
   /* Nonzero: every operator's result in f16 or bf16 is rounded, as eager PyTorch does. Otherwise
    * operators that become one kernel may keep it in f32; casts round in any case. */
   int emulate_precision_casts;
+  /* Nonzero: an index in the data that is out of range reads the first or last element, and
+   * dividing integers by zero gives an unspecified value. Otherwise both end the run with
+   * KILN_INDEX_ERROR and KILN_DIVISION_BY_ZERO, as in PyTorch. Memory is safe in either case. */
+  int no_bounds_checks;
 } kiln_compile_options;
 
 typedef enum kiln_cache_mode {

@@ -19,12 +19,14 @@ from kiln.compiler import (
 )
 from kiln.engine import Damage, DimRange, Engine, Session, TensorInfo, inspect, load, verify
 from kiln.errors import (
+    DivisionByZeroError,
     FileError,
     InternalError,
     InvalidArgumentError,
     InvalidEngineError,
     KilnError,
     NotFoundError,
+    OutOfBoundsError,
     OutOfMemoryError,
     OutOfRangeError,
     UnsupportedError,
@@ -35,6 +37,7 @@ __version__: str = runtime().kiln_version().decode()
 __all__ = [
     "Damage",
     "DimRange",
+    "DivisionByZeroError",
     "Engine",
     "EngineCache",
     "FileError",
@@ -46,6 +49,7 @@ __all__ = [
     "Model",
     "NodeSupport",
     "NotFoundError",
+    "OutOfBoundsError",
     "OutOfMemoryError",
     "OutOfRangeError",
     "Session",

@@ -91,6 +91,7 @@ class CompileOptions(ctypes.Structure):
         ("refittable", c_int),
         ("metadata", c_char_p),
         ("emulate_precision_casts", c_int),
+        ("no_bounds_checks", c_int),
     ]
 
 

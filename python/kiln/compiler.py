@@ -100,6 +100,7 @@ def compile(
     refittable: bool = False,
     metadata: str = "",
     emulate_precision_casts: bool = False,
+    check_bounds: bool = True,
 ) -> memoryview | None:
     """Compiles a model into an engine. The same model and options give the same bytes.
 
@@ -118,6 +119,8 @@ def compile(
         refittable: let no optimisation depend on the values of weights, so that `refit` takes any.
         metadata: text that the engine keeps, and `Engine.describe` shows.
         emulate_precision_casts: round every operator's result in f16 or bf16, as eager PyTorch does.
+        check_bounds: whether a run fails where an index in the data is out of range or integers are divided by zero,
+            as in PyTorch. If not, such an index reads the first or last element, and the quotient is unspecified.
 
     Returns:
         The engine's bytes, or None if `output` was given.
@@ -131,6 +134,7 @@ def compile(
     options.strip_weights = int(strip_weights)
     options.refittable = int(refittable)
     options.emulate_precision_casts = int(emulate_precision_casts)
+    options.no_bounds_checks = int(not check_bounds)
     _set_work_options(options, num_threads, verify_passes, dump_directory)
     callback = _ProgressCallback(progress)
     options.progress = callback.function
@@ -161,6 +165,7 @@ def compile_key(
     refittable: bool = False,
     metadata: str = "",
     emulate_precision_casts: bool = False,
+    check_bounds: bool = True,
 ) -> str:
     """The key of the engine that `compile` gives with these options: 32 hexadecimal digits.
 
@@ -173,6 +178,7 @@ def compile_key(
     options.strip_weights = int(strip_weights)
     options.refittable = int(refittable)
     options.emulate_precision_casts = int(emulate_precision_casts)
+    options.no_bounds_checks = int(not check_bounds)
     handle = ctypes.c_void_p()
     check(compiler().kiln_compile_key(model._handle, ctypes.byref(options), ctypes.byref(handle)))
     return _library.take_bytes(handle).tobytes().decode()
@@ -261,6 +267,7 @@ def _engine_options(
     options.cpu_variants = ",".join(cpu_variants).encode() or None
     options.disabled_passes = ",".join(disabled_passes).encode() or None
     options.metadata = metadata.encode() or None
+    options.no_bounds_checks = int(not check_bounds)
     return options
 
 

@@ -39,6 +39,14 @@ class InternalError(KilnError):
     """A bug in Kiln: please report it."""
 
 
+class OutOfBoundsError(KilnError, IndexError):
+    """An index in the data is out of range: an embedding has no such row."""
+
+
+class DivisionByZeroError(KilnError, ZeroDivisionError):
+    """The model divides integers by zero."""
+
+
 # Indexed by kiln_status.
 BY_STATUS: tuple[type[KilnError], ...] = (
     KilnError,
@@ -50,4 +58,6 @@ BY_STATUS: tuple[type[KilnError], ...] = (
     FileError,
     OutOfMemoryError,
     InternalError,
+    OutOfBoundsError,
+    DivisionByZeroError,
 )

@@ -162,6 +162,7 @@ kiln::CompileOptions to_options(const kiln_compile_options* given) {
   result.verify_passes = options.verify_passes != 0;
   result.refittable = options.refittable != 0;
   result.emulate_precision_casts = options.emulate_precision_casts != 0;
+  result.check_bounds = options.no_bounds_checks == 0;
   result.strip_weights = options.strip_weights != 0;
   if (options.metadata != nullptr) result.metadata = options.metadata;
   result.cache = to_cache_options(options);

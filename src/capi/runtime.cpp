@@ -214,6 +214,10 @@ const char* kiln_status_name(kiln_status status) {
       return "out of memory";
     case KILN_INTERNAL:
       return "internal error";
+    case KILN_INDEX_ERROR:
+      return "index error";
+    case KILN_DIVISION_BY_ZERO:
+      return "division by zero";
   }
   return "unknown status";
 }

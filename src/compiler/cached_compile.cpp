@@ -45,6 +45,7 @@ KeyText common_key(const char* kind, const CompileOptions& options) {
   key.add(kind).add("kiln " KILN_VERSION).add(build_hash()).add(engine::kFormatVersion).add("cpu");
   key.add(sorted(options.backend.variants))
       .add(options.disabled_passes)
+      .add(options.check_bounds)
       .add(options.refittable)
       .add(options.emulate_precision_casts)
       .add(options.metadata);

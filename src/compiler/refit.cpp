@@ -127,6 +127,7 @@ std::vector<std::byte> refit(std::span<const std::byte> engine, const import::Mo
   same.disabled_passes = spec.disabled_passes;
   same.refittable = spec.refittable;
   same.emulate_precision_casts = spec.emulate_precision_casts;
+  same.check_bounds = !spec.unchecked;
   const plan::Program program = plan_model(model, same);
   if (program_hash(program) != spec.program_hash)
     throw CompileError("[refit] " + difference(spec, program) + advice(spec));

@@ -81,7 +81,8 @@ plan::Program plan_graph(ir::Graph graph, const CompileOptions& options) {
 
   report(options, "plan", 0.2);
   plan::Program program =
-      plan::lower(graph, {.emulate_precision_casts = options.emulate_precision_casts});
+      plan::lower(graph, {.emulate_precision_casts = options.emulate_precision_casts,
+                          .check_bounds = options.check_bounds});
   plan::run_pipeline(program, {disabled.plan, verify, options.dump_directory});
   return program;
 }
@@ -99,6 +100,7 @@ CompiledProgram compile_program(const plan::Program& program, const CompileOptio
   compiled.spec.disabled_passes = options.disabled_passes;
   compiled.spec.refittable = options.refittable;
   compiled.spec.emulate_precision_casts = options.emulate_precision_casts;
+  compiled.spec.unchecked = !options.check_bounds;
   compiled.spec.metadata = options.metadata;
   return compiled;
 }

@@ -102,23 +102,9 @@ KernelSpec decode(const fbs::Kernel& kernel, Budget& budget) {
           decode_strings(kernel.sources(), budget), decode(kernel.key(), budget)};
 }
 
-StepSpec decode(const fbs::Step& step, Budget& budget) {
-  StepSpec spec;
-  spec.kernel = step.kernel();
-  spec.buffers = decode_numbers(step.buffers(), budget);
-  spec.params = decode_numbers(step.params(), budget);
-  spec.tasks = step.tasks();
-  spec.min_tasks_per_thread = step.min_tasks_per_thread();
-  spec.scratch_bytes = step.scratch_bytes();
-  spec.writes = decode_numbers(step.writes(), budget);
-  return spec;
-}
-
-CodeVariant decode(const fbs::Variant& variant, Budget& budget) {
-  return {decode(variant.name(), budget),
-          variant.cpu_features(),
-          decode_numbers(variant.entry(), budget),
-          {}};
+CheckSpec decode(const fbs::Check& check, Budget& budget) {
+  return {decode(check.operation(), budget), static_cast<CheckKind>(check.kind()), check.size(),
+          check.input()};
 }
 
 template <typename Item, typename Encoded>
@@ -133,6 +119,26 @@ std::vector<Item> decode_list(const flatbuffers::Vector<Encoded>* list, Budget& 
     items.push_back(decode(*item, budget));
   }
   return items;
+}
+
+StepSpec decode(const fbs::Step& step, Budget& budget) {
+  StepSpec spec;
+  spec.kernel = step.kernel();
+  spec.buffers = decode_numbers(step.buffers(), budget);
+  spec.params = decode_numbers(step.params(), budget);
+  spec.tasks = step.tasks();
+  spec.min_tasks_per_thread = step.min_tasks_per_thread();
+  spec.scratch_bytes = step.scratch_bytes();
+  spec.writes = decode_numbers(step.writes(), budget);
+  spec.checks = decode_list<CheckSpec>(step.checks(), budget);
+  return spec;
+}
+
+CodeVariant decode(const fbs::Variant& variant, Budget& budget) {
+  return {decode(variant.name(), budget),
+          variant.cpu_features(),
+          decode_numbers(variant.entry(), budget),
+          {}};
 }
 
 // Whether the lists of sources of all kernels together are no longer than the plan.
@@ -184,6 +190,7 @@ Result<Spec> decode_plan(std::span<const std::byte> bytes) {
   spec.disabled_passes = decode_strings(plan.disabled_passes(), budget);
   spec.refittable = plan.refittable();
   spec.emulate_precision_casts = plan.emulate_precision_casts();
+  spec.unchecked = plan.unchecked();
   spec.metadata = decode(plan.metadata(), budget);
   if (budget.exceeded()) return invalid("the plan is malformed");
   return spec;

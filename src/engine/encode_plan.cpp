@@ -49,13 +49,28 @@ Offset<fbs::Kernel> encode(FlatBufferBuilder& builder, const KernelSpec& kernel)
   return fbs::CreateKernel(builder, name, kind, sources, encode_optional(builder, kernel.key));
 }
 
+Offset<fbs::Check> encode(FlatBufferBuilder& builder, const CheckSpec& check) {
+  return fbs::CreateCheck(builder, builder.CreateString(check.operation),
+                          static_cast<uint8_t>(check.kind), check.size, check.input);
+}
+
+// Absent when empty: most steps check nothing.
+auto encode_checks(FlatBufferBuilder& builder, const std::vector<CheckSpec>& checks) {
+  const auto encode_check = [](FlatBufferBuilder& to, const CheckSpec& check) {
+    return encode(to, check);
+  };
+  using List = decltype(encode_tables(builder, checks, encode_check));
+  return checks.empty() ? List() : encode_tables(builder, checks, encode_check);
+}
+
 Offset<fbs::Step> encode(FlatBufferBuilder& builder, const StepSpec& step) {
   const auto buffers = builder.CreateVector(step.buffers);
   const auto params = builder.CreateVector(step.params);
   const auto writes = step.writes.empty() ? flatbuffers::Offset<flatbuffers::Vector<int32_t>>()
                                           : builder.CreateVector(step.writes);
+  const auto checks = encode_checks(builder, step.checks);
   return fbs::CreateStep(builder, step.kernel, buffers, params, step.tasks,
-                         step.min_tasks_per_thread, step.scratch_bytes, writes);
+                         step.min_tasks_per_thread, step.scratch_bytes, writes, checks);
 }
 
 Offset<fbs::Variant> encode(FlatBufferBuilder& builder, const CodeVariant& variant) {
@@ -98,7 +113,8 @@ std::vector<std::byte> encode_plan(const Spec& spec) {
   fbs::FinishPlanBuffer(
       builder, fbs::CreatePlan(builder, name, producer, target, symbols, sizes, inputs, outputs,
                                buffers, kernels, steps, variants, program_hash, disabled_passes,
-                               spec.refittable, metadata, spec.emulate_precision_casts));
+                               spec.refittable, metadata, spec.emulate_precision_casts,
+                               spec.unchecked));
   const auto* begin = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
   return {begin, begin + builder.GetSize()};
 }

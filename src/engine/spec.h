@@ -85,6 +85,23 @@ struct BufferSpec {
   std::string transform;
 };
 
+enum class CheckKind : uint8_t {
+  Index = 0,         // 0 <= i < size
+  IndexFromEnd = 1,  // -size <= i < size
+  Nonzero = 2,       // a divisor
+};
+
+// What a kernel finds wrong with its data. The text for the error is made of this.
+struct CheckSpec {
+  std::string operation;  // "embedding"
+  CheckKind kind = CheckKind::Index;
+  Slot size = -1;      // of an index; -1 for a divisor
+  int32_t input = -1;  // the input that holds what is checked, all of it; -1: it is computed
+};
+
+// A kernel returns one bit for each.
+inline constexpr size_t kMostChecks = 64;
+
 // One kernel call. The step runs `tasks` independent tasks, split over threads.
 struct StepSpec {
   int32_t kernel = -1;
@@ -96,6 +113,7 @@ struct StepSpec {
   // By position in `buffers`: the most bytes of it that one task writes; -1: none. Empty in files
   // of versions that did not say it.
   std::vector<Slot> writes;
+  std::vector<CheckSpec> checks;     // the i-th failed if the kernel returns bit i
 };
 
 // The machine code of all kernels for one level of CPU.
@@ -132,13 +150,15 @@ struct Spec {
   bool refittable = false;               // no pass looked at the values of weights
   std::string metadata;                  // the caller's, kept as it is
   bool emulate_precision_casts = false;  // every operator's 16-bit result is rounded
+  bool unchecked = false;                // checks of the data were left out
 };
 
 // The ABI of a CPU kernel. `buffers` and `params` are the step's, resolved; buffers are non-null
 // unless they have no elements. Runs tasks [begin, end) of the step. `scratch` is 64-byte aligned
-// and private to the calling thread. Kernels never allocate, block or call out; they may be run by
-// many threads at once on different task ranges.
-using CpuKernel = void (*)(void* const* buffers, const int64_t* params, void* scratch,
-                           int64_t begin, int64_t end);
+// and private to the calling thread. Returns the bits of the step's checks that failed; memory
+// is safe in either case. The result of a step without checks has no meaning. Kernels never
+// allocate, block or call out; they may be run by many threads at once on different task ranges.
+using CpuKernel = uint64_t (*)(void* const* buffers, const int64_t* params, void* scratch,
+                               int64_t begin, int64_t end);
 
 }  // namespace kiln::engine

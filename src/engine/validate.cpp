@@ -155,6 +155,18 @@ class Checker {
         if (expect(is_index(buffer, spec_.buffers), "step", i, "unknown buffer"))
           expect(is_live(spec_.buffers[static_cast<size_t>(buffer)], i), "step", i,
                  "it uses a temporary outside its lifetime");
+      check_checks(step.checks, i);
+    }
+  }
+
+  void check_checks(const std::vector<CheckSpec>& checks, size_t step) {
+    expect(checks.size() <= kMostChecks, "step", step, "it has more checks than a kernel has bits");
+    for (const CheckSpec& check : checks) {
+      expect(check.kind <= CheckKind::Nonzero, "step", step, "unknown kind of check");
+      expect(check.kind == CheckKind::Nonzero ? check.size == -1 : is_slot(check.size), "step",
+             step, "unknown size of a check");
+      expect(check.input == -1 || is_index(check.input, spec_.inputs), "step", step,
+             "unknown input of a check");
     }
   }
 

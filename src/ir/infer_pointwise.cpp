@@ -56,6 +56,12 @@ void check_dtype(const Call& call) {
   if (is_bitwise(call.op())) {
     call.expect(!is_floating(dtype), std::string(dtype_name(dtype)), "an integer dtype or bool");
   }
+  if (call.op() == Op::check_index) {
+    call.expect(dtype == DType::I64, std::string(dtype_name(dtype)), "i64");
+  }
+  if (call.op() == Op::check_nonzero) {
+    call.expect(is_integer(dtype), std::string(dtype_name(dtype)), "an integer dtype");
+  }
 }
 
 Type infer_where(const Call& call) {

@@ -356,6 +356,7 @@ Scalar evaluate(Op op, std::span<const Scalar> args, bool gelu_tanh) {
   if (op == Op::where) return a.truth() ? args[1] : args[2];
   if (is_predicate(op)) return make_scalar_int(DType::Bool, predicate(op, a));
   const bool floating = is_floating(a.dtype);
+  if (op == Op::check_index || op == Op::check_nonzero) return args[0];
   if (args.size() == 1) {
     return floating ? make_scalar(a.dtype, unary(op, a.number, gelu_tanh))
                     : make_scalar_int(a.dtype, unary(op, a.integer, a.dtype));

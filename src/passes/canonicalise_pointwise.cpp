@@ -281,13 +281,28 @@ Value* decided_where(Rewriter& rewriter, Node& node) {
   return as_result(rewriter, node, node.input(*condition != 0 ? 1 : 2));
 }
 
+// check(x) -> x for a constant that passes for every size
+Value* idle_check(Rewriter&, Node& node) {
+  if (node.op != Op::check_index && node.op != Op::check_nonzero) return nullptr;
+  const ir::Literal* literal = literal_of(node.input(0));
+  if (literal == nullptr || literal->replaceable) return nullptr;
+  const bool is_index = node.op == Op::check_index;
+  const int64_t size = is_index ? node.attr<ir::Dim>("size").lower_bound() : 0;
+  const int64_t least = is_index && node.attr<bool>("negative") ? -size : 0;
+  for (int64_t i = 0; i < literal->elements(); ++i) {
+    const int64_t value = literal->as_int(i);
+    if (is_index ? value < least || value >= size : value == 0) return nullptr;
+  }
+  return node.input(0);
+}
+
 }  // namespace
 
 Value* canonicalise_pointwise(Rewriter& rewriter, Node& node) {
   for (auto* rule : {uniform_operand_to_scalar, constant_to_the_right, logical_identity,
                      neutral_operand, equal_operands, power_to_products, division_by_power_of_two,
                      subtraction_of_scalar, sum_of_scalars, maximum_to_relu, repeated_unary,
-                     negated_comparison, idle_cast, decided_where}) {
+                     negated_comparison, idle_cast, idle_check, decided_where}) {
     if (Value* result = rule(rewriter, node)) return result;
   }
   return nullptr;

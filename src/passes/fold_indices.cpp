@@ -67,6 +67,8 @@ class IndexFolder {
     builder.set_location(node.location);
     if (node.op == Op::attention) return causal_mask(builder, node);
     if (const IndexFunction* function = functions_.find(node.output())) {
+      const bool checks = node.op == Op::check_index || node.op == Op::check_nonzero;
+      if (checks) return node.input(0);  // it has a function only where the check holds
       return is_plain(node) ? nullptr : progression(builder, node.output()->type, *function);
     }
     if (node.op == Op::gather || node.op == Op::gather_nd) return gather_in_order(builder, node);

@@ -153,6 +153,9 @@ class Evaluator {
         return selection();
       case Op::cast:
         return broadcast_operand(0);  // checked against the dtype by the caller
+      case Op::check_index:
+      case Op::check_nonzero:
+        return checked();
       default:
         return node_.output()->type.dtype == DType::Bool ? std::nullopt : arithmetic();
     }
@@ -183,6 +186,19 @@ class Evaluator {
       default:
         return std::nullopt;
     }
+  }
+
+  // The operand where the check always holds.
+  MaybeElement checked() const {
+    const auto value = number(0);
+    if (!value) return std::nullopt;
+    bool holds = value->lower_bound() > 0 || value->upper_bound() < 0;
+    if (node_.op == Op::check_index) {
+      const Dim& size = node_.attr<Dim>("size");
+      const Dim least = node_.attr<bool>("negative") ? -size : Dim(0);
+      holds = provably_less_equal(least, *value) && provably_less(*value, size);
+    }
+    return holds ? MaybeElement(Element{*value}) : std::nullopt;
   }
 
   MaybeElement comparison() const {

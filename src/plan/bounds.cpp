@@ -135,6 +135,7 @@ bool bounded(const Expr& index, const ir::Dim& limit, bool upper, const std::vec
   if (const auto known = as_index(index)) {
     return Prover(facts).non_negative(upper ? limit - *known : *known - limit);
   }
+  if (index->kind == ExprKind::Check) return bounded(index->args[0], limit, upper, facts);
   if (index->kind != ExprKind::Apply) return false;
   const auto check = [&](const Expr& arg) { return bounded(arg, limit, upper, facts); };
   switch (index->op) {
@@ -146,6 +147,11 @@ bool bounded(const Expr& index, const ir::Dim& limit, bool upper, const std::vec
                    : std::ranges::any_of(index->args, check);
     case Op::where:
       return check(index->args[1]) && check(index->args[2]);
+    case Op::remainder: {  // of a positive divisor: 0 <= r < divisor
+      const auto divisor = as_index(index->args[1]);
+      if (!divisor || divisor->lower_bound() < 1) return false;
+      return Prover(facts).non_negative(upper ? limit - *divisor + 1 : -limit);
+    }
     default:
       return false;
   }
@@ -158,10 +164,15 @@ bool provably_non_negative(const ir::Dim& value) {
 }
 
 bool provably_in_range(const Expr& index, const ir::Dim& size, const Expr& predicate) {
+  return provably_in_range(index, 0, size, predicate);
+}
+
+bool provably_in_range(const Expr& index, const ir::Dim& least, const ir::Dim& end,
+                       const Expr& predicate) {
   return ir::proven([&] {
     std::vector<Fact> facts;
     collect_facts(predicate, facts);
-    return bounded(index, 0, false, facts) && bounded(index, size - 1, true, facts);
+    return bounded(index, least, false, facts) && bounded(index, end - 1, true, facts);
   });
 }
 

@@ -11,5 +11,8 @@ bool provably_non_negative(const ir::Dim& value);
 
 // Whether 0 <= index < size wherever the predicate holds; null: everywhere.
 bool provably_in_range(const Expr& index, const ir::Dim& size, const Expr& predicate);
+// Whether least <= index < end there.
+bool provably_in_range(const Expr& index, const ir::Dim& least, const ir::Dim& end,
+                       const Expr& predicate);
 
 }  // namespace kiln::plan

@@ -9,6 +9,7 @@
 #include <unordered_set>
 
 #include "ir/op_table.h"
+#include "plan/bounds.h"
 #include "plan/fold.h"
 #include "support/error.h"
 
@@ -39,6 +40,9 @@ Expr rebuild(const ExprNode& node, std::vector<Expr> args, Expr predicate) {
   if (node.kind == ExprKind::Load) {
     return load(node.buffer, node.dtype, std::move(args), std::move(predicate));
   }
+  if (node.kind == ExprKind::Check) {
+    return check(std::move(args[0]), node.check_kind, node.index, node.check, std::move(predicate));
+  }
   if (node.op == Op::cast) return cast(args[0], node.dtype);
   return apply_folded(node.op, std::move(args), node.gelu_tanh);
 }
@@ -64,6 +68,8 @@ struct LessByContent {
     if (int c = order(a.gelu_tanh, b.gelu_tanh)) return c;
     if (int c = order(a.predicate.get(), b.predicate.get())) return c;
     if (int c = order(a.args, b.args)) return c;
+    if (int c = order(a.check_kind, b.check_kind)) return c;
+    if (int c = order(a.check, b.check)) return c;
     return ir::Dim::compare(a.index, b.index);
   }
   bool operator()(const Expr& a, const Expr& b) const { return compare(*a, *b) < 0; }
@@ -167,6 +173,22 @@ std::string apply_text(const ExprNode& node) {
   return name + "(" + join(node.args) + ")";
 }
 
+std::string check_text(const ExprNode& node) {
+  if (node.check_kind == CheckKind::Nonzero) return "nonzero(" + to_string(node.args[0]) + ")";
+  const char* least = node.check_kind == CheckKind::IndexFromEnd ? " from either end" : "";
+  return "index(" + to_string(node.args[0]) + " of " + node.index.str() + least + ")";
+}
+
+bool provably_holds(const Expr& value, CheckKind kind, const Index& size, const Expr& predicate) {
+  if (kind == CheckKind::Index) return provably_in_range(value, size, predicate);
+  if (kind == CheckKind::IndexFromEnd) {
+    return provably_in_range(value, -size, size, predicate);
+  }
+  if (const auto known = as_scalar(value)) return known->integer != 0;
+  const auto index = as_index(value);
+  return index && (index->lower_bound() > 0 || index->upper_bound() < 0);
+}
+
 }  // namespace
 
 Expr constant(DType dtype, double value) {
@@ -241,6 +263,44 @@ Expr logical_and(Expr a, Expr b) {
   return apply(Op::bitwise_and, {std::move(a), std::move(b)});
 }
 
+Expr check(Expr value, CheckKind kind, Index size, int32_t id, Expr predicate) {
+  if (predicate) {
+    if (const auto known = as_scalar(predicate)) {
+      if (!known->truth()) return value;
+      predicate = nullptr;
+    }
+  }
+  if (provably_holds(value, kind, size, predicate)) return value;
+  const DType dtype = value->dtype;
+  return make({.kind = ExprKind::Check,
+               .dtype = dtype,
+               .index = std::move(size),
+               .args = {std::move(value)},
+               .predicate = std::move(predicate),
+               .check_kind = kind,
+               .check = id});
+}
+
+// 0 <= i < size where neither i nor size - 1 - i is negative, and -size <= i < size where neither
+// i + size nor size - 1 - i is: what overflows is the sum of an i that is too large, or the
+// difference of one that is too small, and the other term is negative then. A bit pattern is 0
+// where its sign alone is set in ~d & (d - 1).
+Expr failure(const ExprNode& check) {
+  const Expr& value = check.args[0];
+  Expr result;
+  if (check.check_kind == CheckKind::Nonzero) {
+    const Expr less = apply(Op::sub, {value, constant_int(value->dtype, 1)});
+    result = apply(Op::bitwise_and, {apply(Op::bitwise_not, {value}), less});
+  } else {
+    const Expr from_end = apply(Op::sub, {position(check.index - 1), value});
+    const bool both = check.check_kind == CheckKind::IndexFromEnd;
+    const Expr least = both ? apply(Op::add, {value, position(check.index)}) : value;
+    result = apply(Op::bitwise_or, {least, from_end});
+  }
+  if (!check.predicate) return result;
+  return apply(Op::where, {check.predicate, result, constant_int(result->dtype, 0)});
+}
+
 Expr rewrite(const Expr& expr, const std::function<Expr(const ExprNode&)>& replacement) {
   return Sharer().run(Rewriter(replacement).run(expr));
 }
@@ -270,6 +330,12 @@ int64_t operation_count(const Expr& expr) {
   return count;
 }
 
+bool has_checks(const Expr& expr) {
+  bool found = false;
+  visit(expr, [&](const ExprNode& node) { found |= node.kind == ExprKind::Check; });
+  return found;
+}
+
 std::string to_string(const Expr& expr) {
   switch (expr->kind) {
     case ExprKind::Constant:
@@ -287,6 +353,9 @@ std::string to_string(const Expr& expr) {
       return "acc";
     case ExprKind::Apply:
       return apply_text(*expr);
+    case ExprKind::Check:
+      return expr->predicate ? check_text(*expr) + " if " + to_string(expr->predicate)
+                             : check_text(*expr);
   }
   return {};
 }

@@ -27,6 +27,15 @@ enum class ExprKind : uint8_t {
   Accumulator,  // the finished sum of a contraction, in its epilogue
   Apply,        // the pointwise op `op` on args: Unary, Binary and Ternary kinds of ops.def, `cast`
                 // included
+  Check,        // args[0]; where it fails `check_kind`, and `predicate` is not false, the run is an
+                // error: check `check` of the program
+};
+
+// What a Check asks of its operand.
+enum class CheckKind : uint8_t {
+  Index,         // 0 <= i < size
+  IndexFromEnd,  // -size <= i < size
+  Nonzero,
 };
 
 struct ExprNode;
@@ -37,13 +46,15 @@ struct ExprNode {
   DType dtype = DType::F32;
   double number = 0;
   int64_t integer = 0;
-  Index index = {};
+  Index index = {};  // Position; Check of an index: the size
   BufferId buffer = -1;
   int32_t slot = -1;
   ir::Op op = ir::Op::constant;
   bool gelu_tanh = false;  // Apply gelu: the tanh form
   std::vector<Expr> args = {};
-  Expr predicate = {};  // Load only; bool
+  Expr predicate = {};  // Load and Check only; bool
+  CheckKind check_kind = CheckKind::Index;
+  int32_t check = -1;
 };
 
 Expr constant(DType dtype, double value);
@@ -60,6 +71,10 @@ Expr apply(ir::Op op, std::vector<Expr> args);
 Expr apply_gelu(Expr x, bool tanh_form);
 Expr cast(Expr value, DType dtype);
 Expr logical_and(Expr a, Expr b);  // null means true
+// The value itself where the check provably holds.
+Expr check(Expr value, CheckKind kind, Index size, int32_t id, Expr predicate = nullptr);
+// An i64 or integer that is negative where the operand of a Check fails: what kernels collect.
+Expr failure(const ExprNode& check);
 
 // Rewrites bottom-up; the function returns null for a node that stays as it is (with rewritten
 // operands).
@@ -73,6 +88,7 @@ void visit(const Expr& expr, const std::function<void(const ExprNode&)>& visitor
 bool is_rounded(const Expr& expr);
 // Number of Apply nodes, shared ones counted once: a measure of cost.
 int64_t operation_count(const Expr& expr);
+bool has_checks(const Expr& expr);
 std::string to_string(const Expr& expr);
 
 }  // namespace kiln::plan

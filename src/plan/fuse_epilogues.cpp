@@ -64,7 +64,8 @@ bool fuse(Program& program, size_t producer, size_t consumer) {
       rewrite(substitute(pointwise->value, loops), [&](const ExprNode& node) -> Expr {
         return node.kind == ExprKind::Load && node.buffer == result.buffer ? epilogue : nullptr;
       });
-  if (!is_small_enough(value) || !loads_in_bounds(program, value)) return false;
+  if (has_checks(value) || !is_small_enough(value) || !loads_in_bounds(program, value))
+    return false;
   if (!is_linear_in(program, value, result.loops.back())) return false;
   const Indices target = substitute(pointwise->indices, loops);
   if (!redirect(program, kernel, result, pointwise->buffer, target)) return false;

@@ -254,6 +254,7 @@ class Merger {
       if (std::ranges::none_of(store.indices, is_loop)) return false;
     }
     if (store.loops.empty()) return true;
+    if (has_checks(store.value)) return false;  // the consumer may read less than all
     const int64_t cost = cost_of(store.value) + load_count(store.value);
     if (is_read_elsewhere(store.buffer)) return cost <= 1;  // it is stored in any case
     return load_sites(store.buffer) == 1 || cost <= kRepeatBudget;

@@ -44,9 +44,13 @@ bool stores_plain_loops(const Pointwise& producer) {
   return found == producer.loops.size();
 }
 
-// Loads keep to where the outer predicate holds.
+// Loads and checks keep to where the outer predicate holds.
 Expr guard(const Expr& value, const Expr& predicate) {
   const Expr guarded = rewrite(value, [&](const ExprNode& node) -> Expr {
+    if (node.kind == ExprKind::Check) {
+      return check(node.args[0], node.check_kind, node.index, node.check,
+                   logical_and(predicate, node.predicate));
+    }
     if (node.kind != ExprKind::Load) return nullptr;
     return load(node.buffer, node.dtype, node.args, logical_and(predicate, node.predicate));
   });
@@ -98,6 +102,25 @@ Expr inline_load(const Pointwise& producer, const ExprNode& node) {
   };
   const Expr value = substitute_values(producer.value, map);
   return node.predicate ? guard(value, node.predicate) : value;
+}
+
+bool reads_all(const Program& program, BufferId buffer, const Expr& value,
+               const std::vector<Loop>& loops) {
+  const ir::Type& type = program.buffers[buffer].type;
+  bool result = false;
+  visit(value, [&](const ExprNode& node) {
+    if (result || node.kind != ExprKind::Load || node.buffer != buffer || node.predicate) return;
+    const auto at = load_indices(node);
+    if (!at) return;
+    const RefinedLoops fine = refine_loops(loops, *at);
+    const Index offset = linearize(type.shape, substitute(*at, replace_loops(loops, fine.values)));
+    std::vector<Loop> used;  // others read the same again
+    for (const Loop& loop : fine.loops) {
+      if (offset.mentions(loop.index)) used.push_back(loop);
+    }
+    result = Bijection::find(offset, used, type.elements()).has_value();
+  });
+  return result;
 }
 
 bool loads_in_bounds(const Program& program, const Expr& expr) {

@@ -31,6 +31,12 @@ Pointwise refined(Pointwise pointwise, BufferId buffer);
 // store's indices are not plain loops.
 Expr inline_load(const Pointwise& producer, const ExprNode& load);
 
+// Whether an expression, evaluated for all points of `loops`, provably loads every element of a
+// buffer: what is checked where the buffer is stored is then checked as well where it is computed
+// instead.
+bool reads_all(const Program& program, BufferId buffer, const Expr& value,
+               const std::vector<Loop>& loops);
+
 // Whether every load of the expression is provably in bounds.
 bool loads_in_bounds(const Program& program, const Expr& expr);
 

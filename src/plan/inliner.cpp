@@ -31,6 +31,7 @@ class Inliner {
     const Uses uses(program_);
     const BufferId buffer = producer->buffer;
     if (uses.writers[buffer].size() != 1 || uses.readers[buffer].empty()) return false;
+    if (has_checks(producer->value) && !is_read_whole(buffer, uses)) return false;
     const bool removable = program_.buffers[buffer].kind == BufferKind::Temporary;
     if (is_free(producer->value)) return inline_everywhere(index, *producer, uses);
     if (!removable || !all_can_take(*producer, uses)) return false;
@@ -56,11 +57,31 @@ class Inliner {
     });
   }
 
+  // Whether some loop nest reads every element: it makes the same checks.
+  bool is_read_whole(BufferId buffer, const Uses& uses) const {
+    return std::ranges::any_of(uses.readers[buffer], [&](size_t reader) {
+      const auto* nest = std::get_if<LoopNest>(&program_.kernels[reader].body);
+      return nest && takes_inlining(program_.kernels[reader]) &&
+             std::ranges::any_of(nest->stages, [&](const Stage& stage) {
+               std::vector<Loop> loops = nest->outer;
+               const std::vector<Loop>& inner = loops_of(stage);
+               loops.insert(loops.end(), inner.begin(), inner.end());
+               return reads_all(program_, buffer, value_of(stage), loops);
+             });
+    });
+  }
+
+  // Checks stay in loop nests.
+  static bool takes_checks(const Kernel& kernel, const Pointwise& producer) {
+    return std::holds_alternative<LoopNest>(kernel.body) || !has_checks(producer.value);
+  }
+
   bool all_can_take(const Pointwise& producer, const Uses& uses) const {
     return std::ranges::all_of(uses.readers[producer.buffer], [&](size_t reader) {
       const Kernel& kernel = program_.kernels[reader];
       const auto operand = operands(kernel);
-      return takes_inlining(kernel) && std::ranges::find(operand, producer.buffer) == operand.end();
+      return takes_inlining(kernel) && takes_checks(kernel, producer) &&
+             std::ranges::find(operand, producer.buffer) == operand.end();
     });
   }
 
@@ -127,7 +148,9 @@ class Inliner {
   bool inline_everywhere(size_t index, const Pointwise& producer, const Uses& uses) {
     bool changed = false, all = true;
     for (size_t reader : uses.readers[producer.buffer]) {
-      const bool done = takes_inlining(program_.kernels[reader]) && inline_into(reader, producer);
+      const Kernel& kernel = program_.kernels[reader];
+      const bool done =
+          takes_inlining(kernel) && takes_checks(kernel, producer) && inline_into(reader, producer);
       if (done) absorb_sources(program_.kernels[reader], program_.kernels[index]);
       changed |= done;
       const auto still = reads(program_.kernels[reader]);
@@ -144,6 +167,23 @@ class Inliner {
     if (cost_of(as_pointwise(producer)->value) > 0) absorb_name(kernel, producer);
   }
 
+  // Whether the value of a load makes no use of an index that is checked: one row for all.
+  static bool loses_checks(const ExprNode& load, const Expr& value) {
+    const std::vector<int32_t> kept = checks_of(value);
+    return std::ranges::any_of(load.args, [&](const Expr& arg) {
+      return std::ranges::any_of(checks_of(arg), [&](int32_t check) {
+        return std::ranges::find(kept, check) == kept.end();
+      });
+    });
+  }
+  static std::vector<int32_t> checks_of(const Expr& expr) {
+    std::vector<int32_t> checks;
+    visit(expr, [&](const ExprNode& node) {
+      if (node.kind == ExprKind::Check) checks.push_back(node.check);
+    });
+    return checks;
+  }
+
   bool inline_into(size_t reader, const Pointwise& producer) {
     Kernel copy = program_.kernels[reader];
     bool replaced = false, allowed = true;
@@ -151,6 +191,7 @@ class Inliner {
       Expr result = rewrite(expr, [&](const ExprNode& node) -> Expr {
         if (node.kind != ExprKind::Load || node.buffer != producer.buffer) return nullptr;
         Expr value = inline_load(producer, node);
+        if (value && loses_checks(node, value)) return nullptr;
         replaced |= value != nullptr;
         return value;
       });

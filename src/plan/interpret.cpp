@@ -171,13 +171,29 @@ class Interpreter {
         break;
     }
     if (expr->predicate && !value_of(expr->predicate, leaves, memo).truth()) {
+      if (expr->kind == ExprKind::Check) return value_of(expr->args[0], leaves, memo);
       return ir::make_scalar_int(expr->dtype, 0);
     }
     std::vector<Scalar> args;
     for (const Expr& arg : expr->args) args.push_back(value_of(arg, leaves, memo));
     if (expr->kind == ExprKind::Load) return load(*expr, args);
+    if (expr->kind == ExprKind::Check) return checked(*expr, args[0]);
     if (expr->op == ir::Op::cast) return convert(args[0], expr->dtype);
     return evaluate(expr->op, args, expr->gelu_tanh);
+  }
+
+  Scalar checked(const ExprNode& node, const Scalar& value) const {
+    const std::string& operation = program_.checks.at(static_cast<size_t>(node.check)).operation;
+    if (node.check_kind == CheckKind::Nonzero) {
+      if (value.integer != 0) return value;
+      throw CompileError("[" + operation + "] got a division of integers by zero");
+    }
+    const int64_t size = environment_(node.index);
+    const int64_t least = node.check_kind == CheckKind::IndexFromEnd ? -size : 0;
+    if (value.integer >= least && value.integer < size) return value;
+    throw CompileError("[" + operation + "] got the index " + std::to_string(value.integer) +
+                       ", expected " + std::to_string(least) + " <= index < " +
+                       std::to_string(size));
   }
 
   // --- Loops ---

@@ -63,6 +63,17 @@ Expr first_element(const ir::Literal& literal) {
   return constant_int(literal.dtype, literal.as_int(0));
 }
 
+// The input that a value is, if all of it is there in some shape and dtype.
+const ir::Value* as_input(const ir::Value* value) {
+  while (value->producer != nullptr) {
+    const Op op = value->producer->op;
+    const bool keeps = op == Op::reshape || op == Op::permute || op == Op::expand || op == Op::cast;
+    if (!keeps || !is_integer(value->type.dtype)) return nullptr;
+    value = value->producer->input(0);
+  }
+  return is_integer(value->type.dtype) ? value : nullptr;
+}
+
 }  // namespace
 
 Program lower(const ir::Graph& graph, const LowerOptions& options) {
@@ -200,8 +211,27 @@ Expr Lowering::load(const ir::Value* value, const Indices& at, Expr predicate) {
   return load_at(buffer_of(source), dtype, indices, std::move(predicate));
 }
 
+Expr Lowering::checked(const ir::Node& node, Expr value) {
+  if (!options_.check_bounds) return value;
+  const bool is_index = node.op == Op::check_index;
+  const bool both_ends = is_index && node.attr<bool>("negative");
+  const CheckKind kind = !is_index   ? CheckKind::Nonzero
+                         : both_ends ? CheckKind::IndexFromEnd
+                                     : CheckKind::Index;
+  const auto id = static_cast<int32_t>(program_.checks.size());
+  Expr result = check(std::move(value), kind, is_index ? node.attr<ir::Dim>("size") : 0, id);
+  if (result->kind != ExprKind::Check) return result;
+  const auto& inputs = graph_.inputs();
+  const auto input = std::ranges::find(inputs, as_input(node.input(0)));
+  const bool is_input = input != inputs.end();
+  program_.checks.push_back({node.attr<std::string>("operator"),
+                             is_input ? static_cast<int32_t>(input - inputs.begin()) : -1});
+  return result;
+}
+
 // Data indices go through views as stand-in symbols.
 Expr Lowering::load_gathered(const ir::Value* value, std::vector<Expr> at) {
+  Expr occupied;  // null: no axis that data picks from is empty
   Indices indices;
   std::vector<std::pair<ir::SymbolPtr, Expr>> data;
   for (size_t i = 0; i < at.size(); ++i) {
@@ -209,15 +239,20 @@ Expr Lowering::load_gathered(const ir::Value* value, std::vector<Expr> at) {
       indices.push_back(*known);
       continue;
     }
-    data.emplace_back(ir::make_loop_symbol("data", value->type.shape[i]), at[i]);
+    const ir::Dim& size = value->type.shape[i];
+    if (size.lower_bound() < 1) {
+      occupied = logical_and(occupied, apply(Op::gt, {position(size), position(0)}));
+    }
+    data.emplace_back(ir::make_loop_symbol("data", size), at[i]);
     indices.push_back(Index(data.back().first));
   }
-  return substitute_values(load(value, indices), [&](const ir::SymbolPtr& symbol) -> Expr {
-    for (const auto& [stand_in, expr] : data) {
-      if (stand_in == symbol) return expr;
-    }
-    return nullptr;
-  });
+  return substitute_values(load(value, indices, occupied),
+                           [&](const ir::SymbolPtr& symbol) -> Expr {
+                             for (const auto& [stand_in, expr] : data) {
+                               if (stand_in == symbol) return expr;
+                             }
+                             return nullptr;
+                           });
 }
 
 Expr Lowering::load_broadcast(const ir::Value* value, const ir::Shape& shape, const Indices& at) {

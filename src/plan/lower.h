@@ -15,6 +15,9 @@ struct LowerOptions {
   // Every result of 16-bit arithmetic is rounded: computed in f32 and cast. Otherwise operators
   // that become one kernel may keep it in f32.
   bool emulate_precision_casts = false;
+  // Otherwise an index that is out of range reads the first or last element, and dividing integers
+  // by zero gives an unspecified value.
+  bool check_bounds = true;
 };
 
 // One kernel per op (none for views), straight from the graph. CompileError for an op with no

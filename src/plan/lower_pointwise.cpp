@@ -49,9 +49,15 @@ void lower_pointwise(Lowering& lowering, const ir::Node& node) {
   for (const ir::Value* input : node.inputs) {
     args.push_back(lowering.load_broadcast(input, type.shape, space.indices));
   }
-  const bool rounds = lowering.options().emulate_precision_casts && is_16_bit_float(type.dtype) &&
-                      ir::rounds_result(node.op);
-  Expr value = rounds ? apply_rounded(node, std::move(args)) : apply_node(node, std::move(args));
+  Expr value;
+  if (node.op == Op::check_index || node.op == Op::check_nonzero) {
+    value = lowering.checked(node, std::move(args[0]));
+  } else if (lowering.options().emulate_precision_casts && is_16_bit_float(type.dtype) &&
+             ir::rounds_result(node.op)) {
+    value = apply_rounded(node, std::move(args));
+  } else {
+    value = apply_node(node, std::move(args));
+  }
   lowering.emit_pointwise(node, std::move(space), std::move(value));
 }
 

@@ -27,7 +27,8 @@ class Lowering {
   // One element of a value. Elements of uniform and of evenly spaced constants are computed, not
   // read.
   Expr load(const ir::Value* value, const Indices& at, Expr predicate = nullptr);
-  // The same where some indices are data: they must be in bounds for every input.
+  // The same where some indices are data: they must be in bounds for every input, except along an
+  // axis without elements, where they read zero.
   Expr load_gathered(const ir::Value* value, std::vector<Expr> at);
   // One element of an operand that is broadcast to `shape`.
   Expr load_broadcast(const ir::Value* value, const ir::Shape& shape, const Indices& at);
@@ -39,6 +40,9 @@ class Lowering {
   BufferId dense(const ir::Value* value);
   BufferId add_constant(std::string name, ir::Literal literal);
   BufferId add_temporary(std::string name, ir::Type type);
+
+  // The value, checked as a check_index or check_nonzero node says.
+  Expr checked(const ir::Node& node, Expr value);
 
   // A window on a value over `loops`; `at` is a position of the value in terms of them. Nothing if
   // the offset is not affine with non-negative strides.

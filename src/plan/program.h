@@ -111,6 +111,12 @@ struct Attention {
   Expr keep, bias;
 };
 
+// What a Check of an expression guards.
+struct Check {
+  std::string operation;  // "embedding", for the error
+  int32_t input = -1;     // the input of the program that is checked as it is, if one is
+};
+
 struct Kernel {
   std::string name;  // unique; from the ops it computes: "linear_gelu_3"
   std::variant<LoopNest, MatMul, Convolution, Attention> body;
@@ -124,6 +130,7 @@ struct Program {
   std::vector<Kernel> kernels;
   std::vector<BufferId> inputs, outputs;  // in the order of the graph's
   std::vector<ir::SymbolPtr> symbols;     // size symbols, in order of creation
+  std::vector<Check> checks;              // that expressions refer to
 
   BufferId add_buffer(Buffer buffer) {
     buffers.push_back(std::move(buffer));

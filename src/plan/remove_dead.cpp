@@ -1,4 +1,5 @@
-// Kernels whose results nobody reads are removed, then buffers that nobody uses.
+// Kernels whose results nobody reads are removed, unless they make checks; then buffers that nobody
+// uses.
 #include <algorithm>
 
 #include "plan/fusion.h"
@@ -8,6 +9,12 @@
 namespace kiln::plan {
 namespace {
 
+bool makes_checks(const Kernel& kernel) {
+  bool found = false;
+  for_each_expr(kernel, [&](const Expr& expr) { found |= expr && has_checks(expr); });
+  return found;
+}
+
 bool remove_kernels(Program& program) {
   std::vector<bool> needed(program.buffers.size());
   for (BufferId output : program.outputs) needed[output] = true;
@@ -15,7 +22,9 @@ bool remove_kernels(Program& program) {
   for (size_t i = program.kernels.size(); i-- > 0;) {
     Kernel& kernel = program.kernels[i];
     const auto written = writes(kernel);
-    if (std::ranges::none_of(written, [&](BufferId buffer) { return needed[buffer]; })) {
+    const bool is_read =
+        std::ranges::any_of(written, [&](BufferId buffer) { return needed[buffer]; });
+    if (!is_read && !makes_checks(kernel)) {
       make_empty(kernel);
       changed = true;
       continue;

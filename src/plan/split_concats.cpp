@@ -153,6 +153,10 @@ bool split(Program& program, size_t producer, size_t consumer) {
   if (!concat || !pointwise) return false;
   const int64_t elements = program.buffers[concat->buffer].type.elements().at_opt();
   if (points_at_opt(pointwise->loops) > elements) return false;
+  const bool checks = std::ranges::any_of(
+      concat->pieces, [](const Store* piece) { return has_checks(piece->value); });
+  if (checks && !reads_all(program, concat->buffer, pointwise->value, pointwise->loops))
+    return false;
   const auto pieces = pieces_of(program, *concat);
   const auto along = loop_along_axis(*pointwise, *concat);
   if (!pieces || !along) return false;

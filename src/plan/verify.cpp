@@ -128,7 +128,21 @@ class Verifier {
       }
       if (node.kind == ExprKind::Reduced) check_slot(node, leaves);
       if (node.kind == ExprKind::Load) check_load(node);
+      if (node.kind == ExprKind::Check) check_check(node);
     });
+  }
+  // P9
+  void check_check(const ExprNode& node) const {
+    if (!std::holds_alternative<LoopNest>(kernel_->body))
+      fail_here("P9", "a check outside of a loop nest");
+    if (node.check < 0 || static_cast<size_t>(node.check) >= program_.checks.size())
+      fail_here("P9", "no check " + std::to_string(node.check));
+    const bool fits =
+        node.check_kind == CheckKind::Nonzero ? is_integer(node.dtype) : node.dtype == DType::I64;
+    if (!fits || node.args.size() != 1 || node.args[0]->dtype != node.dtype)
+      fail_here("P4", "a check of a value of " + std::string(dtype_name(node.dtype)));
+    if (node.predicate && node.predicate->dtype != DType::Bool)
+      fail_here("P4", "a predicate is not bool");
   }
   void check_slot(const ExprNode& node, const Leaves& leaves) const {
     const auto slot = static_cast<size_t>(node.slot);

@@ -65,6 +65,11 @@ int32_t threads_for(const StepSpec& step, int64_t tasks, int threads) {
   return static_cast<int32_t>(std::clamp<int64_t>(tasks / step.min_tasks_per_thread, 1, threads));
 }
 
+// The lowest `count` bits.
+uint64_t mask_of(size_t count) {
+  return count >= engine::kMostChecks ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+}
+
 }  // namespace
 
 bool BoundTensor::matches(const TensorView& tensor) const {
@@ -190,6 +195,7 @@ void Binding::bind_steps(const Engine& engine, Sizes sizes, int threads) {
     bound.params = params_.data() + params_.size();
     bound.tasks = at(sizes, step.tasks);
     bound.threads = threads_for(step, bound.tasks, threads);
+    bound.checks = mask_of(step.checks.size());
     bound.grain = std::max<int64_t>(1, step.min_tasks_per_thread / 4);
     for (const int32_t buffer : step.buffers) bind_pointer(engine, static_cast<size_t>(buffer));
     for (const Slot slot : step.params) params_.push_back(at(sizes, slot));

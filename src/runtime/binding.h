@@ -27,6 +27,7 @@ struct BoundStep {
   int64_t tasks = 0;
   int64_t grain = 1;
   int32_t threads = 1;
+  uint64_t checks = 0;  // the bits of a kernel's result that mean something
 };
 
 class Binding {

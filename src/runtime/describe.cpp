@@ -157,6 +157,7 @@ std::string describe(const Engine& engine) {
   json.key("program_hash").value(spec.program_hash);
   json.key("refittable").value(spec.refittable);
   json.key("emulate_precision_casts").value(spec.emulate_precision_casts);
+  json.key("check_bounds").value(!spec.unchecked);
   json.key("metadata").value(spec.metadata);
   json.key("disabled_passes");
   write_strings(json, spec.disabled_passes);

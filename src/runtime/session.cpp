@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "runtime/check_failure.h"
 #include "runtime/input_check.h"
 
 namespace kiln::runtime {
@@ -66,11 +67,7 @@ Status Session::run(std::span<const TensorView> inputs, std::span<const TensorVi
   KILN_RETURN_IF_ERROR(set_inputs(inputs));
   KILN_RETURN_IF_ERROR(set_outputs(outputs));
   KILN_RETURN_IF_ERROR(provide_memory());
-  if (profiling_)
-    execute_profiled();
-  else
-    execute();
-  return Status();
+  return profiling_ ? execute_profiled(inputs) : execute(inputs);
 }
 
 Status Session::bind(std::span<const TensorView> inputs) {
@@ -162,36 +159,51 @@ Status Session::provide_memory() {
   return Status();
 }
 
-void Session::execute() {
+Status Session::execute(std::span<const TensorView> inputs) {
   ThreadPoolLease pool;
-  for (const BoundStep& step : bindings_.front()->steps()) execute_step(step, pool);
+  const std::vector<BoundStep>& steps = bindings_.front()->steps();
+  for (size_t i = 0; i < steps.size(); ++i) {
+    if (const uint64_t failed = execute_step(steps[i], pool)) return failure_of(i, failed, inputs);
+  }
+  return Status();
 }
 
-void Session::execute_step(const BoundStep& step, ThreadPoolLease& pool) {
+uint64_t Session::execute_step(const BoundStep& step, ThreadPoolLease& pool) {
   const Binding& binding = *bindings_.front();
   std::byte* const scratch = memory_.data() + binding.scratch_offset();
   if (step.threads == 1) {
-    if (step.tasks > 0) step.kernel(step.buffers, step.params, scratch, 0, step.tasks);
-    return;
+    if (step.tasks == 0) return 0;
+    return step.kernel(step.buffers, step.params, scratch, 0, step.tasks) & step.checks;
   }
   if (pool == nullptr) pool = lend_thread_pool();
   const uint64_t stride = binding.scratch_stride();
+  std::atomic<uint64_t> failed{0};
   pool->run(step.tasks, step.threads, step.grain, [&](int thread, int64_t begin, int64_t end) {
-    step.kernel(step.buffers, step.params, scratch + static_cast<uint64_t>(thread) * stride, begin,
-                end);
+    const uint64_t bits = step.kernel(step.buffers, step.params,
+                                      scratch + static_cast<uint64_t>(thread) * stride, begin, end);
+    if (bits != 0) failed.fetch_or(bits, std::memory_order_relaxed);
   });
+  return failed.load(std::memory_order_relaxed) & step.checks;
 }
 
-void Session::execute_profiled() {
+Status Session::failure_of(size_t step, uint64_t failed, std::span<const TensorView> inputs) const {
+  return check_failure(engine_->spec(), engine_->spec().steps[step], failed,
+                       bindings_.front()->symbols(), inputs);
+}
+
+Status Session::execute_profiled(std::span<const TensorView> inputs) {
   using Clock = std::chrono::steady_clock;
   ThreadPoolLease pool;
   profile_.clear();
-  for (const BoundStep& step : bindings_.front()->steps()) {
+  const std::vector<BoundStep>& steps = bindings_.front()->steps();
+  for (size_t i = 0; i < steps.size(); ++i) {
     const auto start = Clock::now();
-    execute_step(step, pool);
+    const uint64_t failed = execute_step(steps[i], pool);
     const auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
-    profile_.push_back({step.tasks, step.threads, time.count()});
+    profile_.push_back({steps[i].tasks, steps[i].threads, time.count()});
+    if (failed != 0) return failure_of(i, failed, inputs);
   }
+  return Status();
 }
 
 }  // namespace kiln::runtime

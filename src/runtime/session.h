@@ -55,9 +55,12 @@ class Session {
   Status set_outputs(std::span<const TensorView> outputs);
   Result<void*> stage(size_t index, const TensorView& input);
   Status provide_memory();
-  void execute();
-  void execute_step(const BoundStep& step, ThreadPoolLease& pool);
-  void execute_profiled();
+  // Both end at the first step with a check that fails.
+  Status execute(std::span<const TensorView> inputs);
+  Status execute_profiled(std::span<const TensorView> inputs);
+  // The bits of the checks that failed.
+  uint64_t execute_step(const BoundStep& step, ThreadPoolLease& pool);
+  Status failure_of(size_t step, uint64_t failed, std::span<const TensorView> inputs) const;
 
   const std::shared_ptr<const Engine> engine_;
   const int threads_;

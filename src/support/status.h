@@ -19,6 +19,8 @@ enum class StatusCode : int {
   IoError = 6,
   OutOfMemory = 7,
   Internal = 8,
+  IndexError = 9,       // an index in the data that is out of range
+  DivisionByZero = 10,  // a division of integers by zero
 };
 
 class [[nodiscard]] Status {

@@ -9,6 +9,9 @@
 namespace kiln::torch_op {
 
 void check(kiln_status status) {
+  if (status == KILN_INDEX_ERROR) {
+    throw std::out_of_range(kiln_last_error());  // an IndexError in Python
+  }
   if (status != KILN_OK) {
     throw std::runtime_error(kiln_last_error());
   }

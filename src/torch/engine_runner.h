@@ -21,7 +21,7 @@ struct SessionDeleter {
 using EnginePtr = std::unique_ptr<kiln_engine, EngineDeleter>;
 using SessionPtr = std::unique_ptr<kiln_session, SessionDeleter>;
 
-// Throws std::runtime_error with the runtime's text.
+// Throws std::runtime_error with the runtime's text; std::out_of_range for KILN_INDEX_ERROR.
 void check(kiln_status status);
 
 // What one call does besides running.

@@ -218,6 +218,8 @@ TEST_F(CapiRuntimeTest, SessionsKeepTheEngineAlive) {
 TEST(CapiRuntime, NamesAndVersion) {
   EXPECT_STREQ(kiln_version(), "0.1.0");
   EXPECT_STREQ(kiln_status_name(KILN_OUT_OF_RANGE), "out of range");
+  EXPECT_STREQ(kiln_status_name(KILN_INDEX_ERROR), "index error");
+  EXPECT_STREQ(kiln_status_name(KILN_DIVISION_BY_ZERO), "division by zero");
   EXPECT_STREQ(kiln_status_name(static_cast<kiln_status>(99)), "unknown status");
 }
 

@@ -243,6 +243,15 @@ TEST(HostileEngine, BuffersAndSteps) {
   refused([](Spec& s) { s.steps[1].tasks = -1; }, "step 1: unknown number of tasks");
   refused([](Spec& s) { s.steps[1].min_tasks_per_thread = 0; }, "step 1: fewer than one task");
   refused([](Spec& s) { s.steps[1].scratch_bytes = -2; }, "step 1: unknown scratch size");
+  const auto check = [](CheckSpec spec) { return [spec](Spec& s) { s.steps[1].checks = {spec}; }; };
+  refused(check({"x", static_cast<CheckKind>(3), 0, -1}), "step 1: unknown kind of check");
+  refused(check({"x", CheckKind::Index, 5, -1}), "step 1: unknown size of a check");
+  refused(check({"x", CheckKind::IndexFromEnd, -1, -1}), "step 1: unknown size of a check");
+  refused(check({"x", CheckKind::Nonzero, 0, -1}), "step 1: unknown size of a check");
+  refused(check({"x", CheckKind::Index, 0, 2}), "step 1: unknown input of a check");
+  refused(check({"x", CheckKind::Index, 0, -2}), "step 1: unknown input of a check");
+  refused([](Spec& s) { s.steps[1].checks.resize(65, {"x", CheckKind::Nonzero, -1, -1}); },
+          "step 1: it has more checks than a kernel has bits");
   refused([](Spec& s) { s.variants[1].entry = {0, 128}; },
           "variant 1: an entry point lies outside");
   refused([](Spec& s) { s.steps[1].writes = {-1, -1}; }, "step 1: it does not say of every buffer");

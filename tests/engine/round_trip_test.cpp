@@ -107,6 +107,27 @@ TEST(EngineRoundTrip, KeepsWhatARefitNeeds) {
   EXPECT_EQ(spec.buffers[3].source, -1);
 }
 
+TEST(EngineRoundTrip, KeepsChecks) {
+  SampleEngine sample = make_sample_engine();
+  sample.spec.unchecked = true;
+  sample.spec.steps[1].checks = {{"embedding", CheckKind::Index, 1, 0},
+                                 {"floor_divide", CheckKind::Nonzero, -1, -1}};
+  const std::vector<std::byte> bytes = sample.bytes();
+  const Spec spec = read(bytes)->spec;
+  EXPECT_TRUE(spec.unchecked);
+  EXPECT_TRUE(spec.steps[0].checks.empty());
+  ASSERT_EQ(spec.steps[1].checks.size(), 2u);
+  const CheckSpec &index = spec.steps[1].checks[0], &divisor = spec.steps[1].checks[1];
+  EXPECT_EQ(index.operation, "embedding");
+  EXPECT_EQ(index.kind, CheckKind::Index);
+  EXPECT_EQ(index.size, 1);
+  EXPECT_EQ(index.input, 0);
+  EXPECT_EQ(divisor.operation, "floor_divide");
+  EXPECT_EQ(divisor.kind, CheckKind::Nonzero);
+  EXPECT_EQ(divisor.size, -1);
+  EXPECT_EQ(divisor.input, -1);
+}
+
 TEST(EngineRoundTrip, WithoutConstantsNothingIsStripped) {
   const kiln::testing::SampleEngine sample = kiln::testing::make_add_engine();
   const auto stripped = write(sample.spec, sample.constants(), Weights::Stripped);

@@ -24,8 +24,11 @@ int main(int argc, char** argv) {
   kiln::testing::SampleEngine many = kiln::testing::make_sample_engine();
   kiln::testing::add_constant(many, std::vector<std::byte>(300, std::byte{1}));
   kiln::testing::add_constant(many, std::vector<std::byte>(300, std::byte{1}));
+  kiln::testing::SampleEngine checks = kiln::testing::make_sample_engine();
+  checks.spec.steps[1].checks = {{"embedding", kiln::engine::CheckKind::Index, 0, 1},
+                                 {"fmod", kiln::engine::CheckKind::Nonzero, -1, -1}};
   const bool ok = save(kiln::testing::make_add_engine(), folder + "/add.kiln") &&
                   save(kiln::testing::make_sample_engine(), folder + "/sample.kiln") &&
-                  save(many, folder + "/constants.kiln");
+                  save(checks, folder + "/checks.kiln") && save(many, folder + "/constants.kiln");
   return ok ? 0 : 1;
 }

@@ -134,5 +134,29 @@ TEST(VerifyTest, P8Aliases) {
   expect_rule(program, "P8");
 }
 
+TEST(VerifyTest, P9Checks) {
+  const auto with_check = [](CheckKind kind, Expr value, int32_t id) {
+    Program program = sample();
+    program.checks = {{"embedding", -1}};
+    Store& target = store(program, 0);
+    const Expr checked = check(std::move(value), kind, 2, id);
+    target.value = apply(ir::Op::add, {target.value, cast(checked, DType::F32)});
+    return program;
+  };
+  const Program plain = sample();
+  const Expr element = load_at(plain.inputs[0], DType::F32, {0, 0});
+  const Expr index = cast(element, DType::I64);
+  EXPECT_EQ(error_of(with_check(CheckKind::Index, index, 0)), "no error");
+  expect_rule(with_check(CheckKind::Index, index, 1), "P9");
+  expect_rule(with_check(CheckKind::Index, index, -1), "P9");
+  expect_rule(with_check(CheckKind::Index, cast(index, DType::I32), 0), "P4");
+  expect_rule(with_check(CheckKind::Nonzero, element, 0), "P4");
+  Program program = with_check(CheckKind::Index, index, 0);
+  matmul(program).epilogue =
+      apply(ir::Op::add,
+            {matmul(program).epilogue, cast(check(index, CheckKind::Index, 2, 0), DType::F32)});
+  expect_rule(program, "P9");
+}
+
 }  // namespace
 }  // namespace kiln::plan

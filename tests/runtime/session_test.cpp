@@ -302,6 +302,46 @@ TEST_F(SessionTest, BuffersAreAsLargeAsTheirTensors) {
                "damaged engine: buffer 2 has another size than its tensor");
 }
 
+// mov eax, failed; ret
+std::array<uint8_t, 6> code_that_reports(uint8_t failed) {
+  return {0xb8, failed, 0x00, 0x00, 0x00, 0xc3};
+}
+
+TEST_F(SessionTest, ChecksThatFailEndTheRun) {
+  using engine::CheckKind;
+  const auto status = [](uint8_t failed, std::vector<engine::CheckSpec> checks, int threads,
+                         bool profiling) {
+    const std::array<uint8_t, 6> code = code_that_reports(failed);
+    SampleEngine sample = kiln::testing::make_add_engine();
+    for (auto& variant : sample.spec.variants) variant.code = std::as_bytes(std::span(code));
+    sample.spec.steps[0].checks = std::move(checks);
+    const LoadedEngine engine(sample);
+    const auto session = engine.session(threads);
+    session->enable_profiling(profiling);
+    Tensor x({32, 4}), y({32, 4}), out({32, 4});
+    return run(*session, x, y, out);
+  };
+  const engine::CheckSpec index{"gather", CheckKind::Index, 1, -1},
+      input{"rows", CheckKind::Index, 1, 0}, both{"index", CheckKind::IndexFromEnd, 0, -1},
+      divisor{"fmod", CheckKind::Nonzero, -1, -1};
+  for (const int threads : {1, 2}) {
+    for (const bool profiling : {false, true}) {
+      expect_ok(status(0, {index, divisor}, threads, profiling));
+      expect_ok(status(0xff, {}, threads, profiling));  // means nothing in a step without checks
+      expect_ok(status(0xfc, {index, divisor}, threads, profiling));
+      expect_error(status(1, {index, divisor}, threads, profiling), StatusCode::IndexError,
+                   "[gather] got an index that is out of range, expected 0 <= index < 4");
+      expect_error(status(1, {input}, threads, profiling), StatusCode::IndexError,
+                   "[rows] got an index that is out of range, expected 0 <= index < 4");
+      expect_error(status(3, {both, divisor}, threads, profiling), StatusCode::IndexError,
+                   "[index] got an index that is out of range, expected -32 <= index < 32");
+      expect_error(status(2, {index, divisor}, threads, profiling), StatusCode::DivisionByZero,
+                   "[fmod] ZeroDivisionError: got a division of integers by zero, expected "
+                   "divisors other than 0");
+    }
+  }
+}
+
 TEST_F(SessionTest, TellsTheTimeOfEachStep) {
   const auto session = engine_.session(2);
   EXPECT_EQ(describe_profile(*session), "[]");

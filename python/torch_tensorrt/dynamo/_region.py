@@ -231,6 +231,7 @@ def compile_region(
         refittable=not settings.immutable_weights,
         emulate_precision_casts=settings.emulate_precision_casts,
         metadata=region_metadata(region),
+        check_bounds=settings.check_bounds,
     )
     return engine_tensor(engine)
 

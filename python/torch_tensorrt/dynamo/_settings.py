@@ -91,6 +91,7 @@ class CompilationSettings:
     engine_cache_dir: str = DEFAULT_ENGINE_CACHE_DIR
     engine_cache_size: int = DEFAULT_ENGINE_CACHE_SIZE
     custom_engine_cache: Any = None
+    check_bounds: bool = True
 
     def __post_init__(self) -> None:
         self.device = Device._from(self.device)
@@ -159,6 +160,7 @@ _USED = frozenset(
         "strip_engine_weights",
         "immutable_weights",
         "emulate_precision_casts",
+        "check_bounds",
     )
 )
 

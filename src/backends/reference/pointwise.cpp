@@ -1,6 +1,7 @@
 // Ops that are applied element by element, with operands broadcast to one shape.
 #include "backends/reference/tensor.h"
 #include "ir/scalar.h"
+#include "support/error.h"
 
 namespace kiln::reference {
 namespace {
@@ -24,10 +25,28 @@ DType result_dtype(const Call& call) {
   return ir::result_dtype(call.node.op, dtypes);
 }
 
+[[noreturn]] void fail_check(const Call& call, const std::string& got,
+                             const std::string& expected) {
+  throw CompileError("[" + call.text("operator") + "] got " + got + ", expected " + expected);
+}
+
+// What check_index and check_nonzero ask of one element.
+void check_element(const Call& call, int64_t value) {
+  if (call.node.op == ir::Op::check_nonzero) {
+    if (value == 0) fail_check(call, "a division of integers by zero", "a divisor that is not 0");
+    return;
+  }
+  const int64_t size = call.dim("size"), least = call.flag("negative") ? -size : 0;
+  if (value >= least && value < size) return;
+  fail_check(call, "the index " + std::to_string(value),
+             std::to_string(least) + " <= index < " + std::to_string(size));
+}
+
 }  // namespace
 
 Literal evaluate_pointwise(const Call& call) {
   const ir::Op op = call.node.op;
+  const bool checks = op == ir::Op::check_index || op == ir::Op::check_nonzero;
   const bool gelu_tanh = op == ir::Op::gelu && call.text("approximate") == "tanh";
   Sizes shape;
   for (const Literal* input : call.inputs) shape = broadcast(shape, input->shape);
@@ -41,6 +60,7 @@ Literal evaluate_pointwise(const Call& call) {
   std::vector<ir::Scalar> values(operands.size());
   for (int64_t i = 0, count = result.elements(); i < count; ++i) {
     for (size_t j = 0; j < operands.size(); ++j) values[j] = operands[j].next();
+    if (checks) check_element(call, values[0].integer);
     ir::set_element(
         data, i,
         op == ir::Op::cast ? ir::convert(values[0], dtype) : ir::evaluate(op, values, gelu_tanh));

@@ -15,18 +15,36 @@ Value* as_index(Call& call, Value* index) {
   return call.builder().cast(index, DType::I64);
 }
 
+// Which indices an operator accepts along an axis: others are an error when the model runs.
+enum class Accepts { FromStart, FromEitherEnd };
+
+Value* checked(Call& call, Value* index, const Dim& size, Accepts accepts, const char* name) {
+  return call.make(Op::check_index, {as_index(call, index)},
+                   {{"size", size},
+                    {"negative", accepts == Accepts::FromEitherEnd},
+                    {"operator", std::string(name)}});
+}
+
 Value* take(Call& call, Value* x, Value* index, int64_t axis) {
   return call.make(Op::gather, {x, as_index(call, index)}, {{"axis", axis}});
 }
 
 Value* import_embedding(Call& call) {
-  return take(call, call.tensor("weight"), call.tensor("indices"), 0);
+  Value* weight = call.tensor("weight");
+  Value* index =
+      checked(call, call.tensor("indices"), weight->type.shape[0], Accepts::FromStart, "embedding");
+  return take(call, weight, index, 0);
 }
 
 Value* import_index_select(Call& call) {
   Value *x = call.tensor("self"), *index = call.tensor("index");
   const int64_t axis = call.axis("dim", x->type.rank());
-  if (x->type.rank() == 0) return x;
+  const Dim size = x->type.rank() == 0 ? Dim(1) : x->type.shape[axis];
+  index = checked(call, index, size, Accepts::FromStart, "index_select");
+  if (x->type.rank() == 0) {
+    Value* only = take(call, call.builder().reshape(x, {1}), index, 0);
+    return call.builder().reshape(only, {});
+  }
   if (index->type.rank() == 0) index = call.builder().reshape(index, {1});
   return take(call, x, index, axis);
 }
@@ -34,7 +52,10 @@ Value* import_index_select(Call& call) {
 // torch.gather takes an index that is smaller than x along the other axes: those parts of x are not
 // used.
 Value* import_gather(Call& call) {
-  Value *x = call.tensor("self"), *index = as_index(call, call.tensor("index"));
+  Value *x = call.tensor("self"), *index = call.tensor("index");
+  const int64_t indexed = call.axis("dim", x->type.rank());
+  const Dim size = x->type.rank() == 0 ? Dim(1) : x->type.shape[indexed];
+  index = checked(call, index, size, Accepts::FromStart, "gather");
   if (x->type.rank() == 0 || index->type.rank() == 0) {
     Value* column = call.builder().reshape(x, {x->type.elements()});
     Value* flat = take(call, column, call.builder().reshape(index, {index->type.elements()}), 0);
@@ -58,13 +79,18 @@ Value* import_take_along_dim(Call& call) {
   ir::Shape shape = ir::broadcast_shapes(other_x, other_index), index_shape = shape;
   shape[axis] = x->type.shape[axis];
   index_shape[axis] = index->type.shape[axis];
+  // PyTorch accepts any index here: it counts modulo the size.
+  Value* size =
+      call.make(Op::dim_value, {}, {{"value", x->type.shape[axis]}, {"dtype", DType::I64}});
+  index = Expr(call, index).apply(Op::remainder, {call, size});
   return call.make(Op::gather_elements,
                    {call.builder().expand(x, shape), call.builder().expand(index, index_shape)},
                    {{"axis", axis}});
 }
 
-// x[:, i, j, :] and the like. Indexed axes that are not neighbours come first in the result: so
-// they are moved there.
+// x[:, i, j, :] and the like; `checks` unless the caller knows that they are in bounds. Indexed
+// axes that are not neighbours come first in the result: so they are moved there.
+template <bool checks>
 Value* import_index(Call& call) {
   Value* x = call.tensor("self");
   std::vector<Value*> given = call.tensors("indices");
@@ -74,8 +100,12 @@ Value* import_index(Call& call) {
   std::vector<Value*> operands{nullptr};
   for (size_t i = 0; i < given.size(); ++i) {
     if (given[i] == nullptr) continue;
+    call.expect(given[i]->type.dtype != DType::U8, "an index of u8, which PyTorch takes as a mask",
+                "i32 or i64");
     axes.push_back(static_cast<int64_t>(i));
-    operands.push_back(as_index(call, given[i]));
+    operands.push_back(
+        checks ? checked(call, given[i], x->type.shape[i], Accepts::FromEitherEnd, "index")
+               : as_index(call, given[i]));
   }
   if (axes.empty()) return x;
   int64_t first = axes[0];
@@ -140,14 +170,15 @@ Value* import_one_hot(Call& call) {
   Value* x = call.tensor("self");
   const int64_t classes = call.integer_or("num_classes", -1);
   call.expect(classes > 0, "no num_classes", "a number (else it depends on the data)");
-  const Expr index(call, unsqueeze(call, as_index(call, x), static_cast<int64_t>(x->type.rank())));
+  Value* known = checked(call, x, classes, Accepts::FromStart, "one_hot");
+  const Expr index(call, unsqueeze(call, known, static_cast<int64_t>(x->type.rank())));
   return call.builder().cast(index.apply(Op::eq, {call, iota(call, classes)}), DType::I64);
 }
 
 constexpr Row kRows[] = {
     {"aten.embedding.default", import_embedding},
-    {"aten.index.Tensor", import_index},
-    {"aten._unsafe_index.Tensor", import_index},
+    {"aten.index.Tensor", import_index<true>},
+    {"aten._unsafe_index.Tensor", import_index<false>},
     {"aten.index_select.default", import_index_select},
     {"aten.gather.default", import_gather},
     {"aten.take_along_dim.default", import_take_along_dim},

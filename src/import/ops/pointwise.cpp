@@ -160,6 +160,19 @@ Value* binary_floating(Call& call) {
   return pair.a.apply(op, pair.b);
 }
 
+// Division of integers by zero is an error when the model runs, as in PyTorch.
+Expr checked_divisor(Call& call, const Expr& divisor, const char* name) {
+  if (!is_integer(divisor.value()->type.dtype)) return divisor;
+  return {call, call.make(Op::check_nonzero, {divisor}, {{"operator", std::string(name)}})};
+}
+
+template <Op op>
+Value* division(Call& call) {
+  const Pair pair = promoted(call);
+  const char* name = op == Op::floor_div ? "floor_divide" : op == Op::fmod ? "fmod" : "remainder";
+  return pair.a.apply(op, checked_divisor(call, pair.b, name));
+}
+
 bool is_one(const Number& number) {
   return !std::holds_alternative<ir::Dim>(number) && number_as_double(number) == 1;
 }
@@ -188,13 +201,13 @@ Value* import_rsub(Call& call) {
 Value* import_div_mode(Call& call) {
   if (!call.has("rounding_mode")) return binary_floating<Op::div>(call);
   const std::string mode = call.text_or("rounding_mode", "");
-  if (mode == "floor") return arithmetic<Op::floor_div>(call);
+  if (mode == "floor") return division<Op::floor_div>(call);
   call.expect(mode == "trunc", "rounding_mode \"" + mode + "\"", "trunc or floor");
   // The quotient by a tensor is rounded before it is truncated, that by a number is not.
   if (is_scalar(call.operand("other"))) call.compute_in_f32();
   const Pair pair = promoted(call);
   const DType dtype = pair.a.value()->type.dtype;
-  if (!is_floating(dtype)) return pair.a / pair.b;  // truncates
+  if (!is_floating(dtype)) return pair.a / checked_divisor(call, pair.b, "div");  // truncates
   return compose_pair(call, pair, compute_dtype(dtype),
                       [](const Expr& a, const Expr& b) { return (a / b).apply(Op::trunc); });
 }
@@ -386,12 +399,12 @@ constexpr Row kRows[] = {
     {"aten.true_divide.Tensor", binary_floating<Op::div>},
     {"aten.div.Tensor_mode", import_div_mode},
     {"aten.div.Scalar_mode", import_div_mode},
-    {"aten.floor_divide.default", arithmetic<Op::floor_div>},
-    {"aten.floor_divide.Scalar", arithmetic<Op::floor_div>},
-    {"aten.remainder.Tensor", binary<Op::remainder>},
-    {"aten.remainder.Scalar", binary<Op::remainder>},
-    {"aten.fmod.Tensor", binary<Op::fmod>},
-    {"aten.fmod.Scalar", binary<Op::fmod>},
+    {"aten.floor_divide.default", division<Op::floor_div>},
+    {"aten.floor_divide.Scalar", division<Op::floor_div>},
+    {"aten.remainder.Tensor", division<Op::remainder>},
+    {"aten.remainder.Scalar", division<Op::remainder>},
+    {"aten.fmod.Tensor", division<Op::fmod>},
+    {"aten.fmod.Scalar", division<Op::fmod>},
     {"aten.pow.Tensor_Tensor", import_pow},
     {"aten.pow.Tensor_Scalar", import_pow_scalar},
     {"aten.pow.Scalar", import_pow},

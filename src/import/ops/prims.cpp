@@ -9,7 +9,11 @@ Value* import_convert(Call& call) { return cast_if(call, call.tensor("a"), call.
 Value* import_div(Call& call) {
   const std::vector<Value*> values =
       promote(call.builder(), {call.operand("self"), call.operand("other")});
-  return call.make(Op::div, {values[0], values[1]});
+  Value* divisor = values[1];
+  if (is_integer(divisor->type.dtype)) {
+    divisor = call.make(Op::check_nonzero, {divisor}, {{"operator", std::string("div")}});
+  }
+  return call.make(Op::div, {values[0], divisor});
 }
 
 Value* import_sum(Call& call) {

@@ -29,6 +29,7 @@ struct Target {
 struct KernelInterface {
   std::vector<plan::BufferId> buffers;  // argument order
   std::vector<ir::Dim> params;          // over size symbols only
+  std::vector<int32_t> checks;          // of the program: the i-th sets bit i of the result
   ir::Dim tasks = 1;                    // independent tasks; the same for every variant
   int64_t min_tasks_per_thread = 1;
   ir::Dim scratch_bytes = 0;  // per thread: the most that any variant needs
@@ -38,6 +39,8 @@ struct KernelInterface {
 
   int32_t buffer_index(plan::BufferId buffer);
   int32_t param_index(const ir::Dim& dim);
+  // The last bit stands for all checks that have none of their own.
+  int32_t check_bit(int32_t check);
 };
 
 // Constants that code generation makes out of others, e.g. packed weights: shared by the variants
@@ -73,7 +76,7 @@ struct DimLess {
   bool operator()(const ir::Dim& a, const ir::Dim& b) const { return ir::Dim::compare(a, b) < 0; }
 };
 
-// One function under construction: void(ptr buffers, ptr params, ptr scratch, i64 begin, i64 end).
+// One function under construction: i64(ptr buffers, ptr params, ptr scratch, i64 begin, i64 end).
 //
 // Index arithmetic is hoisted as it is made: LLVM runs no passes over the IR. Every loop made by
 // loop() has a place just before it; a value goes before the outermost loop that leaves its symbols
@@ -130,9 +133,12 @@ class Emitter {
   Carried loop_carrying(llvm::Value* begin, llvm::Value* end, int64_t step, Carried initial,
                         const CarryingBody& body);
 
+  // Notes that a check failed if `failed`, an integer or a vector of them, is negative in any lane.
+  void note_failure(int32_t check, llvm::Value* failed);
+
   // 128 readable zero bytes: where loads go whose predicate is false.
   llvm::Value* zeros();
-  // Ends the function with ret.
+  // Ends the function, which returns the bits of the checks that failed.
   void finish();
 
  private:
@@ -162,6 +168,7 @@ class Emitter {
   llvm::Value* compute_atom(const ir::Atom& atom);
   llvm::Value* compute_division(const ir::Atom& atom);
   llvm::Value* load_argument(llvm::Value* array, int32_t index, llvm::Type* type);
+  llvm::Value* failed_checks();
 
   const plan::Program& program_;
   const Target& target_;
@@ -176,6 +183,8 @@ class Emitter {
   llvm::Value* begin_ = nullptr;
   llvm::Value* end_ = nullptr;
   llvm::GlobalVariable* zeros_ = nullptr;
+  // What failed so far, by bit and type: variables in memory until finish() puts them in registers.
+  std::vector<std::pair<int32_t, llvm::AllocaInst*>> failures_;
   std::map<plan::BufferId, llvm::Value*> bases_;
   std::set<plan::BufferId> written_;               // by the code emitted so far
   std::map<const ir::Symbol*, Binding> bindings_;  // never iterated

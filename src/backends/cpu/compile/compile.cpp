@@ -12,6 +12,7 @@
 #include "backends/cpu/compile/kernel_key.h"
 #include "backends/cpu/compile/parallel.h"
 #include "backends/cpu/compile/size_program.h"
+#include "plan/kernels.h"
 #include "plan/lower.h"
 #include "support/cpu_features.h"
 #include "support/error.h"
@@ -76,10 +77,12 @@ class ProgramCompiler {
   struct Use {
     size_t code = 0;
     std::vector<plan::BufferId> buffers;
+    std::vector<int32_t> checks;
   };
   struct Code {
     const plan::Kernel* kernel = nullptr;  // the first that uses it
     std::vector<plan::BufferId> buffers;   // of that kernel's key
+    std::vector<int32_t> checks;           // of that kernel's key
     std::optional<GeneratedKernel> generated;
   };
 
@@ -89,12 +92,12 @@ class ProgramCompiler {
       KernelKey key = key_of(program_, kernel);
       const auto [it, fresh] = known.try_emplace(key.hash(), codes_.size());
       if (fresh) {
-        codes_.push_back({&kernel, key.buffers, std::nullopt});
+        codes_.push_back({&kernel, key.buffers, key.checks, std::nullopt});
         result_.spec.kernels.push_back({kernel.name, kind_of(kernel), {}, it->first});
       }
       auto& sources = result_.spec.kernels[it->second].sources;
       sources.insert(sources.end(), kernel.sources.begin(), kernel.sources.end());
-      uses_.push_back({it->second, std::move(key.buffers)});
+      uses_.push_back({it->second, std::move(key.buffers), std::move(key.checks)});
     }
   }
 
@@ -168,6 +171,7 @@ class ProgramCompiler {
       if (!interface.scratch_bytes.is_constant(0)) {
         step.scratch_bytes = sizes_.slot(interface.scratch_bytes);
       }
+      add_checks(use, step);
       result_.spec.steps.push_back(std::move(step));
     }
   }
@@ -178,6 +182,32 @@ class ProgramCompiler {
     if (found == interface.task_writes.end()) return -1;
     const auto element = static_cast<int64_t>(dtype_size(buffer(id).type.dtype));
     return sizes_.slot(found->second * element);
+  }
+
+  // The checks of a use, in the order of the code's bits.
+  void add_checks(const Use& use, engine::StepSpec& step) {
+    const Code& code = codes_[use.code];
+    for (const int32_t original : code.generated->interface.checks) {
+      if (step.checks.size() == engine::kMostChecks) return;
+      const auto it = std::ranges::find(code.checks, original);
+      KILN_CHECK(it != code.checks.end(), "generated code makes a check that its kernel does not");
+      const int32_t id = use.checks[static_cast<size_t>(it - code.checks.begin())];
+      step.checks.push_back(check_spec(*code.kernel, original, id));
+    }
+  }
+
+  // Check `id`, which a kernel knows as `original`.
+  engine::CheckSpec check_spec(const plan::Kernel& kernel, int32_t original, int32_t id) {
+    const plan::Check& check = program_.checks.at(static_cast<size_t>(id));
+    engine::CheckSpec spec{check.operation, engine::CheckKind::Nonzero, -1, check.input};
+    plan::for_each_expr(kernel, [&](const plan::Expr& expr) {
+      plan::visit(expr, [&](const plan::ExprNode& node) {
+        if (node.kind != plan::ExprKind::Check || node.check != original) return;
+        spec.kind = static_cast<engine::CheckKind>(node.check_kind);  // the same numbers
+        if (spec.kind != engine::CheckKind::Nonzero) spec.size = sizes_.slot(node.index);
+      });
+    });
+    return spec;
   }
 
   // The buffer whose memory this one has.

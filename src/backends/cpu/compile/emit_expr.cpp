@@ -62,6 +62,25 @@ std::vector<Value*> Emitter::emit_all(const std::vector<Expr>& exprs, const Lane
   return values;
 }
 
+Value* ExprEmitter::run(const Expr& expr) {
+  Value* value = widen(node(expr));
+  plan::visit(expr, [&](const ExprNode& node) {
+    if (node.kind == ExprKind::Check) note_failure(node);
+  });
+  return value;
+}
+
+// Noted here, where the expression is needed, even if the operand is known outside of a loop: that
+// one is computed there, also for a loop further in that turns out to be empty.
+void ExprEmitter::note_failure(const ExprNode& check) {
+  failures_.push_back(plan::failure(check));
+  Value* failed = node(failures_.back());
+  if (failed->getType()->isVectorTy() && lanes_.mask != nullptr) {
+    failed = ir_.CreateAnd(failed, ir_.CreateSExt(lanes_.mask, failed->getType()));
+  }
+  emitter_.note_failure(check.check, failed);
+}
+
 bool ExprEmitter::varies(const Expr& expr) {
   if (!is_vector()) return false;
   auto [it, fresh] = varies_.try_emplace(expr.get(), false);
@@ -81,6 +100,7 @@ bool ExprEmitter::varies(const Expr& expr) {
       break;
     case ExprKind::Load:
     case ExprKind::Apply:
+    case ExprKind::Check:
       result = std::ranges::any_of(expr->args, [&](const Expr& arg) { return varies(arg); }) ||
                (expr->predicate && varies(expr->predicate));
   }
@@ -140,6 +160,8 @@ Value* ExprEmitter::compute(const Expr& expr) {
       return leaves_.accumulator;
     case ExprKind::Apply:
       return apply(expr);
+    case ExprKind::Check:
+      return node(expr->args[0]);
   }
   throw InternalError("unknown kind of expression");
 }

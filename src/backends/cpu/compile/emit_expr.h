@@ -15,7 +15,7 @@ class ExprEmitter {
   ExprEmitter(Emitter& emitter, const Lanes& lanes, const Leaves& leaves)
       : emitter_(emitter), ir_(emitter.ir()), lanes_(lanes), leaves_(leaves) {}
 
-  llvm::Value* run(const plan::Expr& expr) { return widen(node(expr)); }
+  llvm::Value* run(const plan::Expr& expr);
   void store(plan::BufferId buffer, const std::vector<plan::Index>& indices, llvm::Value* value);
 
  private:
@@ -34,6 +34,7 @@ class ExprEmitter {
   llvm::Value* compute(const plan::Expr& expr);
   llvm::Value* apply(const plan::Expr& expr);
   llvm::Value* multiply_by_reciprocal(const plan::Expr& expr);
+  void note_failure(const plan::ExprNode& check);
 
   Offset offset_of(plan::BufferId buffer, const std::vector<plan::Expr>& args) const;
   void add_to(Offset& offset, const plan::Expr& arg, const ir::Dim& stride) const;
@@ -62,6 +63,7 @@ class ExprEmitter {
   std::map<const plan::ExprNode*, llvm::Value*> values_;  // never iterated, like the others
   std::map<const plan::ExprNode*, bool> varies_;
   std::map<const plan::ExprNode*, size_t> depths_;
+  std::vector<plan::Expr> failures_;  // their nodes are keys of the maps
 };
 
 }  // namespace kiln::cpu

@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <optional>
 
+#include <llvm/IR/Dominators.h>
+#include <llvm/Transforms/Utils/PromoteMemToReg.h>
+
 #include "backends/cpu/compile/dim_terms.h"
 #include "support/error.h"
 
@@ -32,8 +35,7 @@ llvm::Function* make_function(llvm::Module& module, const Target& target,
   llvm::LLVMContext& context = module.getContext();
   llvm::Type* pointer = llvm::PointerType::getUnqual(context);
   llvm::Type* i64 = llvm::Type::getInt64Ty(context);
-  auto* type = llvm::FunctionType::get(llvm::Type::getVoidTy(context),
-                                       {pointer, pointer, pointer, i64, i64}, false);
+  auto* type = llvm::FunctionType::get(i64, {pointer, pointer, pointer, i64, i64}, false);
   auto* function =
       llvm::Function::Create(type, llvm::GlobalValue::ExternalLinkage, symbol, &module);
   function->setDSOLocal(true);
@@ -58,6 +60,12 @@ int32_t KernelInterface::param_index(const Dim& dim) {
   auto it = std::ranges::find(params, dim);
   if (it == params.end()) it = params.insert(it, dim);
   return static_cast<int32_t>(it - params.begin());
+}
+
+int32_t KernelInterface::check_bit(int32_t check) {
+  auto it = std::ranges::find(checks, check);
+  if (it == checks.end()) it = checks.insert(it, check);
+  return static_cast<int32_t>(std::min<std::ptrdiff_t>(it - checks.begin(), 63));
 }
 
 Emitter::Emitter(const plan::Program& program, const Target& target, KernelInterface& interface,
@@ -315,6 +323,41 @@ Value* Emitter::zeros() {
   return zeros_;
 }
 
-void Emitter::finish() { builder_.CreateRetVoid(); }
+// Plain variables: what the loops carry comes of turning them into registers, at the end.
+void Emitter::note_failure(int32_t check, Value* failed) {
+  const int32_t bit = interface_.check_bit(check);
+  auto it = std::ranges::find_if(failures_, [&](const auto& entry) {
+    return entry.first == bit && entry.second->getAllocatedType() == failed->getType();
+  });
+  if (it == failures_.end()) {
+    llvm::IRBuilder<>::InsertPointGuard guard(builder_);
+    builder_.SetInsertPoint(&function_->getEntryBlock(), function_->getEntryBlock().begin());
+    llvm::AllocaInst* variable = builder_.CreateAlloca(failed->getType());
+    builder_.CreateStore(llvm::Constant::getNullValue(failed->getType()), variable);
+    it = failures_.insert(it, {bit, variable});
+  }
+  Value* before = builder_.CreateLoad(failed->getType(), it->second);
+  builder_.CreateStore(builder_.CreateOr(before, failed), it->second);
+}
+
+Value* Emitter::failed_checks() {
+  Value* bits = builder_.getInt64(0);
+  for (const auto& [bit, variable] : failures_) {
+    Value* failed = builder_.CreateLoad(variable->getAllocatedType(), variable);
+    if (failed->getType()->isVectorTy()) failed = builder_.CreateOrReduce(failed);
+    Value* flag = builder_.CreateZExt(builder_.CreateIsNeg(failed), builder_.getInt64Ty());
+    bits = builder_.CreateOr(bits, builder_.CreateShl(flag, static_cast<uint64_t>(bit)));
+  }
+  return bits;
+}
+
+void Emitter::finish() {
+  builder_.CreateRet(failed_checks());
+  std::vector<llvm::AllocaInst*> variables;
+  for (const auto& [bit, variable] : failures_) variables.push_back(variable);
+  if (variables.empty()) return;
+  llvm::DominatorTree dominators(*function_);
+  llvm::PromoteMemToReg(variables, dominators);
+}
 
 }  // namespace kiln::cpu

@@ -140,6 +140,14 @@ class KeyWriter {
     for (const Dim& size : buffer.type.shape) write(size);
   }
 
+  void check(const plan::ExprNode& node) {
+    const auto known = std::ranges::find(key_.checks, node.check);
+    text("c", known - key_.checks.begin());
+    if (known == key_.checks.end()) key_.checks.push_back(node.check);
+    text("", static_cast<int64_t>(node.check_kind));
+    write(node.index);
+  }
+
   void write(const plan::Expr& expr) {
     if (!expr) return text("none");
     std::map<const plan::ExprNode*, int64_t> numbers;  // never iterated
@@ -171,6 +179,8 @@ class KeyWriter {
       case plan::ExprKind::Apply:
         text(std::string(op_name(node.op)));
         return text("", node.gelu_tanh);
+      case plan::ExprKind::Check:
+        return check(node);
     }
   }
 

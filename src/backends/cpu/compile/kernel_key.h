@@ -8,10 +8,12 @@
 
 namespace kiln::cpu {
 
-// Kernels with equal texts have equal code: they differ in which buffers they work on, no more.
+// Kernels with equal texts have equal code: they differ in which buffers they work on and what
+// their checks are called, no more.
 struct KernelKey {
   std::string text;
   std::vector<plan::BufferId> buffers;  // in order of first occurrence in the text
+  std::vector<int32_t> checks;          // of the program, likewise
 
   std::string hash() const;  // of the text, the same in every process
 };

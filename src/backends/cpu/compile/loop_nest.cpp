@@ -267,7 +267,9 @@ void note_writes(KernelInterface& interface, const LoopNest& nest, const Dim& po
 void emit_loop_nest(Emitter& emitter, const LoopNest& nest) {
   const LoopNest simple = simplify(emitter.program(), nest);
   const VectorAxes axes = choose_axes(simple);
-  if (axes.outer) {
+  const bool checks = std::ranges::any_of(
+      simple.stages, [](const Stage& stage) { return plan::has_checks(value_of(stage)); });
+  if (axes.outer && !checks) {
     if (const auto window = find_window(simple, *axes.outer)) {
       const ir::Dim points = emit_window_nest(emitter, simple, *window);
       return note_writes(emitter.interface(), simple, points);

@@ -31,6 +31,10 @@ class ProgramText {
       const cpu::KernelKey key = cpu::key_of(program, kernel);
       add(key.hash());
       add(key.buffers);
+      for (const int32_t check : key.checks) {
+        add(program.checks.at(static_cast<size_t>(check)).operation);
+        add(program.checks.at(static_cast<size_t>(check)).input);
+      }
     }
   }
 
