@@ -73,9 +73,9 @@ def save_package(
     with torch.no_grad(), quiet_torch():
         decomposed = program.run_decompositions({})
     lowered = build_program(decomposed)
-    whole = not lowered.extern_nodes and not lowered.unsupported
-    if whole:
-        entries = _container_entries(lowered)
+    if lowered.only_views and not lowered.unsupported:
+        nodes = lowered.extern_json if lowered.extern_nodes else None
+        entries = _container_entries(lowered, nodes)
     elif has_compiler(configs):
         compiled = compile_program(program, configs)
         entries = _container_entries(
@@ -85,7 +85,9 @@ def save_package(
     else:
         _check_supported(lowered)
         entries = _container_entries(lowered, lowered.extern_json)
-    write_package(Path(path), entries, extra_files, load=not whole)
+    write_package(
+        Path(path), entries, extra_files, load=bool(lowered.extern_nodes or lowered.unsupported)
+    )
 
 
 def _check_supported(lowered: PackageProgram) -> None:

@@ -26,7 +26,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from torch_tensorrt._aoti_extern import UnsupportedNodeError, extern_node
-from torch_tensorrt._operator import DTYPE_NAMES, execute_engine
+from torch_tensorrt._operator import DTYPE_NAMES, execute_engine, layouts_of
 from torch_tensorrt.dynamo._contract import (
     Condition,
     asserted,
@@ -38,6 +38,7 @@ from torch_tensorrt.dynamo._contract import (
     symbol_sizes,
 )
 from torch_tensorrt.dynamo._names import argument_names
+from torch_tensorrt.dynamo._strides import is_view
 from torch_tensorrt.dynamo._symbols import (
     UNBOUNDED,
     Range,
@@ -84,6 +85,7 @@ class PackageProgram:
     engines: list[torch.Tensor] = field(default_factory=list)
     constants: list[torch.Tensor] = field(default_factory=list)
     extern_nodes: list[dict[str, Any]] = field(default_factory=list)
+    only_views: bool = True  # whether no extern node computes anything
     # What the container cannot run, with the reason.
     unsupported: dict[str, str] = field(default_factory=dict)
 
@@ -297,12 +299,15 @@ class _Builder:
             self._result.unsupported[node.name] = f"a constant of {kind}"
             self._slots[node] = []
             return
+        memory = _memory_of(tensor)
         offset = -(-self._end_of_constants // 64) * 64
-        self._end_of_constants = offset + tensor.numel() * tensor.element_size()
+        self._end_of_constants = offset + memory.nbytes
         self._slots[node] = len(self._interface.slots) + len(self._constant_lines)
         words = ["constant", DTYPE_NAMES[tensor.dtype], offset, *tensor.shape]
+        if not tensor.is_contiguous():
+            words += ["strides", *tensor.stride()]
         self._constant_lines.append(" ".join(map(str, words)))
-        self._result.constants.append(tensor)
+        self._result.constants.append(memory)
 
     def _add(self, node: Node) -> None:
         if node.target is execute_engine:
@@ -317,14 +322,16 @@ class _Builder:
             self._add_operator(node)
 
     def _add_engine_call(self, node: Node) -> None:
-        inputs, engine, _ = node.args
+        inputs, engine, spec = node.args
         if engine.name not in self._lifted:
             raise UnsupportedNodeError("its engine is not a constant")
         index = self._engine_of.setdefault(engine.name, len(self._result.engines))
         if index == len(self._result.engines):
             self._result.engines.append(self._tensor(engine.name))
         count = len(node.meta["val"])
-        self._call(["run_engine", index, "inputs", *map(self._slot, inputs)], node, count)
+        layouts = layouts_of(spec)
+        words = ["layouts", layouts] if layouts else []
+        self._call(["run_engine", index, "inputs", *map(self._slot, inputs)], node, count, words)
 
     def _add_operator(self, node: Node) -> None:
         extern = extern_node(node, lambda size: postfix(size, self._interface.names))
@@ -334,11 +341,12 @@ class _Builder:
         if not extern.is_list:
             self._slots[node] = self._slots[node][0]
         self._result.extern_nodes.append(extern.json)
+        self._result.only_views &= is_view(node)
 
-    def _call(self, words: list[Any], node: Node, count: int) -> None:
+    def _call(self, words: list[Any], node: Node, count: int, after: Sequence[str] = ()) -> None:
         self._slots[node] = list(range(self._next, self._next + count))
         self._next += count
-        self._calls.append(" ".join(map(str, [*words, "results", count])))
+        self._calls.append(" ".join(map(str, [*words, "results", count, *after])))
 
     def _slot(self, node: Node) -> int:
         found = self._slots.get(node)
@@ -365,6 +373,16 @@ class _Builder:
                     "or make it a tensor"
                 )
         return lines
+
+
+def _memory_of(tensor: torch.Tensor) -> torch.Tensor:
+    """The memory from a tensor's first element to its last, as a row."""
+    if tensor.is_contiguous():
+        return tensor.detach().reshape(-1)
+    last = sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    return tensor.detach().as_strided((last + 1,), (1,))
 
 
 def _is_settled_check(node: Node, symbols: set[sympy.Symbol]) -> bool:

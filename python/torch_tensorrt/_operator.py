@@ -5,7 +5,9 @@ Every call of the operator carries a `spec`: the dtypes and shapes of its result
     f32[i0_0,16];i64[i0_0*2,max(i1_1,4)]
 
 with one entry per result; `i<input>_<dim>` is a size of an input, and + - * // % ** max min have
-Python's meaning. It has no quotes or backslashes, so every exporter can carry it.
+Python's meaning. `{0,2,3,1}` after the sizes are the dimensions in the order in which they lie in memory,
+the innermost last, for results that are not row-major: the engine gives them in that order. A spec has no quotes or
+backslashes, so every exporter can carry it.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ DTYPE_NAMES: dict[torch.dtype, str] = {
 }
 _DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
-_ENTRY = re.compile(r"([a-z0-9]+)\[(.*)\]")
+_ENTRY = re.compile(r"([a-z0-9]+)\[(.*)\](?:\{([0-9,]+)\})?")
 _SIZE_NAME = re.compile(r"i(\d+)_(\d+)")
 _FUNCTIONS: dict[str, Callable[..., Any]] = {"max": torch.sym_max, "min": torch.sym_min}
 _SYNTAX = (
@@ -82,14 +84,15 @@ def release(engine: torch.Tensor) -> None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _parse_spec(spec: str) -> tuple[tuple[torch.dtype, Any], ...]:
-    """Gives, per result, its dtype and the compiled tuple of its sizes."""
+def _parse_spec(spec: str) -> tuple[tuple[torch.dtype, Any, tuple[int, ...]], ...]:
+    """Gives, per result, its dtype, the compiled tuple of its sizes and their order in memory."""
     results = []
     for entry in spec.split(";") if spec else ():
         match = _ENTRY.fullmatch(entry)
         if match is None or match[1] not in _DTYPES:
             raise ValueError(
-                f"[execute_engine] spec has the entry {entry!r}, expected dtype[size,size,...]"
+                f"[execute_engine] spec has the entry {entry!r}, expected dtype[size,size,...] and an order such as "
+                "{1,0} if it is not row-major"
             )
         tree = ast.parse(f"({match[2]},)" if match[2] else "()", mode="eval")
         for node in ast.walk(tree):
@@ -103,8 +106,19 @@ def _parse_spec(spec: str) -> tuple[tuple[torch.dtype, Any], ...]:
                 raise ValueError(
                     f"[execute_engine] spec has the sizes {match[2]!r}, which are no integer arithmetic"
                 )
-        results.append((_DTYPES[match[1]], compile(tree, "<spec>", "eval")))
+        order = tuple(int(dim) for dim in (match[3] or "").split(",") if dim)
+        if order and sorted(order) != list(range(len(tree.body.elts))):
+            raise ValueError(
+                f"[execute_engine] spec has the order {match[3]}, expected every dimension of [{match[2]}] once"
+            )
+        results.append((_DTYPES[match[1]], compile(tree, "<spec>", "eval"), order))
     return tuple(results)
+
+
+def layouts_of(spec: str) -> str:
+    """The orders in a spec alone, such as "{1,0};" for two results; "" if all of them are row-major."""
+    orders = [entry[entry.find("]") + 1 :] for entry in spec.split(";")]
+    return ";".join(orders) if any(orders) else ""
 
 
 @torch.library.register_fake("kiln::execute_engine")
@@ -117,4 +131,17 @@ def _execute_engine_fake(
         for dim, size in enumerate(tensor.shape)
     }
     names = {**_FUNCTIONS, **sizes, "__builtins__": {}}
-    return [engine.new_empty(eval(code, names), dtype=dtype) for dtype, code in _parse_spec(spec)]
+    return [
+        _new_empty(engine, eval(code, names), dtype, order)
+        for dtype, code, order in _parse_spec(spec)
+    ]
+
+
+def _new_empty(
+    like: torch.Tensor, shape: tuple[Any, ...], dtype: torch.dtype, order: tuple[int, ...]
+) -> torch.Tensor:
+    if not order:
+        return like.new_empty(shape, dtype=dtype)
+    stored = like.new_empty([shape[dim] for dim in order], dtype=dtype).stride()
+    strides = [stored[order.index(dim)] for dim in range(len(order))]
+    return like.new_empty_strided(shape, strides, dtype=dtype)

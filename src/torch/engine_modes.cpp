@@ -78,20 +78,19 @@ bool overlap(const MemoryRange& a, const MemoryRange& b) {
   return std::less<>()(a.begin, b.end) && std::less<>()(b.begin, a.end);
 }
 
-bool is_dense(const kiln_tensor& tensor) {
-  int64_t expected = 1;
-  for (int32_t axis = tensor.rank - 1; axis >= 0; --axis) {
-    if (tensor.shape[axis] != 1 && tensor.strides[axis] != expected) return false;
-    expected *= tensor.shape[axis];
+bool has_strides_of(const kiln_tensor& tensor, const kiln_tensor& wanted) {
+  for (int32_t axis = 0; axis < tensor.rank; ++axis) {
+    if (tensor.shape[axis] > 1 && tensor.strides[axis] != wanted.strides[axis]) return false;
   }
   return true;
 }
 
-// Whether a result of an earlier call can be `output`: of its dtype and shape, dense, and in no
+// Whether a result of an earlier call can be `output`: of its dtype, shape and strides, and in no
 // memory that an input uses.
 bool fits(const kiln_tensor& kept, const kiln_tensor& output, std::span<const kiln_tensor> inputs) {
-  if (kept.dtype != output.dtype || kept.rank != output.rank || !is_dense(kept) ||
-      !std::equal(kept.shape, kept.shape + kept.rank, output.shape)) {
+  if (kept.dtype != output.dtype || kept.rank != output.rank ||
+      !std::equal(kept.shape, kept.shape + kept.rank, output.shape) ||
+      !has_strides_of(kept, output)) {
     return false;
   }
   const MemoryRange range = range_of(kept);

@@ -64,8 +64,32 @@ void EngineRunner::give_back(SessionPtr session, int num_threads) {
   }
 }
 
+// The tensor for an output that the engine gives in the shape `stored`.
+OwnedTensor EngineRunner::make_output(size_t index, const Shape& stored,
+                                      std::span<const Layout> layouts,
+                                      std::span<const kiln_tensor> inputs, RunHooks* hooks) const {
+  const auto [dtype, rank] = outputs_[index];
+  const std::span<const int64_t> shape(stored.data(), static_cast<size_t>(rank));
+  const bool is_row_major = layouts.empty() || layouts[index].is_row_major();
+  if (is_row_major && hooks == nullptr) {
+    return new_tensor(dtype, shape);
+  }
+  const Placement placed =
+      is_row_major ? Placement{stored, row_major_strides(shape)} : place(shape, layouts[index]);
+  if (hooks != nullptr) {
+    const kiln_tensor output{nullptr, dtype, rank, placed.shape.data(), placed.strides.data()};
+    if (OwnedTensor tensor = hooks->reuse(index, output, inputs)) return tensor;
+  }
+  return new_tensor(dtype, {placed.shape.data(), shape.size()},
+                    {placed.strides.data(), shape.size()});
+}
+
 std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inputs,
-                                           RunHooks* hooks) {
+                                           std::span<const Layout> layouts, RunHooks* hooks) {
+  if (!layouts.empty() && layouts.size() != outputs_.size()) {
+    throw std::runtime_error("[execute_engine] got layouts of " + std::to_string(layouts.size()) +
+                             " results, but the engine has " + std::to_string(outputs_.size()));
+  }
   std::vector<kiln_tensor> views;
   views.reserve(inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -87,10 +111,7 @@ std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inp
   for (size_t i = 0; i < outputs_.size(); ++i) {
     const auto [dtype, rank] = outputs_[i];
     kiln_tensor output{nullptr, dtype, rank, shapes[i].data(), nullptr};
-    OwnedTensor tensor = hooks == nullptr ? nullptr : hooks->reuse(i, output, views);
-    if (tensor == nullptr) {
-      tensor = new_tensor(dtype, {shapes[i].data(), static_cast<size_t>(rank)});
-    }
+    OwnedTensor tensor = make_output(i, shapes[i], layouts, views, hooks);
     check_torch(aoti_torch_get_data_ptr(tensor.get(), &output.data), "tell where a tensor lies");
     outputs.push_back(std::move(tensor));
     output_views.push_back(output);

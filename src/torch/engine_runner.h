@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kiln/kiln.h"
+#include "torch/layouts.h"
 #include "torch/tensors.h"
 
 namespace kiln::torch_op {
@@ -28,7 +29,8 @@ class RunHooks {
  public:
   virtual ~RunHooks() = default;
   virtual void before_run(kiln_session* session) = 0;
-  // An older tensor for output `index` to be written to; null for a new one.
+  // An older tensor for output `index` to be written to; null for a new one. `output` has the
+  // strides that it needs.
   virtual OwnedTensor reuse(size_t index, const kiln_tensor& output,
                             std::span<const kiln_tensor> inputs) = 0;
   virtual void after_run(kiln_session* session, std::span<const OwnedTensor> outputs) = 0;
@@ -40,9 +42,10 @@ class EngineRunner {
 
   size_t num_outputs() const { return outputs_.size(); }
   // Takes as many threads as PyTorch's operators do. The inputs are borrowed; the outputs are new,
-  // or what `hooks`, which may be null, has for them. Throws std::runtime_error for inputs that the
-  // engine was not compiled for.
-  std::vector<OwnedTensor> run(std::span<const AtenTensorHandle> inputs, RunHooks* hooks = nullptr);
+  // or what `hooks`, which may be null, has for them. `layouts` has one for each output, or none if
+  // all are row-major. Throws std::runtime_error for inputs that the engine was not compiled for.
+  std::vector<OwnedTensor> run(std::span<const AtenTensorHandle> inputs,
+                               std::span<const Layout> layouts, RunHooks* hooks = nullptr);
 
  private:
   struct OutputInfo {
@@ -51,6 +54,8 @@ class EngineRunner {
   };
   class Lease;
 
+  OwnedTensor make_output(size_t index, const Shape& stored, std::span<const Layout> layouts,
+                          std::span<const kiln_tensor> inputs, RunHooks* hooks) const;
   SessionPtr take_session(int num_threads);
   void give_back(SessionPtr session, int num_threads);
 

@@ -2,8 +2,8 @@
 //
 // `engine` holds the bytes of an engine as a uint8 tensor, so a program that uses it needs no
 // custom class and can be saved by whatever saves tensors. `spec` gives the outputs' dtypes and
-// shapes for tracing (python/torch_tensorrt/ _operator.py evaluates it); running does not need it,
-// the engine knows.
+// shapes for tracing (python/torch_tensorrt/_operator.py evaluates it); the engine knows them, and
+// a run reads from it only how outputs lie in memory.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
@@ -15,6 +15,7 @@
 
 #include "torch/engine_cache.h"
 #include "torch/engine_modes.h"
+#include "torch/layouts.h"
 
 namespace kiln::torch_op {
 namespace {
@@ -34,8 +35,7 @@ void check_engine_tensor(const Tensor& engine) {
   }
 }
 
-std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine,
-                                   std::string /*spec*/) {
+std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine, std::string spec) {
   check_engine_tensor(engine);
   std::vector<AtenTensorHandle> handles;
   handles.reserve(inputs.size());
@@ -44,8 +44,9 @@ std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine,
   }
   const std::shared_ptr<LoadedEngine> loaded = EngineCache::instance().find_or_load(engine);
   const std::unique_ptr<RunHooks> hooks = modal_run(engine.const_data_ptr());
+  const std::vector<Layout> layouts = parse_layouts(spec);
   std::vector<Tensor> outputs;
-  for (OwnedTensor& output : loaded->runner().run(handles, hooks.get())) {
+  for (OwnedTensor& output : loaded->runner().run(handles, layouts, hooks.get())) {
     outputs.emplace_back(output.release());
   }
   return outputs;

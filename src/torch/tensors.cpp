@@ -1,5 +1,6 @@
 #include "torch/tensors.h"
 
+#include <array>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -45,16 +46,6 @@ int32_t to_torch(kiln_dtype dtype) {
       "[execute_engine] the engine has an output of a dtype that PyTorch lacks");
 }
 
-Shape row_major_strides(std::span<const int64_t> shape) {
-  Shape strides;
-  int64_t stride = 1;
-  for (size_t axis = shape.size(); axis-- > 0;) {
-    strides[axis] = stride;
-    stride *= shape[axis] > 0 ? shape[axis] : 1;
-  }
-  return strides;
-}
-
 }  // namespace
 
 void check_torch(AOTITorchError error, const char* what) {
@@ -93,6 +84,16 @@ kiln_tensor view(AtenTensorHandle tensor, std::string_view name) {
   return {data, *kiln_type, static_cast<int32_t>(rank), shape, strides};
 }
 
+Shape row_major_strides(std::span<const int64_t> shape) {
+  Shape strides;
+  int64_t stride = 1;
+  for (size_t axis = shape.size(); axis-- > 0;) {
+    strides[axis] = stride;
+    stride *= shape[axis] > 0 ? shape[axis] : 1;
+  }
+  return strides;
+}
+
 OwnedTensor new_tensor(kiln_dtype dtype, std::span<const int64_t> shape,
                        std::span<const int64_t> strides) {
   const Shape row_major = row_major_strides(shape);
@@ -104,12 +105,14 @@ OwnedTensor new_tensor(kiln_dtype dtype, std::span<const int64_t> shape,
   return OwnedTensor(handle);
 }
 
-OwnedTensor borrow(const void* data, kiln_dtype dtype, std::span<const int64_t> shape) {
-  const Shape strides = row_major_strides(shape);
+OwnedTensor borrow(const void* data, kiln_dtype dtype, std::span<const int64_t> shape,
+                   std::span<const int64_t> strides) {
+  const Shape row_major = row_major_strides(shape);
   AtenTensorHandle handle = nullptr;
   check_torch(aoti_torch_create_tensor_from_blob(
                   const_cast<void*>(data), static_cast<int64_t>(shape.size()), shape.data(),
-                  strides.data(), 0, to_torch(dtype), aoti_torch_device_type_cpu(), 0, &handle),
+                  strides.empty() ? row_major.data() : strides.data(), 0, to_torch(dtype),
+                  aoti_torch_device_type_cpu(), 0, &handle),
               "make a tensor of borrowed memory");
   return OwnedTensor(handle);
 }

@@ -3,13 +3,13 @@
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
 
 #include "kiln/kiln.h"
+#include "torch/layouts.h"
 
 namespace kiln::torch_op {
 
@@ -17,8 +17,6 @@ struct TensorDeleter {
   void operator()(AtenTensorHandle tensor) const { aoti_torch_delete_tensor_object(tensor); }
 };
 using OwnedTensor = std::unique_ptr<AtenTensorOpaque, TensorDeleter>;
-
-using Shape = std::array<int64_t, KILN_MAX_RANK>;
 
 // Throws std::runtime_error if a function of LibTorch failed; `what` says which.
 void check_torch(AOTITorchError error, const char* what);
@@ -29,12 +27,15 @@ bool is_on_cpu(AtenTensorHandle tensor);
 // devices, and for dtypes that engines do not take.
 kiln_tensor view(AtenTensorHandle tensor, std::string_view name);
 
+Shape row_major_strides(std::span<const int64_t> shape);
+
 // A new tensor in CPU memory; row-major without gaps if `strides` are empty.
 OwnedTensor new_tensor(kiln_dtype dtype, std::span<const int64_t> shape,
                        std::span<const int64_t> strides = {});
 
-// A tensor that borrows memory: row-major, in CPU memory.
-OwnedTensor borrow(const void* data, kiln_dtype dtype, std::span<const int64_t> shape);
+// A tensor that borrows memory in the CPU; row-major without gaps if `strides` are empty.
+OwnedTensor borrow(const void* data, kiln_dtype dtype, std::span<const int64_t> shape,
+                   std::span<const int64_t> strides = {});
 
 // Another handle of the same tensor.
 OwnedTensor share(AtenTensorHandle tensor);

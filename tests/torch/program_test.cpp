@@ -15,10 +15,11 @@ const std::string kText =
     "input x f32 1..32 16\n"
     "input y i64 2.. =i0_0,2,* strides i1_1 1\n"
     "constant f32 64 3 4\n"
+    "constant f32 128 3 4 strides 1 3\n"
     "engine engine_0.kiln\n"
-    "run_engine 0 inputs 0 2 results 2\n"
-    "run_aten aten::add.Tensor 0 ints 1 i0_0 inputs 3 1 results 1\n"
-    "result 5\n"
+    "run_engine 0 inputs 0 2 results 2 layouts ;{1,0}\n"
+    "run_aten aten::add.Tensor 0 ints 1 i0_0 inputs 4 1 results 1\n"
+    "result 6\n"
     "result none\n"
     "result 0\n";
 
@@ -42,11 +43,16 @@ TEST(Program, ReadsEveryStatement) {
   EXPECT_EQ(program.inputs[1].strides.size(), 2u);
   EXPECT_EQ(program.constants[0].offset, 64u);
   EXPECT_EQ(program.constants[0].shape, (std::vector<int64_t>{3, 4}));
+  EXPECT_TRUE(program.constants[0].strides.empty());
+  EXPECT_EQ(program.constants[1].strides, (std::vector<int64_t>{1, 3}));
   ASSERT_EQ(program.calls.size(), 2u);
+  ASSERT_EQ(program.calls[0].layouts.size(), 2u);
+  EXPECT_TRUE(program.calls[0].layouts[0].is_row_major());
+  EXPECT_EQ(program.calls[0].layouts[1].rank, 2);
   EXPECT_EQ(program.calls[0].inputs, (std::vector<size_t>{0, 2}));
   EXPECT_EQ(program.calls[1].name, "aten::add.Tensor");
   EXPECT_EQ(program.calls[1].ints.size(), 2u);
-  EXPECT_EQ(program.num_values, 6u);
+  EXPECT_EQ(program.num_values, 7u);
   EXPECT_EQ(program.results.size(), 3u);
   EXPECT_FALSE(program.results[1].has_value());
 }
@@ -67,8 +73,8 @@ TEST(Program, ReadsConditions) {
 
 TEST(Program, LetsValuesGoAfterTheirLastUse) {
   const Program program = parse_program(kText);
-  EXPECT_EQ(program.calls[0].dead, (std::vector<size_t>{4}));
-  EXPECT_EQ(program.calls[1].dead, (std::vector<size_t>{3}));
+  EXPECT_EQ(program.calls[0].dead, (std::vector<size_t>{5}));
+  EXPECT_EQ(program.calls[1].dead, (std::vector<size_t>{4}));
 }
 
 TEST(Program, NamesTheLineOfAnError) {
@@ -84,6 +90,12 @@ TEST(Program, RefusesWhatIsNotThere) {
                            "run_engine 0 inputs 0",
                            "run_engine 0 0 results 1",
                            "run_engine 0 inputs 0 results 99999999999",
+                           "run_engine 0 inputs 0 results 1 layouts",
+                           "run_engine 0 inputs 0 results 1 layout {0}",
+                           "run_engine 0 inputs 0 results 1 layouts {1}",
+                           "run_engine 0 inputs 0 results 1 layouts {0};",
+                           "constant f32 0 2 strides 1 1",
+                           "constant f32 0 2 strides x",
                            "run_model inputs 0 engines results 1",
                            "run_aten f x ints inputs results 1",
                            "result 1",

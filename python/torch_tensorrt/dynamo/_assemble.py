@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from torch_tensorrt.dynamo._partition import Partition
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints
 from torch_tensorrt.dynamo._region import Region
+from torch_tensorrt.dynamo._strides import has_gaps
 from torch_tensorrt.dynamo._symbols import Range, is_symbolic_node
 
 # Key of `ProgramInfo` in the `meta` of a compiled module.
@@ -81,6 +83,14 @@ def assemble(
     add_input_checks(module, info.argument_names, info.in_spec, builder.input_sizes(info))
     refuse_tracing(module)
     return module
+
+
+def _copy_of(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy with the same strides. `clone` would close gaps, and join what overlaps."""
+    tensor = tensor.detach()
+    if tensor.layout is not torch.strided or not has_gaps(tensor):
+        return tensor.clone()
+    return copy.deepcopy(tensor)
 
 
 class _Builder:
@@ -178,8 +188,8 @@ class _Builder:
     def _weight(self, node: Node) -> Node:
         """A weight that PyTorch still needs: a copy, so that changes to the model do not reach half of the program."""
         value = self._program.weight(node)
-        copy = value.detach().clone() if isinstance(value, torch.Tensor) else value
-        result = self._get_attr(self._program.lifted[node], copy)
+        own = _copy_of(value) if isinstance(value, torch.Tensor) else value
+        result = self._get_attr(self._program.lifted[node], own)
         result.meta["val"] = node.meta["val"]
         return result
 

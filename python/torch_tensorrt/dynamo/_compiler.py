@@ -28,6 +28,7 @@ from torch_tensorrt.dynamo._progress import CompileProgress
 from torch_tensorrt.dynamo._ranges import symbol_ranges, tracers_ranges
 from torch_tensorrt.dynamo._region import Region, compile_region, find_region
 from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo._strides import leave_views_to_torch
 from torch_tensorrt.dynamo._symbols import Range, SymbolError
 from torch_tensorrt.dynamo.conversion._apply import lower
 
@@ -85,6 +86,7 @@ def compile_program(
     program = lower(program, settings)
     ranges = symbol_ranges(program, inputs)
     ranges, support = supported_ranges(program, settings, ranges)
+    leave_views_to_torch(program.graph, support)
     parts = partition(program, support)
     apply_min_block_size(parts, settings)
     _report(parts, settings)

@@ -106,7 +106,10 @@ def _new_engines(module: GraphModule, program: Program) -> dict[str, torch.Tenso
     changes = {}
     for name in _engine_names(module):
         old = get_attribute(module, name)
-        region = find_region(program, _nodes_of(name, old, nodes))
+        made_from, results = _origin(name, old, nodes)
+        region = find_region(program, made_from, results)
+        if results is None:
+            region.orders.clear()
         model, _ = region_model(program, region)
         try:
             engine = kiln.refit(old.detach().cpu().contiguous().numpy(), model)
@@ -117,11 +120,15 @@ def _new_engines(module: GraphModule, program: Program) -> dict[str, torch.Tenso
     return changes
 
 
-def _nodes_of(name: str, engine: torch.Tensor, nodes: Mapping[str, Node]) -> list[Node]:
-    """The nodes of the new program that an engine is made from."""
+def _origin(
+    name: str, engine: torch.Tensor, nodes: Mapping[str, Node]
+) -> tuple[list[Node], dict[Node, tuple[int, ...]] | None]:
+    """The nodes of the new program that an engine is made from, and its results with their orders in memory; None in
+    engines of older versions, whose results are row-major."""
     try:
         metadata = json.loads(kiln.inspect(engine.detach().cpu().numpy())["metadata"])
         wanted = metadata["nodes"]
+        results = metadata.get("results")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{name} does not say what it was made from, so it cannot be refitted: compile the model again"
@@ -132,7 +139,10 @@ def _nodes_of(name: str, engine: torch.Tensor, nodes: Mapping[str, Node]) -> lis
             f"{name} cannot be refitted: it computes {missing[0]} ({len(missing)} of {len(wanted)} such nodes), which "
             "new_weight_module does not have: export the same model with the same inputs, or compile it"
         )
-    return [nodes[node] for node in wanted]
+    found = [nodes[node] for node in wanted]
+    if results is None:
+        return found, None
+    return found, {nodes[node]: tuple(order) for node, order in results.items()}
 
 
 def _new_weights(module: GraphModule, program: Program) -> dict[str, torch.Tensor]:

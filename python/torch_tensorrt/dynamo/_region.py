@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import sympy
@@ -27,6 +27,7 @@ from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
 from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo._strides import storage_order
 from torch_tensorrt.dynamo._symbols import (
     Range,
     SizeNodes,
@@ -43,16 +44,21 @@ from torch_tensorrt.dynamo._symbols import (
 
 @dataclass
 class Region:
-    """Nodes for one engine: `inputs` and `outputs` are the tensors that cross its boundary, as nodes of the program."""
+    """Nodes for one engine: `inputs` and `outputs` are the tensors that cross its boundary, as nodes of the program.
+
+    `orders` has the dimensions of an output from the outermost in memory to the innermost, where that is not their own
+    order: the engine gives them in that.
+    """
 
     nodes: list[Node]
     weights: list[Node]
     inputs: list[Node]
     outputs: list[Node]
+    orders: dict[Node, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def spec(self) -> str:
-        """The results' dtypes and shapes, for the operator."""
+        """The results' dtypes, shapes and orders in memory, for the operator."""
         carriers = find_carriers(
             (index, node.meta["val"]) for index, node in enumerate(self.inputs)
         )
@@ -61,12 +67,21 @@ class Region:
         for node in self.outputs:
             tensor = node.meta["val"]
             sizes = ",".join(print_size(size, names) for size in tensor.shape)
-            entries.append(f"{DTYPE_NAMES[tensor.dtype]}[{sizes}]")
+            order = ",".join(map(str, self.orders.get(node, ())))
+            layout = f"{{{order}}}" if order else ""
+            entries.append(f"{DTYPE_NAMES[tensor.dtype]}[{sizes}]{layout}")
         return ";".join(entries)
 
 
-def find_region(program: Program, nodes: Sequence[Node]) -> Region:
-    """Works out what crosses the boundary of a region. SymbolError: a size that cannot be had inside."""
+def find_region(
+    program: Program,
+    nodes: Sequence[Node],
+    results: Mapping[Node, tuple[int, ...]] | None = None,
+) -> Region:
+    """Works out what crosses the boundary of a region. SymbolError: a size that cannot be had inside.
+
+    `results` has the outputs and their orders in memory, if they are not to be found.
+    """
     inside = set(nodes)
     order = {node: index for index, node in enumerate(program.graph.nodes)}
     used = {
@@ -75,16 +90,18 @@ def find_region(program: Program, nodes: Sequence[Node]) -> Region:
     weights = {node for node in used if program.is_constant(node)}
     inputs = sorted(used - weights, key=order.__getitem__)
     inputs += _missing_carriers(program, nodes, inputs)
-    outputs = [
-        node
-        for node in nodes
-        if tensor_of(node) is not None and any(u not in inside for u in node.users)
-    ]
+    if results is None:
+        results = {
+            node: storage_order(node.meta["val"])
+            for node in nodes
+            if tensor_of(node) is not None and any(u not in inside for u in node.users)
+        }
     return Region(
         nodes=list(nodes),
         weights=sorted(weights, key=order.__getitem__),
         inputs=sorted(inputs, key=order.__getitem__),
-        outputs=outputs,
+        outputs=list(results),
+        orders={node: order for node, order in results.items() if order},
     )
 
 
@@ -144,12 +161,25 @@ def extract(program: Program, region: Region) -> tuple[GraphModule, ExportGraphS
         copies[node].meta = {
             key: node.meta[key] for key in ("val", "stack_trace") if key in node.meta
         }
-    graph.output(tuple(copies[node] for node in region.outputs))
-    output_specs = [
-        OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=copies[node].name), None)
+    results = [
+        _in_order(copies[node], region.orders[node]) if node in region.orders else copies[node]
         for node in region.outputs
     ]
+    graph.output(tuple(results))
+    output_specs = [
+        OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None) for node in results
+    ]
     return GraphModule(torch.nn.Module(), graph), ExportGraphSignature(input_specs, output_specs)
+
+
+def _in_order(node: Node, order: tuple[int, ...]) -> Node:
+    """The dimensions of a result as they are to lie in memory."""
+    target = torch.ops.aten.permute.default
+    result = node.graph.create_node(
+        "call_function", target, (node, list(order)), name=f"{node.name}_in_memory"
+    )
+    result.meta["val"] = node.meta["val"].permute(order)
+    return result
 
 
 def region_model(
@@ -205,8 +235,11 @@ def compile_region(
 
 
 def region_metadata(region: Region) -> str:
-    """What an engine keeps about where it comes from: the names of its nodes, by which a refit finds them again."""
-    return json.dumps({"nodes": [node.name for node in region.nodes]}, separators=(",", ":"))
+    """What an engine keeps about where it comes from: the names of its nodes, by which a refit finds them again, and
+    those of its results with their orders in memory."""
+    nodes = [node.name for node in region.nodes]
+    results = {node.name: region.orders.get(node, ()) for node in region.outputs}
+    return json.dumps({"nodes": nodes, "results": results}, separators=(",", ":"))
 
 
 def engine_tensor(engine: memoryview | bytes) -> torch.Tensor:

@@ -45,14 +45,14 @@ size_t engine_number(AtenTensorHandle engine) {
 }
 
 int32_t execute(const AtenTensorHandle* inputs, int64_t num_inputs, AtenTensorHandle engine,
-                va_list* outputs) {
+                const char* spec, va_list* outputs) {
   Run* run = current_run;
   if (run == nullptr) {
     return AOTI_TORCH_FAILURE;
   }
   try {
     std::vector<OwnedTensor> results =
-        (*run->run_engine)(engine_number(engine), {inputs, static_cast<size_t>(num_inputs)});
+        (*run->run_engine)(engine_number(engine), spec, {inputs, static_cast<size_t>(num_inputs)});
     for (OwnedTensor& result : results) {
       *va_arg(*outputs, AtenTensorHandle*) = result.release();
     }

@@ -6,15 +6,16 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "torch/tensors.h"
 
 namespace kiln::aoti {
 
-// Runs engine `index` on borrowed inputs.
+// Runs engine `index` on borrowed inputs; `spec` is that of the operator's call.
 using RunEngine = std::function<std::vector<torch_op::OwnedTensor>(
-    size_t index, std::span<const AtenTensorHandle> inputs)>;
+    size_t index, std::string_view spec, std::span<const AtenTensorHandle> inputs)>;
 
 class CompiledModel {
  public:

@@ -45,6 +45,29 @@ class NoGrad {
   bool before_;
 };
 
+// The bytes from a constant's first element to its last. Throws std::runtime_error if there can be
+// no such constant.
+uint64_t bytes_of(const ConstantSpec& constant) {
+  if (constant.shape.size() > KILN_MAX_RANK) {
+    throw std::runtime_error("the package has a constant of more than 16 dimensions");
+  }
+  bool fits = true;
+  int64_t count = 1, last = 0, step = 0, bytes = 0;  // row-major so far; index of the last element
+  for (size_t axis = constant.shape.size(); axis-- > 0;) {
+    const int64_t size = constant.shape[axis];
+    const int64_t stride = constant.strides.empty() ? count : constant.strides[axis];
+    fits = fits && size >= 0 && stride >= 0 && !__builtin_mul_overflow(size - 1, stride, &step) &&
+           !__builtin_add_overflow(last, step, &last) &&
+           !__builtin_mul_overflow(count, size, &count);
+  }
+  const auto width = static_cast<int64_t>(dtype_size(static_cast<DType>(constant.dtype)));
+  if (!fits || __builtin_add_overflow(last, 1, &last) ||
+      __builtin_mul_overflow(last, width, &bytes)) {
+    throw std::runtime_error("the package has a constant of an impossible size");
+  }
+  return count == 0 ? 0 : static_cast<uint64_t>(bytes);
+}
+
 std::vector<OwnedTensor> run_aten(const Call& call, std::span<const kiln_tensor> views,
                                   std::vector<AtenTensorHandle> tensors,
                                   AOTIProxyExecutorHandle proxy) {
@@ -114,17 +137,12 @@ void Model::map_constants(const std::string& path) {
   constant_file_ = std::move(*file);
   const uint64_t size = constant_file_.bytes().size();
   for (const ConstantSpec& constant : program_.constants) {
-    uint64_t bytes = dtype_size(static_cast<DType>(constant.dtype));
-    for (const int64_t dim : constant.shape) {
-      if (dim < 0 || __builtin_mul_overflow(bytes, static_cast<uint64_t>(dim), &bytes)) {
-        throw std::runtime_error("the package has a constant of an impossible size");
-      }
-    }
+    const uint64_t bytes = bytes_of(constant);
     if (constant.offset > size || bytes > size - constant.offset) {
       throw std::runtime_error("the package's constants.bin is truncated");
     }
     constants_.push_back(torch_op::borrow(constant_file_.bytes().data() + constant.offset,
-                                          constant.dtype, constant.shape));
+                                          constant.dtype, constant.shape, constant.strides));
   }
 }
 
@@ -218,7 +236,7 @@ std::vector<OwnedTensor> Model::run_call(const Call& call, const Values& values,
     inputs.push_back(values.handles[value]);
   }
   if (call.kind == Call::Kind::Engine) {
-    return engines_[call.target]->run(inputs);
+    return engines_[call.target]->run(inputs, call.layouts);
   }
   return run_aten(call, values.views, std::move(inputs), proxy);
 }
@@ -243,8 +261,9 @@ std::vector<OwnedTensor> Model::run_model(const Call& call, const Values& values
   for (const size_t engine : call.engines) {
     inputs.push_back(torch_op::borrow(&engine_numbers_[engine], KILN_I64, {&kOneElement, 1}));
   }
-  const RunEngine run_engine = [this](size_t index, std::span<const AtenTensorHandle> given) {
-    return engines_.at(index)->run(given);
+  const RunEngine run_engine = [this](size_t index, std::string_view spec,
+                                      std::span<const AtenTensorHandle> given) {
+    return engines_.at(index)->run(given, torch_op::parse_layouts(spec));
   };
   std::vector<OwnedTensor> results =
       compiled_->run(std::move(inputs), call.num_results, proxy, run_engine);

@@ -153,8 +153,14 @@ class Parser {
 
   void constant(Words& words) {
     ConstantSpec spec{.dtype = to_dtype(word(words)), .offset = to_integer<uint64_t>(word(words))};
-    for (const std::string& size : words_until(words, "")) {
+    for (const std::string& size : words_until(words, "strides")) {
       spec.shape.push_back(to_integer<int64_t>(size));
+    }
+    for (const std::string& stride : words_until(words, "")) {
+      spec.strides.push_back(to_integer<int64_t>(stride));
+    }
+    if (!spec.strides.empty() && spec.strides.size() != spec.shape.size()) {
+      throw std::runtime_error("a constant has not as many strides as dimensions");
     }
     program_.constants.push_back(std::move(spec));
     ++num_values_;
@@ -176,6 +182,16 @@ class Parser {
     expect(words, "inputs");
     call.inputs = values(words_until(words, "results"));
     add(std::move(call), words);
+    if (std::string key; words >> key) {
+      if (key != "layouts") {
+        throw std::runtime_error("got \"" + key + "\", expected \"layouts\"");
+      }
+      Call& added = program_.calls.back();
+      added.layouts = torch_op::parse_layouts(word(words));
+      if (!added.layouts.empty() && added.layouts.size() != added.num_results) {
+        throw std::runtime_error("an engine has not as many layouts as results");
+      }
+    }
   }
 
   void run_model(Words& words) {

@@ -9,17 +9,18 @@
 //   input <name> <dtype> <dim>... [strides <size>...]
 //   check <condition> <text to the end of the line>   has to be true of the inputs' sizes
 //   changes <input>                                the model writes to this input
-//   constant <dtype> <offset in constants.bin> <size>...
+//   constant <dtype> <offset in constants.bin> <size>... [strides <stride>...]
 //   engine <file>                                  engines are numbered
 //   model <file>                                   a library that AOTInductor compiled
-//   run_engine <engine> inputs <value>... results <count>
+//   run_engine <engine> inputs <value>... results <count> [layouts <text>]
 //   run_model inputs <value>... engines <engine>... results <count>
 //   run_aten <name> <extern node> ints <size>... inputs <value>... results <count>
 //   result <value> | result none
 //
 // A dim is a number, a range "1..32" or "1.." of a size that others are computed from, or "=" and a
 // size (size_expression.h) that it has to equal. A condition is a size that is not zero. Strides
-// are given where they have to be those.
+// are given where they have to be those, and layouts (torch/layouts.h) where a result is not
+// row-major.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +30,7 @@
 
 #include "kiln/kiln.h"
 #include "torch/aoti/size_expression.h"
+#include "torch/layouts.h"
 
 namespace kiln::aoti {
 
@@ -55,6 +57,7 @@ struct ConstantSpec {
   kiln_dtype dtype = KILN_F32;
   uint64_t offset = 0;
   std::vector<int64_t> shape;
+  std::vector<int64_t> strides;  // empty: row-major
 };
 
 struct Call {
@@ -67,7 +70,8 @@ struct Call {
   std::vector<size_t> inputs;
   std::vector<size_t> engines;  // that a compiled library calls
   size_t num_results = 0;
-  std::vector<size_t> dead;  // values that nothing needs after this call
+  std::vector<torch_op::Layout> layouts;  // of an engine's results; empty: row-major
+  std::vector<size_t> dead;               // values that nothing needs after this call
 };
 
 struct Program {

@@ -7,7 +7,8 @@
 
 typedef struct AtenTensorOpaque* AtenTensorHandle;
 typedef int32_t (*kiln_execute_function)(const AtenTensorHandle* inputs, int64_t num_inputs,
-                                         AtenTensorHandle engine, va_list* outputs);
+                                         AtenTensorHandle engine, const char* spec,
+                                         va_list* outputs);
 
 static kiln_execute_function execute;
 
@@ -19,12 +20,11 @@ __attribute__((visibility("hidden"))) int32_t
 aoti_torch_cpu_execute_engine(const AtenTensorHandle* inputs, int64_t num_inputs,
                               AtenTensorHandle engine, const char* spec, ...) {
   va_list outputs;
-  (void)spec;
   if (execute == 0) {
     return 1;
   }
   va_start(outputs, spec);
-  const int32_t error = execute(inputs, num_inputs, engine, &outputs);
+  const int32_t error = execute(inputs, num_inputs, engine, spec, &outputs);
   va_end(outputs);
   return error;
 }

@@ -1,0 +1,69 @@
+#include "torch/layouts.h"
+
+#include <algorithm>
+#include <charconv>
+#include <stdexcept>
+#include <string>
+
+namespace kiln::torch_op {
+namespace {
+
+[[noreturn]] void fail(std::string_view entry) {
+  throw std::runtime_error("[execute_engine] got the layout \"" + std::string(entry) +
+                           "\", expected every dimension once, such as {1,0}");
+}
+
+Layout parse_layout(std::string_view entry) {
+  const size_t begin = entry.find('{');
+  if (begin == std::string_view::npos) return {};
+  Layout layout;
+  std::array<bool, KILN_MAX_RANK> seen{};
+  const char* at = entry.data() + begin + 1;
+  const char* end = entry.data() + entry.size();
+  for (char separator = ','; separator == ','; ++layout.rank) {
+    unsigned dim = 0;
+    const auto [next, error] = std::from_chars(at, end, dim);
+    if (error != std::errc() || next == end || dim >= seen.size() || seen[dim]) fail(entry);
+    seen[dim] = true;
+    layout.order[static_cast<size_t>(layout.rank)] = static_cast<uint8_t>(dim);
+    separator = *next;
+    at = next + 1;
+    if (separator != ',' && (separator != '}' || at != end)) fail(entry);
+  }
+  if (!std::all_of(seen.begin(), seen.begin() + layout.rank, [](bool each) { return each; })) {
+    fail(entry);
+  }
+  return layout;
+}
+
+}  // namespace
+
+std::vector<Layout> parse_layouts(std::string_view spec) {
+  std::vector<Layout> layouts;
+  if (spec.find('{') == std::string_view::npos) return layouts;
+  for (size_t begin = 0; begin <= spec.size();) {
+    const size_t end = std::min(spec.find(';', begin), spec.size());
+    layouts.push_back(parse_layout(spec.substr(begin, end - begin)));
+    begin = end + 1;
+  }
+  return layouts;
+}
+
+Placement place(std::span<const int64_t> stored, const Layout& layout) {
+  if (static_cast<size_t>(layout.rank) != stored.size()) {
+    throw std::runtime_error("[execute_engine] got a layout of " + std::to_string(layout.rank) +
+                             " dimensions, but the engine's result has " +
+                             std::to_string(stored.size()));
+  }
+  Placement result;
+  int64_t stride = 1;
+  for (size_t axis = stored.size(); axis-- > 0;) {
+    const uint8_t dim = layout.order[axis];
+    result.shape[dim] = stored[axis];
+    result.strides[dim] = stride;
+    stride *= std::max<int64_t>(stored[axis], 1);
+  }
+  return result;
+}
+
+}  // namespace kiln::torch_op
