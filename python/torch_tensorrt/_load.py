@@ -74,7 +74,7 @@ class LoadedProgram(ExportedProgram):
 
 
 def load(
-    file_path: str | os.PathLike[str] = "",
+    file_path: str | bytes | os.PathLike[str] = "",
     extra_files: dict[str, Any] | None = None,
     *,
     format: str | None = None,
@@ -102,7 +102,8 @@ def load(
         )
     if format is not None:
         raise ValueError(f"Unsupported format {format!r}; expected None or 'executorch'")
-    if not os.fspath(file_path):
+    file_path = os.fsdecode(file_path)
+    if not file_path:
         raise ValueError(
             "File path cannot be empty. Please provide the path of a file that torch_tensorrt.save wrote"
         )

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from torch_tensorrt._aot_inductor import check_package_path, check_platform, save_package
 from torch_tensorrt._archive import save_program
 from torch_tensorrt._arguments import check_graph_module, sample_inputs
-from torch_tensorrt._files import replaced_file
+from torch_tensorrt._files import errors_at_the_end, replaced_file
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._torchscript import save_torchscript
@@ -35,7 +35,7 @@ _SUPPORTED_FORMATS = ("exported_program", "torchscript", "aot_inductor")
 
 def save(
     module: Any,
-    file_path: str | os.PathLike[str] = "",
+    file_path: str | bytes | os.PathLike[str] = "",
     *,
     extra_files: Mapping[str, Any] | None = None,
     output_format: str = "exported_program",
@@ -52,7 +52,7 @@ def save(
 
     Args:
         module: what `torch_tensorrt.compile` gave, or an ExportedProgram.
-        file_path: any name and ending.
+        file_path: any name and ending; a regular file, a link to one, or nothing yet.
         extra_files: more files for the archive, by name.
         output_format: "exported_program", "torchscript", or "aot_inductor" for a package that is loaded without this
             project.
@@ -66,7 +66,9 @@ def save(
 
     Raises:
         TypeError: a keyword that no version of Torch-TensorRT knew.
-        ValueError: arguments that do not go together, or a model of torch.compile's; the text says what to do.
+        ValueError: arguments that do not go together, or a model of torch.compile's; the text says what to do. A path
+            to a device, a pipe or a socket.
+        OSError: the file cannot be written; an old one is as it was.
     """
     check_not_jit(module)
     if not isinstance(module, (torch.nn.Module, ExportedProgram)):
@@ -85,7 +87,8 @@ def save(
     _check_words(kwargs)
     if is_package:
         check_platform()
-    if not os.fspath(file_path):
+    file_path = os.fsdecode(file_path)
+    if not file_path:
         raise ValueError("File path cannot be empty. Please provide a valid file path")
     if output_format == "torchscript":
         save_torchscript(module, file_path, args, kwarg_inputs, extra_files)
@@ -196,5 +199,5 @@ def _is_symbolic(module: GraphModule, shapes: Any) -> bool:
 
 def _write(program: ExportedProgram, path: Path, extra_files: Any, pickle_protocol: int) -> None:
     # An open file, because torch warns about names that do not end in .pt2.
-    with replaced_file(path) as file, quiet_torch():
-        save_program(program, file, extra_files, pickle_protocol)
+    with replaced_file(path) as file, quiet_torch(), errors_at_the_end(file) as archive:
+        save_program(program, archive, extra_files, pickle_protocol)

@@ -24,6 +24,9 @@ from torch_tensorrt.dynamo._symbols import is_symbolic_node
 
 logger = logging.getLogger(__name__)
 
+# Room for what an archive holds beside tensors.
+_BESIDE_TENSORS = 1 << 20
+
 
 class LoadedScript(torch.jit.RecursiveScriptModule):
     """A ScriptModule that `load` gave: `.module()` gives what to call for every format, here the module itself."""
@@ -122,7 +125,9 @@ def save_torchscript(
         OSError: a file that cannot be written, or was not written as it should; an old one stays as it was.
     """
     script = _to_script(module, args, kwargs)
-    with replaced_path(path) as temporary, quiet_torchscript():
+    # PyTorch's writer ends the process when a disk is full.
+    size = sum(tensor.nbytes for tensor in script.state_dict().values()) + _BESIDE_TENSORS
+    with replaced_path(path, size) as temporary, quiet_torchscript():
         torch.jit.save(script, os.fspath(temporary), _extra_files=dict(extra_files or {}))
         check_written_script(temporary, script)
 
