@@ -46,8 +46,8 @@ struct CompileOptions {
   std::vector<import::DimRange> ranges;
   BackendOptions backend;
   std::vector<std::string> disabled_passes;
-  bool check_bounds = true;    // runs fail where an index is out of range or integers divide by 0
-  bool refittable = false;  // no pass may look at the values of weights
+  bool check_bounds = true;  // runs fail where an index is out of range or integers divide by 0
+  bool refittable = false;   // no pass may look at the values of weights
   // Every operator's 16-bit result is rounded, as eager PyTorch does; otherwise casts are, and what
   // is stored.
   bool emulate_precision_casts = false;

@@ -111,10 +111,10 @@ std::vector<std::byte> encode_plan(const Spec& spec) {
   const auto metadata = encode_optional(builder, spec.metadata);
   const auto disabled_passes = builder.CreateVectorOfStrings(spec.disabled_passes);
   fbs::FinishPlanBuffer(
-      builder, fbs::CreatePlan(builder, name, producer, target, symbols, sizes, inputs, outputs,
-                               buffers, kernels, steps, variants, program_hash, disabled_passes,
-                               spec.refittable, metadata, spec.emulate_precision_casts,
-                               spec.unchecked));
+      builder,
+      fbs::CreatePlan(builder, name, producer, target, symbols, sizes, inputs, outputs, buffers,
+                      kernels, steps, variants, program_hash, disabled_passes, spec.refittable,
+                      metadata, spec.emulate_precision_casts, spec.unchecked));
   const auto* begin = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
   return {begin, begin + builder.GetSize()};
 }

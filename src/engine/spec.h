@@ -113,7 +113,7 @@ struct StepSpec {
   // By position in `buffers`: the most bytes of it that one task writes; -1: none. Empty in files
   // of versions that did not say it.
   std::vector<Slot> writes;
-  std::vector<CheckSpec> checks;     // the i-th failed if the kernel returns bit i
+  std::vector<CheckSpec> checks;  // the i-th failed if the kernel returns bit i
 };
 
 // The machine code of all kernels for one level of CPU.

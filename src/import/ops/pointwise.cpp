@@ -168,6 +168,7 @@ Expr checked_divisor(Call& call, const Expr& divisor, const char* name) {
 
 template <Op op>
 Value* division(Call& call) {
+  if (op == Op::floor_div) keep_numbers(call);
   const Pair pair = promoted(call);
   const char* name = op == Op::floor_div ? "floor_divide" : op == Op::fmod ? "fmod" : "remainder";
   return pair.a.apply(op, checked_divisor(call, pair.b, name));
