@@ -267,7 +267,6 @@ def _engine_options(
     options.cpu_variants = ",".join(cpu_variants).encode() or None
     options.disabled_passes = ",".join(disabled_passes).encode() or None
     options.metadata = metadata.encode() or None
-    options.no_bounds_checks = int(not check_bounds)
     return options
 
 

@@ -68,9 +68,6 @@ std::vector<CheckCase> index_cases() {
                "mode = \"constant\"}\n  %y = neg(%z)\n"},
       {"joined", "i64", kRows, kNoRows, "rows",
        kTake + "  %z = concat(%g, %w) {axis = 0}\n  %y = neg(%z)\n"},
-      {"joined_and_cut", "i64", kRows, kNoRows, "rows",
-       kTake + "  %z = concat(%w, %g) {axis = 0}\n  %x = slice(%z) {axis = 0, start = 0, size = 5, "
-               "step = 1}\n  %y = neg(%x)\n"},
       {"not_chosen", "i64", kRows, kNoRows, "rows",
        kTake + "  %d = reshape(%c) {shape = [s, 1]}\n  %z = neg(%g)\n  %zero = full() {shape = [], "
                "dtype = f32, value = 0.0}\n  %y = where(%d, %z, %zero)\n"},
