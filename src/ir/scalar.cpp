@@ -190,7 +190,7 @@ double binary(Op op, DType dtype, double a, double b) {
     case Op::fmod:
       return std::fmod(a, b);
     case Op::pow:
-      return std::pow(a, b);
+      return b == 0 || a == 1 ? 1 : std::pow(a, b);  // of signalling NaN too
     case Op::atan2:
       return std::atan2(a, b);
     case Op::hypot:

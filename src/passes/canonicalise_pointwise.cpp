@@ -160,7 +160,7 @@ Value* equal_operands(Rewriter&, Node& node) {
   return idempotent ? node.input(0) : nullptr;
 }
 
-// x^2 -> x*x, x^3 -> x*x*x, x^0.5 -> sqrt(x), x^-0.5 -> rsqrt(x), x^-1 -> 1/x
+// x^2 -> x*x, x^3 -> x*x*x, x^-1 -> 1/x. Roots stay: sqrt and rsqrt differ from pow at -inf and -0.
 Value* power_to_products(Rewriter& rewriter, Node& node) {
   if (node.op != Op::pow || node.input(1)->type.rank() != 0) return nullptr;
   const auto exponent = uniform_value(node.input(1));
@@ -170,8 +170,6 @@ Value* power_to_products(Rewriter& rewriter, Node& node) {
   if (*exponent == 2) return builder.value(Op::mul, {x, x});
   if (*exponent == 3) return builder.value(Op::mul, {builder.value(Op::mul, {x, x}), x});
   if (!is_floating(x->type.dtype)) return nullptr;
-  if (*exponent == 0.5) return builder.value(Op::sqrt, {x});
-  if (*exponent == -0.5) return builder.value(Op::rsqrt, {x});
   if (*exponent == -1) return builder.value(Op::reciprocal, {x});
   return nullptr;
 }

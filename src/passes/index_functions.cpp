@@ -119,7 +119,7 @@ class Evaluator {
     switch (node_.op) {
       case Op::constant: {
         const Literal& literal = node_.attr<Literal>("value");
-        if (literal.replaceable) return std::nullopt;
+        if (literal.replaceable || literal.elements() == 0) return std::nullopt;
         const auto uniform = uniform_value(node_.output());
         if (uniform && std::abs(*uniform) <= 0x1p53) return Element{literal.as_int(0)};
         return literal.dtype == DType::Bool ? std::nullopt : affine_element(literal, position_);

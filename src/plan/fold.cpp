@@ -135,8 +135,6 @@ Expr fold_pow(const Expr& x, const Expr& exponent) {
   if (is_number(exponent, 1)) return x;
   if (is_number(exponent, 2)) return apply(Op::mul, {x, x});
   if (is_number(exponent, 3)) return apply(Op::mul, {apply(Op::mul, {x, x}), x});
-  if (is_number(exponent, 0.5)) return apply(Op::sqrt, {x});
-  if (is_number(exponent, -0.5)) return apply(Op::rsqrt, {x});
   if (is_number(exponent, -1)) return apply(Op::reciprocal, {x});
   return nullptr;
 }

@@ -237,13 +237,15 @@ Value* import_pow_scalar(Call& call) {
   if (power == 1) return x;
   if (power == 2) return x * x;
   if (power == 3) return x * x * x;
-  if (is_floating(x.value()->type.dtype)) {
+  const DType dtype = x.value()->type.dtype;
+  // Roots of f16 are powers: of -inf and -0 they are not those of sqrt.
+  if (is_floating(dtype) && !(dtype == DType::F16 && std::abs(power) == 0.5)) {
     if (power == 0.5) return x.apply(Op::sqrt);
     if (power == -1) return x.apply(Op::reciprocal);
     if (power == -0.5 || power == -2) return negative_power(x, power);
-  } else {
-    call.expect(power >= 0, "a negative power of integers", "a power of 0 or more");
   }
+  call.expect(is_floating(dtype) || power >= 0, "a negative power of integers",
+              "a power of 0 or more");
   return x.apply(Op::pow, pair.b);
 }
 
