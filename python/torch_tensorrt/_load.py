@@ -166,7 +166,7 @@ def _import_result_types(model: bytes, name: str) -> None:
             for key in ("in_spec", "out_spec")
         ]
         type_names = sorted({type_name for spec in specs for type_name in _type_names(spec)})
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return  # torch.export.load says what is wrong
     for type_name in type_names:
         if type_name in pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE or "." not in type_name:

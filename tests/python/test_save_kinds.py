@@ -195,7 +195,7 @@ NEEDS_COMPILER = {
     "cond of two results": "cond",
     "while_loop": "while_loop",
     "index of rank 0": "depends on the values of a tensor",
-    "value of a tensor as a size": "index",
+    "value of a tensor as a size": "depends on the values of a tensor",
     "buffer changed and returned": "changes n in place",
     "two buffers changed": "changes",
     "input changed": "changes x in place",

@@ -208,9 +208,8 @@ Value* import_div_mode(Call& call) {
   if (is_scalar(call.operand("other"))) call.compute_in_f32();
   const Pair pair = promoted(call);
   const DType dtype = pair.a.value()->type.dtype;
-  if (!is_floating(dtype)) return pair.a / checked_divisor(call, pair.b, "div");  // truncates
-  return compose_pair(call, pair, compute_dtype(dtype),
-                      [](const Expr& a, const Expr& b) { return (a / b).apply(Op::trunc); });
+  const Expr quotient = pair.a / checked_divisor(call, pair.b, "div");  // of integers: truncates
+  return is_floating(dtype) ? quotient.apply(Op::trunc) : quotient;
 }
 
 bool is_product(double power) { return power == 3 || power == -2; }
