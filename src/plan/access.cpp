@@ -153,6 +153,7 @@ Indices substitute(const Indices& indices, const IndexMap& map) {
 }
 
 RefinedLoops refine_loops(const std::vector<Loop>& loops, const Indices& indices) {
+  constexpr size_t kMostLoops = 16;  // sizes too large to reason about could be split for ever
   RefinedLoops result;
   Indices current = indices;
   std::vector<Loop> pending(loops.rbegin(), loops.rend());
@@ -160,7 +161,8 @@ RefinedLoops refine_loops(const std::vector<Loop>& loops, const Indices& indices
   while (!pending.empty()) {
     const Loop loop = pending.back();
     pending.pop_back();
-    const auto divisor = find_divisor(current, loop);
+    const bool full = result.loops.size() + pending.size() + 1 >= kMostLoops;
+    const auto divisor = full ? std::nullopt : find_divisor(current, loop);
     if (!divisor) {
       result.loops.push_back(loop);
       continue;
