@@ -175,7 +175,9 @@ class _Target:
     def error(self, error: OSError) -> OSError:
         """An error that names this file, and not a temporary one."""
         named = error.filename is not None and self._prefix not in os.fsdecode(error.filename)
-        if named or error.errno is None:  # without a number it is not the system's: it says what it is about
+        if (
+            named or error.errno is None
+        ):  # without a number it is not the system's: it says what it is about
             return error
         return type(error)(error.errno, error.strerror, self._given)
 

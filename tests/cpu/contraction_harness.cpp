@@ -157,7 +157,7 @@ class Execution {
  private:
   int64_t size(engine::Slot slot) const { return sizes_[static_cast<size_t>(slot)]; }
   void copy(const ir::Literal& literal, size_t buffer) {
-    std::memcpy(memory_[buffer]->data(), literal.bytes.data(), literal.bytes.size());
+    std::ranges::copy(literal.bytes, memory_[buffer]->data());
   }
 
   void run_step(const engine::StepSpec& step) {
