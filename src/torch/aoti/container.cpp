@@ -188,6 +188,7 @@ AOTIRuntimeError AOTInductorGetLastError(const char** error_msg) {
 // Streams belong to devices other than the CPU, so there is none to tie to anything; threads never
 // wait for each other here.
 
+// NOLINTBEGIN(readability-identifier-naming): newer versions of PyTorch give these names
 AOTI_API AOTIRuntimeError AOTInductorModelContainerSetUseStreamAffinity(
     AOTInductorModelContainerHandle /*container_handle*/, bool /*use_stream_affinity*/) {
   return AOTI_RUNTIME_SUCCESS;
@@ -218,6 +219,7 @@ AOTI_API AOTIRuntimeError AOTInductorModelContainerDidCallLoadConstants(
   *did_call_load_constants = false;
   return AOTI_RUNTIME_SUCCESS;
 }
+// NOLINTEND(readability-identifier-naming)
 
 AOTIRuntimeError AOTInductorModelContainerGetNumConstants(
     AOTInductorModelContainerHandle /*container_handle*/, size_t* num_constants) {
