@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "engine/spec.h"
-#include "plan/program.h"
+#include "plan/form/program.h"
 
 namespace kiln {
 

@@ -7,7 +7,7 @@
 #include "backends/reference/reference.h"
 #include "passes/pass.h"
 #include "plan/lower.h"
-#include "plan/pass.h"
+#include "plan/passes/pass.h"
 #include "support/nearest.h"
 
 namespace kiln {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "ir/graph.h"
-#include "plan/program.h"
+#include "plan/form/program.h"
 #include "support/pass_control.h"
 
 namespace kiln::plan {

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "plan/form/program.h"
 #include "plan/lower.h"
-#include "plan/program.h"
 
 namespace kiln::test {
 

@@ -5,10 +5,10 @@
 #include <llvm/IR/LLVMContext.h>
 #include <llvm/IR/Module.h>
 
-#include "backends/cpu/compile/contraction.h"
-#include "backends/cpu/compile/image.h"
-#include "backends/cpu/compile/machine.h"
-#include "backends/cpu/compile/micro_kernel.h"
+#include "backends/cpu/compile/contract/contraction.h"
+#include "backends/cpu/compile/contract/micro_kernel.h"
+#include "backends/cpu/compile/image/image.h"
+#include "backends/cpu/compile/image/machine.h"
 
 namespace kiln::cpu {
 namespace {

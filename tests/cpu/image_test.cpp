@@ -3,8 +3,8 @@
 #include <llvm/IR/Module.h>
 
 #include "backends/backend.h"
-#include "backends/cpu/compile/image.h"
-#include "backends/cpu/compile/machine.h"
+#include "backends/cpu/compile/image/image.h"
+#include "backends/cpu/compile/image/machine.h"
 #include "cpu/nest_harness.h"
 #include "support/error.h"
 

@@ -1,10 +1,10 @@
 // Folding in the constructors of expressions, and rewriting of shared ones.
-#include "plan/expr.h"
+#include "plan/form/expr.h"
 
 #include <gtest/gtest.h>
 
-#include "plan/fold.h"
-#include "plan/rewrite.h"
+#include "plan/form/fold.h"
+#include "plan/form/rewrite.h"
 #include "support/error.h"
 
 namespace kiln::plan {

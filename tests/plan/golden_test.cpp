@@ -8,7 +8,7 @@
 
 #include "helpers/golden.h"
 #include "plan/compare.h"
-#include "plan/pass.h"
+#include "plan/passes/pass.h"
 
 namespace kiln::plan {
 namespace {

@@ -5,7 +5,7 @@
 #include <filesystem>
 
 #include "plan/compare.h"
-#include "plan/pass.h"
+#include "plan/passes/pass.h"
 #include "support/error.h"
 
 namespace kiln::plan {

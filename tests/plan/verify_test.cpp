@@ -2,8 +2,8 @@
 // number.
 #include <gtest/gtest.h>
 
-#include "plan/access.h"
 #include "plan/compare.h"
+#include "plan/form/access.h"
 #include "plan/lower.h"
 #include "support/error.h"
 

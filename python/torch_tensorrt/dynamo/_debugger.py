@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 # Stages of the front end, in order; users' own lowering passes come after "decompose", under their names.
 STAGES = ("decompose", "convert", "partition")
-# Passes of the compiler over the graph of an engine (src/passes/passes.def) and over its plan (src/plan/passes.def).
+# Passes of the compiler over the graph of an engine (src/passes/passes.def) and over its plan
+# (src/plan/passes/passes.def).
 COMPILER_PASSES = (
     "assign_layouts",
     "canonicalise",

@@ -8,11 +8,11 @@
 #include <map>
 
 #include "backends/backend.h"
+#include "backends/common/kernel_key.h"
+#include "backends/common/parallel.h"
+#include "backends/common/size_program.h"
 #include "backends/cpu/compile/generate.h"
-#include "backends/cpu/compile/kernel_key.h"
-#include "backends/cpu/compile/parallel.h"
-#include "backends/cpu/compile/size_program.h"
-#include "plan/kernels.h"
+#include "plan/form/kernels.h"
 #include "plan/lower.h"
 #include "support/cpu_features.h"
 #include "support/error.h"

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "backends/cpu/compile/codegen.h"
-#include "backends/cpu/compile/image.h"
-#include "backends/cpu/compile/machine.h"
+#include "backends/cpu/compile/emit/emitter.h"
+#include "backends/cpu/compile/image/image.h"
+#include "backends/cpu/compile/image/machine.h"
 
 namespace kiln::cpu {
 

@@ -3,9 +3,9 @@
 #include <span>
 
 #include "backends/backend.h"
-#include "backends/cpu/compile/kernel_key.h"
-#include "backends/cpu/compile/pack.h"
-#include "backends/cpu/compile/parallel.h"
+#include "backends/common/kernel_key.h"
+#include "backends/common/parallel.h"
+#include "backends/cpu/compile/contract/pack.h"
 #include "support/error.h"
 #include "support/hash.h"
 

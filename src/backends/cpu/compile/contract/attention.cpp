@@ -1,0 +1,367 @@
+// Attention without a score matrix in memory: blocks of query rows against all keys.
+//
+// A task is a batch index and a block of rows. K is packed transposed once per batch index and kept
+// for the tasks that follow. Then, per block: scores = Q * K^T in scratch, exact softmax row by
+// row, out = P * V with the rows scaled by the inverse of their sums. Scores stay in the
+// second-level cache. Where the number of keys is known at run time only, they lie in panels,
+// [panel][row][width], so that all strides in the loops are constants. With `causal`, keys after
+// the last row of a block are not touched.
+#include <algorithm>
+
+#include "backends/cpu/compile/contract/attention_softmax.h"
+#include "backends/cpu/compile/contract/contraction.h"
+#include "backends/cpu/compile/contract/pack.h"
+#include "ir/size_overflow.h"
+#include "support/error.h"
+
+namespace kiln::cpu {
+
+using llvm::Value;
+
+namespace {
+
+constexpr int64_t kScoreBytes = 256 << 10;  // of a block
+constexpr int64_t kAliasBytes = 1024;       // rows at multiples of this compete for cache lines
+constexpr int64_t kFewestRows = 16, kMostRows = 64;
+
+// How attention is cut; the same for every target.
+struct Blocking {
+  int64_t key_width = 32;    // of a panel of K^T and of scores
+  int64_t value_width = 32;  // of a panel of V
+  int64_t value_panels = 1;
+  int64_t block_rows = 64;  // at most, per task
+  bool packs_v = false;
+  bool whole_rows = false;  // a row of scores is contiguous; otherwise they lie in panels
+};
+
+int64_t stride_width(int64_t columns) {
+  for (int64_t width : {32, 48, 64, 16}) {
+    if (columns % width == 0) return width;
+  }
+  return panel_width(columns, 1);
+}
+
+Blocking choose_blocking(const plan::Program& program, const plan::Attention& attention) {
+  Blocking blocking;
+  const int64_t keys = positive_opt(attention.j.extent());
+  blocking.key_width = panel_width(keys, positive_opt(attention.i.extent()));
+  blocking.block_rows = std::clamp(kScoreBytes / (4 * keys), kFewestRows, kMostRows);
+  blocking.packs_v = program.buffers[attention.v.buffer].type.dtype != DType::F32 ||
+                     !attention.v.strides.back().is_constant(1) || attention.value_dim % 16 != 0;
+  blocking.whole_rows = attention.j.extent().is_constant();
+  blocking.value_width = stride_width(attention.value_dim);
+  blocking.value_panels = (attention.value_dim + blocking.value_width - 1) / blocking.value_width;
+  return blocking;
+}
+
+class AttentionEmitter {
+ public:
+  AttentionEmitter(Emitter& emitter, const plan::Attention& attention)
+      : emitter_(emitter),
+        ir_(emitter.ir()),
+        attention_(attention),
+        blocking_(choose_blocking(emitter.program(), attention)),
+        lanes_(emitter.target().lanes),
+        rows_(part_range(range_of(attention.i.extent()), blocking_.block_rows)),
+        element_(ir::make_loop_symbol("e", attention.value_dim)) {}
+
+  void run() {
+    declare();
+    m_ = value_of(attention_.i.extent());
+    n_ = value_of(attention_.j.extent());
+    row_blocks_ = value_of(row_blocks());
+    emitter_.loop_carrying(
+        emitter_.task_begin(), emitter_.task_end(), 1, {i64(0), i64(0)},
+        [&](Value* task, const std::vector<Value*>& packed) { return emit_task(task, packed); });
+  }
+
+ private:
+  llvm::ConstantInt* i64(int64_t value) { return ir_.getInt64(value); }
+  Value* f32(double value) { return llvm::ConstantFP::get(ir_.getFloatTy(), value); }
+  Value* splat(Value* value) { return ir_.CreateVectorSplat(lanes_, value); }
+  Value* value_of(const ir::Dim& dim) { return emitter_.value_of(dim); }
+  Value* at(Value* base, Value* index, int64_t stride) {
+    return byte_offset(emitter_, base, ir_.CreateMul(index, i64(stride)));
+  }
+
+  ir::Dim row_blocks() const { return ir::ceildiv(attention_.i.extent(), blocking_.block_rows); }
+  ir::Dim key_panels() const { return ir::ceildiv(attention_.j.extent(), blocking_.key_width); }
+  int64_t score_row_bytes() const {
+    if (!blocking_.whole_rows) return blocking_.key_width * 4;
+    const int64_t bytes = key_panels().constant() * blocking_.key_width * 4;
+    return bytes % kAliasBytes == 0 ? bytes + 64 : bytes;
+  }
+  int64_t score_panel_bytes() const {
+    return blocking_.key_width * 4 * (blocking_.whole_rows ? 1 : blocking_.block_rows);
+  }
+  // Of all scores of a block.
+  ir::Dim score_bytes() const {
+    if (blocking_.whole_rows) return blocking_.block_rows * score_row_bytes();
+    return key_panels() * score_panel_bytes();
+  }
+  int64_t key_panel_bytes() const {
+    return packed_panel_bytes(attention_.head_dim, blocking_.key_width).constant();
+  }
+
+  // Scratch: a staged tile, the inverse sums of rows, K^T, the scores of a block, and V if it is
+  // packed.
+  void declare() {
+    KernelInterface& interface = emitter_.interface();
+    ir::Dim batches = 1;
+    for (const plan::Loop& loop : attention_.batch) batches *= loop.extent();
+    interface.tasks = batches * row_blocks();
+    interface.task_writes[attention_.out.buffer] = blocking_.block_rows * attention_.value_dim;
+    const int64_t work = ir::saturating_product(
+        {positive_opt(batches), positive_opt(attention_.i.extent()),
+         positive_opt(attention_.j.extent()), attention_.head_dim + attention_.value_dim});
+    interface.min_tasks_per_thread = min_tasks_per_thread(work / positive_opt(interface.tasks));
+
+    const int64_t staging = TileWriter::staging_bytes(emitter_.target());
+    const int64_t inverses = (blocking_.block_rows * 4 + 63) / 64 * 64;
+    ir::Dim end = staging + inverses;
+    staging_ = emitter_.scratch();
+    inverse_sums_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
+    packed_k_ = take_scratch(end, key_panels() * key_panel_bytes());
+    scores_ = take_scratch(end, score_bytes());
+    value_panel_bytes_ = packed_panel_bytes(attention_.j.extent(), blocking_.value_width);
+    if (blocking_.packs_v)
+      packed_v_ = take_scratch(end, value_panel_bytes_ * blocking_.value_panels);
+    interface.scratch_bytes = ir::max(interface.scratch_bytes, end);
+  }
+
+  Value* take_scratch(ir::Dim& end, const ir::Dim& bytes) {
+    Value* start = byte_offset(emitter_, emitter_.scratch(), value_of(end));
+    end += bytes;
+    return start;
+  }
+
+  std::vector<Value*> emit_task(Value* task, const std::vector<Value*>& packed) {
+    Value* batch = ir_.CreateUDiv(task, row_blocks_);
+    Value* block = ir_.CreateSub(task, ir_.CreateMul(batch, row_blocks_));
+    bind_flat(emitter_, attention_.batch, batch);
+    Value* k = view_address(attention_.k);
+    Value* v = view_address(attention_.v);
+    std::vector<Value*> keys{ir_.CreatePtrToInt(k, ir_.getInt64Ty()),
+                             ir_.CreatePtrToInt(v, ir_.getInt64Ty())};
+    when(emitter_, ir_.CreateICmpNE(keys[0], packed[0]), [&] { pack_keys(k); });
+    if (blocking_.packs_v) {
+      when(emitter_, ir_.CreateICmpNE(keys[1], packed[1]), [&] { pack_values(v); });
+    }
+    Span rows = even_part(emitter_, block, row_blocks_, m_);
+    Value* limit = n_;
+    if (attention_.causal) limit = smaller(emitter_, n_, ir_.CreateAdd(rows.begin, rows.count));
+    Value* panels = ir_.CreateUDiv(ir_.CreateAdd(limit, i64(blocking_.key_width - 1)),
+                                   i64(blocking_.key_width));
+    emit_scores(rows, panels);
+    emit_softmax(emitter_, attention_,
+                 {scores_, blocking_.key_width, score_row_bytes(), score_panel_bytes()},
+                 {rows, panels, n_, inverse_sums_});
+    emit_output(rows, v, panels, limit);
+    return keys;
+  }
+
+  // The element at zero of the last two indices, for the batch that is bound.
+  Value* view_address(const plan::View& view) {
+    Value* offset = value_of(view.offset);
+    for (size_t i = 0; i < attention_.batch.size(); ++i) {
+      Value* index = value_of(ir::Dim(attention_.batch[i].index));
+      offset = ir_.CreateAdd(offset, ir_.CreateMul(index, value_of(view.strides[i])));
+    }
+    return at(emitter_.buffer(view.buffer), offset,
+              static_cast<int64_t>(dtype_size(dtype_of(view))));
+  }
+  DType dtype_of(const plan::View& view) const {
+    return emitter_.program().buffers[view.buffer].type.dtype;
+  }
+  static const ir::Dim& row_stride(const plan::View& view) {
+    return view.strides[view.strides.size() - 2];
+  }
+
+  void pack_keys(Value* k) {
+    RuntimeMatrix matrix;
+    matrix.base = k;
+    matrix.k_stride = value_of(attention_.k.strides.back());
+    matrix.n_stride = value_of(row_stride(attention_.k));
+    matrix.k = i64(attention_.head_dim);
+    matrix.n = n_;
+    matrix.dtype = dtype_of(attention_.k);
+    emit_pack(emitter_, matrix, i64(0), value_of(key_panels()),
+              {packed_k_, i64(key_panel_bytes()), blocking_.key_width});
+  }
+
+  void pack_values(Value* v) {
+    RuntimeMatrix matrix;
+    matrix.base = v;
+    matrix.k_stride = value_of(row_stride(attention_.v));
+    matrix.n_stride = value_of(attention_.v.strides.back());
+    matrix.k = n_;
+    matrix.n = i64(attention_.value_dim);
+    matrix.dtype = dtype_of(attention_.v);
+    emit_pack(emitter_, matrix, i64(0), i64(blocking_.value_panels),
+              {packed_v_, value_of(value_panel_bytes_), blocking_.value_width});
+  }
+
+  RowTiles row_tiles(Value* count, int vectors) {
+    return {count, rows_, tile_rows(emitter_.target(), vectors, rows_)};
+  }
+  int tile_vectors(int64_t width) const {
+    return emitter_.target().avx512() ? static_cast<int>(width / lanes_) : 2;
+  }
+
+  // scores = Q * K^T for the rows of a block and the keys of `panels` panels.
+  void emit_scores(Span rows, Value* panels) {
+    const int vectors = tile_vectors(blocking_.key_width);
+    const DType q_dtype = dtype_of(attention_.q);
+    const auto q_size = static_cast<int64_t>(dtype_size(q_dtype));
+    const ir::Dim q_row = row_stride(attention_.q) * q_size;
+    Value* q = byte_offset(emitter_, view_address(attention_.q),
+                           ir_.CreateMul(rows.begin, value_of(q_row)));
+    emitter_.loop(i64(0), panels, 1, [&](Value* panel) {
+      emitter_.loop(i64(0), i64(blocking_.key_width), static_cast<int64_t>(vectors) * lanes_,
+                    [&](Value* strip) {
+                      Value* b = at(at(packed_k_, panel, key_panel_bytes()), strip, 4);
+                      Value* to = at(at(scores_, panel, score_panel_bytes()), strip, 4);
+                      for_row_tiles(
+                          emitter_, row_tiles(rows.count, vectors),
+                          [&](Value* first, int count) {
+                            const Tile tile{count, vectors};
+                            TileOperands operands;
+                            operands.a =
+                                byte_offset(emitter_, q, ir_.CreateMul(first, value_of(q_row)));
+                            for (int r = 0; r < count; ++r)
+                              operands.rows.push_back(value_of(q_row * int64_t{r}));
+                            operands.a_step = value_of(attention_.q.strides.back() * q_size);
+                            operands.a_dtype = q_dtype;
+                            operands.b = b;
+                            operands.b_step = i64(blocking_.key_width * 4);
+                            operands.b_alignment = 32;
+                            const Accumulators sums =
+                                multiply_run(emitter_, tile, operands, i64(attention_.head_dim));
+                            store_scores(tile, sums, at(to, first, score_row_bytes()));
+                          },
+                          nullptr);
+                    });
+    });
+  }
+
+  void store_scores(Tile tile, const Accumulators& sums, Value* to) {
+    for (int r = 0; r < tile.rows; ++r) {
+      for (int v = 0; v < tile.vectors; ++v) {
+        Value* address = byte_offset(emitter_, to, i64(r * score_row_bytes() + v * lanes_ * 4));
+        ir_.CreateAlignedStore(sums[static_cast<size_t>(r) * tile.vectors + v], address,
+                               llvm::Align(32));
+      }
+    }
+  }
+
+  // out = (P * V) / sums.
+  void emit_output(Span rows, Value* v, Value* panels, Value* limit) {
+    const int vectors = tile_vectors(blocking_.value_width);
+    Value* base = blocking_.packs_v ? packed_v_ : v;
+    Value* panel_bytes =
+        blocking_.packs_v ? value_of(value_panel_bytes_) : i64(blocking_.value_width * 4);
+    Value* origin = view_address(attention_.out);
+    emitter_.loop(i64(0), i64(blocking_.value_panels), 1, [&](Value* value_panel) {
+      Value* panel = byte_offset(emitter_, base, ir_.CreateMul(value_panel, panel_bytes));
+      Value* column = ir_.CreateMul(value_panel, i64(blocking_.value_width));
+      Value* width = smaller(emitter_, i64(blocking_.value_width),
+                             ir_.CreateSub(i64(attention_.value_dim), column));
+      emitter_.loop(i64(0), width, static_cast<int64_t>(vectors) * lanes_, [&](Value* strip) {
+        emit_output_strip(rows, at(panel, strip, 4), ir_.CreateAdd(column, strip),
+                          {panels, limit, origin});
+      });
+    });
+  }
+
+  struct KeyRange {
+    Value *panels = nullptr, *limit = nullptr, *origin = nullptr;
+  };
+
+  void emit_output_strip(Span rows, Value* b, Value* column, const KeyRange& keys) {
+    const RowTiles tiles = row_tiles(rows.count, tile_vectors(blocking_.value_width));
+    TileWriter writer(emitter_, output(), staging_, 1);
+    for_row_tiles(
+        emitter_, tiles,
+        [&](Value* first, int count) {
+          const Tile tile{count, tile_vectors(blocking_.value_width)};
+          Accumulators sums = weighted_values(tile, first, b, keys);
+          for (int r = 0; r < count; ++r) {
+            Value* address = at(inverse_sums_, ir_.CreateAdd(first, i64(r)), 4);
+            Value* inverse =
+                splat(ir_.CreateAlignedLoad(ir_.getFloatTy(), address, llvm::Align(4)));
+            for (int v = 0; v < tile.vectors; ++v) {
+              Value*& sum = sums[static_cast<size_t>(r) * tile.vectors + v];
+              sum = ir_.CreateFMul(sum, inverse);
+            }
+          }
+          writer.write(tile, sums, keys.origin, ir_.CreateAdd(rows.begin, first), column);
+        },
+        [&](Value* first, Value* count) {
+          writer.finish(tile_vectors(blocking_.value_width), count, keys.origin,
+                        ir_.CreateAdd(rows.begin, first), column);
+        });
+  }
+
+  // P * V for the rows of a tile, panel after panel of scores.
+  Accumulators weighted_values(Tile tile, Value* first, Value* b, const KeyRange& keys) {
+    TileOperands operands;
+    operands.a_step = i64(4);
+    operands.b_step = blocking_.packs_v ? i64(blocking_.value_width * 4)
+                                        : value_of(row_stride(attention_.v) * int64_t{4});
+    operands.b_alignment = blocking_.packs_v ? 32 : 4;
+    for (int r = 0; r < tile.rows; ++r) operands.rows.push_back(i64(r * score_row_bytes()));
+    Value* rows = at(scores_, first, score_row_bytes());
+    if (blocking_.whole_rows) {
+      operands.a = rows;
+      operands.b = b;
+      return multiply_run(emitter_, tile, operands, keys.limit);
+    }
+    std::vector<Value*> carried{b};
+    const Accumulators zeros = zero_tile(emitter_, tile);
+    carried.insert(carried.end(), zeros.begin(), zeros.end());
+    carried = emitter_.loop_carrying(
+        i64(0), keys.panels, 1, carried, [&](Value* panel, const std::vector<Value*>& values) {
+          Run run{at(rows, panel, score_panel_bytes()), values[0],
+                  Accumulators(values.begin() + 1, values.end())};
+          Value* left = ir_.CreateSub(keys.limit, ir_.CreateMul(panel, i64(blocking_.key_width)));
+          Value* steps = smaller(emitter_, left, i64(blocking_.key_width));
+          run = multiply_run(emitter_, tile, operands, steps, std::move(run));
+          run.sums.insert(run.sums.begin(), run.b);
+          return run.sums;
+        });
+    return Accumulators(carried.begin() + 1, carried.end());
+  }
+
+  Output output() {
+    Output output;
+    output.bind_row = [](Value*) {};
+    output.column = element_;
+    output.column_end = i64(attention_.value_dim);
+    output.columns = attention_.value_dim;
+    output.buffer = attention_.out.buffer;
+    output.row_stride = row_stride(attention_.out);
+    output.column_stride = attention_.out.strides.back();
+    output.epilogue = plan::accumulator(DType::F32);
+    return output;
+  }
+
+  Emitter& emitter_;
+  llvm::IRBuilder<>& ir_;
+  const plan::Attention& attention_;
+  Blocking blocking_;
+  int lanes_ = 8;
+  CountRange rows_;
+  ir::SymbolPtr element_;
+  ir::Dim value_panel_bytes_;
+  Value *m_ = nullptr, *n_ = nullptr, *row_blocks_ = nullptr;
+  Value *staging_ = nullptr, *inverse_sums_ = nullptr, *packed_k_ = nullptr, *packed_v_ = nullptr,
+        *scores_ = nullptr;
+};
+
+}  // namespace
+
+void emit_attention(Emitter& emitter, const plan::Attention& attention) {
+  AttentionEmitter(emitter, attention).run();
+}
+
+}  // namespace kiln::cpu

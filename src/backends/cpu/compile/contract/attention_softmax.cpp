@@ -1,0 +1,239 @@
+#include "backends/cpu/compile/contract/attention_softmax.h"
+
+#include <algorithm>
+#include <limits>
+
+#include <llvm/IR/IntrinsicsX86.h>
+
+#include "backends/cpu/compile/math/math.h"
+
+namespace kiln::cpu {
+
+using llvm::Value;
+
+namespace {
+
+// Vectors in flight: several rows at once hide the latency of reductions.
+constexpr int kVectorsAtOnce = 8;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// exp(x) for x <= 0 to 2 ulp, and 0 below -104. Shorter than emit_exp: nothing overflows, and the
+// sum of a row forgives what the last bits of small terms lose.
+Real emit_power(const Target& target, Real x) {
+  if (!target.avx512()) return emit_exp(x);
+  const Real bounded = select(greater(x.of(-110.0), x), -110.0, x);  // NaN stays
+  const Real shifter = fma(bounded, 0x1.715476p0, bounded.of(0x1.8p23));
+  const Real power = shifter - 0x1.8p23;
+  const Real rest = fma(-power, 0x1.62e43p-1, bounded);
+  const Real mantissa =
+      polynomial(rest, {1.0, 1.0, 0x1.fffdfcp-2, 0x1.5557b0p-3, 0x1.572a3cp-5, 0x1.10620ap-7});
+  llvm::IRBuilder<>& ir = *x.ir;
+  Value* all = ir.getInt16(-1);
+  constexpr int kCurrentRounding = 4;
+  return x.with(ir.CreateIntrinsic(
+      llvm::Intrinsic::x86_avx512_mask_scalef_ps_512, {},
+      {mantissa.value, power.value, mantissa.value, all, ir.getInt32(kCurrentRounding)}));
+}
+
+class SoftmaxEmitter {
+ public:
+  SoftmaxEmitter(Emitter& emitter, const plan::Attention& attention, const ScoreLayout& scores,
+                 const SoftmaxRows& rows)
+      : emitter_(emitter),
+        ir_(emitter.ir()),
+        attention_(attention),
+        scores_(scores),
+        rows_(rows),
+        lanes_(emitter.target().lanes),
+        group_vectors_(static_cast<int>(scores.width) / lanes_) {
+    shapes_scores_ = attention.keep != nullptr || attention.bias != nullptr || attention.scale <= 0;
+    whole_ = !attention.causal && ir::provably_divisible(attention.j.extent(), scores.width);
+  }
+
+  void run() {
+    const int at_once = std::max(1, kVectorsAtOnce / group_vectors_);
+    Value* count = rows_.rows.count;
+    Value* rest = ir_.CreateURem(count, ir_.getInt64(at_once));
+    Value* whole = ir_.CreateSub(count, rest);
+    emitter_.loop(ir_.getInt64(0), whole, at_once, [&](Value* r) { emit_rows(r, at_once); });
+    if (at_once > 1) emitter_.loop(whole, count, 1, [&](Value* r) { emit_rows(r, 1); });
+  }
+
+ private:
+  // A row in progress.
+  struct Row {
+    Value* index = nullptr;    // i
+    Value* address = nullptr;  // of its first score
+    Value* inverse = nullptr;  // where the inverse of its sum goes
+    Value* limit = nullptr;    // columns from here on are masked out
+  };
+  // One vector of a row of scores.
+  struct ScoreVector {
+    const Row* row = nullptr;
+    Value* address = nullptr;
+    Value* column = nullptr;
+    Value* mask = nullptr;  // null if all columns exist
+  };
+  using Reduced = std::vector<Value*>;  // one scalar a row
+  using Step = std::function<Value*(const ScoreVector&, size_t row, Value* carried)>;
+  using Combine = std::function<Value*(Value*, Value*)>;
+
+  Value* f32(double value) { return llvm::ConstantFP::get(ir_.getFloatTy(), value); }
+  Value* splat(Value* value) { return ir_.CreateVectorSplat(lanes_, value); }
+  Value* at(Value* base, Value* index, int64_t stride) {
+    return byte_offset(emitter_, base, ir_.CreateMul(index, ir_.getInt64(stride)));
+  }
+
+  void emit_rows(Value* first, int count) {
+    std::vector<Row> rows;
+    for (int i = 0; i < count; ++i) rows.push_back(make_row(ir_.CreateAdd(first, ir_.getInt64(i))));
+    const Reduced highest = emit_maxima(rows);
+    const Reduced sums = emit_powers(rows, highest);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      Value* divisor = sums[i];
+      if (!attention_.nan_rows) {  // an empty row: products with 1 / infinity instead of 1 / 0
+        divisor = ir_.CreateSelect(ir_.CreateFCmpOEQ(divisor, f32(0)), f32(kInfinity), divisor);
+      }
+      ir_.CreateAlignedStore(ir_.CreateFDiv(f32(1), divisor), rows[i].inverse, llvm::Align(4));
+    }
+  }
+
+  Row make_row(Value* r) {
+    Row row;
+    row.index = ir_.CreateAdd(rows_.rows.begin, r);
+    row.address = at(scores_.base, r, scores_.row_bytes);
+    row.inverse = at(rows_.inverse_sums, r, 4);
+    row.limit = rows_.keys;
+    if (attention_.causal) {
+      row.limit = smaller(emitter_, rows_.keys, ir_.CreateAdd(row.index, ir_.getInt64(1)));
+    }
+    return row;
+  }
+
+  // Runs `step` over the vectors of all rows, with one carried value for each vector of a group;
+  // combines what is left of each row.
+  Reduced over_rows(const std::vector<Row>& rows, Value* initial, const Step& step,
+                    const Combine& combine) {
+    const auto vectors = static_cast<size_t>(group_vectors_);
+    std::vector<Value*> carried(rows.size() * vectors, initial);
+    carried = emitter_.loop_carrying(ir_.getInt64(0), rows_.groups, 1, carried,
+                                     [&](Value* group, const std::vector<Value*>& values) {
+                                       std::vector<Value*> next;
+                                       for (size_t i = 0; i < values.size(); ++i) {
+                                         const ScoreVector vector =
+                                             make_vector(rows[i / vectors], group, i % vectors);
+                                         next.push_back(step(vector, i / vectors, values[i]));
+                                       }
+                                       return next;
+                                     });
+    Reduced result;
+    for (size_t r = 0; r < rows.size(); ++r) {
+      result.push_back(reduce({carried.data() + r * vectors, vectors}, combine));
+    }
+    return result;
+  }
+
+  ScoreVector make_vector(const Row& row, Value* group, size_t v) {
+    const auto first = static_cast<int64_t>(v) * lanes_;
+    ScoreVector vector;
+    vector.row = &row;
+    vector.address =
+        byte_offset(emitter_, at(row.address, group, scores_.group_bytes), ir_.getInt64(first * 4));
+    vector.column =
+        ir_.CreateAdd(ir_.CreateMul(group, ir_.getInt64(scores_.width)), ir_.getInt64(first));
+    if (!whole_) vector.mask = mask_below(emitter_, vector.column, row.limit);
+    return vector;
+  }
+
+  Value* load(const ScoreVector& vector) {
+    return ir_.CreateAlignedLoad(vector_type(emitter_), vector.address, llvm::Align(32));
+  }
+  void store(Value* value, const ScoreVector& vector) {
+    ir_.CreateAlignedStore(value, vector.address, llvm::Align(32));
+  }
+  Value* larger(Value* a, Value* b) { return ir_.CreateSelect(ir_.CreateFCmpOGT(a, b), a, b); }
+
+  // The highest score of each row, 0 if there is none. Leaves scaled and masked scores where
+  // `shapes_scores_` says so, and raw ones elsewhere.
+  Reduced emit_maxima(const std::vector<Row>& rows) {
+    Value* lowest = splat(f32(-kInfinity));
+    auto step = [&](const ScoreVector& vector, size_t, Value* highest) {
+      Value* score = load(vector);
+      if (shapes_scores_) score = shaped_score(score, vector);
+      if (vector.mask != nullptr) score = ir_.CreateSelect(vector.mask, score, lowest);
+      if (shapes_scores_) store(score, vector);
+      return larger(score, highest);
+    };
+    Reduced maxima =
+        over_rows(rows, lowest, step, [&](Value* a, Value* b) { return larger(a, b); });
+    for (Value*& highest : maxima) {
+      Value* none = ir_.CreateFCmpOEQ(highest, f32(-kInfinity));
+      highest = ir_.CreateSelect(none, f32(0), highest);
+    }
+    return maxima;
+  }
+
+  Value* shaped_score(Value* score, const ScoreVector& vector) {
+    emitter_.bind(attention_.i.index, vector.row->index);
+    emitter_.bind(attention_.j.index, vector.column);
+    const Lanes lanes{attention_.j.index, lanes_, vector.mask};
+    Value* result = ir_.CreateFMul(score, splat(f32(attention_.scale)));
+    if (attention_.bias != nullptr) {
+      result = ir_.CreateFAdd(result, emitter_.emit(attention_.bias, lanes));
+    }
+    if (attention_.keep != nullptr) {
+      result =
+          ir_.CreateSelect(emitter_.emit(attention_.keep, lanes), result, splat(f32(-kInfinity)));
+    }
+    return result;
+  }
+
+  // Scores become powers; the sum of each row.
+  Reduced emit_powers(const std::vector<Row>& rows, const Reduced& highest) {
+    Value* scale = splat(f32(shapes_scores_ ? 1.0 : attention_.scale));
+    Value* zero = llvm::Constant::getNullValue(vector_type(emitter_));
+    std::vector<Value*> shifts;
+    for (Value* value : highest) {
+      shifts.push_back(ir_.CreateFNeg(ir_.CreateFMul(splat(value), scale)));
+    }
+    auto step = [&](const ScoreVector& vector, size_t row, Value* sum) {
+      const Real exponent = fma(Real(ir_, load(vector)), Real(ir_, scale), Real(ir_, shifts[row]));
+      Value* power = emit_power(emitter_.target(), exponent).value;
+      if (vector.mask != nullptr) power = ir_.CreateSelect(vector.mask, power, zero);
+      store(power, vector);
+      return ir_.CreateFAdd(sum, power);
+    };
+    return over_rows(rows, zero, step, [&](Value* a, Value* b) { return ir_.CreateFAdd(a, b); });
+  }
+
+  // All lanes of all vectors in one scalar.
+  Value* reduce(std::span<Value* const> vectors, const Combine& combine) {
+    Value* total = vectors[0];
+    for (size_t v = 1; v < vectors.size(); ++v) total = combine(total, vectors[v]);
+    for (int half = lanes_ / 2; half >= 1; half /= 2) {
+      std::vector<int> upper;
+      for (int i = 0; i < lanes_; ++i) upper.push_back((i + half) % lanes_);
+      total = combine(total, ir_.CreateShuffleVector(total, upper));
+    }
+    return ir_.CreateExtractElement(total, ir_.getInt64(0));
+  }
+
+  Emitter& emitter_;
+  llvm::IRBuilder<>& ir_;
+  const plan::Attention& attention_;
+  const ScoreLayout scores_;
+  const SoftmaxRows rows_;
+  const int lanes_;
+  const int group_vectors_;
+  bool shapes_scores_ = false;
+  bool whole_ = false;  // all columns of all groups exist
+};
+
+}  // namespace
+
+void emit_softmax(Emitter& emitter, const plan::Attention& attention, const ScoreLayout& scores,
+                  const SoftmaxRows& rows) {
+  SoftmaxEmitter(emitter, attention, scores, rows).run();
+}
+
+}  // namespace kiln::cpu

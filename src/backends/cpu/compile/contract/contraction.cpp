@@ -1,0 +1,275 @@
+#include "backends/cpu/compile/contract/contraction.h"
+
+#include <algorithm>
+#include <set>
+
+#include "backends/cpu/compile/emit/element.h"
+#include "support/error.h"
+
+namespace kiln::cpu {
+
+using llvm::Value;
+
+namespace {
+
+// An epilogue of more operations is run over the stored tile, not on the accumulators: the same
+// speed, far less code.
+constexpr int64_t kDirectOperations = 8;
+// The same when its code would be repeated for many sizes of tiles.
+constexpr size_t kDirectSizes = 3;
+
+constexpr int64_t kManyRows = 512;
+// Keeps what is computed from estimates far from overflow.
+constexpr int64_t kLargestEstimate = int64_t{1} << 40;
+constexpr int kMostTileRows = 14, kMostTileRowsDynamic = 8;
+
+std::set<int> tile_sizes(CountRange counts, int most) {
+  std::set<int> sizes;
+  const int64_t low = std::max<int64_t>(counts.low, 1);
+  // From most * most on there are only tiles of most and most - 1 rows, and `most` counts have
+  // both.
+  const int64_t high = std::min(counts.high, std::max<int64_t>(low, most * most) + most);
+  for (int64_t count = low; count <= high; ++count) {
+    int64_t tiles = (count + most - 1) / most;
+    sizes.insert(static_cast<int>(count / tiles));
+    if (count % tiles != 0) sizes.insert(static_cast<int>(count / tiles) + 1);
+    if (static_cast<int>(sizes.size()) == most) break;
+  }
+  return sizes;
+}
+
+}  // namespace
+
+CountRange range_of(const ir::Dim& dim) {
+  return {std::max<int64_t>(dim.lower_bound(), 0), dim.upper_bound()};
+}
+
+Span even_part(Emitter& emitter, Value* part, Value* parts, Value* count) {
+  auto& ir = emitter.ir();
+  Value* begin = ir.CreateUDiv(ir.CreateMul(part, count), parts);
+  Value* end = ir.CreateUDiv(ir.CreateMul(ir.CreateAdd(part, ir.getInt64(1)), count), parts);
+  return {begin, ir.CreateSub(end, begin)};
+}
+
+CountRange part_range(CountRange count, int64_t most) {
+  if (count.high <= most) return count;
+  if (count.low == count.high) {
+    int64_t parts = (count.high + most - 1) / most;
+    return {count.high / parts, (count.high + parts - 1) / parts};
+  }
+  return {std::min(count.low, (most + 1) / 2), most};
+}
+
+size_t count_sizes(const RowTiles& tiles) { return tile_sizes(tiles.range, tiles.most).size(); }
+
+void for_row_tiles(Emitter& emitter, const RowTiles& tiles,
+                   const std::function<void(Value*, int)>& body,
+                   const std::function<void(Value*, Value*)>& after) {
+  auto& ir = emitter.ir();
+  const std::set<int> sizes = tile_sizes(tiles.range, tiles.most);
+  if (sizes.empty()) return;
+  Value* most = ir.getInt64(tiles.most);
+  Value* parts = ir.CreateUDiv(ir.CreateAdd(tiles.count, ir.getInt64(tiles.most - 1)), most);
+  Value* divisor = ir.CreateBinaryIntrinsic(llvm::Intrinsic::umax, parts, ir.getInt64(1));
+  Value* size = ir.CreateUDiv(tiles.count, divisor);
+  Value* larger = ir.CreateSub(tiles.count, ir.CreateMul(size, parts));
+  emitter.loop(ir.getInt64(0), parts, 1, [&](Value* tile) {
+    Value* first = ir.CreateAdd(ir.CreateMul(tile, size), smaller(emitter, tile, larger));
+    Value* rows =
+        ir.CreateAdd(size, ir.CreateZExt(ir.CreateICmpULT(tile, larger), ir.getInt64Ty()));
+    if (sizes.size() == 1) {
+      body(first, *sizes.begin());
+    } else {
+      llvm::Function* function = ir.GetInsertBlock()->getParent();
+      auto* join = llvm::BasicBlock::Create(ir.getContext(), "tile.end", function);
+      // The last size is the default: every count that can occur has a case.
+      llvm::SwitchInst* choice = nullptr;
+      llvm::BasicBlock* origin = ir.GetInsertBlock();
+      for (auto size_it = sizes.begin(); size_it != sizes.end(); ++size_it) {
+        auto* block = llvm::BasicBlock::Create(ir.getContext(), "tile", function);
+        if (choice == nullptr) {
+          ir.SetInsertPoint(origin);
+          choice = ir.CreateSwitch(rows, block, static_cast<unsigned>(sizes.size()));
+        } else {
+          choice->addCase(ir.getInt64(*size_it), block);
+        }
+        ir.SetInsertPoint(block);
+        body(first, *size_it);
+        ir.CreateBr(join);
+      }
+      ir.SetInsertPoint(join);
+    }
+    if (after) after(first, rows);
+  });
+}
+
+TileWriter::TileWriter(Emitter& emitter, Output output, Value* staging, size_t sizes)
+    : emitter_(emitter), output_(std::move(output)), staging_(staging) {
+  direct_ = plan::operation_count(output_.epilogue) <= kDirectOperations && sizes <= kDirectSizes &&
+            output_.column_stride.is_constant(1);
+}
+
+int64_t TileWriter::staging_bytes(const Target& target) {
+  return static_cast<int64_t>(target.registers + 1) * target.lanes * 4;
+}
+
+void TileWriter::write(Tile tile, const Accumulators& sums, Value* origin, Value* first_row,
+                       Value* first_column) {
+  auto& ir = emitter_.ir();
+  const int lanes = emitter_.target().lanes;
+  const bool whole = ir::provably_divisible(output_.columns, tile.vectors * lanes);
+  for (int r = 0; r < tile.rows; ++r) {
+    Value* row = direct_ ? ir.CreateAdd(first_row, ir.getInt64(r)) : nullptr;
+    if (direct_) output_.bind_row(row);
+    for (int v = 0; v < tile.vectors; ++v) {
+      Value* sum = sums[static_cast<size_t>(r) * tile.vectors + v];
+      if (direct_) {
+        write_vector(sum, origin, row, ir.CreateAdd(first_column, ir.getInt64(v * lanes)), whole);
+      } else {
+        int64_t offset = (static_cast<int64_t>(r) * tile.vectors + v) * lanes * 4;
+        ir.CreateAlignedStore(sum, byte_offset(emitter_, staging_, ir.getInt64(offset)),
+                              llvm::Align(lanes * 4));
+      }
+    }
+  }
+}
+
+void TileWriter::finish(int vectors, Value* rows, Value* origin, Value* first_row,
+                        Value* first_column) {
+  if (direct_) return;
+  auto& ir = emitter_.ir();
+  const int lanes = emitter_.target().lanes;
+  Value* width = smaller(emitter_, ir.getInt64(vectors * lanes),
+                         ir.CreateSub(output_.column_end, first_column));
+  const bool whole = ir::provably_divisible(output_.columns, lanes);
+  emitter_.loop(ir.getInt64(0), rows, 1, [&](Value* r) {
+    Value* row = ir.CreateAdd(first_row, r);
+    Value* staged =
+        byte_offset(emitter_, staging_, ir.CreateMul(r, ir.getInt64(vectors * lanes * 4)));
+    output_.bind_row(row);
+    emitter_.loop(ir.getInt64(0), width, lanes, [&](Value* c) {
+      Value* address = byte_offset(emitter_, staged, ir.CreateMul(c, ir.getInt64(4)));
+      Value* sum = ir.CreateAlignedLoad(vector_type(emitter_), address, llvm::Align(lanes * 4));
+      write_vector(sum, origin, row, ir.CreateAdd(first_column, c), whole);
+    });
+  });
+}
+
+void TileWriter::write_vector(Value* sum, Value* origin, Value* row, Value* column, bool whole) {
+  auto& ir = emitter_.ir();
+  Lanes lanes{output_.column, emitter_.target().lanes, nullptr};
+  if (!whole) lanes.mask = mask_below(emitter_, column, output_.column_end);
+  emitter_.bind(output_.column, column);
+  const DType dtype = emitter_.program().buffers[output_.buffer].type.dtype;
+  Leaves leaves;
+  leaves.accumulator = sum;
+  Value* value = to_memory(ir, emitter_.emit(output_.epilogue, lanes, leaves), dtype);
+  Value* element = ir.CreateAdd(ir.CreateMul(row, emitter_.value_of(output_.row_stride)),
+                                ir.CreateMul(column, emitter_.value_of(output_.column_stride)));
+  const auto size = static_cast<int64_t>(dtype_size(dtype));
+  Value* address = byte_offset(emitter_, origin, ir.CreateMul(element, ir.getInt64(size)));
+  if (!output_.column_stride.is_constant(1)) {
+    Value* left = ir.CreateSub(output_.column_end, column);
+    store_lanes(value, address, smaller(emitter_, ir.getInt64(lanes.count), left));
+  } else if (lanes.mask != nullptr) {
+    ir.CreateMaskedStore(value, address, llvm::Align(size), lanes.mask);
+  } else {
+    ir.CreateAlignedStore(value, address, llvm::Align(size));
+  }
+}
+
+// Lane after lane, through memory.
+void TileWriter::store_lanes(Value* value, Value* address, Value* valid) {
+  auto& ir = emitter_.ir();
+  llvm::Type* scalar = value->getType()->getScalarType();
+  const auto size = static_cast<int64_t>(scalar->getPrimitiveSizeInBits() / 8);
+  const int64_t slot_offset = staging_bytes(emitter_.target()) - emitter_.target().lanes * 4;
+  KILN_CHECK(size <= 4, "a contraction stores at most 4 bytes an element");
+  Value* slot = byte_offset(emitter_, staging_, ir.getInt64(slot_offset));
+  ir.CreateAlignedStore(value, slot, llvm::Align(size));
+  Value* stride = ir.CreateMul(emitter_.value_of(output_.column_stride), ir.getInt64(size));
+  emitter_.loop(ir.getInt64(0), valid, 1, [&](Value* lane) {
+    Value* from = byte_offset(emitter_, slot, ir.CreateMul(lane, ir.getInt64(size)));
+    Value* element = ir.CreateAlignedLoad(scalar, from, llvm::Align(size));
+    ir.CreateAlignedStore(element, byte_offset(emitter_, address, ir.CreateMul(lane, stride)),
+                          llvm::Align(size));
+  });
+}
+
+TileWidth tile_width(const Target& target, int64_t panel_width) {
+  const int vectors = target.avx512() ? static_cast<int>(panel_width / target.lanes) : 2;
+  return {vectors, static_cast<int64_t>(vectors) * target.lanes};
+}
+
+void for_tasks(Emitter& emitter, const std::function<Value*(Value*, Value*)>& body) {
+  emitter.loop_carrying(emitter.task_begin(), emitter.task_end(), 1, {emitter.ir().getInt64(-1)},
+                        [&](Value* task, const std::vector<Value*>& carried) {
+                          return std::vector<Value*>{body(task, carried[0])};
+                        });
+}
+
+int64_t positive_opt(const ir::Dim& dim) {
+  return std::clamp<int64_t>(dim.at_opt(), 1, kLargestEstimate);
+}
+
+Value* mask_below(Emitter& emitter, Value* first, Value* limit) {
+  auto& ir = emitter.ir();
+  const int lanes = emitter.target().lanes;
+  Value* left = smaller(emitter, ir.CreateSub(limit, first), ir.getInt64(lanes));
+  std::vector<llvm::Constant*> indices;
+  for (int i = 0; i < lanes; ++i) indices.push_back(ir.getInt32(i));
+  Value* bound = ir.CreateVectorSplat(lanes, ir.CreateTrunc(left, ir.getInt32Ty()));
+  return ir.CreateICmpSLT(llvm::ConstantVector::get(indices), bound);
+}
+
+void bind_flat(Emitter& emitter, const std::vector<plan::Loop>& loops, Value* flat) {
+  auto& ir = emitter.ir();
+  for (size_t i = loops.size(); i-- > 0;) {
+    Value* extent = emitter.value_of(loops[i].extent());
+    Value* next = i == 0 ? nullptr : ir.CreateUDiv(flat, extent);
+    emitter.bind(loops[i].index, i == 0 ? flat : ir.CreateSub(flat, ir.CreateMul(next, extent)));
+    flat = next;
+  }
+}
+
+Value* smaller(Emitter& emitter, Value* a, Value* b) {
+  return emitter.ir().CreateBinaryIntrinsic(llvm::Intrinsic::smin, a, b);
+}
+
+void when(Emitter& emitter, Value* condition, const std::function<void()>& body) {
+  auto& ir = emitter.ir();
+  llvm::Function* function = ir.GetInsertBlock()->getParent();
+  auto* then = llvm::BasicBlock::Create(ir.getContext(), "then", function);
+  auto* join = llvm::BasicBlock::Create(ir.getContext(), "join", function);
+  ir.CreateCondBr(condition, then, join);
+  ir.SetInsertPoint(then);
+  body();
+  ir.CreateBr(join);
+  ir.SetInsertPoint(join);
+}
+
+int64_t min_tasks_per_thread(int64_t work_per_task) {
+  return std::max<int64_t>(1, kWorkPerThread / std::max<int64_t>(1, work_per_task));
+}
+
+int64_t panel_width(int64_t columns, int64_t rows) {
+  const bool many_rows = rows >= kManyRows;
+  int64_t best = 0, best_cost = 0;
+  for (int64_t width : {64, 48, 32, 16}) {
+    // In percent of a column's time in a panel of 48.
+    const int64_t cost = width == 16 ? 110 : width == 64 ? (many_rows ? 99 : 102) : 100;
+    const int64_t total = (columns + width - 1) / width * width * cost;
+    if (best == 0 || total < best_cost) {
+      best = width;
+      best_cost = total;
+    }
+  }
+  return best;
+}
+
+int tile_rows(const Target& target, int vectors, CountRange counts) {
+  const int most = counts.low == counts.high ? kMostTileRows : kMostTileRowsDynamic;
+  return std::min(most_rows(target, vectors), most);
+}
+
+}  // namespace kiln::cpu

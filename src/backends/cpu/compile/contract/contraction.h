@@ -1,0 +1,117 @@
+// What matmul, convolution and attention share around the micro-kernel: how rows are split in
+// tiles, and how the sums of a tile become results.
+#pragma once
+
+#include <functional>
+
+#include "backends/cpu/compile/contract/micro_kernel.h"
+
+namespace kiln::cpu {
+
+// An inclusive range of counts known at compile time.
+struct CountRange {
+  int64_t low = 0, high = 0;
+};
+CountRange range_of(const ir::Dim& dim);
+
+// [part * count / parts, (part + 1) * count / parts): parts of equal size, give or take one.
+struct Span {
+  llvm::Value* begin = nullptr;
+  llvm::Value* count = nullptr;
+};
+Span even_part(Emitter& emitter, llvm::Value* part, llvm::Value* parts, llvm::Value* count);
+// The sizes of the parts when `count` is split in the fewest parts of at most `most`.
+CountRange part_range(CountRange count, int64_t most);
+
+// Splits `count` rows in the fewest tiles of at most `most`, as even as possible, and runs
+// `body(first row, rows)` for each; the body is emitted once per size that can occur. `after(first
+// row, rows)`, if any, is emitted once and runs after each tile.
+struct RowTiles {
+  llvm::Value* count = nullptr;
+  CountRange range;
+  int most = 1;
+};
+size_t count_sizes(const RowTiles& tiles);
+void for_row_tiles(Emitter& emitter, const RowTiles& tiles,
+                   const std::function<void(llvm::Value*, int)>& body,
+                   const std::function<void(llvm::Value*, llvm::Value*)>& after);
+
+// Where the sums of a contraction go.
+struct Output {
+  std::function<void(llvm::Value*)> bind_row;  // binds the indices that follow from the row
+  ir::SymbolPtr column;
+  llvm::Value* column_end = nullptr;  // columns from here on are not stored
+  ir::Dim columns;                    // how many there are, in each run that ends at column_end
+  plan::BufferId buffer = -1;
+  ir::Dim row_stride, column_stride;  // elements
+  plan::Expr epilogue;
+};
+
+// Applies the epilogue to tiles and stores them. A cheap epilogue works on the accumulators; others
+// take the tile from memory, row by row, so that their code exists once, for all sizes of tiles.
+class TileWriter {
+ public:
+  // `staging` is scratch for one tile: staging_bytes(). `sizes` is the number of tile sizes that
+  // are emitted.
+  TileWriter(Emitter& emitter, Output output, llvm::Value* staging, size_t sizes);
+
+  static int64_t staging_bytes(const Target& target);
+
+  // The tile's sums, for columns first_column ...; `origin` is the address of the element at row 0
+  // and column 0.
+  void write(Tile tile, const Accumulators& sums, llvm::Value* origin, llvm::Value* first_row,
+             llvm::Value* first_column);
+  // After write: finishes `rows` rows. Emitted once per place that writes tiles, after all its
+  // sizes.
+  void finish(int vectors, llvm::Value* rows, llvm::Value* origin, llvm::Value* first_row,
+              llvm::Value* first_column);
+
+ private:
+  // Applies the epilogue to one vector; `whole` if all of its columns exist.
+  void write_vector(llvm::Value* sum, llvm::Value* origin, llvm::Value* row, llvm::Value* column,
+                    bool whole);
+  void store_lanes(llvm::Value* value, llvm::Value* address, llvm::Value* valid);
+
+  Emitter& emitter_;
+  Output output_;
+  llvm::Value* staging_;
+  bool direct_ = true;
+};
+
+// The columns that one register tile takes of a packed panel `panel_width` wide.
+struct TileWidth {
+  int vectors = 1;
+  int64_t columns = 16;
+};
+TileWidth tile_width(const Target& target, int64_t panel_width);
+
+// Runs `body(task, key)` for each task of the call. What a body returns is the key that the next
+// one gets, -1 for the first: it tells whether what the last task prepared can be used again.
+void for_tasks(Emitter& emitter,
+               const std::function<llvm::Value*(llvm::Value*, llvm::Value*)>& body);
+
+// The opt of a size, at least 1: what blockings are chosen for.
+int64_t positive_opt(const ir::Dim& dim);
+
+// <lanes x i1>: true where first + lane < limit.
+llvm::Value* mask_below(Emitter& emitter, llvm::Value* first, llvm::Value* limit);
+// flat = index of the innermost loop + its extent * (...): binds the index of each loop.
+void bind_flat(Emitter& emitter, const std::vector<plan::Loop>& loops, llvm::Value* flat);
+llvm::Value* smaller(Emitter& emitter, llvm::Value* a, llvm::Value* b);
+// if (condition) body().
+void when(Emitter& emitter, llvm::Value* condition, const std::function<void()>& body);
+
+// Multiply-adds below which another thread costs more than it brings.
+inline constexpr int64_t kWorkPerThread = 500'000;
+int64_t min_tasks_per_thread(int64_t work_per_task);
+
+// The width of packed panels for N columns: the best tile that wastes little on the last panel.
+// Wide panels where there are many rows, because each panel reads all of them again; narrower ones
+// have taller tiles, which read less of B.
+int64_t panel_width(int64_t columns, int64_t rows);
+
+// The most rows of a tile, when tiles split counts in this range. Run-time counts get shorter
+// tiles: fewer sizes, less code.
+int tile_rows(const Target& target, int vectors, CountRange counts);
+
+}  // namespace kiln::cpu

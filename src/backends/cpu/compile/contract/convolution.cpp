@@ -1,0 +1,397 @@
+// Channels-last convolutions as a batch-reduce of small matrix products: for every kernel position,
+// pixels x channels of the input times channels x outputs of the weight, summed in one register
+// tile. No im2col.
+//
+// A tile is a run of neighbouring pixels of one output row, or several whole rows where they are
+// short. The input rows that a task needs are
+// first copied to scratch with their borders filled with zeros, so that no tile knows about
+// borders; the copy costs about one percent and reads the input in the order that memory likes. An
+// f32 input without borders is read where it lies.
+#include <algorithm>
+
+#include "backends/cpu/compile/contract/contraction.h"
+#include "backends/cpu/compile/contract/pack.h"
+#include "ir/size_overflow.h"
+#include "support/error.h"
+
+namespace kiln::cpu {
+
+using llvm::Value;
+
+namespace {
+
+constexpr int64_t kInputBytes = 256 << 10;   // of input rows, per task
+constexpr int64_t kWeightBytes = 512 << 10;  // of packed weights, per task
+constexpr int64_t kTasksWanted = 128, kFewTasksWanted = 16;
+constexpr int64_t kWorkPerTask = 2'000'000;  // multiply-adds
+constexpr int64_t kFewestRows = 4;
+
+// Sizes that follow from the convolution.
+struct Geometry {
+  int64_t group_channels = 0, group_outputs = 0;  // of one group
+  int64_t depth = 0;                              // of the sum
+  int64_t span_h = 0, span_w = 0;                 // pixels that a dilated kernel covers
+  ir::Dim width;                                  // of the input rows that tiles read
+  bool copies = true;
+};
+
+Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv) {
+  Geometry geometry;
+  KILN_CHECK(conv.o.extent().is_constant(), "the number of output channels is constant");
+  geometry.group_channels = conv.channels / conv.groups;
+  geometry.group_outputs = conv.o.extent().constant() / conv.groups;
+  geometry.depth = conv.kernel_h * conv.kernel_w * geometry.group_channels;
+  geometry.span_h = (conv.kernel_h - 1) * conv.dilation_h + 1;
+  geometry.span_w = (conv.kernel_w - 1) * conv.dilation_w + 1;
+  const ir::Dim rows = (conv.y.extent() - 1) * conv.stride_h + geometry.span_h;
+  const ir::Dim columns = (conv.x.extent() - 1) * conv.stride_w + geometry.span_w;
+  geometry.copies = program.buffers[conv.input].type.dtype != DType::F32 ||
+                    !conv.pad_top.is_constant(0) || !conv.pad_left.is_constant(0) ||
+                    !ir::provably_less_equal(rows, conv.height) ||
+                    !ir::provably_less_equal(columns, conv.width);
+  geometry.width = geometry.copies ? columns : conv.width;
+  return geometry;
+}
+
+// How a convolution is cut in tasks; the same for every target. Task = (b, block of rows, group of
+// panels).
+struct Blocking {
+  int64_t width = 16;        // of a panel
+  int64_t panels = 1;        // of all groups
+  int64_t group_panels = 1;  // at most, per task
+  int64_t block_rows = 1;    // at most, per task
+  ir::Dim row_blocks;
+  int64_t panel_groups = 1;
+};
+
+Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry) {
+  Blocking blocking;
+  blocking.width = panel_width(geometry.group_outputs, positive_opt(conv.x.extent()));
+  blocking.panels = conv.groups * ((geometry.group_outputs + blocking.width - 1) / blocking.width);
+  const int64_t rows = positive_opt(conv.y.extent());
+  const int64_t row_bytes =
+      ir::saturating_product({positive_opt(geometry.width), conv.channels, 4});
+  const int64_t fitting = (kInputBytes / row_bytes - geometry.span_h) / conv.stride_h + 1;
+  blocking.block_rows = std::clamp<int64_t>(fitting, 1, rows);
+  blocking.group_panels = std::clamp<int64_t>(
+      kWeightBytes / std::max<int64_t>(1, geometry.depth * blocking.width * 4), 1, blocking.panels);
+  auto tasks = [&] {
+    return ir::saturating_product(
+        {positive_opt(conv.b.extent()), (rows + blocking.block_rows - 1) / blocking.block_rows,
+         (blocking.panels + blocking.group_panels - 1) / blocking.group_panels});
+  };
+  auto worth_splitting = [&](int64_t wanted) {
+    const int64_t work =
+        ir::saturating_product({blocking.block_rows, positive_opt(conv.x.extent()), geometry.depth,
+                                blocking.group_panels, blocking.width});
+    return tasks() < wanted && work >= 2 * kWorkPerTask;
+  };
+  while (blocking.group_panels > 1 && worth_splitting(kTasksWanted)) {
+    blocking.group_panels = (blocking.group_panels + 1) / 2;
+  }
+  // Every block of rows reads all weights again.
+  const bool small_weights = geometry.depth * blocking.width * blocking.panels * 4 <= kWeightBytes;
+  const int64_t wanted = small_weights ? kTasksWanted : kFewTasksWanted;
+  while (blocking.block_rows > kFewestRows && worth_splitting(wanted)) {
+    blocking.block_rows = std::max(kFewestRows, blocking.block_rows / 2);
+  }
+  blocking.row_blocks = ir::ceildiv(conv.y.extent(), blocking.block_rows);
+  blocking.panel_groups = (blocking.panels + blocking.group_panels - 1) / blocking.group_panels;
+  return blocking;
+}
+
+class ConvolutionEmitter {
+ public:
+  ConvolutionEmitter(Emitter& emitter, const plan::Convolution& conv)
+      : emitter_(emitter),
+        ir_(emitter.ir()),
+        conv_(conv),
+        geometry_(geometry_of(emitter.program(), conv)),
+        blocking_(choose_blocking(conv, geometry_)),
+        tile_(tile_width(emitter.target(), blocking_.width)) {}
+
+  void run() {
+    declare();
+    hoist();
+    for_tasks(emitter_, [&](Value* task, Value* key) { return emit_task(task, key); });
+  }
+
+ private:
+  llvm::ConstantInt* i64(int64_t value) { return ir_.getInt64(value); }
+  Value* value_of(const ir::Dim& dim) { return emitter_.value_of(dim); }
+  Value* at(Value* base, Value* index, Value* stride) {
+    return byte_offset(emitter_, base, ir_.CreateMul(index, stride));
+  }
+
+  ir::Dim row_bytes() const { return geometry_.width * (conv_.channels * 4); }
+
+  // Scratch: the staged tile, then the padded input rows of a block.
+  void declare() {
+    KernelInterface& interface = emitter_.interface();
+    interface.tasks = conv_.b.extent() * blocking_.row_blocks * blocking_.panel_groups;
+    interface.task_writes[conv_.out] =
+        conv_.x.extent() * (blocking_.block_rows * blocking_.group_panels * blocking_.width);
+    const int64_t work =
+        ir::saturating_product({positive_opt(conv_.b.extent()), positive_opt(conv_.y.extent()),
+                                positive_opt(conv_.x.extent()), geometry_.depth,
+                                conv_.o.extent().constant() / conv_.groups});
+    interface.min_tasks_per_thread = min_tasks_per_thread(work / positive_opt(interface.tasks));
+    staging_ = emitter_.scratch();
+    const int64_t staging = TileWriter::staging_bytes(emitter_.target());
+    padded_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
+    ir::Dim scratch = staging;
+    if (geometry_.copies) {
+      scratch += row_bytes() * ((blocking_.block_rows - 1) * conv_.stride_h + geometry_.span_h);
+    }
+    interface.scratch_bytes = ir::max(interface.scratch_bytes, scratch);
+  }
+
+  void hoist() {
+    ConstantMatrix matrix;
+    matrix.k_stride = 1;
+    matrix.n_stride = geometry_.depth;
+    matrix.k = geometry_.depth;
+    matrix.n = geometry_.group_outputs;
+    matrix.batches = conv_.groups;
+    matrix.batch_stride = geometry_.depth * geometry_.group_outputs;
+    weight_ =
+        emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, blocking_.width));
+    input_ = emitter_.buffer(conv_.input);
+    out_ = emitter_.buffer(conv_.out);
+    row_bytes_ = value_of(row_bytes());
+    row_blocks_ = value_of(blocking_.row_blocks);
+  }
+
+  Value* emit_task(Value* task, Value* padded_key) {
+    Value* place = ir_.CreateUDiv(task, i64(blocking_.panel_groups));  // (b, block of rows)
+    Value* group = ir_.CreateURem(task, i64(blocking_.panel_groups));
+    Value* b = ir_.CreateUDiv(place, row_blocks_);
+    Value* block = ir_.CreateSub(place, ir_.CreateMul(b, row_blocks_));
+    emitter_.bind(conv_.b.index, b);
+    Span rows = even_part(emitter_, block, row_blocks_, value_of(conv_.y.extent()));
+    Value* first_panel = ir_.CreateMul(group, i64(blocking_.group_panels));
+    Value* last_panel = smaller(emitter_, ir_.CreateAdd(first_panel, i64(blocking_.group_panels)),
+                                i64(blocking_.panels));
+    if (geometry_.copies) {
+      when(emitter_, ir_.CreateICmpNE(place, padded_key), [&] { copy_rows(b, rows); });
+    }
+    emitter_.loop(first_panel, last_panel, 1, [&](Value* panel) { emit_panel(b, rows, panel); });
+    return place;
+  }
+
+  // The input rows of a block of output rows, with zeros around them.
+  void copy_rows(Value* b, Span rows) {
+    const int64_t channels = conv_.channels;
+    Value* height = value_of(conv_.height);
+    Value* needed =
+        ir_.CreateAdd(ir_.CreateMul(ir_.CreateSub(rows.count, i64(1)), i64(conv_.stride_h)),
+                      i64(geometry_.span_h));
+    Value* first =
+        ir_.CreateSub(ir_.CreateMul(rows.begin, i64(conv_.stride_h)), value_of(conv_.pad_top));
+    const ir::Dim kept = ir::max(ir::min(conv_.width, geometry_.width - conv_.pad_left), 0);
+    Value* left = value_of(conv_.pad_left * channels);
+    Value* middle = value_of(kept * channels);
+    Value* right = value_of((geometry_.width - conv_.pad_left - kept) * channels);
+    Value* whole = value_of(geometry_.width * channels);
+    const DType dtype = emitter_.program().buffers[conv_.input].type.dtype;
+    Value* input_row_bytes =
+        value_of(conv_.width * (channels * static_cast<int64_t>(dtype_size(dtype))));
+    emitter_.loop(i64(0), needed, 1, [&](Value* r) {
+      Value* row = ir_.CreateAdd(first, r);
+      Value* to = at(padded_, r, row_bytes_);
+      Value* outside = ir_.CreateICmpUGE(row, height);  // negative rows too
+      when(emitter_, outside, [&] { emit_zeros(emitter_, to, whole); });
+      when(emitter_, ir_.CreateNot(outside), [&] {
+        Value* from = at(input_, ir_.CreateAdd(ir_.CreateMul(b, height), row), input_row_bytes);
+        emit_zeros(emitter_, to, left);
+        to = at(to, left, i64(4));
+        emit_copy(emitter_, to, from, dtype, middle);
+        emit_zeros(emitter_, at(to, middle, i64(4)), right);
+      });
+    });
+  }
+
+  // What the tiles of a block of rows and some columns of outputs share.
+  struct Strip {
+    Value* b = nullptr;
+    Span rows;
+    Value* group = nullptr;
+    Value* weight = nullptr;
+    Value *column = nullptr, *end = nullptr;
+  };
+
+  // Output rows of a tile: more than one if they are short, and their width is known.
+  int rows_at_once() const {
+    if (!conv_.x.extent().is_constant()) return 1;
+    const auto most = tile_rows(emitter_.target(), tile_.vectors, {1, 1});
+    return std::max<int>(
+        1, most / static_cast<int>(std::max<int64_t>(1, positive_opt(conv_.x.extent()))));
+  }
+
+  void emit_panel(Value* b, Span rows, Value* panel) {
+    const int64_t group_panels = blocking_.panels / conv_.groups;
+    Value* group = ir_.CreateUDiv(panel, i64(group_panels));
+    Value* in_group = ir_.CreateMul(ir_.CreateURem(panel, i64(group_panels)), i64(blocking_.width));
+    Value* first = ir_.CreateAdd(ir_.CreateMul(group, i64(geometry_.group_outputs)), in_group);
+    Value* end = ir_.CreateMul(ir_.CreateAdd(group, i64(1)), i64(geometry_.group_outputs));
+    Value* weight = at(weight_, panel, i64(geometry_.depth * blocking_.width * 4));
+    Value* width = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(end, first));
+    emitter_.loop(i64(0), width, tile_.columns, [&](Value* strip) {
+      const Strip place{b,  rows, group, at(weight, strip, i64(4)), ir_.CreateAdd(first, strip),
+                        end};
+      if (rows_at_once() > 1) {
+        emit_whole_rows(place);
+      } else {
+        emitter_.loop(i64(0), rows.count, 1, [&](Value* r) { emit_row(place, r); });
+      }
+    });
+  }
+
+  // Where output row `r` of the block starts to read, for channel 0 of a group.
+  Value* input_row(const Strip& strip, Value* r) {
+    Value* base = padded_;
+    Value* row = ir_.CreateMul(r, i64(conv_.stride_h));
+    if (!geometry_.copies) {
+      row = ir_.CreateAdd(row, ir_.CreateMul(strip.rows.begin, i64(conv_.stride_h)));
+      row = ir_.CreateAdd(row, ir_.CreateMul(strip.b, value_of(conv_.height)));
+      base = input_;
+    }
+    return at(at(base, row, row_bytes_), strip.group, i64(geometry_.group_channels * 4));
+  }
+
+  // The address of the first pixel of output row `r` of the block.
+  Value* output_row(const Strip& strip, Value* r) {
+    Value* y = ir_.CreateAdd(strip.rows.begin, r);
+    Value* row = ir_.CreateAdd(ir_.CreateMul(strip.b, value_of(conv_.y.extent())), y);
+    const auto size =
+        static_cast<int64_t>(dtype_size(emitter_.program().buffers[conv_.out].type.dtype));
+    return at(out_, row, value_of(conv_.x.extent() * conv_.o.extent() * size));
+  }
+
+  // The tiles of one output row. The rows of the tile writer are x.
+  void emit_row(const Strip& strip, Value* r) {
+    emitter_.bind(conv_.y.index, ir_.CreateAdd(strip.rows.begin, r));
+    Value* input = input_row(strip, r);
+    Value* origin = output_row(strip, r);
+    const CountRange columns = range_of(conv_.x.extent());
+    const RowTiles tiles{value_of(conv_.x.extent()), columns,
+                         tile_rows(emitter_.target(), tile_.vectors, columns)};
+    auto bind_row = [this](Value* x) { emitter_.bind(conv_.x.index, x); };
+    TileWriter writer(emitter_, output(strip, bind_row), staging_, count_sizes(tiles));
+    for_row_tiles(
+        emitter_, tiles,
+        [&](Value* first, int count) {
+          const Tile tile{count, tile_.vectors};
+          Value* pixel = at(input, first, i64(conv_.stride_w * conv_.channels * 4));
+          const Accumulators sums = sum_tile(tile, pixel_offsets(1, count), pixel, strip.weight);
+          writer.write(tile, sums, origin, first, strip.column);
+        },
+        [&](Value* first, Value* count) {
+          writer.finish(tile_.vectors, count, origin, first, strip.column);
+        });
+  }
+
+  // Tiles of several whole rows. The rows of the tile writer are the pixels of the block.
+  void emit_whole_rows(const Strip& strip) {
+    const int64_t width = conv_.x.extent().constant();
+    Value* origin = output_row(strip, i64(0));
+    const CountRange counts = part_range(range_of(conv_.y.extent()), blocking_.block_rows);
+    const RowTiles tiles{strip.rows.count, counts, rows_at_once()};
+    auto bind_row = [this, width, &strip](Value* pixel) {
+      Value* r = ir_.CreateUDiv(pixel, i64(width));
+      emitter_.bind(conv_.y.index, ir_.CreateAdd(strip.rows.begin, r));
+      emitter_.bind(conv_.x.index, ir_.CreateSub(pixel, ir_.CreateMul(r, i64(width))));
+    };
+    TileWriter writer(emitter_, output(strip, bind_row), staging_, count_sizes(tiles));
+    for_row_tiles(
+        emitter_, tiles,
+        [&](Value* first, int count) {
+          const Tile tile{count * static_cast<int>(width), tile_.vectors};
+          const Accumulators sums =
+              sum_tile(tile, pixel_offsets(count, width), input_row(strip, first), strip.weight);
+          writer.write(tile, sums, origin, ir_.CreateMul(first, i64(width)), strip.column);
+        },
+        [&](Value* first, Value* count) {
+          writer.finish(tile_.vectors, ir_.CreateMul(count, i64(width)), origin,
+                        ir_.CreateMul(first, i64(width)), strip.column);
+        });
+  }
+
+  // Where the pixels of `rows` output rows of `width` pixels read, relative to the first.
+  std::vector<Value*> pixel_offsets(int64_t rows, int64_t width) {
+    std::vector<Value*> offsets;
+    for (int64_t y = 0; y < rows; ++y) {
+      for (int64_t x = 0; x < width; ++x) {
+        offsets.push_back(
+            value_of(row_bytes() * (y * conv_.stride_h) + x * conv_.stride_w * conv_.channels * 4));
+      }
+    }
+    return offsets;
+  }
+
+  // All kernel positions. The pixels of a kernel row lie one after another when nothing is skipped
+  // between them.
+  Accumulators sum_tile(Tile tile, std::vector<Value*> pixels, Value* input, Value* weight) {
+    const bool joined = conv_.groups == 1 && (conv_.dilation_w == 1 || conv_.kernel_w == 1);
+    const int64_t runs = joined ? 1 : conv_.kernel_w;
+    const int64_t steps = geometry_.depth / conv_.kernel_h / runs;
+    TileOperands operands;
+    operands.a_step = i64(4);
+    operands.b_step = i64(blocking_.width * 4);
+    operands.b_alignment = 32;
+    operands.prefetch_b = true;
+    operands.rows = std::move(pixels);
+    std::vector<Value*> carried{weight};
+    const Accumulators zeros = zero_tile(emitter_, tile);
+    carried.insert(carried.end(), zeros.begin(), zeros.end());
+    auto advance = [&](Value* a, const std::vector<Value*>& values) {
+      Run run{a, values[0], Accumulators(values.begin() + 1, values.end())};
+      run = multiply_run(emitter_, tile, operands, i64(steps), std::move(run));
+      run.sums.insert(run.sums.begin(), run.b);
+      return run.sums;
+    };
+    auto kernel_row = [&](Value* ky, const std::vector<Value*>& values) {
+      Value* row = at(input, ky, ir_.CreateMul(row_bytes_, i64(conv_.dilation_h)));
+      if (runs == 1) return advance(row, values);
+      return emitter_.loop_carrying(
+          i64(0), i64(runs), 1, values, [&](Value* kx, const std::vector<Value*>& inner) {
+            return advance(at(row, kx, i64(conv_.dilation_w * conv_.channels * 4)), inner);
+          });
+    };
+    carried = conv_.kernel_h == 1
+                  ? kernel_row(i64(0), carried)
+                  : emitter_.loop_carrying(i64(0), i64(conv_.kernel_h), 1, carried, kernel_row);
+    return Accumulators(carried.begin() + 1, carried.end());
+  }
+
+  Output output(const Strip& strip, std::function<void(Value*)> bind_row) {
+    Output output;
+    output.bind_row = std::move(bind_row);
+    output.column = conv_.o.index;
+    output.column_end = strip.end;
+    output.columns = geometry_.group_outputs;
+    output.buffer = conv_.out;
+    output.row_stride = conv_.o.extent();
+    output.column_stride = 1;
+    output.epilogue = conv_.epilogue;
+    return output;
+  }
+
+  Emitter& emitter_;
+  llvm::IRBuilder<>& ir_;
+  const plan::Convolution& conv_;
+  Geometry geometry_;
+  Blocking blocking_;
+  TileWidth tile_;
+  Value *staging_ = nullptr, *padded_ = nullptr;
+  Value *weight_ = nullptr, *input_ = nullptr, *out_ = nullptr;
+  Value *row_bytes_ = nullptr, *row_blocks_ = nullptr;
+};
+
+}  // namespace
+
+void emit_convolution(Emitter& emitter, const plan::Convolution& conv) {
+  ConvolutionEmitter(emitter, conv).run();
+}
+
+}  // namespace kiln::cpu

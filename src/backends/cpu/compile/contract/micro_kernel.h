@@ -1,0 +1,67 @@
+// The innermost loop of every contraction: a register tile of f32 accumulators over a run of K
+// steps.
+//
+// One step is one scalar of A per row and one row of B of `vectors` vectors: all vectors of B are
+// loaded first, then each row is a scalar load, a splat and its FMAs. That order matters: LLVM does
+// not undo a bad one, and a tile that needs one register more than there are loses half of its
+// speed.
+#pragma once
+
+#include <vector>
+
+#include "backends/cpu/compile/emit/emitter.h"
+
+namespace kiln::cpu {
+
+struct Tile {
+  int rows = 1;
+  int vectors = 1;
+  // Vector registers that stay live in the loop: accumulators, one step of B, one splat of A.
+  int registers() const { return rows * vectors + vectors + 1; }
+};
+
+// The most rows of a tile of that many vectors that fits the registers.
+int most_rows(const Target& target, int vectors);
+
+// Where a tile reads; steps and offsets in bytes.
+//   A of row r at step k: a + rows[r] + k * a_step       B of vector v at step k: b + k * b_step +
+//   v * (bytes of a vector)
+struct TileOperands {
+  llvm::Value* a = nullptr;
+  std::vector<llvm::Value*> rows;
+  llvm::Value* a_step = nullptr;
+  llvm::Value* b = nullptr;
+  llvm::Value* b_step = nullptr;
+  int b_alignment = 4;
+  DType a_dtype = DType::F32;  // f16 and bf16 are widened as they are read; B is f32
+  bool prefetch_b = false;     // for a B that may come from memory
+};
+
+// Row-major: rows x vectors.
+using Accumulators = std::vector<llvm::Value*>;
+
+Accumulators zero_tile(Emitter& emitter, Tile tile);
+
+// Sums in progress, and where the next step reads. The addresses travel with the sums because LLVM
+// would move their computation into the loop.
+struct Run {
+  llvm::Value *a = nullptr, *b = nullptr;
+  Accumulators sums;
+};
+
+// `run` after `steps` more steps. Small tiles take several steps at once, to hide the latency of
+// the FMA.
+Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, llvm::Value* steps,
+                 Run run);
+
+// A single run from zero: the sums.
+Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands,
+                          llvm::Value* steps);
+
+// A scalar of any floating type, as f32.
+llvm::Value* load_float(Emitter& emitter, llvm::Value* address, DType dtype);
+// base + offset bytes.
+llvm::Value* byte_offset(Emitter& emitter, llvm::Value* base, llvm::Value* offset);
+llvm::Type* vector_type(Emitter& emitter);
+
+}  // namespace kiln::cpu

@@ -1,0 +1,124 @@
+#include "backends/cpu/compile/emit/element.h"
+
+#include "support/error.h"
+
+namespace kiln::cpu {
+
+using llvm::Value;
+
+namespace {
+
+llvm::Type* with_width(Value* like, llvm::Type* scalar) {
+  return like->getType()->getWithNewType(scalar);
+}
+
+bool is_unsigned(DType dtype) { return dtype == DType::U8 || dtype == DType::Bool; }
+
+// fptrunc to bfloat would call a library without AVX512-BF16: round to nearest even in integers.
+Value* float_to_bf16_bits(llvm::IRBuilder<>& ir, Value* value) {
+  llvm::Type* wide = with_width(value, ir.getInt32Ty());
+  auto constant = [&](uint32_t bits) { return llvm::ConstantInt::get(wide, bits); };
+  Value* bits = ir.CreateBitCast(value, wide);
+  Value* high = ir.CreateLShr(bits, constant(16));
+  Value* odd = ir.CreateAnd(high, constant(1));
+  Value* sum = ir.CreateAdd(bits, ir.CreateAdd(odd, constant(0x7FFF)));
+  Value* quiet_nan = ir.CreateOr(high, constant(0x40));
+  Value* is_nan = ir.CreateFCmpUNO(value, value);
+  Value* result = ir.CreateSelect(is_nan, quiet_nan, ir.CreateLShr(sum, constant(16)));
+  return ir.CreateTrunc(result, with_width(value, ir.getInt16Ty()));
+}
+
+Value* bf16_bits_to_float(llvm::IRBuilder<>& ir, Value* bits) {
+  Value* wide = ir.CreateZExt(bits, with_width(bits, ir.getInt32Ty()));
+  return ir.CreateBitCast(ir.CreateShl(wide, 16), with_width(bits, ir.getFloatTy()));
+}
+
+// As ir::to_integer says. The low bits of an f32 that is too large for 32 bits are 0 either way.
+Value* float_to_integer(llvm::IRBuilder<>& ir, Value* value, DType from, DType to) {
+  if (to == DType::I64) return ir.CreateFPToSI(value, with_width(value, ir.getInt64Ty()));
+  const bool is_long = to == DType::U8 && from == DType::F64;
+  llvm::Type* type = is_long ? ir.getInt64Ty() : ir.getInt32Ty();
+  Value* wide = ir.CreateFPToSI(value, with_width(value, type));
+  return ir.CreateTrunc(wide, with_width(value, register_type(ir, to)));
+}
+
+}  // namespace
+
+llvm::Type* register_type(llvm::IRBuilder<>& ir, DType dtype) {
+  switch (dtype) {
+    case DType::F32:
+    case DType::F16:
+    case DType::BF16:
+      return ir.getFloatTy();
+    case DType::F64:
+      return ir.getDoubleTy();
+    case DType::Bool:
+      return ir.getInt1Ty();
+    default:
+      return ir.getIntNTy(static_cast<unsigned>(dtype_size(dtype) * 8));
+  }
+}
+
+llvm::Type* memory_type(llvm::IRBuilder<>& ir, DType dtype) {
+  switch (dtype) {
+    case DType::F16:
+      return ir.getHalfTy();
+    case DType::BF16:
+      return ir.getInt16Ty();
+    case DType::Bool:
+      return ir.getInt8Ty();
+    default:
+      return register_type(ir, dtype);
+  }
+}
+
+Value* from_memory(llvm::IRBuilder<>& ir, Value* value, DType dtype) {
+  switch (dtype) {
+    case DType::F16:
+      return ir.CreateFPExt(value, with_width(value, ir.getFloatTy()));
+    case DType::BF16:
+      return bf16_bits_to_float(ir, value);
+    case DType::Bool:
+      return ir.CreateIsNotNull(value);
+    default:
+      return value;
+  }
+}
+
+Value* to_memory(llvm::IRBuilder<>& ir, Value* value, DType dtype) {
+  switch (dtype) {
+    case DType::F16:
+      return ir.CreateFPTrunc(value, with_width(value, ir.getHalfTy()));
+    case DType::BF16:
+      return float_to_bf16_bits(ir, value);
+    case DType::Bool:
+      return ir.CreateZExt(value, with_width(value, ir.getInt8Ty()));
+    default:
+      return value;
+  }
+}
+
+Value* round_to(llvm::IRBuilder<>& ir, Value* value, DType to) {
+  if (!is_16_bit_float(to)) return value;
+  return from_memory(ir, to_memory(ir, value, to), to);
+}
+
+Value* convert(llvm::IRBuilder<>& ir, Value* value, DType from, DType to) {
+  if (from == to) return value;
+  llvm::Type* type = with_width(value, register_type(ir, to));
+  if (is_floating(from)) {
+    if (to == DType::Bool) {
+      return ir.CreateFCmpUNE(value, llvm::ConstantFP::getZero(value->getType()));
+    }
+    if (!is_floating(to)) return float_to_integer(ir, value, from, to);
+    return round_to(ir, ir.CreateFPCast(value, type), to);
+  }
+  if (to == DType::Bool) return ir.CreateIsNotNull(value);
+  if (is_floating(to)) {
+    Value* real = is_unsigned(from) ? ir.CreateUIToFP(value, type) : ir.CreateSIToFP(value, type);
+    return round_to(ir, real, to);
+  }
+  return ir.CreateIntCast(value, type, !is_unsigned(from));
+}
+
+}  // namespace kiln::cpu

@@ -1,0 +1,353 @@
+#include "backends/cpu/compile/emit/emit_expr.h"
+
+#include <algorithm>
+
+#include "backends/common/dim_terms.h"
+#include "backends/cpu/compile/emit/element.h"
+#include "backends/cpu/compile/emit/operations.h"
+#include "plan/form/access.h"
+#include "support/error.h"
+
+namespace kiln::cpu {
+
+using ir::Dim;
+using llvm::Value;
+using plan::Expr;
+using plan::ExprKind;
+using plan::ExprNode;
+
+namespace {
+
+Value* constant_value(llvm::IRBuilder<>& ir, const ExprNode& node) {
+  llvm::Type* type = register_type(ir, node.dtype);
+  if (is_floating(node.dtype)) return llvm::ConstantFP::get(type, node.number);
+  return llvm::ConstantInt::get(type, static_cast<uint64_t>(node.integer), true);
+}
+
+bool is_apply(const Expr& expr, ir::Op op) {
+  return expr->kind == ExprKind::Apply && expr->op == op;
+}
+
+// exp(x - r) with r out of a reduction.
+bool is_softmax_term(const Expr& expr) {
+  return is_apply(expr, ir::Op::exp) && is_apply(expr->args[0], ir::Op::sub) &&
+         expr->args[0]->args[1]->kind == ExprKind::Reduced;
+}
+
+// x and d, for an x * d whose d is known outside of all loops.
+std::optional<std::pair<Expr, Dim>> constant_factor(const Expr& expr) {
+  if (expr->kind != ExprKind::Apply || expr->op != ir::Op::mul) return std::nullopt;
+  for (size_t i : {size_t{1}, size_t{0}}) {
+    const Expr& factor = expr->args[i];
+    const Expr& rest = expr->args[1 - i];
+    if (factor->kind == ExprKind::Constant) return std::pair(rest, Dim(factor->integer));
+    if (factor->kind == ExprKind::Position && !depends_on_loops(factor->index)) {
+      return std::pair(rest, factor->index);
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Value* Emitter::emit(const Expr& expr, const Lanes& lanes, const Leaves& leaves) {
+  return ExprEmitter(*this, lanes, leaves).run(expr);
+}
+
+std::vector<Value*> Emitter::emit_all(const std::vector<Expr>& exprs, const Lanes& lanes,
+                                      const Leaves& leaves) {
+  ExprEmitter emitter(*this, lanes, leaves);
+  std::vector<Value*> values;
+  for (const Expr& expr : exprs) values.push_back(emitter.run(expr));
+  return values;
+}
+
+Value* ExprEmitter::run(const Expr& expr) {
+  Value* value = widen(node(expr));
+  plan::visit(expr, [&](const ExprNode& node) {
+    if (node.kind == ExprKind::Check) note_failure(node);
+  });
+  return value;
+}
+
+// Noted here, where the expression is needed, even if the operand is known outside of a loop: that
+// one is computed there, also for a loop further in that turns out to be empty.
+void ExprEmitter::note_failure(const ExprNode& check) {
+  failures_.push_back(plan::failure(check));
+  Value* failed = node(failures_.back());
+  if (failed->getType()->isVectorTy() && lanes_.mask != nullptr) {
+    failed = ir_.CreateAnd(failed, ir_.CreateSExt(lanes_.mask, failed->getType()));
+  }
+  emitter_.note_failure(check.check, failed);
+}
+
+bool ExprEmitter::varies(const Expr& expr) {
+  if (!is_vector()) return false;
+  auto [it, fresh] = varies_.try_emplace(expr.get(), false);
+  if (!fresh) return it->second;
+  bool result = false;
+  switch (expr->kind) {
+    case ExprKind::Constant:
+      break;
+    case ExprKind::Position:
+      result = expr->index.mentions(lanes_.index);
+      break;
+    case ExprKind::Reduced:
+      result = leaves_.reduced.at(static_cast<size_t>(expr->slot))->getType()->isVectorTy();
+      break;
+    case ExprKind::Accumulator:
+      result = leaves_.accumulator->getType()->isVectorTy();
+      break;
+    case ExprKind::Load:
+    case ExprKind::Apply:
+    case ExprKind::Check:
+      result = std::ranges::any_of(expr->args, [&](const Expr& arg) { return varies(arg); }) ||
+               (expr->predicate && varies(expr->predicate));
+  }
+  return varies_[expr.get()] = result;
+}
+
+// Whether the value comes from an earlier part of this kernel: such a load must stay behind the
+// store, so it does not leave the loop that both are in.
+bool ExprEmitter::is_result(const ExprNode& node) const {
+  return node.kind == ExprKind::Reduced || node.kind == ExprKind::Accumulator ||
+         (node.kind == ExprKind::Load && emitter_.written_.contains(node.buffer));
+}
+
+size_t ExprEmitter::depth(const Expr& expr) {
+  auto [it, fresh] = depths_.try_emplace(expr.get(), 0);
+  if (!fresh) return it->second;
+  size_t result = 0;
+  if (expr->kind == ExprKind::Position) {
+    result = emitter_.depth_of(expr->index);
+  } else if (is_result(*expr)) {
+    result = emitter_.scopes_.size() - (leaves_.invariant ? 1 : 0);
+  }
+  for (const Expr& arg : expr->args) result = std::max(result, depth(arg));
+  if (expr->predicate) result = std::max(result, depth(expr->predicate));
+  return depths_[expr.get()] = result;
+}
+
+Value* ExprEmitter::node(const Expr& expr) {
+  if (auto it = values_.find(expr.get()); it != values_.end()) return it->second;
+  const bool costs = expr->kind == ExprKind::Load || expr->kind == ExprKind::Apply;
+  const bool in_loop = emitter_.scopes_.size() > 1;
+  const bool hoist = costs && in_loop && !varies(expr) && emitter_.is_hoisted(depth(expr));
+  Value* value = hoist ? node_before_loop(expr) : compute(expr);
+  return values_[expr.get()] = value;
+}
+
+Value* ExprEmitter::node_before_loop(const Expr& expr) {
+  Emitter::Scope& scope = emitter_.scopes_.back();
+  if (auto it = scope.invariants.find(expr); it != scope.invariants.end()) return it->second;
+  llvm::IRBuilder<>::InsertPointGuard guard(ir_);
+  ir_.SetInsertPoint(scope.before);
+  return scope.invariants[expr] = compute(expr);
+}
+
+Value* ExprEmitter::compute(const Expr& expr) {
+  switch (expr->kind) {
+    case ExprKind::Constant:
+      return constant_value(ir_, *expr);
+    case ExprKind::Position:
+      return varies(expr) ? lane_values(expr->index, ir_.getInt64Ty())
+                          : emitter_.value_of(expr->index);
+    case ExprKind::Load:
+      return load(*expr);
+    case ExprKind::Reduced:
+      return leaves_.reduced.at(static_cast<size_t>(expr->slot));
+    case ExprKind::Accumulator:
+      return leaves_.accumulator;
+    case ExprKind::Apply:
+      return apply(expr);
+    case ExprKind::Check:
+      return node(expr->args[0]);
+  }
+  throw InternalError("unknown kind of expression");
+}
+
+Value* ExprEmitter::apply(const Expr& expr) {
+  if (Value* product = multiply_by_reciprocal(expr)) return product;
+  std::vector<Value*> args;
+  bool vectors = false;
+  for (const Expr& arg : expr->args) {
+    args.push_back(node(arg));
+    vectors |= args.back()->getType()->isVectorTy();
+  }
+  if (vectors) {
+    for (Value*& arg : args) arg = widen(arg);
+  }
+  return emit_operation(ir_, *expr, args);
+}
+
+// exp(x - max) / sum -> exp(x - max) * (1 / sum), the sum equal in all lanes: one division a row of
+// a softmax instead of one an element. Its sum is 1 at least; other divisors may have no
+// reciprocal.
+Value* ExprEmitter::multiply_by_reciprocal(const Expr& expr) {
+  if (expr->op != ir::Op::div || !is_floating(expr->dtype)) return nullptr;
+  const Expr& divisor = expr->args[1];
+  if (!varies(expr->args[0]) || varies(divisor) || !emitter_.is_hoisted(depth(divisor)) ||
+      !is_softmax_term(expr->args[0]) || divisor->kind != ExprKind::Reduced) {
+    return nullptr;
+  }
+  const Expr reciprocal = plan::apply(ir::Op::reciprocal, {divisor});
+  Value* factor = node_before_loop(reciprocal);
+  return ir_.CreateFMul(node(expr->args[0]), widen(factor));
+}
+
+Value* ExprEmitter::widen(Value* value) {
+  if (!is_vector() || value->getType()->isVectorTy()) return value;
+  return ir_.CreateVectorSplat(static_cast<unsigned>(lanes_.count), value);
+}
+
+// --- Positions in buffers -----------------------------------------------------------------------
+
+ExprEmitter::Offset ExprEmitter::offset_of(plan::BufferId buffer,
+                                           const std::vector<Expr>& args) const {
+  Offset offset;
+  if (args.size() == 1) {
+    add_to(offset, args[0], 1);
+    return offset;
+  }
+  const auto& shape = emitter_.program().buffers.at(static_cast<size_t>(buffer)).type.shape;
+  const auto strides = plan::dense_strides(shape);
+  KILN_CHECK(strides.size() == args.size(), "a load has one index per axis of its buffer");
+  for (size_t i = 0; i < args.size(); ++i) add_to(offset, args[i], strides[i]);
+  return offset;
+}
+
+void ExprEmitter::add_to(Offset& offset, const Expr& arg, const Dim& stride) const {
+  if (arg->kind == ExprKind::Constant) {
+    offset.linear += stride * arg->integer;
+  } else if (arg->kind == ExprKind::Position) {
+    offset.linear += stride * arg->index;
+  } else if (arg->kind == ExprKind::Apply && arg->op == ir::Op::add) {
+    add_to(offset, arg->args[0], stride);
+    add_to(offset, arg->args[1], stride);
+  } else if (arg->kind == ExprKind::Apply && arg->op == ir::Op::sub) {
+    add_to(offset, arg->args[0], stride);
+    add_to(offset, arg->args[1], -stride);
+  } else if (const auto factors = constant_factor(arg)) {
+    add_to(offset, factors->first, stride * factors->second);
+  } else {
+    offset.dynamic.emplace_back(arg, stride);
+  }
+}
+
+Value* ExprEmitter::address(plan::BufferId buffer, const Offset& offset) {
+  Value* base = emitter_.address(buffer, offset.linear);
+  if (offset.dynamic.empty()) return base;
+  const DType dtype = emitter_.program().buffers[static_cast<size_t>(buffer)].type.dtype;
+  for (const auto& [expr, stride] : offset.dynamic) {
+    Value* elements = ir_.CreateMul(node(expr), emitter_.value_of(stride));
+    base = ir_.CreateGEP(memory_type(ir_, dtype), base, elements);
+  }
+  return base;
+}
+
+std::optional<Dim> ExprEmitter::lane_stride(const Offset& offset) {
+  if (std::ranges::any_of(offset.dynamic, [&](const auto& term) { return varies(term.first); })) {
+    return std::nullopt;
+  }
+  const auto linear = offset.linear.as_linear_in(lanes_.index);
+  if (!linear || depends_on_loops(linear->first)) return std::nullopt;
+  return linear->first;
+}
+
+// --- Loads and stores ---------------------------------------------------------------------------
+
+Value* ExprEmitter::all_lanes() {
+  auto* type = llvm::FixedVectorType::get(ir_.getInt1Ty(), static_cast<unsigned>(lanes_.count));
+  return llvm::Constant::getAllOnesValue(type);
+}
+
+Value* ExprEmitter::mask(const Expr& predicate) {
+  Value* result = lanes_.mask;
+  if (predicate) {
+    Value* valid = widen(node(predicate));
+    result = result == nullptr ? valid : ir_.CreateAnd(result, valid);
+  }
+  return result;
+}
+
+Value* ExprEmitter::load(const ExprNode& node) {
+  const Offset offset = offset_of(node.buffer, node.args);
+  Value* raw = nullptr;
+  const bool varies_here =
+      is_vector() &&
+      (std::ranges::any_of(node.args, [&](const Expr& arg) { return varies(arg); }) ||
+       (node.predicate && varies(node.predicate)));
+  if (varies_here) {
+    raw = load_lanes(node, offset);
+  } else {
+    Value* place = address(node.buffer, offset);
+    if (node.predicate) {
+      place = ir_.CreateSelect(this->node(node.predicate), place, emitter_.zeros());
+    }
+    raw = ir_.CreateAlignedLoad(memory_type(ir_, node.dtype), place,
+                                llvm::Align(dtype_size(node.dtype)));
+  }
+  return from_memory(ir_, raw, node.dtype);
+}
+
+Value* ExprEmitter::load_lanes(const ExprNode& node, const Offset& offset) {
+  const auto stride = lane_stride(offset);
+  if (!stride || !stride->is_constant(1)) return gather(node, offset);
+  auto* type =
+      llvm::FixedVectorType::get(memory_type(ir_, node.dtype), static_cast<unsigned>(lanes_.count));
+  const llvm::Align align(dtype_size(node.dtype));
+  Value* place = address(node.buffer, offset);
+  Value* active = lanes_.mask;
+  if (node.predicate && varies(node.predicate)) {
+    active = mask(node.predicate);
+  } else if (node.predicate) {
+    place = ir_.CreateSelect(this->node(node.predicate), place, emitter_.zeros());
+  }
+  if (active == nullptr) return ir_.CreateAlignedLoad(type, place, align);
+  return ir_.CreateMaskedLoad(type, place, align, active, llvm::Constant::getNullValue(type));
+}
+
+Value* ExprEmitter::gather(const ExprNode& node, const Offset& offset) {
+  auto* type =
+      llvm::FixedVectorType::get(memory_type(ir_, node.dtype), static_cast<unsigned>(lanes_.count));
+  Value* active = mask(node.predicate);
+  Value* places = ir_.CreateGEP(type->getElementType(), emitter_.buffer(node.buffer),
+                                lane_indices(node.buffer, offset));
+  return ir_.CreateMaskedGather(type, places, llvm::Align(dtype_size(node.dtype)),
+                                active == nullptr ? all_lanes() : active,
+                                llvm::Constant::getNullValue(type));
+}
+
+void Emitter::store(plan::BufferId buffer, const std::vector<plan::Index>& indices, Value* value,
+                    const Lanes& lanes) {
+  const Leaves none;
+  ExprEmitter(*this, lanes, none).store(buffer, indices, value);
+  written_.insert(buffer);
+}
+
+void ExprEmitter::store(plan::BufferId buffer, const std::vector<plan::Index>& indices,
+                        Value* value) {
+  std::vector<Expr> args;
+  for (const plan::Index& index : indices) args.push_back(plan::position(index));
+  const Offset offset = offset_of(buffer, args);
+  const DType dtype = emitter_.program().buffers.at(static_cast<size_t>(buffer)).type.dtype;
+  const llvm::Align align(dtype_size(dtype));
+  Value* memory = to_memory(ir_, widen(value), dtype);
+  if (!is_vector()) {
+    ir_.CreateAlignedStore(memory, address(buffer, offset), align);
+    return;
+  }
+  const auto stride = lane_stride(offset);
+  Value* active = lanes_.mask;
+  if (!stride || !stride->is_constant(1)) {
+    Value* places = ir_.CreateGEP(memory->getType()->getScalarType(), emitter_.buffer(buffer),
+                                  lane_indices(buffer, offset));
+    ir_.CreateMaskedScatter(memory, places, align, active == nullptr ? all_lanes() : active);
+  } else if (active != nullptr) {
+    ir_.CreateMaskedStore(memory, address(buffer, offset), align, active);
+  } else {
+    ir_.CreateAlignedStore(memory, address(buffer, offset), align);
+  }
+}
+
+}  // namespace kiln::cpu

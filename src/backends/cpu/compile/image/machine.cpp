@@ -1,0 +1,82 @@
+#include "backends/cpu/compile/image/machine.h"
+
+#include <mutex>
+#include <new>
+
+#include <llvm/IR/LegacyPassManager.h>
+#include <llvm/IR/Verifier.h>
+#include <llvm/MC/TargetRegistry.h>
+#include <llvm/Support/ErrorHandling.h>
+#include <llvm/Support/TargetSelect.h>
+#include <llvm/Support/raw_ostream.h>
+#include <llvm/Target/TargetMachine.h>
+#include <llvm/Target/TargetOptions.h>
+
+#include "support/error.h"
+
+namespace kiln::cpu {
+
+namespace {
+
+constexpr const char* kTriple = "x86_64-unknown-linux-gnu";
+
+// LLVM ends the process where its own containers get no memory, unless it is told otherwise. Its
+// frames have no clean-up, so that what was half made is lost and not undone.
+void out_of_memory(void*, const char*, bool) { throw std::bad_alloc(); }
+
+const llvm::Target& x86() {
+  static const llvm::Target* target = [] {
+    llvm::install_bad_alloc_error_handler(out_of_memory);
+    LLVMInitializeX86TargetInfo();
+    LLVMInitializeX86Target();
+    LLVMInitializeX86TargetMC();
+    LLVMInitializeX86AsmPrinter();
+    std::string error;
+    return llvm::TargetRegistry::lookupTarget(kTriple, error);
+  }();
+  KILN_CHECK(target != nullptr, "LLVM has no x86-64 code generator");
+  return *target;
+}
+
+}  // namespace
+
+const std::vector<Target>& all_targets() {
+  static const std::vector<Target> kTargets = {{"x86-64-v4", 16, 32}, {"x86-64-v3", 8, 16}};
+  return kTargets;
+}
+
+Machine::Machine(const Target& target) {
+  llvm::TargetOptions options;
+  options.EmitStackSizeSection = true;  // for the spill guard
+  options.UnsafeFPMath = false;
+  machine_.reset(x86().createTargetMachine(kTriple, target.name, "", options, llvm::Reloc::PIC_,
+                                           llvm::CodeModel::Small, llvm::CodeGenOptLevel::Default));
+  KILN_CHECK(machine_ != nullptr, "LLVM does not know the CPU " + target.name);
+}
+
+Machine::Machine(Machine&&) noexcept = default;
+Machine::~Machine() = default;
+
+void Machine::prepare(llvm::Module& module) const {
+  module.setTargetTriple(kTriple);
+  module.setDataLayout(machine_->createDataLayout());
+  module.setPICLevel(llvm::PICLevel::SmallPIC);
+}
+
+std::vector<std::byte> Machine::compile(llvm::Module& module) const {
+  std::string problem;
+  llvm::raw_string_ostream problems(problem);
+  KILN_CHECK(!llvm::verifyModule(module, &problems),
+             "the module " + module.getName().str() + " is malformed: " + problem);
+  llvm::SmallVector<char, 0> object;
+  llvm::raw_svector_ostream stream(object);
+  llvm::legacy::PassManager passes;
+  const bool refused =
+      machine_->addPassesToEmitFile(passes, stream, nullptr, llvm::CodeGenFileType::ObjectFile);
+  KILN_CHECK(!refused, "LLVM cannot write object files");
+  passes.run(module);
+  const auto* bytes = reinterpret_cast<const std::byte*>(object.data());
+  return {bytes, bytes + object.size()};
+}
+
+}  // namespace kiln::cpu

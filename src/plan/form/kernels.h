@@ -1,0 +1,28 @@
+// Walking over kernels: their expressions and operands.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "plan/form/program.h"
+
+namespace kiln::plan {
+
+const Expr& value_of(const Stage& stage);
+const std::vector<Loop>& loops_of(const Stage& stage);
+
+// Every expression of a kernel: stage values, epilogue, keep and bias.
+void for_each_expr(const Kernel& kernel, const std::function<void(const Expr&)>& visitor);
+void transform_exprs(Kernel& kernel, const std::function<Expr(const Expr&)>& transform);
+
+// Every buffer id of a kernel outside of its expressions, to be rewritten.
+std::vector<BufferId*> buffer_slots(Kernel& kernel);
+
+// Strided operands of a contraction.
+std::vector<const View*> input_views(const Kernel& kernel);
+// Buffers read whole or through views, not through Loads.
+std::vector<BufferId> operands(const Kernel& kernel);
+// Buffers that an expression loads from, each once.
+std::vector<BufferId> loads(const Expr& expr);
+
+}  // namespace kiln::plan

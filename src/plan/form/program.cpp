@@ -1,0 +1,121 @@
+#include "plan/form/program.h"
+
+#include <algorithm>
+
+#include "plan/form/kernels.h"
+
+namespace kiln::plan {
+namespace {
+
+void add_once(std::vector<BufferId>& buffers, BufferId buffer) {
+  if (buffer >= 0 && std::ranges::find(buffers, buffer) == buffers.end()) buffers.push_back(buffer);
+}
+
+template <typename Body, typename Visit>
+void visit_stage_exprs(Body& nest, const Visit& visit) {
+  for (auto& stage : nest.stages) {
+    std::visit([&](auto& s) { visit(s.value); }, stage);
+  }
+}
+
+// Calls visit(Expr&) for each expression slot of a kernel that holds one.
+template <typename KernelType, typename Visit>
+void visit_expr_slots(KernelType& kernel, const Visit& visit) {
+  const auto when_present = [&](auto& expr) {
+    if (expr) visit(expr);
+  };
+  if (auto* nest = std::get_if<LoopNest>(&kernel.body)) visit_stage_exprs(*nest, when_present);
+  if (auto* matmul = std::get_if<MatMul>(&kernel.body)) when_present(matmul->epilogue);
+  if (auto* convolution = std::get_if<Convolution>(&kernel.body)) {
+    when_present(convolution->epilogue);
+  }
+  if (auto* attention = std::get_if<Attention>(&kernel.body)) {
+    when_present(attention->keep);
+    when_present(attention->bias);
+  }
+}
+
+}  // namespace
+
+const Expr& value_of(const Stage& stage) {
+  return std::visit([](const auto& s) -> const Expr& { return s.value; }, stage);
+}
+
+const std::vector<Loop>& loops_of(const Stage& stage) {
+  return std::visit([](const auto& s) -> const std::vector<Loop>& { return s.loops; }, stage);
+}
+
+void for_each_expr(const Kernel& kernel, const std::function<void(const Expr&)>& visitor) {
+  visit_expr_slots(kernel, visitor);
+}
+
+void transform_exprs(Kernel& kernel, const std::function<Expr(const Expr&)>& transform) {
+  visit_expr_slots(kernel, [&](Expr& expr) { expr = transform(expr); });
+}
+
+std::vector<BufferId*> buffer_slots(Kernel& kernel) {
+  if (auto* c = std::get_if<Convolution>(&kernel.body)) return {&c->input, &c->weight, &c->out};
+  if (auto* m = std::get_if<MatMul>(&kernel.body))
+    return {&m->a.buffer, &m->b.buffer, &m->out.buffer};
+  if (auto* a = std::get_if<Attention>(&kernel.body)) {
+    return {&a->q.buffer, &a->k.buffer, &a->v.buffer, &a->out.buffer};
+  }
+  std::vector<BufferId*> result;
+  for (Stage& stage : std::get<LoopNest>(kernel.body).stages) {
+    if (auto* store = std::get_if<Store>(&stage)) result.push_back(&store->buffer);
+  }
+  return result;
+}
+
+std::vector<const View*> input_views(const Kernel& kernel) {
+  if (const auto* matmul = std::get_if<MatMul>(&kernel.body)) return {&matmul->a, &matmul->b};
+  if (const auto* attention = std::get_if<Attention>(&kernel.body)) {
+    return {&attention->q, &attention->k, &attention->v};
+  }
+  return {};
+}
+
+std::vector<BufferId> operands(const Kernel& kernel) {
+  std::vector<BufferId> result;
+  for (const View* view : input_views(kernel)) add_once(result, view->buffer);
+  if (const auto* convolution = std::get_if<Convolution>(&kernel.body)) {
+    add_once(result, convolution->input);
+    add_once(result, convolution->weight);
+  }
+  return result;
+}
+
+std::vector<BufferId> loads(const Expr& expr) {
+  std::vector<BufferId> result;
+  visit(expr, [&](const ExprNode& node) {
+    if (node.kind == ExprKind::Load) add_once(result, node.buffer);
+  });
+  return result;
+}
+
+std::vector<BufferId> reads(const Kernel& kernel) {
+  std::vector<BufferId> result = operands(kernel);
+  for_each_expr(kernel, [&](const Expr& expr) {
+    for (BufferId buffer : loads(expr)) add_once(result, buffer);
+  });
+  return result;
+}
+
+std::vector<BufferId> writes(const Kernel& kernel) {
+  std::vector<BufferId> result;
+  if (const auto* nest = std::get_if<LoopNest>(&kernel.body)) {
+    for (const Stage& stage : nest->stages) {
+      if (const auto* store = std::get_if<Store>(&stage)) add_once(result, store->buffer);
+    }
+  }
+  if (const auto* matmul = std::get_if<MatMul>(&kernel.body)) add_once(result, matmul->out.buffer);
+  if (const auto* convolution = std::get_if<Convolution>(&kernel.body)) {
+    add_once(result, convolution->out);
+  }
+  if (const auto* attention = std::get_if<Attention>(&kernel.body)) {
+    add_once(result, attention->out.buffer);
+  }
+  return result;
+}
+
+}  // namespace kiln::plan

@@ -1,0 +1,145 @@
+// The lowered program: buffers, and kernels in order of execution. Device-neutral.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "plan/form/expr.h"
+
+namespace kiln::plan {
+
+enum class BufferKind : uint8_t { Input, Output, Constant, Temporary };
+
+// A dense row-major tensor in memory.
+struct Buffer {
+  BufferKind kind = BufferKind::Temporary;
+  std::string name;
+  ir::Type type;
+  ir::Literal literal;  // Constant only
+  // Temporary only: shares the memory of that buffer, whose last reader is this one's writer
+  // (in-place). -1: none.
+  BufferId alias_of = -1;
+};
+
+struct Loop {
+  ir::SymbolPtr index;  // made by ir::make_loop_symbol: carries the extent
+  const ir::Dim& extent() const { return index->extent; }
+};
+
+enum class ReduceOp : uint8_t { Sum, Prod, Max, Min, ArgMax, ArgMin };
+
+// result[slot] = reduce over `loops` of value. Max and Min propagate NaN. ArgMax and ArgMin have
+// one loop and give i64. Accumulates in f32 for f16, bf16 and f32.
+struct Reduction {
+  ReduceOp op = ReduceOp::Sum;
+  std::vector<Loop> loops;
+  Expr value;
+};
+
+// For every point of `loops`: buffer[indices] = value. With `scan`, the innermost of `loops` runs
+// in order and what is stored is the running reduction of value along it.
+struct Store {
+  BufferId buffer = -1;
+  std::vector<Loop> loops;
+  std::vector<Index> indices;
+  Expr value;
+  std::optional<ReduceOp> scan;
+};
+
+using Stage = std::variant<Reduction, Store>;
+
+// For every point of `outer`, in any order and in parallel: the stages one after another. The k-th
+// Reduction stage (k = 0, 1, ...) is `Reduced` slot k for later stages.
+//   softmax: outer [b, i]; Reduction max over j; Reduction sum over j of exp(x - r0); Store over j
+//   of exp(x - r0) / r1 pointwise: outer [i, j]; one Store without loops
+struct LoopNest {
+  std::vector<Loop> outer;
+  std::vector<Stage> stages;
+};
+
+// A strided window on a buffer: element offset + sum(stride[i] * index[i]), in elements.
+struct View {
+  BufferId buffer = -1;
+  ir::Dim offset;
+  std::vector<ir::Dim> strides;
+};
+
+// out[batch..., m, n] = epilogue(sum over k of a[batch..., m, k] * b[batch..., k, n])
+// A constant b with no batch stride is packed by the backend at compile time. Views have strides
+// [batch..., m, k], [batch..., k, n] and [batch..., m, n]; a batch stride of 0 broadcasts. The
+// epilogue is an Expr over the batch indices, `m` and `n`, in which Accumulator stands for the sum.
+struct MatMul {
+  std::vector<Loop> batch;
+  Loop m, n, k;
+  View a, b, out;
+  Expr epilogue;
+};
+
+// Channels-last 2-D convolution, out[b, y, x, o]; 1-D has a height of 1.
+//   sum over ky, kx, c of input[b, y*stride_h + ky*dilation_h - pad_top, x*stride_w + kx*dilation_w
+//   - pad_left, g*C/G + c]
+//                       * weight[o, ky, kx, c], with g the group of o, zero outside the input
+// input: dense NHWC buffer; weight: constant dense [O, KH, KW, C/groups]. The epilogue is an Expr
+// over b, y, x, o. Depthwise convolutions are loop nests.
+struct Convolution {
+  Loop b, y, x, o;
+  BufferId input = -1, weight = -1, out = -1;
+  ir::Dim height, width;  // of the input
+  int64_t channels = 0, groups = 1;
+  int64_t kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1;
+  ir::Dim pad_top, pad_left;
+  Expr epilogue;
+};
+
+// out[batch..., i, e] = sum over j of softmax over j (scale * sum over d of q[batch..., i, d] *
+// k[batch..., j, d]
+//                       + bias) * v[batch..., j, e]
+// Views have strides [batch..., i, d], [batch..., j, d], [batch..., j, e], [batch..., i, e]. `keep`
+// (bool) masks scores out (minus infinity) and `bias` (f32) is added: Exprs over the batch indices,
+// i and j, or null. A row that keeps nothing gives zeros, as PyTorch's attention does, or NaN, as
+// its softmax does. Causal: j <= i.
+struct Attention {
+  std::vector<Loop> batch;
+  Loop i, j;
+  int64_t head_dim = 0, value_dim = 0;  // extents of d and e
+  View q, k, v, out;
+  double scale = 1;
+  bool causal = false;
+  bool nan_rows = false;
+  Expr keep, bias;
+};
+
+// What a Check of an expression guards.
+struct Check {
+  std::string operation;  // "embedding", for the error
+  int32_t input = -1;     // the input of the program that is checked as it is, if one is
+};
+
+struct Kernel {
+  std::string name;  // unique; from the ops it computes: "linear_gelu_3"
+  std::variant<LoopNest, MatMul, Convolution, Attention> body;
+  std::vector<std::string>
+      sources;  // names of the IR values it computes, for profiles and `inspect`
+};
+
+struct Program {
+  std::string name;
+  std::vector<Buffer> buffers;
+  std::vector<Kernel> kernels;
+  std::vector<BufferId> inputs, outputs;  // in the order of the graph's
+  std::vector<ir::SymbolPtr> symbols;     // size symbols, in order of creation
+  std::vector<Check> checks;              // that expressions refer to
+
+  BufferId add_buffer(Buffer buffer) {
+    buffers.push_back(std::move(buffer));
+    return static_cast<BufferId>(buffers.size() - 1);
+  }
+};
+
+// Buffers a kernel reads (epilogues included) and writes, each once, in order of first occurrence.
+std::vector<BufferId> reads(const Kernel& kernel);
+std::vector<BufferId> writes(const Kernel& kernel);
+
+}  // namespace kiln::plan

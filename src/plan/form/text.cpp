@@ -1,0 +1,192 @@
+// The text form of programs, for people and golden tests. Loop indices are renamed in order of
+// appearance, so the text does not depend on how a program was arrived at.
+#include <map>
+
+#include "plan/form/access.h"
+#include "plan/lower.h"
+
+namespace kiln::plan {
+namespace {
+
+const char* kind_name(BufferKind kind) {
+  switch (kind) {
+    case BufferKind::Input:
+      return "input";
+    case BufferKind::Output:
+      return "output";
+    case BufferKind::Constant:
+      return "constant";
+    case BufferKind::Temporary:
+      return "temporary";
+  }
+  return "";
+}
+
+const char* reduce_name(ReduceOp op) {
+  switch (op) {
+    case ReduceOp::Sum:
+      return "sum";
+    case ReduceOp::Prod:
+      return "prod";
+    case ReduceOp::Max:
+      return "max";
+    case ReduceOp::Min:
+      return "min";
+    case ReduceOp::ArgMax:
+      return "argmax";
+    case ReduceOp::ArgMin:
+      return "argmin";
+  }
+  return "";
+}
+
+std::string id(BufferId buffer) { return std::string("%").append(std::to_string(buffer)); }
+
+std::string join(const Indices& indices) {
+  std::string text;
+  for (const Index& index : indices) text += (text.empty() ? "" : ", ") + index.str();
+  return text;
+}
+
+// Prints one kernel; declares its loops as it meets them.
+class KernelText {
+ public:
+  explicit KernelText(const Kernel& kernel) {
+    text_ = "kernel " + kernel.name + ": ";
+    std::visit([&](const auto& body) { print(body); }, kernel.body);
+  }
+  std::string take() { return std::move(text_); }
+
+ private:
+  Loop renamed(const Loop& loop, const std::string& name) {
+    const Loop fresh{ir::make_loop_symbol(name, of(loop.extent()))};
+    names_[loop.index] = fresh.index;
+    return fresh;
+  }
+  // "i0 < 4, i1 < s0"
+  std::string declare(const std::vector<Loop>& loops, const std::string& prefix) {
+    std::string text;
+    for (const Loop& loop : loops) {
+      const Loop fresh = renamed(loop, prefix + std::to_string(counts_[prefix]++));
+      text += (text.empty() ? "" : ", ") + fresh.index->name + " < " + fresh.extent().str();
+    }
+    return text;
+  }
+  std::optional<Index> rename(const ir::SymbolPtr& symbol) const {
+    const auto it = names_.find(symbol);
+    return it == names_.end() ? std::nullopt : std::optional<Index>(it->second);
+  }
+  ir::Dim of(const ir::Dim& dim) const {
+    return dim.substitute([this](const ir::SymbolPtr& symbol) { return rename(symbol); });
+  }
+  std::string of(const Expr& expr) const {
+    return to_string(substitute(expr, [this](const ir::SymbolPtr& s) { return rename(s); }));
+  }
+
+  void print(const LoopNest& nest) {
+    text_ += "nest";
+    if (!nest.outer.empty()) text_ += " over " + declare(nest.outer, "i");
+    text_ += "\n";
+    for (const Stage& stage : nest.stages) {
+      counts_["j"] = 0;
+      std::visit([&](const auto& s) { print_stage(s); }, stage);
+    }
+  }
+  void print_stage(const Reduction& reduction) {
+    const std::string loops = declare(reduction.loops, "j");
+    text_ += "  r" + std::to_string(slot_++) + " = " + reduce_name(reduction.op) + " over " +
+             loops + ": " + of(reduction.value) + "\n";
+  }
+  void print_stage(const Store& store) {
+    const std::string loops = declare(store.loops, "j");
+    text_ += "  ";
+    if (!loops.empty()) text_ += "for " + loops + ": ";
+    Indices indices;
+    for (const Index& index : store.indices) indices.push_back(of(index));
+    text_ += id(store.buffer) + "[" + join(indices) + "] = ";
+    if (store.scan) text_ += std::string("scan ") + reduce_name(*store.scan) + " of ";
+    text_ += of(store.value) + "\n";
+  }
+
+  std::string window(const View& view, const std::vector<Loop>& loops) const {
+    Index offset = view.offset;
+    for (size_t i = 0; i < loops.size(); ++i) offset += view.strides[i] * Index(loops[i].index);
+    return id(view.buffer) + "[" + of(offset).str() + "]";
+  }
+  static std::vector<Loop> with(std::vector<Loop> loops, const Loop& a, const Loop& b) {
+    loops.push_back(a);
+    loops.push_back(b);
+    return loops;
+  }
+  std::string batch(const std::vector<Loop>& loops) {
+    std::string text = declare(loops, "b");
+    return text.empty() ? text : text + ", ";
+  }
+  std::string loop(const Loop& loop, const std::string& name) {
+    return name + " < " + renamed(loop, name).extent().str();
+  }
+
+  void print(const MatMul& matmul) {
+    text_ += "matmul over " + batch(matmul.batch) + loop(matmul.m, "m") + ", " +
+             loop(matmul.n, "n") + ", " + loop(matmul.k, "k") + "\n";
+    text_ += "  a = " + window(matmul.a, with(matmul.batch, matmul.m, matmul.k)) + "\n";
+    text_ += "  b = " + window(matmul.b, with(matmul.batch, matmul.k, matmul.n)) + "\n";
+    text_ += "  " + window(matmul.out, with(matmul.batch, matmul.m, matmul.n)) + " = " +
+             of(matmul.epilogue) + "\n";
+  }
+  void print(const Convolution& c) {
+    text_ += "convolution over " + loop(c.b, "b") + ", " + loop(c.y, "y") + ", " + loop(c.x, "x") +
+             ", " + loop(c.o, "o") + "\n";
+    const auto pair = [](const auto& a, const auto& b) { return a + "x" + b; };
+    const auto ints = [&](int64_t a, int64_t b) {
+      return pair(std::to_string(a), std::to_string(b));
+    };
+    text_ += "  input = " + id(c.input) + " " + pair(c.height.str(), c.width.str()) + "x" +
+             std::to_string(c.channels) + "\n";
+    text_ += "  weight = " + id(c.weight) + " " + ints(c.kernel_h, c.kernel_w) + " groups " +
+             std::to_string(c.groups) + " stride " + ints(c.stride_h, c.stride_w) + " dilation " +
+             ints(c.dilation_h, c.dilation_w) + " pad " + pair(c.pad_top.str(), c.pad_left.str()) +
+             "\n";
+    text_ += "  " + id(c.out) + " = " + of(c.epilogue) + "\n";
+  }
+  void print(const Attention& a) {
+    text_ += "attention over " + batch(a.batch) + loop(a.i, "i") + ", " + loop(a.j, "j") + "\n";
+    const Loop d{ir::make_loop_symbol("d", a.head_dim)}, e{ir::make_loop_symbol("e", a.value_dim)};
+    text_ += "  q = " + window(a.q, with(a.batch, a.i, d)) + "\n";
+    text_ += "  k = " + window(a.k, with(a.batch, a.j, d)) + "\n";
+    text_ += "  v = " + window(a.v, with(a.batch, a.j, e)) + "\n";
+    text_ += "  scale = " + to_string(constant(DType::F64, a.scale)) +
+             (a.causal ? ", causal" : "") + (a.nan_rows ? ", nan rows" : "") + "\n";
+    if (a.keep) text_ += "  keep = " + of(a.keep) + "\n";
+    if (a.bias) text_ += "  bias = " + of(a.bias) + "\n";
+    text_ += "  out = " + window(a.out, with(a.batch, a.i, e)) + "\n";
+  }
+
+  std::string text_;
+  std::map<ir::SymbolPtr, ir::SymbolPtr> names_;  // looked up, never walked
+  std::map<std::string, int> counts_;
+  int slot_ = 0;
+};
+
+std::string symbol_text(const ir::Symbol& symbol) {
+  return "symbol " + symbol.name + " in [" + std::to_string(symbol.min) + ", " +
+         std::to_string(symbol.max) + "], opt " + std::to_string(symbol.opt) + "\n";
+}
+
+}  // namespace
+
+std::string to_text(const Program& program) {
+  std::string text = "program " + program.name + "\n";
+  for (const ir::SymbolPtr& symbol : program.symbols) text += symbol_text(*symbol);
+  for (size_t i = 0; i < program.buffers.size(); ++i) {
+    const Buffer& buffer = program.buffers[i];
+    text += id(static_cast<BufferId>(i)) + " = " + kind_name(buffer.kind) + " " + buffer.name +
+            ": " + buffer.type.str();
+    if (buffer.alias_of >= 0) text += " in place of " + id(buffer.alias_of);
+    text += "\n";
+  }
+  for (const Kernel& kernel : program.kernels) text += KernelText(kernel).take();
+  return text;
+}
+
+}  // namespace kiln::plan

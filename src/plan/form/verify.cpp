@@ -1,0 +1,294 @@
+// The verifier: the numbered rules of docs/plan.md, checked kernel by kernel.
+#include <algorithm>
+#include <set>
+
+#include "plan/form/bounds.h"
+#include "plan/form/kernels.h"
+#include "plan/lower.h"
+#include "support/error.h"
+
+namespace kiln::plan {
+namespace {
+
+[[noreturn]] void fail(const char* rule, const std::string& where, const std::string& what) {
+  throw InternalError(std::string("plan rule ") + rule + ", " + where + ": " + what);
+}
+
+// The first and last kernel that touches each buffer; -1 if none does.
+struct Touches {
+  explicit Touches(const Program& program)
+      : first(program.buffers.size(), -1), last(program.buffers.size(), -1) {
+    for (size_t i = 0; i < program.kernels.size(); ++i) {
+      for (BufferId buffer : reads(program.kernels[i])) add(buffer, static_cast<int>(i));
+      for (BufferId buffer : writes(program.kernels[i])) add(buffer, static_cast<int>(i));
+    }
+  }
+  void add(BufferId buffer, int kernel) {
+    if (buffer < 0 || static_cast<size_t>(buffer) >= first.size()) return;  // rule P1 reports it
+    if (first[buffer] < 0) first[buffer] = kernel;
+    last[buffer] = kernel;
+  }
+  std::vector<int> first, last;
+};
+
+class Verifier {
+ public:
+  explicit Verifier(const Program& program) : program_(program), uses_(program) {}
+
+  void run() {
+    check_buffers();
+    std::set<std::string> names;
+    for (const Kernel& kernel : program_.kernels) {
+      kernel_ = &kernel;
+      if (!names.insert(kernel.name).second) fail_here("P2", "the name is taken");
+      scope_ = {program_.symbols.begin(), program_.symbols.end()};
+      std::visit([&](const auto& body) { check(body); }, kernel.body);
+      for (BufferId buffer : writes(kernel)) written_.insert(buffer);
+    }
+    for (BufferId output : program_.outputs) {
+      if (!written_.contains(output)) fail("P7", buffer_name(output), "the output is not written");
+    }
+  }
+
+ private:
+  [[noreturn]] void fail_here(const char* rule, const std::string& what) const {
+    fail(rule, "kernel " + kernel_->name, what);
+  }
+  const Buffer& buffer(BufferId id) const {
+    if (id < 0 || static_cast<size_t>(id) >= program_.buffers.size()) {
+      fail_here("P1", "no buffer " + std::to_string(id));
+    }
+    return program_.buffers[id];
+  }
+  std::string buffer_name(BufferId id) const { return "buffer " + program_.buffers[id].name; }
+
+  // P1
+  void check_buffers() const {
+    const auto expect = [&](BufferId id, BufferKind kind) {
+      if (program_.buffers.at(id).kind != kind) fail("P1", buffer_name(id), "wrong kind");
+    };
+    for (BufferId id : program_.inputs) expect(id, BufferKind::Input);
+    for (BufferId id : program_.outputs) expect(id, BufferKind::Output);
+    for (size_t i = 0; i < program_.buffers.size(); ++i) {
+      const Buffer& buffer = program_.buffers[i];
+      const auto id = static_cast<BufferId>(i);
+      if (buffer.kind == BufferKind::Constant && !(buffer.literal.type() == buffer.type)) {
+        fail("P1", buffer_name(id), "the literal is " + buffer.literal.type().str());
+      }
+      if (buffer.alias_of >= 0) check_alias(id);
+    }
+  }
+
+  // P8
+  void check_alias(BufferId id) const {
+    const Buffer& alias = program_.buffers[id];
+    const Buffer& owner = program_.buffers.at(alias.alias_of);
+    if (alias.kind != BufferKind::Temporary || owner.kind != BufferKind::Temporary) {
+      fail("P8", buffer_name(id), "only temporaries share memory");
+    }
+    const ir::Dim bytes =
+        alias.type.elements() * static_cast<int64_t>(dtype_size(alias.type.dtype));
+    if (!(bytes == owner.type.elements() * static_cast<int64_t>(dtype_size(owner.type.dtype)))) {
+      fail("P8", buffer_name(id), "shares memory of another size");
+    }
+    if (uses_.first[id] < uses_.last[alias.alias_of]) {
+      fail("P8", buffer_name(id), "takes memory that is still in use");
+    }
+  }
+
+  // P3
+  void check_scope(const ir::Dim& dim) const {
+    for (const ir::SymbolPtr& symbol : dim.symbols()) {
+      if (!scope_.contains(symbol))
+        fail_here("P3", symbol->name + " is not in scope in " + dim.str());
+    }
+  }
+  void open(const std::vector<Loop>& loops) {
+    for (const Loop& loop : loops) {
+      check_scope(loop.extent());
+      if (!scope_.insert(loop.index).second)
+        fail_here("P3", "loop " + loop.index->name + " is open twice");
+    }
+  }
+  void close(const std::vector<Loop>& loops) {
+    for (const Loop& loop : loops) scope_.erase(loop.index);
+  }
+
+  struct Leaves {
+    std::vector<DType> reduced;
+    bool accumulator = false;
+  };
+
+  // P4, P5
+  void check_expr(const Expr& expr, const Leaves& leaves) const {
+    visit(expr, [&](const ExprNode& node) {
+      check_scope(node.index);
+      if (node.kind == ExprKind::Accumulator && !leaves.accumulator) {
+        fail_here("P4", "an accumulator outside of an epilogue");
+      }
+      if (node.kind == ExprKind::Reduced) check_slot(node, leaves);
+      if (node.kind == ExprKind::Load) check_load(node);
+      if (node.kind == ExprKind::Check) check_check(node);
+    });
+  }
+  // P9
+  void check_check(const ExprNode& node) const {
+    if (!std::holds_alternative<LoopNest>(kernel_->body))
+      fail_here("P9", "a check outside of a loop nest");
+    if (node.check < 0 || static_cast<size_t>(node.check) >= program_.checks.size())
+      fail_here("P9", "no check " + std::to_string(node.check));
+    const bool fits =
+        node.check_kind == CheckKind::Nonzero ? is_integer(node.dtype) : node.dtype == DType::I64;
+    if (!fits || node.args.size() != 1 || node.args[0]->dtype != node.dtype)
+      fail_here("P4", "a check of a value of " + std::string(dtype_name(node.dtype)));
+    if (node.predicate && node.predicate->dtype != DType::Bool)
+      fail_here("P4", "a predicate is not bool");
+  }
+  void check_slot(const ExprNode& node, const Leaves& leaves) const {
+    const auto slot = static_cast<size_t>(node.slot);
+    if (slot >= leaves.reduced.size())
+      fail_here("P4", "r" + std::to_string(slot) + " is not computed yet");
+    if (leaves.reduced[slot] != node.dtype)
+      fail_here("P4", "r" + std::to_string(slot) + " has another dtype");
+  }
+  void check_load(const ExprNode& node) const {
+    const Buffer& source = buffer(node.buffer);
+    if (source.type.dtype != node.dtype) fail_here("P4", source.name + " has another dtype");
+    if (source.type.rank() != node.args.size()) fail_here("P4", source.name + " has another rank");
+    if (node.predicate && node.predicate->dtype != DType::Bool)
+      fail_here("P4", "a predicate is not bool");
+    check_readable(node.buffer);
+    for (size_t i = 0; i < node.args.size(); ++i) {
+      if (node.args[i]->dtype != DType::I64) fail_here("P4", "an index is not i64");
+      if (!provably_in_range(node.args[i], source.type.shape[i], node.predicate)) {
+        fail_here("P5", "index " + to_string(node.args[i]) + " of " + source.name +
+                            " may leave [0, " + source.type.shape[i].str() + ")");
+      }
+    }
+  }
+
+  // P7
+  void check_readable(BufferId id) const {
+    const BufferKind kind = buffer(id).kind;
+    if (kind == BufferKind::Input || kind == BufferKind::Constant || written_.contains(id)) return;
+    fail_here("P7", buffer(id).name + " is read before it is written");
+  }
+  void check_writable(BufferId id) const {
+    const BufferKind kind = buffer(id).kind;
+    if (kind == BufferKind::Input || kind == BufferKind::Constant) {
+      fail_here("P7", buffer(id).name + " is not writable");
+    }
+  }
+  void check_result(BufferId id, const Expr& value) const {
+    check_writable(id);
+    if (value->dtype != buffer(id).type.dtype)
+      fail_here("P4", "a value of another dtype is stored");
+  }
+
+  // P6
+  void check_view(const View& view, const std::vector<Loop>& loops) const {
+    check_scope(view.offset);
+    if (view.strides.size() != loops.size())
+      fail_here("P6", "a view with the wrong number of strides");
+    ir::Dim last = view.offset;
+    for (size_t i = 0; i < loops.size(); ++i) {
+      check_scope(view.strides[i]);
+      if (!provably_non_negative(view.strides[i])) fail_here("P6", "a negative stride");
+      last += view.strides[i] * (loops[i].extent() - 1);
+    }
+    const ir::Dim room = buffer(view.buffer).type.elements() - 1 - last;
+    if (!provably_non_negative(view.offset) || !provably_non_negative(room)) {
+      fail_here("P6", "a view leaves " + buffer(view.buffer).name);
+    }
+  }
+
+  void check(const LoopNest& nest) {
+    open(nest.outer);
+    Leaves leaves;
+    for (const Stage& stage : nest.stages) {
+      if (const auto* reduction = std::get_if<Reduction>(&stage)) {
+        open(reduction->loops);
+        check_expr(reduction->value, leaves);
+        close(reduction->loops);
+        const bool argument =
+            reduction->op == ReduceOp::ArgMax || reduction->op == ReduceOp::ArgMin;
+        if (argument && reduction->loops.size() != 1)
+          fail_here("P4", "an argmax over several loops");
+        leaves.reduced.push_back(argument ? DType::I64 : reduction->value->dtype);
+      } else {
+        check_store(std::get<Store>(stage), leaves);
+      }
+    }
+  }
+  void check_store(const Store& store, const Leaves& leaves) {
+    open(store.loops);
+    check_expr(store.value, leaves);
+    check_result(store.buffer, store.value);
+    if (store.scan && store.loops.empty()) fail_here("P4", "a scan without a loop");
+    const ir::Shape& shape = buffer(store.buffer).type.shape;
+    if (store.indices.size() != shape.size()) fail_here("P4", "a store of another rank");
+    for (size_t i = 0; i < shape.size(); ++i) {
+      check_scope(store.indices[i]);
+      if (!provably_in_range(position(store.indices[i]), shape[i], nullptr)) {
+        fail_here("P5", "index " + store.indices[i].str() + " of " + buffer(store.buffer).name +
+                            " may leave [0, " + shape[i].str() + ")");
+      }
+    }
+    close(store.loops);
+    written_.insert(store.buffer);  // later stages of the kernel may read it
+  }
+
+  static std::vector<Loop> with(std::vector<Loop> loops, std::initializer_list<Loop> more) {
+    loops.insert(loops.end(), more);
+    return loops;
+  }
+
+  void check(const MatMul& matmul) {
+    open(with(matmul.batch, {matmul.m, matmul.n, matmul.k}));
+    check_view(matmul.a, with(matmul.batch, {matmul.m, matmul.k}));
+    check_view(matmul.b, with(matmul.batch, {matmul.k, matmul.n}));
+    check_view(matmul.out, with(matmul.batch, {matmul.m, matmul.n}));
+    for (BufferId id : operands(*kernel_)) check_readable(id);
+    scope_.erase(matmul.k.index);
+    check_expr(matmul.epilogue, {{}, true});
+    check_result(matmul.out.buffer, matmul.epilogue);
+  }
+
+  void check(const Convolution& c) {
+    open({c.b, c.y, c.x, c.o});
+    for (BufferId id : operands(*kernel_)) check_readable(id);
+    const ir::Dim pixels = c.b.extent() * c.height * c.width * c.channels;
+    const ir::Dim results = c.b.extent() * c.y.extent() * c.x.extent() * c.o.extent();
+    if (!(buffer(c.input).type.elements() == pixels)) fail_here("P6", "the input has another size");
+    if (!(buffer(c.out).type.elements() == results)) fail_here("P6", "the result has another size");
+    check_expr(c.epilogue, {{}, true});
+    check_result(c.out, c.epilogue);
+  }
+
+  void check(const Attention& a) {
+    const Loop d{ir::make_loop_symbol("d", a.head_dim)}, e{ir::make_loop_symbol("e", a.value_dim)};
+    open(with(a.batch, {a.i, a.j}));
+    check_view(a.q, with(a.batch, {a.i, d}));
+    check_view(a.k, with(a.batch, {a.j, d}));
+    check_view(a.v, with(a.batch, {a.j, e}));
+    check_view(a.out, with(a.batch, {a.i, e}));
+    for (BufferId id : operands(*kernel_)) check_readable(id);
+    check_writable(a.out.buffer);
+    if (a.keep) check_expr(a.keep, {});
+    if (a.bias) check_expr(a.bias, {});
+    if (a.keep && a.keep->dtype != DType::Bool) fail_here("P4", "keep is not bool");
+    if (a.bias && a.bias->dtype != DType::F32) fail_here("P4", "bias is not f32");
+  }
+
+  const Program& program_;
+  const Touches uses_;
+  const Kernel* kernel_ = nullptr;
+  std::set<ir::SymbolPtr> scope_;
+  std::set<BufferId> written_;
+};
+
+}  // namespace
+
+void verify(const Program& program) { Verifier(program).run(); }
+
+}  // namespace kiln::plan

@@ -1,0 +1,164 @@
+// matmul and linear. What MatMul kernels do not cover (f64) is a reduction nest.
+#include "plan/lower/lowering.h"
+#include "support/error.h"
+
+namespace kiln::plan {
+namespace {
+
+using ir::Op;
+
+// Operands as positions in terms of the loops of a MatMul.
+struct Contraction {
+  std::vector<Loop> batch;
+  Loop m, n, k;
+  const ir::Value* a = nullptr;
+  const ir::Value* b = nullptr;
+  Indices a_at, b_at, out_at;
+
+  std::vector<Loop> loops(std::initializer_list<Loop> inner) const {
+    std::vector<Loop> result = batch;
+    result.insert(result.end(), inner);
+    return result;
+  }
+};
+
+Loop make_loop(const char* name, ir::Dim extent) {
+  return {ir::make_loop_symbol(name, std::move(extent))};
+}
+
+ir::Shape leading(const ir::Shape& shape, size_t drop) {
+  return {shape.begin(), shape.end() - static_cast<std::ptrdiff_t>(drop)};
+}
+
+Indices operator+(Indices a, const Indices& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+// Position in an operand whose leading axes are broadcast to `shape`.
+Indices broadcast_position(const ir::Shape& own, const Indices& at) {
+  Indices result(at.end() - static_cast<std::ptrdiff_t>(own.size()), at.end());
+  for (size_t i = 0; i < own.size(); ++i) {
+    if (own[i].is_constant(1)) result[i] = 0;
+  }
+  return result;
+}
+
+// x[..., k] * weight[n, k]: all leading axes of x make up m.
+Contraction flat_linear(const ir::Node& node) {
+  const ir::Shape& x = node.input(0)->type.shape;
+  const ir::Shape& weight = node.input(1)->type.shape;
+  Contraction c;
+  c.a = node.input(0);
+  c.b = node.input(1);
+  c.m = make_loop("m", ir::product(leading(x, 1)));
+  c.n = make_loop("n", weight[0]);
+  c.k = make_loop("k", weight[1]);
+  const Indices lead = delinearize(leading(x, 1), c.m.index);
+  c.a_at = lead + Indices{c.k.index};
+  c.b_at = {c.n.index, c.k.index};
+  c.out_at = lead + Indices{c.n.index};
+  return c;
+}
+
+Indices matrix_position(const Index& row, const Index& column, bool transposed) {
+  return transposed ? Indices{column, row} : Indices{row, column};
+}
+
+// Batched: the leading axes of the result are batch loops. linear is matmul with transpose_b.
+Contraction batched(const ir::Node& node) {
+  const ir::Shape& a = node.input(0)->type.shape;
+  const ir::Shape& b = node.input(1)->type.shape;
+  const ir::Shape& out = node.output()->type.shape;
+  const bool transposed = node.op == Op::linear || node.attr<bool>("transpose_b");
+  Contraction c;
+  c.a = node.input(0);
+  c.b = node.input(1);
+  LoopSpace batch = make_loops(leading(out, 2), "b");
+  c.batch = std::move(batch.loops);
+  c.m = make_loop("m", out[out.size() - 2]);
+  c.n = make_loop("n", out.back());
+  c.k = make_loop("k", a.back());
+  c.a_at = broadcast_position(leading(a, 2), batch.indices) + Indices{c.m.index, c.k.index};
+  c.b_at = broadcast_position(leading(b, 2), batch.indices) +
+           matrix_position(c.k.index, c.n.index, transposed);
+  c.out_at = batch.indices + Indices{c.m.index, c.n.index};
+  return c;
+}
+
+// A matmul whose right side has no batch is a linear of a transposed or plain weight.
+Contraction flat_matmul(const ir::Node& node) {
+  const ir::Shape& a = node.input(0)->type.shape;
+  const ir::Shape& b = node.input(1)->type.shape;
+  const bool transposed = node.attr<bool>("transpose_b");
+  Contraction c;
+  c.a = node.input(0);
+  c.b = node.input(1);
+  c.m = make_loop("m", ir::product(leading(a, 1)));
+  c.n = make_loop("n", node.output()->type.shape.back());
+  c.k = make_loop("k", a.back());
+  const Indices lead = delinearize(leading(a, 1), c.m.index);
+  c.a_at = lead + Indices{c.k.index};
+  c.b_at = Indices(b.size() - 2) + matrix_position(c.k.index, c.n.index, transposed);
+  const Indices out_lead(node.output()->type.rank() - a.size());
+  c.out_at = out_lead + lead + Indices{c.n.index};
+  return c;
+}
+
+bool has_batch(const ir::Shape& shape) { return !ir::product(leading(shape, 2)).is_constant(1); }
+
+// A dense stand-in for an operand that has no affine view.
+View operand_view(Lowering& lowering, const ir::Value* value, const Indices& at,
+                  const std::vector<Loop>& loops) {
+  if (auto view = lowering.view(value, at, loops)) return *view;
+  return lowering.dense_view(lowering.dense(value), value->type.shape, at, loops);
+}
+
+Contraction choose(Lowering& lowering, const ir::Node& node) {
+  const bool linear = node.op == Op::linear;
+  if (!linear && has_batch(node.input(1)->type.shape)) return batched(node);
+  Contraction flat = linear ? flat_linear(node) : flat_matmul(node);
+  if (lowering.view(flat.a, flat.a_at, {flat.m, flat.k})) return flat;
+  // Leading axes that do not flatten may still be affine one by one.
+  if (node.input(0)->type.rank() < 3) return flat;
+  Contraction separate = batched(node);
+  const bool affine =
+      lowering.view(separate.a, separate.a_at, separate.loops({separate.m, separate.k}))
+          .has_value();
+  return affine ? separate : flat;
+}
+
+Expr with_bias(Lowering& lowering, const ir::Node& node, Expr sum, const Index& n) {
+  if (node.op == Op::linear && node.input(2)) {
+    const Expr bias = cast(lowering.load(node.input(2), {n}), sum->dtype);
+    sum = apply(Op::add, {std::move(sum), bias});
+  }
+  return cast(std::move(sum), node.output()->type.dtype);
+}
+
+void emit_nest(Lowering& lowering, const ir::Node& node, const Contraction& c) {
+  NestBuilder builder(c.loops({c.m, c.n}));
+  const Expr product = apply(Op::mul, {lowering.load(c.a, c.a_at), lowering.load(c.b, c.b_at)});
+  Expr sum = builder.reduce(ReduceOp::Sum, {c.k}, product);
+  Expr value = with_bias(lowering, node, std::move(sum), c.n.index);
+  builder.store({lowering.define(node.output()), {}, c.out_at, std::move(value), {}});
+  lowering.emit(node, builder.finish());
+}
+
+}  // namespace
+
+void lower_contract(Lowering& lowering, const ir::Node& node) {
+  if (compute_dtype(node.output()->type.dtype) != DType::F32) {
+    return emit_nest(lowering, node, node.op == Op::linear ? flat_linear(node) : batched(node));
+  }
+  Contraction c = choose(lowering, node);
+  View a = operand_view(lowering, c.a, c.a_at, c.loops({c.m, c.k}));
+  View b = operand_view(lowering, c.b, c.b_at, c.loops({c.k, c.n}));
+  Expr epilogue = with_bias(lowering, node, accumulator(DType::F32), c.n.index);
+  View out = lowering.dense_view(lowering.define(node.output()), node.output()->type.shape,
+                                 c.out_at, c.loops({c.m, c.n}));
+  lowering.emit(node, MatMul{c.batch, c.m, c.n, c.k, std::move(a), std::move(b), std::move(out),
+                             std::move(epilogue)});
+}
+
+}  // namespace kiln::plan

@@ -1,0 +1,191 @@
+// Convolutions: channels-last ones with constant weights are Convolution kernels, or MatMul where
+// the kernel is one pixel; depthwise and all others are reduction nests.
+#include "plan/lower/lower_window.h"
+#include "support/error.h"
+
+namespace kiln::plan {
+namespace {
+
+using ir::Op;
+
+// Groups narrower than this waste most of a register tile.
+constexpr int64_t kMinGroupChannels = 4;
+
+struct Sizes {
+  int64_t out = 0, channels = 0, groups = 1;  // channels: of the operand
+  std::vector<int64_t> kernel;
+};
+
+Sizes sizes_of(const ir::Node& node, const Window& window) {
+  const ir::Shape& weight = node.input(1)->type.shape;
+  Sizes sizes;
+  sizes.groups = node.attr<int64_t>("groups");
+  sizes.out = weight[0].constant();
+  sizes.channels = weight[window.channel_axis(weight.size())].constant() * sizes.groups;
+  for (size_t i = 0; i < window.rank(); ++i) {
+    sizes.kernel.push_back(weight[window.spatial_axis(i)].constant());
+  }
+  return sizes;
+}
+
+bool is_constant(const ir::Value* value) {
+  return value->producer && value->producer->op == Op::constant;
+}
+
+Expr with_bias(Lowering& lowering, const ir::Node& node, Expr sum, const Index& o) {
+  if (node.input(2)) {
+    const Expr bias = cast(lowering.load(node.input(2), {o}), sum->dtype);
+    sum = apply(Op::add, {std::move(sum), bias});
+  }
+  return cast(std::move(sum), node.output()->type.dtype);
+}
+
+Loop make_loop(const char* name, ir::Dim extent) {
+  return {ir::make_loop_symbol(name, std::move(extent))};
+}
+
+// --- Kernels of one pixel ---
+
+bool is_pointwise(const Window& window, const Sizes& sizes) {
+  bool result = sizes.groups == 1;
+  for (size_t i = 0; i < window.rank(); ++i) {
+    result &= sizes.kernel[i] == 1 && window.stride[i] == 1 && window.padding_before[i] == 0 &&
+              window.padding_after[i] == 0;
+  }
+  return result;
+}
+
+void lower_as_matmul(Lowering& lowering, const ir::Node& node, const Sizes& sizes) {
+  const ir::Shape& shape = node.output()->type.shape;
+  const ir::Dim pixels = ir::product({shape.begin(), shape.end() - 1});
+  MatMul matmul;
+  matmul.m = make_loop("m", pixels);
+  matmul.n = make_loop("n", sizes.out);
+  matmul.k = make_loop("k", sizes.channels);
+  const auto row_major = [&](BufferId buffer, const Loop& row, const Loop& column) {
+    return lowering.dense_view(buffer, {row.extent(), column.extent()}, {row.index, column.index},
+                               {row, column});
+  };
+  matmul.a = row_major(lowering.dense(node.input(0)), matmul.m, matmul.k);
+  matmul.b = lowering.dense_view(lowering.dense(node.input(1)), {sizes.out, sizes.channels},
+                                 {matmul.n.index, matmul.k.index}, {matmul.k, matmul.n});
+  matmul.out = row_major(lowering.define(node.output()), matmul.m, matmul.n);
+  matmul.epilogue = with_bias(lowering, node, accumulator(DType::F32), matmul.n.index);
+  lowering.emit(node, std::move(matmul));
+}
+
+// --- Two axes and a contraction of some width ---
+
+void lower_as_convolution(Lowering& lowering, const ir::Node& node, const Window& window,
+                          const Sizes& sizes) {
+  const ir::Shape& x = node.input(0)->type.shape;
+  const ir::Shape& shape = node.output()->type.shape;
+  const bool flat = window.rank() == 1;  // one spatial axis: a height of 1
+  const size_t last = window.rank() - 1;
+  Convolution c;
+  c.b = make_loop("b", shape[0]);
+  c.y = make_loop("y", flat ? ir::Dim(1) : shape[1]);
+  c.x = make_loop("x", shape[window.spatial_axis(last)]);
+  c.o = make_loop("o", sizes.out);
+  c.input = lowering.dense(node.input(0));
+  c.weight = lowering.dense(node.input(1));
+  c.height = flat ? ir::Dim(1) : x[1];
+  c.width = x[window.spatial_axis(last)];
+  c.channels = sizes.channels;
+  c.groups = sizes.groups;
+  if (!flat) {
+    c.kernel_h = sizes.kernel[0];
+    c.stride_h = window.stride[0];
+    c.dilation_h = window.dilation[0];
+    c.pad_top = window.padding_before[0];
+  }
+  c.kernel_w = sizes.kernel[last];
+  c.stride_w = window.stride[last];
+  c.dilation_w = window.dilation[last];
+  c.pad_left = window.padding_before[last];
+  c.out = lowering.define(node.output());
+  c.epilogue = with_bias(lowering, node, accumulator(DType::F32), c.o.index);
+  lowering.emit(node, std::move(c));
+}
+
+// --- Everything else ---
+
+// weight[o, c, kernel...] or [o, kernel..., c] as [kernel..., c, o]: neighbouring filters are
+// neighbours in memory.
+ir::Literal filters_last(const ir::Literal& weight) {
+  const int64_t filters = weight.shape[0], rest = weight.elements() / filters;
+  const auto size = static_cast<int64_t>(dtype_size(weight.dtype));
+  std::vector<int64_t> shape(weight.shape.begin() + 1, weight.shape.end());
+  shape.push_back(filters);
+  std::byte* data = nullptr;
+  ir::Literal result = ir::Literal::allocate(weight.dtype, shape, &data);
+  for (int64_t o = 0; o < filters; ++o) {
+    for (int64_t r = 0; r < rest; ++r) {
+      const std::byte* source = weight.bytes.data() + (o * rest + r) * size;
+      std::copy(source, source + size, data + (r * filters + o) * size);
+    }
+  }
+  return result;
+}
+
+// Reads element [o, at...] of a weight.
+using WeightReader = std::function<Expr(const Index& o, const Indices& at)>;
+
+WeightReader weight_reader(Lowering& lowering, const ir::Node& node, const Window& window) {
+  const ir::Value* weight = node.input(1);
+  if (window.channels_last && is_constant(weight)) {
+    const BufferId buffer = lowering.add_constant(
+        weight->name + "_filters_last", filters_last(weight->producer->attr<ir::Literal>("value")));
+    return [=](const Index& o, Indices at) {
+      at.push_back(o);
+      return load_at(buffer, weight->type.dtype, at);
+    };
+  }
+  return [&lowering, weight](const Index& o, Indices at) {
+    at.insert(at.begin(), o);
+    return lowering.load(weight, at);
+  };
+}
+
+void lower_as_nest(Lowering& lowering, const ir::Node& node, const Window& window,
+                   const Sizes& sizes) {
+  const ir::Value* x = node.input(0);
+  const ir::Type& type = node.output()->type;
+  const LoopSpace out = make_loops(type.shape);
+  const Index o = out.indices[window.channel_axis(type.rank())];
+  ir::Shape inner_shape = {sizes.channels / sizes.groups};
+  for (int64_t size : sizes.kernel) inner_shape.emplace_back(size);
+  LoopSpace inner = make_loops(inner_shape, "w");
+  const Index c = inner.indices[0];
+  const Indices kernel(inner.indices.begin() + 1, inner.indices.end());
+  const Index group = ir::floordiv(o, sizes.out / sizes.groups);
+  const Index channel = group * (sizes.channels / sizes.groups) + c;
+  const WindowElement element = window_element(window, x->type.shape, out.indices, kernel, channel);
+  Indices weight_at = kernel;
+  weight_at.insert(window.channels_last ? weight_at.end() : weight_at.begin(), c);
+  const DType dtype = compute_dtype(type.dtype);
+  const Expr pixel = cast(lowering.load(x, element.at, element.inside), dtype);
+  const Expr weight = cast(weight_reader(lowering, node, window)(o, weight_at), dtype);
+  NestBuilder builder(out.loops);
+  Expr sum = builder.reduce(ReduceOp::Sum, inner.loops, apply(Op::mul, {pixel, weight}));
+  Expr value = with_bias(lowering, node, std::move(sum), o);
+  builder.store({lowering.define(node.output()), {}, out.indices, std::move(value), {}});
+  lowering.emit(node, builder.finish());
+}
+
+}  // namespace
+
+void lower_convolution(Lowering& lowering, const ir::Node& node) {
+  const Window window = window_of(node);
+  const Sizes sizes = sizes_of(node, window);
+  const bool contraction = window.channels_last && is_constant(node.input(1)) &&
+                           compute_dtype(node.output()->type.dtype) == DType::F32;
+  if (contraction && is_pointwise(window, sizes)) return lower_as_matmul(lowering, node, sizes);
+  const bool wide = sizes.groups == 1 || sizes.channels / sizes.groups >= kMinGroupChannels;
+  if (contraction && wide && window.rank() <= 2) {
+    return lower_as_convolution(lowering, node, window, sizes);
+  }
+  lower_as_nest(lowering, node, window, sizes);
+}
+
+}  // namespace kiln::plan

@@ -1,0 +1,99 @@
+// Pointwise work on the result of a contraction moves into its epilogue: out = f(matmul(a, b)) in
+// one kernel.
+//
+// Before: a contraction whose result is read by one pointwise kernel only, at a bijection of its
+// positions (reshapes and permutes between them included). After: the contraction computes and
+// stores what the pointwise kernel did, at the pointwise kernel's place in the order, where all
+// that it reads is there.
+#include <utility>
+
+#include "plan/form/kernels.h"
+#include "plan/passes/contraction_result.h"
+#include "plan/passes/fusion.h"
+#include "plan/passes/pass.h"
+
+namespace kiln::plan {
+namespace {
+
+Expr* epilogue_of(Kernel& kernel) {
+  if (auto* matmul = std::get_if<MatMul>(&kernel.body)) return &matmul->epilogue;
+  if (auto* convolution = std::get_if<Convolution>(&kernel.body)) return &convolution->epilogue;
+  return nullptr;
+}
+
+// The position at which an expression loads a buffer, if it does so at one position only.
+std::optional<Indices> only_load(const Expr& expr, BufferId buffer) {
+  std::optional<Indices> result;
+  bool unique = true;
+  visit(expr, [&](const ExprNode& node) {
+    if (node.kind != ExprKind::Load || node.buffer != buffer) return;
+    const auto indices = load_indices(node);
+    unique &= indices && !node.predicate && (!result || *result == *indices);
+    if (indices) result = indices;
+  });
+  return unique ? result : std::nullopt;
+}
+
+// Neighbouring columns must be evenly spaced in everything that is loaded.
+bool is_linear_in(const Program& program, const Expr& expr, const Loop& column) {
+  bool result = true;
+  visit(expr, [&](const ExprNode& node) {
+    if (node.kind != ExprKind::Load) return;
+    const auto indices = load_indices(node);
+    result &= indices && linearize(program.buffers[node.buffer].type.shape, *indices)
+                             .as_linear_in(column.index)
+                             .has_value();
+  });
+  return result;
+}
+
+bool fuse(Program& program, size_t producer, size_t consumer) {
+  Kernel kernel = program.kernels[producer];
+  Expr& epilogue = *epilogue_of(kernel);
+  const ContractionResult result = *contraction_result(kernel);
+  auto pointwise = as_pointwise(program.kernels[consumer]);
+  if (!pointwise || !covers_buffer(program, result)) return false;
+  *pointwise = refined(std::move(*pointwise), result.buffer);
+  const ir::Type& type = program.buffers[result.buffer].type;
+  const auto at = only_load(pointwise->value, result.buffer);
+  if (!at) return false;
+  const auto map = Bijection::find(linearize(type.shape, *at), pointwise->loops, type.elements());
+  if (!map) return false;
+  const IndexMap loops = replace_loops(pointwise->loops, map->loops_at(result.offset));
+  const Expr value =
+      rewrite(substitute(pointwise->value, loops), [&](const ExprNode& node) -> Expr {
+        return node.kind == ExprKind::Load && node.buffer == result.buffer ? epilogue : nullptr;
+      });
+  if (has_checks(value) || !is_small_enough(value) || !loads_in_bounds(program, value))
+    return false;
+  if (!is_linear_in(program, value, result.loops.back())) return false;
+  const Indices target = substitute(pointwise->indices, loops);
+  if (!redirect(program, kernel, result, pointwise->buffer, target)) return false;
+  epilogue = value;
+  const Kernel before = std::exchange(program.kernels[producer], Kernel{});
+  kernel.name = program.kernels[consumer].name;
+  kernel.sources = program.kernels[consumer].sources;
+  absorb_name(kernel, before);
+  program.kernels[consumer] = std::move(kernel);
+  return true;
+}
+
+}  // namespace
+
+bool fuse_epilogues(Program& program) {
+  bool changed = false;
+  // A fused kernel takes the place of its consumer, further on, and is met there again.
+  for (size_t i = 0; i < program.kernels.size(); ++i) {
+    if (!epilogue_of(program.kernels[i])) continue;
+    const BufferId result = writes(program.kernels[i])[0];
+    const Uses uses(program);
+    const bool is_private = program.buffers[result].kind == BufferKind::Temporary &&
+                            uses.readers[result].size() == 1 && uses.writers[result].size() == 1;
+    if (!is_private) continue;
+    changed |= fuse(program, i, uses.readers[result][0]);
+  }
+  if (changed) remove_empty(program);
+  return changed;
+}
+
+}  // namespace kiln::plan

@@ -1,0 +1,179 @@
+#include "plan/passes/fusion.h"
+
+#include <algorithm>
+
+#include "ir/op_table.h"
+#include "ir/size_overflow.h"
+#include "plan/form/bounds.h"
+#include "plan/form/kernels.h"
+#include "plan/form/rewrite.h"
+
+namespace kiln::plan {
+namespace {
+
+using ir::Op;
+
+constexpr size_t kMaxNameLength = 56;
+
+// What computing a value twice costs, in units of a simple operation.
+int64_t cost_of(Op op) {
+  switch (ir::effort_of(op)) {
+    case ir::OpEffort::Simple:
+      return 1;
+    case ir::OpEffort::Root:
+    case ir::OpEffort::Division:
+      return 4;
+    case ir::OpEffort::Series:
+      return 10;
+    case ir::OpEffort::Iterated:
+      return 20;
+  }
+  return 1;
+}
+
+// The plain loop an index stands for: none for an axis of size 1.
+bool stores_plain_loops(const Pointwise& producer) {
+  size_t found = 0;
+  for (const Index& index : producer.indices) {
+    if (index.is_constant(0)) continue;
+    const ir::SymbolPtr symbol = index.as_symbol();
+    const auto is_loop = [&](const Loop& loop) { return loop.index == symbol; };
+    if (!symbol || std::ranges::none_of(producer.loops, is_loop)) return false;
+    ++found;
+  }
+  return found == producer.loops.size();
+}
+
+// Loads and checks keep to where the outer predicate holds.
+Expr guard(const Expr& value, const Expr& predicate) {
+  const Expr guarded = rewrite(value, [&](const ExprNode& node) -> Expr {
+    if (node.kind == ExprKind::Check) {
+      return check(node.args[0], node.check_kind, node.index, node.check,
+                   logical_and(predicate, node.predicate));
+    }
+    if (node.kind != ExprKind::Load) return nullptr;
+    return load(node.buffer, node.dtype, node.args, logical_and(predicate, node.predicate));
+  });
+  return apply(Op::where, {predicate, guarded, constant_int(value->dtype, 0)});
+}
+
+std::string stem_of(const std::string& name) { return name.substr(0, name.find_last_of('_')); }
+
+}  // namespace
+
+Uses::Uses(const Program& program)
+    : readers(program.buffers.size()), writers(program.buffers.size()) {
+  for (size_t i = 0; i < program.kernels.size(); ++i) {
+    for (BufferId buffer : reads(program.kernels[i])) readers[buffer].push_back(i);
+    for (BufferId buffer : writes(program.kernels[i])) writers[buffer].push_back(i);
+  }
+}
+
+std::optional<Pointwise> as_pointwise(const Kernel& kernel) {
+  const auto* nest = std::get_if<LoopNest>(&kernel.body);
+  if (!nest || nest->stages.size() != 1) return std::nullopt;
+  const auto* store = std::get_if<Store>(&nest->stages[0]);
+  if (!store || store->scan) return std::nullopt;
+  Pointwise result{nest->outer, store->buffer, store->indices, store->value};
+  result.loops.insert(result.loops.end(), store->loops.begin(), store->loops.end());
+  return result;
+}
+
+Pointwise refined(Pointwise pointwise, BufferId buffer) {
+  Indices read;
+  visit(pointwise.value, [&](const ExprNode& node) {
+    if (node.kind != ExprKind::Load || node.buffer != buffer) return;
+    if (const auto at = load_indices(node)) read.insert(read.end(), at->begin(), at->end());
+  });
+  RefinedLoops fine = refine_loops(pointwise.loops, read);
+  if (fine.loops.size() == pointwise.loops.size()) return pointwise;
+  const IndexMap map = replace_loops(pointwise.loops, fine.values);
+  return {std::move(fine.loops), pointwise.buffer, substitute(pointwise.indices, map),
+          substitute(pointwise.value, map)};
+}
+
+Expr inline_load(const Pointwise& producer, const ExprNode& node) {
+  if (!stores_plain_loops(producer)) return nullptr;
+  const auto map = [&](const ir::SymbolPtr& symbol) -> Expr {
+    for (size_t i = 0; i < producer.indices.size(); ++i) {
+      if (producer.indices[i].as_symbol() == symbol) return node.args[i];
+    }
+    return nullptr;
+  };
+  const Expr value = substitute_values(producer.value, map);
+  return node.predicate ? guard(value, node.predicate) : value;
+}
+
+bool reads_all(const Program& program, BufferId buffer, const Expr& value,
+               const std::vector<Loop>& loops) {
+  const ir::Type& type = program.buffers[buffer].type;
+  bool result = false;
+  visit(value, [&](const ExprNode& node) {
+    if (result || node.kind != ExprKind::Load || node.buffer != buffer || node.predicate) return;
+    const auto at = load_indices(node);
+    if (!at) return;
+    const RefinedLoops fine = refine_loops(loops, *at);
+    const Index offset = linearize(type.shape, substitute(*at, replace_loops(loops, fine.values)));
+    std::vector<Loop> used;  // others read the same again
+    for (const Loop& loop : fine.loops) {
+      if (offset.mentions(loop.index)) used.push_back(loop);
+    }
+    result = Bijection::find(offset, used, type.elements()).has_value();
+  });
+  return result;
+}
+
+bool loads_in_bounds(const Program& program, const Expr& expr) {
+  bool result = true;
+  visit(expr, [&](const ExprNode& node) {
+    if (node.kind != ExprKind::Load) return;
+    const ir::Shape& shape = program.buffers[node.buffer].type.shape;
+    for (size_t i = 0; i < shape.size() && result; ++i) {
+      result = provably_in_range(node.args[i], shape[i], node.predicate);
+    }
+  });
+  return result;
+}
+
+int64_t cost_of(const Expr& expr) {
+  int64_t cost = 0;
+  visit(expr, [&](const ExprNode& node) {
+    if (node.kind == ExprKind::Apply) cost += cost_of(node.op);
+  });
+  return cost;
+}
+
+int64_t load_count(const Expr& expr) {
+  int64_t count = 0;
+  visit(expr, [&](const ExprNode& node) { count += node.kind == ExprKind::Load; });
+  return count;
+}
+
+bool is_small_enough(const Expr& expr) {
+  return operation_count(expr) <= kMaxOperations && load_count(expr) <= kMaxLoads;
+}
+
+int64_t points_at_opt(const std::vector<Loop>& loops) {
+  int64_t points = 1;
+  for (const Loop& loop : loops) points = ir::saturating_product({points, loop.extent().at_opt()});
+  return points;
+}
+
+void absorb_name(Kernel& kernel, const Kernel& producer) {
+  const std::string name = stem_of(producer.name) + "_" + kernel.name;
+  if (name.size() <= kMaxNameLength) kernel.name = name;
+  std::vector<std::string> sources = producer.sources;
+  sources.insert(sources.end(), kernel.sources.begin(), kernel.sources.end());
+  kernel.sources = std::move(sources);
+}
+
+bool is_empty(const Kernel& kernel) {
+  const auto* nest = std::get_if<LoopNest>(&kernel.body);
+  return nest && nest->stages.empty();
+}
+
+void make_empty(Kernel& kernel) { kernel.body = LoopNest{}; }
+
+void remove_empty(Program& program) { std::erase_if(program.kernels, is_empty); }
+
+}  // namespace kiln::plan

@@ -1,0 +1,63 @@
+// What the fusion passes share: who reads and writes a buffer, pointwise kernels and their cost.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "plan/form/access.h"
+#include "plan/form/program.h"
+
+namespace kiln::plan {
+
+// Kernels that touch each buffer, in order of execution.
+struct Uses {
+  explicit Uses(const Program& program);
+  std::vector<std::vector<size_t>> readers, writers;
+};
+
+// A kernel that stores one value at every position of its loops.
+struct Pointwise {
+  std::vector<Loop> loops;
+  BufferId buffer = -1;
+  Indices indices;
+  Expr value;
+};
+std::optional<Pointwise> as_pointwise(const Kernel& kernel);
+
+// The same work with its loops split where it divides them to read `buffer`.
+Pointwise refined(Pointwise pointwise, BufferId buffer);
+
+// The element of a pointwise kernel's result at a position given by a Load of it; null where the
+// store's indices are not plain loops.
+Expr inline_load(const Pointwise& producer, const ExprNode& load);
+
+// Whether an expression, evaluated for all points of `loops`, provably loads every element of a
+// buffer: what is checked where the buffer is stored is then checked as well where it is computed
+// instead.
+bool reads_all(const Program& program, BufferId buffer, const Expr& value,
+               const std::vector<Loop>& loops);
+
+// Whether every load of the expression is provably in bounds.
+bool loads_in_bounds(const Program& program, const Expr& expr);
+
+// Time of one evaluation, in simple operations; shared nodes count once.
+int64_t cost_of(const Expr& expr);
+// Distinct places an expression loads from.
+int64_t load_count(const Expr& expr);
+// Fused expressions stay within these: larger ones run out of registers.
+inline constexpr int64_t kMaxOperations = 64;
+inline constexpr int64_t kMaxLoads = 12;
+bool is_small_enough(const Expr& expr);
+
+// Number of points of loops at the sizes to optimise for.
+int64_t points_at_opt(const std::vector<Loop>& loops);
+
+// Names and sources of a kernel that takes over another's work.
+void absorb_name(Kernel& kernel, const Kernel& producer);
+
+// A kernel without work; removed by remove_empty.
+bool is_empty(const Kernel& kernel);
+void make_empty(Kernel& kernel);
+void remove_empty(Program& program);
+
+}  // namespace kiln::plan

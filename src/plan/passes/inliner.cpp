@@ -1,0 +1,217 @@
+#include "plan/passes/inliner.h"
+
+#include <algorithm>
+
+#include "plan/form/kernels.h"
+#include "plan/passes/fusion.h"
+
+namespace kiln::plan {
+namespace {
+
+// Repeated simple operations per element that are cheaper than storing and loading the element.
+constexpr int64_t kRepeatBudget = 8;
+// Arithmetic on positions alone is cheaper than a load up to here.
+constexpr int64_t kPositionBudget = 6;
+
+class Inliner {
+ public:
+  Inliner(Program& program, Consumers consumers) : program_(program), consumers_(consumers) {}
+
+  bool run() {
+    bool changed = false;
+    for (size_t i = 0; i < program_.kernels.size(); ++i) changed |= try_producer(i);
+    if (changed) remove_empty(program_);
+    return changed;
+  }
+
+ private:
+  bool try_producer(size_t index) {
+    const auto producer = as_pointwise(program_.kernels[index]);
+    if (!producer || program_.buffers[producer->buffer].kind == BufferKind::Constant) return false;
+    const Uses uses(program_);
+    const BufferId buffer = producer->buffer;
+    if (uses.writers[buffer].size() != 1 || uses.readers[buffer].empty()) return false;
+    if (has_checks(producer->value) && !is_read_whole(buffer, uses)) return false;
+    const bool removable = program_.buffers[buffer].kind == BufferKind::Temporary;
+    if (is_free(producer->value)) return inline_everywhere(index, *producer, uses);
+    if (!removable || !all_can_take(*producer, uses)) return false;
+    if (!worth_it(*producer, uses)) return false;
+    return inline_everywhere(index, *producer, uses);
+  }
+
+  // No dearer than the load that it replaces.
+  static bool is_free(const Expr& value) {
+    const int64_t loads = load_count(value), cost = cost_of(value);
+    return loads == 0 ? cost <= kPositionBudget : loads == 1 && cost <= 1;
+  }
+
+  bool takes_inlining(const Kernel& kernel) const {
+    return consumers_ == Consumers::All || !std::holds_alternative<LoopNest>(kernel.body) ||
+           as_pointwise(kernel).has_value() || is_concat(kernel);
+  }
+  static bool is_concat(const Kernel& kernel) {
+    const auto& nest = std::get<LoopNest>(kernel.body);
+    return std::ranges::all_of(nest.stages, [](const Stage& stage) {
+      const auto* store = std::get_if<Store>(&stage);
+      return store && !store->scan;
+    });
+  }
+
+  // Whether some loop nest reads every element: it makes the same checks.
+  bool is_read_whole(BufferId buffer, const Uses& uses) const {
+    return std::ranges::any_of(uses.readers[buffer], [&](size_t reader) {
+      const auto* nest = std::get_if<LoopNest>(&program_.kernels[reader].body);
+      return nest && takes_inlining(program_.kernels[reader]) &&
+             std::ranges::any_of(nest->stages, [&](const Stage& stage) {
+               std::vector<Loop> loops = nest->outer;
+               const std::vector<Loop>& inner = loops_of(stage);
+               loops.insert(loops.end(), inner.begin(), inner.end());
+               return reads_all(program_, buffer, value_of(stage), loops);
+             });
+    });
+  }
+
+  // Checks stay in loop nests.
+  static bool takes_checks(const Kernel& kernel, const Pointwise& producer) {
+    return std::holds_alternative<LoopNest>(kernel.body) || !has_checks(producer.value);
+  }
+
+  bool all_can_take(const Pointwise& producer, const Uses& uses) const {
+    return std::ranges::all_of(uses.readers[producer.buffer], [&](size_t reader) {
+      const Kernel& kernel = program_.kernels[reader];
+      const auto operand = operands(kernel);
+      return takes_inlining(kernel) && takes_checks(kernel, producer) &&
+             std::ranges::find(operand, producer.buffer) == operand.end();
+    });
+  }
+
+  bool reads_contraction(const Pointwise& producer, const Uses& uses) const {
+    return std::ranges::any_of(loads(producer.value), [&](BufferId buffer) {
+      const auto& writers = uses.writers[buffer];
+      return writers.size() == 1 &&
+             !std::holds_alternative<LoopNest>(program_.kernels[writers[0]].body);
+    });
+  }
+
+  bool worth_it(const Pointwise& producer, const Uses& uses) const {
+    const int64_t own = std::max<int64_t>(1, points_at_opt(producer.loops));
+    int64_t points = 0;
+    for (size_t reader : uses.readers[producer.buffer]) {
+      points += loading_points(program_.kernels[reader], producer.buffer);
+    }
+    // What an epilogue could compute must stay one kernel with one consumer.
+    if (consumers_ == Consumers::Pointwise && reads_contraction(producer, uses)) {
+      return uses.readers[producer.buffer].size() == 1 && points <= own;
+    }
+    const int64_t cost = cost_of(producer.value) + load_count(producer.value);
+    return (points - own) * cost <= kRepeatBudget * own;
+  }
+
+  // How many times a kernel evaluates loads of a buffer.
+  static int64_t loading_points(const Kernel& kernel, BufferId buffer) {
+    const auto count = [&](const Expr& expr) {
+      int64_t sites = 0;
+      if (!expr) return sites;
+      visit(expr, [&](const ExprNode& node) {
+        sites += node.kind == ExprKind::Load && node.buffer == buffer;
+      });
+      return sites;
+    };
+    if (const auto* nest = std::get_if<LoopNest>(&kernel.body)) {
+      int64_t points = 0;
+      for (const Stage& stage : nest->stages) {
+        points += std::visit([&](const auto& s) { return count(s.value) * points_at_opt(s.loops); },
+                             stage);
+      }
+      return points * points_at_opt(nest->outer);
+    }
+    int64_t sites = 0;
+    for_each_expr(kernel, [&](const Expr& expr) { sites += count(expr); });
+    return sites * points_at_opt(expr_loops(kernel));
+  }
+
+  // The loops around the epilogue or the mask of a contraction.
+  static std::vector<Loop> expr_loops(const Kernel& kernel) {
+    if (const auto* matmul = std::get_if<MatMul>(&kernel.body)) {
+      std::vector<Loop> loops = matmul->batch;
+      loops.insert(loops.end(), {matmul->m, matmul->n});
+      return loops;
+    }
+    if (const auto* c = std::get_if<Convolution>(&kernel.body)) return {c->b, c->y, c->x, c->o};
+    const auto& attention = std::get<Attention>(kernel.body);
+    std::vector<Loop> loops = attention.batch;
+    loops.insert(loops.end(), {attention.i, attention.j});
+    return loops;
+  }
+
+  // Inlines into each reader that stays within the limits; true if any did.
+  bool inline_everywhere(size_t index, const Pointwise& producer, const Uses& uses) {
+    bool changed = false, all = true;
+    for (size_t reader : uses.readers[producer.buffer]) {
+      const Kernel& kernel = program_.kernels[reader];
+      const bool done =
+          takes_inlining(kernel) && takes_checks(kernel, producer) && inline_into(reader, producer);
+      if (done) absorb_sources(program_.kernels[reader], program_.kernels[index]);
+      changed |= done;
+      const auto still = reads(program_.kernels[reader]);
+      all &= std::ranges::find(still, producer.buffer) == still.end();
+    }
+    if (all && program_.buffers[producer.buffer].kind == BufferKind::Temporary) {
+      make_empty(program_.kernels[index]);
+    }
+    return changed;
+  }
+
+  static void absorb_sources(Kernel& kernel, const Kernel& producer) {
+    // Sources, arithmetic on positions and the like do not name kernels.
+    if (cost_of(as_pointwise(producer)->value) > 0) absorb_name(kernel, producer);
+  }
+
+  // Whether the value of a load makes no use of an index that is checked: one row for all.
+  static bool loses_checks(const ExprNode& load, const Expr& value) {
+    const std::vector<int32_t> kept = checks_of(value);
+    return std::ranges::any_of(load.args, [&](const Expr& arg) {
+      return std::ranges::any_of(checks_of(arg), [&](int32_t check) {
+        return std::ranges::find(kept, check) == kept.end();
+      });
+    });
+  }
+  static std::vector<int32_t> checks_of(const Expr& expr) {
+    std::vector<int32_t> checks;
+    visit(expr, [&](const ExprNode& node) {
+      if (node.kind == ExprKind::Check) checks.push_back(node.check);
+    });
+    return checks;
+  }
+
+  bool inline_into(size_t reader, const Pointwise& producer) {
+    Kernel copy = program_.kernels[reader];
+    bool replaced = false, allowed = true;
+    transform_exprs(copy, [&](const Expr& expr) {
+      Expr result = rewrite(expr, [&](const ExprNode& node) -> Expr {
+        if (node.kind != ExprKind::Load || node.buffer != producer.buffer) return nullptr;
+        Expr value = inline_load(producer, node);
+        if (value && loses_checks(node, value)) return nullptr;
+        replaced |= value != nullptr;
+        return value;
+      });
+      if (result == expr) return expr;
+      allowed &= is_small_enough(result) && loads_in_bounds(program_, result);
+      return result;
+    });
+    if (!replaced || !allowed) return false;
+    program_.kernels[reader] = std::move(copy);
+    return true;
+  }
+
+  Program& program_;
+  const Consumers consumers_;
+};
+
+}  // namespace
+
+bool inline_producers(Program& program, Consumers consumers) {
+  return Inliner(program, consumers).run();
+}
+
+}  // namespace kiln::plan

@@ -1,0 +1,307 @@
+// MatMuls of one operand with several constant weights become one with the weights side by side:
+// query, key and value projections.
+//
+// Before: MatMuls without batch loops have the same `a`, constant weights, epilogues that are equal
+// but for constants along n, and dense results of their own. After: one MatMul, whose result has
+// their columns side by side; their readers read column ranges of it.
+#include <algorithm>
+#include <cstring>
+
+#include "plan/form/kernels.h"
+#include "plan/form/rewrite.h"
+#include "plan/passes/fusion.h"
+#include "plan/passes/pass.h"
+
+namespace kiln::plan {
+namespace {
+
+// Row-major with the columns last: what [..., n] is as m rows.
+bool is_dense_result(const Program& program, const MatMul& matmul) {
+  const Buffer& buffer = program.buffers[matmul.out.buffer];
+  return buffer.kind == BufferKind::Temporary && buffer.type.rank() >= 2 &&
+         buffer.type.shape.back() == matmul.n.extent() && matmul.out.offset.is_constant(0) &&
+         matmul.out.strides[0] == matmul.n.extent() && matmul.out.strides[1].is_constant(1) &&
+         buffer.type.elements() == matmul.m.extent() * matmul.n.extent();
+}
+
+// A weight that is a whole constant of rank 2, with rows along n (transposed) or along k.
+bool is_whole_weight(const Program& program, const MatMul& matmul) {
+  const Buffer& buffer = program.buffers[matmul.b.buffer];
+  if (buffer.kind != BufferKind::Constant || buffer.type.rank() != 2) return false;
+  if (!matmul.b.offset.is_constant(0) || !matmul.n.extent().is_constant()) return false;
+  const ir::Dim &k = matmul.b.strides[0], &n = matmul.b.strides[1];
+  const ir::Shape& shape = buffer.type.shape;
+  const bool transposed = k.is_constant(1) && n == shape[1] && shape[0] == matmul.n.extent();
+  const bool plain = n.is_constant(1) && k == shape[1] && shape[1] == matmul.n.extent();
+  return transposed || plain;
+}
+
+bool is_transposed(const MatMul& matmul) { return matmul.b.strides[0].is_constant(1); }
+
+bool is_candidate(const Program& program, const Kernel& kernel) {
+  const auto* matmul = std::get_if<MatMul>(&kernel.body);
+  return matmul && matmul->batch.empty() && is_whole_weight(program, *matmul) &&
+         is_dense_result(program, *matmul);
+}
+
+bool same_view(const View& a, const View& b) {
+  return a.buffer == b.buffer && a.offset == b.offset && a.strides == b.strides;
+}
+
+bool same_shape(const Program& program, const MatMul& a, const MatMul& b) {
+  const ir::Shape& x = program.buffers[a.out.buffer].type.shape;
+  const ir::Shape& y = program.buffers[b.out.buffer].type.shape;
+  const Buffer &weight_a = program.buffers[a.b.buffer], &weight_b = program.buffers[b.b.buffer];
+  return same_view(a.a, b.a) && a.m.extent() == b.m.extent() && a.k.extent() == b.k.extent() &&
+         is_transposed(a) == is_transposed(b) && weight_a.type.dtype == weight_b.type.dtype &&
+         program.buffers[a.out.buffer].type.dtype == program.buffers[b.out.buffer].type.dtype &&
+         std::equal(x.begin(), x.end() - 1, y.begin(), y.end() - 1);
+}
+
+// --- Constants side by side ---
+
+// Joins literals along the first axis or, for rank 2, the last.
+ir::Literal join(const std::vector<const ir::Literal*>& parts, bool along_first) {
+  const int64_t rows = along_first ? 1 : parts[0]->shape[0];
+  std::vector<int64_t> shape = parts[0]->shape;
+  int64_t& joined = along_first ? shape.front() : shape.back();
+  joined = 0;
+  for (const ir::Literal* part : parts)
+    joined += along_first ? part->shape.front() : part->shape.back();
+  std::byte* data = nullptr;
+  ir::Literal result = ir::Literal::allocate(parts[0]->dtype, shape, &data);
+  for (int64_t row = 0; row < rows; ++row) {
+    for (const ir::Literal* part : parts) {
+      const size_t bytes = part->bytes.size() / static_cast<size_t>(rows);
+      std::memcpy(data, part->bytes.data() + static_cast<size_t>(row) * bytes, bytes);
+      data += bytes;
+    }
+  }
+  return result;
+}
+
+class Merger {
+ public:
+  Merger(Program& program, std::vector<size_t> group)
+      : program_(program), group_(std::move(group)) {}
+
+  bool run() {
+    const MatMul& first = matmul(0);
+    for (size_t i = 0; i < group_.size(); ++i) {
+      offsets_.push_back(columns_);
+      columns_ += matmul(i).n.extent();
+    }
+    merged_ = first;
+    merged_.n = {ir::make_loop_symbol("n", columns_)};
+    std::vector<Expr> epilogues;
+    for (size_t i = 0; i < group_.size(); ++i) epilogues.push_back(over_common_rows(matmul(i)));
+    merged_.epilogue = zip(epilogues);
+    if (!merged_.epilogue) return false;
+    add_result();
+    std::vector<Kernel> kernels = program_.kernels;
+    if (!redirect_readers(kernels)) {
+      program_.buffers.pop_back();
+      return false;
+    }
+    program_.kernels = std::move(kernels);
+    commit();
+    return true;
+  }
+
+ private:
+  const MatMul& matmul(size_t i) const {
+    return std::get<MatMul>(program_.kernels[group_[i]].body);
+  }
+
+  Expr over_common_rows(const MatMul& part) const {
+    return substitute(part.epilogue, replace_loops({part.m}, {Index(merged_.m.index)}));
+  }
+
+  // One expression for all parts: equal nodes stay, constants that run along n are joined. Null if
+  // they differ otherwise.
+  Expr zip(const std::vector<Expr>& parts) {
+    const ExprNode& first = *parts[0];
+    for (const Expr& part : parts) {
+      if (part->kind != first.kind || part->dtype != first.dtype ||
+          part->args.size() != first.args.size()) {
+        return nullptr;
+      }
+    }
+    switch (first.kind) {
+      case ExprKind::Accumulator:
+        return parts[0];
+      case ExprKind::Constant:
+        return same_text(parts) ? parts[0] : nullptr;
+      case ExprKind::Load:
+        return zip_load(parts);
+      case ExprKind::Apply:
+        return zip_apply(parts);
+      default:
+        return nullptr;
+    }
+  }
+
+  static bool same_text(const std::vector<Expr>& parts) {
+    return std::ranges::all_of(parts,
+                               [&](const Expr& p) { return to_string(p) == to_string(parts[0]); });
+  }
+
+  Expr zip_load(const std::vector<Expr>& parts) {
+    std::vector<const ir::Literal*> literals;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const Buffer& buffer = program_.buffers[parts[i]->buffer];
+      const auto at = load_indices(*parts[i]);
+      const bool along_n = buffer.kind == BufferKind::Constant && buffer.type.rank() == 1 && at &&
+                           (*at)[0].as_symbol() == matmul(i).n.index &&
+                           buffer.type.shape[0] == matmul(i).n.extent();
+      if (!along_n || parts[i]->predicate) return nullptr;
+      literals.push_back(&buffer.literal);
+    }
+    ir::Literal joined = join(literals, true);
+    ir::Type type = joined.type();
+    const std::string name = program_.buffers[parts[0]->buffer].name + "_merged";
+    const DType dtype = type.dtype;
+    const BufferId buffer =
+        program_.add_buffer({BufferKind::Constant, name, std::move(type), std::move(joined), -1});
+    return load_at(buffer, dtype, {Index(merged_.n.index)});
+  }
+
+  Expr zip_apply(const std::vector<Expr>& parts) {
+    const ExprNode& first = *parts[0];
+    const bool same = std::ranges::all_of(parts, [&](const Expr& part) {
+      return part->op == first.op && part->gelu_tanh == first.gelu_tanh;
+    });
+    if (!same) return nullptr;
+    std::vector<Expr> args;
+    for (size_t k = 0; k < first.args.size(); ++k) {
+      std::vector<Expr> operands;
+      for (const Expr& part : parts) operands.push_back(part->args[k]);
+      args.push_back(zip(operands));
+      if (!args.back()) return nullptr;
+    }
+    if (first.op == ir::Op::cast) return cast(args[0], first.dtype);
+    if (first.op == ir::Op::gelu) return apply_gelu(args[0], first.gelu_tanh);
+    return apply(first.op, std::move(args));
+  }
+
+  void add_result() {
+    ir::Type type = program_.buffers[matmul(0).out.buffer].type;
+    type.shape.back() = columns_;
+    const std::string name = program_.buffers[matmul(0).out.buffer].name + "_merged";
+    result_ = program_.add_buffer({BufferKind::Temporary, name, std::move(type), {}, -1});
+    merged_.out = {result_, 0, {columns_, 1}};
+  }
+
+  // --- Readers ---
+
+  std::optional<size_t> part_of(BufferId buffer) const {
+    for (size_t i = 0; i < group_.size(); ++i) {
+      if (matmul(i).out.buffer == buffer) return i;
+    }
+    return std::nullopt;
+  }
+
+  bool redirect_readers(std::vector<Kernel>& kernels) {
+    return std::ranges::all_of(kernels, [&](Kernel& kernel) { return redirect(kernel); });
+  }
+
+  bool redirect(Kernel& kernel) {
+    transform_exprs(kernel, [&](const Expr& expr) {
+      return rewrite(expr, [&](const ExprNode& node) -> Expr {
+        const auto part = node.kind == ExprKind::Load ? part_of(node.buffer) : std::nullopt;
+        if (!part) return nullptr;
+        std::vector<Expr> at = node.args;
+        at.back() = apply(ir::Op::add, {at.back(), position(offsets_[*part])});
+        return load(result_, node.dtype, std::move(at), node.predicate);
+      });
+    });
+    if (const auto* c = std::get_if<Convolution>(&kernel.body)) return !part_of(c->input);
+    if (auto* m = std::get_if<MatMul>(&kernel.body)) {
+      return redirect(m->a, with(m->batch, m->m, m->k)) &&
+             redirect(m->b, with(m->batch, m->k, m->n));
+    }
+    auto* a = std::get_if<Attention>(&kernel.body);
+    if (!a) return true;
+    const Loop d{ir::make_loop_symbol("d", a->head_dim)},
+        e{ir::make_loop_symbol("e", a->value_dim)};
+    return redirect(a->q, with(a->batch, a->i, d)) && redirect(a->k, with(a->batch, a->j, d)) &&
+           redirect(a->v, with(a->batch, a->j, e));
+  }
+
+  static std::vector<Loop> with(std::vector<Loop> loops, const Loop& row, const Loop& column) {
+    loops.push_back(row);
+    loops.push_back(column);
+    return loops;
+  }
+
+  // offset = row * n + column of the part is row * columns + column + first column of the merged
+  // result.
+  bool redirect(View& view, const std::vector<Loop>& loops) {
+    const auto part = part_of(view.buffer);
+    if (!part) return true;
+    Index offset = view.offset;
+    for (size_t i = 0; i < loops.size(); ++i) offset += view.strides[i] * Index(loops[i].index);
+    const ir::Dim& columns = matmul(*part).n.extent();
+    const Index moved =
+        ir::floordiv(offset, columns) * columns_ + ir::mod(offset, columns) + offsets_[*part];
+    auto affine = as_affine(moved, loops);
+    if (!affine) return false;
+    view = {result_, std::move(affine->base), std::move(affine->strides)};
+    return true;
+  }
+
+  // --- The result ---
+
+  void commit() {
+    std::vector<const ir::Literal*> weights;
+    for (size_t i = 0; i < group_.size(); ++i) {
+      weights.push_back(&program_.buffers[matmul(i).b.buffer].literal);
+    }
+    const bool transposed = is_transposed(merged_);
+    ir::Literal joined = join(weights, transposed);
+    ir::Type type = joined.type();
+    const std::string name = program_.buffers[merged_.b.buffer].name + "_merged";
+    merged_.b.buffer =
+        program_.add_buffer({BufferKind::Constant, name, std::move(type), std::move(joined), -1});
+    if (!transposed) merged_.b.strides[0] = columns_;
+    Kernel& first = program_.kernels[group_[0]];
+    first.body = merged_;
+    for (size_t i = 1; i < group_.size(); ++i) {
+      Kernel& other = program_.kernels[group_[i]];
+      first.sources.insert(first.sources.end(), other.sources.begin(), other.sources.end());
+      make_empty(other);
+    }
+  }
+
+  Program& program_;
+  const std::vector<size_t> group_;
+  std::vector<ir::Dim> offsets_;
+  ir::Dim columns_;
+  MatMul merged_;
+  BufferId result_ = -1;
+};
+
+std::vector<size_t> group_of(const Program& program, size_t first) {
+  std::vector<size_t> group = {first};
+  const auto& matmul = std::get<MatMul>(program.kernels[first].body);
+  for (size_t i = first + 1; i < program.kernels.size(); ++i) {
+    if (!is_candidate(program, program.kernels[i])) continue;
+    if (same_shape(program, matmul, std::get<MatMul>(program.kernels[i].body))) group.push_back(i);
+  }
+  return group;
+}
+
+}  // namespace
+
+bool merge_matmuls(Program& program) {
+  bool changed = false;
+  for (size_t i = 0; i < program.kernels.size(); ++i) {
+    if (!is_candidate(program, program.kernels[i])) continue;
+    std::vector<size_t> group = group_of(program, i);
+    if (group.size() > 1) changed |= Merger(program, std::move(group)).run();
+  }
+  if (changed) remove_empty(program);
+  return changed;
+}
+
+}  // namespace kiln::plan

@@ -1,0 +1,41 @@
+// Passes over programs: the table and the runner.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "plan/lower.h"
+
+namespace kiln::plan {
+
+// Returns whether it changed the program. One .cpp per pass; declared by passes.def.
+using Pass = bool (*)(Program& program);
+
+#define KILN_PLAN_PASS(name, summary) bool name(Program& program);
+#include "plan/passes/passes.def"
+#undef KILN_PLAN_PASS
+
+struct PassInfo {
+  std::string_view name, summary;
+  Pass run;
+};
+std::span<const PassInfo> all_passes();
+// Null if there is no pass of that name.
+const PassInfo* find_pass(std::string_view name);
+
+// The dumps, the verifier and the list of disabled passes. Passes know nothing of these.
+class Runner {
+ public:
+  Runner(Program& program, const PlanOptions& options);
+  // Returns whether the pass changed the program; false for a disabled one.
+  bool run(Pass pass);
+
+ private:
+  void dump(std::string_view name);
+
+  Program& program_;
+  PassControl control_;
+  size_t dumps_ = 0;
+};
+
+}  // namespace kiln::plan

@@ -1,0 +1,78 @@
+// Kernels whose results nobody reads are removed, unless they make checks; then buffers that nobody
+// uses.
+#include <algorithm>
+
+#include "plan/form/kernels.h"
+#include "plan/passes/fusion.h"
+#include "plan/passes/pass.h"
+
+namespace kiln::plan {
+namespace {
+
+bool makes_checks(const Kernel& kernel) {
+  bool found = false;
+  for_each_expr(kernel, [&](const Expr& expr) { found |= expr && has_checks(expr); });
+  return found;
+}
+
+bool remove_kernels(Program& program) {
+  std::vector<bool> needed(program.buffers.size());
+  for (BufferId output : program.outputs) needed[output] = true;
+  bool changed = false;
+  for (size_t i = program.kernels.size(); i-- > 0;) {
+    Kernel& kernel = program.kernels[i];
+    const auto written = writes(kernel);
+    const bool is_read =
+        std::ranges::any_of(written, [&](BufferId buffer) { return needed[buffer]; });
+    if (!is_read && !makes_checks(kernel)) {
+      make_empty(kernel);
+      changed = true;
+      continue;
+    }
+    for (BufferId buffer : reads(kernel)) needed[buffer] = true;
+  }
+  if (changed) remove_empty(program);
+  return changed;
+}
+
+void renumber(Kernel& kernel, const std::vector<BufferId>& ids) {
+  transform_exprs(kernel, [&](const Expr& expr) {
+    return rewrite(expr, [&](const ExprNode& node) -> Expr {
+      if (node.kind != ExprKind::Load || ids[node.buffer] == node.buffer) return nullptr;
+      return load(ids[node.buffer], node.dtype, node.args, node.predicate);
+    });
+  });
+  for (BufferId* id : buffer_slots(kernel)) *id = ids[*id];
+}
+
+bool remove_buffers(Program& program) {
+  std::vector<bool> used(program.buffers.size());
+  for (BufferId id : program.inputs) used[id] = true;
+  for (BufferId id : program.outputs) used[id] = true;
+  for (const Kernel& kernel : program.kernels) {
+    for (BufferId id : reads(kernel)) used[id] = true;
+    for (BufferId id : writes(kernel)) used[id] = true;
+  }
+  if (std::ranges::all_of(used, [](bool u) { return u; })) return false;
+  std::vector<BufferId> ids(program.buffers.size(), -1);
+  std::vector<Buffer> buffers;
+  for (size_t i = 0; i < used.size(); ++i) {
+    if (!used[i]) continue;
+    ids[i] = static_cast<BufferId>(buffers.size());
+    buffers.push_back(std::move(program.buffers[i]));
+  }
+  program.buffers = std::move(buffers);
+  for (BufferId& id : program.inputs) id = ids[id];
+  for (BufferId& id : program.outputs) id = ids[id];
+  for (Kernel& kernel : program.kernels) renumber(kernel, ids);
+  return true;
+}
+
+}  // namespace
+
+bool remove_dead(Program& program) {
+  const bool kernels = remove_kernels(program);
+  return remove_buffers(program) || kernels;
+}
+
+}  // namespace kiln::plan

@@ -1,0 +1,160 @@
+// Kernels that read an element and write its successor in the same place work in place: residual
+// adds, normalisations and activations need no second buffer.
+//
+// Before: kernel K writes all of temporary t for the first time and is the last to touch temporary
+// s; they have the same size, and whatever K reads of s at one point of its outer loops it
+// overwrites at that point, later or in the same step. After: t is an alias of s.
+#include <algorithm>
+
+#include "plan/form/kernels.h"
+#include "plan/passes/contraction_result.h"
+#include "plan/passes/fusion.h"
+#include "plan/passes/pass.h"
+
+namespace kiln::plan {
+namespace {
+
+Index load_offset(const Program& program, const ExprNode& node, const Indices& at) {
+  return linearize(program.buffers[node.buffer].type.shape, at);
+}
+
+// Whether every load of `buffer` is at `offset`.
+bool loads_only_at(const Program& program, const Expr& expr, BufferId buffer, const Index& offset) {
+  bool result = true;
+  visit(expr, [&](const ExprNode& node) {
+    if (node.kind != ExprKind::Load || node.buffer != buffer) return;
+    const auto at = load_indices(node);
+    result = result && at && load_offset(program, node, *at) == offset;
+  });
+  return result;
+}
+
+// The offset that `store` writes, in terms of the loops of another stage of the same shape.
+std::optional<Index> offset_in_stage(const Program& program, const Store& store,
+                                     const std::vector<Loop>& loops) {
+  if (loops.size() != store.loops.size()) return std::nullopt;
+  Indices values;
+  for (size_t i = 0; i < loops.size(); ++i) {
+    if (!(loops[i].extent() == store.loops[i].extent())) return std::nullopt;
+    values.push_back(Index(loops[i].index));
+  }
+  const Index offset = linearize(program.buffers[store.buffer].type.shape, store.indices);
+  return offset.substitute(replace_loops(store.loops, values));
+}
+
+const Store* only_store(const LoopNest& nest, BufferId buffer) {
+  const Store* result = nullptr;
+  for (const Stage& stage : nest.stages) {
+    const auto* store = std::get_if<Store>(&stage);
+    if (!store || store->buffer != buffer) continue;
+    if (result) return nullptr;
+    result = store;
+  }
+  return result;
+}
+
+bool touches(const Stage& stage, BufferId buffer) {
+  const auto read = loads(value_of(stage));
+  const auto* store = std::get_if<Store>(&stage);
+  return std::ranges::find(read, buffer) != read.end() || (store && store->buffer == buffer);
+}
+
+// Whether a stage touches `from` only where `target` writes at the same point of the outer loops.
+bool keeps_to(const Program& program, const Stage& stage, BufferId from, const Store& target) {
+  const auto offset = offset_in_stage(program, target, loops_of(stage));
+  if (!offset || !loads_only_at(program, value_of(stage), from, *offset)) return false;
+  const auto* store = std::get_if<Store>(&stage);
+  return !store || store->buffer != from ||
+         linearize(program.buffers[from].type.shape, store->indices) == *offset;
+}
+
+bool nest_works_in_place(const Program& program, const LoopNest& nest, BufferId from, BufferId to) {
+  const Store* target = only_store(nest, to);
+  if (!target) return false;
+  bool overwritten = false;
+  for (const Stage& stage : nest.stages) {
+    if (touches(stage, from) && (overwritten || !keeps_to(program, stage, from, *target)))
+      return false;
+    overwritten |= std::get_if<Store>(&stage) == target;
+  }
+  return true;
+}
+
+bool works_in_place(const Program& program, const Kernel& kernel, BufferId from, BufferId to) {
+  const auto operand = operands(kernel);
+  if (std::ranges::find(operand, from) != operand.end()) return false;
+  if (const auto* nest = std::get_if<LoopNest>(&kernel.body)) {
+    return nest_works_in_place(program, *nest, from, to);
+  }
+  if (std::holds_alternative<Attention>(kernel.body)) return false;
+  const ContractionResult result = *contraction_result(kernel);
+  bool ok = true;
+  for_each_expr(kernel, [&](const Expr& expr) {
+    ok = ok && loads_only_at(program, expr, from, result.offset);
+  });
+  return ok;
+}
+
+bool same_elements(const Buffer& a, const Buffer& b) {
+  return dtype_size(a.type.dtype) == dtype_size(b.type.dtype) &&
+         a.type.elements() == b.type.elements();
+}
+
+class Reuser {
+ public:
+  explicit Reuser(Program& program)
+      : program_(program),
+        first_(program.buffers.size(), kNever),
+        last_(program.buffers.size(), kNever) {
+    for (size_t i = 0; i < program.kernels.size(); ++i) {
+      for (BufferId buffer : reads(program.kernels[i])) touch(buffer, static_cast<int>(i));
+      for (BufferId buffer : writes(program.kernels[i])) touch(buffer, static_cast<int>(i));
+    }
+  }
+
+  bool run() {
+    bool changed = false;
+    for (size_t i = 0; i < program_.kernels.size(); ++i) {
+      for (BufferId to : writes(program_.kernels[i])) changed |= reuse(static_cast<int>(i), to);
+    }
+    return changed;
+  }
+
+ private:
+  static constexpr int kNever = -1;
+
+  void touch(BufferId buffer, int kernel) {
+    if (first_[buffer] == kNever) first_[buffer] = kernel;
+    last_[buffer] = kernel;
+  }
+
+  bool is_candidate(BufferId buffer) const {
+    return program_.buffers[buffer].kind == BufferKind::Temporary &&
+           program_.buffers[buffer].alias_of < 0;
+  }
+
+  bool reuse(int kernel, BufferId to) {
+    if (!is_candidate(to) || first_[to] != kernel) return false;
+    for (BufferId from : reads(program_.kernels[static_cast<size_t>(kernel)])) {
+      if (from == to || program_.buffers[from].kind != BufferKind::Temporary) continue;
+      if (last_[from] != kernel || is_taken_[from]) continue;
+      if (!same_elements(program_.buffers[from], program_.buffers[to])) continue;
+      if (!works_in_place(program_, program_.kernels[static_cast<size_t>(kernel)], from, to))
+        continue;
+      program_.buffers[to].alias_of = from;
+      is_taken_[from] = true;
+      return true;
+    }
+    return false;
+  }
+
+  Program& program_;
+  std::vector<int> first_, last_;
+  std::vector<bool> is_taken_ = std::vector<bool>(first_.size());
+};
+
+}  // namespace
+
+bool reuse_buffers(Program& program) { return Reuser(program).run(); }
+
+}  // namespace kiln::plan
