@@ -69,4 +69,4 @@ quietly "$folder.log" "$folder/bin/python" "${pip_install[@]}" --force-reinstall
 say "torch $wanted, Python $python_version, ${wheel[0]}"
 # cmake and ninja, for the examples, come from the development environment.
 PATH=$PWD/$venv/bin:$PATH KILN_OTHER_PYTHON=$PWD/$venv/bin/python "$folder/bin/python" -m pytest -p no:cacheprovider \
-  tests/seeds tests/versions tests/python/aot_inductor/test_container.py tests/python/examples/test_example_runtime.py
+  tests/seeds tests/versions tests/python/formats/aot_inductor/test_container.py tests/python/examples/test_example_runtime.py

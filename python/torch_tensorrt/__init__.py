@@ -15,11 +15,11 @@ from torch_tensorrt._device import Device
 from torch_tensorrt._enums import DeviceType, EngineCapability, Platform, dtype, memory_format
 from torch_tensorrt._features import ENABLED_FEATURES
 from torch_tensorrt._input import Input
-from torch_tensorrt._load import load
 from torch_tensorrt._quiet import accept_any_ending
-from torch_tensorrt._save import save
 from torch_tensorrt.dynamo import cross_compile_for_windows, load_cross_compiled_exported_program
 from torch_tensorrt.dynamo.runtime import MutableTorchTensorRTModule
+from torch_tensorrt.formats.load import load
+from torch_tensorrt.formats.save import save
 from torch_tensorrt.runtime import *  # noqa: F403 - upstream has all of it here, too
 
 # Engines run on the CPU.

@@ -17,7 +17,7 @@ def test_b_pt2_format(my_model, device, assert_equal_results) -> None:
         trt_gm, "trt.pt2", arg_inputs=inputs, output_format="aot_inductor", retrace=True
     )
 
-    # Load without Torch-TensorRT at inference time: tests/python/test_aot_inductor.py does so in an environment
-    # that has nothing of this project.
+    # Load without Torch-TensorRT at inference time: tests/python/formats/aot_inductor/test_fresh_process.py does so,
+    # in an environment that has nothing of this project.
     model = torch._inductor.aoti_load_package("trt.pt2")
     assert_equal_results(model(*inputs), expected)

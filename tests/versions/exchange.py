@@ -83,13 +83,13 @@ def save_compiled(folder: Path, name: str) -> Iterator[tuple[str, Callable[[], N
         torch_tensorrt.save(compiled, path, arg_inputs=[given], output_format=output_format)
 
     def save_without_compiler() -> None:
-        from torch_tensorrt import _aot_inductor
+        from torch_tensorrt.formats import aoti
 
-        there, _aot_inductor.has_compiler = _aot_inductor.has_compiler, lambda configs: False
+        there, aoti.package.has_compiler = aoti.package.has_compiler, lambda configs: False
         try:
             save(".plain.pt2", "aot_inductor")
         finally:
-            _aot_inductor.has_compiler = there
+            aoti.package.has_compiler = there
 
     yield "ep", lambda: save(".ep", "exported_program")
     yield "ts", lambda: save(".ts", "torchscript")

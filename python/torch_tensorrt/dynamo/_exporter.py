@@ -29,13 +29,13 @@ from torch.fx.graph import CodeGen
 
 from torch_tensorrt._arguments import merge_inputs, sample_inputs
 from torch_tensorrt._quiet import quiet_torch
-from torch_tensorrt._torchscript import to_torchscript
 from torch_tensorrt.dynamo._assemble import INFO_KEY, ProgramInfo
 from torch_tensorrt.dynamo._calling import flat_results
 from torch_tensorrt.dynamo._checks import SIZES_KEY
 from torch_tensorrt.dynamo._contract import as_guards, ranges_of, shape_of, symbol_sizes
 from torch_tensorrt.dynamo._names import argument_names
 from torch_tensorrt.dynamo._symbols import free_symbols
+from torch_tensorrt.formats.torchscript import to_torchscript
 
 
 def export(

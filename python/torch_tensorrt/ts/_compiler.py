@@ -12,8 +12,8 @@ from torch.export import ExportedProgram
 import kiln
 from torch_tensorrt import dynamo
 from torch_tensorrt._arguments import merge_inputs
-from torch_tensorrt._script_writer import define_script
-from torch_tensorrt._torchscript import quiet_torchscript, to_torchscript
+from torch_tensorrt.formats.script_writer import define_script
+from torch_tensorrt.formats.torchscript import quiet_torchscript, to_torchscript
 from torch_tensorrt.ts._compile_spec import to_settings, warn_deprecated
 from torch_tensorrt.ts._from_script import parameter_names, program_of_script, whole_graph
 

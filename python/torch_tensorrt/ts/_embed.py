@@ -13,8 +13,8 @@ import kiln
 from torch_tensorrt._device import Device
 from torch_tensorrt._enums import DeviceType
 from torch_tensorrt._operator import release_with
-from torch_tensorrt._script_writer import define_script
-from torch_tensorrt._torchscript import quiet_torchscript
+from torch_tensorrt.formats.script_writer import define_script
+from torch_tensorrt.formats.torchscript import quiet_torchscript
 from torch_tensorrt.runtime._spec import spec_of
 from torch_tensorrt.ts._compile_spec import warn_deprecated
 

@@ -14,7 +14,7 @@ import torch
 from models_small import Mlp, batch_input, compile_all
 
 import torch_tensorrt
-from torch_tensorrt import _aot_inductor
+from torch_tensorrt.formats import aoti
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "examples/cpp/aot_inductor"
@@ -28,7 +28,7 @@ def find_cmake() -> str | None:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cmake = find_cmake()
-    if cmake is None or not _aot_inductor.has_compiler({}):
+    if cmake is None or not aoti.package.has_compiler({}):
         pytest.skip("there is no cmake or no C++ compiler to build the example with")
     folder = tmp_path_factory.mktemp("build")
     configure = [cmake, "-S", EXAMPLE, "-B", folder, "-DCMAKE_BUILD_TYPE=Release"]

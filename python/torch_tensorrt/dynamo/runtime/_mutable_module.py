@@ -313,7 +313,7 @@ class MutableTorchTensorRTModule:
     @staticmethod
     def load(path: str | os.PathLike[str]) -> MutableTorchTensorRTModule:
         """Loads what `save` wrote. It is a pickle, which can run code: load only files that you trust."""
-        from torch_tensorrt._load import LoadedProgram  # which imports this package
+        from torch_tensorrt.formats.load import LoadedProgram  # which imports this package
 
         content = torch.load(path, weights_only=False)
         if not isinstance(content, dict) or "pytorch_model" not in content:

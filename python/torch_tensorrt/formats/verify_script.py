@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from torch_tensorrt._verify import WriteError, WrittenArchive
+from torch_tensorrt.formats.verify import WriteError, WrittenArchive
 
 
 def check_written_script(path: Path, script: torch.jit.ScriptModule) -> None:

@@ -19,16 +19,16 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
 
 import kiln
-from torch_tensorrt._aoti_program import (
+from torch_tensorrt._operator import execute_engine
+from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt.dynamo._calling import flat_results
+from torch_tensorrt.formats.aoti.program import (
     COMPILED_FILE,
     PackageProgram,
     describe_inputs,
     engine_file,
     header,
 )
-from torch_tensorrt._operator import execute_engine
-from torch_tensorrt._quiet import quiet_torch
-from torch_tensorrt.dynamo._calling import flat_results
 
 _SHIM = (
     "AOTITorchError aoti_torch_cpu_execute_engine(const AtenTensorHandle* inputs, int64_t num_inputs, "

@@ -25,7 +25,6 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
-from torch_tensorrt._aoti_extern import UnsupportedNodeError, extern_node
 from torch_tensorrt._operator import DTYPE_NAMES, execute_engine, layouts_of
 from torch_tensorrt.dynamo._contract import (
     Condition,
@@ -48,6 +47,7 @@ from torch_tensorrt.dynamo._symbols import (
     free_symbols,
     is_symbolic_node,
 )
+from torch_tensorrt.formats.aoti.extern import UnsupportedNodeError, extern_node
 
 _ENGINE_FILE = "engine_{}.kiln"
 COMPILED_FILE = "model.so.1"  # not *.so: the loader takes such a file for the package's own library

@@ -19,7 +19,7 @@ import torch_tensorrt
 from torch_tensorrt.dynamo.backend import BACKEND_NAMES, torch_tensorrt_backend
 from torch_tensorrt.dynamo.backend import _engines as engines_module
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALL = {"min_block_size": 1}
 
 

@@ -20,7 +20,7 @@ from models_small import (
 )
 
 import torch_tensorrt
-from torch_tensorrt import _aot_inductor
+from torch_tensorrt.formats import aoti
 
 MODEL = "m/data/aotinductor/model"
 
@@ -32,7 +32,7 @@ def no_compiler(monkeypatch) -> None:
     def fail(*_: Any) -> None:
         raise AssertionError("a compiler was asked for")
 
-    monkeypatch.setattr(_aot_inductor, "has_compiler", fail)
+    monkeypatch.setattr(aoti.package, "has_compiler", fail)
 
 
 def save(module: Any, path: Any, *inputs: Any, **arguments: Any) -> None:
@@ -334,7 +334,7 @@ class TestErrors:
 
     def test_folders_of_something_else(self, tmp_path) -> None:
         with pytest.raises(ValueError, match="no unpacked package"):
-            _aot_inductor.load_package(tmp_path)
+            aoti.package.load_package(tmp_path)
 
     @pytest.mark.parametrize(
         ("change", "message"),

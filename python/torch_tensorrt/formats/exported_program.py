@@ -12,7 +12,7 @@ from torch._export.serde import serialize as serde
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 
-from torch_tensorrt._verify import WriteError, WrittenArchive
+from torch_tensorrt.formats.verify import WriteError, WrittenArchive
 
 # Smaller tensors are left to torch.export.save, which copies what it writes.
 _LARGE_BYTES = 1 << 20

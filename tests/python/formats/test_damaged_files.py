@@ -12,7 +12,7 @@ import pytest
 from models_small import SortInTheMiddle, batch_input, compile_all
 
 import torch_tensorrt
-from torch_tensorrt import _aot_inductor
+from torch_tensorrt.formats import aoti
 from torch_tensorrt.runtime._modes import ENGINE_MAGIC
 
 FORMATS = {"ep": "exported_program", "ts": "torchscript", "pt2": "aot_inductor"}
@@ -23,7 +23,7 @@ DEEP = b"[" * 200_000 + b"]" * 200_000
 def good(tmp_path_factory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("good")
     patch = pytest.MonkeyPatch()
-    patch.setattr(_aot_inductor, "has_compiler", lambda configs: False)
+    patch.setattr(aoti.package, "has_compiler", lambda configs: False)
     compiled = compile_all(SortInTheMiddle().eval(), batch_input())
     for ending, output_format in FORMATS.items():
         torch_tensorrt.save(compiled, folder / f"m.{ending}", output_format=output_format)

@@ -11,7 +11,7 @@ from typing import IO
 import torch
 
 from torch_tensorrt._files import replaced_file
-from torch_tensorrt._verify import WriteError, WrittenArchive
+from torch_tensorrt.formats.verify import WriteError, WrittenArchive
 
 MODEL_FOLDER = "data/aotinductor/model"
 # Large entries begin at a page, so that they can be mapped straight from the archive.

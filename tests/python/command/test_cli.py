@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-KILN = Path(__file__).parents[2] / "python" / "kiln" / "bin" / "kiln"
+KILN = Path(__file__).parents[3] / "python" / "kiln" / "bin" / "kiln"
 
 
 def kiln(*arguments, code=0):

@@ -18,7 +18,7 @@ import torch
 from models_small import SortInTheMiddle, batch_input, compile_all
 
 import torch_tensorrt
-from torch_tensorrt import _aot_inductor
+from torch_tensorrt.formats import aoti
 
 to_handle = torch._C._aoti.unsafe_alloc_void_ptr_from_tensor
 from_handle = torch._C._aoti.alloc_tensor_by_stealing_from_void_ptr
@@ -30,7 +30,7 @@ capsule_of.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
 RUNS = ["AOTInductorModelContainerRun", "AOTInductorModelContainerRunSingleThreaded"]
 needs_compiler = pytest.mark.skipif(
-    not _aot_inductor.has_compiler({}), reason="there is no C++ compiler"
+    not aoti.package.has_compiler({}), reason="there is no C++ compiler"
 )
 
 

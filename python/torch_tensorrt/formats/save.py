@@ -14,18 +14,18 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._aot_inductor import check_package_path, check_platform, save_package
-from torch_tensorrt._archive import save_program
 from torch_tensorrt._arguments import check_graph_module, sample_inputs
 from torch_tensorrt._files import errors_at_the_end, replaced_file
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
-from torch_tensorrt._torchscript import save_torchscript
 from torch_tensorrt.dynamo._exporter import add_guards, lift, program_info
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._tracer import shapes_of_inputs
 from torch_tensorrt.dynamo._words import WORDS, check_words, export_words, warn
 from torch_tensorrt.dynamo.backend import check_not_jit
+from torch_tensorrt.formats.aoti.package import check_package_path, check_platform, save_package
+from torch_tensorrt.formats.exported_program import save_program
+from torch_tensorrt.formats.torchscript import save_torchscript
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import torch_tensorrt
-from torch_tensorrt import _aot_inductor
 from torch_tensorrt.dynamo._contract import Condition, guard_conditions, message, script_text
+from torch_tensorrt.formats import aoti
 
 FORMATS = {"ep": "exported_program", "ts": "torchscript", "pt2": "aot_inductor"}
 DYNAMIC = torch.export.Dim.DYNAMIC
@@ -173,11 +173,11 @@ def check_case(name: str, tmp_path: Any, how: str, assert_same: Any) -> None:
 @pytest.mark.parametrize("how", ["module", "ep", "ts", "pt2"])
 @pytest.mark.parametrize("name", CASES)
 def test_sizes_that_do_not_fit_are_an_error(name, how, tmp_path, assert_same, monkeypatch) -> None:
-    monkeypatch.setattr(_aot_inductor, "has_compiler", lambda configs: False)
+    monkeypatch.setattr(aoti.package, "has_compiler", lambda configs: False)
     check_case(name, tmp_path, how, assert_same)
 
 
-@pytest.mark.skipif(not _aot_inductor.has_compiler({}), reason="there is no C++ compiler")
+@pytest.mark.skipif(not aoti.package.has_compiler({}), reason="there is no C++ compiler")
 @pytest.mark.parametrize("name", ["sum and half", "hidden"])
 def test_compiled_code_is_guarded(name, tmp_path, assert_same) -> None:
     check_case(name, tmp_path, "pt2", assert_same)
@@ -188,7 +188,7 @@ def test_compiled_code_is_guarded(name, tmp_path, assert_same) -> None:
 @pytest.mark.parametrize("how", ["module", "ep", "ts", "pt2"])
 def test_what_the_author_says(how, deferred, strict, tmp_path, assert_same, monkeypatch) -> None:
     """torch.export has it as a guard, or as an assertion in the graph."""
-    monkeypatch.setattr(_aot_inductor, "has_compiler", lambda configs: False)
+    monkeypatch.setattr(aoti.package, "has_compiler", lambda configs: False)
     program = torch.export.export(
         Asserted(),
         tensors([(6, 4), (9,)]),
@@ -212,7 +212,7 @@ def test_what_the_author_says(how, deferred, strict, tmp_path, assert_same, monk
 
 @pytest.mark.parametrize("how", ["module", "ep", "ts", "pt2"])
 def test_in_structures(how, tmp_path, assert_same, monkeypatch) -> None:
-    monkeypatch.setattr(_aot_inductor, "has_compiler", lambda configs: False)
+    monkeypatch.setattr(aoti.package, "has_compiler", lambda configs: False)
     dims = {0: DYNAMIC, 1: DYNAMIC}
     args = nested(*tensors([(2, 3), (2, 4), (2, 14)]))
     compiled = compile_case(Nested(), args, ([dims, dims], {"z": dims}))

@@ -15,12 +15,17 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 import kiln
-from torch_tensorrt._aoti_archive import Entry, tensor_bytes, write_package
-from torch_tensorrt._aoti_compile import compile_program, has_compiler
-from torch_tensorrt._aoti_library import check_libraries
-from torch_tensorrt._aoti_program import COMPILED_FILE, PackageProgram, build_program, engine_file
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._structure import flatten_inputs
+from torch_tensorrt.formats.aoti.archive import Entry, tensor_bytes, write_package
+from torch_tensorrt.formats.aoti.compile import compile_program, has_compiler
+from torch_tensorrt.formats.aoti.library import check_libraries
+from torch_tensorrt.formats.aoti.program import (
+    COMPILED_FILE,
+    PackageProgram,
+    build_program,
+    engine_file,
+)
 
 _MODEL_PREFIX = "data/aotinductor/"
 _METADATA = {"AOTI_DEVICE_KEY": "cpu"}

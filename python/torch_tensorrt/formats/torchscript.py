@@ -14,13 +14,13 @@ import torch
 from torch.fx import GraphModule
 
 from torch_tensorrt._arguments import check_graph_module, sample_inputs
-from torch_tensorrt._engine_check import check_engines
 from torch_tensorrt._files import replaced_path
 from torch_tensorrt._operator import release_with
-from torch_tensorrt._script_writer import ScriptError, write_script
-from torch_tensorrt._verify_script import check_written_script
 from torch_tensorrt.dynamo._checks import unchecked_inputs
 from torch_tensorrt.dynamo._symbols import is_symbolic_node
+from torch_tensorrt.formats.engine_check import check_engines
+from torch_tensorrt.formats.script_writer import ScriptError, write_script
+from torch_tensorrt.formats.verify_script import check_written_script
 
 logger = logging.getLogger(__name__)
 

@@ -10,16 +10,16 @@ import torch
 from models_small import Counter, SortInTheMiddle, batch_input, compile_all
 
 import torch_tensorrt
-from torch_tensorrt import _aot_inductor
+from torch_tensorrt.formats import aoti
 
 
 @pytest.fixture
 def no_compiler(monkeypatch) -> None:
-    monkeypatch.setattr(_aot_inductor, "has_compiler", lambda configs: False)
+    monkeypatch.setattr(aoti.package, "has_compiler", lambda configs: False)
 
 
 needs_compiler = pytest.mark.skipif(
-    not _aot_inductor.has_compiler({}), reason="there is no C++ compiler"
+    not aoti.package.has_compiler({}), reason="there is no C++ compiler"
 )
 
 

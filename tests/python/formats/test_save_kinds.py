@@ -12,11 +12,11 @@ from models_small import engines_of
 from torch.utils import _pytree as pytree
 
 import torch_tensorrt
-from torch_tensorrt import _aot_inductor
+from torch_tensorrt.formats import aoti
 
 FORMATS = {"ep": "exported_program", "ts": "torchscript", "pt2": "aot_inductor"}
 WAYS = [("ep", True), ("ep", False), ("ep", None), ("ts", None), ("pt2", None), ("pt2", True)]
-has_compiler = _aot_inductor.has_compiler({})
+has_compiler = aoti.package.has_compiler({})
 
 
 class Pair(NamedTuple):
@@ -284,7 +284,7 @@ def test_saved(name, ending, retrace, blocks, tmp_path) -> None:
 @pytest.mark.parametrize("blocks", [1, 99])
 @pytest.mark.parametrize("name", CASES)
 def test_packages_without_a_compiler(name, blocks, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(_aot_inductor, "has_compiler", lambda configs: False)
+    monkeypatch.setattr(aoti.package, "has_compiler", lambda configs: False)
     if name not in NEEDS_COMPILER:
         save_and_check(name, "pt2", None, blocks, tmp_path)
         return

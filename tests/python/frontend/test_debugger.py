@@ -15,7 +15,7 @@ import torch_tensorrt
 from torch_tensorrt.dynamo import Debugger
 from torch_tensorrt.dynamo._debugger import COMPILER_PASSES, PLAN_PASSES
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def files(folder: Path) -> list[str]:

@@ -9,8 +9,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 import torch_tensorrt
-from torch_tensorrt import _aot_inductor
 from torch_tensorrt._structure import flatten_as, flatten_inputs
+from torch_tensorrt.formats import aoti
 
 FORMATS = {"ep": "exported_program", "ts": "torchscript", "pt2": "aot_inductor"}
 
@@ -75,7 +75,7 @@ CASES = {  # module, inputs, the same in other orders, wrong ones with what the 
 @pytest.mark.parametrize("how", ["module", "ep", "ts", "pt2"])
 @pytest.mark.parametrize("name", CASES)
 def test_dictionaries(name, how, tmp_path, assert_same, monkeypatch) -> None:
-    monkeypatch.setattr(_aot_inductor, "has_compiler", lambda configs: False)
+    monkeypatch.setattr(aoti.package, "has_compiler", lambda configs: False)
     module, args, others, wrong = CASES[name]
     for call in calls_of(module, args, tmp_path, how):
         for given in (args, *others):

@@ -1,7 +1,7 @@
 """Files of several engines, of sizes around every threshold: whatever was saved comes back, byte for byte.
 
-Thresholds: 1 MiB (`_archive.py`: larger tensors go from memory into an .ep), 64 KiB (`_aoti_archive.py`: larger entries
-lie at pages) and 16 MiB (the same: entries are written in pieces).
+Thresholds: 1 MiB (`exported_program.py`: larger tensors go from memory into an .ep), 64 KiB (`aoti/archive.py`: larger
+entries lie at pages) and 16 MiB (the same: entries are written in pieces).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from models_small import engines_of
 
 import torch_tensorrt
-from torch_tensorrt import _aot_inductor, _archive, _verify
+from torch_tensorrt.formats import aoti, exported_program, verify
 
 FORMATS = {"ep": "exported_program", "ts": "torchscript", "pt2": "aot_inductor"}
 CASES = [("ep", True), ("ep", False), ("ts", False), ("pt2", False)]
@@ -23,7 +23,7 @@ CASES = [("ep", True), ("ep", False), ("ts", False), ("pt2", False)]
 @pytest.fixture(autouse=True)
 def no_compiler(monkeypatch) -> None:
     """Packages without compiled code: that takes a minute each, and does not see the engines' bytes."""
-    monkeypatch.setattr(_aot_inductor, "has_compiler", lambda configs: False)
+    monkeypatch.setattr(aoti.package, "has_compiler", lambda configs: False)
 
 
 class Chain(torch.nn.Module):
@@ -211,7 +211,7 @@ class TestWhatIsWrittenIsChecked:
         x = torch.randn(3, 520)
         compiled = compile_with_sort_outside(Chain(520, 520, 520), x)
         change = self.losses(entries)[how]
-        checked = _verify.WrittenArchive.__init__
+        checked = verify.WrittenArchive.__init__
 
         def damage(self: Any, file: Any) -> None:
             file.flush()
@@ -220,10 +220,10 @@ class TestWhatIsWrittenIsChecked:
             )
             checked(self, file)
 
-        monkeypatch.setattr(_verify.WrittenArchive, "__init__", damage)
+        monkeypatch.setattr(verify.WrittenArchive, "__init__", damage)
         path = tmp_path / f"m.{ending}"
         path.write_bytes(b"old")
-        with pytest.raises(_verify.WriteError, match="nothing was saved"):
+        with pytest.raises(verify.WriteError, match="nothing was saved"):
             torch_tensorrt.save(compiled, path, output_format=FORMATS[ending])
         assert path.read_bytes() == b"old"
         assert [each.name for each in tmp_path.iterdir()] == [path.name]
@@ -236,7 +236,7 @@ class TestWhatIsWrittenIsChecked:
             raise RuntimeError("of an unknown kind")
 
         monkeypatch.setattr(torch.export, "load", fail)
-        with pytest.raises(_verify.WriteError, match="cannot read what.*of an unknown kind"):
+        with pytest.raises(verify.WriteError, match="cannot read what.*of an unknown kind"):
             torch_tensorrt.save(compiled, tmp_path / "m.ep")
         assert not list(tmp_path.iterdir())
 
@@ -255,4 +255,4 @@ def test_a_large_engine_is_not_copied_in_memory(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch.export, "save", watch)
     torch_tensorrt.save(compiled, tmp_path / "m.ep")
     assert len(seen) == 2
-    assert max(seen) < _archive._LARGE_BYTES
+    assert max(seen) < exported_program._LARGE_BYTES

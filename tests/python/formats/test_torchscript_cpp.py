@@ -14,7 +14,7 @@ from models_small import SortInTheMiddle, batch_input, compile_all
 import kiln
 import torch_tensorrt
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples/cpp/torchscript"
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples/cpp/torchscript"
 OPERATOR = kiln.library_directory() / "libkiln_torch.so"
 
 

@@ -14,7 +14,7 @@ import torch
 from models_small import Mlp, NestedResults, SortInTheMiddle, batch_input, compile_all
 
 import torch_tensorrt
-from torch_tensorrt import _aot_inductor
+from torch_tensorrt.formats import aoti
 
 # Runs every case in four threads at once, then says what of this project is in the process.
 SCRIPT = """
@@ -143,8 +143,8 @@ def test_static_shapes_and_nested_results(python, tmp_path) -> None:
 @pytest.mark.parametrize("compiler", [True, False])
 def test_operators_outside_engines(python, tmp_path, monkeypatch, compiler) -> None:
     if not compiler:
-        monkeypatch.setattr(_aot_inductor, "has_compiler", lambda configs: False)
-    elif not _aot_inductor.has_compiler({}):
+        monkeypatch.setattr(aoti.package, "has_compiler", lambda configs: False)
+    elif not aoti.package.has_compiler({}):
         pytest.skip("there is no C++ compiler")
     model = SortInTheMiddle().eval()
     package = tmp_path / "model.pt2"

@@ -15,13 +15,8 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._aot_inductor import LoadedPackage, is_package, load_package
-from torch_tensorrt._engine_check import check_engines
-from torch_tensorrt._engine_file import LoadedEngine, is_engine, load_engine
-from torch_tensorrt._entries import entry_names, read_entry
 from torch_tensorrt._operator import execute_engine, release_with
 from torch_tensorrt._quiet import quiet_torch
-from torch_tensorrt._torchscript import LoadedScript, is_torchscript, load_torchscript
 from torch_tensorrt.dynamo._calling import set_calling
 from torch_tensorrt.dynamo._checks import (
     SIZES_KEY,
@@ -33,6 +28,11 @@ from torch_tensorrt.dynamo._checks import (
 from torch_tensorrt.dynamo._contract import guard_conditions, ranges_of
 from torch_tensorrt.dynamo._exporter import get_attribute
 from torch_tensorrt.dynamo._names import argument_names
+from torch_tensorrt.formats.aoti.package import LoadedPackage, is_package, load_package
+from torch_tensorrt.formats.engine_check import check_engines
+from torch_tensorrt.formats.engine_file import LoadedEngine, is_engine, load_engine
+from torch_tensorrt.formats.entries import entry_names, read_entry
+from torch_tensorrt.formats.torchscript import LoadedScript, is_torchscript, load_torchscript
 
 
 class LoadedProgram(ExportedProgram):

@@ -13,9 +13,9 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 import torch_tensorrt
-from torch_tensorrt import _aot_inductor
 from torch_tensorrt._operator import _new_empty, execute_engine, layouts_of
 from torch_tensorrt.dynamo._strides import is_dense, storage_order
+from torch_tensorrt.formats import aoti
 
 CHANNELS_LAST = torch.channels_last
 _LIBRARY = torch.library.Library("kiln_test_strides", "FRAGMENT")
@@ -339,7 +339,7 @@ def save_and_load(
 )
 def test_every_format(module, container, tmp_path, monkeypatch) -> None:
     if container == "pt2 uncompiled" or module is AllInEngines:  # the latter never needs one
-        monkeypatch.setattr(_aot_inductor, "has_compiler", lambda configs: False)
+        monkeypatch.setattr(aoti.package, "has_compiler", lambda configs: False)
     model = module().eval()
     inputs = [torch_tensorrt.Input(min_shape=(2, 6), opt_shape=(4, 6), max_shape=(32, 6), name="x")]
     with torch.no_grad():

@@ -18,7 +18,7 @@ from models_small import Mlp
 import kiln
 import torch_tensorrt
 
-KILN = Path(__file__).parents[2] / "python" / "kiln" / "bin" / "kiln"
+KILN = Path(__file__).parents[3] / "python" / "kiln" / "bin" / "kiln"
 
 
 def command(*arguments, limit: int | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,1 @@
+"""Packages of AOTInductor: .pt2 files that are loaded without this project."""
