@@ -310,6 +310,11 @@ KILN_API kiln_status kiln_verify_file(const char* path, kiln_bytes** json);
  * "summary"}]}. Since 0.1. */
 KILN_API kiln_status kiln_supported_ops(kiln_bytes** json);
 
+/* The compiler's passes, as JSON: {"graph": [{"name", "summary"}], "plan": [...]}, those over graphs
+ * and those over plans, each in alphabetical order. They are the names that `disabled_passes` takes
+ * and that the files of `dump_directory` have. Since 0.1. */
+KILN_API kiln_status kiln_passes(kiln_bytes** json);
+
 #ifdef __cplusplus
 }
 #endif

@@ -14,6 +14,7 @@ from kiln.compiler import (
     NodeSupport,
     compile,
     compile_key,
+    passes,
     refit,
     supported_ops,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "inspect",
     "library_directory",
     "load",
+    "passes",
     "refit",
     "supported_ops",
     "verify",

@@ -142,6 +142,7 @@ _COMPILER = {
         [c_void_p, c_size_t, c_void_p, POINTER(CompileOptions), POINTER(c_void_p)],
     ),
     "kiln_supported_ops": (c_int, [POINTER(c_void_p)]),
+    "kiln_passes": (c_int, [POINTER(c_void_p)]),
     "kiln_verify_file": (c_int, [c_char_p, POINTER(c_void_p)]),
     "kiln_private_end_compiles": (None, []),
 }

@@ -231,6 +231,13 @@ def supported_ops() -> dict[str, Any]:
     return _library.take_json(handle)
 
 
+def passes() -> dict[str, list[dict[str, str]]]:
+    """The compiler's passes over graphs and over plans: {"graph": [{"name", "summary"}, ...], "plan": [...]}."""
+    handle = ctypes.c_void_p()
+    check(compiler().kiln_passes(ctypes.byref(handle)))
+    return _library.take_json(handle)
+
+
 class _ProgressCallback:
     """Carries an exception of the user's function past the C frames between it and us."""
 

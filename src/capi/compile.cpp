@@ -377,4 +377,18 @@ kiln_status kiln_supported_ops(kiln_bytes** json) {
   });
 }
 
+kiln_status kiln_passes(kiln_bytes** json) {
+  KILN_REQUIRE(json);
+  return guarded(KILN_INTERNAL, [&] {
+    ordered_json graph = ordered_json::array(), plan = ordered_json::array();
+#define KILN_PASS(name, summary) graph.push_back({{"name", #name}, {"summary", summary}});
+#include "passes/passes.def"
+#undef KILN_PASS
+#define KILN_PLAN_PASS(name, summary) plan.push_back({{"name", #name}, {"summary", summary}});
+#include "plan/passes/passes.def"
+#undef KILN_PLAN_PASS
+    *json = to_bytes({{"graph", std::move(graph)}, {"plan", std::move(plan)}});
+  });
+}
+
 }  // extern "C"

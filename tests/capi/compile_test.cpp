@@ -308,4 +308,25 @@ TEST(SupportedOps, ListsOperatorsAndOps) {
   EXPECT_GT(ops["ops"].size(), 50u);
 }
 
+TEST(Passes, AreNamesThatCanBeDisabled) {
+  kiln_bytes* bytes = nullptr;
+  ASSERT_EQ(kiln_passes(&bytes), KILN_OK) << kiln_last_error();
+  const json passes = json::parse(take(bytes));
+  std::string names;
+  for (const char* stage : {"graph", "plan"}) {
+    EXPECT_GT(passes[stage].size(), 5u) << stage;
+    for (const json& pass : passes[stage]) {
+      EXPECT_FALSE(pass["summary"].get<std::string>().empty()) << pass;
+      names += (names.empty() ? "" : ",") + pass["name"].get<std::string>();
+    }
+  }
+  const OpenModel opened("add");
+  kiln_compile_options options{};
+  options.struct_size = sizeof(options);
+  options.disabled_passes = names.c_str();
+  kiln_bytes* engine = nullptr;
+  ASSERT_EQ(kiln_compile(opened.model, &options, &engine), KILN_OK) << kiln_last_error();
+  kiln_bytes_destroy(engine);
+}
+
 }  // namespace
