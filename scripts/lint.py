@@ -8,6 +8,7 @@ scripts/lint.py --fix format ops_page                   rewrites sources, and th
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import re
@@ -47,7 +48,10 @@ ALLOWED_INCLUDES: dict[str, list[str]] = {
     "backends/backend.h": ["plan", "engine", "ir", "support"],
     "runtime": ["engine", "support", "backends/cpu/device"],
     "compiler": COMPILE_SIDE,
-    "capi": ["compiler", "import", "runtime", "engine", "ir/ops.def", "support"],
+    "capi": [
+        *("compiler", "import", "runtime", "engine", "support"),
+        *("ir/ops.def", "passes/passes.def", "plan/passes/passes.def"),
+    ],
     "torch": ["support"],
 }
 # Headers that only these folders may include.
@@ -57,6 +61,83 @@ CONFINED_HEADERS = {
     r"simdjson": ["src/import"],
     r"flatbuffers/": ["src/engine"],
     r"CLI/": ["tools"],
+}
+# The same for Python: what the modules of a package may import, the package itself aside. A row for "torch_tensorrt" is
+# about the modules at its top, which the packages in it stand on; rows for single modules are for those that join them.
+TORCH_SIDE = ["kiln", "torch_tensorrt"]
+FRONT_END = [
+    *TORCH_SIDE,
+    "torch_tensorrt.dynamo",
+    "torch_tensorrt.dynamo.backend",
+    "torch_tensorrt.dynamo.conversion",
+    "torch_tensorrt.dynamo.lowering",
+    "torch_tensorrt.dynamo.runtime",
+    "torch_tensorrt.formats",
+    "torch_tensorrt.runtime",
+    "torch_tensorrt.ts",
+    "torch_tensorrt._compile",
+    "torch_tensorrt._convert",
+    "torch_tensorrt.dynamo.__init__",
+    "torch_tensorrt.dynamo._exporter",
+]
+ALLOWED_IMPORTS: dict[str, list[str]] = {
+    "kiln": [],
+    "torch_tensorrt": TORCH_SIDE,
+    "torch_tensorrt.runtime": [*TORCH_SIDE, "torch_tensorrt.dynamo._settings"],
+    "torch_tensorrt.dynamo": [
+        *TORCH_SIDE,
+        "torch_tensorrt.dynamo.conversion",
+        "torch_tensorrt.dynamo.lowering",
+        "torch_tensorrt.runtime",
+    ],
+    "torch_tensorrt.dynamo.conversion": [
+        *TORCH_SIDE,
+        "torch_tensorrt.dynamo",
+        "torch_tensorrt.dynamo.lowering",
+    ],
+    "torch_tensorrt.dynamo.lowering": [
+        *TORCH_SIDE,
+        "torch_tensorrt.dynamo",
+        "torch_tensorrt.dynamo.conversion",
+    ],
+    "torch_tensorrt.dynamo.backend": [*TORCH_SIDE, "torch_tensorrt.dynamo"],
+    "torch_tensorrt.formats": [
+        *TORCH_SIDE,
+        "torch_tensorrt.runtime",
+        "torch_tensorrt.dynamo",
+        "torch_tensorrt.dynamo.backend",
+    ],
+    "torch_tensorrt.dynamo._exporter": [
+        *TORCH_SIDE,
+        "torch_tensorrt.dynamo",
+        "torch_tensorrt.formats",
+    ],
+    "torch_tensorrt.dynamo.runtime": [
+        *TORCH_SIDE,
+        "torch_tensorrt.dynamo",
+        "torch_tensorrt.formats",
+        "torch_tensorrt.runtime",
+    ],
+    "torch_tensorrt.ts": [
+        *TORCH_SIDE,
+        "torch_tensorrt.dynamo",
+        "torch_tensorrt.dynamo.__init__",
+        "torch_tensorrt.formats",
+        "torch_tensorrt.runtime",
+    ],
+    "torch_tensorrt.__init__": FRONT_END,
+    "torch_tensorrt._compile": FRONT_END,
+    "torch_tensorrt._convert": FRONT_END,
+    "torch_tensorrt.dynamo.__init__": FRONT_END,
+}
+# Imports inside functions, by module, each with its reason.
+LATE_IMPORTS: dict[str, dict[str, str]] = {
+    "torch_tensorrt.dynamo._progress": {"rich": "need not be installed"},
+    "torch_tensorrt.dynamo.backend._capture": {
+        "functorch": "takes long to import",
+        "torch._dynamo": "takes long to import",
+    },
+    "torch_tensorrt.formats.aoti.compile": {"torch._inductor": "takes long to import"},
 }
 MAX_FILE_LINES = 1000
 MAX_FUNCTION_LINES = 80
@@ -177,6 +258,93 @@ def includes(_: Options) -> Findings:
                     name.startswith(home + "/") for home in homes
                 ):
                     yield f"{name}:{number}: {header} may only be included in {', '.join(homes)}"
+
+
+def python_modules() -> dict[str, Path]:
+    """The modules of the packages by name: "torch_tensorrt.dynamo.__init__" for a package's own file."""
+    root = ROOT / "python"
+    paths = [path for path in python_files() if path.is_relative_to(root)]
+    return {".".join(path.relative_to(root).with_suffix("").parts): path for path in paths}
+
+
+def imported_names(node: ast.AST) -> list[str]:
+    """What an import statement names, from the outside in: "torch_tensorrt.dynamo.compile"."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names]
+    return []
+
+
+def module_named(name: str, modules: dict[str, Path]) -> str:
+    """The module that gives a name: itself, a package's file, or the module that has it; "" for a foreign one."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        prefix = ".".join(parts[:count])
+        for candidate in (prefix, f"{prefix}.__init__"):
+            if candidate in modules:
+                return candidate
+    return ""
+
+
+def row_of(module: str) -> str:
+    """The longest key of ALLOWED_IMPORTS that a module lies in."""
+    fitting = [key for key in ALLOWED_IMPORTS if module == key or module.startswith(key + ".")]
+    return max(fitting, key=len, default="")
+
+
+def import_cycle(edges: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, the first again at the end; none if there are none."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        for target in sorted(edges[module]):
+            if found := visit(target, [*path, module]):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(edges) if (found := visit(module, []))), [])
+
+
+def late_imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for function in ast.walk(tree):
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            for node in ast.walk(function):
+                for name in imported_names(node):
+                    yield node.lineno, name
+
+
+@check
+def imports(_: Options) -> Findings:
+    """Python: no package imports what its row does not allow, no circles, no imports in functions without a reason."""
+    modules = python_modules()
+    edges: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        tree = ast.parse(path.read_text())
+        own = row_of(module)
+        edges[module] = set()
+        for node in ast.walk(tree):
+            for name in imported_names(node):
+                target = module_named(name, modules)
+                if not target or target == module:
+                    continue
+                edges[module].add(target)
+                if not {row_of(target), target} & {own, *ALLOWED_IMPORTS[own]}:
+                    yield f"{relative(path)}:{node.lineno}: {own} may not import {target}"
+        reasons = LATE_IMPORTS.get(module, {})
+        for line, name in late_imports(tree):
+            if not any(name == entry or name.startswith(entry + ".") for entry in reasons):
+                yield (
+                    f"{relative(path)}:{line}: {name} is imported inside a function: import it at the top, or give "
+                    "the reason in LATE_IMPORTS of scripts/lint.py"
+                )
+    if cycle := import_cycle(edges):
+        yield f"python: modules import each other in a circle: {' -> '.join(cycle)}"
 
 
 @check

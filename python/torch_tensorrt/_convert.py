@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
+from torch_tensorrt import ts
 from torch_tensorrt._arguments import merge_inputs
+from torch_tensorrt._method import method_as_module
 from torch_tensorrt.dynamo._engine_bytes import convert_exported_program_to_serialized_trt_engine
 from torch_tensorrt.dynamo._tracer import trace
 
@@ -57,8 +58,8 @@ def convert_method_to_trt_engine(
             raise ValueError(
                 "Unknown ir was requested: a ScriptModule cannot be compiled with ir='dynamo'; leave ir out"
             )
-        return _convert_script(
-            module, method_name, {"inputs": args, "kwarg_inputs": kwarg_inputs, **kwargs}
+        return ts.convert_method_to_trt_engine(
+            module, method_name, args, kwarg_inputs=kwarg_inputs, **kwargs
         )
     if isinstance(module, ExportedProgram):
         if method_name != "forward":
@@ -68,41 +69,8 @@ def convert_method_to_trt_engine(
         program = module
     else:
         options = {key: kwargs.pop(key) for key in _TRACE_OPTIONS if key in kwargs}
-        method = _as_module(module, method_name)
+        method = method_as_module(module, method_name)
         program = trace(method, arg_inputs=args, kwarg_inputs=kwarg_inputs, **options)
     return convert_exported_program_to_serialized_trt_engine(
         program, arg_inputs=args, kwarg_inputs=kwarg_inputs, **kwargs
     )
-
-
-def _convert_script(module: Any, method_name: str, options: dict[str, Any]) -> bytes:
-    try:
-        ts = importlib.import_module("torch_tensorrt.ts")
-    except ModuleNotFoundError as error:
-        raise NotImplementedError(
-            "TorchScript modules are not supported as input; give the torch.nn.Module that it was made from"
-        ) from error
-    return ts.convert_method_to_trt_engine(module, method_name, **options)
-
-
-def _as_module(module: Any, method_name: str) -> torch.nn.Module:
-    """A module whose `forward` is the method."""
-    if not isinstance(module, torch.nn.Module):
-        raise RuntimeError(
-            f"Module is an unknown format: got {type(module).__name__}, expected torch.nn.Module or ExportedProgram"
-        )
-    if method_name == "forward":
-        return module
-    method = getattr(module, method_name, None)
-    if not callable(method):
-        raise AttributeError(f"{type(module).__name__} has no method {method_name!r}")
-    return _Method(module, method).train(module.training)
-
-
-class _Method(torch.nn.Module):
-    """Has the module's weights; `forward` has the method's own parameters, which name the inputs."""
-
-    def __init__(self, module: torch.nn.Module, method: Any) -> None:
-        super().__init__()
-        self.module = module
-        self.forward = method

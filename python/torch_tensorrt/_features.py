@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import NamedTuple
 
 
@@ -22,16 +21,12 @@ class FeatureSet(NamedTuple):
     complex_decomposition: bool
 
 
-def _exists(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
-
-
 ENABLED_FEATURES = FeatureSet(
-    torchscript_frontend=_exists("torch_tensorrt.ts"),
+    torchscript_frontend=True,
     torch_tensorrt_runtime=True,
     dynamo_frontend=True,
     fx_frontend=False,
-    refit=_exists("torch_tensorrt.dynamo._refit"),
+    refit=True,
     qdp_plugin=False,
     windows_cross_compile=False,
     tensorrt_rtx=False,

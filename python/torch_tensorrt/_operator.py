@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 import kiln
@@ -63,8 +64,8 @@ def _load() -> ctypes.CDLL:
         raise ImportError(f"{path} does not exist: was Kiln built with KILN_BUILD_TORCH=OFF?")
     torch.ops.load_library(str(path))
     library = ctypes.CDLL(str(path))
-    library.kiln_torch_release_engine.argtypes = [ctypes.c_void_p]
-    library.kiln_torch_release_engine.restype = None
+    for function in (library.kiln_torch_hold_engine, library.kiln_torch_release_engine):
+        function.argtypes, function.restype = [ctypes.c_void_p], None
     return library
 
 
@@ -72,15 +73,37 @@ _library = _load()
 execute_engine = torch.ops.kiln.execute_engine.default
 
 
-def release_with(module: torch.nn.Module, engine: torch.Tensor) -> None:
-    """Lets the operator forget what it loaded from an engine when a module that has it goes away."""
-    release = _library.kiln_torch_release_engine
-    weakref.finalize(module, release, engine.data_ptr()).atexit = False
+def engine_tensor(engine: bytes | bytearray | memoryview) -> torch.Tensor:
+    """The bytes of an engine as the operator takes them: in memory of PyTorch's, which is aligned to the 64 bytes that
+    weights need to be used where they are."""
+    source = np.frombuffer(engine, dtype=np.uint8)
+    tensor = torch.empty(source.size, dtype=torch.uint8)
+    tensor.numpy()[:] = source
+    return tensor
 
 
-def release(engine: torch.Tensor) -> None:
-    """Lets the operator forget what it loaded from an engine, now."""
-    _library.kiln_torch_release_engine(engine.data_ptr())
+# What lets go of an engine, by its holder and address.
+_holds: dict[tuple[int, int], weakref.finalize] = {}
+
+
+def hold(module: torch.nn.Module, engine: torch.Tensor) -> None:
+    """Keeps what the operator loads from an engine for as long as a module that has it lives."""
+    key = id(module), engine.data_ptr()
+    if key not in _holds:
+        _library.kiln_torch_hold_engine(key[1])
+        _holds[key] = weakref.finalize(module, _let_go, key)
+        _holds[key].atexit = False
+
+
+def release(module: torch.nn.Module, engine: torch.Tensor) -> None:
+    """Ends what `hold` began before the module does: the operator forgets the engine unless another module has it."""
+    if finalizer := _holds.get((id(module), engine.data_ptr())):
+        finalizer()
+
+
+def _let_go(key: tuple[int, int]) -> None:
+    del _holds[key]
+    _library.kiln_torch_release_engine(key[1])
 
 
 @functools.lru_cache(maxsize=1024)

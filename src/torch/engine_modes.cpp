@@ -111,7 +111,7 @@ class ModalRun : public RunHooks {
 
   OwnedTensor reuse(size_t index, const kiln_tensor& output,
                     std::span<const kiln_tensor> inputs) override {
-    if (index >= kept_.size() || !fits(view(kept_[index].get(), "output"), output, inputs)) {
+    if (index >= kept_.size() || !fits(view(kept_[index].get(), {"output"}), output, inputs)) {
       return nullptr;
     }
     return std::move(kept_[index]);

@@ -96,7 +96,7 @@ std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inp
   std::vector<kiln_tensor> views;
   views.reserve(inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) {
-    views.push_back(view(inputs[i], "input " + std::to_string(i)));
+    views.push_back(view(inputs[i], {"input", i}));
   }
   uint32_t num_threads = 0;
   check_torch(torch_get_num_threads(&num_threads), "tell its number of threads");

@@ -1,4 +1,4 @@
-#include "torch/engine_cache.h"
+#include "torch/loaded_engines.h"
 
 #include <algorithm>
 #include <cstring>
@@ -10,43 +10,90 @@ LoadedEngine::LoadedEngine(torch::stable::Tensor bytes)
     : bytes_(std::move(bytes)),
       data_(bytes_.const_data_ptr()),
       size_(static_cast<size_t>(bytes_.numel())) {
-  std::memcpy(fingerprint_.data(), data_, std::min(size_, kFingerprintBytes));
-  kiln_engine* engine = nullptr;
-  check(kiln_engine_load_memory(data_, size_, nullptr, &engine));
-  runner_.emplace(EnginePtr(engine));
+  if (size_ > 0) std::memcpy(fingerprint_.data(), data_, std::min(size_, kFingerprintBytes));
 }
 
 bool LoadedEngine::is_made_from(const void* data, size_t size) const {
   return data == data_ && size == size_ &&
-         std::memcmp(data, fingerprint_.data(), std::min(size, kFingerprintBytes)) == 0;
+         (size == 0 ||
+          std::memcmp(data, fingerprint_.data(), std::min(size, kFingerprintBytes)) == 0);
 }
 
-EngineCache& EngineCache::instance() {
-  static auto* cache = new EngineCache;
-  return *cache;
+EngineRunner& LoadedEngine::runner() {
+  std::call_once(once_, [this] {
+    kiln_engine* engine = nullptr;
+    check(kiln_engine_load_memory(data_, size_, nullptr, &engine));
+    runner_.emplace(EnginePtr(engine));
+  });
+  return *runner_;
 }
 
-std::shared_ptr<LoadedEngine> EngineCache::find_or_load(const torch::stable::Tensor& bytes) {
+LoadedEngines& LoadedEngines::instance() {
+  static auto* engines = new LoadedEngines;
+  return *engines;
+}
+
+std::shared_ptr<LoadedEngine> LoadedEngines::find(const torch::stable::Tensor& bytes) {
   const void* data = bytes.const_data_ptr();
   const auto size = static_cast<size_t>(bytes.numel());
+  std::shared_ptr<LoadedEngine> replaced, dropped;  // destroyed after the lock is given up
   std::lock_guard lock(mutex_);
-  for (auto it = engines_.begin(); it != engines_.end(); ++it) {
-    if ((*it)->is_made_from(data, size)) {
-      engines_.splice(engines_.begin(), engines_, it);
-      return engines_.front();
-    }
+  if (const auto found = engines_.find(data); found != engines_.end()) {
+    found->second.last_use = ++uses_;
+    if (found->second.engine->is_made_from(data, size)) return found->second.engine;
+    auto fresh = std::make_shared<LoadedEngine>(bytes);
+    replaced = std::exchange(found->second.engine, fresh);
+    return fresh;
   }
-  std::erase_if(engines_, [&](const auto& engine) { return engine->is_at(data); });
-  engines_.push_front(std::make_shared<LoadedEngine>(bytes));
-  if (engines_.size() > kMaxEngines) {
-    engines_.pop_back();
+  auto fresh = std::make_shared<LoadedEngine>(bytes);
+  engines_.emplace(data, Entry{fresh, ++uses_});
+  num_unheld_ += holders_.contains(data) ? 0 : 1;
+  if (const auto old = surplus(); old != engines_.end()) {
+    dropped = std::move(old->second.engine);
+    engines_.erase(old);
+    --num_unheld_;
   }
-  return engines_.front();
+  return fresh;
 }
 
-void EngineCache::release(const void* data) {
+LoadedEngines::Entries::iterator LoadedEngines::surplus() {
+  if (num_unheld_ <= kMaxUnheld) return engines_.end();
+  auto oldest = engines_.end();
+  for (auto it = engines_.begin(); it != engines_.end(); ++it) {
+    const bool older = oldest == engines_.end() || it->second.last_use < oldest->second.last_use;
+    if (older && !holders_.contains(it->first)) oldest = it;
+  }
+  return oldest;
+}
+
+void LoadedEngines::forget(const LoadedEngine& engine) {
+  std::shared_ptr<LoadedEngine> dropped;
   std::lock_guard lock(mutex_);
-  std::erase_if(engines_, [&](const auto& engine) { return engine->is_at(data); });
+  const auto found = engines_.find(engine.data());
+  if (found == engines_.end() || found->second.engine.get() != &engine) return;
+  dropped = std::move(found->second.engine);
+  engines_.erase(found);
+  num_unheld_ -= holders_.contains(engine.data()) ? 0 : 1;
+}
+
+void LoadedEngines::hold(const void* data) {
+  std::lock_guard lock(mutex_);
+  if (++holders_[data] == 1 && engines_.contains(data)) --num_unheld_;
+}
+
+bool LoadedEngines::release(const void* data) {
+  std::shared_ptr<LoadedEngine> dropped;
+  std::lock_guard lock(mutex_);
+  const auto holders = holders_.find(data);
+  const bool was_held = holders != holders_.end();
+  if (was_held && --holders->second > 0) return false;
+  if (was_held) holders_.erase(holders);
+  const auto found = engines_.find(data);
+  if (found == engines_.end()) return true;
+  dropped = std::move(found->second.engine);
+  engines_.erase(found);
+  if (!was_held) --num_unheld_;
+  return true;
 }
 
 }  // namespace kiln::torch_op

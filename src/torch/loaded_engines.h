@@ -1,21 +1,25 @@
-// Engines that the operator has deserialised. An engine is a tensor of bytes
-// that comes with every call; loading it takes milliseconds, so what was loaded is kept here.
+// Engines that the operator has loaded. An engine is a tensor of bytes that comes with every call;
+// loading it takes milliseconds, so what was loaded is kept here.
 //
 // An entry is found by address, size and the first bytes of the engine, which hold the hash of its
 // contents: when the memory is given to another tensor, or is overwritten, the entry no longer
 // matches and is replaced. An entry holds a reference to its tensor, so that the bytes outlive the
-// engine made from them. At most kMaxEngines are kept; the least recently used goes first.
-// release() drops one at once.
+// engine made from them.
+//
+// Whoever has an engine for long, such as a module, holds it: what is held stays, and goes when the
+// last holder releases it. Of the others, which programs without Python use, kMaxUnheld are kept;
+// the least recently used goes first.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
 
 #include <array>
 #include <cstddef>
-#include <list>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <unordered_map>
 
 #include "torch/engine_runner.h"
 
@@ -23,12 +27,15 @@ namespace kiln::torch_op {
 
 class LoadedEngine {
  public:
+  // Takes note of what the engine is; `runner` loads it.
   explicit LoadedEngine(torch::stable::Tensor bytes);
 
-  bool is_at(const void* data) const { return data == data_; }
+  const void* data() const { return data_; }
   // The same memory with the same contents.
   bool is_made_from(const void* data, size_t size) const;
-  EngineRunner& runner() { return *runner_; }
+  // Loads the engine if that was not done yet; threads that come meanwhile wait. Throws
+  // std::runtime_error for what is not an engine for this machine.
+  EngineRunner& runner();
 
  private:
   static constexpr size_t kFingerprintBytes = 64;
@@ -37,22 +44,42 @@ class LoadedEngine {
   const void* data_ = nullptr;
   size_t size_ = 0;
   std::array<std::byte, kFingerprintBytes> fingerprint_{};
+  std::once_flag once_;
   std::optional<EngineRunner> runner_;
 };
 
-class EngineCache {
+class LoadedEngines {
  public:
-  static constexpr size_t kMaxEngines = 64;
+  static constexpr size_t kMaxUnheld = 64;
 
-  // The one cache of the process. Never destroyed: operators may run while the process exits.
-  static EngineCache& instance();
+  // Those of the process. Never destroyed: operators may run while the process exits.
+  static LoadedEngines& instance();
 
-  std::shared_ptr<LoadedEngine> find_or_load(const torch::stable::Tensor& bytes);
-  void release(const void* data);
+  // The entry for the bytes of an engine, which may be new and not loaded yet.
+  std::shared_ptr<LoadedEngine> find(const torch::stable::Tensor& bytes);
+  // Drops an entry that could not be loaded.
+  void forget(const LoadedEngine& engine);
+
+  // Keeps what is loaded from an address until `release` was called as often as this.
+  void hold(const void* data);
+  // Drops what was loaded from an address unless somebody else holds it; whether nobody does.
+  bool release(const void* data);
 
  private:
-  std::mutex mutex_;
-  std::list<std::shared_ptr<LoadedEngine>> engines_;  // the most recently used first
+  struct Entry {
+    std::shared_ptr<LoadedEngine> engine;
+    uint64_t last_use = 0;
+  };
+  using Entries = std::unordered_map<const void*, Entry>;
+
+  // The entry to drop where there are too many that nobody holds, or the end.
+  Entries::iterator surplus();
+
+  std::mutex mutex_;  // for a few look-ups: nothing is loaded or destroyed under it
+  Entries engines_;   // by address
+  std::unordered_map<const void*, size_t> holders_;
+  size_t num_unheld_ = 0;  // entries without holders
+  uint64_t uses_ = 0;
 };
 
 }  // namespace kiln::torch_op

@@ -13,9 +13,9 @@
 #include <string>
 #include <vector>
 
-#include "torch/engine_cache.h"
 #include "torch/engine_modes.h"
 #include "torch/layouts.h"
+#include "torch/loaded_engines.h"
 
 namespace kiln::torch_op {
 namespace {
@@ -35,6 +35,15 @@ void check_engine_tensor(const Tensor& engine) {
   }
 }
 
+EngineRunner& load(LoadedEngine& engine) {
+  try {
+    return engine.runner();
+  } catch (...) {
+    LoadedEngines::instance().forget(engine);
+    throw;
+  }
+}
+
 std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine, std::string spec) {
   check_engine_tensor(engine);
   std::vector<AtenTensorHandle> handles;
@@ -42,11 +51,12 @@ std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine, st
   for (const Tensor& input : inputs) {
     handles.push_back(input.get());
   }
-  const std::shared_ptr<LoadedEngine> loaded = EngineCache::instance().find_or_load(engine);
+  const std::shared_ptr<LoadedEngine> loaded = LoadedEngines::instance().find(engine);
+  EngineRunner& runner = load(*loaded);
   const std::unique_ptr<RunHooks> hooks = modal_run(engine.const_data_ptr());
   const std::vector<Layout> layouts = parse_layouts(spec);
   std::vector<Tensor> outputs;
-  for (OwnedTensor& output : loaded->runner().run(handles, layouts, hooks.get())) {
+  for (OwnedTensor& output : runner.run(handles, layouts, hooks.get())) {
     outputs.emplace_back(output.release());
   }
   return outputs;
@@ -55,12 +65,20 @@ std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine, st
 }  // namespace
 }  // namespace kiln::torch_op
 
-// Forgets what was loaded from the engine at an address; a later call loads it again. Not an
-// operator, because it is called when modules are destroyed, which may happen while somebody is
-// tracing.
-extern "C" __attribute__((visibility("default"))) void kiln_torch_release_engine(const void* data) {
-  kiln::torch_op::EngineCache::instance().release(data);
-  kiln::torch_op::set_modes(data, 0);
+#define KILN_TORCH_EXPORT extern "C" __attribute__((visibility("default")))
+
+// Not operators, because they are called when modules are made and destroyed, which may happen
+// while somebody is tracing.
+
+// Keeps what is loaded from the engine at an address until it is released.
+KILN_TORCH_EXPORT void kiln_torch_hold_engine(const void* data) {
+  kiln::torch_op::LoadedEngines::instance().hold(data);
+}
+
+// When everybody who held it has released it, forgets what was loaded from the engine at an
+// address; a later call loads it again.
+KILN_TORCH_EXPORT void kiln_torch_release_engine(const void* data) {
+  if (kiln::torch_op::LoadedEngines::instance().release(data)) kiln::torch_op::set_modes(data, 0);
 }
 
 STABLE_TORCH_LIBRARY(kiln, m) {

@@ -60,9 +60,13 @@ bool is_on_cpu(AtenTensorHandle tensor) {
   return type == aoti_torch_device_type_cpu();
 }
 
-kiln_tensor view(AtenTensorHandle tensor, std::string_view name) {
+std::string TensorName::str() const {
+  return std::string(text) + (index == kNoIndex ? "" : " " + std::to_string(index));
+}
+
+kiln_tensor view(AtenTensorHandle tensor, TensorName name) {
   if (!is_on_cpu(tensor)) {
-    throw std::runtime_error("[execute_engine] " + std::string(name) +
+    throw std::runtime_error("[execute_engine] " + name.str() +
                              " is not in CPU memory, but the engine was compiled for the CPU: pass "
                              "tensor.cpu()");
   }
@@ -77,7 +81,7 @@ kiln_tensor view(AtenTensorHandle tensor, std::string_view name) {
   check_torch(aoti_torch_get_data_ptr(tensor, &data), "tell where a tensor lies");
   const std::optional<kiln_dtype> kiln_type = to_kiln(dtype);
   if (!kiln_type) {
-    throw std::runtime_error("[execute_engine] " + std::string(name) +
+    throw std::runtime_error("[execute_engine] " + name.str() +
                              " has a dtype that engines do not take (PyTorch's code " +
                              std::to_string(dtype) + ")");
   }

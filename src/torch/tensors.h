@@ -3,9 +3,11 @@
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "kiln/kiln.h"
@@ -23,9 +25,19 @@ void check_torch(AOTITorchError error, const char* what);
 
 bool is_on_cpu(AtenTensorHandle tensor);
 
-// A view of a tensor in CPU memory. `name` is for messages. Throws std::runtime_error for other
-// devices, and for dtypes that engines do not take.
-kiln_tensor view(AtenTensorHandle tensor, std::string_view name);
+// What messages call a tensor: "output", "input 3". It becomes text only in an error.
+struct TensorName {
+  static constexpr size_t kNoIndex = SIZE_MAX;
+
+  std::string_view text;
+  size_t index = kNoIndex;
+
+  std::string str() const;
+};
+
+// A view of a tensor in CPU memory. Throws std::runtime_error for other devices, and for dtypes
+// that engines do not take.
+kiln_tensor view(AtenTensorHandle tensor, TensorName name);
 
 Shape row_major_strides(std::span<const int64_t> shape);
 

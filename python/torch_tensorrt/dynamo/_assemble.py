@@ -14,7 +14,7 @@ from torch.export.graph_signature import ConstantArgument, OutputKind
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._operator import execute_engine, release_with
+from torch_tensorrt._operator import execute_engine, hold
 from torch_tensorrt.dynamo._calling import set_calling
 from torch_tensorrt.dynamo._checks import InputSizes, add_input_checks, refuse_tracing
 from torch_tensorrt.dynamo._contract import (
@@ -152,7 +152,7 @@ class _Builder:
             example_inputs=exported.example_inputs,
         )
         for engine in self._engines:
-            release_with(module, engine)
+            hold(module, engine)
         return module.eval()
 
     def input_sizes(self, info: ProgramInfo) -> InputSizes:

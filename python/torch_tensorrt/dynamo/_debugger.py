@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import json
 import logging
@@ -22,38 +23,15 @@ from torch.fx import Graph, GraphModule, Node
 import kiln
 from torch_tensorrt import logging as torch_tensorrt_logging
 from torch_tensorrt._files import write_text
-from torch_tensorrt.dynamo._capture import active_debugger
+from torch_tensorrt.dynamo._capture import Observer, active_observer
 from torch_tensorrt.dynamo.lowering.passes import pass_names
+from torch_tensorrt.runtime._modes import Mode, engines_of, last_profile, mode
+from torch_tensorrt.runtime._profile import check_format, write_profile
 
 logger = logging.getLogger(__name__)
 
 # Stages of the front end, in order; users' own lowering passes come after "decompose", under their names.
 STAGES = ("decompose", "convert", "partition")
-# Passes of the compiler over the graph of an engine (src/passes/passes.def) and over its plan
-# (src/plan/passes/passes.def).
-COMPILER_PASSES = (
-    "assign_layouts",
-    "canonicalise",
-    "eliminate_common_subexpressions",
-    "eliminate_dead_code",
-    "fold_batch_norm",
-    "fold_constants",
-    "fold_indices",
-    "recognise_patterns",
-    "simplify_shapes",
-)
-PLAN_PASSES = (
-    "fold_output_views",
-    "fuse_epilogues",
-    "fuse_loop_nests",
-    "inline_operands",
-    "inline_pointwise",
-    "merge_matmuls",
-    "recognise_causal",
-    "remove_dead",
-    "reuse_buffers",
-    "split_concats",
-)
 
 _LEVELS: dict[str, Callable[[], Any]] = {
     "internal_errors": torch_tensorrt_logging.internal_errors,
@@ -87,7 +65,7 @@ class Debugger:
         log_level: "debug", "info", "warning", "error", "internal_errors" or "graphs"; the log goes to a file as well.
         capture_fx_graph_before, capture_fx_graph_after: names of stages whose graphs are written before or after they
             run: "decompose", "convert" and "partition", lowering passes of the user's by their function's name, and
-            passes of the compiler ("canonicalise", ...; docs/runtime_api.md lists them), which are written if they
+            passes of the compiler ("canonicalise", ...; `kiln.passes()` lists them), which are written if they
             change something.
         save_engine_profile: whether modules that are compiled in the block write the times of their kernels at every
             call in the block.
@@ -111,13 +89,11 @@ class Debugger:
         logging_dir: str | os.PathLike[str] | None = None,
         save_layer_info: bool = False,
     ) -> None:
-        from torch_tensorrt.runtime import _profile
-
         if log_level not in _LEVELS:
             raise ValueError(
                 f"Invalid log level: got {log_level!r}, expected one of {', '.join(_LEVELS)}"
             )
-        _profile.check_format(profile_format)
+        check_format(profile_format)
         _check_stages("capture_fx_graph_before", capture_fx_graph_before or ())
         _check_stages("capture_fx_graph_after", capture_fx_graph_after or ())
         self.log_level = log_level
@@ -129,7 +105,7 @@ class Debugger:
             layer_info=save_layer_info,
         )
         self._num_files = 0
-        self._token: Token[Debugger | None] | None = None
+        self._token: Token[Observer | None] | None = None
 
     def __enter__(self) -> Debugger:
         if self._token is not None:
@@ -138,7 +114,7 @@ class Debugger:
         self._stack = ExitStack()
         self._stack.enter_context(_LEVELS[self.log_level]())
         self._stack.enter_context(_log_to(self.logging_dir / _LOG_FILE))
-        self._token = active_debugger.set(self)
+        self._token = active_observer.set(self)
         return self
 
     def __exit__(
@@ -148,7 +124,7 @@ class Debugger:
         trace: TracebackType | None,
     ) -> None:
         if self._token is not None:
-            active_debugger.reset(self._token)
+            active_observer.reset(self._token)
             self._token = None
         self._stack.close()
 
@@ -161,8 +137,7 @@ class Debugger:
 
     def wants_passes(self) -> bool:
         """Whether the compiler has to dump the graphs of its passes."""
-        compiler = {*COMPILER_PASSES, *PLAN_PASSES}
-        return bool(compiler & (self._output.before | self._output.after))
+        return not (self._output.before | self._output.after).isdisjoint(_compiler_passes())
 
     def collect_passes(self, folder: Path) -> None:
         """Takes what is wanted out of the compiler's dumps: a numbered file after every pass that changed something."""
@@ -184,25 +159,21 @@ class Debugger:
 
     def watch_module(self, module: GraphModule) -> None:
         """Lets a module write the times of its kernels at every call, until the block ends."""
-        from torch_tensorrt.runtime import _modes
-
         if self._output.profile_format is None:
             return
-        engines = _modes.engines_of(module)
-        self._stack.enter_context(_modes.mode(list(engines.values()), _modes.Mode.PROFILE))
+        engines = engines_of(module)
+        self._stack.enter_context(mode(list(engines.values()), Mode.PROFILE))
         handle = module.register_forward_hook(lambda *_: self._write_profiles(engines))
         self._stack.callback(handle.remove)
 
     def _write_profiles(self, engines: dict[str, torch.Tensor]) -> None:
-        from torch_tensorrt.runtime import _modes, _profile
-
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return
         for name, engine in engines.items():
             path = self._next_path(f"{name}_engine_execution_profile.trace")
-            kernels = _modes.last_profile(engine)
+            kernels = last_profile(engine)
             assert self._output.profile_format is not None
-            _profile.write_profile(path, kernels, self._output.profile_format, name)
+            write_profile(path, kernels, self._output.profile_format, name)
 
     def _write(self, name: str, text: str) -> None:
         path = self._next_path(name)
@@ -233,10 +204,17 @@ def _describe(node: Node) -> str:
 def _check_stages(option: str, names: Sequence[str]) -> None:
     if isinstance(names, str):
         raise TypeError(f"{option} is {names!r}, expected a list of names")
-    known = (*STAGES, *pass_names(), *COMPILER_PASSES, *PLAN_PASSES)
+    known = (*STAGES, *pass_names(), *_compiler_passes())
     for name in names:
         if name not in known:
             raise ValueError(f"{option} has {name!r}, expected names among {', '.join(known)}")
+
+
+@functools.cache
+def _compiler_passes() -> tuple[str, ...]:
+    """Passes of the compiler, over the graph of an engine and then over its plan."""
+    passes = kiln.passes()
+    return tuple(each["name"] for each in (*passes["graph"], *passes["plan"]))
 
 
 def _default_folder() -> Path:

@@ -7,14 +7,13 @@ version, so that an engine that is found is the one that would be made.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.fx import GraphModule
@@ -22,10 +21,6 @@ from torch.fx.node import map_arg
 
 import kiln
 from torch_tensorrt._input import Input
-from torch_tensorrt.dynamo._capture import capture_passes
-
-if TYPE_CHECKING:
-    from torch_tensorrt.dynamo._settings import CompilationSettings
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +44,7 @@ class BaseEngineCache(ABC):
     object of it as `custom_engine_cache`. Engines are machine code: keep them where nobody else can write."""
 
     @staticmethod
-    def get_hash(gm: GraphModule, input_specs: Sequence[Any], settings: CompilationSettings) -> str:
+    def get_hash(gm: GraphModule, input_specs: Sequence[Any], settings: Any) -> str:
         """A key for a graph, its weights, its inputs and the options: 64 hexadecimal digits, the same in every process.
 
         For caches of the user's own making. The keys that `save` and `load` get are Kiln's, which also know the
@@ -58,7 +53,7 @@ class BaseEngineCache(ABC):
         Args:
             gm: any graph module.
             input_specs: `Input`s or tensors; of a tensor, its shape and dtype count.
-            settings: all options but those that are about caches.
+            settings: `CompilationSettings`; all options count but those that are about caches.
         """
         return graph_key(gm, input_specs, settings)
 
@@ -115,7 +110,7 @@ _ABOUT_CACHES = (
 )
 
 
-def graph_key(gm: GraphModule, input_specs: Sequence[Any], settings: CompilationSettings) -> str:
+def graph_key(gm: GraphModule, input_specs: Sequence[Any], settings: Any) -> str:
     """`BaseEngineCache.get_hash`."""
     digest = hashlib.sha256()
 
@@ -152,87 +147,3 @@ class _Place(str):
     """The position of a node among the arguments of another."""
 
     __repr__ = str.__str__
-
-
-def build_engine(
-    model: kiln.Model,
-    settings: CompilationSettings,
-    progress: Callable[[str, float], None] | None = None,
-    **options: Any,
-) -> memoryview | bytes:
-    """Compiles a model, or takes its engine from the cache that the settings name. A cache that does not work gives
-    a warning and never an error.
-
-    Args:
-        model: what to compile.
-        options: of `kiln.compile`, those that decide the engine.
-
-    Raises:
-        kiln.KilnError: the model cannot be compiled.
-    """
-    read, write = settings.reuse_cached_engines, settings.cache_built_engines
-    cache = settings.custom_engine_cache
-    if cache is not None and type(cache) is not DiskEngineCache and (read or write):
-        return _build_with_custom_cache(model, settings, progress, options)
-    disk = None
-    if read or write:
-        source = cache or DiskEngineCache(settings.engine_cache_dir, settings.engine_cache_size)
-        disk = kiln.EngineCache(source.engine_cache_dir, source.engine_cache_size, read, write)
-    engine = _compile(model, progress, disk, options)
-    if disk is not None:
-        if disk.problem:
-            _warn_once(disk.problem)
-        logger.info("engine cache %s: %s", disk.directory, disk.result.replace("_", " "))
-    return engine
-
-
-@functools.cache
-def _warn_once(problem: str) -> None:
-    """A folder that cannot be used is the same news for every engine of a model."""
-    logger.warning("engine cache: %s", problem)
-
-
-def _compile(
-    model: kiln.Model,
-    progress: Callable[[str, float], None] | None,
-    cache: kiln.EngineCache | None,
-    options: dict[str, Any],
-) -> memoryview:
-    with capture_passes() as folder:  # the compiler takes nothing from a cache when it dumps
-        engine = kiln.compile(
-            model, progress=progress, cache=cache, dump_directory=folder, **options
-        )
-    assert engine is not None
-    return engine
-
-
-def _build_with_custom_cache(
-    model: kiln.Model,
-    settings: CompilationSettings,
-    progress: Callable[[str, float], None] | None,
-    options: dict[str, Any],
-) -> memoryview | bytes:
-    cache = settings.custom_engine_cache
-    key = kiln.compile_key(model, **options)
-    if settings.reuse_cached_engines and (found := _load(cache, key)) is not None:
-        logger.info("engine cache: hit for %s", key)
-        return found
-    engine = _compile(model, progress, None, options)
-    if settings.cache_built_engines:
-        try:
-            cache.save(key, bytes(engine))
-        except Exception as error:  # of the user's: compiling must not fail because of it
-            logger.warning("engine cache: %s could not save: %r", type(cache).__name__, error)
-    return engine
-
-
-def _load(cache: BaseEngineCache, key: str) -> bytes | None:
-    """An engine of the user's cache that can be used: every byte of it is checked."""
-    try:
-        blob = cache.load(key)
-        if blob is not None:
-            kiln.Engine(blob, verify_weights=True)
-        return blob
-    except Exception as error:
-        logger.warning("engine cache: %s could not load: %r", type(cache).__name__, error)
-        return None

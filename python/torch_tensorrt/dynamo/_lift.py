@@ -1,4 +1,4 @@
-"""`torch_tensorrt.dynamo.export`: a compiled module as an ExportedProgram, without tracing it again.
+"""A compiled module as an ExportedProgram, without tracing it again.
 
 The graph is complete already; what PyTorch wants besides is that weights and engines are inputs of the graph, listed
 in a signature.
@@ -7,7 +7,6 @@ in a signature.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +26,6 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
 
-from torch_tensorrt._arguments import merge_inputs, sample_inputs
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._assemble import INFO_KEY, ProgramInfo
 from torch_tensorrt.dynamo._calling import flat_results
@@ -35,41 +33,6 @@ from torch_tensorrt.dynamo._checks import SIZES_KEY
 from torch_tensorrt.dynamo._contract import as_guards, ranges_of, shape_of, symbol_sizes
 from torch_tensorrt.dynamo._names import argument_names
 from torch_tensorrt.dynamo._symbols import free_symbols
-from torch_tensorrt.formats.torchscript import to_torchscript
-
-
-def export(
-    gm: GraphModule,
-    inputs: Sequence[Any] | None = None,
-    call_spec: Any = None,
-    ir: str = "exported_program",
-    *,
-    arg_inputs: Sequence[Any] | None = None,
-    kwarg_inputs: Mapping[str, Any] | None = None,
-    output_format: str | None = None,
-) -> Any:
-    """Turns a compiled module into what can be saved.
-
-    Args:
-        gm: what `torch_tensorrt.compile` or `torch_tensorrt.dynamo.compile` gave.
-        inputs, arg_inputs: example inputs to keep with the program; for TorchScript needed only if it is traced.
-        call_spec: accepted for compatibility; the module knows its own.
-        ir, output_format: "exported_program" (or "ep"), or "torchscript" (or "ts").
-        kwarg_inputs: keyword example inputs.
-
-    Returns:
-        An ExportedProgram, or a ScriptModule.
-    """
-    kind = output_format or ir
-    args = merge_inputs(inputs, arg_inputs, required=False)
-    samples = sample_inputs(args, kwarg_inputs) if args is not None or kwarg_inputs else None
-    if kind in ("torchscript", "ts"):
-        return to_torchscript(gm, args, kwarg_inputs)
-    if kind not in ("exported_program", "ep"):
-        raise ValueError(
-            f"Invalid ir : {kind} provided for serialization. Options include torchscript | exported_program"
-        )
-    return lift(gm, samples)
 
 
 def program_info(gm: GraphModule) -> ProgramInfo | None:

@@ -53,7 +53,8 @@ def check_support(
     """
     weights = [node for node in program.lifted if tensor_of(node) is not None]
     views = weight_views((program.lifted[node], program.weight(node)) for node in weights)
-    serialized = serialize(program.module, program.signature, as_constraints(program, ranges or {}))
+    constraints = as_constraints(program, ranges or {})
+    serialized = serialize(program.module, program.signature, constraints, program.records)
     try:
         answers = Model.from_memory(serialized.json, views).check()
     except KilnError as error:  # the program as a whole cannot be read

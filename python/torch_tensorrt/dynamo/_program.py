@@ -18,6 +18,7 @@ from torch.fx.node import map_arg
 from torch_tensorrt.dynamo._capture import capture
 from torch_tensorrt.dynamo._contract import asserted
 from torch_tensorrt.dynamo._functional import InPlace, functional
+from torch_tensorrt.dynamo._serialize import Records
 from torch_tensorrt.dynamo._symbols import (
     Carrier,
     SizeNodes,
@@ -63,6 +64,7 @@ class Program:
         self.user_inputs: list[Node] = [
             node for node, spec in specs if spec.kind is InputKind.USER_INPUT
         ]
+        self.records: Records = {}  # of nodes that were serialised
         self._input_specs = dict(specs)
         self.mutated = {
             spec.target for spec in self.signature.output_specs if spec.kind in _MUTATIONS

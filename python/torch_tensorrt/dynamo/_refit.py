@@ -20,11 +20,11 @@ from torch.utils import _pytree as pytree
 
 import kiln
 from torch_tensorrt._arguments import merge_inputs, sample_inputs
-from torch_tensorrt._operator import execute_engine, release, release_with
+from torch_tensorrt._operator import engine_tensor, execute_engine, hold, release
 from torch_tensorrt._quiet import quiet_torch
-from torch_tensorrt.dynamo._exporter import get_attribute
+from torch_tensorrt.dynamo._lift import get_attribute
 from torch_tensorrt.dynamo._program import Program
-from torch_tensorrt.dynamo._region import engine_tensor, find_region, region_model
+from torch_tensorrt.dynamo._region import find_region, region_model
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._apply import lower
 
@@ -177,8 +177,8 @@ def _set(module: GraphModule, changes: Mapping[str, torch.Tensor]) -> None:
             value = torch.nn.Parameter(value, requires_grad=False)
         setattr(owner, leaf, value)
         if name in engines:
-            release(old)
-            release_with(module, value)
+            release(module, old)
+            hold(module, value)
 
 
 def _replaced(module: GraphModule, changes: Mapping[str, torch.Tensor]) -> GraphModule:
@@ -196,7 +196,7 @@ def _replaced(module: GraphModule, changes: Mapping[str, torch.Tensor]) -> Graph
         if name not in vars(result) and getattr(value, "__self__", None) is not module:
             vars(result)[name] = value
     for name in _engine_names(result):
-        release_with(result, get_attribute(result, name))
+        hold(result, get_attribute(result, name))
     return result.train(module.training)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import sympy
 import torch
 from torch.export.graph_signature import (
@@ -20,8 +22,9 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, GraphModule, Node
 
 import kiln
-from torch_tensorrt._operator import DTYPE_NAMES
-from torch_tensorrt.dynamo._engine_cache import build_engine
+from torch_tensorrt._operator import DTYPE_NAMES, engine_tensor
+from torch_tensorrt.dynamo._capture import capture_passes
+from torch_tensorrt.dynamo._engine_cache import BaseEngineCache, DiskEngineCache
 from torch_tensorrt.dynamo._partition import tensor_sources
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints
@@ -40,6 +43,8 @@ from torch_tensorrt.dynamo._symbols import (
     print_size,
     tensor_of,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -198,7 +203,7 @@ def region_model(
     constraints = {
         key: value for key, value in as_constraints(program, ranges or {}).items() if key in symbols
     }
-    serialized = serialize(module, signature, constraints)
+    serialized = serialize(module, signature, constraints, program.records)
     weights = weight_views((program.lifted[node], program.weight(node)) for node in region.weights)
     text = serialized.json
     for old, new in (binding_names or {}).items():
@@ -222,7 +227,7 @@ def compile_region(
 ) -> torch.Tensor:
     """Compiles a region, or takes it from the cache; the result is the engine's bytes. Raises kiln.KilnError."""
     model, names = region_model(program, region, ranges, binding_names)
-    engine = build_engine(
+    engine = _build_engine(
         model,
         settings,
         progress,
@@ -236,21 +241,96 @@ def compile_region(
     return engine_tensor(engine)
 
 
+def _build_engine(
+    model: kiln.Model,
+    settings: CompilationSettings,
+    progress: Callable[[str, float], None] | None = None,
+    **options: Any,
+) -> memoryview | bytes:
+    """Compiles a model, or takes its engine from the cache that the settings name. A cache that does not work gives
+    a warning and never an error.
+
+    Args:
+        model: what to compile.
+        options: of `kiln.compile`, those that decide the engine.
+
+    Raises:
+        kiln.KilnError: the model cannot be compiled.
+    """
+    read, write = settings.reuse_cached_engines, settings.cache_built_engines
+    cache = settings.custom_engine_cache
+    if cache is not None and type(cache) is not DiskEngineCache and (read or write):
+        return _build_with_custom_cache(model, settings, progress, options)
+    disk = None
+    if read or write:
+        source = cache or DiskEngineCache(settings.engine_cache_dir, settings.engine_cache_size)
+        disk = kiln.EngineCache(source.engine_cache_dir, source.engine_cache_size, read, write)
+    engine = _run_compiler(model, progress, disk, options)
+    if disk is not None:
+        if disk.problem:
+            _warn_once(disk.problem)
+        logger.info("engine cache %s: %s", disk.directory, disk.result.replace("_", " "))
+    return engine
+
+
+@functools.cache
+def _warn_once(problem: str) -> None:
+    """A folder that cannot be used is the same news for every engine of a model."""
+    logger.warning("engine cache: %s", problem)
+
+
+def _run_compiler(
+    model: kiln.Model,
+    progress: Callable[[str, float], None] | None,
+    cache: kiln.EngineCache | None,
+    options: dict[str, Any],
+) -> memoryview:
+    with capture_passes() as folder:  # the compiler takes nothing from a cache when it dumps
+        engine = kiln.compile(
+            model, progress=progress, cache=cache, dump_directory=folder, **options
+        )
+    assert engine is not None
+    return engine
+
+
+def _build_with_custom_cache(
+    model: kiln.Model,
+    settings: CompilationSettings,
+    progress: Callable[[str, float], None] | None,
+    options: dict[str, Any],
+) -> memoryview | bytes:
+    cache = settings.custom_engine_cache
+    key = kiln.compile_key(model, **options)
+    if settings.reuse_cached_engines and (found := _load_checked(cache, key)) is not None:
+        logger.info("engine cache: hit for %s", key)
+        return found
+    engine = _run_compiler(model, progress, None, options)
+    if settings.cache_built_engines:
+        try:
+            cache.save(key, bytes(engine))
+        except Exception as error:  # of the user's: compiling must not fail because of it
+            logger.warning("engine cache: %s could not save: %r", type(cache).__name__, error)
+    return engine
+
+
+def _load_checked(cache: BaseEngineCache, key: str) -> bytes | None:
+    """An engine of the user's cache that can be used: every byte of it is checked."""
+    try:
+        blob = cache.load(key)
+        if blob is not None:
+            kiln.Engine(blob, verify_weights=True)
+        return blob
+    except Exception as error:
+        logger.warning("engine cache: %s could not load: %r", type(cache).__name__, error)
+        return None
+
+
 def region_metadata(region: Region) -> str:
     """What an engine keeps about where it comes from: the names of its nodes, by which a refit finds them again, and
     those of its results with their orders in memory."""
     nodes = [node.name for node in region.nodes]
     results = {node.name: region.orders.get(node, ()) for node in region.outputs}
     return json.dumps({"nodes": nodes, "results": results}, separators=(",", ":"))
-
-
-def engine_tensor(engine: memoryview | bytes) -> torch.Tensor:
-    """An engine as the operator takes it."""
-    tensor = torch.empty(
-        len(engine), dtype=torch.uint8
-    )  # PyTorch aligns to 64 bytes, as zero-copy weights need
-    tensor.numpy()[:] = np.frombuffer(engine, dtype=np.uint8)
-    return tensor
 
 
 def _input_ranges(

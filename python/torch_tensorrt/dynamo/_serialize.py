@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,33 +27,60 @@ class Serialized:
     nodes: list[Node]
 
 
+# What a graph says of its values, by kind: {"tensor_values": {"relu": {"dtype": ...}}, ...}.
+Values = dict[str, dict[str, Any]]
+_VALUES = (
+    *("tensor_values", "sym_int_values", "sym_bool_values", "sym_float_values"),
+    "custom_obj_values",
+)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What the schema has for a node of a graph."""
+
+    nodes: list[dict[str, Any]]
+    values: Values
+
+
+# Records of the nodes of one program, by what they are made from: a region has nodes of the program that it is a part
+# of, and those are not serialised again.
+Records = dict[tuple[str, ...], _Record]
+
+
 def serialize(
-    module: GraphModule, signature: ExportGraphSignature, range_constraints: Mapping[Any, Any]
+    module: GraphModule,
+    signature: ExportGraphSignature,
+    range_constraints: Mapping[Any, Any],
+    records: Records,
 ) -> Serialized:
-    """Serialises a graph whose weights are inputs. A node that the schema cannot express keeps its name alone."""
+    """Serialises a graph whose weights are inputs. A node that the schema cannot express keeps its name alone.
+
+    `records` are those of the program that the graph is, or is a part of; new ones are added.
+    """
     serializer = serde.GraphModuleSerializer(signature, [])
     serializer.serialize_metadata = _metadata
+    state = serializer.graph_state
+    nodes: list[dict[str, Any]] = []
+    values: Values = {kind: {} for kind in _VALUES}
     written = []
     for node in module.graph.nodes:
-        before = len(serializer.graph_state.nodes)
-        try:
-            getattr(serializer, f"handle_{node.op}")(node)
-        except Exception:  # whatever the schema lacks stays in PyTorch
-            if node.op != "call_function":
-                raise
-            del serializer.graph_state.nodes[before:]
-            serializer.graph_state.nodes.append(_unknown_node(serializer, node))
-        written += [node] * (len(serializer.graph_state.nodes) - before)
-    state = serializer.graph_state
+        if node.op != "call_function":
+            record = _serialize_node(serializer, node)
+        elif (record := records.get(key := _key(node))) is None:
+            record = records[key] = _serialize_node(serializer, node)
+        nodes += record.nodes
+        for kind, found in record.values.items():
+            values[kind] |= found
+            getattr(state, kind).update(found)  # by which the serializer knows what is a size
+        written += [node] * len(record.nodes)
     graph = schema.Graph(
         inputs=state.inputs,
         outputs=state.outputs,
-        nodes=state.nodes,
-        tensor_values=state.tensor_values,
-        sym_int_values=state.sym_int_values,
-        sym_float_values=state.sym_float_values,
-        sym_bool_values=state.sym_bool_values,
-        custom_obj_values=state.custom_obj_values,
+        nodes=[],
+        tensor_values={},
+        sym_int_values={},
+        sym_bool_values={},
         is_single_tensor_return=state.is_single_tensor_return,
     )
     program = schema.ExportedProgram(
@@ -65,8 +94,35 @@ def serialize(
         ),
         torch_version=torch.__version__,
     )
-    text = json.dumps(serde._dataclass_to_dict(program), cls=serde.EnumEncoder, allow_nan=False)
+    content = serde._dataclass_to_dict(program)
+    content["graph_module"]["graph"] |= {"nodes": nodes, **values}
+    text = json.dumps(content, cls=serde.EnumEncoder, allow_nan=False)
     return Serialized(text.encode(), written)
+
+
+def _key(node: Node) -> tuple[str, ...]:
+    """All that a record of a node of one program is made from: several results have the names of what picks them."""
+    picked = [
+        (str(user.args[1]), user.name) for user in node.users if user.target is operator.getitem
+    ]
+    return node.name, str(node.target), str(node.args), str(node.kwargs), str(sorted(picked))
+
+
+def _serialize_node(serializer: Any, node: Node) -> _Record:
+    state = serializer.graph_state
+    num_nodes = len(state.nodes)
+    known = {kind: len(getattr(state, kind)) for kind in _VALUES}
+    try:
+        getattr(serializer, f"handle_{node.op}")(node)
+    except Exception:  # whatever the schema lacks stays in PyTorch
+        if node.op != "call_function":
+            raise
+        state.nodes[num_nodes:] = [_unknown_node(serializer, node)]
+    new = {
+        kind: dict(itertools.islice(getattr(state, kind).items(), count, None))
+        for kind, count in known.items()
+    }
+    return _Record(serde._dataclass_to_dict(state.nodes[num_nodes:]), serde._dataclass_to_dict(new))
 
 
 def _metadata(node: Node) -> dict[str, str]:

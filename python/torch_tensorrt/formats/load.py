@@ -15,7 +15,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._operator import execute_engine, release_with
+from torch_tensorrt._operator import execute_engine, hold
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._calling import set_calling
 from torch_tensorrt.dynamo._checks import (
@@ -26,7 +26,7 @@ from torch_tensorrt.dynamo._checks import (
     refuse_tracing,
 )
 from torch_tensorrt.dynamo._contract import guard_conditions, ranges_of
-from torch_tensorrt.dynamo._exporter import get_attribute
+from torch_tensorrt.dynamo._lift import get_attribute
 from torch_tensorrt.dynamo._names import argument_names
 from torch_tensorrt.formats.aoti.package import LoadedPackage, is_package, load_package
 from torch_tensorrt.formats.engine_check import check_engines
@@ -54,6 +54,7 @@ class LoadedProgram(ExportedProgram):
             refuse_tracing(checked)
             add_structure_check(checked, self.call_spec.in_spec, names or ())
             checked.meta[SIZES_KEY] = _input_sizes(self)
+            _hold_engines(checked)
             return checked
         with quiet_torch():
             module = super().module(check_guards=False)
@@ -67,10 +68,14 @@ class LoadedProgram(ExportedProgram):
         result = GraphModule(attributes, graph).eval()
         refuse_tracing(result)
         add_input_checks(result, argument_names(self), self.call_spec.in_spec, _input_sizes(self))
-        for name, engine in result.named_buffers():
-            if name.startswith("engine_"):
-                release_with(result, engine)
+        _hold_engines(result)
         return result
+
+
+def _hold_engines(module: GraphModule) -> None:
+    for name, engine in module.named_buffers():
+        if name.startswith("engine_"):
+            hold(module, engine)
 
 
 def load(

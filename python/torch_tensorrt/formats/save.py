@@ -18,7 +18,7 @@ from torch_tensorrt._arguments import check_graph_module, sample_inputs
 from torch_tensorrt._files import errors_at_the_end, replaced_file
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
-from torch_tensorrt.dynamo._exporter import add_guards, lift, program_info
+from torch_tensorrt.dynamo._lift import add_guards, lift, program_info
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._tracer import shapes_of_inputs
 from torch_tensorrt.dynamo._words import WORDS, check_words, export_words, warn

@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 
 from torch_tensorrt._arguments import check_graph_module, sample_inputs
 from torch_tensorrt._files import replaced_path
-from torch_tensorrt._operator import release_with
+from torch_tensorrt._operator import hold
 from torch_tensorrt.dynamo._checks import unchecked_inputs
 from torch_tensorrt.dynamo._symbols import is_symbolic_node
 from torch_tensorrt.formats.engine_check import check_engines
@@ -66,7 +66,7 @@ def to_torchscript(
             result = write_script(module, names, unchecked_inputs(module))
         except ScriptError as error:
             result = _trace(module, args, kwargs, error)
-    _release_engines(result)
+    _hold_engines(result)
     return result
 
 
@@ -105,10 +105,10 @@ def _is_traceable(module: GraphModule) -> bool:
     return True
 
 
-def _release_engines(module: torch.jit.ScriptModule) -> None:
+def _hold_engines(module: torch.jit.ScriptModule) -> None:
     for name, buffer in module.named_buffers():
         if name.rpartition(".")[2].startswith("engine_"):
-            release_with(module, buffer)
+            hold(module, buffer)
 
 
 def save_torchscript(
@@ -168,7 +168,7 @@ def load_torchscript(
             ) from error
     check_engines(path, module.named_buffers())
     module.__class__ = LoadedScript
-    _release_engines(module)
+    _hold_engines(module)
     return module
 
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import kiln
-from torch_tensorrt._operator import execute_engine, release_with
+from torch_tensorrt._operator import engine_tensor, execute_engine, hold, release
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.runtime._modes import Mode, has_mode, last_profile, set_mode
 from torch_tensorrt.runtime._profile import check_format, write_profile
@@ -87,8 +86,10 @@ class TorchTensorRTModule(torch.nn.Module):
             self._spec, self._untraceable = spec_of(description), ""
         except ValueError as error:  # running does not need it
             self._spec, self._untraceable = "", str(error)
+        if self.engine is not None:
+            release(self, self.engine)
         self.engine = engine
-        release_with(self, engine)
+        hold(self, engine)
 
     def forward(self, *inputs: Any) -> torch.Tensor | tuple[torch.Tensor, ...]:
         if self.engine is None:
@@ -213,7 +214,7 @@ class TorchTensorRTModule(torch.nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self.engine is not None:
-            release_with(self, self.engine)
+            hold(self, self.engine)
 
     def extra_repr(self) -> str:
         if self.engine is None:
@@ -267,10 +268,7 @@ def _as_tensor(engine: Any) -> torch.Tensor:
             f"serialized_engine is {type(engine).__name__}, expected bytes or a uint8 tensor: "
             "torch_tensorrt.convert_method_to_trt_engine makes them"
         )
-    source = np.frombuffer(engine, dtype=np.uint8)
-    tensor = torch.empty(source.size, dtype=torch.uint8)
-    tensor.numpy()[:] = source
-    return tensor
+    return engine_tensor(engine)
 
 
 def _check_names(kind: str, given: list[str], known: list[str], *, every: bool) -> None:

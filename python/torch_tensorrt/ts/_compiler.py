@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.export import ExportedProgram
 import kiln
 from torch_tensorrt import dynamo
 from torch_tensorrt._arguments import merge_inputs
+from torch_tensorrt._method import method_as_module
 from torch_tensorrt.formats.script_writer import define_script
 from torch_tensorrt.formats.torchscript import quiet_torchscript, to_torchscript
 from torch_tensorrt.ts._compile_spec import to_settings, warn_deprecated
@@ -106,22 +106,17 @@ def convert_method_to_trt_engine(
     warn_deprecated("convert_method_to_trt_engine")
     settings = to_settings("convert_method_to_trt_engine", options)
     args = merge_inputs(inputs, arg_inputs, required=not kwarg_inputs) or ()
-    program, args, kwargs = _export(with_method(module, method_name), args, kwarg_inputs)
+    program, args, kwargs = _export(_with_method(module, method_name), args, kwarg_inputs)
     return dynamo.convert_exported_program_to_serialized_trt_engine(
         program, args, kwarg_inputs=kwargs, settings=settings
     )
 
 
-def with_method(module: torch.nn.Module, name: str) -> torch.nn.Module:
-    """A module whose `forward` is another one's method."""
-    if name == "forward":
-        return module
-    method = getattr(module, name)
-    if not isinstance(module, torch.jit.ScriptModule):
-        result = copy.copy(module)
-        result.forward = method
-        return result
-    arguments = method.schema.arguments[1:]
+def _with_method(module: torch.nn.Module, name: str) -> torch.nn.Module:
+    """A module, scripted if the given one is, whose `forward` is another one's method."""
+    if name == "forward" or not isinstance(module, torch.jit.ScriptModule):
+        return method_as_module(module, name)
+    arguments = getattr(module, name).schema.arguments[1:]
     holder = torch.nn.Module()
     holder.inner = module
     head = ", ".join(["self", *(f"{each.name}: {each.type.annotation_str}" for each in arguments)])
@@ -145,7 +140,7 @@ def check_method_op_support(module: torch.nn.Module, method_name: str = "forward
     warn_deprecated("check_method_op_support")
     with quiet_torchscript():
         script = module if isinstance(module, torch.jit.ScriptModule) else torch.jit.script(module)
-        graph = whole_graph(with_method(script, method_name))
+        graph = whole_graph(_with_method(script, method_name))
     known = {target.split(".")[1] for target in kiln.supported_ops()["aten"]}
     return all(_is_supported(node, known) for node in _nodes(graph))
 

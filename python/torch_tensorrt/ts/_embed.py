@@ -6,13 +6,12 @@ import keyword
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 import kiln
 from torch_tensorrt._device import Device
 from torch_tensorrt._enums import DeviceType
-from torch_tensorrt._operator import release_with
+from torch_tensorrt._operator import engine_tensor, hold
 from torch_tensorrt.formats.script_writer import define_script
 from torch_tensorrt.formats.torchscript import quiet_torchscript
 from torch_tensorrt.runtime._spec import spec_of
@@ -43,7 +42,7 @@ def embed_engine_in_new_module(
     warn_deprecated("embed_engine_in_new_module")
     if device is not None and Device._from(device).device_type is not DeviceType.CPU:
         raise ValueError(f"device is {device}, expected cpu: engines run on the CPU")
-    buffer = torch.from_numpy(np.frombuffer(serialized_engine, dtype=np.uint8).copy())
+    buffer = engine_tensor(serialized_engine)
     description = kiln.Engine(buffer.numpy()).describe()
     inputs = _order("input", description["inputs"], input_binding_names)
     outputs = _order("output", description["outputs"], output_binding_names)
@@ -52,7 +51,7 @@ def embed_engine_in_new_module(
     holder.register_buffer("engine_0", buffer)
     with quiet_torchscript():
         module = define_script(holder.eval(), source)
-    release_with(module, buffer)
+    hold(module, buffer)
     return module
 
 

@@ -155,7 +155,7 @@ void Model::check_inputs(std::span<const OwnedTensor> inputs,
   views.reserve(inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) {
     const InputSpec& spec = program_.inputs[i];
-    views.push_back(torch_op::view(inputs[i].get(), labels_[i]));
+    views.push_back(torch_op::view(inputs[i].get(), {labels_[i]}));
     if (views[i].dtype != spec.dtype) {
       throw std::runtime_error(labels_[i] + ": got dtype " + dtype_text(views[i].dtype) +
                                ", expected " + dtype_text(spec.dtype));

@@ -166,7 +166,7 @@ def test_no_usable_home_is_one_warning_and_no_cache(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     for home in (tmp_path / "file", Path("/proc/no/such/home")):
         log = run_with_environment(HOME=str(home))
-        assert log.count("WARNING:torch_tensorrt.dynamo._engine_cache") == 1, log
+        assert log.count("WARNING:torch_tensorrt.dynamo._region") == 1, log
         assert "engine cache" in log
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 from models_small import SortInTheMiddle, batch_input, compile_all, engines_of, torch_operators_of
+from torch._export.serde.serialize import GraphModuleSerializer
 
 import torch_tensorrt
+from torch_tensorrt.dynamo._symbols import is_symbolic_node
 
 RELU = torch.ops.aten.relu.default
 
@@ -175,3 +179,24 @@ def test_custom_operators_stay_in_pytorch(assert_same) -> None:
     assert len(engines_of(compiled)) == 2
     x = torch.randn(3, 16)
     assert_same(compiled(x), Custom()(x))
+
+
+def test_every_node_is_serialised_once(monkeypatch, assert_same) -> None:
+    """Asking what engines can take and compiling them are about the same nodes, but for sizes, which an engine reads
+    off its own inputs, and nodes that mention them."""
+    counts: Counter[str] = Counter()
+    handle = GraphModuleSerializer.handle_call_function
+
+    def counting(self: GraphModuleSerializer, node: torch.fx.Node) -> None:
+        if not any(map(is_symbolic_node, (node, *node.all_input_nodes))):
+            counts[node.name] += 1
+        handle(self, node)
+
+    monkeypatch.setattr(GraphModuleSerializer, "handle_call_function", counting)
+    model = SortInTheMiddle().eval()
+    compiled = compile_all(model, batch_input())
+    assert len(engines_of(compiled)) > 1
+    assert {"linear", "relu", "linear_1", "tanh"} <= counts.keys()
+    assert max(counts.values()) == 1, counts
+    x = torch.randn(3, 16)
+    assert_same(compiled(x), model(x))

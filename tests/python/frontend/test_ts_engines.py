@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from models_small import Counter, Mlp, SortInTheMiddle, batch_input
@@ -95,6 +98,30 @@ def test_binding_names_give_the_order(engine, assert_same) -> None:
     x, y = torch.randn(3, 4), torch.randn(3, 4)
     assert_same(module(y, x), TwoOfEach()(x, y)[::-1])
     assert_same(module(x=x, y=y), TwoOfEach()(x, y)[::-1])
+
+
+class Wide(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(4096, 4096))  # 64 MiB
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.mm(x, self.weight)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_weights_are_used_where_they_are() -> None:
+    """Memory that is not aligned to 64 bytes would be copied by whatever loads the engine."""
+    data = ts.convert_method_to_trt_engine(Wide().eval(), inputs=[torch.ones(1, 4096)])
+    assert len(data) > 64 << 20
+    module = ts.embed_engine_in_new_module(data)
+    assert module.engine_0.data_ptr() % 64 == 0
+    before = resident_bytes()
+    module(torch.ones(1, 4096))
+    assert resident_bytes() - before < 32 << 20
 
 
 def test_binding_names_are_checked(engine) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -71,6 +74,68 @@ def test_modules_come_and_go(assert_same) -> None:
         assert_same(compiled(x), model(x))
         del compiled
         gc.collect()
+
+
+START = """
+import gc, sys, threading, torch
+import torch_tensorrt
+from models_small import Mlp, batch_input
+from torch_tensorrt._operator import execute_engine
+from torch_tensorrt.runtime import TorchTensorRTModule
+x = torch.randn(3, 16)
+engine = torch_tensorrt.convert_method_to_trt_engine(Mlp().eval(), arg_inputs=[batch_input()])
+"""
+
+
+def loads_of(setup: str, calls: str) -> int:
+    """How many engines the calls load, by the runtime's log."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{START}{setup}\nprint('CALLS', file=sys.stderr)\n{calls}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KILN_LOG": "info", "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr.partition("CALLS")[2].count('loaded the engine "')
+
+
+def test_engines_of_living_modules_are_loaded_once() -> None:
+    setup = "modules = [TorchTensorRTModule(engine) for _ in range(100)]"
+    calls = "for _ in range(3):\n  for module in modules: module(x)"
+    assert loads_of(setup, calls) == 100
+
+
+def test_engines_that_nobody_holds_are_dropped_in_the_end() -> None:
+    setup = "engine = torch.frombuffer(bytearray(engine), dtype=torch.uint8)\n"
+    setup += "engines = [engine.clone() for _ in range(100)]"
+    calls = "for _ in range(2):\n  for each in engines: execute_engine([x], each, 'f32[i0_0,8]')"
+    assert loads_of(setup, calls) == 200
+
+
+def test_an_engine_goes_with_the_last_module_that_has_it() -> None:
+    setup = "engine = torch.frombuffer(bytearray(engine), dtype=torch.uint8).clone()\n"
+    setup += "first, second, third = (TorchTensorRTModule(engine) for _ in range(3))"
+    shared = "first(x)\ndel first\ngc.collect()\nsecond(x)\ndel second\ngc.collect()\nthird(x)\n"
+    assert loads_of(setup, shared) == 1
+    gone = "del third\ngc.collect()\nexecute_engine([x], engine, 'f32[i0_0,8]')"
+    assert loads_of(setup, shared + gone) == 2
+
+
+def test_threads_load_an_engine_once() -> None:
+    calls = "threads = [threading.Thread(target=module, args=(x,)) for _ in range(8)]\n"
+    calls += "for thread in threads: thread.start()\nfor thread in threads: thread.join()"
+    assert loads_of("module = TorchTensorRTModule(engine)", calls) == 1
+
+
+def test_what_cannot_be_loaded_is_tried_again(compiled, assert_same, mlp) -> None:
+    place = torch.zeros_like(compiled.engine_0)
+    x = torch.randn(3, 16)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="not a Kiln engine"):
+            execute_engine([x], place, "f32[i0_0,8]")
+    place.copy_(compiled.engine_0)
+    assert_same(execute_engine([x], place, "f32[i0_0,8]")[0], mlp(x))
 
 
 def test_a_view_of_an_unaligned_engine(mlp, compiled, assert_same) -> None:

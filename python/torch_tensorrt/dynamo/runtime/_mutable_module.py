@@ -7,10 +7,8 @@ import inspect
 import io
 import logging
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,13 +17,15 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 
 import kiln
+from torch_tensorrt._files import errors_at_the_end, replaced_file
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._compiler import compile as compile_exported
-from torch_tensorrt.dynamo._exporter import lift
+from torch_tensorrt.dynamo._lift import lift
 from torch_tensorrt.dynamo._refit import refit_module_weights
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.runtime._accepted import AcceptedInputs
 from torch_tensorrt.dynamo.runtime._model_state import same_kinds, structure_state, weight_state
+from torch_tensorrt.formats.load import LoadedProgram
 
 logger = logging.getLogger(__name__)
 
@@ -300,21 +300,12 @@ class MutableTorchTensorRTModule:
             "dynamic_shapes": module._dynamic_shapes,
             "programs": [_to_bytes(item.program) for item in module._compiled],
         }
-        folder, name = Path(path).parent, Path(path).name
-        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                torch.save(content, file)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replaced_file(path) as file, errors_at_the_end(file) as archive:
+            torch.save(content, archive)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> MutableTorchTensorRTModule:
         """Loads what `save` wrote. It is a pickle, which can run code: load only files that you trust."""
-        from torch_tensorrt.formats.load import LoadedProgram  # which imports this package
-
         content = torch.load(path, weights_only=False)
         if not isinstance(content, dict) or "pytorch_model" not in content:
             raise ValueError(
