@@ -1,6 +1,7 @@
 // Rules of `canonicalise` for pointwise ops. Each states itself as a formula.
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "ir/op_table.h"
 #include "passes/canonicalise.h"
@@ -12,6 +13,7 @@ namespace {
 using ir::Builder;
 using ir::Node;
 using ir::Op;
+using ir::OpKind;
 using ir::Shape;
 using ir::Value;
 
@@ -252,21 +254,31 @@ Value* negated_comparison(Rewriter& rewriter, Node& node) {
   return nullptr;
 }
 
-// cast(x, its own dtype) -> x; cast(cast(x, wider), dtype) -> cast(x, dtype). A 16-bit result that
-// is cast there and back keeps the casts, because they round it.
+// Whether a value is one of its dtype for certain, and not a result of 16-bit arithmetic that a
+// kernel may hold in f32 (plan::is_rounded says the same of expressions).
+bool is_rounded(const Value* value, std::set<const Value*>& seen) {
+  if (!is_16_bit_float(value->type.dtype) || !seen.insert(value).second) return true;
+  const Node* maker = value->producer;
+  if (maker == nullptr || maker->op == Op::cast || ir::op_info(maker->op).kind == OpKind::Source) {
+    return true;
+  }
+  return !ir::rounds_result(maker->op) && std::ranges::all_of(maker->inputs, [&](const Value* x) {
+    return x == nullptr || is_rounded(x, seen);
+  });
+}
+
+// cast(x, its own dtype) -> x; cast(cast(x, wider), dtype) -> cast(x, dtype).
 Value* idle_cast(Rewriter& rewriter, Node& node) {
   if (node.op != Op::cast) return nullptr;
   const DType target = node.output()->type.dtype;
   Value* x = node.input(0);
   if (x->type.dtype == target) return x;
   const Node* inner = producer(x, Op::cast);
-  if (inner == nullptr || !is_lossless(inner->input(0)->type.dtype, x->type.dtype)) return nullptr;
+  if (inner == nullptr) return nullptr;
   Value* innermost = inner->input(0);
-  const Node* maker = innermost->producer;
-  const bool may_need_rounding = maker != nullptr && ir::rounds_result(maker->op);
-  if (innermost->type.dtype == target && is_16_bit_float(target) && may_need_rounding) {
-    return nullptr;
-  }
+  std::set<const Value*> seen;
+  const bool rounded = is_rounded(innermost, seen);
+  if (!casts_merge(innermost->type.dtype, x->type.dtype, target, rounded)) return nullptr;
   return rewriter.before(node).cast(innermost, target);
 }
 

@@ -44,4 +44,8 @@ bool is_lossless(DType from, DType to) {
   return dtype_size(to) > dtype_size(from) && (is_signed_integer(to) || !is_signed_integer(from));
 }
 
+bool casts_merge(DType from, DType middle, DType to, bool rounded) {
+  return is_lossless(from, middle) && (rounded || from != to);
+}
+
 }  // namespace kiln

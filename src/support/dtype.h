@@ -59,5 +59,9 @@ int64_t least_integer(DType dtype);
 int64_t greatest_integer(DType dtype);
 // Whether every value of `from` is exactly a value of `to`.
 bool is_lossless(DType from, DType to);
+// Whether cast(cast(x, middle), to) is cast(x, to) for every x of dtype `from`. `rounded`: x is a
+// value of `from` for certain. Otherwise it is a result of 16-bit arithmetic, which may be held in
+// f32: casts there and back round it, and stay.
+bool casts_merge(DType from, DType middle, DType to, bool rounded);
 
 }  // namespace kiln

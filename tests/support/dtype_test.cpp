@@ -23,5 +23,17 @@ TEST(DType, Kinds) {
   EXPECT_TRUE(is_signed_integer(DType::I64));
 }
 
+TEST(DType, CastsMergeWhereTheMiddleKeepsEveryValue) {
+  EXPECT_TRUE(casts_merge(DType::F16, DType::F32, DType::F64, true));
+  EXPECT_TRUE(casts_merge(DType::F16, DType::F32, DType::I32, false));
+  EXPECT_TRUE(casts_merge(DType::Bool, DType::F16, DType::Bool, true));
+  EXPECT_TRUE(casts_merge(DType::I32, DType::F64, DType::I32, true));
+  EXPECT_FALSE(casts_merge(DType::I32, DType::F32, DType::I32, true));
+  EXPECT_FALSE(casts_merge(DType::F32, DType::F16, DType::F32, true));
+  // There and back rounds what is held in f32.
+  EXPECT_TRUE(casts_merge(DType::BF16, DType::F32, DType::BF16, true));
+  EXPECT_FALSE(casts_merge(DType::BF16, DType::F32, DType::BF16, false));
+}
+
 }  // namespace
 }  // namespace kiln

@@ -224,15 +224,12 @@ Expr fold_cast(const Expr& value, DType dtype) {
   if (value->dtype == dtype) return value;
   if (const auto scalar = as_scalar(value)) return constant(convert(*scalar, dtype));
   if (value->kind != ExprKind::Apply || value->op != Op::cast) return nullptr;
-  // cast(cast(x, B), C) -> cast(x, C) where B keeps every value of x.
   const Expr& inner = value->args[0];
   const bool fits = inner->kind == ExprKind::Position && value->dtype == DType::I32 &&
                     inner->index.lower_bound() >= INT32_MIN &&
                     inner->index.upper_bound() <= INT32_MAX;
-  if (!fits && !is_lossless(inner->dtype, value->dtype)) return nullptr;
-  // There and back: the casts round what is kept in f32.
-  if (inner->dtype == dtype && !is_rounded(inner)) return nullptr;
-  return cast(inner, dtype);
+  const bool merge = fits || casts_merge(inner->dtype, value->dtype, dtype, is_rounded(inner));
+  return merge ? cast(inner, dtype) : nullptr;
 }
 
 }  // namespace kiln::plan
