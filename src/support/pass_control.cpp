@@ -14,6 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+}  // namespace
+
 void check_disabled(const std::vector<std::string>& disabled,
                     const std::vector<std::string_view>& existing) {
   for (const std::string& name : disabled) {
@@ -24,18 +26,17 @@ void check_disabled(const std::vector<std::string>& disabled,
   }
 }
 
-void make_directory(const std::string& path) {
+void make_dump_directory(const std::string& path) {
+  if (path.empty()) return;
   std::error_code error;
   fs::create_directories(path, error);
   if (error) throw CompileError("[passes] cannot make " + path + ": " + error.message());
 }
 
-}  // namespace
-
 PassControl::PassControl(const PassOptions& options, const std::vector<std::string_view>& existing)
     : options_(options) {
   check_disabled(options.disabled, existing);
-  if (!options.dump_directory.empty()) make_directory(options.dump_directory);
+  make_dump_directory(options.dump_directory);
 }
 
 bool PassControl::is_disabled(std::string_view pass) const {

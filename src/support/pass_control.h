@@ -2,7 +2,9 @@
 // dumps and the verifier.
 #pragma once
 
+#include <algorithm>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +16,39 @@ struct PassOptions {
   std::vector<std::string> disabled;
   bool verify = false;         // after every pass
   std::string dump_directory;  // a numbered file after every pass that changed something
+};
+
+// CompileError, with the nearest name, for a disabled pass that is not among the existing ones.
+void check_disabled(const std::vector<std::string>& disabled,
+                    const std::vector<std::string_view>& existing);
+// Makes the folder for dumps and those above it; CompileError if that cannot be. Nothing for "".
+void make_dump_directory(const std::string& path);
+
+// The rows of a passes.def: structs with a `name` and a function `run`.
+template <typename Info>
+class PassTable {
+ public:
+  explicit PassTable(std::span<const Info> rows) : rows_(rows) {}
+
+  std::span<const Info> rows() const { return rows_; }
+  // Null if there is no pass of that name.
+  const Info* find(std::string_view name) const {
+    return at(std::ranges::find(rows_, name, &Info::name));
+  }
+  // Null for a function that is not a pass of the table.
+  template <typename Pass>
+  const Info* find_function(Pass pass) const {
+    return at(std::ranges::find(rows_, pass, &Info::run));
+  }
+  std::vector<std::string_view> names() const {
+    std::vector<std::string_view> result;
+    for (const Info& row : rows_) result.push_back(row.name);
+    return result;
+  }
+
+ private:
+  const Info* at(auto found) const { return found == rows_.end() ? nullptr : &*found; }
+  std::span<const Info> rows_;
 };
 
 class PassControl {
