@@ -29,6 +29,9 @@ struct BackendOptions {
   std::function<void(double fraction)> progress;
 };
 
+// What programs for the CPU are planned by.
+const plan::TargetTraits& cpu_traits();
+
 // backends/cpu/compile. Throws CompileError or InternalError. Deterministic: same program and
 // options, same bytes.
 CompiledProgram compile_for_cpu(const plan::Program& program, const BackendOptions& options);

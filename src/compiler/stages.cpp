@@ -1,14 +1,11 @@
 #include "compiler/stages.h"
 
 #include <algorithm>
-#include <cstddef>
-#include <filesystem>
 
 #include "backends/reference/reference.h"
 #include "passes/pass.h"
-#include "plan/lower.h"
+#include "plan/lower/lower.h"
 #include "plan/passes/pass.h"
-#include "support/nearest.h"
 
 namespace kiln {
 namespace {
@@ -21,12 +18,6 @@ constexpr bool kAlwaysVerify = true;
 
 constexpr std::string_view kGenerateCode = "generate code";
 
-void make_folder(const std::string& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) throw CompileError("cannot make the folder " + path + ": " + error.message());
-}
-
 // The names of disabled passes, by the pipeline that they belong to.
 struct Disabled {
   std::vector<std::string> graph, plan;
@@ -35,17 +26,12 @@ struct Disabled {
 Disabled split_disabled(const std::vector<std::string>& disabled) {
   std::vector<std::string_view> names;
   for (const passes::PassInfo& pass : passes::all_passes()) names.push_back(pass.name);
-  const auto first_plan_pass = static_cast<std::ptrdiff_t>(names.size());
   for (const plan::PassInfo& pass : plan::all_passes()) names.push_back(pass.name);
+  check_disabled(disabled, names);
 
   Disabled result;
   for (const std::string& name : disabled) {
-    const auto found = std::ranges::find(names, name);
-    if (found == names.end())
-      throw CompileError("[passes] got \"" + name +
-                         "\", expected the name of a pass; the nearest is \"" +
-                         std::string(nearest_name(name, names)) + "\"");
-    (found - names.begin() < first_plan_pass ? result.graph : result.plan).push_back(name);
+    (passes::find_pass(name) != nullptr ? result.graph : result.plan).push_back(name);
   }
   return result;
 }
@@ -72,7 +58,7 @@ void report(const CompileOptions& options, std::string_view stage, double fracti
 plan::Program plan_graph(ir::Graph graph, const CompileOptions& options) {
   const bool verify = options.verify_passes || kAlwaysVerify;
   const Disabled disabled = split_disabled(options.disabled_passes);
-  if (!options.dump_directory.empty()) make_folder(options.dump_directory);
+  make_dump_directory(options.dump_directory);
 
   report(options, "optimise", 0.1);
   passes::PassContext context{.evaluate = evaluate_constant,
@@ -80,9 +66,9 @@ plan::Program plan_graph(ir::Graph graph, const CompileOptions& options) {
   passes::run_pipeline(graph, context, {disabled.graph, verify, options.dump_directory});
 
   report(options, "plan", 0.2);
-  plan::Program program =
-      plan::lower(graph, {.emulate_precision_casts = options.emulate_precision_casts,
-                          .check_bounds = options.check_bounds});
+  plan::Program program = plan::lower(graph, cpu_traits(),
+                                      {.emulate_precision_casts = options.emulate_precision_casts,
+                                       .check_bounds = options.check_bounds});
   plan::run_pipeline(program, {disabled.plan, verify, options.dump_directory});
   return program;
 }

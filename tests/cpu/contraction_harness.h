@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "plan/form/program.h"
-#include "plan/lower.h"
 
 namespace kiln::test {
 

@@ -107,7 +107,7 @@ const char* kLayers =
 plan::Program layers() {
   const std::string inputs =
       "%x: f32[s0, 100], %w1: f32[100], %b1: f32[100], %w2: f32[100], %b2: f32[100]";
-  return plan::lower(plan::make_graph(test::graph_text(inputs, kLayers)));
+  return plan::lower(plan::make_graph(test::graph_text(inputs, kLayers)), cpu_traits());
 }
 
 std::vector<std::byte> code_of(const CompiledProgram& program) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/backend.h"
 #include "cpu/contraction_harness.h"
 #include "plan/compare.h"
 

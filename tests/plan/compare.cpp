@@ -6,6 +6,7 @@
 
 #include "backends/reference/reference.h"
 #include "helpers/random_values.h"
+#include "plan/passes/pass.h"
 
 namespace kiln::plan {
 namespace {
@@ -49,6 +50,48 @@ void expect_runs_like(const Program& program, const std::vector<ir::Literal>& in
 
 }  // namespace
 
+const TargetTraits& test_traits() {
+  static const std::vector<DType> kContracted = {DType::F32, DType::F16, DType::BF16};
+  static const TargetTraits kTraits = {
+      .matmul = kContracted,
+      .convolution = kContracted,
+      .attention = kContracted,
+      .min_group_channels = 4,
+      .epilogue = EpilogueRule::EvenLoads,
+      .root_cost = 4,
+      .division_cost = 4,
+      .series_cost = 10,
+      .iterated_cost = 20,
+      .round_trip_cost = 8,
+      .near_load_cost = 5,
+      .position_cost = 6,
+      .max_operations = 64,
+      .max_loads = 12,
+      .min_parallel_points = 64,
+      .large_task_points = 4096,
+  };
+  return kTraits;
+}
+
+const std::vector<TargetTraits>& other_traits() {
+  static const std::vector<TargetTraits> kTraits = [] {
+    TargetTraits plain = test_traits();
+    plain.matmul = plain.convolution = plain.attention = {DType::F32};
+    plain.min_group_channels = 16;
+    plain.epilogue = EpilogueRule::OwnBias;
+    plain.max_operations = 8;
+    plain.max_loads = 3;
+    TargetTraits eager = test_traits();
+    eager.min_group_channels = 1;
+    eager.epilogue = EpilogueRule::AnyLoads;
+    eager.round_trip_cost = eager.near_load_cost = eager.position_cost = 1000;
+    eager.max_operations = eager.max_loads = 1000;
+    eager.min_parallel_points = eager.large_task_points = 0;
+    return std::vector<TargetTraits>{TargetTraits{}, plain, eager};
+  }();
+  return kTraits;
+}
+
 ir::Graph make_graph(const std::string& text, const Case& options) {
   return test::graph_with_constants(text, values_of(options), size_of(options));
 }
@@ -64,7 +107,7 @@ Program expect_same_as_reference(const std::string& text, const Case& options) {
 Program expect_same_as_reference(const ir::Graph& graph, const Case& options) {
   const std::vector<ir::Literal> inputs = make_inputs(graph, options);
   const std::vector<ir::Literal> expected = reference::run(graph, inputs);
-  Program program = lower(graph);
+  Program program = lower(graph, options.traits);
   verify(program);
   expect_runs_like(program, inputs, expected, options, "lowered");
   run_pipeline(program, {.disabled = {}, .verify = true, .dump_directory = {}});
@@ -77,7 +120,7 @@ void expect_same_as_reference(const Program& program, const ir::Graph& graph, co
   expect_runs_like(program, inputs, reference::run(graph, inputs), options, program.name);
 }
 
-Program lowered(const std::string& text) { return lower(make_graph(text)); }
+Program lowered(const std::string& text) { return lower(make_graph(text), test_traits()); }
 
 std::string kernels_text(const Program& program) {
   const std::string text = to_text(program);

@@ -3,11 +3,23 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "ir/graph.h"
-#include "plan/lower.h"
+#include "plan/form/interpret.h"
+#include "plan/form/text.h"
+#include "plan/form/verify.h"
+#include "plan/lower/lower.h"
 
 namespace kiln::plan {
+
+// What the tests plan for: all kernel forms in the floating types up to f32, and budgets that
+// leave something fused and something not. The golden texts follow from these, not from what a
+// backend says of itself.
+const TargetTraits& test_traits();
+// Machines that are nothing like it: loop nests alone and nothing fused; kernel forms for f32
+// without fused epilogues; forms for all floating types, and everything fused that can be.
+const std::vector<TargetTraits>& other_traits();
 
 struct Case {
   // Values of size symbols; others take their opt.
@@ -15,6 +27,7 @@ struct Case {
   // Integer inputs are random in [0, integer_limit).
   int64_t integer_limit = 3;
   double tolerance = 2e-5;
+  TargetTraits traits = test_traits();
 };
 
 // Parses a graph; inputs whose name begins with "w" become random constants.

@@ -1,6 +1,6 @@
 // Golden tests of the passes over programs: every tests/plan/<pass>/*.txt (helpers/golden.h).
 //
-// The graph is lowered (inputs named w... as constants), then the passes run in order, with the
+// The graph is lowered for test_traits() (inputs named w... as constants), then the passes run in order, with the
 // verifier after each. The program must compute what the reference interpreter computes.
 #include <gtest/gtest.h>
 
@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 std::string run_passes(const std::vector<std::string>& names, const std::string& input) {
   const ir::Graph graph = make_graph(input);
-  Program program = lower(graph);
+  Program program = lower(graph, test_traits());
   verify(program);
   for (const std::string& name : names) {
     const PassInfo* pass = find_pass(name);

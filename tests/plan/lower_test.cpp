@@ -1,4 +1,5 @@
-// Every family of ops: the plan, lowered and fused, computes what the reference computes.
+// Every family of ops: the plan, lowered and fused, computes what the reference computes, whatever
+// the target is.
 #include <gtest/gtest.h>
 
 #include "plan/compare.h"
@@ -19,6 +20,11 @@ void check(const std::string& inputs, const std::string& body, const std::string
   Case smallest = options;
   smallest.sizes = {{"s0", 1}, {"s1", 1}};
   expect_same_as_reference(text, smallest);
+  for (const TargetTraits& traits : other_traits()) {
+    Case other = options;
+    other.traits = traits;
+    expect_same_as_reference(text, other);
+  }
 }
 
 TEST(LowerTest, Pointwise) {

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "plan/compare.h"
+#include "plan/form/lifetimes.h"
 #include "plan/passes/pass.h"
 #include "support/error.h"
 
@@ -73,13 +74,13 @@ TEST(PipelineTest, ResidualBlocksAreOneKernelPerConvolution) {
 }
 
 TEST(PipelineTest, DisabledPassesDoNotRun) {
-  Program program = lower(make_graph(kEncoderLayer));
+  Program program = lowered(kEncoderLayer);
   run_pipeline(program, {.disabled = {"merge_matmuls"}, .verify = true, .dump_directory = {}});
   EXPECT_EQ(program.kernels.size(), 9u) << to_text(program);
 }
 
 TEST(PipelineTest, DisablingWhatIsNoPassNamesTheNearest) {
-  Program program = lower(make_graph(kEncoderLayer));
+  Program program = lowered(kEncoderLayer);
   try {
     run_pipeline(program, {.disabled = {"merge_matmul"}, .verify = false, .dump_directory = {}});
     FAIL();
@@ -95,7 +96,7 @@ TEST(PipelineTest, DumpsEveryPassThatChangedTheProgram) {
       std::filesystem::path(testing::TempDir()) / "kiln_plan_dumps";
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
-  Program program = lower(make_graph(kEncoderLayer));
+  Program program = lowered(kEncoderLayer);
   run_pipeline(program, {.disabled = {}, .verify = false, .dump_directory = folder.string()});
   EXPECT_TRUE(std::filesystem::exists(folder / "plan_000_lowered.plan"));
   EXPECT_TRUE(std::filesystem::exists(folder / "plan_001_inline_pointwise.plan"));
@@ -104,7 +105,7 @@ TEST(PipelineTest, DumpsEveryPassThatChangedTheProgram) {
 
 TEST(PipelineTest, GivesTheSameTextEveryTime) {
   const auto text = [] {
-    Program program = lower(make_graph(kEncoderLayer));
+    Program program = lowered(kEncoderLayer);
     run_pipeline(program, {});
     return to_text(program);
   };

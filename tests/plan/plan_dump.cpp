@@ -4,11 +4,15 @@
 #include <exception>
 #include <iostream>
 
+#include "backends/backend.h"
 #include "backends/reference/reference.h"
 #include "import/import.h"
 #include "ir/text.h"
 #include "passes/pass.h"
-#include "plan/lower.h"
+#include "plan/form/text.h"
+#include "plan/form/verify.h"
+#include "plan/lower/lower.h"
+#include "plan/passes/pass.h"
 #include "support/error.h"
 
 namespace kiln {
@@ -54,7 +58,7 @@ ir::Graph optimised_graph(const std::string& path) {
 void run(const Options& options) {
   const ir::Graph graph = optimised_graph(options.model);
   if (options.graph) std::cout << ir::to_text(graph);
-  plan::Program program = plan::lower(graph);
+  plan::Program program = plan::lower(graph, cpu_traits());
   plan::verify(program);
   const size_t before = program.kernels.size();
   if (!options.lowered) plan::run_pipeline(program, options.plan);

@@ -221,6 +221,8 @@ TEST(RandomTest, FusedProgramsComputeWhatTheReferenceDoes) {
     SCOPED_TRACE("seed " + std::to_string(seed) + "\n" + ir::to_text(graph));
     ASSERT_NO_THROW(expect_same_as_reference(graph, {.tolerance = 1e-4}));
     ASSERT_NO_THROW(expect_same_as_reference(graph, {.sizes = {{"s", 1}}, .tolerance = 1e-4}));
+    const TargetTraits& other = other_traits()[seed % other_traits().size()];
+    ASSERT_NO_THROW(expect_same_as_reference(graph, {.tolerance = 1e-4, .traits = other}));
     if (HasFatalFailure() || HasNonfatalFailure()) return;
   }
 }

@@ -4,7 +4,6 @@
 
 #include "plan/compare.h"
 #include "plan/form/access.h"
-#include "plan/lower.h"
 #include "support/error.h"
 
 namespace kiln::plan {

@@ -112,6 +112,15 @@ Indices reshape_indices(const ir::Shape& from, const ir::Shape& to, const Indice
   return result;
 }
 
+Loop make_loop(const char* name, ir::Dim extent) {
+  return {ir::make_loop_symbol(name, std::move(extent))};
+}
+
+std::vector<Loop> with_loops(std::vector<Loop> loops, const std::vector<Loop>& inner) {
+  loops.insert(loops.end(), inner.begin(), inner.end());
+  return loops;
+}
+
 LoopSpace make_loops(const ir::Shape& shape, const char* prefix) {
   LoopSpace space;
   for (size_t i = 0; i < shape.size(); ++i) {

@@ -21,6 +21,10 @@ Indices delinearize(const ir::Shape& shape, const Index& offset);
 // Where element `indices` of a tensor reshaped to `to` lies in the original of shape `from`.
 Indices reshape_indices(const ir::Shape& from, const ir::Shape& to, const Indices& indices);
 
+Loop make_loop(const char* name, ir::Dim extent);
+// The loops with others inside them.
+std::vector<Loop> with_loops(std::vector<Loop> loops, const std::vector<Loop>& inner);
+
 // Loops over a shape, and the position at their current iteration: axes of size 1 need no loop and
 // have index 0.
 struct LoopSpace {

@@ -1,5 +1,7 @@
 // The interpreter of programs: one element at a time, in the order the kernels say. Slow and
 // obvious.
+#include "plan/form/interpret.h"
+
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -7,7 +9,7 @@
 #include <unordered_map>
 
 #include "ir/scalar.h"
-#include "plan/lower.h"
+#include "plan/form/access.h"
 #include "support/error.h"
 
 namespace kiln::plan {
@@ -329,8 +331,7 @@ class Interpreter {
   }
 
   void execute(const MatMul& matmul) {
-    std::vector<Loop> loops = matmul.batch;
-    loops.insert(loops.end(), {matmul.m, matmul.n});
+    const std::vector<Loop> loops = with_loops(matmul.batch, {matmul.m, matmul.n});
     const int64_t steps = environment_(matmul.k.extent());
     for_each(loops, [&] {
       const int64_t m = environment_(Index(matmul.m.index)),
@@ -399,8 +400,7 @@ class Interpreter {
   }
 
   void execute(const Attention& a) {
-    std::vector<Loop> rows = a.batch;
-    rows.push_back(a.i);
+    const std::vector<Loop> rows = with_loops(a.batch, {a.i});
     const DType dtype = program_.buffers[a.out.buffer].type.dtype;
     for_each(rows, [&] {
       const int64_t i = environment_(Index(a.i.index));

@@ -9,7 +9,9 @@
 namespace kiln::plan {
 
 const Expr& value_of(const Stage& stage);
+Expr& value_of(Stage& stage);
 const std::vector<Loop>& loops_of(const Stage& stage);
+std::vector<Loop>& loops_of(Stage& stage);
 
 // Every expression of a kernel: stage values, epilogue, keep and bias.
 void for_each_expr(const Kernel& kernel, const std::function<void(const Expr&)>& visitor);

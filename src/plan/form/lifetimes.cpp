@@ -1,4 +1,4 @@
-#include "plan/lower.h"
+#include "plan/form/lifetimes.h"
 
 namespace kiln::plan {
 

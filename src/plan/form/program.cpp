@@ -41,8 +41,16 @@ const Expr& value_of(const Stage& stage) {
   return std::visit([](const auto& s) -> const Expr& { return s.value; }, stage);
 }
 
+Expr& value_of(Stage& stage) {
+  return std::visit([](auto& s) -> Expr& { return s.value; }, stage);
+}
+
 const std::vector<Loop>& loops_of(const Stage& stage) {
   return std::visit([](const auto& s) -> const std::vector<Loop>& { return s.loops; }, stage);
+}
+
+std::vector<Loop>& loops_of(Stage& stage) {
+  return std::visit([](auto& s) -> std::vector<Loop>& { return s.loops; }, stage);
 }
 
 void for_each_expr(const Kernel& kernel, const std::function<void(const Expr&)>& visitor) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "plan/form/expr.h"
+#include "plan/form/target_traits.h"
 
 namespace kiln::plan {
 
@@ -52,8 +53,9 @@ using Stage = std::variant<Reduction, Store>;
 
 // For every point of `outer`, in any order and in parallel: the stages one after another. The k-th
 // Reduction stage (k = 0, 1, ...) is `Reduced` slot k for later stages.
-//   softmax: outer [b, i]; Reduction max over j; Reduction sum over j of exp(x - r0); Store over j
-//   of exp(x - r0) / r1 pointwise: outer [i, j]; one Store without loops
+//   softmax:   outer [b, i]; Reduction max over j of x; Reduction sum over j of exp(x - r0);
+//              Store over j of exp(x - r0) / r1
+//   pointwise: outer [i, j]; one Store without loops
 struct LoopNest {
   std::vector<Loop> outer;
   std::vector<Stage> stages;
@@ -77,12 +79,12 @@ struct MatMul {
   Expr epilogue;
 };
 
-// Channels-last 2-D convolution, out[b, y, x, o]; 1-D has a height of 1.
-//   sum over ky, kx, c of input[b, y*stride_h + ky*dilation_h - pad_top, x*stride_w + kx*dilation_w
-//   - pad_left, g*C/G + c]
-//                       * weight[o, ky, kx, c], with g the group of o, zero outside the input
-// input: dense NHWC buffer; weight: constant dense [O, KH, KW, C/groups]. The epilogue is an Expr
-// over b, y, x, o. Depthwise convolutions are loop nests.
+// Channels-last 2-D convolution; 1-D has a height of 1.
+//   out[b, y, x, o] = epilogue(sum over ky, kx, c of
+//       input[b, y * stride_h + ky * dilation_h - pad_top,
+//                x * stride_w + kx * dilation_w - pad_left, g * C/G + c] * weight[o, ky, kx, c])
+// with g the group of o, and zero outside the input. input: dense NHWC buffer; weight: constant
+// dense [O, KH, KW, C/G]. The epilogue is an Expr over b, y, x, o.
 struct Convolution {
   Loop b, y, x, o;
   BufferId input = -1, weight = -1, out = -1;
@@ -93,9 +95,8 @@ struct Convolution {
   Expr epilogue;
 };
 
-// out[batch..., i, e] = sum over j of softmax over j (scale * sum over d of q[batch..., i, d] *
-// k[batch..., j, d]
-//                       + bias) * v[batch..., j, e]
+//   score[batch..., i, j] = scale * sum over d of q[batch..., i, d] * k[batch..., j, d] + bias
+//   out[batch..., i, e]   = sum over j of (softmax over j of score) * v[batch..., j, e]
 // Views have strides [batch..., i, d], [batch..., j, d], [batch..., j, e], [batch..., i, e]. `keep`
 // (bool) masks scores out (minus infinity) and `bias` (f32) is added: Exprs over the batch indices,
 // i and j, or null. A row that keeps nothing gives zeros, as PyTorch's attention does, or NaN, as
@@ -131,6 +132,7 @@ struct Program {
   std::vector<BufferId> inputs, outputs;  // in the order of the graph's
   std::vector<ir::SymbolPtr> symbols;     // size symbols, in order of creation
   std::vector<Check> checks;              // that expressions refer to
+  TargetTraits traits;                    // of the machine that it is for: what passes go by
 
   BufferId add_buffer(Buffer buffer) {
     buffers.push_back(std::move(buffer));

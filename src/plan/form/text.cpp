@@ -1,9 +1,10 @@
 // The text form of programs, for people and golden tests. Loop indices are renamed in order of
 // appearance, so the text does not depend on how a program was arrived at.
+#include "plan/form/text.h"
+
 #include <map>
 
 #include "plan/form/access.h"
-#include "plan/lower.h"
 
 namespace kiln::plan {
 namespace {
@@ -113,11 +114,6 @@ class KernelText {
     for (size_t i = 0; i < loops.size(); ++i) offset += view.strides[i] * Index(loops[i].index);
     return id(view.buffer) + "[" + of(offset).str() + "]";
   }
-  static std::vector<Loop> with(std::vector<Loop> loops, const Loop& a, const Loop& b) {
-    loops.push_back(a);
-    loops.push_back(b);
-    return loops;
-  }
   std::string batch(const std::vector<Loop>& loops) {
     std::string text = declare(loops, "b");
     return text.empty() ? text : text + ", ";
@@ -129,9 +125,9 @@ class KernelText {
   void print(const MatMul& matmul) {
     text_ += "matmul over " + batch(matmul.batch) + loop(matmul.m, "m") + ", " +
              loop(matmul.n, "n") + ", " + loop(matmul.k, "k") + "\n";
-    text_ += "  a = " + window(matmul.a, with(matmul.batch, matmul.m, matmul.k)) + "\n";
-    text_ += "  b = " + window(matmul.b, with(matmul.batch, matmul.k, matmul.n)) + "\n";
-    text_ += "  " + window(matmul.out, with(matmul.batch, matmul.m, matmul.n)) + " = " +
+    text_ += "  a = " + window(matmul.a, with_loops(matmul.batch, {matmul.m, matmul.k})) + "\n";
+    text_ += "  b = " + window(matmul.b, with_loops(matmul.batch, {matmul.k, matmul.n})) + "\n";
+    text_ += "  " + window(matmul.out, with_loops(matmul.batch, {matmul.m, matmul.n})) + " = " +
              of(matmul.epilogue) + "\n";
   }
   void print(const Convolution& c) {
@@ -151,15 +147,15 @@ class KernelText {
   }
   void print(const Attention& a) {
     text_ += "attention over " + batch(a.batch) + loop(a.i, "i") + ", " + loop(a.j, "j") + "\n";
-    const Loop d{ir::make_loop_symbol("d", a.head_dim)}, e{ir::make_loop_symbol("e", a.value_dim)};
-    text_ += "  q = " + window(a.q, with(a.batch, a.i, d)) + "\n";
-    text_ += "  k = " + window(a.k, with(a.batch, a.j, d)) + "\n";
-    text_ += "  v = " + window(a.v, with(a.batch, a.j, e)) + "\n";
+    const Loop d = make_loop("d", a.head_dim), e = make_loop("e", a.value_dim);
+    text_ += "  q = " + window(a.q, with_loops(a.batch, {a.i, d})) + "\n";
+    text_ += "  k = " + window(a.k, with_loops(a.batch, {a.j, d})) + "\n";
+    text_ += "  v = " + window(a.v, with_loops(a.batch, {a.j, e})) + "\n";
     text_ += "  scale = " + to_string(constant(DType::F64, a.scale)) +
              (a.causal ? ", causal" : "") + (a.nan_rows ? ", nan rows" : "") + "\n";
     if (a.keep) text_ += "  keep = " + of(a.keep) + "\n";
     if (a.bias) text_ += "  bias = " + of(a.bias) + "\n";
-    text_ += "  out = " + window(a.out, with(a.batch, a.i, e)) + "\n";
+    text_ += "  out = " + window(a.out, with_loops(a.batch, {a.i, e})) + "\n";
   }
 
   std::string text_;

@@ -1,10 +1,12 @@
 // The verifier: the numbered rules of docs/plan.md, checked kernel by kernel.
+#include "plan/form/verify.h"
+
 #include <algorithm>
 #include <set>
 
+#include "plan/form/access.h"
 #include "plan/form/bounds.h"
 #include "plan/form/kernels.h"
-#include "plan/lower.h"
 #include "support/error.h"
 
 namespace kiln::plan {
@@ -238,16 +240,11 @@ class Verifier {
     written_.insert(store.buffer);  // later stages of the kernel may read it
   }
 
-  static std::vector<Loop> with(std::vector<Loop> loops, std::initializer_list<Loop> more) {
-    loops.insert(loops.end(), more);
-    return loops;
-  }
-
   void check(const MatMul& matmul) {
-    open(with(matmul.batch, {matmul.m, matmul.n, matmul.k}));
-    check_view(matmul.a, with(matmul.batch, {matmul.m, matmul.k}));
-    check_view(matmul.b, with(matmul.batch, {matmul.k, matmul.n}));
-    check_view(matmul.out, with(matmul.batch, {matmul.m, matmul.n}));
+    open(with_loops(matmul.batch, {matmul.m, matmul.n, matmul.k}));
+    check_view(matmul.a, with_loops(matmul.batch, {matmul.m, matmul.k}));
+    check_view(matmul.b, with_loops(matmul.batch, {matmul.k, matmul.n}));
+    check_view(matmul.out, with_loops(matmul.batch, {matmul.m, matmul.n}));
     for (BufferId id : operands(*kernel_)) check_readable(id);
     scope_.erase(matmul.k.index);
     check_expr(matmul.epilogue, {{}, true});
@@ -266,12 +263,12 @@ class Verifier {
   }
 
   void check(const Attention& a) {
-    const Loop d{ir::make_loop_symbol("d", a.head_dim)}, e{ir::make_loop_symbol("e", a.value_dim)};
-    open(with(a.batch, {a.i, a.j}));
-    check_view(a.q, with(a.batch, {a.i, d}));
-    check_view(a.k, with(a.batch, {a.j, d}));
-    check_view(a.v, with(a.batch, {a.j, e}));
-    check_view(a.out, with(a.batch, {a.i, e}));
+    const Loop d = make_loop("d", a.head_dim), e = make_loop("e", a.value_dim);
+    open(with_loops(a.batch, {a.i, a.j}));
+    check_view(a.q, with_loops(a.batch, {a.i, d}));
+    check_view(a.k, with_loops(a.batch, {a.j, d}));
+    check_view(a.v, with_loops(a.batch, {a.j, e}));
+    check_view(a.out, with_loops(a.batch, {a.i, e}));
     for (BufferId id : operands(*kernel_)) check_readable(id);
     check_writable(a.out.buffer);
     if (a.keep) check_expr(a.keep, {});

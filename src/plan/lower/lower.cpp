@@ -1,4 +1,4 @@
-#include "plan/lower.h"
+#include "plan/lower/lower.h"
 
 #include <algorithm>
 #include <cstring>
@@ -76,8 +76,8 @@ const ir::Value* as_input(const ir::Value* value) {
 
 }  // namespace
 
-Program lower(const ir::Graph& graph, const LowerOptions& options) {
-  return Lowering(graph, options).run();
+Program lower(const ir::Graph& graph, const TargetTraits& traits, const LowerOptions& options) {
+  return Lowering(graph, traits, options).run();
 }
 
 Program Lowering::run() {
@@ -281,6 +281,12 @@ View Lowering::dense_view(BufferId buffer, const ir::Shape& shape, const Indices
   auto affine = as_affine(linearize(shape, at), loops);
   KILN_CHECK(affine.has_value(), "a dense view that is not affine");
   return {buffer, std::move(affine->base), std::move(affine->strides)};
+}
+
+View Lowering::operand_view(const ir::Value* value, const Indices& at,
+                            const std::vector<Loop>& loops) {
+  if (auto found = view(value, at, loops)) return *found;
+  return dense_view(dense(value), value->type.shape, at, loops);
 }
 
 void Lowering::emit(const ir::Node& node, decltype(Kernel::body) body) {

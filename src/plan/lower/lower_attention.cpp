@@ -9,10 +9,6 @@ namespace {
 
 using ir::Op;
 
-Loop make_loop(const char* name, ir::Dim extent) {
-  return {ir::make_loop_symbol(name, std::move(extent))};
-}
-
 // Positions in q, k and v in terms of batch loops over [B, key-value heads, heads per key-value
 // head].
 struct Heads {
@@ -31,18 +27,6 @@ Heads make_heads(const ir::Node& node) {
   heads.key_head = space.indices[1];
   heads.query_head = space.indices[1] * group + space.indices[2];
   return heads;
-}
-
-std::vector<Loop> with(std::vector<Loop> loops, const Loop& a, const Loop& b) {
-  loops.push_back(a);
-  loops.push_back(b);
-  return loops;
-}
-
-View operand_view(Lowering& lowering, const ir::Value* value, const Indices& at,
-                  const std::vector<Loop>& loops) {
-  if (auto view = lowering.view(value, at, loops)) return *view;
-  return lowering.dense_view(lowering.dense(value), value->type.shape, at, loops);
 }
 
 Expr mask_element(Lowering& lowering, const ir::Node& node, const Indices& at) {
@@ -67,14 +51,14 @@ void lower_as_kernel(Lowering& lowering, const ir::Node& node) {
   const Loop d = make_loop("d", k[3]), e = make_loop("e", type.shape[3]);
   const Index i(attention.i.index), j(attention.j.index);
   const auto loops = [&](const Loop& row, const Loop& column) {
-    return with(heads.batch, row, column);
+    return with_loops(heads.batch, {row, column});
   };
-  attention.q = operand_view(lowering, node.input(0), {heads.b, heads.query_head, i, d.index},
-                             loops(attention.i, d));
-  attention.k = operand_view(lowering, node.input(1), {heads.b, heads.key_head, j, d.index},
-                             loops(attention.j, d));
-  attention.v = operand_view(lowering, node.input(2), {heads.b, heads.key_head, j, e.index},
-                             loops(attention.j, e));
+  attention.q = lowering.operand_view(node.input(0), {heads.b, heads.query_head, i, d.index},
+                                      loops(attention.i, d));
+  attention.k = lowering.operand_view(node.input(1), {heads.b, heads.key_head, j, d.index},
+                                      loops(attention.j, d));
+  attention.v = lowering.operand_view(node.input(2), {heads.b, heads.key_head, j, e.index},
+                                      loops(attention.j, e));
   attention.out =
       lowering.dense_view(lowering.define(node.output()), type.shape,
                           {heads.b, heads.query_head, i, e.index}, loops(attention.i, e));
@@ -166,13 +150,14 @@ void emit_weighted_mean(Lowering& lowering, const ir::Node& node, const Scores& 
 void lower_attention(Lowering& lowering, const ir::Node& node) {
   const ir::Type& type = node.output()->type;
   const ir::Dim& head_dim = node.input(1)->type.shape[3];
-  const DType dtype = compute_dtype(type.dtype);
-  if (dtype == DType::F32 && head_dim.is_constant() && type.shape[3].is_constant()) {
+  const bool has_kernel = contains(lowering.traits().attention, type.dtype);
+  if (has_kernel && head_dim.is_constant() && type.shape[3].is_constant()) {
     return lower_as_kernel(lowering, node);
   }
   const ir::Shape& q = node.input(0)->type.shape;
   const ir::Shape scores = {q[0], q[1], q[2], node.input(1)->type.shape[2]};
-  const BufferId buffer = lowering.add_temporary(node.output()->name + "_scores", {dtype, scores});
+  const BufferId buffer =
+      lowering.add_temporary(node.output()->name + "_scores", {compute_dtype(type.dtype), scores});
   emit_weighted_mean(lowering, node, emit_scores(lowering, node, buffer));
 }
 

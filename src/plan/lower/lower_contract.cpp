@@ -1,4 +1,4 @@
-// matmul and linear. What MatMul kernels do not cover (f64) is a reduction nest.
+// matmul and linear. Types for which the target has no MatMul kernels are reduction nests.
 #include "plan/lower/lowering.h"
 #include "support/error.h"
 
@@ -15,16 +15,8 @@ struct Contraction {
   const ir::Value* b = nullptr;
   Indices a_at, b_at, out_at;
 
-  std::vector<Loop> loops(std::initializer_list<Loop> inner) const {
-    std::vector<Loop> result = batch;
-    result.insert(result.end(), inner);
-    return result;
-  }
+  std::vector<Loop> loops(const std::vector<Loop>& inner) const { return with_loops(batch, inner); }
 };
-
-Loop make_loop(const char* name, ir::Dim extent) {
-  return {ir::make_loop_symbol(name, std::move(extent))};
-}
 
 ir::Shape leading(const ir::Shape& shape, size_t drop) {
   return {shape.begin(), shape.end() - static_cast<std::ptrdiff_t>(drop)};
@@ -107,13 +99,6 @@ Contraction flat_matmul(const ir::Node& node) {
 
 bool has_batch(const ir::Shape& shape) { return !ir::product(leading(shape, 2)).is_constant(1); }
 
-// A dense stand-in for an operand that has no affine view.
-View operand_view(Lowering& lowering, const ir::Value* value, const Indices& at,
-                  const std::vector<Loop>& loops) {
-  if (auto view = lowering.view(value, at, loops)) return *view;
-  return lowering.dense_view(lowering.dense(value), value->type.shape, at, loops);
-}
-
 Contraction choose(Lowering& lowering, const ir::Node& node) {
   const bool linear = node.op == Op::linear;
   if (!linear && has_batch(node.input(1)->type.shape)) return batched(node);
@@ -138,7 +123,10 @@ Expr with_bias(Lowering& lowering, const ir::Node& node, Expr sum, const Index& 
 
 void emit_nest(Lowering& lowering, const ir::Node& node, const Contraction& c) {
   NestBuilder builder(c.loops({c.m, c.n}));
-  const Expr product = apply(Op::mul, {lowering.load(c.a, c.a_at), lowering.load(c.b, c.b_at)});
+  const DType dtype = compute_dtype(node.output()->type.dtype);
+  const Expr a = cast(lowering.load(c.a, c.a_at), dtype);
+  const Expr b = cast(lowering.load(c.b, c.b_at), dtype);
+  const Expr product = apply(Op::mul, {a, b});
   Expr sum = builder.reduce(ReduceOp::Sum, {c.k}, product);
   Expr value = with_bias(lowering, node, std::move(sum), c.n.index);
   builder.store({lowering.define(node.output()), {}, c.out_at, std::move(value), {}});
@@ -148,12 +136,12 @@ void emit_nest(Lowering& lowering, const ir::Node& node, const Contraction& c) {
 }  // namespace
 
 void lower_contract(Lowering& lowering, const ir::Node& node) {
-  if (compute_dtype(node.output()->type.dtype) != DType::F32) {
+  if (!contains(lowering.traits().matmul, node.output()->type.dtype)) {
     return emit_nest(lowering, node, node.op == Op::linear ? flat_linear(node) : batched(node));
   }
   Contraction c = choose(lowering, node);
-  View a = operand_view(lowering, c.a, c.a_at, c.loops({c.m, c.k}));
-  View b = operand_view(lowering, c.b, c.b_at, c.loops({c.k, c.n}));
+  View a = lowering.operand_view(c.a, c.a_at, c.loops({c.m, c.k}));
+  View b = lowering.operand_view(c.b, c.b_at, c.loops({c.k, c.n}));
   Expr epilogue = with_bias(lowering, node, accumulator(DType::F32), c.n.index);
   View out = lowering.dense_view(lowering.define(node.output()), node.output()->type.shape,
                                  c.out_at, c.loops({c.m, c.n}));

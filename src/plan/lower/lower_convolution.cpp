@@ -8,9 +8,6 @@ namespace {
 
 using ir::Op;
 
-// Groups narrower than this waste most of a register tile.
-constexpr int64_t kMinGroupChannels = 4;
-
 struct Sizes {
   int64_t out = 0, channels = 0, groups = 1;  // channels: of the operand
   std::vector<int64_t> kernel;
@@ -38,10 +35,6 @@ Expr with_bias(Lowering& lowering, const ir::Node& node, Expr sum, const Index& 
     sum = apply(Op::add, {std::move(sum), bias});
   }
   return cast(std::move(sum), node.output()->type.dtype);
-}
-
-Loop make_loop(const char* name, ir::Dim extent) {
-  return {ir::make_loop_symbol(name, std::move(extent))};
 }
 
 // --- Kernels of one pixel ---
@@ -119,6 +112,7 @@ ir::Literal filters_last(const ir::Literal& weight) {
   shape.push_back(filters);
   std::byte* data = nullptr;
   ir::Literal result = ir::Literal::allocate(weight.dtype, shape, &data);
+  result.replaceable = weight.replaceable;
   for (int64_t o = 0; o < filters; ++o) {
     for (int64_t r = 0; r < rest; ++r) {
       const std::byte* source = weight.bytes.data() + (o * rest + r) * size;
@@ -178,11 +172,14 @@ void lower_as_nest(Lowering& lowering, const ir::Node& node, const Window& windo
 void lower_convolution(Lowering& lowering, const ir::Node& node) {
   const Window window = window_of(node);
   const Sizes sizes = sizes_of(node, window);
-  const bool contraction = window.channels_last && is_constant(node.input(1)) &&
-                           compute_dtype(node.output()->type.dtype) == DType::F32;
-  if (contraction && is_pointwise(window, sizes)) return lower_as_matmul(lowering, node, sizes);
-  const bool wide = sizes.groups == 1 || sizes.channels / sizes.groups >= kMinGroupChannels;
-  if (contraction && wide && window.rank() <= 2) {
+  const TargetTraits& traits = lowering.traits();
+  const DType dtype = node.output()->type.dtype;
+  const bool fixed = window.channels_last && is_constant(node.input(1));
+  if (fixed && is_pointwise(window, sizes) && contains(traits.matmul, dtype)) {
+    return lower_as_matmul(lowering, node, sizes);
+  }
+  const bool wide = sizes.groups == 1 || sizes.channels / sizes.groups >= traits.min_group_channels;
+  if (fixed && wide && window.rank() <= 2 && contains(traits.convolution, dtype)) {
     return lower_as_convolution(lowering, node, window, sizes);
   }
   lower_as_nest(lowering, node, window, sizes);

@@ -4,6 +4,7 @@
 // is read from the buffer underneath, at indices that the view operations map.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <string>
@@ -12,16 +13,19 @@
 
 #include "plan/form/access.h"
 #include "plan/form/program.h"
-#include "plan/lower.h"
+#include "plan/lower/lower.h"
 
 namespace kiln::plan {
 
 class Lowering {
  public:
-  explicit Lowering(const ir::Graph& graph, const LowerOptions& options = {})
-      : graph_(graph), options_(options) {}
+  Lowering(const ir::Graph& graph, const TargetTraits& traits, const LowerOptions& options)
+      : graph_(graph), options_(options) {
+    program_.traits = traits;
+  }
   Program run();
 
+  const TargetTraits& traits() const { return program_.traits; }
   const LowerOptions& options() const { return options_; }
 
   // One element of a value. Elements of uniform and of evenly spaced constants are computed, not
@@ -51,6 +55,9 @@ class Lowering {
   // A window on a buffer that holds the value densely.
   View dense_view(BufferId buffer, const ir::Shape& shape, const Indices& at,
                   const std::vector<Loop>& loops);
+
+  // The operand of a contraction: a view of the value, or of a dense copy where there is none.
+  View operand_view(const ir::Value* value, const Indices& at, const std::vector<Loop>& loops);
 
   // Appends a kernel named after the node.
   void emit(const ir::Node& node, decltype(Kernel::body) body);
@@ -102,6 +109,10 @@ void lower_move(Lowering& lowering, const ir::Node& node);
 // Whether the op is a view, and the position in its operand of a position in its result.
 bool is_view(ir::Op op);
 Indices view_indices(const ir::Node& node, const Indices& at);
+
+inline bool contains(const std::vector<DType>& types, DType dtype) {
+  return std::ranges::find(types, dtype) != types.end();
+}
 
 // f32 for the 16-bit floating types: what sums and normalisations compute in.
 DType compute_dtype(DType dtype);

@@ -11,21 +11,28 @@ ContractionResult viewed(const View& out, std::vector<Loop> loops) {
   return {out.buffer, std::move(loops), std::move(offset)};
 }
 
-std::vector<Loop> with(std::vector<Loop> loops, const Loop& row, const Loop& column) {
-  loops.push_back(row);
-  loops.push_back(column);
-  return loops;
+// Whether neighbouring columns are evenly spaced in everything that is loaded.
+bool loads_evenly(const Program& program, const Expr& expr, const Loop& column) {
+  bool result = true;
+  visit(expr, [&](const ExprNode& node) {
+    if (node.kind != ExprKind::Load) return;
+    const auto indices = load_indices(node);
+    result &= indices && linearize(program.buffers[node.buffer].type.shape, *indices)
+                             .as_linear_in(column.index)
+                             .has_value();
+  });
+  return result;
 }
 
 }  // namespace
 
 std::optional<ContractionResult> contraction_result(const Kernel& kernel) {
   if (const auto* matmul = std::get_if<MatMul>(&kernel.body)) {
-    return viewed(matmul->out, with(matmul->batch, matmul->m, matmul->n));
+    return viewed(matmul->out, with_loops(matmul->batch, {matmul->m, matmul->n}));
   }
   if (const auto* attention = std::get_if<Attention>(&kernel.body)) {
-    const Loop e{ir::make_loop_symbol("e", attention->value_dim)};
-    return viewed(attention->out, with(attention->batch, attention->i, e));
+    const Loop e = make_loop("e", attention->value_dim);
+    return viewed(attention->out, with_loops(attention->batch, {attention->i, e}));
   }
   if (const auto* c = std::get_if<Convolution>(&kernel.body)) {
     const ir::Shape shape = {c->b.extent(), c->y.extent(), c->x.extent(), c->o.extent()};
@@ -33,6 +40,20 @@ std::optional<ContractionResult> contraction_result(const Kernel& kernel) {
     return ContractionResult{c->out, {c->b, c->y, c->x, c->o}, linearize(shape, at)};
   }
   return std::nullopt;
+}
+
+Expr* epilogue_of(Kernel& kernel) {
+  if (auto* matmul = std::get_if<MatMul>(&kernel.body)) return &matmul->epilogue;
+  if (auto* convolution = std::get_if<Convolution>(&kernel.body)) return &convolution->epilogue;
+  return nullptr;
+}
+
+bool epilogue_takes(const Program& program, const Kernel& kernel, const Expr& expr) {
+  const bool has_epilogue = std::holds_alternative<MatMul>(kernel.body) ||
+                            std::holds_alternative<Convolution>(kernel.body);
+  if (!has_epilogue || program.traits.epilogue == EpilogueRule::AnyLoads) return true;
+  return program.traits.epilogue == EpilogueRule::EvenLoads &&
+         loads_evenly(program, expr, contraction_result(kernel)->loops.back());
 }
 
 bool covers_buffer(const Program& program, const ContractionResult& result) {

@@ -16,6 +16,12 @@ struct ContractionResult {
 // Nothing for a loop nest.
 std::optional<ContractionResult> contraction_result(const Kernel& kernel);
 
+// Where a MatMul or Convolution keeps its epilogue; null for other kernels.
+Expr* epilogue_of(Kernel& kernel);
+// Whether the target lets the epilogue of such a kernel, which may be fused more work into, be
+// `expr`. True for kernels without one.
+bool epilogue_takes(const Program& program, const Kernel& kernel, const Expr& expr);
+
 // Whether the kernel writes every element of its result's buffer.
 bool covers_buffer(const Program& program, const ContractionResult& result);
 

@@ -27,8 +27,8 @@ std::optional<Copy> as_copy(const LoopNest& nest, const Stage& stage) {
   if (value.kind != ExprKind::Load || value.predicate) return std::nullopt;
   auto source = load_indices(value);
   if (!source) return std::nullopt;
-  Copy copy{nest.outer, value.buffer, store->buffer, *source, store->indices};
-  copy.loops.insert(copy.loops.end(), store->loops.begin(), store->loops.end());
+  const Copy copy{with_loops(nest.outer, store->loops), value.buffer, store->buffer, *source,
+                  store->indices};
   const RefinedLoops fine = refine_loops(copy.loops, copy.source);
   const IndexMap map = replace_loops(copy.loops, fine.values);
   return Copy{fine.loops, copy.from, copy.to, substitute(copy.source, map),
@@ -90,22 +90,12 @@ bool fold(Program& program, const Copy& copy) {
   return redirect_contraction(program, writer, copy);
 }
 
-// How often a nest loads a buffer: a copy that is read twice is not one.
-int64_t load_sites(const LoopNest& nest, BufferId buffer) {
-  int64_t sites = 0;
-  for (const Stage& stage : nest.stages) {
-    visit(value_of(stage), [&](const ExprNode& node) {
-      sites += node.kind == ExprKind::Load && node.buffer == buffer;
-    });
-  }
-  return sites;
-}
-
 bool fold_stages(Program& program, size_t index) {
   auto* nest = std::get_if<LoopNest>(&program.kernels[index].body);
   if (!nest) return false;
   return std::erase_if(nest->stages, [&](const Stage& stage) {
            const auto copy = as_copy(*nest, stage);
+           // A copy of what the nest reads elsewhere too cannot replace it.
            return copy && load_sites(*nest, copy->from) == 1 && fold(program, *copy);
          }) != 0;
 }

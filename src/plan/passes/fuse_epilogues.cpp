@@ -15,12 +15,6 @@
 namespace kiln::plan {
 namespace {
 
-Expr* epilogue_of(Kernel& kernel) {
-  if (auto* matmul = std::get_if<MatMul>(&kernel.body)) return &matmul->epilogue;
-  if (auto* convolution = std::get_if<Convolution>(&kernel.body)) return &convolution->epilogue;
-  return nullptr;
-}
-
 // The position at which an expression loads a buffer, if it does so at one position only.
 std::optional<Indices> only_load(const Expr& expr, BufferId buffer) {
   std::optional<Indices> result;
@@ -32,19 +26,6 @@ std::optional<Indices> only_load(const Expr& expr, BufferId buffer) {
     if (indices) result = indices;
   });
   return unique ? result : std::nullopt;
-}
-
-// Neighbouring columns must be evenly spaced in everything that is loaded.
-bool is_linear_in(const Program& program, const Expr& expr, const Loop& column) {
-  bool result = true;
-  visit(expr, [&](const ExprNode& node) {
-    if (node.kind != ExprKind::Load) return;
-    const auto indices = load_indices(node);
-    result &= indices && linearize(program.buffers[node.buffer].type.shape, *indices)
-                             .as_linear_in(column.index)
-                             .has_value();
-  });
-  return result;
 }
 
 bool fuse(Program& program, size_t producer, size_t consumer) {
@@ -64,9 +45,11 @@ bool fuse(Program& program, size_t producer, size_t consumer) {
       rewrite(substitute(pointwise->value, loops), [&](const ExprNode& node) -> Expr {
         return node.kind == ExprKind::Load && node.buffer == result.buffer ? epilogue : nullptr;
       });
-  if (has_checks(value) || !is_small_enough(value) || !loads_in_bounds(program, value))
+  if (has_checks(value) || !is_small_enough(program.traits, value) ||
+      !loads_in_bounds(program, value)) {
     return false;
-  if (!is_linear_in(program, value, result.loops.back())) return false;
+  }
+  if (!epilogue_takes(program, kernel, value)) return false;
   const Indices target = substitute(pointwise->indices, loops);
   if (!redirect(program, kernel, result, pointwise->buffer, target)) return false;
   epilogue = value;
@@ -81,6 +64,7 @@ bool fuse(Program& program, size_t producer, size_t consumer) {
 }  // namespace
 
 bool fuse_epilogues(Program& program) {
+  if (program.traits.epilogue == EpilogueRule::OwnBias) return false;
   bool changed = false;
   // A fused kernel takes the place of its consumer, further on, and is met there again.
   for (size_t i = 0; i < program.kernels.size(); ++i) {

@@ -19,11 +19,6 @@
 namespace kiln::plan {
 namespace {
 
-// Work that may be repeated to save a load of what was just stored.
-constexpr int64_t kRepeatBudget = 5;
-// Fewer outer points than this are not worth losing the parallelism of a large pointwise nest.
-constexpr int64_t kFewPoints = 64, kManyPoints = 4096;
-
 using SymbolMap = std::map<ir::SymbolPtr, ir::SymbolPtr>;  // looked up, never walked
 
 bool has_loop(const std::vector<Loop>& loops, const ir::SymbolPtr& symbol) {
@@ -190,7 +185,10 @@ class Merger {
     for (const Loop& loop : k_.nest.outer) {
       if (!has_loop(taken, loop.index)) rest.push_back(loop);
     }
-    if (points_at_opt(taken) < kFewPoints && points_at_opt(rest) > kManyPoints) return false;
+    const TargetTraits& traits = program_.traits;
+    const bool serial = points_at_opt(taken) < traits.min_parallel_points &&
+                        points_at_opt(rest) > traits.large_task_points;
+    if (serial) return false;
     k_.nest.outer = std::move(taken);
     std::get<Store>(k_.nest.stages[0]).loops = std::move(rest);
     return true;
@@ -209,14 +207,15 @@ class Merger {
     result.outer = k_.nest.outer;
     const IndexMap map = producer_map();
     for (Stage& stage : n_.nest.stages) {
-      std::visit([&](auto& s) { s.value = substitute(s.value, map); }, stage);
+      value_of(stage) = substitute(value_of(stage), map);
       if (auto* store = std::get_if<Store>(&stage))
         store->indices = substitute(store->indices, map);
     }
     for (Stage& stage : k_.nest.stages) {
       Expr value = rewritten(value_of(stage));
-      if (!is_small_enough(value) || !loads_in_bounds(program_, value)) return std::nullopt;
-      std::visit([&](auto& s) { s.value = std::move(value); }, stage);
+      if (!is_small_enough(program_.traits, value) || !loads_in_bounds(program_, value))
+        return std::nullopt;
+      value_of(stage) = std::move(value);
     }
     for (Stage& stage : n_.nest.stages) {
       if (is_still_needed(stage)) result.stages.push_back(std::move(stage));
@@ -255,19 +254,9 @@ class Merger {
     }
     if (store.loops.empty()) return true;
     if (has_checks(store.value)) return false;  // the consumer may read less than all
-    const int64_t cost = cost_of(store.value) + load_count(store.value);
+    const int64_t cost = cost_of(program_.traits, store.value) + load_count(store.value);
     if (is_read_elsewhere(store.buffer)) return cost <= 1;  // it is stored in any case
-    return load_sites(store.buffer) == 1 || cost <= kRepeatBudget;
-  }
-
-  int64_t load_sites(BufferId buffer) const {
-    int64_t sites = 0;
-    for (const Stage& stage : k_.nest.stages) {
-      visit(value_of(stage), [&](const ExprNode& node) {
-        sites += node.kind == ExprKind::Load && node.buffer == buffer;
-      });
-    }
-    return sites;
+    return load_sites(k_.nest, store.buffer) == 1 || cost <= program_.traits.near_load_cost;
   }
 
   bool is_read_elsewhere(BufferId buffer) const {
@@ -285,7 +274,7 @@ class Merger {
 
   bool is_still_needed(const Stage& stage) const {
     const auto* store = std::get_if<Store>(&stage);
-    return !store || is_read_elsewhere(store->buffer) || load_sites(store->buffer) > 0;
+    return !store || is_read_elsewhere(store->buffer) || load_sites(k_.nest, store->buffer) > 0;
   }
 
   const Program& program_;

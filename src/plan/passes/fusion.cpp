@@ -15,18 +15,18 @@ using ir::Op;
 
 constexpr size_t kMaxNameLength = 56;
 
-// What computing a value twice costs, in units of a simple operation.
-int64_t cost_of(Op op) {
+int64_t cost_of(const TargetTraits& traits, Op op) {
   switch (ir::effort_of(op)) {
     case ir::OpEffort::Simple:
       return 1;
     case ir::OpEffort::Root:
+      return traits.root_cost;
     case ir::OpEffort::Division:
-      return 4;
+      return traits.division_cost;
     case ir::OpEffort::Series:
-      return 10;
+      return traits.series_cost;
     case ir::OpEffort::Iterated:
-      return 20;
+      return traits.iterated_cost;
   }
   return 1;
 }
@@ -74,9 +74,8 @@ std::optional<Pointwise> as_pointwise(const Kernel& kernel) {
   if (!nest || nest->stages.size() != 1) return std::nullopt;
   const auto* store = std::get_if<Store>(&nest->stages[0]);
   if (!store || store->scan) return std::nullopt;
-  Pointwise result{nest->outer, store->buffer, store->indices, store->value};
-  result.loops.insert(result.loops.end(), store->loops.begin(), store->loops.end());
-  return result;
+  return Pointwise{with_loops(nest->outer, store->loops), store->buffer, store->indices,
+                   store->value};
 }
 
 Pointwise refined(Pointwise pointwise, BufferId buffer) {
@@ -135,10 +134,10 @@ bool loads_in_bounds(const Program& program, const Expr& expr) {
   return result;
 }
 
-int64_t cost_of(const Expr& expr) {
+int64_t cost_of(const TargetTraits& traits, const Expr& expr) {
   int64_t cost = 0;
   visit(expr, [&](const ExprNode& node) {
-    if (node.kind == ExprKind::Apply) cost += cost_of(node.op);
+    if (node.kind == ExprKind::Apply) cost += cost_of(traits, node.op);
   });
   return cost;
 }
@@ -149,8 +148,22 @@ int64_t load_count(const Expr& expr) {
   return count;
 }
 
-bool is_small_enough(const Expr& expr) {
-  return operation_count(expr) <= kMaxOperations && load_count(expr) <= kMaxLoads;
+bool is_small_enough(const TargetTraits& traits, const Expr& expr) {
+  return operation_count(expr) <= traits.max_operations && load_count(expr) <= traits.max_loads;
+}
+
+int64_t load_sites(const Expr& expr, BufferId buffer) {
+  int64_t sites = 0;
+  visit(expr, [&](const ExprNode& node) {
+    sites += node.kind == ExprKind::Load && node.buffer == buffer;
+  });
+  return sites;
+}
+
+int64_t load_sites(const LoopNest& nest, BufferId buffer) {
+  int64_t sites = 0;
+  for (const Stage& stage : nest.stages) sites += load_sites(value_of(stage), buffer);
+  return sites;
 }
 
 int64_t points_at_opt(const std::vector<Loop>& loops) {

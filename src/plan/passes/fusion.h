@@ -41,13 +41,14 @@ bool reads_all(const Program& program, BufferId buffer, const Expr& value,
 bool loads_in_bounds(const Program& program, const Expr& expr);
 
 // Time of one evaluation, in simple operations; shared nodes count once.
-int64_t cost_of(const Expr& expr);
+int64_t cost_of(const TargetTraits& traits, const Expr& expr);
 // Distinct places an expression loads from.
 int64_t load_count(const Expr& expr);
-// Fused expressions stay within these: larger ones run out of registers.
-inline constexpr int64_t kMaxOperations = 64;
-inline constexpr int64_t kMaxLoads = 12;
-bool is_small_enough(const Expr& expr);
+// Whether a fused expression stays within the registers of the machine.
+bool is_small_enough(const TargetTraits& traits, const Expr& expr);
+// How many loads of a buffer an expression or the stages of a nest make, at whatever positions.
+int64_t load_sites(const Expr& expr, BufferId buffer);
+int64_t load_sites(const LoopNest& nest, BufferId buffer);
 
 // Number of points of loops at the sizes to optimise for.
 int64_t points_at_opt(const std::vector<Loop>& loops);

@@ -3,15 +3,11 @@
 #include <algorithm>
 
 #include "plan/form/kernels.h"
+#include "plan/passes/contraction_result.h"
 #include "plan/passes/fusion.h"
 
 namespace kiln::plan {
 namespace {
-
-// Repeated simple operations per element that are cheaper than storing and loading the element.
-constexpr int64_t kRepeatBudget = 8;
-// Arithmetic on positions alone is cheaper than a load up to here.
-constexpr int64_t kPositionBudget = 6;
 
 class Inliner {
  public:
@@ -25,6 +21,8 @@ class Inliner {
   }
 
  private:
+  const TargetTraits& traits() const { return program_.traits; }
+
   bool try_producer(size_t index) {
     const auto producer = as_pointwise(program_.kernels[index]);
     if (!producer || program_.buffers[producer->buffer].kind == BufferKind::Constant) return false;
@@ -40,9 +38,9 @@ class Inliner {
   }
 
   // No dearer than the load that it replaces.
-  static bool is_free(const Expr& value) {
-    const int64_t loads = load_count(value), cost = cost_of(value);
-    return loads == 0 ? cost <= kPositionBudget : loads == 1 && cost <= 1;
+  bool is_free(const Expr& value) const {
+    const int64_t loads = load_count(value), cost = cost_of(traits(), value);
+    return loads == 0 ? cost <= traits().position_cost : loads == 1 && cost <= 1;
   }
 
   bool takes_inlining(const Kernel& kernel) const {
@@ -63,10 +61,8 @@ class Inliner {
       const auto* nest = std::get_if<LoopNest>(&program_.kernels[reader].body);
       return nest && takes_inlining(program_.kernels[reader]) &&
              std::ranges::any_of(nest->stages, [&](const Stage& stage) {
-               std::vector<Loop> loops = nest->outer;
-               const std::vector<Loop>& inner = loops_of(stage);
-               loops.insert(loops.end(), inner.begin(), inner.end());
-               return reads_all(program_, buffer, value_of(stage), loops);
+               return reads_all(program_, buffer, value_of(stage),
+                                with_loops(nest->outer, loops_of(stage)));
              });
     });
   }
@@ -103,45 +99,32 @@ class Inliner {
     if (consumers_ == Consumers::Pointwise && reads_contraction(producer, uses)) {
       return uses.readers[producer.buffer].size() == 1 && points <= own;
     }
-    const int64_t cost = cost_of(producer.value) + load_count(producer.value);
-    return (points - own) * cost <= kRepeatBudget * own;
+    const int64_t cost = cost_of(traits(), producer.value) + load_count(producer.value);
+    return (points - own) * cost <= traits().round_trip_cost * own;
   }
 
   // How many times a kernel evaluates loads of a buffer.
   static int64_t loading_points(const Kernel& kernel, BufferId buffer) {
-    const auto count = [&](const Expr& expr) {
-      int64_t sites = 0;
-      if (!expr) return sites;
-      visit(expr, [&](const ExprNode& node) {
-        sites += node.kind == ExprKind::Load && node.buffer == buffer;
-      });
-      return sites;
-    };
     if (const auto* nest = std::get_if<LoopNest>(&kernel.body)) {
       int64_t points = 0;
       for (const Stage& stage : nest->stages) {
-        points += std::visit([&](const auto& s) { return count(s.value) * points_at_opt(s.loops); },
-                             stage);
+        points += load_sites(value_of(stage), buffer) * points_at_opt(loops_of(stage));
       }
       return points * points_at_opt(nest->outer);
     }
     int64_t sites = 0;
-    for_each_expr(kernel, [&](const Expr& expr) { sites += count(expr); });
+    for_each_expr(kernel, [&](const Expr& expr) { sites += load_sites(expr, buffer); });
     return sites * points_at_opt(expr_loops(kernel));
   }
 
   // The loops around the epilogue or the mask of a contraction.
   static std::vector<Loop> expr_loops(const Kernel& kernel) {
     if (const auto* matmul = std::get_if<MatMul>(&kernel.body)) {
-      std::vector<Loop> loops = matmul->batch;
-      loops.insert(loops.end(), {matmul->m, matmul->n});
-      return loops;
+      return with_loops(matmul->batch, {matmul->m, matmul->n});
     }
     if (const auto* c = std::get_if<Convolution>(&kernel.body)) return {c->b, c->y, c->x, c->o};
     const auto& attention = std::get<Attention>(kernel.body);
-    std::vector<Loop> loops = attention.batch;
-    loops.insert(loops.end(), {attention.i, attention.j});
-    return loops;
+    return with_loops(attention.batch, {attention.i, attention.j});
   }
 
   // Inlines into each reader that stays within the limits; true if any did.
@@ -162,9 +145,9 @@ class Inliner {
     return changed;
   }
 
-  static void absorb_sources(Kernel& kernel, const Kernel& producer) {
+  void absorb_sources(Kernel& kernel, const Kernel& producer) const {
     // Sources, arithmetic on positions and the like do not name kernels.
-    if (cost_of(as_pointwise(producer)->value) > 0) absorb_name(kernel, producer);
+    if (cost_of(traits(), as_pointwise(producer)->value) > 0) absorb_name(kernel, producer);
   }
 
   // Whether the value of a load makes no use of an index that is checked: one row for all.
@@ -196,7 +179,8 @@ class Inliner {
         return value;
       });
       if (result == expr) return expr;
-      allowed &= is_small_enough(result) && loads_in_bounds(program_, result);
+      allowed &= is_small_enough(traits(), result) && loads_in_bounds(program_, result) &&
+                 epilogue_takes(program_, program_.kernels[reader], result);
       return result;
     });
     if (!replaced || !allowed) return false;

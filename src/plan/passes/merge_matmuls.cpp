@@ -70,6 +70,8 @@ ir::Literal join(const std::vector<const ir::Literal*>& parts, bool along_first)
     joined += along_first ? part->shape.front() : part->shape.back();
   std::byte* data = nullptr;
   ir::Literal result = ir::Literal::allocate(parts[0]->dtype, shape, &data);
+  result.replaceable =
+      std::ranges::any_of(parts, [](const ir::Literal* part) { return part->replaceable; });
   for (int64_t row = 0; row < rows; ++row) {
     for (const ir::Literal* part : parts) {
       const size_t bytes = part->bytes.size() / static_cast<size_t>(rows);
@@ -92,7 +94,7 @@ class Merger {
       columns_ += matmul(i).n.extent();
     }
     merged_ = first;
-    merged_.n = {ir::make_loop_symbol("n", columns_)};
+    merged_.n = make_loop("n", columns_);
     std::vector<Expr> epilogues;
     for (size_t i = 0; i < group_.size(); ++i) epilogues.push_back(over_common_rows(matmul(i)));
     merged_.epilogue = zip(epilogues);
@@ -217,21 +219,15 @@ class Merger {
     });
     if (const auto* c = std::get_if<Convolution>(&kernel.body)) return !part_of(c->input);
     if (auto* m = std::get_if<MatMul>(&kernel.body)) {
-      return redirect(m->a, with(m->batch, m->m, m->k)) &&
-             redirect(m->b, with(m->batch, m->k, m->n));
+      return redirect(m->a, with_loops(m->batch, {m->m, m->k})) &&
+             redirect(m->b, with_loops(m->batch, {m->k, m->n}));
     }
     auto* a = std::get_if<Attention>(&kernel.body);
     if (!a) return true;
-    const Loop d{ir::make_loop_symbol("d", a->head_dim)},
-        e{ir::make_loop_symbol("e", a->value_dim)};
-    return redirect(a->q, with(a->batch, a->i, d)) && redirect(a->k, with(a->batch, a->j, d)) &&
-           redirect(a->v, with(a->batch, a->j, e));
-  }
-
-  static std::vector<Loop> with(std::vector<Loop> loops, const Loop& row, const Loop& column) {
-    loops.push_back(row);
-    loops.push_back(column);
-    return loops;
+    const Loop d = make_loop("d", a->head_dim), e = make_loop("e", a->value_dim);
+    return redirect(a->q, with_loops(a->batch, {a->i, d})) &&
+           redirect(a->k, with_loops(a->batch, {a->j, d})) &&
+           redirect(a->v, with_loops(a->batch, {a->j, e}));
   }
 
   // offset = row * n + column of the part is row * columns + column + first column of the merged

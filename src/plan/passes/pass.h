@@ -4,7 +4,8 @@
 #include <span>
 #include <string_view>
 
-#include "plan/lower.h"
+#include "plan/form/program.h"
+#include "support/pass_control.h"
 
 namespace kiln::plan {
 
@@ -22,6 +23,10 @@ struct PassInfo {
 std::span<const PassInfo> all_passes();
 // Null if there is no pass of that name.
 const PassInfo* find_pass(std::string_view name);
+
+using PlanOptions = PassOptions;  // dumps are plan_NNN_name.plan
+// The standard order of the passes, by what program.traits says of the target: passes/pipeline.cpp.
+void run_pipeline(Program& program, const PlanOptions& options);
 
 // The dumps, the verifier and the list of disabled passes. Passes know nothing of these.
 class Runner {

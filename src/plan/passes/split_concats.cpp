@@ -127,7 +127,7 @@ Store store_piece(const Pointwise& consumer, const Concat& concat, const Piece& 
   Index inner;
   for (size_t i = along; i < consumer.loops.size(); ++i) {
     const ir::Dim& extent = i == along ? piece.size : consumer.loops[i].extent();
-    const Loop loop{ir::make_loop_symbol("j", extent)};
+    const Loop loop = make_loop("j", extent);
     const bool is_single = extent.is_constant(1);
     if (!is_single) store.loops.push_back(loop);
     values.push_back(is_single ? Index(0) : Index(loop.index));
@@ -167,7 +167,9 @@ bool split(Program& program, size_t producer, size_t consumer) {
                     pointwise->loops.begin() + static_cast<std::ptrdiff_t>(*along));
   for (const Piece& piece : *pieces) {
     Store store = store_piece(*pointwise, *concat, piece, *along);
-    if (!is_small_enough(store.value) || !loads_in_bounds(program, store.value)) return false;
+    if (!is_small_enough(program.traits, store.value) || !loads_in_bounds(program, store.value)) {
+      return false;
+    }
     nest.stages.push_back(std::move(store));
   }
   program.kernels[consumer].body = std::move(nest);

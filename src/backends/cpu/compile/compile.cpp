@@ -13,7 +13,7 @@
 #include "backends/common/size_program.h"
 #include "backends/cpu/compile/generate.h"
 #include "plan/form/kernels.h"
-#include "plan/lower.h"
+#include "plan/form/lifetimes.h"
 #include "support/cpu_features.h"
 #include "support/error.h"
 

@@ -13,6 +13,7 @@
 #include "backends/cpu/compile/nest/window.h"
 #include "ir/size_overflow.h"
 #include "plan/form/access.h"
+#include "plan/form/kernels.h"
 #include "support/error.h"
 
 namespace kiln::cpu {

@@ -5,6 +5,7 @@
 
 #include "backends/cpu/compile/nest/nest_simplify.h"
 #include "ir/op_table.h"
+#include "plan/form/kernels.h"
 
 namespace kiln::cpu {
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "plan/form/access.h"
+#include "plan/form/kernels.h"
 
 namespace kiln::cpu {
 
@@ -13,22 +14,6 @@ using plan::ExprNode;
 using plan::Loop;
 using plan::LoopNest;
 using plan::Stage;
-
-const Expr& value_of(const Stage& stage) {
-  return std::visit([](const auto& s) -> const Expr& { return s.value; }, stage);
-}
-
-Expr& value_of(Stage& stage) {
-  return std::visit([](auto& s) -> Expr& { return s.value; }, stage);
-}
-
-const std::vector<Loop>& loops_of(const Stage& stage) {
-  return std::visit([](const auto& s) -> const std::vector<Loop>& { return s.loops; }, stage);
-}
-
-std::vector<Loop>& loops_of(Stage& stage) {
-  return std::visit([](auto& s) -> std::vector<Loop>& { return s.loops; }, stage);
-}
 
 void for_each_index(const Stage& stage, const std::function<void(const Dim&)>& visitor) {
   if (const auto* store = std::get_if<plan::Store>(&stage)) {

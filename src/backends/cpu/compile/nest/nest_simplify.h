@@ -18,9 +18,4 @@ plan::LoopNest simplify(const plan::Program& program, plan::LoopNest nest);
 void for_each_index(const plan::Stage& stage, const std::function<void(const ir::Dim&)>& visitor);
 void for_each_index(const plan::LoopNest& nest, const std::function<void(const ir::Dim&)>& visitor);
 
-const plan::Expr& value_of(const plan::Stage& stage);
-plan::Expr& value_of(plan::Stage& stage);
-const std::vector<plan::Loop>& loops_of(const plan::Stage& stage);
-std::vector<plan::Loop>& loops_of(plan::Stage& stage);
-
 }  // namespace kiln::cpu

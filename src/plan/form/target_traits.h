@@ -1,0 +1,67 @@
+// What src/plan is told of the machine that a program is made for: which kernel forms its backend
+// has, and what is cheap there. Everything else in src/plan holds for every machine.
+//
+// A backend states its own (the CPU's: backends/cpu/compile/traits.cpp); lower() puts them into
+// Program::traits, where the passes find them. A field without a value means the most modest
+// machine: loop nests alone, nothing fused that is not free. Traits change which kernels a program
+// has, never what it computes.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "support/dtype.h"
+
+namespace kiln::plan {
+
+// What the epilogue of a MatMul or Convolution may do with the finished sum.
+enum class EpilogueRule : uint8_t {
+  OwnBias,  // add the bias of the op and convert: nothing is fused
+  // Pointwise work whose loads are evenly spaced from one column to the next: a vector of
+  // neighbouring columns is one strided access.
+  EvenLoads,
+  AnyLoads,  // any pointwise work, loads at arbitrary positions included
+};
+
+struct TargetTraits {
+  // --- Kernel forms ---
+
+  // Element types of the result for which there are MatMul, Convolution and Attention kernels. An
+  // op of another type is lowered to loop nests, which every backend has. Source: what the code
+  // generator of each form accepts.
+  std::vector<DType> matmul, convolution, attention;
+  // Fewest input channels per group for which a grouped convolution is a Convolution; narrower
+  // ones (depthwise: 1) are loop nests. In elements; 1: all are. Source: the width of a register
+  // tile, most of which a narrow group would leave empty.
+  int64_t min_group_channels = 1;
+  EpilogueRule epilogue = EpilogueRule::OwnBias;
+
+  // --- Costs, in simple operations: an addition of two registers is 1 ---
+
+  // A square root or reciprocal, a quotient, a polynomial such as exp, and several of those such as
+  // pow: the kinds of ir::OpEffort. Source: throughput on the machine.
+  int64_t root_cost = 1, division_cost = 1, series_cost = 1, iterated_cost = 1;
+  // What storing an element and loading it again later costs: a producer is computed again in its
+  // readers while the repeated work per element stays within it. Source: bandwidth of memory
+  // against throughput of arithmetic.
+  int64_t round_trip_cost = 0;
+  // What loading an element costs that the same task has just stored, so that it is in the nearest
+  // cache or scratchpad.
+  int64_t near_load_cost = 0;
+  // Arithmetic on positions alone (masks, position ids) is never stored up to this cost.
+  int64_t position_cost = 0;
+
+  // --- Sizes of expressions: larger ones run out of registers ---
+
+  int64_t max_operations = 0;  // Apply nodes of a fused expression
+  int64_t max_loads = 0;       // distinct loads of a fused expression
+
+  // --- Parallelism, in points of the loops at the sizes to optimise for ---
+
+  // A nest with fewer outer points than this does not take over a pointwise nest in which each of
+  // them would cover more than `large_task` points: that work needs the machine's whole width.
+  int64_t min_parallel_points = 0;
+  int64_t large_task_points = 0;
+};
+
+}  // namespace kiln::plan

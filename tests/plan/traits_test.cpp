@@ -1,0 +1,198 @@
+// What the traits of a target decide: the forms of kernels, what epilogues hold and how much is
+// computed twice. That the numbers stay the same is checked here, by lower_test and by random_test.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "plan/compare.h"
+#include "plan/form/kernels.h"
+
+namespace kiln::plan {
+namespace {
+
+constexpr const char* kBlock =
+    R"(graph main(%x: f32[s, 8, 8], %w1: f32[8, 8], %w2: f32[16, 8], %wb: f32[16])
+    symbols s in [1, 8] opt 2 {
+  %q = reshape(%x) {shape = [s, 8, 2, 4]}
+  %p = permute(%q) {axes = [0, 2, 1, 3]}
+  %a = attention(%p, %p, %p) {causal = true, scale = 0.5}
+  %b = permute(%a) {axes = [0, 2, 1, 3]}
+  %c = reshape(%b) {shape = [s, 8, 8]}
+  %d = linear(%c, %w1)
+  %e = add(%d, %x)
+  %f = linear(%e, %w2, %wb)
+  %y = gelu(%f) {approximate = "none"}
+  return %y as "y"
+})";
+
+Program planned(const std::string& text, const TargetTraits& traits) {
+  return expect_same_as_reference(text, {.traits = traits});
+}
+
+template <typename Form>
+size_t count(const Program& program) {
+  return static_cast<size_t>(std::ranges::count_if(program.kernels, [](const Kernel& kernel) {
+    return std::holds_alternative<Form>(kernel.body);
+  }));
+}
+
+TEST(TraitsTest, WithoutFormsEverythingIsLoopNests) {
+  const Program program = planned(kBlock, {});
+  EXPECT_EQ(count<LoopNest>(program), program.kernels.size()) << to_text(program);
+}
+
+TEST(TraitsTest, FormsAreChosenByElementType) {
+  for (const DType dtype : {DType::F32, DType::F64}) {
+    const std::string type(dtype_name(dtype));
+    const std::string text = "graph main(%x: " + type + "[3, 4], %w: " + type +
+                             "[4, 4]) {\n  %y = linear(%x, %w)\n  return %y\n}";
+    TargetTraits traits = test_traits();
+    traits.matmul = {dtype};
+    EXPECT_EQ(count<MatMul>(lower(make_graph(text), traits)), 1U);
+    traits.matmul = {dtype == DType::F32 ? DType::F64 : DType::F32};
+    EXPECT_EQ(count<LoopNest>(lower(make_graph(text), traits)), 1U);
+  }
+}
+
+TEST(TraitsTest, HalfPrecisionNestsSumInF32) {
+  TargetTraits traits;
+  const Program program = expect_same_as_reference(
+      "graph main(%x: f16[3, 40], %w: f16[5, 40]) {\n  %y = linear(%x, %w)\n  return %y\n}",
+      {.tolerance = 2e-3, .traits = traits});
+  const auto& nest = std::get<LoopNest>(program.kernels.at(0).body);
+  EXPECT_EQ(std::get<Reduction>(nest.stages.at(0)).value->dtype, DType::F32) << to_text(program);
+}
+
+TEST(TraitsTest, EpiloguesOfTheOpAloneHoldItsBias) {
+  TargetTraits traits = test_traits();
+  traits.epilogue = EpilogueRule::OwnBias;
+  const Program program = planned(kBlock, traits);
+  EXPECT_EQ(count<MatMul>(program), 2U) << to_text(program);
+  for (const Kernel& kernel : program.kernels) {
+    const auto* matmul = std::get_if<MatMul>(&kernel.body);
+    if (matmul == nullptr) continue;
+    EXPECT_LE(operation_count(matmul->epilogue), 1) << to_text(program);
+  }
+  EXPECT_LT(planned(kBlock, test_traits()).kernels.size(), program.kernels.size());
+}
+
+// A bias that is looked up, column by column.
+TEST(TraitsTest, EpiloguesLoadUnevenlyWhereTheTargetCan) {
+  const std::string text = R"(graph main(%x: f32[3, 4], %t: f32[9], %i: i64[6], %w: f32[6, 4]) {
+  %m = linear(%x, %w)
+  %g = gather(%t, %i) {axis = 0}
+  %y = add(%m, %g)
+  return %y
+})";
+  TargetTraits traits = test_traits();
+  traits.round_trip_cost = 1000;  // the look-up is made in every row
+  traits.epilogue = EpilogueRule::AnyLoads;
+  EXPECT_EQ(planned(text, traits).kernels.size(), 1U);
+  traits.epilogue = EpilogueRule::EvenLoads;
+  EXPECT_EQ(planned(text, traits).kernels.size(), 2U);
+  traits.epilogue = EpilogueRule::OwnBias;
+  EXPECT_EQ(planned(text, traits).kernels.size(), 2U);
+}
+
+TEST(TraitsTest, NarrowGroupsAreNests) {
+  const std::string text = R"(graph main(%x: f32[2, 5, 5, 12], %w: f32[8, 3, 3, 3]) {
+  %y = convolution(%x, %w) {dilation = [1, 1], groups = 4, layout = "nhwc", padding_after = [1, 1],
+    padding_before = [1, 1], stride = [1, 1]}
+  return %y
+})";
+  TargetTraits traits = test_traits();
+  traits.min_group_channels = 3;
+  EXPECT_EQ(count<Convolution>(planned(text, traits)), 1U);
+  traits.min_group_channels = 4;
+  EXPECT_EQ(count<Convolution>(planned(text, traits)), 0U);
+}
+
+size_t occurrences(const Program& program, ir::Op op) {
+  size_t result = 0;
+  for (const Kernel& kernel : program.kernels) {
+    for_each_expr(kernel, [&](const Expr& expr) {
+      visit(expr, [&](const ExprNode& node) {
+        result += node.kind == ExprKind::Apply && node.op == op ? 1 : 0;
+      });
+    });
+  }
+  return result;
+}
+
+// exp(x), read by two kernels that cannot be one.
+TEST(TraitsTest, WorkIsRepeatedWithinTheCostOfARoundTrip) {
+  const std::string text = R"(graph main(%x: f32[40, 30]) {
+  %e = exp(%x)
+  %a = reduce_sum(%e) {axes = [0], keepdim = false}
+  %b = reduce_sum(%e) {axes = [1], keepdim = false}
+  return %a, %b
+})";
+  TargetTraits traits = test_traits();
+  traits.round_trip_cost = 11;  // a series and a load
+  EXPECT_EQ(occurrences(planned(text, traits), ir::Op::exp), 2U);
+  traits.round_trip_cost = 10;
+  EXPECT_EQ(occurrences(planned(text, traits), ir::Op::exp), 1U);
+  traits.series_cost = 9;
+  EXPECT_EQ(occurrences(planned(text, traits), ir::Op::exp), 2U);
+}
+
+TEST(TraitsTest, ExpressionsStayWithinTheRegisters) {
+  std::string text = "graph main(%x: f32[40], %z: f32[40]) {\n  %v0 = add(%x, %z)\n";
+  for (int i = 0; i < 12; ++i) {
+    const std::string last = "%v" + std::to_string(i), next = "%v" + std::to_string(i + 1);
+    text += "  " + next + " = " + (i % 2 == 0 ? "mul(" : "sub(") + last + ", %x)\n";
+  }
+  text += "  return %v12\n}";
+  TargetTraits traits = test_traits();
+  for (const int64_t most : {13, 6, 1}) {
+    traits.max_operations = most;
+    const Program program = planned(text, traits);
+    EXPECT_EQ(program.kernels.size(), static_cast<size_t>((13 + most - 1) / most));
+    for (const Kernel& kernel : program.kernels) {
+      for_each_expr(kernel, [&](const Expr& e) { EXPECT_LE(operation_count(e), most); });
+    }
+  }
+  traits = test_traits();
+  traits.max_loads = 1;
+  EXPECT_GT(planned(text, traits).kernels.size(), 1U);
+}
+
+bool any_fixed_weight(const Program& program) {
+  return std::ranges::any_of(program.buffers, [](const Buffer& buffer) {
+    return buffer.kind == BufferKind::Constant && !buffer.literal.replaceable;
+  });
+}
+
+// Whatever is made of weights that a refit may replace is replaceable.
+TEST(TraitsTest, DerivedConstantsStayReplaceable) {
+  const std::string projections = R"(graph main(%x: f32[3, 4], %w1: f32[6, 4], %w2: f32[5, 4]) {
+  %a = linear(%x, %w1)
+  %b = linear(%x, %w2)
+  %c = reshape(%a) {shape = [18]}
+  %d = reshape(%b) {shape = [15]}
+  %y = concat(%c, %d) {axis = 0}
+  %z = reduce_sum(%a) {axes = [0], keepdim = false}
+  %v = reduce_sum(%b) {axes = [0], keepdim = false}
+  return %z, %v, %y
+})";
+  const std::string depthwise = R"(graph main(%x: f32[2, 5, 5, 4], %w: f32[4, 3, 3, 1]) {
+  %y = convolution(%x, %w) {dilation = [1, 1], groups = 4, layout = "nhwc", padding_after = [1, 1],
+    padding_before = [1, 1], stride = [1, 1]}
+  return %y
+})";
+  for (const std::string& text : {projections, depthwise}) {
+    ir::Graph graph = make_graph(text);
+    EXPECT_TRUE(any_fixed_weight(expect_same_as_reference(graph)));
+    for (const auto& node : graph.nodes()) {
+      if (node->op != ir::Op::constant) continue;
+      auto literal = node->attr<ir::Literal>("value");
+      literal.replaceable = true;
+      node->attrs["value"] = literal;
+    }
+    const Program program = expect_same_as_reference(graph);
+    EXPECT_FALSE(any_fixed_weight(program)) << to_text(program);
+  }
+}
+
+}  // namespace
+}  // namespace kiln::plan
