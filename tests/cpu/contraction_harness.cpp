@@ -8,6 +8,8 @@
 #include <memory>
 
 #include "backends/backend.h"
+#include "plan/form/interpret.h"
+#include "plan/form/text.h"
 #include "support/cpu_features.h"
 
 namespace kiln::test {
