@@ -1,6 +1,7 @@
 // Tokens of the text form. Internal to the parser.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
