@@ -44,9 +44,11 @@ ALLOWED_INCLUDES: dict[str, list[str]] = {
         "support",
         "backends/backend.h",
     ],
-    "backends/cpu/device": ["engine", "support"],
     "backends/backend.h": ["plan", "engine", "ir", "support"],
-    "runtime": ["engine", "support", "backends/cpu/device"],
+    "backends/executable.h": ["engine", "support"],
+    "backends/cpu/device": ["backends/executable.h", "engine", "support"],
+    "runtime": ["backends/executable.h", "engine", "support"],
+    "runtime/devices.cpp": ["runtime", "backends/executable.h", "backends/cpu/device"],
     "compiler": COMPILE_SIDE,
     "capi": [
         *("compiler", "import", "runtime", "engine", "support"),

@@ -56,16 +56,24 @@ void print_memory(const ordered_json& memory) {
               bytes_text(memory.at("workspace_bytes_at_max")).c_str());
 }
 
-void print_variants(const ordered_json& variants, const std::string& in_use) {
-  std::printf("code\n");
-  for (const ordered_json& variant : variants) {
-    const std::string name = text_at(variant, "name");
-    const bool runs = variant.at("runs_here").get<bool>();
-    std::printf("  %s: %s, needs %s (%s)\n", name.c_str(),
-                bytes_text(variant.at("code_bytes")).c_str(), text_at(variant, "needs").c_str(),
-                name == in_use ? "in use"
-                : runs         ? "runs here"
-                               : "does not run here");
+// "cpu x86-64-v4"
+std::string name_text(const ordered_json& program) {
+  const std::string variant = text_at(program, "variant");
+  return text_at(program, "target") + (variant.empty() ? "" : " ") + variant;
+}
+
+void print_programs(const ordered_json& programs) {
+  std::printf("programs\n");
+  for (const ordered_json& program : programs) {
+    std::string needs;
+    for (const ordered_json& feature : program.at("needs"))
+      needs += " " + feature.get<std::string>();
+    std::printf("  %s: %s of code, needs%s (%s)\n", name_text(program).c_str(),
+                bytes_text(program.at("code_bytes")).c_str(),
+                needs.empty() ? " nothing more" : needs.c_str(),
+                program.at("runs_here").get<bool>()
+                    ? "runs here"
+                    : ("does not run here: " + text_at(program, "obstacle")).c_str());
   }
 }
 
@@ -94,23 +102,24 @@ void print_sections(const ordered_json& sections) {
 }
 
 void print_description(const kiln::Engine& engine, const ordered_json& description) {
-  std::printf("engine %s, made by %s, format %s, for %s\n", text_at(description, "name").c_str(),
+  std::printf("engine %s, made by %s, format %s\n", text_at(description, "name").c_str(),
               text_at(description, "producer").c_str(),
-              text_at(description, "format_version").c_str(),
-              text_at(description, "target").c_str());
+              text_at(description, "format_version").c_str());
   std::printf("content %s\n", text_at(description, "content_hash").c_str());
-  std::printf("program %s%s\n", text_at(description, "program_hash").c_str(),
+  std::printf("plan %s%s\n", text_at(description, "program_hash").c_str(),
               description.at("refittable").get<bool>() ? ", refittable with any weights" : "");
   print_tensors("inputs", inputs_of(engine), description.at("inputs"));
   print_tensors("outputs", outputs_of(engine), description.at("outputs"));
+  print_programs(description.at("programs"));
+  std::printf("the program %s %s here\n", name_text(description).c_str(),
+              description.at("runs_here").get<bool>() ? "is what runs" : "does not run");
   print_memory(description.at("memory"));
-  print_variants(description.at("variants"), text_at(description, "cpu_variant"));
   print_kernels(description.at("kernels"));
   print_sections(description.at("sections"));
 }
 
 void inspect(const InspectArguments& arguments) {
-  const kiln::Engine engine = kiln::Engine::load_file(arguments.engine);
+  const kiln::Engine engine = kiln::Engine::load_file(arguments.engine, {.describe_only = true});
   const ordered_json description = ordered_json::parse(engine.describe());
   if (arguments.json)
     std::printf("%s\n", description.dump(2).c_str());

@@ -20,10 +20,10 @@
 #include <thread>
 #include <vector>
 
+#include "backends/cpu/device/cpu_features.h"
 #include "compiler/driver.h"
 #include "ir/builder.h"
 #include "runtime/session.h"
-#include "support/cpu_features.h"
 
 namespace {
 
@@ -82,7 +82,7 @@ __attribute__((target("avx2,fma"))) float multiply_add_256() {
 
 // Of one thread.
 double ceiling_gflops() {
-  const bool wide = (kiln::detect_cpu_features() & kiln::kCpuAvx512) != 0;
+  const bool wide = kiln::cpu::has_cpu_feature("avx512");
   volatile float sink = 0;
   const double seconds =
       best_seconds([&] { sink = wide ? multiply_add_512() : multiply_add_256(); });

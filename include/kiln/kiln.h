@@ -86,6 +86,8 @@ typedef struct kiln_load_options {
   size_t struct_size;      /* sizeof(kiln_load_options): lets later versions add fields */
   const char* cpu_variant; /* NULL: the best this CPU can run; or "x86-64-v3", "x86-64-v4" */
   int verify_weights;      /* nonzero: check the hash of the weights too, which reads all of them */
+  int describe_only; /* nonzero: load no code. The engine can be described, on any machine, and
+                              not run: a session of it is KILN_UNSUPPORTED */
 } kiln_load_options;
 
 /* Maps an engine file and validates it. Weights are mapped, not copied. options may be NULL. Since
@@ -121,16 +123,16 @@ KILN_API kiln_status kiln_engine_input(const kiln_engine* engine, size_t index,
                                        kiln_tensor_info* info);
 KILN_API kiln_status kiln_engine_output(const kiln_engine* engine, size_t index,
                                         kiln_tensor_info* info);
-/* The code variant in use, "x86-64-v4"; owned by the engine. Since 0.1. */
+/* The code variant in use, "x86-64-v4", or "" if none is; owned by the engine. Since 0.1. */
 KILN_API const char* kiln_engine_cpu_variant(const kiln_engine* engine);
-/* A JSON description: inputs, ranges, kernels, memory, code variants, hashes. Free with
+/* A JSON description: inputs, ranges, kernels, memory, programs, hashes. Free with
  * kiln_bytes_destroy. Since 0.1. */
 KILN_API kiln_status kiln_engine_describe(const kiln_engine* engine, kiln_bytes** json);
 
 /* Looks at every byte of an engine, weights included, without loading it. The result is JSON:
  * {"sound": bool, "problems": [{"where", "offset", "size", "what"}]}, with offsets into the data
- * and "where" one of "header", "plan", "code 0", "weights", "gap". Not sound is no failure of the
- * call. Free with kiln_bytes_destroy. Since 0.1. */
+ * and "where" one of "header", "interface", "program cpu x86-64-v3", "code cpu x86-64-v3",
+ * "weights", "gap". Not sound is no failure of the call. Free with kiln_bytes_destroy. Since 0.1. */
 KILN_API kiln_status kiln_engine_verify(const void* data, size_t size, kiln_bytes** json);
 
 /* ---- Sessions: one caller's workspace. One thread at a time per session; many sessions per engine

@@ -144,6 +144,7 @@ class Bytes {
 struct LoadOptions {
   std::string cpu_variant;      // empty: the best this CPU can run
   bool verify_weights = false;  // check the hash of the weights too, which reads all of them
+  bool describe_only = false;   // load no code: the engine can be described, on any machine
 };
 
 // An immutable engine. Share it by reference between threads; sessions keep what they need of it
@@ -179,7 +180,7 @@ class Engine {
     return info;
   }
   std::string_view cpu_variant() const { return kiln_engine_cpu_variant(get()); }
-  // JSON: inputs, ranges, kernels, memory, code variants, hashes.
+  // JSON: inputs, ranges, kernels, memory, programs, hashes.
   std::string describe() const {
     kiln_bytes* json = nullptr;
     check(kiln_engine_describe(get(), &json));
@@ -195,7 +196,8 @@ class Engine {
   explicit Engine(kiln_engine* engine) : engine_(engine) {}
   static kiln_load_options to_c(const LoadOptions& options) {
     const char* variant = options.cpu_variant.empty() ? nullptr : options.cpu_variant.c_str();
-    return {sizeof(kiln_load_options), variant, options.verify_weights ? 1 : 0};
+    return {sizeof(kiln_load_options), variant, options.verify_weights ? 1 : 0,
+            options.describe_only ? 1 : 0};
   }
 
   std::unique_ptr<kiln_engine, Destroy> engine_;

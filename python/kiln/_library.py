@@ -39,7 +39,12 @@ class Tensor(ctypes.Structure):
 
 
 class LoadOptions(ctypes.Structure):
-    _fields_ = [("struct_size", c_size_t), ("cpu_variant", c_char_p), ("verify_weights", c_int)]
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("cpu_variant", c_char_p),
+        ("verify_weights", c_int),
+        ("describe_only", c_int),
+    ]
 
 
 class Dim(ctypes.Structure):

@@ -47,6 +47,7 @@ class Engine:
             protocol; kept alive, and not to be changed).
         cpu_variant: force a code variant ("x86-64-v3", "x86-64-v4"); None takes the best that this CPU can run.
         verify_weights: check the hash of the weights too, which reads all of them.
+        describe_only: load no code: the engine can be described, on any machine, and not run.
 
     Raises:
         InvalidEngineError: not an engine, or a damaged one. NotFoundError: no such file.
@@ -59,10 +60,14 @@ class Engine:
         *,
         cpu_variant: str | None = None,
         verify_weights: bool = False,
+        describe_only: bool = False,
     ) -> None:
         variant = cpu_variant.encode() if cpu_variant else None
         options = _library.LoadOptions(
-            ctypes.sizeof(_library.LoadOptions), variant, int(verify_weights)
+            ctypes.sizeof(_library.LoadOptions),
+            variant,
+            int(verify_weights),
+            int(describe_only),
         )
         handle = ctypes.c_void_p()
         if isinstance(source, (str, os.PathLike)):
@@ -91,11 +96,11 @@ class Engine:
 
     @property
     def cpu_variant(self) -> str:
-        """The code variant in use."""
+        """The code variant in use; empty for an engine that was loaded to be described."""
         return runtime().kiln_engine_cpu_variant(self._handle).decode()
 
     def describe(self) -> dict[str, Any]:
-        """Inputs, ranges, kernels, memory, code variants and hashes."""
+        """Inputs, ranges, kernels, memory, programs and hashes."""
         handle = ctypes.c_void_p()
         check(runtime().kiln_engine_describe(self._handle, ctypes.byref(handle)))
         return _library.take_json(handle)
@@ -207,8 +212,8 @@ def load(source: str | os.PathLike[str] | bytes | memoryview, **options: Any) ->
 
 
 def inspect(source: str | os.PathLike[str] | bytes | memoryview) -> dict[str, Any]:
-    """Describes an engine file without running it: see `Engine.describe`."""
-    return Engine(source).describe()
+    """Describes an engine file on any machine, whether or not it runs there: see `Engine.describe`."""
+    return Engine(source, describe_only=True).describe()
 
 
 @dataclass(frozen=True)

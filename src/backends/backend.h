@@ -10,17 +10,19 @@
 
 namespace kiln {
 
-// The backend's part of an engine: the spec without weights, and the bytes it points to.
+// Contents of the Constant buffers of an engine's programs, by program and buffer (empty for other
+// buffers). Borrowed from literals or owned; what programs share is there once.
+using EngineConstants = std::vector<std::vector<ir::Literal>>;
+
+// An engine without its weights, and the bytes it points to.
 struct CompiledProgram {
   engine::Spec spec;
-  std::vector<std::vector<std::byte>> code;  // storage behind spec.variants[i].code
-  // Contents of each Constant buffer, by index into spec.buffers (empty for the others). Borrowed
-  // from literals or owned.
-  std::vector<ir::Literal> constants;
+  std::vector<std::vector<std::byte>> code;  // storage behind spec.programs[i].code
+  EngineConstants constants;
 };
 
 struct BackendOptions {
-  // Which code variants to generate; empty: all that the backend knows. CPU: "x86-64-v3",
+  // Which variants to make a program for; empty: all that the backend knows. CPU: "x86-64-v3",
   // "x86-64-v4".
   std::vector<std::string> variants;
   int compile_threads = 0;  // 0: one per core
@@ -43,10 +45,10 @@ std::string program_hash(const plan::Program& program);
 // The hash of what each kernel computes, as engine::KernelSpec has it.
 std::vector<std::string> kernel_hashes(const plan::Program& program);
 
-// The contents of an engine's constants, made of a program with the engine's program hash: what
-// compile_for_cpu would give, without generating code. By index into spec.buffers. CompileError for
-// a spec that does not go with the program.
-std::vector<ir::Literal> constants_for_cpu(const engine::Spec& spec, const plan::Program& program,
-                                           int threads);
+// The contents of an engine's constants, made of a program with the program hash of all its
+// programs: what compile_for_cpu would give, without generating code. CompileError for a spec that
+// does not go with the program.
+EngineConstants constants_for_cpu(const engine::Spec& spec, const plan::Program& program,
+                                  int threads);
 
 }  // namespace kiln

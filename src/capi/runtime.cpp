@@ -99,8 +99,12 @@ Result<kiln::runtime::LoadOptions> to_load_options(const kiln_load_options* give
   const Result<kiln_load_options> options = current_options(given);
   if (!options.ok()) return options.status();
   kiln::runtime::LoadOptions result;
-  if (options->cpu_variant != nullptr) result.cpu_variant = options->cpu_variant;
+  if (options->cpu_variant != nullptr) {
+    result.target = "cpu";
+    result.variant = options->cpu_variant;
+  }
   result.verify_weights = options->verify_weights != 0;
+  result.describe_only = options->describe_only != 0;
   return result;
 }
 
@@ -278,7 +282,8 @@ kiln_status kiln_engine_output(const kiln_engine* engine, size_t index, kiln_ten
 }
 
 const char* kiln_engine_cpu_variant(const kiln_engine* engine) {
-  return engine == nullptr ? "" : engine->engine->variant().name.c_str();
+  const auto* program = engine == nullptr ? nullptr : engine->engine->program();
+  return program == nullptr ? "" : program->variant.c_str();
 }
 
 kiln_status kiln_engine_describe(const kiln_engine* engine, kiln_bytes** json) {

@@ -60,6 +60,13 @@ std::string code_key(const plan::Program& program, const CompileOptions& options
   return hash_str(hash128(std::as_bytes(std::span(key.text()))));
 }
 
+// Whether every program of an engine was made of a planned program with that hash.
+bool is_made_of(const engine::Spec& spec, const std::string& hash) {
+  return std::ranges::all_of(spec.programs, [&](const engine::ProgramSpec& program) {
+    return program.program_hash == hash;
+  });
+}
+
 // One compile through one cache.
 class CachedCompile {
  public:
@@ -108,7 +115,7 @@ class CachedCompile {
     const std::string key = cache_ != nullptr ? code_key(program, options_) : "";
     if (const auto code = find(key)) {
       const Result<engine::View> view = engine::read(*code);
-      if (view.ok() && view->spec.program_hash == program_hash(program)) {
+      if (view.ok() && is_made_of(view->spec, program_hash(program))) {
         report_.outcome = CacheReport::Outcome::CodeFound;
         return write_refilled(view->spec, program, options_);
       }

@@ -25,9 +25,8 @@ void compile_and_stream(const import::Model& model, const CompileOptions& option
                         const std::string& path) {
   const CompiledProgram compiled = compile_program(plan_model(model, options), options);
   report(options, "write", 0.95);
-  std::vector<std::span<const std::byte>> contents;
-  for (const ir::Literal& literal : compiled.constants) contents.push_back(literal.bytes);
-  const Status status = engine::write_file(compiled.spec, contents, path, weights_of(options));
+  const Status status =
+      engine::write_file(compiled.spec, contents_of(compiled.constants), path, weights_of(options));
   if (!status.ok()) throw StatusError(status);
 }
 

@@ -72,8 +72,9 @@ std::string kernel_text(const plan::Kernel& kernel) {
   return kernel.name + " (" + sources + ")";
 }
 
-// What differs, as far as an engine tells.
-std::string difference(const Spec& spec, const plan::Program& program) {
+// What differs from one of the engine's programs, as far as the engine tells.
+std::string difference(const Spec& spec, const engine::ProgramSpec& made,
+                       const plan::Program& program) {
   const auto compare = [](const char* what, const std::string& got, const std::string& expected) {
     return got == expected ? std::string()
                            : std::string("got the ") + what + " " + got + ", expected " + expected;
@@ -82,13 +83,14 @@ std::string difference(const Spec& spec, const plan::Program& program) {
       compare("inputs", tensors_text(program, program.inputs), tensors_text(spec.inputs));
   if (text.empty())
     text = compare("outputs", tensors_text(program, program.outputs), tensors_text(spec.outputs));
+  const std::vector<engine::StepSpec>& steps = made.steps;
   if (text.empty())
     text = compare("number of kernels", std::to_string(program.kernels.size()),
-                   std::to_string(spec.steps.size()));
+                   std::to_string(steps.size()));
   if (!text.empty()) return text;
   const std::vector<std::string> hashes = kernel_hashes(program);
   for (size_t i = 0; i < hashes.size(); ++i) {
-    if (hashes[i] != spec.kernels[static_cast<size_t>(spec.steps[i].kernel)].key)
+    if (hashes[i] != made.kernels[static_cast<size_t>(steps[i].kernel)].key)
       return "got another kernel " + kernel_text(program.kernels[i]) +
              ": its shapes or operators differ, or values of weights are part of its code";
   }
@@ -105,13 +107,16 @@ std::string advice(const Spec& spec) {
 }
 
 void check_refittable(const Spec& spec) {
-  if (spec.target != "cpu")
-    throw CompileError("[refit] got an engine for \"" + spec.target + "\", expected \"cpu\"");
-  if (spec.program_hash.empty())
-    throw CompileError(
-        "[refit] got an engine made by " + spec.producer +
-        ", which says too little of its plan, expected one made by kiln " KILN_VERSION
-        ": compile the model again");
+  for (const engine::ProgramSpec& program : spec.programs) {
+    if (!program.unknown.empty())
+      throw CompileError("[refit] got an engine with the program " + program.name() +
+                         ", whose weights this version of Kiln cannot replace: it does not know " +
+                         program.unknown);
+    if (program.program_hash.empty())
+      throw CompileError("[refit] got an engine made by " + spec.producer +
+                         ", which does not say of what its program " + program.name() +
+                         " was made: compile the model again");
+  }
 }
 
 }  // namespace
@@ -129,8 +134,10 @@ std::vector<std::byte> refit(std::span<const std::byte> engine, const import::Mo
   same.emulate_precision_casts = spec.emulate_precision_casts;
   same.check_bounds = !spec.unchecked;
   const plan::Program program = plan_model(model, same);
-  if (program_hash(program) != spec.program_hash)
-    throw CompileError("[refit] " + difference(spec, program) + advice(spec));
+  const std::string hash = program_hash(program);
+  for (const engine::ProgramSpec& made : spec.programs)
+    if (made.program_hash != hash)
+      throw CompileError("[refit] " + difference(spec, made, program) + advice(spec));
   std::vector<std::byte> bytes = write_refilled(spec, program, same);
   report(options, "done", 1.0);
   return bytes;

@@ -91,12 +91,18 @@ CompiledProgram compile_program(const plan::Program& program, const CompileOptio
   return compiled;
 }
 
-std::vector<std::byte> write_engine(const engine::Spec& spec,
-                                    const std::vector<ir::Literal>& constants,
+std::vector<engine::ProgramConstants> contents_of(const EngineConstants& constants) {
+  std::vector<engine::ProgramConstants> contents;
+  for (const std::vector<ir::Literal>& literals : constants) {
+    engine::ProgramConstants& program = contents.emplace_back();
+    for (const ir::Literal& literal : literals) program.push_back(literal.bytes);
+  }
+  return contents;
+}
+
+std::vector<std::byte> write_engine(const engine::Spec& spec, const EngineConstants& constants,
                                     engine::Weights weights) {
-  std::vector<std::span<const std::byte>> contents;
-  for (const ir::Literal& literal : constants) contents.push_back(literal.bytes);
-  Result<std::vector<std::byte>> bytes = engine::write(spec, contents, weights);
+  Result<std::vector<std::byte>> bytes = engine::write(spec, contents_of(constants), weights);
   if (!bytes.ok()) throw StatusError(bytes.status());
   return std::move(*bytes);
 }

@@ -20,9 +20,10 @@ plan::Program plan_graph(ir::Graph graph, const CompileOptions& options);
 CompiledProgram compile_program(const plan::Program& program, const CompileOptions& options);
 
 // The bytes of an engine file. StatusError where they cannot be made.
-std::vector<std::byte> write_engine(const engine::Spec& spec,
-                                    const std::vector<ir::Literal>& constants,
+std::vector<std::byte> write_engine(const engine::Spec& spec, const EngineConstants& constants,
                                     engine::Weights weights);
+// What the writer takes; borrows the literals' bytes.
+std::vector<engine::ProgramConstants> contents_of(const EngineConstants& constants);
 // A spec with the constants of a program of the same program hash.
 std::vector<std::byte> write_refilled(const engine::Spec& spec, const plan::Program& program,
                                       const CompileOptions& options);

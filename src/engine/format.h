@@ -15,20 +15,24 @@ namespace kiln::engine {
 static_assert(std::endian::native == std::endian::little);
 
 inline constexpr std::array<char, 8> kMagic = {'K', 'I', 'L', 'N', 'E', 'N', 'G', '\0'};
-// The newest that is read. A file has the oldest that says what it is: 1, or 2 without weights.
-inline constexpr uint32_t kFormatVersion = 2;
+// Versions 1 and 2 were never released.
+inline constexpr uint32_t kFormatVersion = 3;
 
 // Code is mapped from the file, so it has pages of its own; weights start on a page for the same
 // reason.
 inline constexpr uint64_t kPageSize = 4096;
-inline constexpr uint64_t kPlanAlignment = 16;
+inline constexpr uint64_t kTableAlignment = 16;
 inline constexpr uint64_t kConstantAlignment = 64;
 
-enum class SectionKind : uint32_t { Plan = 1, Code = 2, Weights = 3 };
+inline constexpr uint32_t kMostSections = 64;
+// Each has two sections, and there are two more.
+inline constexpr size_t kMostPrograms = (kMostSections - 2) / 2;
+
+enum class SectionKind : uint32_t { Interface = 1, Program = 2, Code = 3, Weights = 4 };
 
 struct SectionEntry {
   SectionKind kind{};
-  uint32_t index = 0;  // Code: number of the variant; otherwise 0
+  uint32_t index = 0;  // Program, Code: number of the program; otherwise 0
   uint64_t offset = 0;
   uint64_t size = 0;
   Hash128 hash{};  // of the section's bytes
@@ -37,7 +41,7 @@ static_assert(sizeof(SectionEntry) == 40 && alignof(SectionEntry) == 8);
 
 struct FileHeader {
   std::array<char, 8> magic = kMagic;
-  uint32_t format_version = 1;
+  uint32_t format_version = kFormatVersion;
   uint32_t section_count = 0;
   uint64_t file_size = 0;
   uint64_t reserved = 0;

@@ -11,7 +11,7 @@ static_assert(kMarkBytes == offsetof(FileHeader, hash));
 std::optional<uint64_t> mark_of(std::span<const std::byte> bytes) {
   if (bytes.size() < kMarkBytes) return std::nullopt;
   FileHeader header;
-  std::memcpy(&header, bytes.data(), kMarkBytes);
+  std::memcpy(static_cast<void*>(&header), bytes.data(), kMarkBytes);
   if (header.magic != kMagic) return std::nullopt;
   return header.reserved;
 }
@@ -24,9 +24,9 @@ std::vector<std::byte> marked_start(std::span<const std::byte> bytes, uint64_t m
   std::memcpy(table.data(), bytes.data() + sizeof(header), table.size());
   header.reserved = mark;
   header.hash = header_hash(header, sections);
-  const auto start = std::as_bytes(std::span(&header, 1));
-  std::vector<std::byte> result(start.begin(), start.end());
-  result.insert(result.end(), table.begin(), table.end());
+  std::vector<std::byte> result(sizeof(header) + table.size());
+  std::memcpy(result.data(), &header, sizeof(header));
+  std::memcpy(result.data() + sizeof(header), table.data(), table.size());
   return result;
 }
 

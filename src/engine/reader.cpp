@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
+#include <utility>
 
+#include "engine/codec.h"
 #include "engine/format.h"
-#include "engine/plan_codec.h"
 #include "engine/section_table.h"
 #include "engine/validate.h"
 #include "support/hash.h"
@@ -16,67 +18,123 @@ using Bytes = std::span<const std::byte>;
 
 // The sections that this version knows; others come from later versions and are ignored.
 struct KnownSections {
-  const SectionEntry* plan = nullptr;
+  const SectionEntry* interface = nullptr;
   const SectionEntry* weights = nullptr;
-  std::vector<const SectionEntry*> code;  // by index
+  std::vector<const SectionEntry*> programs, code;  // by index
 };
+
+std::vector<const SectionEntry*> places_for(const std::vector<SectionEntry>& sections,
+                                            SectionKind kind) {
+  const auto count = std::ranges::count(sections, kind, &SectionEntry::kind);
+  return std::vector<const SectionEntry*>(static_cast<size_t>(count), nullptr);
+}
+
+// Where a section belongs; null for one that there is no place for.
+const SectionEntry** place_of(KnownSections& known, const SectionEntry& section) {
+  const auto at = [&](std::vector<const SectionEntry*>& list) {
+    return section.index < list.size() ? &list[section.index] : nullptr;
+  };
+  switch (section.kind) {
+    case SectionKind::Interface:
+      return &known.interface;
+    case SectionKind::Program:
+      return at(known.programs);
+    case SectionKind::Code:
+      return at(known.code);
+    case SectionKind::Weights:
+      return &known.weights;
+  }
+  return nullptr;
+}
+
+bool is_known(SectionKind kind) {
+  return kind >= SectionKind::Interface && kind <= SectionKind::Weights;
+}
 
 Result<KnownSections> sort_out(const std::vector<SectionEntry>& sections) {
   KnownSections known;
-  known.code.resize(
-      static_cast<size_t>(std::ranges::count(sections, SectionKind::Code, &SectionEntry::kind)));
+  known.programs = places_for(sections, SectionKind::Program);
+  known.code = places_for(sections, SectionKind::Code);
   for (const SectionEntry& section : sections) {
-    const SectionEntry** place = nullptr;
-    if (section.kind == SectionKind::Plan) place = &known.plan;
-    if (section.kind == SectionKind::Weights) place = &known.weights;
-    if (section.kind == SectionKind::Code) {
-      if (section.index >= known.code.size())
-        return damaged("the " + section_name(section) + " is one too many");
-      place = &known.code[section.index];
-    }
-    if (place == nullptr) continue;
+    if (!is_known(section.kind)) continue;
+    const SectionEntry** place = place_of(known, section);
+    if (place == nullptr) return damaged("the " + section_name(section) + " is one too many");
     if (*place != nullptr) return damaged("the " + section_name(section) + " is there twice");
     *place = &section;
   }
-  if (known.plan == nullptr) return damaged("no plan");
+  if (known.interface == nullptr) return damaged("no interface");
   return known;
 }
 
-Status check_hash(Bytes file, const SectionEntry& section) {
+Status check_hash(Bytes file, const SectionEntry& section, const std::string& name) {
   if (hash128(bytes_of(file, section)) == section.hash) return Status();
-  return damaged("the " + section_name(section) + " does not match its hash");
+  return damaged("the " + name + " does not match its hash");
 }
 
-Status check_hashes(Bytes file, const KnownSections& known, bool verify_weights) {
-  KILN_RETURN_IF_ERROR(check_hash(file, *known.plan));
-  for (const SectionEntry* code : known.code) KILN_RETURN_IF_ERROR(check_hash(file, *code));
-  return verify_weights && known.weights != nullptr ? check_hash(file, *known.weights) : Status();
-}
-
-// FlatBuffers reads numbers in place, so the plan must be aligned: engines in memory may not be.
-Result<Spec> read_plan(Bytes plan) {
-  if (reinterpret_cast<uintptr_t>(plan.data()) % kPlanAlignment == 0) return decode_plan(plan);
-  struct alignas(kPlanAlignment) Block {
-    std::byte bytes[kPlanAlignment];
+// FlatBuffers reads numbers in place, so tables must be aligned: engines in memory may not be.
+template <typename Decode>
+auto decode_aligned(Bytes table, const Decode& decode) {
+  if (reinterpret_cast<uintptr_t>(table.data()) % kTableAlignment == 0) return decode(table);
+  struct alignas(kTableAlignment) Block {
+    std::byte bytes[kTableAlignment];
   };
-  std::vector<Block> copy(plan.size() / sizeof(Block) + 1);
-  std::memcpy(copy.data(), plan.data(), plan.size());
-  return decode_plan(std::as_bytes(std::span(copy)).first(plan.size()));
+  std::vector<Block> copy(table.size() / sizeof(Block) + 1);
+  std::memcpy(copy.data(), table.data(), table.size());
+  return decode(std::as_bytes(std::span(copy)).first(table.size()));
+}
+
+Status check_program_sections(const KnownSections& known, size_t programs) {
+  for (const auto& [name, list] :
+       {std::pair("program", &known.programs), std::pair("code", &known.code)})
+    if (list->size() != programs)
+      return damaged(std::to_string(list->size()) + " " + name + " sections, expected " +
+                     std::to_string(programs));
+  return Status();
 }
 
 std::vector<SectionInfo> describe(const std::vector<SectionEntry>& sections, const Spec& spec) {
   std::vector<SectionInfo> infos;
   for (const SectionEntry& section : sections) {
     std::string name = section_name(section);
-    if (section.kind == SectionKind::Code) name = "code:" + spec.variants[section.index].name;
+    if (section.kind == SectionKind::Program || section.kind == SectionKind::Code)
+      name = section_kind_name(section.kind) + ":" + spec.programs[section.index].name();
     infos.push_back({std::move(name), section.offset, section.size, hash_str(section.hash)});
   }
   return infos;
 }
 
+// What has to do with the interface of a file whose sections are known.
+Result<View> make_view(Bytes bytes, const std::vector<SectionEntry>& sections,
+                       const KnownSections& known) {
+  Result<Spec> spec = decode_aligned(bytes_of(bytes, *known.interface), decode_interface);
+  if (!spec.ok()) return spec.status();
+  KILN_RETURN_IF_ERROR(check_program_sections(known, spec->programs.size()));
+  KILN_RETURN_IF_ERROR(validate_interface(*spec));
+  View view;
+  view.sections = describe(sections, *spec);
+  for (size_t i = 0; i < spec->programs.size(); ++i) {
+    view.programs.push_back({*known.programs[i], *known.code[i]});
+    spec->programs[i].code = bytes_of(bytes, *known.code[i]);
+  }
+  view.spec = std::move(*spec);
+  view.bytes = bytes;
+  view.stripped = known.weights == nullptr;
+  if (!view.stripped) view.weights = bytes_of(bytes, *known.weights);
+  return view;
+}
+
+// Keeps of a program what says which it is.
+void forget_body(ProgramSpec& program) {
+  program.program_hash.clear();
+  program.sizes.clear();
+  program.buffers.clear();
+  program.kernels.clear();
+  program.steps.clear();
+}
+
 }  // namespace
 
-Result<View> read(std::span<const std::byte> bytes, const ReadOptions& options) {
+Result<View> read_interface(std::span<const std::byte> bytes, const ReadOptions& options) {
   Result<FileHeader> header = read_header(bytes);
   if (!header.ok()) return header.status();
   Result<std::vector<SectionEntry>> sections = read_sections(bytes, *header);
@@ -84,27 +142,44 @@ Result<View> read(std::span<const std::byte> bytes, const ReadOptions& options) 
   KILN_RETURN_IF_ERROR(check_bounds(*sections, bytes.size()));
   Result<KnownSections> known = sort_out(*sections);
   if (!known.ok()) return known.status();
-  const bool stripped = known->weights == nullptr;
-  if (stripped && header->format_version < 2) return damaged("no weights");
-  KILN_RETURN_IF_ERROR(check_hashes(bytes, *known, options.verify_weights));
+  KILN_RETURN_IF_ERROR(check_hash(bytes, *known->interface, "interface"));
+  if (options.verify_weights && known->weights != nullptr)
+    KILN_RETURN_IF_ERROR(check_hash(bytes, *known->weights, "weights"));
+  Result<View> view = make_view(bytes, *sections, *known);
+  if (!view.ok()) return view.status();
+  view->content_hash = hash_str(header->hash);
+  view->format_version = header->format_version;
+  return view;
+}
 
-  Result<Spec> spec = read_plan(bytes_of(bytes, *known->plan));
-  if (!spec.ok()) return spec.status();
-  if (spec->variants.size() != known->code.size())
-    return damaged(std::to_string(known->code.size()) + " code sections, expected " +
-                   std::to_string(spec->variants.size()));
-  for (size_t i = 0; i < known->code.size(); ++i)
-    spec->variants[i].code = bytes_of(bytes, *known->code[i]);
-  KILN_RETURN_IF_ERROR(
-      validate(*spec, stripped ? std::nullopt : std::optional(known->weights->size)));
+namespace {
 
-  View view;
-  view.sections = describe(*sections, *spec);
-  view.spec = std::move(*spec);
-  view.stripped = stripped;
-  if (!stripped) view.weights = bytes_of(bytes, *known->weights);
-  view.content_hash = hash_str(header->hash);
-  view.format_version = header->format_version;
+Status read_body(View& view, ProgramSpec& program, const ProgramSections& sections) {
+  KILN_RETURN_IF_ERROR(check_hash(view.bytes, sections.body, "program " + program.name()));
+  KILN_RETURN_IF_ERROR(check_hash(view.bytes, sections.code, "code " + program.name()));
+  program.unknown = unknown_of_head(program);
+  if (!program.unknown.empty()) return Status();
+  KILN_RETURN_IF_ERROR(decode_aligned(bytes_of(view.bytes, sections.body),
+                                      [&](Bytes body) { return decode_program(body, program); }));
+  program.unknown = unknown_of(program);
+  if (!program.unknown.empty()) return Status();
+  return validate_program(view.spec, program,
+                          view.stripped ? std::nullopt : std::optional(view.weights.size()));
+}
+
+}  // namespace
+
+Status read_program(View& view, size_t index) {
+  ProgramSpec& program = view.spec.programs[index];
+  Status status = read_body(view, program, view.programs[index]);
+  if (!status.ok() || !program.unknown.empty()) forget_body(program);
+  return status;
+}
+
+Result<View> read(std::span<const std::byte> bytes, const ReadOptions& options) {
+  Result<View> view = read_interface(bytes, options);
+  for (size_t i = 0; view.ok() && i < view->spec.programs.size(); ++i)
+    KILN_RETURN_IF_ERROR(read_program(*view, i));
   return view;
 }
 

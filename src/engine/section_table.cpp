@@ -8,28 +8,34 @@ namespace {
 
 using Bytes = std::span<const std::byte>;
 
-constexpr uint32_t kMostSections = 64;
-
 Status invalid(const std::string& what) { return Status(StatusCode::InvalidEngine, what); }
-
-uint64_t section_alignment(SectionKind kind) {
-  return kind == SectionKind::Code || kind == SectionKind::Weights ? kPageSize : kPlanAlignment;
-}
 
 }  // namespace
 
+uint64_t section_alignment(SectionKind kind) {
+  return kind == SectionKind::Code || kind == SectionKind::Weights ? kPageSize : kTableAlignment;
+}
+
 Status damaged(const std::string& what) { return invalid("damaged engine: " + what); }
 
-std::string section_name(const SectionEntry& section) {
-  switch (section.kind) {
-    case SectionKind::Plan:
-      return "plan";
+std::string section_kind_name(SectionKind kind) {
+  switch (kind) {
+    case SectionKind::Interface:
+      return "interface";
+    case SectionKind::Program:
+      return "program";
     case SectionKind::Code:
-      return "code " + std::to_string(section.index);
+      return "code";
     case SectionKind::Weights:
       return "weights";
   }
-  return "section of kind " + std::to_string(static_cast<uint32_t>(section.kind));
+  return "section of kind " + std::to_string(static_cast<uint32_t>(kind));
+}
+
+std::string section_name(const SectionEntry& section) {
+  const bool numbered = section.kind == SectionKind::Program || section.kind == SectionKind::Code;
+  const std::string name = section_kind_name(section.kind);
+  return numbered ? name + " " + std::to_string(section.index) : name;
 }
 
 Result<FileHeader> read_header(Bytes bytes) {
@@ -44,7 +50,9 @@ Result<FileHeader> read_header(Bytes bytes) {
     return invalid("this engine has format version " + std::to_string(header.format_version) +
                    ", this version of Kiln reads up to " + std::to_string(kFormatVersion) +
                    ": a newer Kiln is needed");
-  if (header.format_version == 0) return damaged("format version 0");
+  if (header.format_version < kFormatVersion)
+    return invalid("this engine has format version " + std::to_string(header.format_version) +
+                   ", which was never released: compile the model again");
   if (bytes.size() != header.file_size)
     return invalid((bytes.size() < header.file_size ? "truncated" : "damaged") +
                    std::string(" engine: ") + std::to_string(bytes.size()) + " bytes, expected " +

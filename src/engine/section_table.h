@@ -14,7 +14,12 @@ namespace kiln::engine {
 // InvalidEngine: "damaged engine: <what>".
 Status damaged(const std::string& what);
 
-// "plan", "code 0", "weights", "section of kind 9"
+// Code and weights are used where they are mapped, and have pages of their own.
+uint64_t section_alignment(SectionKind kind);
+
+// "interface", "code", "section of kind 9"
+std::string section_kind_name(SectionKind kind);
+// The same with the number of the program: "code 0".
 std::string section_name(const SectionEntry& section);
 
 // Magic, version and size.

@@ -1,6 +1,7 @@
-// What an engine file says, as plain data: the writer takes it, the reader gives it back.
-// docs/engine_format.md has the bytes. Depends on nothing but support, so that the compiler and the
-// runtime share it.
+// What an engine file says, as plain data: the writer takes it, the reader gives it back. An engine
+// is an interface, which is what callers see, and programs that compute it: each for one kind of
+// machine, with buffers, steps and code of its own. docs/engine_format.md has the bytes. Depends on
+// nothing but support, so that the compiler and the runtime share it.
 #pragma once
 
 #include <array>
@@ -16,9 +17,9 @@
 
 namespace kiln::engine {
 
-// Sizes that depend on the input shapes are computed by one straight-line program of integer
+// Sizes that depend on the input shapes are computed by a straight-line program of integer
 // operations, run once per new shape. A slot is the index of one of its operations; operands are
-// earlier slots.
+// earlier slots. The interface has the first slots; the slots of every program continue behind them.
 using Slot = int32_t;
 
 using kiln::kMaxRank;
@@ -102,55 +103,88 @@ struct CheckSpec {
 // A kernel returns one bit for each.
 inline constexpr size_t kMostChecks = 64;
 
-// One kernel call. The step runs `tasks` independent tasks, split over threads.
-struct StepSpec {
-  int32_t kernel = -1;
-  std::vector<int32_t> buffers;  // handed to the kernel in this order
-  std::vector<Slot> params;      // handed to the kernel in this order
-  Slot tasks = -1;
-  int64_t min_tasks_per_thread = 1;  // fewer are not worth another thread
-  Slot scratch_bytes = -1;           // per thread; -1: none
-  // By position in `buffers`: the most bytes of it that one task writes; -1: none. Empty in files
-  // of versions that did not say it.
-  std::vector<Slot> writes;
-  std::vector<CheckSpec> checks;  // the i-th failed if the kernel returns bit i
+// How a step runs. A program with a step of another kind is not read: it was made by a later
+// version.
+enum class StepKind : uint8_t {
+  Tasks = 0,   // a kernel's independent tasks, split over threads of a CPU
+  Launch = 1,  // a kernel on a grid of blocks
+  Call = 2,    // a function of a library of the target
 };
 
-// The machine code of all kernels for one level of CPU.
-struct CodeVariant {
-  std::string name;                 // "x86-64-v3", "x86-64-v4"
-  uint64_t cpu_features = 0;        // support/cpu_features.h bits that must all be present
-  std::vector<uint64_t> entry;      // byte offset of each kernel in `code`
-  std::span<const std::byte> code;  // position-independent; text and read-only data, no relocations
+// The shape of a launch: one to three sizes each, the fastest first.
+struct LaunchSpec {
+  std::vector<Slot> grid, block;
+  Slot shared_bytes = -1;  // of a block, beyond what the kernel declares; -1: none
 };
+
+// One step of a program. Its units are independent of each other: tasks, blocks of a grid, or the
+// one call.
+struct StepSpec {
+  StepKind kind = StepKind::Tasks;
+  int32_t kernel = -1;               // a Call: what describes it
+  std::vector<int32_t> buffers;      // handed to the kernel in this order
+  std::vector<Slot> params;          // handed to the kernel in this order
+  Slot tasks = -1;                   // Tasks: how many
+  int64_t min_tasks_per_thread = 1;  // Tasks: fewer are not worth another thread
+  Slot scratch_bytes = -1;           // Tasks: per thread; otherwise of the whole step; -1: none
+  std::vector<Slot> writes;  // by position in `buffers`: the most bytes of it that one unit writes;
+                             // -1: none
+  std::vector<CheckSpec> checks;  // the i-th failed if the kernel reports bit i
+  LaunchSpec launch;              // Launch
+};
+
+inline constexpr uint64_t kNoEntry = ~uint64_t{0};
 
 struct KernelSpec {
   std::string name;
   std::string kind;  // "loop_nest", "matmul", "convolution", "attention"
   std::vector<std::string> sources;
-  std::string key;  // hash of what it computes
+  std::string key;            // hash of what it computes
+  uint64_t entry = kNoEntry;  // Tasks: where it begins in the code
+  std::string function;       // Launch: its name in the code; Call: the library's and its name
+};
+
+// The versions of the rules for a program that this version of Kiln writes and reads. A program of a
+// later one is not read.
+inline constexpr uint32_t kProgramVersion = 1;
+
+// How one kind of machine computes the interface.
+struct ProgramSpec {
+  // What a reader needs in order to choose one.
+  std::string target;                 // "cpu"
+  std::string variant;                // "x86-64-v3", "x86-64-v4"
+  std::vector<std::string> features;  // all of them are needed: "avx2"; no spaces in a name
+  uint32_t version = kProgramVersion;
+
+  // The reader's: what this version of Kiln does not know of the program, "the target \"npu\"". Then
+  // nothing of what follows is there.
+  std::string unknown;
+
+  std::string program_hash;  // for a refit: of everything but the contents of constants
+  std::vector<SizeInstruction> sizes;
+  std::vector<BufferSpec> buffers;
+  std::vector<KernelSpec> kernels;
+  std::vector<StepSpec> steps;
+  std::span<const std::byte> code;  // cpu: position-independent text and read-only data
+
+  // "cpu x86-64-v3"
+  std::string name() const { return variant.empty() ? target : target + " " + variant; }
 };
 
 struct Spec {
   std::string name;
   std::string producer;  // "kiln 0.1.0"
-  std::string target;    // "cpu"
   std::vector<SymbolSpec> symbols;
-  std::vector<SizeInstruction> sizes;
+  std::vector<SizeInstruction> sizes;  // of the shapes
   std::vector<TensorSpec> inputs, outputs;
-  std::vector<BufferSpec> buffers;
-  std::vector<KernelSpec> kernels;
-  std::vector<StepSpec> steps;
-  std::vector<CodeVariant>
-      variants;  // the most demanding first; the first that the CPU can run is used
-  // What a refit needs to plan a model as this one was planned, and to know that it came out the
-  // same.
-  std::string program_hash;  // of everything but the contents of constants
+  // What a refit needs to plan a model as this one was planned.
   std::vector<std::string> disabled_passes;
   bool refittable = false;               // no pass looked at the values of weights
   std::string metadata;                  // the caller's, kept as it is
   bool emulate_precision_casts = false;  // every operator's 16-bit result is rounded
   bool unchecked = false;                // checks of the data were left out
+  // The best first: the first that a machine can run is the one that it uses.
+  std::vector<ProgramSpec> programs;
 };
 
 // The ABI of a CPU kernel. `buffers` and `params` are the step's, resolved; buffers are non-null

@@ -1,48 +1,75 @@
 #include "engine/validate.h"
 
+#include <algorithm>
+#include <array>
 #include <string>
+#include <string_view>
 
 #include "engine/format.h"
 
 namespace kiln::engine {
 namespace {
 
+// Targets whose programs this version can read.
+constexpr std::array<std::string_view, 1> kTargets = {"cpu"};
+
+// Far from overflow when it is taken from a size.
+constexpr int64_t kLargestOffset = int64_t{1} << 60;
+
+template <typename List>
+bool is_index(int64_t value, const List& list) {
+  return value >= 0 && static_cast<uint64_t>(value) < list.size();
+}
+
 // Collects the first failure. Every check after it is skipped over by the callers' loops or
 // harmless.
 class Checker {
- public:
-  Checker(const Spec& spec, std::optional<uint64_t> weights_size)
-      : spec_(spec), weights_size_(weights_size) {}
+ protected:
+  explicit Checker(const Spec& spec, std::string where = "")
+      : spec_(spec), where_(std::move(where)) {}
 
-  Status run() {
-    check_symbols();
-    check_sizes();
-    check_tensors("input", spec_.inputs);
-    check_tensors("output", spec_.outputs);
-    check_buffers();
-    check_aliases();
-    check_steps();
-    check_variants();
-    return std::move(status_);
-  }
-
- private:
   bool expect(bool condition, const char* list, size_t index, const char* what) {
     if (!condition && status_.ok())
-      status_ = Status(StatusCode::InvalidEngine, std::string("damaged engine: ") + list + " " +
+      status_ = Status(StatusCode::InvalidEngine, "damaged engine: " + where_ + list + " " +
                                                       std::to_string(index) + ": " + what);
     return condition;
   }
 
-  template <typename List>
-  static bool is_index(int64_t value, const List& list) {
-    return value >= 0 && static_cast<uint64_t>(value) < list.size();
+  // Of sizes that begin with slot `first`.
+  void check_sizes(const std::vector<SizeInstruction>& sizes, size_t first) {
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      const SizeInstruction& size = sizes[i];
+      const auto slot = static_cast<int64_t>(first + i);
+      if (!expect(size.op <= SizeOp::Max, "size", first + i, "unknown operation")) continue;
+      if (size.op == SizeOp::Constant) continue;
+      if (size.op == SizeOp::Symbol) {
+        expect(is_index(size.immediate, spec_.symbols), "size", first + i, "unknown symbol");
+        continue;
+      }
+      expect(size.a >= 0 && size.a < slot && size.b >= 0 && size.b < slot, "size", first + i,
+             "an operand is not an earlier size");
+    }
   }
-  // Far from overflow when it is taken from a size.
-  static constexpr int64_t kLargestOffset = int64_t{1} << 60;
 
-  bool is_slot(Slot slot) const { return is_index(slot, spec_.sizes); }
+  const Spec& spec_;
+  const std::string where_;
+  Status status_;
+};
 
+class InterfaceChecker : Checker {
+ public:
+  explicit InterfaceChecker(const Spec& spec) : Checker(spec) {}
+
+  Status run() {
+    check_symbols();
+    check_sizes(spec_.sizes, 0);
+    check_tensors("input", spec_.inputs);
+    check_tensors("output", spec_.outputs);
+    check_programs();
+    return std::move(status_);
+  }
+
+ private:
   void check_symbols() {
     for (size_t i = 0; i < spec_.symbols.size(); ++i) {
       const SymbolSpec& symbol = spec_.symbols[i];
@@ -58,32 +85,49 @@ class Checker {
     }
   }
 
-  void check_sizes() {
-    for (size_t i = 0; i < spec_.sizes.size(); ++i) {
-      const SizeInstruction& size = spec_.sizes[i];
-      if (!expect(size.op <= SizeOp::Max, "size", i, "unknown operation")) continue;
-      if (size.op == SizeOp::Constant) continue;
-      if (size.op == SizeOp::Symbol) {
-        expect(is_index(size.immediate, spec_.symbols), "size", i, "unknown symbol");
-        continue;
-      }
-      const auto slot = static_cast<int64_t>(i);
-      expect(size.a >= 0 && size.a < slot && size.b >= 0 && size.b < slot, "size", i,
-             "an operand is not an earlier size");
-    }
-  }
-
   void check_tensors(const char* list, const std::vector<TensorSpec>& tensors) {
     for (size_t i = 0; i < tensors.size(); ++i) {
       expect(static_cast<int>(tensors[i].dtype) < kDTypeCount, list, i, "unknown dtype");
       expect(tensors[i].shape.size() <= kMaxRank, list, i, "its rank is too high");
-      for (const Slot slot : tensors[i].shape) expect(is_slot(slot), list, i, "unknown size");
+      for (const Slot slot : tensors[i].shape)
+        expect(is_index(slot, spec_.sizes), list, i, "unknown size");
     }
   }
 
+  void check_programs() {
+    expect(!spec_.programs.empty(), "program", 0, "there is none");
+    for (size_t i = 0; i < spec_.programs.size(); ++i) {
+      const ProgramSpec& program = spec_.programs[i];
+      expect(!program.target.empty(), "program", i, "it says no target");
+      for (const std::string& name : program.features)
+        expect(!name.empty() && name.find(' ') == std::string::npos, "program", i,
+               "the name of a feature is empty or has a space");
+    }
+  }
+};
+
+class ProgramChecker : Checker {
+ public:
+  ProgramChecker(const Spec& spec, const ProgramSpec& program, std::optional<uint64_t> weights_size)
+      : Checker(spec, program.name() + ": "), program_(program), weights_size_(weights_size) {}
+
+  Status run() {
+    check_sizes(program_.sizes, spec_.sizes.size());
+    check_buffers();
+    check_aliases();
+    check_kernels();
+    check_steps();
+    return std::move(status_);
+  }
+
+ private:
+  bool is_slot(Slot slot) const {
+    return slot >= 0 && static_cast<size_t>(slot) < spec_.sizes.size() + program_.sizes.size();
+  }
+
   void check_buffers() {
-    for (size_t i = 0; i < spec_.buffers.size(); ++i) {
-      const BufferSpec& buffer = spec_.buffers[i];
+    for (size_t i = 0; i < program_.buffers.size(); ++i) {
+      const BufferSpec& buffer = program_.buffers[i];
       if (!expect(buffer.kind <= BufferKind::Temporary, "buffer", i, "unknown kind")) continue;
       if (buffer.kind == BufferKind::Constant) {
         expect(lies_in_weights(buffer), "buffer", i, "it lies outside the weights");
@@ -96,7 +140,7 @@ class Checker {
         expect(is_index(buffer.index, spec_.outputs), "buffer", i, "unknown output");
       else
         expect(0 <= buffer.first_step && buffer.first_step <= buffer.last_step &&
-                   is_index(buffer.last_step, spec_.steps),
+                   is_index(buffer.last_step, program_.steps),
                "buffer", i, "its lifetime is not a range of steps");
     }
   }
@@ -110,14 +154,14 @@ class Checker {
   // Following alias_of must end: every chain is walked once, marked as it goes.
   void check_aliases() {
     enum class Mark : uint8_t { New, Walking, Done };
-    std::vector<Mark> marks(spec_.buffers.size(), Mark::New);
-    for (size_t i = 0; i < spec_.buffers.size(); ++i) {
+    std::vector<Mark> marks(program_.buffers.size(), Mark::New);
+    for (size_t i = 0; i < program_.buffers.size(); ++i) {
       size_t at = i;
-      while (marks[at] == Mark::New && spec_.buffers[at].alias_of != -1) {
+      while (marks[at] == Mark::New && program_.buffers[at].alias_of != -1) {
         marks[at] = Mark::Walking;
-        if (!expect(is_alias_target(spec_.buffers[at]), "buffer", at, "it aliases no temporary"))
+        if (!expect(is_alias_target(program_.buffers[at]), "buffer", at, "it aliases no temporary"))
           return;
-        at = static_cast<size_t>(spec_.buffers[at].alias_of);
+        at = static_cast<size_t>(program_.buffers[at].alias_of);
       }
       if (!expect(marks[at] != Mark::Walking, "buffer", at, "it is an alias of itself")) return;
       mark_chain(i, marks, Mark::Done);
@@ -125,38 +169,71 @@ class Checker {
   }
 
   bool is_alias_target(const BufferSpec& buffer) const {
-    return buffer.kind == BufferKind::Temporary && is_index(buffer.alias_of, spec_.buffers) &&
-           spec_.buffers[static_cast<size_t>(buffer.alias_of)].kind == BufferKind::Temporary;
+    return buffer.kind == BufferKind::Temporary && is_index(buffer.alias_of, program_.buffers) &&
+           program_.buffers[static_cast<size_t>(buffer.alias_of)].kind == BufferKind::Temporary;
   }
 
   template <typename Mark>
   void mark_chain(size_t at, std::vector<Mark>& marks, Mark done) const {
     while (marks[at] != done) {
       marks[at] = done;
-      if (spec_.buffers[at].alias_of == -1) return;
-      at = static_cast<size_t>(spec_.buffers[at].alias_of);
+      if (program_.buffers[at].alias_of == -1) return;
+      at = static_cast<size_t>(program_.buffers[at].alias_of);
+    }
+  }
+
+  void check_kernels() {
+    for (size_t i = 0; i < program_.kernels.size(); ++i) {
+      const uint64_t entry = program_.kernels[i].entry;
+      expect(entry == kNoEntry || entry < program_.code.size(), "kernel", i,
+             "its entry point lies outside the code");
     }
   }
 
   void check_steps() {
-    for (size_t i = 0; i < spec_.steps.size(); ++i) {
-      const StepSpec& step = spec_.steps[i];
-      expect(is_index(step.kernel, spec_.kernels), "step", i, "unknown kernel");
-      expect(is_slot(step.tasks), "step", i, "unknown number of tasks");
-      expect(step.min_tasks_per_thread >= 1, "step", i, "fewer than one task per thread");
+    for (size_t i = 0; i < program_.steps.size(); ++i) {
+      const StepSpec& step = program_.steps[i];
+      if (expect(is_index(step.kernel, program_.kernels), "step", i, "unknown kernel"))
+        check_kind(step, program_.kernels[static_cast<size_t>(step.kernel)], i);
       expect(step.scratch_bytes == -1 || is_slot(step.scratch_bytes), "step", i,
              "unknown scratch size");
       for (const Slot slot : step.params) expect(is_slot(slot), "step", i, "unknown parameter");
-      expect(step.writes.empty() || step.writes.size() == step.buffers.size(), "step", i,
+      expect(step.writes.size() == step.buffers.size(), "step", i,
              "it does not say of every buffer what it writes");
       for (const Slot slot : step.writes)
-        expect(slot == -1 || is_slot(slot), "step", i, "unknown size of what a task writes");
+        expect(slot == -1 || is_slot(slot), "step", i, "unknown size of what it writes");
       for (const int32_t buffer : step.buffers)
-        if (expect(is_index(buffer, spec_.buffers), "step", i, "unknown buffer"))
-          expect(is_live(spec_.buffers[static_cast<size_t>(buffer)], i), "step", i,
+        if (expect(is_index(buffer, program_.buffers), "step", i, "unknown buffer"))
+          expect(is_live(program_.buffers[static_cast<size_t>(buffer)], i), "step", i,
                  "it uses a temporary outside its lifetime");
       check_checks(step.checks, i);
     }
+  }
+
+  void check_kind(const StepSpec& step, const KernelSpec& kernel, size_t i) {
+    switch (step.kind) {
+      case StepKind::Tasks:
+        expect(kernel.entry != kNoEntry, "step", i, "its kernel has no entry point");
+        expect(is_slot(step.tasks), "step", i, "unknown number of tasks");
+        expect(step.min_tasks_per_thread >= 1, "step", i, "fewer than one task per thread");
+        break;
+      case StepKind::Launch:
+        expect(!kernel.function.empty(), "step", i, "its kernel has no function");
+        check_grid(step.launch.grid, i);
+        check_grid(step.launch.block, i);
+        expect(step.launch.shared_bytes == -1 || is_slot(step.launch.shared_bytes), "step", i,
+               "unknown size of shared memory");
+        break;
+      case StepKind::Call:
+        expect(!kernel.function.empty(), "step", i, "its kernel has no function");
+    }
+  }
+
+  void check_grid(const std::vector<Slot>& sizes, size_t step) {
+    expect(sizes.size() >= 1 && sizes.size() <= 3, "step", step,
+           "its grid or block has not 1 to 3 sizes");
+    for (const Slot slot : sizes)
+      expect(is_slot(slot), "step", step, "unknown size of a grid or block");
   }
 
   void check_checks(const std::vector<CheckSpec>& checks, size_t step) {
@@ -176,26 +253,34 @@ class Checker {
            (buffer.first_step <= at && at <= buffer.last_step);
   }
 
-  void check_variants() {
-    expect(!spec_.variants.empty(), "variant", 0, "there is none");
-    for (size_t i = 0; i < spec_.variants.size(); ++i) {
-      const CodeVariant& variant = spec_.variants[i];
-      expect(variant.entry.size() == spec_.kernels.size(), "variant", i,
-             "it has another number of entry points than there are kernels");
-      for (const uint64_t entry : variant.entry)
-        expect(entry < variant.code.size(), "variant", i, "an entry point lies outside the code");
-    }
-  }
-
-  const Spec& spec_;
+  const ProgramSpec& program_;
   const std::optional<uint64_t> weights_size_;
-  Status status_;
 };
 
 }  // namespace
 
-Status validate(const Spec& spec, std::optional<uint64_t> weights_size) {
-  return Checker(spec, weights_size).run();
+Status validate_interface(const Spec& spec) { return InterfaceChecker(spec).run(); }
+
+Status validate_program(const Spec& spec, const ProgramSpec& program,
+                        std::optional<uint64_t> weights_size) {
+  return ProgramChecker(spec, program, weights_size).run();
+}
+
+std::string unknown_of_head(const ProgramSpec& program) {
+  if (std::ranges::find(kTargets, program.target) == kTargets.end())
+    return "the target \"" + program.target + "\"";
+  if (program.version != kProgramVersion)
+    return "version " + std::to_string(program.version) + " of programs";
+  return "";
+}
+
+std::string unknown_of(const ProgramSpec& program) {
+  if (std::string unknown = unknown_of_head(program); !unknown.empty()) return unknown;
+  for (size_t i = 0; i < program.steps.size(); ++i)
+    if (program.steps[i].kind > StepKind::Call)
+      return "the kind of step " + std::to_string(i) + ", " +
+             std::to_string(static_cast<int>(program.steps[i].kind));
+  return "";
 }
 
 }  // namespace kiln::engine

@@ -21,6 +21,7 @@ class Verifier {
 
   std::vector<Damage> run() {
     if (read_table()) {
+      view_ = read_interface(bytes_);
       for (const SectionEntry& section : sections_) check_section(section);
       check_gaps();
       check_contents();
@@ -58,8 +59,15 @@ class Verifier {
     if (hash128(bytes_of(bytes_, section)) == section.hash) return;
     sound_ = false;
     if (section.kind == SectionKind::Weights) weights_ = &section;
-    report(section_name(section), section.offset, section.size,
-           "the contents do not match their hash");
+    report(name_of(section), section.offset, section.size, "the contents do not match their hash");
+  }
+
+  // By the name of the program where the interface tells it: "code cpu x86-64-v3".
+  std::string name_of(const SectionEntry& section) const {
+    const bool is_programs =
+        section.kind == SectionKind::Program || section.kind == SectionKind::Code;
+    if (!is_programs || !view_.ok()) return section_name(section);
+    return section_kind_name(section.kind) + " " + view_->spec.programs[section.index].name();
   }
 
   // Between the sections in the order of the file.
@@ -82,43 +90,59 @@ class Verifier {
            "a byte between the sections is not zero");
   }
 
-  // What a reader says of the plan; and which weights are damaged, if they are.
+  // What a reader says of the interface and the programs; and which weights are damaged, if they
+  // are.
   void check_contents() {
-    const Result<View> view = read(bytes_);
-    if (view.ok() && weights_ != nullptr) check_constants(view->spec);
-    if (!view.ok() && sound_) {
-      const auto plan = std::ranges::find(sections_, SectionKind::Plan, &SectionEntry::kind);
-      const bool found = plan != sections_.end();
-      report("plan", found ? plan->offset : 0, found ? plan->size : 0, view.status().message());
+    if (!view_.ok()) {
+      if (sound_) report_section(SectionKind::Interface, 0, view_.status());
+      return;
     }
+    for (size_t i = 0; i < view_->spec.programs.size(); ++i) {
+      const Status status = read_program(*view_, i);
+      if (!status.ok() && sound_) report_section(SectionKind::Program, i, status);
+    }
+    if (weights_ != nullptr) check_constants(view_->spec);
+  }
+
+  void report_section(SectionKind kind, size_t index, const Status& status) {
+    const auto found = std::ranges::find_if(sections_, [&](const SectionEntry& section) {
+      return section.kind == kind && section.index == index;
+    });
+    if (found == sections_.end())
+      report(section_kind_name(kind), 0, 0, status.message());
+    else
+      report(name_of(*found), found->offset, found->size, status.message());
   }
 
   void check_constants(const Spec& spec) {
-    std::set<uint64_t> seen;         // equal contents lie in one place, and no two overlap
-    uint64_t left = weights_->size;  // a forged plan may say otherwise
+    // Equal contents lie in one place, and no two overlap.
+    std::set<std::pair<uint64_t, uint64_t>> seen;
+    uint64_t left = weights_->size;  // a forged program may say otherwise
     size_t reports = 0;
-    for (size_t i = 0; i < spec.buffers.size() && reports < kMostReports; ++i) {
-      const BufferSpec& buffer = spec.buffers[i];
-      if (buffer.kind != BufferKind::Constant || buffer.content_hash == Hash128{}) continue;
-      const uint64_t offset = weights_->offset + buffer.offset;
-      if (!seen.insert(offset).second) continue;
-      if (buffer.constant_bytes > left) return;
-      left -= buffer.constant_bytes;
-      const Bytes content = bytes_.subspan(offset, buffer.constant_bytes);
-      if (hash128(content) == buffer.content_hash) continue;
-      ++reports;
-      report("weights", offset, buffer.constant_bytes,
-             "constant " + std::to_string(i) + user_of(spec, i) + " does not match its hash");
-    }
+    for (const ProgramSpec& program : spec.programs)
+      for (size_t i = 0; i < program.buffers.size() && reports < kMostReports; ++i) {
+        const BufferSpec& buffer = program.buffers[i];
+        if (buffer.kind != BufferKind::Constant || buffer.content_hash == Hash128{}) continue;
+        const uint64_t offset = weights_->offset + buffer.offset;
+        if (!seen.insert({offset, buffer.constant_bytes}).second) continue;
+        if (buffer.constant_bytes > left) return;
+        left -= buffer.constant_bytes;
+        const Bytes content = bytes_.subspan(offset, buffer.constant_bytes);
+        if (hash128(content) == buffer.content_hash) continue;
+        ++reports;
+        report("weights", offset, buffer.constant_bytes,
+               "constant " + std::to_string(i) + " of " + program.name() + user_of(program, i) +
+                   " does not match its hash");
+      }
   }
 
   // " (of the kernel linear_2: encoder.linear)"
-  static std::string user_of(const Spec& spec, size_t buffer) {
+  static std::string user_of(const ProgramSpec& program, size_t buffer) {
     constexpr size_t kMostSources = 4;
-    for (const StepSpec& step : spec.steps) {
+    for (const StepSpec& step : program.steps) {
       if (std::ranges::find(step.buffers, static_cast<int32_t>(buffer)) == step.buffers.end())
         continue;
-      const KernelSpec& kernel = spec.kernels[static_cast<size_t>(step.kernel)];
+      const KernelSpec& kernel = program.kernels[static_cast<size_t>(step.kernel)];
       std::string text = " (of the kernel " + kernel.name;
       for (size_t i = 0; i < std::min(kernel.sources.size(), kMostSources); ++i)
         text += (i == 0 ? ": " : ", ") + kernel.sources[i];
@@ -129,6 +153,7 @@ class Verifier {
 
   const Bytes bytes_;
   std::vector<SectionEntry> sections_;
+  Result<View> view_ = Status(StatusCode::InvalidEngine, "not read yet");
   const SectionEntry* weights_ = nullptr;  // if they are damaged
   bool sound_ = true;                      // all hashes match
   std::vector<Damage> damages_;

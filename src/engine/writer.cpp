@@ -4,9 +4,11 @@
 #include <cstring>
 #include <map>
 #include <optional>
+#include <utility>
 
+#include "engine/codec.h"
 #include "engine/format.h"
-#include "engine/plan_codec.h"
+#include "engine/section_table.h"
 #include "engine/validate.h"
 #include "support/aligned_buffer.h"
 #include "support/atomic_file.h"
@@ -56,7 +58,8 @@ struct Weight {
 struct Layout {
   Spec spec;  // with the constants' offsets
   std::vector<Weight> weights;
-  std::vector<std::byte> plan;
+  std::vector<std::byte> interface;
+  std::vector<std::vector<std::byte>> programs;
   std::vector<SectionEntry> sections;  // hashes are filled in while writing
   uint64_t file_size = 0;
 };
@@ -65,85 +68,137 @@ Status internal_error(const std::string& what) {
   return Status(StatusCode::Internal, "internal error: " + what);
 }
 
-// Gives equal contents one place. In the order of the buffers, so that the same spec gives the same
-// bytes.
-uint64_t place_weights(Spec& spec, Constants constants, std::vector<Weight>& weights) {
-  std::multimap<Hash128, size_t> placed;
-  uint64_t end = 0;
-  for (size_t i = 0; i < spec.buffers.size(); ++i) {
-    BufferSpec& buffer = spec.buffers[i];
-    if (buffer.kind != BufferKind::Constant) continue;
-    const std::span<const std::byte> bytes = constants[i];
+// Gives equal contents one place. In the order of programs and buffers, so that the same spec gives
+// the same bytes.
+class WeightPlacer {
+ public:
+  explicit WeightPlacer(std::vector<Weight>& weights) : weights_(weights) {}
+
+  void place(BufferSpec& buffer, std::span<const std::byte> bytes) {
     buffer.constant_bytes = bytes.size();
-    const Hash128 hash = hash128(bytes);
-    buffer.content_hash = hash;
-    const auto [first, last] = placed.equal_range(hash);
-    const auto same = std::find_if(first, last, [&](const auto& entry) {
-      return std::ranges::equal(weights[entry.second].bytes, bytes);
-    });
-    if (same != last) {
-      buffer.offset = weights[same->second].offset;
-      continue;
-    }
-    buffer.offset = end;
-    placed.emplace(hash, weights.size());
-    weights.push_back({end, bytes});
-    end = align_up(end + bytes.size(), kConstantAlignment);
+    // Programs share most of their constants, and so the memory of them.
+    const auto [known, fresh] = by_memory_.try_emplace({bytes.data(), bytes.size()});
+    if (fresh) known->second = place_content(bytes);
+    buffer.offset = known->second.offset;
+    buffer.content_hash = known->second.hash;
   }
-  return end;
+  uint64_t end() const { return end_; }
+
+ private:
+  struct Place {
+    uint64_t offset = 0;
+    Hash128 hash{};
+  };
+
+  Place place_content(std::span<const std::byte> bytes) {
+    const Hash128 hash = hash128(bytes);
+    const auto [first, last] = by_hash_.equal_range(hash);
+    const auto same = std::find_if(first, last, [&](const auto& entry) {
+      return std::ranges::equal(weights_[entry.second].bytes, bytes);
+    });
+    if (same != last) return {weights_[same->second].offset, hash};
+    const uint64_t offset = end_;
+    by_hash_.emplace(hash, weights_.size());
+    weights_.push_back({offset, bytes});
+    end_ = align_up(end_ + bytes.size(), kConstantAlignment);
+    return {offset, hash};
+  }
+
+  std::vector<Weight>& weights_;
+  std::map<std::pair<const std::byte*, size_t>, Place> by_memory_;  // never iterated
+  std::multimap<Hash128, size_t> by_hash_;
+  uint64_t end_ = 0;
+};
+
+// Calls visit(buffer, its bytes) for all constants.
+template <typename Visit>
+void for_each_constant(Spec& spec, Constants constants, const Visit& visit) {
+  for (size_t p = 0; p < spec.programs.size(); ++p)
+    for (size_t i = 0; i < spec.programs[p].buffers.size(); ++i)
+      if (BufferSpec& buffer = spec.programs[p].buffers[i]; buffer.kind == BufferKind::Constant)
+        visit(buffer, constants[p][i]);
+}
+
+uint64_t place_weights(Spec& spec, Constants constants, std::vector<Weight>& weights) {
+  WeightPlacer placer(weights);
+  for_each_constant(spec, constants, [&](BufferSpec& buffer, std::span<const std::byte> bytes) {
+    placer.place(buffer, bytes);
+  });
+  return placer.end();
+}
+
+// Where equal contents lie together depends on the contents.
+void forget_places(Spec& spec, Constants constants) {
+  for_each_constant(spec, constants, [](BufferSpec& buffer, std::span<const std::byte> bytes) {
+    buffer.constant_bytes = bytes.size();
+    buffer.content_hash = {};
+    buffer.offset = 0;
+  });
+}
+
+bool has_constants(const Spec& spec) {
+  return std::ranges::any_of(spec.programs, [](const ProgramSpec& program) {
+    return std::ranges::count(program.buffers, BufferKind::Constant, &BufferSpec::kind) > 0;
+  });
 }
 
 // Sections follow each other in the order of this table.
 void place_sections(Layout& layout, std::optional<uint64_t> weights_size) {
   auto& sections = layout.sections;
-  sections.push_back({SectionKind::Plan, 0, 0, layout.plan.size(), {}});
-  for (size_t i = 0; i < layout.spec.variants.size(); ++i)
-    sections.push_back(
-        {SectionKind::Code, static_cast<uint32_t>(i), 0, layout.spec.variants[i].code.size(), {}});
-  if (weights_size) sections.push_back({SectionKind::Weights, 0, 0, *weights_size, {}});
+  const auto add = [&](SectionKind kind, size_t index, uint64_t size) {
+    sections.push_back({kind, static_cast<uint32_t>(index), 0, size, {}});
+  };
+  const size_t programs = layout.programs.size();
+  add(SectionKind::Interface, 0, layout.interface.size());
+  for (size_t i = 0; i < programs; ++i) add(SectionKind::Program, i, layout.programs[i].size());
+  for (size_t i = 0; i < programs; ++i)
+    add(SectionKind::Code, i, layout.spec.programs[i].code.size());
+  if (weights_size) add(SectionKind::Weights, 0, *weights_size);
 
   uint64_t end = sizeof(FileHeader) + sections.size() * sizeof(SectionEntry);
   for (SectionEntry& section : sections) {
-    section.offset = align_up(end, section.kind == SectionKind::Plan ? kPlanAlignment : kPageSize);
+    section.offset = align_up(end, section_alignment(section.kind));
     end = section.offset + section.size;
   }
   layout.file_size = end;
 }
 
-// Where equal contents lie together depends on the contents.
-void forget_places(Spec& spec, Constants constants) {
-  for (size_t i = 0; i < spec.buffers.size(); ++i) {
-    BufferSpec& buffer = spec.buffers[i];
-    if (buffer.kind != BufferKind::Constant) continue;
-    buffer.constant_bytes = constants[i].size();
-    buffer.content_hash = {};
-    buffer.offset = 0;
-  }
+Status check_constants(const Spec& spec, Constants constants) {
+  bool fits = constants.size() == spec.programs.size();
+  for (size_t p = 0; fits && p < constants.size(); ++p)
+    fits = constants[p].size() == spec.programs[p].buffers.size();
+  return fits ? Status() : internal_error("got other constants than one per buffer of a program");
 }
 
-bool has_constants(const Spec& spec) {
-  return std::ranges::any_of(
-      spec.buffers, [](const BufferSpec& buffer) { return buffer.kind == BufferKind::Constant; });
+Status check_rules(const Spec& spec, std::optional<uint64_t> weights_size) {
+  if (spec.programs.size() > kMostPrograms)
+    return internal_error("got " + std::to_string(spec.programs.size()) +
+                          " programs, expected at most " + std::to_string(kMostPrograms));
+  Status status = validate_interface(spec);
+  for (size_t i = 0; status.ok() && i < spec.programs.size(); ++i)
+    if (unknown_of(spec.programs[i]).empty())
+      status = validate_program(spec, spec.programs[i], weights_size);
+  return status.ok() ? status : internal_error(status.message());
 }
 
 Result<Layout> make_layout(const Spec& spec, Constants constants, Weights weights) {
-  if (constants.size() != spec.buffers.size())
-    return internal_error("got " + std::to_string(constants.size()) + " constants, expected " +
-                          std::to_string(spec.buffers.size()) + ", one per buffer");
-  Layout layout{.spec = spec, .weights = {}, .plan = {}, .sections = {}, .file_size = 0};
+  KILN_RETURN_IF_ERROR(check_constants(spec, constants));
+  Layout layout;
+  layout.spec = spec;
   std::optional<uint64_t> weights_size;
   if (weights == Weights::Included || !has_constants(spec))
     weights_size = place_weights(layout.spec, constants, layout.weights);
   else
     forget_places(layout.spec, constants);
-  if (Status status = validate(layout.spec, weights_size); !status.ok())
-    return internal_error(status.message());
-  layout.plan = encode_plan(layout.spec);
+  KILN_RETURN_IF_ERROR(check_rules(layout.spec, weights_size));
+  layout.interface = encode_interface(layout.spec);
+  for (const ProgramSpec& program : layout.spec.programs)
+    layout.programs.push_back(encode_program(program));
   place_sections(layout, weights_size);
   return layout;
 }
 
-Status emit_section(SectionEntry& section, std::span<const std::byte> bytes, Sink& sink) {
+Status emit_bytes(SectionEntry& section, std::span<const std::byte> bytes, Sink& sink) {
   section.hash = hash128(bytes);
   return sink.write_at(section.offset, bytes);
 }
@@ -162,22 +217,25 @@ Status emit_weights(SectionEntry& section, const std::vector<Weight>& weights, S
   return Status();
 }
 
-bool is_stripped(const Layout& layout) {
-  return layout.sections.empty() || layout.sections.back().kind != SectionKind::Weights;
+Status emit_section(const Layout& layout, SectionEntry& section, Sink& sink) {
+  switch (section.kind) {
+    case SectionKind::Interface:
+      return emit_bytes(section, layout.interface, sink);
+    case SectionKind::Program:
+      return emit_bytes(section, layout.programs[section.index], sink);
+    case SectionKind::Code:
+      return emit_bytes(section, layout.spec.programs[section.index].code, sink);
+    case SectionKind::Weights:
+      return emit_weights(section, layout.weights, sink);
+  }
+  return Status();
 }
 
 // The header comes last: it has the hashes of the rest.
 Status emit(Layout& layout, Sink& sink) {
-  for (SectionEntry& section : layout.sections) {
-    if (section.kind == SectionKind::Plan)
-      KILN_RETURN_IF_ERROR(emit_section(section, layout.plan, sink));
-    else if (section.kind == SectionKind::Code)
-      KILN_RETURN_IF_ERROR(emit_section(section, layout.spec.variants[section.index].code, sink));
-    else
-      KILN_RETURN_IF_ERROR(emit_weights(section, layout.weights, sink));
-  }
+  for (SectionEntry& section : layout.sections)
+    KILN_RETURN_IF_ERROR(emit_section(layout, section, sink));
   FileHeader header;
-  header.format_version = is_stripped(layout) ? 2 : 1;
   header.section_count = static_cast<uint32_t>(layout.sections.size());
   header.file_size = layout.file_size;
   header.hash = header_hash(header, layout.sections);

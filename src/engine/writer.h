@@ -12,9 +12,11 @@
 
 namespace kiln::engine {
 
-// `constants[i]` are the bytes of buffers[i] where that is a Constant. The writer assigns their
-// offsets (equal contents are stored once); spec.buffers[i].offset is ignored on the way in.
-using Constants = std::span<const std::span<const std::byte>>;
+// By program and buffer: the bytes of programs[p].buffers[i] where that is a Constant. The writer
+// assigns their offsets: equal contents are stored once, whichever programs they are of. Offsets,
+// sizes and hashes in the spec are ignored on the way in.
+using ProgramConstants = std::vector<std::span<const std::byte>>;
+using Constants = std::span<const ProgramConstants>;
 
 enum class Weights { Included, Stripped };
 

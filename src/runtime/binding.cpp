@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "runtime/size_program.h"
 #include "runtime/workspace.h"
@@ -12,6 +13,7 @@ namespace {
 
 using engine::BufferKind;
 using engine::BufferSpec;
+using engine::ProgramSpec;
 using engine::Slot;
 using engine::Spec;
 using engine::StepSpec;
@@ -46,29 +48,141 @@ Result<BoundTensor> bind_tensor(const engine::TensorSpec& tensor, Sizes sizes) {
   return bound;
 }
 
-Status unwritten(const Spec& spec, const std::vector<int64_t>& symbols, size_t buffer,
-                 uint64_t promised, uint64_t bytes) {
-  std::string where = "buffer " + std::to_string(buffer);
-  const BufferSpec& found = spec.buffers[buffer];
-  if (found.kind == BufferKind::Output)
-    where = "output \"" + spec.outputs[static_cast<size_t>(found.index)].name + "\"";
-  std::string given;
-  for (size_t i = 0; i < symbols.size(); ++i)
-    given += (i == 0 ? " for " : ", ") + spec.symbols[i].name + " = " + std::to_string(symbols[i]);
-  return Status(StatusCode::InvalidEngine,
-                "damaged engine: its steps write at most " + std::to_string(promised) + " of the " +
-                    std::to_string(bytes) + " bytes of " + where + given);
+// The units of a step: tasks, blocks of a grid, or the one call.
+int64_t units_of(const StepSpec& step, Sizes sizes) {
+  if (step.kind == engine::StepKind::Tasks) return at(sizes, step.tasks);
+  int64_t units = 1;
+  if (step.kind == engine::StepKind::Launch)
+    for (const Slot slot : step.launch.grid)
+      if (const int64_t size = at(sizes, slot); __builtin_mul_overflow(units, size, &units))
+        return -1;
+  return units;
 }
 
-// Fewer threads where there is not enough work for all.
-int32_t threads_for(const StepSpec& step, int64_t tasks, int threads) {
-  return static_cast<int32_t>(std::clamp<int64_t>(tasks / step.min_tasks_per_thread, 1, threads));
-}
+// An interface, a program of it, and values for all of their slots.
+class SizedProgram {
+ public:
+  // The symbols are within their ranges.
+  static Result<SizedProgram> create(const Spec& spec, const ProgramSpec& program,
+                                     const std::vector<int64_t>& symbols) {
+    Result<std::vector<int64_t>> sizes = evaluate_sizes(spec, program, symbols);
+    if (!sizes.ok()) return sizes.status();
+    SizedProgram sized(spec, program);
+    sized.sizes = std::move(*sizes);
+    KILN_RETURN_IF_ERROR(sized.bind_tensors());
+    KILN_RETURN_IF_ERROR(sized.check_buffers());
+    KILN_RETURN_IF_ERROR(sized.check_steps());
+    KILN_RETURN_IF_ERROR(sized.check_writes(symbols));
+    Result<WorkspacePlan> plan = plan_workspace(program, sized.sizes);
+    if (!plan.ok()) return plan.status();
+    sized.workspace = std::move(*plan);
+    return sized;
+  }
 
-// The lowest `count` bits.
-uint64_t mask_of(size_t count) {
-  return count >= engine::kMostChecks ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
-}
+  // The most that any step needs of it for one thread.
+  uint64_t scratch_bytes() const {
+    uint64_t bytes = 0;
+    for (const StepSpec& step : program_->steps)
+      if (step.scratch_bytes != -1)
+        bytes = std::max(bytes, static_cast<uint64_t>(at(sizes, step.scratch_bytes)));
+    return align_up(bytes, kTensorAlignment);
+  }
+
+  std::vector<int64_t> sizes;
+  std::vector<BoundTensor> inputs, outputs;
+  WorkspacePlan workspace;
+
+ private:
+  SizedProgram(const Spec& spec, const ProgramSpec& program) : spec_(&spec), program_(&program) {}
+
+  Status bind_tensors() {
+    for (const auto& [tensors, bound] :
+         {std::pair(&spec_->inputs, &inputs), std::pair(&spec_->outputs, &outputs)})
+      for (const engine::TensorSpec& tensor : *tensors) {
+        Result<BoundTensor> result = bind_tensor(tensor, sizes);
+        if (!result.ok()) return result.status();
+        bound->push_back(std::move(*result));
+      }
+    return Status();
+  }
+
+  // Kernels read and write whole buffers: the sizes they were compiled for must be those of the
+  // tensors behind them.
+  Status check_buffers() const {
+    for (size_t i = 0; i < program_->buffers.size(); ++i) {
+      const BufferSpec& buffer = program_->buffers[i];
+      if (buffer.kind == BufferKind::Constant) continue;
+      const int64_t bytes = at(sizes, buffer.bytes);
+      if (!is_sane(bytes)) return bad_size("buffer " + std::to_string(i), bytes);
+      if (buffer.kind == BufferKind::Temporary) continue;
+      const auto& tensors = buffer.kind == BufferKind::Input ? inputs : outputs;
+      if (tensors[static_cast<size_t>(buffer.index)].bytes != static_cast<uint64_t>(bytes))
+        return Status(StatusCode::InvalidEngine, "damaged engine: buffer " + std::to_string(i) +
+                                                     " has another size than its tensor");
+    }
+    return Status();
+  }
+
+  Status check_steps() const {
+    for (size_t i = 0; i < program_->steps.size(); ++i) {
+      const StepSpec& step = program_->steps[i];
+      const int64_t units = units_of(step, sizes);
+      if (!is_sane(units)) return bad_size("step " + std::to_string(i), units);
+      const int64_t scratch = step.scratch_bytes == -1 ? 0 : at(sizes, step.scratch_bytes);
+      if (!is_sane(scratch)) return bad_size("the scratch of step " + std::to_string(i), scratch);
+    }
+    return Status();
+  }
+
+  // Every byte that a later step or the caller reads must have been promised to some unit: whatever
+  // went wrong with the number of tasks, memory that nobody wrote is never a result.
+  Status check_writes(const std::vector<int64_t>& symbols) const {
+    const std::vector<BufferSpec>& buffers = program_->buffers;
+    std::vector<uint64_t> promised(buffers.size(), 0);
+    std::vector<bool> wanted(buffers.size(), false);  // temporaries that a step reads
+    for (size_t i = 0; i < program_->steps.size(); ++i) {
+      const StepSpec& step = program_->steps[i];
+      const auto units = static_cast<uint64_t>(units_of(step, sizes));
+      for (size_t k = 0; k < step.writes.size(); ++k) {
+        const auto buffer = static_cast<size_t>(step.buffers[k]);
+        if (step.writes[k] == -1) {
+          wanted[buffer] = buffers[buffer].kind == BufferKind::Temporary;
+          continue;
+        }
+        const int64_t each = at(sizes, step.writes[k]);
+        if (each < 0) return bad_size("what a task of step " + std::to_string(i) + " writes", each);
+        uint64_t bytes = 0, &sum = promised[buffer];
+        if (__builtin_mul_overflow(static_cast<uint64_t>(each), units, &bytes) ||
+            __builtin_add_overflow(sum, bytes, &sum))
+          sum = std::numeric_limits<uint64_t>::max();
+      }
+    }
+    for (size_t i = 0; i < buffers.size(); ++i) {
+      if (buffers[i].kind != BufferKind::Output && !wanted[i]) continue;
+      const auto bytes = static_cast<uint64_t>(at(sizes, buffers[i].bytes));
+      if (promised[i] < bytes) return unwritten(symbols, i, promised[i], bytes);
+    }
+    return Status();
+  }
+
+  Status unwritten(const std::vector<int64_t>& symbols, size_t buffer, uint64_t promised,
+                   uint64_t bytes) const {
+    std::string where = "buffer " + std::to_string(buffer);
+    const BufferSpec& found = program_->buffers[buffer];
+    if (found.kind == BufferKind::Output)
+      where = "output \"" + spec_->outputs[static_cast<size_t>(found.index)].name + "\"";
+    std::string given;
+    for (size_t i = 0; i < symbols.size(); ++i)
+      given +=
+          (i == 0 ? " for " : ", ") + spec_->symbols[i].name + " = " + std::to_string(symbols[i]);
+    return Status(StatusCode::InvalidEngine,
+                  "damaged engine: its steps write at most " + std::to_string(promised) +
+                      " of the " + std::to_string(bytes) + " bytes of " + where + given);
+  }
+
+  const Spec* spec_;
+  const ProgramSpec* program_;
+};
 
 }  // namespace
 
@@ -78,155 +192,27 @@ bool BoundTensor::matches(const TensorView& tensor) const {
 
 Result<std::unique_ptr<Binding>> Binding::create(const Engine& engine, std::vector<int64_t> symbols,
                                                  int threads) {
-  const Spec& spec = engine.spec();
-  const Result<std::vector<int64_t>> sizes = evaluate_sizes(spec, symbols);
-  if (!sizes.ok()) return sizes.status();
-
+  Result<SizedProgram> sized = SizedProgram::create(engine.spec(), *engine.program(), symbols);
+  if (!sized.ok()) return sized.status();
+  Result<std::unique_ptr<BoundProgram>> program =
+      engine.executable()->bind({.sizes = sized->sizes,
+                                 .offsets = sized->workspace.offsets,
+                                 .temporary_bytes = sized->workspace.size,
+                                 .threads = threads});
+  if (!program.ok()) return program.status();
   std::unique_ptr<Binding> binding(new Binding);
   binding->symbols_ = std::move(symbols);
-  KILN_RETURN_IF_ERROR(binding->bind_tensors(spec, *sizes));
-  KILN_RETURN_IF_ERROR(binding->check_sizes(spec, *sizes));
-  KILN_RETURN_IF_ERROR(binding->check_writes(spec, *sizes));
-  KILN_RETURN_IF_ERROR(binding->bind_memory(spec, *sizes, threads));
-  binding->bind_steps(engine, *sizes, threads);
+  binding->inputs_ = std::move(sized->inputs);
+  binding->outputs_ = std::move(sized->outputs);
+  binding->program_ = std::move(*program);
   return binding;
 }
 
-Status Binding::bind_tensors(const Spec& spec, Sizes sizes) {
-  for (const auto& [tensors, bound] :
-       {std::pair(&spec.inputs, &inputs_), std::pair(&spec.outputs, &outputs_)})
-    for (const engine::TensorSpec& tensor : *tensors) {
-      Result<BoundTensor> result = bind_tensor(tensor, sizes);
-      if (!result.ok()) return result.status();
-      bound->push_back(std::move(*result));
-    }
-  return Status();
-}
-
-// Kernels read and write whole buffers: the sizes they were compiled for must be those of the
-// tensors behind them.
-Status Binding::check_sizes(const Spec& spec, Sizes sizes) const {
-  for (size_t i = 0; i < spec.buffers.size(); ++i) {
-    const BufferSpec& buffer = spec.buffers[i];
-    if (buffer.kind == BufferKind::Constant) continue;
-    const int64_t bytes = at(sizes, buffer.bytes);
-    if (!is_sane(bytes)) return bad_size("buffer " + std::to_string(i), bytes);
-    if (buffer.kind == BufferKind::Temporary) continue;
-    const auto& tensors = buffer.kind == BufferKind::Input ? inputs_ : outputs_;
-    if (tensors[static_cast<size_t>(buffer.index)].bytes != static_cast<uint64_t>(bytes))
-      return Status(StatusCode::InvalidEngine, "damaged engine: buffer " + std::to_string(i) +
-                                                   " has another size than its tensor");
-  }
-  for (size_t i = 0; i < spec.steps.size(); ++i) {
-    const StepSpec& step = spec.steps[i];
-    const int64_t tasks = at(sizes, step.tasks);
-    if (!is_sane(tasks)) return bad_size("step " + std::to_string(i), tasks);
-    const int64_t scratch = step.scratch_bytes == -1 ? 0 : at(sizes, step.scratch_bytes);
-    if (!is_sane(scratch)) return bad_size("the scratch of step " + std::to_string(i), scratch);
-  }
-  return Status();
-}
-
-// Every byte that a later step or the caller reads must have been promised to some task: whatever
-// went wrong with the number of tasks, memory that nobody wrote is never a result.
-Status Binding::check_writes(const Spec& spec, Sizes sizes) const {
-  std::vector<uint64_t> promised(spec.buffers.size(), 0);
-  std::vector<bool> wanted(spec.buffers.size(), false);  // temporaries that a step reads
-  for (size_t i = 0; i < spec.steps.size(); ++i) {
-    const StepSpec& step = spec.steps[i];
-    if (step.writes.empty()) return Status();  // an older file
-    for (size_t k = 0; k < step.writes.size(); ++k) {
-      const auto buffer = static_cast<size_t>(step.buffers[k]);
-      if (step.writes[k] == -1) {
-        wanted[buffer] = spec.buffers[buffer].kind == BufferKind::Temporary;
-        continue;
-      }
-      const int64_t each = at(sizes, step.writes[k]);
-      if (each < 0) return bad_size("what a task of step " + std::to_string(i) + " writes", each);
-      uint64_t bytes = 0, &sum = promised[buffer];
-      if (__builtin_mul_overflow(static_cast<uint64_t>(each),
-                                 static_cast<uint64_t>(at(sizes, step.tasks)), &bytes) ||
-          __builtin_add_overflow(sum, bytes, &sum))
-        sum = std::numeric_limits<uint64_t>::max();
-    }
-  }
-  for (size_t i = 0; i < spec.buffers.size(); ++i) {
-    const BufferSpec& buffer = spec.buffers[i];
-    if (buffer.kind != BufferKind::Output && !wanted[i]) continue;
-    const auto bytes = static_cast<uint64_t>(at(sizes, buffer.bytes));
-    if (promised[i] < bytes) return unwritten(spec, symbols_, i, promised[i], bytes);
-  }
-  return Status();
-}
-
-Status Binding::bind_memory(const Spec& spec, Sizes sizes, int threads) {
-  Result<WorkspacePlan> plan = plan_workspace(spec, sizes);
-  if (!plan.ok()) return plan.status();
-  offsets_ = std::move(plan->offsets);
-  scratch_offset_ = plan->size;
-  for (const StepSpec& step : spec.steps) {
-    if (step.scratch_bytes == -1) continue;
-    const auto bytes = static_cast<uint64_t>(at(sizes, step.scratch_bytes));
-    scratch_stride_ = std::max(scratch_stride_, align_up(bytes, kTensorAlignment));
-    threads_ = std::max<uint64_t>(
-        threads_, static_cast<uint64_t>(threads_for(step, at(sizes, step.tasks), threads)));
-  }
-  return Status();
-}
-
-void Binding::bind_steps(const Engine& engine, Sizes sizes, int threads) {
-  const Spec& spec = engine.spec();
-  size_t pointers = 0, params = 0;
-  for (const StepSpec& step : spec.steps) {
-    pointers += step.buffers.size();
-    params += step.params.size();
-  }
-  // The steps point into these: no growing from here on.
-  pointers_.reserve(pointers);
-  params_.reserve(params);
-  steps_.reserve(spec.steps.size());
-  input_uses_.resize(spec.inputs.size());
-  output_uses_.resize(spec.outputs.size());
-
-  for (const StepSpec& step : spec.steps) {
-    BoundStep bound;
-    bound.kernel = engine.kernel(static_cast<size_t>(step.kernel));
-    bound.buffers = pointers_.data() + pointers_.size();
-    bound.params = params_.data() + params_.size();
-    bound.tasks = at(sizes, step.tasks);
-    bound.threads = threads_for(step, bound.tasks, threads);
-    bound.checks = mask_of(step.checks.size());
-    bound.grain = std::max<int64_t>(1, step.min_tasks_per_thread / 4);
-    for (const int32_t buffer : step.buffers) bind_pointer(engine, static_cast<size_t>(buffer));
-    for (const Slot slot : step.params) params_.push_back(at(sizes, slot));
-    steps_.push_back(bound);
-  }
-}
-
-void Binding::bind_pointer(const Engine& engine, size_t index) {
-  const BufferSpec& buffer = engine.spec().buffers[index];
-  const auto position = static_cast<uint32_t>(pointers_.size());
-  void* pointer = nullptr;
-  switch (buffer.kind) {
-    case BufferKind::Input:
-      input_uses_[static_cast<size_t>(buffer.index)].push_back(position);
-      break;
-    case BufferKind::Output:
-      output_uses_[static_cast<size_t>(buffer.index)].push_back(position);
-      break;
-    case BufferKind::Temporary:
-      temporary_uses_.push_back({position, offsets_[index]});
-      break;
-    case BufferKind::Constant:
-      pointer = const_cast<std::byte*>(engine.constant(buffer));
-  }
-  pointers_.push_back(pointer);
-}
-
-void Binding::set_memory(std::byte* memory) {
-  if (memory == memory_) return;
-  memory_ = memory;
-  for (const TemporaryUse& use : temporary_uses_) pointers_[use.position] = memory + use.offset;
+Result<uint64_t> workspace_bytes(const Spec& spec, const ProgramSpec& program,
+                                 const std::vector<int64_t>& symbols) {
+  const Result<SizedProgram> sized = SizedProgram::create(spec, program, symbols);
+  if (!sized.ok()) return sized.status();
+  return sized->workspace.size + sized->scratch_bytes();
 }
 
 }  // namespace kiln::runtime

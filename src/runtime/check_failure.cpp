@@ -67,14 +67,15 @@ std::string index_text(const engine::Spec& spec, const CheckSpec& check, int64_t
 
 }  // namespace
 
-Status check_failure(const engine::Spec& spec, const engine::StepSpec& step, uint64_t failed,
+Status check_failure(const engine::Spec& spec, const FailedStep& step,
                      std::span<const int64_t> symbols, std::span<const TensorView> inputs) {
-  const auto first = static_cast<size_t>(std::countr_zero(failed));
-  if (first >= step.checks.size())
+  const std::vector<CheckSpec>& checks = step.program.steps[step.step].checks;
+  const auto first = static_cast<size_t>(std::countr_zero(step.failed));
+  if (first >= checks.size())
     return Status(StatusCode::Internal, "a kernel reports a check that it does not have");
-  const CheckSpec& check = step.checks[first];
+  const CheckSpec& check = checks[first];
   if (check.kind == CheckKind::Nonzero) return division_by_zero(check.operation);
-  const Result<std::vector<int64_t>> sizes = evaluate_sizes(spec, symbols);
+  const Result<std::vector<int64_t>> sizes = evaluate_sizes(spec, step.program, symbols);
   if (!sizes.ok()) return sizes.status();
   const int64_t size = (*sizes)[static_cast<size_t>(check.size)];
   const int64_t least = check.kind == CheckKind::IndexFromEnd ? -size : 0;

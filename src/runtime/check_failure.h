@@ -10,9 +10,15 @@
 
 namespace kiln::runtime {
 
-// The status for the first of a step's checks that failed; `failed` is not 0 and has bit i for
-// check i. Looks for the value that failed in the inputs where it came from there.
-Status check_failure(const engine::Spec& spec, const engine::StepSpec& step, uint64_t failed,
+struct FailedStep {
+  const engine::ProgramSpec& program;
+  size_t step = 0;
+  uint64_t failed = 0;  // bit i: check i of the step; not 0
+};
+
+// The status for the first check that failed. Looks for the value that failed in the inputs where it
+// came from there.
+Status check_failure(const engine::Spec& spec, const FailedStep& step,
                      std::span<const int64_t> symbols, std::span<const TensorView> inputs);
 
 }  // namespace kiln::runtime

@@ -1,13 +1,14 @@
 #include "runtime/describe.h"
 
 #include "runtime/binding.h"
+#include "runtime/choose_program.h"
 #include "runtime/size_program.h"
-#include "support/cpu_features.h"
 #include "support/json_writer.h"
 
 namespace kiln::runtime {
 namespace {
 
+using engine::ProgramSpec;
 using engine::Spec;
 
 void write_strings(JsonWriter& json, const std::vector<std::string>& strings) {
@@ -60,45 +61,53 @@ void write_symbols(JsonWriter& json, const Spec& spec) {
 }
 
 // What a session on one thread allocates; null where the shapes need more than there can be.
-void write_workspace(JsonWriter& json, const Engine& engine, const char* name,
+void write_workspace(JsonWriter& json, const Spec& spec, const ProgramSpec& program,
                      int64_t engine::SymbolSpec::* size) {
   std::vector<int64_t> symbols;
-  for (const engine::SymbolSpec& symbol : engine.spec().symbols) symbols.push_back(symbol.*size);
-  const auto binding = Binding::create(engine, std::move(symbols), 1);
-  json.key(name);
-  if (binding.ok())
-    json.value((*binding)->memory_bytes());
+  for (const engine::SymbolSpec& symbol : spec.symbols) symbols.push_back(symbol.*size);
+  const Result<uint64_t> bytes = workspace_bytes(spec, program, symbols);
+  if (bytes.ok())
+    json.value(*bytes);
   else
     json.null();
 }
 
-void write_memory(JsonWriter& json, const Engine& engine) {
+void write_memory(JsonWriter& json, const engine::View& view, const ProgramSpec& program) {
   json.key("memory").begin_object();
-  json.key("weights_bytes").value(engine.view().weights.size());
-  json.key("stripped").value(engine.view().stripped);
-  write_workspace(json, engine, "workspace_bytes_at_min", &engine::SymbolSpec::min);
-  write_workspace(json, engine, "workspace_bytes_at_opt", &engine::SymbolSpec::opt);
-  write_workspace(json, engine, "workspace_bytes_at_max", &engine::SymbolSpec::max);
-  json.key("buffers").value(engine.spec().buffers.size());
-  json.key("steps").value(engine.spec().steps.size());
+  json.key("weights_bytes").value(view.weights.size());
+  json.key("stripped").value(view.stripped);
+  json.key("workspace_bytes_at_min");
+  write_workspace(json, view.spec, program, &engine::SymbolSpec::min);
+  json.key("workspace_bytes_at_opt");
+  write_workspace(json, view.spec, program, &engine::SymbolSpec::opt);
+  json.key("workspace_bytes_at_max");
+  write_workspace(json, view.spec, program, &engine::SymbolSpec::max);
+  json.key("buffers").value(program.buffers.size());
+  json.key("steps").value(program.steps.size());
   json.end_object();
 }
 
-void write_variants(JsonWriter& json, const Spec& spec) {
-  const uint64_t available = detect_cpu_features();
-  json.key("variants").begin_array();
-  for (const engine::CodeVariant& variant : spec.variants) {
-    json.begin_object().key("name").value(variant.name);
-    json.key("needs").value(cpu_features_str(variant.cpu_features));
-    json.key("runs_here").value((variant.cpu_features & ~available) == 0);
-    json.key("code_bytes").value(variant.code.size()).end_object();
+void write_programs(JsonWriter& json, const Spec& spec, const std::vector<Status>& read) {
+  json.key("programs").begin_array();
+  for (size_t i = 0; i < spec.programs.size(); ++i) {
+    const ProgramSpec& program = spec.programs[i];
+    const std::string obstacle = read[i].ok() ? obstacle_to(program) : read[i].message();
+    json.begin_object().key("target").value(program.target);
+    json.key("variant").value(program.variant);
+    json.key("needs");
+    write_strings(json, program.features);
+    json.key("runs_here").value(obstacle.empty());
+    json.key("obstacle").value(obstacle);
+    json.key("kernels").value(program.kernels.size());
+    json.key("steps").value(program.steps.size());
+    json.key("code_bytes").value(program.code.size()).end_object();
   }
   json.end_array();
 }
 
-void write_kernels(JsonWriter& json, const Spec& spec) {
+void write_kernels(JsonWriter& json, const ProgramSpec& program) {
   json.key("kernels").begin_array();
-  for (const engine::KernelSpec& kernel : spec.kernels) {
+  for (const engine::KernelSpec& kernel : program.kernels) {
     json.begin_object().key("name").value(kernel.name).key("kind").value(kernel.kind);
     json.key("sources");
     write_strings(json, kernel.sources);
@@ -127,8 +136,8 @@ uint64_t text_size(const engine::KernelSpec& kernel) {
 // what all kernels have, "..." stands for them.
 class SourceWriter {
  public:
-  explicit SourceWriter(const Spec& spec) {
-    for (const engine::KernelSpec& kernel : spec.kernels) left_ += kRepeats * text_size(kernel);
+  explicit SourceWriter(const ProgramSpec& program) {
+    for (const engine::KernelSpec& kernel : program.kernels) left_ += kRepeats * text_size(kernel);
   }
 
   void write(JsonWriter& json, const engine::KernelSpec& kernel) {
@@ -144,17 +153,40 @@ class SourceWriter {
   uint64_t left_ = uint64_t{1} << 20;  // enough for any small engine
 };
 
+// The program that the description goes into: the one that runs, or the first that would, or else
+// the first that this version of Kiln knows. Without any, one without buffers and steps.
+const ProgramSpec& shown_program(const Engine& engine, const Spec& spec,
+                                 const std::vector<Status>& read) {
+  static const ProgramSpec kNone;
+  if (engine.program() != nullptr)
+    return spec.programs[static_cast<size_t>(engine.program() - engine.spec().programs.data())];
+  const ProgramSpec* shown = nullptr;
+  for (size_t i = 0; i < read.size(); ++i) {
+    const ProgramSpec& program = spec.programs[i];
+    if (!read[i].ok() || !program.unknown.empty()) continue;
+    if (obstacle_to(program).empty()) return program;
+    if (shown == nullptr) shown = &program;
+  }
+  return shown == nullptr ? kNone : *shown;
+}
+
 }  // namespace
 
 std::string describe(const Engine& engine) {
-  const Spec& spec = engine.spec();
+  engine::View view = engine.view();
+  std::vector<Status> read;
+  for (size_t i = 0; i < view.spec.programs.size(); ++i)
+    read.push_back(engine::read_program(view, i));
+  const Spec& spec = view.spec;
+  const ProgramSpec& shown = shown_program(engine, spec, read);
   JsonWriter json;
   json.begin_object().key("name").value(spec.name);
-  json.key("producer").value(spec.producer).key("target").value(spec.target);
-  json.key("format_version").value(engine.view().format_version);
-  json.key("content_hash").value(engine.view().content_hash);
-  json.key("cpu_variant").value(engine.variant().name);
-  json.key("program_hash").value(spec.program_hash);
+  json.key("producer").value(spec.producer);
+  json.key("target").value(shown.target).key("variant").value(shown.variant);
+  json.key("runs_here").value(engine.program() != nullptr || obstacle_to(shown).empty());
+  json.key("format_version").value(view.format_version);
+  json.key("content_hash").value(view.content_hash);
+  json.key("program_hash").value(shown.program_hash);
   json.key("refittable").value(spec.refittable);
   json.key("emulate_precision_casts").value(spec.emulate_precision_casts);
   json.key("check_bounds").value(!spec.unchecked);
@@ -163,21 +195,21 @@ std::string describe(const Engine& engine) {
   write_strings(json, spec.disabled_passes);
   write_tensors(json, engine);
   write_symbols(json, spec);
-  write_memory(json, engine);
-  write_variants(json, spec);
-  write_kernels(json, spec);
-  write_sections(json, engine.view());
+  write_memory(json, view, shown);
+  write_programs(json, spec, read);
+  write_kernels(json, shown);
+  write_sections(json, view);
   return json.end_object().text();
 }
 
 std::string describe_profile(const Session& session) {
-  const Spec& spec = session.engine().spec();
-  SourceWriter sources(spec);
+  const ProgramSpec& program = *session.engine().program();
+  SourceWriter sources(program);
   JsonWriter json;
   json.begin_array();
   for (size_t i = 0; i < session.profile().size(); ++i) {
     const StepTime& time = session.profile()[i];
-    const auto& kernel = spec.kernels[static_cast<size_t>(spec.steps[i].kernel)];
+    const auto& kernel = program.kernels[static_cast<size_t>(program.steps[i].kernel)];
     json.begin_object();
     sources.write(json, kernel);
     json.key("tasks").value(time.tasks).key("threads").value(time.threads);

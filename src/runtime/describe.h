@@ -8,9 +8,11 @@
 
 namespace kiln::runtime {
 
-// {"name", "producer", "target", "format_version", "content_hash", "cpu_variant", "inputs",
-// "outputs", "symbols",
-//  "memory", "variants", "kernels", "sections"}
+// {"name", "producer", "target", "variant", "runs_here", "format_version", "content_hash",
+//  "program_hash", "inputs", "outputs", "symbols", "memory", "programs", "kernels", "sections"}
+// "target", "variant", "program_hash", "memory" and "kernels" are those of the program that runs, or
+// else of the first that could, or at least is known. Reads all programs; what is wrong with one, or
+// stands against it here, is its "obstacle".
 std::string describe(const Engine& engine);
 // Steps of the last run with profiling, in order: [{"kernel", "kind", "sources", "tasks",
 // "threads", "nanoseconds"}]

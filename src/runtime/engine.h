@@ -6,8 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "backends/cpu/device/code_image.h"
+#include "backends/executable.h"
 #include "engine/reader.h"
+#include "runtime/choose_program.h"
 #include "support/aligned_buffer.h"
 #include "support/file_map.h"
 #include "support/status.h"
@@ -15,8 +16,10 @@
 namespace kiln::runtime {
 
 struct LoadOptions {
-  std::string cpu_variant;      // empty: the first that this CPU can run
+  std::string target, variant;  // of the program to run; empty: the first that runs here
   bool verify_weights = false;  // reads all weights to check their hash
+  // Loads no program: the engine can be described, on any machine, and not run.
+  bool describe_only = false;
 };
 
 // One dimension of an input or output. Static: all three are equal.
@@ -35,10 +38,16 @@ class Engine {
                                                            const LoadOptions& options = {});
 
   const engine::Spec& spec() const { return view_.spec; }
+  // Of the programs, the one that runs is there; the others are no more than their heads.
   const engine::View& view() const { return view_; }
-  const engine::CodeVariant& variant() const { return spec().variants[variant_]; }
 
-  engine::CpuKernel kernel(size_t index) const;
+  // Null for an engine that is only described.
+  const Executable* executable() const { return chosen_.executable.get(); }
+  // The one that runs; null likewise.
+  const engine::ProgramSpec* program() const {
+    return executable() == nullptr ? nullptr : &spec().programs[chosen_.index];
+  }
+
   // The bytes of a Constant buffer.
   const std::byte* constant(const engine::BufferSpec& buffer) const;
   const std::vector<DimInfo>& input_dims(size_t index) const { return input_dims_[index]; }
@@ -50,15 +59,14 @@ class Engine {
 
   static Loaded load(std::span<const std::byte> bytes, Source source, const LoadOptions& options,
                      FileMap file);
-  Status map_code(Source source);
+  Status load_program(Source source, const LoadOptions& options);
   Status align_weights();
   void find_dims();
 
   FileMap file_;
   engine::View view_;
-  size_t variant_ = 0;
-  cpu::CodeImage code_;
   AlignedBuffer weights_copy_;
+  ChosenProgram chosen_;  // refers to what is above
   std::vector<std::vector<DimInfo>> input_dims_, output_dims_;
 };
 

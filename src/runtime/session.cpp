@@ -1,10 +1,10 @@
 #include "runtime/session.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "runtime/check_failure.h"
 #include "runtime/input_check.h"
+#include "support/thread_pool.h"
 
 namespace kiln::runtime {
 namespace {
@@ -46,9 +46,15 @@ Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<const Engine> e
         StatusCode::Unsupported,
         "the engine has no weights (it was compiled to be stripped of them): fill them in "
         "with kiln_refit, `kiln refit` or torch_tensorrt.dynamo.refit_module_weights");
+  if (engine->program() == nullptr)
+    return Status(StatusCode::Unsupported,
+                  "the engine was loaded to be described, without code: load it again to run it");
   const int threads = options.num_threads == 0 ? available_cpus() : options.num_threads;
   std::unique_ptr<Session> session(new Session(std::move(engine), threads));
-  session->staged_.resize(session->engine_->spec().inputs.size());
+  const engine::Spec& spec = session->engine_->spec();
+  session->staged_.resize(spec.inputs.size());
+  session->input_data_.resize(spec.inputs.size());
+  session->output_data_.resize(spec.outputs.size());
   session->bindings_.reserve(kMostBindings + 1);
   return session;
 }
@@ -60,14 +66,15 @@ Result<std::span<const BoundTensor>> Session::output_shapes(std::span<const Tens
   return std::span<const BoundTensor>(bindings_.front()->outputs());
 }
 
-Status Session::run(std::span<const TensorView> inputs, std::span<const TensorView> outputs) {
+Status Session::run(std::span<const TensorView> inputs, std::span<const TensorView> outputs,
+                    void* stream) {
   const BusyGuard guard(busy_);
   if (!guard.entered()) return in_use();
   KILN_RETURN_IF_ERROR(bind(inputs));
   KILN_RETURN_IF_ERROR(set_inputs(inputs));
   KILN_RETURN_IF_ERROR(set_outputs(outputs));
   KILN_RETURN_IF_ERROR(provide_memory());
-  return profiling_ ? execute_profiled(inputs) : execute(inputs);
+  return execute(inputs, stream);
 }
 
 Status Session::bind(std::span<const TensorView> inputs) {
@@ -105,7 +112,7 @@ Status Session::activate(std::vector<int64_t> symbols) {
 }
 
 Status Session::set_inputs(std::span<const TensorView> inputs) {
-  Binding& binding = *bindings_.front();
+  const Binding& binding = *bindings_.front();
   for (size_t i = 0; i < inputs.size(); ++i) {
     void* data = inputs[i].data;
     if (binding.inputs()[i].bytes > 0) {
@@ -116,7 +123,7 @@ Status Session::set_inputs(std::span<const TensorView> inputs) {
         data = *staged;
       }
     }
-    binding.set_input(i, data);
+    input_data_[i] = data;
   }
   return Status();
 }
@@ -134,7 +141,7 @@ Result<void*> Session::stage(size_t index, const TensorView& input) {
 }
 
 Status Session::set_outputs(std::span<const TensorView> outputs) {
-  Binding& binding = *bindings_.front();
+  const Binding& binding = *bindings_.front();
   const engine::Spec& spec = engine_->spec();
   KILN_RETURN_IF_ERROR(check_count("output", outputs.size(), spec.outputs.size()));
   for (size_t i = 0; i < outputs.size(); ++i) {
@@ -142,68 +149,32 @@ Status Session::set_outputs(std::span<const TensorView> outputs) {
     KILN_RETURN_IF_ERROR(check_output(spec.outputs[i], i, expected, outputs[i]));
     if (expected.bytes > 0)
       KILN_RETURN_IF_ERROR(check_data("output", spec.outputs[i], i, outputs[i]));
-    binding.set_output(i, outputs[i].data);
+    output_data_[i] = outputs[i].data;
   }
   return Status();
 }
 
 Status Session::provide_memory() {
-  Binding& binding = *bindings_.front();
-  if (memory_.size() < binding.memory_bytes()) {
-    memory_ = AlignedBuffer();  // its contents are not needed: never hold both
-    Result<AlignedBuffer> larger = AlignedBuffer::allocate(binding.memory_bytes());
-    if (!larger.ok()) return larger.status();
-    memory_ = std::move(*larger);
-  }
-  binding.set_memory(memory_.data());
+  const uint64_t needed = bindings_.front()->program().workspace_bytes();
+  if (memory_.size() >= needed) return Status();
+  memory_ = AlignedBuffer();  // its contents are not needed: never hold both
+  Result<AlignedBuffer> larger = AlignedBuffer::allocate(needed);
+  if (!larger.ok()) return larger.status();
+  memory_ = std::move(*larger);
   return Status();
 }
 
-Status Session::execute(std::span<const TensorView> inputs) {
-  ThreadPoolLease pool;
-  const std::vector<BoundStep>& steps = bindings_.front()->steps();
-  for (size_t i = 0; i < steps.size(); ++i) {
-    if (const uint64_t failed = execute_step(steps[i], pool)) return failure_of(i, failed, inputs);
-  }
-  return Status();
-}
-
-uint64_t Session::execute_step(const BoundStep& step, ThreadPoolLease& pool) {
+Status Session::execute(std::span<const TensorView> inputs, void* stream) {
   const Binding& binding = *bindings_.front();
-  std::byte* const scratch = memory_.data() + binding.scratch_offset();
-  if (step.threads == 1) {
-    if (step.tasks == 0) return 0;
-    return step.kernel(step.buffers, step.params, scratch, 0, step.tasks) & step.checks;
-  }
-  if (pool == nullptr) pool = lend_thread_pool();
-  const uint64_t stride = binding.scratch_stride();
-  std::atomic<uint64_t> failed{0};
-  pool->run(step.tasks, step.threads, step.grain, [&](int thread, int64_t begin, int64_t end) {
-    const uint64_t bits = step.kernel(step.buffers, step.params,
-                                      scratch + static_cast<uint64_t>(thread) * stride, begin, end);
-    if (bits != 0) failed.fetch_or(bits, std::memory_order_relaxed);
-  });
-  return failed.load(std::memory_order_relaxed) & step.checks;
-}
-
-Status Session::failure_of(size_t step, uint64_t failed, std::span<const TensorView> inputs) const {
-  return check_failure(engine_->spec(), engine_->spec().steps[step], failed,
-                       bindings_.front()->symbols(), inputs);
-}
-
-Status Session::execute_profiled(std::span<const TensorView> inputs) {
-  using Clock = std::chrono::steady_clock;
-  ThreadPoolLease pool;
-  profile_.clear();
-  const std::vector<BoundStep>& steps = bindings_.front()->steps();
-  for (size_t i = 0; i < steps.size(); ++i) {
-    const auto start = Clock::now();
-    const uint64_t failed = execute_step(steps[i], pool);
-    const auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
-    profile_.push_back({steps[i].tasks, steps[i].threads, time.count()});
-    if (failed != 0) return failure_of(i, failed, inputs);
-  }
-  return Status();
+  if (profiling_) profile_.clear();
+  RunOutcome outcome = binding.program().run({.inputs = input_data_,
+                                              .outputs = output_data_,
+                                              .workspace = memory_.data(),
+                                              .stream = stream,
+                                              .profile = profiling_ ? &profile_ : nullptr});
+  if (outcome.failed_checks == 0) return std::move(outcome.status);
+  return check_failure(engine_->spec(), {*engine_->program(), outcome.step, outcome.failed_checks},
+                       binding.symbols(), inputs);
 }
 
 }  // namespace kiln::runtime

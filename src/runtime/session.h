@@ -11,19 +11,11 @@
 #include "runtime/tensor.h"
 #include "support/aligned_buffer.h"
 #include "support/status.h"
-#include "support/thread_pool.h"
 
 namespace kiln::runtime {
 
 struct SessionOptions {
   int num_threads = 0;  // the calling one included; 0: one per CPU that this process may use
-};
-
-// Time of one step of the last run.
-struct StepTime {
-  int64_t tasks = 0;
-  int32_t threads = 0;
-  int64_t nanoseconds = 0;
 };
 
 // One thread at a time: a second one gets an error. A run allocates nothing once its shapes have
@@ -37,8 +29,10 @@ class Session {
 
   // Shapes of the outputs for these inputs, whose data is not read. Valid until the next call.
   Result<std::span<const BoundTensor>> output_shapes(std::span<const TensorView> inputs);
-  // Inputs may be strided. Outputs are contiguous and overlap nothing.
-  Status run(std::span<const TensorView> inputs, std::span<const TensorView> outputs);
+  // Inputs may be strided. Outputs are contiguous and overlap nothing. `stream` is one of the
+  // target's, null: its default.
+  Status run(std::span<const TensorView> inputs, std::span<const TensorView> outputs,
+             void* stream = nullptr);
 
   void enable_profiling(bool enable) { profiling_ = enable; }
   // By step; empty before the first run with profiling.
@@ -55,18 +49,14 @@ class Session {
   Status set_outputs(std::span<const TensorView> outputs);
   Result<void*> stage(size_t index, const TensorView& input);
   Status provide_memory();
-  // Both end at the first step with a check that fails.
-  Status execute(std::span<const TensorView> inputs);
-  Status execute_profiled(std::span<const TensorView> inputs);
-  // The bits of the checks that failed.
-  uint64_t execute_step(const BoundStep& step, ThreadPoolLease& pool);
-  Status failure_of(size_t step, uint64_t failed, std::span<const TensorView> inputs) const;
+  Status execute(std::span<const TensorView> inputs, void* stream);
 
   const std::shared_ptr<const Engine> engine_;
   const int threads_;
   std::vector<std::unique_ptr<Binding>> bindings_;  // the most recently used first: the current one
   AlignedBuffer memory_;
-  std::vector<AlignedBuffer> staged_;  // contiguous copies of strided inputs, by input
+  std::vector<void*> input_data_, output_data_;  // of the current run
+  std::vector<AlignedBuffer> staged_;            // contiguous copies of strided inputs, by input
   std::vector<StepTime> profile_;
   bool profiling_ = false;
   std::atomic_flag busy_;

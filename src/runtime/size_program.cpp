@@ -45,9 +45,17 @@ std::optional<int64_t> apply(SizeOp op, int64_t a, int64_t b) {
   }
 }
 
-const SizeInstruction& at(const Spec& spec, Slot slot) {
-  return spec.sizes[static_cast<size_t>(slot)];
-}
+// The slots of an interface, and those of one of its programs behind them.
+struct Slots {
+  const Spec& spec;
+  const engine::ProgramSpec* program = nullptr;
+
+  size_t size() const { return spec.sizes.size() + (program ? program->sizes.size() : 0); }
+  const SizeInstruction& operator[](size_t slot) const {
+    const size_t shared = spec.sizes.size();
+    return slot < shared ? spec.sizes[slot] : program->sizes[slot - shared];
+  }
+};
 
 // Where the result does not fit: the end of the number line that it lies beyond.
 int64_t saturated(SizeOp op, int64_t a, int64_t b) {
@@ -73,17 +81,17 @@ SizeRange apply_range(SizeOp op, SizeRange a, SizeRange b) {
 // Writes formulas; stops when the text is long enough.
 class FormulaWriter {
  public:
-  explicit FormulaWriter(const Spec& spec) : spec_(spec) {}
+  explicit FormulaWriter(const Slots& slots) : slots_(slots) {}
 
   // `outermost`: without parentheses around the whole.
   void write(Slot slot, int depth, bool outermost) {
     constexpr int kDeepest = 6;
     if (text_.size() > kLongestFormula) return;
-    const SizeInstruction& size = at(spec_, slot);
+    const SizeInstruction& size = slots_[static_cast<size_t>(slot)];
     if (size.op == SizeOp::Constant) {
       text_ += std::to_string(size.immediate);
     } else if (size.op == SizeOp::Symbol) {
-      text_ += short_name(spec_.symbols[static_cast<size_t>(size.immediate)].name);
+      text_ += short_name(slots_.spec.symbols[static_cast<size_t>(size.immediate)].name);
     } else if (depth == kDeepest) {
       text_ += "...";
     } else {
@@ -131,16 +139,20 @@ class FormulaWriter {
     }
   }
 
-  const Spec& spec_;
+  const Slots slots_;
   std::string text_;
 };
 
-}  // namespace
+std::string size_text(const Slots& slots, size_t slot) {
+  FormulaWriter writer(slots);
+  writer.write(static_cast<Slot>(slot), 0, true);
+  return writer.take();
+}
 
-Result<std::vector<int64_t>> evaluate_sizes(const Spec& spec, std::span<const int64_t> symbols) {
-  std::vector<int64_t> values(spec.sizes.size());
+Result<std::vector<int64_t>> evaluate(const Slots& slots, std::span<const int64_t> symbols) {
+  std::vector<int64_t> values(slots.size());
   for (size_t i = 0; i < values.size(); ++i) {
-    const SizeInstruction& size = spec.sizes[i];
+    const SizeInstruction& size = slots[i];
     if (size.op == SizeOp::Constant) {
       values[i] = size.immediate;
     } else if (size.op == SizeOp::Symbol) {
@@ -150,12 +162,23 @@ Result<std::vector<int64_t>> evaluate_sizes(const Spec& spec, std::span<const in
           apply(size.op, values[static_cast<size_t>(size.a)], values[static_cast<size_t>(size.b)]);
       if (!value)
         return Status(StatusCode::OutOfRange,
-                      "the size " + size_str(spec, static_cast<Slot>(i)) +
+                      "the size " + size_text(slots, i) +
                           " overflows or divides by zero for these input shapes");
       values[i] = *value;
     }
   }
   return values;
+}
+
+}  // namespace
+
+Result<std::vector<int64_t>> evaluate_sizes(const Spec& spec, std::span<const int64_t> symbols) {
+  return evaluate({spec}, symbols);
+}
+
+Result<std::vector<int64_t>> evaluate_sizes(const Spec& spec, const engine::ProgramSpec& program,
+                                            std::span<const int64_t> symbols) {
+  return evaluate({spec, &program}, symbols);
 }
 
 std::vector<SizeRange> size_ranges(const Spec& spec) {
@@ -176,9 +199,7 @@ std::vector<SizeRange> size_ranges(const Spec& spec) {
 }
 
 std::string size_str(const Spec& spec, Slot slot) {
-  FormulaWriter writer(spec);
-  writer.write(slot, 0, true);
-  return writer.take();
+  return size_text({spec}, static_cast<size_t>(slot));
 }
 
 }  // namespace kiln::runtime

@@ -15,18 +15,21 @@ namespace kiln::runtime {
 // No tensor of an engine is larger, in bytes: far above any machine, far below overflow.
 inline constexpr int64_t kLargestSize = int64_t{1} << 46;
 
-// One value per slot.
+// One value for each slot of the interface, and of a program of it.
 Result<std::vector<int64_t>> evaluate_sizes(const engine::Spec& spec,
+                                            std::span<const int64_t> symbols);
+Result<std::vector<int64_t>> evaluate_sizes(const engine::Spec& spec,
+                                            const engine::ProgramSpec& program,
                                             std::span<const int64_t> symbols);
 
 struct SizeRange {
   int64_t min = 0, max = 0;
 };
 
-// What every slot can be over the ranges of the symbols, by interval arithmetic: never too narrow.
+// What every slot of the interface can be over the ranges of the symbols, by interval arithmetic: never too narrow.
 std::vector<SizeRange> size_ranges(const engine::Spec& spec);
 
-// A slot as a formula over the symbols: "2*(s0 + 1)". "..." stands for what nests too deep, for the
+// A slot of the interface as a formula over the symbols: "2*(s0 + 1)". "..." stands for what nests too deep, for the
 // rest of a long name, and for the rest of a long formula: it has no more than kLongestFormula
 // characters, whatever the file says.
 inline constexpr size_t kLongestFormula = 160;

@@ -15,7 +15,7 @@ namespace {
 
 using engine::BufferKind;
 using engine::BufferSpec;
-using engine::Spec;
+using engine::ProgramSpec;
 
 // A temporary with all that share its memory.
 struct Block {
@@ -30,13 +30,13 @@ struct Block {
 
 // The end of the alias chain of every buffer. What is found is written back along the way, so that
 // no chain is walked twice.
-std::vector<size_t> alias_roots(const Spec& spec) {
+std::vector<size_t> alias_roots(const ProgramSpec& program) {
   constexpr size_t kUnknown = std::numeric_limits<size_t>::max();
-  std::vector<size_t> roots(spec.buffers.size(), kUnknown);
-  const auto next = [&](size_t i) { return static_cast<size_t>(spec.buffers[i].alias_of); };
+  std::vector<size_t> roots(program.buffers.size(), kUnknown);
+  const auto next = [&](size_t i) { return static_cast<size_t>(program.buffers[i].alias_of); };
   for (size_t i = 0; i < roots.size(); ++i) {
     size_t end = i;
-    while (roots[end] == kUnknown && spec.buffers[end].alias_of != -1) end = next(end);
+    while (roots[end] == kUnknown && program.buffers[end].alias_of != -1) end = next(end);
     const size_t root = roots[end] == kUnknown ? end : roots[end];
     for (size_t at = i; roots[at] == kUnknown; at = next(at)) {
       roots[at] = root;
@@ -46,11 +46,11 @@ std::vector<size_t> alias_roots(const Spec& spec) {
   return roots;
 }
 
-std::vector<Block> make_blocks(const Spec& spec, std::span<const int64_t> sizes,
+std::vector<Block> make_blocks(const ProgramSpec& program, std::span<const int64_t> sizes,
                                const std::vector<size_t>& roots) {
-  std::vector<Block> blocks(spec.buffers.size());
+  std::vector<Block> blocks(program.buffers.size());
   for (size_t i = 0; i < blocks.size(); ++i) {
-    const BufferSpec& buffer = spec.buffers[i];
+    const BufferSpec& buffer = program.buffers[i];
     if (buffer.kind != BufferKind::Temporary) continue;
     Block& block = blocks[roots[i]];
     const auto size = static_cast<uint64_t>(sizes[static_cast<size_t>(buffer.bytes)]);
@@ -179,9 +179,9 @@ bool fits(const std::vector<Block*>& blocks) {
 
 }  // namespace
 
-Result<WorkspacePlan> plan_workspace(const Spec& spec, std::span<const int64_t> sizes) {
-  const std::vector<size_t> roots = alias_roots(spec);
-  std::vector<Block> blocks = make_blocks(spec, sizes, roots);
+Result<WorkspacePlan> plan_workspace(const ProgramSpec& program, std::span<const int64_t> sizes) {
+  const std::vector<size_t> roots = alias_roots(program);
+  std::vector<Block> blocks = make_blocks(program, sizes, roots);
   std::vector<Block*> wanted;
   for (Block& block : blocks)
     if (block.size > 0) wanted.push_back(&block);

@@ -21,7 +21,8 @@ inline constexpr size_t kMostPlacedBySize = 4096;
 
 // Buffers that are live in the same step do not overlap, aliases apart. Largest first, each into
 // the smallest gap that takes it; of more than kMostPlacedBySize, in the order of the steps.
-// `sizes` are the slots of the size program.
-Result<WorkspacePlan> plan_workspace(const engine::Spec& spec, std::span<const int64_t> sizes);
+// `sizes` are the values of all slots.
+Result<WorkspacePlan> plan_workspace(const engine::ProgramSpec& program,
+                                     std::span<const int64_t> sizes);
 
 }  // namespace kiln::runtime

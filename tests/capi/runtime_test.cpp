@@ -97,7 +97,8 @@ TEST_F(CapiRuntimeTest, DescribesTheEngineAsJson) {
   const std::string text(static_cast<const char*>(kiln_bytes_data(json)), kiln_bytes_size(json));
   kiln_bytes_destroy(json);
   EXPECT_EQ(text.front(), '{');
-  EXPECT_NE(text.find(R"("cpu_variant":"x86-64-v3")"), std::string::npos);
+  EXPECT_NE(text.find(R"("target":"cpu","variant":"x86-64-v3","runs_here":true)"),
+            std::string::npos);
 }
 
 TEST_F(CapiRuntimeTest, Profiles) {

@@ -139,8 +139,9 @@ TEST(Refit, ForgedConstantsAreRefused) {
   for (const char* transform : {"pack:99999999:0:4:1:4:4:1:0", "pack:16:5:4:1:4:4:1:0", "pack:16",
                                 "fold", "pack:16:0:4:1:4:4:1:0:1"}) {
     engine::Spec spec = engine::read(engine)->spec;
-    for (engine::BufferSpec& buffer : spec.buffers)
-      if (buffer.kind == engine::BufferKind::Constant) buffer.transform = transform;
+    for (engine::ProgramSpec& part : spec.programs)
+      for (engine::BufferSpec& buffer : part.buffers)
+        if (buffer.kind == engine::BufferKind::Constant) buffer.transform = transform;
     plan::Program program;
     std::byte* data = nullptr;
     const ir::Literal literal = ir::Literal::allocate(DType::F32, {4, 4}, &data);

@@ -2,10 +2,10 @@
 // run.
 #include <stdexcept>
 
+#include "backends/cpu/device/cpu_features.h"
 #include "compiler/driver.h"
 #include "conformance/backend.h"
 #include "runtime/session.h"
-#include "support/cpu_features.h"
 
 namespace kiln::conformance {
 namespace {
@@ -52,12 +52,11 @@ Runner compile_variant(ir::Graph graph, const std::string& variant) {
   return [bytes, session](std::span<const ir::Literal> inputs) { return run(*session, inputs); };
 }
 
-Backend make_backend(const std::string& variant, uint64_t features) {
+Backend make_backend(const std::string& variant, const std::string& feature) {
   Backend backend;
   backend.name = "cpu_" + variant;
-  backend.unavailable = [features]() -> std::string {
-    const uint64_t missing = features & ~detect_cpu_features();
-    return missing == 0 ? "" : "this CPU lacks " + cpu_features_str(missing);
+  backend.unavailable = [feature]() -> std::string {
+    return cpu::has_cpu_feature(feature) ? "" : "this CPU lacks " + feature;
   };
   backend.compile = [variant](ir::Graph graph) {
     return compile_variant(std::move(graph), variant);
@@ -68,7 +67,7 @@ Backend make_backend(const std::string& variant, uint64_t features) {
 }  // namespace
 
 std::vector<Backend> cpu_backends() {
-  return {make_backend("x86-64-v3", kCpuAvx2Fma), make_backend("x86-64-v4", kCpuAvx512)};
+  return {make_backend("x86-64-v3", "avx2"), make_backend("x86-64-v4", "avx512")};
 }
 
 }  // namespace kiln::conformance

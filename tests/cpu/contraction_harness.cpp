@@ -8,9 +8,9 @@
 #include <memory>
 
 #include "backends/backend.h"
+#include "backends/cpu/device/cpu_features.h"
 #include "plan/form/interpret.h"
 #include "plan/form/text.h"
-#include "support/cpu_features.h"
 
 namespace kiln::test {
 
@@ -104,9 +104,9 @@ std::vector<int64_t> evaluate_sizes(const engine::Spec& spec,
     symbols.push_back(
         inputs[static_cast<size_t>(symbol.input)].shape[static_cast<size_t>(symbol.dim)]);
   }
-  for (const engine::SizeInstruction& instruction : spec.sizes) {
-    slots.push_back(evaluate(instruction, slots, symbols));
-  }
+  for (const auto* sizes : {&spec.sizes, &spec.programs[0].sizes})
+    for (const engine::SizeInstruction& instruction : *sizes)
+      slots.push_back(evaluate(instruction, slots, symbols));
   return slots;
 }
 
@@ -115,28 +115,29 @@ class Execution {
  public:
   Execution(const CompiledProgram& compiled, const std::vector<ir::Literal>& inputs)
       : compiled_(compiled),
+        program_(compiled.spec.programs[0]),
         sizes_(evaluate_sizes(compiled.spec, inputs)),
-        code_(compiled.spec.variants[0].code) {
-    const auto& buffers = compiled.spec.buffers;
+        code_(program_.code) {
+    const auto& buffers = program_.buffers;
+    const auto& constants = compiled.constants[0];
     for (size_t i = 0; i < buffers.size(); ++i) {
       const engine::BufferSpec& buffer = buffers[i];
       if (buffer.alias_of >= 0) {
         memory_.push_back(memory_[static_cast<size_t>(buffer.alias_of)]);
         continue;
       }
-      const auto bytes =
-          static_cast<size_t>(buffer.kind == engine::BufferKind::Constant
-                                  ? static_cast<int64_t>(compiled.constants[i].bytes.size())
-                                  : size(buffer.bytes));
+      const auto bytes = static_cast<size_t>(buffer.kind == engine::BufferKind::Constant
+                                                 ? static_cast<int64_t>(constants[i].bytes.size())
+                                                 : size(buffer.bytes));
       memory_.push_back(std::make_shared<GuardedMemory>(bytes));
-      if (buffer.kind == engine::BufferKind::Constant) copy(compiled.constants[i], i);
+      if (buffer.kind == engine::BufferKind::Constant) copy(constants[i], i);
       if (buffer.kind == engine::BufferKind::Input)
         copy(inputs[static_cast<size_t>(buffer.index)], i);
     }
   }
 
   void run() {
-    for (const engine::StepSpec& step : compiled_.spec.steps) run_step(step);
+    for (const engine::StepSpec& step : program_.steps) run_step(step);
     for (size_t i = 0; i < memory_.size(); ++i) memory_[i]->check("buffer " + std::to_string(i));
   }
 
@@ -146,7 +147,7 @@ class Execution {
     for (engine::Slot slot : tensor.shape) shape.push_back(size(slot));
     std::byte* bytes = nullptr;
     ir::Literal result = ir::Literal::allocate(tensor.dtype, shape, &bytes);
-    const auto& buffers = compiled_.spec.buffers;
+    const auto& buffers = program_.buffers;
     for (size_t i = 0; i < buffers.size(); ++i) {
       if (buffers[i].kind == engine::BufferKind::Output &&
           buffers[i].index == static_cast<int32_t>(index)) {
@@ -171,7 +172,7 @@ class Execution {
     GuardedMemory scratch(step.scratch_bytes < 0 ? 0
                                                  : static_cast<size_t>(size(step.scratch_bytes)));
     const engine::CpuKernel kernel =
-        code_.kernel(compiled_.spec.variants[0].entry[static_cast<size_t>(step.kernel)]);
+        code_.kernel(program_.kernels[static_cast<size_t>(step.kernel)].entry);
     const int64_t tasks = size(step.tasks);
     const int64_t half = (tasks + 1) / 2;
     kernel(buffers.data(), params.data(), scratch.data(), half, tasks);
@@ -180,6 +181,7 @@ class Execution {
   }
 
   const CompiledProgram& compiled_;
+  const engine::ProgramSpec& program_;
   std::vector<int64_t> sizes_;
   CodeMapping code_;
   std::vector<std::shared_ptr<GuardedMemory>> memory_;
@@ -270,10 +272,9 @@ ir::Literal bool_literal(const std::vector<int64_t>& shape, const std::function<
 }
 
 std::vector<std::string> runnable_variants() {
-  const uint64_t features = detect_cpu_features();
   std::vector<std::string> variants;
-  if ((features & kCpuAvx2Fma) != 0) variants.emplace_back("x86-64-v3");
-  if ((features & kCpuAvx512) != 0) variants.emplace_back("x86-64-v4");
+  if (cpu::has_cpu_feature("avx2")) variants.emplace_back("x86-64-v3");
+  if (cpu::has_cpu_feature("avx512")) variants.emplace_back("x86-64-v4");
   return variants;
 }
 

@@ -5,6 +5,7 @@
 #include "backends/backend.h"
 #include "backends/cpu/compile/image/image.h"
 #include "backends/cpu/compile/image/machine.h"
+#include "backends/cpu/device/cpu_features.h"
 #include "cpu/nest_harness.h"
 #include "support/error.h"
 
@@ -123,20 +124,43 @@ TEST(ImageTest, EqualBytesForAnyNumberOfThreads) {
   const CompiledProgram again = compile_for_cpu(program, {{}, 3});
   EXPECT_EQ(code_of(one), code_of(three));
   EXPECT_EQ(code_of(three), code_of(again));
-  ASSERT_EQ(one.spec.variants.size(), 2U);
-  EXPECT_EQ(one.spec.variants[0].name, "x86-64-v4");
-  EXPECT_EQ(one.spec.variants[0].entry, three.spec.variants[0].entry);
+  ASSERT_EQ(one.spec.programs.size(), 2U);
+  EXPECT_EQ(one.spec.programs[0].variant, "x86-64-v4");
+  for (size_t p = 0; p < 2; ++p)
+    for (size_t i = 0; i < one.spec.programs[p].kernels.size(); ++i)
+      EXPECT_EQ(one.spec.programs[p].kernels[i].entry, three.spec.programs[p].kernels[i].entry);
 }
 
 TEST(ImageTest, EqualKernelsShareTheirCode) {
   const plan::Program program = layers();
   const CompiledProgram compiled = compile_for_cpu(program, {{}, 1});
-  EXPECT_EQ(compiled.spec.steps.size(), 4U);
-  EXPECT_EQ(compiled.spec.kernels.size(), 2U);
-  EXPECT_NE(compiled.spec.steps[0].buffers, compiled.spec.steps[2].buffers);
+  for (const engine::ProgramSpec& part : compiled.spec.programs) {
+    EXPECT_EQ(part.steps.size(), 4U);
+    EXPECT_EQ(part.kernels.size(), 2U);
+    EXPECT_NE(part.steps[0].buffers, part.steps[2].buffers);
+  }
   const std::string inputs =
       "%x: f32[s0, 100], %w1: f32[100], %b1: f32[100], %w2: f32[100], %b2: f32[100]";
   test::expect_compiled(test::graph_text(inputs, kLayers));
+}
+
+// The compiler and the device know the same names, though neither includes the other.
+TEST(ImageTest, ProgramsAskForKnownFeatures) {
+  const CompiledProgram compiled = compile_for_cpu(layers(), {{}, 1});
+  for (const engine::ProgramSpec& part : compiled.spec.programs) {
+    EXPECT_FALSE(part.features.empty());
+    for (const std::string& name : part.features)
+      EXPECT_NE(find_cpu_feature(name), nullptr) << name;
+  }
+}
+
+TEST(ImageTest, AProgramCanBeLeftOut) {
+  const plan::Program program = layers();
+  const CompiledProgram both = compile_for_cpu(program, {{}, 1});
+  const CompiledProgram one = compile_for_cpu(program, {{"x86-64-v3"}, 1});
+  ASSERT_EQ(one.spec.programs.size(), 1U);
+  EXPECT_EQ(one.spec.programs[0].variant, "x86-64-v3");
+  EXPECT_EQ(one.code[0], both.code[1]);
 }
 
 TEST(ImageTest, RefusesUnknownVariants) {

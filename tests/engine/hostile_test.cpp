@@ -4,20 +4,28 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <utility>
 
+#include "engine/codec.h"
 #include "engine/engine_generated.h"
+#include "engine/forge.h"
 #include "engine/format.h"
-#include "engine/plan_codec.h"
 #include "engine/reader.h"
 #include "engine/sample_engine.h"
-#include "support/aligned_buffer.h"
 
 namespace kiln::engine {
 namespace {
 
+using kiln::testing::assemble;
+using kiln::testing::Bytes;
+using kiln::testing::forged_spec;
+using kiln::testing::forged_table;
+using kiln::testing::header_of;
 using kiln::testing::make_sample_engine;
-
-using Bytes = std::vector<std::byte>;
+using kiln::testing::Parts;
+using kiln::testing::parts_of;
+using kiln::testing::seal;
+using kiln::testing::sections_of;
 
 Status read_status(std::span<const std::byte> bytes) {
   const Result<View> view = read(bytes, {.verify_weights = true});
@@ -35,51 +43,6 @@ Bytes to_bytes(const std::string& text) {
   return {bytes.begin(), bytes.end()};
 }
 
-FileHeader header_of(const Bytes& bytes) {
-  FileHeader header;
-  std::memcpy(&header, bytes.data(), sizeof(header));
-  return header;
-}
-
-std::vector<SectionEntry> sections_of(const Bytes& bytes) {
-  std::vector<SectionEntry> sections(header_of(bytes).section_count);
-  std::memcpy(sections.data(), bytes.data() + sizeof(FileHeader),
-              sections.size() * sizeof(SectionEntry));
-  return sections;
-}
-
-// A forger's work: puts header and table in place with hashes that match.
-void forge(Bytes& bytes, FileHeader header, std::vector<SectionEntry> sections) {
-  header.section_count = static_cast<uint32_t>(sections.size());
-  header.hash = header_hash(header, sections);
-  std::memcpy(bytes.data(), &header, sizeof(header));
-  std::memcpy(bytes.data() + sizeof(header), sections.data(),
-              sections.size() * sizeof(SectionEntry));
-}
-
-Bytes forged_table(const std::function<void(std::vector<SectionEntry>&)>& change) {
-  Bytes bytes = make_sample_engine().bytes();
-  std::vector<SectionEntry> sections = sections_of(bytes);
-  change(sections);
-  forge(bytes, header_of(bytes), sections);
-  return bytes;
-}
-
-// An engine whose plan says something else, hashes included.
-Bytes forged_plan(const std::function<void(Spec&)>& change) {
-  Bytes bytes = make_sample_engine().bytes();
-  Spec spec = read(bytes)->spec;
-  change(spec);
-  const Bytes plan = encode_plan(spec);
-  std::vector<SectionEntry> sections = sections_of(bytes);
-  EXPECT_LE(sections[0].offset + plan.size(), sections[1].offset);
-  std::ranges::copy(plan, bytes.begin() + static_cast<ptrdiff_t>(sections[0].offset));
-  sections[0].size = plan.size();
-  sections[0].hash = hash128(plan);
-  forge(bytes, header_of(bytes), sections);
-  return bytes;
-}
-
 TEST(HostileEngine, Foreign) {
   expect_invalid({}, "not a Kiln engine");
   expect_invalid(to_bytes("PK\3\4 a zip archive"), "not a Kiln engine");
@@ -91,8 +54,18 @@ TEST(HostileEngine, Newer) {
   Bytes bytes = make_sample_engine().bytes();
   FileHeader header = header_of(bytes);
   header.format_version = kFormatVersion + 1;
-  forge(bytes, header, sections_of(bytes));
-  expect_invalid(bytes, "format version 3, this version of Kiln reads up to 2: a newer Kiln");
+  seal(bytes, header, sections_of(bytes));
+  expect_invalid(bytes, "format version 4, this version of Kiln reads up to 3: a newer Kiln");
+}
+
+TEST(HostileEngine, NeverReleased) {
+  for (const uint32_t version : {0u, 1u, 2u}) {
+    Bytes bytes = make_sample_engine().bytes();
+    FileHeader header = header_of(bytes);
+    header.format_version = version;
+    seal(bytes, header, sections_of(bytes));
+    expect_invalid(bytes, "which was never released: compile the model again");
+  }
 }
 
 TEST(HostileEngine, Truncated) {
@@ -145,62 +118,90 @@ TEST(HostileEngine, Header) {
   expect_invalid(forged([](FileHeader& h) { h.format_version = 0; }), "format version 0");
 }
 
+// Interface, two programs, their code, and weights.
 TEST(HostileEngine, SectionTable) {
   constexpr uint64_t kHuge = ~uint64_t{0};
   using Sections = std::vector<SectionEntry>;
   const auto refused = [](const std::function<void(Sections&)>& change, const char* message) {
     expect_invalid(forged_table(change), message);
   };
-  refused([](Sections& s) { s[0].offset = 8; }, "the plan is out of place");
-  refused([](Sections& s) { s[0].size = kHuge; }, "the plan is out of place");
-  refused([](Sections& s) { s[3].offset = kHuge & ~uint64_t{4095}; },
+  refused([](Sections& s) { s[0].offset = 8; }, "the interface is out of place");
+  refused([](Sections& s) { s[0].size = kHuge; }, "the interface is out of place");
+  refused([](Sections& s) { s[1].offset += 1; }, "the program 0 is out of place");
+  refused([](Sections& s) { s[5].offset = kHuge & ~uint64_t{4095}; },
           "the weights is out of place");
-  refused([](Sections& s) { s[1].offset += 64; }, "the code 0 is out of place");
+  refused([](Sections& s) { s[3].offset += 64; }, "the code 0 is out of place");
+  refused([](Sections& s) { s[3].offset = s[4].offset; }, "is out of place");
   refused([](Sections& s) { s[1].offset = s[2].offset; }, "is out of place");
-  refused([](Sections& s) { s[1].index = 9; }, "the code 9 is one too many");
-  refused([](Sections& s) { s[2].index = 0; }, "the code 0 is there twice");
-  refused([](Sections& s) { s.pop_back(); }, "no weights");
-  refused([](Sections& s) { s.erase(s.begin()); }, "no plan");
-  refused([](Sections& s) { s.erase(s.begin() + 2); }, "1 code sections, expected 2");
+  refused([](Sections& s) { s[3].index = 9; }, "the code 9 is one too many");
+  refused([](Sections& s) { s[1].index = 2; }, "the program 2 is one too many");
+  refused([](Sections& s) { s[4].index = 0; }, "the code 0 is there twice");
+  refused([](Sections& s) { s[2].index = 0; }, "the program 0 is there twice");
+  refused([](Sections& s) { s[2].kind = SectionKind::Interface; }, "the interface is there twice");
+  refused([](Sections& s) { s.erase(s.begin()); }, "no interface");
+  refused([](Sections& s) { s.erase(s.begin() + 4); }, "1 code sections, expected 2");
+  refused([](Sections& s) { s.erase(s.begin() + 2); }, "1 program sections, expected 2");
+  refused([](Sections& s) { s.resize(1); }, "0 program sections, expected 2");
+  // Without weights it is a stripped engine, whose constants have no places.
+  refused([](Sections& s) { s[0].hash = {}; }, "the interface does not match its hash");
+  refused([](Sections& s) { s[2].hash = {}; }, "the program cpu x86-64-v3 does not match its hash");
+  refused([](Sections& s) { s[4].hash = {}; }, "the code cpu x86-64-v3 does not match its hash");
+}
+
+TEST(HostileEngine, StrippedConstantsHaveNoPlaces) {
+  expect_invalid(forged_spec([](Spec& s) { s.programs[0].buffers[4].offset = 64; }),
+                 "buffer 4: it lies outside the weights");
+  Parts parts = parts_of(forged_spec([](Spec& s) { s.programs[1].buffers[4].offset = 0; }));
+  parts.weights.reset();
+  EXPECT_TRUE(read_status(assemble(parts)).ok());
+  Spec spec = make_sample_engine().spec;
+  spec.programs[1].buffers[4].offset = 64;
+  parts.programs[1] = encode_program(spec.programs[1]);
+  expect_invalid(assemble(parts), "cpu x86-64-v3: buffer 4: it lies outside the weights");
 }
 
 TEST(HostileEngine, IgnoresSectionsOfLaterVersions) {
   Bytes bytes = make_sample_engine().bytes();
   std::vector<SectionEntry> sections = sections_of(bytes);
-  // Moves the plan back by 48 bytes to make room for another entry, and appends the section.
-  const auto plan = bytes.begin() + static_cast<ptrdiff_t>(sections[0].offset);
-  std::copy_backward(plan, plan + static_cast<ptrdiff_t>(sections[0].size),
-                     plan + static_cast<ptrdiff_t>(sections[0].size + 48));
-  sections[0].offset += 48;
+  // Moves interface and programs back by 48 bytes to make room for another entry, and appends the
+  // section.
+  const auto begin = bytes.begin() + static_cast<ptrdiff_t>(sections[0].offset);
+  const auto end = bytes.begin() + static_cast<ptrdiff_t>(sections[2].offset + sections[2].size);
+  std::copy_backward(begin, end, end + 48);
+  for (size_t i = 0; i < 3; ++i) sections[i].offset += 48;
   sections.push_back({static_cast<SectionKind>(77), 0, bytes.size(), 32, {}});
   bytes.resize(bytes.size() + 32);
   FileHeader header = header_of(bytes);
   header.file_size = bytes.size();
-  forge(bytes, header, sections);
+  seal(bytes, header, sections);
   const Status status = read_status(bytes);
   EXPECT_TRUE(status.ok()) << status.message();
 }
 
-TEST(HostileEngine, PlanThatIsNoFlatBuffer) {
+// Four values for every byte of the interface and of a program.
+TEST(HostileEngine, TablesThatAreNoFlatBuffers) {
   Bytes bytes = make_sample_engine().bytes();
   std::vector<SectionEntry> sections = sections_of(bytes);
-  const auto plan = std::span(bytes).subspan(sections[0].offset, sections[0].size);
-  for (size_t i = 0; i < plan.size(); ++i) {
-    const std::byte before = plan[i];
-    for (const int value : {0x00, 0x7f, 0x80, 0xff}) {
-      plan[i] = static_cast<std::byte>(value);
-      sections[0].hash = hash128(plan);
-      forge(bytes, header_of(bytes), sections);
-      const Status status = read_status(bytes);
-      ASSERT_TRUE(status.ok() || status.code() == StatusCode::InvalidEngine) << i;
+  for (const size_t s : {0, 1}) {
+    const auto table = std::span(bytes).subspan(sections[s].offset, sections[s].size);
+    for (size_t i = 0; i < table.size(); ++i) {
+      const std::byte before = table[i];
+      for (const int value : {0x00, 0x7f, 0x80, 0xff}) {
+        table[i] = static_cast<std::byte>(value);
+        sections[s].hash = hash128(table);
+        seal(bytes, header_of(bytes), sections);
+        const Status status = read_status(bytes);
+        ASSERT_TRUE(status.ok() || status.code() == StatusCode::InvalidEngine) << s << " " << i;
+      }
+      table[i] = before;
     }
-    plan[i] = before;
+    sections[s].hash = hash128(table);
   }
 }
 
 TEST(HostileEngine, SymbolsAndSizes) {
   const auto refused = [](const std::function<void(Spec&)>& change, const char* message) {
-    expect_invalid(forged_plan(change), std::string("damaged engine: ") + message);
+    expect_invalid(forged_spec(change), std::string("damaged engine: ") + message);
   };
   refused([](Spec& s) { s.symbols[0].input = 2; }, "symbol 0: its input dimension does not exist");
   refused([](Spec& s) { s.symbols[0].dim = -1; }, "symbol 0: its input dimension does not exist");
@@ -221,63 +222,127 @@ TEST(HostileEngine, SymbolsAndSizes) {
   refused([](Spec& s) { s.outputs[0].shape.assign(17, 0); }, "output 0: its rank is too high");
 }
 
-TEST(HostileEngine, BuffersAndSteps) {
-  const auto refused = [](const std::function<void(Spec&)>& change, const char* message) {
-    expect_invalid(forged_plan(change), std::string("damaged engine: ") + message);
+// Rules of programs, of which the second breaks them: each has its own.
+TEST(HostileEngine, ProgramsBuffersAndSteps) {
+  const auto refused = [](const std::function<void(ProgramSpec&)>& change, const char* message) {
+    expect_invalid(forged_spec([&](Spec& spec) { change(spec.programs[1]); }),
+                   std::string("damaged engine: cpu x86-64-v3: ") + message);
   };
-  refused([](Spec& s) { s.buffers[0].kind = static_cast<BufferKind>(4); },
+  refused([](ProgramSpec& p) { p.sizes = {{SizeOp::Add, 0, 5, 0}}; },
+          "size 5: an operand is not an earlier size");
+  refused([](ProgramSpec& p) { p.sizes = {{SizeOp::Constant}, {SizeOp::Mul, 5, -1, 0}}; },
+          "size 6: an operand is not an earlier size");
+  refused([](ProgramSpec& p) { p.sizes = {{SizeOp::Symbol, -1, -1, 1}}; },
+          "size 5: unknown symbol");
+  refused([](ProgramSpec& p) { p.sizes = {{static_cast<SizeOp>(9)}}; },
+          "size 5: unknown operation");
+  refused([](ProgramSpec& p) { p.buffers[0].kind = static_cast<BufferKind>(4); },
           "buffer 0: unknown kind");
-  refused([](Spec& s) { s.buffers[0].index = 2; }, "buffer 0: unknown input");
-  refused([](Spec& s) { s.buffers[2].index = 1; }, "buffer 2: unknown output");
-  refused([](Spec& s) { s.buffers[2].bytes = 5; }, "buffer 2: unknown size");
-  refused([](Spec& s) { s.buffers[3].last_step = 2; }, "buffer 3: its lifetime is not");
-  refused([](Spec& s) { s.buffers[3].first_step = 1; }, "step 0: it uses a temporary outside");
-  refused([](Spec& s) { s.buffers[3].alias_of = 3; }, "buffer 3: it is an alias of itself");
-  refused([](Spec& s) { s.buffers[3].alias_of = 0; }, "buffer 3: it aliases no temporary");
-  refused([](Spec& s) { s.buffers[4].offset = 1; }, "buffer 4: it lies outside the weights");
-  refused([](Spec& s) { s.buffers[4].offset = ~uint64_t{63}; }, "buffer 4: it lies outside");
-  refused([](Spec& s) { s.buffers[4].constant_bytes = 65; }, "buffer 4: it lies outside");
-  refused([](Spec& s) { s.steps[1].kernel = 2; }, "step 1: unknown kernel");
-  refused([](Spec& s) { s.steps[1].buffers[0] = 5; }, "step 1: unknown buffer");
-  refused([](Spec& s) { s.steps[1].params = {-1}; }, "step 1: unknown parameter");
-  refused([](Spec& s) { s.steps[1].tasks = -1; }, "step 1: unknown number of tasks");
-  refused([](Spec& s) { s.steps[1].min_tasks_per_thread = 0; }, "step 1: fewer than one task");
-  refused([](Spec& s) { s.steps[1].scratch_bytes = -2; }, "step 1: unknown scratch size");
-  const auto check = [](CheckSpec spec) { return [spec](Spec& s) { s.steps[1].checks = {spec}; }; };
+  refused([](ProgramSpec& p) { p.buffers[0].index = 2; }, "buffer 0: unknown input");
+  refused([](ProgramSpec& p) { p.buffers[2].index = 1; }, "buffer 2: unknown output");
+  refused([](ProgramSpec& p) { p.buffers[2].bytes = 5; }, "buffer 2: unknown size");
+  refused([](ProgramSpec& p) { p.buffers[3].last_step = 2; }, "buffer 3: its lifetime is not");
+  refused([](ProgramSpec& p) { p.buffers[3].first_step = 1; },
+          "step 0: it uses a temporary outside");
+  refused([](ProgramSpec& p) { p.buffers[3].alias_of = 3; }, "buffer 3: it is an alias of itself");
+  refused([](ProgramSpec& p) { p.buffers[3].alias_of = 0; }, "buffer 3: it aliases no temporary");
+  refused([](ProgramSpec& p) { p.buffers[4].offset = 1; }, "buffer 4: it lies outside the weights");
+  refused([](ProgramSpec& p) { p.buffers[4].offset = ~uint64_t{63}; }, "buffer 4: it lies outside");
+  refused([](ProgramSpec& p) { p.buffers[4].constant_bytes = 65; }, "buffer 4: it lies outside");
+  refused([](ProgramSpec& p) { p.steps[1].kernel = 2; }, "step 1: unknown kernel");
+  refused([](ProgramSpec& p) { p.steps[1].buffers[0] = 5; }, "step 1: unknown buffer");
+  refused([](ProgramSpec& p) { p.steps[1].params = {-1}; }, "step 1: unknown parameter");
+  refused([](ProgramSpec& p) { p.steps[1].tasks = -1; }, "step 1: unknown number of tasks");
+  refused([](ProgramSpec& p) { p.steps[1].min_tasks_per_thread = 0; },
+          "step 1: fewer than one task");
+  refused([](ProgramSpec& p) { p.steps[1].scratch_bytes = -2; }, "step 1: unknown scratch size");
+  const auto check = [](CheckSpec spec) {
+    return [spec](ProgramSpec& p) { p.steps[1].checks = {spec}; };
+  };
   refused(check({"x", static_cast<CheckKind>(3), 0, -1}), "step 1: unknown kind of check");
   refused(check({"x", CheckKind::Index, 5, -1}), "step 1: unknown size of a check");
   refused(check({"x", CheckKind::IndexFromEnd, -1, -1}), "step 1: unknown size of a check");
   refused(check({"x", CheckKind::Nonzero, 0, -1}), "step 1: unknown size of a check");
   refused(check({"x", CheckKind::Index, 0, 2}), "step 1: unknown input of a check");
   refused(check({"x", CheckKind::Index, 0, -2}), "step 1: unknown input of a check");
-  refused([](Spec& s) { s.steps[1].checks.resize(65, {"x", CheckKind::Nonzero, -1, -1}); },
+  refused([](ProgramSpec& p) { p.steps[1].checks.resize(65, {"x", CheckKind::Nonzero, -1, -1}); },
           "step 1: it has more checks than a kernel has bits");
-  refused([](Spec& s) { s.variants[1].entry = {0, 128}; },
-          "variant 1: an entry point lies outside");
-  refused([](Spec& s) { s.steps[1].writes = {-1, -1}; }, "step 1: it does not say of every buffer");
-  refused([](Spec& s) { s.steps[1].writes[2] = 5; }, "step 1: unknown size of what a task writes");
-  refused([](Spec& s) { s.steps[1].writes[2] = -2; }, "step 1: unknown size of what a task writes");
-  refused([](Spec& s) { s.variants[1].entry = {0}; }, "variant 1: it has another number");
-  refused([](Spec& s) { s.variants.pop_back(); }, "2 code sections, expected 1");
+  refused([](ProgramSpec& p) { p.kernels[1].entry = 128; },
+          "kernel 1: its entry point lies outside the code");
+  refused([](ProgramSpec& p) { p.kernels[1].entry = kNoEntry; },
+          "step 1: its kernel has no entry point");
+  refused([](ProgramSpec& p) { p.kernels.pop_back(); }, "step 1: unknown kernel");
+  refused([](ProgramSpec& p) { p.code = p.code.first(p.kernels[1].entry); },
+          "kernel 1: its entry point lies outside the code");
+  refused([](ProgramSpec& p) { p.steps[1].writes = {-1, -1}; },
+          "step 1: it does not say of every buffer");
+  refused([](ProgramSpec& p) { p.steps[1].writes[2] = 5; },
+          "step 1: unknown size of what it writes");
+  refused([](ProgramSpec& p) { p.steps[1].writes[2] = -2; },
+          "step 1: unknown size of what it writes");
+  refused([](ProgramSpec& p) { p.steps[1].writes.clear(); },
+          "step 1: it does not say of every buffer what it writes");
 }
 
-// Puts a forged plan in the place of the sample's, which is the first section and has room behind
-// it where the file is made longer: the other sections move.
-Bytes with_plan(std::span<const std::byte> plan) {
-  const Bytes sample = make_sample_engine().bytes();
-  std::vector<SectionEntry> sections = sections_of(sample);
-  const uint64_t moved = align_up(sections[0].offset + plan.size(), kPageSize) - sections[1].offset;
-  Bytes bytes(sample.size() + moved);
-  std::ranges::copy(plan, bytes.begin() + static_cast<ptrdiff_t>(sections[0].offset));
-  std::copy(sample.begin() + static_cast<ptrdiff_t>(sections[1].offset), sample.end(),
-            bytes.begin() + static_cast<ptrdiff_t>(sections[1].offset + moved));
-  for (size_t i = 1; i < sections.size(); ++i) sections[i].offset += moved;
-  sections[0].size = plan.size();
-  sections[0].hash = hash128(plan);
-  FileHeader header = header_of(sample);
-  header.file_size = bytes.size();
-  forge(bytes, header, sections);
-  return bytes;
+StepSpec make_launch() {
+  StepSpec step;
+  step.kind = StepKind::Launch;
+  step.kernel = 0;
+  step.launch = {{0, 1}, {1}, 4};
+  return step;
+}
+
+TEST(HostileEngine, LaunchesAndCalls) {
+  const auto with_step = [](const StepSpec& step, const char* function) {
+    return forged_spec([&](Spec& spec) {
+      ProgramSpec& program = spec.programs[1];
+      program.kernels[0].function = function;
+      program.buffers.pop_back();  // the constant, and the temporary's steps
+      program.buffers.pop_back();
+      program.steps = {step};
+    });
+  };
+  const auto refused = [&](const std::function<void(StepSpec&)>& change, const char* message) {
+    StepSpec step = make_launch();
+    change(step);
+    expect_invalid(with_step(step, "f"),
+                   std::string("damaged engine: cpu x86-64-v3: step 0: ") + message);
+  };
+  const Bytes sound = with_step(make_launch(), "f");
+  EXPECT_TRUE(read_status(sound).ok()) << read_status(sound).message();
+  refused([](StepSpec& s) { s.launch.grid = {}; }, "its grid or block has not 1 to 3 sizes");
+  refused([](StepSpec& s) { s.launch.grid = {0, 0, 0, 0}; }, "its grid or block has not");
+  refused([](StepSpec& s) { s.launch.block = {}; }, "its grid or block has not 1 to 3 sizes");
+  refused([](StepSpec& s) { s.launch.block = {5}; }, "unknown size of a grid or block");
+  refused([](StepSpec& s) { s.launch.grid = {-1}; }, "unknown size of a grid or block");
+  refused([](StepSpec& s) { s.launch.shared_bytes = 5; }, "unknown size of shared memory");
+  refused([](StepSpec& s) { s.launch.shared_bytes = -2; }, "unknown size of shared memory");
+  refused([](StepSpec& s) { s.scratch_bytes = 99; }, "unknown scratch size");
+  refused([](StepSpec& s) { s.kernel = 2; }, "unknown kernel");
+  expect_invalid(with_step(make_launch(), ""), "step 0: its kernel has no function");
+  StepSpec call = make_launch();
+  call.kind = StepKind::Call;
+  EXPECT_TRUE(read_status(with_step(call, "f")).ok());
+  expect_invalid(with_step(call, ""), "step 0: its kernel has no function");
+}
+
+TEST(HostileEngine, ProgramsThatAreMissingOrNameless) {
+  const auto refused = [](const std::function<void(Spec&)>& change, const char* message) {
+    expect_invalid(forged_spec(change), message);
+  };
+  refused([](Spec& s) { s.programs.clear(); }, "damaged engine: program 0: there is none");
+  refused([](Spec& s) { s.programs[1].target.clear(); }, "program 1: it says no target");
+  Parts parts = parts_of(make_sample_engine().bytes());
+  parts.programs.pop_back();
+  expect_invalid(assemble(parts), "1 program sections, expected 2");
+  parts.code.pop_back();
+  expect_invalid(assemble(parts), "1 program sections, expected 2");
+  parts = parts_of(make_sample_engine().bytes());
+  std::swap(parts.programs[0], parts.interface);
+  expect_invalid(assemble(parts), "the interface is malformed");
+  parts = parts_of(make_sample_engine().bytes());
+  parts.programs[1].clear();
+  expect_invalid(assemble(parts), "the program cpu x86-64-v3 is malformed");
 }
 
 // The uoffset at `place` as it must be to lead to `target`.
@@ -289,22 +354,24 @@ void point_to(const void* place, const void* target) {
 
 constexpr size_t kMany = 50000;
 
-Spec spec_with_kernels() {
-  Spec spec = make_sample_engine().spec;
-  spec.kernels.assign(kMany, KernelSpec{"k", "loop_nest", {}, ""});
-  spec.kernels[0].sources.assign(kMany, "s");
-  return spec;
+Bytes with_program(const Bytes& program) {
+  Parts parts = parts_of(make_sample_engine().bytes());
+  parts.programs[1] = program;
+  return assemble(parts);
 }
 
-TEST(HostileEngine, WithPlanIsTheSampleAgain) {
-  const Bytes bytes = with_plan(encode_plan(make_sample_engine().spec));
-  EXPECT_TRUE(read_status(bytes).ok()) << read_status(bytes).message();
+TEST(HostileEngine, AssembledFromItsPartsItIsTheSampleAgain) {
+  const Bytes sample = make_sample_engine().bytes();
+  EXPECT_EQ(assemble(parts_of(sample)), sample);
 }
 
 // 50,000 kernels share a list of 50,000 sources: 2.5 billion texts to verify, in a file of 3 MB.
 TEST(HostileEngine, SharedListsOfSourcesAreRefusedBeforeTheyAreRead) {
-  std::vector<std::byte> plan = encode_plan(spec_with_kernels());
-  const auto& kernels = *fbs::GetPlan(plan.data())->kernels();
+  ProgramSpec many = make_sample_engine().spec.programs[1];
+  many.kernels.assign(kMany, KernelSpec{"k", "loop_nest", {}, "", 0, ""});
+  many.kernels[0].sources.assign(kMany, "s");
+  Bytes program = encode_program(many);
+  const auto& kernels = *flatbuffers::GetRoot<fbs::Program>(program.data())->kernels();
   const auto* list = kernels.Get(0)->sources();
   for (flatbuffers::uoffset_t i = 1; i < kernels.size(); ++i) {
     const auto* field = reinterpret_cast<const flatbuffers::Table*>(kernels.Get(i))
@@ -312,23 +379,36 @@ TEST(HostileEngine, SharedListsOfSourcesAreRefusedBeforeTheyAreRead) {
     ASSERT_LT(static_cast<const void*>(field), static_cast<const void*>(list));
     point_to(field, list);
   }
-  expect_invalid(with_plan(plan), "the plan is malformed");
+  expect_invalid(with_program(program), "the program cpu x86-64-v3 is malformed");
+}
+
+Bytes finished(flatbuffers::FlatBufferBuilder& builder) {
+  const auto bytes = std::as_bytes(std::span(builder.GetBufferPointer(), builder.GetSize()));
+  return {bytes.begin(), bytes.end()};
 }
 
 // A list whose elements are all one table: 4 bytes each ask for a hundred.
 TEST(HostileEngine, SharedTablesAreRefused) {
-  flatbuffers::FlatBufferBuilder builder;
-  const auto name = builder.CreateString("");
-  const auto kernel = fbs::CreateKernel(builder, name, name);
-  const std::vector<flatbuffers::Offset<fbs::Kernel>> many(kMany, kernel);
-  const auto kernels = builder.CreateVector(many);
-  fbs::PlanBuilder plan(builder);
-  plan.add_kernels(kernels);
-  fbs::FinishPlanBuffer(builder, plan.Finish());
-  const Result<Spec> decoded =
-      decode_plan(std::as_bytes(std::span(builder.GetBufferPointer(), builder.GetSize())));
-  ASSERT_FALSE(decoded.ok());
-  EXPECT_EQ(decoded.status().message(), "damaged engine: the plan is malformed");
+  flatbuffers::FlatBufferBuilder kernels_builder;
+  const auto name = kernels_builder.CreateString("");
+  const auto kernel = fbs::CreateKernel(kernels_builder, name, name);
+  const auto kernels =
+      kernels_builder.CreateVector(std::vector<flatbuffers::Offset<fbs::Kernel>>(kMany, kernel));
+  fbs::ProgramBuilder program(kernels_builder);
+  program.add_kernels(kernels);
+  kernels_builder.Finish(program.Finish(), kProgramIdentifier);
+  expect_invalid(with_program(finished(kernels_builder)), "the program cpu x86-64-v3 is malformed");
+
+  flatbuffers::FlatBufferBuilder heads_builder;
+  const auto head = fbs::CreateProgramHead(heads_builder, heads_builder.CreateString("cpu"));
+  const auto heads =
+      heads_builder.CreateVector(std::vector<flatbuffers::Offset<fbs::ProgramHead>>(kMany, head));
+  fbs::InterfaceBuilder interface(heads_builder);
+  interface.add_programs(heads);
+  heads_builder.Finish(interface.Finish(), kInterfaceIdentifier);
+  Parts parts = parts_of(make_sample_engine().bytes());
+  parts.interface = finished(heads_builder);
+  expect_invalid(assemble(parts), "the interface is malformed");
 }
 
 }  // namespace

@@ -5,15 +5,16 @@
 #include <array>
 #include <cstring>
 
+#include "backends/cpu/device/cpu_features.h"
 #include "engine/writer.h"
-#include "support/cpu_features.h"
 
 namespace kiln::testing {
 namespace {
 
 using engine::BufferKind;
 using engine::BufferSpec;
-using engine::CodeVariant;
+using engine::KernelSpec;
+using engine::ProgramSpec;
 using engine::SizeOp;
 using engine::Spec;
 using engine::StepSpec;
@@ -87,11 +88,34 @@ StepSpec make_step(int32_t kernel, std::vector<int32_t> buffers) {
   return step;
 }
 
+KernelSpec make_kernel(const char* name, std::vector<std::string> sources, uint64_t entry) {
+  KernelSpec kernel;
+  kernel.name = name;
+  kernel.kind = "loop_nest";
+  kernel.sources = std::move(sources);
+  kernel.entry = entry;
+  return kernel;
+}
+
+// The program of make_add_engine() for one level; `operation` is that of kAddCode.
+ProgramSpec make_program(const char* variant, std::vector<std::string> features,
+                         uint8_t operation) {
+  ProgramSpec program;
+  program.target = "cpu";
+  program.variant = variant;
+  program.features = std::move(features);
+  program.code = make_code(operation);
+  program.kernels = {make_kernel("add_0", {"add"}, 0)};
+  program.buffers = {make_buffer(BufferKind::Input, 0), make_buffer(BufferKind::Input, 1),
+                     make_buffer(BufferKind::Output, 0)};
+  program.steps = {make_step(0, {0, 1, 2})};
+  return program;
+}
+
 Spec make_spec() {
   Spec spec;
   spec.name = "sample";
   spec.producer = "tests";
-  spec.target = "cpu";
   spec.symbols = {{.name = "batch", .input = 0, .dim = 0, .min = 1, .max = 32, .opt = 8}};
   spec.sizes = {{SizeOp::Symbol, -1, -1, 0},
                 {SizeOp::Constant, -1, -1, 4},
@@ -100,18 +124,17 @@ Spec make_spec() {
                 {SizeOp::Constant, -1, -1, 8}};
   spec.inputs = {{"x", DType::F32, {kBatch, kFour}}, {"y", DType::F32, {kBatch, kFour}}};
   spec.outputs = {{"out", DType::F32, {kBatch, kFour}}};
-  spec.variants = {{"x86-64-v4", kCpuAvx2Fma | kCpuAvx512, {0}, make_code(0x58)},
-                   {"x86-64-v3", kCpuAvx2Fma, {0}, make_code(0x5c)}};
-  spec.kernels = {{"add_0", "loop_nest", {"add"}}};
-  spec.buffers = {make_buffer(BufferKind::Input, 0), make_buffer(BufferKind::Input, 1),
-                  make_buffer(BufferKind::Output, 0)};
+  spec.programs = {make_program("x86-64-v4", {"avx2", "avx512"}, 0x58),
+                   make_program("x86-64-v3", {"avx2"}, 0x5c)};
   return spec;
 }
 
 }  // namespace
 
-std::vector<std::span<const std::byte>> SampleEngine::constants() const {
-  return {contents.begin(), contents.end()};
+std::vector<engine::ProgramConstants> SampleEngine::constants() const {
+  std::vector<engine::ProgramConstants> constants;
+  for (const auto& program : contents) constants.emplace_back(program.begin(), program.end());
+  return constants;
 }
 
 std::vector<std::byte> SampleEngine::bytes() const {
@@ -122,34 +145,64 @@ std::vector<std::byte> SampleEngine::bytes() const {
 
 SampleEngine make_add_engine() {
   SampleEngine sample{make_spec(), {}};
-  sample.contents.resize(sample.spec.buffers.size());
-  sample.spec.steps = {make_step(0, {0, 1, 2})};
+  for (const ProgramSpec& program : sample.spec.programs)
+    sample.contents.emplace_back(program.buffers.size());
   return sample;
 }
 
 SampleEngine make_sample_engine() {
   SampleEngine sample = make_add_engine();
-  Spec& spec = sample.spec;
   BufferSpec sum = make_buffer(BufferKind::Temporary, -1);
   sum.first_step = 0;
   sum.last_step = 1;
-  spec.buffers.push_back(sum);
-  sample.contents.emplace_back();
+  for (size_t i = 0; i < sample.spec.programs.size(); ++i) {
+    ProgramSpec& program = sample.spec.programs[i];
+    program.buffers.push_back(sum);
+    sample.contents[i].emplace_back();
+    program.kernels.push_back(make_kernel("scale_1", {"mul", "factor"}, kScaleEntry));
+    program.steps = {make_step(0, {0, 1, 3}), make_step(1, {3, 4, 2})};
+  }
   const auto factor = std::as_bytes(std::span(&kSampleFactor, 1));
   add_constant(sample, {factor.begin(), factor.end()});
-  spec.kernels.push_back({"scale_1", "loop_nest", {"mul", "factor"}});
-  for (CodeVariant& variant : spec.variants) variant.entry.push_back(kScaleEntry);
-  spec.steps = {make_step(0, {0, 1, 3}), make_step(1, {3, 4, 2})};
   return sample;
 }
 
-void add_constant(SampleEngine& sample, std::vector<std::byte> content) {
-  BufferSpec buffer;
-  buffer.kind = BufferKind::Constant;
-  sample.spec.buffers.push_back(buffer);
-  sample.contents.push_back(std::move(content));
+void add_constant(SampleEngine& sample, const std::vector<std::byte>& content) {
+  for (size_t i = 0; i < sample.spec.programs.size(); ++i) {
+    BufferSpec buffer;
+    buffer.kind = BufferKind::Constant;
+    sample.spec.programs[i].buffers.push_back(buffer);
+    sample.contents[i].push_back(content);
+  }
 }
 
-bool cpu_runs_v4() { return (detect_cpu_features() & kCpuAvx512) != 0; }
+void add_program(SampleEngine& sample, size_t place, ProgramSpec program) {
+  const auto at = static_cast<std::ptrdiff_t>(place);
+  sample.contents.emplace(sample.contents.begin() + at, program.buffers.size());
+  sample.spec.programs.insert(sample.spec.programs.begin() + at, std::move(program));
+}
+
+void remove_program(SampleEngine& sample, size_t place) {
+  const auto at = static_cast<std::ptrdiff_t>(place);
+  sample.contents.erase(sample.contents.begin() + at);
+  sample.spec.programs.erase(sample.spec.programs.begin() + at);
+}
+
+ProgramSpec foreign_program() {
+  ProgramSpec program;
+  program.target = "npu";
+  program.variant = "n1";
+  program.features = {"tensor_cores"};
+  KernelSpec kernel;
+  kernel.name = "everything";
+  program.kernels = {kernel};
+  StepSpec step;
+  step.kind = static_cast<engine::StepKind>(9);
+  step.kernel = 77;
+  program.steps = {step};
+  return program;
+}
+
+bool cpu_runs_v4() { return cpu::has_cpu_feature("avx512"); }
 
 }  // namespace kiln::testing

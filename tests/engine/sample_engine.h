@@ -1,7 +1,7 @@
 // A small engine made without the compiler, its machine code by hand:
-//   sum = x + y             (x86-64-v3 subtracts instead, so that tests see which variant runs)
+//   sum = x + y             (x86-64-v3 subtracts instead, so that tests see which program runs)
 //   out = sum * factor[0]
-// with x, y and out f32 [batch, 4] and a batch of 1 to 32.
+// with x, y and out f32 [batch, 4] and a batch of 1 to 32. All slots are those of the interface.
 #pragma once
 
 #include <cstddef>
@@ -9,14 +9,15 @@
 #include <vector>
 
 #include "engine/spec.h"
+#include "engine/writer.h"
 
 namespace kiln::testing {
 
 struct SampleEngine {
   engine::Spec spec;
-  std::vector<std::vector<std::byte>> contents;  // of constants, by buffer
+  std::vector<std::vector<std::vector<std::byte>>> contents;  // of constants, by program and buffer
 
-  std::vector<std::span<const std::byte>> constants() const;
+  std::vector<engine::ProgramConstants> constants() const;
   std::vector<std::byte> bytes() const;  // written
 };
 
@@ -25,10 +26,15 @@ inline constexpr float kSampleFactor = 3.0f;
 SampleEngine make_sample_engine();
 // Without the multiplication: one step, no constant, no temporary.
 SampleEngine make_add_engine();
-// Adds a constant that no step uses.
-void add_constant(SampleEngine& sample, std::vector<std::byte> content);
+// Adds a constant that no step uses to all programs.
+void add_constant(SampleEngine& sample, const std::vector<std::byte>& content);
+// Puts a program without contents of constants, or takes one out, at a place among the programs.
+void add_program(SampleEngine& sample, size_t place, engine::ProgramSpec program);
+void remove_program(SampleEngine& sample, size_t place);
+// One for a target that Kiln does not know, with steps of an unknown kind that break its rules.
+engine::ProgramSpec foreign_program();
 
-// The baseline that tests run on has AVX2; is the first variant usable too?
+// The baseline that tests run on has AVX2; does the first program run too?
 bool cpu_runs_v4();
 
 }  // namespace kiln::testing

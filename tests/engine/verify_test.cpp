@@ -71,21 +71,22 @@ TEST(Verify, NamesSectionConstantAndPlace) {
   };
   const uint64_t weights = section("weights").offset;
 
-  std::vector<Damage> found = damage_at(weights + view->spec.buffers[4].offset);
+  std::vector<Damage> found = damage_at(weights + view->spec.programs[0].buffers[4].offset);
   ASSERT_EQ(found.size(), 2u);
   EXPECT_EQ(found[0].where, "weights");
   EXPECT_EQ(found[0].what, "the contents do not match their hash");
-  EXPECT_EQ(found[1].offset, weights + view->spec.buffers[4].offset);
+  EXPECT_EQ(found[1].offset, weights + view->spec.programs[0].buffers[4].offset);
   EXPECT_EQ(found[1].size, sizeof(float));
-  EXPECT_EQ(found[1].what,
-            "constant 4 (of the kernel scale_1: mul, factor) does not match its hash");
+  EXPECT_EQ(
+      found[1].what,
+      "constant 4 of cpu x86-64-v4 (of the kernel scale_1: mul, factor) does not match its hash");
 
-  found = damage_at(weights + view->spec.buffers[6].offset + 199);
+  found = damage_at(weights + view->spec.programs[0].buffers[6].offset + 199);
   ASSERT_EQ(found.size(), 2u);
-  EXPECT_EQ(found[1].what, "constant 6 does not match its hash");
+  EXPECT_EQ(found[1].what, "constant 6 of cpu x86-64-v4 does not match its hash");
   EXPECT_EQ(found[1].size, 200u);
 
-  found = damage_at(weights + view->spec.buffers[6].offset + 200);  // behind it
+  found = damage_at(weights + view->spec.programs[0].buffers[6].offset + 200);  // behind it
   ASSERT_EQ(found.size(), 1u);
   EXPECT_EQ(found[0].where, "weights");
 
@@ -94,8 +95,15 @@ TEST(Verify, NamesSectionConstantAndPlace) {
   EXPECT_EQ(found[0].where, "gap");
   EXPECT_EQ(found[0].offset, weights - 1);
 
-  EXPECT_EQ(damage_at(section("plan").offset)[0].where, "plan");
-  EXPECT_EQ(damage_at(section("code:x86-64-v3").offset + 5)[0].where, "code 1");
+  found = damage_at(section("interface").offset);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].where, "interface");
+  found = damage_at(section("program:cpu x86-64-v3").offset);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].where, "program cpu x86-64-v3");
+  found = damage_at(section("code:cpu x86-64-v3").offset + 5);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].where, "code cpu x86-64-v3");
   EXPECT_EQ(damage_at(20)[0].where, "header");
   EXPECT_EQ(damage_at(60)[0].where, "header");
   EXPECT_EQ(damage_at(0)[0].what, "not a Kiln engine");
@@ -107,7 +115,8 @@ TEST(Verify, SeveralDamagesAreAllTold) {
   ASSERT_TRUE(view.ok());
   for (const SectionInfo& section : view->sections) bytes[section.offset] ^= std::byte{1};
   const std::vector<Damage> found = verify(bytes);
-  for (const char* name : {"plan", "code 0", "code 1", "weights"})
+  // Without an interface that tells their names, programs have numbers.
+  for (const char* name : {"interface", "program 0", "program 1", "code 0", "code 1", "weights"})
     EXPECT_TRUE(std::ranges::any_of(found, [&](const Damage& d) { return d.where == name; }))
         << name;
 }
@@ -131,7 +140,7 @@ TEST(Verify, StrippedEnginesAndMarkedOnesAreSound) {
 // The weights of two stripped engines differ in nothing that is left.
 TEST(Verify, StrippedEnginesDoNotTellTheirWeights) {
   SampleEngine one = sample_with_constants(), two = sample_with_constants();
-  two.contents.back().assign(300, std::byte{9});
+  for (auto& contents : two.contents) contents.back().assign(300, std::byte{9});
   EXPECT_EQ(*write(one.spec, one.constants(), Weights::Stripped),
             *write(two.spec, two.constants(), Weights::Stripped));
 }

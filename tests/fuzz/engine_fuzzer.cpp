@@ -19,8 +19,11 @@ using kiln::engine::SectionEntry;
 
 // Kernels are not run: an engine is code, and a forged one may do anything.
 void load(std::span<const std::byte> bytes) {
-  const auto engine = kiln::runtime::Engine::load_memory(bytes, {.verify_weights = true});
-  if (engine.ok()) (void)kiln::runtime::describe(**engine);
+  for (const bool describe_only : {false, true}) {
+    const auto engine = kiln::runtime::Engine::load_memory(
+        bytes, {.verify_weights = true, .describe_only = describe_only});
+    if (engine.ok()) (void)kiln::runtime::describe(**engine);
+  }
   (void)kiln::engine::verify(bytes);
 }
 

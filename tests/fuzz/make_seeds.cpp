@@ -25,10 +25,26 @@ int main(int argc, char** argv) {
   kiln::testing::add_constant(many, std::vector<std::byte>(300, std::byte{1}));
   kiln::testing::add_constant(many, std::vector<std::byte>(300, std::byte{1}));
   kiln::testing::SampleEngine checks = kiln::testing::make_sample_engine();
-  checks.spec.steps[1].checks = {{"embedding", kiln::engine::CheckKind::Index, 0, 1},
-                                 {"fmod", kiln::engine::CheckKind::Nonzero, -1, -1}};
+  for (auto& program : checks.spec.programs)
+    program.steps[1].checks = {{"embedding", kiln::engine::CheckKind::Index, 0, 1},
+                               {"fmod", kiln::engine::CheckKind::Nonzero, -1, -1}};
+  kiln::testing::SampleEngine foreign = kiln::testing::make_sample_engine();
+  kiln::testing::add_program(foreign, 1, kiln::testing::foreign_program());
+  kiln::testing::SampleEngine steps = kiln::testing::make_add_engine();
+  for (auto& program : steps.spec.programs) {
+    program.sizes = {{kiln::engine::SizeOp::Add, 0, 3, 0}};
+    program.kernels[0].function = "add";
+    program.steps.push_back(program.steps[0]);
+    program.steps[0].kind = kiln::engine::StepKind::Launch;
+    program.steps[0].launch = {{0, 1, 5}, {1}, 4};
+    program.steps[1].kind = kiln::engine::StepKind::Call;
+  }
+  kiln::testing::SampleEngine single = kiln::testing::make_sample_engine();
+  kiln::testing::remove_program(single, 0);
   const bool ok = save(kiln::testing::make_add_engine(), folder + "/add.kiln") &&
                   save(kiln::testing::make_sample_engine(), folder + "/sample.kiln") &&
-                  save(checks, folder + "/checks.kiln") && save(many, folder + "/constants.kiln");
+                  save(checks, folder + "/checks.kiln") &&
+                  save(foreign, folder + "/foreign.kiln") && save(steps, folder + "/steps.kiln") &&
+                  save(single, folder + "/single.kiln") && save(many, folder + "/constants.kiln");
   return ok ? 0 : 1;
 }

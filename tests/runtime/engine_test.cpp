@@ -1,4 +1,4 @@
-// Loading: from files and memory, code variants, what is known of inputs and outputs.
+// Loading: from files and memory, and what is known of inputs and outputs.
 #include "runtime/engine.h"
 
 #include <unistd.h>
@@ -9,7 +9,6 @@
 #include "engine/writer.h"
 #include "runtime/describe.h"
 #include "runtime/sessions.h"
-#include "support/cpu_features.h"
 
 namespace kiln::runtime {
 namespace {
@@ -78,18 +77,16 @@ TEST_F(EngineTest, RunsFromMemoryAtAnyAddress) {
     const auto engine = Engine::load_memory(std::span(shifted).subspan(shift));
     ASSERT_TRUE(engine.ok()) << engine.status().message();
     EXPECT_TRUE(runs_right(*engine));
-    const engine::BufferSpec& factor = (*engine)->spec().buffers[4];
+    const engine::BufferSpec& factor = (*engine)->program()->buffers[4];
     EXPECT_EQ(reinterpret_cast<uintptr_t>((*engine)->constant(factor)) % 64, 0u);
   }
 }
 
 TEST_F(EngineTest, UsesAlignedMemoryInPlace) {
   const LoadedEngine loaded(make_sample_engine());
-  EXPECT_EQ(loaded.get()->view().sections.back().name, "weights");
-  const auto* start =
-      reinterpret_cast<const std::byte*>(loaded.get()->spec().variants[0].code.data()) -
-      loaded.get()->view().sections[1].offset;
-  EXPECT_EQ(loaded.get()->view().weights.data(), start + loaded.get()->view().sections[3].offset);
+  const engine::View& view = loaded.get()->view();
+  EXPECT_EQ(view.sections.back().name, "weights");
+  EXPECT_EQ(view.weights.data(), view.bytes.data() + view.sections.back().offset);
 }
 
 // Code is never writable and executable at once.
@@ -106,53 +103,6 @@ TEST_F(EngineTest, MapsNothingWritableAndExecutable) {
         line.find(" r-xp") != std::string::npos && line.find(file.path()) != std::string::npos;
   }
   EXPECT_TRUE(code_is_mapped_from_the_file);
-}
-
-TEST_F(EngineTest, PicksTheFirstVariant) {
-  EXPECT_EQ(LoadedEngine(make_sample_engine()).get()->variant().name, "x86-64-v4");
-}
-
-TEST(EngineVariants, CanBeForced) {
-  const LoadedEngine loaded(make_sample_engine(), {.cpu_variant = "x86-64-v3"});
-  EXPECT_EQ(loaded.get()->variant().name, "x86-64-v3");
-  auto session = loaded.session();
-  Tensor x({1, 4}, 5), y({1, 4}, 1), out({1, 4});
-  expect_ok(run(*session, x, y, out));
-  EXPECT_EQ(out.values, std::vector<float>(4, 12.0f));  // this variant subtracts
-}
-
-TEST(EngineVariants, UnknownNamesAreRefused) {
-  const std::vector<std::byte> bytes = make_sample_engine().bytes();
-  expect_error(Engine::load_memory(bytes, {.cpu_variant = "x86-64-v9"}).status(),
-               StatusCode::InvalidArgument,
-               "got the CPU variant \"x86-64-v9\", expected one of x86-64-v4 (avx2 avx512), "
-               "x86-64-v3 (avx2)");
-}
-
-TEST(EngineVariants, SkipsWhatTheCpuCannotRun) {
-  SampleEngine sample = make_sample_engine();
-  sample.spec.variants[0].cpu_features = uint64_t{1} << 63;
-  EXPECT_EQ(LoadedEngine(sample).get()->variant().name, "x86-64-v3");
-  const std::vector<std::byte> bytes = sample.bytes();
-  EXPECT_EQ(Engine::load_memory(bytes, {.cpu_variant = "x86-64-v4"}).status().code(),
-            StatusCode::Unsupported);
-}
-
-TEST(EngineVariants, SaysWhenTheCpuCanRunNone) {
-  SampleEngine sample = make_sample_engine();
-  for (auto& variant : sample.spec.variants) variant.cpu_features = uint64_t{1} << 63;
-  const std::vector<std::byte> bytes = sample.bytes();
-  expect_error(Engine::load_memory(bytes).status(), StatusCode::Unsupported,
-               "this CPU cannot run the engine: it has " + cpu_features_str(detect_cpu_features()) +
-                   ", the engine needs one of x86-64-v4 (unknown63), x86-64-v3 (unknown63)");
-}
-
-TEST(EngineLoad, OtherTargetsAreRefused) {
-  SampleEngine sample = make_sample_engine();
-  sample.spec.target = "cuda";
-  const std::vector<std::byte> bytes = sample.bytes();
-  expect_error(Engine::load_memory(bytes).status(), StatusCode::Unsupported,
-               "the engine is for \"cuda\", expected \"cpu\"");
 }
 
 TEST(EngineLoad, ErrorsNameTheFile) {
@@ -182,7 +132,7 @@ TEST(EngineInfo, DescribesItself) {
   for (const char* part :
        {R"("name":"sample")", R"("shape":"[batch, 4]")", R"({"min":1,"opt":8,"max":32})",
         R"("kernels":[{"name":"add_0","kind":"loop_nest","sources":["add"]})",
-        R"("name":"code:x86-64-v3")", R"("weights_bytes":64)",
+        R"("name":"code:cpu x86-64-v3")", R"("weights_bytes":64)",
         R"("workspace_bytes_at_opt":192,"workspace_bytes_at_max":576)"})
     EXPECT_NE(json.find(part), std::string::npos) << part << " in " << json;
 }
@@ -201,9 +151,9 @@ TEST(EngineInfo, DescriptionsAreNoLongerThanTheirFiles) {
   EXPECT_LE(describe(*named.get()).size(), 8u << 20);
 
   sample.spec.symbols[0].name = "n";
-  for (int i = 0; i < 5000; ++i)
-    sample.spec.kernels.push_back({"", "", std::vector<std::string>(3), ""});
-  for (engine::CodeVariant& variant : sample.spec.variants) variant.entry.resize(5002);
+  for (engine::ProgramSpec& program : sample.spec.programs)
+    for (int i = 0; i < 5000; ++i)
+      program.kernels.push_back({"", "", std::vector<std::string>(3), "", 0, ""});
   const LoadedEngine many(sample);
   EXPECT_LE(describe(*many.get()).size(), kLargestFactor * sample.bytes().size());
 }
@@ -211,8 +161,10 @@ TEST(EngineInfo, DescriptionsAreNoLongerThanTheirFiles) {
 // A kernel with sources of a megabyte that ten thousand steps run.
 TEST(EngineInfo, ProfilesAreNoLongerThanTheirFiles) {
   SampleEngine sample = make_add_engine();
-  sample.spec.kernels[0].sources = {std::string(1 << 20, 's')};
-  sample.spec.steps.assign(10000, sample.spec.steps[0]);
+  for (engine::ProgramSpec& program : sample.spec.programs) {
+    program.kernels[0].sources = {std::string(1 << 20, 's')};
+    program.steps.assign(10000, program.steps[0]);
+  }
   const LoadedEngine engine(sample);
   const auto session = engine.session();
   session->enable_profiling(true);

@@ -21,11 +21,11 @@ using kiln::testing::run;
 using kiln::testing::SampleEngine;
 using kiln::testing::Tensor;
 
-// Both variants of the sample: (x + y) * 3 or (x - y) * 3.
+// Both programs of the sample: (x + y) * 3 or (x - y) * 3.
 class SessionTest : public ::testing::Test {
  protected:
   SessionTest() : engine_(make_sample_engine()) {
-    sign_ = engine_.get()->variant().name == "x86-64-v4" ? 1.0f : -1.0f;
+    sign_ = engine_.get()->program()->variant == "x86-64-v4" ? 1.0f : -1.0f;
   }
 
   float expected(float x, float y) const { return (x + sign_ * y) * kSampleFactor; }
@@ -194,7 +194,7 @@ constexpr std::array<uint8_t, 10> kWaitCode = {0x48, 0x8b, 0x07, 0x8b, 0x08,
 
 TEST_F(SessionTest, ServesOneThreadAtATime) {
   SampleEngine sample = make_add_engine();
-  for (auto& variant : sample.spec.variants) variant.code = std::as_bytes(std::span(kWaitCode));
+  for (auto& program : sample.spec.programs) program.code = std::as_bytes(std::span(kWaitCode));
   const LoadedEngine engine(sample);
   const auto session = engine.session();
   Tensor x({1, 4}), y({1, 4}), out({1, 4});
@@ -265,7 +265,8 @@ TEST_F(SessionTest, EveryByteIsPromisedToSomeTask) {
   const auto run_with_tasks = [](size_t step, engine::SizeInstruction tasks) {
     SampleEngine sample = make_sample_engine();
     sample.spec.sizes.push_back(tasks);
-    sample.spec.steps[step].tasks = static_cast<engine::Slot>(sample.spec.sizes.size() - 1);
+    for (auto& program : sample.spec.programs)
+      program.steps[step].tasks = static_cast<engine::Slot>(sample.spec.sizes.size() - 1);
     const LoadedEngine engine(sample);
     const auto session = engine.session();
     Tensor x({2, 4}), y({2, 4}), out({2, 4});
@@ -284,17 +285,9 @@ TEST_F(SessionTest, EveryByteIsPromisedToSomeTask) {
   expect_ok(run_with_tasks(0, {SizeOp::Constant, -1, -1, 8}));
 }
 
-// Engines of versions that did not say what a task writes are not checked.
-TEST_F(SessionTest, OlderEnginesDoNotSayWhatTheyWrite) {
-  SampleEngine sample = make_sample_engine();
-  for (engine::StepSpec& step : sample.spec.steps) step.writes.clear();
-  const LoadedEngine engine(sample);
-  EXPECT_TRUE(is_right(*engine.session(), 2, 1));
-}
-
 TEST_F(SessionTest, BuffersAreAsLargeAsTheirTensors) {
   SampleEngine sample = make_sample_engine();
-  sample.spec.buffers[2].bytes = 1;
+  for (auto& program : sample.spec.programs) program.buffers[2].bytes = 1;
   const LoadedEngine engine(sample);
   const auto session = engine.session();
   Tensor x({2, 4}), y({2, 4}), out({2, 4});
@@ -309,12 +302,12 @@ std::array<uint8_t, 6> code_that_reports(uint8_t failed) {
 
 TEST_F(SessionTest, ChecksThatFailEndTheRun) {
   using engine::CheckKind;
-  const auto status = [](uint8_t failed, std::vector<engine::CheckSpec> checks, int threads,
+  const auto status = [](uint8_t failed, const std::vector<engine::CheckSpec>& checks, int threads,
                          bool profiling) {
     const std::array<uint8_t, 6> code = code_that_reports(failed);
     SampleEngine sample = kiln::testing::make_add_engine();
-    for (auto& variant : sample.spec.variants) variant.code = std::as_bytes(std::span(code));
-    sample.spec.steps[0].checks = std::move(checks);
+    for (auto& program : sample.spec.programs) program.code = std::as_bytes(std::span(code));
+    for (auto& program : sample.spec.programs) program.steps[0].checks = checks;
     const LoadedEngine engine(sample);
     const auto session = engine.session(threads);
     session->enable_profiling(profiling);

@@ -11,7 +11,7 @@ namespace {
 
 using engine::BufferKind;
 using engine::BufferSpec;
-using engine::Spec;
+using engine::ProgramSpec;
 
 struct Temporary {
   int64_t bytes;
@@ -21,7 +21,7 @@ struct Temporary {
 
 // One size slot per buffer.
 struct Problem {
-  Spec spec;
+  ProgramSpec program;
   std::vector<int64_t> sizes;
 
   explicit Problem(const std::vector<Temporary>& temporaries) {
@@ -31,12 +31,12 @@ struct Problem {
       buffer.first_step = temporary.first;
       buffer.last_step = temporary.last;
       buffer.alias_of = temporary.alias_of;
-      spec.buffers.push_back(buffer);
+      program.buffers.push_back(buffer);
       sizes.push_back(temporary.bytes);
     }
   }
   WorkspacePlan plan() const {
-    auto result = plan_workspace(spec, sizes);
+    auto result = plan_workspace(program, sizes);
     EXPECT_TRUE(result.ok());
     return *result;
   }
@@ -73,7 +73,8 @@ TEST(Workspace, MayBeEmpty) {
 
 TEST(Workspace, RefusesWhatNoMachineHas) {
   const Problem problem({{int64_t{1} << 46, 0, 1}, {int64_t{1} << 46, 0, 1}});
-  EXPECT_EQ(plan_workspace(problem.spec, problem.sizes).status().code(), StatusCode::OutOfMemory);
+  EXPECT_EQ(plan_workspace(problem.program, problem.sizes).status().code(),
+            StatusCode::OutOfMemory);
 }
 
 // Work grows with the number of temporaries and no faster, whatever a file asks for: all live at

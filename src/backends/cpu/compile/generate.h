@@ -1,7 +1,6 @@
-// One kernel, generated for every CPU level.
+// One kernel, generated for one CPU level.
 #pragma once
 
-#include <span>
 #include <string>
 #include <vector>
 
@@ -36,11 +35,11 @@ class DerivedConstants : public ConstantPool {
 struct GeneratedKernel {
   KernelInterface interface;
   DerivedConstants constants;
-  std::vector<FlatObject> objects;  // one per target; each has one function
+  FlatObject object;  // has one function
 };
 
-// `machines` belong to `targets`, pairwise.
+// `machine` is that of the target.
 GeneratedKernel generate_kernel(const plan::Program& program, const plan::Kernel& kernel,
-                                std::span<const Target> targets, std::span<const Machine> machines);
+                                const Target& target, const Machine& machine);
 
 }  // namespace kiln::cpu

@@ -1,6 +1,10 @@
 // What a refit needs of the backend: to know that a program is the one of an engine, and to make
 // the engine's constants of the program's.
+#include <map>
 #include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "backends/backend.h"
 #include "backends/common/kernel_key.h"
@@ -74,24 +78,55 @@ std::vector<std::string> kernel_hashes(const plan::Program& program) {
   return hashes;
 }
 
-std::vector<ir::Literal> constants_for_cpu(const engine::Spec& spec, const plan::Program& program,
-                                           int threads) {
-  std::vector<ir::Literal> constants(spec.buffers.size());
-  cpu::run_parallel(spec.buffers.size(), threads, [&](size_t, size_t i) {
-    const engine::BufferSpec& buffer = spec.buffers[i];
-    if (buffer.kind != engine::BufferKind::Constant) return;
-    const auto source = static_cast<size_t>(buffer.source);
-    if (buffer.source < 0 || source >= program.buffers.size() ||
-        program.buffers[source].kind != plan::BufferKind::Constant)
-      throw CompileError("[cpu] got the constant " + std::to_string(i) + " from buffer " +
-                         std::to_string(buffer.source) + ", expected a constant of the model");
-    const ir::Literal& literal = program.buffers[source].literal;
-    constants[i] =
-        buffer.transform.empty() ? literal : cpu::derive_constant(buffer.transform, literal);
-    if (constants[i].bytes.size() != buffer.constant_bytes)
-      throw CompileError("[cpu] got " + std::to_string(constants[i].bytes.size()) +
-                         " bytes for constant " + std::to_string(i) + ", expected " +
+namespace {
+
+// What a constant is made of; programs share those that are made alike.
+using Recipe = std::pair<int32_t, std::string>;  // source, transform
+
+ir::Literal make_constant(const Recipe& recipe, const plan::Program& program) {
+  const auto& [id, transform] = recipe;
+  const auto source = static_cast<size_t>(id);
+  if (id < 0 || source >= program.buffers.size() ||
+      program.buffers[source].kind != plan::BufferKind::Constant)
+    throw CompileError("[cpu] got a constant from buffer " + std::to_string(id) +
+                       ", expected a constant of the model");
+  const ir::Literal& literal = program.buffers[source].literal;
+  return transform.empty() ? literal : cpu::derive_constant(transform, literal);
+}
+
+// Calls visit(program, index, buffer) for all constants.
+template <typename Visit>
+void for_each_constant(const engine::Spec& spec, const Visit& visit) {
+  for (size_t p = 0; p < spec.programs.size(); ++p)
+    for (size_t i = 0; i < spec.programs[p].buffers.size(); ++i)
+      if (spec.programs[p].buffers[i].kind == engine::BufferKind::Constant)
+        visit(p, i, spec.programs[p].buffers[i]);
+}
+
+}  // namespace
+
+EngineConstants constants_for_cpu(const engine::Spec& spec, const plan::Program& program,
+                                  int threads) {
+  std::map<Recipe, size_t> numbers;
+  std::vector<Recipe> recipes;
+  for_each_constant(spec, [&](size_t, size_t, const engine::BufferSpec& buffer) {
+    const Recipe recipe{buffer.source, buffer.transform};
+    if (numbers.try_emplace(recipe, recipes.size()).second) recipes.push_back(recipe);
+  });
+  std::vector<ir::Literal> made(recipes.size());
+  cpu::run_parallel(recipes.size(), threads,
+                    [&](size_t, size_t i) { made[i] = make_constant(recipes[i], program); });
+
+  EngineConstants constants;
+  for (const engine::ProgramSpec& part : spec.programs) constants.emplace_back(part.buffers.size());
+  for_each_constant(spec, [&](size_t p, size_t i, const engine::BufferSpec& buffer) {
+    const ir::Literal& literal = made[numbers.at({buffer.source, buffer.transform})];
+    if (literal.bytes.size() != buffer.constant_bytes)
+      throw CompileError("[cpu] got " + std::to_string(literal.bytes.size()) +
+                         " bytes for constant " + std::to_string(i) + " of " +
+                         spec.programs[p].name() + ", expected " +
                          std::to_string(buffer.constant_bytes));
+    constants[p][i] = literal;
   });
   return constants;
 }

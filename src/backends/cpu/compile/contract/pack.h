@@ -1,8 +1,8 @@
 // Operands of contractions in the order in which the micro-kernel reads them.
 //
 // A packed B is [panels][K][panel width], zero-padded to whole panels: one panel is a contiguous
-// run of memory, and one step of the micro-kernel reads one row of it. All CPU levels share one
-// packing of a weight.
+// run of memory, and one step of the micro-kernel reads one row of it. CPU levels that choose one
+// width share the packed weight: it is made once, and stored once.
 #pragma once
 
 #include <cstdint>

@@ -24,15 +24,14 @@ struct Target {
   bool avx512() const { return lanes == 16; }
 };
 
-// What all variants of a kernel have in common: its operands, and how its work is split. Filled
-// while code is generated; the second variant reuses the entries of the first.
+// The operands of a kernel, and how its work is split. Filled while code is generated.
 struct KernelInterface {
   std::vector<plan::BufferId> buffers;  // argument order
   std::vector<ir::Dim> params;          // over size symbols only
   std::vector<int32_t> checks;          // of the program: the i-th sets bit i of the result
-  ir::Dim tasks = 1;                    // independent tasks; the same for every variant
+  ir::Dim tasks = 1;                    // independent tasks
   int64_t min_tasks_per_thread = 1;
-  ir::Dim scratch_bytes = 0;  // per thread: the most that any variant needs
+  ir::Dim scratch_bytes = 0;  // per thread
   // The most elements of a buffer that one task writes. The run compares what all tasks write with
   // what there is to write.
   std::map<plan::BufferId, ir::Dim> task_writes;
@@ -43,8 +42,8 @@ struct KernelInterface {
   int32_t check_bit(int32_t check);
 };
 
-// Constants that code generation makes out of others, e.g. packed weights: shared by the variants
-// and by kernels that ask for the same thing.
+// Constants that code generation makes out of others, e.g. packed weights: shared by programs and
+// kernels that ask for the same thing.
 class ConstantPool {
  public:
   virtual ~ConstantPool() = default;

@@ -1,21 +1,21 @@
 #include <algorithm>
 
+#include "engine/codec.h"
 #include "engine/engine_generated.h"
-#include "engine/plan_codec.h"
 
 namespace kiln::engine {
 namespace {
 
 using StringList = flatbuffers::Vector<flatbuffers::Offset<flatbuffers::String>>;
 
-// In a sound plan every element of a list is stored once, at a multiple of its alignment. A forged
-// one may let many tables share a long list, and so ask for far more memory than the file has
+// In a sound section every element of a list is stored once, at a multiple of its alignment. A
+// forged one may let many tables share a long list, and so ask for far more memory than the file has
 // bytes: the budget ends that. FlatBuffers' verifier looks at the alignment of a list's length
 // only.
 class Budget {
  public:
-  explicit Budget(std::span<const std::byte> plan)
-      : begin_(reinterpret_cast<const uint8_t*>(plan.data())), left_(plan.size()) {}
+  explicit Budget(std::span<const std::byte> section)
+      : begin_(reinterpret_cast<const uint8_t*>(section.data())), left_(section.size()) {}
 
   // A table that stands in a list, which is stored once as well: so many bytes of its own.
   void take_table(const void* table) {
@@ -98,8 +98,12 @@ BufferSpec decode(const fbs::Buffer& buffer, Budget& budget) {
 }
 
 KernelSpec decode(const fbs::Kernel& kernel, Budget& budget) {
-  return {decode(kernel.name(), budget), decode(kernel.kind(), budget),
-          decode_strings(kernel.sources(), budget), decode(kernel.key(), budget)};
+  return {decode(kernel.name(), budget),
+          decode(kernel.kind(), budget),
+          decode_strings(kernel.sources(), budget),
+          decode(kernel.key(), budget),
+          kernel.entry(),
+          decode(kernel.function(), budget)};
 }
 
 CheckSpec decode(const fbs::Check& check, Budget& budget) {
@@ -121,8 +125,16 @@ std::vector<Item> decode_list(const flatbuffers::Vector<Encoded>* list, Budget& 
   return items;
 }
 
+LaunchSpec decode(const fbs::Launch* launch, Budget& budget) {
+  if (launch == nullptr) return {};
+  budget.take_table(launch);
+  return {decode_numbers(launch->grid(), budget), decode_numbers(launch->block(), budget),
+          launch->shared_bytes()};
+}
+
 StepSpec decode(const fbs::Step& step, Budget& budget) {
   StepSpec spec;
+  spec.kind = static_cast<StepKind>(step.kind());
   spec.kernel = step.kernel();
   spec.buffers = decode_numbers(step.buffers(), budget);
   spec.params = decode_numbers(step.params(), budget);
@@ -131,22 +143,50 @@ StepSpec decode(const fbs::Step& step, Budget& budget) {
   spec.scratch_bytes = step.scratch_bytes();
   spec.writes = decode_numbers(step.writes(), budget);
   spec.checks = decode_list<CheckSpec>(step.checks(), budget);
+  spec.launch = decode(step.launch(), budget);
   return spec;
 }
 
-CodeVariant decode(const fbs::Variant& variant, Budget& budget) {
-  return {decode(variant.name(), budget),
-          variant.cpu_features(),
-          decode_numbers(variant.entry(), budget),
-          {}};
+std::vector<std::string> split_names(const std::string& text) {
+  std::vector<std::string> names;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find(' ', begin), text.size());
+    if (end > begin) names.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return names;
 }
 
-// Whether the lists of sources of all kernels together are no longer than the plan.
-bool sources_fit(std::span<const std::byte> bytes, const flatbuffers::Verifier::Options& limits) {
-  const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
-  flatbuffers::Verifier verifier(data, bytes.size(), limits);
-  if (!verifier.VerifyBuffer<fbs::PlanOutline>(fbs::PlanIdentifier())) return false;
-  const auto* kernels = flatbuffers::GetRoot<fbs::PlanOutline>(data)->kernels();
+ProgramSpec decode(const fbs::ProgramHead& head, Budget& budget) {
+  ProgramSpec program;
+  program.target = decode(head.target(), budget);
+  program.variant = decode(head.variant(), budget);
+  program.features = split_names(decode(head.features(), budget));
+  program.version = head.version();
+  return program;
+}
+
+flatbuffers::Verifier make_verifier(std::span<const std::byte> bytes) {
+  flatbuffers::Verifier::Options limits;
+  limits.max_depth = 8;
+  // A table takes four bytes at least.
+  limits.max_tables = static_cast<flatbuffers::uoffset_t>(bytes.size() / 4 + 1);
+  return flatbuffers::Verifier(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(),
+                               limits);
+}
+
+template <typename Table>
+const Table* root_of(std::span<const std::byte> bytes, const char* identifier) {
+  if (bytes.size() >= FLATBUFFERS_MAX_BUFFER_SIZE) return nullptr;
+  if (!make_verifier(bytes).VerifyBuffer<Table>(identifier)) return nullptr;
+  return flatbuffers::GetRoot<Table>(bytes.data());
+}
+
+// Whether the lists of sources of all kernels together are no longer than the section.
+bool sources_fit(std::span<const std::byte> bytes) {
+  const auto* outline = root_of<fbs::ProgramOutline>(bytes, kProgramIdentifier);
+  if (outline == nullptr) return false;
+  const auto* kernels = outline->kernels();
   uint64_t sources = 0;
   for (size_t i = 0; kernels != nullptr && i < kernels->size(); ++i) {
     const auto* list = kernels->Get(static_cast<flatbuffers::uoffset_t>(i))->sources();
@@ -155,45 +195,44 @@ bool sources_fit(std::span<const std::byte> bytes, const flatbuffers::Verifier::
   return sources * sizeof(uint32_t) <= bytes.size();
 }
 
-Status invalid(const char* what) {
-  return Status(StatusCode::InvalidEngine, std::string("damaged engine: ") + what);
+Status malformed(const std::string& what) {
+  return Status(StatusCode::InvalidEngine, "damaged engine: " + what + " is malformed");
 }
 
 }  // namespace
 
-Result<Spec> decode_plan(std::span<const std::byte> bytes) {
-  const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
-  flatbuffers::Verifier::Options limits;
-  limits.max_depth = 8;
-  // A table takes four bytes at least.
-  limits.max_tables = static_cast<flatbuffers::uoffset_t>(bytes.size() / 4 + 1);
-  if (bytes.size() >= FLATBUFFERS_MAX_BUFFER_SIZE) return invalid("the plan is too large");
-  flatbuffers::Verifier verifier(data, bytes.size(), limits);
-  if (!sources_fit(bytes, limits) || !fbs::VerifyPlanBuffer(verifier))
-    return invalid("the plan is malformed");
-
-  const fbs::Plan& plan = *fbs::GetPlan(data);
+Result<Spec> decode_interface(std::span<const std::byte> bytes) {
+  const auto* interface = root_of<fbs::Interface>(bytes, kInterfaceIdentifier);
+  if (interface == nullptr) return malformed("the interface");
   Budget budget(bytes);
   Spec spec;
-  spec.name = decode(plan.name(), budget);
-  spec.producer = decode(plan.producer(), budget);
-  spec.target = decode(plan.target(), budget);
-  spec.symbols = decode_list<SymbolSpec>(plan.symbols(), budget);
-  spec.sizes = decode_list<SizeInstruction>(plan.sizes(), budget);
-  spec.inputs = decode_list<TensorSpec>(plan.inputs(), budget);
-  spec.outputs = decode_list<TensorSpec>(plan.outputs(), budget);
-  spec.buffers = decode_list<BufferSpec>(plan.buffers(), budget);
-  spec.kernels = decode_list<KernelSpec>(plan.kernels(), budget);
-  spec.steps = decode_list<StepSpec>(plan.steps(), budget);
-  spec.variants = decode_list<CodeVariant>(plan.variants(), budget);
-  spec.program_hash = decode(plan.program_hash(), budget);
-  spec.disabled_passes = decode_strings(plan.disabled_passes(), budget);
-  spec.refittable = plan.refittable();
-  spec.emulate_precision_casts = plan.emulate_precision_casts();
-  spec.unchecked = plan.unchecked();
-  spec.metadata = decode(plan.metadata(), budget);
-  if (budget.exceeded()) return invalid("the plan is malformed");
+  spec.name = decode(interface->name(), budget);
+  spec.producer = decode(interface->producer(), budget);
+  spec.symbols = decode_list<SymbolSpec>(interface->symbols(), budget);
+  spec.sizes = decode_list<SizeInstruction>(interface->sizes(), budget);
+  spec.inputs = decode_list<TensorSpec>(interface->inputs(), budget);
+  spec.outputs = decode_list<TensorSpec>(interface->outputs(), budget);
+  spec.programs = decode_list<ProgramSpec>(interface->programs(), budget);
+  spec.disabled_passes = decode_strings(interface->disabled_passes(), budget);
+  spec.refittable = interface->refittable();
+  spec.metadata = decode(interface->metadata(), budget);
+  spec.emulate_precision_casts = interface->emulate_precision_casts();
+  spec.unchecked = interface->unchecked();
+  if (budget.exceeded()) return malformed("the interface");
   return spec;
+}
+
+Status decode_program(std::span<const std::byte> bytes, ProgramSpec& program) {
+  const auto* body =
+      sources_fit(bytes) ? root_of<fbs::Program>(bytes, kProgramIdentifier) : nullptr;
+  if (body == nullptr) return malformed("the program " + program.name());
+  Budget budget(bytes);
+  program.sizes = decode_list<SizeInstruction>(body->sizes(), budget);
+  program.buffers = decode_list<BufferSpec>(body->buffers(), budget);
+  program.kernels = decode_list<KernelSpec>(body->kernels(), budget);
+  program.steps = decode_list<StepSpec>(body->steps(), budget);
+  program.program_hash = decode(body->program_hash(), budget);
+  return budget.exceeded() ? malformed("the program " + program.name()) : Status();
 }
 
 }  // namespace kiln::engine

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "engine/codec.h"
 #include "engine/engine_generated.h"
-#include "engine/plan_codec.h"
 
 namespace kiln::engine {
 namespace {
@@ -46,7 +46,9 @@ Offset<fbs::Kernel> encode(FlatBufferBuilder& builder, const KernelSpec& kernel)
   const auto name = builder.CreateString(kernel.name);
   const auto kind = builder.CreateString(kernel.kind);
   const auto sources = builder.CreateVectorOfStrings(kernel.sources);
-  return fbs::CreateKernel(builder, name, kind, sources, encode_optional(builder, kernel.key));
+  const auto key = encode_optional(builder, kernel.key);
+  return fbs::CreateKernel(builder, name, kind, sources, key, kernel.entry,
+                           encode_optional(builder, kernel.function));
 }
 
 Offset<fbs::Check> encode(FlatBufferBuilder& builder, const CheckSpec& check) {
@@ -63,20 +65,31 @@ auto encode_checks(FlatBufferBuilder& builder, const std::vector<CheckSpec>& che
   return checks.empty() ? List() : encode_tables(builder, checks, encode_check);
 }
 
+Offset<fbs::Launch> encode_launch(FlatBufferBuilder& builder, const StepSpec& step) {
+  if (step.kind != StepKind::Launch) return {};
+  const auto grid = builder.CreateVector(step.launch.grid);
+  const auto block = builder.CreateVector(step.launch.block);
+  return fbs::CreateLaunch(builder, grid, block, step.launch.shared_bytes);
+}
+
 Offset<fbs::Step> encode(FlatBufferBuilder& builder, const StepSpec& step) {
   const auto buffers = builder.CreateVector(step.buffers);
   const auto params = builder.CreateVector(step.params);
-  const auto writes = step.writes.empty() ? flatbuffers::Offset<flatbuffers::Vector<int32_t>>()
-                                          : builder.CreateVector(step.writes);
+  const auto writes = builder.CreateVector(step.writes);
   const auto checks = encode_checks(builder, step.checks);
-  return fbs::CreateStep(builder, step.kernel, buffers, params, step.tasks,
-                         step.min_tasks_per_thread, step.scratch_bytes, writes, checks);
+  const auto launch = encode_launch(builder, step);
+  return fbs::CreateStep(builder, static_cast<uint8_t>(step.kind), step.kernel, buffers, params,
+                         step.tasks, step.min_tasks_per_thread, step.scratch_bytes, writes, checks,
+                         launch);
 }
 
-Offset<fbs::Variant> encode(FlatBufferBuilder& builder, const CodeVariant& variant) {
-  const auto name = builder.CreateString(variant.name);
-  return fbs::CreateVariant(builder, name, variant.cpu_features,
-                            builder.CreateVector(variant.entry));
+Offset<fbs::ProgramHead> encode(FlatBufferBuilder& builder, const ProgramSpec& program) {
+  std::string features;
+  for (const std::string& name : program.features) features += (features.empty() ? "" : " ") + name;
+  const auto target = builder.CreateString(program.target);
+  const auto variant = encode_optional(builder, program.variant);
+  return fbs::CreateProgramHead(builder, target, variant, encode_optional(builder, features),
+                                program.version);
 }
 
 template <typename Item>
@@ -92,31 +105,43 @@ auto encode_sizes(FlatBufferBuilder& builder, const std::vector<SizeInstruction>
   return builder.CreateVectorOfStructs(encoded);
 }
 
+template <typename Table>
+std::vector<std::byte> finish(FlatBufferBuilder& builder, Offset<Table> root,
+                              const char* identifier) {
+  builder.Finish(root, identifier);
+  const auto* begin = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
+  return {begin, begin + builder.GetSize()};
+}
+
 }  // namespace
 
-std::vector<std::byte> encode_plan(const Spec& spec) {
-  FlatBufferBuilder builder(1 << 16);
+std::vector<std::byte> encode_interface(const Spec& spec) {
+  FlatBufferBuilder builder(1 << 12);
   const auto name = builder.CreateString(spec.name);
   const auto producer = builder.CreateString(spec.producer);
-  const auto target = builder.CreateString(spec.target);
   const auto symbols = encode_list(builder, spec.symbols);
   const auto sizes = encode_sizes(builder, spec.sizes);
   const auto inputs = encode_list(builder, spec.inputs);
   const auto outputs = encode_list(builder, spec.outputs);
-  const auto buffers = encode_list(builder, spec.buffers);
-  const auto kernels = encode_list(builder, spec.kernels);
-  const auto steps = encode_list(builder, spec.steps);
-  const auto variants = encode_list(builder, spec.variants);
-  const auto program_hash = encode_optional(builder, spec.program_hash);
-  const auto metadata = encode_optional(builder, spec.metadata);
+  const auto programs = encode_list(builder, spec.programs);
   const auto disabled_passes = builder.CreateVectorOfStrings(spec.disabled_passes);
-  fbs::FinishPlanBuffer(
-      builder,
-      fbs::CreatePlan(builder, name, producer, target, symbols, sizes, inputs, outputs, buffers,
-                      kernels, steps, variants, program_hash, disabled_passes, spec.refittable,
-                      metadata, spec.emulate_precision_casts, spec.unchecked));
-  const auto* begin = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
-  return {begin, begin + builder.GetSize()};
+  const auto metadata = encode_optional(builder, spec.metadata);
+  return finish(builder,
+                fbs::CreateInterface(builder, name, producer, symbols, sizes, inputs, outputs,
+                                     programs, disabled_passes, spec.refittable, metadata,
+                                     spec.emulate_precision_casts, spec.unchecked),
+                kInterfaceIdentifier);
+}
+
+std::vector<std::byte> encode_program(const ProgramSpec& program) {
+  FlatBufferBuilder builder(1 << 16);
+  const auto sizes = encode_sizes(builder, program.sizes);
+  const auto buffers = encode_list(builder, program.buffers);
+  const auto kernels = encode_list(builder, program.kernels);
+  const auto steps = encode_list(builder, program.steps);
+  const auto program_hash = encode_optional(builder, program.program_hash);
+  return finish(builder, fbs::CreateProgram(builder, sizes, buffers, kernels, steps, program_hash),
+                kProgramIdentifier);
 }
 
 }  // namespace kiln::engine

@@ -1,0 +1,199 @@
+#include "backends/cpu/device/bound_program.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+
+#include "support/aligned_buffer.h"
+#include "support/thread_pool.h"
+
+namespace kiln::cpu {
+namespace {
+
+using engine::BufferKind;
+using engine::BufferSpec;
+using engine::Slot;
+using engine::StepSpec;
+
+struct BoundStep {
+  engine::CpuKernel kernel = nullptr;
+  void* const* buffers = nullptr;  // into CpuProgram::pointers_
+  const int64_t* params = nullptr;
+  int64_t tasks = 0;
+  int64_t grain = 1;
+  int32_t threads = 1;
+  uint64_t checks = 0;  // the bits of a kernel's result that mean something
+};
+
+// The lowest `count` bits.
+uint64_t mask_of(size_t count) {
+  return count >= engine::kMostChecks ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+}
+
+int64_t at(const BindRequest& request, Slot slot) {
+  return request.sizes[static_cast<size_t>(slot)];
+}
+
+// Fewer threads where there is not enough work for all.
+int32_t threads_for(const StepSpec& step, const BindRequest& request) {
+  const int64_t wanted = at(request, step.tasks) / step.min_tasks_per_thread;
+  return static_cast<int32_t>(std::clamp<int64_t>(wanted, 1, request.threads));
+}
+
+class CpuProgram : public BoundProgram {
+ public:
+  CpuProgram(const LoadedProgram& program, const BindRequest& request)
+      : program_(program), scratch_offset_(request.temporary_bytes) {
+    find_scratch(request);
+    bind_steps(request);
+  }
+
+  RunOutcome run(const RunRequest& request) override {
+    if (request.stream != nullptr)
+      return {Status(StatusCode::InvalidArgument,
+                     "got a stream for a program that runs on a CPU, "
+                     "expected none")};
+    for (const Use& use : input_uses_) pointers_[use.position] = request.inputs[use.index];
+    for (const Use& use : output_uses_) pointers_[use.position] = request.outputs[use.index];
+    set_workspace(request.workspace);
+    return request.profile == nullptr ? execute() : execute_profiled(*request.profile);
+  }
+
+ private:
+  // A pointer that depends on the run.
+  struct Use {
+    uint32_t position = 0;  // in pointers_
+    uint32_t index = 0;     // of the input or output
+  };
+  struct TemporaryUse {
+    uint32_t position = 0;
+    uint64_t offset = 0;
+  };
+
+  void find_scratch(const BindRequest& request) {
+    uint64_t threads = 1;
+    for (const StepSpec& step : program_.spec.steps) {
+      if (step.scratch_bytes == -1) continue;
+      const auto bytes = static_cast<uint64_t>(at(request, step.scratch_bytes));
+      scratch_stride_ = std::max(scratch_stride_, align_up(bytes, kTensorAlignment));
+      threads = std::max(threads, static_cast<uint64_t>(threads_for(step, request)));
+    }
+    workspace_bytes_ = scratch_offset_ + scratch_stride_ * threads;
+  }
+
+  void bind_steps(const BindRequest& request) {
+    const std::vector<StepSpec>& steps = program_.spec.steps;
+    size_t pointers = 0, params = 0;
+    for (const StepSpec& step : steps) {
+      pointers += step.buffers.size();
+      params += step.params.size();
+    }
+    // The steps point into these: no growing from here on.
+    pointers_.reserve(pointers);
+    params_.reserve(params);
+    steps_.reserve(steps.size());
+    for (const StepSpec& step : steps) {
+      BoundStep bound;
+      bound.kernel = kernel(static_cast<size_t>(step.kernel));
+      bound.buffers = pointers_.data() + pointers_.size();
+      bound.params = params_.data() + params_.size();
+      bound.tasks = at(request, step.tasks);
+      bound.threads = threads_for(step, request);
+      bound.checks = mask_of(step.checks.size());
+      bound.grain = std::max<int64_t>(1, step.min_tasks_per_thread / 4);
+      for (const int32_t buffer : step.buffers)
+        bind_pointer(static_cast<size_t>(buffer), request.offsets);
+      for (const Slot slot : step.params) params_.push_back(at(request, slot));
+      steps_.push_back(bound);
+    }
+  }
+
+  engine::CpuKernel kernel(size_t index) const {
+    const std::byte* entry = program_.code + program_.spec.kernels[index].entry;
+    return reinterpret_cast<engine::CpuKernel>(reinterpret_cast<uintptr_t>(entry));
+  }
+
+  void bind_pointer(size_t index, std::span<const uint64_t> offsets) {
+    const BufferSpec& buffer = program_.spec.buffers[index];
+    const auto position = static_cast<uint32_t>(pointers_.size());
+    void* pointer = nullptr;
+    switch (buffer.kind) {
+      case BufferKind::Input:
+        input_uses_.push_back({position, static_cast<uint32_t>(buffer.index)});
+        break;
+      case BufferKind::Output:
+        output_uses_.push_back({position, static_cast<uint32_t>(buffer.index)});
+        break;
+      case BufferKind::Temporary:
+        temporary_uses_.push_back({position, offsets[index]});
+        break;
+      case BufferKind::Constant:
+        pointer = const_cast<std::byte*>(program_.weights.data() + buffer.offset);
+    }
+    pointers_.push_back(pointer);
+  }
+
+  void set_workspace(std::byte* workspace) {
+    if (workspace == workspace_) return;
+    workspace_ = workspace;
+    for (const TemporaryUse& use : temporary_uses_)
+      pointers_[use.position] = workspace + use.offset;
+  }
+
+  // Both end at the first step with a check that fails.
+  RunOutcome execute() {
+    ThreadPoolLease pool;
+    for (size_t i = 0; i < steps_.size(); ++i)
+      if (const uint64_t failed = execute_step(steps_[i], pool)) return {Status(), i, failed};
+    return {};
+  }
+
+  RunOutcome execute_profiled(std::vector<StepTime>& profile) {
+    using Clock = std::chrono::steady_clock;
+    ThreadPoolLease pool;
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      const auto start = Clock::now();
+      const uint64_t failed = execute_step(steps_[i], pool);
+      const auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
+      profile.push_back({steps_[i].tasks, steps_[i].threads, time.count()});
+      if (failed != 0) return {Status(), i, failed};
+    }
+    return {};
+  }
+
+  // The bits of the checks that failed.
+  uint64_t execute_step(const BoundStep& step, ThreadPoolLease& pool) const {
+    std::byte* const scratch = workspace_ + scratch_offset_;
+    if (step.threads == 1) {
+      if (step.tasks == 0) return 0;
+      return step.kernel(step.buffers, step.params, scratch, 0, step.tasks) & step.checks;
+    }
+    if (pool == nullptr) pool = lend_thread_pool();
+    const uint64_t stride = scratch_stride_;
+    std::atomic<uint64_t> failed{0};
+    pool->run(step.tasks, step.threads, step.grain, [&](int thread, int64_t begin, int64_t end) {
+      const uint64_t bits = step.kernel(
+          step.buffers, step.params, scratch + static_cast<uint64_t>(thread) * stride, begin, end);
+      if (bits != 0) failed.fetch_or(bits, std::memory_order_relaxed);
+    });
+    return failed.load(std::memory_order_relaxed) & step.checks;
+  }
+
+  const LoadedProgram program_;
+  std::vector<BoundStep> steps_;
+  std::vector<void*> pointers_;
+  std::vector<int64_t> params_;
+  std::vector<Use> input_uses_, output_uses_;
+  std::vector<TemporaryUse> temporary_uses_;
+  uint64_t scratch_offset_ = 0, scratch_stride_ = 0;
+  std::byte* workspace_ = nullptr;
+};
+
+}  // namespace
+
+std::unique_ptr<BoundProgram> bind_program(const LoadedProgram& program,
+                                           const BindRequest& request) {
+  return std::make_unique<CpuProgram>(program, request);
+}
+
+}  // namespace kiln::cpu

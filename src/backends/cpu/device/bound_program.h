@@ -1,0 +1,18 @@
+// A CPU program bound to sizes: pointers, parameters, threads and scratch of every step.
+#pragma once
+
+#include "backends/executable.h"
+
+namespace kiln::cpu {
+
+// What a bound program refers to; all of it outlives it.
+struct LoadedProgram {
+  const engine::ProgramSpec& spec;
+  std::span<const std::byte> weights;
+  const std::byte* code = nullptr;  // executable
+};
+
+std::unique_ptr<BoundProgram> bind_program(const LoadedProgram& program,
+                                           const BindRequest& request);
+
+}  // namespace kiln::cpu

@@ -1,0 +1,24 @@
+// Features of the CPU by name, as programs for the target "cpu" list them.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace kiln::cpu {
+
+// Names in engine files: append, never rename. docs/engine_format.md says what each stands for.
+struct CpuFeature {
+  std::string_view name;
+  bool present = false;  // on this machine, support by the operating system included
+};
+std::span<const CpuFeature> cpu_features();
+
+// Null for a name that this version does not know.
+const CpuFeature* find_cpu_feature(std::string_view name);
+bool has_cpu_feature(std::string_view name);
+
+// What this machine has: "avx2 avx512", or "none".
+std::string cpu_features_str();
+
+}  // namespace kiln::cpu

@@ -1,0 +1,59 @@
+#include "backends/cpu/device/executable.h"
+
+#include "backends/cpu/device/bound_program.h"
+#include "backends/cpu/device/code_image.h"
+#include "backends/cpu/device/cpu_features.h"
+
+namespace kiln::cpu {
+namespace {
+
+class CpuExecutable : public Executable {
+ public:
+  CpuExecutable(const LoadRequest& request, CodeImage code)
+      : program_(*request.program), weights_(request.weights), code_(std::move(code)) {}
+
+  Result<std::unique_ptr<BoundProgram>> bind(const BindRequest& request) const override {
+    return bind_program({program_, weights_, code_.data()}, request);
+  }
+
+ private:
+  const engine::ProgramSpec& program_;
+  const std::span<const std::byte> weights_;
+  const CodeImage code_;
+};
+
+std::string obstacle(const engine::ProgramSpec& program) {
+  std::string missing;
+  for (const std::string& name : program.features) {
+    const CpuFeature* feature = find_cpu_feature(name);
+    if (feature == nullptr)
+      return "it needs \"" + name + "\", which this version of Kiln does not know";
+    if (!feature->present) missing += (missing.empty() ? "" : " ") + name;
+  }
+  return missing.empty() ? "" : "this CPU lacks " + missing;
+}
+
+Status check_steps(const engine::ProgramSpec& program) {
+  for (size_t i = 0; i < program.steps.size(); ++i)
+    if (program.steps[i].kind != engine::StepKind::Tasks)
+      return Status(StatusCode::Unsupported, "step " + std::to_string(i) +
+                                                 " is a launch or a call, expected tasks: they are "
+                                                 "all that a CPU runs");
+  return Status();
+}
+
+Result<std::unique_ptr<Executable>> load(const LoadRequest& request) {
+  const engine::ProgramSpec& program = *request.program;
+  KILN_RETURN_IF_ERROR(check_steps(program));
+  Result<CodeImage> code =
+      request.is_mapped ? CodeImage::in_place(program.code) : CodeImage::copy(program.code);
+  if (!code.ok() && request.is_mapped) code = CodeImage::copy(program.code);
+  if (!code.ok()) return code.status();
+  return std::unique_ptr<Executable>(new CpuExecutable(request, std::move(*code)));
+}
+
+}  // namespace
+
+const Device kDevice = {"cpu", obstacle, load};
+
+}  // namespace kiln::cpu

@@ -1,0 +1,14 @@
+// The device halves that programs run on.
+#pragma once
+
+#include <string_view>
+
+#include "backends/executable.h"
+
+namespace kiln::runtime {
+
+// Null for a target that this version does not know. A device half that is a library of its own is
+// opened when a program for it is first asked for: an entry of the table whose functions do so.
+const Device* find_device(std::string_view target);
+
+}  // namespace kiln::runtime
