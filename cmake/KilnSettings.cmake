@@ -38,6 +38,14 @@ function(kiln_add_part name)
   target_link_libraries(${name} PUBLIC ${PART_DEPENDS})
 endfunction()
 
+# kiln_small_code(source ...): sources of this folder that run seldom are compiled for size. libkiln_runtime is part of every
+# program that runs engines.
+function(kiln_small_code)
+  if(CMAKE_BUILD_TYPE STREQUAL "Release")
+    set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS -Os)
+  endif()
+endfunction()
+
 # kiln_add_shared_library(target OUTPUT_NAME name [EXPORTS map] SOURCES ... DEPENDS ...): a library as users get it. It
 # exports kiln_* (or what the version script says) and nothing else, carries its own C++ runtime, and finds the other
 # libraries of Kiln beside itself.

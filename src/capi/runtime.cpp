@@ -290,7 +290,9 @@ kiln_status kiln_engine_describe(const kiln_engine* engine, kiln_bytes** json) {
   return guarded([&]() -> Status {
     KILN_REQUIRE(engine);
     KILN_REQUIRE(json);
-    *json = to_bytes(kiln::runtime::describe(*engine->engine));
+    const Result<std::string> text = kiln::runtime::describe(*engine->engine);
+    if (!text.ok()) return text.status();
+    *json = to_bytes(*text);
     return Status();
   });
 }

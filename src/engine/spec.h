@@ -168,7 +168,7 @@ struct ProgramSpec {
   std::span<const std::byte> code;  // cpu: position-independent text and read-only data
 
   // "cpu x86-64-v3"
-  std::string name() const { return variant.empty() ? target : target + " " + variant; }
+  std::string name() const;
 };
 
 struct Spec {

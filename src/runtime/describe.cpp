@@ -172,8 +172,10 @@ const ProgramSpec& shown_program(const Engine& engine, const Spec& spec,
 
 }  // namespace
 
-std::string describe(const Engine& engine) {
-  engine::View view = engine.view();
+Result<std::string> describe(const Engine& engine) {
+  Result<engine::View> again = engine::read_interface(engine.view().bytes);
+  if (!again.ok()) return again.status();
+  engine::View& view = *again;
   std::vector<Status> read;
   for (size_t i = 0; i < view.spec.programs.size(); ++i)
     read.push_back(engine::read_program(view, i));

@@ -12,8 +12,8 @@ namespace kiln::runtime {
 //  "program_hash", "inputs", "outputs", "symbols", "memory", "programs", "kernels", "sections"}
 // "target", "variant", "program_hash", "memory" and "kernels" are those of the program that runs, or
 // else of the first that could, or at least is known. Reads all programs; what is wrong with one, or
-// stands against it here, is its "obstacle".
-std::string describe(const Engine& engine);
+// stands against it here, is its "obstacle". Fails if the bytes were changed under the engine.
+Result<std::string> describe(const Engine& engine);
 // Steps of the last run with profiling, in order: [{"kernel", "kind", "sources", "tasks",
 // "threads", "nanoseconds"}]
 std::string describe_profile(const Session& session);

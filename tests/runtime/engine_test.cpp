@@ -128,7 +128,7 @@ TEST(EngineInfo, KnowsRanges) {
 
 TEST(EngineInfo, DescribesItself) {
   const LoadedEngine loaded(make_sample_engine());
-  const std::string json = describe(*loaded.get());
+  const std::string json = *describe(*loaded.get());
   for (const char* part :
        {R"("name":"sample")", R"("shape":"[batch, 4]")", R"({"min":1,"opt":8,"max":32})",
         R"("kernels":[{"name":"add_0","kind":"loop_nest","sources":["add"]})",
@@ -148,14 +148,14 @@ TEST(EngineInfo, DescriptionsAreNoLongerThanTheirFiles) {
   for (int i = 0; i < 2000; ++i)
     sample.spec.outputs.push_back({"", DType::F32, std::vector<engine::Slot>(16, 63)});
   const LoadedEngine named(sample);
-  EXPECT_LE(describe(*named.get()).size(), 8u << 20);
+  EXPECT_LE(describe(*named.get())->size(), 8u << 20);
 
   sample.spec.symbols[0].name = "n";
   for (engine::ProgramSpec& program : sample.spec.programs)
     for (int i = 0; i < 5000; ++i)
       program.kernels.push_back({"", "", std::vector<std::string>(3), "", 0, ""});
   const LoadedEngine many(sample);
-  EXPECT_LE(describe(*many.get()).size(), kLargestFactor * sample.bytes().size());
+  EXPECT_LE(describe(*many.get())->size(), kLargestFactor * sample.bytes().size());
 }
 
 // A kernel with sources of a megabyte that ten thousand steps run.

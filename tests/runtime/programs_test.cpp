@@ -138,7 +138,7 @@ TEST(Programs, NothingButAnUnknownTargetIsDescribedAndNotRun) {
   ASSERT_TRUE(engine.ok()) << engine.status().message();
   EXPECT_EQ((*engine)->program(), nullptr);
   EXPECT_EQ((*engine)->input_dims(0)[0].max, 32);
-  const std::string json = describe(**engine);
+  const std::string json = *describe(**engine);
   for (const char* part :
        {R"("shape":"[batch, 4]")", R"("target":"npu","variant":"n1","needs":["tensor_cores"])",
         R"("runs_here":false,"obstacle":"this version of Kiln does not know the target \"npu\"")"})
@@ -152,7 +152,7 @@ TEST(Programs, WhatRunsNowhereIsDescribed) {
   SampleEngine sample = make_sample_engine();
   for (ProgramSpec& program : sample.spec.programs) program.features = {"avx1024"};
   const LoadedEngine loaded(sample, {.describe_only = true});
-  const std::string json = describe(*loaded.get());
+  const std::string json = *describe(*loaded.get());
   for (const char* part :
        {R"("target":"cpu","variant":"x86-64-v4","runs_here":false)",
         R"("kernels":[{"name":"add_0","kind":"loop_nest","sources":["add"]})",
@@ -194,7 +194,7 @@ TEST(Programs, LaunchesAndCallsHaveToWriteAllOfTheOutput) {
     program.steps[0].launch = {std::move(grid), {1}, -1};
     program.steps[0].writes.back() = writes;
     remove_program(sample, 1);
-    const std::string json = describe(*LoadedEngine(sample, {.describe_only = true}).get());
+    const std::string json = *describe(*LoadedEngine(sample, {.describe_only = true}).get());
     return json.substr(json.find("\"workspace_bytes_at_min\":"), 29);
   };
   const std::string sound = R"("workspace_bytes_at_min":64,")",
@@ -271,7 +271,7 @@ TEST(Programs, DamageToAnotherProgramIsNoDamageToTheOneThatRuns) {
     const auto engine = Engine::load_memory(damaged, {.variant = "x86-64-v3"});
     ASSERT_TRUE(engine.ok()) << engine.status().message();
     EXPECT_EQ(result_of(*engine).front(), (5.0f - 1.0f) * kSampleFactor);
-    const std::string json = describe(**engine);
+    const std::string json = *describe(**engine);
     EXPECT_NE(json.find("x86-64-v4 does not match its hash"), std::string::npos) << json;
     if (!cpu_runs_v4()) continue;
     EXPECT_EQ(Engine::load_memory(damaged).status().code(), StatusCode::InvalidEngine);
