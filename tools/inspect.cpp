@@ -96,7 +96,7 @@ void print_kernels(const ordered_json& kernels) {
 void print_sections(const ordered_json& sections) {
   std::printf("sections\n");
   for (const ordered_json& section : sections)
-    std::printf("  %-16s at %-10s %-12s %s\n", text_at(section, "name").c_str(),
+    std::printf("  %-26s at %-10s %-12s %s\n", text_at(section, "name").c_str(),
                 text_at(section, "offset").c_str(), bytes_text(section.at("size")).c_str(),
                 text_at(section, "hash").c_str());
 }
