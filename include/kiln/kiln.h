@@ -132,7 +132,8 @@ KILN_API kiln_status kiln_engine_describe(const kiln_engine* engine, kiln_bytes*
 /* Looks at every byte of an engine, weights included, without loading it. The result is JSON:
  * {"sound": bool, "problems": [{"where", "offset", "size", "what"}]}, with offsets into the data
  * and "where" one of "header", "interface", "program cpu x86-64-v3", "code cpu x86-64-v3",
- * "weights", "gap". Not sound is no failure of the call. Free with kiln_bytes_destroy. Since 0.1. */
+ * "weights", "gap". Not sound is not a failure of the call. Free with kiln_bytes_destroy.
+ * Since 0.1. */
 KILN_API kiln_status kiln_engine_verify(const void* data, size_t size, kiln_bytes** json);
 
 /* ---- Sessions: one caller's workspace. One thread at a time per session; many sessions per engine
@@ -284,7 +285,7 @@ KILN_API kiln_status kiln_compile_key(kiln_model* model, const kiln_compile_opti
  * and '_'. Since 0.1. */
 KILN_API kiln_status kiln_cache_load(const char* directory, const char* key, kiln_bytes** engine);
 /* Puts an engine into a cache folder, which is made if it is not there, and removes the least
- * recently used others until all fit max_bytes (0: 5 GiB). Bytes that are no engine are
+ * recently used others until all fit max_bytes (0: 5 GiB). Bytes that are not an engine are
  * KILN_INVALID_ENGINE. Since 0.1. */
 KILN_API kiln_status kiln_cache_store(const char* directory, uint64_t max_bytes, const char* key,
                                       const void* engine, size_t size);
@@ -305,7 +306,7 @@ KILN_API kiln_status kiln_refit_to_file(const void* engine, size_t size, kiln_mo
 /* kiln_engine_verify for a file: an engine, or a saved model (.ep, .ts, .pt2) with engines in it.
  * {"sound": bool, "engines": [{"name", "offset", "size"}], "problems": [...], "unchecked":
  * [names]}, with offsets into the file; "where" begins with the name of the entry in a saved model,
- * whose contents are checked by their checksums too, but for compressed ones. Since 0.1. */
+ * whose contents are checked by their checksums too, except compressed ones. Since 0.1. */
 KILN_API kiln_status kiln_verify_file(const char* path, kiln_bytes** json);
 
 /* The operators that can be compiled, as JSON: {"aten": ["aten.add.Tensor", ...], "ops": [{"name",

@@ -13,7 +13,7 @@ std::string hash_of_own_binary() {
   Dl_info info{};
   const bool known = dladdr(reinterpret_cast<const void*>(&build_hash), &info) != 0;
   Result<FileMap> file = FileMap::open(known && info.dli_fname != nullptr ? info.dli_fname : "");
-  // A program may have been started by a name that is no path.
+  // A program may have been started by a name that is not a path.
   if (!file.ok()) file = FileMap::open("/proc/self/exe");
   if (!file.ok()) throw CompileError("the compiler's own file: " + file.status().message());
   return hash_str(hash128(file->bytes()));

@@ -70,7 +70,7 @@ Status check_key(const std::string& key) {
 
 std::string name_of(const std::string& key) { return key + std::string(kEnding); }
 
-// Never 0, which is what engines have that are no entries.
+// Never 0, which is what engines outside of a cache have.
 uint64_t mark_of_key(std::string_view key) {
   const std::string text = "entry of an engine cache: " + std::string(key);
   const Hash128 hash = hash128(std::as_bytes(std::span(text)));
@@ -172,9 +172,10 @@ Status EngineCache::store(const std::string& key, std::span<const std::byte> eng
   if (!view.ok()) return view.status();
   const std::string name = name_of(key);
   if (folder_->find(name) && !is_entry(*folder_, key))
-    return Status(StatusCode::InvalidArgument,
-                  "[engine cache] the file " + folder_->path_of(name) +
-                      " is no entry of the cache: it is left as it is, and the engine is not kept");
+    return Status(
+        StatusCode::InvalidArgument,
+        "[engine cache] the file " + folder_->path_of(name) +
+            " is not an entry of the cache: it is left as it is, and the engine is not kept");
   const Bytes start = engine::marked_start(engine, mark_of_key(key));
   Result<AtomicFile> file = AtomicFile::create_in(folder_, name);
   if (!file.ok()) return file.status();

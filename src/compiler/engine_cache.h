@@ -31,7 +31,7 @@ class EngineCache {
   // removed, and is an InvalidEngine. A hit makes the entry the most recently used.
   Result<std::vector<std::byte>> find(const std::string& key) const;
   // Then removes the least recently used entries until the rest fits. An engine that is larger than
-  // the whole cache is refused, and so is a key whose file is no entry of the cache.
+  // the whole cache is refused, and so is a key whose file is not an entry of the cache.
   Status store(const std::string& key, std::span<const std::byte> engine) const;
 
  private:

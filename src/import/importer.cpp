@@ -23,7 +23,7 @@ std::string describe(const ProgramNode& node) {
   return result;
 }
 
-// Symbolic integers, floats and bools are no values: they are computed from the recorded
+// Symbolic integers, floats and bools are not values: they are computed from the recorded
 // expressions where they are used.
 bool gives_only_sizes(const ProgramNode& node) {
   return !node.outputs.empty() && std::ranges::all_of(node.outputs, [](const Argument& output) {
@@ -260,7 +260,7 @@ void Importer::set_outputs(Scope& scope) {
     const auto* tensor = std::get_if<TensorName>(&spec.argument);
     if (tensor == nullptr) {
       throw CompileError("[model] got output " + std::to_string(values.size()) +
-                         " that is no tensor, expected tensors only");
+                         " that is not a tensor, expected tensors only");
     }
     values.push_back(scope.tensor(tensor->name));
     std::string name = tensor->name;

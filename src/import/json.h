@@ -24,7 +24,7 @@ class JsonDocument {
   JsonElement root_;
 };
 
-// The value of a key; CompileError if the element is no object or has no such key.
+// The value of a key; CompileError if the element is not an object or has no such key.
 JsonElement json_member(JsonElement object, std::string_view key);
 // The value of a key unless it is missing or null.
 std::optional<JsonElement> json_find(JsonElement object, std::string_view key);

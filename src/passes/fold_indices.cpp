@@ -36,7 +36,7 @@ std::optional<Progression> progression_of(const IndexFunction& function) {
   return result;
 }
 
-// A shape of ones but for one axis.
+// A shape of ones except for one axis.
 Shape along(size_t rank, size_t axis, const Dim& size) {
   Shape shape(rank, Dim(1));
   shape[axis] = size;
@@ -138,7 +138,7 @@ class IndexFolder {
     return place_axes(builder, node, x, picks);
   }
 
-  // Nothing where the index is no progression, runs backwards or may leave x.
+  // Nothing where the index is not a progression, runs backwards or may leave x.
   std::optional<Pick> pick_of(const Node& node, size_t i) const {
     const IndexFunction* function = functions_.find(node.input(i));
     const auto elements = function ? progression_of(*function) : std::nullopt;

@@ -179,7 +179,7 @@ struct Scores {
   double scale = 1;
 };
 
-// x of x * c or x / c, with c multiplied into the scale; x itself where it is no such product.
+// x of x * c or x / c, with c multiplied into the scale; x itself where it is not such a product.
 Value* take_scale(Value* x, double& scale) {
   for (Op op : {Op::mul, Op::div}) {
     const Node* node = producer(x, op);

@@ -1,4 +1,4 @@
-// XXH3-128: tells damaged files from sound ones. It is no signature: it does not protect against a
+// XXH3-128: tells damaged files from sound ones. It is not a signature: it does not protect against a
 // forger.
 #pragma once
 

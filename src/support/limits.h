@@ -1,4 +1,4 @@
-// What there is no more of, for the compiler and the runtime alike.
+// Upper limits that the compiler and the runtime share.
 #pragma once
 
 #include <cstddef>

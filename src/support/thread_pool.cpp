@@ -80,7 +80,7 @@ void ThreadPool::run_job(int64_t tasks, int threads, int64_t grain, void* contex
   }
 }
 
-// Workers that cannot be started are done without: their shares are claimed by the others.
+// Workers that cannot be started are left out: the others claim their shares.
 void ThreadPool::start_workers(int count) {
   if (workers_.size() >= static_cast<size_t>(count)) return;
   const SignalBlock block;

@@ -33,7 +33,7 @@ struct Placement {
 
 // Reads the layouts out of an operator's spec (python/torch_tensorrt/_operator.py): one entry per
 // result, with ";" between them, that ends in an order such as "{1,0}" unless it is row-major.
-// Empty if all of them are. Throws std::runtime_error for an order that is none.
+// Empty if all of them are. Throws std::runtime_error for anything that is not an order.
 std::vector<Layout> parse_layouts(std::string_view spec);
 
 // The tensor whose dimensions are `stored` when they are taken in the layout's order. Throws

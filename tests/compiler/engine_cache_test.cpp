@@ -236,13 +236,13 @@ TEST(EngineCache, FilesOfTheUsersAreLeftAlone) {
   }
   fs::create_directory(directory + "/folder.kiln");
   fs::create_symlink(directory + "/notes.txt", directory + "/link.kiln");
-  // They are no entries, neither to be found nor to be replaced.
+  // They are not entries, neither to be found nor to be replaced.
   EXPECT_EQ(cache->find("model").status().code(), StatusCode::NotFound);
   EXPECT_EQ(cache->find("copied").status().code(), StatusCode::NotFound);
   for (const char* key : {"model", "copied", "folder", "link"}) {
     const Status status = cache->store(key, engine);
     EXPECT_EQ(status.code(), StatusCode::InvalidArgument) << key;
-    EXPECT_NE(status.message().find("is no entry of the cache"), std::string::npos);
+    EXPECT_NE(status.message().find("is not an entry of the cache"), std::string::npos);
   }
   ASSERT_TRUE(cache->store("other", engine).ok());  // there is place for one
   EXPECT_FALSE(fs::exists(directory + "/entry.kiln"));

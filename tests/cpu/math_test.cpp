@@ -318,7 +318,7 @@ TEST(MathTest, EveryNan) {
   }
 }
 
-// --- Values that are no ordinary numbers --------------------------------------------------------
+// --- Values that are not ordinary numbers -------------------------------------------------------
 
 TEST(MathTest, SpecialValues) {
   const double inf = std::numeric_limits<double>::infinity(), nan = std::nan("");

@@ -166,7 +166,7 @@ TEST(ImporterTest, RefusesStateAndOddOutputs) {
   sample.output_specs = R"({"buffer_mutation":{"arg":{"name":"y"},"buffer_name":"counter"}})";
   EXPECT_TRUE(contains(message_of(sample), "buffer_mutation of counter"));
   sample.output_specs = R"({"user_output":{"arg":{"as_none":true}}})";
-  EXPECT_TRUE(contains(message_of(sample), "output 0 that is no tensor"));
+  EXPECT_TRUE(contains(message_of(sample), "output 0 that is not a tensor"));
   sample.output_specs =
       R"({"user_output":{"arg":{"as_tensor":{"name":"x"}}}},{"user_output":{"arg":{"as_tensor":{"name":"x"}}}})";
   const ir::Graph graph = import_graph(*sample.open());

@@ -18,7 +18,7 @@ import torch
 
 EXCHANGE = Path(__file__).with_name("exchange.py")
 PYTHONS = {"this": sys.executable, "other": os.environ.get("KILN_OTHER_PYTHON")}
-# Least numbers of things that are saved and loaded: a test that tries nothing is no test.
+# Least numbers of things that are saved and loaded: a test that tries nothing proves nothing.
 SAVED, LOADED = 23, 40
 
 

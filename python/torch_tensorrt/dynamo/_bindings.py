@@ -26,7 +26,7 @@ def input_names(
         kwarg_names: names in the structure of the keyword inputs.
 
     Raises:
-        BindingNameMismatchError: another structure, or a name that is no string. ValueError: a name that is used twice.
+        BindingNameMismatchError: another structure, or a name that is not a string. ValueError: a name is used twice.
     """
     args_spec, kwargs_spec = program.exported.call_spec.in_spec.children()
     names: list[str | None] = [None] * args_spec.num_leaves

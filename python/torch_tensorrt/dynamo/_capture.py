@@ -50,7 +50,7 @@ def capture(stage: str, before: Graph) -> Iterator[list[Graph]]:
 
 @contextmanager
 def capture_passes() -> Iterator[Path | None]:
-    """A folder for the compiler to dump its passes into, None if nobody wants to see them."""
+    """A folder for the compiler to dump its passes into; None if no observer wants them."""
     observer = active_observer.get()
     if observer is None or not observer.wants_passes():
         yield None

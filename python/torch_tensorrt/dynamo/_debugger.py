@@ -152,7 +152,7 @@ class Debugger:
                 previous = path
 
     def watch_engine(self, name: str, engine: torch.Tensor) -> None:
-        """Writes what there is to know about an engine."""
+        """Writes the description of an engine."""
         if self._output.layer_info:
             text = json.dumps(kiln.inspect(engine.numpy()), indent=1)
             self._write(f"{name}_layer_info.json", text)

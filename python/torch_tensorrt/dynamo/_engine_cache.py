@@ -90,7 +90,7 @@ class DiskEngineCache(BaseEngineCache):
         self.engine_cache_size = engine_cache_size
 
     def save(self, hash: str, blob: bytes, *args: Any, **kwargs: Any) -> None:
-        """Raises kiln.KilnError: the folder cannot be used, or the blob is no engine or larger than the cache."""
+        """Raises kiln.KilnError: the folder cannot be used, the blob is not an engine or exceeds the cache."""
         kiln.EngineCache(self.engine_cache_dir, self.engine_cache_size).store(hash, blob)
 
     def load(self, hash: str, *args: Any, **kwargs: Any) -> bytes | None:

@@ -95,7 +95,7 @@ def _known_prims() -> Iterable[str]:
 
 
 def _copy(exported: ExportedProgram, graph: Graph) -> ExportedProgram:
-    """The program with another graph; the constructor would refuse targets that are no operators."""
+    """The program with another graph; the constructor would refuse targets that are not operators."""
     result = copy.copy(exported)
     module = GraphModule(exported.graph_module, graph)
     module.meta.update(exported.graph_module.meta)
@@ -148,7 +148,7 @@ class InPlace:
 
 
 def _may_share(node: Node) -> bool:
-    """Whether a result of a node may have the memory of an argument: views, and what is no operator with a schema."""
+    """Whether a result of a node may share the memory of an argument: views, and whatever has no schema."""
     if node.op in ("placeholder", "get_attr", "output"):
         return False
     schema = getattr(node.target, "_schema", None)

@@ -143,7 +143,7 @@ def _unify(dynamic_shapes: Any, message: str) -> Any:
     equal = dict(_EQUALITY.findall(suggestions))
     named = {*equal.keys(), *equal.values()}
     rest = [line for line in suggestions.splitlines() if line.strip() and not _EQUALITY.match(line)]
-    # Equal sizes have the ranges of both, so a smaller range for one of them is no news.
+    # Equal sizes have the ranges of both, so a smaller range for one of them says nothing new.
     only_ranges = all((m := _SMALLER_RANGE.match(line)) and m[1] in named for line in rest)
     if not equal or not only_ranges or not named <= dims.keys():
         return None

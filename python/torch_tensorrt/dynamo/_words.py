@@ -44,7 +44,7 @@ def _is_lower_precision(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Word:
-    """A keyword that is no field of `CompilationSettings`, or one that needs a word of advice.
+    """A keyword that is not a field of `CompilationSettings`, or one that needs a word of advice.
 
     `becomes` gives the options that say the same here. `asks` tells whether a value asks for something: only then there
     is a warning.

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def entry_names(path: str | os.PathLike[str]) -> list[str]:
-    """The names of an archive's entries; none for a file that is no archive.
+    """The names of an archive's entries; none for a file that is not an archive.
 
     Raises:
         ValueError: a damaged archive. OSError: a file that cannot be read.

@@ -1,6 +1,6 @@
 """Checks what was written before it takes the place of a file: a save never succeeds without its data.
 
-Writers are PyTorch's and Python's, and may lose data without a word; so the file itself is read, through a mapping of
+Writers are PyTorch's and Python's, and may lose data silently; so the file itself is read, through a mapping of
 it, and compared byte by byte with the memory that it came from. That takes a fraction of the time of writing.
 """
 
@@ -29,7 +29,7 @@ class WrittenArchive:
     """A zip file that was just written, entries without the name of the folder that all lie in."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Raises WriteError: it is no archive."""
+        """Raises WriteError: it is not an archive."""
         file.flush()
         self._file = file
         try:

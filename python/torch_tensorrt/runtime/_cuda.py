@@ -1,4 +1,4 @@
-"""What is about GPUs in the runtime: on the CPU a clear error, or nothing where that is what one would expect."""
+"""The GPU side of the runtime API: on the CPU it is a clear error, or has no effect where callers expect that."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def get_whole_cudagraphs_mode() -> bool:
 class set_multi_device_safe_mode:  # noqa: N801 - upstream's name
     """Accepted, as a call and as a context: engines run on one device, so that there is nothing to check.
 
-    TypeError if `mode` is no bool.
+    TypeError if `mode` is not a bool.
     """
 
     _mode = False

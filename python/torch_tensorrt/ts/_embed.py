@@ -37,7 +37,7 @@ def embed_engine_in_new_module(
 
     Raises:
         ValueError: names that the engine does not have, or not as many; a device that engines do not run on.
-        kiln.InvalidEngineError: bytes that are no engine.
+        kiln.InvalidEngineError: bytes that are not an engine.
     """
     warn_deprecated("embed_engine_in_new_module")
     if device is not None and Device._from(device).device_type is not DeviceType.CPU:

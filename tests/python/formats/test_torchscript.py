@@ -356,7 +356,7 @@ class TestErrors:
         save_and_load(compile_all(mlp, batch_input()), path)
         data = path.read_bytes()
         path.write_bytes(data[: len(data) // 2])
-        with pytest.raises(ValueError, match="no archive, or truncated"):
+        with pytest.raises(ValueError, match="not an archive, or truncated"):
             torch_tensorrt.load(path)
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("m/constants.pkl", b"")

@@ -1,4 +1,4 @@
-"""Resizing takes the pixels that PyTorch takes, and sampling treats positions that are no numbers as PyTorch does."""
+"""Resizing takes the pixels that PyTorch takes, and sampling treats NaN positions as PyTorch does."""
 
 from __future__ import annotations
 

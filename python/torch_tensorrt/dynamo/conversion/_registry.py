@@ -127,7 +127,7 @@ class ConverterRegistry:
     def __getitem__(self, key: Any) -> list[ConverterSupport]:
         key = key.target if isinstance(key, Node) else key
         if key not in self:
-            raise KeyError(f"{_name(key)} has no converter, and is no operator of Kiln's")
+            raise KeyError(f"{_name(key)} has no converter, and is not an operator of Kiln's")
         return self.converters(key)
 
     def get(self, key: Any, default: Any = None) -> Any:

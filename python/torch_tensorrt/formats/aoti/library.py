@@ -17,7 +17,7 @@ def check_libraries(root: Path) -> None:
     """Looks at the libraries of a package, or of a folder that one was unpacked to. ValueError: one is truncated."""
     for name, head, size in _libraries(root):
         if len(head) < _HEADER_BYTES or not head.startswith(b"\x7fELF"):
-            raise ValueError(f"its entry {name} is no library")
+            raise ValueError(f"its entry {name} is not a library")
         if (needed := _end(head)) > size:
             raise ValueError(
                 f"its entry {name} is truncated: it has {size} bytes, expected {needed}"

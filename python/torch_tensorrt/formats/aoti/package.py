@@ -204,7 +204,7 @@ def load_package(
     root = _unpacked_root(Path(path)) if os.path.isdir(path) else Path(path)
     if root is None:
         raise ValueError(
-            f"the folder {os.fspath(path)} has no {_MODEL_PREFIX}: it is no unpacked package"
+            f"the folder {os.fspath(path)} has no {_MODEL_PREFIX}: it is not an unpacked package"
         )
     try:
         check_libraries(root)
