@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
@@ -48,6 +49,24 @@ def sample_inputs(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, An
     return tuple(pytree.tree_map(sample_value, tuple(args or ()))), pytree.tree_map(
         sample_value, dict(kwargs or {})
     )
+
+
+# Options that are for tracing a module, and not for compiling it.
+_TRACE_OPTIONS = ("strict", "dynamic_shapes")
+
+
+def take_trace_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes the options for the trace out of all options."""
+    return {key: options.pop(key) for key in _TRACE_OPTIONS if key in options}
+
+
+def check_program(value: Any, subject: str = "got") -> None:
+    """TypeError: not an ExportedProgram. `subject` begins the text."""
+    if not isinstance(value, ExportedProgram):
+        raise TypeError(
+            f"{subject} {type(value).__name__}, expected torch.export.ExportedProgram: "
+            "torch_tensorrt.dynamo.trace makes one from a module"
+        )
 
 
 def contains_tensor(value: Any) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram
 
 from torch_tensorrt import dynamo
-from torch_tensorrt._arguments import merge_inputs
+from torch_tensorrt._arguments import merge_inputs, take_trace_options
 from torch_tensorrt.dynamo.backend import torch_compile
 from torch_tensorrt.ts._compiler import compile_to_script
 
@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 _IRS = ("default", "dynamo", "ts", "torchscript", "fx", "torch_compile")
 _COMPILED_IRS = ("default", "dynamo", "ts", "torchscript", "torch_compile")
 _TORCHSCRIPT_IRS = ("ts", "torchscript")
-# Options that belong to tracing and not to compiling.
-_TRACE_OPTIONS = ("strict", "dynamic_shapes")
 
 
 def compile(
@@ -87,7 +85,7 @@ def compile(
         kwargs["enabled_precisions"] = enabled_precisions
     if ir in _TORCHSCRIPT_IRS or is_script:
         return compile_to_script(module, args or (), kwarg_inputs, kwargs)
-    trace_options = {key: kwargs.pop(key) for key in _TRACE_OPTIONS if key in kwargs}
+    trace_options = take_trace_options(kwargs)
     dynamo.CompilationSettings.from_options(
         kwargs
     )  # a wrong option should not have to wait for the trace

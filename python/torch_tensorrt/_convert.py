@@ -9,12 +9,10 @@ import torch
 from torch.export import ExportedProgram
 
 from torch_tensorrt import ts
-from torch_tensorrt._arguments import merge_inputs
+from torch_tensorrt._arguments import merge_inputs, take_trace_options
 from torch_tensorrt._method import method_as_module
 from torch_tensorrt.dynamo._engine_bytes import convert_exported_program_to_serialized_trt_engine
 from torch_tensorrt.dynamo._tracer import trace
-
-_TRACE_OPTIONS = ("strict", "dynamic_shapes")
 
 
 def convert_method_to_trt_engine(
@@ -68,7 +66,7 @@ def convert_method_to_trt_engine(
             )
         program = module
     else:
-        options = {key: kwargs.pop(key) for key in _TRACE_OPTIONS if key in kwargs}
+        options = take_trace_options(kwargs)
         method = method_as_module(module, method_name)
         program = trace(method, arg_inputs=args, kwarg_inputs=kwarg_inputs, **options)
     return convert_exported_program_to_serialized_trt_engine(

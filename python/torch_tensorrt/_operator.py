@@ -2,28 +2,30 @@
 
 Every call of the operator carries a `spec`: the dtypes and shapes of its results as text, for tracing. It reads
 
-    f32[i0_0,16];i64[i0_0*2,max(i1_1,4)]
+    f32[i0_0,16]
+    mul i0_0 2,max i1_1 4|f32[i0_0,16];i64[#0,#1]{1,0}
 
-with one entry per result; `i<input>_<dim>` is a size of an input, and + - * // % ** max min have
-Python's meaning. `{0,2,3,1}` after the sizes are the dimensions in the order in which they lie in memory,
-the innermost last, for results that are not row-major: the engine gives them in that order. A spec has no quotes or
-backslashes, so every exporter can carry it.
+with one entry per result, whose sizes are operands of a size program (`_sizes.py`); its instructions come first if
+there are any. `{0,2,3,1}` after the sizes are the dimensions in the order in which they lie in memory, the innermost
+last, for results that are not row-major: the engine gives them in that order. A spec has no quotes or backslashes, so
+every exporter can carry it.
 """
 
 from __future__ import annotations
 
-import ast
 import ctypes
 import functools
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 import kiln
+from torch_tensorrt._sizes import Operand, SizeProgram, size_name
 
 DTYPE_NAMES: dict[torch.dtype, str] = {
     torch.float32: "f32",
@@ -37,25 +39,9 @@ DTYPE_NAMES: dict[torch.dtype, str] = {
     torch.int64: "i64",
     torch.bool: "bool",
 }
-_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
-_ENTRY = re.compile(r"([a-z0-9]+)\[(.*)\](?:\{([0-9,]+)\})?")
-_SIZE_NAME = re.compile(r"i(\d+)_(\d+)")
-_FUNCTIONS: dict[str, Callable[..., Any]] = {"max": torch.sym_max, "min": torch.sym_min}
-_SYNTAX = (
-    *(
-        ast.Expression,
-        ast.Tuple,
-        ast.Load,
-        ast.Name,
-        ast.Constant,
-        ast.BinOp,
-        ast.UnaryOp,
-        ast.USub,
-        ast.Call,
-    ),
-    *(ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod, ast.Pow),
-)
+_ENTRY = re.compile(r"([a-z0-9]+)\[([^\]]*)\](?:\{([0-9,]+)\})?")
 
 
 def _load() -> ctypes.CDLL:
@@ -95,6 +81,18 @@ def hold(module: torch.nn.Module, engine: torch.Tensor) -> None:
         _holds[key].atexit = False
 
 
+def is_engine_name(name: str) -> bool:
+    """Whether a buffer of a module that was compiled is an engine, by its name."""
+    return name.rpartition(".")[2].startswith("engine_")
+
+
+def hold_engines(module: torch.nn.Module) -> None:
+    """`hold` for all engines of a module."""
+    for name, buffer in module.named_buffers():
+        if is_engine_name(name):
+            hold(module, buffer)
+
+
 def release(module: torch.nn.Module, engine: torch.Tensor) -> None:
     """Ends what `hold` began before the module does: the operator forgets the engine unless another module has it."""
     if finalizer := _holds.get((id(module), engine.data_ptr())):
@@ -106,41 +104,52 @@ def _let_go(key: tuple[int, int]) -> None:
     _library.kiln_torch_release_engine(key[1])
 
 
+@dataclass(frozen=True)
+class ResultSpec:
+    """A result of an engine: its sizes are operands of the spec's size program."""
+
+    dtype: torch.dtype
+    sizes: tuple[Operand, ...]
+    order: tuple[int, ...] = ()  # of the dimensions in memory; empty: row-major
+
+
+def write_spec(program: SizeProgram, results: Iterable[ResultSpec]) -> str:
+    """The spec of an engine with these results."""
+    entries = []
+    for result in results:
+        order = f"{{{','.join(map(str, result.order))}}}" if result.order else ""
+        entries.append(f"{DTYPE_NAMES[result.dtype]}[{','.join(map(str, result.sizes))}]{order}")
+    return "|".join(filter(None, [",".join(program.instructions), ";".join(entries)]))
+
+
 @functools.lru_cache(maxsize=1024)
-def _parse_spec(spec: str) -> tuple[tuple[torch.dtype, Any, tuple[int, ...]], ...]:
-    """Gives, per result, its dtype, the compiled tuple of its sizes and their order in memory."""
-    results = []
-    for entry in spec.split(";") if spec else ():
-        match = _ENTRY.fullmatch(entry)
-        if match is None or match[1] not in _DTYPES:
-            raise ValueError(
-                f"[execute_engine] spec has the entry {entry!r}, expected dtype[size,size,...] and an order such as "
-                "{1,0} if it is not row-major"
-            )
-        tree = ast.parse(f"({match[2]},)" if match[2] else "()", mode="eval")
-        for node in ast.walk(tree):
-            known_name = (
-                not isinstance(node, ast.Name)
-                or node.id in _FUNCTIONS
-                or _SIZE_NAME.fullmatch(node.id)
-            )
-            integer = not isinstance(node, ast.Constant) or type(node.value) is int
-            if not isinstance(node, _SYNTAX) or not known_name or not integer:
-                raise ValueError(
-                    f"[execute_engine] spec has the sizes {match[2]!r}, which are no integer arithmetic"
-                )
-        order = tuple(int(dim) for dim in (match[3] or "").split(",") if dim)
-        if order and sorted(order) != list(range(len(tree.body.elts))):
-            raise ValueError(
-                f"[execute_engine] spec has the order {match[3]}, expected every dimension of [{match[2]}] once"
-            )
-        results.append((_DTYPES[match[1]], compile(tree, "<spec>", "eval"), order))
-    return tuple(results)
+def _parse_spec(spec: str) -> tuple[SizeProgram, list[ResultSpec]]:
+    instructions, _, entries = spec.rpartition("|")
+    try:
+        program = SizeProgram(instructions.split(",") if instructions else ())
+        results = [_parse_entry(program, entry) for entry in entries.split(";") if spec]
+    except ValueError as error:
+        raise ValueError(f"[execute_engine] the spec {spec!r}: {error}") from error
+    return program, results
+
+
+def _parse_entry(program: SizeProgram, entry: str) -> ResultSpec:
+    match = _ENTRY.fullmatch(entry)
+    if match is None or match[1] not in DTYPES:
+        raise ValueError(
+            f"got the result {entry!r}, expected dtype[size,size,...] and an order such as {{1,0}} if it is not "
+            "row-major"
+        )
+    sizes = tuple(program.operand(text) for text in match[2].split(",") if match[2])
+    order = tuple(int(dim) for dim in (match[3] or "").split(",") if dim)
+    if order and sorted(order) != list(range(len(sizes))):
+        raise ValueError(f"got the order {match[3]}, expected every dimension of [{match[2]}] once")
+    return ResultSpec(DTYPES[match[1]], sizes, order)
 
 
 def layouts_of(spec: str) -> str:
     """The orders in a spec alone, such as "{1,0};" for two results; "" if all of them are row-major."""
-    orders = [entry[entry.find("]") + 1 :] for entry in spec.split(";")]
+    orders = [entry[entry.find("]") + 1 :] for entry in spec.rpartition("|")[2].split(";")]
     return ";".join(orders) if any(orders) else ""
 
 
@@ -149,19 +158,25 @@ def _execute_engine_fake(
     inputs: list[torch.Tensor], engine: torch.Tensor, spec: str
 ) -> list[torch.Tensor]:
     sizes = {
-        f"i{i}_{dim}": size
-        for i, tensor in enumerate(inputs)
+        size_name(index, dim): size
+        for index, tensor in enumerate(inputs)
         for dim, size in enumerate(tensor.shape)
     }
-    names = {**_FUNCTIONS, **sizes, "__builtins__": {}}
+    program, results = _parse_spec(spec)
+    try:
+        shapes = [program.evaluate(result.sizes, sizes) for result in results]
+    except KeyError as error:
+        raise ValueError(f"[execute_engine] the inputs lack the size {error} of the spec") from None
+    if any(size is None for shape in shapes for size in shape):
+        raise ValueError("[execute_engine] a size overflows or divides by zero for these inputs")
     return [
-        _new_empty(engine, eval(code, names), dtype, order)
-        for dtype, code, order in _parse_spec(spec)
+        _new_empty(engine, shape, result.dtype, result.order)
+        for result, shape in zip(results, shapes, strict=True)
     ]
 
 
 def _new_empty(
-    like: torch.Tensor, shape: tuple[Any, ...], dtype: torch.dtype, order: tuple[int, ...]
+    like: torch.Tensor, shape: Sequence[Any], dtype: torch.dtype, order: tuple[int, ...]
 ) -> torch.Tensor:
     if not order:
         return like.new_empty(shape, dtype=dtype)

@@ -3,6 +3,7 @@
 #include "runtime/binding.h"
 #include "runtime/choose_program.h"
 #include "runtime/size_program.h"
+#include "runtime/size_text.h"
 #include "support/json_writer.h"
 
 namespace kiln::runtime {
@@ -24,27 +25,31 @@ std::string symbolic_shape(const Spec& spec, const engine::TensorSpec& tensor) {
   return text + "]";
 }
 
-void write_tensor(JsonWriter& json, const Spec& spec, const engine::TensorSpec& tensor,
-                  const std::vector<DimInfo>& dims) {
+void write_tensor(JsonWriter& json, const Spec& spec, const SizeText& sizes,
+                  const engine::TensorSpec& tensor, const std::vector<DimInfo>& dims) {
   json.begin_object().key("name").value(tensor.name);
   json.key("dtype").value(dtype_name(tensor.dtype));
   json.key("shape").value(symbolic_shape(spec, tensor));
   json.key("dims").begin_array();
-  for (const DimInfo& dim : dims) {
-    json.begin_object().key("min").value(dim.min).key("opt").value(dim.opt);
-    json.key("max").value(dim.max).end_object();
+  for (size_t axis = 0; axis < dims.size(); ++axis) {
+    json.begin_object().key("size").value(sizes.operand(tensor.shape[axis]).data());
+    json.key("min").value(dims[axis].min).key("opt").value(dims[axis].opt);
+    json.key("max").value(dims[axis].max).end_object();
   }
   json.end_array().end_object();
 }
 
 void write_tensors(JsonWriter& json, const Engine& engine) {
   const Spec& spec = engine.spec();
+  const SizeText sizes(spec);
+  json.key("sizes");
+  sizes.write_instructions(json);
   json.key("inputs").begin_array();
   for (size_t i = 0; i < spec.inputs.size(); ++i)
-    write_tensor(json, spec, spec.inputs[i], engine.input_dims(i));
+    write_tensor(json, spec, sizes, spec.inputs[i], engine.input_dims(i));
   json.end_array().key("outputs").begin_array();
   for (size_t i = 0; i < spec.outputs.size(); ++i)
-    write_tensor(json, spec, spec.outputs[i], engine.output_dims(i));
+    write_tensor(json, spec, sizes, spec.outputs[i], engine.output_dims(i));
   json.end_array();
 }
 

@@ -9,7 +9,10 @@
 namespace kiln::runtime {
 
 // {"name", "producer", "target", "variant", "runs_here", "format_version", "content_hash",
-//  "program_hash", "inputs", "outputs", "symbols", "memory", "programs", "kernels", "sections"}
+//  "program_hash", "sizes", "inputs", "outputs", "symbols", "memory", "programs", "kernels",
+//  "sections"}
+// "sizes" is the size program (runtime/size_text.h) that the dimensions of inputs and outputs refer
+// to.
 // "target", "variant", "program_hash", "memory" and "kernels" are those of the program that runs, or
 // else of the first that could, or at least is known. Reads all programs; what is wrong with one, or
 // stands against it here, is its "obstacle". Fails if the bytes were changed under the engine.

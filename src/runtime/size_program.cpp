@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <limits>
-#include <optional>
 
 namespace kiln::runtime {
 namespace {
@@ -16,33 +15,8 @@ using engine::Spec;
 constexpr int64_t kLowest = std::numeric_limits<int64_t>::min();
 constexpr int64_t kHighest = std::numeric_limits<int64_t>::max();
 
-// Nothing where the result has no 64-bit value: overflow, division by zero.
-std::optional<int64_t> apply(SizeOp op, int64_t a, int64_t b) {
-  int64_t result = 0;
-  switch (op) {
-    case SizeOp::Add:
-      if (__builtin_add_overflow(a, b, &result)) return std::nullopt;
-      return result;
-    case SizeOp::Sub:
-      if (__builtin_sub_overflow(a, b, &result)) return std::nullopt;
-      return result;
-    case SizeOp::Mul:
-      if (__builtin_mul_overflow(a, b, &result)) return std::nullopt;
-      return result;
-    case SizeOp::FloorDiv:
-      if (b == 0 || (a == kLowest && b == -1)) return std::nullopt;
-      return a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0);
-    case SizeOp::Mod:
-      if (b == 0) return std::nullopt;
-      if (b == -1) return 0;
-      return a % b + (a % b != 0 && (a < 0) != (b < 0) ? b : 0);
-    case SizeOp::Min:
-      return std::min(a, b);
-    case SizeOp::Max:
-      return std::max(a, b);
-    default:
-      return std::nullopt;
-  }
+SizeValue apply(SizeOp op, int64_t a, int64_t b) {
+  return apply_size_function(function_of(op), a, b);
 }
 
 // The slots of an interface, and those of one of its programs behind them.
@@ -171,6 +145,25 @@ Result<std::vector<int64_t>> evaluate(const Slots& slots, std::span<const int64_
 }
 
 }  // namespace
+
+SizeFunction function_of(SizeOp op) {
+  switch (op) {
+    case SizeOp::Sub:
+      return SizeFunction::Sub;
+    case SizeOp::Mul:
+      return SizeFunction::Mul;
+    case SizeOp::FloorDiv:
+      return SizeFunction::FloorDiv;
+    case SizeOp::Mod:
+      return SizeFunction::Mod;
+    case SizeOp::Min:
+      return SizeFunction::Min;
+    case SizeOp::Max:
+      return SizeFunction::Max;
+    default:
+      return SizeFunction::Add;
+  }
+}
 
 Result<std::vector<int64_t>> evaluate_sizes(const Spec& spec, std::span<const int64_t> symbols) {
   return evaluate({spec}, symbols);

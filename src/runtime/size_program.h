@@ -8,12 +8,17 @@
 #include <vector>
 
 #include "engine/spec.h"
+#include "support/size_arithmetic.h"
 #include "support/status.h"
 
 namespace kiln::runtime {
 
 // No tensor of an engine is larger, in bytes: far above any machine, far below overflow.
 inline constexpr int64_t kLargestSize = int64_t{1} << 46;
+
+inline bool is_function(engine::SizeOp op) { return op >= engine::SizeOp::Add; }
+// Of an operation that is a function of two slots.
+SizeFunction function_of(engine::SizeOp op);
 
 // One value for each slot of the interface, and of a program of it.
 Result<std::vector<int64_t>> evaluate_sizes(const engine::Spec& spec,

@@ -129,11 +129,28 @@ TEST(EngineInfo, KnowsRanges) {
 TEST(EngineInfo, DescribesItself) {
   const LoadedEngine loaded(make_sample_engine());
   const std::string json = *describe(*loaded.get());
-  for (const char* part :
-       {R"("name":"sample")", R"("shape":"[batch, 4]")", R"({"min":1,"opt":8,"max":32})",
-        R"("kernels":[{"name":"add_0","kind":"loop_nest","sources":["add"]})",
-        R"("name":"code:cpu x86-64-v3")", R"("weights_bytes":64)",
-        R"("workspace_bytes_at_opt":192,"workspace_bytes_at_max":576)"})
+  for (const char* part : {R"("name":"sample")", R"("shape":"[batch, 4]")",
+                           R"({"size":"i0_0","min":1,"opt":8,"max":32})",
+                           R"("kernels":[{"name":"add_0","kind":"loop_nest","sources":["add"]})",
+                           R"("name":"code:cpu x86-64-v3")", R"("weights_bytes":64)",
+                           R"("workspace_bytes_at_opt":192,"workspace_bytes_at_max":576)"})
+    EXPECT_NE(json.find(part), std::string::npos) << part << " in " << json;
+}
+
+TEST(EngineInfo, WritesSizesInFullDepth) {
+  SampleEngine sample = make_sample_engine();
+  sample.spec.symbols[0].factor = 2;
+  sample.spec.symbols[0].offset = -1;
+  const auto last = [&] { return static_cast<engine::Slot>(sample.spec.sizes.size() - 1); };
+  sample.spec.sizes.push_back({engine::SizeOp::Constant, -1, -1, 3});
+  sample.spec.sizes.push_back({engine::SizeOp::Mul, sample.spec.inputs[0].shape[0], last(), 0});
+  for (int i = 0; i < 20; ++i)
+    sample.spec.sizes.push_back({engine::SizeOp::Max, last(), last(), 0});
+  sample.spec.outputs[0].shape[0] = last();
+  const LoadedEngine loaded(sample);
+  const std::string json = *describe(*loaded.get());
+  for (const char* part : {R"("sizes":["sub i0_0 -1","floordiv #0 2","mul #1 3","max #2 #2",)",
+                           R"("max #21 #21"],)", R"({"size":"#1",)", R"({"size":"#22",)"})
     EXPECT_NE(json.find(part), std::string::npos) << part << " in " << json;
 }
 

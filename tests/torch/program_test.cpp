@@ -12,8 +12,9 @@ const std::string kText =
     "kiln-program 1\n"
     "in_spec [1, {\"a\": 2}]\n"
     "out_spec [1, {}]\n"
+    "size mul i0_0 2\n"
     "input x f32 1..32 16\n"
-    "input y i64 2.. =i0_0,2,* strides i1_1 1\n"
+    "input y i64 2.. =#0 strides i1_1 1\n"
     "constant f32 64 3 4\n"
     "constant f32 128 3 4 strides 1 3\n"
     "engine engine_0.kiln\n"
@@ -59,16 +60,17 @@ TEST(Program, ReadsEveryStatement) {
 
 TEST(Program, SizesMayNameLaterInputs) {
   const Program program =
-      parse_program("kiln-program 1\ninput x f32 =i1_0,2,*\ninput y f32 1..8\n");
+      parse_program("kiln-program 1\nsize mul i1_0 2\ninput x f32 =#0\ninput y f32 1..8\n");
   EXPECT_TRUE(program.inputs[0].dims[0].equal.has_value());
 }
 
 TEST(Program, ReadsConditions) {
   const Program program = parse_program(
-      "kiln-program 1\ninput x f32 1.. 2..\ncheck i0_0,i0_1,== x.size(0) == x.size(1)\n");
+      "kiln-program 1\nsize eq i0_0 i0_1\ninput x f32 1.. 2..\n"
+      "check #0 x.size(0) == x.size(1)\n");
   ASSERT_EQ(program.checks.size(), 1u);
   EXPECT_EQ(program.checks[0].text, "x.size(0) == x.size(1)");
-  EXPECT_EQ(program.checks[0].condition.sizes().size(), 2u);
+  EXPECT_EQ(program.sizes.sizes_of(program.checks[0].condition).size(), 2u);
 }
 
 TEST(Program, LetsValuesGoAfterTheirLastUse) {
@@ -110,9 +112,14 @@ TEST(Program, RefusesWhatIsNotThere) {
                            "constant f32",
                            "constant f32 0 x",
                            "check",
-                           "check i1_0,3,== y",
-                           "check i0_1,3,== x",
-                           "check i0_0,== x"}) {
+                           "check i1_0 y",
+                           "check i0_1 x",
+                           "check #0 x",
+                           "size",
+                           "size add 1",
+                           "size plus 1 2",
+                           "size add i1_0 2",
+                           "size add #0 2"}) {
     EXPECT_NE(message(start + line + "\n").find("line 4"), std::string::npos) << line;
   }
 }

@@ -22,7 +22,7 @@ from torch_tensorrt._operator import execute_engine
 from torch_tensorrt._structure import flatten_inputs, is_flat
 from torch_tensorrt.dynamo._contract import (
     Condition,
-    check_conditions,
+    SizeChecks,
     contract,
     message,
     script_text,
@@ -61,13 +61,13 @@ def add_input_checks(
         index for index, node in enumerate(placeholders) if not _is_checked(module.graph, node)
     ]
     unchecked = _unchecked(module.graph, sizes.ranges, sizes.guards)
-    conditions = [(each, each.code()) for each in unchecked]
+    size_checks = SizeChecks(unchecked)
     nested = not is_flat(in_spec)
-    if not (checked or conditions or nested):
+    if not (checked or unchecked or nested):
         return
     labels = [node.name for node in placeholders]
     # Ranks have to be right before sizes can be compared.
-    ranked = sorted({index for each, _ in conditions for index, _ in each.sizes()} - set(checked))
+    ranked = sorted(size_checks.inputs - set(checked))
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
 
@@ -82,7 +82,7 @@ def add_input_checks(
             expected[index].check(values[index])
         for index in ranked:
             expected[index].check_rank(values[index])
-        check_conditions(conditions, values, labels)
+        size_checks.check(values, labels)
 
     module.register_forward_pre_hook(check, with_kwargs=True, prepend=True)
 

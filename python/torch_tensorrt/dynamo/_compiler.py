@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 import kiln
-from torch_tensorrt._arguments import flatten_tensors, merge_inputs
+from torch_tensorrt._arguments import check_program, flatten_tensors, merge_inputs
 from torch_tensorrt.dynamo._assemble import CompiledRegion, assemble
 from torch_tensorrt.dynamo._capture import capture, show_engine, show_module
 from torch_tensorrt.dynamo._partition import (
@@ -21,6 +21,7 @@ from torch_tensorrt.dynamo._partition import (
     apply_min_block_size,
     check_support,
     describe,
+    list_reasons,
     partition,
 )
 from torch_tensorrt.dynamo._program import Program
@@ -61,11 +62,7 @@ def compile(
         TypeError: an unknown option. ValueError: inputs that do not fit the program.
         RuntimeError: operators that no engine can take, with require_full_compilation=True.
     """
-    if not isinstance(exported_program, ExportedProgram):
-        raise TypeError(
-            f"got {type(exported_program).__name__}, expected torch.export.ExportedProgram: "
-            "torch_tensorrt.dynamo.trace makes one from a module"
-        )
+    check_program(exported_program)
     settings = CompilationSettings.from_options(options)
     arg_inputs = merge_inputs(inputs, arg_inputs, required=False)
     program = Program.decomposed(exported_program)
@@ -159,11 +156,9 @@ def _report(parts: Partition, settings: CompilationSettings) -> None:
     else:
         logger.debug("partitioning: %s", text)
     if settings.require_full_compilation and parts.left_out:
-        reasons = "\n".join(
-            f"  {node.name} ({node.target}): {reason}" for node, reason in parts.left_out.items()
-        )
         raise RuntimeError(
-            f"require_full_compilation=True, but {len(parts.left_out)} operator(s) cannot be in an engine:\n{reasons}"
+            f"require_full_compilation=True, but {len(parts.left_out)} operator(s) cannot be in an engine:\n"
+            f"{list_reasons(parts.left_out)}"
         )
     if not parts.regions:
         logger.warning(

@@ -4,9 +4,10 @@ A condition is Python text over `i<input>_<dim>`, sizes of the program's flat in
 
     i0_1 + i1_1 == (i2_1 + 1) // 2
 
-It is evaluated by compiled modules and loaded programs, written into TorchScript, and put in postfix form for
-packages. Conditions come from the symbolic shapes of the inputs (a size is that of another input, or computed from it)
-and from the guards of torch.export: what the program's author, or an operator, relied on.
+That is what torch.export's guards and TorchScript are, too; compiled modules, loaded programs and packages check it as
+a part of a size program (`torch_tensorrt/_sizes.py`). Conditions come from the symbolic shapes of the inputs (a size is
+that of another input, or computed from it) and from the guards of torch.export: what the program's author, or an
+operator, relied on.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.numbers import int_oo
 
+from torch_tensorrt._sizes import Operand, SizeProgram, size_name
 from torch_tensorrt.dynamo._symbols import (
     UNBOUNDED,
     Range,
@@ -36,18 +38,18 @@ from torch_tensorrt.dynamo._symbols import (
 logger = logging.getLogger(__name__)
 
 _OPERATORS: dict[type, str] = {
-    ast.Add: "+",
-    ast.Sub: "-",
-    ast.Mult: "*",
-    ast.FloorDiv: "//",
-    ast.Mod: "%",
-    ast.Pow: "**",
-    ast.Eq: "==",
-    ast.NotEq: "!=",
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
+    ast.Add: "add",
+    ast.Sub: "sub",
+    ast.Mult: "mul",
+    ast.FloorDiv: "floordiv",
+    ast.Mod: "mod",
+    ast.Pow: "pow",
+    ast.Eq: "eq",
+    ast.NotEq: "ne",
+    ast.Lt: "lt",
+    ast.LtE: "le",
+    ast.Gt: "gt",
+    ast.GtE: "ge",
     ast.And: "and",
     ast.Or: "or",
 }
@@ -71,19 +73,12 @@ class Condition:
         """The text with other names of sizes."""
         return ast.unparse(_Rename(size).visit(self._tree()))
 
-    def postfix(self, size: Callable[[int, int], str]) -> str:
-        """Words with commas between them, operands first: the form of src/torch/aoti/size_expression.h."""
-        return ",".join(_postfix(self._tree(), size))
-
-    def code(self) -> Any:
-        return compile(self.text, "<sizes>", "eval")
+    def add_to(self, program: SizeProgram) -> Operand:
+        """The condition in a size program: the operand that is not to be zero. SymbolError: no arithmetic on sizes."""
+        return _add(self._tree(), program)
 
     def _tree(self) -> ast.expr:
         return ast.parse(self.text, mode="eval").body
-
-
-def size_name(index: int, dim: int) -> str:
-    return f"i{index}_{dim}"
 
 
 def message(condition: Condition, names: Sequence[str]) -> str:
@@ -128,7 +123,7 @@ def _integer(bound: Any, above: int = UNBOUNDED, below: int = 0) -> int:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How symbols are had from the inputs."""
+    """How symbols follow from the inputs."""
 
     names: dict[sympy.Symbol, str]  # text over i<input>_<dim>
     bounds: list[Condition]  # of symbols that no size is: the others' are those of a size
@@ -143,7 +138,7 @@ def symbol_sizes(
     A symbol is read off a size that it is, or else off one that is a multiple of it plus a number.
 
     Args:
-        shapes: of the flat inputs, None for those that are no tensors.
+        shapes: of the flat inputs, None for those that are not tensors.
         ranges: of the symbols.
     """
     sizes = [
@@ -210,7 +205,7 @@ def guard_conditions(
         try:
             tree = _FromGuard(sources).visit(ast.parse(guard, mode="eval").body)
             condition = Condition(_normalised(ast.unparse(tree)))
-            _postfix(condition._tree(), size_name)  # refuses what is no arithmetic on sizes
+            condition.add_to(SizeProgram())  # refuses what is not arithmetic on sizes
         except (SymbolError, SyntaxError) as error:
             logger.debug("the guard %s is not checked: %s", guard, error)
             continue
@@ -258,7 +253,7 @@ def _print_condition(statement: Any, names: Mapping[sympy.Symbol, str]) -> str:
         return f"not ({_print_condition(statement.args[0], names)})"
     if statement is sympy.true:
         return "1 == 1"
-    raise SymbolError(f"{statement} is no comparison of sizes")
+    raise SymbolError(f"{statement} is not a comparison of sizes")
 
 
 def as_guards(
@@ -294,23 +289,36 @@ def shape_of(value: Any) -> tuple[Any, ...] | None:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else None
 
 
-def check_conditions(
-    conditions: Sequence[tuple[Condition, Any]], values: Sequence[Any], names: Sequence[str]
-) -> None:
-    """Raises RuntimeError for tensors whose sizes do not fit together; conditions come with their code."""
-    for condition, code in conditions:
-        sizes = {
-            size_name(index, dim): values[index].shape[dim] for index, dim in condition.sizes()
-        }
-        if not eval(code, {"__builtins__": {}, "max": max, "min": min}, sizes):
-            got = ", ".join(
-                f"{names[index]}.size({dim}) = {values[index].shape[dim]}"
-                for index, dim in condition.sizes()
-            )
-            raise RuntimeError(
-                f"the sizes of the inputs do not fit together: got {got}, expected "
-                f"{message(condition, names)}"
-            )
+class SizeChecks:
+    """Checks of whether sizes of the inputs fit together."""
+
+    def __init__(self, conditions: Sequence[Condition]) -> None:
+        self._program = SizeProgram()
+        self._conditions = list(conditions)
+        self._operands = [condition.add_to(self._program) for condition in conditions]
+        self._sizes = {size: None for condition in conditions for size in condition.sizes()}
+
+    @property
+    def inputs(self) -> set[int]:
+        """The numbers of the inputs whose sizes are looked at."""
+        return {index for index, _ in self._sizes}
+
+    def check(self, values: Sequence[Any], names: Sequence[str]) -> None:
+        """Raises RuntimeError for tensors whose sizes do not fit together."""
+        if not self._conditions:
+            return
+        sizes = {size_name(index, dim): values[index].shape[dim] for index, dim in self._sizes}
+        results = self._program.evaluate(self._operands, sizes)
+        for condition, result in zip(self._conditions, results, strict=True):
+            if not result:
+                got = ", ".join(
+                    f"{names[index]}.size({dim}) = {values[index].shape[dim]}"
+                    for index, dim in condition.sizes()
+                )
+                raise RuntimeError(
+                    f"the sizes of the inputs do not fit together: got {got}, expected "
+                    f"{message(condition, names)}"
+                )
 
 
 def _normalised(text: str) -> str:
@@ -353,9 +361,9 @@ class _FromGuard(ast.NodeTransformer):
         ):
             source = ast.unparse(call.func.value)
             if source not in self._sources:
-                raise SymbolError(f"{source} is no input")
+                raise SymbolError(f"{source} is not an input")
             return ast.Name(size_name(self._sources[source], node.slice.value))
-        raise SymbolError(f"{ast.unparse(node)} is no size")
+        raise SymbolError(f"{ast.unparse(node)} is not a size")
 
 
 class _Rename(ast.NodeTransformer):
@@ -369,43 +377,42 @@ class _Rename(ast.NodeTransformer):
         return ast.parse(self._size(index, dim), mode="eval").body
 
 
-def _postfix(node: ast.expr, size: Callable[[int, int], str]) -> list[str]:
-    """Raises SymbolError for what is no arithmetic on sizes."""
+def _add(node: ast.expr, program: SizeProgram) -> Operand:
+    """Raises SymbolError for what is not arithmetic on sizes."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, bool):
-        return [str(int(node.value))]
+        return int(node.value)
     if isinstance(node, ast.Name):
-        index, dim = node.id[1:].split("_")
-        return [size(int(index), int(dim))]
-    if isinstance(node, ast.UnaryOp):
-        operand = _postfix(node.operand, size)
-        if isinstance(node.op, ast.USub):
-            return ["0", *operand, "-"]
-        if isinstance(node.op, ast.Not):
-            return [*operand, "0", "=="]
+        return node.id
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        operand = _add(node.operand, program)
+        return -operand if isinstance(operand, int) else program.add("sub", 0, operand)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return program.add("eq", _add(node.operand, program), 0)
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return _chain([node.left, node.right], [_OPERATORS[type(node.op)]], size)
+        return _chain([node.left, node.right], _OPERATORS[type(node.op)], program)
     if isinstance(node, ast.BoolOp):
-        return _chain(node.values, [_OPERATORS[type(node.op)]] * (len(node.values) - 1), size)
-    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _OPERATORS:
-        return _chain([node.left, *node.comparators], [_OPERATORS[type(node.ops[0])]], size)
+        return _chain(node.values, _OPERATORS[type(node.op)], program)
     if isinstance(node, ast.Compare) and all(type(op) in _OPERATORS for op in node.ops):
+        if len(node.ops) == 1:
+            parts = [node.left, *node.comparators]
+            return _chain(parts, _OPERATORS[type(node.ops[0])], program)
         pairs = zip([node.left, *node.comparators], node.ops, node.comparators, strict=False)
-        parts = [ast.Compare(left, [op], [right]) for left, op, right in pairs]
-        return _chain(parts, ["and"] * (len(parts) - 1), size)
+        return _chain(
+            [ast.Compare(left, [op], [right]) for left, op, right in pairs], "and", program
+        )
     if (
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id in _FUNCTIONS
+        and (node.func.id != "int" or len(node.args) == 1)
         and not node.keywords
     ):
-        return _chain(node.args, [node.func.id] * (len(node.args) - 1), size)
-    raise SymbolError(f"{ast.unparse(node)} is no arithmetic on sizes")
+        return _chain(node.args, node.func.id, program)
+    raise SymbolError(f"{ast.unparse(node)} is not arithmetic on sizes")
 
 
-def _chain(
-    parts: Sequence[ast.expr], operators: Sequence[str], size: Callable[[int, int], str]
-) -> list[str]:
-    words = _postfix(parts[0], size)
-    for part, operator in zip(parts[1:], operators, strict=True):
-        words += [*_postfix(part, size), operator]
-    return words
+def _chain(parts: Sequence[ast.expr], function: str, program: SizeProgram) -> Operand:
+    result = _add(parts[0], program)
+    for part in parts[1:]:
+        result = program.add(function, result, _add(part, program))
+    return result

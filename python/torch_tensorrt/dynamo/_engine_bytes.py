@@ -10,10 +10,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 
-from torch_tensorrt._arguments import merge_inputs
+from torch_tensorrt._arguments import check_program, merge_inputs
 from torch_tensorrt.dynamo._bindings import Renaming, input_names, output_names
 from torch_tensorrt.dynamo._capture import show_engine
 from torch_tensorrt.dynamo._compiler import flat_inputs, supported_ranges
+from torch_tensorrt.dynamo._partition import list_reasons
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._progress import CompileProgress
 from torch_tensorrt.dynamo._ranges import symbol_ranges
@@ -55,11 +56,7 @@ def convert_exported_program_to_serialized_trt_engine(
         BindingNameMismatchError (a ValueError): names in another structure than what they name.
         TypeError: an unknown option. ValueError: inputs that do not fit the program.
     """
-    if not isinstance(exported_program, ExportedProgram):
-        raise TypeError(
-            f"got {type(exported_program).__name__}, expected torch.export.ExportedProgram: "
-            "torch_tensorrt.dynamo.trace makes one from a module"
-        )
+    check_program(exported_program)
     settings = CompilationSettings.from_options(
         options, "convert_exported_program_to_serialized_trt_engine"
     )
@@ -87,11 +84,9 @@ def convert_exported_program_to_serialized_trt_engine(
 def _check_whole(program: Program, support: Mapping[Node, str]) -> None:
     reasons = {node: reason for node, reason in support.items() if reason}
     if reasons:
-        lines = "\n".join(
-            f"  {node.name} ({node.target}): {reason}" for node, reason in reasons.items()
-        )
         raise RuntimeError(
-            f"{len(reasons)} operator(s) cannot be in an engine, so the program cannot be one engine:\n{lines}\n"
+            f"{len(reasons)} operator(s) cannot be in an engine, so the program cannot be one engine:\n"
+            f"{list_reasons(reasons)}\n"
             "torch_tensorrt.compile runs them in PyTorch, between engines"
         )
     for spec in program.signature.output_specs:
@@ -103,7 +98,7 @@ def _check_whole(program: Program, support: Mapping[Node, str]) -> None:
 
 
 def _outputs(program: Program) -> list[Node]:
-    """A node of its own for every result. RuntimeError: a result that is no tensor."""
+    """A node of its own for every result. RuntimeError: a result that is not a tensor."""
     output = program.graph.output_node()
     result: list[Node] = []
     for index, value in enumerate(output.args[0]):

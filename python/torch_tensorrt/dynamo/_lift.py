@@ -10,7 +10,6 @@ import copy
 from typing import Any
 
 import torch
-from torch._guards import detect_fake_mode
 from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram, ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import (
@@ -32,7 +31,7 @@ from torch_tensorrt.dynamo._calling import flat_results
 from torch_tensorrt.dynamo._checks import SIZES_KEY
 from torch_tensorrt.dynamo._contract import as_guards, ranges_of, shape_of, symbol_sizes
 from torch_tensorrt.dynamo._names import argument_names
-from torch_tensorrt.dynamo._symbols import free_symbols
+from torch_tensorrt.dynamo._symbols import fake_mode_of, free_symbols, get_attribute
 
 
 def program_info(gm: GraphModule) -> ProgramInfo | None:
@@ -112,12 +111,7 @@ class _Lifting:
         return [node for node in self.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
 
     def _find_fake_mode(self) -> FakeTensorMode:
-        values = [
-            node.meta["val"]
-            for node in self._gm.graph.nodes
-            if isinstance(node.meta.get("val"), torch.Tensor)
-        ]
-        return detect_fake_mode(values) or FakeTensorMode()
+        return fake_mode_of(node.meta.get("val") for node in self._gm.graph.nodes)
 
     def _lift_attributes(self) -> list[InputSpec]:
         specs = []
@@ -186,10 +180,3 @@ def _output_argument(value: Any) -> Any:
     if isinstance(value.meta.get("val"), torch.SymInt):
         return SymIntArgument(value.name)
     return TensorArgument(value.name)
-
-
-def get_attribute(module: Any, name: str) -> Any:
-    """What a dotted name stands for, as in `get_attr` nodes."""
-    for part in name.split("."):
-        module = getattr(module, part)
-    return module

@@ -178,10 +178,12 @@ def describe(partition: Partition) -> str:
         lines.append(f"  engine at level {level}: {count_operators(nodes)} operators")
         lines += [f"    {target} x {count}" for target, count in _histogram(nodes).items()]
     lines.append(f"{count_operators(partition.left_out)} operator(s) in PyTorch")
-    lines += [
-        f"  {node.name} ({node.target}): {reason}" for node, reason in partition.left_out.items()
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *filter(None, [list_reasons(partition.left_out)])])
+
+
+def list_reasons(reasons: Mapping[Node, str]) -> str:
+    """A line for every node that cannot be in an engine."""
+    return "\n".join(f"  {node.name} ({node.target}): {reason}" for node, reason in reasons.items())
 
 
 def _histogram(nodes: Iterable[Node]) -> dict[Any, int]:

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LIFTED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
-_MUTATIONS = (
+MUTATIONS = (
     OutputKind.BUFFER_MUTATION,
     OutputKind.PARAMETER_MUTATION,
     OutputKind.USER_INPUT_MUTATION,
@@ -67,7 +67,7 @@ class Program:
         self.records: Records = {}  # of nodes that were serialised
         self._input_specs = dict(specs)
         self.mutated = {
-            spec.target for spec in self.signature.output_specs if spec.kind in _MUTATIONS
+            spec.target for spec in self.signature.output_specs if spec.kind in MUTATIONS
         }
         self._remove_checks()
         self._compute_sizes_from_inputs()

@@ -2,7 +2,7 @@
 
 Every engine says of which nodes of its program it was made (`region_metadata`). The new program has the same nodes if
 it comes from the same model, so each engine is made again from those, with its old code; weights that stayed in PyTorch
-are found by their names. That needs nothing beside the module, which may come from a file.
+are found by their names. That needs nothing but the module, which may come from a file.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 import kiln
-from torch_tensorrt._arguments import merge_inputs, sample_inputs
+from torch_tensorrt._arguments import check_program, merge_inputs, sample_inputs
 from torch_tensorrt._operator import engine_tensor, execute_engine, hold, release
 from torch_tensorrt._quiet import quiet_torch
-from torch_tensorrt.dynamo._lift import get_attribute
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._region import find_region, region_model
 from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo._symbols import get_attribute
 from torch_tensorrt.dynamo.conversion._apply import lower
 
 logger = logging.getLogger(__name__)
@@ -54,8 +54,8 @@ def refit_module_weights(
         arg_inputs, kwarg_inputs: for `verify_output`.
         verify_output: run both on these inputs and compare the results.
         use_weight_map_cache: accepted: where weights go is found by planning, every time.
-        in_place: change `compiled_module`, and return it. Otherwise it keeps its weights, and is not copied but for
-            what changes.
+        in_place: change `compiled_module`, and return it. Otherwise it keeps its weights, and only what
+            changes is copied.
 
     Returns:
         The module with the new weights.
@@ -67,11 +67,7 @@ def refit_module_weights(
         RuntimeError: with verify_output=True, results that differ.
     """
     module = _as_module(compiled_module, in_place)
-    if not isinstance(new_weight_module, ExportedProgram):
-        raise TypeError(
-            f"new_weight_module is {type(new_weight_module).__name__}, expected torch.export.ExportedProgram: "
-            "torch_tensorrt.dynamo.trace makes one from a module"
-        )
+    check_program(new_weight_module, "new_weight_module is")
     # Converters and passes that users registered made nodes of the engines: they make them again.
     program = lower(Program.decomposed(new_weight_module), CompilationSettings())
     changes = _new_engines(module, program) | _new_weights(module, program)

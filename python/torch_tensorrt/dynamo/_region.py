@@ -22,7 +22,8 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, GraphModule, Node
 
 import kiln
-from torch_tensorrt._operator import DTYPE_NAMES, engine_tensor
+from torch_tensorrt._operator import ResultSpec, engine_tensor, write_spec
+from torch_tensorrt._sizes import SizeProgram
 from torch_tensorrt.dynamo._capture import capture_passes
 from torch_tensorrt.dynamo._engine_cache import BaseEngineCache, DiskEngineCache
 from torch_tensorrt.dynamo._partition import tensor_sources
@@ -35,12 +36,12 @@ from torch_tensorrt.dynamo._symbols import (
     Range,
     SizeNodes,
     SymbolError,
-    carrier_names,
+    carrier_operands,
     find_carriers,
     free_symbols,
     is_symbolic_node,
     linear,
-    print_size,
+    size_operand,
     tensor_of,
 )
 
@@ -67,15 +68,14 @@ class Region:
         carriers = find_carriers(
             (index, node.meta["val"]) for index, node in enumerate(self.inputs)
         )
-        names = carrier_names(carriers)
-        entries = []
+        program = SizeProgram()
+        symbols = carrier_operands(carriers, program)
+        results = []
         for node in self.outputs:
             tensor = node.meta["val"]
-            sizes = ",".join(print_size(size, names) for size in tensor.shape)
-            order = ",".join(map(str, self.orders.get(node, ())))
-            layout = f"{{{order}}}" if order else ""
-            entries.append(f"{DTYPE_NAMES[tensor.dtype]}[{sizes}]{layout}")
-        return ";".join(entries)
+            sizes = tuple(size_operand(size, program, symbols) for size in tensor.shape)
+            results.append(ResultSpec(tensor.dtype, sizes, self.orders.get(node, ())))
+        return write_spec(program, results)
 
 
 def find_region(
@@ -275,7 +275,7 @@ def _build_engine(
 
 @functools.cache
 def _warn_once(problem: str) -> None:
-    """A folder that cannot be used is the same news for every engine of a model."""
+    """One warning per folder that cannot be used, not one per engine of a model."""
     logger.warning("engine cache: %s", problem)
 
 

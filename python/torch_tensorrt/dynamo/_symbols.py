@@ -13,7 +13,11 @@ from typing import Any, Generic, TypeVar
 
 import sympy
 import torch
+from torch._guards import detect_fake_mode
+from torch._subclasses import FakeTensorMode
 from torch.fx import Graph, Node
+
+from torch_tensorrt._sizes import Operand, SizeProgram, size_name
 
 T = TypeVar("T")
 Size = int | torch.SymInt | sympy.Expr
@@ -102,6 +106,16 @@ def tensor_of(node: Node) -> torch.Tensor | None:
     return value if isinstance(value, torch.Tensor) else None
 
 
+def fake_mode_of(values: Iterable[Any]) -> FakeTensorMode:
+    """The mode of the fake tensors among some values; a new one if there are none."""
+    return detect_fake_mode(list(values)) or FakeTensorMode()
+
+
+def get_attribute(module: Any, name: str) -> Any:
+    """What a dotted name stands for, as in `get_attr` nodes."""
+    return operator.attrgetter(name)(module)
+
+
 def free_symbols(sizes: Iterable[Any]) -> set[sympy.Symbol]:
     result: set[sympy.Symbol] = set()
     for size in sizes:
@@ -174,20 +188,50 @@ _SIGNS = {
 }
 
 
-def carrier_names(carriers: Mapping[sympy.Symbol, Carrier[int]]) -> dict[sympy.Symbol, str]:
-    """How symbols are written in the operator's spec: read off the sizes of the inputs that carry them."""
-    names = {}
+def carrier_operands(
+    carriers: Mapping[sympy.Symbol, Carrier[int]], program: SizeProgram
+) -> dict[sympy.Symbol, Operand]:
+    """Symbols in a size program: read off the sizes of the inputs that carry them."""
+    operands: dict[sympy.Symbol, Operand] = {}
     for symbol, carrier in carriers.items():
-        name = f"i{carrier.tensor}_{carrier.dim}"
-        factor, offset = carrier.linear.factor, carrier.linear.offset
-        if offset:
-            name = f"({name}{-offset:+d})"
-        names[symbol] = name if factor == 1 else f"({name}//{factor})"
-    return names
+        operand: Operand = size_name(carrier.tensor, carrier.dim)
+        if carrier.linear.offset:
+            operand = program.add("sub", operand, carrier.linear.offset)
+        if carrier.linear.factor != 1:
+            operand = program.add("floordiv", operand, carrier.linear.factor)
+        operands[symbol] = operand
+    return operands
+
+
+def size_operand(
+    size: Size, program: SizeProgram, operands: Mapping[sympy.Symbol, Operand]
+) -> Operand:
+    """A size in a size program, given its symbols. SymbolError: a symbol that is not given."""
+
+    def leaf(symbol: sympy.Symbol) -> Operand:
+        if symbol not in operands:
+            raise SymbolError(f"no input has {symbol} as one of its sizes")
+        return operands[symbol]
+
+    def apply(function: Any, left: Operand, right: Operand) -> Operand:
+        return program.add(_FUNCTION_NAMES[function], left, right)
+
+    return fold(expression(size), leaf, apply)
+
+
+_FUNCTION_NAMES = {
+    operator.add: "add",
+    operator.mul: "mul",
+    operator.floordiv: "floordiv",
+    operator.mod: "mod",
+    operator.pow: "pow",
+    torch.sym_max: "max",
+    torch.sym_min: "min",
+}
 
 
 def print_size(size: Size, names: Mapping[sympy.Symbol, str]) -> str:
-    """A size as text in the grammar of the operator's spec, with the given names of symbols."""
+    """A size as Python text, with the given names of symbols."""
 
     def leaf(symbol: sympy.Symbol) -> str:
         if symbol not in names:

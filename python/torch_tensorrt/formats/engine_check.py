@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 
 import kiln
+from torch_tensorrt._operator import is_engine_name
 
 
 def check_engines(
@@ -19,7 +20,7 @@ def check_engines(
         ValueError: an engine is damaged; the text says which.
     """
     for name, buffer in buffers:
-        if not name.rpartition(".")[2].startswith("engine_") or buffer.dtype is not torch.uint8:
+        if not is_engine_name(name) or buffer.dtype is not torch.uint8:
             continue
         try:
             kiln.Engine(memoryview(buffer.numpy()))

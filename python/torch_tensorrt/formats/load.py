@@ -15,7 +15,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._operator import execute_engine, hold
+from torch_tensorrt._operator import execute_engine, hold_engines
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._calling import set_calling
 from torch_tensorrt.dynamo._checks import (
@@ -26,8 +26,8 @@ from torch_tensorrt.dynamo._checks import (
     refuse_tracing,
 )
 from torch_tensorrt.dynamo._contract import guard_conditions, ranges_of
-from torch_tensorrt.dynamo._lift import get_attribute
 from torch_tensorrt.dynamo._names import argument_names
+from torch_tensorrt.dynamo._symbols import get_attribute
 from torch_tensorrt.formats.aoti.package import LoadedPackage, is_package, load_package
 from torch_tensorrt.formats.engine_check import check_engines
 from torch_tensorrt.formats.engine_file import LoadedEngine, is_engine, load_engine
@@ -54,7 +54,7 @@ class LoadedProgram(ExportedProgram):
             refuse_tracing(checked)
             add_structure_check(checked, self.call_spec.in_spec, names or ())
             checked.meta[SIZES_KEY] = _input_sizes(self)
-            _hold_engines(checked)
+            hold_engines(checked)
             return checked
         with quiet_torch():
             module = super().module(check_guards=False)
@@ -68,14 +68,8 @@ class LoadedProgram(ExportedProgram):
         result = GraphModule(attributes, graph).eval()
         refuse_tracing(result)
         add_input_checks(result, argument_names(self), self.call_spec.in_spec, _input_sizes(self))
-        _hold_engines(result)
+        hold_engines(result)
         return result
-
-
-def _hold_engines(module: GraphModule) -> None:
-    for name, engine in module.named_buffers():
-        if name.startswith("engine_"):
-            hold(module, engine)
 
 
 def load(
@@ -145,7 +139,7 @@ def _check_program(names: Sequence[str], path: Any) -> None:
     name = os.fspath(path)
     if not names:
         raise ValueError(
-            f"The file {name} doesn't correspond to a valid ExportedProgram: it is no archive, or truncated"
+            f"The file {name} doesn't correspond to a valid ExportedProgram: it is not an archive, or truncated"
         )
     models = [entry for entry in names if "/models/" in entry and entry.endswith(".json")]
     if not models:

@@ -20,6 +20,7 @@ from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt.dynamo._calling import flat_results
+from torch_tensorrt.dynamo._symbols import get_attribute
 
 _INFIX = {
     operator.add: "+",
@@ -130,7 +131,7 @@ class _Writer:
                 call = self._call(node)
                 self._add(f"{self._new_name(node)} = {call}")
             elif node.op not in ("placeholder", "output") and node.target != "_guards_fn":
-                raise ScriptError(f"the graph calls {node.target!r}, which is no operator")
+                raise ScriptError(f"the graph calls {node.target!r}, which is not an operator")
 
     def _new_name(self, node: Node) -> str:
         self._count += 1
@@ -204,9 +205,7 @@ class _Writer:
         self._add(f'assert len({text}) == {len(keys)}, "input {where}: expected {expected}"')
 
     def _get_attribute(self, module: GraphModule, node: Node) -> None:
-        value: Any = module
-        for part in str(node.target).split("."):
-            value = getattr(value, part)
+        value = get_attribute(module, str(node.target))
         if isinstance(value, GraphModule):
             return  # a branch, written where it is used
         if not isinstance(value, torch.Tensor):

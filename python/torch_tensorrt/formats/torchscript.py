@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 
 from torch_tensorrt._arguments import check_graph_module, sample_inputs
 from torch_tensorrt._files import replaced_path
-from torch_tensorrt._operator import hold
+from torch_tensorrt._operator import hold_engines
 from torch_tensorrt.dynamo._checks import unchecked_inputs
 from torch_tensorrt.dynamo._symbols import is_symbolic_node
 from torch_tensorrt.formats.engine_check import check_engines
@@ -24,7 +24,7 @@ from torch_tensorrt.formats.verify_script import check_written_script
 
 logger = logging.getLogger(__name__)
 
-# Room for what an archive holds beside tensors.
+# Room for what an archive holds besides tensors.
 _BESIDE_TENSORS = 1 << 20
 
 
@@ -66,7 +66,7 @@ def to_torchscript(
             result = write_script(module, names, unchecked_inputs(module))
         except ScriptError as error:
             result = _trace(module, args, kwargs, error)
-    _hold_engines(result)
+    hold_engines(result)
     return result
 
 
@@ -103,12 +103,6 @@ def _is_traceable(module: GraphModule) -> bool:
         ):
             return False
     return True
-
-
-def _hold_engines(module: torch.jit.ScriptModule) -> None:
-    for name, buffer in module.named_buffers():
-        if name.rpartition(".")[2].startswith("engine_"):
-            hold(module, buffer)
 
 
 def save_torchscript(
@@ -168,7 +162,7 @@ def load_torchscript(
             ) from error
     check_engines(path, module.named_buffers())
     module.__class__ = LoadedScript
-    _hold_engines(module)
+    hold_engines(module)
     return module
 
 

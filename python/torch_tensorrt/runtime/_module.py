@@ -82,10 +82,7 @@ class TorchTensorRTModule(torch.nn.Module):
         _check_names("output", self.output_binding_names, outputs, every=False)
         self._input_order = [self.input_binding_names.index(name) for name in inputs]
         self._output_order = [outputs.index(name) for name in self.output_binding_names]
-        try:
-            self._spec, self._untraceable = spec_of(description), ""
-        except ValueError as error:  # running does not need it
-            self._spec, self._untraceable = "", str(error)
+        self._spec = spec_of(description)
         if self.engine is not None:
             release(self, self.engine)
         self.engine = engine
@@ -101,8 +98,6 @@ class TorchTensorRTModule(torch.nn.Module):
                 f"got {len(inputs)} inputs, expected {len(self._input_order)}: "
                 f"{', '.join(self.input_binding_names)}"
             )
-        if self._untraceable and torch.compiler.is_compiling():
-            raise RuntimeError(self._untraceable)
         tensors = [
             value if isinstance(value, torch.Tensor) else torch.tensor(value) for value in inputs
         ]
@@ -172,7 +167,7 @@ class TorchTensorRTModule(torch.nn.Module):
         """Accepted: results are always allocated when their sizes are known."""
 
     def set_optimization_profile(self, profile: int | str | None) -> None:
-        """Accepted: one engine serves the ranges of all profiles. Raises for what is no profile."""
+        """Accepted: one engine serves the ranges of all profiles. Raises for anything that is not a profile."""
         check_optimization_profile(profile)
 
     def use_dynamically_allocated_resources(self, dynamically_allocate_resources: bool) -> None:

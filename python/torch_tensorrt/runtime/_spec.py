@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9.]*")
-_FUNCTIONS = ("min", "max")
+from torch_tensorrt._operator import DTYPES, ResultSpec, write_spec
+from torch_tensorrt._sizes import SizeProgram
 
 
 def spec_of(description: Mapping[str, Any]) -> str:
@@ -15,24 +14,13 @@ def spec_of(description: Mapping[str, Any]) -> str:
 
     Args:
         description: what `kiln.Engine.describe` gives.
-
-    Raises:
-        ValueError: a size of a result is too long a formula to be in the description.
     """
-    names = {
-        symbol["name"]: f"i{symbol['input']}_{symbol['dim']}" for symbol in description["symbols"]
-    }
-
-    def rename(match: re.Match[str]) -> str:
-        return match[0] if match[0] in _FUNCTIONS else names[match[0]]
-
-    entries = []
-    for output in description["outputs"]:
-        shape = output["shape"]
-        if "..." in shape:
-            raise ValueError(
-                f"output {output['name']!r} of the engine has the shape {shape}, which is too long a formula to trace "
-                "with: use torch_tensorrt.compile, whose modules know the shapes of their results"
-            )
-        entries.append(f"{output['dtype']}{_NAME.sub(rename, shape).replace(' ', '')}")
-    return ";".join(entries)
+    program = SizeProgram(description["sizes"])
+    results = [
+        ResultSpec(
+            DTYPES[output["dtype"]],
+            tuple(program.operand(dim["size"]) for dim in output["dims"]),
+        )
+        for output in description["outputs"]
+    ]
+    return write_spec(program, results)

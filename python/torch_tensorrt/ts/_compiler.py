@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 
 import kiln
 from torch_tensorrt import dynamo
-from torch_tensorrt._arguments import merge_inputs
+from torch_tensorrt._arguments import merge_inputs, take_trace_options
 from torch_tensorrt._method import method_as_module
 from torch_tensorrt.formats.script_writer import define_script
 from torch_tensorrt.formats.torchscript import quiet_torchscript, to_torchscript
@@ -32,7 +32,7 @@ def compile(
     Args:
         module: a torch.nn.Module in eval mode, or a scripted or traced one.
         inputs, arg_inputs, input_signature: positional inputs, one of the three: tensors for fixed shapes, Inputs for
-            ranges; lists, tuples and dictionaries of them where the module is no ScriptModule.
+            ranges; lists, tuples and dictionaries of them where the module is not a ScriptModule.
         kwarg_inputs: keyword inputs, likewise.
         options: those of `torch_tensorrt.dynamo.CompilationSettings`, with `capability` for `engine_capability`, names
             such as "aten::relu" in `torch_executed_ops`, and 3 as the default of `min_block_size`.
@@ -51,8 +51,8 @@ def compile_to_script(
     module: torch.nn.Module, args: Any, kwargs: Any, options: Mapping[str, Any]
 ) -> torch.jit.ScriptModule:
     """`compile`, for callers that have merged the inputs; an ExportedProgram is taken too."""
-    trace_options = {key: options[key] for key in ("strict", "dynamic_shapes") if key in options}
-    rest = {key: value for key, value in options.items() if key not in trace_options}
+    rest = dict(options)
+    trace_options = take_trace_options(rest)
     settings = to_settings("ts.compile", rest)
     program, args, kwargs = _export(module, args, kwargs, trace_options)
     compiled = dynamo.compile(program, arg_inputs=args, kwarg_inputs=kwargs, settings=settings)

@@ -68,15 +68,15 @@ uint64_t bytes_of(const ConstantSpec& constant) {
   return count == 0 ? 0 : static_cast<uint64_t>(bytes);
 }
 
-std::vector<OwnedTensor> run_aten(const Call& call, std::span<const kiln_tensor> views,
+std::vector<OwnedTensor> run_aten(const Call& call, const SizeValues& sizes,
                                   std::vector<AtenTensorHandle> tensors,
                                   AOTIProxyExecutorHandle proxy) {
   if (proxy == nullptr) {
     throw std::runtime_error("the package lacks the list of PyTorch's operators that it calls");
   }
   std::vector<int64_t> ints;
-  for (const SizeExpression& size : call.ints) {
-    ints.push_back(size.evaluate(views));
+  for (const SizeOperand& size : call.ints) {
+    ints.push_back(sizes.get(size));
   }
   std::vector<OwnedTensor> results;
   for (size_t i = 0; i < call.num_results; ++i) {
@@ -101,6 +101,7 @@ std::vector<OwnedTensor> run_aten(const Call& call, std::span<const kiln_tensor>
 // The values of one run. A value is borrowed from the inputs or constants, or owned.
 struct Model::Values {
   std::vector<kiln_tensor> views;  // of the inputs as the caller gave them
+  std::optional<SizeValues> sizes;
   std::vector<AtenTensorHandle> handles;
   std::vector<OwnedTensor> owned;
 };
@@ -146,8 +147,8 @@ void Model::map_constants(const std::string& path) {
   }
 }
 
-void Model::check_inputs(std::span<const OwnedTensor> inputs,
-                         std::vector<kiln_tensor>& views) const {
+void Model::check_inputs(std::span<const OwnedTensor> inputs, Values& values) const {
+  std::vector<kiln_tensor>& views = values.views;
   if (inputs.size() != program_.inputs.size()) {
     throw std::runtime_error("got " + std::to_string(inputs.size()) + " input tensors, expected " +
                              std::to_string(program_.inputs.size()));
@@ -165,34 +166,35 @@ void Model::check_inputs(std::span<const OwnedTensor> inputs,
                                ", expected " + std::to_string(spec.dims.size()));
     }
   }
+  values.sizes.emplace(program_.sizes, views);
   for (size_t i = 0; i < inputs.size(); ++i) {
-    check_shape(i, views);
+    check_shape(i, values);
   }
-  check_sizes(views);
+  check_sizes(values);
 }
 
-void Model::check_sizes(std::span<const kiln_tensor> views) const {
+void Model::check_sizes(const Values& values) const {
   for (const SizeCheck& check : program_.checks) {
-    if (check.condition.evaluate(views) != 0) {
+    if (values.sizes->find(check.condition).value_or(0) != 0) {
       continue;
     }
     std::string got;
-    for (const auto& [input, dim] : check.condition.sizes()) {
+    for (const auto& [input, dim] : program_.sizes.sizes_of(check.condition)) {
       got += (got.empty() ? "" : ", ") + program_.inputs[input].name + ".size(" +
-             std::to_string(dim) + ") = " + std::to_string(views[input].shape[dim]);
+             std::to_string(dim) + ") = " + std::to_string(values.views[input].shape[dim]);
     }
     throw std::runtime_error("the sizes of the inputs do not fit together: got " + got +
                              ", expected " + check.text);
   }
 }
 
-void Model::check_shape(size_t index, std::span<const kiln_tensor> views) const {
+void Model::check_shape(size_t index, const Values& values) const {
   const std::vector<InputDim>& dims = program_.inputs[index].dims;
   for (size_t dim = 0; dim < dims.size(); ++dim) {
-    const int64_t size = views[index].shape[dim];
+    const int64_t size = values.views[index].shape[dim];
     int64_t min = dims[dim].min, max = dims[dim].max;
     if (dims[dim].equal) {
-      min = max = dims[dim].equal->evaluate(views);
+      min = max = values.sizes->get(*dims[dim].equal);
     }
     if (size < min || size > max) {
       std::string expected = std::to_string(min);
@@ -207,14 +209,14 @@ void Model::check_shape(size_t index, std::span<const kiln_tensor> views) const 
 
 // Compiled code relies on the strides that it was compiled for. Null: the input has them.
 OwnedTensor Model::copy_with_strides(AtenTensorHandle input, size_t index,
-                                     std::span<const kiln_tensor> views) const {
+                                     const Values& values) const {
   const InputSpec& spec = program_.inputs[index];
-  const kiln_tensor& given = views[index];
+  const kiln_tensor& given = values.views[index];
   const auto rank = static_cast<size_t>(given.rank);
   torch_op::Shape strides;
   bool same = true;
   for (size_t dim = 0; dim < rank; ++dim) {
-    strides[dim] = spec.strides[dim].evaluate(views);
+    strides[dim] = values.sizes->get(spec.strides[dim]);
     same = same && (given.shape[dim] == 1 || given.strides[dim] == strides[dim]);
   }
   if (same) {
@@ -238,7 +240,7 @@ std::vector<OwnedTensor> Model::run_call(const Call& call, const Values& values,
   if (call.kind == Call::Kind::Engine) {
     return engines_[call.target]->run(inputs, call.layouts);
   }
-  return run_aten(call, values.views, std::move(inputs), proxy);
+  return run_aten(call, *values.sizes, std::move(inputs), proxy);
 }
 
 std::vector<OwnedTensor> Model::run_model(const Call& call, const Values& values,
@@ -249,7 +251,7 @@ std::vector<OwnedTensor> Model::run_model(const Call& call, const Values& values
     const AtenTensorHandle given = values.handles[value];
     inputs.push_back(torch_op::share(given));
     if (value < program_.inputs.size() && !program_.inputs[value].strides.empty()) {
-      if (OwnedTensor copy = copy_with_strides(given, value, values.views)) {
+      if (OwnedTensor copy = copy_with_strides(given, value, values)) {
         if (program_.inputs[value].is_changed) {
           written_back.emplace_back(given, torch_op::share(copy.get()));
         }
@@ -294,7 +296,7 @@ OwnedTensor Model::take_result(size_t value, Values& values) const {
 std::vector<OwnedTensor> Model::run(std::vector<OwnedTensor> inputs,
                                     AOTIProxyExecutorHandle proxy) {
   Values values;
-  check_inputs(inputs, values.views);
+  check_inputs(inputs, values);
   values.handles.reserve(program_.num_values);
   values.owned.resize(program_.num_values);
   for (const OwnedTensor& input : inputs) {

@@ -32,12 +32,12 @@ class Model {
   struct Values;
 
   void map_constants(const std::string& path);
-  void check_inputs(std::span<const torch_op::OwnedTensor> inputs,
-                    std::vector<kiln_tensor>& views) const;
-  void check_shape(size_t index, std::span<const kiln_tensor> views) const;
-  void check_sizes(std::span<const kiln_tensor> views) const;
+  // Fills in what the inputs are seen as, and their sizes.
+  void check_inputs(std::span<const torch_op::OwnedTensor> inputs, Values& values) const;
+  void check_shape(size_t index, const Values& values) const;
+  void check_sizes(const Values& values) const;
   torch_op::OwnedTensor copy_with_strides(AtenTensorHandle input, size_t index,
-                                          std::span<const kiln_tensor> views) const;
+                                          const Values& values) const;
   std::vector<torch_op::OwnedTensor> run_call(const Call& call, const Values& values,
                                               AOTIProxyExecutorHandle proxy);
   std::vector<torch_op::OwnedTensor> run_model(const Call& call, const Values& values,

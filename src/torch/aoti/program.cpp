@@ -33,7 +33,7 @@ kiln_dtype to_dtype(std::string_view word) {
 class Parser {
  public:
   Program parse(const std::string& text) {
-    read_ranks(text);
+    program_.sizes = SizeProgram(read_ranks(text));
     std::istringstream lines(text);
     std::string line;
     for (int number = 1; std::getline(lines, line); ++number) {
@@ -53,16 +53,18 @@ class Parser {
   using Words = std::istringstream;
 
   // A size may name an input that comes later.
-  void read_ranks(const std::string& text) {
+  static std::vector<int32_t> read_ranks(const std::string& text) {
+    std::vector<int32_t> ranks;
     std::istringstream lines(text);
     for (std::string line; std::getline(lines, line);) {
       Words words(line);
       std::string key, name, dtype;
       words >> key >> name >> dtype;
       if (key == "input") {
-        ranks_.push_back(static_cast<int32_t>(words_until(words, "strides").size()));
+        ranks.push_back(static_cast<int32_t>(words_until(words, "strides").size()));
       }
     }
+    return ranks;
   }
 
   void parse_line(const std::string& line, int number) {
@@ -85,12 +87,17 @@ class Parser {
 
   using Statement = void (Parser::*)(Words&);
   static const std::map<std::string, Statement>& statements() {
-    static const std::map<std::string, Statement> kStatements{
-        {"input", &Parser::input},           {"check", &Parser::check},
-        {"constant", &Parser::constant},     {"engine", &Parser::engine},
-        {"model", &Parser::model},           {"changes", &Parser::changes},
-        {"run_engine", &Parser::run_engine}, {"run_model", &Parser::run_model},
-        {"run_aten", &Parser::run_aten},     {"result", &Parser::result}};
+    static const std::map<std::string, Statement> kStatements{{"input", &Parser::input},
+                                                              {"check", &Parser::check},
+                                                              {"constant", &Parser::constant},
+                                                              {"engine", &Parser::engine},
+                                                              {"model", &Parser::model},
+                                                              {"changes", &Parser::changes},
+                                                              {"run_engine", &Parser::run_engine},
+                                                              {"run_model", &Parser::run_model},
+                                                              {"run_aten", &Parser::run_aten},
+                                                              {"result", &Parser::result},
+                                                              {"size", &Parser::size}};
     return kStatements;
   }
 
@@ -111,6 +118,13 @@ class Parser {
     return result;
   }
 
+  void size(Words& words) {
+    const std::string function = word(words), left = word(words), right = word(words);
+    program_.sizes.add(function, left, right);
+  }
+
+  SizeOperand operand(std::string_view text) const { return program_.sizes.operand(text); }
+
   void input(Words& words) {
     InputSpec spec{.name = word(words), .dtype = to_dtype(word(words))};
     const std::vector<std::string> dims = words_until(words, "strides");
@@ -121,7 +135,7 @@ class Parser {
       spec.dims.push_back(parse_dim(dim));
     }
     for (const std::string& stride : words_until(words, "")) {
-      spec.strides.push_back(SizeExpression::parse(stride, ranks_));
+      spec.strides.push_back(operand(stride));
     }
     if (!spec.strides.empty() && spec.strides.size() != spec.dims.size()) {
       throw std::runtime_error("an input has not as many strides as dimensions");
@@ -131,14 +145,14 @@ class Parser {
   }
 
   void check(Words& words) {
-    SizeCheck check{SizeExpression::parse(word(words), ranks_), ""};
+    SizeCheck check{operand(word(words)), ""};
     std::getline(words >> std::ws, check.text);
     program_.checks.push_back(std::move(check));
   }
 
   InputDim parse_dim(const std::string& text) const {
     if (text.starts_with('=')) {
-      return {.equal = SizeExpression::parse(std::string_view(text).substr(1), ranks_)};
+      return {.equal = operand(std::string_view(text).substr(1))};
     }
     const size_t dots = text.find("..");
     if (dots == std::string::npos) {
@@ -212,7 +226,7 @@ class Parser {
         .kind = Call::Kind::Aten, .name = word(words), .target = to_integer<size_t>(word(words))};
     expect(words, "ints");
     for (const std::string& size : words_until(words, "inputs")) {
-      call.ints.push_back(SizeExpression::parse(size, ranks_));
+      call.ints.push_back(operand(size));
     }
     call.inputs = values(words_until(words, "results"));
     add(std::move(call), words);
@@ -293,7 +307,6 @@ class Parser {
   static constexpr size_t kMaxResults = 1 << 16;
 
   Program program_;
-  std::vector<int32_t> ranks_;
   size_t num_values_ = 0;
 };
 

@@ -6,8 +6,9 @@
 //   kiln-program 1
 //   in_spec <JSON to the end of the line>          structure of the inputs, as torch.utils._pytree
 //   out_spec <JSON>                                has it
+//   size <function> <operand> <operand>            instructions of the size program are numbered
 //   input <name> <dtype> <dim>... [strides <size>...]
-//   check <condition> <text to the end of the line>   has to be true of the inputs' sizes
+//   check <size> <text to the end of the line>     is not to be zero
 //   changes <input>                                the model writes to this input
 //   constant <dtype> <offset in constants.bin> <size>... [strides <stride>...]
 //   engine <file>                                  engines are numbered
@@ -17,8 +18,8 @@
 //   run_aten <name> <extern node> ints <size>... inputs <value>... results <count>
 //   result <value> | result none
 //
-// A dim is a number, a range "1..32" or "1.." of a size that others are computed from, or "=" and a
-// size (size_expression.h) that it has to equal. A condition is a size that is not zero. Strides
+// A size is an operand of the size program (size_program.h). A dim is a number, a range "1..32" or
+// "1.." of a size that others are computed from, or "=" and a size that it has to equal. Strides
 // are given where they have to be those, and layouts (torch/layouts.h) where a result is not
 // row-major.
 #pragma once
@@ -29,27 +30,27 @@
 #include <vector>
 
 #include "kiln/kiln.h"
-#include "torch/aoti/size_expression.h"
+#include "torch/aoti/size_program.h"
 #include "torch/layouts.h"
 
 namespace kiln::aoti {
 
 struct InputDim {
   int64_t min = 0, max = 0;  // used if `equal` is not there
-  std::optional<SizeExpression> equal;
+  std::optional<SizeOperand> equal;
 };
 
 struct InputSpec {
   std::string name;
   kiln_dtype dtype = KILN_F32;
   std::vector<InputDim> dims;
-  std::vector<SizeExpression> strides;  // empty: any
-  bool is_changed = false;              // by a compiled library
+  std::vector<SizeOperand> strides;  // empty: any
+  bool is_changed = false;           // by a compiled library
 };
 
 // What sizes of the inputs have to do with each other.
 struct SizeCheck {
-  SizeExpression condition;
+  SizeOperand condition;
   std::string text;  // for people: "x.size(1) == y.size(0) * 2"
 };
 
@@ -64,9 +65,9 @@ struct Call {
   enum class Kind { Engine, Model, Aten };
 
   Kind kind = Kind::Engine;
-  std::string name;                  // of an operator
-  size_t target = 0;                 // engine or extern node
-  std::vector<SizeExpression> ints;  // integer arguments of an operator
+  std::string name;               // of an operator
+  size_t target = 0;              // engine or extern node
+  std::vector<SizeOperand> ints;  // integer arguments of an operator
   std::vector<size_t> inputs;
   std::vector<size_t> engines;  // that a compiled library calls
   size_t num_results = 0;
@@ -76,6 +77,7 @@ struct Call {
 
 struct Program {
   std::string in_spec, out_spec;
+  SizeProgram sizes;
   std::vector<InputSpec> inputs;
   std::vector<SizeCheck> checks;
   std::vector<ConstantSpec> constants;
@@ -86,7 +88,7 @@ struct Program {
   size_t num_values = 0;
 };
 
-// Throws std::runtime_error with the line for text that is no program.
+// Throws std::runtime_error with the line for text that is not a program.
 Program parse_program(const std::string& text);
 
 }  // namespace kiln::aoti

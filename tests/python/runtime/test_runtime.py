@@ -149,7 +149,7 @@ def test_modules_are_exported_and_traced(two_inputs, tmp_path) -> None:
     torch.testing.assert_close(traced(x, y), model(x, y))
 
 
-def test_engines_with_long_formulas_for_sizes_run_but_are_not_traced() -> None:
+def test_engines_with_long_formulas_for_sizes_are_traced() -> None:
     class Longer(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             for _ in range(4):
@@ -159,11 +159,28 @@ def test_engines_with_long_formulas_for_sizes_run_but_are_not_traced() -> None:
     length = torch_tensorrt.Input(min_shape=(1, 2, 64), opt_shape=(1, 2, 64), max_shape=(1, 2, 256))
     engine = torch_tensorrt.convert_method_to_trt_engine(Longer(), inputs=[length])
     module = TorchTensorRTModule(engine)
-    x = torch.randn(1, 2, 99)
-    torch.testing.assert_close(module(x), Longer()(x))
     assert "..." in kiln.inspect(engine)["outputs"][0]["shape"]
-    with pytest.raises(RuntimeError, match="too long a formula to trace"):
-        torch.export.export(module, (x,), strict=False)
+    for size in (64, 99, 256):
+        x = torch.randn(1, 2, size)
+        torch.testing.assert_close(module(x), Longer()(x))
+        traced = torch.export.export(module, (x,), strict=False).module()
+        torch.testing.assert_close(traced(x), Longer()(x))
+
+
+def test_shapes_are_known_where_sizes_are_multiples() -> None:
+    class Pairs(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.reshape(-1, 2).sum(-1)
+
+    pairs = torch.export.Dim("pairs", min=2, max=64)
+    program = torch.export.export(
+        Pairs(), (torch.randn(10),), dynamic_shapes={"x": {0: 2 * pairs}}, strict=False
+    )
+    engine = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(program)
+    module = TorchTensorRTModule(engine)
+    for size in (4, 10):
+        x = torch.randn(size)
+        assert torch.export.export(module, (x,), strict=False).module()(x).shape == (size // 2,)
 
 
 # ---- Profiling ----

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import torch_tensorrt
+from torch_tensorrt._sizes import SizeProgram
 from torch_tensorrt.dynamo._contract import Condition, guard_conditions, message, script_text
 from torch_tensorrt.formats import aoti
 
@@ -274,12 +275,16 @@ def test_guards_are_read() -> None:
     )
     assert found.text == "i0_0 * i2_2 == max(1, i3_1 // 2)"
     assert found.sizes() == [(0, 0), (2, 2), (3, 1)]
-    assert found.postfix(lambda i, d: f"i{i}_{d}") == "i0_0,i2_2,*,1,i3_1,2,//,max,=="
+    program = SizeProgram()
+    assert found.add_to(program) == "#3"
+    assert program.instructions == ["mul i0_0 i2_2", "floordiv i3_1 2", "max 1 #1", "eq #0 #2"]
     names = ["x", "y_0", "y_1", "k_a"]
     assert message(found, names) == "x.size(0) * y_1.size(2) == max(1, k_a.size(1) // 2)"
     (power,) = conditions("L['x'].size()[0]**2 < 9 or not L['x'].size()[1] != -3")
     assert script_text(power) == "int({0}.size(0) ** 2) < 9 or not {0}.size(1) != -3"
-    assert power.postfix(lambda i, d: f"i{i}_{d}") == "i0_0,2,**,9,<,i0_1,0,3,-,!=,0,==,or"
+    program = SizeProgram()
+    assert power.add_to(program) == "#4"
+    assert program.instructions == ["pow i0_0 2", "lt #0 9", "ne i0_1 -3", "eq #2 0", "or #1 #3"]
 
 
 def test_guards_of_other_things_are_left_out() -> None:

@@ -443,7 +443,7 @@ def test_bad_layouts_of_the_operator() -> None:
 
 def test_layouts_of_a_spec() -> None:
     assert layouts_of("") == "" and layouts_of("f32[2,i0_0];i64[]") == ""
-    assert layouts_of("f32[2,max(i0_0,3)]{1,0};i64[]") == "{1,0};"
+    assert layouts_of("max i0_0 3|f32[2,#0]{1,0};i64[]") == "{1,0};"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,6 @@ import operator
 from typing import Any
 
 import torch
-from torch._guards import detect_fake_mode
-from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
@@ -20,7 +18,7 @@ from torch_tensorrt.dynamo._capture import capture
 from torch_tensorrt.dynamo._partition import check_support
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._settings import CompilationSettings
-from torch_tensorrt.dynamo._symbols import expression
+from torch_tensorrt.dynamo._symbols import expression, fake_mode_of
 from torch_tensorrt.dynamo.conversion._context import ConversionContext, ConverterError
 from torch_tensorrt.dynamo.conversion._rebuild import ProgramEditor
 from torch_tensorrt.dynamo.conversion._registry import (
@@ -141,7 +139,7 @@ def _trace(node: Node, support: ConverterSupport, settings: CompilationSettings)
     leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
     context = ConversionContext(settings, node, node.name)
     values = [leaf.meta["val"] for leaf in leaves if isinstance(leaf, Node)]
-    fake_mode = detect_fake_mode([*values, node.meta.get("val")]) or FakeTensorMode()
+    fake_mode = fake_mode_of([*values, node.meta.get("val")])
 
     def call(*inputs: Any) -> Any:
         given = iter(inputs)

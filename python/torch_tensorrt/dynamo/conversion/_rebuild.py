@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 from torch._export.verifier import TrainingIRVerifier
-from torch._guards import detect_fake_mode
-from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import (
     ConstantArgument,
@@ -22,6 +20,7 @@ from torch.export.graph_signature import (
 from torch.fx import GraphModule, Node
 
 from torch_tensorrt.dynamo._program import Program
+from torch_tensorrt.dynamo._symbols import fake_mode_of
 
 
 def adopt_graph(program: Program, module: GraphModule) -> None:
@@ -42,12 +41,10 @@ class ProgramEditor:
         self._program = program
         self._constants: dict[str, torch.Tensor] = {}
         self._specs: list[InputSpec] = []
-        values = [node.meta.get("val") for node in program.graph.nodes]
-        tensors = [value for value in values if isinstance(value, torch.Tensor)]
-        self.fake_mode: FakeTensorMode = detect_fake_mode(tensors) or FakeTensorMode()
+        self.fake_mode = fake_mode_of(node.meta.get("val") for node in program.graph.nodes)
 
     def add_constant(self, value: Any) -> Node:
-        """An input of the graph that is a constant of the program. TypeError: it is no tensor."""
+        """An input of the graph that is a constant of the program. TypeError: it is not a tensor."""
         if not isinstance(value, torch.Tensor):
             raise TypeError(
                 f"a {type(value).__name__} is an attribute of the graph, expected a tensor: control flow and "

@@ -6,12 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch._guards import detect_fake_mode
 from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
@@ -22,6 +20,7 @@ import kiln
 from torch_tensorrt._operator import execute_engine
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._calling import flat_results
+from torch_tensorrt.dynamo._symbols import fake_mode_of, get_attribute
 from torch_tensorrt.formats.aoti.program import (
     COMPILED_FILE,
     PackageProgram,
@@ -97,8 +96,7 @@ class _Flattened:
         graph.set_codegen(CodeGen())
         self._drop_other_inputs(graph)
         self._placeholders = graph.find_nodes(op="placeholder")
-        values = [node.meta["val"] for node in self._placeholders]
-        fake_mode = detect_fake_mode(values) or FakeTensorMode()
+        fake_mode = fake_mode_of(node.meta["val"] for node in self._placeholders)
         self.engines = self._lift_engines(module, graph, fake_mode)
         graph.output_node().args = (tuple(r for r in self.results if r is not None),)
         graph.eliminate_dead_code()
@@ -108,7 +106,7 @@ class _Flattened:
 
     @staticmethod
     def _drop_other_inputs(graph: Graph) -> None:
-        """Inputs that are no tensors were constants of the export: nothing uses them."""
+        """Inputs that are not tensors were constants of the export: nothing uses them."""
         for node in graph.find_nodes(op="placeholder"):
             if not isinstance(node.meta.get("val"), torch.Tensor):
                 graph.erase_node(node)
@@ -129,14 +127,15 @@ class _Flattened:
                     tokens[name] = graph.placeholder(f"kiln_engine_{len(engines)}")
                 with fake_mode:
                     tokens[name].meta["val"] = torch.empty(1, dtype=torch.int64)
-                engines.append(attrgetter(name)(module))
+                engines.append(get_attribute(module, name))
             call.args = (call.args[0], tokens[name], call.args[2])
         return engines
 
 
 def _program(exported: ExportedProgram, graph: _Flattened) -> PackageProgram:
     interface = describe_inputs(exported, with_strides=True)
-    result = PackageProgram([*header(exported), *interface.lines], engines=graph.engines)
+    result = PackageProgram([*header(exported), *interface.size_lines(), *interface.lines])
+    result.engines += graph.engines
     engines = range(len(graph.engines))
     result.lines += [f"engine {engine_file(index)}" for index in engines]
     for spec in exported.graph_signature.output_specs:

@@ -15,6 +15,7 @@ from torch._export.serde import serialize as serde
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from torch_tensorrt._sizes import Operand
 from torch_tensorrt.dynamo._symbols import is_symbolic_node
 
 # Operators that LibTorch has without anything of Python's.
@@ -29,26 +30,26 @@ class UnsupportedNodeError(RuntimeError):
 class ExternNode:
     target: str  # "aten::add.Tensor"
     json: dict[str, Any]
-    ints: list[str]  # in postfix form, in the order of the arguments
+    ints: list[Operand]  # in the order of the arguments
     inputs: list[Node]  # tensors, likewise
     num_results: int
     is_list: bool  # whether the node gives a sequence of tensors
 
 
-def extern_node(node: Node, postfix: Callable[[Any], str]) -> ExternNode:
+def extern_node(node: Node, operand: Callable[[Any], Operand]) -> ExternNode:
     """Describes a call of an operator.
 
     Args:
         node: the call; its arguments are nodes with metadata.
-        postfix: gives the text of a size.
+        operand: puts a size into the package's size program.
 
     Raises:
         UnsupportedNodeError: a call that the executor cannot make; the text says why.
     """
     if not isinstance(node.target, torch._ops.OpOverload):
-        raise UnsupportedNodeError("it is no operator")
+        raise UnsupportedNodeError("it is not an operator")
     if node.target.namespace not in _NAMESPACES:
-        raise UnsupportedNodeError("it is no operator of PyTorch's own library")
+        raise UnsupportedNodeError("it is not an operator of PyTorch's own library")
     if node.target._schema.is_mutable:
         raise UnsupportedNodeError("it changes its arguments in place")
     target = _overload(node)
@@ -75,7 +76,7 @@ def extern_node(node: Node, postfix: Callable[[Any], str]) -> ExternNode:
     return ExternNode(
         target=target.name(),
         json={"name": node.name, "node": record},
-        ints=[postfix(_size(leaf)) for leaf in _ints(arguments)],
+        ints=[operand(_size(leaf)) for leaf in _ints(arguments)],
         inputs=[
             leaf
             for leaf in _leaves([value for _, value in arguments])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import (
     ConstantArgument,
     InputKind,
-    OutputKind,
     SymIntArgument,
     TensorArgument,
 )
@@ -26,6 +25,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from torch_tensorrt._operator import DTYPE_NAMES, execute_engine, layouts_of
+from torch_tensorrt._sizes import Operand, SizeProgram, size_name
 from torch_tensorrt.dynamo._contract import (
     Condition,
     asserted,
@@ -33,39 +33,24 @@ from torch_tensorrt.dynamo._contract import (
     guard_conditions,
     message,
     ranges_of,
-    size_name,
     symbol_sizes,
 )
 from torch_tensorrt.dynamo._names import argument_names
+from torch_tensorrt.dynamo._program import MUTATIONS
 from torch_tensorrt.dynamo._strides import is_view
 from torch_tensorrt.dynamo._symbols import (
     UNBOUNDED,
     Range,
     SymbolError,
     expression,
-    fold,
     free_symbols,
     is_symbolic_node,
+    size_operand,
 )
 from torch_tensorrt.formats.aoti.extern import UnsupportedNodeError, extern_node
 
 _ENGINE_FILE = "engine_{}.kiln"
 COMPILED_FILE = "model.so.1"  # not *.so: the loader takes such a file for the package's own library
-_OPERATORS = {
-    operator.add: "+",
-    operator.sub: "-",
-    operator.mul: "*",
-    operator.floordiv: "//",
-    operator.mod: "%",
-    operator.pow: "**",
-    torch.sym_max: "max",
-    torch.sym_min: "min",
-}
-_MUTATIONS = (
-    OutputKind.BUFFER_MUTATION,
-    OutputKind.PARAMETER_MUTATION,
-    OutputKind.USER_INPUT_MUTATION,
-)
 
 
 @dataclass
@@ -73,8 +58,20 @@ class Interface:
     """The inputs of a program: what every package checks before it runs."""
 
     lines: list[str]
-    names: dict[sympy.Symbol, str]  # of the sizes that the inputs carry
+    sizes: SizeProgram
+    symbols: dict[sympy.Symbol, Operand]  # that sizes of the inputs tell
     slots: dict[str, int]  # number of the value, by name of the placeholder
+
+    def size(self, size: Any) -> Operand:
+        """A size in the size program. Raises SymbolError for one that is not made of the inputs' sizes."""
+        for symbol in expression(size).free_symbols - self.symbols.keys():
+            unbacked = symbol_is_type(symbol, (SymT.UNBACKED_INT, SymT.UNBACKED_FLOAT))
+            reason = "depends on the values of a tensor" if unbacked else "is of no input"
+            raise SymbolError(f"the size {symbol} {reason}")
+        return size_operand(size, self.sizes, self.symbols)
+
+    def size_lines(self) -> list[str]:
+        return [f"size {instruction}" for instruction in self.sizes.instructions]
 
 
 @dataclass
@@ -112,7 +109,7 @@ def header(exported: ExportedProgram) -> list[str]:
 
 
 def describe_inputs(exported: ExportedProgram, *, with_strides: bool) -> Interface:
-    """The lines of the inputs. Inputs that are no tensors are left out, as AOTInductor's loader does.
+    """The lines of the inputs. Inputs that are not tensors are left out, as AOTInductor's loader does.
 
     Raises:
         ValueError: an input that a package cannot have; the text says which.
@@ -127,36 +124,32 @@ def describe_inputs(exported: ExportedProgram, *, with_strides: bool) -> Interfa
                 tensors.append((spec.arg.name, value))
     ranges = ranges_of(exported.range_constraints)
     sizes = symbol_sizes([tensor.shape for _, tensor in tensors], ranges)
-    names = {symbol: _to_postfix(text) for symbol, text in sizes.names.items()}
-    lines = []
+    program = SizeProgram()
+    symbols = {symbol: Condition(text).add_to(program) for symbol, text in sizes.names.items()}
+    slots = {name: index for index, (name, _) in enumerate(tensors)}
+    interface = Interface([], program, symbols, slots)
     for index, (name, tensor) in enumerate(tensors):
         dims = [
-            _describe_dim(size, size_name(index, dim), exported, names)
+            _describe_dim(size, size_name(index, dim), exported, interface)
             for dim, size in enumerate(tensor.shape)
         ]
         words = ["input", name, DTYPE_NAMES[tensor.dtype], *dims]
         if with_strides:
-            words += ["strides", *(postfix(stride, names) for stride in tensor.stride())]
-        lines.append(" ".join(words))
-    slots = {name: index for index, (name, _) in enumerate(tensors)}
+            words += ["strides", *map(interface.size, tensor.stride())]
+        interface.lines.append(" ".join(map(str, words)))
     said = asserted(exported.graph, sizes.names.keys()).values()
-    lines += _checks(exported, [*sizes.bounds, *asserted_conditions(said, sizes.names)], slots)
-    return Interface(lines, names, slots)
-
-
-def _to_postfix(text: str) -> str:
-    return Condition(text).postfix(size_name)
+    conditions = [*sizes.bounds, *asserted_conditions(said, sizes.names)]
+    interface.lines += _checks(exported, conditions, interface)
+    return interface
 
 
 def _checks(
-    exported: ExportedProgram, conditions: Sequence[Condition], slots: Mapping[str, int]
+    exported: ExportedProgram, conditions: Sequence[Condition], interface: Interface
 ) -> list[str]:
     """Lines for what the sizes of the inputs have to do with each other, besides what the lines of the inputs say."""
+    slots = interface.slots
     names = list(slots)
-    lines = [
-        f"check {condition.postfix(size_name)} {message(condition, names)}"
-        for condition in conditions
-    ]
+    conditions = list(conditions)
     user_inputs = [
         spec.arg.name if isinstance(spec.arg, TensorArgument) else None
         for spec in exported.graph_signature.input_specs
@@ -170,11 +163,15 @@ def _checks(
     for condition in guards:
         inputs = {user_inputs[index] for index, _ in condition.sizes()}
         if not inputs <= slots.keys():
-            continue  # of something that is no tensor
+            continue  # of something that is not a tensor
         moved = Condition(
             condition.write(lambda index, dim: size_name(slots[str(user_inputs[index])], dim))
         )
-        lines.append(f"check {moved.postfix(size_name)} {message(moved, names)}")
+        conditions.append(moved)
+    lines = [
+        f"check {condition.add_to(interface.sizes)} {message(condition, names)}"
+        for condition in conditions
+    ]
     return list(dict.fromkeys(lines))
 
 
@@ -201,40 +198,17 @@ def _check_input(argument: Any, value: Any) -> None:
         )
 
 
-def _describe_dim(
-    size: Any, name: str, exported: ExportedProgram, names: Mapping[sympy.Symbol, str]
-) -> str:
+def _describe_dim(size: Any, name: str, exported: ExportedProgram, interface: Interface) -> str:
     if isinstance(size, int):
         return str(size)
     expr = expression(size)
-    if names.get(expr) != name:
+    if interface.symbols.get(expr) != name:
         try:
-            return "=" + postfix(size, names)
+            return f"={interface.size(size)}"
         except SymbolError:
             return "0.."  # of symbols that no size of an input tells
     bounds = ranges_of(exported.range_constraints).get(expr, Range(0, 0, UNBOUNDED))
     return f"{bounds.min}..{bounds.max if bounds.max < UNBOUNDED else ''}"
-
-
-def postfix(size: Any, names: Mapping[sympy.Symbol, str]) -> str:
-    """A size in postfix form. Raises SymbolError for one that is not made of the inputs' sizes."""
-
-    def leaf(symbol: sympy.Symbol) -> str:
-        if symbol not in names:
-            reason = (
-                "depends on the values of a tensor" if _is_unbacked(symbol) else "is of no input"
-            )
-            raise SymbolError(f"the size {symbol} {reason}")
-        return names[symbol]
-
-    def apply(function: Any, left: Any, right: Any) -> str:
-        return f"{left},{right},{_OPERATORS[function]}"
-
-    return str(fold(expression(size), leaf, apply))
-
-
-def _is_unbacked(symbol: sympy.Symbol) -> bool:
-    return symbol_is_type(symbol, (SymT.UNBACKED_INT, SymT.UNBACKED_FLOAT))
 
 
 def build_program(exported: ExportedProgram) -> PackageProgram:
@@ -271,7 +245,8 @@ class _Builder:
                     self._slots[node] = []
         results = self._results(nodes[-1])
         engines = [f"engine {engine_file(index)}" for index in range(len(self._result.engines))]
-        self._result.lines += [*self._interface.lines, *self._constant_lines, *engines]
+        self._result.lines += [*self._interface.size_lines(), *self._interface.lines]
+        self._result.lines += [*self._constant_lines, *engines]
         self._result.lines += [*self._calls, *results]
         return self._result
 
@@ -316,7 +291,7 @@ class _Builder:
             source, index = node.args
             found = self._slots[source]
             self._slots[node] = found[index] if isinstance(found, list) and found else []
-        elif _is_settled_check(node, set(self._interface.names)):
+        elif _is_settled_check(node, set(self._interface.symbols)):
             pass  # the container checks its inputs
         else:
             self._add_operator(node)
@@ -334,7 +309,7 @@ class _Builder:
         self._call(["run_engine", index, "inputs", *map(self._slot, inputs)], node, count, words)
 
     def _add_operator(self, node: Node) -> None:
-        extern = extern_node(node, lambda size: postfix(size, self._interface.names))
+        extern = extern_node(node, self._interface.size)
         index = len(self._result.extern_nodes)
         words = ["run_aten", extern.target, index, "ints", *extern.ints, "inputs"]
         self._call([*words, *map(self._slot, extern.inputs)], node, extern.num_results)
@@ -358,7 +333,7 @@ class _Builder:
         lines = []
         specs = self._exported.graph_signature.output_specs
         for value, spec in zip(output.args[0], specs, strict=True):
-            if spec.kind in _MUTATIONS:
+            if spec.kind in MUTATIONS:
                 self._result.unsupported[f"{value} (changes {spec.target} in place)"] = (
                     "calls without compiled code keep no state"
                 )
