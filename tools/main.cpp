@@ -1,4 +1,7 @@
 // The `kiln` command. Exit codes: 0 success, 1 failure, 2 wrong usage.
+#include <malloc.h>
+#include <sys/resource.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
@@ -19,9 +22,17 @@ int fail(int code, const char* text) {
   return code;
 }
 
+// glibc takes 64 MiB of addresses for the allocations of each thread. Where it gets none, every small
+// allocation becomes a mapping of its own, which is slow and soon exceeds what there may be.
+void share_memory_where_it_is_limited() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) mallopt(M_ARENA_MAX, 1);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  share_memory_where_it_is_limited();
   CLI::App app("Compiles PyTorch models ahead of time, and runs and inspects the engines.", "kiln");
   app.set_version_flag("--version", std::string("kiln ") + kiln_version());
   app.require_subcommand(1);

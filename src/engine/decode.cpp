@@ -111,6 +111,11 @@ CheckSpec decode(const fbs::Check& check, Budget& budget) {
           check.input()};
 }
 
+RequirementSpec decode(const fbs::Requirement& requirement, Budget& budget) {
+  return {requirement.condition(), static_cast<RequirementKind>(requirement.kind()),
+          decode(requirement.operation(), budget), decode(requirement.expected(), budget)};
+}
+
 template <typename Item, typename Encoded>
 std::vector<Item> decode_list(const flatbuffers::Vector<Encoded>* list, Budget& budget) {
   std::vector<Item> items;
@@ -218,6 +223,7 @@ Result<Spec> decode_interface(std::span<const std::byte> bytes) {
   spec.metadata = decode(interface->metadata(), budget);
   spec.emulate_precision_casts = interface->emulate_precision_casts();
   spec.unchecked = interface->unchecked();
+  spec.requirements = decode_list<RequirementSpec>(interface->requirements(), budget);
   if (budget.exceeded()) return malformed("the interface");
   return spec;
 }

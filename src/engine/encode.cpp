@@ -56,13 +56,19 @@ Offset<fbs::Check> encode(FlatBufferBuilder& builder, const CheckSpec& check) {
                           static_cast<uint8_t>(check.kind), check.size, check.input);
 }
 
+Offset<fbs::Requirement> encode(FlatBufferBuilder& builder, const RequirementSpec& requirement) {
+  const auto operation = encode_optional(builder, requirement.operation);
+  return fbs::CreateRequirement(builder, requirement.condition,
+                                static_cast<uint8_t>(requirement.kind), operation,
+                                builder.CreateString(requirement.expected));
+}
+
 // Absent when empty: most steps check nothing.
-auto encode_checks(FlatBufferBuilder& builder, const std::vector<CheckSpec>& checks) {
-  const auto encode_check = [](FlatBufferBuilder& to, const CheckSpec& check) {
-    return encode(to, check);
-  };
-  using List = decltype(encode_tables(builder, checks, encode_check));
-  return checks.empty() ? List() : encode_tables(builder, checks, encode_check);
+template <typename Item>
+auto encode_some(FlatBufferBuilder& builder, const std::vector<Item>& items) {
+  const auto encode_item = [](FlatBufferBuilder& to, const Item& item) { return encode(to, item); };
+  using List = decltype(encode_tables(builder, items, encode_item));
+  return items.empty() ? List() : encode_tables(builder, items, encode_item);
 }
 
 Offset<fbs::Launch> encode_launch(FlatBufferBuilder& builder, const StepSpec& step) {
@@ -76,7 +82,7 @@ Offset<fbs::Step> encode(FlatBufferBuilder& builder, const StepSpec& step) {
   const auto buffers = builder.CreateVector(step.buffers);
   const auto params = builder.CreateVector(step.params);
   const auto writes = builder.CreateVector(step.writes);
-  const auto checks = encode_checks(builder, step.checks);
+  const auto checks = encode_some(builder, step.checks);
   const auto launch = encode_launch(builder, step);
   return fbs::CreateStep(builder, static_cast<uint8_t>(step.kind), step.kernel, buffers, params,
                          step.tasks, step.min_tasks_per_thread, step.scratch_bytes, writes, checks,
@@ -126,10 +132,11 @@ std::vector<std::byte> encode_interface(const Spec& spec) {
   const auto programs = encode_list(builder, spec.programs);
   const auto disabled_passes = builder.CreateVectorOfStrings(spec.disabled_passes);
   const auto metadata = encode_optional(builder, spec.metadata);
+  const auto requirements = encode_some(builder, spec.requirements);
   return finish(builder,
                 fbs::CreateInterface(builder, name, producer, symbols, sizes, inputs, outputs,
                                      programs, disabled_passes, spec.refittable, metadata,
-                                     spec.emulate_precision_casts, spec.unchecked),
+                                     spec.emulate_precision_casts, spec.unchecked, requirements),
                 kInterfaceIdentifier);
 }
 

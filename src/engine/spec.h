@@ -103,6 +103,20 @@ struct CheckSpec {
 // A kernel returns one bit for each.
 inline constexpr size_t kMostChecks = 64;
 
+enum class RequirementKind : uint8_t {
+  Sizes = 0,  // of the model: sizes that do not fit together
+  Index = 1,  // of an operator for which PyTorch raises an IndexError
+};
+
+// What has to be true of a call's sizes besides what the shapes of inputs say. It is checked once
+// for every new combination of input shapes.
+struct RequirementSpec {
+  Slot condition = -1;  // has to be other than 0
+  RequirementKind kind = RequirementKind::Sizes;
+  std::string operation;  // "amax"; empty: the model's own
+  std::string expected;   // for the error: "x.size(0) % 2 == 0"
+};
+
 // How a step runs. A program with a step of another kind is not read: it was made by a later
 // version.
 enum class StepKind : uint8_t {
@@ -185,6 +199,7 @@ struct Spec {
   bool unchecked = false;                // checks of the data were left out
   // The best first: the first that a machine can run is the one that it uses.
   std::vector<ProgramSpec> programs;
+  std::vector<RequirementSpec> requirements;
 };
 
 // The ABI of a CPU kernel. `buffers` and `params` are the step's, resolved; buffers are non-null

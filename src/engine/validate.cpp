@@ -65,6 +65,7 @@ class InterfaceChecker : Checker {
     check_sizes(spec_.sizes, 0);
     check_tensors("input", spec_.inputs);
     check_tensors("output", spec_.outputs);
+    check_requirements();
     check_programs();
     return std::move(status_);
   }
@@ -91,6 +92,14 @@ class InterfaceChecker : Checker {
       expect(tensors[i].shape.size() <= kMaxRank, list, i, "its rank is too high");
       for (const Slot slot : tensors[i].shape)
         expect(is_index(slot, spec_.sizes), list, i, "unknown size");
+    }
+  }
+
+  void check_requirements() {
+    for (size_t i = 0; i < spec_.requirements.size(); ++i) {
+      const RequirementSpec& requirement = spec_.requirements[i];
+      expect(is_index(requirement.condition, spec_.sizes), "requirement", i, "unknown size");
+      expect(requirement.kind <= RequirementKind::Index, "requirement", i, "unknown kind");
     }
   }
 

@@ -26,7 +26,11 @@ void Call::fail(const std::string& got, const std::string& expected) const {
 
 void Call::wrong_kind(std::string_view name, std::string_view expected) const {
   const auto* other = std::get_if<OtherArgument>(&get(name));
-  fail((other ? other->kind : "another kind") + " for argument " + std::string(name),
+  const bool is_condition = std::holds_alternative<ConditionName>(get(name));
+  fail((other          ? other->kind
+        : is_condition ? "as_sym_bool"
+                       : "another kind") +
+           " for argument " + std::string(name),
        std::string(expected));
 }
 
@@ -35,6 +39,23 @@ const Argument* Call::find(std::string_view name) const {
     if (key == name) return std::holds_alternative<None>(argument) ? nullptr : &argument;
   }
   return nullptr;
+}
+
+std::string Call::operation() const {
+  const std::string_view target = node_.target;
+  const std::string_view name = target.substr(0, target.rfind('.'));
+  return std::string(name.substr(name.rfind('.') + 1));
+}
+
+std::optional<ir::Dim> Call::condition(std::string_view name) const {
+  const Argument* argument = find(name);
+  const auto* found = argument != nullptr ? std::get_if<ConditionName>(argument) : nullptr;
+  if (found == nullptr) return std::nullopt;
+  try {
+    return scope_.condition(found->name);
+  } catch (const CompileError&) {
+    return std::nullopt;
+  }
 }
 
 const Argument& Call::get(std::string_view name) const {

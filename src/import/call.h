@@ -21,6 +21,9 @@ class Call {
   Scope& scope() const { return scope_; }
   ir::Builder& builder() const { return scope_.builder(); }
 
+  // "amax" of torch.ops.aten.amax.default.
+  std::string operation() const;
+
   // Whether the argument is given and not None. torch.export omits arguments that have their
   // default.
   bool has(std::string_view name) const;
@@ -44,6 +47,9 @@ class Call {
   std::vector<int64_t> integers_or(std::string_view name, std::vector<int64_t> fallback) const;
   std::vector<double> reals(std::string_view name) const;
   std::optional<DType> dtype(std::string_view name) const;
+
+  // A condition on sizes as 1 or 0; nothing for one that depends on data, or is known.
+  std::optional<ir::Dim> condition(std::string_view name) const;
 
   // Sizes and offsets, which may be symbolic.
   ir::Dim dim(std::string_view name) const;

@@ -3,6 +3,8 @@
 #include <cctype>
 #include <charconv>
 #include <cmath>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,9 +29,32 @@ struct Fraction {
   double magnitude = 0;  // of the numerator with every symbol 1: the sum of the coefficients
 };
 
+// 1 if value is 0, or else 0.
+Dim is_zero(const Dim& value) { return Dim(1) - ir::min(ir::max(value, -value), 1); }
+// 1 if value is 0 or more, or else 0.
+Dim is_not_negative(const Dim& value) { return ir::min(ir::max(value + 1, 0), 1); }
+// 1 if value is not 0, or else 0.
+Dim truth(const Dim& value) {
+  const bool is_truth = value.lower_bound() >= 0 && value.upper_bound() <= 1;
+  return is_truth ? value : Dim(1) - is_zero(value);
+}
+
+// 1 or 0 for the comparison of a number with 0, by its class in sympy; nothing for another class.
+std::optional<Dim> compare_with_zero(std::string_view relation, const Dim& value) {
+  if (relation == "Equality") return is_zero(value);
+  if (relation == "Unequality") return Dim(1) - is_zero(value);
+  if (relation == "GreaterThan") return is_not_negative(value);
+  if (relation == "StrictGreaterThan") return is_not_negative(value - 1);
+  if (relation == "LessThan") return is_not_negative(-value);
+  if (relation == "StrictLessThan") return is_not_negative(-value - 1);
+  return std::nullopt;
+}
+
 class Parser {
  public:
-  Parser(std::string_view text, const SymbolLookup& lookup) : text_(text), lookup_(lookup) {}
+  // `conditions`: those are expressions as well.
+  Parser(std::string_view text, const SymbolLookup& lookup, bool conditions = false)
+      : text_(text), lookup_(lookup), conditions_(conditions) {}
 
   Dim parse() {
     const Fraction value = expression();
@@ -221,8 +246,28 @@ class Parser {
     return result;
   }
 
+  // Nothing for a function that is no condition.
+  std::optional<Fraction> condition(std::string_view name,
+                                    const std::vector<Fraction>& values) const {
+    if (!conditions_ || values.empty()) return std::nullopt;
+    if (name == "And" || name == "Or") {
+      Dim result = truth(integer(values[0]));
+      for (const Fraction& value : std::span(values).subspan(1)) {
+        const Dim next = truth(integer(value));
+        result = name == "And" ? ir::min(result, next) : ir::max(result, next);
+      }
+      return whole(result, 1);
+    }
+    if (name == "Not" && values.size() == 1) return whole(Dim(1) - truth(integer(values[0])), 1);
+    if (values.size() != 2) return std::nullopt;
+    const Fraction difference = add(values[0], multiply(constant(-1), values[1]));
+    const auto result = compare_with_zero(name, difference.numerator);
+    return result ? std::optional(whole(*result, difference.magnitude + 1)) : std::nullopt;
+  }
+
   Fraction call(std::string_view name) {
     const std::vector<Fraction> values = arguments();
+    if (const auto result = condition(name, values)) return *result;
     const bool folds = name == "Add" || name == "Mul" || name == "Min" || name == "Max";
     if (folds && !values.empty()) return fold(name, values);
     if (values.size() == 1) return unary(name, values[0]);
@@ -258,6 +303,8 @@ class Parser {
       result = symbol();
     } else if (name == "Integer" || name == "Rational") {
       result = literal(name);
+    } else if (conditions_ && (name == "true" || name == "false")) {
+      result = constant(name == "true" ? 1 : 0);
     } else {
       result = call(name);
     }
@@ -267,6 +314,7 @@ class Parser {
 
   std::string_view text_;
   const SymbolLookup& lookup_;
+  const bool conditions_;
   size_t position_ = 0;
   int depth_ = 0;
 };
@@ -275,6 +323,10 @@ class Parser {
 
 Dim parse_expression(std::string_view text, const SymbolLookup& lookup) {
   return Parser(text, lookup).parse();
+}
+
+Dim parse_condition(std::string_view text, const SymbolLookup& lookup) {
+  return Parser(text, lookup, true).parse();
 }
 
 std::optional<LinearSize> as_linear_size(std::string_view text) {

@@ -18,6 +18,11 @@ using SymbolLookup = std::function<ir::Dim(std::string_view name)>;
 // for a value that is not always an integer.
 ir::Dim parse_expression(std::string_view text, const SymbolLookup& lookup);
 
+// A condition on sizes: 1 where it holds and 0 where it does not, or an integer that counts as true
+// if it is not 0. Besides what parse_expression takes: Equality, Unequality, LessThan,
+// StrictLessThan, GreaterThan, StrictGreaterThan, And, Or, Not, true and false.
+ir::Dim parse_condition(std::string_view text, const SymbolLookup& lookup);
+
 // A size factor * symbol + offset with factor >= 1: whoever knows the size knows the symbol.
 struct LinearSize {
   std::string symbol;

@@ -19,6 +19,8 @@ class Fingerprint {
     add(program.inputs);
     add(program.outputs);
     add(program.ranges);
+    add(program.guards);
+    add(program.input_paths);
     for (const InputSpec& spec : program.inputs) {
       if (spec.kind != InputKind::Weight) continue;
       const auto found = model.tensors.find(spec.source);
@@ -66,6 +68,7 @@ class Fingerprint {
   void add(ScalarType type) { add(type.code); }
   void add(const TensorName& tensor) { add(tensor.name); }
   void add(const SizeName& size) { add(size.name); }
+  void add(const ConditionName& condition) { add(condition.name); }
   void add(const OtherArgument& other) { add(other.kind); }
   void add(const std::shared_ptr<Subgraph>& subgraph) { add(subgraph->graph); }
   template <typename... Alternatives>
@@ -96,6 +99,7 @@ class Fingerprint {
     add(graph.nodes);
     add(graph.tensor_values);
     add(graph.size_values);
+    add(graph.condition_values);
   }
   void add(const InputSpec& spec) {
     add(static_cast<int>(spec.kind));

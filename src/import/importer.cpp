@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "import/guards.h"
 #include "support/error.h"
 #include "support/limits.h"
 
@@ -28,6 +29,7 @@ std::string describe(const ProgramNode& node) {
 bool gives_only_sizes(const ProgramNode& node) {
   return !node.outputs.empty() && std::ranges::all_of(node.outputs, [](const Argument& output) {
     return std::holds_alternative<SizeName>(output) ||
+           std::holds_alternative<ConditionName>(output) ||
            std::holds_alternative<OtherArgument>(output);
   });
 }
@@ -166,6 +168,21 @@ void Importer::bind_inputs(Scope& scope) {
   }
 }
 
+// Guards of other things than sizes are PyTorch's to check.
+void Importer::add_guards(const Scope& scope) {
+  for (const std::string& text : model_.program.guards) {
+    const std::optional<Guard> guard = read_guard(text, model_.program);
+    if (!guard) continue;
+    ir::Dim condition;
+    try {
+      condition = scope.condition_of(guard->condition);
+    } catch (const CompileError&) {
+      continue;
+    }
+    builder_.require({condition, guard->text, {}, ir::Requirement::Kind::Sizes});
+  }
+}
+
 void Importer::import_in_place(Call& call, const Row& row) {
   const uint32_t first_id = next_id(graph_);
   const std::vector<ir::Value*> values = call_row(row, call);
@@ -284,6 +301,7 @@ ir::Graph Importer::import_graph() {
   check_inputs();
   Scope scope(model_.program.graph, symbols_, builder_);
   bind_inputs(scope);
+  add_guards(scope);
   import_nodes(scope, Aliases(model_.program.graph));
   set_outputs(scope);
   return std::move(graph_);

@@ -29,6 +29,7 @@ class Importer {
   void check_inputs() const;
   void bind_inputs(Scope& scope);
   void bind_weight(Scope& scope, const InputSpec& spec);
+  void add_guards(const Scope& scope);
   void import_nodes(Scope& scope, const Aliases& aliases);
   void import_node(Scope& scope, const Aliases& aliases, size_t index);
   void import_in_place(Call& call, const Row& row);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 
+#include "import/input_paths.h"
 #include "import/json.h"
 #include "support/error.h"
 
@@ -82,6 +83,7 @@ Argument read_symbolic(std::string_view tag, JsonElement value) {
   const auto [kind, inner] = json_union(value, tag);
   if (kind == "as_name") {
     if (tag == "as_sym_int") return SizeName{json_string(inner, kind)};
+    if (tag == "as_sym_bool") return ConditionName{json_string(inner, kind)};
     return OtherArgument{std::string(tag)};
   }
   return read_scalar(kind, inner);
@@ -177,6 +179,13 @@ ProgramGraph read_graph(JsonElement element, int depth) {
   for (const auto field : json_object(json_member(element, "sym_int_values"), "sym_int_values")) {
     result.size_values.emplace(field.key, read_size(field.value));
   }
+  if (const auto conditions = json_find(element, "sym_bool_values")) {
+    for (const auto field : json_object(*conditions, "sym_bool_values")) {
+      const auto [tag, value] = json_union(field.value, "condition");
+      if (tag == "as_expr")
+        result.condition_values.emplace(field.key, json_string_member(value, "expr_str"));
+    }
+  }
   return result;
 }
 
@@ -228,6 +237,17 @@ std::optional<int64_t> read_bound(JsonElement element, std::string_view key) {
   // Infinity is written as null.
   const auto value = json_find(element, key);
   return value ? std::optional(json_integer(*value, key)) : std::nullopt;
+}
+
+// The names of the user's inputs; empty for what is no tensor.
+std::vector<std::string> tensor_inputs(const std::vector<InputSpec>& inputs) {
+  std::vector<std::string> names;
+  for (const InputSpec& input : inputs) {
+    const bool is_tensor = std::holds_alternative<TensorName>(input.argument);
+    if (input.kind == InputKind::User) names.push_back(is_tensor ? input.name : std::string());
+    if (input.kind == InputKind::Constant) names.emplace_back();
+  }
+  return names;
 }
 
 void check_version(JsonElement root) {
@@ -324,6 +344,13 @@ Program parse_program(std::string_view json) {
     result.ranges.emplace(
         field.key, Range{read_bound(field.value, "min_val"), read_bound(field.value, "max_val")});
   }
+  if (const auto guards = json_find(document.root(), "guards_code")) {
+    result.guards = read_list<std::string>(*guards, "guards_code", [](JsonElement guard) {
+      return json_string(guard, "guards_code");
+    });
+  }
+  if (const auto calls = json_find(module, "module_call_graph"))
+    result.input_paths = read_input_paths(*calls, tensor_inputs(result.inputs));
   return result;
 }
 

@@ -50,6 +50,10 @@ struct TensorName {
 struct SizeName {
   std::string name;
 };
+// Refers to a condition on sizes by name.
+struct ConditionName {
+  std::string name;
+};
 using SizeArgument = std::variant<int64_t, SizeName>;
 struct None {};
 // Kinds that no importer asks for (device, layout, ...) or that none can use; the name is the
@@ -59,7 +63,7 @@ struct OtherArgument {
 };
 
 using Argument =
-    std::variant<None, TensorName, std::vector<TensorName>, int64_t, SizeName,
+    std::variant<None, TensorName, std::vector<TensorName>, int64_t, SizeName, ConditionName,
                  std::vector<SizeArgument>, double, std::vector<double>, bool, std::vector<bool>,
                  std::string, ScalarType, std::shared_ptr<Subgraph>, OtherArgument>;
 
@@ -80,6 +84,7 @@ struct ProgramGraph {
   std::vector<ProgramNode> nodes;
   std::map<std::string, TensorMeta, std::less<>> tensor_values;
   std::map<std::string, SizeExpression, std::less<>> size_values;
+  std::map<std::string, std::string, std::less<>> condition_values;  // expressions
 };
 
 // The body of a higher-order operator.
@@ -111,7 +116,9 @@ struct Program {
   ProgramGraph graph;
   std::vector<InputSpec> inputs;
   std::vector<OutputSpec> outputs;
-  std::map<std::string, Range, std::less<>> ranges;  // by symbol name
+  std::map<std::string, Range, std::less<>> ranges;             // by symbol name
+  std::vector<std::string> guards;                              // import/guards.h
+  std::map<std::string, std::string, std::less<>> input_paths;  // import/input_paths.h
 };
 
 // CompileError where the text is not such a program.

@@ -35,13 +35,27 @@ ir::Value* Scope::tensor(const std::string& name) {
   throw CompileError("got the unknown tensor " + name + ", expected a result of an earlier node");
 }
 
+ir::Dim Scope::symbol(std::string_view name) const {
+  if (const auto found = symbols_.find(name); found != symbols_.end()) return found->second;
+  throw CompileError("got the size " + std::string(name) +
+                     ", which depends on data, expected sizes that depend on the inputs' shapes");
+}
+
 ir::Dim Scope::size(const SizeExpression& size) const {
   if (size.expression.empty()) return size.constant;
-  return parse_expression(size.expression, [&](std::string_view name) -> ir::Dim {
-    if (const auto found = symbols_.find(name); found != symbols_.end()) return found->second;
-    throw CompileError("got the size " + std::string(name) +
-                       ", which depends on data, expected sizes that depend on the inputs' shapes");
-  });
+  return parse_expression(size.expression, [&](std::string_view name) { return symbol(name); });
+}
+
+ir::Dim Scope::condition_of(const std::string& expression) const {
+  return parse_condition(expression, [&](std::string_view name) { return symbol(name); });
+}
+
+ir::Dim Scope::condition(const std::string& name) const {
+  const auto found = graph_.condition_values.find(name);
+  if (found == graph_.condition_values.end())
+    throw CompileError("got the unknown condition " + name +
+                       ", expected one that the program records");
+  return condition_of(found->second);
 }
 
 ir::Dim Scope::size(const SizeArgument& argument) const {

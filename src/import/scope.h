@@ -35,6 +35,11 @@ class Scope {
 
   ir::Dim size(const SizeExpression& expression) const;
   ir::Dim size(const SizeArgument& argument) const;
+  // 1 or 0, as the condition of that name holds; CompileError for one that the program does not
+  // record or that depends on data.
+  ir::Dim condition(const std::string& name) const;
+  // The same of an expression.
+  ir::Dim condition_of(const std::string& expression) const;
   // The type that the program records for a tensor; CompileError if there is none or Kiln has no
   // such type.
   ir::Type recorded_type(const std::string& name) const;
@@ -42,6 +47,8 @@ class Scope {
   bool is_used(const std::string& name) const { return used_.contains(name); }
 
  private:
+  ir::Dim symbol(std::string_view name) const;
+
   const ProgramGraph& graph_;
   const Symbols& symbols_;
   ir::Builder& builder_;

@@ -1,5 +1,7 @@
 #include "ir/builder.h"
 
+#include "support/error.h"
+
 namespace kiln::ir {
 
 Node* Builder::node(Op op, std::vector<Value*> inputs, Attrs attrs) {
@@ -35,6 +37,20 @@ Value* Builder::permute(Value* x, std::vector<int64_t> axes) {
 Value* Builder::expand(Value* x, Shape shape) {
   if (x->type.shape == shape) return x;
   return value(Op::expand, {x}, {{"shape", std::move(shape)}});
+}
+
+void Builder::require(Requirement requirement) {
+  const int64_t low = requirement.condition.lower_bound();
+  const int64_t high = requirement.condition.upper_bound();
+  if (low > 0 || high < 0) return;
+  if (low == 0 && high == 0) {
+    const std::string who = requirement.operation.empty() ? "size" : requirement.operation;
+    throw CompileError("[" + who + "] got sizes that never fit, expected " + requirement.expected);
+  }
+  for (const Requirement& known : graph_.requirements)
+    if (known.condition == requirement.condition && known.operation == requirement.operation)
+      return;
+  graph_.requirements.push_back(std::move(requirement));
 }
 
 }  // namespace kiln::ir

@@ -30,6 +30,10 @@ class Builder {
   Value* permute(Value* x, std::vector<int64_t> axes);
   Value* expand(Value* x, Shape shape);
 
+  // Adds a requirement unless it is provably fulfilled or there already; CompileError if it
+  // provably never is.
+  void require(Requirement requirement);
+
  private:
   Graph& graph_;
   Node* before_;

@@ -344,8 +344,18 @@ Dim symbolic_bound(const Dim& dim, bool upper) {
   return result;
 }
 
+// The Dim with a symbol at one end of its range; nothing where that has no 64-bit coefficients.
+std::optional<Dim> at_end(const std::pair<Dim, Dim>& linear, int64_t end) {
+  if (is_infinite(end)) return std::nullopt;
+  try {
+    return linear.first * Dim(end) + linear.second;
+  } catch (const SizeOverflow&) {
+    return std::nullopt;
+  }
+}
+
 // Numeric bound of a Dim over size symbols: fixes one symbol after another at its best end, where
-// the Dim is monotone.
+// the Dim is monotone. The rest is left to intervals, which saturate.
 int64_t numeric_bound(Dim dim, bool upper) {
   bool changed = true;
   while (changed && !dim.is_constant()) {
@@ -356,9 +366,9 @@ int64_t numeric_bound(Dim dim, bool upper) {
       if (!linear) continue;
       const Interval sign = bounds_of(linear->first);
       if (sign.low < 0 && sign.high > 0) continue;
-      const int64_t end = ((sign.low >= 0) == upper) ? symbol->max : symbol->min;
-      if (is_infinite(end)) continue;
-      dim = linear->first * Dim(end) + linear->second;
+      auto fixed = at_end(*linear, (sign.low >= 0) == upper ? symbol->max : symbol->min);
+      if (!fixed) continue;
+      dim = std::move(*fixed);
       changed = true;
       break;
     }
@@ -373,14 +383,16 @@ Interval bounds_of(const Dim& dim) {
   if (scope.too_deep()) return {};
   const Interval direct = interval_bounds(dim);
   if (dim.terms().size() == 1 && dim.terms()[0].factors.size() == 1) return direct;
-  // At the ends of wide ranges a Dim may have no 64-bit value: then the intervals, which saturate,
-  // are all that is known.
-  try {
-    return {std::max(direct.low, numeric_bound(symbolic_bound(dim, false), false)),
-            std::min(direct.high, numeric_bound(symbolic_bound(dim, true), true))};
-  } catch (const SizeOverflow&) {
-    return direct;
-  }
+  // One end may overflow and the other not: each is found by itself.
+  const auto tightened = [&](bool upper, int64_t known) {
+    try {
+      return numeric_bound(symbolic_bound(dim, upper), upper);
+    } catch (const SizeOverflow&) {
+      return known;
+    }
+  };
+  return {std::max(direct.low, tightened(false, direct.low)),
+          std::min(direct.high, tightened(true, direct.high))};
 }
 
 // --- Division

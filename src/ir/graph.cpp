@@ -94,9 +94,14 @@ void Graph::erase(Node* node) {
   nodes_.erase(node->position_);
 }
 
+// Nodes that no output depends on are dead, but for checks: what they find is an error, whoever
+// reads what they checked.
 size_t Graph::erase_dead() {
   std::set<const Node*> live;
   for (const Value* output : outputs_) live.insert(output->producer);
+  for (const auto& node : nodes_) {
+    if (node->op == Op::check_index || node->op == Op::check_nonzero) live.insert(node.get());
+  }
   size_t count = 0;
   for (auto place = nodes_.end(); place != nodes_.begin();) {
     --place;

@@ -30,6 +30,17 @@ using Attr = std::variant<bool, int64_t, double, std::string, DType, std::vector
 // Ordered by name, so that every walk over it is deterministic.
 using Attrs = std::map<std::string, Attr, std::less<>>;
 
+// What has to be true of the sizes of a call besides the types of the inputs: `condition` is other
+// than 0. The model asks for it, or an operator for which PyTorch raises an IndexError otherwise.
+struct Requirement {
+  enum class Kind : uint8_t { Sizes, Index };
+
+  Dim condition;
+  std::string expected;   // for people: "x.size(0) % 2 == 0"
+  std::string operation;  // "amax"; empty: the model's own
+  Kind kind = Kind::Sizes;
+};
+
 struct Node;
 
 struct Value {
@@ -86,6 +97,7 @@ class Graph {
   Graph& operator=(Graph&&) = default;
 
   std::string name = "main";
+  std::vector<Requirement> requirements;  // passes leave them alone
 
   Value* add_input(std::string name, Type type);
   // Appends a node, or inserts it before `before`. Output types are given by the caller: see

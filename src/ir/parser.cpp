@@ -26,6 +26,7 @@ class Parser {
     parse_inputs();
     position_ = body;
     expect("{");
+    while (accept("require")) parse_requirement();
     while (!accept("return")) parse_node();
     parse_return();
     expect("}");
@@ -303,6 +304,14 @@ class Parser {
       expect(":");
       define(name, graph_.add_input(name.text, parse_type()));
     });
+  }
+  void parse_requirement() {
+    Requirement requirement;
+    requirement.condition = parse_dim();
+    requirement.operation = take_kind(TokenKind::String, "the name of an operator");
+    requirement.expected = take_kind(TokenKind::String, "what is expected");
+    if (accept("index")) requirement.kind = Requirement::Kind::Index;
+    graph_.requirements.push_back(std::move(requirement));
   }
   void parse_node() {
     std::vector<const Token*> names;

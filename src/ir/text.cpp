@@ -138,6 +138,12 @@ std::string symbol_str(const SymbolPtr& symbol) {
          std::to_string(symbol->opt);
 }
 
+std::string requirement_str(const Requirement& requirement) {
+  const char* kind = requirement.kind == Requirement::Kind::Index ? " index" : "";
+  return "require " + requirement.condition.str() + " " + quoted(requirement.operation) + " " +
+         quoted(requirement.expected) + kind;
+}
+
 std::string outputs_str(const Graph& graph) {
   std::string result;
   for (size_t i = 0; i < graph.outputs().size(); ++i) {
@@ -166,6 +172,8 @@ std::string to_text(const Graph& graph, const PrintOptions& options) {
   const std::vector<SymbolPtr> symbols = graph.size_symbols();
   if (!symbols.empty()) result += " symbols " + joined(symbols, symbol_str);
   result += " {\n";
+  for (const Requirement& requirement : graph.requirements)
+    result += "  " + requirement_str(requirement) + "\n";
   for (const auto& node : graph.nodes()) result += "  " + node_str(*node, options) + "\n";
   return result + "  return" + outputs_str(graph) + "\n}\n";
 }

@@ -156,6 +156,8 @@ void check_sizes(const Graph& graph) {
       }
     }
   }
+  for (const Requirement& requirement : graph.requirements)
+    check_dim(known, requirement.condition, "the requirement " + requirement.expected);
 }
 
 // R8: every graph output has a name of its own.

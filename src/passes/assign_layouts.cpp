@@ -332,7 +332,7 @@ class LayoutAssigner {
 bool assign_layouts(ir::Graph& graph, PassContext&) {
   Rewriter rewriter(graph);
   LayoutAssigner assigner(rewriter);
-  bool changed = false;
+  std::vector<Node*> replaced;
   for (const auto& node : graph.nodes()) {
     Value* result = assigner.visit(*node);
     if (result == nullptr) continue;
@@ -343,10 +343,10 @@ bool assign_layouts(ir::Graph& graph, PassContext&) {
       graph.rename(result, name + ".permuted");
       graph.rename(permute->input(0), name);
     }
-    changed = true;
+    replaced.push_back(node.get());
   }
-  if (changed) graph.erase_dead();
-  return changed;
+  erase_replaced(graph, replaced);
+  return !replaced.empty();
 }
 
 }  // namespace kiln::passes

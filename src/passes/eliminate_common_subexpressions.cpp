@@ -5,6 +5,7 @@
 
 #include "ir/op_table.h"
 #include "passes/pass.h"
+#include "passes/rewrite.h"
 
 namespace kiln::passes {
 namespace {
@@ -72,7 +73,7 @@ class Key {
 // of one op have equal operands and attributes. Constants count as nodes, so equal constants become
 // one.
 bool eliminate_common_subexpressions(ir::Graph& graph, PassContext&) {
-  bool changed = false;
+  std::vector<Node*> replaced;
   std::unordered_map<std::string, Node*> seen;
   for (const auto& node : graph.nodes()) {
     const auto [found, fresh] = seen.emplace(Key(*node).take(), node.get());
@@ -80,10 +81,10 @@ bool eliminate_common_subexpressions(ir::Graph& graph, PassContext&) {
     for (size_t i = 0; i < node->outputs.size(); ++i) {
       graph.replace_all_uses(node->outputs[i], found->second->outputs[i]);
     }
-    changed = true;
+    replaced.push_back(node.get());
   }
-  if (changed) graph.erase_dead();
-  return changed;
+  erase_replaced(graph, replaced);
+  return !replaced.empty();
 }
 
 }  // namespace kiln::passes

@@ -48,17 +48,17 @@ class IndexFolder {
   explicit IndexFolder(ir::Graph& graph) : graph_(graph) {}
 
   bool run() {
-    bool changed = false;
+    std::vector<Node*> replaced;
     for (const auto& node : graph_.nodes()) {
       functions_.analyse(*node);
       Value* result = fold(*node);
       if (result == nullptr) continue;
       functions_.share(node->output(), result);
       replace(graph_, node->output(), result);
-      changed = true;
+      replaced.push_back(node.get());
     }
-    if (changed) graph_.erase_dead();
-    return changed;
+    erase_replaced(graph_, replaced);
+    return !replaced.empty();
   }
 
  private:

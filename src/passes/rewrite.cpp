@@ -19,17 +19,17 @@ constexpr int kMaxSweeps = 100;
 
 bool sweep(ir::Graph& graph, const Rule& rule) {
   Rewriter rewriter(graph);
-  bool changed = false;
+  std::vector<Node*> replaced;
   for (const auto& node : graph.nodes()) {
     if (node->outputs.size() != 1) continue;
     Value* old = node->output();
     Value* replacement = rule(rewriter, *node);
     if (replacement == nullptr || replacement == old) continue;
     replace(graph, old, replacement);
-    changed = true;
+    replaced.push_back(node.get());
   }
-  if (changed) graph.erase_dead();
-  return changed;
+  erase_replaced(graph, replaced);
+  return !replaced.empty();
 }
 
 bool same_type(const ir::Type& a, const ir::Type& b) {
@@ -89,6 +89,14 @@ void replace(ir::Graph& graph, Value* from, Value* to) {
   const std::string name = from->name;
   graph.rename(from, name + ".old");
   graph.rename(to, name);
+}
+
+void erase_replaced(ir::Graph& graph, const std::vector<Node*>& replaced) {
+  if (replaced.empty()) return;
+  for (Node* node : replaced) {
+    if (node->op == Op::check_index || node->op == Op::check_nonzero) graph.erase(node);
+  }
+  graph.erase_dead();
 }
 
 Node* producer(const Value* value, Op op) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <vector>
 
 #include "ir/builder.h"
 #include "ir/graph.h"
@@ -40,6 +41,9 @@ bool rewrite(ir::Graph& graph, const Rule& rule);
 // Redirects all uses. A node made just now takes the name that the user's model gave to the value
 // it replaces.
 void replace(ir::Graph& graph, ir::Value* from, ir::Value* to);
+// Removes nodes without users after a pass has replaced the results of some: a check that was
+// replaced, which would stay otherwise, goes as well.
+void erase_replaced(ir::Graph& graph, const std::vector<ir::Node*>& replaced);
 
 // The node that makes the value, if it is of that op; null otherwise, and for a null value.
 ir::Node* producer(const ir::Value* value, ir::Op op);

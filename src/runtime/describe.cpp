@@ -65,6 +65,15 @@ void write_symbols(JsonWriter& json, const Spec& spec) {
   json.end_array();
 }
 
+void write_requirements(JsonWriter& json, const Spec& spec) {
+  json.key("requirements").begin_array();
+  for (const engine::RequirementSpec& requirement : spec.requirements) {
+    json.begin_object().key("operation").value(requirement.operation);
+    json.key("expected").value(requirement.expected).end_object();
+  }
+  json.end_array();
+}
+
 // What a session on one thread allocates; null where the shapes need more than there can be.
 void write_workspace(JsonWriter& json, const Spec& spec, const ProgramSpec& program,
                      int64_t engine::SymbolSpec::* size) {
@@ -202,6 +211,7 @@ Result<std::string> describe(const Engine& engine) {
   write_strings(json, spec.disabled_passes);
   write_tensors(json, engine);
   write_symbols(json, spec);
+  write_requirements(json, spec);
   write_memory(json, view, shown);
   write_programs(json, spec, read);
   write_kernels(json, shown);

@@ -4,6 +4,7 @@
 
 #include "runtime/check_failure.h"
 #include "runtime/input_check.h"
+#include "runtime/requirement_check.h"
 #include "support/thread_pool.h"
 
 namespace kiln::runtime {
@@ -103,6 +104,7 @@ Status Session::activate(std::vector<int64_t> symbols) {
     std::rotate(bindings_.begin(), found, found + 1);
     return Status();
   }
+  KILN_RETURN_IF_ERROR(check_requirements(engine_->spec(), symbols));
   Result<std::unique_ptr<Binding>> binding =
       Binding::create(*engine_, std::move(symbols), threads_);
   if (!binding.ok()) return binding.status();

@@ -220,6 +220,11 @@ TEST(HostileEngine, SymbolsAndSizes) {
   refused([](Spec& s) { s.inputs[0].dtype = static_cast<DType>(10); }, "input 0: unknown dtype");
   refused([](Spec& s) { s.inputs[0].shape[0] = 99; }, "input 0: unknown size");
   refused([](Spec& s) { s.outputs[0].shape.assign(17, 0); }, "output 0: its rank is too high");
+  for (const engine::Slot slot : {99, -1})
+    refused([=](Spec& s) { s.requirements = {{slot, RequirementKind::Sizes, "", "x"}}; },
+            "requirement 0: unknown size");
+  refused([](Spec& s) { s.requirements = {{0, static_cast<RequirementKind>(2), "", "x"}}; },
+          "requirement 0: unknown kind");
 }
 
 // Rules of programs, of which the second breaks them: each has its own.

@@ -164,6 +164,25 @@ TEST(EngineRoundTrip, KeepsChecks) {
   EXPECT_EQ(divisor.input, -1);
 }
 
+TEST(EngineRoundTrip, KeepsRequirements) {
+  SampleEngine sample = make_sample_engine();
+  sample.spec.requirements = {{0, RequirementKind::Sizes, "", "x.size(0) % 2 == 0"},
+                              {2, RequirementKind::Index, "amax", "a size other than 0"}};
+  const std::vector<std::byte> bytes = sample.bytes();
+  const Result<View> view = read(bytes);
+  ASSERT_TRUE(view.ok()) << view.status().message();
+  EXPECT_EQ(view->format_version, 1u);
+  ASSERT_EQ(view->spec.requirements.size(), 2u);
+  const RequirementSpec &guard = view->spec.requirements[0], &amax = view->spec.requirements[1];
+  EXPECT_EQ(guard.condition, 0);
+  EXPECT_EQ(guard.kind, RequirementKind::Sizes);
+  EXPECT_EQ(guard.operation, "");
+  EXPECT_EQ(guard.expected, "x.size(0) % 2 == 0");
+  EXPECT_EQ(amax.condition, 2);
+  EXPECT_EQ(amax.kind, RequirementKind::Index);
+  EXPECT_EQ(amax.operation, "amax");
+}
+
 TEST(EngineRoundTrip, WithoutConstantsNothingIsStripped) {
   const kiln::testing::SampleEngine sample = kiln::testing::make_add_engine();
   const auto stripped = write(sample.spec, sample.constants(), Weights::Stripped);

@@ -59,6 +59,31 @@ TEST_F(ExpressionTest, ReadsDivisions) {
             ir::mod(ir::floordiv(s0_, 2), 4));
 }
 
+// The values of a condition on s0 for s0 = 1 to 8.
+TEST_F(ExpressionTest, ReadsConditions) {
+  const auto values = [this](const std::string& text) {
+    const Dim condition = parse_condition(text, [this](std::string_view) { return s0_; });
+    std::string result;
+    for (int64_t size = 1; size <= 8; ++size)
+      result += condition.evaluate([&](const ir::SymbolPtr&) { return size; }) != 0 ? '1' : '0';
+    return result;
+  };
+  const std::string even = "Equality(Mod(" + kS0 + ", Integer(2)), Integer(0))";
+  const std::string above = "StrictGreaterThan(" + kS0 + ", Integer(5))";
+  EXPECT_EQ(values(even), "01010101");
+  EXPECT_EQ(values("Unequality(" + kS0 + ", Integer(3))"), "11011111");
+  EXPECT_EQ(values("LessThan(" + kS0 + ", Integer(3))"), "11100000");
+  EXPECT_EQ(values("StrictLessThan(" + kS0 + ", Integer(3))"), "11000000");
+  EXPECT_EQ(values("GreaterThan(" + kS0 + ", Integer(3))"), "00111111");
+  EXPECT_EQ(values(above), "00000111");
+  EXPECT_EQ(values("And(" + even + ", " + above + ")"), "00000101");
+  EXPECT_EQ(values("Or(" + even + ", " + above + ")"), "01010111");
+  EXPECT_EQ(values("Not(" + above + ")"), "11111000");
+  EXPECT_EQ(values("And(true, Add(" + kS0 + ", Integer(-4)))"), "11101111");
+  EXPECT_EQ(values("LessThan(Mul(Rational(1, 2), " + kS0 + "), Rational(5, 3))"), "11100000");
+  EXPECT_NE(message_of(even), "no error");  // no size
+}
+
 TEST_F(ExpressionTest, ReadsFractionsInsideRoundings) {
   const std::string half = "Mul(Rational(1, 2), " + kS0 + ")";
   EXPECT_EQ(parse("floor(" + half + ")"), ir::floordiv(s0_, 2));

@@ -107,6 +107,115 @@ TEST(ImporterTest, RefusesRangesThatContradictTheModel) {
   EXPECT_TRUE(contains(message_of(sample, {{"x", 0, 4, 2, 8}}), "min <= opt <= max"));
 }
 
+std::string requirements_text(const ir::Graph& graph) {
+  std::string text;
+  for (const ir::Requirement& requirement : graph.requirements)
+    text += requirement.condition.str() + ": " + requirement.expected + "\n";
+  return text;
+}
+
+TEST(ImporterTest, GuardsAreRequirements) {
+  SampleProgram sample;
+  sample.guards =
+      R"("(L['x'].size()[0] % 2) == 1", "L[\"x\"].size()[0] != 4", "L['x'].size()[0] < 99",)"
+      R"("L['x'].size()[1] == 4", "L['x'].stride()[0] == 1", "L['y'].size()[0] == 1",)"
+      R"("L['x'].size()[2] == 1", "L['x'].size()[0] / 2 == 1", "L['x'].size()[0] == 1.5",)"
+      R"("L['x'].size()[0] + max(1, L['x'].size()[0] // 2)**2 <= 30 or not True",)"
+      R"json("L['flat_args'][0].size()[0] != 4", "", "((((", "__import__('os')", "L['x")json";
+  const ir::Graph graph = import_graph(*sample.open());
+  ir::verify(graph);
+  std::string expected;
+  for (const ir::Requirement& requirement : graph.requirements)
+    expected += requirement.expected + "\n";
+  EXPECT_EQ(expected,
+            "(x.size(0) % 2) == 1\nx.size(0) != 4\n"
+            "x.size(0) + max(1, x.size(0) // 2)**2 <= 30 or not True\n");
+  const auto holds = [&](size_t index, int64_t size) {
+    return graph.requirements[index].condition.evaluate(
+               [=](const ir::SymbolPtr&) { return size; }) != 0;
+  };
+  for (int64_t size = 1; size <= 32; ++size) {
+    EXPECT_EQ(holds(0, size), size % 2 == 1) << size;
+    EXPECT_EQ(holds(1, size), size != 4) << size;
+    const int64_t half = std::max<int64_t>(1, size / 2);
+    EXPECT_EQ(holds(2, size), size + half * half <= 30) << size;
+  }
+}
+
+TEST(ImporterTest, AGuardMayBeCutAnywhere) {
+  const std::string guard = "not (L['x'].size()[0] // max(2, int(3)) >= -1 and -2**2 < 1) or True";
+  for (size_t length = 0; length < guard.size(); ++length) {
+    SampleProgram sample;
+    sample.guards = "\"" + guard.substr(0, length) + "\"";
+    message_of(sample);  // whatever it says, it comes back
+  }
+  for (const char* part : {"(", "-", "not ", "L['x'].size()[0]**", "max(", "1 + "}) {
+    std::string nested;
+    for (int i = 0; i < 2000; ++i) nested += part;
+    SampleProgram sample;
+    sample.guards = "\"" + nested + "1\"";
+    EXPECT_EQ(message_of(sample), "no error") << part;
+  }
+}
+
+TEST(ImporterTest, GuardsFollowTheStructureOfTheInputs) {
+  SampleProgram sample;
+  sample.module_calls =
+      R"json({"fqn":"","signature":{"forward_arg_names":["pair"],"in_spec":"[1,{\"type\":)json"
+      R"json(\"builtins.tuple\",\"context\":\"null\",\"children_spec\":[{\"type\":\"builtins.tuple\",)json"
+      R"json(\"context\":\"null\",\"children_spec\":[{\"type\":\"builtins.dict\",\"context\":)json"
+      R"json(\"[\\\"k\\\"]\",\"children_spec\":[{\"type\":\"builtins.list\",\"context\":\"null\",)json"
+      R"json(\"children_spec\":[{\"type\":null,\"context\":null,\"children_spec\":[]}]}]}]},)json"
+      R"json({\"type\":\"builtins.dict\",\"context\":\"[]\",\"children_spec\":[]}]}]"}})json";
+  sample.guards = R"("L['pair']['k'][0].size()[0] != 4", "L['pair']['z'][0].size()[0] != 5")";
+  EXPECT_EQ(import_graph(*sample.open()).requirements.size(), 1u);
+}
+
+TEST(ImporterTest, AGuardThatNeverHoldsIsRefused) {
+  SampleProgram sample;
+  sample.guards = R"("L['x'].size()[0] > 40")";
+  EXPECT_EQ(message_of(sample), "[size] got sizes that never fit, expected x.size(0) > 40");
+}
+
+TEST(ImporterTest, AssertionsAreRequirements) {
+  SampleProgram sample;
+  sample.conditions =
+      R"json("even":{"as_expr":{"expr_str":"Equality(Mod(Symbol('s0'), Integer(2)), Integer(0))","hint":null}},)json"
+      R"json("data":{"as_expr":{"expr_str":"LessThan(Symbol('u0'), Integer(2))","hint":null}},)json"
+      R"json("known":{"as_bool":true})json";
+  const auto assertion = [](const std::string& name) {
+    return R"({"target":"torch.ops.aten._assert_scalar.default","inputs":[{"name":"self","arg":)"
+           R"({"as_sym_bool":{"as_name":")" +
+           name + R"("}},"kind":1},{"name":"assert_msg","arg":{"as_string":"no )" + name +
+           R"("},"kind":1}],"outputs":[],"metadata":{}},)";
+  };
+  sample.nodes = assertion("even") + assertion("data") + assertion("known") + sample.nodes;
+  const ir::Graph graph = import_graph(*sample.open());
+  EXPECT_EQ(requirements_text(graph),
+            "-mod(s0, 2) + 1: what the model asserts: no even\n");
+}
+
+TEST(ImporterTest, ExtremesNeedElements) {
+  const auto reduced = [](const std::string& target, const std::string& more, int64_t least) {
+    SampleProgram sample;
+    sample.ranges = R"("s0":{"min_val":)" + std::to_string(least) + R"(,"max_val":9})";
+    sample.nodes = SampleProgram::node(target, kSelf + more);
+    sample.tensor_values = SampleProgram::meta("x", SampleProgram::symbolic_size()) +
+                           R"(,"y":{"dtype":7,"sizes":[{"as_int":4}],"strides":[{"as_int":1}],)"
+                           R"("storage_offset":{"as_int":0}})";
+    return import_graph(*sample.open());
+  };
+  const std::string axis = R"(,{"name":"dim","arg":{"as_ints":[0]},"kind":1})";
+  const ir::Graph graph = reduced("torch.ops.aten.amax.default", axis, 0);
+  ASSERT_EQ(graph.requirements.size(), 1u);
+  EXPECT_EQ(graph.requirements[0].operation, "amax");
+  EXPECT_EQ(graph.requirements[0].kind, ir::Requirement::Kind::Index);
+  EXPECT_EQ(requirements_text(graph),
+            "s0: a size other than 0 for dimension 0 of x, which is reduced\n");
+  EXPECT_TRUE(reduced("torch.ops.aten.amax.default", axis, 1).requirements.empty());
+  EXPECT_TRUE(reduced("torch.ops.aten.sum.dim_IntList", axis, 0).requirements.empty());
+}
+
 TEST(ImporterTest, AnUnboundedRangeStaysOpen) {
   SampleProgram sample;
   sample.ranges = "";

@@ -23,12 +23,12 @@ std::string SampleProgram::json() const {
   return R"({"graph_module":{"graph":{"inputs":[{"as_tensor":{"name":"x"}}],"outputs":[{"as_tensor":{"name":"y"}}],)"
          R"("nodes":[)" +
          nodes + R"(],"tensor_values":{)" + tensor_values + R"(},"sym_int_values":{)" +
-         size_values +
-         R"(},"sym_bool_values":{},"is_single_tensor_return":false},"signature":{"input_specs":[)" +
-         input_specs + R"(],"output_specs":[)" + output_specs +
-         R"(]},"module_call_graph":[]},"opset_version":{"aten":10},)" + R"("range_constraints":{)" +
-         ranges + R"(},"schema_version":{"major":)" + std::to_string(major) +
-         R"(,"minor":20},"verifiers":[],"torch_version":"2.13.0"})";
+         size_values + R"(},"sym_bool_values":{)" + conditions +
+         R"(},"is_single_tensor_return":false},"signature":{"input_specs":[)" + input_specs +
+         R"(],"output_specs":[)" + output_specs + R"(]},"module_call_graph":[)" + module_calls +
+         R"(]},"guards_code":[)" + guards + R"(],"opset_version":{"aten":10},)" +
+         R"("range_constraints":{)" + ranges + R"(},"schema_version":{"major":)" +
+         std::to_string(major) + R"(,"minor":20},"verifiers":[],"torch_version":"2.13.0"})";
 }
 
 }  // namespace kiln::test

@@ -17,6 +17,7 @@ struct SampleProgram {
   std::string size_values;
   std::string input_specs = R"({"user_input":{"arg":{"as_tensor":{"name":"x"}}}})";
   std::string output_specs = R"({"user_output":{"arg":{"as_tensor":{"name":"y"}}}})";
+  std::string conditions, guards, module_calls;
   std::string ranges = R"("s0":{"min_val":1,"max_val":32})";
 
   std::string json() const;

@@ -185,6 +185,23 @@ TEST_F(DimTest, SizesWithoutA64BitValueAreAnErrorThatNamesThem) {
   EXPECT_FALSE(provably_less(Dim(INT64_MIN), Dim(INT64_MAX)));
 }
 
+// At the largest sizes the index itself has no 64-bit value, and the distance to its end has.
+TEST_F(DimTest, OneEndOfABoundMayOverflow) {
+  for (const int64_t most :
+       {int64_t{1} << 31, int64_t{1} << 32, int64_t{1} << 40, (int64_t{1} << 60) - 1}) {
+    const Dim rows = make_size_symbol("rows", 1, most, 2),
+              columns = make_size_symbol("columns", 1, most, 2);
+    const Dim elements = rows * columns;
+    const Dim flat = make_loop_symbol("flat", elements), row = make_loop_symbol("row", rows),
+              column = make_loop_symbol("column", columns);
+    EXPECT_TRUE(provably_less(flat, elements)) << most;
+    EXPECT_FALSE(provably_less(flat, elements - 1)) << most;
+    EXPECT_TRUE(provably_less(row * columns + column, elements)) << most;
+    EXPECT_FALSE(provably_less(row * columns + column + 1, elements)) << most;
+    EXPECT_TRUE(provably_less_equal(0, row * columns + column)) << most;
+  }
+}
+
 TEST_F(DimTest, ConstantsKnowThemselves) {
   EXPECT_TRUE(Dim(3).is_constant(3));
   EXPECT_TRUE(Dim().is_constant(0));

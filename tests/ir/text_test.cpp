@@ -28,6 +28,16 @@ TEST(TextTest, PrintsAGraph) {
             "}\n");
 }
 
+TEST(TextTest, RoundTripsRequirements) {
+  expect_round_trip(R"(graph needs(%x: f32[s0, 4]) symbols s0 in [0, 9] opt 8 {
+  require mod(s0, 2) "" "x.size(0) is \"odd\""
+  require s0 "amax" "a size other than 0" index
+  %y = relu(%x) : f32[s0, 4]
+  return %y as "y"
+}
+)");
+}
+
 TEST(TextTest, RoundTripsEveryKindOfAttribute) {
   expect_round_trip(R"(graph kinds(%x: f32[s0, 4], %i: i64[2]) symbols s0 in [2, inf] opt 8 {
   %full = full() {dtype = f16, shape = [s0 + 1, 4], value = -inf} : f16[s0 + 1, 4]

@@ -335,6 +335,45 @@ TEST_F(SessionTest, ChecksThatFailEndTheRun) {
   }
 }
 
+TEST_F(SessionTest, RequirementsAreCheckedForEveryShape) {
+  SampleEngine sample = make_sample_engine();
+  const auto slot = [&](engine::SizeInstruction size) {
+    sample.spec.sizes.push_back(size);
+    return static_cast<engine::Slot>(sample.spec.sizes.size() - 1);
+  };
+  // batch % 4, and batch - 7
+  const engine::Slot rest = slot({engine::SizeOp::Mod, 0, 1, 0});
+  const engine::Slot seven = slot({engine::SizeOp::Constant, -1, -1, 7});
+  const engine::Slot difference = slot({engine::SizeOp::Sub, 0, seven, 0});
+  sample.spec.requirements = {
+      {rest, engine::RequirementKind::Sizes, "", "x.size(0) % 4 != 0"},
+      {difference, engine::RequirementKind::Index, "amax", "another size than 7"}};
+  const LoadedEngine engine(sample);
+  const auto session = engine.session();
+  const auto run_batch = [&](int64_t batch) {
+    Tensor x({batch, 4}), y({batch, 4}), out({batch, 4});
+    return run(*session, x, y, out);
+  };
+  for (int round = 0; round < 3; ++round) {
+    expect_ok(run_batch(5));
+    expect_error(run_batch(8), StatusCode::OutOfRange,
+                 "the sizes of the inputs do not fit together: got x.size(0) = 8, expected "
+                 "x.size(0) % 4 != 0");
+    expect_error(run_batch(7), StatusCode::IndexError,
+                 "[amax] got x.size(0) = 7, expected another size than 7");
+    expect_ok(run_batch(6));
+  }
+  Tensor x({8, 4}), y({8, 4});
+  const std::vector<TensorView> inputs = {x.view(), y.view()};
+  EXPECT_FALSE(session->output_shapes(inputs).ok());
+  const std::string described = describe(*engine.get());
+  EXPECT_NE(described.find(R"("operation":"amax","expected":"another size than 7")"),
+            std::string::npos)
+      << described;
+  // The memory at min, opt and max is described whether or not these are sizes to run.
+  EXPECT_EQ(described.find("null"), std::string::npos) << described;
+}
+
 TEST_F(SessionTest, TellsTheTimeOfEachStep) {
   const auto session = engine_.session(2);
   EXPECT_EQ(describe_profile(*session), "[]");

@@ -17,14 +17,7 @@ from torch.utils import _pytree as pytree
 from torch_tensorrt._operator import execute_engine, hold
 from torch_tensorrt.dynamo._calling import set_calling
 from torch_tensorrt.dynamo._checks import InputSizes, add_input_checks, refuse_tracing
-from torch_tensorrt.dynamo._contract import (
-    as_guards,
-    asserted_conditions,
-    guard_conditions,
-    ranges_of,
-    shape_of,
-    symbol_sizes,
-)
+from torch_tensorrt.dynamo._contract import as_guards, ranges_of
 from torch_tensorrt.dynamo._names import argument_names
 from torch_tensorrt.dynamo._partition import Partition
 from torch_tensorrt.dynamo._program import Program
@@ -157,14 +150,11 @@ class _Builder:
 
     def input_sizes(self, info: ProgramInfo) -> InputSizes:
         """What has to be true of the sizes of the inputs: shapes, guards and assertions of the program."""
-        ranges = ranges_of(info.range_constraints)
-        shapes = [shape_of(node.meta.get("val")) for node in self._program.user_inputs]
-        names = symbol_sizes(shapes, ranges).names
-        said = asserted_conditions(self._program.asserted, names)
-        code = list(getattr(self._program.exported, "_guards_code", ()))
-        guards = guard_conditions(code, info.in_spec, info.argument_names)
-        code += as_guards(said, info.in_spec, info.argument_names)
-        return InputSizes(ranges, [*guards, *said], code)
+        program = self._program
+        code = list(getattr(program.exported, "_guards_code", ()))
+        code += as_guards(program.assertions, info.in_spec, info.argument_names)
+        conditions = [*program.guards, *program.assertions]
+        return InputSizes(ranges_of(info.range_constraints), conditions, code)
 
     def _write_back(self, target: Node, value: Node) -> None:
         copy = self._graph.call_function(

@@ -6,6 +6,7 @@ import contextvars
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, TypeVar
 
 import sympy
@@ -16,8 +17,16 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from torch_tensorrt.dynamo._capture import capture
-from torch_tensorrt.dynamo._contract import asserted
+from torch_tensorrt.dynamo._contract import (
+    Condition,
+    asserted,
+    asserted_conditions,
+    guard_conditions,
+    shape_of,
+    symbol_sizes,
+)
 from torch_tensorrt.dynamo._functional import InPlace, functional
+from torch_tensorrt.dynamo._names import argument_names
 from torch_tensorrt.dynamo._serialize import Records
 from torch_tensorrt.dynamo._symbols import (
     Carrier,
@@ -99,16 +108,29 @@ class Program:
             and tensor_of(node) is not None
         )
 
+    @cached_property
+    def guards(self) -> list[Condition]:
+        """What the program relies on of the sizes of its inputs: torch.export's guards."""
+        code = getattr(self.exported, "_guards_code", ())
+        in_spec = self.exported.call_spec.in_spec
+        return guard_conditions(code, in_spec, argument_names(self.exported))
+
+    @cached_property
+    def assertions(self) -> list[Condition]:
+        """What its author says of them: the assertions that were in its graph."""
+        shapes = [shape_of(tensor_of(node)) for node in self.user_inputs]
+        return asserted_conditions(self._asserted, symbol_sizes(shapes, {}).names)
+
     def size_carriers(self) -> dict[sympy.Symbol, Carrier[Node]]:
         tensors = [(node, tensor_of(node)) for node in self.user_inputs]
         return find_carriers((node, tensor) for node, tensor in tensors if tensor is not None)
 
     def _remove_checks(self) -> None:
         """Drops assertions on metadata and on sizes of inputs: what calls the program checks its inputs first, and gets
-        what was asserted of sizes from `asserted`."""
+        what was asserted of sizes from `assertions`."""
         inputs = free_symbols(size for node in self.user_inputs for size in _shape(node))
         statements = asserted(self.graph, inputs)
-        self.asserted = list(statements.values())
+        self._asserted = list(statements.values())
         for node in list(self.graph.nodes):
             if node.target is torch.ops.aten._assert_tensor_metadata.default or node in statements:
                 self.graph.erase_node(node)

@@ -203,18 +203,32 @@ def region_model(
     constraints = {
         key: value for key, value in as_constraints(program, ranges or {}).items() if key in symbols
     }
-    serialized = serialize(module, signature, constraints, program.records)
-    weights = weight_views((program.lifted[node], program.weight(node)) for node in region.weights)
-    text = serialized.json
-    for old, new in (binding_names or {}).items():
-        text = text.replace(json.dumps(old).encode(), json.dumps(new).encode())
-    model = kiln.Model.from_memory(text, weights)
     names = [
         (binding_names or {}).get(argument.arg.name, argument.arg.name)
         for argument in signature.input_specs
         if argument.kind is InputKind.USER_INPUT
     ]
-    return model, names
+    serialized = serialize(
+        module, signature, constraints, program.records, _guards(program, region, names)
+    )
+    weights = weight_views((program.lifted[node], program.weight(node)) for node in region.weights)
+    text = serialized.json
+    for old, new in (binding_names or {}).items():
+        text = text.replace(json.dumps(old).encode(), json.dumps(new).encode())
+    return kiln.Model.from_memory(text, weights), names
+
+
+def _guards(program: Program, region: Region, names: Sequence[str]) -> list[str]:
+    """What the program relies on of sizes, as far as they are those of a region's inputs."""
+    name_of = dict(zip(region.inputs, names, strict=True))
+    known = {
+        index: name_of[node] for index, node in enumerate(program.user_inputs) if node in name_of
+    }
+    return [
+        condition.write(lambda index, dim: f"L[{known[index]!r}].size()[{dim}]")
+        for condition in (*program.guards, *program.assertions)
+        if all(index in known for index, _ in condition.sizes())
+    ]
 
 
 def compile_region(

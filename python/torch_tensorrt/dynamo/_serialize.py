@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,10 +53,12 @@ def serialize(
     signature: ExportGraphSignature,
     range_constraints: Mapping[Any, Any],
     records: Records,
+    guards: Sequence[str] = (),
 ) -> Serialized:
     """Serialises a graph whose weights are inputs. A node that the schema cannot express keeps its name alone.
 
     `records` are those of the program that the graph is, or is a part of; new ones are added.
+    `guards` are conditions on sizes of the graph's inputs: "L['x'].size()[0] % 2 == 0".
     """
     serializer = serde.GraphModuleSerializer(signature, [])
     serializer.serialize_metadata = _metadata
@@ -96,6 +98,7 @@ def serialize(
     )
     content = serde._dataclass_to_dict(program)
     content["graph_module"]["graph"] |= {"nodes": nodes, **values}
+    content["guards_code"] = list(guards)  # not a field of every version
     text = json.dumps(content, cls=serde.EnumEncoder, allow_nan=False)
     return Serialized(text.encode(), written)
 

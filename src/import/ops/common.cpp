@@ -45,6 +45,15 @@ Value* reduce(Call& call, Op op, Value* x, std::vector<int64_t> axes, bool keepd
   return call.make(op, {x}, {{"axes", std::move(axes)}, {"keepdim", keepdim}});
 }
 
+void require_elements(Call& call, const Value* x, const std::vector<int64_t>& axes,
+                      ir::Requirement::Kind kind) {
+  for (const int64_t axis : axes)
+    call.builder().require({x->type.shape[axis],
+                            "a size other than 0 for dimension " + std::to_string(axis) + " of " +
+                                x->name + ", which is reduced",
+                            call.operation(), kind});
+}
+
 Value* unsqueeze(Call& call, Value* x, int64_t axis) {
   ir::Shape shape = x->type.shape;
   shape.insert(shape.begin() + axis, ir::Dim(1));

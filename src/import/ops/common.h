@@ -82,6 +82,9 @@ Value* move_axis(Call& call, Value* x, int64_t from, int64_t to);
 // A slice with step 1.
 Value* slice(Call& call, Value* x, int64_t axis, ir::Dim start, ir::Dim size);
 Value* reduce(Call& call, Op op, Value* x, std::vector<int64_t> axes, bool keepdim);
+// PyTorch raises where there is nothing to take the extreme of: an IndexError, or a RuntimeError.
+void require_elements(Call& call, const Value* x, const std::vector<int64_t>& axes,
+                      ir::Requirement::Kind kind);
 Value* unsqueeze(Call& call, Value* x, int64_t axis);
 // "[2, 3]", for messages.
 std::string shape_text(const ir::Shape& shape);

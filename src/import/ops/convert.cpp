@@ -24,6 +24,15 @@ Value* import_copy(Call& call) {
   return call.builder().expand(call.builder().cast(call.tensor("src"), type.dtype), type.shape);
 }
 
+// What the model says of sizes.
+std::vector<Value*> import_assertion(Call& call) {
+  if (const auto condition = call.condition("self")) {
+    const std::string text = "what the model asserts: " + call.text_or("assert_msg", "");
+    call.builder().require({*condition, text, {}, ir::Requirement::Kind::Sizes});
+  }
+  return {};
+}
+
 // Checks that tracing has already done.
 std::vector<Value*> ignore(Call&) { return {}; }
 
@@ -54,7 +63,7 @@ constexpr Row kRows[] = {
     {"aten._assert_tensor_metadata.default", ignore},
     {"aten._assert_async.msg", ignore},
     {"aten._assert_async.default", ignore},
-    {"aten._assert_scalar.default", ignore},
+    {"aten._assert_scalar.default", import_assertion},
     {"aten.sym_constrain_range.default", ignore},
     {"aten.sym_constrain_range_for_size.default", ignore},
 };

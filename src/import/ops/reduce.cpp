@@ -31,11 +31,17 @@ Value* import_prod(Call& call) {
                 call.boolean_or("keepdim", false));
 }
 
+using RequirementKind = ir::Requirement::Kind;
+
+bool names_axes(Call& call) { return call.has("dim") && !call.integers("dim").empty(); }
+
 template <Op op>
 Value* extremum(Call& call) {
   Value* x = call.tensor("self");
-  return reduce(call, op, x, call.axes_or_all("dim", x->type.rank()),
-                call.boolean_or("keepdim", false));
+  const std::vector<int64_t> axes = call.axes_or_all("dim", x->type.rank());
+  require_elements(call, x, axes,
+                   names_axes(call) ? RequirementKind::Index : RequirementKind::Sizes);
+  return reduce(call, op, x, axes, call.boolean_or("keepdim", false));
 }
 
 std::vector<Value*> import_aminmax(Call& call) {
@@ -65,6 +71,7 @@ std::vector<Value*> extremum_with_index(Call& call) {
   const int64_t axis = call.axis("dim", rank);
   const bool keepdim = call.boolean_or("keepdim", false);
   const std::vector<int64_t> axes = rank == 0 ? std::vector<int64_t>{} : std::vector<int64_t>{axis};
+  require_elements(call, x, axes, RequirementKind::Index);
   Value* index = call.output_used(1) ? index_of(call, index_op, x, axis, keepdim) : nullptr;
   return {reduce(call, value_op, x, axes, keepdim), index};
 }
@@ -73,11 +80,17 @@ template <Op op>
 Value* import_arg(Call& call) {
   Value* x = call.tensor("self");
   const bool keepdim = call.boolean_or("keepdim", false);
-  if (call.has("dim")) return index_of(call, op, x, call.axis("dim", x->type.rank()), keepdim);
+  const size_t rank = x->type.rank();
+  if (call.has("dim")) {
+    const int64_t axis = call.axis("dim", rank);
+    if (rank > 0) require_elements(call, x, {axis}, RequirementKind::Index);
+    return index_of(call, op, x, axis, keepdim);
+  }
+  require_elements(call, x, range(0, static_cast<int64_t>(rank)), RequirementKind::Index);
   Value* flat = call.builder().reshape(x, {x->type.elements()});
   Value* index = index_of(call, op, flat, 0, false);
   if (!keepdim) return index;
-  return call.builder().reshape(index, ir::Shape(x->type.rank(), ir::Dim(1)));
+  return call.builder().reshape(index, ir::Shape(rank, ir::Dim(1)));
 }
 
 ir::Dim count_of(const Value* x, const std::vector<int64_t>& axes) {
@@ -170,8 +183,10 @@ Value* import_norm(Call& call) {
   Value* self = cast_if(call, call.tensor("self"), call.dtype("dtype"));
   const Expr x = wide_self(call, self);
   const double order = call.real_or(call.has("p") ? "p" : "ord", 2);
-  const Expr result = norm(call, x, order, call.axes_or_all("dim", self->type.rank()),
-                           call.boolean_or("keepdim", false));
+  const std::vector<int64_t> axes = call.axes_or_all("dim", self->type.rank());
+  const bool has_identity = order >= 0 && order < std::numeric_limits<double>::infinity();
+  if (!has_identity) require_elements(call, self, axes, RequirementKind::Sizes);
+  const Expr result = norm(call, x, order, axes, call.boolean_or("keepdim", false));
   return call.builder().cast(result, self->type.dtype);
 }
 

@@ -68,7 +68,7 @@ class Prover {
     if (value.lower_bound() >= 0) return true;
     if (depth == kMaxDepth) return false;
     return by_extremum(value, depth + 1) || by_quotient(value, depth + 1) ||
-           by_facts(value, 0, depth + 1);
+           by_remainder(value, depth + 1) || by_facts(value, 0, depth + 1);
   }
 
  private:
@@ -102,6 +102,17 @@ class Prover {
     const ir::Dim rest = value - ir::floordiv(atom.a, atom.b) * found->coefficient;
     if (found->coefficient == 1) return non_negative(rest * atom.b + atom.a, depth);
     return non_negative(rest * atom.b + atom.b - 1 - atom.a, depth);
+  }
+
+  // rest - c * (a mod b) >= 0 where rest - c * (b - 1) >= 0: a size that is divided by is 1 or more.
+  bool by_remainder(const ir::Dim& value, int depth) const {
+    const auto found = find_atom(value, [](const ir::Atom& atom, int64_t coefficient) {
+      return atom.kind == ir::AtomKind::Mod && coefficient < 0 && atom.b.lower_bound() >= 0;
+    });
+    if (!found) return false;
+    const ir::Atom& atom = *found->atom;
+    const ir::Dim rest = value - ir::mod(atom.a, atom.b) * found->coefficient;
+    return non_negative(rest + (atom.b - 1) * found->coefficient, depth);
   }
 
   // Subtracts multiples of what is known to be non-negative, such that an index that both mention

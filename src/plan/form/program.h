@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "ir/graph.h"
 #include "plan/form/expr.h"
 #include "plan/form/target_traits.h"
 
@@ -129,10 +130,11 @@ struct Program {
   std::string name;
   std::vector<Buffer> buffers;
   std::vector<Kernel> kernels;
-  std::vector<BufferId> inputs, outputs;  // in the order of the graph's
-  std::vector<ir::SymbolPtr> symbols;     // size symbols, in order of creation
-  std::vector<Check> checks;              // that expressions refer to
-  TargetTraits traits;                    // of the machine that it is for: what passes go by
+  std::vector<BufferId> inputs, outputs;      // in the order of the graph's
+  std::vector<ir::SymbolPtr> symbols;         // size symbols, in order of creation
+  std::vector<Check> checks;                  // that expressions refer to
+  TargetTraits traits;                        // of the machine that it is for: what passes go by
+  std::vector<ir::Requirement> requirements;  // the graph's
 
   BufferId add_buffer(Buffer buffer) {
     buffers.push_back(std::move(buffer));

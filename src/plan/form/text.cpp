@@ -174,6 +174,8 @@ std::string symbol_text(const ir::Symbol& symbol) {
 std::string to_text(const Program& program) {
   std::string text = "program " + program.name + "\n";
   for (const ir::SymbolPtr& symbol : program.symbols) text += symbol_text(*symbol);
+  for (const ir::Requirement& requirement : program.requirements)
+    text += "require " + requirement.condition.str() + ": " + requirement.expected + "\n";
   for (size_t i = 0; i < program.buffers.size(); ++i) {
     const Buffer& buffer = program.buffers[i];
     text += id(static_cast<BufferId>(i)) + " = " + kind_name(buffer.kind) + " " + buffer.name +

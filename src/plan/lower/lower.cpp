@@ -83,6 +83,7 @@ Program lower(const ir::Graph& graph, const TargetTraits& traits, const LowerOpt
 Program Lowering::run() {
   program_.name = graph_.name;
   program_.symbols = graph_.size_symbols();
+  program_.requirements = graph_.requirements;
   add_inputs();
   choose_output_buffers();
   for (const auto& node : graph_.nodes()) lower_node(*this, *node);

@@ -222,6 +222,66 @@ def test_out_of_memory_of_the_other_commands(wide):
         assert 0 in seen
 
 
+@pytest.mark.parametrize("threads", [1, 4])
+def test_out_of_memory_of_a_compile(threads, folder, tmp_path):
+    """Wherever memory ends: one line, the exit code, and no file; never a signal."""
+    seen = set()
+    for kilobytes in range(50 << 10, 230 << 10, 3000):
+        output = tmp_path / "m.kiln"
+        done = command(
+            "compile",
+            folder / "model.pt2",
+            "-o",
+            output,
+            "--threads",
+            threads,
+            limit=kilobytes << 10,
+        )
+        if "error while loading shared libraries" in done.stderr:
+            continue
+        seen.add(done.returncode)
+        assert done.returncode in (0, 1), f"{kilobytes}: {done.returncode} {done.stderr}"
+        if done.returncode == 1:
+            assert done.stderr.startswith("kiln: out of memory"), done.stderr
+            assert done.stderr.count("\n") == 1
+            assert os.listdir(tmp_path) == []
+            continue
+        assert output.read_bytes() == (folder / "model.kiln").read_bytes()
+        output.unlink()
+    assert seen == {0, 1}
+
+
+COMPILE_WITH_LITTLE_MEMORY = """
+import resource, sys, kiln
+model = kiln.Model.open(sys.argv[1])
+expected = bytes(kiln.compile(model))
+def size():
+    return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+failed = done = 0
+for kilobytes in range(0, 24000, 400):
+    resource.setrlimit(resource.RLIMIT_AS, (size() + (kilobytes << 10), resource.RLIM_INFINITY))
+    try:
+        engine = kiln.compile(model, num_threads=2)
+        done += 1
+    except (kiln.KilnError, MemoryError):
+        failed += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert bytes(kiln.compile(model)) == expected
+print(failed > 0, done > 0)
+"""
+
+
+def test_a_process_compiles_again_after_it_had_no_memory(folder):
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE_WITH_LITTLE_MEMORY, folder / "model.pt2"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (0, "True True\n"), done.stderr
+
+
 def test_memory_of_a_run_that_there_is_not(tmp_path):
     batch = torch.export.Dim("batch")
     exported = torch.export.export(

@@ -90,6 +90,8 @@ INDEXING = {
         functional.embedding(i, rows), torch.ones(3, 2)
     ),
     "padded": lambda rows, i: functional.pad(rows[i], (1, 2, 0, 3)),
+    "joined and cut away": lambda rows, i: torch.cat([rows[i], rows])[4:],
+    "multiplied by nothing": lambda rows, i: torch.cat([rows, rows[i]])[:2] * 2,
 }
 
 
@@ -152,6 +154,62 @@ def test_division(name, dtype) -> None:
             zero[place] = 0
             expect_as_eager(function, module, a, zero)
     expect_as_eager(function, module, torch.ones(3, dtype=dtype), torch.ones(3, dtype=dtype))
+
+
+def test_a_division_that_is_cut_away() -> None:
+    def function(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.cat([a // b, a])[3:] + 1
+
+    module = compiled(function, torch.tensor([7, 3, 1]), torch.tensor([1, 2, 3]))
+    for divisors in ([1, 2, 3], [1, 2, 0], [0, 0, 0]):
+        expect_as_eager(function, module, torch.tensor([7, 3, 1]), torch.tensor(divisors))
+
+
+EXTREMES = {
+    "amax": lambda x: x.amax(1) + 1,
+    "amin, kept": lambda x: x.amin(1, keepdim=True) + 1,
+    "amax of two": lambda x: x.amax((0, 1)) + 1,
+    "max": lambda x: x.max() + 1,
+    "max with indices": lambda x: x.max(1),
+    "argmax": lambda x: x.argmax(1) + 1,
+    "argmin of all": lambda x: x.argmin() + 1,
+    "aminmax": lambda x: torch.aminmax(x, dim=1),
+    "the rest": lambda x: x[:, 1:].amax(1) + 1,
+    "infinite norm": lambda x: torch.linalg.vector_norm(x, float("inf"), dim=1) + 1,
+    "of other sizes": lambda x: x.amax(0) + x.sum(),
+    "sum": lambda x: x.sum(1) + x.prod(1) + x.logsumexp(1) + x.any(1),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_the_extreme_of_no_elements(name, tmp_path) -> None:
+    """Of a bare engine: what calls a compiled module leaves such sizes out of its ranges."""
+    function = EXTREMES[name]
+    shapes = {0: torch.export.Dim("rows", min=0, max=9), 1: torch.export.Dim("n", min=0, max=9)}
+    torch.export.save(exported(function, torch.randn(3, 4), dynamic_shapes=shapes), tmp_path / "m")
+    session = kiln.load(kiln.compile(tmp_path / "m")).session()
+
+    def run(x: torch.Tensor) -> Any:
+        results = [torch.from_numpy(result) for result in session.run(x.numpy())]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    for sizes in ((3, 4), (2, 0), (2, 1), (0, 3), (0, 0), (2, 9)):
+        x = torch.randn(sizes)
+        try:
+            expected = function(x)
+        except (IndexError, RuntimeError) as error:
+            is_index = isinstance(error, IndexError)
+            with pytest.raises(kiln.KilnError, match="expected a size other than 0") as raised:
+                run(x)
+            assert isinstance(raised.value, IndexError) == is_index
+            continue
+        got = run(x)
+        for one, other in zip(
+            got if isinstance(got, tuple) else [got],
+            expected if isinstance(expected, tuple) else [expected],
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other, equal_nan=True)
 
 
 def test_division_by_what_is_computed() -> None:

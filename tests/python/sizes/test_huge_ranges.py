@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.export import Dim
 
+import kiln
 import torch_tensorrt
 
 MAXIMA = [None, 2**20, 2**31 - 1, 2**31, 2**32, 2**40, 2**60, 2**62]
@@ -65,6 +66,29 @@ def test_two_sizes(model, maximum, assert_same):
     for x in inputs_of_rank(2):
         for got, expected in zip(as_list(compiled(x)), as_list(m(x)), strict=True):
             assert_same(got, expected)
+
+
+class Rolled(torch.nn.Module):
+    def forward(self, x):
+        return x.roll(1, 0), x.cumsum(0), x.reshape(-1, 1)[::2], x[torch.arange(x.shape[0])]
+
+
+@pytest.mark.parametrize("maximum", [*MAXIMA, 2**36, 2**50])
+@pytest.mark.parametrize("rank", [2, 3, 4])
+@pytest.mark.parametrize("model", [Pointwise, Chain, Moves, Rows, Square, Rolled])
+def test_every_index_is_proven(model, rank, maximum, tmp_path):
+    if rank > 2 and model in (Rows, Square, Rolled):
+        pytest.skip("of two sizes only")
+    example = torch.randn(3, 4, 5, 6)[(slice(None),) * rank + (0,) * (4 - rank)].contiguous()
+    sizes = dict(enumerate(dims("abcd"[:rank], maximum)))
+    program = torch.export.export(model(), (example,), dynamic_shapes={"x": sizes})
+    torch.export.save(program, tmp_path / "m.pt2")
+    engine = kiln.compile(
+        tmp_path / "m.pt2", verify_passes=True, cpu_variants=["x86-64-v3"], num_threads=1
+    )
+    results = kiln.load(engine).session().run(example.numpy())
+    for got, expected in zip(results, as_list(model()(example)), strict=True):
+        torch.testing.assert_close(torch.from_numpy(got), expected)
 
 
 @pytest.mark.parametrize(("rank", "maximum"), itertools.product([3, 4], [None, 2**31, 2**40]))
@@ -125,8 +149,6 @@ class TestEngine:
 
     @pytest.fixture(scope="class")
     def session(self, tmp_path_factory):
-        import kiln
-
         path = tmp_path_factory.mktemp("huge") / "model.pt2"
         rows, columns = dims("rc", None)
         torch.export.save(
@@ -141,7 +163,6 @@ class TestEngine:
     def test_sizes_that_overflow_are_named(self, session, shape):
         import ctypes
 
-        import kiln
         from kiln import _library
 
         tensor = _library.Tensor(None, 0, 2, (ctypes.c_int64 * 2)(*shape), None)
@@ -153,8 +174,6 @@ class TestEngine:
         )
 
     def test_static_sizes_that_overflow_are_named(self, tmp_path):
-        import kiln
-
         class Expanded(torch.nn.Module):
             def forward(self, x):
                 return (x.expand(2**40, 2**30) * 2).unsqueeze(0).expand(2**20, -1, -1) + 1
@@ -168,8 +187,6 @@ class TestEngine:
             kiln.load(kiln.compile(path)).session().run(torch.ones(1, 1).numpy())
 
     def test_ranges_beyond_64_bits_are_refused(self, tmp_path):
-        import kiln
-
         rows, columns = dims("rc", None)
         path = tmp_path / "model.pt2"
         torch.export.save(

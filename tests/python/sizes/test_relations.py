@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import kiln
 import torch_tensorrt
 from torch_tensorrt._sizes import SizeProgram
 from torch_tensorrt.dynamo._contract import Condition, guard_conditions, message, script_text
@@ -155,6 +156,104 @@ def calls_of(compiled: Any, tmp_path: Any, how: str) -> list[Any]:
     if how == "pt2":
         calls += [torch._inductor.aoti_load_package(str(path))]
     return calls
+
+
+def run_engine(session: kiln.Session, args: tuple[torch.Tensor, ...]) -> Any:
+    results = [torch.from_numpy(result) for result in session.run(*[arg.numpy() for arg in args])]
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def engine_calls(program: Any, tmp_path: Any) -> list[Any]:
+    """A bare engine without PyTorch: of the front end, and of `kiln compile`."""
+    path = tmp_path / "exported.pt2"
+    torch.export.save(program, path)
+    convert = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine
+    (tmp_path / "engine.kiln").write_bytes(convert(program))
+    engines = [kiln.load(tmp_path / "engine.kiln"), kiln.load(kiln.compile(path))]
+    sessions = [engine.session() for engine in engines]
+    return [lambda *args, session=session: run_engine(session, args) for session in sessions]
+
+
+WHOLE = {name for name in CASES if name != "equal"}  # no engine can sort
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE))
+def test_sizes_that_do_not_fit_are_an_error_of_a_bare_engine(name, tmp_path, assert_same) -> None:
+    module, shapes, dynamic, fitting, others = CASES[name]
+    program = torch.export.export(
+        module, tensors(shapes), dynamic_shapes=tuple(dynamic), strict=False
+    )
+    # `kiln compile` keeps the tracer's lower bounds where nobody asks for less.
+    usual = [each for each in fitting if min(min(shape) for shape in each) > 2]
+    for call, fit in zip(engine_calls(program, tmp_path), (fitting, usual), strict=True):
+        for given in (shapes, *fit):
+            args = tensors(given)
+            assert_same(call(*args), module(*args))
+        for given in (*others, *others):
+            with pytest.raises(kiln.KilnError, match="expected"):
+                call(*tensors(given))
+            args = tensors(shapes)
+            assert_same(call(*args), module(*args))
+
+
+class Said(torch.nn.Module):
+    """What its author says of sizes, for an engine alone."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        torch._check(x.shape[0] % 3 == 0)
+        torch._check(x.shape[1] + 2 <= y.shape[0])
+        return x.sin(), y.cos()
+
+
+@pytest.mark.parametrize("deferred", [True, False], ids=["assertions", "guards"])
+def test_what_the_author_says_is_part_of_a_bare_engine(deferred, tmp_path, assert_same) -> None:
+    program = torch.export.export(
+        Said(),
+        tensors([(6, 4), (9,)]),
+        dynamic_shapes=({0: DYNAMIC, 1: DYNAMIC}, {0: DYNAMIC}),
+        prefer_deferred_runtime_asserts_over_guards=deferred,
+    )
+    for call in engine_calls(program, tmp_path):
+        for given in ASSERTED_FIT:
+            args = tensors(given)
+            assert_same(call(*args), Said()(*args))
+        for given in ASSERTED_WRONG:
+            with pytest.raises(kiln.OutOfRangeError, match="expected"):
+                call(*tensors(given))
+
+
+def test_a_bare_engine_names_the_sizes(tmp_path) -> None:
+    module, shapes, dynamic, _, others = CASES["sum and half"]
+    program = torch.export.export(module, tensors(shapes), dynamic_shapes=tuple(dynamic))
+    call = engine_calls(program, tmp_path)[0]
+    with pytest.raises(kiln.OutOfRangeError) as error:
+        call(*tensors(others[0]))
+    assert str(error.value) == (
+        "the sizes of the inputs do not fit together: got x.size(1) = 3, y.size(1) = 4, z.size(1) = 4, "
+        "expected x.size(1) + y.size(1) == (1 + z.size(1)) // 2"
+    )
+    (described,) = [
+        each
+        for each in kiln.inspect(tmp_path / "engine.kiln")["requirements"]
+        if "// 2" in each["expected"] and "==" in each["expected"]
+    ]
+    assert described == {
+        "operation": "",
+        "expected": "x.size(1) + y.size(1) == (1 + z.size(1)) // 2",
+    }
+
+
+def test_a_bare_engine_follows_structures(tmp_path, assert_same) -> None:
+    dims = {0: DYNAMIC, 1: DYNAMIC}
+    args = nested(*tensors([(2, 3), (2, 4), (2, 14)]))
+    program = torch.export.export(
+        Nested(), args, dynamic_shapes=([dims, dims], {"z": dims}), strict=False
+    )
+    fitting, wrong = tensors([(3, 5), (3, 4), (3, 18)]), tensors([(2, 3), (2, 4), (2, 4)])
+    for call in engine_calls(program, tmp_path):
+        assert_same(call(*fitting), Nested()(*nested(*fitting)))
+        with pytest.raises(kiln.OutOfRangeError, match=r"expected .*z\.size\(1\)"):
+            call(*wrong)
 
 
 def check_case(name: str, tmp_path: Any, how: str, assert_same: Any) -> None:

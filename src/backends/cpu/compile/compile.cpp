@@ -4,8 +4,8 @@
 // in parallel, for each level in a module of its own; results are joined in program order, so that
 // the bytes do not depend on the number of threads.
 #include <algorithm>
-#include <atomic>
 #include <map>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -14,6 +14,7 @@
 #include "backends/common/parallel.h"
 #include "backends/common/size_program.h"
 #include "backends/cpu/compile/generate.h"
+#include "backends/cpu/compile/image/llvm_threads.h"
 #include "plan/form/kernels.h"
 #include "plan/form/lifetimes.h"
 #include "support/error.h"
@@ -339,20 +340,18 @@ std::vector<std::vector<GeneratedKernel>> generate_all(const plan::Program& prog
                                                        const std::vector<Target>& targets,
                                                        const BackendOptions& options) {
   const size_t jobs = targets.size() * kernels.codes.size();
-  std::vector<std::vector<Machine>> machines(worker_count(jobs, options.compile_threads));
-  for (std::vector<Machine>& set : machines) {
-    for (const Target& target : targets) set.emplace_back(target);
-  }
   std::vector<std::optional<GeneratedKernel>> generated(jobs);
-  std::atomic<size_t> done{0};
-  run_parallel(jobs, options.compile_threads, [&](size_t worker, size_t job) {
-    const size_t target = job % targets.size();
-    generated[job] = generate_kernel(program, *kernels.codes[job / targets.size()].kernel,
-                                     targets[target], machines[worker][target]);
-    const size_t finished = ++done;
-    if (worker == 0 && options.progress) {  // worker 0 is the calling thread
-      options.progress(static_cast<double>(finished) / static_cast<double>(jobs));
-    }
+  const auto make_worker = [&]() -> LlvmWorker {
+    const auto machines = std::make_shared<std::vector<Machine>>();
+    for (const Target& target : targets) machines->emplace_back(target);
+    return [&, machines](size_t job) {
+      const size_t target = job % targets.size();
+      generated[job] = generate_kernel(program, *kernels.codes[job / targets.size()].kernel,
+                                       targets[target], (*machines)[target]);
+    };
+  };
+  run_on_llvm_threads(jobs, options.compile_threads, make_worker, [&](size_t done) {
+    if (options.progress) options.progress(static_cast<double>(done) / static_cast<double>(jobs));
   });
   std::vector<std::vector<GeneratedKernel>> result(targets.size());
   for (size_t job = 0; job < jobs; ++job)
@@ -376,6 +375,10 @@ engine::Spec make_interface(const plan::Program& program, SizeProgram& sizes) {
   spec.symbols = find_symbols(program);
   for (plan::BufferId id : program.inputs) spec.inputs.push_back(tensor_spec(program, id, sizes));
   for (plan::BufferId id : program.outputs) spec.outputs.push_back(tensor_spec(program, id, sizes));
+  for (const ir::Requirement& requirement : program.requirements)
+    spec.requirements.push_back({sizes.slot(requirement.condition),
+                                 static_cast<engine::RequirementKind>(requirement.kind),
+                                 requirement.operation, requirement.expected});
   spec.sizes = sizes.instructions();
   return spec;
 }

@@ -26,6 +26,7 @@ class ProgramText {
       add(symbol->name);
       for (int64_t bound : {symbol->min, symbol->opt, symbol->max}) add(bound);
     }
+    for (const ir::Requirement& requirement : program.requirements) add(requirement);
     add(program.buffers.size());
     for (const plan::Buffer& buffer : program.buffers) add(buffer);
     add(program.inputs);
@@ -53,6 +54,12 @@ class ProgramText {
   void add(const std::vector<plan::BufferId>& ids) {
     add(ids.size());
     for (const plan::BufferId id : ids) add(id);
+  }
+  void add(const ir::Requirement& requirement) {
+    add(requirement.condition.str());
+    add(requirement.operation);
+    add(requirement.expected);
+    add(static_cast<int>(requirement.kind));
   }
   // Users see the names of inputs and outputs only.
   void add(const plan::Buffer& buffer) {

@@ -46,9 +46,13 @@ CountRange range_of(const ir::Dim& dim) {
 
 Span even_part(Emitter& emitter, Value* part, Value* parts, Value* count) {
   auto& ir = emitter.ir();
-  Value* begin = ir.CreateUDiv(ir.CreateMul(part, count), parts);
-  Value* end = ir.CreateUDiv(ir.CreateMul(ir.CreateAdd(part, ir.getInt64(1)), count), parts);
-  return {begin, ir.CreateSub(end, begin)};
+  // The first `larger` parts have one more than the others. No product is above `count`.
+  Value* size = ir.CreateUDiv(count, parts);
+  Value* larger = ir.CreateSub(count, ir.CreateMul(size, parts));
+  Value* begin = ir.CreateAdd(ir.CreateMul(part, size),
+                              ir.CreateBinaryIntrinsic(llvm::Intrinsic::umin, part, larger));
+  Value* extra = ir.CreateZExt(ir.CreateICmpULT(part, larger), ir.getInt64Ty());
+  return {begin, ir.CreateAdd(size, extra)};
 }
 
 CountRange part_range(CountRange count, int64_t most) {

@@ -14,7 +14,7 @@ struct CountRange {
 };
 CountRange range_of(const ir::Dim& dim);
 
-// [part * count / parts, (part + 1) * count / parts): parts of equal size, give or take one.
+// Part `part` of `parts` of equal size, give or take one.
 struct Span {
   llvm::Value* begin = nullptr;
   llvm::Value* count = nullptr;

@@ -1,17 +1,14 @@
 #include "backends/cpu/compile/image/machine.h"
 
-#include <mutex>
-#include <new>
-
 #include <llvm/IR/LegacyPassManager.h>
 #include <llvm/IR/Verifier.h>
 #include <llvm/MC/TargetRegistry.h>
-#include <llvm/Support/ErrorHandling.h>
 #include <llvm/Support/TargetSelect.h>
 #include <llvm/Support/raw_ostream.h>
 #include <llvm/Target/TargetMachine.h>
 #include <llvm/Target/TargetOptions.h>
 
+#include "backends/cpu/compile/image/llvm_threads.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -20,13 +17,9 @@ namespace {
 
 constexpr const char* kTriple = "x86_64-unknown-linux-gnu";
 
-// LLVM ends the process where its own containers get no memory, unless it is told otherwise. Its
-// frames have no clean-up, so that what was half made is lost and not undone.
-void out_of_memory(void*, const char*, bool) { throw std::bad_alloc(); }
-
 const llvm::Target& x86() {
   static const llvm::Target* target = [] {
-    llvm::install_bad_alloc_error_handler(out_of_memory);
+    install_llvm_handlers();
     LLVMInitializeX86TargetInfo();
     LLVMInitializeX86Target();
     LLVMInitializeX86TargetMC();

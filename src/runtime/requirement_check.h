@@ -1,0 +1,16 @@
+// What an engine requires of sizes besides the shapes of its inputs.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "engine/spec.h"
+#include "support/status.h"
+
+namespace kiln::runtime {
+
+// The first requirement that does not hold as an error that names the sizes; `symbols` are within
+// their ranges.
+Status check_requirements(const engine::Spec& spec, std::span<const int64_t> symbols);
+
+}  // namespace kiln::runtime
