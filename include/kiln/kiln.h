@@ -177,9 +177,8 @@ KILN_API void kiln_bytes_destroy(kiln_bytes* bytes);
 typedef struct kiln_model kiln_model;
 
 /* A weight or constant of a model in memory: `name` is its fully qualified name in the graph
- * signature
- * ("encoder.layer.0.weight"), or the name of the lifted constant. Contiguous data, borrowed until
- * the model is destroyed. */
+ * signature ("encoder.layer.0.weight"), or the name of the lifted constant. Contiguous data,
+ * borrowed until the model is destroyed. */
 typedef struct kiln_named_tensor {
   const char* name;
   kiln_tensor tensor;

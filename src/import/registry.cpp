@@ -14,10 +14,11 @@ const Table& table() {
   static const Table kTable = [] {
     Table result;
     for (const Rows rows :
-         {pointwise_rows(), activation_rows(), comparison_rows(), convert_rows(), reduce_rows(),
-          normalise_rows(), contract_rows(), attention_rows(), convolution_rows(), pool_rows(),
-          shape_rows(), split_rows(), pad_rows(), index_rows(), create_rows(), resize_rows(),
-          grid_sample_rows(), distance_rows(), prims_rows()}) {
+         {pointwise_rows(),   activation_rows(), comparison_rows(), convert_rows(),
+          reduce_rows(),      normalise_rows(),  contract_rows(),   attention_rows(),
+          convolution_rows(), pool_rows(),       shape_rows(),      split_rows(),
+          pad_rows(),         index_rows(),      create_rows(),     resize_rows(),
+          grid_sample_rows(), distance_rows(),   prims_rows(),      quantise_rows()}) {
       for (const Row& row : rows) result.emplace(row.target, &row);
     }
     return result;

@@ -39,6 +39,7 @@ Rows resize_rows();
 Rows grid_sample_rows();
 Rows distance_rows();
 Rows prims_rows();
+Rows quantise_rows();
 
 // Null for a target without a row.
 const Row* find_row(std::string_view target);

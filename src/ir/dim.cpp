@@ -184,8 +184,7 @@ void collect_symbols(const Dim& dim, std::vector<SymbolPtr>& out) {
   }
 }
 
-// --- Bounds
-// ---------------------------------------------------------------------------------------------------------
+// --- Bounds ---
 
 // Proofs build new Dims, which ask for proofs in turn; past this depth the answer is "unknown",
 // which is always sound.
@@ -335,7 +334,8 @@ Dim symbolic_bound(const Dim& dim, bool upper) {
       const Interval sign = bounds_of(split->coefficient);
       if (sign.low < 0 && sign.high > 0) continue;
       const auto bound = atom_bound(atom, (sign.low >= 0) == upper);
-      if (!bound) continue;
+      // Past the depth of proofs an atom is its own bound, which would go on for ever.
+      if (!bound || *bound == DimBuilder::from_atom(atom)) continue;
       result = split->coefficient * *bound + split->rest;
       changed = true;
       break;
@@ -395,8 +395,7 @@ Interval bounds_of(const Dim& dim) {
           std::min(direct.high, tightened(true, direct.high))};
 }
 
-// --- Division
-// -------------------------------------------------------------------------------------------------------
+// --- Division ---
 
 struct Division {
   Dim quotient, remainder;  // a = quotient * b + remainder, term by term
@@ -534,6 +533,32 @@ Dim substitute_atom(const AtomPtr& atom,
 
 }  // namespace
 
+// The canonical form, and why it is reached.
+//
+// A Dim is a sum of terms, sorted and without two of equal factors: a polynomial over atoms. Sorting
+// and summing is a normal form of polynomials in which atoms are opaque. What needs an argument is
+// what looks inside of them, because it makes new terms, whose atoms are looked into again.
+//
+// Call the depth of an atom 0 for a symbol, and for any other one more than the greatest depth in
+// its two Dims. A term is the multiset of the depths of its factors, a list of terms the multiset of
+// its terms, and multisets are compared as Dershowitz and Manna do: one is smaller if it comes from
+// the other by taking elements away and adding any number of smaller ones. There is no infinite
+// descent.
+//
+// - recombine_mod takes two terms away, one of them mod(a, b) * rest. For them come the terms of
+//   a * rest, in which factors of a stand where the mod was. These lie inside of the atom and are
+//   less deep, so that each new term is smaller than that one, and the list is smaller. Sorting and
+//   summing only ever takes terms away. The loop below therefore ends.
+// - It asks floordiv(a, b) for the quotient to look for, which makes Dims of its own: out of parts of
+//   a and b, thus of less depth than the atom that was asked about.
+// - floordiv either gives an atom or calls itself with less: with a constant divisor that is smaller
+//   (cancel_common_factor), or with the numerator from inside of a floordiv, of less depth.
+// - floordiv, mod, min and max ask for bounds, bounds build Dims, and these ask for bounds again. No
+//   measure falls there, so that it is counted: past kMaxProofDepth the answer is "unknown". The
+//   work may still grow with every level of nested divisions.
+// - symbolic_bound replaces one atom with loop indices after another. A loop index gives way to its
+//   extent, which mentions earlier ones only; a mod to its divisor, which mentions none; a floordiv
+//   to one of a bound. Past the depth of proofs that is the same atom, and not a step.
 Dim DimBuilder::from_terms(std::vector<Term> terms) {
   Dim result;
   result.terms_ = sort_and_sum(std::move(terms));

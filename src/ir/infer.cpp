@@ -10,14 +10,14 @@ namespace kiln::ir {
 namespace {
 
 void check_operands(const Call& call, const OpInfo& info) {
-  const size_t low = info.min_inputs;
-  const bool fits = call.count() >= low &&
-                    (info.max_inputs < 0 || call.count() <= static_cast<size_t>(info.max_inputs));
+  const size_t low = info.operands.min;
+  const bool fits = call.count() >= low && (info.operands.max == kAnyNumber ||
+                                            call.count() <= static_cast<size_t>(info.operands.max));
   if (!fits) {
     std::string expected = std::to_string(low);
-    if (info.max_inputs < 0) expected += " or more";
-    if (info.max_inputs > info.min_inputs) {
-      expected.append(" to ").append(std::to_string(info.max_inputs));
+    if (info.operands.max == kAnyNumber) expected += " or more";
+    if (info.operands.max > info.operands.min) {
+      expected.append(" to ").append(std::to_string(info.operands.max));
     }
     call.fail(std::to_string(call.count()) + " operands", expected);
   }
@@ -26,18 +26,25 @@ void check_operands(const Call& call, const OpInfo& info) {
   }
 }
 
-void check_attributes(const Call& call, const OpInfo& info, const Attrs& attrs) {
+void check_attributes(const Call& call, const Attrs& attrs) {
   for (const auto& [name, value] : attrs) {
-    const AttrInfo* attribute = info.find_attribute(name);
+    const AttrInfo* attribute = find_attribute(call.op(), name);
     if (attribute == nullptr) call.fail("attribute " + name, "an attribute of the op table");
     call.expect(attr_type_name(value) == attribute->type,
                 "attribute " + name + " of type " + std::string(attr_type_name(value)),
                 std::string(attribute->type));
   }
-  for (const AttrInfo& attribute : info.attributes) {
+  for (const AttrInfo& attribute : attributes_of(call.op())) {
     call.expect(attribute.optional || attrs.find(attribute.name) != attrs.end(),
                 "no attribute " + std::string(attribute.name), std::string(attribute.type));
   }
+}
+
+void check_dtype(const Call& call, const OpInfo& info) {
+  if (call.count() == 0) return;
+  const DType dtype = call.type(0).dtype;
+  call.expect(takes_dtype(info.takes, dtype), std::string(dtype_name(dtype)),
+              std::string(expected_dtype(info.takes)));
 }
 
 Type infer(const Call& call, OpKind kind) {
@@ -59,8 +66,8 @@ Type infer(const Call& call, OpKind kind) {
       return infer_pool(call);
     case OpKind::Move:
       return infer_move(call);
-    case OpKind::Other:
-      break;
+    case OpKind::Quantise:
+      return infer_quantise(call);
   }
   KILN_CHECK(false, "no shape inference for " + std::string(op_name(call.op())));
   return {};
@@ -90,8 +97,20 @@ void Call::expect_same_dtypes() const {
   }
 }
 
-void Call::expect_floating(size_t i) const {
-  expect(is_floating(type(i).dtype), std::string(dtype_name(type(i).dtype)), "a floating dtype");
+DType Call::result_dtype() const {
+  switch (op_info(op_).gives) {
+    case Gives::First:
+      return type(0).dtype;
+    case Gives::Last:
+      return inputs_.back()->type.dtype;
+    case Gives::Bool:
+      return DType::Bool;
+    case Gives::I64:
+      return DType::I64;
+    case Gives::Attribute:
+      return attr<DType>("dtype");
+  }
+  return DType::F32;
 }
 
 void Call::expect_rank(size_t i, size_t rank) const {
@@ -122,7 +141,8 @@ std::vector<Type> infer_types(Op op, const std::vector<Value*>& inputs, const At
   const Call call(op, inputs, attrs);
   const OpInfo& info = op_info(op);
   check_operands(call, info);
-  check_attributes(call, info, attrs);
+  check_attributes(call, attrs);
+  check_dtype(call, info);
   return {infer(call, info.kind)};
 }
 

@@ -31,6 +31,8 @@ class Call {
     return attr<std::vector<int64_t>>(name);
   }
   const std::vector<Dim>& dims(std::string_view name) const { return attr<std::vector<Dim>>(name); }
+  // What the op table says: a dtype of an operand, of an attribute or of the op's own.
+  DType result_dtype() const;
   bool has_attr(std::string_view name) const { return attrs_.find(name) != attrs_.end(); }
 
   // CompileError "[op] got X, expected Y".
@@ -39,7 +41,6 @@ class Call {
     if (!condition) fail(got, expected);
   }
   void expect_same_dtypes() const;
-  void expect_floating(size_t i) const;
   void expect_rank(size_t i, size_t rank) const;
   // In bounds, sorted and without repetition where `sorted`.
   void expect_axis(int64_t axis, size_t rank) const;
@@ -65,6 +66,7 @@ Type infer_contract(const Call& call);
 Type infer_attention(const Call& call);
 Type infer_convolution(const Call& call);
 Type infer_pool(const Call& call);
+Type infer_quantise(const Call& call);
 Type infer_move(const Call& call);
 
 // Result type of a convolution or pooling window along one spatial axis.

@@ -6,6 +6,15 @@
 namespace kiln::ir {
 namespace {
 
+// A sum may be kept in a wider dtype than its operands have, never in a narrower one.
+void check_accumulator(const Call& call) {
+  if (!call.has_attr("accumulate")) return;
+  const DType own = call.type(0).dtype, sum = call.attr<DType>("accumulate");
+  const bool wide = sum == DType::F64 || (sum == DType::F32 && is_lossless(own, sum));
+  call.expect(wide, "accumulate = " + std::string(dtype_name(sum)),
+              is_lossless(own, DType::F32) ? "f32 or f64" : "f64");
+}
+
 Type infer_matmul(const Call& call) {
   const Shape &a = call.shape(0), &b = call.shape(1);
   call.expect(a.size() >= 2 && b.size() >= 2, "shapes " + shape_str(a) + " and " + shape_str(b),
@@ -72,7 +81,7 @@ Type infer_attention(const Call& call) {
 }
 
 Type infer_contract(const Call& call) {
-  call.expect_floating(0);
+  check_accumulator(call);
   if (call.op() == Op::attention) return infer_attention(call);
   call.expect_same_dtypes();
   if (call.op() == Op::matmul) return infer_matmul(call);

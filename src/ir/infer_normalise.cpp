@@ -33,7 +33,6 @@ void expect_last_axes(const Call& call) {
 }  // namespace
 
 Type infer_normalise(const Call& call) {
-  call.expect_floating(0);
   call.expect_same_dtypes();
   const size_t rank = call.type(0).rank();
   switch (call.op()) {

@@ -15,7 +15,6 @@ Type infer_reduce(const Call& call) {
   const std::vector<int64_t> axes =
       is_arg ? std::vector<int64_t>{call.integer("axis")} : call.integers("axes");
   call.expect_axes(axes, result.rank(), true);
-  if (call.op() == Op::reduce_mean) call.expect_floating(0);
   const bool keepdim = call.attr<bool>("keepdim");
   for (auto axis = axes.rbegin(); axis != axes.rend(); ++axis) {
     if (keepdim) {
@@ -24,7 +23,7 @@ Type infer_reduce(const Call& call) {
       result.shape.erase(result.shape.begin() + *axis);
     }
   }
-  if (is_arg) result.dtype = DType::I64;
+  result.dtype = call.result_dtype();
   return result;
 }
 

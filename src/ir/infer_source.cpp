@@ -11,7 +11,7 @@ Type infer_source(const Call& call) {
                 std::to_string(bytes));
     return literal.type();
   }
-  const DType dtype = call.attr<DType>("dtype");
+  const DType dtype = call.result_dtype();
   if (call.op() == Op::full) return {dtype, call.dims("shape")};
   if (call.op() == Op::iota) return {dtype, {call.attr<Dim>("size")}};
   return {dtype, {}};

@@ -80,7 +80,6 @@ Type infer_pool(const Call& call) {
   const size_t spatial = call.integers("kernel").size();
   call.expect(result.rank() == spatial + 2, "an operand of shape " + shape_str(result.shape),
               "rank " + std::to_string(spatial + 2));
-  if (call.op() == Op::avg_pool) call.expect_floating(0);
   expect_lists_of(call, spatial);
   const size_t first_spatial = is_channels_last(call) ? 1 : 2;
   for (size_t i = 0; i < spatial; ++i) {

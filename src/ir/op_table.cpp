@@ -8,6 +8,46 @@
 namespace kiln::ir {
 namespace {
 
+using enum Takes;
+using enum Gives;
+using enum OpEffort;
+
+// Operands of an op whose row says nothing else.
+constexpr OperandCount usual_operands(OpKind kind) {
+  switch (kind) {
+    case OpKind::Source:
+      return {0, 0};
+    case OpKind::Binary:
+    case OpKind::Contract:
+      return {2, 2};
+    case OpKind::Ternary:
+      return {3, 3};
+    case OpKind::Quantise:
+      return {2, 3};
+    case OpKind::Unary:
+    case OpKind::Reduce:
+    case OpKind::Scan:
+    case OpKind::Normalise:
+    case OpKind::Pool:
+    case OpKind::Move:
+      return {1, 1};
+  }
+  return {};
+}
+
+constexpr OpInfo completed(OpInfo row) {
+  if (row.operands.min == kAnyNumber) row.operands = usual_operands(row.kind);
+  return row;
+}
+
+constexpr std::array kOps = {
+#define KILN_OP(op, op_kind, op_summary, ...) \
+  completed(                                  \
+      {.name = #op, .kind = OpKind::op_kind, .summary = op_summary __VA_OPT__(, ) __VA_ARGS__}),
+#include "ir/ops.def"
+#undef KILN_OP
+};
+
 std::vector<AttrInfo> parse_attributes(std::string_view text) {
   std::vector<AttrInfo> result;
   while (!text.empty()) {
@@ -25,41 +65,45 @@ std::vector<AttrInfo> parse_attributes(std::string_view text) {
   return result;
 }
 
-const std::vector<OpInfo>& table() {
-  static const std::vector<OpInfo> kTable = {
-#define KILN_OP(name, kind, min_inputs, max_inputs, attributes, summary) \
-  {#name, OpKind::kind, min_inputs, max_inputs, parse_attributes(attributes), summary},
-#include "ir/ops.def"
-#undef KILN_OP
-  };
-  return kTable;
+const std::vector<std::vector<AttrInfo>>& attributes_by_op() {
+  static const std::vector<std::vector<AttrInfo>> kAttributes = [] {
+    std::vector<std::vector<AttrInfo>> result;
+    for (const OpInfo& info : kOps) result.push_back(parse_attributes(info.attributes));
+    return result;
+  }();
+  return kAttributes;
 }
 
 const std::map<std::string_view, Op>& ops_by_name() {
-  static const std::map<std::string_view, Op> kOps = [] {
+  static const std::map<std::string_view, Op> kByName = [] {
     std::map<std::string_view, Op> result;
-    for (size_t i = 0; i < table().size(); ++i) result[table()[i].name] = static_cast<Op>(i);
+    for (size_t i = 0; i < kOps.size(); ++i) result[kOps[i].name] = static_cast<Op>(i);
     return result;
   }();
-  return kOps;
+  return kByName;
 }
 
 }  // namespace
 
-const AttrInfo* OpInfo::find_attribute(std::string_view attribute) const {
-  for (const AttrInfo& info : attributes) {
-    if (info.name == attribute) return &info;
+const OpInfo& op_info(Op op) {
+  const size_t index = static_cast<size_t>(op);
+  KILN_CHECK(index < kOps.size(), "no op " + std::to_string(index));
+  return kOps[index];
+}
+
+size_t op_count() { return kOps.size(); }
+
+std::span<const AttrInfo> attributes_of(Op op) {
+  KILN_CHECK(static_cast<size_t>(op) < kOps.size(), "no such op");
+  return attributes_by_op()[static_cast<size_t>(op)];
+}
+
+const AttrInfo* find_attribute(Op op, std::string_view name) {
+  for (const AttrInfo& info : attributes_of(op)) {
+    if (info.name == name) return &info;
   }
   return nullptr;
 }
-
-const OpInfo& op_info(Op op) {
-  const size_t index = static_cast<size_t>(op);
-  KILN_CHECK(index < table().size(), "no op " + std::to_string(index));
-  return table()[index];
-}
-
-size_t op_count() { return table().size(); }
 
 std::string_view op_name(Op op) { return op_info(op).name; }
 
@@ -69,103 +113,36 @@ std::optional<Op> op_from_name(std::string_view name) {
   return found->second;
 }
 
-bool gives_bool(Op op) {
-  switch (op) {
-    case Op::isnan:
-    case Op::isinf:
-    case Op::logical_not:
-    case Op::eq:
-    case Op::ne:
-    case Op::lt:
-    case Op::le:
-    case Op::gt:
-    case Op::ge:
+bool takes_dtype(Takes takes, DType dtype) {
+  switch (takes) {
+    case Anything:
       return true;
-    default:
-      return false;
+    case Floating:
+      return is_floating(dtype);
+    case Integers:
+      return is_integer(dtype);
+    case IntegersAndBool:
+      return !is_floating(dtype);
+    case OnlyI64:
+      return dtype == DType::I64;
   }
+  return false;
 }
 
-bool is_commutative(Op op) {
-  switch (op) {
-    case Op::add:
-    case Op::mul:
-    case Op::hypot:
-    case Op::maximum:
-    case Op::minimum:
-    case Op::bitwise_and:
-    case Op::bitwise_or:
-    case Op::bitwise_xor:
-    case Op::eq:
-    case Op::ne:
-      return true;
-    default:
-      return false;
+std::string_view expected_dtype(Takes takes) {
+  switch (takes) {
+    case Anything:
+      return "any dtype";
+    case Floating:
+      return "a floating dtype";
+    case Integers:
+      return "an integer dtype";
+    case IntegersAndBool:
+      return "an integer dtype or bool";
+    case OnlyI64:
+      return "i64";
   }
-}
-
-bool rounds_result(Op op) {
-  switch (op) {
-    case Op::neg:
-    case Op::abs:
-    case Op::sign:
-    case Op::relu:
-    case Op::floor:
-    case Op::ceil:
-    case Op::round:
-    case Op::trunc:
-    case Op::cast:
-    case Op::maximum:
-    case Op::minimum:
-    case Op::where:
-      return false;
-    default:
-      return !gives_bool(op);
-  }
-}
-
-OpEffort effort_of(Op op) {
-  switch (op) {
-    case Op::sqrt:
-    case Op::rsqrt:
-    case Op::reciprocal:
-    case Op::hypot:
-      return OpEffort::Root;
-    case Op::div:
-      return OpEffort::Division;
-    case Op::exp:
-    case Op::exp2:
-    case Op::expm1:
-    case Op::log:
-    case Op::log2:
-    case Op::log10:
-    case Op::log1p:
-    case Op::sin:
-    case Op::cos:
-    case Op::sinh:
-    case Op::cosh:
-    case Op::tanh:
-    case Op::erf:
-    case Op::erfc:
-    case Op::sigmoid:
-    case Op::silu:
-    case Op::gelu:
-      return OpEffort::Series;
-    case Op::tan:
-    case Op::asin:
-    case Op::acos:
-    case Op::asinh:
-    case Op::acosh:
-    case Op::atanh:
-    case Op::pow:
-    case Op::atan2:
-    case Op::fmod:
-    case Op::remainder:
-    case Op::floor_div:
-      return OpEffort::Iterated;
-    default:
-      return OpEffort::Simple;
-  }
+  return "";
 }
 
 std::string_view attr_type_name(const Attr& attr) {

@@ -35,8 +35,7 @@ class Parser {
   }
 
  private:
-  // --- Tokens
-  // -------------------------------------------------------------------------------------------------------
+  // --- Tokens ---
 
   const Token& token() const { return tokens_[position_]; }
   const Token& take() {
@@ -86,8 +85,7 @@ class Parser {
     expect(end);
   }
 
-  // --- Numbers
-  // ------------------------------------------------------------------------------------------------------
+  // --- Numbers ---
 
   template <typename T>
   T parse_number(const std::string& text, const Token& where) {
@@ -122,8 +120,7 @@ class Parser {
     return *dtype;
   }
 
-  // --- Dims and types
-  // -----------------------------------------------------------------------------------------------
+  // --- Dims and types ---
 
   Dim parse_dim() {
     Dim result = parse_term();
@@ -195,8 +192,7 @@ class Parser {
     } while (accept(","));
   }
 
-  // --- Attributes
-  // ---------------------------------------------------------------------------------------------------
+  // --- Attributes ---
 
   Literal parse_literal() {
     const Token& where = token();
@@ -262,15 +258,15 @@ class Parser {
     parse_list("]", [&] { values.push_back(parse_float()); });
     return values;
   }
-  Attrs parse_attrs(const OpInfo& op) {
+  Attrs parse_attrs(Op op) {
     Attrs attrs;
     if (!accept("{")) return attrs;
     parse_list("}", [&] {
       const Token& where = token();
       const std::string name = take_kind(TokenKind::Name, "the name of an attribute");
-      const AttrInfo* attribute = op.find_attribute(name);
+      const AttrInfo* attribute = find_attribute(op, name);
       if (attribute == nullptr) {
-        fail_at(where, std::string(op.name) + " has no attribute " + name);
+        fail_at(where, std::string(op_name(op)) + " has no attribute " + name);
       }
       expect("=");
       attrs.insert_or_assign(name, parse_attr(attribute->type));
@@ -278,8 +274,7 @@ class Parser {
     return attrs;
   }
 
-  // --- Values and nodes
-  // ---------------------------------------------------------------------------------------------
+  // --- Values and nodes ---
 
   void define(const Token& where, Value* value) {
     if (!values_.emplace(where.text, value).second) fail_at(where, "a second %" + where.text);
@@ -327,7 +322,7 @@ class Parser {
     std::vector<Value*> inputs;
     expect("(");
     parse_list(")", [&] { inputs.push_back(parse_operand()); });
-    Attrs attrs = parse_attrs(op_info(*op));
+    Attrs attrs = parse_attrs(*op);
     Node* node = make_node(where, *op, std::move(inputs), std::move(attrs));
     if (node->outputs.size() != names.size()) {
       fail_at(where, "expected " + std::to_string(node->outputs.size()) + " results");

@@ -290,7 +290,7 @@ bool compare(Op op, T a, T b) {
   }
 }
 
-bool is_comparison(Op op) { return op >= Op::eq && op <= Op::ge; }
+bool is_comparison(Op op) { return op_info(op).kind == OpKind::Binary && gives_bool(op); }
 
 bool predicate(Op op, const Scalar& x) {
   switch (op) {
@@ -303,7 +303,7 @@ bool predicate(Op op, const Scalar& x) {
   }
 }
 
-bool is_predicate(Op op) { return op == Op::isnan || op == Op::isinf || op == Op::logical_not; }
+bool is_predicate(Op op) { return op_info(op).kind == OpKind::Unary && gives_bool(op); }
 
 }  // namespace
 
@@ -348,7 +348,7 @@ void set_element(std::byte* data, int64_t index, const Scalar& value) {
 
 DType result_dtype(Op op, std::span<const DType> args) {
   if (gives_bool(op)) return DType::Bool;
-  return op == Op::where ? args[1] : args[0];
+  return op_info(op).gives == Gives::Last ? args.back() : args.front();
 }
 
 Scalar evaluate(Op op, std::span<const Scalar> args, bool gelu_tanh) {

@@ -76,8 +76,9 @@ void check_order(const Graph& graph) {
 // R4: the operand count fits the op table, and required operands are present.
 void check_operands(const Node& node) {
   const OpInfo& info = op_info(node.op);
-  const size_t count = node.inputs.size(), low = info.min_inputs;
-  if (count < low || (info.max_inputs >= 0 && count > static_cast<size_t>(info.max_inputs))) {
+  const size_t count = node.inputs.size(), low = info.operands.min;
+  const int most = info.operands.max;
+  if (count < low || (most != kAnyNumber && count > static_cast<size_t>(most))) {
     broken("R4", describe(node), std::to_string(count) + " operands");
   }
   for (size_t i = 0; i < low; ++i) {
@@ -87,13 +88,12 @@ void check_operands(const Node& node) {
 
 // R5: every attribute is in the op table and has its type; required ones are there.
 void check_attributes(const Node& node) {
-  const OpInfo& info = op_info(node.op);
   for (const auto& [name, value] : node.attrs) {
-    const AttrInfo* attribute = info.find_attribute(name);
+    const AttrInfo* attribute = find_attribute(node.op, name);
     if (attribute != nullptr && attribute->type == attr_type_name(value)) continue;
     broken("R5", describe(node), "attribute " + name + " is unknown or of another type");
   }
-  for (const AttrInfo& attribute : info.attributes) {
+  for (const AttrInfo& attribute : attributes_of(node.op)) {
     if (attribute.optional || node.has_attr(attribute.name)) continue;
     broken("R5", describe(node), "attribute " + std::string(attribute.name) + " is missing");
   }

@@ -1,11 +1,11 @@
 // Channels-last convolutions. The work is in two steps, taken node by node in graph order:
 //
-//   1. A convolution in nchw becomes  permute to channels-last -> convolution in nhwc -> permute to
-//   channels-first.
+//   1. A convolution in nchw becomes
+//      permute to channels-last -> convolution in nhwc -> permute to channels-first.
 //   2. Every op that follows is asked to let the last permute pass: f(permute(x)) ->
-//   permute'(f'(x)), with the axes, sizes and
-//      small constants of f put in the other order. The permute thus sinks until it meets the one
-//      in front of the next convolution, where both vanish.
+//      permute'(f'(x)), with the axes, sizes and small constants of f put in the other order. The
+//      permute thus sinks until it meets the one in front of the next convolution, where both
+//      vanish.
 //
 // The memory format is part of the graph, as permutes: no value has a layout other than row-major,
 // and every other pass and backend stays ignorant of the subject.
@@ -107,8 +107,7 @@ class LayoutAssigner {
   }
 
  private:
-  // --- Permutes that sink
-  // -------------------------------------------------------------------------------------------
+  // --- Permutes that sink ---
 
   // The channels-last value whose permute to channels-first this is, or null. For rank 4 the
   // model's own permutes count; for rank 3 they do not: there they are everyday transposes.
@@ -156,14 +155,13 @@ class LayoutAssigner {
   }
 
   Value* sink(Builder& builder, Node& node) {
-    if (ir::is_pointwise(node.op)) return sink_pointwise(builder, node);
+    const ir::OpKind kind = ir::op_info(node.op).kind;
+    // Scales are broadcast to x as the operands of a pointwise op are, if in blocks.
+    if (ir::is_pointwise(node.op) || kind == ir::OpKind::Quantise) {
+      return sink_pointwise(builder, node);
+    }
+    if (kind == ir::OpKind::Reduce && node.has_attr("axes")) return sink_reduce(builder, node);
     switch (node.op) {
-      case Op::reduce_sum:
-      case Op::reduce_mean:
-      case Op::reduce_prod:
-      case Op::reduce_max:
-      case Op::reduce_min:
-        return sink_reduce(builder, node);
       case Op::concat:
       case Op::slice:
       case Op::softmax:
@@ -277,8 +275,7 @@ class LayoutAssigner {
     return channels_first(builder, builder.reshape(source, {from[0], from[1] * from[2], from[3]}));
   }
 
-  // --- Convolutions
-  // -------------------------------------------------------------------------------------------------
+  // --- Convolutions ---
 
   static bool is_convolution_to_convert(const Node& node) {
     if (node.op != Op::convolution || node.attr<std::string>("layout") != "nchw") return false;

@@ -125,15 +125,21 @@ Value* matmul_of_transpose(Rewriter& rewriter, Node& node) {
   ir::Builder builder = rewriter.before(node);
   Value* b = permute->input(0);
   if (!is_identity(axes)) b = builder.permute(b, std::move(axes));
-  return builder.value(Op::matmul, {node.input(0), b},
-                       {{"transpose_b", !node.attr<bool>("transpose_b")}});
+  ir::Attrs attrs = node.attrs;
+  attrs["transpose_b"] = !node.attr<bool>("transpose_b");
+  return builder.value(Op::matmul, {node.input(0), b}, std::move(attrs));
 }
 
 // matmul(x, w) with a transposed rank-2 weight -> linear(x, w): the weight serves every row at once
 Value* matmul_to_linear(Rewriter& rewriter, Node& node) {
   if (node.op != Op::matmul || !node.attr<bool>("transpose_b")) return nullptr;
-  if (node.input(1)->type.rank() != 2 || literal_of(node.input(1)) == nullptr) return nullptr;
-  return rewriter.before(node).value(Op::linear, node.inputs);
+  const Value* weight = node.input(1);
+  const bool constant =
+      literal_of(weight) != nullptr || producer(weight, Op::dequantize) != nullptr;
+  if (weight->type.rank() != 2 || !constant) return nullptr;
+  ir::Attrs attrs = node.attrs;
+  attrs.erase("transpose_b");
+  return rewriter.before(node).value(Op::linear, node.inputs, std::move(attrs));
 }
 
 // The size by which a zero pad widens one axis on one side, if a convolution can take it over.

@@ -39,6 +39,7 @@ class Folder {
 
   Value* fold(Rewriter& rewriter, Node& node) {
     if (!is_foldable(node)) return nullptr;
+    if (node.op == ir::Op::dequantize && feeds_contraction(rewriter, node.output())) return nullptr;
     std::vector<Literal> storage(node.inputs.size());
     std::vector<const Literal*> operands;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
@@ -50,6 +51,16 @@ class Folder {
   }
 
  private:
+  // Whether a contraction reads the value, or a view or cast of it.
+  static bool feeds_contraction(const Rewriter& rewriter, const Value* value) {
+    return std::ranges::any_of(rewriter.users(value), [&](const Node* user) {
+      const ir::OpInfo& info = ir::op_info(user->op);
+      if (info.kind == ir::OpKind::Contract) return true;
+      const bool passes_on = info.view || user->op == ir::Op::cast;
+      return passes_on && feeds_contraction(rewriter, user->output());
+    });
+  }
+
   bool is_foldable(const Node& node) const {
     if (ir::op_info(node.op).kind == ir::OpKind::Source || node.inputs.empty()) return false;
     if (has_symbolic_attribute(node) || !has_constant_type(node.output())) return false;
@@ -85,7 +96,8 @@ class Folder {
 
 // op(constants) -> constant. Not folded: nodes with symbolic sizes, and results that are large and
 // larger than the operands together (an expand), which would only make the engine bigger. Weights
-// are thus never multiplied, but may be permuted.
+// are thus never multiplied, but may be permuted. A dequantize that a contraction reads stays,
+// however small it is: assign_precision decides about it.
 bool fold_constants(ir::Graph& graph, PassContext& context) {
   if (!context.evaluate) return false;
   Folder folder(context);

@@ -181,8 +181,7 @@ class IndexFolder {
     return builder.expand(builder.reshape(x, std::move(shape)), out);
   }
 
-  // --- Causal masks
-  // -------------------------------------------------------------------------------------------------
+  // --- Causal masks ---
 
   static void collect_conjuncts(Value* value, std::vector<Value*>& out) {
     const Node* both = producer(value, Op::bitwise_and);

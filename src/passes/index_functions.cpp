@@ -87,8 +87,7 @@ class Evaluator {
   }
 
  private:
-  // --- Operands
-  // -----------------------------------------------------------------------------------------------------
+  // --- Operands ---
 
   MaybeElement operand(size_t i, const Position& position) const {
     const IndexFunction* function = functions_.find(node_.input(i));
@@ -112,8 +111,7 @@ class Evaluator {
     return !value->is_constant(0);
   }
 
-  // --- Families
-  // -----------------------------------------------------------------------------------------------------
+  // --- Families ---
 
   MaybeElement source() const {
     switch (node_.op) {

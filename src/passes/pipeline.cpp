@@ -24,7 +24,8 @@ void standard_pipeline(Runner& runner) {
   clean_up(runner);  // patterns are written for canonical graphs
   runner.run(fold_batch_norm);
   runner.run(recognise_patterns);
-  runner.run(assign_layouts);  // after fold_batch_norm, which expects channels in axis 1
+  runner.run(assign_precision);  // before assign_layouts, which permutes the filters that it makes
+  runner.run(assign_layouts);    // after fold_batch_norm, which expects channels in axis 1
   clean_up(runner);
 }
 

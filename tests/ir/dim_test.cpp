@@ -213,5 +213,16 @@ TEST_F(DimTest, ConstantsKnowThemselves) {
   EXPECT_EQ(product({}), Dim(1));
 }
 
+// Deeper than proofs go: a bound that cannot be improved is no reason to go on looking for one.
+TEST_F(DimTest, BoundsOfDeepDivisionsEnd) {
+  const SymbolPtr size = make_size_symbol("s", 1, 100, 8);
+  Dim nested(0);
+  for (int level = 0; level < 9; ++level) {
+    nested = floordiv(nested * 2 + Dim(make_loop_symbol("i", size)), 3);
+  }
+  EXPECT_EQ(nested.lower_bound(), 0);
+  EXPECT_GE(nested.upper_bound(), 33);
+}
+
 }  // namespace
 }  // namespace kiln::ir

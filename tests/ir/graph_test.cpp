@@ -119,13 +119,12 @@ TEST(OpTableTest, NamesGoBothWays) {
 }
 
 TEST(OpTableTest, AttributesAreParsed) {
-  const OpInfo& pool = op_info(Op::avg_pool);
-  ASSERT_NE(pool.find_attribute("divisor"), nullptr);
-  EXPECT_TRUE(pool.find_attribute("divisor")->optional);
-  EXPECT_EQ(pool.find_attribute("kernel")->type, "ints");
-  EXPECT_FALSE(pool.find_attribute("kernel")->optional);
-  EXPECT_EQ(pool.find_attribute("speed"), nullptr);
-  EXPECT_TRUE(op_info(Op::neg).attributes.empty());
+  ASSERT_NE(find_attribute(Op::avg_pool, "divisor"), nullptr);
+  EXPECT_TRUE(find_attribute(Op::avg_pool, "divisor")->optional);
+  EXPECT_EQ(find_attribute(Op::avg_pool, "kernel")->type, "ints");
+  EXPECT_FALSE(find_attribute(Op::avg_pool, "kernel")->optional);
+  EXPECT_EQ(find_attribute(Op::avg_pool, "speed"), nullptr);
+  EXPECT_TRUE(attributes_of(Op::neg).empty());
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // Shape inference: symbolic results, and what each op refuses. Written in the text form.
 #include <gtest/gtest.h>
 
+#include "ir/builder.h"
+#include "ir/op_table.h"
 #include "ir/text.h"
 #include "support/error.h"
 
@@ -12,7 +14,8 @@ constexpr const char* kInputs =
     "bool[s, 1], "
     "%h: f16[4], %img: f32[b, 4, s, 32], %k: f32[6, 4, 3, 3], %d: f32[4, 1, 3, 3], %q: f32[b, 4, "
     "s, 16], "
-    "%n: f32[b, 2, 10, 16], %z: f32[], %ch: f32[4]) symbols b in [1, 32] opt 8, s in [8, 256] opt "
+    "%n: f32[b, 2, 10, 16], %z: f32[], %ch: f32[4], %q4: f32[2, 1, 8]) symbols b in [1, 32] opt 8, "
+    "s in [8, 256] opt "
     "64 {\n";
 
 // The type of the one op, or the message without its position.
@@ -56,6 +59,73 @@ TEST(InferTest, Pointwise) {
   EXPECT_EQ(infer("where(%c, %x, %h)"), "[where] got branches of f32 and f16, expected one dtype");
   EXPECT_EQ(infer("gelu(%x) {approximate = \"fast\"}"),
             "[gelu] got approximate \"fast\", expected none or tanh");
+}
+
+// What the table says of an op is what inference does: dtypes that it takes, and the one that it
+// gives.
+TEST(InferTest, PointwiseOpsAndReductionsKeepToTheTable) {
+  for (size_t i = 0; i < op_count(); ++i) {
+    const auto op = static_cast<Op>(i);
+    const OpInfo& info = op_info(op);
+    const bool reduces = info.kind == OpKind::Reduce;
+    const bool plain = is_pointwise(op) && info.attributes.empty() && op != Op::where;
+    if (!plain && !reduces) continue;
+    Attrs attrs;
+    if (reduces) attrs["keepdim"] = true;
+    if (find_attribute(op, "axes") != nullptr) attrs["axes"] = std::vector<int64_t>{0};
+    if (find_attribute(op, "axis") != nullptr) attrs["axis"] = int64_t{0};
+    for (int code = 0; code < kDTypeCount; ++code) {
+      const auto dtype = static_cast<DType>(code);
+      const Type operand{dtype, {Dim(2)}};
+      Graph graph;
+      std::vector<Value*> inputs;
+      for (int k = 0; k < info.operands.max; ++k) inputs.push_back(graph.add_input("x", operand));
+      SCOPED_TRACE(std::string(info.name) + " of " + std::string(dtype_name(dtype)));
+      if (!takes_dtype(info.takes, dtype)) {
+        EXPECT_THROW(infer_types(op, inputs, attrs), CompileError);
+        continue;
+      }
+      const DType result = gives_bool(op)             ? DType::Bool
+                           : info.gives == Gives::I64 ? DType::I64
+                                                      : dtype;
+      EXPECT_EQ(infer_types(op, inputs, attrs).at(0), (Type{result, {Dim(reduces ? 1 : 2)}}));
+    }
+  }
+}
+
+TEST(InferTest, Quantised) {
+  const std::string q = " {dtype = i8, quant_min = -128, quant_max = 127}";
+  EXPECT_EQ(infer("quantize(%x, %z)" + q), "i8[b, s, 8]");
+  EXPECT_EQ(infer("quantize(%img, %q4)" + q), "i8[b, 4, s, 32]");
+  EXPECT_EQ(infer("dequantize(%i, %z, %i) {dtype = bf16}"), "bf16[3, 1]");
+  EXPECT_EQ(infer("quantize(%i, %z)" + q), "[quantize] got i64, expected a floating dtype");
+  EXPECT_EQ(infer("dequantize(%x, %z) {dtype = f32}"),
+            "[dequantize] got f32, expected an integer dtype");
+  EXPECT_EQ(infer("quantize(%x, %i)" + q),
+            "[quantize] got a scale of i64, expected a floating dtype");
+  EXPECT_EQ(infer("quantize(%x, %v)" + q),
+            "[quantize] got operand 1 of shape [6], expected sizes that divide those of [b, s, 8]");
+  EXPECT_EQ(infer("quantize(%v, %x)" + q),
+            "[quantize] got operand 1 of shape [b, s, 8], expected at most the rank of [6]");
+  EXPECT_EQ(infer("quantize(%x, %z, %c)" + q),
+            "[quantize] got a zero point of bool, expected a number");
+  EXPECT_EQ(infer("quantize(%x, %z) {dtype = f32, quant_min = 0, quant_max = 1}"),
+            "[quantize] got dtype f32, expected an integer dtype");
+  EXPECT_EQ(infer("quantize(%x, %z) {dtype = u8, quant_min = -1, quant_max = 1}"),
+            "[quantize] got quant_min = -1, expected a value of u8");
+  EXPECT_EQ(infer("quantize(%x, %z) {dtype = i8, quant_min = 3, quant_max = 2}"),
+            "[quantize] got quant_max = 2, expected 3 to 127");
+  EXPECT_EQ(infer("dequantize(%i, %z) {dtype = i32}"),
+            "[dequantize] got dtype i32, expected a floating dtype");
+}
+
+TEST(InferTest, Accumulators) {
+  EXPECT_EQ(infer("linear(%x, %w) {accumulate = f64}"), "f32[b, s, 6]");
+  EXPECT_EQ(infer("linear(%x, %w) {accumulate = f32}"), "f32[b, s, 6]");
+  EXPECT_EQ(infer("linear(%x, %w) {accumulate = bf16}"),
+            "[linear] got accumulate = bf16, expected f32 or f64");
+  EXPECT_EQ(infer("attention(%q, %q, %q) {scale = 1, causal = false, accumulate = i32}"),
+            "[attention] got accumulate = i32, expected f32 or f64");
 }
 
 TEST(InferTest, Reductions) {

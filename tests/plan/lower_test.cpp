@@ -38,6 +38,27 @@ TEST(LowerTest, Pointwise) {
   check("%x: i64[s0], %z: i64[s0]", "%y = remainder(%x, %z)", "%y", {.integer_limit = 5});
 }
 
+TEST(LowerTest, Quantised) {
+  const std::string q = "{dtype = i8, quant_min = -128, quant_max = 127}";
+  check("%x: f32[s0, 6], %s: f32[s0, 1], %z: i64[s0, 1]", "%y = quantize(%x, %s, %z) " + q);
+  check("%x: f32[s0, 6], %s: f64[3]", "%y = quantize(%x, %s) " + q);
+  check("%x: f16[s0, s1, 6], %s: f16[s1, 1]", "%y = quantize(%x, %s) " + q);
+  check("%q: u8[s0, 6], %s: f32[2], %z: u8[]", "%y = dequantize(%q, %s, %z) {dtype = f32}");
+  check("%q: i8[6*s0, 6], %s: f32[s0, 2]", "%y = dequantize(%q, %s) {dtype = bf16}");
+  check("%x: f32[s0, 8], %wq: i8[3, 8], %ws: f32[3, 2]",
+        "%w = dequantize(%wq, %ws) {dtype = f32}\n %y = linear(%x, %w)");
+}
+
+TEST(LowerTest, WiderAccumulators) {
+  check("%x: f32[s0, 8], %w: f32[3, 8]", "%y = linear(%x, %w) {accumulate = f64}");
+  check("%q: f32[1, 2, s0, 4]",
+        "%y = attention(%q, %q, %q) {scale = 0.5, causal = true, accumulate = f64}");
+  EXPECT_NE(kernels_text(lowered("graph main(%x: f32[3, 8], %w: f32[3, 8]) {\n"
+                                 "%y = linear(%x, %w) {accumulate = f64}\n return %y\n}"))
+                .find("f64"),
+            std::string::npos);
+}
+
 TEST(LowerTest, Sources) {
   check("%x: f32[s0]",
         "%a = iota() {dtype = f32, size = s0, start = 2, step = 3}\n %b = full() {dtype = f32, "

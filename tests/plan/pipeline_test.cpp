@@ -50,6 +50,30 @@ TEST(PipelineTest, AnEncoderLayerIsSevenKernels) {
   EXPECT_EQ(program.kernels.size(), 7u) << to_text(program);
 }
 
+// Constants of a plan that are made of replaceable weights are replaceable.
+void expect_replaceable(const std::string& text) {
+  const ir::Graph graph = make_graph(text);
+  for (const auto& node : graph.nodes()) {
+    if (node->op != ir::Op::constant) continue;
+    std::get<ir::Literal>(node->attrs["value"]).replaceable = true;
+  }
+  Program program = lower(graph);
+  run_pipeline(program, {});
+  for (const Buffer& buffer : program.buffers) {
+    if (buffer.kind != BufferKind::Constant) continue;
+    EXPECT_TRUE(buffer.literal.replaceable) << buffer.name;
+  }
+}
+
+TEST(PipelineTest, WeightsThatAreJoinedOrRearrangedStayReplaceable) {
+  expect_replaceable(kEncoderLayer);
+  expect_replaceable(
+      "graph main(%x: f32[2, 5, 5, 4], %w: f32[4, 3, 3, 1]) {\n"
+      " %y = convolution(%x, %w) {stride = [1, 1], padding_before = [0, 0], padding_after = [0, "
+      "0], "
+      "dilation = [1, 1], groups = 4, layout = \"nhwc\"}\n return %y\n}");
+}
+
 TEST(PipelineTest, EverySizeInRangeGivesTheSame) {
   for (int64_t s : {1, 8}) {
     for (int64_t t : {1, 8}) {

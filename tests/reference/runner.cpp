@@ -4,9 +4,8 @@
 //   kiln_reference_runner [--passes] model.pt2 output_folder input0.npy ...
 //   kiln_reference_runner --targets
 //
-// The second form lists the operators that can be imported. The first
-// imports the model, verifies the graph, runs the standard passes if asked to, and writes
-// output_folder/0.npy, 1.npy ...
+// The second form lists the operators that can be imported. The first imports the model, verifies
+// the graph, runs the standard passes if asked to, and writes output_folder/0.npy, 1.npy ...
 #include <cstdio>
 #include <exception>
 #include <string>

@@ -28,8 +28,8 @@ Literal evaluate_one(const Call& call) {
       return evaluate_pool(call);
     case ir::OpKind::Move:
       return evaluate_move(call);
-    case ir::OpKind::Other:
-      break;
+    case ir::OpKind::Quantise:
+      return evaluate_quantise(call);
   }
   KILN_CHECK(false, "the reference has no " + std::string(ir::op_name(op)));
   return {};

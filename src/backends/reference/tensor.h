@@ -89,6 +89,7 @@ Literal evaluate_matmul(const Call& call);
 Literal evaluate_attention(const Call& call);
 Literal evaluate_convolution(const Call& call);
 Literal evaluate_pool(const Call& call);
+Literal evaluate_quantise(const Call& call);
 Literal evaluate_move(const Call& call);
 Literal evaluate_gather(const Call& call);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ir/op_table.h"
 #include "plan/form/fold.h"
 #include "plan/form/rewrite.h"
 #include "plan/lower/lowering.h"
@@ -12,33 +13,38 @@ namespace kiln::plan {
 namespace {
 
 using ir::Op;
+using ir::OpKind;
+
+void lower_contraction(Lowering& lowering, const ir::Node& node) {
+  if (node.op == Op::convolution) return lower_convolution(lowering, node);
+  if (node.op == Op::attention) return lower_attention(lowering, node);
+  lower_contract(lowering, node);
+}
 
 void lower_node(Lowering& lowering, const ir::Node& node) {
-  switch (node.op) {
-    case Op::constant:
-      return;  // made where it is used
-    case Op::convolution:
-      return lower_convolution(lowering, node);
-    case Op::attention:
-      return lower_attention(lowering, node);
-    case Op::matmul:
-    case Op::linear:
-      return lower_contract(lowering, node);
-    case Op::max_pool:
-    case Op::avg_pool:
-      return lower_pool(lowering, node);
-    case Op::full:
-    case Op::iota:
-    case Op::dim_value:
+  switch (ir::op_info(node.op).kind) {
+    case OpKind::Source:
+      if (node.op == Op::constant) return;  // made where it is used
       return lower_source(lowering, node);
-    default:
-      break;
+    case OpKind::Unary:
+    case OpKind::Binary:
+    case OpKind::Ternary:
+      return lower_pointwise(lowering, node);
+    case OpKind::Reduce:
+    case OpKind::Scan:
+      return lower_reduce(lowering, node);
+    case OpKind::Normalise:
+      return lower_normalise(lowering, node);
+    case OpKind::Contract:
+      return lower_contraction(lowering, node);
+    case OpKind::Quantise:
+      return lower_quantise(lowering, node);
+    case OpKind::Pool:
+      return lower_pool(lowering, node);
+    case OpKind::Move:
+      if (is_view(node.op)) return;
+      return lower_move(lowering, node);
   }
-  if (is_view(node.op)) return;
-  if (node.op >= Op::neg && node.op <= Op::where) return lower_pointwise(lowering, node);
-  if (node.op >= Op::reduce_sum && node.op <= Op::cumsum) return lower_reduce(lowering, node);
-  if (node.op >= Op::softmax && node.op <= Op::batch_norm) return lower_normalise(lowering, node);
-  lower_move(lowering, node);
 }
 
 // The constant difference of the integers in a literal, if there is one.
@@ -301,6 +307,16 @@ void Lowering::emit_pointwise(const ir::Node& node, LoopSpace space, Expr value)
 }
 
 DType compute_dtype(DType dtype) { return is_16_bit_float(dtype) ? DType::F32 : dtype; }
+
+DType accumulator_dtype(const ir::Node& node) {
+  return node.attr_or("accumulate", compute_dtype(node.output()->type.dtype));
+}
+
+bool has_kernel(const std::vector<DType>& dtypes, const ir::Node& node) {
+  const DType dtype = node.output()->type.dtype;
+  const bool listed = std::ranges::find(dtypes, dtype) != dtypes.end();
+  return listed && accumulator_dtype(node) == compute_dtype(dtype);
+}
 
 Expr NestBuilder::reduce(ReduceOp op, std::vector<Loop> loops, Expr value) {
   const bool argument = op == ReduceOp::ArgMax || op == ReduceOp::ArgMin;

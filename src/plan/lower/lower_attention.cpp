@@ -83,7 +83,7 @@ Scores emit_scores(Lowering& lowering, const ir::Node& node, BufferId buffer) {
   const ir::Shape& q = node.input(0)->type.shape;
   const ir::Shape& k = node.input(1)->type.shape;
   const ir::Shape shape = {q[0], q[1], q[2], k[2]};
-  const DType dtype = compute_dtype(node.output()->type.dtype);
+  const DType dtype = accumulator_dtype(node);
   const LoopSpace space = make_loops(shape);
   LoopSpace inner = make_loops({k[3]}, "d");
   const Indices& at = space.indices;
@@ -115,7 +115,7 @@ Scores emit_scores(Lowering& lowering, const ir::Node& node, BufferId buffer) {
 // NaN.
 void emit_weighted_mean(Lowering& lowering, const ir::Node& node, const Scores& scores) {
   const ir::Type& type = node.output()->type;
-  const DType dtype = compute_dtype(type.dtype);
+  const DType dtype = accumulator_dtype(node);
   const LoopSpace space = make_loops(type.shape);
   const Indices& at = space.indices;
   const ir::Dim group = ir::floordiv(type.shape[1], node.input(1)->type.shape[1]);
@@ -150,14 +150,14 @@ void emit_weighted_mean(Lowering& lowering, const ir::Node& node, const Scores& 
 void lower_attention(Lowering& lowering, const ir::Node& node) {
   const ir::Type& type = node.output()->type;
   const ir::Dim& head_dim = node.input(1)->type.shape[3];
-  const bool has_kernel = contains(lowering.traits().attention, type.dtype);
-  if (has_kernel && head_dim.is_constant() && type.shape[3].is_constant()) {
+  const bool fits = has_kernel(lowering.traits().attention, node);
+  if (fits && head_dim.is_constant() && type.shape[3].is_constant()) {
     return lower_as_kernel(lowering, node);
   }
   const ir::Shape& q = node.input(0)->type.shape;
   const ir::Shape scores = {q[0], q[1], q[2], node.input(1)->type.shape[2]};
   const BufferId buffer =
-      lowering.add_temporary(node.output()->name + "_scores", {compute_dtype(type.dtype), scores});
+      lowering.add_temporary(node.output()->name + "_scores", {accumulator_dtype(node), scores});
   emit_weighted_mean(lowering, node, emit_scores(lowering, node, buffer));
 }
 

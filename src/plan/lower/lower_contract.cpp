@@ -123,7 +123,7 @@ Expr with_bias(Lowering& lowering, const ir::Node& node, Expr sum, const Index& 
 
 void emit_nest(Lowering& lowering, const ir::Node& node, const Contraction& c) {
   NestBuilder builder(c.loops({c.m, c.n}));
-  const DType dtype = compute_dtype(node.output()->type.dtype);
+  const DType dtype = accumulator_dtype(node);
   const Expr a = cast(lowering.load(c.a, c.a_at), dtype);
   const Expr b = cast(lowering.load(c.b, c.b_at), dtype);
   const Expr product = apply(Op::mul, {a, b});
@@ -136,7 +136,7 @@ void emit_nest(Lowering& lowering, const ir::Node& node, const Contraction& c) {
 }  // namespace
 
 void lower_contract(Lowering& lowering, const ir::Node& node) {
-  if (!contains(lowering.traits().matmul, node.output()->type.dtype)) {
+  if (!has_kernel(lowering.traits().matmul, node)) {
     return emit_nest(lowering, node, node.op == Op::linear ? flat_linear(node) : batched(node));
   }
   Contraction c = choose(lowering, node);

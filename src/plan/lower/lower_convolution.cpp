@@ -119,6 +119,7 @@ ir::Literal filters_last(const ir::Literal& weight) {
       std::copy(source, source + size, data + (r * filters + o) * size);
     }
   }
+  result.replaceable = weight.replaceable;
   return result;
 }
 
@@ -157,7 +158,7 @@ void lower_as_nest(Lowering& lowering, const ir::Node& node, const Window& windo
   const WindowElement element = window_element(window, x->type.shape, out.indices, kernel, channel);
   Indices weight_at = kernel;
   weight_at.insert(window.channels_last ? weight_at.end() : weight_at.begin(), c);
-  const DType dtype = compute_dtype(type.dtype);
+  const DType dtype = accumulator_dtype(node);
   const Expr pixel = cast(lowering.load(x, element.at, element.inside), dtype);
   const Expr weight = cast(weight_reader(lowering, node, window)(o, weight_at), dtype);
   NestBuilder builder(out.loops);
@@ -173,13 +174,12 @@ void lower_convolution(Lowering& lowering, const ir::Node& node) {
   const Window window = window_of(node);
   const Sizes sizes = sizes_of(node, window);
   const TargetTraits& traits = lowering.traits();
-  const DType dtype = node.output()->type.dtype;
   const bool fixed = window.channels_last && is_constant(node.input(1));
-  if (fixed && is_pointwise(window, sizes) && contains(traits.matmul, dtype)) {
+  if (fixed && is_pointwise(window, sizes) && has_kernel(traits.matmul, node)) {
     return lower_as_matmul(lowering, node, sizes);
   }
   const bool wide = sizes.groups == 1 || sizes.channels / sizes.groups >= traits.min_group_channels;
-  if (fixed && wide && window.rank() <= 2 && contains(traits.convolution, dtype)) {
+  if (fixed && wide && window.rank() <= 2 && has_kernel(traits.convolution, node)) {
     return lower_as_convolution(lowering, node, window, sizes);
   }
   lower_as_nest(lowering, node, window, sizes);

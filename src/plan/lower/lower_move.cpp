@@ -1,6 +1,7 @@
 // Data movement. Views make no kernel; pad, concat and the gathers do.
 #include <algorithm>
 
+#include "ir/op_table.h"
 #include "plan/lower/lowering.h"
 #include "support/error.h"
 
@@ -162,10 +163,7 @@ void lower_gather(Lowering& lowering, const ir::Node& node) {
 
 }  // namespace
 
-bool is_view(ir::Op op) {
-  return op == Op::reshape || op == Op::permute || op == Op::expand || op == Op::slice ||
-         op == Op::flip;
-}
+bool is_view(ir::Op op) { return ir::op_info(op).view; }
 
 Indices view_indices(const ir::Node& node, const Indices& at) {
   switch (node.op) {

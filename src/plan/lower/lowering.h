@@ -104,18 +104,20 @@ void lower_contract(Lowering& lowering, const ir::Node& node);
 void lower_convolution(Lowering& lowering, const ir::Node& node);
 void lower_attention(Lowering& lowering, const ir::Node& node);
 void lower_pool(Lowering& lowering, const ir::Node& node);
+void lower_quantise(Lowering& lowering, const ir::Node& node);
 void lower_move(Lowering& lowering, const ir::Node& node);
 
 // Whether the op is a view, and the position in its operand of a position in its result.
 bool is_view(ir::Op op);
 Indices view_indices(const ir::Node& node, const Indices& at);
 
-inline bool contains(const std::vector<DType>& types, DType dtype) {
-  return std::ranges::find(types, dtype) != types.end();
-}
-
 // f32 for the 16-bit floating types: what sums and normalisations compute in.
 DType compute_dtype(DType dtype);
+// What a contraction adds up in: its attribute `accumulate`, or compute_dtype.
+DType accumulator_dtype(const ir::Node& node);
+// Whether the target's kernels for results of these dtypes compute the contraction: they add up in
+// compute_dtype.
+bool has_kernel(const std::vector<DType>& dtypes, const ir::Node& node);
 
 // Builds a multi-stage nest.
 class NestBuilder {

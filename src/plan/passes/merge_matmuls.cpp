@@ -79,6 +79,8 @@ ir::Literal join(const std::vector<const ir::Literal*>& parts, bool along_first)
       data += bytes;
     }
   }
+  result.replaceable =
+      std::ranges::any_of(parts, [](const ir::Literal* part) { return part->replaceable; });
   return result;
 }
 

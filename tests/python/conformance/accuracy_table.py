@@ -252,8 +252,6 @@ BINARY += [
 
 # Element-wise, but not functions of floating numbers: integers are exact and have tests of their own.
 ELSEWHERE = {
-    "__and__": "bits",
-    "__or__": "bits",
     "__xor__": "bits",
     "bitwise_and": "bits",
     "bitwise_not": "bits",

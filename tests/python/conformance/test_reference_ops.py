@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import op_cases
 import pytest
+import quantised_cases
 import reference
 from case import Case, check
-from op_cases import FAMILIES
 
 if not reference.find_runner().exists():
     pytest.skip(f"{reference.find_runner()} is not built", allow_module_level=True)
@@ -16,7 +17,7 @@ BATCH = 60
 
 def batches() -> list[tuple[Case, ...]]:
     result: list[tuple[Case, ...]] = []
-    for family in FAMILIES:
+    for family in [*op_cases.FAMILIES, *quantised_cases.FAMILIES]:
         cases = family.cases
         result += [tuple(cases[i : i + BATCH]) for i in range(0, len(cases), BATCH)]
     return result

@@ -3,10 +3,9 @@
 // tile. No im2col.
 //
 // A tile is a run of neighbouring pixels of one output row, or several whole rows where they are
-// short. The input rows that a task needs are
-// first copied to scratch with their borders filled with zeros, so that no tile knows about
-// borders; the copy costs about one percent and reads the input in the order that memory likes. An
-// f32 input without borders is read where it lies.
+// short. The input rows that a task needs are first copied to scratch with their borders filled
+// with zeros, so that no tile knows about borders; the copy costs about one percent and reads the
+// input in the order that memory likes. An f32 input without borders is read where it lies.
 #include <algorithm>
 
 #include "backends/cpu/compile/contract/contraction.h"

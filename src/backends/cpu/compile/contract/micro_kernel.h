@@ -24,8 +24,8 @@ struct Tile {
 int most_rows(const Target& target, int vectors);
 
 // Where a tile reads; steps and offsets in bytes.
-//   A of row r at step k: a + rows[r] + k * a_step       B of vector v at step k: b + k * b_step +
-//   v * (bytes of a vector)
+//   A of row r at step k:     a + rows[r] + k * a_step
+//   B of vector v at step k:  b + k * b_step + v * (bytes of a vector)
 struct TileOperands {
   llvm::Value* a = nullptr;
   std::vector<llvm::Value*> rows;

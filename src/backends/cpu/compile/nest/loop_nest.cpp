@@ -43,8 +43,7 @@ class NestEmitter {
   }
 
  private:
-  // --- Lanes along an outer loop
-  // ------------------------------------------------------------------
+  // --- Lanes along an outer loop ---
 
   Dim run_along_outer(const Loop& lane) {
     std::vector<Loop> rows = nest_.outer;
@@ -127,8 +126,7 @@ class NestEmitter {
     }
   }
 
-  // --- Lanes along loops of the stages
-  // ------------------------------------------------------------
+  // --- Lanes along loops of the stages ---
 
   void run_along_inner() {
     emitter_.interface().min_tasks_per_thread = tasks_per_thread(estimated_work(nest_, 1));
@@ -204,8 +202,7 @@ class NestEmitter {
     });
   }
 
-  // --- Both
-  // ---------------------------------------------------------------------------------------
+  // --- Both ---
 
   // All loops of the store run one by one; `lanes` run along a loop outside of them, if at all.
   void emit_store(const plan::Store& store, const Lanes& lanes, const Leaves& leaves) {
