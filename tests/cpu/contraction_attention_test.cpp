@@ -25,13 +25,14 @@ struct Case {
   Mask mask = Mask::None;
   bool dynamic = false;
   double scale = 0.25;
+  DType dtype = DType::F32;  // of q, k and v; results are f32
 
   std::string name() const {
     std::string text;
     for (int64_t part : {batch, heads, group, queries, keys, head_dim, value_dim})
       text += std::to_string(part) + " ";
     return text + (causal ? "causal " : "") + "mask " + std::to_string(static_cast<int>(mask)) +
-           (dynamic ? " dynamic" : "");
+           (dynamic ? " dynamic " : " ") + std::string(dtype_name(dtype));
   }
 };
 
@@ -74,6 +75,8 @@ ContractionProgram make_attention(const Case& c) {
   attention.head_dim = c.head_dim;
   attention.value_dim = c.value_dim;
   attention.scale = c.scale;
+  contraction.dtype = c.dtype;
+  attention.formats = contraction.formats();
   attention.causal = c.causal;
   const int64_t all = c.heads * c.group;
   attention.q = heads_view(
@@ -85,6 +88,7 @@ ContractionProgram make_attention(const Case& c) {
   attention.v = heads_view(contraction.input({c.batch, n, c.heads, c.value_dim},
                                              {c.batch, c.keys, c.heads, c.value_dim}),
                            n, c.heads, c.group, c.value_dim, false);
+  contraction.dtype = DType::F32;
   add_mask(contraction, attention, c);
   attention.out = heads_view(contraction.output({c.batch, m, all, c.value_dim}), m, c.heads,
                              c.group, c.value_dim, true);
@@ -133,6 +137,19 @@ TEST(ContractionAttention, Masks) {
   }
 }
 
+TEST(ContractionAttention, SixteenBitOperands) {
+  for (DType dtype : {DType::F16, DType::BF16}) {
+    for (int64_t queries : {1, 5, 15, 16, 40, 70}) {
+      for (int64_t keys : {1, 7, 16, 48, 100})
+        check({.heads = 1, .queries = queries, .keys = keys, .dtype = dtype});
+    }
+    for (int64_t dim : {1, 17, 40, 64})
+      check({.queries = 20, .head_dim = dim, .value_dim = dim, .dtype = dtype});
+    check({.heads = 2, .group = 4, .queries = 20, .keys = 20, .causal = true, .dtype = dtype});
+    check({.queries = 70, .keys = 50, .mask = Mask::Bias, .dtype = dtype});
+  }
+}
+
 TEST(ContractionAttention, GroupedHeads) {
   check({.heads = 2, .group = 4, .queries = 20, .keys = 20, .causal = true});
   check({.heads = 1, .group = 3});
@@ -155,6 +172,8 @@ TEST(ContractionAttention, RunTimeSizes) {
   check_run_time_sizes({}, 2);
   check_run_time_sizes({.causal = true}, 0);
   check_run_time_sizes({.mask = Mask::Keep}, 1);
+  check_run_time_sizes({.dtype = DType::BF16}, 2);
+  check_run_time_sizes({.causal = true, .dtype = DType::F16}, 0);
   check_run_time_sizes({.head_dim = 20, .value_dim = 20, .mask = Mask::Bias}, 0);
 }
 

@@ -15,6 +15,7 @@ struct Case {
   int64_t batch = 1, height = 8, width = 9, channels = 5, outputs = 7;
   int64_t kernel_h = 3, kernel_w = 3, stride = 1, padding = 0, dilation = 1, groups = 1;
   bool dynamic = false;  // batch, height and width are run-time sizes
+  DType dtype = DType::F32;
 
   std::string name() const {
     std::string text;
@@ -22,7 +23,7 @@ struct Case {
                          padding, dilation, groups}) {
       text += std::to_string(part) + " ";
     }
-    return text + (dynamic ? "dynamic" : "static");
+    return text + (dynamic ? "dynamic " : "static ") + std::string(dtype_name(dtype));
   }
 };
 
@@ -30,6 +31,7 @@ using Epilogue = std::function<plan::Expr(ContractionProgram&, const plan::Convo
 
 ContractionProgram make_convolution(const Case& c, const Epilogue& epilogue = nullptr) {
   ContractionProgram contraction;
+  contraction.dtype = c.dtype;
   plan::Convolution conv;
   const ir::Dim batch = c.dynamic ? ir::Dim(contraction.symbol("n", 1, 16, 2)) : ir::Dim(c.batch);
   conv.height = c.dynamic ? ir::Dim(contraction.symbol("h", 1, 64, 8)) : ir::Dim(c.height);
@@ -51,7 +53,9 @@ ContractionProgram make_convolution(const Case& c, const Epilogue& epilogue = nu
                                  {c.batch, c.height, c.width, c.channels});
   conv.weight = contraction.constant({c.outputs, c.kernel_h, c.kernel_w, c.channels / c.groups});
   conv.out = contraction.output({batch, conv.y.extent(), conv.x.extent(), c.outputs});
-  conv.epilogue = epilogue ? epilogue(contraction, conv) : plan::accumulator(DType::F32);
+  conv.formats = contraction.formats();
+  conv.formats.weight = c.dtype;
+  conv.epilogue = epilogue ? epilogue(contraction, conv) : contraction.sum(conv.formats);
   contraction.add_kernel(std::move(conv));
   return contraction;
 }
@@ -94,6 +98,21 @@ TEST(ContractionConvolution, WidthsOfOutputs) {
 TEST(ContractionConvolution, WidthsOfRows) {
   for (int64_t width = 1; width <= 31; ++width)
     check({.height = 3, .width = width, .channels = 3, .padding = 1});
+}
+
+TEST(ContractionConvolution, Types) {
+  for (DType dtype : kFloatingTypes) {
+    check({.padding = 1, .dtype = dtype});
+    check({.batch = 2, .outputs = 48, .padding = 1, .dynamic = true, .dtype = dtype});
+    check({.channels = 32, .outputs = 64, .padding = 1, .groups = 2, .dtype = dtype});
+    check({.height = 5, .width = 3, .channels = 20, .outputs = 40, .stride = 2, .dtype = dtype});
+    check({.channels = 24,
+           .outputs = 100,
+           .kernel_h = 1,
+           .kernel_w = 1,
+           .stride = 2,
+           .dtype = dtype});
+  }
 }
 
 TEST(ContractionConvolution, PaddingBeyondTheImage) {

@@ -9,6 +9,7 @@
 
 #include "backends/backend.h"
 #include "backends/cpu/device/cpu_features.h"
+#include "ir/scalar.h"
 #include "plan/form/interpret.h"
 #include "plan/form/text.h"
 
@@ -225,7 +226,7 @@ plan::BufferId ContractionProgram::constant(const std::vector<int64_t>& shape) {
   plan::Buffer buffer;
   buffer.kind = plan::BufferKind::Constant;
   buffer.name = "constant" + std::to_string(program.buffers.size());
-  buffer.type = {DType::F32, ir::Shape(shape.begin(), shape.end())};
+  buffer.type = {dtype, ir::Shape(shape.begin(), shape.end())};
   buffer.literal = random_literal(shape);
   return program.add_buffer(std::move(buffer));
 }
@@ -234,7 +235,7 @@ plan::BufferId ContractionProgram::output(const ir::Shape& type) {
   plan::Buffer buffer;
   buffer.kind = plan::BufferKind::Output;
   buffer.name = "output";
-  buffer.type = {DType::F32, type};
+  buffer.type = {dtype, type};
   program.outputs.push_back(program.add_buffer(std::move(buffer)));
   return program.outputs.back();
 }
@@ -252,7 +253,25 @@ float ContractionProgram::next_value() {
 }
 
 ir::Literal ContractionProgram::random_literal(const std::vector<int64_t>& shape) {
-  return float_literal(shape, [&] { return next_value(); });
+  return converted(float_literal(shape, [&] { return next_value(); }), dtype);
+}
+
+plan::Formats ContractionProgram::formats() const {
+  const DType computed = is_16_bit_float(dtype) ? DType::F32 : dtype;
+  return {computed, computed, computed, computed};
+}
+
+plan::Expr ContractionProgram::sum(const plan::Formats& formats) const {
+  return plan::cast(plan::accumulator(formats.accumulator), dtype);
+}
+
+ir::Literal converted(const ir::Literal& literal, DType dtype) {
+  if (literal.dtype == dtype) return literal;
+  std::byte* bytes = nullptr;
+  ir::Literal result = ir::Literal::allocate(dtype, literal.shape, &bytes);
+  for (int64_t i = 0; i < literal.elements(); ++i)
+    ir::set_element(bytes, i, ir::convert(ir::element(literal, i), dtype));
+  return result;
 }
 
 ir::Literal float_literal(const std::vector<int64_t>& shape, const std::function<float()>& value) {

@@ -17,6 +17,7 @@ namespace kiln::test {
 struct ContractionProgram {
   plan::Program program;
   std::vector<ir::Literal> inputs;
+  DType dtype = DType::F32;  // of inputs, constants and outputs
 
   ir::SymbolPtr symbol(const std::string& name, int64_t min, int64_t max, int64_t opt);
   // An input whose type may mention symbols; `shape` is the shape that it has in the test.
@@ -26,6 +27,11 @@ struct ContractionProgram {
   plan::BufferId output(const ir::Shape& type);
   void add_kernel(decltype(plan::Kernel::body) body);
 
+  // What lowering makes of operands of that dtype.
+  plan::Formats formats() const;
+  // The epilogue that stores the sum as it is.
+  plan::Expr sum(const plan::Formats& formats) const;
+
   // Next small integer in [-3, 3].
   float next_value();
   ir::Literal random_literal(const std::vector<int64_t>& shape);
@@ -34,6 +40,11 @@ struct ContractionProgram {
   uint32_t state_ = 12345;
 };
 
+// Every floating dtype.
+inline constexpr DType kFloatingTypes[] = {DType::F32, DType::F16, DType::BF16, DType::F64};
+
+// The same values, rounded to another dtype.
+ir::Literal converted(const ir::Literal& literal, DType dtype);
 ir::Literal float_literal(const std::vector<int64_t>& shape, const std::function<float()>& value);
 ir::Literal bool_literal(const std::vector<int64_t>& shape, const std::function<bool()>& value);
 

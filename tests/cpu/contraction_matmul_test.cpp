@@ -1,6 +1,8 @@
 // MatMul kernels: every size of tile, every source of B, strides, batches and epilogues.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "cpu/contraction_harness.h"
 
 namespace kiln::test {
@@ -36,6 +38,8 @@ struct Options {
   B b = B::ConstantKN;
   bool dynamic_m = false;
   bool transposed_out = false;
+  DType dtype = DType::F32;
+  bool transposed_a = false;
 };
 
 plan::View matrix(BufferId buffer, int64_t rows, int64_t columns, bool transposed) {
@@ -48,6 +52,7 @@ using Epilogue = std::function<plan::Expr(ContractionProgram&, const plan::MatMu
 ContractionProgram make_matmul(const Sizes& sizes, const Options& options,
                                const Epilogue& epilogue = nullptr) {
   ContractionProgram contraction;
+  contraction.dtype = options.dtype;
   const auto [m, n, k] = sizes;
   const ir::Dim rows =
       options.dynamic_m ? ir::Dim(contraction.symbol("s", 1, 512, 64)) : ir::Dim(m);
@@ -55,7 +60,8 @@ ContractionProgram make_matmul(const Sizes& sizes, const Options& options,
   matmul.m = loop("m", rows);
   matmul.n = loop("n", n);
   matmul.k = loop("k", k);
-  matmul.a = {contraction.input({rows, k}, {m, k}), 0, {k, 1}};
+  matmul.a = options.transposed_a ? plan::View{contraction.input({k, rows}, {k, m}), 0, {1, rows}}
+                                  : plan::View{contraction.input({rows, k}, {m, k}), 0, {k, 1}};
   const bool transposed = options.b == B::ConstantNK || options.b == B::RuntimeNK;
   const bool constant = options.b == B::ConstantKN || options.b == B::ConstantNK;
   const std::vector<int64_t> shape =
@@ -68,7 +74,9 @@ ContractionProgram make_matmul(const Sizes& sizes, const Options& options,
   } else {
     matmul.out = {contraction.output({rows, n}), 0, {n, 1}};
   }
-  matmul.epilogue = epilogue ? epilogue(contraction, matmul) : plan::accumulator(DType::F32);
+  matmul.formats = contraction.formats();
+  if (constant) matmul.formats.weight = options.dtype;
+  matmul.epilogue = epilogue ? epilogue(contraction, matmul) : contraction.sum(matmul.formats);
   contraction.add_kernel(std::move(matmul));
   return contraction;
 }
@@ -226,6 +234,67 @@ TEST(ContractionMatMul, RunTimeDepth) {
       matmul.epilogue = plan::accumulator(DType::F32);
       contraction.add_kernel(std::move(matmul));
       SCOPED_TRACE("length " + std::to_string(length) + ", n " + std::to_string(n));
+      expect_matches_interpreter(contraction);
+    }
+  }
+}
+
+TEST(ContractionMatMul, EveryTypeFromEverySource) {
+  for (DType dtype : kFloatingTypes) {
+    for (B b : {B::ConstantKN, B::ConstantNK, B::RuntimeKN, B::RuntimeNK}) {
+      for (const Sizes& sizes : {Sizes{1, 48, 20}, Sizes{1, 2, 3}, Sizes{7, 17, 33},
+                                 Sizes{15, 64, 16}, Sizes{16, 64, 16}, Sizes{37, 100, 21},
+                                 Sizes{64, 96, 256}, Sizes{5, 1, 1}, Sizes{70, 30, 512}}) {
+        SCOPED_TRACE(std::string(dtype_name(dtype)) + " " + name_of(b) + " " +
+                     std::to_string(sizes.m) + " x " + std::to_string(sizes.n) + " x " +
+                     std::to_string(sizes.k));
+        expect_matches_interpreter(make_matmul(sizes, {.b = b, .dtype = dtype}));
+      }
+    }
+  }
+}
+
+TEST(ContractionMatMul, EveryTypeWithStridesAndRunTimeRows) {
+  for (DType dtype : kFloatingTypes) {
+    for (int64_t m : {1, 6, 13, 40, 300}) {
+      SCOPED_TRACE(std::string(dtype_name(dtype)) + " " + std::to_string(m));
+      expect_matches_interpreter(make_matmul({m, 40, 9}, {.dynamic_m = true, .dtype = dtype}));
+    }
+    SCOPED_TRACE(std::string(dtype_name(dtype)));
+    expect_matches_interpreter(make_matmul({37, 50, 11}, {.transposed_out = true, .dtype = dtype}));
+    expect_matches_interpreter(make_matmul({37, 50, 11}, {.dtype = dtype, .transposed_a = true}));
+    expect_matches_interpreter(make_matmul({3, 20, 0}, {.dtype = dtype}));
+  }
+}
+
+// Sums of f32 stored as f64, column after column.
+TEST(ContractionMatMul, TransposedOutputOfAWiderType) {
+  ContractionProgram contraction = make_matmul({37, 50, 11}, {.transposed_out = true});
+  auto& matmul = std::get<plan::MatMul>(contraction.program.kernels[0].body);
+  contraction.program.buffers[matmul.out.buffer].type.dtype = DType::F64;
+  matmul.epilogue = plan::cast(matmul.epilogue, DType::F64);
+  expect_matches_interpreter(contraction);
+}
+
+// Operands are rounded to what they are multiplied as: an integer and a thousandth of it is the integer.
+TEST(ContractionMatMul, OperandsThatAreRoundedAsTheyAreRead) {
+  const auto blur = [](ir::Literal& literal) {
+    int64_t i = 0;
+    literal = float_literal(literal.shape, [&] {
+      return static_cast<float>(literal.as_double(i++)) * (1 + 1.0F / 1024);
+    });
+  };
+  for (B b : {B::ConstantKN, B::ConstantNK, B::RuntimeKN, B::RuntimeNK}) {
+    for (int64_t m : {1, 40}) {
+      SCOPED_TRACE(name_of(b) + " " + std::to_string(m));
+      ContractionProgram contraction = make_matmul({m, 48, 33}, {.b = b});
+      auto& matmul = std::get<plan::MatMul>(contraction.program.kernels[0].body);
+      for (ir::Literal& input : contraction.inputs) blur(input);
+      plan::Buffer& weight = contraction.program.buffers[matmul.b.buffer];
+      if (weight.kind == plan::BufferKind::Constant) blur(weight.literal);
+      matmul.formats = {DType::BF16, DType::BF16, DType::F32, DType::BF16};
+      const auto expected = plan::interpret(contraction.program, contraction.inputs);
+      EXPECT_EQ(expected[0].as_double(0), std::round(expected[0].as_double(0)));
       expect_matches_interpreter(contraction);
     }
   }

@@ -35,7 +35,8 @@ plan::Program three_matrices() {
 }
 
 // Stack bytes of a function that does nothing but compute one tile.
-uint64_t frame_bytes(const Target& target, Tile tile, bool constant_stride) {
+uint64_t frame_bytes(const Target& target, Tile tile, bool constant_stride,
+                     DType b_dtype = DType::F32) {
   const plan::Program program = three_matrices();
   const Machine machine(target);
   llvm::LLVMContext context;
@@ -53,13 +54,16 @@ uint64_t frame_bytes(const Target& target, Tile tile, bool constant_stride) {
   for (int r = 0; r < tile.rows; ++r) {
     operands.rows.push_back(emitter.value_of(stride * int64_t{r}));
   }
-  operands.a_step = ir.getInt64(4);
-  operands.b_step = ir.getInt64(tile.vectors * target.lanes * 4);
+  const int64_t sum_bytes = ElementFormat(tile.sum).bytes();
+  operands.a_format = {tile.sum, tile.sum, tile.sum};
+  operands.b_format = {b_dtype, tile.sum, tile.sum};
+  operands.a_step = ir.getInt64(sum_bytes);
+  operands.b_step = ir.getInt64(tile.vectors * target.lanes() * ElementFormat(b_dtype).bytes());
   operands.prefetch_b = true;
   const Accumulators sums = multiply_run(emitter, tile, operands, emitter.task_end());
   for (size_t i = 0; i < sums.size(); ++i) {
-    llvm::Value* offset = ir.getInt64(i * static_cast<size_t>(target.lanes) * 4);
-    ir.CreateAlignedStore(sums[i], byte_offset(emitter, emitter.buffer(2), offset), llvm::Align(4));
+    llvm::Value* offset = ir.getInt64(static_cast<int64_t>(i) * target.lanes() * sum_bytes);
+    ElementFormat(tile.sum).store(ir, sums[i], byte_offset(emitter, emitter.buffer(2), offset));
   }
   emitter.finish();
   const FlatObject object = flatten(machine.compile(module));
@@ -67,7 +71,8 @@ uint64_t frame_bytes(const Target& target, Tile tile, bool constant_stride) {
 }
 
 std::vector<int> tile_vectors(const Target& target) {
-  return target.avx512() ? std::vector<int>{1, 2, 3, 4} : std::vector<int>{2};
+  if (target.registers < 32) return {2};
+  return {1, 2, 3, 4};
 }
 
 TEST(ContractionSpill, TilesStayInRegisters) {
@@ -78,6 +83,22 @@ TEST(ContractionSpill, TilesStayInRegisters) {
         EXPECT_LE(tile.registers(), target.registers);
         EXPECT_LT(frame_bytes(target, tile, true), kVectorSpill)
             << target.name << ": " << rows << " rows of " << vectors << " vectors";
+      }
+    }
+  }
+}
+
+TEST(ContractionSpill, TilesOfOtherTypesStayInRegisters) {
+  for (const Target& target : all_targets()) {
+    for (int vectors : tile_vectors(target)) {
+      for (DType b : {DType::BF16, DType::F16, DType::F64}) {
+        const DType sum = b == DType::F64 ? b : DType::F32;
+        const int rows = tile_rows(target, vectors, {100, 100}, sum);
+        const Tile tile{rows, vectors, sum};
+        EXPECT_LE(tile.registers(), target.registers);
+        EXPECT_LT(frame_bytes(target, tile, true, b), kVectorSpill)
+            << target.name << ": " << rows << " rows of " << vectors << " vectors of "
+            << dtype_name(b);
       }
     }
   }
@@ -96,7 +117,7 @@ TEST(ContractionSpill, RunTimeStridesStayInRegisters) {
 // What the rule forbids does spill: the check above can fail.
 TEST(ContractionSpill, LargerTilesSpill) {
   for (const Target& target : all_targets()) {
-    const Tile tile = target.avx512() ? Tile{8, 4} : Tile{8, 2};
+    const Tile tile = target.registers >= 32 ? Tile{8, 4} : Tile{8, 2};
     EXPECT_GT(tile.registers(), target.registers);
     EXPECT_GE(frame_bytes(target, tile, true), kVectorSpill) << target.name;
   }

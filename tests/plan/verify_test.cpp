@@ -40,6 +40,13 @@ Store& store(Program& program, size_t kernel) {
 }
 MatMul& matmul(Program& program) { return std::get<MatMul>(program.kernels[2].body); }
 
+Program with_formats(const Formats& formats) {
+  Program program = sample();
+  matmul(program).formats = formats;
+  matmul(program).epilogue = cast(accumulator(formats.accumulator), DType::F32);
+  return program;
+}
+
 TEST(VerifyTest, AcceptsWhatIsLowered) { EXPECT_EQ(error_of(sample()), "no error"); }
 
 TEST(VerifyTest, P1Buffers) {
@@ -155,6 +162,24 @@ TEST(VerifyTest, P9Checks) {
       apply(ir::Op::add,
             {matmul(program).epilogue, cast(check(index, CheckKind::Index, 2, 0), DType::F32)});
   expect_rule(program, "P9");
+}
+
+TEST(VerifyTest, P10Formats) {
+  using enum DType;
+  EXPECT_EQ(error_of(with_formats({F32, F32, F32, F32})), "no error");
+  EXPECT_EQ(error_of(with_formats({BF16, F16, F32, F16})), "no error");
+  EXPECT_EQ(error_of(with_formats({F32, F64, F64, F64})), "no error");
+  expect_rule(with_formats({BF16, BF16, BF16, BF16}), "P10");
+  expect_rule(with_formats({F64, F32, F32, F32}), "P10");
+  expect_rule(with_formats({I8, I8, I32, I8}), "P10");
+  Program program = with_formats({F32, F32, F32, BF16});
+  EXPECT_EQ(error_of(program), "no error");
+  matmul(program).b.buffer = program.inputs[1];  // no constant
+  expect_rule(program, "P10");
+  expect_rule(with_formats({F32, BF16, F32, F32}), "P10");
+  program = with_formats({F32, F32, F64, F32});
+  matmul(program).epilogue = accumulator(F32);
+  expect_rule(program, "P4");
 }
 
 }  // namespace

@@ -53,6 +53,7 @@ class KeyWriter {
     write(matmul.batch);
     write(std::vector<plan::Loop>{matmul.m, matmul.n, matmul.k});
     for (const plan::View* view : {&matmul.a, &matmul.b, &matmul.out}) write(*view);
+    write(matmul.formats);
     write(matmul.epilogue);
   }
 
@@ -64,6 +65,7 @@ class KeyWriter {
                           c.dilation_h, c.dilation_w}) {
       text("", value);
     }
+    write(c.formats);
     write(c.epilogue);
   }
 
@@ -78,8 +80,16 @@ class KeyWriter {
     text("scale", std::bit_cast<int64_t>(attention.scale));
     text("causal", attention.causal);
     text("nan_rows", attention.nan_rows);
+    write(attention.formats);
     write(attention.keep);
     write(attention.bias);
+  }
+
+  void write(const plan::Formats& formats) {
+    if (formats == plan::Formats()) return;  // f32 throughout
+    text("formats");
+    for (DType dtype : {formats.left, formats.right, formats.accumulator, formats.weight})
+      text(std::string(dtype_name(dtype)));
   }
 
   void write(const plan::View& view) {

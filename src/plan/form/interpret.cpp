@@ -319,14 +319,20 @@ class Interpreter {
     return offset;
   }
 
-  double element(const View& view, const std::vector<Loop>& batch, int64_t row,
-                 int64_t column) const {
-    return read(view.buffer, offset_of(view, batch, {row, column})).as_double();
+  // Elements of the operands of a contraction, as they are multiplied.
+  double left_element(const Formats& formats, BufferId buffer, int64_t offset) const {
+    return convert(read(buffer, offset), formats.left).as_double();
+  }
+  double right_element(const Formats& formats, BufferId buffer, int64_t offset) const {
+    Scalar value = read(buffer, offset);
+    if (program_.buffers[buffer].kind == BufferKind::Constant)
+      value = convert(value, formats.weight);
+    return convert(value, formats.right).as_double();
   }
 
-  Scalar finish(const Expr& epilogue, double sum) const {
+  Scalar finish(const Formats& formats, const Expr& epilogue, double sum) const {
     Leaves leaves;
-    leaves.accumulator = ir::make_scalar(DType::F32, sum);
+    leaves.accumulator = ir::make_scalar(formats.accumulator, sum);
     return value_of(epilogue, leaves);
   }
 
@@ -338,10 +344,13 @@ class Interpreter {
                     n = environment_(Index(matmul.n.index));
       double sum = 0;
       for (int64_t k = 0; k < steps; ++k) {
-        sum += element(matmul.a, matmul.batch, m, k) * element(matmul.b, matmul.batch, k, n);
+        sum += left_element(matmul.formats, matmul.a.buffer,
+                            offset_of(matmul.a, matmul.batch, {m, k})) *
+               right_element(matmul.formats, matmul.b.buffer,
+                             offset_of(matmul.b, matmul.batch, {k, n}));
       }
       write(matmul.out.buffer, offset_of(matmul.out, matmul.batch, {m, n}),
-            finish(matmul.epilogue, sum));
+            finish(matmul.formats, matmul.epilogue, sum));
     });
   }
 
@@ -361,8 +370,8 @@ class Interpreter {
         const int64_t pixel = ((b * height + row) * width + column) * c.channels + first;
         const int64_t filter = ((o * c.kernel_h + ky) * c.kernel_w + kx) * group_channels;
         for (int64_t channel = 0; channel < group_channels; ++channel) {
-          sum += read(c.input, pixel + channel).as_double() *
-                 read(c.weight, filter + channel).as_double();
+          sum += left_element(c.formats, c.input, pixel + channel) *
+                 right_element(c.formats, c.weight, filter + channel);
         }
       }
     }
@@ -374,7 +383,7 @@ class Interpreter {
     for_each({c.b, c.y, c.x, c.o}, [&] {
       const auto at = [&](const Loop& loop) { return environment_(Index(loop.index)); };
       const double sum = convolve(c, {at(c.b), at(c.y), at(c.x), at(c.o)});
-      write(c.out, offset++, finish(c.epilogue, sum));
+      write(c.out, offset++, finish(c.formats, c.epilogue, sum));
     });
   }
 
@@ -387,7 +396,8 @@ class Interpreter {
       const int64_t j = environment_(Index(a.j.index));
       double score = 0;
       for (int64_t d = 0; d < a.head_dim; ++d) {
-        score += element(a.q, a.batch, i, d) * element(a.k, a.batch, j, d);
+        score += left_element(a.formats, a.q.buffer, offset_of(a.q, a.batch, {i, d})) *
+                 right_element(a.formats, a.k.buffer, offset_of(a.k, a.batch, {j, d}));
       }
       score *= a.scale;
       if (a.bias) score += value_of(a.bias, {}).as_double();
@@ -410,7 +420,8 @@ class Interpreter {
       for (int64_t e = 0; e < a.value_dim; ++e) {
         double sum = 0;
         for (size_t j = 0; j < weights.size(); ++j) {
-          sum += weights[j] * element(a.v, a.batch, static_cast<int64_t>(j), e);
+          const int64_t offset = offset_of(a.v, a.batch, {static_cast<int64_t>(j), e});
+          sum += weights[j] * right_element(a.formats, a.v.buffer, offset);
         }
         write(a.out.buffer, offset_of(a.out, a.batch, {i, e}),
               ir::make_scalar(dtype, total == 0 && !a.nan_rows ? 0 : sum / total));

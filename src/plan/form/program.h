@@ -69,6 +69,19 @@ struct View {
   std::vector<ir::Dim> strides;
 };
 
+// The element types of a contraction, apart from those of its buffers. An element of an operand is
+// read from its buffer, converted to `left` or `right` (an f32 that becomes bf16 is rounded), and
+// multiplied; products are summed in `accumulator`, which is the type of Accumulator in the
+// epilogue. A constant right operand is stored as `weight` and converted to `right` when it is read:
+// 16 bits an element in the file and on the way from memory, whatever it is multiplied as.
+//   a model in bf16, computed with as f32: left = right = accumulator = f32, weight = bf16
+struct Formats {
+  DType left = DType::F32, right = DType::F32;
+  DType accumulator = DType::F32;
+  DType weight = DType::F32;  // `right` where the right operand is no constant
+  bool operator==(const Formats&) const = default;
+};
+
 // out[batch..., m, n] = epilogue(sum over k of a[batch..., m, k] * b[batch..., k, n])
 // A constant b with no batch stride is packed by the backend at compile time. Views have strides
 // [batch..., m, k], [batch..., k, n] and [batch..., m, n]; a batch stride of 0 broadcasts. The
@@ -77,6 +90,7 @@ struct MatMul {
   std::vector<Loop> batch;
   Loop m, n, k;
   View a, b, out;
+  Formats formats;  // left: a; right: b
   Expr epilogue;
 };
 
@@ -93,6 +107,7 @@ struct Convolution {
   int64_t channels = 0, groups = 1;
   int64_t kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1;
   ir::Dim pad_top, pad_left;
+  Formats formats;  // left: the input; right: the weight
   Expr epilogue;
 };
 
@@ -110,6 +125,7 @@ struct Attention {
   double scale = 1;
   bool causal = false;
   bool nan_rows = false;
+  Formats formats;  // left: q; right: k and v; scores and their softmax are of type accumulator
   Expr keep, bias;
 };
 

@@ -122,11 +122,22 @@ class KernelText {
     return name + " < " + renamed(loop, name).extent().str();
   }
 
+  // Nothing for f32 throughout.
+  void print(const Formats& formats) {
+    if (formats == Formats()) return;
+    const auto name = [](DType dtype) { return std::string(dtype_name(dtype)); };
+    text_ += "  formats = " + name(formats.left) + " * " + name(formats.right) + " -> " +
+             name(formats.accumulator);
+    if (formats.weight != formats.right) text_ += ", weight " + name(formats.weight);
+    text_ += "\n";
+  }
+
   void print(const MatMul& matmul) {
     text_ += "matmul over " + batch(matmul.batch) + loop(matmul.m, "m") + ", " +
              loop(matmul.n, "n") + ", " + loop(matmul.k, "k") + "\n";
     text_ += "  a = " + window(matmul.a, with_loops(matmul.batch, {matmul.m, matmul.k})) + "\n";
     text_ += "  b = " + window(matmul.b, with_loops(matmul.batch, {matmul.k, matmul.n})) + "\n";
+    print(matmul.formats);
     text_ += "  " + window(matmul.out, with_loops(matmul.batch, {matmul.m, matmul.n})) + " = " +
              of(matmul.epilogue) + "\n";
   }
@@ -143,6 +154,7 @@ class KernelText {
              std::to_string(c.groups) + " stride " + ints(c.stride_h, c.stride_w) + " dilation " +
              ints(c.dilation_h, c.dilation_w) + " pad " + pair(c.pad_top.str(), c.pad_left.str()) +
              "\n";
+    print(c.formats);
     text_ += "  " + id(c.out) + " = " + of(c.epilogue) + "\n";
   }
   void print(const Attention& a) {
@@ -153,6 +165,7 @@ class KernelText {
     text_ += "  v = " + window(a.v, with_loops(a.batch, {a.j, e})) + "\n";
     text_ += "  scale = " + to_string(constant(DType::F64, a.scale)) +
              (a.causal ? ", causal" : "") + (a.nan_rows ? ", nan rows" : "") + "\n";
+    print(a.formats);
     if (a.keep) text_ += "  keep = " + of(a.keep) + "\n";
     if (a.bias) text_ += "  bias = " + of(a.bias) + "\n";
     text_ += "  out = " + window(a.out, with_loops(a.batch, {a.i, e})) + "\n";

@@ -118,20 +118,40 @@ class Verifier {
 
   struct Leaves {
     std::vector<DType> reduced;
-    bool accumulator = false;
+    std::optional<DType> accumulator;
   };
 
   // P4, P5
   void check_expr(const Expr& expr, const Leaves& leaves) const {
     visit(expr, [&](const ExprNode& node) {
       check_scope(node.index);
-      if (node.kind == ExprKind::Accumulator && !leaves.accumulator) {
-        fail_here("P4", "an accumulator outside of an epilogue");
-      }
+      if (node.kind == ExprKind::Accumulator) check_accumulator(node, leaves);
       if (node.kind == ExprKind::Reduced) check_slot(node, leaves);
       if (node.kind == ExprKind::Load) check_load(node);
       if (node.kind == ExprKind::Check) check_check(node);
     });
+  }
+  void check_accumulator(const ExprNode& node, const Leaves& leaves) const {
+    if (!leaves.accumulator) fail_here("P4", "an accumulator outside of an epilogue");
+    if (*leaves.accumulator != node.dtype) fail_here("P4", "the accumulator has another dtype");
+  }
+  // P10
+  void check_formats(const Formats& formats, BufferId left, BufferId right) const {
+    for (BufferId id : {left, right}) {
+      if (!is_floating(buffer(id).type.dtype))
+        fail_here("P10", buffer(id).name + " is not floating");
+    }
+    for (DType dtype : {formats.left, formats.right}) {
+      if (!is_floating(dtype) || !is_lossless(dtype, formats.accumulator))
+        fail_here("P10",
+                  "the accumulator does not hold operands of " + std::string(dtype_name(dtype)));
+    }
+    if (formats.accumulator != DType::F32 && formats.accumulator != DType::F64)
+      fail_here("P10", "sums of " + std::string(dtype_name(formats.accumulator)));
+    const bool constant = buffer(right).kind == BufferKind::Constant;
+    if (!is_lossless(formats.weight, formats.right) || !is_floating(formats.weight) ||
+        (!constant && formats.weight != formats.right))
+      fail_here("P10", "a weight of " + std::string(dtype_name(formats.weight)));
   }
   // P9
   void check_check(const ExprNode& node) const {
@@ -247,7 +267,8 @@ class Verifier {
     check_view(matmul.out, with_loops(matmul.batch, {matmul.m, matmul.n}));
     for (BufferId id : operands(*kernel_)) check_readable(id);
     scope_.erase(matmul.k.index);
-    check_expr(matmul.epilogue, {{}, true});
+    check_formats(matmul.formats, matmul.a.buffer, matmul.b.buffer);
+    check_expr(matmul.epilogue, {{}, matmul.formats.accumulator});
     check_result(matmul.out.buffer, matmul.epilogue);
   }
 
@@ -258,7 +279,8 @@ class Verifier {
     const ir::Dim results = c.b.extent() * c.y.extent() * c.x.extent() * c.o.extent();
     if (!(buffer(c.input).type.elements() == pixels)) fail_here("P6", "the input has another size");
     if (!(buffer(c.out).type.elements() == results)) fail_here("P6", "the result has another size");
-    check_expr(c.epilogue, {{}, true});
+    check_formats(c.formats, c.input, c.weight);
+    check_expr(c.epilogue, {{}, c.formats.accumulator});
     check_result(c.out, c.epilogue);
   }
 
@@ -274,7 +296,10 @@ class Verifier {
     if (a.keep) check_expr(a.keep, {});
     if (a.bias) check_expr(a.bias, {});
     if (a.keep && a.keep->dtype != DType::Bool) fail_here("P4", "keep is not bool");
-    if (a.bias && a.bias->dtype != DType::F32) fail_here("P4", "bias is not f32");
+    if (a.bias && a.bias->dtype != a.formats.accumulator)
+      fail_here("P4", "bias is not of the accumulator's dtype");
+    check_formats(a.formats, a.q.buffer, a.k.buffer);
+    check_formats(a.formats, a.q.buffer, a.v.buffer);
   }
 
   const Program& program_;

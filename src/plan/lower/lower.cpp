@@ -296,6 +296,16 @@ View Lowering::operand_view(const ir::Value* value, const Indices& at,
   return dense_view(dense(value), value->type.shape, at, loops);
 }
 
+Formats Lowering::formats(BufferId left, BufferId right) const {
+  Formats formats;
+  formats.left = compute_dtype(program_.buffers[left].type.dtype);
+  formats.right = compute_dtype(program_.buffers[right].type.dtype);
+  formats.accumulator = formats.left;
+  const Buffer& buffer = program_.buffers[right];
+  formats.weight = buffer.kind == BufferKind::Constant ? buffer.type.dtype : formats.right;
+  return formats;
+}
+
 void Lowering::emit(const ir::Node& node, decltype(Kernel::body) body) {
   const std::string name = std::string(op_name(node.op)) + "_" + std::to_string(kernel_count_++);
   program_.kernels.push_back({name, std::move(body), {node.output()->name}});

@@ -62,12 +62,14 @@ void lower_as_kernel(Lowering& lowering, const ir::Node& node) {
   attention.out =
       lowering.dense_view(lowering.define(node.output()), type.shape,
                           {heads.b, heads.query_head, i, e.index}, loops(attention.i, e));
+  attention.formats = lowering.formats(attention.q.buffer, attention.k.buffer);
+  attention.formats.weight = attention.formats.right;  // k is packed in the run, constant or not
   if (node.input(3)) {
     Expr mask = mask_element(lowering, node, {heads.b, heads.query_head, i, j});
     if (mask->dtype == DType::Bool) {
       attention.keep = std::move(mask);
     } else {
-      attention.bias = cast(std::move(mask), DType::F32);
+      attention.bias = cast(std::move(mask), attention.formats.accumulator);
     }
   }
   lowering.emit(node, std::move(attention));

@@ -142,11 +142,12 @@ void lower_contract(Lowering& lowering, const ir::Node& node) {
   Contraction c = choose(lowering, node);
   View a = lowering.operand_view(c.a, c.a_at, c.loops({c.m, c.k}));
   View b = lowering.operand_view(c.b, c.b_at, c.loops({c.k, c.n}));
-  Expr epilogue = with_bias(lowering, node, accumulator(DType::F32), c.n.index);
+  const Formats formats = lowering.formats(a.buffer, b.buffer);
+  Expr epilogue = with_bias(lowering, node, accumulator(formats.accumulator), c.n.index);
   View out = lowering.dense_view(lowering.define(node.output()), node.output()->type.shape,
                                  c.out_at, c.loops({c.m, c.n}));
   lowering.emit(node, MatMul{c.batch, c.m, c.n, c.k, std::move(a), std::move(b), std::move(out),
-                             std::move(epilogue)});
+                             formats, std::move(epilogue)});
 }
 
 }  // namespace kiln::plan

@@ -59,6 +59,10 @@ class Lowering {
   // The operand of a contraction: a view of the value, or of a dense copy where there is none.
   View operand_view(const ir::Value* value, const Indices& at, const std::vector<Loop>& loops);
 
+  // How a contraction of these buffers computes: in f32 for 16-bit types, with constants as they
+  // are.
+  Formats formats(BufferId left, BufferId right) const;
+
   // Appends a kernel named after the node.
   void emit(const ir::Node& node, decltype(Kernel::body) body);
   // A pointwise kernel: value at every position of the node's result.

@@ -52,8 +52,9 @@ bool same_shape(const Program& program, const MatMul& a, const MatMul& b) {
   const ir::Shape& x = program.buffers[a.out.buffer].type.shape;
   const ir::Shape& y = program.buffers[b.out.buffer].type.shape;
   const Buffer &weight_a = program.buffers[a.b.buffer], &weight_b = program.buffers[b.b.buffer];
-  return same_view(a.a, b.a) && a.m.extent() == b.m.extent() && a.k.extent() == b.k.extent() &&
-         is_transposed(a) == is_transposed(b) && weight_a.type.dtype == weight_b.type.dtype &&
+  return same_view(a.a, b.a) && a.formats == b.formats && a.m.extent() == b.m.extent() &&
+         a.k.extent() == b.k.extent() && is_transposed(a) == is_transposed(b) &&
+         weight_a.type.dtype == weight_b.type.dtype &&
          program.buffers[a.out.buffer].type.dtype == program.buffers[b.out.buffer].type.dtype &&
          std::equal(x.begin(), x.end() - 1, y.begin(), y.end() - 1);
 }

@@ -44,12 +44,6 @@ std::vector<Target> choose_targets(const std::vector<std::string>& names) {
   return result;
 }
 
-// The names are those of docs/engine_format.md.
-std::vector<std::string> required_features(const Target& target) {
-  if (target.avx512()) return {"avx2", "avx512"};
-  return {"avx2"};
-}
-
 // Kernels of a program that have the same code.
 struct Code {
   const plan::Kernel* kernel = nullptr;  // the first that uses it
@@ -125,7 +119,7 @@ class ProgramAssembler {
   engine::ProgramSpec assemble(const Target& target, SharedConstants& shared) {
     result_.target = "cpu";
     result_.variant = target.name;
-    result_.features = required_features(target);
+    result_.features = target.features.required();
     result_.program_hash = program_hash(program_);
     add_kernels();
     add_steps(shared);

@@ -4,12 +4,11 @@
 namespace kiln {
 
 const plan::TargetTraits& cpu_traits() {
-  // Sums are f32, whatever the operands are: the tiles of contract/ hold nothing else.
-  static const std::vector<DType> kContracted = {DType::F32, DType::F16, DType::BF16};
+  // The tiles of contract/ hold sums of f32 and f64; the softmax of attention is in f32.
   static const plan::TargetTraits kTraits = {
-      .matmul = kContracted,
-      .convolution = kContracted,
-      .attention = kContracted,
+      .matmul = {DType::F32, DType::F16, DType::BF16, DType::F64},
+      .convolution = {DType::F32, DType::F16, DType::BF16, DType::F64},
+      .attention = {DType::F32, DType::F16, DType::BF16},
       .min_group_channels = 4,
       .epilogue = plan::EpilogueRule::EvenLoads,
       // Rough ratios of the throughput of vector instructions: a polynomial is about ten

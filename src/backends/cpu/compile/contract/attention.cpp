@@ -23,6 +23,9 @@ namespace {
 constexpr int64_t kScoreBytes = 256 << 10;  // of a block
 constexpr int64_t kAliasBytes = 1024;       // rows at multiples of this compete for cache lines
 constexpr int64_t kFewestRows = 16, kMostRows = 64;
+// V of another format is widened as it is read if it meets fewer rows than this in a batch; for more
+// rows it is better to do so once, in packed panels.
+constexpr int64_t kFewRows = 16;
 
 // How attention is cut; the same for every target.
 struct Blocking {
@@ -31,6 +34,8 @@ struct Blocking {
   int64_t value_panels = 1;
   int64_t block_rows = 64;  // at most, per task
   bool packs_v = false;
+  OperandFormat q, k, v;    // in memory
+  bool stages_q = false;    // a block of its rows goes to scratch, in the type of the sums
   bool whole_rows = false;  // a row of scores is contiguous; otherwise they lie in panels
 };
 
@@ -44,10 +49,21 @@ int64_t stride_width(int64_t columns) {
 Blocking choose_blocking(const plan::Program& program, const plan::Attention& attention) {
   Blocking blocking;
   const int64_t keys = positive_opt(attention.j.extent());
-  blocking.key_width = panel_width(keys, positive_opt(attention.i.extent()));
-  blocking.block_rows = std::clamp(kScoreBytes / (4 * keys), kFewestRows, kMostRows);
-  blocking.packs_v = program.buffers[attention.v.buffer].type.dtype != DType::F32 ||
-                     !attention.v.strides.back().is_constant(1) || attention.value_dim % 16 != 0;
+  const int64_t queries = positive_opt(attention.i.extent());
+  const plan::Formats& formats = attention.formats;
+  auto format_of = [&](const plan::View& view, DType value) {
+    return OperandFormat{program.buffers[view.buffer].type.dtype, value, formats.accumulator};
+  };
+  blocking.q = format_of(attention.q, formats.left);
+  blocking.k = format_of(attention.k, formats.right);
+  blocking.v = format_of(attention.v, formats.right);
+  blocking.stages_q = !blocking.q.is_plain();
+  blocking.key_width = panel_width(keys, queries);
+  const int64_t score_bytes = ElementFormat(formats.accumulator).bytes();
+  blocking.block_rows = std::clamp(kScoreBytes / (score_bytes * keys), kFewestRows, kMostRows);
+  const bool reads_v = blocking.v.is_plain() || (blocking.v.widens() && queries < kFewRows);
+  blocking.packs_v =
+      !reads_v || !attention.v.strides.back().is_constant(1) || attention.value_dim % 16 != 0;
   blocking.whole_rows = attention.j.extent().is_constant();
   blocking.value_width = stride_width(attention.value_dim);
   blocking.value_panels = (attention.value_dim + blocking.value_width - 1) / blocking.value_width;
@@ -61,7 +77,8 @@ class AttentionEmitter {
         ir_(emitter.ir()),
         attention_(attention),
         blocking_(choose_blocking(emitter.program(), attention)),
-        lanes_(emitter.target().lanes),
+        sum_(attention.formats.accumulator),
+        lanes_(emitter.target().lanes()),
         rows_(part_range(range_of(attention.i.extent()), blocking_.block_rows)),
         element_(ir::make_loop_symbol("e", attention.value_dim)) {}
 
@@ -77,7 +94,6 @@ class AttentionEmitter {
 
  private:
   llvm::ConstantInt* i64(int64_t value) { return ir_.getInt64(value); }
-  Value* f32(double value) { return llvm::ConstantFP::get(ir_.getFloatTy(), value); }
   Value* splat(Value* value) { return ir_.CreateVectorSplat(lanes_, value); }
   Value* value_of(const ir::Dim& dim) { return emitter_.value_of(dim); }
   Value* at(Value* base, Value* index, int64_t stride) {
@@ -87,12 +103,12 @@ class AttentionEmitter {
   ir::Dim row_blocks() const { return ir::ceildiv(attention_.i.extent(), blocking_.block_rows); }
   ir::Dim key_panels() const { return ir::ceildiv(attention_.j.extent(), blocking_.key_width); }
   int64_t score_row_bytes() const {
-    if (!blocking_.whole_rows) return blocking_.key_width * 4;
-    const int64_t bytes = key_panels().constant() * blocking_.key_width * 4;
+    if (!blocking_.whole_rows) return blocking_.key_width * sum_.bytes();
+    const int64_t bytes = key_panels().constant() * blocking_.key_width * sum_.bytes();
     return bytes % kAliasBytes == 0 ? bytes + 64 : bytes;
   }
   int64_t score_panel_bytes() const {
-    return blocking_.key_width * 4 * (blocking_.whole_rows ? 1 : blocking_.block_rows);
+    return blocking_.key_width * sum_.bytes() * (blocking_.whole_rows ? 1 : blocking_.block_rows);
   }
   // Of all scores of a block.
   ir::Dim score_bytes() const {
@@ -100,11 +116,11 @@ class AttentionEmitter {
     return key_panels() * score_panel_bytes();
   }
   int64_t key_panel_bytes() const {
-    return packed_panel_bytes(attention_.head_dim, blocking_.key_width).constant();
+    return packed_panel_bytes(attention_.head_dim, blocking_.key_width, sum_.dtype()).constant();
   }
 
-  // Scratch: a staged tile, the inverse sums of rows, K^T, the scores of a block, and V if it is
-  // packed.
+  // Scratch: a staged tile, the inverse sums of rows, K^T, the scores of a block, V if it is packed,
+  // and the rows of Q if they are staged.
   void declare() {
     KernelInterface& interface = emitter_.interface();
     ir::Dim batches = 1;
@@ -116,16 +132,22 @@ class AttentionEmitter {
          positive_opt(attention_.j.extent()), attention_.head_dim + attention_.value_dim});
     interface.min_tasks_per_thread = min_tasks_per_thread(work / positive_opt(interface.tasks));
 
-    const int64_t staging = TileWriter::staging_bytes(emitter_.target());
-    const int64_t inverses = (blocking_.block_rows * 4 + 63) / 64 * 64;
+    const int64_t staging =
+        TileWriter::staging_bytes(emitter_.target(), sum_.dtype(), dtype_of(attention_.out));
+    const int64_t inverses = (blocking_.block_rows * sum_.bytes() + 63) / 64 * 64;
     ir::Dim end = staging + inverses;
     staging_ = emitter_.scratch();
     inverse_sums_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
     packed_k_ = take_scratch(end, key_panels() * key_panel_bytes());
     scores_ = take_scratch(end, score_bytes());
-    value_panel_bytes_ = packed_panel_bytes(attention_.j.extent(), blocking_.value_width);
+    value_panel_bytes_ =
+        packed_panel_bytes(attention_.j.extent(), blocking_.value_width, sum_.dtype());
     if (blocking_.packs_v)
       packed_v_ = take_scratch(end, value_panel_bytes_ * blocking_.value_panels);
+    if (blocking_.stages_q) {
+      const ir::Dim row = staged_row_bytes(attention_.head_dim, sum_.dtype());
+      staged_q_ = {take_scratch(end, row * blocking_.block_rows), value_of(row)};
+    }
     interface.scratch_bytes = ir::max(interface.scratch_bytes, end);
   }
 
@@ -167,8 +189,7 @@ class AttentionEmitter {
       Value* index = value_of(ir::Dim(attention_.batch[i].index));
       offset = ir_.CreateAdd(offset, ir_.CreateMul(index, value_of(view.strides[i])));
     }
-    return at(emitter_.buffer(view.buffer), offset,
-              static_cast<int64_t>(dtype_size(dtype_of(view))));
+    return at(emitter_.buffer(view.buffer), offset, ElementFormat(dtype_of(view)).bytes());
   }
   DType dtype_of(const plan::View& view) const {
     return emitter_.program().buffers[view.buffer].type.dtype;
@@ -184,7 +205,7 @@ class AttentionEmitter {
     matrix.n_stride = value_of(row_stride(attention_.k));
     matrix.k = i64(attention_.head_dim);
     matrix.n = n_;
-    matrix.dtype = dtype_of(attention_.k);
+    matrix.format = blocking_.k;
     emit_pack(emitter_, matrix, i64(0), value_of(key_panels()),
               {packed_k_, i64(key_panel_bytes()), blocking_.key_width});
   }
@@ -196,44 +217,61 @@ class AttentionEmitter {
     matrix.n_stride = value_of(attention_.v.strides.back());
     matrix.k = n_;
     matrix.n = i64(attention_.value_dim);
-    matrix.dtype = dtype_of(attention_.v);
+    matrix.format = blocking_.v;
     emit_pack(emitter_, matrix, i64(0), i64(blocking_.value_panels),
               {packed_v_, value_of(value_panel_bytes_), blocking_.value_width});
   }
 
   RowTiles row_tiles(Value* count, int vectors) {
-    return {count, rows_, tile_rows(emitter_.target(), vectors, rows_)};
+    return {count, rows_, tile_rows(emitter_.target(), vectors, rows_, sum_.dtype())};
   }
-  int tile_vectors(int64_t width) const {
-    return emitter_.target().avx512() ? static_cast<int>(width / lanes_) : 2;
+  int tile_vectors(int64_t width) const { return tile_width(emitter_.target(), width).vectors; }
+
+  // Rows of Q as tiles read them: the first of the block, bytes between rows and between the steps
+  // of one.
+  struct QueryRows {
+    Value* base = nullptr;
+    ir::Dim bytes, step;
+    OperandFormat format;
+  };
+  QueryRows query_rows(Span rows) {
+    const int64_t size = ElementFormat(blocking_.q.memory).bytes();
+    const ir::Dim bytes = row_stride(attention_.q) * size;
+    Value* first = byte_offset(emitter_, view_address(attention_.q),
+                               ir_.CreateMul(rows.begin, value_of(bytes)));
+    if (!blocking_.stages_q) return {first, bytes, attention_.q.strides.back() * size, blocking_.q};
+    const RuntimeRun row{first, value_of(attention_.q.strides.back()), i64(attention_.head_dim),
+                         blocking_.q};
+    emit_stage(emitter_, row, value_of(row_stride(attention_.q)), rows.count, staged_q_);
+    const DType sum = sum_.dtype();
+    return {
+        staged_q_.to, staged_row_bytes(attention_.head_dim, sum), sum_.bytes(), {sum, sum, sum}};
   }
 
   // scores = Q * K^T for the rows of a block and the keys of `panels` panels.
   void emit_scores(Span rows, Value* panels) {
     const int vectors = tile_vectors(blocking_.key_width);
-    const DType q_dtype = dtype_of(attention_.q);
-    const auto q_size = static_cast<int64_t>(dtype_size(q_dtype));
-    const ir::Dim q_row = row_stride(attention_.q) * q_size;
-    Value* q = byte_offset(emitter_, view_address(attention_.q),
-                           ir_.CreateMul(rows.begin, value_of(q_row)));
+    const DType sum = sum_.dtype();
+    const QueryRows q = query_rows(rows);
     emitter_.loop(i64(0), panels, 1, [&](Value* panel) {
       emitter_.loop(i64(0), i64(blocking_.key_width), static_cast<int64_t>(vectors) * lanes_,
                     [&](Value* strip) {
-                      Value* b = at(at(packed_k_, panel, key_panel_bytes()), strip, 4);
-                      Value* to = at(at(scores_, panel, score_panel_bytes()), strip, 4);
+                      Value* b = at(at(packed_k_, panel, key_panel_bytes()), strip, sum_.bytes());
+                      Value* to = at(at(scores_, panel, score_panel_bytes()), strip, sum_.bytes());
                       for_row_tiles(
                           emitter_, row_tiles(rows.count, vectors),
                           [&](Value* first, int count) {
-                            const Tile tile{count, vectors};
+                            const Tile tile{count, vectors, sum};
                             TileOperands operands;
-                            operands.a =
-                                byte_offset(emitter_, q, ir_.CreateMul(first, value_of(q_row)));
+                            operands.a = byte_offset(emitter_, q.base,
+                                                     ir_.CreateMul(first, value_of(q.bytes)));
                             for (int r = 0; r < count; ++r)
-                              operands.rows.push_back(value_of(q_row * int64_t{r}));
-                            operands.a_step = value_of(attention_.q.strides.back() * q_size);
-                            operands.a_dtype = q_dtype;
+                              operands.rows.push_back(value_of(q.bytes * int64_t{r}));
+                            operands.a_step = value_of(q.step);
+                            operands.a_format = q.format;
+                            operands.b_format = {sum, sum, sum};
                             operands.b = b;
-                            operands.b_step = i64(blocking_.key_width * 4);
+                            operands.b_step = i64(blocking_.key_width * sum_.bytes());
                             operands.b_alignment = 32;
                             const Accumulators sums =
                                 multiply_run(emitter_, tile, operands, i64(attention_.head_dim));
@@ -247,9 +285,9 @@ class AttentionEmitter {
   void store_scores(Tile tile, const Accumulators& sums, Value* to) {
     for (int r = 0; r < tile.rows; ++r) {
       for (int v = 0; v < tile.vectors; ++v) {
-        Value* address = byte_offset(emitter_, to, i64(r * score_row_bytes() + v * lanes_ * 4));
-        ir_.CreateAlignedStore(sums[static_cast<size_t>(r) * tile.vectors + v], address,
-                               llvm::Align(32));
+        const int64_t offset = r * score_row_bytes() + v * lanes_ * sum_.bytes();
+        Value* address = byte_offset(emitter_, to, i64(offset));
+        sum_.store(ir_, sums[static_cast<size_t>(r) * tile.vectors + v], address, 32);
       }
     }
   }
@@ -259,7 +297,7 @@ class AttentionEmitter {
     const int vectors = tile_vectors(blocking_.value_width);
     Value* base = blocking_.packs_v ? packed_v_ : v;
     Value* panel_bytes =
-        blocking_.packs_v ? value_of(value_panel_bytes_) : i64(blocking_.value_width * 4);
+        blocking_.packs_v ? value_of(value_panel_bytes_) : i64(blocking_.value_width * v_bytes());
     Value* origin = view_address(attention_.out);
     emitter_.loop(i64(0), i64(blocking_.value_panels), 1, [&](Value* value_panel) {
       Value* panel = byte_offset(emitter_, base, ir_.CreateMul(value_panel, panel_bytes));
@@ -267,7 +305,7 @@ class AttentionEmitter {
       Value* width = smaller(emitter_, i64(blocking_.value_width),
                              ir_.CreateSub(i64(attention_.value_dim), column));
       emitter_.loop(i64(0), width, static_cast<int64_t>(vectors) * lanes_, [&](Value* strip) {
-        emit_output_strip(rows, at(panel, strip, 4), ir_.CreateAdd(column, strip),
+        emit_output_strip(rows, at(panel, strip, v_bytes()), ir_.CreateAdd(column, strip),
                           {panels, limit, origin});
       });
     });
@@ -283,12 +321,11 @@ class AttentionEmitter {
     for_row_tiles(
         emitter_, tiles,
         [&](Value* first, int count) {
-          const Tile tile{count, tile_vectors(blocking_.value_width)};
+          const Tile tile{count, tile_vectors(blocking_.value_width), sum_.dtype()};
           Accumulators sums = weighted_values(tile, first, b, keys);
           for (int r = 0; r < count; ++r) {
-            Value* address = at(inverse_sums_, ir_.CreateAdd(first, i64(r)), 4);
-            Value* inverse =
-                splat(ir_.CreateAlignedLoad(ir_.getFloatTy(), address, llvm::Align(4)));
+            Value* address = at(inverse_sums_, ir_.CreateAdd(first, i64(r)), sum_.bytes());
+            Value* inverse = splat(sum_.load(ir_, address));
             for (int v = 0; v < tile.vectors; ++v) {
               Value*& sum = sums[static_cast<size_t>(r) * tile.vectors + v];
               sum = ir_.CreateFMul(sum, inverse);
@@ -305,10 +342,13 @@ class AttentionEmitter {
   // P * V for the rows of a tile, panel after panel of scores.
   Accumulators weighted_values(Tile tile, Value* first, Value* b, const KeyRange& keys) {
     TileOperands operands;
-    operands.a_step = i64(4);
-    operands.b_step = blocking_.packs_v ? i64(blocking_.value_width * 4)
-                                        : value_of(row_stride(attention_.v) * int64_t{4});
-    operands.b_alignment = blocking_.packs_v ? 32 : 4;
+    const DType sum = sum_.dtype();
+    operands.a_format = {sum, sum, sum};
+    operands.b_format = blocking_.packs_v ? OperandFormat{sum, sum, sum} : blocking_.v;
+    operands.a_step = i64(sum_.bytes());
+    operands.b_step = blocking_.packs_v ? i64(blocking_.value_width * v_bytes())
+                                        : value_of(row_stride(attention_.v) * v_bytes());
+    operands.b_alignment = blocking_.packs_v ? 32 : 0;
     for (int r = 0; r < tile.rows; ++r) operands.rows.push_back(i64(r * score_row_bytes()));
     Value* rows = at(scores_, first, score_row_bytes());
     if (blocking_.whole_rows) {
@@ -341,14 +381,21 @@ class AttentionEmitter {
     output.buffer = attention_.out.buffer;
     output.row_stride = row_stride(attention_.out);
     output.column_stride = attention_.out.strides.back();
-    output.epilogue = plan::accumulator(DType::F32);
+    output.sum = sum_.dtype();
+    output.epilogue = plan::accumulator(sum_.dtype());
     return output;
+  }
+
+  // Of an element of V as tiles read it.
+  int64_t v_bytes() const {
+    return blocking_.packs_v ? sum_.bytes() : ElementFormat(blocking_.v.memory).bytes();
   }
 
   Emitter& emitter_;
   llvm::IRBuilder<>& ir_;
   const plan::Attention& attention_;
   Blocking blocking_;
+  const ElementFormat sum_;
   int lanes_ = 8;
   CountRange rows_;
   ir::SymbolPtr element_;
@@ -356,6 +403,7 @@ class AttentionEmitter {
   Value *m_ = nullptr, *n_ = nullptr, *row_blocks_ = nullptr;
   Value *staging_ = nullptr, *inverse_sums_ = nullptr, *packed_k_ = nullptr, *packed_v_ = nullptr,
         *scores_ = nullptr;
+  StagedRows staged_q_;
 };
 
 }  // namespace

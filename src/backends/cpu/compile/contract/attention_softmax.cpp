@@ -20,7 +20,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // exp(x) for x <= 0 to 2 ulp, and 0 below -104. Shorter than emit_exp: nothing overflows, and the
 // sum of a row forgives what the last bits of small terms lose.
 Real emit_power(const Target& target, Real x) {
-  if (!target.avx512()) return emit_exp(x);
+  if (!target.has(Feature::Avx512F) || x.is_f64()) return emit_exp(x);
   const Real bounded = select(greater(x.of(-110.0), x), -110.0, x);  // NaN stays
   const Real shifter = fma(bounded, 0x1.715476p0, bounded.of(0x1.8p23));
   const Real power = shifter - 0x1.8p23;
@@ -44,7 +44,8 @@ class SoftmaxEmitter {
         attention_(attention),
         scores_(scores),
         rows_(rows),
-        lanes_(emitter.target().lanes),
+        sum_(attention.formats.accumulator),
+        lanes_(emitter.target().lanes()),
         group_vectors_(static_cast<int>(scores.width) / lanes_) {
     shapes_scores_ = attention.keep != nullptr || attention.bias != nullptr || attention.scale <= 0;
     whole_ = !attention.causal && ir::provably_divisible(attention.j.extent(), scores.width);
@@ -78,7 +79,7 @@ class SoftmaxEmitter {
   using Step = std::function<Value*(const ScoreVector&, size_t row, Value* carried)>;
   using Combine = std::function<Value*(Value*, Value*)>;
 
-  Value* f32(double value) { return llvm::ConstantFP::get(ir_.getFloatTy(), value); }
+  Value* number(double value) { return llvm::ConstantFP::get(sum_.register_type(ir_), value); }
   Value* splat(Value* value) { return ir_.CreateVectorSplat(lanes_, value); }
   Value* at(Value* base, Value* index, int64_t stride) {
     return byte_offset(emitter_, base, ir_.CreateMul(index, ir_.getInt64(stride)));
@@ -92,9 +93,10 @@ class SoftmaxEmitter {
     for (size_t i = 0; i < rows.size(); ++i) {
       Value* divisor = sums[i];
       if (!attention_.nan_rows) {  // an empty row: products with 1 / infinity instead of 1 / 0
-        divisor = ir_.CreateSelect(ir_.CreateFCmpOEQ(divisor, f32(0)), f32(kInfinity), divisor);
+        divisor =
+            ir_.CreateSelect(ir_.CreateFCmpOEQ(divisor, number(0)), number(kInfinity), divisor);
       }
-      ir_.CreateAlignedStore(ir_.CreateFDiv(f32(1), divisor), rows[i].inverse, llvm::Align(4));
+      sum_.store(ir_, ir_.CreateFDiv(number(1), divisor), rows[i].inverse);
     }
   }
 
@@ -102,7 +104,7 @@ class SoftmaxEmitter {
     Row row;
     row.index = ir_.CreateAdd(rows_.rows.begin, r);
     row.address = at(scores_.base, r, scores_.row_bytes);
-    row.inverse = at(rows_.inverse_sums, r, 4);
+    row.inverse = at(rows_.inverse_sums, r, sum_.bytes());
     row.limit = rows_.keys;
     if (attention_.causal) {
       row.limit = smaller(emitter_, rows_.keys, ir_.CreateAdd(row.index, ir_.getInt64(1)));
@@ -137,26 +139,24 @@ class SoftmaxEmitter {
     const auto first = static_cast<int64_t>(v) * lanes_;
     ScoreVector vector;
     vector.row = &row;
-    vector.address =
-        byte_offset(emitter_, at(row.address, group, scores_.group_bytes), ir_.getInt64(first * 4));
+    vector.address = byte_offset(emitter_, at(row.address, group, scores_.group_bytes),
+                                 ir_.getInt64(first * sum_.bytes()));
     vector.column =
         ir_.CreateAdd(ir_.CreateMul(group, ir_.getInt64(scores_.width)), ir_.getInt64(first));
     if (!whole_) vector.mask = mask_below(emitter_, vector.column, row.limit);
     return vector;
   }
 
-  Value* load(const ScoreVector& vector) {
-    return ir_.CreateAlignedLoad(vector_type(emitter_), vector.address, llvm::Align(32));
-  }
+  Value* load(const ScoreVector& vector) { return sum_.load(ir_, vector.address, lanes_, 32); }
   void store(Value* value, const ScoreVector& vector) {
-    ir_.CreateAlignedStore(value, vector.address, llvm::Align(32));
+    sum_.store(ir_, value, vector.address, 32);
   }
   Value* larger(Value* a, Value* b) { return ir_.CreateSelect(ir_.CreateFCmpOGT(a, b), a, b); }
 
   // The highest score of each row, 0 if there is none. Leaves scaled and masked scores where
   // `shapes_scores_` says so, and raw ones elsewhere.
   Reduced emit_maxima(const std::vector<Row>& rows) {
-    Value* lowest = splat(f32(-kInfinity));
+    Value* lowest = splat(number(-kInfinity));
     auto step = [&](const ScoreVector& vector, size_t, Value* highest) {
       Value* score = load(vector);
       if (shapes_scores_) score = shaped_score(score, vector);
@@ -167,8 +167,8 @@ class SoftmaxEmitter {
     Reduced maxima =
         over_rows(rows, lowest, step, [&](Value* a, Value* b) { return larger(a, b); });
     for (Value*& highest : maxima) {
-      Value* none = ir_.CreateFCmpOEQ(highest, f32(-kInfinity));
-      highest = ir_.CreateSelect(none, f32(0), highest);
+      Value* none = ir_.CreateFCmpOEQ(highest, number(-kInfinity));
+      highest = ir_.CreateSelect(none, number(0), highest);
     }
     return maxima;
   }
@@ -177,21 +177,21 @@ class SoftmaxEmitter {
     emitter_.bind(attention_.i.index, vector.row->index);
     emitter_.bind(attention_.j.index, vector.column);
     const Lanes lanes{attention_.j.index, lanes_, vector.mask};
-    Value* result = ir_.CreateFMul(score, splat(f32(attention_.scale)));
+    Value* result = ir_.CreateFMul(score, splat(number(attention_.scale)));
     if (attention_.bias != nullptr) {
       result = ir_.CreateFAdd(result, emitter_.emit(attention_.bias, lanes));
     }
     if (attention_.keep != nullptr) {
-      result =
-          ir_.CreateSelect(emitter_.emit(attention_.keep, lanes), result, splat(f32(-kInfinity)));
+      result = ir_.CreateSelect(emitter_.emit(attention_.keep, lanes), result,
+                                splat(number(-kInfinity)));
     }
     return result;
   }
 
   // Scores become powers; the sum of each row.
   Reduced emit_powers(const std::vector<Row>& rows, const Reduced& highest) {
-    Value* scale = splat(f32(shapes_scores_ ? 1.0 : attention_.scale));
-    Value* zero = llvm::Constant::getNullValue(vector_type(emitter_));
+    Value* scale = splat(number(shapes_scores_ ? 1.0 : attention_.scale));
+    Value* zero = llvm::Constant::getNullValue(vector_type(emitter_, sum_.dtype()));
     std::vector<Value*> shifts;
     for (Value* value : highest) {
       shifts.push_back(ir_.CreateFNeg(ir_.CreateFMul(splat(value), scale)));
@@ -223,6 +223,7 @@ class SoftmaxEmitter {
   const plan::Attention& attention_;
   const ScoreLayout scores_;
   const SoftmaxRows rows_;
+  const ElementFormat sum_;
   const int lanes_;
   const int group_vectors_;
   bool shapes_scores_ = false;

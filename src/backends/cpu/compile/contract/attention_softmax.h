@@ -7,7 +7,7 @@
 namespace kiln::cpu {
 
 // Where scores lie: column j of row r is at base + r * row_bytes + (j / width) * group_bytes +
-// (j % width) * 4. A group is a whole number of vectors.
+// (j % width) elements, of the type of the sums. A group is a whole number of vectors.
 struct ScoreLayout {
   llvm::Value* base = nullptr;
   int64_t width = 32;
@@ -18,7 +18,7 @@ struct SoftmaxRows {
   Span rows;                            // of the score matrix; row 0 of the layout is rows.begin
   llvm::Value* groups = nullptr;        // how many are computed
   llvm::Value* keys = nullptr;          // the extent of j
-  llvm::Value* inverse_sums = nullptr;  // one f32 a row; 0 for a row that keeps nothing
+  llvm::Value* inverse_sums = nullptr;  // one a row; 0 for a row that keeps nothing
 };
 
 // Emits score = exp(scale * score + bias - the row's highest), and 0 where a key is masked out, for

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <set>
 
-#include "backends/cpu/compile/emit/element.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -113,15 +112,18 @@ TileWriter::TileWriter(Emitter& emitter, Output output, Value* staging, size_t s
             output_.column_stride.is_constant(1);
 }
 
-int64_t TileWriter::staging_bytes(const Target& target) {
-  return static_cast<int64_t>(target.registers + 1) * target.lanes * 4;
+int64_t TileWriter::staging_bytes(const Target& target, DType sum, DType result) {
+  const int64_t tile = int64_t{target.registers} * target.vector_bits / 8;
+  return tile +
+         target.lanes() * static_cast<int64_t>(std::max(dtype_size(sum), dtype_size(result)));
 }
 
 void TileWriter::write(Tile tile, const Accumulators& sums, Value* origin, Value* first_row,
                        Value* first_column) {
   auto& ir = emitter_.ir();
-  const int lanes = emitter_.target().lanes;
+  const int lanes = emitter_.target().lanes();
   const bool whole = ir::provably_divisible(output_.columns, tile.vectors * lanes);
+  const int64_t vector_alignment = emitter_.target().vector_bits / 8;
   for (int r = 0; r < tile.rows; ++r) {
     Value* row = direct_ ? ir.CreateAdd(first_row, ir.getInt64(r)) : nullptr;
     if (direct_) output_.bind_row(row);
@@ -130,9 +132,9 @@ void TileWriter::write(Tile tile, const Accumulators& sums, Value* origin, Value
       if (direct_) {
         write_vector(sum, origin, row, ir.CreateAdd(first_column, ir.getInt64(v * lanes)), whole);
       } else {
-        int64_t offset = (static_cast<int64_t>(r) * tile.vectors + v) * lanes * 4;
-        ir.CreateAlignedStore(sum, byte_offset(emitter_, staging_, ir.getInt64(offset)),
-                              llvm::Align(lanes * 4));
+        const int64_t offset = (static_cast<int64_t>(r) * tile.vectors + v) * sum_vector_bytes();
+        Value* address = byte_offset(emitter_, staging_, ir.getInt64(offset));
+        ElementFormat(output_.sum).store(ir, sum, address, vector_alignment);
       }
     }
   }
@@ -142,18 +144,20 @@ void TileWriter::finish(int vectors, Value* rows, Value* origin, Value* first_ro
                         Value* first_column) {
   if (direct_) return;
   auto& ir = emitter_.ir();
-  const int lanes = emitter_.target().lanes;
+  const int lanes = emitter_.target().lanes();
   Value* width = smaller(emitter_, ir.getInt64(vectors * lanes),
                          ir.CreateSub(output_.column_end, first_column));
   const bool whole = ir::provably_divisible(output_.columns, lanes);
+  const ElementFormat format(output_.sum);
   emitter_.loop(ir.getInt64(0), rows, 1, [&](Value* r) {
     Value* row = ir.CreateAdd(first_row, r);
     Value* staged =
-        byte_offset(emitter_, staging_, ir.CreateMul(r, ir.getInt64(vectors * lanes * 4)));
+        byte_offset(emitter_, staging_, ir.CreateMul(r, ir.getInt64(vectors * sum_vector_bytes())));
     output_.bind_row(row);
     emitter_.loop(ir.getInt64(0), width, lanes, [&](Value* c) {
-      Value* address = byte_offset(emitter_, staged, ir.CreateMul(c, ir.getInt64(4)));
-      Value* sum = ir.CreateAlignedLoad(vector_type(emitter_), address, llvm::Align(lanes * 4));
+      Value* offset = ir.CreateMul(c, ir.getInt64(format.bytes()));
+      Value* address = byte_offset(emitter_, staged, offset);
+      Value* sum = format.load(ir, address, lanes, emitter_.target().vector_bits / 8);
       write_vector(sum, origin, row, ir.CreateAdd(first_column, c), whole);
     });
   });
@@ -161,16 +165,15 @@ void TileWriter::finish(int vectors, Value* rows, Value* origin, Value* first_ro
 
 void TileWriter::write_vector(Value* sum, Value* origin, Value* row, Value* column, bool whole) {
   auto& ir = emitter_.ir();
-  Lanes lanes{output_.column, emitter_.target().lanes, nullptr};
+  Lanes lanes{output_.column, emitter_.target().lanes(), nullptr};
   if (!whole) lanes.mask = mask_below(emitter_, column, output_.column_end);
   emitter_.bind(output_.column, column);
-  const DType dtype = emitter_.program().buffers[output_.buffer].type.dtype;
   Leaves leaves;
   leaves.accumulator = sum;
-  Value* value = to_memory(ir, emitter_.emit(output_.epilogue, lanes, leaves), dtype);
+  Value* value = to_memory(ir, emitter_.emit(output_.epilogue, lanes, leaves), result());
   Value* element = ir.CreateAdd(ir.CreateMul(row, emitter_.value_of(output_.row_stride)),
                                 ir.CreateMul(column, emitter_.value_of(output_.column_stride)));
-  const auto size = static_cast<int64_t>(dtype_size(dtype));
+  const int64_t size = ElementFormat(result()).bytes();
   Value* address = byte_offset(emitter_, origin, ir.CreateMul(element, ir.getInt64(size)));
   if (!output_.column_stride.is_constant(1)) {
     Value* left = ir.CreateSub(output_.column_end, column);
@@ -186,10 +189,9 @@ void TileWriter::write_vector(Value* sum, Value* origin, Value* row, Value* colu
 void TileWriter::store_lanes(Value* value, Value* address, Value* valid) {
   auto& ir = emitter_.ir();
   llvm::Type* scalar = value->getType()->getScalarType();
-  const auto size = static_cast<int64_t>(scalar->getPrimitiveSizeInBits() / 8);
-  const int64_t slot_offset = staging_bytes(emitter_.target()) - emitter_.target().lanes * 4;
-  KILN_CHECK(size <= 4, "a contraction stores at most 4 bytes an element");
-  Value* slot = byte_offset(emitter_, staging_, ir.getInt64(slot_offset));
+  const int64_t size = ElementFormat(result()).bytes();
+  const int64_t tile = int64_t{emitter_.target().registers} * emitter_.target().vector_bits / 8;
+  Value* slot = byte_offset(emitter_, staging_, ir.getInt64(tile));
   ir.CreateAlignedStore(value, slot, llvm::Align(size));
   Value* stride = ir.CreateMul(emitter_.value_of(output_.column_stride), ir.getInt64(size));
   emitter_.loop(ir.getInt64(0), valid, 1, [&](Value* lane) {
@@ -200,16 +202,16 @@ void TileWriter::store_lanes(Value* value, Value* address, Value* valid) {
   });
 }
 
+// All of a panel, where there are registers for more than two rows of it; else two vectors, which
+// leave room for 6.
 TileWidth tile_width(const Target& target, int64_t panel_width) {
-  const int vectors = target.avx512() ? static_cast<int>(panel_width / target.lanes) : 2;
-  return {vectors, static_cast<int64_t>(vectors) * target.lanes};
+  const int vectors = target.registers >= 32 ? static_cast<int>(panel_width / target.lanes()) : 2;
+  return {vectors, static_cast<int64_t>(vectors) * target.lanes()};
 }
 
-void for_tasks(Emitter& emitter, const std::function<Value*(Value*, Value*)>& body) {
-  emitter.loop_carrying(emitter.task_begin(), emitter.task_end(), 1, {emitter.ir().getInt64(-1)},
-                        [&](Value* task, const std::vector<Value*>& carried) {
-                          return std::vector<Value*>{body(task, carried[0])};
-                        });
+void for_tasks(Emitter& emitter, size_t count, const TaskBody& body) {
+  const Emitter::Carried none(count, emitter.ir().getInt64(-1));
+  emitter.loop_carrying(emitter.task_begin(), emitter.task_end(), 1, none, body);
 }
 
 int64_t positive_opt(const ir::Dim& dim) {
@@ -218,7 +220,7 @@ int64_t positive_opt(const ir::Dim& dim) {
 
 Value* mask_below(Emitter& emitter, Value* first, Value* limit) {
   auto& ir = emitter.ir();
-  const int lanes = emitter.target().lanes;
+  const int lanes = emitter.target().lanes();
   Value* left = smaller(emitter, ir.CreateSub(limit, first), ir.getInt64(lanes));
   std::vector<llvm::Constant*> indices;
   for (int i = 0; i < lanes; ++i) indices.push_back(ir.getInt32(i));
@@ -271,9 +273,9 @@ int64_t panel_width(int64_t columns, int64_t rows) {
   return best;
 }
 
-int tile_rows(const Target& target, int vectors, CountRange counts) {
+int tile_rows(const Target& target, int vectors, CountRange counts, DType sum) {
   const int most = counts.low == counts.high ? kMostTileRows : kMostTileRowsDynamic;
-  return std::min(most_rows(target, vectors), most);
+  return std::min(most_rows(target, vectors, sum), most);
 }
 
 }  // namespace kiln::cpu

@@ -42,6 +42,7 @@ struct Output {
   ir::SymbolPtr column;
   llvm::Value* column_end = nullptr;  // columns from here on are not stored
   ir::Dim columns;                    // how many there are, in each run that ends at column_end
+  DType sum = DType::F32;             // of the tile
   plan::BufferId buffer = -1;
   ir::Dim row_stride, column_stride;  // elements
   plan::Expr epilogue;
@@ -55,7 +56,8 @@ class TileWriter {
   // are emitted.
   TileWriter(Emitter& emitter, Output output, llvm::Value* staging, size_t sizes);
 
-  static int64_t staging_bytes(const Target& target);
+  // For tiles of `sum` whose results are stored as `result`: a tile, and a vector of results.
+  static int64_t staging_bytes(const Target& target, DType sum, DType result);
 
   // The tile's sums, for columns first_column ...; `origin` is the address of the element at row 0
   // and column 0.
@@ -71,6 +73,10 @@ class TileWriter {
   void write_vector(llvm::Value* sum, llvm::Value* origin, llvm::Value* row, llvm::Value* column,
                     bool whole);
   void store_lanes(llvm::Value* value, llvm::Value* address, llvm::Value* valid);
+  DType result() const { return emitter_.program().buffers[output_.buffer].type.dtype; }
+  int64_t sum_vector_bytes() const {
+    return emitter_.target().lanes() * ElementFormat(output_.sum).bytes();
+  }
 
   Emitter& emitter_;
   Output output_;
@@ -85,10 +91,11 @@ struct TileWidth {
 };
 TileWidth tile_width(const Target& target, int64_t panel_width);
 
-// Runs `body(task, key)` for each task of the call. What a body returns is the key that the next
-// one gets, -1 for the first: it tells whether what the last task prepared can be used again.
-void for_tasks(Emitter& emitter,
-               const std::function<llvm::Value*(llvm::Value*, llvm::Value*)>& body);
+// Runs `body(task, keys)` for each task of the call, with `count` keys. What a body returns are the
+// keys that the next one gets, -1 for the first: they tell whether what the last task prepared can
+// be used again.
+using TaskBody = std::function<Emitter::Carried(llvm::Value* task, const Emitter::Carried& keys)>;
+void for_tasks(Emitter& emitter, size_t count, const TaskBody& body);
 
 // The opt of a size, at least 1: what blockings are chosen for.
 int64_t positive_opt(const ir::Dim& dim);
@@ -112,6 +119,6 @@ int64_t panel_width(int64_t columns, int64_t rows);
 
 // The most rows of a tile, when tiles split counts in this range. Run-time counts get shorter
 // tiles: fewer sizes, less code.
-int tile_rows(const Target& target, int vectors, CountRange counts);
+int tile_rows(const Target& target, int vectors, CountRange counts, DType sum = DType::F32);
 
 }  // namespace kiln::cpu

@@ -5,7 +5,8 @@
 // A tile is a run of neighbouring pixels of one output row, or several whole rows where they are
 // short. The input rows that a task needs are first copied to scratch with their borders filled
 // with zeros, so that no tile knows about borders; the copy costs about one percent and reads the
-// input in the order that memory likes. An f32 input without borders is read where it lies.
+// input in the order that memory likes. It has the type of the sums. An input of that type and
+// without borders is read where it lies.
 #include <algorithm>
 
 #include "backends/cpu/compile/contract/contraction.h"
@@ -32,6 +33,9 @@ struct Geometry {
   int64_t span_h = 0, span_w = 0;                 // pixels that a dilated kernel covers
   ir::Dim width;                                  // of the input rows that tiles read
   bool copies = true;
+  OperandFormat input;    // what is copied
+  int64_t sum_bytes = 4;  // of an element of what tiles read
+  int64_t weight_bytes = 4;
 };
 
 Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv) {
@@ -44,9 +48,12 @@ Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv
   geometry.span_w = (conv.kernel_w - 1) * conv.dilation_w + 1;
   const ir::Dim rows = (conv.y.extent() - 1) * conv.stride_h + geometry.span_h;
   const ir::Dim columns = (conv.x.extent() - 1) * conv.stride_w + geometry.span_w;
-  geometry.copies = program.buffers[conv.input].type.dtype != DType::F32 ||
-                    !conv.pad_top.is_constant(0) || !conv.pad_left.is_constant(0) ||
-                    !ir::provably_less_equal(rows, conv.height) ||
+  geometry.input = {program.buffers[conv.input].type.dtype, conv.formats.left,
+                    conv.formats.accumulator};
+  geometry.sum_bytes = ElementFormat(conv.formats.accumulator).bytes();
+  geometry.weight_bytes = ElementFormat(conv.formats.weight).bytes();
+  geometry.copies = !geometry.input.is_plain() || !conv.pad_top.is_constant(0) ||
+                    !conv.pad_left.is_constant(0) || !ir::provably_less_equal(rows, conv.height) ||
                     !ir::provably_less_equal(columns, conv.width);
   geometry.width = geometry.copies ? columns : conv.width;
   return geometry;
@@ -69,11 +76,12 @@ Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry
   blocking.panels = conv.groups * ((geometry.group_outputs + blocking.width - 1) / blocking.width);
   const int64_t rows = positive_opt(conv.y.extent());
   const int64_t row_bytes =
-      ir::saturating_product({positive_opt(geometry.width), conv.channels, 4});
+      ir::saturating_product({positive_opt(geometry.width), conv.channels, geometry.sum_bytes});
   const int64_t fitting = (kInputBytes / row_bytes - geometry.span_h) / conv.stride_h + 1;
   blocking.block_rows = std::clamp<int64_t>(fitting, 1, rows);
-  blocking.group_panels = std::clamp<int64_t>(
-      kWeightBytes / std::max<int64_t>(1, geometry.depth * blocking.width * 4), 1, blocking.panels);
+  const int64_t panel_bytes = geometry.depth * blocking.width * geometry.weight_bytes;
+  blocking.group_panels =
+      std::clamp<int64_t>(kWeightBytes / std::max<int64_t>(1, panel_bytes), 1, blocking.panels);
   auto tasks = [&] {
     return ir::saturating_product(
         {positive_opt(conv.b.extent()), (rows + blocking.block_rows - 1) / blocking.block_rows,
@@ -89,7 +97,7 @@ Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry
     blocking.group_panels = (blocking.group_panels + 1) / 2;
   }
   // Every block of rows reads all weights again.
-  const bool small_weights = geometry.depth * blocking.width * blocking.panels * 4 <= kWeightBytes;
+  const bool small_weights = panel_bytes * blocking.panels <= kWeightBytes;
   const int64_t wanted = small_weights ? kTasksWanted : kFewTasksWanted;
   while (blocking.block_rows > kFewestRows && worth_splitting(wanted)) {
     blocking.block_rows = std::max(kFewestRows, blocking.block_rows / 2);
@@ -112,7 +120,9 @@ class ConvolutionEmitter {
   void run() {
     declare();
     hoist();
-    for_tasks(emitter_, [&](Value* task, Value* key) { return emit_task(task, key); });
+    for_tasks(emitter_, 1, [&](Value* task, const Emitter::Carried& keys) {
+      return Emitter::Carried{emit_task(task, keys[0])};
+    });
   }
 
  private:
@@ -122,7 +132,8 @@ class ConvolutionEmitter {
     return byte_offset(emitter_, base, ir_.CreateMul(index, stride));
   }
 
-  ir::Dim row_bytes() const { return geometry_.width * (conv_.channels * 4); }
+  int64_t pixel_bytes() const { return conv_.channels * geometry_.sum_bytes; }
+  ir::Dim row_bytes() const { return geometry_.width * pixel_bytes(); }
 
   // Scratch: the staged tile, then the padded input rows of a block.
   void declare() {
@@ -136,7 +147,9 @@ class ConvolutionEmitter {
                                 conv_.o.extent().constant() / conv_.groups});
     interface.min_tasks_per_thread = min_tasks_per_thread(work / positive_opt(interface.tasks));
     staging_ = emitter_.scratch();
-    const int64_t staging = TileWriter::staging_bytes(emitter_.target());
+    const int64_t staging =
+        TileWriter::staging_bytes(emitter_.target(), conv_.formats.accumulator,
+                                  emitter_.program().buffers[conv_.out].type.dtype);
     padded_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
     ir::Dim scratch = staging;
     if (geometry_.copies) {
@@ -153,6 +166,7 @@ class ConvolutionEmitter {
     matrix.n = geometry_.group_outputs;
     matrix.batches = conv_.groups;
     matrix.batch_stride = geometry_.depth * geometry_.group_outputs;
+    matrix.weight = conv_.formats.weight;
     weight_ =
         emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, blocking_.width));
     input_ = emitter_.buffer(conv_.input);
@@ -192,20 +206,21 @@ class ConvolutionEmitter {
     Value* middle = value_of(kept * channels);
     Value* right = value_of((geometry_.width - conv_.pad_left - kept) * channels);
     Value* whole = value_of(geometry_.width * channels);
-    const DType dtype = emitter_.program().buffers[conv_.input].type.dtype;
-    Value* input_row_bytes =
-        value_of(conv_.width * (channels * static_cast<int64_t>(dtype_size(dtype))));
+    const int64_t input_bytes = ElementFormat(geometry_.input.memory).bytes();
+    Value* input_row_bytes = value_of(conv_.width * (channels * input_bytes));
+    const DType sum = conv_.formats.accumulator;
+    Value* sum_bytes = i64(geometry_.sum_bytes);
     emitter_.loop(i64(0), needed, 1, [&](Value* r) {
       Value* row = ir_.CreateAdd(first, r);
       Value* to = at(padded_, r, row_bytes_);
       Value* outside = ir_.CreateICmpUGE(row, height);  // negative rows too
-      when(emitter_, outside, [&] { emit_zeros(emitter_, to, whole); });
+      when(emitter_, outside, [&] { emit_zeros(emitter_, to, whole, sum); });
       when(emitter_, ir_.CreateNot(outside), [&] {
         Value* from = at(input_, ir_.CreateAdd(ir_.CreateMul(b, height), row), input_row_bytes);
-        emit_zeros(emitter_, to, left);
-        to = at(to, left, i64(4));
-        emit_copy(emitter_, to, from, dtype, middle);
-        emit_zeros(emitter_, at(to, middle, i64(4)), right);
+        emit_zeros(emitter_, to, left, sum);
+        to = at(to, left, sum_bytes);
+        emit_copy(emitter_, to, {from, nullptr, middle, geometry_.input});
+        emit_zeros(emitter_, at(to, middle, sum_bytes), right, sum);
       });
     });
   }
@@ -222,7 +237,8 @@ class ConvolutionEmitter {
   // Output rows of a tile: more than one if they are short, and their width is known.
   int rows_at_once() const {
     if (!conv_.x.extent().is_constant()) return 1;
-    const auto most = tile_rows(emitter_.target(), tile_.vectors, {1, 1});
+    const auto most =
+        tile_rows(emitter_.target(), tile_.vectors, {1, 1}, conv_.formats.accumulator);
     return std::max<int>(
         1, most / static_cast<int>(std::max<int64_t>(1, positive_opt(conv_.x.extent()))));
   }
@@ -233,10 +249,11 @@ class ConvolutionEmitter {
     Value* in_group = ir_.CreateMul(ir_.CreateURem(panel, i64(group_panels)), i64(blocking_.width));
     Value* first = ir_.CreateAdd(ir_.CreateMul(group, i64(geometry_.group_outputs)), in_group);
     Value* end = ir_.CreateMul(ir_.CreateAdd(group, i64(1)), i64(geometry_.group_outputs));
-    Value* weight = at(weight_, panel, i64(geometry_.depth * blocking_.width * 4));
+    const int64_t size = geometry_.weight_bytes;
+    Value* weight = at(weight_, panel, i64(geometry_.depth * blocking_.width * size));
     Value* width = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(end, first));
     emitter_.loop(i64(0), width, tile_.columns, [&](Value* strip) {
-      const Strip place{b,  rows, group, at(weight, strip, i64(4)), ir_.CreateAdd(first, strip),
+      const Strip place{b,  rows, group, at(weight, strip, i64(size)), ir_.CreateAdd(first, strip),
                         end};
       if (rows_at_once() > 1) {
         emit_whole_rows(place);
@@ -255,15 +272,15 @@ class ConvolutionEmitter {
       row = ir_.CreateAdd(row, ir_.CreateMul(strip.b, value_of(conv_.height)));
       base = input_;
     }
-    return at(at(base, row, row_bytes_), strip.group, i64(geometry_.group_channels * 4));
+    return at(at(base, row, row_bytes_), strip.group,
+              i64(geometry_.group_channels * geometry_.sum_bytes));
   }
 
   // The address of the first pixel of output row `r` of the block.
   Value* output_row(const Strip& strip, Value* r) {
     Value* y = ir_.CreateAdd(strip.rows.begin, r);
     Value* row = ir_.CreateAdd(ir_.CreateMul(strip.b, value_of(conv_.y.extent())), y);
-    const auto size =
-        static_cast<int64_t>(dtype_size(emitter_.program().buffers[conv_.out].type.dtype));
+    const int64_t size = ElementFormat(emitter_.program().buffers[conv_.out].type.dtype).bytes();
     return at(out_, row, value_of(conv_.x.extent() * conv_.o.extent() * size));
   }
 
@@ -273,15 +290,16 @@ class ConvolutionEmitter {
     Value* input = input_row(strip, r);
     Value* origin = output_row(strip, r);
     const CountRange columns = range_of(conv_.x.extent());
+    const DType sum = conv_.formats.accumulator;
     const RowTiles tiles{value_of(conv_.x.extent()), columns,
-                         tile_rows(emitter_.target(), tile_.vectors, columns)};
+                         tile_rows(emitter_.target(), tile_.vectors, columns, sum)};
     auto bind_row = [this](Value* x) { emitter_.bind(conv_.x.index, x); };
     TileWriter writer(emitter_, output(strip, bind_row), staging_, count_sizes(tiles));
     for_row_tiles(
         emitter_, tiles,
         [&](Value* first, int count) {
-          const Tile tile{count, tile_.vectors};
-          Value* pixel = at(input, first, i64(conv_.stride_w * conv_.channels * 4));
+          const Tile tile{count, tile_.vectors, sum};
+          Value* pixel = at(input, first, i64(conv_.stride_w * pixel_bytes()));
           const Accumulators sums = sum_tile(tile, pixel_offsets(1, count), pixel, strip.weight);
           writer.write(tile, sums, origin, first, strip.column);
         },
@@ -305,7 +323,8 @@ class ConvolutionEmitter {
     for_row_tiles(
         emitter_, tiles,
         [&](Value* first, int count) {
-          const Tile tile{count * static_cast<int>(width), tile_.vectors};
+          const Tile tile{count * static_cast<int>(width), tile_.vectors,
+                          conv_.formats.accumulator};
           const Accumulators sums =
               sum_tile(tile, pixel_offsets(count, width), input_row(strip, first), strip.weight);
           writer.write(tile, sums, origin, ir_.CreateMul(first, i64(width)), strip.column);
@@ -322,7 +341,7 @@ class ConvolutionEmitter {
     for (int64_t y = 0; y < rows; ++y) {
       for (int64_t x = 0; x < width; ++x) {
         offsets.push_back(
-            value_of(row_bytes() * (y * conv_.stride_h) + x * conv_.stride_w * conv_.channels * 4));
+            value_of(row_bytes() * (y * conv_.stride_h) + x * conv_.stride_w * pixel_bytes()));
       }
     }
     return offsets;
@@ -335,9 +354,13 @@ class ConvolutionEmitter {
     const int64_t runs = joined ? 1 : conv_.kernel_w;
     const int64_t steps = geometry_.depth / conv_.kernel_h / runs;
     TileOperands operands;
-    operands.a_step = i64(4);
-    operands.b_step = i64(blocking_.width * 4);
-    operands.b_alignment = 32;
+    const DType sum = conv_.formats.accumulator;
+    operands.a_format = {sum, sum, sum};
+    operands.b_format = {conv_.formats.weight, conv_.formats.right, sum};
+    operands.a_step = i64(geometry_.sum_bytes);
+    operands.b_step = i64(blocking_.width * geometry_.weight_bytes);
+    operands.b_alignment =
+        std::min<int64_t>(32, emitter_.target().lanes() * geometry_.weight_bytes);
     operands.prefetch_b = true;
     operands.rows = std::move(pixels);
     std::vector<Value*> carried{weight};
@@ -354,7 +377,7 @@ class ConvolutionEmitter {
       if (runs == 1) return advance(row, values);
       return emitter_.loop_carrying(
           i64(0), i64(runs), 1, values, [&](Value* kx, const std::vector<Value*>& inner) {
-            return advance(at(row, kx, i64(conv_.dilation_w * conv_.channels * 4)), inner);
+            return advance(at(row, kx, i64(conv_.dilation_w * pixel_bytes())), inner);
           });
     };
     carried = conv_.kernel_h == 1
@@ -367,6 +390,7 @@ class ConvolutionEmitter {
     Output output;
     output.bind_row = std::move(bind_row);
     output.column = conv_.o.index;
+    output.sum = conv_.formats.accumulator;
     output.column_end = strip.end;
     output.columns = geometry_.group_outputs;
     output.buffer = conv_.out;

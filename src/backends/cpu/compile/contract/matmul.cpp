@@ -2,7 +2,7 @@
 //
 // A block of rows of A and a group of panels of B stay in the second-level cache together; inside a
 // task the panel is the outer loop and the tiles of rows the inner one, with K whole. Tasks are
-// ordered so that neighbours share their panels.
+// ordered so that neighbours share their panels or, where that is what costs, their copies of rows.
 #include <algorithm>
 
 #include "backends/cpu/compile/contract/contraction.h"
@@ -22,6 +22,10 @@ constexpr int64_t kFewestBlockRows = 48, kMostBlockRows = 256;
 constexpr int64_t kTasksWanted = 128;
 constexpr int64_t kWorkPerTask = 2'000'000;  // multiply-adds: enough to be worth a task
 
+// Operands of fewer rows than this are widened as they are read; for more rows it is better to do so
+// once, in a copy.
+constexpr int64_t kFewRows = 16;
+
 enum class BSource { Constant, InPlace, Scratch };
 
 // Widths that divide N, best first, for a B that is read where it lies; 0 if none does.
@@ -34,6 +38,8 @@ int64_t dividing_width(int64_t columns) {
 
 // How a product is cut in tasks; the same for every target.
 struct Blocking {
+  OperandFormat a, b;     // b: of what is read, packed if it is a constant
+  bool stages_a = false;  // to scratch, because a scalar of another format costs more than it does
   BSource source = BSource::Scratch;
   int64_t width = 16;  // of a panel
   ir::Dim panels;
@@ -42,6 +48,16 @@ struct Blocking {
   int64_t group_panels = 1;  // at most
   ir::Dim groups;
   ir::Dim batches = 1;
+
+  // Of the panels that tiles read.
+  OperandFormat tile_b() const {
+    return source == BSource::Scratch ? OperandFormat{b.sum, b.sum, b.sum} : b;
+  }
+  // The tasks of a block of rows follow each other: its copy is made once. Otherwise those of a group
+  // of panels do.
+  bool by_block() const { return stages_a && source != BSource::Scratch; }
+  // Of what tiles read of A.
+  OperandFormat tile_a() const { return stages_a ? OperandFormat{a.sum, a.sum, a.sum} : a; }
 };
 
 bool is_constant_matrix(const plan::Program& program, const plan::MatMul& matmul) {
@@ -57,15 +73,26 @@ bool is_constant_matrix(const plan::Program& program, const plan::MatMul& matmul
 BSource choose_source(const plan::Program& program, const plan::MatMul& matmul) {
   if (is_constant_matrix(program, matmul)) return BSource::Constant;
   const ir::Dim& columns = matmul.n.extent();
-  const bool in_place = program.buffers[matmul.b.buffer].type.dtype == DType::F32 &&
-                        matmul.b.strides.back().is_constant(1) && columns.is_constant() &&
-                        dividing_width(columns.constant()) != 0;
+  const plan::Formats& formats = matmul.formats;
+  const OperandFormat format{program.buffers[matmul.b.buffer].type.dtype, formats.right,
+                             formats.accumulator};
+  const bool few_rows = positive_opt(matmul.m.extent()) < kFewRows;
+  const bool reads_well = format.is_plain() || (format.widens() && few_rows);
+  const bool in_place = reads_well && matmul.b.strides.back().is_constant(1) &&
+                        columns.is_constant() && dividing_width(columns.constant()) != 0;
   return in_place ? BSource::InPlace : BSource::Scratch;
 }
 
 Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmul) {
   Blocking blocking;
+  const plan::Formats& formats = matmul.formats;
   blocking.source = choose_source(program, matmul);
+  blocking.a = {program.buffers[matmul.a.buffer].type.dtype, formats.left, formats.accumulator};
+  blocking.stages_a = !blocking.a.is_plain();
+  blocking.b = {program.buffers[matmul.b.buffer].type.dtype, formats.right, formats.accumulator};
+  if (blocking.source == BSource::Constant) blocking.b.memory = formats.weight;
+  const int64_t a_bytes = ElementFormat(formats.accumulator).bytes();
+  const int64_t b_bytes = ElementFormat(blocking.tile_b().memory).bytes();
   const int64_t m = positive_opt(matmul.m.extent()), n = positive_opt(matmul.n.extent());
   const int64_t k = positive_opt(matmul.k.extent());
   blocking.width = blocking.source == BSource::InPlace ? dividing_width(n) : panel_width(n, m);
@@ -73,8 +100,9 @@ Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmu
   for (const plan::Loop& loop : matmul.batch) blocking.batches *= loop.extent();
 
   const int64_t panels = (n + blocking.width - 1) / blocking.width;
-  blocking.block_rows = std::clamp(kBlockBytes / (4 * k), kFewestBlockRows, kMostBlockRows);
-  blocking.group_panels = std::clamp<int64_t>(kGroupBytes / (4 * k * blocking.width), 1, panels);
+  blocking.block_rows = std::clamp(kBlockBytes / (a_bytes * k), kFewestBlockRows, kMostBlockRows);
+  blocking.group_panels =
+      std::clamp<int64_t>(kGroupBytes / (b_bytes * k * blocking.width), 1, panels);
   auto tasks = [&] {
     return ir::saturating_product({positive_opt(blocking.batches),
                                    (m + blocking.block_rows - 1) / blocking.block_rows,
@@ -109,7 +137,8 @@ class MatMulEmitter {
   void run() {
     declare();
     hoist();
-    for_tasks(emitter_, [&](Value* task, Value* key) { return emit_task(task, key); });
+    for_tasks(emitter_, blocking_.stages_a ? 2 : 1,
+              [&](Value* task, const Emitter::Carried& keys) { return emit_task(task, keys); });
   }
 
  private:
@@ -119,7 +148,7 @@ class MatMulEmitter {
     return emitter_.program().buffers[view.buffer].type.dtype;
   }
 
-  // Scratch: the staged tile, then the packed panels of a group.
+  // Scratch: the staged tile, then the packed panels of a group, then the rows of a block of A.
   void declare() {
     KernelInterface& interface = emitter_.interface();
     interface.tasks = blocking_.batches * blocking_.groups * blocking_.row_blocks;
@@ -130,11 +159,19 @@ class MatMulEmitter {
                                 positive_opt(matmul_.k.extent()), positive_opt(blocking_.batches)});
     interface.min_tasks_per_thread = min_tasks_per_thread(work / positive_opt(interface.tasks));
     staging_ = emitter_.scratch();
-    const int64_t staging = TileWriter::staging_bytes(emitter_.target());
+    const int64_t staging = TileWriter::staging_bytes(
+        emitter_.target(), matmul_.formats.accumulator, dtype_of(matmul_.out));
     packed_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
     ir::Dim scratch = staging;
     if (blocking_.source == BSource::Scratch) {
-      scratch += packed_panel_bytes(matmul_.k.extent(), blocking_.width) * blocking_.group_panels;
+      scratch += packed_panel_bytes(matmul_.k.extent(), blocking_.width, blocking_.b.sum) *
+                 blocking_.group_panels;
+    }
+    if (blocking_.stages_a) {
+      staged_.to = byte_offset(emitter_, emitter_.scratch(), emitter_.value_of(scratch));
+      const ir::Dim row = staged_row_bytes(matmul_.k.extent(), blocking_.a.sum);
+      staged_.bytes = emitter_.value_of(row);
+      scratch += row * ir::min(matmul_.m.extent(), blocking_.block_rows);
     }
     interface.scratch_bytes = ir::max(interface.scratch_bytes, scratch);
   }
@@ -147,7 +184,9 @@ class MatMulEmitter {
     row_blocks_ = emitter_.value_of(blocking_.row_blocks);
     groups_ = emitter_.value_of(blocking_.groups);
     panels_ = emitter_.value_of(blocking_.panels);
-    const ir::Dim step = blocking_.width * int64_t{4};
+    const ir::Dim step = blocking_.width * b_bytes();
+    // Of a vector, in panels that are whole numbers of 32 bytes.
+    const int64_t alignment = std::min<int64_t>(32, emitter_.target().lanes() * b_bytes());
     switch (blocking_.source) {
       case BSource::Constant: {
         ConstantMatrix matrix;
@@ -156,36 +195,47 @@ class MatMulEmitter {
         matrix.n_stride = matmul_.b.strides.back().constant();
         matrix.k = matmul_.k.extent().constant();
         matrix.n = matmul_.n.extent().constant();
+        matrix.weight = matmul_.formats.weight;
         b_ = emitter_.buffer(
             pack_constant(emitter_.constants(), matmul_.b.buffer, matrix, blocking_.width));
         panel_bytes_ = emitter_.value_of(matmul_.k.extent() * step);
         b_step_ = emitter_.value_of(step);
-        b_alignment_ = 32;
+        b_alignment_ = alignment;
         break;
       }
       case BSource::InPlace:
         panel_bytes_ = emitter_.value_of(step);
-        b_step_ = emitter_.value_of(matmul_.b.strides[matmul_.b.strides.size() - 2] * 4);
+        b_step_ = emitter_.value_of(matmul_.b.strides[matmul_.b.strides.size() - 2] * b_bytes());
         break;
       case BSource::Scratch:
-        panel_bytes_ = emitter_.value_of(packed_panel_bytes(matmul_.k.extent(), blocking_.width));
+        panel_bytes_ = emitter_.value_of(
+            packed_panel_bytes(matmul_.k.extent(), blocking_.width, blocking_.b.sum));
         b_step_ = emitter_.value_of(step);
-        b_alignment_ = 32;
+        b_alignment_ = alignment;
         break;
     }
   }
 
-  Value* emit_task(Value* task, Value* packed_task) {
-    Value* rest = ir_.CreateUDiv(task, row_blocks_);  // (batch, group)
-    Value* block = ir_.CreateSub(task, ir_.CreateMul(rest, row_blocks_));
-    Value* batch = ir_.CreateUDiv(rest, groups_);
-    Value* group = ir_.CreateSub(rest, ir_.CreateMul(batch, groups_));
+  Emitter::Carried emit_task(Value* task, const Emitter::Carried& keys) {
+    const bool by_block = blocking_.by_block();
+    Value* inner = by_block ? groups_ : row_blocks_;
+    Value* outer = by_block ? row_blocks_ : groups_;
+    Value* rest = ir_.CreateUDiv(task, inner);  // the batch, and the block or the group
+    Value* last = ir_.CreateSub(task, ir_.CreateMul(rest, inner));
+    Value* batch = ir_.CreateUDiv(rest, outer);
+    Value* first = ir_.CreateSub(rest, ir_.CreateMul(batch, outer));
+    Value *block = by_block ? first : last, *group = by_block ? last : first;
     bind_flat(emitter_, matmul_.batch, batch);
     Value* first_panel = ir_.CreateMul(group, i64(blocking_.group_panels));
     Value* last_panel =
         smaller(emitter_, ir_.CreateAdd(first_panel, i64(blocking_.group_panels)), panels_);
-    Value* panels = panels_address(rest, packed_task, first_panel, last_panel);
+    Value* panels = panels_address(rest, keys[0], first_panel, last_panel);
     Span rows = even_part(emitter_, block, row_blocks_, m_);
+    Emitter::Carried next{rest};
+    if (blocking_.stages_a) {
+      next.push_back(ir_.CreateAdd(ir_.CreateMul(batch, row_blocks_), block));
+      when(emitter_, ir_.CreateICmpNE(next[1], keys[1]), [&] { stage_rows(rows); });
+    }
     emitter_.loop(first_panel, last_panel, 1, [&](Value* panel) {
       Value* b = byte_offset(emitter_, panels,
                              ir_.CreateMul(ir_.CreateSub(panel, first_panel), panel_bytes_));
@@ -196,30 +246,62 @@ class MatMulEmitter {
       }
       Value* end = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(n_, column));
       emitter_.loop(i64(0), end, tile_.columns, [&](Value* strip) {
-        emit_strip(rows, byte_offset(emitter_, b, ir_.CreateMul(strip, i64(4))),
+        emit_strip(rows, byte_offset(emitter_, b, ir_.CreateMul(strip, i64(b_bytes()))),
                    ir_.CreateAdd(column, strip));
       });
     });
-    return rest;
+    return next;
+  }
+
+  int64_t b_bytes() const { return ElementFormat(blocking_.tile_b().memory).bytes(); }
+
+  // The rows of a block of A, in the type of the sums.
+  void stage_rows(Span rows) {
+    const auto& strides = matmul_.a.strides;
+    const int64_t size = ElementFormat(blocking_.a.memory).bytes();
+    Value* row_stride = emitter_.value_of(strides[strides.size() - 2]);
+    Value* first = ir_.CreateMul(ir_.CreateMul(rows.begin, row_stride), i64(size));
+    RuntimeRun row;
+    row.from = byte_offset(emitter_, view_address(matmul_.a), first);
+    row.stride = emitter_.value_of(strides.back());
+    row.count = k_;
+    row.format = blocking_.a;
+    emit_stage(emitter_, row, row_stride, rows.count, staged_);
+  }
+
+  // Where tiles read rows of A: the first row of all or, staged, of the block; bytes between rows and
+  // between the steps of one.
+  struct ARows {
+    Value* base = nullptr;
+    ir::Dim bytes, step;
+  };
+  ARows a_rows() {
+    const int64_t size = ElementFormat(blocking_.tile_a().memory).bytes();
+    if (blocking_.stages_a)
+      return {staged_.to, staged_row_bytes(matmul_.k.extent(), blocking_.a.sum), size};
+    const auto& strides = matmul_.a.strides;
+    Value* base = view_address(matmul_.a);
+    return {base, strides[strides.size() - 2] * size, strides.back() * size};
   }
 
   // All row tiles of one strip of columns.
   void emit_strip(Span rows, Value* b, Value* column) {
-    Value* a = view_address(matmul_.a);
+    const DType sum = matmul_.formats.accumulator;
+    const ARows a = a_rows();
     Value* origin = view_address(matmul_.out);
-    const auto a_size = static_cast<int64_t>(dtype_size(dtype_of(matmul_.a)));
-    const ir::Dim row_bytes = matmul_.a.strides[matmul_.a.strides.size() - 2] * a_size;
-    RowTiles tiles{rows.count, rows_, tile_rows(emitter_.target(), tile_.vectors, rows_)};
+    RowTiles tiles{rows.count, rows_, tile_rows(emitter_.target(), tile_.vectors, rows_, sum)};
     TileWriter writer(emitter_, output(), staging_, count_sizes(tiles));
     auto body = [&](Value* first, int count) {
-      Tile tile{count, tile_.vectors};
+      Tile tile{count, tile_.vectors, sum};
       Value* row = ir_.CreateAdd(rows.begin, first);
       TileOperands operands;
-      operands.a = byte_offset(emitter_, a, ir_.CreateMul(row, emitter_.value_of(row_bytes)));
+      Value* a_row = blocking_.stages_a ? first : row;
+      operands.a = byte_offset(emitter_, a.base, ir_.CreateMul(a_row, emitter_.value_of(a.bytes)));
       for (int r = 0; r < count; ++r)
-        operands.rows.push_back(emitter_.value_of(row_bytes * int64_t{r}));
-      operands.a_step = emitter_.value_of(matmul_.a.strides.back() * a_size);
-      operands.a_dtype = dtype_of(matmul_.a);
+        operands.rows.push_back(emitter_.value_of(a.bytes * int64_t{r}));
+      operands.a_step = emitter_.value_of(a.step);
+      operands.a_format = blocking_.tile_a();
+      operands.b_format = blocking_.tile_b();
       operands.b = b;
       operands.b_step = b_step_;
       operands.b_alignment = b_alignment_;
@@ -238,6 +320,7 @@ class MatMulEmitter {
     Output output;
     output.bind_row = [this](Value* row) { emitter_.bind(matmul_.m.index, row); };
     output.column = matmul_.n.index;
+    output.sum = matmul_.formats.accumulator;
     output.column_end = n_;
     output.columns = matmul_.n.extent();
     output.buffer = matmul_.out.buffer;
@@ -254,7 +337,7 @@ class MatMulEmitter {
       Value* index = emitter_.value_of(ir::Dim(matmul_.batch[i].index));
       offset = ir_.CreateAdd(offset, ir_.CreateMul(index, emitter_.value_of(view.strides[i])));
     }
-    const auto size = static_cast<int64_t>(dtype_size(dtype_of(view)));
+    const int64_t size = ElementFormat(dtype_of(view)).bytes();
     return byte_offset(emitter_, emitter_.buffer(view.buffer), ir_.CreateMul(offset, i64(size)));
   }
 
@@ -271,7 +354,7 @@ class MatMulEmitter {
     matrix.n_stride = emitter_.value_of(matmul_.b.strides.back());
     matrix.k = k_;
     matrix.n = n_;
-    matrix.dtype = dtype_of(matmul_.b);
+    matrix.format = blocking_.b;
     when(emitter_, ir_.CreateICmpNE(group_key, packed_key), [&] {
       emit_pack(emitter_, matrix, first, last, {packed_, panel_bytes_, blocking_.width});
     });
@@ -288,7 +371,8 @@ class MatMulEmitter {
   Value *row_blocks_ = nullptr, *groups_ = nullptr, *panels_ = nullptr;
   Value *staging_ = nullptr, *packed_ = nullptr;
   Value *b_ = nullptr, *b_step_ = nullptr, *panel_bytes_ = nullptr;
-  int b_alignment_ = 4;
+  int64_t b_alignment_ = 0;
+  StagedRows staged_;
 };
 
 }  // namespace

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "backends/cpu/compile/emit/element.h"
-
 namespace kiln::cpu {
 
 using llvm::Value;
@@ -19,7 +17,7 @@ constexpr int64_t kPrefetchDistance = 4096;
 
 // How many consecutive steps have accumulators of their own.
 int interleaved_steps(Tile tile) {
-  int sums = tile.rows * tile.vectors;
+  int sums = tile.rows * tile.vectors * tile.vector_registers();
   int wanted = (kIndependentSums + sums - 1) / sums;
   return wanted >= 3 ? 4 : wanted;
 }
@@ -34,25 +32,24 @@ void prefetch(Emitter& emitter, Value* address) {
 Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& operands, Value* a,
                            Value* b, const Accumulators& sums) {
   auto& ir = emitter.ir();
-  const int lanes = emitter.target().lanes;
+  const int lanes = emitter.target().lanes();
+  const int64_t vector_bytes = lanes * ElementFormat(operands.b_format.memory).bytes();
   std::vector<Value*> columns;
   for (int v = 0; v < tile.vectors; ++v) {
-    Value* address = byte_offset(emitter, b, ir.getInt64(v * lanes * 4));
-    columns.push_back(
-        ir.CreateAlignedLoad(vector_type(emitter), address, llvm::Align(operands.b_alignment)));
+    Value* address = byte_offset(emitter, b, ir.getInt64(v * vector_bytes));
+    columns.push_back(operands.b_format.load(ir, address, lanes, operands.b_alignment));
   }
   if (operands.prefetch_b) {
-    for (int64_t line = 0; line < tile.vectors * lanes * 4; line += 64) {
+    for (int64_t line = 0; line < tile.vectors * vector_bytes; line += 64) {
       prefetch(emitter, byte_offset(emitter, b, ir.getInt64(kPrefetchDistance + line)));
     }
   }
   Accumulators result;
   for (int r = 0; r < tile.rows; ++r) {
-    Value* scalar =
-        load_float(emitter, byte_offset(emitter, a, operands.rows[r]), operands.a_dtype);
+    Value* scalar = operands.a_format.load(ir, byte_offset(emitter, a, operands.rows[r]));
     Value* splat = ir.CreateVectorSplat(lanes, scalar);
     for (int v = 0; v < tile.vectors; ++v) {
-      result.push_back(ir.CreateIntrinsic(llvm::Intrinsic::fma, {vector_type(emitter)},
+      result.push_back(ir.CreateIntrinsic(llvm::Intrinsic::fma, {splat->getType()},
                                           {splat, columns[v], sums[r * tile.vectors + v]}));
     }
   }
@@ -74,7 +71,7 @@ Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operan
   const size_t count = run.sums.size();
   std::vector<Value*> carried{run.a, run.b};
   carried.insert(carried.end(), run.sums.begin(), run.sums.end());
-  carried.resize(2 + count * ways, llvm::Constant::getNullValue(vector_type(emitter)));
+  carried.resize(2 + count * ways, llvm::Constant::getNullValue(vector_type(emitter, tile.sum)));
   auto body = [&](Value*, const std::vector<Value*>& values) {
     std::vector<Value*> next(values);
     for (int w = 0; w < ways; ++w) {
@@ -98,13 +95,14 @@ Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operan
 
 }  // namespace
 
-int most_rows(const Target& target, int vectors) {
-  return std::max(1, (target.registers - vectors - 1) / vectors);
+int most_rows(const Target& target, int vectors, DType sum) {
+  const int registers = vectors * Tile{1, vectors, sum}.vector_registers();
+  return std::max(1, (target.registers - registers - 1) / registers);
 }
 
 Accumulators zero_tile(Emitter& emitter, Tile tile) {
   return Accumulators(static_cast<size_t>(tile.rows) * tile.vectors,
-                      llvm::Constant::getNullValue(vector_type(emitter)));
+                      llvm::Constant::getNullValue(vector_type(emitter, tile.sum)));
 }
 
 Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Value* steps, Run run) {
@@ -125,19 +123,13 @@ Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& opera
       .sums;
 }
 
-Value* load_float(Emitter& emitter, Value* address, DType dtype) {
-  auto& ir = emitter.ir();
-  const llvm::Align alignment(dtype_size(dtype));
-  return from_memory(ir, ir.CreateAlignedLoad(memory_type(ir, dtype), address, alignment), dtype);
-}
-
 Value* byte_offset(Emitter& emitter, Value* base, Value* offset) {
   auto& ir = emitter.ir();
   return ir.CreateGEP(ir.getInt8Ty(), base, offset);
 }
 
-llvm::Type* vector_type(Emitter& emitter) {
-  return llvm::FixedVectorType::get(emitter.ir().getFloatTy(), emitter.target().lanes);
+llvm::Type* vector_type(Emitter& emitter, DType dtype) {
+  return ElementFormat(dtype).register_type(emitter.ir(), emitter.target().lanes());
 }
 
 }  // namespace kiln::cpu

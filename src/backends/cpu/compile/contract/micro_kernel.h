@@ -1,5 +1,4 @@
-// The innermost loop of every contraction: a register tile of f32 accumulators over a run of K
-// steps.
+// The innermost loop of every contraction: a register tile of accumulators over a run of K steps.
 //
 // One step is one scalar of A per row and one row of B of `vectors` vectors: all vectors of B are
 // loaded first, then each row is a scalar load, a splat and its FMAs. That order matters: LLVM does
@@ -9,6 +8,7 @@
 
 #include <vector>
 
+#include "backends/cpu/compile/contract/operand_format.h"
 #include "backends/cpu/compile/emit/emitter.h"
 
 namespace kiln::cpu {
@@ -16,12 +16,15 @@ namespace kiln::cpu {
 struct Tile {
   int rows = 1;
   int vectors = 1;
-  // Vector registers that stay live in the loop: accumulators, one step of B, one splat of A.
-  int registers() const { return rows * vectors + vectors + 1; }
+  DType sum = DType::F32;
+  // Vector registers of a vector of sums.
+  int vector_registers() const { return static_cast<int>(dtype_size(sum) / 4); }
+  // Those that stay live in the loop: accumulators, one step of B, one splat of A.
+  int registers() const { return (rows * vectors + vectors) * vector_registers() + 1; }
 };
 
 // The most rows of a tile of that many vectors that fits the registers.
-int most_rows(const Target& target, int vectors);
+int most_rows(const Target& target, int vectors, DType sum);
 
 // Where a tile reads; steps and offsets in bytes.
 //   A of row r at step k:     a + rows[r] + k * a_step
@@ -32,9 +35,9 @@ struct TileOperands {
   llvm::Value* a_step = nullptr;
   llvm::Value* b = nullptr;
   llvm::Value* b_step = nullptr;
-  int b_alignment = 4;
-  DType a_dtype = DType::F32;  // f16 and bf16 are widened as they are read; B is f32
-  bool prefetch_b = false;     // for a B that may come from memory
+  int64_t b_alignment = 0;           // bytes; 0: that of an element
+  OperandFormat a_format, b_format;  // widened as they are read: B by vectors, A one by one
+  bool prefetch_b = false;           // for a B that may come from memory
 };
 
 // Row-major: rows x vectors.
@@ -58,10 +61,9 @@ Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, llvm
 Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands,
                           llvm::Value* steps);
 
-// A scalar of any floating type, as f32.
-llvm::Value* load_float(Emitter& emitter, llvm::Value* address, DType dtype);
 // base + offset bytes.
 llvm::Value* byte_offset(Emitter& emitter, llvm::Value* base, llvm::Value* offset);
-llvm::Type* vector_type(Emitter& emitter);
+// As many elements of a floating type as there are lanes.
+llvm::Type* vector_type(Emitter& emitter, DType dtype);
 
 }  // namespace kiln::cpu

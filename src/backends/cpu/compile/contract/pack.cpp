@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "backends/cpu/compile/contract/contraction.h"
+#include "ir/scalar.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -13,19 +14,14 @@ using llvm::Value;
 
 namespace {
 
-constexpr int64_t kRowPadding = 16;  // f32 elements of the widest vector
+constexpr int64_t kRowPadding = 16;    // elements: the lanes of the widest vector
+constexpr int64_t kAliasBytes = 1024;  // rows at multiples of this compete for cache lines
 
-float element_of(const ir::Literal& source, int64_t index) {
-  return source.dtype == DType::F32 ? source.data<float>()[index]
-                                    : static_cast<float>(source.as_double(index));
-}
-
-ir::Literal pack_literal(const ir::Literal& source, const ConstantMatrix& matrix, int64_t width) {
+// Calls copy(index in the literal, index in the packed one) for every element; padding stays.
+template <typename Copy>
+void for_each_packed(const ConstantMatrix& matrix, int64_t width, const Copy& copy) {
   const int64_t panels = (matrix.n + width - 1) / width;
-  std::byte* bytes = nullptr;
-  ir::Literal packed =
-      ir::Literal::allocate(DType::F32, {matrix.batches, panels, matrix.k, width}, &bytes);
-  auto* out = reinterpret_cast<float*>(bytes);
+  int64_t out = 0;
   for (int64_t batch = 0; batch < matrix.batches; ++batch) {
     const int64_t in = matrix.offset + batch * matrix.batch_stride;
     for (int64_t panel = 0; panel < panels; ++panel) {
@@ -33,17 +29,89 @@ ir::Literal pack_literal(const ir::Literal& source, const ConstantMatrix& matrix
       const int64_t columns = std::min(width, matrix.n - first);
       for (int64_t k = 0; k < matrix.k; ++k, out += width) {
         for (int64_t n = 0; n < columns; ++n) {
-          out[n] = element_of(source, in + k * matrix.k_stride + (first + n) * matrix.n_stride);
+          copy(in + k * matrix.k_stride + (first + n) * matrix.n_stride, out + n);
         }
       }
     }
   }
+}
+
+template <typename Bits>
+void pack_bits(const ir::Literal& source, const ConstantMatrix& matrix, int64_t width,
+               std::byte* bytes) {
+  const auto* from = reinterpret_cast<const Bits*>(source.bytes.data());
+  auto* to = reinterpret_cast<Bits*>(bytes);
+  for_each_packed(matrix, width, [&](int64_t in, int64_t out) { to[out] = from[in]; });
+}
+
+ir::Literal pack_literal(const ir::Literal& source, const ConstantMatrix& matrix, int64_t width) {
+  const int64_t panels = (matrix.n + width - 1) / width;
+  std::byte* bytes = nullptr;
+  ir::Literal packed =
+      ir::Literal::allocate(matrix.weight, {matrix.batches, panels, matrix.k, width}, &bytes);
+  if (source.dtype != matrix.weight) {
+    for_each_packed(matrix, width, [&](int64_t in, int64_t out) {
+      ir::set_element(bytes, out, ir::convert(ir::element(source, in), matrix.weight));
+    });
+  } else if (dtype_size(matrix.weight) == 2) {
+    pack_bits<uint16_t>(source, matrix, width, bytes);
+  } else if (dtype_size(matrix.weight) == 4) {
+    pack_bits<uint32_t>(source, matrix, width, bytes);
+  } else {
+    pack_bits<uint64_t>(source, matrix, width, bytes);
+  }
   return packed;
+}
+
+// Which lanes of a vector exist. AVX2 has masked loads of 4 bytes and more only: elsewhere they are
+// a count, and no mask.
+struct LanesLeft {
+  Value* mask = nullptr;
+  Value* count = nullptr;  // may be negative, or more than there are
+};
+
+// Neighbours number `first` ... are below `limit`.
+LanesLeft lanes_below(Emitter& emitter, const OperandFormat& format, Value* first, Value* limit) {
+  if (ElementFormat(format.memory).bytes() >= 4 || emitter.target().has(Feature::Avx512Bw))
+    return {mask_below(emitter, first, limit), nullptr};
+  return {nullptr, emitter.ir().CreateSub(limit, first)};
+}
+
+// The neighbours at an address that exist. Without masked loads, whole vectors are one load, and
+// others are read one by one.
+Value* load_left(Emitter& emitter, const OperandFormat& format, Value* address,
+                 const LanesLeft& left) {
+  auto& ir = emitter.ir();
+  if (left.mask != nullptr) return format.load_masked(ir, address, left.mask);
+  const int64_t size = ElementFormat(format.memory).bytes();
+  const int lanes = emitter.target().lanes();
+  llvm::Function* function = emitter.function();
+  auto* whole = llvm::BasicBlock::Create(ir.getContext(), "whole", function);
+  auto* part = llvm::BasicBlock::Create(ir.getContext(), "part", function);
+  auto* join = llvm::BasicBlock::Create(ir.getContext(), "join", function);
+  ir.CreateCondBr(ir.CreateICmpSGE(left.count, ir.getInt64(lanes)), whole, part);
+  ir.SetInsertPoint(whole);
+  Value* vector = format.load(ir, address, lanes);
+  ir.CreateBr(join);
+  ir.SetInsertPoint(part);
+  Value* zero = llvm::Constant::getNullValue(vector->getType());
+  const auto insert = [&](Value* lane, const Emitter::Carried& carried) {
+    Value* at = byte_offset(emitter, address, ir.CreateMul(lane, ir.getInt64(size)));
+    return Emitter::Carried{ir.CreateInsertElement(carried[0], format.load(ir, at), lane)};
+  };
+  Value* rest = emitter.loop_carrying(ir.getInt64(0), left.count, 1, {zero}, insert)[0];
+  llvm::BasicBlock* part_end = ir.GetInsertBlock();
+  ir.CreateBr(join);
+  ir.SetInsertPoint(join);
+  auto* result = ir.CreatePHI(vector->getType(), 2);
+  result->addIncoming(vector, whole);
+  result->addIncoming(rest, part_end);
+  return result;
 }
 
 // In: `lanes` vectors, rows of a square. Out: its columns.
 std::vector<Value*> transpose_square(Emitter& emitter, std::vector<Value*> rows) {
-  const int lanes = emitter.target().lanes;
+  const int lanes = emitter.target().lanes();
   for (int half = lanes / 2; half >= 1; half /= 2) {
     std::vector<int> low, high;
     for (int i = 0; i < lanes; ++i) {
@@ -69,18 +137,18 @@ class Packer {
       : emitter_(emitter),
         ir_(emitter.ir()),
         matrix_(matrix),
+        sum_(matrix.format.sum),
         width_(width),
-        lanes_(emitter.target().lanes) {}
+        lanes_(emitter.target().lanes()) {}
 
   // Vectors of columns, when columns are neighbours in memory.
   void copy_rows(Value* panel_start, Value* to) {
     emitter_.loop(i64(0), matrix_.k, 1, [&](Value* k) {
       for (int64_t n = 0; n < width_; n += lanes_) {
         Value* column = ir_.CreateAdd(panel_start, i64(n));
-        Value* loaded =
-            ir_.CreateMaskedLoad(vector_type(emitter_), element(k, column), llvm::Align(4),
-                                 lanes_below(column, matrix_.n), zero());
-        ir_.CreateAlignedStore(loaded, packed(to, k, n), llvm::Align(4));
+        const LanesLeft left = lanes_below(emitter_, matrix_.format, column, matrix_.n);
+        Value* loaded = load_left(emitter_, matrix_.format, element(k, column), left);
+        sum_.store(ir_, loaded, packed(to, k, n));
       }
     });
   }
@@ -90,20 +158,18 @@ class Packer {
   void transpose_columns(Value* panel_start, Value* to) {
     Value* last = ir_.CreateSub(matrix_.n, i64(1));
     emitter_.loop(i64(0), matrix_.k, lanes_, [&](Value* k) {
-      Value* mask = lanes_below(k, matrix_.k);
+      const LanesLeft left = lanes_below(emitter_, matrix_.format, k, matrix_.k);
       emitter_.loop(i64(0), i64(width_), lanes_, [&](Value* n) {
         std::vector<Value*> rows;
         for (int i = 0; i < lanes_; ++i) {
           Value* column = ir_.CreateAdd(ir_.CreateAdd(panel_start, n), i64(i));
           column = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, column, last);
-          rows.push_back(ir_.CreateMaskedLoad(vector_type(emitter_), element(k, column),
-                                              llvm::Align(4), mask, zero()));
+          rows.push_back(load_left(emitter_, matrix_.format, element(k, column), left));
         }
         std::vector<Value*> columns = transpose_square(emitter_, rows);
         for (int i = 0; i < lanes_; ++i) {
           Value* row = ir_.CreateAdd(k, i64(i));
-          Value* address = byte_offset(emitter_, packed(to, row, 0), ir_.CreateMul(n, i64(4)));
-          ir_.CreateAlignedStore(columns[i], address, llvm::Align(4));
+          sum_.store(ir_, columns[i], packed(to, row, n));
         }
       });
     });
@@ -116,50 +182,51 @@ class Packer {
       emitter_.loop(i64(0), i64(width_), 1, [&](Value* n) {
         Value* column = ir_.CreateAdd(panel_start, n);
         column = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, column, last);
-        Value* value = load_float(emitter_, element(k, column), matrix_.dtype);
-        Value* address = byte_offset(emitter_, packed(to, k, 0), ir_.CreateMul(n, i64(4)));
-        ir_.CreateAlignedStore(value, address, llvm::Align(4));
+        Value* value = matrix_.format.load(ir_, element(k, column));
+        sum_.store(ir_, value, packed(to, k, n));
       });
     });
   }
 
  private:
   llvm::ConstantInt* i64(int64_t value) { return ir_.getInt64(value); }
-  Value* zero() { return llvm::Constant::getNullValue(vector_type(emitter_)); }
 
   Value* element(Value* k, Value* n) {
     Value* index =
         ir_.CreateAdd(ir_.CreateMul(k, matrix_.k_stride), ir_.CreateMul(n, matrix_.n_stride));
-    const auto size = static_cast<int64_t>(dtype_size(matrix_.dtype));
+    const int64_t size = ElementFormat(matrix_.format.memory).bytes();
     return byte_offset(emitter_, matrix_.base, ir_.CreateMul(index, i64(size)));
   }
   Value* packed(Value* to, Value* k, int64_t n) {
-    return byte_offset(emitter_, to, ir_.CreateAdd(ir_.CreateMul(k, i64(width_ * 4)), i64(n * 4)));
+    Value* row = ir_.CreateMul(k, i64(width_ * sum_.bytes()));
+    return byte_offset(emitter_, to, ir_.CreateAdd(row, i64(n * sum_.bytes())));
   }
-  Value* lanes_below(Value* first, Value* limit) { return mask_below(emitter_, first, limit); }
+  Value* packed(Value* to, Value* k, Value* n) {
+    return byte_offset(emitter_, packed(to, k, int64_t{0}), ir_.CreateMul(n, i64(sum_.bytes())));
+  }
 
   Emitter& emitter_;
   llvm::IRBuilder<>& ir_;
   RuntimeMatrix matrix_;
+  ElementFormat sum_;
   int64_t width_;
   int lanes_;
 };
 
-// to[0, count) = value(byte offset, mask or null) by vectors.
-void store_vectors(Emitter& emitter, Value* to, Value* count,
-                   const std::function<Value*(Value*, Value*)>& value) {
+// to[0, count) = value(index, whether a whole vector is left) by vectors.
+void store_vectors(Emitter& emitter, ElementFormat format, Value* to, Value* count,
+                   const std::function<Value*(Value*, bool)>& value) {
   auto& ir = emitter.ir();
-  const int lanes = emitter.target().lanes;
+  const int lanes = emitter.target().lanes();
+  auto place = [&](Value* i) {
+    return byte_offset(emitter, to, ir.CreateMul(i, ir.getInt64(format.bytes())));
+  };
   Value* whole = ir.CreateAnd(count, ir.getInt64(-lanes));
-  emitter.loop(ir.getInt64(0), whole, lanes, [&](Value* i) {
-    Value* offset = ir.CreateMul(i, ir.getInt64(4));
-    ir.CreateAlignedStore(value(offset, nullptr), byte_offset(emitter, to, offset), llvm::Align(4));
-  });
+  emitter.loop(ir.getInt64(0), whole, lanes,
+               [&](Value* i) { format.store(ir, value(i, true), place(i)); });
   when(emitter, ir.CreateICmpSLT(whole, count), [&] {
-    Value* offset = ir.CreateMul(whole, ir.getInt64(4));
     Value* mask = mask_below(emitter, whole, count);
-    ir.CreateMaskedStore(value(offset, mask), byte_offset(emitter, to, offset), llvm::Align(4),
-                         mask);
+    format.store_masked(ir, value(whole, false), place(whole), mask);
   });
 }
 
@@ -168,12 +235,21 @@ bool is_one(Value* value) {
   return constant != nullptr && constant->isOne();
 }
 
+// "pack:" and numbers; with a dtype for what is not packed as f32: "pack_bf16:48:...".
 constexpr std::string_view kPackKey = "pack";
 
+// What stands before the numbers; nothing for a text that is no such key.
+std::optional<DType> parse_pack_dtype(std::string_view name) {
+  if (!name.starts_with(kPackKey)) return std::nullopt;
+  name.remove_prefix(kPackKey.size());
+  if (name.empty()) return DType::F32;
+  const auto dtype = name[0] == '_' ? dtype_from_name(name.substr(1)) : std::nullopt;
+  return dtype && is_floating(*dtype) ? dtype : std::nullopt;
+}
+
 // The numbers of a key, in the order of pack_key; nothing for a text that is no such key.
-std::optional<std::array<int64_t, 8>> parse_pack_key(std::string_view key) {
-  if (!key.starts_with(kPackKey)) return std::nullopt;
-  const char *at = key.data() + kPackKey.size(), *end = key.data() + key.size();
+std::optional<std::array<int64_t, 8>> parse_pack_numbers(std::string_view key) {
+  const char *at = key.data(), *end = key.data() + key.size();
   std::array<int64_t, 8> numbers{};
   for (int64_t& number : numbers) {
     if (at == end || *at != ':') return std::nullopt;
@@ -203,6 +279,7 @@ bool fits(const ConstantMatrix& matrix, int64_t width, const ir::Literal& litera
 
 std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
   std::string key(kPackKey);
+  if (matrix.weight != DType::F32) key += "_" + std::string(dtype_name(matrix.weight));
   for (int64_t part : {width, matrix.offset, matrix.k_stride, matrix.n_stride, matrix.k, matrix.n,
                        matrix.batches, matrix.batch_stride}) {
     key += ":" + std::to_string(part);
@@ -213,11 +290,13 @@ std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
 }  // namespace
 
 ir::Literal derive_constant(const std::string& transform, const ir::Literal& literal) {
-  const auto numbers = parse_pack_key(transform);
-  if (!numbers)
+  const size_t colon = std::min(transform.find(':'), transform.size());
+  const auto dtype = parse_pack_dtype(std::string_view(transform).substr(0, colon));
+  const auto numbers = parse_pack_numbers(std::string_view(transform).substr(colon));
+  if (!dtype || !numbers)
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected pack:...");
   const auto [width, offset, k_stride, n_stride, k, n, batches, batch_stride] = *numbers;
-  const ConstantMatrix matrix{offset, k_stride, n_stride, k, n, batches, batch_stride};
+  const ConstantMatrix matrix{offset, k_stride, n_stride, k, n, batches, batch_stride, *dtype};
   if (!fits(matrix, width, literal))
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected one that fits " +
                        literal.type().str());
@@ -239,10 +318,9 @@ void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, Value* first, Valu
     Value* start = ir.CreateMul(panel, ir.getInt64(packed.width));
     Value* offset = ir.CreateMul(ir.CreateSub(panel, first), packed.bytes);
     Value* to = byte_offset(emitter, packed.to, offset);
-    const bool plain = matrix.dtype == DType::F32;
-    if (plain && is_one(matrix.n_stride)) {
+    if (is_one(matrix.n_stride)) {
       packer.copy_rows(start, to);
-    } else if (plain && is_one(matrix.k_stride)) {
+    } else if (is_one(matrix.k_stride)) {
       packer.transpose_columns(start, to);
     } else {
       packer.gather_elements(start, to);
@@ -250,34 +328,54 @@ void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, Value* first, Valu
   });
 }
 
-void emit_copy(Emitter& emitter, Value* to, Value* from, DType from_dtype, Value* count) {
-  if (from_dtype != DType::F32) {
-    auto& ir = emitter.ir();
-    const auto size = static_cast<int64_t>(dtype_size(from_dtype));
-    emitter.loop(ir.getInt64(0), count, 1, [&](Value* i) {
-      Value* value = load_float(
-          emitter, byte_offset(emitter, from, ir.CreateMul(i, ir.getInt64(size))), from_dtype);
-      Value* address = byte_offset(emitter, to, ir.CreateMul(i, ir.getInt64(4)));
-      ir.CreateAlignedStore(value, address, llvm::Align(4));
+void emit_copy(Emitter& emitter, Value* to, const RuntimeRun& run) {
+  auto& ir = emitter.ir();
+  const ElementFormat sum(run.format.sum);
+  const int lanes = emitter.target().lanes();
+  auto element = [&](Value* i) {
+    if (run.stride != nullptr) i = ir.CreateMul(i, run.stride);
+    const int64_t size = ElementFormat(run.format.memory).bytes();
+    return byte_offset(emitter, run.from, ir.CreateMul(i, ir.getInt64(size)));
+  };
+  if (run.stride != nullptr && !is_one(run.stride)) {
+    emitter.loop(ir.getInt64(0), run.count, 1, [&](Value* i) {
+      Value* value = run.format.load(ir, element(i));
+      sum.store(ir, value, byte_offset(emitter, to, ir.CreateMul(i, ir.getInt64(sum.bytes()))));
     });
     return;
   }
-  store_vectors(emitter, to, count, [&](Value* offset, Value* mask) -> Value* {
-    auto& ir = emitter.ir();
-    Value* address = byte_offset(emitter, from, offset);
-    if (mask == nullptr) return ir.CreateAlignedLoad(vector_type(emitter), address, llvm::Align(4));
-    Value* zero = llvm::Constant::getNullValue(vector_type(emitter));
-    return ir.CreateMaskedLoad(vector_type(emitter), address, llvm::Align(4), mask, zero);
+  store_vectors(emitter, sum, to, run.count, [&](Value* i, bool whole) {
+    return whole ? run.format.load(ir, element(i), lanes)
+                 : load_left(emitter, run.format, element(i),
+                             lanes_below(emitter, run.format, i, run.count));
   });
 }
 
-void emit_zeros(Emitter& emitter, Value* to, Value* count) {
-  store_vectors(emitter, to, count,
-                [&](Value*, Value*) { return llvm::Constant::getNullValue(vector_type(emitter)); });
+void emit_zeros(Emitter& emitter, Value* to, Value* count, DType sum) {
+  store_vectors(emitter, sum, to, count, [&](Value*, bool) {
+    return llvm::Constant::getNullValue(vector_type(emitter, sum));
+  });
 }
 
-ir::Dim packed_panel_bytes(const ir::Dim& k, int64_t width) {
-  return ir::ceildiv(k, kRowPadding) * (kRowPadding * width * 4);
+void emit_stage(Emitter& emitter, const RuntimeRun& row, Value* row_stride, Value* rows,
+                const StagedRows& staged) {
+  auto& ir = emitter.ir();
+  const int64_t size = ElementFormat(row.format.memory).bytes();
+  emitter.loop(ir.getInt64(0), rows, 1, [&](Value* r) {
+    RuntimeRun run = row;
+    Value* offset = ir.CreateMul(ir.CreateMul(r, row_stride), ir.getInt64(size));
+    run.from = byte_offset(emitter, row.from, offset);
+    emit_copy(emitter, byte_offset(emitter, staged.to, ir.CreateMul(r, staged.bytes)), run);
+  });
+}
+
+ir::Dim packed_panel_bytes(const ir::Dim& k, int64_t width, DType sum) {
+  return ir::ceildiv(k, kRowPadding) * (kRowPadding * width * ElementFormat(sum).bytes());
+}
+
+ir::Dim staged_row_bytes(const ir::Dim& k, DType sum) {
+  const ir::Dim bytes = packed_panel_bytes(k, 1, sum);
+  return ir::provably_divisible(bytes, kAliasBytes) ? bytes + 64 : bytes;
 }
 
 }  // namespace kiln::cpu

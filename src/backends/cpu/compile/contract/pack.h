@@ -1,13 +1,16 @@
 // Operands of contractions in the order in which the micro-kernel reads them.
 //
 // A packed B is [panels][K][panel width], zero-padded to whole panels: one panel is a contiguous
-// run of memory, and one step of the micro-kernel reads one row of it. CPU levels that choose one
-// width share the packed weight: it is made once, and stored once.
+// run of memory, and one step of the micro-kernel reads one row of it. A constant is packed as the
+// weight format says, 16-bit ones as they are; what is packed in the run is of the type of the sums,
+// so that it is converted once for all rows that meet it. CPU levels that choose one width share the
+// packed weight: it is made once, and stored once.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
+#include "backends/cpu/compile/contract/operand_format.h"
 #include "backends/cpu/compile/emit/emitter.h"
 
 namespace kiln::cpu {
@@ -17,6 +20,7 @@ struct ConstantMatrix {
   int64_t offset = 0, k_stride = 0, n_stride = 0;
   int64_t k = 0, n = 0;
   int64_t batches = 1, batch_stride = 0;  // packed one after another
+  DType weight = DType::F32;              // what it is packed as
 };
 
 // The buffer that holds the packed matrix.
@@ -34,10 +38,10 @@ struct RuntimeMatrix {
   llvm::Value* n_stride = nullptr;
   llvm::Value* k = nullptr;
   llvm::Value* n = nullptr;
-  DType dtype = DType::F32;
+  OperandFormat format;
 };
 
-// Where packed panels go: `bytes` each, at least packed_panel_bytes(k, width).
+// Where packed panels go: `bytes` each, at least packed_panel_bytes(k, width, sum).
 struct PackedPanels {
   llvm::Value* to = nullptr;
   llvm::Value* bytes = nullptr;
@@ -48,12 +52,29 @@ struct PackedPanels {
 void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, llvm::Value* first, llvm::Value* last,
                const PackedPanels& packed);
 
-// Emits the copy of `count` elements to f32, and of zeros.
-void emit_copy(Emitter& emitter, llvm::Value* to, llvm::Value* from, DType from_dtype,
-               llvm::Value* count);
-void emit_zeros(Emitter& emitter, llvm::Value* to, llvm::Value* count);
+// A run of elements in memory; stride in elements.
+struct RuntimeRun {
+  llvm::Value* from = nullptr;
+  llvm::Value* stride = nullptr;  // null: 1
+  llvm::Value* count = nullptr;
+  OperandFormat format;
+};
+
+// Emits a copy that is dense and of the type of the sums, and zeros of that type.
+void emit_copy(Emitter& emitter, llvm::Value* to, const RuntimeRun& run);
+void emit_zeros(Emitter& emitter, llvm::Value* to, llvm::Value* count, DType sum);
+
+// Rows of a left operand that are copied to scratch, one after another.
+struct StagedRows {
+  llvm::Value* to = nullptr;
+  llvm::Value* bytes = nullptr;  // of one: the value of staged_row_bytes()
+};
+// Emits the copy of `rows` rows, `row_stride` elements apart.
+void emit_stage(Emitter& emitter, const RuntimeRun& row, llvm::Value* row_stride, llvm::Value* rows,
+                const StagedRows& staged);
 
 // Rows are padded to whole vectors of the widest target.
-ir::Dim packed_panel_bytes(const ir::Dim& k, int64_t width);
+ir::Dim packed_panel_bytes(const ir::Dim& k, int64_t width, DType sum);
+ir::Dim staged_row_bytes(const ir::Dim& k, DType sum);
 
 }  // namespace kiln::cpu

@@ -98,6 +98,54 @@ Value* to_memory(llvm::IRBuilder<>& ir, Value* value, DType dtype) {
   }
 }
 
+namespace {
+
+llvm::Type* of_lanes(llvm::Type* scalar, int lanes) {
+  if (lanes == 1) return scalar;
+  return llvm::FixedVectorType::get(scalar, static_cast<unsigned>(lanes));
+}
+
+int lanes_of(const Value* mask) {
+  return static_cast<int>(llvm::cast<llvm::FixedVectorType>(mask->getType())->getNumElements());
+}
+
+llvm::Align aligned(int64_t alignment, int64_t bytes) {
+  return llvm::Align(static_cast<uint64_t>(alignment == 0 ? bytes : alignment));
+}
+
+}  // namespace
+
+llvm::Type* ElementFormat::register_type(llvm::IRBuilder<>& ir, int lanes) const {
+  return of_lanes(cpu::register_type(ir, dtype_), lanes);
+}
+
+llvm::Type* ElementFormat::memory_type(llvm::IRBuilder<>& ir, int lanes) const {
+  return of_lanes(cpu::memory_type(ir, dtype_), lanes);
+}
+
+Value* ElementFormat::load(llvm::IRBuilder<>& ir, Value* address, int lanes,
+                           int64_t alignment) const {
+  Value* raw = ir.CreateAlignedLoad(memory_type(ir, lanes), address, aligned(alignment, bytes()));
+  return from_memory(ir, raw, dtype_);
+}
+
+void ElementFormat::store(llvm::IRBuilder<>& ir, Value* value, Value* address,
+                          int64_t alignment) const {
+  ir.CreateAlignedStore(to_memory(ir, value, dtype_), address, aligned(alignment, bytes()));
+}
+
+Value* ElementFormat::load_masked(llvm::IRBuilder<>& ir, Value* address, Value* mask) const {
+  llvm::Type* type = memory_type(ir, lanes_of(mask));
+  Value* raw = ir.CreateMaskedLoad(type, address, aligned(0, bytes()), mask,
+                                   llvm::Constant::getNullValue(type));
+  return from_memory(ir, raw, dtype_);
+}
+
+void ElementFormat::store_masked(llvm::IRBuilder<>& ir, Value* value, Value* address,
+                                 Value* mask) const {
+  ir.CreateMaskedStore(to_memory(ir, value, dtype_), address, aligned(0, bytes()), mask);
+}
+
 Value* round_to(llvm::IRBuilder<>& ir, Value* value, DType to) {
   if (!is_16_bit_float(to)) return value;
   return from_memory(ir, to_memory(ir, value, to), to);

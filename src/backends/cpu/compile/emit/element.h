@@ -7,6 +7,32 @@
 
 namespace kiln::cpu {
 
+// The type of an element in memory, of one in a register, and how it gets from one to the other.
+// Values are scalars or vectors of `lanes` neighbours; addresses are those of an element, aligned to
+// its size where nothing else is said.
+class ElementFormat {
+ public:
+  ElementFormat(DType dtype) : dtype_(dtype) {}  // NOLINT(google-explicit-constructor)
+
+  DType dtype() const { return dtype_; }
+  int64_t bytes() const { return static_cast<int64_t>(dtype_size(dtype_)); }
+  // f32 for f16 and bf16; `lanes` 1: a scalar.
+  llvm::Type* register_type(llvm::IRBuilder<>& ir, int lanes = 1) const;
+  llvm::Type* memory_type(llvm::IRBuilder<>& ir, int lanes = 1) const;
+
+  llvm::Value* load(llvm::IRBuilder<>& ir, llvm::Value* address, int lanes = 1,
+                    int64_t alignment = 0) const;
+  void store(llvm::IRBuilder<>& ir, llvm::Value* value, llvm::Value* address,
+             int64_t alignment = 0) const;
+  // The lanes of a mask, <lanes x i1>; others are not touched, and loaded as zero.
+  llvm::Value* load_masked(llvm::IRBuilder<>& ir, llvm::Value* address, llvm::Value* mask) const;
+  void store_masked(llvm::IRBuilder<>& ir, llvm::Value* value, llvm::Value* address,
+                    llvm::Value* mask) const;
+
+ private:
+  DType dtype_;
+};
+
 llvm::Type* register_type(llvm::IRBuilder<>& ir, DType dtype);
 llvm::Type* memory_type(llvm::IRBuilder<>& ir, DType dtype);
 // Scalars and vectors alike.

@@ -42,7 +42,8 @@ llvm::Function* make_function(llvm::Module& module, const Target& target,
   function->setDoesNotThrow();
   function->addFnAttr(llvm::Attribute::NoRedZone);
   function->addFnAttr("no-builtins");
-  const char* width = target.avx512() ? "512" : "256";
+  function->addFnAttr("target-features", target.features.llvm_str());
+  const std::string width = std::to_string(target.vector_bits);
   function->addFnAttr("prefer-vector-width", width);
   function->addFnAttr("min-legal-vector-width", width);
   return function;

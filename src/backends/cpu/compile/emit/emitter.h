@@ -11,18 +11,11 @@
 #include <llvm/IR/IRBuilder.h>
 #include <llvm/IR/Module.h>
 
+#include "backends/cpu/compile/emit/target.h"
 #include "ir/dim.h"
 #include "plan/form/program.h"
 
 namespace kiln::cpu {
-
-// A level of x86-64 that code is generated for.
-struct Target {
-  std::string name;    // "x86-64-v3" or "x86-64-v4"
-  int lanes = 8;       // f32 elements of a vector register
-  int registers = 16;  // vector registers
-  bool avx512() const { return lanes == 16; }
-};
 
 // The operands of a kernel, and how its work is split. Filled while code is generated.
 struct KernelInterface {

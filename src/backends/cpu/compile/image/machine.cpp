@@ -34,7 +34,10 @@ const llvm::Target& x86() {
 }  // namespace
 
 const std::vector<Target>& all_targets() {
-  static const std::vector<Target> kTargets = {{"x86-64-v4", 16, 32}, {"x86-64-v3", 8, 16}};
+  using enum Feature;
+  static const std::vector<Target> kTargets = {
+      {"x86-64-v4", {Avx2, Fma, F16c, Avx512F, Avx512Bw, Avx512Dq, Avx512Vl}, 512, 32},
+      {"x86-64-v3", {Avx2, Fma, F16c}, 256, 16}};
   return kTargets;
 }
 

@@ -4,6 +4,7 @@
 
 #include <llvm/IR/IntrinsicsX86.h>
 
+#include "backends/cpu/compile/emit/target.h"
 #include "backends/cpu/compile/math/math.h"
 
 namespace kiln::cpu {
@@ -48,18 +49,14 @@ Real exp_tail(Real r) {
 
 Real exp_of_rest(Real r) { return fma(exp_tail(r), r * r, r) + 1.0; }
 
-bool has_avx512(Real x) {
-  const llvm::Function& function = *x.ir->GetInsertBlock()->getParent();
-  return function.getFnAttribute("prefer-vector-width").getValueAsString() == "512";
-}
-
-// The instruction for whole vectors; null for others.
+// The instruction for whole registers of AVX-512; null for others.
 Value* scale_instruction(Real x, Real power) {
   const auto* type = llvm::dyn_cast<llvm::FixedVectorType>(x.value->getType());
   const unsigned whole = x.is_f64() ? 8 : 16;
-  if (type == nullptr || type->getNumElements() != whole || !has_avx512(x)) return nullptr;
-  constexpr int kCurrentRounding = 4;
   llvm::IRBuilder<>& ir = *x.ir;
+  if (type == nullptr || type->getNumElements() != whole || !has_feature(ir, Feature::Avx512F))
+    return nullptr;
+  constexpr int kCurrentRounding = 4;
   const auto id = x.is_f64() ? llvm::Intrinsic::x86_avx512_mask_scalef_pd_512
                              : llvm::Intrinsic::x86_avx512_mask_scalef_ps_512;
   Value* all = x.is_f64() ? ir.getInt8(-1) : ir.getInt16(-1);

@@ -30,7 +30,7 @@ Value* rounded_down(Emitter& emitter, Value* begin, Value* end, int64_t step) {
 
 Value* mask_below(Emitter& emitter, Value* first, Value* end) {
   auto& ir = emitter.ir();
-  const int lanes = emitter.target().lanes;
+  const int lanes = emitter.target().lanes();
   std::vector<llvm::Constant*> indices;
   for (int i = 0; i < lanes; ++i) indices.push_back(ir.getInt32(static_cast<uint32_t>(i)));
   Value* left = ir.CreateTrunc(ir.CreateSub(end, first), ir.getInt32Ty());
@@ -42,7 +42,7 @@ Value* mask_below(Emitter& emitter, Value* first, Value* end) {
 
 State for_lanes_carrying(Emitter& emitter, const LaneRange& range, int copies, State state,
                          const LaneBody& body) {
-  const int lanes = emitter.target().lanes;
+  const int lanes = emitter.target().lanes();
   const Dim extent = range.loop.extent();
   Value* begin = emitter.value_of(range.begin);
   Value* end = emitter.value_of(range.end);

@@ -33,7 +33,7 @@ constexpr int kSums = 4;
 class NestEmitter {
  public:
   NestEmitter(Emitter& emitter, const LoopNest& nest, const VectorAxes& axes)
-      : emitter_(emitter), nest_(nest), axes_(axes), lanes_(emitter.target().lanes) {}
+      : emitter_(emitter), nest_(nest), axes_(axes), lanes_(emitter.target().lanes()) {}
 
   // Gives the most points of the outer loops that a task is.
   Dim run() {
