@@ -99,14 +99,33 @@ Value* real_range(Call& call, double start, double end, double step, DType dtype
   return call.builder().constant(std::move(literal));
 }
 
+// Numbers with a fraction for a dtype of integers: PyTorch truncates them first, and counts with
+// what they were unless the dtype is i64.
+Value* truncated_range(Call& call, double start, double end, double step, DType dtype) {
+  call.expect(std::abs(start) < 0x1p53 && std::abs(end) < 0x1p53 && std::abs(step) < 0x1p53,
+              "a range to " + std::to_string(end), "numbers below 2^53");
+  const double first = std::trunc(start), by = std::trunc(step);
+  call.expect(by != 0, "step " + std::to_string(step) + " for integers", "a step of 1 or more");
+  const double distance = dtype == DType::I64 ? std::trunc(end) - first : end - start;
+  const double count = std::ceil(distance / (dtype == DType::I64 ? by : step));
+  const auto size = static_cast<int64_t>(std::max(0.0, count));
+  Value* indices = call.make(Op::iota, {},
+                             {{"size", Dim(size)},
+                              {"dtype", DType::I64},
+                              {"start", Dim(static_cast<int64_t>(first))},
+                              {"step", static_cast<int64_t>(by)}});
+  return call.builder().cast(indices, dtype);
+}
+
 Value* import_arange(Call& call) {
   const Number start = call.number_or("start", int64_t{0}), end = call.number("end");
   const Number step = call.number_or("step", int64_t{1});
   const bool real = is_real(start) || is_real(end) || is_real(step);
   const DType dtype = call.dtype("dtype").value_or(real ? DType::F32 : DType::I64);
   if (real) {
-    return real_range(call, number_as_double(start), number_as_double(end), number_as_double(step),
-                      dtype);
+    const auto range = is_floating(dtype) ? real_range : truncated_range;
+    return range(call, number_as_double(start), number_as_double(end), number_as_double(step),
+                 dtype);
   }
   const Dim by = as_dim(step);
   call.expect(by.is_constant(), "the symbolic step " + by.str(), "a constant");

@@ -208,6 +208,14 @@ Value* import_div_mode(Call& call) {
   if (is_scalar(call.operand("other"))) call.compute_in_f32();
   const Pair pair = promoted(call);
   const DType dtype = pair.a.value()->type.dtype;
+  if (is_16_bit_float(dtype)) {
+    ir::Builder& builder = call.builder();
+    const auto widened = [&](const Expr& x) {
+      return Expr(call, builder.cast(x.value(), DType::F32));
+    };
+    const Expr quotient = widened(pair.a) / widened(pair.b);
+    return Expr(call, builder.cast(quotient.value(), dtype)).apply(Op::trunc);
+  }
   const Expr quotient = pair.a / checked_divisor(call, pair.b, "div");  // of integers: truncates
   return is_floating(dtype) ? quotient.apply(Op::trunc) : quotient;
 }

@@ -212,6 +212,11 @@ def test_every_operator_rounds_once(dtype: torch.dtype, table: Table) -> None:
     assert_as_eager(table, inputs(dtype), emulate_precision_casts=True)
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+def test_kernels_of_pytorch_round_in_any_case(dtype: torch.dtype) -> None:
+    assert_as_eager(KERNELS, inputs(dtype), emulate_precision_casts=False)
+
+
 class Chain(torch.nn.Module):
     """Different from eager unless every operator rounds."""
 
