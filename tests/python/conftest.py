@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -36,5 +38,23 @@ def assert_same() -> Callable[..., None]:
         assert actual_spec == expected_spec
         for a, b in zip(actual_leaves, expected_leaves, strict=True):
             torch.testing.assert_close(a, b, **({"rtol": 1e-4, "atol": 1e-5} | tolerances))
+
+    return check
+
+
+@pytest.fixture
+def refused(capfd) -> Callable[[str], Any]:
+    """Expects that the loader of a package raises what the package says. Loaders before torch 2.13 do not ask a package
+    for the text, which writes it to stderr for them."""
+    asks = torch.__version__ >= (2, 13)
+
+    @contextmanager
+    def check(message: str) -> Iterator[None]:
+        capfd.readouterr()
+        with pytest.raises(RuntimeError, match=message if asks else "API call failed"):
+            yield
+        if not asks:
+            said = capfd.readouterr().err
+            assert re.search(message, said), said
 
     return check

@@ -105,8 +105,13 @@ def supported_ranges(
     if usual == ranges or not any(support.values()):
         return ranges, support
     usual_support = check_support(program, settings, usual)
-    if all(support[node] == "" for node, reason in usual_support.items() if not reason):
+    wanted = [node for node, reason in usual_support.items() if not reason]
+    if all(support[node] == "" for node in wanted):
         return ranges, support
+    with_1 = tracers_ranges(program, ranges, 1)
+    support = check_support(program, settings, with_1)
+    if all(support[node] == "" for node in wanted):
+        return with_1, support
     return usual, usual_support
 
 

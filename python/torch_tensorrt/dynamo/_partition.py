@@ -16,7 +16,7 @@ from typing import Any
 
 import sympy
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from kiln import KilnError, Model, NodeSupport
 from torch_tensorrt._operator import DTYPE_NAMES
@@ -71,7 +71,48 @@ def check_support(
         if reason is None:
             reason = "" if answer.supported else _refusal(node, answer, settings)
         reasons[node] = reason
+    _leave_unknown_dtypes(program.graph, reasons)
     return reasons
+
+
+_ATEN = torch.ops.aten
+_BATCH_NORMS = (
+    _ATEN.native_batch_norm.default,
+    _ATEN._native_batch_norm_legit.default,
+    _ATEN._native_batch_norm_legit.no_stats,
+    _ATEN._native_batch_norm_legit_functional.default,
+    _ATEN._native_batch_norm_legit_no_training.default,
+    _ATEN._batch_norm_with_update.default,
+    _ATEN._batch_norm_with_update_functional.default,
+)
+_OTHER_NORMS = (_ATEN.native_layer_norm.default, _ATEN.native_group_norm.default)
+
+
+def _leave_unknown_dtypes(graph: Graph, reasons: dict[Node, str]) -> None:
+    """Leaves to PyTorch what computes with values whose dtype is not what the program says: an engine is compiled for
+    one. Such are the statistics that a norm of 16-bit numbers gives besides its result."""
+    unknown: set[Node] = set()
+    for node in graph.nodes:
+        if node.op != "call_function":
+            continue
+        if node.target is operator.getitem and node.args[1] > 0 and _has_other_dtypes(node.args[0]):
+            unknown.add(node)
+        elif found := [arg for arg in node.all_input_nodes if arg in unknown]:
+            if reasons.get(node) == "":
+                reasons[node] = f"the dtype of {found[0].name} is not what the program says"
+            if node.kwargs.get("dtype") is None:
+                unknown.add(node)
+
+
+def _has_other_dtypes(norm: Node) -> bool:
+    """Whether the results after the first may have other dtypes than the exporter writes down."""
+    if norm.target not in (*_BATCH_NORMS, *_OTHER_NORMS):
+        return False
+    dtypes = {value.dtype for arg in norm.all_input_nodes for value in _tensor_values(arg)}
+    is_mixed = len(dtypes) > 1
+    return is_mixed or (
+        norm.target in _BATCH_NORMS and not dtypes.isdisjoint((torch.float16, torch.bfloat16))
+    )
 
 
 def _refusal(node: Node, answer: NodeSupport, settings: CompilationSettings) -> str:

@@ -66,12 +66,13 @@ def symbol_ranges(program: Program, inputs: Sequence[Any] | None) -> dict[sympy.
 
 
 def tracers_ranges(
-    program: Program, ranges: Mapping[sympy.Symbol, Range]
+    program: Program, ranges: Mapping[sympy.Symbol, Range], least_size: int = TRACERS_LEAST
 ) -> dict[sympy.Symbol, Range]:
-    """The ranges without the 0 and 1 that the tracer left out, for what cannot be compiled with them."""
+    """The ranges without the 0 and 1 that the tracer left out, or without the 0 alone (`least_size=1`), for what cannot
+    be compiled with them."""
     result = {}
     for symbol, r in ranges.items():
-        least = max(r.min, min(_written_least(program, symbol), TRACERS_LEAST, r.max))
+        least = max(r.min, min(_written_least(program, symbol), least_size, r.max))
         result[symbol] = replace(r, min=least, opt=max(r.opt, least))
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import operator
@@ -62,6 +63,7 @@ def serialize(
     """
     serializer = serde.GraphModuleSerializer(signature, [])
     serializer.serialize_metadata = _metadata
+    serializer.serialize_tensor_output = functools.partial(_tensor_output, serializer)
     state = serializer.graph_state
     nodes: list[dict[str, Any]] = []
     values: Values = {kind: {} for kind in _VALUES}
@@ -131,6 +133,26 @@ def _serialize_node(serializer: Any, node: Node) -> _Record:
 def _metadata(node: Node) -> dict[str, str]:
     """Where in the model a node comes from, for error messages; the rest of torch's notes is long and not needed."""
     return {"stack_trace": node.meta["stack_trace"]} if node.meta.get("stack_trace") else {}
+
+
+def _tensor_output(serializer: Any, name: str, value: torch.Tensor) -> schema.TensorArgument:
+    """Notes a value. No engine has tensors of other dtypes and layouts than its own, and the schema lacks some of them:
+    bytes of the same sizes stand for them, so that one such tensor does not keep the whole program from being read."""
+    if value.dtype in DTYPE_NAMES and value.layout is torch.strided:
+        meta = serde.serialize_tensor_meta(value)
+    else:
+        one, zero = serde.serialize_sym_int(1), serde.serialize_sym_int(0)
+        meta = schema.TensorMeta(
+            dtype=schema.ScalarType.BYTE,
+            sizes=[serde.serialize_sym_int(size) for size in value.shape],
+            requires_grad=False,
+            device=schema.Device(type="cpu", index=None),
+            strides=[one] * value.dim(),
+            storage_offset=zero,
+            layout=schema.Layout.Strided,
+        )
+    serializer.graph_state.tensor_values[name] = meta
+    return schema.TensorArgument(name=name)
 
 
 def _unknown_node(serializer: Any, node: Node) -> schema.Node:

@@ -8,7 +8,7 @@ the one that was recorded.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sympy
@@ -99,6 +99,8 @@ class _Run:
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             return None
         args, kwargs = map_arg((node.args, node.kwargs), self._results.__getitem__)
+        if (picks := _PICKS.get(node.target)) is not None:
+            picks(*args, **kwargs)
         try:
             return node.target(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException):
@@ -127,6 +129,34 @@ class _Run:
         value = expr.xreplace(known)
         kind = {torch.SymInt: int, torch.SymFloat: float, torch.SymBool: bool}[type(size)]
         return kind(value)
+
+
+def _check_index(size: int, index: Any) -> None:
+    if isinstance(index, int) and not -size <= index < size:
+        raise _Misfit(f"the index {index} is out of a size of {size}")
+
+
+def _check_reduced(tensor: torch.Tensor, dim: int, *_: Any, **__: Any) -> None:
+    if tensor.dim() and tensor.shape[dim] == 0:
+        raise _Misfit("there is nothing to pick one of")
+
+
+_ATEN = torch.ops.aten
+# What operators refuse that pick one of several elements, and fake tensors of some versions of torch take.
+_PICKS: dict[Any, Callable[..., None]] = {
+    _ATEN.select.int: lambda x, dim, index: _check_index(x.shape[dim], index),
+    _ATEN.select_scatter.default: lambda x, _, dim, index: _check_index(x.shape[dim], index),
+    **dict.fromkeys(
+        (
+            _ATEN.max.dim,
+            _ATEN.min.dim,
+            _ATEN.median.dim,
+            _ATEN.nanmedian.dim,
+        ),
+        _check_reduced,
+    ),
+    _ATEN.mode.default: lambda x, dim=-1, keepdim=False: _check_reduced(x, dim),
+}
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

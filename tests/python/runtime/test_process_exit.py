@@ -63,7 +63,8 @@ _ENDS = {
 
 
 def run(code: str, expected: int = 0, may_be_pytorchs: bool = False) -> None:
-    command = [sys.executable, "-c", _THREADS + code]
+    # No warnings: what is on stderr is compared with what PyTorch itself may say there.
+    command = [sys.executable, "-W", "ignore", "-c", _THREADS + code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     # Before Python 3.14 a daemon thread inside any operator of PyTorch ends the process so: the interpreter unwinds it
     # through frames that must not be unwound. A plain torch.nn.Linear does it.

@@ -205,6 +205,8 @@ ONE: dict[str, tuple[Callable[..., Any], Sizes, bool]] = {
     ),
     "largest": (lambda m, x: x.amax(0) * 2, (4,), False),
     "first row": (lambda m, x: x[0] * 2, (4,), False),
+    "greatest and place": (lambda m, x: x.max(0).values * 2, (4,), False),
+    "last row set": (lambda m, x: x.select_scatter(m.linear(x).sum(0), 0, -1) * 2, (4,), False),
 }
 
 

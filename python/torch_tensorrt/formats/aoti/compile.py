@@ -43,6 +43,10 @@ class CompiledProgram:
     metadata: bytes  # JSON
 
 
+class StaticRuntimeError(RuntimeError):
+    """Compiled code has the C++ standard library in it."""
+
+
 def has_compiler(inductor_configs: Mapping[str, Any]) -> bool:
     """Whether AOTInductor finds a C++ compiler."""
     from torch._inductor import config, cpp_builder, exc
@@ -62,6 +66,9 @@ def compile_program(
 
     Engines become inputs of the compiled code, which it passes on to the container that it lies in; so AOTInductor
     never sees their bytes.
+
+    Raises:
+        StaticRuntimeError: the compiler makes what PyTorch cannot load.
     """
     graph = _Flattened(exported)
     options = {**inductor_configs, "aot_inductor.package": True}
@@ -80,7 +87,24 @@ def compile_program(
         raise ValueError(
             "inductor_configs asks for something other than a compiled library with its constants inside"
         )
-    return CompiledProgram(_program(exported, graph), *_sort_files([Path(f) for f in files if f]))
+    library, *others = _sort_files([Path(f) for f in files if f])
+    check_runtime(library)
+    return CompiledProgram(_program(exported, graph), library, *others)
+
+
+def check_runtime(library: Path) -> None:
+    """Raises StaticRuntimeError for compiled code that shares no C++ standard library with PyTorch.
+
+    Such code has one of its own whose symbols are mixed with those of PyTorch's, by the rules of the system's loader:
+    it ends the process, or fails, when it is loaded.
+    """
+    data = library.read_bytes()
+    if not any(name in data for name in (b"\0libstdc++.so", b"\0libc++.so")):
+        raise StaticRuntimeError(
+            "the C++ compiler links its standard library statically and so makes nothing that PyTorch can load: "
+            "install the shared one for development (libstdc++.so beside libstdc++.a), or name another "
+            "compiler by CXX or by inductor_configs={'cpp.cxx': ...}"
+        )
 
 
 class _Flattened:

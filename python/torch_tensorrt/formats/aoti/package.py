@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import kiln
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._structure import flatten_inputs
 from torch_tensorrt.formats.aoti.archive import Entry, tensor_bytes, write_package
-from torch_tensorrt.formats.aoti.compile import compile_program, has_compiler
+from torch_tensorrt.formats.aoti.compile import StaticRuntimeError, compile_program, has_compiler
 from torch_tensorrt.formats.aoti.library import check_libraries
 from torch_tensorrt.formats.aoti.program import (
     COMPILED_FILE,
@@ -26,6 +29,8 @@ from torch_tensorrt.formats.aoti.program import (
     build_program,
     engine_file,
 )
+
+logger = logging.getLogger(__name__)
 
 _MODEL_PREFIX = "data/aotinductor/"
 _METADATA = {"AOTI_DEVICE_KEY": "cpu"}
@@ -82,25 +87,39 @@ def save_package(
         nodes = lowered.extern_json if lowered.extern_nodes else None
         entries = _container_entries(lowered, nodes)
     elif has_compiler(configs):
-        compiled = compile_program(program, configs)
-        entries = _container_entries(
-            compiled.program, compiled.extern_nodes, json.loads(compiled.metadata)
-        )
-        entries.append(Entry(COMPILED_FILE, compiled.library))
+        entries = _compiled_entries(program, lowered, configs)
     else:
-        _check_supported(lowered)
+        _check_supported(
+            lowered, "no C++ compiler was found", "Install g++ or clang++, or set CXX."
+        )
         entries = _container_entries(lowered, lowered.extern_json)
     write_package(
         Path(path), entries, extra_files, load=bool(lowered.extern_nodes or lowered.unsupported)
     )
 
 
-def _check_supported(lowered: PackageProgram) -> None:
+def _compiled_entries(
+    program: ExportedProgram, lowered: PackageProgram, configs: Mapping[str, Any]
+) -> list[Entry]:
+    """With compiled code, or without where the compiler makes none that can be loaded."""
+    try:
+        compiled = compile_program(program, configs)
+    except StaticRuntimeError as error:
+        reason, _, remedy = str(error).partition(": ")
+        _check_supported(lowered, reason, remedy)
+        logger.warning("operators outside engines are not compiled: %s", error)
+        return _container_entries(lowered, lowered.extern_json)
+    entries = _container_entries(
+        compiled.program, compiled.extern_nodes, json.loads(compiled.metadata)
+    )
+    return [*entries, Entry(COMPILED_FILE, compiled.library)]
+
+
+def _check_supported(lowered: PackageProgram, reason: str, remedy: str) -> None:
     if lowered.unsupported:
-        reasons = "\n".join(f"  {node}: {reason}" for node, reason in lowered.unsupported.items())
+        nodes = "\n".join(f"  {node}: {why}" for node, why in lowered.unsupported.items())
         raise RuntimeError(
-            "no C++ compiler was found, and AOTInductor needs one to compile what lies outside the engines:\n"
-            f"{reasons}\nInstall g++ or clang++, or set CXX."
+            f"{reason}, and what lies outside the engines has to be compiled:\n{nodes}\n{remedy}"
         )
 
 
@@ -192,7 +211,8 @@ def load_package(
 ) -> LoadedPackage:
     """Loads a package as torch._inductor.aoti_load_package does, without what that imports.
 
-    A folder that a package was unpacked to is used in place.
+    A folder that a package was unpacked to is used in place, or packed again for loaders before torch 2.13, which take
+    none.
 
     Args:
         path: a .pt2 file that `save_package` wrote, or such a folder.
@@ -209,7 +229,9 @@ def load_package(
     try:
         check_libraries(root)
         _check_operators(root)
-        loader = torch._C._aoti.AOTIModelPackageLoader(os.path.abspath(root), "model", False, 1, -1)
+        with _loadable(root) as file:
+            path_of_loader = os.path.abspath(file)
+            loader = torch._C._aoti.AOTIModelPackageLoader(path_of_loader, "model", False, 1, -1)
         package = LoadedPackage(loader)
     except Exception as error:  # of many kinds, if the package is damaged
         raise ValueError(
@@ -218,6 +240,19 @@ def load_package(
     for name, content in _extra_files(root, extra_files or {}):
         extra_files[name] = content  # type: ignore[index] - not None here
     return package
+
+
+@contextmanager
+def _loadable(root: Path) -> Iterator[Path]:
+    """What PyTorch's loader takes for a package or the folder of one. It unpacks an archive before it returns."""
+    if root.is_file() or torch.__version__ >= (2, 13):
+        yield root
+        return
+    with tempfile.NamedTemporaryFile(suffix=".pt2") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for path in sorted(each for each in root.rglob("*") if each.is_file()):
+                archive.write(path, f"{root.name}/{path.relative_to(root)}")
+        yield Path(file.name)
 
 
 def _check_operators(root: Path) -> None:

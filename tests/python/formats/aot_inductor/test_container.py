@@ -182,6 +182,8 @@ def test_options_of_the_loader(container, options, unpacked, assert_same) -> Non
     load = torch._inductor.aoti_load_package
     if not options.keys() <= inspect.signature(load).parameters.keys():
         pytest.skip(f"this PyTorch's loader takes {inspect.signature(load)}")
+    if unpacked and torch.__version__ < (2, 13):
+        pytest.skip(f"the loader of torch {torch.__version__} takes no folders")
     (file,) = container.folder.glob("*.pt2")
     loaded = load(str(container.folder / "unpacked" if unpacked else file), **options)
     for batch in (1, 3, 32):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import zipfile
 from typing import Any
 
@@ -59,7 +61,7 @@ class ManyKinds(torch.nn.Module):
 @pytest.mark.usefixtures("no_compiler")
 class TestWithoutCompiler:
     @pytest.mark.parametrize("retrace", [True, False])
-    def test_engines_around_an_operator(self, tmp_path, assert_same, retrace) -> None:
+    def test_engines_around_an_operator(self, tmp_path, assert_same, refused, retrace) -> None:
         model = SortInTheMiddle().eval()
         torch_tensorrt.save(
             compile_all(model, batch_input()),
@@ -72,10 +74,10 @@ class TestWithoutCompiler:
         for batch in (1, 3, 32):
             x = torch.randn(batch, 16)
             assert_same(loaded(x), model(x))
-        with pytest.raises(RuntimeError, match='input "x" dim 0: got 33, expected 1..32'):
+        with refused('input "x" dim 0: got 33, expected 1..32'):
             loaded(torch.randn(33, 16))
 
-    def test_arguments_of_every_kind(self, tmp_path, assert_same) -> None:
+    def test_arguments_of_every_kind(self, tmp_path, assert_same, refused) -> None:
         model = ManyKinds()
         batch = torch.export.Dim("batch", min=2, max=9)
         shapes = ({0: batch}, None)
@@ -84,7 +86,7 @@ class TestWithoutCompiler:
         for rows in (2, 3, 9):
             x = torch.randn(rows, 4, 8)
             assert_same(loaded(x, inputs[1]), model(x, inputs[1]))
-        with pytest.raises(RuntimeError, match='input "x" dim 0: got 10, expected 2..9'):
+        with refused('input "x" dim 0: got 10, expected 2..9'):
             loaded(torch.randn(10, 4, 8), inputs[1])
 
     def test_constants_that_are_results(self, tmp_path, assert_same) -> None:
@@ -186,19 +188,19 @@ class TestWithCompiler:
                 assert_same(call(x, mine, torch.ones(batch, 3)), expected)
                 assert_same(mine, theirs)
 
-    def test_wrong_inputs(self, package) -> None:
+    def test_wrong_inputs(self, package, refused) -> None:
         loaded = torch_tensorrt.load(package[0])
 
         def call(*shapes: tuple[int, ...]) -> None:
             loaded(*(torch.randn(shape) for shape in shapes))
 
-        with pytest.raises(RuntimeError, match='input "x" dim 0: got 33, expected 1..32'):
+        with refused('input "x" dim 0: got 33, expected 1..32'):
             call((33, 16), (33, 16), (33, 3))
-        with pytest.raises(RuntimeError, match='input "seen" dim 0: got 3, expected 2'):
+        with refused('input "seen" dim 0: got 3, expected 2'):
             call((2, 16), (3, 16), (2, 3))
-        with pytest.raises(RuntimeError, match='input "unused" dim 1: got 4, expected 3'):
+        with refused('input "unused" dim 1: got 4, expected 3'):
             call((2, 16), (2, 16), (2, 4))
-        with pytest.raises(RuntimeError, match='input "seen": got rank 3, expected 2'):
+        with refused('input "seen": got rank 3, expected 2'):
             call((2, 16), (2, 16, 1), (2, 3))
 
     def test_strided_inputs(self, package, assert_same) -> None:
@@ -217,3 +219,57 @@ class TestWithCompiler:
         with zipfile.ZipFile(package[0]) as archive:
             names = [name.rpartition("/")[2] for name in archive.namelist()]
         assert {"engine_0.kiln", "engine_1.kiln", "model.so.1"} <= set(names)
+
+
+@pytest.fixture
+def static_compiler(tmp_path) -> str:
+    """g++ as it is where the system has its standard library as an archive only."""
+    path = tmp_path / "compiler" / "g++"
+    path.parent.mkdir()
+    path.write_text(
+        '#!/bin/sh\ncase " $* " in *" -shared "*) exec g++ "$@" -static-libstdc++ ;; esac\nexec g++ "$@"\n'
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_compilers_without_a_shared_standard_library(
+    tmp_path, static_compiler, assert_same, caplog
+) -> None:
+    """PyTorch crashes when it loads what they make: operators are called one by one, or the save fails."""
+    model = SortInTheMiddle().eval()
+    compiled = compile_all(model, batch_input())
+    options = {"output_format": "aot_inductor", "inductor_configs": {"cpp.cxx": static_compiler}}
+    with caplog.at_level(logging.WARNING):
+        torch_tensorrt.save(compiled, tmp_path / "m.pt2", arg_inputs=[batch_input()], **options)
+    assert "links its standard library statically" in caplog.text
+    x = torch.randn(3, 16)
+    assert_same(torch_tensorrt.load(tmp_path / "m.pt2")(x), model(x))
+    with zipfile.ZipFile(tmp_path / "m.pt2") as archive:
+        assert not [name for name in archive.namelist() if name.endswith("model.so.1")]
+
+
+def test_what_needs_a_compiler_says_what_is_wrong_with_it(tmp_path, monkeypatch) -> None:
+    library = tmp_path / "model.so"
+    library.write_bytes(b"\x7fELF\0libm.so.6\0libc.so.6\0libstdcxx\0")
+    with pytest.raises(aoti.compile.StaticRuntimeError, match="libstdc"):
+        aoti.compile.check_runtime(library)
+
+    def fail(*_: Any) -> None:
+        aoti.compile.check_runtime(library)
+
+    monkeypatch.setattr(aoti.package, "has_compiler", lambda configs: True)
+    monkeypatch.setattr(aoti.package, "compile_program", fail)
+
+    class ValuesDecide(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[x > 0]
+
+    program = torch.export.export(ValuesDecide(), (torch.randn(4),))
+    with pytest.raises(RuntimeError, match=r"(?s)links its standard library statically.*libstdc"):
+        torch_tensorrt.save(program, tmp_path / "m.pt2", output_format="aot_inductor")
+    assert not (tmp_path / "m.pt2").exists()
+    library.write_bytes(b"\x7fELF\0libstdc++.so.6\0")
+    aoti.compile.check_runtime(library)

@@ -122,11 +122,11 @@ def test_results_in_any_order(tmp_path, assert_same) -> None:
     assert_same(loaded(x, unused), model(x, unused))
 
 
-def test_inputs_that_reach_no_engine_are_checked(tmp_path) -> None:
+def test_inputs_that_reach_no_engine_are_checked(tmp_path, refused) -> None:
     loaded = round_trip(Edges().eval(), tmp_path / "m.pt2", torch.randn(4), torch.randn(2, 5))
-    with pytest.raises(RuntimeError, match='input "unused" dim 1: got 6, expected 5'):
+    with refused('input "unused" dim 1: got 6, expected 5'):
         loaded(torch.randn(4), torch.randn(2, 6))
-    with pytest.raises(RuntimeError, match='input "unused": got dtype i64, expected f32'):
+    with refused('input "unused": got dtype i64, expected f32'):
         loaded(torch.randn(4), torch.zeros(2, 5, dtype=torch.int64))
 
 
@@ -139,7 +139,7 @@ class Relations(torch.nn.Module):
 
 @pytest.mark.parametrize("first_is_larger", [False, True])
 def test_sizes_that_depend_on_each_other_are_checked(
-    tmp_path, assert_same, first_is_larger
+    tmp_path, assert_same, refused, first_is_larger
 ) -> None:
     batch = torch.export.Dim("batch", min=1, max=8)
     order = slice(None, None, -1 if first_is_larger else 1)
@@ -154,25 +154,25 @@ def test_sizes_that_depend_on_each_other_are_checked(
         inputs = (torch.randn(rows, 2), torch.randn(2 * rows, 2))[order]
         assert_same(loaded(*inputs), Relations()(*inputs))
     name = "x" if first_is_larger else "y"
-    with pytest.raises(RuntimeError, match=f'input "{name}" dim 0: got 9, expected 8'):
+    with refused(f'input "{name}" dim 0: got 9, expected 8'):
         loaded(*(torch.randn(4, 2), torch.randn(9, 2))[order])
 
 
-def test_wrong_inputs(mlp, tmp_path) -> None:
+def test_wrong_inputs(mlp, tmp_path, refused) -> None:
     loaded = round_trip(mlp, tmp_path / "m.pt2", batch_input())
     plain = torch._inductor.aoti_load_package(str(tmp_path / "m.pt2"))
     for call in (loaded, plain):
-        with pytest.raises(RuntimeError, match='input "x" dim 0: got 33, expected 1..32'):
+        with refused('input "x" dim 0: got 33, expected 1..32'):
             call(torch.randn(33, 16))
-        with pytest.raises(RuntimeError, match='input "x": got rank 3, expected 2'):
+        with refused('input "x": got rank 3, expected 2'):
             call(torch.randn(2, 16, 1))
-        with pytest.raises(RuntimeError, match='input "x": got dtype f16, expected f32'):
+        with refused('input "x": got dtype f16, expected f32'):
             call(torch.randn(2, 16).half())
-        with pytest.raises(RuntimeError, match='input "x" is not in CPU memory'):
+        with refused('input "x" is not in CPU memory'):
             call(torch.randn(2, 16, device="meta"))
     with pytest.raises(TypeError, match="got 2 inputs by position, expected 1"):
         loaded(torch.randn(2, 16), torch.randn(2, 16))
-    with pytest.raises(RuntimeError, match="got 2 input tensors, expected 1"):
+    with refused("got 2 input tensors, expected 1"):
         plain(torch.randn(2, 16), torch.randn(2, 16))
     assert loaded(torch.randn(2, 16)).shape == (2, 8)  # it still works
 
