@@ -1,14 +1,58 @@
-// What a backend's compile half offers to the driver (src/compiler/).
+// What the compile half of a backend offers: a row of the table in src/compiler/backends.cpp.
+// Whatever does not depend on a machine is done by backends/common, which calls the row.
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/spec.h"
 #include "plan/form/program.h"
 
 namespace kiln {
+
+namespace backend {
+struct GeneratedKernel;  // backends/common/generated_kernel.h
+}
+
+// One kind of program that a backend makes, such as that for a level of CPU. Its names are those of
+// engine::ProgramSpec.
+struct Variant {
+  std::string name;
+  std::vector<std::string> features;  // that a machine needs in order to run it
+};
+
+// Generates kernels for one variant. Each thread has its own.
+class KernelGenerator {
+ public:
+  virtual ~KernelGenerator() = default;
+  // The same program and kernel give the same bytes, whatever was generated before. CompileError
+  // for a kernel that the backend cannot do.
+  virtual backend::GeneratedKernel generate(const plan::Program& program,
+                                            const plan::Kernel& kernel) = 0;
+};
+
+// Runs worker(i) once for each i in [0, count), on at most `threads` threads (0: one per core), each
+// with a worker of its own. report(done), of the calls that came back, is called on the caller's
+// thread. If calls fail, the first exception in the order of the indices is thrown.
+using Worker = std::function<void(size_t i)>;
+using RunWorkers = void (*)(size_t count, int threads, const std::function<Worker()>& make_worker,
+                            const std::function<void(size_t done)>& report);
+
+struct Backend {
+  std::string_view name;                 // engine::ProgramSpec::target
+  const plan::TargetTraits& traits;      // what programs are planned by
+  const std::vector<Variant>& variants;  // the best first
+  std::unique_ptr<KernelGenerator> (*make_generator)(const Variant& variant);
+  // backend::run_workers, unless the code generator needs threads of its own kind.
+  RunWorkers run_workers;
+  // What a derived constant's key says, done to the contents of another original: the key is all
+  // that it needs. CompileError for a text that is no such key, or that does not fit the literal.
+  // Null: no kernel derives constants.
+  ir::Literal (*derive_constant)(const std::string& key, const ir::Literal& original);
+};
 
 // Contents of the Constant buffers of an engine's programs, by program and buffer (empty for other
 // buffers). Borrowed from literals or owned; what programs share is there once.
@@ -30,25 +74,5 @@ struct BackendOptions {
   // be null.
   std::function<void(double fraction)> progress;
 };
-
-// What programs for the CPU are planned by.
-const plan::TargetTraits& cpu_traits();
-
-// backends/cpu/compile. Throws CompileError or InternalError. Deterministic: same program and
-// options, same bytes.
-CompiledProgram compile_for_cpu(const plan::Program& program, const BackendOptions& options);
-
-// Identifies everything of a program that decides an engine but the contents of constants and the
-// names of values: programs with equal hashes have equal code, and the same constants in the same
-// places. It is the same in every process.
-std::string program_hash(const plan::Program& program);
-// The hash of what each kernel computes, as engine::KernelSpec has it.
-std::vector<std::string> kernel_hashes(const plan::Program& program);
-
-// The contents of an engine's constants, made of a program with the program hash of all its
-// programs: what compile_for_cpu would give, without generating code. CompileError for a spec that
-// does not go with the program.
-EngineConstants constants_for_cpu(const engine::Spec& spec, const plan::Program& program,
-                                  int threads);
 
 }  // namespace kiln

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backends/common/program_hash.h"
 #include "compiler/build_hash.h"
 #include "compiler/engine_cache.h"
 #include "compiler/stages.h"
@@ -42,7 +43,11 @@ std::vector<std::string> sorted(std::vector<std::string> names) {
 // What both kinds of entry depend on besides the model.
 KeyText common_key(const char* kind, const CompileOptions& options) {
   KeyText key;
-  key.add(kind).add("kiln " KILN_VERSION).add(build_hash()).add(engine::kFormatVersion).add("cpu");
+  key.add(kind)
+      .add("kiln " KILN_VERSION)
+      .add(build_hash())
+      .add(engine::kFormatVersion)
+      .add(options.target);
   key.add(sorted(options.backend.variants))
       .add(options.disabled_passes)
       .add(options.check_bounds)
@@ -55,7 +60,7 @@ KeyText common_key(const char* kind, const CompileOptions& options) {
 // Names are in it, because they show in an engine's description and profile.
 std::string code_key(const plan::Program& program, const CompileOptions& options) {
   KeyText key = common_key("code", options);
-  key.add(program_hash(program));
+  key.add(backend::program_hash(program));
   for (const plan::Kernel& kernel : program.kernels) key.add(kernel.name).add(kernel.sources);
   return hash_str(hash128(std::as_bytes(std::span(key.text()))));
 }
@@ -115,7 +120,7 @@ class CachedCompile {
     const std::string key = cache_ != nullptr ? code_key(program, options_) : "";
     if (const auto code = find(key)) {
       const Result<engine::View> view = engine::read(*code);
-      if (view.ok() && is_made_of(view->spec, program_hash(program))) {
+      if (view.ok() && is_made_of(view->spec, backend::program_hash(program))) {
         report_.outcome = CacheReport::Outcome::CodeFound;
         return write_refilled(view->spec, program, options_);
       }

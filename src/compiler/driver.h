@@ -44,6 +44,7 @@ struct CacheReport {
 
 struct CompileOptions {
   std::vector<import::DimRange> ranges;
+  std::string target = "cpu";  // the backend: compiler/backends.h
   BackendOptions backend;
   std::vector<std::string> disabled_passes;
   bool check_bounds = true;  // runs fail where an index is out of range or integers divide by 0

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backends/common/program_hash.h"
 #include "compiler/stages.h"
 #include "engine/reader.h"
 #include "import/expression.h"
@@ -88,7 +89,7 @@ std::string difference(const Spec& spec, const engine::ProgramSpec& made,
     text = compare("number of kernels", std::to_string(program.kernels.size()),
                    std::to_string(steps.size()));
   if (!text.empty()) return text;
-  const std::vector<std::string> hashes = kernel_hashes(program);
+  const std::vector<std::string> hashes = backend::kernel_hashes(program);
   for (size_t i = 0; i < hashes.size(); ++i) {
     if (hashes[i] != made.kernels[static_cast<size_t>(steps[i].kernel)].key)
       return "got another kernel " + kernel_text(program.kernels[i]) +
@@ -104,6 +105,18 @@ std::string advice(const Spec& spec) {
   if (spec.producer != "kiln " KILN_VERSION)
     text += " (the engine was made by " + spec.producer + ", this is kiln " KILN_VERSION ")";
   return text;
+}
+
+// The target of all programs of an engine.
+std::string target_of(const Spec& spec) {
+  const std::string target =
+      spec.programs.empty() ? CompileOptions().target : spec.programs[0].target;
+  for (const engine::ProgramSpec& program : spec.programs) {
+    if (program.target != target)
+      throw CompileError("[refit] got an engine with programs for " + target + " and " +
+                         program.target + ", expected one target");
+  }
+  return target;
 }
 
 void check_refittable(const Spec& spec) {
@@ -128,13 +141,14 @@ std::vector<std::byte> refit(std::span<const std::byte> engine, const import::Mo
   const Spec& spec = view->spec;
   check_refittable(spec);
   CompileOptions same = options;
+  same.target = target_of(spec);
   same.ranges = ranges_of(spec, import::loaded(model).program);
   same.disabled_passes = spec.disabled_passes;
   same.refittable = spec.refittable;
   same.emulate_precision_casts = spec.emulate_precision_casts;
   same.check_bounds = !spec.unchecked;
   const plan::Program program = plan_model(model, same);
-  const std::string hash = program_hash(program);
+  const std::string hash = backend::program_hash(program);
   for (const engine::ProgramSpec& made : spec.programs)
     if (made.program_hash != hash)
       throw CompileError("[refit] " + difference(spec, made, program) + advice(spec));

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 
+#include "backends/common/compile_program.h"
+#include "backends/common/refill.h"
 #include "backends/reference/reference.h"
+#include "compiler/backends.h"
 #include "passes/pass.h"
 #include "plan/lower/lower.h"
 #include "plan/passes/pass.h"
@@ -66,7 +69,7 @@ plan::Program plan_graph(ir::Graph graph, const CompileOptions& options) {
   passes::run_pipeline(graph, context, {disabled.graph, verify, options.dump_directory});
 
   report(options, "plan", 0.2);
-  plan::Program program = plan::lower(graph, cpu_traits(),
+  plan::Program program = plan::lower(graph, find_backend(options.target).traits,
                                       {.emulate_precision_casts = options.emulate_precision_casts,
                                        .check_bounds = options.check_bounds});
   plan::run_pipeline(program, {disabled.plan, verify, options.dump_directory});
@@ -80,9 +83,10 @@ plan::Program plan_model(const import::Model& model, const CompileOptions& optio
 
 CompiledProgram compile_program(const plan::Program& program, const CompileOptions& options) {
   report(options, kGenerateCode, 0.3);
-  BackendOptions backend = options.backend;
-  backend.progress = [&](double done) { report(options, kGenerateCode, 0.3 + 0.65 * done); };
-  CompiledProgram compiled = compile_for_cpu(program, backend);
+  BackendOptions settings = options.backend;
+  settings.progress = [&](double done) { report(options, kGenerateCode, 0.3 + 0.65 * done); };
+  CompiledProgram compiled =
+      backend::compile_program(find_backend(options.target), program, settings);
   compiled.spec.disabled_passes = options.disabled_passes;
   compiled.spec.refittable = options.refittable;
   compiled.spec.emulate_precision_casts = options.emulate_precision_casts;
@@ -110,7 +114,9 @@ std::vector<std::byte> write_engine(const engine::Spec& spec, const EngineConsta
 std::vector<std::byte> write_refilled(const engine::Spec& spec, const plan::Program& program,
                                       const CompileOptions& options) {
   report(options, "write", 0.95);
-  return write_engine(spec, constants_for_cpu(spec, program, options.backend.compile_threads),
+  return write_engine(spec,
+                      backend::refill_constants(find_backend(options.target), spec, program,
+                                                options.backend.compile_threads),
                       weights_of(options));
 }
 

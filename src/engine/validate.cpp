@@ -10,8 +10,9 @@
 namespace kiln::engine {
 namespace {
 
-// Targets whose programs this version can read.
-constexpr std::array<std::string_view, 1> kTargets = {"cpu"};
+// Targets whose programs this version can read. The stub (src/backends/stub) has no device in a
+// product.
+constexpr std::array<std::string_view, 2> kTargets = {"cpu", "stub"};
 
 // Far from overflow when it is taken from a size.
 constexpr int64_t kLargestOffset = int64_t{1} << 60;

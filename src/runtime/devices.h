@@ -11,4 +11,8 @@ namespace kiln::runtime {
 // opened when a program for it is first asked for: an entry of the table whose functions do so.
 const Device* find_device(std::string_view target);
 
+// One more in this process, which outlives all use: for devices that are in no product. Not while
+// an engine is loaded. False: there is no room.
+bool add_device(const Device& device);
+
 }  // namespace kiln::runtime

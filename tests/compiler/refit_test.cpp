@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "backends/common/refill.h"
+#include "backends/cpu/compile/cpu_backend.h"
 #include "compiler/linear_model.h"
 #include "engine/reader.h"
 #include "runtime/session.h"
@@ -147,7 +149,8 @@ TEST(Refit, ForgedConstantsAreRefused) {
     const ir::Literal literal = ir::Literal::allocate(DType::F32, {4, 4}, &data);
     for (size_t i = 0; i < 64; ++i)
       program.add_buffer({plan::BufferKind::Constant, "c", literal.type(), literal, -1});
-    EXPECT_THROW(constants_for_cpu(spec, program, 1), CompileError) << transform;
+    EXPECT_THROW(backend::refill_constants(cpu_backend(), spec, program, 1), CompileError)
+        << transform;
   }
 }
 

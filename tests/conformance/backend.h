@@ -1,6 +1,8 @@
-// What the suite asks of a backend. One joins by adding a file like cpu_backends.cpp.
+// What the suite asks of a backend. One joins by adding a file like stub_backend.cpp, and a line to
+// all_backends().
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <ostream>
@@ -15,9 +17,11 @@ namespace kiln::conformance {
 // A compiled graph, run as often as wanted.
 using Runner = std::function<std::vector<ir::Literal>(std::span<const ir::Literal> inputs)>;
 
-// A case that a backend does not pass yet, and why.
+// A case that a backend does not pass yet, and why. It is tried all the same: one that passes, or
+// that is no case any more, fails the suite.
 struct Gap {
-  std::string test;
+  std::string
+      test;  // the name of a case ("add_f16"), or "check_" and that of a case of checks_test
   std::string reason;
 };
 
@@ -27,6 +31,12 @@ struct Backend {
   std::function<std::string()> unavailable;
   std::function<Runner(ir::Graph graph)> compile;
   std::vector<Gap> gaps;
+
+  // Null for a test that it has to pass.
+  const Gap* gap(const std::string& test) const {
+    const auto found = std::ranges::find(gaps, test, &Gap::test);
+    return found == gaps.end() ? nullptr : &*found;
+  }
 };
 
 inline std::ostream& operator<<(std::ostream& out, const Backend& backend) {
@@ -34,5 +44,10 @@ inline std::ostream& operator<<(std::ostream& out, const Backend& backend) {
 }
 
 std::vector<Backend> cpu_backends();
+std::vector<Backend> stub_backends();
+std::vector<Backend> all_backends();
+
+// A name for a parameter of a test: letters, digits and underscores.
+std::string test_name(std::string name);
 
 }  // namespace kiln::conformance

@@ -29,6 +29,8 @@ inline std::ostream& operator<<(std::ostream& out, const Case& test) { return ou
 
 // All cases of all files, in order of file name. Throws std::runtime_error for a malformed one.
 std::vector<Case> all_cases();
+// The names of the cases in checks_test.cpp.
+std::vector<std::string> check_case_names();
 
 enum class Sizes { Min, Opt };
 ir::Graph make_graph(const Case& test);

@@ -1,56 +1,9 @@
-// The CPU backend in the suite, once for each code variant: from graph to engine bytes, loaded and
-// run.
-#include <stdexcept>
-
+// The CPU backend in the suite, once for each code variant.
 #include "backends/cpu/device/cpu_features.h"
-#include "compiler/driver.h"
-#include "conformance/backend.h"
-#include "runtime/session.h"
+#include "conformance/engine_runner.h"
 
 namespace kiln::conformance {
 namespace {
-
-template <typename T>
-T value_of(Result<T> result) {
-  if (!result.ok()) throw std::runtime_error(result.status().message());
-  return std::move(*result);
-}
-
-std::vector<runtime::TensorView> views_of(std::span<const ir::Literal> literals) {
-  std::vector<runtime::TensorView> views;
-  for (const ir::Literal& literal : literals) {
-    views.push_back(
-        {const_cast<std::byte*>(literal.bytes.data()), literal.dtype, literal.shape, {}});
-  }
-  return views;
-}
-
-std::vector<ir::Literal> run(runtime::Session& session, std::span<const ir::Literal> inputs) {
-  const std::vector<runtime::TensorView> input_views = views_of(inputs);
-  const auto shapes = value_of(session.output_shapes(input_views));
-  std::vector<ir::Literal> outputs;
-  for (size_t i = 0; i < shapes.size(); ++i) {
-    const DType dtype = session.engine().spec().outputs[i].dtype;
-    std::byte* data = nullptr;
-    outputs.push_back(
-        ir::Literal::allocate(dtype, {shapes[i].shape.begin(), shapes[i].shape.end()}, &data));
-  }
-  const Status status = session.run(input_views, views_of(outputs));
-  if (!status.ok()) throw std::runtime_error(status.message());
-  return outputs;
-}
-
-Runner compile_variant(ir::Graph graph, const std::string& variant) {
-  CompileOptions options;
-  options.verify_passes = true;
-  options.backend.variants = {variant};
-  options.backend.compile_threads = 1;
-  auto bytes = std::make_shared<std::vector<std::byte>>(compile(std::move(graph), options));
-  auto engine = value_of(runtime::Engine::load_memory(*bytes));
-  std::shared_ptr<runtime::Session> session =
-      value_of(runtime::Session::create(engine, {.num_threads = 2}));
-  return [bytes, session](std::span<const ir::Literal> inputs) { return run(*session, inputs); };
-}
 
 Backend make_backend(const std::string& variant, const std::string& feature) {
   Backend backend;
@@ -59,7 +12,7 @@ Backend make_backend(const std::string& variant, const std::string& feature) {
     return cpu::has_cpu_feature(feature) ? "" : "this CPU lacks " + feature;
   };
   backend.compile = [variant](ir::Graph graph) {
-    return compile_variant(std::move(graph), variant);
+    return compile_and_load(std::move(graph), "cpu", variant);
   };
   return backend;
 }

@@ -7,7 +7,8 @@
 #include <cstring>
 #include <memory>
 
-#include "backends/backend.h"
+#include "backends/common/compile_program.h"
+#include "backends/cpu/compile/cpu_backend.h"
 #include "backends/cpu/device/cpu_features.h"
 #include "ir/scalar.h"
 #include "plan/form/interpret.h"
@@ -312,7 +313,7 @@ std::vector<ir::Literal> run_compiled(const CompiledProgram& compiled,
 
 std::vector<ir::Literal> run_variant(const plan::Program& program, const std::string& variant,
                                      const std::vector<ir::Literal>& inputs) {
-  return run_compiled(compile_for_cpu(program, {{variant}, 1}), inputs);
+  return run_compiled(backend::compile_program(cpu_backend(), program, {{variant}, 1}), inputs);
 }
 
 void expect_matches_interpreter(const ContractionProgram& contraction, double tolerance) {
@@ -327,7 +328,8 @@ void expect_runs_match_interpreter(const std::vector<ContractionProgram>& runs, 
     expected.push_back(plan::interpret(run.program, run.inputs));
   }
   for (const std::string& variant : runnable_variants()) {
-    const CompiledProgram compiled = compile_for_cpu(program, {{variant}, 1});
+    const CompiledProgram compiled =
+        backend::compile_program(cpu_backend(), program, {{variant}, 1});
     for (size_t r = 0; r < runs.size(); ++r) {
       SCOPED_TRACE(variant + ", run " + std::to_string(r));
       const std::vector<ir::Literal> actual = run_compiled(compiled, runs[r].inputs);

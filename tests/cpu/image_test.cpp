@@ -2,7 +2,8 @@
 #include <llvm/IR/IRBuilder.h>
 #include <llvm/IR/Module.h>
 
-#include "backends/backend.h"
+#include "backends/common/compile_program.h"
+#include "backends/cpu/compile/cpu_backend.h"
 #include "backends/cpu/compile/image/image.h"
 #include "backends/cpu/compile/image/machine.h"
 #include "backends/cpu/device/cpu_features.h"
@@ -108,7 +109,7 @@ const char* kLayers =
 plan::Program layers() {
   const std::string inputs =
       "%x: f32[s0, 100], %w1: f32[100], %b1: f32[100], %w2: f32[100], %b2: f32[100]";
-  return plan::lower(plan::make_graph(test::graph_text(inputs, kLayers)), cpu_traits());
+  return plan::lower(plan::make_graph(test::graph_text(inputs, kLayers)), cpu_backend().traits);
 }
 
 std::vector<std::byte> code_of(const CompiledProgram& program) {
@@ -119,9 +120,9 @@ std::vector<std::byte> code_of(const CompiledProgram& program) {
 
 TEST(ImageTest, EqualBytesForAnyNumberOfThreads) {
   const plan::Program program = layers();
-  const CompiledProgram one = compile_for_cpu(program, {{}, 1});
-  const CompiledProgram three = compile_for_cpu(program, {{}, 3});
-  const CompiledProgram again = compile_for_cpu(program, {{}, 3});
+  const CompiledProgram one = backend::compile_program(cpu_backend(), program, {{}, 1});
+  const CompiledProgram three = backend::compile_program(cpu_backend(), program, {{}, 3});
+  const CompiledProgram again = backend::compile_program(cpu_backend(), program, {{}, 3});
   EXPECT_EQ(code_of(one), code_of(three));
   EXPECT_EQ(code_of(three), code_of(again));
   ASSERT_EQ(one.spec.programs.size(), 2U);
@@ -133,7 +134,7 @@ TEST(ImageTest, EqualBytesForAnyNumberOfThreads) {
 
 TEST(ImageTest, EqualKernelsShareTheirCode) {
   const plan::Program program = layers();
-  const CompiledProgram compiled = compile_for_cpu(program, {{}, 1});
+  const CompiledProgram compiled = backend::compile_program(cpu_backend(), program, {{}, 1});
   for (const engine::ProgramSpec& part : compiled.spec.programs) {
     EXPECT_EQ(part.steps.size(), 4U);
     EXPECT_EQ(part.kernels.size(), 2U);
@@ -146,7 +147,7 @@ TEST(ImageTest, EqualKernelsShareTheirCode) {
 
 // The compiler and the device know the same names, though neither includes the other.
 TEST(ImageTest, ProgramsAskForKnownFeatures) {
-  const CompiledProgram compiled = compile_for_cpu(layers(), {{}, 1});
+  const CompiledProgram compiled = backend::compile_program(cpu_backend(), layers(), {{}, 1});
   for (const engine::ProgramSpec& part : compiled.spec.programs) {
     EXPECT_FALSE(part.features.empty());
     for (const std::string& name : part.features)
@@ -156,15 +157,15 @@ TEST(ImageTest, ProgramsAskForKnownFeatures) {
 
 TEST(ImageTest, AProgramCanBeLeftOut) {
   const plan::Program program = layers();
-  const CompiledProgram both = compile_for_cpu(program, {{}, 1});
-  const CompiledProgram one = compile_for_cpu(program, {{"x86-64-v3"}, 1});
+  const CompiledProgram both = backend::compile_program(cpu_backend(), program, {{}, 1});
+  const CompiledProgram one = backend::compile_program(cpu_backend(), program, {{"x86-64-v3"}, 1});
   ASSERT_EQ(one.spec.programs.size(), 1U);
   EXPECT_EQ(one.spec.programs[0].variant, "x86-64-v3");
   EXPECT_EQ(one.code[0], both.code[1]);
 }
 
 TEST(ImageTest, RefusesUnknownVariants) {
-  EXPECT_THROW(compile_for_cpu(layers(), {{"x86-64-v9"}, 1}), CompileError);
+  EXPECT_THROW(backend::compile_program(cpu_backend(), layers(), {{"x86-64-v9"}, 1}), CompileError);
 }
 
 }  // namespace

@@ -89,7 +89,7 @@ std::vector<ir::Literal> run(const Function& function, DType dtype,
   std::string parameters = "%x: " + type;
   if (inputs.size() > 1) parameters += ", %z: " + type;
   const plan::Program program =
-      plan::lower(plan::make_graph(graph_text(parameters, function.body)), cpu_traits());
+      plan::lower(plan::make_graph(graph_text(parameters, function.body)), cpu_backend().traits);
   return run_variant(program, variant, inputs);
 }
 
@@ -332,8 +332,8 @@ TEST(MathTest, SpecialValues) {
     for (DType dtype : {DType::F32, DType::F64}) {
       const std::string text = graph_text("%x: " + std::string(dtype_name(dtype)) + "[14]",
                                           " %y = " + std::string(op) + "(%x)");
-      expect_compiled(plan::lower(plan::make_graph(text), cpu_traits()), {literal_of(dtype, x)},
-                      1e-6);
+      expect_compiled(plan::lower(plan::make_graph(text), cpu_backend().traits),
+                      {literal_of(dtype, x)}, 1e-6);
     }
   }
   const Pairs pairs = all_pairs(x, x);
@@ -343,7 +343,7 @@ TEST(MathTest, SpecialValues) {
       const std::string type = std::string(dtype_name(dtype)) + "[196]";
       const std::string text =
           graph_text("%x: " + type + ", %z: " + type, " %y = " + std::string(op) + "(%x, %z)");
-      expect_compiled(plan::lower(plan::make_graph(text), cpu_traits()),
+      expect_compiled(plan::lower(plan::make_graph(text), cpu_backend().traits),
                       {literal_of(dtype, pairs.a), literal_of(dtype, pairs.b)}, 1e-6);
     }
   }

@@ -38,7 +38,7 @@ void expect_compiled(const std::string& text, const plan::Case& options) {
   SCOPED_TRACE(text);
   const ir::Graph graph = plan::make_graph(text, options);
   const std::vector<ir::Literal> inputs = plan::make_inputs(graph, options);
-  plan::Program program = plan::lower(graph, cpu_traits());
+  plan::Program program = plan::lower(graph, cpu_backend().traits);
   expect_compiled(program, inputs, options.tolerance);
   plan::run_pipeline(program, {.disabled = {}, .verify = true, .dump_directory = {}});
   expect_compiled(program, inputs, options.tolerance);

@@ -7,7 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "backends/backend.h"
+#include "backends/common/compile_program.h"
+#include "backends/cpu/compile/cpu_backend.h"
 #include "cpu/contraction_harness.h"
 #include "plan/compare.h"
 

@@ -56,7 +56,7 @@ void check_integers(const std::string& op, const std::string& dtype, int operand
   }
   const std::string text =
       graph_text(parameters, " %y = " + op + (operands == 2 ? "(%x, %z)" : "(%x)"));
-  expect_compiled(plan::lower(plan::make_graph(text), cpu_traits()), inputs, 0);
+  expect_compiled(plan::lower(plan::make_graph(text), cpu_backend().traits), inputs, 0);
 }
 
 TEST(PointwiseTest, FloatingUnary) {
@@ -138,7 +138,7 @@ TEST(PointwiseTest, CastsBetweenAllTypes) {
       results += (results.empty() ? "%to_" : ", %to_") + to;
     }
     const plan::Program program = plan::lower(
-        plan::make_graph(graph_text("%x: " + from + "[41]", body, results)), cpu_traits());
+        plan::make_graph(graph_text("%x: " + from + "[41]", body, results)), cpu_backend().traits);
     expect_compiled(program, {around_zero(*dtype_from_name(from))}, 1e-6);
   }
 }

@@ -4,7 +4,7 @@
 #include <exception>
 #include <iostream>
 
-#include "backends/backend.h"
+#include "backends/cpu/compile/cpu_backend.h"
 #include "backends/reference/reference.h"
 #include "import/import.h"
 #include "ir/text.h"
@@ -58,7 +58,7 @@ ir::Graph optimised_graph(const std::string& path) {
 void run(const Options& options) {
   const ir::Graph graph = optimised_graph(options.model);
   if (options.graph) std::cout << ir::to_text(graph);
-  plan::Program program = plan::lower(graph, cpu_traits());
+  plan::Program program = plan::lower(graph, cpu_backend().traits);
   plan::verify(program);
   const size_t before = program.kernels.size();
   if (!options.lowered) plan::run_pipeline(program, options.plan);

@@ -4,7 +4,7 @@
 
 #include "support/error.h"
 
-namespace kiln::cpu {
+namespace kiln::backend {
 
 using ir::AtomKind;
 using ir::Dim;
@@ -41,4 +41,4 @@ bool depends_on_loops(const Dim& dim) {
   return std::ranges::any_of(symbols, [](const ir::SymbolPtr& symbol) { return symbol->is_loop; });
 }
 
-}  // namespace kiln::cpu
+}  // namespace kiln::backend

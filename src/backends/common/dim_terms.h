@@ -3,11 +3,11 @@
 
 #include "ir/dim.h"
 
-namespace kiln::cpu {
+namespace kiln::backend {
 
 ir::Dim dim_of_atom(const ir::AtomPtr& atom);
 ir::Dim dim_of_term(const ir::Term& term);
 int64_t constant_term(const ir::Dim& dim);
 bool depends_on_loops(const ir::Dim& dim);
 
-}  // namespace kiln::cpu
+}  // namespace kiln::backend

@@ -7,7 +7,7 @@
 
 #include "support/hash.h"
 
-namespace kiln::cpu {
+namespace kiln::backend {
 
 using ir::Dim;
 
@@ -207,4 +207,4 @@ KernelKey key_of(const plan::Program& program, const plan::Kernel& kernel) {
   return KeyWriter(program).write(kernel);
 }
 
-}  // namespace kiln::cpu
+}  // namespace kiln::backend

@@ -6,7 +6,7 @@
 
 #include "plan/form/program.h"
 
-namespace kiln::cpu {
+namespace kiln::backend {
 
 // Kernels with equal texts have equal code: they differ in which buffers they work on and what
 // their checks are called, no more.
@@ -20,4 +20,4 @@ struct KernelKey {
 
 KernelKey key_of(const plan::Program& program, const plan::Kernel& kernel);
 
-}  // namespace kiln::cpu
+}  // namespace kiln::backend

@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-namespace kiln::cpu {
+namespace kiln::backend {
 
 size_t worker_count(size_t count, int threads) {
   const size_t wanted = threads > 0 ? static_cast<size_t>(threads)
@@ -42,4 +42,16 @@ void run_parallel(size_t count, int threads, const std::function<void(size_t, si
   }
 }
 
-}  // namespace kiln::cpu
+void run_workers(size_t count, int threads, const std::function<Worker()>& make_worker,
+                 const std::function<void(size_t)>& report) {
+  std::vector<Worker> workers(worker_count(count, threads));
+  std::atomic<size_t> done{0};
+  run_parallel(count, threads, [&](size_t worker, size_t i) {
+    if (!workers[worker]) workers[worker] = make_worker();
+    workers[worker](i);
+    const size_t finished = ++done;
+    if (worker == 0) report(finished);  // worker 0 is the calling thread
+  });
+}
+
+}  // namespace kiln::backend

@@ -4,7 +4,9 @@
 #include <cstddef>
 #include <functional>
 
-namespace kiln::cpu {
+#include "backends/backend.h"
+
+namespace kiln::backend {
 
 // Runs work(worker, i) for each i in [0, count), on at most `threads` workers (0: one per core).
 // `worker` is in [0, number of workers); 0 is the calling thread. If jobs throw, the exception of
@@ -12,4 +14,8 @@ namespace kiln::cpu {
 void run_parallel(size_t count, int threads, const std::function<void(size_t, size_t)>& work);
 size_t worker_count(size_t count, int threads);
 
-}  // namespace kiln::cpu
+// The same with workers that hold something: Backend::run_workers for most backends.
+void run_workers(size_t count, int threads, const std::function<Worker()>& make_worker,
+                 const std::function<void(size_t done)>& report);
+
+}  // namespace kiln::backend

@@ -7,7 +7,7 @@
 #include "backends/common/dim_terms.h"
 #include "support/error.h"
 
-namespace kiln::cpu {
+namespace kiln::backend {
 
 using engine::SizeOp;
 using engine::Slot;
@@ -119,4 +119,4 @@ std::vector<engine::SymbolSpec> find_symbols(const plan::Program& program) {
   return result;
 }
 
-}  // namespace kiln::cpu
+}  // namespace kiln::backend

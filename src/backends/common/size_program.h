@@ -7,7 +7,7 @@
 #include "engine/spec.h"
 #include "plan/form/program.h"
 
-namespace kiln::cpu {
+namespace kiln::backend {
 
 class SizeProgram {
  public:
@@ -34,4 +34,4 @@ class SizeProgram {
 // Where each symbol is read from: the first input dimension that is exactly it.
 std::vector<engine::SymbolSpec> find_symbols(const plan::Program& program);
 
-}  // namespace kiln::cpu
+}  // namespace kiln::backend

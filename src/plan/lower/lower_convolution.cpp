@@ -115,7 +115,6 @@ ir::Literal filters_last(const ir::Literal& weight) {
   shape.push_back(filters);
   std::byte* data = nullptr;
   ir::Literal result = ir::Literal::allocate(weight.dtype, shape, &data);
-  result.replaceable = weight.replaceable;
   for (int64_t o = 0; o < filters; ++o) {
     for (int64_t r = 0; r < rest; ++r) {
       const std::byte* source = weight.bytes.data() + (o * rest + r) * size;

@@ -71,8 +71,6 @@ ir::Literal join(const std::vector<const ir::Literal*>& parts, bool along_first)
     joined += along_first ? part->shape.front() : part->shape.back();
   std::byte* data = nullptr;
   ir::Literal result = ir::Literal::allocate(parts[0]->dtype, shape, &data);
-  result.replaceable =
-      std::ranges::any_of(parts, [](const ir::Literal* part) { return part->replaceable; });
   for (int64_t row = 0; row < rows; ++row) {
     for (const ir::Literal* part : parts) {
       const size_t bytes = part->bytes.size() / static_cast<size_t>(rows);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "backends/common/dim_terms.h"
 #include "backends/cpu/compile/emit/element.h"
 #include "backends/cpu/compile/emit/operations.h"
 #include "plan/form/access.h"

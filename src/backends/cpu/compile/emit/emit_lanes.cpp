@@ -1,5 +1,4 @@
 // Integer arithmetic over the lanes of a vector: indices of gathers, and positions as values.
-#include "backends/common/dim_terms.h"
 #include "backends/cpu/compile/emit/emit_expr.h"
 #include "support/error.h"
 

@@ -7,7 +7,6 @@
 #include <llvm/IR/Dominators.h>
 #include <llvm/Transforms/Utils/PromoteMemToReg.h>
 
-#include "backends/common/dim_terms.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -50,24 +49,6 @@ llvm::Function* make_function(llvm::Module& module, const Target& target,
 }
 
 }  // namespace
-
-int32_t KernelInterface::buffer_index(plan::BufferId buffer) {
-  auto it = std::ranges::find(buffers, buffer);
-  if (it == buffers.end()) it = buffers.insert(it, buffer);
-  return static_cast<int32_t>(it - buffers.begin());
-}
-
-int32_t KernelInterface::param_index(const Dim& dim) {
-  auto it = std::ranges::find(params, dim);
-  if (it == params.end()) it = params.insert(it, dim);
-  return static_cast<int32_t>(it - params.begin());
-}
-
-int32_t KernelInterface::check_bit(int32_t check) {
-  auto it = std::ranges::find(checks, check);
-  if (it == checks.end()) it = checks.insert(it, check);
-  return static_cast<int32_t>(std::min<std::ptrdiff_t>(it - checks.begin(), 63));
-}
 
 Emitter::Emitter(const plan::Program& program, const Target& target, KernelInterface& interface,
                  ConstantPool& constants, llvm::Module& module, const std::string& symbol)

@@ -11,41 +11,12 @@
 #include <llvm/IR/IRBuilder.h>
 #include <llvm/IR/Module.h>
 
+#include "backends/cpu/compile/common.h"
 #include "backends/cpu/compile/emit/target.h"
 #include "ir/dim.h"
 #include "plan/form/program.h"
 
 namespace kiln::cpu {
-
-// The operands of a kernel, and how its work is split. Filled while code is generated.
-struct KernelInterface {
-  std::vector<plan::BufferId> buffers;  // argument order
-  std::vector<ir::Dim> params;          // over size symbols only
-  std::vector<int32_t> checks;          // of the program: the i-th sets bit i of the result
-  ir::Dim tasks = 1;                    // independent tasks
-  int64_t min_tasks_per_thread = 1;
-  ir::Dim scratch_bytes = 0;  // per thread
-  // The most elements of a buffer that one task writes. The run compares what all tasks write with
-  // what there is to write.
-  std::map<plan::BufferId, ir::Dim> task_writes;
-
-  int32_t buffer_index(plan::BufferId buffer);
-  int32_t param_index(const ir::Dim& dim);
-  // The last bit stands for all checks that have none of their own.
-  int32_t check_bit(int32_t check);
-};
-
-// Constants that code generation makes out of others, e.g. packed weights: shared by programs and
-// kernels that ask for the same thing.
-class ConstantPool {
- public:
-  virtual ~ConstantPool() = default;
-  // The buffer that holds make(original literal); `key` names the transformation: "pack_b:48".
-  // `make` runs later, on another thread, and once for every kernel that shares this one's code: it
-  // must own what it captures and be a pure function of the literal.
-  virtual plan::BufferId derived(plan::BufferId original, const std::string& key,
-                                 const std::function<ir::Literal(const ir::Literal&)>& make) = 0;
-};
 
 // The lanes of one vector: index runs over first, first + 1, ..., and `first` is what the index is
 // bound to. Lanes where `mask` is false are not accessed. Null index: scalars.

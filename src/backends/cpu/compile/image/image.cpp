@@ -168,11 +168,4 @@ FlatObject flatten(std::span<const std::byte> object) {
   return Flattener(elf).run();
 }
 
-uint64_t Image::append(const FlatObject& object) {
-  align(bytes_);
-  const uint64_t offset = bytes_.size();
-  bytes_.insert(bytes_.end(), object.bytes.begin(), object.bytes.end());
-  return offset;
-}
-
 }  // namespace kiln::cpu

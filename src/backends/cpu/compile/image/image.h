@@ -30,14 +30,4 @@ struct FlatObject {
 // InternalError that lists what is refused.
 FlatObject flatten(std::span<const std::byte> object);
 
-class Image {
- public:
-  // Places the object's bytes at a multiple of 64; gives the offset.
-  uint64_t append(const FlatObject& object);
-  std::vector<std::byte> take() { return std::move(bytes_); }
-
- private:
-  std::vector<std::byte> bytes_;
-};
-
 }  // namespace kiln::cpu

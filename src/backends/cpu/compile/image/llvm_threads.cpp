@@ -15,7 +15,7 @@
 
 #include <llvm/Support/ErrorHandling.h>
 
-#include "backends/common/parallel.h"
+#include "backends/cpu/compile/common.h"
 #include "support/error.h"
 
 namespace kiln::cpu {

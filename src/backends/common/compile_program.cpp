@@ -1,0 +1,111 @@
+#include "backends/common/compile_program.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "backends/common/program_assembler.h"
+#include "support/error.h"
+
+namespace kiln::backend {
+namespace {
+
+std::string names_of(const std::vector<Variant>& variants) {
+  std::string names;
+  for (const Variant& variant : variants) names += (names.empty() ? "" : " or ") + variant.name;
+  return names;
+}
+
+// In the backend's order: the best first.
+std::vector<Variant> choose_variants(const Backend& backend,
+                                     const std::vector<std::string>& names) {
+  std::vector<Variant> result;
+  for (const Variant& variant : backend.variants) {
+    if (names.empty() || std::ranges::find(names, variant.name) != names.end())
+      result.push_back(variant);
+  }
+  for (const std::string& name : names) {
+    if (std::ranges::find(result, name, &Variant::name) == result.end())
+      throw CompileError("[" + std::string(backend.name) + "] got the variant " + name +
+                         ", expected " + names_of(backend.variants));
+  }
+  return result;
+}
+
+// Generates the kernels for all variants: by variant and code.
+std::vector<std::vector<GeneratedKernel>> generate_all(const Backend& backend,
+                                                       const plan::Program& program,
+                                                       const DistinctKernels& kernels,
+                                                       const std::vector<Variant>& variants,
+                                                       const BackendOptions& options) {
+  const size_t jobs = variants.size() * kernels.codes.size();
+  std::vector<std::optional<GeneratedKernel>> generated(jobs);
+  const auto make_worker = [&]() -> Worker {
+    const auto generators = std::make_shared<std::vector<std::unique_ptr<KernelGenerator>>>();
+    for (const Variant& variant : variants) generators->push_back(backend.make_generator(variant));
+    return [&, generators](size_t job) {
+      const plan::Kernel& kernel = *kernels.codes[job / variants.size()].kernel;
+      generated[job] = (*generators)[job % variants.size()]->generate(program, kernel);
+    };
+  };
+  backend.run_workers(jobs, options.compile_threads, make_worker, [&](size_t done) {
+    if (options.progress) options.progress(static_cast<double>(done) / static_cast<double>(jobs));
+  });
+  std::vector<std::vector<GeneratedKernel>> result(variants.size());
+  for (size_t job = 0; job < jobs; ++job)
+    result[job % variants.size()].push_back(std::move(*generated[job]));
+  return result;
+}
+
+engine::TensorSpec tensor_spec(const plan::Program& program, plan::BufferId id,
+                               SizeProgram& sizes) {
+  const plan::Buffer& buffer = program.buffers.at(static_cast<size_t>(id));
+  engine::TensorSpec spec{buffer.name, buffer.type.dtype, {}};
+  for (const ir::Dim& dim : buffer.type.shape) spec.shape.push_back(sizes.slot(dim));
+  return spec;
+}
+
+// What callers see of a program. `sizes` gets its slots.
+engine::Spec make_interface(const plan::Program& program, SizeProgram& sizes) {
+  engine::Spec spec;
+  spec.name = program.name;
+  spec.producer = "kiln " KILN_VERSION;
+  spec.symbols = find_symbols(program);
+  for (plan::BufferId id : program.inputs) spec.inputs.push_back(tensor_spec(program, id, sizes));
+  for (plan::BufferId id : program.outputs) spec.outputs.push_back(tensor_spec(program, id, sizes));
+  for (const ir::Requirement& requirement : program.requirements)
+    spec.requirements.push_back({sizes.slot(requirement.condition),
+                                 static_cast<engine::RequirementKind>(requirement.kind),
+                                 requirement.operation, requirement.expected});
+  spec.sizes = sizes.instructions();
+  return spec;
+}
+
+}  // namespace
+
+CompiledProgram compile_program(const Backend& backend, const plan::Program& program,
+                                const BackendOptions& options) {
+  const std::vector<Variant> variants = choose_variants(backend, options.variants);
+  const DistinctKernels kernels(program);
+  auto generated = generate_all(backend, program, kernels, variants, options);
+
+  CompiledProgram result;
+  SizeProgram sizes(program.symbols);
+  result.spec = make_interface(program, sizes);
+  SharedConstants shared;
+  std::vector<ProgramAssembler> assemblers;
+  for (size_t i = 0; i < variants.size(); ++i) {
+    auto& assembler = assemblers.emplace_back(program, kernels, std::move(generated[i]), sizes);
+    result.spec.programs.push_back(assembler.assemble(backend.name, variants[i], shared));
+    result.code.push_back(assembler.take_code());
+  }
+  const std::vector<ir::Literal> literals = shared.make(program, options.compile_threads);
+  for (size_t i = 0; i < variants.size(); ++i) {
+    result.spec.programs[i].code = result.code[i];
+    result.constants.push_back(assemblers[i].constants(literals));
+  }
+  return result;
+}
+
+}  // namespace kiln::backend

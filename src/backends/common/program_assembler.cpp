@@ -1,0 +1,241 @@
+#include "backends/common/program_assembler.h"
+
+#include <algorithm>
+
+#include "backends/common/program_hash.h"
+#include "plan/form/kernels.h"
+#include "support/error.h"
+
+namespace kiln::backend {
+namespace {
+
+const char* kind_of(const plan::Kernel& kernel) {
+  constexpr const char* kKinds[] = {"loop_nest", "matmul", "convolution", "attention"};
+  return kKinds[kernel.body.index()];
+}
+
+// The writer fills in the size of constants.
+engine::BufferSpec derived_spec(const DerivedConstants::Entry& entry) {
+  engine::BufferSpec spec;
+  spec.kind = engine::BufferKind::Constant;
+  spec.source = entry.original;
+  spec.transform = entry.key;
+  return spec;
+}
+
+int32_t position(const std::vector<plan::BufferId>& list, plan::BufferId id) {
+  const auto it = std::ranges::find(list, id);
+  KILN_CHECK(it != list.end(), "an input or output buffer is not listed in the program");
+  return static_cast<int32_t>(it - list.begin());
+}
+
+}  // namespace
+
+ProgramAssembler::ProgramAssembler(const plan::Program& program, const DistinctKernels& kernels,
+                                   std::vector<GeneratedKernel> generated, const SizeProgram& sizes)
+    : program_(program),
+      kernels_(kernels),
+      generated_(std::move(generated)),
+      sizes_(sizes),
+      interface_slots_(sizes.instructions().size()) {}
+
+engine::ProgramSpec ProgramAssembler::assemble(std::string_view target, const Variant& variant,
+                                               SharedConstants& shared) {
+  result_.target = target;
+  result_.variant = variant.name;
+  result_.features = variant.features;
+  result_.program_hash = program_hash(program_);
+  add_kernels();
+  add_steps(shared);
+  add_buffers(shared);
+  const auto& sizes = sizes_.instructions();
+  result_.sizes.assign(sizes.begin() + static_cast<std::ptrdiff_t>(interface_slots_), sizes.end());
+  return std::move(result_);
+}
+
+std::vector<ir::Literal> ProgramAssembler::constants(const std::vector<ir::Literal>& shared) const {
+  std::vector<ir::Literal> literals;
+  for (const plan::BufferId id : placed_) {
+    if (is_derived(id))
+      literals.push_back(shared[derived_[derived_index(id)]]);
+    else
+      literals.push_back(buffer(id).kind == plan::BufferKind::Constant ? buffer(id).literal
+                                                                       : ir::Literal());
+  }
+  return literals;
+}
+
+// --- Code ---
+
+// Where the code of a kernel begins in that of the program.
+uint64_t ProgramAssembler::place(const std::vector<std::byte>& code) {
+  constexpr size_t kAlignment = 64;
+  code_.resize((code_.size() + kAlignment - 1) / kAlignment * kAlignment);
+  const uint64_t offset = code_.size();
+  code_.insert(code_.end(), code.begin(), code.end());
+  return offset;
+}
+
+void ProgramAssembler::add_kernels() {
+  for (size_t i = 0; i < generated_.size(); ++i) {
+    const DistinctKernels::Code& code = kernels_.codes[i];
+    const uint64_t entry = place(generated_[i].code) + generated_[i].entry;
+    result_.kernels.push_back(
+        {code.kernel->name, kind_of(*code.kernel), code.sources, code.hash, entry, ""});
+  }
+}
+
+// --- Steps ---
+
+const plan::Buffer& ProgramAssembler::buffer(plan::BufferId id) const {
+  return program_.buffers.at(static_cast<size_t>(id));
+}
+
+bool ProgramAssembler::is_derived(plan::BufferId id) const {
+  return static_cast<size_t>(id) >= program_.buffers.size();
+}
+
+size_t ProgramAssembler::derived_index(plan::BufferId id) const {
+  return static_cast<size_t>(id) - program_.buffers.size();
+}
+
+// The buffer that this use of a kernel has in the place of `original`, a buffer of the code's first
+// kernel.
+plan::BufferId ProgramAssembler::translate(const Use& use, plan::BufferId original,
+                                           SharedConstants& shared) {
+  const DistinctKernels::Code& code = kernels_.codes[use.code];
+  if (const auto* entry = generated_[use.code].constants.find(original))
+    return derive(shared.add(*entry, translate(use, entry->original, shared)));
+  const auto it = std::ranges::find(code.buffers, original);
+  KILN_CHECK(it != code.buffers.end(), "generated code uses a buffer that its kernel does not");
+  return use.buffers[static_cast<size_t>(it - code.buffers.begin())];
+}
+
+plan::BufferId ProgramAssembler::derive(size_t shared_number) {
+  auto it = std::ranges::find(derived_, shared_number);
+  if (it == derived_.end()) it = derived_.insert(it, shared_number);
+  return static_cast<plan::BufferId>(program_.buffers.size()) +
+         static_cast<plan::BufferId>(it - derived_.begin());
+}
+
+void ProgramAssembler::add_steps(SharedConstants& shared) {
+  for (const Use& use : kernels_.uses) {
+    const KernelInterface& interface = generated_[use.code].interface;
+    engine::StepSpec step;
+    step.kernel = static_cast<int32_t>(use.code);
+    for (plan::BufferId id : interface.buffers) {
+      step.buffers.push_back(translate(use, id, shared));
+      step.writes.push_back(task_writes(interface, id));
+    }
+    for (const ir::Dim& dim : interface.params) step.params.push_back(sizes_.slot(dim));
+    step.tasks = sizes_.slot(interface.tasks);
+    step.min_tasks_per_thread = interface.min_tasks_per_thread;
+    if (!interface.scratch_bytes.is_constant(0)) {
+      step.scratch_bytes = sizes_.slot(interface.scratch_bytes);
+    }
+    add_checks(use, step);
+    result_.steps.push_back(std::move(step));
+  }
+}
+
+// The slot of the most bytes of a buffer that one task writes; -1: none.
+engine::Slot ProgramAssembler::task_writes(const KernelInterface& interface, plan::BufferId id) {
+  const auto found = interface.task_writes.find(id);
+  if (found == interface.task_writes.end()) return -1;
+  const auto element = static_cast<int64_t>(dtype_size(buffer(id).type.dtype));
+  return sizes_.slot(found->second * element);
+}
+
+// The checks of a use, in the order of the code's bits.
+void ProgramAssembler::add_checks(const Use& use, engine::StepSpec& step) {
+  const DistinctKernels::Code& code = kernels_.codes[use.code];
+  for (const int32_t original : generated_[use.code].interface.checks) {
+    if (step.checks.size() == engine::kMostChecks) return;
+    const auto it = std::ranges::find(code.checks, original);
+    KILN_CHECK(it != code.checks.end(), "generated code makes a check that its kernel does not");
+    const int32_t id = use.checks[static_cast<size_t>(it - code.checks.begin())];
+    step.checks.push_back(check_spec(*code.kernel, original, id));
+  }
+}
+
+// Check `id`, which a kernel knows as `original`.
+engine::CheckSpec ProgramAssembler::check_spec(const plan::Kernel& kernel, int32_t original,
+                                               int32_t id) {
+  const plan::Check& check = program_.checks.at(static_cast<size_t>(id));
+  engine::CheckSpec spec{check.operation, engine::CheckKind::Nonzero, -1, check.input};
+  plan::for_each_expr(kernel, [&](const plan::Expr& expr) {
+    plan::visit(expr, [&](const plan::ExprNode& node) {
+      if (node.kind != plan::ExprKind::Check || node.check != original) return;
+      spec.kind = static_cast<engine::CheckKind>(node.check_kind);  // the same numbers
+      if (spec.kind != engine::CheckKind::Nonzero) spec.size = sizes_.slot(node.index);
+    });
+  });
+  return spec;
+}
+
+// --- Buffers ---
+
+// The buffer whose memory this one has.
+plan::BufferId ProgramAssembler::root_of(plan::BufferId id) const {
+  while (buffer(id).alias_of >= 0) id = buffer(id).alias_of;
+  return id;
+}
+
+// Inputs, outputs, and what a step or an alias uses; numbered anew, in order.
+void ProgramAssembler::add_buffers(const SharedConstants& shared) {
+  const size_t count = program_.buffers.size() + derived_.size();
+  std::vector<bool> used(count, false);
+  for (const engine::StepSpec& step : result_.steps) {
+    for (int32_t id : step.buffers) used[static_cast<size_t>(id)] = true;
+  }
+  for (plan::BufferId id : program_.inputs) used[static_cast<size_t>(id)] = true;
+  for (plan::BufferId id : program_.outputs) used[static_cast<size_t>(id)] = true;
+  for (size_t id = 0; id < program_.buffers.size(); ++id) {
+    if (used[id]) used[static_cast<size_t>(root_of(static_cast<plan::BufferId>(id)))] = true;
+  }
+  std::vector<int32_t> numbers(count, -1);
+  const std::vector<plan::Lifetime> lifetimes = plan::lifetimes(program_);
+  for (size_t i = 0; i < count; ++i) {
+    if (!used[i]) continue;
+    const auto id = static_cast<plan::BufferId>(i);
+    numbers[i] = static_cast<int32_t>(placed_.size());
+    placed_.push_back(id);
+    result_.buffers.push_back(is_derived(id)
+                                  ? derived_spec(shared.entry(derived_[derived_index(id)]))
+                                  : buffer_spec(id, lifetimes));
+  }
+  renumber(numbers);
+}
+
+engine::BufferSpec ProgramAssembler::buffer_spec(plan::BufferId id,
+                                                 const std::vector<plan::Lifetime>& lifetimes) {
+  const plan::Buffer& source = buffer(id);
+  engine::BufferSpec spec;
+  spec.kind = static_cast<engine::BufferKind>(source.kind);  // the same numbers
+  if (source.kind == plan::BufferKind::Constant) {
+    spec.source = id;
+    return spec;
+  }
+  const auto element = static_cast<int64_t>(dtype_size(source.type.dtype));
+  spec.bytes = sizes_.slot(source.type.elements() * element);
+  if (source.kind == plan::BufferKind::Input) spec.index = position(program_.inputs, id);
+  if (source.kind == plan::BufferKind::Output) spec.index = position(program_.outputs, id);
+  if (source.kind == plan::BufferKind::Temporary) {
+    const plan::BufferId root = root_of(id);
+    spec.first_step = lifetimes[static_cast<size_t>(root)].first;
+    spec.last_step = lifetimes[static_cast<size_t>(root)].last;
+    spec.alias_of = root == id ? -1 : root;
+  }
+  return spec;
+}
+
+void ProgramAssembler::renumber(const std::vector<int32_t>& numbers) {
+  for (engine::StepSpec& step : result_.steps) {
+    for (int32_t& id : step.buffers) id = numbers[static_cast<size_t>(id)];
+  }
+  for (engine::BufferSpec& spec : result_.buffers) {
+    if (spec.alias_of >= 0) spec.alias_of = numbers[static_cast<size_t>(spec.alias_of)];
+  }
+}
+
+}  // namespace kiln::backend

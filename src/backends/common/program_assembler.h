@@ -1,0 +1,66 @@
+// The program of an engine out of the kernels that a backend generated for it.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "backends/backend.h"
+#include "backends/common/derived_constants.h"
+#include "backends/common/distinct_kernels.h"
+#include "backends/common/generated_kernel.h"
+#include "backends/common/size_program.h"
+#include "plan/form/lifetimes.h"
+
+namespace kiln::backend {
+
+// One program: its steps, buffers, sizes and checks, and its code. Knows no machine.
+class ProgramAssembler {
+ public:
+  // `sizes` has the slots of the interface. `generated` belong to the codes of `kernels`, pairwise.
+  // `program` and `kernels` outlive the assembler.
+  ProgramAssembler(const plan::Program& program, const DistinctKernels& kernels,
+                   std::vector<GeneratedKernel> generated, const SizeProgram& sizes);
+
+  // Once. The code is in take_code(), the contents of the constants in constants(). Derived
+  // constants are added to `shared`.
+  engine::ProgramSpec assemble(std::string_view target, const Variant& variant,
+                               SharedConstants& shared);
+
+  std::vector<std::byte> take_code() { return std::move(code_); }
+  // By buffer of the program that was assembled; `shared` are the literals of all shared constants.
+  std::vector<ir::Literal> constants(const std::vector<ir::Literal>& shared) const;
+
+ private:
+  using Use = DistinctKernels::Use;
+
+  uint64_t place(const std::vector<std::byte>& code);
+  void add_kernels();
+  const plan::Buffer& buffer(plan::BufferId id) const;
+  // Derived constants are numbered after the program's buffers.
+  bool is_derived(plan::BufferId id) const;
+  size_t derived_index(plan::BufferId id) const;
+  plan::BufferId translate(const Use& use, plan::BufferId original, SharedConstants& shared);
+  plan::BufferId derive(size_t shared_number);
+  void add_steps(SharedConstants& shared);
+  engine::Slot task_writes(const KernelInterface& interface, plan::BufferId id);
+  void add_checks(const Use& use, engine::StepSpec& step);
+  engine::CheckSpec check_spec(const plan::Kernel& kernel, int32_t original, int32_t id);
+  plan::BufferId root_of(plan::BufferId id) const;
+  void add_buffers(const SharedConstants& shared);
+  engine::BufferSpec buffer_spec(plan::BufferId id, const std::vector<plan::Lifetime>& lifetimes);
+  void renumber(const std::vector<int32_t>& numbers);
+
+  const plan::Program& program_;
+  const DistinctKernels& kernels_;
+  std::vector<GeneratedKernel> generated_;  // by code
+  SizeProgram sizes_;
+  size_t interface_slots_;
+  std::vector<std::byte> code_;
+  engine::ProgramSpec result_;
+  std::vector<size_t> derived_;         // numbers of shared constants
+  std::vector<plan::BufferId> placed_;  // by buffer of the result
+};
+
+}  // namespace kiln::backend

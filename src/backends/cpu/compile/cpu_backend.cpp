@@ -1,0 +1,83 @@
+#include "backends/cpu/compile/cpu_backend.h"
+
+#include <algorithm>
+
+#include "backends/cpu/compile/contract/pack.h"
+#include "backends/cpu/compile/generate.h"
+#include "backends/cpu/compile/image/llvm_threads.h"
+#include "support/error.h"
+
+namespace kiln {
+namespace cpu {
+namespace {
+
+// One set for all levels, so that they share a plan.
+const plan::TargetTraits& traits() {
+  // The tiles of contract/ hold sums of f32 and f64; the softmax of attention is in f32.
+  static const plan::TargetTraits kTraits = {
+      .matmul = {DType::F32, DType::F16, DType::BF16, DType::F64},
+      .convolution = {DType::F32, DType::F16, DType::BF16, DType::F64},
+      .attention = {DType::F32, DType::F16, DType::BF16},
+      .min_group_channels = 4,
+      .epilogue = plan::EpilogueRule::EvenLoads,
+      // Rough ratios of the throughput of vector instructions: a polynomial is about ten
+      // multiplications, and divisions and roots share one slow unit.
+      .root_cost = 4,
+      .division_cost = 4,
+      .series_cost = 10,
+      .iterated_cost = 20,
+      .round_trip_cost = 8,
+      .near_load_cost = 5,
+      .position_cost = 6,
+      .max_operations = 64,
+      .max_loads = 12,
+      .min_parallel_points = 64,
+      .large_task_points = 4096,
+  };
+  return kTraits;
+}
+
+const std::vector<Variant>& variants() {
+  static const std::vector<Variant> kVariants = [] {
+    std::vector<Variant> variants;
+    for (const Target& target : all_targets())
+      variants.push_back({target.name, target.features.required()});
+    return variants;
+  }();
+  return kVariants;
+}
+
+class Generator : public KernelGenerator {
+ public:
+  explicit Generator(const Target& target) : target_(target), machine_(target) {}
+
+  backend::GeneratedKernel generate(const plan::Program& program,
+                                    const plan::Kernel& kernel) override {
+    return generate_kernel(program, kernel, target_, machine_);
+  }
+
+ private:
+  const Target& target_;
+  const Machine machine_;
+};
+
+std::unique_ptr<KernelGenerator> make_generator(const Variant& variant) {
+  const auto target = std::ranges::find(all_targets(), variant.name, &Target::name);
+  KILN_CHECK(target != all_targets().end(), "there is no CPU level " + variant.name);
+  return std::make_unique<Generator>(*target);
+}
+
+}  // namespace
+}  // namespace cpu
+
+const Backend& cpu_backend() {
+  static const Backend kBackend = {.name = "cpu",
+                                   .traits = cpu::traits(),
+                                   .variants = cpu::variants(),
+                                   .make_generator = cpu::make_generator,
+                                   .run_workers = cpu::run_on_llvm_threads,
+                                   .derive_constant = cpu::derive_constant};
+  return kBackend;
+}
+
+}  // namespace kiln

@@ -1,0 +1,87 @@
+// The stub backend in the suite: src/backends/stub, which is in no product and joins the tables
+// here.
+#include "backends/stub/compile/stub_backend.h"
+
+#include <sstream>
+
+#include "backends/stub/device/executable.h"
+#include "compiler/backends.h"
+#include "conformance/engine_runner.h"
+#include "runtime/devices.h"
+
+namespace kiln::conformance {
+namespace {
+
+// A reason, and the cases that it stops.
+struct Gaps {
+  const char* reason;
+  const char* tests;  // separated by spaces
+};
+
+constexpr Gaps kGaps[] = {
+    {"the machine has no integers of 8 and 16 bits",
+     "add_i16 add_i8 add_u8 bitwise_and_u8 bitwise_not_u8 cast_bool_u8 cast_f32_u8 cast_f64_u8 "
+     "cast_i16_bool cast_i16_f16 cast_i16_f32 cast_i16_f64 cast_i16_i32 cast_i16_i64 "
+     "cast_i16_u8 cast_i32_u8 cast_i64_u8 cast_i8_bool cast_i8_f16 cast_i8_f32 cast_i8_f64 "
+     "cast_i8_i32 cast_i8_i64 cast_i8_u8 cast_u8_bool cast_u8_f16 cast_u8_f32 cast_u8_f64 "
+     "cast_u8_i32 cast_u8_i64 cast_u8_u8 check_div_i16 check_div_i8 check_div_u8 "
+     "check_floor_div_i16 check_floor_div_i8 check_floor_div_u8 check_fmod_i16 check_fmod_i8 "
+     "check_fmod_u8 check_nonzero_i16 check_nonzero_i8 check_nonzero_u8 check_remainder_i16 "
+     "check_remainder_i8 check_remainder_u8 gt_u8 lt_u8 maximum_u8 mul_u8 neg_i8 "
+     "permute_large_i8 permute_u8 reshape_u8"},
+    {"the machine has no instruction for it",
+     "acos_f32 acos_f64 acosh_f32 acosh_f64 asin_f32 asin_f64 asinh_f32 asinh_f64 atan2_f32 "
+     "atan2_f64 atanh_f32 atanh_f64 ceil_f32 ceil_f64 check_fmod_i32 check_fmod_i64 cos_f32 "
+     "cos_f64 cosh_f32 cosh_f64 erfc_f32 erfc_f64 exp2_f32 exp2_f64 expm1_f32 expm1_f64 "
+     "floor_div_f32 floor_div_f64 fmod_f32 fmod_f64 fmod_i32 fmod_i64 gelu_none_f32 "
+     "gelu_none_f64 gelu_tanh_f32 gelu_tanh_f64 hypot_f32 hypot_f64 linear_gelu_residual_f32 "
+     "log10_f32 log10_f64 log1p_f32 log1p_f64 log2_f32 log2_f64 pow_f32 pow_f64 pow_i64 "
+     "remainder_f32 remainder_f64 round_f32 round_f64 sigmoid_f32 sigmoid_f64 sign_f32 "
+     "sign_f64 sign_i64 silu_f32 sin_f32 sin_f64 sinh_f32 sinh_f64 tan_f32 tan_f64 trunc_f32 "
+     "trunc_f64"},
+    {"the machine has no 16-bit floats",
+     "abs_f16 add_bf16 add_f16 cast_bf16_bool cast_bf16_f16 cast_bf16_f32 cast_bf16_f64 "
+     "cast_bf16_i32 cast_bf16_i64 cast_bf16_u8 cast_bool_f16 cast_f16_bool cast_f16_f16 "
+     "cast_f16_f32 cast_f16_f64 cast_f16_i32 cast_f16_i64 cast_f16_u8 cast_f32_f16 "
+     "cast_f64_f16 cast_i32_f16 cast_i64_f16 cosh_bf16 erfc_f16 exp2_bf16 exp2_f16 exp_bf16 "
+     "exp_f16 gelu_none_bf16 gelu_tanh_bf16 hypot_f16 isinf_f16 layer_norm_f16 "
+     "log_softmax_0_bf16 log_softmax_1_bf16 log_softmax_2_bf16 maximum_f16 mul_bf16 neg_bf16 "
+     "neg_f16 permute_f16 reduce_mean_012_f16 reduce_mean_02_f16 reduce_mean_0_f16 "
+     "reduce_mean_1_f16 reduce_mean_2_f16 relu_f16 reshape_f16 rms_norm_bf16 rsqrt_bf16 "
+     "sigmoid_bf16 silu_f16 sinh_f16 softmax_0_bf16 softmax_1_bf16 softmax_2_bf16 "
+     "softmax_rolled_bf16 sqrt_f16 tanh_f16 where_f16"},
+    {"the machine keeps no position of an extreme",
+     "argmax_0_f32 argmax_0_i64 argmax_1_f32 argmax_1_i64 argmax_2_f32 argmax_2_i64 "
+     "argmin_0_f32 argmin_0_i64 argmin_1_f32 argmin_1_i64 argmin_2_f32 argmin_2_i64"},
+    {"the machine carries nothing along a scan",
+     "cumsum_0_f32 cumsum_0_f64 cumsum_0_i64 cumsum_1_f32 cumsum_1_f64 cumsum_1_i64 "
+     "cumsum_2_f32 cumsum_2_f64 cumsum_2_i64"},
+};
+
+std::vector<Gap> stub_gaps() {
+  std::vector<Gap> result;
+  for (const Gaps& gaps : kGaps) {
+    std::istringstream tests(gaps.tests);
+    for (std::string test; tests >> test;) result.push_back({test, gaps.reason});
+  }
+  return result;
+}
+
+bool join_tables() {
+  add_backend(stub_backend());
+  return runtime::add_device(stub::kDevice);
+}
+
+}  // namespace
+
+std::vector<Backend> stub_backends() {
+  static const bool kJoined = join_tables();
+  Backend backend;
+  backend.name = "stub";
+  backend.unavailable = [] { return kJoined ? "" : "it is in no table"; };
+  backend.compile = [](ir::Graph graph) { return compile_and_load(std::move(graph), "stub", ""); };
+  backend.gaps = stub_gaps();
+  return {backend};
+}
+
+}  // namespace kiln::conformance
