@@ -1,6 +1,9 @@
 #include "arrays.h"
 
+#include <unistd.h>
+
 #include <cstring>
+#include <new>
 #include <random>
 
 namespace tools {
@@ -51,7 +54,11 @@ std::string type_text(const kiln_tensor_info& info) {
 
 Array random_array(kiln_dtype dtype, std::vector<int64_t> shape) {
   Array array{dtype, std::move(shape), {}, {}};
-  array.data.resize(static_cast<size_t>(element_count(array.shape)) * element_size(dtype));
+  const size_t bytes = static_cast<size_t>(element_count(array.shape)) * element_size(dtype);
+  // Where memory is promised freely, the process would be ended while it writes.
+  const auto pages = static_cast<size_t>(sysconf(_SC_PHYS_PAGES));
+  if (bytes / static_cast<size_t>(sysconf(_SC_PAGESIZE)) > pages) throw std::bad_alloc();
+  array.data.resize(bytes);
   std::minstd_rand generator(42);
   const auto real = [&] { return static_cast<float>(generator() % 65536) / 32768.0f - 1.0f; };
   const auto bit = [&] { return generator() / 1024 % 2 == 0 ? 0 : 1; };

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "cpu/contraction_harness.h"
+#include "plan/form/interpret.h"
 
 namespace kiln::test {
 namespace {

@@ -191,8 +191,7 @@ TEST(ImporterTest, AssertionsAreRequirements) {
   };
   sample.nodes = assertion("even") + assertion("data") + assertion("known") + sample.nodes;
   const ir::Graph graph = import_graph(*sample.open());
-  EXPECT_EQ(requirements_text(graph),
-            "-mod(s0, 2) + 1: what the model asserts: no even\n");
+  EXPECT_EQ(requirements_text(graph), "-mod(s0, 2) + 1: what the model asserts: no even\n");
 }
 
 TEST(ImporterTest, ExtremesNeedElements) {

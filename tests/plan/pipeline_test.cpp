@@ -57,7 +57,7 @@ void expect_replaceable(const std::string& text) {
     if (node->op != ir::Op::constant) continue;
     std::get<ir::Literal>(node->attrs["value"]).replaceable = true;
   }
-  Program program = lower(graph);
+  Program program = lower(graph, test_traits());
   run_pipeline(program, {});
   for (const Buffer& buffer : program.buffers) {
     if (buffer.kind != BufferKind::Constant) continue;

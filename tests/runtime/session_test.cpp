@@ -366,7 +366,9 @@ TEST_F(SessionTest, RequirementsAreCheckedForEveryShape) {
   Tensor x({8, 4}), y({8, 4});
   const std::vector<TensorView> inputs = {x.view(), y.view()};
   EXPECT_FALSE(session->output_shapes(inputs).ok());
-  const std::string described = describe(*engine.get());
+  const Result<std::string> description = describe(*engine.get());
+  ASSERT_TRUE(description.ok()) << description.status().message();
+  const std::string& described = *description;
   EXPECT_NE(described.find(R"("operation":"amax","expected":"another size than 7")"),
             std::string::npos)
       << described;

@@ -186,7 +186,9 @@ def test_the_extreme_of_no_elements(name, tmp_path) -> None:
     """Of a bare engine: what calls a compiled module leaves such sizes out of its ranges."""
     function = EXTREMES[name]
     shapes = {0: torch.export.Dim("rows", min=0, max=9), 1: torch.export.Dim("n", min=0, max=9)}
-    torch.export.save(exported(function, torch.randn(3, 4), dynamic_shapes=shapes), tmp_path / "m")
+    torch.export.save(
+        exported(function, torch.randn(3, 4), dynamic_shapes=(shapes,)), tmp_path / "m"
+    )
     session = kiln.load(kiln.compile(tmp_path / "m")).session()
 
     def run(x: torch.Tensor) -> Any:
