@@ -333,7 +333,7 @@ class TestErrors:
             )
 
     def test_folders_of_something_else(self, tmp_path) -> None:
-        with pytest.raises(ValueError, match="no unpacked package"):
+        with pytest.raises(ValueError, match="not an unpacked package"):
             aoti.package.load_package(tmp_path)
 
     @pytest.mark.parametrize(
