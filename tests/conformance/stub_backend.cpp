@@ -27,8 +27,13 @@ constexpr Gaps kGaps[] = {
      "cast_u8_i32 cast_u8_i64 cast_u8_u8 check_div_i16 check_div_i8 check_div_u8 "
      "check_floor_div_i16 check_floor_div_i8 check_floor_div_u8 check_fmod_i16 check_fmod_i8 "
      "check_fmod_u8 check_nonzero_i16 check_nonzero_i8 check_nonzero_u8 check_remainder_i16 "
-     "check_remainder_i8 check_remainder_u8 gt_u8 lt_u8 maximum_u8 mul_u8 neg_i8 "
-     "permute_large_i8 permute_u8 reshape_u8"},
+     "check_remainder_i8 check_remainder_u8 dequantize_blocks_i8 dequantize_blocks_u8 "
+     "dequantize_tensor_i16 dequantize_tensor_i8 dequantize_tensor_u8 dequantize_to_bf16 "
+     "dequantize_to_f16 dequantize_to_f32 dequantize_to_f64 dequantized_weight_f32 "
+     "fake_quantised_f32 gt_u8 lt_u8 maximum_u8 mul_u8 neg_i8 permute_large_i8 permute_u8 "
+     "quantize_blocks_f32 quantize_by_input_f32 quantize_channels_f32 quantize_channels_f64 "
+     "quantize_tensor_bf16 quantize_tensor_f16 quantize_tensor_f32 quantize_tensor_f64 "
+     "quantize_unsigned_f32 reshape_u8"},
     {"the machine has no instruction for it",
      "acos_f32 acos_f64 acosh_f32 acosh_f64 asin_f32 asin_f64 asinh_f32 asinh_f64 atan2_f32 "
      "atan2_f64 atanh_f32 atanh_f64 ceil_f32 ceil_f64 check_fmod_i32 check_fmod_i64 cos_f32 "
@@ -40,15 +45,15 @@ constexpr Gaps kGaps[] = {
      "sign_f64 sign_i64 silu_f32 sin_f32 sin_f64 sinh_f32 sinh_f64 tan_f32 tan_f64 trunc_f32 "
      "trunc_f64"},
     {"the machine has no 16-bit floats",
-     "abs_f16 add_bf16 add_f16 cast_bf16_bool cast_bf16_f16 cast_bf16_f32 cast_bf16_f64 "
-     "cast_bf16_i32 cast_bf16_i64 cast_bf16_u8 cast_bool_f16 cast_f16_bool cast_f16_f16 "
-     "cast_f16_f32 cast_f16_f64 cast_f16_i32 cast_f16_i64 cast_f16_u8 cast_f32_f16 "
-     "cast_f64_f16 cast_i32_f16 cast_i64_f16 cosh_bf16 erfc_f16 exp2_bf16 exp2_f16 exp_bf16 "
-     "exp_f16 gelu_none_bf16 gelu_tanh_bf16 hypot_f16 isinf_f16 layer_norm_f16 "
-     "log_softmax_0_bf16 log_softmax_1_bf16 log_softmax_2_bf16 maximum_f16 mul_bf16 neg_bf16 "
-     "neg_f16 permute_f16 reduce_mean_012_f16 reduce_mean_02_f16 reduce_mean_0_f16 "
-     "reduce_mean_1_f16 reduce_mean_2_f16 relu_f16 reshape_f16 rms_norm_bf16 rsqrt_bf16 "
-     "sigmoid_bf16 silu_f16 sinh_f16 softmax_0_bf16 softmax_1_bf16 softmax_2_bf16 "
+     "abs_f16 accumulate_wider_f16 add_bf16 add_f16 cast_bf16_bool cast_bf16_f16 cast_bf16_f32 "
+     "cast_bf16_f64 cast_bf16_i32 cast_bf16_i64 cast_bf16_u8 cast_bool_f16 cast_f16_bool "
+     "cast_f16_f16 cast_f16_f32 cast_f16_f64 cast_f16_i32 cast_f16_i64 cast_f16_u8 "
+     "cast_f32_f16 cast_f64_f16 cast_i32_f16 cast_i64_f16 cosh_bf16 erfc_f16 exp2_bf16 "
+     "exp2_f16 exp_bf16 exp_f16 gelu_none_bf16 gelu_tanh_bf16 hypot_f16 isinf_f16 "
+     "layer_norm_f16 log_softmax_0_bf16 log_softmax_1_bf16 log_softmax_2_bf16 maximum_f16 "
+     "mul_bf16 neg_bf16 neg_f16 permute_f16 reduce_mean_012_f16 reduce_mean_02_f16 "
+     "reduce_mean_0_f16 reduce_mean_1_f16 reduce_mean_2_f16 relu_f16 reshape_f16 rms_norm_bf16 "
+     "rsqrt_bf16 sigmoid_bf16 silu_f16 sinh_f16 softmax_0_bf16 softmax_1_bf16 softmax_2_bf16 "
      "softmax_rolled_bf16 sqrt_f16 tanh_f16 where_f16"},
     {"the machine keeps no position of an extreme",
      "argmax_0_f32 argmax_0_i64 argmax_1_f32 argmax_1_i64 argmax_2_f32 argmax_2_i64 "

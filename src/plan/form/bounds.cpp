@@ -68,7 +68,8 @@ class Prover {
     if (value.lower_bound() >= 0) return true;
     if (depth == kMaxDepth) return false;
     return by_extremum(value, depth + 1) || by_quotient(value, depth + 1) ||
-           by_remainder(value, depth + 1) || by_facts(value, 0, depth + 1);
+           by_remainder(value, depth + 1) || by_extent(value, depth + 1) ||
+           by_facts(value, 0, depth + 1);
   }
 
  private:
@@ -113,6 +114,19 @@ class Prover {
     const ir::Atom& atom = *found->atom;
     const ir::Dim rest = value - ir::mod(atom.a, atom.b) * found->coefficient;
     return non_negative(rest + (atom.b - 1) * found->coefficient, depth);
+  }
+
+  // rest - c * i >= 0 for a loop index where rest - c * (extent - 1) >= 0, which may be clearer with
+  // the formula of the extent in it.
+  bool by_extent(const ir::Dim& value, int depth) const {
+    const auto found = find_atom(value, [](const ir::Atom& atom, int64_t coefficient) {
+      return atom.kind == ir::AtomKind::Symbol && atom.symbol->is_loop && coefficient < 0;
+    });
+    if (!found) return false;
+    const ir::SymbolPtr& index = found->atom->symbol;
+    const auto linear = value.as_linear_in(index);
+    if (!linear || !linear->first.is_constant(found->coefficient)) return false;
+    return non_negative(value.substitute(index, index->extent - 1), depth);
   }
 
   // Subtracts multiples of what is known to be non-negative, such that an index that both mention
