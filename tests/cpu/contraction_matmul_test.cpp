@@ -1,8 +1,10 @@
 // MatMul kernels: every size of tile, every source of B, strides, batches and epilogues.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "backends/backend.h"
 #include "cpu/contraction_harness.h"
 #include "plan/form/interpret.h"
 
@@ -265,6 +267,25 @@ TEST(ContractionMatMul, EveryTypeWithStridesAndRunTimeRows) {
     expect_matches_interpreter(make_matmul({37, 50, 11}, {.transposed_out = true, .dtype = dtype}));
     expect_matches_interpreter(make_matmul({37, 50, 11}, {.dtype = dtype, .transposed_a = true}));
     expect_matches_interpreter(make_matmul({3, 20, 0}, {.dtype = dtype}));
+  }
+}
+
+// 16-bit weights are 16 bits an element in the engine, and a refit makes the same constants.
+TEST(ContractionMatMul, ConstantsArePackedAsTheWeightFormatSays) {
+  for (DType dtype : kFloatingTypes) {
+    SCOPED_TRACE(std::string(dtype_name(dtype)));
+    const plan::Program program = make_matmul({4, 40, 24}, {.dtype = dtype}).program;
+    const CompiledProgram compiled = compile_for_cpu(program, {{"x86-64-v3"}, 1});
+    const auto refilled = constants_for_cpu(compiled.spec, program, 1);
+    int packed = 0;
+    for (size_t i = 0; i < compiled.constants.size(); ++i) {
+      if (compiled.spec.buffers[i].transform.empty()) continue;
+      ++packed;
+      EXPECT_EQ(compiled.constants[i].dtype, dtype);
+      EXPECT_EQ(compiled.constants[i].bytes.size(), 48 * 24 * dtype_size(dtype));
+      EXPECT_TRUE(std::ranges::equal(compiled.constants[i].bytes, refilled[i].bytes));
+    }
+    EXPECT_EQ(packed, 1);
   }
 }
 

@@ -91,18 +91,18 @@ class Prover {
     return is_worst ? with(atom.a) && with(atom.b) : with(atom.a) || with(atom.b);
   }
 
-  // rest + a / b >= 0 where rest * b + a >= 0, and rest - a / b >= 0 where rest * b + b - 1 - a >=
-  // 0.
+  // rest + a / b >= 0 where rest * b + a >= 0, rest - a / b >= 0 where rest * b + b - 1 - a >= 0,
+  // and rest - c * (a / b) >= 0 where rest * b - c * a >= 0.
   bool by_quotient(const ir::Dim& value, int depth) const {
     const auto found = find_atom(value, [](const ir::Atom& atom, int64_t coefficient) {
-      return atom.kind == ir::AtomKind::FloorDiv && (coefficient == 1 || coefficient == -1) &&
-             atom.b.lower_bound() >= 0;
+      return atom.kind == ir::AtomKind::FloorDiv && coefficient <= 1 && atom.b.lower_bound() >= 0;
     });
     if (!found) return false;
     const ir::Atom& atom = *found->atom;
     const ir::Dim rest = value - ir::floordiv(atom.a, atom.b) * found->coefficient;
     if (found->coefficient == 1) return non_negative(rest * atom.b + atom.a, depth);
-    return non_negative(rest * atom.b + atom.b - 1 - atom.a, depth);
+    if (found->coefficient == -1) return non_negative(rest * atom.b + atom.b - 1 - atom.a, depth);
+    return non_negative(rest * atom.b + atom.a * found->coefficient, depth);
   }
 
   // rest - c * (a mod b) >= 0 where rest - c * (b - 1) >= 0: a size that is divided by is 1 or more.

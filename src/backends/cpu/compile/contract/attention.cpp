@@ -130,7 +130,8 @@ class AttentionEmitter {
     const int64_t work = ir::saturating_product(
         {positive_opt(batches), positive_opt(attention_.i.extent()),
          positive_opt(attention_.j.extent()), attention_.head_dim + attention_.value_dim});
-    interface.min_tasks_per_thread = min_tasks_per_thread(work / positive_opt(interface.tasks));
+    interface.min_tasks_per_thread =
+        tasks_per_thread(kMultiplyAddsPerThread, work / positive_opt(interface.tasks));
 
     const int64_t staging =
         TileWriter::staging_bytes(emitter_.target(), sum_.dtype(), dtype_of(attention_.out));

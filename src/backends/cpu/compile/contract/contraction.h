@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "backends/cpu/compile/contract/micro_kernel.h"
+#include "backends/cpu/compile/emit/thread_work.h"
 
 namespace kiln::cpu {
 
@@ -107,10 +108,6 @@ void bind_flat(Emitter& emitter, const std::vector<plan::Loop>& loops, llvm::Val
 llvm::Value* smaller(Emitter& emitter, llvm::Value* a, llvm::Value* b);
 // if (condition) body().
 void when(Emitter& emitter, llvm::Value* condition, const std::function<void()>& body);
-
-// Multiply-adds below which another thread costs more than it brings.
-inline constexpr int64_t kWorkPerThread = 500'000;
-int64_t min_tasks_per_thread(int64_t work_per_task);
 
 // The width of packed panels for N columns: the best tile that wastes little on the last panel.
 // Wide panels where there are many rows, because each panel reads all of them again; narrower ones

@@ -20,6 +20,8 @@ using llvm::Value;
 
 namespace {
 
+// As for matrix products (matmul.cpp). Weights that do not fit are read again for every block of rows:
+// then 16 tasks are enough, and fewer rows than 4 would not be worth it.
 constexpr int64_t kInputBytes = 256 << 10;   // of input rows, per task
 constexpr int64_t kWeightBytes = 512 << 10;  // of packed weights, per task
 constexpr int64_t kTasksWanted = 128, kFewTasksWanted = 16;
@@ -145,7 +147,8 @@ class ConvolutionEmitter {
         ir::saturating_product({positive_opt(conv_.b.extent()), positive_opt(conv_.y.extent()),
                                 positive_opt(conv_.x.extent()), geometry_.depth,
                                 conv_.o.extent().constant() / conv_.groups});
-    interface.min_tasks_per_thread = min_tasks_per_thread(work / positive_opt(interface.tasks));
+    interface.min_tasks_per_thread =
+        tasks_per_thread(kMultiplyAddsPerThread, work / positive_opt(interface.tasks));
     staging_ = emitter_.scratch();
     const int64_t staging =
         TileWriter::staging_bytes(emitter_.target(), conv_.formats.accumulator,

@@ -16,14 +16,21 @@ using llvm::Value;
 
 namespace {
 
+// A second-level cache of 1 MiB, the smallest of the servers that have AVX-512, holds both and a
+// quarter for what else a task touches.
 constexpr int64_t kBlockBytes = 256 << 10;  // of A, per task
 constexpr int64_t kGroupBytes = 512 << 10;  // of B, per task
+// A panel that was read for fewer rows than 48, four tiles of 12, would cost more than it computes;
+// with more than 256 little is left to save.
 constexpr int64_t kFewestBlockRows = 48, kMostBlockRows = 256;
+// Enough for 64 threads to end within half a task of each other, where there is that much work; the
+// fewest multiply-adds of a task are 60'000 cycles, against some hundred for taking it up.
 constexpr int64_t kTasksWanted = 128;
-constexpr int64_t kWorkPerTask = 2'000'000;  // multiply-adds: enough to be worth a task
+constexpr int64_t kWorkPerTask = 2'000'000;
 
 // Operands of fewer rows than this are widened as they are read; for more rows it is better to do so
-// once, in a copy.
+// once, in a copy: that is a load, two operations and a store a vector, as much as reading it twice,
+// and 16 rows are two tiles.
 constexpr int64_t kFewRows = 16;
 
 enum class BSource { Constant, InPlace, Scratch };
@@ -157,7 +164,8 @@ class MatMulEmitter {
     const int64_t work =
         ir::saturating_product({positive_opt(matmul_.m.extent()), positive_opt(matmul_.n.extent()),
                                 positive_opt(matmul_.k.extent()), positive_opt(blocking_.batches)});
-    interface.min_tasks_per_thread = min_tasks_per_thread(work / positive_opt(interface.tasks));
+    interface.min_tasks_per_thread =
+        tasks_per_thread(kMultiplyAddsPerThread, work / positive_opt(interface.tasks));
     staging_ = emitter_.scratch();
     const int64_t staging = TileWriter::staging_bytes(
         emitter_.target(), matmul_.formats.accumulator, dtype_of(matmul_.out));

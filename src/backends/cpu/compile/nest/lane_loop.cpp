@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backends/cpu/compile/emit/thread_work.h"
 #include "backends/cpu/compile/nest/tasks.h"
 #include "ir/size_overflow.h"
 
@@ -101,7 +102,7 @@ Dim for_each_block(Emitter& emitter, std::vector<plan::Loop> rows, const plan::L
   const Dim blocks = ir::ceildiv(lane.extent(), block);
   const int64_t points = std::min(block, std::max<int64_t>(lane.extent().at_opt(), 1));
   emitter.interface().min_tasks_per_thread =
-      tasks_per_thread(ir::saturating_product({work, points}));
+      tasks_per_thread(kOperationsPerThread, ir::saturating_product({work, points}));
   if (blocks.is_constant(1)) {
     for_each_task(emitter, rows, [&] { body({lane, 0, lane.extent()}); });
     return lane.extent();

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "backends/cpu/compile/emit/element.h"
+#include "backends/cpu/compile/emit/thread_work.h"
 #include "backends/cpu/compile/nest/lane_loop.h"
 #include "backends/cpu/compile/nest/nest_axis.h"
 #include "backends/cpu/compile/nest/nest_simplify.h"
@@ -129,7 +130,8 @@ class NestEmitter {
   // --- Lanes along loops of the stages ---
 
   void run_along_inner() {
-    emitter_.interface().min_tasks_per_thread = tasks_per_thread(estimated_work(nest_, 1));
+    emitter_.interface().min_tasks_per_thread =
+        tasks_per_thread(kOperationsPerThread, estimated_work(nest_, 1));
     for_each_task(emitter_, nest_.outer, [&] {
       Leaves leaves;
       leaves.invariant = true;

@@ -1,14 +1,10 @@
 #include "backends/cpu/compile/nest/tasks.h"
 
-#include <algorithm>
-
 namespace kiln::cpu {
 
 using llvm::Value;
 
 namespace {
-
-constexpr int64_t kWorkPerThread = 16 * 1024;
 
 // The digits of task number `task` in the mixed base of the extents.
 std::vector<Value*> first_point(Emitter& emitter, const std::vector<plan::Loop>& loops,
@@ -61,10 +57,6 @@ void for_each_task(Emitter& emitter, const std::vector<plan::Loop>& loops,
                           body();
                           return next_point(emitter, point, extents);
                         });
-}
-
-int64_t tasks_per_thread(int64_t work) {
-  return std::max<int64_t>(1, kWorkPerThread / std::max<int64_t>(1, work));
 }
 
 }  // namespace kiln::cpu

@@ -13,7 +13,4 @@ namespace kiln::cpu {
 void for_each_task(Emitter& emitter, const std::vector<plan::Loop>& loops,
                    const std::function<void()>& body);
 
-// Tasks that are worth a thread of their own together, if one takes `work` operations.
-int64_t tasks_per_thread(int64_t work);
-
 }  // namespace kiln::cpu
