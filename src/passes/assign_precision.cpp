@@ -23,9 +23,12 @@ bool assign_accumulators(ir::Graph& graph) {
   return changed;
 }
 
+// Whether a convolution has the value as its filters, or a view or cast of it.
 bool is_filter(const Rewriter& rewriter, const Value* value) {
   return std::ranges::any_of(rewriter.users(value), [&](const Node* user) {
-    return user->op == Op::convolution && user->input(1) == value;
+    if (user->op == Op::convolution) return user->input(1) == value;
+    const bool passes_on = ir::op_info(user->op).view || user->op == Op::cast;
+    return passes_on && is_filter(rewriter, user->output());
   });
 }
 

@@ -72,11 +72,18 @@ DType output_dtype(Call& call, std::string_view name) {
   return dtype;
 }
 
+// The operand, of a dtype that PyTorch's operators take.
+Value* floating_input(Call& call) {
+  Value* x = call.tensor("input");
+  const DType dtype = x->type.dtype;
+  call.expect(dtype == DType::F32 || is_16_bit_float(dtype), std::string(dtype_name(dtype)),
+              "f32, f16 or bf16");
+  return x;
+}
+
 // x as f32, as the operators take 16-bit floats; f64 beside scales that are tensors of f64.
 Value* operand_of(Call& call, const Value* scale) {
-  Value* x = call.tensor("input");
-  call.expect(is_floating(x->type.dtype), std::string(dtype_name(x->type.dtype)),
-              "a floating dtype");
+  Value* x = floating_input(call);
   const bool wide = scale != nullptr && scale->type.dtype == DType::F64;
   return call.builder().cast(x, wide ? DType::F64 : DType::F32);
 }
@@ -258,7 +265,7 @@ Expr scale_of(Call& call, const Expr& scale) {
 }
 
 std::vector<Value*> import_choose_qparams(Call& call) {
-  Value* x = call.tensor("input");
+  Value* x = floating_input(call);
   const double low = static_cast<double>(call.integer("quant_min"));
   const double high = static_cast<double>(call.integer("quant_max"));
   const Extremes ends = extremes(call, x, all_axes(x), false);
@@ -269,7 +276,7 @@ std::vector<Value*> import_choose_qparams(Call& call) {
 }
 
 std::vector<Value*> import_choose_qparams_symmetric(Call& call) {
-  Value* x = call.tensor("input");
+  Value* x = floating_input(call);
   const double low = static_cast<double>(call.integer("quant_min"));
   const double high = static_cast<double>(call.integer("quant_max"));
   const Extremes ends = extremes(call, x, all_axes(x), false);
