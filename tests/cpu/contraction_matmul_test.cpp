@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "backends/backend.h"
+#include "backends/common/compile_program.h"
+#include "backends/common/refill.h"
+#include "backends/cpu/compile/cpu_backend.h"
 #include "cpu/contraction_harness.h"
 #include "plan/form/interpret.h"
 
@@ -275,15 +277,19 @@ TEST(ContractionMatMul, ConstantsArePackedAsTheWeightFormatSays) {
   for (DType dtype : kFloatingTypes) {
     SCOPED_TRACE(std::string(dtype_name(dtype)));
     const plan::Program program = make_matmul({4, 40, 24}, {.dtype = dtype}).program;
-    const CompiledProgram compiled = compile_for_cpu(program, {{"x86-64-v3"}, 1});
-    const auto refilled = constants_for_cpu(compiled.spec, program, 1);
+    const CompiledProgram compiled =
+        backend::compile_program(cpu_backend(), program, {{"x86-64-v3"}, 1});
+    const EngineConstants refilled =
+        backend::refill_constants(cpu_backend(), compiled.spec, program, 1);
+    const std::vector<engine::BufferSpec>& buffers = compiled.spec.programs.at(0).buffers;
     int packed = 0;
-    for (size_t i = 0; i < compiled.constants.size(); ++i) {
-      if (compiled.spec.buffers[i].transform.empty()) continue;
+    for (size_t i = 0; i < buffers.size(); ++i) {
+      if (buffers[i].transform.empty()) continue;
       ++packed;
-      EXPECT_EQ(compiled.constants[i].dtype, dtype);
-      EXPECT_EQ(compiled.constants[i].bytes.size(), 48 * 24 * dtype_size(dtype));
-      EXPECT_TRUE(std::ranges::equal(compiled.constants[i].bytes, refilled[i].bytes));
+      const ir::Literal& constant = compiled.constants.at(0).at(i);
+      EXPECT_EQ(constant.dtype, dtype);
+      EXPECT_EQ(constant.bytes.size(), 48 * 24 * dtype_size(dtype));
+      EXPECT_TRUE(std::ranges::equal(constant.bytes, refilled.at(0).at(i).bytes));
     }
     EXPECT_EQ(packed, 1);
   }

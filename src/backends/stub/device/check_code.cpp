@@ -105,7 +105,8 @@ class Checker {
 
 Result<std::vector<Instruction>> read_code(const engine::ProgramSpec& program) {
   std::vector<Instruction> code(program.code.size() / sizeof(Instruction));
-  std::memcpy(code.data(), program.code.data(), code.size() * sizeof(Instruction));
+  if (!code.empty())
+    std::memcpy(code.data(), program.code.data(), code.size() * sizeof(Instruction));
   for (const engine::StepSpec& step : program.steps) {
     const engine::KernelSpec& kernel = program.kernels[static_cast<size_t>(step.kernel)];
     const uint64_t entry = kernel.entry / sizeof(Instruction);
