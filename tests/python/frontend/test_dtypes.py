@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import operator
+from pathlib import Path
 
 import pytest
 import torch
 
 import torch_tensorrt
 from torch_tensorrt._operator import DTYPE_NAMES, execute_engine
+from torch_tensorrt.formats import aoti
 
 _ROWS = (3, 4)
 
@@ -107,18 +109,13 @@ def test_dtypes_of_pytorch_alone(dtype: torch.dtype) -> None:
 # ---- Saving ----
 
 FORMATS = {"exported_program": ".ep", "torchscript": ".ts", "aot_inductor": ".pt2"}
+SAVED = [torch.uint16, torch.complex64, torch.float8_e5m2]
 
 
-@pytest.mark.parametrize("output_format", FORMATS)
-@pytest.mark.parametrize("dtype", [torch.uint16, torch.complex64, torch.float8_e5m2], ids=str)
-@pytest.mark.filterwarnings("ignore:Casting complex values")
-def test_saving(dtype: torch.dtype, output_format: str, tmp_path, monkeypatch) -> None:
-    from torch_tensorrt.formats import aoti
-
-    monkeypatch.setattr(aoti.package, "has_compiler", lambda configs: False)
+def check_saving(dtype: torch.dtype, output_format: str, folder: Path) -> None:
     x = torch.randn(_ROWS)
     module = _Result(dtype)
-    path = tmp_path / f"model{FORMATS[output_format]}"
+    path = folder / f"model{FORMATS[output_format]}"
     torch_tensorrt.save(
         compile_module(module, x), path, arg_inputs=[x], output_format=output_format
     )
@@ -127,6 +124,28 @@ def test_saving(dtype: torch.dtype, output_format: str, tmp_path, monkeypatch) -
     for mine, theirs in zip(loaded(x), module(x), strict=True):
         assert mine.dtype == theirs.dtype
         torch.testing.assert_close(as_numbers(mine), as_numbers(theirs))
+
+
+@pytest.mark.parametrize("output_format", ["exported_program", "torchscript"])
+@pytest.mark.parametrize("dtype", SAVED, ids=str)
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+def test_saving(dtype: torch.dtype, output_format: str, tmp_path) -> None:
+    check_saving(dtype, output_format, tmp_path)
+
+
+@pytest.mark.skipif(not aoti.package.has_compiler({}), reason="there is no C++ compiler")
+def test_packages_with_compiled_code(tmp_path) -> None:
+    check_saving(torch.uint16, "aot_inductor", tmp_path)
+
+
+@pytest.mark.parametrize("dtype", SAVED, ids=str)
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+def test_packages_without_compiled_code(dtype: torch.dtype, tmp_path, monkeypatch) -> None:
+    """The executor that would run the operators takes such a dtype for another in torch 2.11."""
+    monkeypatch.setattr(aoti.package, "has_compiler", lambda configs: False)
+    with pytest.raises(RuntimeError, match=rf"takes {dtype} for another dtype"):
+        check_saving(dtype, "aot_inductor", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_hash_tensor() -> None:

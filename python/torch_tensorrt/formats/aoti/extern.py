@@ -15,6 +15,7 @@ from torch._export.serde import serialize as serde
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from torch_tensorrt._operator import DTYPE_NAMES
 from torch_tensorrt._sizes import Operand
 from torch_tensorrt.dynamo._symbols import is_symbolic_node
 
@@ -61,6 +62,11 @@ def extern_node(node: Node, operand: Callable[[Any], Operand]) -> ExternNode:
     serializer = serde.GraphModuleSerializer(None, [])  # type: ignore[arg-type] - no signature is needed here
     inputs = []
     for argument, value in arguments:
+        if isinstance(value, torch.dtype) and value not in DTYPE_NAMES:
+            # That of torch 2.11 takes complex64 for complex128 and uint16 for uint32, without an error.
+            raise UnsupportedNodeError(
+                f"the executor of some versions of PyTorch takes {value} for another dtype"
+            )
         # Integers are given at run time: here only their number matters.
         fixed = map_arg(value, lambda leaf: 0 if _is_symbolic(leaf) else leaf)
         try:
