@@ -68,7 +68,7 @@ class Prover {
     if (value.lower_bound() >= 0) return true;
     if (depth == kMaxDepth) return false;
     return by_extremum(value, depth + 1) || by_quotient(value, depth + 1) ||
-           by_remainder(value, depth + 1) || by_extent(value, depth + 1) ||
+           by_remainder(value, depth + 1) || by_last(value, depth + 1) ||
            by_facts(value, 0, depth + 1);
   }
 
@@ -91,8 +91,8 @@ class Prover {
     return is_worst ? with(atom.a) && with(atom.b) : with(atom.a) || with(atom.b);
   }
 
-  // rest + a / b >= 0 where rest * b + a >= 0, rest - a / b >= 0 where rest * b + b - 1 - a >= 0,
-  // and rest - c * (a / b) >= 0 where rest * b - c * a >= 0.
+  // rest + a / b >= 0 where rest * b + a >= 0, and rest - c * (a / b) >= 0 where
+  // rest * b + b - 1 - c * a >= 0.
   bool by_quotient(const ir::Dim& value, int depth) const {
     const auto found = find_atom(value, [](const ir::Atom& atom, int64_t coefficient) {
       return atom.kind == ir::AtomKind::FloorDiv && coefficient <= 1 && atom.b.lower_bound() >= 0;
@@ -101,8 +101,7 @@ class Prover {
     const ir::Atom& atom = *found->atom;
     const ir::Dim rest = value - ir::floordiv(atom.a, atom.b) * found->coefficient;
     if (found->coefficient == 1) return non_negative(rest * atom.b + atom.a, depth);
-    if (found->coefficient == -1) return non_negative(rest * atom.b + atom.b - 1 - atom.a, depth);
-    return non_negative(rest * atom.b + atom.a * found->coefficient, depth);
+    return non_negative(rest * atom.b + atom.b - 1 + atom.a * found->coefficient, depth);
   }
 
   // rest - c * (a mod b) >= 0 where rest - c * (b - 1) >= 0: a size that is divided by is 1 or more.
@@ -116,17 +115,16 @@ class Prover {
     return non_negative(rest + (atom.b - 1) * found->coefficient, depth);
   }
 
-  // rest - c * i >= 0 for a loop index where rest - c * (extent - 1) >= 0, which may be clearer with
-  // the formula of the extent in it.
-  bool by_extent(const ir::Dim& value, int depth) const {
+  // rest - c * index >= 0 where it is at the last index. Bounds of Dims know that too, but nothing of
+  // what an extent is made of.
+  bool by_last(const ir::Dim& value, int depth) const {
     const auto found = find_atom(value, [](const ir::Atom& atom, int64_t coefficient) {
       return atom.kind == ir::AtomKind::Symbol && atom.symbol->is_loop && coefficient < 0;
     });
     if (!found) return false;
     const ir::SymbolPtr& index = found->atom->symbol;
-    const auto linear = value.as_linear_in(index);
-    if (!linear || !linear->first.is_constant(found->coefficient)) return false;
-    return non_negative(value.substitute(index, index->extent - 1), depth);
+    const ir::Dim rest = value - ir::Dim(index) * found->coefficient;
+    return non_negative(rest + (index->extent - 1) * found->coefficient, depth);
   }
 
   // Subtracts multiples of what is known to be non-negative, such that an index that both mention

@@ -170,11 +170,10 @@ EXTREMES = {
     "amin, kept": lambda x: x.amin(1, keepdim=True) + 1,
     "amax of two": lambda x: x.amax((0, 1)) + 1,
     "max": lambda x: x.max() + 1,
-    "max with indices": lambda x: x.max(1),
+    "max with indices": lambda x: tuple(x.max(1)),
     "argmax": lambda x: x.argmax(1) + 1,
     "argmin of all": lambda x: x.argmin() + 1,
-    "aminmax": lambda x: torch.aminmax(x, dim=1),
-    "the rest": lambda x: x[:, 1:].amax(1) + 1,
+    "aminmax": lambda x: tuple(torch.aminmax(x, dim=1)),
     "infinite norm": lambda x: torch.linalg.vector_norm(x, float("inf"), dim=1) + 1,
     "of other sizes": lambda x: x.amax(0) + x.sum(),
     "sum": lambda x: x.sum(1) + x.prod(1) + x.logsumexp(1) + x.any(1),
@@ -186,9 +185,8 @@ def test_the_extreme_of_no_elements(name, tmp_path) -> None:
     """Of a bare engine: what calls a compiled module leaves such sizes out of its ranges."""
     function = EXTREMES[name]
     shapes = {0: torch.export.Dim("rows", min=0, max=9), 1: torch.export.Dim("n", min=0, max=9)}
-    torch.export.save(
-        exported(function, torch.randn(3, 4), dynamic_shapes=(shapes,)), tmp_path / "m"
-    )
+    program = exported(function, torch.randn(3, 4), dynamic_shapes=(shapes,))
+    torch.export.save(program, tmp_path / "m")
     session = kiln.load(kiln.compile(tmp_path / "m")).session()
 
     def run(x: torch.Tensor) -> Any:

@@ -174,10 +174,18 @@ def engine_calls(program: Any, tmp_path: Any) -> list[Any]:
     return [lambda *args, session=session: run_engine(session, args) for session in sessions]
 
 
-WHOLE = {name for name in CASES if name != "equal"}  # no engine can sort
+@pytest.mark.parametrize("name", ["sum and half", "product", "number", "equal"])
+def test_what_only_a_guard_makes_fit_is_in_no_engine(name) -> None:
+    """Sizes inside have to be proven to fit; and no engine can sort."""
+    module, shapes, dynamic, _, _ = CASES[name]
+    program = torch.export.export(
+        module, tensors(shapes), dynamic_shapes=tuple(dynamic), strict=False
+    )
+    with pytest.raises(RuntimeError, match="cannot be in an engine"):
+        torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(program)
 
 
-@pytest.mark.parametrize("name", sorted(WHOLE))
+@pytest.mark.parametrize("name", ["remainder", "twice", "hidden"])
 def test_sizes_that_do_not_fit_are_an_error_of_a_bare_engine(name, tmp_path, assert_same) -> None:
     module, shapes, dynamic, fitting, others = CASES[name]
     program = torch.export.export(
@@ -222,9 +230,24 @@ def test_what_the_author_says_is_part_of_a_bare_engine(deferred, tmp_path, asser
                 call(*tensors(given))
 
 
+class Apart(torch.nn.Module):
+    """Sizes that fit together, of tensors that do not meet."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> Any:
+        torch._check(x.shape[1] + y.shape[1] == (z.shape[1] + 1) // 2)
+        return x.sin(), y.cos(), z.exp()
+
+
+class NestedApart(torch.nn.Module):
+    """The same with structures around the tensors."""
+
+    def forward(self, pair: list[torch.Tensor], named: dict[str, torch.Tensor]) -> Any:
+        return Apart()(*pair, named["z"])
+
+
 def test_a_bare_engine_names_the_sizes(tmp_path) -> None:
-    module, shapes, dynamic, _, others = CASES["sum and half"]
-    program = torch.export.export(module, tensors(shapes), dynamic_shapes=tuple(dynamic))
+    _, shapes, dynamic, _, others = CASES["sum and half"]
+    program = torch.export.export(Apart(), tensors(shapes), dynamic_shapes=tuple(dynamic))
     call = engine_calls(program, tmp_path)[0]
     with pytest.raises(kiln.OutOfRangeError) as error:
         call(*tensors(others[0]))
@@ -247,11 +270,11 @@ def test_a_bare_engine_follows_structures(tmp_path, assert_same) -> None:
     dims = {0: DYNAMIC, 1: DYNAMIC}
     args = nested(*tensors([(2, 3), (2, 4), (2, 14)]))
     program = torch.export.export(
-        Nested(), args, dynamic_shapes=([dims, dims], {"z": dims}), strict=False
+        NestedApart(), args, dynamic_shapes=([dims, dims], {"z": dims}), strict=False
     )
     fitting, wrong = tensors([(3, 5), (3, 4), (3, 18)]), tensors([(2, 3), (2, 4), (2, 4)])
     for call in engine_calls(program, tmp_path):
-        assert_same(call(*fitting), Nested()(*nested(*fitting)))
+        assert_same(call(*fitting), NestedApart()(*nested(*fitting)))
         with pytest.raises(kiln.OutOfRangeError, match=r"expected .*z\.size\(1\)"):
             call(*wrong)
 
