@@ -96,6 +96,16 @@ std::vector<OwnedTensor> run_aten(const Call& call, const SizeValues& sizes,
   return results;
 }
 
+// PyTorch's number of a version has its parts in bytes, from the highest.
+void check_version(const TorchVersion& least) {
+  if (aoti_torch_abi_version() < (least.major << 56U | least.minor << 48U)) {
+    throw std::runtime_error(
+        "the package calls operators in a way that this version of PyTorch gets wrong, expected " +
+        std::to_string(least.major) + "." + std::to_string(least.minor) +
+        " or newer: a package that is saved where a C++ compiler is runs here too");
+  }
+}
+
 }  // namespace
 
 // The values of one run. A value is borrowed from the inputs or constants, or owned.
@@ -108,6 +118,7 @@ struct Model::Values {
 
 Model::Model(const std::string& directory, size_t num_runners)
     : program_(parse_program(read_text(directory + "/program.kiln.txt"))) {
+  check_version(program_.needs_torch);
   for (const InputSpec& input : program_.inputs) {
     labels_.push_back("input \"" + input.name + "\"");
   }

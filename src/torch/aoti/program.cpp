@@ -87,17 +87,19 @@ class Parser {
 
   using Statement = void (Parser::*)(Words&);
   static const std::map<std::string, Statement>& statements() {
-    static const std::map<std::string, Statement> kStatements{{"input", &Parser::input},
-                                                              {"check", &Parser::check},
-                                                              {"constant", &Parser::constant},
-                                                              {"engine", &Parser::engine},
-                                                              {"model", &Parser::model},
-                                                              {"changes", &Parser::changes},
-                                                              {"run_engine", &Parser::run_engine},
-                                                              {"run_model", &Parser::run_model},
-                                                              {"run_aten", &Parser::run_aten},
-                                                              {"result", &Parser::result},
-                                                              {"size", &Parser::size}};
+    static const std::map<std::string, Statement> kStatements{
+        {"input", &Parser::input},
+        {"check", &Parser::check},
+        {"constant", &Parser::constant},
+        {"engine", &Parser::engine},
+        {"model", &Parser::model},
+        {"changes", &Parser::changes},
+        {"run_engine", &Parser::run_engine},
+        {"run_model", &Parser::run_model},
+        {"run_aten", &Parser::run_aten},
+        {"result", &Parser::result},
+        {"needs_torch", &Parser::needs_torch},
+        {"size", &Parser::size}};
     return kStatements;
   }
 
@@ -124,6 +126,11 @@ class Parser {
   }
 
   SizeOperand operand(std::string_view text) const { return program_.sizes.operand(text); }
+
+  void needs_torch(Words& words) {
+    program_.needs_torch.major = to_integer<uint8_t>(word(words));
+    program_.needs_torch.minor = to_integer<uint8_t>(word(words));
+  }
 
   void input(Words& words) {
     InputSpec spec{.name = word(words), .dtype = to_dtype(word(words))};

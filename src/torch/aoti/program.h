@@ -7,6 +7,7 @@
 //   in_spec <JSON to the end of the line>          structure of the inputs, as torch.utils._pytree
 //   out_spec <JSON>                                has it
 //   size <function> <operand> <operand>            instructions of the size program are numbered
+//   needs_torch <major> <minor>                    the first version that runs the package right
 //   input <name> <dtype> <dim>... [strides <size>...]
 //   check <size> <text to the end of the line>     is not to be zero
 //   changes <input>                                the model writes to this input
@@ -75,9 +76,14 @@ struct Call {
   std::vector<size_t> dead;               // values that nothing needs after this call
 };
 
+struct TorchVersion {
+  uint64_t major = 0, minor = 0;
+};
+
 struct Program {
   std::string in_spec, out_spec;
   SizeProgram sizes;
+  TorchVersion needs_torch;
   std::vector<InputSpec> inputs;
   std::vector<SizeCheck> checks;
   std::vector<ConstantSpec> constants;

@@ -15,12 +15,14 @@ from torch._export.serde import serialize as serde
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from torch_tensorrt._operator import DTYPE_NAMES
 from torch_tensorrt._sizes import Operand
 from torch_tensorrt.dynamo._symbols import is_symbolic_node
 
 # Operators that LibTorch has without anything of Python's.
 _NAMESPACES = ("aten", "quantized")
+# The first version of torch whose executor reads dtypes as they are written: before, each is taken for another, int32
+# for int64, mostly without an error.
+READS_DTYPES = (2, 12)
 
 
 class UnsupportedNodeError(RuntimeError):
@@ -35,6 +37,7 @@ class ExternNode:
     inputs: list[Node]  # tensors, likewise
     num_results: int
     is_list: bool  # whether the node gives a sequence of tensors
+    has_dtype: bool  # whether an argument is a dtype
 
 
 def extern_node(node: Node, operand: Callable[[Any], Operand]) -> ExternNode:
@@ -58,15 +61,15 @@ def extern_node(node: Node, operand: Callable[[Any], Operand]) -> ExternNode:
     symbolic = [leaf for leaf in _leaves([value for _, value in arguments]) if _is_symbolic(leaf)]
     if any(not isinstance(leaf.meta.get("val"), (int, torch.SymInt)) for leaf in symbolic):
         raise UnsupportedNodeError("it takes a number that depends on the values of a tensor")
+    has_dtype = any(isinstance(value, torch.dtype) for _, value in arguments)
+    if has_dtype and torch.__version__ < READS_DTYPES:
+        raise UnsupportedNodeError(
+            f"the executor of torch {torch.__version__} takes its dtype for another"
+        )
     results, is_list = _results(node)
     serializer = serde.GraphModuleSerializer(None, [])  # type: ignore[arg-type] - no signature is needed here
     inputs = []
     for argument, value in arguments:
-        if isinstance(value, torch.dtype) and value not in DTYPE_NAMES:
-            # That of torch 2.11 takes complex64 for complex128 and uint16 for uint32, without an error.
-            raise UnsupportedNodeError(
-                f"the executor of some versions of PyTorch takes {value} for another dtype"
-            )
         # Integers are given at run time: here only their number matters.
         fixed = map_arg(value, lambda leaf: 0 if _is_symbolic(leaf) else leaf)
         try:
@@ -90,6 +93,7 @@ def extern_node(node: Node, operand: Callable[[Any], Operand]) -> ExternNode:
         ],
         num_results=len(node.meta["val"]) if is_list else 1,
         is_list=is_list,
+        has_dtype=has_dtype,
     )
 
 

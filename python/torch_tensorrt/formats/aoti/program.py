@@ -47,7 +47,7 @@ from torch_tensorrt.dynamo._symbols import (
     is_symbolic_node,
     size_operand,
 )
-from torch_tensorrt.formats.aoti.extern import UnsupportedNodeError, extern_node
+from torch_tensorrt.formats.aoti.extern import READS_DTYPES, UnsupportedNodeError, extern_node
 
 _ENGINE_FILE = "engine_{}.kiln"
 COMPILED_FILE = "model.so.1"  # not *.so: the loader takes such a file for the package's own library
@@ -222,6 +222,7 @@ class _Builder:
         self._interface = describe_inputs(exported, with_strides=False)
         self._result = PackageProgram(header(exported))
         self._calls: list[str] = []
+        self._has_dtypes = False
         self._lifted = {
             spec.arg.name: str(spec.target)
             for spec in exported.graph_signature.input_specs
@@ -245,6 +246,8 @@ class _Builder:
                     self._slots[node] = []
         results = self._results(nodes[-1])
         engines = [f"engine {engine_file(index)}" for index in range(len(self._result.engines))]
+        if self._has_dtypes:
+            self._result.lines.append("needs_torch {} {}".format(*READS_DTYPES))
         self._result.lines += [*self._interface.size_lines(), *self._interface.lines]
         self._result.lines += [*self._constant_lines, *engines]
         self._result.lines += [*self._calls, *results]
@@ -317,6 +320,7 @@ class _Builder:
             self._slots[node] = self._slots[node][0]
         self._result.extern_nodes.append(extern.json)
         self._result.only_views &= is_view(node)
+        self._has_dtypes |= extern.has_dtype
 
     def _call(self, words: list[Any], node: Node, count: int, after: Sequence[str] = ()) -> None:
         self._slots[node] = list(range(self._next, self._next + count))

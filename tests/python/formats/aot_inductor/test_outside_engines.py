@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import zipfile
+from functools import partial
 from typing import Any
 
 import pytest
@@ -77,6 +78,9 @@ class TestWithoutCompiler:
         with refused('input "x" dim 0: got 33, expected 1..32'):
             loaded(torch.randn(33, 16))
 
+    @pytest.mark.skipif(
+        torch.__version__ < (2, 12), reason=f"torch {torch.__version__} takes dtypes for others"
+    )
     def test_arguments_of_every_kind(self, tmp_path, assert_same, refused) -> None:
         model = ManyKinds()
         batch = torch.export.Dim("batch", min=2, max=9)
@@ -88,6 +92,32 @@ class TestWithoutCompiler:
             assert_same(loaded(x, inputs[1]), model(x, inputs[1]))
         with refused('input "x" dim 0: got 10, expected 2..9'):
             loaded(torch.randn(10, 4, 8), inputs[1])
+
+    def test_versions_that_misread_dtypes(self, tmp_path, capfd) -> None:
+        """The package says which version it needs, and its container refuses older ones."""
+
+        class Whole(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x.sort(-1).values.to(torch.int32)
+
+        program = torch.export.export(Whole(), (torch.randn(2, 3),))
+        save = partial(torch_tensorrt.save, program, output_format="aot_inductor")
+        if torch.__version__ < (2, 12):
+            with pytest.raises(RuntimeError, match="takes its dtype for another"):
+                save(tmp_path / "m.pt2")
+            return
+        save(tmp_path / "m.pt2")
+        x = torch.randn(2, 3)
+        loaded = torch_tensorrt.load(tmp_path / "m.pt2")
+        assert loaded(x).dtype == torch.int32
+        with zipfile.ZipFile(tmp_path / "m.pt2") as archive:
+            archive.extractall(tmp_path / "old")
+        text = tmp_path / "old" / "m" / "data/aotinductor/model/program.kiln.txt"
+        assert "\nneeds_torch 2 12\n" in text.read_text()
+        text.write_text(text.read_text().replace("needs_torch 2 12", "needs_torch 9 1"))
+        with pytest.raises(ValueError, match="cannot be loaded"):
+            torch_tensorrt.load(tmp_path / "old")
+        assert "expected 9.1 or newer" in capfd.readouterr().err
 
     def test_constants_that_are_results(self, tmp_path, assert_same) -> None:
         class Model(torch.nn.Module):
