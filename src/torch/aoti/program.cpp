@@ -87,19 +87,18 @@ class Parser {
 
   using Statement = void (Parser::*)(Words&);
   static const std::map<std::string, Statement>& statements() {
-    static const std::map<std::string, Statement> kStatements{
-        {"input", &Parser::input},
-        {"check", &Parser::check},
-        {"constant", &Parser::constant},
-        {"engine", &Parser::engine},
-        {"model", &Parser::model},
-        {"changes", &Parser::changes},
-        {"run_engine", &Parser::run_engine},
-        {"run_model", &Parser::run_model},
-        {"run_aten", &Parser::run_aten},
-        {"result", &Parser::result},
-        {"needs_torch", &Parser::needs_torch},
-        {"size", &Parser::size}};
+    static const std::map<std::string, Statement> kStatements{{"input", &Parser::input},
+                                                              {"check", &Parser::check},
+                                                              {"constant", &Parser::constant},
+                                                              {"engine", &Parser::engine},
+                                                              {"model", &Parser::model},
+                                                              {"changes", &Parser::changes},
+                                                              {"run_engine", &Parser::run_engine},
+                                                              {"run_model", &Parser::run_model},
+                                                              {"run_aten", &Parser::run_aten},
+                                                              {"result", &Parser::result},
+                                                              {"needs_torch", &Parser::needs_torch},
+                                                              {"size", &Parser::size}};
     return kStatements;
   }
 
