@@ -102,8 +102,11 @@ CompiledProgram compile_program(const Backend& backend, const plan::Program& pro
   }
   const std::vector<ir::Literal> literals = shared.make(program, options.compile_threads);
   for (size_t i = 0; i < variants.size(); ++i) {
-    result.spec.programs[i].code = result.code[i];
-    result.constants.push_back(assemblers[i].constants(literals));
+    engine::ProgramSpec& made = result.spec.programs[i];
+    made.code = result.code[i];
+    const auto& constants = result.constants.emplace_back(assemblers[i].constants(literals));
+    for (size_t k = 0; k < constants.size(); ++k)
+      made.buffers[k].constant_bytes = constants[k].bytes.size();
   }
   return result;
 }

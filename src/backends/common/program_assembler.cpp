@@ -14,7 +14,6 @@ const char* kind_of(const plan::Kernel& kernel) {
   return kKinds[kernel.body.index()];
 }
 
-// The writer fills in the size of constants.
 engine::BufferSpec derived_spec(const DerivedConstants::Entry& entry) {
   engine::BufferSpec spec;
   spec.kind = engine::BufferKind::Constant;

@@ -24,7 +24,7 @@ class ProgramAssembler {
                    std::vector<GeneratedKernel> generated, const SizeProgram& sizes);
 
   // Once. The code is in take_code(), the contents of the constants in constants(). Derived
-  // constants are added to `shared`.
+  // constants are added to `shared`; sizes of constants are left to the caller.
   engine::ProgramSpec assemble(std::string_view target, const Variant& variant,
                                SharedConstants& shared);
 
