@@ -1,7 +1,7 @@
 // What src/plan is told of the machine that a program is made for: which kernel forms its backend
 // has, and what is cheap there. Everything else in src/plan holds for every machine.
 //
-// A backend states its own (the CPU's: backends/cpu/compile/traits.cpp); lower() puts them into
+// A backend states its own (the CPU's: backends/cpu/compile/cpu_backend.cpp); lower() puts them into
 // Program::traits, where the passes find them. A field without a value means the most modest
 // machine: loop nests alone, nothing fused that is not free. Traits change which kernels a program
 // has, never what it computes.
