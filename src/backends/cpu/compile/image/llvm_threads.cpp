@@ -89,19 +89,19 @@ void llvm_gave_up(void*, const char* reason, bool) {
 // What is called where operator new gets no memory, for as long as this library is loaded.
 class NewHandler {
  public:
-  NewHandler() { before_ = std::set_new_handler(handle); }
+  NewHandler() { before = std::set_new_handler(handle); }
   ~NewHandler() {
-    if (std::get_new_handler() == handle) std::set_new_handler(before_);
+    if (std::get_new_handler() == handle) std::set_new_handler(before);
   }
 
  private:
   // Threads that are not ours see what they saw before.
   static void handle() {
     if (current != nullptr) stop_for_memory();
-    if (before_ == nullptr) throw std::bad_alloc();
-    before_();
+    if (before == nullptr) throw std::bad_alloc();
+    before();
   }
-  static inline std::new_handler before_ = nullptr;
+  static inline std::new_handler before = nullptr;
 };
 
 void mark_used() {
@@ -212,7 +212,7 @@ void run_on_llvm_threads(size_t count, int threads, const std::function<LlvmWork
 void install_llvm_handlers() {
   llvm::install_bad_alloc_error_handler(llvm_out_of_memory);
   llvm::install_fatal_error_handler(llvm_gave_up);
-  static const NewHandler handler;
+  static const NewHandler kHandler;
 }
 
 }  // namespace kiln::cpu
