@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,6 +39,27 @@ def assert_same() -> Callable[..., None]:
         assert actual_spec == expected_spec
         for a, b in zip(actual_leaves, expected_leaves, strict=True):
             torch.testing.assert_close(a, b, **({"rtol": 1e-4, "atol": 1e-5} | tolerances))
+
+    return check
+
+
+@pytest.fixture
+def assert_same_on_threads() -> Callable[..., None]:
+    """Checks that a module of rows of 16 gives what another does, called on many threads at once."""
+
+    def check(module: Callable[..., Any], other: Callable[..., Any]) -> None:
+        inputs = [torch.randn(1 + index, 16) for index in range(8)]
+        expected = [other(x).detach() for x in inputs]
+
+        def work(index: int) -> bool:
+            return all(
+                torch.allclose(module(inputs[index]), expected[index], atol=1e-5) for _ in range(50)
+            )
+
+        # A pool hands on what a call raises; a bare thread would only warn of it.
+        with ThreadPoolExecutor(len(inputs)) as pool:
+            right = list(pool.map(work, range(len(inputs))))
+        assert right == [True] * len(inputs)
 
     return check
 

@@ -58,6 +58,19 @@ TEST(Program, ReadsEveryStatement) {
   EXPECT_FALSE(program.results[1].has_value());
 }
 
+TEST(Program, SaysWhichTorchItNeeds) {
+  const auto with_line = [](const std::string& line) {
+    std::string text = kText;
+    return text.insert(text.find("size "), line + "\n");
+  };
+  EXPECT_EQ(parse_program(kText).needs_torch.major, 0u);
+  const Program program = parse_program(with_line("needs_torch 2 12"));
+  EXPECT_EQ(program.needs_torch.major, 2u);
+  EXPECT_EQ(program.needs_torch.minor, 12u);
+  for (const char* line : {"needs_torch", "needs_torch 2", "needs_torch 2 x", "needs_torch 2 300"})
+    EXPECT_NE(message(with_line(line)), "") << line;
+}
+
 TEST(Program, SizesMayNameLaterInputs) {
   const Program program =
       parse_program("kiln-program 1\nsize mul i1_0 2\ninput x f32 =#0\ninput y f32 1..8\n");

@@ -6,7 +6,6 @@ import gc
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 import torch
@@ -146,22 +145,8 @@ def test_a_view_of_an_unaligned_engine(mlp, compiled, assert_same) -> None:
     assert_same(execute_engine([x], engine, "f32[i0_0,8]")[0], mlp(x))
 
 
-def test_many_threads_share_an_engine(mlp, compiled, assert_same) -> None:
-    inputs = [torch.randn(1 + index, 16) for index in range(8)]
-    expected = [mlp(x).detach() for x in inputs]
-    wrong = []
-
-    def work(index: int) -> None:
-        for _ in range(50):
-            if not torch.allclose(compiled(inputs[index]), expected[index], atol=1e-5):
-                wrong.append(index)
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+def test_many_threads_share_an_engine(mlp, compiled, assert_same_on_threads) -> None:
+    assert_same_on_threads(compiled, mlp)
 
 
 def test_the_number_of_threads_may_change(mlp, compiled, assert_same) -> None:

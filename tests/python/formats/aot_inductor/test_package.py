@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 from typing import Any
 
@@ -183,23 +182,9 @@ def test_strided_inputs(mlp, tmp_path, assert_same) -> None:
     assert_same(loaded(wide.T[1:8:2]), mlp(wide.T[1:8:2]))
 
 
-def test_many_threads(mlp, tmp_path, assert_same) -> None:
+def test_many_threads(mlp, tmp_path, assert_same_on_threads) -> None:
     loaded = round_trip(mlp, tmp_path / "m.pt2", batch_input())
-    inputs = [torch.randn(1 + index, 16) for index in range(8)]
-    expected = [mlp(x).detach() for x in inputs]
-    wrong = []
-
-    def work(index: int) -> None:
-        for _ in range(50):
-            if not torch.allclose(loaded(inputs[index]), expected[index], atol=1e-5):
-                wrong.append(index)
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert_same_on_threads(loaded, mlp)
 
 
 def test_results_do_not_record_gradients(mlp, tmp_path) -> None:
