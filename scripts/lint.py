@@ -58,8 +58,16 @@ ALLOWED_INCLUDES: dict[str, list[str]] = {
         "backends/backend.h",
     ],
     "backends/stub/device": ["backends/stub/code.h", "backends/executable.h", "engine", "support"],
+    "backends/cuda/call.h": ["support"],
+    "backends/cuda/compile": [
+        *("backends/cuda/call.h", "backends/common", "plan", "ir", "engine", "support"),
+        "backends/backend.h",
+    ],
+    "backends/cuda/device": ["backends/cuda/call.h", "backends/executable.h", "engine", "support"],
     "runtime": ["backends/executable.h", "engine", "support"],
-    "runtime/devices.cpp": ["runtime", "backends/executable.h", "backends/cpu/device"],
+    "runtime/devices.cpp": [
+        *("runtime", "backends/executable.h", "backends/cpu/device", "backends/cuda/device"),
+    ],
     "compiler": COMPILE_SIDE,
     "capi": [
         *("compiler", "import", "runtime", "engine", "support"),

@@ -12,7 +12,7 @@ namespace {
 
 // Targets whose programs this version can read. The stub (src/backends/stub) has no device in a
 // product.
-constexpr std::array<std::string_view, 2> kTargets = {"cpu", "stub"};
+constexpr std::array<std::string_view, 3> kTargets = {"cpu", "cuda", "stub"};
 
 // Far from overflow when it is taken from a size.
 constexpr int64_t kLargestOffset = int64_t{1} << 60;

@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "backends/common/derived_constants.h"
 #include "backends/common/kernel_interface.h"
+#include "engine/spec.h"
 
 namespace kiln::backend {
 
@@ -15,9 +17,12 @@ struct GeneratedKernel {
 
   KernelInterface interface;
   DerivedConstants constants;
-  // Position-independent: it is placed at a multiple of 64 bytes, beside that of other kernels.
+  engine::StepKind kind = engine::StepKind::Tasks;
+  // Position-independent: it is placed at a multiple of 64 bytes, beside that of other kernels. A
+  // Call needs none.
   std::vector<std::byte> code;
-  uint64_t entry = 0;  // where the kernel begins in `code`, in bytes
+  uint64_t entry = 0;    // where the kernel begins in `code`, in bytes
+  std::string function;  // Launch: its name in the code; Call: the library's and its name
 };
 
 }  // namespace kiln::backend

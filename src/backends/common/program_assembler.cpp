@@ -78,9 +78,10 @@ uint64_t ProgramAssembler::place(const std::vector<std::byte>& code) {
 void ProgramAssembler::add_kernels() {
   for (size_t i = 0; i < generated_.size(); ++i) {
     const DistinctKernels::Code& code = kernels_.codes[i];
-    const uint64_t entry = place(generated_[i].code) + generated_[i].entry;
+    const GeneratedKernel& made = generated_[i];
+    const uint64_t entry = made.code.empty() ? engine::kNoEntry : place(made.code) + made.entry;
     result_.kernels.push_back(
-        {code.kernel->name, kind_of(*code.kernel), code.sources, code.hash, entry, ""});
+        {code.kernel->name, kind_of(*code.kernel), code.sources, code.hash, entry, made.function});
   }
 }
 
@@ -127,17 +128,31 @@ void ProgramAssembler::add_steps(SharedConstants& shared) {
       step.writes.push_back(task_writes(interface, id));
     }
     for (const ir::Dim& dim : interface.params) step.params.push_back(sizes_.slot(dim));
-    step.tasks = sizes_.slot(interface.tasks);
-    step.min_tasks_per_thread = interface.min_tasks_per_thread;
-    if (!interface.scratch_bytes.is_constant(0)) {
-      step.scratch_bytes = sizes_.slot(interface.scratch_bytes);
-    }
+    step.kind = generated_[use.code].kind;
+    add_units(interface, step);
+    step.scratch_bytes = optional_slot(interface.scratch_bytes);
     add_checks(use, step);
     result_.steps.push_back(std::move(step));
   }
 }
 
-// The slot of the most bytes of a buffer that one task writes; -1: none.
+void ProgramAssembler::add_units(const KernelInterface& interface, engine::StepSpec& step) {
+  if (step.kind == engine::StepKind::Tasks) {
+    step.tasks = sizes_.slot(interface.tasks);
+    step.min_tasks_per_thread = interface.min_tasks_per_thread;
+  }
+  if (step.kind == engine::StepKind::Launch) {
+    for (const ir::Dim& size : interface.grid) step.launch.grid.push_back(sizes_.slot(size));
+    for (const ir::Dim& size : interface.block) step.launch.block.push_back(sizes_.slot(size));
+    step.launch.shared_bytes = optional_slot(interface.shared_bytes);
+  }
+}
+
+engine::Slot ProgramAssembler::optional_slot(const ir::Dim& size) {
+  return size.is_constant(0) ? -1 : sizes_.slot(size);
+}
+
+// The slot of the most bytes of a buffer that one unit writes; -1: none.
 engine::Slot ProgramAssembler::task_writes(const KernelInterface& interface, plan::BufferId id) {
   const auto found = interface.task_writes.find(id);
   if (found == interface.task_writes.end()) return -1;

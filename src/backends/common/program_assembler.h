@@ -44,6 +44,8 @@ class ProgramAssembler {
   plan::BufferId translate(const Use& use, plan::BufferId original, SharedConstants& shared);
   plan::BufferId derive(size_t shared_number);
   void add_steps(SharedConstants& shared);
+  void add_units(const KernelInterface& interface, engine::StepSpec& step);
+  engine::Slot optional_slot(const ir::Dim& size);
   engine::Slot task_writes(const KernelInterface& interface, plan::BufferId id);
   void add_checks(const Use& use, engine::StepSpec& step);
   engine::CheckSpec check_spec(const plan::Kernel& kernel, int32_t original, int32_t id);

@@ -1,0 +1,10 @@
+#pragma once
+
+#include "backends/backend.h"
+
+namespace kiln {
+
+// Programs for NVIDIA GPUs, a variant for each generation: "sm_80", "sm_86", "sm_89" and "sm_90".
+const Backend& cuda_backend();
+
+}  // namespace kiln
