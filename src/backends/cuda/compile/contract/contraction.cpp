@@ -1,0 +1,294 @@
+#include "backends/cuda/compile/contract/contraction.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstring>
+
+#include "backends/cuda/compile/kernel_texts.h"
+#include "plan/form/access.h"
+#include "support/error.h"
+
+namespace kiln::cuda {
+
+void KernelText::constant(std::string_view name, int64_t value) {
+  text_ += "constexpr int " + std::string(name) + " = " + std::to_string(value) + ";\n";
+}
+
+void KernelText::flag(std::string_view name, bool value) {
+  text_ += "constexpr bool " + std::string(name) + " = " + (value ? "true" : "false") + ";\n";
+}
+
+void KernelText::real(std::string_view name, std::string_view value) {
+  text_ += "constexpr float " + std::string(name) + " = " + std::string(value) + ";\n";
+}
+
+void KernelText::alias(std::string_view name, std::string_view type) {
+  text_ += "using " + std::string(name) + " = " + std::string(type) + ";\n";
+}
+
+void KernelText::include(std::string_view kernel) { text_ += "\n" + std::string(kernel_text(std::string(kernel) + ".cuh")); }
+
+void add_simt_tile(KernelText& text, const Tile& tile) {
+  text.constant("kTileM", tile.m);
+  text.constant("kTileN", tile.n);
+  text.constant("kTileK", tile.k);
+  text.constant("kCluster", tile.cluster);
+}
+
+void add_tile(KernelText& text, const Tile& tile) {
+  add_simt_tile(text, tile);
+  text.constant("kWarpM", tile.warp_m);
+  text.constant("kWarpN", tile.warp_n);
+  text.constant("kStages", tile.stages);
+  text.constant("kGroups", tile.groups);
+  text.constant("kThreads", tile.threads());
+}
+
+int multiprocessors(const Target& target) {
+  switch (target.sm) {
+    case 80:
+      return 108;
+    case 86:
+      return 84;
+    case 89:
+      return 128;
+    default:
+      return 132;
+  }
+}
+
+int64_t positive_opt(const ir::Dim& size) { return std::max<int64_t>(1, size.at_opt()); }
+
+void bind_batch(Emitter& emitter, const std::vector<plan::Loop>& loops, const std::string& flat) {
+  std::string rest = flat;
+  for (size_t i = loops.size(); i-- > 0;) {
+    const ir::Dim index(loops[i].index);
+    const std::string type = position_type(index);
+    const std::string extent = emitter.position(loops[i].extent());
+    const std::string value = i == 0 ? rest : rest + " % " + extent;
+    emitter.bind(loops[i].index,
+                 emitter.declare(type, "at", "static_cast<" + type + ">(" + value + ")"));
+    if (i > 0) rest = emitter.declare("long long", "rest", rest + " / " + extent);
+  }
+}
+
+ir::Dim batch_offset(const plan::View& view, const std::vector<plan::Loop>& batch) {
+  ir::Dim offset = view.offset;
+  for (size_t i = 0; i < batch.size(); ++i) offset += view.strides[i] * ir::Dim(batch[i].index);
+  return offset;
+}
+
+const ir::Dim& stride_from_end(const plan::View& view, size_t from_end) {
+  return view.strides[view.strides.size() - from_end];
+}
+
+// --- The result ---
+
+namespace {
+
+// The offset of a load, in elements, if it is known where it lies.
+std::optional<ir::Dim> load_offset(const plan::Program& program, const plan::ExprNode& load) {
+  const auto indices = plan::load_indices(load);
+  if (!indices) return std::nullopt;
+  if (indices->size() == 1) return indices->front();
+  return plan::linearize(program.buffers[load.buffer].type.shape, *indices);
+}
+
+// Loads whose elements for neighbouring columns are neighbours.
+struct VectorLoad {
+  const plan::ExprNode* node = nullptr;
+  ir::Dim offset;
+  std::string name;  // of the member of Loaded
+};
+
+class ResultEmitter {
+ public:
+  ResultEmitter(Emitter& emitter, const ResultText& result)
+      : emitter_(emitter), result_(result), out_type_(memory_type(emitter.dtype_of(result.out))) {}
+
+  std::string run(const std::string& m, const std::string& n) {
+    find_loads();
+    emitter_.open("struct Loaded");
+    for (const VectorLoad& load : loads_)
+      emitter_.line("Elements<" + std::string(memory_type(load.node->dtype)) + "> " + load.name + ";");
+    emitter_.close(";");
+    emit_fetch();
+    emit_finish();
+    emit_finish_one();
+    return "make_result<Loaded>(" + m + ", " + n + ", fetch, finish, finish_one)";
+  }
+
+ private:
+  bool is_neighbourly(const ir::Dim& offset) const {
+    const auto linear = offset.as_linear_in(result_.column.index);
+    return linear && linear->first.is_constant(1);
+  }
+
+  void find_loads() {
+    plan::visit(*result_.epilogue, [&](const plan::ExprNode& node) {
+      if (node.kind != plan::ExprKind::Load || node.predicate) return;
+      std::optional<ir::Dim> offset = load_offset(emitter_.program(), node);
+      if (!offset) return;
+      if (result_.simplify) offset = result_.simplify(*offset);
+      if (!is_neighbourly(*offset)) return;
+      if (std::ranges::find(loads_, &node, &VectorLoad::node) != loads_.end()) return;
+      loads_.push_back({&node, *offset, "of" + std::to_string(loads_.size())});
+    });
+  }
+
+  ir::Dim out_offset() const {
+    return result_.simplify ? result_.simplify(result_.out_offset) : result_.out_offset;
+  }
+
+  void bind(const std::string& row, const std::string& column) {
+    result_.bind_row(row);
+    const std::string type = position_type(ir::Dim(result_.column.index));
+    const std::string first = result_.first_column.empty() ? "" : result_.first_column + " + ";
+    emitter_.bind(result_.column.index,
+                  emitter_.declare(type, "column", "static_cast<" + type + ">(" + first + column + ")"));
+  }
+
+  void emit_fetch() {
+    emitter_.open("const auto fetch = [&](long long row, long long first, Loaded& loaded)");
+    bind("row", "first");
+    for (const VectorLoad& load : loads_) {
+      emitter_.line("fetch_elements(&" + emitter_.element(load.node->buffer, {load.offset}) +
+                    ", loaded." + load.name + ");");
+    }
+    emitter_.close(";");
+  }
+
+  void emit_finish() {
+    emitter_.open(
+        "const auto finish = [&](long long row, long long first, const Sums& sums, const Loaded& "
+        "loaded)");
+    emitter_.line("Elements<" + std::string(out_type_) + "> results;");
+    emitter_.line("#pragma unroll");
+    emitter_.open("for (int v = 0; v < kVector; ++v)");
+    bind("row", "first + v");
+    emitter_.line("const Sum sum = sums.at[v];");
+    Leaves leaves{.accumulator = "sum"};
+    for (const VectorLoad& load : loads_) {
+      leaves.loads[load.node] = emitter_.declare(
+          register_type(load.node->dtype), "loaded",
+          to_register("loaded." + load.name + ".at[v]"));
+    }
+    const std::string value = emitter_.value(*result_.epilogue, leaves);
+    emitter_.line("results.at[v] = " + to_memory(emitter_.dtype_of(result_.out), value) + ";");
+    emitter_.close();
+    bind("row", "first");
+    emitter_.written_buffer(result_.out);
+    const ir::Dim offset = out_offset();
+    if (is_neighbourly(offset)) {
+      emitter_.line("store_elements(&" + emitter_.element(result_.out, {offset}) + ", results);");
+    } else {
+      emitter_.line("#pragma unroll");
+      emitter_.open("for (int v = 0; v < kVector; ++v)");
+      bind("row", "first + v");
+      emitter_.line(emitter_.element(result_.out, {offset}) + " = results.at[v];");
+      emitter_.close();
+    }
+    emitter_.close(";");
+  }
+
+  void emit_finish_one() {
+    emitter_.open("const auto finish_one = [&](long long row, long long first, Sum sum)");
+    bind("row", "first");
+    emitter_.store(result_.out, {out_offset()},
+                   emitter_.value(*result_.epilogue, {.accumulator = "sum"}));
+    emitter_.close(";");
+  }
+
+  static std::string to_register(const std::string& text) {
+    return "from_memory(" + text + ")";
+  }
+  static std::string to_memory(DType dtype, const std::string& text) {
+    return "to_memory<" + std::string(memory_type(dtype)) + ">(" + text + ")";
+  }
+
+  Emitter& emitter_;
+  const ResultText& result_;
+  const char* out_type_;
+  std::vector<VectorLoad> loads_;
+};
+
+}  // namespace
+
+std::string emit_result(Emitter& emitter, const ResultText& result, const std::string& m,
+                        const std::string& n) {
+  return ResultEmitter(emitter, result).run(m, n);
+}
+
+// --- Weights ---
+
+namespace {
+
+constexpr std::string_view kRowsKey = "cuda_rows";
+
+std::string key_of(const ConstantRows& rows) {
+  std::string key(kRowsKey);
+  for (int64_t number : {rows.offset, rows.rows, rows.depth, rows.row_stride, rows.k_stride})
+    key += ":" + std::to_string(number);
+  return key;
+}
+
+// Nothing for another text.
+std::optional<ConstantRows> rows_of(const std::string& key) {
+  if (!key.starts_with(kRowsKey)) return std::nullopt;
+  std::array<int64_t, 5> numbers{};
+  const char* at = key.data() + kRowsKey.size();
+  const char* const end = key.data() + key.size();
+  for (int64_t& number : numbers) {
+    if (at == end || *at != ':') return std::nullopt;
+    const auto [next, error] = std::from_chars(at + 1, end, number);
+    if (error != std::errc() || number < 0) return std::nullopt;
+    at = next;
+  }
+  if (at != end) return std::nullopt;
+  return ConstantRows{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
+}
+
+// Whether every element that is read lies in the literal.
+bool fits(const ConstantRows& rows, const ir::Literal& literal) {
+  if (rows.rows == 0 || rows.depth == 0) return true;
+  const auto last = static_cast<__int128>(rows.offset) +
+                    static_cast<__int128>(rows.rows - 1) * rows.row_stride +
+                    static_cast<__int128>(rows.depth - 1) * rows.k_stride;
+  return last < literal.elements() &&
+         static_cast<__int128>(rows.rows) * rows.depth <= literal.elements();
+}
+
+ir::Literal copy_rows(const ConstantRows& rows, const ir::Literal& literal) {
+  std::byte* bytes = nullptr;
+  ir::Literal result =
+      ir::Literal::allocate(literal.dtype, {rows.rows, rows.padded_depth()}, &bytes);
+  const size_t size = dtype_size(literal.dtype);
+  std::memset(bytes, 0, static_cast<size_t>(rows.rows * rows.padded_depth()) * size);
+  for (int64_t row = 0; row < rows.rows; ++row) {
+    const std::byte* from = literal.bytes.data() + static_cast<size_t>(rows.offset + row * rows.row_stride) * size;
+    std::byte* to = bytes + static_cast<size_t>(row * rows.padded_depth()) * size;
+    for (int64_t k = 0; k < rows.depth; ++k)
+      std::memcpy(to + static_cast<size_t>(k) * size, from + static_cast<size_t>(k * rows.k_stride) * size, size);
+  }
+  return result;
+}
+
+}  // namespace
+
+plan::BufferId derive_rows(backend::ConstantPool& constants, plan::BufferId original,
+                           const ConstantRows& rows) {
+  return constants.derived(original, key_of(rows),
+                           [rows](const ir::Literal& literal) { return copy_rows(rows, literal); });
+}
+
+ir::Literal derive_constant(const std::string& key, const ir::Literal& original) {
+  const auto rows = rows_of(key);
+  if (!rows) throw CompileError("[cuda] got the constant \"" + key + "\", expected one that this version derives");
+  if (!fits(*rows, original))
+    throw CompileError("[cuda] the constant \"" + key + "\" does not fit a tensor of " +
+                       std::to_string(original.elements()) + " elements");
+  return copy_rows(*rows, original);
+}
+
+}  // namespace kiln::cuda

@@ -1,0 +1,75 @@
+// What the generators of MatMul, Convolution and Attention share: constants in front of the kernel
+// texts, batch indices, and the epilogue as functions of a kernel.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "backends/cuda/compile/contract/tiles.h"
+#include "backends/cuda/compile/emit/emitter.h"
+
+namespace kiln::cuda {
+
+// Names of kernel texts and values of the constants that they use, as text.
+class KernelText {
+ public:
+  void constant(std::string_view name, int64_t value);
+  void flag(std::string_view name, bool value);
+  void real(std::string_view name, std::string_view value);  // of type float
+  void alias(std::string_view name, std::string_view type);
+  void include(std::string_view kernel);  // a file of backends/cuda/kernels
+  const std::string& str() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+// The constants that say what a block computes.
+void add_tile(KernelText& text, const Tile& tile);
+void add_simt_tile(KernelText& text, const Tile& tile);
+
+// The multiprocessors of the machine that a target is tuned for.
+int multiprocessors(const Target& target);
+// A size to optimise for, at least 1.
+int64_t positive_opt(const ir::Dim& size);
+
+// Binds loops to the parts of a flat index, the last loop fastest.
+void bind_batch(Emitter& emitter, const std::vector<plan::Loop>& loops, const std::string& flat);
+// Offset of a view at the batch indices that are bound.
+ir::Dim batch_offset(const plan::View& view, const std::vector<plan::Loop>& batch);
+const ir::Dim& stride_from_end(const plan::View& view, size_t from_end);
+
+// The result of a product, for tile_result.cuh.
+struct ResultText {
+  plan::BufferId out = -1;
+  ir::Dim out_offset;  // of an element, over the loops
+  const plan::Expr* epilogue = nullptr;
+  plan::Loop column;
+  // Binds the other loops, given the name of a variable with the row (long long).
+  std::function<void(const std::string& row)> bind_row;
+  // Where columns of the kernel begin, if that is not 0 (groups of a convolution): a name.
+  std::string first_column;
+  // Another form of an offset, which is simpler; may be null.
+  std::function<ir::Dim(const ir::Dim&)> simplify;
+  DType sum = DType::F32;
+};
+// Writes the functions; gives the text of the object: "make_result<Loaded>(m, n, ...)".
+std::string emit_result(Emitter& emitter, const ResultText& result, const std::string& m,
+                        const std::string& n);
+
+// "n, k" in K-major order, rows padded to whole vectors: what weights are stored as where they are
+// not so already.
+struct ConstantRows {
+  int64_t offset = 0, rows = 0, depth = 0, row_stride = 0, k_stride = 0;
+  int64_t padded_depth() const { return (depth + 7) / 8 * 8; }
+};
+plan::BufferId derive_rows(backend::ConstantPool& constants, plan::BufferId original,
+                           const ConstantRows& rows);
+// Backend::derive_constant.
+ir::Literal derive_constant(const std::string& key, const ir::Literal& original);
+
+}  // namespace kiln::cuda

@@ -1,0 +1,217 @@
+// Channels-last convolutions as products whose left operand is gathered from the input (pixels.cuh):
+// a row of the product is a pixel of the result, a column a filter, and groups are its batch.
+#include "backends/cuda/compile/contract/convolution.h"
+
+#include "backends/cuda/compile/contract/contraction.h"
+#include "backends/cuda/compile/contract/tiles.h"
+#include "support/error.h"
+
+namespace kiln::cuda {
+namespace {
+
+using ir::Dim;
+
+class ConvolutionText {
+ public:
+  ConvolutionText(KernelContext& context, const plan::Convolution& convolution)
+      : emitter_(context), context_(context), c_(convolution) {
+    input_type_ = emitter_.dtype_of(c_.input);
+    weight_type_ = emitter_.dtype_of(c_.weight);
+    check_formats();
+    group_channels_ = c_.channels / c_.groups;
+    filters_ = c_.o.extent().constant();
+    group_filters_ = filters_ / c_.groups;
+    depth_ = c_.kernel_h * c_.kernel_w * group_channels_;
+    pixels_ = c_.b.extent() * c_.y.extent() * c_.x.extent();
+    pixel_ = plan::Loop{ir::make_loop_symbol("pixel", pixels_)};
+    size_ = {c_.groups, positive_opt(pixels_), std::max<int64_t>(1, group_filters_),
+             std::max<int64_t>(1, depth_)};
+    tensor_cores_ = is_16_bit_float(input_type_) && input_type_ == weight_type_ &&
+                    c_.formats.accumulator == DType::F32;
+  }
+
+  std::string run() { return tensor_cores_ ? tensor_core_text() : simt_text(); }
+
+ private:
+  void check_formats() const {
+    const plan::Formats& formats = c_.formats;
+    const bool exact = is_lossless(input_type_, formats.left) &&
+                       is_lossless(weight_type_, formats.right) &&
+                       is_lossless(weight_type_, formats.weight) &&
+                       is_lossless(formats.left, formats.accumulator);
+    if (exact) return;
+    throw CompileError("[convolution] got operands of " + std::string(dtype_name(input_type_)) +
+                       " and " + std::string(dtype_name(weight_type_)) +
+                       " that are rounded before they are multiplied, expected formats that hold them");
+  }
+
+  void add_constants(KernelText& text) const {
+    text.constant("kChannels", c_.channels);
+    text.constant("kGroupChannels", group_channels_);
+    text.constant("kFilterWidth", c_.kernel_w);
+    text.constant("kStrideH", c_.stride_h);
+    text.constant("kStrideW", c_.stride_w);
+    text.constant("kDilationH", c_.dilation_h);
+    text.constant("kDilationW", c_.dilation_w);
+  }
+
+  std::string wide(const Dim& dim) { return "(long long)" + emitter_.position(dim); }
+
+  void begin() {
+    emitter_.line("const long long m = " + wide(pixels_) + ";");
+    emitter_.line("const long long n = " + std::to_string(group_filters_) + ";");
+    emitter_.line("const long long depth = " + std::to_string(depth_) + ";");
+    emitter_.line("const TilePlace place(m, n);");
+    emitter_.line("const int group = (int)place.batch;");
+    emitter_.line("const long long first_filter = group * " + std::to_string(group_filters_) + "ll;");
+    emitter_.line("const Image image{" + wide(c_.height) + ", " + wide(c_.width) + ", " +
+                  wide(c_.y.extent()) + ", " + wide(c_.x.extent()) + ", " + wide(c_.pad_top) + ", " +
+                  wide(c_.pad_left) + ", m, group * kGroupChannels};");
+  }
+
+  // Filters as rows that begin at whole vectors.
+  std::string weights(const std::string& type, int64_t& row_stride) {
+    plan::BufferId buffer = c_.weight;
+    row_stride = depth_;
+    if (tensor_cores_ && depth_ % 8 != 0) {
+      const ConstantRows rows{0, filters_, depth_, depth_, 1};
+      buffer = derive_rows(context_.result.constants, c_.weight, rows);
+      row_stride = rows.padded_depth();
+    }
+    return "(const " + type + "*)" + emitter_.buffer(buffer) + " + first_filter * " +
+           std::to_string(row_stride) + "ll";
+  }
+
+  // Offsets that follow the pixels of the result one after another.
+  Dim simplify(const Dim& offset) const {
+    Dim rest = offset;
+    std::vector<Dim> strides;
+    const plan::Loop* const loops[] = {&c_.b, &c_.y, &c_.x};
+    for (const plan::Loop* loop : loops) {
+      const auto linear = rest.as_linear_in(loop->index);
+      if (!linear || linear->first.mentions(c_.b.index) || linear->first.mentions(c_.y.index) ||
+          linear->first.mentions(c_.x.index) || linear->first.mentions(c_.o.index))
+        return offset;
+      strides.push_back(linear->first);
+      rest = linear->second;
+    }
+    // The stride of the last axis that has more than one element says what the others should be.
+    std::optional<Dim> stride;
+    Dim expected;
+    for (int i = 2; i >= 0; --i) {
+      if (loops[i]->extent().is_constant(1)) continue;
+      if (!stride) {
+        stride = strides[i];
+        expected = *stride;
+      }
+      if (!ir::provably_equal(strides[i], expected)) return offset;
+      expected *= loops[i]->extent();
+    }
+    return stride ? rest + *stride * Dim(pixel_.index) : offset;
+  }
+
+  void bind_row(const std::string& row) {
+    const auto bind = [&](const plan::Loop& loop, const std::string& value) {
+      const std::string type = position_type(Dim(loop.index));
+      emitter_.bind(loop.index, emitter_.declare(type, "at", "(" + type + ")(" + value + ")"));
+    };
+    bind(pixel_, row);
+    const std::string type = position_type(Dim(pixel_.index));
+    const std::string pixel = emitter_.declare(type, "pixel", "(" + type + ")" + row);
+    const std::string columns = emitter_.position(c_.x.extent()), rows = emitter_.position(c_.y.extent());
+    bind(c_.x, pixel + " % " + columns);
+    const std::string line = emitter_.declare(type, "line", pixel + " / " + columns);
+    bind(c_.y, line + " % " + rows);
+    bind(c_.b, line + " / " + rows);
+  }
+
+  std::string result() {
+    ResultText result;
+    result.out = c_.out;
+    result.out_offset = Dim(pixel_.index) * filters_ + Dim(c_.o.index);
+    result.epilogue = &c_.epilogue;
+    result.column = c_.o;
+    result.first_column = "first_filter";
+    result.bind_row = [this](const std::string& row) { bind_row(row); };
+    result.simplify = [this](const Dim& offset) { return simplify(offset); };
+    return emit_result(emitter_, result, "m", "n");
+  }
+
+  void set_launch(const Tile& tile, int64_t operand_bytes) {
+    backend::KernelInterface& interface = context_.result.interface;
+    context_.result.kind = engine::StepKind::Launch;
+    context_.result.function = "kernel";
+    interface.grid = {ir::ceildiv(pixels_, tile.m) *
+                      ((group_filters_ + tile.n - 1) / tile.n * c_.groups * tile.cluster)};
+    const auto sum = static_cast<int64_t>(dtype_size(c_.formats.accumulator));
+    interface.shared_bytes = std::max(operand_bytes, tile.m * int64_t{tile.n + 4} * sum);
+    interface.task_writes[c_.out] = tile.m / tile.cluster * tile.n;
+  }
+
+  std::string tensor_core_text() {
+    const Tile tile = choose_tile(context_.target, size_);
+    KernelText text;
+    text.flag("kBf16", input_type_ == DType::BF16);
+    text.alias("Sum", "float");
+    add_tile(text, tile);
+    add_constants(text);
+    text.constant("kFormA", 0);
+    text.constant("kFormB", 0);
+    for (const char* file :
+         {"cluster", "tile_order", "tile_result", "mma", "tile_mma", "pixels", "pixels_mma"})
+      text.include(file);
+    begin();
+    int64_t row_stride = 0;
+    const std::string data = weights("bits16", row_stride);
+    emitter_.line("const Operand b{" + data + ", n, depth, " + std::to_string(row_stride) + "ll, 1};");
+    const std::string object = result();
+    emitter_.line("multiply_tile(LoadPixels(" + emitter_.buffer(c_.input) +
+                  ", image, place.row0), LoadMatrix<kTileN, kFormB>(b, place.column0), depth, "
+                  "place.row0, place.column0, " + object + ");");
+    set_launch(tile, int64_t{tile.stages} * (tile.m + tile.n) * tile.k * 2);
+    return emitter_.finish({.threads = tile.threads(), .cluster = tile.cluster, .before = text.str()});
+  }
+
+  std::string simt_text() {
+    const DType sum = c_.formats.accumulator;
+    const Tile tile = choose_simt_tile(context_.target, size_, static_cast<int>(dtype_size(sum)));
+    KernelText text;
+    text.alias("Sum", register_type(sum));
+    add_simt_tile(text, tile);
+    add_constants(text);
+    for (const char* file : {"multiply_add", "cluster", "tile_order", "tile_result", "tile_simt",
+                             "pixels", "pixels_simt"})
+      text.include(file);
+    begin();
+    int64_t row_stride = 0;
+    const std::string element = memory_type(weight_type_);
+    const std::string data = weights(element, row_stride);
+    emitter_.line("const Matrix<" + element + "> b{" + data + ", n, depth, " +
+                  std::to_string(row_stride) + "ll, 1};");
+    emitter_.line("const Pixels<" + std::string(memory_type(input_type_)) + "> a{" +
+                  emitter_.buffer(c_.input) + ", image, (int)depth};");
+    const std::string object = result();
+    emitter_.line("multiply_tile<true, true>(a, b, depth, place.row0, place.column0, " + object + ");");
+    set_launch(tile, 2 * int64_t{tile.k} * (tile.m + tile.n + 8) *
+                         static_cast<int64_t>(dtype_size(sum)));
+    return emitter_.finish({.threads = 256, .cluster = tile.cluster, .before = text.str()});
+  }
+
+  Emitter emitter_;
+  KernelContext& context_;
+  const plan::Convolution& c_;
+  DType input_type_ = DType::F32, weight_type_ = DType::F32;
+  bool tensor_cores_ = false;
+  int64_t group_channels_ = 0, filters_ = 0, group_filters_ = 0, depth_ = 0;
+  Dim pixels_;
+  plan::Loop pixel_;
+  ProductSize size_;
+};
+
+}  // namespace
+
+std::string convolution_text(KernelContext& context, const plan::Convolution& convolution) {
+  return ConvolutionText(context, convolution).run();
+}
+
+}  // namespace kiln::cuda

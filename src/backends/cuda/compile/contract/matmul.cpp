@@ -1,0 +1,264 @@
+// Matrix products: on tensor cores for f16 and bf16 (tile_mma.cuh), on the ordinary units for f32 and
+// f64 (tile_simt.cuh), and one row times a matrix (row_times_matrix.cuh).
+#include "backends/cuda/compile/contract/matmul.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "backends/cuda/compile/contract/contraction.h"
+#include "backends/cuda/compile/contract/tiles.h"
+#include "support/error.h"
+
+namespace kiln::cuda {
+namespace {
+
+// Where B is read from: its own buffer or a constant made of it.
+struct RightOperand {
+  plan::BufferId buffer = -1;
+  ir::Dim offset, column_stride, k_stride;
+};
+
+class MatMulText {
+ public:
+  MatMulText(KernelContext& context, const plan::MatMul& matmul)
+      : emitter_(context), context_(context), matmul_(matmul) {
+    a_type_ = emitter_.dtype_of(matmul.a.buffer);
+    b_type_ = emitter_.dtype_of(matmul.b.buffer);
+    check_formats();
+    tensor_cores_ = is_16_bit_float(a_type_) && a_type_ == b_type_ &&
+                    matmul.formats.accumulator == DType::F32;
+    size_.m = positive_opt(matmul.m.extent());
+    size_.n = positive_opt(matmul.n.extent());
+    size_.k = positive_opt(matmul.k.extent());
+    for (const plan::Loop& loop : matmul.batch) {
+      size_.batch *= positive_opt(loop.extent());
+      batches_ *= loop.extent();
+    }
+    right_ = {matmul.b.buffer, batch_offset(matmul.b, matmul.batch), stride_from_end(matmul.b, 1),
+              stride_from_end(matmul.b, 2)};
+  }
+
+  std::string run() {
+    if (is_row()) return row_text();
+    return tensor_cores_ ? tensor_core_text() : simt_text();
+  }
+
+ private:
+  void check_formats() const {
+    const plan::Formats& formats = matmul_.formats;
+    const bool exact = is_lossless(a_type_, formats.left) && is_lossless(b_type_, formats.right) &&
+                       is_lossless(b_type_, formats.weight);
+    if (exact && is_lossless(formats.left, formats.accumulator)) return;
+    throw CompileError("[matmul] got operands of " + std::string(dtype_name(a_type_)) + " and " +
+                       std::string(dtype_name(b_type_)) +
+                       " that are rounded before they are multiplied, expected formats that hold them");
+  }
+
+  // --- Operands ---
+
+  std::optional<ConstantRows> constant_rows() const {
+    const plan::View& b = matmul_.b;
+    const bool whole = context_.program.buffers[b.buffer].kind == plan::BufferKind::Constant &&
+                       b.offset.is_constant() && matmul_.n.extent().is_constant() &&
+                       matmul_.k.extent().is_constant() &&
+                       std::ranges::all_of(b.strides, [](const ir::Dim& s) { return s.is_constant(); }) &&
+                       std::all_of(b.strides.begin(), b.strides.end() - 2,
+                                   [](const ir::Dim& s) { return s.is_constant(0); });
+    if (!whole) return std::nullopt;
+    return ConstantRows{b.offset.constant(), matmul_.n.extent().constant(),
+                        matmul_.k.extent().constant(), stride_from_end(b, 1).constant(),
+                        stride_from_end(b, 2).constant()};
+  }
+
+  // Rows of a constant B that begin at whole vectors, unless `as_is` accepts how they lie.
+  template <typename Accepts>
+  void arrange_constant(const Accepts& as_is) {
+    const auto rows = constant_rows();
+    if (!rows || as_is(*rows)) return;
+    right_ = {derive_rows(context_.result.constants, matmul_.b.buffer, *rows), 0,
+              rows->padded_depth(), 1};
+  }
+
+  static bool is_vectors(const ConstantRows& rows, int64_t other_stride) {
+    return rows.offset % 8 == 0 && other_stride % 8 == 0;
+  }
+
+  // Which stride is 1: 0 along k, 1 across, 2 neither (tile_mma.cuh).
+  static int form_of(const ir::Dim& across, const ir::Dim& along) {
+    if (along.is_constant(1)) return across.is_constant() && across.constant() % 8 != 0 ? 2 : 0;
+    if (across.is_constant(1)) return along.is_constant() && along.constant() % 8 != 0 ? 2 : 1;
+    return 2;
+  }
+
+  std::string pointer(plan::BufferId buffer, const ir::Dim& offset, const std::string& type) {
+    return "(const " + type + "*)" + emitter_.buffer(buffer) + " + " + emitter_.position(offset);
+  }
+
+  std::string wide(const ir::Dim& dim) { return "(long long)" + emitter_.position(dim); }
+
+  // --- Parts of the kernel ---
+
+  void bind_sizes() {
+    emitter_.line("const long long m = " + wide(matmul_.m.extent()) + ";");
+    emitter_.line("const long long n = " + wide(matmul_.n.extent()) + ";");
+    emitter_.line("const long long depth = " + wide(matmul_.k.extent()) + ";");
+  }
+
+  void declare_matrix(const std::string& name, const std::string& type, const std::string& data,
+                      const std::string& rows, const ir::Dim& across, const ir::Dim& along) {
+    emitter_.line("const " + type + " " + name + "{" + data + ", " + rows + ", depth, " +
+                  wide(across) + ", " + wide(along) + "};");
+  }
+
+  void declare_operands(const std::string& a_type, const std::string& a_element,
+                        const std::string& b_type, const std::string& b_element) {
+    declare_matrix("a", a_type,
+                   pointer(matmul_.a.buffer, batch_offset(matmul_.a, matmul_.batch), a_element), "m",
+                   stride_from_end(matmul_.a, 2), stride_from_end(matmul_.a, 1));
+    declare_matrix("b", b_type, pointer(right_.buffer, right_.offset, b_element), "n",
+                   right_.column_stride, right_.k_stride);
+  }
+
+  std::string result() {
+    ResultText result;
+    result.out = matmul_.out.buffer;
+    result.out_offset = batch_offset(matmul_.out, matmul_.batch) +
+                        stride_from_end(matmul_.out, 2) * ir::Dim(matmul_.m.index) +
+                        stride_from_end(matmul_.out, 1) * ir::Dim(matmul_.n.index);
+    result.epilogue = &matmul_.epilogue;
+    result.column = matmul_.n;
+    result.bind_row = [this](const std::string& row) {
+      const std::string type = position_type(ir::Dim(matmul_.m.index));
+      emitter_.bind(matmul_.m.index, emitter_.declare(type, "m", "(" + type + ")" + row));
+    };
+    return emit_result(emitter_, result, "m", "n");
+  }
+
+  void set_tiled_launch(const Tile& tile, int64_t operand_bytes) {
+    backend::KernelInterface& interface = context_.result.interface;
+    context_.result.kind = engine::StepKind::Launch;
+    context_.result.function = "kernel";
+    interface.grid = {batches_ * ir::ceildiv(matmul_.m.extent(), tile.m) *
+                      ir::ceildiv(matmul_.n.extent(), tile.n) * tile.cluster};
+    const int64_t sum = static_cast<int64_t>(dtype_size(matmul_.formats.accumulator));
+    interface.shared_bytes = std::max(operand_bytes, tile.m * int64_t{tile.n + 4} * sum);
+    interface.task_writes[matmul_.out.buffer] = tile.m / tile.cluster * tile.n;
+  }
+
+  // --- The three kinds ---
+
+  std::string tensor_core_text() {
+    arrange_constant([](const ConstantRows& rows) {
+      return (rows.k_stride == 1 && is_vectors(rows, rows.row_stride)) ||
+             (rows.row_stride == 1 && is_vectors(rows, rows.k_stride));
+    });
+    const Tile tile = choose_tile(context_.target, size_);
+    KernelText text;
+    text.flag("kBf16", a_type_ == DType::BF16);
+    text.alias("Sum", "float");
+    add_tile(text, tile);
+    text.constant("kFormA", form_of(stride_from_end(matmul_.a, 2), stride_from_end(matmul_.a, 1)));
+    text.constant("kFormB", form_of(right_.column_stride, right_.k_stride));
+    for (const char* file : {"cluster", "tile_order", "tile_result", "mma", "tile_mma"})
+      text.include(file);
+    begin_tile();
+    declare_operands("Operand", "bits16", "Operand", "bits16");
+    const std::string object = result();
+    emitter_.line("multiply_tile(LoadMatrix<kTileM, kFormA>(a, place.row0), LoadMatrix<kTileN, kFormB>(b, place.column0), depth, place.row0, place.column0, " + object + ");");
+    set_tiled_launch(tile, int64_t{tile.stages} * (tile.m + tile.n) * tile.k * 2);
+    return emitter_.finish({.threads = tile.threads(), .cluster = tile.cluster, .before = text.str()});
+  }
+
+  std::string simt_text() {
+    const DType sum = matmul_.formats.accumulator;
+    const Tile tile = choose_simt_tile(context_.target, size_, static_cast<int>(dtype_size(sum)));
+    KernelText text;
+    text.alias("Sum", register_type(sum));
+    add_simt_tile(text, tile);
+    for (const char* file : {"multiply_add", "cluster", "tile_order", "tile_result", "tile_simt"})
+      text.include(file);
+    begin_tile();
+    const std::string a_element = memory_type(a_type_), b_element = memory_type(b_type_);
+    declare_operands("Matrix<" + a_element + ">", a_element, "Matrix<" + b_element + ">", b_element);
+    const std::string object = result();
+    const auto along = [](const ir::Dim& across) { return across.is_constant(1) ? "false" : "true"; };
+    emitter_.line(std::string("multiply_tile<") + along(stride_from_end(matmul_.a, 2)) + ", " +
+                  along(right_.column_stride) + ">(a, b, depth, place.row0, place.column0, " +
+                  object + ");");
+    set_tiled_launch(tile, 2 * int64_t{tile.k} * (tile.m + tile.n + 8) *
+                               static_cast<int64_t>(dtype_size(sum)));
+    return emitter_.finish({.threads = 256, .cluster = tile.cluster, .before = text.str()});
+  }
+
+  void begin_tile() {
+    bind_sizes();
+    emitter_.line("const TilePlace place(m, n);");
+    bind_batch(emitter_, matmul_.batch, "place.batch");
+  }
+
+  // One row, both operands contiguous along k.
+  bool is_row() {
+    if (!matmul_.m.extent().is_constant(1) || a_type_ != b_type_) return false;
+    if (!stride_from_end(matmul_.a, 1).is_constant(1)) return false;
+    return constant_rows() || right_.k_stride.is_constant(1);
+  }
+
+  std::string row_text() {
+    arrange_constant([](const ConstantRows& rows) {
+      return rows.k_stride == 1 && is_vectors(rows, rows.row_stride);
+    });
+    // Few columns: several warps share k, so that enough is asked of memory at a time.
+    const int64_t wanted = int64_t{multiprocessors(context_.target)} * 16;
+    const int columns = size_.n * size_.batch >= 4 * wanted ? 4 : size_.n * size_.batch >= wanted ? 2 : 1;
+    int along = 1;
+    while (along < 8 && size_.n * size_.batch / columns * along < wanted &&
+           size_.k >= int64_t{512} * along)
+      along *= 2;
+    constexpr int kWarps = 8;
+    const int block_columns = kWarps / along * columns;
+    KernelText text;
+    text.alias("Sum", register_type(matmul_.formats.accumulator));
+    text.alias("Element", memory_type(a_type_));
+    text.constant("kWarps", kWarps);
+    text.constant("kAlong", along);
+    text.constant("kColumns", columns);
+    text.constant("kTileN", 8);
+    text.constant("kTileM", 1);
+    text.constant("kCluster", 1);
+    for (const char* file : {"multiply_add", "cluster", "tile_result", "row_times_matrix"})
+      text.include(file);
+    bind_sizes();
+    emitter_.line("const long long blocks = (n + kBlockColumns - 1) / kBlockColumns;");
+    emitter_.line("const long long batch = blockIdx.x / blocks;");
+    bind_batch(emitter_, matmul_.batch, "batch");
+    const std::string element = memory_type(a_type_);
+    const std::string a = pointer(matmul_.a.buffer, batch_offset(matmul_.a, matmul_.batch), element);
+    const std::string b = pointer(right_.buffer, right_.offset, element);
+    result();
+    emitter_.line("multiply_row(" + a + ", " + b + ", depth, n, " + wide(right_.column_stride) +
+                  ", blockIdx.x % blocks * kBlockColumns, finish_one);");
+    backend::KernelInterface& interface = context_.result.interface;
+    context_.result.kind = engine::StepKind::Launch;
+    context_.result.function = "kernel";
+    interface.grid = {batches_ * ir::ceildiv(matmul_.n.extent(), block_columns)};
+    interface.task_writes[matmul_.out.buffer] = block_columns;
+    return emitter_.finish({.threads = kWarps * 32, .before = text.str()});
+  }
+
+  Emitter emitter_;
+  KernelContext& context_;
+  const plan::MatMul& matmul_;
+  DType a_type_ = DType::F32, b_type_ = DType::F32;
+  bool tensor_cores_ = false;
+  ProductSize size_;
+  ir::Dim batches_ = 1;
+  RightOperand right_;
+};
+
+}  // namespace
+
+std::string matmul_text(KernelContext& context, const plan::MatMul& matmul) {
+  return MatMulText(context, matmul).run();
+}
+
+}  // namespace kiln::cuda

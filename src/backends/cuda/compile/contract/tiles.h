@@ -1,0 +1,32 @@
+// Sizes of the tiles of product kernels.
+#pragma once
+
+#include <cstdint>
+
+#include "backends/cuda/compile/kernel_context.h"
+
+namespace kiln::cuda {
+
+// A product as the choice of its tile sees it, at the sizes to optimise for.
+struct ProductSize {
+  int64_t batch = 1, m = 1, n = 1, k = 1;
+};
+
+// What a block of threads computes (tile_mma.cuh, tile_simt.cuh).
+struct Tile {
+  int m = 0, n = 0, k = 0;
+  int warp_m = 0, warp_n = 0;  // of a warp; tensor cores only
+  int stages = 0;
+  int groups = 1;   // of warps that share a step
+  int cluster = 1;  // blocks that share k
+
+  // Of a block on tensor cores.
+  int threads() const { return m / warp_m * (n / warp_n) * groups * 32; }
+};
+
+// For f16 and bf16 on tensor cores.
+Tile choose_tile(const Target& target, const ProductSize& size);
+// For f32 and f64: `element` bytes a sum.
+Tile choose_simt_tile(const Target& target, const ProductSize& size, int element);
+
+}  // namespace kiln::cuda

@@ -1,0 +1,350 @@
+// Attention of f16 and bf16 on tensor cores: scores, softmax and weighted mean in one pass over the
+// keys, nothing of the scores in memory.
+//
+// A block takes kTileI rows of queries; a warp 16 of them. Keys and values pass through shared memory
+// in steps of kKeys. For each row the block keeps the largest score so far, the sum of
+// exp(score - largest) and the sum of these times the values; where a step brings a larger score,
+// both sums are scaled. Weights are rounded to the type of the values before they are multiplied.
+// Scores are in units of log 2, so that exp is one instruction, ex2.
+//
+// Few rows (a token that is decoded) leave most of the machine idle. There, kParts groups of warps,
+// and on sm_90 the blocks of a cluster, take every n-th step of the keys for the same rows, and their
+// sums are combined in a fixed order. A row is then any query that reads the same keys: the heads of
+// a group are rows like the positions are.
+//
+// What is outside of the operands is zeros in shared memory and minus infinity among the scores.
+// Rows of shared memory are padded by 16 bytes: eight of them lie in different banks.
+
+constexpr int kPitchK = kHeadPad + 8, kPitchV = kValuePad + 8;
+constexpr int kPitchQ = kPitchK > kPitchV ? kPitchK : kPitchV;
+constexpr int kTileI = kWarpsI * 16;
+constexpr int kThreads = kWarpsI * kParts * 32;
+constexpr int kStepBytes = kKeys * (kPitchK + kPitchV) * 2;
+constexpr int kQueryBytes = kTileI * kPitchQ * 2;
+static_assert(kParts == 1 || kWarpsI == 1, "a part is a block or a warp");
+
+// Rows of keys or values: element (row, column) at data[row * row_stride + column * stride].
+struct Rows {
+  const bits16* data;
+  long long rows, row_stride, stride;
+  bool aligned;
+};
+__device__ __forceinline__ Rows make_rows(const void* data, long long rows, long long row_stride,
+                                          long long stride) {
+  const bool aligned =
+      stride == 1 && ((reinterpret_cast<unsigned long long>(data) | (2 * row_stride)) & 15) == 0;
+  return {static_cast<const bits16*>(data), rows, row_stride, stride, aligned};
+}
+
+// Eight elements of a row from `column` on; those from `Columns` on are zeros, and all if !exists.
+template <int Columns>
+__device__ __forceinline__ void load_chunk(bits16* to, const bits16* row, long long stride,
+                                           int column, bool exists, bool aligned) {
+  const int left = Columns - column;
+  const int count = !exists || left < 0 ? 0 : left > 8 ? 8 : left;
+  if (aligned) {
+    copy_async(shared_address(to), count > 0 ? row + column : row, 2 * count);
+    return;
+  }
+  unsigned packed[4];
+#pragma unroll
+  for (int i = 0; i < 8; i += 2) {
+    const unsigned low = i < count ? row[(column + i) * stride] : 0;
+    const unsigned high = i + 1 < count ? row[(column + i + 1) * stride] : 0;
+    packed[i / 2] = low | high << 16;
+  }
+  *reinterpret_cast<uint4*>(to) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+}
+
+template <int Columns, int Padded, int Pitch, int Threads>
+__device__ __forceinline__ void load_rows(bits16* to, const Rows& from, long long first, int thread) {
+  constexpr int kAcross = Padded / 8;
+#pragma unroll
+  for (int c = thread; c < kKeys * kAcross; c += Threads) {
+    const int row = c / kAcross, column = c % kAcross * 8;
+    const bool exists = first + row < from.rows;
+    load_chunk<Columns>(to + row * Pitch + column,
+                        from.data + (exists ? (first + row) * from.row_stride : 0), from.stride,
+                        column, exists, from.aligned);
+  }
+}
+
+__device__ __forceinline__ float exp2_of(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+__device__ __forceinline__ float minus_infinity() { return __int_as_float(0xff800000); }
+
+// What a warp knows of its rows lane / 4 and lane / 4 + 8: sums over its steps of the keys.
+struct RowSums {
+  float largest[2], total[2];  // total: of this lane's columns alone
+  float mean[kValuePad / 8][4];
+};
+
+// Fragments of the queries stay in registers, unless rows are so long that the sums need these.
+constexpr bool kHoldQueries = kHeadPad <= 128;
+struct Queries {
+  unsigned held[kHoldQueries ? kHeadPad / 16 : 1][4];
+  unsigned address;
+
+  __device__ __forceinline__ explicit Queries(const bits16* rows) {
+    const int lane = static_cast<int>(threadIdx.x) & 31;
+    address = shared_address(rows + (lane & 15) * kPitchQ + (lane >> 4) * 8);
+    if constexpr (kHoldQueries) {
+#pragma unroll
+      for (int d = 0; d < kHeadPad / 16; ++d) load_matrices(held[d], address + d * 32);
+    }
+  }
+  __device__ __forceinline__ void fragment(unsigned (&r)[4], int d) const {
+    if constexpr (kHoldQueries) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) r[i] = held[d][i];
+    } else {
+      load_matrices(r, address + d * 32);
+    }
+  }
+};
+
+// One step: `adjust(row, key, score)` masks and biases, where `masked` says that this is needed.
+template <typename Adjust>
+__device__ __forceinline__ void attend(RowSums& sums, const Queries& queries,
+                                       const bits16* keys, const bits16* values, long long row,
+                                       long long key0, bool masked, const Adjust& adjust) {
+  const int lane = static_cast<int>(threadIdx.x) & 31;
+  float scores[kKeys / 8][4] = {};
+#pragma unroll
+  for (int d = 0; d < kHeadPad / 16; ++d) {
+    unsigned query[4];
+    queries.fragment(query, d);
+#pragma unroll
+    for (int j = 0; j < kKeys / 16; ++j) {
+      unsigned b[4];
+      load_matrices(b, shared_address(keys + (j * 16 + ((lane >> 4) & 1) * 8 + (lane & 7)) * kPitchK +
+                                      d * 16 + ((lane >> 3) & 1) * 8));
+      multiply(scores[2 * j], query, b[0], b[1]);
+      multiply(scores[2 * j + 1], query, b[2], b[3]);
+    }
+  }
+  float largest[2] = {sums.largest[0], sums.largest[1]};
+#pragma unroll
+  for (int j = 0; j < kKeys / 8; ++j) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float score = scores[j][i] * kScale;
+      if (masked) score = adjust(row + i / 2 * 8, key0 + j * 8 + lane % 4 * 2 + i % 2, score);
+      scores[j][i] = score;
+      largest[i / 2] = fmaxf(largest[i / 2], score);
+    }
+  }
+  float base[2];
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    largest[h] = fmaxf(largest[h], __shfl_xor_sync(0xffffffffu, largest[h], 1));
+    largest[h] = fmaxf(largest[h], __shfl_xor_sync(0xffffffffu, largest[h], 2));
+    base[h] = largest[h] == minus_infinity() ? 0.0f : largest[h];
+    const float scale = exp2_of(sums.largest[h] - base[h]);
+    sums.largest[h] = largest[h];
+    sums.total[h] *= scale;
+#pragma unroll
+    for (int e = 0; e < kValuePad / 8; ++e) {
+      sums.mean[e][2 * h] *= scale;
+      sums.mean[e][2 * h + 1] *= scale;
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kKeys / 8; ++j) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      scores[j][i] = exp2_of(scores[j][i] - base[i / 2]);
+      sums.total[i / 2] += scores[j][i];
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kKeys / 16; ++j) {
+    const unsigned weights[4] = {
+        pack16(scores[2 * j][0], scores[2 * j][1]), pack16(scores[2 * j][2], scores[2 * j][3]),
+        pack16(scores[2 * j + 1][0], scores[2 * j + 1][1]),
+        pack16(scores[2 * j + 1][2], scores[2 * j + 1][3])};
+#pragma unroll
+    for (int e = 0; e < kValuePad / 16; ++e) {
+      unsigned b[4];
+      load_matrices_transposed(
+          b, shared_address(values + (j * 16 + ((lane >> 3) & 1) * 8 + (lane & 7)) * kPitchV + e * 16 +
+                            (lane >> 4) * 8));
+      multiply(sums.mean[2 * e], weights, b[0], b[1]);
+      multiply(sums.mean[2 * e + 1], weights, b[2], b[3]);
+    }
+  }
+}
+
+// --- Results ---
+
+__device__ __forceinline__ float quotient(float sum, float total) {
+  return !kNanRows && total == 0.0f ? 0.0f : sum / total;
+}
+
+// The block has all keys of its rows: through the place of its queries in shared memory, so that rows
+// are stored in whole vectors. `target(row)`: where a row of the result is, null for none.
+template <typename Target>
+__device__ __forceinline__ void store_rows(const RowSums& sums, bits16* place, long long row0,
+                                           long long out_stride, const Target& target) {
+  const int lane = static_cast<int>(threadIdx.x) & 31;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float total = sums.total[h];
+    total += __shfl_xor_sync(0xffffffffu, total, 1);
+    total += __shfl_xor_sync(0xffffffffu, total, 2);
+#pragma unroll
+    for (int e = 0; e < kValuePad / 8; ++e) {
+      *reinterpret_cast<unsigned*>(place + (lane / 4 + h * 8) * kPitchQ + e * 8 + lane % 4 * 2) =
+          pack16(quotient(sums.mean[e][2 * h], total), quotient(sums.mean[e][2 * h + 1], total));
+    }
+  }
+  __syncwarp();
+  constexpr int kAcross = kValuePad / 8;
+  for (int c = lane; c < 16 * kAcross; c += 32) {
+    const int row = c / kAcross, column = c % kAcross * 8;
+    bits16* const to = target(row0 + row);
+    if (to == nullptr) continue;
+    const bits16* const from = place + row * kPitchQ + column;
+    const bool whole = out_stride == 1 && column + 8 <= kValueDim &&
+                       (reinterpret_cast<unsigned long long>(to + column) & 15) == 0;
+    if (whole) {
+      *reinterpret_cast<uint4*>(to + column) = *reinterpret_cast<const uint4*>(from);
+    } else {
+      for (int i = 0; i < 8 && column + i < kValueDim; ++i) to[(column + i) * out_stride] = from[i];
+    }
+  }
+}
+
+// Parts of the keys: kParts of this block, then those of the other blocks of the cluster.
+template <typename Target>
+__device__ __forceinline__ void combine_parts(RowSums& sums, float* shared, long long row0,
+                                              long long out_stride, const Target& target) {
+  const int lane = static_cast<int>(threadIdx.x) & 31, part = static_cast<int>(threadIdx.x) / 32;
+  constexpr int kPart = 16 * (kValuePad + 2);  // floats
+  float* const own = shared + part * kPart;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float total = sums.total[h];
+    total += __shfl_xor_sync(0xffffffffu, total, 1);
+    total += __shfl_xor_sync(0xffffffffu, total, 2);
+    const int row = lane / 4 + h * 8;
+    if (lane % 4 == 0) {
+      own[16 * kValuePad + row] = sums.largest[h];
+      own[16 * kValuePad + 16 + row] = total;
+    }
+#pragma unroll
+    for (int e = 0; e < kValuePad / 8; ++e) {
+      *reinterpret_cast<float2*>(own + row * kValuePad + e * 8 + lane % 4 * 2) =
+          make_float2(sums.mean[e][2 * h], sums.mean[e][2 * h + 1]);
+    }
+  }
+  __syncthreads();
+  if constexpr (kCluster > 1) cluster_barrier();
+  const unsigned base = shared_address(shared);
+  const auto read = [&](int number, int offset) -> float {
+    const unsigned address = base + 4u * (number % kParts * kPart + offset);
+    if constexpr (kCluster == 1) return shared[number % kParts * kPart + offset];
+    float value;
+    asm volatile("ld.shared::cluster.f32 %0, [%1];"
+                 : "=f"(value)
+                 : "r"(in_block(address, number / kParts))
+                 : "memory");
+    return value;
+  };
+  // Elements of the rows, every kCluster-th for this block.
+  for (int c = static_cast<int>(threadIdx.x) * kCluster + static_cast<int>(cluster_rank());
+       c < 16 * kValueDim; c += kThreads * kCluster) {
+    const int row = c / kValueDim, column = c % kValueDim;
+    bits16* const to = target(row0 + row);
+    if (to == nullptr) continue;
+    float largest = minus_infinity();
+    for (int i = 0; i < kParts * kCluster; ++i) largest = fmaxf(largest, read(i, 16 * kValuePad + row));
+    const float whole = largest == minus_infinity() ? 0.0f : largest;
+    float sum = 0, total = 0;
+    for (int i = 0; i < kParts * kCluster; ++i) {
+      const float scale = exp2_of(read(i, 16 * kValuePad + row) - whole);
+      sum += scale * read(i, row * kValuePad + column);
+      total += scale * read(i, 16 * kValuePad + 16 + row);
+    }
+    to[column * out_stride] = static_cast<bits16>(pack16(quotient(sum, total), 0.0f));
+  }
+  if constexpr (kCluster > 1) cluster_barrier();  // the others still read this block's parts
+}
+
+// --- The whole ---
+
+// Rows from row0 on, of `rows`; keys that any of them sees: `keys`. `query(row)`: where a row of
+// queries is, null for none. `full(step's first key)`: no score of the step is masked or biased.
+template <typename Query, typename Adjust, typename Full, typename Target>
+__device__ __forceinline__ void attend_rows(const Query& query_row, long long query_stride,
+                                            bool query_aligned, const Rows& key_rows,
+                                            const Rows& value_rows, long long row0, long long keys,
+                                            const Adjust& adjust, const Full& full,
+                                            long long out_stride, const Target& target) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  const int lane = static_cast<int>(threadIdx.x) & 31, warp = static_cast<int>(threadIdx.x) / 32;
+  const int part = warp / kWarpsI, warp_row = warp % kWarpsI * 16;
+  bits16* const queries = reinterpret_cast<bits16*>(shared);
+  unsigned char* const steps = shared + kQueryBytes + part * 2 * kStepBytes;
+  const int thread = static_cast<int>(threadIdx.x) % (kWarpsI * 32);
+
+  constexpr int kAcross = kHeadPad / 8;
+  for (int c = static_cast<int>(threadIdx.x); c < kTileI * kAcross; c += kThreads) {
+    const int row = c / kAcross, column = c % kAcross * 8;
+    const bits16* const from = query_row(row0 + row);
+    load_chunk<kHeadDim>(queries + row * kPitchQ + column, from == nullptr ? key_rows.data : from,
+                         query_stride, column, from != nullptr, query_aligned);
+  }
+  commit_copies();
+
+  const int count = static_cast<int>((keys + kKeys - 1) / kKeys);
+  constexpr int kShares = kParts * kCluster;
+  const int share = part + kParts * static_cast<int>(cluster_rank());
+  const auto load = [&](int step, int stage) {
+    if (step < count) {
+      bits16* const to = reinterpret_cast<bits16*>(steps + stage * kStepBytes);
+      const long long first = static_cast<long long>(step) * kKeys;
+      load_rows<kHeadDim, kHeadPad, kPitchK, kWarpsI * 32>(to, key_rows, first, thread);
+      load_rows<kValueDim, kValuePad, kPitchV, kWarpsI * 32>(to + kKeys * kPitchK, value_rows, first,
+                                                           thread);
+    }
+    commit_copies();
+  };
+  load(share, 0);
+  wait_copies<1>();
+  __syncthreads();
+  const Queries held(queries + warp_row * kPitchQ);
+
+  RowSums sums = {};
+  sums.largest[0] = sums.largest[1] = minus_infinity();
+  const auto barrier = [&] {
+    if constexpr (kParts == 1) {
+      __syncthreads();
+    } else {
+      __syncwarp();
+    }
+  };
+  int stage = 0;
+  for (int step = share; step < count; step += kShares) {
+    load(step + kShares, stage ^ 1);
+    wait_copies<1>();
+    barrier();
+    const bits16* const at = reinterpret_cast<const bits16*>(steps + stage * kStepBytes);
+    const long long key0 = static_cast<long long>(step) * kKeys;
+    attend(sums, held, at, at + kKeys * kPitchK, row0 + warp_row + lane / 4, key0, !full(key0),
+           adjust);
+    barrier();
+    stage ^= 1;
+  }
+  wait_copies<0>();
+  if constexpr (kShares == 1) {
+    __syncwarp();
+    store_rows(sums, queries + warp_row * kPitchQ, row0 + warp_row, out_stride, target);
+  } else {
+    __syncthreads();
+    combine_parts(sums, reinterpret_cast<float*>(shared), row0, out_stride, target);
+  }
+}

@@ -1,0 +1,153 @@
+// From the sums of a tile to elements of the result: the last part of every product kernel.
+//
+// The sums of a block lie in shared memory, kTileM rows of kResultPitch sums. Each thread takes
+// kVector neighbouring columns of a row at a time: it gathers the sums (those of all blocks of the
+// cluster, in the order of their ranks, where k is split over a cluster: the result is the same in
+// every run) and hands them to the plan's epilogue, which is written for each kernel. What the
+// epilogue loads is fetched for several vectors before the first of them is stored: a compiler may
+// not move loads over stores, and the latency of memory would be paid for each.
+
+constexpr int kVector = 8;
+constexpr int kResultPitch = kTileN + 4;  // rows start in different banks
+
+// Neighbouring elements in registers.
+template <typename T>
+struct alignas(16) Elements {
+  T at[kVector];
+};
+
+template <int Bytes>
+struct PieceType {
+  using Type = uint4;
+};
+template <>
+struct PieceType<8> {
+  using Type = uint2;
+};
+
+// A vector is moved in pieces of at most 16 bytes, if it begins at a multiple of that.
+template <typename T>
+struct Pieces {
+  static constexpr int kBytes = static_cast<int>(sizeof(T)) * kVector;
+  static constexpr int kPiece = kBytes < 16 ? kBytes : 16;
+  using Type = typename PieceType<kPiece>::Type;
+};
+
+template <typename T>
+__device__ __forceinline__ void fetch_elements(const T* from, Elements<T>& to) {
+  using Piece = typename Pieces<T>::Type;
+  if ((reinterpret_cast<unsigned long long>(from) & (sizeof(Piece) - 1)) == 0) {
+#pragma unroll
+    for (int i = 0; i < Pieces<T>::kBytes / static_cast<int>(sizeof(Piece)); ++i)
+      reinterpret_cast<Piece*>(to.at)[i] = reinterpret_cast<const Piece*>(from)[i];
+  } else {
+#pragma unroll
+    for (int v = 0; v < kVector; ++v) to.at[v] = from[v];
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ void store_elements(T* to, const Elements<T>& from) {
+  using Piece = typename Pieces<T>::Type;
+  if ((reinterpret_cast<unsigned long long>(to) & (sizeof(Piece) - 1)) == 0) {
+#pragma unroll
+    for (int i = 0; i < Pieces<T>::kBytes / static_cast<int>(sizeof(Piece)); ++i)
+      reinterpret_cast<Piece*>(to)[i] = reinterpret_cast<const Piece*>(from.at)[i];
+  } else {
+#pragma unroll
+    for (int v = 0; v < kVector; ++v) to[v] = from.at[v];
+  }
+}
+
+// What there is of the result, and what to do with sums. Loaded: what `fetch` brings for a vector of
+// columns. finish(row, column, sums, loaded): kVector columns; finish_one(row, column, sum): one.
+template <typename LoadedType, typename Fetch, typename Finish, typename FinishOne>
+struct Result {
+  using Loaded = LoadedType;
+  long long m, n;
+  const Fetch& fetch;
+  const Finish& finish;
+  const FinishOne& finish_one;
+};
+
+template <typename Loaded, typename Fetch, typename Finish, typename FinishOne>
+__device__ __forceinline__ Result<Loaded, Fetch, Finish, FinishOne> make_result(
+    long long m, long long n, const Fetch& fetch, const Finish& finish,
+    const FinishOne& finish_one) {
+  return {m, n, fetch, finish, finish_one};
+}
+
+struct Sums {
+  Sum at[kVector];
+};
+
+__device__ __forceinline__ Sums gather_sums(const Sum* from) {
+  constexpr int kPieces = kVector * static_cast<int>(sizeof(Sum)) / 16;
+  constexpr int kEach = kVector / kPieces;
+  Sums sums = {};
+  if constexpr (kCluster == 1) {
+    union {
+      uint4 piece[kPieces];
+      Sum value[kVector];
+    } u;
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) u.piece[i] = reinterpret_cast<const uint4*>(from)[i];
+#pragma unroll
+    for (int v = 0; v < kVector; ++v) sums.at[v] = u.value[v];
+  } else {
+    for (unsigned rank = 0; rank < kCluster; ++rank) {
+      const unsigned address = in_block(shared_address(from), rank);
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i) {
+        Sum piece[kEach];
+        load_remote(address + i * 16, piece);
+#pragma unroll
+        for (int v = 0; v < kEach; ++v) sums.at[i * kEach + v] += piece[v];
+      }
+    }
+  }
+  return sums;
+}
+
+// Rows and columns of the tile begin at `row0` and `column0`; all threads of the block call it, after
+// a barrier that made the sums visible to the block.
+template <int Threads, typename R>
+__device__ __forceinline__ void write_result(const R& result, long long row0, long long column0,
+                                             const Sum* tile) {
+  constexpr int kAcross = kTileN / kVector;
+  constexpr int kRows = kTileM / kCluster;  // that this block finishes
+  constexpr int kStep = Threads / kAcross;  // rows that all threads take at a time
+  constexpr int kEach = (kRows + kStep - 1) / kStep;
+  constexpr int kBatch = kEach < 4 ? kEach : 4;
+  static_assert(Threads % kAcross == 0, "a thread keeps its columns");
+  if constexpr (kCluster > 1) cluster_barrier();
+  const int across = static_cast<int>(threadIdx.x) % kAcross * kVector;
+  const long long column = column0 + across;
+  const long long left = result.n - column;
+  const int first = kRows * static_cast<int>(cluster_rank());
+  const long long rows = result.m - row0;
+  for (int down = static_cast<int>(threadIdx.x) / kAcross; down < kRows; down += kBatch * kStep) {
+    typename R::Loaded loaded[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int row = first + down + i * kStep;
+      if (left >= kVector && down + i * kStep < kRows && row < rows)
+        result.fetch(row0 + row, column, loaded[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int row = first + down + i * kStep;
+      if (left <= 0 || down + i * kStep >= kRows || row >= rows) continue;
+      const Sums sums = gather_sums(tile + row * kResultPitch + across);
+      if (left >= kVector) {
+        result.finish(row0 + row, column, sums, loaded[i]);
+      } else {
+#pragma unroll
+        for (int v = 0; v < kVector - 1; ++v) {
+          if (v < left) result.finish_one(row0 + row, column + v, sums.at[v]);
+        }
+      }
+    }
+  }
+  if constexpr (kCluster > 1) cluster_barrier();  // the others still read this block's sums
+}

@@ -1,0 +1,257 @@
+// kiln_cuda_dump CASES FOLDER [ARCH]: the kernels of graphs for GPUs, as text, with what a launch of
+// them needs, for a script that runs them (scripts/cuda_kernels_check.py). Not installed.
+//
+// CASES: graphs, each below a line "// case NAME" and a line "// at SIZE=VALUE ..." for each set of
+// sizes to run it at. Inputs whose name begins with "w" become constants. FOLDER gets cases.json and
+// the files that it names.
+#include <exception>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <random>
+#include <sstream>
+
+#include "backends/cuda/compile/contract/attention.h"
+#include "backends/cuda/compile/contract/convolution.h"
+#include "backends/cuda/compile/contract/matmul.h"
+#include "helpers/random_values.h"
+#include "ir/builder.h"
+#include "ir/text.h"
+#include "plan/form/text.h"
+#include "plan/form/verify.h"
+#include "plan/lower/lower.h"
+#include "plan/passes/pass.h"
+#include "support/error.h"
+#include "support/json_writer.h"
+
+namespace kiln {
+namespace {
+
+const plan::TargetTraits& traits() {
+  static const plan::TargetTraits kTraits = {
+      .matmul = {DType::F32, DType::F16, DType::BF16, DType::F64},
+      .convolution = {DType::F32, DType::F16, DType::BF16, DType::F64},
+      .attention = {DType::F32, DType::F16, DType::BF16},
+      .min_group_channels = 4,
+      .epilogue = plan::EpilogueRule::AnyLoads,
+      .root_cost = 4,
+      .division_cost = 4,
+      .series_cost = 10,
+      .iterated_cost = 20,
+      .round_trip_cost = 40,
+      .near_load_cost = 5,
+      .position_cost = 30,
+      .max_operations = 64,
+      .max_loads = 12,
+  };
+  return kTraits;
+}
+
+using Sizes = std::map<std::string, int64_t>;
+
+struct DumpCase {
+  std::string name, graph;
+  std::vector<Sizes> sizes;
+};
+
+Sizes read_sizes(std::istringstream words) {
+  Sizes sizes;
+  for (std::string word; words >> word;) {
+    const size_t equals = word.find('=');
+    sizes[word.substr(0, equals)] = std::stoll(word.substr(equals + 1));
+  }
+  return sizes;
+}
+
+std::vector<DumpCase> read_cases(const std::string& path) {
+  std::ifstream file(path);
+  std::vector<DumpCase> cases;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("// case ")) {
+      cases.push_back({line.substr(8), {}, {}});
+    } else if (line.starts_with("// at ")) {
+      cases.back().sizes.push_back(read_sizes(std::istringstream(line.substr(6))));
+    } else if (!cases.empty()) {
+      cases.back().graph += line + "\n";
+    }
+  }
+  return cases;
+}
+
+class Dump {
+ public:
+  Dump(std::string folder, cuda::Target target) : folder_(std::move(folder)), target_(target) {
+    json_.begin_array();
+  }
+
+  void add(const DumpCase& dump_case) {
+    name_ = dump_case.name;
+    set_sizes({});
+    json_.begin_object().key("name").value(dump_case.name);
+    ir::Graph graph = ir::parse_graph(dump_case.graph);
+    make_constants(graph);
+    plan::Program program = plan::lower(graph, traits());
+    plan::verify(program);
+    plan::run_pipeline(program, {.disabled = {}, .verify = true, .dump_directory = {}});
+    if (getenv("KILN_PLAN")) std::cout << plan::to_text(program);
+    json_.key("buffers").begin_array();
+    for (const plan::Buffer& buffer : program.buffers) add_buffer(buffer);
+    json_.end_array();
+    json_.key("kernels").begin_array();
+    std::vector<backend::KernelInterface> interfaces;
+    for (const plan::Kernel& kernel : program.kernels)
+      interfaces.push_back(add_kernel(program, kernel));
+    json_.end_array().key("runs").begin_array();
+    std::vector<Sizes> sizes = dump_case.sizes;
+    if (sizes.empty()) sizes.emplace_back();
+    for (const Sizes& at : sizes) add_run(program, interfaces, at);
+    json_.end_array().end_object();
+  }
+
+  void finish() {
+    json_.end_array();
+    std::ofstream(folder_ + "/cases.json") << json_.text();
+  }
+
+ private:
+  void set_sizes(const Sizes& sizes) {
+    sizes_ = [sizes](const ir::SymbolPtr& symbol) {
+      const auto it = sizes.find(symbol->name);
+      return it == sizes.end() ? symbol->opt : it->second;
+    };
+  }
+
+  void add_run(const plan::Program& program,
+               const std::vector<backend::KernelInterface>& interfaces, const Sizes& sizes) {
+    set_sizes(sizes);
+    json_.begin_object().key("shapes").begin_array();
+    for (const plan::Buffer& buffer : program.buffers) {
+      json_.begin_array();
+      for (const ir::Dim& dim : buffer.type.shape) json_.value(dim.evaluate(sizes_));
+      json_.end_array();
+    }
+    json_.end_array().key("launches").begin_array();
+    for (const backend::KernelInterface& interface : interfaces) {
+      json_.begin_object();
+      add_dims("params", interface.params);
+      add_dims("grid", interface.grid);
+      add_dims("block", interface.block);
+      add_dims("shared", {interface.shared_bytes});
+      json_.key("writes").begin_object();
+      for (const auto& [id, count] : interface.task_writes)
+        json_.key(std::to_string(id)).value(count.evaluate(sizes_));
+      json_.end_object().end_object();
+    }
+    json_.end_array().end_object();
+  }
+
+  void make_constants(ir::Graph& graph) {
+    std::mt19937 random(7);
+    ir::Node* first = graph.nodes().front().get();
+    json_.key("constants").begin_object();
+    for (ir::Value* input : graph.inputs()) {
+      if (!input->name.starts_with("w")) continue;
+      ir::Literal literal = test::random_literal(input->type, {}, sizes_, random);
+      json_.key(input->name);
+      write(literal);
+      graph.replace_all_uses(input, ir::Builder(graph, first).constant(std::move(literal)));
+    }
+    json_.end_object();
+  }
+
+  // {"dtype": ..., "shape": ..., "file": ...}
+  void write(const ir::Literal& literal) {
+    const std::string file = "data" + std::to_string(files_++) + ".bin";
+    std::ofstream(folder_ + "/" + file, std::ios::binary)
+        .write(reinterpret_cast<const char*>(literal.bytes.data()),
+               static_cast<std::streamsize>(literal.bytes.size()));
+    json_.begin_object().key("dtype").value(dtype_name(literal.dtype)).key("shape").begin_array();
+    for (int64_t size : literal.shape) json_.value(size);
+    json_.end_array().key("file").value(file).end_object();
+  }
+
+  void add_buffer(const plan::Buffer& buffer) {
+    json_.begin_object().key("name").value(buffer.name);
+    json_.key("kind").value(static_cast<int>(buffer.kind));
+    json_.key("alias_of").value(static_cast<int>(buffer.alias_of));
+    json_.key("dtype").value(dtype_name(buffer.type.dtype));
+    if (buffer.kind == plan::BufferKind::Constant) {
+      json_.key("data");
+      write(buffer.literal);
+    }
+    json_.end_object();
+  }
+
+  void add_dims(const char* key, const std::vector<ir::Dim>& dims) {
+    json_.key(key).begin_array();
+    for (const ir::Dim& dim : dims) json_.value(dim.evaluate(sizes_));
+    json_.end_array();
+  }
+
+  backend::KernelInterface add_kernel(const plan::Program& program, const plan::Kernel& kernel) {
+    backend::GeneratedKernel result(program);
+    cuda::KernelContext context{program, target_, result};
+    std::string text;
+    if (const auto* matmul = std::get_if<plan::MatMul>(&kernel.body)) {
+      text = cuda::matmul_text(context, *matmul);
+    } else if (const auto* convolution = std::get_if<plan::Convolution>(&kernel.body)) {
+      text = cuda::convolution_text(context, *convolution);
+    } else if (const auto* attention = std::get_if<plan::Attention>(&kernel.body)) {
+      text = cuda::attention_text(context, *attention);
+    } else {
+      throw CompileError(name_ + ": a loop nest\n" + plan::to_text(program));
+    }
+    const std::string file = name_ + "_" + std::to_string(files_++) + "." + target_.name + ".cu";
+    std::ofstream(folder_ + "/" + file) << text;
+    const backend::KernelInterface& interface = result.interface;
+    json_.begin_object().key("name").value(kernel.name).key("file").value(file);
+    json_.key("buffers").begin_array();
+    for (plan::BufferId id : interface.buffers) {
+      const auto* entry = result.constants.find(id);
+      if (entry == nullptr) {
+        json_.value(static_cast<int>(id));
+      } else {
+        write(entry->make(program.buffers[entry->original].literal));
+      }
+    }
+    json_.end_array().end_object();
+    return interface;
+  }
+
+  std::string folder_;
+  cuda::Target target_;
+  JsonWriter json_;
+  std::string name_;
+  test::SizeOf sizes_;
+  int files_ = 0;
+};
+
+cuda::Target target_of(const std::string& name) {
+  static const cuda::Target kTargets[] = {{"sm_80", "sm_80", 80}, {"sm_86", "sm_86", 86}, {"sm_89", "sm_89", 89}, {"sm_90", "sm_90a", 90}};
+  for (const auto& target : kTargets) {
+    if (name == target.name) return target;
+  }
+  throw CompileError("no target " + name);
+}
+
+}  // namespace
+}  // namespace kiln
+
+int main(int count, char** arguments) {
+  try {
+    kiln::Dump dump(arguments[2], kiln::target_of(count > 3 ? arguments[3] : "sm_90"));
+    for (const auto& dump_case : kiln::read_cases(arguments[1])) {
+      try {
+        dump.add(dump_case);
+      } catch (const std::exception& error) {
+        std::cerr << dump_case.name << ": " << error.what() << "\n";
+        return 1;
+      }
+    }
+    dump.finish();
+    return 0;
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << "\n";
+    return 1;
+  }
+}
