@@ -5,13 +5,14 @@
 #include <vector>
 
 #include "backends/cpu/compile/cpu_backend.h"
+#include "backends/cuda/compile/cuda_backend.h"
 #include "support/error.h"
 
 namespace kiln {
 namespace {
 
 std::vector<const Backend*>& table() {
-  static std::vector<const Backend*> backends = {&cpu_backend()};
+  static std::vector<const Backend*> backends = {&cpu_backend(), &cuda_backend()};
   return backends;
 }
 

@@ -6,6 +6,7 @@ namespace kiln::conformance {
 
 std::vector<Backend> all_backends() {
   std::vector<Backend> all = cpu_backends();
+  for (Backend& backend : cuda_backends()) all.push_back(std::move(backend));
   for (Backend& backend : stub_backends()) all.push_back(std::move(backend));
   return all;
 }

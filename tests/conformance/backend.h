@@ -44,6 +44,7 @@ inline std::ostream& operator<<(std::ostream& out, const Backend& backend) {
 }
 
 std::vector<Backend> cpu_backends();
+std::vector<Backend> cuda_backends();
 std::vector<Backend> stub_backends();
 std::vector<Backend> all_backends();
 

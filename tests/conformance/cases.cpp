@@ -78,7 +78,7 @@ test::SizeOf size_of(Sizes sizes) {
 
 std::vector<Case> all_cases() {
   std::vector<std::filesystem::path> files;
-  for (const auto& entry : std::filesystem::directory_iterator(KILN_TEST_DATA)) {
+  for (const auto& entry : std::filesystem::directory_iterator(KILN_CONFORMANCE_CASES)) {
     if (entry.path().extension() == ".ir") files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());

@@ -8,9 +8,10 @@ namespace kiln::cuda {
 
 // A generation of GPUs to make code for.
 struct Target {
-  const char* name;       // the variant: "sm_90"
-  const char* real_arch;  // what NVRTC compiles for: "sm_90a" has instructions of that generation alone
-  int sm = 0;             // 80, 86, 89, 90
+  const char* name;  // the variant: "sm_90"
+  const char*
+      real_arch;  // what NVRTC compiles for: "sm_90a" has instructions of that generation alone
+  int sm = 0;     // 80, 86, 89, 90
 };
 
 // One kernel in the making. A generator fills in result.interface, result.constants and result.kind,

@@ -5,11 +5,11 @@
 // that slide over an image have a form of their own: window_nest.cpp.
 #include <algorithm>
 
+#include "backends/common/nest_simplify.h"
 #include "backends/cpu/compile/emit/element.h"
 #include "backends/cpu/compile/emit/thread_work.h"
 #include "backends/cpu/compile/nest/lane_loop.h"
 #include "backends/cpu/compile/nest/nest_axis.h"
-#include "backends/cpu/compile/nest/nest_simplify.h"
 #include "backends/cpu/compile/nest/tasks.h"
 #include "backends/cpu/compile/nest/window.h"
 #include "ir/size_overflow.h"
@@ -265,7 +265,7 @@ void note_writes(KernelInterface& interface, const LoopNest& nest, const Dim& po
 }  // namespace
 
 void emit_loop_nest(Emitter& emitter, const LoopNest& nest) {
-  const LoopNest simple = simplify(emitter.program(), nest);
+  const LoopNest simple = backend::simplify(emitter.program(), nest);
   const VectorAxes axes = choose_axes(simple);
   const bool checks = std::ranges::any_of(
       simple.stages, [](const Stage& stage) { return plan::has_checks(value_of(stage)); });

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "backends/cpu/compile/nest/nest_simplify.h"
+#include "backends/common/nest_simplify.h"
 #include "ir/op_table.h"
 #include "plan/form/kernels.h"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "backends/cpu/compile/nest/nest_simplify.h"
+#include "backends/common/nest_simplify.h"
 #include "plan/form/access.h"
 #include "plan/form/fold.h"
 

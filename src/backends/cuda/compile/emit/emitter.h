@@ -115,8 +115,8 @@ class Emitter {
   // --- The whole ---
 
   struct Launch {
-    int threads = 256;      // of a block: a bound, and the size that interface().block gets
-    int min_blocks = 0;     // per multiprocessor; 0: whatever registers allow
+    int threads = 256;        // of a block: a bound, and the size that interface().block gets
+    int min_blocks = 0;       // per multiprocessor; 0: whatever registers allow
     std::string before = {};  // text between the prelude and the kernel: functions, macros
   };
   // The text of the kernel, whose body is what was written. Fills in interface().block.
@@ -138,7 +138,7 @@ class Emitter {
   std::string signature(const Launch& launch) const;
 
   KernelContext& context_;
-  std::vector<Scope> scopes_;  // the first is the kernel's
+  std::vector<Scope> scopes_;                          // the first is the kernel's
   std::map<const ir::Symbol*, std::string> bindings_;  // never iterated
   std::set<plan::BufferId> written_;
   int names_ = 0;

@@ -1,11 +1,11 @@
-#include "backends/cpu/compile/nest/nest_simplify.h"
+#include "backends/common/nest_simplify.h"
 
 #include <algorithm>
 
 #include "plan/form/access.h"
 #include "plan/form/kernels.h"
 
-namespace kiln::cpu {
+namespace kiln::backend {
 
 using ir::Dim;
 using plan::Expr;
@@ -212,4 +212,4 @@ LoopNest simplify(const plan::Program& program, LoopNest nest) {
   return nest;
 }
 
-}  // namespace kiln::cpu
+}  // namespace kiln::backend

@@ -5,7 +5,7 @@
 
 #include "plan/form/program.h"
 
-namespace kiln::cpu {
+namespace kiln::backend {
 
 // The same nest with
 //   - one index, the element offset, in every load and store (Emitter::store says how it is read);
@@ -18,4 +18,4 @@ plan::LoopNest simplify(const plan::Program& program, plan::LoopNest nest);
 void for_each_index(const plan::Stage& stage, const std::function<void(const ir::Dim&)>& visitor);
 void for_each_index(const plan::LoopNest& nest, const std::function<void(const ir::Dim&)>& visitor);
 
-}  // namespace kiln::cpu
+}  // namespace kiln::backend

@@ -1,0 +1,82 @@
+#include "backends/cuda/compile/cuda_backend.h"
+
+#include <algorithm>
+
+#include "backends/common/parallel.h"
+#include "backends/cuda/compile/generate.h"
+#include "backends/cuda/compile/nvrtc.h"
+#include "support/error.h"
+
+namespace kiln {
+namespace cuda {
+namespace {
+
+// One set for all generations, so that they share a plan.
+const plan::TargetTraits& traits() {
+  static const plan::TargetTraits kTraits = {
+      .epilogue = plan::EpilogueRule::AnyLoads,
+      // Throughput of a multiprocessor: 128 multiplications a clock, 16 of the special functions that
+      // roots, exponentials and quotients are made of.
+      .root_cost = 8,
+      .division_cost = 10,
+      .series_cost = 12,
+      .iterated_cost = 40,
+      // Twenty multiplications in the time of a byte of memory; a round trip of two is four of them.
+      .round_trip_cost = 64,
+      .near_load_cost = 8,
+      .position_cost = 32,
+      .max_operations = 128,
+      .max_loads = 16,
+      // A block for each outer point is too little work for the machine below a block for each
+      // multiprocessor.
+      .min_parallel_points = 128,
+      .large_task_points = 4096,
+  };
+  return kTraits;
+}
+
+const std::vector<Variant>& variants() {
+  static const std::vector<Variant> kVariants = [] {
+    std::vector<Variant> variants;
+    for (const Target& target : all_targets()) variants.push_back({target.name, {target.name}});
+    return variants;
+  }();
+  return kVariants;
+}
+
+class Generator : public KernelGenerator {
+ public:
+  explicit Generator(const Target& target) : target_(target) {}
+
+  backend::GeneratedKernel generate(const plan::Program& program,
+                                    const plan::Kernel& kernel) override {
+    KernelText result = generate_text(program, kernel, target_);
+    if (!result.text.empty()) result.kernel.code = compile_text(result.text, target_).cubin;
+    return std::move(result.kernel);
+  }
+
+ private:
+  const Target& target_;
+};
+
+std::unique_ptr<KernelGenerator> make_generator(const Variant& variant) {
+  const auto target = std::ranges::find_if(
+      all_targets(), [&](const Target& target) { return target.name == variant.name; });
+  KILN_CHECK(target != all_targets().end(), "there is no generation " + variant.name);
+  return std::make_unique<Generator>(*target);
+}
+
+}  // namespace
+}  // namespace cuda
+
+const Backend& cuda_backend() {
+  static const Backend kBackend = {.name = "cuda",
+                                   .traits = cuda::traits(),
+                                   .variants = cuda::variants(),
+                                   .make_generator = cuda::make_generator,
+                                   .run_workers = backend::run_workers,
+                                   .derive_constant = nullptr};
+  return kBackend;
+}
+
+}  // namespace kiln

@@ -1,0 +1,27 @@
+// One kernel for one generation of GPUs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "backends/cuda/compile/kernel_context.h"
+
+namespace kiln::cuda {
+
+// The generations there is code for, the best first.
+const std::vector<Target>& all_targets();
+
+struct KernelText {
+  backend::GeneratedKernel kernel;  // without its code
+  std::string text;                 // CUDA C++; empty for a library call
+};
+
+// The same program and kernel give the same text. CompileError for a kernel that cannot be done.
+KernelText generate_text(const plan::Program& program, const plan::Kernel& kernel,
+                         const Target& target);
+
+// --- The forms: a file each in nest and contract. They fill in context.result.
+
+std::string loop_nest_text(KernelContext& context, const plan::LoopNest& nest);
+
+}  // namespace kiln::cuda

@@ -1,0 +1,41 @@
+// How the loops of a nest are mapped to the threads of a grid.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "backends/cuda/compile/emit/emitter.h"
+#include "plan/form/program.h"
+
+namespace kiln::cuda {
+
+// Of a simplified nest. Each writes the body, sets grid and task_writes of the interface, and gives
+// the text of the kernel.
+
+// A thread for each point of the outer loops, or for a few neighbours; the loops of the stages run in it.
+std::string point_nest_text(KernelContext& context, const plan::LoopNest& nest);
+
+// A group of `threads` threads, 32 or a whole block, for each outer point; the loops of the stages are
+// shared out among them.
+std::string group_nest_text(KernelContext& context, const plan::LoopNest& nest, int threads);
+
+// --- What they share ---
+
+ir::Dim points_of(const std::vector<plan::Loop>& loops);
+// At the sizes to optimise for.
+int64_t points_at_opt(const std::vector<plan::Loop>& loops);
+
+// The values of loop indices at point `index` of them, the last loop the fastest.
+std::vector<ir::Dim> loop_values(const std::vector<plan::Loop>& loops, const ir::Dim& index);
+
+// Declares a variable for each loop, from the number of a point, and binds it. With `lanes`, the last
+// loop is counted in steps of so many.
+void bind_loops(Emitter& emitter, const std::vector<plan::Loop>& loops, const ir::Dim& index,
+                int lanes = 1);
+// Opens "for (...)" for each of the loops, and binds them; close() as often.
+void open_loops(Emitter& emitter, const std::vector<plan::Loop>& loops);
+
+// What a block of so many outer points writes.
+void note_writes(KernelContext& context, const plan::LoopNest& nest, const ir::Dim& points);
+
+}  // namespace kiln::cuda

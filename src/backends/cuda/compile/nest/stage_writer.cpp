@@ -1,0 +1,244 @@
+#include "backends/cuda/compile/nest/stage_writer.h"
+
+#include <algorithm>
+
+#include "ir/op_table.h"
+#include "plan/form/kernels.h"
+#include "support/error.h"
+
+namespace kiln::cuda {
+
+using ir::Dim;
+using plan::Expr;
+using plan::ExprKind;
+using plan::ExprNode;
+using plan::ReduceOp;
+using plan::Stage;
+
+// --- Reductions ---------------------------------------------------------------------------------
+
+ReducerText::ReducerText(ReduceOp op, DType dtype) : op_(op), dtype_(dtype) {
+  constexpr const char* kNames[] = {"Sum", "Prod", "Max", "Min", "ArgMax", "ArgMin"};
+  name_ = kNames[static_cast<size_t>(op)];
+  state_type_ = register_type(dtype);
+  if (gives_position()) state_type_ = "Best<" + state_type_ + ">";
+}
+
+const char* ReducerText::result_type() const {
+  return gives_position() ? "long long" : register_type(dtype_);
+}
+
+std::string ReducerText::neutral() const { return name_ + "::neutral<" + state_type_ + ">()"; }
+
+void ReducerText::accumulate(Emitter& emitter, const std::string& state, const Expr& value,
+                             const Dim& position, const Leaves& leaves) const {
+  const bool product = op_ == ReduceOp::Sum && is_floating(dtype_) &&
+                       value->kind == ExprKind::Apply && value->op == ir::Op::mul;
+  if (product) {
+    const auto factors = emitter.values(value->args, leaves);
+    const std::string function = dtype_ == DType::F64 ? "fma(" : "fmaf(";
+    emitter.line(state + " = " + function + factors[0] + ", " + factors[1] + ", " + state + ");");
+    return;
+  }
+  std::string joined = emitter.value(value, leaves);
+  if (gives_position())
+    joined = state_type_ + "{" + joined + ", " + emitter.position(position) + "}";
+  emitter.line(state + " = " + name_ + "::join(" + state + ", " + joined + ");");
+}
+
+std::string ReducerText::result(const std::string& state) const {
+  if (!gives_position()) return state;
+  return state + ".at == 0x7fffffffffffffffll ? 0 : " + state + ".at";
+}
+
+Dim position_of(const plan::Reduction& reduction) {
+  return reduction.loops.empty() ? Dim(0) : Dim(reduction.loops.back().index);
+}
+
+// --- Vector accesses ----------------------------------------------------------------------------
+
+bool mentions(const Expr& expr, const ir::SymbolPtr& index) {
+  bool result = false;
+  plan::visit(expr, [&](const ExprNode& node) {
+    if (node.kind == ExprKind::Position || node.kind == ExprKind::Check)
+      result = result || node.index.mentions(index);
+  });
+  return result;
+}
+
+VectorAccess::VectorAccess(const plan::LoopNest& nest) {
+  for (const Stage& stage : nest.stages) {
+    const auto* store = std::get_if<plan::Store>(&stage);
+    if (store == nullptr) continue;
+    for (const Stage& other : nest.stages) {
+      const auto read = plan::loads(plan::value_of(other));
+      if (std::ranges::find(read, store->buffer) != read.end()) shared_.push_back(store->buffer);
+    }
+  }
+}
+
+bool VectorAccess::is_vector(plan::BufferId buffer, const Dim& offset, const Lanes& lanes) const {
+  if (lanes.count == 1 || std::ranges::find(shared_, buffer) != shared_.end()) return false;
+  const auto linear = offset.as_linear_in(lanes.index);
+  return linear && linear->first.is_constant(1) &&
+         ir::provably_divisible(linear->second, Dim(lanes.count));
+}
+
+bool VectorAccess::is_vector(const ExprNode& load, const Lanes& lanes) const {
+  return load.kind == ExprKind::Load && load.args.size() == 1 &&
+         load.args[0]->kind == ExprKind::Position &&
+         !(load.predicate && lanes.index && mentions(load.predicate, lanes.index)) &&
+         is_vector(load.buffer, load.args[0]->index, lanes);
+}
+
+bool VectorAccess::is_vector(const plan::Store& store, const Lanes& lanes) const {
+  return store.indices.size() == 1 && is_vector(store.buffer, store.indices[0], lanes);
+}
+
+void StageWriter::plan_access(const Stage& stage, const Lanes& lanes) {
+  const auto add = [&](plan::BufferId buffer) {
+    has_flag_ = true;
+    const auto kind = emitter_.program().buffers.at(static_cast<size_t>(buffer)).kind;
+    if (kind != plan::BufferKind::Constant && std::ranges::find(checked_, buffer) == checked_.end())
+      checked_.push_back(buffer);
+  };
+  plan::visit(plan::value_of(stage), [&](const ExprNode& node) {
+    if (access_.is_vector(node, lanes)) add(node.buffer);
+  });
+  const auto* store = std::get_if<plan::Store>(&stage);
+  if (store != nullptr && access_.is_vector(*store, lanes)) add(store->buffer);
+}
+
+void StageWriter::declare_flag() {
+  if (!has_flag_) return;
+  std::string text;
+  for (plan::BufferId buffer : checked_)
+    text +=
+        (text.empty() ? "" : " && ") + std::string("is_aligned(") + emitter_.buffer(buffer) + ")";
+  emitter_.line("const bool aligned = " + (text.empty() ? "true" : text) + ";");
+}
+
+namespace {
+
+// Loads of the same place share their registers.
+struct LoadedLanes {
+  plan::BufferId buffer;
+  Dim offset;
+  Expr predicate;
+  std::string name;
+};
+
+}  // namespace
+
+void StageWriter::for_each_lane(const std::vector<Expr>& exprs, const Lanes& lanes,
+                                const std::vector<std::string>& reduced,
+                                const std::function<void(const Leaves&)>& body) {
+  Leaves leaves;
+  leaves.reduced = reduced;
+  if (lanes.count == 1) return body(leaves);
+  const std::string count = std::to_string(lanes.count);
+  std::vector<LoadedLanes> loaded;
+  emitter_.bind(lanes.index, lanes.first);
+  for (const Expr& expr : exprs) {
+    plan::visit(expr, [&](const ExprNode& node) {
+      if (!access_.is_vector(node, lanes)) return;
+      const Dim& offset = node.args[0]->index;
+      auto it = std::ranges::find_if(loaded, [&](const LoadedLanes& other) {
+        return other.buffer == node.buffer && other.offset == offset &&
+               other.predicate == node.predicate;
+      });
+      if (it == loaded.end()) {
+        const std::string name = emitter_.fresh("x");
+        const std::string condition = node.predicate ? emitter_.value(node.predicate) : "";
+        emitter_.line(std::string(register_type(node.dtype)) + " " + name + "[" + count + "]" +
+                      (node.predicate ? " = {};" : ";"));
+        emitter_.line((node.predicate ? "if (" + condition + ") " : "") + "load_lanes<" + count +
+                      ">(" + emitter_.buffer(node.buffer) + " + " + emitter_.position(offset) +
+                      ", aligned, " + name + ");");
+        it = loaded.insert(it, {node.buffer, offset, node.predicate, name});
+      }
+      leaves.loads[&node] = it->name + "[e]";
+    });
+  }
+  emitter_.line("#pragma unroll");
+  emitter_.open("for (int e = 0; e < " + count + "; ++e)");
+  const std::string lane =
+      emitter_.declare(position_type(Dim(lanes.index)), "l", lanes.first + " + e");
+  emitter_.bind(lanes.index, lane);
+  body(leaves);
+  emitter_.close();
+  emitter_.bind(lanes.index, lanes.first);
+}
+
+void StageWriter::store(const plan::Store& store, const Lanes& lanes,
+                        const std::vector<std::string>& reduced,
+                        const std::function<std::string(const Leaves&)>& value) {
+  const bool vector = access_.is_vector(store, lanes);
+  const DType dtype = emitter_.dtype_of(store.buffer);
+  std::string result;
+  if (vector) {
+    result = emitter_.fresh("y");
+    emitter_.line(std::string(register_type(dtype)) + " " + result + "[" +
+                  std::to_string(lanes.count) + "];");
+  }
+  for_each_lane({store.value}, lanes, reduced, [&](const Leaves& leaves) {
+    const std::string text = value ? value(leaves) : emitter_.value(store.value, leaves);
+    if (vector) {
+      emitter_.line(result + "[e] = " + text + ";");
+    } else {
+      emitter_.store(store.buffer, store.indices, text);
+    }
+  });
+  if (!vector) return;
+  emitter_.line("store_lanes<" + std::to_string(lanes.count) + ">(" +
+                emitter_.written_buffer(store.buffer) + " + " +
+                emitter_.position(store.indices[0]) + ", aligned, " + result + ");");
+}
+
+// --- How many lanes -----------------------------------------------------------------------------
+
+namespace {
+
+constexpr int kMostLanes = 8;
+constexpr int64_t kLaneBytes = 16;
+// Unrolled for each lane: more is slow to compile and finds no registers.
+constexpr int64_t kMostOperations = 256;
+
+int64_t operations(const Expr& expr) {
+  int64_t result = 0;
+  plan::visit(expr, [&](const ExprNode& node) {
+    if (node.kind != ExprKind::Apply) return;
+    const ir::OpEffort effort = ir::op_info(node.op).effort;
+    const int64_t cost = effort == ir::OpEffort::Iterated ? 48
+                         : effort == ir::OpEffort::Series ? 16
+                                                          : 2;
+    result += cost * (node.dtype == DType::F64 ? 4 : 1);
+  });
+  return result;
+}
+
+}  // namespace
+
+int widest_lanes(const plan::Program& program, const Stage& stage, const plan::Loop& loop,
+                 const VectorAccess& access) {
+  int64_t smallest = 0;
+  const auto look = [&](plan::BufferId buffer, const auto& accessed) {
+    // Two lanes are the least that a vector access has.
+    if (!access.is_vector(accessed, {loop.index, 2, ""})) return;
+    const auto bytes = static_cast<int64_t>(
+        dtype_size(program.buffers.at(static_cast<size_t>(buffer)).type.dtype));
+    smallest = smallest == 0 ? bytes : std::min(smallest, bytes);
+  };
+  plan::visit(plan::value_of(stage), [&](const ExprNode& node) {
+    if (node.kind == ExprKind::Load) look(node.buffer, node);
+  });
+  if (const auto* store = std::get_if<plan::Store>(&stage)) look(store->buffer, *store);
+  if (smallest == 0) return 1;
+  int64_t lanes = std::min<int64_t>(kMostLanes, kLaneBytes / smallest);
+  while (lanes > 1 && (operations(plan::value_of(stage)) * lanes > kMostOperations ||
+                       !ir::provably_divisible(loop.extent(), Dim(lanes))))
+    lanes /= 2;
+  return static_cast<int>(lanes);
+}
+
+}  // namespace kiln::cuda

@@ -1,0 +1,102 @@
+// The text of one stage of a loop nest, whatever its loops are mapped to.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "backends/cuda/compile/emit/emitter.h"
+#include "plan/form/program.h"
+
+namespace kiln::cuda {
+
+// Neighbouring values of one loop index that a thread has at once: first, first + 1, ... The variable
+// `first` is of the index's type and a multiple of `count`. A count of 1: the index is bound already,
+// or there is none.
+struct Lanes {
+  ir::SymbolPtr index = nullptr;
+  int count = 1;
+  std::string first = {};
+};
+
+// A reduction as text: "Sum", the type of its state, and how a value joins it.
+class ReducerText {
+ public:
+  ReducerText(plan::ReduceOp op, DType dtype);
+
+  const std::string& name() const { return name_; }
+  const std::string& state_type() const { return state_type_; }
+  // Of the result: i64 for a position.
+  const char* result_type() const;
+  std::string neutral() const;
+  // The statement that joins an expression's value to a state; written to the emitter with what it
+  // needs. `position`: of an ArgMax or ArgMin.
+  void accumulate(Emitter& emitter, const std::string& state, const plan::Expr& value,
+                  const ir::Dim& position, const Leaves& leaves) const;
+  // The value that a finished state stands for.
+  std::string result(const std::string& state) const;
+
+ private:
+  bool gives_position() const {
+    return op_ == plan::ReduceOp::ArgMax || op_ == plan::ReduceOp::ArgMin;
+  }
+
+  plan::ReduceOp op_;
+  DType dtype_;
+  std::string name_, state_type_;
+};
+
+// Where the position of an ArgMax or ArgMin is.
+ir::Dim position_of(const plan::Reduction& reduction);
+
+// Accesses of 16 bytes: which loads and stores of a nest are made as such.
+class VectorAccess {
+ public:
+  // Buffers that the nest both reads and writes are left alone.
+  explicit VectorAccess(const plan::LoopNest& nest);
+
+  bool is_vector(const plan::ExprNode& load, const Lanes& lanes) const;
+  bool is_vector(const plan::Store& store, const Lanes& lanes) const;
+
+ private:
+  bool is_vector(plan::BufferId buffer, const ir::Dim& offset, const Lanes& lanes) const;
+
+  std::vector<plan::BufferId> shared_;
+};
+
+class StageWriter {
+ public:
+  StageWriter(Emitter& emitter, const plan::LoopNest& nest) : emitter_(emitter), access_(nest) {}
+
+  const VectorAccess& access() const { return access_; }
+
+  // The flag that vector accesses go by, whether all pointers are aligned, for a stage that is written
+  // later. Once for all stages, then declare_flag().
+  void plan_access(const plan::Stage& stage, const Lanes& lanes);
+  void declare_flag();
+
+  // Makes vector loads, then runs `body` for each lane with the lane's index bound. Names of `reduced`
+  // that end in "[e]" are one for each lane.
+  void for_each_lane(const std::vector<plan::Expr>& exprs, const Lanes& lanes,
+                     const std::vector<std::string>& reduced,
+                     const std::function<void(const Leaves&)>& body);
+  // The store of a value for all lanes. `value` gives its text where it is not the store's own.
+  void store(const plan::Store& store, const Lanes& lanes, const std::vector<std::string>& reduced,
+             const std::function<std::string(const Leaves&)>& value = nullptr);
+
+ private:
+  Emitter& emitter_;
+  VectorAccess access_;
+  std::vector<plan::BufferId> checked_;  // whose pointers the flag looks at
+  bool has_flag_ = false;
+};
+
+// Whether an expression has another value in each lane, for all that is known.
+bool mentions(const plan::Expr& expr, const ir::SymbolPtr& index);
+
+// The widest number of lanes that vector accesses of a nest along a loop go well with: 16 bytes of its
+// smaller elements. 1 where nothing is contiguous.
+int widest_lanes(const plan::Program& program, const plan::Stage& stage, const plan::Loop& loop,
+                 const VectorAccess& access);
+
+}  // namespace kiln::cuda

@@ -1,0 +1,46 @@
+// The CUDA backend in the suite: the best variant that the GPU of this machine runs.
+#include <string>
+
+#include "backends/cuda/compile/cuda_backend.h"
+#include "backends/cuda/compile/nvrtc.h"
+#include "conformance/engine_runner.h"
+#include "engine/spec.h"
+#include "runtime/devices.h"
+
+namespace kiln::conformance {
+namespace {
+
+// What stands against running a variant here; empty: nothing.
+std::string obstacle_of(const Variant& variant) {
+  const Device* device = runtime::find_device("cuda");
+  if (device == nullptr) return "no CUDA device half yet";
+  engine::ProgramSpec program;
+  program.target = "cuda";
+  program.variant = variant.name;
+  program.features = variant.features;
+  return device->obstacle(program);
+}
+
+const Variant* find_variant() {
+  for (const Variant& variant : cuda_backend().variants) {
+    if (obstacle_of(variant).empty()) return &variant;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::vector<Backend> cuda_backends() {
+  Backend backend;
+  backend.name = "cuda";
+  backend.unavailable = []() -> std::string {
+    if (const std::string obstacle = cuda::nvrtc_obstacle(); !obstacle.empty()) return obstacle;
+    return find_variant() != nullptr ? "" : obstacle_of(cuda_backend().variants.back());
+  };
+  backend.compile = [](ir::Graph graph) {
+    return compile_and_load(std::move(graph), "cuda", find_variant()->name);
+  };
+  return {backend};
+}
+
+}  // namespace kiln::conformance

@@ -1,0 +1,65 @@
+#include "cuda/kernels.h"
+
+#include <algorithm>
+#include <map>
+#include <regex>
+#include <stdexcept>
+
+#include "backends/common/distinct_kernels.h"
+#include "backends/cuda/compile/nvrtc.h"
+#include "compiler/stages.h"
+
+namespace kiln::test {
+namespace {
+
+std::string find_problem(const std::string& text, const cuda::Target& target) {
+  try {
+    const cuda::Compiled compiled = cuda::compile_text(text, target, true);
+    if (compiled.cubin.empty()) return "the code is empty";
+    static const std::regex kBad("warning|[1-9][0-9]* bytes spill|C75[0-9][0-9]");
+    if (std::regex_search(compiled.log, kBad)) return compiled.log;
+    // An array whose index is not known at compile time: the reduction of large angles has one.
+    static const std::regex kStack("[1-9][0-9]* bytes stack");
+    static const std::regex kAngles("= op_(sin|cos|tan)\\(");
+    const bool angles = std::regex_search(text, kAngles);
+    return !angles && std::regex_search(compiled.log, kStack) ? compiled.log : "";
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
+}  // namespace
+
+plan::Program plan_for_cuda(ir::Graph graph) {
+  CompileOptions options;
+  options.target = "cuda";
+  options.verify_passes = true;
+  return plan_graph(std::move(graph), options);
+}
+
+std::vector<cuda::KernelText> kernel_texts(const plan::Program& program,
+                                           const cuda::Target& target) {
+  std::vector<cuda::KernelText> result;
+  const backend::DistinctKernels kernels(program);
+  for (const auto& code : kernels.codes) {
+    cuda::KernelText made = cuda::generate_text(program, *code.kernel, target);
+    if (!made.text.empty()) result.push_back(std::move(made));
+  }
+  return result;
+}
+
+const cuda::Target& target_named(const std::string& name) {
+  const auto found = std::ranges::find_if(
+      cuda::all_targets(), [&](const cuda::Target& target) { return target.name == name; });
+  if (found == cuda::all_targets().end()) throw std::runtime_error("there is no target " + name);
+  return *found;
+}
+
+std::string problem_of(const std::string& text, const cuda::Target& target) {
+  static std::map<std::pair<std::string, std::string>, std::string> known;
+  const auto [it, fresh] = known.try_emplace({target.name, text}, "");
+  if (fresh) it->second = find_problem(text, target);
+  return it->second;
+}
+
+}  // namespace kiln::test
