@@ -11,9 +11,9 @@
 #include <random>
 #include <sstream>
 
-#include "backends/cuda/compile/contract/attention.h"
-#include "backends/cuda/compile/contract/convolution.h"
-#include "backends/cuda/compile/contract/matmul.h"
+#include "backends/cuda/compile/cuda_backend.h"
+#include "backends/cuda/compile/generate.h"
+#include "cuda/kernels.h"
 #include "helpers/random_values.h"
 #include "ir/builder.h"
 #include "ir/text.h"
@@ -26,26 +26,6 @@
 
 namespace kiln {
 namespace {
-
-const plan::TargetTraits& traits() {
-  static const plan::TargetTraits kTraits = {
-      .matmul = {DType::F32, DType::F16, DType::BF16, DType::F64},
-      .convolution = {DType::F32, DType::F16, DType::BF16, DType::F64},
-      .attention = {DType::F32, DType::F16, DType::BF16},
-      .min_group_channels = 4,
-      .epilogue = plan::EpilogueRule::AnyLoads,
-      .root_cost = 4,
-      .division_cost = 4,
-      .series_cost = 10,
-      .iterated_cost = 20,
-      .round_trip_cost = 40,
-      .near_load_cost = 5,
-      .position_cost = 30,
-      .max_operations = 64,
-      .max_loads = 12,
-  };
-  return kTraits;
-}
 
 using Sizes = std::map<std::string, int64_t>;
 
@@ -90,7 +70,7 @@ class Dump {
     json_.begin_object().key("name").value(dump_case.name);
     ir::Graph graph = ir::parse_graph(dump_case.graph);
     make_constants(graph);
-    plan::Program program = plan::lower(graph, traits());
+    plan::Program program = plan::lower(graph, cuda_backend().traits);
     plan::verify(program);
     plan::run_pipeline(program, {.disabled = {}, .verify = true, .dump_directory = {}});
     if (getenv("KILN_PLAN")) std::cout << plan::to_text(program);
@@ -189,18 +169,11 @@ class Dump {
   }
 
   backend::KernelInterface add_kernel(const plan::Program& program, const plan::Kernel& kernel) {
-    backend::GeneratedKernel result(program);
-    cuda::KernelContext context{program, target_, result};
-    std::string text;
-    if (const auto* matmul = std::get_if<plan::MatMul>(&kernel.body)) {
-      text = cuda::matmul_text(context, *matmul);
-    } else if (const auto* convolution = std::get_if<plan::Convolution>(&kernel.body)) {
-      text = cuda::convolution_text(context, *convolution);
-    } else if (const auto* attention = std::get_if<plan::Attention>(&kernel.body)) {
-      text = cuda::attention_text(context, *attention);
-    } else {
-      throw CompileError(name_ + ": a loop nest\n" + plan::to_text(program));
-    }
+    if (std::holds_alternative<plan::LoopNest>(kernel.body))
+      throw CompileError("a loop nest\n" + plan::to_text(program));
+    cuda::KernelText made = cuda::generate_text(program, kernel, target_);
+    const backend::GeneratedKernel& result = made.kernel;
+    const std::string& text = made.text;
     const std::string file = name_ + "_" + std::to_string(files_++) + "." + target_.name + ".cu";
     std::ofstream(folder_ + "/" + file) << text;
     const backend::KernelInterface& interface = result.interface;
@@ -226,20 +199,12 @@ class Dump {
   int files_ = 0;
 };
 
-cuda::Target target_of(const std::string& name) {
-  static const cuda::Target kTargets[] = {{"sm_80", "sm_80", 80}, {"sm_86", "sm_86", 86}, {"sm_89", "sm_89", 89}, {"sm_90", "sm_90a", 90}};
-  for (const auto& target : kTargets) {
-    if (name == target.name) return target;
-  }
-  throw CompileError("no target " + name);
-}
-
 }  // namespace
 }  // namespace kiln
 
 int main(int count, char** arguments) {
   try {
-    kiln::Dump dump(arguments[2], kiln::target_of(count > 3 ? arguments[3] : "sm_90"));
+    kiln::Dump dump(arguments[2], kiln::test::target_named(count > 3 ? arguments[3] : "sm_90"));
     for (const auto& dump_case : kiln::read_cases(arguments[1])) {
       try {
         dump.add(dump_case);

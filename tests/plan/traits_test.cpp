@@ -54,6 +54,18 @@ TEST(TraitsTest, FormsAreChosenByElementType) {
   }
 }
 
+TEST(TraitsTest, HalfPrecisionIsMultipliedAsItIsWhereTheMachineCan) {
+  const std::string text =
+      "graph main(%x: bf16[3, 4], %w: bf16[4, 4]) {\n  %y = linear(%x, %w)\n  return %y\n}";
+  TargetTraits traits = test_traits();
+  const auto formats = [&] {
+    return std::get<MatMul>(planned(text, traits).kernels.front().body).formats;
+  };
+  EXPECT_EQ(formats(), (Formats{DType::F32, DType::F32, DType::F32, DType::BF16}));
+  traits.native_16_bit = true;
+  EXPECT_EQ(formats(), (Formats{DType::BF16, DType::BF16, DType::F32, DType::BF16}));
+}
+
 TEST(TraitsTest, HalfPrecisionNestsSumInF32) {
   TargetTraits traits;
   const Program program = expect_same_as_reference(

@@ -30,6 +30,9 @@ struct TargetTraits {
   // op of another type is lowered to loop nests, which every backend has. Source: what the code
   // generator of each form accepts.
   std::vector<DType> matmul, convolution, attention;
+  // Contractions multiply f16 and bf16 as they are and add up in f32; otherwise as f32. Source: the
+  // machine has such instructions.
+  bool native_16_bit = false;
   // Fewest input channels per group for which a grouped convolution is a Convolution; narrower
   // ones (depthwise: 1) are loop nests. In elements; 1: all are. Source: the width of a register
   // tile, most of which a narrow group would leave empty.

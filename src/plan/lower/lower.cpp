@@ -297,10 +297,14 @@ View Lowering::operand_view(const ir::Value* value, const Indices& at,
 }
 
 Formats Lowering::formats(BufferId left, BufferId right) const {
+  const auto operand = [&](BufferId id) {
+    const DType dtype = program_.buffers[id].type.dtype;
+    return traits().native_16_bit ? dtype : compute_dtype(dtype);
+  };
   Formats formats;
-  formats.left = compute_dtype(program_.buffers[left].type.dtype);
-  formats.right = compute_dtype(program_.buffers[right].type.dtype);
-  formats.accumulator = formats.left;
+  formats.left = operand(left);
+  formats.right = operand(right);
+  formats.accumulator = compute_dtype(formats.left);
   const Buffer& buffer = program_.buffers[right];
   formats.weight = buffer.kind == BufferKind::Constant ? buffer.type.dtype : formats.right;
   return formats;

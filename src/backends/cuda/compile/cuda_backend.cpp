@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backends/common/parallel.h"
+#include "backends/cuda/compile/contract/contraction.h"
 #include "backends/cuda/compile/generate.h"
 #include "backends/cuda/compile/nvrtc.h"
 #include "support/error.h"
@@ -14,6 +15,12 @@ namespace {
 // One set for all generations, so that they share a plan.
 const plan::TargetTraits& traits() {
   static const plan::TargetTraits kTraits = {
+      .matmul = {DType::F32, DType::F16, DType::BF16, DType::F64},
+      .convolution = {DType::F32, DType::F16, DType::BF16, DType::F64},
+      .attention = {DType::F32, DType::F16, DType::BF16},
+      .native_16_bit = true,
+      // A step of a product is 16 channels; of narrower groups most would be padding.
+      .min_group_channels = 4,
       .epilogue = plan::EpilogueRule::AnyLoads,
       // Throughput of a multiprocessor: 128 multiplications a clock, 16 of the special functions that
       // roots, exponentials and quotients are made of.
@@ -75,7 +82,7 @@ const Backend& cuda_backend() {
                                    .variants = cuda::variants(),
                                    .make_generator = cuda::make_generator,
                                    .run_workers = backend::run_workers,
-                                   .derive_constant = nullptr};
+                                   .derive_constant = cuda::derive_constant};
   return kBackend;
 }
 

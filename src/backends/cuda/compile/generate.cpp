@@ -2,7 +2,9 @@
 
 #include <variant>
 
-#include "support/error.h"
+#include "backends/cuda/compile/contract/attention.h"
+#include "backends/cuda/compile/contract/convolution.h"
+#include "backends/cuda/compile/contract/matmul.h"
 
 namespace kiln::cuda {
 namespace {
@@ -11,10 +13,16 @@ std::string text_of(KernelContext& context, const plan::LoopNest& nest) {
   return loop_nest_text(context, nest);
 }
 
-// The traits of the backend ask for loop nests alone.
-template <typename Form>
-std::string text_of(KernelContext& /*context*/, const Form& /*form*/) {
-  throw InternalError("[cuda] there is no code for contractions");
+std::string text_of(KernelContext& context, const plan::MatMul& matmul) {
+  return matmul_text(context, matmul);
+}
+
+std::string text_of(KernelContext& context, const plan::Convolution& convolution) {
+  return convolution_text(context, convolution);
+}
+
+std::string text_of(KernelContext& context, const plan::Attention& attention) {
+  return attention_text(context, attention);
 }
 
 }  // namespace

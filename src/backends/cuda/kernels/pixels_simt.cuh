@@ -7,9 +7,9 @@ struct Pixels {
   int depth;
   using Row = Corner;
   __device__ __forceinline__ Row row(long long pixel) const { return corner_of(image, pixel); }
-  __device__ __forceinline__ Sum element(const Row& corner, long long k) const {
+  __device__ __forceinline__ Acc element(const Row& corner, long long k) const {
     const long long offset =
         k < depth ? pixel_offset(image, corner, static_cast<int>(k)) : -1;
-    return offset < 0 ? Sum(0) : static_cast<Sum>(from_memory(data[offset]));
+    return offset < 0 ? Acc(0) : static_cast<Acc>(from_memory(data[offset]));
   }
 };

@@ -17,13 +17,13 @@ template <typename FinishOne>
 __device__ __forceinline__ void multiply_row(const Element* row, const Element* matrix,
                                              long long depth, long long n, long long column_stride,
                                              long long column0, const FinishOne& finish_one) {
-  __shared__ Sum partial[kWarps][kColumns];
+  __shared__ Acc partial[kWarps][kColumns];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const long long column = column0 + warp / kAlong * kColumns;
   const bool aligned = ((reinterpret_cast<unsigned long long>(row) |
                          reinterpret_cast<unsigned long long>(matrix) |
                          column_stride * sizeof(Element)) & 15) == 0;
-  Sum sums[kColumns] = {};
+  Acc sums[kColumns] = {};
   const int count = n - column < kColumns ? static_cast<int>(n - column < 0 ? 0 : n - column) : kColumns;
   const Element* from = matrix + (count > 0 ? column : 0) * column_stride;
   const long long step = kAlong * 32 * kEach;
@@ -38,18 +38,18 @@ __device__ __forceinline__ void multiply_row(const Element* row, const Element* 
             from + (c < count ? c : 0) * column_stride + k);
 #pragma unroll
         for (int e = 0; e < kEach; ++e)
-          sums[c] = fma_sum(static_cast<Sum>(from_memory(x.at[e])), static_cast<Sum>(from_memory(y.at[e])), sums[c]);
+          sums[c] = fma_sum(static_cast<Acc>(from_memory(x.at[e])), static_cast<Acc>(from_memory(y.at[e])), sums[c]);
       }
     }
   }
   if (count > 0) {
     for (; k < depth; k += step) {
       for (int e = 0; e < kEach && k + e < depth; ++e) {
-        const Sum x = static_cast<Sum>(from_memory(row[k + e]));
+        const Acc x = static_cast<Acc>(from_memory(row[k + e]));
 #pragma unroll
         for (int c = 0; c < kColumns; ++c) {
           const long long at = (c < count ? c : 0) * column_stride + k + e;
-          sums[c] = fma_sum(x, static_cast<Sum>(from_memory(from[at])), sums[c]);
+          sums[c] = fma_sum(x, static_cast<Acc>(from_memory(from[at])), sums[c]);
         }
       }
     }
@@ -64,7 +64,7 @@ __device__ __forceinline__ void multiply_row(const Element* row, const Element* 
   __syncthreads();
   for (int c = static_cast<int>(threadIdx.x); c < kBlockColumns; c += kWarps * 32) {
     if (column0 + c >= n) break;
-    Sum sum = 0;
+    Acc sum = 0;
 #pragma unroll
     for (int i = 0; i < kAlong; ++i) sum += partial[c / kColumns * kAlong + i][c % kColumns];
     finish_one(0, column0 + c, sum);

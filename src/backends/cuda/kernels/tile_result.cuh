@@ -78,17 +78,17 @@ __device__ __forceinline__ Result<Loaded, Fetch, Finish, FinishOne> make_result(
 }
 
 struct Sums {
-  Sum at[kVector];
+  Acc at[kVector];
 };
 
-__device__ __forceinline__ Sums gather_sums(const Sum* from) {
-  constexpr int kPieces = kVector * static_cast<int>(sizeof(Sum)) / 16;
+__device__ __forceinline__ Sums gather_sums(const Acc* from) {
+  constexpr int kPieces = kVector * static_cast<int>(sizeof(Acc)) / 16;
   constexpr int kEach = kVector / kPieces;
   Sums sums = {};
   if constexpr (kCluster == 1) {
     union {
       uint4 piece[kPieces];
-      Sum value[kVector];
+      Acc value[kVector];
     } u;
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) u.piece[i] = reinterpret_cast<const uint4*>(from)[i];
@@ -99,7 +99,7 @@ __device__ __forceinline__ Sums gather_sums(const Sum* from) {
       const unsigned address = in_block(shared_address(from), rank);
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) {
-        Sum piece[kEach];
+        Acc piece[kEach];
         load_remote(address + i * 16, piece);
 #pragma unroll
         for (int v = 0; v < kEach; ++v) sums.at[i * kEach + v] += piece[v];
@@ -113,7 +113,7 @@ __device__ __forceinline__ Sums gather_sums(const Sum* from) {
 // a barrier that made the sums visible to the block.
 template <int Threads, typename R>
 __device__ __forceinline__ void write_result(const R& result, long long row0, long long column0,
-                                             const Sum* tile) {
+                                             const Acc* tile) {
   constexpr int kAcross = kTileN / kVector;
   constexpr int kRows = kTileM / kCluster;  // that this block finishes
   constexpr int kStep = Threads / kAcross;  // rows that all threads take at a time

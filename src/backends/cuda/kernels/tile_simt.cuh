@@ -3,7 +3,7 @@
 // A block computes kTileM x kTileN sums with 16 x 16 threads, kEachM x kEachN of them a thread, in
 // pieces of four neighbours that are far apart: the pieces that a warp reads of a line of shared
 // memory are then neighbours. Steps of kTileK go through two buffers: while one is multiplied, the
-// elements of the next are on their way from memory in registers. Elements are converted to Sum on
+// elements of the next are on their way from memory in registers. Elements are converted to Acc on
 // the way to shared memory.
 //
 // An operand gives the element of a row at k, zero outside; what is known of a row is prepared once.
@@ -23,9 +23,9 @@ struct Matrix {
   __device__ __forceinline__ Row row(long long row) const {
     return row < rows ? data + row * row_stride : nullptr;
   }
-  __device__ __forceinline__ Sum element(Row row, long long k) const {
-    if (row == nullptr || k >= depth) return Sum(0);
-    return static_cast<Sum>(from_memory(row[k * k_stride]));
+  __device__ __forceinline__ Acc element(Row row, long long k) const {
+    if (row == nullptr || k >= depth) return Acc(0);
+    return static_cast<Acc>(from_memory(row[k * k_stride]));
   }
 };
 
@@ -35,7 +35,7 @@ struct Staged {
   static constexpr int kEach = Rows * kTileK / 256;
   const Source& source;
   typename Source::Row rows[kEach];
-  Sum value[kEach];
+  Acc value[kEach];
 
   __device__ __forceinline__ Staged(const Source& source, long long row0) : source(source) {
 #pragma unroll
@@ -54,7 +54,7 @@ struct Staged {
     for (int i = 0; i < kEach; ++i) value[i] = source.element(rows[i], k0 + k(i));
   }
   template <int Pitch>
-  __device__ __forceinline__ void store(Sum* to) const {
+  __device__ __forceinline__ void store(Acc* to) const {
 #pragma unroll
     for (int i = 0; i < kEach; ++i) to[k(i) * Pitch + row(i)] = value[i];
   }
@@ -70,14 +70,14 @@ template <bool AAlongK, bool BAlongK, typename A, typename B, typename R>
 __device__ __forceinline__ void multiply_tile(const A& a, const B& b, long long depth,
                                               long long row0, long long column0, const R& result) {
   extern __shared__ __align__(128) unsigned char shared[];
-  Sum* const buffers = reinterpret_cast<Sum*>(shared);
+  Acc* const buffers = reinterpret_cast<Acc*>(shared);
   constexpr int kBuffer = kTileK * (kPitchA + kPitchB);
   const int steps = static_cast<int>((depth + kTileK - 1) / kTileK);
   const int part = (steps + kCluster - 1) / kCluster;
   const int first = part * static_cast<int>(cluster_rank());
   const int count = steps - first < part ? steps - first : part;
   const int down = static_cast<int>(threadIdx.x) / 16, across = static_cast<int>(threadIdx.x) % 16;
-  Sum sums[kEachM][kEachN] = {};
+  Acc sums[kEachM][kEachN] = {};
   Staged<A, kTileM, AAlongK> next_a(a, row0);
   Staged<B, kTileN, BAlongK> next_b(b, column0);
 
@@ -88,15 +88,15 @@ __device__ __forceinline__ void multiply_tile(const A& a, const B& b, long long 
   };
   if (count > 0) fetch(0);
   for (int step = 0; step < count; ++step) {
-    Sum* const tile_a = buffers + step % 2 * kBuffer;
-    Sum* const tile_b = tile_a + kTileK * kPitchA;
+    Acc* const tile_a = buffers + step % 2 * kBuffer;
+    Acc* const tile_b = tile_a + kTileK * kPitchA;
     next_a.template store<kPitchA>(tile_a);
     next_b.template store<kPitchB>(tile_b);
     __syncthreads();
     if (step + 1 < count) fetch(step + 1);
 #pragma unroll
     for (int k = 0; k < kTileK; ++k) {
-      Sum left[kEachM], right[kEachN];
+      Acc left[kEachM], right[kEachN];
 #pragma unroll
       for (int i = 0; i < kEachM; ++i)
         left[i] = tile_a[k * kPitchA + spread<kEachM, kPieceM>(down, i)];

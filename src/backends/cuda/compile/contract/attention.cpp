@@ -212,7 +212,7 @@ class AttentionText {
 
   std::string tensor_core_text() {
     const Cut cut = choose_cut();
-    KernelText text;
+    Prelude text;
     text.flag("kBf16", type_ == DType::BF16);
     text.constant("kHeadDim", a_.head_dim);
     text.constant("kValueDim", a_.value_dim);
@@ -269,7 +269,7 @@ class AttentionText {
 
   std::string simt_text() {
     constexpr int kTile = 32;
-    KernelText text;
+    Prelude text;
     text.constant("kHeadDim", a_.head_dim);
     text.constant("kValueDim", a_.value_dim);
     text.flag("kNanRows", a_.nan_rows);

@@ -11,32 +11,32 @@
 
 namespace kiln::cuda {
 
-void KernelText::constant(std::string_view name, int64_t value) {
+void Prelude::constant(std::string_view name, int64_t value) {
   text_ += "constexpr int " + std::string(name) + " = " + std::to_string(value) + ";\n";
 }
 
-void KernelText::flag(std::string_view name, bool value) {
+void Prelude::flag(std::string_view name, bool value) {
   text_ += "constexpr bool " + std::string(name) + " = " + (value ? "true" : "false") + ";\n";
 }
 
-void KernelText::real(std::string_view name, std::string_view value) {
+void Prelude::real(std::string_view name, std::string_view value) {
   text_ += "constexpr float " + std::string(name) + " = " + std::string(value) + ";\n";
 }
 
-void KernelText::alias(std::string_view name, std::string_view type) {
+void Prelude::alias(std::string_view name, std::string_view type) {
   text_ += "using " + std::string(name) + " = " + std::string(type) + ";\n";
 }
 
-void KernelText::include(std::string_view kernel) { text_ += "\n" + std::string(kernel_text(std::string(kernel) + ".cuh")); }
+void Prelude::include(std::string_view kernel) { text_ += "\n" + std::string(kernel_text(std::string(kernel) + ".cuh")); }
 
-void add_simt_tile(KernelText& text, const Tile& tile) {
+void add_simt_tile(Prelude& text, const Tile& tile) {
   text.constant("kTileM", tile.m);
   text.constant("kTileN", tile.n);
   text.constant("kTileK", tile.k);
   text.constant("kCluster", tile.cluster);
 }
 
-void add_tile(KernelText& text, const Tile& tile) {
+void add_tile(Prelude& text, const Tile& tile) {
   add_simt_tile(text, tile);
   text.constant("kWarpM", tile.warp_m);
   text.constant("kWarpN", tile.warp_n);
@@ -167,7 +167,7 @@ class ResultEmitter {
     emitter_.line("#pragma unroll");
     emitter_.open("for (int v = 0; v < kVector; ++v)");
     bind("row", "first + v");
-    emitter_.line("const Sum sum = sums.at[v];");
+    emitter_.line("const Acc sum = sums.at[v];");
     Leaves leaves{.accumulator = "sum"};
     for (const VectorLoad& load : loads_) {
       leaves.loads[load.node] = emitter_.declare(
@@ -193,7 +193,7 @@ class ResultEmitter {
   }
 
   void emit_finish_one() {
-    emitter_.open("const auto finish_one = [&](long long row, long long first, Sum sum)");
+    emitter_.open("const auto finish_one = [&](long long row, long long first, Acc sum)");
     bind("row", "first");
     emitter_.store(result_.out, {out_offset()},
                    emitter_.value(*result_.epilogue, {.accumulator = "sum"}));

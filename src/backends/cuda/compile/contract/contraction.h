@@ -15,7 +15,7 @@
 namespace kiln::cuda {
 
 // Names of kernel texts and values of the constants that they use, as text.
-class KernelText {
+class Prelude {
  public:
   void constant(std::string_view name, int64_t value);
   void flag(std::string_view name, bool value);
@@ -29,8 +29,8 @@ class KernelText {
 };
 
 // The constants that say what a block computes.
-void add_tile(KernelText& text, const Tile& tile);
-void add_simt_tile(KernelText& text, const Tile& tile);
+void add_tile(Prelude& text, const Tile& tile);
+void add_simt_tile(Prelude& text, const Tile& tile);
 
 // The multiprocessors of the machine that a target is tuned for.
 int multiprocessors(const Target& target);

@@ -45,7 +45,7 @@ class ConvolutionText {
                        " that are rounded before they are multiplied, expected formats that hold them");
   }
 
-  void add_constants(KernelText& text) const {
+  void add_constants(Prelude& text) const {
     text.constant("kChannels", c_.channels);
     text.constant("kGroupChannels", group_channels_);
     text.constant("kFilterWidth", c_.kernel_w);
@@ -150,9 +150,9 @@ class ConvolutionText {
 
   std::string tensor_core_text() {
     const Tile tile = choose_tile(context_.target, size_);
-    KernelText text;
+    Prelude text;
     text.flag("kBf16", input_type_ == DType::BF16);
-    text.alias("Sum", "float");
+    text.alias("Acc", "float");
     add_tile(text, tile);
     add_constants(text);
     text.constant("kFormA", 0);
@@ -175,8 +175,8 @@ class ConvolutionText {
   std::string simt_text() {
     const DType sum = c_.formats.accumulator;
     const Tile tile = choose_simt_tile(context_.target, size_, static_cast<int>(dtype_size(sum)));
-    KernelText text;
-    text.alias("Sum", register_type(sum));
+    Prelude text;
+    text.alias("Acc", register_type(sum));
     add_simt_tile(text, tile);
     add_constants(text);
     for (const char* file : {"multiply_add", "cluster", "tile_order", "tile_result", "tile_simt",

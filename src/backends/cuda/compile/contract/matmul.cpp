@@ -153,9 +153,9 @@ class MatMulText {
              (rows.row_stride == 1 && is_vectors(rows, rows.k_stride));
     });
     const Tile tile = choose_tile(context_.target, size_);
-    KernelText text;
+    Prelude text;
     text.flag("kBf16", a_type_ == DType::BF16);
-    text.alias("Sum", "float");
+    text.alias("Acc", "float");
     add_tile(text, tile);
     text.constant("kFormA", form_of(stride_from_end(matmul_.a, 2), stride_from_end(matmul_.a, 1)));
     text.constant("kFormB", form_of(right_.column_stride, right_.k_stride));
@@ -172,8 +172,8 @@ class MatMulText {
   std::string simt_text() {
     const DType sum = matmul_.formats.accumulator;
     const Tile tile = choose_simt_tile(context_.target, size_, static_cast<int>(dtype_size(sum)));
-    KernelText text;
-    text.alias("Sum", register_type(sum));
+    Prelude text;
+    text.alias("Acc", register_type(sum));
     add_simt_tile(text, tile);
     for (const char* file : {"multiply_add", "cluster", "tile_order", "tile_result", "tile_simt"})
       text.include(file);
@@ -216,8 +216,8 @@ class MatMulText {
       along *= 2;
     constexpr int kWarps = 8;
     const int block_columns = kWarps / along * columns;
-    KernelText text;
-    text.alias("Sum", register_type(matmul_.formats.accumulator));
+    Prelude text;
+    text.alias("Acc", register_type(matmul_.formats.accumulator));
     text.alias("Element", memory_type(a_type_));
     text.constant("kWarps", kWarps);
     text.constant("kAlong", along);

@@ -257,7 +257,10 @@ std::string Emitter::signature(const Launch& launch) const {
   const backend::KernelInterface& interface = context_.result.interface;
   std::string text =
       "extern \"C\" __global__ void __launch_bounds__(" + std::to_string(launch.threads) +
-      (launch.min_blocks > 0 ? ", " + std::to_string(launch.min_blocks) : "") + ") kernel(";
+      (launch.min_blocks > 0 ? ", " + std::to_string(launch.min_blocks) : "") + ") ";
+  if (launch.cluster > 1)
+    text += "__cluster_dims__(" + std::to_string(launch.cluster) + ", 1, 1) ";
+  text += "kernel(";
   std::string separator;
   const auto add = [&](const std::string& parameter) {
     text += separator + parameter;
