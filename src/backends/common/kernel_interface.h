@@ -8,6 +8,28 @@
 
 namespace kiln::backend {
 
+// How the copy engine of a GPU (NVIDIA: TMA) sees a buffer that a launch reads: a tensor of up to five
+// axes, of which it brings boxes to shared memory. The run makes a 128-byte map of it (CUtensorMap)
+// when buffers and sizes are known, if the grid is not empty. Nothing outside of `sizes` is read:
+// elements there are zeros.
+struct TensorMapSpec {
+  // Begins at a multiple of 16 bytes: a temporary or a constant, derived ones included. Inputs and
+  // outputs may begin anywhere.
+  plan::BufferId buffer = -1;
+  DType dtype = DType::F16;      // of the elements
+  ir::Dim offset = 0;            // of the first element, in bytes; a multiple of 16
+  std::vector<ir::Dim> sizes;    // in elements, fastest axis first
+  std::vector<ir::Dim> strides;  // in bytes, of the second axis and on; multiples of 16
+  std::vector<int64_t> box;      // in elements; images: unused
+  std::vector<int64_t> element_strides;  // empty: 1 for each axis
+  int64_t swizzle = 0;                   // bytes: 0, 32, 64 or 128
+
+  // Images: boxes are pixels of the two or three axes between channels and images, at the positions
+  // of a convolution's filters (im2col). Empty corners: not an image.
+  std::vector<int64_t> lower_corner, upper_corner;  // of the spatial axes, fastest first
+  int64_t box_channels = 0, box_pixels = 0;
+};
+
 // Filled in while code is generated.
 struct KernelInterface {
   std::vector<plan::BufferId> buffers;  // argument order
@@ -26,6 +48,8 @@ struct KernelInterface {
   // share, beyond what the kernel declares.
   std::vector<ir::Dim> grid, block;
   ir::Dim shared_bytes = 0;
+  // Arguments of the kernel, behind all others.
+  std::vector<TensorMapSpec> tensor_maps;
 
   // Where an operand, a parameter and a check are; added at the end if they are new.
   int32_t buffer_index(plan::BufferId buffer);

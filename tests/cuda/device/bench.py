@@ -1,0 +1,163 @@
+"""Times the kernels of contractions against what PyTorch calls for the same, on a GPU.
+
+    python bench.py FOLDER
+
+FOLDER as for check.py, made of `python bench.py --write FILE`. Each side is a CUDA graph of calls over sets of tensors that
+together are larger than the cache; the sides alternate; the median of the replays counts.
+"""
+
+import json
+import os
+import statistics
+import sys
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+CASES = []
+
+
+def linear(m, n, k, epilogue, dtype='f16'):
+    x, v, b, r = f'%x: {dtype}[m, {k}]', f'%v: {dtype}[{n}, {k}]', f'%b: {dtype}[{n}]', f'%r: {dtype}[m, {n}]'
+    symbols = f'symbols m in [1, 100000] opt {m}'
+    if epilogue == 'bias':
+        text, run = f'graph main({x}, {v}, {b}) {symbols} {{\n  %y = linear(%x, %v, %b)\n', F.linear
+    elif epilogue == 'gelu':
+        text = f'graph main({x}, {v}, {b}) {symbols} {{\n  %l = linear(%x, %v, %b)\n  %y = gelu(%l) {{approximate = "none"}}\n'
+        def run(x, v, b):
+            return F.gelu(F.linear(x, v, b))
+    elif epilogue == 'res':
+        text = f'graph main({x}, {v}, {b}, {r}) {symbols} {{\n  %l = linear(%x, %v, %b)\n  %y = add(%l, %r)\n'
+        def run(x, v, b, r):
+            return torch.addmm(r, x, v.t())
+    else:
+        text, run = f'graph main({x}, {v}) {symbols} {{\n  %y = linear(%x, %v)\n', F.linear
+    CASES.append((f'linear_{m}_{n}_{k}_{epilogue}_{dtype}', text + '  return %y as "y"\n}', dict(m=m), run, 2 * m * n * k))
+
+
+def row(n, k):
+    CASES.append((f'row_{n}_{k}', f'graph main(%x: f16[1, {k}], %v: f16[{n}, {k}]) {{\n  %y = linear(%x, %v)\n  return %y as "y"\n}}', {}, F.linear,
+                  2 * n * k))
+
+
+def attention(b, h, g, s, t, d, causal):
+    def run(q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=g > 1)
+    CASES.append((f'attention_{b}_{h * g}_{h}_{s}_{t}_{d}_{causal}', f'''graph main(%q: f16[b, {h * g}, s, {d}], %k: f16[b, {h}, t, {d}], %v: f16[b, {h}, t, {d}]) symbols b in [1, 40] opt {b}, s in [1, 5000] opt {s}, t in [1, 5000] opt {t} {{
+  %y = attention(%q, %k, %v) {{scale = {d ** -0.5}, causal = {str(causal).lower()}}}
+  return %y as "y"
+}}''', dict(b=b, s=s, t=t), run, 4 * b * h * g * s * t * d))
+
+
+def convolution(n, size, c, o, kernel, stride, pad):
+    def run(x, w, w2):
+        return F.conv2d(x.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2), w2, stride, pad)
+    out = (size + 2 * pad - kernel) // stride + 1
+    CASES.append((f'conv_{n}_{size}_{c}_{o}_{kernel}_{stride}', f'''graph main(%x: f16[n, {size}, {size}, {c}], %w: f16[{o}, {kernel}, {kernel}, {c}], %w2: f16[{o}]) symbols n in [1, 300] opt {n} {{
+  %y = convolution(%x, %w, %w2) {{stride = [{stride}, {stride}], padding_before = [{pad}, {pad}], padding_after = [{pad}, {pad}], dilation = [1, 1], groups = 1, layout = "nhwc"}}
+  return %y as "y"
+}}''', dict(n=n), run, 2 * n * out * out * o * c * kernel * kernel))
+
+
+def build():
+    for m, n, k, epilogue in ((4096, 768, 768, 'res'), (4096, 2304, 768, 'bias'), (4096, 3072, 768, 'gelu'), (4096, 768, 3072, 'res'),
+                              (6304, 3072, 768, 'gelu'), (6304, 768, 3072, 'res'), (512, 2048, 2048, 'res'), (512, 16384, 2048, 'none'),
+                              (128, 768, 768, 'bias'), (128, 2304, 768, 'bias'), (128, 3072, 768, 'gelu'), (128, 768, 3072, 'res'),
+                              (197, 2304, 768, 'bias'), (197, 768, 3072, 'res'), (16, 4096, 4096, 'none'), (4, 4096, 4096, 'none')):
+        linear(m, n, k, epilogue)
+    linear(1024, 1024, 1024, 'bias', 'f32')
+    linear(128, 768, 768, 'bias', 'f32')
+    linear(512, 512, 512, 'none', 'f64')
+    row(3072, 768)
+    row(768, 3072)
+    row(16384, 2048)
+    row(128256, 2048)
+    for arguments in ((32, 12, 1, 128, 128, 64, False), (32, 12, 1, 197, 197, 64, False), (1, 12, 1, 128, 128, 64, False), (1, 8, 4, 512, 512, 64, True),
+                      (8, 8, 4, 512, 512, 64, True), (1, 8, 4, 1, 2048, 64, False), (8, 8, 4, 1, 2048, 128, False), (2, 16, 1, 2048, 2048, 128, True)):
+        attention(*arguments)
+    for arguments in ((32, 56, 64, 64, 3, 1, 1), (32, 28, 128, 128, 3, 1, 1), (32, 14, 256, 256, 3, 1, 1), (32, 7, 512, 512, 3, 1, 1), (1, 56, 64, 64, 3, 1, 1),
+                      (1, 14, 256, 256, 3, 1, 1), (1, 7, 512, 512, 3, 1, 1), (32, 56, 128, 128, 3, 2, 1), (32, 224, 3, 64, 7, 2, 3)):
+        convolution(*arguments)
+    return CASES
+
+
+def measure(sides, repeats=11):
+    graphs = {}
+    for name, calls in sides.items():
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for call in calls[:2]:
+                call()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for call in calls:
+                call()
+        graph.replay()
+        graphs[name] = (graph, len(calls), [])
+    torch.cuda.synchronize()
+    for _ in range(repeats):
+        for graph, count, times in graphs.values():
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            graph.replay()
+            end.record()
+            end.synchronize()
+            times.append(begin.elapsed_time(end) * 1000 / count)
+    return {name: statistics.median(times) for name, (_, _, times) in graphs.items()}
+
+
+def main(folder, pattern=''):
+    from check import DTYPES, Kernel, load, random_tensor
+
+    torch.backends.cudnn.benchmark = True
+    runs = {name: (run, operations) for name, _, _, run, operations in build()}
+    generator = torch.Generator('cuda').manual_seed(1)
+    for case in json.load(open(os.path.join(folder, 'cases.json'))):
+        if pattern not in case['name'] or case['name'] not in runs:
+            continue
+        run, operations = runs[case['name']]
+        kernels = [Kernel(os.path.join(folder, kernel['file'])) for kernel in case['kernels']]
+        derived = [[b if isinstance(b, int) else load(folder, b) for b in kernel['buffers']] for kernel in case['kernels']]
+        constants = {name: load(folder, entry) for name, entry in case['constants'].items()}
+        shapes, launches = case['runs'][0]['shapes'], case['runs'][0]['launches']
+
+        def make_set():
+            tensors = []
+            for buffer, shape in zip(case['buffers'], shapes):
+                tensors.append(load(folder, buffer['data']) if 'data' in buffer else random_tensor(DTYPES[buffer['dtype']], shape, generator))
+            return tensors
+
+        first = make_set()
+        bytes_each = sum(t.numel() * t.element_size() for t in first)
+        sets = [first] + [make_set() for _ in range(min(95, max(3, int(200e6 / bytes_each))))]
+
+        def own(tensors):
+            for kernel, launch, operands in zip(kernels, launches, derived):
+                pointers = [(tensors[b] if isinstance(b, int) else b).data_ptr() for b in operands]
+                kernel.launch(pointers, launch['params'], launch['grid'], launch['block'], launch['shared'][0])
+
+        def peer(tensors):
+            inputs = [t for t, b in zip(tensors, case['buffers']) if b['kind'] == 0]
+            return run(*inputs, *constants.values())
+
+        out = next(i for i, b in enumerate(case['buffers']) if b['kind'] == 1)
+        own(first)
+        expected = peer(first)
+        got = first[out].double()
+        if case['name'].startswith('conv'):
+            expected = expected.permute(0, 2, 3, 1)
+        error = float((got - expected.double()).norm() / expected.double().norm())
+        times = measure({'own': [lambda t=t: own(t) for t in sets], 'peer': [lambda t=t: peer(t) for t in sets]})
+        print(f"{case['name']:42} own {times['own']:8.2f} us  torch {times['peer']:8.2f} us  ratio {times['own'] / times['peer']:.2f}  "
+              f"{operations / times['own'] / 1e6:7.1f} TFLOP/s  {bytes_each / times['own'] / 1e6:5.2f} TB/s  difference {error:.1e}  grid {launches[0]['grid']}", flush=True)
+
+
+if __name__ == '__main__':
+    if sys.argv[1] == '--write':
+        with open(sys.argv[2], 'w') as file:
+            for name, graph, sizes, _, _ in build():
+                file.write(f'// case {name}\n// at ' + ' '.join(f'{k}={v}' for k, v in sizes.items()) + f'\n{graph}\n')
+    else:
+        main(*sys.argv[1:])
