@@ -4,6 +4,7 @@
 // CASES: graphs, each below a line "// case NAME" and a line "// at SIZE=VALUE ..." for each set of
 // sizes to run it at. Inputs whose name begins with "w" become constants. FOLDER gets cases.json and
 // the files that it names.
+#include <algorithm>
 #include <exception>
 #include <fstream>
 #include <iostream>
@@ -117,11 +118,25 @@ class Dump {
       add_dims("grid", interface.grid);
       add_dims("block", interface.block);
       add_dims("shared", {interface.shared_bytes});
-      json_.key("writes").begin_object();
+      json_.key("maps").begin_array();
+      for (const backend::TensorMapSpec& map : interface.tensor_maps) add_map(interface, map);
+      json_.end_array().key("writes").begin_object();
       for (const auto& [id, count] : interface.task_writes)
         json_.key(std::to_string(id)).value(count.evaluate(sizes_));
       json_.end_object().end_object();
     }
+    json_.end_array().end_object();
+  }
+
+  void add_map(const backend::KernelInterface& interface, const backend::TensorMapSpec& map) {
+    const auto at = std::ranges::find(interface.buffers, map.buffer);
+    json_.begin_object().key("buffer").value(at - interface.buffers.begin());
+    json_.key("dtype").value(dtype_name(map.dtype)).key("swizzle").value(map.swizzle);
+    add_dims("offset", {map.offset});
+    add_dims("sizes", map.sizes);
+    add_dims("strides", map.strides);
+    json_.key("box").begin_array();
+    for (int64_t size : map.box) json_.value(size);
     json_.end_array().end_object();
   }
 
@@ -169,8 +184,6 @@ class Dump {
   }
 
   backend::KernelInterface add_kernel(const plan::Program& program, const plan::Kernel& kernel) {
-    if (std::holds_alternative<plan::LoopNest>(kernel.body))
-      throw CompileError("a loop nest\n" + plan::to_text(program));
     cuda::KernelText made = cuda::generate_text(program, kernel, target_);
     const backend::GeneratedKernel& result = made.kernel;
     const std::string& text = made.text;
@@ -178,6 +191,7 @@ class Dump {
     std::ofstream(folder_ + "/" + file) << text;
     const backend::KernelInterface& interface = result.interface;
     json_.begin_object().key("name").value(kernel.name).key("file").value(file);
+    json_.key("nest").value(std::holds_alternative<plan::LoopNest>(kernel.body));
     json_.key("buffers").begin_array();
     for (plan::BufferId id : interface.buffers) {
       const auto* entry = result.constants.find(id);

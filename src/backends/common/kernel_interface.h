@@ -13,8 +13,8 @@ namespace kiln::backend {
 // when buffers and sizes are known, if the grid is not empty. Nothing outside of `sizes` is read:
 // elements there are zeros.
 struct TensorMapSpec {
-  // Begins at a multiple of 16 bytes: a temporary or a constant, derived ones included. Inputs and
-  // outputs may begin anywhere.
+  // One of KernelInterface::buffers, which begins at a multiple of 16 bytes: a temporary or a
+  // constant, derived ones included. Inputs and outputs may begin anywhere.
   plan::BufferId buffer = -1;
   DType dtype = DType::F16;      // of the elements
   ir::Dim offset = 0;            // of the first element, in bytes; a multiple of 16

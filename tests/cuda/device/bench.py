@@ -20,6 +20,8 @@ CASES = []
 
 def linear(m, n, k, epilogue, dtype='f16'):
     x, v, b, r = f'%x: {dtype}[m, {k}]', f'%v: {dtype}[{n}, {k}]', f'%b: {dtype}[{n}]', f'%r: {dtype}[m, {n}]'
+    if dtype == 'f16':  # operands that are temporaries, as in a model
+        x, v = f'%x0: {dtype}[m, {k}]', f'%v0: {dtype}[{n}, {k}]'
     symbols = f'symbols m in [1, 100000] opt {m}'
     if epilogue == 'bias':
         text, run = f'graph main({x}, {v}, {b}) {symbols} {{\n  %y = linear(%x, %v, %b)\n', F.linear
@@ -33,6 +35,8 @@ def linear(m, n, k, epilogue, dtype='f16'):
             return torch.addmm(r, x, v.t())
     else:
         text, run = f'graph main({x}, {v}) {symbols} {{\n  %y = linear(%x, %v)\n', F.linear
+    if dtype == 'f16':
+        text = text.replace(' {\n', ' {\n  %x = relu(%x0)\n  %v = relu(%v0)\n', 1)
     CASES.append((f'linear_{m}_{n}_{k}_{epilogue}_{dtype}', text + '  return %y as "y"\n}', dict(m=m), run, 2 * m * n * k))
 
 
@@ -133,16 +137,22 @@ def main(folder, pattern=''):
         bytes_each = sum(t.numel() * t.element_size() for t in first)
         sets = [first] + [make_set() for _ in range(min(95, max(3, int(200e6 / bytes_each))))]
 
-        def own(tensors):
-            for kernel, launch, operands in zip(kernels, launches, derived):
+        def own(tensors, nests=False):
+            for kernel, launch, operands, entry in zip(kernels, launches, derived, case['kernels']):
+                if entry['nest'] != nests:  # those only make operands
+                    continue
                 pointers = [(tensors[b] if isinstance(b, int) else b).data_ptr() for b in operands]
-                kernel.launch(pointers, launch['params'], launch['grid'], launch['block'], launch['shared'][0])
+                kernel.launch(pointers, launch['params'], launch['grid'], launch['block'], launch['shared'][0], launch['maps'])
 
         def peer(tensors):
-            inputs = [t for t, b in zip(tensors, case['buffers']) if b['kind'] == 0]
+            named = {b['name']: t for t, b in zip(tensors, case['buffers'])}
+            names = [b['name'] for b in case['buffers'] if b['kind'] == 0 and b['name'] not in constants]
+            inputs = [named.get(name.removesuffix('0'), named[name]) for name in names]
             return run(*inputs, *constants.values())
 
         out = next(i for i, b in enumerate(case['buffers']) if b['kind'] == 1)
+        for tensors in sets:
+            own(tensors, nests=True)
         own(first)
         expected = peer(first)
         got = first[out].double()

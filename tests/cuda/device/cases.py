@@ -48,6 +48,32 @@ def products():
   %y = matmul(%t, %v) {{transpose_b = false}}
   return %y as "y"
 }}''', sizes, lambda x, v: x.transpose(1, 2) @ v)
+    # Operands that are temporaries, which the copy engine of Hopper can bring: its classes of tiles.
+    for dtype in ('f16', 'bf16'):
+        for m, n, k in ((4096, 2304, 768), (6304, 768, 768), (6304, 3072, 768), (4096, 768, 3072), (512, 2048, 2048), (512, 16384, 256), (128, 768, 768),
+                        (128, 768, 3072), (16, 768, 3072), (197, 768, 3072), (300, 264, 72), (40, 100, 136), (9000, 520, 1032), (70, 4096, 4096),
+                        (2000, 1000, 64)):
+            for epilogue in ('res', 'gelu'):
+                if epilogue == 'gelu' and (dtype == 'bf16' or k > 1100):
+                    continue
+                tail = '%y = add(%l, %r)' if epilogue == 'res' else '%g = gelu(%l) {approximate = "none"}\n  %y = add(%g, %r)'
+                add(f'groups_{epilogue}_{dtype}_{m}_{n}_{k}', f'''graph main(%x0: {dtype}[m, {k}], %v0: {dtype}[{n}, {k}], %b: {dtype}[{n}], %r: {dtype}[m, {n}]) symbols m in [0, 100000] opt {m} {{
+  %x = relu(%x0)
+  %v = relu(%v0)
+  %l = linear(%x, %v, %b)
+  {tail}
+  return %y as "y"
+}}''', [dict(m=size) for size in sorted({0, 1, 63, 65, 127, 128, 193, m - 1, m, m + 1})],
+                    (lambda x0, v0, b, r: F.relu(x0) @ F.relu(v0).T + b + r) if epilogue == 'res' else
+                    (lambda x0, v0, b, r: F.gelu(F.relu(x0) @ F.relu(v0).T + b) + r))
+    add('groups_turned_f16', '''graph main(%x0: f16[m, 128], %v0: f16[96, 128]) symbols m in [1, 5000] opt 2000 {
+  %x = relu(%x0)
+  %v = relu(%v0)
+  %l = linear(%x, %v)
+  %p = permute(%l) {axes = [1, 0]}
+  %y = tanh(%p)
+  return %y as "y"
+}''', [dict(m=1), dict(m=300)], lambda x0, v0: (F.relu(x0) @ F.relu(v0).T).T.tanh())
     # Strides that are neither: every second element; broadcast batches; permuted results.
     add('strided_f16', '''graph main(%x: f16[m, 130], %v: f16[77, 130]) symbols m in [0, 1000] opt 100 {
   %a = slice(%x) {axis = 1, start = 0, size = 65, step = 2}
@@ -157,6 +183,8 @@ def attentions():
                 keep = keep & torch.ones(score.shape[2:], dtype=torch.bool, device=q.device).tril()
             score = score.masked_fill(~keep, float('-inf'))
             y = torch.softmax(score, -1)
+            if nan and score.shape[-1] == 0:
+                return torch.full((*score.shape[:-1], v.shape[-1]), float('nan'), dtype=v.dtype, device=v.device)
             if not nan:
                 y = y.masked_fill(~keep.any(-1, keepdim=True), 0)
             return y @ v

@@ -20,6 +20,7 @@ DTYPES = {'f16': torch.float16, 'bf16': torch.bfloat16, 'f32': torch.float32, 'f
           'i64': torch.int64}
 TOLERANCE = {'f16': 1e-3, 'bf16': 8e-3, 'f32': 1e-6, 'f64': 1e-14}
 GUARD = 256
+torch.zeros(1, device='cuda')  # PyTorch's context is the one in use
 driver = ctypes.CDLL('libcuda.so.1')
 
 
@@ -38,14 +39,34 @@ class Kernel:
         checked(driver.cuModuleGetFunction(ctypes.byref(self.function), self.module, b'kernel'), path)
         checked(driver.cuFuncSetAttribute(self.function, 8, 232448 - 1024), 'shared memory')
 
-    def launch(self, pointers, params, grid, block, shared, extra=()):
-        values = [ctypes.c_void_p(p) for p in pointers] + [ctypes.c_longlong(p) for p in params] + list(extra)
-        array = (ctypes.c_void_p * len(values))(*[ctypes.cast(ctypes.byref(v), ctypes.c_void_p) for v in values])
-        grid, block = grid + [1] * (3 - len(grid)), block + [1] * (3 - len(block))
+    def launch(self, pointers, params, grid, block, shared, maps=()):
+        values = [ctypes.c_void_p(p) for p in pointers] + [ctypes.c_longlong(p) for p in params]
         if 0 in grid:
             return
+        values += [tensor_map(m, pointers[m['buffer']]) for m in maps]
+        array = (ctypes.c_void_p * len(values))(*[ctypes.cast(ctypes.byref(v), ctypes.c_void_p) for v in values])
+        grid, block = grid + [1] * (3 - len(grid)), block + [1] * (3 - len(block))
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         checked(driver.cuLaunchKernel(self.function, *grid, *block, shared, stream, array, None), 'launch')
+
+
+class TensorMap(ctypes.Structure):
+    _align_ = 64
+    _fields_ = [('words', ctypes.c_uint64 * 16)]
+
+
+def tensor_map(spec, pointer):
+    """cuTensorMapEncodeTiled of what the kernel asks for."""
+    raw = ctypes.create_string_buffer(256)
+    at = (ctypes.addressof(raw) + 63) // 64 * 64
+    rank = len(spec['sizes'])
+    sizes, strides = (ctypes.c_uint64 * rank)(*spec['sizes']), (ctypes.c_uint64 * rank)(*spec['strides'])
+    box, ones = (ctypes.c_uint32 * rank)(*spec['box']), (ctypes.c_uint32 * rank)(*[1] * rank)
+    dtype = {'f16': 6, 'bf16': 9, 'f32': 7}[spec['dtype']]
+    swizzle = {0: 0, 32: 1, 64: 2, 128: 3}[spec['swizzle']]
+    checked(driver.cuTensorMapEncodeTiled(ctypes.c_void_p(at), dtype, rank, ctypes.c_void_p(pointer + spec['offset'][0]), sizes, strides, box, ones,
+                                          0, swizzle, 2, 0), 'tensor map')
+    return (ctypes.c_char * 128).from_buffer_copy(ctypes.string_at(at, 128))
 
 
 class Guarded:
@@ -122,14 +143,14 @@ class Case:
         for kernel, launch, operands in zip(self.kernels, run['launches'], self.derived):
             tensors = [buffers[b].tensor if isinstance(b, int) else b for b in operands]
             keep.append(tensors)
-            kernel.launch([t.data_ptr() for t in tensors], launch['params'], launch['grid'], launch['block'], launch['shared'][0])
+            kernel.launch([t.data_ptr() for t in tensors], launch['params'], launch['grid'], launch['block'], launch['shared'][0], launch['maps'])
         torch.cuda.synchronize()
         problems = []
         if not all(b.intact() for b in buffers):
             problems.append('stray write')
         out = next(b for b, s in zip(buffers, self.case['buffers']) if s['kind'] == 1)
         dtype = next(b['dtype'] for b in self.case['buffers'] if b['kind'] == 1)
-        named = {**self.constants, **inputs}
+        named = {**inputs, **self.constants}
         order = self.reference.__code__.co_varnames[:self.reference.__code__.co_argcount]
         wide = [named['m' if n == 'mask' else n] for n in order if n in named or (n == 'mask' and 'm' in named)]
         wide = [t.double() if t.dtype.is_floating_point else t for t in wide]

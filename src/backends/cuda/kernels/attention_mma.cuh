@@ -56,18 +56,46 @@ __device__ __forceinline__ void load_chunk(bits16* to, const bits16* row, long l
   *reinterpret_cast<uint4*>(to) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
 }
 
+// Steps of kKeys rows one after the other, `step` of them further each time. Where rows have a number
+// of chunks that divides the threads, a thread keeps its place in them.
 template <int Columns, int Padded, int Pitch, int Threads>
-__device__ __forceinline__ void load_rows(bits16* to, const Rows& from, long long first, int thread) {
-  constexpr int kAcross = Padded / 8;
-#pragma unroll
-  for (int c = thread; c < kKeys * kAcross; c += Threads) {
-    const int row = c / kAcross, column = c % kAcross * 8;
-    const bool exists = first + row < from.rows;
-    load_chunk<Columns>(to + row * Pitch + column,
-                        from.data + (exists ? (first + row) * from.row_stride : 0), from.stride,
-                        column, exists, from.aligned);
+struct LoadRows {
+  static constexpr int kAcross = Padded / 8;
+  static constexpr bool kKeeps = Threads % kAcross == 0;
+  static constexpr int kSkip = kKeeps ? Threads / kAcross : 1;  // rows between two chunks
+  Rows from;
+  const bits16* next;
+  int row, column;
+
+  __device__ __forceinline__ LoadRows(const Rows& from, int first, int thread) : from(from) {
+    row = kKeeps ? thread / kAcross : 0;
+    column = kKeeps ? thread % kAcross * 8 : 0;
+    next = from.data + (static_cast<long long>(first) * kKeys + row) * from.row_stride;
   }
-}
+
+  __device__ __forceinline__ void load(bits16* to, int step, int steps, int thread) {
+    const long long left = from.rows - static_cast<long long>(step) * kKeys;  // rows there are
+    if constexpr (kKeeps) {
+#pragma unroll
+      for (int i = 0; i < (kKeys + kSkip - 1) / kSkip; ++i) {
+        if (kKeys % kSkip != 0 && row + i * kSkip >= kKeys) break;
+        const bool exists = row + i * kSkip < left;
+        load_chunk<Columns>(to + (row + i * kSkip) * Pitch + column,
+                            exists ? next + i * kSkip * from.row_stride : from.data, from.stride,
+                            column, exists, from.aligned);
+      }
+    } else {
+      for (int c = thread; c < kKeys * kAcross; c += Threads) {
+        const int line = c / kAcross, place = c % kAcross * 8;
+        const bool exists = line < left;
+        load_chunk<Columns>(to + line * Pitch + place,
+                            exists ? next + line * from.row_stride : from.data, from.stride, place,
+                            exists, from.aligned);
+      }
+    }
+    next += static_cast<long long>(steps) * kKeys * from.row_stride;
+  }
+};
 
 __device__ __forceinline__ float exp2_of(float x) {
   float result;
@@ -303,13 +331,13 @@ __device__ __forceinline__ void attend_rows(const Query& query_row, long long qu
   const int count = static_cast<int>((keys + kKeys - 1) / kKeys);
   constexpr int kShares = kParts * kCluster;
   const int share = part + kParts * static_cast<int>(cluster_rank());
+  LoadRows<kHeadDim, kHeadPad, kPitchK, kWarpsI * 32> load_keys(key_rows, share, thread);
+  LoadRows<kValueDim, kValuePad, kPitchV, kWarpsI * 32> load_values(value_rows, share, thread);
   const auto load = [&](int step, int stage) {
     if (step < count) {
       bits16* const to = reinterpret_cast<bits16*>(steps + stage * kStepBytes);
-      const long long first = static_cast<long long>(step) * kKeys;
-      load_rows<kHeadDim, kHeadPad, kPitchK, kWarpsI * 32>(to, key_rows, first, thread);
-      load_rows<kValueDim, kValuePad, kPitchV, kWarpsI * 32>(to + kKeys * kPitchK, value_rows, first,
-                                                           thread);
+      load_keys.load(to, step, kShares, thread);
+      load_values.load(to + kKeys * kPitchK, step, kShares, thread);
     }
     commit_copies();
   };

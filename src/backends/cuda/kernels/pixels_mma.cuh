@@ -10,10 +10,12 @@ struct LoadPixels {
   const bits16* data;
   const Image& image;
   Corner corners[kEach];
+  int k0;
   bool aligned;
 
-  __device__ __forceinline__ LoadPixels(const void* input, const Image& image, long long row0)
-      : data(static_cast<const bits16*>(input)), image(image) {
+  __device__ __forceinline__ LoadPixels(const void* input, const Image& image, long long row0,
+                                        long long k0)
+      : data(static_cast<const bits16*>(input)), image(image), k0(static_cast<int>(k0)) {
     aligned = kGroupChannels % 8 == 0 && (reinterpret_cast<unsigned long long>(input) & 15) == 0;
 #pragma unroll
     for (int i = 0; i < kEach; ++i)
@@ -25,12 +27,13 @@ struct LoadPixels {
     return offset < 0 ? bits16(0) : data[offset];
   }
 
-  __device__ __forceinline__ void load(unsigned char* to, long long k0, long long k_end) const {
+  __device__ __forceinline__ void load(unsigned char* to, int left) {
+    const int end = k0 + left;
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
       const int place = static_cast<int>(threadIdx.x) + i * kThreads;
       const int line = place / kAcrossChunks, across = place % kAcrossChunks;
-      const int k = static_cast<int>(k0) + across * 8, end = static_cast<int>(k_end);
+      const int k = k0 + across * 8;
       unsigned char* chunk = to + 16 * (line * kAcrossChunks + swizzled<kAcrossChunks>(line, across));
       if (aligned) {
         const long long offset = k < end ? pixel_offset(image, corners[i], k) : -1;
@@ -46,5 +49,6 @@ struct LoadPixels {
         *reinterpret_cast<uint4*>(chunk) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
       }
     }
+    k0 += kTileK;
   }
 };

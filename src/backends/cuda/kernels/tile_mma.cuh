@@ -30,62 +30,76 @@ struct Operand {
   long long rows, depth, row_stride, k_stride;
 };
 
-// Loads tiles of Rows x kTileK of an operand, from row `row0` on.
+// Loads tiles of Rows x kTileK of an operand, from row `row0` on, one step after the other.
+//
+// A chunk is eight neighbours; a line is what chunks lie side by side in, a row or (kAcross) a step of
+// k. A thread has the same place in every kSkip-th line, so that one address and two strides give all
+// of its chunks; only the last step has to look where k ends.
 template <int Rows, int Form>
 struct LoadMatrix {
-  static constexpr int kAcrossChunks = (Form == kAcross ? Rows : kTileK) / 8;
-  static constexpr int kLines = Form == kAcross ? kTileK : Rows;
-  static constexpr int kChunks = kLines * kAcrossChunks;
+  static constexpr bool kTurned = Form == kAcross;
+  static constexpr int kAcrossChunks = (kTurned ? Rows : kTileK) / 8;
+  static constexpr int kLines = kTurned ? kTileK : Rows;
+  static constexpr int kSkip = kThreads / kAcrossChunks;  // lines between two chunks of a thread
+  static constexpr int kChunks = (kLines + kSkip - 1) / kSkip;
+  static_assert(kThreads % kAcrossChunks == 0, "a thread keeps its place in lines");
 
-  Operand operand;
-  long long row0;
+  const bits16* next;           // the first chunk of the next step
+  long long line_stride, step;  // to the next line, and from an element of a chunk to the next
+  long long rows, row;          // rows there are, and the first one of this thread
+  int place, line;              // of the chunk in its line; of the first line
   bool aligned;
 
-  __device__ __forceinline__ LoadMatrix(const Operand& operand, long long row0)
-      : operand(operand), row0(row0) {
-    const long long stride = Form == kAcross ? operand.k_stride : operand.row_stride;
+  __device__ __forceinline__ LoadMatrix(const Operand& operand, long long row0, long long k0) {
+    place = static_cast<int>(threadIdx.x) % kAcrossChunks;
+    line = static_cast<int>(threadIdx.x) / kAcrossChunks;
+    rows = operand.rows;
+    row = row0 + (kTurned ? place * 8 : line);
+    const long long k = k0 + (kTurned ? line : place * 8);
+    line_stride = kTurned ? operand.k_stride : operand.row_stride;
+    step = kTurned ? operand.row_stride : operand.k_stride;
     aligned = Form != kElements &&
-              ((reinterpret_cast<unsigned long long>(operand.data) | (2 * stride)) & 15) == 0;
+              ((reinterpret_cast<unsigned long long>(operand.data) | (2 * line_stride)) & 15) == 0;
+    next = operand.data + row * operand.row_stride + k * operand.k_stride;
   }
 
-  __device__ __forceinline__ void chunk(unsigned char* to, int line, int across, long long k0,
-                                        long long k_end) const {
-    const long long row = row0 + (Form == kAcross ? across * 8 : line);
-    const long long k = k0 + (Form == kAcross ? line : across * 8);
-    // How many of the eight elements there are.
-    long long left = Form == kAcross ? operand.rows - row : k_end - k;
-    if (Form == kAcross ? k >= k_end : row >= operand.rows) left = 0;
-    const int count = left < 0 ? 0 : left > 8 ? 8 : static_cast<int>(left);
-    to += 16 * (line * kAcrossChunks + swizzled<kAcrossChunks>(line, across));
-    const bits16* from = operand.data;
-    if (count > 0) from += row * operand.row_stride + k * operand.k_stride;
-    if (aligned) {
-      copy_async(shared_address(to), from, 2 * count);
+  // How many elements of a chunk exist, `left` being how far k goes from the first of the step.
+  __device__ __forceinline__ int count(int chunk, int left) const {
+    const int skipped = chunk * kSkip;
+    if constexpr (kTurned) {
+      const long long there = rows - row;
+      return line + skipped < left && there > 0 ? (there < 8 ? static_cast<int>(there) : 8) : 0;
     } else {
-      const long long step = Form == kAcross ? operand.row_stride : operand.k_stride;
-      unsigned packed[4];
-#pragma unroll
-      for (int i = 0; i < 8; i += 2) {
-        const unsigned low = i < count ? from[i * step] : 0;
-        const unsigned high = i + 1 < count ? from[(i + 1) * step] : 0;
-        packed[i / 2] = low | high << 16;
-      }
-      *reinterpret_cast<uint4*>(to) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+      const int there = left - place * 8;
+      return row + skipped < rows && there > 0 ? (there < 8 ? there : 8) : 0;
     }
   }
 
-  // The step that begins at k0, of which what lies beyond k_end is zeros.
-  __device__ __forceinline__ void load(unsigned char* to, long long k0, long long k_end) const {
-    if constexpr (kChunks % kThreads == 0) {
+  // The next step, of which what lies beyond `left` is zeros.
+  __device__ __forceinline__ void load(unsigned char* to, int left) {
+    const int offset = 16 * (line * kAcrossChunks);
 #pragma unroll
-      for (int i = 0; i < kChunks / kThreads; ++i) {
-        const int c = static_cast<int>(threadIdx.x) + i * kThreads;
-        chunk(to, c / kAcrossChunks, c % kAcrossChunks, k0, k_end);
+    for (int i = 0; i < kChunks; ++i) {
+      if (kLines % kSkip != 0 && line + i * kSkip >= kLines) break;
+      const int exist = count(i, left);
+      unsigned char* const chunk =
+          to + offset + i * (16 * kSkip * kAcrossChunks) +
+          16 * swizzled<kAcrossChunks>(line + i * kSkip, place);
+      const bits16* const from = next + i * kSkip * line_stride;
+      if (aligned) {
+        copy_async(shared_address(chunk), exist > 0 ? from : next, 2 * exist);
+      } else {
+        unsigned packed[4];
+#pragma unroll
+        for (int e = 0; e < 8; e += 2) {
+          const unsigned low = e < exist ? from[e * step] : 0;
+          const unsigned high = e + 1 < exist ? from[(e + 1) * step] : 0;
+          packed[e / 2] = low | high << 16;
+        }
+        *reinterpret_cast<uint4*>(chunk) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
       }
-    } else {
-      for (int c = static_cast<int>(threadIdx.x); c < kChunks; c += kThreads)
-        chunk(to, c / kAcrossChunks, c % kAcrossChunks, k0, k_end);
     }
+    next += kTileK * (kTurned ? line_stride : step);
   }
 };
 
@@ -183,36 +197,49 @@ __device__ __forceinline__ void store_sums(const WarpSums& sums, float* tile,
   }
 }
 
-// The tile of a block: `a` and `b` load it, `depth` is how far k goes.
+// The part of k of this block of the cluster, in steps.
+struct Steps {
+  int first, count;
+  __device__ __forceinline__ explicit Steps(long long depth) {
+    const int steps = static_cast<int>((depth + kTileK - 1) / kTileK);
+    const int part = (steps + kCluster - 1) / kCluster;
+    first = part * static_cast<int>(cluster_rank());
+    count = steps - first < part ? steps - first : part;
+  }
+  __device__ __forceinline__ long long k0() const { return static_cast<long long>(first) * kTileK; }
+};
+
+// The tile of a block: `a` and `b` load its steps, `depth` is how far k goes.
 template <typename A, typename B, typename R>
-__device__ __forceinline__ void multiply_tile(const A& a, const B& b, long long depth,
+__device__ __forceinline__ void multiply_tile(A a, B b, const Steps& steps, long long depth,
                                               long long row0, long long column0, const R& result) {
   extern __shared__ __align__(128) unsigned char shared[];
-  // The part of k of this block of the cluster.
-  const int steps = static_cast<int>((depth + kTileK - 1) / kTileK);
-  const int part = (steps + kCluster - 1) / kCluster;
-  const int first = part * static_cast<int>(cluster_rank());
-  const int count = steps - first < part ? steps - first : part;
+  constexpr int kStageBytes = kBytesA + kBytesB;
   const WarpPlace place;
   WarpSums sums = {};
+  int loaded = 0, stage_in = 0, stage_out = 0;
 
-  const auto load = [&](int step) {
-    if (step < count) {
-      unsigned char* to = shared + step % kStages * (kBytesA + kBytesB);
-      const long long k0 = static_cast<long long>(first + step) * kTileK;
-      a.load(to, k0, depth);
-      b.load(to + kBytesA, k0, depth);
+  const auto load = [&] {
+    if (loaded < steps.count) {
+      const long long rest = depth - steps.k0() - static_cast<long long>(loaded) * kTileK;
+      const int left = rest < kTileK ? static_cast<int>(rest) : kTileK;
+      unsigned char* const to = shared + stage_in * kStageBytes;
+      a.load(to, left);
+      b.load(to + kBytesA, left);
     }
     commit_copies();
+    ++loaded;
+    stage_in = stage_in + 1 == kStages ? 0 : stage_in + 1;
   };
 #pragma unroll
-  for (int step = 0; step < kStages - 1; ++step) load(step);
-  for (int step = 0; step < count; ++step) {
+  for (int step = 0; step < kStages - 1; ++step) load();
+  for (int step = 0; step < steps.count; ++step) {
     wait_copies<kStages - 2>();
     __syncthreads();  // the step has arrived for all, and all are done with the one before
-    load(step + kStages - 1);
-    const unsigned tile = shared_address(shared) + step % kStages * (kBytesA + kBytesB);
+    load();
+    const unsigned tile = shared_address(shared) + stage_out * kStageBytes;
     multiply_step(sums, tile, tile + kBytesA, place);
+    stage_out = stage_out + 1 == kStages ? 0 : stage_out + 1;
   }
   wait_copies<0>();
   __syncthreads();

@@ -5,11 +5,15 @@
 struct TilePlace {
   long long batch, row0, column0;
 
-  __device__ __forceinline__ TilePlace(long long m, long long n) {
+  // Of one batch.
+  static __device__ __forceinline__ unsigned count(long long m, long long n) {
+    return static_cast<unsigned>((m + kTileM - 1) / kTileM * ((n + kTileN - 1) / kTileN));
+  }
+
+  __device__ __forceinline__ TilePlace(long long m, long long n, unsigned block) {
     constexpr unsigned kBand = 8;
     const unsigned down = static_cast<unsigned>((m + kTileM - 1) / kTileM);
     const unsigned across = static_cast<unsigned>((n + kTileN - 1) / kTileN);
-    const unsigned block = blockIdx.x / kCluster;
     const unsigned tile = block % (down * across);
     batch = block / (down * across);
     const unsigned band = tile / (kBand * across);

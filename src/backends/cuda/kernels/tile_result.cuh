@@ -119,11 +119,11 @@ __device__ __forceinline__ void write_result(const R& result, long long row0, lo
   constexpr int kStep = Threads / kAcross;  // rows that all threads take at a time
   constexpr int kEach = (kRows + kStep - 1) / kStep;
   constexpr int kBatch = kEach < 4 ? kEach : 4;
-  static_assert(Threads % kAcross == 0, "a thread keeps its columns");
   if constexpr (kCluster > 1) cluster_barrier();
+  const bool takes_part = static_cast<int>(threadIdx.x) < kStep * kAcross;
   const int across = static_cast<int>(threadIdx.x) % kAcross * kVector;
   const long long column = column0 + across;
-  const long long left = result.n - column;
+  const long long left = takes_part ? result.n - column : 0;
   const int first = kRows * static_cast<int>(cluster_rank());
   const long long rows = result.m - row0;
   for (int down = static_cast<int>(threadIdx.x) / kAcross; down < kRows; down += kBatch * kStep) {

@@ -249,7 +249,7 @@ class AttentionText {
                   ", aligned, key_rows, value_rows, row0, seen, adjust, full, " +
                   wide(stride_from_end(a_.out, 1)) + ", out_row);");
     set_launch(cut.rows(), cut.cluster, cut.shared_bytes());
-    return emitter_.finish({.threads = cut.threads(), .cluster = cut.cluster, .before = text.str()});
+    return emitter_.finish({.threads = cut.threads(), .min_blocks = 2, .cluster = cut.cluster, .before = text.str()});
   }
 
   // Steps in which every row keeps every score as it is.
@@ -288,7 +288,7 @@ class AttentionText {
                   ", out_row);");
     const int64_t wide_row = std::max(a_.head_dim, a_.value_dim) + 1;
     set_launch(kTile, 1, (2 * kTile * wide_row + kTile * (kTile + 1)) * 4);
-    return emitter_.finish({.threads = 256, .before = text.str()});
+    return emitter_.finish({.threads = 256, .min_blocks = 2, .before = text.str()});
   }
 
   Emitter emitter_;

@@ -45,6 +45,45 @@ void add_tile(Prelude& text, const Tile& tile) {
   text.constant("kThreads", tile.threads());
 }
 
+namespace {
+
+// One instruction: sums += 64 rows of A * n columns of B, 16 steps of k; or = where `accumulate` is 0.
+std::string group_product(int n, DType dtype) {
+  const std::string type = dtype == DType::BF16 ? "bf16" : "f16";
+  std::string registers, operands;
+  for (int i = 0; i < n / 2; ++i) {
+    registers += (i > 0 ? ", %" : "%") + std::to_string(i);
+    operands += (i > 0 ? ", \"+f\"(c[" : "\"+f\"(c[") + std::to_string(i) + "])";
+  }
+  const auto operand = [&](int i) { return "%" + std::to_string(n / 2 + i); };
+  return "__device__ __forceinline__ void multiply_group(float (&c)[" + std::to_string(n / 2) +
+         "], unsigned long long a, unsigned long long b, int accumulate) {\n"
+         "  asm volatile(\n      \"{\\n.reg .pred p;\\nsetp.ne.b32 p, " + operand(2) + ", 0;\\n\"\n"
+         "      \"wgmma.mma_async.sync.aligned.m64n" + std::to_string(n) + "k16.f32." + type + "." +
+         type + " {" + registers + "}, " + operand(0) + ", " + operand(1) + ", p, 1, 1, 0, 0;\\n}\\n\"\n"
+         "      : " + operands + "\n      : \"l\"(a), \"l\"(b), \"r\"(accumulate));\n}\n";
+}
+
+}  // namespace
+
+void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype) {
+  text.constant("kTileM", tile.m());
+  text.constant("kTileN", tile.n);
+  text.constant("kTileK", 64);
+  text.constant("kRowBlocks", tile.row_blocks);
+  text.constant("kGroups", tile.groups);
+  text.constant("kStages", tile.stages);
+  text.constant("kCluster", tile.cluster);
+  text.constant("kChunkColumns", tile.chunk);
+  text.constant("kProducerRegisters", tile.groups == 3 ? 32 : 24);
+  text.constant("kConsumerRegisters", tile.groups == 3 ? 160 : 240);
+  text.flag("kPingPong", tile.ping_pong);
+  text.flag("kOneTile", tile.one_tile);
+  for (const char* file : {"cluster", "tile_order", "tile_result", "hopper"}) text.include(file);
+  text.add(group_product(tile.n, dtype));
+  text.include("tile_wgmma");
+}
+
 int multiprocessors(const Target& target) {
   switch (target.sm) {
     case 80:

@@ -21,6 +21,7 @@ class Prelude {
   void flag(std::string_view name, bool value);
   void real(std::string_view name, std::string_view value);  // of type float
   void alias(std::string_view name, std::string_view type);
+  void add(std::string_view text) { text_ += text; }
   void include(std::string_view kernel);  // a file of backends/cuda/kernels
   const std::string& str() const { return text_; }
 
@@ -31,6 +32,9 @@ class Prelude {
 // The constants that say what a block computes.
 void add_tile(Prelude& text, const Tile& tile);
 void add_simt_tile(Prelude& text, const Tile& tile);
+
+// The same, and the texts of the kernel, for tile_wgmma.cuh.
+void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype);
 
 // The multiprocessors of the machine that a target is tuned for.
 int multiprocessors(const Target& target);

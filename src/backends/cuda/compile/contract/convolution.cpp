@@ -61,7 +61,7 @@ class ConvolutionText {
     emitter_.line("const long long m = " + wide(pixels_) + ";");
     emitter_.line("const long long n = " + std::to_string(group_filters_) + ";");
     emitter_.line("const long long depth = " + std::to_string(depth_) + ";");
-    emitter_.line("const TilePlace place(m, n);");
+    emitter_.line("const TilePlace place(m, n, blockIdx.x / kCluster);");
     emitter_.line("const int group = (int)place.batch;");
     emitter_.line("const long long first_filter = group * " + std::to_string(group_filters_) + "ll;");
     emitter_.line("const Image image{" + wide(c_.height) + ", " + wide(c_.width) + ", " +
@@ -165,11 +165,12 @@ class ConvolutionText {
     const std::string data = weights("bits16", row_stride);
     emitter_.line("const Operand b{" + data + ", n, depth, " + std::to_string(row_stride) + "ll, 1};");
     const std::string object = result();
+    emitter_.line("const Steps steps(depth);");
     emitter_.line("multiply_tile(LoadPixels(" + emitter_.buffer(c_.input) +
-                  ", image, place.row0), LoadMatrix<kTileN, kFormB>(b, place.column0), depth, "
-                  "place.row0, place.column0, " + object + ");");
+                  ", image, place.row0, steps.k0()), LoadMatrix<kTileN, kFormB>(b, place.column0, "
+                  "steps.k0()), steps, depth, place.row0, place.column0, " + object + ");");
     set_launch(tile, int64_t{tile.stages} * (tile.m + tile.n) * tile.k * 2);
-    return emitter_.finish({.threads = tile.threads(), .cluster = tile.cluster, .before = text.str()});
+    return emitter_.finish({.threads = tile.threads(), .min_blocks = 2, .cluster = tile.cluster, .before = text.str()});
   }
 
   std::string simt_text() {
@@ -194,7 +195,7 @@ class ConvolutionText {
     emitter_.line("multiply_tile<true, true>(a, b, depth, place.row0, place.column0, " + object + ");");
     set_launch(tile, 2 * int64_t{tile.k} * (tile.m + tile.n + 8) *
                          static_cast<int64_t>(dtype_size(sum)));
-    return emitter_.finish({.threads = 256, .cluster = tile.cluster, .before = text.str()});
+    return emitter_.finish({.threads = 256, .min_blocks = min_blocks(tile), .cluster = tile.cluster, .before = text.str()});
   }
 
   Emitter emitter_;

@@ -12,6 +12,8 @@
 namespace kiln::cuda {
 namespace {
 
+using ir::Dim;
+
 // Where B is read from: its own buffer or a constant made of it.
 struct RightOperand {
   plan::BufferId buffer = -1;
@@ -40,6 +42,7 @@ class MatMulText {
 
   std::string run() {
     if (is_row()) return row_text();
+    if (suits_groups()) return group_text();
     return tensor_cores_ ? tensor_core_text() : simt_text();
   }
 
@@ -164,9 +167,12 @@ class MatMulText {
     begin_tile();
     declare_operands("Operand", "bits16", "Operand", "bits16");
     const std::string object = result();
-    emitter_.line("multiply_tile(LoadMatrix<kTileM, kFormA>(a, place.row0), LoadMatrix<kTileN, kFormB>(b, place.column0), depth, place.row0, place.column0, " + object + ");");
+    emitter_.line("const Steps steps(depth);");
+    emitter_.line("multiply_tile(LoadMatrix<kTileM, kFormA>(a, place.row0, steps.k0()), "
+                  "LoadMatrix<kTileN, kFormB>(b, place.column0, steps.k0()), steps, depth, "
+                  "place.row0, place.column0, " + object + ");");
     set_tiled_launch(tile, int64_t{tile.stages} * (tile.m + tile.n) * tile.k * 2);
-    return emitter_.finish({.threads = tile.threads(), .cluster = tile.cluster, .before = text.str()});
+    return emitter_.finish({.threads = tile.threads(), .min_blocks = 2, .cluster = tile.cluster, .before = text.str()});
   }
 
   std::string simt_text() {
@@ -187,12 +193,85 @@ class MatMulText {
                   object + ");");
     set_tiled_launch(tile, 2 * int64_t{tile.k} * (tile.m + tile.n + 8) *
                                static_cast<int64_t>(dtype_size(sum)));
-    return emitter_.finish({.threads = 256, .cluster = tile.cluster, .before = text.str()});
+    return emitter_.finish({.threads = 256, .min_blocks = min_blocks(tile), .cluster = tile.cluster, .before = text.str()});
+  }
+
+  // --- Hopper ---
+
+  // Temporaries and constants begin at multiples of 256 bytes.
+  bool is_placed(plan::BufferId buffer) const {
+    const plan::BufferKind kind = context_.program.buffers[buffer].kind;
+    return kind == plan::BufferKind::Temporary || kind == plan::BufferKind::Constant;
+  }
+
+  // What the copy engine can bring: rows that are contiguous along k and begin at multiples of 16
+  // bytes, of memory that does.
+  bool suits_groups() const {
+    if (context_.target.sm != 90 || !tensor_cores_) return false;
+    const Dim& m = matmul_.m.extent();
+    if (!batches_.is_constant(1) || !matmul_.k.extent().is_constant() ||
+        !matmul_.n.extent().is_constant() || !fits_int(m))
+      return false;
+    if (size_.k < 64 || size_.n < 16 || m.upper_bound() < 2) return false;
+    const auto in_vectors = [](const Dim& dim) { return ir::provably_divisible(dim, 8); };
+    const plan::View& a = matmul_.a;
+    const bool a_suits = is_placed(a.buffer) && stride_from_end(a, 1).is_constant(1) &&
+                         in_vectors(stride_from_end(a, 2)) && in_vectors(a.offset);
+    const bool b_suits = is_placed(matmul_.b.buffer) && right_.k_stride.is_constant(1) &&
+                         in_vectors(right_.column_stride) && in_vectors(right_.offset);
+    return a_suits && (b_suits || constant_rows().has_value());
+  }
+
+  backend::TensorMapSpec tensor_map(plan::BufferId buffer, const Dim& offset, const Dim& rows,
+                                    const Dim& row_stride, int64_t box_rows) {
+    emitter_.buffer(buffer);
+    backend::TensorMapSpec map;
+    map.buffer = buffer;
+    map.dtype = a_type_;
+    map.offset = offset * 2;
+    map.sizes = {matmul_.k.extent(), rows};
+    map.strides = {row_stride * 2};
+    map.box = {64, box_rows};
+    map.swizzle = 128;
+    return map;
+  }
+
+  std::string group_text() {
+    arrange_constant([](const ConstantRows& rows) {
+      return rows.k_stride == 1 && is_vectors(rows, rows.row_stride);
+    });
+    const GroupTile tile = choose_group_tile(size_);
+    Prelude text;
+    text.flag("kBf16", a_type_ == DType::BF16);
+    text.alias("Acc", "float");
+    add_group_tile(text, tile, a_type_);
+    bind_sizes();
+    const std::string object = result();
+    emitter_.line("multiply_tiles(map_a, map_b, depth, " + object + ");");
+    backend::KernelInterface& interface = context_.result.interface;
+    interface.tensor_maps = {
+        tensor_map(matmul_.a.buffer, batch_offset(matmul_.a, {}), matmul_.m.extent(),
+                   stride_from_end(matmul_.a, 2), tile.m()),
+        tensor_map(right_.buffer, right_.offset, matmul_.n.extent(), right_.column_stride, tile.n)};
+    const Dim tiles = ir::ceildiv(matmul_.m.extent(), tile.m()) *
+                      ir::ceildiv(matmul_.n.extent(), tile.n);
+    const Dim blocks = tile.one_tile ? tiles * tile.cluster
+                                     : ir::min(tiles, multiprocessors(context_.target));
+    interface.grid = {blocks};
+    interface.shared_bytes = tile.shared_bytes();
+    interface.task_writes[matmul_.out.buffer] =
+        tile.one_tile ? Dim(tile.m() / tile.cluster * tile.n)
+                      : ir::ceildiv(tiles, ir::max(blocks, 1)) * (tile.m() * tile.n);
+    return emitter_.finish({.threads = tile.threads(),
+                            .min_blocks = 1,
+                            .cluster = tile.cluster,
+                            .tensor_maps = {"map_a", "map_b"},
+                            .before = text.str()});
   }
 
   void begin_tile() {
     bind_sizes();
-    emitter_.line("const TilePlace place(m, n);");
+    emitter_.line("const TilePlace place(m, n, blockIdx.x / kCluster);");
     bind_batch(emitter_, matmul_.batch, "place.batch");
   }
 

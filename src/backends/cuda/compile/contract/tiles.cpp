@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "backends/cuda/compile/contract/contraction.h"
 
@@ -67,12 +69,93 @@ Tile choose(const Target& target, const ProductSize& size, const std::array<Shap
   return best;
 }
 
+// --- Hopper ---
+
+constexpr int64_t kHopperSharedBytes = 232448;
+constexpr int kHopperMultiprocessors = 132;
+
+// Blocks of a cluster lie in one part of the machine: fewer fit than there are multiprocessors.
+int cluster_slots(int cluster) { return cluster <= 2 ? 132 : 120; }
+
+// Cycles: 2048 multiply-adds a cycle of a multiprocessor, which gets 58 bytes a cycle from the
+// second-level cache when all ask for some; storing a tile is hidden where groups take turns.
+double group_cycles(const ProductSize& size, const GroupTile& tile) {
+  const double depth = std::ceil(static_cast<double>(size.k) / tile.cluster);
+  const double tiles = ceil_div(size.m, tile.m()) * ceil_div(size.n, tile.n);
+  const double area = static_cast<double>(tile.m()) * tile.n;
+  const double rows = std::min<double>(tile.m(), static_cast<double>(size.m)) + tile.n;
+  const double main =
+      std::max({area * depth / 2048, rows * 2 * depth / 58, depth / 64 * 60});
+  const double store = area / 9;
+  const double rounds = std::ceil(tiles * tile.cluster / cluster_slots(tile.cluster));
+  if (tile.one_tile) {
+    const double exchange = tile.cluster > 1 ? 1800 + 150 * tile.cluster : 0;
+    return rounds * (main + store / tile.cluster + exchange + 4000);
+  }
+  return rounds * (main + (tile.ping_pong ? 0.1 : 1.0) * store) + 5000 + (tile.ping_pong ? store : 0);
+}
+
+// As many stages as fit, at most 8.
+void fill_stages(GroupTile& tile) {
+  for (tile.stages = 8; tile.stages > 2 && tile.shared_bytes() > kHopperSharedBytes;) --tile.stages;
+  if (tile.stages >= 4 || tile.one_tile) return;
+  GroupTile narrow = tile;
+  narrow.chunk = 32;
+  narrow.stages = tile.stages + 1;
+  if (narrow.shared_bytes() <= kHopperSharedBytes) tile = narrow;
+}
+
+std::vector<GroupTile> group_tiles() {
+  std::vector<GroupTile> tiles;
+  const auto add = [&](GroupTile tile) {
+    // What is fetched ahead needs registers, of which 192 sums leave few.
+    const bool many_sums = tile.row_blocks * tile.n >= 384;
+    tile.chunk = tile.n % 64 == 0 && !many_sums ? 64 : 32;
+    fill_stages(tile);
+    tiles.push_back(tile);
+  };
+  for (const auto& [row_blocks, n] : {std::pair{2, 192}, {2, 128}, {3, 128}, {1, 256}, {1, 128}, {2, 64}})
+    add({.groups = 2, .row_blocks = row_blocks, .n = n, .ping_pong = true});
+  for (const auto& [row_blocks, n] : {std::pair{1, 192}, {1, 256}, {2, 96}, {2, 128}, {1, 128}, {1, 96}, {1, 64}})
+    add({.groups = 2, .row_blocks = row_blocks, .n = n});
+  add({.groups = 3, .row_blocks = 1, .n = 192});
+  for (int groups : {1, 2}) {
+    for (int n : {32, 64, 96, 128}) {
+      for (int cluster : {1, 2, 4, 8})
+        add({.groups = groups, .row_blocks = 1, .n = n, .one_tile = true, .cluster = cluster});
+    }
+  }
+  return tiles;
+}
+
 }  // namespace
+
+int64_t GroupTile::shared_bytes() const {
+  const int64_t ring = int64_t{stages} * (m() + n) * 128 + 16 * stages;
+  const int64_t chunks = one_tile ? 0 : int64_t{groups} * 4 * 16 * (chunk + 4) * 4;
+  return std::max(ring + chunks, one_tile ? m() * int64_t{n + 4} * 4 : 0) + 1024;
+}
+
+GroupTile choose_group_tile(const ProductSize& size) {
+  static const std::vector<GroupTile> kTiles = group_tiles();
+  const GroupTile* best = nullptr;
+  double least = 0;
+  for (const GroupTile& tile : kTiles) {
+    if (tile.cluster > 1 && size.k < int64_t{128} * tile.cluster) continue;
+    const double cost = group_cycles(size, tile);
+    if (best != nullptr && cost >= least) continue;
+    least = cost;
+    best = &tile;
+  }
+  return *best;
+}
 
 Tile choose_tile(const Target& target, const ProductSize& size) {
   const double rate = target.sm == 86 || target.sm == 89 ? 512 : 1024;
   return choose(target, size, kMmaShapes, rate, 2);
 }
+
+int min_blocks(const Tile& tile) { return tile.m >= 64 ? 1 : 2; }
 
 Tile choose_simt_tile(const Target& target, const ProductSize& size, int element) {
   const bool wide = element == 8;

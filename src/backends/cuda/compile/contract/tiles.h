@@ -29,4 +29,23 @@ Tile choose_tile(const Target& target, const ProductSize& size);
 // For f32 and f64: `element` bytes a sum.
 Tile choose_simt_tile(const Target& target, const ProductSize& size, int element);
 
+// What a block of tile_wgmma.cuh computes: consumer groups of 64 * row_blocks rows each.
+struct GroupTile {
+  int groups = 2, row_blocks = 1, n = 0, stages = 0;
+  bool ping_pong = false;  // each group has tiles of its own
+  bool one_tile = false;   // a block has one tile and ends
+  int cluster = 1;         // blocks that share k; one_tile only
+  int chunk = 64;          // columns that a warp stores at a time
+
+  int m() const { return 64 * row_blocks * (ping_pong ? 1 : groups); }
+  int threads() const { return 128 * (groups + 1); }
+  int64_t shared_bytes() const;
+};
+// For f16 and bf16 on Hopper.
+GroupTile choose_group_tile(const ProductSize& size);
+
+// Blocks of a multiprocessor that a kernel of tile_simt.cuh leaves registers for: the largest tile
+// needs them all.
+int min_blocks(const Tile& tile);
+
 }  // namespace kiln::cuda

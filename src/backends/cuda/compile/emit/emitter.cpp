@@ -276,6 +276,7 @@ std::string Emitter::signature(const Launch& launch) const {
   }
   for (size_t i = 0; i < interface.params.size(); ++i) add("long long p" + std::to_string(i));
   if (!interface.checks.empty()) add("unsigned long long* failed");
+  for (const std::string& map : launch.tensor_maps) add("const __grid_constant__ TensorMap " + map);
   return text + ") {\n";
 }
 

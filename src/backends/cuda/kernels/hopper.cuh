@@ -1,0 +1,89 @@
+// Instructions of sm_90a: boxes of tensors that the copy engine (TMA) brings to shared memory,
+// barriers that count its bytes, and products of a group of four warps (wgmma), whose operands lie in
+// shared memory.
+//
+// Operands lie there as the copy engine puts them with a swizzle of 128 bytes: rows of 64 elements,
+// eight of them a unit of 1024 bytes, in which the 16-byte chunk of a row is exchanged by the row's
+// number. A matrix descriptor says that of a tile: its address, and 1024 bytes from eight rows to the
+// next; a slice of 16 along k is 32 bytes further, 64 rows are 8192.
+
+struct alignas(64) TensorMap {
+  unsigned char bytes[128];
+};
+
+struct Barrier {
+  unsigned address;  // of 8 bytes of shared memory
+
+  __device__ __forceinline__ void init(int arrivals) const {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(address), "r"(arrivals) : "memory");
+  }
+  __device__ __forceinline__ void arrive() const {
+    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(address) : "memory");
+  }
+  // Arrives, and says how many bytes are to come before the phase is over.
+  __device__ __forceinline__ void expect(unsigned bytes) const {
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(address), "r"(bytes)
+                 : "memory");
+  }
+  // Until the phase of this parity is over.
+  __device__ __forceinline__ void wait(unsigned parity) const {
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@done bra over;\n"
+        "bra again;\n"
+        "over:\n"
+        "}" ::"r"(address),
+        "r"(parity)
+        : "memory");
+  }
+};
+
+// A box of a map of two axes, `x` along the fast one; what lies outside of the tensor is zeros.
+__device__ __forceinline__ void load_box(unsigned to, const TensorMap& map, int x, int y,
+                                         const Barrier& barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, "
+      "{%2, %3}], [%4];" ::"r"(to),
+      "l"(&map), "r"(x), "r"(y), "r"(barrier.address)
+      : "memory");
+}
+__device__ __forceinline__ void prefetch_map(const TensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
+template <int Registers>
+__device__ __forceinline__ void keep_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
+}
+template <int Registers>
+__device__ __forceinline__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers));
+}
+
+// Of some of the warps of a block.
+__device__ __forceinline__ void sync_threads(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void arrive_threads(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+__device__ __forceinline__ unsigned long long matrix_descriptor(unsigned address) {
+  return static_cast<unsigned long long>((address & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 |
+         1ull << 62;
+}
+constexpr unsigned long long kSliceStep = 2, kRowsStep = 512;  // of descriptors: 16 of k, 64 rows
+
+__device__ __forceinline__ void begin_products() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void commit_products() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int Left>
+__device__ __forceinline__ void wait_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Left) : "memory");
+}

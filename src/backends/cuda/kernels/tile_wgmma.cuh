@@ -1,0 +1,249 @@
+// Products of f16 or bf16 on Hopper: the copy engine fills a ring of stages, groups of four warps
+// multiply out of it (wgmma). Both operands are contiguous along k.
+//
+// A block is one producer group, of which a single thread works, and kGroups groups of consumers. A
+// stage holds kTileK = 64 elements along k of kTileM rows of A and of kTileN rows of B. Its barrier
+// `full` counts the bytes that arrive; `empty` counts the consumers that have read it. A consumer
+// keeps one step in flight: it waits for the step before, and frees its stage.
+//
+// The blocks stay: each takes every gridDim.x-th tile, and the producer runs ahead into the next tile
+// while consumers finish theirs. With kPingPong each consumer group has whole tiles of its own and
+// the groups take turns multiplying, so that one stores while the other multiplies; otherwise all
+// groups share a tile, which suits results that are a single wave of tiles.
+//
+// With kCluster > 1 a block has one tile, and the blocks of a cluster share k (tile_result.cuh adds
+// their sums up): for results of few tiles.
+
+constexpr int kGroupRows = 64 * kRowBlocks;  // of a consumer group
+constexpr int kStageBytes = (kTileM + kTileN) * kTileK * 2;
+constexpr int kThreads = 128 * (kGroups + 1);
+constexpr int kSharers = kPingPong ? 1 : kGroups;  // groups that read a stage
+static_assert(kTileM == kGroupRows * kSharers, "groups share the rows of a tile");
+static_assert(kTileK == 64, "a row of a stage is one swizzle");
+
+using GroupSums = float[kRowBlocks][kTileN / 2];
+
+struct Ring {
+  unsigned stages;    // kStages of them, 1024-byte aligned
+  unsigned barriers;  // full, then empty
+  __device__ __forceinline__ unsigned stage(int i) const { return stages + i * kStageBytes; }
+  __device__ __forceinline__ Barrier full(int i) const { return {barriers + 8 * i}; }
+  __device__ __forceinline__ Barrier empty(int i) const { return {barriers + 8 * (kStages + i)}; }
+};
+
+// A place in the ring: the stage, and how often the ring has gone round.
+struct RingPlace {
+  int stage = 0;
+  unsigned parity = 0;
+  __device__ __forceinline__ void advance(int steps) {
+    stage += steps;
+    while (stage >= kStages) {
+      stage -= kStages;
+      parity ^= 1;
+    }
+  }
+};
+
+__device__ __forceinline__ void fill(const Ring& ring, RingPlace& place, const TensorMap& map_a,
+                                     const TensorMap& map_b, int row0, int column0, int first,
+                                     int count) {
+  for (int step = 0; step < count; ++step) {
+    ring.empty(place.stage).wait(place.parity ^ 1);
+    const Barrier full = ring.full(place.stage);
+    const unsigned to = ring.stage(place.stage);
+    full.expect(kStageBytes);
+    const int k = (first + step) * kTileK;
+    load_box(to, map_a, k, row0, full);
+    load_box(to + kTileM * kTileK * 2, map_b, k, column0, full);
+    place.advance(1);
+  }
+}
+
+// All steps of a tile; `row` of the tile is the first of the group.
+template <typename Issued>
+__device__ __forceinline__ void multiply_steps(GroupSums& sums, const Ring& ring, RingPlace& place,
+                                               int row, int count, const Issued& issued) {
+  const bool leader = threadIdx.x % 128 == 0;
+  int before = 0;
+  for (int step = 0; step < count; ++step) {
+    ring.full(place.stage).wait(place.parity);
+    const unsigned stage = ring.stage(place.stage);
+    const unsigned long long a = matrix_descriptor(stage + row * kTileK * 2);
+    const unsigned long long b = matrix_descriptor(stage + kTileM * kTileK * 2);
+    begin_products();
+#pragma unroll
+    for (int slice = 0; slice < kTileK / 16; ++slice) {
+#pragma unroll
+      for (int m = 0; m < kRowBlocks; ++m)
+        multiply_group(sums[m], a + m * kRowsStep + slice * kSliceStep, b + slice * kSliceStep,
+                       step > 0 || slice > 0);
+    }
+    commit_products();
+    if (step > 0) {
+      wait_products<1>();
+      if (leader) ring.empty(before).arrive();
+    }
+    before = place.stage;
+    place.advance(1);
+  }
+  issued();
+  wait_products<0>();
+  if (leader && count > 0) ring.empty(before).arrive();
+}
+
+// --- Results ---
+
+constexpr int kChunkPitch = kChunkColumns + 4;
+constexpr int kChunkBytes = 16 * kChunkPitch * 4;  // of a warp
+constexpr int kChunkVectors = kChunkColumns / 16;  // of a lane
+
+// A warp turns 16 rows of its sums, kChunkColumns at a time, from fragments into vectors of
+// neighbours, by way of shared memory of its own. The loop over these chunks is not unrolled, since
+// the epilogue would be there as often: only what puts a chunk into shared memory is there for each
+// of them, because registers have no index. What the epilogue loads for a chunk is fetched a chunk
+// ahead.
+template <typename R>
+__device__ __forceinline__ void write_sums(const R& result, const GroupSums& sums, long long row0,
+                                           long long column0, float* own) {
+  constexpr int kAcross = kChunkColumns / 8;
+  constexpr int kColumnChunks = kTileN / kChunkColumns;
+  constexpr int kChunks = kRowBlocks * kColumnChunks;
+  constexpr int kDown = 32 / kAcross;  // rows that the lanes take at a time
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int across = lane % kAcross * 8, down = lane / kAcross;
+  typename R::Loaded loaded[kChunkVectors];
+  const auto fetch = [&](int chunk, int v) {
+    const long long column = column0 + chunk % kColumnChunks * kChunkColumns + across;
+    const long long row = row0 + chunk / kColumnChunks * 64 + down + v * kDown;
+    if (row < result.m && column + 8 <= result.n) result.fetch(row, column, loaded[v]);
+  };
+#pragma unroll
+  for (int v = 0; v < kChunkVectors; ++v) fetch(0, v);
+#pragma unroll 1
+  for (int chunk = 0; chunk < kChunks; ++chunk) {
+    __syncwarp();
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      if (c != chunk) continue;
+#pragma unroll
+      for (int i = 0; i < kChunkColumns / 2; i += 2) {
+        const float* const from = &sums[c / kColumnChunks][c % kColumnChunks * (kChunkColumns / 2) + i];
+        *reinterpret_cast<float2*>(own + (lane / 4 + i / 2 % 2 * 8) * kChunkPitch + i / 4 * 8 +
+                                   lane % 4 * 2) = make_float2(from[0], from[1]);
+      }
+    }
+    __syncwarp();
+    const long long column = column0 + chunk % kColumnChunks * kChunkColumns + across;
+    const long long left = result.n - column;
+#pragma unroll
+    for (int v = 0; v < kChunkVectors; ++v) {
+      const int line = down + v * kDown;
+      const long long row = row0 + chunk / kColumnChunks * 64 + line;
+      if (row < result.m && left > 0) {
+        const Sums vector = gather_sums(own + line * kChunkPitch + across);
+        if (left >= 8) {
+          result.finish(row, column, vector, loaded[v]);
+        } else {
+#pragma unroll 1
+          for (int e = 0; e < left; ++e)
+            result.finish_one(row, column + e, own[line * kChunkPitch + across + e]);
+        }
+      }
+      if (chunk + 1 < kChunks) fetch(chunk + 1, v);
+    }
+  }
+}
+
+// The sums of a group as rows of the tile in shared memory.
+__device__ __forceinline__ void store_sums(const GroupSums& sums, float* tile, int row) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int m = 0; m < kRowBlocks; ++m) {
+#pragma unroll
+    for (int i = 0; i < kTileN / 2; i += 2) {
+      const int line = row + m * 64 + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2;
+      *reinterpret_cast<float2*>(tile + line * kResultPitch + column) =
+          make_float2(sums[m][i], sums[m][i + 1]);
+    }
+  }
+}
+
+// --- The whole ---
+
+template <typename R>
+__device__ __forceinline__ void multiply_tiles(const TensorMap& map_a, const TensorMap& map_b,
+                                               long long depth, const R& result) {
+  extern __shared__ __align__(1024) unsigned char shared[];
+  const unsigned base = (shared_address(shared) + 1023) / 1024 * 1024;
+  unsigned char* const ring_bytes = shared + (base - shared_address(shared));
+  constexpr int kRingBytes = kStages * kStageBytes;
+  const Ring ring{base, base + kRingBytes};
+  const int group = static_cast<int>(threadIdx.x) / 128 - 1;  // -1: the producer
+  if (threadIdx.x == 0) {
+    prefetch_map(map_a);
+    prefetch_map(map_b);
+    for (int i = 0; i < kStages; ++i) {
+      ring.full(i).init(1);
+      ring.empty(i).init(kSharers);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async;" ::: "memory");
+  }
+  __syncthreads();
+
+  const int steps = static_cast<int>((depth + kTileK - 1) / kTileK);
+  RingPlace place;
+  if constexpr (kOneTile) {
+    const int part = (steps + kCluster - 1) / kCluster;
+    const int first = part * static_cast<int>(cluster_rank());
+    const int count = steps - first < part ? (steps > first ? steps - first : 0) : part;
+    const TilePlace tile(result.m, result.n, blockIdx.x / kCluster);
+    float* const sums_tile = reinterpret_cast<float*>(ring_bytes);
+    if (group < 0) {
+      if (threadIdx.x == 0)
+        fill(ring, place, map_a, map_b, static_cast<int>(tile.row0), static_cast<int>(tile.column0),
+             first, count);
+      __syncthreads();
+    } else {
+      GroupSums sums = {};
+      multiply_steps(sums, ring, place, group * kGroupRows, count, [] {});
+      // Every stage has been read, by all groups: the tile takes their place.
+      sync_threads(3, kGroups * 128);
+      store_sums(sums, sums_tile, group * kGroupRows + static_cast<int>(threadIdx.x) / 32 % 4 * 16);
+      __syncthreads();
+    }
+    write_result<kThreads>(result, tile.row0, tile.column0, sums_tile);
+  } else {
+    const unsigned tiles = TilePlace::count(result.m, result.n);
+    if (group < 0) {
+      keep_registers<kProducerRegisters>();
+      if (threadIdx.x == 0) {
+        for (unsigned t = blockIdx.x; t < tiles; t += gridDim.x) {
+          const TilePlace tile(result.m, result.n, t);
+          fill(ring, place, map_a, map_b, static_cast<int>(tile.row0),
+               static_cast<int>(tile.column0), 0, steps);
+        }
+      }
+    } else {
+      take_registers<kConsumerRegisters>();
+      float* const own = reinterpret_cast<float*>(ring_bytes + kRingBytes + 16 * kStages) +
+                         (group * 4 + static_cast<int>(threadIdx.x) / 32 % 4) * (kChunkBytes / 4);
+      unsigned number = kPingPong ? group : 0;  // of the tile among those of this block
+      if (kPingPong) place.advance(group * steps);
+      for (unsigned t = blockIdx.x + number * gridDim.x; t < tiles;
+           t += (kPingPong ? 2 : 1) * gridDim.x) {
+        const TilePlace tile(result.m, result.n, t);
+        const int row = kPingPong ? 0 : group * kGroupRows;
+        GroupSums sums;
+        if (kPingPong && number > 0) sync_threads(1 + group, 256);
+        multiply_steps(sums, ring, place, row, steps, [&] {
+          if (kPingPong && t + gridDim.x < tiles) arrive_threads(1 + (group ^ 1), 256);
+        });
+        write_sums(result, sums, tile.row0 + row + static_cast<int>(threadIdx.x) / 32 % 4 * 16,
+                   tile.column0, own);
+        if (kPingPong) place.advance(steps);
+        number += 2;
+      }
+    }
+  }
+}
