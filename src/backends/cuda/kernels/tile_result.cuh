@@ -59,22 +59,42 @@ __device__ __forceinline__ void store_elements(T* to, const Elements<T>& from) {
   }
 }
 
-// What there is of the result, and what to do with sums. Loaded: what `fetch` brings for a vector of
-// columns. finish(row, column, sums, loaded): kVector columns; finish_one(row, column, sum): one.
-template <typename LoadedType, typename Fetch, typename Finish, typename FinishOne>
+// Brings the 32 bytes around an element to the first-level cache and nobody waits for it: four bytes
+// of shared memory at `to` take what comes along.
+template <typename T>
+__device__ __forceinline__ void touch_element(const T* element, unsigned to) {
+  const unsigned long long address = reinterpret_cast<unsigned long long>(element);
+  const unsigned bytes = static_cast<unsigned>(address & 3) + sizeof(T);
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(address & ~3ull),
+               "r"(bytes < 4 ? bytes : 4)
+               : "memory");
+}
+
+// What there is of the result, and what to do with sums. finish(row, column, sums, loaded, columns):
+// kVector columns, with what `fetch` brought for them and `fetch_columns`, which is the same for all
+// rows; finish_one(row, column, sum): one. `touch` brings an element of what is the same for all rows
+// to the first-level cache, by way of shared memory.
+template <typename LoadedType, typename ColumnsType, typename Touch, typename Fetch,
+          typename FetchColumns, typename Finish, typename FinishOne>
 struct Result {
   using Loaded = LoadedType;
+  using Columns = ColumnsType;
   long long m, n;
+  const Touch& touch;
   const Fetch& fetch;
+  const FetchColumns& fetch_columns;
   const Finish& finish;
   const FinishOne& finish_one;
 };
 
-template <typename Loaded, typename Fetch, typename Finish, typename FinishOne>
-__device__ __forceinline__ Result<Loaded, Fetch, Finish, FinishOne> make_result(
-    long long m, long long n, const Fetch& fetch, const Finish& finish,
-    const FinishOne& finish_one) {
-  return {m, n, fetch, finish, finish_one};
+template <typename Loaded, typename Columns, typename Touch, typename Fetch, typename FetchColumns,
+          typename Finish, typename FinishOne>
+__device__ __forceinline__
+    Result<Loaded, Columns, Touch, Fetch, FetchColumns, Finish, FinishOne>
+    make_result(long long m, long long n, const Touch& touch, const Fetch& fetch,
+                const FetchColumns& fetch_columns, const Finish& finish,
+                const FinishOne& finish_one) {
+  return {m, n, touch, fetch, fetch_columns, finish, finish_one};
 }
 
 struct Sums {
@@ -95,6 +115,7 @@ __device__ __forceinline__ Sums gather_sums(const Acc* from) {
 #pragma unroll
     for (int v = 0; v < kVector; ++v) sums.at[v] = u.value[v];
   } else {
+#pragma unroll
     for (unsigned rank = 0; rank < kCluster; ++rank) {
       const unsigned address = in_block(shared_address(from), rank);
 #pragma unroll
@@ -124,6 +145,8 @@ __device__ __forceinline__ void write_result(const R& result, long long row0, lo
   const int across = static_cast<int>(threadIdx.x) % kAcross * kVector;
   const long long column = column0 + across;
   const long long left = takes_part ? result.n - column : 0;
+  typename R::Columns columns;
+  if (left >= kVector) result.fetch_columns(column, columns);
   const int first = kRows * static_cast<int>(cluster_rank());
   const long long rows = result.m - row0;
   for (int down = static_cast<int>(threadIdx.x) / kAcross; down < kRows; down += kBatch * kStep) {
@@ -140,7 +163,7 @@ __device__ __forceinline__ void write_result(const R& result, long long row0, lo
       if (left <= 0 || down + i * kStep >= kRows || row >= rows) continue;
       const Sums sums = gather_sums(tile + row * kResultPitch + across);
       if (left >= kVector) {
-        result.finish(row0 + row, column, sums, loaded[i]);
+        result.finish(row0 + row, column, sums, loaded[i], columns);
       } else {
 #pragma unroll
         for (int v = 0; v < kVector - 1; ++v) {

@@ -97,59 +97,97 @@ constexpr int kChunkPitch = kChunkColumns + 4;
 constexpr int kChunkBytes = 16 * kChunkPitch * 4;  // of a warp
 constexpr int kChunkVectors = kChunkColumns / 16;  // of a lane
 
-// A warp turns 16 rows of its sums, kChunkColumns at a time, from fragments into vectors of
-// neighbours, by way of shared memory of its own. The loop over these chunks is not unrolled, since
-// the epilogue would be there as often: only what puts a chunk into shared memory is there for each
-// of them, because registers have no index. What the epilogue loads for a chunk is fetched a chunk
-// ahead.
+// How a warp goes through its rows of a tile: kChunkColumns columns of 16 rows at a time.
+constexpr int kAcross = kChunkColumns / 8;           // lanes that share a row
+constexpr int kDown = 32 / kAcross;                  // rows that the lanes take at a time
+constexpr int kColumnChunks = kTileN / kChunkColumns;
+constexpr int kChunks = kRowBlocks * kColumnChunks;
+
+// What the epilogue loads. The ring keeps the way from the second-level cache busy, and a load of a
+// consumer waits behind all that it asked for: thousands of cycles. So loads are asked for before the
+// tile is multiplied. What each row has of its own waits in registers (kHoldLoads, where these are
+// enough), or else is fetched a chunk ahead; what all rows share is brought to the first-level cache.
 template <typename R>
-__device__ __forceinline__ void write_sums(const R& result, const GroupSums& sums, long long row0,
-                                           long long column0, float* own) {
-  constexpr int kAcross = kChunkColumns / 8;
-  constexpr int kColumnChunks = kTileN / kChunkColumns;
-  constexpr int kChunks = kRowBlocks * kColumnChunks;
-  constexpr int kDown = 32 / kAcross;  // rows that the lanes take at a time
+struct EarlyLoads {
+  static constexpr int kHeld = kHoldLoads ? kChunks : 1;
+  typename R::Loaded loaded[kHeld][kChunkVectors];
+
+  __device__ __forceinline__ void fetch(const R& result, int row0, int column0, int chunk,
+                                        int held) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int column = column0 + chunk % kColumnChunks * kChunkColumns + lane % kAcross * 8;
+    const int row = row0 + chunk / kColumnChunks * 64 + lane / kAcross;
+#pragma unroll
+    for (int v = 0; v < kChunkVectors; ++v) {
+      if (row + v * kDown < static_cast<int>(result.m) && column + 8 <= static_cast<int>(result.n))
+        result.fetch(row + v * kDown, column, loaded[held][v]);
+    }
+  }
+  __device__ __forceinline__ void begin(const R& result, int row0, int column0, float* own) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    if (lane * 8 < kTileN && column0 + lane * 8 < result.n)
+      result.touch(column0 + lane * 8, shared_address(own + lane));
+    if constexpr (kHoldLoads) {
+#pragma unroll
+      for (int chunk = 0; chunk < kChunks; ++chunk) fetch(result, row0, column0, chunk, chunk);
+    }
+  }
+};
+
+// A warp turns its sums from fragments into vectors of neighbours, by way of shared memory of its
+// own. The loop over chunks is not unrolled, since the epilogue would be there as often: only what
+// has no index, registers, is picked for each of them.
+template <typename R>
+__device__ __forceinline__ void write_sums(const R& result, const GroupSums& sums,
+                                           EarlyLoads<R>& early, int row0, int column0,
+                                           float* own) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int across = lane % kAcross * 8, down = lane / kAcross;
-  typename R::Loaded loaded[kChunkVectors];
-  const auto fetch = [&](int chunk, int v) {
-    const long long column = column0 + chunk % kColumnChunks * kChunkColumns + across;
-    const long long row = row0 + chunk / kColumnChunks * 64 + down + v * kDown;
-    if (row < result.m && column + 8 <= result.n) result.fetch(row, column, loaded[v]);
-  };
-#pragma unroll
-  for (int v = 0; v < kChunkVectors; ++v) fetch(0, v);
+  const int rows = static_cast<int>(result.m) - row0, columns = static_cast<int>(result.n) - column0;
+  asm volatile("cp.async.wait_all;" ::: "memory");
+  if constexpr (!kHoldLoads) early.fetch(result, row0, column0, 0, 0);
 #pragma unroll 1
   for (int chunk = 0; chunk < kChunks; ++chunk) {
+    typename R::Loaded loaded[kChunkVectors];
     __syncwarp();
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
       if (c != chunk) continue;
 #pragma unroll
       for (int i = 0; i < kChunkColumns / 2; i += 2) {
-        const float* const from = &sums[c / kColumnChunks][c % kColumnChunks * (kChunkColumns / 2) + i];
+        const float* const from =
+            &sums[c / kColumnChunks][c % kColumnChunks * (kChunkColumns / 2) + i];
         *reinterpret_cast<float2*>(own + (lane / 4 + i / 2 % 2 * 8) * kChunkPitch + i / 4 * 8 +
                                    lane % 4 * 2) = make_float2(from[0], from[1]);
       }
+      if constexpr (kHoldLoads) {
+#pragma unroll
+        for (int v = 0; v < kChunkVectors; ++v) loaded[v] = early.loaded[c][v];
+      }
+    }
+    if constexpr (!kHoldLoads) {
+#pragma unroll
+      for (int v = 0; v < kChunkVectors; ++v) loaded[v] = early.loaded[0][v];
+      if (chunk + 1 < kChunks) early.fetch(result, row0, column0, chunk + 1, 0);
     }
     __syncwarp();
-    const long long column = column0 + chunk % kColumnChunks * kChunkColumns + across;
-    const long long left = result.n - column;
+    const int place = chunk % kColumnChunks * kChunkColumns + across;
+    const int left = columns - place;
+    typename R::Columns same;
+    if (left >= 8) result.fetch_columns(column0 + place, same);
 #pragma unroll
     for (int v = 0; v < kChunkVectors; ++v) {
       const int line = down + v * kDown;
-      const long long row = row0 + chunk / kColumnChunks * 64 + line;
-      if (row < result.m && left > 0) {
-        const Sums vector = gather_sums(own + line * kChunkPitch + across);
-        if (left >= 8) {
-          result.finish(row, column, vector, loaded[v]);
-        } else {
+      const int row = chunk / kColumnChunks * 64 + line;
+      if (row >= rows || left <= 0) continue;
+      if (left >= 8) {
+        result.finish(row0 + row, column0 + place, gather_sums(own + line * kChunkPitch + across),
+                      loaded[v], same);
+      } else {
 #pragma unroll 1
-          for (int e = 0; e < left; ++e)
-            result.finish_one(row, column + e, own[line * kChunkPitch + across + e]);
-        }
+        for (int e = 0; e < left; ++e)
+          result.finish_one(row0 + row, column0 + place + e, own[line * kChunkPitch + across + e]);
       }
-      if (chunk + 1 < kChunks) fetch(chunk + 1, v);
     }
   }
 }
@@ -234,13 +272,15 @@ __device__ __forceinline__ void multiply_tiles(const TensorMap& map_a, const Ten
            t += (kPingPong ? 2 : 1) * gridDim.x) {
         const TilePlace tile(result.m, result.n, t);
         const int row = kPingPong ? 0 : group * kGroupRows;
+        const int warp_row = static_cast<int>(tile.row0) + row + static_cast<int>(threadIdx.x) / 32 % 4 * 16;
         GroupSums sums;
+        EarlyLoads<R> early;
+        early.begin(result, warp_row, static_cast<int>(tile.column0), own);
         if (kPingPong && number > 0) sync_threads(1 + group, 256);
         multiply_steps(sums, ring, place, row, steps, [&] {
           if (kPingPong && t + gridDim.x < tiles) arrive_threads(1 + (group ^ 1), 256);
         });
-        write_sums(result, sums, tile.row0 + row + static_cast<int>(threadIdx.x) / 32 % 4 * 16,
-                   tile.column0, own);
+        write_sums(result, sums, early, warp_row, static_cast<int>(tile.column0), own);
         if (kPingPong) place.advance(steps);
         number += 2;
       }

@@ -79,6 +79,7 @@ void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype) {
   text.constant("kConsumerRegisters", tile.groups == 3 ? 160 : 240);
   text.flag("kPingPong", tile.ping_pong);
   text.flag("kOneTile", tile.one_tile);
+  text.flag("kHoldLoads", tile.hold_loads);
   for (const char* file : {"cluster", "tile_order", "tile_result", "hopper"}) text.include(file);
   text.add(group_product(tile.n, dtype));
   text.include("tile_wgmma");
@@ -138,8 +139,26 @@ std::optional<ir::Dim> load_offset(const plan::Program& program, const plan::Exp
 struct VectorLoad {
   const plan::ExprNode* node = nullptr;
   ir::Dim offset;
-  std::string name;  // of the member of Loaded
+  std::string name;   // of the member of Loaded or Columns
+  bool same = false;  // for all rows
 };
+
+std::vector<VectorLoad> vector_loads(const plan::Program& program, const ResultText& result) {
+  std::vector<VectorLoad> loads;
+  plan::visit(*result.epilogue, [&](const plan::ExprNode& node) {
+    if (node.kind != plan::ExprKind::Load || node.predicate) return;
+    std::optional<ir::Dim> offset = load_offset(program, node);
+    if (!offset) return;
+    if (result.simplify) offset = result.simplify(*offset);
+    const auto linear = offset->as_linear_in(result.column.index);
+    if (!linear || !linear->first.is_constant(1)) return;
+    if (std::ranges::find(loads, &node, &VectorLoad::node) != loads.end()) return;
+    const std::vector<ir::SymbolPtr> symbols = linear->second.symbols();
+    const bool same = std::ranges::none_of(symbols, [](const auto& s) { return s->is_loop; });
+    loads.push_back({&node, *offset, "of" + std::to_string(loads.size()), same});
+  });
+  return loads;
+}
 
 class ResultEmitter {
  public:
@@ -148,14 +167,15 @@ class ResultEmitter {
 
   std::string run(const std::string& m, const std::string& n) {
     find_loads();
-    emitter_.open("struct Loaded");
-    for (const VectorLoad& load : loads_)
-      emitter_.line("Elements<" + std::string(memory_type(load.node->dtype)) + "> " + load.name + ";");
-    emitter_.close(";");
-    emit_fetch();
+    emit_loaded("Loaded", false);
+    emit_loaded("Columns", true);
+    emit_touch();
+    emit_fetch("fetch", false);
+    emit_fetch("fetch_columns", true);
     emit_finish();
     emit_finish_one();
-    return "make_result<Loaded>(" + m + ", " + n + ", fetch, finish, finish_one)";
+    return "make_result<Loaded, Columns>(" + m + ", " + n +
+           ", touch, fetch, fetch_columns, finish, finish_one)";
   }
 
  private:
@@ -165,15 +185,17 @@ class ResultEmitter {
   }
 
   void find_loads() {
-    plan::visit(*result_.epilogue, [&](const plan::ExprNode& node) {
-      if (node.kind != plan::ExprKind::Load || node.predicate) return;
-      std::optional<ir::Dim> offset = load_offset(emitter_.program(), node);
-      if (!offset) return;
-      if (result_.simplify) offset = result_.simplify(*offset);
-      if (!is_neighbourly(*offset)) return;
-      if (std::ranges::find(loads_, &node, &VectorLoad::node) != loads_.end()) return;
-      loads_.push_back({&node, *offset, "of" + std::to_string(loads_.size())});
-    });
+    for (const VectorLoad& load : vector_loads(emitter_.program(), result_)) loads_.push_back(load);
+  }
+
+  // The types of what is fetched: of a vector, or the same for all rows.
+  void emit_loaded(const std::string& name, bool same) {
+    emitter_.open("struct " + name);
+    for (const VectorLoad& load : loads_) {
+      if (load.same == same)
+        emitter_.line("Elements<" + std::string(memory_type(load.node->dtype)) + "> " + load.name + ";");
+    }
+    emitter_.close(";");
   }
 
   ir::Dim out_offset() const {
@@ -184,16 +206,29 @@ class ResultEmitter {
     result_.bind_row(row);
     const std::string type = position_type(ir::Dim(result_.column.index));
     const std::string first = result_.first_column.empty() ? "" : result_.first_column + " + ";
-    emitter_.bind(result_.column.index,
-                  emitter_.declare(type, "column", "static_cast<" + type + ">(" + first + column + ")"));
+    emitter_.bind(
+        result_.column.index,
+        emitter_.declare(type, "column", "static_cast<" + type + ">(" + first + column + ")"));
   }
 
-  void emit_fetch() {
-    emitter_.open("const auto fetch = [&](long long row, long long first, Loaded& loaded)");
-    bind("row", "first");
+  void emit_touch() {
+    emitter_.open("const auto touch = [&](long long first, unsigned to)");
+    bind("0", "first");
     for (const VectorLoad& load : loads_) {
-      emitter_.line("fetch_elements(&" + emitter_.element(load.node->buffer, {load.offset}) +
-                    ", loaded." + load.name + ");");
+      if (load.same)
+        emitter_.line("touch_element(&" + emitter_.element(load.node->buffer, {load.offset}) + ", to);");
+    }
+    emitter_.close(";");
+  }
+
+  void emit_fetch(const std::string& name, bool same) {
+    emitter_.open("const auto " + name + " = [&](" + (same ? "" : "long long row, ") +
+                  "long long first, " + (same ? "Columns" : "Loaded") + "& loaded)");
+    bind(same ? "0" : "row", "first");
+    for (const VectorLoad& load : loads_) {
+      if (load.same == same)
+        emitter_.line("fetch_elements(&" + emitter_.element(load.node->buffer, {load.offset}) +
+                      ", loaded." + load.name + ");");
     }
     emitter_.close(";");
   }
@@ -201,7 +236,7 @@ class ResultEmitter {
   void emit_finish() {
     emitter_.open(
         "const auto finish = [&](long long row, long long first, const Sums& sums, const Loaded& "
-        "loaded)");
+        "loaded, const Columns& columns)");
     emitter_.line("Elements<" + std::string(out_type_) + "> results;");
     emitter_.line("#pragma unroll");
     emitter_.open("for (int v = 0; v < kVector; ++v)");
@@ -211,7 +246,7 @@ class ResultEmitter {
     for (const VectorLoad& load : loads_) {
       leaves.loads[load.node] = emitter_.declare(
           register_type(load.node->dtype), "loaded",
-          to_register("loaded." + load.name + ".at[v]"));
+          to_register((load.same ? "columns." : "loaded.") + load.name + ".at[v]"));
     }
     const std::string value = emitter_.value(*result_.epilogue, leaves);
     emitter_.line("results.at[v] = " + to_memory(emitter_.dtype_of(result_.out), value) + ";");
@@ -257,6 +292,10 @@ class ResultEmitter {
 std::string emit_result(Emitter& emitter, const ResultText& result, const std::string& m,
                         const std::string& n) {
   return ResultEmitter(emitter, result).run(m, n);
+}
+
+int row_loads(const plan::Program& program, const ResultText& result) {
+  return static_cast<int>(std::ranges::count(vector_loads(program, result), false, &VectorLoad::same));
 }
 
 // --- Weights ---

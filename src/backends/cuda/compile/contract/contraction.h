@@ -61,6 +61,8 @@ struct ResultText {
   std::function<ir::Dim(const ir::Dim&)> simplify;
   DType sum = DType::F32;
 };
+// Loads of the epilogue that each row has of its own, such as a residual.
+int row_loads(const plan::Program& program, const ResultText& result);
 // Writes the functions; gives the text of the object: "make_result<Loaded>(m, n, ...)".
 std::string emit_result(Emitter& emitter, const ResultText& result, const std::string& m,
                         const std::string& n);

@@ -122,20 +122,22 @@ class MatMulText {
                    right_.column_stride, right_.k_stride);
   }
 
-  std::string result() {
+  ResultText result_text() {
     ResultText result;
     result.out = matmul_.out.buffer;
     result.out_offset = batch_offset(matmul_.out, matmul_.batch) +
-                        stride_from_end(matmul_.out, 2) * ir::Dim(matmul_.m.index) +
-                        stride_from_end(matmul_.out, 1) * ir::Dim(matmul_.n.index);
+                        stride_from_end(matmul_.out, 2) * Dim(matmul_.m.index) +
+                        stride_from_end(matmul_.out, 1) * Dim(matmul_.n.index);
     result.epilogue = &matmul_.epilogue;
     result.column = matmul_.n;
     result.bind_row = [this](const std::string& row) {
-      const std::string type = position_type(ir::Dim(matmul_.m.index));
+      const std::string type = position_type(Dim(matmul_.m.index));
       emitter_.bind(matmul_.m.index, emitter_.declare(type, "m", "(" + type + ")" + row));
     };
-    return emit_result(emitter_, result, "m", "n");
+    return result;
   }
+
+  std::string result() { return emit_result(emitter_, result_text(), "m", "n"); }
 
   void set_tiled_launch(const Tile& tile, int64_t operand_bytes) {
     backend::KernelInterface& interface = context_.result.interface;
@@ -212,7 +214,8 @@ class MatMulText {
     if (!batches_.is_constant(1) || !matmul_.k.extent().is_constant() ||
         !matmul_.n.extent().is_constant() || !fits_int(m))
       return false;
-    if (size_.k < 64 || size_.n < 16 || m.upper_bound() < 2) return false;
+    // A tile has 64 rows at least; for few, smaller tiles of tile_mma.cuh read B as fast.
+    if (size_.k < 64 || size_.n < 16 || size_.m <= 32) return false;
     const auto in_vectors = [](const Dim& dim) { return ir::provably_divisible(dim, 8); };
     const plan::View& a = matmul_.a;
     const bool a_suits = is_placed(a.buffer) && stride_from_end(a, 1).is_constant(1) &&
@@ -240,6 +243,7 @@ class MatMulText {
     arrange_constant([](const ConstantRows& rows) {
       return rows.k_stride == 1 && is_vectors(rows, rows.row_stride);
     });
+    size_.row_loads = row_loads(context_.program, result_text());
     const GroupTile tile = choose_group_tile(size_);
     Prelude text;
     text.flag("kBf16", a_type_ == DType::BF16);

@@ -77,6 +77,14 @@ constexpr int kHopperMultiprocessors = 132;
 // Blocks of a cluster lie in one part of the machine: fewer fit than there are multiprocessors.
 int cluster_slots(int cluster) { return cluster <= 2 ? 132 : 120; }
 
+// Whether the loads of the epilogue have room beside the sums: 16-bit elements of the rows of a group,
+// two to a register.
+bool holds_loads(const GroupTile& tile, const ProductSize& size) {
+  const int sums = tile.row_blocks * tile.n / 2;
+  const int loads = size.row_loads * tile.row_blocks * tile.n / 4;
+  return size.row_loads > 0 && sums + loads <= (tile.groups == 3 ? 100 : 180);
+}
+
 // Cycles: 2048 multiply-adds a cycle of a multiprocessor, which gets 58 bytes a cycle from the
 // second-level cache when all ask for some; storing a tile is hidden where groups take turns.
 double group_cycles(const ProductSize& size, const GroupTile& tile) {
@@ -86,13 +94,16 @@ double group_cycles(const ProductSize& size, const GroupTile& tile) {
   const double rows = std::min<double>(tile.m(), static_cast<double>(size.m)) + tile.n;
   const double main =
       std::max({area * depth / 2048, rows * 2 * depth / 58, depth / 64 * 60});
-  const double store = area / 9;
+  // What is loaded a chunk ahead is late.
+  const bool late = size.row_loads > 0 && !tile.one_tile && !holds_loads(tile, size);
+  const double store = area / (late ? 2.5 : 6);
   const double rounds = std::ceil(tiles * tile.cluster / cluster_slots(tile.cluster));
   if (tile.one_tile) {
-    const double exchange = tile.cluster > 1 ? 1800 + 150 * tile.cluster : 0;
+    const double exchange = tile.cluster > 1 ? 4000 + 250 * tile.cluster : 0;
     return rounds * (main + store / tile.cluster + exchange + 4000);
   }
-  return rounds * (main + (tile.ping_pong ? 0.1 : 1.0) * store) + 5000 + (tile.ping_pong ? store : 0);
+  return rounds * (tile.ping_pong ? std::max(main * 1.05, (main + store) / 2) : main + store) + 5000 +
+         (tile.ping_pong ? store : 0);
 }
 
 // As many stages as fit, at most 8.
@@ -147,7 +158,9 @@ GroupTile choose_group_tile(const ProductSize& size) {
     least = cost;
     best = &tile;
   }
-  return *best;
+  GroupTile tile = *best;
+  tile.hold_loads = !tile.one_tile && holds_loads(tile, size);
+  return tile;
 }
 
 Tile choose_tile(const Target& target, const ProductSize& size) {

@@ -10,6 +10,7 @@ namespace kiln::cuda {
 // A product as the choice of its tile sees it, at the sizes to optimise for.
 struct ProductSize {
   int64_t batch = 1, m = 1, n = 1, k = 1;
+  int row_loads = 0;  // of the epilogue, that each row has of its own
 };
 
 // What a block of threads computes (tile_mma.cuh, tile_simt.cuh).
@@ -36,6 +37,7 @@ struct GroupTile {
   bool one_tile = false;   // a block has one tile and ends
   int cluster = 1;         // blocks that share k; one_tile only
   int chunk = 64;          // columns that a warp stores at a time
+  bool hold_loads = false;  // what the epilogue loads waits in registers
 
   int m() const { return 64 * row_blocks * (ping_pong ? 1 : groups); }
   int threads() const { return 128 * (groups + 1); }

@@ -160,7 +160,13 @@ class ExprEmitter {
     }
     if (node.op == Op::where) return args[0] + " ? " + args[1] + " : " + args[2];
     if (node.op == Op::logical_not && dtype == DType::Bool) return "!" + args[0];
-    if (node.op == Op::gelu) return (node.gelu_tanh ? "op_gelu_tanh(" : "op_gelu(") + args[0] + ")";
+    const bool half = is_16_bit_float(node.dtype);
+    if (node.op == Op::gelu) {
+      const std::string name = node.gelu_tanh ? "op_gelu_tanh" : "op_gelu";
+      return name + (half ? "_of_half(" : "(") + args[0] + ")";
+    }
+    if (half && (node.op == Op::sigmoid || node.op == Op::silu))
+      return "op_" + std::string(op_name(node.op)) + "_of_half(" + args[0] + ")";
     // A softmax: one division a row instead of one an element. Its sum is 1 at least; other divisors
     // may have no reciprocal.
     if (node.op == Op::div && is_floating(dtype) && node.args[1]->kind == ExprKind::Reduced &&

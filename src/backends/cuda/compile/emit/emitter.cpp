@@ -287,6 +287,7 @@ std::string Emitter::finish(const Launch& launch) {
   std::string text;
   text += kernel_text("types.cuh");
   text += kernel_text("math.cuh");
+  text += kernel_text("half_math.cuh");
   text += kernel_text("reduce.cuh");
   text += launch.before;
   text += "\n" + signature(launch);
