@@ -160,7 +160,7 @@ def main(folder, pattern=''):
             expected = expected.permute(0, 2, 3, 1)
         error = float((got - expected.double()).norm() / expected.double().norm())
         times = measure({'own': [lambda t=t: own(t) for t in sets], 'peer': [lambda t=t: peer(t) for t in sets]})
-        print(f"{case['name']:42} own {times['own']:8.2f} us  torch {times['peer']:8.2f} us  ratio {times['own'] / times['peer']:.2f}  "
+        print(f"{case['name']:34} {case.get('tag', ''):14} own {times['own']:8.2f} us  torch {times['peer']:8.2f} us  ratio {times['own'] / times['peer']:.2f}  "
               f"{operations / times['own'] / 1e6:7.1f} TFLOP/s  {bytes_each / times['own'] / 1e6:5.2f} TB/s  difference {error:.1e}  grid {launches[0]['grid']}", flush=True)
 
 

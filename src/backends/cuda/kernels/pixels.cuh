@@ -6,7 +6,7 @@
 // sees, kFilterWidth, strides and dilations.
 
 struct Image {
-  long long height, width;                // of the input
+  int height, width;                      // of the input
   long long rows, columns;                // of the result
   long long pad_top, pad_left;
   long long pixels;                       // of the result, all images
@@ -15,8 +15,8 @@ struct Image {
 
 // Where the filters of a pixel begin.
 struct Corner {
-  long long image;  // offset of its image and of the first channel, in elements
-  int y, x;         // may be negative; y is far outside for pixels that there are not
+  long long offset;  // of the first channel, in elements; outside of the input if y or x is
+  int y, x;          // may be negative; y is far outside for pixels that there are not
 };
 
 __device__ __forceinline__ Corner corner_of(const Image& image, long long pixel) {
@@ -33,16 +33,17 @@ __device__ __forceinline__ Corner corner_of(const Image& image, long long pixel)
     row = pixel / image.columns % image.rows;
     number = pixel / image.columns / image.rows;
   }
-  return {number * image.height * image.width * kChannels + image.first_channel,
-          static_cast<int>(row * kStrideH - image.pad_top),
-          static_cast<int>(column * kStrideW - image.pad_left)};
+  const long long y = row * kStrideH - image.pad_top, x = column * kStrideW - image.pad_left;
+  const long long line_of_image = number * image.height + y;
+  return {(line_of_image * image.width + x) * kChannels + image.first_channel, static_cast<int>(y),
+          static_cast<int>(x)};
 }
 
 // Offset of the element k of a corner, or -1 outside of the image.
 __device__ __forceinline__ long long pixel_offset(const Image& image, const Corner& corner, int k) {
   const int tap = k / kGroupChannels, channel = k % kGroupChannels;
-  const int y = corner.y + tap / kFilterWidth * kDilationH;
-  const int x = corner.x + tap % kFilterWidth * kDilationW;
+  const int down = tap / kFilterWidth * kDilationH, across = tap % kFilterWidth * kDilationW;
+  const int y = corner.y + down, x = corner.x + across;
   if (y < 0 || y >= image.height || x < 0 || x >= image.width) return -1;
-  return corner.image + (y * image.width + x) * kChannels + channel;
+  return corner.offset + static_cast<long long>(down * image.width + across) * kChannels + channel;
 }

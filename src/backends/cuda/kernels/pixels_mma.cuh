@@ -31,8 +31,8 @@ struct LoadPixels {
     const int end = k0 + left;
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
-      const int place = static_cast<int>(threadIdx.x) + i * kThreads;
-      const int line = place / kAcrossChunks, across = place % kAcrossChunks;
+      const int line = static_cast<int>(threadIdx.x) / kAcrossChunks + i * (kThreads / kAcrossChunks);
+      const int across = static_cast<int>(threadIdx.x) % kAcrossChunks;
       const int k = k0 + across * 8;
       unsigned char* chunk = to + 16 * (line * kAcrossChunks + swizzled<kAcrossChunks>(line, across));
       if (aligned) {

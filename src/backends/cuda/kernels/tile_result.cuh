@@ -46,16 +46,41 @@ __device__ __forceinline__ void fetch_elements(const T* from, Elements<T>& to) {
   }
 }
 
-template <typename T>
-__device__ __forceinline__ void store_elements(T* to, const Elements<T>& from) {
+// Values as elements, two to a register where they have 16 bits.
+template <typename T, typename R>
+__device__ __forceinline__ void to_elements(const R (&from)[kVector], Elements<T>& to) {
+#pragma unroll
+  for (int v = 0; v < kVector; ++v) to.at[v] = to_memory<T>(from[v]);
+}
+__device__ __forceinline__ void to_elements(const float (&from)[kVector], Elements<half_t>& to) {
+#pragma unroll
+  for (int v = 0; v < kVector; v += 2) {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;"
+        : "=r"(reinterpret_cast<unsigned*>(to.at)[v / 2])
+        : "f"(from[v + 1]), "f"(from[v]));
+  }
+}
+__device__ __forceinline__ void to_elements(const float (&from)[kVector], Elements<bfloat_t>& to) {
+#pragma unroll
+  for (int v = 0; v < kVector; v += 2) {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;"
+        : "=r"(reinterpret_cast<unsigned*>(to.at)[v / 2])
+        : "f"(from[v + 1]), "f"(from[v]));
+  }
+}
+
+template <typename T, typename R>
+__device__ __forceinline__ void store_elements(T* to, const R (&values)[kVector]) {
   using Piece = typename Pieces<T>::Type;
+  Elements<T> elements;
+  to_elements(values, elements);
   if ((reinterpret_cast<unsigned long long>(to) & (sizeof(Piece) - 1)) == 0) {
 #pragma unroll
     for (int i = 0; i < Pieces<T>::kBytes / static_cast<int>(sizeof(Piece)); ++i)
-      reinterpret_cast<Piece*>(to)[i] = reinterpret_cast<const Piece*>(from.at)[i];
+      reinterpret_cast<Piece*>(to)[i] = reinterpret_cast<const Piece*>(elements.at)[i];
   } else {
 #pragma unroll
-    for (int v = 0; v < kVector; ++v) to[v] = from.at[v];
+    for (int v = 0; v < kVector; ++v) to[v] = elements.at[v];
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "backends/cuda/compile/kernel_texts.h"
+#include "ir/op_table.h"
 #include "plan/form/access.h"
 #include "support/error.h"
 
@@ -163,7 +164,7 @@ std::vector<VectorLoad> vector_loads(const plan::Program& program, const ResultT
 class ResultEmitter {
  public:
   ResultEmitter(Emitter& emitter, const ResultText& result)
-      : emitter_(emitter), result_(result), out_type_(memory_type(emitter.dtype_of(result.out))) {}
+      : emitter_(emitter), result_(result) {}
 
   std::string run(const std::string& m, const std::string& n) {
     find_loads();
@@ -237,7 +238,7 @@ class ResultEmitter {
     emitter_.open(
         "const auto finish = [&](long long row, long long first, const Sums& sums, const Loaded& "
         "loaded, const Columns& columns)");
-    emitter_.line("Elements<" + std::string(out_type_) + "> results;");
+    emitter_.line(std::string(register_type(emitter_.dtype_of(result_.out))) + " values[kVector];");
     emitter_.line("#pragma unroll");
     emitter_.open("for (int v = 0; v < kVector; ++v)");
     bind("row", "first + v");
@@ -246,44 +247,45 @@ class ResultEmitter {
     for (const VectorLoad& load : loads_) {
       leaves.loads[load.node] = emitter_.declare(
           register_type(load.node->dtype), "loaded",
-          to_register((load.same ? "columns." : "loaded.") + load.name + ".at[v]"));
+          "from_memory(" + std::string(load.same ? "columns." : "loaded.") + load.name + ".at[v])");
     }
-    const std::string value = emitter_.value(*result_.epilogue, leaves);
-    emitter_.line("results.at[v] = " + to_memory(emitter_.dtype_of(result_.out), value) + ";");
+    emitter_.line("values[v] = " + emitter_.value(stored_value(), leaves) + ";");
     emitter_.close();
     bind("row", "first");
     emitter_.written_buffer(result_.out);
     const ir::Dim offset = out_offset();
     if (is_neighbourly(offset)) {
-      emitter_.line("store_elements(&" + emitter_.element(result_.out, {offset}) + ", results);");
+      emitter_.line("store_elements(&" + emitter_.element(result_.out, {offset}) + ", values);");
     } else {
       emitter_.line("#pragma unroll");
       emitter_.open("for (int v = 0; v < kVector; ++v)");
       bind("row", "first + v");
-      emitter_.line(emitter_.element(result_.out, {offset}) + " = results.at[v];");
+      emitter_.store(result_.out, {offset}, "values[v]");
       emitter_.close();
     }
     emitter_.close(";");
+  }
+
+  // What is stored is rounded then: a conversion to the type of the buffer need not be made before.
+  plan::Expr stored_value() const {
+    const plan::Expr& value = *result_.epilogue;
+    const bool converts = value->kind == plan::ExprKind::Apply && value->op == ir::Op::cast &&
+                          is_16_bit_float(value->dtype) &&
+                          value->dtype == emitter_.dtype_of(result_.out) &&
+                          value->args[0]->dtype == DType::F32;
+    return converts ? value->args[0] : value;
   }
 
   void emit_finish_one() {
     emitter_.open("const auto finish_one = [&](long long row, long long first, Acc sum)");
     bind("row", "first");
     emitter_.store(result_.out, {out_offset()},
-                   emitter_.value(*result_.epilogue, {.accumulator = "sum"}));
+                   emitter_.value(stored_value(), {.accumulator = "sum"}));
     emitter_.close(";");
-  }
-
-  static std::string to_register(const std::string& text) {
-    return "from_memory(" + text + ")";
-  }
-  static std::string to_memory(DType dtype, const std::string& text) {
-    return "to_memory<" + std::string(memory_type(dtype)) + ">(" + text + ")";
   }
 
   Emitter& emitter_;
   const ResultText& result_;
-  const char* out_type_;
   std::vector<VectorLoad> loads_;
 };
 
@@ -296,6 +298,31 @@ std::string emit_result(Emitter& emitter, const ResultText& result, const std::s
 
 int row_loads(const plan::Program& program, const ResultText& result) {
   return static_cast<int>(std::ranges::count(vector_loads(program, result), false, &VectorLoad::same));
+}
+
+int epilogue_work(const plan::Expr& epilogue) {
+  int work = 0;
+  plan::visit(epilogue, [&](const plan::ExprNode& node) {
+    if (node.kind != plan::ExprKind::Apply) return;
+    switch (ir::effort_of(node.op)) {
+      case ir::OpEffort::Simple:
+        work += 1;
+        break;
+      case ir::OpEffort::Root:
+        work += 8;
+        break;
+      case ir::OpEffort::Division:
+        work += 10;
+        break;
+      case ir::OpEffort::Series:
+        work += 16;
+        break;
+      case ir::OpEffort::Iterated:
+        work += 40;
+        break;
+    }
+  });
+  return work;
 }
 
 // --- Weights ---

@@ -63,6 +63,8 @@ struct ResultText {
 };
 // Loads of the epilogue that each row has of its own, such as a residual.
 int row_loads(const plan::Program& program, const ResultText& result);
+// Instructions that an element of the epilogue takes, about.
+int epilogue_work(const plan::Expr& epilogue);
 // Writes the functions; gives the text of the object: "make_result<Loaded>(m, n, ...)".
 std::string emit_result(Emitter& emitter, const ResultText& result, const std::string& m,
                         const std::string& n);

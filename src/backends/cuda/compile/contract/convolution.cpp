@@ -64,7 +64,7 @@ class ConvolutionText {
     emitter_.line("const TilePlace place(m, n, blockIdx.x / kCluster);");
     emitter_.line("const int group = (int)place.batch;");
     emitter_.line("const long long first_filter = group * " + std::to_string(group_filters_) + "ll;");
-    emitter_.line("const Image image{" + wide(c_.height) + ", " + wide(c_.width) + ", " +
+    emitter_.line("const Image image{(int)" + wide(c_.height) + ", (int)" + wide(c_.width) + ", " +
                   wide(c_.y.extent()) + ", " + wide(c_.x.extent()) + ", " + wide(c_.pad_top) + ", " +
                   wide(c_.pad_left) + ", m, group * kGroupChannels};");
   }

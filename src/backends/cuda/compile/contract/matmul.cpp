@@ -244,6 +244,7 @@ class MatMulText {
       return rows.k_stride == 1 && is_vectors(rows, rows.row_stride);
     });
     size_.row_loads = row_loads(context_.program, result_text());
+    size_.epilogue_work = epilogue_work(matmul_.epilogue);
     const GroupTile tile = choose_group_tile(size_);
     Prelude text;
     text.flag("kBf16", a_type_ == DType::BF16);

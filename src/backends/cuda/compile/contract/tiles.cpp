@@ -85,25 +85,31 @@ bool holds_loads(const GroupTile& tile, const ProductSize& size) {
   return size.row_loads > 0 && sums + loads <= (tile.groups == 3 ? 100 : 180);
 }
 
-// Cycles: 2048 multiply-adds a cycle of a multiprocessor, which gets 58 bytes a cycle from the
-// second-level cache when all ask for some; storing a tile is hidden where groups take turns.
+// Cycles of the whole product: 2048 multiply-adds a cycle of a multiprocessor, which gets 58 bytes a
+// cycle from the second-level cache when all ask for some, and what storing tiles takes. A group that
+// stores while the other multiplies does so alone and beside its traffic in shared memory.
 double group_cycles(const ProductSize& size, const GroupTile& tile) {
   const double depth = std::ceil(static_cast<double>(size.k) / tile.cluster);
   const double tiles = ceil_div(size.m, tile.m()) * ceil_div(size.n, tile.n);
   const double area = static_cast<double>(tile.m()) * tile.n;
   const double rows = std::min<double>(tile.m(), static_cast<double>(size.m)) + tile.n;
-  const double main =
-      std::max({area * depth / 2048, rows * 2 * depth / 58, depth / 64 * 60});
-  // What is loaded a chunk ahead is late.
-  const bool late = size.row_loads > 0 && !tile.one_tile && !holds_loads(tile, size);
-  const double store = area / (late ? 2.5 : 6);
+  // One group alone waits between its steps.
+  const double arithmetic = area * depth / 2048 * (tile.groups == 1 ? 1.2 : 1.0);
+  const double traffic = rows * 2 * depth / 58 * (tile.groups == 1 ? 1.2 : 1.0);
+  const double main = std::max({arithmetic, traffic, depth / 64 * 60});
   const double rounds = std::ceil(tiles * tile.cluster / cluster_slots(tile.cluster));
+  const double work = 0.01 * size.epilogue_work;  // an element
   if (tile.one_tile) {
-    const double exchange = tile.cluster > 1 ? 4000 + 250 * tile.cluster : 0;
-    return rounds * (main + store / tile.cluster + exchange + 4000);
+    const double exchange = tile.cluster > 1 ? 2500 + 250 * tile.cluster + area / 4 : 0;
+    return rounds * (main + area * (0.1 + work) / tile.cluster + exchange + 4000);
   }
-  return rounds * (tile.ping_pong ? std::max(main * 1.05, (main + store) / 2) : main + store) + 5000 +
-         (tile.ping_pong ? store : 0);
+  // What is loaded a chunk ahead is late.
+  const double late = size.row_loads > 0 && !holds_loads(tile, size) ? 0.3 : 0;
+  if (tile.ping_pong) {
+    const double store = area * (0.5 + late + 3 * work);
+    return rounds * std::max(main * 1.05, (main + store) / 2) + store / 2 + 5000;
+  }
+  return rounds * (main + area * (0.15 + late + work)) + 5000;
 }
 
 // As many stages as fit, at most 8.

@@ -10,7 +10,8 @@ namespace kiln::cuda {
 // A product as the choice of its tile sees it, at the sizes to optimise for.
 struct ProductSize {
   int64_t batch = 1, m = 1, n = 1, k = 1;
-  int row_loads = 0;  // of the epilogue, that each row has of its own
+  int row_loads = 0;      // of the epilogue, that each row has of its own
+  int epilogue_work = 0;  // instructions an element, about
 };
 
 // What a block of threads computes (tile_mma.cuh, tile_simt.cuh).
