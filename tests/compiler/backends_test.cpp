@@ -24,7 +24,7 @@ TEST(Backends, AnUnknownTargetIsAnErrorThatNamesTheOthers) {
             options);
     FAIL();
   } catch (const CompileError& error) {
-    EXPECT_STREQ(error.what(), "[target] got \"npu\", expected one of cpu");
+    EXPECT_STREQ(error.what(), "[target] got \"npu\", expected one of cpu, cuda");
   }
 }
 

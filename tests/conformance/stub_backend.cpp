@@ -33,7 +33,7 @@ constexpr Gaps kGaps[] = {
      "fake_quantised_f32 gt_u8 lt_u8 maximum_u8 mul_u8 neg_i8 permute_large_i8 permute_u8 "
      "quantize_blocks_f32 quantize_by_input_f32 quantize_channels_f32 quantize_channels_f64 "
      "quantize_tensor_bf16 quantize_tensor_f16 quantize_tensor_f32 quantize_tensor_f64 "
-     "quantize_unsigned_f32 reshape_u8"},
+     "quantize_unsigned_f32 reshape_u8 large_cast_u8 large_narrowing_f64"},
     {"the machine has no instruction for it",
      "acos_f32 acos_f64 acosh_f32 acosh_f64 asin_f32 asin_f64 asinh_f32 asinh_f64 atan2_f32 "
      "atan2_f64 atanh_f32 atanh_f64 ceil_f32 ceil_f64 check_fmod_i32 check_fmod_i64 cos_f32 "
@@ -54,13 +54,19 @@ constexpr Gaps kGaps[] = {
      "mul_bf16 neg_bf16 neg_f16 permute_f16 reduce_mean_012_f16 reduce_mean_02_f16 "
      "reduce_mean_0_f16 reduce_mean_1_f16 reduce_mean_2_f16 relu_f16 reshape_f16 rms_norm_bf16 "
      "rsqrt_bf16 sigmoid_bf16 silu_f16 sinh_f16 softmax_0_bf16 softmax_1_bf16 softmax_2_bf16 "
-     "softmax_rolled_bf16 sqrt_f16 tanh_f16 where_f16"},
+     "softmax_rolled_bf16 sqrt_f16 tanh_f16 where_f16 large_add_f16 large_cast_f16 "
+     "large_layer_norm_residual_f16 large_odd_f16 large_softmax_f16 large_transpose_f16 "
+     "large_transposes_f16"},
     {"the machine keeps no position of an extreme",
      "argmax_0_f32 argmax_0_i64 argmax_1_f32 argmax_1_i64 argmax_2_f32 argmax_2_i64 "
-     "argmin_0_f32 argmin_0_i64 argmin_1_f32 argmin_1_i64 argmin_2_f32 argmin_2_i64"},
+     "large_argmax_f32 large_argmax_i64 large_argmin_columns_f32 argmin_0_f32 argmin_0_i64 "
+     "argmin_1_f32 argmin_1_i64 argmin_2_f32 argmin_2_i64"},
     {"the machine carries nothing along a scan",
      "cumsum_0_f32 cumsum_0_f64 cumsum_0_i64 cumsum_1_f32 cumsum_1_f64 cumsum_1_i64 "
-     "cumsum_2_f32 cumsum_2_f64 cumsum_2_i64"},
+     "cumsum_2_f32 cumsum_2_f64 cumsum_2_i64 large_cumsum_columns_f32 large_cumsum_f32 "
+     "large_cumsum_i64"},
+    {"the machine adds one by one, and rounds at each step",
+     "large_softmax_long_f32 large_softmax_odd_f32 large_sum_f32"},
 };
 
 std::vector<Gap> stub_gaps() {

@@ -6,7 +6,9 @@
 #include <stdexcept>
 
 #include "backends/common/distinct_kernels.h"
+#include "backends/cuda/compile/cuda_backend.h"
 #include "backends/cuda/compile/nvrtc.h"
+#include "compiler/backends.h"
 #include "compiler/stages.h"
 
 namespace kiln::test {
@@ -28,13 +30,34 @@ std::string find_problem(const std::string& text, const cuda::Target& target) {
   }
 }
 
-}  // namespace
-
-plan::Program plan_for_cuda(ir::Graph graph) {
+plan::Program plan_for(const char* target, ir::Graph graph) {
   CompileOptions options;
-  options.target = "cuda";
+  options.target = target;
   options.verify_passes = true;
   return plan_graph(std::move(graph), options);
+}
+
+// A backend of the same traits but for the forms.
+const char* add_nests() {
+  static const plan::TargetTraits kTraits = [] {
+    plan::TargetTraits traits = cuda_backend().traits;
+    traits.matmul = traits.convolution = traits.attention = {};
+    return traits;
+  }();
+  const Backend& cuda = cuda_backend();
+  static const Backend kNests = {"cuda nests",        kTraits,          cuda.variants,
+                                 cuda.make_generator, cuda.run_workers, cuda.derive_constant};
+  add_backend(kNests);
+  return "cuda nests";
+}
+
+}  // namespace
+
+plan::Program plan_for_cuda(ir::Graph graph) { return plan_for("cuda", std::move(graph)); }
+
+plan::Program plan_nests(ir::Graph graph) {
+  static const char* const kTarget = add_nests();
+  return plan_for(kTarget, std::move(graph));
 }
 
 std::vector<cuda::KernelText> kernel_texts(const plan::Program& program,

@@ -13,6 +13,9 @@ namespace kiln::test {
 // A graph planned for the CUDA backend.
 plan::Program plan_for_cuda(ir::Graph graph);
 
+// The same as loop nests alone, which are plain C++.
+plan::Program plan_nests(ir::Graph graph);
+
 // The texts of the distinct kernels of a program, library calls left out.
 std::vector<cuda::KernelText> kernel_texts(const plan::Program& program,
                                            const cuda::Target& target);

@@ -16,11 +16,11 @@ struct TensorMapSpec {
   // One of KernelInterface::buffers, which begins at a multiple of 16 bytes: a temporary or a
   // constant, derived ones included. Inputs and outputs may begin anywhere.
   plan::BufferId buffer = -1;
-  DType dtype = DType::F16;      // of the elements
-  ir::Dim offset = 0;            // of the first element, in bytes; a multiple of 16
-  std::vector<ir::Dim> sizes;    // in elements, fastest axis first
-  std::vector<ir::Dim> strides;  // in bytes, of the second axis and on; multiples of 16
-  std::vector<int64_t> box;      // in elements; images: unused
+  DType dtype = DType::F16;              // of the elements
+  ir::Dim offset = 0;                    // of the first element, in bytes; a multiple of 16
+  std::vector<ir::Dim> sizes;            // in elements, fastest axis first
+  std::vector<ir::Dim> strides;          // in bytes, of the second axis and on; multiples of 16
+  std::vector<int64_t> box;              // in elements; images: unused
   std::vector<int64_t> element_strides;  // empty: 1 for each axis
   int64_t swizzle = 0;                   // bytes: 0, 32, 64 or 128
 

@@ -50,17 +50,24 @@ bool find_functions(void* handle, Library& library) {
 
 constexpr std::array<const char*, 2> kNames = {"libnvrtc.so.13", "libnvrtc.so.12"};
 
-// NVRTC asks the loader for libnvrtc-builtins by its plain name, which is found if it is loaded
-// already: so it is loaded first, from the folder that NVRTC is in.
 void* open_file(const std::filesystem::path& file) {
   std::error_code error;
   if (!std::filesystem::exists(file, error)) return nullptr;
-  for (const auto& entry : std::filesystem::directory_iterator(file.parent_path(), error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("libnvrtc-builtins.so."))
+  return dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+}
+
+// NVRTC asks the loader for libnvrtc-builtins by its plain name, which finds it if it is loaded
+// already: so it is loaded beforehand, from the folder that NVRTC is in.
+void load_builtins(const Library& library) {
+  Dl_info info = {};
+  if (dladdr(reinterpret_cast<void*>(library.version), &info) == 0 || info.dli_fname == nullptr)
+    return;
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::path(info.dli_fname).parent_path();
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    if (entry.path().filename().string().starts_with("libnvrtc-builtins.so."))
       dlopen(entry.path().c_str(), RTLD_NOW | RTLD_GLOBAL);
   }
-  return dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
 }
 
 std::vector<std::filesystem::path> folders() {
@@ -100,12 +107,18 @@ void* open_library() {
 Library load() {
   Library library;
   void* handle = open_library();
-  if (handle == nullptr) {
+  const char* file = std::getenv("KILN_NVRTC");
+  if (handle == nullptr && file != nullptr) {
+    library.obstacle = "[cuda] got KILN_NVRTC=" + std::string(file) +
+                       ", expected the path of NVRTC: libnvrtc.so.13 or .12";
+  } else if (handle == nullptr) {
     library.obstacle =
         "[cuda] NVRTC (libnvrtc.so.13 or .12), which compiles kernels, was not found: "
         "pip install nvidia-cuda-nvrtc, or set KILN_NVRTC to the path of the library";
   } else if (!find_functions(handle, library)) {
     library.obstacle = "[cuda] got an NVRTC without the functions of version 12 or 13";
+  } else {
+    load_builtins(library);
   }
   return library;
 }

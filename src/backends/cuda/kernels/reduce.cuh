@@ -189,3 +189,60 @@ DEVICE T reduce_column(T x) {
   __syncthreads();
   return x;
 }
+
+// --- Scans: a thread gets what all threads up to it have brought, on top of `carry` ---
+
+DEVICE int shuffle_up(int x, int distance) { return __shfl_up_sync(0xffffffffu, x, distance); }
+DEVICE bool shuffle_up(bool x, int distance) { return shuffle_up((int)x, distance) != 0; }
+DEVICE signed char shuffle_up(signed char x, int distance) {
+  return (signed char)shuffle_up((int)x, distance);
+}
+DEVICE unsigned char shuffle_up(unsigned char x, int distance) {
+  return (unsigned char)shuffle_up((int)x, distance);
+}
+DEVICE short shuffle_up(short x, int distance) { return (short)shuffle_up((int)x, distance); }
+DEVICE float shuffle_up(float x, int distance) { return __shfl_up_sync(0xffffffffu, x, distance); }
+DEVICE double shuffle_up(double x, int distance) { return __shfl_up_sync(0xffffffffu, x, distance); }
+DEVICE long long shuffle_up(long long x, int distance) {
+  return __shfl_up_sync(0xffffffffu, x, distance);
+}
+
+// What the last thread of a warp has.
+template <class T>
+DEVICE T shuffle_last(T x) {
+  return __shfl_sync(0xffffffffu, x, 31);
+}
+DEVICE bool shuffle_last(bool x) { return shuffle_last((int)x) != 0; }
+DEVICE signed char shuffle_last(signed char x) { return (signed char)shuffle_last((int)x); }
+DEVICE unsigned char shuffle_last(unsigned char x) { return (unsigned char)shuffle_last((int)x); }
+DEVICE short shuffle_last(short x) { return (short)shuffle_last((int)x); }
+
+// All threads of a block of kWarps warps, or of a warp where that is 1; `carry` becomes the total.
+template <class Op, int kWarps, class T>
+DEVICE T scan_group(T x, T& carry) {
+  __shared__ T totals[kWarps];
+  const int lane = (int)threadIdx.x % 32, warp = kWarps == 1 ? 0 : (int)threadIdx.x / 32;
+#pragma unroll
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const T before = shuffle_up(x, distance);
+    if (lane >= distance) x = Op::join(before, x);
+  }
+  T total = x;
+  if (kWarps > 1) {
+    if (lane == 31) totals[warp] = x;
+    __syncthreads();
+    T before = Op::template neutral<T>();
+    total = before;
+    for (int i = 0; i < kWarps; ++i) {
+      if (i == warp) before = total;
+      total = Op::join(total, totals[i]);
+    }
+    x = Op::join(before, x);
+    __syncthreads();  // the totals are free for the next call
+  } else {
+    total = shuffle_last(x);
+  }
+  x = Op::join(carry, x);
+  carry = Op::join(carry, total);
+  return x;
+}

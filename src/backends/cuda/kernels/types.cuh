@@ -120,6 +120,21 @@ DEVICE void load_lanes(const T* __restrict__ from, bool aligned, R (&to)[kCount]
   for (int i = 0; i < kCount; ++i) to[i] = from_memory(lanes.elements[i]);
 }
 
+// The same without a conversion.
+template <int kCount, class T>
+DEVICE void copy_lanes(const T* __restrict__ from, bool aligned, T* to) {
+  Lanes<T, kCount> lanes;
+  static_assert(lanes.kBytes <= 16, "one access");
+  if (aligned) {
+    lanes.raw[0] = *(const typename Lanes<T, kCount>::Raw*)from;
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) lanes.elements[i] = from[i];
+  }
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) to[i] = lanes.elements[i];
+}
+
 template <int kCount, class T, class R>
 DEVICE void store_lanes(T* to, bool aligned, const R (&from)[kCount]) {
   Lanes<T, kCount> lanes;

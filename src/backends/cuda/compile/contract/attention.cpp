@@ -48,12 +48,14 @@ class AttentionText {
   AttentionText(KernelContext& context, const plan::Attention& attention)
       : emitter_(context), context_(context), a_(attention), batch_(attention.batch) {
     type_ = emitter_.dtype_of(a_.q.buffer);
-    const bool same = type_ == emitter_.dtype_of(a_.k.buffer) && type_ == emitter_.dtype_of(a_.v.buffer);
+    const bool same =
+        type_ == emitter_.dtype_of(a_.k.buffer) && type_ == emitter_.dtype_of(a_.v.buffer);
     const bool known = is_16_bit_float(type_) || type_ == DType::F32;
     if (!same || !known || a_.formats.accumulator != DType::F32)
       throw CompileError("[attention] got operands of " + std::string(dtype_name(type_)) +
                          ", expected f16, bf16 or f32 with sums in f32");
-    if (a_.head_dim > kLargestDim || a_.value_dim > kLargestDim || a_.head_dim < 1 || a_.value_dim < 1)
+    if (a_.head_dim > kLargestDim || a_.value_dim > kLargestDim || a_.head_dim < 1 ||
+        a_.value_dim < 1)
       throw CompileError("[attention] got heads of " + std::to_string(a_.head_dim) + " and " +
                          std::to_string(a_.value_dim) + " elements, expected 1 to " +
                          std::to_string(kLargestDim));
@@ -120,7 +122,8 @@ class AttentionText {
     bind_row("row");
     const std::string buffer =
         written ? emitter_.written_buffer(view.buffer) : emitter_.buffer(view.buffer);
-    emitter_.line("return (" + type + "*)" + buffer + " + " + emitter_.position(row_offset(view)) + ";");
+    emitter_.line("return (" + type + "*)" + buffer + " + " + emitter_.position(row_offset(view)) +
+                  ";");
     emitter_.close(";");
   }
 
@@ -138,8 +141,8 @@ class AttentionText {
     if (a_.bias) emitter_.line("score += " + values.front() + " * " + number(unit) + ";");
     if (a_.keep) emitter_.line("kept = kept && " + values.back() + ";");
     if (a_.causal)
-      emitter_.line("kept = kept && " + emitter_.position(Dim(a_.j.index)) + " <= " +
-                    emitter_.position(Dim(a_.i.index)) + ";");
+      emitter_.line("kept = kept && " + emitter_.position(Dim(a_.j.index)) +
+                    " <= " + emitter_.position(Dim(a_.i.index)) + ";");
     emitter_.line("return kept ? score : minus_infinity();");
     emitter_.close(";");
   }
@@ -154,18 +157,20 @@ class AttentionText {
                   std::to_string(tile) + ");");
     if (a_.causal) {
       // The longest rows first.
-      emitter_.line("const unsigned batches = gridDim.x / " + std::to_string(cluster) + " / tiles;");
+      emitter_.line("const unsigned batches = gridDim.x / " + std::to_string(cluster) +
+                    " / tiles;");
       emitter_.line("const long long batch = block % batches;");
       emitter_.line("const long long row0 = (long long)(tiles - 1 - block / batches) * " +
                     std::to_string(tile) + ";");
     } else {
       emitter_.line("const long long batch = block / tiles;");
-      emitter_.line("const long long row0 = (long long)(block % tiles) * " + std::to_string(tile) + ";");
+      emitter_.line("const long long row0 = (long long)(block % tiles) * " + std::to_string(tile) +
+                    ";");
     }
     bind_batch(emitter_, batch_, "batch");
     if (a_.causal && !head_) {
-      emitter_.line("const long long last = row0 + " + std::to_string(tile) +
-                    " < rows ? row0 + " + std::to_string(tile) + " : rows;");
+      emitter_.line("const long long last = row0 + " + std::to_string(tile) + " < rows ? row0 + " +
+                    std::to_string(tile) + " : rows;");
       emitter_.line("const long long seen = last < keys ? last : keys;");
     } else if (a_.causal) {
       emitter_.line("const long long seen = positions < keys ? positions : keys;");
@@ -231,9 +236,10 @@ class AttentionText {
     emit_adjust(std::numbers::log2e);
     emit_full(cut);
     const auto view = [&](const char* name, const plan::View& v, const char* count) {
-      emitter_.line(std::string("const Rows ") + name + " = make_rows(" + emitter_.buffer(v.buffer) +
-                    " + " + emitter_.position(base_offset(v)) + ", " + count + ", " +
-                    wide(stride_from_end(v, 2)) + ", " + wide(stride_from_end(v, 1)) + ");");
+      emitter_.line(std::string("const Rows ") + name + " = make_rows(" +
+                    emitter_.buffer(v.buffer) + " + " + emitter_.position(base_offset(v)) + ", " +
+                    count + ", " + wide(stride_from_end(v, 2)) + ", " +
+                    wide(stride_from_end(v, 1)) + ");");
     };
     view("key_rows", a_.k, "keys");
     view("value_rows", a_.v, "keys");
@@ -249,7 +255,8 @@ class AttentionText {
                   ", aligned, key_rows, value_rows, row0, seen, adjust, full, " +
                   wide(stride_from_end(a_.out, 1)) + ", out_row);");
     set_launch(cut.rows(), cut.cluster, cut.shared_bytes());
-    return emitter_.finish({.threads = cut.threads(), .min_blocks = 2, .cluster = cut.cluster, .before = text.str()});
+    return emitter_.finish(
+        {.threads = cut.threads(), .min_blocks = 2, .cluster = cut.cluster, .before = text.str()});
   }
 
   // Steps in which every row keeps every score as it is.
@@ -260,7 +267,8 @@ class AttentionText {
     } else {
       condition = "key0 + " + std::to_string(cut.keys) + " <= keys";
       if (a_.causal)
-        condition += head_ ? " && false" : " && key0 + " + std::to_string(cut.keys) + " <= row0 + 1";
+        condition +=
+            head_ ? " && false" : " && key0 + " + std::to_string(cut.keys) + " <= row0 + 1";
     }
     emitter_.line("const auto full = [&](long long key0) { return " + condition + "; };");
   }

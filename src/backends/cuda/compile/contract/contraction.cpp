@@ -28,7 +28,9 @@ void Prelude::alias(std::string_view name, std::string_view type) {
   text_ += "using " + std::string(name) + " = " + std::string(type) + ";\n";
 }
 
-void Prelude::include(std::string_view kernel) { text_ += "\n" + std::string(kernel_text(std::string(kernel) + ".cuh")); }
+void Prelude::include(std::string_view kernel) {
+  text_ += "\n" + std::string(kernel_text(std::string(kernel) + ".cuh"));
+}
 
 void add_simt_tile(Prelude& text, const Tile& tile) {
   text.constant("kTileM", tile.m);
@@ -59,10 +61,15 @@ std::string group_product(int n, DType dtype) {
   const auto operand = [&](int i) { return "%" + std::to_string(n / 2 + i); };
   return "__device__ __forceinline__ void multiply_group(float (&c)[" + std::to_string(n / 2) +
          "], unsigned long long a, unsigned long long b, int accumulate) {\n"
-         "  asm volatile(\n      \"{\\n.reg .pred p;\\nsetp.ne.b32 p, " + operand(2) + ", 0;\\n\"\n"
-         "      \"wgmma.mma_async.sync.aligned.m64n" + std::to_string(n) + "k16.f32." + type + "." +
-         type + " {" + registers + "}, " + operand(0) + ", " + operand(1) + ", p, 1, 1, 0, 0;\\n}\\n\"\n"
-         "      : " + operands + "\n      : \"l\"(a), \"l\"(b), \"r\"(accumulate));\n}\n";
+         "  asm volatile(\n      \"{\\n.reg .pred p;\\nsetp.ne.b32 p, " +
+         operand(2) +
+         ", 0;\\n\"\n"
+         "      \"wgmma.mma_async.sync.aligned.m64n" +
+         std::to_string(n) + "k16.f32." + type + "." + type + " {" + registers + "}, " +
+         operand(0) + ", " + operand(1) +
+         ", p, 1, 1, 0, 0;\\n}\\n\"\n"
+         "      : " +
+         operands + "\n      : \"l\"(a), \"l\"(b), \"r\"(accumulate));\n}\n";
 }
 
 }  // namespace
@@ -163,8 +170,7 @@ std::vector<VectorLoad> vector_loads(const plan::Program& program, const ResultT
 
 class ResultEmitter {
  public:
-  ResultEmitter(Emitter& emitter, const ResultText& result)
-      : emitter_(emitter), result_(result) {}
+  ResultEmitter(Emitter& emitter, const ResultText& result) : emitter_(emitter), result_(result) {}
 
   std::string run(const std::string& m, const std::string& n) {
     find_loads();
@@ -194,7 +200,8 @@ class ResultEmitter {
     emitter_.open("struct " + name);
     for (const VectorLoad& load : loads_) {
       if (load.same == same)
-        emitter_.line("Elements<" + std::string(memory_type(load.node->dtype)) + "> " + load.name + ";");
+        emitter_.line("Elements<" + std::string(memory_type(load.node->dtype)) + "> " + load.name +
+                      ";");
     }
     emitter_.close(";");
   }
@@ -217,7 +224,8 @@ class ResultEmitter {
     bind("0", "first");
     for (const VectorLoad& load : loads_) {
       if (load.same)
-        emitter_.line("touch_element(&" + emitter_.element(load.node->buffer, {load.offset}) + ", to);");
+        emitter_.line("touch_element(&" + emitter_.element(load.node->buffer, {load.offset}) +
+                      ", to);");
     }
     emitter_.close(";");
   }
@@ -297,7 +305,8 @@ std::string emit_result(Emitter& emitter, const ResultText& result, const std::s
 }
 
 int row_loads(const plan::Program& program, const ResultText& result) {
-  return static_cast<int>(std::ranges::count(vector_loads(program, result), false, &VectorLoad::same));
+  return static_cast<int>(
+      std::ranges::count(vector_loads(program, result), false, &VectorLoad::same));
 }
 
 int epilogue_work(const plan::Expr& epilogue) {
@@ -371,10 +380,12 @@ ir::Literal copy_rows(const ConstantRows& rows, const ir::Literal& literal) {
   const size_t size = dtype_size(literal.dtype);
   std::memset(bytes, 0, static_cast<size_t>(rows.rows * rows.padded_depth()) * size);
   for (int64_t row = 0; row < rows.rows; ++row) {
-    const std::byte* from = literal.bytes.data() + static_cast<size_t>(rows.offset + row * rows.row_stride) * size;
+    const std::byte* from =
+        literal.bytes.data() + static_cast<size_t>(rows.offset + row * rows.row_stride) * size;
     std::byte* to = bytes + static_cast<size_t>(row * rows.padded_depth()) * size;
     for (int64_t k = 0; k < rows.depth; ++k)
-      std::memcpy(to + static_cast<size_t>(k) * size, from + static_cast<size_t>(k * rows.k_stride) * size, size);
+      std::memcpy(to + static_cast<size_t>(k) * size,
+                  from + static_cast<size_t>(k * rows.k_stride) * size, size);
   }
   return result;
 }
@@ -389,7 +400,9 @@ plan::BufferId derive_rows(backend::ConstantPool& constants, plan::BufferId orig
 
 ir::Literal derive_constant(const std::string& key, const ir::Literal& original) {
   const auto rows = rows_of(key);
-  if (!rows) throw CompileError("[cuda] got the constant \"" + key + "\", expected one that this version derives");
+  if (!rows)
+    throw CompileError("[cuda] got the constant \"" + key +
+                       "\", expected one that this version derives");
   if (!fits(*rows, original))
     throw CompileError("[cuda] the constant \"" + key + "\" does not fit a tensor of " +
                        std::to_string(original.elements()) + " elements");

@@ -35,14 +35,14 @@ class ConvolutionText {
  private:
   void check_formats() const {
     const plan::Formats& formats = c_.formats;
-    const bool exact = is_lossless(input_type_, formats.left) &&
-                       is_lossless(weight_type_, formats.right) &&
-                       is_lossless(weight_type_, formats.weight) &&
-                       is_lossless(formats.left, formats.accumulator);
+    const bool exact =
+        is_lossless(input_type_, formats.left) && is_lossless(weight_type_, formats.right) &&
+        is_lossless(weight_type_, formats.weight) && is_lossless(formats.left, formats.accumulator);
     if (exact) return;
-    throw CompileError("[convolution] got operands of " + std::string(dtype_name(input_type_)) +
-                       " and " + std::string(dtype_name(weight_type_)) +
-                       " that are rounded before they are multiplied, expected formats that hold them");
+    throw CompileError(
+        "[convolution] got operands of " + std::string(dtype_name(input_type_)) + " and " +
+        std::string(dtype_name(weight_type_)) +
+        " that are rounded before they are multiplied, expected formats that hold them");
   }
 
   void add_constants(Prelude& text) const {
@@ -63,10 +63,11 @@ class ConvolutionText {
     emitter_.line("const long long depth = " + std::to_string(depth_) + ";");
     emitter_.line("const TilePlace place(m, n, blockIdx.x / kCluster);");
     emitter_.line("const int group = (int)place.batch;");
-    emitter_.line("const long long first_filter = group * " + std::to_string(group_filters_) + "ll;");
+    emitter_.line("const long long first_filter = group * " + std::to_string(group_filters_) +
+                  "ll;");
     emitter_.line("const Image image{(int)" + wide(c_.height) + ", (int)" + wide(c_.width) + ", " +
-                  wide(c_.y.extent()) + ", " + wide(c_.x.extent()) + ", " + wide(c_.pad_top) + ", " +
-                  wide(c_.pad_left) + ", m, group * kGroupChannels};");
+                  wide(c_.y.extent()) + ", " + wide(c_.x.extent()) + ", " + wide(c_.pad_top) +
+                  ", " + wide(c_.pad_left) + ", m, group * kGroupChannels};");
   }
 
   // Filters as rows that begin at whole vectors.
@@ -118,7 +119,8 @@ class ConvolutionText {
     bind(pixel_, row);
     const std::string type = position_type(Dim(pixel_.index));
     const std::string pixel = emitter_.declare(type, "pixel", "(" + type + ")" + row);
-    const std::string columns = emitter_.position(c_.x.extent()), rows = emitter_.position(c_.y.extent());
+    const std::string columns = emitter_.position(c_.x.extent()),
+                      rows = emitter_.position(c_.y.extent());
     bind(c_.x, pixel + " % " + columns);
     const std::string line = emitter_.declare(type, "line", pixel + " / " + columns);
     bind(c_.y, line + " % " + rows);
@@ -163,14 +165,19 @@ class ConvolutionText {
     begin();
     int64_t row_stride = 0;
     const std::string data = weights("bits16", row_stride);
-    emitter_.line("const Operand b{" + data + ", n, depth, " + std::to_string(row_stride) + "ll, 1};");
+    emitter_.line("const Operand b{" + data + ", n, depth, " + std::to_string(row_stride) +
+                  "ll, 1};");
     const std::string object = result();
     emitter_.line("const Steps steps(depth);");
     emitter_.line("multiply_tile(LoadPixels(" + emitter_.buffer(c_.input) +
                   ", image, place.row0, steps.k0()), LoadMatrix<kTileN, kFormB>(b, place.column0, "
-                  "steps.k0()), steps, depth, place.row0, place.column0, " + object + ");");
+                  "steps.k0()), steps, depth, place.row0, place.column0, " +
+                  object + ");");
     set_launch(tile, int64_t{tile.stages} * (tile.m + tile.n) * tile.k * 2);
-    return emitter_.finish({.threads = tile.threads(), .min_blocks = 2, .cluster = tile.cluster, .before = text.str()});
+    return emitter_.finish({.threads = tile.threads(),
+                            .min_blocks = 2,
+                            .cluster = tile.cluster,
+                            .before = text.str()});
   }
 
   std::string simt_text() {
@@ -192,10 +199,14 @@ class ConvolutionText {
     emitter_.line("const Pixels<" + std::string(memory_type(input_type_)) + "> a{" +
                   emitter_.buffer(c_.input) + ", image, (int)depth};");
     const std::string object = result();
-    emitter_.line("multiply_tile<true, true>(a, b, depth, place.row0, place.column0, " + object + ");");
-    set_launch(tile, 2 * int64_t{tile.k} * (tile.m + tile.n + 8) *
-                         static_cast<int64_t>(dtype_size(sum)));
-    return emitter_.finish({.threads = 256, .min_blocks = min_blocks(tile), .cluster = tile.cluster, .before = text.str()});
+    emitter_.line("multiply_tile<true, true>(a, b, depth, place.row0, place.column0, " + object +
+                  ");");
+    set_launch(tile,
+               2 * int64_t{tile.k} * (tile.m + tile.n + 8) * static_cast<int64_t>(dtype_size(sum)));
+    return emitter_.finish({.threads = 256,
+                            .min_blocks = min_blocks(tile),
+                            .cluster = tile.cluster,
+                            .before = text.str()});
   }
 
   Emitter emitter_;

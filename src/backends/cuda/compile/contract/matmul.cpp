@@ -27,8 +27,8 @@ class MatMulText {
     a_type_ = emitter_.dtype_of(matmul.a.buffer);
     b_type_ = emitter_.dtype_of(matmul.b.buffer);
     check_formats();
-    tensor_cores_ = is_16_bit_float(a_type_) && a_type_ == b_type_ &&
-                    matmul.formats.accumulator == DType::F32;
+    tensor_cores_ =
+        is_16_bit_float(a_type_) && a_type_ == b_type_ && matmul.formats.accumulator == DType::F32;
     size_.m = positive_opt(matmul.m.extent());
     size_.n = positive_opt(matmul.n.extent());
     size_.k = positive_opt(matmul.k.extent());
@@ -52,21 +52,23 @@ class MatMulText {
     const bool exact = is_lossless(a_type_, formats.left) && is_lossless(b_type_, formats.right) &&
                        is_lossless(b_type_, formats.weight);
     if (exact && is_lossless(formats.left, formats.accumulator)) return;
-    throw CompileError("[matmul] got operands of " + std::string(dtype_name(a_type_)) + " and " +
-                       std::string(dtype_name(b_type_)) +
-                       " that are rounded before they are multiplied, expected formats that hold them");
+    throw CompileError(
+        "[matmul] got operands of " + std::string(dtype_name(a_type_)) + " and " +
+        std::string(dtype_name(b_type_)) +
+        " that are rounded before they are multiplied, expected formats that hold them");
   }
 
   // --- Operands ---
 
   std::optional<ConstantRows> constant_rows() const {
     const plan::View& b = matmul_.b;
-    const bool whole = context_.program.buffers[b.buffer].kind == plan::BufferKind::Constant &&
-                       b.offset.is_constant() && matmul_.n.extent().is_constant() &&
-                       matmul_.k.extent().is_constant() &&
-                       std::ranges::all_of(b.strides, [](const ir::Dim& s) { return s.is_constant(); }) &&
-                       std::all_of(b.strides.begin(), b.strides.end() - 2,
-                                   [](const ir::Dim& s) { return s.is_constant(0); });
+    const bool whole =
+        context_.program.buffers[b.buffer].kind == plan::BufferKind::Constant &&
+        b.offset.is_constant() && matmul_.n.extent().is_constant() &&
+        matmul_.k.extent().is_constant() &&
+        std::ranges::all_of(b.strides, [](const ir::Dim& s) { return s.is_constant(); }) &&
+        std::all_of(b.strides.begin(), b.strides.end() - 2,
+                    [](const ir::Dim& s) { return s.is_constant(0); });
     if (!whole) return std::nullopt;
     return ConstantRows{b.offset.constant(), matmul_.n.extent().constant(),
                         matmul_.k.extent().constant(), stride_from_end(b, 1).constant(),
@@ -116,8 +118,8 @@ class MatMulText {
   void declare_operands(const std::string& a_type, const std::string& a_element,
                         const std::string& b_type, const std::string& b_element) {
     declare_matrix("a", a_type,
-                   pointer(matmul_.a.buffer, batch_offset(matmul_.a, matmul_.batch), a_element), "m",
-                   stride_from_end(matmul_.a, 2), stride_from_end(matmul_.a, 1));
+                   pointer(matmul_.a.buffer, batch_offset(matmul_.a, matmul_.batch), a_element),
+                   "m", stride_from_end(matmul_.a, 2), stride_from_end(matmul_.a, 1));
     declare_matrix("b", b_type, pointer(right_.buffer, right_.offset, b_element), "n",
                    right_.column_stride, right_.k_stride);
   }
@@ -170,11 +172,16 @@ class MatMulText {
     declare_operands("Operand", "bits16", "Operand", "bits16");
     const std::string object = result();
     emitter_.line("const Steps steps(depth);");
-    emitter_.line("multiply_tile(LoadMatrix<kTileM, kFormA>(a, place.row0, steps.k0()), "
-                  "LoadMatrix<kTileN, kFormB>(b, place.column0, steps.k0()), steps, depth, "
-                  "place.row0, place.column0, " + object + ");");
+    emitter_.line(
+        "multiply_tile(LoadMatrix<kTileM, kFormA>(a, place.row0, steps.k0()), "
+        "LoadMatrix<kTileN, kFormB>(b, place.column0, steps.k0()), steps, depth, "
+        "place.row0, place.column0, " +
+        object + ");");
     set_tiled_launch(tile, int64_t{tile.stages} * (tile.m + tile.n) * tile.k * 2);
-    return emitter_.finish({.threads = tile.threads(), .min_blocks = 2, .cluster = tile.cluster, .before = text.str()});
+    return emitter_.finish({.threads = tile.threads(),
+                            .min_blocks = 2,
+                            .cluster = tile.cluster,
+                            .before = text.str()});
   }
 
   std::string simt_text() {
@@ -187,15 +194,21 @@ class MatMulText {
       text.include(file);
     begin_tile();
     const std::string a_element = memory_type(a_type_), b_element = memory_type(b_type_);
-    declare_operands("Matrix<" + a_element + ">", a_element, "Matrix<" + b_element + ">", b_element);
+    declare_operands("Matrix<" + a_element + ">", a_element, "Matrix<" + b_element + ">",
+                     b_element);
     const std::string object = result();
-    const auto along = [](const ir::Dim& across) { return across.is_constant(1) ? "false" : "true"; };
+    const auto along = [](const ir::Dim& across) {
+      return across.is_constant(1) ? "false" : "true";
+    };
     emitter_.line(std::string("multiply_tile<") + along(stride_from_end(matmul_.a, 2)) + ", " +
                   along(right_.column_stride) + ">(a, b, depth, place.row0, place.column0, " +
                   object + ");");
-    set_tiled_launch(tile, 2 * int64_t{tile.k} * (tile.m + tile.n + 8) *
-                               static_cast<int64_t>(dtype_size(sum)));
-    return emitter_.finish({.threads = 256, .min_blocks = min_blocks(tile), .cluster = tile.cluster, .before = text.str()});
+    set_tiled_launch(
+        tile, 2 * int64_t{tile.k} * (tile.m + tile.n + 8) * static_cast<int64_t>(dtype_size(sum)));
+    return emitter_.finish({.threads = 256,
+                            .min_blocks = min_blocks(tile),
+                            .cluster = tile.cluster,
+                            .before = text.str()});
   }
 
   // --- Hopper ---
@@ -258,10 +271,10 @@ class MatMulText {
         tensor_map(matmul_.a.buffer, batch_offset(matmul_.a, {}), matmul_.m.extent(),
                    stride_from_end(matmul_.a, 2), tile.m()),
         tensor_map(right_.buffer, right_.offset, matmul_.n.extent(), right_.column_stride, tile.n)};
-    const Dim tiles = ir::ceildiv(matmul_.m.extent(), tile.m()) *
-                      ir::ceildiv(matmul_.n.extent(), tile.n);
-    const Dim blocks = tile.one_tile ? tiles * tile.cluster
-                                     : ir::min(tiles, multiprocessors(context_.target));
+    const Dim tiles =
+        ir::ceildiv(matmul_.m.extent(), tile.m()) * ir::ceildiv(matmul_.n.extent(), tile.n);
+    const Dim blocks =
+        tile.one_tile ? tiles * tile.cluster : ir::min(tiles, multiprocessors(context_.target));
     interface.grid = {blocks};
     interface.shared_bytes = tile.shared_bytes();
     interface.task_writes[matmul_.out.buffer] =
@@ -293,7 +306,9 @@ class MatMulText {
     });
     // Few columns: several warps share k, so that enough is asked of memory at a time.
     const int64_t wanted = int64_t{multiprocessors(context_.target)} * 16;
-    const int columns = size_.n * size_.batch >= 4 * wanted ? 4 : size_.n * size_.batch >= wanted ? 2 : 1;
+    const int columns = size_.n * size_.batch >= 4 * wanted ? 4
+                        : size_.n * size_.batch >= wanted   ? 2
+                                                            : 1;
     int along = 1;
     while (along < 8 && size_.n * size_.batch / columns * along < wanted &&
            size_.k >= int64_t{512} * along)
@@ -316,7 +331,8 @@ class MatMulText {
     emitter_.line("const long long batch = blockIdx.x / blocks;");
     bind_batch(emitter_, matmul_.batch, "batch");
     const std::string element = memory_type(a_type_);
-    const std::string a = pointer(matmul_.a.buffer, batch_offset(matmul_.a, matmul_.batch), element);
+    const std::string a =
+        pointer(matmul_.a.buffer, batch_offset(matmul_.a, matmul_.batch), element);
     const std::string b = pointer(right_.buffer, right_.offset, element);
     result();
     emitter_.line("multiply_row(" + a + ", " + b + ", depth, n, " + wide(right_.column_stride) +

@@ -20,15 +20,15 @@ struct Shape {
 // Shared memory stays below 99 KiB, which all generations have; two blocks of the larger tiles fit
 // a multiprocessor of 164 KiB.
 constexpr std::array kMmaShapes = {
-    Shape{{128, 128, 32, 64, 64, 4}, 0.75}, Shape{{128, 64, 32, 64, 32, 4}, 0.62},
-    Shape{{64, 128, 32, 32, 64, 4}, 0.62},  Shape{{64, 64, 64, 32, 32, 4}, 0.5},
-    Shape{{128, 32, 64, 32, 32, 3}, 0.4},   Shape{{128, 16, 64, 32, 16, 3}, 0.25},
-    Shape{{32, 64, 64, 32, 32, 4, 2}, 0.35}, Shape{{16, 64, 128, 16, 32, 3, 2}, 0.2},
+    Shape{{128, 128, 32, 64, 64, 4}, 0.75},   Shape{{128, 64, 32, 64, 32, 4}, 0.62},
+    Shape{{64, 128, 32, 32, 64, 4}, 0.62},    Shape{{64, 64, 64, 32, 32, 4}, 0.5},
+    Shape{{128, 32, 64, 32, 32, 3}, 0.4},     Shape{{128, 16, 64, 32, 16, 3}, 0.25},
+    Shape{{32, 64, 64, 32, 32, 4, 2}, 0.35},  Shape{{16, 64, 128, 16, 32, 3, 2}, 0.2},
     Shape{{16, 32, 128, 16, 32, 4, 4}, 0.14},
 };
 
-constexpr std::array kSimtShapes = {
-    Shape{{128, 128, 8}, 0.7}, Shape{{64, 64, 16}, 0.5}, Shape{{32, 32, 16}, 0.25}};
+constexpr std::array kSimtShapes = {Shape{{128, 128, 8}, 0.7}, Shape{{64, 64, 16}, 0.5},
+                                    Shape{{32, 32, 16}, 0.25}};
 
 double ceil_div(int64_t a, int64_t b) { return static_cast<double>((a + b - 1) / b); }
 
@@ -56,8 +56,9 @@ Tile choose(const Target& target, const ProductSize& size, const std::array<Shap
   double least = 0;
   for (const Shape& shape : shapes) {
     for (int cluster : {1, 2, 4, 8}) {
-      const bool possible = cluster == 1 || (target.sm >= 90 && size.k >= 2 * cluster * shape.tile.k &&
-                                             shape.tile.m % cluster == 0);
+      const bool possible =
+          cluster == 1 ||
+          (target.sm >= 90 && size.k >= 2 * cluster * shape.tile.k && shape.tile.m % cluster == 0);
       if (!possible) continue;
       const double cost = cycles(target, size, shape, cluster, fused_multiply_adds, element);
       if (best.m != 0 && cost >= least) continue;
@@ -131,9 +132,11 @@ std::vector<GroupTile> group_tiles() {
     fill_stages(tile);
     tiles.push_back(tile);
   };
-  for (const auto& [row_blocks, n] : {std::pair{2, 192}, {2, 128}, {3, 128}, {1, 256}, {1, 128}, {2, 64}})
+  for (const auto& [row_blocks, n] :
+       {std::pair{2, 192}, {2, 128}, {3, 128}, {1, 256}, {1, 128}, {2, 64}})
     add({.groups = 2, .row_blocks = row_blocks, .n = n, .ping_pong = true});
-  for (const auto& [row_blocks, n] : {std::pair{1, 192}, {1, 256}, {2, 96}, {2, 128}, {1, 128}, {1, 96}, {1, 64}})
+  for (const auto& [row_blocks, n] :
+       {std::pair{1, 192}, {1, 256}, {2, 96}, {2, 128}, {1, 128}, {1, 96}, {1, 64}})
     add({.groups = 2, .row_blocks = row_blocks, .n = n});
   add({.groups = 3, .row_blocks = 1, .n = 192});
   for (int groups : {1, 2}) {
@@ -178,8 +181,8 @@ int min_blocks(const Tile& tile) { return tile.m >= 64 ? 1 : 2; }
 
 Tile choose_simt_tile(const Target& target, const ProductSize& size, int element) {
   const bool wide = element == 8;
-  const double rate = wide ? (target.sm == 80 || target.sm == 90 ? 64 : 2)
-                           : (target.sm == 80 ? 64 : 128);
+  const double rate =
+      wide ? (target.sm == 80 || target.sm == 90 ? 64 : 2) : (target.sm == 80 ? 64 : 128);
   if (wide) {
     static constexpr std::array kWide = {kSimtShapes[1], kSimtShapes[2]};
     return choose(target, size, kWide, rate, element);

@@ -34,10 +34,10 @@ Tile choose_simt_tile(const Target& target, const ProductSize& size, int element
 // What a block of tile_wgmma.cuh computes: consumer groups of 64 * row_blocks rows each.
 struct GroupTile {
   int groups = 2, row_blocks = 1, n = 0, stages = 0;
-  bool ping_pong = false;  // each group has tiles of its own
-  bool one_tile = false;   // a block has one tile and ends
-  int cluster = 1;         // blocks that share k; one_tile only
-  int chunk = 64;          // columns that a warp stores at a time
+  bool ping_pong = false;   // each group has tiles of its own
+  bool one_tile = false;    // a block has one tile and ends
+  int cluster = 1;          // blocks that share k; one_tile only
+  int chunk = 64;           // columns that a warp stores at a time
   bool hold_loads = false;  // what the epilogue loads waits in registers
 
   int m() const { return 64 * row_blocks * (ping_pong ? 1 : groups); }

@@ -76,6 +76,14 @@ std::string power_of_constant(const std::string& x, const ExprNode& exponent) {
   return "";
 }
 
+// Of the function of math.cuh.
+std::string function_name(const ExprNode& node) {
+  std::string name(op_name(node.op));
+  if (node.gelu_tanh) name += "_tanh";
+  const bool has_narrow = node.op == Op::gelu || node.op == Op::silu || node.op == Op::sigmoid;
+  return has_narrow && is_16_bit_float(node.dtype) ? name + "_narrow" : name;
+}
+
 std::string rounded(const std::string& value, DType dtype) {
   if (dtype == DType::F16) return "round_to_half(" + value + ")";
   if (dtype == DType::BF16) return "round_to_bfloat(" + value + ")";
@@ -160,13 +168,6 @@ class ExprEmitter {
     }
     if (node.op == Op::where) return args[0] + " ? " + args[1] + " : " + args[2];
     if (node.op == Op::logical_not && dtype == DType::Bool) return "!" + args[0];
-    const bool half = is_16_bit_float(node.dtype);
-    if (node.op == Op::gelu) {
-      const std::string name = node.gelu_tanh ? "op_gelu_tanh" : "op_gelu";
-      return name + (half ? "_of_half(" : "(") + args[0] + ")";
-    }
-    if (half && (node.op == Op::sigmoid || node.op == Op::silu))
-      return "op_" + std::string(op_name(node.op)) + "_of_half(" + args[0] + ")";
     // A softmax: one division a row instead of one an element. Its sum is 1 at least; other divisors
     // may have no reciprocal.
     if (node.op == Op::div && is_floating(dtype) && node.args[1]->kind == ExprKind::Reduced &&
@@ -177,7 +178,7 @@ class ExprEmitter {
       if (const std::string simple = power_of_constant(args[0], *node.args[1]); !simple.empty())
         return simple;
     }
-    std::string text = "op_" + std::string(op_name(node.op)) + "(" + args[0];
+    std::string text = "op_" + function_name(node) + "(" + args[0];
     for (size_t i = 1; i < args.size(); ++i) text += ", " + args[i];
     return text + ")";
   }

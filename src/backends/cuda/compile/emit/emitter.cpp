@@ -255,11 +255,10 @@ void Emitter::note_failure(int32_t check, const std::string& condition) {
 
 std::string Emitter::signature(const Launch& launch) const {
   const backend::KernelInterface& interface = context_.result.interface;
-  std::string text =
-      "extern \"C\" __global__ void __launch_bounds__(" + std::to_string(launch.threads) +
-      (launch.min_blocks > 0 ? ", " + std::to_string(launch.min_blocks) : "") + ") ";
-  if (launch.cluster > 1)
-    text += "__cluster_dims__(" + std::to_string(launch.cluster) + ", 1, 1) ";
+  std::string text = "extern \"C\" __global__ void __launch_bounds__(" +
+                     std::to_string(launch.threads) +
+                     (launch.min_blocks > 0 ? ", " + std::to_string(launch.min_blocks) : "") + ") ";
+  if (launch.cluster > 1) text += "__cluster_dims__(" + std::to_string(launch.cluster) + ", 1, 1) ";
   text += "kernel(";
   std::string separator;
   const auto add = [&](const std::string& parameter) {
@@ -287,7 +286,6 @@ std::string Emitter::finish(const Launch& launch) {
   std::string text;
   text += kernel_text("types.cuh");
   text += kernel_text("math.cuh");
-  text += kernel_text("half_math.cuh");
   text += kernel_text("reduce.cuh");
   text += launch.before;
   text += "\n" + signature(launch);

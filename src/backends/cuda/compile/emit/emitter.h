@@ -115,9 +115,9 @@ class Emitter {
   // --- The whole ---
 
   struct Launch {
-    int threads = 256;        // of a block: a bound, and the size that interface().block gets
-    int min_blocks = 0;       // per multiprocessor; 0: whatever registers allow
-    int cluster = 1;          // blocks that see each other's shared memory; sm_90
+    int threads = 256;   // of a block: a bound, and the size that interface().block gets
+    int min_blocks = 0;  // per multiprocessor; 0: whatever registers allow
+    int cluster = 1;     // blocks that see each other's shared memory; sm_90
     std::vector<std::string> tensor_maps = {};  // names of interface().tensor_maps
     std::string before = {};  // text between the prelude and the kernel: functions, macros
   };

@@ -1,17 +1,24 @@
-// A group of threads for each outer point: a warp for short rows, a block for long ones. The loops of a
-// stage are one run of points that the threads take in turns, several neighbours at a time where these
-// are contiguous; parts of reductions are joined by shuffles and shared memory. A stage that follows a
-// store waits until all of the group have stored: it may read what others wrote, or write in place what
-// they read.
+// A group of threads for each outer point. The loops of a stage are one run of points that the threads
+// take in turns, several neighbours at a time where these are contiguous; parts of reductions are joined
+// by shuffles and shared memory. A stage that follows a store waits until all of the group have stored:
+// it may read what others wrote, or write in place what they read.
+//
+// What several stages read at the same point of a row (x of a softmax or a layer norm) stays in the
+// registers of the thread that loaded it, if a row is short enough: memory is read once.
 #include <algorithm>
 
 #include "backends/cuda/compile/nest/mapping.h"
 #include "backends/cuda/compile/nest/stage_writer.h"
+#include "plan/form/access.h"
 #include "plan/form/kernels.h"
+#include "support/error.h"
 
 namespace kiln::cuda {
 
 using ir::Dim;
+using plan::Expr;
+using plan::ExprKind;
+using plan::ExprNode;
 using plan::Loop;
 using plan::LoopNest;
 using plan::Stage;
@@ -19,138 +26,378 @@ using plan::Stage;
 namespace {
 
 constexpr int kWarp = 32;
-constexpr int kWarpsOfBlock = 8;  // each with a row of its own
+// Registers of 32 bits that a thread may keep of its row; fewer in large blocks, for which ptxas takes no
+// more than 64 in all.
+constexpr int64_t kRowRegisters = 64, kRowRegistersOfLargeBlock = 24;
+constexpr int kLargeBlock = 512;
+// Instructions of a loop that is unrolled, roughly.
+constexpr int64_t kUnrolled = 256;
+
+std::string text(int64_t number) { return std::to_string(number); }
+
+bool is_scan(const Stage& stage) {
+  const auto* store = std::get_if<plan::Store>(&stage);
+  return store != nullptr && store->scan.has_value();
+}
+
+bool same_extents(const std::vector<Loop>& a, const std::vector<Loop>& b) {
+  return std::ranges::equal(a, b,
+                            [](const Loop& x, const Loop& y) { return x.extent() == y.extent(); });
+}
+
+// Gives stages with loops of the same extents the same loops, those of the first of them: what they
+// read at the same point then looks the same. Returns which stages have the longest loops.
+std::vector<bool> share_loops(LoopNest& nest) {
+  const std::vector<Loop>* row = nullptr;
+  for (const Stage& stage : nest.stages) {
+    if (is_scan(stage) || plan::loops_of(stage).empty()) continue;
+    if (row == nullptr || points_at_opt(plan::loops_of(stage)) > points_at_opt(*row))
+      row = &plan::loops_of(stage);
+  }
+  std::vector<bool> result(nest.stages.size());
+  if (row == nullptr) return result;
+  const std::vector<Loop> shared = *row;
+  for (size_t s = 0; s < nest.stages.size(); ++s) {
+    Stage& stage = nest.stages[s];
+    if (is_scan(stage) || !same_extents(plan::loops_of(stage), shared)) continue;
+    plan::Indices values;
+    for (const Loop& loop : shared) values.emplace_back(loop.index);
+    const plan::IndexMap map = plan::replace_loops(plan::loops_of(stage), values);
+    plan::value_of(stage) = plan::substitute(plan::value_of(stage), map);
+    if (auto* store = std::get_if<plan::Store>(&stage))
+      store->indices = plan::substitute(store->indices, map);
+    plan::loops_of(stage) = shared;
+    result[s] = true;
+  }
+  return result;
+}
 
 class GroupNest {
  public:
-  GroupNest(Emitter& emitter, const LoopNest& nest, int threads)
-      : emitter_(emitter), nest_(nest), writer_(emitter, nest), threads_(threads) {}
-
-  int block() const { return is_warp() ? kWarp * kWarpsOfBlock : threads_; }
+  GroupNest(Emitter& emitter, const LoopNest& nest, const Group& group)
+      : emitter_(emitter),
+        nest_(nest),
+        in_row_(share_loops(nest_)),
+        writer_(emitter, nest_),
+        group_(group) {}
 
   void write() {
-    const Dim points = points_of(nest_.outer);
-    const int64_t rows = is_warp() ? kWarpsOfBlock : 1;
-    emitter_.interface().grid = {ir::ceildiv(points, Dim(rows))};
-    note_writes(emitter_.context(), nest_, Dim(rows));
-    for (const Stage& stage : nest_.stages) {
-      lanes_.push_back(lanes_of(stage));
-      writer_.plan_access(stage, lanes_.back());
-    }
-    writer_.declare_flag();
-    const ir::SymbolPtr point = ir::make_loop_symbol("point", points);
-    const std::string type = position_type(Dim(point));
-    emitter_.line("const int rank = (int)threadIdx.x" + std::string(is_warp() ? " % 32;" : ";"));
-    emitter_.line(
-        "const " + type + " point = (" + type + ")blockIdx.x" +
-        (is_warp() ? " * " + std::to_string(rows) + " + (" + type + ")(threadIdx.x / 32);" : ";"));
-    emitter_.bind(point, "point");
-    emitter_.open(is_warp() ? "if (point < " + emitter_.position(points) + ")" : "");
-    bind_loops(emitter_, nest_.outer, Dim(point));
+    plan_row();
     for (size_t s = 0; s < nest_.stages.size(); ++s) {
-      const Stage& stage = nest_.stages[s];
-      if (const auto* reduction = std::get_if<plan::Reduction>(&stage)) {
-        reduce(*reduction, lanes_[s]);
-        continue;
-      }
-      store(std::get<plan::Store>(stage), lanes_[s]);
-      if (s + 1 < nest_.stages.size())
-        emitter_.line(is_warp() ? "__syncwarp();" : "__syncthreads();");
+      lanes_.push_back(in_row_[s] ? row_lanes_ : lanes_of(nest_.stages[s]));
+      writer_.plan_access(nest_.stages[s], lanes_.back());
     }
+    const Dim points = points_of(nest_.outer);
+    emitter_.interface().grid = {ir::ceildiv(points, Dim(group_.points))};
+    note_writes(emitter_.context(), nest_, Dim(group_.points));
+    writer_.declare_flag();
+    open_point(points);
+    load_row();
+    for (size_t s = 0; s < nest_.stages.size(); ++s) write_stage(s);
     emitter_.close();
   }
 
  private:
-  bool is_warp() const { return threads_ == kWarp; }
+  bool is_columns() const { return group_.layout == Group::Columns; }
+  bool is_warp() const { return group_.layout == Group::Rows && group_.threads == kWarp; }
 
-  // Along the last loop of the stage; no more than keep all threads at work.
+  // --- The outer point ---
+
+  // A warp whose point is past the end has nothing to do. The threads of a block all come to its
+  // barriers, whatever their columns.
+  void open_point(const Dim& points) {
+    const std::string count = text(group_.points);
+    const ir::SymbolPtr point = ir::make_loop_symbol("point", points);
+    const std::string type = position_type(Dim(point));
+    std::string rank = "(int)threadIdx.x", inside;
+    if (is_columns()) {
+      rank += " / " + count;
+      inside = "threadIdx.x % " + count;
+    } else if (group_.points > 1) {
+      rank += " % " + text(group_.threads);
+      inside = "threadIdx.x / " + text(group_.threads);
+    }
+    emitter_.line("const int rank = " + rank + ";");
+    emitter_.line("const " + type + " point = (" + type + ")blockIdx.x" +
+                  (inside.empty() ? ";" : " * " + count + " + (" + type + ")(" + inside + ");"));
+    emitter_.bind(point, "point");
+    const std::string active = "point < " + emitter_.position(points);
+    if (is_columns()) emitter_.line("const bool active = " + active + ";");
+    emitter_.open(is_warp() ? "if (" + active + ")" : "");
+    bind_loops(emitter_, nest_.outer, Dim(point));
+  }
+
+  // "active && ": in front of conditions.
+  std::string if_active() const { return is_columns() ? "active && " : ""; }
+
+  // --- The row: what stays in registers ---
+
+  // Along the last loop of the stage; no more than keep all threads at work. Neighbouring threads of
+  // columns have neighbouring points.
   Lanes lanes_of(const Stage& stage) const {
     const std::vector<Loop>& loops = plan::loops_of(stage);
-    const auto* store = std::get_if<plan::Store>(&stage);
-    if (loops.empty() || (store != nullptr && store->scan)) return {};
+    if (loops.empty() || is_scan(stage) || is_columns()) return {};
     int lanes = widest_lanes(emitter_.program(), stage, loops.back(), writer_.access());
-    while (lanes > 1 && points_at_opt(loops) / lanes < threads_) lanes /= 2;
+    while (lanes > 1 && points_at_opt(loops) / lanes < group_.threads) lanes /= 2;
     return {loops.back().index, lanes, ""};
   }
 
-  // Opens a loop over the points of a stage, each thread with its own.
-  void open_shared(const std::vector<Loop>& loops, Lanes& lanes) {
-    const Dim steps =
-        lanes.count == 1 ? points_of(loops) : ir::floordiv(points_of(loops), Dim(lanes.count));
-    const ir::SymbolPtr step = ir::make_loop_symbol("step", steps);
-    const std::string name = emitter_.fresh("q");
-    const std::string end = emitter_.position(steps);
-    emitter_.open("for (" + std::string(position_type(Dim(step))) + " " + name + " = rank; " +
-                  name + " < " + end + "; " + name + " += " + std::to_string(threads_) + ")");
+  const std::vector<Loop>& row_loops() const {
+    const size_t first = static_cast<size_t>(std::ranges::find(in_row_, true) - in_row_.begin());
+    return plan::loops_of(nest_.stages[first]);
+  }
+
+  // The loads that more than one stage makes, and whether a thread has the registers for them.
+  void plan_row() {
+    if (std::ranges::find(in_row_, true) == in_row_.end()) return;
+    int lanes = 8;
+    for (size_t s = 0; s < nest_.stages.size(); ++s) {
+      if (in_row_[s]) lanes = std::min(lanes, lanes_of(nest_.stages[s]).count);
+    }
+    row_lanes_ = {is_columns() ? nullptr : row_loops().back().index, lanes, ""};
+    const int64_t longest = points_of(row_loops()).upper_bound();
+    const int64_t step = int64_t{group_.threads} * lanes;
+    const int64_t most =
+        group_.threads * group_.points >= kLargeBlock ? kRowRegistersOfLargeBlock : kRowRegisters;
+    if (longest > step * most) return;
+    rounds_ = std::max<int64_t>(1, (longest + step - 1) / step);
+    find_shared_loads();
+    int64_t registers = 0;
+    for (const SharedLoad& load : shared_)
+      registers += rounds_ * lanes * (dtype_size(load.node->dtype) > 4 ? 2 : 1);
+    if (shared_.empty() || registers > most) {
+      shared_.clear();
+      rounds_ = 0;
+    }
+  }
+
+  struct SharedLoad {
+    const ExprNode* node = nullptr;
+    std::string name;
+    std::vector<const ExprNode*> uses;
+    size_t stages = 0, last_stage = 0;
+  };
+
+  void find_shared_loads() {
+    for (size_t s = 0; s < nest_.stages.size(); ++s) {
+      if (!in_row_[s]) continue;
+      plan::visit(plan::value_of(nest_.stages[s]), [&](const ExprNode& node) {
+        if (!may_be_kept(node)) return;
+        auto it = std::ranges::find_if(shared_, [&](const SharedLoad& load) {
+          return load.node->buffer == node.buffer &&
+                 load.node->args[0]->index == node.args[0]->index;
+        });
+        if (it == shared_.end()) it = shared_.insert(it, {&node, "", {}, 0, nest_.stages.size()});
+        it->uses.push_back(&node);
+        if (it->last_stage != s) ++it->stages;
+        it->last_stage = s;
+      });
+    }
+    std::erase_if(shared_, [](const SharedLoad& load) { return load.stages < 2; });
+  }
+
+  // Not what the kernel writes, which changes; not what is the same for the whole row.
+  bool may_be_kept(const ExprNode& node) const {
+    if (node.kind != ExprKind::Load || node.predicate || node.args.size() != 1 ||
+        node.args[0]->kind != ExprKind::Position || writer_.access().is_shared(node.buffer))
+      return false;
+    return std::ranges::any_of(
+        row_loops(), [&](const Loop& loop) { return node.args[0]->index.mentions(loop.index); });
+  }
+
+  void load_row() {
+    if (shared_.empty()) return;
+    const std::string array = "[" + text(rounds_) + "]" +
+                              (row_lanes_.count > 1 ? "[" + text(row_lanes_.count) + "]" : "");
+    std::map<const ExprNode*, std::string> kept;
+    for (SharedLoad& load : shared_) {
+      load.name = emitter_.fresh("row");
+      emitter_.line(std::string(register_type(load.node->dtype)) + " " + load.name + array + ";");
+    }
+    Lanes lanes = row_lanes_;
+    open_round(lanes);
+    for (const SharedLoad& load : shared_) {
+      const std::string offset = emitter_.position(load.node->args[0]->index);
+      const std::string buffer = emitter_.buffer(load.node->buffer);
+      const std::string place = load.name + "[k]";
+      if (writer_.access().is_vector(*load.node, lanes)) {
+        emitter_.line("load_lanes<" + text(lanes.count) + ">(" + buffer + " + " + offset +
+                      ", aligned, " + place + ");");
+      } else if (lanes.count > 1) {
+        writer_.for_each_lane({}, lanes, {}, [&](const Leaves&) {
+          emitter_.line(place + "[e] = from_memory(" + buffer + "[" +
+                        emitter_.position(load.node->args[0]->index) + "]);");
+        });
+      } else {
+        emitter_.line(place + " = from_memory(" + buffer + "[" + offset + "]);");
+      }
+      for (const ExprNode* use : load.uses) kept[use] = place + (lanes.count > 1 ? "[e]" : "");
+    }
+    close_round();
+    writer_.keep(std::move(kept));
+  }
+
+  // --- Loops that are shared out ---
+
+  Dim steps_of(const std::vector<Loop>& loops, const Lanes& lanes) const {
+    return ir::floordiv(points_of(loops), Dim(lanes.count));
+  }
+
+  // Binds the loops at a step of the thread.
+  void bind_step(const std::vector<Loop>& loops, const ir::SymbolPtr& step, const std::string& name,
+                 Lanes& lanes) {
     emitter_.bind(step, name);
     bind_loops(emitter_, loops, Dim(step), lanes.count);
     if (lanes.count > 1) lanes.first = emitter_.position(Dim(lanes.index));
   }
 
-  void reduce(const plan::Reduction& reduction, Lanes lanes) {
+  // Opens a loop over the points of a stage, each thread with its own. Several rounds are under way at
+  // once, to have enough loads in flight.
+  void open_shared(const Stage& stage, Lanes& lanes) {
+    const std::vector<Loop>& loops = plan::loops_of(stage);
+    const Dim steps = steps_of(loops, lanes);
+    const ir::SymbolPtr step = ir::make_loop_symbol("step", steps);
+    const std::string name = emitter_.fresh("q");
+    const std::string type = position_type(Dim(step));
+    std::string end = emitter_.position(steps);
+    if (is_columns()) end = emitter_.declare(type, "end", "active ? " + end + " : 0");
+    const int64_t work = std::max<int64_t>(1, lanes.count * operations(plan::value_of(stage)));
+    emitter_.line("#pragma unroll " +
+                  text(std::clamp<int64_t>(kUnrolled / work, 1, lanes.count > 1 ? 4 : 8)));
+    emitter_.open("for (" + type + " " + name + " = rank; " + name + " < " + end + "; " + name +
+                  " += " + text(group_.threads) + ")");
+    bind_step(loops, step, name, lanes);
+  }
+
+  // The same for the row, in as many rounds as the thread has registers for.
+  void open_round(Lanes& lanes) {
+    const Dim steps = steps_of(row_loops(), lanes);
+    const ir::SymbolPtr step = ir::make_loop_symbol("step", steps);
+    emitter_.line("#pragma unroll");
+    emitter_.open("for (int k = 0; k < " + text(rounds_) + "; ++k)");
+    const std::string type = position_type(Dim(step));
+    const std::string name = emitter_.declare(type, "q", "rank + k * " + text(group_.threads));
+    const bool whole = steps.is_constant(rounds_ * group_.threads) && !is_columns();
+    emitter_.open(whole ? ""
+                        : "if (" + if_active() + name + " < " + emitter_.position(steps) + ")");
+    bind_step(row_loops(), step, name, lanes);
+  }
+
+  void close_round() {
+    emitter_.close();
+    emitter_.close();
+  }
+
+  void open_stage(size_t s, Lanes& lanes) {
+    if (in_row_[s] && rounds_ > 0) return open_round(lanes);
+    open_shared(nest_.stages[s], lanes);
+  }
+  void close_stage(size_t s) {
+    if (in_row_[s] && rounds_ > 0) return close_round();
+    emitter_.close();
+  }
+
+  // --- Stages ---
+
+  void write_stage(size_t s) {
+    const Stage& stage = nest_.stages[s];
+    if (const auto* reduction = std::get_if<plan::Reduction>(&stage)) return reduce(*reduction, s);
+    store(std::get<plan::Store>(stage), s);
+    if (s + 1 < nest_.stages.size())
+      emitter_.line(is_warp() ? "__syncwarp();" : "__syncthreads();");
+  }
+
+  std::string joined(const ReducerText& reducer, const std::string& state) const {
+    const std::string op = reducer.name();
+    if (is_columns())
+      return "reduce_column<" + op + ", " + text(group_.points) + ", " + text(group_.threads) +
+             ">(" + state + ")";
+    if (is_warp()) return "reduce_warp<" + op + ", 32>(" + state + ")";
+    return "reduce_block<" + op + ", " + text(group_.threads / kWarp) + ">(" + state + ")";
+  }
+
+  void reduce(const plan::Reduction& reduction, size_t s) {
     const ReducerText reducer(reduction.op, reduction.value->dtype);
     const std::string state = emitter_.fresh("s");
     emitter_.line(reducer.state_type() + " " + state + " = " + reducer.neutral() + ";");
-    open_shared(reduction.loops, lanes);
+    Lanes lanes = lanes_[s];
+    open_stage(s, lanes);
     writer_.for_each_lane({reduction.value}, lanes, reduced_, [&](const Leaves& leaves) {
       reducer.accumulate(emitter_, state, reduction.value, position_of(reduction), leaves);
     });
-    emitter_.close();
-    const std::string group = is_warp() ? "reduce_warp<" + reducer.name() + ", 32>("
-                                        : "reduce_block<" + reducer.name() + ", " +
-                                              std::to_string(threads_ / kWarp) + ">(";
-    emitter_.line(state + " = " + group + state + ");");
+    close_stage(s);
+    emitter_.line(state + " = " + joined(reducer, state) + ";");
     reduced_.push_back(emitter_.declare(reducer.result_type(), "r", reducer.result(state)));
   }
 
-  void store(const plan::Store& store, Lanes lanes) {
+  void store(const plan::Store& store, size_t s) {
     if (store.loops.empty()) {
-      emitter_.open("if (rank == 0)");
+      emitter_.open("if (" + if_active() + "rank == 0)");
       writer_.store(store, {}, reduced_);
       return emitter_.close();
     }
     if (store.scan) return scan(store);
-    open_shared(store.loops, lanes);
+    Lanes lanes = lanes_[s];
+    open_stage(s, lanes);
     writer_.store(store, lanes, reduced_);
-    emitter_.close();
+    close_stage(s);
   }
 
-  // A running sum of f32 is kept in f64, as PyTorch does: its terms may be many.
+  // Each round scans as many elements as there are threads, on top of what came before. A running sum
+  // of f32 is kept in f64, as PyTorch does: its terms may be many.
   void scan(const plan::Store& store) {
+    KILN_CHECK(!is_columns(), "scans run along rows");
     const DType stored = store.value->dtype;
     const DType wide = stored == DType::F32 ? DType::F64 : stored;
-    const plan::Expr value = plan::cast(store.value, wide);
+    const Expr value = plan::cast(store.value, wide);
     const ReducerText reducer(*store.scan, wide);
     std::vector<Loop> outside = store.loops;
+    const Loop along = outside.back();
     outside.pop_back();
-    emitter_.open("if (rank == 0)");
     open_loops(emitter_, outside);
+    const std::string carry = emitter_.fresh("s");
+    emitter_.line(reducer.state_type() + " " + carry + " = " + reducer.neutral() + ";");
+    const std::string base = emitter_.fresh("q");
+    const std::string extent = emitter_.position(along.extent());
+    const std::string type = position_type(Dim(along.index));
+    emitter_.open("for (" + type + " " + base + " = 0; " + base + " < " + extent + "; " + base +
+                  " += " + text(group_.threads) + ")");
+    const std::string place = emitter_.declare(type, "i", base + " + rank");
+    emitter_.bind(along.index, place);
     const std::string state = emitter_.fresh("s");
     emitter_.line(reducer.state_type() + " " + state + " = " + reducer.neutral() + ";");
-    open_loops(emitter_, {store.loops.back()});
-    writer_.store(store, {}, reduced_, [&](const Leaves& leaves) {
-      reducer.accumulate(emitter_, state, value, Dim(0), leaves);
-      return "(" + std::string(register_type(stored)) + ")" + state;
-    });
-    for (size_t i = 0; i < store.loops.size(); ++i) emitter_.close();
+    emitter_.open("if (" + place + " < " + extent + ")");
+    Leaves leaves;
+    leaves.reduced = reduced_;
+    reducer.accumulate(emitter_, state, value, Dim(0), leaves);
     emitter_.close();
+    emitter_.line(state + " = scan_group<" + reducer.name() + ", " + text(group_.threads / kWarp) +
+                  ">(" + state + ", " + carry + ");");
+    emitter_.open("if (" + place + " < " + extent + ")");
+    emitter_.store(store.buffer, store.indices,
+                   "(" + std::string(register_type(stored)) + ")" + state);
+    emitter_.close();
+    for (size_t i = 0; i < store.loops.size(); ++i) emitter_.close();
   }
 
   Emitter& emitter_;
-  const LoopNest& nest_;
+  LoopNest nest_;
+  std::vector<bool> in_row_;  // by stage
   StageWriter writer_;
-  int threads_;
-  std::vector<Lanes> lanes_;
+  Group group_;
+  Lanes row_lanes_;
+  int64_t rounds_ = 0;  // of the row that is kept; 0: it is not
+  std::vector<SharedLoad> shared_;
+  std::vector<Lanes> lanes_;  // by stage
   std::vector<std::string> reduced_;
 };
 
 }  // namespace
 
-std::string group_nest_text(KernelContext& context, const LoopNest& nest, int threads) {
+std::string group_nest_text(KernelContext& context, const LoopNest& nest, const Group& group) {
   Emitter emitter(context);
-  GroupNest group(emitter, nest, threads);
-  group.write();
-  return emitter.finish({.threads = group.block()});
+  GroupNest(emitter, nest, group).write();
+  return emitter.finish({.threads = group.threads * group.points});
 }
 
 }  // namespace kiln::cuda

@@ -75,10 +75,11 @@ void note_writes(KernelContext& context, const LoopNest& nest, const Dim& points
 
 namespace {
 
-// Fewer points of the inner loops than this are done by one thread.
+// Loops of the stages that are no longer than this are run by one thread.
 constexpr int64_t kShortLoops = 16;
-// A machine has room for about so many threads.
-constexpr int64_t kThreads = 132 * 1024;
+// With so many outer points a thread for each fills the machine.
+constexpr int64_t kManyPoints = 132 * 128;
+constexpr int kColumns = 32;
 
 int64_t longest_stage(const LoopNest& nest) {
   int64_t result = 1;
@@ -87,9 +88,16 @@ int64_t longest_stage(const LoopNest& nest) {
   return result;
 }
 
-// Elements of memory that neighbouring values of an index read one after another, against those they
-// read apart.
-int contiguity(const LoopNest& nest, const ir::SymbolPtr& index) {
+bool has_scan(const LoopNest& nest) {
+  return std::ranges::any_of(nest.stages, [](const Stage& stage) {
+    const auto* store = std::get_if<plan::Store>(&stage);
+    return store != nullptr && store->scan.has_value();
+  });
+}
+
+// How many loads and stores neighbouring values of an index make one after another in memory, less
+// those that they make apart.
+int contiguity(const LoopNest& nest, const ir::SymbolPtr& index, bool with_stores) {
   int result = 0;
   const auto look = [&](const Dim& offset) {
     if (!offset.mentions(index)) return;
@@ -98,32 +106,56 @@ int contiguity(const LoopNest& nest, const ir::SymbolPtr& index) {
   };
   for (const Stage& stage : nest.stages) {
     plan::visit(plan::value_of(stage), [&](const plan::ExprNode& node) {
-      if (node.kind != plan::ExprKind::Load || node.args.size() != 1) return;
-      if (node.args[0]->kind == plan::ExprKind::Position) look(node.args[0]->index);
+      if (node.kind == plan::ExprKind::Load && node.args.size() == 1 &&
+          node.args[0]->kind == plan::ExprKind::Position)
+        look(node.args[0]->index);
     });
+    const auto* store = std::get_if<plan::Store>(&stage);
+    if (with_stores && store != nullptr) look(store->indices.at(0));
   }
   return result;
 }
 
-bool reads_along_outer(const LoopNest& nest) {
-  return std::ranges::any_of(nest.outer,
-                             [&](const Loop& loop) { return contiguity(nest, loop.index) > 0; });
+// The outer points may come in any order: neighbouring threads take those of the last loop.
+void put_contiguous_last(LoopNest& nest) {
+  const auto best = std::ranges::max_element(
+      nest.outer.rbegin(), nest.outer.rend(), {},
+      [&](const Loop& loop) { return contiguity(nest, loop.index, true); });
+  if (best != nest.outer.rend()) std::rotate(std::prev(best.base()), best.base(), nest.outer.end());
 }
 
-int threads_for(int64_t inner) {
-  if (inner <= 1024) return 32;
-  if (inner <= 4096) return 128;
-  return inner <= 16384 ? 256 : 512;
+// Whether loads run along the last outer loop rather than along loops of the stages.
+bool reads_columns(const LoopNest& nest) {
+  return !nest.outer.empty() && contiguity(nest, nest.outer.back().index, false) > 0;
+}
+
+// A warp reads up to 1024 elements of a row, 32 a thread. Where there are few rows, more threads share
+// each.
+Group rows_for(int64_t inner, int64_t outer) {
+  int64_t threads = inner <= 1024 ? 32 : inner <= 4096 ? 128 : inner <= 16384 ? 256 : 512;
+  while (threads < 512 && outer * threads < kManyPoints && inner >= threads * 8) threads *= 2;
+  if (threads > 32) return {Group::Rows, static_cast<int>(threads), 1};
+  return {Group::Rows, 32, outer >= 8 * 132 ? 8 : 4};
+}
+
+// Enough warps of each block that a thread has eight elements or more.
+Group columns_for(int64_t inner) {
+  int rows = 2;
+  while (rows < 16 && inner >= int64_t{rows} * 16) rows *= 2;
+  return {Group::Columns, rows, kColumns};
 }
 
 }  // namespace
 
 std::string loop_nest_text(KernelContext& context, const LoopNest& nest) {
-  const LoopNest simple = backend::simplify(context.program, nest);
+  LoopNest simple = backend::simplify(context.program, nest);
+  put_contiguous_last(simple);
+  if (auto text = transpose_nest_text(context, simple)) return std::move(*text);
   const int64_t inner = longest_stage(simple), outer = points_at_opt(simple.outer);
-  if (inner <= kShortLoops || (reads_along_outer(simple) && outer >= kThreads / 8))
-    return point_nest_text(context, simple);
-  return group_nest_text(context, simple, threads_for(inner));
+  if (inner <= kShortLoops) return point_nest_text(context, simple);
+  if (!reads_columns(simple)) return group_nest_text(context, simple, rows_for(inner, outer));
+  if (outer >= kManyPoints || has_scan(simple)) return point_nest_text(context, simple);
+  return group_nest_text(context, simple, columns_for(inner));
 }
 
 }  // namespace kiln::cuda

@@ -1,6 +1,7 @@
 // How the loops of a nest are mapped to the threads of a grid.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,9 +16,22 @@ namespace kiln::cuda {
 // A thread for each point of the outer loops, or for a few neighbours; the loops of the stages run in it.
 std::string point_nest_text(KernelContext& context, const plan::LoopNest& nest);
 
-// A group of `threads` threads, 32 or a whole block, for each outer point; the loops of the stages are
-// shared out among them.
-std::string group_nest_text(KernelContext& context, const plan::LoopNest& nest, int threads);
+// The threads of a block: `points` groups of `threads` each, a group for an outer point.
+struct Group {
+  // Rows: neighbouring threads are of one group, a warp or (with one point) a whole block.
+  // Columns: neighbouring threads are of neighbouring groups.
+  enum Layout { Rows, Columns };
+  Layout layout = Rows;
+  int threads = 32;
+  int points = 1;
+};
+
+// A group of threads for each outer point; the loops of the stages are shared out among them.
+std::string group_nest_text(KernelContext& context, const plan::LoopNest& nest, const Group& group);
+
+// Tiles through shared memory: for a nest that reads along one outer loop and stores along another.
+// Nothing if it is not such a nest.
+std::optional<std::string> transpose_nest_text(KernelContext& context, const plan::LoopNest& nest);
 
 // --- What they share ---
 

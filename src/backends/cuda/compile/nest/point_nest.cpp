@@ -15,8 +15,8 @@ using plan::Stage;
 
 namespace {
 
-constexpr int kThreads = 256;
-// Blocks that fill a machine: with fewer, lanes are threads of their own.
+constexpr int kMostThreads = 256;
+// Blocks that fill a machine: with fewer, lanes are threads of their own and blocks are smaller.
 constexpr int64_t kBlocks = 264;
 
 class PointNest {
@@ -24,19 +24,23 @@ class PointNest {
   PointNest(Emitter& emitter, const LoopNest& nest)
       : emitter_(emitter), nest_(nest), writer_(emitter, nest) {
     if (!nest_.outer.empty()) lanes_ = {nest_.outer.back().index, count_lanes(), ""};
+    const int64_t steps = points_at_opt(nest_.outer) / lanes_.count;
+    while (threads_ > 32 && steps < kBlocks / 2 * threads_) threads_ /= 2;
   }
+
+  int threads() const { return threads_; }
 
   void write() {
     const Dim steps = lanes_.count == 1 ? points_of(nest_.outer)
                                         : ir::floordiv(points_of(nest_.outer), Dim(lanes_.count));
-    emitter_.interface().grid = {ir::ceildiv(steps, Dim(kThreads))};
-    note_writes(emitter_.context(), nest_, Dim(int64_t{kThreads} * lanes_.count));
+    emitter_.interface().grid = {ir::ceildiv(steps, Dim(threads_))};
+    note_writes(emitter_.context(), nest_, Dim(int64_t{threads_} * lanes_.count));
     for (const Stage& stage : nest_.stages) writer_.plan_access(stage, lanes_);
     writer_.declare_flag();
     const ir::SymbolPtr thread = ir::make_loop_symbol("thread", steps);
     const std::string type = position_type(Dim(thread));
     emitter_.line("const " + type + " thread = (" + type + ")blockIdx.x * " +
-                  std::to_string(kThreads) + " + (" + type + ")threadIdx.x;");
+                  std::to_string(threads_) + " + (" + type + ")threadIdx.x;");
     emitter_.bind(thread, "thread");
     emitter_.open("if (thread < " + emitter_.position(steps) + ")");
     bind_loops(emitter_, nest_.outer, Dim(thread), lanes_.count);
@@ -58,7 +62,7 @@ class PointNest {
     int lanes = 8;
     for (const Stage& stage : nest_.stages)
       lanes = std::min(lanes, widest_lanes(emitter_.program(), stage, loop, writer_.access()));
-    while (lanes > 1 && points_at_opt(nest_.outer) / lanes < kBlocks * kThreads / 2) lanes /= 2;
+    while (lanes > 1 && points_at_opt(nest_.outer) / lanes < kBlocks * kMostThreads / 2) lanes /= 2;
     return lanes;
   }
 
@@ -123,6 +127,7 @@ class PointNest {
   const LoopNest& nest_;
   StageWriter writer_;
   Lanes lanes_;
+  int threads_ = kMostThreads;
   std::vector<std::string> reduced_;
 };
 
@@ -130,8 +135,9 @@ class PointNest {
 
 std::string point_nest_text(KernelContext& context, const LoopNest& nest) {
   Emitter emitter(context);
-  PointNest(emitter, nest).write();
-  return emitter.finish({.threads = kThreads});
+  PointNest points(emitter, nest);
+  points.write();
+  return emitter.finish({.threads = points.threads()});
 }
 
 }  // namespace kiln::cuda

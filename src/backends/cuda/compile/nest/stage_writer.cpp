@@ -20,7 +20,9 @@ using plan::Stage;
 ReducerText::ReducerText(ReduceOp op, DType dtype) : op_(op), dtype_(dtype) {
   constexpr const char* kNames[] = {"Sum", "Prod", "Max", "Min", "ArgMax", "ArgMin"};
   name_ = kNames[static_cast<size_t>(op)];
-  state_type_ = register_type(dtype);
+  // A product of many numbers has as many roundings: f32 has not the digits for them.
+  is_wide_ = op == ReduceOp::Prod && is_floating(dtype) && dtype != DType::F64;
+  state_type_ = register_type(is_wide_ ? DType::F64 : dtype);
   if (gives_position()) state_type_ = "Best<" + state_type_ + ">";
 }
 
@@ -41,12 +43,14 @@ void ReducerText::accumulate(Emitter& emitter, const std::string& state, const E
     return;
   }
   std::string joined = emitter.value(value, leaves);
+  if (is_wide_) joined = "(double)" + joined;
   if (gives_position())
     joined = state_type_ + "{" + joined + ", " + emitter.position(position) + "}";
   emitter.line(state + " = " + name_ + "::join(" + state + ", " + joined + ");");
 }
 
 std::string ReducerText::result(const std::string& state) const {
+  if (is_wide_) return "(float)" + state;
   if (!gives_position()) return state;
   return state + ".at == 0x7fffffffffffffffll ? 0 : " + state + ".at";
 }
@@ -77,8 +81,12 @@ VectorAccess::VectorAccess(const plan::LoopNest& nest) {
   }
 }
 
+bool VectorAccess::is_shared(plan::BufferId buffer) const {
+  return std::ranges::find(shared_, buffer) != shared_.end();
+}
+
 bool VectorAccess::is_vector(plan::BufferId buffer, const Dim& offset, const Lanes& lanes) const {
-  if (lanes.count == 1 || std::ranges::find(shared_, buffer) != shared_.end()) return false;
+  if (lanes.count == 1 || is_shared(buffer)) return false;
   const auto linear = offset.as_linear_in(lanes.index);
   return linear && linear->first.is_constant(1) &&
          ir::provably_divisible(linear->second, Dim(lanes.count));
@@ -135,13 +143,14 @@ void StageWriter::for_each_lane(const std::vector<Expr>& exprs, const Lanes& lan
                                 const std::function<void(const Leaves&)>& body) {
   Leaves leaves;
   leaves.reduced = reduced;
+  leaves.loads = kept_;
   if (lanes.count == 1) return body(leaves);
   const std::string count = std::to_string(lanes.count);
   std::vector<LoadedLanes> loaded;
   emitter_.bind(lanes.index, lanes.first);
   for (const Expr& expr : exprs) {
     plan::visit(expr, [&](const ExprNode& node) {
-      if (!access_.is_vector(node, lanes)) return;
+      if (kept_.contains(&node) || !access_.is_vector(node, lanes)) return;
       const Dim& offset = node.args[0]->index;
       auto it = std::ranges::find_if(loaded, [&](const LoadedLanes& other) {
         return other.buffer == node.buffer && other.offset == offset &&
@@ -201,8 +210,10 @@ namespace {
 
 constexpr int kMostLanes = 8;
 constexpr int64_t kLaneBytes = 16;
-// Unrolled for each lane: more is slow to compile and finds no registers.
+// Of all lanes together.
 constexpr int64_t kMostOperations = 256;
+
+}  // namespace
 
 int64_t operations(const Expr& expr) {
   int64_t result = 0;
@@ -216,8 +227,6 @@ int64_t operations(const Expr& expr) {
   });
   return result;
 }
-
-}  // namespace
 
 int widest_lanes(const plan::Program& program, const Stage& stage, const plan::Loop& loop,
                  const VectorAccess& access) {

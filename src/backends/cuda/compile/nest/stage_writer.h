@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,7 @@ class ReducerText {
 
   plan::ReduceOp op_;
   DType dtype_;
+  bool is_wide_ = false;  // the state is f64
   std::string name_, state_type_;
 };
 
@@ -57,6 +59,8 @@ class VectorAccess {
 
   bool is_vector(const plan::ExprNode& load, const Lanes& lanes) const;
   bool is_vector(const plan::Store& store, const Lanes& lanes) const;
+  // Whether the nest reads and writes a buffer.
+  bool is_shared(plan::BufferId buffer) const;
 
  private:
   bool is_vector(plan::BufferId buffer, const ir::Dim& offset, const Lanes& lanes) const;
@@ -75,6 +79,10 @@ class StageWriter {
   void plan_access(const plan::Stage& stage, const Lanes& lanes);
   void declare_flag();
 
+  // Loads that are in registers already, for the stages that follow: the text of each, in terms of the
+  // lane `e`.
+  void keep(std::map<const plan::ExprNode*, std::string> kept) { kept_ = std::move(kept); }
+
   // Makes vector loads, then runs `body` for each lane with the lane's index bound. Names of `reduced`
   // that end in "[e]" are one for each lane.
   void for_each_lane(const std::vector<plan::Expr>& exprs, const Lanes& lanes,
@@ -89,10 +97,15 @@ class StageWriter {
   VectorAccess access_;
   std::vector<plan::BufferId> checked_;  // whose pointers the flag looks at
   bool has_flag_ = false;
+  std::map<const plan::ExprNode*, std::string> kept_;  // never iterated
 };
 
 // Whether an expression has another value in each lane, for all that is known.
 bool mentions(const plan::Expr& expr, const ir::SymbolPtr& index);
+
+// What an expression is in instructions, roughly: unrolled too often, it is slow to compile and finds no
+// registers.
+int64_t operations(const plan::Expr& expr);
 
 // The widest number of lanes that vector accesses of a nest along a loop go well with: 16 bytes of its
 // smaller elements. 1 where nothing is contiguous.
