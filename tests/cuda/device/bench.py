@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (graphs are texts of long lines)
 """Times the kernels of contractions against what PyTorch calls for the same, on a GPU.
 
     python bench.py FOLDER
@@ -8,80 +9,152 @@ together are larger than the cache; the sides alternate; the median of the repla
 
 import json
 import os
+import pathlib
 import statistics
 import sys
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 CASES = []
 
 
-def linear(m, n, k, epilogue, dtype='f16'):
-    x, v, b, r = f'%x: {dtype}[m, {k}]', f'%v: {dtype}[{n}, {k}]', f'%b: {dtype}[{n}]', f'%r: {dtype}[m, {n}]'
-    if dtype == 'f16':  # operands that are temporaries, as in a model
-        x, v = f'%x0: {dtype}[m, {k}]', f'%v0: {dtype}[{n}, {k}]'
-    symbols = f'symbols m in [1, 100000] opt {m}'
-    if epilogue == 'bias':
-        text, run = f'graph main({x}, {v}, {b}) {symbols} {{\n  %y = linear(%x, %v, %b)\n', F.linear
-    elif epilogue == 'gelu':
+def linear(m, n, k, epilogue, dtype="f16"):
+    x, v, b, r = (
+        f"%x: {dtype}[m, {k}]",
+        f"%v: {dtype}[{n}, {k}]",
+        f"%b: {dtype}[{n}]",
+        f"%r: {dtype}[m, {n}]",
+    )
+    if dtype == "f16":  # operands that are temporaries, as in a model
+        x, v = f"%x0: {dtype}[m, {k}]", f"%v0: {dtype}[{n}, {k}]"
+    symbols = f"symbols m in [1, 100000] opt {m}"
+    if epilogue == "bias":
+        text, run = f"graph main({x}, {v}, {b}) {symbols} {{\n  %y = linear(%x, %v, %b)\n", F.linear
+    elif epilogue == "gelu":
         text = f'graph main({x}, {v}, {b}) {symbols} {{\n  %l = linear(%x, %v, %b)\n  %y = gelu(%l) {{approximate = "none"}}\n'
+
         def run(x, v, b):
             return F.gelu(F.linear(x, v, b))
-    elif epilogue == 'res':
-        text = f'graph main({x}, {v}, {b}, {r}) {symbols} {{\n  %l = linear(%x, %v, %b)\n  %y = add(%l, %r)\n'
+    elif epilogue == "res":
+        text = f"graph main({x}, {v}, {b}, {r}) {symbols} {{\n  %l = linear(%x, %v, %b)\n  %y = add(%l, %r)\n"
+
         def run(x, v, b, r):
             return torch.addmm(r, x, v.t())
     else:
-        text, run = f'graph main({x}, {v}) {symbols} {{\n  %y = linear(%x, %v)\n', F.linear
-    if dtype == 'f16':
-        text = text.replace(' {\n', ' {\n  %x = relu(%x0)\n  %v = relu(%v0)\n', 1)
-    CASES.append((f'linear_{m}_{n}_{k}_{epilogue}_{dtype}', text + '  return %y as "y"\n}', dict(m=m), run, 2 * m * n * k))
+        text, run = f"graph main({x}, {v}) {symbols} {{\n  %y = linear(%x, %v)\n", F.linear
+    if dtype == "f16":
+        text = text.replace(" {\n", " {\n  %x = relu(%x0)\n  %v = relu(%v0)\n", 1)
+    CASES.append(
+        (
+            f"linear_{m}_{n}_{k}_{epilogue}_{dtype}",
+            text + '  return %y as "y"\n}',
+            {"m": m},
+            run,
+            2 * m * n * k,
+        )
+    )
 
 
 def row(n, k):
-    CASES.append((f'row_{n}_{k}', f'graph main(%x: f16[1, {k}], %v: f16[{n}, {k}]) {{\n  %y = linear(%x, %v)\n  return %y as "y"\n}}', {}, F.linear,
-                  2 * n * k))
+    CASES.append(
+        (
+            f"row_{n}_{k}",
+            f'graph main(%x: f16[1, {k}], %v: f16[{n}, {k}]) {{\n  %y = linear(%x, %v)\n  return %y as "y"\n}}',
+            {},
+            F.linear,
+            2 * n * k,
+        )
+    )
 
 
 def attention(b, h, g, s, t, d, causal):
     def run(q, k, v):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=g > 1)
-    CASES.append((f'attention_{b}_{h * g}_{h}_{s}_{t}_{d}_{causal}', f'''graph main(%q: f16[b, {h * g}, s, {d}], %k: f16[b, {h}, t, {d}], %v: f16[b, {h}, t, {d}]) symbols b in [1, 40] opt {b}, s in [1, 5000] opt {s}, t in [1, 5000] opt {t} {{
-  %y = attention(%q, %k, %v) {{scale = {d ** -0.5}, causal = {str(causal).lower()}}}
+
+    CASES.append(
+        (
+            f"attention_{b}_{h * g}_{h}_{s}_{t}_{d}_{causal}",
+            f"""graph main(%q: f16[b, {h * g}, s, {d}], %k: f16[b, {h}, t, {d}], %v: f16[b, {h}, t, {d}]) symbols b in [1, 40] opt {b}, s in [1, 5000] opt {s}, t in [1, 5000] opt {t} {{
+  %y = attention(%q, %k, %v) {{scale = {d**-0.5}, causal = {str(causal).lower()}}}
   return %y as "y"
-}}''', dict(b=b, s=s, t=t), run, 4 * b * h * g * s * t * d))
+}}""",
+            {"b": b, "s": s, "t": t},
+            run,
+            4 * b * h * g * s * t * d,
+        )
+    )
 
 
 def convolution(n, size, c, o, kernel, stride, pad):
     def run(x, w, w2):
         return F.conv2d(x.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2), w2, stride, pad)
+
     out = (size + 2 * pad - kernel) // stride + 1
-    CASES.append((f'conv_{n}_{size}_{c}_{o}_{kernel}_{stride}', f'''graph main(%x: f16[n, {size}, {size}, {c}], %w: f16[{o}, {kernel}, {kernel}, {c}], %w2: f16[{o}]) symbols n in [1, 300] opt {n} {{
+    CASES.append(
+        (
+            f"conv_{n}_{size}_{c}_{o}_{kernel}_{stride}",
+            f"""graph main(%x: f16[n, {size}, {size}, {c}], %w: f16[{o}, {kernel}, {kernel}, {c}], %w2: f16[{o}]) symbols n in [1, 300] opt {n} {{
   %y = convolution(%x, %w, %w2) {{stride = [{stride}, {stride}], padding_before = [{pad}, {pad}], padding_after = [{pad}, {pad}], dilation = [1, 1], groups = 1, layout = "nhwc"}}
   return %y as "y"
-}}''', dict(n=n), run, 2 * n * out * out * o * c * kernel * kernel))
+}}""",
+            {"n": n},
+            run,
+            2 * n * out * out * o * c * kernel * kernel,
+        )
+    )
 
 
 def build():
-    for m, n, k, epilogue in ((4096, 768, 768, 'res'), (4096, 2304, 768, 'bias'), (4096, 3072, 768, 'gelu'), (4096, 768, 3072, 'res'),
-                              (6304, 3072, 768, 'gelu'), (6304, 768, 3072, 'res'), (512, 2048, 2048, 'res'), (512, 16384, 2048, 'none'),
-                              (128, 768, 768, 'bias'), (128, 2304, 768, 'bias'), (128, 3072, 768, 'gelu'), (128, 768, 3072, 'res'),
-                              (197, 2304, 768, 'bias'), (197, 768, 3072, 'res'), (16, 4096, 4096, 'none'), (4, 4096, 4096, 'none')):
+    for m, n, k, epilogue in (
+        (4096, 768, 768, "res"),
+        (4096, 2304, 768, "bias"),
+        (4096, 3072, 768, "gelu"),
+        (4096, 768, 3072, "res"),
+        (6304, 3072, 768, "gelu"),
+        (6304, 768, 3072, "res"),
+        (512, 2048, 2048, "res"),
+        (512, 16384, 2048, "none"),
+        (128, 768, 768, "bias"),
+        (128, 2304, 768, "bias"),
+        (128, 3072, 768, "gelu"),
+        (128, 768, 3072, "res"),
+        (197, 2304, 768, "bias"),
+        (197, 768, 3072, "res"),
+        (16, 4096, 4096, "none"),
+        (4, 4096, 4096, "none"),
+    ):
         linear(m, n, k, epilogue)
-    linear(1024, 1024, 1024, 'bias', 'f32')
-    linear(128, 768, 768, 'bias', 'f32')
-    linear(512, 512, 512, 'none', 'f64')
+    linear(1024, 1024, 1024, "bias", "f32")
+    linear(128, 768, 768, "bias", "f32")
+    linear(512, 512, 512, "none", "f64")
     row(3072, 768)
     row(768, 3072)
     row(16384, 2048)
     row(128256, 2048)
-    for arguments in ((32, 12, 1, 128, 128, 64, False), (32, 12, 1, 197, 197, 64, False), (1, 12, 1, 128, 128, 64, False), (1, 8, 4, 512, 512, 64, True),
-                      (8, 8, 4, 512, 512, 64, True), (1, 8, 4, 1, 2048, 64, False), (8, 8, 4, 1, 2048, 128, False), (2, 16, 1, 2048, 2048, 128, True)):
+    for arguments in (
+        (32, 12, 1, 128, 128, 64, False),
+        (32, 12, 1, 197, 197, 64, False),
+        (1, 12, 1, 128, 128, 64, False),
+        (1, 8, 4, 512, 512, 64, True),
+        (8, 8, 4, 512, 512, 64, True),
+        (1, 8, 4, 1, 2048, 64, False),
+        (8, 8, 4, 1, 2048, 128, False),
+        (2, 16, 1, 2048, 2048, 128, True),
+    ):
         attention(*arguments)
-    for arguments in ((32, 56, 64, 64, 3, 1, 1), (32, 28, 128, 128, 3, 1, 1), (32, 14, 256, 256, 3, 1, 1), (32, 7, 512, 512, 3, 1, 1), (1, 56, 64, 64, 3, 1, 1),
-                      (1, 14, 256, 256, 3, 1, 1), (1, 7, 512, 512, 3, 1, 1), (32, 56, 128, 128, 3, 2, 1), (32, 224, 3, 64, 7, 2, 3)):
+    for arguments in (
+        (32, 56, 64, 64, 3, 1, 1),
+        (32, 28, 128, 128, 3, 1, 1),
+        (32, 14, 256, 256, 3, 1, 1),
+        (32, 7, 512, 512, 3, 1, 1),
+        (1, 56, 64, 64, 3, 1, 1),
+        (1, 14, 256, 256, 3, 1, 1),
+        (1, 7, 512, 512, 3, 1, 1),
+        (32, 56, 128, 128, 3, 2, 1),
+        (32, 224, 3, 64, 7, 2, 3),
+    ):
         convolution(*arguments)
     return CASES
 
@@ -112,62 +185,92 @@ def measure(sides, repeats=11):
     return {name: statistics.median(times) for name, (_, _, times) in graphs.items()}
 
 
-def main(folder, pattern=''):
-    from check import DTYPES, Kernel, load, random_tensor
+class Side:
+    """The kernels of a case, and what PyTorch calls for it."""
 
+    def __init__(self, folder, case, run):
+        from check import Kernel, load
+
+        self.case, self.run = case, run
+        self.kernels = [Kernel(os.path.join(folder, kernel["file"])) for kernel in case["kernels"]]
+        self.derived = [
+            [b if isinstance(b, int) else load(folder, b) for b in kernel["buffers"]]
+            for kernel in case["kernels"]
+        ]
+        self.constants = {name: load(folder, entry) for name, entry in case["constants"].items()}
+        self.data = [load(folder, b["data"]) if "data" in b else None for b in case["buffers"]]
+
+    def make_set(self, generator):
+        from check import DTYPES, random_tensor
+
+        shapes = self.case["runs"][0]["shapes"]
+        return [
+            random_tensor(DTYPES[buffer["dtype"]], shape, generator)
+            if data is None
+            else data.clone()
+            for buffer, shape, data in zip(self.case["buffers"], shapes, self.data, strict=True)
+        ]
+
+    def own(self, tensors, nests=False):
+        launches = self.case["runs"][0]["launches"]
+        parts = zip(self.kernels, launches, self.derived, self.case["kernels"], strict=True)
+        for kernel, launch, operands, entry in parts:
+            if entry["nest"] != nests:  # those only make operands
+                continue
+            pointers = [(tensors[b] if isinstance(b, int) else b).data_ptr() for b in operands]
+            sizes = (launch["grid"], launch["block"], launch["shared"][0])
+            kernel.launch(pointers, launch["params"], *sizes, launch["maps"])
+
+    def peer(self, tensors):
+        buffers = self.case["buffers"]
+        named = {b["name"]: t for t, b in zip(tensors, buffers, strict=True)}
+        names = [b["name"] for b in buffers if b["kind"] == 0 and b["name"] not in self.constants]
+        inputs = [named.get(name.removesuffix("0"), named[name]) for name in names]
+        return self.run(*inputs, *self.constants.values())
+
+
+def bench(side, operations):
+    case = side.case
+    generator = torch.Generator("cuda").manual_seed(1)
+    first = side.make_set(generator)
+    size = sum(t.numel() * t.element_size() for t in first)
+    sets = [first] + [side.make_set(generator) for _ in range(min(95, max(3, int(200e6 / size))))]
+    out = next(i for i, b in enumerate(case["buffers"]) if b["kind"] == 1)
+    for tensors in sets:
+        side.own(tensors, nests=True)
+    side.own(first)
+    got, expected = first[out].double(), side.peer(first).double()
+    if case["name"].startswith("conv"):
+        expected = expected.permute(0, 2, 3, 1)
+    error = float((got - expected).norm() / expected.norm())
+    own = [lambda t=t: side.own(t) for t in sets]
+    peer = [lambda t=t: side.peer(t) for t in sets]
+    times = measure({"own": own, "peer": peer})
+    print(
+        f"{case['name']:36} {case.get('tag', ''):14} own {times['own']:8.2f} us  "
+        f"torch {times['peer']:8.2f} us  ratio {times['own'] / times['peer']:.2f}  "
+        f"{operations / times['own'] / 1e6:7.1f} TFLOP/s  difference {error:.1e}",
+        flush=True,
+    )
+
+
+def main(folder, pattern=""):
     torch.backends.cudnn.benchmark = True
     runs = {name: (run, operations) for name, _, _, run, operations in build()}
-    generator = torch.Generator('cuda').manual_seed(1)
-    for case in json.load(open(os.path.join(folder, 'cases.json'))):
-        if pattern not in case['name'] or case['name'] not in runs:
-            continue
-        run, operations = runs[case['name']]
-        kernels = [Kernel(os.path.join(folder, kernel['file'])) for kernel in case['kernels']]
-        derived = [[b if isinstance(b, int) else load(folder, b) for b in kernel['buffers']] for kernel in case['kernels']]
-        constants = {name: load(folder, entry) for name, entry in case['constants'].items()}
-        shapes, launches = case['runs'][0]['shapes'], case['runs'][0]['launches']
-
-        def make_set():
-            tensors = []
-            for buffer, shape in zip(case['buffers'], shapes):
-                tensors.append(load(folder, buffer['data']) if 'data' in buffer else random_tensor(DTYPES[buffer['dtype']], shape, generator))
-            return tensors
-
-        first = make_set()
-        bytes_each = sum(t.numel() * t.element_size() for t in first)
-        sets = [first] + [make_set() for _ in range(min(95, max(3, int(200e6 / bytes_each))))]
-
-        def own(tensors, nests=False):
-            for kernel, launch, operands, entry in zip(kernels, launches, derived, case['kernels']):
-                if entry['nest'] != nests:  # those only make operands
-                    continue
-                pointers = [(tensors[b] if isinstance(b, int) else b).data_ptr() for b in operands]
-                kernel.launch(pointers, launch['params'], launch['grid'], launch['block'], launch['shared'][0], launch['maps'])
-
-        def peer(tensors):
-            named = {b['name']: t for t, b in zip(tensors, case['buffers'])}
-            names = [b['name'] for b in case['buffers'] if b['kind'] == 0 and b['name'] not in constants]
-            inputs = [named.get(name.removesuffix('0'), named[name]) for name in names]
-            return run(*inputs, *constants.values())
-
-        out = next(i for i, b in enumerate(case['buffers']) if b['kind'] == 1)
-        for tensors in sets:
-            own(tensors, nests=True)
-        own(first)
-        expected = peer(first)
-        got = first[out].double()
-        if case['name'].startswith('conv'):
-            expected = expected.permute(0, 2, 3, 1)
-        error = float((got - expected.double()).norm() / expected.double().norm())
-        times = measure({'own': [lambda t=t: own(t) for t in sets], 'peer': [lambda t=t: peer(t) for t in sets]})
-        print(f"{case['name']:34} {case.get('tag', ''):14} own {times['own']:8.2f} us  torch {times['peer']:8.2f} us  ratio {times['own'] / times['peer']:.2f}  "
-              f"{operations / times['own'] / 1e6:7.1f} TFLOP/s  {bytes_each / times['own'] / 1e6:5.2f} TB/s  difference {error:.1e}  grid {launches[0]['grid']}", flush=True)
+    for case in json.loads(pathlib.Path(folder, "cases.json").read_text()):
+        if pattern in case["name"] and case["name"] in runs:
+            run, operations = runs[case["name"]]
+            bench(Side(folder, case, run), operations)
 
 
-if __name__ == '__main__':
-    if sys.argv[1] == '--write':
-        with open(sys.argv[2], 'w') as file:
+if __name__ == "__main__":
+    if sys.argv[1] == "--write":
+        with open(sys.argv[2], "w") as file:
             for name, graph, sizes, _, _ in build():
-                file.write(f'// case {name}\n// at ' + ' '.join(f'{k}={v}' for k, v in sizes.items()) + f'\n{graph}\n')
+                file.write(
+                    f"// case {name}\n// at "
+                    + " ".join(f"{k}={v}" for k, v in sizes.items())
+                    + f"\n{graph}\n"
+                )
     else:
         main(*sys.argv[1:])

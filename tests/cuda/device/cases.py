@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (graphs are texts of long lines)
 """Graphs of one contraction each, with what PyTorch computes for them: what check.py runs on a GPU.
 
 `python cases.py FILE` writes them for kiln_cuda_dump.
@@ -18,152 +19,324 @@ def edges(*sizes):
 
 def products():
     """Dynamic m, n and k: a class of tiles for each size to optimise for, and sizes around its edges."""
-    import torch.nn.functional as F
+    import torch.nn.functional as F  # noqa: N812
 
     classes = {
-        '128x128': (4096, 4096, 1024), '128x64': (2048, 2304, 512), '64x64': (512, 512, 512), '128x32': (20000, 32, 256),
-        '128x16': (40000, 16, 256), '32x64': (32, 3072, 768), '16x64': (16, 8192, 2048), '16x32': (16, 768, 3072),
-        'split': (128, 768, 3072), 'small': (2, 3, 5),
+        "128x128": (4096, 4096, 1024),
+        "128x64": (2048, 2304, 512),
+        "64x64": (512, 512, 512),
+        "128x32": (20000, 32, 256),
+        "128x16": (40000, 16, 256),
+        "32x64": (32, 3072, 768),
+        "16x64": (16, 8192, 2048),
+        "16x32": (16, 768, 3072),
+        "split": (128, 768, 3072),
+        "small": (2, 3, 5),
     }
-    some = [(0, 5, 8), (1, 1, 1), (3, 8, 0), (5, 9, 7), (16, 32, 64), (17, 33, 65), (63, 65, 127), (129, 127, 96), (257, 136, 264),
-            (128, 128, 32), (64, 256, 768), (31, 300, 40), (300, 31, 33), (15, 16, 1000), (200, 200, 2049), (127, 129, 8)]
-    for dtype in ('f16', 'bf16', 'f32', 'f64'):
+    some = [
+        (0, 5, 8),
+        (1, 1, 1),
+        (3, 8, 0),
+        (5, 9, 7),
+        (16, 32, 64),
+        (17, 33, 65),
+        (63, 65, 127),
+        (129, 127, 96),
+        (257, 136, 264),
+        (128, 128, 32),
+        (64, 256, 768),
+        (31, 300, 40),
+        (300, 31, 33),
+        (15, 16, 1000),
+        (200, 200, 2049),
+        (127, 129, 8),
+    ]
+    for dtype in ("f16", "bf16", "f32", "f64"):
         for name, (m, n, k) in classes.items():
-            if dtype in ('f32', 'f64') and name not in ('128x128', '64x64', 'split', 'small'):
+            if dtype in ("f32", "f64") and name not in ("128x128", "64x64", "split", "small"):
                 continue
-            symbols = f'symbols m in [0, 100000] opt {m}, n in [0, 100000] opt {n}, k in [0, 100000] opt {k}'
-            sizes = [dict(m=a, n=b, k=c) for a, b, c in some]
-            add(f'nt_{dtype}_{name}', f'''graph main(%x: {dtype}[m, k], %v: {dtype}[n, k], %b: {dtype}[n], %r: {dtype}[m, n]) {symbols} {{
+            symbols = f"symbols m in [0, 100000] opt {m}, n in [0, 100000] opt {n}, k in [0, 100000] opt {k}"
+            sizes = [{"m": a, "n": b, "k": c} for a, b, c in some]
+            add(
+                f"nt_{dtype}_{name}",
+                f"""graph main(%x: {dtype}[m, k], %v: {dtype}[n, k], %b: {dtype}[n], %r: {dtype}[m, n]) {symbols} {{
   %l = linear(%x, %v, %b)
   %y = add(%l, %r)
   return %y as "y"
-}}''', sizes, lambda x, v, b, r: x @ v.T + b + r)
-            if name in ('128x128', '64x64', '16x32', 'split'):
-                add(f'nn_{dtype}_{name}', f'''graph main(%x: {dtype}[m, k], %v: {dtype}[k, n]) {symbols} {{
+}}""",
+                sizes,
+                lambda x, v, b, r: x @ v.T + b + r,
+            )
+            if name in ("128x128", "64x64", "16x32", "split"):
+                add(
+                    f"nn_{dtype}_{name}",
+                    f"""graph main(%x: {dtype}[m, k], %v: {dtype}[k, n]) {symbols} {{
   %y = matmul(%x, %v) {{transpose_b = false}}
   return %y as "y"
-}}''', sizes, lambda x, v: x @ v)
-                add(f'tn_{dtype}_{name}', f'''graph main(%x: {dtype}[2, k, m], %v: {dtype}[2, k, n]) {symbols} {{
+}}""",
+                    sizes,
+                    lambda x, v: x @ v,
+                )
+                add(
+                    f"tn_{dtype}_{name}",
+                    f"""graph main(%x: {dtype}[2, k, m], %v: {dtype}[2, k, n]) {symbols} {{
   %t = permute(%x) {{axes = [0, 2, 1]}}
   %y = matmul(%t, %v) {{transpose_b = false}}
   return %y as "y"
-}}''', sizes, lambda x, v: x.transpose(1, 2) @ v)
+}}""",
+                    sizes,
+                    lambda x, v: x.transpose(1, 2) @ v,
+                )
     # Operands that are temporaries, which the copy engine of Hopper can bring: its classes of tiles.
-    for dtype in ('f16', 'bf16'):
-        for m, n, k in ((4096, 2304, 768), (6304, 768, 768), (6304, 3072, 768), (4096, 768, 3072), (512, 2048, 2048), (512, 16384, 256), (128, 768, 768),
-                        (128, 768, 3072), (16, 768, 3072), (197, 768, 3072), (300, 264, 72), (40, 100, 136), (9000, 520, 1032), (70, 4096, 4096),
-                        (2000, 1000, 64)):
-            for epilogue in ('res', 'gelu'):
-                if epilogue == 'gelu' and (dtype == 'bf16' or k > 1100):
+    for dtype in ("f16", "bf16"):
+        for m, n, k in (
+            (4096, 2304, 768),
+            (6304, 768, 768),
+            (6304, 3072, 768),
+            (4096, 768, 3072),
+            (512, 2048, 2048),
+            (512, 16384, 256),
+            (128, 768, 768),
+            (128, 768, 3072),
+            (16, 768, 3072),
+            (197, 768, 3072),
+            (300, 264, 72),
+            (40, 100, 136),
+            (9000, 520, 1032),
+            (70, 4096, 4096),
+            (2000, 1000, 64),
+        ):
+            for epilogue in ("res", "gelu"):
+                if epilogue == "gelu" and (dtype == "bf16" or k > 1100):
                     continue
-                tail = '%y = add(%l, %r)' if epilogue == 'res' else '%g = gelu(%l) {approximate = "none"}\n  %y = add(%g, %r)'
-                add(f'groups_{epilogue}_{dtype}_{m}_{n}_{k}', f'''graph main(%x0: {dtype}[m, {k}], %v0: {dtype}[{n}, {k}], %b: {dtype}[{n}], %r: {dtype}[m, {n}]) symbols m in [0, 100000] opt {m} {{
+                tail = (
+                    "%y = add(%l, %r)"
+                    if epilogue == "res"
+                    else '%g = gelu(%l) {approximate = "none"}\n  %y = add(%g, %r)'
+                )
+                add(
+                    f"groups_{epilogue}_{dtype}_{m}_{n}_{k}",
+                    f"""graph main(%x0: {dtype}[m, {k}], %v0: {dtype}[{n}, {k}], %b: {dtype}[{n}], %r: {dtype}[m, {n}]) symbols m in [0, 100000] opt {m} {{
   %x = relu(%x0)
   %v = relu(%v0)
   %l = linear(%x, %v, %b)
   {tail}
   return %y as "y"
-}}''', [dict(m=size) for size in sorted({0, 1, 63, 65, 127, 128, 193, m - 1, m, m + 1})],
-                    (lambda x0, v0, b, r: F.relu(x0) @ F.relu(v0).T + b + r) if epilogue == 'res' else
-                    (lambda x0, v0, b, r: F.gelu(F.relu(x0) @ F.relu(v0).T + b) + r))
-    add('groups_turned_f16', '''graph main(%x0: f16[m, 128], %v0: f16[96, 128]) symbols m in [1, 5000] opt 2000 {
+}}""",
+                    [
+                        {"m": size}
+                        for size in sorted({0, 1, 63, 65, 127, 128, 193, m - 1, m, m + 1})
+                    ],
+                    (lambda x0, v0, b, r: F.relu(x0) @ F.relu(v0).T + b + r)
+                    if epilogue == "res"
+                    else (lambda x0, v0, b, r: F.gelu(F.relu(x0) @ F.relu(v0).T + b) + r),
+                )
+    add(
+        "groups_turned_f16",
+        """graph main(%x0: f16[m, 128], %v0: f16[96, 128]) symbols m in [1, 5000] opt 2000 {
   %x = relu(%x0)
   %v = relu(%v0)
   %l = linear(%x, %v)
   %p = permute(%l) {axes = [1, 0]}
   %y = tanh(%p)
   return %y as "y"
-}''', [dict(m=1), dict(m=300)], lambda x0, v0: (F.relu(x0) @ F.relu(v0).T).T.tanh())
+}""",
+        [{"m": 1}, {"m": 300}],
+        lambda x0, v0: (F.relu(x0) @ F.relu(v0).T).T.tanh(),
+    )
     # Strides that are neither: every second element; broadcast batches; permuted results.
-    add('strided_f16', '''graph main(%x: f16[m, 130], %v: f16[77, 130]) symbols m in [0, 1000] opt 100 {
+    add(
+        "strided_f16",
+        """graph main(%x: f16[m, 130], %v: f16[77, 130]) symbols m in [0, 1000] opt 100 {
   %a = slice(%x) {axis = 1, start = 0, size = 65, step = 2}
   %b = slice(%v) {axis = 1, start = 1, size = 65, step = 2}
   %y = linear(%a, %b)
   return %y as "y"
-}''', [dict(m=m) for m in (1, 64, 100)], lambda x, v: x[:, 0:130:2] @ v[:, 1:130:2].T)
-    add('broadcast_f16', '''graph main(%x: f16[b, 5, m, 72], %v: f16[1, 5, 72, 40]) symbols b in [1, 9] opt 3, m in [0, 1000] opt 100 {
+}""",
+        [{"m": m} for m in (1, 64, 100)],
+        lambda x, v: x[:, 0:130:2] @ v[:, 1:130:2].T,
+    )
+    add(
+        "broadcast_f16",
+        """graph main(%x: f16[b, 5, m, 72], %v: f16[1, 5, 72, 40]) symbols b in [1, 9] opt 3, m in [0, 1000] opt 100 {
   %y = matmul(%x, %v) {transpose_b = false}
   return %y as "y"
-}''', [dict(b=b, m=m) for b in (1, 3) for m in (1, 65)], lambda x, v: x @ v)
-    add('permuted_bf16', '''graph main(%x: bf16[s, 40, 80], %v: bf16[s, 80, 24]) symbols s in [1, 80] opt 2 {
+}""",
+        [{"b": b, "m": m} for b in (1, 3) for m in (1, 65)],
+        lambda x, v: x @ v,
+    )
+    add(
+        "permuted_bf16",
+        """graph main(%x: bf16[s, 40, 80], %v: bf16[s, 80, 24]) symbols s in [1, 80] opt 2 {
   %l = matmul(%x, %v) {transpose_b = false}
   %p = permute(%l) {axes = [1, 0, 2]}
   %y = relu(%p)
   return %y as "y"
-}''', [dict(s=s) for s in (1, 5)], lambda x, v: F.relu(x @ v).transpose(0, 1))
-    add('columns_first_f16', '''graph main(%x: f16[s, 40, 80], %v: f16[s, 80, 24]) symbols s in [1, 80] opt 2 {
+}""",
+        [{"s": s} for s in (1, 5)],
+        lambda x, v: F.relu(x @ v).transpose(0, 1),
+    )
+    add(
+        "columns_first_f16",
+        """graph main(%x: f16[s, 40, 80], %v: f16[s, 80, 24]) symbols s in [1, 80] opt 2 {
   %l = matmul(%x, %v) {transpose_b = false}
   %p = permute(%l) {axes = [0, 2, 1]}
   %y = relu(%p)
   return %y as "y"
-}''', [dict(s=s) for s in (1, 5)], lambda x, v: F.relu(x @ v).transpose(1, 2))
-    for dtype in ('f16', 'bf16', 'f32', 'f64'):
+}""",
+        [{"s": s} for s in (1, 5)],
+        lambda x, v: F.relu(x @ v).transpose(1, 2),
+    )
+    for dtype in ("f16", "bf16", "f32", "f64"):
         for k, n in ((768, 2304), (33, 70), (40, 100), (7, 3)):
-            add(f'constant_{dtype}_{k}_{n}', f'''graph main(%x: {dtype}[m, 5, {k}], %r: {dtype}[m, 5, {n}], %w: {dtype}[{n}, {k}], %w2: {dtype}[{n}]) symbols m in [0, 1000] opt 100 {{
+            add(
+                f"constant_{dtype}_{k}_{n}",
+                f"""graph main(%x: {dtype}[m, 5, {k}], %r: {dtype}[m, 5, {n}], %w: {dtype}[{n}, {k}], %w2: {dtype}[{n}]) symbols m in [0, 1000] opt 100 {{
   %l = linear(%x, %w, %w2)
   %g = gelu(%l) {{approximate = "none"}}
   %y = add(%g, %r)
   return %y as "y"
-}}''', [dict(m=m) for m in (1, 13, 51)], lambda x, r, w, w2: F.gelu(x @ w.T + w2) + r)
-            add(f'constant_nn_{dtype}_{k}_{n}', f'''graph main(%x: {dtype}[m, {k}], %w: {dtype}[{k}, {n}]) symbols m in [0, 1000] opt 100 {{
+}}""",
+                [{"m": m} for m in (1, 13, 51)],
+                lambda x, r, w, w2: F.gelu(x @ w.T + w2) + r,
+            )
+            add(
+                f"constant_nn_{dtype}_{k}_{n}",
+                f"""graph main(%x: {dtype}[m, {k}], %w: {dtype}[{k}, {n}]) symbols m in [0, 1000] opt 100 {{
   %y = matmul(%x, %w) {{transpose_b = false}}
   return %y as "y"
-}}''', [dict(m=m) for m in (1, 13, 51)], lambda x, w: x @ w)
-            add(f'row_{dtype}_{k}_{n}', f'''graph main(%x: {dtype}[1, {k}], %w: {dtype}[{n}, {k}], %w2: {dtype}[{n}]) {{
+}}""",
+                [{"m": m} for m in (1, 13, 51)],
+                lambda x, w: x @ w,
+            )
+            add(
+                f"row_{dtype}_{k}_{n}",
+                f"""graph main(%x: {dtype}[1, {k}], %w: {dtype}[{n}, {k}], %w2: {dtype}[{n}]) {{
   %y = linear(%x, %w, %w2)
   return %y as "y"
-}}''', [{}], lambda x, w, w2: x @ w.T + w2)
-            add(f'row_nn_{dtype}_{k}_{n}', f'''graph main(%x: {dtype}[b, 1, {k}], %v: {dtype}[b, {n}, {k}]) symbols b in [1, 50] opt 4 {{
+}}""",
+                [{}],
+                lambda x, w, w2: x @ w.T + w2,
+            )
+            add(
+                f"row_nn_{dtype}_{k}_{n}",
+                f"""graph main(%x: {dtype}[b, 1, {k}], %v: {dtype}[b, {n}, {k}]) symbols b in [1, 50] opt 4 {{
   %y = matmul(%x, %v) {{transpose_b = true}}
   return %y as "y"
-}}''', [dict(b=1), dict(b=7)], lambda x, v: x @ v.transpose(1, 2))
+}}""",
+                [{"b": 1}, {"b": 7}],
+                lambda x, v: x @ v.transpose(1, 2),
+            )
 
 
 def convolutions():
-    import torch.nn.functional as F
+    import torch.nn.functional as F  # noqa: N812
 
     def reference(stride, padding, dilation, groups, residual):
         def run(x, w, w2, r=None):
             (top, bottom), (left, right) = padding
             x = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom))
-            y = F.conv2d(x, w.permute(0, 3, 1, 2), w2, stride, 0, dilation, groups).permute(0, 2, 3, 1)
+            y = F.conv2d(x, w.permute(0, 3, 1, 2), w2, stride, 0, dilation, groups).permute(
+                0, 2, 3, 1
+            )
             return F.relu(y + r) if residual else y
+
         return run
 
-    def one(name, dtype, c, o, kernel, stride, padding, dilation, groups, height, width, residual=False, opt=2):
+    def one(
+        name,
+        dtype,
+        c,
+        o,
+        kernel,
+        stride,
+        padding,
+        dilation,
+        groups,
+        height,
+        width,
+        residual=False,
+        opt=2,
+    ):
         (kh, kw), (top, bottom), (left, right) = kernel, *padding
         oh = (height + top + bottom - dilation[0] * (kh - 1) - 1) // stride[0] + 1
         ow = (width + left + right - dilation[1] * (kw - 1) - 1) // stride[1] + 1
-        r = f', %r: {dtype}[n, {oh}, {ow}, {o}]' if residual else ''
-        tail = '%y = add(%c, %r)\n  %z = relu(%y)\n  return %z as "z"' if residual else 'return %c as "c"'
-        add(f'conv_{name}_{dtype}', f'''graph main(%x: {dtype}[n, {height}, {width}, {c}]{r}, %w: {dtype}[{o}, {kh}, {kw}, {c // groups}], %w2: {dtype}[{o}]) symbols n in [0, 300] opt {opt} {{
+        r = f", %r: {dtype}[n, {oh}, {ow}, {o}]" if residual else ""
+        tail = (
+            '%y = add(%c, %r)\n  %z = relu(%y)\n  return %z as "z"'
+            if residual
+            else 'return %c as "c"'
+        )
+        add(
+            f"conv_{name}_{dtype}",
+            f"""graph main(%x: {dtype}[n, {height}, {width}, {c}]{r}, %w: {dtype}[{o}, {kh}, {kw}, {c // groups}], %w2: {dtype}[{o}]) symbols n in [0, 300] opt {opt} {{
   %c = convolution(%x, %w, %w2) {{stride = [{stride[0]}, {stride[1]}], padding_before = [{top}, {left}], padding_after = [{bottom}, {right}], dilation = [{dilation[0]}, {dilation[1]}], groups = {groups}, layout = "nhwc"}}
   {tail}
-}}''', [dict(n=n) for n in (0, 1, 3)], reference(stride, padding, dilation, groups, residual))
+}}""",
+            [{"n": n} for n in (0, 1, 3)],
+            reference(stride, padding, dilation, groups, residual),
+        )
 
     same = ((1, 1), (1, 1))
-    for dtype in ('f16', 'bf16', 'f32', 'f64'):
-        one('3x3', dtype, 64, 64, (3, 3), (1, 1), same, (1, 1), 1, 17, 14, residual=True)
-        one('strided', dtype, 32, 72, (3, 3), (2, 2), same, (1, 1), 1, 15, 18)
-        one('stem', dtype, 3, 64, (7, 7), (2, 2), ((3, 3), (3, 3)), (1, 1), 1, 31, 29)
-        one('dilated', dtype, 16, 24, (3, 3), (1, 1), ((2, 2), (2, 2)), (2, 2), 1, 13, 12, residual=True)
-        one('grouped', dtype, 48, 32, (3, 3), (1, 2), ((1, 0), (1, 0)), (1, 1), 4, 9, 8, residual=True)
-        one('grouped_odd', dtype, 20, 12, (3, 3), (1, 1), same, (1, 1), 4, 9, 8, residual=True)
-        one('patch', dtype, 3, 24, (4, 4), (4, 4), ((0, 0), (0, 0)), (1, 1), 1, 16, 16)
-        one('1x1_strided', dtype, 40, 130, (1, 1), (2, 2), ((0, 0), (0, 0)), (1, 1), 1, 9, 11)
-        one('wide', dtype, 128, 256, (3, 3), (1, 1), same, (1, 1), 1, 14, 14, opt=128)
-        one('deep', dtype, 512, 128, (3, 3), (1, 1), same, (1, 1), 1, 7, 7, opt=1)
-    add('conv_1d_f16', '''graph main(%x: f16[n, t, 40], %w: f16[56, 3, 40], %w2: f16[56]) symbols n in [1, 4] opt 2, t in [3, 3000] opt 100 {
+    for dtype in ("f16", "bf16", "f32", "f64"):
+        one("3x3", dtype, 64, 64, (3, 3), (1, 1), same, (1, 1), 1, 17, 14, residual=True)
+        one("strided", dtype, 32, 72, (3, 3), (2, 2), same, (1, 1), 1, 15, 18)
+        one("stem", dtype, 3, 64, (7, 7), (2, 2), ((3, 3), (3, 3)), (1, 1), 1, 31, 29)
+        one(
+            "dilated",
+            dtype,
+            16,
+            24,
+            (3, 3),
+            (1, 1),
+            ((2, 2), (2, 2)),
+            (2, 2),
+            1,
+            13,
+            12,
+            residual=True,
+        )
+        one(
+            "grouped",
+            dtype,
+            48,
+            32,
+            (3, 3),
+            (1, 2),
+            ((1, 0), (1, 0)),
+            (1, 1),
+            4,
+            9,
+            8,
+            residual=True,
+        )
+        one("grouped_odd", dtype, 20, 12, (3, 3), (1, 1), same, (1, 1), 4, 9, 8, residual=True)
+        one("patch", dtype, 3, 24, (4, 4), (4, 4), ((0, 0), (0, 0)), (1, 1), 1, 16, 16)
+        one("1x1_strided", dtype, 40, 130, (1, 1), (2, 2), ((0, 0), (0, 0)), (1, 1), 1, 9, 11)
+        one("wide", dtype, 128, 256, (3, 3), (1, 1), same, (1, 1), 1, 14, 14, opt=128)
+        one("deep", dtype, 512, 128, (3, 3), (1, 1), same, (1, 1), 1, 7, 7, opt=1)
+    add(
+        "conv_1d_f16",
+        """graph main(%x: f16[n, t, 40], %w: f16[56, 3, 40], %w2: f16[56]) symbols n in [1, 4] opt 2, t in [3, 3000] opt 100 {
   %y = convolution(%x, %w, %w2) {stride = [2], padding_before = [1], padding_after = [1], dilation = [1], groups = 1, layout = "nhwc"}
   return %y as "y"
-}''', [dict(n=1, t=3), dict(n=2, t=100)],
-        lambda x, w, w2: F.conv1d(x.transpose(1, 2), w.permute(0, 2, 1), w2, 2, 1).transpose(1, 2))
-    add('conv_dynamic_f16', '''graph main(%x: f16[n, h, v, 40], %w: f16[56, 3, 3, 40], %w2: f16[56]) symbols n in [1, 4] opt 2, h in [3, 3000] opt 30, v in [3, 3000] opt 20 {
+}""",
+        [{"n": 1, "t": 3}, {"n": 2, "t": 100}],
+        lambda x, w, w2: F.conv1d(x.transpose(1, 2), w.permute(0, 2, 1), w2, 2, 1).transpose(1, 2),
+    )
+    add(
+        "conv_dynamic_f16",
+        """graph main(%x: f16[n, h, v, 40], %w: f16[56, 3, 3, 40], %w2: f16[56]) symbols n in [1, 4] opt 2, h in [3, 3000] opt 30, v in [3, 3000] opt 20 {
   %c = convolution(%x, %w, %w2) {stride = [2, 1], padding_before = [1, 1], padding_after = [1, 1], dilation = [1, 1], groups = 1, layout = "nhwc"}
   %y = mul(%c, %c)
   return %y as "y"
-}''', [dict(n=1, h=3, v=5), dict(n=2, h=30, v=21)],
-        lambda x, w, w2: F.conv2d(x.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2), w2, (2, 1), 1).permute(0, 2, 3, 1) ** 2)
+}""",
+        [{"n": 1, "h": 3, "v": 5}, {"n": 2, "h": 30, "v": 21}],
+        lambda x, w, w2: F.conv2d(
+            x.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2), w2, (2, 1), 1
+        ).permute(0, 2, 3, 1)
+        ** 2,
+    )
 
 
 def attentions():
@@ -174,49 +347,115 @@ def attentions():
             group = q.shape[1] // k.shape[1]
             k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
             score = q @ k.transpose(2, 3) * scale
-            if kind == 'bias':
+            if kind == "bias":
                 score = score + mask
             keep = torch.ones(score.shape, dtype=torch.bool, device=q.device)
-            if kind == 'bool':
+            if kind == "bool":
                 keep = keep & mask
             if causal:
                 keep = keep & torch.ones(score.shape[2:], dtype=torch.bool, device=q.device).tril()
-            score = score.masked_fill(~keep, float('-inf'))
+            score = score.masked_fill(~keep, float("-inf"))
             y = torch.softmax(score, -1)
             if nan and score.shape[-1] == 0:
-                return torch.full((*score.shape[:-1], v.shape[-1]), float('nan'), dtype=v.dtype, device=v.device)
+                return torch.full(
+                    (*score.shape[:-1], v.shape[-1]), float("nan"), dtype=v.dtype, device=v.device
+                )
             if not nan:
                 y = y.masked_fill(~keep.any(-1, keepdim=True), 0)
             return y @ v
+
         return run
 
     def one(name, dtype, h, g, d, e, opt, sizes, causal=False, mask=None, nan=False, shape=None):
-        kind = None if mask is None else 'bool' if mask == 'bool' else 'bias'
-        operand = '' if mask is None else f', %m: {mask}{shape}'
-        use = '' if mask is None else ', %m'
-        rows = ', nan_rows = true' if nan else ''
-        add(f'attention_{name}_{dtype}', f'''graph main(%q: {dtype}[b, {h * g}, s, {d}], %k: {dtype}[b, {h}, t, {d}], %v: {dtype}[b, {h}, t, {e}]{operand}) symbols b in [0, 40] opt {opt[0]}, s in [0, 5000] opt {opt[1]}, t in [0, 5000] opt {opt[2]} {{
+        kind = None if mask is None else "bool" if mask == "bool" else "bias"
+        operand = "" if mask is None else f", %m: {mask}{shape}"
+        use = "" if mask is None else ", %m"
+        rows = ", nan_rows = true" if nan else ""
+        add(
+            f"attention_{name}_{dtype}",
+            f"""graph main(%q: {dtype}[b, {h * g}, s, {d}], %k: {dtype}[b, {h}, t, {d}], %v: {dtype}[b, {h}, t, {e}]{operand}) symbols b in [0, 40] opt {opt[0]}, s in [0, 5000] opt {opt[1]}, t in [0, 5000] opt {opt[2]} {{
   %y = attention(%q, %k, %v{use}) {{scale = 0.2, causal = {str(causal).lower()}{rows}}}
   return %y as "y"
-}}''', [dict(b=b, s=s, t=t) for b, s, t in sizes], reference(0.2, causal, kind, nan))
+}}""",
+            [{"b": b, "s": s, "t": t} for b, s, t in sizes],
+            reference(0.2, causal, kind, nan),
+        )
 
-    square = [(1, 1, 1), (2, 15, 17), (1, 63, 64), (2, 64, 65), (1, 65, 63), (1, 129, 200), (0, 4, 4), (1, 5, 0), (2, 197, 197)]
+    square = [
+        (1, 1, 1),
+        (2, 15, 17),
+        (1, 63, 64),
+        (2, 64, 65),
+        (1, 65, 63),
+        (1, 129, 200),
+        (0, 4, 4),
+        (1, 5, 0),
+        (2, 197, 197),
+    ]
     few = [(1, 1, 1), (2, 1, 15), (1, 1, 33), (3, 1, 512), (1, 4, 700), (1, 7, 129)]
-    for dtype in ('f16', 'bf16', 'f32'):
+    for dtype in ("f16", "bf16", "f32"):
         for d, e in ((64, 64), (128, 128), (8, 24), (20, 24), (80, 80), (256, 256), (40, 128)):
-            one(f'plain_{d}_{e}', dtype, 3, 1, d, e, (4, 197, 197), square)
-        one('causal', dtype, 2, 4, 64, 64, (4, 197, 197), square, causal=True)
-        one('masked', dtype, 3, 1, 64, 64, (4, 197, 197), square, mask='bool', shape='[b, 1, 1, t]')
-        one('masked_rows', dtype, 2, 2, 64, 64, (4, 197, 197), square, mask='bool', shape='[b, 4, s, t]')
-        one('masked_nan', dtype, 2, 2, 64, 64, (4, 197, 197), square, mask='bool', nan=True, shape='[b, 4, s, t]')
-        one('biased', dtype, 3, 1, 64, 64, (4, 197, 197), square, mask=dtype, shape='[3, s, t]')
-        one('causal_biased', dtype, 3, 1, 32, 32, (4, 197, 197), square, mask=dtype, causal=True, shape='[3, s, t]')
+            one(f"plain_{d}_{e}", dtype, 3, 1, d, e, (4, 197, 197), square)
+        one("causal", dtype, 2, 4, 64, 64, (4, 197, 197), square, causal=True)
+        one("masked", dtype, 3, 1, 64, 64, (4, 197, 197), square, mask="bool", shape="[b, 1, 1, t]")
+        one(
+            "masked_rows",
+            dtype,
+            2,
+            2,
+            64,
+            64,
+            (4, 197, 197),
+            square,
+            mask="bool",
+            shape="[b, 4, s, t]",
+        )
+        one(
+            "masked_nan",
+            dtype,
+            2,
+            2,
+            64,
+            64,
+            (4, 197, 197),
+            square,
+            mask="bool",
+            nan=True,
+            shape="[b, 4, s, t]",
+        )
+        one("biased", dtype, 3, 1, 64, 64, (4, 197, 197), square, mask=dtype, shape="[3, s, t]")
+        one(
+            "causal_biased",
+            dtype,
+            3,
+            1,
+            32,
+            32,
+            (4, 197, 197),
+            square,
+            mask=dtype,
+            causal=True,
+            shape="[3, s, t]",
+        )
         for d in (64, 128, 256):
-            one(f'decode_{d}', dtype, 3, 4, d, d, (1, 1, 512), few)
-        one('decode_masked', dtype, 3, 4, 64, 64, (1, 1, 512), few, mask='bool', shape='[b, 12, s, t]')
-        one('decode_causal', dtype, 3, 4, 64, 64, (1, 4, 512), few, causal=True)
-        one('decode_single', dtype, 8, 1, 64, 64, (8, 1, 512), few)
-    add('attention_packed_f16', '''graph main(%x: f16[b, s, 3, 4, 64]) symbols b in [1, 40] opt 4, s in [1, 5000] opt 197 {
+            one(f"decode_{d}", dtype, 3, 4, d, d, (1, 1, 512), few)
+        one(
+            "decode_masked",
+            dtype,
+            3,
+            4,
+            64,
+            64,
+            (1, 1, 512),
+            few,
+            mask="bool",
+            shape="[b, 12, s, t]",
+        )
+        one("decode_causal", dtype, 3, 4, 64, 64, (1, 4, 512), few, causal=True)
+        one("decode_single", dtype, 8, 1, 64, 64, (8, 1, 512), few)
+    add(
+        "attention_packed_f16",
+        """graph main(%x: f16[b, s, 3, 4, 64]) symbols b in [1, 40] opt 4, s in [1, 5000] opt 197 {
   %p = permute(%x) {axes = [2, 0, 3, 1, 4]}
   %q0 = slice(%p) {axis = 0, start = 0, size = 1, step = 1}
   %k0 = slice(%p) {axis = 0, start = 1, size = 1, step = 1}
@@ -227,17 +466,23 @@ def attentions():
   %y = attention(%q, %k, %v) {scale = 0.125, causal = false}
   %z = permute(%y) {axes = [0, 2, 1, 3]}
   return %z as "z"
-}''', [dict(b=1, s=1), dict(b=2, s=197)],
-        lambda x: torch.nn.functional.scaled_dot_product_attention(*x.permute(2, 0, 3, 1, 4), scale=0.125).transpose(1, 2))
+}""",
+        [{"b": 1, "s": 1}, {"b": 2, "s": 197}],
+        lambda x: torch.nn.functional.scaled_dot_product_attention(
+            *x.permute(2, 0, 3, 1, 4), scale=0.125
+        ).transpose(1, 2),
+    )
 
 
 def write(path):
-    with open(path, 'w') as file:
+    with open(path, "w") as file:
         for name, graph, sizes, _ in CASES:
-            file.write(f'// case {name}\n')
+            file.write(f"// case {name}\n")
             for at in sizes:
-                file.write('// at ' + ' '.join(f'{key}={value}' for key, value in at.items()) + '\n')
-            file.write(graph + '\n')
+                file.write(
+                    "// at " + " ".join(f"{key}={value}" for key, value in at.items()) + "\n"
+                )
+            file.write(graph + "\n")
 
 
 def build():
@@ -247,6 +492,6 @@ def build():
     return CASES
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     build()
     write(sys.argv[1])

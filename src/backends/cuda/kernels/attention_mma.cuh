@@ -1,7 +1,8 @@
 // Attention of f16 and bf16 on tensor cores: scores, softmax and weighted mean in one pass over the
 // keys, nothing of the scores in memory.
 //
-// A block takes kTileI rows of queries; a warp 16 of them. Keys and values pass through shared memory
+// A block takes kTileI rows of queries; a warp kRowTiles times 16 of them, so that a fragment of keys or
+// values is read from shared memory once for all of these. Keys and values pass through shared memory
 // in steps of kKeys. For each row the block keeps the largest score so far, the sum of
 // exp(score - largest) and the sum of these times the values; where a step brings a larger score,
 // both sums are scaled. Weights are rounded to the type of the values before they are multiplied.
@@ -17,11 +18,12 @@
 
 constexpr int kPitchK = kHeadPad + 8, kPitchV = kValuePad + 8;
 constexpr int kPitchQ = kPitchK > kPitchV ? kPitchK : kPitchV;
-constexpr int kTileI = kWarpsI * 16;
+constexpr int kWarpRows = 16 * kRowTiles;
+constexpr int kTileI = kWarpsI * kWarpRows;
 constexpr int kThreads = kWarpsI * kParts * 32;
 constexpr int kStepBytes = kKeys * (kPitchK + kPitchV) * 2;
 constexpr int kQueryBytes = kTileI * kPitchQ * 2;
-static_assert(kParts == 1 || kWarpsI == 1, "a part is a block or a warp");
+static_assert(kParts == 1 || kWarpsI * kRowTiles == 1, "a part is a block, or a warp of 16 rows");
 
 // Rows of keys or values: element (row, column) at data[row * row_stride + column * stride].
 struct Rows {
@@ -111,12 +113,12 @@ struct RowSums {
 };
 
 // Fragments of the queries stay in registers, unless rows are so long that the sums need these.
-constexpr bool kHoldQueries = kHeadPad <= 128;
+constexpr bool kHoldQueries = kHeadPad * kRowTiles <= 128;
 struct Queries {
   unsigned held[kHoldQueries ? kHeadPad / 16 : 1][4];
   unsigned address;
 
-  __device__ __forceinline__ explicit Queries(const bits16* rows) {
+  __device__ __forceinline__ void load(const bits16* rows) {
     const int lane = static_cast<int>(threadIdx.x) & 31;
     address = shared_address(rows + (lane & 15) * kPitchQ + (lane >> 4) * 8);
     if constexpr (kHoldQueries) {
@@ -136,72 +138,87 @@ struct Queries {
 
 // One step: `adjust(row, key, score)` masks and biases, where `masked` says that this is needed.
 template <typename Adjust>
-__device__ __forceinline__ void attend(RowSums& sums, const Queries& queries,
+__device__ __forceinline__ void attend(RowSums (&sums)[kRowTiles], const Queries* queries,
                                        const bits16* keys, const bits16* values, long long row,
                                        long long key0, bool masked, const Adjust& adjust) {
   const int lane = static_cast<int>(threadIdx.x) & 31;
-  float scores[kKeys / 8][4] = {};
+  float scores[kRowTiles][kKeys / 8][4] = {};
 #pragma unroll
   for (int d = 0; d < kHeadPad / 16; ++d) {
-    unsigned query[4];
-    queries.fragment(query, d);
+    unsigned query[kRowTiles][4];
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) queries[r].fragment(query[r], d);
 #pragma unroll
     for (int j = 0; j < kKeys / 16; ++j) {
       unsigned b[4];
       load_matrices(b, shared_address(keys + (j * 16 + ((lane >> 4) & 1) * 8 + (lane & 7)) * kPitchK +
                                       d * 16 + ((lane >> 3) & 1) * 8));
-      multiply(scores[2 * j], query, b[0], b[1]);
-      multiply(scores[2 * j + 1], query, b[2], b[3]);
-    }
-  }
-  float largest[2] = {sums.largest[0], sums.largest[1]};
 #pragma unroll
-  for (int j = 0; j < kKeys / 8; ++j) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float score = scores[j][i] * kScale;
-      if (masked) score = adjust(row + i / 2 * 8, key0 + j * 8 + lane % 4 * 2 + i % 2, score);
-      scores[j][i] = score;
-      largest[i / 2] = fmaxf(largest[i / 2], score);
-    }
-  }
-  float base[2];
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    largest[h] = fmaxf(largest[h], __shfl_xor_sync(0xffffffffu, largest[h], 1));
-    largest[h] = fmaxf(largest[h], __shfl_xor_sync(0xffffffffu, largest[h], 2));
-    base[h] = largest[h] == minus_infinity() ? 0.0f : largest[h];
-    const float scale = exp2_of(sums.largest[h] - base[h]);
-    sums.largest[h] = largest[h];
-    sums.total[h] *= scale;
-#pragma unroll
-    for (int e = 0; e < kValuePad / 8; ++e) {
-      sums.mean[e][2 * h] *= scale;
-      sums.mean[e][2 * h + 1] *= scale;
+      for (int r = 0; r < kRowTiles; ++r) {
+        multiply(scores[r][2 * j], query[r], b[0], b[1]);
+        multiply(scores[r][2 * j + 1], query[r], b[2], b[3]);
+      }
     }
   }
 #pragma unroll
-  for (int j = 0; j < kKeys / 8; ++j) {
+  for (int r = 0; r < kRowTiles; ++r) {
+    float largest[2] = {sums[r].largest[0], sums[r].largest[1]};
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      scores[j][i] = exp2_of(scores[j][i] - base[i / 2]);
-      sums.total[i / 2] += scores[j][i];
+    for (int j = 0; j < kKeys / 8; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float score = scores[r][j][i] * kScale;
+        if (masked)
+          score = adjust(row + r * 16 + i / 2 * 8, key0 + j * 8 + lane % 4 * 2 + i % 2, score);
+        scores[r][j][i] = score;
+        largest[i / 2] = fmaxf(largest[i / 2], score);
+      }
+    }
+    float base[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      largest[h] = fmaxf(largest[h], __shfl_xor_sync(0xffffffffu, largest[h], 1));
+      largest[h] = fmaxf(largest[h], __shfl_xor_sync(0xffffffffu, largest[h], 2));
+      base[h] = largest[h] == minus_infinity() ? 0.0f : largest[h];
+      const float scale = exp2_of(sums[r].largest[h] - base[h]);
+      sums[r].largest[h] = largest[h];
+      sums[r].total[h] *= scale;
+#pragma unroll
+      for (int e = 0; e < kValuePad / 8; ++e) {
+        sums[r].mean[e][2 * h] *= scale;
+        sums[r].mean[e][2 * h + 1] *= scale;
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kKeys / 8; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        scores[r][j][i] = exp2_of(scores[r][j][i] - base[i / 2]);
+        sums[r].total[i / 2] += scores[r][j][i];
+      }
     }
   }
 #pragma unroll
   for (int j = 0; j < kKeys / 16; ++j) {
-    const unsigned weights[4] = {
-        pack16(scores[2 * j][0], scores[2 * j][1]), pack16(scores[2 * j][2], scores[2 * j][3]),
-        pack16(scores[2 * j + 1][0], scores[2 * j + 1][1]),
-        pack16(scores[2 * j + 1][2], scores[2 * j + 1][3])};
+    unsigned weights[kRowTiles][4];
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+      weights[r][0] = pack16(scores[r][2 * j][0], scores[r][2 * j][1]);
+      weights[r][1] = pack16(scores[r][2 * j][2], scores[r][2 * j][3]);
+      weights[r][2] = pack16(scores[r][2 * j + 1][0], scores[r][2 * j + 1][1]);
+      weights[r][3] = pack16(scores[r][2 * j + 1][2], scores[r][2 * j + 1][3]);
+    }
 #pragma unroll
     for (int e = 0; e < kValuePad / 16; ++e) {
       unsigned b[4];
       load_matrices_transposed(
           b, shared_address(values + (j * 16 + ((lane >> 3) & 1) * 8 + (lane & 7)) * kPitchV + e * 16 +
                             (lane >> 4) * 8));
-      multiply(sums.mean[2 * e], weights, b[0], b[1]);
-      multiply(sums.mean[2 * e + 1], weights, b[2], b[3]);
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) {
+        multiply(sums[r].mean[2 * e], weights[r], b[0], b[1]);
+        multiply(sums[r].mean[2 * e + 1], weights[r], b[2], b[3]);
+      }
     }
   }
 }
@@ -314,7 +331,7 @@ __device__ __forceinline__ void attend_rows(const Query& query_row, long long qu
                                             long long out_stride, const Target& target) {
   extern __shared__ __align__(128) unsigned char shared[];
   const int lane = static_cast<int>(threadIdx.x) & 31, warp = static_cast<int>(threadIdx.x) / 32;
-  const int part = warp / kWarpsI, warp_row = warp % kWarpsI * 16;
+  const int part = warp / kWarpsI, warp_row = warp % kWarpsI * kWarpRows;
   bits16* const queries = reinterpret_cast<bits16*>(shared);
   unsigned char* const steps = shared + kQueryBytes + part * 2 * kStepBytes;
   const int thread = static_cast<int>(threadIdx.x) % (kWarpsI * 32);
@@ -344,10 +361,13 @@ __device__ __forceinline__ void attend_rows(const Query& query_row, long long qu
   load(share, 0);
   wait_copies<1>();
   __syncthreads();
-  const Queries held(queries + warp_row * kPitchQ);
-
-  RowSums sums = {};
-  sums.largest[0] = sums.largest[1] = minus_infinity();
+  Queries held[kRowTiles];
+  RowSums sums[kRowTiles] = {};
+#pragma unroll
+  for (int r = 0; r < kRowTiles; ++r) {
+    held[r].load(queries + (warp_row + r * 16) * kPitchQ);
+    sums[r].largest[0] = sums[r].largest[1] = minus_infinity();
+  }
   const auto barrier = [&] {
     if constexpr (kParts == 1) {
       __syncthreads();
@@ -370,9 +390,13 @@ __device__ __forceinline__ void attend_rows(const Query& query_row, long long qu
   wait_copies<0>();
   if constexpr (kShares == 1) {
     __syncwarp();
-    store_rows(sums, queries + warp_row * kPitchQ, row0 + warp_row, out_stride, target);
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+      store_rows(sums[r], queries + (warp_row + r * 16) * kPitchQ, row0 + warp_row + r * 16,
+                 out_stride, target);
+    }
   } else {
     __syncthreads();
-    combine_parts(sums, reinterpret_cast<float*>(shared), row0, out_stride, target);
+    combine_parts(sums[0], reinterpret_cast<float*>(shared), row0, out_stride, target);
   }
 }

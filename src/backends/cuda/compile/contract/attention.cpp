@@ -20,13 +20,14 @@ constexpr int64_t kLargestDim = 256;
 
 // How a kernel on tensor cores is cut.
 struct Cut {
-  int warps = 4;    // of 16 rows each
-  int parts = 1;    // of the keys, a warp each
-  int cluster = 1;  // blocks that share the keys
-  int keys = 64;    // of a step
+  int warps = 4;      // of 16 rows each, or of
+  int row_tiles = 1;  // times 16
+  int parts = 1;      // of the keys, a warp each
+  int cluster = 1;    // blocks that share the keys
+  int keys = 64;      // of a step
   int64_t head_pad = 0, value_pad = 0;
 
-  int rows() const { return warps * 16; }
+  int rows() const { return warps * row_tiles * 16; }
   int threads() const { return warps * parts * 32; }
   int64_t shared_bytes() const {
     const int64_t pitch_k = head_pad + 8, pitch_v = value_pad + 8;
@@ -209,6 +210,15 @@ class AttentionText {
     } else if (rows <= 32) {
       cut.warps = rows <= 16 ? 1 : 2;
     }
+    // Two tiles a warp halve what it reads of shared memory, and the warps that there is room for:
+    // measured, worth it for wide heads only.
+    const int64_t width = std::max(cut.head_pad, cut.value_pad);
+    const int64_t double_tiles = batches * ((rows + 127) / 128);
+    if (rows > 64 && width > 64 && width <= 128 &&
+        double_tiles >= multiprocessors(context_.target)) {
+      cut.row_tiles = 2;
+      cut.keys = 32;
+    }
     constexpr int64_t kSharedBytes = 96 << 10;
     while (cut.keys > 16 && cut.shared_bytes() > kSharedBytes) cut.keys /= 2;
     if (cut.head_pad > 128 || cut.value_pad > 128) cut.keys = std::min(cut.keys, 32);
@@ -224,6 +234,7 @@ class AttentionText {
     text.constant("kHeadPad", cut.head_pad);
     text.constant("kValuePad", cut.value_pad);
     text.constant("kWarpsI", cut.warps);
+    text.constant("kRowTiles", cut.row_tiles);
     text.constant("kParts", cut.parts);
     text.constant("kKeys", cut.keys);
     text.constant("kCluster", cut.cluster);

@@ -1,0 +1,173 @@
+// Kernels of contractions: each class of them compiles for each generation, without a register that
+// spills or a warning, and says how much it writes. What they compute is checked on a GPU
+// (tests/cuda/device).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "backends/common/derived_constants.h"
+#include "backends/cuda/compile/contract/contraction.h"
+#include "backends/cuda/compile/contract/tiles.h"
+#include "backends/cuda/compile/nvrtc.h"
+#include "cuda/kernels.h"
+#include "helpers/random_values.h"
+#include "support/error.h"
+
+namespace kiln::test {
+namespace {
+
+struct Contraction {
+  std::string name, graph;
+};
+
+std::ostream& operator<<(std::ostream& out, const Contraction& c) { return out << c.name; }
+
+std::string linear(const std::string& type, int m, int n, int k, const std::string& tail) {
+  const std::string size = std::to_string(k), columns = std::to_string(n);
+  return "graph main(%x0: " + type + "[m, " + size + "], %r: " + type + "[m, " + columns +
+         "], %w: " + type + "[" + columns + ", " + size + "], %wb: " + type + "[" + columns +
+         "]) symbols m in [0, 100000] opt " + std::to_string(m) +
+         " {\n  %x = relu(%x0)\n  %l = linear(%x, %w, %wb)\n" + tail +
+         "  %y = add(%g, %r)\n  return %y as \"y\"\n}";
+}
+
+std::string product(const std::string& type, int m, int n, int k, bool transposed) {
+  return "graph main(%x: " + type + "[3, m, k], %v: " + type +
+         (transposed ? "[3, n, k]" : "[3, k, n]") + ") symbols m in [0, 100000] opt " +
+         std::to_string(m) + ", n in [0, 100000] opt " + std::to_string(n) +
+         ", k in [0, 100000] opt " + std::to_string(k) +
+         " {\n  %y = matmul(%x, %v) {transpose_b = " + (transposed ? "true" : "false") +
+         "}\n  return %y as \"y\"\n}";
+}
+
+std::string convolution(const std::string& type, int channels, int filters, int kernel, int opt) {
+  const std::string size = std::to_string(kernel), c = std::to_string(channels);
+  const std::string o = std::to_string(filters);
+  return "graph main(%x: " + type + "[n, 14, 14, " + c + "], %w: " + type + "[" + o + ", " + size +
+         ", " + size + ", " + c + "], %wb: " + type + "[" + o + "]) symbols n in [0, 300] opt " +
+         std::to_string(opt) +
+         " {\n  %c = convolution(%x, %w, %wb) {stride = [1, 1], padding_before = [1, 1], "
+         "padding_after = [1, 1], dilation = [1, 1], groups = 1, layout = \"nhwc\"}\n"
+         "  %y = relu(%c)\n  return %y as \"y\"\n}";
+}
+
+std::string attention(const std::string& type, int dim, int rows, const std::string& mask,
+                      bool causal) {
+  const std::string d = std::to_string(dim);
+  return "graph main(%q: " + type + "[b, 8, s, " + d + "], %k: " + type + "[b, 2, t, " + d +
+         "], %v: " + type + "[b, 2, t, " + d + "]" + (mask.empty() ? "" : ", %m: " + mask) +
+         ") symbols b in [1, 40] opt 4, s in [1, 5000] opt " + std::to_string(rows) +
+         ", t in [1, 5000] opt 512 {\n  %y = attention(%q, %k, %v" + (mask.empty() ? "" : ", %m") +
+         ") {scale = 0.2, causal = " + (causal ? "true" : "false") + "}\n  return %y as \"y\"\n}";
+}
+
+std::vector<Contraction> all_contractions() {
+  const std::string plain = "  %g = neg(%l)\n", gelu = "  %g = gelu(%l) {approximate = \"none\"}\n";
+  return {
+      {"large_f16", linear("f16", 4096, 2304, 768, plain)},
+      {"large_gelu_f16", linear("f16", 6304, 3072, 768, gelu)},
+      {"deep_bf16", linear("bf16", 6304, 768, 3072, plain)},
+      {"medium_f16", linear("f16", 512, 2048, 2048, plain)},
+      {"shared_depth_f16", linear("f16", 128, 768, 3072, plain)},
+      {"few_rows_bf16", linear("bf16", 16, 4096, 4096, gelu)},
+      {"odd_f16", linear("f16", 300, 70, 33, gelu)},
+      {"large_f32", linear("f32", 4096, 2304, 768, gelu)},
+      {"small_f32", linear("f32", 100, 70, 33, plain)},
+      {"large_f64", linear("f64", 512, 512, 512, plain)},
+      {"dynamic_f16", product("f16", 4096, 4096, 1024, true)},
+      {"dynamic_rows_f16", product("f16", 4096, 64, 512, false)},
+      {"narrow_bf16", product("bf16", 40000, 16, 256, true)},
+      {"row_f16",
+       "graph main(%x: f16[1, 768], %w: f16[2304, 768]) {\n  %y = linear(%x, %w)\n"
+       "  return %y as \"y\"\n}"},
+      {"convolution_f16", convolution("f16", 64, 64, 3, 32)},
+      {"convolution_deep_bf16", convolution("bf16", 512, 256, 3, 1)},
+      {"convolution_stem_f16", convolution("f16", 3, 64, 7, 32)},
+      {"convolution_f32", convolution("f32", 64, 64, 3, 8)},
+      {"attention_64_f16", attention("f16", 64, 512, "", false)},
+      {"attention_128_bf16", attention("bf16", 128, 512, "", true)},
+      {"attention_256_f16", attention("f16", 256, 512, "", false)},
+      {"attention_20_f16", attention("f16", 20, 512, "bool[b, 1, s, t]", false)},
+      {"attention_biased_bf16", attention("bf16", 64, 512, "bf16[8, s, t]", true)},
+      {"attention_decode_f16", attention("f16", 128, 1, "bool[b, 1, 1, t]", false)},
+      {"attention_f32", attention("f32", 64, 512, "bool[b, 1, s, t]", true)},
+      {"attention_256_f32", attention("f32", 256, 512, "", false)},
+  };
+}
+
+plan::Program planned(const std::string& graph) {
+  return plan_for_cuda(
+      graph_with_constants(graph, {}, [](const ir::SymbolPtr& symbol) { return symbol->opt; }));
+}
+
+class CudaContraction : public testing::TestWithParam<Contraction> {};
+
+TEST_P(CudaContraction, CompilesWithoutSpills) {
+  if (const std::string obstacle = cuda::nvrtc_obstacle(); !obstacle.empty())
+    GTEST_SKIP() << obstacle;
+  const plan::Program program = planned(GetParam().graph);
+  for (const cuda::Target& target : cuda::all_targets()) {
+    for (const cuda::KernelText& kernel : kernel_texts(program, target))
+      EXPECT_EQ(problem_of(kernel.text, target), "") << target.name;
+  }
+}
+
+// Blocks times what a block writes covers the result; shared memory is what the generation has.
+TEST_P(CudaContraction, LaunchesCoverTheirResult) {
+  const plan::Program program = planned(GetParam().graph);
+  const auto opt = [](const ir::SymbolPtr& symbol) { return symbol->opt; };
+  for (const cuda::Target& target : cuda::all_targets()) {
+    for (const cuda::KernelText& kernel : kernel_texts(program, target)) {
+      const backend::KernelInterface& interface = kernel.kernel.interface;
+      const int64_t blocks = ir::product(interface.grid).evaluate(opt);
+      for (const auto& [buffer, writes] : interface.task_writes) {
+        const int64_t elements = ir::product(program.buffers[buffer].type.shape).evaluate(opt);
+        EXPECT_GE(blocks * writes.evaluate(opt), elements) << target.name;
+      }
+      const int64_t most = target.sm == 90 ? 227 : 99;
+      EXPECT_LE(interface.shared_bytes.evaluate(opt), most << 10) << target.name;
+      EXPECT_LE(interface.block.at(0).constant(), 1024);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CudaContraction, testing::ValuesIn(all_contractions()),
+                         [](const testing::TestParamInfo<Contraction>& info) {
+                           return info.param.name;
+                         });
+
+// Inputs may begin anywhere; the copy engine takes multiples of 16 bytes.
+TEST(CudaContractionTest, CopyEngineReadsTemporariesAndConstantsOnly) {
+  const std::string direct =
+      "graph main(%x: f16[512, 768], %w: f16[768, 768]) {\n  %y = linear(%x, %w)\n  return %y\n}";
+  const std::string behind =
+      "graph main(%x0: f16[512, 768], %w: f16[768, 768]) {\n  %x = relu(%x0)\n"
+      "  %y = linear(%x, %w)\n  return %y\n}";
+  const auto maps = [](const std::string& graph) {
+    return kernel_texts(planned(graph), target_named("sm_90")).back().kernel.interface.tensor_maps;
+  };
+  EXPECT_EQ(maps(direct).size(), 0U);
+  ASSERT_EQ(maps(behind).size(), 2U);
+  EXPECT_EQ(maps(behind)[0].sizes.front(), ir::Dim(768));
+  EXPECT_EQ(maps(behind)[0].strides.front(), ir::Dim(1536));
+}
+
+// Rows of 7 as rows of 8, from a matrix that lies the other way.
+TEST(CudaContractionTest, ConstantsBecomeRowsOfWholeVectors) {
+  std::byte* data = nullptr;
+  ir::Literal literal = ir::Literal::allocate(DType::F32, {7, 3}, &data);
+  for (int64_t i = 0; i < 21; ++i) ir::Literal::set(data, DType::F32, i, static_cast<double>(i));
+  const ir::Literal rows = cuda::derive_constant("cuda_rows:0:3:7:1:3", literal);
+  EXPECT_EQ(rows.shape, (std::vector<int64_t>{3, 8}));
+  EXPECT_EQ(rows.as_double(0), 0);
+  EXPECT_EQ(rows.as_double(1), 3);
+  EXPECT_EQ(rows.as_double(8), 1);
+  EXPECT_EQ(rows.as_double(7), 0);
+  for (const char* key :
+       {"cuda_rows:0:3:7:1", "cuda_rows:0:3:7:1:3:1", "cuda_rows:0:3:7:1:-3", "cuda_rows:1:3:7:1:3",
+        "cuda_rows:0:9223372036854775807:7:1:3", "rows", ""})
+    EXPECT_THROW(cuda::derive_constant(key, literal), CompileError) << key;
+}
+
+}  // namespace
+}  // namespace kiln::test
