@@ -1,6 +1,6 @@
 """Compiles the .cu files of folders with NVRTC, on all cores, where no .cubin lies beside them.
 
-    python compile.py FOLDER...
+python compile.py FOLDER...
 """
 
 import concurrent.futures
