@@ -143,7 +143,7 @@ __device__ __forceinline__ void attend(RowSums (&sums)[kRowTiles], const Queries
                                        long long key0, bool masked, const Adjust& adjust) {
   const int lane = static_cast<int>(threadIdx.x) & 31;
   float scores[kRowTiles][kKeys / 8][4] = {};
-#pragma unroll (kHoldQueries ? kHeadPad / 16 : 2)
+#pragma unroll (kHeadPad <= 128 ? kHeadPad / 16 : 2)
   for (int d = 0; d < kHeadPad / 16; ++d) {
     unsigned query[kRowTiles][4];
 #pragma unroll
