@@ -437,6 +437,11 @@ def attentions():
             causal=True,
             shape="[3, s, t]",
         )
+        # Enough of them that a warp takes two tiles.
+        many = {"opt": (40, 197, 197), "sizes": square}
+        one("many", dtype, 4, 2, 128, 80, **many)
+        one("many_causal", dtype, 4, 2, 96, 128, causal=True, **many)
+        one("many_masked", dtype, 8, 1, 128, 128, mask="bool", shape="[b, 1, s, t]", **many)
         for d in (64, 128, 256):
             one(f"decode_{d}", dtype, 3, 4, d, d, (1, 1, 512), few)
         one(

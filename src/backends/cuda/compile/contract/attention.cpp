@@ -211,10 +211,10 @@ class AttentionText {
       cut.warps = rows <= 16 ? 1 : 2;
     }
     // Two tiles a warp halve what it reads of shared memory, and the warps that there is room for:
-    // measured, worth it for wide heads only.
+    // measured, worth it for wide heads only. Masks and biases want the registers.
     const int64_t width = std::max(cut.head_pad, cut.value_pad);
     const int64_t double_tiles = batches * ((rows + 127) / 128);
-    if (rows > 64 && width > 64 && width <= 128 &&
+    if (rows > 64 && width > 64 && width <= 128 && a_.causal && !a_.keep && !a_.bias &&
         double_tiles >= multiprocessors(context_.target)) {
       cut.row_tiles = 2;
       cut.keys = 32;

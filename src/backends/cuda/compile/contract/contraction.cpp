@@ -363,16 +363,6 @@ std::optional<ConstantRows> rows_of(const std::string& key) {
   return ConstantRows{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
 }
 
-// Whether every element that is read lies in the literal.
-bool fits(const ConstantRows& rows, const ir::Literal& literal) {
-  if (rows.rows == 0 || rows.depth == 0) return true;
-  const auto last = static_cast<__int128>(rows.offset) +
-                    static_cast<__int128>(rows.rows - 1) * rows.row_stride +
-                    static_cast<__int128>(rows.depth - 1) * rows.k_stride;
-  return last < literal.elements() &&
-         static_cast<__int128>(rows.rows) * rows.depth <= literal.elements();
-}
-
 ir::Literal copy_rows(const ConstantRows& rows, const ir::Literal& literal) {
   std::byte* bytes = nullptr;
   ir::Literal result =
@@ -391,6 +381,15 @@ ir::Literal copy_rows(const ConstantRows& rows, const ir::Literal& literal) {
 }
 
 }  // namespace
+
+bool fits(const ConstantRows& rows, const ir::Literal& literal) {
+  if (rows.rows == 0 || rows.depth == 0) return true;
+  const auto last = static_cast<__int128>(rows.offset) +
+                    static_cast<__int128>(rows.rows - 1) * rows.row_stride +
+                    static_cast<__int128>(rows.depth - 1) * rows.k_stride;
+  return last < literal.elements() &&
+         static_cast<__int128>(rows.rows) * rows.depth <= literal.elements();
+}
 
 plan::BufferId derive_rows(backend::ConstantPool& constants, plan::BufferId original,
                            const ConstantRows& rows) {

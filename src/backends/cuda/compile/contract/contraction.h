@@ -75,6 +75,9 @@ struct ConstantRows {
   int64_t offset = 0, rows = 0, depth = 0, row_stride = 0, k_stride = 0;
   int64_t padded_depth() const { return (depth + 7) / 8 * 8; }
 };
+// Whether every element lies in the literal, and they are no more than it has: a matrix that repeats
+// elements is read as it is.
+bool fits(const ConstantRows& rows, const ir::Literal& literal);
 plan::BufferId derive_rows(backend::ConstantPool& constants, plan::BufferId original,
                            const ConstantRows& rows);
 // Backend::derive_constant.

@@ -70,9 +70,11 @@ class MatMulText {
         std::all_of(b.strides.begin(), b.strides.end() - 2,
                     [](const ir::Dim& s) { return s.is_constant(0); });
     if (!whole) return std::nullopt;
-    return ConstantRows{b.offset.constant(), matmul_.n.extent().constant(),
-                        matmul_.k.extent().constant(), stride_from_end(b, 1).constant(),
-                        stride_from_end(b, 2).constant()};
+    const ConstantRows rows{b.offset.constant(), matmul_.n.extent().constant(),
+                            matmul_.k.extent().constant(), stride_from_end(b, 1).constant(),
+                            stride_from_end(b, 2).constant()};
+    if (!fits(rows, context_.program.buffers[b.buffer].literal)) return std::nullopt;
+    return rows;
   }
 
   // Rows of a constant B that begin at whole vectors, unless `as_is` accepts how they lie.
