@@ -57,14 +57,15 @@ void measure_calls(int calls) {
               }));
 
   int64_t batch = 0;
-  std::printf("call, shapes alternating  %8.3f us\n", median_us(11, calls, [&] {
-                batch = batch % 16 + 1;
-                const int64_t shape[] = {batch, 4};
-                kiln_tensor in[] = {{x.data(), KILN_F32, 2, shape, nullptr},
-                                    {y.data(), KILN_F32, 2, shape, nullptr}};
-                kiln_tensor to[] = {{out.data(), KILN_F32, 2, shape, nullptr}};
-                session.run(std::span<const kiln_tensor>(in), to);
-              }));
+  std::printf(
+      "call, shapes alternating  %8.3f us\n", median_us(11, calls, [&] {
+        batch = batch % 16 + 1;
+        const int64_t shape[] = {batch, 4};
+        kiln_tensor in[] = {{sizeof(kiln_tensor), x.data(), KILN_F32, 2, shape, nullptr, {}},
+                            {sizeof(kiln_tensor), y.data(), KILN_F32, 2, shape, nullptr, {}}};
+        kiln_tensor to[] = {{sizeof(kiln_tensor), out.data(), KILN_F32, 2, shape, nullptr, {}}};
+        session.run(std::span<const kiln_tensor>(in), std::span<const kiln_tensor>(to));
+      }));
 
   kiln::Session threaded(engine, 2);
   const kiln::Tensor d(x.data(), {32, 4}), e(y.data(), {32, 4}), f(out.data(), {32, 4});

@@ -167,7 +167,7 @@ Problem make_problem(const std::string& kind, const std::vector<int64_t>& sizes)
 struct Tensor {
   std::vector<int64_t> shape;
   std::vector<float> data;
-  kiln::runtime::TensorView view() { return {data.data(), DType::F32, shape, {}}; }
+  kiln::runtime::TensorView view() { return {data.data(), DType::F32, shape, {}, {}}; }
 };
 
 Tensor random_tensor(const std::vector<int64_t>& shape) {

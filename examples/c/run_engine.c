@@ -31,6 +31,7 @@ static int allocate(owned_tensor* tensor, const kiln_tensor_info* info) {
   tensor->name = info->name;
   tensor->count = 1;
   for (int32_t d = 0; d < info->rank; ++d) tensor->count *= (size_t)tensor->shape[d];
+  tensor->view.struct_size = sizeof(kiln_tensor);
   tensor->view.dtype = info->dtype;
   tensor->view.rank = info->rank;
   tensor->view.shape = tensor->shape;
@@ -87,7 +88,7 @@ static int run(kiln_engine* engine, kiln_session* session, int64_t size) {
     if (!allocate(&outputs[i], &info)) return 1;
     out[i] = outputs[i].view;
   }
-  if (failed(kiln_session_run(session, in, num_inputs, out, num_outputs))) return 1;
+  if (failed(kiln_session_run(session, in, num_inputs, out, num_outputs, NULL))) return 1;
   for (size_t i = 0; i < num_outputs; ++i) print(&outputs[i]);
   return 0;
 }

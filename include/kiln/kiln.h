@@ -40,8 +40,10 @@ typedef enum kiln_status {
   KILN_INTERNAL = 8, /* a bug in Kiln: please report it */
   /* What a run finds wrong with the data; the outputs are then unspecified, the session serves the
    * next run. */
-  KILN_INDEX_ERROR = 9,      /* an index that is out of range */
-  KILN_DIVISION_BY_ZERO = 10 /* a division of integers by zero */
+  KILN_INDEX_ERROR = 9,       /* an index that is out of range */
+  KILN_DIVISION_BY_ZERO = 10, /* a division of integers by zero */
+  KILN_CANCELLED = 11 /* kiln_run_options.cancel was set; the outputs are unspecified, the session
+                         serves the next run */
 } kiln_status;
 
 typedef enum kiln_dtype {
@@ -59,13 +61,30 @@ typedef enum kiln_dtype {
 
 #define KILN_MAX_RANK 16
 
-/* A borrowed view of memory. `strides` are in elements; NULL means contiguous, row-major. */
+/* Kinds of devices whose memory tensors lie in. The values are those of PyTorch, so that a struct of
+ * zeros means memory of this process; DLPack counts from one. */
+typedef enum kiln_device_type {
+  KILN_CPU = 0, /* memory that this process reads and writes, pinned or not */
+  KILN_CUDA = 1 /* memory of an NVIDIA GPU */
+} kiln_device_type;
+
+/* Where a tensor lies. */
+typedef struct kiln_device {
+  int32_t type;  /* a kiln_device_type */
+  int32_t index; /* which GPU, as the driver counts those that the process sees; not read for
+                    KILN_CPU */
+} kiln_device;
+
+/* A borrowed view of memory. An array of them is walked in steps of `struct_size`, which is the same
+ * in all of its elements. */
 typedef struct kiln_tensor {
-  void* data;
+  size_t struct_size; /* sizeof(kiln_tensor) */
+  void* data;         /* of the first element; may be NULL where there is none */
   kiln_dtype dtype;
   int32_t rank;
-  const int64_t* shape;
-  const int64_t* strides;
+  const int64_t* shape;   /* `rank` sizes */
+  const int64_t* strides; /* `rank` steps in elements, any sign; NULL: contiguous, row-major */
+  kiln_device device;
 } kiln_tensor;
 
 typedef struct kiln_engine kiln_engine;
@@ -139,9 +158,28 @@ KILN_API kiln_status kiln_engine_verify(const void* data, size_t size, kiln_byte
 /* ---- Sessions: one caller's workspace. One thread at a time per session; many sessions per engine
  * ---- */
 
+/* Where sessions take memory for temporaries and for copies of strided inputs. Both functions are
+ * set. They are called in the thread that creates, runs or destroys the session, never call into the
+ * session, and leave by returning: no exceptions, no longjmp. */
+typedef struct kiln_allocator {
+  size_t struct_size;
+  void* user;
+  /* `bytes` > 0 on `device` at a multiple of `alignment`, or NULL if there are none: the run is then
+   * KILN_OUT_OF_MEMORY. `stream` is that of the run, as in kiln_run_options: work that uses the
+   * memory is queued there. */
+  void* (*allocate)(void* user, size_t bytes, size_t alignment, kiln_device device, void* stream);
+  /* Takes back what allocate gave. Work that uses it may be pending on `stream`: it may be given out
+   * again at once for use behind that work, and to others when the work is done. */
+  void (*release)(void* user, void* data, size_t bytes, kiln_device device, void* stream);
+} kiln_allocator;
+
 typedef struct kiln_session_options {
   size_t struct_size;
   int32_t num_threads; /* threads a run may use, the calling one included; 0: one per core */
+  int32_t device; /* which of the devices that the engine's program can run on; 0 is the first, and
+                     the only one of a CPU */
+  const kiln_allocator* allocator; /* copied; what `user` points to outlives the session. NULL:
+                                      malloc, or what the device has in its place */
 } kiln_session_options;
 
 KILN_API kiln_status kiln_session_create(kiln_engine* engine, const kiln_session_options* options,
@@ -155,11 +193,38 @@ KILN_API kiln_status kiln_session_output_shapes(kiln_session* session, const kil
                                                 size_t num_inputs, int64_t (*shapes)[KILN_MAX_RANK],
                                                 size_t num_outputs);
 
-/* Runs the engine on the caller's buffers. Inputs may be strided (then they are copied). Outputs
- * must be contiguous, of the dtypes and shapes that the engine gives, and must not overlap inputs
- * or each other. Since 0.1. */
+/* Where the session's inputs and outputs lie. {KILN_CPU, 0} for NULL. Since 0.1. */
+KILN_API kiln_device kiln_session_device(const kiln_session* session);
+
+typedef struct kiln_run_options {
+  size_t struct_size;
+  /* Where the work is queued: a cudaStream_t for KILN_CUDA, NULL for the default stream. NULL for
+   * KILN_CPU, which has none. A session's runs share its workspace: one on another stream than the
+   * run before waits for that, so that streams want a session each. The stream lives until
+   * kiln_session_synchronize or kiln_session_destroy. */
+  void* stream;
+  /* NULL, or a number that ends the run as KILN_CANCELLED once it is no longer 0: it is looked at
+   * before every kernel, or, where work is queued, before that. Any thread may set it, and a signal
+   * handler may; it is read atomically, and one number may serve many runs. It stays valid until
+   * the run returns. */
+  const volatile int32_t* cancel;
+} kiln_run_options;
+
+/* Runs the engine on the caller's buffers, which lie on the session's device. Inputs may be strided
+ * (then they are copied). Outputs must be contiguous, of the dtypes and shapes that the engine gives,
+ * and must not overlap inputs or each other. options may be NULL.
+ *
+ * On KILN_CPU the outputs are there when this returns. Where there are streams the work is queued in
+ * their order, and this may return before it is done: the tensors stay valid until it is. What then
+ * fails in the data (KILN_INDEX_ERROR, KILN_DIVISION_BY_ZERO) is the status of a later run, which does
+ * nothing else, or of kiln_session_synchronize. Since 0.1. */
 KILN_API kiln_status kiln_session_run(kiln_session* session, const kiln_tensor* inputs,
-                                      size_t num_inputs, kiln_tensor* outputs, size_t num_outputs);
+                                      size_t num_inputs, const kiln_tensor* outputs,
+                                      size_t num_outputs, const kiln_run_options* options);
+
+/* Waits until the session's runs are done, and gives the first failure of theirs that no call gave.
+ * KILN_OK on KILN_CPU. Since 0.1. */
+KILN_API kiln_status kiln_session_synchronize(kiln_session* session);
 
 /* Wall time of each kernel of the last run, as JSON; profiling is switched on by the first call
  * with enable != 0 and slows runs down slightly. Free with kiln_bytes_destroy. Since 0.1. */

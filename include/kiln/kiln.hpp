@@ -11,6 +11,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -85,13 +86,14 @@ class Tensor {
       : Tensor(values.data(), std::move(shape)) {
     check_count(values.size());
   }
-  // Any dtype; strides in elements, none for contiguous.
+  // Any dtype; strides in elements, none for contiguous; memory of any device.
   Tensor(const void* data, kiln_dtype dtype, std::vector<int64_t> shape,
-         std::vector<int64_t> strides = {})
+         std::vector<int64_t> strides = {}, kiln_device device = {KILN_CPU, 0})
       : data_(const_cast<void*>(data)),
         dtype_(dtype),
         shape_(std::move(shape)),
-        strides_(std::move(strides)) {
+        strides_(std::move(strides)),
+        device_(device) {
     if (!strides_.empty() && strides_.size() != shape_.size())
       throw Error(KILN_INVALID_ARGUMENT, "kiln::Tensor: got " + std::to_string(strides_.size()) +
                                              " strides, expected " + std::to_string(shape_.size()));
@@ -101,8 +103,13 @@ class Tensor {
   kiln_dtype dtype() const { return dtype_; }
   // Valid while this tensor is.
   kiln_tensor view() const {
-    return {data_, dtype_, static_cast<int32_t>(shape_.size()), shape_.data(),
-            strides_.empty() ? nullptr : strides_.data()};
+    return {sizeof(kiln_tensor),
+            data_,
+            dtype_,
+            static_cast<int32_t>(shape_.size()),
+            shape_.data(),
+            strides_.empty() ? nullptr : strides_.data(),
+            device_};
   }
 
  private:
@@ -119,6 +126,7 @@ class Tensor {
   void* data_ = nullptr;
   kiln_dtype dtype_ = KILN_F32;
   std::vector<int64_t> shape_, strides_;
+  kiln_device device_{KILN_CPU, 0};
 };
 
 // Bytes owned by the library.
@@ -203,19 +211,36 @@ class Engine {
   std::unique_ptr<kiln_engine, Destroy> engine_;
 };
 
+struct SessionOptions {
+  int num_threads = 0;  // those a run may use, the calling one included; 0: one per core
+  int device = 0;       // of those that the engine's program can run on
+  // Memory for temporaries; both functions null: the device's own.
+  kiln_allocator allocator{sizeof(kiln_allocator), nullptr, nullptr, nullptr};
+};
+
+struct RunOptions {
+  void* stream = nullptr;                        // see kiln_run_options
+  const std::atomic<int32_t>* cancel = nullptr;  // ends the run once it is no longer 0
+};
+
 // One caller's workspace: one thread at a time.
 class Session {
  public:
-  // num_threads: those a run may use, the calling one included; 0: one per core.
-  explicit Session(const Engine& engine, int num_threads = 0) {
-    const kiln_session_options options{sizeof(kiln_session_options), num_threads};
+  explicit Session(const Engine& engine, int num_threads = 0)
+      : Session(engine, SessionOptions{.num_threads = num_threads}) {}
+  Session(const Engine& engine, const SessionOptions& options) {
+    const kiln_session_options c_options{sizeof(kiln_session_options), options.num_threads,
+                                         options.device, &options.allocator};
     kiln_session* session = nullptr;
-    check(kiln_session_create(engine.get(), &options, &session));
+    check(kiln_session_create(engine.get(), &c_options, &session));
     session_.reset(session);
     num_outputs_ = engine.num_outputs();
     for (size_t i = 0; i < num_outputs_; ++i)
       ranks_.push_back(static_cast<size_t>(engine.output(i).rank));
   }
+
+  // Where inputs and outputs lie.
+  kiln_device device() const { return kiln_session_device(get()); }
 
   // Checks the inputs' shapes; their data is not read.
   std::vector<std::vector<int64_t>> output_shapes(std::span<const Tensor> inputs) {
@@ -234,18 +259,27 @@ class Session {
 
   // Inputs may be strided; outputs are contiguous, of the engine's dtypes and shapes, and overlap
   // nothing.
-  void run(std::span<const Tensor> inputs, std::span<const Tensor> outputs) {
-    const std::vector<kiln_tensor> in = views_of(inputs);
-    std::vector<kiln_tensor> out = views_of(outputs);
-    check(kiln_session_run(get(), in.data(), in.size(), out.data(), out.size()));
+  void run(std::span<const Tensor> inputs, std::span<const Tensor> outputs,
+           const RunOptions& options = {}) {
+    const std::vector<kiln_tensor> in = views_of(inputs), out = views_of(outputs);
+    run(std::span(in), std::span(out), options);
   }
-  void run(std::initializer_list<Tensor> inputs, std::initializer_list<Tensor> outputs) {
-    run(std::span(inputs.begin(), inputs.size()), std::span(outputs.begin(), outputs.size()));
+  void run(std::initializer_list<Tensor> inputs, std::initializer_list<Tensor> outputs,
+           const RunOptions& options = {}) {
+    run(std::span(inputs.begin(), inputs.size()), std::span(outputs.begin(), outputs.size()),
+        options);
   }
   // Without an allocation, for callers who keep their views.
-  void run(std::span<const kiln_tensor> inputs, std::span<kiln_tensor> outputs) {
-    check(kiln_session_run(get(), inputs.data(), inputs.size(), outputs.data(), outputs.size()));
+  void run(std::span<const kiln_tensor> inputs, std::span<const kiln_tensor> outputs,
+           const RunOptions& options = {}) {
+    static_assert(sizeof(std::atomic<int32_t>) == sizeof(int32_t));
+    const kiln_run_options c_options{sizeof(kiln_run_options), options.stream,
+                                     reinterpret_cast<const volatile int32_t*>(options.cancel)};
+    check(kiln_session_run(get(), inputs.data(), inputs.size(), outputs.data(), outputs.size(),
+                           &c_options));
   }
+  // Waits for queued runs; throws what failed in them and was not thrown.
+  void synchronize() { check(kiln_session_synchronize(get())); }
 
   void enable_profiling(bool enable = true) {
     check(kiln_session_enable_profiling(get(), enable ? 1 : 0));

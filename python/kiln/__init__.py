@@ -20,6 +20,7 @@ from kiln.compiler import (
 )
 from kiln.engine import Damage, DimRange, Engine, Session, TensorInfo, inspect, load, verify
 from kiln.errors import (
+    CancelledError,
     DivisionByZeroError,
     FileError,
     InternalError,
@@ -36,6 +37,7 @@ from kiln.errors import (
 __version__: str = runtime().kiln_version().decode()
 
 __all__ = [
+    "CancelledError",
     "Damage",
     "DimRange",
     "DivisionByZeroError",

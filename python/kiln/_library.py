@@ -28,13 +28,19 @@ from kiln.errors import BY_STATUS, InternalError
 MAX_RANK = 16
 
 
+class Device(ctypes.Structure):
+    _fields_ = [("type", c_int32), ("index", c_int32)]
+
+
 class Tensor(ctypes.Structure):
     _fields_ = [
+        ("struct_size", c_size_t),
         ("data", c_void_p),
         ("dtype", c_int),
         ("rank", c_int32),
         ("shape", POINTER(c_int64)),
         ("strides", POINTER(c_int64)),
+        ("device", Device),
     ]
 
 
@@ -56,7 +62,20 @@ class TensorInfo(ctypes.Structure):
 
 
 class SessionOptions(ctypes.Structure):
-    _fields_ = [("struct_size", c_size_t), ("num_threads", c_int32)]
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("num_threads", c_int32),
+        ("device", c_int32),
+        ("allocator", c_void_p),
+    ]
+
+
+class RunOptions(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("stream", c_void_p),
+        ("cancel", POINTER(c_int32)),
+    ]
 
 
 class NamedTensor(ctypes.Structure):
@@ -122,7 +141,12 @@ _RUNTIME = {
     "kiln_session_create": (c_int, [c_void_p, POINTER(SessionOptions), POINTER(c_void_p)]),
     "kiln_session_destroy": (None, [c_void_p]),
     "kiln_session_output_shapes": (c_int, [c_void_p, POINTER(Tensor), c_size_t, _Shapes, c_size_t]),
-    "kiln_session_run": (c_int, [c_void_p, POINTER(Tensor), c_size_t, POINTER(Tensor), c_size_t]),
+    "kiln_session_device": (Device, [c_void_p]),
+    "kiln_session_run": (
+        c_int,
+        [c_void_p, POINTER(Tensor), c_size_t, POINTER(Tensor), c_size_t, POINTER(RunOptions)],
+    ),
+    "kiln_session_synchronize": (c_int, [c_void_p]),
     "kiln_session_enable_profiling": (c_int, [c_void_p, c_int]),
     "kiln_session_profile": (c_int, [c_void_p, POINTER(c_void_p)]),
     "kiln_bytes_data": (c_void_p, [c_void_p]),

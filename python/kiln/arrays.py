@@ -84,5 +84,10 @@ def view(array: np.ndarray) -> _library.Tensor:
 def _c_tensor(address: int, code: int, shape: Any, strides: Any) -> _library.Tensor:
     dims = ctypes.c_int64 * len(shape)
     return _library.Tensor(
-        address, code, len(shape), dims(*shape), dims(*strides) if strides is not None else None
+        ctypes.sizeof(_library.Tensor),
+        address,
+        code,
+        len(shape),
+        dims(*shape),
+        dims(*strides) if strides is not None else None,
     )

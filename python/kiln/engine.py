@@ -176,7 +176,7 @@ class Session:
                 )
         check(
             runtime().kiln_session_run(
-                self._handle, views, len(views), _c_array(targets), len(targets)
+                self._handle, views, len(views), _c_array(targets), len(targets), None
             )
         )
         return list(out)

@@ -47,6 +47,10 @@ class DivisionByZeroError(KilnError, ZeroDivisionError):
     """The model divides integers by zero."""
 
 
+class CancelledError(KilnError):
+    """The run was cancelled."""
+
+
 # Indexed by kiln_status.
 BY_STATUS: tuple[type[KilnError], ...] = (
     KilnError,
@@ -60,4 +64,5 @@ BY_STATUS: tuple[type[KilnError], ...] = (
     InternalError,
     OutOfBoundsError,
     DivisionByZeroError,
+    CancelledError,
 )

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "capi/options.h"
 #include "capi/running_calls.h"
 #include "capi/shared.h"
 #include "compiler/cached_compile.h"
@@ -103,6 +104,8 @@ kiln::ir::Literal to_literal(const kiln_named_tensor& named) {
   if (tensor.rank < 0 || tensor.rank > KILN_MAX_RANK)
     throw CompileError(where + "got rank " + std::to_string(tensor.rank) + ", expected 0 to 16");
   if (tensor.rank > 0 && tensor.shape == nullptr) throw CompileError(where + "its shape is null");
+  if (tensor.device.type != KILN_CPU)
+    throw CompileError(where + "got a tensor on another device, expected one on the CPU");
 
   kiln::ir::Literal literal;
   literal.dtype = static_cast<kiln::DType>(tensor.dtype);
@@ -122,16 +125,10 @@ kiln::ir::Literal to_literal(const kiln_named_tensor& named) {
   return literal;
 }
 
-// The caller's options at our size: fields of a newer header are ignored, those that an older one
-// lacks are zero.
 kiln_compile_options current_options(const kiln_compile_options* options) {
-  kiln_compile_options current{};
-  if (options != nullptr) {
-    if (options->struct_size < sizeof(size_t))
-      throw CompileError("kiln_compile_options.struct_size is not set");
-    std::memcpy(&current, options, std::min(options->struct_size, sizeof(current)));
-  }
-  return current;
+  const auto current = kiln::current_options(options, "kiln_compile_options");
+  if (!current.ok()) throw kiln::StatusError(current.status());
+  return *current;
 }
 
 kiln::CacheOptions to_cache_options(const kiln_compile_options& options) {

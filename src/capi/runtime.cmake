@@ -1,6 +1,6 @@
 # libkiln_runtime: loads and runs engines. It stays in memory once loaded, since its threads may be parked in it.
 kiln_add_shared_library(kiln_runtime_shared OUTPUT_NAME kiln_runtime
-  SOURCES runtime.cpp
+  SOURCES runtime.cpp sessions.cpp tensors.cpp
   DEPENDS kiln_runtime_part
 )
 target_link_options(kiln_runtime_shared PRIVATE -Wl,-z,nodelete)

@@ -191,14 +191,15 @@ bool BoundTensor::matches(const TensorView& tensor) const {
 }
 
 Result<std::unique_ptr<Binding>> Binding::create(const Engine& engine, std::vector<int64_t> symbols,
-                                                 int threads) {
+                                                 const Placement& placement) {
   Result<SizedProgram> sized = SizedProgram::create(engine.spec(), *engine.program(), symbols);
   if (!sized.ok()) return sized.status();
   Result<std::unique_ptr<BoundProgram>> program =
       engine.executable()->bind({.sizes = sized->sizes,
                                  .offsets = sized->workspace.offsets,
                                  .temporary_bytes = sized->workspace.size,
-                                 .threads = threads});
+                                 .threads = placement.threads,
+                                 .device = placement.device});
   if (!program.ok()) return program.status();
   std::unique_ptr<Binding> binding(new Binding);
   binding->symbols_ = std::move(symbols);

@@ -17,14 +17,21 @@ struct BoundTensor {
   std::vector<int64_t> shape;
   uint64_t bytes = 0;
 
+  // Dtype and shape.
   bool matches(const TensorView& tensor) const;
+};
+
+// Where and how widely a bound program runs.
+struct Placement {
+  int threads = 1;
+  int device = 0;
 };
 
 class Binding {
  public:
   // `symbols` are within their ranges; the engine has a program that runs.
   static Result<std::unique_ptr<Binding>> create(const Engine& engine, std::vector<int64_t> symbols,
-                                                 int threads);
+                                                 const Placement& placement);
 
   const std::vector<int64_t>& symbols() const { return symbols_; }
   const std::vector<BoundTensor>& inputs() const { return inputs_; }

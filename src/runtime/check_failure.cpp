@@ -40,7 +40,8 @@ std::optional<int64_t> first_outside(const TensorView& tensor, int64_t least, in
   for (const int64_t extent : tensor.shape) count *= static_cast<size_t>(extent);
   if (count == 0 || tensor.data == nullptr || !is_integer(tensor.dtype)) return std::nullopt;
   std::vector<std::byte> elements(count * size);
-  copy_to_contiguous(tensor, elements.data());
+  if (!kHostMemory.copy_strided(copy_of(tensor, elements.data()), 0, nullptr).ok())
+    return std::nullopt;
   for (size_t i = 0; i < count; ++i) {
     const int64_t value = integer_at(tensor, elements.data() + i * size);
     if (value < least || value >= end) return value;
@@ -56,7 +57,7 @@ Status division_by_zero(const std::string& operation) {
 
 std::string index_text(const engine::Spec& spec, const CheckSpec& check, int64_t least, int64_t end,
                        std::span<const TensorView> inputs) {
-  if (check.input >= 0) {
+  if (check.input >= 0 && !inputs.empty()) {
     const auto input = static_cast<size_t>(check.input);
     if (const auto value = first_outside(inputs[input], least, end))
       return "the index " + std::to_string(*value) + " in the input \"" + spec.inputs[input].name +

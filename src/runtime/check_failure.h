@@ -17,7 +17,7 @@ struct FailedStep {
 };
 
 // The status for the first check that failed. Looks for the value that failed in the inputs where it
-// came from there.
+// came from there; there are none where they are not in host memory, or gone.
 Status check_failure(const engine::Spec& spec, const FailedStep& step,
                      std::span<const int64_t> symbols, std::span<const TensorView> inputs);
 

@@ -48,8 +48,9 @@ Result<ChosenProgram> load_program(engine::View& view, const ProgramName& wanted
     }
     if (obstacle.empty()) {
       request.program = &program;
-      Result<std::unique_ptr<Executable>> loaded = find_device(program.target)->load(request);
-      if (loaded.ok()) return ChosenProgram{i, std::move(*loaded)};
+      const Device* device = find_device(program.target);
+      Result<std::unique_ptr<Executable>> loaded = device->load(request);
+      if (loaded.ok()) return ChosenProgram{i, device, std::move(*loaded)};
       if (loaded.status().code() != StatusCode::Unsupported) return loaded.status();
       obstacle = loaded.status().message();
     }

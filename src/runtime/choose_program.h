@@ -27,6 +27,7 @@ std::string obstacle_to(const engine::ProgramSpec& program);
 
 struct ChosenProgram {
   size_t index = 0;
+  const Device* device = nullptr;
   std::unique_ptr<Executable> executable;
 };
 

@@ -43,6 +43,8 @@ class Engine {
 
   // Null for an engine that is only described.
   const Executable* executable() const { return chosen_.executable.get(); }
+  // What it runs on; null likewise.
+  const Device* device() const { return chosen_.device; }
   // The one that runs; null likewise.
   const engine::ProgramSpec* program() const {
     return executable() == nullptr ? nullptr : &spec().programs[chosen_.index];

@@ -96,6 +96,15 @@ Status check_input_shapes(const Spec& spec, std::span<const BoundTensor> expecte
   return Status();
 }
 
+Status check_device(const char* role, const TensorSpec& spec, size_t index,
+                    const TensorView& tensor, DeviceId expected) {
+  if (tensor.device == expected) return Status();
+  const bool same_type = tensor.device.type == expected.type;
+  return invalid(label(role, spec, index) + ": got a tensor on " + device_str(tensor.device) +
+                 ", expected one on " + device_str(expected) +
+                 (same_type ? ", the session's device" : ", where the engine's program runs"));
+}
+
 Status check_data(const char* role, const TensorSpec& spec, size_t index,
                   const TensorView& tensor) {
   if (tensor.data != nullptr) return Status();

@@ -18,6 +18,8 @@ Result<std::vector<int64_t>> read_symbols(const engine::Spec& spec,
 // Every dimension, for inputs whose symbols were read.
 Status check_input_shapes(const engine::Spec& spec, std::span<const BoundTensor> expected,
                           std::span<const TensorView> inputs);
+Status check_device(const char* role, const engine::TensorSpec& spec, size_t index,
+                    const TensorView& tensor, DeviceId expected);
 // Of a tensor with elements.
 Status check_data(const char* role, const engine::TensorSpec& spec, size_t index,
                   const TensorView& tensor);

@@ -34,6 +34,18 @@ Status in_use() {
       "the session is in use by another thread: a session serves one at a time, create one each");
 }
 
+Status check_device_index(const Device& device, int index) {
+  const int count = device.memory->count();
+  if (index >= 0 && index < count) return Status();
+  if (count <= 0)
+    return Status(StatusCode::Unsupported, std::string("this machine has no device for programs of "
+                                                       "the target ") +
+                                               device.target);
+  return Status(StatusCode::InvalidArgument, "got device " + std::to_string(index) +
+                                                 ", expected 0.." + std::to_string(count - 1) +
+                                                 " for a program of the target " + device.target);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<const Engine> engine,
@@ -50,14 +62,25 @@ Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<const Engine> e
   if (engine->program() == nullptr)
     return Status(StatusCode::Unsupported,
                   "the engine was loaded to be described, without code: load it again to run it");
-  const int threads = options.num_threads == 0 ? available_cpus() : options.num_threads;
-  std::unique_ptr<Session> session(new Session(std::move(engine), threads));
-  const engine::Spec& spec = session->engine_->spec();
-  session->staged_.resize(spec.inputs.size());
-  session->input_data_.resize(spec.inputs.size());
-  session->output_data_.resize(spec.outputs.size());
-  session->bindings_.reserve(kMostBindings + 1);
-  return session;
+  KILN_RETURN_IF_ERROR(check_device_index(*engine->device(), options.device));
+  return std::unique_ptr<Session>(new Session(std::move(engine), options));
+}
+
+Session::Session(std::shared_ptr<const Engine> engine, const SessionOptions& options)
+    : engine_(std::move(engine)),
+      threads_(options.num_threads == 0 ? available_cpus() : options.num_threads),
+      memory_(*engine_->device()->memory, {engine_->device()->memory->type, options.device},
+              options.allocator) {
+  staged_.resize(engine_->spec().inputs.size());
+  input_data_.resize(engine_->spec().inputs.size());
+  output_data_.resize(engine_->spec().outputs.size());
+  bindings_.reserve(kMostBindings + 1);
+}
+
+Session::~Session() {
+  bindings_.clear();
+  for (MemoryBlock& block : staged_) memory_.release(block, stream_);
+  memory_.release(workspace_, stream_);
 }
 
 Result<std::span<const BoundTensor>> Session::output_shapes(std::span<const TensorView> inputs) {
@@ -68,14 +91,44 @@ Result<std::span<const BoundTensor>> Session::output_shapes(std::span<const Tens
 }
 
 Status Session::run(std::span<const TensorView> inputs, std::span<const TensorView> outputs,
-                    void* stream) {
+                    const RunOptions& options) {
   const BusyGuard guard(busy_);
   if (!guard.entered()) return in_use();
+  KILN_RETURN_IF_ERROR(use_stream(options.stream));
   KILN_RETURN_IF_ERROR(bind(inputs));
   KILN_RETURN_IF_ERROR(set_inputs(inputs));
   KILN_RETURN_IF_ERROR(set_outputs(outputs));
-  KILN_RETURN_IF_ERROR(provide_memory());
-  return execute(inputs, stream);
+  return execute(inputs, options.cancel);
+}
+
+Status Session::synchronize() {
+  const BusyGuard guard(busy_);
+  if (!guard.entered()) return in_use();
+  stream_ = nullptr;  // the caller's may go
+  return wait();
+}
+
+Status Session::use_stream(void* stream) {
+  if (stream == stream_) return Status();
+  if (!memory_.has_streams())
+    return Status(StatusCode::InvalidArgument,
+                  "got a stream for a program that runs on a CPU, expected none");
+  Status earlier = wait();
+  stream_ = stream;
+  return earlier;
+}
+
+// The first failure counts.
+Status Session::wait() {
+  Status first;
+  for (const auto& binding : bindings_)
+    if (Status status = finish(*binding); first.ok()) first = std::move(status);
+  return first;
+}
+
+// The inputs of the runs that this waits for are gone.
+Status Session::finish(Binding& binding) {
+  return status_of(binding.program().synchronize(), binding, {});
 }
 
 Status Session::bind(std::span<const TensorView> inputs) {
@@ -105,18 +158,22 @@ Status Session::activate(std::vector<int64_t> symbols) {
     return Status();
   }
   KILN_RETURN_IF_ERROR(check_requirements(engine_->spec(), symbols));
-  Result<std::unique_ptr<Binding>> binding =
-      Binding::create(*engine_, std::move(symbols), threads_);
+  Result<std::unique_ptr<Binding>> binding = Binding::create(
+      *engine_, std::move(symbols), {.threads = threads_, .device = memory_.device().index});
   if (!binding.ok()) return binding.status();
   bindings_.insert(bindings_.begin(), std::move(*binding));
-  if (bindings_.size() > kMostBindings) bindings_.pop_back();
-  return Status();
+  if (bindings_.size() <= kMostBindings) return Status();
+  Status late = finish(*bindings_.back());
+  bindings_.pop_back();
+  return late;
 }
 
 Status Session::set_inputs(std::span<const TensorView> inputs) {
   const Binding& binding = *bindings_.front();
   for (size_t i = 0; i < inputs.size(); ++i) {
     void* data = inputs[i].data;
+    KILN_RETURN_IF_ERROR(
+        check_device("input", engine_->spec().inputs[i], i, inputs[i], memory_.device()));
     if (binding.inputs()[i].bytes > 0) {
       KILN_RETURN_IF_ERROR(check_data("input", engine_->spec().inputs[i], i, inputs[i]));
       if (!is_contiguous(inputs[i])) {
@@ -131,15 +188,10 @@ Status Session::set_inputs(std::span<const TensorView> inputs) {
 }
 
 Result<void*> Session::stage(size_t index, const TensorView& input) {
-  const uint64_t bytes = bindings_.front()->inputs()[index].bytes;
-  AlignedBuffer& buffer = staged_[index];
-  if (buffer.size() < bytes) {
-    Result<AlignedBuffer> larger = AlignedBuffer::allocate(bytes);
-    if (!larger.ok()) return larger.status();
-    buffer = std::move(*larger);
-  }
-  copy_to_contiguous(input, buffer.data());
-  return static_cast<void*>(buffer.data());
+  MemoryBlock& block = staged_[index];
+  KILN_RETURN_IF_ERROR(memory_.grow(block, bindings_.front()->inputs()[index].bytes, stream_));
+  KILN_RETURN_IF_ERROR(memory_.copy(copy_of(input, block.data), stream_));
+  return static_cast<void*>(block.data);
 }
 
 Status Session::set_outputs(std::span<const TensorView> outputs) {
@@ -149,6 +201,7 @@ Status Session::set_outputs(std::span<const TensorView> outputs) {
   for (size_t i = 0; i < outputs.size(); ++i) {
     const BoundTensor& expected = binding.outputs()[i];
     KILN_RETURN_IF_ERROR(check_output(spec.outputs[i], i, expected, outputs[i]));
+    KILN_RETURN_IF_ERROR(check_device("output", spec.outputs[i], i, outputs[i], memory_.device()));
     if (expected.bytes > 0)
       KILN_RETURN_IF_ERROR(check_data("output", spec.outputs[i], i, outputs[i]));
     output_data_[i] = outputs[i].data;
@@ -156,27 +209,25 @@ Status Session::set_outputs(std::span<const TensorView> outputs) {
   return Status();
 }
 
-Status Session::provide_memory() {
-  const uint64_t needed = bindings_.front()->program().workspace_bytes();
-  if (memory_.size() >= needed) return Status();
-  memory_ = AlignedBuffer();  // its contents are not needed: never hold both
-  Result<AlignedBuffer> larger = AlignedBuffer::allocate(needed);
-  if (!larger.ok()) return larger.status();
-  memory_ = std::move(*larger);
-  return Status();
+Status Session::execute(std::span<const TensorView> inputs, CancelFlag cancel) {
+  const Binding& binding = *bindings_.front();
+  KILN_RETURN_IF_ERROR(memory_.grow(workspace_, binding.program().workspace_bytes(), stream_));
+  if (profiling_) profile_.clear();
+  return status_of(binding.program().run({.inputs = input_data_,
+                                          .outputs = output_data_,
+                                          .workspace = workspace_.data,
+                                          .stream = stream_,
+                                          .cancel = cancel,
+                                          .profile = profiling_ ? &profile_ : nullptr}),
+                   binding, inputs);
 }
 
-Status Session::execute(std::span<const TensorView> inputs, void* stream) {
-  const Binding& binding = *bindings_.front();
-  if (profiling_) profile_.clear();
-  RunOutcome outcome = binding.program().run({.inputs = input_data_,
-                                              .outputs = output_data_,
-                                              .workspace = memory_.data(),
-                                              .stream = stream,
-                                              .profile = profiling_ ? &profile_ : nullptr});
+// Looks into the inputs only where they are in reach and those of the run that failed.
+Status Session::status_of(RunOutcome outcome, const Binding& binding,
+                          std::span<const TensorView> inputs) const {
   if (outcome.failed_checks == 0) return std::move(outcome.status);
   return check_failure(engine_->spec(), {*engine_->program(), outcome.step, outcome.failed_checks},
-                       binding.symbols(), inputs);
+                       binding.symbols(), memory_.is_host() ? inputs : inputs.first(0));
 }
 
 }  // namespace kiln::runtime

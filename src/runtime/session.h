@@ -8,39 +8,57 @@
 
 #include "runtime/binding.h"
 #include "runtime/engine.h"
+#include "runtime/session_memory.h"
 #include "runtime/tensor.h"
-#include "support/aligned_buffer.h"
 #include "support/status.h"
 
 namespace kiln::runtime {
 
 struct SessionOptions {
-  int num_threads = 0;  // the calling one included; 0: one per CPU that this process may use
+  int num_threads = 0;       // the calling one included; 0: one per CPU that this process may use
+  int device = 0;            // of those that the engine's program can run on: 0 up to their number
+  AllocatorHooks allocator;  // of the workspace and of copies of strided inputs; none: the device's
+};
+
+struct RunOptions {
+  void* stream = nullptr;       // of the device's kind, null for its default or where it has none
+  CancelFlag cancel = nullptr;  // ends the run as Cancelled soon after it is no longer 0
 };
 
 // One thread at a time: a second one gets an error. A run allocates nothing once its shapes have
 // been seen.
+//
+// Where the device has streams, runs are queued. They share the session's memory, so that a run on
+// another stream than the one before waits for that; and what fails in the data of a queued run is the
+// status of a later run or of synchronize(), which then did nothing else.
 class Session {
  public:
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
   static Result<std::unique_ptr<Session>> create(std::shared_ptr<const Engine> engine,
                                                  const SessionOptions& options = {});
 
   const Engine& engine() const { return *engine_; }
+  // Where inputs and outputs lie.
+  DeviceId device() const { return memory_.device(); }
 
   // Shapes of the outputs for these inputs, whose data is not read. Valid until the next call.
   Result<std::span<const BoundTensor>> output_shapes(std::span<const TensorView> inputs);
-  // Inputs may be strided. Outputs are contiguous and overlap nothing. `stream` is one of the
-  // target's, null: its default.
+  // Inputs may be strided. Outputs are contiguous and overlap nothing.
   Status run(std::span<const TensorView> inputs, std::span<const TensorView> outputs,
-             void* stream = nullptr);
+             const RunOptions& options = {});
+  // Waits for the runs so far, and tells what failed in them and was not told. Streams that they
+  // were on may go after it.
+  Status synchronize();
 
   void enable_profiling(bool enable) { profiling_ = enable; }
   // By step; empty before the first run with profiling.
   const std::vector<StepTime>& profile() const { return profile_; }
 
  private:
-  Session(std::shared_ptr<const Engine> engine, int threads)
-      : engine_(std::move(engine)), threads_(threads) {}
+  Session(std::shared_ptr<const Engine> engine, const SessionOptions& options);
 
   Status bind(std::span<const TensorView> inputs);
   bool is_current(std::span<const TensorView> inputs) const;
@@ -48,15 +66,21 @@ class Session {
   Status set_inputs(std::span<const TensorView> inputs);
   Status set_outputs(std::span<const TensorView> outputs);
   Result<void*> stage(size_t index, const TensorView& input);
-  Status provide_memory();
-  Status execute(std::span<const TensorView> inputs, void* stream);
+  Status execute(std::span<const TensorView> inputs, CancelFlag cancel);
+  Status use_stream(void* stream);
+  Status wait();
+  Status finish(Binding& binding);
+  Status status_of(RunOutcome outcome, const Binding& binding,
+                   std::span<const TensorView> inputs) const;
 
   const std::shared_ptr<const Engine> engine_;
   const int threads_;
+  const SessionMemory memory_;
   std::vector<std::unique_ptr<Binding>> bindings_;  // the most recently used first: the current one
-  AlignedBuffer memory_;
+  MemoryBlock workspace_;
   std::vector<void*> input_data_, output_data_;  // of the current run
-  std::vector<AlignedBuffer> staged_;            // contiguous copies of strided inputs, by input
+  std::vector<MemoryBlock> staged_;              // contiguous copies of strided inputs, by input
+  void* stream_ = nullptr;                       // of the last run, which may be pending on it
   std::vector<StepTime> profile_;
   bool profiling_ = false;
   std::atomic_flag busy_;

@@ -1,34 +1,6 @@
 #include "runtime/tensor.h"
 
-#include <algorithm>
-#include <cstring>
-
 namespace kiln::runtime {
-namespace {
-
-template <typename Element>
-std::byte* copy_row(const std::byte* from, int64_t count, int64_t stride, std::byte* to) {
-  if (stride == 1) {
-    std::memcpy(to, from, static_cast<size_t>(count) * sizeof(Element));
-    return to + static_cast<size_t>(count) * sizeof(Element);
-  }
-  for (int64_t i = 0; i < count; ++i, to += sizeof(Element))
-    std::memcpy(to, from + i * stride * static_cast<int64_t>(sizeof(Element)), sizeof(Element));
-  return to;
-}
-
-// Copies a sub-tensor of the remaining dimensions; gives the end of what was written.
-template <typename Element>
-std::byte* copy_block(const std::byte* from, std::span<const int64_t> shape,
-                      std::span<const int64_t> strides, std::byte* to) {
-  if (shape.size() == 1) return copy_row<Element>(from, shape[0], strides[0], to);
-  for (int64_t i = 0; i < shape[0]; ++i)
-    to = copy_block<Element>(from + i * strides[0] * static_cast<int64_t>(sizeof(Element)),
-                             shape.subspan(1), strides.subspan(1), to);
-  return to;
-}
-
-}  // namespace
 
 bool is_contiguous(const TensorView& tensor) {
   if (tensor.strides.empty()) return true;
@@ -43,27 +15,12 @@ bool is_contiguous(const TensorView& tensor) {
   return packed;
 }
 
-void copy_to_contiguous(const TensorView& tensor, std::byte* to) {
-  const auto* from = static_cast<const std::byte*>(tensor.data);
-  if (is_contiguous(tensor)) {
-    size_t size = dtype_size(tensor.dtype);
-    for (const int64_t extent : tensor.shape) size *= static_cast<size_t>(extent);
-    std::memcpy(to, from, size);
-    return;
-  }
-  switch (dtype_size(tensor.dtype)) {
-    case 1:
-      copy_block<uint8_t>(from, tensor.shape, tensor.strides, to);
-      break;
-    case 2:
-      copy_block<uint16_t>(from, tensor.shape, tensor.strides, to);
-      break;
-    case 4:
-      copy_block<uint32_t>(from, tensor.shape, tensor.strides, to);
-      break;
-    default:
-      copy_block<uint64_t>(from, tensor.shape, tensor.strides, to);
-  }
+StridedCopy copy_of(const TensorView& tensor, std::byte* to) {
+  return {.from = tensor.data,
+          .to = to,
+          .element_bytes = dtype_size(tensor.dtype),
+          .shape = tensor.shape,
+          .strides = tensor.strides};
 }
 
 std::string shape_str(std::span<const int64_t> shape) {

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 
+#include "support/device_memory.h"
 #include "support/dtype.h"
 
 namespace kiln::runtime {
@@ -14,13 +15,14 @@ struct TensorView {
   DType dtype = DType::F32;
   std::span<const int64_t> shape;
   std::span<const int64_t> strides;  // in elements; empty: row-major without gaps
+  DeviceId device;                   // where the data lies
 };
 
 // Row-major without gaps. Strides of dimensions of one element do not matter, nor do any when there
 // is no element.
 bool is_contiguous(const TensorView& tensor);
-// Copies the elements to `to`, row-major. The tensor has at least one element.
-void copy_to_contiguous(const TensorView& tensor, std::byte* to);
+// The copy of a tensor's elements to `to`, row-major. The tensor has at least one element.
+StridedCopy copy_of(const TensorView& tensor, std::byte* to);
 // "[2, 3]"
 std::string shape_str(std::span<const int64_t> shape);
 

@@ -14,15 +14,23 @@ constexpr uint64_t kLargest = uint64_t{1} << 47;
 
 }  // namespace
 
-Result<AlignedBuffer> AlignedBuffer::allocate(uint64_t size) {
-  if (size == 0) return AlignedBuffer();
+Result<std::byte*> allocate_aligned(uint64_t size) {
+  if (size == 0) return static_cast<std::byte*>(nullptr);
   const bool huge = size >= 2 * kHugePage;
   const uint64_t alignment = huge ? kHugePage : kTensorAlignment;
   void* data = size > kLargest ? nullptr : std::aligned_alloc(alignment, align_up(size, alignment));
   if (data == nullptr)
     return Status(StatusCode::OutOfMemory, "cannot allocate " + std::to_string(size) + " bytes");
   if (huge) madvise(data, align_up(size, alignment), MADV_HUGEPAGE);
-  return AlignedBuffer(static_cast<std::byte*>(data), size);
+  return static_cast<std::byte*>(data);
+}
+
+void release_aligned(std::byte* data) { std::free(data); }
+
+Result<AlignedBuffer> AlignedBuffer::allocate(uint64_t size) {
+  const Result<std::byte*> data = allocate_aligned(size);
+  if (!data.ok()) return data.status();
+  return AlignedBuffer(*data, size);
 }
 
 AlignedBuffer::AlignedBuffer(AlignedBuffer&& other) noexcept
@@ -34,6 +42,6 @@ AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
   return *this;
 }
 
-AlignedBuffer::~AlignedBuffer() { std::free(data_); }
+AlignedBuffer::~AlignedBuffer() { release_aligned(data_); }
 
 }  // namespace kiln

@@ -15,10 +15,14 @@ constexpr uint64_t align_up(uint64_t value, uint64_t alignment) {
   return (value + alignment - 1) / alignment * alignment;
 }
 
+// Memory of kTensorAlignment; large blocks lie on huge pages where the system has them. Zero bytes: a
+// null pointer.
+Result<std::byte*> allocate_aligned(uint64_t size);
+void release_aligned(std::byte* data);
+
 class AlignedBuffer {
  public:
-  // kTensorAlignment; large buffers lie on huge pages where the system has them. Zero bytes: a null
-  // pointer.
+  // Of allocate_aligned.
   static Result<AlignedBuffer> allocate(uint64_t size);
 
   AlignedBuffer() = default;

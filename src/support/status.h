@@ -21,6 +21,7 @@ enum class StatusCode : int {
   Internal = 8,
   IndexError = 9,       // an index in the data that is out of range
   DivisionByZero = 10,  // a division of integers by zero
+  Cancelled = 11,       // the caller ended the run
 };
 
 class [[nodiscard]] Status {

@@ -54,7 +54,7 @@ SessionPtr EngineRunner::take_session(int num_threads) {
       return session;
     }
   }
-  const kiln_session_options options{sizeof(kiln_session_options), num_threads};
+  const kiln_session_options options{sizeof(kiln_session_options), num_threads, 0, nullptr};
   kiln_session* session = nullptr;
   check(kiln_session_create(engine_.get(), &options, &session));
   return SessionPtr(session);
@@ -80,7 +80,13 @@ OwnedTensor EngineRunner::make_output(size_t index, const Shape& stored,
   const Placement placed =
       is_row_major ? Placement{stored, row_major_strides(shape)} : place(shape, layouts[index]);
   if (hooks != nullptr) {
-    const kiln_tensor output{nullptr, dtype, rank, placed.shape.data(), placed.strides.data()};
+    const kiln_tensor output{.struct_size = sizeof(kiln_tensor),
+                             .data = nullptr,
+                             .dtype = dtype,
+                             .rank = rank,
+                             .shape = placed.shape.data(),
+                             .strides = placed.strides.data(),
+                             .device = {KILN_CPU, 0}};
     if (OwnedTensor tensor = hooks->reuse(index, output, inputs)) return tensor;
   }
   return new_tensor(dtype, {placed.shape.data(), shape.size()},
@@ -113,14 +119,20 @@ std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inp
   output_views.reserve(outputs_.size());
   for (size_t i = 0; i < outputs_.size(); ++i) {
     const auto [dtype, rank] = outputs_[i];
-    kiln_tensor output{nullptr, dtype, rank, shapes[i].data(), nullptr};
+    kiln_tensor output{.struct_size = sizeof(kiln_tensor),
+                       .data = nullptr,
+                       .dtype = dtype,
+                       .rank = rank,
+                       .shape = shapes[i].data(),
+                       .strides = nullptr,
+                       .device = {KILN_CPU, 0}};
     OwnedTensor tensor = make_output(i, shapes[i], layouts, views, hooks);
     check_torch(aoti_torch_get_data_ptr(tensor.get(), &output.data), "tell where a tensor lies");
     outputs.push_back(std::move(tensor));
     output_views.push_back(output);
   }
   check(kiln_session_run(session.get(), views.data(), views.size(), output_views.data(),
-                         output_views.size()));
+                         output_views.size(), nullptr));
   if (hooks != nullptr) hooks->after_run(session.get(), outputs);
   return outputs;
 }

@@ -46,6 +46,16 @@ int32_t to_torch(kiln_dtype dtype) {
       "[execute_engine] the engine has an output of a dtype that PyTorch lacks");
 }
 
+kiln_device device_of(AtenTensorHandle tensor, TensorName name) {
+  if (is_on_cpu(tensor)) return {KILN_CPU, 0};
+  int32_t type = 0, index = 0;
+  check_torch(aoti_torch_get_device_type(tensor, &type), "tell the device of a tensor");
+  check_torch(aoti_torch_get_device_index(tensor, &index), "tell the device of a tensor");
+  if (type == aoti_torch_device_type_cuda()) return {KILN_CUDA, index};
+  throw std::runtime_error("[execute_engine] " + name.str() +
+                           " is not in CPU memory, nor in that of a GPU: pass tensor.cpu()");
+}
+
 }  // namespace
 
 void check_torch(AOTITorchError error, const char* what) {
@@ -65,11 +75,7 @@ std::string TensorName::str() const {
 }
 
 kiln_tensor view(AtenTensorHandle tensor, TensorName name) {
-  if (!is_on_cpu(tensor)) {
-    throw std::runtime_error("[execute_engine] " + name.str() +
-                             " is not in CPU memory, but the engine was compiled for the CPU: pass "
-                             "tensor.cpu()");
-  }
+  const kiln_device device = device_of(tensor, name);
   int32_t dtype = 0;
   int64_t rank = 0;
   int64_t *shape = nullptr, *strides = nullptr;
@@ -85,7 +91,8 @@ kiln_tensor view(AtenTensorHandle tensor, TensorName name) {
                              " has a dtype that engines do not take (PyTorch's code " +
                              std::to_string(dtype) + ")");
   }
-  return {data, *kiln_type, static_cast<int32_t>(rank), shape, strides};
+  return {
+      sizeof(kiln_tensor), data, *kiln_type, static_cast<int32_t>(rank), shape, strides, device};
 }
 
 Shape row_major_strides(std::span<const int64_t> shape) {

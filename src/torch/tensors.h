@@ -35,8 +35,8 @@ struct TensorName {
   std::string str() const;
 };
 
-// A view of a tensor in CPU memory. Throws std::runtime_error for other devices, and for dtypes
-// that engines do not take.
+// A view of a tensor in the memory of the CPU or of a GPU. Throws std::runtime_error for other
+// devices, and for dtypes that engines do not take.
 kiln_tensor view(AtenTensorHandle tensor, TensorName name);
 
 Shape row_major_strides(std::span<const int64_t> shape);

@@ -97,10 +97,11 @@ TEST(Compile, EngineFromMemoryRuns) {
   ASSERT_EQ(kiln_session_create(engine, nullptr, &session), KILN_OK) << kiln_last_error();
   float x[6] = {1, 2, 3, 4, 5, 6}, y[6] = {6, 5, 4, 3, 2, 1}, out[6] = {};
   const int64_t shape[2] = {2, 3};
-  const kiln_tensor inputs[2] = {{x, KILN_F32, 2, shape, nullptr},
-                                 {y, KILN_F32, 2, shape, nullptr}};
-  kiln_tensor output = {out, KILN_F32, 2, shape, nullptr};
-  ASSERT_EQ(kiln_session_run(session, inputs, 2, &output, 1), KILN_OK) << kiln_last_error();
+  const kiln_tensor inputs[2] = {{sizeof(kiln_tensor), x, KILN_F32, 2, shape, nullptr, {}},
+                                 {sizeof(kiln_tensor), y, KILN_F32, 2, shape, nullptr, {}}};
+  kiln_tensor output = {sizeof(kiln_tensor), out, KILN_F32, 2, shape, nullptr, {}};
+  ASSERT_EQ(kiln_session_run(session, inputs, 2, &output, 1, nullptr), KILN_OK)
+      << kiln_last_error();
   for (int i = 0; i < 6; ++i) EXPECT_FLOAT_EQ(out[i], x[i] * y[i]);
   kiln_session_destroy(session);
   kiln_engine_destroy(engine);
@@ -291,7 +292,8 @@ TEST(Model, WhatIsNoModelIsRefused) {
 TEST(Model, StridedWeightsAreRefused) {
   const int64_t shape[2] = {2, 3}, strides[2] = {1, 2};
   float data[6] = {};
-  const kiln_named_tensor weight = {"w", {data, KILN_F32, 2, shape, strides}};
+  const kiln_named_tensor weight = {"w",
+                                    {sizeof(kiln_tensor), data, KILN_F32, 2, shape, strides, {}}};
   const std::string text = model_json("add");
   kiln_model* model = nullptr;
   EXPECT_EQ(kiln_model_open_memory(text.data(), text.size(), &weight, 1, &model),

@@ -33,6 +33,23 @@ TEST_F(CppApiTest, RunsStrided) {
   EXPECT_EQ(out, (std::vector<float>{3, 9, 15, 21, 6, 12, 18, 24}));
 }
 
+TEST_F(CppApiTest, RunsAreCancelled) {
+  kiln::Session session(engine_, kiln::SessionOptions{.num_threads = 1});
+  EXPECT_EQ(session.device().type, KILN_CPU);
+  std::vector<float> x(4), out(4);
+  const kiln::Tensor in(x, {1, 4}), to(out, {1, 4});
+  std::atomic<int32_t> cancel{1};
+  try {
+    session.run({in, in}, {to}, {.cancel = &cancel});
+    FAIL() << "no error";
+  } catch (const kiln::Error& error) {
+    EXPECT_EQ(error.status(), KILN_CANCELLED);
+  }
+  cancel = 0;
+  session.run({in, in}, {to}, {.cancel = &cancel});
+  session.synchronize();
+}
+
 TEST_F(CppApiTest, Describes) {
   EXPECT_EQ(engine_.num_inputs(), 2u);
   EXPECT_EQ(engine_.cpu_variant(), "x86-64-v3");

@@ -1,7 +1,9 @@
 // The running half of the C API, as a C program would use and misuse it.
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 
@@ -32,11 +34,11 @@ class CapiRuntimeTest : public ::testing::Test {
   }
 
   static kiln_tensor tensor(std::vector<float>& values, const int64_t* shape) {
-    return {values.data(), KILN_F32, 2, shape, nullptr};
+    return {sizeof(kiln_tensor), values.data(), KILN_F32, 2, shape, nullptr, {}};
   }
   kiln_status run(kiln_tensor x, kiln_tensor y, kiln_tensor out) {
     const kiln_tensor inputs[] = {x, y};
-    return kiln_session_run(session_, inputs, 2, &out, 1);
+    return kiln_session_run(session_, inputs, 2, &out, 1, nullptr);
   }
 
   std::string path_;
@@ -112,8 +114,8 @@ TEST_F(CapiRuntimeTest, Profiles) {
 }
 
 TEST_F(CapiRuntimeTest, GivesOutputShapes) {
-  const kiln_tensor inputs[] = {{nullptr, KILN_F32, 2, shape_, nullptr},
-                                {nullptr, KILN_F32, 2, shape_, nullptr}};
+  const kiln_tensor inputs[] = {{sizeof(kiln_tensor), nullptr, KILN_F32, 2, shape_, nullptr, {}},
+                                {sizeof(kiln_tensor), nullptr, KILN_F32, 2, shape_, nullptr, {}}};
   int64_t shapes[1][KILN_MAX_RANK] = {};
   ASSERT_EQ(kiln_session_output_shapes(session_, inputs, 2, shapes, 1), KILN_OK);
   EXPECT_EQ(shapes[0][0], 2);
@@ -133,9 +135,11 @@ TEST_F(CapiRuntimeTest, RefusesNullPointers) {
   EXPECT_EQ(kiln_engine_describe(engine_, nullptr), KILN_INVALID_ARGUMENT);
   EXPECT_EQ(kiln_session_create(nullptr, nullptr, &session_), KILN_INVALID_ARGUMENT);
   EXPECT_EQ(kiln_session_create(engine_, nullptr, nullptr), KILN_INVALID_ARGUMENT);
-  EXPECT_EQ(kiln_session_run(nullptr, nullptr, 0, nullptr, 0), KILN_INVALID_ARGUMENT);
-  EXPECT_EQ(kiln_session_run(session_, nullptr, 2, nullptr, 1), KILN_INVALID_ARGUMENT);
+  EXPECT_EQ(kiln_session_run(nullptr, nullptr, 0, nullptr, 0, nullptr), KILN_INVALID_ARGUMENT);
+  EXPECT_EQ(kiln_session_run(session_, nullptr, 2, nullptr, 1, nullptr), KILN_INVALID_ARGUMENT);
   EXPECT_STREQ(kiln_last_error(), "the inputs are null");
+  EXPECT_EQ(kiln_session_synchronize(nullptr), KILN_INVALID_ARGUMENT);
+  EXPECT_EQ(kiln_session_device(nullptr).type, KILN_CPU);
   EXPECT_EQ(kiln_session_profile(session_, nullptr), KILN_INVALID_ARGUMENT);
   EXPECT_EQ(kiln_session_enable_profiling(nullptr, 1), KILN_INVALID_ARGUMENT);
   EXPECT_EQ(kiln_engine_num_inputs(nullptr), 0u);
@@ -165,10 +169,146 @@ TEST_F(CapiRuntimeTest, RefusesTensorsThatMakeNoSense) {
   EXPECT_STREQ(kiln_last_error(), "output 0: its shape is null");
 }
 
+TEST_F(CapiRuntimeTest, RefusesTensorsOfUnknownSize) {
+  const kiln_tensor good = tensor(x_, shape_);
+  kiln_tensor bad = good;
+  bad.struct_size = 0;
+  EXPECT_EQ(run(bad, good, good), KILN_INVALID_ARGUMENT);
+  EXPECT_STREQ(kiln_last_error(),
+               "input 0: got struct_size 0, expected sizeof(kiln_tensor), which is 48");
+  bad.struct_size = size_t{1} << 40;
+  EXPECT_EQ(run(good, good, bad), KILN_INVALID_ARGUMENT);
+  bad.struct_size = sizeof(kiln_tensor) + 8;
+  EXPECT_EQ(run(good, bad, good), KILN_INVALID_ARGUMENT);
+  EXPECT_STREQ(kiln_last_error(),
+               "input 1: got struct_size 56, expected 48 as in the tensor before");
+}
+
+TEST_F(CapiRuntimeTest, TakesTensorsOfANewerHeader) {
+  struct Newer {
+    kiln_tensor tensor;
+    uint64_t more;
+  } inputs[2] = {{tensor(x_, shape_), 0}, {tensor(y_, shape_), 0}};
+  for (Newer& input : inputs) input.tensor.struct_size = sizeof(Newer);
+  const kiln_tensor out = tensor(out_, shape_);
+  const auto run_newer = [&] {
+    return kiln_session_run(session_, &inputs[0].tensor, 2, &out, 1, nullptr);
+  };
+  ASSERT_EQ(run_newer(), KILN_OK) << kiln_last_error();
+  EXPECT_EQ(out_, std::vector<float>(8, (5 - 1) * kSampleFactor));
+  inputs[1].more = 1;
+  EXPECT_EQ(run_newer(), KILN_UNSUPPORTED);
+  EXPECT_STREQ(kiln_last_error(),
+               "input 1 has fields set that this version of Kiln, 0.1.0, does not know");
+}
+
+TEST_F(CapiRuntimeTest, RefusesTensorsOfOtherDevices) {
+  EXPECT_EQ(kiln_session_device(session_).type, KILN_CPU);
+  const kiln_tensor good = tensor(x_, shape_);
+  kiln_tensor bad = good;
+  bad.device = {KILN_CPU, -1};  // PyTorch's index of the CPU; not looked at
+  EXPECT_EQ(run(good, bad, tensor(out_, shape_)), KILN_OK);
+  bad.device = {KILN_CUDA, 0};
+  EXPECT_EQ(run(good, bad, good), KILN_INVALID_ARGUMENT);
+  EXPECT_STREQ(kiln_last_error(),
+               "input \"y\": got a tensor on cuda:0, expected one on the CPU, where the engine's "
+               "program runs");
+  bad.device = {7, 0};
+  EXPECT_EQ(run(good, bad, good), KILN_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(kiln_last_error()).find("got a tensor on device type 7"),
+            std::string::npos);
+}
+
+TEST_F(CapiRuntimeTest, RunsAreCancelled) {
+  const kiln_tensor inputs[] = {tensor(x_, shape_), tensor(y_, shape_)};
+  const kiln_tensor out = tensor(out_, shape_);
+  volatile int32_t flag = 1;
+  const kiln_run_options options{sizeof(options), nullptr, &flag};
+  EXPECT_EQ(kiln_session_run(session_, inputs, 2, &out, 1, &options), KILN_CANCELLED);
+  EXPECT_STREQ(kiln_last_error(), "the run was cancelled: what its outputs hold is unspecified");
+  EXPECT_EQ(out_, std::vector<float>(8));
+  flag = 0;
+  EXPECT_EQ(kiln_session_run(session_, inputs, 2, &out, 1, &options), KILN_OK);
+  EXPECT_EQ(out_, std::vector<float>(8, (5 - 1) * kSampleFactor));
+  EXPECT_EQ(kiln_session_synchronize(session_), KILN_OK);
+}
+
+TEST_F(CapiRuntimeTest, RefusesStreamsOfTheCpu) {
+  const kiln_tensor inputs[] = {tensor(x_, shape_), tensor(y_, shape_)};
+  const kiln_tensor out = tensor(out_, shape_);
+  const kiln_run_options options{sizeof(options), out_.data(), nullptr};
+  EXPECT_EQ(kiln_session_run(session_, inputs, 2, &out, 1, &options), KILN_INVALID_ARGUMENT);
+  EXPECT_STREQ(kiln_last_error(), "got a stream for a program that runs on a CPU, expected none");
+}
+
+// Counts what it gave.
+struct Pool {
+  int given = 0, taken = 0;
+
+  kiln_allocator allocator() {
+    return {sizeof(kiln_allocator), this,
+            [](void* user, size_t bytes, size_t alignment, kiln_device device, void*) {
+              EXPECT_EQ(device.type, KILN_CPU);
+              ++static_cast<Pool*>(user)->given;
+              return std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+            },
+            [](void* user, void* data, size_t, kiln_device, void*) {
+              ++static_cast<Pool*>(user)->taken;
+              std::free(data);
+            }};
+  }
+};
+
+TEST_F(CapiRuntimeTest, SessionsUseTheCallersAllocator) {
+  Pool pool;
+  {
+    const kiln_allocator allocator = pool.allocator();  // copied
+    const kiln_session_options options{sizeof(options), 1, 0, &allocator};
+    kiln_session_destroy(session_);
+    ASSERT_EQ(kiln_session_create(engine_, &options, &session_), KILN_OK);
+  }
+  ASSERT_EQ(run(tensor(x_, shape_), tensor(y_, shape_), tensor(out_, shape_)), KILN_OK);
+  EXPECT_EQ(out_, std::vector<float>(8, (5 - 1) * kSampleFactor));
+  EXPECT_EQ(pool.given, 1);
+  kiln_session_destroy(session_);
+  session_ = nullptr;
+  EXPECT_EQ(pool.taken, 1);
+}
+
+TEST_F(CapiRuntimeTest, RefusesSessionOptions) {
+  kiln_session* session = nullptr;
+  kiln_allocator allocator = Pool().allocator();
+  allocator.release = nullptr;
+  kiln_session_options options{sizeof(options), 1, 0, &allocator};
+  EXPECT_EQ(kiln_session_create(engine_, &options, &session), KILN_INVALID_ARGUMENT);
+  EXPECT_STREQ(kiln_last_error(),
+               "kiln_allocator has one function of two: set allocate and release");
+  options = {sizeof(options), 1, 3, nullptr};
+  EXPECT_EQ(kiln_session_create(engine_, &options, &session), KILN_INVALID_ARGUMENT);
+  EXPECT_STREQ(kiln_last_error(), "got device 3, expected 0..0 for a program of the target cpu");
+  EXPECT_EQ(session, nullptr);
+}
+
+// A later version tells a struct that ends in padding from none that has a field there.
+template <typename Struct, typename Last>
+bool ends_with(Last Struct::* last) {
+  const Struct object{};
+  const auto* end = reinterpret_cast<const std::byte*>(&(object.*last)) + sizeof(Last);
+  return end == reinterpret_cast<const std::byte*>(&object + 1);
+}
+
+TEST(CapiRuntime, GrowingStructsHaveNoPaddingAtTheEnd) {
+  EXPECT_TRUE(ends_with(&kiln_tensor::device));
+  EXPECT_TRUE(ends_with(&kiln_load_options::describe_only));
+  EXPECT_TRUE(ends_with(&kiln_allocator::release));
+  EXPECT_TRUE(ends_with(&kiln_session_options::allocator));
+  EXPECT_TRUE(ends_with(&kiln_run_options::cancel));
+}
+
 TEST_F(CapiRuntimeTest, RefusesManyInputs) {
   const std::vector<kiln_tensor> inputs(100, tensor(x_, shape_));
   kiln_tensor out = tensor(out_, shape_);
-  EXPECT_EQ(kiln_session_run(session_, inputs.data(), inputs.size(), &out, 1),
+  EXPECT_EQ(kiln_session_run(session_, inputs.data(), inputs.size(), &out, 1, nullptr),
             KILN_INVALID_ARGUMENT);
   EXPECT_STREQ(kiln_last_error(), "got 100 inputs, expected 2");
 }
@@ -185,17 +325,24 @@ TEST_F(CapiRuntimeTest, OptionsNeedTheirSize) {
   kiln_engine* engine = nullptr;
   const kiln_load_options options{};
   EXPECT_EQ(kiln_engine_load_file(path_.c_str(), &options, &engine), KILN_INVALID_ARGUMENT);
-  EXPECT_STREQ(kiln_last_error(), "struct_size of the options is not set");
+  EXPECT_STREQ(kiln_last_error(), "kiln_load_options.struct_size is not set");
 }
 
 TEST_F(CapiRuntimeTest, OptionsMayBeOlderOrNewer) {
   struct Newer {
     kiln_load_options options;
     uint64_t more[4];
-  } newer = {{sizeof(Newer), "x86-64-v3", 0}, {1, 2, 3, 4}};
+  } newer = {{sizeof(Newer), "x86-64-v3", 0}, {}};
   kiln_engine* engine = nullptr;
   ASSERT_EQ(kiln_engine_load_file(path_.c_str(), &newer.options, &engine), KILN_OK);
   kiln_engine_destroy(engine);
+  // What is asked for in a field that is not known is not left undone in silence.
+  newer.more[3] = 1;
+  engine = nullptr;
+  EXPECT_EQ(kiln_engine_load_file(path_.c_str(), &newer.options, &engine), KILN_UNSUPPORTED);
+  EXPECT_STREQ(kiln_last_error(),
+               "kiln_load_options has fields set that this version of Kiln, 0.1.0, does not know");
+  EXPECT_EQ(engine, nullptr);
   const size_t older = sizeof(size_t);
   ASSERT_EQ(kiln_engine_load_file(path_.c_str(), reinterpret_cast<const kiln_load_options*>(&older),
                                   &engine),
@@ -221,6 +368,7 @@ TEST(CapiRuntime, NamesAndVersion) {
   EXPECT_STREQ(kiln_status_name(KILN_OUT_OF_RANGE), "out of range");
   EXPECT_STREQ(kiln_status_name(KILN_INDEX_ERROR), "index error");
   EXPECT_STREQ(kiln_status_name(KILN_DIVISION_BY_ZERO), "division by zero");
+  EXPECT_STREQ(kiln_status_name(KILN_CANCELLED), "cancelled");
   EXPECT_STREQ(kiln_status_name(static_cast<kiln_status>(99)), "unknown status");
 }
 

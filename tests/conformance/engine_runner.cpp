@@ -18,7 +18,7 @@ std::vector<runtime::TensorView> views_of(std::span<const ir::Literal> literals)
   std::vector<runtime::TensorView> views;
   for (const ir::Literal& literal : literals) {
     views.push_back(
-        {const_cast<std::byte*>(literal.bytes.data()), literal.dtype, literal.shape, {}});
+        {const_cast<std::byte*>(literal.bytes.data()), literal.dtype, literal.shape, {}, {}});
   }
   return views;
 }

@@ -284,7 +284,7 @@ TEST(Programs, ACpuHasNoStreams) {
   Tensor x({2, 4}), y({2, 4}), out({2, 4});
   const std::vector<TensorView> inputs = {x.view(), y.view()}, outputs = {out.view()};
   int stream = 0;
-  expect_error(session->run(inputs, outputs, &stream), StatusCode::InvalidArgument,
+  expect_error(session->run(inputs, outputs, {.stream = &stream}), StatusCode::InvalidArgument,
                "got a stream for a program that runs on a CPU, expected none");
   expect_ok(session->run(inputs, outputs));
 }

@@ -3,6 +3,8 @@
 
 #include <array>
 #include <atomic>
+#include <cstdlib>
+#include <cstring>
 #include <thread>
 
 #include "runtime/describe.h"
@@ -101,8 +103,8 @@ TEST_F(SessionTest, TakesBroadcastAndReversedInputs) {
   Tensor x({2, 4}, 1, 1), y({2, 4}, 1, 1), out({2, 4});
   x.strides = {0, 1};
   y.strides = {-4, -1};
-  const std::vector<TensorView> inputs = {x.view(),
-                                          {y.values.data() + 7, DType::F32, y.shape, y.strides}};
+  const std::vector<TensorView> inputs = {
+      x.view(), {y.values.data() + 7, DType::F32, y.shape, y.strides, {}}};
   const std::vector<TensorView> outputs = {out.view()};
   expect_ok(session->run(inputs, outputs));
   for (size_t i = 0; i < 8; ++i)
@@ -121,7 +123,7 @@ TEST_F(SessionTest, StridesOfSingleElementsDoNotMatter) {
 TEST_F(SessionTest, GivesOutputShapes) {
   const auto session = engine_.session();
   const std::vector<int64_t> shape = {9, 4};
-  const std::vector<TensorView> inputs(2, {nullptr, DType::F32, shape, {}});
+  const std::vector<TensorView> inputs(2, {nullptr, DType::F32, shape, {}, {}});
   const auto shapes = session->output_shapes(inputs);
   ASSERT_TRUE(shapes.ok()) << shapes.status().message();
   ASSERT_EQ(shapes->size(), 1u);
@@ -179,6 +181,126 @@ TEST_F(SessionTest, RefusesCountsTypesAndData) {
   expect_error(run({view, view}, {with(to, [&](TensorView& t) { t.strides = strides; })}),
                StatusCode::InvalidArgument,
                "output \"out\": got a strided tensor, expected a contiguous one");
+}
+
+TEST_F(SessionTest, RefusesTensorsOfOtherDevices) {
+  const auto session = engine_.session();
+  EXPECT_EQ(session->device(), DeviceId());
+  Tensor x({2, 4}), out({2, 4});
+  TensorView view = x.view(), to = out.view(), elsewhere = view;
+  elsewhere.device = {DeviceType::Cuda, 1};
+  const std::vector<TensorView> right = {view, view}, wrong = {view, elsewhere}, outputs = {to},
+                                wrong_outputs = {elsewhere};
+  expect_error(session->run(wrong, outputs), StatusCode::InvalidArgument,
+               "input \"y\": got a tensor on cuda:1, expected one on the CPU, where the engine's "
+               "program runs");
+  expect_error(
+      session->run(right, wrong_outputs), StatusCode::InvalidArgument,
+      "output \"out\": got a tensor on cuda:1, expected one on the CPU, where the engine's "
+      "program runs");
+  expect_ok(session->run(right, outputs));
+}
+
+TEST_F(SessionTest, RefusesDevicesThatAreNotThere) {
+  for (const int device : {-1, 1})
+    expect_error(
+        Session::create(engine_.get(), {.device = device}).status(), StatusCode::InvalidArgument,
+        "got device " + std::to_string(device) + ", expected 0..0 for a program of the target cpu");
+}
+
+// What a session asked of its caller's allocator.
+struct Memory {
+  std::vector<uint64_t> given, taken;
+  bool is_empty = false;
+  size_t offset = 0;
+
+  AllocatorHooks hooks() {
+    return {this,
+            [](void* user, uint64_t bytes, uint64_t alignment, DeviceId device, void*) -> void* {
+              auto* self = static_cast<Memory*>(user);
+              EXPECT_EQ(device, DeviceId());
+              if (self->is_empty) return nullptr;
+              self->given.push_back(bytes);
+              auto* data = static_cast<std::byte*>(
+                  std::aligned_alloc(alignment, align_up(bytes + self->offset, alignment)));
+              return data + self->offset;
+            },
+            [](void* user, void* data, uint64_t bytes, DeviceId, void*) {
+              auto* self = static_cast<Memory*>(user);
+              self->taken.push_back(bytes);
+              std::free(static_cast<std::byte*>(data) - self->offset);
+            }};
+  }
+};
+
+TEST_F(SessionTest, TakesMemoryFromTheCallersAllocator) {
+  Memory memory;
+  auto session =
+      std::move(*Session::create(engine_.get(), {.num_threads = 1, .allocator = memory.hooks()}));
+  EXPECT_TRUE(is_right(*session, 2, 1));
+  ASSERT_EQ(memory.given.size(), 1u);
+  EXPECT_GE(memory.given[0], 2u * 4 * sizeof(float));  // the sum lies there
+  EXPECT_TRUE(is_right(*session, 1, 1));
+  EXPECT_EQ(memory.given.size(), 1u);
+  EXPECT_TRUE(is_right(*session, 32, 1));  // larger
+  EXPECT_EQ(memory.given.size(), 2u);
+  EXPECT_EQ(memory.taken, std::vector(1, memory.given[0]));
+  Tensor x({32, 4}, 1, 1), y({32, 4}), out({32, 4});
+  x.strides = {1, 32};
+  expect_ok(run(*session, x, y, out));
+  EXPECT_EQ(out.values[1], expected(33, 0));
+  ASSERT_EQ(memory.given.size(), 3u);  // the dense copy
+  EXPECT_EQ(memory.given[2], 32u * 4 * sizeof(float));
+  session.reset();
+  EXPECT_EQ(memory.taken.size(), 3u);
+}
+
+TEST_F(SessionTest, SaysWhatIsWrongWithTheAllocator) {
+  Memory memory{.is_empty = true};
+  const auto session =
+      std::move(*Session::create(engine_.get(), {.num_threads = 1, .allocator = memory.hooks()}));
+  Tensor x({2, 4}), y({2, 4}), out({2, 4});
+  expect_error(run(*session, x, y, out), StatusCode::OutOfMemory,
+               "the session's allocator has no 128 bytes on the CPU");
+  memory.is_empty = false;
+  memory.offset = 4;
+  expect_error(run(*session, x, y, out), StatusCode::InvalidArgument,
+               "the session's allocator gave memory that is not aligned to 64 bytes");
+  EXPECT_EQ(memory.given, memory.taken);
+  memory.offset = 0;
+  EXPECT_TRUE(is_right(*session, 2, 1));
+}
+
+// A kernel that counts its runs in the first input's first element.
+//   mov rax, [rdi]; inc dword [rax]; xor eax, eax; ret
+constexpr std::array<uint8_t, 8> kCountCode = {0x48, 0x8b, 0x07, 0xff, 0x00, 0x31, 0xc0, 0xc3};
+
+TEST_F(SessionTest, RunsAreCancelledBetweenSteps) {
+  SampleEngine sample = make_add_engine();
+  for (auto& program : sample.spec.programs) {
+    program.code = std::as_bytes(std::span(kCountCode));
+    program.steps.resize(3, program.steps[0]);
+  }
+  const LoadedEngine engine(sample);
+  const auto session = engine.session();
+  for (const bool profiling : {false, true}) {
+    session->enable_profiling(profiling);
+    Tensor x({1, 4}), y({1, 4}), out({1, 4});
+    const std::vector<TensorView> inputs = {x.view(), y.view()}, outputs = {out.view()};
+    int32_t count = 0;
+    const auto* flag = reinterpret_cast<const volatile int32_t*>(x.values.data());
+    const auto counted = [&] {
+      std::memcpy(&count, x.values.data(), sizeof count);
+      return count;
+    };
+    const char* text = "the run was cancelled: what its outputs hold is unspecified";
+    expect_error(session->run(inputs, outputs, {.cancel = flag}), StatusCode::Cancelled, text);
+    EXPECT_EQ(counted(), 1);  // the first step set the flag
+    expect_error(session->run(inputs, outputs, {.cancel = flag}), StatusCode::Cancelled, text);
+    EXPECT_EQ(counted(), 1);
+    expect_ok(session->run(inputs, outputs));
+    EXPECT_EQ(counted(), 4);
+  }
 }
 
 TEST_F(SessionTest, RefusesNumbersOfThreads) {
@@ -250,7 +372,7 @@ TEST_F(SessionTest, SizesThatOverflowAreErrors) {
   const auto session = engine.session();
   const auto shapes_for = [&](int64_t batch) {
     const std::vector<int64_t> shape = {batch, 4};
-    const std::vector<TensorView> inputs(2, {nullptr, DType::F32, shape, {}});
+    const std::vector<TensorView> inputs(2, {nullptr, DType::F32, shape, {}, {}});
     return session->output_shapes(inputs).status();
   };
   expect_error(shapes_for(int64_t{1} << 61), StatusCode::OutOfRange,

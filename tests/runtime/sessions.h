@@ -26,7 +26,7 @@ struct Tensor {
     for (const int64_t extent : shape) count *= static_cast<size_t>(extent);
     for (size_t i = 0; i < count; ++i) values.push_back(first + step * static_cast<float>(i));
   }
-  runtime::TensorView view() { return {values.data(), DType::F32, shape, strides}; }
+  runtime::TensorView view() { return {values.data(), DType::F32, shape, strides, {}}; }
 };
 
 // Keeps the bytes, 64-byte aligned, that the engine borrows.

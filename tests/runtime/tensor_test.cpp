@@ -10,11 +10,17 @@ namespace kiln::runtime {
 namespace {
 
 TensorView make_view(const std::vector<int64_t>& shape, const std::vector<int64_t>& strides) {
-  return {nullptr, DType::F32, shape, strides};
+  return {nullptr, DType::F32, shape, strides, {}};
 }
 
 bool contiguous(const std::vector<int64_t>& shape, const std::vector<int64_t>& strides) {
   return is_contiguous(make_view(shape, strides));
+}
+
+void copy(const TensorView& tensor, void* to) {
+  const Status status =
+      kHostMemory.copy_strided(copy_of(tensor, static_cast<std::byte*>(to)), 0, nullptr);
+  EXPECT_TRUE(status.ok()) << status.message();
 }
 
 TEST(Tensor, Contiguity) {
@@ -35,8 +41,7 @@ TEST(Tensor, CopiesStrided) {
     const size_t size = dtype_size(dtype);
     std::vector<uint8_t> from(24 * size), to(24 * size);
     std::iota(from.begin(), from.end(), uint8_t{0});
-    copy_to_contiguous({from.data(), dtype, shape, strides},
-                       reinterpret_cast<std::byte*>(to.data()));
+    copy({from.data(), dtype, shape, strides, {}}, to.data());
     for (size_t i = 0; i < 24; ++i) {
       const size_t source = (i / 6) * 1 + (i / 3 % 2) * 12 + (i % 3) * 4;
       EXPECT_EQ(std::memcmp(&to[i * size], &from[source * size], size), 0) << i;
@@ -46,10 +51,13 @@ TEST(Tensor, CopiesStrided) {
 
 TEST(Tensor, CopiesContiguousAndScalars) {
   const float value = 2.5f;
-  float copy = 0;
-  copy_to_contiguous({const_cast<float*>(&value), DType::F32, {}, {}},
-                     reinterpret_cast<std::byte*>(&copy));
-  EXPECT_EQ(copy, value);
+  float result = 0;
+  copy({const_cast<float*>(&value), DType::F32, {}, {}, {}}, &result);
+  EXPECT_EQ(result, value);
+  const std::vector<int64_t> shape = {2, 3};
+  std::vector<uint16_t> from = {1, 2, 3, 4, 5, 6}, to(6);
+  copy({from.data(), DType::F16, shape, {}, {}}, to.data());
+  EXPECT_EQ(to, from);
 }
 
 TEST(Tensor, ShapeText) {

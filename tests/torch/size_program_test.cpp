@@ -31,8 +31,9 @@ struct Parsed {
 
 int64_t evaluate(const std::string& text) {
   const int64_t first[] = {7, 3}, second[] = {10};
-  const std::vector<kiln_tensor> inputs{{nullptr, KILN_F32, 2, first, nullptr},
-                                        {nullptr, KILN_F32, 1, second, nullptr}};
+  const std::vector<kiln_tensor> inputs{
+      {sizeof(kiln_tensor), nullptr, KILN_F32, 2, first, nullptr, {}},
+      {sizeof(kiln_tensor), nullptr, KILN_F32, 1, second, nullptr, {}}};
   const Parsed parsed(text);
   return SizeValues(parsed.program, inputs).get(parsed.operand);
 }

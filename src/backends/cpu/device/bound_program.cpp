@@ -49,14 +49,11 @@ class CpuProgram : public BoundProgram {
   }
 
   RunOutcome run(const RunRequest& request) override {
-    if (request.stream != nullptr)
-      return {Status(StatusCode::InvalidArgument,
-                     "got a stream for a program that runs on a CPU, "
-                     "expected none")};
     for (const Use& use : input_uses_) pointers_[use.position] = request.inputs[use.index];
     for (const Use& use : output_uses_) pointers_[use.position] = request.outputs[use.index];
     set_workspace(request.workspace);
-    return request.profile == nullptr ? execute() : execute_profiled(*request.profile);
+    return request.profile == nullptr ? execute(request.cancel)
+                                      : execute_profiled(request.cancel, *request.profile);
   }
 
  private:
@@ -141,17 +138,20 @@ class CpuProgram : public BoundProgram {
   }
 
   // Both end at the first step with a check that fails.
-  RunOutcome execute() {
+  RunOutcome execute(CancelFlag cancel) {
     ThreadPoolLease pool;
-    for (size_t i = 0; i < steps_.size(); ++i)
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      if (is_cancelled(cancel)) return cancelled_outcome();
       if (const uint64_t failed = execute_step(steps_[i], pool)) return {Status(), i, failed};
+    }
     return {};
   }
 
-  RunOutcome execute_profiled(std::vector<StepTime>& profile) {
+  RunOutcome execute_profiled(CancelFlag cancel, std::vector<StepTime>& profile) {
     using Clock = std::chrono::steady_clock;
     ThreadPoolLease pool;
     for (size_t i = 0; i < steps_.size(); ++i) {
+      if (is_cancelled(cancel)) return cancelled_outcome();
       const auto start = Clock::now();
       const uint64_t failed = execute_step(steps_[i], pool);
       const auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);

@@ -54,6 +54,7 @@ Result<std::unique_ptr<Executable>> load(const LoadRequest& request) {
 
 }  // namespace
 
-const Device kDevice = {"cpu", obstacle, load};
+const Device kDevice = {
+    .target = "cpu", .memory = &kHostMemory, .obstacle = obstacle, .load = load};
 
 }  // namespace kiln::cpu

@@ -30,18 +30,16 @@ class StubProgram : public BoundProgram {
   }
 
   RunOutcome run(const RunRequest& request) override {
-    if (request.stream != nullptr)
-      return {Status(StatusCode::InvalidArgument,
-                     "got a stream for a program of the stub backend, expected none")};
     place(request);
     for (size_t i = 0; i < program_.steps.size(); ++i) {
+      if (is_cancelled(request.cancel)) return cancelled_outcome();
       const auto start = std::chrono::steady_clock::now();
       RunOutcome outcome = run_step(i);
       const auto time = std::chrono::steady_clock::now() - start;
       if (request.profile != nullptr)
         request.profile->push_back(
             {tasks_[i], 1, std::chrono::duration_cast<std::chrono::nanoseconds>(time).count()});
-      if (!outcome.status.ok() || outcome.failed_checks != 0) return outcome;
+      if (!outcome.ok()) return outcome;
     }
     return {};
   }
@@ -132,6 +130,7 @@ Result<std::unique_ptr<Executable>> load(const LoadRequest& request) {
 
 }  // namespace
 
-const Device kDevice = {"stub", obstacle, load};
+const Device kDevice = {
+    .target = "stub", .memory = &kHostMemory, .obstacle = obstacle, .load = load};
 
 }  // namespace kiln::stub

@@ -1,0 +1,140 @@
+// The running half of the C API: sessions. Views of the caller's tensors go in, statuses come out.
+#include <algorithm>
+#include <memory>
+#include <string>
+
+#include "capi/guarded.h"
+#include "capi/handles.h"
+#include "capi/options.h"
+#include "capi/tensors.h"
+#include "runtime/describe.h"
+#include "runtime/session.h"
+#include "support/status.h"
+
+using kiln::guarded;
+using kiln::Status;
+using kiln::StatusCode;
+using kiln::to_bytes;
+using kiln::runtime::Session;
+
+namespace {
+
+kiln_device to_c(kiln::DeviceId device) {
+  return {static_cast<int32_t>(device.type), device.index};
+}
+
+// The runtime's form of the caller's functions, which stay in the handle of the session.
+kiln::runtime::AllocatorHooks hooks_of(kiln_allocator* allocator) {
+  if (allocator->allocate == nullptr) return {};
+  kiln::runtime::AllocatorHooks hooks;
+  hooks.user = allocator;
+  hooks.allocate = [](void* user, uint64_t bytes, uint64_t alignment, kiln::DeviceId device,
+                      void* stream) {
+    const auto* hook = static_cast<const kiln_allocator*>(user);
+    return hook->allocate(hook->user, bytes, alignment, to_c(device), stream);
+  };
+  hooks.release = [](void* user, void* data, uint64_t bytes, kiln::DeviceId device, void* stream) {
+    const auto* hook = static_cast<const kiln_allocator*>(user);
+    hook->release(hook->user, data, bytes, to_c(device), stream);
+  };
+  return hooks;
+}
+
+}  // namespace
+
+extern "C" {
+
+kiln_status kiln_session_create(kiln_engine* engine, const kiln_session_options* options,
+                                kiln_session** session) {
+  return guarded([&]() -> Status {
+    KILN_REQUIRE(engine);
+    KILN_REQUIRE(session);
+    const auto current = kiln::current_options(options, "kiln_session_options");
+    if (!current.ok()) return current.status();
+    const auto allocator = kiln::current_options(current->allocator, "kiln_allocator");
+    if (!allocator.ok()) return allocator.status();
+    if ((allocator->allocate == nullptr) != (allocator->release == nullptr))
+      return Status(StatusCode::InvalidArgument,
+                    "kiln_allocator has one function of two: set allocate and release");
+    auto handle = std::make_unique<kiln_session>();
+    handle->allocator = *allocator;
+    auto created = Session::create(engine->engine, {.num_threads = current->num_threads,
+                                                    .device = current->device,
+                                                    .allocator = hooks_of(&handle->allocator)});
+    if (!created.ok()) return created.status();
+    handle->session = std::move(*created);
+    *session = handle.release();
+    return Status();
+  });
+}
+
+void kiln_session_destroy(kiln_session* session) { delete session; }
+
+kiln_status kiln_session_output_shapes(kiln_session* session, const kiln_tensor* inputs,
+                                       size_t num_inputs, int64_t (*shapes)[KILN_MAX_RANK],
+                                       size_t num_outputs) {
+  return guarded([&]() -> Status {
+    KILN_REQUIRE(session);
+    if (num_outputs > 0) KILN_REQUIRE(shapes);
+    const size_t expected = session->session->engine().spec().outputs.size();
+    if (num_outputs != expected)
+      return Status(
+          StatusCode::InvalidArgument,
+          "got " + std::to_string(num_outputs) + " outputs, expected " + std::to_string(expected));
+    kiln::Views views;
+    KILN_RETURN_IF_ERROR(views.assign("input", inputs, num_inputs));
+    const auto outputs = session->session->output_shapes(views.get());
+    if (!outputs.ok()) return outputs.status();
+    for (size_t i = 0; i < num_outputs; ++i) std::ranges::copy((*outputs)[i].shape, shapes[i]);
+    return Status();
+  });
+}
+
+kiln_status kiln_session_run(kiln_session* session, const kiln_tensor* inputs, size_t num_inputs,
+                             const kiln_tensor* outputs, size_t num_outputs,
+                             const kiln_run_options* options) {
+  return guarded([&]() -> Status {
+    KILN_REQUIRE(session);
+    kiln::runtime::RunOptions run_options;
+    if (options != nullptr) {
+      const auto current = kiln::current_options(options, "kiln_run_options");
+      if (!current.ok()) return current.status();
+      run_options = {.stream = current->stream, .cancel = current->cancel};
+    }
+    kiln::Views input_views, output_views;
+    KILN_RETURN_IF_ERROR(input_views.assign("input", inputs, num_inputs));
+    KILN_RETURN_IF_ERROR(output_views.assign("output", outputs, num_outputs));
+    return session->session->run(input_views.get(), output_views.get(), run_options);
+  });
+}
+
+kiln_status kiln_session_synchronize(kiln_session* session) {
+  return guarded([&]() -> Status {
+    KILN_REQUIRE(session);
+    return session->session->synchronize();
+  });
+}
+
+kiln_device kiln_session_device(const kiln_session* session) {
+  if (session == nullptr) return {KILN_CPU, 0};
+  return to_c(session->session->device());
+}
+
+kiln_status kiln_session_enable_profiling(kiln_session* session, int enable) {
+  return guarded([&]() -> Status {
+    KILN_REQUIRE(session);
+    session->session->enable_profiling(enable != 0);
+    return Status();
+  });
+}
+
+kiln_status kiln_session_profile(kiln_session* session, kiln_bytes** json) {
+  return guarded([&]() -> Status {
+    KILN_REQUIRE(session);
+    KILN_REQUIRE(json);
+    *json = to_bytes(kiln::runtime::describe_profile(*session->session));
+    return Status();
+  });
+}
+
+}  // extern "C"
