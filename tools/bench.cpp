@@ -52,8 +52,8 @@ void bench(const BenchArguments& arguments) {
   const kiln::Engine engine = load(unverified);
   const std::chrono::duration<double, std::milli> loading =
       std::chrono::steady_clock::now() - start;
-  std::printf("loaded in %.2f ms, code %s\n", loading.count(),
-              kiln_engine_cpu_variant(engine.get()));
+  std::printf("loaded in %.2f ms, program %s:%s\n", loading.count(),
+              kiln_engine_target(engine.get()), kiln_engine_variant(engine.get()));
   if (!arguments.engine.no_verify) (void)load(arguments.engine);
   std::printf("%-32s %12s %12s %12s %12s %8s\n", "inputs", "median us", "p10 us", "p90 us",
               "min us", "runs");

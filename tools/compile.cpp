@@ -20,7 +20,7 @@ using Clock = std::chrono::steady_clock;
 
 struct CompileArguments {
   std::string model, output;
-  std::vector<std::string> shapes, cpus, disabled_passes;
+  std::vector<std::string> shapes, targets, disabled_passes;
   int threads = 0;
   bool verify = false;
   std::string dump_directory, cache_directory;
@@ -73,7 +73,7 @@ void compile(const CompileArguments& arguments) {
   std::vector<ShapeArgument> shapes;
   for (const std::string& text : arguments.shapes) shapes.push_back(parse_shape(text));
   const std::vector<kiln_dim_range> ranges = ranges_of(shapes);
-  const std::string cpus = join(arguments.cpus);
+  const std::string targets = join(arguments.targets);
   const std::string disabled = join(arguments.disabled_passes);
 
   const kiln::Model model = kiln::Model::open_file(arguments.model);
@@ -82,7 +82,7 @@ void compile(const CompileArguments& arguments) {
   options.struct_size = sizeof(options);
   options.ranges = ranges.data();
   options.num_ranges = ranges.size();
-  options.cpu_variants = cpus.empty() ? nullptr : cpus.c_str();
+  options.targets = targets.empty() ? nullptr : targets.c_str();
   options.num_threads = arguments.threads;
   options.disabled_passes = disabled.empty() ? nullptr : disabled.c_str();
   options.verify_passes = arguments.verify ? 1 : 0;
@@ -92,6 +92,11 @@ void compile(const CompileArguments& arguments) {
   options.cache_bytes = static_cast<uint64_t>(arguments.cache_bytes);
   int32_t cache_result = KILN_CACHE_MISS;
   options.cache_result = &cache_result;
+  std::string warnings;
+  options.warning = [](void* user, const char* text) {
+    *static_cast<std::string*>(user) += std::string("kiln: ") + text + "\n";
+  };
+  options.warning_user = &warnings;
   options.strip_weights = arguments.strip_weights ? 1 : 0;
   options.refittable = arguments.refittable ? 1 : 0;
   options.emulate_precision_casts = arguments.emulate_precision_casts ? 1 : 0;
@@ -104,7 +109,7 @@ void compile(const CompileArguments& arguments) {
   }
   const std::chrono::duration<double> seconds = Clock::now() - start;
   const double megabytes = static_cast<double>(std::filesystem::file_size(arguments.output)) / 1e6;
-  if (cache_result == KILN_CACHE_PROBLEM) std::fprintf(stderr, "kiln: %s\n", kiln_last_error());
+  std::fputs(warnings.c_str(), stderr);
   std::printf("%s: %.1f MB, %s in %.1f s\n", arguments.output.c_str(), megabytes,
               cache_result == KILN_CACHE_HIT ? "found in the cache" : "compiled", seconds.count());
 }
@@ -136,8 +141,9 @@ void add_compile(CLI::App& app) {
   command->add_option("--shape", arguments->shapes,
                       "Sizes of an input: x=1..32,128 or x=1..8..32,128 (min..opt..max)");
   command
-      ->add_option("--cpu", arguments->cpus,
-                   "Code to generate: x86-64-v3, x86-64-v4 (default: both)")
+      ->add_option("--target", arguments->targets,
+                   "Programs to make: cpu, or cpu:x86-64-v3,cpu:x86-64-v4 (default: cpu, all "
+                   "variants)")
       ->delimiter(',');
   command
       ->add_option("--threads", arguments->threads,

@@ -19,16 +19,17 @@ std::vector<int64_t> opt_shape(const kiln_tensor_info& info) {
 }  // namespace
 
 kiln::Engine load(const EngineArguments& arguments) {
-  return kiln::Engine::load_file(arguments.engine, {.cpu_variant = arguments.cpu_variant,
-                                                    .verify_weights = !arguments.no_verify});
+  return kiln::Engine::load_file(
+      arguments.engine, {.target = arguments.target, .verify_weights = !arguments.no_verify});
 }
 
 void add_engine_options(CLI::App& command, EngineArguments& arguments) {
   command.add_option("engine", arguments.engine, "The engine file")->required();
   command.add_option("--threads", arguments.threads, "Threads to run on (default: one per core)")
       ->check(CLI::NonNegativeNumber);
-  command.add_option("--cpu", arguments.cpu_variant,
-                     "The code to run: x86-64-v3 or x86-64-v4 (default: the best for this CPU)");
+  command.add_option("--target", arguments.target,
+                     "The program to run: cpu, cpu:x86-64-v3 (default: the first that this machine "
+                     "runs)");
   command.add_flag("--no-verify", arguments.no_verify,
                    "Do not check the hash of the weights, which reads all of them");
   command.add_option("--shape", arguments.shapes, "Sizes of a made-up input: x=8,128");

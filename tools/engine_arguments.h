@@ -13,7 +13,7 @@ class App;
 namespace tools {
 
 struct EngineArguments {
-  std::string engine, cpu_variant;
+  std::string engine, target;
   int threads = 0;
   bool no_verify = false;
   std::vector<std::string> shapes;  // of made-up inputs

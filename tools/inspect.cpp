@@ -56,10 +56,10 @@ void print_memory(const ordered_json& memory) {
               bytes_text(memory.at("workspace_bytes_at_max")).c_str());
 }
 
-// "cpu x86-64-v4"
+// "cpu:x86-64-v4"
 std::string name_text(const ordered_json& program) {
   const std::string variant = text_at(program, "variant");
-  return text_at(program, "target") + (variant.empty() ? "" : " ") + variant;
+  return text_at(program, "target") + (variant.empty() ? "" : ":") + variant;
 }
 
 void print_programs(const ordered_json& programs) {

@@ -45,7 +45,7 @@ static int allocate(owned_tensor* tensor, const kiln_tensor_info* info) {
 }
 
 static int make_input(kiln_engine* engine, size_t index, int64_t size) {
-  kiln_tensor_info info;
+  kiln_tensor_info info = {sizeof(info), NULL, KILN_F32, 0, NULL};
   if (failed(kiln_engine_input(engine, index, &info))) return 0;
   owned_tensor* tensor = &inputs[index];
   for (int32_t d = 0; d < info.rank; ++d) {
@@ -82,7 +82,7 @@ static int run(kiln_engine* engine, kiln_session* session, int64_t size) {
   }
   if (failed(kiln_session_output_shapes(session, in, num_inputs, shapes, num_outputs))) return 1;
   for (size_t i = 0; i < num_outputs; ++i) {
-    kiln_tensor_info info;
+    kiln_tensor_info info = {sizeof(info), NULL, KILN_F32, 0, NULL};
     if (failed(kiln_engine_output(engine, i, &info))) return 1;
     for (int32_t d = 0; d < info.rank; ++d) outputs[i].shape[d] = shapes[i][d];
     if (!allocate(&outputs[i], &info)) return 1;

@@ -1,13 +1,27 @@
-/* Kiln's C API: the only ABI promised. C99. Every function is thread-safe unless it says otherwise.
+/* Kiln's C API: the only ABI promised. C99. docs/c_api.md says why it is as it is.
  *
- * Two libraries implement it. libkiln_runtime loads and runs engines: the kiln_engine_* and
- * kiln_session_* functions. libkiln compiles: the kiln_compile* and kiln_model_* functions; it
- * needs libkiln_runtime.
+ * Two libraries implement it. libkiln_runtime loads and runs engines: the kiln_engine_*,
+ * kiln_session_* and kiln_bytes_* functions. libkiln compiles: the others; it needs libkiln_runtime.
  *
  * Errors: functions return a kiln_status. On anything but KILN_OK, kiln_last_error() gives the text
- * for the calling thread, until its next failing call. Out-parameters are untouched on failure.
+ * for the calling thread, until its next failing call; a call that succeeds leaves it as it was.
+ * Out-parameters are untouched on failure. Any function may give KILN_INVALID_ARGUMENT for a null
+ * pointer and KILN_OUT_OF_MEMORY; comments name the others.
+ *
+ * Threads: any function may be called from any thread at any time. Two things are the caller's to
+ * see to: a session serves one thread at a time (a second one gets KILN_INVALID_ARGUMENT), and nothing
+ * is destroyed while a call uses it.
+ *
+ * Ownership: what a function makes belongs to the caller, who gives it to the _destroy function of
+ * its type; these take NULL. What is passed in is borrowed for the call, unless a comment says for how
+ * long. Callbacks leave by returning: no exceptions, no longjmp.
+ *
+ * Structs that begin with struct_size grow in later versions: set it to the sizeof of the struct and
+ * what you do not use to zero, as an initialiser does. A field that is set and that the library does
+ * not know, being older, is KILN_UNSUPPORTED.
+ *
  * Strings are UTF-8, NUL-terminated. Sizes are bytes unless named otherwise. Dimensions are counted
- * in elements.
+ * in elements. All of it is there since 0.1.
  *
  * An engine is native code, whatever the container: whoever made the file runs code as you when you
  * load it. Load only what you would run as a program; the checks of the format find damage and no
@@ -91,35 +105,44 @@ typedef struct kiln_engine kiln_engine;
 typedef struct kiln_session kiln_session;
 typedef struct kiln_bytes kiln_bytes;
 
-/* "0.1.0"; static. Since 0.1. */
+/* "0.1.0": of the library, which may be another than KILN_VERSION_*. Static. */
 KILN_API const char* kiln_version(void);
-/* Text of the calling thread's last failure, "" if none. Valid until its next failing call. Since
- * 0.1. */
+/* Text of the calling thread's last failure, "" if none. Valid until its next failing call. */
 KILN_API const char* kiln_last_error(void);
-/* Name of a status: "out of range"; static. Since 0.1. */
+/* Name of a status: "out of range"; static. "unknown status" for one that there is not. */
 KILN_API const char* kiln_status_name(kiln_status status);
 
-/* ---- Engines: immutable, shared by any number of sessions and threads ---- */
+/* ---- Engines: immutable, shared by any number of sessions and threads ----
+ *
+ * An engine holds programs for one or more targets, such as "cpu", in variants, such as "x86-64-v3".
+ * Loading takes the first that this machine can run. Users name programs as "cpu:x86-64-v3", or as
+ * "cpu" for all variants. */
 
 typedef struct kiln_load_options {
-  size_t struct_size;      /* sizeof(kiln_load_options): lets later versions add fields */
-  const char* cpu_variant; /* NULL: the best this CPU can run; or "x86-64-v3", "x86-64-v4" */
-  int verify_weights;      /* nonzero: check the hash of the weights too, which reads all of them */
-  int describe_only; /* nonzero: load no code. The engine can be described, on any machine, and
-                              not run: a session of it is KILN_UNSUPPORTED */
+  size_t struct_size;
+  const char* target; /* NULL: the first program that this machine runs; or "cpu", "cpu:x86-64-v3":
+                         the first of these */
+  int verify_weights; /* nonzero: check the hash of the weights too, which reads all of them */
+  int describe_only;  /* nonzero: load no program. The engine can be described, on any machine,
+                         whatever it is for, and not run: a session of it is KILN_UNSUPPORTED */
 } kiln_load_options;
 
-/* Maps an engine file and validates it. Weights are mapped, not copied. options may be NULL. Since
- * 0.1. */
+/* Maps an engine file, validates it and loads a program of it. Weights are mapped, not copied: the
+ * file is not changed in place while the engine lives (replacing it by a rename is fine). options may
+ * be NULL.
+ * KILN_NOT_FOUND and KILN_IO_ERROR for the file; KILN_INVALID_ENGINE for what is in it;
+ * KILN_UNSUPPORTED where this machine runs none of its programs, and the text says what stands
+ * against each; KILN_INVALID_ARGUMENT for a target that it has no program for. */
 KILN_API kiln_status kiln_engine_load_file(const char* path, const kiln_load_options* options,
                                            kiln_engine** engine);
-/* Loads from memory. `data` is borrowed (not copied) and must stay valid and unchanged until the
- * engine and its sessions are destroyed; 64-byte alignment is required for zero-copy weights, any
- * other alignment copies them. Since 0.1. */
+/* The same from memory. `data` is borrowed (not copied) and stays valid and unchanged until the engine
+ * and its sessions are destroyed; 64-byte alignment is required for zero-copy weights, any other
+ * alignment copies them. */
 KILN_API kiln_status kiln_engine_load_memory(const void* data, size_t size,
                                              const kiln_load_options* options,
                                              kiln_engine** engine);
-/* Releases the caller's reference; sessions keep the engine alive. NULL is allowed. Since 0.1. */
+/* Releases the caller's reference; sessions keep what they need of the engine alive. NULL is
+ * allowed. Strings and dimensions that the engine gave are gone. */
 KILN_API void kiln_engine_destroy(kiln_engine* engine);
 
 /* One dimension of an input or output. Static: min == opt == max. */
@@ -128,35 +151,41 @@ typedef struct kiln_dim {
 } kiln_dim;
 
 typedef struct kiln_tensor_info {
+  size_t
+      struct_size;  /* set by the caller before the call, as in options; the rest by the library */
   const char* name; /* owned by the engine */
   kiln_dtype dtype;
   int32_t rank;
-  const kiln_dim* dims; /* owned by the engine; rank entries */
+  const kiln_dim* dims; /* owned by the engine; `rank` of them */
 } kiln_tensor_info;
 
-/* Numbers of inputs and outputs. Since 0.1. */
+/* Numbers of inputs and outputs; 0 for NULL. */
 KILN_API size_t kiln_engine_num_inputs(const kiln_engine* engine);
 KILN_API size_t kiln_engine_num_outputs(const kiln_engine* engine);
-/* Describes an input or output; KILN_NOT_FOUND past the end. Since 0.1. */
+/* Describes an input or output; KILN_NOT_FOUND past the end. */
 KILN_API kiln_status kiln_engine_input(const kiln_engine* engine, size_t index,
                                        kiln_tensor_info* info);
 KILN_API kiln_status kiln_engine_output(const kiln_engine* engine, size_t index,
                                         kiln_tensor_info* info);
-/* The code variant in use, "x86-64-v4", or "" if none is; owned by the engine. Since 0.1. */
-KILN_API const char* kiln_engine_cpu_variant(const kiln_engine* engine);
-/* A JSON description: inputs, ranges, kernels, memory, programs, hashes. Free with
- * kiln_bytes_destroy. Since 0.1. */
+/* What the loaded program is for: "cpu" and "x86-64-v4"; "" if none is loaded, or for NULL. Owned by
+ * the engine. */
+KILN_API const char* kiln_engine_target(const kiln_engine* engine);
+KILN_API const char* kiln_engine_variant(const kiln_engine* engine);
+/* A JSON description: inputs, ranges, kernels, memory, programs, hashes. The caller destroys it.
+ * KILN_INVALID_ENGINE where the bytes were changed under the engine. */
 KILN_API kiln_status kiln_engine_describe(const kiln_engine* engine, kiln_bytes** json);
 
-/* Looks at every byte of an engine, weights included, without loading it. The result is JSON:
+/* Looks at every byte of an engine, weights included, without loading it. The result is JSON, which
+ * the caller destroys:
  * {"sound": bool, "problems": [{"where", "offset", "size", "what"}]}, with offsets into the data
- * and "where" one of "header", "interface", "program cpu x86-64-v3", "code cpu x86-64-v3",
- * "weights", "gap". Not sound is not a failure of the call. Free with kiln_bytes_destroy.
- * Since 0.1. */
+ * and "where" one of "header", "interface", "program cpu:x86-64-v3", "code cpu:x86-64-v3",
+ * "weights", "gap". Not sound is not a failure of the call. */
 KILN_API kiln_status kiln_engine_verify(const void* data, size_t size, kiln_bytes** json);
 
-/* ---- Sessions: one caller's workspace. One thread at a time per session; many sessions per engine
- * ---- */
+/* ---- Sessions: one caller's use of an engine ----
+ *
+ * One thread at a time per session, many sessions per engine. A session keeps its workspace from run to
+ * run, and what it knows about the last 32 sets of input shapes. */
 
 /* Where sessions take memory for temporaries and for copies of strided inputs. Both functions are
  * set. They are called in the thread that creates, runs or destroys the session, never call into the
@@ -182,19 +211,35 @@ typedef struct kiln_session_options {
                                       malloc, or what the device has in its place */
 } kiln_session_options;
 
+/* A session of a loaded engine, which it keeps alive. options may be NULL. Takes no memory for runs yet.
+ * KILN_UNSUPPORTED for an engine that was loaded to be described, or that was stripped of its weights;
+ * KILN_INVALID_ARGUMENT for a device that there is not. */
 KILN_API kiln_status kiln_session_create(kiln_engine* engine, const kiln_session_options* options,
                                          kiln_session** session);
+/* Gives back the session's memory, in the order of the stream of the last run where there is one. NULL is
+ * allowed. A failure of a queued run that no call gave is not told: see kiln_session_synchronize. */
 KILN_API void kiln_session_destroy(kiln_session* session);
 
 /* Checks the inputs' shapes and gives the shapes of the outputs: shapes[i] has room for
- * KILN_MAX_RANK dimensions, of which the rank of output i are written. Input data pointers are not
- * read. Since 0.1. */
+ * KILN_MAX_RANK dimensions, of which the rank of output i are written. Input data and devices are not
+ * looked at. KILN_OUT_OF_RANGE for shapes that the engine was not compiled for. */
 KILN_API kiln_status kiln_session_output_shapes(kiln_session* session, const kiln_tensor* inputs,
                                                 size_t num_inputs, int64_t (*shapes)[KILN_MAX_RANK],
                                                 size_t num_outputs);
 
-/* Where the session's inputs and outputs lie. {KILN_CPU, 0} for NULL. Since 0.1. */
+/* Where the session's inputs and outputs lie. {KILN_CPU, 0} for NULL. */
 KILN_API kiln_device kiln_session_device(const kiln_session* session);
+
+/* An output whose memory the caller is asked for; valid during the call. */
+typedef struct kiln_output {
+  size_t struct_size; /* of the library's struct: fields behind it are not there */
+  size_t index;
+  const int64_t* shape; /* `rank` sizes */
+  size_t bytes;         /* of all elements, row-major without gaps */
+  kiln_device device;   /* where the memory lies */
+  kiln_dtype dtype;
+  int32_t rank;
+} kiln_output;
 
 typedef struct kiln_run_options {
   size_t struct_size;
@@ -208,31 +253,44 @@ typedef struct kiln_run_options {
    * handler may; it is read atomically, and one number may serve many runs. It stays valid until
    * the run returns. */
   const volatile int32_t* cancel;
+  /* NULL, or what gives memory for outputs, once the shapes of the inputs were found to be right: it
+   * is called for each output in turn, in the calling thread, and returns where the output is to be
+   * written (anything if `bytes` is 0), or NULL to end the run as KILN_OUT_OF_MEMORY. The memory is
+   * the caller's, whatever becomes of the run. kiln_session_run is then given no outputs. */
+  void* (*allocate_output)(void* user, const kiln_output* output);
+  void* output_user;
 } kiln_run_options;
 
 /* Runs the engine on the caller's buffers, which lie on the session's device. Inputs may be strided
  * (then they are copied). Outputs must be contiguous, of the dtypes and shapes that the engine gives,
  * and must not overlap inputs or each other. options may be NULL.
+ * KILN_OUT_OF_RANGE for shapes that the engine was not compiled for; KILN_INVALID_ARGUMENT for what else
+ * is wrong with a tensor, its device included; KILN_INDEX_ERROR and KILN_DIVISION_BY_ZERO for what is wrong
+ * with the data; KILN_CANCELLED. The session serves the next run after any of them.
  *
  * On KILN_CPU the outputs are there when this returns. Where there are streams the work is queued in
  * their order, and this may return before it is done: the tensors stay valid until it is. What then
- * fails in the data (KILN_INDEX_ERROR, KILN_DIVISION_BY_ZERO) is the status of a later run, which does
- * nothing else, or of kiln_session_synchronize. Since 0.1. */
+ * fails in the data is the status of a later run, which does nothing else, or of
+ * kiln_session_synchronize. */
 KILN_API kiln_status kiln_session_run(kiln_session* session, const kiln_tensor* inputs,
                                       size_t num_inputs, const kiln_tensor* outputs,
                                       size_t num_outputs, const kiln_run_options* options);
 
 /* Waits until the session's runs are done, and gives the first failure of theirs that no call gave.
- * KILN_OK on KILN_CPU. Since 0.1. */
+ * KILN_OK on KILN_CPU. */
 KILN_API kiln_status kiln_session_synchronize(kiln_session* session);
 
-/* Wall time of each kernel of the last run, as JSON; profiling is switched on by the first call
- * with enable != 0 and slows runs down slightly. Free with kiln_bytes_destroy. Since 0.1. */
+/* Switches the timing of kernels on or off for the runs that follow. A run with it is done when it
+ * returns, and is slightly slower. */
 KILN_API kiln_status kiln_session_enable_profiling(kiln_session* session, int enable);
+/* Wall time of each kernel of the last run with profiling, as JSON, which the caller destroys: [{"kernel",
+ * "kind", "sources", "tasks", "threads", "nanoseconds"}]; [] if there was none. */
 KILN_API kiln_status kiln_session_profile(kiln_session* session, kiln_bytes** json);
 
 /* ---- Bytes owned by the library ---- */
 
+/* Where they are, until they are destroyed, and how many. Texts have no NUL at the end. NULL and 0 for
+ * NULL. */
 KILN_API const void* kiln_bytes_data(const kiln_bytes* bytes);
 KILN_API size_t kiln_bytes_size(const kiln_bytes* bytes);
 KILN_API void kiln_bytes_destroy(kiln_bytes* bytes);
@@ -241,28 +299,25 @@ KILN_API void kiln_bytes_destroy(kiln_bytes* bytes);
 
 typedef struct kiln_model kiln_model;
 
-/* A weight or constant of a model in memory: `name` is its fully qualified name in the graph
- * signature ("encoder.layer.0.weight"), or the name of the lifted constant. Contiguous data,
- * borrowed until the model is destroyed. */
-typedef struct kiln_named_tensor {
-  const char* name;
-  kiln_tensor tensor;
-} kiln_named_tensor;
-
-/* Opens a torch.export archive (.pt2, schema major 8). Weights are mapped. Since 0.1. */
+/* Opens a torch.export archive (.pt2, schema major 8). Weights are mapped: the file is not changed in
+ * place while the model lives. KILN_NOT_FOUND, KILN_IO_ERROR; KILN_INVALID_ARGUMENT for what is no such
+ * archive. */
 KILN_API kiln_status kiln_model_open_file(const char* path, kiln_model** model);
-/* Takes the JSON of torch.export's schema (the text of models/model.json) and the weights by
- * pointer. The JSON is copied, the weights are borrowed. Since 0.1. */
+/* Takes the JSON of torch.export's schema (the text of models/model.json) and the weights and constants
+ * by pointer. names[i] is the fully qualified name of tensors[i] in the graph signature
+ * ("encoder.layer.0.weight"), or the name of the lifted constant. Tensors are contiguous and in the CPU's
+ * memory, which is borrowed, unchanged, until the model is destroyed; the rest is copied. */
 KILN_API kiln_status kiln_model_open_memory(const char* json, size_t json_size,
-                                            const kiln_named_tensor* tensors, size_t num_tensors,
-                                            kiln_model** model);
+                                            const char* const* names, const kiln_tensor* tensors,
+                                            size_t num_tensors, kiln_model** model);
+/* Engines that were compiled from it stay. NULL is allowed. */
 KILN_API void kiln_model_destroy(kiln_model* model);
 
 /* Says for every node of the model whether it can be compiled, as JSON:
- * {"nodes": [{"name", "target", "supported": bool, "reason": "..."}]}. Since 0.1. */
+ * {"nodes": [{"name", "target", "supported": bool, "reason": "..."}]}. The caller destroys it. */
 KILN_API kiln_status kiln_model_check(kiln_model* model, kiln_bytes** json);
 
-/* Narrows or sets the range of one dimension of a user input, by the input's name. Since 0.1. */
+/* Narrows or sets the range of one dimension of a user input, by the input's name. */
 typedef struct kiln_dim_range {
   const char* input;
   int32_t dim;
@@ -271,38 +326,20 @@ typedef struct kiln_dim_range {
 
 typedef struct kiln_compile_options {
   size_t struct_size;
+
+  /* What is made. */
   const kiln_dim_range* ranges; /* NULL: the model's own */
   size_t num_ranges;
-  const char* cpu_variants;    /* comma-separated; NULL: "x86-64-v3,x86-64-v4" */
-  int32_t num_threads;         /* for compiling; 0: one per core */
-  const char* disabled_passes; /* comma-separated names; NULL: none */
-  int verify_passes;           /* nonzero: run the verifier after every pass */
-  const char* dump_directory;  /* NULL, or where the graph after every pass is written */
-  /* Called with a short text and a fraction of [0, 1] as the compile advances; may be NULL. Called
-   * from the compiling thread only. */
-  void (*progress)(void* user, const char* stage, double fraction);
-  void* progress_user;
-
-  /* Since 0.1, behind a larger struct_size. */
-  /* NULL, or the folder of an engine cache: an engine that is in it is not compiled again, and a
-   * compiled one is put there. Any number of processes may share a folder. It is made if it is not
-   * there, for the user alone; one that others own or may write to is not used. A cache that does
-   * not work never makes a compile fail: see cache_result. */
-  const char* cache_directory;
-  /* The cache's largest size in bytes, least recently used engines go first; 0: 5 GiB. */
-  uint64_t cache_bytes;
-  int32_t cache_mode; /* a kiln_cache_mode */
-  /* NULL, or where a kiln_cache_result is written. */
-  int32_t* cache_result;
-  /* Nonzero: an engine without the contents of weights. It loads, but runs only after kiln_refit.
-   */
+  const char* targets; /* what to make programs for, comma-separated: "cpu", or variants of it,
+                          "cpu:x86-64-v3,cpu:x86-64-v4". NULL: "cpu" */
+  const char* disabled_passes; /* comma-separated names of kiln_passes; NULL: none */
+  const char* metadata; /* NULL, or text that the engine keeps and kiln_engine_describe shows */
+  /* Nonzero: an engine without the contents of weights. It loads, but runs only after kiln_refit. */
   int strip_weights;
   /* Nonzero: no optimisation may look at the values of floating-point parameters and buffers, so
    * that a refit can give them any. Otherwise weights that are the same everywhere (those of a
    * fresh layer norm, say) become part of the code, and refitting with others is refused. */
   int refittable;
-  /* NULL, or text that the engine keeps as it is and kiln_engine_describe shows. */
-  const char* metadata;
   /* Nonzero: every operator's result in f16 or bf16 is rounded, as eager PyTorch does. Otherwise
    * operators that become one kernel may keep it in f32; casts round in any case. */
   int emulate_precision_casts;
@@ -310,6 +347,31 @@ typedef struct kiln_compile_options {
    * dividing integers by zero gives an unspecified value. Otherwise both end the run with
    * KILN_INDEX_ERROR and KILN_DIVISION_BY_ZERO, as in PyTorch. Memory is safe in either case. */
   int no_bounds_checks;
+
+  /* How the work is done. */
+  int32_t num_threads;        /* 0: one per core */
+  int verify_passes;          /* nonzero: run the verifier after every pass */
+  const char* dump_directory; /* NULL, or where the graph after every pass is written */
+  /* NULL, or called with a short text and a fraction of [0, 1] as the compile advances, from the
+   * compiling thread only. The text is valid during the call. */
+  void (*progress)(void* user, const char* stage, double fraction);
+  void* progress_user;
+  /* NULL, or called with what did not work although the compile does, one line each time: that the cache
+   * could not be used. From the compiling thread only; the text is valid during the call. */
+  void (*warning)(void* user, const char* text);
+  void* warning_user;
+
+  /* The cache. */
+  /* NULL, or the folder of an engine cache: an engine that is in it is not compiled again, and a
+   * compiled one is put there. Any number of processes may share a folder. It is made if it is not
+   * there, for the user alone; one that others own or may write to is not used. A cache that does
+   * not work never makes a compile fail: see cache_result and warning. */
+  const char* cache_directory;
+  int32_t cache_mode; /* a kiln_cache_mode */
+  /* The cache's largest size in bytes, least recently used engines go first; 0: 5 GiB. */
+  uint64_t cache_bytes;
+  /* NULL, or where a kiln_cache_result is written. */
+  int32_t* cache_result;
 } kiln_compile_options;
 
 typedef enum kiln_cache_mode {
@@ -319,67 +381,69 @@ typedef enum kiln_cache_mode {
 } kiln_cache_mode;
 
 typedef enum kiln_cache_result {
-  KILN_CACHE_PROBLEM =
-      -1,                 /* compiled, but something in the cache did not work: kiln_last_error() */
-  KILN_CACHE_MISS = 0,    /* compiled; or there is no cache */
-  KILN_CACHE_HIT = 1,     /* the engine was there */
-  KILN_CACHE_CODE_HIT = 2 /* code was there, for other weights: filled with the model's */
+  KILN_CACHE_PROBLEM = -1, /* compiled, but something in the cache did not work: the text goes to
+                              `warning` */
+  KILN_CACHE_MISS = 0,     /* compiled; or there is no cache */
+  KILN_CACHE_HIT = 1,      /* the engine was there */
+  KILN_CACHE_CODE_HIT = 2  /* code was there, for other weights: filled with the model's */
 } kiln_cache_result;
 
-/* Compiles a model; the result is the bytes of an engine file. Deterministic. options may be NULL.
- * Since 0.1. */
+/* Compiles a model; the result is the bytes of an engine file. Deterministic: the same model, options and
+ * library give the same bytes. options may be NULL. KILN_UNSUPPORTED for an operator that cannot be
+ * compiled, and the text names the node; KILN_INVALID_ARGUMENT for options and sizes that do not fit the
+ * model. */
 KILN_API kiln_status kiln_compile(kiln_model* model, const kiln_compile_options* options,
                                   kiln_bytes** engine);
 /* Compiles straight into a file: written to a temporary file in the same folder, then renamed. A
  * file that is replaced keeps its permissions and owner, a symbolic link stays and its target is
- * replaced; devices, pipes and folders are KILN_IO_ERROR. Since 0.1. */
+ * replaced; devices, pipes and folders are KILN_IO_ERROR. */
 KILN_API kiln_status kiln_compile_to_file(kiln_model* model, const kiln_compile_options* options,
                                           const char* path);
 
 /* The key of a model's engine in a cache: 32 hexadecimal digits, not NUL-terminated. Models and
  * options with equal keys give equal bytes, and whatever decides the bytes decides the key: nodes,
  * their arguments and edges, names, shapes, ranges, the dtype, shape and contents of weights, the
- * options but num_threads, verify_passes, dump_directory, progress and those of the cache, and the
- * version of Kiln. Reads all weights. options may be NULL. Since 0.1. */
+ * options but those of how the work is done and of the cache, and the version of Kiln. Reads all weights. options may be NULL. */
 KILN_API kiln_status kiln_compile_key(kiln_model* model, const kiln_compile_options* options,
                                       kiln_bytes** key);
 
 /* Gets an engine from a cache folder, checked byte for byte; KILN_NOT_FOUND if there is none,
- * KILN_INVALID_ENGINE for a damaged one, which is removed. A key is 1 to 128 letters, digits, '-'
- * and '_'. Since 0.1. */
+ * KILN_INVALID_ENGINE for a damaged one, which is removed; KILN_INVALID_ARGUMENT for a folder that
+ * others may write to, and for what is no key: 1 to 128 letters, digits, '-' and '_'. */
 KILN_API kiln_status kiln_cache_load(const char* directory, const char* key, kiln_bytes** engine);
 /* Puts an engine into a cache folder, which is made if it is not there, and removes the least
  * recently used others until all fit max_bytes (0: 5 GiB). Bytes that are not an engine are
- * KILN_INVALID_ENGINE. Since 0.1. */
+ * KILN_INVALID_ENGINE. */
 KILN_API kiln_status kiln_cache_store(const char* directory, uint64_t max_bytes, const char* key,
                                       const void* engine, size_t size);
 
 /* Gives an engine the weights of another model of the same structure, without generating code: the
  * result has the bytes that kiln_compile would give for that model. The engine may be stripped. The
- * ranges, disabled passes, code variants and emulate_precision_casts are the engine's; of the
- * options, num_threads, strip_weights, verify_passes, dump_directory and progress count. options
+ * ranges, targets, disabled passes and emulate_precision_casts are the engine's; of the options,
+ * num_threads, strip_weights, verify_passes, dump_directory and progress count. options
  * may be NULL. KILN_INVALID_ARGUMENT where the model's plan is not the engine's: the text says what
- * differs. Since 0.1. */
+ * differs. */
 KILN_API kiln_status kiln_refit(const void* engine, size_t size, kiln_model* model,
                                 const kiln_compile_options* options, kiln_bytes** result);
 
-/* kiln_refit straight into a file, as kiln_compile_to_file writes one. Since 0.1. */
+/* kiln_refit straight into a file, as kiln_compile_to_file writes one. */
 KILN_API kiln_status kiln_refit_to_file(const void* engine, size_t size, kiln_model* model,
                                         const kiln_compile_options* options, const char* path);
 
 /* kiln_engine_verify for a file: an engine, or a saved model (.ep, .ts, .pt2) with engines in it.
  * {"sound": bool, "engines": [{"name", "offset", "size"}], "problems": [...], "unchecked":
  * [names]}, with offsets into the file; "where" begins with the name of the entry in a saved model,
- * whose contents are checked by their checksums too, except compressed ones. Since 0.1. */
+ * whose contents are checked by their checksums too, except compressed ones. The caller destroys it.
+ * KILN_NOT_FOUND and KILN_IO_ERROR for a file that cannot be read. */
 KILN_API kiln_status kiln_verify_file(const char* path, kiln_bytes** json);
 
 /* The operators that can be compiled, as JSON: {"aten": ["aten.add.Tensor", ...], "ops": [{"name",
- * "summary"}]}. Since 0.1. */
+ * "summary"}]}. The caller destroys it. */
 KILN_API kiln_status kiln_supported_ops(kiln_bytes** json);
 
 /* The compiler's passes, as JSON: {"graph": [{"name", "summary"}], "plan": [...]}, those over graphs
  * and those over plans, each in alphabetical order. They are the names that `disabled_passes` takes
- * and that the files of `dump_directory` have. Since 0.1. */
+ * and that the files of `dump_directory` have. The caller destroys it. */
 KILN_API kiln_status kiln_passes(kiln_bytes** json);
 
 #ifdef __cplusplus

@@ -15,6 +15,9 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
+#include <functional>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -150,7 +153,7 @@ class Bytes {
 };
 
 struct LoadOptions {
-  std::string cpu_variant;      // empty: the best this CPU can run
+  std::string target;           // "cpu", "cpu:x86-64-v3"; empty: the first that this machine runs
   bool verify_weights = false;  // check the hash of the weights too, which reads all of them
   bool describe_only = false;   // load no code: the engine can be described, on any machine
 };
@@ -179,15 +182,19 @@ class Engine {
   // Name, dtype and dimensions; the pointers in it belong to the engine.
   kiln_tensor_info input(size_t index) const {
     kiln_tensor_info info{};
+    info.struct_size = sizeof(info);
     check(kiln_engine_input(get(), index, &info));
     return info;
   }
   kiln_tensor_info output(size_t index) const {
     kiln_tensor_info info{};
+    info.struct_size = sizeof(info);
     check(kiln_engine_output(get(), index, &info));
     return info;
   }
-  std::string_view cpu_variant() const { return kiln_engine_cpu_variant(get()); }
+  // Of the loaded program; empty if none is.
+  std::string_view target() const { return kiln_engine_target(get()); }
+  std::string_view variant() const { return kiln_engine_variant(get()); }
   // JSON: inputs, ranges, kernels, memory, programs, hashes.
   std::string describe() const {
     kiln_bytes* json = nullptr;
@@ -203,8 +210,8 @@ class Engine {
 
   explicit Engine(kiln_engine* engine) : engine_(engine) {}
   static kiln_load_options to_c(const LoadOptions& options) {
-    const char* variant = options.cpu_variant.empty() ? nullptr : options.cpu_variant.c_str();
-    return {sizeof(kiln_load_options), variant, options.verify_weights ? 1 : 0,
+    const char* target = options.target.empty() ? nullptr : options.target.c_str();
+    return {sizeof(kiln_load_options), target, options.verify_weights ? 1 : 0,
             options.describe_only ? 1 : 0};
   }
 
@@ -272,11 +279,42 @@ class Session {
   // Without an allocation, for callers who keep their views.
   void run(std::span<const kiln_tensor> inputs, std::span<const kiln_tensor> outputs,
            const RunOptions& options = {}) {
-    static_assert(sizeof(std::atomic<int32_t>) == sizeof(int32_t));
-    const kiln_run_options c_options{sizeof(kiln_run_options), options.stream,
-                                     reinterpret_cast<const volatile int32_t*>(options.cancel)};
+    const kiln_run_options c_options = to_c(options);
     check(kiln_session_run(get(), inputs.data(), inputs.size(), outputs.data(), outputs.size(),
                            &c_options));
+  }
+  // Asks for the memory of each output when its shape is known; null for an output with elements
+  // fails the run. What `allocate` throws ends the run and is thrown from here.
+  using AllocateOutput = std::function<void*(const kiln_output& output)>;
+  void run(std::span<const kiln_tensor> inputs, const AllocateOutput& allocate,
+           const RunOptions& options = {}) {
+    struct Call {
+      const AllocateOutput& allocate;
+      std::exception_ptr error;
+    } call{allocate, nullptr};
+    kiln_run_options c_options = to_c(options);
+    c_options.output_user = &call;
+    c_options.allocate_output = [](void* user, const kiln_output* output) -> void* {
+      auto& self = *static_cast<Call*>(user);
+      try {
+        return self.allocate(*output);
+      } catch (...) {
+        self.error = std::current_exception();
+        return nullptr;
+      }
+    };
+    const kiln_status status =
+        kiln_session_run(get(), inputs.data(), inputs.size(), nullptr, 0, &c_options);
+    if (call.error != nullptr) std::rethrow_exception(call.error);
+    check(status);
+  }
+  void run(std::span<const Tensor> inputs, const AllocateOutput& allocate,
+           const RunOptions& options = {}) {
+    run(std::span<const kiln_tensor>(views_of(inputs)), allocate, options);
+  }
+  void run(std::initializer_list<Tensor> inputs, const AllocateOutput& allocate,
+           const RunOptions& options = {}) {
+    run(std::span(inputs.begin(), inputs.size()), allocate, options);
   }
   // Waits for queued runs; throws what failed in them and was not thrown.
   void synchronize() { check(kiln_session_synchronize(get())); }
@@ -297,6 +335,14 @@ class Session {
     void operator()(kiln_session* session) const { kiln_session_destroy(session); }
   };
 
+  static kiln_run_options to_c(const RunOptions& options) {
+    static_assert(sizeof(std::atomic<int32_t>) == sizeof(int32_t));
+    kiln_run_options result{};
+    result.struct_size = sizeof(result);
+    result.stream = options.stream;
+    result.cancel = reinterpret_cast<const volatile int32_t*>(options.cancel);
+    return result;
+  }
   static std::vector<kiln_tensor> views_of(std::span<const Tensor> tensors) {
     std::vector<kiln_tensor> views;
     for (const Tensor& tensor : tensors) views.push_back(tensor.view());
@@ -317,10 +363,18 @@ class Model {
     check(kiln_model_open_file(path.c_str(), &model));
     return Model(model);
   }
-  // torch.export's JSON (copied) and the weights (borrowed).
-  static Model open_memory(std::string_view json, std::span<const kiln_named_tensor> tensors) {
+  // torch.export's JSON (copied) and the weights by name (borrowed until the model is gone).
+  static Model open_memory(std::string_view json,
+                           const std::vector<std::pair<std::string, Tensor>>& weights) {
+    std::vector<const char*> names;
+    std::vector<kiln_tensor> tensors;
+    for (const auto& [name, tensor] : weights) {
+      names.push_back(name.c_str());
+      tensors.push_back(tensor.view());
+    }
     kiln_model* model = nullptr;
-    check(kiln_model_open_memory(json.data(), json.size(), tensors.data(), tensors.size(), &model));
+    check(kiln_model_open_memory(json.data(), json.size(), names.data(), tensors.data(),
+                                 tensors.size(), &model));
     return Model(model);
   }
 

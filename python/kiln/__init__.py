@@ -6,7 +6,7 @@ outputs = session.run(np.zeros((8, 3, 224, 224), np.float32))
 """
 
 from kiln._library import library_directory, runtime
-from kiln.arrays import TensorView
+from kiln.arrays import BFloat16Array, TensorView
 from kiln.cache import EngineCache
 from kiln.compiler import (
     InputRange,
@@ -18,7 +18,17 @@ from kiln.compiler import (
     refit,
     supported_ops,
 )
-from kiln.engine import Damage, DimRange, Engine, Session, TensorInfo, inspect, load, verify
+from kiln.engine import (
+    CancelFlag,
+    Damage,
+    DimRange,
+    Engine,
+    Session,
+    TensorInfo,
+    inspect,
+    load,
+    verify,
+)
 from kiln.errors import (
     CancelledError,
     DivisionByZeroError,
@@ -37,6 +47,8 @@ from kiln.errors import (
 __version__: str = runtime().kiln_version().decode()
 
 __all__ = [
+    "BFloat16Array",
+    "CancelFlag",
     "CancelledError",
     "Damage",
     "DimRange",

@@ -47,7 +47,7 @@ class Tensor(ctypes.Structure):
 class LoadOptions(ctypes.Structure):
     _fields_ = [
         ("struct_size", c_size_t),
-        ("cpu_variant", c_char_p),
+        ("target", c_char_p),
         ("verify_weights", c_int),
         ("describe_only", c_int),
     ]
@@ -58,7 +58,13 @@ class Dim(ctypes.Structure):
 
 
 class TensorInfo(ctypes.Structure):
-    _fields_ = [("name", c_char_p), ("dtype", c_int), ("rank", c_int32), ("dims", POINTER(Dim))]
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("name", c_char_p),
+        ("dtype", c_int),
+        ("rank", c_int32),
+        ("dims", POINTER(Dim)),
+    ]
 
 
 class SessionOptions(ctypes.Structure):
@@ -75,11 +81,9 @@ class RunOptions(ctypes.Structure):
         ("struct_size", c_size_t),
         ("stream", c_void_p),
         ("cancel", POINTER(c_int32)),
+        ("allocate_output", c_void_p),
+        ("output_user", c_void_p),
     ]
-
-
-class NamedTensor(ctypes.Structure):
-    _fields_ = [("name", c_char_p), ("tensor", Tensor)]
 
 
 class DimRange(ctypes.Structure):
@@ -93,6 +97,7 @@ class DimRange(ctypes.Structure):
 
 
 ProgressFunction = ctypes.CFUNCTYPE(None, c_void_p, c_char_p, c_double)
+WarningFunction = ctypes.CFUNCTYPE(None, c_void_p, c_char_p)
 
 
 class CompileOptions(ctypes.Structure):
@@ -100,22 +105,24 @@ class CompileOptions(ctypes.Structure):
         ("struct_size", c_size_t),
         ("ranges", POINTER(DimRange)),
         ("num_ranges", c_size_t),
-        ("cpu_variants", c_char_p),
-        ("num_threads", c_int32),
+        ("targets", c_char_p),
         ("disabled_passes", c_char_p),
+        ("metadata", c_char_p),
+        ("strip_weights", c_int),
+        ("refittable", c_int),
+        ("emulate_precision_casts", c_int),
+        ("no_bounds_checks", c_int),
+        ("num_threads", c_int32),
         ("verify_passes", c_int),
         ("dump_directory", c_char_p),
         ("progress", ProgressFunction),
         ("progress_user", c_void_p),
+        ("warning", WarningFunction),
+        ("warning_user", c_void_p),
         ("cache_directory", c_char_p),
-        ("cache_bytes", c_uint64),
         ("cache_mode", c_int32),
+        ("cache_bytes", c_uint64),
         ("cache_result", POINTER(c_int32)),
-        ("strip_weights", c_int),
-        ("refittable", c_int),
-        ("metadata", c_char_p),
-        ("emulate_precision_casts", c_int),
-        ("no_bounds_checks", c_int),
     ]
 
 
@@ -135,7 +142,8 @@ _RUNTIME = {
     "kiln_engine_num_outputs": (c_size_t, [c_void_p]),
     "kiln_engine_input": (c_int, [c_void_p, c_size_t, POINTER(TensorInfo)]),
     "kiln_engine_output": (c_int, [c_void_p, c_size_t, POINTER(TensorInfo)]),
-    "kiln_engine_cpu_variant": (c_char_p, [c_void_p]),
+    "kiln_engine_target": (c_char_p, [c_void_p]),
+    "kiln_engine_variant": (c_char_p, [c_void_p]),
     "kiln_engine_describe": (c_int, [c_void_p, POINTER(c_void_p)]),
     "kiln_engine_verify": (c_int, [c_void_p, c_size_t, POINTER(c_void_p)]),
     "kiln_session_create": (c_int, [c_void_p, POINTER(SessionOptions), POINTER(c_void_p)]),
@@ -157,7 +165,7 @@ _COMPILER = {
     "kiln_model_open_file": (c_int, [c_char_p, POINTER(c_void_p)]),
     "kiln_model_open_memory": (
         c_int,
-        [c_char_p, c_size_t, POINTER(NamedTensor), c_size_t, POINTER(c_void_p)],
+        [c_char_p, c_size_t, POINTER(c_char_p), POINTER(Tensor), c_size_t, POINTER(c_void_p)],
     ),
     "kiln_model_destroy": (None, [c_void_p]),
     "kiln_model_check": (c_int, [c_void_p, POINTER(c_void_p)]),

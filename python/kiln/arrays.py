@@ -1,4 +1,4 @@
-"""Arrays as the C API sees them: NumPy arrays, anything that speaks DLPack on the CPU, or bare addresses."""
+"""Arrays as the C API sees them: NumPy arrays, anything that speaks DLPack, or bare addresses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kiln import _library
+from kiln import _library, dlpack
 from kiln.errors import InvalidArgumentError
 
 # In the order of kiln_dtype.
@@ -49,18 +49,41 @@ class TensorView:
         return _c_tensor(self.address, DTYPES.index(self.dtype), self.shape, None)
 
 
-def as_array(value: Any) -> np.ndarray:
-    """A NumPy array over the same memory where possible: arrays and DLPack tensors are not copied, lists are."""
-    if isinstance(value, np.ndarray):
-        return value
-    if hasattr(value, "__dlpack__"):
-        try:
-            return np.from_dlpack(value)
-        except (BufferError, RuntimeError, TypeError) as error:
-            raise InvalidArgumentError(
-                f"{type(value).__name__} cannot be read through DLPack: {error}"
-            ) from error
-    return np.asarray(value)
+class BFloat16Array(np.ndarray):
+    """The bits of bfloat16 numbers, as uint16: NumPy has no such dtype. DLPack says what they are, so that
+    `torch.from_dlpack` gives a tensor of them. What is computed with them is a plain array of integers."""
+
+    def __dlpack__(self, **options: Any) -> Any:
+        capsule = super().__dlpack__(**options)
+        return dlpack.mark_bfloat16(capsule) if self.dtype == np.uint16 else capsule
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        if "out" in options:
+            options["out"] = tuple(_plain(array) for array in options["out"])
+        return getattr(ufunc, method)(*map(_plain, inputs), **options)
+
+
+def _plain(value: Any) -> Any:
+    return value.view(np.ndarray) if isinstance(value, BFloat16Array) else value
+
+
+def empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """A new array for a dtype of DTYPES."""
+    array = np.empty(shape, NUMPY_DTYPES[DTYPES.index(dtype)])
+    return array.view(BFloat16Array) if dtype == "bf16" else array
+
+
+def borrow(value: Any, stream: int | None = None) -> dlpack.Borrowed:
+    """A tensor where it lies: an array of NumPy's, or whatever has `__dlpack__`. Lists become arrays.
+
+    Raises:
+        InvalidArgumentError: what has no dtype of ours, or cannot be taken without a copy.
+    """
+    if not isinstance(value, np.ndarray):
+        if hasattr(value, "__dlpack__"):
+            return dlpack.borrow(value, stream)
+        value = np.asarray(value)
+    return dlpack.Borrowed(view(value), value, not value.flags.writeable)
 
 
 def view(array: np.ndarray) -> _library.Tensor:
@@ -79,6 +102,19 @@ def view(array: np.ndarray) -> _library.Tensor:
         None if array.flags.c_contiguous else [stride // array.itemsize for stride in array.strides]
     )
     return _c_tensor(array.ctypes.data, code, array.shape, strides)
+
+
+def is_contiguous(tensor: _library.Tensor) -> bool:
+    """Row-major without gaps; strides of dimensions of one element do not matter."""
+    shape = tensor.shape[: tensor.rank]
+    if not tensor.strides or 0 in shape:
+        return True
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(tensor.strides[: tensor.rank]), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
 
 
 def _c_tensor(address: int, code: int, shape: Any, strides: Any) -> _library.Tensor:

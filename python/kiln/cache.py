@@ -28,7 +28,8 @@ class EngineCache:
         read: whether `compile` looks for engines. write: whether it keeps those that it makes.
 
     After `compile`, `result` is "hit", "code_hit" (code was there, for other weights), "miss", or "problem": then
-    `problem` says what did not work, and the engine was compiled all the same.
+    `problem` says what did not work, and the engine was compiled all the same. It may say something beside a "hit" too:
+    that an entry could not be kept.
     """
 
     directory: str | os.PathLike[str]
@@ -79,19 +80,21 @@ class CacheCall:
     def __init__(self, cache: EngineCache | None, options: _library.CompileOptions) -> None:
         self._cache = cache
         self._result = ctypes.c_int32(0)
+        self._problems: list[str] = []
         if cache is None or not (cache.read or cache.write):
             return
         options.cache_directory = os.fsencode(cache.directory)
         options.cache_bytes = cache.max_bytes
         options.cache_mode = 0 if cache.read and cache.write else 1 if cache.read else 2
         options.cache_result = ctypes.pointer(self._result)
+        options.warning = _library.WarningFunction(self._warn)
 
     def finish(self) -> None:
         """Tells the cache what happened."""
         if self._cache is None:
             return
         self._cache.result = _RESULTS.get(self._result.value, "miss")
-        failed = self._cache.result == "problem"
-        self._cache.problem = (
-            _library.runtime().kiln_last_error().decode(errors="replace") if failed else ""
-        )
+        self._cache.problem = "; ".join(self._problems)
+
+    def _warn(self, _user: object, text: bytes) -> None:
+        self._problems.append(text.decode(errors="replace"))

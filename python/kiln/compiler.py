@@ -52,13 +52,12 @@ class Model:
                 They are not copied, and stay alive with the model.
         """
         owners = {name: _as_view(value) for name, value in tensors.items()}
-        c_tensors = (_library.NamedTensor * len(owners))(
-            *(_library.NamedTensor(name.encode(), view.to_c()) for name, view in owners.items())
-        )
+        names = (ctypes.c_char_p * len(owners))(*(name.encode() for name in owners))
+        c_tensors = (_library.Tensor * len(owners))(*(view.to_c() for view in owners.values()))
         handle = ctypes.c_void_p()
         check(
             compiler().kiln_model_open_memory(
-                json, len(json), c_tensors, len(owners), ctypes.byref(handle)
+                json, len(json), names, c_tensors, len(owners), ctypes.byref(handle)
             )
         )
         return cls(handle, owners)
@@ -89,7 +88,7 @@ def compile(
     *,
     output: str | os.PathLike[str] | None = None,
     ranges: Iterable[InputRange] = (),
-    cpu_variants: Iterable[str] = (),
+    targets: Iterable[str] = (),
     num_threads: int = 0,
     disabled_passes: Iterable[str] = (),
     verify_passes: bool = False,
@@ -108,7 +107,8 @@ def compile(
         model: a `Model`, or the path of a torch.export archive.
         output: where to write the engine; the file appears only when it is complete.
         ranges: narrows the ranges of dynamic input dimensions, and says what sizes to optimise for.
-        cpu_variants: the code variants to generate; x86-64-v3 and x86-64-v4 when empty.
+        targets: what to make programs for: "cpu", or variants of it such as "cpu:x86-64-v3"; all of the CPU's when
+            empty.
         num_threads: threads to compile with; 0 means one per core.
         disabled_passes: names of passes to leave out, for finding bugs.
         verify_passes: check the graph after every pass.
@@ -130,7 +130,7 @@ def compile(
     """
     if not isinstance(model, Model):
         model = Model.open(model)
-    options = _engine_options(ranges, cpu_variants, disabled_passes, metadata)
+    options = _engine_options(ranges, targets, disabled_passes, metadata)
     options.strip_weights = int(strip_weights)
     options.refittable = int(refittable)
     options.emulate_precision_casts = int(emulate_precision_casts)
@@ -159,7 +159,7 @@ def compile_key(
     model: Model | str | os.PathLike[str],
     *,
     ranges: Iterable[InputRange] = (),
-    cpu_variants: Iterable[str] = (),
+    targets: Iterable[str] = (),
     disabled_passes: Iterable[str] = (),
     strip_weights: bool = False,
     refittable: bool = False,
@@ -174,7 +174,7 @@ def compile_key(
     """
     if not isinstance(model, Model):
         model = Model.open(model)
-    options = _engine_options(ranges, cpu_variants, disabled_passes, metadata)
+    options = _engine_options(ranges, targets, disabled_passes, metadata)
     options.strip_weights = int(strip_weights)
     options.refittable = int(refittable)
     options.emulate_precision_casts = int(emulate_precision_casts)
@@ -262,7 +262,7 @@ class _ProgressCallback:
 
 def _engine_options(
     ranges: Iterable[InputRange] = (),
-    cpu_variants: Iterable[str] = (),
+    targets: Iterable[str] = (),
     disabled_passes: Iterable[str] = (),
     metadata: str = "",
 ) -> _library.CompileOptions:
@@ -271,7 +271,7 @@ def _engine_options(
     options = _library.CompileOptions(struct_size=ctypes.sizeof(_library.CompileOptions))
     options.ranges = (_library.DimRange * len(c_ranges))(*c_ranges) if c_ranges else None
     options.num_ranges = len(c_ranges)
-    options.cpu_variants = ",".join(cpu_variants).encode() or None
+    options.targets = ",".join(targets).encode() or None
     options.disabled_passes = ",".join(disabled_passes).encode() or None
     options.metadata = metadata.encode() or None
     return options
@@ -301,8 +301,13 @@ def _set_work_options(
 def _as_view(value: Any) -> TensorView:
     if isinstance(value, TensorView):
         return value
-    array = arrays.as_array(value)
-    if not array.flags.c_contiguous:
-        array = array.copy()
-    c_view = arrays.view(array)
-    return TensorView(array.ctypes.data, arrays.DTYPES[c_view.dtype], array.shape, array)
+    if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
+        value = value.copy()
+    borrowed = arrays.borrow(value)
+    tensor = borrowed.tensor
+    if tensor.device.type != 0:
+        raise InvalidArgumentError("a weight lies on a GPU, expected one in the CPU's memory")
+    if not arrays.is_contiguous(tensor):
+        raise InvalidArgumentError("a weight is not contiguous: pass a contiguous copy")
+    shape = tuple(tensor.shape[: tensor.rank])
+    return TensorView(tensor.data or 0, arrays.DTYPES[tensor.dtype], shape, borrowed.owner)

@@ -1,16 +1,16 @@
-"""Engines and sessions: load an engine file, look at it, run it on NumPy arrays."""
+"""Engines and sessions: load an engine file, look at it, run it on NumPy arrays and on tensors of others."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from kiln import _library, arrays
+from kiln import _library, arrays, dlpack
 from kiln._library import check, runtime
 from kiln.errors import InvalidArgumentError
 
@@ -45,27 +45,26 @@ class Engine:
     Args:
         source: path of an engine file, which is mapped and not copied, or the bytes of one (anything with the buffer
             protocol; kept alive, and not to be changed).
-        cpu_variant: force a code variant ("x86-64-v3", "x86-64-v4"); None takes the best that this CPU can run.
+        target: the program to run, "cpu" or "cpu:x86-64-v3"; None takes the first that this machine runs.
         verify_weights: check the hash of the weights too, which reads all of them.
         describe_only: load no code: the engine can be described, on any machine, and not run.
 
     Raises:
         InvalidEngineError: not an engine, or a damaged one. NotFoundError: no such file.
-        UnsupportedError: this CPU cannot run it.
+        UnsupportedError: this machine runs none of its programs. InvalidArgumentError: it has none of that name.
     """
 
     def __init__(
         self,
         source: str | os.PathLike[str] | bytes | memoryview,
         *,
-        cpu_variant: str | None = None,
+        target: str | None = None,
         verify_weights: bool = False,
         describe_only: bool = False,
     ) -> None:
-        variant = cpu_variant.encode() if cpu_variant else None
         options = _library.LoadOptions(
             ctypes.sizeof(_library.LoadOptions),
-            variant,
+            target.encode() if target is not None else None,
             int(verify_weights),
             int(describe_only),
         )
@@ -95,9 +94,14 @@ class Engine:
         )
 
     @property
-    def cpu_variant(self) -> str:
-        """The code variant in use; empty for an engine that was loaded to be described."""
-        return runtime().kiln_engine_cpu_variant(self._handle).decode()
+    def target(self) -> str:
+        """What the loaded program is for: "cpu"; empty for an engine that was loaded to be described."""
+        return runtime().kiln_engine_target(self._handle).decode()
+
+    @property
+    def variant(self) -> str:
+        """Which of its kind: "x86-64-v4"; empty likewise."""
+        return runtime().kiln_engine_variant(self._handle).decode()
 
     def describe(self) -> dict[str, Any]:
         """Inputs, ranges, kernels, memory, programs and hashes."""
@@ -105,24 +109,48 @@ class Engine:
         check(runtime().kiln_engine_describe(self._handle, ctypes.byref(handle)))
         return _library.take_json(handle)
 
-    def session(self, num_threads: int = 0) -> Session:
-        """A session that runs on `num_threads` threads, the calling one included; 0 means one per core."""
-        return Session(self, num_threads)
+    def session(self, num_threads: int = 0, *, device: int = 0) -> Session:
+        """A session that runs on `num_threads` threads, the calling one included; 0 means one per core. `device` is
+        which of those that the engine's program can run on."""
+        return Session(self, num_threads, device=device)
 
     def __repr__(self) -> str:
         inputs, outputs = ("; ".join(map(str, infos)) for infos in (self.inputs, self.outputs))
         return f"Engine({inputs} -> {outputs})"
 
 
+class CancelFlag:
+    """Ends runs before they are done: any thread may set it, and one flag may be given to many runs."""
+
+    def __init__(self) -> None:
+        self._value = ctypes.c_int32(0)
+
+    def set(self) -> None:
+        """Runs that have the flag end with a CancelledError, and so do those that begin."""
+        self._value.value = 1
+
+    def clear(self) -> None:
+        self._value.value = 0
+
+    def is_set(self) -> bool:
+        return self._value.value != 0
+
+
+# Makes the array or tensor for an output of a shape.
+MakeOutput = Callable[[TensorInfo, tuple[int, ...]], Any]
+
+
 class Session:
     """One caller's workspace for an engine. Use a session from one thread at a time."""
 
-    def __init__(self, engine: Engine, num_threads: int = 0) -> None:
+    def __init__(self, engine: Engine, num_threads: int = 0, *, device: int = 0) -> None:
         if num_threads < 0:
             raise InvalidArgumentError(
                 f"num_threads is {num_threads}, expected 0 (one per core) or more"
             )
-        options = _library.SessionOptions(ctypes.sizeof(_library.SessionOptions), num_threads)
+        options = _library.SessionOptions(
+            ctypes.sizeof(_library.SessionOptions), num_threads, device
+        )
         handle = ctypes.c_void_p()
         check(
             runtime().kiln_session_create(
@@ -133,53 +161,75 @@ class Session:
         self._handle = handle
         _library.destroy_with(self, runtime().kiln_session_destroy, handle)
 
+    @property
+    def device(self) -> str:
+        """Where inputs and outputs lie: "cpu" or "cuda:0"."""
+        device = runtime().kiln_session_device(self._handle)
+        return "cpu" if device.type == 0 else f"cuda:{device.index}"
+
     def output_shapes(self, *inputs: Any) -> list[tuple[int, ...]]:
         """The shapes that the outputs would have for these inputs, which are checked."""
-        return self._output_shapes(
-            _c_array([arrays.view(arrays.as_array(value)) for value in inputs])
-        )
+        borrowed = [arrays.borrow(value) for value in inputs]
+        return self._output_shapes(_c_array([each.tensor for each in borrowed]))
 
-    def run(self, *inputs: Any, out: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
+    def run(
+        self,
+        *inputs: Any,
+        out: Sequence[Any] | MakeOutput | None = None,
+        stream: int | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> list[Any]:
         """Runs the engine.
 
         Args:
-            inputs: one array per input of the engine, in its order and dtypes; NumPy arrays and DLPack tensors are
-                read in place. bfloat16 inputs are given as uint16 bits.
-            out: contiguous arrays to write the outputs to, of their dtypes and shapes; allocated when None.
+            inputs: one array per input of the engine, in its order and dtypes. NumPy arrays and tensors of other
+                libraries (whatever has `__dlpack__`) are read where they lie. NumPy has no bfloat16: its arrays give
+                the bits as uint16.
+            out: arrays or tensors to write the outputs to, contiguous and of their dtypes and shapes; or a function
+                that makes one for the info and the shape of an output. None makes NumPy arrays; those of bfloat16
+                hold the bits, and say so to others through DLPack. On a GPU there is no None.
+            stream: where the work is queued, on a GPU: the address of a cudaStream_t. Inputs and outputs stay there
+                until it is done.
+            cancel: ends the run when it is set.
 
         Returns:
-            One array per output of the engine: `out` if given.
+            One array per output of the engine: those of `out` if given.
 
         Raises:
-            InvalidArgumentError: a wrong number of inputs, dtype or rank.
+            InvalidArgumentError: a wrong number of inputs, dtype, rank or device; an output that may only be read.
             OutOfRangeError: a dimension that the engine was not compiled for.
+            CancelledError: `cancel` was set. The outputs are unspecified.
         """
-        sources = [self._as_input(index, value) for index, value in enumerate(inputs)]
-        views = _c_array([_view_as(source, info) for source, info in sources])
-        if out is None:
+        sources = [arrays.borrow(value, stream) for value in inputs]
+        views = _c_array([source.tensor for source in sources])
+        results = self._make_outputs(views) if out is None else out
+        if callable(results):
             shapes = self._output_shapes(views)
-            out = [
-                np.empty(shape, _numpy_dtype(info))
-                for shape, info in zip(shapes, self.engine.outputs, strict=True)
+            results = [
+                results(info, shape)
+                for info, shape in zip(self.engine.outputs, shapes, strict=True)
             ]
-        elif len(out) != len(self.engine.outputs):
-            raise InvalidArgumentError(
-                f"out has {len(out)} arrays, expected {len(self.engine.outputs)}"
-            )
-        targets = [
-            _view_as(target, info) for target, info in zip(out, self.engine.outputs, strict=True)
-        ]
-        for target, info in zip(out, self.engine.outputs, strict=True):
-            if not (target.flags.c_contiguous and target.flags.writeable):
-                raise InvalidArgumentError(
-                    f"output {info.name!r}: the array is not contiguous and writeable"
-                )
+        results = list(results)
+        targets = [arrays.borrow(result, stream) for result in results]
+        self._check_outputs(targets)
+        options = _library.RunOptions(ctypes.sizeof(_library.RunOptions), stream)
+        if cancel is not None:
+            options.cancel = ctypes.pointer(cancel._value)
         check(
             runtime().kiln_session_run(
-                self._handle, views, len(views), _c_array(targets), len(targets), None
+                self._handle,
+                views,
+                len(views),
+                _c_array([target.tensor for target in targets]),
+                len(targets),
+                ctypes.byref(options),
             )
         )
-        return list(out)
+        return results
+
+    def synchronize(self) -> None:
+        """Waits for the runs that are queued on a GPU, and raises what went wrong in them and was not raised."""
+        check(runtime().kiln_session_synchronize(self._handle))
 
     def enable_profiling(self, enable: bool = True) -> None:
         """Times every kernel of the following runs."""
@@ -191,9 +241,26 @@ class Session:
         check(runtime().kiln_session_profile(self._handle, ctypes.byref(handle)))
         return _library.take_json(handle)
 
-    def _as_input(self, index: int, value: Any) -> tuple[np.ndarray, TensorInfo | None]:
-        info = self.engine.inputs[index] if index < len(self.engine.inputs) else None
-        return arrays.as_array(value), info
+    def _make_outputs(self, views: ctypes.Array[_library.Tensor]) -> list[np.ndarray]:
+        if self.device != "cpu":
+            raise InvalidArgumentError(
+                f"the engine runs on {self.device}, where NumPy has no arrays: pass out="
+            )
+        shapes = self._output_shapes(views)
+        return [
+            arrays.empty(shape, info.dtype)
+            for info, shape in zip(self.engine.outputs, shapes, strict=True)
+        ]
+
+    def _check_outputs(self, targets: Sequence[dlpack.Borrowed]) -> None:
+        infos = self.engine.outputs
+        if len(targets) != len(infos):
+            raise InvalidArgumentError(f"out has {len(targets)} arrays, expected {len(infos)}")
+        for target, info in zip(targets, infos, strict=True):
+            if target.read_only or not arrays.is_contiguous(target.tensor):
+                raise InvalidArgumentError(
+                    f"output {info.name!r}: the array is not contiguous and writeable"
+                )
 
     def _output_shapes(self, views: ctypes.Array[_library.Tensor]) -> list[tuple[int, ...]]:
         outputs = self.engine.outputs
@@ -252,22 +319,11 @@ def verify(source: str | os.PathLike[str] | bytes | memoryview) -> list[Damage]:
 def _describe_tensors(handle: ctypes.c_void_p, count: Any, get: Any) -> tuple[TensorInfo, ...]:
     infos = []
     for index in range(count(handle)):
-        info = _library.TensorInfo()
+        info = _library.TensorInfo(ctypes.sizeof(_library.TensorInfo))
         check(get(handle, index, ctypes.byref(info)))
         dims = tuple(DimRange(dim.min, dim.opt, dim.max) for dim in info.dims[: info.rank])
         infos.append(TensorInfo(info.name.decode(), arrays.DTYPES[info.dtype], dims))
     return tuple(infos)
-
-
-def _numpy_dtype(info: TensorInfo) -> np.dtype:
-    return arrays.NUMPY_DTYPES[arrays.DTYPES.index(info.dtype)]
-
-
-def _view_as(array: np.ndarray, info: TensorInfo | None) -> _library.Tensor:
-    result = arrays.view(array)
-    if info is not None and info.dtype == "bf16" and array.dtype == np.uint16:
-        result.dtype = arrays.DTYPES.index("bf16")
-    return result
 
 
 def _c_array(views: list[_library.Tensor]) -> ctypes.Array[_library.Tensor]:

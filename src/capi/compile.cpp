@@ -17,6 +17,7 @@
 #include "capi/options.h"
 #include "capi/running_calls.h"
 #include "capi/shared.h"
+#include "capi/tensor_check.h"
 #include "compiler/cached_compile.h"
 #include "compiler/driver.h"
 #include "compiler/engine_cache.h"
@@ -27,6 +28,7 @@
 #include "kiln/kiln.h"
 #include "support/error.h"
 #include "support/json_writer.h"
+#include "support/target_name.h"
 
 struct kiln_model {
   std::shared_ptr<kiln::import::Model> model;
@@ -95,18 +97,15 @@ std::vector<std::string> split(const char* list) {
   return items;
 }
 
-// A named tensor as a literal that borrows its bytes.
-kiln::ir::Literal to_literal(const kiln_named_tensor& named) {
-  const kiln_tensor& tensor = named.tensor;
-  const std::string where = std::string("[") + named.name + "] ";
-  if (tensor.dtype < KILN_F32 || tensor.dtype > KILN_BOOL)
-    throw CompileError(where + "got dtype " + std::to_string(tensor.dtype) + ", expected 0 to 9");
-  if (tensor.rank < 0 || tensor.rank > KILN_MAX_RANK)
-    throw CompileError(where + "got rank " + std::to_string(tensor.rank) + ", expected 0 to 16");
-  if (tensor.rank > 0 && tensor.shape == nullptr) throw CompileError(where + "its shape is null");
+void require_ok(const kiln::Status& status) {
+  if (!status.ok()) throw kiln::StatusError(status);
+}
+
+// A weight as a literal that borrows its bytes.
+kiln::ir::Literal to_literal(const char* name, const kiln_tensor& tensor) {
+  const std::string where = std::string("[") + name + "] ";
   if (tensor.device.type != KILN_CPU)
     throw CompileError(where + "got a tensor on another device, expected one on the CPU");
-
   kiln::ir::Literal literal;
   literal.dtype = static_cast<kiln::DType>(tensor.dtype);
   size_t bytes = kiln::dtype_size(literal.dtype);
@@ -125,10 +124,44 @@ kiln::ir::Literal to_literal(const kiln_named_tensor& named) {
   return literal;
 }
 
+// `tensors` are as far apart as their struct_size says.
+std::vector<kiln::import::Model::NamedTensor> to_named(const char* const* names,
+                                                       const kiln_tensor* tensors, size_t count) {
+  std::vector<kiln::import::Model::NamedTensor> named;
+  const auto* at = reinterpret_cast<const std::byte*>(tensors);
+  const size_t stride = count > 0 ? tensors->struct_size : 0;
+  for (size_t i = 0; i < count; ++i, at += stride) {
+    const auto& tensor = *reinterpret_cast<const kiln_tensor*>(at);
+    require_ok(kiln::check_tensor("tensor", i, tensor, stride));
+    if (names[i] == nullptr) throw CompileError("name " + std::to_string(i) + " is null");
+    named.push_back({names[i], to_literal(names[i], tensor)});
+  }
+  return named;
+}
+
 kiln_compile_options current_options(const kiln_compile_options* options) {
   const auto current = kiln::current_options(options, "kiln_compile_options");
-  if (!current.ok()) throw kiln::StatusError(current.status());
+  require_ok(current.status());
   return *current;
+}
+
+// One target, and those of its variants that are named; all of them where one entry names none.
+void set_targets(const char* list, kiln::CompileOptions& options) {
+  if (list == nullptr) return;
+  const auto names = kiln::parse_targets(list);
+  require_ok(names.status());
+  options.target = names->front().target;
+  bool all = false;
+  for (const kiln::TargetName& name : *names) {
+    if (name.target != options.target)
+      throw kiln::StatusError(
+          {kiln::StatusCode::Unsupported,
+           "[targets] got \"" + std::string(list) +
+               "\", expected variants of one target: compile an engine for each"});
+    all = all || name.variant.empty();
+    options.backend.variants.push_back(name.variant);
+  }
+  if (all) options.backend.variants.clear();
 }
 
 kiln::CacheOptions to_cache_options(const kiln_compile_options& options) {
@@ -153,7 +186,7 @@ kiln::CompileOptions to_options(const kiln_compile_options* given) {
     if (range.input == nullptr) throw CompileError("kiln_dim_range.input is null");
     result.ranges.push_back({range.input, range.dim, range.min, range.opt, range.max});
   }
-  result.backend.variants = split(options.cpu_variants);
+  set_targets(options.targets, result);
   result.backend.compile_threads = options.num_threads;
   result.disabled_passes = split(options.disabled_passes);
   result.verify_passes = options.verify_passes != 0;
@@ -172,19 +205,16 @@ kiln::CompileOptions to_options(const kiln_compile_options* given) {
   return result;
 }
 
-// Sets what the caller asked for; a problem's text is the last error although nothing failed.
+// Tells the caller what the cache did.
 void give_cache_result(const kiln_compile_options* given, const kiln::CacheReport& report) {
-  int32_t* result = current_options(given).cache_result;
-  if (result == nullptr) return;
+  const kiln_compile_options options = current_options(given);
   constexpr int32_t kResults[] = {KILN_CACHE_MISS, KILN_CACHE_HIT, KILN_CACHE_CODE_HIT};
-  *result = kResults[static_cast<int>(report.outcome)];
-  if (report.problem.empty()) return;
-  kiln_private_set_last_error(report.problem.c_str());
-  if (*result == KILN_CACHE_MISS) *result = KILN_CACHE_PROBLEM;
-}
-
-void require_ok(const kiln::Status& status) {
-  if (!status.ok()) throw kiln::StatusError(status);
+  int32_t result = kResults[static_cast<int>(report.outcome)];
+  if (!report.problem.empty()) {
+    if (options.warning != nullptr) options.warning(options.warning_user, report.problem.c_str());
+    if (result == KILN_CACHE_MISS) result = KILN_CACHE_PROBLEM;
+  }
+  if (options.cache_result != nullptr) *options.cache_result = result;
 }
 
 bool fully_supported(const kiln::import::Model& model) {
@@ -223,19 +253,18 @@ kiln_status kiln_model_open_file(const char* path, kiln_model** model) {
                  [&] { *model = new kiln_model{kiln::import::Model::open_file(path)}; });
 }
 
-kiln_status kiln_model_open_memory(const char* json, size_t json_size,
-                                   const kiln_named_tensor* tensors, size_t num_tensors,
+kiln_status kiln_model_open_memory(const char* json, size_t json_size, const char* const* names,
+                                   const kiln_tensor* tensors, size_t num_tensors,
                                    kiln_model** model) {
   KILN_REQUIRE(json);
   KILN_REQUIRE(model);
-  if (num_tensors > 0) KILN_REQUIRE(tensors);
+  if (num_tensors > 0) {
+    KILN_REQUIRE(names);
+    KILN_REQUIRE(tensors);
+  }
   return guarded(KILN_INVALID_ARGUMENT, [&] {
-    std::vector<kiln::import::Model::NamedTensor> named;
-    for (size_t i = 0; i < num_tensors; ++i) {
-      if (tensors[i].name == nullptr) throw CompileError("kiln_named_tensor.name is null");
-      named.push_back({tensors[i].name, to_literal(tensors[i])});
-    }
-    *model = new kiln_model{kiln::import::Model::open_memory({json, json_size}, std::move(named))};
+    *model = new kiln_model{
+        kiln::import::Model::open_memory({json, json_size}, to_named(names, tensors, num_tensors))};
   });
 }
 

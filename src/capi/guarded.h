@@ -12,11 +12,12 @@
 
 namespace kiln {
 
-// Sets the text of the last error unless the status is Ok.
-kiln_status finish(const Status& status);
-kiln_status out_of_memory() noexcept;
+// Sets the text of the last error.
+[[gnu::cold]] kiln_status fail(const Status& status);
+inline kiln_status finish(const Status& status) { return status.ok() ? KILN_OK : fail(status); }
+[[gnu::cold]] kiln_status out_of_memory() noexcept;
 
-Status null_argument(const char* name);
+[[gnu::cold]] Status null_argument(const char* name);
 
 #define KILN_REQUIRE(pointer) \
   if ((pointer) == nullptr) return ::kiln::null_argument(#pointer)

@@ -8,6 +8,14 @@
 #include "runtime/engine.h"
 #include "runtime/session.h"
 
+namespace kiln {
+
+inline kiln_device to_c(DeviceId device) {
+  return {static_cast<int32_t>(device.type), device.index};
+}
+
+}  // namespace kiln
+
 struct kiln_engine {
   std::shared_ptr<const kiln::runtime::Engine> engine;
   std::vector<std::vector<kiln_dim>> input_dims, output_dims;

@@ -1,9 +1,7 @@
 // Structs of callers that were built with another version of kiln.h. Not public.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
-#include <cstring>
 #include <string>
 
 #include "kiln/kiln.h"
@@ -15,35 +13,24 @@ namespace kiln {
 inline constexpr size_t kMostStructBytes = 4096;
 
 // Whether a struct of `given` bytes has nothing in the fields behind the `known` bytes.
-inline bool is_zero_behind(const void* data, size_t known, size_t given) {
-  const auto* bytes = static_cast<const std::byte*>(data);
-  return std::all_of(bytes + std::min(known, given), bytes + given,
-                     [](std::byte each) { return each == std::byte{0}; });
-}
-
+bool is_zero_behind(const void* data, size_t known, size_t given);
 // The status for fields of a newer version that are set.
-inline Status newer_fields(const std::string& what) {
-  return Status(StatusCode::Unsupported, what + " has fields set that this version of Kiln, " +
-                                             kiln_version() + ", does not know");
-}
+Status newer_fields(const std::string& what);
+// Copies options that begin with their size to `current`, which has `known` bytes of zeros.
+Status copy_options(const char* name, const void* options, void* current, size_t known);
 
 // The caller's options at our size: those that an older header lacks are zero; those of a newer one
-// must be.
+// must be. Null: all are.
 template <typename Options>
 Result<Options> current_options(const Options* options, const char* name) {
   Options current{};
-  if (options == nullptr) return current;
-  const size_t given = options->struct_size;
-  if (given < sizeof(size_t))
-    return Status(StatusCode::InvalidArgument, std::string(name) + ".struct_size is not set");
-  if (given > kMostStructBytes)
-    return Status(StatusCode::InvalidArgument, std::string(name) + ".struct_size is " +
-                                                   std::to_string(given) + ", expected " +
-                                                   std::to_string(sizeof(current)));
-  if (!is_zero_behind(options, sizeof(current), given)) return newer_fields(name);
-  std::memcpy(&current, options, std::min(given, sizeof(current)));
-  current.struct_size = sizeof(current);
+  if (options != nullptr)
+    KILN_RETURN_IF_ERROR(copy_options(name, options, &current, sizeof(current)));
   return current;
 }
+
+// Fills in `known` bytes of a struct of the caller's, which begins with its size and keeps that; what it
+// has more becomes zero.
+Status give_struct(const char* name, const void* full, void* to, size_t known);
 
 }  // namespace kiln

@@ -1,7 +1,8 @@
 # libkiln_runtime: loads and runs engines. It stays in memory once loaded, since its threads may be parked in it.
 kiln_add_shared_library(kiln_runtime_shared OUTPUT_NAME kiln_runtime
-  SOURCES runtime.cpp sessions.cpp tensors.cpp
+  SOURCES options.cpp runs.cpp runtime.cpp sessions.cpp tensor_check.cpp
   DEPENDS kiln_runtime_part
 )
 target_link_options(kiln_runtime_shared PRIVATE -Wl,-z,nodelete)
 set_target_properties(kiln_runtime_shared PROPERTIES SOVERSION 0)
+kiln_small_code(options.cpp runtime.cpp sessions.cpp tensor_check.cpp)

@@ -13,6 +13,7 @@
 #include "runtime/engine.h"
 #include "support/json_writer.h"
 #include "support/status.h"
+#include "support/target_name.h"
 
 using kiln::guarded;
 using kiln::Result;
@@ -40,9 +41,11 @@ Result<kiln::runtime::LoadOptions> to_load_options(const kiln_load_options* give
   const Result<kiln_load_options> options = kiln::current_options(given, "kiln_load_options");
   if (!options.ok()) return options.status();
   kiln::runtime::LoadOptions result;
-  if (options->cpu_variant != nullptr) {
-    result.target = "cpu";
-    result.variant = options->cpu_variant;
+  if (options->target != nullptr) {
+    const auto name = kiln::parse_target(options->target);
+    if (!name.ok()) return name.status();
+    result.target = name->target;
+    result.variant = name->variant;
   }
   result.verify_weights = options->verify_weights != 0;
   result.describe_only = options->describe_only != 0;
@@ -72,9 +75,10 @@ Status get_info(const std::vector<kiln::engine::TensorSpec>& tensors,
     return Status(StatusCode::NotFound, "got index " + std::to_string(index) + ", expected below " +
                                             std::to_string(tensors.size()));
   const kiln::engine::TensorSpec& tensor = tensors[index];
-  *info = {tensor.name.c_str(), static_cast<kiln_dtype>(tensor.dtype),
-           static_cast<int32_t>(tensor.shape.size()), dims[index].data()};
-  return Status();
+  const kiln_tensor_info full{sizeof(kiln_tensor_info), tensor.name.c_str(),
+                              static_cast<kiln_dtype>(tensor.dtype),
+                              static_cast<int32_t>(tensor.shape.size()), dims[index].data()};
+  return kiln::give_struct("kiln_tensor_info", &full, info, sizeof(full));
 }
 
 }  // namespace
@@ -85,8 +89,8 @@ Status null_argument(const char* name) {
   return Status(StatusCode::InvalidArgument, std::string("the argument \"") + name + "\" is null");
 }
 
-kiln_status finish(const Status& status) {
-  if (!status.ok()) set_last_error(status.message().c_str());
+kiln_status fail(const Status& status) {
+  set_last_error(status.message().c_str());
   return static_cast<kiln_status>(status.code());
 }
 
@@ -201,7 +205,12 @@ kiln_status kiln_engine_output(const kiln_engine* engine, size_t index, kiln_ten
   });
 }
 
-const char* kiln_engine_cpu_variant(const kiln_engine* engine) {
+const char* kiln_engine_target(const kiln_engine* engine) {
+  const auto* program = engine == nullptr ? nullptr : engine->engine->program();
+  return program == nullptr ? "" : program->target.c_str();
+}
+
+const char* kiln_engine_variant(const kiln_engine* engine) {
   const auto* program = engine == nullptr ? nullptr : engine->engine->program();
   return program == nullptr ? "" : program->variant.c_str();
 }

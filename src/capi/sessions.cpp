@@ -1,12 +1,9 @@
-// The running half of the C API: sessions. Views of the caller's tensors go in, statuses come out.
-#include <algorithm>
+// The running half of the C API: sessions, but for their runs.
 #include <memory>
-#include <string>
 
 #include "capi/guarded.h"
 #include "capi/handles.h"
 #include "capi/options.h"
-#include "capi/tensors.h"
 #include "runtime/describe.h"
 #include "runtime/session.h"
 #include "support/status.h"
@@ -15,13 +12,10 @@ using kiln::guarded;
 using kiln::Status;
 using kiln::StatusCode;
 using kiln::to_bytes;
+using kiln::to_c;
 using kiln::runtime::Session;
 
 namespace {
-
-kiln_device to_c(kiln::DeviceId device) {
-  return {static_cast<int32_t>(device.type), device.index};
-}
 
 // The runtime's form of the caller's functions, which stay in the handle of the session.
 kiln::runtime::AllocatorHooks hooks_of(kiln_allocator* allocator) {
@@ -69,44 +63,6 @@ kiln_status kiln_session_create(kiln_engine* engine, const kiln_session_options*
 }
 
 void kiln_session_destroy(kiln_session* session) { delete session; }
-
-kiln_status kiln_session_output_shapes(kiln_session* session, const kiln_tensor* inputs,
-                                       size_t num_inputs, int64_t (*shapes)[KILN_MAX_RANK],
-                                       size_t num_outputs) {
-  return guarded([&]() -> Status {
-    KILN_REQUIRE(session);
-    if (num_outputs > 0) KILN_REQUIRE(shapes);
-    const size_t expected = session->session->engine().spec().outputs.size();
-    if (num_outputs != expected)
-      return Status(
-          StatusCode::InvalidArgument,
-          "got " + std::to_string(num_outputs) + " outputs, expected " + std::to_string(expected));
-    kiln::Views views;
-    KILN_RETURN_IF_ERROR(views.assign("input", inputs, num_inputs));
-    const auto outputs = session->session->output_shapes(views.get());
-    if (!outputs.ok()) return outputs.status();
-    for (size_t i = 0; i < num_outputs; ++i) std::ranges::copy((*outputs)[i].shape, shapes[i]);
-    return Status();
-  });
-}
-
-kiln_status kiln_session_run(kiln_session* session, const kiln_tensor* inputs, size_t num_inputs,
-                             const kiln_tensor* outputs, size_t num_outputs,
-                             const kiln_run_options* options) {
-  return guarded([&]() -> Status {
-    KILN_REQUIRE(session);
-    kiln::runtime::RunOptions run_options;
-    if (options != nullptr) {
-      const auto current = kiln::current_options(options, "kiln_run_options");
-      if (!current.ok()) return current.status();
-      run_options = {.stream = current->stream, .cancel = current->cancel};
-    }
-    kiln::Views input_views, output_views;
-    KILN_RETURN_IF_ERROR(input_views.assign("input", inputs, num_inputs));
-    KILN_RETURN_IF_ERROR(output_views.assign("output", outputs, num_outputs));
-    return session->session->run(input_views.get(), output_views.get(), run_options);
-  });
-}
 
 kiln_status kiln_session_synchronize(kiln_session* session) {
   return guarded([&]() -> Status {

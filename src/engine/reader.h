@@ -13,7 +13,7 @@
 namespace kiln::engine {
 
 struct SectionInfo {
-  std::string name;  // "interface", "program:cpu x86-64-v4", "code:cpu x86-64-v4", "weights"
+  std::string name;  // "interface", "program:cpu:x86-64-v4", "code:cpu:x86-64-v4", "weights"
   uint64_t offset = 0, size = 0;
   std::string hash;  // XXH3-128, hexadecimal, as stored
 };

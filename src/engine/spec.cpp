@@ -2,6 +2,6 @@
 
 namespace kiln::engine {
 
-std::string ProgramSpec::name() const { return variant.empty() ? target : target + " " + variant; }
+std::string ProgramSpec::name() const { return variant.empty() ? target : target + ":" + variant; }
 
 }  // namespace kiln::engine

@@ -181,7 +181,7 @@ struct ProgramSpec {
   std::vector<StepSpec> steps;
   std::span<const std::byte> code;  // cpu: position-independent text and read-only data
 
-  // "cpu x86-64-v3"
+  // "cpu:x86-64-v3"
   std::string name() const;
 };
 

@@ -62,7 +62,7 @@ class Verifier {
     report(name_of(section), section.offset, section.size, "the contents do not match their hash");
   }
 
-  // By the name of the program where the interface tells it: "code cpu x86-64-v3".
+  // By the name of the program where the interface tells it: "code cpu:x86-64-v3".
   std::string name_of(const SectionEntry& section) const {
     const bool is_programs =
         section.kind == SectionKind::Program || section.kind == SectionKind::Code;

@@ -10,7 +10,7 @@
 namespace kiln::engine {
 
 struct Damage {
-  std::string where;              // "header", "interface", "code cpu x86-64-v3", "weights", "gap"
+  std::string where;              // "header", "interface", "code cpu:x86-64-v3", "weights", "gap"
   uint64_t offset = 0, size = 0;  // the part of the file that it is somewhere in
   std::string what;               // one sentence
 };

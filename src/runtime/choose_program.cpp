@@ -16,7 +16,7 @@ void append(std::string& list, const std::string& item) {
 Status unknown_name(const Spec& spec, const ProgramName& wanted) {
   std::string names;
   for (const ProgramSpec& program : spec.programs) append(names, program.name());
-  const std::string separator = wanted.target.empty() || wanted.variant.empty() ? "" : " ";
+  const std::string separator = wanted.target.empty() || wanted.variant.empty() ? "" : ":";
   return Status(StatusCode::InvalidArgument, "got the program \"" + wanted.target + separator +
                                                  wanted.variant + "\", expected one of " + names);
 }

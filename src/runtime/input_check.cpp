@@ -54,14 +54,14 @@ std::string expectation(const Spec& spec, engine::Slot slot, int64_t value) {
 
 }  // namespace
 
-Status check_count(const char* role, size_t got, size_t expected) {
-  if (got == expected) return Status();
+Status wrong_count(const char* role, size_t got, size_t expected) {
   return invalid("got " + std::to_string(got) + " " + role + (got == 1 ? "" : "s") + ", expected " +
                  std::to_string(expected));
 }
 
 Result<std::vector<int64_t>> read_symbols(const Spec& spec, std::span<const TensorView> inputs) {
-  KILN_RETURN_IF_ERROR(check_count("input", inputs.size(), spec.inputs.size()));
+  if (inputs.size() != spec.inputs.size())
+    return wrong_count("input", inputs.size(), spec.inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i)
     KILN_RETURN_IF_ERROR(check_type("input", spec.inputs[i], i, inputs[i]));
 
@@ -96,31 +96,32 @@ Status check_input_shapes(const Spec& spec, std::span<const BoundTensor> expecte
   return Status();
 }
 
-Status check_device(const char* role, const TensorSpec& spec, size_t index,
-                    const TensorView& tensor, DeviceId expected) {
-  if (tensor.device == expected) return Status();
-  const bool same_type = tensor.device.type == expected.type;
-  return invalid(label(role, spec, index) + ": got a tensor on " + device_str(tensor.device) +
+Status wrong_device(const char* role, const TensorSpec& spec, size_t index, DeviceId got,
+                    DeviceId expected) {
+  const bool same_type = got.type == expected.type;
+  return invalid(label(role, spec, index) + ": got a tensor on " + device_str(got) +
                  ", expected one on " + device_str(expected) +
                  (same_type ? ", the session's device" : ", where the engine's program runs"));
 }
 
-Status check_data(const char* role, const TensorSpec& spec, size_t index,
-                  const TensorView& tensor) {
-  if (tensor.data != nullptr) return Status();
+Status null_data(const char* role, const TensorSpec& spec, size_t index) {
   return invalid(label(role, spec, index) + ": its data is null");
 }
 
-Status check_output(const TensorSpec& spec, size_t index, const BoundTensor& expected,
+Status no_output_memory(const TensorSpec& spec, size_t index, uint64_t bytes) {
+  return Status(StatusCode::OutOfMemory, label("output", spec, index) +
+                                             ": the caller gave no memory for " +
+                                             std::to_string(bytes) + " bytes");
+}
+
+Status wrong_output(const TensorSpec& spec, size_t index, const BoundTensor& expected,
                     const TensorView& output) {
   KILN_RETURN_IF_ERROR(check_type("output", spec, index, output));
   if (!expected.matches(output))
     return invalid(label("output", spec, index) + ": got shape " + shape_str(output.shape) +
                    ", expected " + shape_str(expected.shape));
-  if (!is_contiguous(output))
-    return invalid(label("output", spec, index) +
-                   ": got a strided tensor, expected a contiguous one");
-  return Status();
+  return invalid(label("output", spec, index) +
+                 ": got a strided tensor, expected a contiguous one");
 }
 
 }  // namespace kiln::runtime

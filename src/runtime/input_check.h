@@ -18,13 +18,15 @@ Result<std::vector<int64_t>> read_symbols(const engine::Spec& spec,
 // Every dimension, for inputs whose symbols were read.
 Status check_input_shapes(const engine::Spec& spec, std::span<const BoundTensor> expected,
                           std::span<const TensorView> inputs);
-Status check_device(const char* role, const engine::TensorSpec& spec, size_t index,
-                    const TensorView& tensor, DeviceId expected);
-// Of a tensor with elements.
-Status check_data(const char* role, const engine::TensorSpec& spec, size_t index,
-                  const TensorView& tensor);
-Status check_output(const engine::TensorSpec& spec, size_t index, const BoundTensor& expected,
+
+// The statuses for what a run found wrong. `role` is "input" or "output".
+Status wrong_count(const char* role, size_t got, size_t expected);
+Status wrong_device(const char* role, const engine::TensorSpec& spec, size_t index, DeviceId got,
+                    DeviceId expected);
+Status null_data(const char* role, const engine::TensorSpec& spec, size_t index);
+Status no_output_memory(const engine::TensorSpec& spec, size_t index, uint64_t bytes);
+// An output that does not match, or is not contiguous.
+Status wrong_output(const engine::TensorSpec& spec, size_t index, const BoundTensor& expected,
                     const TensorView& output);
-Status check_count(const char* role, size_t got, size_t expected);
 
 }  // namespace kiln::runtime

@@ -28,13 +28,13 @@ class BusyGuard {
   const bool entered_;
 };
 
-Status in_use() {
+[[gnu::cold]] Status in_use() {
   return Status(
       StatusCode::InvalidArgument,
       "the session is in use by another thread: a session serves one at a time, create one each");
 }
 
-Status check_device_index(const Device& device, int index) {
+[[gnu::cold]] Status check_device_index(const Device& device, int index) {
   const int count = device.memory->count();
   if (index >= 0 && index < count) return Status();
   if (count <= 0)
@@ -97,7 +97,10 @@ Status Session::run(std::span<const TensorView> inputs, std::span<const TensorVi
   KILN_RETURN_IF_ERROR(use_stream(options.stream));
   KILN_RETURN_IF_ERROR(bind(inputs));
   KILN_RETURN_IF_ERROR(set_inputs(inputs));
-  KILN_RETURN_IF_ERROR(set_outputs(outputs));
+  if (options.outputs.allocate == nullptr || !outputs.empty())
+    KILN_RETURN_IF_ERROR(set_outputs(outputs));
+  else
+    KILN_RETURN_IF_ERROR(ask_for_outputs(options.outputs));
   return execute(inputs, options.cancel);
 }
 
@@ -170,12 +173,13 @@ Status Session::activate(std::vector<int64_t> symbols) {
 
 Status Session::set_inputs(std::span<const TensorView> inputs) {
   const Binding& binding = *bindings_.front();
+  const std::vector<engine::TensorSpec>& specs = engine_->spec().inputs;
   for (size_t i = 0; i < inputs.size(); ++i) {
     void* data = inputs[i].data;
-    KILN_RETURN_IF_ERROR(
-        check_device("input", engine_->spec().inputs[i], i, inputs[i], memory_.device()));
+    if (inputs[i].device != memory_.device())
+      return wrong_device("input", specs[i], i, inputs[i].device, memory_.device());
     if (binding.inputs()[i].bytes > 0) {
-      KILN_RETURN_IF_ERROR(check_data("input", engine_->spec().inputs[i], i, inputs[i]));
+      if (data == nullptr) return null_data("input", specs[i], i);
       if (!is_contiguous(inputs[i])) {
         Result<void*> staged = stage(i, inputs[i]);
         if (!staged.ok()) return staged.status();
@@ -196,15 +200,26 @@ Result<void*> Session::stage(size_t index, const TensorView& input) {
 
 Status Session::set_outputs(std::span<const TensorView> outputs) {
   const Binding& binding = *bindings_.front();
-  const engine::Spec& spec = engine_->spec();
-  KILN_RETURN_IF_ERROR(check_count("output", outputs.size(), spec.outputs.size()));
+  const std::vector<engine::TensorSpec>& specs = engine_->spec().outputs;
+  if (outputs.size() != specs.size()) return wrong_count("output", outputs.size(), specs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
     const BoundTensor& expected = binding.outputs()[i];
-    KILN_RETURN_IF_ERROR(check_output(spec.outputs[i], i, expected, outputs[i]));
-    KILN_RETURN_IF_ERROR(check_device("output", spec.outputs[i], i, outputs[i], memory_.device()));
-    if (expected.bytes > 0)
-      KILN_RETURN_IF_ERROR(check_data("output", spec.outputs[i], i, outputs[i]));
+    if (!expected.matches(outputs[i]) || !is_contiguous(outputs[i]))
+      return wrong_output(specs[i], i, expected, outputs[i]);
+    if (outputs[i].device != memory_.device())
+      return wrong_device("output", specs[i], i, outputs[i].device, memory_.device());
+    if (expected.bytes > 0 && outputs[i].data == nullptr) return null_data("output", specs[i], i);
     output_data_[i] = outputs[i].data;
+  }
+  return Status();
+}
+
+Status Session::ask_for_outputs(const OutputHook& hook) {
+  const std::vector<BoundTensor>& tensors = bindings_.front()->outputs();
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    output_data_[i] = hook.allocate(hook.user, {i, tensors[i], memory_.device()});
+    if (output_data_[i] == nullptr && tensors[i].bytes > 0)
+      return no_output_memory(engine_->spec().outputs[i], i, tensors[i].bytes);
   }
   return Status();
 }

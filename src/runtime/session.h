@@ -20,9 +20,24 @@ struct SessionOptions {
   AllocatorHooks allocator;  // of the workspace and of copies of strided inputs; none: the device's
 };
 
+// An output that the caller is asked for memory for.
+struct OutputRequest {
+  size_t index = 0;
+  const BoundTensor& tensor;
+  DeviceId device;
+};
+
+// Gives memory for outputs: called in the thread of the run, for each output in turn, once the inputs'
+// shapes were found to be right. Null for an output with elements: there is none.
+struct OutputHook {
+  void* user = nullptr;
+  void* (*allocate)(void* user, const OutputRequest& request) = nullptr;
+};
+
 struct RunOptions {
   void* stream = nullptr;       // of the device's kind, null for its default or where it has none
   CancelFlag cancel = nullptr;  // ends the run as Cancelled soon after it is no longer 0
+  OutputHook outputs;           // in place of outputs, of which there are then none
 };
 
 // One thread at a time: a second one gets an error. A run allocates nothing once its shapes have
@@ -65,6 +80,7 @@ class Session {
   Status activate(std::vector<int64_t> symbols);
   Status set_inputs(std::span<const TensorView> inputs);
   Status set_outputs(std::span<const TensorView> outputs);
+  Status ask_for_outputs(const OutputHook& hook);
   Result<void*> stage(size_t index, const TensorView& input);
   Status execute(std::span<const TensorView> inputs, CancelFlag cancel);
   Status use_stream(void* stream);

@@ -4,8 +4,7 @@
 
 namespace kiln::runtime {
 
-Status SessionMemory::grow(MemoryBlock& block, uint64_t bytes, void* stream) const {
-  if (block.bytes >= bytes) return Status();
+Status SessionMemory::replace(MemoryBlock& block, uint64_t bytes, void* stream) const {
   release(block, stream);
   const Result<std::byte*> data = allocate(bytes, stream);
   if (!data.ok()) return data.status();

@@ -31,7 +31,9 @@ class SessionMemory {
       : memory_(memory), device_(device), hooks_(hooks) {}
 
   // At least `bytes`: what a smaller block held is lost, and never are both there at once.
-  Status grow(MemoryBlock& block, uint64_t bytes, void* stream) const;
+  Status grow(MemoryBlock& block, uint64_t bytes, void* stream) const {
+    return block.bytes >= bytes ? Status() : replace(block, bytes, stream);
+  }
   void release(MemoryBlock& block, void* stream) const;
   Status copy(const StridedCopy& copy, void* stream) const {
     return memory_.copy_strided(copy, device_.index, stream);
@@ -42,6 +44,7 @@ class SessionMemory {
   bool has_streams() const { return memory_.has_streams; }
 
  private:
+  Status replace(MemoryBlock& block, uint64_t bytes, void* stream) const;
   Result<std::byte*> allocate(uint64_t bytes, void* stream) const;
 
   const DeviceMemory& memory_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cassert>
+#include <memory>
 #include <string>
 #include <utility>
 #include <variant>
@@ -24,18 +25,35 @@ enum class StatusCode : int {
   Cancelled = 11,       // the caller ended the run
 };
 
+// A null pointer unless something failed: runs pass through many of these, and none of them fails.
 class [[nodiscard]] Status {
  public:
   Status() = default;
-  Status(StatusCode code, std::string message) : code_(code), message_(std::move(message)) {}
+  // `code` is not Ok.
+  [[gnu::cold]] Status(StatusCode code, std::string message)
+      : failure_(new Failure{code, std::move(message)}) {
+    assert(code != StatusCode::Ok);
+  }
+  Status(const Status& other) : failure_(other.ok() ? nullptr : new Failure(*other.failure_)) {}
+  Status& operator=(const Status& other) { return *this = Status(other); }
+  Status(Status&&) noexcept = default;
+  Status& operator=(Status&&) noexcept = default;
+  ~Status() = default;
 
-  bool ok() const { return code_ == StatusCode::Ok; }
-  StatusCode code() const { return code_; }
-  const std::string& message() const { return message_; }
+  bool ok() const { return failure_ == nullptr; }
+  StatusCode code() const { return ok() ? StatusCode::Ok : failure_->code; }
+  const std::string& message() const {
+    static const std::string kNone;
+    return ok() ? kNone : failure_->message;
+  }
 
  private:
-  StatusCode code_ = StatusCode::Ok;
-  std::string message_;
+  struct Failure {
+    StatusCode code;
+    std::string message;
+  };
+
+  std::unique_ptr<Failure> failure_;
 };
 
 // A value or the reason why there is none.

@@ -19,7 +19,8 @@ void check(kiln_status status) {
 
 EngineRunner::EngineRunner(EnginePtr engine) : engine_(std::move(engine)) {
   for (size_t i = 0; i < kiln_engine_num_outputs(engine_.get()); ++i) {
-    kiln_tensor_info info;
+    kiln_tensor_info info{};
+    info.struct_size = sizeof(info);
     check(kiln_engine_output(engine_.get(), i, &info));
     outputs_.push_back({info.dtype, info.rank});
   }

@@ -64,7 +64,7 @@ std::string model_json(const std::string& target) {
 struct OpenModel {
   explicit OpenModel(const std::string& target) {
     const std::string text = model_json(target);
-    status = kiln_model_open_memory(text.data(), text.size(), nullptr, 0, &model);
+    status = kiln_model_open_memory(text.data(), text.size(), nullptr, nullptr, 0, &model);
   }
   ~OpenModel() { kiln_model_destroy(model); }
   OpenModel(const OpenModel&) = delete;
@@ -162,12 +162,12 @@ TEST(Compile, ProgressGoesFromZeroToOne) {
 TEST(Compile, VariantsAreThoseAskedFor) {
   kiln_compile_options options{};
   options.struct_size = sizeof(options);
-  options.cpu_variants = "x86-64-v3";
+  options.targets = "cpu:x86-64-v3";
   const std::string bytes = compile("add", &options);
   kiln_engine* engine = nullptr;
   ASSERT_EQ(kiln_engine_load_memory(bytes.data(), bytes.size(), nullptr, &engine), KILN_OK)
       << kiln_last_error();
-  EXPECT_STREQ(kiln_engine_cpu_variant(engine), "x86-64-v3");
+  EXPECT_STREQ(kiln_engine_variant(engine), "x86-64-v3");
   kiln_engine_destroy(engine);
 }
 
@@ -176,6 +176,68 @@ void expect_refused(const kiln_compile_options& options, const std::string& ment
   kiln_bytes* engine = nullptr;
   EXPECT_EQ(kiln_compile(model.model, &options, &engine), KILN_INVALID_ARGUMENT);
   EXPECT_NE(std::string(kiln_last_error()).find(mentioned), std::string::npos) << kiln_last_error();
+}
+
+// The programs of an engine by name, the best first.
+std::string programs_of(const char* targets) {
+  kiln_compile_options options{};
+  options.struct_size = sizeof(options);
+  options.targets = targets;
+  const std::string bytes = compile("add", &options);
+  kiln_load_options load{};
+  load.struct_size = sizeof(load);
+  load.describe_only = 1;
+  kiln_engine* engine = nullptr;
+  EXPECT_EQ(kiln_engine_load_memory(bytes.data(), bytes.size(), &load, &engine), KILN_OK)
+      << kiln_last_error();
+  EXPECT_STREQ(kiln_engine_target(engine), "");
+  EXPECT_STREQ(kiln_engine_variant(engine), "");
+  kiln_bytes* described = nullptr;
+  EXPECT_EQ(kiln_engine_describe(engine, &described), KILN_OK);
+  kiln_engine_destroy(engine);
+  std::string names;
+  const json description = json::parse(take(described));
+  for (const json& program : description["programs"])
+    names +=
+        program["target"].get<std::string>() + ":" + program["variant"].get<std::string>() + " ";
+  return names;
+}
+
+TEST(Compile, TargetsNameThePrograms) {
+  const std::string all = "cpu:x86-64-v4 cpu:x86-64-v3 ";
+  EXPECT_EQ(programs_of(nullptr), all);
+  EXPECT_EQ(programs_of("cpu"), all);
+  EXPECT_EQ(programs_of("cpu:x86-64-v3"), "cpu:x86-64-v3 ");
+  EXPECT_EQ(programs_of("cpu:x86-64-v3,cpu:x86-64-v4"), all);
+  EXPECT_EQ(programs_of("cpu:x86-64-v3,cpu"), all);
+}
+
+TEST(Compile, ProgramsForSeveralTargetsAreUnsupported) {
+  const OpenModel model("add");
+  kiln_compile_options options{};
+  options.struct_size = sizeof(options);
+  options.targets = "cpu,cuda:sm_90";
+  kiln_bytes* engine = nullptr;
+  EXPECT_EQ(kiln_compile(model.model, &options, &engine), KILN_UNSUPPORTED);
+  EXPECT_STREQ(kiln_last_error(),
+               "[targets] got \"cpu,cuda:sm_90\", expected variants of one target: compile an "
+               "engine for each");
+}
+
+TEST(Compile, OptionsOfANewerHeaderAreNotLeftUndone) {
+  struct Newer {
+    kiln_compile_options options;
+    uint64_t more;
+  } newer{};
+  newer.options.struct_size = sizeof(newer);
+  EXPECT_NE(compile("add", &newer.options), "");
+  newer.more = 1;
+  const OpenModel model("add");
+  kiln_bytes* engine = nullptr;
+  EXPECT_EQ(kiln_compile(model.model, &newer.options, &engine), KILN_UNSUPPORTED);
+  // It ends in a field: see GrowingStructsHaveNoPaddingAtTheEnd.
+  EXPECT_EQ(offsetof(kiln_compile_options, cache_result) + sizeof(int32_t*),
+            sizeof(kiln_compile_options));
 }
 
 TEST(Compile, WrongOptionsAreRefusedByName) {
@@ -187,10 +249,16 @@ TEST(Compile, WrongOptionsAreRefusedByName) {
   expect_refused(options, "fold_constants");
 
   options.disabled_passes = nullptr;
-  options.cpu_variants = "x86-64-v9";
+  options.targets = "cpu:x86-64-v9";
   expect_refused(options, "x86-64-v9");
+  options.targets = "npu";
+  expect_refused(options, "[target] got \"npu\", expected one of cpu");
+  options.targets = "x86 64";
+  expect_refused(options, "[target] got \"x86 64\"");
+  options.targets = "";
+  expect_refused(options, "[target] got \"\"");
 
-  options.cpu_variants = nullptr;
+  options.targets = nullptr;
   const kiln_dim_range unknown = {"z", 0, 1, 1, 1};
   options.ranges = &unknown;
   options.num_ranges = 1;
@@ -199,8 +267,8 @@ TEST(Compile, WrongOptionsAreRefusedByName) {
 
 TEST(Compile, OlderOptionsStructWorks) {
   kiln_compile_options options{};
-  options.struct_size = offsetof(kiln_compile_options, cpu_variants);
-  options.cpu_variants = reinterpret_cast<const char*>(1);  // past the caller's struct: not read
+  options.struct_size = offsetof(kiln_compile_options, targets);
+  options.targets = reinterpret_cast<const char*>(1);  // past the caller's struct: not read
   EXPECT_NE(compile("add", &options), "");
 }
 
@@ -238,10 +306,21 @@ TEST(Cache, FolderThatCannotBeUsedIsAProblemAndNoFailure) {
   options.cache_directory = "/proc/kiln";
   int32_t result = 99;
   options.cache_result = &result;
+  std::vector<std::string> warnings;
+  options.warning = [](void* user, const char* text) {
+    static_cast<std::vector<std::string>*>(user)->emplace_back(text);
+  };
+  options.warning_user = &warnings;
+  EXPECT_EQ(kiln_model_open_file(nullptr, nullptr), KILN_INVALID_ARGUMENT);
+  const std::string failure = kiln_last_error();
   EXPECT_EQ(compile("add", &options), compile("add"));
   EXPECT_EQ(result, KILN_CACHE_PROBLEM);
-  EXPECT_NE(std::string(kiln_last_error()).find("/proc/kiln"), std::string::npos)
-      << kiln_last_error();
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_NE(warnings[0].find("/proc/kiln"), std::string::npos) << warnings[0];
+  EXPECT_EQ(kiln_last_error(), failure);  // of the last call that failed
+  options.warning = nullptr;
+  EXPECT_EQ(compile("add", &options), compile("add"));
+  EXPECT_EQ(result, KILN_CACHE_PROBLEM);
 }
 
 TEST(Cache, LoadsWhatWasStoredUnderTheKey) {
@@ -281,7 +360,7 @@ TEST(Refit, GivesTheEngineOfTheModel) {
 
 TEST(Model, WhatIsNoModelIsRefused) {
   kiln_model* model = nullptr;
-  EXPECT_EQ(kiln_model_open_memory("{", 1, nullptr, 0, &model), KILN_INVALID_ARGUMENT);
+  EXPECT_EQ(kiln_model_open_memory("{", 1, nullptr, nullptr, 0, &model), KILN_INVALID_ARGUMENT);
   EXPECT_NE(std::string(kiln_last_error()), "");
   EXPECT_EQ(kiln_model_open_file("/nonexistent.pt2", &model), KILN_NOT_FOUND);
   EXPECT_NE(std::string(kiln_last_error()).find("/nonexistent.pt2"), std::string::npos);
@@ -289,16 +368,38 @@ TEST(Model, WhatIsNoModelIsRefused) {
   EXPECT_EQ(model, nullptr);
 }
 
-TEST(Model, StridedWeightsAreRefused) {
+TEST(Model, WeightsThatCannotBeTakenAreRefused) {
   const int64_t shape[2] = {2, 3}, strides[2] = {1, 2};
   float data[6] = {};
-  const kiln_named_tensor weight = {"w",
-                                    {sizeof(kiln_tensor), data, KILN_F32, 2, shape, strides, {}}};
+  const kiln_tensor good = {sizeof(kiln_tensor), data, KILN_F32, 2, shape, nullptr, {}};
   const std::string text = model_json("add");
+  const char* const names[] = {"v", "w"};
   kiln_model* model = nullptr;
-  EXPECT_EQ(kiln_model_open_memory(text.data(), text.size(), &weight, 1, &model),
+  const auto expect_refused = [&](const kiln_tensor& bad, const char* mentioned) {
+    const kiln_tensor tensors[] = {good, bad};
+    EXPECT_EQ(kiln_model_open_memory(text.data(), text.size(), names, tensors, 2, &model),
+              KILN_INVALID_ARGUMENT);
+    EXPECT_NE(std::string(kiln_last_error()).find(mentioned), std::string::npos)
+        << kiln_last_error();
+  };
+  kiln_tensor bad = good;
+  bad.strides = strides;
+  expect_refused(bad, "[w] got a strided tensor");
+  bad = good;
+  bad.device = {KILN_CUDA, 0};
+  expect_refused(bad, "[w] got a tensor on another device");
+  bad = good;
+  bad.struct_size = 8;
+  expect_refused(bad, "tensor 1: got struct_size 8");
+  bad = good;
+  bad.data = nullptr;
+  expect_refused(bad, "[w] its data is null");
+  EXPECT_EQ(kiln_model_open_memory(text.data(), text.size(), nullptr, &good, 1, &model),
             KILN_INVALID_ARGUMENT);
-  EXPECT_NE(std::string(kiln_last_error()).find("[w]"), std::string::npos) << kiln_last_error();
+  const char* const nameless[] = {nullptr};
+  EXPECT_EQ(kiln_model_open_memory(text.data(), text.size(), nameless, &good, 1, &model),
+            KILN_INVALID_ARGUMENT);
+  EXPECT_EQ(model, nullptr);
 }
 
 TEST(SupportedOps, ListsOperatorsAndOps) {

@@ -10,7 +10,7 @@ namespace {
 class CppApiTest : public ::testing::Test {
  protected:
   std::vector<std::byte> bytes_ = kiln::testing::make_sample_engine().bytes();
-  kiln::Engine engine_ = kiln::Engine::load_memory(bytes_, {.cpu_variant = "x86-64-v3"});
+  kiln::Engine engine_ = kiln::Engine::load_memory(bytes_, {.target = "cpu:x86-64-v3"});
 };
 
 TEST_F(CppApiTest, Runs) {
@@ -50,9 +50,25 @@ TEST_F(CppApiTest, RunsAreCancelled) {
   session.synchronize();
 }
 
+TEST_F(CppApiTest, AsksForTheMemoryOfOutputs) {
+  kiln::Session session(engine_);
+  const std::vector<float> x(12, 3), y(12, 1);
+  std::vector<float> out;
+  const auto allocate = [&](const kiln_output& output) -> void* {
+    out.resize(output.bytes / sizeof(float));
+    return out.data();
+  };
+  session.run({kiln::Tensor(x, {3, 4}), kiln::Tensor(y, {3, 4})}, allocate);
+  EXPECT_EQ(out, std::vector<float>(12, 6));
+  const auto fail = [](const kiln_output&) -> void* { throw std::length_error("too long"); };
+  EXPECT_THROW(session.run({kiln::Tensor(x, {3, 4}), kiln::Tensor(y, {3, 4})}, fail),
+               std::length_error);
+}
+
 TEST_F(CppApiTest, Describes) {
   EXPECT_EQ(engine_.num_inputs(), 2u);
-  EXPECT_EQ(engine_.cpu_variant(), "x86-64-v3");
+  EXPECT_EQ(engine_.target(), "cpu");
+  EXPECT_EQ(engine_.variant(), "x86-64-v3");
   EXPECT_STREQ(engine_.output(0).name, "out");
   EXPECT_EQ(engine_.describe().front(), '{');
   EXPECT_EQ(kiln::Session(engine_).profile(), "[]");

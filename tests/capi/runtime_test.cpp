@@ -22,7 +22,7 @@ class CapiRuntimeTest : public ::testing::Test {
     const auto sample = make_sample_engine();
     path_ = ::testing::TempDir() + "kiln_capi_runtime_test.kiln";
     ASSERT_TRUE(kiln::engine::write_file(sample.spec, sample.constants(), path_).ok());
-    const kiln_load_options options{sizeof(options), "x86-64-v3", 1};
+    const kiln_load_options options{sizeof(options), "cpu:x86-64-v3", 1};
     ASSERT_EQ(kiln_engine_load_file(path_.c_str(), &options, &engine_), KILN_OK)
         << kiln_last_error();
     ASSERT_EQ(kiln_session_create(engine_, nullptr, &session_), KILN_OK) << kiln_last_error();
@@ -80,6 +80,7 @@ TEST_F(CapiRuntimeTest, DescribesInputsAndOutputs) {
   EXPECT_EQ(kiln_engine_num_inputs(engine_), 2u);
   EXPECT_EQ(kiln_engine_num_outputs(engine_), 1u);
   kiln_tensor_info info{};
+  info.struct_size = sizeof(info);
   ASSERT_EQ(kiln_engine_input(engine_, 1, &info), KILN_OK);
   EXPECT_STREQ(info.name, "y");
   EXPECT_EQ(info.dtype, KILN_F32);
@@ -90,7 +91,8 @@ TEST_F(CapiRuntimeTest, DescribesInputsAndOutputs) {
   EXPECT_EQ(kiln_engine_output(engine_, 1, &info), KILN_NOT_FOUND);
   EXPECT_STREQ(kiln_last_error(), "got index 1, expected below 1");
   EXPECT_STREQ(info.name, "out");  // untouched
-  EXPECT_STREQ(kiln_engine_cpu_variant(engine_), "x86-64-v3");
+  EXPECT_STREQ(kiln_engine_target(engine_), "cpu");
+  EXPECT_STREQ(kiln_engine_variant(engine_), "x86-64-v3");
 }
 
 TEST_F(CapiRuntimeTest, DescribesTheEngineAsJson) {
@@ -145,7 +147,8 @@ TEST_F(CapiRuntimeTest, RefusesNullPointers) {
   EXPECT_EQ(kiln_engine_num_inputs(nullptr), 0u);
   EXPECT_EQ(kiln_bytes_size(nullptr), 0u);
   EXPECT_EQ(kiln_bytes_data(nullptr), nullptr);
-  EXPECT_STREQ(kiln_engine_cpu_variant(nullptr), "");
+  EXPECT_STREQ(kiln_engine_target(nullptr), "");
+  EXPECT_STREQ(kiln_engine_variant(nullptr), "");
   kiln_engine_destroy(nullptr);
   kiln_session_destroy(nullptr);
   kiln_bytes_destroy(nullptr);
@@ -223,7 +226,9 @@ TEST_F(CapiRuntimeTest, RunsAreCancelled) {
   const kiln_tensor inputs[] = {tensor(x_, shape_), tensor(y_, shape_)};
   const kiln_tensor out = tensor(out_, shape_);
   volatile int32_t flag = 1;
-  const kiln_run_options options{sizeof(options), nullptr, &flag};
+  kiln_run_options options{};
+  options.struct_size = sizeof(options);
+  options.cancel = &flag;
   EXPECT_EQ(kiln_session_run(session_, inputs, 2, &out, 1, &options), KILN_CANCELLED);
   EXPECT_STREQ(kiln_last_error(), "the run was cancelled: what its outputs hold is unspecified");
   EXPECT_EQ(out_, std::vector<float>(8));
@@ -233,10 +238,149 @@ TEST_F(CapiRuntimeTest, RunsAreCancelled) {
   EXPECT_EQ(kiln_session_synchronize(session_), KILN_OK);
 }
 
+// Gives memory for one output, and keeps what it was asked.
+struct Outputs {
+  std::vector<float> values;
+  std::vector<int64_t> shape;
+  bool is_full = false;
+
+  kiln_run_options options() {
+    kiln_run_options options{};
+    options.struct_size = sizeof(options);
+    options.output_user = this;
+    options.allocate_output = [](void* user, const kiln_output* output) -> void* {
+      auto* self = static_cast<Outputs*>(user);
+      EXPECT_EQ(output->struct_size, sizeof(kiln_output));
+      EXPECT_EQ(output->index, 0u);
+      EXPECT_EQ(output->device.type, KILN_CPU);
+      EXPECT_EQ(output->dtype, KILN_F32);
+      self->shape.assign(output->shape, output->shape + output->rank);
+      if (self->is_full) return nullptr;
+      self->values.resize(output->bytes / sizeof(float));
+      return self->values.data();
+    };
+    return options;
+  }
+};
+
+TEST_F(CapiRuntimeTest, AsksForTheMemoryOfOutputs) {
+  const kiln_tensor inputs[] = {tensor(x_, shape_), tensor(y_, shape_)};
+  const kiln_tensor out = tensor(out_, shape_);
+  Outputs outputs;
+  kiln_run_options options = outputs.options();
+  ASSERT_EQ(kiln_session_run(session_, inputs, 2, nullptr, 0, &options), KILN_OK)
+      << kiln_last_error();
+  EXPECT_EQ(outputs.shape, (std::vector<int64_t>{2, 4}));
+  EXPECT_EQ(outputs.values, std::vector<float>(8, (5 - 1) * kSampleFactor));
+  EXPECT_EQ(kiln_session_run(session_, inputs, 2, &out, 1, &options), KILN_INVALID_ARGUMENT);
+  EXPECT_STREQ(kiln_last_error(),
+               "got outputs and kiln_run_options.allocate_output, expected one of them");
+  outputs.is_full = true;
+  EXPECT_EQ(kiln_session_run(session_, inputs, 2, nullptr, 0, &options), KILN_OUT_OF_MEMORY);
+  EXPECT_STREQ(kiln_last_error(), "output \"out\": the caller gave no memory for 32 bytes");
+  // Nobody is asked where the inputs are wrong.
+  outputs.shape.clear();
+  const kiln_tensor null = {sizeof(kiln_tensor), nullptr, KILN_F32, 2, shape_, nullptr, {}};
+  const kiln_tensor wrong[] = {inputs[0], null};
+  EXPECT_EQ(kiln_session_run(session_, wrong, 2, nullptr, 0, &options), KILN_INVALID_ARGUMENT);
+  EXPECT_TRUE(outputs.shape.empty());
+}
+
+TEST_F(CapiRuntimeTest, FillsInAsMuchOfAStructAsTheCallerHas) {
+  kiln_tensor_info info{};
+  EXPECT_EQ(kiln_engine_input(engine_, 0, &info), KILN_INVALID_ARGUMENT);
+  EXPECT_STREQ(kiln_last_error(), "kiln_tensor_info.struct_size is not set");
+  info.struct_size = offsetof(kiln_tensor_info, dtype);
+  info.rank = 77;
+  ASSERT_EQ(kiln_engine_input(engine_, 0, &info), KILN_OK);
+  EXPECT_STREQ(info.name, "x");
+  EXPECT_EQ(info.rank, 77);  // behind an older caller's struct
+  struct Newer {
+    kiln_tensor_info info;
+    uint64_t more;
+  } newer{{sizeof(Newer), nullptr, KILN_F32, 0, nullptr}, 7};
+  ASSERT_EQ(kiln_engine_input(engine_, 1, &newer.info), KILN_OK);
+  EXPECT_EQ(newer.info.struct_size, sizeof(Newer));
+  EXPECT_EQ(newer.info.rank, 2);
+  EXPECT_EQ(newer.more, 0u);
+}
+
+TEST_F(CapiRuntimeTest, TargetsChooseTheProgram) {
+  const auto load = [&](const char* target) {
+    const kiln_load_options options{sizeof(options), target, 0, 0};
+    kiln_engine* engine = nullptr;
+    const kiln_status status = kiln_engine_load_file(path_.c_str(), &options, &engine);
+    kiln_engine_destroy(engine);
+    return status;
+  };
+  EXPECT_EQ(load("cpu"), KILN_OK);
+  EXPECT_EQ(load("cpu:x86-64-v3"), KILN_OK);
+  EXPECT_EQ(load("cuda"), KILN_INVALID_ARGUMENT);
+  EXPECT_STREQ(kiln_last_error(), (path_ + ": got the program \"cuda\", expected one of "
+                                           "cpu:x86-64-v4, cpu:x86-64-v3")
+                                      .c_str());
+  EXPECT_EQ(load("x86-64-v3,cpu"), KILN_INVALID_ARGUMENT);
+  EXPECT_EQ(load(""), KILN_INVALID_ARGUMENT);
+}
+
+// An engine that is for a machine that nobody here knows.
+TEST_F(CapiRuntimeTest, EnginesOfUnknownTargetsAreDescribed) {
+  kiln::testing::SampleEngine sample = kiln::testing::make_add_engine();
+  while (!sample.spec.programs.empty()) remove_program(sample, 0);
+  add_program(sample, 0, kiln::testing::foreign_program());
+  const auto bytes = sample.bytes();
+  kiln_engine* engine = nullptr;
+  EXPECT_EQ(kiln_engine_load_memory(bytes.data(), bytes.size(), nullptr, &engine),
+            KILN_UNSUPPORTED);
+  const kiln_load_options options{sizeof(options), nullptr, 1, 1};
+  ASSERT_EQ(kiln_engine_load_memory(bytes.data(), bytes.size(), &options, &engine), KILN_OK)
+      << kiln_last_error();
+  EXPECT_EQ(kiln_engine_num_inputs(engine), 2u);
+  EXPECT_STREQ(kiln_engine_target(engine), "");
+  kiln_bytes* json = nullptr;
+  ASSERT_EQ(kiln_engine_describe(engine, &json), KILN_OK);
+  EXPECT_NE(text_of(json).find(R"("target":"npu","variant":"n1")"), std::string::npos);
+  kiln_session* session = nullptr;
+  EXPECT_EQ(kiln_session_create(engine, nullptr, &session), KILN_UNSUPPORTED);
+  kiln_engine_destroy(engine);
+}
+
+#ifdef KILN_COMMAND
+// What `kiln inspect` prints about an engine.
+std::string inspect(const kiln::testing::SampleEngine& sample) {
+  const std::string path = ::testing::TempDir() + "kiln_capi_inspect_test.kiln";
+  EXPECT_TRUE(kiln::engine::write_file(sample.spec, sample.constants(), path).ok());
+  std::FILE* pipe = popen((KILN_COMMAND " inspect " + path + " 2>&1").c_str(), "r");
+  std::string text;
+  for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe)) text += static_cast<char>(c);
+  EXPECT_EQ(pclose(pipe), 0) << text;
+  std::remove(path.c_str());
+  return text;
+}
+
+TEST(KilnInspect, DescribesEnginesForOtherMachines) {
+  kiln::testing::SampleEngine sample = kiln::testing::make_add_engine();
+  for (auto& program : sample.spec.programs) program.features = {"avx1024"};
+  std::string text = inspect(sample);
+  EXPECT_NE(text.find("x: float32[1..8..32, 4]"), std::string::npos) << text;
+  EXPECT_NE(text.find("cpu:x86-64-v4"), std::string::npos) << text;
+  EXPECT_NE(text.find("does not run here: it needs \"avx1024\""), std::string::npos) << text;
+  EXPECT_NE(text.find("add_0"), std::string::npos) << text;  // its kernels are known
+  while (!sample.spec.programs.empty()) remove_program(sample, 0);
+  add_program(sample, 0, kiln::testing::foreign_program());
+  text = inspect(sample);
+  EXPECT_NE(text.find("x: float32[1..8..32, 4]"), std::string::npos) << text;
+  EXPECT_NE(text.find("npu:n1"), std::string::npos) << text;
+  EXPECT_NE(text.find("does not know the target \"npu\""), std::string::npos) << text;
+}
+#endif
+
 TEST_F(CapiRuntimeTest, RefusesStreamsOfTheCpu) {
   const kiln_tensor inputs[] = {tensor(x_, shape_), tensor(y_, shape_)};
   const kiln_tensor out = tensor(out_, shape_);
-  const kiln_run_options options{sizeof(options), out_.data(), nullptr};
+  kiln_run_options options{};
+  options.struct_size = sizeof(options);
+  options.stream = out_.data();
   EXPECT_EQ(kiln_session_run(session_, inputs, 2, &out, 1, &options), KILN_INVALID_ARGUMENT);
   EXPECT_STREQ(kiln_last_error(), "got a stream for a program that runs on a CPU, expected none");
 }
@@ -302,7 +446,9 @@ TEST(CapiRuntime, GrowingStructsHaveNoPaddingAtTheEnd) {
   EXPECT_TRUE(ends_with(&kiln_load_options::describe_only));
   EXPECT_TRUE(ends_with(&kiln_allocator::release));
   EXPECT_TRUE(ends_with(&kiln_session_options::allocator));
-  EXPECT_TRUE(ends_with(&kiln_run_options::cancel));
+  EXPECT_TRUE(ends_with(&kiln_run_options::output_user));
+  EXPECT_TRUE(ends_with(&kiln_output::rank));
+  EXPECT_TRUE(ends_with(&kiln_tensor_info::dims));
 }
 
 TEST_F(CapiRuntimeTest, RefusesManyInputs) {
@@ -332,7 +478,7 @@ TEST_F(CapiRuntimeTest, OptionsMayBeOlderOrNewer) {
   struct Newer {
     kiln_load_options options;
     uint64_t more[4];
-  } newer = {{sizeof(Newer), "x86-64-v3", 0}, {}};
+  } newer = {{sizeof(Newer), "cpu:x86-64-v3", 0}, {}};
   kiln_engine* engine = nullptr;
   ASSERT_EQ(kiln_engine_load_file(path_.c_str(), &newer.options, &engine), KILN_OK);
   kiln_engine_destroy(engine);

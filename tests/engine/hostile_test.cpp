@@ -144,8 +144,8 @@ TEST(HostileEngine, SectionTable) {
   refused([](Sections& s) { s.resize(1); }, "0 program sections, expected 2");
   // Without weights it is a stripped engine, whose constants have no places.
   refused([](Sections& s) { s[0].hash = {}; }, "the interface does not match its hash");
-  refused([](Sections& s) { s[2].hash = {}; }, "the program cpu x86-64-v3 does not match its hash");
-  refused([](Sections& s) { s[4].hash = {}; }, "the code cpu x86-64-v3 does not match its hash");
+  refused([](Sections& s) { s[2].hash = {}; }, "the program cpu:x86-64-v3 does not match its hash");
+  refused([](Sections& s) { s[4].hash = {}; }, "the code cpu:x86-64-v3 does not match its hash");
 }
 
 TEST(HostileEngine, StrippedConstantsHaveNoPlaces) {
@@ -157,7 +157,7 @@ TEST(HostileEngine, StrippedConstantsHaveNoPlaces) {
   Spec spec = make_sample_engine().spec;
   spec.programs[1].buffers[4].offset = 64;
   parts.programs[1] = encode_program(spec.programs[1]);
-  expect_invalid(assemble(parts), "cpu x86-64-v3: buffer 4: it lies outside the weights");
+  expect_invalid(assemble(parts), "cpu:x86-64-v3: buffer 4: it lies outside the weights");
 }
 
 TEST(HostileEngine, IgnoresSectionsOfLaterVersions) {
@@ -231,7 +231,7 @@ TEST(HostileEngine, SymbolsAndSizes) {
 TEST(HostileEngine, ProgramsBuffersAndSteps) {
   const auto refused = [](const std::function<void(ProgramSpec&)>& change, const char* message) {
     expect_invalid(forged_spec([&](Spec& spec) { change(spec.programs[1]); }),
-                   std::string("damaged engine: cpu x86-64-v3: ") + message);
+                   std::string("damaged engine: cpu:x86-64-v3: ") + message);
   };
   refused([](ProgramSpec& p) { p.sizes = {{SizeOp::Add, 0, 5, 0}}; },
           "size 5: an operand is not an earlier size");
@@ -311,7 +311,7 @@ TEST(HostileEngine, LaunchesAndCalls) {
     StepSpec step = make_launch();
     change(step);
     expect_invalid(with_step(step, "f"),
-                   std::string("damaged engine: cpu x86-64-v3: step 0: ") + message);
+                   std::string("damaged engine: cpu:x86-64-v3: step 0: ") + message);
   };
   const Bytes sound = with_step(make_launch(), "f");
   EXPECT_TRUE(read_status(sound).ok()) << read_status(sound).message();
@@ -347,7 +347,7 @@ TEST(HostileEngine, ProgramsThatAreMissingOrNameless) {
   expect_invalid(assemble(parts), "the interface is malformed");
   parts = parts_of(make_sample_engine().bytes());
   parts.programs[1].clear();
-  expect_invalid(assemble(parts), "the program cpu x86-64-v3 is malformed");
+  expect_invalid(assemble(parts), "the program cpu:x86-64-v3 is malformed");
 }
 
 // The uoffset at `place` as it must be to lead to `target`.
@@ -384,7 +384,7 @@ TEST(HostileEngine, SharedListsOfSourcesAreRefusedBeforeTheyAreRead) {
     ASSERT_LT(static_cast<const void*>(field), static_cast<const void*>(list));
     point_to(field, list);
   }
-  expect_invalid(with_program(program), "the program cpu x86-64-v3 is malformed");
+  expect_invalid(with_program(program), "the program cpu:x86-64-v3 is malformed");
 }
 
 Bytes finished(flatbuffers::FlatBufferBuilder& builder) {
@@ -402,7 +402,7 @@ TEST(HostileEngine, SharedTablesAreRefused) {
   fbs::ProgramBuilder program(kernels_builder);
   program.add_kernels(kernels);
   kernels_builder.Finish(program.Finish(), kProgramIdentifier);
-  expect_invalid(with_program(finished(kernels_builder)), "the program cpu x86-64-v3 is malformed");
+  expect_invalid(with_program(finished(kernels_builder)), "the program cpu:x86-64-v3 is malformed");
 
   flatbuffers::FlatBufferBuilder heads_builder;
   const auto head = fbs::CreateProgramHead(heads_builder, heads_builder.CreateString("cpu"));

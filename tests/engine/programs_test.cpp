@@ -43,7 +43,7 @@ TEST(EnginePrograms, AnyNumberButNone) {
     ASSERT_EQ(view->spec.programs.size(), count);
     EXPECT_EQ(view->sections.size(), 2 * count + 2);
     for (size_t i = 0; i < count; ++i) {
-      EXPECT_EQ(view->spec.programs[i].name(), "cpu level " + std::to_string(i));
+      EXPECT_EQ(view->spec.programs[i].name(), "cpu:level " + std::to_string(i));
       EXPECT_EQ(view->spec.programs[i].steps.size(), 1u);
     }
     EXPECT_TRUE(verify(bytes).empty());
@@ -95,7 +95,7 @@ TEST(EnginePrograms, AnUnknownTargetIsSkipped) {
         EXPECT_EQ(program.steps.size(), 2u);
         continue;
       }
-      EXPECT_EQ(program.name(), "npu n1");
+      EXPECT_EQ(program.name(), "npu:n1");
       EXPECT_EQ(program.features, std::vector<std::string>{"tensor_cores"});
       EXPECT_EQ(program.unknown, "the target \"npu\"");
       expect_empty(program);
@@ -126,7 +126,7 @@ TEST(EnginePrograms, WhatAnUnknownTargetHasIsNotRead) {
   EXPECT_TRUE(verify(bytes).empty());
   bytes[read(bytes)->sections[1].offset] = std::byte{0};
   EXPECT_EQ(read(bytes).status().message(),
-            "damaged engine: the program npu n1 does not match its hash");
+            "damaged engine: the program npu:n1 does not match its hash");
 }
 
 TEST(EnginePrograms, AProgramOfALaterVersionIsSkipped) {
@@ -155,7 +155,7 @@ TEST(EnginePrograms, AProgramWithStepsOfAnUnknownKindIsSkipped) {
 TEST(EnginePrograms, ReadsNoMoreThanItIsAskedFor) {
   const Bytes bytes = forged_spec([](Spec& spec) { spec.programs[0].steps[0].kernel = 77; });
   EXPECT_EQ(read(bytes).status().message(),
-            "damaged engine: cpu x86-64-v4: step 0: unknown kernel");
+            "damaged engine: cpu:x86-64-v4: step 0: unknown kernel");
   Result<View> view = read_interface(bytes);
   ASSERT_TRUE(view.ok()) << view.status().message();
   expect_empty(view->spec.programs[0]);
@@ -186,7 +186,7 @@ TEST(EnginePrograms, SizesOfAProgramContinueThoseOfTheInterface) {
   sample.spec.programs[1].sizes = {{SizeOp::Constant, -1, -1, 2}};
   sample.spec.programs[0].steps[0].tasks = slots;
   EXPECT_EQ(write(sample.spec, sample.constants()).status().message(),
-            "internal error: damaged engine: cpu x86-64-v4: step 0: unknown number of tasks");
+            "internal error: damaged engine: cpu:x86-64-v4: step 0: unknown number of tasks");
 }
 
 // Fields that a later version appends to a table: a number, and a table of another kind.

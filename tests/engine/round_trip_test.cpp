@@ -212,9 +212,9 @@ TEST(EngineRoundTrip, AlignsSections) {
   ASSERT_TRUE(view.ok());
   ASSERT_EQ(view->sections.size(), 6u);
   EXPECT_EQ(view->sections[0].name, "interface");
-  EXPECT_EQ(view->sections[1].name, "program:cpu x86-64-v4");
-  EXPECT_EQ(view->sections[3].name, "code:cpu x86-64-v4");
-  EXPECT_EQ(view->sections[4].name, "code:cpu x86-64-v3");
+  EXPECT_EQ(view->sections[1].name, "program:cpu:x86-64-v4");
+  EXPECT_EQ(view->sections[3].name, "code:cpu:x86-64-v4");
+  EXPECT_EQ(view->sections[4].name, "code:cpu:x86-64-v3");
   EXPECT_EQ(view->sections[5].name, "weights");
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(view->sections[i].offset % kTableAlignment, 0u);
   for (size_t i = 3; i < 6; ++i) EXPECT_EQ(view->sections[i].offset % kPageSize, 0u);
@@ -298,7 +298,7 @@ TEST(EngineWriter, RefusesASpecThatTheReaderWould) {
   ASSERT_FALSE(written.ok());
   EXPECT_EQ(written.status().code(), StatusCode::Internal);
   EXPECT_EQ(written.status().message(),
-            "internal error: damaged engine: cpu x86-64-v3: step 0: unknown kernel");
+            "internal error: damaged engine: cpu:x86-64-v3: step 0: unknown kernel");
 }
 
 }  // namespace

@@ -79,11 +79,11 @@ TEST(Verify, NamesSectionConstantAndPlace) {
   EXPECT_EQ(found[1].size, sizeof(float));
   EXPECT_EQ(
       found[1].what,
-      "constant 4 of cpu x86-64-v4 (of the kernel scale_1: mul, factor) does not match its hash");
+      "constant 4 of cpu:x86-64-v4 (of the kernel scale_1: mul, factor) does not match its hash");
 
   found = damage_at(weights + view->spec.programs[0].buffers[6].offset + 199);
   ASSERT_EQ(found.size(), 2u);
-  EXPECT_EQ(found[1].what, "constant 6 of cpu x86-64-v4 does not match its hash");
+  EXPECT_EQ(found[1].what, "constant 6 of cpu:x86-64-v4 does not match its hash");
   EXPECT_EQ(found[1].size, 200u);
 
   found = damage_at(weights + view->spec.programs[0].buffers[6].offset + 200);  // behind it
@@ -98,12 +98,12 @@ TEST(Verify, NamesSectionConstantAndPlace) {
   found = damage_at(section("interface").offset);
   ASSERT_EQ(found.size(), 1u);
   EXPECT_EQ(found[0].where, "interface");
-  found = damage_at(section("program:cpu x86-64-v3").offset);
+  found = damage_at(section("program:cpu:x86-64-v3").offset);
   ASSERT_EQ(found.size(), 1u);
-  EXPECT_EQ(found[0].where, "program cpu x86-64-v3");
-  found = damage_at(section("code:cpu x86-64-v3").offset + 5);
+  EXPECT_EQ(found[0].where, "program cpu:x86-64-v3");
+  found = damage_at(section("code:cpu:x86-64-v3").offset + 5);
   ASSERT_EQ(found.size(), 1u);
-  EXPECT_EQ(found[0].where, "code cpu x86-64-v3");
+  EXPECT_EQ(found[0].where, "code cpu:x86-64-v3");
   EXPECT_EQ(damage_at(20)[0].where, "header");
   EXPECT_EQ(damage_at(60)[0].where, "header");
   EXPECT_EQ(damage_at(0)[0].what, "not a Kiln engine");

@@ -132,7 +132,7 @@ TEST(EngineInfo, DescribesItself) {
   for (const char* part : {R"("name":"sample")", R"("shape":"[batch, 4]")",
                            R"({"size":"i0_0","min":1,"opt":8,"max":32})",
                            R"("kernels":[{"name":"add_0","kind":"loop_nest","sources":["add"]})",
-                           R"("name":"code:cpu x86-64-v3")", R"("weights_bytes":64)",
+                           R"("name":"code:cpu:x86-64-v3")", R"("weights_bytes":64)",
                            R"("workspace_bytes_at_opt":192,"workspace_bytes_at_max":576)"})
     EXPECT_NE(json.find(part), std::string::npos) << part << " in " << json;
 }

@@ -29,7 +29,7 @@ using kiln::testing::run;
 using kiln::testing::SampleEngine;
 using kiln::testing::Tensor;
 
-constexpr const char* kForeign = "npu n1 (this version of Kiln does not know the target \"npu\")";
+constexpr const char* kForeign = "npu:n1 (this version of Kiln does not know the target \"npu\")";
 
 std::string program_of(const SampleEngine& sample, const LoadOptions& options = {}) {
   return LoadedEngine(sample, options).get()->program()->name();
@@ -44,10 +44,10 @@ std::vector<float> result_of(const std::shared_ptr<const Engine>& engine) {
 }
 
 TEST(Programs, TheFirstThatRunsIsUsed) {
-  EXPECT_EQ(program_of(make_sample_engine()), cpu_runs_v4() ? "cpu x86-64-v4" : "cpu x86-64-v3");
+  EXPECT_EQ(program_of(make_sample_engine()), cpu_runs_v4() ? "cpu:x86-64-v4" : "cpu:x86-64-v3");
   SampleEngine other_order = make_sample_engine();
   std::swap(other_order.spec.programs[0], other_order.spec.programs[1]);
-  EXPECT_EQ(program_of(other_order), "cpu x86-64-v3");
+  EXPECT_EQ(program_of(other_order), "cpu:x86-64-v3");
 }
 
 TEST(Programs, CanBeAskedForByName) {
@@ -70,25 +70,25 @@ TEST(Programs, NamesThatTheEngineDoesNotHaveAreRefused) {
   const auto status = [&](const LoadOptions& options) {
     return Engine::load_memory(bytes, options).status();
   };
-  const std::string expected = ", expected one of cpu x86-64-v4, cpu x86-64-v3";
+  const std::string expected = ", expected one of cpu:x86-64-v4, cpu:x86-64-v3";
   expect_error(status({.target = "cpu", .variant = "x86-64-v9"}), StatusCode::InvalidArgument,
-               "got the program \"cpu x86-64-v9\"" + expected);
+               "got the program \"cpu:x86-64-v9\"" + expected);
   expect_error(status({.variant = "x86-64-v9"}), StatusCode::InvalidArgument,
                "got the program \"x86-64-v9\"" + expected);
   expect_error(status({.target = "cuda"}), StatusCode::InvalidArgument,
                "got the program \"cuda\"" + expected);
   expect_error(status({.target = "cuda", .variant = "x86-64-v3"}), StatusCode::InvalidArgument,
-               "got the program \"cuda x86-64-v3\"" + expected);
+               "got the program \"cuda:x86-64-v3\"" + expected);
 }
 
 TEST(Programs, WhatTheCpuLacksIsSkipped) {
   SampleEngine sample = make_sample_engine();
   sample.spec.programs[0].features = {"avx2", "avx1024"};
-  EXPECT_EQ(program_of(sample), "cpu x86-64-v3");
+  EXPECT_EQ(program_of(sample), "cpu:x86-64-v3");
   const Bytes bytes = sample.bytes();
   expect_error(Engine::load_memory(bytes, {.variant = "x86-64-v4"}).status(),
                StatusCode::Unsupported,
-               "this machine runs no program of the engine: cpu x86-64-v4 (it needs \"avx1024\", "
+               "this machine runs no program of the engine: cpu:x86-64-v4 (it needs \"avx1024\", "
                "which this version of Kiln does not know)");
 }
 
@@ -104,7 +104,7 @@ TEST(Programs, KnownFeaturesThatThisCpuLacksAreNamed) {
   const Bytes bytes = sample.bytes();
   expect_error(
       Engine::load_memory(bytes, {.variant = "x86-64-v4"}).status(), StatusCode::Unsupported,
-      "this machine runs no program of the engine: cpu x86-64-v4 (this CPU lacks" + missing + ")");
+      "this machine runs no program of the engine: cpu:x86-64-v4 (this CPU lacks" + missing + ")");
 }
 
 TEST(Programs, SaysWhatStandsAgainstEach) {
@@ -114,8 +114,8 @@ TEST(Programs, SaysWhatStandsAgainstEach) {
   const Bytes bytes = sample.bytes();
   const std::string unknown = " (it needs \"avx1024\", which this version of Kiln does not know)";
   expect_error(Engine::load_memory(bytes).status(), StatusCode::Unsupported,
-               "this machine runs no program of the engine: cpu x86-64-v4" + unknown + ", " +
-                   kForeign + ", cpu x86-64-v3" + unknown);
+               "this machine runs no program of the engine: cpu:x86-64-v4" + unknown + ", " +
+                   kForeign + ", cpu:x86-64-v3" + unknown);
 }
 
 TEST(Programs, AnUnknownTargetIsSkippedWhereverItIs) {
@@ -164,7 +164,7 @@ TEST(Programs, WhatRunsNowhereIsDescribed) {
 TEST(Programs, OneCanBeLeftOut) {
   SampleEngine sample = make_sample_engine();
   remove_program(sample, 0);
-  EXPECT_EQ(program_of(sample), "cpu x86-64-v3");
+  EXPECT_EQ(program_of(sample), "cpu:x86-64-v3");
 }
 
 TEST(Programs, LaunchesAndCallsAreNotForACpu) {
@@ -175,11 +175,11 @@ TEST(Programs, LaunchesAndCallsAreNotForACpu) {
     program.kernels[0].function = "add";
     program.steps[0].kind = kind;
     program.steps[0].launch = {{0, 1}, {1}, -1};
-    EXPECT_EQ(program_of(sample), "cpu x86-64-v3");
+    EXPECT_EQ(program_of(sample), "cpu:x86-64-v3");
     const Bytes bytes = sample.bytes();
     expect_error(Engine::load_memory(bytes, {.variant = "x86-64-v4"}).status(),
                  StatusCode::Unsupported,
-                 "this machine runs no program of the engine: cpu x86-64-v4 (step 0 is a launch or "
+                 "this machine runs no program of the engine: cpu:x86-64-v4 (step 0 is a launch or "
                  "a call, expected tasks: they are all that a CPU runs)");
   }
 }
@@ -264,7 +264,7 @@ TEST(Programs, EveryOneIsCheckedByItself) {
 TEST(Programs, DamageToAnotherProgramIsNoDamageToTheOneThatRuns) {
   const Bytes sound = make_sample_engine().bytes();
   const auto sections = engine::read(sound)->sections;
-  for (const char* name : {"program:cpu x86-64-v4", "code:cpu x86-64-v4"}) {
+  for (const char* name : {"program:cpu:x86-64-v4", "code:cpu:x86-64-v4"}) {
     Bytes damaged = sound;
     damaged[std::ranges::find(sections, name, &engine::SectionInfo::name)->offset] ^= std::byte{1};
     EXPECT_FALSE(engine::verify(damaged).empty());

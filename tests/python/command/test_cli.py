@@ -77,7 +77,15 @@ def test_every_code_variant_can_be_forced(folder, arrays, cpu):
     if cpu == "x86-64-v4" and "avx512vl" not in flags:
         pytest.skip("this CPU has no AVX-512")
     arguments = ["--input", folder / "x.npy", "--input", folder / "scale.npy"]
-    kiln("run", folder / "model.kiln", "--cpu", cpu, *arguments, "--output", folder / "v.npy")
+    kiln(
+        "run",
+        folder / "model.kiln",
+        "--target",
+        f"cpu:{cpu}",
+        *arguments,
+        "--output",
+        folder / "v.npy",
+    )
     np.testing.assert_allclose(np.load(folder / "v.npy"), arrays[0], rtol=1e-5, atol=1e-6)
 
 

@@ -154,7 +154,7 @@ def run_engine(
     source: Path | bytes, inputs: Sequence[torch.Tensor], variant: str | None
 ) -> list[torch.Tensor]:
     try:
-        engine = kiln.load(source, cpu_variant=variant)
+        engine = kiln.load(source, target=f"cpu:{variant}" if variant else None)
     except kiln.UnsupportedError:
         pytest.skip(f"this CPU cannot run {variant}")
     outputs = engine.session().run(*(reference.to_numpy(x) for x in inputs))

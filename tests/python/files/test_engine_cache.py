@@ -267,10 +267,10 @@ _WORKER = """
 import sys
 import kiln
 model, folder = sys.argv[1:]
-expected = kiln.compile(model, cpu_variants=["x86-64-v3"])
+expected = kiln.compile(model, targets=["cpu:x86-64-v3"])
 for _ in range(20):
     cache = kiln.EngineCache(folder)
-    assert kiln.compile(model, cpu_variants=["x86-64-v3"], cache=cache) == expected
+    assert kiln.compile(model, targets=["cpu:x86-64-v3"], cache=cache) == expected
     assert not cache.problem, cache.problem
 print(cache.result)
 """

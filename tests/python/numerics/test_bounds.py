@@ -248,12 +248,12 @@ def test_strided_indices() -> None:
         module(ROWS, bad)
 
 
-@pytest.mark.parametrize("cpu_variant", ["x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize("target", ["cpu:x86-64-v3", "cpu:x86-64-v4"])
 @pytest.mark.parametrize("threads", [1, 4])
-def test_engines_of_every_kind(cpu_variant, threads) -> None:
+def test_engines_of_every_kind(target, threads) -> None:
     code = engine_of(INDEXING["embedding"], ROWS, torch.zeros(5000, dtype=torch.int64))
     try:
-        engine = kiln.Engine(code, cpu_variant=cpu_variant)
+        engine = kiln.Engine(code, target=target)
     except kiln.UnsupportedError as error:
         pytest.skip(str(error))
     session = engine.session(num_threads=threads)

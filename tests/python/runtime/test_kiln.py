@@ -61,7 +61,8 @@ def test_the_description(engine) -> None:
     assert str(x) == "x: f32[1..32, 16]"
     assert [dim.max for dim in y.dims] == [32, 8]
     assert "x: f32[1..32, 16]" in repr(engine)
-    assert engine.cpu_variant.startswith("x86-64")
+    assert engine.target == "cpu"
+    assert engine.variant.startswith("x86-64")
     assert engine.describe()["inputs"]
 
 
@@ -84,10 +85,10 @@ def test_the_same_bytes_every_time(archive, engine_bytes, tmp_path) -> None:
 @pytest.mark.parametrize("variant", ["x86-64-v3", "x86-64-v4"])
 def test_forced_code_variants(archive, engine_bytes, variant) -> None:
     try:
-        engine = kiln.load(engine_bytes, cpu_variant=variant)
+        engine = kiln.load(engine_bytes, target=f"cpu:{variant}")
     except kiln.UnsupportedError:
         pytest.skip(f"this CPU cannot run {variant}")
-    assert engine.cpu_variant == variant
+    assert engine.variant == variant
     x = random(5)
     np.testing.assert_allclose(
         engine.session().run(x)[0], expected(archive, x), rtol=1e-4, atol=1e-5

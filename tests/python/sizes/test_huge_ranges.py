@@ -84,7 +84,7 @@ def test_every_index_is_proven(model, rank, maximum, tmp_path):
     program = torch.export.export(model(), (example,), dynamic_shapes={"x": sizes})
     torch.export.save(program, tmp_path / "m.pt2")
     engine = kiln.compile(
-        tmp_path / "m.pt2", verify_passes=True, cpu_variants=["x86-64-v3"], num_threads=1
+        tmp_path / "m.pt2", verify_passes=True, targets=["cpu:x86-64-v3"], num_threads=1
     )
     results = kiln.load(engine).session().run(example.numpy())
     for got, expected in zip(results, as_list(model()(example)), strict=True):
