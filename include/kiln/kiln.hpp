@@ -280,8 +280,9 @@ class Session {
   void run(std::span<const kiln_tensor> inputs, std::span<const kiln_tensor> outputs,
            const RunOptions& options = {}) {
     const kiln_run_options c_options = to_c(options);
+    const bool is_plain = options.stream == nullptr && options.cancel == nullptr;
     check(kiln_session_run(get(), inputs.data(), inputs.size(), outputs.data(), outputs.size(),
-                           &c_options));
+                           is_plain ? nullptr : &c_options));
   }
   // Asks for the memory of each output when its shape is known; null for an output with elements
   // fails the run. What `allocate` throws ends the run and is thrown from here.

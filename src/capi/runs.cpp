@@ -43,15 +43,9 @@ void* allocate_output(void* user, const runtime::OutputRequest& request) {
   return options.allocate_output(options.output_user, &output);
 }
 
-// The result refers to `options`.
-Result<runtime::RunOptions> to_run_options(kiln_run_options& options, size_t num_outputs) {
-  if (options.allocate_output == nullptr)
-    return runtime::RunOptions{.stream = options.stream, .cancel = options.cancel, .outputs = {}};
-  if (num_outputs > 0)
-    return Status(StatusCode::InvalidArgument,
-                  "got outputs and kiln_run_options.allocate_output, expected one of them");
-  return runtime::RunOptions{
-      .stream = options.stream, .cancel = options.cancel, .outputs = {&options, allocate_output}};
+Status two_kinds_of_outputs() {
+  return Status(StatusCode::InvalidArgument,
+                "got outputs and kiln_run_options.allocate_output, expected one of them");
 }
 
 }  // namespace
@@ -104,11 +98,20 @@ kiln_status kiln_session_run(kiln_session* session, const kiln_tensor* inputs, s
     KILN_RETURN_IF_ERROR(input_views.assign("input", inputs, num_inputs));
     KILN_RETURN_IF_ERROR(output_views.assign("output", outputs, num_outputs));
     if (options == nullptr) return session->session->run(input_views.get(), output_views.get());
-    auto current = kiln::current_options(options, "kiln_run_options");
-    if (!current.ok()) return current.status();
-    const auto run_options = kiln::to_run_options(*current, num_outputs);
-    if (!run_options.ok()) return run_options.status();
-    return session->session->run(input_views.get(), output_views.get(), *run_options);
+    kiln_run_options current{};
+    if (options->struct_size != sizeof(current)) {
+      KILN_RETURN_IF_ERROR(
+          kiln::copy_options("kiln_run_options", options, &current, sizeof(current)));
+      options = &current;
+    }
+    kiln::runtime::RunOptions run_options;
+    run_options.stream = options->stream;
+    run_options.cancel = options->cancel;
+    if (options->allocate_output != nullptr) {
+      if (num_outputs > 0) return kiln::two_kinds_of_outputs();
+      run_options.outputs = {const_cast<kiln_run_options*>(options), kiln::allocate_output};
+    }
+    return session->session->run(input_views.get(), output_views.get(), run_options);
   });
 }
 
