@@ -77,7 +77,7 @@ function(kiln_add_shared_library target)
 endfunction()
 
 # kiln_add_test(name [SHARDS n] SOURCES ... DEPENDS ...): one GoogleTest program, registered with ctest; a long one in n
-# shards, which run at the same time.
+# shards, which run at the same time, and before the others.
 function(kiln_add_test name)
   cmake_parse_arguments(TEST "" "SHARDS" "SOURCES;DEPENDS" ${ARGN})
   add_executable(${name} ${TEST_SOURCES})
@@ -86,6 +86,11 @@ function(kiln_add_test name)
   target_compile_definitions(${name} PRIVATE KILN_TEST_DATA="${CMAKE_CURRENT_SOURCE_DIR}")
   # glibc fills what it allocates with 0xa5: whoever reads memory before it was written gets wrong numbers.
   set(environment MALLOC_PERTURB_=90)
+  if(KILN_SANITIZE)
+    # Of each allocation ASan keeps who asked for it. Code that recurses makes millions of different stacks of 30 callers,
+    # and looking them up takes most of the time; 10 are enough to read a report.
+    list(APPEND environment ASAN_OPTIONS=malloc_context_size=10 UBSAN_OPTIONS=print_stacktrace=1)
+  endif()
   if(NOT TEST_SHARDS)
     add_test(NAME ${name} COMMAND ${name})
     set_tests_properties(${name} PROPERTIES ENVIRONMENT "${environment}")
@@ -95,6 +100,7 @@ function(kiln_add_test name)
   foreach(shard RANGE ${last})
     add_test(NAME ${name}_${shard} COMMAND ${name})
     set_tests_properties(${name}_${shard} PROPERTIES
+      COST ${TEST_SHARDS}
       ENVIRONMENT "${environment};GTEST_TOTAL_SHARDS=${TEST_SHARDS};GTEST_SHARD_INDEX=${shard}")
   endforeach()
 endfunction()

@@ -20,7 +20,8 @@ else
 fi
 
 if [ "$preset" = release ]; then
-  if "$venv/bin/python" -m pytest -m "not full_size"; then
+  # Neighbours share what is costly to make (fixtures of their file), so that a worker takes them in a row.
+  if "$venv/bin/python" -m pytest -m "not full_size" -n "$jobs" --maxprocesses 8 --dist worksteal; then
     echo "Python tests passed"
   else
     failed=1

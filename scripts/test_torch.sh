@@ -16,11 +16,11 @@ venv=${VENV:-.venv}
 python_version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 mkdir -p build
 
-# is_complete FOLDER VERSION: pytest is what is installed last.
+# is_complete FOLDER VERSION: pytest and its plug-in are what is installed last.
 is_complete() {
   "$1/bin/python" -c "
 import importlib.metadata as m, sys
-sys.exit(m.version('torch').split('+')[0] != '$2' or not m.version('pytest'))" 2>/dev/null
+sys.exit(m.version('torch').split('+')[0] != '$2' or not m.version('pytest-xdist'))" 2>/dev/null
 }
 
 # make_environment VERSION: sets `folder`; a failure gives the reason in `reason`.
@@ -51,6 +51,8 @@ fill_environment() {
 }
 
 if [ "$wanted" = newest ]; then
+  # Where there is no network, that is known soon.
+  export PIP_RETRIES=1 PIP_DEFAULT_TIMEOUT=30
   for wanted in "${newest[@]}" none; do
     if [ "$wanted" = none ]; then
       say "SKIPPED: none of torch ${newest[*]} can be installed here, so that no version but the development environment's is tested"
@@ -69,4 +71,5 @@ quietly "$folder.log" "$folder/bin/python" "${pip_install[@]}" --force-reinstall
 say "torch $wanted, Python $python_version, ${wheel[0]}"
 # cmake and ninja, for the examples, come from the development environment.
 PATH=$PWD/$venv/bin:$PATH KILN_OTHER_PYTHON=$PWD/$venv/bin/python "$folder/bin/python" -m pytest -p no:cacheprovider \
+  -n "${JOBS:-$(nproc)}" --maxprocesses 4 --dist loadfile --durations 5 \
   tests/seeds tests/versions tests/python/formats/aot_inductor/test_container.py tests/python/examples/test_example_runtime.py
