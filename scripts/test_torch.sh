@@ -47,7 +47,7 @@ make_environment() {
 fill_environment() {
   quietly "$2" "$python" -m venv "$folder" &&
     pip_install_torch "$folder/bin/python" "$1" "$2" &&
-    quietly "$2" "$folder/bin/python" "${pip_install[@]}" $(grep -E '^(numpy|pytest)' scripts/requirements.txt)
+    quietly "$2" "$folder/bin/python" "${pip_install[@]}" numpy $(grep '^pytest' scripts/requirements_tests.txt)
 }
 
 if [ "$wanted" = newest ]; then
