@@ -27,13 +27,15 @@ class Environment {
  public:
   void set(const ir::SymbolPtr& symbol, int64_t value) { values_[symbol.get()] = value; }
   bool has(const ir::SymbolPtr& symbol) const { return values_.contains(symbol.get()); }
+  // Of elements there are many: no Dim is made for a lookup.
+  int64_t operator()(const ir::SymbolPtr& symbol) const {
+    const auto it = values_.find(symbol.get());
+    KILN_CHECK(it != values_.end(), symbol->name + " is not bound");
+    return it->second;
+  }
   int64_t operator()(const ir::Dim& dim) const {
     if (dim.is_constant()) return dim.constant();
-    return dim.evaluate([this](const ir::SymbolPtr& symbol) {
-      const auto it = values_.find(symbol.get());
-      KILN_CHECK(it != values_.end(), symbol->name + " is not bound");
-      return it->second;
-    });
+    return dim.evaluate([this](const ir::SymbolPtr& symbol) { return (*this)(symbol); });
   }
 
  private:
@@ -143,6 +145,7 @@ class Interpreter {
 
   Scalar load(const ExprNode& node, std::span<const Scalar> args) const {
     std::vector<int64_t> at;
+    at.reserve(args.size());
     for (const Scalar& arg : args) at.push_back(arg.integer);
     return read(node.buffer, offset_of(node.buffer, at));
   }
@@ -154,6 +157,8 @@ class Interpreter {
 
   Scalar value_of(const Expr& expr, const Leaves& leaves,
                   std::unordered_map<const ExprNode*, Scalar>& memo) const {
+    // What has one user, or nothing below it, is found faster than remembered.
+    if (expr.use_count() == 1 || expr->args.empty()) return compute(expr, leaves, memo);
     if (const auto it = memo.find(expr.get()); it != memo.end()) return it->second;
     return memo[expr.get()] = compute(expr, leaves, memo);
   }
@@ -177,6 +182,7 @@ class Interpreter {
       return ir::make_scalar_int(expr->dtype, 0);
     }
     std::vector<Scalar> args;
+    args.reserve(expr->args.size());
     for (const Expr& arg : expr->args) args.push_back(value_of(arg, leaves, memo));
     if (expr->kind == ExprKind::Load) return load(*expr, args);
     if (expr->kind == ExprKind::Check) return checked(*expr, args[0]);
@@ -269,7 +275,7 @@ class Interpreter {
       const bool better = !best || (max ? value > *best : value < *best) || std::isnan(value);
       if (!better || (best && std::isnan(*best))) return;
       best = value;
-      at = environment_(Index(reduction.loops[0].index));
+      at = environment_(reduction.loops[0].index);
     });
     return {DType::I64, 0, at};
   }
@@ -296,7 +302,7 @@ class Interpreter {
       Scalar value = value_of(store.value, leaves);
       const DType dtype = value.dtype;
       if (store.scan) {
-        if (environment_(Index(innermost)) == 0) running.reset();
+        if (environment_(innermost) == 0) running.reset();
         running = running
                       ? evaluate(combiner(*store.scan), std::array{*running, wide(value)}, false)
                       : wide(value);
@@ -312,7 +318,7 @@ class Interpreter {
                     std::array<int64_t, 2> inner) const {
     int64_t offset = environment_(view.offset);
     for (size_t i = 0; i < batch.size(); ++i) {
-      offset += environment_(view.strides[i]) * environment_(Index(batch[i].index));
+      offset += environment_(view.strides[i]) * environment_(batch[i].index);
     }
     for (size_t i = 0; i < 2; ++i)
       offset += environment_(view.strides[batch.size() + i]) * inner[i];
@@ -340,8 +346,7 @@ class Interpreter {
     const std::vector<Loop> loops = with_loops(matmul.batch, {matmul.m, matmul.n});
     const int64_t steps = environment_(matmul.k.extent());
     for_each(loops, [&] {
-      const int64_t m = environment_(Index(matmul.m.index)),
-                    n = environment_(Index(matmul.n.index));
+      const int64_t m = environment_(matmul.m.index), n = environment_(matmul.n.index);
       double sum = 0;
       for (int64_t k = 0; k < steps; ++k) {
         sum += left_element(matmul.formats, matmul.a.buffer,
@@ -381,7 +386,7 @@ class Interpreter {
   void execute(const Convolution& c) {
     int64_t offset = 0;
     for_each({c.b, c.y, c.x, c.o}, [&] {
-      const auto at = [&](const Loop& loop) { return environment_(Index(loop.index)); };
+      const auto at = [&](const Loop& loop) { return environment_(loop.index); };
       const double sum = convolve(c, {at(c.b), at(c.y), at(c.x), at(c.o)});
       write(c.out, offset++, finish(c.formats, c.epilogue, sum));
     });
@@ -393,7 +398,7 @@ class Interpreter {
     std::vector<double> scores;
     double max = -infinity;
     for_each({a.j}, [&] {
-      const int64_t j = environment_(Index(a.j.index));
+      const int64_t j = environment_(a.j.index);
       double score = 0;
       for (int64_t d = 0; d < a.head_dim; ++d) {
         score += left_element(a.formats, a.q.buffer, offset_of(a.q, a.batch, {i, d})) *
@@ -413,7 +418,7 @@ class Interpreter {
     const std::vector<Loop> rows = with_loops(a.batch, {a.i});
     const DType dtype = program_.buffers[a.out.buffer].type.dtype;
     for_each(rows, [&] {
-      const int64_t i = environment_(Index(a.i.index));
+      const int64_t i = environment_(a.i.index);
       const std::vector<double> weights = attention_weights(a, i);
       double total = 0;
       for (double weight : weights) total += weight;
