@@ -79,7 +79,7 @@ void measure_load() {
   kiln::testing::SampleEngine sample = kiln::testing::make_add_engine();
   std::vector<std::byte> weights(kLargeBytes);
   for (size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<std::byte>(i * 31);
-  kiln::testing::add_constant(sample, std::move(weights));
+  kiln::testing::add_constant(sample, weights);
   const std::string path = "/tmp/kiln_call_overhead_" + std::to_string(getpid()) + ".kiln";
   const auto start = Clock::now();
   if (!kiln::engine::write_file(sample.spec, sample.constants(), path).ok()) std::exit(1);

@@ -52,6 +52,9 @@ struct Backend {
   // that it needs. CompileError for a text that is no such key, or that does not fit the literal.
   // Null: no kernel derives constants.
   ir::Literal (*derive_constant)(const std::string& key, const ir::Literal& original);
+  // The version of a code generator that is not part of Kiln, which engines are cached by. Null: there
+  // is none.
+  std::string (*toolchain)();
 };
 
 // Contents of the Constant buffers of an engine's programs, by program and buffer (empty for other

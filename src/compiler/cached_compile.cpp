@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backends/common/program_hash.h"
+#include "compiler/backends.h"
 #include "compiler/build_hash.h"
 #include "compiler/engine_cache.h"
 #include "compiler/stages.h"
@@ -48,6 +49,8 @@ KeyText common_key(const char* kind, const CompileOptions& options) {
       .add(build_hash())
       .add(engine::kFormatVersion)
       .add(options.target);
+  if (const Backend& backend = find_backend(options.target); backend.toolchain != nullptr)
+    key.add(backend.toolchain());
   key.add(sorted(options.backend.variants))
       .add(options.disabled_passes)
       .add(options.check_bounds)

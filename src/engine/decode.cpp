@@ -130,11 +130,29 @@ std::vector<Item> decode_list(const flatbuffers::Vector<Encoded>* list, Budget& 
   return items;
 }
 
+TensorMapSpec decode(const fbs::TensorMap& map, Budget& budget) {
+  TensorMapSpec spec;
+  spec.buffer = map.buffer();
+  spec.dtype = static_cast<DType>(map.dtype());
+  spec.offset = map.offset();
+  spec.sizes = decode_numbers(map.sizes(), budget);
+  spec.strides = decode_numbers(map.strides(), budget);
+  spec.box = decode_numbers(map.box(), budget);
+  spec.element_strides = decode_numbers(map.element_strides(), budget);
+  spec.swizzle = map.swizzle();
+  spec.lower_corner = decode_numbers(map.lower_corner(), budget);
+  spec.upper_corner = decode_numbers(map.upper_corner(), budget);
+  spec.box_channels = map.box_channels();
+  spec.box_pixels = map.box_pixels();
+  return spec;
+}
+
 LaunchSpec decode(const fbs::Launch* launch, Budget& budget) {
   if (launch == nullptr) return {};
   budget.take_table(launch);
   return {decode_numbers(launch->grid(), budget), decode_numbers(launch->block(), budget),
-          launch->shared_bytes()};
+          launch->shared_bytes(), decode_list<TensorMapSpec>(launch->tensor_maps(), budget),
+          launch->programmatic()};
 }
 
 StepSpec decode(const fbs::Step& step, Budget& budget) {

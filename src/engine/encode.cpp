@@ -63,6 +63,17 @@ Offset<fbs::Requirement> encode(FlatBufferBuilder& builder, const RequirementSpe
                                 builder.CreateString(requirement.expected));
 }
 
+Offset<fbs::TensorMap> encode(FlatBufferBuilder& builder, const TensorMapSpec& map) {
+  const auto sizes = builder.CreateVector(map.sizes), strides = builder.CreateVector(map.strides),
+             box = builder.CreateVector(map.box),
+             element_strides = builder.CreateVector(map.element_strides),
+             lower = builder.CreateVector(map.lower_corner),
+             upper = builder.CreateVector(map.upper_corner);
+  return fbs::CreateTensorMap(builder, map.buffer, static_cast<uint8_t>(map.dtype), map.offset,
+                              sizes, strides, box, element_strides, map.swizzle, lower, upper,
+                              map.box_channels, map.box_pixels);
+}
+
 // Absent when empty: most steps check nothing.
 template <typename Item>
 auto encode_some(FlatBufferBuilder& builder, const std::vector<Item>& items) {
@@ -75,7 +86,9 @@ Offset<fbs::Launch> encode_launch(FlatBufferBuilder& builder, const StepSpec& st
   if (step.kind != StepKind::Launch) return {};
   const auto grid = builder.CreateVector(step.launch.grid);
   const auto block = builder.CreateVector(step.launch.block);
-  return fbs::CreateLaunch(builder, grid, block, step.launch.shared_bytes);
+  const auto maps = encode_some(builder, step.launch.tensor_maps);
+  return fbs::CreateLaunch(builder, grid, block, step.launch.shared_bytes, maps,
+                           step.launch.programmatic);
 }
 
 Offset<fbs::Step> encode(FlatBufferBuilder& builder, const StepSpec& step) {

@@ -125,10 +125,30 @@ enum class StepKind : uint8_t {
   Call = 2,    // a function of a library of the target
 };
 
+// How the copy engine of a GPU sees a buffer that a launch reads: a tensor of one to five axes, of
+// which it brings boxes to the memory that a block shares. The run makes a map of it, an argument of
+// the kernel, when buffers and sizes are known. NVIDIA: CUtensorMap.
+struct TensorMapSpec {
+  int32_t buffer = -1;  // position among the step's
+  DType dtype = DType::F16;
+  Slot offset = -1;                      // of the first element, in bytes
+  std::vector<Slot> sizes;               // in elements, the fastest axis first
+  std::vector<Slot> strides;             // in bytes, of the second axis and on
+  std::vector<int32_t> box;              // in elements; images: empty
+  std::vector<int32_t> element_strides;  // empty: 1 for each axis
+  int32_t swizzle = 0;                   // bytes: 0, 32, 64 or 128
+  // Images: boxes of pixels at the positions of a convolution's filters. Empty corners: no image.
+  std::vector<int32_t> lower_corner, upper_corner;
+  int32_t box_channels = 0, box_pixels = 0;
+};
+
 // The shape of a launch: one to three sizes each, the fastest first.
 struct LaunchSpec {
   std::vector<Slot> grid, block;
   Slot shared_bytes = -1;  // of a block, beyond what the kernel declares; -1: none
+  std::vector<TensorMapSpec> tensor_maps;
+  // The kernel waits by itself for the steps before it, so that it may be started before they end.
+  bool programmatic = false;
 };
 
 // One step of a program. Its units are independent of each other: tasks, blocks of a grid, or the

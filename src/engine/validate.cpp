@@ -233,10 +233,30 @@ class ProgramChecker : Checker {
         check_grid(step.launch.block, i);
         expect(step.launch.shared_bytes == -1 || is_slot(step.launch.shared_bytes), "step", i,
                "unknown size of shared memory");
+        for (const TensorMapSpec& map : step.launch.tensor_maps) check_tensor_map(step, map, i);
         break;
       case StepKind::Call:
         expect(!kernel.function.empty(), "step", i, "its kernel has no function");
     }
+  }
+
+  void check_tensor_map(const StepSpec& step, const TensorMapSpec& map, size_t i) {
+    constexpr size_t kMostAxes = 5;
+    const size_t axes = map.sizes.size();
+    expect(is_index(map.buffer, step.buffers), "step", i, "it maps a buffer that it does not use");
+    expect(static_cast<int>(map.dtype) < kDTypeCount, "step", i, "unknown dtype of a tensor map");
+    expect(is_slot(map.offset), "step", i, "unknown offset of a tensor map");
+    const bool is_image = !map.lower_corner.empty();
+    expect(axes >= 1 && axes <= kMostAxes && map.strides.size() + 1 == axes &&
+               (map.element_strides.empty() || map.element_strides.size() == axes) &&
+               (is_image ? axes >= 3 && map.lower_corner.size() + 2 == axes &&
+                               map.upper_corner.size() + 2 == axes
+                         : map.box.size() == axes && map.upper_corner.empty()),
+           "step", i, "a tensor map with too few or too many axes");
+    for (const Slot slot : map.sizes)
+      expect(is_slot(slot), "step", i, "unknown size of a tensor map");
+    for (const Slot slot : map.strides)
+      expect(is_slot(slot), "step", i, "unknown stride of a tensor map");
   }
 
   void check_grid(const std::vector<Slot>& sizes, size_t step) {

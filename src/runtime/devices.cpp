@@ -4,12 +4,13 @@
 #include <array>
 
 #include "backends/cpu/device/executable.h"
+#include "backends/cuda/device/executable.h"
 
 namespace kiln::runtime {
 namespace {
 
 // What follows the first null is not in use.
-constinit std::array<const Device*, 4> devices = {&cpu::kDevice};
+constinit std::array<const Device*, 4> devices = {&cpu::kDevice, &cuda::kDevice};
 
 }  // namespace
 

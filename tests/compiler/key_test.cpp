@@ -77,7 +77,7 @@ TEST(CompileKey, DependsOnEveryOptionThatDecidesTheBytes) {
       [](CompileOptions& o) { o.emulate_precision_casts = true; },
       [](CompileOptions& o) { o.strip_weights = true; },
       [](CompileOptions& o) { o.metadata = "text"; },
-      [](CompileOptions& o) { o.target = "npu"; },
+      [](CompileOptions& o) { o.target = "cuda"; },
   };
   for (size_t i = 0; i < changes.size(); ++i)
     EXPECT_TRUE(keys.insert(key_with(changes[i])).second) << "change " << i;

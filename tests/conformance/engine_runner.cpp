@@ -1,8 +1,10 @@
 #include "conformance/engine_runner.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "compiler/driver.h"
+#include "conformance/device_tensors.h"
 #include "runtime/session.h"
 
 namespace kiln::conformance {
@@ -14,18 +16,13 @@ T value_of(Result<T> result) {
   return std::move(*result);
 }
 
-std::vector<runtime::TensorView> views_of(std::span<const ir::Literal> literals) {
-  std::vector<runtime::TensorView> views;
-  for (const ir::Literal& literal : literals) {
-    views.push_back(
-        {const_cast<std::byte*>(literal.bytes.data()), literal.dtype, literal.shape, {}, {}});
-  }
-  return views;
+void check(const Status& status) {
+  if (!status.ok()) throw std::runtime_error(status.message());
 }
 
 std::vector<ir::Literal> run(runtime::Session& session, std::span<const ir::Literal> inputs) {
-  const std::vector<runtime::TensorView> input_views = views_of(inputs);
-  const auto shapes = value_of(session.output_shapes(input_views));
+  const DeviceTensors given(inputs, session.device());
+  const auto shapes = value_of(session.output_shapes(given.views()));
   std::vector<ir::Literal> outputs;
   for (size_t i = 0; i < shapes.size(); ++i) {
     const DType dtype = session.engine().spec().outputs[i].dtype;
@@ -33,8 +30,14 @@ std::vector<ir::Literal> run(runtime::Session& session, std::span<const ir::Lite
     outputs.push_back(
         ir::Literal::allocate(dtype, {shapes[i].shape.begin(), shapes[i].shape.end()}, &data));
   }
-  const Status status = session.run(input_views, views_of(outputs));
-  if (!status.ok()) throw std::runtime_error(status.message());
+  // What no kernel writes to is not a number, or is 0xFF.
+  for (const ir::Literal& output : outputs)
+    std::ranges::fill(std::span(const_cast<std::byte*>(output.bytes.data()), output.bytes.size()),
+                      std::byte{0xFF});
+  DeviceTensors made(outputs, session.device());
+  check(session.run(given.views(), made.views()));
+  check(session.synchronize());
+  made.fetch();
   return outputs;
 }
 

@@ -46,7 +46,8 @@ const char* add_nests() {
   }();
   const Backend& cuda = cuda_backend();
   static const Backend kNests = {"cuda nests",        kTraits,          cuda.variants,
-                                 cuda.make_generator, cuda.run_workers, cuda.derive_constant};
+                                 cuda.make_generator, cuda.run_workers, cuda.derive_constant,
+                                 cuda.toolchain};
   add_backend(kNests);
   return "cuda nests";
 }

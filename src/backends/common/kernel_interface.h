@@ -50,6 +50,8 @@ struct KernelInterface {
   ir::Dim shared_bytes = 0;
   // Arguments of the kernel, behind all others.
   std::vector<TensorMapSpec> tensor_maps;
+  // The kernel waits by itself for what was launched before it, which may still run.
+  bool programmatic = false;
 
   // Where an operand, a parameter and a check are; added at the end if they are new.
   int32_t buffer_index(plan::BufferId buffer);

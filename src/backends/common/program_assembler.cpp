@@ -24,7 +24,7 @@ engine::BufferSpec derived_spec(const DerivedConstants::Entry& entry) {
 
 int32_t position(const std::vector<plan::BufferId>& list, plan::BufferId id) {
   const auto it = std::ranges::find(list, id);
-  KILN_CHECK(it != list.end(), "an input or output buffer is not listed in the program");
+  KILN_CHECK(it != list.end(), "a buffer is not in the list that it belongs to");
   return static_cast<int32_t>(it - list.begin());
 }
 
@@ -145,7 +145,31 @@ void ProgramAssembler::add_units(const KernelInterface& interface, engine::StepS
     for (const ir::Dim& size : interface.grid) step.launch.grid.push_back(sizes_.slot(size));
     for (const ir::Dim& size : interface.block) step.launch.block.push_back(sizes_.slot(size));
     step.launch.shared_bytes = optional_slot(interface.shared_bytes);
+    step.launch.programmatic = interface.programmatic;
+    for (const TensorMapSpec& map : interface.tensor_maps)
+      step.launch.tensor_maps.push_back(tensor_map(interface, map));
   }
+}
+
+engine::TensorMapSpec ProgramAssembler::tensor_map(const KernelInterface& interface,
+                                                   const TensorMapSpec& map) {
+  const auto narrow = [](const std::vector<int64_t>& numbers) {
+    return std::vector<int32_t>(numbers.begin(), numbers.end());
+  };
+  engine::TensorMapSpec spec;
+  spec.buffer = position(interface.buffers, map.buffer);
+  spec.dtype = map.dtype;
+  spec.offset = sizes_.slot(map.offset);
+  for (const ir::Dim& size : map.sizes) spec.sizes.push_back(sizes_.slot(size));
+  for (const ir::Dim& stride : map.strides) spec.strides.push_back(sizes_.slot(stride));
+  spec.box = narrow(map.box);
+  spec.element_strides = narrow(map.element_strides);
+  spec.swizzle = static_cast<int32_t>(map.swizzle);
+  spec.lower_corner = narrow(map.lower_corner);
+  spec.upper_corner = narrow(map.upper_corner);
+  spec.box_channels = static_cast<int32_t>(map.box_channels);
+  spec.box_pixels = static_cast<int32_t>(map.box_pixels);
+  return spec;
 }
 
 engine::Slot ProgramAssembler::optional_slot(const ir::Dim& size) {

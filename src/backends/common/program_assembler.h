@@ -45,6 +45,7 @@ class ProgramAssembler {
   plan::BufferId derive(size_t shared_number);
   void add_steps(SharedConstants& shared);
   void add_units(const KernelInterface& interface, engine::StepSpec& step);
+  engine::TensorMapSpec tensor_map(const KernelInterface& interface, const TensorMapSpec& map);
   engine::Slot optional_slot(const ir::Dim& size);
   engine::Slot task_writes(const KernelInterface& interface, plan::BufferId id);
   void add_checks(const Use& use, engine::StepSpec& step);

@@ -76,7 +76,8 @@ const Backend& cpu_backend() {
                                    .variants = cpu::variants(),
                                    .make_generator = cpu::make_generator,
                                    .run_workers = cpu::run_on_llvm_threads,
-                                   .derive_constant = cpu::derive_constant};
+                                   .derive_constant = cpu::derive_constant,
+                                   .toolchain = nullptr};
   return kBackend;
 }
 

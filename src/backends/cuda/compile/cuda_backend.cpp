@@ -82,7 +82,8 @@ const Backend& cuda_backend() {
                                    .variants = cuda::variants(),
                                    .make_generator = cuda::make_generator,
                                    .run_workers = backend::run_workers,
-                                   .derive_constant = cuda::derive_constant};
+                                   .derive_constant = cuda::derive_constant,
+                                   .toolchain = cuda::nvrtc_version};
   return kBackend;
 }
 

@@ -53,7 +53,8 @@ const Backend& stub_backend() {
                                    .variants = stub::variants(),
                                    .make_generator = stub::make_generator,
                                    .run_workers = backend::run_workers,
-                                   .derive_constant = nullptr};
+                                   .derive_constant = nullptr,
+                                   .toolchain = nullptr};
   return kBackend;
 }
 

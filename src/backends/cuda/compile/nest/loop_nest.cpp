@@ -95,12 +95,17 @@ bool has_scan(const LoopNest& nest) {
   });
 }
 
+bool mentions_any(const Dim& offset, const std::vector<Loop>& loops) {
+  return std::ranges::any_of(loops, [&](const Loop& loop) { return offset.mentions(loop.index); });
+}
+
 // How many loads and stores neighbouring values of an index make one after another in memory, less
-// those that they make apart.
+// those that they make apart. Without stores: of the loads that the loops of a stage repeat; what is
+// loaded once for an outer point, such as the number of a row, does not count.
 int contiguity(const LoopNest& nest, const ir::SymbolPtr& index, bool with_stores) {
   int result = 0;
-  const auto look = [&](const Dim& offset) {
-    if (!offset.mentions(index)) return;
+  const auto look = [&](const Dim& offset, const std::vector<Loop>& loops) {
+    if (!offset.mentions(index) || (!with_stores && !mentions_any(offset, loops))) return;
     const auto linear = offset.as_linear_in(index);
     result += linear && linear->first.is_constant(1) ? 1 : -1;
   };
@@ -108,10 +113,10 @@ int contiguity(const LoopNest& nest, const ir::SymbolPtr& index, bool with_store
     plan::visit(plan::value_of(stage), [&](const plan::ExprNode& node) {
       if (node.kind == plan::ExprKind::Load && node.args.size() == 1 &&
           node.args[0]->kind == plan::ExprKind::Position)
-        look(node.args[0]->index);
+        look(node.args[0]->index, plan::loops_of(stage));
     });
     const auto* store = std::get_if<plan::Store>(&stage);
-    if (with_stores && store != nullptr) look(store->indices.at(0));
+    if (with_stores && store != nullptr) look(store->indices.at(0), store->loops);
   }
   return result;
 }

@@ -1,0 +1,89 @@
+#include "backends/cuda/device/executable.h"
+
+#include <charconv>
+#include <map>
+#include <mutex>
+#include <string_view>
+
+#include "backends/cuda/call.h"
+#include "backends/cuda/device/bound_program.h"
+#include "backends/cuda/device/gpu.h"
+#include "backends/cuda/device/loaded_program.h"
+#include "backends/cuda/device/memory.h"
+
+namespace kiln::cuda {
+namespace {
+
+// 90 of "sm_90"; 0 for a feature that is no generation.
+int sm_of(std::string_view feature) {
+  int sm = 0;
+  if (!feature.starts_with(kFeaturePrefix)) return 0;
+  feature.remove_prefix(kFeaturePrefix.size());
+  const auto [end, error] = std::from_chars(feature.data(), feature.data() + feature.size(), sm);
+  return error == std::errc() && end == feature.data() + feature.size() ? sm : 0;
+}
+
+// Why a GPU cannot run a program; empty: it can.
+std::string obstacle_on(const Gpu& gpu, const engine::ProgramSpec& program) {
+  for (const std::string& feature : program.features) {
+    const int sm = sm_of(feature);
+    if (sm == 0) return "it needs \"" + feature + "\", which this version of Kiln does not know";
+    if (!runs_on(sm, gpu.sm())) return gpu.str() + " does not run code for " + feature;
+  }
+  return "";
+}
+
+// Of the GPU that a session would run on by default.
+std::string obstacle(const engine::ProgramSpec& program) {
+  const Result<const Gpu*> gpu = Gpu::get(Gpu::current());
+  return gpu.ok() ? obstacle_on(**gpu, program) : gpu.status().message();
+}
+
+class CudaExecutable : public Executable {
+ public:
+  explicit CudaExecutable(const LoadRequest& request)
+      : program_(*request.program), weights_(request.weights) {}
+
+  Result<std::unique_ptr<BoundProgram>> bind(const BindRequest& request) const override {
+    Result<std::shared_ptr<const LoadedProgram>> loaded = loaded_on(request.device);
+    if (!loaded.ok()) return loaded.status();
+    return bind_program(std::move(*loaded), request);
+  }
+
+ private:
+  // Loaded when the first session on a GPU needs it, and shared by the others.
+  Result<std::shared_ptr<const LoadedProgram>> loaded_on(int device) const {
+    const Result<const Gpu*> gpu = Gpu::get(device);
+    if (!gpu.ok()) return gpu.status();
+    if (std::string reason = obstacle_on(**gpu, program_); !reason.empty())
+      return Status(StatusCode::Unsupported, "[cuda] " + reason);
+    const std::lock_guard lock(mutex_);
+    std::shared_ptr<const LoadedProgram>& place = loaded_[device];
+    if (place == nullptr) {
+      auto made = LoadedProgram::load(program_, weights_, **gpu);
+      if (!made.ok()) return made.status();
+      place = std::move(*made);
+    }
+    return place;
+  }
+
+  const engine::ProgramSpec& program_;
+  const std::span<const std::byte> weights_;
+  mutable std::mutex mutex_;
+  mutable std::map<int, std::shared_ptr<const LoadedProgram>> loaded_;  // by GPU
+};
+
+Result<std::unique_ptr<Executable>> load(const LoadRequest& request) {
+  for (const engine::StepSpec& step : request.program->steps)
+    if (step.kind != engine::StepKind::Launch)
+      return Status(StatusCode::Unsupported,
+                    "[cuda] the program has steps that are no launches, which this version of Kiln "
+                    "does not run on a GPU");
+  return std::unique_ptr<Executable>(new CudaExecutable(request));
+}
+
+}  // namespace
+
+const Device kDevice = {"cuda", &kGpuMemory, obstacle, load};
+
+}  // namespace kiln::cuda

@@ -1,0 +1,83 @@
+#include "backends/cuda/device/loaded_program.h"
+
+#include <map>
+#include <utility>
+
+#include "backends/cuda/call.h"
+#include "backends/cuda/device/upload.h"
+#include "support/aligned_buffer.h"
+
+namespace kiln::cuda {
+
+using engine::BufferKind;
+using engine::BufferSpec;
+using engine::KernelSpec;
+
+Result<std::unique_ptr<LoadedProgram>> LoadedProgram::load(const engine::ProgramSpec& program,
+                                                           std::span<const std::byte> weights,
+                                                           const Gpu& gpu) {
+  std::unique_ptr<LoadedProgram> loaded(new LoadedProgram(program, gpu));
+  const CurrentContext current(gpu);
+  const OutsideCapture outside;
+  KILN_RETURN_IF_ERROR(loaded->load_kernels());
+  KILN_RETURN_IF_ERROR(loaded->load_constants(weights));
+  return loaded;
+}
+
+LoadedProgram::~LoadedProgram() {
+  const CurrentContext current(gpu_);
+  // Runs may be on their way still: memory is freed and code unloaded behind them.
+  if (memory_ != 0 || !modules_.empty()) driver().cuCtxSynchronize();
+  if (memory_ != 0) driver().cuMemFree_v2(memory_);
+  for (api::CUmodule module : modules_) driver().cuModuleUnload(module);
+}
+
+Status LoadedProgram::load_kernels() {
+  functions_.resize(spec_.kernels.size(), nullptr);
+  for (const engine::StepSpec& step : spec_.steps) {
+    const auto kernel = static_cast<size_t>(step.kernel);
+    if (step.kind == engine::StepKind::Launch && functions_[kernel] == nullptr)
+      KILN_RETURN_IF_ERROR(load_kernel(kernel));
+  }
+  return Status();
+}
+
+Status LoadedProgram::load_kernel(size_t index) {
+  const KernelSpec& kernel = spec_.kernels[index];
+  if (kernel.entry >= spec_.code.size())
+    return Status(StatusCode::InvalidEngine,
+                  "damaged engine: kernel " + kernel.name + " is launched and has no code");
+  api::CUmodule module = nullptr;
+  KILN_RETURN_IF_CUDA_ERROR(driver().cuModuleLoadData(&module, spec_.code.data() + kernel.entry),
+                            "loading the code of " + kernel.name + " on " + gpu_.str());
+  modules_.push_back(module);
+  KILN_RETURN_IF_CUDA_ERROR(
+      driver().cuModuleGetFunction(&functions_[index], module, kernel.function.c_str()),
+      "finding \"" + kernel.function + "\" in the code of " + kernel.name);
+  return Status();
+}
+
+Status LoadedProgram::load_constants(std::span<const std::byte> weights) {
+  // By place in the file: buffers that share one share it here.
+  std::map<std::pair<uint64_t, uint64_t>, uint64_t> offsets;
+  uint64_t size = 0;
+  for (const BufferSpec& buffer : spec_.buffers) {
+    if (buffer.kind != BufferKind::Constant) continue;
+    const auto [place, added] = offsets.insert({{buffer.offset, buffer.constant_bytes}, size});
+    if (added) size += align_up(buffer.constant_bytes, kConstantAlignment);
+  }
+  constants_.resize(spec_.buffers.size(), 0);
+  if (size == 0) return Status();
+  KILN_RETURN_IF_CUDA_ERROR(
+      driver().cuMemAlloc_v2(&memory_, size),
+      "allocating " + std::to_string(size) + " bytes for weights on " + gpu_.str());
+  std::vector<Upload> uploads;
+  for (const auto& [place, offset] : offsets)
+    uploads.push_back({weights.subspan(place.first, place.second), memory_ + offset});
+  for (size_t i = 0; i < constants_.size(); ++i)
+    if (const BufferSpec& buffer = spec_.buffers[i]; buffer.kind == BufferKind::Constant)
+      constants_[i] = memory_ + offsets.at({buffer.offset, buffer.constant_bytes});
+  return upload(uploads);
+}
+
+}  // namespace kiln::cuda
