@@ -88,7 +88,8 @@ bool has_strides_of(const kiln_tensor& tensor, const kiln_tensor& wanted) {
 // Whether a result of an earlier call can be `output`: of its dtype, shape and strides, and in no
 // memory that an input uses.
 bool fits(const kiln_tensor& kept, const kiln_tensor& output, std::span<const kiln_tensor> inputs) {
-  if (kept.dtype != output.dtype || kept.rank != output.rank ||
+  if (kept.device.type != output.device.type || kept.device.index != output.device.index ||
+      kept.dtype != output.dtype || kept.rank != output.rank ||
       !std::equal(kept.shape, kept.shape + kept.rank, output.shape) ||
       !has_strides_of(kept, output)) {
     return false;

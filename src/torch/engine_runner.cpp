@@ -2,9 +2,13 @@
 
 #include <torch/csrc/stable/c/shim.h>
 
+#include <algorithm>
+#include <functional>
 #include <stdexcept>
 #include <string>
 #include <utility>
+
+#include "torch/cuda.h"
 
 namespace kiln::torch_op {
 
@@ -26,76 +30,104 @@ EngineRunner::EngineRunner(EnginePtr engine) : engine_(std::move(engine)) {
   }
 }
 
+// What the parts of one call share.
+struct EngineRunner::Call {
+  std::span<const Layout> layouts;
+  std::span<const kiln_tensor> inputs;
+  kiln_device device;
+  RunHooks* hooks;
+};
+
 // A session for the length of one call.
 class EngineRunner::Lease {
  public:
-  Lease(EngineRunner& runner, int num_threads)
-      : runner_(runner), num_threads_(num_threads), session_(runner.take_session(num_threads)) {}
-  ~Lease() { runner_.give_back(std::move(session_), num_threads_); }
+  Lease(EngineRunner& runner, const Place& place)
+      : runner_(runner), place_(place), session_(runner.take_session(place)) {}
+  ~Lease() { runner_.give_back(std::move(session_), place_); }
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
   kiln_session* get() const { return session_.get(); }
 
  private:
   EngineRunner& runner_;
-  int num_threads_;
+  const Place place_;
   SessionPtr session_;
 };
 
-SessionPtr EngineRunner::take_session(int num_threads) {
-  {
+EngineRunner::Place EngineRunner::place_of(kiln_device device) {
+  if (device.type == KILN_CUDA) {
+    void* stream = current_cuda_stream(device.index);
+    return {1, device, stream, is_capturing(stream)};
+  }
+  uint32_t num_threads = 0;
+  check_torch(torch_get_num_threads(&num_threads), "tell its number of threads");
+  return {static_cast<int32_t>(num_threads), device, nullptr, false};
+}
+
+SessionPtr EngineRunner::take_session(const Place& place) {
+  if (!place.is_captured) {
     std::lock_guard lock(mutex_);
-    if (idle_threads_ != num_threads) {
-      idle_.clear();
-      idle_threads_ = num_threads;
-    }
-    if (!idle_.empty()) {
-      SessionPtr session = std::move(idle_.back());
-      idle_.pop_back();
+    // The most recently used: its memory is warm.
+    for (size_t i = idle_.size(); i-- > 0;) {
+      if (idle_[i].place != place) continue;
+      SessionPtr session = std::move(idle_[i].session);
+      idle_.erase(idle_.begin() + static_cast<std::ptrdiff_t>(i));
       return session;
     }
   }
-  const kiln_session_options options{sizeof(kiln_session_options), num_threads, 0, nullptr};
+  const bool is_cuda = place.device.type == KILN_CUDA;
+  const kiln_session_options options{sizeof(kiln_session_options), place.num_threads,
+                                     place.device.index, is_cuda ? cuda_allocator() : nullptr};
   kiln_session* session = nullptr;
   check(kiln_session_create(engine_.get(), &options, &session));
   return SessionPtr(session);
 }
 
-void EngineRunner::give_back(SessionPtr session, int num_threads) {
+void EngineRunner::give_back(SessionPtr session, const Place& place) {
+  std::vector<IdleSession> dropped;  // destroyed after the lock is given up
   std::lock_guard lock(mutex_);
-  if (num_threads == idle_threads_) {
-    idle_.push_back(std::move(session));
+  if (place.is_captured) {
+    captured_.push_back(std::move(session));
+    return;
   }
+  const auto is_of_place = [&](const IdleSession& idle) { return idle.place == place; };
+  // Callers stay with a number of threads: sessions of another one are not wanted any more. Of
+  // streams, a few are used in turn.
+  constexpr std::ptrdiff_t kMostStreams = 16;
+  if (place.device.type == KILN_CPU
+          ? !std::ranges::all_of(idle_, is_of_place)
+          : std::ranges::count_if(idle_, std::not_fn(is_of_place)) >= kMostStreams)
+    dropped.swap(idle_);
+  idle_.push_back({place, std::move(session)});
 }
 
 // The tensor for an output that the engine gives in the shape `stored`.
-OwnedTensor EngineRunner::make_output(size_t index, const Shape& stored,
-                                      std::span<const Layout> layouts,
-                                      std::span<const kiln_tensor> inputs, RunHooks* hooks) const {
+OwnedTensor EngineRunner::make_output(size_t index, const Shape& stored, const Call& call) const {
   const auto [dtype, rank] = outputs_[index];
   const std::span<const int64_t> shape(stored.data(), static_cast<size_t>(rank));
-  const bool is_row_major = layouts.empty() || layouts[index].is_row_major();
-  if (is_row_major && hooks == nullptr) {
-    return new_tensor(dtype, shape);
+  const bool is_row_major = call.layouts.empty() || call.layouts[index].is_row_major();
+  if (is_row_major && call.hooks == nullptr) {
+    return new_tensor(dtype, shape, {}, call.device);
   }
-  const Placement placed =
-      is_row_major ? Placement{stored, row_major_strides(shape)} : place(shape, layouts[index]);
-  if (hooks != nullptr) {
+  const Placement placed = is_row_major ? Placement{stored, row_major_strides(shape)}
+                                        : place(shape, call.layouts[index]);
+  if (call.hooks != nullptr) {
     const kiln_tensor output{.struct_size = sizeof(kiln_tensor),
                              .data = nullptr,
                              .dtype = dtype,
                              .rank = rank,
                              .shape = placed.shape.data(),
                              .strides = placed.strides.data(),
-                             .device = {KILN_CPU, 0}};
-    if (OwnedTensor tensor = hooks->reuse(index, output, inputs)) return tensor;
+                             .device = call.device};
+    if (OwnedTensor tensor = call.hooks->reuse(index, output, call.inputs)) return tensor;
   }
   return new_tensor(dtype, {placed.shape.data(), shape.size()},
-                    {placed.strides.data(), shape.size()});
+                    {placed.strides.data(), shape.size()}, call.device);
 }
 
 std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inputs,
-                                           std::span<const Layout> layouts, RunHooks* hooks) {
+                                           std::span<const Layout> layouts, kiln_device device,
+                                           RunHooks* hooks) {
   if (!layouts.empty() && layouts.size() != outputs_.size()) {
     throw std::runtime_error("[execute_engine] got layouts of " + std::to_string(layouts.size()) +
                              " results, but the engine has " + std::to_string(outputs_.size()));
@@ -105,9 +137,8 @@ std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inp
   for (size_t i = 0; i < inputs.size(); ++i) {
     views.push_back(view(inputs[i], {"input", i}));
   }
-  uint32_t num_threads = 0;
-  check_torch(torch_get_num_threads(&num_threads), "tell its number of threads");
-  const Lease session(*this, static_cast<int>(num_threads));
+  const Place place = place_of(device);
+  const Lease session(*this, place);
 
   std::vector<Shape> shapes(outputs_.size());
   auto* shape_data = reinterpret_cast<int64_t(*)[KILN_MAX_RANK]>(shapes.data());
@@ -126,14 +157,15 @@ std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inp
                        .rank = rank,
                        .shape = shapes[i].data(),
                        .strides = nullptr,
-                       .device = {KILN_CPU, 0}};
-    OwnedTensor tensor = make_output(i, shapes[i], layouts, views, hooks);
+                       .device = device};
+    OwnedTensor tensor = make_output(i, shapes[i], {layouts, views, device, hooks});
     check_torch(aoti_torch_get_data_ptr(tensor.get(), &output.data), "tell where a tensor lies");
     outputs.push_back(std::move(tensor));
     output_views.push_back(output);
   }
+  const kiln_run_options options{sizeof(kiln_run_options), place.stream, nullptr};
   check(kiln_session_run(session.get(), views.data(), views.size(), output_views.data(),
-                         output_views.size(), nullptr));
+                         output_views.size(), &options));
   if (hooks != nullptr) hooks->after_run(session.get(), outputs);
   return outputs;
 }

@@ -41,29 +41,50 @@ class EngineRunner {
   explicit EngineRunner(EnginePtr engine);
 
   size_t num_outputs() const { return outputs_.size(); }
-  // Takes as many threads as PyTorch's operators do. The inputs are borrowed; the outputs are new,
-  // or what `hooks`, which may be null, has for them. `layouts` has one for each output, or none if
-  // all are row-major. Throws std::runtime_error for inputs that the engine was not compiled for.
+  // On a CPU, takes as many threads as PyTorch's operators do; on a GPU, queues its work on PyTorch's
+  // current stream. The inputs are borrowed; the outputs are new and on `device`, or what `hooks`,
+  // which may be null, has for them. `layouts` has one for each output, or none if all are row-major.
+  // Throws std::runtime_error for inputs that the engine was not compiled for.
   std::vector<OwnedTensor> run(std::span<const AtenTensorHandle> inputs,
-                               std::span<const Layout> layouts, RunHooks* hooks = nullptr);
+                               std::span<const Layout> layouts, kiln_device device = kCpu,
+                               RunHooks* hooks = nullptr);
 
  private:
   struct OutputInfo {
     kiln_dtype dtype = KILN_F32;
     int32_t rank = 0;
   };
+  // What a session is for. Runs of one session on different streams would wait for each other.
+  struct Place {
+    int32_t num_threads = 0;  // of a CPU
+    kiln_device device = kCpu;
+    void* stream = nullptr;  // of a GPU
+    bool is_captured = false;
+
+    bool operator==(const Place& other) const {
+      return num_threads == other.num_threads && device.type == other.device.type &&
+             device.index == other.device.index && stream == other.stream;
+    }
+  };
+  struct IdleSession {
+    Place place;
+    SessionPtr session;
+  };
+  struct Call;
   class Lease;
 
-  OwnedTensor make_output(size_t index, const Shape& stored, std::span<const Layout> layouts,
-                          std::span<const kiln_tensor> inputs, RunHooks* hooks) const;
-  SessionPtr take_session(int num_threads);
-  void give_back(SessionPtr session, int num_threads);
+  static Place place_of(kiln_device device);
+  OwnedTensor make_output(size_t index, const Shape& stored, const Call& call) const;
+  SessionPtr take_session(const Place& place);
+  void give_back(SessionPtr session, const Place& place);
 
   EnginePtr engine_;
   std::vector<OutputInfo> outputs_;
   std::mutex mutex_;
-  std::vector<SessionPtr> idle_;  // all of idle_threads_ threads
-  int idle_threads_ = 0;
+  std::vector<IdleSession> idle_;  // the most recently used last
+  // What runs that callers captured into graphs of theirs work with: graphs may be replayed as long
+  // as the engine is there, beside any other run.
+  std::vector<SessionPtr> captured_;
 };
 
 }  // namespace kiln::torch_op

@@ -40,6 +40,7 @@ Layout parse_layout(std::string_view entry) {
 
 std::vector<Layout> parse_layouts(std::string_view spec) {
   std::vector<Layout> layouts;
+  spec = spec.substr(0, spec.find('@'));  // where the engine runs
   if (spec.find('{') == std::string_view::npos) return layouts;
   for (size_t begin = 0; begin <= spec.size();) {
     const size_t end = std::min(spec.find(';', begin), spec.size());

@@ -9,23 +9,41 @@ namespace kiln::torch_op {
 LoadedEngine::LoadedEngine(torch::stable::Tensor bytes)
     : bytes_(std::move(bytes)),
       data_(bytes_.const_data_ptr()),
+      host_data_(data_),
       size_(static_cast<size_t>(bytes_.numel())) {
-  if (size_ > 0) std::memcpy(fingerprint_.data(), data_, std::min(size_, kFingerprintBytes));
+  if (!is_on_cpu(bytes_.get())) {
+    const int64_t size = bytes_.numel();
+    host_copy_ = new_tensor(KILN_U8, {&size, 1});
+    check_torch(aoti_torch_copy_(host_copy_.get(), bytes_.get(), 0), "copy an engine from a GPU");
+    void* copied = nullptr;
+    check_torch(aoti_torch_get_data_ptr(host_copy_.get(), &copied), "tell where a tensor lies");
+    host_data_ = copied;
+  }
+  if (size_ > 0) std::memcpy(fingerprint_.data(), host_data_, std::min(size_, kFingerprintBytes));
 }
 
 bool LoadedEngine::is_made_from(const void* data, size_t size) const {
   return data == data_ && size == size_ &&
-         (size == 0 ||
+         (size == 0 || host_copy_ != nullptr ||
           std::memcmp(data, fingerprint_.data(), std::min(size, kFingerprintBytes)) == 0);
 }
 
-EngineRunner& LoadedEngine::runner() {
-  std::call_once(once_, [this] {
+EngineRunner& LoadedEngine::runner(kiln_device_type type) {
+  Loaded& loaded = loaded_.at(static_cast<size_t>(type));
+  std::call_once(loaded.once, [&] {
     kiln_engine* engine = nullptr;
-    check(kiln_engine_load_memory(data_, size_, nullptr, &engine));
-    runner_.emplace(EnginePtr(engine));
+    const kiln_load_options options{.struct_size = sizeof(kiln_load_options),
+                                    .target = type == KILN_CUDA ? "cuda" : "cpu",
+                                    .verify_weights = 0,
+                                    .describe_only = 0};
+    kiln_status status = kiln_engine_load_memory(host_data_, size_, &options, &engine);
+    // Without a program for that device: what there is says where it runs, or why it does not.
+    if (status == KILN_INVALID_ARGUMENT)
+      status = kiln_engine_load_memory(host_data_, size_, nullptr, &engine);
+    check(status);
+    loaded.runner.emplace(EnginePtr(engine));
   });
-  return *runner_;
+  return *loaded.runner;
 }
 
 LoadedEngines& LoadedEngines::instance() {

@@ -4,7 +4,8 @@
 // An entry is found by address, size and the first bytes of the engine, which hold the hash of its
 // contents: when the memory is given to another tensor, or is overwritten, the entry no longer
 // matches and is replaced. An entry holds a reference to its tensor, so that the bytes outlive the
-// engine made from them.
+// engine made from them. The bytes may lie in the memory of a GPU, because `.cuda()` moves all
+// buffers of a module: they are copied back once, and what is written over them there is not noticed.
 //
 // Whoever has an engine for long, such as a module, holds it: what is held stays, and goes when the
 // last holder releases it. Of the others, which programs without Python use, kMaxUnheld are kept;
@@ -33,19 +34,25 @@ class LoadedEngine {
   const void* data() const { return data_; }
   // The same memory with the same contents.
   bool is_made_from(const void* data, size_t size) const;
-  // Loads the engine if that was not done yet; threads that come meanwhile wait. Throws
-  // std::runtime_error for what is not an engine for this machine.
-  EngineRunner& runner();
+  // The engine's program for a kind of device, loaded if that was not done yet; threads that come
+  // meanwhile wait. Throws std::runtime_error for what is not an engine for this machine and device.
+  EngineRunner& runner(kiln_device_type type);
 
  private:
   static constexpr size_t kFingerprintBytes = 64;
 
+  struct Loaded {
+    std::once_flag once;
+    std::optional<EngineRunner> runner;
+  };
+
   torch::stable::Tensor bytes_;
+  OwnedTensor host_copy_;  // of bytes in the memory of a GPU
   const void* data_ = nullptr;
+  const void* host_data_ = nullptr;
   size_t size_ = 0;
   std::array<std::byte, kFingerprintBytes> fingerprint_{};
-  std::once_flag once_;
-  std::optional<EngineRunner> runner_;
+  std::array<Loaded, 2> loaded_;  // by kiln_device_type
 };
 
 class LoadedEngines {

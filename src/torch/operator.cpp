@@ -8,11 +8,15 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <cstdlib>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "torch/cuda.h"
 #include "torch/engine_modes.h"
 #include "torch/layouts.h"
 #include "torch/loaded_engines.h"
@@ -29,15 +33,31 @@ void check_engine_tensor(const Tensor& engine) {
     throw std::runtime_error(
         "[execute_engine] the engine is not a contiguous one-dimensional uint8 tensor");
   }
-  if (!is_on_cpu(engine.get())) {
-    throw std::runtime_error(
-        "[execute_engine] the engine's bytes are not in CPU memory: call .cpu() on the module");
-  }
 }
 
-EngineRunner& load(LoadedEngine& engine) {
+// "cuda:1" after the "@" of a spec; the CPU if there is none.
+kiln_device device_of_spec(std::string_view spec) {
+  const size_t at = spec.find("@cuda");
+  if (at == std::string_view::npos) return kCpu;
+  const size_t colon = spec.find(':', at);
+  return {KILN_CUDA, colon == std::string_view::npos
+                         ? current_cuda_device()
+                         : std::atoi(std::string(spec.substr(colon + 1)).c_str())};
+}
+
+// Where a call runs: on the GPU that has one of its inputs. If there are none, where the engine lies,
+// or what the spec says.
+kiln_device device_of_call(std::span<const AtenTensorHandle> inputs, const Tensor& engine,
+                           std::string_view spec) {
+  for (size_t i = 0; i < inputs.size(); ++i)
+    if (!is_on_cpu(inputs[i])) return device_of(inputs[i], {"input", i});
+  if (!inputs.empty()) return kCpu;
+  return is_on_cpu(engine.get()) ? device_of_spec(spec) : device_of(engine.get(), {"the engine"});
+}
+
+EngineRunner& load(LoadedEngine& engine, kiln_device device) {
   try {
-    return engine.runner();
+    return engine.runner(static_cast<kiln_device_type>(device.type));
   } catch (...) {
     LoadedEngines::instance().forget(engine);
     throw;
@@ -52,11 +72,12 @@ std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine, st
     handles.push_back(input.get());
   }
   const std::shared_ptr<LoadedEngine> loaded = LoadedEngines::instance().find(engine);
-  EngineRunner& runner = load(*loaded);
+  const kiln_device device = device_of_call(handles, engine, spec);
+  EngineRunner& runner = load(*loaded, device);
   const std::unique_ptr<RunHooks> hooks = modal_run(engine.const_data_ptr());
   const std::vector<Layout> layouts = parse_layouts(spec);
   std::vector<Tensor> outputs;
-  for (OwnedTensor& output : runner.run(handles, layouts, hooks.get())) {
+  for (OwnedTensor& output : runner.run(handles, layouts, device, hooks.get())) {
     outputs.emplace_back(output.release());
   }
   return outputs;
@@ -87,7 +108,7 @@ STABLE_TORCH_LIBRARY(kiln, m) {
 STABLE_TORCH_LIBRARY_IMPL(kiln, CPU, m) {
   m.impl("execute_engine", TORCH_BOX(&kiln::torch_op::execute_engine));
 }
-// Reached when any tensor is on a GPU: to say clearly what is wrong.
+// Reached when any tensor is on a GPU.
 STABLE_TORCH_LIBRARY_IMPL(kiln, CUDA, m) {
   m.impl("execute_engine", TORCH_BOX(&kiln::torch_op::execute_engine));
 }

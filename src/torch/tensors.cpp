@@ -46,16 +46,6 @@ int32_t to_torch(kiln_dtype dtype) {
       "[execute_engine] the engine has an output of a dtype that PyTorch lacks");
 }
 
-kiln_device device_of(AtenTensorHandle tensor, TensorName name) {
-  if (is_on_cpu(tensor)) return {KILN_CPU, 0};
-  int32_t type = 0, index = 0;
-  check_torch(aoti_torch_get_device_type(tensor, &type), "tell the device of a tensor");
-  check_torch(aoti_torch_get_device_index(tensor, &index), "tell the device of a tensor");
-  if (type == aoti_torch_device_type_cuda()) return {KILN_CUDA, index};
-  throw std::runtime_error("[execute_engine] " + name.str() +
-                           " is not in CPU memory, nor in that of a GPU: pass tensor.cpu()");
-}
-
 }  // namespace
 
 void check_torch(AOTITorchError error, const char* what) {
@@ -72,6 +62,16 @@ bool is_on_cpu(AtenTensorHandle tensor) {
 
 std::string TensorName::str() const {
   return std::string(text) + (index == kNoIndex ? "" : " " + std::to_string(index));
+}
+
+kiln_device device_of(AtenTensorHandle tensor, TensorName name) {
+  if (is_on_cpu(tensor)) return {KILN_CPU, 0};
+  int32_t type = 0, index = 0;
+  check_torch(aoti_torch_get_device_type(tensor, &type), "tell the device of a tensor");
+  check_torch(aoti_torch_get_device_index(tensor, &index), "tell the device of a tensor");
+  if (type == aoti_torch_device_type_cuda()) return {KILN_CUDA, index};
+  throw std::runtime_error("[execute_engine] " + name.str() +
+                           " is not in CPU memory, nor in that of a GPU: pass tensor.cpu()");
 }
 
 kiln_tensor view(AtenTensorHandle tensor, TensorName name) {
@@ -106,12 +106,14 @@ Shape row_major_strides(std::span<const int64_t> shape) {
 }
 
 OwnedTensor new_tensor(kiln_dtype dtype, std::span<const int64_t> shape,
-                       std::span<const int64_t> strides) {
+                       std::span<const int64_t> strides, kiln_device device) {
   const Shape row_major = row_major_strides(shape);
+  const int32_t type =
+      device.type == KILN_CUDA ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu();
   const int64_t* steps = strides.empty() ? row_major.data() : strides.data();
   AtenTensorHandle handle = nullptr;
   check_torch(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), steps,
-                                       to_torch(dtype), aoti_torch_device_type_cpu(), 0, &handle),
+                                       to_torch(dtype), type, device.index, &handle),
               "allocate a tensor");
   return OwnedTensor(handle);
 }

@@ -41,9 +41,14 @@ kiln_tensor view(AtenTensorHandle tensor, TensorName name);
 
 Shape row_major_strides(std::span<const int64_t> shape);
 
-// A new tensor in CPU memory; row-major without gaps if `strides` are empty.
+// Where a tensor lies; `name` is for errors.
+kiln_device device_of(AtenTensorHandle tensor, TensorName name);
+
+inline constexpr kiln_device kCpu = {KILN_CPU, 0};
+
+// A new tensor; row-major without gaps if `strides` are empty.
 OwnedTensor new_tensor(kiln_dtype dtype, std::span<const int64_t> shape,
-                       std::span<const int64_t> strides = {});
+                       std::span<const int64_t> strides = {}, kiln_device device = kCpu);
 
 // A tensor that borrows memory in the CPU; row-major without gaps if `strides` are empty.
 OwnedTensor borrow(const void* data, kiln_dtype dtype, std::span<const int64_t> shape,

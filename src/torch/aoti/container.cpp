@@ -6,7 +6,6 @@
 #include <torch/csrc/inductor/aoti_runtime/interface.h>
 
 #include <cstdio>
-#include <cstring>
 #include <exception>
 #include <stdexcept>
 #include <string>
@@ -94,12 +93,8 @@ AOTIRuntimeError AOTInductorModelContainerCreateWithDevice(
     AOTInductorModelContainerHandle* container_handle, size_t num_models, const char* device_str,
     const char* /*cubin_dir*/) {
   const AOTIRuntimeError error = guarded([&] {
-    if (std::strcmp(device_str, "cpu") != 0) {
-      throw std::runtime_error(std::string("the package was compiled for the CPU, not for ") +
-                               device_str);
-    }
-    *container_handle =
-        reinterpret_cast<AOTInductorModelContainerHandle>(new Model(own_directory(), num_models));
+    *container_handle = reinterpret_cast<AOTInductorModelContainerHandle>(
+        new Model(own_directory(), num_models, device_str));
   });
   if (error != AOTI_RUNTIME_SUCCESS && aoti_torch_abi_version() >= kAsksForErrors) {
     std::fprintf(stderr, "Error: %s\n", last_error.c_str());  // no loader asks at this point
@@ -121,7 +116,7 @@ AOTIRuntimeError AOTInductorModelContainerDelete(AOTInductorModelContainerHandle
 AOTIRuntimeError AOTInductorModelContainerRun(AOTInductorModelContainerHandle container_handle,
                                               AtenTensorHandle* input_handles, size_t num_inputs,
                                               AtenTensorHandle* output_handles, size_t num_outputs,
-                                              AOTInductorStreamHandle /*stream_handle*/,
+                                              AOTInductorStreamHandle stream_handle,
                                               AOTIProxyExecutorHandle proxy_executor_handle) {
   return guarded([&] {
     std::vector<OwnedTensor> inputs = take(input_handles, num_inputs);
@@ -130,7 +125,8 @@ AOTIRuntimeError AOTInductorModelContainerRun(AOTInductorModelContainerHandle co
       throw std::runtime_error("got " + std::to_string(num_outputs) + " outputs, expected " +
                                std::to_string(model.program().results.size()));
     }
-    std::vector<OwnedTensor> outputs = model.run(std::move(inputs), proxy_executor_handle);
+    std::vector<OwnedTensor> outputs =
+        model.run(std::move(inputs), stream_handle, proxy_executor_handle);
     for (OwnedTensor& output : outputs) {
       if (output == nullptr) {  // None is an undefined tensor
         AtenTensorHandle undefined = nullptr;
@@ -185,8 +181,7 @@ AOTIRuntimeError AOTInductorGetLastError(const char** error_msg) {
   return AOTI_RUNTIME_SUCCESS;
 }
 
-// Streams belong to devices other than the CPU, so there is none to tie to anything; threads never
-// wait for each other here.
+// Sessions belong to streams by themselves, and threads never wait for each other here.
 
 // NOLINTBEGIN(readability-identifier-naming): newer versions of PyTorch give these names
 AOTI_API AOTIRuntimeError AOTInductorModelContainerSetUseStreamAffinity(

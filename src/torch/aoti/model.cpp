@@ -1,5 +1,6 @@
 #include "torch/aoti/model.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <fstream>
 #include <iterator>
@@ -7,6 +8,7 @@
 #include <utility>
 
 #include "support/dtype.h"
+#include "torch/cuda.h"
 
 namespace kiln::aoti {
 namespace {
@@ -27,6 +29,19 @@ std::unique_ptr<EngineRunner> load_engine(const std::string& path) {
   kiln_engine* engine = nullptr;
   torch_op::check(kiln_engine_load_file(path.c_str(), nullptr, &engine));
   return std::make_unique<EngineRunner>(EnginePtr(engine));
+}
+
+// What a loader asks for: "cpu", "cuda" or "cuda:1".
+kiln_device device_of(const std::string& text, kiln_device_type compiled_for) {
+  const bool is_cuda = text.starts_with("cuda");
+  if (is_cuda != (compiled_for == KILN_CUDA)) {
+    throw std::runtime_error(std::string("the package was compiled for ") +
+                             (is_cuda ? "the CPU" : "a GPU") + ", not for " + text);
+  }
+  if (!is_cuda) return torch_op::kCpu;
+  const size_t colon = text.find(':');
+  return {KILN_CUDA, colon == std::string::npos ? torch_op::current_cuda_device()
+                                                : std::stoi(text.substr(colon + 1))};
 }
 
 std::string dtype_text(kiln_dtype dtype) {
@@ -66,6 +81,12 @@ uint64_t bytes_of(const ConstantSpec& constant) {
     throw std::runtime_error("the package has a constant of an impossible size");
   }
   return count == 0 ? 0 : static_cast<uint64_t>(bytes);
+}
+
+const std::byte* address_of(AtenTensorHandle tensor) {
+  void* data = nullptr;
+  torch_op::check_torch(aoti_torch_get_data_ptr(tensor, &data), "tell where a tensor lies");
+  return static_cast<const std::byte*>(data);
 }
 
 std::vector<OwnedTensor> run_aten(const Call& call, const SizeValues& sizes,
@@ -116,8 +137,9 @@ struct Model::Values {
   std::vector<OwnedTensor> owned;
 };
 
-Model::Model(const std::string& directory, size_t num_runners)
-    : program_(parse_program(read_text(directory + "/program.kiln.txt"))) {
+Model::Model(const std::string& directory, size_t num_runners, const std::string& device)
+    : program_(parse_program(read_text(directory + "/program.kiln.txt"))),
+      device_(device_of(device, program_.device)) {
   check_version(program_.needs_torch);
   for (const InputSpec& input : program_.inputs) {
     labels_.push_back("input \"" + input.name + "\"");
@@ -153,9 +175,22 @@ void Model::map_constants(const std::string& path) {
     if (constant.offset > size || bytes > size - constant.offset) {
       throw std::runtime_error("the package's constants.bin is truncated");
     }
-    constants_.push_back(torch_op::borrow(constant_file_.bytes().data() + constant.offset,
-                                          constant.dtype, constant.shape, constant.strides));
+    constants_.push_back(load_constant(constant));
+    constant_memory_.emplace_back(address_of(constants_.back().get()), bytes);
   }
+}
+
+// In the mapped file, or copied to the GPU.
+OwnedTensor Model::load_constant(const ConstantSpec& constant) const {
+  OwnedTensor mapped = torch_op::borrow(constant_file_.bytes().data() + constant.offset,
+                                        constant.dtype, constant.shape, constant.strides);
+  if (device_.type == KILN_CPU || constant.is_on_host) {
+    return mapped;
+  }
+  OwnedTensor copy =
+      torch_op::new_tensor(constant.dtype, constant.shape, constant.strides, device_);
+  torch_op::check_torch(aoti_torch_copy_(copy.get(), mapped.get(), 0), "copy a constant");
+  return copy;
 }
 
 void Model::check_inputs(std::span<const OwnedTensor> inputs, Values& values) const {
@@ -249,7 +284,7 @@ std::vector<OwnedTensor> Model::run_call(const Call& call, const Values& values,
     inputs.push_back(values.handles[value]);
   }
   if (call.kind == Call::Kind::Engine) {
-    return engines_[call.target]->run(inputs, call.layouts);
+    return engines_[call.target]->run(inputs, call.layouts, device_);
   }
   return run_aten(call, *values.sizes, std::move(inputs), proxy);
 }
@@ -276,7 +311,7 @@ std::vector<OwnedTensor> Model::run_model(const Call& call, const Values& values
   }
   const RunEngine run_engine = [this](size_t index, std::string_view spec,
                                       std::span<const AtenTensorHandle> given) {
-    return engines_.at(index)->run(given, torch_op::parse_layouts(spec));
+    return engines_.at(index)->run(given, torch_op::parse_layouts(spec), device_);
   };
   std::vector<OwnedTensor> results =
       compiled_->run(std::move(inputs), call.num_results, proxy, run_engine);
@@ -287,13 +322,13 @@ std::vector<OwnedTensor> Model::run_model(const Call& call, const Values& values
 }
 
 bool Model::lies_in_constants(AtenTensorHandle tensor) const {
-  void* data = nullptr;
-  torch_op::check_torch(aoti_torch_get_data_ptr(tensor, &data), "tell where a tensor lies");
-  const std::span<const std::byte> bytes = constant_file_.bytes();
-  return data >= bytes.data() && data < bytes.data() + bytes.size();
+  const std::byte* data = address_of(tensor);
+  return std::ranges::any_of(constant_memory_, [&](std::span<const std::byte> memory) {
+    return data >= memory.data() && data < memory.data() + memory.size();
+  });
 }
 
-// A tensor that lies in the mapped file is copied: the caller may write to it.
+// A tensor that lies in a constant is copied: the caller may write to it.
 OwnedTensor Model::take_result(size_t value, Values& values) const {
   const AtenTensorHandle handle = values.handles[value];
   if (!constants_.empty() && lies_in_constants(handle)) {
@@ -304,8 +339,12 @@ OwnedTensor Model::take_result(size_t value, Values& values) const {
   return values.owned[value] != nullptr ? std::move(values.owned[value]) : torch_op::share(handle);
 }
 
-std::vector<OwnedTensor> Model::run(std::vector<OwnedTensor> inputs,
+std::vector<OwnedTensor> Model::run(std::vector<OwnedTensor> inputs, void* stream,
                                     AOTIProxyExecutorHandle proxy) {
+  std::optional<torch_op::CudaStreamGuard> guard;
+  if (device_.type == KILN_CUDA && stream != torch_op::current_cuda_stream(device_.index)) {
+    guard.emplace(stream, device_.index);
+  }
   Values values;
   check_inputs(inputs, values);
   values.handles.reserve(program_.num_values);

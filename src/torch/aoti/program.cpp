@@ -87,18 +87,21 @@ class Parser {
 
   using Statement = void (Parser::*)(Words&);
   static const std::map<std::string, Statement>& statements() {
-    static const std::map<std::string, Statement> kStatements{{"input", &Parser::input},
-                                                              {"check", &Parser::check},
-                                                              {"constant", &Parser::constant},
-                                                              {"engine", &Parser::engine},
-                                                              {"model", &Parser::model},
-                                                              {"changes", &Parser::changes},
-                                                              {"run_engine", &Parser::run_engine},
-                                                              {"run_model", &Parser::run_model},
-                                                              {"run_aten", &Parser::run_aten},
-                                                              {"result", &Parser::result},
-                                                              {"needs_torch", &Parser::needs_torch},
-                                                              {"size", &Parser::size}};
+    static const std::map<std::string, Statement> kStatements{
+        {"input", &Parser::input},
+        {"check", &Parser::check},
+        {"constant", &Parser::constant},
+        {"host_constant", &Parser::host_constant},
+        {"device", &Parser::device},
+        {"engine", &Parser::engine},
+        {"model", &Parser::model},
+        {"changes", &Parser::changes},
+        {"run_engine", &Parser::run_engine},
+        {"run_model", &Parser::run_model},
+        {"run_aten", &Parser::run_aten},
+        {"result", &Parser::result},
+        {"needs_torch", &Parser::needs_torch},
+        {"size", &Parser::size}};
     return kStatements;
   }
 
@@ -184,6 +187,18 @@ class Parser {
     }
     program_.constants.push_back(std::move(spec));
     ++num_values_;
+  }
+
+  void host_constant(Words& words) {
+    constant(words);
+    program_.constants.back().is_on_host = true;
+  }
+
+  void device(Words& words) {
+    if (const std::string name = word(words); name != "cuda") {
+      throw std::runtime_error("got the device " + name + ", expected cuda");
+    }
+    program_.device = KILN_CUDA;
   }
 
   void changes(Words& words) {

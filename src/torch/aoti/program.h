@@ -6,12 +6,14 @@
 //   kiln-program 1
 //   in_spec <JSON to the end of the line>          structure of the inputs, as torch.utils._pytree
 //   out_spec <JSON>                                has it
+//   device cuda                                    where it runs; without this on the CPU
 //   size <function> <operand> <operand>            instructions of the size program are numbered
 //   needs_torch <major> <minor>                    the first version that runs the package right
 //   input <name> <dtype> <dim>... [strides <size>...]
 //   check <size> <text to the end of the line>     is not to be zero
 //   changes <input>                                the model writes to this input
 //   constant <dtype> <offset in constants.bin> <size>... [strides <stride>...]
+//   host_constant ...                              the same, in memory of the CPU whatever the device
 //   engine <file>                                  engines are numbered
 //   model <file>                                   a library that AOTInductor compiled
 //   run_engine <engine> inputs <value>... results <count> [layouts <text>]
@@ -60,6 +62,7 @@ struct ConstantSpec {
   uint64_t offset = 0;
   std::vector<int64_t> shape;
   std::vector<int64_t> strides;  // empty: row-major
+  bool is_on_host = false;       // whatever the program's device is
 };
 
 struct Call {
@@ -82,6 +85,7 @@ struct TorchVersion {
 
 struct Program {
   std::string in_spec, out_spec;
+  kiln_device_type device = KILN_CPU;
   SizeProgram sizes;
   TorchVersion needs_torch;
   std::vector<InputSpec> inputs;
