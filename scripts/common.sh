@@ -21,9 +21,12 @@ quietly() {
 pip_install=(-m pip install --disable-pip-version-check --no-compile)
 
 # pip_install_torch PYTHON VERSION LOG: the CPU build if the index has one, because the plain one brings gigabytes of CUDA
-# libraries with it; else the plain one.
+# libraries with it; else the plain one. KILN_INSTALL_LIMIT: the seconds that each may take.
 pip_install_torch() {
   local pip=("$1" "${pip_install[@]}")
+  if [ -n "${KILN_INSTALL_LIMIT:-}" ]; then
+    pip=(timeout "$KILN_INSTALL_LIMIT" "${pip[@]}")
+  fi
   if "${pip[@]}" "torch==$2+cpu" >> "$3" 2>&1; then
     return
   fi

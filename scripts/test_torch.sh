@@ -38,7 +38,8 @@ make_environment() {
   say "making $folder with $("$python" --version) and torch $1"
   rm -rf "$folder" "$log"
   if ! fill_environment "$1" "$log" > "$log.said" 2>&1; then
-    reason="$(grep -E '^ *(ERROR: (Could|No|Cannot)|The user requested \(constraint\))' "$log" | tail -n 1 | sed 's/^ *//') (more in $log)"
+    reason=$(grep -E '^ *(ERROR: (Could|No|Cannot)|The user requested \(constraint\))' "$log" | tail -n 1 | sed 's/^ *//') || true
+    reason="${reason:-it did not end in time} (more in $log)"
     rm -rf "$folder"
     return 1
   fi
@@ -51,8 +52,8 @@ fill_environment() {
 }
 
 if [ "$wanted" = newest ]; then
-  # Where there is no network, that is known soon.
-  export PIP_RETRIES=1 PIP_DEFAULT_TIMEOUT=30
+  # Where there is no network, or a slow one, that is known soon.
+  export PIP_RETRIES=1 PIP_DEFAULT_TIMEOUT=30 KILN_INSTALL_LIMIT=600
   for wanted in "${newest[@]}" none; do
     if [ "$wanted" = none ]; then
       say "SKIPPED: none of torch ${newest[*]} can be installed here, so that no version but the development environment's is tested"

@@ -23,6 +23,7 @@ from ctypes import (
 from pathlib import Path
 from typing import Any
 
+from kiln.cuda import tell_library_folders
 from kiln.errors import BY_STATUS, InternalError
 
 MAX_RANK = 16
@@ -217,6 +218,7 @@ def runtime() -> ctypes.CDLL:
 def compiler() -> ctypes.CDLL:
     """libkiln: compiles. Opened on first use, since running engines does not need it."""
     runtime()
+    tell_library_folders()
     library = _open(("libkiln.so",), _COMPILER)
     # Daemon threads may compile while the interpreter ends: the library must not be undone under them.
     atexit.register(library.kiln_private_end_compiles)

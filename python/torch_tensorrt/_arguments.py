@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,27 +28,42 @@ def flatten_tensors(example_inputs: tuple[Sequence[Any], Mapping[str, Any]]) -> 
     return pytree.tree_leaves(example_inputs)
 
 
-def sample_value(value: Any) -> Any:
-    """A tensor to trace with, for an Input; other values as they are.
+def input_device(module: Any) -> torch.device:
+    """Where a module takes its inputs: where those are that it was traced with, else its weights, else the CPU."""
+    if isinstance(module, GraphModule):
+        for node in module.graph.find_nodes(op="placeholder"):
+            if isinstance(value := node.meta.get("val"), torch.Tensor):
+                return value.device
+    weights = itertools.chain(module.parameters(), module.buffers())
+    return next((weight.device for weight in weights), torch.device("cpu"))
+
+
+def sample_value(value: Any, device: torch.device) -> Any:
+    """A tensor on a device to trace with, for an Input; other values as they are.
 
     A dynamic size gets a sample of at least 2, because tracers take 0 and 1 as constants.
     """
     if not isinstance(value, Input):
         return value
     if not value.is_dynamic:
-        return value.example_tensor()
+        return value.example_tensor().to(device)
     dynamic = value.dynamic_axes()
     shape = [
         min(max(size, 2), dynamic[axis][1]) if axis in dynamic else size
         for axis, size in enumerate(value.opt_shape)
     ]
-    return value._random_tensor(tuple(shape))
+    return value._random_tensor(tuple(shape)).to(device)
 
 
-def sample_inputs(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword inputs with a tensor for every Input."""
-    return tuple(pytree.tree_map(sample_value, tuple(args or ()))), pytree.tree_map(
-        sample_value, dict(kwargs or {})
+def sample_inputs(module: Any, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword inputs of a module, with a tensor where it takes them for every Input."""
+    device = input_device(module)
+
+    def sample(value: Any) -> Any:
+        return sample_value(value, device)
+
+    return tuple(pytree.tree_map(sample, tuple(args or ()))), pytree.tree_map(
+        sample, dict(kwargs or {})
     )
 
 

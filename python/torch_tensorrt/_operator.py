@@ -7,8 +7,9 @@ Every call of the operator carries a `spec`: the dtypes and shapes of its result
 
 with one entry per result, whose sizes are operands of a size program (`_sizes.py`); its instructions come first if
 there are any. `{0,2,3,1}` after the sizes are the dimensions in the order in which they lie in memory, the innermost
-last, for results that are not row-major: the engine gives them in that order. A spec has no quotes or backslashes, so
-every exporter can carry it.
+last, for results that are not row-major: the engine gives them in that order. A spec that ends in `@cuda:0` says where
+an engine without inputs runs; others run where their inputs are. A spec has no quotes or backslashes, so every exporter
+can carry it.
 """
 
 from __future__ import annotations
@@ -113,21 +114,25 @@ class ResultSpec:
     order: tuple[int, ...] = ()  # of the dimensions in memory; empty: row-major
 
 
-def write_spec(program: SizeProgram, results: Iterable[ResultSpec]) -> str:
-    """The spec of an engine with these results."""
+def write_spec(
+    program: SizeProgram, results: Iterable[ResultSpec], device: torch.device | None = None
+) -> str:
+    """The spec of an engine with these results; `device` is for one without inputs."""
     entries = []
     for result in results:
         order = f"{{{','.join(map(str, result.order))}}}" if result.order else ""
         entries.append(f"{DTYPE_NAMES[result.dtype]}[{','.join(map(str, result.sizes))}]{order}")
-    return "|".join(filter(None, [",".join(program.instructions), ";".join(entries)]))
+    suffix = f"@{device}" if device is not None and device.type != "cpu" else ""
+    return "|".join(filter(None, [",".join(program.instructions), ";".join(entries)])) + suffix
 
 
 @functools.lru_cache(maxsize=1024)
 def _parse_spec(spec: str) -> tuple[SizeProgram, list[ResultSpec]]:
-    instructions, _, entries = spec.rpartition("|")
+    text, _, _ = spec.partition("@")
+    instructions, _, entries = text.rpartition("|")
     try:
         program = SizeProgram(instructions.split(",") if instructions else ())
-        results = [_parse_entry(program, entry) for entry in entries.split(";") if spec]
+        results = [_parse_entry(program, entry) for entry in entries.split(";") if text]
     except ValueError as error:
         raise ValueError(f"[execute_engine] the spec {spec!r}: {error}") from error
     return program, results
@@ -149,7 +154,8 @@ def _parse_entry(program: SizeProgram, entry: str) -> ResultSpec:
 
 def layouts_of(spec: str) -> str:
     """The orders in a spec alone, such as "{1,0};" for two results; "" if all of them are row-major."""
-    orders = [entry[entry.find("]") + 1 :] for entry in spec.rpartition("|")[2].split(";")]
+    text, _, _ = spec.partition("@")
+    orders = [entry[entry.find("]") + 1 :] for entry in text.rpartition("|")[2].split(";")]
     return ";".join(orders) if any(orders) else ""
 
 
@@ -169,17 +175,30 @@ def _execute_engine_fake(
         raise ValueError(f"[execute_engine] the inputs lack the size {error} of the spec") from None
     if any(size is None for shape in shapes for size in shape):
         raise ValueError("[execute_engine] a size overflows or divides by zero for these inputs")
+    device = _device_of_call(inputs, engine, spec)
     return [
-        _new_empty(engine, shape, result.dtype, result.order)
+        _new_empty(engine, device, shape, result)
         for result, shape in zip(results, shapes, strict=True)
     ]
 
 
+def _device_of_call(inputs: list[torch.Tensor], engine: torch.Tensor, spec: str) -> torch.device:
+    """Where an engine runs and its results lie; its bytes may be elsewhere. As src/torch/operator.cpp has it."""
+    for tensor in inputs:
+        if tensor.device.type == "cuda":
+            return tensor.device
+    if inputs:
+        return inputs[0].device
+    _, _, device = spec.partition("@")
+    return torch.device(device) if device and engine.device.type == "cpu" else engine.device
+
+
 def _new_empty(
-    like: torch.Tensor, shape: Sequence[Any], dtype: torch.dtype, order: tuple[int, ...]
+    like: torch.Tensor, device: torch.device, shape: Sequence[Any], result: ResultSpec
 ) -> torch.Tensor:
+    order = result.order
     if not order:
-        return like.new_empty(shape, dtype=dtype)
-    stored = like.new_empty([shape[dim] for dim in order], dtype=dtype).stride()
+        return like.new_empty(shape, dtype=result.dtype, device=device)
+    stored = like.new_empty([shape[dim] for dim in order], dtype=result.dtype).stride()
     strides = [stored[order.index(dim)] for dim in range(len(order))]
-    return like.new_empty_strided(shape, strides, dtype=dtype)
+    return like.new_empty_strided(shape, strides, dtype=result.dtype, device=device)

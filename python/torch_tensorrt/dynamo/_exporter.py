@@ -36,7 +36,7 @@ def export(
     """
     kind = output_format or ir
     args = merge_inputs(inputs, arg_inputs, required=False)
-    samples = sample_inputs(args, kwarg_inputs) if args is not None or kwarg_inputs else None
+    samples = sample_inputs(gm, args, kwarg_inputs) if args is not None or kwarg_inputs else None
     if kind in ("torchscript", "ts"):
         return to_torchscript(gm, args, kwarg_inputs)
     if kind not in ("exported_program", "ep"):

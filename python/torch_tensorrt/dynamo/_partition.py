@@ -62,10 +62,11 @@ def check_support(
             NodeSupport(node.name, str(node.target), False, str(error)) for node in serialized.nodes
         ]
     reasons: dict[Node, str] = {}
+    device = engine_device(program)
     for node, answer in zip(serialized.nodes, answers, strict=True):
         if is_symbolic_node(node):
             continue
-        reason = _veto(node, settings)
+        reason = _veto(node, settings) or _veto_device(program, node, device)
         if node in program.in_place.shared:
             reason = reason or "its memory is changed in place"
         if reason is None:
@@ -134,8 +135,27 @@ def _veto(node: Node, settings: CompilationSettings) -> str | None:
     ):
         if value.dtype not in DTYPE_NAMES or value.layout is not torch.strided:
             return f"a tensor of dtype {value.dtype} and layout {value.layout}"
-        if value.device.type != "cpu":
-            return f"a tensor on {value.device}: engines run on the CPU"
+    return None
+
+
+def engine_device(program: Program) -> torch.device:
+    """Where the engines of a program run: on the first GPU that its tensors are on, or else on the CPU."""
+    for node in program.graph.nodes:
+        for value in _tensor_values(node):
+            if value.device.type == "cuda":
+                return value.device
+    return torch.device("cpu")
+
+
+def _veto_device(program: Program, node: Node, device: torch.device) -> str | None:
+    """An engine computes on one device. Constants become a part of it, wherever they are now."""
+    values = list(_tensor_values(node))
+    for source in node.all_input_nodes:
+        if not program.is_constant(source):
+            values += _tensor_values(source)
+    for value in values:
+        if value.device != device:
+            return f"a tensor on {value.device}: the engines of this program run on {device}"
     return None
 
 

@@ -200,7 +200,7 @@ def _verify(module: GraphModule, program: ExportedProgram, args: Any, kwargs: An
     args = merge_inputs(None, args, required=False)
     if args is None and not kwargs:
         raise ValueError("verify_output=True needs arg_inputs or kwarg_inputs to run with")
-    args, kwargs = sample_inputs(args, kwargs)
+    args, kwargs = sample_inputs(module, args, kwargs)
     with torch.no_grad(), quiet_torch():
         got, _ = pytree.tree_flatten(module(*args, **kwargs))
         expected, _ = pytree.tree_flatten(program.module()(*args, **kwargs))

@@ -26,7 +26,7 @@ from torch_tensorrt._operator import ResultSpec, engine_tensor, write_spec
 from torch_tensorrt._sizes import SizeProgram
 from torch_tensorrt.dynamo._capture import capture_passes
 from torch_tensorrt.dynamo._engine_cache import BaseEngineCache, DiskEngineCache
-from torch_tensorrt.dynamo._partition import tensor_sources
+from torch_tensorrt.dynamo._partition import engine_device, tensor_sources
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
@@ -75,7 +75,8 @@ class Region:
             tensor = node.meta["val"]
             sizes = tuple(size_operand(size, program, symbols) for size in tensor.shape)
             results.append(ResultSpec(tensor.dtype, sizes, self.orders.get(node, ())))
-        return write_spec(program, results)
+        device = self.outputs[0].meta["val"].device if not self.inputs else None
+        return write_spec(program, results, device)
 
 
 def find_region(
@@ -251,6 +252,7 @@ def compile_region(
         emulate_precision_casts=settings.emulate_precision_casts,
         metadata=region_metadata(region),
         check_bounds=settings.check_bounds,
+        targets=settings.targets(engine_device(program)),
     )
     return engine_tensor(engine)
 
@@ -332,7 +334,7 @@ def _load_checked(cache: BaseEngineCache, key: str) -> bytes | None:
     try:
         blob = cache.load(key)
         if blob is not None:
-            kiln.Engine(blob, verify_weights=True)
+            kiln.Engine(blob, verify_weights=True, describe_only=True)
         return blob
     except Exception as error:
         logger.warning("engine cache: %s could not load: %r", type(cache).__name__, error)

@@ -122,6 +122,16 @@ class CompilationSettings:
             return cls.from_options({**base, **options}, caller)
         return dataclasses.replace(base, **options)
 
+    def targets(self, device: torch.device) -> list[str]:
+        """What engines for a device are compiled for, as `kiln.compile` takes it: code for every CPU, or for the GPU's
+        own generation, and with hardware_compatible for every generation."""
+        if device.type != "cuda":
+            return [device.type]
+        if self.hardware_compatible:
+            return ["cuda"]
+        major, minor = torch.cuda.get_device_capability(device)
+        return [f"cuda:sm_{major}{minor}"]
+
     def without_effect(self) -> list[str]:
         """Names of options that were changed from their defaults and that nothing here looks at."""
         default = CompilationSettings(device=self.device)
@@ -161,6 +171,7 @@ _USED = frozenset(
         "immutable_weights",
         "emulate_precision_casts",
         "check_bounds",
+        "hardware_compatible",
     )
 )
 

@@ -54,7 +54,7 @@ def trace(
     dynamic_shapes = options.get("dynamic_shapes")
     if dynamic_shapes is None:
         dynamic_shapes = shapes_of_inputs(mod.forward, args or (), kwarg_inputs or {})
-    samples, keyword_samples = sample_inputs(args, kwarg_inputs)
+    samples, keyword_samples = sample_inputs(mod, args, kwarg_inputs)
     strict = bool(options.get("strict", False))
 
     def export(shapes: Any) -> ExportedProgram:

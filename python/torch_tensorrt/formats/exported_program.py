@@ -11,6 +11,7 @@ import torch
 from torch._export.serde import serialize as serde
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from torch_tensorrt.formats.verify import WriteError, WrittenArchive
 
@@ -39,12 +40,18 @@ def save_program(
     stand_ins = _stand_ins(program.state_dict)
     light = copy.copy(program)
     light._state_dict = {**program.state_dict, **stand_ins}
+    # torch.export.load needs the devices of example inputs, and engines for a GPU are to load where there is none.
+    light._example_inputs = pytree.tree_map_only(torch.Tensor, _on_cpu, program.example_inputs)
     small = io.BytesIO()
     torch.export.save(light, small, extra_files=extra_files, pickle_protocol=pickle_protocol)
     _check_loads(small)
     large = {name: program.state_dict[name] for name in stand_ins}
     _copy_archive(torch._C.PyTorchFileReader(small), file, large)
     _check_written(file, program)
+
+
+def _on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.cpu() if tensor.device.type == "cuda" else tensor
 
 
 def _stand_ins(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -166,7 +166,7 @@ def _to_program(
             "dynamic_shapes and Inputs with ranges were both given: dynamic_shapes is used"
         )
     shapes = dynamic_shapes if dynamic_shapes is not None else inferred
-    samples = sample_inputs(args, kwargs) if has_inputs else None
+    samples = sample_inputs(module, args, kwargs) if has_inputs else None
     if not retrace or (
         program_info(module) is not None and (not has_inputs or _is_symbolic(module, shapes))
     ):

@@ -82,7 +82,7 @@ def _trace(
         raise ValueError(
             f"{why}. It can be traced instead, which needs inputs: give arg_inputs, or {advice}"
         ) from reason
-    samples, named = sample_inputs(args, kwargs)
+    samples, named = sample_inputs(module, args, kwargs)
     try:
         if named:  # torch.jit.trace takes either all by position or all by name
             arguments = inspect.signature(module.forward).bind(*samples, **named).arguments

@@ -39,7 +39,7 @@ def is_engine(tensor: Any) -> bool:
         and tensor.dtype is torch.uint8
         and tensor.dim() == 1
         and tensor.numel() > len(ENGINE_MAGIC)
-        and tensor.device.type == "cpu"
+        and tensor.device.type in ("cpu", "cuda")
         and bytes(tensor[: len(ENGINE_MAGIC)].tolist()) == ENGINE_MAGIC
     )
 

@@ -28,7 +28,7 @@ class _Converter(TS2EPConverter):
     """The converter with sizes dynamic as the Inputs say, and results of the types that the ScriptModule declares."""
 
     def __init__(self, module: torch.jit.ScriptModule, inputs: Sequence[Any]) -> None:
-        super().__init__(module, sample_inputs(inputs, None)[0])
+        super().__init__(module, sample_inputs(module, inputs, None)[0])
         self._inputs = inputs
 
     def retrace_as_exported_program(self, gm: Any, name_to_constant: Any) -> ExportedProgram:

@@ -165,7 +165,10 @@ class TestEngine:
 
         from kiln import _library
 
-        tensor = _library.Tensor(None, 0, 2, (ctypes.c_int64 * 2)(*shape), None)
+        sizes = (ctypes.c_int64 * 2)(*shape)
+        tensor = _library.Tensor(
+            struct_size=ctypes.sizeof(_library.Tensor), dtype=0, rank=2, shape=sizes
+        )
         with pytest.raises(kiln.KilnError) as error:
             session._output_shapes((_library.Tensor * 1)(tensor))
         assert isinstance(error.value, kiln.OutOfRangeError)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 import torch_tensorrt
-from torch_tensorrt._operator import _new_empty, execute_engine, layouts_of
+from torch_tensorrt._operator import ResultSpec, _new_empty, execute_engine, layouts_of
 from torch_tensorrt.dynamo._strides import is_dense, storage_order
 from torch_tensorrt.formats import aoti
 
@@ -471,10 +471,9 @@ def test_orders_of_dense_tensors(shape) -> None:
         )
         order = storage_order(tensor)
         assert is_dense(tensor)
-        assert (
-            _new_empty(torch.empty(0), tuple(shape), torch.float32, order).stride()
-            == tensor.stride()
-        )
+        result = ResultSpec(torch.float32, (), order)
+        made = _new_empty(torch.empty(0), torch.device("cpu"), tuple(shape), result)
+        assert made.stride() == tensor.stride()
         if tensor.is_contiguous() and tensor.stride() == torch.empty(shape).stride():
             assert order == ()
 

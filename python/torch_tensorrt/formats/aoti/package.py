@@ -33,7 +33,6 @@ from torch_tensorrt.formats.aoti.program import (
 logger = logging.getLogger(__name__)
 
 _MODEL_PREFIX = "data/aotinductor/"
-_METADATA = {"AOTI_DEVICE_KEY": "cpu"}
 
 
 def check_platform() -> None:
@@ -86,6 +85,13 @@ def save_package(
     if lowered.only_views and not lowered.unsupported:
         nodes = lowered.extern_json if lowered.extern_nodes else None
         entries = _container_entries(lowered, nodes)
+    elif lowered.device != "cpu":
+        _check_supported(
+            lowered,
+            "packages for a GPU have no compiled code",
+            "Save an exported_program.",
+        )
+        entries = _container_entries(lowered, lowered.extern_json)
     elif has_compiler(configs):
         entries = _compiled_entries(program, lowered, configs)
     else:
@@ -133,7 +139,10 @@ def _container_entries(
         # Loaders of torch 2.11 and 2.12 find the metadata by the name of the library's source.
         Entry("kiln.wrapper.cpp", b"// kiln.wrapper.so is the same library in every package.\n"),
         Entry("kiln.wrapper.so", library),
-        Entry("kiln.wrapper_metadata.json", json.dumps({**metadata, **_METADATA}).encode()),
+        Entry(
+            "kiln.wrapper_metadata.json",
+            json.dumps({**metadata, "AOTI_DEVICE_KEY": program.device}).encode(),
+        ),
         Entry("program.kiln.txt", program.text),
     ]
     if extern_nodes is not None:

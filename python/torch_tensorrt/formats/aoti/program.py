@@ -82,6 +82,7 @@ class PackageProgram:
     engines: list[torch.Tensor] = field(default_factory=list)
     constants: list[torch.Tensor] = field(default_factory=list)
     extern_nodes: list[dict[str, Any]] = field(default_factory=list)
+    device: str = "cpu"  # or "cuda"
     only_views: bool = True  # whether no extern node computes anything
     # What the container cannot run, with the reason.
     unsupported: dict[str, str] = field(default_factory=dict)
@@ -188,9 +189,9 @@ def _check_input(argument: Any, value: Any) -> None:
         raise ValueError(
             f"input {name!r} is a {type(value).__name__}, but packages of AOTInductor take tensors only"
         )
-    if value.device.type != "cpu":
+    if value.device.type not in ("cpu", "cuda"):
         raise ValueError(
-            f"input {name!r} is on {value.device}, but packages can be made for the CPU only: export the model there"
+            f"input {name!r} is on {value.device}, but packages are for the CPU or an NVIDIA GPU: export it there"
         )
     if value.dtype not in DTYPE_NAMES:
         raise ValueError(
@@ -211,6 +212,16 @@ def _describe_dim(size: Any, name: str, exported: ExportedProgram, interface: In
     return f"{bounds.min}..{bounds.max if bounds.max < UNBOUNDED else ''}"
 
 
+def package_device(exported: ExportedProgram) -> str:
+    """Where a program runs: "cuda" if any of its tensors is on a GPU, else "cpu"."""
+    for node in exported.graph.nodes:
+        value = node.meta.get("val")
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(each, torch.Tensor) and each.device.type == "cuda":
+                return "cuda"
+    return "cpu"
+
+
 def build_program(exported: ExportedProgram) -> PackageProgram:
     """Lowers a decomposed program. What the container cannot run is in `unsupported`."""
     return _Builder(exported).build()
@@ -220,7 +231,9 @@ class _Builder:
     def __init__(self, exported: ExportedProgram) -> None:
         self._exported = exported
         self._interface = describe_inputs(exported, with_strides=False)
-        self._result = PackageProgram(header(exported))
+        self._result = PackageProgram(header(exported), device=package_device(exported))
+        if self._result.device != "cpu":
+            self._result.lines.append(f"device {self._result.device}")
         self._calls: list[str] = []
         self._has_dtypes = False
         self._lifted = {
@@ -281,7 +294,9 @@ class _Builder:
         offset = -(-self._end_of_constants // 64) * 64
         self._end_of_constants = offset + memory.nbytes
         self._slots[node] = len(self._interface.slots) + len(self._constant_lines)
-        words = ["constant", DTYPE_NAMES[tensor.dtype], offset, *tensor.shape]
+        is_on_host = tensor.device.type == "cpu" and self._result.device != "cpu"
+        word = "host_constant" if is_on_host else "constant"
+        words = [word, DTYPE_NAMES[tensor.dtype], offset, *tensor.shape]
         if not tensor.is_contiguous():
             words += ["strides", *tensor.stride()]
         self._constant_lines.append(" ".join(map(str, words)))

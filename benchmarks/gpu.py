@@ -1,0 +1,156 @@
+"""Models in f16 on a GPU, beside eager PyTorch, CUDA graphs of it, and torch.compile: `benchmarks/gpu.py [MODEL...]`.
+
+All run in one process and take turns; times are medians of CUDA events around one call, in milliseconds. Weights are
+random. Needs torch with CUDA, transformers and timm. `--kernels` lists what the time of each model is made of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import torch_tensorrt
+
+_ROUNDS, _CALLS = 3, 30
+
+
+def bert(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    from transformers import BertConfig, BertModel
+
+    ids = torch.randint(0, 1000, (batch, 128), device="cuda")
+    return BertModel(BertConfig(), add_pooling_layer=False), ids
+
+
+def vit(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    from transformers import ViTConfig, ViTModel
+
+    x = torch.randn(batch, 3, 224, 224, device="cuda", dtype=torch.half)
+    return ViTModel(ViTConfig(), add_pooling_layer=False), x
+
+
+def resnet50(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    import timm
+
+    x = torch.randn(batch, 3, 224, 224, device="cuda", dtype=torch.half)
+    model = timm.create_model("resnet50").to(memory_format=torch.channels_last)
+    return model, x.to(memory_format=torch.channels_last)
+
+
+def llama(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    """Four layers of a model with 1.2 billion parameters, and its head."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=4,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        vocab_size=32000,
+        use_cache=False,
+    )
+    return LlamaForCausalLM(config), torch.randint(0, 1000, (batch, 512), device="cuda")
+
+
+CASES = {
+    "resnet50 b1": (resnet50, 1),
+    "resnet50 b32": (resnet50, 32),
+    "resnet50 b128": (resnet50, 128),
+    "bert b1": (bert, 1),
+    "bert b32": (bert, 32),
+    "vit b1": (vit, 1),
+    "vit b32": (vit, 32),
+    "llama 512": (llama, 1),
+}
+
+
+def first(result: Any) -> torch.Tensor:
+    return result if isinstance(result, torch.Tensor) else result[0]
+
+
+def milliseconds(call: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(_CALLS):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end))
+    return sorted(times)[_CALLS // 2]
+
+
+def captured(model: Callable[..., Any], x: torch.Tensor) -> Callable[[], None]:
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            model(x)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        model(x)
+    return graph.replay
+
+
+def run_case(name: str, show_kernels: bool) -> float:
+    make, batch = CASES[name]
+    torch.manual_seed(0)
+    model, x = make(batch)
+    model = model.eval().cuda().half()
+    expected = first(model(x)).double()
+    begin = time.perf_counter()
+    compiled = torch_tensorrt.compile(model, ir="dynamo", inputs=[x], min_block_size=1)
+    seconds = time.perf_counter() - begin
+    error = (first(compiled(x)).double() - expected).norm() / expected.norm()
+    inductor = torch.compile(model)
+    inductor(x)
+    calls: dict[str, Callable[[], Any]] = {
+        "eager": lambda: model(x),
+        "graph": captured(model, x),
+        "inductor": lambda: inductor(x),
+        "inductor graph": captured(inductor, x),
+        "kiln": lambda: compiled(x),
+    }
+    times: dict[str, list[float]] = {key: [] for key in calls}
+    for _ in range(_ROUNDS):
+        for key, call in calls.items():
+            times[key].append(milliseconds(call))
+    best = {key: min(values) for key, values in times.items()}
+    ratio = best["kiln"] / min(value for key, value in best.items() if key != "kiln")
+    row = "  ".join(f"{key} {value:.3f}" for key, value in best.items())
+    print(
+        f"{name:14} {row}  ratio {ratio:.2f}  error {error:.1e}  compiled in {seconds:.1f} s",
+        flush=True,
+    )
+    if show_kernels:
+        with torch_tensorrt.runtime.profiling(compiled) as profile:
+            compiled(x)
+            for rows in profile.kernels().values():
+                for kernel in sorted(rows, key=lambda each: -each["nanoseconds"])[:20]:
+                    print(
+                        f"  {kernel['nanoseconds'] / 1e3:8.1f} us  {kernel['kind']:12} {kernel['kernel']}"
+                    )
+    return ratio
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", help="beginnings of names; all when empty")
+    parser.add_argument("--kernels", action="store_true")
+    options = parser.parse_args()
+    ratios = []
+    with torch.no_grad():
+        for name in CASES:
+            if not options.models or any(name.startswith(word) for word in options.models):
+                ratios.append(run_case(name, options.kernels))
+    mean = torch.tensor(ratios).log().mean().exp()
+    print(f"geometric mean of the ratios to the best peer: {mean:.2f}")
+
+
+if __name__ == "__main__":
+    main()

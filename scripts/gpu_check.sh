@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# What is checked on a machine with an NVIDIA GPU, with a build in build/release or with the installed wheel:
+#   scripts/gpu_check.sh [FOLDER]     logs go to FOLDER (build/gpu_check)
+#   PYTHON=<command>                  that has torch with CUDA, pytest, transformers and timm (python3)
+# The conformance suite (every operator and dtype against the reference), the snippets of the two pages, formats, streams,
+# contexts and errors, and models beside PyTorch's own compilers. docs/gpu.md has the last results.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+logs=${1:-build/gpu_check}
+python=${PYTHON:-python3}
+mkdir -p "$logs"
+nvidia-smi --query-gpu=name,driver_version,power.limit,clocks.sm --format=csv,noheader
+"$python" -c 'import torch; print("torch", torch.__version__, "CUDA", torch.version.cuda)'
+KILN_CUDA_LIBRARIES=$("$python" -c 'import nvidia, os; print(":".join(os.path.join(p, "cu13", "lib") for p in nvidia.__path__))')
+export KILN_CUDA_LIBRARIES
+failed=0
+
+stage() { # NAME COMMAND...
+  local name=$1 begin=$SECONDS
+  shift
+  if "$@" > "$logs/$name.log" 2>&1; then
+    echo "gpu_check: $name passed in $((SECONDS - begin)) s: $(tail -n 1 "$logs/$name.log" | cut -c 1-120)"
+  else
+    echo "gpu_check: $name FAILED, see $logs/$name.log"
+    failed=1
+  fi
+}
+
+conformance() {
+  local shards=8 i code=0
+  for ((i = 0; i < shards; ++i)); do
+    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$i build/release/tests/conformance/conformance_test \
+      --gtest_filter='*cuda*' --gtest_brief=1 &
+  done
+  for i in $(jobs -p); do wait "$i" || code=1; done
+  return $code
+}
+
+if [ -x build/release/tests/conformance/conformance_test ]; then
+  stage conformance conformance
+fi
+stage seeds "$python" -m pytest -q -p no:cacheprovider tests/seeds
+stage gpu "$python" -m pytest -q -p no:cacheprovider tests/python/gpu
+stage models "$python" benchmarks/gpu.py
+cat "$logs/models.log"
+exit $failed

@@ -1,0 +1,100 @@
+"""Engines for GPUs on a machine without one: compiled, described and refused in one sentence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from models_small import Mlp
+
+import kiln
+from torch_tensorrt._operator import engine_tensor, execute_engine
+from torch_tensorrt.runtime._spec import spec_of
+
+KILN = Path(__file__).parents[3] / "python" / "kiln" / "bin" / "kiln"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gpu") / "mlp.pt2"
+    dims = {"x": {0: torch.export.Dim("batch", min=1, max=32)}}
+    program = torch.export.export(Mlp().eval(), (torch.ones(2, 16),), dynamic_shapes=dims)
+    torch.export.save(program, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(archive: Path) -> memoryview:
+    try:
+        return kiln.compile(archive, targets=["cuda:sm_90"])
+    except kiln.KilnError as error:
+        if "NVRTC" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
+def test_the_description(engine: memoryview) -> None:
+    description = kiln.inspect(engine)
+    assert [(p["target"], p["variant"]) for p in description["programs"]] == [("cuda", "sm_90")]
+    assert description["inputs"][0]["name"] == "x"
+
+
+def test_the_same_bytes_again(archive: Path, engine: memoryview) -> None:
+    assert bytes(kiln.compile(archive, targets=["cuda:sm_90"])) == bytes(engine)
+
+
+def test_a_refit_gives_the_bytes_of_a_compile(archive: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.pt2"
+    dims = {"x": {0: torch.export.Dim("batch", min=1, max=32)}}
+    torch.manual_seed(7)
+    torch.export.save(
+        torch.export.export(Mlp().eval(), (torch.ones(2, 16),), dynamic_shapes=dims), other
+    )
+    options = {"targets": ["cuda:sm_90"], "refittable": True}
+    try:
+        old = kiln.compile(archive, **options)
+    except kiln.KilnError as error:
+        pytest.skip(str(error))
+    assert bytes(kiln.refit(old, other)) == bytes(kiln.compile(other, **options))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_it_says_so(engine: memoryview) -> None:
+    with pytest.raises(kiln.UnsupportedError, match=r"cuda:sm_90 \(.*NVIDIA"):
+        kiln.load(engine)
+    x = torch.ones(2, 16)
+    for _ in range(2):  # what could not be loaded is tried again
+        with pytest.raises(RuntimeError, match=r"runs no program.*cuda:sm_90 \(.*NVIDIA"):
+            execute_engine([x], engine_tensor(engine), spec_of(kiln.inspect(engine)))
+
+
+def test_an_unknown_generation(archive: Path) -> None:
+    with pytest.raises(kiln.KilnError, match="sm_12.*sm_90"):
+        kiln.compile(archive, targets=["cuda:sm_12"])
+
+
+def test_without_nvrtc_the_package_is_named(archive: Path) -> None:
+    """In a process that is told of no folders, and where the loader knows of none."""
+    done = subprocess.run(
+        [KILN, "compile", archive, "-o", os.devnull, "--target", "cuda:sm_90"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KILN_NVRTC": "/nonexistent/libnvrtc.so"},
+    )
+    assert done.returncode != 0
+    assert "/nonexistent/libnvrtc.so" in done.stderr
+
+
+def test_the_command(archive: Path, engine: memoryview, tmp_path: Path) -> None:
+    path = tmp_path / "mlp.kiln"
+    arguments = ["compile", str(archive), "-o", str(path), "--target", "cuda:sm_90"]
+    subprocess.run([sys.executable, "-m", "kiln", *arguments], check=True, capture_output=True)
+    assert path.read_bytes() == bytes(engine)
+    shown = subprocess.run(
+        [KILN, "inspect", path], check=True, capture_output=True, text=True
+    ).stdout
+    assert "cuda:sm_90" in shown
