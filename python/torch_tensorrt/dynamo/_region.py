@@ -333,8 +333,8 @@ def _load_checked(cache: BaseEngineCache, key: str) -> bytes | None:
     """An engine of the user's cache that can be used: every byte of it is checked."""
     try:
         blob = cache.load(key)
-        if blob is not None:
-            kiln.Engine(blob, verify_weights=True, describe_only=True)
+        if blob is not None and (damage := kiln.verify(blob)):
+            raise kiln.InvalidEngineError("; ".join(map(str, damage)))
         return blob
     except Exception as error:
         logger.warning("engine cache: %s could not load: %r", type(cache).__name__, error)

@@ -212,6 +212,24 @@ def test_custom_cache_that_gives_rubbish(mlp, tmp_path, caplog, assert_same, blo
     assert "Rubbish could not load" in caplog.text
 
 
+def test_custom_cache_that_gives_a_damaged_engine(mlp, tmp_path, caplog, assert_same):
+    """One byte of the machine code is enough."""
+
+    class Damaged(Remembered):
+        def load(self, hash: str, *args: Any, **kwargs: Any) -> Any:
+            blob = super().load(hash, *args, **kwargs)
+            if blob is None:
+                return None
+            damaged = bytearray(blob)
+            damaged[len(damaged) // 2] ^= 1
+            return bytes(damaged)
+
+    options = caching(tmp_path, custom_engine_cache=Damaged())
+    for _ in range(2):
+        assert_same(compile_all(mlp, X, **options)(X), mlp(X))
+    assert "Damaged could not load" in caplog.text
+
+
 def test_custom_cache_that_fails(mlp, tmp_path, caplog, assert_same):
     class Failing(Remembered):
         def save(self, hash: str, blob: bytes, *args: Any, **kwargs: Any) -> None:
