@@ -202,7 +202,12 @@ def _open(names: Sequence[str], functions: dict[str, tuple[Any, list[Any]]]) -> 
         )
     library = ctypes.CDLL(str(path))
     for name, (result, arguments) in functions.items():
-        function = getattr(library, name)
+        function = getattr(library, name, None)
+        if function is None:
+            raise ImportError(
+                f"{path} is of another version than the Python package: it lacks {name}; build Kiln again "
+                "(make build), or install the wheel again"
+            )
         function.restype = result
         function.argtypes = arguments
     return library

@@ -69,6 +69,11 @@ def engine_tensor(engine: bytes | bytearray | memoryview) -> torch.Tensor:
     return tensor
 
 
+def engine_array(engine: torch.Tensor) -> np.ndarray:
+    """The bytes of an engine's tensor, for `kiln`: not copied unless `.cuda()` has moved them."""
+    return engine.detach().cpu().contiguous().numpy()
+
+
 # What lets go of an engine, by its holder and address.
 _holds: dict[tuple[int, int], weakref.finalize] = {}
 

@@ -23,6 +23,7 @@ from torch.fx import Graph, GraphModule, Node
 import kiln
 from torch_tensorrt import logging as torch_tensorrt_logging
 from torch_tensorrt._files import write_text
+from torch_tensorrt._operator import engine_array
 from torch_tensorrt.dynamo._capture import Observer, active_observer
 from torch_tensorrt.dynamo.lowering.passes import pass_names
 from torch_tensorrt.runtime._modes import Mode, engines_of, last_profile, mode
@@ -154,7 +155,7 @@ class Debugger:
     def watch_engine(self, name: str, engine: torch.Tensor) -> None:
         """Writes the description of an engine."""
         if self._output.layer_info:
-            text = json.dumps(kiln.inspect(engine.numpy()), indent=1)
+            text = json.dumps(kiln.inspect(engine_array(engine)), indent=1)
             self._write(f"{name}_layer_info.json", text)
 
     def watch_module(self, module: GraphModule) -> None:

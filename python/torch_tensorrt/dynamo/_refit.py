@@ -20,7 +20,13 @@ from torch.utils import _pytree as pytree
 
 import kiln
 from torch_tensorrt._arguments import check_program, merge_inputs, sample_inputs
-from torch_tensorrt._operator import engine_tensor, execute_engine, hold, release
+from torch_tensorrt._operator import (
+    engine_array,
+    engine_tensor,
+    execute_engine,
+    hold,
+    release,
+)
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._region import find_region, region_model
@@ -108,7 +114,7 @@ def _new_engines(module: GraphModule, program: Program) -> dict[str, torch.Tenso
             region.orders.clear()
         model, _ = region_model(program, region)
         try:
-            engine = kiln.refit(old.detach().cpu().contiguous().numpy(), model)
+            engine = kiln.refit(engine_array(old), model)
         except kiln.InvalidArgumentError as error:
             raise ValueError(f"{name} cannot be refitted: {error}") from error
         changes[name] = engine_tensor(engine)
@@ -122,7 +128,7 @@ def _origin(
     """The nodes of the new program that an engine is made from, and its results with their orders in memory; None in
     engines of older versions, whose results are row-major."""
     try:
-        metadata = json.loads(kiln.inspect(engine.detach().cpu().numpy())["metadata"])
+        metadata = json.loads(kiln.inspect(engine_array(engine))["metadata"])
         wanted = metadata["nodes"]
         results = metadata.get("results")
     except (ValueError, KeyError, TypeError) as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 
 import kiln
-from torch_tensorrt._operator import is_engine_name
+from torch_tensorrt._operator import engine_array, is_engine_name
 
 
 def check_engines(
@@ -23,7 +23,7 @@ def check_engines(
         if not is_engine_name(name) or buffer.dtype is not torch.uint8:
             continue
         try:
-            kiln.Engine(memoryview(buffer.numpy()))
+            kiln.Engine(engine_array(buffer))
         except kiln.InvalidEngineError as error:
             raise ValueError(f"The file {os.fspath(path)}: {name} is damaged: {error}") from error
         except kiln.KilnError:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import kiln
-from torch_tensorrt._operator import engine_tensor, execute_engine, hold, release
+from torch_tensorrt._operator import engine_array, engine_tensor, execute_engine, hold, release
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.runtime._modes import Mode, has_mode, last_profile, set_mode
 from torch_tensorrt.runtime._profile import check_format, write_profile
@@ -73,7 +73,7 @@ class TorchTensorRTModule(torch.nn.Module):
             self._set_engine(_as_tensor(serialized_engine))
 
     def _set_engine(self, engine: torch.Tensor) -> None:
-        description = kiln.inspect(engine.numpy())
+        description = kiln.inspect(engine_array(engine))
         inputs = [tensor["name"] for tensor in description["inputs"]]
         outputs = [tensor["name"] for tensor in description["outputs"]]
         self.input_binding_names = self.input_binding_names or inputs
@@ -148,7 +148,7 @@ class TorchTensorRTModule(torch.nn.Module):
 
     def get_layer_info(self) -> str:
         """The kernels of the engine ("Layers"), its inputs and outputs ("Bindings") and memory, as JSON."""
-        description = kiln.inspect(self._require_engine().numpy())
+        description = kiln.inspect(engine_array(self._require_engine()))
         bindings = [tensor["name"] for key in ("inputs", "outputs") for tensor in description[key]]
         layers = description.pop("kernels")
         return json.dumps({"Layers": layers, "Bindings": bindings, **description}, indent=1)

@@ -30,7 +30,7 @@ def embed_engine_in_new_module(
         serialized_engine: the bytes of an engine file.
         input_binding_names, output_binding_names: the engine's names of its inputs and outputs, in the order in which
             the module is to take and give them; the engine's own order if None.
-        device: where it runs: the CPU.
+        device: where it is to run, which is checked; an engine runs where it was compiled for.
 
     Returns:
         A module that takes tensors and gives one tensor, or a tuple of them.
@@ -40,10 +40,10 @@ def embed_engine_in_new_module(
         kiln.InvalidEngineError: bytes that are not an engine.
     """
     warn_deprecated("embed_engine_in_new_module")
-    if device is not None and Device._from(device).device_type is not DeviceType.CPU:
-        raise ValueError(f"device is {device}, expected cpu: engines run on the CPU")
     buffer = engine_tensor(serialized_engine)
-    description = kiln.Engine(buffer.numpy()).describe()
+    description = kiln.inspect(buffer.numpy())
+    if device is not None:
+        _check_device(device, {program["target"] for program in description["programs"]})
     inputs = _order("input", description["inputs"], input_binding_names)
     outputs = _order("output", description["outputs"], output_binding_names)
     source = _source(description, inputs, outputs)
@@ -53,6 +53,16 @@ def embed_engine_in_new_module(
         module = define_script(holder.eval(), source)
     hold(module, buffer)
     return module
+
+
+def _check_device(device: Any, targets: set[str]) -> None:
+    """ValueError: a device that an engine with programs for these targets does not run on."""
+    names = {DeviceType.CPU: "cpu", DeviceType.GPU: "cuda"}
+    if names.get(Device._from(device).device_type) not in targets:
+        place = "the CPU" if targets == {"cpu"} else "a GPU"
+        raise ValueError(
+            f"device is {device}, expected {' or '.join(sorted(targets))}: such engines run on {place}"
+        )
 
 
 def _order(kind: str, tensors: Sequence[dict[str, Any]], names: Sequence[str] | None) -> list[int]:

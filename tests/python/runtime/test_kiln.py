@@ -12,6 +12,7 @@ import torch
 from models_small import Mlp
 
 import kiln
+from kiln import _library
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +241,8 @@ def test_torch_is_not_imported(archive, tmp_path) -> None:
     command = [sys.executable, "-c", script, tmp_path / "mlp.kiln", archive]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
+
+
+def test_a_library_of_another_version_is_named() -> None:
+    with pytest.raises(ImportError, match=r"libkiln.so is of another version.*kiln_of_tomorrow"):
+        _library._open(("libkiln.so",), {"kiln_of_tomorrow": (None, [])})

@@ -14,7 +14,6 @@ namespace {
 using engine::BufferKind;
 using engine::BufferSpec;
 using engine::Slot;
-using engine::StepKind;
 using engine::StepSpec;
 
 int64_t at(const BindRequest& request, Slot slot) {
@@ -26,7 +25,6 @@ struct Launch {
   api::CUfunction function = nullptr;  // null: an empty grid, nothing to do
   api::CUlaunchConfig config;
   void** arguments = nullptr;  // into CudaProgram::arguments_
-  int32_t failed = -1;         // index into CudaProgram::failed_, or none
   int64_t blocks = 0;
 };
 
@@ -35,9 +33,6 @@ struct Launch {
 class FailedWords {
  public:
   FailedWords() = default;
-  ~FailedWords() {
-    if (words_ != nullptr) driver().cuMemFreeHost(const_cast<uint64_t*>(words_));
-  }
   FailedWords(const FailedWords&) = delete;
   FailedWords& operator=(const FailedWords&) = delete;
 
@@ -49,6 +44,11 @@ class FailedWords {
     words_ = static_cast<uint64_t*>(memory);
     std::fill_n(words_, count, 0);
     return Status();
+  }
+  // Needs the context that was current then, so that it is not left to a destructor.
+  void release() {
+    if (words_ != nullptr) driver().cuMemFreeHost(const_cast<uint64_t*>(words_));
+    words_ = nullptr;
   }
   // With unified addresses this is where the device finds it too.
   volatile uint64_t* at(size_t index) { return words_ + index; }
@@ -68,6 +68,7 @@ class CudaProgram : public BoundProgram {
     const OutsideCapture outside;
     if (last_stream_used_) driver().cuStreamSynchronize(last_stream_);
     graphs_.clear();
+    failed_.release();
     if (capture_stream_ != nullptr) driver().cuStreamDestroy_v2(capture_stream_);
   }
 
@@ -183,9 +184,8 @@ class CudaProgram : public BoundProgram {
       add_argument(0);
     }
     if (!step.checks.empty()) {
-      launch.failed = static_cast<int32_t>(checked_steps_.size());
+      add_argument(reinterpret_cast<uint64_t>(failed_.at(checked_steps_.size())));
       checked_steps_.push_back(index);
-      add_argument(reinterpret_cast<uint64_t>(failed_.at(static_cast<size_t>(launch.failed))));
     }
     KILN_RETURN_IF_ERROR(set_grid(step, request, launch));
     add_tensor_maps(step, request, launch);

@@ -20,11 +20,10 @@ using CUevent = struct CUevent_st*;
 using CUgraph = struct CUgraph_st*;
 using CUgraphExec = struct CUgraphExec_st*;
 
-inline constexpr CUresult kSuccess = 0, kOutOfMemory = 2, kNoDevice = 100, kNotReady = 600;
-inline constexpr CUresult kSystemDriverMismatch = 803;
+inline constexpr CUresult kSuccess = 0, kOutOfMemory = 2, kNoDevice = 100;
 
 // CUdevice_attribute
-inline constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kMemoryPools = 115;
+inline constexpr int kMajor = 75, kMinor = 76;
 // CUfunction_attribute
 inline constexpr int kMaxDynamicShared = 8;
 // CUmemhostalloc flags
@@ -35,10 +34,6 @@ inline constexpr unsigned kNonBlocking = 1, kNoTiming = 2;
 inline constexpr int kCaptureThreadLocal = 1, kCaptureRelaxed = 2, kCaptureNone = 0;
 // CUlaunchAttributeID
 inline constexpr int kProgrammaticSerialization = 6;
-// CUpointer_attribute
-inline constexpr int kPointerMemoryType = 2, kPointerDevice = 9;
-inline constexpr unsigned kMemoryHost = 1, kMemoryDevice = 2;
-
 struct alignas(8) CUlaunchAttribute {
   int id = 0;
   char pad[4] = {};
@@ -59,10 +54,6 @@ struct CUlaunchConfig {
 
 struct alignas(128) CUtensorMap {
   uint64_t opaque[16] = {};
-};
-
-struct CUuuid {
-  unsigned char bytes[16] = {};
 };
 
 // Name, parameters; all return CUresult.
@@ -97,11 +88,9 @@ struct CUuuid {
   X(cuMemcpyHtoDAsync_v2, CUdeviceptr to, const void* from, size_t size, CUstream stream)     \
   X(cuMemcpyDtoHAsync_v2, void* to, CUdeviceptr from, size_t size, CUstream stream)           \
   X(cuMemcpyDtoDAsync_v2, CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream)     \
-  X(cuPointerGetAttribute, void* value, int attribute, CUdeviceptr pointer)                   \
   X(cuStreamCreate, CUstream* stream, unsigned flags)                                         \
   X(cuStreamDestroy_v2, CUstream stream)                                                      \
   X(cuStreamSynchronize, CUstream stream)                                                     \
-  X(cuStreamWaitEvent, CUstream stream, CUevent event, unsigned flags)                        \
   X(cuStreamIsCapturing, CUstream stream, int* status)                                        \
   X(cuStreamBeginCapture_v2, CUstream stream, int mode)                                       \
   X(cuStreamEndCapture, CUstream stream, CUgraph* graph)                                      \
