@@ -56,6 +56,31 @@ def llama(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
     return LlamaForCausalLM(config), torch.randint(0, 1000, (batch, 512), device="cuda")
 
 
+def convnext(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    import timm
+
+    x = torch.randn(batch, 3, 224, 224, device="cuda", dtype=torch.half)
+    return timm.create_model("convnext_tiny"), x
+
+
+def swin(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    import timm
+
+    x = torch.randn(batch, 3, 224, 224, device="cuda", dtype=torch.half)
+    return timm.create_model("swin_tiny_patch4_window7_224"), x
+
+
+def whisper(batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    """The encoder of Whisper-small, thirty seconds of sound."""
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    config = WhisperConfig(
+        d_model=768, encoder_layers=12, encoder_attention_heads=12, encoder_ffn_dim=3072
+    )
+    return WhisperEncoder(config), torch.randn(batch, 80, 3000, device="cuda", dtype=torch.half)
+
+
 CASES = {
     "resnet50 b1": (resnet50, 1),
     "resnet50 b32": (resnet50, 32),
@@ -65,6 +90,9 @@ CASES = {
     "vit b1": (vit, 1),
     "vit b32": (vit, 32),
     "llama 512": (llama, 1),
+    "convnext b32": (convnext, 32),
+    "swin b8": (swin, 8),
+    "whisper b1": (whisper, 1),
 }
 
 

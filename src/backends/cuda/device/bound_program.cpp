@@ -230,7 +230,7 @@ class CudaProgram : public BoundProgram {
           static_cast<unsigned>(std::clamp<int64_t>(at(request, step.launch.block[i]), 0, 4096));
     if (launch.blocks == 0) return Status();
     launch.function = program_->function(static_cast<size_t>(step.kernel));
-    if (step.launch.programmatic) {
+    if (step.launch.programmatic && driver_version() >= kProgrammaticGraphs) {
       launch.config.attributes = &programmatic_;
       launch.config.num_attributes = 1;
     }
@@ -383,6 +383,8 @@ class CudaProgram : public BoundProgram {
   }
 
   static constexpr uint64_t kAlignment = 256;
+  // Drivers from CUDA 12.3 on capture programmatic launches; kernels run without them too.
+  static constexpr int kProgrammaticGraphs = 12030;
   // A launch costs what a graph of it would.
   static constexpr size_t kFewestForGraph = 2;
 

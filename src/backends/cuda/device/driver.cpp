@@ -7,6 +7,7 @@ namespace {
 
 struct Driver {
   api::Functions functions;
+  int version = 0;
   std::string problem;  // empty: it works
 
   Driver() { problem = open(); }
@@ -23,6 +24,7 @@ struct Driver {
     KILN_CUDA_FUNCTIONS(KILN_CUDA_FIND)
 #undef KILN_CUDA_FIND
     const api::CUresult result = functions.cuInit(0);
+    functions.cuDriverGetVersion(&version);
     if (result == api::kSuccess) return "";
     if (result == api::kNoDevice) return "there is no NVIDIA GPU on this machine";
     const char* name = nullptr;
@@ -46,6 +48,8 @@ const api::Functions* find_driver(std::string& reason) {
 }
 
 const api::Functions& driver() { return instance().functions; }
+
+int driver_version() { return instance().version; }
 
 Status error_status(api::CUresult result, const std::string& what) {
   const char *name = nullptr, *text = nullptr;

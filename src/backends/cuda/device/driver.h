@@ -14,6 +14,9 @@ const api::Functions* find_driver(std::string& reason);
 // Of a machine whose driver find_driver() found.
 const api::Functions& driver();
 
+// The version of CUDA that it is for: 12040 for 12.4.
+int driver_version();
+
 // What went wrong: "[cuda] the launch of \"linear_3\" failed: CUDA_ERROR_...: ...".
 Status error_status(api::CUresult result, const std::string& what);
 

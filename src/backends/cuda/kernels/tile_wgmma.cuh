@@ -44,17 +44,30 @@ struct RingPlace {
   }
 };
 
+// Of the first steps, before the kernel in front has ended: what does not depend on it.
+__device__ __forceinline__ void fill_early(const Ring& ring, const TensorMap& map_b, int column0,
+                                           int first, int count) {
+  for (int step = 0; step < count && step < kStages; ++step) {
+    ring.full(step).expect(kStageBytes);
+    load_box(ring.stage(step) + kTileM * kTileK * 2, map_b, (first + step) * kTileK, column0,
+             ring.full(step));
+  }
+}
+
+// `early` steps have their part of B, or it is under way.
 __device__ __forceinline__ void fill(const Ring& ring, RingPlace& place, const TensorMap& map_a,
                                      const TensorMap& map_b, int row0, int column0, int first,
-                                     int count) {
+                                     int count, int early) {
   for (int step = 0; step < count; ++step) {
-    ring.empty(place.stage).wait(place.parity ^ 1);
     const Barrier full = ring.full(place.stage);
     const unsigned to = ring.stage(place.stage);
-    full.expect(kStageBytes);
     const int k = (first + step) * kTileK;
+    if (step >= early) {
+      ring.empty(place.stage).wait(place.parity ^ 1);
+      full.expect(kStageBytes);
+      load_box(to + kTileM * kTileK * 2, map_b, k, column0, full);
+    }
     load_box(to, map_a, k, row0, full);
-    load_box(to + kTileM * kTileK * 2, map_b, k, column0, full);
     place.advance(1);
   }
 }
@@ -208,9 +221,10 @@ __device__ __forceinline__ void store_sums(const GroupSums& sums, float* tile, i
 
 // --- The whole ---
 
-template <typename R>
+// `wait` comes back when the kernel in front has ended.
+template <typename R, typename W>
 __device__ __forceinline__ void multiply_tiles(const TensorMap& map_a, const TensorMap& map_b,
-                                               long long depth, const R& result) {
+                                               long long depth, const R& result, const W& wait) {
   extern __shared__ __align__(1024) unsigned char shared[];
   const unsigned base = (shared_address(shared) + 1023) / 1024 * 1024;
   unsigned char* const ring_bytes = shared + (base - shared_address(shared));
@@ -238,11 +252,16 @@ __device__ __forceinline__ void multiply_tiles(const TensorMap& map_a, const Ten
     const TilePlace tile(result.m, result.n, blockIdx.x / kCluster);
     float* const sums_tile = reinterpret_cast<float*>(ring_bytes);
     if (group < 0) {
-      if (threadIdx.x == 0)
+      const bool works = threadIdx.x == 0;
+      if (works && kEarlyB)
+        fill_early(ring, map_b, static_cast<int>(tile.column0), first, count);
+      wait();
+      if (works)
         fill(ring, place, map_a, map_b, static_cast<int>(tile.row0), static_cast<int>(tile.column0),
-             first, count);
+             first, count, kEarlyB ? kStages : 0);
       __syncthreads();
     } else {
+      wait();
       GroupSums sums = {};
       multiply_steps(sums, ring, place, group * kGroupRows, count, [] {});
       // Every stage has been read, by all groups: the tile takes their place.
@@ -255,15 +274,21 @@ __device__ __forceinline__ void multiply_tiles(const TensorMap& map_a, const Ten
     const unsigned tiles = TilePlace::count(result.m, result.n);
     if (group < 0) {
       keep_registers<kProducerRegisters>();
+      if (threadIdx.x == 0 && kEarlyB && blockIdx.x < tiles)
+        fill_early(ring, map_b, static_cast<int>(TilePlace(result.m, result.n, blockIdx.x).column0),
+                   0, steps);
+      wait();
       if (threadIdx.x == 0) {
         for (unsigned t = blockIdx.x; t < tiles; t += gridDim.x) {
           const TilePlace tile(result.m, result.n, t);
           fill(ring, place, map_a, map_b, static_cast<int>(tile.row0),
-               static_cast<int>(tile.column0), 0, steps);
+               static_cast<int>(tile.column0), 0, steps,
+               kEarlyB && t == blockIdx.x ? kStages : 0);
         }
       }
     } else {
       take_registers<kConsumerRegisters>();
+      wait();
       float* const own = reinterpret_cast<float*>(ring_bytes + kRingBytes + 16 * kStages) +
                          (group * 4 + static_cast<int>(threadIdx.x) / 32 % 4) * (kChunkBytes / 4);
       unsigned number = kPingPong ? group : 0;  // of the tile among those of this block

@@ -264,10 +264,12 @@ class MatMulText {
     Prelude text;
     text.flag("kBf16", a_type_ == DType::BF16);
     text.alias("Acc", "float");
+    text.flag("kEarlyB", context_.program.buffers[matmul_.b.buffer].kind == plan::BufferKind::Constant);
     add_group_tile(text, tile, a_type_);
     bind_sizes();
     const std::string object = result();
-    emitter_.line("multiply_tiles(map_a, map_b, depth, " + object + ");");
+    emitter_.declare_wait();
+    emitter_.line("multiply_tiles(map_a, map_b, depth, " + object + ", wait);");
     backend::KernelInterface& interface = context_.result.interface;
     interface.tensor_maps = {
         tensor_map(matmul_.a.buffer, batch_offset(matmul_.a, {}), matmul_.m.extent(),
@@ -286,7 +288,8 @@ class MatMulText {
                             .min_blocks = 1,
                             .cluster = tile.cluster,
                             .tensor_maps = {"map_a", "map_b"},
-                            .before = text.str()});
+                            .before = text.str(),
+                            .waits = true});
   }
 
   void begin_tile() {

@@ -41,6 +41,24 @@ std::optional<std::pair<Expr, Dim>> constant_factor(const Expr& expr) {
   return std::nullopt;
 }
 
+void add_to(ElementOffset& offset, const Expr& arg, const Dim& stride) {
+  if (arg->kind == ExprKind::Constant) {
+    offset.linear += stride * arg->integer;
+  } else if (arg->kind == ExprKind::Position) {
+    offset.linear += stride * arg->index;
+  } else if (is_apply(arg, Op::add)) {
+    add_to(offset, arg->args[0], stride);
+    add_to(offset, arg->args[1], stride);
+  } else if (is_apply(arg, Op::sub)) {
+    add_to(offset, arg->args[0], stride);
+    add_to(offset, arg->args[1], -stride);
+  } else if (const auto factors = constant_factor(arg)) {
+    add_to(offset, factors->first, stride * factors->second);
+  } else {
+    offset.dynamic.emplace_back(arg, stride);
+  }
+}
+
 // Operators of C++ that mean what the op does, on floating operands (arithmetic) or on all
 // (comparisons).
 struct Operator {
@@ -116,13 +134,19 @@ class ExprEmitter {
     return result;
   }
 
- private:
-  // A position in a buffer, in elements: a Dim, and products with values read at run time.
-  struct Offset {
-    Dim linear;
-    std::vector<std::pair<Expr, Dim>> dynamic;
-  };
+  std::string offset(const ExprNode& load) {
+    const ElementOffset offset = element_offset(emitter_.program(), load);
+    std::string text;
+    for (const auto& [expr, stride] : offset.dynamic) {
+      text += (text.empty() ? "" : " + ") + node(expr);
+      if (!stride.is_constant(1)) text += " * " + emitter_.position(stride);
+    }
+    if (text.empty() || !offset.linear.is_constant(0))
+      text += (text.empty() ? "" : " + ") + emitter_.position(offset.linear);
+    return text;
+  }
 
+ private:
   void note_failure(const ExprNode& check) {
     failures_.push_back(plan::failure(check));
     const std::string bits = node(failures_.back());
@@ -190,51 +214,13 @@ class ExprEmitter {
     const std::string type = register_type(node.dtype);
     const std::string predicate = node.predicate ? this->node(node.predicate) : "";
     std::string text =
-        "from_memory(" + emitter_.buffer(node.buffer) + "[" + offset(node.buffer, node.args) + "])";
+        "from_memory(" + emitter_.buffer(node.buffer) + "[" + offset(node) + "])";
     if (node.predicate) {
       const std::string zero = is_floating(node.dtype) ? floating_literal(node.dtype, 0)
                                                        : integer_literal(node.dtype, 0);
       text = predicate + " ? " + text + " : " + zero;
     }
     return emitter_.declare(type, "x", text);
-  }
-
-  std::string offset(plan::BufferId buffer, const std::vector<Expr>& args) {
-    Offset offset;
-    if (args.size() == 1) {
-      add_to(offset, args[0], 1);
-    } else {
-      const auto& shape = emitter_.program().buffers.at(static_cast<size_t>(buffer)).type.shape;
-      const auto strides = plan::dense_strides(shape);
-      KILN_CHECK(strides.size() == args.size(), "a load has one index per axis of its buffer");
-      for (size_t i = 0; i < args.size(); ++i) add_to(offset, args[i], strides[i]);
-    }
-    std::string text;
-    for (const auto& [expr, stride] : offset.dynamic) {
-      text += (text.empty() ? "" : " + ") + node(expr);
-      if (!stride.is_constant(1)) text += " * " + emitter_.position(stride);
-    }
-    if (text.empty() || !offset.linear.is_constant(0))
-      text += (text.empty() ? "" : " + ") + emitter_.position(offset.linear);
-    return text;
-  }
-
-  void add_to(Offset& offset, const Expr& arg, const Dim& stride) const {
-    if (arg->kind == ExprKind::Constant) {
-      offset.linear += stride * arg->integer;
-    } else if (arg->kind == ExprKind::Position) {
-      offset.linear += stride * arg->index;
-    } else if (is_apply(arg, Op::add)) {
-      add_to(offset, arg->args[0], stride);
-      add_to(offset, arg->args[1], stride);
-    } else if (is_apply(arg, Op::sub)) {
-      add_to(offset, arg->args[0], stride);
-      add_to(offset, arg->args[1], -stride);
-    } else if (const auto factors = constant_factor(arg)) {
-      add_to(offset, factors->first, stride * factors->second);
-    } else {
-      offset.dynamic.emplace_back(arg, stride);
-    }
   }
 
   Emitter& emitter_;
@@ -252,6 +238,24 @@ std::vector<std::string> Emitter::values(const std::vector<Expr>& exprs, const L
   std::vector<std::string> result;
   for (const Expr& expr : exprs) result.push_back(emitter.run(expr));
   return result;
+}
+
+ElementOffset element_offset(const plan::Program& program, const ExprNode& load) {
+  ElementOffset offset;
+  if (load.args.size() == 1) {
+    add_to(offset, load.args[0], 1);
+    return offset;
+  }
+  const auto& shape = program.buffers.at(static_cast<size_t>(load.buffer)).type.shape;
+  const auto strides = plan::dense_strides(shape);
+  KILN_CHECK(strides.size() == load.args.size(), "a load has one index per axis of its buffer");
+  for (size_t i = 0; i < load.args.size(); ++i) add_to(offset, load.args[i], strides[i]);
+  return offset;
+}
+
+std::string Emitter::offset(const ExprNode& load) {
+  const Leaves none;
+  return ExprEmitter(*this, none).offset(load);
 }
 
 std::string Emitter::element(plan::BufferId buffer, const std::vector<plan::Index>& indices) {

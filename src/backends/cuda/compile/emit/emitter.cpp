@@ -253,52 +253,100 @@ void Emitter::note_failure(int32_t check, const std::string& condition) {
        ") wrong |= " + std::to_string(uint64_t{1} << interface().check_bit(check)) + "ull;");
 }
 
-std::string Emitter::signature(const Launch& launch) const {
+bool Emitter::is_programmatic() const { return context_.target.sm >= 90; }
+
+bool Emitter::is_constant(plan::BufferId id) const {
+  // Derived constants have numbers of their own.
+  return static_cast<size_t>(id) >= program().buffers.size() ||
+         program().buffers[static_cast<size_t>(id)].kind == plan::BufferKind::Constant;
+}
+
+std::vector<Emitter::Parameter> Emitter::parameters(const Launch& launch) const {
   const backend::KernelInterface& interface = context_.result.interface;
+  std::vector<Parameter> result;
+  for (size_t i = 0; i < interface.buffers.size(); ++i) {
+    const plan::BufferId id = interface.buffers[i];
+    // What derived constants hold is up to who derives them.
+    const bool known = static_cast<size_t>(id) < program().buffers.size();
+    const std::string type = known ? memory_type(dtype_of(id)) : "unsigned char";
+    const bool waits = launch.waits && is_programmatic() && !is_constant(id);
+    result.push_back({written_.contains(id) ? type + "*"
+                      : waits               ? "const " + type + "*"
+                                            : "const " + type + "* __restrict__",
+                      "b" + std::to_string(i), !is_constant(id)});
+  }
+  for (size_t i = 0; i < interface.params.size(); ++i)
+    result.push_back({"long long", "p" + std::to_string(i)});
+  if (!interface.checks.empty()) result.push_back({"unsigned long long*", "failed"});
+  for (const std::string& map : launch.tensor_maps)
+    result.push_back({"const __grid_constant__ TensorMap", map});
+  return result;
+}
+
+std::string Emitter::signature(const Launch& launch) const {
   std::string text = "extern \"C\" __global__ void __launch_bounds__(" +
                      std::to_string(launch.threads) +
                      (launch.min_blocks > 0 ? ", " + std::to_string(launch.min_blocks) : "") + ") ";
   if (launch.cluster > 1) text += "__cluster_dims__(" + std::to_string(launch.cluster) + ", 1, 1) ";
   text += "kernel(";
   std::string separator;
-  const auto add = [&](const std::string& parameter) {
-    text += separator + parameter;
+  for (const Parameter& parameter : parameters(launch)) {
+    text += separator + parameter.type + " " + parameter.name;
     separator = ", ";
-  };
-  for (size_t i = 0; i < interface.buffers.size(); ++i) {
-    const plan::BufferId id = interface.buffers[i];
-    const std::string name = "b" + std::to_string(i);
-    // What derived constants hold is up to who derives them.
-    const bool known = static_cast<size_t>(id) < program().buffers.size();
-    const std::string type = known ? memory_type(dtype_of(id)) : "unsigned char";
-    add(written_.contains(id) ? type + "* " + name : "const " + type + "* __restrict__ " + name);
   }
-  for (size_t i = 0; i < interface.params.size(); ++i) add("long long p" + std::to_string(i));
-  if (!interface.checks.empty()) add("unsigned long long* failed");
-  for (const std::string& map : launch.tensor_maps) add("const __grid_constant__ TensorMap " + map);
   return text + ") {\n";
+}
+
+void Emitter::declare_wait() {
+  if (!is_programmatic()) return line("const auto wait = [] {};");
+  open("const auto wait = [&]");
+  line("wait_for_earlier();");
+  for (size_t i = 0; i < interface().buffers.size(); ++i) {
+    const std::string name = "b" + std::to_string(i);
+    if (!is_constant(interface().buffers[i])) line(name + " = behind_wait(" + name + ");");
+  }
+  close(";");
+}
+
+// The kernel proper lets the next one begin and waits; its body is a function of its own, which is told
+// that operands do not overlap.
+std::string Emitter::programmatic(const Launch& launch, const std::string& body) const {
+  std::string text = "\nDEVICE void body(", call, separator;
+  for (const Parameter& parameter : parameters(launch)) {
+    const bool is_map = parameter.type.ends_with("TensorMap");
+    text += separator + (is_map ? "const TensorMap&" : parameter.type) + " " + parameter.name;
+    const bool behind = parameter.changes && !launch.waits;
+    call += separator + (behind ? "behind_wait(" + parameter.name + ")" : parameter.name);
+    separator = ", ";
+  }
+  text += ") {\n" + body + "}\n\n" + signature(launch) + "  let_next_begin();\n";
+  if (!launch.waits) text += "  wait_for_earlier();\n";
+  return text + "  body(" + call + ");\n}\n";
 }
 
 std::string Emitter::finish(const Launch& launch) {
   KILN_CHECK(scopes_.size() == 1, "a block is still open");
   backend::KernelInterface& interface = this->interface();
   interface.block = {Dim(launch.threads)};
+  interface.programmatic = is_programmatic();
+  std::string body;
+  for (size_t i = 0; i < interface.params.size(); ++i) {
+    const std::string number = std::to_string(i);
+    const std::string type = position_type(interface.params[i]);
+    body += "  const " + type + " n" + number + " = (" + type + ")p" + number + ";\n";
+  }
+  const bool checks = !interface.checks.empty();
+  if (checks) body += "  unsigned long long wrong = 0;\n";
+  body += scopes_.front().text;
+  if (checks) body += "  if (wrong != 0) atomicOr(failed, wrong);\n";
   std::string text;
   text += kernel_text("types.cuh");
   text += kernel_text("math.cuh");
   text += kernel_text("reduce.cuh");
+  if (is_programmatic()) text += kernel_text("programmatic.cuh");
   text += launch.before;
-  text += "\n" + signature(launch);
-  for (size_t i = 0; i < interface.params.size(); ++i) {
-    const std::string number = std::to_string(i);
-    const std::string type = position_type(interface.params[i]);
-    text += "  const " + type + " n" + number + " = (" + type + ")p" + number + ";\n";
-  }
-  const bool checks = !interface.checks.empty();
-  if (checks) text += "  unsigned long long wrong = 0;\n";
-  text += scopes_.front().text;
-  if (checks) text += "  if (wrong != 0) atomicOr(failed, wrong);\n";
-  return text + "}\n";
+  if (is_programmatic()) return text + programmatic(launch, body);
+  return text + "\n" + signature(launch) + body + "}\n";
 }
 
 }  // namespace kiln::cuda

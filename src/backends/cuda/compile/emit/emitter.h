@@ -27,6 +27,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "backends/cuda/compile/kernel_context.h"
@@ -47,6 +48,13 @@ struct Leaves {
   // Loads whose value is in a register already.
   std::map<const plan::ExprNode*, std::string> loads = {};  // never iterated
 };
+
+// Where a load reads, in elements: linear + the sum of value * stride.
+struct ElementOffset {
+  ir::Dim linear = 0;
+  std::vector<std::pair<plan::Expr, ir::Dim>> dynamic = {};  // values that are computed, and strides
+};
+ElementOffset element_offset(const plan::Program& program, const plan::ExprNode& load);
 
 // A position is a C++ expression of type int where all of it, each step included, provably fits 31
 // bits, and of type long long otherwise.
@@ -106,6 +114,8 @@ class Emitter {
   // Where an element lies: "b0[...]". One index counts elements from the start of the buffer,
   // whatever its rank; so it is in loads.
   std::string element(plan::BufferId buffer, const std::vector<plan::Index>& indices);
+  // The text of element_offset().
+  std::string offset(const plan::ExprNode& load);
   // Stores a value of register type, rounded to the buffer's dtype.
   void store(plan::BufferId buffer, const std::vector<plan::Index>& indices,
              const std::string& value);
@@ -120,8 +130,14 @@ class Emitter {
     int cluster = 1;     // blocks that see each other's shared memory; sm_90
     std::vector<std::string> tensor_maps = {};  // names of interface().tensor_maps
     std::string before = {};  // text between the prelude and the kernel: functions, macros
+    // The body waits for earlier kernels itself, see declare_wait().
+    bool waits = false;
   };
-  // The text of the kernel, whose body is what was written. Fills in interface().block.
+  // Declares `wait`, after which a thread of the body may read and write what is not constant: all
+  // buffers that have been named so far. For kernels that have work to do before; with launch.waits.
+  void declare_wait();
+  // The text of the kernel, whose body is what was written. Fills in interface().block, and
+  // interface().programmatic where the generation has such launches.
   std::string finish(const Launch& launch);
 
  private:
@@ -137,7 +153,15 @@ class Emitter {
   std::string term(const ir::Term& term, bool narrow);
   std::string atom(const ir::AtomPtr& atom, bool narrow);
   std::string division(const ir::Atom& atom);
+  struct Parameter {
+    std::string type, name;
+    bool changes = false;  // points to what earlier kernels may write
+  };
+  bool is_programmatic() const;
+  bool is_constant(plan::BufferId buffer) const;
+  std::vector<Parameter> parameters(const Launch& launch) const;
   std::string signature(const Launch& launch) const;
+  std::string programmatic(const Launch& launch, const std::string& body) const;
 
   KernelContext& context_;
   std::vector<Scope> scopes_;                          // the first is the kernel's

@@ -184,8 +184,7 @@ class GroupNest {
       plan::visit(plan::value_of(nest_.stages[s]), [&](const ExprNode& node) {
         if (!may_be_kept(node)) return;
         auto it = std::ranges::find_if(shared_, [&](const SharedLoad& load) {
-          return load.node->buffer == node.buffer &&
-                 load.node->args[0]->index == node.args[0]->index;
+          return same_place(emitter_.program(), *load.node, node);
         });
         if (it == shared_.end()) it = shared_.insert(it, {&node, "", {}, 0, nest_.stages.size()});
         it->uses.push_back(&node);
@@ -196,13 +195,20 @@ class GroupNest {
     std::erase_if(shared_, [](const SharedLoad& load) { return load.stages < 2; });
   }
 
-  // Not what the kernel writes, which changes; not what is the same for the whole row.
+  // Not what the kernel writes, which changes; not what is the same for the whole row, or gathered
+  // element by element.
   bool may_be_kept(const ExprNode& node) const {
-    if (node.kind != ExprKind::Load || node.predicate || node.args.size() != 1 ||
-        node.args[0]->kind != ExprKind::Position || writer_.access().is_shared(node.buffer))
+    if (node.kind != ExprKind::Load || node.predicate || writer_.access().is_shared(node.buffer))
       return false;
-    return std::ranges::any_of(
-        row_loops(), [&](const Loop& loop) { return node.args[0]->index.mentions(loop.index); });
+    const ElementOffset offset = element_offset(emitter_.program(), node);
+    const bool computed = std::ranges::any_of(offset.dynamic, [&](const auto& part) {
+      return !writer_.access().is_settled(part.first) ||
+             std::ranges::any_of(row_loops(),
+                                 [&](const Loop& loop) { return mentions(part.first, loop.index); });
+    });
+    return !computed && std::ranges::any_of(row_loops(), [&](const Loop& loop) {
+      return offset.linear.mentions(loop.index);
+    });
   }
 
   void load_row() {
@@ -217,7 +223,7 @@ class GroupNest {
     Lanes lanes = row_lanes_;
     open_round(lanes);
     for (const SharedLoad& load : shared_) {
-      const std::string offset = emitter_.position(load.node->args[0]->index);
+      const std::string offset = emitter_.offset(*load.node);
       const std::string buffer = emitter_.buffer(load.node->buffer);
       const std::string place = load.name + "[k]";
       if (writer_.access().is_vector(*load.node, lanes)) {
@@ -226,7 +232,7 @@ class GroupNest {
       } else if (lanes.count > 1) {
         writer_.for_each_lane({}, lanes, {}, [&](const Leaves&) {
           emitter_.line(place + "[e] = from_memory(" + buffer + "[" +
-                        emitter_.position(load.node->args[0]->index) + "]);");
+                        emitter_.offset(*load.node) + "]);");
         });
       } else {
         emitter_.line(place + " = from_memory(" + buffer + "[" + offset + "]);");

@@ -156,6 +156,7 @@ std::string loop_nest_text(KernelContext& context, const LoopNest& nest) {
   LoopNest simple = backend::simplify(context.program, nest);
   put_contiguous_last(simple);
   if (auto text = transpose_nest_text(context, simple)) return std::move(*text);
+  if (auto text = window_nest_text(context, simple)) return std::move(*text);
   const int64_t inner = longest_stage(simple), outer = points_at_opt(simple.outer);
   if (inner <= kShortLoops) return point_nest_text(context, simple);
   if (!reads_columns(simple)) return group_nest_text(context, simple, rows_for(inner, outer));

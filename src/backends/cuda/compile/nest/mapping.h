@@ -33,6 +33,10 @@ std::string group_nest_text(KernelContext& context, const plan::LoopNest& nest, 
 // Nothing if it is not such a nest.
 std::optional<std::string> transpose_nest_text(KernelContext& context, const plan::LoopNest& nest);
 
+// A few neighbouring windows for each thread: for a reduction over windows that overlap. Nothing if it
+// is not such a nest.
+std::optional<std::string> window_nest_text(KernelContext& context, const plan::LoopNest& nest);
+
 // --- What they share ---
 
 ir::Dim points_of(const std::vector<plan::Loop>& loops);

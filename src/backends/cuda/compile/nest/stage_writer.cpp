@@ -70,7 +70,8 @@ bool mentions(const Expr& expr, const ir::SymbolPtr& index) {
   return result;
 }
 
-VectorAccess::VectorAccess(const plan::LoopNest& nest) {
+VectorAccess::VectorAccess(const plan::Program& program, const plan::LoopNest& nest)
+    : program_(program) {
   for (const Stage& stage : nest.stages) {
     const auto* store = std::get_if<plan::Store>(&stage);
     if (store == nullptr) continue;
@@ -92,11 +93,28 @@ bool VectorAccess::is_vector(plan::BufferId buffer, const Dim& offset, const Lan
          ir::provably_divisible(linear->second, Dim(lanes.count));
 }
 
+bool VectorAccess::is_settled(const Expr& expr) const {
+  bool result = true;
+  plan::visit(expr, [&](const ExprNode& node) {
+    if (node.kind == ExprKind::Reduced || node.kind == ExprKind::Accumulator ||
+        (node.kind == ExprKind::Load && is_shared(node.buffer)))
+      result = false;
+  });
+  return result;
+}
+
+// A gathered row, whose number is computed, counts too: it is the same for all lanes.
 bool VectorAccess::is_vector(const ExprNode& load, const Lanes& lanes) const {
-  return load.kind == ExprKind::Load && load.args.size() == 1 &&
-         load.args[0]->kind == ExprKind::Position &&
-         !(load.predicate && lanes.index && mentions(load.predicate, lanes.index)) &&
-         is_vector(load.buffer, load.args[0]->index, lanes);
+  if (load.kind != ExprKind::Load || lanes.count == 1) return false;
+  if (load.predicate && mentions(load.predicate, lanes.index)) return false;
+  const ElementOffset offset = element_offset(program_, load);
+  return std::ranges::all_of(offset.dynamic,
+                             [&](const auto& part) {
+                               return !mentions(part.first, lanes.index) &&
+                                      is_settled(part.first) &&
+                                      ir::provably_divisible(part.second, Dim(lanes.count));
+                             }) &&
+         is_vector(load.buffer, offset.linear, lanes);
 }
 
 bool VectorAccess::is_vector(const plan::Store& store, const Lanes& lanes) const {
@@ -107,7 +125,9 @@ void StageWriter::plan_access(const Stage& stage, const Lanes& lanes) {
   const auto add = [&](plan::BufferId buffer) {
     has_flag_ = true;
     const auto kind = emitter_.program().buffers.at(static_cast<size_t>(buffer)).kind;
-    if (kind != plan::BufferKind::Constant && std::ranges::find(checked_, buffer) == checked_.end())
+    // The others begin at multiples of 256 bytes.
+    const bool is_callers = kind == plan::BufferKind::Input || kind == plan::BufferKind::Output;
+    if (is_callers && std::ranges::find(checked_, buffer) == checked_.end())
       checked_.push_back(buffer);
   };
   plan::visit(plan::value_of(stage), [&](const ExprNode& node) {
@@ -130,13 +150,34 @@ namespace {
 
 // Loads of the same place share their registers.
 struct LoadedLanes {
-  plan::BufferId buffer;
-  Dim offset;
-  Expr predicate;
+  const ExprNode* node = nullptr;
   std::string name;
 };
 
 }  // namespace
+
+bool same_place(const plan::Program& program, const ExprNode& a, const ExprNode& b) {
+  const auto same = [](const Expr& x, const Expr& y) {
+    return x == y || (x && y && plan::to_string(x) == plan::to_string(y));
+  };
+  if (a.buffer != b.buffer || !same(a.predicate, b.predicate)) return false;
+  const ElementOffset left = element_offset(program, a), right = element_offset(program, b);
+  return left.linear == right.linear &&
+         std::ranges::equal(left.dynamic, right.dynamic, [&](const auto& x, const auto& y) {
+           return x.second == y.second && same(x.first, y.first);
+         });
+}
+
+std::string StageWriter::load_lanes(const ExprNode& load, const Lanes& lanes) {
+  const std::string name = emitter_.fresh("x"), count = std::to_string(lanes.count);
+  const std::string condition = load.predicate ? emitter_.value(load.predicate) : "";
+  const std::string offset = emitter_.offset(load);
+  emitter_.line(std::string(register_type(load.dtype)) + " " + name + "[" + count + "]" +
+                (load.predicate ? " = {};" : ";"));
+  emitter_.line((load.predicate ? "if (" + condition + ") " : "") + "load_lanes<" + count + ">(" +
+                emitter_.buffer(load.buffer) + " + " + offset + ", aligned, " + name + ");");
+  return name;
+}
 
 void StageWriter::for_each_lane(const std::vector<Expr>& exprs, const Lanes& lanes,
                                 const std::vector<std::string>& reduced,
@@ -151,21 +192,10 @@ void StageWriter::for_each_lane(const std::vector<Expr>& exprs, const Lanes& lan
   for (const Expr& expr : exprs) {
     plan::visit(expr, [&](const ExprNode& node) {
       if (kept_.contains(&node) || !access_.is_vector(node, lanes)) return;
-      const Dim& offset = node.args[0]->index;
       auto it = std::ranges::find_if(loaded, [&](const LoadedLanes& other) {
-        return other.buffer == node.buffer && other.offset == offset &&
-               other.predicate == node.predicate;
+        return same_place(emitter_.program(), *other.node, node);
       });
-      if (it == loaded.end()) {
-        const std::string name = emitter_.fresh("x");
-        const std::string condition = node.predicate ? emitter_.value(node.predicate) : "";
-        emitter_.line(std::string(register_type(node.dtype)) + " " + name + "[" + count + "]" +
-                      (node.predicate ? " = {};" : ";"));
-        emitter_.line((node.predicate ? "if (" + condition + ") " : "") + "load_lanes<" + count +
-                      ">(" + emitter_.buffer(node.buffer) + " + " + emitter_.position(offset) +
-                      ", aligned, " + name + ");");
-        it = loaded.insert(it, {node.buffer, offset, node.predicate, name});
-      }
+      if (it == loaded.end()) it = loaded.insert(it, {&node, load_lanes(node, lanes)});
       leaves.loads[&node] = it->name + "[e]";
     });
   }

@@ -55,22 +55,27 @@ ir::Dim position_of(const plan::Reduction& reduction);
 class VectorAccess {
  public:
   // Buffers that the nest both reads and writes are left alone.
-  explicit VectorAccess(const plan::LoopNest& nest);
+  VectorAccess(const plan::Program& program, const plan::LoopNest& nest);
 
   bool is_vector(const plan::ExprNode& load, const Lanes& lanes) const;
   bool is_vector(const plan::Store& store, const Lanes& lanes) const;
+  // Whether an expression is the same at every stage: it uses no reduction, and reads nothing that the
+  // nest writes.
+  bool is_settled(const plan::Expr& expr) const;
   // Whether the nest reads and writes a buffer.
   bool is_shared(plan::BufferId buffer) const;
 
  private:
   bool is_vector(plan::BufferId buffer, const ir::Dim& offset, const Lanes& lanes) const;
 
+  const plan::Program& program_;
   std::vector<plan::BufferId> shared_;
 };
 
 class StageWriter {
  public:
-  StageWriter(Emitter& emitter, const plan::LoopNest& nest) : emitter_(emitter), access_(nest) {}
+  StageWriter(Emitter& emitter, const plan::LoopNest& nest)
+      : emitter_(emitter), access_(emitter.program(), nest) {}
 
   const VectorAccess& access() const { return access_; }
 
@@ -82,6 +87,9 @@ class StageWriter {
   // Loads that are in registers already, for the stages that follow: the text of each, in terms of the
   // lane `e`.
   void keep(std::map<const plan::ExprNode*, std::string> kept) { kept_ = std::move(kept); }
+
+  // Loads the lanes of a vector load into a fresh array, whose name it gives. The lanes' index is bound.
+  std::string load_lanes(const plan::ExprNode& load, const Lanes& lanes);
 
   // Makes vector loads, then runs `body` for each lane with the lane's index bound. Names of `reduced`
   // that end in "[e]" are one for each lane.
@@ -99,6 +107,9 @@ class StageWriter {
   bool has_flag_ = false;
   std::map<const plan::ExprNode*, std::string> kept_;  // never iterated
 };
+
+// Whether two loads read the same element wherever they are.
+bool same_place(const plan::Program& program, const plan::ExprNode& a, const plan::ExprNode& b);
 
 // Whether an expression has another value in each lane, for all that is known.
 bool mentions(const plan::Expr& expr, const ir::SymbolPtr& index);
