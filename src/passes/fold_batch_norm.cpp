@@ -88,31 +88,38 @@ Value* into_convolution(Rewriter& rewriter, Node& node, const Affine& affine) {
                        convolution->attrs);
 }
 
-// batch_norm(x) -> x * scale + shift
+// batch_norm(x) -> x * scale + shift, in f32 where x has 16 bits
 Value* into_multiply_add(Rewriter& rewriter, Node& node, const Affine& affine) {
   std::vector<int64_t> shape(node.output()->type.rank() - 1, 1);
   shape[0] = static_cast<int64_t>(affine.scale.size());
   ir::Builder builder = rewriter.before(node);
   const DType dtype = node.output()->type.dtype;
+  const bool widens = is_16_bit_float(dtype);
   const auto constant = [&](const std::vector<double>& values) {
-    return builder.constant(per_channel(dtype, values, shape, affine.replaceable));
+    return builder.constant(
+        per_channel(widens ? DType::F32 : dtype, values, shape, affine.replaceable));
   };
+  Value* x = widens ? builder.cast(node.input(0), DType::F32) : node.input(0);
   Value* scale = constant(affine.scale);
   Value* shift = constant(affine.shift);
-  return builder.value(Op::add, {builder.value(Op::mul, {node.input(0), scale}), shift});
+  Value* result = builder.value(Op::add, {builder.value(Op::mul, {x, scale}), shift});
+  return widens ? builder.cast(result, dtype) : result;
 }
 
 }  // namespace
 
 // batch_norm with constant parameters disappears: into the convolution before it where that has
 // constant weights and no other user, otherwise into a multiplication and an addition. Scales are
-// computed in f64 and rounded once. Not those of 16 bits, whose weights would lose digits.
+// computed in f64 and rounded once. Weights of 16 bits would lose digits: there it becomes the latter,
+// with f32 in between, which rounds as often as batch_norm does.
 bool fold_batch_norm(ir::Graph& graph, PassContext&) {
   return rewrite(graph, [](Rewriter& rewriter, Node& node) -> Value* {
-    if (node.op != Op::batch_norm || is_16_bit_float(node.output()->type.dtype)) return nullptr;
+    if (node.op != Op::batch_norm) return nullptr;
     const auto affine = affine_of(node);
     if (!affine) return nullptr;
-    if (Value* result = into_convolution(rewriter, node, *affine)) return result;
+    if (!is_16_bit_float(node.output()->type.dtype)) {
+      if (Value* result = into_convolution(rewriter, node, *affine)) return result;
+    }
     return into_multiply_add(rewriter, node, *affine);
   });
 }

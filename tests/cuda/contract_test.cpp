@@ -51,6 +51,23 @@ std::string convolution(const std::string& type, int channels, int filters, int 
          "  %y = relu(%c)\n  return %y as \"y\"\n}";
 }
 
+// The input is a temporary, which the copy engine may read.
+std::string placed(const std::string& type, int size, int channels, int filters, int kernel,
+                   int stride, int opt) {
+  const std::string taps = std::to_string(kernel), c = std::to_string(channels);
+  const std::string s = std::to_string(size), o = std::to_string(filters),
+                    pad = std::to_string(kernel / 2), step = std::to_string(stride);
+  const std::string out = std::to_string((size + kernel / 2 * 2 - kernel) / stride + 1);
+  return "graph main(%x0: " + type + "[n, " + s + ", " + s + ", " + c + "], %r: " + type + "[n, " +
+         out + ", " + out + ", " + o + "], %w: " + type + "[" + o + ", " + taps + ", " + taps +
+         ", " + c + "], %wb: " + type + "[" + o + "]) symbols n in [0, 300] opt " +
+         std::to_string(opt) + " {\n  %x = relu(%x0)\n  %c = convolution(%x, %w, %wb) {stride = [" +
+         step + ", " + step + "], padding_before = [" + pad + ", " + pad +
+         "], padding_after = [" + pad + ", " + pad +
+         "], dilation = [1, 1], groups = 1, layout = \"nhwc\"}\n"
+         "  %s = add(%c, %r)\n  %y = relu(%s)\n  return %y as \"y\"\n}";
+}
+
 std::string attention(const std::string& type, int dim, int rows, const std::string& mask,
                       bool causal) {
   const std::string d = std::to_string(dim);
@@ -83,6 +100,13 @@ std::vector<Contraction> all_contractions() {
       {"convolution_f16", convolution("f16", 64, 64, 3, 32)},
       {"convolution_deep_bf16", convolution("bf16", 512, 256, 3, 1)},
       {"convolution_stem_f16", convolution("f16", 3, 64, 7, 32)},
+      {"placed_56_f16", placed("f16", 56, 64, 64, 3, 1, 32)},
+      {"placed_28_bf16", placed("bf16", 28, 128, 128, 3, 1, 32)},
+      {"placed_14_f16", placed("f16", 14, 256, 256, 3, 1, 32)},
+      {"placed_7_bf16", placed("bf16", 7, 512, 512, 3, 1, 1)},
+      {"placed_halved_f16", placed("f16", 56, 256, 512, 1, 2, 32)},
+      {"placed_half_steps_f16", placed("f16", 14, 96, 192, 3, 2, 32)},
+      {"placed_half_steps_deep_bf16", placed("bf16", 14, 32, 64, 3, 1, 1)},
       {"convolution_f32", convolution("f32", 64, 64, 3, 8)},
       {"attention_64_f16", attention("f16", 64, 512, "", false)},
       {"attention_128_bf16", attention("bf16", 128, 512, "", true)},
@@ -150,6 +174,29 @@ TEST(CudaContractionTest, CopyEngineReadsTemporariesAndConstantsOnly) {
   ASSERT_EQ(maps(behind).size(), 2U);
   EXPECT_EQ(maps(behind)[0].sizes.front(), ir::Dim(768));
   EXPECT_EQ(maps(behind)[0].strides.front(), ir::Dim(1536));
+}
+
+// What a map of images says of a convolution: 3x3, stride 2, pad 1 of 15 x 15 pixels.
+TEST(CudaContractionTest, CopyEngineReadsImages) {
+  const auto maps = [](const std::string& graph, const char* target) {
+    return kernel_texts(planned(graph), target_named(target)).back().kernel.interface.tensor_maps;
+  };
+  const auto images = maps(placed("f16", 15, 72, 64, 3, 2, 32), "sm_90");
+  ASSERT_EQ(images.size(), 2U);
+  const backend::TensorMapSpec& map = images[0];
+  EXPECT_EQ(map.sizes[0], ir::Dim(72));
+  EXPECT_EQ(map.sizes[1], ir::Dim(15));
+  EXPECT_EQ(map.strides[1], ir::Dim(15 * 72 * 2));
+  EXPECT_EQ(map.element_strides, (std::vector<int64_t>{1, 2, 2, 1}));
+  EXPECT_EQ(map.lower_corner, (std::vector<int64_t>{-1, -1}));
+  EXPECT_EQ(map.upper_corner, (std::vector<int64_t>{-1, -1}));
+  EXPECT_EQ(map.box_channels, 32);  // 96 channels in three steps, not 128 in two
+  EXPECT_EQ(images[1].box[1], 1);
+
+  EXPECT_EQ(maps(placed("f16", 15, 72, 64, 3, 2, 32), "sm_80").size(), 0U);
+  EXPECT_EQ(maps(convolution("f16", 64, 64, 3, 32), "sm_90").size(), 0U);  // may begin anywhere
+  EXPECT_EQ(maps(placed("f16", 15, 60, 64, 3, 2, 32), "sm_90").size(), 0U);  // no whole vectors
+  EXPECT_EQ(maps(placed("f16", 40, 64, 64, 3, 9, 32), "sm_90").size(), 0U);  // strides to 8
 }
 
 // Rows of 7 as rows of 8, from a matrix that lies the other way.

@@ -135,9 +135,17 @@ class Dump {
     add_dims("offset", {map.offset});
     add_dims("sizes", map.sizes);
     add_dims("strides", map.strides);
-    json_.key("box").begin_array();
-    for (int64_t size : map.box) json_.value(size);
-    json_.end_array().end_object();
+    const auto add = [&](const char* key, const std::vector<int64_t>& numbers) {
+      json_.key(key).begin_array();
+      for (const int64_t number : numbers) json_.value(number);
+      json_.end_array();
+    };
+    add("box", map.box);
+    add("element_strides", map.element_strides);
+    add("lower_corner", map.lower_corner);
+    add("upper_corner", map.upper_corner);
+    json_.key("box_channels").value(map.box_channels).key("box_pixels").value(map.box_pixels);
+    json_.end_object();
   }
 
   void make_constants(ir::Graph& graph) {

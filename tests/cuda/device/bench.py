@@ -92,11 +92,13 @@ def convolution(n, size, c, o, kernel, stride, pad):
         return F.conv2d(x.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2), w2, stride, pad)
 
     out = (size + 2 * pad - kernel) // stride + 1
+    # The input is a temporary, as in a model; that of a stem is the caller's.
+    x, first = ("%x", "") if c < 8 else ("%x0", "  %x = relu(%x0)\n")
     CASES.append(
         (
             f"conv_{n}_{size}_{c}_{o}_{kernel}_{stride}",
-            f"""graph main(%x: f16[n, {size}, {size}, {c}], %w: f16[{o}, {kernel}, {kernel}, {c}], %w2: f16[{o}]) symbols n in [1, 300] opt {n} {{
-  %y = convolution(%x, %w, %w2) {{stride = [{stride}, {stride}], padding_before = [{pad}, {pad}], padding_after = [{pad}, {pad}], dilation = [1, 1], groups = 1, layout = "nhwc"}}
+            f"""graph main({x}: f16[n, {size}, {size}, {c}], %w: f16[{o}, {kernel}, {kernel}, {c}], %w2: f16[{o}]) symbols n in [1, 300] opt {n} {{
+{first}  %y = convolution(%x, %w, %w2) {{stride = [{stride}, {stride}], padding_before = [{pad}, {pad}], padding_after = [{pad}, {pad}], dilation = [1, 1], groups = 1, layout = "nhwc"}}
   return %y as "y"
 }}""",
             {"n": n},
@@ -144,18 +146,13 @@ def build():
         (2, 16, 1, 2048, 2048, 128, True),
     ):
         attention(*arguments)
-    for arguments in (
-        (32, 56, 64, 64, 3, 1, 1),
-        (32, 28, 128, 128, 3, 1, 1),
-        (32, 14, 256, 256, 3, 1, 1),
-        (32, 7, 512, 512, 3, 1, 1),
-        (1, 56, 64, 64, 3, 1, 1),
-        (1, 14, 256, 256, 3, 1, 1),
-        (1, 7, 512, 512, 3, 1, 1),
-        (32, 56, 128, 128, 3, 2, 1),
-        (32, 224, 3, 64, 7, 2, 3),
-    ):
-        convolution(*arguments)
+    for n in (32, 1, 128):
+        convolution(n, 224, 3, 64, 7, 2, 3)
+        for size, c in ((56, 64), (28, 128), (14, 256), (7, 512)):
+            convolution(n, size, c, c, 3, 1, 1)
+        for size, c in ((56, 128), (28, 256), (14, 512)):
+            convolution(n, size, c, c, 3, 2, 1)
+            convolution(n, size, 2 * c, 4 * c, 1, 2, 0)
     return CASES
 
 

@@ -232,7 +232,7 @@ def products():
 def convolutions():
     import torch.nn.functional as F  # noqa: N812
 
-    def reference(stride, padding, dilation, groups, residual):
+    def reference(stride, padding, dilation, groups, residual, placed):
         def run(x, w, w2, r=None):
             (top, bottom), (left, right) = padding
             x = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom))
@@ -241,7 +241,10 @@ def convolutions():
             )
             return F.relu(y + r) if residual else y
 
-        return run
+        def behind(x0, w, w2, r=None):
+            return run(F.relu(x0), w, w2, r)
+
+        return behind if placed else run
 
     def one(
         name,
@@ -257,6 +260,8 @@ def convolutions():
         width,
         residual=False,
         opt=2,
+        placed=False,
+        batches=(0, 1, 3),
     ):
         (kh, kw), (top, bottom), (left, right) = kernel, *padding
         oh = (height + top + bottom - dilation[0] * (kh - 1) - 1) // stride[0] + 1
@@ -267,14 +272,15 @@ def convolutions():
             if residual
             else 'return %c as "c"'
         )
+        argument, first = ("%x0", "  %x = relu(%x0)\n") if placed else ("%x", "")
         add(
             f"conv_{name}_{dtype}",
-            f"""graph main(%x: {dtype}[n, {height}, {width}, {c}]{r}, %w: {dtype}[{o}, {kh}, {kw}, {c // groups}], %w2: {dtype}[{o}]) symbols n in [0, 300] opt {opt} {{
-  %c = convolution(%x, %w, %w2) {{stride = [{stride[0]}, {stride[1]}], padding_before = [{top}, {left}], padding_after = [{bottom}, {right}], dilation = [{dilation[0]}, {dilation[1]}], groups = {groups}, layout = "nhwc"}}
+            f"""graph main({argument}: {dtype}[n, {height}, {width}, {c}]{r}, %w: {dtype}[{o}, {kh}, {kw}, {c // groups}], %w2: {dtype}[{o}]) symbols n in [0, 300] opt {opt} {{
+{first}  %c = convolution(%x, %w, %w2) {{stride = [{stride[0]}, {stride[1]}], padding_before = [{top}, {left}], padding_after = [{bottom}, {right}], dilation = [{dilation[0]}, {dilation[1]}], groups = {groups}, layout = "nhwc"}}
   {tail}
 }}""",
-            [{"n": n} for n in (0, 1, 3)],
-            reference(stride, padding, dilation, groups, residual),
+            [{"n": n} for n in batches],
+            reference(stride, padding, dilation, groups, residual, placed),
         )
 
     same = ((1, 1), (1, 1))
@@ -315,6 +321,70 @@ def convolutions():
         one("1x1_strided", dtype, 40, 130, (1, 1), (2, 2), ((0, 0), (0, 0)), (1, 1), 1, 9, 11)
         one("wide", dtype, 128, 256, (3, 3), (1, 1), same, (1, 1), 1, 14, 14, opt=128)
         one("deep", dtype, 512, 128, (3, 3), (1, 1), same, (1, 1), 1, 7, 7, opt=1)
+    # Inputs that are temporaries, which the copy engine of Hopper can bring: its classes of tiles, with
+    # 64 or 32 channels a step, all of them or the last partly behind the last channel.
+    for dtype in ("f16", "bf16"):
+
+        def placed(name, c, o, kernel, size, dtype=dtype, **kwargs):
+            stride, padding = kwargs.pop("stride", 1), kwargs.pop("padding", kernel // 2)
+            dilation, width = kwargs.pop("dilation", 1), kwargs.pop("width", size)
+            pads = padding if isinstance(padding, tuple) else ((padding, padding),) * 2
+            kwargs = {"residual": True, "placed": True, "batches": (0, 1, 2, 5), **kwargs}
+            one(
+                f"placed_{name}",
+                dtype,
+                c,
+                o,
+                (kernel, kernel),
+                (stride, stride),
+                pads,
+                (dilation, dilation),
+                1,
+                size,
+                width,
+                **kwargs,
+            )
+
+        for opt in (1, 32):
+            for size, c in ((56, 64), (28, 128), (14, 256), (7, 512)):
+                placed(f"{size}_b{opt}", c, c, 3, size, opt=opt)
+                placed(f"{size}_halved_b{opt}", c, 2 * c, 3, size, opt=opt, stride=2)
+                placed(f"{size}_corners_b{opt}", c, 2 * c, 1, size, opt=opt, stride=2)
+        placed("odd", 64, 72, 3, 15, width=18, opt=7)
+        placed("one_row", 64, 64, 3, 1, width=300, opt=7)
+        placed("dilated", 128, 136, 3, 13, width=21, padding=2, dilation=2, opt=7)
+        placed("uneven", 64, 130, 4, 9, width=14, padding=((1, 2), (3, 0)), stride=3, opt=9)
+        placed("large", 64, 40, 7, 20, width=11, opt=9)
+        placed("unpadded", 64, 64, 3, 9, padding=0, opt=9)
+        for c in (16, 24, 32, 40, 56, 72, 96, 80, 104, 160, 320):
+            placed(f"channels_{c}", c, 48, 3, 11, width=13, opt=8)
+            placed(f"channels_{c}_deep", c, 96, 3, 11, width=13, opt=1, stride=2)
+        add(
+            f"conv_placed_dynamic_{dtype}",
+            f"""graph main(%x0: {dtype}[n, h, v, 64], %w: {dtype}[56, 3, 3, 64], %w2: {dtype}[56]) symbols n in [1, 4] opt 2, h in [3, 3000] opt 30, v in [3, 3000] opt 20 {{
+  %x = relu(%x0)
+  %c = convolution(%x, %w, %w2) {{stride = [1, 1], padding_before = [1, 1], padding_after = [1, 1], dilation = [1, 1], groups = 1, layout = "nhwc"}}
+  %y = mul(%c, %c)
+  return %y as "y"
+}}""",
+            [{"n": 1, "h": 3, "v": 5}, {"n": 2, "h": 30, "v": 21}],
+            lambda x0, w, w2: F.conv2d(
+                F.relu(x0).permute(0, 3, 1, 2), w.permute(0, 3, 1, 2), w2, 1, 1
+            ).permute(0, 2, 3, 1)
+            ** 2,
+        )
+        add(
+            f"conv_placed_1d_{dtype}",
+            f"""graph main(%x0: {dtype}[n, t, 80], %w: {dtype}[384, 3, 80], %w2: {dtype}[384]) symbols n in [1, 4] opt 2, t in [3, 3000] opt 3000 {{
+  %x = relu(%x0)
+  %y = convolution(%x, %w, %w2) {{stride = [1], padding_before = [1], padding_after = [1], dilation = [1], groups = 1, layout = "nhwc"}}
+  return %y as "y"
+}}""",
+            [{"n": 1, "t": 3}, {"n": 2, "t": 3000}],
+            lambda x0, w, w2: F.conv1d(
+                F.relu(x0).transpose(1, 2), w.permute(0, 2, 1), w2, 1, 1
+            ).transpose(1, 2),
+        )
     add(
         "conv_1d_f16",
         """graph main(%x: f16[n, t, 40], %w: f16[56, 3, 40], %w2: f16[56]) symbols n in [1, 4] opt 2, t in [3, 3000] opt 100 {

@@ -69,35 +69,39 @@ class TensorMap(ctypes.Structure):
     _fields_ = [("words", ctypes.c_uint64 * 16)]
 
 
+def array(kind, numbers):
+    return (kind * len(numbers))(*numbers)
+
+
 def tensor_map(spec, pointer):
-    """cuTensorMapEncodeTiled of what the kernel asks for."""
+    """CUtensorMap of what the kernel asks for."""
     raw = ctypes.create_string_buffer(256)
     at = (ctypes.addressof(raw) + 63) // 64 * 64
     rank = len(spec["sizes"])
-    sizes, strides = (
-        (ctypes.c_uint64 * rank)(*spec["sizes"]),
-        (ctypes.c_uint64 * rank)(*spec["strides"]),
+    common = (
+        ctypes.c_void_p(at),
+        {"f16": 6, "bf16": 9, "f32": 7}[spec["dtype"]],
+        rank,
+        ctypes.c_void_p(pointer + spec["offset"][0]),
+        array(ctypes.c_uint64, spec["sizes"]),
+        array(ctypes.c_uint64, spec["strides"]),
     )
-    box, ones = (ctypes.c_uint32 * rank)(*spec["box"]), (ctypes.c_uint32 * rank)(*[1] * rank)
-    dtype = {"f16": 6, "bf16": 9, "f32": 7}[spec["dtype"]]
-    swizzle = {0: 0, 32: 1, 64: 2, 128: 3}[spec["swizzle"]]
-    checked(
-        driver.cuTensorMapEncodeTiled(
-            ctypes.c_void_p(at),
-            dtype,
-            rank,
-            ctypes.c_void_p(pointer + spec["offset"][0]),
-            sizes,
-            strides,
-            box,
-            ones,
-            0,
-            swizzle,
-            2,
-            0,
-        ),
-        "tensor map",
-    )
+    steps = array(ctypes.c_uint32, spec["element_strides"] or [1] * rank)
+    tail = (steps, 0, {0: 0, 32: 1, 64: 2, 128: 3}[spec["swizzle"]], 3, 0)
+    if spec["lower_corner"]:
+        result = driver.cuTensorMapEncodeIm2col(
+            *common,
+            array(ctypes.c_int, spec["lower_corner"]),
+            array(ctypes.c_int, spec["upper_corner"]),
+            spec["box_channels"],
+            spec["box_pixels"],
+            *tail,
+        )
+    else:
+        result = driver.cuTensorMapEncodeTiled(
+            *common, array(ctypes.c_uint32, spec["box"]), *tail
+        )
+    checked(result, f"tensor map {spec}")
     return (ctypes.c_char * 128).from_buffer_copy(ctypes.string_at(at, 128))
 
 

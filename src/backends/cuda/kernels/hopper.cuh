@@ -5,7 +5,8 @@
 // Operands lie there as the copy engine puts them with a swizzle of 128 bytes: rows of 64 elements,
 // eight of them a unit of 1024 bytes, in which the 16-byte chunk of a row is exchanged by the row's
 // number. A matrix descriptor says that of a tile: its address, and 1024 bytes from eight rows to the
-// next; a slice of 16 along k is 32 bytes further, 64 rows are 8192.
+// next; a slice of 16 along k is 32 bytes further, 64 rows are 8192. Rows of 32 elements, with a
+// swizzle of 64 bytes, take half of all that.
 
 struct alignas(64) TensorMap {
   unsigned char bytes[128];
@@ -50,6 +51,33 @@ __device__ __forceinline__ void load_box(unsigned to, const TensorMap& map, int 
       "l"(&map), "r"(x), "r"(y), "r"(barrier.address)
       : "memory");
 }
+__device__ __forceinline__ void load_box(unsigned to, const TensorMap& map, int x, int y, int z,
+                                         const Barrier& barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, "
+      "{%2, %3, %4}], [%5];" ::"r"(to),
+      "l"(&map), "r"(x), "r"(y), "r"(z), "r"(barrier.address)
+      : "memory");
+}
+
+// Where the filter of a pixel of a convolution begins: may lie outside of the image.
+struct PixelPlace {
+  int x, y, image;
+};
+
+// Of a map of images (im2col): some channels of as many pixels as the map says, each `across` and
+// `down` from where its filter begins. The first of them is at `place`, the next ones follow in the
+// row, in the next rows, in the next images.
+__device__ __forceinline__ void load_pixels(unsigned to, const TensorMap& map, int channel,
+                                            const PixelPlace& place, int across, int down,
+                                            const Barrier& barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], "
+      "[%1, {%2, %3, %4, %5}], [%6], {%7, %8};" ::"r"(to),
+      "l"(&map), "r"(channel), "r"(place.x), "r"(place.y), "r"(place.image), "r"(barrier.address),
+      "h"(static_cast<unsigned short>(across)), "h"(static_cast<unsigned short>(down))
+      : "memory");
+}
 __device__ __forceinline__ void prefetch_map(const TensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
@@ -71,9 +99,12 @@ __device__ __forceinline__ void arrive_threads(int barrier, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
+// Of rows of as many bytes as the swizzle: 128 or 64.
+template <int RowBytes = 128>
 __device__ __forceinline__ unsigned long long matrix_descriptor(unsigned address) {
-  return static_cast<unsigned long long>((address & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 |
-         1ull << 62;
+  static_assert(RowBytes == 128 || RowBytes == 64, "a swizzle");
+  return static_cast<unsigned long long>((address & 0x3ffff) >> 4) | 1ull << 16 |
+         static_cast<unsigned long long>(RowBytes / 2) << 32 | (RowBytes == 128 ? 1ull : 2ull) << 62;
 }
 constexpr unsigned long long kSliceStep = 2, kRowsStep = 512;  // of descriptors: 16 of k, 64 rows
 

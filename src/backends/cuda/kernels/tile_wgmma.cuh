@@ -2,7 +2,9 @@
 // multiply out of it (wgmma). Both operands are contiguous along k.
 //
 // A block is one producer group, of which a single thread works, and kGroups groups of consumers. A
-// stage holds kTileK = 64 elements along k of kTileM rows of A and of kTileN rows of B. Its barrier
+// stage holds kTileK elements along k (64 or 32) of kTileM rows of A and of kTileN rows of B, which
+// `Boxes` asks for: of two matrices (matrix_wgmma.cuh), of images and filters (pixels_wgmma.cuh).
+// Its barrier
 // `full` counts the bytes that arrive; `empty` counts the consumers that have read it. A consumer
 // keeps one step in flight: it waits for the step before, and frees its stage.
 //
@@ -15,11 +17,12 @@
 // their sums up): for results of few tiles.
 
 constexpr int kGroupRows = 64 * kRowBlocks;  // of a consumer group
-constexpr int kStageBytes = (kTileM + kTileN) * kTileK * 2;
+constexpr int kRowBytes = kTileK * 2;
+constexpr int kStageBytes = (kTileM + kTileN) * kRowBytes;
 constexpr int kThreads = 128 * (kGroups + 1);
 constexpr int kSharers = kPingPong ? 1 : kGroups;  // groups that read a stage
 static_assert(kTileM == kGroupRows * kSharers, "groups share the rows of a tile");
-static_assert(kTileK == 64, "a row of a stage is one swizzle");
+static_assert(kRowBytes == 128 || kRowBytes == 64, "a row of a stage is one swizzle");
 
 using GroupSums = float[kRowBlocks][kTileN / 2];
 
@@ -44,30 +47,32 @@ struct RingPlace {
   }
 };
 
-// Of the first steps, before the kernel in front has ended: what does not depend on it.
-__device__ __forceinline__ void fill_early(const Ring& ring, const TensorMap& map_b, int column0,
-                                           int first, int count) {
+// The first steps of a tile, before the kernel in front has ended: what does not depend on it.
+template <typename Boxes>
+__device__ __forceinline__ void fill_early(const Ring& ring, const Boxes& boxes,
+                                           const TilePlace& tile, int first, int count) {
+  const typename Boxes::Tile origin = boxes.tile(tile.row0, tile.column0);
   for (int step = 0; step < count && step < kStages; ++step) {
     ring.full(step).expect(kStageBytes);
-    load_box(ring.stage(step) + kTileM * kTileK * 2, map_b, (first + step) * kTileK, column0,
-             ring.full(step));
+    boxes.load_right(ring.stage(step) + kTileM * kRowBytes, origin, first + step, ring.full(step));
   }
 }
 
-// `early` steps have their part of B, or it is under way.
-__device__ __forceinline__ void fill(const Ring& ring, RingPlace& place, const TensorMap& map_a,
-                                     const TensorMap& map_b, int row0, int column0, int first,
-                                     int count, int early) {
+// The steps of a tile, from the step `first` on. `early` of them have their part of B, or it is under
+// way.
+template <typename Boxes>
+__device__ __forceinline__ void fill(const Ring& ring, RingPlace& place, const Boxes& boxes,
+                                     const TilePlace& tile, int first, int count, int early) {
+  const typename Boxes::Tile origin = boxes.tile(tile.row0, tile.column0);
   for (int step = 0; step < count; ++step) {
     const Barrier full = ring.full(place.stage);
     const unsigned to = ring.stage(place.stage);
-    const int k = (first + step) * kTileK;
     if (step >= early) {
       ring.empty(place.stage).wait(place.parity ^ 1);
       full.expect(kStageBytes);
-      load_box(to + kTileM * kTileK * 2, map_b, k, column0, full);
+      boxes.load_right(to + kTileM * kRowBytes, origin, first + step, full);
     }
-    load_box(to, map_a, k, row0, full);
+    boxes.load_left(to, origin, first + step, full);
     place.advance(1);
   }
 }
@@ -81,14 +86,14 @@ __device__ __forceinline__ void multiply_steps(GroupSums& sums, const Ring& ring
   for (int step = 0; step < count; ++step) {
     ring.full(place.stage).wait(place.parity);
     const unsigned stage = ring.stage(place.stage);
-    const unsigned long long a = matrix_descriptor(stage + row * kTileK * 2);
-    const unsigned long long b = matrix_descriptor(stage + kTileM * kTileK * 2);
+    const unsigned long long a = matrix_descriptor<kRowBytes>(stage + row * kRowBytes);
+    const unsigned long long b = matrix_descriptor<kRowBytes>(stage + kTileM * kRowBytes);
     begin_products();
 #pragma unroll
     for (int slice = 0; slice < kTileK / 16; ++slice) {
 #pragma unroll
       for (int m = 0; m < kRowBlocks; ++m)
-        multiply_group(sums[m], a + m * kRowsStep + slice * kSliceStep, b + slice * kSliceStep,
+        multiply_group(sums[m], a + m * (64 * kRowBytes / 16) + slice * kSliceStep, b + slice * kSliceStep,
                        step > 0 || slice > 0);
     }
     commit_products();
@@ -222,9 +227,9 @@ __device__ __forceinline__ void store_sums(const GroupSums& sums, float* tile, i
 // --- The whole ---
 
 // `wait` comes back when the kernel in front has ended.
-template <typename R, typename W>
-__device__ __forceinline__ void multiply_tiles(const TensorMap& map_a, const TensorMap& map_b,
-                                               long long depth, const R& result, const W& wait) {
+template <typename Boxes, typename R, typename W>
+__device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long depth,
+                                               const R& result, const W& wait) {
   extern __shared__ __align__(1024) unsigned char shared[];
   const unsigned base = (shared_address(shared) + 1023) / 1024 * 1024;
   unsigned char* const ring_bytes = shared + (base - shared_address(shared));
@@ -232,8 +237,7 @@ __device__ __forceinline__ void multiply_tiles(const TensorMap& map_a, const Ten
   const Ring ring{base, base + kRingBytes};
   const int group = static_cast<int>(threadIdx.x) / 128 - 1;  // -1: the producer
   if (threadIdx.x == 0) {
-    prefetch_map(map_a);
-    prefetch_map(map_b);
+    boxes.prefetch();
     for (int i = 0; i < kStages; ++i) {
       ring.full(i).init(1);
       ring.empty(i).init(kSharers);
@@ -253,12 +257,9 @@ __device__ __forceinline__ void multiply_tiles(const TensorMap& map_a, const Ten
     float* const sums_tile = reinterpret_cast<float*>(ring_bytes);
     if (group < 0) {
       const bool works = threadIdx.x == 0;
-      if (works && kEarlyB)
-        fill_early(ring, map_b, static_cast<int>(tile.column0), first, count);
+      if (works && kEarlyB) fill_early(ring, boxes, tile, first, count);
       wait();
-      if (works)
-        fill(ring, place, map_a, map_b, static_cast<int>(tile.row0), static_cast<int>(tile.column0),
-             first, count, kEarlyB ? kStages : 0);
+      if (works) fill(ring, place, boxes, tile, first, count, kEarlyB ? kStages : 0);
       __syncthreads();
     } else {
       wait();
@@ -275,16 +276,12 @@ __device__ __forceinline__ void multiply_tiles(const TensorMap& map_a, const Ten
     if (group < 0) {
       keep_registers<kProducerRegisters>();
       if (threadIdx.x == 0 && kEarlyB && blockIdx.x < tiles)
-        fill_early(ring, map_b, static_cast<int>(TilePlace(result.m, result.n, blockIdx.x).column0),
-                   0, steps);
+        fill_early(ring, boxes, TilePlace(result.m, result.n, blockIdx.x), 0, steps);
       wait();
       if (threadIdx.x == 0) {
-        for (unsigned t = blockIdx.x; t < tiles; t += gridDim.x) {
-          const TilePlace tile(result.m, result.n, t);
-          fill(ring, place, map_a, map_b, static_cast<int>(tile.row0),
-               static_cast<int>(tile.column0), 0, steps,
+        for (unsigned t = blockIdx.x; t < tiles; t += gridDim.x)
+          fill(ring, place, boxes, TilePlace(result.m, result.n, t), 0, steps,
                kEarlyB && t == blockIdx.x ? kStages : 0);
-        }
       }
     } else {
       take_registers<kConsumerRegisters>();

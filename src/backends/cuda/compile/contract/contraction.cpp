@@ -74,10 +74,10 @@ std::string group_product(int n, DType dtype) {
 
 }  // namespace
 
-void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype) {
+void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, std::string_view boxes) {
   text.constant("kTileM", tile.m());
   text.constant("kTileN", tile.n);
-  text.constant("kTileK", 64);
+  text.constant("kTileK", tile.k);
   text.constant("kRowBlocks", tile.row_blocks);
   text.constant("kGroups", tile.groups);
   text.constant("kStages", tile.stages);
@@ -90,7 +90,26 @@ void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype) {
   text.flag("kHoldLoads", tile.hold_loads);
   for (const char* file : {"cluster", "tile_order", "tile_result", "hopper"}) text.include(file);
   text.add(group_product(tile.n, dtype));
+  text.include(boxes);
   text.include("tile_wgmma");
+}
+
+void set_group_launch(KernelContext& context, const GroupTile& tile, plan::BufferId out,
+                      const ir::Dim& m, const ir::Dim& n) {
+  backend::KernelInterface& interface = context.result.interface;
+  const ir::Dim tiles = ir::ceildiv(m, tile.m()) * ir::ceildiv(n, tile.n);
+  const ir::Dim blocks =
+      tile.one_tile ? tiles * tile.cluster : ir::min(tiles, multiprocessors(context.target));
+  interface.grid = {blocks};
+  interface.shared_bytes = tile.shared_bytes();
+  interface.task_writes[out] =
+      tile.one_tile ? ir::Dim(tile.m() / tile.cluster * tile.n)
+                    : ir::ceildiv(tiles, ir::max(blocks, 1)) * (tile.m() * tile.n);
+}
+
+bool is_placed(const plan::Program& program, plan::BufferId buffer) {
+  const plan::BufferKind kind = program.buffers[buffer].kind;
+  return kind == plan::BufferKind::Temporary || kind == plan::BufferKind::Constant;
 }
 
 int multiprocessors(const Target& target) {

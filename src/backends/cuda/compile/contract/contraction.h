@@ -33,8 +33,14 @@ class Prelude {
 void add_tile(Prelude& text, const Tile& tile);
 void add_simt_tile(Prelude& text, const Tile& tile);
 
-// The same, and the texts of the kernel, for tile_wgmma.cuh.
-void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype);
+// The same, and the texts of the kernel, for tile_wgmma.cuh. `boxes` is the text of its operands.
+void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, std::string_view boxes);
+// The launch of such a kernel for a result of m rows and n columns.
+void set_group_launch(KernelContext& context, const GroupTile& tile, plan::BufferId out,
+                      const ir::Dim& m, const ir::Dim& n);
+// Whether the copy engine may read a buffer. Tensors of callers may begin anywhere; it wants
+// multiples of 16 bytes.
+bool is_placed(const plan::Program& program, plan::BufferId buffer);
 
 // The multiprocessors of the machine that a target is tuned for.
 int multiprocessors(const Target& target);

@@ -2,6 +2,8 @@
 // a row of the product is a pixel of the result, a column a filter, and groups are its batch.
 #include "backends/cuda/compile/contract/convolution.h"
 
+#include <optional>
+
 #include "backends/cuda/compile/contract/contraction.h"
 #include "backends/cuda/compile/contract/tiles.h"
 #include "support/error.h"
@@ -30,7 +32,10 @@ class ConvolutionText {
                     c_.formats.accumulator == DType::F32;
   }
 
-  std::string run() { return tensor_cores_ ? tensor_core_text() : simt_text(); }
+  std::string run() {
+    if (suits_groups()) return group_text();
+    return tensor_cores_ ? tensor_core_text() : simt_text();
+  }
 
  private:
   void check_formats() const {
@@ -48,6 +53,10 @@ class ConvolutionText {
   void add_constants(Prelude& text) const {
     text.constant("kChannels", c_.channels);
     text.constant("kGroupChannels", group_channels_);
+    add_taps(text);
+  }
+
+  void add_taps(Prelude& text) const {
     text.constant("kFilterWidth", c_.kernel_w);
     text.constant("kStrideH", c_.stride_h);
     text.constant("kStrideW", c_.stride_w);
@@ -127,17 +136,19 @@ class ConvolutionText {
     bind(c_.b, line + " / " + rows);
   }
 
-  std::string result() {
+  ResultText result_text() {
     ResultText result;
     result.out = c_.out;
     result.out_offset = Dim(pixel_.index) * filters_ + Dim(c_.o.index);
     result.epilogue = &c_.epilogue;
     result.column = c_.o;
-    result.first_column = "first_filter";
+    result.first_column = c_.groups == 1 ? "" : "first_filter";
     result.bind_row = [this](const std::string& row) { bind_row(row); };
     result.simplify = [this](const Dim& offset) { return simplify(offset); };
-    return emit_result(emitter_, result, "m", "n");
+    return result;
   }
+
+  std::string result() { return emit_result(emitter_, result_text(), "m", "n"); }
 
   void set_launch(const Tile& tile, int64_t operand_bytes) {
     backend::KernelInterface& interface = context_.result.interface;
@@ -148,6 +159,112 @@ class ConvolutionText {
     const auto sum = static_cast<int64_t>(dtype_size(c_.formats.accumulator));
     interface.shared_bytes = std::max(operand_bytes, tile.m * int64_t{tile.n + 4} * sum);
     interface.task_writes[c_.out] = tile.m / tile.cluster * tile.n;
+  }
+
+  // --- Hopper ---
+
+  // Where the filters of the first and the last pixel of a row or column begin, relative to the
+  // first and the last element of the image: what a map of images knows. Only known where the
+  // padding is, and the stride leaves as much of every image.
+  struct Corner {
+    int64_t lower, upper;
+  };
+  static std::optional<Corner> corner(const Dim& pad, const Dim& pixels, int64_t stride,
+                                      const Dim& size) {
+    const Dim upper = (pixels - 1) * stride - pad - (size - 1);
+    if (!pad.is_constant() || !upper.is_constant()) return std::nullopt;
+    const Corner corner{-pad.constant(), upper.constant()};
+    constexpr int64_t kLeast = -128, kMost = 127;
+    if (corner.lower < kLeast || corner.upper < kLeast || corner.upper > kMost) return std::nullopt;
+    return corner;
+  }
+  std::optional<Corner> corner_x() const {
+    return corner(c_.pad_left, c_.x.extent(), c_.stride_w, c_.width);
+  }
+  std::optional<Corner> corner_y() const {
+    return corner(c_.pad_top, c_.y.extent(), c_.stride_h, c_.height);
+  }
+
+  // Channels in steps of 64 or of 32, what fits them better; the last step may be partly zeros.
+  int64_t padded_channels(int64_t step) const { return (c_.channels + step - 1) / step * step; }
+  int channel_step() const { return padded_channels(64) * 10 > padded_channels(32) * 11 ? 32 : 64; }
+
+  // What the copy engine can bring: pixels of whole vectors, of memory that begins at multiples of 16
+  // bytes, at most 8 elements from one to the next, and filters of which all taps are within 255.
+  bool suits_groups() const {
+    if (context_.target.sm != 90 || !tensor_cores_ || c_.groups != 1) return false;
+    if (!is_placed(context_.program, c_.input) || !is_placed(context_.program, c_.weight) ||
+        !fits_int(pixels_) || c_.channels % 8 != 0)
+      return false;
+    if (size_.n < 16 || size_.m <= 32 || padded_channels(channel_step()) > 2 * c_.channels)
+      return false;
+    constexpr int64_t kMostStride = 8, kMostOffset = 255;
+    return c_.stride_h <= kMostStride && c_.stride_w <= kMostStride &&
+           (c_.kernel_h - 1) * c_.dilation_h <= kMostOffset &&
+           (c_.kernel_w - 1) * c_.dilation_w <= kMostOffset && corner_x() && corner_y();
+  }
+
+  backend::TensorMapSpec image_map(const GroupTile& tile) {
+    emitter_.buffer(c_.input);
+    const int64_t pixel = c_.channels * 2;
+    const Corner x = *corner_x(), y = *corner_y();
+    backend::TensorMapSpec map;
+    map.buffer = c_.input;
+    map.dtype = input_type_;
+    map.sizes = {c_.channels, c_.width, c_.height, c_.b.extent()};
+    map.strides = {pixel, c_.width * pixel, c_.width * c_.height * pixel};
+    map.element_strides = {1, c_.stride_w, c_.stride_h, 1};
+    map.swizzle = int64_t{tile.k} * 2;
+    map.lower_corner = {x.lower, y.lower};
+    map.upper_corner = {x.upper, y.upper};
+    map.box_channels = tile.k;
+    map.box_pixels = tile.m();
+    return map;
+  }
+
+  backend::TensorMapSpec filter_map(const GroupTile& tile) {
+    emitter_.buffer(c_.weight);
+    const int64_t taps = c_.kernel_h * c_.kernel_w;
+    backend::TensorMapSpec map;
+    map.buffer = c_.weight;
+    map.dtype = weight_type_;
+    map.sizes = {c_.channels, taps, filters_};
+    map.strides = {c_.channels * 2, taps * c_.channels * 2};
+    map.box = {tile.k, 1, tile.n};
+    map.swizzle = int64_t{tile.k} * 2;
+    return map;
+  }
+
+  std::string group_text() {
+    size_.step = channel_step();
+    size_.k = c_.kernel_h * c_.kernel_w * padded_channels(size_.step);
+    size_.row_loads = row_loads(context_.program, result_text());
+    size_.epilogue_work = epilogue_work(c_.epilogue);
+    const GroupTile tile = choose_group_tile(size_);
+    Prelude text;
+    text.flag("kBf16", input_type_ == DType::BF16);
+    text.alias("Acc", "float");
+    text.constant("kChannelSteps", padded_channels(tile.k) / tile.k);
+    add_taps(text);
+    text.flag("kEarlyB", context_.program.buffers[c_.weight].kind ==
+                             plan::BufferKind::Constant);
+    add_group_tile(text, tile, input_type_, "pixels_wgmma");
+    emitter_.line("const long long m = " + wide(pixels_) + ";");
+    emitter_.line("const long long n = " + std::to_string(filters_) + ";");
+    emitter_.line("const PixelBoxes boxes{images, filters, (int)" + wide(c_.y.extent()) +
+                  ", (int)" + wide(c_.x.extent()) + ", " + emitter_.position(c_.pad_top) + ", " +
+                  emitter_.position(c_.pad_left) + "};");
+    const std::string object = result();
+    emitter_.declare_wait();
+    emitter_.line("multiply_tiles(boxes, " + std::to_string(size_.k) + ", " + object + ", wait);");
+    context_.result.interface.tensor_maps = {image_map(tile), filter_map(tile)};
+    set_group_launch(context_, tile, c_.out, pixels_, filters_);
+    return emitter_.finish({.threads = tile.threads(),
+                            .min_blocks = 1,
+                            .cluster = tile.cluster,
+                            .tensor_maps = {"images", "filters"},
+                            .before = text.str(),
+                            .waits = true});
   }
 
   std::string tensor_core_text() {

@@ -215,12 +215,6 @@ class MatMulText {
 
   // --- Hopper ---
 
-  // Temporaries and constants begin at multiples of 256 bytes.
-  bool is_placed(plan::BufferId buffer) const {
-    const plan::BufferKind kind = context_.program.buffers[buffer].kind;
-    return kind == plan::BufferKind::Temporary || kind == plan::BufferKind::Constant;
-  }
-
   // What the copy engine can bring: rows that are contiguous along k and begin at multiples of 16
   // bytes, of memory that does.
   bool suits_groups() const {
@@ -233,9 +227,9 @@ class MatMulText {
     if (size_.k < 64 || size_.n < 16 || size_.m <= 32) return false;
     const auto in_vectors = [](const Dim& dim) { return ir::provably_divisible(dim, 8); };
     const plan::View& a = matmul_.a;
-    const bool a_suits = is_placed(a.buffer) && stride_from_end(a, 1).is_constant(1) &&
+    const bool a_suits = is_placed(context_.program, a.buffer) && stride_from_end(a, 1).is_constant(1) &&
                          in_vectors(stride_from_end(a, 2)) && in_vectors(a.offset);
-    const bool b_suits = is_placed(matmul_.b.buffer) && right_.k_stride.is_constant(1) &&
+    const bool b_suits = is_placed(context_.program, matmul_.b.buffer) && right_.k_stride.is_constant(1) &&
                          in_vectors(right_.column_stride) && in_vectors(right_.offset);
     return a_suits && (b_suits || constant_rows().has_value());
   }
@@ -264,26 +258,18 @@ class MatMulText {
     Prelude text;
     text.flag("kBf16", a_type_ == DType::BF16);
     text.alias("Acc", "float");
-    text.flag("kEarlyB", context_.program.buffers[matmul_.b.buffer].kind == plan::BufferKind::Constant);
-    add_group_tile(text, tile, a_type_);
+    text.flag("kEarlyB", context_.program.buffers[matmul_.b.buffer].kind ==
+                          plan::BufferKind::Constant);
+    add_group_tile(text, tile, a_type_, "matrix_wgmma");
     bind_sizes();
     const std::string object = result();
     emitter_.declare_wait();
-    emitter_.line("multiply_tiles(map_a, map_b, depth, " + object + ", wait);");
-    backend::KernelInterface& interface = context_.result.interface;
-    interface.tensor_maps = {
+    emitter_.line("multiply_tiles(MatrixBoxes{map_a, map_b}, depth, " + object + ", wait);");
+    context_.result.interface.tensor_maps = {
         tensor_map(matmul_.a.buffer, batch_offset(matmul_.a, {}), matmul_.m.extent(),
                    stride_from_end(matmul_.a, 2), tile.m()),
         tensor_map(right_.buffer, right_.offset, matmul_.n.extent(), right_.column_stride, tile.n)};
-    const Dim tiles =
-        ir::ceildiv(matmul_.m.extent(), tile.m()) * ir::ceildiv(matmul_.n.extent(), tile.n);
-    const Dim blocks =
-        tile.one_tile ? tiles * tile.cluster : ir::min(tiles, multiprocessors(context_.target));
-    interface.grid = {blocks};
-    interface.shared_bytes = tile.shared_bytes();
-    interface.task_writes[matmul_.out.buffer] =
-        tile.one_tile ? Dim(tile.m() / tile.cluster * tile.n)
-                      : ir::ceildiv(tiles, ir::max(blocks, 1)) * (tile.m() * tile.n);
+    set_group_launch(context_, tile, matmul_.out.buffer, matmul_.m.extent(), matmul_.n.extent());
     return emitter_.finish({.threads = tile.threads(),
                             .min_blocks = 1,
                             .cluster = tile.cluster,

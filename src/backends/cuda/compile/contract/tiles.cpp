@@ -83,7 +83,7 @@ int cluster_slots(int cluster) { return cluster <= 2 ? 132 : 120; }
 bool holds_loads(const GroupTile& tile, const ProductSize& size) {
   const int sums = tile.row_blocks * tile.n / 2;
   const int loads = size.row_loads * tile.row_blocks * tile.n / 4;
-  return size.row_loads > 0 && sums + loads <= (tile.groups == 3 ? 100 : 180);
+  return size.row_loads > 0 && sums + loads <= (tile.groups == 3 ? 80 : 180);
 }
 
 // Cycles of the whole product: 2048 multiply-adds a cycle of a multiprocessor, which gets 58 bytes a
@@ -97,7 +97,7 @@ double group_cycles(const ProductSize& size, const GroupTile& tile) {
   // One group alone waits between its steps.
   const double arithmetic = area * depth / 2048 * (tile.groups == 1 ? 1.2 : 1.0);
   const double traffic = rows * 2 * depth / 58 * (tile.groups == 1 ? 1.2 : 1.0);
-  const double main = std::max({arithmetic, traffic, depth / 64 * 60});
+  const double main = std::max({arithmetic, traffic, depth / tile.k * 60});
   const double rounds = std::ceil(tiles * tile.cluster / cluster_slots(tile.cluster));
   const double work = 0.01 * size.epilogue_work;  // an element
   if (tile.one_tile) {
@@ -123,9 +123,10 @@ void fill_stages(GroupTile& tile) {
   if (narrow.shared_bytes() <= kHopperSharedBytes) tile = narrow;
 }
 
-std::vector<GroupTile> group_tiles() {
+std::vector<GroupTile> group_tiles(int step) {
   std::vector<GroupTile> tiles;
   const auto add = [&](GroupTile tile) {
+    tile.k = step;
     // What is fetched ahead needs registers, of which 192 sums leave few.
     const bool many_sums = tile.row_blocks * tile.n >= 384;
     tile.chunk = tile.n % 64 == 0 && !many_sums ? 64 : 32;
@@ -138,7 +139,7 @@ std::vector<GroupTile> group_tiles() {
   for (const auto& [row_blocks, n] :
        {std::pair{1, 192}, {1, 256}, {2, 96}, {2, 128}, {1, 128}, {1, 96}, {1, 64}})
     add({.groups = 2, .row_blocks = row_blocks, .n = n});
-  add({.groups = 3, .row_blocks = 1, .n = 192});
+  for (int n : {192, 128, 64}) add({.groups = 3, .row_blocks = 1, .n = n});
   for (int groups : {1, 2}) {
     for (int n : {32, 64, 96, 128}) {
       for (int cluster : {1, 2, 4, 8})
@@ -151,17 +152,17 @@ std::vector<GroupTile> group_tiles() {
 }  // namespace
 
 int64_t GroupTile::shared_bytes() const {
-  const int64_t ring = int64_t{stages} * (m() + n) * 128 + 16 * stages;
+  const int64_t ring = int64_t{stages} * (m() + n) * k * 2 + 16 * stages;
   const int64_t chunks = one_tile ? 0 : int64_t{groups} * 4 * 16 * (chunk + 4) * 4;
   return std::max(ring + chunks, one_tile ? m() * int64_t{n + 4} * 4 : 0) + 1024;
 }
 
 GroupTile choose_group_tile(const ProductSize& size) {
-  static const std::vector<GroupTile> kTiles = group_tiles();
+  static const std::vector<GroupTile> kWide = group_tiles(64), kNarrow = group_tiles(32);
   const GroupTile* best = nullptr;
   double least = 0;
-  for (const GroupTile& tile : kTiles) {
-    if (tile.cluster > 1 && size.k < int64_t{128} * tile.cluster) continue;
+  for (const GroupTile& tile : size.step == 64 ? kWide : kNarrow) {
+    if (tile.cluster > 1 && size.k < int64_t{2} * tile.k * tile.cluster) continue;
     const double cost = group_cycles(size, tile);
     if (best != nullptr && cost >= least) continue;
     least = cost;

@@ -10,6 +10,7 @@ namespace kiln::cuda {
 // A product as the choice of its tile sees it, at the sizes to optimise for.
 struct ProductSize {
   int64_t batch = 1, m = 1, n = 1, k = 1;
+  int step = 64;          // of k, on Hopper: 64 or 32
   int row_loads = 0;      // of the epilogue, that each row has of its own
   int epilogue_work = 0;  // instructions an element, about
 };
@@ -33,7 +34,7 @@ Tile choose_simt_tile(const Target& target, const ProductSize& size, int element
 
 // What a block of tile_wgmma.cuh computes: consumer groups of 64 * row_blocks rows each.
 struct GroupTile {
-  int groups = 2, row_blocks = 1, n = 0, stages = 0;
+  int groups = 2, row_blocks = 1, n = 0, k = 64, stages = 0;
   bool ping_pong = false;   // each group has tiles of its own
   bool one_tile = false;    // a block has one tile and ends
   int cluster = 1;          // blocks that share k; one_tile only
