@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 #include "backends/common/derived_constants.h"
+#include "backends/cuda/compile/contract/attention_cut.h"
 #include "backends/cuda/compile/contract/contraction.h"
 #include "backends/cuda/compile/contract/tiles.h"
 #include "backends/cuda/compile/nvrtc.h"
@@ -68,13 +70,18 @@ std::string placed(const std::string& type, int size, int channels, int filters,
          "  %s = add(%c, %r)\n  %y = relu(%s)\n  return %y as \"y\"\n}";
 }
 
-std::string attention(const std::string& type, int dim, int rows, const std::string& mask,
+struct Opt {
+  int batches = 4, rows = 512, keys = 512;
+};
+
+std::string attention(const std::string& type, int dim, Opt opt, const std::string& mask,
                       bool causal) {
   const std::string d = std::to_string(dim);
   return "graph main(%q: " + type + "[b, 8, s, " + d + "], %k: " + type + "[b, 2, t, " + d +
          "], %v: " + type + "[b, 2, t, " + d + "]" + (mask.empty() ? "" : ", %m: " + mask) +
-         ") symbols b in [1, 40] opt 4, s in [1, 5000] opt " + std::to_string(rows) +
-         ", t in [1, 5000] opt 512 {\n  %y = attention(%q, %k, %v" + (mask.empty() ? "" : ", %m") +
+         ") symbols b in [1, 40] opt " + std::to_string(opt.batches) + ", s in [1, 5000] opt " +
+         std::to_string(opt.rows) + ", t in [1, 5000] opt " + std::to_string(opt.keys) +
+         " {\n  %y = attention(%q, %k, %v" + (mask.empty() ? "" : ", %m") +
          ") {scale = 0.2, causal = " + (causal ? "true" : "false") + "}\n  return %y as \"y\"\n}";
 }
 
@@ -108,14 +115,26 @@ std::vector<Contraction> all_contractions() {
       {"placed_half_steps_f16", placed("f16", 14, 96, 192, 3, 2, 32)},
       {"placed_half_steps_deep_bf16", placed("bf16", 14, 32, 64, 3, 1, 1)},
       {"convolution_f32", convolution("f32", 64, 64, 3, 8)},
-      {"attention_64_f16", attention("f16", 64, 512, "", false)},
-      {"attention_128_bf16", attention("bf16", 128, 512, "", true)},
-      {"attention_256_f16", attention("f16", 256, 512, "", false)},
-      {"attention_20_f16", attention("f16", 20, 512, "bool[b, 1, s, t]", false)},
-      {"attention_biased_bf16", attention("bf16", 64, 512, "bf16[8, s, t]", true)},
-      {"attention_decode_f16", attention("f16", 128, 1, "bool[b, 1, 1, t]", false)},
-      {"attention_f32", attention("f32", 64, 512, "bool[b, 1, s, t]", true)},
-      {"attention_256_f32", attention("f32", 256, 512, "", false)},
+      {"attention_64_f16", attention("f16", 64, {}, "", false)},
+      {"attention_128_bf16", attention("bf16", 128, {}, "", true)},
+      {"attention_256_f16", attention("f16", 256, {}, "", false)},
+      {"attention_20_f16", attention("f16", 20, {}, "bool[b, 1, s, t]", false)},
+      {"attention_biased_bf16", attention("bf16", 64, {}, "bf16[8, s, t]", true)},
+      {"attention_short_f16", attention("f16", 64, {16, 128, 128}, "", false)},
+      {"attention_short_masked_bf16",
+       attention("bf16", 64, {16, 128, 128}, "bool[b, 1, 1, t]", false)},
+      {"attention_rows_f16", attention("f16", 64, {40, 197, 197}, "", false)},
+      {"attention_medium_f16", attention("f16", 64, {8, 512, 512}, "", true)},
+      {"attention_long_bf16", attention("bf16", 64, {4, 2048, 2048}, "", false)},
+      {"attention_long_masked_f16",
+       attention("f16", 64, {4, 2048, 2048}, "bool[b, 1, s, t]", false)},
+      {"attention_wide_f16", attention("f16", 128, {2, 2048, 2048}, "", false)},
+      {"attention_wide_short_f16", attention("f16", 80, {1, 512, 512}, "", true)},
+      {"attention_wide_biased_bf16", attention("bf16", 128, {}, "bf16[8, s, t]", true)},
+      {"attention_192_bf16", attention("bf16", 192, {}, "bf16[8, s, t]", true)},
+      {"attention_decode_f16", attention("f16", 128, {.rows = 1}, "bool[b, 1, 1, t]", false)},
+      {"attention_f32", attention("f32", 64, {}, "bool[b, 1, s, t]", true)},
+      {"attention_256_f32", attention("f32", 256, {}, "", false)},
   };
 }
 
@@ -159,6 +178,48 @@ INSTANTIATE_TEST_SUITE_P(All, CudaContraction, testing::ValuesIn(all_contraction
                          [](const testing::TestParamInfo<Contraction>& info) {
                            return info.param.name;
                          });
+
+// What a multiprocessor has is enough for the blocks that a cut counts on.
+TEST(CudaContractionTest, AttentionCutsFitTheMachine) {
+  std::set<std::pair<int, int>> cuts;
+  for (const int64_t rows : {33, 64, 128, 197, 512, 4096}) {
+    for (const int64_t batches : {1, 12, 64, 384}) {
+      for (const int64_t width : {16, 64, 80, 128, 256}) {
+        for (const int kind : {0, 1, 2}) {
+          const cuda::GroupCut cut = cuda::choose_group_cut({.batches = batches,
+                                                             .rows = rows,
+                                                             .keys = rows,
+                                                             .head_pad = width,
+                                                             .value_pad = width,
+                                                             .causal = kind == 1,
+                                                             .adjusts = kind == 2},
+                                                            132);
+          cuts.emplace(cut.groups, cut.keys);
+          const int64_t registers =
+              128 * (cut.loader_registers() + int64_t{cut.groups} * cut.reader_registers());
+          EXPECT_LE(cut.blocks * registers, 65536);
+          EXPECT_LE(cut.blocks * (cut.shared_bytes() + 1024), 228 << 10);
+          EXPECT_LE(cut.blocks * cut.threads(), 2048);
+          EXPECT_EQ(cut.keys % 16, 0);
+        }
+      }
+    }
+  }
+  EXPECT_GE(cuts.size(), 4U);
+}
+
+// Attention on Hopper stays on kernels of few rows where it decodes, and knows no other generation.
+TEST(CudaContractionTest, AttentionUsesGroupsForManyRowsOnHopper) {
+  const auto uses_groups = [](int rows, const char* target) {
+    const plan::Program program = planned(attention("f16", 64, {.rows = rows}, "", false));
+    return kernel_texts(program, target_named(target)).back().text.find("wgmma") !=
+           std::string::npos;
+  };
+  EXPECT_TRUE(uses_groups(128, "sm_90"));
+  EXPECT_FALSE(uses_groups(1, "sm_90"));
+  EXPECT_FALSE(uses_groups(16, "sm_90"));
+  EXPECT_FALSE(uses_groups(128, "sm_89"));
+}
 
 // Inputs may begin anywhere; the copy engine takes multiples of 16 bytes.
 TEST(CudaContractionTest, CopyEngineReadsTemporariesAndConstantsOnly) {

@@ -451,6 +451,37 @@ def attentions():
             reference(0.2, causal, kind, nan),
         )
 
+    # The cuts for Hopper, by the sizes to optimise for; the last size makes several items a block.
+    def grouped(dtype):
+        edges = [
+            (1, 1, 1),
+            (2, 63, 65),
+            (1, 64, 64),
+            (1, 65, 63),
+            (2, 127, 129),
+            (1, 128, 128),
+            (1, 129, 127),
+            (3, 197, 197),
+            (1, 200, 1000),
+            (1, 512, 512),
+            (1, 1000, 200),
+            (2, 300, 1),
+            (1, 1, 300),
+            (2, 130, 0),
+            (40, 130, 70),
+        ]
+        short, rows, medium, long = (1, 128, 128), (32, 197, 197), (20, 512, 512), (2, 2048, 2048)
+        for name, opt in {"short": short, "rows": rows, "medium": medium, "long": long}.items():
+            for d, e in ((64, 64), (128, 128), (48, 32), (80, 96), (256, 192)):
+                for causal in (False, True):
+                    tag = f"{name}_{d}_{e}" + ("_causal" if causal else "")
+                    one(tag, dtype, 2, 3, d, e, opt, edges, causal=causal)
+            for d in (64, 128):
+                keep = {"mask": "bool", "shape": "[b, 1, 1, t]"}
+                one(f"{name}_{d}_keys", dtype, 2, 3, d, d, opt, edges, **keep)
+                bias = {"mask": dtype, "shape": "[6, s, t]", "causal": True}
+                one(f"{name}_{d}_bias", dtype, 2, 3, d, d, opt, edges, **bias)
+
     square = [
         (1, 1, 1),
         (2, 15, 17),
@@ -512,6 +543,8 @@ def attentions():
         one("many", dtype, 4, 2, 128, 80, **many)
         one("many_causal", dtype, 4, 2, 96, 128, causal=True, **many)
         one("many_masked", dtype, 8, 1, 128, 128, mask="bool", shape="[b, 1, s, t]", **many)
+        if dtype != "f32":
+            grouped(dtype)
         for d in (64, 128, 256):
             one(f"decode_{d}", dtype, 3, 4, d, d, (1, 1, 512), few)
         one(

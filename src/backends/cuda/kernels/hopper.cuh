@@ -26,6 +26,10 @@ struct Barrier {
     asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(address), "r"(bytes)
                  : "memory");
   }
+  // Arrives when the copies (cp.async) that this thread has asked for are there.
+  __device__ __forceinline__ void arrive_with_copies() const {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(address) : "memory");
+  }
   // Until the phase of this parity is over.
   __device__ __forceinline__ void wait(unsigned parity) const {
     asm volatile(
@@ -107,6 +111,20 @@ __device__ __forceinline__ unsigned long long matrix_descriptor(unsigned address
          static_cast<unsigned long long>(RowBytes / 2) << 32 | (RowBytes == 128 ? 1ull : 2ull) << 62;
 }
 constexpr unsigned long long kSliceStep = 2, kRowsStep = 512;  // of descriptors: 16 of k, 64 rows
+
+// Elements that are contiguous across k: `panels` bytes from 64 of them to the next 64, rows of k one
+// after the other. A slice of 16 along k is 2048 bytes further.
+__device__ __forceinline__ unsigned long long transposed_descriptor(unsigned address,
+                                                                    unsigned panels) {
+  return static_cast<unsigned long long>((address & 0x3ffff) >> 4) |
+         static_cast<unsigned long long>(panels >> 4) << 16 | 64ull << 32 | 1ull << 62;
+}
+constexpr unsigned long long kTransposedSliceStep = 128;
+
+// What was written to shared memory by stores and cp.async can be read by products after this.
+__device__ __forceinline__ void see_copies() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 __device__ __forceinline__ void begin_products() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");

@@ -1,5 +1,5 @@
-// Attention: on tensor cores for f16 and bf16 (attention_mma.cuh), on the ordinary units for f32
-// (attention_simt.cuh).
+// Attention: on tensor cores for f16 and bf16 (attention_wgmma.cuh on Hopper, attention_mma.cuh for
+// others and for few rows), on the ordinary units for f32 (attention_simt.cuh).
 #include "backends/cuda/compile/contract/attention.h"
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include <numbers>
 #include <optional>
 
+#include "backends/cuda/compile/contract/attention_cut.h"
 #include "backends/cuda/compile/contract/contraction.h"
 #include "support/error.h"
 
@@ -63,7 +64,10 @@ class AttentionText {
     fold_heads();
   }
 
-  std::string run() { return is_16_bit_float(type_) ? tensor_core_text() : simt_text(); }
+  std::string run() {
+    if (!is_16_bit_float(type_)) return simt_text();
+    return suits_groups() ? group_text() : tensor_core_text();
+  }
 
  private:
   // Few queries: those of the heads that read the same keys become rows of one tile.
@@ -240,7 +244,8 @@ class AttentionText {
     text.constant("kCluster", cut.cluster);
     text.flag("kNanRows", a_.nan_rows);
     text.real("kScale", number(a_.scale * std::numbers::log2e));
-    for (const char* file : {"cluster", "mma", "attention_mma"}) text.include(file);
+    for (const char* file : {"cluster", "mma", "attention_rows", "attention_mma"})
+      text.include(file);
     emit_place(cut.rows(), cut.cluster);
     emit_row("query_row", a_.q, "const bits16", false);
     emit_row("out_row", a_.out, "bits16", true);
@@ -282,6 +287,106 @@ class AttentionText {
             head_ ? " && false" : " && key0 + " + std::to_string(cut.keys) + " <= row0 + 1";
     }
     emitter_.line("const auto full = [&](long long key0) { return " + condition + "; };");
+  }
+
+  // --- Hopper ---
+
+  bool suits_groups() const {
+    if (context_.target.sm != 90 || head_) return false;
+    const Dim items = batches() * ir::ceildiv(rows(), 64);
+    return fits_int(rows()) && fits_int(a_.j.extent()) && fits_int(items) &&
+           positive_opt(rows()) > 32;
+  }
+
+  GroupCut choose_group_cut() const {
+    AttentionSize size;
+    size.batches = positive_opt(batches());
+    size.rows = positive_opt(rows());
+    size.keys = positive_opt(a_.j.extent());
+    size.head_pad = (a_.head_dim + 15) / 16 * 16;
+    size.value_pad = (a_.value_dim + 15) / 16 * 16;
+    size.causal = a_.causal;
+    size.adjusts = a_.keep || a_.bias;
+    return cuda::choose_group_cut(size, multiprocessors(context_.target));
+  }
+
+  std::string group_text() {
+    const GroupCut cut = choose_group_cut();
+    Prelude text;
+    text.flag("kBf16", type_ == DType::BF16);
+    text.constant("kHeadDim", a_.head_dim);
+    text.constant("kValueDim", a_.value_dim);
+    text.constant("kHeadPad", cut.head_pad);
+    text.constant("kValuePad", cut.value_pad);
+    text.constant("kGroups", cut.groups);
+    text.constant("kLoaderRegisters", cut.loader_registers());
+    text.constant("kReaderRegisters", cut.reader_registers());
+    text.constant("kKeys", cut.keys);
+    text.constant("kStages", cut.stages);
+    text.constant("kQueryStages", cut.query_stages);
+    text.flag("kCausal", a_.causal);
+    text.flag("kAdjusts", a_.keep || a_.bias);
+    text.flag("kNanRows", a_.nan_rows);
+    text.constant("kCluster", 1);
+    text.real("kScale", number(a_.scale * std::numbers::log2e));
+    for (const char* file : {"cluster", "mma", "hopper", "attention_rows"}) text.include(file);
+    text.add(group_product("multiply_scores", cut.keys, type_, GroupOperands::Shared));
+    text.add(group_product("multiply_values", static_cast<int>(cut.value_pad), type_,
+                           GroupOperands::RegistersByTransposed));
+    text.include("attention_wgmma");
+    emitter_.line("const int rows = " + emitter_.position(rows()) + ";");
+    emitter_.line("const int keys = " + emitter_.position(a_.j.extent()) + ";");
+    emitter_.line("const unsigned tiles = (rows + kTileRows - 1) / kTileRows;");
+    emitter_.line("const unsigned batches = " + emitter_.position(batches()) + ";");
+    emit_item();
+    emitter_.line("attend_items(tiles * batches, with_item);");
+    const Dim items = batches() * ir::ceildiv(rows(), cut.rows());
+    const Dim blocks = ir::min(items, multiprocessors(context_.target) * int64_t{cut.blocks});
+    backend::KernelInterface& interface = context_.result.interface;
+    context_.result.kind = engine::StepKind::Launch;
+    context_.result.function = "kernel";
+    interface.grid = {blocks};
+    interface.shared_bytes = cut.shared_bytes();
+    interface.task_writes[a_.out.buffer] =
+        ir::ceildiv(items, ir::max(blocks, 1)) * (cut.rows() * a_.value_dim);
+    return emitter_.finish(
+        {.threads = cut.threads(), .min_blocks = cut.blocks, .before = text.str()});
+  }
+
+  // The function that calls another with an item and its masks and biases.
+  void emit_item() {
+    emitter_.open("const auto with_item = [&](unsigned number, const auto& use)");
+    if (a_.causal) {
+      // The longest rows first.
+      emitter_.line("const unsigned batch = number % batches;");
+      emitter_.line("const unsigned tile = tiles - 1 - number / batches;");
+    } else {
+      emitter_.line("const unsigned batch = number / tiles, tile = number % tiles;");
+    }
+    bind_batch(emitter_, batch_, "batch");
+    emitter_.line("Item item;");
+    const auto view = [&](const char* name, const plan::View& v, const char* count) {
+      emitter_.line(std::string("item.") + name + " = make_rows(" + emitter_.buffer(v.buffer) +
+                    " + " + emitter_.position(base_offset(v)) + ", " + count + ", " +
+                    wide(stride_from_end(v, 2)) + ", " + wide(stride_from_end(v, 1)) + ");");
+    };
+    view("queries", a_.q, "rows");
+    view("keys", a_.k, "keys");
+    view("values", a_.v, "keys");
+    emitter_.line("item.out = (bits16*)" + emitter_.written_buffer(a_.out.buffer) + " + " +
+                  emitter_.position(base_offset(a_.out)) + ";");
+    emitter_.line("item.out_row_stride = " + wide(stride_from_end(a_.out, 2)) + ";");
+    emitter_.line("item.out_stride = " + wide(stride_from_end(a_.out, 1)) + ";");
+    emitter_.line("item.row0 = tile * kTileRows;");
+    emitter_.line(a_.causal ? "item.seen = min(keys, min(rows, item.row0 + kTileRows));"
+                            : "item.seen = keys;");
+    if (a_.keep || a_.bias) {
+      emit_adjust(std::numbers::log2e);
+    } else {
+      emitter_.line("const auto adjust = [](int, int, float score) { return score; };");
+    }
+    emitter_.line("use(item, adjust);");
+    emitter_.close(";");
   }
 
   // --- Ordinary units ---

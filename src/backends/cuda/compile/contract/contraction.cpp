@@ -48,31 +48,31 @@ void add_tile(Prelude& text, const Tile& tile) {
   text.constant("kThreads", tile.threads());
 }
 
-namespace {
-
-// One instruction: sums += 64 rows of A * n columns of B, 16 steps of k; or = where `accumulate` is 0.
-std::string group_product(int n, DType dtype) {
+// One instruction.
+std::string group_product(const std::string& name, int n, DType dtype, GroupOperands operands) {
   const std::string type = dtype == DType::BF16 ? "bf16" : "f16";
-  std::string registers, operands;
+  const auto operand = [&](int i) { return "%" + std::to_string(n / 2 + i); };
+  std::string registers, outputs;
   for (int i = 0; i < n / 2; ++i) {
     registers += (i > 0 ? ", %" : "%") + std::to_string(i);
-    operands += (i > 0 ? ", \"+f\"(c[" : "\"+f\"(c[") + std::to_string(i) + "])";
+    outputs += (i > 0 ? ", \"+f\"(c[" : "\"+f\"(c[") + std::to_string(i) + "])";
   }
-  const auto operand = [&](int i) { return "%" + std::to_string(n / 2 + i); };
-  return "__device__ __forceinline__ void multiply_group(float (&c)[" + std::to_string(n / 2) +
-         "], unsigned long long a, unsigned long long b, int accumulate) {\n"
-         "  asm volatile(\n      \"{\\n.reg .pred p;\\nsetp.ne.b32 p, " +
-         operand(2) +
-         ", 0;\\n\"\n"
-         "      \"wgmma.mma_async.sync.aligned.m64n" +
-         std::to_string(n) + "k16.f32." + type + "." + type + " {" + registers + "}, " +
-         operand(0) + ", " + operand(1) +
-         ", p, 1, 1, 0, 0;\\n}\\n\"\n"
-         "      : " +
-         operands + "\n      : \"l\"(a), \"l\"(b), \"r\"(accumulate));\n}\n";
+  const std::string instruction = "wgmma.mma_async.sync.aligned.m64n" + std::to_string(n) +
+                                  "k16.f32." + type + "." + type + " {" + registers + "}, ";
+  const std::string begin =
+      "__device__ __forceinline__ void " + name + "(float (&c)[" + std::to_string(n / 2) + "], ";
+  const std::string condition = "  asm volatile(\n      \"{\\n.reg .pred p;\\nsetp.ne.b32 p, ";
+  if (operands == GroupOperands::RegistersByTransposed)
+    return begin + "unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned long long b) {\n" +
+           condition + operand(5) + ", 0;\\n\"\n      \"" + instruction + "{" + operand(0) + ", " +
+           operand(1) + ", " + operand(2) + ", " + operand(3) + "}, " + operand(4) +
+           ", p, 1, 1, 1;\\n}\\n\"\n      : " + outputs +
+           "\n      : \"r\"(a0), \"r\"(a1), \"r\"(a2), \"r\"(a3), \"l\"(b), \"r\"(1));\n}\n";
+  return begin + "unsigned long long a, unsigned long long b, int accumulate) {\n" + condition +
+         operand(2) + ", 0;\\n\"\n      \"" + instruction + operand(0) + ", " + operand(1) +
+         ", p, 1, 1, 0, 0;\\n}\\n\"\n      : " + outputs +
+         "\n      : \"l\"(a), \"l\"(b), \"r\"(accumulate));\n}\n";
 }
-
-}  // namespace
 
 void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, std::string_view boxes) {
   text.constant("kTileM", tile.m());
@@ -89,7 +89,7 @@ void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, std::stri
   text.flag("kOneTile", tile.one_tile);
   text.flag("kHoldLoads", tile.hold_loads);
   for (const char* file : {"cluster", "tile_order", "tile_result", "hopper"}) text.include(file);
-  text.add(group_product(tile.n, dtype));
+  text.add(group_product("multiply_group", tile.n, dtype, GroupOperands::Shared));
   text.include(boxes);
   text.include("tile_wgmma");
 }

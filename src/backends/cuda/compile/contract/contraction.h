@@ -42,6 +42,13 @@ void set_group_launch(KernelContext& context, const GroupTile& tile, plan::Buffe
 // multiples of 16 bytes.
 bool is_placed(const plan::Program& program, plan::BufferId buffer);
 
+// The text of a function on sm_90 that adds 64 rows of A times n columns of B, 16 steps of k, to the
+// sums of a group of four warps: name(c, a, b, accumulate), operands contiguous along k in shared
+// memory, sums replaced where `accumulate` is 0; or name(c, a0, a1, a2, a3, b), where B is contiguous
+// across k.
+enum class GroupOperands { Shared, RegistersByTransposed };
+std::string group_product(const std::string& name, int n, DType dtype, GroupOperands operands);
+
 // The multiprocessors of the machine that a target is tuned for.
 int multiprocessors(const Target& target);
 // A size to optimise for, at least 1.
