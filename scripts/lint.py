@@ -158,6 +158,7 @@ LATE_IMPORTS: dict[str, dict[str, str]] = {
         "functorch": "takes long to import",
         "torch._dynamo": "takes long to import",
     },
+    "torch_tensorrt.formats.aoti.compilations": {"torch._inductor": "takes long to import"},
     "torch_tensorrt.formats.aoti.compile": {"torch._inductor": "takes long to import"},
 }
 MAX_FILE_LINES = 1000

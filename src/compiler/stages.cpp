@@ -9,6 +9,7 @@
 #include "passes/pass.h"
 #include "plan/lower/lower.h"
 #include "plan/passes/pass.h"
+#include "support/error.h"
 
 namespace kiln {
 namespace {
@@ -78,7 +79,16 @@ plan::Program plan_graph(ir::Graph graph, const CompileOptions& options) {
 
 plan::Program plan_model(const import::Model& model, const CompileOptions& options) {
   report(options, "import", 0.0);
-  return plan_graph(import::import_graph(model, options.ranges, options.refittable), options);
+  const std::vector<import::DimRange> ranges = import::with_small_sizes(model, options.ranges);
+  const auto plan_with = [&](std::span<const import::DimRange> chosen) {
+    return plan_graph(import::import_graph(model, chosen, options.refittable), options);
+  };
+  if (ranges.size() == options.ranges.size()) return plan_with(ranges);
+  try {
+    return plan_with(ranges);
+  } catch (const CompileError&) {
+    return plan_with(options.ranges);  // what cannot be planned with 0 and 1 may be without
+  }
 }
 
 CompiledProgram compile_program(const plan::Program& program, const CompileOptions& options) {

@@ -41,6 +41,11 @@ struct NodeSupport {
   std::string reason;  // when not
 };
 
+// The caller's ranges, and ranges for the other dynamic sizes with 0 and 1 in them wherever
+// `program.module()` takes these and the traced graph is the model's for them: torch.export's tracer
+// takes 0 and 1 for constants, and writes 2 as the lower bound of what is left.
+std::vector<DimRange> with_small_sizes(const Model& model, std::span<const DimRange> ranges);
+
 // Imports everything; CompileError names the first node that cannot be, and why. With
 // `replaceable_weights`, floating-point parameters and buffers are literals of that kind.
 ir::Graph import_graph(const Model& model, std::span<const DimRange> ranges = {},

@@ -1,5 +1,6 @@
 // Size symbols of a program and their ranges.
 #include <algorithm>
+#include <set>
 
 #include "import/expression.h"
 #include "import/importer.h"
@@ -174,7 +175,86 @@ void check_computed(const InputDim& dim, const Symbols& symbols, std::span<const
   }
 }
 
+bool is_given(const std::vector<InputDim>& dims, const std::string& symbol,
+              std::span<const DimRange> ranges) {
+  return std::ranges::any_of(dims, [&](const InputDim& dim) {
+    return dim.linear && dim.linear->symbol == symbol && find_range(ranges, dim) != nullptr;
+  });
+}
+
+// The first dimension of each symbol, from which the symbol follows.
+std::vector<const InputDim*> symbol_dims(const std::vector<InputDim>& dims) {
+  std::vector<const InputDim*> result;
+  std::set<std::string> seen;
+  for (const InputDim& dim : dims)
+    if (dim.linear && seen.insert(dim.linear->symbol).second) result.push_back(&dim);
+  return result;
+}
+
+DimRange range_of(const InputDim& dim, const Limits& limits) {
+  return {dim.input, static_cast<int32_t>(dim.dim), size_for(*dim.linear, limits.min),
+          size_for(*dim.linear, limits.opt), size_for(*dim.linear, limits.max)};
+}
+
+// Whether every shape is what was recorded when all symbols have values. An importer that looks at
+// a size of 1 does what PyTorch does, and then its result has not the type of a larger one.
+bool holds(const LoadedModel& model, const std::vector<InputDim>& dims,
+           const std::map<std::string, int64_t>& values) {
+  std::vector<DimRange> fixed;
+  for (const InputDim* dim : symbol_dims(dims)) {
+    const int64_t value = values.at(dim->linear->symbol);
+    fixed.push_back(range_of(*dim, {value, value, value}));
+  }
+  try {
+    Importer(model, fixed).import_graph();
+    return true;
+  } catch (const CompileError&) {
+    return false;
+  }
+}
+
+// The smallest value of a symbol from which on the traced graph is the model's, if that is not what
+// the program says.
+std::optional<int64_t> least_value(const LoadedModel& model, const std::vector<InputDim>& dims,
+                                   const Limits& limits, const std::string& symbol,
+                                   std::map<std::string, int64_t> values) {
+  const int64_t declared = limits.min == kTracersLeast ? 0 : limits.min;
+  const std::map<std::string, int64_t> traced = values;
+  int64_t least = std::min(limits.max, kTracersLeast);
+  for (; least > declared; --least) {
+    values[symbol] = least - 1;
+    if (!holds(model, dims, values)) break;
+  }
+  // Of a program that cannot be imported at all, the importer says why.
+  if (least == limits.min || (least > limits.min && !holds(model, dims, traced))) return {};
+  return least;
+}
+
 }  // namespace
+
+std::vector<DimRange> with_small_sizes(const Model& model, std::span<const DimRange> ranges) {
+  const LoadedModel& from = loaded(model);
+  const std::vector<InputDim> dims = input_dims(from.program);
+  std::vector<DimRange> result(ranges.begin(), ranges.end());
+  std::map<std::string, int64_t> traced;
+  std::map<std::string, Limits> known;
+  for (const InputDim* dim : symbol_dims(dims)) {
+    const Limits limits = limits_of(from.program, dims, dim->linear->symbol, ranges);
+    known[dim->linear->symbol] = limits;
+    traced[dim->linear->symbol] = limits.opt;
+  }
+  for (const InputDim* dim : symbol_dims(dims)) {
+    const std::string& symbol = dim->linear->symbol;
+    Limits limits = known[symbol];
+    if (limits.min > kTracersLeast || is_given(dims, symbol, ranges)) continue;
+    if (const auto least = least_value(from, dims, limits, symbol, traced)) {
+      limits.min = *least;
+      limits.opt = std::max(limits.opt, *least);
+      result.push_back(range_of(*dim, limits));
+    }
+  }
+  return result;
+}
 
 Symbols make_symbols(const Program& program, std::span<const DimRange> ranges) {
   const std::vector<InputDim> dims = input_dims(program);

@@ -96,6 +96,45 @@ TEST(ImporterTest, ABoundOf2IsTheTracers) {
   EXPECT_TRUE(contains(message_of(sample, {{"x", 0, 2, 4, 8}}), "expected a range within 3..32"));
 }
 
+// A program that drops the first axis of x if its size is 1.
+SampleProgram squeezing_program() {
+  SampleProgram sample;
+  sample.nodes = SampleProgram::node("torch.ops.aten.squeeze.dim",
+                                     kSelf + R"(,{"name":"dim","arg":{"as_int":0},"kind":1})");
+  return sample;
+}
+
+std::vector<int64_t> with_small(SampleProgram sample, int64_t least,
+                                const std::vector<DimRange>& ranges = {}) {
+  sample.ranges = R"("s0":{"min_val":)" + std::to_string(least) + R"(,"max_val":32})";
+  std::vector<int64_t> result;
+  for (const DimRange& range : with_small_sizes(*sample.open(), ranges))
+    for (const int64_t number : {range.min, range.opt, range.max}) result.push_back(number);
+  return result;
+}
+
+TEST(ImporterTest, TakesSizesThatTheTracerLeftOut) {
+  using Numbers = std::vector<int64_t>;
+  const SampleProgram sample;
+  const int64_t traced = with_small(sample, 2).at(1);
+  EXPECT_EQ(with_small(sample, 2), (Numbers{0, traced, 32}));
+  EXPECT_EQ(with_small(sample, 2, {{"x", 0, 2, 4, 8}}), (Numbers{2, 4, 8}));
+  for (const int64_t meant : {0, 1, 3}) EXPECT_EQ(with_small(sample, meant), Numbers{});
+}
+
+TEST(ImporterTest, LeavesOutSizesForWhichTheGraphIsNotTheModels) {
+  using Numbers = std::vector<int64_t>;
+  const SampleProgram sample = squeezing_program();
+  EXPECT_EQ(with_small(sample, 2), Numbers{});
+  const Numbers narrowed = with_small(sample, 1);
+  ASSERT_EQ(narrowed.size(), 3u);
+  EXPECT_EQ(narrowed[0], 2);
+  EXPECT_EQ(narrowed[2], 32);
+  SampleProgram unknown;
+  unknown.nodes = SampleProgram::node("torch.ops.aten.nonzero.default", kSelf);
+  for (const int64_t least : {1, 2}) EXPECT_EQ(with_small(unknown, least), Numbers{});
+}
+
 TEST(ImporterTest, RefusesRangesThatContradictTheModel) {
   const SampleProgram sample;
   EXPECT_TRUE(contains(message_of(sample, {{"x", 0, 1, 1, 33}}), "expected a range within 1..32"));
