@@ -104,3 +104,13 @@ function(kiln_add_test name)
       ENVIRONMENT "${environment};GTEST_TOTAL_SHARDS=${TEST_SHARDS};GTEST_SHARD_INDEX=${shard}")
   endforeach()
 endfunction()
+
+# NVRTC for tests (as ctest names them), out of the Python that the tests use (scripts/requirements_tests.txt). Not with sanitizers,
+# which take what it keeps for leaks: there the tests that need it are skipped.
+function(kiln_give_nvrtc)
+  get_filename_component(python_folder "${KILN_PYTHON}" DIRECTORY)
+  file(GLOB folder "${python_folder}/../lib/python3*/site-packages/nvidia/cu13/lib")
+  if(folder AND NOT KILN_SANITIZE)
+    set_tests_properties(${ARGN} PROPERTIES ENVIRONMENT_MODIFICATION "KILN_CUDA_LIBRARIES=set:${folder}")
+  endif()
+endfunction()

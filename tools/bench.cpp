@@ -1,7 +1,6 @@
 // kiln bench: latency of an engine, shape by shape.
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -9,6 +8,7 @@
 
 #include "commands.h"
 #include "engine_arguments.h"
+#include "placed_arrays.h"
 
 namespace tools {
 namespace {
@@ -46,24 +46,28 @@ std::vector<std::vector<std::string>> cases_of(const std::vector<std::string>& s
 }
 
 void bench(const BenchArguments& arguments) {
-  const auto start = std::chrono::steady_clock::now();
   EngineArguments unverified = arguments.engine;  // as a program would load it
   unverified.no_verify = true;
-  const kiln::Engine engine = load(unverified);
-  const std::chrono::duration<double, std::milli> loading =
-      std::chrono::steady_clock::now() - start;
-  std::printf("loaded in %.2f ms, program %s:%s\n", loading.count(),
+  RunnableEngine runnable(unverified);
+  const kiln::Engine& engine = runnable.engine;
+  std::printf("loaded in %.2f ms, program %s:%s\n", runnable.load_ms,
               kiln_engine_target(engine.get()), kiln_engine_variant(engine.get()));
   if (!arguments.engine.no_verify) (void)load(arguments.engine);
-  std::printf("%-32s %12s %12s %12s %12s %8s\n", "inputs", "median us", "p10 us", "p90 us",
-              "min us", "runs");
-  kiln::Session session(engine, arguments.engine.threads);
+  const bool is_gpu = runnable.gpu != nullptr;
+  if (is_gpu) std::printf("on %s\n", runnable.gpu->name().c_str());
+  std::printf("%-32s %12s %12s %12s %12s %8s%s\n", "inputs", "median us", "p10 us", "p90 us",
+              "min us", "runs", is_gpu ? "    waited us" : "");
   for (const std::vector<std::string>& shapes : cases_of(arguments.engine.shapes)) {
-    const std::vector<Array> inputs = random_inputs(engine, shapes);
-    const std::vector<Array> outputs = make_outputs(engine, session, inputs);
-    const Timing timing = measure(session, inputs, outputs, arguments.warmup, arguments.runs);
-    std::printf("%-32s %12.1f %12.1f %12.1f %12.1f %8d\n", shape_text(inputs).c_str(),
+    std::vector<Array> inputs = random_inputs(engine, shapes);
+    std::vector<Array> outputs = make_outputs(engine, runnable.session, inputs);
+    const PlacedArrays in(inputs, runnable.gpu.get()), out(outputs, runnable.gpu.get());
+    const Timing timing =
+        measure(runnable, in.views(), out.views(), arguments.warmup, arguments.runs);
+    std::printf("%-32s %12.1f %12.1f %12.1f %12.1f %8d", shape_text(inputs).c_str(),
                 timing.median_us, timing.p10_us, timing.p90_us, timing.min_us, timing.runs);
+    if (is_gpu) std::printf(" %12.1f", timing.waited_us);
+    std::printf("\n");
+    if (!timing.gpu_state.empty()) std::printf("  %s\n", timing.gpu_state.c_str());
   }
 }
 

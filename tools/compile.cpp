@@ -142,7 +142,7 @@ void add_compile(CLI::App& app) {
                       "Sizes of an input: x=1..32,128 or x=1..8..32,128 (min..opt..max)");
   command
       ->add_option("--target", arguments->targets,
-                   "Programs to make: cpu, or cpu:x86-64-v3,cpu:x86-64-v4 (default: cpu, all "
+                   "Programs to make: cpu, cuda:sm_90, cpu,cuda, cpu:x86-64-v3 (default: cpu, all "
                    "variants)")
       ->delimiter(',');
   command

@@ -2,7 +2,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <chrono>
+#include <utility>
 
 #include "failure.h"
 #include "shape_argument.h"
@@ -16,11 +18,77 @@ std::vector<int64_t> opt_shape(const kiln_tensor_info& info) {
   return shape;
 }
 
+// "cuda:1" of --device.
+struct DeviceName {
+  std::string target;  // empty: none was asked for
+  int index = 0;
+};
+
+DeviceName parse_device(const std::string& text) {
+  const size_t colon = text.find(':');
+  DeviceName device{text.substr(0, colon), 0};
+  bool is_right = text.empty() || device.target == "cpu" || device.target == "cuda";
+  if (colon != std::string::npos) {
+    const char* end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data() + colon + 1, end, device.index);
+    is_right = device.target == "cuda" && parsed.ec == std::errc() && parsed.ptr == end &&
+               device.index >= 0;
+  }
+  if (!is_right) throw UsageError("--device: got \"" + text + "\", expected cpu, cuda or cuda:N");
+  return device;
+}
+
+// What --target and --device together say of the program.
+std::string wanted_target(const EngineArguments& arguments, const DeviceName& device) {
+  const std::string& target = arguments.target;
+  if (target.empty() || device.target.empty()) return target.empty() ? device.target : target;
+  if (target.substr(0, target.find(':')) != device.target)
+    throw UsageError("--target " + target + " does not run on --device " + arguments.device);
+  return target;
+}
+
+Timing summary(std::vector<double> times) {
+  std::ranges::sort(times);
+  const auto percentile = [&](double p) {
+    return times[static_cast<size_t>(p * static_cast<double>(times.size() - 1))];
+  };
+  Timing timing;
+  timing.median_us = percentile(0.5);
+  timing.p10_us = percentile(0.1);
+  timing.p90_us = percentile(0.9);
+  timing.min_us = times.front();
+  timing.runs = static_cast<int>(times.size());
+  return timing;
+}
+
+// The same, and how long it took.
+kiln::Engine load(const EngineArguments& arguments, double& milliseconds) {
+  const auto start = std::chrono::steady_clock::now();
+  kiln::Engine engine = tools::load(arguments);
+  const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
+  milliseconds = time.count();
+  return engine;
+}
+
 }  // namespace
 
 kiln::Engine load(const EngineArguments& arguments) {
   return kiln::Engine::load_file(
-      arguments.engine, {.target = arguments.target, .verify_weights = !arguments.no_verify});
+      arguments.engine, {.target = wanted_target(arguments, parse_device(arguments.device)),
+                         .verify_weights = !arguments.no_verify});
+}
+
+RunnableEngine::RunnableEngine(const EngineArguments& arguments)
+    : engine(load(arguments, load_ms)),
+      session(engine, kiln::SessionOptions{.num_threads = arguments.threads,
+                                           .device = parse_device(arguments.device).index}) {
+  if (session.device().type == KILN_CUDA) gpu = std::make_unique<Gpu>(session.device().index);
+}
+
+kiln::RunOptions run_options(const RunnableEngine& engine) {
+  kiln::RunOptions options;
+  if (engine.gpu != nullptr) options.stream = engine.gpu->stream();
+  return options;
 }
 
 void add_engine_options(CLI::App& command, EngineArguments& arguments) {
@@ -28,8 +96,10 @@ void add_engine_options(CLI::App& command, EngineArguments& arguments) {
   command.add_option("--threads", arguments.threads, "Threads to run on (default: one per core)")
       ->check(CLI::NonNegativeNumber);
   command.add_option("--target", arguments.target,
-                     "The program to run: cpu, cpu:x86-64-v3 (default: the first that this machine "
-                     "runs)");
+                     "The program to run: cpu, cpu:x86-64-v3, cuda (default: the first that this "
+                     "machine runs)");
+  command.add_option("--device", arguments.device,
+                     "Where to run: cpu, cuda or cuda:N (default: where the program runs)");
   command.add_flag("--no-verify", arguments.no_verify,
                    "Do not check the hash of the weights, which reads all of them");
   command.add_option("--shape", arguments.shapes, "Sizes of a made-up input: x=8,128");
@@ -61,16 +131,14 @@ std::vector<Array> random_inputs(const kiln::Engine& engine,
   return inputs;
 }
 
-Timing measure(kiln::Session& session, const std::vector<Array>& inputs,
-               const std::vector<Array>& outputs, int warmup, int runs) {
+Timing measure(RunnableEngine& engine, std::span<const kiln_tensor> inputs,
+               std::span<const kiln_tensor> outputs, int warmup, int runs) {
   constexpr double kBudgetUs = 5e5;
-  const std::vector<kiln::Tensor> in = as_tensors(inputs), out = as_tensors(outputs);
-  std::vector<kiln_tensor> in_views, out_views;
-  for (const kiln::Tensor& tensor : in) in_views.push_back(tensor.view());
-  for (const kiln::Tensor& tensor : out) out_views.push_back(tensor.view());
+  const kiln::RunOptions options = run_options(engine);
   const auto time_once = [&] {
     const auto start = std::chrono::steady_clock::now();
-    session.run(in_views, out_views);
+    engine.session.run(inputs, outputs, options);
+    if (engine.gpu != nullptr) engine.session.synchronize();
     const auto end = std::chrono::steady_clock::now();
     return std::chrono::duration<double, std::micro>(end - start).count();
   };
@@ -80,11 +148,20 @@ Timing measure(kiln::Session& session, const std::vector<Array>& inputs,
   if (runs == 0) runs = std::clamp(static_cast<int>(kBudgetUs / std::max(once, 1.0)), 10, 10000);
   std::vector<double> times;
   for (int i = 0; i < runs; ++i) times.push_back(time_once());
-  std::ranges::sort(times);
-  const auto percentile = [&](double p) {
-    return times[static_cast<size_t>(p * static_cast<double>(times.size() - 1))];
-  };
-  return {percentile(0.5), percentile(0.1), percentile(0.9), times.front(), runs};
+  if (engine.gpu == nullptr) return summary(std::move(times));
+
+  const double waited = summary(std::move(times)).median_us;
+  engine.gpu->mark();
+  for (int i = 0; i < runs; ++i) {
+    engine.session.run(inputs, outputs, options);
+    engine.gpu->mark();
+  }
+  const std::string state = engine.gpu->state();  // most of the runs are on their way
+  Timing timing = summary(engine.gpu->take_times());
+  engine.session.synchronize();  // what failed in the data
+  timing.waited_us = waited;
+  timing.gpu_state = state;
+  return timing;
 }
 
 }  // namespace tools

@@ -1,13 +1,18 @@
 // kiln inspect: what is in an engine file.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "arrays.h"
 #include "commands.h"
+#include "cubin.h"
+#include "failure.h"
 
 namespace tools {
 namespace {
@@ -15,7 +20,7 @@ namespace {
 using nlohmann::ordered_json;
 
 struct InspectArguments {
-  std::string engine;
+  std::string engine, target, kernel, code;
   bool json = false;
 };
 
@@ -77,6 +82,21 @@ void print_programs(const ordered_json& programs) {
   }
 }
 
+std::string sources_text(const ordered_json& kernel) {
+  std::string sources;
+  for (const ordered_json& source : kernel.at("sources"))
+    sources += (sources.empty() ? "" : ", ") + source.get<std::string>();
+  return sources;
+}
+
+// "40 registers, 2048 bytes of shared memory, 8 bytes of stack"; "" for a kernel of a CPU.
+std::string resources_text(const ordered_json& kernel) {
+  if (!kernel.contains("registers")) return "";
+  const std::string stack = bytes_text(kernel.at("stack_bytes"));
+  return text_at(kernel, "registers") + " registers, " + bytes_text(kernel.at("shared_bytes")) +
+         " shared" + (kernel.at("stack_bytes") == 0 ? "" : ", " + stack + " of stack");
+}
+
 // How many there are of each kind, then each with the values of the model that it computes.
 void print_kernels(const ordered_json& kernels) {
   std::map<std::string, int> kinds;
@@ -85,11 +105,10 @@ void print_kernels(const ordered_json& kernels) {
   for (const auto& [kind, count] : kinds) std::printf(", %d %s", count, kind.c_str());
   std::printf("\n");
   for (const ordered_json& kernel : kernels) {
-    std::string sources;
-    for (const ordered_json& source : kernel.at("sources"))
-      sources += (sources.empty() ? "" : ", ") + source.get<std::string>();
-    std::printf("  %-32s %-12s %s\n", text_at(kernel, "name").c_str(),
-                text_at(kernel, "kind").c_str(), sources.c_str());
+    const std::string resources = resources_text(kernel);
+    std::printf("  %-32s %-12s %s%s\n", text_at(kernel, "name").c_str(),
+                text_at(kernel, "kind").c_str(), sources_text(kernel).c_str(),
+                resources.empty() ? "" : ("  (" + resources + ")").c_str());
   }
 }
 
@@ -118,10 +137,88 @@ void print_description(const kiln::Engine& engine, const ordered_json& descripti
   print_sections(description.at("sections"));
 }
 
+// The code of the program that is described.
+std::vector<std::byte> read_code(const std::string& path, const ordered_json& description) {
+  for (const ordered_json& section : description.at("sections")) {
+    if (text_at(section, "name") != "code:" + name_text(description)) continue;
+    std::vector<std::byte> code(section.at("size").get<size_t>());
+    std::ifstream file(path, std::ios::binary);
+    file.seekg(section.at("offset").get<std::streamoff>());
+    file.read(reinterpret_cast<char*>(code.data()), static_cast<std::streamsize>(code.size()));
+    if (!file) throw Failure("cannot read the code in " + path);
+    return code;
+  }
+  return {};
+}
+
+// What the code of a kernel begins with. None of a CPU's, which have one image together.
+std::span<const std::byte> code_of(const ordered_json& kernel, std::span<const std::byte> code) {
+  const size_t entry = kernel.value("entry", code.size());
+  return code.subspan(std::min(entry, code.size()));
+}
+
+void add_resources(ordered_json& description, std::span<const std::byte> code) {
+  for (ordered_json& kernel : description.at("kernels")) {
+    if (!kernel.contains("function")) continue;
+    const auto resources = resources_of(code_of(kernel, code), text_at(kernel, "function"));
+    if (!resources) continue;
+    kernel["registers"] = resources->registers;
+    kernel["shared_bytes"] = resources->shared_bytes;
+    kernel["stack_bytes"] = resources->stack_bytes;
+  }
+}
+
+const ordered_json& find_kernel(const ordered_json& description, const std::string& name) {
+  std::string names;
+  for (const ordered_json& kernel : description.at("kernels")) {
+    if (text_at(kernel, "name") == name) return kernel;
+    names += (names.empty() ? "" : ", ") + text_at(kernel, "name");
+  }
+  throw Failure("got the kernel \"" + name + "\", expected one of " + name_text(description) +
+                ": " + names);
+}
+
+void write_code(std::span<const std::byte> code, const std::string& path) {
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(code.data()), static_cast<std::streamsize>(code.size()));
+  if (!file.flush()) throw Failure("cannot write " + path);
+}
+
+// An engine has the machine code of kernels: the text that it was compiled from is a dump of the compile.
+void print_kernel(const InspectArguments& arguments, const ordered_json& description,
+                  std::span<const std::byte> code) {
+  const ordered_json& kernel = find_kernel(description, arguments.kernel);
+  const std::span<const std::byte> cubin = cubin_in(code_of(kernel, code));
+  std::printf("kernel %s of %s: %s\n", arguments.kernel.c_str(), name_text(description).c_str(),
+              text_at(kernel, "kind").c_str());
+  std::printf("computes %s\n", sources_text(kernel).c_str());
+  if (cubin.empty()) {
+    std::printf(
+        "The engine has its machine code, in one image with that of other kernels, and not its "
+        "text: the plan that it is made of is in what kiln compile --dump-dir writes.\n");
+    if (!arguments.code.empty())
+      throw Failure("--code: kernels of " + text_at(description, "target") +
+                    " have no files of their own");
+    return;
+  }
+  std::printf("%s, %s of code\n", resources_text(kernel).c_str(), bytes_text(cubin.size()).c_str());
+  if (!arguments.code.empty()) write_code(cubin, arguments.code);
+  std::printf(
+      "The engine has its machine code and not its text: kiln compile --dump-dir writes that of "
+      "all "
+      "kernels, as %s_%s.cu; --code writes the code as a file for nvdisasm and cuobjdump.\n",
+      text_at(description, "variant").c_str(), arguments.kernel.c_str());
+}
+
 void inspect(const InspectArguments& arguments) {
-  const kiln::Engine engine = kiln::Engine::load_file(arguments.engine, {.describe_only = true});
-  const ordered_json description = ordered_json::parse(engine.describe());
-  if (arguments.json)
+  const kiln::Engine engine = kiln::Engine::load_file(
+      arguments.engine, {.target = arguments.target, .describe_only = true});
+  ordered_json description = ordered_json::parse(engine.describe());
+  const std::vector<std::byte> code = read_code(arguments.engine, description);
+  add_resources(description, code);
+  if (!arguments.kernel.empty())
+    print_kernel(arguments, description, code);
+  else if (arguments.json)
     std::printf("%s\n", description.dump(2).c_str());
   else
     print_description(engine, description);
@@ -133,7 +230,14 @@ void add_inspect(CLI::App& app) {
   auto arguments = std::make_shared<InspectArguments>();
   CLI::App* command = app.add_subcommand("inspect", "Show what is in an engine file");
   command->add_option("engine", arguments->engine, "The engine file")->required();
-  command->add_flag("--json", arguments->json, "Print JSON");
+  CLI::Option* json = command->add_flag("--json", arguments->json, "Print JSON");
+  command->add_option("--target", arguments->target,
+                      "The program to show in full: cpu, cuda:sm_90 (default: the first that this "
+                      "machine runs)");
+  CLI::Option* kernel =
+      command->add_option("--kernel", arguments->kernel, "Show one kernel of it")->excludes(json);
+  command->add_option("--code", arguments->code, "Write the code of the kernel to this file")
+      ->needs(kernel);
   command->callback([arguments] { inspect(*arguments); });
 }
 

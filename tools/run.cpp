@@ -9,6 +9,7 @@
 #include "commands.h"
 #include "engine_arguments.h"
 #include "failure.h"
+#include "placed_arrays.h"
 
 namespace tools {
 namespace {
@@ -81,17 +82,21 @@ void print_shapes(const kiln::Engine& engine, const std::vector<Array>& outputs)
 }
 
 void run_engine(const RunArguments& arguments) {
-  const kiln::Engine engine = load(arguments.engine);
-  kiln::Session session(engine, arguments.engine.threads);
-  const std::vector<Array> inputs = arguments.random
-                                        ? random_inputs(engine, arguments.engine.shapes)
-                                        : read_inputs(engine, arguments.inputs);
-  const std::vector<Array> outputs = make_outputs(engine, session, inputs);
-  session.run(as_tensors(inputs), as_tensors(outputs));
+  RunnableEngine runnable(arguments.engine);
+  const kiln::Engine& engine = runnable.engine;
+  std::vector<Array> inputs = arguments.random ? random_inputs(engine, arguments.engine.shapes)
+                                               : read_inputs(engine, arguments.inputs);
+  std::vector<Array> outputs = make_outputs(engine, runnable.session, inputs);
+  const PlacedArrays in(inputs, runnable.gpu.get());
+  PlacedArrays out(outputs, runnable.gpu.get());
+  runnable.session.run(in.tensors(), out.tensors(), run_options(runnable));
+  runnable.session.synchronize();
+  out.fetch();
   write_outputs(engine, outputs, arguments.outputs);
   print_shapes(engine, outputs);
   if (arguments.repeat > 0) {
-    const Timing timing = measure(session, inputs, outputs, arguments.warmup, arguments.repeat);
+    const Timing timing =
+        measure(runnable, in.views(), out.views(), arguments.warmup, arguments.repeat);
     std::printf("time: median %.1f us, p10 %.1f us, p90 %.1f us over %d runs\n", timing.median_us,
                 timing.p10_us, timing.p90_us, timing.runs);
   }

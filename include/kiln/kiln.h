@@ -120,11 +120,12 @@ KILN_API const char* kiln_status_name(kiln_status status);
 
 typedef struct kiln_load_options {
   size_t struct_size;
-  const char* target; /* NULL: the first program that this machine runs; or "cpu", "cpu:x86-64-v3":
-                         the first of these */
+  const char* target; /* NULL: the first program that this machine runs; or "cpu", "cuda",
+                         "cpu:x86-64-v3": the first of these. Sessions run on its kind of device */
   int verify_weights; /* nonzero: check the hash of the weights too, which reads all of them */
   int describe_only;  /* nonzero: load no program. The engine can be described, on any machine,
-                         whatever it is for, and not run: a session of it is KILN_UNSUPPORTED */
+                         whatever it is for, and not run: a session of it is KILN_UNSUPPORTED. `target`
+                         says which program is described in full */
 } kiln_load_options;
 
 /* Maps an engine file, validates it and loads a program of it. Weights are mapped, not copied: the
@@ -330,8 +331,9 @@ typedef struct kiln_compile_options {
   /* What is made. */
   const kiln_dim_range* ranges; /* NULL: the model's own */
   size_t num_ranges;
-  const char* targets; /* what to make programs for, comma-separated: "cpu", or variants of it,
-                          "cpu:x86-64-v3,cpu:x86-64-v4". NULL: "cpu" */
+  const char* targets; /* what to make programs for, comma-separated: "cpu", "cuda", or variants of
+                          them, "cpu:x86-64-v3,cuda:sm_90". One engine has the programs of all targets,
+                          in the order in which they are named first. NULL: "cpu" */
   const char* disabled_passes; /* comma-separated names of kiln_passes; NULL: none */
   const char* metadata; /* NULL, or text that the engine keeps and kiln_engine_describe shows */
   /* Nonzero: an engine without the contents of weights. It loads, but runs only after kiln_refit. */

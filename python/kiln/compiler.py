@@ -88,7 +88,7 @@ def compile(
     *,
     output: str | os.PathLike[str] | None = None,
     ranges: Iterable[InputRange] = (),
-    targets: Iterable[str] = (),
+    targets: str | Iterable[str] = (),
     num_threads: int = 0,
     disabled_passes: Iterable[str] = (),
     verify_passes: bool = False,
@@ -107,8 +107,8 @@ def compile(
         model: a `Model`, or the path of a torch.export archive.
         output: where to write the engine; the file appears only when it is complete.
         ranges: narrows the ranges of dynamic input dimensions, and says what sizes to optimise for.
-        targets: what to make programs for: "cpu", or variants of it such as "cpu:x86-64-v3"; all of the CPU's when
-            empty.
+        targets: what to make programs for: "cpu", "cuda", or variants of them such as "cuda:sm_90", as a list or in a
+            string with commas; all of the CPU's when empty. A machine that can run several takes the first.
         num_threads: threads to compile with; 0 means one per core.
         disabled_passes: names of passes to leave out, for finding bugs.
         verify_passes: check the graph after every pass.
@@ -159,7 +159,7 @@ def compile_key(
     model: Model | str | os.PathLike[str],
     *,
     ranges: Iterable[InputRange] = (),
-    targets: Iterable[str] = (),
+    targets: str | Iterable[str] = (),
     disabled_passes: Iterable[str] = (),
     strip_weights: bool = False,
     refittable: bool = False,
@@ -262,7 +262,7 @@ class _ProgressCallback:
 
 def _engine_options(
     ranges: Iterable[InputRange] = (),
-    targets: Iterable[str] = (),
+    targets: str | Iterable[str] = (),
     disabled_passes: Iterable[str] = (),
     metadata: str = "",
 ) -> _library.CompileOptions:
@@ -271,7 +271,8 @@ def _engine_options(
     options = _library.CompileOptions(struct_size=ctypes.sizeof(_library.CompileOptions))
     options.ranges = (_library.DimRange * len(c_ranges))(*c_ranges) if c_ranges else None
     options.num_ranges = len(c_ranges)
-    options.targets = ",".join(targets).encode() or None
+    names = [targets] if isinstance(targets, str) else targets
+    options.targets = ",".join(names).encode() or None
     options.disabled_passes = ",".join(disabled_passes).encode() or None
     options.metadata = metadata.encode() or None
     return options

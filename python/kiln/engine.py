@@ -45,7 +45,7 @@ class Engine:
     Args:
         source: path of an engine file, which is mapped and not copied, or the bytes of one (anything with the buffer
             protocol; kept alive, and not to be changed).
-        target: the program to run, "cpu" or "cpu:x86-64-v3"; None takes the first that this machine runs.
+        target: the program to run, "cpu", "cuda" or "cpu:x86-64-v3"; None takes the first that this machine runs.
         verify_weights: check the hash of the weights too, which reads all of them.
         describe_only: load no code: the engine can be described, on any machine, and not run.
 

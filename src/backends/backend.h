@@ -72,7 +72,8 @@ struct BackendOptions {
   // Which variants to make a program for; empty: all that the backend knows. CPU: "x86-64-v3",
   // "x86-64-v4".
   std::vector<std::string> variants;
-  int compile_threads = 0;  // 0: one per core
+  int compile_threads = 0;     // 0: one per core
+  std::string dump_directory;  // where the texts of kernels go, for people; empty: nowhere
   // Called now and then with the share of the work that is done, from the calling thread only. May
   // be null.
   std::function<void(double fraction)> progress;

@@ -145,23 +145,20 @@ kiln_compile_options current_options(const kiln_compile_options* options) {
   return *current;
 }
 
-// One target, and those of its variants that are named; all of them where one entry names none.
-void set_targets(const char* list, kiln::CompileOptions& options) {
-  if (list == nullptr) return;
+// Targets in the order in which they are first named, and those of their variants that are; all of them
+// where one entry names none.
+std::vector<kiln::TargetOptions> to_targets(const char* list) {
   const auto names = kiln::parse_targets(list);
   require_ok(names.status());
-  options.target = names->front().target;
-  bool all = false;
+  std::vector<kiln::TargetOptions> targets;
   for (const kiln::TargetName& name : *names) {
-    if (name.target != options.target)
-      throw kiln::StatusError(
-          {kiln::StatusCode::Unsupported,
-           "[targets] got \"" + std::string(list) +
-               "\", expected variants of one target: compile an engine for each"});
-    all = all || name.variant.empty();
-    options.backend.variants.push_back(name.variant);
+    auto target = std::ranges::find(targets, name.target, &kiln::TargetOptions::name);
+    if (target == targets.end()) target = targets.insert(target, {name.target, {}});
+    target->variants.push_back(name.variant);
   }
-  if (all) options.backend.variants.clear();
+  for (kiln::TargetOptions& target : targets)
+    if (std::ranges::find(target.variants, "") != target.variants.end()) target.variants.clear();
+  return targets;
 }
 
 kiln::CacheOptions to_cache_options(const kiln_compile_options& options) {
@@ -186,8 +183,8 @@ kiln::CompileOptions to_options(const kiln_compile_options* given) {
     if (range.input == nullptr) throw CompileError("kiln_dim_range.input is null");
     result.ranges.push_back({range.input, range.dim, range.min, range.opt, range.max});
   }
-  set_targets(options.targets, result);
-  result.backend.compile_threads = options.num_threads;
+  if (options.targets != nullptr) result.targets = to_targets(options.targets);
+  result.compile_threads = options.num_threads;
   result.disabled_passes = split(options.disabled_passes);
   result.verify_passes = options.verify_passes != 0;
   result.refittable = options.refittable != 0;

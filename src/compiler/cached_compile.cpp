@@ -1,6 +1,7 @@
 #include "compiler/cached_compile.h"
 
 #include <algorithm>
+#include <map>
 
 #include "backends/common/program_hash.h"
 #include "compiler/backends.h"
@@ -48,11 +49,13 @@ KeyText common_key(const char* kind, const CompileOptions& options) {
       .add("kiln " KILN_VERSION)
       .add(build_hash())
       .add(engine::kFormatVersion)
-      .add(options.target);
-  if (const Backend& backend = find_backend(options.target); backend.toolchain != nullptr)
-    key.add(backend.toolchain());
-  key.add(sorted(options.backend.variants))
-      .add(options.disabled_passes)
+      .add(static_cast<int64_t>(options.targets.size()));
+  for (const TargetOptions& target : options.targets) {
+    key.add(target.name).add(sorted(target.variants));
+    if (const Backend& backend = find_backend(target.name); backend.toolchain != nullptr)
+      key.add(backend.toolchain());
+  }
+  key.add(options.disabled_passes)
       .add(options.check_bounds)
       .add(options.refittable)
       .add(options.emulate_precision_casts)
@@ -61,17 +64,24 @@ KeyText common_key(const char* kind, const CompileOptions& options) {
 }
 
 // Names are in it, because they show in an engine's description and profile.
-std::string code_key(const plan::Program& program, const CompileOptions& options) {
+std::string code_key(const std::vector<TargetPlan>& plans, const CompileOptions& options) {
   KeyText key = common_key("code", options);
-  key.add(backend::program_hash(program));
-  for (const plan::Kernel& kernel : program.kernels) key.add(kernel.name).add(kernel.sources);
+  for (const TargetPlan& plan : plans) {
+    const std::vector<plan::Kernel>& kernels = plan.program.kernels;
+    key.add(backend::program_hash(plan.program)).add(static_cast<int64_t>(kernels.size()));
+    for (const plan::Kernel& kernel : kernels) key.add(kernel.name).add(kernel.sources);
+  }
   return hash_str(hash128(std::as_bytes(std::span(key.text()))));
 }
 
-// Whether every program of an engine was made of a planned program with that hash.
-bool is_made_of(const engine::Spec& spec, const std::string& hash) {
+// Whether every program of an engine was made of the plan for its target.
+bool is_made_of(const engine::Spec& spec, const std::vector<TargetPlan>& plans) {
+  std::map<std::string, std::string> hashes;
+  for (const TargetPlan& plan : plans)
+    hashes[plan.target.name] = backend::program_hash(plan.program);
   return std::ranges::all_of(spec.programs, [&](const engine::ProgramSpec& program) {
-    return program.program_hash == hash;
+    const auto found = hashes.find(program.target);
+    return found != hashes.end() && found->second == program.program_hash;
   });
 }
 
@@ -87,8 +97,7 @@ class CachedCompile {
       report_.outcome = CacheReport::Outcome::EngineFound;
       return std::move(*engine);
     }
-    const plan::Program program = plan_model(model_, options_);
-    Bytes engine = make(program);
+    Bytes engine = make(plan_model(model_, options_));
     store(key, engine);
     return engine;
   }
@@ -119,16 +128,16 @@ class CachedCompile {
     if (const Status status = cache_->store(key, engine); !status.ok()) note_problem(status);
   }
 
-  Bytes make(const plan::Program& program) {
-    const std::string key = cache_ != nullptr ? code_key(program, options_) : "";
+  Bytes make(const std::vector<TargetPlan>& plans) {
+    const std::string key = cache_ != nullptr ? code_key(plans, options_) : "";
     if (const auto code = find(key)) {
       const Result<engine::View> view = engine::read(*code);
-      if (view.ok() && is_made_of(view->spec, backend::program_hash(program))) {
+      if (view.ok() && is_made_of(view->spec, plans)) {
         report_.outcome = CacheReport::Outcome::CodeFound;
-        return write_refilled(view->spec, program, options_);
+        return write_refilled(view->spec, plans, options_);
       }
     }
-    const CompiledProgram compiled = compile_program(program, options_);
+    const CompiledProgram compiled = compile_plans(plans, options_);
     report(options_, "write", 0.95);
     if (cache_ != nullptr && options_.cache.write)
       store(key, write_engine(compiled.spec, compiled.constants, engine::Weights::Stripped));

@@ -7,9 +7,9 @@
 namespace kiln {
 namespace {
 
-std::vector<std::byte> compile_planned(const plan::Program& program,
+std::vector<std::byte> compile_planned(std::vector<TargetPlan> plans,
                                        const CompileOptions& options) {
-  const CompiledProgram compiled = compile_program(program, options);
+  const CompiledProgram compiled = compile_plans(plans, options);
   report(options, "write", 0.95);
   return write_engine(compiled.spec, compiled.constants, weights_of(options));
 }
@@ -23,7 +23,7 @@ Status try_to_write(std::span<const std::byte> bytes, const std::string& path) {
 
 void compile_and_stream(const import::Model& model, const CompileOptions& options,
                         const std::string& path) {
-  const CompiledProgram compiled = compile_program(plan_model(model, options), options);
+  const CompiledProgram compiled = compile_plans(plan_model(model, options), options);
   report(options, "write", 0.95);
   const Status status =
       engine::write_file(compiled.spec, contents_of(compiled.constants), path, weights_of(options));

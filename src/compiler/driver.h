@@ -42,10 +42,18 @@ struct CacheReport {
   std::string problem;  // why an engine could not be read or kept; empty if nothing went wrong
 };
 
+// Programs for one kind of machine.
+struct TargetOptions {
+  std::string name = "cpu";           // the backend: compiler/backends.h
+  std::vector<std::string> variants;  // empty: all that the backend knows
+};
+
 struct CompileOptions {
   std::vector<import::DimRange> ranges;
-  std::string target = "cpu";  // the backend: compiler/backends.h
-  BackendOptions backend;
+  // What to make programs for, each target once. A machine that can run programs for several takes the
+  // first, unless it is asked for another.
+  std::vector<TargetOptions> targets = {TargetOptions()};
+  int compile_threads = 0;  // 0: one per core
   std::vector<std::string> disabled_passes;
   bool check_bounds = true;  // runs fail where an index is out of range or integers divide by 0
   bool refittable = false;   // no pass may look at the values of weights

@@ -107,16 +107,22 @@ std::string advice(const Spec& spec) {
   return text;
 }
 
-// The target of all programs of an engine.
-std::string target_of(const Spec& spec) {
-  const std::string target =
-      spec.programs.empty() ? CompileOptions().target : spec.programs[0].target;
+// What the programs of an engine are for, each target once.
+std::vector<TargetOptions> targets_of(const Spec& spec) {
+  std::vector<TargetOptions> targets;
   for (const engine::ProgramSpec& program : spec.programs) {
-    if (program.target != target)
-      throw CompileError("[refit] got an engine with programs for " + target + " and " +
-                         program.target + ", expected one target");
+    if (std::ranges::find(targets, program.target, &TargetOptions::name) == targets.end())
+      targets.push_back({program.target, {}});
   }
-  return target;
+  return targets;
+}
+
+// CompileError where a program of the engine was made of another plan than its target's.
+void check_plan(const Spec& spec, const TargetPlan& plan) {
+  const std::string hash = backend::program_hash(plan.program);
+  for (const engine::ProgramSpec& made : spec.programs)
+    if (made.target == plan.target.name && made.program_hash != hash)
+      throw CompileError("[refit] " + difference(spec, made, plan.program) + advice(spec));
 }
 
 void check_refittable(const Spec& spec) {
@@ -141,18 +147,15 @@ std::vector<std::byte> refit(std::span<const std::byte> engine, const import::Mo
   const Spec& spec = view->spec;
   check_refittable(spec);
   CompileOptions same = options;
-  same.target = target_of(spec);
+  same.targets = targets_of(spec);
   same.ranges = ranges_of(spec, import::loaded(model).program);
   same.disabled_passes = spec.disabled_passes;
   same.refittable = spec.refittable;
   same.emulate_precision_casts = spec.emulate_precision_casts;
   same.check_bounds = !spec.unchecked;
-  const plan::Program program = plan_model(model, same);
-  const std::string hash = backend::program_hash(program);
-  for (const engine::ProgramSpec& made : spec.programs)
-    if (made.program_hash != hash)
-      throw CompileError("[refit] " + difference(spec, made, program) + advice(spec));
-  std::vector<std::byte> bytes = write_refilled(spec, program, same);
+  const std::vector<TargetPlan> plans = plan_model(model, same);
+  for (const TargetPlan& plan : plans) check_plan(spec, plan);
+  std::vector<std::byte> bytes = write_refilled(spec, plans, same);
   report(options, "done", 1.0);
   return bytes;
 }

@@ -1,8 +1,10 @@
 #include "compiler/stages.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "backends/common/compile_program.h"
+#include "backends/common/join_programs.h"
 #include "backends/common/refill.h"
 #include "backends/reference/reference.h"
 #include "compiler/backends.h"
@@ -53,13 +55,20 @@ std::vector<ir::Literal> evaluate_constant(const ir::Node& node,
   return results;
 }
 
+// Where plans and kernels for one target are dumped: those of several are in a folder each.
+std::string target_dumps(const CompileOptions& options, const TargetOptions& target) {
+  const std::string& directory = options.dump_directory;
+  return directory.empty() || options.targets.size() == 1 ? directory
+                                                          : directory + "/" + target.name;
+}
+
 }  // namespace
 
 void report(const CompileOptions& options, std::string_view stage, double fraction) {
   if (options.progress) options.progress(stage, fraction);
 }
 
-plan::Program plan_graph(ir::Graph graph, const CompileOptions& options) {
+std::vector<TargetPlan> plan_graph(ir::Graph graph, const CompileOptions& options) {
   const bool verify = options.verify_passes || kAlwaysVerify;
   const Disabled disabled = split_disabled(options.disabled_passes);
   make_dump_directory(options.dump_directory);
@@ -70,14 +79,18 @@ plan::Program plan_graph(ir::Graph graph, const CompileOptions& options) {
   passes::run_pipeline(graph, context, {disabled.graph, verify, options.dump_directory});
 
   report(options, "plan", 0.2);
-  plan::Program program = plan::lower(graph, find_backend(options.target).traits,
-                                      {.emulate_precision_casts = options.emulate_precision_casts,
-                                       .check_bounds = options.check_bounds});
-  plan::run_pipeline(program, {disabled.plan, verify, options.dump_directory});
-  return program;
+  std::vector<TargetPlan> plans;
+  for (const TargetOptions& target : options.targets) {
+    plan::Program program = plan::lower(graph, find_backend(target.name).traits,
+                                        {.emulate_precision_casts = options.emulate_precision_casts,
+                                         .check_bounds = options.check_bounds});
+    plan::run_pipeline(program, {disabled.plan, verify, target_dumps(options, target)});
+    plans.push_back({target, std::move(program)});
+  }
+  return plans;
 }
 
-plan::Program plan_model(const import::Model& model, const CompileOptions& options) {
+std::vector<TargetPlan> plan_model(const import::Model& model, const CompileOptions& options) {
   report(options, "import", 0.0);
   const std::vector<import::DimRange> ranges = import::with_small_sizes(model, options.ranges);
   const auto plan_with = [&](std::span<const import::DimRange> chosen) {
@@ -91,12 +104,20 @@ plan::Program plan_model(const import::Model& model, const CompileOptions& optio
   }
 }
 
-CompiledProgram compile_program(const plan::Program& program, const CompileOptions& options) {
+CompiledProgram compile_plans(const std::vector<TargetPlan>& plans, const CompileOptions& options) {
   report(options, kGenerateCode, 0.3);
-  BackendOptions settings = options.backend;
-  settings.progress = [&](double done) { report(options, kGenerateCode, 0.3 + 0.65 * done); };
-  CompiledProgram compiled =
-      backend::compile_program(find_backend(options.target), program, settings);
+  const double share = 0.65 / static_cast<double>(plans.size());
+  std::vector<CompiledProgram> parts;
+  for (const TargetPlan& plan : plans) {
+    const double begin = 0.3 + share * static_cast<double>(parts.size());
+    parts.push_back(backend::compile_program(
+        find_backend(plan.target.name), plan.program,
+        {.variants = plan.target.variants,
+         .compile_threads = options.compile_threads,
+         .dump_directory = target_dumps(options, plan.target),
+         .progress = [&](double done) { report(options, kGenerateCode, begin + share * done); }}));
+  }
+  CompiledProgram compiled = backend::join_programs(std::move(parts));
   compiled.spec.disabled_passes = options.disabled_passes;
   compiled.spec.refittable = options.refittable;
   compiled.spec.emulate_precision_casts = options.emulate_precision_casts;
@@ -121,13 +142,18 @@ std::vector<std::byte> write_engine(const engine::Spec& spec, const EngineConsta
   return std::move(*bytes);
 }
 
-std::vector<std::byte> write_refilled(const engine::Spec& spec, const plan::Program& program,
+std::vector<std::byte> write_refilled(const engine::Spec& spec,
+                                      const std::vector<TargetPlan>& plans,
                                       const CompileOptions& options) {
   report(options, "write", 0.95);
-  return write_engine(spec,
-                      backend::refill_constants(find_backend(options.target), spec, program,
-                                                options.backend.compile_threads),
-                      weights_of(options));
+  EngineConstants constants(spec.programs.size());
+  for (const TargetPlan& plan : plans) {
+    EngineConstants made = backend::refill_constants(find_backend(plan.target.name), spec,
+                                                     plan.program, options.compile_threads);
+    for (size_t p = 0; p < made.size(); ++p)
+      if (spec.programs[p].target == plan.target.name) constants[p] = std::move(made[p]);
+  }
+  return write_engine(spec, constants, weights_of(options));
 }
 
 engine::Weights weights_of(const CompileOptions& options) {

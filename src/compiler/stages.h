@@ -12,20 +12,28 @@ namespace kiln {
 
 void report(const CompileOptions& options, std::string_view stage, double fraction);
 
-// Import, passes over the graph, plan, passes over the plan: all that comes before the backend.
-plan::Program plan_model(const import::Model& model, const CompileOptions& options);
-plan::Program plan_graph(ir::Graph graph, const CompileOptions& options);
+// A model as it is planned for one target, by the traits of its backend.
+struct TargetPlan {
+  TargetOptions target;
+  plan::Program program;
+};
 
-// Generates code.
-CompiledProgram compile_program(const plan::Program& program, const CompileOptions& options);
+// Import, passes over the graph, and for each target of the options plan and passes over the plan: all
+// that comes before the backends.
+std::vector<TargetPlan> plan_model(const import::Model& model, const CompileOptions& options);
+std::vector<TargetPlan> plan_graph(ir::Graph graph, const CompileOptions& options);
+
+// Generates code: one engine with the programs for all targets.
+CompiledProgram compile_plans(const std::vector<TargetPlan>& plans, const CompileOptions& options);
 
 // The bytes of an engine file. StatusError where they cannot be made.
 std::vector<std::byte> write_engine(const engine::Spec& spec, const EngineConstants& constants,
                                     engine::Weights weights);
 // What the writer takes; borrows the literals' bytes.
 std::vector<engine::ProgramConstants> contents_of(const EngineConstants& constants);
-// A spec with the constants of a program of the same program hash.
-std::vector<std::byte> write_refilled(const engine::Spec& spec, const plan::Program& program,
+// A spec with the constants of plans of the same program hashes: one for the target of each program.
+std::vector<std::byte> write_refilled(const engine::Spec& spec,
+                                      const std::vector<TargetPlan>& plans,
                                       const CompileOptions& options);
 engine::Weights weights_of(const CompileOptions& options);
 

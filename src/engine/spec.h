@@ -40,6 +40,8 @@ struct SizeInstruction {
   SizeOp op = SizeOp::Constant;
   Slot a = -1, b = -1;
   int64_t immediate = 0;
+
+  bool operator==(const SizeInstruction&) const = default;
 };
 
 // A size that may vary. It is read off the shape of input `input`: its dimension `dim` is
@@ -59,12 +61,16 @@ struct SymbolSpec {
       return kUnbounded;
     return size < kUnbounded ? size : kUnbounded;
   }
+
+  bool operator==(const SymbolSpec&) const = default;
 };
 
 struct TensorSpec {
   std::string name;
   DType dtype = DType::F32;
   std::vector<Slot> shape;  // checked against the caller's shape for inputs
+
+  bool operator==(const TensorSpec&) const = default;
 };
 
 enum class BufferKind : uint8_t { Input = 0, Output = 1, Constant = 2, Temporary = 3 };
@@ -115,6 +121,8 @@ struct RequirementSpec {
   RequirementKind kind = RequirementKind::Sizes;
   std::string operation;  // "amax"; empty: the model's own
   std::string expected;   // for the error: "x.size(0) % 2 == 0"
+
+  bool operator==(const RequirementSpec&) const = default;
 };
 
 // How a step runs. A program with a step of another kind is not read: it was made by a later

@@ -1,5 +1,7 @@
 #include "runtime/choose_program.h"
 
+#include <algorithm>
+
 #include "engine/validate.h"
 #include "runtime/devices.h"
 
@@ -27,6 +29,11 @@ std::string unknown_text(const std::string& what) {
 
 }  // namespace
 
+Status check_name(const Spec& spec, const ProgramName& wanted) {
+  const auto fits = [&](const ProgramSpec& program) { return wanted.fits(program); };
+  return std::ranges::any_of(spec.programs, fits) ? Status() : unknown_name(spec, wanted);
+}
+
 std::string obstacle_to(const ProgramSpec& program) {
   if (!program.unknown.empty()) return unknown_text(program.unknown);
   const std::string unknown = engine::unknown_of_head(program);
@@ -37,6 +44,7 @@ std::string obstacle_to(const ProgramSpec& program) {
 
 Result<ChosenProgram> load_program(engine::View& view, const ProgramName& wanted,
                                    LoadRequest request) {
+  KILN_RETURN_IF_ERROR(check_name(view.spec, wanted));
   std::string obstacles;
   for (size_t i = 0; i < view.spec.programs.size(); ++i) {
     const ProgramSpec& program = view.spec.programs[i];
@@ -56,7 +64,6 @@ Result<ChosenProgram> load_program(engine::View& view, const ProgramName& wanted
     }
     append(obstacles, program.name() + " (" + obstacle + ")");
   }
-  if (obstacles.empty()) return unknown_name(view.spec, wanted);
   return Status(StatusCode::Unsupported,
                 "this machine runs no program of the engine: " + obstacles);
 }

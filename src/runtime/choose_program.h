@@ -25,6 +25,9 @@ struct ProgramName {
 // so far, which may be its head alone.
 std::string obstacle_to(const engine::ProgramSpec& program);
 
+// InvalidArgument, with the names that there are, where no program is called so.
+Status check_name(const engine::Spec& spec, const ProgramName& wanted);
+
 struct ChosenProgram {
   size_t index = 0;
   const Device* device = nullptr;

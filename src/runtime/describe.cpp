@@ -125,6 +125,10 @@ void write_kernels(JsonWriter& json, const ProgramSpec& program) {
     json.begin_object().key("name").value(kernel.name).key("kind").value(kernel.kind);
     json.key("sources");
     write_strings(json, kernel.sources);
+    if (!kernel.function.empty()) {  // of launches and calls
+      json.key("function").value(kernel.function);
+      json.key("entry").value(kernel.entry == engine::kNoEntry ? 0 : kernel.entry);
+    }
     json.end_object();
   }
   json.end_array();
@@ -167,8 +171,9 @@ class SourceWriter {
   uint64_t left_ = uint64_t{1} << 20;  // enough for any small engine
 };
 
-// The program that the description goes into: the one that runs, or the first that would, or else
-// the first that this version of Kiln knows. Without any, one without buffers and steps.
+// The program that the description goes into: the one that runs, or of those that the caller asked for
+// the first that would, or else the first that this version of Kiln knows. Without any, one without
+// buffers and steps.
 const ProgramSpec& shown_program(const Engine& engine, const Spec& spec,
                                  const std::vector<Status>& read) {
   static const ProgramSpec kNone;
@@ -177,7 +182,7 @@ const ProgramSpec& shown_program(const Engine& engine, const Spec& spec,
   const ProgramSpec* shown = nullptr;
   for (size_t i = 0; i < read.size(); ++i) {
     const ProgramSpec& program = spec.programs[i];
-    if (!read[i].ok() || !program.unknown.empty()) continue;
+    if (!engine.wanted().fits(program) || !read[i].ok() || !program.unknown.empty()) continue;
     if (obstacle_to(program).empty()) return program;
     if (shown == nullptr) shown = &program;
   }

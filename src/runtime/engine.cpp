@@ -58,17 +58,18 @@ Engine::Loaded Engine::load(std::span<const std::byte> bytes, Source source,
   const auto engine = std::make_shared<Engine>();
   engine->file_ = std::move(file);
   engine->view_ = std::move(*view);
-  if (!options.describe_only) KILN_RETURN_IF_ERROR(engine->load_program(source, options));
+  engine->wanted_ = {options.target, options.variant};
+  KILN_RETURN_IF_ERROR(options.describe_only ? check_name(engine->view_.spec, engine->wanted_)
+                                             : engine->load_program(source));
   engine->find_dims();
   log_load(*engine, start);
   return std::shared_ptr<const Engine>(engine);
 }
 
-Status Engine::load_program(Source source, const LoadOptions& options) {
+Status Engine::load_program(Source source) {
   KILN_RETURN_IF_ERROR(align_weights());
-  Result<ChosenProgram> chosen =
-      runtime::load_program(view_, {options.target, options.variant},
-                            {.weights = view_.weights, .is_mapped = source == Source::File});
+  Result<ChosenProgram> chosen = runtime::load_program(
+      view_, wanted_, {.weights = view_.weights, .is_mapped = source == Source::File});
   if (!chosen.ok()) return chosen.status();
   chosen_ = std::move(*chosen);
   return Status();

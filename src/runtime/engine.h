@@ -18,7 +18,8 @@ namespace kiln::runtime {
 struct LoadOptions {
   std::string target, variant;  // of the program to run; empty: the first that runs here
   bool verify_weights = false;  // reads all weights to check their hash
-  // Loads no program: the engine can be described, on any machine, and not run.
+  // Loads no program: the engine can be described, on any machine, and not run. `target` and `variant`
+  // say which program the description goes into.
   bool describe_only = false;
 };
 
@@ -50,6 +51,9 @@ class Engine {
     return executable() == nullptr ? nullptr : &spec().programs[chosen_.index];
   }
 
+  // What the caller asked for.
+  const ProgramName& wanted() const { return wanted_; }
+
   // The bytes of a Constant buffer.
   const std::byte* constant(const engine::BufferSpec& buffer) const;
   const std::vector<DimInfo>& input_dims(size_t index) const { return input_dims_[index]; }
@@ -61,10 +65,11 @@ class Engine {
 
   static Loaded load(std::span<const std::byte> bytes, Source source, const LoadOptions& options,
                      FileMap file);
-  Status load_program(Source source, const LoadOptions& options);
+  Status load_program(Source source);
   Status align_weights();
   void find_dims();
 
+  ProgramName wanted_;
   FileMap file_;
   engine::View view_;
   AlignedBuffer weights_copy_;

@@ -21,6 +21,20 @@ void check(kiln_status status) {
   }
 }
 
+EnginePtr load_for(
+    kiln_device_type type,
+    const std::function<kiln_status(const kiln_load_options*, kiln_engine**)>& load) {
+  const kiln_load_options options{.struct_size = sizeof(kiln_load_options),
+                                  .target = type == KILN_CUDA ? "cuda" : "cpu",
+                                  .verify_weights = 0,
+                                  .describe_only = 0};
+  kiln_engine* engine = nullptr;
+  kiln_status status = load(&options, &engine);
+  if (status == KILN_INVALID_ARGUMENT) status = load(nullptr, &engine);
+  check(status);
+  return EnginePtr(engine);
+}
+
 EngineRunner::EngineRunner(EnginePtr engine) : engine_(std::move(engine)) {
   for (size_t i = 0; i < kiln_engine_num_outputs(engine_.get()); ++i) {
     kiln_tensor_info info{};

@@ -1,6 +1,7 @@
 // Runs an engine on PyTorch's tensors, for any number of threads at once.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -23,6 +24,13 @@ using SessionPtr = std::unique_ptr<kiln_session, SessionDeleter>;
 
 // Throws std::runtime_error with the runtime's text; std::out_of_range for KILN_INDEX_ERROR.
 void check(kiln_status status);
+
+// An engine with its program for a kind of device; `load` loads it with the options given. One that has
+// none is loaded as this machine runs it, so that the error of a run says where that is, or why it is
+// nowhere. Throws std::runtime_error for what is not an engine for this machine.
+EnginePtr load_for(
+    kiln_device_type type,
+    const std::function<kiln_status(const kiln_load_options* options, kiln_engine** engine)>& load);
 
 // What one call does besides running.
 class RunHooks {

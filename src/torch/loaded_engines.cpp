@@ -31,17 +31,10 @@ bool LoadedEngine::is_made_from(const void* data, size_t size) const {
 EngineRunner& LoadedEngine::runner(kiln_device_type type) {
   Loaded& loaded = loaded_.at(static_cast<size_t>(type));
   std::call_once(loaded.once, [&] {
-    kiln_engine* engine = nullptr;
-    const kiln_load_options options{.struct_size = sizeof(kiln_load_options),
-                                    .target = type == KILN_CUDA ? "cuda" : "cpu",
-                                    .verify_weights = 0,
-                                    .describe_only = 0};
-    kiln_status status = kiln_engine_load_memory(host_data_, size_, &options, &engine);
-    // Without a program for that device: what there is says where it runs, or why it does not.
-    if (status == KILN_INVALID_ARGUMENT)
-      status = kiln_engine_load_memory(host_data_, size_, nullptr, &engine);
-    check(status);
-    loaded.runner.emplace(EnginePtr(engine));
+    loaded.runner.emplace(
+        load_for(type, [&](const kiln_load_options* options, kiln_engine** engine) {
+          return kiln_engine_load_memory(host_data_, size_, options, engine);
+        }));
   });
   return *loaded.runner;
 }

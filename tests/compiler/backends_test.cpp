@@ -18,7 +18,7 @@ TEST(Backends, AreFoundByTarget) {
 
 TEST(Backends, AnUnknownTargetIsAnErrorThatNamesTheOthers) {
   CompileOptions options;
-  options.target = "npu";
+  options.targets = {{"npu", {}}};
   try {
     compile(ir::parse_graph("graph main(%x: f32[4]) {\n  %y = neg(%x)\n  return %y as \"y\"\n}\n"),
             options);

@@ -70,14 +70,18 @@ TEST(CompileKey, DependsOnEveryOptionThatDecidesTheBytes) {
       [](CompileOptions& o) { o.ranges = {{"x", 0, 1, 2, 4}}; },
       [](CompileOptions& o) { o.ranges = {{"x", 0, 1, 3, 4}}; },
       [](CompileOptions& o) { o.ranges = {{"x", 1, 1, 2, 4}}; },
-      [](CompileOptions& o) { o.backend.variants = {"x86-64-v4"}; },
-      [](CompileOptions& o) { o.backend.variants = {}; },
+      [](CompileOptions& o) { o.targets[0].variants = {"x86-64-v4"}; },
+      [](CompileOptions& o) { o.targets[0].variants = {}; },
       [](CompileOptions& o) { o.disabled_passes = {"fold_constants"}; },
       [](CompileOptions& o) { o.refittable = true; },
       [](CompileOptions& o) { o.emulate_precision_casts = true; },
       [](CompileOptions& o) { o.strip_weights = true; },
       [](CompileOptions& o) { o.metadata = "text"; },
-      [](CompileOptions& o) { o.target = "cuda"; },
+      [](CompileOptions& o) { o.targets = {{"cuda", {}}}; },
+      [](CompileOptions& o) { o.targets = {{"cuda", {"sm_90"}}}; },
+      [](CompileOptions& o) { o.targets = {{"cpu", {}}, {"cuda", {"sm_90"}}}; },
+      [](CompileOptions& o) { o.targets = {{"cuda", {"sm_90"}}, {"cpu", {}}}; },
+      [](CompileOptions& o) { o.targets = {{"cpu", {}}, {"cuda", {"sm_80", "sm_90"}}}; },
   };
   for (size_t i = 0; i < changes.size(); ++i)
     EXPECT_TRUE(keys.insert(key_with(changes[i])).second) << "change " << i;
@@ -86,7 +90,7 @@ TEST(CompileKey, DependsOnEveryOptionThatDecidesTheBytes) {
 TEST(CompileKey, DoesNotDependOnWhatDoesNotShow) {
   const std::string key = key_of([](LinearModel&) {});
   EXPECT_EQ(key, key_of([](LinearModel& m) { m.source_line = "elsewhere.py"; }));
-  EXPECT_EQ(key, key_with([](CompileOptions& o) { o.backend.compile_threads = 3; }));
+  EXPECT_EQ(key, key_with([](CompileOptions& o) { o.compile_threads = 3; }));
   EXPECT_EQ(key, key_with([](CompileOptions& o) { o.verify_passes = true; }));
   EXPECT_EQ(key, key_with([](CompileOptions& o) { o.cache.directory = "/nowhere"; }));
 }

@@ -87,8 +87,8 @@ std::vector<std::byte> LinearModel::compile(const CompileOptions& options) const
 
 CompileOptions quick_options() {
   CompileOptions options;
-  options.backend.variants = {"x86-64-v3"};
-  options.backend.compile_threads = 1;
+  options.targets = {{"cpu", {"x86-64-v3"}}};
+  options.compile_threads = 1;
   return options;
 }
 

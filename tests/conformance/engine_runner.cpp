@@ -45,10 +45,10 @@ std::vector<ir::Literal> run(runtime::Session& session, std::span<const ir::Lite
 
 Runner compile_and_load(ir::Graph graph, const std::string& target, const std::string& variant) {
   CompileOptions options;
-  options.target = target;
+  options.targets = {{target, {}}};
   options.verify_passes = true;
-  if (!variant.empty()) options.backend.variants = {variant};
-  options.backend.compile_threads = 1;
+  if (!variant.empty()) options.targets[0].variants = {variant};
+  options.compile_threads = 1;
   auto bytes = std::make_shared<std::vector<std::byte>>(compile(std::move(graph), options));
   auto engine = value_of(runtime::Engine::load_memory(*bytes));
   std::shared_ptr<runtime::Session> session =

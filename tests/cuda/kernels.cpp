@@ -32,9 +32,9 @@ std::string find_problem(const std::string& text, const cuda::Target& target) {
 
 plan::Program plan_for(const char* target, ir::Graph graph) {
   CompileOptions options;
-  options.target = target;
+  options.targets = {{target, {}}};
   options.verify_passes = true;
-  return plan_graph(std::move(graph), options);
+  return std::move(plan_graph(std::move(graph), options).front().program);
 }
 
 // A backend of the same traits but for the forms.

@@ -21,6 +21,7 @@ from torch_tensorrt.dynamo._partition import (
     apply_min_block_size,
     check_support,
     describe,
+    engine_device,
     list_reasons,
     partition,
 )
@@ -80,6 +81,7 @@ def compile_program(
         logger.info(
             "options without effect here: %s (docs/torch_tensorrt_api.md)", ", ".join(ignored)
         )
+    settings.targets_for(engine_device(program))  # an error before anything takes long
     program = lower(program, settings)
     ranges = symbol_ranges(program, inputs)
     ranges, support = supported_ranges(program, settings, ranges)

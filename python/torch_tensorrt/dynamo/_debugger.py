@@ -142,15 +142,19 @@ class Debugger:
 
     def collect_passes(self, folder: Path) -> None:
         """Takes what is wanted out of the compiler's dumps: a numbered file after every pass that changed something."""
-        for ending in ("ir", "plan"):
-            previous: Path | None = None
-            for path in sorted(folder.glob(f"*.{ending}")):
-                name = path.stem.removeprefix("plan_").partition("_")[2]
-                if name in self._output.before and previous is not None:
-                    shutil.copyfile(previous, self._next_path(f"{name}_before.{ending}"))
-                if name in self._output.after:
-                    shutil.copyfile(path, self._next_path(f"{name}_after.{ending}"))
-                previous = path
+        self._collect_pipeline("", sorted(folder.glob("*.ir")))
+        self._collect_pipeline("", sorted(folder.glob("*.plan")))
+        for target in sorted(each for each in folder.iterdir() if each.is_dir()):
+            self._collect_pipeline(f"{target.name}_", sorted(target.glob("*.plan")))
+
+    def _collect_pipeline(self, prefix: str, dumps: list[Path]) -> None:
+        """The dumps of one run of passes; `prefix` tells those of the targets of an engine apart."""
+        for previous, path in zip((None, *dumps), dumps, strict=False):
+            name = path.stem.removeprefix("plan_").partition("_")[2]
+            if name in self._output.before and previous is not None:
+                shutil.copyfile(previous, self._next_path(f"{prefix}{name}_before{path.suffix}"))
+            if name in self._output.after:
+                shutil.copyfile(path, self._next_path(f"{prefix}{name}_after{path.suffix}"))
 
     def watch_engine(self, name: str, engine: torch.Tensor) -> None:
         """Writes the description of an engine."""

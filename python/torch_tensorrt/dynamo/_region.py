@@ -252,7 +252,7 @@ def compile_region(
         emulate_precision_casts=settings.emulate_precision_casts,
         metadata=region_metadata(region),
         check_bounds=settings.check_bounds,
-        targets=settings.targets(engine_device(program)),
+        targets=settings.targets_for(engine_device(program)),
     )
     return engine_tensor(engine)
 

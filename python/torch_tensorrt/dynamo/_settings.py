@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,10 +92,13 @@ class CompilationSettings:
     engine_cache_size: int = DEFAULT_ENGINE_CACHE_SIZE
     custom_engine_cache: Any = None
     check_bounds: bool = True
+    targets: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.device = Device._from(self.device)
         self.torch_executed_ops = frozenset(self.torch_executed_ops)
+        if isinstance(self.targets, str):
+            self.targets = self.targets.split(",")
         for check in _CHECKS:
             check(self)
 
@@ -122,9 +125,17 @@ class CompilationSettings:
             return cls.from_options({**base, **options}, caller)
         return dataclasses.replace(base, **options)
 
-    def targets(self, device: torch.device) -> list[str]:
-        """What engines for a device are compiled for, as `kiln.compile` takes it: code for every CPU, or for the GPU's
-        own generation, and with hardware_compatible for every generation."""
+    def targets_for(self, device: torch.device) -> list[str]:
+        """What engines of a program on a device are compiled for, as `kiln.compile` takes it: the targets that were
+        asked for, or else code for every CPU, or for the GPU's own generation, and with hardware_compatible for every
+        generation. ValueError: asked for, but nothing of it for that device."""
+        if self.targets:
+            if device.type not in {target.partition(":")[0] for target in self.targets}:
+                raise ValueError(
+                    f"targets is {list(self.targets)}, expected one for {device.type} among them: the model is on "
+                    f"{device}"
+                )
+            return list(self.targets)
         if device.type != "cuda":
             return [device.type]
         if self.hardware_compatible:
@@ -172,6 +183,7 @@ _USED = frozenset(
         "emulate_precision_casts",
         "check_bounds",
         "hardware_compatible",
+        "targets",
     )
 )
 
@@ -260,8 +272,21 @@ def _check_cache(settings: CompilationSettings) -> None:
         raise TypeError(f"engine_cache_dir is {settings.engine_cache_dir!r}, expected a path")
 
 
+def _check_targets(settings: CompilationSettings) -> None:
+    targets = settings.targets
+    if not isinstance(targets, Sequence) or not all(
+        isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda")
+        for target in targets
+    ):
+        raise ValueError(
+            f'targets is {targets!r}, expected names of targets such as "cpu,cuda:sm_90" or ["cpu", "cuda"]'
+        )
+    settings.targets = tuple(targets)
+
+
 _CHECKS = (
     _check_device,
+    _check_targets,
     _check_cache,
     _check_numbers,
     _check_flags,

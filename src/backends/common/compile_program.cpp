@@ -1,6 +1,8 @@
 #include "backends/common/compile_program.h"
 
 #include <algorithm>
+#include <cctype>
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -58,6 +60,28 @@ std::vector<std::vector<GeneratedKernel>> generate_all(const Backend& backend,
   return result;
 }
 
+// A name that is a file's in its folder, whatever the model calls its operators.
+std::string file_name(std::string name) {
+  for (char& c : name)
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '-') c = '_';
+  return name;
+}
+
+// Writes the texts of kernels as VARIANT_KERNEL.ENDING.
+void dump(const std::string& directory, const Variant& variant, const DistinctKernels& kernels,
+          const std::vector<GeneratedKernel>& generated) {
+  for (size_t i = 0; i < generated.size() && !directory.empty(); ++i) {
+    if (generated[i].text.empty()) continue;
+    const std::string path = directory + "/" +
+                             file_name(variant.name + "_" + kernels.codes[i].kernel->name) +
+                             generated[i].text_ending;
+    std::ofstream file(path);
+    file << generated[i].text;
+    if (!file.flush())
+      throw CompileError("[" + variant.name + "] cannot write the text of a kernel to " + path);
+  }
+}
+
 engine::TensorSpec tensor_spec(const plan::Program& program, plan::BufferId id,
                                SizeProgram& sizes) {
   const plan::Buffer& buffer = program.buffers.at(static_cast<size_t>(id));
@@ -96,6 +120,7 @@ CompiledProgram compile_program(const Backend& backend, const plan::Program& pro
   SharedConstants shared;
   std::vector<ProgramAssembler> assemblers;
   for (size_t i = 0; i < variants.size(); ++i) {
+    dump(options.dump_directory, variants[i], kernels, generated[i]);
     auto& assembler = assemblers.emplace_back(program, kernels, std::move(generated[i]), sizes);
     result.spec.programs.push_back(assembler.assemble(backend.name, variants[i], shared));
     result.code.push_back(assembler.take_code());

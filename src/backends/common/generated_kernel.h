@@ -23,6 +23,8 @@ struct GeneratedKernel {
   std::vector<std::byte> code;
   uint64_t entry = 0;    // where the kernel begins in `code`, in bytes
   std::string function;  // Launch: its name in the code; Call: the library's and its name
+  // What `code` was compiled from, for dumps, and the ending of a file with that; "": nothing people read.
+  std::string text, text_ending;
 };
 
 }  // namespace kiln::backend

@@ -30,13 +30,15 @@ ir::Literal make_constant(const Backend& backend, const Recipe& recipe,
   return backend.derive_constant(transform, literal);
 }
 
-// Calls visit(program, index, buffer) for all constants.
+// Calls visit(program, index, buffer) for all constants of the backend's programs.
 template <typename Visit>
-void for_each_constant(const engine::Spec& spec, const Visit& visit) {
-  for (size_t p = 0; p < spec.programs.size(); ++p)
+void for_each_constant(const Backend& backend, const engine::Spec& spec, const Visit& visit) {
+  for (size_t p = 0; p < spec.programs.size(); ++p) {
+    if (spec.programs[p].target != backend.name) continue;
     for (size_t i = 0; i < spec.programs[p].buffers.size(); ++i)
       if (spec.programs[p].buffers[i].kind == engine::BufferKind::Constant)
         visit(p, i, spec.programs[p].buffers[i]);
+  }
 }
 
 }  // namespace
@@ -45,7 +47,7 @@ EngineConstants refill_constants(const Backend& backend, const engine::Spec& spe
                                  const plan::Program& program, int threads) {
   std::map<Recipe, size_t> numbers;
   std::vector<Recipe> recipes;
-  for_each_constant(spec, [&](size_t, size_t, const engine::BufferSpec& buffer) {
+  for_each_constant(backend, spec, [&](size_t, size_t, const engine::BufferSpec& buffer) {
     const Recipe recipe{buffer.source, buffer.transform};
     if (numbers.try_emplace(recipe, recipes.size()).second) recipes.push_back(recipe);
   });
@@ -53,9 +55,11 @@ EngineConstants refill_constants(const Backend& backend, const engine::Spec& spe
   run_parallel(recipes.size(), threads,
                [&](size_t, size_t i) { made[i] = make_constant(backend, recipes[i], program); });
 
-  EngineConstants constants;
-  for (const engine::ProgramSpec& part : spec.programs) constants.emplace_back(part.buffers.size());
-  for_each_constant(spec, [&](size_t p, size_t i, const engine::BufferSpec& buffer) {
+  EngineConstants constants(spec.programs.size());
+  for (size_t p = 0; p < spec.programs.size(); ++p)
+    if (spec.programs[p].target == backend.name)
+      constants[p].resize(spec.programs[p].buffers.size());
+  for_each_constant(backend, spec, [&](size_t p, size_t i, const engine::BufferSpec& buffer) {
     const ir::Literal& literal = made[numbers.at({buffer.source, buffer.transform})];
     if (literal.bytes.size() != buffer.constant_bytes)
       throw CompileError(prefix(backend) + "got " + std::to_string(literal.bytes.size()) +

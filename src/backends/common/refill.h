@@ -5,9 +5,9 @@
 
 namespace kiln::backend {
 
-// The contents of an engine's constants, made of a program with the program hash of all its
-// programs: what compile_program would give, without generating code. The engine's programs are the
-// backend's. CompileError for a spec that does not go with the program.
+// The contents of the constants of those of an engine's programs that are the backend's, made of a program
+// with their program hash: what compile_program would give, without generating code. The entries of
+// other programs are empty. CompileError for a spec that does not go with the program.
 EngineConstants refill_constants(const Backend& backend, const engine::Spec& spec,
                                  const plan::Program& program, int threads);
 

@@ -13,7 +13,6 @@
 namespace kiln::aoti {
 namespace {
 
-using torch_op::EnginePtr;
 using torch_op::EngineRunner;
 using torch_op::OwnedTensor;
 
@@ -25,10 +24,12 @@ std::string read_text(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-std::unique_ptr<EngineRunner> load_engine(const std::string& path) {
-  kiln_engine* engine = nullptr;
-  torch_op::check(kiln_engine_load_file(path.c_str(), nullptr, &engine));
-  return std::make_unique<EngineRunner>(EnginePtr(engine));
+std::unique_ptr<EngineRunner> load_engine(const std::string& path, kiln_device device) {
+  return std::make_unique<EngineRunner>(
+      torch_op::load_for(static_cast<kiln_device_type>(device.type),
+                         [&](const kiln_load_options* options, kiln_engine** engine) {
+                           return kiln_engine_load_file(path.c_str(), options, engine);
+                         }));
 }
 
 // What a loader asks for: "cpu", "cuda" or "cuda:1".
@@ -146,7 +147,7 @@ Model::Model(const std::string& directory, size_t num_runners, const std::string
   }
   for (const std::string& file : program_.engine_files) {
     engine_numbers_.push_back(static_cast<int64_t>(engines_.size()));
-    engines_.push_back(load_engine(directory + "/" + file));
+    engines_.push_back(load_engine(directory + "/" + file, device_));
   }
   for (const Call& call : program_.calls) {
     if (call.kind == Call::Kind::Engine &&

@@ -1,6 +1,8 @@
 """The `kiln` command, from compiling an exported program to running it; no Python in between."""
 
+import importlib.util
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -296,3 +298,87 @@ def test_compile_through_a_cache(tmp_path):
     first = engine.read_bytes()
     assert "found in the cache" in kiln("compile", model, "-o", engine, "--cache-dir", cache)
     assert engine.read_bytes() == first
+
+
+@pytest.fixture(scope="module")
+def for_both(folder):
+    """The engine with programs for CPUs and for a GPU."""
+    path = folder / "both.kiln"
+    options = ["--target", "cpu,cuda:sm_90", "--dump-dir", folder / "dumps"]
+    done = subprocess.run(
+        [KILN, "compile", folder / "model.pt2", "-o", path, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "KILN_CUDA_LIBRARIES": nvrtc_folder()},
+    )
+    if "NVRTC" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def nvrtc_folder():
+    spec = importlib.util.find_spec("nvidia")
+    roots = [] if spec is None else list(spec.submodule_search_locations)
+    return ":".join(str(Path(root) / "cu13" / "lib") for root in roots)
+
+
+def test_an_engine_for_both_runs_on_the_cpu(for_both, folder, arrays):
+    arguments = ["--input", folder / "x.npy", "--input", folder / "scale.npy"]
+    for device in ([], ["--device", "cpu"], ["--target", "cpu"]):
+        kiln("run", for_both, *device, *arguments, "--output", folder / "both.npy")
+        np.testing.assert_allclose(np.load(folder / "both.npy"), arrays[0], rtol=1e-5, atol=1e-6)
+    assert "program cpu:" in kiln("bench", for_both, "--runs", 3)
+    output = kiln("inspect", for_both)
+    assert "cuda:sm_90" in output and "cpu:x86-64-v3" in output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_the_device_is_an_error(for_both):
+    for command in ("run", "bench"):
+        arguments = ["--random"] if command == "run" else []
+        error = kiln(command, for_both, "--device", "cuda", *arguments, code=1)
+        assert "runs no program of the engine: cuda:sm_90" in error and "NVIDIA" in error
+
+
+def test_devices_that_are_wrong(folder):
+    engine = folder / "model.kiln"
+    assert "cpu, cuda or cuda:N" in kiln("run", engine, "--random", "--device", "gpu", code=2)
+    for text in ("cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cpu:0"):
+        assert "cuda:N" in kiln("run", engine, "--random", "--device", text, code=2)
+    error = kiln("bench", engine, "--device", "cuda", code=1)
+    assert 'got the program "cuda", expected one of cpu:x86-64-v4, cpu:x86-64-v3' in error
+    error = kiln("run", engine, "--random", "--device", "cpu", "--target", "cuda", code=2)
+    assert "does not run on --device cpu" in error
+
+
+def test_inspect_shows_the_kernels_of_the_target_asked_for(for_both, folder):
+    description = json.loads(kiln("inspect", for_both, "--json", "--target", "cuda"))
+    assert (description["target"], description["variant"]) == ("cuda", "sm_90")
+    for kernel in description["kernels"]:
+        assert 16 <= kernel["registers"] <= 255
+        assert kernel["shared_bytes"] < 232448 and kernel["stack_bytes"] == 0
+    assert "registers" not in json.loads(kiln("inspect", for_both, "--json"))["kernels"][0]
+    assert "registers" in kiln("inspect", for_both, "--target", "cuda:sm_90")
+    assert "expected one of" in kiln("inspect", for_both, "--target", "cuda:sm_80", code=1)
+
+
+def test_inspect_of_one_kernel(for_both, folder):
+    kernels = json.loads(kiln("inspect", for_both, "--json", "--target", "cuda"))["kernels"]
+    name = kernels[0]["name"]
+    cubin = folder / "kernel.cubin"
+    output = kiln("inspect", for_both, "--target", "cuda", "--kernel", name, "--code", cubin)
+    assert f"kernel {name} of cuda:sm_90" in output and "registers" in output
+    assert cubin.read_bytes()[:4] == b"\x7fELF"
+    assert "--dump-dir" in output  # that is where its text is
+    text = folder / "dumps" / "cuda" / f"sm_90_{name}.cu"
+    assert "__global__" in text.read_text()
+    assert "--dump-dir" in kiln("inspect", for_both, "--kernel", kernel_of_cpu(for_both))
+    assert name in kiln("inspect", for_both, "--target", "cuda", "--kernel", "nothing", code=1)
+    kiln("inspect", for_both, "--code", cubin, code=2)
+    kiln("inspect", for_both, "--kernel", kernel_of_cpu(for_both), "--code", cubin, code=1)
+
+
+def kernel_of_cpu(engine):
+    return json.loads(kiln("inspect", engine, "--json"))["kernels"][0]["name"]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from gpu.models import ConvNet, Mixer, Recurrent
 
+import kiln
 import torch_tensorrt
 
 FORMATS = {"ep": "exported_program", "ts": "torchscript", "pt2": "aot_inductor"}
@@ -120,3 +121,105 @@ def test_tensors_on_the_other_device(assert_near: Any) -> None:
     on_cpu = torch_tensorrt.compile(Mixer().eval(), ir="dynamo", inputs=[x.cpu()])
     with pytest.raises(RuntimeError, match="cuda"):
         on_cpu(x)
+
+
+_BOTH = """
+import sys, torch
+kind, path, data = sys.argv[1:]
+import kiln
+import torch_tensorrt
+load = torch.jit.load if kind == "ts" else lambda path: torch.export.load(path).module()
+x, expected = torch.load(data, map_location="cpu")
+with torch.no_grad():
+    on_cpu, moved = load(path)(x), load(path).cuda()(x.cuda())
+    module = load(path)
+    again = [module(x), module(x.cuda()).cpu(), module(x)]
+assert on_cpu.device.type == "cpu" and moved.device.type == "cuda"
+for y in (on_cpu, moved.cpu(), *again):
+    print(((y - expected).norm() / expected.norm()).item())
+"""
+
+
+@pytest.mark.parametrize(("kind", "saved_on"), [("ts", "cpu"), ("ts", "cuda"), ("ep", "cpu")])
+def test_one_file_runs_on_both(kind: str, saved_on: str, tmp_path: Path, assert_near: Any) -> None:
+    """One module, saved on either device, in a process of its own: inputs decide which program runs."""
+    model, x = Mixer().eval().to(saved_on), torch.randn(2, 10, 64, device=saved_on)
+    major, minor = torch.cuda.get_device_capability()
+    compiled = torch_tensorrt.compile(
+        model, ir="dynamo", inputs=[x], min_block_size=1, targets=f"cpu,cuda:sm_{major}{minor}"
+    )
+    with torch.no_grad():
+        assert_near(compiled(x.cpu()), model.cpu()(x.cpu()))
+        assert_near(compiled(x.cuda()), model.cuda()(x.cuda()))
+        model.to(saved_on)
+    path, data = tmp_path / f"model.{kind}", tmp_path / "data.pt"
+    torch_tensorrt.save(compiled, str(path), arg_inputs=[x], output_format=FORMATS[kind])
+    with torch.no_grad():
+        torch.save((x, model(x)), data)
+    done = subprocess.run(
+        [sys.executable, "-c", _BOTH, kind, path, data], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    errors = [float(line) for line in done.stdout.splitlines()[-5:]]
+    assert max(errors) < 1e-5, errors
+    hidden = subprocess.run(  # the same file where there is no GPU
+        [
+            sys.executable,
+            "-c",
+            _BOTH.replace(".cuda()", "").replace('"cuda"', '"cpu"'),
+            kind,
+            path,
+            data,
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert hidden.returncode == 0, hidden.stderr
+
+
+def test_a_package_of_engines_for_both(tmp_path: Path, assert_near: Any) -> None:
+    """It runs on the device of the model, whichever program comes first."""
+    model, x = Mixer().eval().cuda(), torch.randn(2, 10, 64, device="cuda")
+    major, minor = torch.cuda.get_device_capability()
+    compiled = torch_tensorrt.compile(
+        model, ir="dynamo", inputs=[x], min_block_size=1, targets=f"cpu,cuda:sm_{major}{minor}"
+    )
+    path = tmp_path / "model.pt2"
+    torch_tensorrt.save(compiled, str(path), arg_inputs=[x], output_format="aot_inductor")
+    with torch.no_grad():
+        assert_near(torch._inductor.aoti_load_package(str(path))(x), model(x))
+
+
+def test_an_engine_file_for_both(tmp_path: Path, assert_near: Any) -> None:
+    model, x = Mixer().eval(), torch.randn(2, 10, 64)
+    path, engine = tmp_path / "model.pt2", tmp_path / "model.kiln"
+    torch.export.save(torch.export.export(model, (x,)), path)
+    major, minor = torch.cuda.get_device_capability()
+    kiln.compile(path, output=engine, targets=["cpu", f"cuda:sm_{major}{minor}"])
+    with torch.no_grad():
+        expected = model(x)
+        for target in (None, "cpu", "cuda"):
+            loaded = kiln.Engine(engine, target=target)
+            assert loaded.target == (target or "cpu")
+            y = torch.empty_like(expected, device=loaded.target)
+            loaded.session().run(x.to(loaded.target), out=[y])
+            if loaded.target == "cuda":
+                torch.cuda.synchronize()
+            assert_near(y.cpu(), expected)
+
+
+def test_a_refit_changes_both_programs(assert_near: Any) -> None:
+    first, second, x = Mixer().eval(), Mixer().eval(), torch.randn(2, 10, 64)
+    major, minor = torch.cuda.get_device_capability()
+    compiled = torch_tensorrt.compile(
+        first, ir="dynamo", inputs=[x], min_block_size=1, immutable_weights=False,
+        targets=f"cpu,cuda:sm_{major}{minor}",
+    )  # fmt: skip
+    refitted = torch_tensorrt.dynamo.refit_module_weights(
+        compiled, torch.export.export(second, (x,))
+    )
+    with torch.no_grad():
+        expected = second(x)
+        assert_near(refitted(x), expected)
+        assert_near(refitted(x.cuda()), expected.cuda())

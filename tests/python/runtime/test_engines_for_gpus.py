@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from models_small import Mlp
 
 import kiln
+import torch_tensorrt
 from torch_tensorrt._operator import engine_tensor, execute_engine
 from torch_tensorrt.runtime._spec import spec_of
 
@@ -98,3 +100,92 @@ def test_the_command(archive: Path, engine: memoryview, tmp_path: Path) -> None:
         [KILN, "inspect", path], check=True, capture_output=True, text=True
     ).stdout
     assert "cuda:sm_90" in shown
+
+
+def compile_for_both(
+    model: torch.nn.Module, x: torch.Tensor, **options: object
+) -> torch.fx.GraphModule:
+    compiled = torch_tensorrt.compile(
+        model, ir="dynamo", inputs=[x], min_block_size=1, targets="cpu,cuda:sm_90", **options
+    )
+    if not any(node.target is execute_engine for node in compiled.graph.nodes):
+        pytest.skip("NVRTC was not found")
+    return compiled
+
+
+def programs_of(engine: object) -> list[tuple[str, str]]:
+    return [(p["target"], p["variant"]) for p in kiln.inspect(engine)["programs"]]
+
+
+BOTH = [("cpu", "x86-64-v4"), ("cpu", "x86-64-v3"), ("cuda", "sm_90")]
+
+
+def test_an_engine_for_both(archive: Path, engine: memoryview) -> None:
+    both = kiln.compile(archive, targets="cpu,cuda:sm_90")
+    assert programs_of(both) == BOTH
+    assert bytes(kiln.compile(archive, targets=["cpu", "cuda:sm_90"])) == bytes(both)
+    alone = kiln.compile(archive)
+    x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(2, 16)
+    for target in (None, "cpu"):
+        loaded = kiln.Engine(both, target=target)
+        assert loaded.target == "cpu"
+        assert np.array_equal(loaded.session().run(x), kiln.load(alone).session().run(x))
+    assert kiln.compile_key(archive, targets="cpu,cuda:sm_90") not in {
+        kiln.compile_key(archive, targets=targets)
+        for targets in ("cpu", "cuda:sm_90", "cuda:sm_90,cpu")
+    }
+    assert kiln.verify(both) == []
+
+
+def test_a_refit_of_an_engine_for_both(archive: Path, engine: memoryview, tmp_path: Path) -> None:
+    other = tmp_path / "other.pt2"
+    dims = {"x": {0: torch.export.Dim("batch", min=1, max=32)}}
+    torch.manual_seed(7)
+    torch.export.save(
+        torch.export.export(Mlp().eval(), (torch.ones(2, 16),), dynamic_shapes=dims), other
+    )
+    options = {"targets": "cpu,cuda:sm_90", "refittable": True}
+    old = kiln.compile(archive, **options)
+    assert bytes(kiln.refit(old, other)) == bytes(kiln.compile(other, **options))
+
+
+@pytest.mark.parametrize("ending", ["ep", "ts", "pt2"])
+def test_modules_for_both_run_on_a_cpu(ending: str, tmp_path: Path) -> None:
+    model, x = Mlp().eval(), torch.randn(2, 16)
+    compiled = compile_for_both(model, x)
+    path = tmp_path / f"model.{ending}"
+    kinds = {"ep": "exported_program", "ts": "torchscript", "pt2": "aot_inductor"}
+    torch_tensorrt.save(compiled, str(path), arg_inputs=[x], output_format=kinds[ending])
+    loaded = torch_tensorrt.load(str(path))
+    module = loaded.module() if hasattr(loaded, "module") else loaded
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), model(x))
+        if ending == "ts":
+            torch.testing.assert_close(torch.jit.load(str(path))(x), model(x))
+            buffers = dict(torch.jit.load(str(path)).named_buffers())
+            assert [programs_of(each.numpy()) for each in buffers.values()] == [BOTH]
+
+
+def test_a_module_for_both_is_refitted(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    first, second, x = Mlp().eval(), Mlp().eval(), torch.randn(2, 16)
+    compiled = compile_for_both(first, x, immutable_weights=False)
+    program = torch.export.export(second, (x,))
+    refitted = torch_tensorrt.dynamo.refit_module_weights(compiled, program, in_place=False)
+    with torch.no_grad():
+        torch.testing.assert_close(refitted(x), second(x))
+    expected = compile_for_both(second, x, immutable_weights=False)
+    assert [bytes(b.numpy()) for b in refitted.buffers()] == [
+        bytes(b.numpy()) for b in expected.buffers()
+    ]
+
+
+def test_targets_that_leave_the_device_of_the_module_out() -> None:
+    with pytest.raises(ValueError, match=r"targets is \['cuda:sm_90'\], expected one for cpu"):
+        torch_tensorrt.compile(
+            Mlp().eval(), ir="dynamo", inputs=[torch.ones(2, 16)], targets="cuda:sm_90"
+        )
+    with pytest.raises(ValueError, match="npu"):
+        torch_tensorrt.compile(
+            Mlp().eval(), ir="dynamo", inputs=[torch.ones(2, 16)], targets=["cpu", "npu"]
+        )

@@ -59,6 +59,8 @@ class Generator : public KernelGenerator {
                                     const plan::Kernel& kernel) override {
     KernelText result = generate_text(program, kernel, target_);
     if (!result.text.empty()) result.kernel.code = compile_text(result.text, target_).cubin;
+    result.kernel.text = std::move(result.text);
+    result.kernel.text_ending = ".cu";
     return std::move(result.kernel);
   }
 
