@@ -3,6 +3,7 @@
 #include "backends/cuda/compile/contract/matmul.h"
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 
 #include "backends/cuda/compile/contract/contraction.h"
@@ -29,10 +30,11 @@ class MatMulText {
     check_formats();
     tensor_cores_ =
         is_16_bit_float(a_type_) && a_type_ == b_type_ && matmul.formats.accumulator == DType::F32;
-    size_.m = positive_opt(matmul.m.extent());
+    find_rows();
+    size_.m = positive_opt(m_);
     size_.n = positive_opt(matmul.n.extent());
     size_.k = positive_opt(matmul.k.extent());
-    for (const plan::Loop& loop : matmul.batch) {
+    for (const plan::Loop& loop : batch_) {
       size_.batch *= positive_opt(loop.extent());
       batches_ *= loop.extent();
     }
@@ -56,6 +58,57 @@ class MatMulText {
         "[matmul] got operands of " + std::string(dtype_name(a_type_)) + " and " +
         std::string(dtype_name(b_type_)) +
         " that are rounded before they are multiplied, expected formats that hold them");
+  }
+
+  // --- Rows ---
+
+  // Batch indices that B does not depend on are rows, if the rows of A follow one another in some order
+  // of these loops: windows of an image are all of its rows, whatever windows they belong to.
+  void find_rows() {
+    rows_ = {matmul_.m};
+    m_ = matmul_.m.extent();
+    row_stride_ = stride_from_end(matmul_.a, 2);
+    batch_ = matmul_.batch;
+    const plan::View &a = matmul_.a, &b = matmul_.b;
+    if (batch_.empty() || !std::all_of(b.strides.begin(), b.strides.end() - 2, [](const Dim& stride) {
+          return stride.is_constant(0);
+        }))
+      return;
+    std::vector<plan::Loop> loops = batch_;
+    loops.push_back(matmul_.m);
+    std::vector<size_t> order(loops.size());
+    for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+    if (!std::all_of(a.strides.begin(), a.strides.end() - 1,
+                     [](const Dim& stride) { return stride.is_constant(); }))
+      return;
+    std::ranges::stable_sort(order, std::ranges::greater(),
+                             [&](size_t i) { return a.strides[i].constant(); });
+    Dim points = 1;
+    const int64_t last = a.strides[order.back()].constant();
+    for (size_t i = order.size(); i-- > 0;) {
+      if (last <= 0 || a.strides[order[i]] != points * last) return;
+      points *= loops[order[i]].extent();
+    }
+    rows_.clear();
+    for (size_t i : order) rows_.push_back(loops[i]);
+    m_ = points;
+    row_stride_ = last;
+    batch_.clear();
+  }
+
+  // Binds the loops that make up a row.
+  void bind_row(const std::string& row) {
+    const ir::SymbolPtr flat = rows_.size() == 1 ? rows_[0].index : ir::make_loop_symbol("m", m_);
+    const std::string type = position_type(Dim(flat));
+    emitter_.bind(flat, emitter_.declare(type, "m", "(" + type + ")" + row));
+    Dim rest(flat);
+    for (size_t i = rows_.size(); i-- > 0 && rows_.size() > 1;) {
+      const Dim value = i == 0 ? rest : ir::mod(rest, rows_[i].extent());
+      emitter_.bind(rows_[i].index,
+                    emitter_.declare(position_type(Dim(rows_[i].index)), "at",
+                                     emitter_.position(value)));
+      rest = ir::floordiv(rest, rows_[i].extent());
+    }
   }
 
   // --- Operands ---
@@ -106,7 +159,7 @@ class MatMulText {
   // --- Parts of the kernel ---
 
   void bind_sizes() {
-    emitter_.line("const long long m = " + wide(matmul_.m.extent()) + ";");
+    emitter_.line("const long long m = " + wide(m_) + ";");
     emitter_.line("const long long n = " + wide(matmul_.n.extent()) + ";");
     emitter_.line("const long long depth = " + wide(matmul_.k.extent()) + ";");
   }
@@ -120,8 +173,8 @@ class MatMulText {
   void declare_operands(const std::string& a_type, const std::string& a_element,
                         const std::string& b_type, const std::string& b_element) {
     declare_matrix("a", a_type,
-                   pointer(matmul_.a.buffer, batch_offset(matmul_.a, matmul_.batch), a_element),
-                   "m", stride_from_end(matmul_.a, 2), stride_from_end(matmul_.a, 1));
+                   pointer(matmul_.a.buffer, batch_offset(matmul_.a, batch_), a_element),
+                   "m", row_stride_, stride_from_end(matmul_.a, 1));
     declare_matrix("b", b_type, pointer(right_.buffer, right_.offset, b_element), "n",
                    right_.column_stride, right_.k_stride);
   }
@@ -134,10 +187,7 @@ class MatMulText {
                         stride_from_end(matmul_.out, 1) * Dim(matmul_.n.index);
     result.epilogue = &matmul_.epilogue;
     result.column = matmul_.n;
-    result.bind_row = [this](const std::string& row) {
-      const std::string type = position_type(Dim(matmul_.m.index));
-      emitter_.bind(matmul_.m.index, emitter_.declare(type, "m", "(" + type + ")" + row));
-    };
+    result.bind_row = [this](const std::string& row) { bind_row(row); };
     return result;
   }
 
@@ -147,7 +197,7 @@ class MatMulText {
     backend::KernelInterface& interface = context_.result.interface;
     context_.result.kind = engine::StepKind::Launch;
     context_.result.function = "kernel";
-    interface.grid = {batches_ * ir::ceildiv(matmul_.m.extent(), tile.m) *
+    interface.grid = {batches_ * ir::ceildiv(m_, tile.m) *
                       ir::ceildiv(matmul_.n.extent(), tile.n) * tile.cluster};
     const int64_t sum = static_cast<int64_t>(dtype_size(matmul_.formats.accumulator));
     interface.shared_bytes = std::max(operand_bytes, tile.m * int64_t{tile.n + 4} * sum);
@@ -166,7 +216,7 @@ class MatMulText {
     text.flag("kBf16", a_type_ == DType::BF16);
     text.alias("Acc", "float");
     add_tile(text, tile);
-    text.constant("kFormA", form_of(stride_from_end(matmul_.a, 2), stride_from_end(matmul_.a, 1)));
+    text.constant("kFormA", form_of(row_stride_, stride_from_end(matmul_.a, 1)));
     text.constant("kFormB", form_of(right_.column_stride, right_.k_stride));
     for (const char* file : {"cluster", "tile_order", "tile_result", "mma", "tile_mma"})
       text.include(file);
@@ -202,7 +252,7 @@ class MatMulText {
     const auto along = [](const ir::Dim& across) {
       return across.is_constant(1) ? "false" : "true";
     };
-    emitter_.line(std::string("multiply_tile<") + along(stride_from_end(matmul_.a, 2)) + ", " +
+    emitter_.line(std::string("multiply_tile<") + along(row_stride_) + ", " +
                   along(right_.column_stride) + ">(a, b, depth, place.row0, place.column0, " +
                   object + ");");
     set_tiled_launch(
@@ -219,7 +269,7 @@ class MatMulText {
   // bytes, of memory that does.
   bool suits_groups() const {
     if (context_.target.sm != 90 || !tensor_cores_) return false;
-    const Dim& m = matmul_.m.extent();
+    const Dim& m = m_;
     if (!batches_.is_constant(1) || !matmul_.k.extent().is_constant() ||
         !matmul_.n.extent().is_constant() || !fits_int(m))
       return false;
@@ -266,10 +316,10 @@ class MatMulText {
     emitter_.declare_wait();
     emitter_.line("multiply_tiles(MatrixBoxes{map_a, map_b}, depth, " + object + ", wait);");
     context_.result.interface.tensor_maps = {
-        tensor_map(matmul_.a.buffer, batch_offset(matmul_.a, {}), matmul_.m.extent(),
-                   stride_from_end(matmul_.a, 2), tile.m()),
+        tensor_map(matmul_.a.buffer, batch_offset(matmul_.a, {}), m_,
+                   row_stride_, tile.m()),
         tensor_map(right_.buffer, right_.offset, matmul_.n.extent(), right_.column_stride, tile.n)};
-    set_group_launch(context_, tile, matmul_.out.buffer, matmul_.m.extent(), matmul_.n.extent());
+    set_group_launch(context_, tile, matmul_.out.buffer, m_, matmul_.n.extent());
     return emitter_.finish({.threads = tile.threads(),
                             .min_blocks = 1,
                             .cluster = tile.cluster,
@@ -281,12 +331,12 @@ class MatMulText {
   void begin_tile() {
     bind_sizes();
     emitter_.line("const TilePlace place(m, n, blockIdx.x / kCluster);");
-    bind_batch(emitter_, matmul_.batch, "place.batch");
+    bind_batch(emitter_, batch_, "place.batch");
   }
 
   // One row, both operands contiguous along k.
   bool is_row() {
-    if (!matmul_.m.extent().is_constant(1) || a_type_ != b_type_) return false;
+    if (!m_.is_constant(1) || a_type_ != b_type_) return false;
     if (!stride_from_end(matmul_.a, 1).is_constant(1)) return false;
     return constant_rows() || right_.k_stride.is_constant(1);
   }
@@ -320,10 +370,10 @@ class MatMulText {
     bind_sizes();
     emitter_.line("const long long blocks = (n + kBlockColumns - 1) / kBlockColumns;");
     emitter_.line("const long long batch = blockIdx.x / blocks;");
-    bind_batch(emitter_, matmul_.batch, "batch");
+    bind_batch(emitter_, batch_, "batch");
     const std::string element = memory_type(a_type_);
     const std::string a =
-        pointer(matmul_.a.buffer, batch_offset(matmul_.a, matmul_.batch), element);
+        pointer(matmul_.a.buffer, batch_offset(matmul_.a, batch_), element);
     const std::string b = pointer(right_.buffer, right_.offset, element);
     result();
     emitter_.line("multiply_row(" + a + ", " + b + ", depth, n, " + wide(right_.column_stride) +
@@ -342,6 +392,9 @@ class MatMulText {
   DType a_type_ = DType::F32, b_type_ = DType::F32;
   bool tensor_cores_ = false;
   ProductSize size_;
+  std::vector<plan::Loop> rows_;   // the slowest first
+  std::vector<plan::Loop> batch_;  // without those of the rows
+  ir::Dim m_, row_stride_;
   ir::Dim batches_ = 1;
   RightOperand right_;
 };
