@@ -56,7 +56,9 @@ constexpr Gaps kGaps[] = {
      "rsqrt_bf16 sigmoid_bf16 silu_f16 sinh_f16 softmax_0_bf16 softmax_1_bf16 softmax_2_bf16 "
      "softmax_rolled_bf16 sqrt_f16 tanh_f16 where_f16 large_add_f16 large_cast_f16 "
      "large_gather_normalised_f16 large_layer_norm_residual_f16 large_odd_f16 large_softmax_f16 "
-     "large_transpose_f16 large_transposes_f16 large_depthwise_f16 large_overlapping_max_pool_f16"},
+     "large_transpose_f16 large_transposes_f16 large_depthwise_f16 large_overlapping_max_pool_f16 "
+     "linear_windows_f16 attention_f16 attention_bf16 attention_causal_grouped_f16 "
+     "attention_masked_bf16 attention_biased_f16"},
     {"the machine keeps no position of an extreme",
      "argmax_0_f32 argmax_0_i64 argmax_1_f32 argmax_1_i64 argmax_2_f32 argmax_2_i64 "
      "large_argmax_f32 large_argmax_i64 large_argmin_columns_f32 argmin_0_f32 argmin_0_i64 "

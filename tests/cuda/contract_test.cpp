@@ -124,6 +124,7 @@ std::vector<Contraction> all_contractions() {
       {"attention_short_masked_bf16",
        attention("bf16", 64, {16, 128, 128}, "bool[b, 1, 1, t]", false)},
       {"attention_rows_f16", attention("f16", 64, {40, 197, 197}, "", false)},
+      {"attention_rows_80_bf16", attention("bf16", 80, {40, 257, 257}, "", false)},
       {"attention_medium_f16", attention("f16", 64, {8, 512, 512}, "", true)},
       {"attention_long_bf16", attention("bf16", 64, {4, 2048, 2048}, "", false)},
       {"attention_long_masked_f16",
@@ -201,6 +202,9 @@ TEST(CudaContractionTest, AttentionCutsFitTheMachine) {
           EXPECT_LE(cut.blocks * (cut.shared_bytes() + 1024), 228 << 10);
           EXPECT_LE(cut.blocks * cut.threads(), 2048);
           EXPECT_EQ(cut.keys % 16, 0);
+          EXPECT_EQ(cut.last_keys % 16, 0);
+          EXPECT_LE(2 * cut.last_keys, cut.keys);
+          EXPECT_TRUE(kind == 0 || cut.last_keys == 0);
         }
       }
     }

@@ -470,7 +470,7 @@ def attentions():
             (2, 130, 0),
             (40, 130, 70),
         ]
-        short, rows, medium, long = (1, 128, 128), (32, 197, 197), (20, 512, 512), (2, 2048, 2048)
+        short, rows, medium, long = (1, 128, 128), (40, 197, 197), (20, 512, 512), (2, 2048, 2048)
         for name, opt in {"short": short, "rows": rows, "medium": medium, "long": long}.items():
             for d, e in ((64, 64), (128, 128), (48, 32), (80, 96), (256, 192)):
                 for causal in (False, True):

@@ -11,7 +11,8 @@
 // A group keeps what attention_mma.cuh keeps: the largest score of each row, the sum of
 // exp(score - largest), and the sum of these times the values; weights are rounded to the type of the
 // values and are the left operand of the second product as they lie in registers. The scores of a
-// step are computed while the weights of the one before multiply its values.
+// step are computed while the weights of the one before multiply its values. Where kLastKeys is not 0,
+// a last step that has no more keys than that is as short.
 //
 // Shared memory holds panels of 64 columns, swizzled as hopper.cuh says: keys as operands that are
 // contiguous along k, values as ones that are contiguous across. Columns from kHeadPad on are not
@@ -37,8 +38,11 @@ struct Item {
   int seen;  // keys that any of them sees
 };
 
-using Scores = float[kKeys / 2];      // [j * 4 + i]: row i / 2 * 8, key j * 8 + i % 2 of a thread
-using Weights = unsigned[kKeys / 4];  // [slice * 4 ...]: a left operand
+// Of a step of a number of keys.
+template <int Keys>
+using Scores = float[Keys / 2];  // [j * 4 + i]: row i / 2 * 8, key j * 8 + i % 2 of a thread
+template <int Keys>
+using Weights = unsigned[Keys / 4];  // [slice * 4 ...]: a left operand
 using Means = float[kValuePad / 2];
 
 // --- Rings ---
@@ -140,17 +144,17 @@ struct RowSums {
 };
 
 // Masks and biases a step; `row` and `key` are those of the thread's first score.
-template <typename Adjust>
-__device__ __forceinline__ void adjust_scores(Scores& scores, int row, int key, int keys,
+template <int Count, typename Adjust>
+__device__ __forceinline__ void adjust_scores(float (&scores)[Count], int row, int key, int keys,
                                               bool whole, const Adjust& adjust) {
   if constexpr (kAdjusts) {
 #pragma unroll
-    for (int e = 0; e < kKeys / 2; ++e)
+    for (int e = 0; e < Count; ++e)
       scores[e] = adjust(row + e % 4 / 2 * 8, key + e / 4 * 8 + e % 2, scores[e] * kScale);
   } else {
     if constexpr (!kScaleLate) {
 #pragma unroll
-      for (int e = 0; e < kKeys / 2; ++e) scores[e] *= kScale;
+      for (int e = 0; e < Count; ++e) scores[e] *= kScale;
     }
     if (whole) return;
     int seen[2];
@@ -158,20 +162,21 @@ __device__ __forceinline__ void adjust_scores(Scores& scores, int row, int key, 
     for (int h = 0; h < 2; ++h)
       seen[h] = (kCausal && row + h * 8 + 1 < keys ? row + h * 8 + 1 : keys) - key;
 #pragma unroll
-    for (int e = 0; e < kKeys / 2; ++e) {
+    for (int e = 0; e < Count; ++e) {
       if (e / 4 * 8 + e % 2 >= seen[e % 4 / 2]) scores[e] = minus_infinity();
     }
   }
 }
 
 // Scores become weights; `scale`: of the sums so far.
-__device__ __forceinline__ void weigh(Scores& scores, RowSums& sums, float (&scale)[2]) {
+template <int Count>
+__device__ __forceinline__ void weigh(float (&scores)[Count], RowSums& sums, float (&scale)[2]) {
   constexpr float kFactor = kScaleLate ? kScale : 1.0f;
   float largest[2][2];
 #pragma unroll
   for (int h = 0; h < 2; ++h) largest[h][0] = largest[h][1] = sums.largest[h];
 #pragma unroll
-  for (int e = 0; e < kKeys / 2; ++e)
+  for (int e = 0; e < Count; ++e)
     largest[e % 4 / 2][e % 2] = fmaxf(largest[e % 4 / 2][e % 2], scores[e]);
   float base[2], total[2][2] = {};
 #pragma unroll
@@ -184,7 +189,7 @@ __device__ __forceinline__ void weigh(Scores& scores, RowSums& sums, float (&sca
     sums.largest[h] = most;
   }
 #pragma unroll
-  for (int e = 0; e < kKeys / 2; ++e) {
+  for (int e = 0; e < Count; ++e) {
     scores[e] = exp2_of(fmaf(scores[e], kFactor, -base[e % 4 / 2]));
     total[e % 4 / 2][e % 2] += scores[e];
   }
@@ -192,9 +197,10 @@ __device__ __forceinline__ void weigh(Scores& scores, RowSums& sums, float (&sca
   for (int h = 0; h < 2; ++h) sums.total[h] = sums.total[h] * scale[h] + (total[h][0] + total[h][1]);
 }
 
-__device__ __forceinline__ void pack(const Scores& scores, Weights& weights) {
+template <int Count>
+__device__ __forceinline__ void pack(const float (&scores)[Count], unsigned (&weights)[Count / 2]) {
 #pragma unroll
-  for (int i = 0; i < kKeys / 4; ++i) weights[i] = pack16(scores[2 * i], scores[2 * i + 1]);
+  for (int i = 0; i < Count / 2; ++i) weights[i] = pack16(scores[2 * i], scores[2 * i + 1]);
 }
 
 __device__ __forceinline__ void rescale(Means& means, const float (&scale)[2]) {
@@ -215,7 +221,9 @@ __device__ __forceinline__ unsigned long long slice_of(unsigned long long operan
   return operand + slice / 4 * (Panel / 16) + slice % 4 * kSliceStep;
 }
 
-__device__ __forceinline__ void begin_scores(Scores& scores, unsigned queries, unsigned keys) {
+template <int Count>
+__device__ __forceinline__ void begin_scores(float (&scores)[Count], unsigned queries,
+                                             unsigned keys) {
   const unsigned long long a = matrix_descriptor(queries), b = matrix_descriptor(keys);
 #pragma unroll
   for (int slice = 0; slice < kHeadPad / 16; ++slice)
@@ -224,10 +232,12 @@ __device__ __forceinline__ void begin_scores(Scores& scores, unsigned queries, u
   commit_products();
 }
 
-__device__ __forceinline__ void begin_means(Means& means, const Weights& weights, unsigned values) {
+template <int Count>
+__device__ __forceinline__ void begin_means(Means& means, const unsigned (&weights)[Count],
+                                            unsigned values) {
   const unsigned long long b = transposed_descriptor(values, kKeyPanel);
 #pragma unroll
-  for (int slice = 0; slice < kKeys / 16; ++slice)
+  for (int slice = 0; slice < Count / 4; ++slice)
     multiply_values(means, weights[4 * slice], weights[4 * slice + 1], weights[4 * slice + 2],
                     weights[4 * slice + 3], b + slice * kTransposedSliceStep);
   commit_products();
@@ -248,46 +258,68 @@ __device__ __forceinline__ void attend(const Item& item, const Adjust& adjust, u
   const int unmasked = kCausal && group_row + 1 < key_count ? group_row + 1 : key_count;
   const int steps = (item.seen + kKeys - 1) / kKeys;
   float scale[2] = {1.0f, 1.0f};
-  Scores scores;
-  Weights weights;
-  const auto soften = [&](int step) {
-    const int key = step * kKeys;
-    adjust_scores(scores, row, key + column, key_count, key + kKeys <= unmasked, adjust);
+  const auto soften = [&](auto& scores, int step) {
+    const int key = step * kKeys, count = static_cast<int>(sizeof(scores)) / 2;
+    adjust_scores(scores, row, key + column, key_count, key + count <= unmasked, adjust);
     weigh(scores, sums, scale);
   };
   const auto release = [&](auto& ring) {
     if (leader) ring.empty().arrive();
     ring.advance();
   };
-  if (steps == 0) return;
-  keys.wait_full();
-  begin_products();
-  begin_scores(scores, queries, keys.address());
-  wait_products<0>();
-  release(keys);
-  soften(0);
-  pack(scores, weights);
-#pragma unroll 1
-  for (int step = 1; step < steps; ++step) {
+  const auto begin_step = [&](auto& scores) {
     keys.wait_full();
     begin_products();
     begin_scores(scores, queries, keys.address());
+  };
+  const auto begin_values = [&](const auto& weights) {
     values.wait_full();
     begin_products();
     begin_means(means, weights, values.address());
+  };
+  // The scores of a step, and the means of the step before.
+  const auto do_step = [&](auto& scores, const auto& weights, int step) {
+    begin_step(scores);
+    begin_values(weights);
     wait_products<1>();
     release(keys);
-    soften(step);
+    soften(scores, step);
     wait_products<0>();
     release(values);
     if (grows(scale)) rescale(means, scale);
+  };
+  const auto finish = [&](const auto& weights) {
+    begin_values(weights);
+    wait_products<0>();
+    release(values);
+  };
+
+  if (steps == 0) return;
+  Scores<kKeys> scores;
+  Weights<kKeys> weights;
+  begin_step(scores);
+  wait_products<0>();
+  release(keys);
+  soften(scores, 0);
+  pack(scores, weights);
+  const bool ends_early = kLastKeys > 0 && steps > 1 && item.seen - (steps - 1) * kKeys <= kLastKeys;
+#pragma unroll 1
+  for (int step = 1; step < steps - ends_early; ++step) {
+    do_step(scores, weights, step);
     pack(scores, weights);
   }
-  values.wait_full();
-  begin_products();
-  begin_means(means, weights, values.address());
-  wait_products<0>();
-  release(values);
+  if constexpr (kLastKeys > 0) {
+    if (ends_early) {
+      constexpr int kCount = kLastKeys > 0 ? kLastKeys : kKeys;
+      Scores<kCount> last_scores;
+      Weights<kCount> last_weights;
+      do_step(last_scores, weights, steps - 1);
+      pack(last_scores, last_weights);
+      finish(last_weights);
+      return;
+    }
+  }
+  finish(weights);
 }
 
 // A warp's rows by way of their place among the queries, so that they are stored in whole vectors.

@@ -206,9 +206,12 @@ class AttentionText {
       cut.parts = 4;
       cut.keys = 32;
       if (context_.target.sm >= 90) {
-        const int64_t machine = multiprocessors(context_.target);
-        while (cut.cluster < 8 && batches * cut.cluster < machine &&
-               keys >= int64_t{cut.parts} * cut.keys * 2 * cut.cluster)
+        // Measured: at least 64 keys a warp, no more blocks where two thirds of the machine are busy,
+        // and short steps unless all of it is.
+        const int64_t machine = multiprocessors(context_.target), most = machine * 2 / 3;
+        if (batches < machine) cut.keys = 16;
+        while (cut.cluster < 8 && batches * cut.cluster < most &&
+               keys >= int64_t{cut.parts} * 64 * cut.cluster)
           cut.cluster *= 2;
       }
     } else if (rows <= 32) {
@@ -293,8 +296,9 @@ class AttentionText {
 
   bool suits_groups() const {
     if (context_.target.sm != 90 || head_) return false;
+    // Twice, for what a tile or a step reaches beyond the end.
     const Dim items = batches() * ir::ceildiv(rows(), 64);
-    return fits_int(rows()) && fits_int(a_.j.extent()) && fits_int(items) &&
+    return fits_int(rows() * 2) && fits_int(a_.j.extent() * 2) && fits_int(items * 2) &&
            positive_opt(rows()) > 32;
   }
 
@@ -322,6 +326,7 @@ class AttentionText {
     text.constant("kLoaderRegisters", cut.loader_registers());
     text.constant("kReaderRegisters", cut.reader_registers());
     text.constant("kKeys", cut.keys);
+    text.constant("kLastKeys", cut.last_keys);
     text.constant("kStages", cut.stages);
     text.constant("kQueryStages", cut.query_stages);
     text.flag("kCausal", a_.causal);
@@ -331,6 +336,8 @@ class AttentionText {
     text.real("kScale", number(a_.scale * std::numbers::log2e));
     for (const char* file : {"cluster", "mma", "hopper", "attention_rows"}) text.include(file);
     text.add(group_product("multiply_scores", cut.keys, type_, GroupOperands::Shared));
+    if (cut.last_keys > 0)
+      text.add(group_product("multiply_scores", cut.last_keys, type_, GroupOperands::Shared));
     text.add(group_product("multiply_values", static_cast<int>(cut.value_pad), type_,
                            GroupOperands::RegistersByTransposed));
     text.include("attention_wgmma");

@@ -40,6 +40,8 @@ constexpr KnownCut kWide[] = {
     {cut(2, 64, 2, 1, 1), 2000, 2500, 2600, 3000},
 };
 
+constexpr int64_t kSharedBytes = 227 << 10;  // of a block
+
 std::span<const KnownCut> cuts_for(int64_t width) {
   if (width <= 64) return kNarrow;
   if (width <= 128) return kMiddle;
@@ -51,6 +53,13 @@ double ceildiv(double a, double b) {
                              static_cast<int64_t>(b));
 }
 
+// Of a short last step; masks hide another number of keys from each tile, or take too many registers.
+int last_keys(const AttentionSize& size, const GroupCut& cut) {
+  const auto last = static_cast<int>(size.keys % cut.keys + 15) / 16 * 16;
+  const bool suits = size.keys > cut.keys && 2 * last <= cut.keys;
+  return suits && !size.causal && !size.adjusts ? last : 0;
+}
+
 double cycles(const AttentionSize& size, const KnownCut& known, int multiprocessors) {
   const GroupCut& cut = known.cut;
   const auto tiles = (size.rows + cut.rows() - 1) / cut.rows();
@@ -60,6 +69,7 @@ double cycles(const AttentionSize& size, const KnownCut& known, int multiprocess
   const double resident = std::min<double>(cut.blocks, own);
   // Blocks have alike sums of the steps that a causal mask leaves, if each has several items.
   double steps = ceildiv(static_cast<double>(size.keys), cut.keys);
+  if (const int last = last_keys(size, cut); last > 0) steps -= 1 - double{1} * last / cut.keys;
   if (size.causal && rounds > 1) {
     double sum = 0;
     for (int64_t tile = 1; tile <= tiles; ++tile)
@@ -103,8 +113,13 @@ GroupCut choose_group_cut(const AttentionSize& size, int multiprocessors) {
     least = cost;
   }
   GroupCut cut = best->cut;
+  cut.last_keys = last_keys(size, cut);
   cut.head_pad = size.head_pad;
   cut.value_pad = size.value_pad;
+  // A third stage where shared memory is left.
+  GroupCut deeper = cut;
+  ++deeper.stages;
+  if (cut.blocks == 1 && cut.stages < 3 && deeper.shared_bytes() <= kSharedBytes) cut = deeper;
   return cut;
 }
 

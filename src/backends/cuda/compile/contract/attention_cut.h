@@ -14,8 +14,9 @@ struct AttentionSize {
 };
 
 struct GroupCut {
-  int groups = 1;  // of 64 rows each
-  int keys = 64;   // of a step
+  int groups = 1;     // of 64 rows each
+  int keys = 64;      // of a step
+  int last_keys = 0;  // of a last step that is short; 0: as others
   int stages = 2, query_stages = 1;
   int blocks = 1;  // of a multiprocessor
   int64_t head_pad = 16, value_pad = 16;
