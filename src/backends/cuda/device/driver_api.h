@@ -20,7 +20,8 @@ using CUevent = struct CUevent_st*;
 using CUgraph = struct CUgraph_st*;
 using CUgraphExec = struct CUgraphExec_st*;
 
-inline constexpr CUresult kSuccess = 0, kOutOfMemory = 2, kNoDevice = 100;
+inline constexpr CUresult kSuccess = 0, kOutOfMemory = 2, kNoDevice = 100, kInvalidImage = 200,
+                          kNoBinaryForGpu = 209;
 
 // CUdevice_attribute
 inline constexpr int kMajor = 75, kMinor = 76;

@@ -13,6 +13,26 @@ using engine::BufferKind;
 using engine::BufferSpec;
 using engine::KernelSpec;
 
+namespace {
+
+// The GPU was found to be of the right generation before: what is left is the driver.
+Status refused_code(api::CUresult result, const std::string& kernel, const Gpu& gpu) {
+  int version = 0;
+  const char* error = nullptr;
+  driver().cuDriverGetVersion(&version);
+  driver().cuGetErrorName(result, &error);
+  const std::string major = std::to_string(version / 1000);
+  return Status(StatusCode::Unsupported,
+                "[cuda] the driver, for CUDA " + major + "." + std::to_string(version % 1000 / 10) +
+                    ", does not take the code of " + kernel + " on " + gpu.str() + ": " +
+                    (error == nullptr ? std::to_string(result) : error) +
+                    "; where the code was made by a newer CUDA, update the driver, or compile with "
+                    "the NVRTC of CUDA " +
+                    major);
+}
+
+}  // namespace
+
 Result<std::unique_ptr<LoadedProgram>> LoadedProgram::load(const engine::ProgramSpec& program,
                                                            std::span<const std::byte> weights,
                                                            const Gpu& gpu) {
@@ -48,8 +68,10 @@ Status LoadedProgram::load_kernel(size_t index) {
     return Status(StatusCode::InvalidEngine,
                   "damaged engine: kernel " + kernel.name + " is launched and has no code");
   api::CUmodule module = nullptr;
-  KILN_RETURN_IF_CUDA_ERROR(driver().cuModuleLoadData(&module, spec_.code.data() + kernel.entry),
-                            "loading the code of " + kernel.name + " on " + gpu_.str());
+  const api::CUresult loaded = driver().cuModuleLoadData(&module, spec_.code.data() + kernel.entry);
+  if (loaded == api::kInvalidImage || loaded == api::kNoBinaryForGpu)
+    return refused_code(loaded, kernel.name, gpu_);
+  KILN_RETURN_IF_CUDA_ERROR(loaded, "loading the code of " + kernel.name + " on " + gpu_.str());
   modules_.push_back(module);
   KILN_RETURN_IF_CUDA_ERROR(
       driver().cuModuleGetFunction(&functions_[index], module, kernel.function.c_str()),

@@ -1,0 +1,28 @@
+// A driver for tests of what happens where a GPU cannot do something: a library libcuda.so.1 without a
+// GPU behind it. Memory is the CPU's, and kernels do nothing.
+#pragma once
+
+#include <cstddef>
+
+namespace kiln::test {
+
+// What the GPU is, and what it does not do from now on.
+struct FakeGpu {
+  int sm = 90;
+  int driver_version = 12020;  // of CUDA: 12.2
+  size_t free_bytes = size_t{96} << 20, total_bytes = size_t{80} << 30;
+  size_t largest_allocation = ~size_t{0};  // larger ones fail for want of memory
+  int load_result = 0;                     // of loading code
+
+  // What is there: nothing, once everything was given back.
+  int allocations = 0, host_allocations = 0, modules = 0, graphs = 0, streams = 0, events = 0;
+  int launches = 0;
+  int things() const {
+    return allocations + host_allocations + modules + graphs + streams + events;
+  }
+};
+
+}  // namespace kiln::test
+
+// Of the process.
+extern "C" kiln::test::FakeGpu* kiln_fake_gpu(void);
