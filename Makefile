@@ -24,7 +24,7 @@ build: setup  ## compile everything into build/release
 	@scripts/build.sh $(PRESET)
 
 product:  # what users get, without the tests and what only they need
-	@scripts/setup.sh product
+	@scripts/setup.sh product build/release
 	@scripts/build.sh release product
 
 demo: product  ## compile, save, load and use a real sentence encoder (TEXT="..." or FILE=...)

@@ -38,6 +38,16 @@ function(kiln_add_part name)
   target_link_libraries(${name} PUBLIC ${PART_DEPENDS})
 endfunction()
 
+# kiln_compiles_quickly(part [level]): parts that read and write graphs and text. Their time goes to allocations and maps, and what
+# -O3 adds there is a quarter of the whole build's time and no speed. The level is -O2, or the one given.
+function(kiln_compiles_quickly name)
+  set(level -O2)
+  if(ARGC GREATER 1)
+    set(level "${ARGV1}")
+  endif()
+  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:${level}>)
+endfunction()
+
 # kiln_small_code(source ...): sources of this folder that run seldom are compiled for size. libkiln_runtime is part of every
 # program that runs engines.
 function(kiln_small_code)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Configures (once) and builds a preset: scripts/build.sh [release|dev|asan|tsan] [product].
-# With `product`: what users get and no tests, which need not be installable then.
+# Configures (once) and builds a preset: scripts/build.sh [release|dev|asan|tsan] [product|libraries].
+# With `product`: what users get and no tests, which need not be installable then. With `libraries`: what of it needs no PyTorch.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -13,15 +13,25 @@ jobs=${JOBS:-$(nproc)}
 PATH=$PWD/$venv/bin:$PATH
 export CCACHE_DIR=${CCACHE_DIR:-$HOME/.cache/ccache}
 
-# A folder that was configured for the product alone is configured again when somebody asks for everything.
-if [ ! -f "$folder/build.ninja" ] || { [ "$target" = all ] && grep -q '^KILN_BUILD_TESTS:BOOL=OFF' "$folder/CMakeCache.txt"; }; then
+was_without() { grep -q "^KILN_BUILD_$1:BOOL=OFF" "$folder/CMakeCache.txt"; }
+
+# A folder that was configured for less is configured again when somebody asks for more.
+if [ ! -f "$folder/build.ninja" ] || { [ "$target" = all ] && was_without TESTS; } ||
+  { [ "$target" != libraries ] && [ "$preset" = release ] && was_without TORCH; }; then
   say "configuring $folder"
   options=(-DKILN_PYTHON="$PWD/$venv/bin/python" -DKILN_BUILD_TESTS=ON)
-  if [ "$target" = product ]; then
+  if [ "$target" != all ]; then
     options+=(-DKILN_BUILD_TESTS=OFF)
+  fi
+  if [ "$preset" = release ]; then
+    options+=(-DKILN_BUILD_TORCH="$([ "$target" = libraries ] && echo OFF || echo ON)")
   fi
   rm -f "$folder/configure.log"
   quietly "$folder/configure.log" cmake --preset "$preset" "${options[@]}"
+fi
+
+if [ "$target" = libraries ]; then
+  target=product
 fi
 
 # Ninja's lines: warnings and errors all, of its progress one line for each tenth.

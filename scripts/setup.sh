@@ -3,6 +3,7 @@
 # fraction of a second when nothing is missing. What apt and pip write goes to build/setup.log.
 #   scripts/setup.sh            all that the project needs
 #   scripts/setup.sh product    without the packages of tests, linters and fuzzers
+#   scripts/setup.sh product build/release   the same; if that folder is not there, it begins the build while pip downloads
 #   VENV=<folder>       the virtual environment (.venv)
 #   PYTHON=<command>    the Python it is made with, 3.10 or newer (python3.11, else python3)
 set -euo pipefail
@@ -96,7 +97,27 @@ install_python_packages() {
   mv "$stamp.new" "$stamp"
 }
 
+# Compiles what needs no PyTorch, at the same time as what follows. `wait_for_build` gives its status.
+begin_build() {
+  local tools
+  tools=$(grep -E '^(cmake|ninja)==' "${requirements[0]}")
+  # shellcheck disable=SC2086 # one word each
+  quietly "$log" "$venv/bin/python" "${pip_install[@]}" $tools
+  scripts/build.sh release libraries &
+  build=$!
+}
+
+wait_for_build() {
+  if [ -n "${build:-}" ]; then
+    wait "$build"
+  fi
+}
+
 install_system_packages
 make_environment
+if [ -n "${2:-}" ] && [ ! -e "$2" ]; then
+  begin_build
+fi
 install_python_packages
+wait_for_build
 say "ready ($("$venv/bin/python" --version), $venv)"

@@ -1,11 +1,11 @@
 // kiln bench: latency of an engine, shape by shape.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "command_line.h"
 #include "commands.h"
 #include "engine_arguments.h"
 #include "placed_arrays.h"
@@ -73,15 +73,15 @@ void bench(const BenchArguments& arguments) {
 
 }  // namespace
 
-void add_bench(CLI::App& app) {
+void add_bench(CommandLine& line) {
   auto arguments = std::make_shared<BenchArguments>();
-  CLI::App* command = app.add_subcommand("bench", "Measure the latency of an engine");
-  add_engine_options(*command, arguments->engine);
-  command->add_option("--runs", arguments->runs, "Runs per shape (default: half a second's worth)")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--warmup", arguments->warmup, "Runs before those that are timed")
-      ->check(CLI::PositiveNumber);
-  command->callback([arguments] { bench(*arguments); });
+  Command command = line.add("bench", "Measure the latency of an engine");
+  add_engine_options(command, arguments->engine);
+  command.option("--runs", arguments->runs, "Runs per shape (default: half a second's worth)",
+                 {.number = Number::NonNegative});
+  command.option("--warmup", arguments->warmup, "Runs before those that are timed",
+                 {.number = Number::Positive});
+  command.action([arguments] { bench(*arguments); });
 }
 
 }  // namespace tools

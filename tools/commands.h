@@ -1,18 +1,16 @@
 // The subcommands of `kiln`: each adds itself, with its options, to the program.
 #pragma once
 
-namespace CLI {
-class App;
-}
-
 namespace tools {
 
-void add_compile(CLI::App& app);
-void add_run(CLI::App& app);
-void add_bench(CLI::App& app);
-void add_inspect(CLI::App& app);
-void add_ops(CLI::App& app);
-void add_refit(CLI::App& app);
-void add_verify(CLI::App& app);
+class CommandLine;
+
+void add_compile(CommandLine& line);
+void add_run(CommandLine& line);
+void add_bench(CommandLine& line);
+void add_inspect(CommandLine& line);
+void add_ops(CommandLine& line);
+void add_refit(CommandLine& line);
+void add_verify(CommandLine& line);
 
 }  // namespace tools

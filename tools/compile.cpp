@@ -1,7 +1,6 @@
 // kiln compile: a torch.export archive to an engine file.
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -9,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "command_line.h"
 #include "commands.h"
 #include "kiln/kiln.hpp"
 #include "shape_argument.h"
@@ -114,50 +114,44 @@ void compile(const CompileArguments& arguments) {
               cache_result == KILN_CACHE_HIT ? "found in the cache" : "compiled", seconds.count());
 }
 
-void add_engine_kind_options(CLI::App& command, CompileArguments& arguments) {
-  command.add_option("--cache-dir", arguments.cache_directory,
-                     "Take the engine from this folder if it is there, and put it there");
-  command
-      .add_option("--cache-bytes", arguments.cache_bytes,
-                  "The largest size of that folder (default: 5 GiB)")
-      ->check(CLI::NonNegativeNumber);
-  command.add_flag("--strip-weights", arguments.strip_weights,
-                   "Leave the weights out: kiln refit fills them in");
-  command.add_flag("--refittable", arguments.refittable,
-                   "Let no optimisation depend on the values of weights");
-  command.add_flag("--emulate-precision-casts", arguments.emulate_precision_casts,
-                   "Round every operator's result in f16 or bf16, as eager PyTorch does");
-  command.add_flag("--no-bounds-checks", arguments.no_bounds_checks,
-                   "Read the nearest element where an index is out of range, instead of failing");
+void add_engine_kind_options(Command& command, CompileArguments& arguments) {
+  command.option("--cache-dir", arguments.cache_directory,
+                 "Take the engine from this folder if it is there, and put it there");
+  command.option("--cache-bytes", arguments.cache_bytes,
+                 "The largest size of that folder (default: 5 GiB)",
+                 {.number = Number::NonNegative});
+  command.flag("--strip-weights", arguments.strip_weights,
+               "Leave the weights out: kiln refit fills them in");
+  command.flag("--refittable", arguments.refittable,
+               "Let no optimisation depend on the values of weights");
+  command.flag("--emulate-precision-casts", arguments.emulate_precision_casts,
+               "Round every operator's result in f16 or bf16, as eager PyTorch does");
+  command.flag("--no-bounds-checks", arguments.no_bounds_checks,
+               "Read the nearest element where an index is out of range, instead of failing");
 }
 
 }  // namespace
 
-void add_compile(CLI::App& app) {
+void add_compile(CommandLine& line) {
   auto arguments = std::make_shared<CompileArguments>();
-  CLI::App* command = app.add_subcommand("compile", "Compile a torch.export archive (.pt2)");
-  command->add_option("model", arguments->model, "The archive")->required();
-  command->add_option("-o,--output", arguments->output, "The engine file to write")->required();
-  command->add_option("--shape", arguments->shapes,
-                      "Sizes of an input: x=1..32,128 or x=1..8..32,128 (min..opt..max)");
-  command
-      ->add_option("--target", arguments->targets,
-                   "Programs to make: cpu, cuda:sm_90, cpu,cuda, cpu:x86-64-v3 (default: cpu, all "
-                   "variants)")
-      ->delimiter(',');
-  command
-      ->add_option("--threads", arguments->threads,
-                   "Threads to compile with (default: one per core)")
-      ->check(CLI::NonNegativeNumber);
-  command
-      ->add_option("--disable-pass", arguments->disabled_passes,
-                   "Leave out an optimisation, by name")
-      ->delimiter(',');
-  command->add_flag("--verify", arguments->verify, "Check the program after every pass");
-  command->add_option("--dump-dir", arguments->dump_directory,
-                      "Write the program after every pass into this folder");
-  add_engine_kind_options(*command, *arguments);
-  command->callback([arguments] { compile(*arguments); });
+  Command command = line.add("compile", "Compile a torch.export archive (.pt2)");
+  command.option("model", arguments->model, "The archive", {.required = true});
+  command.option("-o,--output", arguments->output, "The engine file to write", {.required = true});
+  command.option("--shape", arguments->shapes,
+                 "Sizes of an input: x=1..32,128 or x=1..8..32,128 (min..opt..max)");
+  command.option("--target", arguments->targets,
+                 "Programs to make: cpu, cuda:sm_90, cpu,cuda, cpu:x86-64-v3 (default: cpu, all "
+                 "variants)",
+                 {.comma_separated = true});
+  command.option("--threads", arguments->threads, "Threads to compile with (default: one per core)",
+                 {.number = Number::NonNegative});
+  command.option("--disable-pass", arguments->disabled_passes, "Leave out an optimisation, by name",
+                 {.comma_separated = true});
+  command.flag("--verify", arguments->verify, "Check the program after every pass");
+  command.option("--dump-dir", arguments->dump_directory,
+                 "Write the program after every pass into this folder");
+  add_engine_kind_options(command, *arguments);
+  command.action([arguments] { compile(*arguments); });
 }
 
 }  // namespace tools

@@ -1,11 +1,11 @@
 #include "engine_arguments.h"
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <utility>
 
+#include "command_line.h"
 #include "failure.h"
 #include "shape_argument.h"
 
@@ -91,18 +91,18 @@ kiln::RunOptions run_options(const RunnableEngine& engine) {
   return options;
 }
 
-void add_engine_options(CLI::App& command, EngineArguments& arguments) {
-  command.add_option("engine", arguments.engine, "The engine file")->required();
-  command.add_option("--threads", arguments.threads, "Threads to run on (default: one per core)")
-      ->check(CLI::NonNegativeNumber);
-  command.add_option("--target", arguments.target,
-                     "The program to run: cpu, cpu:x86-64-v3, cuda (default: the first that this "
-                     "machine runs)");
-  command.add_option("--device", arguments.device,
-                     "Where to run: cpu, cuda or cuda:N (default: where the program runs)");
-  command.add_flag("--no-verify", arguments.no_verify,
-                   "Do not check the hash of the weights, which reads all of them");
-  command.add_option("--shape", arguments.shapes, "Sizes of a made-up input: x=8,128");
+void add_engine_options(Command& command, EngineArguments& arguments) {
+  command.option("engine", arguments.engine, "The engine file", {.required = true});
+  command.option("--threads", arguments.threads, "Threads to run on (default: one per core)",
+                 {.number = Number::NonNegative});
+  command.option("--target", arguments.target,
+                 "The program to run: cpu, cpu:x86-64-v3, cuda (default: the first that this "
+                 "machine runs)");
+  command.option("--device", arguments.device,
+                 "Where to run: cpu, cuda or cuda:N (default: where the program runs)");
+  command.flag("--no-verify", arguments.no_verify,
+               "Do not check the hash of the weights, which reads all of them");
+  command.option("--shape", arguments.shapes, "Sizes of a made-up input: x=8,128");
 }
 
 size_t input_index(const std::vector<kiln_tensor_info>& inputs, const std::string& name) {

@@ -9,11 +9,9 @@
 #include "arrays.h"
 #include "gpu.h"
 
-namespace CLI {
-class App;
-}
-
 namespace tools {
+
+class Command;
 
 struct EngineArguments {
   std::string engine, target, device;
@@ -39,7 +37,7 @@ struct RunnableEngine {
 // On the GPU's stream, if it has one.
 kiln::RunOptions run_options(const RunnableEngine& engine);
 
-void add_engine_options(CLI::App& command, EngineArguments& arguments);
+void add_engine_options(Command& command, EngineArguments& arguments);
 
 // Made-up inputs of the given shapes: "x=8,128"; a dimension that is not given has its opt size.
 std::vector<Array> random_inputs(const kiln::Engine& engine,

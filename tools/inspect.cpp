@@ -1,5 +1,4 @@
 // kiln inspect: what is in an engine file.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fstream>
 #include <map>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "arrays.h"
+#include "command_line.h"
 #include "commands.h"
 #include "cubin.h"
 #include "failure.h"
@@ -226,19 +226,18 @@ void inspect(const InspectArguments& arguments) {
 
 }  // namespace
 
-void add_inspect(CLI::App& app) {
+void add_inspect(CommandLine& line) {
   auto arguments = std::make_shared<InspectArguments>();
-  CLI::App* command = app.add_subcommand("inspect", "Show what is in an engine file");
-  command->add_option("engine", arguments->engine, "The engine file")->required();
-  CLI::Option* json = command->add_flag("--json", arguments->json, "Print JSON");
-  command->add_option("--target", arguments->target,
-                      "The program to show in full: cpu, cuda:sm_90 (default: the first that this "
-                      "machine runs)");
-  CLI::Option* kernel =
-      command->add_option("--kernel", arguments->kernel, "Show one kernel of it")->excludes(json);
-  command->add_option("--code", arguments->code, "Write the code of the kernel to this file")
-      ->needs(kernel);
-  command->callback([arguments] { inspect(*arguments); });
+  Command command = line.add("inspect", "Show what is in an engine file");
+  command.option("engine", arguments->engine, "The engine file", {.required = true});
+  command.flag("--json", arguments->json, "Print JSON");
+  command.option("--target", arguments->target,
+                 "The program to show in full: cpu, cuda:sm_90 (default: the first that this "
+                 "machine runs)");
+  command.option("--kernel", arguments->kernel, "Show one kernel of it", {.excludes = "--json"});
+  command.option("--code", arguments->code, "Write the code of the kernel to this file",
+                 {.needs = "--kernel"});
+  command.action([arguments] { inspect(*arguments); });
 }
 
 }  // namespace tools

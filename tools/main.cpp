@@ -2,13 +2,13 @@
 #include <malloc.h>
 #include <sys/resource.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
 #include <new>
 #include <stdexcept>
 #include <string>
 
+#include "command_line.h"
 #include "commands.h"
 #include "failure.h"
 #include "kiln/kiln.h"
@@ -33,22 +33,18 @@ void share_memory_where_it_is_limited() {
 
 int main(int argc, char** argv) {
   share_memory_where_it_is_limited();
-  CLI::App app("Compiles PyTorch models ahead of time, and runs and inspects the engines.", "kiln");
-  app.set_version_flag("--version", std::string("kiln ") + kiln_version());
-  app.require_subcommand(1);
-  app.failure_message(CLI::FailureMessage::simple);
-  tools::add_compile(app);
-  tools::add_refit(app);
-  tools::add_run(app);
-  tools::add_bench(app);
-  tools::add_inspect(app);
-  tools::add_verify(app);
-  tools::add_ops(app);
+  tools::CommandLine line(
+      "Compiles PyTorch models ahead of time, and runs and inspects the engines.", "kiln",
+      std::string("kiln ") + kiln_version());
+  tools::add_compile(line);
+  tools::add_refit(line);
+  tools::add_run(line);
+  tools::add_bench(line);
+  tools::add_inspect(line);
+  tools::add_verify(line);
+  tools::add_ops(line);
   try {
-    app.parse(argc, argv);
-    return 0;
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+    return line.run(argc, argv);
   } catch (const tools::UsageError& error) {
     return fail(2, error.what());
   } catch (const std::bad_alloc&) {

@@ -1,10 +1,10 @@
 // kiln ops: what can be compiled.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "command_line.h"
 #include "commands.h"
 #include "failure.h"
 #include "kiln/kiln.hpp"
@@ -52,13 +52,12 @@ void check_model(const OpsArguments& arguments) {
 
 }  // namespace
 
-void add_ops(CLI::App& app) {
+void add_ops(CommandLine& line) {
   auto arguments = std::make_shared<OpsArguments>();
-  CLI::App* command = app.add_subcommand("ops", "List the operators that can be compiled");
-  command->add_option("model", arguments->model,
-                      "A .pt2 archive: list what in it cannot be compiled");
-  command->add_flag("--json", arguments->json, "Print JSON");
-  command->callback([arguments] {
+  Command command = line.add("ops", "List the operators that can be compiled");
+  command.option("model", arguments->model, "A .pt2 archive: list what in it cannot be compiled");
+  command.flag("--json", arguments->json, "Print JSON");
+  command.action([arguments] {
     if (arguments->model.empty())
       print_supported(arguments->json);
     else

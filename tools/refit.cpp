@@ -1,5 +1,4 @@
 // kiln refit: an engine with the weights of another model of the same structure.
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -9,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "command_line.h"
 #include "commands.h"
 #include "failure.h"
 #include "kiln/kiln.hpp"
@@ -43,16 +43,16 @@ void refit(const RefitArguments& arguments) {
 
 }  // namespace
 
-void add_refit(CLI::App& app) {
+void add_refit(CommandLine& line) {
   auto arguments = std::make_shared<RefitArguments>();
-  CLI::App* command = app.add_subcommand("refit", "Give an engine the weights of another model");
-  command->add_option("engine", arguments->engine, "The engine file")->required();
-  command->add_option("model", arguments->model, "The archive (.pt2) with the new weights")
-      ->required();
-  command->add_option("-o,--output", arguments->output, "The engine file to write")->required();
-  command->add_option("--threads", arguments->threads, "Threads to use (default: one per core)")
-      ->check(CLI::NonNegativeNumber);
-  command->callback([arguments] { refit(*arguments); });
+  Command command = line.add("refit", "Give an engine the weights of another model");
+  command.option("engine", arguments->engine, "The engine file", {.required = true});
+  command.option("model", arguments->model, "The archive (.pt2) with the new weights",
+                 {.required = true});
+  command.option("-o,--output", arguments->output, "The engine file to write", {.required = true});
+  command.option("--threads", arguments->threads, "Threads to use (default: one per core)",
+                 {.number = Number::NonNegative});
+  command.action([arguments] { refit(*arguments); });
 }
 
 }  // namespace tools

@@ -1,11 +1,11 @@
 // kiln run: an engine on .npy files.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "command_line.h"
 #include "commands.h"
 #include "engine_arguments.h"
 #include "failure.h"
@@ -104,20 +104,18 @@ void run_engine(const RunArguments& arguments) {
 
 }  // namespace
 
-void add_run(CLI::App& app) {
+void add_run(CommandLine& line) {
   auto arguments = std::make_shared<RunArguments>();
-  CLI::App* command = app.add_subcommand("run", "Run an engine on .npy files");
-  add_engine_options(*command, arguments->engine);
-  CLI::Option* input =
-      command->add_option("-i,--input", arguments->inputs, "An input: x.npy or name=x.npy");
-  command->add_option("-o,--output", arguments->outputs,
-                      "Where an output goes: y.npy or name=y.npy");
-  command->add_flag("--random", arguments->random, "Make the inputs up")->excludes(input);
-  command->add_option("--repeat", arguments->repeat, "Time this many further runs")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--warmup", arguments->warmup, "Runs before those that are timed")
-      ->check(CLI::PositiveNumber);
-  command->callback([arguments] { run_engine(*arguments); });
+  Command command = line.add("run", "Run an engine on .npy files");
+  add_engine_options(command, arguments->engine);
+  command.option("-i,--input", arguments->inputs, "An input: x.npy or name=x.npy");
+  command.option("-o,--output", arguments->outputs, "Where an output goes: y.npy or name=y.npy");
+  command.flag("--random", arguments->random, "Make the inputs up", {.excludes = "--input"});
+  command.option("--repeat", arguments->repeat, "Time this many further runs",
+                 {.number = Number::NonNegative});
+  command.option("--warmup", arguments->warmup, "Runs before those that are timed",
+                 {.number = Number::Positive});
+  command.action([arguments] { run_engine(*arguments); });
 }
 
 }  // namespace tools

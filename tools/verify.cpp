@@ -1,10 +1,10 @@
 // kiln verify: whether a file is as it was written.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "command_line.h"
 #include "commands.h"
 #include "failure.h"
 #include "kiln/kiln.hpp"
@@ -40,12 +40,11 @@ void verify(const std::string& path) {
 
 }  // namespace
 
-void add_verify(CLI::App& app) {
+void add_verify(CommandLine& line) {
   auto path = std::make_shared<std::string>();
-  CLI::App* command =
-      app.add_subcommand("verify", "Check every byte of an engine or a saved model");
-  command->add_option("file", *path, "An engine, or a saved model (.ep, .ts, .pt2)")->required();
-  command->callback([path] { verify(*path); });
+  Command command = line.add("verify", "Check every byte of an engine or a saved model");
+  command.option("file", *path, "An engine, or a saved model (.ep, .ts, .pt2)", {.required = true});
+  command.action([path] { verify(*path); });
 }
 
 }  // namespace tools
