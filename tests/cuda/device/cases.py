@@ -385,6 +385,22 @@ def convolutions():
                 F.relu(x0).transpose(1, 2), w.permute(0, 2, 1), w2, 1, 1
             ).transpose(1, 2),
         )
+    # Few channels: windows of 4 or 8 channels a pixel, rows of filters that end within a chunk or with one.
+    for dtype in ("f16", "bf16"):
+        for c, o, kernel, stride, pads, opt in (
+            (3, 64, (7, 7), (2, 2), ((3, 3), (3, 3)), 1),
+            (3, 64, (7, 7), (2, 2), ((3, 3), (3, 3)), 200),
+            (3, 32, (3, 3), (2, 2), ((1, 1), (1, 1)), 200),
+            (3, 24, (3, 3), (1, 1), ((1, 1), (1, 1)), 9),
+            (1, 70, (5, 5), (1, 1), ((2, 2), (2, 2)), 9),
+            (4, 130, (3, 3), (1, 1), ((1, 1), (1, 1)), 9),
+            (3, 96, (4, 4), (4, 4), ((0, 0), (0, 0)), 9),
+            (2, 40, (5, 6), (3, 2), ((0, 2), (3, 1)), 9),
+            (7, 64, (3, 2), (2, 3), ((1, 0), (1, 1)), 200),
+        ):
+            name = f"window_{c}_{o}_{kernel[0]}x{kernel[1]}_{opt}"
+            shape = (c, o, kernel, stride, pads, (1, 1), 1, 45, 38)
+            one(name, dtype, *shape, residual=c != 3, opt=opt, batches=(0, 1, 2, 5))
     add(
         "conv_1d_f16",
         """graph main(%x: f16[n, t, 40], %w: f16[56, 3, 40], %w2: f16[56]) symbols n in [1, 4] opt 2, t in [3, 3000] opt 100 {

@@ -357,20 +357,21 @@ int epilogue_work(const plan::Expr& epilogue) {
 
 namespace {
 
-constexpr std::string_view kRowsKey = "cuda_rows";
+constexpr std::string_view kRowsKey = "cuda_rows", kWindowsKey = "cuda_windows";
 
-std::string key_of(const ConstantRows& rows) {
-  std::string key(kRowsKey);
-  for (int64_t number : {rows.offset, rows.rows, rows.depth, rows.row_stride, rows.k_stride})
-    key += ":" + std::to_string(number);
+template <size_t N>
+std::string key_of(std::string_view kind, const std::array<int64_t, N>& numbers) {
+  std::string key(kind);
+  for (const int64_t number : numbers) key += ":" + std::to_string(number);
   return key;
 }
 
 // Nothing for another text.
-std::optional<ConstantRows> rows_of(const std::string& key) {
-  if (!key.starts_with(kRowsKey)) return std::nullopt;
-  std::array<int64_t, 5> numbers{};
-  const char* at = key.data() + kRowsKey.size();
+template <size_t N>
+std::optional<std::array<int64_t, N>> numbers_of(std::string_view kind, std::string_view key) {
+  if (!key.starts_with(kind)) return std::nullopt;
+  std::array<int64_t, N> numbers{};
+  const char* at = key.data() + kind.size();
   const char* const end = key.data() + key.size();
   for (int64_t& number : numbers) {
     if (at == end || *at != ':') return std::nullopt;
@@ -378,8 +379,30 @@ std::optional<ConstantRows> rows_of(const std::string& key) {
     if (error != std::errc() || number < 0) return std::nullopt;
     at = next;
   }
-  if (at != end) return std::nullopt;
-  return ConstantRows{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
+  return at == end ? std::optional(numbers) : std::nullopt;
+}
+
+std::string key_of(const ConstantRows& rows) {
+  return key_of<5>(kRowsKey, {rows.offset, rows.rows, rows.depth, rows.row_stride, rows.k_stride});
+}
+
+std::optional<ConstantRows> rows_of(std::string_view key) {
+  const auto n = numbers_of<5>(kRowsKey, key);
+  if (!n) return std::nullopt;
+  const auto& [offset, rows, depth, row_stride, k_stride] = *n;
+  return ConstantRows{offset, rows, depth, row_stride, k_stride};
+}
+
+std::string key_of(const ConstantWindows& w) {
+  return key_of<6>(kWindowsKey, {w.filters, w.height, w.width, w.channels, w.padded_width,
+                                 w.padded_channels});
+}
+
+std::optional<ConstantWindows> windows_of(std::string_view key) {
+  const auto n = numbers_of<6>(kWindowsKey, key);
+  if (!n) return std::nullopt;
+  const auto& [filters, height, width, channels, padded_width, padded_channels] = *n;
+  return ConstantWindows{filters, height, width, channels, padded_width, padded_channels};
 }
 
 ir::Literal copy_rows(const ConstantRows& rows, const ir::Literal& literal) {
@@ -399,7 +422,39 @@ ir::Literal copy_rows(const ConstantRows& rows, const ir::Literal& literal) {
   return result;
 }
 
+ir::Literal copy_windows(const ConstantWindows& w, const ir::Literal& literal) {
+  std::byte* bytes = nullptr;
+  ir::Literal result = ir::Literal::allocate(
+      literal.dtype, {w.filters, w.height, w.padded_width, w.padded_channels}, &bytes);
+  const size_t pixel = static_cast<size_t>(w.channels) * dtype_size(literal.dtype);
+  const size_t padded = static_cast<size_t>(w.padded_channels) * dtype_size(literal.dtype);
+  const auto rows = static_cast<size_t>(w.filters * w.height);
+  std::memset(bytes, 0, rows * static_cast<size_t>(w.padded_width) * padded);
+  for (size_t row = 0; row < rows; ++row) {
+    for (size_t x = 0; x < static_cast<size_t>(w.width); ++x)
+      std::memcpy(bytes + (row * static_cast<size_t>(w.padded_width) + x) * padded,
+                  literal.bytes.data() + (row * static_cast<size_t>(w.width) + x) * pixel, pixel);
+  }
+  return result;
+}
+
 }  // namespace
+
+bool fits(const ConstantWindows& w, const ir::Literal& literal) {
+  constexpr int64_t kMost = 1 << 10;  // of what is filled up
+  if (std::min({w.filters, w.height, w.width, w.channels}) < 1) return false;
+  if (w.padded_width < w.width || w.padded_channels < w.channels) return false;
+  if (w.padded_width > kMost || w.padded_channels > kMost) return false;
+  const auto elements = static_cast<__int128>(w.filters) * w.height * w.width * w.channels;
+  return elements == literal.elements();
+}
+
+plan::BufferId derive_windows(backend::ConstantPool& constants, plan::BufferId original,
+                              const ConstantWindows& windows) {
+  return constants.derived(original, key_of(windows), [windows](const ir::Literal& literal) {
+    return copy_windows(windows, literal);
+  });
+}
 
 bool fits(const ConstantRows& rows, const ir::Literal& literal) {
   if (rows.rows == 0 || rows.depth == 0) return true;
@@ -417,14 +472,21 @@ plan::BufferId derive_rows(backend::ConstantPool& constants, plan::BufferId orig
 }
 
 ir::Literal derive_constant(const std::string& key, const ir::Literal& original) {
-  const auto rows = rows_of(key);
-  if (!rows)
-    throw CompileError("[cuda] got the constant \"" + key +
-                       "\", expected one that this version derives");
-  if (!fits(*rows, original))
-    throw CompileError("[cuda] the constant \"" + key + "\" does not fit a tensor of " +
-                       std::to_string(original.elements()) + " elements");
-  return copy_rows(*rows, original);
+  const auto check = [&](bool fit) {
+    if (!fit)
+      throw CompileError("[cuda] the constant \"" + key + "\" does not fit a tensor of " +
+                         std::to_string(original.elements()) + " elements");
+  };
+  if (const auto rows = rows_of(key)) {
+    check(fits(*rows, original));
+    return copy_rows(*rows, original);
+  }
+  if (const auto windows = windows_of(key)) {
+    check(fits(*windows, original));
+    return copy_windows(*windows, original);
+  }
+  throw CompileError("[cuda] got the constant \"" + key +
+                     "\", expected one that this version derives");
 }
 
 }  // namespace kiln::cuda

@@ -34,6 +34,7 @@ class ConvolutionText {
 
   std::string run() {
     if (suits_groups()) return group_text();
+    if (suits_windows()) return window_text();
     return tensor_cores_ ? tensor_core_text() : simt_text();
   }
 
@@ -265,6 +266,97 @@ class ConvolutionText {
                             .tensor_maps = {"images", "filters"},
                             .before = text.str(),
                             .waits = true});
+  }
+
+  // --- Few channels ---
+
+  static constexpr int kVector = 8;
+
+  // Channels of a pixel in shared memory: windows begin at multiples of whole vectors.
+  int64_t pixel_channels() const {
+    return c_.channels <= 4 && c_.stride_w * 4 % kVector == 0 ? 4 : kVector;
+  }
+  int64_t row_chunks() const {
+    return (c_.kernel_w * pixel_channels() + kVector - 1) / kVector;
+  }
+  WindowTile window_tile() const {
+    WindowTile tile{.warp_rows = 2, .n = filters_ > 32 ? 64 : 32};
+    const int64_t tiles = window_tiles(tile).at_opt() * ((filters_ + tile.n - 1) / tile.n);
+    if (tiles < int64_t{2} * multiprocessors(context_.target)) tile.warp_rows = 1;
+    return tile;
+  }
+  Dim window_tiles(const WindowTile& tile) const {
+    return ir::ceildiv(c_.x.extent(), WindowTile::kX) * ir::ceildiv(c_.y.extent(), tile.y()) *
+           c_.b.extent();
+  }
+  // As window_mma.cuh lays it out: filters, two patches of the input, what warps store by way of.
+  int64_t window_bytes(const WindowTile& tile) const {
+    constexpr int64_t kOwnBytes = int64_t{16} * (32 + 4) * 4;
+    const int64_t steps = (c_.kernel_h * row_chunks() + 1) / 2;
+    const int64_t height = (tile.y() - 1) * c_.stride_h + (c_.kernel_h - 1) * c_.dilation_h + 1;
+    const int64_t pitch =
+        (WindowTile::kX - 1) * c_.stride_w * pixel_channels() * 2 + row_chunks() * 16;
+    return tile.n * (2 * steps + 1) * 16 + 2 * height * pitch + WindowTile::kWarps * kOwnBytes;
+  }
+
+  // Steps along k are written out, and all generations have 99 KiB of shared memory.
+  bool suits_windows() const {
+    constexpr int64_t kMostSteps = 32, kSharedBytes = 99 << 10;
+    if (!tensor_cores_ || c_.groups != 1 || c_.channels >= kVector || c_.dilation_w != 1)
+      return false;
+    if (context_.program.buffers[c_.weight].kind != plan::BufferKind::Constant || !fits_int(pixels_))
+      return false;
+    return c_.kernel_h * row_chunks() <= 2 * kMostSteps &&
+           window_bytes(window_tile()) <= kSharedBytes;
+  }
+
+  plan::BufferId window_filters() {
+    const ConstantWindows windows{filters_,    c_.kernel_h,
+                                  c_.kernel_w, c_.channels,
+                                  row_chunks() * kVector / pixel_channels(), pixel_channels()};
+    return derive_windows(context_.result.constants, c_.weight, windows);
+  }
+
+  void emit_windows() {
+    const std::string input = emitter_.buffer(c_.input);
+    const std::string filters = emitter_.buffer(window_filters());
+    emitter_.line("const long long m = " + wide(pixels_) + ";");
+    emitter_.line("const long long n = " + std::to_string(filters_) + ";");
+    emitter_.line("const Images images{(const bits16*)" + input + ", (const bits16*)" + filters +
+                  ", (int)" + wide(c_.height) + ", (int)" + wide(c_.width) + ", (int)" +
+                  wide(c_.y.extent()) + ", (int)" + wide(c_.x.extent()) + ", (int)" +
+                  wide(c_.pad_top) + ", (int)" + wide(c_.pad_left) + "};");
+  }
+
+  std::string window_text() {
+    const WindowTile tile = window_tile();
+    Prelude text;
+    text.flag("kBf16", input_type_ == DType::BF16);
+    text.alias("Acc", "float");
+    text.constant("kWarps", WindowTile::kWarps);
+    text.constant("kWarpRows", tile.warp_rows);
+    text.constant("kTileM", WindowTile::kX * tile.y());
+    text.constant("kTileN", tile.n);
+    text.constant("kCluster", 1);
+    text.constant("kChannels", c_.channels);
+    text.constant("kPixel", pixel_channels());
+    text.constant("kFilterHeight", c_.kernel_h);
+    add_taps(text);
+    for (const char* file : {"cluster", "tile_result", "mma", "window_mma"}) text.include(file);
+    emit_windows();
+    const std::string object = result();
+    const Dim tiles = window_tiles(tile);
+    emitter_.line("convolve_windows(images, (unsigned)" + wide(tiles) + ", " + object + ");");
+    const int64_t parts = (filters_ + tile.n - 1) / tile.n;
+    const Dim blocks =
+        ir::min(tiles, std::max<int64_t>(1, 2 * multiprocessors(context_.target) / parts));
+    backend::KernelInterface& interface = context_.result.interface;
+    interface.grid = {blocks * parts};
+    interface.shared_bytes = window_bytes(tile);
+    interface.task_writes[c_.out] =
+        ir::ceildiv(tiles, ir::max(blocks, 1)) * (WindowTile::kX * tile.y() * tile.n);
+    return emitter_.finish(
+        {.threads = WindowTile::kWarps * 32, .min_blocks = 2, .before = text.str()});
   }
 
   std::string tensor_core_text() {

@@ -48,6 +48,13 @@ struct GroupTile {
 // For f16 and bf16 on Hopper.
 GroupTile choose_group_tile(const ProductSize& size);
 
+// What a block of window_mma.cuh computes: rows of 16 pixels, one or two of them a warp.
+struct WindowTile {
+  static constexpr int kX = 16, kWarps = 8;
+  int warp_rows = 1, n = 64;
+  int y() const { return kWarps * warp_rows; }
+};
+
 // Blocks of a multiprocessor that a kernel of tile_simt.cuh leaves registers for: the largest tile
 // needs them all.
 int min_blocks(const Tile& tile);
