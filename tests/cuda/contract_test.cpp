@@ -64,8 +64,8 @@ std::string placed(const std::string& type, int size, int channels, int filters,
          out + ", " + out + ", " + o + "], %w: " + type + "[" + o + ", " + taps + ", " + taps +
          ", " + c + "], %wb: " + type + "[" + o + "]) symbols n in [0, 300] opt " +
          std::to_string(opt) + " {\n  %x = relu(%x0)\n  %c = convolution(%x, %w, %wb) {stride = [" +
-         step + ", " + step + "], padding_before = [" + pad + ", " + pad +
-         "], padding_after = [" + pad + ", " + pad +
+         step + ", " + step + "], padding_before = [" + pad + ", " + pad + "], padding_after = [" +
+         pad + ", " + pad +
          "], dilation = [1, 1], groups = 1, layout = \"nhwc\"}\n"
          "  %s = add(%c, %r)\n  %y = relu(%s)\n  return %y as \"y\"\n}";
 }
@@ -114,6 +114,8 @@ std::vector<Contraction> all_contractions() {
       {"placed_halved_f16", placed("f16", 56, 256, 512, 1, 2, 32)},
       {"placed_half_steps_f16", placed("f16", 14, 96, 192, 3, 2, 32)},
       {"placed_half_steps_deep_bf16", placed("bf16", 14, 32, 64, 3, 1, 1)},
+      {"convolution_window_bf16", convolution("bf16", 5, 70, 3, 300)},
+      {"convolution_window_few_f16", convolution("f16", 1, 32, 5, 1)},
       {"convolution_f32", convolution("f32", 64, 64, 3, 8)},
       {"attention_64_f16", attention("f16", 64, {}, "", false)},
       {"attention_128_bf16", attention("bf16", 128, {}, "", true)},
@@ -259,7 +261,7 @@ TEST(CudaContractionTest, CopyEngineReadsImages) {
   EXPECT_EQ(images[1].box[1], 1);
 
   EXPECT_EQ(maps(placed("f16", 15, 72, 64, 3, 2, 32), "sm_80").size(), 0U);
-  EXPECT_EQ(maps(convolution("f16", 64, 64, 3, 32), "sm_90").size(), 0U);  // may begin anywhere
+  EXPECT_EQ(maps(convolution("f16", 64, 64, 3, 32), "sm_90").size(), 0U);    // may begin anywhere
   EXPECT_EQ(maps(placed("f16", 15, 60, 64, 3, 2, 32), "sm_90").size(), 0U);  // no whole vectors
   EXPECT_EQ(maps(placed("f16", 40, 64, 64, 3, 9, 32), "sm_90").size(), 0U);  // strides to 8
 }
@@ -278,6 +280,26 @@ TEST(CudaContractionTest, ConstantsBecomeRowsOfWholeVectors) {
   for (const char* key :
        {"cuda_rows:0:3:7:1", "cuda_rows:0:3:7:1:3:1", "cuda_rows:0:3:7:1:-3", "cuda_rows:1:3:7:1:3",
         "cuda_rows:0:9223372036854775807:7:1:3", "rows", ""})
+    EXPECT_THROW(cuda::derive_constant(key, literal), CompileError) << key;
+}
+
+// Two filters of 1 x 2 pixels of 3 channels, as pixels of 4 and rows of 4 pixels.
+TEST(CudaContractionTest, FiltersBecomeWindows) {
+  std::byte* data = nullptr;
+  ir::Literal literal = ir::Literal::allocate(DType::F32, {2, 1, 2, 3}, &data);
+  for (int64_t i = 0; i < 12; ++i)
+    ir::Literal::set(data, DType::F32, i, static_cast<double>(i + 1));
+  const ir::Literal windows = cuda::derive_constant("cuda_windows:2:1:2:3:4:4", literal);
+  EXPECT_EQ(windows.shape, (std::vector<int64_t>{2, 1, 4, 4}));
+  EXPECT_EQ(windows.as_double(2), 3);
+  EXPECT_EQ(windows.as_double(3), 0);
+  EXPECT_EQ(windows.as_double(4), 4);
+  EXPECT_EQ(windows.as_double(8), 0);
+  EXPECT_EQ(windows.as_double(16), 7);
+  for (const char* key :
+       {"cuda_windows:2:1:2:3:4", "cuda_windows:2:1:2:3:4:4:4", "cuda_windows:2:1:2:3:1:4",
+        "cuda_windows:2:1:2:3:4:2", "cuda_windows:3:1:2:3:4:4", "cuda_windows:2:1:2:-3:4:4",
+        "cuda_windows:2:1:2:3:9223372036854775807:4", "cuda_windows:2:1:0:3:4:4"})
     EXPECT_THROW(cuda::derive_constant(key, literal), CompileError) << key;
 }
 

@@ -98,9 +98,7 @@ def tensor_map(spec, pointer):
             *tail,
         )
     else:
-        result = driver.cuTensorMapEncodeTiled(
-            *common, array(ctypes.c_uint32, spec["box"]), *tail
-        )
+        result = driver.cuTensorMapEncodeTiled(*common, array(ctypes.c_uint32, spec["box"]), *tail)
     checked(result, f"tensor map {spec}")
     return (ctypes.c_char * 128).from_buffer_copy(ctypes.string_at(at, 128))
 

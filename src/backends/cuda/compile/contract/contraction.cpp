@@ -102,9 +102,9 @@ void set_group_launch(KernelContext& context, const GroupTile& tile, plan::Buffe
       tile.one_tile ? tiles * tile.cluster : ir::min(tiles, multiprocessors(context.target));
   interface.grid = {blocks};
   interface.shared_bytes = tile.shared_bytes();
-  interface.task_writes[out] =
-      tile.one_tile ? ir::Dim(tile.m() / tile.cluster * tile.n)
-                    : ir::ceildiv(tiles, ir::max(blocks, 1)) * (tile.m() * tile.n);
+  interface.task_writes[out] = tile.one_tile
+                                   ? ir::Dim(tile.m() / tile.cluster * tile.n)
+                                   : ir::ceildiv(tiles, ir::max(blocks, 1)) * (tile.m() * tile.n);
 }
 
 bool is_placed(const plan::Program& program, plan::BufferId buffer) {
@@ -394,8 +394,8 @@ std::optional<ConstantRows> rows_of(std::string_view key) {
 }
 
 std::string key_of(const ConstantWindows& w) {
-  return key_of<6>(kWindowsKey, {w.filters, w.height, w.width, w.channels, w.padded_width,
-                                 w.padded_channels});
+  return key_of<6>(kWindowsKey,
+                   {w.filters, w.height, w.width, w.channels, w.padded_width, w.padded_channels});
 }
 
 std::optional<ConstantWindows> windows_of(std::string_view key) {

@@ -276,9 +276,7 @@ class ConvolutionText {
   int64_t pixel_channels() const {
     return c_.channels <= 4 && c_.stride_w * 4 % kVector == 0 ? 4 : kVector;
   }
-  int64_t row_chunks() const {
-    return (c_.kernel_w * pixel_channels() + kVector - 1) / kVector;
-  }
+  int64_t row_chunks() const { return (c_.kernel_w * pixel_channels() + kVector - 1) / kVector; }
   WindowTile window_tile() const {
     WindowTile tile{.warp_rows = 2, .n = filters_ > 32 ? 64 : 32};
     const int64_t tiles = window_tiles(tile).at_opt() * ((filters_ + tile.n - 1) / tile.n);
@@ -304,16 +302,20 @@ class ConvolutionText {
     constexpr int64_t kMostSteps = 32, kSharedBytes = 99 << 10;
     if (!tensor_cores_ || c_.groups != 1 || c_.channels >= kVector || c_.dilation_w != 1)
       return false;
-    if (context_.program.buffers[c_.weight].kind != plan::BufferKind::Constant || !fits_int(pixels_))
+    if (context_.program.buffers[c_.weight].kind != plan::BufferKind::Constant ||
+        !fits_int(pixels_))
       return false;
     return c_.kernel_h * row_chunks() <= 2 * kMostSteps &&
            window_bytes(window_tile()) <= kSharedBytes;
   }
 
   plan::BufferId window_filters() {
-    const ConstantWindows windows{filters_,    c_.kernel_h,
-                                  c_.kernel_w, c_.channels,
-                                  row_chunks() * kVector / pixel_channels(), pixel_channels()};
+    const ConstantWindows windows{filters_,
+                                  c_.kernel_h,
+                                  c_.kernel_w,
+                                  c_.channels,
+                                  row_chunks() * kVector / pixel_channels(),
+                                  pixel_channels()};
     return derive_windows(context_.result.constants, c_.weight, windows);
   }
 

@@ -277,10 +277,12 @@ class MatMulText {
     if (size_.k < 64 || size_.n < 16 || size_.m <= 32) return false;
     const auto in_vectors = [](const Dim& dim) { return ir::provably_divisible(dim, 8); };
     const plan::View& a = matmul_.a;
-    const bool a_suits = is_placed(context_.program, a.buffer) && stride_from_end(a, 1).is_constant(1) &&
+    const bool a_suits = is_placed(context_.program, a.buffer) &&
+                         stride_from_end(a, 1).is_constant(1) &&
                          in_vectors(stride_from_end(a, 2)) && in_vectors(a.offset);
-    const bool b_suits = is_placed(context_.program, matmul_.b.buffer) && right_.k_stride.is_constant(1) &&
-                         in_vectors(right_.column_stride) && in_vectors(right_.offset);
+    const bool b_suits = is_placed(context_.program, matmul_.b.buffer) &&
+                         right_.k_stride.is_constant(1) && in_vectors(right_.column_stride) &&
+                         in_vectors(right_.offset);
     return a_suits && (b_suits || constant_rows().has_value());
   }
 
