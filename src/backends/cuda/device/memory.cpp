@@ -38,8 +38,30 @@ struct Strided {
   int64_t elements = 1;
   int64_t shape[kMaxRank] = {};
   int64_t strides[kMaxRank] = {};
-  int32_t rank = 0;
+  int32_t rank = 1;
 };
+
+// Axes that lie behind one another as one.
+Strided strided(const StridedCopy& copy) {
+  Strided tensor;
+  tensor.shape[0] = 1;
+  for (size_t axis = copy.shape.size(); axis-- > 0;) {
+    const int64_t size = copy.shape[axis];
+    const int64_t stride = copy.strides.empty() ? tensor.elements : copy.strides[axis];
+    tensor.elements *= size;
+    if (size == 1) continue;
+    const int32_t last = tensor.rank - 1;
+    const bool none_yet = tensor.shape[last] == 1;
+    if (!none_yet && stride == tensor.shape[last] * tensor.strides[last]) {
+      tensor.shape[last] *= size;
+      continue;
+    }
+    const int32_t at = none_yet ? 0 : tensor.rank++;
+    tensor.shape[at] = size;
+    tensor.strides[at] = stride;
+  }
+  return tensor;
+}
 
 // The kernels on one GPU, for elements of 1, 2, 4 and 8 bytes.
 class CopyKernels {
@@ -86,13 +108,7 @@ Status copy_strided(const StridedCopy& copy, int device, void* stream) {
   if (function == nullptr)
     return Status(StatusCode::Internal, "[cuda] there are no elements of " +
                                             std::to_string(copy.element_bytes) + " bytes");
-  Strided tensor;
-  tensor.rank = static_cast<int32_t>(copy.shape.size());
-  for (size_t axis = copy.shape.size(), i = 0; axis-- > 0; ++i) {
-    tensor.shape[i] = copy.shape[axis];
-    tensor.strides[i] = copy.strides.empty() ? tensor.elements : copy.strides[axis];
-    tensor.elements *= copy.shape[axis];
-  }
+  Strided tensor = strided(copy);
   constexpr int64_t kThreads = 256, kMostBlocks = 1 << 16;
   api::CUlaunchConfig config;
   config.block_x = kThreads;

@@ -247,8 +247,7 @@ class ConvolutionText {
     text.alias("Acc", "float");
     text.constant("kChannelSteps", padded_channels(tile.k) / tile.k);
     add_taps(text);
-    text.flag("kEarlyB", context_.program.buffers[c_.weight].kind ==
-                             plan::BufferKind::Constant);
+    text.flag("kEarlyB", context_.program.buffers[c_.weight].kind == plan::BufferKind::Constant);
     add_group_tile(text, tile, input_type_, "pixels_wgmma");
     emitter_.line("const long long m = " + wide(pixels_) + ";");
     emitter_.line("const long long n = " + std::to_string(filters_) + ";");

@@ -70,9 +70,8 @@ class MatMulText {
     row_stride_ = stride_from_end(matmul_.a, 2);
     batch_ = matmul_.batch;
     const plan::View &a = matmul_.a, &b = matmul_.b;
-    if (batch_.empty() || !std::all_of(b.strides.begin(), b.strides.end() - 2, [](const Dim& stride) {
-          return stride.is_constant(0);
-        }))
+    if (batch_.empty() || !std::all_of(b.strides.begin(), b.strides.end() - 2,
+                                       [](const Dim& stride) { return stride.is_constant(0); }))
       return;
     std::vector<plan::Loop> loops = batch_;
     loops.push_back(matmul_.m);
@@ -104,9 +103,8 @@ class MatMulText {
     Dim rest(flat);
     for (size_t i = rows_.size(); i-- > 0 && rows_.size() > 1;) {
       const Dim value = i == 0 ? rest : ir::mod(rest, rows_[i].extent());
-      emitter_.bind(rows_[i].index,
-                    emitter_.declare(position_type(Dim(rows_[i].index)), "at",
-                                     emitter_.position(value)));
+      emitter_.bind(rows_[i].index, emitter_.declare(position_type(Dim(rows_[i].index)), "at",
+                                                     emitter_.position(value)));
       rest = ir::floordiv(rest, rows_[i].extent());
     }
   }
@@ -173,8 +171,8 @@ class MatMulText {
   void declare_operands(const std::string& a_type, const std::string& a_element,
                         const std::string& b_type, const std::string& b_element) {
     declare_matrix("a", a_type,
-                   pointer(matmul_.a.buffer, batch_offset(matmul_.a, batch_), a_element),
-                   "m", row_stride_, stride_from_end(matmul_.a, 1));
+                   pointer(matmul_.a.buffer, batch_offset(matmul_.a, batch_), a_element), "m",
+                   row_stride_, stride_from_end(matmul_.a, 1));
     declare_matrix("b", b_type, pointer(right_.buffer, right_.offset, b_element), "n",
                    right_.column_stride, right_.k_stride);
   }
@@ -197,8 +195,8 @@ class MatMulText {
     backend::KernelInterface& interface = context_.result.interface;
     context_.result.kind = engine::StepKind::Launch;
     context_.result.function = "kernel";
-    interface.grid = {batches_ * ir::ceildiv(m_, tile.m) *
-                      ir::ceildiv(matmul_.n.extent(), tile.n) * tile.cluster};
+    interface.grid = {batches_ * ir::ceildiv(m_, tile.m) * ir::ceildiv(matmul_.n.extent(), tile.n) *
+                      tile.cluster};
     const int64_t sum = static_cast<int64_t>(dtype_size(matmul_.formats.accumulator));
     interface.shared_bytes = std::max(operand_bytes, tile.m * int64_t{tile.n + 4} * sum);
     interface.task_writes[matmul_.out.buffer] = tile.m / tile.cluster * tile.n;
@@ -310,16 +308,15 @@ class MatMulText {
     Prelude text;
     text.flag("kBf16", a_type_ == DType::BF16);
     text.alias("Acc", "float");
-    text.flag("kEarlyB", context_.program.buffers[matmul_.b.buffer].kind ==
-                          plan::BufferKind::Constant);
+    text.flag("kEarlyB",
+              context_.program.buffers[matmul_.b.buffer].kind == plan::BufferKind::Constant);
     add_group_tile(text, tile, a_type_, "matrix_wgmma");
     bind_sizes();
     const std::string object = result();
     emitter_.declare_wait();
     emitter_.line("multiply_tiles(MatrixBoxes{map_a, map_b}, depth, " + object + ", wait);");
     context_.result.interface.tensor_maps = {
-        tensor_map(matmul_.a.buffer, batch_offset(matmul_.a, {}), m_,
-                   row_stride_, tile.m()),
+        tensor_map(matmul_.a.buffer, batch_offset(matmul_.a, {}), m_, row_stride_, tile.m()),
         tensor_map(right_.buffer, right_.offset, matmul_.n.extent(), right_.column_stride, tile.n)};
     set_group_launch(context_, tile, matmul_.out.buffer, m_, matmul_.n.extent());
     return emitter_.finish({.threads = tile.threads(),
@@ -374,8 +371,7 @@ class MatMulText {
     emitter_.line("const long long batch = blockIdx.x / blocks;");
     bind_batch(emitter_, batch_, "batch");
     const std::string element = memory_type(a_type_);
-    const std::string a =
-        pointer(matmul_.a.buffer, batch_offset(matmul_.a, batch_), element);
+    const std::string a = pointer(matmul_.a.buffer, batch_offset(matmul_.a, batch_), element);
     const std::string b = pointer(right_.buffer, right_.offset, element);
     result();
     emitter_.line("multiply_row(" + a + ", " + b + ", depth, n, " + wide(right_.column_stride) +

@@ -52,7 +52,8 @@ struct Leaves {
 // Where a load reads, in elements: linear + the sum of value * stride.
 struct ElementOffset {
   ir::Dim linear = 0;
-  std::vector<std::pair<plan::Expr, ir::Dim>> dynamic = {};  // values that are computed, and strides
+  std::vector<std::pair<plan::Expr, ir::Dim>> dynamic =
+      {};  // values that are computed, and strides
 };
 ElementOffset element_offset(const plan::Program& program, const plan::ExprNode& load);
 

@@ -203,8 +203,8 @@ class GroupNest {
     const ElementOffset offset = element_offset(emitter_.program(), node);
     const bool computed = std::ranges::any_of(offset.dynamic, [&](const auto& part) {
       return !writer_.access().is_settled(part.first) ||
-             std::ranges::any_of(row_loops(),
-                                 [&](const Loop& loop) { return mentions(part.first, loop.index); });
+             std::ranges::any_of(
+                 row_loops(), [&](const Loop& loop) { return mentions(part.first, loop.index); });
     });
     return !computed && std::ranges::any_of(row_loops(), [&](const Loop& loop) {
       return offset.linear.mentions(loop.index);
@@ -231,8 +231,8 @@ class GroupNest {
                       ", aligned, " + place + ");");
       } else if (lanes.count > 1) {
         writer_.for_each_lane({}, lanes, {}, [&](const Leaves&) {
-          emitter_.line(place + "[e] = from_memory(" + buffer + "[" +
-                        emitter_.offset(*load.node) + "]);");
+          emitter_.line(place + "[e] = from_memory(" + buffer + "[" + emitter_.offset(*load.node) +
+                        "]);");
         });
       } else {
         emitter_.line(place + " = from_memory(" + buffer + "[" + offset + "]);");
