@@ -14,6 +14,9 @@ nvidia-smi --query-gpu=name,driver_version,power.limit,clocks.sm --format=csv,no
 KILN_CUDA_LIBRARIES=$("$python" -c 'import nvidia, os; print(":".join(os.path.join(p, "cu13", "lib") for p in nvidia.__path__))')
 export KILN_CUDA_LIBRARIES
 failed=0
+# Several tests at a time, where pytest-xdist is there: most of their time is that of processes which begin.
+workers=()
+if "$python" -c 'import xdist' 2> /dev/null; then workers=(-n 6); fi
 
 stage() { # NAME COMMAND...
   local name=$1 begin=$SECONDS
@@ -39,8 +42,8 @@ conformance() {
 if [ -x build/release/tests/conformance/conformance_test ]; then
   stage conformance conformance
 fi
-stage seeds "$python" -m pytest -q -p no:cacheprovider tests/seeds
-stage gpu "$python" -m pytest -q -p no:cacheprovider tests/python/gpu
+stage seeds "$python" -m pytest -q -p no:cacheprovider "${workers[@]}" tests/seeds
+stage gpu "$python" -m pytest -q -p no:cacheprovider "${workers[@]}" tests/python/gpu
 stage models "$python" benchmarks/gpu.py
 cat "$logs/models.log"
 exit $failed

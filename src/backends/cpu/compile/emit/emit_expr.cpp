@@ -33,20 +33,6 @@ bool is_softmax_term(const Expr& expr) {
          expr->args[0]->args[1]->kind == ExprKind::Reduced;
 }
 
-// x and d, for an x * d whose d is known outside of all loops.
-std::optional<std::pair<Expr, Dim>> constant_factor(const Expr& expr) {
-  if (expr->kind != ExprKind::Apply || expr->op != ir::Op::mul) return std::nullopt;
-  for (size_t i : {size_t{1}, size_t{0}}) {
-    const Expr& factor = expr->args[i];
-    const Expr& rest = expr->args[1 - i];
-    if (factor->kind == ExprKind::Constant) return std::pair(rest, Dim(factor->integer));
-    if (factor->kind == ExprKind::Position && !depends_on_loops(factor->index)) {
-      return std::pair(rest, factor->index);
-    }
-  }
-  return std::nullopt;
-}
-
 }  // namespace
 
 Value* Emitter::emit(const Expr& expr, const Lanes& lanes, const Leaves& leaves) {
@@ -201,38 +187,6 @@ Value* ExprEmitter::widen(Value* value) {
 
 // --- Positions in buffers -----------------------------------------------------------------------
 
-ExprEmitter::Offset ExprEmitter::offset_of(plan::BufferId buffer,
-                                           const std::vector<Expr>& args) const {
-  Offset offset;
-  if (args.size() == 1) {
-    add_to(offset, args[0], 1);
-    return offset;
-  }
-  const auto& shape = emitter_.program().buffers.at(static_cast<size_t>(buffer)).type.shape;
-  const auto strides = plan::dense_strides(shape);
-  KILN_CHECK(strides.size() == args.size(), "a load has one index per axis of its buffer");
-  for (size_t i = 0; i < args.size(); ++i) add_to(offset, args[i], strides[i]);
-  return offset;
-}
-
-void ExprEmitter::add_to(Offset& offset, const Expr& arg, const Dim& stride) const {
-  if (arg->kind == ExprKind::Constant) {
-    offset.linear += stride * arg->integer;
-  } else if (arg->kind == ExprKind::Position) {
-    offset.linear += stride * arg->index;
-  } else if (arg->kind == ExprKind::Apply && arg->op == ir::Op::add) {
-    add_to(offset, arg->args[0], stride);
-    add_to(offset, arg->args[1], stride);
-  } else if (arg->kind == ExprKind::Apply && arg->op == ir::Op::sub) {
-    add_to(offset, arg->args[0], stride);
-    add_to(offset, arg->args[1], -stride);
-  } else if (const auto factors = constant_factor(arg)) {
-    add_to(offset, factors->first, stride * factors->second);
-  } else {
-    offset.dynamic.emplace_back(arg, stride);
-  }
-}
-
 Value* ExprEmitter::address(plan::BufferId buffer, const Offset& offset) {
   Value* base = emitter_.address(buffer, offset.linear);
   if (offset.dynamic.empty()) return base;
@@ -270,7 +224,7 @@ Value* ExprEmitter::mask(const Expr& predicate) {
 }
 
 Value* ExprEmitter::load(const ExprNode& node) {
-  const Offset offset = offset_of(node.buffer, node.args);
+  const Offset offset = backend::element_offset(emitter_.program(), node.buffer, node.args);
   Value* raw = nullptr;
   const bool varies_here =
       is_vector() &&
@@ -328,7 +282,7 @@ void ExprEmitter::store(plan::BufferId buffer, const std::vector<plan::Index>& i
                         Value* value) {
   std::vector<Expr> args;
   for (const plan::Index& index : indices) args.push_back(plan::position(index));
-  const Offset offset = offset_of(buffer, args);
+  const Offset offset = backend::element_offset(emitter_.program(), buffer, args);
   const DType dtype = emitter_.program().buffers.at(static_cast<size_t>(buffer)).type.dtype;
   const llvm::Align align(dtype_size(dtype));
   Value* memory = to_memory(ir_, widen(value), dtype);

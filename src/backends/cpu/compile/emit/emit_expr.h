@@ -4,6 +4,7 @@
 #include <map>
 #include <vector>
 
+#include "backends/common/element_offset.h"
 #include "backends/cpu/compile/emit/emitter.h"
 
 namespace kiln::cpu {
@@ -19,11 +20,7 @@ class ExprEmitter {
   void store(plan::BufferId buffer, const std::vector<plan::Index>& indices, llvm::Value* value);
 
  private:
-  // A position in a buffer, in elements: a Dim, and products with values read at run time.
-  struct Offset {
-    ir::Dim linear;
-    std::vector<std::pair<plan::Expr, ir::Dim>> dynamic;
-  };
+  using Offset = backend::ElementOffset;
 
   bool is_vector() const { return lanes_.index != nullptr && lanes_.count > 1; }
   bool varies(const plan::Expr& expr);
@@ -36,8 +33,6 @@ class ExprEmitter {
   llvm::Value* multiply_by_reciprocal(const plan::Expr& expr);
   void note_failure(const plan::ExprNode& check);
 
-  Offset offset_of(plan::BufferId buffer, const std::vector<plan::Expr>& args) const;
-  void add_to(Offset& offset, const plan::Expr& arg, const ir::Dim& stride) const;
   llvm::Value* load(const plan::ExprNode& node);
   llvm::Value* load_lanes(const plan::ExprNode& node, const Offset& offset);
   llvm::Value* gather(const plan::ExprNode& node, const Offset& offset);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 
-#include "backends/common/dim_terms.h"
 #include "backends/cuda/compile/emit/emitter.h"
 #include "backends/cuda/compile/emit/literals.h"
 #include "ir/op_table.h"
@@ -26,37 +25,6 @@ bool is_apply(const Expr& expr, Op op) { return expr->kind == ExprKind::Apply &&
 bool is_softmax_term(const Expr& expr) {
   return is_apply(expr, Op::exp) && is_apply(expr->args[0], Op::sub) &&
          expr->args[0]->args[1]->kind == ExprKind::Reduced;
-}
-
-// x and d, for an x * d whose d is known outside of all loops.
-std::optional<std::pair<Expr, Dim>> constant_factor(const Expr& expr) {
-  if (!is_apply(expr, Op::mul)) return std::nullopt;
-  for (size_t i : {size_t{1}, size_t{0}}) {
-    const Expr& factor = expr->args[i];
-    const Expr& rest = expr->args[1 - i];
-    if (factor->kind == ExprKind::Constant) return std::pair(rest, Dim(factor->integer));
-    if (factor->kind == ExprKind::Position && !backend::depends_on_loops(factor->index))
-      return std::pair(rest, factor->index);
-  }
-  return std::nullopt;
-}
-
-void add_to(ElementOffset& offset, const Expr& arg, const Dim& stride) {
-  if (arg->kind == ExprKind::Constant) {
-    offset.linear += stride * arg->integer;
-  } else if (arg->kind == ExprKind::Position) {
-    offset.linear += stride * arg->index;
-  } else if (is_apply(arg, Op::add)) {
-    add_to(offset, arg->args[0], stride);
-    add_to(offset, arg->args[1], stride);
-  } else if (is_apply(arg, Op::sub)) {
-    add_to(offset, arg->args[0], stride);
-    add_to(offset, arg->args[1], -stride);
-  } else if (const auto factors = constant_factor(arg)) {
-    add_to(offset, factors->first, stride * factors->second);
-  } else {
-    offset.dynamic.emplace_back(arg, stride);
-  }
 }
 
 // Operators of C++ that mean what the op does, on floating operands (arithmetic) or on all
@@ -135,7 +103,7 @@ class ExprEmitter {
   }
 
   std::string offset(const ExprNode& load) {
-    const ElementOffset offset = element_offset(emitter_.program(), load);
+    const backend::ElementOffset offset = element_offset(emitter_.program(), load);
     std::string text;
     for (const auto& [expr, stride] : offset.dynamic) {
       text += (text.empty() ? "" : " + ") + node(expr);
@@ -239,17 +207,8 @@ std::vector<std::string> Emitter::values(const std::vector<Expr>& exprs, const L
   return result;
 }
 
-ElementOffset element_offset(const plan::Program& program, const ExprNode& load) {
-  ElementOffset offset;
-  if (load.args.size() == 1) {
-    add_to(offset, load.args[0], 1);
-    return offset;
-  }
-  const auto& shape = program.buffers.at(static_cast<size_t>(load.buffer)).type.shape;
-  const auto strides = plan::dense_strides(shape);
-  KILN_CHECK(strides.size() == load.args.size(), "a load has one index per axis of its buffer");
-  for (size_t i = 0; i < load.args.size(); ++i) add_to(offset, load.args[i], strides[i]);
-  return offset;
+backend::ElementOffset element_offset(const plan::Program& program, const ExprNode& load) {
+  return backend::element_offset(program, load.buffer, load.args);
 }
 
 std::string Emitter::offset(const ExprNode& load) {

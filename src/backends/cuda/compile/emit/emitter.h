@@ -30,6 +30,7 @@
 #include <utility>
 #include <vector>
 
+#include "backends/common/element_offset.h"
 #include "backends/cuda/compile/kernel_context.h"
 #include "ir/dim.h"
 #include "plan/form/program.h"
@@ -49,13 +50,8 @@ struct Leaves {
   std::map<const plan::ExprNode*, std::string> loads = {};  // never iterated
 };
 
-// Where a load reads, in elements: linear + the sum of value * stride.
-struct ElementOffset {
-  ir::Dim linear = 0;
-  std::vector<std::pair<plan::Expr, ir::Dim>> dynamic =
-      {};  // values that are computed, and strides
-};
-ElementOffset element_offset(const plan::Program& program, const plan::ExprNode& load);
+// Where a load reads.
+backend::ElementOffset element_offset(const plan::Program& program, const plan::ExprNode& load);
 
 // A position is a C++ expression of type int where all of it, each step included, provably fits 31
 // bits, and of type long long otherwise.

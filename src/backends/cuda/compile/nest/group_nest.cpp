@@ -200,7 +200,7 @@ class GroupNest {
   bool may_be_kept(const ExprNode& node) const {
     if (node.kind != ExprKind::Load || node.predicate || writer_.access().is_shared(node.buffer))
       return false;
-    const ElementOffset offset = element_offset(emitter_.program(), node);
+    const backend::ElementOffset offset = element_offset(emitter_.program(), node);
     const bool computed = std::ranges::any_of(offset.dynamic, [&](const auto& part) {
       return !writer_.access().is_settled(part.first) ||
              std::ranges::any_of(

@@ -107,7 +107,7 @@ bool VectorAccess::is_settled(const Expr& expr) const {
 bool VectorAccess::is_vector(const ExprNode& load, const Lanes& lanes) const {
   if (load.kind != ExprKind::Load || lanes.count == 1) return false;
   if (load.predicate && mentions(load.predicate, lanes.index)) return false;
-  const ElementOffset offset = element_offset(program_, load);
+  const backend::ElementOffset offset = element_offset(program_, load);
   return std::ranges::all_of(offset.dynamic,
                              [&](const auto& part) {
                                return !mentions(part.first, lanes.index) &&
@@ -161,7 +161,8 @@ bool same_place(const plan::Program& program, const ExprNode& a, const ExprNode&
     return x == y || (x && y && plan::to_string(x) == plan::to_string(y));
   };
   if (a.buffer != b.buffer || !same(a.predicate, b.predicate)) return false;
-  const ElementOffset left = element_offset(program, a), right = element_offset(program, b);
+  const backend::ElementOffset left = element_offset(program, a),
+                               right = element_offset(program, b);
   return left.linear == right.linear &&
          std::ranges::equal(left.dynamic, right.dynamic, [&](const auto& x, const auto& y) {
            return x.second == y.second && same(x.first, y.first);
