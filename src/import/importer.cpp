@@ -256,10 +256,15 @@ void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
 
 void Importer::import_nodes(Scope& scope, const Aliases& aliases) {
   for (size_t i = 0; i < scope.graph().nodes.size(); ++i) {
+    const auto told = [&](const CompileError& error) {
+      return "cannot import " + describe(scope.graph().nodes[i]) + ": " + error.what();
+    };
     try {
       import_node(scope, aliases, i);
+    } catch (const ir::UnmetRequirement& error) {
+      throw ir::UnmetRequirement(told(error));
     } catch (const CompileError& error) {
-      throw CompileError("cannot import " + describe(scope.graph().nodes[i]) + ": " + error.what());
+      throw CompileError(told(error));
     }
   }
 }

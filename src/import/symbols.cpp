@@ -197,9 +197,10 @@ DimRange range_of(const InputDim& dim, const Limits& limits) {
 }
 
 // Whether every shape is what was recorded when all symbols have values. An importer that looks at
-// a size of 1 does what PyTorch does, and then its result has not the type of a larger one.
+// a size of 1 does what PyTorch does, and then its result has not the type of a larger one. Sizes for
+// which an operator has no result are errors of the run: `declared` ones stay.
 bool holds(const LoadedModel& model, const std::vector<InputDim>& dims,
-           const std::map<std::string, int64_t>& values) {
+           const std::map<std::string, int64_t>& values, bool declared) {
   std::vector<DimRange> fixed;
   for (const InputDim* dim : symbol_dims(dims)) {
     const int64_t value = values.at(dim->linear->symbol);
@@ -208,6 +209,8 @@ bool holds(const LoadedModel& model, const std::vector<InputDim>& dims,
   try {
     Importer(model, fixed).import_graph();
     return true;
+  } catch (const ir::UnmetRequirement&) {
+    return declared;
   } catch (const CompileError&) {
     return false;
   }
@@ -218,15 +221,17 @@ bool holds(const LoadedModel& model, const std::vector<InputDim>& dims,
 std::optional<int64_t> least_value(const LoadedModel& model, const std::vector<InputDim>& dims,
                                    const Limits& limits, const std::string& symbol,
                                    std::map<std::string, int64_t> values) {
-  const int64_t declared = limits.min == kTracersLeast ? 0 : limits.min;
+  const bool is_declared = limits.min != kTracersLeast;
+  const int64_t declared = is_declared ? limits.min : 0;
   const std::map<std::string, int64_t> traced = values;
   int64_t least = std::min(limits.max, kTracersLeast);
   for (; least > declared; --least) {
     values[symbol] = least - 1;
-    if (!holds(model, dims, values)) break;
+    if (!holds(model, dims, values, is_declared)) break;
   }
   // Of a program that cannot be imported at all, the importer says why.
-  if (least == limits.min || (least > limits.min && !holds(model, dims, traced))) return {};
+  if (least == limits.min || (least > limits.min && !holds(model, dims, traced, is_declared)))
+    return {};
   return least;
 }
 

@@ -45,7 +45,8 @@ void Builder::require(Requirement requirement) {
   if (low > 0 || high < 0) return;
   if (low == 0 && high == 0) {
     const std::string who = requirement.operation.empty() ? "size" : requirement.operation;
-    throw CompileError("[" + who + "] got sizes that never fit, expected " + requirement.expected);
+    throw UnmetRequirement("[" + who + "] got sizes that never fit, expected " +
+                           requirement.expected);
   }
   for (const Requirement& known : graph_.requirements)
     if (known.condition == requirement.condition && known.operation == requirement.operation)

@@ -4,12 +4,19 @@
 #include <vector>
 
 #include "ir/graph.h"
+#include "support/error.h"
 
 namespace kiln::ir {
 
 // Output types of an op for given operands; CompileError "[op] got X, expected Y" where the
 // operands do not fit. One file per op family: ir/infer_*.cpp.
 std::vector<Type> infer_types(Op op, const std::vector<Value*>& inputs, const Attrs& attrs);
+
+// A requirement that no run can meet: sizes for which the operator has no result.
+class UnmetRequirement : public CompileError {
+ public:
+  using CompileError::CompileError;
+};
 
 // Appends to a graph, or inserts before a node.
 class Builder {
