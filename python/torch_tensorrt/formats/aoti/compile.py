@@ -35,11 +35,18 @@ _SHIM = (
     "AtenTensorHandle engine, const char* spec, ...)"
 )
 
-# Precompiled headers are made for each set of options: 10 s and hundreds of megabytes, to save 2 s afterwards.
-_FASTER_OPTIONS: dict[str, Any] = {"aot_inductor.precompile_headers": False}
-# -Og leaves out what takes the time of -O1 and does nothing for a wrapper, whose work is calls.
-if "AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL" not in os.environ:
-    _FASTER_OPTIONS["aot_inductor.compile_wrapper_opt_level"] = "Og"
+
+def faster_options(known: Any) -> dict[str, Any]:
+    """What makes compiling faster, of the options that are `known`: those of `torch._inductor.config.aot_inductor`."""
+    # Precompiled headers are made for each set of options: 10 s and hundreds of megabytes, to save 2 s afterwards. Line
+    # tables are most of an object, and of lines that nobody sees.
+    options: dict[str, Any] = {"precompile_headers": False, "enable_line_tables": False}
+    # -Og leaves out what takes the time of -O1 and does nothing for a wrapper, whose work is calls.
+    if "AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL" not in os.environ:
+        options["compile_wrapper_opt_level"] = "Og"
+    return {
+        f"aot_inductor.{name}": value for name, value in options.items() if hasattr(known, name)
+    }
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,13 @@ def compile_program(
         StaticRuntimeError: the compiler makes what PyTorch cannot load.
     """
     graph = _Flattened(exported)
-    options = {**_FASTER_OPTIONS, **inductor_configs, "aot_inductor.package": True}
+    from torch._inductor import config
+
+    options = {
+        **faster_options(config.aot_inductor),
+        **inductor_configs,
+        "aot_inductor.package": True,
+    }
     if graph.engines:
         options["aot_inductor.custom_ops_to_c_shims"] = {
             **options.get("aot_inductor.custom_ops_to_c_shims", {}),

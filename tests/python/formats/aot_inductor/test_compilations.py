@@ -6,12 +6,14 @@ import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import torch_tensorrt
 from torch_tensorrt.formats.aoti import compilations
+from torch_tensorrt.formats.aoti.compile import faster_options
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 
@@ -152,3 +154,10 @@ def test_objects_are_kept_up_to_a_number_of_bytes() -> None:
     assert kept.get(b"a") == half
     kept.put(b"d", bytes(compilations._MAX_KEPT_BYTES + 1))
     assert kept.get(b"d") is None
+
+
+def test_options_that_a_version_does_not_have_are_left_out() -> None:
+    """AOTInductor refuses a name that it does not know."""
+    assert faster_options(SimpleNamespace()) == {}
+    some = faster_options(SimpleNamespace(precompile_headers=True, other=1))
+    assert some == {"aot_inductor.precompile_headers": False}
