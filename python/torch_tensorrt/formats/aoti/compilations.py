@@ -11,10 +11,10 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-# Objects that are kept for sources that come again: those of a wrapper have 300 kB.
-_MAX_KEPT_BYTES = 1 << 24
+from torch_tensorrt.formats.aoti.objects import ObjectsInFolder, ObjectsInMemory, prerequisites
 
 _RAW_STRING = re.compile(rb'R"([^(\s]*)\(.*?\)\1"')  # within a line
 _COMMENT = re.compile(rb"^[ \t]*//.*(?<!\\)$", re.MULTILINE)
@@ -38,12 +38,13 @@ def try_instruction_sets() -> None:
 def side_by_side() -> Iterator[None]:
     """What AOTInductor compiles inside, in this thread, is compiled at the same time, and linked when it is there.
 
-    AOTInductor calls the compiler for one file after the other. A source that was compiled in this process before, in
-    the same way, is not compiled again: programs that differ by their weights have the same.
+    AOTInductor calls the compiler for one file after the other. A source that was compiled before, in the same way, is
+    not compiled again: programs that differ by their weights have the same. Inductor's option `force_disable_caches`
+    leaves out what other processes compiled.
     """
     _install()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        _running.compilations = compilations = _Compilations(pool)
+        _running.compilations = compilations = _Compilations(pool, _folder())
         try:
             yield
             compilations.wait()
@@ -52,8 +53,9 @@ def side_by_side() -> Iterator[None]:
 
 
 class _Compilations:
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, folder: ObjectsInFolder | None = None) -> None:
         self._pool = pool
+        self._folder = folder
         self._started: dict[str, Future[None]] = {}  # by the file that comes of it
 
     def start(self, words: list[str]) -> bool:
@@ -62,7 +64,8 @@ class _Compilations:
         if "-c" not in words or "-o" not in words[:-1] or len(sources) != 1:
             return False
         target = words[words.index("-o") + 1]
-        self._started[target] = self._pool.submit(_compile, words, Path(sources[0]), Path(target))
+        command = _Command(words, Path(sources[0]), Path(target))
+        self._started[target] = self._pool.submit(_compile, command, self._folder)
         return True
 
     def wait(self, words: list[str] | None = None) -> None:
@@ -98,22 +101,57 @@ def _install() -> None:
         cpp_builder.run_compile_cmd = run
 
 
-def _compile(words: list[str], source: Path, target: Path) -> None:
-    from torch._inductor import exc
+@dataclass(frozen=True)
+class _Command:
+    words: list[str]
+    source: Path
+    target: Path
 
-    key = _key(words, source, target)
-    kept = _kept.get(key) if key else None
-    if kept is not None:
-        target.write_bytes(kept)
+    def run(self) -> list[str]:
+        """The files, other than the source, that the object is made of: those that the compiler names."""
+        from torch._inductor import exc
+
+        rule = self.target.with_suffix(".d")
+        # Not in AOTInductor's working folder, which it removes.
+        done = subprocess.run(
+            [*self.words, "-MD", "-MF", str(rule)],
+            cwd=self.target.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise exc.CppCompileError(self.words, done.stdout.decode(errors="replace"))
+        if not rule.is_file():
+            return []
+        files = prerequisites(rule.read_text())
+        rule.unlink()
+        return [name for name in files if name != str(self.source)]
+
+
+def _folder() -> ObjectsInFolder | None:
+    from torch._inductor import config
+
+    return None if config.force_disable_caches else ObjectsInFolder()
+
+
+def _compile(command: _Command, folder: ObjectsInFolder | None) -> None:
+    key = _key(command.words, command.source, command.target)
+    if key is None:
+        command.run()
         return
-    # Not in AOTInductor's working folder, which it removes.
-    done = subprocess.run(
-        words, cwd=target.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
-    if done.returncode != 0:
-        raise exc.CppCompileError(words, done.stdout.decode(errors="replace"))
-    if key:
-        _kept.put(key, target.read_bytes())
+    compiler = command.words[0]
+    kept = _kept.get(key)
+    if kept is None and folder is not None:
+        kept = folder.get(key, compiler)
+    if kept is None:
+        files = command.run()
+        kept = command.target.read_bytes()
+        if folder is not None and files:
+            folder.put(key, compiler, files, kept)
+    else:
+        command.target.write_bytes(kept)
+    _kept.put(key, kept)
 
 
 def _key(words: list[str], source: Path, target: Path) -> bytes | None:
@@ -130,25 +168,4 @@ def _key(words: list[str], source: Path, target: Path) -> bytes | None:
     return hashlib.sha256(command.encode() + b"\0\0" + _COMMENT.sub(b"", text).rstrip()).digest()
 
 
-class _KeptObjects:
-    """The objects that were used last, up to a number of bytes."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._objects: dict[bytes, bytes] = {}
-
-    def get(self, key: bytes) -> bytes | None:
-        with self._lock:
-            found = self._objects.pop(key, None)
-            if found is not None:
-                self._objects[key] = found
-            return found
-
-    def put(self, key: bytes, content: bytes) -> None:
-        with self._lock:
-            self._objects[key] = content
-            while sum(map(len, self._objects.values())) > _MAX_KEPT_BYTES:
-                del self._objects[next(iter(self._objects))]
-
-
-_kept = _KeptObjects()
+_kept = ObjectsInMemory()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import torch_tensorrt
-from torch_tensorrt.formats.aoti import compilations
+from torch_tensorrt.formats.aoti import compilations, objects
 from torch_tensorrt.formats.aoti.compile import faster_options
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
@@ -26,8 +26,13 @@ def script(path: Path, text: str) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch) -> None:
-    monkeypatch.setattr(compilations, "_kept", compilations._KeptObjects())
+def nothing_kept(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(compilations, "_kept", objects.ObjectsInMemory())
+    monkeypatch.setattr(compilations, "ObjectsInFolder", lambda: kept_in(tmp_path))
+
+
+def kept_in(folder: Path) -> objects.ObjectsInFolder:
+    return objects.ObjectsInFolder(folder / "objects")
 
 
 @pytest.fixture
@@ -144,16 +149,103 @@ def test_options_make_another_object(tmp_path) -> None:
 
 
 def test_objects_are_kept_up_to_a_number_of_bytes() -> None:
-    kept = compilations._KeptObjects()
-    half = bytes(compilations._MAX_KEPT_BYTES // 2)
+    kept = objects.ObjectsInMemory()
+    half = bytes(objects.MAX_BYTES_IN_MEMORY // 2)
     for key in (b"a", b"b"):
         kept.put(key, half)
     assert kept.get(b"a") == half
     kept.put(b"c", half)
     assert kept.get(b"b") is None
     assert kept.get(b"a") == half
-    kept.put(b"d", bytes(compilations._MAX_KEPT_BYTES + 1))
+    kept.put(b"d", bytes(objects.MAX_BYTES_IN_MEMORY + 1))
     assert kept.get(b"d") is None
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_another_process_does_not_compile_again_unless_caches_are_forbidden(
+    tmp_path, compiler, log, assert_same, monkeypatch, allowed
+) -> None:
+    from torch._inductor import config
+
+    model, x = Picks(), torch.randn(3, 4)
+    for name in ("first", "second"):
+        monkeypatch.setattr(compilations, "_kept", objects.ObjectsInMemory())
+        with config.patch(force_disable_caches=not allowed):
+            save(model, tmp_path / f"{name}.pt2", compiler)
+        assert_same(torch_tensorrt.load(tmp_path / f"{name}.pt2")(x), model(x))
+    wrappers = [name for name in compiled_sources(log) if "wrapper" in name]
+    assert len(wrappers) == (1 if allowed else 2), wrappers
+
+
+@pytest.fixture
+def header(tmp_path) -> Path:
+    path = tmp_path / "a header.h"
+    path.write_text("int f();")
+    return path
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted((folder / "objects").glob("*.object"))
+
+
+def test_an_object_is_used_while_what_it_was_made_of_stays(tmp_path, header) -> None:
+    kept = kept_in(tmp_path)
+    kept.put(b"key", "g++", [str(header)], b"object")
+    assert kept.get(b"key", "g++") == b"object"
+    assert kept.get(b"other", "g++") is None
+    assert kept.get(b"key", "sh") is None
+    header.write_text("long f();")
+    assert kept.get(b"key", "g++") is None
+    assert not entries(tmp_path)
+
+
+@pytest.mark.parametrize("at", range(0, 120, 7))
+def test_damaged_objects_are_not_used(tmp_path, header, at) -> None:
+    kept = kept_in(tmp_path)
+    kept.put(b"key", "g++", [str(header)], b"object" * 100)
+    (path,) = entries(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-1 - at * len(content) // 120] ^= 0x11
+    path.write_bytes(content)
+    assert kept.get(b"key", "g++") is None
+    path.write_bytes(content[: len(content) - at - 1])
+    assert kept.get(b"key", "g++") is None
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(tmp_path, header) -> None:
+    kept = kept_in(tmp_path)
+    kept.put(b"key", "g++", [str(header)], b"object")
+    folder = tmp_path / "objects"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o722)
+    assert kept.get(b"key", "g++") is None
+    kept.put(b"second", "g++", [str(header)], b"object")
+    assert len(entries(tmp_path)) == 1
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").chmod(0o700)
+    assert kept.get(b"key", "g++") is None
+
+
+def test_a_folder_that_cannot_be_made_is_no_error(tmp_path, header) -> None:
+    (tmp_path / "objects").write_text("a file")
+    kept_in(tmp_path).put(b"key", "g++", [str(header)], b"object")
+    assert kept_in(tmp_path).get(b"key", "g++") is None
+
+
+def test_the_folder_loses_what_was_not_used_for_longest(tmp_path, header, monkeypatch) -> None:
+    kept = kept_in(tmp_path)
+    monkeypatch.setattr(objects, "MAX_BYTES_IN_FOLDER", 3000)
+    for key in (b"a", b"b", b"c"):
+        kept.put(key, "g++", [str(header)], bytes(1000))
+        kept.get(b"a", "g++")
+    assert kept.get(b"a", "g++") and kept.get(b"c", "g++")
+    assert kept.get(b"b", "g++") is None
+
+
+def test_names_in_rules_of_make() -> None:
+    rule = "a\\ b.o: a.cpp \\\n /usr/include/x.h \\\n  /home/a\\ b/c$$d\\#.h\n"
+    assert objects.prerequisites(rule) == ["a.cpp", "/usr/include/x.h", "/home/a b/c$d#.h"]
 
 
 def test_options_that_a_version_does_not_have_are_left_out() -> None:
