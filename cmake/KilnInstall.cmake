@@ -24,7 +24,7 @@ install(TARGETS kiln_runtime_shared kiln_shared EXPORT KilnTargets
   INCLUDES DESTINATION "${include_dir}")
 install(EXPORT KilnTargets NAMESPACE Kiln:: DESTINATION "${package_dir}")
 
-foreach(library kiln_torch kiln_aoti kiln_aoti_shim)
+foreach(library kiln_cuda_shared kiln_torch kiln_aoti kiln_aoti_shim)
   if(TARGET ${library})
     install(TARGETS ${library} LIBRARY DESTINATION "${lib_dir}" ARCHIVE DESTINATION "${lib_dir}")
     list(APPEND optional_parts ${library})

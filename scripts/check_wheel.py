@@ -28,6 +28,7 @@ REQUIRED = [
     "kiln/lib/cmake/Kiln/KilnConfigVersion.cmake",
     "kiln/lib/cmake/Kiln/KilnTargets.cmake",
     "kiln/lib/libkiln.so",
+    "kiln/lib/libkiln_cuda.so",
     "kiln/lib/libkiln_runtime.so",
     "kiln/lib/libkiln_torch.so",
     "kiln/py.typed",
@@ -75,7 +76,22 @@ numpy.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 maps = [line.split()[-1] for line in open("/proc/self/maps") if "/" in line]
 ours = {path for path in maps if "kiln" in pathlib.Path(path).name or "simdjson" in path}
 assert len(ours) >= 3, ours
+assert not any("libkiln_cuda" in path for path in ours), ours
 assert all(path.startswith(sys.prefix) for path in ours), ours
+"""
+# The library for GPUs is found, and is of this build: what is missing then, if anything, is NVIDIA's.
+LOAD_FOR_GPU = """
+import sys, kiln
+try:
+    engine = kiln.compile(sys.argv[1] + "/model.pt2", targets=["cuda:sm_90"])
+except kiln.KilnError as error:
+    sys.exit(0 if "NVRTC" in str(error) else str(error))
+try:
+    kiln.load(engine)
+except kiln.UnsupportedError as error:
+    assert "libkiln_cuda" not in str(error), error
+maps = open("/proc/self/maps").read()
+assert sys.prefix in maps and "/libkiln_cuda.so" in maps, maps
 """
 
 
@@ -176,7 +192,7 @@ def link_packages(python: Path) -> None:
 def check_with_torch(folder: Path, wheel: Path) -> None:
     python = make_environment(folder / "torch", sys.executable, wheel)
     link_packages(python)
-    for script in (MAKE_MODEL, LOAD_MODEL, RUN_KILN):
+    for script in (MAKE_MODEL, LOAD_MODEL, RUN_KILN, LOAD_FOR_GPU):
         output_of(python, "-I", "-c", script, folder)
     package = output_of(python, "-I", "-m", "kiln", "--cmake-dir").strip()
     build = folder / "example"

@@ -46,6 +46,7 @@ ALLOWED_INCLUDES: dict[str, list[str]] = {
     ],
     "backends/backend.h": ["plan", "engine", "ir", "support"],
     "backends/executable.h": ["engine", "support"],
+    "backends/device_library.h": ["backends/executable.h"],
     "backends/cpu/device": ["backends/executable.h", "engine", "support"],
     "backends/stub/code.h": ["support"],
     "backends/stub/compile": [
@@ -63,17 +64,20 @@ ALLOWED_INCLUDES: dict[str, list[str]] = {
         *("backends/cuda/call.h", "backends/common", "plan", "ir", "engine", "support"),
         "backends/backend.h",
     ],
-    "backends/cuda/device": ["backends/cuda/call.h", "backends/executable.h", "engine", "support"],
-    "runtime": ["backends/executable.h", "engine", "support"],
-    "runtime/devices.cpp": [
-        *("runtime", "backends/executable.h", "backends/cpu/device", "backends/cuda/device"),
+    "backends/cuda/device": [
+        *("backends/cuda/call.h", "backends/device_library.h", "backends/executable.h"),
+        *("engine", "support"),
     ],
+    "runtime": ["backends/executable.h", "engine", "support"],
+    "runtime/device_library.cpp": ["runtime", "backends/device_library.h", "support"],
+    "runtime/devices.cpp": ["runtime", "backends/cpu/device"],
     "compiler": COMPILE_SIDE,
     "capi": [
         *("compiler", "import", "runtime", "engine", "support"),
         *("ir/ops.def", "passes/passes.def", "plan/passes/passes.def"),
     ],
     "torch": ["support"],
+    "torch/aoti/devices.cpp": ["runtime/devices.h", "backends/cuda/device/executable.h"],
 }
 # Headers that only these folders may include.
 CONFINED_HEADERS = {

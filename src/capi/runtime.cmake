@@ -5,4 +5,6 @@ kiln_add_shared_library(kiln_runtime_shared OUTPUT_NAME kiln_runtime
 )
 target_link_options(kiln_runtime_shared PRIVATE -Wl,-z,nodelete)
 set_target_properties(kiln_runtime_shared PROPERTIES SOVERSION 0)
+# Opened where an engine needs it, so that it is no part of the link.
+add_dependencies(kiln_runtime_shared kiln_cuda_shared)
 kiln_small_code(options.cpp runtime.cpp sessions.cpp tensor_check.cpp)

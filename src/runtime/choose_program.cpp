@@ -38,8 +38,8 @@ std::string obstacle_to(const ProgramSpec& program) {
   if (!program.unknown.empty()) return unknown_text(program.unknown);
   const std::string unknown = engine::unknown_of_head(program);
   if (!unknown.empty()) return unknown_text(unknown);
-  const Device* device = find_device(program.target);
-  return device == nullptr ? "there is no device for it" : device->obstacle(program);
+  const Result<const Device*> device = find_device(program.target);
+  return device.ok() ? (*device)->obstacle(program) : device.status().message();
 }
 
 Result<ChosenProgram> load_program(engine::View& view, const ProgramName& wanted,
@@ -56,7 +56,7 @@ Result<ChosenProgram> load_program(engine::View& view, const ProgramName& wanted
     }
     if (obstacle.empty()) {
       request.program = &program;
-      const Device* device = find_device(program.target);
+      const Device* device = *find_device(program.target);  // it had no obstacle
       Result<std::unique_ptr<Executable>> loaded = device->load(request);
       if (loaded.ok()) return ChosenProgram{i, device, std::move(*loaded)};
       if (loaded.status().code() != StatusCode::Unsupported) return loaded.status();

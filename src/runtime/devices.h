@@ -4,15 +4,16 @@
 #include <string_view>
 
 #include "backends/executable.h"
+#include "support/status.h"
 
 namespace kiln::runtime {
 
-// Null for a target that this version does not know. A device half that is a library of its own is
-// opened when a program for it is first asked for: an entry of the table whose functions do so.
-const Device* find_device(std::string_view target);
+// The first call for a target whose device half is a library of its own opens that. Unsupported, with
+// what is missing, where there is none. Any thread may call it.
+Result<const Device*> find_device(std::string_view target);
 
-// One more in this process, which outlives all use: for devices that are in no product. Not while
-// an engine is loaded. False: there is no room.
+// One more in this process, which outlives all use: for devices that are in no product, and for
+// those that a library has linked in. Not while an engine is loaded. False: there is no room.
 bool add_device(const Device& device);
 
 }  // namespace kiln::runtime

@@ -5,79 +5,25 @@
 
 #include <array>
 
+#include "backends/cuda/device/executable.h"
 #include "cuda/fake_driver/fake_driver.h"
-#include "engine/writer.h"
+#include "cuda/fake_driver/gpu_engine.h"
+#include "runtime/devices.h"
 #include "runtime/session.h"
 
 namespace kiln::test {
 namespace {
 
-using engine::BufferKind;
-using engine::BufferSpec;
-using engine::SizeOp;
 using runtime::Engine;
 using runtime::Session;
 
-// Slots.
-constexpr engine::Slot kElements = 0, kBytes = 1, kOne = 2, kWorkspace = 3;
-
-BufferSpec buffer(BufferKind kind, engine::Slot bytes) {
-  BufferSpec result;
-  result.kind = kind;
-  result.index = kind == BufferKind::Temporary ? -1 : 0;
-  result.bytes = bytes;
-  return result;
-}
-
-engine::StepSpec launch(int32_t kernel, std::vector<int32_t> buffers, engine::Slot writes) {
-  engine::StepSpec step;
-  step.kind = engine::StepKind::Launch;
-  step.kernel = kernel;
-  step.buffers = std::move(buffers);
-  step.launch.grid = step.launch.block = {kOne};
-  step.writes.assign(step.buffers.size(), -1);
-  step.writes.back() = writes;
-  return step;
-}
-
-// Of x: f32[4] makes a temporary of 1 MiB, and of that and a constant y: f32[4].
-std::vector<std::byte> make_engine(const char* generation) {
-  static constexpr std::array<std::byte, 64> kCode = {};
-  static constexpr std::array<float, 4> kConstant = {1, 2, 3, 4};
-  engine::ProgramSpec program;
-  program.target = "cuda";
-  program.variant = generation;
-  program.features = {generation};
-  program.code = kCode;
-  program.kernels = {{.name = "spread", .kind = "loop_nest", .entry = 0, .function = "kernel"},
-                     {.name = "gather", .kind = "loop_nest", .entry = 0, .function = "kernel"}};
-  BufferSpec temporary = buffer(BufferKind::Temporary, kWorkspace), constant;
-  temporary.first_step = 0;
-  temporary.last_step = 1;
-  constant.kind = BufferKind::Constant;
-  constant.constant_bytes = sizeof(kConstant);
-  program.buffers = {buffer(BufferKind::Input, kBytes), temporary, constant,
-                     buffer(BufferKind::Output, kBytes)};
-  program.steps = {launch(0, {0, 1}, kWorkspace), launch(1, {1, 2, 3}, kBytes)};
-  engine::Spec spec;
-  spec.name = "sample";
-  spec.producer = "tests";
-  spec.sizes = {{SizeOp::Constant, -1, -1, 4},
-                {SizeOp::Constant, -1, -1, 16},
-                {SizeOp::Constant, -1, -1, 1},
-                {SizeOp::Constant, -1, -1, 1 << 20}};
-  spec.inputs = {{"x", DType::F32, {kElements}}};
-  spec.outputs = {{"y", DType::F32, {kElements}}};
-  spec.programs = {program};
-  const std::vector<engine::ProgramConstants> constants = {
-      {{}, {}, std::as_bytes(std::span(kConstant)), {}}};
-  const auto bytes = engine::write(spec, constants, engine::Weights::Included);
-  EXPECT_TRUE(bytes.ok()) << bytes.status().message();
-  return bytes.ok() ? *bytes : std::vector<std::byte>();
-}
-
 class FakeDriver : public testing::Test {
  protected:
+  static void SetUpTestSuite() {
+    static const bool kAdded = runtime::add_device(cuda::kDevice);
+    ASSERT_TRUE(kAdded);
+  }
+
   void SetUp() override {
     void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
     const auto find = library == nullptr
@@ -107,7 +53,7 @@ class FakeDriver : public testing::Test {
   }
 
   FakeGpu* gpu_ = nullptr;
-  std::vector<std::byte> bytes_ = make_engine("sm_90");
+  std::vector<std::byte> bytes_ = make_gpu_engine("sm_90");
   std::array<float, 4> x_ = {}, y_ = {};
 };
 
@@ -190,7 +136,7 @@ TEST_F(WholeDriver, CodeThatTheDriverDoesNotTakeIsForANewerOne) {
 }
 
 TEST_F(WholeDriver, CodeForAnotherGenerationIsRefusedByName) {
-  bytes_ = make_engine("sm_80");
+  bytes_ = make_gpu_engine("sm_80");
   const auto engine = load();
   ASSERT_FALSE(engine.ok());
   EXPECT_EQ(engine.status().code(), StatusCode::Unsupported);

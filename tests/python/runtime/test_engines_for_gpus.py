@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,51 @@ def test_without_a_gpu_it_says_so(engine: memoryview) -> None:
     for _ in range(2):  # what could not be loaded is tried again
         with pytest.raises(RuntimeError, match=r"runs no program.*cuda:sm_90 \(.*NVIDIA"):
             execute_engine([x], engine_tensor(engine), spec_of(kiln.inspect(engine)))
+
+
+# What a process says of an engine for a GPU, and which files of Kiln it has in memory then.
+SAY_WHY = """
+import sys, kiln
+try:
+    print(kiln.load(open(sys.argv[1], "rb").read()).target)
+except kiln.UnsupportedError as error:
+    print(error)
+print(kiln.load(open(sys.argv[2], "rb").read()).target)
+print(*{line.split()[-1] for line in open("/proc/self/maps") if "kiln" in line})
+"""
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_library_for_gpus_lies_beside_the_others(
+    archive: Path, engine: memoryview, tmp_path: Path, is_there: bool
+) -> None:
+    """In a folder with copies, as those of a wheel are, and where the library is missing."""
+    libraries = tmp_path / "lib"
+    libraries.mkdir()
+    names = ["libkiln_runtime.so", *(["libkiln_cuda.so"] if is_there else [])]
+    for name in names:
+        shutil.copyfile(kiln.library_directory() / name, libraries / name)
+    for_gpu, for_cpu = tmp_path / "gpu.kiln", tmp_path / "cpu.kiln"
+    for_gpu.write_bytes(engine)
+    for_cpu.write_bytes(kiln.compile(archive))
+
+    def say_why(*engines: Path) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", SAY_WHY, *engines],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "KILN_LIBRARY_DIR": str(libraries)},
+        )
+        return done.stdout.splitlines()
+
+    library = str(libraries / "libkiln_cuda.so")
+    why, target, files = say_why(for_gpu, for_cpu)
+    assert (f"there is no {library}, which runs programs for cuda" in why) != is_there
+    assert (library in files) == is_there
+    assert target == "cpu"
+    why, target, files = say_why(for_cpu, for_cpu)
+    assert library not in files
 
 
 def test_an_unknown_generation(archive: Path) -> None:
