@@ -22,6 +22,9 @@ struct GeneratedKernel;  // backends/common/generated_kernel.h
 struct Variant {
   std::string name;
   std::vector<std::string> features;  // that a machine needs in order to run it
+  // Whether a program gains by it: engines whose options name no variants have the others alone.
+  // Null: every program does.
+  bool (*serves)(const plan::Program& program) = nullptr;
 };
 
 // Generates kernels for one variant. Each thread has its own.
@@ -69,8 +72,8 @@ struct CompiledProgram {
 };
 
 struct BackendOptions {
-  // Which variants to make a program for; empty: all that the backend knows. CPU: "x86-64-v3",
-  // "x86-64-v4".
+  // Which variants to make a program for; empty: all that serve it. CPU: "x86-64-v3", "x86-64-v4",
+  // "x86-64-v4-bf16".
   std::vector<std::string> variants;
   int compile_threads = 0;     // 0: one per core
   std::string dump_directory;  // where the texts of kernels go, for people; empty: nowhere

@@ -20,7 +20,8 @@ Backend make_backend(const std::string& variant, const std::string& feature) {
 }  // namespace
 
 std::vector<Backend> cpu_backends() {
-  return {make_backend("x86-64-v3", "avx2"), make_backend("x86-64-v4", "avx512")};
+  return {make_backend("x86-64-v3", "avx2"), make_backend("x86-64-v4", "avx512"),
+          make_backend("x86-64-v4-bf16", "avx512bf16")};
 }
 
 }  // namespace kiln::conformance

@@ -295,6 +295,7 @@ std::vector<std::string> runnable_variants() {
   std::vector<std::string> variants;
   if (cpu::has_cpu_feature("avx2")) variants.emplace_back("x86-64-v3");
   if (cpu::has_cpu_feature("avx512")) variants.emplace_back("x86-64-v4");
+  if (cpu::has_cpu_feature("avx512bf16")) variants.emplace_back("x86-64-v4-bf16");
   return variants;
 }
 
@@ -316,11 +317,12 @@ std::vector<ir::Literal> run_variant(const plan::Program& program, const std::st
   return run_compiled(backend::compile_program(cpu_backend(), program, {{variant}, 1}), inputs);
 }
 
-void expect_matches_interpreter(const ContractionProgram& contraction, double tolerance) {
+void expect_matches_interpreter(const ContractionProgram& contraction, Tolerance tolerance) {
   expect_runs_match_interpreter({contraction}, tolerance);
 }
 
-void expect_runs_match_interpreter(const std::vector<ContractionProgram>& runs, double tolerance) {
+void expect_runs_match_interpreter(const std::vector<ContractionProgram>& runs,
+                                   Tolerance tolerance) {
   const plan::Program& program = runs.at(0).program;
   std::vector<std::vector<ir::Literal>> expected;
   for (const ContractionProgram& run : runs) {
@@ -335,7 +337,8 @@ void expect_runs_match_interpreter(const std::vector<ContractionProgram>& runs, 
       const std::vector<ir::Literal> actual = run_compiled(compiled, runs[r].inputs);
       ASSERT_EQ(actual.size(), expected[r].size());
       for (size_t i = 0; i < actual.size(); ++i) {
-        expect_close(actual[i], expected[r][i], tolerance);
+        expect_close(actual[i], expected[r][i],
+                     variant.ends_with("bf16") ? tolerance.bf16 : tolerance.usual);
       }
     }
   }

@@ -56,13 +56,19 @@ std::vector<std::string> runnable_variants();
 std::vector<ir::Literal> run_variant(const plan::Program& program, const std::string& variant,
                                      const std::vector<ir::Literal>& inputs);
 
-// Every runnable variant gives what plan::interpret gives, within `tolerance` relative to max(1,
-// |expected|).
-void expect_matches_interpreter(const ContractionProgram& contraction, double tolerance = 0);
+// How far a result may be from that of plan::interpret, relative to max(1, |expected|).
+struct Tolerance {
+  Tolerance(double usual = 0) : usual(usual), bf16(usual) {}  // NOLINT(google-explicit-constructor)
+  double usual;
+  double bf16;  // on levels with AVX512-BF16
+};
+
+// Every runnable variant gives what plan::interpret gives.
+void expect_matches_interpreter(const ContractionProgram& contraction, Tolerance tolerance = {});
 
 // The same for runs of one program, without constants, that differ in their run-time sizes: it is
 // compiled once for each variant.
 void expect_runs_match_interpreter(const std::vector<ContractionProgram>& runs,
-                                   double tolerance = 0);
+                                   Tolerance tolerance = {});
 
 }  // namespace kiln::test

@@ -224,10 +224,11 @@ TEST(ContractionMatMul, RunTimeSizes) {
 }
 
 // out[b, m, n] = p[b, m, :] * v[b, :, n] with a run-time K.
-TEST(ContractionMatMul, RunTimeDepth) {
-  for (int64_t length : {1, 6, 40}) {
+void check_run_time_depth(DType dtype) {
+  for (int64_t length : {1, 6, 31, 32, 33, 40, 64}) {
     for (int64_t n : {32, 20}) {
       ContractionProgram contraction;
+      contraction.dtype = dtype;
       const ir::Dim size = contraction.symbol("s", 1, 100, 32);
       plan::MatMul matmul;
       matmul.m = loop("m", size);
@@ -236,11 +237,40 @@ TEST(ContractionMatMul, RunTimeDepth) {
       matmul.a = {contraction.input({size, size}, {length, length}), 0, {size, 1}};
       matmul.b = {contraction.input({size, n}, {length, n}), 0, {n, 1}};
       matmul.out = {contraction.output({size, n}), 0, {n, 1}};
-      matmul.epilogue = plan::accumulator(DType::F32);
+      matmul.formats = contraction.formats();
+      matmul.epilogue = contraction.sum(matmul.formats);
       contraction.add_kernel(std::move(matmul));
       SCOPED_TRACE("length " + std::to_string(length) + ", n " + std::to_string(n));
       expect_matches_interpreter(contraction);
     }
+  }
+}
+
+TEST(ContractionMatMul, RunTimeDepth) {
+  for (DType dtype : {DType::F32, DType::BF16}) check_run_time_depth(dtype);
+}
+
+// Levels that serve some programs alone are in those, and share the packed weight with the others.
+TEST(ContractionMatMul, ProductsOfBf16HaveALevelOfTheirOwn) {
+  const auto compiled = [](DType dtype, const Sizes& sizes) {
+    const ContractionProgram contraction = make_matmul(sizes, {.dtype = dtype});
+    return backend::compile_program(cpu_backend(), contraction.program, {{}, 1});
+  };
+  using Names = std::vector<std::string>;
+  for (const auto& [dtype, names] :
+       {std::pair(DType::F32, Names{"x86-64-v4", "x86-64-v3"}),
+        std::pair(DType::F16, Names{"x86-64-v4", "x86-64-v3"}),
+        std::pair(DType::BF16, Names{"x86-64-v4-bf16", "x86-64-v4", "x86-64-v3"})}) {
+    const CompiledProgram program = compiled(dtype, {3, 48, 21});
+    Names found;
+    for (const engine::ProgramSpec& part : program.spec.programs) found.push_back(part.variant);
+    EXPECT_EQ(found, names) << dtype_name(dtype);
+    const auto weight = [&](size_t p) {
+      const auto& constants = program.constants[p];
+      return std::ranges::find_if(constants, [](const auto& c) { return !c.bytes.empty(); })
+          ->bytes.data();
+    };
+    for (size_t p = 1; p < names.size(); ++p) EXPECT_EQ(weight(p), weight(0));
   }
 }
 

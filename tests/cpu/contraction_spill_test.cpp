@@ -56,7 +56,7 @@ uint64_t frame_bytes(const Target& target, Tile tile, bool constant_stride,
   }
   const int64_t sum_bytes = ElementFormat(tile.sum).bytes();
   operands.a_format = {tile.sum, tile.sum, tile.sum};
-  operands.b_format = {b_dtype, tile.sum, tile.sum};
+  operands.b_format = {b_dtype, tile.sum, tile.sum};  // pairs are read without it
   operands.a_step = ir.getInt64(sum_bytes);
   operands.b_step = ir.getInt64(tile.vectors * target.lanes() * ElementFormat(b_dtype).bytes());
   operands.prefetch_b = true;
@@ -99,6 +99,21 @@ TEST(ContractionSpill, TilesOfOtherTypesStayInRegisters) {
         EXPECT_LT(frame_bytes(target, tile, true, b), kVectorSpill)
             << target.name << ": " << rows << " rows of " << vectors << " vectors of "
             << dtype_name(b);
+      }
+    }
+  }
+}
+
+TEST(ContractionSpill, TilesOfPairsStayInRegisters) {
+  for (const Target& target : all_targets()) {
+    const Steps steps = target.has(Feature::Avx512Bf16) ? Steps::Pairs : Steps::WidenedPairs;
+    for (int vectors : tile_vectors(target)) {
+      const int most = tile_rows(target, vectors, {100, 100}, DType::F32, steps);
+      for (int rows = 1; rows <= most; ++rows) {
+        const Tile tile{rows, vectors, DType::F32, steps};
+        EXPECT_LE(tile.registers(), target.registers);
+        EXPECT_LT(frame_bytes(target, tile, true), kVectorSpill)
+            << target.name << ": " << rows << " rows of " << vectors << " vectors";
       }
     }
   }

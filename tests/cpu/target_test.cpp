@@ -17,8 +17,11 @@ using Names = std::vector<std::string>;
 
 TEST(TargetTest, LevelsRequireWhatTheirCodeUses) {
   for (const Target& target : all_targets()) {
-    const bool wide = target.name == "x86-64-v4";
-    EXPECT_EQ(target.features.required(), wide ? Names({"avx2", "avx512"}) : Names({"avx2"}));
+    const bool wide = target.cpu == "x86-64-v4";
+    Names required = {"avx2"};
+    if (wide) required.emplace_back("avx512");
+    if (target.name == "x86-64-v4-bf16") required.emplace_back("avx512bf16");
+    EXPECT_EQ(target.features.required(), required);
     EXPECT_EQ(target.has(Feature::Avx512Bw), wide);
     EXPECT_EQ(target.lanes(), wide ? 16 : 8);
   }

@@ -20,12 +20,13 @@ std::string names_of(const std::vector<Variant>& variants) {
 }
 
 // In the backend's order: the best first.
-std::vector<Variant> choose_variants(const Backend& backend,
+std::vector<Variant> choose_variants(const Backend& backend, const plan::Program& program,
                                      const std::vector<std::string>& names) {
   std::vector<Variant> result;
   for (const Variant& variant : backend.variants) {
-    if (names.empty() || std::ranges::find(names, variant.name) != names.end())
-      result.push_back(variant);
+    const bool wanted = names.empty() ? variant.serves == nullptr || variant.serves(program)
+                                      : std::ranges::find(names, variant.name) != names.end();
+    if (wanted) result.push_back(variant);
   }
   for (const std::string& name : names) {
     if (std::ranges::find(result, name, &Variant::name) == result.end())
@@ -110,7 +111,7 @@ engine::Spec make_interface(const plan::Program& program, SizeProgram& sizes) {
 
 CompiledProgram compile_program(const Backend& backend, const plan::Program& program,
                                 const BackendOptions& options) {
-  const std::vector<Variant> variants = choose_variants(backend, options.variants);
+  const std::vector<Variant> variants = choose_variants(backend, program, options.variants);
   const DistinctKernels kernels(program);
   auto generated = generate_all(backend, program, kernels, variants, options);
 

@@ -37,11 +37,24 @@ const plan::TargetTraits& traits() {
   return kTraits;
 }
 
+bool multiplies_pairs(const plan::Program&, const plan::LoopNest&, const Target&) { return false; }
+
+bool has_pairs(const plan::Program& program) {
+  const auto target = std::ranges::find_if(
+      all_targets(), [](const Target& level) { return level.has(Feature::Avx512Bf16); });
+  return std::ranges::any_of(program.kernels, [&](const plan::Kernel& kernel) {
+    return std::visit([&](const auto& body) { return multiplies_pairs(program, body, *target); },
+                      kernel.body);
+  });
+}
+
 const std::vector<Variant>& variants() {
   static const std::vector<Variant> kVariants = [] {
     std::vector<Variant> variants;
-    for (const Target& target : all_targets())
-      variants.push_back({target.name, target.features.required()});
+    for (const Target& target : all_targets()) {
+      const bool pairs = target.has(Feature::Avx512Bf16);
+      variants.push_back({target.name, target.features.required(), pairs ? has_pairs : nullptr});
+    }
     return variants;
   }();
   return kVariants;

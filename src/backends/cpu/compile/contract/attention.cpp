@@ -27,15 +27,16 @@ constexpr int64_t kFewestRows = 16, kMostRows = 64;
 // rows it is better to do so once, in packed panels.
 constexpr int64_t kFewRows = 16;
 
-// How attention is cut; the same for every target.
+// How attention is cut.
 struct Blocking {
-  int64_t key_width = 32;    // of a panel of K^T and of scores
-  int64_t value_width = 32;  // of a panel of V
+  Steps key_steps = Steps::Single, value_steps = Steps::Single;  // of Q * K^T and of P * V
+  int64_t key_width = 32;                                        // of a panel of K^T and of scores
+  int64_t value_width = 32;                                      // of a panel of V
   int64_t value_panels = 1;
   int64_t block_rows = 64;  // at most, per task
   bool packs_v = false;
   OperandFormat q, k, v;    // in memory
-  bool stages_q = false;    // a block of its rows goes to scratch, in the type of the sums
+  bool stages_q = false;    // a block of its rows goes to scratch, as the type that tiles read
   bool whole_rows = false;  // a row of scores is contiguous; otherwise they lie in panels
 };
 
@@ -46,7 +47,18 @@ int64_t stride_width(int64_t columns) {
   return panel_width(columns, 1);
 }
 
-Blocking choose_blocking(const plan::Program& program, const plan::Attention& attention) {
+// Whether a machine multiplies pairs of bf16, and Q and K, which have such elements, come in pairs.
+// Weights are rounded to bf16 then.
+bool has_pairs(const Target& target, const plan::Attention& attention, const Blocking& blocking) {
+  const auto is_exact = [](const OperandFormat& format) {
+    return format.memory == DType::BF16 && format.widens() && format.sum == DType::F32;
+  };
+  return target.has(Feature::Avx512Bf16) && is_exact(blocking.q) && is_exact(blocking.k) &&
+         is_exact(blocking.v) && attention.head_dim % 2 == 0;
+}
+
+Blocking choose_blocking(const plan::Program& program, const plan::Attention& attention,
+                         const Target& target) {
   Blocking blocking;
   const int64_t keys = positive_opt(attention.j.extent());
   const int64_t queries = positive_opt(attention.i.extent());
@@ -64,6 +76,11 @@ Blocking choose_blocking(const plan::Program& program, const plan::Attention& at
   const bool reads_v = blocking.v.is_plain() || (blocking.v.widens() && queries < kFewRows);
   blocking.packs_v =
       !reads_v || !attention.v.strides.back().is_constant(1) || attention.value_dim % 16 != 0;
+  if (has_pairs(target, attention, blocking)) {
+    blocking.key_steps = Steps::Pairs;
+    blocking.stages_q = !attention.q.strides.back().is_constant(1);
+    if (blocking.packs_v) blocking.value_steps = Steps::Pairs;
+  }
   blocking.whole_rows = attention.j.extent().is_constant();
   blocking.value_width = stride_width(attention.value_dim);
   blocking.value_panels = (attention.value_dim + blocking.value_width - 1) / blocking.value_width;
@@ -76,7 +93,7 @@ class AttentionEmitter {
       : emitter_(emitter),
         ir_(emitter.ir()),
         attention_(attention),
-        blocking_(choose_blocking(emitter.program(), attention)),
+        blocking_(choose_blocking(emitter.program(), attention, emitter.target())),
         sum_(attention.formats.accumulator),
         lanes_(emitter.target().lanes()),
         rows_(part_range(range_of(attention.i.extent()), blocking_.block_rows)),
@@ -110,14 +127,26 @@ class AttentionEmitter {
   int64_t score_panel_bytes() const {
     return blocking_.key_width * sum_.bytes() * (blocking_.whole_rows ? 1 : blocking_.block_rows);
   }
+  int64_t power_panel_bytes() const {
+    const int64_t size = ElementFormat(power()).bytes();
+    return blocking_.whole_rows ? blocking_.key_width * size : score_panel_bytes();
+  }
   // Of all scores of a block.
   ir::Dim score_bytes() const {
     if (blocking_.whole_rows) return blocking_.block_rows * score_row_bytes();
     return key_panels() * score_panel_bytes();
   }
-  int64_t key_panel_bytes() const {
-    return packed_panel_bytes(attention_.head_dim, blocking_.key_width, sum_.dtype()).constant();
+  // Of panels of K^T and of V; a step of a column, a pair of bf16, takes as much as an f32.
+  ir::Dim panel_bytes(Steps steps, const ir::Dim& k, int64_t width) const {
+    return steps == Steps::Pairs ? packed_pair_bytes(k, width)
+                                 : packed_panel_bytes(k, width, sum_.dtype());
   }
+  int64_t key_panel_bytes() const {
+    return panel_bytes(blocking_.key_steps, attention_.head_dim, blocking_.key_width).constant();
+  }
+  // What a copy of Q holds, and powers are.
+  DType staged() const { return blocking_.key_steps == Steps::Pairs ? DType::BF16 : sum_.dtype(); }
+  DType power() const { return blocking_.value_steps == Steps::Pairs ? DType::BF16 : sum_.dtype(); }
 
   // Scratch: a staged tile, the inverse sums of rows, K^T, the scores of a block, V if it is packed,
   // and the rows of Q if they are staged.
@@ -142,11 +171,11 @@ class AttentionEmitter {
     packed_k_ = take_scratch(end, key_panels() * key_panel_bytes());
     scores_ = take_scratch(end, score_bytes());
     value_panel_bytes_ =
-        packed_panel_bytes(attention_.j.extent(), blocking_.value_width, sum_.dtype());
+        panel_bytes(blocking_.value_steps, attention_.j.extent(), blocking_.value_width);
     if (blocking_.packs_v)
       packed_v_ = take_scratch(end, value_panel_bytes_ * blocking_.value_panels);
     if (blocking_.stages_q) {
-      const ir::Dim row = staged_row_bytes(attention_.head_dim, sum_.dtype());
+      const ir::Dim row = staged_row_bytes(attention_.head_dim, staged());
       staged_q_ = {take_scratch(end, row * blocking_.block_rows), value_of(row)};
     }
     interface.scratch_bytes = ir::max(interface.scratch_bytes, end);
@@ -177,7 +206,8 @@ class AttentionEmitter {
                                    i64(blocking_.key_width));
     emit_scores(rows, panels);
     emit_softmax(emitter_, attention_,
-                 {scores_, blocking_.key_width, score_row_bytes(), score_panel_bytes()},
+                 {scores_, blocking_.key_width, score_row_bytes(), score_panel_bytes(), power(),
+                  power_panel_bytes()},
                  {rows, panels, n_, inverse_sums_});
     emit_output(rows, v, panels, limit);
     return keys;
@@ -208,7 +238,8 @@ class AttentionEmitter {
     matrix.n = n_;
     matrix.format = blocking_.k;
     emit_pack(emitter_, matrix, i64(0), value_of(key_panels()),
-              {packed_k_, i64(key_panel_bytes()), blocking_.key_width});
+              {packed_k_, i64(key_panel_bytes()), blocking_.key_width,
+               blocking_.key_steps == Steps::Pairs});
   }
 
   void pack_values(Value* v) {
@@ -220,7 +251,8 @@ class AttentionEmitter {
     matrix.n = i64(attention_.value_dim);
     matrix.format = blocking_.v;
     emit_pack(emitter_, matrix, i64(0), i64(blocking_.value_panels),
-              {packed_v_, value_of(value_panel_bytes_), blocking_.value_width});
+              {packed_v_, value_of(value_panel_bytes_), blocking_.value_width,
+               blocking_.value_steps == Steps::Pairs});
   }
 
   RowTiles row_tiles(Value* count, int vectors) {
@@ -240,13 +272,18 @@ class AttentionEmitter {
     const ir::Dim bytes = row_stride(attention_.q) * size;
     Value* first = byte_offset(emitter_, view_address(attention_.q),
                                ir_.CreateMul(rows.begin, value_of(bytes)));
-    if (!blocking_.stages_q) return {first, bytes, attention_.q.strides.back() * size, blocking_.q};
-    const RuntimeRun row{first, value_of(attention_.q.strides.back()), i64(attention_.head_dim),
-                         blocking_.q};
+    const int64_t step = blocking_.key_steps == Steps::Pairs ? 2 : 1;
+    if (!blocking_.stages_q)
+      return {first, bytes, attention_.q.strides.back() * (size * step), blocking_.q};
+    RuntimeRun row{first, value_of(attention_.q.strides.back()), i64(attention_.head_dim),
+                   blocking_.q};
+    row.format.sum = staged();
     emit_stage(emitter_, row, value_of(row_stride(attention_.q)), rows.count, staged_q_);
-    const DType sum = sum_.dtype();
-    return {
-        staged_q_.to, staged_row_bytes(attention_.head_dim, sum), sum_.bytes(), {sum, sum, sum}};
+    const DType type = staged();
+    return {staged_q_.to,
+            staged_row_bytes(attention_.head_dim, type),
+            ElementFormat(type).bytes() * step,
+            {type, type, type}};
   }
 
   // scores = Q * K^T for the rows of a block and the keys of `panels` panels.
@@ -254,6 +291,8 @@ class AttentionEmitter {
     const int vectors = tile_vectors(blocking_.key_width);
     const DType sum = sum_.dtype();
     const QueryRows q = query_rows(rows);
+    const bool pairs = blocking_.key_steps == Steps::Pairs;
+    const int64_t steps = pairs ? attention_.head_dim / 2 : attention_.head_dim;
     emitter_.loop(i64(0), panels, 1, [&](Value* panel) {
       emitter_.loop(i64(0), i64(blocking_.key_width), static_cast<int64_t>(vectors) * lanes_,
                     [&](Value* strip) {
@@ -262,7 +301,7 @@ class AttentionEmitter {
                       for_row_tiles(
                           emitter_, row_tiles(rows.count, vectors),
                           [&](Value* first, int count) {
-                            const Tile tile{count, vectors, sum};
+                            const Tile tile{count, vectors, sum, blocking_.key_steps};
                             TileOperands operands;
                             operands.a = byte_offset(emitter_, q.base,
                                                      ir_.CreateMul(first, value_of(q.bytes)));
@@ -275,7 +314,7 @@ class AttentionEmitter {
                             operands.b_step = i64(blocking_.key_width * sum_.bytes());
                             operands.b_alignment = 32;
                             const Accumulators sums =
-                                multiply_run(emitter_, tile, operands, i64(attention_.head_dim));
+                                multiply_run(emitter_, tile, operands, i64(steps));
                             store_scores(tile, sums, at(to, first, score_row_bytes()));
                           },
                           nullptr);
@@ -322,7 +361,8 @@ class AttentionEmitter {
     for_row_tiles(
         emitter_, tiles,
         [&](Value* first, int count) {
-          const Tile tile{count, tile_vectors(blocking_.value_width), sum_.dtype()};
+          const Tile tile{count, tile_vectors(blocking_.value_width), sum_.dtype(),
+                          blocking_.value_steps};
           Accumulators sums = weighted_values(tile, first, b, keys);
           for (int r = 0; r < count; ++r) {
             Value* address = at(inverse_sums_, ir_.CreateAdd(first, i64(r)), sum_.bytes());
@@ -346,7 +386,7 @@ class AttentionEmitter {
     const DType sum = sum_.dtype();
     operands.a_format = {sum, sum, sum};
     operands.b_format = blocking_.packs_v ? OperandFormat{sum, sum, sum} : blocking_.v;
-    operands.a_step = i64(sum_.bytes());
+    operands.a_step = i64(sum_.bytes());  // a pair of powers takes as much
     operands.b_step = blocking_.packs_v ? i64(blocking_.value_width * v_bytes())
                                         : value_of(row_stride(attention_.v) * v_bytes());
     operands.b_alignment = blocking_.packs_v ? 32 : 0;
@@ -355,7 +395,7 @@ class AttentionEmitter {
     if (blocking_.whole_rows) {
       operands.a = rows;
       operands.b = b;
-      return multiply_run(emitter_, tile, operands, keys.limit);
+      return multiply_run(emitter_, tile, operands, value_steps(keys.limit));
     }
     std::vector<Value*> carried{b};
     const Accumulators zeros = zero_tile(emitter_, tile);
@@ -366,11 +406,17 @@ class AttentionEmitter {
                   Accumulators(values.begin() + 1, values.end())};
           Value* left = ir_.CreateSub(keys.limit, ir_.CreateMul(panel, i64(blocking_.key_width)));
           Value* steps = smaller(emitter_, left, i64(blocking_.key_width));
-          run = multiply_run(emitter_, tile, operands, steps, std::move(run));
+          run = multiply_run(emitter_, tile, operands, value_steps(steps), std::move(run));
           run.sums.insert(run.sums.begin(), run.b);
           return run.sums;
         });
     return Accumulators(carried.begin() + 1, carried.end());
+  }
+
+  // Powers beyond the last key are zero, and so are values in packed pairs.
+  Value* value_steps(Value* keys) {
+    if (blocking_.value_steps != Steps::Pairs) return keys;
+    return ir_.CreateLShr(ir_.CreateAdd(keys, i64(1)), 1);
   }
 
   Output output() {
@@ -411,6 +457,11 @@ class AttentionEmitter {
 
 void emit_attention(Emitter& emitter, const plan::Attention& attention) {
   AttentionEmitter(emitter, attention).run();
+}
+
+bool multiplies_pairs(const plan::Program& program, const plan::Attention& attention,
+                      const Target& target) {
+  return choose_blocking(program, attention, target).key_steps == Steps::Pairs;
 }
 
 }  // namespace kiln::cpu

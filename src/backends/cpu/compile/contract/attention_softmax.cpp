@@ -72,6 +72,7 @@ class SoftmaxEmitter {
   struct ScoreVector {
     const Row* row = nullptr;
     Value* address = nullptr;
+    Value* power = nullptr;  // the address of its powers
     Value* column = nullptr;
     Value* mask = nullptr;  // null if all columns exist
   };
@@ -141,6 +142,8 @@ class SoftmaxEmitter {
     vector.row = &row;
     vector.address = byte_offset(emitter_, at(row.address, group, scores_.group_bytes),
                                  ir_.getInt64(first * sum_.bytes()));
+    vector.power = byte_offset(emitter_, at(row.address, group, scores_.power_group_bytes),
+                               ir_.getInt64(first * ElementFormat(scores_.power).bytes()));
     vector.column =
         ir_.CreateAdd(ir_.CreateMul(group, ir_.getInt64(scores_.width)), ir_.getInt64(first));
     if (!whole_) vector.mask = mask_below(emitter_, vector.column, row.limit);
@@ -150,6 +153,11 @@ class SoftmaxEmitter {
   Value* load(const ScoreVector& vector) { return sum_.load(ir_, vector.address, lanes_, 32); }
   void store(Value* value, const ScoreVector& vector) {
     sum_.store(ir_, value, vector.address, 32);
+  }
+  void store_power(Value* value, const ScoreVector& vector) {
+    if (scores_.power == DType::BF16)
+      value = ir_.CreateIntrinsic(llvm::Intrinsic::x86_avx512bf16_cvtneps2bf16_512, {}, {value});
+    ir_.CreateAlignedStore(value, vector.power, llvm::Align(32));
   }
   Value* larger(Value* a, Value* b) { return ir_.CreateSelect(ir_.CreateFCmpOGT(a, b), a, b); }
 
@@ -200,7 +208,7 @@ class SoftmaxEmitter {
       const Real exponent = fma(Real(ir_, load(vector)), Real(ir_, scale), Real(ir_, shifts[row]));
       Value* power = emit_power(emitter_.target(), exponent).value;
       if (vector.mask != nullptr) power = ir_.CreateSelect(vector.mask, power, zero);
-      store(power, vector);
+      store_power(power, vector);
       return ir_.CreateFAdd(sum, power);
     };
     return over_rows(rows, zero, step, [&](Value* a, Value* b) { return ir_.CreateFAdd(a, b); });

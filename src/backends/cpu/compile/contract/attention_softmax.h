@@ -12,6 +12,10 @@ struct ScoreLayout {
   llvm::Value* base = nullptr;
   int64_t width = 32;
   int64_t row_bytes = 0, group_bytes = 0;
+  // Powers take the place of scores, as elements of this type and groups of so many bytes: those of
+  // scores, or bf16 on a machine with AVX512-BF16, in at most as many bytes.
+  DType power = DType::F32;
+  int64_t power_group_bytes = 0;
 };
 
 struct SoftmaxRows {
@@ -21,7 +25,7 @@ struct SoftmaxRows {
   llvm::Value* inverse_sums = nullptr;  // one a row; 0 for a row that keeps nothing
 };
 
-// Emits score = exp(scale * score + bias - the row's highest), and 0 where a key is masked out, for
+// Emits power = exp(scale * score + bias - the row's highest), and 0 where a key is masked out, for
 // all columns of the groups.
 void emit_softmax(Emitter& emitter, const plan::Attention& attention, const ScoreLayout& scores,
                   const SoftmaxRows& rows);

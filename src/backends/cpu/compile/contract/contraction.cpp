@@ -282,9 +282,9 @@ int64_t panel_width(int64_t columns, int64_t rows) {
   return best;
 }
 
-int tile_rows(const Target& target, int vectors, CountRange counts, DType sum) {
+int tile_rows(const Target& target, int vectors, CountRange counts, DType sum, Steps steps) {
   const int most = counts.low == counts.high ? kMostTileRows : kMostTileRowsDynamic;
-  return std::min(most_rows(target, vectors, sum), most);
+  return std::min(most_rows(target, {0, vectors, sum, steps}), most);
 }
 
 }  // namespace kiln::cpu

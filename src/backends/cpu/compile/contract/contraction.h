@@ -116,6 +116,7 @@ int64_t panel_width(int64_t columns, int64_t rows);
 
 // The most rows of a tile, when tiles split counts in this range. Run-time counts get shorter
 // tiles: fewer sizes, less code.
-int tile_rows(const Target& target, int vectors, CountRange counts, DType sum = DType::F32);
+int tile_rows(const Target& target, int vectors, CountRange counts, DType sum = DType::F32,
+              Steps steps = Steps::Single);
 
 }  // namespace kiln::cpu

@@ -35,12 +35,27 @@ struct Geometry {
   int64_t span_h = 0, span_w = 0;                 // pixels that a dilated kernel covers
   ir::Dim width;                                  // of the input rows that tiles read
   bool copies = true;
-  OperandFormat input;    // what is copied
-  int64_t sum_bytes = 4;  // of an element of what tiles read
-  int64_t weight_bytes = 4;
+  OperandFormat input;  // what is copied
+  Steps steps = Steps::Single;
+  bool is_joined = true;    // a kernel row is one run of K, otherwise each of its pixels
+  int64_t run = 1;          // elements
+  DType read = DType::F32;  // what tiles read
+  int64_t read_bytes = 4, weight_bytes = 4;
+
+  // Elements along k of a step.
+  int64_t step() const { return steps == Steps::Single ? 1 : 2; }
 };
 
-Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv) {
+// Pairs where input and weight are bf16, and every run of K is a whole number of them.
+Steps choose_steps(const Target& target, const plan::Convolution& conv, const Geometry& geometry) {
+  const bool exact = geometry.input.memory == DType::BF16 && geometry.input.widens() &&
+                     conv.formats.weight == DType::BF16 && geometry.input.sum == DType::F32;
+  if (!exact || geometry.run % 2 != 0) return Steps::Single;
+  return target.has(Feature::Avx512Bf16) ? Steps::Pairs : Steps::WidenedPairs;
+}
+
+Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv,
+                     const Target& target) {
   Geometry geometry;
   KILN_CHECK(conv.o.extent().is_constant(), "the number of output channels is constant");
   geometry.group_channels = conv.channels / conv.groups;
@@ -52,16 +67,23 @@ Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv
   const ir::Dim columns = (conv.x.extent() - 1) * conv.stride_w + geometry.span_w;
   geometry.input = {program.buffers[conv.input].type.dtype, conv.formats.left,
                     conv.formats.accumulator};
-  geometry.sum_bytes = ElementFormat(conv.formats.accumulator).bytes();
+  // The pixels of a kernel row lie one after another when nothing is skipped between them.
+  geometry.is_joined = conv.groups == 1 && (conv.dilation_w == 1 || conv.kernel_w == 1);
+  geometry.run = geometry.group_channels * (geometry.is_joined ? conv.kernel_w : 1);
+  geometry.steps = choose_steps(target, conv, geometry);
+  geometry.read = geometry.steps == Steps::Pairs ? DType::BF16 : conv.formats.accumulator;
+  geometry.read_bytes = ElementFormat(geometry.read).bytes();
   geometry.weight_bytes = ElementFormat(conv.formats.weight).bytes();
-  geometry.copies = !geometry.input.is_plain() || !conv.pad_top.is_constant(0) ||
-                    !conv.pad_left.is_constant(0) || !ir::provably_less_equal(rows, conv.height) ||
+  geometry.input.sum = geometry.read;
+  const bool as_it_lies = geometry.steps == Steps::Pairs || geometry.input.is_plain();
+  geometry.copies = !as_it_lies || !conv.pad_top.is_constant(0) || !conv.pad_left.is_constant(0) ||
+                    !ir::provably_less_equal(rows, conv.height) ||
                     !ir::provably_less_equal(columns, conv.width);
   geometry.width = geometry.copies ? columns : conv.width;
   return geometry;
 }
 
-// How a convolution is cut in tasks; the same for every target. Task = (b, block of rows, group of
+// How a convolution is cut in tasks. Task = (b, block of rows, group of
 // panels).
 struct Blocking {
   int64_t width = 16;        // of a panel
@@ -78,7 +100,7 @@ Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry
   blocking.panels = conv.groups * ((geometry.group_outputs + blocking.width - 1) / blocking.width);
   const int64_t rows = positive_opt(conv.y.extent());
   const int64_t row_bytes =
-      ir::saturating_product({positive_opt(geometry.width), conv.channels, geometry.sum_bytes});
+      ir::saturating_product({positive_opt(geometry.width), conv.channels, geometry.read_bytes});
   const int64_t fitting = (kInputBytes / row_bytes - geometry.span_h) / conv.stride_h + 1;
   blocking.block_rows = std::clamp<int64_t>(fitting, 1, rows);
   const int64_t panel_bytes = geometry.depth * blocking.width * geometry.weight_bytes;
@@ -115,7 +137,7 @@ class ConvolutionEmitter {
       : emitter_(emitter),
         ir_(emitter.ir()),
         conv_(conv),
-        geometry_(geometry_of(emitter.program(), conv)),
+        geometry_(geometry_of(emitter.program(), conv, emitter.target())),
         blocking_(choose_blocking(conv, geometry_)),
         tile_(tile_width(emitter.target(), blocking_.width)) {}
 
@@ -134,7 +156,7 @@ class ConvolutionEmitter {
     return byte_offset(emitter_, base, ir_.CreateMul(index, stride));
   }
 
-  int64_t pixel_bytes() const { return conv_.channels * geometry_.sum_bytes; }
+  int64_t pixel_bytes() const { return conv_.channels * geometry_.read_bytes; }
   ir::Dim row_bytes() const { return geometry_.width * pixel_bytes(); }
 
   // Scratch: the staged tile, then the padded input rows of a block.
@@ -170,6 +192,7 @@ class ConvolutionEmitter {
     matrix.batches = conv_.groups;
     matrix.batch_stride = geometry_.depth * geometry_.group_outputs;
     matrix.weight = conv_.formats.weight;
+    matrix.pairs = geometry_.steps != Steps::Single;
     weight_ =
         emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, blocking_.width));
     input_ = emitter_.buffer(conv_.input);
@@ -211,19 +234,19 @@ class ConvolutionEmitter {
     Value* whole = value_of(geometry_.width * channels);
     const int64_t input_bytes = ElementFormat(geometry_.input.memory).bytes();
     Value* input_row_bytes = value_of(conv_.width * (channels * input_bytes));
-    const DType sum = conv_.formats.accumulator;
-    Value* sum_bytes = i64(geometry_.sum_bytes);
+    const DType read = geometry_.read;
+    Value* read_bytes = i64(geometry_.read_bytes);
     emitter_.loop(i64(0), needed, 1, [&](Value* r) {
       Value* row = ir_.CreateAdd(first, r);
       Value* to = at(padded_, r, row_bytes_);
       Value* outside = ir_.CreateICmpUGE(row, height);  // negative rows too
-      when(emitter_, outside, [&] { emit_zeros(emitter_, to, whole, sum); });
+      when(emitter_, outside, [&] { emit_zeros(emitter_, to, whole, read); });
       when(emitter_, ir_.CreateNot(outside), [&] {
         Value* from = at(input_, ir_.CreateAdd(ir_.CreateMul(b, height), row), input_row_bytes);
-        emit_zeros(emitter_, to, left, sum);
-        to = at(to, left, sum_bytes);
+        emit_zeros(emitter_, to, left, read);
+        to = at(to, left, read_bytes);
         emit_copy(emitter_, to, {from, nullptr, middle, geometry_.input});
-        emit_zeros(emitter_, at(to, middle, sum_bytes), right, sum);
+        emit_zeros(emitter_, at(to, middle, read_bytes), right, read);
       });
     });
   }
@@ -240,8 +263,8 @@ class ConvolutionEmitter {
   // Output rows of a tile: more than one if they are short, and their width is known.
   int rows_at_once() const {
     if (!conv_.x.extent().is_constant()) return 1;
-    const auto most =
-        tile_rows(emitter_.target(), tile_.vectors, {1, 1}, conv_.formats.accumulator);
+    const auto most = tile_rows(emitter_.target(), tile_.vectors, {1, 1}, conv_.formats.accumulator,
+                                geometry_.steps);
     return std::max<int>(
         1, most / static_cast<int>(std::max<int64_t>(1, positive_opt(conv_.x.extent()))));
   }
@@ -256,7 +279,11 @@ class ConvolutionEmitter {
     Value* weight = at(weight_, panel, i64(geometry_.depth * blocking_.width * size));
     Value* width = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(end, first));
     emitter_.loop(i64(0), width, tile_.columns, [&](Value* strip) {
-      const Strip place{b,  rows, group, at(weight, strip, i64(size)), ir_.CreateAdd(first, strip),
+      const Strip place{b,
+                        rows,
+                        group,
+                        at(weight, strip, i64(size * geometry_.step())),
+                        ir_.CreateAdd(first, strip),
                         end};
       if (rows_at_once() > 1) {
         emit_whole_rows(place);
@@ -276,7 +303,7 @@ class ConvolutionEmitter {
       base = input_;
     }
     return at(at(base, row, row_bytes_), strip.group,
-              i64(geometry_.group_channels * geometry_.sum_bytes));
+              i64(geometry_.group_channels * geometry_.read_bytes));
   }
 
   // The address of the first pixel of output row `r` of the block.
@@ -294,14 +321,15 @@ class ConvolutionEmitter {
     Value* origin = output_row(strip, r);
     const CountRange columns = range_of(conv_.x.extent());
     const DType sum = conv_.formats.accumulator;
-    const RowTiles tiles{value_of(conv_.x.extent()), columns,
-                         tile_rows(emitter_.target(), tile_.vectors, columns, sum)};
+    const RowTiles tiles{
+        value_of(conv_.x.extent()), columns,
+        tile_rows(emitter_.target(), tile_.vectors, columns, sum, geometry_.steps)};
     auto bind_row = [this](Value* x) { emitter_.bind(conv_.x.index, x); };
     TileWriter writer(emitter_, output(strip, bind_row), staging_, count_sizes(tiles));
     for_row_tiles(
         emitter_, tiles,
         [&](Value* first, int count) {
-          const Tile tile{count, tile_.vectors, sum};
+          const Tile tile{count, tile_.vectors, sum, geometry_.steps};
           Value* pixel = at(input, first, i64(conv_.stride_w * pixel_bytes()));
           const Accumulators sums = sum_tile(tile, pixel_offsets(1, count), pixel, strip.weight);
           writer.write(tile, sums, origin, first, strip.column);
@@ -326,8 +354,8 @@ class ConvolutionEmitter {
     for_row_tiles(
         emitter_, tiles,
         [&](Value* first, int count) {
-          const Tile tile{count * static_cast<int>(width), tile_.vectors,
-                          conv_.formats.accumulator};
+          const Tile tile{count * static_cast<int>(width), tile_.vectors, conv_.formats.accumulator,
+                          geometry_.steps};
           const Accumulators sums =
               sum_tile(tile, pixel_offsets(count, width), input_row(strip, first), strip.weight);
           writer.write(tile, sums, origin, ir_.CreateMul(first, i64(width)), strip.column);
@@ -350,20 +378,18 @@ class ConvolutionEmitter {
     return offsets;
   }
 
-  // All kernel positions. The pixels of a kernel row lie one after another when nothing is skipped
-  // between them.
+  // All kernel positions.
   Accumulators sum_tile(Tile tile, std::vector<Value*> pixels, Value* input, Value* weight) {
-    const bool joined = conv_.groups == 1 && (conv_.dilation_w == 1 || conv_.kernel_w == 1);
-    const int64_t runs = joined ? 1 : conv_.kernel_w;
-    const int64_t steps = geometry_.depth / conv_.kernel_h / runs;
+    const int64_t runs = geometry_.is_joined ? 1 : conv_.kernel_w;
+    const int64_t steps = geometry_.run / geometry_.step();
     TileOperands operands;
     const DType sum = conv_.formats.accumulator;
     operands.a_format = {sum, sum, sum};
     operands.b_format = {conv_.formats.weight, conv_.formats.right, sum};
-    operands.a_step = i64(geometry_.sum_bytes);
-    operands.b_step = i64(blocking_.width * geometry_.weight_bytes);
-    operands.b_alignment =
-        std::min<int64_t>(32, emitter_.target().lanes() * geometry_.weight_bytes);
+    operands.a_step = i64(geometry_.read_bytes * geometry_.step());
+    const int64_t column_bytes = geometry_.weight_bytes * geometry_.step();
+    operands.b_step = i64(blocking_.width * column_bytes);
+    operands.b_alignment = std::min<int64_t>(32, emitter_.target().lanes() * column_bytes);
     operands.prefetch_b = true;
     operands.rows = std::move(pixels);
     std::vector<Value*> carried{weight};
@@ -418,6 +444,11 @@ class ConvolutionEmitter {
 
 void emit_convolution(Emitter& emitter, const plan::Convolution& conv) {
   ConvolutionEmitter(emitter, conv).run();
+}
+
+bool multiplies_pairs(const plan::Program& program, const plan::Convolution& conv,
+                      const Target& target) {
+  return geometry_of(program, conv, target).steps == Steps::Pairs;
 }
 
 }  // namespace kiln::cpu

@@ -43,9 +43,10 @@ int64_t dividing_width(int64_t columns) {
   return 0;
 }
 
-// How a product is cut in tasks; the same for every target.
+// How a product is cut in tasks.
 struct Blocking {
-  OperandFormat a, b;     // b: of what is read, packed if it is a constant
+  OperandFormat a, b;  // b: of what is read, packed if it is a constant
+  Steps steps = Steps::Single;
   bool stages_a = false;  // to scratch, because a scalar of another format costs more than it does
   BSource source = BSource::Scratch;
   int64_t width = 16;  // of a panel
@@ -58,13 +59,20 @@ struct Blocking {
 
   // Of the panels that tiles read.
   OperandFormat tile_b() const {
-    return source == BSource::Scratch ? OperandFormat{b.sum, b.sum, b.sum} : b;
+    const bool packed = source == BSource::Scratch && steps == Steps::Single;
+    return packed ? OperandFormat{b.sum, b.sum, b.sum} : b;
   }
+  // Elements along k of a step.
+  int64_t step() const { return steps == Steps::Single ? 1 : 2; }
+
   // The tasks of a block of rows follow each other: its copy is made once. Otherwise those of a group
   // of panels do.
   bool by_block() const { return stages_a && source != BSource::Scratch; }
-  // Of what tiles read of A.
-  OperandFormat tile_a() const { return stages_a ? OperandFormat{a.sum, a.sum, a.sum} : a; }
+  // What a copy of A holds, and what tiles read of A.
+  DType staged() const { return steps == Steps::Pairs ? DType::BF16 : a.sum; }
+  OperandFormat tile_a() const {
+    return stages_a ? OperandFormat{staged(), staged(), staged()} : a;
+  }
 };
 
 bool is_constant_matrix(const plan::Program& program, const plan::MatMul& matmul) {
@@ -90,7 +98,23 @@ BSource choose_source(const plan::Program& program, const plan::MatMul& matmul) 
   return in_place ? BSource::InPlace : BSource::Scratch;
 }
 
-Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmul) {
+// Pairs where both operands are bf16 in memory, so that products are exact, and B is packed: at
+// compile time in any case, in the run if the machine multiplies pairs.
+Steps choose_steps(const Target& target, const Blocking& blocking) {
+  const bool exact = blocking.a.memory == DType::BF16 && blocking.b.memory == DType::BF16 &&
+                     blocking.a.widens() && blocking.b.widens() && blocking.a.sum == DType::F32;
+  if (!exact || blocking.source == BSource::InPlace) return Steps::Single;
+  if (target.has(Feature::Avx512Bf16)) return Steps::Pairs;
+  return blocking.source == BSource::Constant ? Steps::WidenedPairs : Steps::Single;
+}
+
+// Whether tiles can read pairs of A where it lies: nothing is between them or behind the last.
+bool has_pairs(const plan::MatMul& matmul) {
+  return matmul.a.strides.back().is_constant(1) && ir::provably_divisible(matmul.k.extent(), 2);
+}
+
+Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmul,
+                         const Target& target) {
   Blocking blocking;
   const plan::Formats& formats = matmul.formats;
   blocking.source = choose_source(program, matmul);
@@ -98,7 +122,9 @@ Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmu
   blocking.stages_a = !blocking.a.is_plain();
   blocking.b = {program.buffers[matmul.b.buffer].type.dtype, formats.right, formats.accumulator};
   if (blocking.source == BSource::Constant) blocking.b.memory = formats.weight;
-  const int64_t a_bytes = ElementFormat(formats.accumulator).bytes();
+  blocking.steps = choose_steps(target, blocking);
+  if (blocking.steps == Steps::Pairs) blocking.stages_a = !has_pairs(matmul);
+  const int64_t a_bytes = ElementFormat(blocking.tile_a().memory).bytes();
   const int64_t b_bytes = ElementFormat(blocking.tile_b().memory).bytes();
   const int64_t m = positive_opt(matmul.m.extent()), n = positive_opt(matmul.n.extent());
   const int64_t k = positive_opt(matmul.k.extent());
@@ -137,7 +163,7 @@ class MatMulEmitter {
       : emitter_(emitter),
         ir_(emitter.ir()),
         matmul_(matmul),
-        blocking_(choose_blocking(emitter.program(), matmul)),
+        blocking_(choose_blocking(emitter.program(), matmul, emitter.target())),
         tile_(tile_width(emitter.target(), blocking_.width)),
         rows_(part_range(range_of(matmul.m.extent()), blocking_.block_rows)) {}
 
@@ -172,13 +198,13 @@ class MatMulEmitter {
     packed_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
     ir::Dim scratch = staging;
     if (blocking_.source == BSource::Scratch) {
-      scratch += packed_panel_bytes(matmul_.k.extent(), blocking_.width, blocking_.b.sum) *
-                 blocking_.group_panels;
+      scratch += packed_bytes() * blocking_.group_panels;
     }
     if (blocking_.stages_a) {
       staged_.to = byte_offset(emitter_, emitter_.scratch(), emitter_.value_of(scratch));
-      const ir::Dim row = staged_row_bytes(matmul_.k.extent(), blocking_.a.sum);
+      const ir::Dim row = staged_bytes();
       staged_.bytes = emitter_.value_of(row);
+      staged_.to_even = is_odd();
       scratch += row * ir::min(matmul_.m.extent(), blocking_.block_rows);
     }
     interface.scratch_bytes = ir::max(interface.scratch_bytes, scratch);
@@ -189,12 +215,14 @@ class MatMulEmitter {
     m_ = emitter_.value_of(matmul_.m.extent());
     n_ = emitter_.value_of(matmul_.n.extent());
     k_ = emitter_.value_of(matmul_.k.extent());
+    const ir::Dim steps = ir::ceildiv(matmul_.k.extent(), blocking_.step());
+    steps_ = emitter_.value_of(steps);
     row_blocks_ = emitter_.value_of(blocking_.row_blocks);
     groups_ = emitter_.value_of(blocking_.groups);
     panels_ = emitter_.value_of(blocking_.panels);
-    const ir::Dim step = blocking_.width * b_bytes();
+    const ir::Dim step = blocking_.width * column_bytes();
     // Of a vector, in panels that are whole numbers of 32 bytes.
-    const int64_t alignment = std::min<int64_t>(32, emitter_.target().lanes() * b_bytes());
+    const int64_t alignment = std::min<int64_t>(32, emitter_.target().lanes() * column_bytes());
     switch (blocking_.source) {
       case BSource::Constant: {
         ConstantMatrix matrix;
@@ -204,9 +232,10 @@ class MatMulEmitter {
         matrix.k = matmul_.k.extent().constant();
         matrix.n = matmul_.n.extent().constant();
         matrix.weight = matmul_.formats.weight;
+        matrix.pairs = blocking_.steps != Steps::Single;
         b_ = emitter_.buffer(
             pack_constant(emitter_.constants(), matmul_.b.buffer, matrix, blocking_.width));
-        panel_bytes_ = emitter_.value_of(matmul_.k.extent() * step);
+        panel_bytes_ = emitter_.value_of(steps * step);
         b_step_ = emitter_.value_of(step);
         b_alignment_ = alignment;
         break;
@@ -216,8 +245,7 @@ class MatMulEmitter {
         b_step_ = emitter_.value_of(matmul_.b.strides[matmul_.b.strides.size() - 2] * b_bytes());
         break;
       case BSource::Scratch:
-        panel_bytes_ = emitter_.value_of(
-            packed_panel_bytes(matmul_.k.extent(), blocking_.width, blocking_.b.sum));
+        panel_bytes_ = emitter_.value_of(packed_bytes());
         b_step_ = emitter_.value_of(step);
         b_alignment_ = alignment;
         break;
@@ -254,7 +282,7 @@ class MatMulEmitter {
       }
       Value* end = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(n_, column));
       emitter_.loop(i64(0), end, tile_.columns, [&](Value* strip) {
-        emit_strip(rows, byte_offset(emitter_, b, ir_.CreateMul(strip, i64(b_bytes()))),
+        emit_strip(rows, byte_offset(emitter_, b, ir_.CreateMul(strip, i64(column_bytes()))),
                    ir_.CreateAdd(column, strip));
       });
     });
@@ -262,8 +290,23 @@ class MatMulEmitter {
   }
 
   int64_t b_bytes() const { return ElementFormat(blocking_.tile_b().memory).bytes(); }
+  // Of a step of one column.
+  int64_t column_bytes() const { return b_bytes() * blocking_.step(); }
+  bool is_odd() const {
+    return blocking_.steps != Steps::Single && !ir::provably_divisible(matmul_.k.extent(), 2);
+  }
+  ir::Dim packed_bytes() const {
+    const ir::Dim& k = matmul_.k.extent();
+    return blocking_.steps == Steps::Pairs
+               ? packed_pair_bytes(k, blocking_.width)
+               : packed_panel_bytes(k, blocking_.width, blocking_.b.sum);
+  }
+  ir::Dim staged_bytes() const {
+    const ir::Dim& k = matmul_.k.extent();
+    return staged_row_bytes(is_odd() ? k + 1 : k, blocking_.staged());
+  }
 
-  // The rows of a block of A, in the type of the sums.
+  // The rows of a block of A, in the type that tiles read.
   void stage_rows(Span rows) {
     const auto& strides = matmul_.a.strides;
     const int64_t size = ElementFormat(blocking_.a.memory).bytes();
@@ -274,6 +317,7 @@ class MatMulEmitter {
     row.stride = emitter_.value_of(strides.back());
     row.count = k_;
     row.format = blocking_.a;
+    row.format.sum = blocking_.staged();
     emit_stage(emitter_, row, row_stride, rows.count, staged_);
   }
 
@@ -285,11 +329,11 @@ class MatMulEmitter {
   };
   ARows a_rows() {
     const int64_t size = ElementFormat(blocking_.tile_a().memory).bytes();
-    if (blocking_.stages_a)
-      return {staged_.to, staged_row_bytes(matmul_.k.extent(), blocking_.a.sum), size};
+    const ir::Dim step = size * blocking_.step();
+    if (blocking_.stages_a) return {staged_.to, staged_bytes(), step};
     const auto& strides = matmul_.a.strides;
     Value* base = view_address(matmul_.a);
-    return {base, strides[strides.size() - 2] * size, strides.back() * size};
+    return {base, strides[strides.size() - 2] * size, strides.back() * step};
   }
 
   // All row tiles of one strip of columns.
@@ -297,10 +341,11 @@ class MatMulEmitter {
     const DType sum = matmul_.formats.accumulator;
     const ARows a = a_rows();
     Value* origin = view_address(matmul_.out);
-    RowTiles tiles{rows.count, rows_, tile_rows(emitter_.target(), tile_.vectors, rows_, sum)};
+    const int most = tile_rows(emitter_.target(), tile_.vectors, rows_, sum, blocking_.steps);
+    RowTiles tiles{rows.count, rows_, most};
     TileWriter writer(emitter_, output(), staging_, count_sizes(tiles));
     auto body = [&](Value* first, int count) {
-      Tile tile{count, tile_.vectors, sum};
+      Tile tile{count, tile_.vectors, sum, blocking_.steps};
       Value* row = ir_.CreateAdd(rows.begin, first);
       TileOperands operands;
       Value* a_row = blocking_.stages_a ? first : row;
@@ -314,7 +359,7 @@ class MatMulEmitter {
       operands.b_step = b_step_;
       operands.b_alignment = b_alignment_;
       operands.prefetch_b = blocking_.source == BSource::Constant;
-      Accumulators sums = multiply_run(emitter_, tile, operands, k_);
+      Accumulators sums = multiply_run(emitter_, tile, operands, steps_);
       writer.write(tile, sums, origin, row, column);
     };
     auto after = [&](Value* first, Value* count) {
@@ -364,7 +409,8 @@ class MatMulEmitter {
     matrix.n = n_;
     matrix.format = blocking_.b;
     when(emitter_, ir_.CreateICmpNE(group_key, packed_key), [&] {
-      emit_pack(emitter_, matrix, first, last, {packed_, panel_bytes_, blocking_.width});
+      const bool pairs = blocking_.steps == Steps::Pairs;
+      emit_pack(emitter_, matrix, first, last, {packed_, panel_bytes_, blocking_.width, pairs});
     });
     return packed_;
   }
@@ -375,7 +421,7 @@ class MatMulEmitter {
   Blocking blocking_;
   TileWidth tile_;
   CountRange rows_;
-  Value *m_ = nullptr, *n_ = nullptr, *k_ = nullptr;
+  Value *m_ = nullptr, *n_ = nullptr, *k_ = nullptr, *steps_ = nullptr;
   Value *row_blocks_ = nullptr, *groups_ = nullptr, *panels_ = nullptr;
   Value *staging_ = nullptr, *packed_ = nullptr;
   Value *b_ = nullptr, *b_step_ = nullptr, *panel_bytes_ = nullptr;
@@ -387,6 +433,11 @@ class MatMulEmitter {
 
 void emit_matmul(Emitter& emitter, const plan::MatMul& matmul) {
   MatMulEmitter(emitter, matmul).run();
+}
+
+bool multiplies_pairs(const plan::Program& program, const plan::MatMul& matmul,
+                      const Target& target) {
+  return choose_blocking(program, matmul, target).steps == Steps::Pairs;
 }
 
 }  // namespace kiln::cpu

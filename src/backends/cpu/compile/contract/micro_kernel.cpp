@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include <llvm/IR/InlineAsm.h>
+#include <llvm/IR/IntrinsicsX86.h>
+
 namespace kiln::cpu {
 
 using llvm::Value;
@@ -16,16 +19,97 @@ constexpr int kIndependentSums = 8;
 constexpr int64_t kPrefetchDistance = 4096;
 
 // How many consecutive steps have accumulators of their own.
-int interleaved_steps(Tile tile) {
-  int sums = tile.rows * tile.vectors * tile.vector_registers();
-  int wanted = (kIndependentSums + sums - 1) / sums;
-  return wanted >= 3 ? 4 : wanted;
+int interleaved_steps(const Target& target, Tile tile) {
+  const int sums = tile.rows * tile.vectors * tile.vector_registers();
+  const int wanted = (kIndependentSums + sums - 1) / sums;
+  int ways = wanted >= 3 ? 4 : wanted;
+  while (ways > 1 && tile.registers() + (ways - 1) * sums > target.registers) ways /= 2;
+  return ways;
 }
 
-void prefetch(Emitter& emitter, Value* address) {
+// What is ahead of a step of B of so many bytes.
+void prefetch(Emitter& emitter, const TileOperands& operands, Value* b, int64_t bytes) {
   auto& ir = emitter.ir();
-  ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
-                     {address, ir.getInt32(0), ir.getInt32(3), ir.getInt32(1)});
+  for (int64_t line = 0; operands.prefetch_b && line < bytes; line += 64) {
+    Value* address = byte_offset(emitter, b, ir.getInt64(kPrefetchDistance + line));
+    ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
+                       {address, ir.getInt32(0), ir.getInt32(3), ir.getInt32(1)});
+  }
+}
+
+// A step is at these addresses.
+struct StepAt {
+  Value *a = nullptr, *b = nullptr;
+};
+
+// The vectors of pairs of B, a lane of 32 bits each.
+std::vector<Value*> load_pairs(Emitter& emitter, Tile tile, const TileOperands& operands, Value* b,
+                               bool prefetches = true) {
+  auto& ir = emitter.ir();
+  llvm::Type* type = llvm::FixedVectorType::get(ir.getInt32Ty(), emitter.target().lanes());
+  const llvm::Align align(operands.b_alignment == 0 ? 4 : operands.b_alignment);
+  const int64_t vector_bytes = int64_t{emitter.target().lanes()} * 4;
+  std::vector<Value*> pairs;
+  for (int v = 0; v < tile.vectors; ++v) {
+    Value* at = byte_offset(emitter, b, ir.getInt64(v * vector_bytes));
+    pairs.push_back(ir.CreateAlignedLoad(type, at, align));
+  }
+  if (prefetches) prefetch(emitter, operands, b, tile.vectors * vector_bytes);
+  return pairs;
+}
+
+Accumulators multiply_pairs(Emitter& emitter, Tile tile, const TileOperands& operands, StepAt at,
+                            const Accumulators& sums) {
+  auto& ir = emitter.ir();
+  const int lanes = emitter.target().lanes();
+  llvm::Type* type = llvm::FixedVectorType::get(ir.getBFloatTy(), 2 * lanes);
+  const std::vector<Value*> pairs = load_pairs(emitter, tile, operands, at.b);
+  Accumulators result;
+  for (int r = 0; r < tile.rows; ++r) {
+    Value* row = byte_offset(emitter, at.a, operands.rows[r]);
+    Value* pair = ir.CreateAlignedLoad(ir.getInt32Ty(), row, llvm::Align(2));
+    Value* splat = ir.CreateBitCast(ir.CreateVectorSplat(lanes, pair), type);
+    for (int v = 0; v < tile.vectors; ++v)
+      result.push_back(ir.CreateIntrinsic(
+          llvm::Intrinsic::x86_avx512bf16_dpbf16ps_512, {},
+          {sums[r * tile.vectors + v], splat, ir.CreateBitCast(pairs[v], type)}));
+  }
+  return result;
+}
+
+// The same address, of which LLVM does not know that it is.
+Value* another_name(Emitter& emitter, Value* address) {
+  auto& ir = emitter.ir();
+  auto* type = llvm::FunctionType::get(ir.getPtrTy(), {ir.getPtrTy()}, false);
+  return ir.CreateCall(llvm::InlineAsm::get(type, "", "=r,0", false), {address});
+}
+
+// All rows with the first of each pair, then all with the second. B is loaded for each: LLVM would
+// keep it in registers instead, and the accumulators elsewhere.
+Accumulators multiply_widened_pairs(Emitter& emitter, Tile tile, const TileOperands& operands,
+                                    StepAt at, Accumulators sums) {
+  auto& ir = emitter.ir();
+  const int lanes = emitter.target().lanes();
+  for (int64_t second = 0; second < 2; ++second) {
+    if (second == 1) at.b = another_name(emitter, at.b);
+    std::vector<Value*> columns;
+    for (Value* pair : load_pairs(emitter, tile, operands, at.b, second == 0)) {
+      Value* bits = second == 0 ? ir.CreateShl(pair, 16) : ir.CreateAnd(pair, 0xFFFF0000);
+      columns.push_back(ir.CreateBitCast(bits, vector_type(emitter, DType::F32)));
+    }
+    for (int r = 0; r < tile.rows; ++r) {
+      Value* row = byte_offset(emitter, at.a, operands.rows[r]);
+      Value* scalar =
+          ElementFormat(DType::F32).load(ir, byte_offset(emitter, row, ir.getInt64(4 * second)));
+      Value* splat = ir.CreateVectorSplat(lanes, scalar);
+      for (int v = 0; v < tile.vectors; ++v) {
+        Value*& sum = sums[static_cast<size_t>(r) * tile.vectors + v];
+        sum =
+            ir.CreateIntrinsic(llvm::Intrinsic::fma, {splat->getType()}, {splat, columns[v], sum});
+      }
+    }
+  }
+  return sums;
 }
 
 // One step, A and B at these addresses.
@@ -34,16 +118,15 @@ Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& oper
   auto& ir = emitter.ir();
   const int lanes = emitter.target().lanes();
   const int64_t vector_bytes = lanes * ElementFormat(operands.b_format.memory).bytes();
+  if (tile.steps == Steps::Pairs) return multiply_pairs(emitter, tile, operands, {a, b}, sums);
+  if (tile.steps == Steps::WidenedPairs)
+    return multiply_widened_pairs(emitter, tile, operands, {a, b}, sums);
   std::vector<Value*> columns;
   for (int v = 0; v < tile.vectors; ++v) {
     Value* address = byte_offset(emitter, b, ir.getInt64(v * vector_bytes));
     columns.push_back(operands.b_format.load(ir, address, lanes, operands.b_alignment));
   }
-  if (operands.prefetch_b) {
-    for (int64_t line = 0; line < tile.vectors * vector_bytes; line += 64) {
-      prefetch(emitter, byte_offset(emitter, b, ir.getInt64(kPrefetchDistance + line)));
-    }
-  }
+  prefetch(emitter, operands, b, tile.vectors * vector_bytes);
   Accumulators result;
   for (int r = 0; r < tile.rows; ++r) {
     Value* scalar = operands.a_format.load(ir, byte_offset(emitter, a, operands.rows[r]));
@@ -95,9 +178,10 @@ Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operan
 
 }  // namespace
 
-int most_rows(const Target& target, int vectors, DType sum) {
-  const int registers = vectors * Tile{1, vectors, sum}.vector_registers();
-  return std::max(1, (target.registers - registers - 1) / registers);
+int most_rows(const Target& target, Tile tile) {
+  tile.rows = 0;
+  const int row = tile.vectors * tile.vector_registers();
+  return std::max(1, (target.registers - tile.registers()) / row);
 }
 
 Accumulators zero_tile(Emitter& emitter, Tile tile) {
@@ -107,7 +191,7 @@ Accumulators zero_tile(Emitter& emitter, Tile tile) {
 
 Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Value* steps, Run run) {
   auto& ir = emitter.ir();
-  const int ways = interleaved_steps(tile);
+  const int ways = interleaved_steps(emitter.target(), tile);
   Value* begin = ir.getInt64(0);
   if (ways > 1) {
     Value* whole = ir.CreateAnd(steps, ir.getInt64(-ways));

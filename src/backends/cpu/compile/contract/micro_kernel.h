@@ -4,6 +4,11 @@
 // loaded first, then each row is a scalar load, a splat and its FMAs. That order matters: LLVM does
 // not undo a bad one, and a tile that needs one register more than there are loses half of its
 // speed.
+//
+// Operands of bf16 may come in pairs: then a step is two of K, which B holds side by side for each
+// column, and A one after the other. Machines with AVX512-BF16 multiply and add both in one
+// instruction (vdpbf16ps: as the sum of two FMAs, denormals taken as zero); others get the first
+// out of a vector of pairs by a shift and the second by a mask.
 #pragma once
 
 #include <vector>
@@ -13,18 +18,30 @@
 
 namespace kiln::cpu {
 
+// What the steps of a tile read.
+enum class Steps : uint8_t {
+  Single,
+  Pairs,         // of bf16, multiplied as such
+  WidenedPairs,  // of bf16 in B, of f32 in A
+};
+
 struct Tile {
   int rows = 1;
   int vectors = 1;
   DType sum = DType::F32;
+  Steps steps = Steps::Single;
   // Vector registers of a vector of sums.
   int vector_registers() const { return static_cast<int>(dtype_size(sum) / 4); }
-  // Those that stay live in the loop: accumulators, one step of B, one splat of A.
-  int registers() const { return (rows * vectors + vectors) * vector_registers() + 1; }
+  // Those that stay live in the loop: accumulators, one step of B, one splat of A; of pairs that are
+  // widened the mask, and beyond two vectors one for what LLVM loads early.
+  int registers() const {
+    const int widening = steps != Steps::WidenedPairs ? 0 : vectors > 2 ? 2 : 1;
+    return (rows * vectors + vectors) * vector_registers() + 1 + widening;
+  }
 };
 
 // The most rows of a tile of that many vectors that fits the registers.
-int most_rows(const Target& target, int vectors, DType sum);
+int most_rows(const Target& target, Tile tile);
 
 // Where a tile reads; steps and offsets in bytes.
 //   A of row r at step k:     a + rows[r] + k * a_step
@@ -36,7 +53,8 @@ struct TileOperands {
   llvm::Value* b = nullptr;
   llvm::Value* b_step = nullptr;
   int64_t b_alignment = 0;           // bytes; 0: that of an element
-  OperandFormat a_format, b_format;  // widened as they are read: B by vectors, A one by one
+  OperandFormat a_format, b_format;  // widened as they are read: B by vectors, A one by one; not
+                                     // looked at where steps are pairs
   bool prefetch_b = false;           // for a B that may come from memory
 };
 

@@ -17,21 +17,29 @@ namespace {
 constexpr int64_t kRowPadding = 16;    // elements: the lanes of the widest vector
 constexpr int64_t kAliasBytes = 1024;  // rows at multiples of this compete for cache lines
 
+// Elements of a packed column: K, or the next even number.
+int64_t packed_steps(const ConstantMatrix& matrix) {
+  return matrix.pairs ? matrix.k + matrix.k % 2 : matrix.k;
+}
+
 // Calls copy(index in the literal, index in the packed one) for every element; padding stays.
 template <typename Copy>
 void for_each_packed(const ConstantMatrix& matrix, int64_t width, const Copy& copy) {
   const int64_t panels = (matrix.n + width - 1) / width;
+  const int64_t neighbour = matrix.pairs ? 2 : 1;
   int64_t out = 0;
   for (int64_t batch = 0; batch < matrix.batches; ++batch) {
     const int64_t in = matrix.offset + batch * matrix.batch_stride;
     for (int64_t panel = 0; panel < panels; ++panel) {
       const int64_t first = panel * width;
       const int64_t columns = std::min(width, matrix.n - first);
-      for (int64_t k = 0; k < matrix.k; ++k, out += width) {
+      for (int64_t k = 0; k < matrix.k; ++k) {
+        const int64_t row = matrix.pairs ? out + k / 2 * 2 * width + k % 2 : out + k * width;
         for (int64_t n = 0; n < columns; ++n) {
-          copy(in + k * matrix.k_stride + (first + n) * matrix.n_stride, out + n);
+          copy(in + k * matrix.k_stride + (first + n) * matrix.n_stride, row + n * neighbour);
         }
       }
+      out += packed_steps(matrix) * width;
     }
   }
 }
@@ -47,8 +55,8 @@ void pack_bits(const ir::Literal& source, const ConstantMatrix& matrix, int64_t 
 ir::Literal pack_literal(const ir::Literal& source, const ConstantMatrix& matrix, int64_t width) {
   const int64_t panels = (matrix.n + width - 1) / width;
   std::byte* bytes = nullptr;
-  ir::Literal packed =
-      ir::Literal::allocate(matrix.weight, {matrix.batches, panels, matrix.k, width}, &bytes);
+  ir::Literal packed = ir::Literal::allocate(
+      matrix.weight, {matrix.batches, panels, packed_steps(matrix), width}, &bytes);
   if (source.dtype != matrix.weight) {
     for_each_packed(matrix, width, [&](int64_t in, int64_t out) {
       ir::set_element(bytes, out, ir::convert(ir::element(source, in), matrix.weight));
@@ -213,6 +221,123 @@ class Packer {
   int lanes_;
 };
 
+bool is_one(Value* value) {
+  auto* constant = llvm::dyn_cast<llvm::ConstantInt>(value);
+  return constant != nullptr && constant->isOne();
+}
+
+// The same in pairs of bf16, for machines that have masks for 16 bits.
+class PairPacker {
+ public:
+  PairPacker(Emitter& emitter, const RuntimeMatrix& matrix, int64_t width)
+      : emitter_(emitter),
+        ir_(emitter.ir()),
+        matrix_(matrix),
+        width_(width),
+        lanes_(emitter.target().lanes()) {}
+
+  void pack(Value* panel_start, Value* to) {
+    if (is_one(matrix_.n_stride)) {
+      join_rows(panel_start, to);
+    } else if (is_one(matrix_.k_stride)) {
+      transpose_columns(panel_start, to);
+    } else {
+      gather_elements(panel_start, to);
+    }
+  }
+
+ private:
+  // Vectors of columns of two rows; zeros behind the last.
+  void join_rows(Value* panel_start, Value* to) {
+    emitter_.loop(i64(0), matrix_.k, 2, [&](Value* k) {
+      Value* next = ir_.CreateAdd(k, i64(1));
+      Value* there = ir_.CreateVectorSplat(lanes_, ir_.CreateICmpSLT(next, matrix_.k));
+      for (int64_t n = 0; n < width_; n += lanes_) {
+        Value* column = ir_.CreateAdd(panel_start, i64(n));
+        Value* mask = mask_below(emitter_, column, matrix_.n);
+        Value* low = load(lanes_, k, column, mask);
+        Value* high = load(lanes_, next, column, ir_.CreateAnd(mask, there));
+        store(joined(low, high), to, k, i64(n));
+      }
+    });
+  }
+
+  // Squares of pairs, which are neighbours in memory.
+  void transpose_columns(Value* panel_start, Value* to) {
+    Value* last = ir_.CreateSub(matrix_.n, i64(1));
+    emitter_.loop(i64(0), matrix_.k, 2 * lanes_, [&](Value* k) {
+      Value* mask = below(2 * lanes_, ir_.CreateSub(matrix_.k, k));
+      emitter_.loop(i64(0), i64(width_), lanes_, [&](Value* n) {
+        std::vector<Value*> rows;
+        for (int i = 0; i < lanes_; ++i) {
+          Value* column = ir_.CreateAdd(ir_.CreateAdd(panel_start, n), i64(i));
+          column = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, column, last);
+          rows.push_back(ir_.CreateBitCast(load(2 * lanes_, k, column, mask),
+                                           of_lanes(ir_.getInt32Ty(), lanes_)));
+        }
+        const std::vector<Value*> columns = transpose_square(emitter_, rows);
+        for (int i = 0; i < lanes_; ++i) store(columns[i], to, ir_.CreateAdd(k, i64(2 * i)), n);
+      });
+    });
+  }
+
+  void gather_elements(Value* panel_start, Value* to) {
+    Value* last = ir_.CreateSub(matrix_.n, i64(1));
+    emitter_.loop(i64(0), matrix_.k, 2, [&](Value* k) {
+      Value* next = ir_.CreateAdd(k, i64(1));
+      Value* there = ir_.CreateICmpSLT(next, matrix_.k);
+      emitter_.loop(i64(0), i64(width_), 1, [&](Value* n) {
+        Value* column = ir_.CreateAdd(panel_start, n);
+        column = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, column, last);
+        Value* low = ir_.CreateAlignedLoad(ir_.getInt16Ty(), element(k, column), llvm::Align(2));
+        Value* high = ir_.CreateAlignedLoad(
+            ir_.getInt16Ty(), element(ir_.CreateSelect(there, next, k), column), llvm::Align(2));
+        store(joined(low, ir_.CreateSelect(there, high, ir_.getInt16(0))), to, k, n);
+      });
+    });
+  }
+
+  llvm::ConstantInt* i64(int64_t value) { return ir_.getInt64(value); }
+  static llvm::Type* of_lanes(llvm::Type* type, int count) {
+    return llvm::FixedVectorType::get(type, static_cast<unsigned>(count));
+  }
+
+  // <count x i1>: as many lanes as are left.
+  Value* below(int count, Value* left) {
+    std::vector<llvm::Constant*> indices;
+    for (int i = 0; i < count; ++i) indices.push_back(i64(i));
+    return ir_.CreateICmpSLT(llvm::ConstantVector::get(indices),
+                             ir_.CreateVectorSplat(count, left));
+  }
+  Value* element(Value* k, Value* n) {
+    Value* index =
+        ir_.CreateAdd(ir_.CreateMul(k, matrix_.k_stride), ir_.CreateMul(n, matrix_.n_stride));
+    return byte_offset(emitter_, matrix_.base, ir_.CreateMul(index, i64(2)));
+  }
+  Value* load(int count, Value* k, Value* n, Value* mask) {
+    llvm::Type* type = of_lanes(ir_.getInt16Ty(), count);
+    return ir_.CreateMaskedLoad(type, element(k, n), llvm::Align(2), mask,
+                                llvm::Constant::getNullValue(type));
+  }
+  // Of 16 bits each: a lane of 32.
+  Value* joined(Value* low, Value* high) {
+    llvm::Type* type = low->getType()->getWithNewType(ir_.getInt32Ty());
+    return ir_.CreateOr(ir_.CreateZExt(low, type), ir_.CreateShl(ir_.CreateZExt(high, type), 16));
+  }
+  // The pair of steps k and k + 1, from column n of the panel on.
+  void store(Value* pairs, Value* to, Value* k, Value* n) {
+    Value* row = ir_.CreateMul(k, i64(width_ * 2));  // k is even
+    Value* at = byte_offset(emitter_, to, ir_.CreateAdd(row, ir_.CreateMul(n, i64(4))));
+    ir_.CreateAlignedStore(pairs, at, llvm::Align(4));
+  }
+
+  Emitter& emitter_;
+  llvm::IRBuilder<>& ir_;
+  RuntimeMatrix matrix_;
+  int64_t width_;
+  int lanes_;
+};
+
 // to[0, count) = value(index, whether a whole vector is left) by vectors.
 void store_vectors(Emitter& emitter, ElementFormat format, Value* to, Value* count,
                    const std::function<Value*(Value*, bool)>& value) {
@@ -230,19 +355,16 @@ void store_vectors(Emitter& emitter, ElementFormat format, Value* to, Value* cou
   });
 }
 
-bool is_one(Value* value) {
-  auto* constant = llvm::dyn_cast<llvm::ConstantInt>(value);
-  return constant != nullptr && constant->isOne();
-}
-
-// "pack:" and numbers; with a dtype for what is not packed as f32: "pack_bf16:48:...".
-constexpr std::string_view kPackKey = "pack";
+// "pack:" and numbers; with a dtype for what is not packed as f32: "pack_bf16:48:...", and for pairs
+// "pack_bf16x2:48:...".
+constexpr std::string_view kPackKey = "pack", kPairs = "_bf16x2";
 
 // What stands before the numbers; nothing for a text that is no such key.
 std::optional<DType> parse_pack_dtype(std::string_view name) {
   if (!name.starts_with(kPackKey)) return std::nullopt;
   name.remove_prefix(kPackKey.size());
   if (name.empty()) return DType::F32;
+  if (name == kPairs) return DType::BF16;
   const auto dtype = name[0] == '_' ? dtype_from_name(name.substr(1)) : std::nullopt;
   return dtype && is_floating(*dtype) ? dtype : std::nullopt;
 }
@@ -279,7 +401,11 @@ bool fits(const ConstantMatrix& matrix, int64_t width, const ir::Literal& litera
 
 std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
   std::string key(kPackKey);
-  if (matrix.weight != DType::F32) key += "_" + std::string(dtype_name(matrix.weight));
+  if (matrix.pairs) {
+    key += kPairs;
+  } else if (matrix.weight != DType::F32) {
+    key += "_" + std::string(dtype_name(matrix.weight));
+  }
   for (int64_t part : {width, matrix.offset, matrix.k_stride, matrix.n_stride, matrix.k, matrix.n,
                        matrix.batches, matrix.batch_stride}) {
     key += ":" + std::to_string(part);
@@ -291,12 +417,14 @@ std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
 
 ir::Literal derive_constant(const std::string& transform, const ir::Literal& literal) {
   const size_t colon = std::min(transform.find(':'), transform.size());
-  const auto dtype = parse_pack_dtype(std::string_view(transform).substr(0, colon));
+  const std::string_view name = std::string_view(transform).substr(0, colon);
+  const auto dtype = parse_pack_dtype(name);
   const auto numbers = parse_pack_numbers(std::string_view(transform).substr(colon));
   if (!dtype || !numbers)
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected pack:...");
   const auto [width, offset, k_stride, n_stride, k, n, batches, batch_stride] = *numbers;
-  const ConstantMatrix matrix{offset, k_stride, n_stride, k, n, batches, batch_stride, *dtype};
+  const ConstantMatrix matrix{
+      offset, k_stride, n_stride, k, n, batches, batch_stride, *dtype, name.ends_with(kPairs)};
   if (!fits(matrix, width, literal))
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected one that fits " +
                        literal.type().str());
@@ -314,11 +442,14 @@ void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, Value* first, Valu
                const PackedPanels& packed) {
   auto& ir = emitter.ir();
   Packer packer(emitter, matrix, packed.width);
+  PairPacker pair_packer(emitter, matrix, packed.width);
   emitter.loop(first, last, 1, [&](Value* panel) {
     Value* start = ir.CreateMul(panel, ir.getInt64(packed.width));
     Value* offset = ir.CreateMul(ir.CreateSub(panel, first), packed.bytes);
     Value* to = byte_offset(emitter, packed.to, offset);
-    if (is_one(matrix.n_stride)) {
+    if (packed.pairs) {
+      pair_packer.pack(start, to);
+    } else if (is_one(matrix.n_stride)) {
       packer.copy_rows(start, to);
     } else if (is_one(matrix.k_stride)) {
       packer.transpose_columns(start, to);
@@ -365,12 +496,21 @@ void emit_stage(Emitter& emitter, const RuntimeRun& row, Value* row_stride, Valu
     RuntimeRun run = row;
     Value* offset = ir.CreateMul(ir.CreateMul(r, row_stride), ir.getInt64(size));
     run.from = byte_offset(emitter, row.from, offset);
-    emit_copy(emitter, byte_offset(emitter, staged.to, ir.CreateMul(r, staged.bytes)), run);
+    Value* to = byte_offset(emitter, staged.to, ir.CreateMul(r, staged.bytes));
+    emit_copy(emitter, to, run);
+    if (!staged.to_even) return;
+    const ElementFormat format(row.format.sum);
+    Value* end = byte_offset(emitter, to, ir.CreateMul(row.count, ir.getInt64(format.bytes())));
+    format.store(ir, llvm::Constant::getNullValue(format.register_type(ir)), end);
   });
 }
 
 ir::Dim packed_panel_bytes(const ir::Dim& k, int64_t width, DType sum) {
   return ir::ceildiv(k, kRowPadding) * (kRowPadding * width * ElementFormat(sum).bytes());
+}
+
+ir::Dim packed_pair_bytes(const ir::Dim& k, int64_t width) {
+  return ir::ceildiv(k, 2 * kRowPadding) * (2 * kRowPadding * width * 2);
 }
 
 ir::Dim staged_row_bytes(const ir::Dim& k, DType sum) {

@@ -1,7 +1,8 @@
 // Operands of contractions in the order in which the micro-kernel reads them.
 //
 // A packed B is [panels][K][panel width], zero-padded to whole panels: one panel is a contiguous
-// run of memory, and one step of the micro-kernel reads one row of it. A constant is packed as the
+// run of memory, and one step of the micro-kernel reads one row of it. Where steps are pairs it is
+// [panels][K / 2][panel width][2], K padded to an even number. A constant is packed as the
 // weight format says, 16-bit ones as they are; what is packed in the run is of the type of the sums,
 // so that it is converted once for all rows that meet it. CPU levels that choose one width share the
 // packed weight: it is made once, and stored once.
@@ -21,6 +22,7 @@ struct ConstantMatrix {
   int64_t k = 0, n = 0;
   int64_t batches = 1, batch_stride = 0;  // packed one after another
   DType weight = DType::F32;              // what it is packed as
+  bool pairs = false;                     // bf16 alone
 };
 
 // The buffer that holds the packed matrix.
@@ -41,11 +43,13 @@ struct RuntimeMatrix {
   OperandFormat format;
 };
 
-// Where packed panels go: `bytes` each, at least packed_panel_bytes(k, width, sum).
+// Where packed panels go: `bytes` each, at least packed_panel_bytes(k, width, sum) or, of pairs,
+// packed_pair_bytes(k, width).
 struct PackedPanels {
   llvm::Value* to = nullptr;
   llvm::Value* bytes = nullptr;
   int64_t width = 0;
+  bool pairs = false;  // bf16 stays; otherwise elements are of the type of the sums
 };
 
 // Emits the packing of panels [first, last) of `matrix`.
@@ -68,6 +72,7 @@ void emit_zeros(Emitter& emitter, llvm::Value* to, llvm::Value* count, DType sum
 struct StagedRows {
   llvm::Value* to = nullptr;
   llvm::Value* bytes = nullptr;  // of one: the value of staged_row_bytes()
+  bool to_even = false;          // an element of zero follows each: counts are odd
 };
 // Emits the copy of `rows` rows, `row_stride` elements apart.
 void emit_stage(Emitter& emitter, const RuntimeRun& row, llvm::Value* row_stride, llvm::Value* rows,
@@ -75,6 +80,7 @@ void emit_stage(Emitter& emitter, const RuntimeRun& row, llvm::Value* row_stride
 
 // Rows are padded to whole vectors of the widest target.
 ir::Dim packed_panel_bytes(const ir::Dim& k, int64_t width, DType sum);
+ir::Dim packed_pair_bytes(const ir::Dim& k, int64_t width);
 ir::Dim staged_row_bytes(const ir::Dim& k, DType sum);
 
 }  // namespace kiln::cpu

@@ -160,5 +160,12 @@ void emit_loop_nest(Emitter& emitter, const plan::LoopNest& nest);
 void emit_matmul(Emitter& emitter, const plan::MatMul& matmul);
 void emit_convolution(Emitter& emitter, const plan::Convolution& convolution);
 void emit_attention(Emitter& emitter, const plan::Attention& attention);
+// Whether they multiply pairs of bf16 on a machine that can.
+bool multiplies_pairs(const plan::Program& program, const plan::MatMul& matmul,
+                      const Target& target);
+bool multiplies_pairs(const plan::Program& program, const plan::Convolution& convolution,
+                      const Target& target);
+bool multiplies_pairs(const plan::Program& program, const plan::Attention& attention,
+                      const Target& target);
 
 }  // namespace kiln::cpu

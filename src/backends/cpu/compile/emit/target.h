@@ -41,9 +41,10 @@ class FeatureSet {
   uint32_t bits_ = 0;
 };
 
-// One level: the LLVM CPU of that name, with at least these features.
+// One level: LLVM's CPU `cpu`, with at least these features.
 struct Target {
   std::string name;
+  std::string cpu;
   FeatureSet features;
   int vector_bits = 256;
   int registers = 16;  // vector registers

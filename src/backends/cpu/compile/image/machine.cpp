@@ -36,8 +36,13 @@ const llvm::Target& x86() {
 const std::vector<Target>& all_targets() {
   using enum Feature;
   static const std::vector<Target> kTargets = {
-      {"x86-64-v4", {Avx2, Fma, F16c, Avx512F, Avx512Bw, Avx512Dq, Avx512Vl}, 512, 32},
-      {"x86-64-v3", {Avx2, Fma, F16c}, 256, 16}};
+      {"x86-64-v4-bf16",
+       "x86-64-v4",
+       {Avx2, Fma, F16c, Avx512F, Avx512Bw, Avx512Dq, Avx512Vl, Avx512Bf16},
+       512,
+       32},
+      {"x86-64-v4", "x86-64-v4", {Avx2, Fma, F16c, Avx512F, Avx512Bw, Avx512Dq, Avx512Vl}, 512, 32},
+      {"x86-64-v3", "x86-64-v3", {Avx2, Fma, F16c}, 256, 16}};
   return kTargets;
 }
 
@@ -45,7 +50,7 @@ Machine::Machine(const Target& target) {
   llvm::TargetOptions options;
   options.EmitStackSizeSection = true;  // for the spill guard
   options.UnsafeFPMath = false;
-  machine_.reset(x86().createTargetMachine(kTriple, target.name, "", options, llvm::Reloc::PIC_,
+  machine_.reset(x86().createTargetMachine(kTriple, target.cpu, "", options, llvm::Reloc::PIC_,
                                            llvm::CodeModel::Small, llvm::CodeGenOptLevel::Default));
   KILN_CHECK(machine_ != nullptr, "LLVM does not know the CPU " + target.name);
 }
