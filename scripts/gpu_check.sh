@@ -2,6 +2,7 @@
 # What is checked on a machine with an NVIDIA GPU, with a build in build/release or with the installed wheel:
 #   scripts/gpu_check.sh [FOLDER]     logs go to FOLDER (build/gpu_check)
 #   PYTHON=<command>                  that has torch with CUDA, pytest, transformers and timm (python3)
+#   SANITIZER=<command>               compute-sanitizer (the one in PATH); the suite runs under it too where it is found
 # The conformance suite (every operator and dtype against the reference), the snippets of the two pages, formats, streams,
 # contexts and errors, and models beside PyTorch's own compilers. docs/gpu.md has the last results.
 set -uo pipefail
@@ -29,18 +30,27 @@ stage() { # NAME COMMAND...
   fi
 }
 
-conformance() {
-  local shards=8 i code=0
+conformance() { # FILTER COMMAND...: under a command that runs it, or by itself
+  local shards=8 i code=0 filter=$1
+  shift
   for ((i = 0; i < shards; ++i)); do
-    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$i build/release/tests/conformance/conformance_test \
-      --gtest_filter='*cuda*' --gtest_brief=1 &
+    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$i "$@" build/release/tests/conformance/conformance_test \
+      --gtest_filter="$filter" --gtest_brief=1 &
   done
   for i in $(jobs -p); do wait "$i" || code=1; done
   return $code
 }
 
 if [ -x build/release/tests/conformance/conformance_test ]; then
-  stage conformance conformance
+  stage conformance conformance '*cuda*'
+  sanitizer=$(command -v "${SANITIZER:-compute-sanitizer}" || true)
+  if [ -n "$sanitizer" ]; then
+    stage memcheck conformance '*cuda*' "$sanitizer" --tool memcheck --leak-check no --error-exitcode 9
+    # docs/gpu.md says what it reports of linear_windows.
+    stage racecheck conformance '*cuda*-*linear_windows*' "$sanitizer" --tool racecheck --error-exitcode 9
+  else
+    echo "gpu_check: memcheck and racecheck SKIPPED: compute-sanitizer was not found"
+  fi
 fi
 stage seeds "$python" -m pytest -q -p no:cacheprovider "${workers[@]}" tests/seeds
 stage gpu "$python" -m pytest -q -p no:cacheprovider "${workers[@]}" tests/python/gpu

@@ -172,6 +172,9 @@ KILN_API kiln_status kiln_engine_output(const kiln_engine* engine, size_t index,
  * the engine. */
 KILN_API const char* kiln_engine_target(const kiln_engine* engine);
 KILN_API const char* kiln_engine_variant(const kiln_engine* engine);
+/* Bytes of weights that kiln_session_options.weight_budget is about, as they lie on a GPU: those of at
+ * least 16 KiB. 0 for an engine whose program runs on a CPU, or of which none is loaded, or for NULL. */
+KILN_API uint64_t kiln_engine_streamable_bytes(const kiln_engine* engine);
 /* A JSON description: inputs, ranges, kernels, memory, programs, hashes. The caller destroys it.
  * KILN_INVALID_ENGINE where the bytes were changed under the engine. */
 KILN_API kiln_status kiln_engine_describe(const kiln_engine* engine, kiln_bytes** json);
@@ -210,6 +213,13 @@ typedef struct kiln_session_options {
                      the only one of a CPU */
   const kiln_allocator* allocator; /* copied; what `user` points to outlives the session. NULL:
                                       malloc, or what the device has in its place */
+  const uint64_t*
+      weight_budget; /* copied; NULL: no limit. Bytes of a GPU's memory that those of the
+                                    weights may take that can be streamed to it, of which there are
+                                    kiln_engine_streamable_bytes. The rest stays in pinned memory of the
+                                    host and is copied in every run, ahead of the kernels that use it, to
+                                    a ring in the session's workspace; results are the same. Sessions
+                                    of one budget share their weights. No effect on a CPU */
 } kiln_session_options;
 
 /* A session of a loaded engine, which it keeps alive. options may be NULL. Takes no memory for runs yet.

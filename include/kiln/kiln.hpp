@@ -19,6 +19,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -195,6 +196,8 @@ class Engine {
   // Of the loaded program; empty if none is.
   std::string_view target() const { return kiln_engine_target(get()); }
   std::string_view variant() const { return kiln_engine_variant(get()); }
+  // Bytes of weights that SessionOptions::weight_budget is about; 0 on a CPU.
+  uint64_t streamable_bytes() const { return kiln_engine_streamable_bytes(get()); }
   // JSON: inputs, ranges, kernels, memory, programs, hashes.
   std::string describe() const {
     kiln_bytes* json = nullptr;
@@ -223,6 +226,8 @@ struct SessionOptions {
   int device = 0;       // of those that the engine's program can run on
   // Memory for temporaries; both functions null: the device's own.
   kiln_allocator allocator{sizeof(kiln_allocator), nullptr, nullptr, nullptr};
+  // Bytes of a GPU's memory for weights that can be streamed to it (kiln_session_options); none: all.
+  std::optional<uint64_t> weight_budget;
 };
 
 struct RunOptions {
@@ -237,7 +242,8 @@ class Session {
       : Session(engine, SessionOptions{.num_threads = num_threads}) {}
   Session(const Engine& engine, const SessionOptions& options) {
     const kiln_session_options c_options{sizeof(kiln_session_options), options.num_threads,
-                                         options.device, &options.allocator};
+                                         options.device, &options.allocator,
+                                         options.weight_budget ? &*options.weight_budget : nullptr};
     kiln_session* session = nullptr;
     check(kiln_session_create(engine.get(), &c_options, &session));
     session_.reset(session);

@@ -109,10 +109,23 @@ class Engine:
         check(runtime().kiln_engine_describe(self._handle, ctypes.byref(handle)))
         return _library.take_json(handle)
 
-    def session(self, num_threads: int = 0, *, device: int = 0) -> Session:
-        """A session that runs on `num_threads` threads, the calling one included; 0 means one per core. `device` is
-        which of those that the engine's program can run on."""
-        return Session(self, num_threads, device=device)
+    @property
+    def streamable_bytes(self) -> int:
+        """Bytes of weights that the `weight_budget` of a session is about; 0 on a CPU."""
+        return runtime().kiln_engine_streamable_bytes(self._handle)
+
+    def session(
+        self, num_threads: int = 0, *, device: int = 0, weight_budget: int | None = None
+    ) -> Session:
+        """A session.
+
+        Args:
+            num_threads: that it runs on, the calling one included; 0 means one per core.
+            device: which of those that the engine's program can run on.
+            weight_budget: bytes of a GPU's memory that weights may take, as far as they can be streamed to it
+                (`streamable_bytes`); the others are copied there in every run. None: no limit.
+        """
+        return Session(self, num_threads, device=device, weight_budget=weight_budget)
 
     def __repr__(self) -> str:
         inputs, outputs = ("; ".join(map(str, infos)) for infos in (self.inputs, self.outputs))
@@ -143,7 +156,14 @@ MakeOutput = Callable[[TensorInfo, tuple[int, ...]], Any]
 class Session:
     """One caller's workspace for an engine. Use a session from one thread at a time."""
 
-    def __init__(self, engine: Engine, num_threads: int = 0, *, device: int = 0) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        num_threads: int = 0,
+        *,
+        device: int = 0,
+        weight_budget: int | None = None,
+    ) -> None:
         if num_threads < 0:
             raise InvalidArgumentError(
                 f"num_threads is {num_threads}, expected 0 (one per core) or more"
@@ -151,6 +171,11 @@ class Session:
         options = _library.SessionOptions(
             ctypes.sizeof(_library.SessionOptions), num_threads, device
         )
+        if weight_budget is not None:
+            if weight_budget < 0:
+                raise InvalidArgumentError(f"weight_budget is {weight_budget}, expected 0 or more")
+            budget = ctypes.c_uint64(min(weight_budget, 2**64 - 1))
+            options.weight_budget = ctypes.pointer(budget)
         handle = ctypes.c_void_p()
         check(
             runtime().kiln_session_create(

@@ -88,6 +88,8 @@ struct BindRequest {
   uint64_t temporary_bytes = 0;       // the part of the workspace that they take
   int threads = 1;                    // that a run may use, the calling one included
   int device = 0;                     // an index below DeviceMemory::count()
+  // Bytes of the device's memory that weights may take, as far as they can be streamed.
+  uint64_t weight_budget = UINT64_MAX;
 };
 
 // A loaded program: immutable, shared by any number of threads.
@@ -95,6 +97,9 @@ class Executable {
  public:
   virtual ~Executable() = default;
   virtual Result<std::unique_ptr<BoundProgram>> bind(const BindRequest& request) const = 0;
+  // Bytes of weights that a run can do with outside of the device's memory, copying them there when it
+  // needs them.
+  virtual uint64_t streamable_bytes() const { return 0; }
 };
 
 // All that it points to outlives the executable.

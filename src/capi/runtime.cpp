@@ -215,6 +215,11 @@ const char* kiln_engine_variant(const kiln_engine* engine) {
   return program == nullptr ? "" : program->variant.c_str();
 }
 
+uint64_t kiln_engine_streamable_bytes(const kiln_engine* engine) {
+  const auto* executable = engine == nullptr ? nullptr : engine->engine->executable();
+  return executable == nullptr ? 0 : executable->streamable_bytes();
+}
+
 kiln_status kiln_engine_describe(const kiln_engine* engine, kiln_bytes** json) {
   return guarded([&]() -> Status {
     KILN_REQUIRE(engine);

@@ -52,9 +52,13 @@ kiln_status kiln_session_create(kiln_engine* engine, const kiln_session_options*
                     "kiln_allocator has one function of two: set allocate and release");
     auto handle = std::make_unique<kiln_session>();
     handle->allocator = *allocator;
-    auto created = Session::create(engine->engine, {.num_threads = current->num_threads,
-                                                    .device = current->device,
-                                                    .allocator = hooks_of(&handle->allocator)});
+    auto created =
+        Session::create(engine->engine, {.num_threads = current->num_threads,
+                                         .device = current->device,
+                                         .allocator = hooks_of(&handle->allocator),
+                                         .weight_budget = current->weight_budget == nullptr
+                                                              ? UINT64_MAX
+                                                              : *current->weight_budget});
     if (!created.ok()) return created.status();
     handle->session = std::move(*created);
     *session = handle.release();

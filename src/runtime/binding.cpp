@@ -199,7 +199,8 @@ Result<std::unique_ptr<Binding>> Binding::create(const Engine& engine, std::vect
                                  .offsets = sized->workspace.offsets,
                                  .temporary_bytes = sized->workspace.size,
                                  .threads = placement.threads,
-                                 .device = placement.device});
+                                 .device = placement.device,
+                                 .weight_budget = placement.weight_budget});
   if (!program.ok()) return program.status();
   std::unique_ptr<Binding> binding(new Binding);
   binding->symbols_ = std::move(symbols);

@@ -25,6 +25,7 @@ struct BoundTensor {
 struct Placement {
   int threads = 1;
   int device = 0;
+  uint64_t weight_budget = UINT64_MAX;
 };
 
 class Binding {

@@ -69,6 +69,7 @@ Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<const Engine> e
 Session::Session(std::shared_ptr<const Engine> engine, const SessionOptions& options)
     : engine_(std::move(engine)),
       threads_(options.num_threads == 0 ? available_cpus() : options.num_threads),
+      weight_budget_(options.weight_budget),
       memory_(*engine_->device()->memory, {engine_->device()->memory->type, options.device},
               options.allocator) {
   staged_.resize(engine_->spec().inputs.size());
@@ -162,7 +163,8 @@ Status Session::activate(std::vector<int64_t> symbols) {
   }
   KILN_RETURN_IF_ERROR(check_requirements(engine_->spec(), symbols));
   Result<std::unique_ptr<Binding>> binding = Binding::create(
-      *engine_, std::move(symbols), {.threads = threads_, .device = memory_.device().index});
+      *engine_, std::move(symbols),
+      {.threads = threads_, .device = memory_.device().index, .weight_budget = weight_budget_});
   if (!binding.ok()) return binding.status();
   bindings_.insert(bindings_.begin(), std::move(*binding));
   if (bindings_.size() <= kMostBindings) return Status();

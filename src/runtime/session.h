@@ -18,6 +18,8 @@ struct SessionOptions {
   int num_threads = 0;       // the calling one included; 0: one per CPU that this process may use
   int device = 0;            // of those that the engine's program can run on: 0 up to their number
   AllocatorHooks allocator;  // of the workspace and of copies of strided inputs; none: the device's
+  // Bytes of the device's memory for weights that can be streamed to it (Executable::streamable_bytes).
+  uint64_t weight_budget = UINT64_MAX;
 };
 
 // An output that the caller is asked for memory for.
@@ -91,6 +93,7 @@ class Session {
 
   const std::shared_ptr<const Engine> engine_;
   const int threads_;
+  const uint64_t weight_budget_;
   const SessionMemory memory_;
   std::vector<std::unique_ptr<Binding>> bindings_;  // the most recently used first: the current one
   MemoryBlock workspace_;

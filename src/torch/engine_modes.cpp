@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -15,9 +16,11 @@ namespace {
 
 // What the calls of one engine share.
 struct EngineModes {
-  explicit EngineModes(uint32_t flags) : flags(flags) {}
+  EngineModes(uint32_t flags, std::optional<uint64_t> weight_budget)
+      : flags(flags), weight_budget(weight_budget) {}
 
   const uint32_t flags;
+  const std::optional<uint64_t> weight_budget;
   std::mutex mutex;
   std::vector<OwnedTensor> outputs;  // of the last call; empty while another call has them
   std::string profile;               // of the last call, as JSON
@@ -103,6 +106,8 @@ class ModalRun : public RunHooks {
  public:
   explicit ModalRun(std::shared_ptr<EngineModes> modes) : modes_(std::move(modes)) {}
 
+  std::optional<uint64_t> weight_budget() const override { return modes_->weight_budget; }
+
   // Sessions are shared with calls in other modes, so this is said before every run.
   void before_run(kiln_session* session) override {
     check(kiln_session_enable_profiling(session, (modes_->flags & kProfile) != 0));
@@ -143,6 +148,17 @@ class ModalRun : public RunHooks {
   std::vector<OwnedTensor> kept_;
 };
 
+// Python's lock keeps threads from changing the modes of one engine at once.
+void put(const void* data, uint32_t flags, std::optional<uint64_t> weight_budget) {
+  std::lock_guard lock(table().mutex);
+  if (flags == 0 && !weight_budget) {
+    table().modes.erase(data);
+  } else {
+    table().modes[data] = std::make_shared<EngineModes>(flags, weight_budget);
+  }
+  table().size.store(table().modes.size(), std::memory_order_release);
+}
+
 }  // namespace
 
 std::unique_ptr<RunHooks> modal_run(const void* data) {
@@ -151,13 +167,13 @@ std::unique_ptr<RunHooks> modal_run(const void* data) {
 }
 
 void set_modes(const void* data, uint32_t flags) {
-  std::lock_guard lock(table().mutex);
-  if (flags == 0) {
-    table().modes.erase(data);
-  } else {
-    table().modes[data] = std::make_shared<EngineModes>(flags);
-  }
-  table().size.store(table().modes.size(), std::memory_order_release);
+  const auto modes = find_modes(data);
+  put(data, flags, modes == nullptr ? std::nullopt : modes->weight_budget);
+}
+
+void set_weight_budget(const void* data, std::optional<uint64_t> bytes) {
+  const auto modes = find_modes(data);
+  put(data, modes == nullptr ? 0 : modes->flags, bytes);
 }
 
 }  // namespace kiln::torch_op
@@ -172,6 +188,19 @@ KILN_TORCH_EXPORT void kiln_torch_set_engine_modes(const void* data, uint32_t fl
 KILN_TORCH_EXPORT uint32_t kiln_torch_engine_modes(const void* data) {
   const auto modes = kiln::torch_op::find_modes(data);
   return modes == nullptr ? 0 : modes->flags;
+}
+
+// A negative number of bytes: no limit.
+KILN_TORCH_EXPORT void kiln_torch_set_weight_budget(const void* data, int64_t bytes) {
+  kiln::torch_op::set_weight_budget(
+      data, bytes < 0 ? std::nullopt : std::optional(static_cast<uint64_t>(bytes)));
+}
+
+// -1: no limit.
+KILN_TORCH_EXPORT int64_t kiln_torch_weight_budget(const void* data) {
+  const auto modes = kiln::torch_op::find_modes(data);
+  return modes == nullptr || !modes->weight_budget ? -1
+                                                   : static_cast<int64_t>(*modes->weight_budget);
 }
 
 // Copies the profile of the last call, JSON of kiln_session_profile, and gives its length, 0 if

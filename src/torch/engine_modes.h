@@ -1,10 +1,11 @@
 // Modes that the calls of an engine may be in: results written to the memory of the call before,
-// and kernels timed. They belong to the address of the engine's bytes, are switched from Python,
+// kernels timed, and a GPU's memory for weights limited. They belong to the address of the engine's bytes, are switched from Python,
 // and cost one atomic load where no engine has any.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "torch/engine_runner.h"
 
@@ -19,5 +20,9 @@ std::unique_ptr<RunHooks> modal_run(const void* data);
 // A sum of the modes above. What modes had kept is dropped when they change; calls under way finish
 // with what they began with.
 void set_modes(const void* data, uint32_t flags);
+
+// Bytes of a GPU's memory for weights that can be streamed; none: no limit. Sessions of another budget,
+// and their weights, go before the next call of the engine makes its own.
+void set_weight_budget(const void* data, std::optional<uint64_t> bytes);
 
 }  // namespace kiln::torch_op

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -68,30 +69,40 @@ class EngineRunner::Lease {
   SessionPtr session_;
 };
 
-EngineRunner::Place EngineRunner::place_of(kiln_device device) {
+EngineRunner::Place EngineRunner::place_of(kiln_device device, const RunHooks* hooks) {
   if (device.type == KILN_CUDA) {
     void* stream = current_cuda_stream(device.index);
-    return {1, device, stream, is_capturing(stream)};
+    return {1, device, stream, is_capturing(stream),
+            hooks == nullptr ? std::nullopt : hooks->weight_budget()};
   }
   uint32_t num_threads = 0;
   check_torch(torch_get_num_threads(&num_threads), "tell its number of threads");
-  return {static_cast<int32_t>(num_threads), device, nullptr, false};
+  return {static_cast<int32_t>(num_threads), device, nullptr, false, std::nullopt};
 }
 
 SessionPtr EngineRunner::take_session(const Place& place) {
-  if (!place.is_captured) {
+  {
+    std::vector<IdleSession> dropped;  // destroyed after the lock is given up
     std::lock_guard lock(mutex_);
     // The most recently used: its memory is warm.
-    for (size_t i = idle_.size(); i-- > 0;) {
+    for (size_t i = idle_.size(); i-- > 0 && !place.is_captured;) {
       if (idle_[i].place != place) continue;
       SessionPtr session = std::move(idle_[i].session);
       idle_.erase(idle_.begin() + static_cast<std::ptrdiff_t>(i));
       return session;
     }
+    // Those of another budget go first: the GPU may not have room for the weights of both.
+    const auto others = std::ranges::partition(idle_, [&](const IdleSession& idle) {
+      return idle.place.device.index != place.device.index ||
+             idle.place.weight_budget == place.weight_budget;
+    });
+    std::ranges::move(others, std::back_inserter(dropped));
+    idle_.erase(others.begin(), others.end());
   }
   const bool is_cuda = place.device.type == KILN_CUDA;
   const kiln_session_options options{sizeof(kiln_session_options), place.num_threads,
-                                     place.device.index, is_cuda ? cuda_allocator() : nullptr};
+                                     place.device.index, is_cuda ? cuda_allocator() : nullptr,
+                                     place.weight_budget ? &*place.weight_budget : nullptr};
   kiln_session* session = nullptr;
   check(kiln_session_create(engine_.get(), &options, &session));
   return SessionPtr(session);
@@ -151,7 +162,7 @@ std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inp
   for (size_t i = 0; i < inputs.size(); ++i) {
     views.push_back(view(inputs[i], {"input", i}));
   }
-  const Place place = place_of(device);
+  const Place place = place_of(device, hooks);
   const Lease session(*this, place);
 
   std::vector<Shape> shapes(outputs_.size());

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -36,6 +37,8 @@ EnginePtr load_for(
 class RunHooks {
  public:
   virtual ~RunHooks() = default;
+  // Bytes of a GPU's memory for weights (kiln_session_options); none: no limit.
+  virtual std::optional<uint64_t> weight_budget() const = 0;
   virtual void before_run(kiln_session* session) = 0;
   // An older tensor for output `index` to be written to; null for a new one. `output` has the
   // strides that it needs.
@@ -68,10 +71,12 @@ class EngineRunner {
     kiln_device device = kCpu;
     void* stream = nullptr;  // of a GPU
     bool is_captured = false;
+    std::optional<uint64_t> weight_budget;  // of a GPU
 
     bool operator==(const Place& other) const {
       return num_threads == other.num_threads && device.type == other.device.type &&
-             device.index == other.device.index && stream == other.stream;
+             device.index == other.device.index && stream == other.stream &&
+             weight_budget == other.weight_budget;
     }
   };
   struct IdleSession {
@@ -81,7 +86,7 @@ class EngineRunner {
   struct Call;
   class Lease;
 
-  static Place place_of(kiln_device device);
+  static Place place_of(kiln_device device, const RunHooks* hooks);
   OwnedTensor make_output(size_t index, const Shape& stored, const Call& call) const;
   SessionPtr take_session(const Place& place);
   void give_back(SessionPtr session, const Place& place);

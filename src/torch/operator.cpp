@@ -99,7 +99,9 @@ KILN_TORCH_EXPORT void kiln_torch_hold_engine(const void* data) {
 // When everybody who held it has released it, forgets what was loaded from the engine at an
 // address; a later call loads it again.
 KILN_TORCH_EXPORT void kiln_torch_release_engine(const void* data) {
-  if (kiln::torch_op::LoadedEngines::instance().release(data)) kiln::torch_op::set_modes(data, 0);
+  if (!kiln::torch_op::LoadedEngines::instance().release(data)) return;
+  kiln::torch_op::set_modes(data, 0);
+  kiln::torch_op::set_weight_budget(data, std::nullopt);
 }
 
 STABLE_TORCH_LIBRARY(kiln, m) {

@@ -407,7 +407,7 @@ TEST_F(CapiRuntimeTest, SessionsUseTheCallersAllocator) {
   Pool pool;
   {
     const kiln_allocator allocator = pool.allocator();  // copied
-    const kiln_session_options options{sizeof(options), 1, 0, &allocator};
+    const kiln_session_options options{sizeof(options), 1, 0, &allocator, nullptr};
     kiln_session_destroy(session_);
     ASSERT_EQ(kiln_session_create(engine_, &options, &session_), KILN_OK);
   }
@@ -423,14 +423,25 @@ TEST_F(CapiRuntimeTest, RefusesSessionOptions) {
   kiln_session* session = nullptr;
   kiln_allocator allocator = Pool().allocator();
   allocator.release = nullptr;
-  kiln_session_options options{sizeof(options), 1, 0, &allocator};
+  kiln_session_options options{sizeof(options), 1, 0, &allocator, nullptr};
   EXPECT_EQ(kiln_session_create(engine_, &options, &session), KILN_INVALID_ARGUMENT);
   EXPECT_STREQ(kiln_last_error(),
                "kiln_allocator has one function of two: set allocate and release");
-  options = {sizeof(options), 1, 3, nullptr};
+  options = {sizeof(options), 1, 3, nullptr, nullptr};
   EXPECT_EQ(kiln_session_create(engine_, &options, &session), KILN_INVALID_ARGUMENT);
   EXPECT_STREQ(kiln_last_error(), "got device 3, expected 0..0 for a program of the target cpu");
   EXPECT_EQ(session, nullptr);
+}
+
+TEST_F(CapiRuntimeTest, BudgetsOfWeightsAreForGpus) {
+  EXPECT_EQ(kiln_engine_streamable_bytes(nullptr), 0u);
+  EXPECT_EQ(kiln_engine_streamable_bytes(engine_), 0u);
+  const uint64_t budget = 0;
+  const kiln_session_options options{sizeof(options), 1, 0, nullptr, &budget};
+  kiln_session_destroy(session_);
+  ASSERT_EQ(kiln_session_create(engine_, &options, &session_), KILN_OK);
+  ASSERT_EQ(run(tensor(x_, shape_), tensor(y_, shape_), tensor(out_, shape_)), KILN_OK);
+  EXPECT_EQ(out_, std::vector<float>(8, (5 - 1) * kSampleFactor));
 }
 
 // A later version tells a struct that ends in padding from none that has a field there.
@@ -445,7 +456,7 @@ TEST(CapiRuntime, GrowingStructsHaveNoPaddingAtTheEnd) {
   EXPECT_TRUE(ends_with(&kiln_tensor::device));
   EXPECT_TRUE(ends_with(&kiln_load_options::describe_only));
   EXPECT_TRUE(ends_with(&kiln_allocator::release));
-  EXPECT_TRUE(ends_with(&kiln_session_options::allocator));
+  EXPECT_TRUE(ends_with(&kiln_session_options::weight_budget));
   EXPECT_TRUE(ends_with(&kiln_run_options::output_user));
   EXPECT_TRUE(ends_with(&kiln_output::rank));
   EXPECT_TRUE(ends_with(&kiln_tensor_info::dims));

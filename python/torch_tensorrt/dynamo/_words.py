@@ -139,7 +139,7 @@ WORDS: dict[str, Word] = {
         "belongs to torch_tensorrt.ts.compile and ir='ts': give the inputs as arg_inputs"
     ),
     "weight_streaming_budget": Word(
-        "belongs to MutableTorchTensorRTModule; engines on the CPU use weights where they are: leave it out"
+        "belongs to MutableTorchTensorRTModule; of other modules, torch_tensorrt.runtime.weight_streaming sets it"
     ),
     # Without a meaning here.
     "debug": Word(

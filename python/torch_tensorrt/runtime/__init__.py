@@ -14,7 +14,6 @@ from torch_tensorrt.runtime._cuda import (
     get_whole_cudagraphs_mode,
     set_cudagraphs_mode,
     set_multi_device_safe_mode,
-    weight_streaming,
 )
 from torch_tensorrt.runtime._module import TorchTensorRTModule
 from torch_tensorrt.runtime._runtime_settings import (
@@ -24,6 +23,7 @@ from torch_tensorrt.runtime._runtime_settings import (
     runtime_config,
     set_dynamic_shapes_kernel_strategy,
 )
+from torch_tensorrt.runtime._weight_streaming import weight_streaming
 
 __all__ = [
     "Profile",

@@ -22,12 +22,6 @@ _CUDA_GRAPHS = (
     "CUDA graphs need a GPU, but engines run on the CPU, where a call has no launch overhead to save: "
     "call the module as it is"
 )
-_WEIGHT_STREAMING = (
-    "engine does not have streamable weights: engines run on the CPU, where weights are used in place and the "
-    "operating system decides which of them are in memory"
-)
-
-
 _EXCLUSIVE = (
     "Both CUDA Graphs and dynamic output allocation are enabled, which are incompatible runtime modes. Please disable "
     "one of the two."
@@ -155,19 +149,6 @@ class _Capture:
 
 def _refuse(*_: Any) -> NoReturn:
     raise RuntimeError(_CUDA_GRAPHS)
-
-
-class weight_streaming:  # noqa: N801 - upstream's name
-    """RuntimeError when it is entered: weights of engines on the CPU are not streamed."""
-
-    def __init__(self, module: Any) -> None:
-        engines_of(module)
-
-    def __enter__(self) -> NoReturn:
-        raise RuntimeError(_WEIGHT_STREAMING)
-
-    def __exit__(self, *_: object) -> None:
-        """Never reached: the block is not entered."""
 
 
 _graphs_mode = False

@@ -21,6 +21,10 @@ _library.kiln_torch_set_engine_modes.argtypes = [ctypes.c_void_p, ctypes.c_uint3
 _library.kiln_torch_set_engine_modes.restype = None
 _library.kiln_torch_engine_modes.argtypes = [ctypes.c_void_p]
 _library.kiln_torch_engine_modes.restype = ctypes.c_uint32
+_library.kiln_torch_set_weight_budget.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+_library.kiln_torch_set_weight_budget.restype = None
+_library.kiln_torch_weight_budget.argtypes = [ctypes.c_void_p]
+_library.kiln_torch_weight_budget.restype = ctypes.c_int64
 _library.kiln_torch_engine_profile.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
 _library.kiln_torch_engine_profile.restype = ctypes.c_size_t
 

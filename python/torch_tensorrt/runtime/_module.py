@@ -16,12 +16,15 @@ from torch_tensorrt.runtime._modes import Mode, has_mode, last_profile, set_mode
 from torch_tensorrt.runtime._profile import check_format, write_profile
 from torch_tensorrt.runtime._runtime_settings import RuntimeSettings
 from torch_tensorrt.runtime._spec import spec_of
+from torch_tensorrt.runtime._weight_streaming import (
+    NOTHING_TO_STREAM,
+    automatic_budget,
+    get_budget,
+    set_budget,
+    streamable_bytes,
+)
 
 _FORMAT_VERSION = 1
-_NO_STREAMING = (
-    "weights of engines on the CPU are used where the file is mapped: there is no device memory to "
-    "keep them out of, and no budget"
-)
 
 
 class TorchTensorRTModule(torch.nn.Module):
@@ -173,13 +176,34 @@ class TorchTensorRTModule(torch.nn.Module):
     def use_dynamically_allocated_resources(self, dynamically_allocate_resources: bool) -> None:
         """Accepted: a workspace is as large as the largest shapes so far need."""
 
+    def get_streamable_device_memory_budget(self) -> int:
+        """Bytes of the weights that can be streamed to a GPU; 0 for an engine for CPUs."""
+        return streamable_bytes(self._require_engine())
+
     def get_device_memory_budget(self) -> int:
-        """RuntimeError: weights are not streamed."""
-        raise RuntimeError(_NO_STREAMING)
+        """Bytes of a GPU's memory for these weights: all of them unless a budget was set.
+
+        RuntimeError: the engine has no such weights.
+        """
+        return get_budget(self._require_engine(), self._require_streamable())
 
     def set_device_memory_budget(self, budget_bytes: int) -> int:
-        """RuntimeError: weights are not streamed."""
-        raise RuntimeError(_NO_STREAMING)
+        """Sets it from the next call on, see `torch_tensorrt.runtime.weight_streaming`; gives what there is now.
+
+        RuntimeError: it is negative, or the engine has no such weights.
+        """
+        return set_budget(self._require_engine(), self._require_streamable(), budget_bytes)
+
+    def get_automatic_device_memory_budget(self) -> int:
+        """The most that fits into the memory that is free on the current GPU now, but for a tenth of it."""
+        device = torch.device("cuda", torch.cuda.current_device())
+        return automatic_budget(self._require_streamable(), device)
+
+    def _require_streamable(self) -> int:
+        streamable = streamable_bytes(self._require_engine())
+        if streamable == 0:
+            raise RuntimeError(NOTHING_TO_STREAM)
+        return streamable
 
     # ---- State ----
 

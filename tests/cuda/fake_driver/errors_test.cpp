@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 
 #include "backends/cuda/device/executable.h"
@@ -34,6 +35,13 @@ class FakeDriver : public testing::Test {
     *gpu_ = FakeGpu();
   }
 
+  std::unique_ptr<Session> make_session(const std::shared_ptr<const Engine>& engine,
+                                        uint64_t weight_budget) {
+    auto session = Session::create(engine, {.weight_budget = weight_budget});
+    EXPECT_TRUE(session.ok()) << session.status().message();
+    return std::move(*session);
+  }
+
   Result<std::shared_ptr<const Engine>> load() { return Engine::load_memory(bytes_); }
 
   Status run(Session& session) {
@@ -63,6 +71,7 @@ bool is_old() {
 }
 
 class WholeDriver : public FakeDriver {
+ protected:
   void SetUp() override {
     FakeDriver::SetUp();
     if (is_old()) GTEST_SKIP() << "this driver starts nothing";
@@ -143,6 +152,102 @@ TEST_F(WholeDriver, CodeForAnotherGenerationIsRefusedByName) {
   EXPECT_EQ(engine.status().message(),
             "this machine runs no program of the engine: cuda:sm_80 (cuda:0 (Fake GPU, sm_90) does "
             "not run code for sm_80)");
+  EXPECT_EQ(gpu_->things(), 0);
+}
+
+// Steps that found other weights than theirs, and steps in all.
+size_t wrong = 0, steps = 0;
+constexpr size_t kSteps = 7, kWeightBytes = 96 << 10;
+
+// The second parameter is the step's weights; the last step's third, those of the first step.
+void look_at_weights(void** parameters) {
+  const auto holds = [&](size_t parameter, size_t value) {
+    const auto* bytes = *static_cast<std::byte* const*>(parameters[parameter]);
+    return std::all_of(bytes, bytes + kWeightBytes,
+                       [&](std::byte byte) { return byte == static_cast<std::byte>(value); });
+  };
+  const size_t step = steps++ % kSteps;
+  if (!holds(1, step + 1)) ++wrong;
+  if (step + 1 == kSteps && !holds(2, 1)) ++wrong;
+}
+
+class StreamedWeights : public WholeDriver {
+ protected:
+  void SetUp() override {
+    WholeDriver::SetUp();
+    if (IsSkipped()) return;
+    wrong = steps = 0;
+    gpu_->at_launch = look_at_weights;
+    bytes_ = make_weights_engine(kSteps, kWeightBytes);
+  }
+};
+
+TEST_F(StreamedWeights, AreThereWhereStepsUseThem) {
+  const auto engine = *load();
+  const uint64_t all = engine->executable()->streamable_bytes();
+  EXPECT_EQ(all, kSteps * kWeightBytes);
+  for (const uint64_t budget :
+       {uint64_t{0}, uint64_t{1}, all / 3, all / 2, all - 1, all, all + 1}) {
+    const auto session = make_session(engine, budget);
+    for (int i = 0; i < 2; ++i) EXPECT_TRUE(run(*session).ok());
+    session->enable_profiling(true);
+    EXPECT_TRUE(run(*session).ok());
+    EXPECT_EQ(session->profile().size(), kSteps);
+  }
+  EXPECT_EQ(wrong, 0u);
+  EXPECT_GE(steps, 7 * 3 * kSteps);
+}
+
+TEST_F(StreamedWeights, TakeNoMoreThanTheBudget) {
+  {
+    const auto engine = *load();
+    const uint64_t all = engine->executable()->streamable_bytes();
+    // The ring holds the weights of two steps, of which the last has two; the rest of the workspace is
+    // temporaries.
+    const uint64_t temporaries = 4096, ring = std::max(4 * kWeightBytes, all);
+    for (const uint64_t budget : {uint64_t{0}, all / 2}) {
+      const auto session = make_session(engine, budget);
+      gpu_->allocated_bytes = 0;
+      EXPECT_TRUE(run(*session).ok());
+      EXPECT_LE(gpu_->allocated_bytes, budget + ring + temporaries);
+    }
+  }
+  EXPECT_EQ(gpu_->things(), 0);
+}
+
+TEST_F(StreamedWeights, AreSharedBySessionsOfOneBudgetAndGoWhenAnotherOneIsUsed) {
+  const auto engine = *load();
+  const auto first = make_session(engine, 0), second = make_session(engine, 0);
+  EXPECT_TRUE(run(*first).ok());
+  const int pinned = gpu_->host_allocations, modules = gpu_->modules;
+  EXPECT_TRUE(run(*second).ok());
+  EXPECT_EQ(gpu_->host_allocations, pinned);
+  EXPECT_EQ(gpu_->modules, modules);
+  // Both budgets at once, as long as somebody uses either.
+  auto third = make_session(engine, ~uint64_t{0});
+  EXPECT_TRUE(run(*third).ok());
+  EXPECT_EQ(gpu_->modules, 2 * modules);
+  EXPECT_TRUE(run(*first).ok());
+  third = nullptr;
+  const auto fourth = make_session(engine, 1000);
+  EXPECT_TRUE(run(*fourth).ok());
+  EXPECT_EQ(gpu_->modules, 2 * modules);
+  EXPECT_EQ(wrong, 0u);
+}
+
+TEST_F(StreamedWeights, NeedPinnedMemory) {
+  {
+    const auto engine = *load();
+    const auto session = make_session(engine, 0);
+    gpu_->largest_host_allocation = 1000;
+    const Status status = run(*session);
+    EXPECT_EQ(status.code(), StatusCode::OutOfMemory);
+    EXPECT_NE(status.message().find("bytes of pinned memory for weights that are streamed"),
+              std::string::npos)
+        << status.message();
+    gpu_->largest_host_allocation = ~size_t{0};
+    EXPECT_TRUE(run(*session).ok());
+  }
   EXPECT_EQ(gpu_->things(), 0);
 }
 

@@ -90,8 +90,9 @@ KILN_FAKE CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, co
   return kSuccess;
 }
 
-KILN_FAKE CUresult cuLaunchKernelEx(const CUlaunchConfig*, CUfunction, void**, void**) {
+KILN_FAKE CUresult cuLaunchKernelEx(const CUlaunchConfig*, CUfunction, void** parameters, void**) {
   ++gpu.launches;
+  if (gpu.at_launch != nullptr) gpu.at_launch(parameters);
   return kSuccess;
 }
 
@@ -105,6 +106,7 @@ KILN_FAKE CUresult cuMemAlloc_v2(CUdeviceptr* pointer, size_t size) {
   if (size > gpu.largest_allocation) return kOutOfMemory;
   *pointer = reinterpret_cast<CUdeviceptr>(std::aligned_alloc(256, (size + 255) / 256 * 256));
   ++gpu.allocations;
+  gpu.allocated_bytes += size;
   return kSuccess;
 }
 
@@ -117,12 +119,24 @@ KILN_FAKE CUresult cuMemAllocAsync(CUdeviceptr* pointer, size_t size, CUstream) 
 KILN_FAKE CUresult cuMemFreeAsync(CUdeviceptr pointer, CUstream) { return cuMemFree_v2(pointer); }
 
 KILN_FAKE CUresult cuMemHostAlloc(void** pointer, size_t size, unsigned) {
+  if (size > gpu.largest_host_allocation) return kOutOfMemory;
   *pointer = std::calloc(size, 1);
   ++gpu.host_allocations;
   return kSuccess;
 }
 
 KILN_FAKE CUresult cuMemFreeHost(void* pointer) { return destroy(pointer, gpu.host_allocations); }
+
+KILN_FAKE CUresult cuMemHostRegister_v2(void*, size_t size, unsigned) {
+  if (size > gpu.largest_host_allocation) return kOutOfMemory;
+  ++gpu.host_allocations;
+  return kSuccess;
+}
+
+KILN_FAKE CUresult cuMemHostUnregister(void*) {
+  --gpu.host_allocations;
+  return kSuccess;
+}
 
 KILN_FAKE CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t size, CUstream) {
   std::memcpy(reinterpret_cast<void*>(to), from, size);

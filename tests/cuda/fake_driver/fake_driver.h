@@ -12,11 +12,15 @@ struct FakeGpu {
   int driver_version = 12020;  // of CUDA: 12.2
   size_t free_bytes = size_t{96} << 20, total_bytes = size_t{80} << 30;
   size_t largest_allocation = ~size_t{0};  // larger ones fail for want of memory
-  int load_result = 0;                     // of loading code
+  size_t largest_host_allocation = ~size_t{0};
+  int load_result = 0;  // of loading code
+  // Called at every launch with the kernel's parameters, unless null.
+  void (*at_launch)(void** parameters) = nullptr;
 
   // What is there: nothing, once everything was given back.
   int allocations = 0, host_allocations = 0, modules = 0, graphs = 0, streams = 0, events = 0;
   int launches = 0;
+  size_t allocated_bytes = 0;  // in all allocations, those that were given back too
   int things() const {
     return allocations + host_allocations + modules + graphs + streams + events;
   }

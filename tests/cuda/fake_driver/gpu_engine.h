@@ -10,4 +10,9 @@ namespace kiln::test {
 // "sm_90".
 std::vector<std::byte> make_gpu_engine(const char* generation);
 
+// Of x: f32[4] makes y: f32[4] in steps with weights of their own, `weight_bytes` each: those of step i hold
+// i + 1 in every byte. The last step uses those of the first one too. A step's operands are what it reads, its
+// weights, those of the first step if it is the last, and what it writes.
+std::vector<std::byte> make_weights_engine(size_t num_steps, size_t weight_bytes);
+
 }  // namespace kiln::test

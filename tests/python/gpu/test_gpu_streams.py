@@ -133,3 +133,29 @@ def test_two_gpus(assert_near: Any) -> None:
         for i in range(2):
             assert_near(compiled[i](x.to(f"cuda:{i}")), model.to(f"cuda:{i}")(x.to(f"cuda:{i}")))
         assert_near(compiled[0](x.to("cuda:1")), model(x.to("cuda:1")))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="PyTorch sees fewer than two GPUs")
+def test_one_engine_on_two_gpus_at_once(assert_near: Any) -> None:
+    """Compiled on cuda:1, and called from threads for either GPU, with all weights there and with some."""
+    model, x = Mixer().eval().to("cuda:1"), torch.randn(8, 10, 64, device="cuda:1")
+    compiled = compile_model(model, x)
+    inputs = [torch.randn(8, 10, 64) for _ in range(4)]
+    with torch.no_grad():
+        expected = [model(each.to("cuda:1")).cpu() for each in inputs]
+
+    def work(index: int) -> list[torch.Tensor]:
+        device = torch.device("cuda", index % 2)
+        with torch.cuda.device(device), torch.no_grad(), torch.cuda.stream(torch.cuda.Stream()):
+            results = [compiled(inputs[index].to(device)) for _ in range(30)]
+            torch.cuda.current_stream().synchronize()
+        assert all(result.device == device for result in results)
+        return [result.cpu() for result in results]
+
+    with torch_tensorrt.runtime.weight_streaming(compiled) as context:
+        for budget in (context.total_device_budget, 0):
+            context.device_budget = budget
+            with ThreadPoolExecutor(4) as pool:
+                for index, results in enumerate(pool.map(work, range(4))):
+                    for y in results:
+                        assert_near(y, expected[index])

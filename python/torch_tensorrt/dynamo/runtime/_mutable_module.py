@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 
 import kiln
+from torch_tensorrt._arguments import input_device
 from torch_tensorrt._files import errors_at_the_end, replaced_file
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._compiler import compile as compile_exported
@@ -26,6 +27,7 @@ from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.runtime._accepted import AcceptedInputs
 from torch_tensorrt.dynamo.runtime._model_state import same_kinds, structure_state, weight_state
 from torch_tensorrt.formats.load import LoadedProgram
+from torch_tensorrt.runtime._weight_streaming import Budgets
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class MutableTorchTensorRTModule:
             device: the device of the engines.
             immutable_weights: False.
             strict, prefer_deferred_runtime_asserts_over_guards: as in torch.export.export.
-            weight_streaming_budget: None; engines on the CPU use weights where they are.
+            weight_streaming_budget: see `set_weight_streaming_ctx`.
             settings: see `CompilationSettings`.
 
         Raises:
@@ -94,6 +96,7 @@ class MutableTorchTensorRTModule:
             _structure=[],
             _written=set(),
             _last_inputs=None,
+            _weight_budget=None,
         )
         self.set_weight_streaming_ctx(weight_streaming_budget)
 
@@ -157,6 +160,8 @@ class MutableTorchTensorRTModule:
         ]
         accepted = AcceptedInputs(program.call_spec.in_spec, examples, program.range_constraints)
         self._share_written_buffers(module, program)
+        if self._limits_weights():
+            self._limit_weights(module)
         self._compiled.append(_Compiled(module, accepted, program, source))
         self._structure = structure_state(self.pytorch_model)
         self._weights = weight_state(self.pytorch_model, self._written)
@@ -209,6 +214,8 @@ class MutableTorchTensorRTModule:
             return False
         item.program = _with_tensors(item.program, item.module)
         self._share_written_buffers(item.module, item.program)
+        if self._limits_weights():
+            self._limit_weights(item.module)
         return True
 
     def _forget(self) -> None:
@@ -257,12 +264,41 @@ class MutableTorchTensorRTModule:
         return {**bound.arguments, **keyword_shapes}
 
     def set_weight_streaming_ctx(self, requested_budget: int | None = None) -> None:
-        """None only: engines on the CPU use weights where they are."""
-        if requested_budget is not None:
+        """Bytes of a GPU's memory for the weights of the engines, of each combination of input shapes.
+
+        Args:
+            requested_budget: see `torch_tensorrt.runtime.weight_streaming`. None: as much as is free when engines are
+                made, if the setting `enable_weight_streaming` is True, and otherwise no limit.
+
+        Raises:
+            NotImplementedError: the module is on the CPU. RuntimeError: a negative budget.
+        """
+        if requested_budget is not None and input_device(self.pytorch_model).type != "cuda":
             raise NotImplementedError(
                 f"weight_streaming_budget is {requested_budget}, expected None: engines on the CPU do not copy weights "
                 "to a device"
             )
+        if requested_budget is not None and requested_budget < 0:
+            raise RuntimeError(
+                f"weight_streaming_budget is {requested_budget}, expected 0 or more bytes"
+            )
+        self.__dict__["_weight_budget"] = requested_budget
+        for item in self._compiled:
+            self._limit_weights(item.module)
+
+    def _limits_weights(self) -> bool:
+        return self._weight_budget is not None or bool(
+            self._settings.get("enable_weight_streaming", False)
+        )
+
+    def _limit_weights(self, module: GraphModule) -> None:
+        budgets = Budgets(module)
+        if budgets.total == 0:
+            return
+        if self._weight_budget is not None:
+            budgets.divide(self._weight_budget)
+        else:
+            budgets.divide(budgets.automatic() if self._limits_weights() else budgets.total)
 
     # Looking like the module
 
@@ -298,6 +334,7 @@ class MutableTorchTensorRTModule:
             "settings": module._settings,
             "export_options": module._export_options,
             "dynamic_shapes": module._dynamic_shapes,
+            "weight_budget": module._weight_budget,
             "programs": [_to_bytes(item.program) for item in module._compiled],
         }
         with replaced_file(path) as file, errors_at_the_end(file) as archive:
@@ -316,6 +353,7 @@ class MutableTorchTensorRTModule:
             content["pytorch_model"], **content["export_options"], **options
         )
         result._dynamic_shapes = content["dynamic_shapes"]
+        result.set_weight_streaming_ctx(content.get("weight_budget"))
         for saved in content["programs"]:
             with quiet_torch():
                 program = torch.export.load(io.BytesIO(saved))

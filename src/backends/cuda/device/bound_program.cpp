@@ -69,6 +69,7 @@ class CudaProgram : public BoundProgram {
     if (last_stream_used_) driver().cuStreamSynchronize(last_stream_);
     graphs_.clear();
     failed_.release();
+    weights_.close();
     if (capture_stream_ != nullptr) driver().cuStreamDestroy_v2(capture_stream_);
   }
 
@@ -77,7 +78,8 @@ class CudaProgram : public BoundProgram {
     const OutsideCapture outside;
     find_memory(request);
     find_scratch(request);
-    return bind_steps(request);
+    KILN_RETURN_IF_ERROR(bind_steps(request));
+    return weights_.open(program_->stream_plan(), program_->streamed());
   }
 
   RunOutcome run(const RunRequest& request) override {
@@ -109,6 +111,11 @@ class CudaProgram : public BoundProgram {
     size_t position = 0;
     size_t buffer = 0;
   };
+  // One to a weight in the ring.
+  struct RingUse {
+    size_t position = 0;
+    uint64_t offset = 0;
+  };
 
   // An input that the copy engine reads.
   struct AlignedInput {
@@ -119,6 +126,7 @@ class CudaProgram : public BoundProgram {
   struct MapUse {
     TensorMap map;
     size_t buffer = 0;
+    int64_t ring_offset = -1;  // of a weight that is streamed
     int32_t kernel = 0;
     api::CUtensorMap* place = nullptr;  // into maps_
     uint64_t address = 0;               // that the map is of; 0: not made yet
@@ -132,7 +140,7 @@ class CudaProgram : public BoundProgram {
   }
 
   // Behind the temporaries: the scratch, one for all steps, since they follow each other on the
-  // stream; then copies of inputs that are mapped and may begin anywhere.
+  // stream; then copies of inputs that are mapped and may begin anywhere; then the ring of weights.
   void find_scratch(const BindRequest& request) {
     scratch_offset_ = align_up(request.temporary_bytes, kAlignment);
     uint64_t scratch = 0;
@@ -151,6 +159,8 @@ class CudaProgram : public BoundProgram {
       aligned_inputs_.push_back({i, bytes, workspace_bytes_});
       workspace_bytes_ += align_up(bytes, kAlignment);
     }
+    ring_offset_ = workspace_bytes_;
+    workspace_bytes_ += program_->stream_plan().ring_bytes;
   }
 
   Status bind_steps(const BindRequest& request) {
@@ -173,10 +183,13 @@ class CudaProgram : public BoundProgram {
     const StepSpec& step = spec().steps[index];
     Launch& launch = launches_.emplace_back();
     launch.arguments = arguments_.data() + arguments_.size();
-    for (const int32_t buffer : step.buffers) {
-      if (spec().buffers[static_cast<size_t>(buffer)].kind != BufferKind::Constant)
-        uses_.push_back({values_.size(), static_cast<size_t>(buffer)});
-      add_argument(memory_[static_cast<size_t>(buffer)]);
+    for (size_t k = 0; k < step.buffers.size(); ++k) {
+      const auto buffer = static_cast<size_t>(step.buffers[k]);
+      if (const int64_t offset = program_->stream_plan().offset(index, k); offset >= 0)
+        ring_uses_.push_back({values_.size(), static_cast<uint64_t>(offset)});
+      else if (spec().buffers[buffer].kind != BufferKind::Constant)
+        uses_.push_back({values_.size(), buffer});
+      add_argument(memory_[buffer]);
     }
     for (const Slot slot : step.params) add_argument(static_cast<uint64_t>(at(request, slot)));
     if (step.scratch_bytes != -1) {
@@ -188,18 +201,23 @@ class CudaProgram : public BoundProgram {
       checked_steps_.push_back(index);
     }
     KILN_RETURN_IF_ERROR(set_grid(step, request, launch));
-    add_tensor_maps(step, request, launch);
+    // Such a launch would read weights before it waits for what is in front of it.
+    if (program_->stream_plan().has_chunk(index)) launch.config.num_attributes = 0;
+    add_tensor_maps(index, request, launch);
     return Status();
   }
 
   // Those of an empty grid are never looked at, and may have sizes of 0, which no map can have.
-  void add_tensor_maps(const StepSpec& step, const BindRequest& request, const Launch& launch) {
+  void add_tensor_maps(size_t index, const BindRequest& request, const Launch& launch) {
+    const StepSpec& step = spec().steps[index];
     for (const engine::TensorMapSpec& map : step.launch.tensor_maps) {
-      const auto buffer = static_cast<size_t>(step.buffers[static_cast<size_t>(map.buffer)]);
+      const auto operand = static_cast<size_t>(map.buffer);
+      const auto buffer = static_cast<size_t>(step.buffers[operand]);
+      const int64_t ring_offset = program_->stream_plan().offset(index, operand);
       api::CUtensorMap& place = maps_[arguments_.size() - values_.size()];
       arguments_.push_back(&place);
       if (launch.function != nullptr)
-        map_uses_.push_back({TensorMap(map, request), buffer, step.kernel, &place, 0});
+        map_uses_.push_back({TensorMap(map, request), buffer, ring_offset, step.kernel, &place, 0});
     }
   }
 
@@ -271,8 +289,11 @@ class CudaProgram : public BoundProgram {
       KILN_RETURN_IF_ERROR(align(input, workspace, stream));
     for (const Use& use : uses_) values_[use.position] = memory_[use.buffer];
     for (const size_t position : scratch_uses_) values_[position] = workspace + scratch_offset_;
+    ring_ = workspace + ring_offset_;
+    for (const RingUse& use : ring_uses_) values_[use.position] = ring_ + use.offset;
     for (MapUse& use : map_uses_) {
-      const uint64_t address = memory_[use.buffer];
+      const uint64_t address = use.ring_offset < 0 ? memory_[use.buffer]
+                                                   : ring_ + static_cast<uint64_t>(use.ring_offset);
       if (use.address == address) continue;
       KILN_RETURN_IF_ERROR(use.map.encode(
           address, spec().kernels[static_cast<size_t>(use.kernel)].name, *use.place));
@@ -324,18 +345,21 @@ class CudaProgram : public BoundProgram {
   }
 
   Status launch_all(api::CUstream stream) {
-    for (size_t i = 0; i < launches_.size(); ++i) KILN_RETURN_IF_ERROR(launch(i, stream));
-    return Status();
+    Status status = weights_.begin(stream, ring_);
+    for (size_t i = 0; i < launches_.size() && status.ok(); ++i) status = launch(i, stream);
+    Status ended = weights_.end(stream);
+    return status.ok() ? std::move(ended) : std::move(status);
   }
 
   Status launch(size_t index, api::CUstream stream) {
     Launch& launch = launches_[index];
-    if (launch.function == nullptr) return Status();
+    KILN_RETURN_IF_ERROR(weights_.before(index, stream));
+    if (launch.function == nullptr) return weights_.after(index, stream);
     launch.config.stream = stream;
     KILN_RETURN_IF_CUDA_ERROR(
         driver().cuLaunchKernelEx(&launch.config, launch.function, launch.arguments, nullptr),
         "the launch of " + spec().kernels[static_cast<size_t>(spec().steps[index].kernel)].name);
-    return Status();
+    return weights_.after(index, stream);
   }
 
   Status run_profiled(api::CUstream stream, std::vector<StepTime>& profile) {
@@ -351,10 +375,13 @@ class CudaProgram : public BoundProgram {
     for (api::CUevent& event : events)
       KILN_RETURN_IF_CUDA_ERROR(driver().cuEventCreate(&event, 0), "making an event");
     KILN_RETURN_IF_CUDA_ERROR(driver().cuEventRecord(events[0], stream), "timing a run");
-    for (size_t i = 0; i < launches_.size(); ++i) {
-      KILN_RETURN_IF_ERROR(launch(i, stream));
-      KILN_RETURN_IF_CUDA_ERROR(driver().cuEventRecord(events[i + 1], stream), "timing a run");
+    Status status = weights_.begin(stream, ring_);
+    for (size_t i = 0; i < launches_.size() && status.ok(); ++i) {
+      status = launch(i, stream);
+      driver().cuEventRecord(events[i + 1], stream);
     }
+    if (Status ended = weights_.end(stream); status.ok()) status = std::move(ended);
+    KILN_RETURN_IF_ERROR(std::move(status));
     KILN_RETURN_IF_CUDA_ERROR(driver().cuEventSynchronize(events.back()), "a run");
     for (size_t i = 0; i < launches_.size(); ++i) {
       float milliseconds = 0;
@@ -391,11 +418,13 @@ class CudaProgram : public BoundProgram {
   const std::shared_ptr<const LoadedProgram> program_;
   std::vector<uint64_t> memory_;   // where each buffer lies in the current run
   std::vector<uint64_t> offsets_;  // of temporaries, by buffer
-  uint64_t scratch_offset_ = 0;
+  uint64_t scratch_offset_ = 0, ring_offset_ = 0;
+  uint64_t ring_ = 0;             // of the current run
   std::vector<uint64_t> values_;  // of all arguments of all steps
   std::vector<void*> arguments_;  // to values_, pairwise
   std::vector<Use> uses_;
   std::vector<size_t> scratch_uses_;
+  std::vector<RingUse> ring_uses_;
   std::vector<AlignedInput> aligned_inputs_;
   std::vector<api::CUtensorMap> maps_;
   std::vector<MapUse> map_uses_;
@@ -406,6 +435,7 @@ class CudaProgram : public BoundProgram {
   std::vector<Launch> launches_;       // by step
   std::vector<size_t> checked_steps_;  // by word of failed_
   FailedWords failed_;
+  WeightStream weights_;
   std::vector<uint64_t> addresses_;  // of the current run: inputs, outputs, workspace
   GraphCache graphs_;
   api::CUstream capture_stream_ = nullptr, last_stream_ = nullptr;

@@ -86,12 +86,15 @@ struct alignas(128) CUtensorMap {
   X(cuMemFreeAsync, CUdeviceptr pointer, CUstream stream)                                     \
   X(cuMemHostAlloc, void** pointer, size_t size, unsigned flags)                              \
   X(cuMemFreeHost, void* pointer)                                                             \
+  X(cuMemHostRegister_v2, void* pointer, size_t size, unsigned flags)                         \
+  X(cuMemHostUnregister, void* pointer)                                                       \
   X(cuMemcpyHtoDAsync_v2, CUdeviceptr to, const void* from, size_t size, CUstream stream)     \
   X(cuMemcpyDtoHAsync_v2, void* to, CUdeviceptr from, size_t size, CUstream stream)           \
   X(cuMemcpyDtoDAsync_v2, CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream)     \
   X(cuStreamCreate, CUstream* stream, unsigned flags)                                         \
   X(cuStreamDestroy_v2, CUstream stream)                                                      \
   X(cuStreamSynchronize, CUstream stream)                                                     \
+  X(cuStreamWaitEvent, CUstream stream, CUevent event, unsigned flags)                        \
   X(cuStreamIsCapturing, CUstream stream, int* status)                                        \
   X(cuStreamBeginCapture_v2, CUstream stream, int mode)                                       \
   X(cuStreamEndCapture, CUstream stream, CUgraph* graph)                                      \

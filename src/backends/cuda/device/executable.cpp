@@ -1,5 +1,6 @@
 #include "backends/cuda/device/executable.h"
 
+#include <algorithm>
 #include <charconv>
 #include <map>
 #include <mutex>
@@ -10,6 +11,7 @@
 #include "backends/cuda/device/gpu.h"
 #include "backends/cuda/device/loaded_program.h"
 #include "backends/cuda/device/memory.h"
+#include "backends/cuda/device/weight_stream.h"
 
 namespace kiln::cuda {
 namespace {
@@ -45,32 +47,44 @@ class CudaExecutable : public Executable {
       : program_(*request.program), weights_(request.weights) {}
 
   Result<std::unique_ptr<BoundProgram>> bind(const BindRequest& request) const override {
-    Result<std::shared_ptr<const LoadedProgram>> loaded = loaded_on(request.device);
+    Result<std::shared_ptr<const LoadedProgram>> loaded =
+        loaded_on(request.device, request.weight_budget);
     if (!loaded.ok()) return loaded.status();
     return bind_program(std::move(*loaded), request);
   }
 
+  uint64_t streamable_bytes() const override { return cuda::streamable_bytes(program_); }
+
  private:
-  // Loaded when the first session on a GPU needs it, and shared by the others.
-  Result<std::shared_ptr<const LoadedProgram>> loaded_on(int device) const {
+  // Loaded when the first session on a GPU needs it, and shared by those with its budget. The latest
+  // one is kept although no session may need it; it goes before another is loaded.
+  Result<std::shared_ptr<const LoadedProgram>> loaded_on(int device, uint64_t budget) const {
     const Result<const Gpu*> gpu = Gpu::get(device);
     if (!gpu.ok()) return gpu.status();
     if (std::string reason = obstacle_on(**gpu, program_); !reason.empty())
       return Status(StatusCode::Unsupported, "[cuda] " + reason);
+    budget = std::min(budget, streamable_bytes());
     const std::lock_guard lock(mutex_);
-    std::shared_ptr<const LoadedProgram>& place = loaded_[device];
-    if (place == nullptr) {
-      auto made = LoadedProgram::load(program_, weights_, **gpu);
-      if (!made.ok()) return made.status();
-      place = std::move(*made);
-    }
-    return place;
+    Loaded& loaded = loaded_[device];
+    std::weak_ptr<const LoadedProgram>& place = loaded.by_budget[budget];
+    if (auto found = place.lock()) return loaded.latest = std::move(found);
+    loaded.latest = nullptr;
+    auto made = LoadedProgram::load(program_, weights_, **gpu, budget);
+    if (!made.ok()) return made.status();
+    loaded.latest = std::move(*made);
+    place = loaded.latest;
+    return loaded.latest;
   }
+
+  struct Loaded {
+    std::shared_ptr<const LoadedProgram> latest;
+    std::map<uint64_t, std::weak_ptr<const LoadedProgram>> by_budget;
+  };
 
   const engine::ProgramSpec& program_;
   const std::span<const std::byte> weights_;
   mutable std::mutex mutex_;
-  mutable std::map<int, std::shared_ptr<const LoadedProgram>> loaded_;  // by GPU
+  mutable std::map<int, Loaded> loaded_;  // by GPU
 };
 
 Result<std::unique_ptr<Executable>> load(const LoadRequest& request) {

@@ -35,11 +35,14 @@ Status refused_code(api::CUresult result, const std::string& kernel, const Gpu& 
 
 Result<std::unique_ptr<LoadedProgram>> LoadedProgram::load(const engine::ProgramSpec& program,
                                                            std::span<const std::byte> weights,
-                                                           const Gpu& gpu) {
+                                                           const Gpu& gpu, uint64_t budget) {
   std::unique_ptr<LoadedProgram> loaded(new LoadedProgram(program, gpu));
   const CurrentContext current(gpu);
   const OutsideCapture outside;
   KILN_RETURN_IF_ERROR(loaded->load_kernels());
+  const std::vector<WeightPlace> streamed = choose_streamed(program, budget);
+  loaded->stream_plan_ = StreamPlan::make(program, streamed);
+  KILN_RETURN_IF_ERROR(loaded->load_streamed(streamed, weights));
   KILN_RETURN_IF_ERROR(loaded->load_constants(weights));
   return loaded;
 }
@@ -49,6 +52,7 @@ LoadedProgram::~LoadedProgram() {
   // Runs may be on their way still: memory is freed and code unloaded behind them.
   if (memory_ != 0 || !modules_.empty()) driver().cuCtxSynchronize();
   if (memory_ != 0) driver().cuMemFree_v2(memory_);
+  if (pinned_ != nullptr) driver().cuMemFreeHost(pinned_);
   for (api::CUmodule module : modules_) driver().cuModuleUnload(module);
 }
 
@@ -79,12 +83,33 @@ Status LoadedProgram::load_kernel(size_t index) {
   return Status();
 }
 
+Status LoadedProgram::load_streamed(std::span<const WeightPlace> places,
+                                    std::span<const std::byte> weights) {
+  uint64_t size = 0;
+  for (const WeightPlace& place : places) size += align_up(place.second, kConstantAlignment);
+  if (size == 0) return Status();
+  KILN_RETURN_IF_CUDA_ERROR(driver().cuMemHostAlloc(&pinned_, size, api::kHostPortable),
+                            "allocating " + std::to_string(size) +
+                                " bytes of pinned memory for weights that are streamed");
+  auto* to = static_cast<std::byte*>(pinned_);
+  for (const WeightPlace& place : places) {
+    copy_on_host(to, weights.subspan(place.first, place.second));
+    streamed_[place] = to;
+    to += align_up(place.second, kConstantAlignment);
+  }
+  return Status();
+}
+
 Status LoadedProgram::load_constants(std::span<const std::byte> weights) {
   // By place in the file: buffers that share one share it here.
   std::map<std::pair<uint64_t, uint64_t>, uint64_t> offsets;
+  const auto is_on_gpu = [&](const BufferSpec& buffer) {
+    return buffer.kind == BufferKind::Constant &&
+           !streamed_.contains({buffer.offset, buffer.constant_bytes});
+  };
   uint64_t size = 0;
   for (const BufferSpec& buffer : spec_.buffers) {
-    if (buffer.kind != BufferKind::Constant) continue;
+    if (!is_on_gpu(buffer)) continue;
     const auto [place, added] = offsets.insert({{buffer.offset, buffer.constant_bytes}, size});
     if (added) size += align_up(buffer.constant_bytes, kConstantAlignment);
   }
@@ -97,7 +122,7 @@ Status LoadedProgram::load_constants(std::span<const std::byte> weights) {
   for (const auto& [place, offset] : offsets)
     uploads.push_back({weights.subspan(place.first, place.second), memory_ + offset});
   for (size_t i = 0; i < constants_.size(); ++i)
-    if (const BufferSpec& buffer = spec_.buffers[i]; buffer.kind == BufferKind::Constant)
+    if (const BufferSpec& buffer = spec_.buffers[i]; is_on_gpu(buffer))
       constants_[i] = memory_ + offsets.at({buffer.offset, buffer.constant_bytes});
   return upload(uploads);
 }

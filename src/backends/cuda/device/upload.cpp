@@ -1,98 +1,175 @@
 #include "backends/cuda/device/upload.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <atomic>
+#include <cstdlib>
 #include <cstring>
+#include <system_error>
 #include <thread>
 
+#include "support/aligned_buffer.h"
 #include "support/thread_pool.h"
 
 namespace kiln::cuda {
 namespace {
 
-constexpr size_t kPiece = size_t{16} << 20;     // bytes of one pinned buffer
+constexpr size_t kPiece = size_t{1} << 20;  // bytes of one pinned buffer
+constexpr size_t kPage = 4096;
+constexpr size_t kHugePage = size_t{2} << 20;   // of an x86
 constexpr size_t kPerThread = size_t{2} << 20;  // fewer bytes are not worth another thread
-constexpr size_t kMostThreads = 8;
+constexpr size_t kMostThreads = 6;
 
-// Two pinned buffers, each with the event that says when it may be filled again.
-class Staging {
+size_t threads_for(size_t bytes) {
+  return std::min({kMostThreads, static_cast<size_t>(available_cpus()), bytes / kPerThread + 1});
+}
+
+// Calls work(0), work(1), ... at once, the first in the calling thread; that does the work of threads too
+// that the system does not give.
+template <typename Work>
+void on_threads(size_t count, const Work& work) {
+  std::vector<std::thread> threads;
+  try {
+    for (size_t i = 1; i < count; ++i) threads.emplace_back([&work, i] { work(i); });
+  } catch (const std::system_error&) {
+  }
+  work(0);
+  for (size_t i = threads.size() + 1; i < count; ++i) work(i);
+  for (std::thread& thread : threads) thread.join();
+}
+
+// The two pinned buffers of a thread, each with the event that says when it may be filled again. They are one
+// huge page where the system has any: pinning small ones takes longer than the copies through them.
+class Buffers {
  public:
-  Status open(size_t bytes) {
-    KILN_RETURN_IF_CUDA_ERROR(driver().cuStreamCreate(&stream_, api::kNonBlocking),
-                              "making a stream");
-    for (Buffer& buffer : buffers_) {
-      KILN_RETURN_IF_CUDA_ERROR(driver().cuMemHostAlloc(&buffer.data, bytes, api::kHostPortable),
-                                "allocating pinned memory for an upload");
-      KILN_RETURN_IF_CUDA_ERROR(driver().cuEventCreate(&buffer.free, api::kNoTiming),
+  Buffers() = default;
+  Buffers(const Buffers&) = delete;
+  Buffers& operator=(const Buffers&) = delete;
+  ~Buffers() {
+    for (const Buffer& buffer : buffers_)
+      if (buffer.free != nullptr) {
+        driver().cuEventSynchronize(buffer.free);
+        driver().cuEventDestroy_v2(buffer.free);
+      }
+    if (is_pinned_) driver().cuMemHostUnregister(memory_);
+    std::free(memory_);
+  }
+
+  // For pieces of at most `piece` bytes.
+  Status open(size_t piece) {
+    const size_t alignment = 2 * piece < kHugePage ? kPage : kHugePage;
+    piece = align_up(piece, alignment / 2);
+    const size_t bytes = 2 * piece;
+    memory_ = static_cast<std::byte*>(std::aligned_alloc(alignment, bytes));
+    if (memory_ == nullptr)
+      return Status(StatusCode::OutOfMemory, "there is no memory for the buffers of an upload");
+    madvise(memory_, bytes, MADV_HUGEPAGE);
+    KILN_RETURN_IF_CUDA_ERROR(driver().cuMemHostRegister_v2(memory_, bytes, api::kHostPortable),
+                              "pinning " + std::to_string(bytes) + " bytes for an upload");
+    is_pinned_ = true;
+    for (size_t i = 0; i < 2; ++i) {
+      buffers_[i].data = memory_ + i * piece;
+      KILN_RETURN_IF_CUDA_ERROR(driver().cuEventCreate(&buffers_[i].free, api::kNoTiming),
                                 "making an event");
     }
     return Status();
   }
 
-  ~Staging() {
-    if (stream_ != nullptr) driver().cuStreamSynchronize(stream_);
-    for (const Buffer& buffer : buffers_) {
-      if (buffer.free != nullptr) driver().cuEventDestroy_v2(buffer.free);
-      if (buffer.data != nullptr) driver().cuMemFreeHost(buffer.data);
-    }
-    if (stream_ != nullptr) driver().cuStreamDestroy_v2(stream_);
-  }
-
-  Status send(std::span<const std::byte> from, api::CUdeviceptr to) {
+  Status send(const Upload& piece, api::CUstream stream) {
     Buffer& buffer = buffers_[next_];
     next_ = 1 - next_;
     if (buffer.used)
       KILN_RETURN_IF_CUDA_ERROR(driver().cuEventSynchronize(buffer.free), "an upload");
-    fill(static_cast<std::byte*>(buffer.data), from);
-    KILN_RETURN_IF_CUDA_ERROR(driver().cuMemcpyHtoDAsync_v2(to, buffer.data, from.size(), stream_),
-                              "an upload");
-    KILN_RETURN_IF_CUDA_ERROR(driver().cuEventRecord(buffer.free, stream_), "an upload");
+    std::memcpy(buffer.data, piece.from.data(), piece.from.size());
+    KILN_RETURN_IF_CUDA_ERROR(
+        driver().cuMemcpyHtoDAsync_v2(piece.to, buffer.data, piece.from.size(), stream),
+        "an upload");
+    KILN_RETURN_IF_CUDA_ERROR(driver().cuEventRecord(buffer.free, stream), "an upload");
     buffer.used = true;
-    return Status();
-  }
-
-  Status finish() {
-    KILN_RETURN_IF_CUDA_ERROR(driver().cuStreamSynchronize(stream_), "an upload");
     return Status();
   }
 
  private:
   struct Buffer {
-    void* data = nullptr;
+    std::byte* data = nullptr;
     api::CUevent free = nullptr;
     bool used = false;
   };
 
-  static void fill(std::byte* to, std::span<const std::byte> from) {
-    const size_t wanted = std::min(
-        {kMostThreads, static_cast<size_t>(available_cpus()), from.size() / kPerThread + 1});
-    const size_t share = (from.size() + wanted - 1) / wanted;
-    std::vector<std::thread> threads;
-    for (size_t begin = share; begin < from.size(); begin += share)
-      threads.emplace_back([=] {
-        std::memcpy(to + begin, from.data() + begin, std::min(share, from.size() - begin));
-      });
-    std::memcpy(to, from.data(), std::min(share, from.size()));
-    for (std::thread& thread : threads) thread.join();
-  }
-
-  api::CUstream stream_ = nullptr;
+  std::byte* memory_ = nullptr;
+  bool is_pinned_ = false;
   Buffer buffers_[2];
   size_t next_ = 0;
 };
 
+// Sends the next piece whenever it is done with one, until there are none or somebody failed.
+Status send_pieces(std::span<const Upload> pieces, size_t largest, std::atomic<size_t>& next,
+                   std::atomic<bool>& failed, api::CUstream stream) {
+  size_t i = next++;
+  if (i >= pieces.size()) return Status();
+  Buffers buffers;
+  Status status = buffers.open(largest);
+  for (; i < pieces.size() && status.ok() && !failed; i = next++)
+    status = buffers.send(pieces[i], stream);
+  if (!status.ok()) failed = true;
+  return status;
+}
+
+Status send_all(std::span<const Upload> pieces, size_t num_threads, api::CUstream stream) {
+  api::CUcontext context = nullptr;
+  driver().cuCtxGetCurrent(&context);
+  size_t largest = 0;
+  for (const Upload& piece : pieces) largest = std::max(largest, piece.from.size());
+  std::atomic<size_t> next = 0;
+  std::atomic<bool> failed = false;
+  std::vector<Status> statuses(num_threads);
+  on_threads(num_threads, [&](size_t thread) {
+    driver().cuCtxPushCurrent_v2(context);
+    {
+      const OutsideCapture outside;
+      statuses[thread] = send_pieces(pieces, largest, next, failed, stream);
+    }
+    api::CUcontext popped = nullptr;
+    driver().cuCtxPopCurrent_v2(&popped);
+  });
+  for (Status& status : statuses) KILN_RETURN_IF_ERROR(std::move(status));
+  KILN_RETURN_IF_CUDA_ERROR(driver().cuStreamSynchronize(stream), "an upload");
+  return Status();
+}
+
+// Of all bytes, so many at most.
+std::vector<Upload> pieces_of(std::span<const Upload> uploads) {
+  std::vector<Upload> pieces;
+  for (const Upload& one : uploads)
+    for (size_t begin = 0; begin < one.from.size(); begin += kPiece)
+      pieces.push_back(
+          {one.from.subspan(begin, std::min(kPiece, one.from.size() - begin)), one.to + begin});
+  return pieces;
+}
+
 }  // namespace
 
 Status upload(std::span<const Upload> uploads) {
-  size_t largest = 0;
-  for (const Upload& one : uploads) largest = std::max(largest, one.from.size());
-  if (largest == 0) return Status();
-  Staging staging;
-  KILN_RETURN_IF_ERROR(staging.open(std::min(largest, kPiece)));
-  for (const Upload& one : uploads)
-    for (size_t begin = 0; begin < one.from.size(); begin += kPiece)
-      KILN_RETURN_IF_ERROR(staging.send(
-          one.from.subspan(begin, std::min(kPiece, one.from.size() - begin)), one.to + begin));
-  return staging.finish();
+  size_t bytes = 0;
+  for (const Upload& one : uploads) bytes += one.from.size();
+  if (bytes == 0) return Status();
+  api::CUstream stream = nullptr;
+  KILN_RETURN_IF_CUDA_ERROR(driver().cuStreamCreate(&stream, api::kNonBlocking), "making a stream");
+  Status status = send_all(pieces_of(uploads), threads_for(bytes), stream);
+  driver().cuStreamDestroy_v2(stream);
+  return status;
+}
+
+void copy_on_host(std::byte* to, std::span<const std::byte> from) {
+  const size_t threads = threads_for(from.size());
+  const size_t share = (from.size() + threads - 1) / threads;
+  on_threads(threads, [&](size_t i) {
+    const size_t begin = std::min(i * share, from.size());
+    const std::span<const std::byte> part =
+        from.subspan(begin, std::min(share, from.size() - begin));
+    if (!part.empty()) std::memcpy(to + begin, part.data(), part.size());
+  });
 }
 
 }  // namespace kiln::cuda
