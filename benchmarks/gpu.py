@@ -1,12 +1,16 @@
-"""Models in f16 on a GPU, beside eager PyTorch, CUDA graphs of it, and torch.compile: `benchmarks/gpu.py [MODEL...]`.
+"""Models in f16, or as TF32, on a GPU, beside eager PyTorch, CUDA graphs of it, and torch.compile:
+`benchmarks/gpu.py [MODEL...]`.
 
 All run in one process and take turns; times are medians of CUDA events around one call, in milliseconds. Weights are
-random. Needs torch with CUDA, transformers and timm. `--kernels` lists what the time of each model is made of.
+random. Needs torch with CUDA, transformers and timm. `--kernels` lists what the time of each model is made of; `--tune`
+adds an engine that was tuned, and how long it took to compile without and with a timing cache.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +18,7 @@ from typing import Any
 import torch
 
 import torch_tensorrt
+from torch_tensorrt.runtime._modes import engines_of
 
 _ROUNDS, _CALLS = 3, 30
 
@@ -125,11 +130,30 @@ def captured(model: Callable[..., Any], x: torch.Tensor) -> Callable[[], None]:
     return graph.replay
 
 
-def run_case(name: str, show_kernels: bool) -> float:
+def tuned(model: torch.nn.Module, x: torch.Tensor, level: int) -> Any:
+    """A tuned engine; prints the seconds of a compile without and with a timing cache."""
+    seconds, engines = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"optimization_level": level, "timing_cache_path": os.path.join(folder, "times")}
+        for _ in range(2):
+            begin = time.perf_counter()
+            compiled = torch_tensorrt.compile(
+                model, ir="dynamo", inputs=[x], min_block_size=1, **options
+            )
+            seconds.append(time.perf_counter() - begin)
+            engines.append(list(engines_of(compiled).values()))
+    same = all(torch.equal(a, b) for a, b in zip(*engines, strict=True))
+    print(f"  tuned in {seconds[0]:.1f} s, again in {seconds[1]:.1f} s, same bytes: {same}")
+    return compiled
+
+
+def run_case(name: str, options: argparse.Namespace) -> float:
     make, batch = CASES[name]
     torch.manual_seed(0)
     model, x = make(batch)
-    model = model.eval().cuda().half()
+    dtype = torch.float32 if options.tf32 else torch.half
+    x = x.to(dtype) if x.is_floating_point() else x
+    model = model.eval().cuda().to(dtype)
     expected = first(model(x)).double()
     begin = time.perf_counter()
     compiled = torch_tensorrt.compile(model, ir="dynamo", inputs=[x], min_block_size=1)
@@ -144,18 +168,21 @@ def run_case(name: str, show_kernels: bool) -> float:
         "inductor graph": captured(inductor, x),
         "kiln": lambda: compiled(x),
     }
+    if options.tune:
+        other = tuned(model, x, options.tune)
+        calls["kiln tuned"] = lambda: other(x)
     times: dict[str, list[float]] = {key: [] for key in calls}
     for _ in range(_ROUNDS):
         for key, call in calls.items():
             times[key].append(milliseconds(call))
     best = {key: min(values) for key, values in times.items()}
-    ratio = best["kiln"] / min(value for key, value in best.items() if key != "kiln")
+    ratio = best["kiln"] / min(value for key, value in best.items() if not key.startswith("kiln"))
     row = "  ".join(f"{key} {value:.3f}" for key, value in best.items())
     print(
         f"{name:14} {row}  ratio {ratio:.2f}  error {error:.1e}  compiled in {seconds:.1f} s",
         flush=True,
     )
-    if show_kernels:
+    if options.kernels:
         with torch_tensorrt.runtime.profiling(compiled) as profile:
             compiled(x)
             for rows in profile.kernels().values():
@@ -170,12 +197,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", help="beginnings of names; all when empty")
     parser.add_argument("--kernels", action="store_true")
+    parser.add_argument("--tune", type=int, default=0, help="an optimization_level of 3 to 5")
+    parser.add_argument("--tf32", action="store_true", help="f32, rounded to TF32 by all")
     options = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = options.tf32
     ratios = []
     with torch.no_grad():
         for name in CASES:
             if not options.models or any(name.startswith(word) for word in options.models):
-                ratios.append(run_case(name, options.kernels))
+                ratios.append(run_case(name, options))
     mean = torch.tensor(ratios).log().mean().exp()
     print(f"geometric mean of the ratios to the best peer: {mean:.2f}")
 

@@ -62,7 +62,7 @@ ALLOWED_INCLUDES: dict[str, list[str]] = {
     "backends/cuda/call.h": ["support"],
     "backends/cuda/compile": [
         *("backends/cuda/call.h", "backends/common", "plan", "ir", "engine", "support"),
-        "backends/backend.h",
+        *("backends/backend.h", "backends/cuda/device/driver_api.h"),
     ],
     "backends/cuda/device": [
         *("backends/cuda/call.h", "backends/device_library.h", "backends/executable.h"),

@@ -10,6 +10,7 @@
 
 #include "command_line.h"
 #include "commands.h"
+#include "failure.h"
 #include "kiln/kiln.hpp"
 #include "shape_argument.h"
 
@@ -26,7 +27,8 @@ struct CompileArguments {
   std::string dump_directory, cache_directory;
   int64_t cache_bytes = 0;
   bool strip_weights = false, refittable = false, emulate_precision_casts = false;
-  bool no_bounds_checks = false;
+  bool no_bounds_checks = false, tf32 = false, tune = false;
+  std::string timing_cache;
 };
 
 std::string join(const std::vector<std::string>& items) {
@@ -69,6 +71,8 @@ std::vector<kiln_dim_range> ranges_of(const std::vector<ShapeArgument>& shapes) 
 }
 
 void compile(const CompileArguments& arguments) {
+  if (!arguments.timing_cache.empty() && !arguments.tune)
+    throw UsageError("--timing-cache is for --tune: nothing is timed without it");
   const Clock::time_point start = Clock::now();
   std::vector<ShapeArgument> shapes;
   for (const std::string& text : arguments.shapes) shapes.push_back(parse_shape(text));
@@ -101,6 +105,10 @@ void compile(const CompileArguments& arguments) {
   options.refittable = arguments.refittable ? 1 : 0;
   options.emulate_precision_casts = arguments.emulate_precision_casts ? 1 : 0;
   options.no_bounds_checks = arguments.no_bounds_checks ? 1 : 0;
+  constexpr int kCandidates = 6;
+  options.tuning_candidates = arguments.tune ? kCandidates : 0;
+  if (!arguments.timing_cache.empty()) options.timing_cache = arguments.timing_cache.c_str();
+  options.tf32 = arguments.tf32 ? KILN_TF32_MATMUL | KILN_TF32_CONVOLUTION : 0;
   {
     Progress progress;
     options.progress = Progress::report;
@@ -126,6 +134,12 @@ void add_engine_kind_options(Command& command, CompileArguments& arguments) {
                "Let no optimisation depend on the values of weights");
   command.flag("--emulate-precision-casts", arguments.emulate_precision_casts,
                "Round every operator's result in f16 or bf16, as eager PyTorch does");
+  command.flag("--tune", arguments.tune,
+               "Time the best ways of each product and convolution on a GPU of this machine");
+  command.option("--timing-cache", arguments.timing_cache,
+                 "With --tune: a file that keeps the times, so that they are measured once");
+  command.flag("--tf32", arguments.tf32,
+               "Let GPUs round operands of f32 products and convolutions to TF32");
   command.flag("--no-bounds-checks", arguments.no_bounds_checks,
                "Read the nearest element where an index is out of range, instead of failing");
 }

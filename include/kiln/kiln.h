@@ -384,7 +384,25 @@ typedef struct kiln_compile_options {
   uint64_t cache_bytes;
   /* NULL, or where a kiln_cache_result is written. */
   int32_t* cache_result;
+
+  /* What is made, once more. */
+  /* A sum of kiln_tf32: where operands of f32 may be rounded to TF32, which GPUs multiply several times
+   * as fast. 0: nowhere. CPUs and attention never do it. */
+  int32_t tf32;
+
+  /* Tuning for a GPU. */
+  /* 0: kernels are chosen by a model of the machine, and the same options give the same bytes. Otherwise up
+   * to that many ways of each product and convolution are compiled and timed on a GPU of this machine of
+   * the target's generation, and the fastest is taken: bytes depend on the measurements. 3 to 8 are
+   * sensible. Where there is no such GPU the model chooses, and `warning` is called. */
+  int32_t tuning_candidates;
+  /* NULL, or a file that keeps the measurements: what is in it is not timed again, so that a second
+   * compile is faster and gives the same bytes. Any number of processes may use one. It is made if it is not
+   * there; what is no timing cache is left alone. Never makes a compile fail: see warning. */
+  const char* timing_cache;
 } kiln_compile_options;
+
+typedef enum kiln_tf32 { KILN_TF32_MATMUL = 1, KILN_TF32_CONVOLUTION = 2 } kiln_tf32;
 
 typedef enum kiln_cache_mode {
   KILN_CACHE_READ_WRITE = 0,
@@ -400,8 +418,8 @@ typedef enum kiln_cache_result {
   KILN_CACHE_CODE_HIT = 2  /* code was there, for other weights: filled with the model's */
 } kiln_cache_result;
 
-/* Compiles a model; the result is the bytes of an engine file. Deterministic: the same model, options and
- * library give the same bytes. options may be NULL. KILN_UNSUPPORTED for an operator that cannot be
+/* Compiles a model; the result is the bytes of an engine file. Deterministic without tuning: the same model,
+ * options and library give the same bytes. options may be NULL. KILN_UNSUPPORTED for an operator that cannot be
  * compiled, and the text names the node; KILN_INVALID_ARGUMENT for options and sizes that do not fit the
  * model. */
 KILN_API kiln_status kiln_compile(kiln_model* model, const kiln_compile_options* options,
@@ -431,7 +449,7 @@ KILN_API kiln_status kiln_cache_store(const char* directory, uint64_t max_bytes,
 
 /* Gives an engine the weights of another model of the same structure, without generating code: the
  * result has the bytes that kiln_compile would give for that model. The engine may be stripped. The
- * ranges, targets, disabled passes and emulate_precision_casts are the engine's; of the options,
+ * ranges, targets, disabled passes, emulate_precision_casts and tf32 are the engine's; of the options,
  * num_threads, strip_weights, verify_passes, dump_directory and progress count. options
  * may be NULL. KILN_INVALID_ARGUMENT where the model's plan is not the engine's: the text says what
  * differs. */

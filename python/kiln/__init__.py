@@ -7,7 +7,7 @@ outputs = session.run(np.zeros((8, 3, 224, 224), np.float32))
 
 from kiln._library import library_directory, runtime
 from kiln.arrays import BFloat16Array, TensorView
-from kiln.cache import EngineCache
+from kiln.cache import EngineCache, Tuning
 from kiln.compiler import (
     InputRange,
     Model,
@@ -70,6 +70,7 @@ __all__ = [
     "Session",
     "TensorInfo",
     "TensorView",
+    "Tuning",
     "UnsupportedError",
     "compile",
     "compile_key",

@@ -125,6 +125,9 @@ class CompileOptions(ctypes.Structure):
         ("cache_mode", c_int32),
         ("cache_bytes", c_uint64),
         ("cache_result", POINTER(c_int32)),
+        ("tf32", c_int32),
+        ("tuning_candidates", c_int32),
+        ("timing_cache", c_char_p),
     ]
 
 

@@ -71,30 +71,64 @@ class EngineCache:
         )
 
 
+@dataclass
+class Tuning:
+    """Chooses products and convolutions for GPUs by timing them on one of this machine.
+
+    Args:
+        candidates: how many ways of each are tried at most.
+        cache: a file that keeps the times, so that a second compile is faster and gives the same bytes; any number of
+            processes may use one.
+
+    After `compile`, `problems` says what did not work: then a model of the machine chose.
+    """
+
+    candidates: int = 6
+    cache: str | os.PathLike[str] | None = None
+    problems: list[str] = field(default_factory=list, init=False)
+
+
 _RESULTS = {-1: "problem", 0: "miss", 1: "hit", 2: "code_hit"}
 
 
 class CacheCall:
-    """The cache's part of one call of the compiler."""
+    """The part of the cache and of the tuning in one call of the compiler."""
 
-    def __init__(self, cache: EngineCache | None, options: _library.CompileOptions) -> None:
-        self._cache = cache
+    def __init__(
+        self, cache: EngineCache | None, tuning: Tuning | None, options: _library.CompileOptions
+    ) -> None:
+        self._cache, self._tuning = cache, tuning
         self._result = ctypes.c_int32(0)
-        self._problems: list[str] = []
+        self._warnings: list[str] = []
+        options.warning = _library.WarningFunction(self._warn)
+        set_tuning(options, tuning)
         if cache is None or not (cache.read or cache.write):
             return
         options.cache_directory = os.fsencode(cache.directory)
         options.cache_bytes = cache.max_bytes
         options.cache_mode = 0 if cache.read and cache.write else 1 if cache.read else 2
         options.cache_result = ctypes.pointer(self._result)
-        options.warning = _library.WarningFunction(self._warn)
 
     def finish(self) -> None:
-        """Tells the cache what happened."""
+        """Tells the cache and the tuning what happened."""
+        begin = "tuning: "
+        if self._tuning is not None:
+            self._tuning.problems = [
+                text.removeprefix(begin) for text in self._warnings if text.startswith(begin)
+            ]
         if self._cache is None:
             return
         self._cache.result = _RESULTS.get(self._result.value, "miss")
-        self._cache.problem = "; ".join(self._problems)
+        self._cache.problem = "; ".join(
+            text for text in self._warnings if not text.startswith(begin)
+        )
 
     def _warn(self, _user: object, text: bytes) -> None:
-        self._problems.append(text.decode(errors="replace"))
+        self._warnings.append(text.decode(errors="replace"))
+
+
+def set_tuning(options: _library.CompileOptions, tuning: Tuning | None) -> None:
+    if tuning is None:
+        return
+    options.tuning_candidates = tuning.candidates
+    options.timing_cache = os.fsencode(tuning.cache) if tuning.cache is not None else None

@@ -13,7 +13,7 @@ import numpy as np
 from kiln import _library, arrays
 from kiln._library import check, compiler
 from kiln.arrays import TensorView
-from kiln.cache import CacheCall, EngineCache
+from kiln.cache import CacheCall, EngineCache, Tuning, set_tuning
 from kiln.errors import InvalidArgumentError
 
 
@@ -100,8 +100,10 @@ def compile(
     metadata: str = "",
     emulate_precision_casts: bool = False,
     check_bounds: bool = True,
+    tf32: Iterable[str] = (),
+    tuning: Tuning | None = None,
 ) -> memoryview | None:
-    """Compiles a model into an engine. The same model and options give the same bytes.
+    """Compiles a model into an engine. The same model and options give the same bytes, unless there is a tuning.
 
     Args:
         model: a `Model`, or the path of a torch.export archive.
@@ -121,6 +123,8 @@ def compile(
         emulate_precision_casts: round every operator's result in f16 or bf16, as eager PyTorch does.
         check_bounds: whether a run fails where an index in the data is out of range or integers are divided by zero,
             as in PyTorch. If not, such an index reads the first or last element, and the quotient is unspecified.
+        tf32: where GPUs may round operands of f32 to TF32: "matmul", "convolution", or both. Nowhere when empty.
+        tuning: choose kernels for GPUs by timing them. None: by a model of the machine.
 
     Returns:
         The engine's bytes, or None if `output` was given.
@@ -135,10 +139,11 @@ def compile(
     options.refittable = int(refittable)
     options.emulate_precision_casts = int(emulate_precision_casts)
     options.no_bounds_checks = int(not check_bounds)
+    options.tf32 = _tf32(tf32)
     _set_work_options(options, num_threads, verify_passes, dump_directory)
     callback = _ProgressCallback(progress)
     options.progress = callback.function
-    cached = CacheCall(cache, options)
+    cached = CacheCall(cache, tuning, options)
     if output is not None:
         status = compiler().kiln_compile_to_file(
             model._handle, ctypes.byref(options), os.fsencode(output)
@@ -166,6 +171,8 @@ def compile_key(
     metadata: str = "",
     emulate_precision_casts: bool = False,
     check_bounds: bool = True,
+    tf32: Iterable[str] = (),
+    tuning: Tuning | None = None,
 ) -> str:
     """The key of the engine that `compile` gives with these options: 32 hexadecimal digits.
 
@@ -179,6 +186,8 @@ def compile_key(
     options.refittable = int(refittable)
     options.emulate_precision_casts = int(emulate_precision_casts)
     options.no_bounds_checks = int(not check_bounds)
+    options.tf32 = _tf32(tf32)
+    set_tuning(options, tuning)
     handle = ctypes.c_void_p()
     check(compiler().kiln_compile_key(model._handle, ctypes.byref(options), ctypes.byref(handle)))
     return _library.take_bytes(handle).tobytes().decode()
@@ -276,6 +285,16 @@ def _engine_options(
     options.disabled_passes = ",".join(disabled_passes).encode() or None
     options.metadata = metadata.encode() or None
     return options
+
+
+_TF32 = {"matmul": 1, "convolution": 2}
+
+
+def _tf32(names: Iterable[str]) -> int:
+    names = {names} if isinstance(names, str) else set(names)
+    if unknown := names - _TF32.keys():
+        raise InvalidArgumentError(f"tf32: got {sorted(unknown)}, expected some of {list(_TF32)}")
+    return sum(_TF32[name] for name in names)
 
 
 def _c_range(r: InputRange) -> _library.DimRange:

@@ -15,7 +15,8 @@ namespace kiln {
 
 namespace backend {
 struct GeneratedKernel;  // backends/common/generated_kernel.h
-}
+class Tuning;            // backends/common/tuning.h
+}  // namespace backend
 
 // One kind of program that a backend makes, such as that for a level of CPU. Its names are those of
 // engine::ProgramSpec.
@@ -58,6 +59,12 @@ struct Backend {
   // The version of a code generator that is not part of Kiln, which engines are cached by. Null: there
   // is none.
   std::string (*toolchain)();
+  // As make_generator, but where there are several ways to do a kernel, the fastest on a GPU of this
+  // machine is taken. Null: there is only one way for each.
+  std::unique_ptr<KernelGenerator> (*make_tuned_generator)(const Variant& variant,
+                                                           backend::Tuning& tuning) = nullptr;
+  // What tuned engines are cached by: the machine that kernels are timed on.
+  std::string (*tuning_machine)() = nullptr;
 };
 
 // Contents of the Constant buffers of an engine's programs, by program and buffer (empty for other
@@ -75,8 +82,9 @@ struct BackendOptions {
   // Which variants to make a program for; empty: all that serve it. CPU: "x86-64-v3", "x86-64-v4",
   // "x86-64-v4-bf16".
   std::vector<std::string> variants;
-  int compile_threads = 0;     // 0: one per core
-  std::string dump_directory;  // where the texts of kernels go, for people; empty: nowhere
+  int compile_threads = 0;            // 0: one per core
+  std::string dump_directory;         // where the texts of kernels go, for people; empty: nowhere
+  backend::Tuning* tuning = nullptr;  // null: kernels are chosen by a model of the machine
   // Called now and then with the share of the work that is done, from the calling thread only. May
   // be null.
   std::function<void(double fraction)> progress;

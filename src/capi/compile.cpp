@@ -190,6 +190,19 @@ kiln::CompileOptions to_options(const kiln_compile_options* given) {
   result.refittable = options.refittable != 0;
   result.emulate_precision_casts = options.emulate_precision_casts != 0;
   result.check_bounds = options.no_bounds_checks == 0;
+  constexpr int32_t kTf32 = KILN_TF32_MATMUL | KILN_TF32_CONVOLUTION;
+  if ((options.tf32 & ~kTf32) != 0)
+    throw CompileError("got tf32 = " + std::to_string(options.tf32) + ", expected 0 to " +
+                       std::to_string(kTf32) + ", a sum of kiln_tf32");
+  result.tf32 = static_cast<uint8_t>(options.tf32);
+  if (options.tuning_candidates < 0)
+    throw CompileError("got tuning_candidates = " + std::to_string(options.tuning_candidates) +
+                       ", expected 0 or more");
+  result.tuning.candidates = options.tuning_candidates;
+  if (options.timing_cache != nullptr) result.tuning.cache_file = options.timing_cache;
+  if (options.warning != nullptr)
+    result.warning = [warning = options.warning, user = options.warning_user](
+                         const std::string& text) { warning(user, text.c_str()); };
   result.strip_weights = options.strip_weights != 0;
   if (options.metadata != nullptr) result.metadata = options.metadata;
   result.cache = to_cache_options(options);

@@ -52,13 +52,16 @@ KeyText common_key(const char* kind, const CompileOptions& options) {
       .add(static_cast<int64_t>(options.targets.size()));
   for (const TargetOptions& target : options.targets) {
     key.add(target.name).add(sorted(target.variants));
-    if (const Backend& backend = find_backend(target.name); backend.toolchain != nullptr)
-      key.add(backend.toolchain());
+    const Backend& backend = find_backend(target.name);
+    if (backend.toolchain != nullptr) key.add(backend.toolchain());
+    if (options.tuning.candidates > 0 && backend.tuning_machine != nullptr)
+      key.add(options.tuning.candidates).add(backend.tuning_machine());
   }
   key.add(options.disabled_passes)
       .add(options.check_bounds)
       .add(options.refittable)
       .add(options.emulate_precision_casts)
+      .add(options.tf32)
       .add(options.metadata);
   return key;
 }

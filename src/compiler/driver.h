@@ -48,6 +48,13 @@ struct TargetOptions {
   std::vector<std::string> variants;  // empty: all that the backend knows
 };
 
+// Choosing kernels by running them on a GPU of this machine, for targets that can.
+struct TuningOptions {
+  int candidates =
+      0;  // ways of each kernel that are timed at most; 0: a model of the machine chooses
+  std::string cache_file;  // of earlier measurements: compiler/timing_cache.h; empty: none
+};
+
 struct CompileOptions {
   std::vector<import::DimRange> ranges;
   // What to make programs for, each target once. A machine that can run programs for several takes the
@@ -60,6 +67,9 @@ struct CompileOptions {
   // Every operator's 16-bit result is rounded, as eager PyTorch does; otherwise casts are, and what
   // is stored.
   bool emulate_precision_casts = false;
+  // Where operands of f32 may be rounded to TF32, on targets that can: engine::kTf32Products,
+  // engine::kTf32Convolutions, or both.
+  uint8_t tf32 = 0;
   std::string metadata;        // kept in the engine as it is
   bool strip_weights = false;  // leave the contents of constants out of the engine
   bool verify_passes = false;
@@ -67,6 +77,10 @@ struct CompileOptions {
   std::function<void(std::string_view stage, double fraction)> progress;
   CacheOptions cache;
   CacheReport* cache_report = nullptr;  // filled in, unless null
+  TuningOptions tuning;
+  // Called with what did not work although the compile does, beside what cache_report says: "tuning: ...".
+  // From the calling thread; may be null.
+  std::function<void(const std::string& text)> warning;
 };
 
 // Import -> passes -> plan -> backend -> engine bytes. Throws CompileError or InternalError.

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <optional>
 
+#include "compiler/cache_files.h"
 #include "engine/mark.h"
 #include "engine/reader.h"
 #include "support/atomic_file.h"
@@ -29,15 +30,6 @@ Status unusable(const std::string& directory, const std::string& why) {
                                                  " is not used: " + why +
                                                  "; engines are machine code, so give a folder "
                                                  "that belongs to you alone");
-}
-
-// All folders of the path that are missing, each for the user alone.
-Status make_directory(const std::string& directory) {
-  for (size_t end = directory.find('/', 1); end != std::string::npos;
-       end = directory.find('/', end + 1))
-    mkdir(directory.substr(0, end).c_str(), 0700);  // the last one says what is wrong
-  if (mkdir(directory.c_str(), 0700) == 0 || errno == EEXIST) return Status();
-  return errno_status("make the engine cache", directory, errno);
 }
 
 Result<Folder> open_directory(const std::string& directory) {
@@ -92,21 +84,6 @@ bool is_entry(const Folder& folder, const std::string& key) {
   return is_entry(folder.open_file(name_of(key), O_RDONLY), key);
 }
 
-Result<Bytes> read_all(const FileDescriptor& file, const std::string& path) {
-  struct stat info;
-  if (fstat(file.get(), &info) != 0) return errno_status("read", path, errno);
-  Bytes bytes(static_cast<size_t>(info.st_size));
-  for (size_t done = 0; done < bytes.size();) {
-    const ssize_t count =
-        pread(file.get(), bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return errno_status("read", path, errno);
-    if (count == 0) bytes.resize(done);  // somebody made it shorter: the hashes tell
-    done += static_cast<size_t>(count);
-  }
-  return bytes;
-}
-
 struct Entry {
   std::string key;
   uint64_t size = 0;
@@ -137,7 +114,7 @@ std::vector<Entry> entries_of(const Folder& folder) {
 Result<EngineCache> EngineCache::open(const std::string& directory, uint64_t max_bytes) {
   std::string path = directory;
   while (path.size() > 1 && path.back() == '/') path.pop_back();
-  KILN_RETURN_IF_ERROR(make_directory(path));
+  KILN_RETURN_IF_ERROR(make_private_directory(path, "engine cache"));
   Result<Folder> folder = open_directory(path);
   if (!folder.ok()) return folder.status();
   return EngineCache(std::move(*folder), max_bytes == 0 ? kDefaultCacheBytes : max_bytes);

@@ -153,6 +153,7 @@ std::vector<std::byte> refit(std::span<const std::byte> engine, const import::Mo
   same.refittable = spec.refittable;
   same.emulate_precision_casts = spec.emulate_precision_casts;
   same.check_bounds = !spec.unchecked;
+  same.tf32 = spec.tf32;
   const std::vector<TargetPlan> plans = plan_model(model, same);
   for (const TargetPlan& plan : plans) check_plan(spec, plan);
   std::vector<std::byte> bytes = write_refilled(spec, plans, same);

@@ -1,17 +1,21 @@
 #include "compiler/stages.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "backends/common/compile_program.h"
 #include "backends/common/join_programs.h"
 #include "backends/common/refill.h"
+#include "backends/common/tuning.h"
 #include "backends/reference/reference.h"
 #include "compiler/backends.h"
+#include "compiler/timing_cache.h"
 #include "passes/pass.h"
 #include "plan/lower/lower.h"
 #include "plan/passes/pass.h"
 #include "support/error.h"
+#include "support/log.h"
 
 namespace kiln {
 namespace {
@@ -81,9 +85,12 @@ std::vector<TargetPlan> plan_graph(ir::Graph graph, const CompileOptions& option
   report(options, "plan", 0.2);
   std::vector<TargetPlan> plans;
   for (const TargetOptions& target : options.targets) {
-    plan::Program program = plan::lower(graph, find_backend(target.name).traits,
-                                        {.emulate_precision_casts = options.emulate_precision_casts,
-                                         .check_bounds = options.check_bounds});
+    plan::Program program =
+        plan::lower(graph, find_backend(target.name).traits,
+                    {.emulate_precision_casts = options.emulate_precision_casts,
+                     .check_bounds = options.check_bounds,
+                     .tf32_products = (options.tf32 & engine::kTf32Products) != 0,
+                     .tf32_convolutions = (options.tf32 & engine::kTf32Convolutions) != 0});
     plan::run_pipeline(program, {disabled.plan, verify, target_dumps(options, target)});
     plans.push_back({target, std::move(program)});
   }
@@ -104,8 +111,51 @@ std::vector<TargetPlan> plan_model(const import::Model& model, const CompileOpti
   }
 }
 
+namespace {
+
+// What is known of a machine's kernels, for as long as a compile takes.
+class TuningRun {
+ public:
+  explicit TuningRun(const CompileOptions& options) : options_(options) {
+    if (options.tuning.candidates <= 0) return;
+    backend::Timings known;
+    if (!options.tuning.cache_file.empty()) {
+      Result<backend::Timings> read = TimingCache(options.tuning.cache_file).read();
+      if (read.ok())
+        known = std::move(*read);
+      else
+        warn(read.status().message());
+    }
+    tuning_.emplace(options.tuning.candidates, std::move(known));
+  }
+
+  backend::Tuning* get() { return tuning_ ? &*tuning_ : nullptr; }
+
+  // Keeps what was found and tells what did not work.
+  void finish() {
+    if (!tuning_) return;
+    for (const std::string& text : tuning_->warnings()) warn(text);
+    const backend::Timings found = tuning_->found();
+    if (found.empty() || options_.tuning.cache_file.empty()) return;
+    const Status kept = TimingCache(options_.tuning.cache_file).add(found);
+    if (!kept.ok()) warn(kept.message());
+  }
+
+ private:
+  void warn(const std::string& text) const {
+    log(LogLevel::Warn, "tuning: " + text);
+    if (options_.warning) options_.warning("tuning: " + text);
+  }
+
+  const CompileOptions& options_;
+  std::optional<backend::Tuning> tuning_;
+};
+
+}  // namespace
+
 CompiledProgram compile_plans(const std::vector<TargetPlan>& plans, const CompileOptions& options) {
   report(options, kGenerateCode, 0.3);
+  TuningRun tuning(options);
   const double share = 0.65 / static_cast<double>(plans.size());
   std::vector<CompiledProgram> parts;
   for (const TargetPlan& plan : plans) {
@@ -115,13 +165,16 @@ CompiledProgram compile_plans(const std::vector<TargetPlan>& plans, const Compil
         {.variants = plan.target.variants,
          .compile_threads = options.compile_threads,
          .dump_directory = target_dumps(options, plan.target),
+         .tuning = tuning.get(),
          .progress = [&](double done) { report(options, kGenerateCode, begin + share * done); }}));
   }
+  tuning.finish();
   CompiledProgram compiled = backend::join_programs(std::move(parts));
   compiled.spec.disabled_passes = options.disabled_passes;
   compiled.spec.refittable = options.refittable;
   compiled.spec.emulate_precision_casts = options.emulate_precision_casts;
   compiled.spec.unchecked = !options.check_bounds;
+  compiled.spec.tf32 = options.tf32;
   compiled.spec.metadata = options.metadata;
   return compiled;
 }

@@ -241,6 +241,7 @@ Result<Spec> decode_interface(std::span<const std::byte> bytes) {
   spec.metadata = decode(interface->metadata(), budget);
   spec.emulate_precision_casts = interface->emulate_precision_casts();
   spec.unchecked = interface->unchecked();
+  spec.tf32 = interface->tf32();
   spec.requirements = decode_list<RequirementSpec>(interface->requirements(), budget);
   if (budget.exceeded()) return malformed("the interface");
   return spec;

@@ -146,11 +146,12 @@ std::vector<std::byte> encode_interface(const Spec& spec) {
   const auto disabled_passes = builder.CreateVectorOfStrings(spec.disabled_passes);
   const auto metadata = encode_optional(builder, spec.metadata);
   const auto requirements = encode_some(builder, spec.requirements);
-  return finish(builder,
-                fbs::CreateInterface(builder, name, producer, symbols, sizes, inputs, outputs,
-                                     programs, disabled_passes, spec.refittable, metadata,
-                                     spec.emulate_precision_casts, spec.unchecked, requirements),
-                kInterfaceIdentifier);
+  return finish(
+      builder,
+      fbs::CreateInterface(builder, name, producer, symbols, sizes, inputs, outputs, programs,
+                           disabled_passes, spec.refittable, metadata, spec.emulate_precision_casts,
+                           spec.unchecked, requirements, spec.tf32),
+      kInterfaceIdentifier);
 }
 
 std::vector<std::byte> encode_program(const ProgramSpec& program) {

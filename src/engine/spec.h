@@ -213,6 +213,8 @@ struct ProgramSpec {
   std::string name() const;
 };
 
+inline constexpr uint8_t kTf32Products = 1, kTf32Convolutions = 2;
+
 struct Spec {
   std::string name;
   std::string producer;  // "kiln 0.1.0"
@@ -225,6 +227,8 @@ struct Spec {
   std::string metadata;                  // the caller's, kept as it is
   bool emulate_precision_casts = false;  // every operator's 16-bit result is rounded
   bool unchecked = false;                // checks of the data were left out
+  // Where f32 was allowed to be rounded to TF32: kTf32Products and kTf32Convolutions.
+  uint8_t tf32 = 0;
   // The best first: the first that a machine can run is the one that it uses.
   std::vector<ProgramSpec> programs;
   std::vector<RequirementSpec> requirements;

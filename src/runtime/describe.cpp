@@ -211,6 +211,10 @@ Result<std::string> describe(const Engine& engine) {
   json.key("refittable").value(spec.refittable);
   json.key("emulate_precision_casts").value(spec.emulate_precision_casts);
   json.key("check_bounds").value(!spec.unchecked);
+  json.key("tf32").begin_array();
+  if ((spec.tf32 & engine::kTf32Products) != 0) json.value("matmul");
+  if ((spec.tf32 & engine::kTf32Convolutions) != 0) json.value("convolution");
+  json.end_array();
   json.key("metadata").value(spec.metadata);
   json.key("disabled_passes");
   write_strings(json, spec.disabled_passes);

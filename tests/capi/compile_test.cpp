@@ -258,7 +258,7 @@ TEST(Compile, OptionsOfANewerHeaderAreNotLeftUndone) {
   kiln_bytes* engine = nullptr;
   EXPECT_EQ(kiln_compile(model.model, &newer.options, &engine), KILN_UNSUPPORTED);
   // It ends in a field: see GrowingStructsHaveNoPaddingAtTheEnd.
-  EXPECT_EQ(offsetof(kiln_compile_options, cache_result) + sizeof(int32_t*),
+  EXPECT_EQ(offsetof(kiln_compile_options, timing_cache) + sizeof(const char*),
             sizeof(kiln_compile_options));
 }
 
@@ -320,6 +320,16 @@ TEST(Cache, ResultSaysWhereTheEngineCameFrom) {
   EXPECT_EQ(result, KILN_CACHE_HIT);
   options.cache_mode = 3;
   expect_refused(options, "cache mode");
+}
+
+TEST(Compile, NumbersOfTf32AndTuningAreChecked) {
+  kiln_compile_options options{};
+  options.struct_size = sizeof(options);
+  options.tf32 = 4;
+  expect_refused(options, "tf32");
+  options.tf32 = KILN_TF32_MATMUL | KILN_TF32_CONVOLUTION;
+  options.tuning_candidates = -1;
+  expect_refused(options, "tuning_candidates");
 }
 
 TEST(Cache, FolderThatCannotBeUsedIsAProblemAndNoFailure) {

@@ -76,9 +76,19 @@ TEST(CompileKey, DependsOnEveryOptionThatDecidesTheBytes) {
       [](CompileOptions& o) { o.refittable = true; },
       [](CompileOptions& o) { o.emulate_precision_casts = true; },
       [](CompileOptions& o) { o.strip_weights = true; },
+      [](CompileOptions& o) { o.tf32 = engine::kTf32Products; },
+      [](CompileOptions& o) { o.tf32 = engine::kTf32Convolutions; },
       [](CompileOptions& o) { o.metadata = "text"; },
       [](CompileOptions& o) { o.targets = {{"cuda", {}}}; },
       [](CompileOptions& o) { o.targets = {{"cuda", {"sm_90"}}}; },
+      [](CompileOptions& o) {
+        o.targets = {{"cuda", {"sm_90"}}};
+        o.tuning.candidates = 4;
+      },
+      [](CompileOptions& o) {
+        o.targets = {{"cuda", {"sm_90"}}};
+        o.tuning.candidates = 5;
+      },
       [](CompileOptions& o) { o.targets = {{"cpu", {}}, {"cuda", {"sm_90"}}}; },
       [](CompileOptions& o) { o.targets = {{"cuda", {"sm_90"}}, {"cpu", {}}}; },
       [](CompileOptions& o) { o.targets = {{"cpu", {}}, {"cuda", {"sm_80", "sm_90"}}}; },
@@ -93,6 +103,8 @@ TEST(CompileKey, DoesNotDependOnWhatDoesNotShow) {
   EXPECT_EQ(key, key_with([](CompileOptions& o) { o.compile_threads = 3; }));
   EXPECT_EQ(key, key_with([](CompileOptions& o) { o.verify_passes = true; }));
   EXPECT_EQ(key, key_with([](CompileOptions& o) { o.cache.directory = "/nowhere"; }));
+  EXPECT_EQ(key, key_with([](CompileOptions& o) { o.tuning.candidates = 4; }));  // of a CPU's
+  EXPECT_EQ(key, key_with([](CompileOptions& o) { o.tuning.cache_file = "/nowhere/times"; }));
 }
 
 }  // namespace

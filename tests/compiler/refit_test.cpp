@@ -110,6 +110,14 @@ TEST(Refit, RoundsAsTheEngineDoes) {
             with_other_weights().compile(options));
 }
 
+TEST(Refit, KeepsWhereNumbersMayBeRounded) {
+  CompileOptions options = quick_options();
+  options.tf32 = engine::kTf32Products;
+  EXPECT_EQ(refit(LinearModel().compile(options), *with_other_weights().open(), quick_options()),
+            with_other_weights().compile(options));
+  EXPECT_NE(LinearModel().compile(options), LinearModel().compile(quick_options()));
+}
+
 TEST(Refit, RefusalSaysWhatDiffers) {
   const Bytes engine = LinearModel().compile(quick_options());
   LinearModel other;

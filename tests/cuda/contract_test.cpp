@@ -20,6 +20,9 @@ namespace {
 
 struct Contraction {
   std::string name, graph;
+  // By its name: "..._tf32".
+  uint8_t tf32() const { return name.ends_with("_tf32") ? kAnyTf32 : 0; }
+  static constexpr uint8_t kAnyTf32 = engine::kTf32Products | engine::kTf32Convolutions;
 };
 
 std::ostream& operator<<(std::ostream& out, const Contraction& c) { return out << c.name; }
@@ -117,6 +120,22 @@ std::vector<Contraction> all_contractions() {
       {"convolution_window_bf16", convolution("bf16", 5, 70, 3, 300)},
       {"convolution_window_few_f16", convolution("f16", 1, 32, 5, 1)},
       {"convolution_f32", convolution("f32", 64, 64, 3, 8)},
+      {"large_tf32", linear("f32", 4096, 2304, 768, gelu)},
+      {"medium_tf32", linear("f32", 512, 2048, 2048, plain)},
+      {"shared_depth_tf32", linear("f32", 128, 768, 3072, plain)},
+      {"few_rows_tf32", linear("f32", 16, 4096, 4096, gelu)},
+      {"odd_tf32", linear("f32", 300, 70, 33, gelu)},
+      {"dynamic_tf32", product("f32", 4096, 4096, 1024, true)},
+      {"dynamic_rows_tf32", product("f32", 4096, 64, 512, false)},
+      {"narrow_tf32", product("f32", 40000, 16, 256, true)},
+      {"convolution_tf32", convolution("f32", 64, 64, 3, 32)},
+      {"convolution_deep_tf32", convolution("f32", 512, 256, 3, 1)},
+      {"convolution_stem_tf32", convolution("f32", 3, 64, 7, 32)},
+      {"placed_56_tf32", placed("f32", 56, 64, 64, 3, 1, 32)},
+      {"placed_7_tf32", placed("f32", 7, 512, 512, 3, 1, 1)},
+      {"placed_halved_tf32", placed("f32", 56, 256, 512, 1, 2, 32)},
+      {"placed_half_steps_tf32", placed("f32", 14, 48, 192, 3, 2, 32)},
+      {"attention_tf32", attention("f32", 64, {}, "bool[b, 1, s, t]", true)},
       {"attention_64_f16", attention("f16", 64, {}, "", false)},
       {"attention_128_bf16", attention("bf16", 128, {}, "", true)},
       {"attention_256_f16", attention("f16", 256, {}, "", false)},
@@ -141,9 +160,10 @@ std::vector<Contraction> all_contractions() {
   };
 }
 
-plan::Program planned(const std::string& graph) {
+plan::Program planned(const std::string& graph, uint8_t tf32 = 0) {
   return plan_for_cuda(
-      graph_with_constants(graph, {}, [](const ir::SymbolPtr& symbol) { return symbol->opt; }));
+      graph_with_constants(graph, {}, [](const ir::SymbolPtr& symbol) { return symbol->opt; }),
+      tf32);
 }
 
 class CudaContraction : public testing::TestWithParam<Contraction> {};
@@ -151,7 +171,7 @@ class CudaContraction : public testing::TestWithParam<Contraction> {};
 TEST_P(CudaContraction, CompilesWithoutSpills) {
   if (const std::string obstacle = cuda::nvrtc_obstacle(); !obstacle.empty())
     GTEST_SKIP() << obstacle;
-  const plan::Program program = planned(GetParam().graph);
+  const plan::Program program = planned(GetParam().graph, GetParam().tf32());
   for (const cuda::Target& target : cuda::all_targets()) {
     for (const cuda::KernelText& kernel : kernel_texts(program, target))
       EXPECT_EQ(problem_of(kernel.text, target), "") << target.name;
@@ -160,7 +180,7 @@ TEST_P(CudaContraction, CompilesWithoutSpills) {
 
 // Blocks times what a block writes covers the result; shared memory is what the generation has.
 TEST_P(CudaContraction, LaunchesCoverTheirResult) {
-  const plan::Program program = planned(GetParam().graph);
+  const plan::Program program = planned(GetParam().graph, GetParam().tf32());
   const auto opt = [](const ir::SymbolPtr& symbol) { return symbol->opt; };
   for (const cuda::Target& target : cuda::all_targets()) {
     for (const cuda::KernelText& kernel : kernel_texts(program, target)) {
@@ -177,10 +197,49 @@ TEST_P(CudaContraction, LaunchesCoverTheirResult) {
   }
 }
 
+// What tuning tries beside the model's choice: each once, and they compile.
+TEST(CudaContractionTest, OtherWaysAreOthersAndCompile) {
+  for (const std::string& graph : {linear("f16", 512, 2048, 2048, "  %g = neg(%l)\n"),
+                                   placed("f16", 14, 256, 256, 3, 1, 32)}) {
+    const plan::Program program = planned(graph);
+    std::set<std::string> texts;
+    size_t ways = 1;
+    for (size_t way = 0; way < std::min<size_t>(ways, 8); ++way) {
+      const cuda::KernelText kernel =
+          cuda::generate_text(program, program.kernels.back(), target_named("sm_90"), way);
+      ways = kernel.ways;
+      EXPECT_TRUE(texts.insert(kernel.text).second) << way;
+      if (cuda::nvrtc_obstacle().empty()) {
+        EXPECT_EQ(problem_of(kernel.text, target_named("sm_90")), "") << way;
+      }
+    }
+    EXPECT_GE(ways, 8U);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, CudaContraction, testing::ValuesIn(all_contractions()),
                          [](const testing::TestParamInfo<Contraction>& info) {
                            return info.param.name;
                          });
+
+// f32 is rounded where that is allowed and nowhere else: of products, convolutions, or both.
+TEST(CudaContractionTest, RoundsToTf32WhereItIsAllowed) {
+  const auto rounds = [](const std::string& graph, uint8_t tf32) {
+    return kernel_texts(planned(graph, tf32), target_named("sm_80"))
+               .back()
+               .text.find("multiply_tf32") != std::string::npos;
+  };
+  const std::string products = product("f32", 256, 256, 256, true);
+  const std::string convolutions = convolution("f32", 64, 64, 3, 32);
+  const std::string wide = product("f64", 256, 256, 256, true);
+  EXPECT_FALSE(rounds(products, 0));
+  EXPECT_TRUE(rounds(products, engine::kTf32Products));
+  EXPECT_FALSE(rounds(products, engine::kTf32Convolutions));
+  EXPECT_FALSE(rounds(convolutions, 0));
+  EXPECT_FALSE(rounds(convolutions, engine::kTf32Products));
+  EXPECT_TRUE(rounds(convolutions, engine::kTf32Convolutions));
+  EXPECT_FALSE(rounds(wide, Contraction::kAnyTf32));
+}
 
 // What a multiprocessor has is enough for the blocks that a cut counts on.
 TEST(CudaContractionTest, AttentionCutsFitTheMachine) {

@@ -3,7 +3,7 @@
 //
 // CASES: graphs, each below a line "// case NAME" and a line "// at SIZE=VALUE ..." for each set of
 // sizes to run it at. Inputs whose name begins with "w" become constants. FOLDER gets cases.json and
-// the files that it names.
+// the files that it names. A NAME that begins with "tf32_" lets f32 be rounded.
 #include <algorithm>
 #include <exception>
 #include <fstream>
@@ -71,7 +71,9 @@ class Dump {
     json_.begin_object().key("name").value(dump_case.name);
     ir::Graph graph = ir::parse_graph(dump_case.graph);
     make_constants(graph);
-    plan::Program program = plan::lower(graph, cuda_backend().traits);
+    const bool tf32 = name_.starts_with("tf32_");
+    plan::Program program = plan::lower(graph, cuda_backend().traits,
+                                        {.tf32_products = tf32, .tf32_convolutions = tf32});
     plan::verify(program);
     plan::run_pipeline(program, {.disabled = {}, .verify = true, .dump_directory = {}});
     if (getenv("KILN_PLAN")) std::cout << plan::to_text(program);

@@ -30,10 +30,11 @@ std::string find_problem(const std::string& text, const cuda::Target& target) {
   }
 }
 
-plan::Program plan_for(const char* target, ir::Graph graph) {
+plan::Program plan_for(const char* target, ir::Graph graph, uint8_t tf32 = 0) {
   CompileOptions options;
   options.targets = {{target, {}}};
   options.verify_passes = true;
+  options.tf32 = tf32;
   return std::move(plan_graph(std::move(graph), options).front().program);
 }
 
@@ -54,7 +55,9 @@ const char* add_nests() {
 
 }  // namespace
 
-plan::Program plan_for_cuda(ir::Graph graph) { return plan_for("cuda", std::move(graph)); }
+plan::Program plan_for_cuda(ir::Graph graph, uint8_t tf32) {
+  return plan_for("cuda", std::move(graph), tf32);
+}
 
 plan::Program plan_nests(ir::Graph graph) {
   static const char* const kTarget = add_nests();

@@ -1,6 +1,7 @@
 // Kernels of the CUDA backend as text, compiled by NVRTC where it is there.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -10,8 +11,8 @@
 
 namespace kiln::test {
 
-// A graph planned for the CUDA backend.
-plan::Program plan_for_cuda(ir::Graph graph);
+// A graph planned for the CUDA backend; tf32: of CompileOptions.
+plan::Program plan_for_cuda(ir::Graph graph, uint8_t tf32 = 0);
 
 // The same as loop nests alone, which are plain C++.
 plan::Program plan_nests(ir::Graph graph);

@@ -242,6 +242,7 @@ def compile_region(
 ) -> torch.Tensor:
     """Compiles a region, or takes it from the cache; the result is the engine's bytes. Raises kiln.KilnError."""
     model, names = region_model(program, region, ranges, binding_names)
+    targets = settings.targets_for(engine_device(program))
     engine = _build_engine(
         model,
         settings,
@@ -252,7 +253,9 @@ def compile_region(
         emulate_precision_casts=settings.emulate_precision_casts,
         metadata=region_metadata(region),
         check_bounds=settings.check_bounds,
-        targets=settings.targets_for(engine_device(program)),
+        targets=targets,
+        tf32=settings.tf32_for(targets),
+        tuning=settings.tuning_for(targets),
     )
     return engine_tensor(engine)
 
@@ -284,15 +287,15 @@ def _build_engine(
     engine = _run_compiler(model, progress, disk, options)
     if disk is not None:
         if disk.problem:
-            _warn_once(disk.problem)
+            _warn_once(f"engine cache: {disk.problem}")
         logger.info("engine cache %s: %s", disk.directory, disk.result.replace("_", " "))
     return engine
 
 
 @functools.cache
 def _warn_once(problem: str) -> None:
-    """One warning per folder that cannot be used, not one per engine of a model."""
-    logger.warning("engine cache: %s", problem)
+    """One warning for each thing that does not work, not one per engine of a model."""
+    logger.warning("%s", problem)
 
 
 def _run_compiler(
@@ -306,6 +309,9 @@ def _run_compiler(
             model, progress=progress, cache=cache, dump_directory=folder, **options
         )
     assert engine is not None
+    if (tuning := options.get("tuning")) is not None:
+        for problem in tuning.problems:
+            _warn_once(f"tuning: {problem}")
     return engine
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+import kiln
 from torch_tensorrt._device import Device
 from torch_tensorrt._enums import DeviceType, EngineCapability
 from torch_tensorrt.dynamo._engine_cache import (
@@ -25,6 +26,11 @@ from torch_tensorrt.dynamo._engine_cache import (
 from torch_tensorrt.dynamo._words import translate
 
 logger = logging.getLogger(__name__)
+
+# Beside the engines, in the user's own folder: under /tmp, where Torch-TensorRT has it, others may have put a file.
+TIMING_CACHE_PATH = os.path.join(os.path.dirname(DEFAULT_ENGINE_CACHE_DIR), "timing_cache.bin")
+# How many ways of a product or convolution are timed, by optimization_level; lower levels time none.
+_TIMED_WAYS = {3: 4, 4: 6, 5: 8}
 
 
 @dataclass
@@ -56,7 +62,7 @@ class CompilationSettings:
     dla_local_dram_size: int = 1073741824
     dla_global_dram_size: int = 536870912
     hardware_compatible: bool = False
-    timing_cache_path: str = ""
+    timing_cache_path: str = TIMING_CACHE_PATH
     runtime_cache_path: str = ""
     lazy_engine_init: bool = False
     cache_built_engines: bool = False
@@ -143,6 +149,21 @@ class CompilationSettings:
         major, minor = torch.cuda.get_device_capability(device)
         return [f"cuda:sm_{major}{minor}"]
 
+    def tf32_for(self, targets: Sequence[str]) -> tuple[str, ...]:
+        """Where engines for GPUs may round f32 to TF32, as `kiln.compile` takes it: where PyTorch would at this moment,
+        unless disable_tf32. PyTorch's own defaults are convolutions, and not products."""
+        if self.disable_tf32 or not any(target.startswith("cuda") for target in targets):
+            return ()
+        allowed = {"matmul": _tf32_products(), "convolution": _tf32_convolutions()}
+        return tuple(name for name, allows in allowed.items() if allows)
+
+    def tuning_for(self, targets: Sequence[str]) -> kiln.Tuning | None:
+        """How engines for these targets are tuned: those for GPUs by timing, from optimization_level 3 on."""
+        ways = _TIMED_WAYS.get(self.optimization_level or 0)
+        if ways is None or not any(target.startswith("cuda") for target in targets):
+            return None
+        return kiln.Tuning(ways, os.fspath(self.timing_cache_path) or None)
+
     def without_effect(self) -> list[str]:
         """Names of options that were changed from their defaults and that nothing here looks at."""
         default = CompilationSettings(device=self.device)
@@ -168,6 +189,8 @@ _USED = frozenset(
     (
         "assume_dynamic_shape_support",
         "min_block_size",
+        "optimization_level",
+        "timing_cache_path",
         "torch_executed_ops",
         "require_full_compilation",
         "pass_through_build_failures",
@@ -182,10 +205,26 @@ _USED = frozenset(
         "immutable_weights",
         "emulate_precision_casts",
         "check_bounds",
+        "disable_tf32",
         "hardware_compatible",
         "targets",
     )
 )
+
+
+# PyTorch 2.9 and newer have a switch for each operator; an older one that is read after those were set raises an error.
+def _tf32_products() -> bool:
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):
+        return matmul.fp32_precision == "tf32"
+    return matmul.allow_tf32 or torch.get_float32_matmul_precision() != "highest"
+
+
+def _tf32_convolutions() -> bool:
+    convolution = getattr(torch.backends.cudnn, "conv", None)
+    if hasattr(convolution, "fp32_precision"):
+        return convolution.fp32_precision == "tf32"
+    return torch.backends.cudnn.allow_tf32
 
 
 def _check_device(settings: CompilationSettings) -> None:
@@ -266,6 +305,8 @@ def _check_cache(settings: CompilationSettings) -> None:
             f"custom_engine_cache is {type(cache).__name__}, expected an object of a class derived from "
             "torch_tensorrt.dynamo._engine_cache.BaseEngineCache"
         )
+    if not isinstance(settings.timing_cache_path, (str, os.PathLike)):
+        raise TypeError(f"timing_cache_path is {settings.timing_cache_path!r}, expected a path")
     if not isinstance(settings.engine_cache_dir, (str, os.PathLike)) or not os.fspath(
         settings.engine_cache_dir
     ):

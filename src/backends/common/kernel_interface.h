@@ -16,7 +16,7 @@ struct TensorMapSpec {
   // One of KernelInterface::buffers, which begins at a multiple of 16 bytes: a temporary or a
   // constant, derived ones included. Inputs and outputs may begin anywhere.
   plan::BufferId buffer = -1;
-  DType dtype = DType::F16;              // of the elements
+  DType dtype = DType::F16;              // of the elements; f32 comes rounded to TF32
   ir::Dim offset = 0;                    // of the first element, in bytes; a multiple of 16
   std::vector<ir::Dim> sizes;            // in elements, fastest axis first
   std::vector<ir::Dim> strides;          // in bytes, of the second axis and on; multiples of 16

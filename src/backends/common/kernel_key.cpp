@@ -90,6 +90,7 @@ class KeyWriter {
     text("formats");
     for (DType dtype : {formats.left, formats.right, formats.accumulator, formats.weight})
       text(std::string(dtype_name(dtype)));
+    if (formats.tf32) text("tf32");
   }
 
   void write(const plan::View& view) {

@@ -75,10 +75,12 @@ struct View {
 // epilogue. A constant right operand is stored as `weight` and converted to `right` when it is read:
 // 16 bits an element in the file and on the way from memory, whatever it is multiplied as.
 //   a model in bf16, computed with as f32: left = right = accumulator = f32, weight = bf16
+// With `tf32`, operands of f32 may be rounded to the 11 bits of TF32 before they are multiplied.
 struct Formats {
   DType left = DType::F32, right = DType::F32;
   DType accumulator = DType::F32;
   DType weight = DType::F32;  // `right` where the right operand is no constant
+  bool tf32 = false;          // left and right are f32; MatMul and Convolution only
   bool operator==(const Formats&) const = default;
 };
 

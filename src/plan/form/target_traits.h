@@ -33,6 +33,9 @@ struct TargetTraits {
   // Contractions multiply f16 and bf16 as they are and add up in f32; otherwise as f32. Source: the
   // machine has such instructions.
   bool native_16_bit = false;
+  // MatMul and Convolution can round operands of f32 to TF32 where that is allowed. Source: the machine
+  // has such instructions.
+  bool tf32 = false;
   // Fewest input channels per group for which a grouped convolution is a Convolution; narrower
   // ones (depthwise: 1) are loop nests. In elements; 1: all are. Source: the width of a register
   // tile, most of which a narrow group would leave empty.

@@ -129,6 +129,7 @@ class KernelText {
     text_ += "  formats = " + name(formats.left) + " * " + name(formats.right) + " -> " +
              name(formats.accumulator);
     if (formats.weight != formats.right) text_ += ", weight " + name(formats.weight);
+    if (formats.tf32) text_ += ", tf32";
     text_ += "\n";
   }
 

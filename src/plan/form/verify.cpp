@@ -141,6 +141,8 @@ class Verifier {
       if (!is_floating(buffer(id).type.dtype))
         fail_here("P10", buffer(id).name + " is not floating");
     }
+    if (formats.tf32 && (formats.left != DType::F32 || formats.right != DType::F32))
+      fail_here("P10", "TF32 of operands that are not f32");
     for (DType dtype : {formats.left, formats.right}) {
       if (!is_floating(dtype) || !is_lossless(dtype, formats.accumulator))
         fail_here("P10",

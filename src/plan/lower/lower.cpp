@@ -296,7 +296,7 @@ View Lowering::operand_view(const ir::Value* value, const Indices& at,
   return dense_view(dense(value), value->type.shape, at, loops);
 }
 
-Formats Lowering::formats(BufferId left, BufferId right) const {
+Formats Lowering::formats(BufferId left, BufferId right, bool tf32) const {
   const auto operand = [&](BufferId id) {
     const DType dtype = program_.buffers[id].type.dtype;
     return traits().native_16_bit ? dtype : compute_dtype(dtype);
@@ -307,6 +307,7 @@ Formats Lowering::formats(BufferId left, BufferId right) const {
   formats.accumulator = compute_dtype(formats.left);
   const Buffer& buffer = program_.buffers[right];
   formats.weight = buffer.kind == BufferKind::Constant ? buffer.type.dtype : formats.right;
+  formats.tf32 = tf32 && traits().tf32 && formats.left == DType::F32 && formats.right == DType::F32;
   return formats;
 }
 

@@ -13,6 +13,9 @@ struct LowerOptions {
   // Otherwise an index that is out of range reads the first or last element, and dividing integers
   // by zero gives an unspecified value.
   bool check_bounds = true;
+  // Operands of f32 may be rounded to TF32, where the target has that, in matrix products and in
+  // convolutions.
+  bool tf32_products = false, tf32_convolutions = false;
 };
 
 // One kernel per op (none for views), straight from the graph, in the forms that the target has.

@@ -142,7 +142,7 @@ void lower_contract(Lowering& lowering, const ir::Node& node) {
   Contraction c = choose(lowering, node);
   View a = lowering.operand_view(c.a, c.a_at, c.loops({c.m, c.k}));
   View b = lowering.operand_view(c.b, c.b_at, c.loops({c.k, c.n}));
-  const Formats formats = lowering.formats(a.buffer, b.buffer);
+  const Formats formats = lowering.formats(a.buffer, b.buffer, lowering.options().tf32_products);
   Expr epilogue = with_bias(lowering, node, accumulator(formats.accumulator), c.n.index);
   View out = lowering.dense_view(lowering.define(node.output()), node.output()->type.shape,
                                  c.out_at, c.loops({c.m, c.n}));

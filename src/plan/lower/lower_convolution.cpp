@@ -63,7 +63,8 @@ void lower_as_matmul(Lowering& lowering, const ir::Node& node, const Sizes& size
   matmul.b = lowering.dense_view(lowering.dense(node.input(1)), {sizes.out, sizes.channels},
                                  {matmul.n.index, matmul.k.index}, {matmul.k, matmul.n});
   matmul.out = row_major(lowering.define(node.output()), matmul.m, matmul.n);
-  matmul.formats = lowering.formats(matmul.a.buffer, matmul.b.buffer);
+  matmul.formats =
+      lowering.formats(matmul.a.buffer, matmul.b.buffer, lowering.options().tf32_convolutions);
   matmul.epilogue =
       with_bias(lowering, node, accumulator(matmul.formats.accumulator), matmul.n.index);
   lowering.emit(node, std::move(matmul));
@@ -99,7 +100,7 @@ void lower_as_convolution(Lowering& lowering, const ir::Node& node, const Window
   c.dilation_w = window.dilation[last];
   c.pad_left = window.padding_before[last];
   c.out = lowering.define(node.output());
-  c.formats = lowering.formats(c.input, c.weight);
+  c.formats = lowering.formats(c.input, c.weight, lowering.options().tf32_convolutions);
   c.epilogue = with_bias(lowering, node, accumulator(c.formats.accumulator), c.o.index);
   lowering.emit(node, std::move(c));
 }

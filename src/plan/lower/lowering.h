@@ -61,7 +61,8 @@ class Lowering {
 
   // How a contraction of these buffers computes: in f32 for 16-bit types, with constants as they
   // are.
-  Formats formats(BufferId left, BufferId right) const;
+  // With `tf32`, f32 may be rounded to TF32 where the target can.
+  Formats formats(BufferId left, BufferId right, bool tf32 = false) const;
 
   // Appends a kernel named after the node.
   void emit(const ir::Node& node, decltype(Kernel::body) body);

@@ -20,14 +20,16 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 CASES = []
 
 
+# "tf32": elements of f32 that both sides may round.
 def linear(m, n, k, epilogue, dtype="f16"):
+    prefix, dtype = ("tf32_", "f32") if dtype == "tf32" else ("", dtype)
     x, v, b, r = (
         f"%x: {dtype}[m, {k}]",
         f"%v: {dtype}[{n}, {k}]",
         f"%b: {dtype}[{n}]",
         f"%r: {dtype}[m, {n}]",
     )
-    if dtype == "f16":  # operands that are temporaries, as in a model
+    if dtype == "f16" or prefix:  # operands that are temporaries, as in a model
         x, v = f"%x0: {dtype}[m, {k}]", f"%v0: {dtype}[{n}, {k}]"
     symbols = f"symbols m in [1, 100000] opt {m}"
     if epilogue == "bias":
@@ -44,11 +46,11 @@ def linear(m, n, k, epilogue, dtype="f16"):
             return torch.addmm(r, x, v.t())
     else:
         text, run = f"graph main({x}, {v}) {symbols} {{\n  %y = linear(%x, %v)\n", F.linear
-    if dtype == "f16":
+    if dtype == "f16" or prefix:
         text = text.replace(" {\n", " {\n  %x = relu(%x0)\n  %v = relu(%v0)\n", 1)
     CASES.append(
         (
-            f"linear_{m}_{n}_{k}_{epilogue}_{dtype}",
+            f"{prefix}linear_{m}_{n}_{k}_{epilogue}_{dtype}",
             text + '  return %y as "y"\n}',
             {"m": m},
             run,
@@ -87,7 +89,9 @@ def attention(b, h, g, s, t, d, causal):
     )
 
 
-def convolution(n, size, c, o, kernel, stride, pad):
+def convolution(n, size, c, o, kernel, stride, pad, dtype="f16"):
+    prefix, dtype = ("tf32_", "f32") if dtype == "tf32" else ("", dtype)
+
     def run(x, w, w2):
         return F.conv2d(x.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2), w2, stride, pad)
 
@@ -96,8 +100,8 @@ def convolution(n, size, c, o, kernel, stride, pad):
     x, first = ("%x", "") if c < 8 else ("%x0", "  %x = relu(%x0)\n")
     CASES.append(
         (
-            f"conv_{n}_{size}_{c}_{o}_{kernel}_{stride}",
-            f"""graph main({x}: f16[n, {size}, {size}, {c}], %w: f16[{o}, {kernel}, {kernel}, {c}], %w2: f16[{o}]) symbols n in [1, 300] opt {n} {{
+            f"{prefix}conv_{n}_{size}_{c}_{o}_{kernel}_{stride}",
+            f"""graph main({x}: {dtype}[n, {size}, {size}, {c}], %w: {dtype}[{o}, {kernel}, {kernel}, {c}], %w2: {dtype}[{o}]) symbols n in [1, 300] opt {n} {{
 {first}  %y = convolution(%x, %w, %w2) {{stride = [{stride}, {stride}], padding_before = [{pad}, {pad}], padding_after = [{pad}, {pad}], dilation = [1, 1], groups = 1, layout = "nhwc"}}
   return %y as "y"
 }}""",
@@ -131,6 +135,16 @@ def build():
     linear(1024, 1024, 1024, "bias", "f32")
     linear(128, 768, 768, "bias", "f32")
     linear(512, 512, 512, "none", "f64")
+    for m, n, k in (
+        (4096, 768, 768),
+        (4096, 3072, 768),
+        (4096, 768, 3072),
+        (1024, 1024, 1024),
+        (512, 2048, 2048),
+        (128, 768, 768),
+        (128, 768, 3072),
+    ):
+        linear(m, n, k, "bias", "tf32")
     row(3072, 768)
     row(768, 3072)
     row(16384, 2048)
@@ -158,6 +172,10 @@ def build():
         for size, c in ((56, 128), (28, 256), (14, 512)):
             convolution(n, size, c, c, 3, 2, 1)
             convolution(n, size, 2 * c, 4 * c, 1, 2, 0)
+    convolution(32, 224, 3, 64, 7, 2, 3, "tf32")
+    for size, c in ((56, 64), (28, 128), (14, 256), (7, 512)):
+        convolution(32, size, c, c, 3, 1, 1, "tf32")
+    convolution(32, 56, 256, 512, 1, 2, 0, "tf32")
     return CASES
 
 
@@ -242,7 +260,7 @@ def bench(side, operations):
         side.own(tensors, nests=True)
     side.own(first)
     got, expected = first[out].double(), side.peer(first).double()
-    if case["name"].startswith("conv"):
+    if "conv_" in case["name"]:
         expected = expected.permute(0, 2, 3, 1)
     error = float((got - expected).norm() / expected.norm())
     own = [lambda t=t: side.own(t) for t in sets]
@@ -262,6 +280,8 @@ def main(folder, pattern=""):
     for case in json.loads(pathlib.Path(folder, "cases.json").read_text()):
         if pattern in case["name"] and case["name"] in runs:
             run, operations = runs[case["name"]]
+            rounds = case["name"].startswith("tf32_")
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = rounds
             bench(Side(folder, case, run), operations)
 
 

@@ -7,6 +7,8 @@
 import sys
 
 CASES = []  # (name, graph, [sizes], reference)
+# What begins the name of a case, and a dtype: "tf32_" lets f32 be rounded.
+FORMS = (("", "f16"), ("", "bf16"), ("", "f32"), ("", "f64"), ("tf32_", "f32"))
 
 
 def add(name, graph, sizes, reference):
@@ -51,14 +53,18 @@ def products():
         (200, 200, 2049),
         (127, 129, 8),
     ]
-    for dtype in ("f16", "bf16", "f32", "f64"):
+    for prefix, dtype in FORMS:
         for name, (m, n, k) in classes.items():
-            if dtype in ("f32", "f64") and name not in ("128x128", "64x64", "split", "small"):
+            if (
+                not prefix
+                and dtype in ("f32", "f64")
+                and name not in ("128x128", "64x64", "split", "small")
+            ):
                 continue
             symbols = f"symbols m in [0, 100000] opt {m}, n in [0, 100000] opt {n}, k in [0, 100000] opt {k}"
             sizes = [{"m": a, "n": b, "k": c} for a, b, c in some]
             add(
-                f"nt_{dtype}_{name}",
+                f"{prefix}nt_{dtype}_{name}",
                 f"""graph main(%x: {dtype}[m, k], %v: {dtype}[n, k], %b: {dtype}[n], %r: {dtype}[m, n]) {symbols} {{
   %l = linear(%x, %v, %b)
   %y = add(%l, %r)
@@ -69,7 +75,7 @@ def products():
             )
             if name in ("128x128", "64x64", "16x32", "split"):
                 add(
-                    f"nn_{dtype}_{name}",
+                    f"{prefix}nn_{dtype}_{name}",
                     f"""graph main(%x: {dtype}[m, k], %v: {dtype}[k, n]) {symbols} {{
   %y = matmul(%x, %v) {{transpose_b = false}}
   return %y as "y"
@@ -78,7 +84,7 @@ def products():
                     lambda x, v: x @ v,
                 )
                 add(
-                    f"tn_{dtype}_{name}",
+                    f"{prefix}tn_{dtype}_{name}",
                     f"""graph main(%x: {dtype}[2, k, m], %v: {dtype}[2, k, n]) {symbols} {{
   %t = permute(%x) {{axes = [0, 2, 1]}}
   %y = matmul(%t, %v) {{transpose_b = false}}
@@ -88,7 +94,7 @@ def products():
                     lambda x, v: x.transpose(1, 2) @ v,
                 )
     # Operands that are temporaries, which the copy engine of Hopper can bring: its classes of tiles.
-    for dtype in ("f16", "bf16"):
+    for prefix, dtype in (FORMS[0], FORMS[1], FORMS[4]):
         for m, n, k in (
             (4096, 2304, 768),
             (6304, 768, 768),
@@ -115,7 +121,7 @@ def products():
                     else '%g = gelu(%l) {approximate = "none"}\n  %y = add(%g, %r)'
                 )
                 add(
-                    f"groups_{epilogue}_{dtype}_{m}_{n}_{k}",
+                    f"{prefix}groups_{epilogue}_{dtype}_{m}_{n}_{k}",
                     f"""graph main(%x0: {dtype}[m, {k}], %v0: {dtype}[{n}, {k}], %b: {dtype}[{n}], %r: {dtype}[m, {n}]) symbols m in [0, 100000] opt {m} {{
   %x = relu(%x0)
   %v = relu(%v0)
@@ -187,10 +193,10 @@ def products():
         [{"s": s} for s in (1, 5)],
         lambda x, v: F.relu(x @ v).transpose(1, 2),
     )
-    for dtype in ("f16", "bf16", "f32", "f64"):
+    for prefix, dtype in FORMS:
         for k, n in ((768, 2304), (33, 70), (40, 100), (7, 3)):
             add(
-                f"constant_{dtype}_{k}_{n}",
+                f"{prefix}constant_{dtype}_{k}_{n}",
                 f"""graph main(%x: {dtype}[m, 5, {k}], %r: {dtype}[m, 5, {n}], %w: {dtype}[{n}, {k}], %w2: {dtype}[{n}]) symbols m in [0, 1000] opt 100 {{
   %l = linear(%x, %w, %w2)
   %g = gelu(%l) {{approximate = "none"}}
@@ -201,7 +207,7 @@ def products():
                 lambda x, r, w, w2: F.gelu(x @ w.T + w2) + r,
             )
             add(
-                f"constant_nn_{dtype}_{k}_{n}",
+                f"{prefix}constant_nn_{dtype}_{k}_{n}",
                 f"""graph main(%x: {dtype}[m, {k}], %w: {dtype}[{k}, {n}]) symbols m in [0, 1000] opt 100 {{
   %y = matmul(%x, %w) {{transpose_b = false}}
   return %y as "y"
@@ -210,7 +216,7 @@ def products():
                 lambda x, w: x @ w,
             )
             add(
-                f"row_{dtype}_{k}_{n}",
+                f"{prefix}row_{dtype}_{k}_{n}",
                 f"""graph main(%x: {dtype}[1, {k}], %w: {dtype}[{n}, {k}], %w2: {dtype}[{n}]) {{
   %y = linear(%x, %w, %w2)
   return %y as "y"
@@ -219,7 +225,7 @@ def products():
                 lambda x, w, w2: x @ w.T + w2,
             )
             add(
-                f"row_nn_{dtype}_{k}_{n}",
+                f"{prefix}row_nn_{dtype}_{k}_{n}",
                 f"""graph main(%x: {dtype}[b, 1, {k}], %v: {dtype}[b, {n}, {k}]) symbols b in [1, 50] opt 4 {{
   %y = matmul(%x, %v) {{transpose_b = true}}
   return %y as "y"
@@ -262,6 +268,7 @@ def convolutions():
         opt=2,
         placed=False,
         batches=(0, 1, 3),
+        prefix="",
     ):
         (kh, kw), (top, bottom), (left, right) = kernel, *padding
         oh = (height + top + bottom - dilation[0] * (kh - 1) - 1) // stride[0] + 1
@@ -274,7 +281,7 @@ def convolutions():
         )
         argument, first = ("%x0", "  %x = relu(%x0)\n") if placed else ("%x", "")
         add(
-            f"conv_{name}_{dtype}",
+            f"{prefix}conv_{name}_{dtype}",
             f"""graph main({argument}: {dtype}[n, {height}, {width}, {c}]{r}, %w: {dtype}[{o}, {kh}, {kw}, {c // groups}], %w2: {dtype}[{o}]) symbols n in [0, 300] opt {opt} {{
 {first}  %c = convolution(%x, %w, %w2) {{stride = [{stride[0]}, {stride[1]}], padding_before = [{top}, {left}], padding_after = [{bottom}, {right}], dilation = [{dilation[0]}, {dilation[1]}], groups = {groups}, layout = "nhwc"}}
   {tail}
@@ -284,10 +291,26 @@ def convolutions():
         )
 
     same = ((1, 1), (1, 1))
-    for dtype in ("f16", "bf16", "f32", "f64"):
-        one("3x3", dtype, 64, 64, (3, 3), (1, 1), same, (1, 1), 1, 17, 14, residual=True)
-        one("strided", dtype, 32, 72, (3, 3), (2, 2), same, (1, 1), 1, 15, 18)
-        one("stem", dtype, 3, 64, (7, 7), (2, 2), ((3, 3), (3, 3)), (1, 1), 1, 31, 29)
+    for prefix, dtype in FORMS:
+        one(
+            "3x3",
+            dtype,
+            64,
+            64,
+            (3, 3),
+            (1, 1),
+            same,
+            (1, 1),
+            1,
+            17,
+            14,
+            residual=True,
+            prefix=prefix,
+        )
+        one("strided", dtype, 32, 72, (3, 3), (2, 2), same, (1, 1), 1, 15, 18, prefix=prefix)
+        one(
+            "stem", dtype, 3, 64, (7, 7), (2, 2), ((3, 3), (3, 3)), (1, 1), 1, 31, 29, prefix=prefix
+        )
         one(
             "dilated",
             dtype,
@@ -301,6 +324,7 @@ def convolutions():
             13,
             12,
             residual=True,
+            prefix=prefix,
         )
         one(
             "grouped",
@@ -315,21 +339,65 @@ def convolutions():
             9,
             8,
             residual=True,
+            prefix=prefix,
         )
-        one("grouped_odd", dtype, 20, 12, (3, 3), (1, 1), same, (1, 1), 4, 9, 8, residual=True)
-        one("patch", dtype, 3, 24, (4, 4), (4, 4), ((0, 0), (0, 0)), (1, 1), 1, 16, 16)
-        one("1x1_strided", dtype, 40, 130, (1, 1), (2, 2), ((0, 0), (0, 0)), (1, 1), 1, 9, 11)
-        one("wide", dtype, 128, 256, (3, 3), (1, 1), same, (1, 1), 1, 14, 14, opt=128)
-        one("deep", dtype, 512, 128, (3, 3), (1, 1), same, (1, 1), 1, 7, 7, opt=1)
+        one(
+            "grouped_odd",
+            dtype,
+            20,
+            12,
+            (3, 3),
+            (1, 1),
+            same,
+            (1, 1),
+            4,
+            9,
+            8,
+            residual=True,
+            prefix=prefix,
+        )
+        one(
+            "patch",
+            dtype,
+            3,
+            24,
+            (4, 4),
+            (4, 4),
+            ((0, 0), (0, 0)),
+            (1, 1),
+            1,
+            16,
+            16,
+            prefix=prefix,
+        )
+        one(
+            "1x1_strided",
+            dtype,
+            40,
+            130,
+            (1, 1),
+            (2, 2),
+            ((0, 0), (0, 0)),
+            (1, 1),
+            1,
+            9,
+            11,
+            prefix=prefix,
+        )
+        one(
+            "wide", dtype, 128, 256, (3, 3), (1, 1), same, (1, 1), 1, 14, 14, opt=128, prefix=prefix
+        )
+        one("deep", dtype, 512, 128, (3, 3), (1, 1), same, (1, 1), 1, 7, 7, opt=1, prefix=prefix)
     # Inputs that are temporaries, which the copy engine of Hopper can bring: its classes of tiles, with
     # 64 or 32 channels a step, all of them or the last partly behind the last channel.
-    for dtype in ("f16", "bf16"):
+    for prefix, dtype in (FORMS[0], FORMS[1], FORMS[4]):
 
-        def placed(name, c, o, kernel, size, dtype=dtype, **kwargs):
+        def placed(name, c, o, kernel, size, dtype=dtype, prefix=prefix, **kwargs):
             stride, padding = kwargs.pop("stride", 1), kwargs.pop("padding", kernel // 2)
             dilation, width = kwargs.pop("dilation", 1), kwargs.pop("width", size)
             pads = padding if isinstance(padding, tuple) else ((padding, padding),) * 2
             kwargs = {"residual": True, "placed": True, "batches": (0, 1, 2, 5), **kwargs}
+            kwargs["prefix"] = prefix
             one(
                 f"placed_{name}",
                 dtype,
@@ -360,7 +428,7 @@ def convolutions():
             placed(f"channels_{c}", c, 48, 3, 11, width=13, opt=8)
             placed(f"channels_{c}_deep", c, 96, 3, 11, width=13, opt=1, stride=2)
         add(
-            f"conv_placed_dynamic_{dtype}",
+            f"{prefix}conv_placed_dynamic_{dtype}",
             f"""graph main(%x0: {dtype}[n, h, v, 64], %w: {dtype}[56, 3, 3, 64], %w2: {dtype}[56]) symbols n in [1, 4] opt 2, h in [3, 3000] opt 30, v in [3, 3000] opt 20 {{
   %x = relu(%x0)
   %c = convolution(%x, %w, %w2) {{stride = [1, 1], padding_before = [1, 1], padding_after = [1, 1], dilation = [1, 1], groups = 1, layout = "nhwc"}}
@@ -374,7 +442,7 @@ def convolutions():
             ** 2,
         )
         add(
-            f"conv_placed_1d_{dtype}",
+            f"{prefix}conv_placed_1d_{dtype}",
             f"""graph main(%x0: {dtype}[n, t, 80], %w: {dtype}[384, 3, 80], %w2: {dtype}[384]) symbols n in [1, 4] opt 2, t in [3, 3000] opt 3000 {{
   %x = relu(%x0)
   %y = convolution(%x, %w, %w2) {{stride = [1], padding_before = [1], padding_after = [1], dilation = [1], groups = 1, layout = "nhwc"}}

@@ -60,7 +60,7 @@ KILN_FAKE CUresult cuDeviceGet(CUdevice* device, int index) {
 }
 
 KILN_FAKE CUresult cuDeviceGetName(char* name, int size, CUdevice) {
-  std::snprintf(name, static_cast<size_t>(size), "Fake GPU");
+  std::snprintf(name, static_cast<size_t>(size), "%s", gpu.name);
   return kSuccess;
 }
 
@@ -79,7 +79,10 @@ KILN_FAKE CUresult cuCtxGetCurrent(CUcontext* context) {
   return kSuccess;
 }
 
-KILN_FAKE CUresult cuModuleLoadData(CUmodule* module, const void*) {
+KILN_FAKE CUresult cuModuleLoadData(CUmodule* module, const void* image) {
+  const int first = *static_cast<const unsigned char*>(image);
+  gpu.loaded = first < 4 ? first : gpu.loads % 4;
+  ++gpu.loads;
   return gpu.load_result != 0 ? gpu.load_result : make(module, gpu.modules);
 }
 
@@ -160,6 +163,17 @@ KILN_FAKE CUresult cuGraphExecDestroy(CUgraphExec exec) { return destroy(exec, g
 
 KILN_FAKE CUresult cuEventCreate(CUevent* event, unsigned) { return make(event, gpu.events); }
 KILN_FAKE CUresult cuEventDestroy_v2(CUevent event) { return destroy(event, gpu.events); }
+
+KILN_FAKE CUresult cuEventElapsedTime(float* milliseconds, CUevent, CUevent) {
+  *milliseconds = gpu.milliseconds[gpu.loaded];
+  return kSuccess;
+}
+
+// What only the compile half uses.
+KILN_FAKE CUresult cuCtxCreate_v2(CUcontext* context, unsigned, CUdevice) {
+  return make(context, gpu.contexts);
+}
+KILN_FAKE CUresult cuCtxDestroy_v2(CUcontext context) { return destroy(context, gpu.contexts); }
 
 #ifdef KILN_FAKE_OLD
 // A driver that lacks a function: nobody finds one that is hidden.

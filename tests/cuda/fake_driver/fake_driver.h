@@ -8,6 +8,7 @@ namespace kiln::test {
 
 // What the GPU is, and what it does not do from now on.
 struct FakeGpu {
+  const char* name = "Fake GPU";
   int sm = 90;
   int driver_version = 12020;  // of CUDA: 12.2
   size_t free_bytes = size_t{96} << 20, total_bytes = size_t{80} << 30;
@@ -21,9 +22,15 @@ struct FakeGpu {
   int allocations = 0, host_allocations = 0, modules = 0, graphs = 0, streams = 0, events = 0;
   int launches = 0;
   size_t allocated_bytes = 0;  // in all allocations, those that were given back too
+  int contexts = 0;
   int things() const {
-    return allocations + host_allocations + modules + graphs + streams + events;
+    return allocations + host_allocations + modules + graphs + streams + events + contexts;
   }
+
+  // How long everything takes between two events, by the code that was loaded last: its first byte, or the
+  // number of loads where that is none of these.
+  float milliseconds[4] = {1, 1, 1, 1};
+  int loads = 0, loaded = 0;
 };
 
 }  // namespace kiln::test

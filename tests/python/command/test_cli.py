@@ -291,6 +291,20 @@ def test_refit_with_another_model_says_what_differs(folder, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_tuning_without_a_gpu_is_said_and_compiles(tmp_path):
+    model, engine = tmp_path / "model.pt2", tmp_path / "model.kiln"
+    export_network(model, 1)
+    text = kiln("compile", model, "-o", engine, "--timing-cache", tmp_path / "times", code=2)
+    assert "--timing-cache is for --tune" in text
+    kiln("compile", model, "-o", engine)
+    plain = engine.read_bytes()
+    kiln("compile", model, "-o", engine, "--tune", "--timing-cache", tmp_path / "times", "--tf32")
+    assert not (tmp_path / "times").exists()  # nothing of a CPU's is timed
+    description = json.loads(kiln("inspect", "--json", engine))
+    assert description["tf32"] == ["matmul", "convolution"]
+    assert len(engine.read_bytes()) >= len(plain) > 0
+
+
 def test_compile_through_a_cache(tmp_path):
     model, engine, cache = tmp_path / "model.pt2", tmp_path / "model.kiln", tmp_path / "cache"
     export_network(model, 1)

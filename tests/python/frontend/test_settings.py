@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -67,8 +71,44 @@ def test_bad_values(option, value, error) -> None:
 
 
 def test_options_without_effect_are_accepted_and_known() -> None:
-    value = settings(workspace_size=1 << 30, optimization_level=5, min_block_size=2)
-    assert value.without_effect() == ["workspace_size", "optimization_level"]
+    value = settings(workspace_size=1 << 30, num_avg_timing_iters=5, min_block_size=2)
+    assert value.without_effect() == ["workspace_size", "num_avg_timing_iters"]
+
+
+def test_timing_is_for_gpus_and_from_level_3_on() -> None:
+    gpu, cpu = ["cpu", "cuda:sm_90"], ["cpu"]
+    for level, ways in ((None, 0), (0, 0), (2, 0), (3, 4), (4, 6), (5, 8)):
+        value = settings(optimization_level=level, timing_cache_path="times.bin")
+        tuning = value.tuning_for(gpu)
+        assert (tuning.candidates if tuning else 0) == ways
+        assert tuning is None or tuning.cache == "times.bin"
+        assert value.tuning_for(cpu) is None
+    default = settings(optimization_level=3).tuning_for(gpu)
+    assert default.cache.startswith(os.path.expanduser("~")) or "XDG_CACHE_HOME" in os.environ
+    assert settings(optimization_level=3, timing_cache_path="").tuning_for(gpu).cache is None
+
+
+@pytest.fixture
+def switches() -> Iterator[tuple[Any, Any]]:
+    """PyTorch's switches for products and convolutions, set back to its defaults."""
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    yield matmul, convolution
+    matmul.allow_tf32, convolution.allow_tf32 = False, True
+
+
+def test_tf32_is_where_pytorch_allows_it(switches: tuple[Any, Any]) -> None:
+    matmul, convolution = switches
+    gpu = ["cuda:sm_90"]
+    for products, convolutions in ((False, True), (True, True), (True, False), (False, False)):
+        matmul.allow_tf32, convolution.allow_tf32 = products, convolutions
+        expected = ("matmul",) * products + ("convolution",) * convolutions
+        assert settings().tf32_for(gpu) == expected
+        assert settings().tf32_for(["cpu"]) == ()
+        assert settings(disable_tf32=True).tf32_for(gpu) == ()
+
+
+def test_tf32_by_default_is_for_convolutions_alone() -> None:
+    assert settings().tf32_for(["cuda:sm_90"]) == ("convolution",)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@
 #include "backends/cuda/compile/contract/contraction.h"
 #include "backends/cuda/compile/generate.h"
 #include "backends/cuda/compile/nvrtc.h"
+#include "backends/cuda/compile/tune/tuner.h"
 #include "support/error.h"
 
 namespace kiln {
@@ -19,6 +20,7 @@ const plan::TargetTraits& traits() {
       .convolution = {DType::F32, DType::F16, DType::BF16, DType::F64},
       .attention = {DType::F32, DType::F16, DType::BF16},
       .native_16_bit = true,
+      .tf32 = true,
       // A step of a product is 16 channels; of narrower groups most would be padding.
       .min_group_channels = 4,
       .epilogue = plan::EpilogueRule::AnyLoads,
@@ -68,11 +70,49 @@ class Generator : public KernelGenerator {
   const Target& target_;
 };
 
-std::unique_ptr<KernelGenerator> make_generator(const Variant& variant) {
+// Tries the best ways of each kernel.
+class TunedGenerator : public KernelGenerator {
+ public:
+  TunedGenerator(const Target& target, backend::Tuning& tuning)
+      : target_(target), tuner_(target, tuning) {}
+
+  backend::GeneratedKernel generate(const plan::Program& program,
+                                    const plan::Kernel& kernel) override {
+    std::vector<KernelText> ways = {generate_text(program, kernel, target_)};
+    const size_t most = std::min(ways[0].ways, static_cast<size_t>(tuner_.candidates()));
+    for (size_t i = 1; i < most; ++i) ways.push_back(generate_text(program, kernel, target_, i));
+    std::vector<std::vector<std::byte>> codes(ways.size());
+    const auto compile = [&](size_t i) {
+      return codes[i] = compile_text(ways[i].text, target_).cubin;
+    };
+    const size_t fastest = tuner_.choose(program, ways, compile);
+    KernelText& chosen = ways[fastest];
+    if (codes[fastest].empty() && !chosen.text.empty()) compile(fastest);
+    chosen.kernel.code = std::move(codes[fastest]);
+    chosen.kernel.text = std::move(chosen.text);
+    chosen.kernel.text_ending = ".cu";
+    return std::move(chosen.kernel);
+  }
+
+ private:
+  const Target& target_;
+  const Tuner tuner_;
+};
+
+const Target& target_of(const Variant& variant) {
   const auto target = std::ranges::find_if(
       all_targets(), [&](const Target& target) { return target.name == variant.name; });
   KILN_CHECK(target != all_targets().end(), "there is no generation " + variant.name);
-  return std::make_unique<Generator>(*target);
+  return *target;
+}
+
+std::unique_ptr<KernelGenerator> make_generator(const Variant& variant) {
+  return std::make_unique<Generator>(target_of(variant));
+}
+
+std::unique_ptr<KernelGenerator> make_tuned_generator(const Variant& variant,
+                                                      backend::Tuning& tuning) {
+  return std::make_unique<TunedGenerator>(target_of(variant), tuning);
 }
 
 }  // namespace
@@ -85,7 +125,9 @@ const Backend& cuda_backend() {
                                    .make_generator = cuda::make_generator,
                                    .run_workers = backend::run_workers,
                                    .derive_constant = cuda::derive_constant,
-                                   .toolchain = cuda::nvrtc_version};
+                                   .toolchain = cuda::nvrtc_version,
+                                   .make_tuned_generator = cuda::make_tuned_generator,
+                                   .tuning_machine = cuda::TimingGpu::machine};
   return kBackend;
 }
 

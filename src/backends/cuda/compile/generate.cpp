@@ -36,12 +36,13 @@ const std::vector<Target>& all_targets() {
 }
 
 KernelText generate_text(const plan::Program& program, const plan::Kernel& kernel,
-                         const Target& target) {
+                         const Target& target, size_t way) {
   KernelText result{backend::GeneratedKernel(program), {}};
   result.kernel.kind = engine::StepKind::Launch;
   result.kernel.function = "kernel";
-  KernelContext context{program, target, result.kernel};
+  KernelContext context{program, target, result.kernel, way};
   result.text = std::visit([&](const auto& body) { return text_of(context, body); }, kernel.body);
+  result.ways = context.ways;
   return result;
 }
 

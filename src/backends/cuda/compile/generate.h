@@ -14,11 +14,13 @@ const std::vector<Target>& all_targets();
 struct KernelText {
   backend::GeneratedKernel kernel;  // without its code
   std::string text;                 // CUDA C++; empty for a library call
+  size_t ways = 1;                  // there are of doing it
 };
 
-// The same program and kernel give the same text. CompileError for a kernel that cannot be done.
+// The same program and kernel give the same text. CompileError for a kernel that cannot be done. `way`:
+// KernelContext::way.
 KernelText generate_text(const plan::Program& program, const plan::Kernel& kernel,
-                         const Target& target);
+                         const Target& target, size_t way = 0);
 
 // --- The forms: a file each in nest and contract. They fill in context.result.
 

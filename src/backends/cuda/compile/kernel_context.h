@@ -1,6 +1,9 @@
 // What the generators of the four kernel forms share.
 #pragma once
 
+#include <algorithm>
+#include <vector>
+
 #include "backends/common/generated_kernel.h"
 #include "plan/form/program.h"
 
@@ -16,10 +19,21 @@ struct Target {
 
 // One kernel in the making. A generator fills in result.interface, result.constants and result.kind,
 // and returns the text of the kernel, CUDA C++ without includes; empty for a Call.
+//
+// Where there are several ways to do it, such as tiles of several sizes, a generator lists them, the best
+// by its model of the machine first, sets `ways` to how many there are and takes the one that is wanted.
 struct KernelContext {
   const plan::Program& program;
   const Target& target;
   backend::GeneratedKernel& result;
+  size_t way = 0;   // wanted; the last one where there are not so many
+  size_t ways = 1;  // set by the generator
+
+  template <typename Way>
+  const Way& pick(const std::vector<Way>& ranked) {
+    ways = ranked.size();
+    return ranked[std::min(way, ways - 1)];
+  }
 };
 
 }  // namespace kiln::cuda

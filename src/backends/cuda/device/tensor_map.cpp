@@ -9,7 +9,7 @@ int data_type(DType dtype) {
     case DType::F16:
       return 6;
     case DType::F32:
-      return 7;
+      return 11;  // TFLOAT32: rounded on the way, for products that take no more
     case DType::F64:
       return 8;
     case DType::BF16:

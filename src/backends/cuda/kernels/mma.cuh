@@ -43,6 +43,12 @@ __device__ __forceinline__ void load_matrices_transposed(unsigned (&r)[4], unsig
                : "memory");
 }
 
+__device__ __forceinline__ unsigned load_word(unsigned address) {
+  unsigned word;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address) : "memory");
+  return word;
+}
+
 // c += a * b
 __device__ __forceinline__ void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0,
                                          unsigned b1) {
@@ -57,6 +63,24 @@ __device__ __forceinline__ void multiply(float (&c)[4], const unsigned (&a)[4], 
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
+}
+
+// The same of 16 x 8 x 8, elements of f32 that round_to_tf32() has rounded.
+__device__ __forceinline__ void multiply_tf32(float (&c)[4], const unsigned (&a)[4], unsigned b0,
+                                              unsigned b1) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// To the nearest number of 11 bits: products ignore the bits behind them, which alone would make all of
+// them too small. What is not finite stays as it is. The conversion of the machine takes several
+// times as long as these two instructions.
+__device__ __forceinline__ void round_to_tf32(unsigned (&r)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    r[i] += fabsf(__uint_as_float(r[i])) < __int_as_float(0x7f800000) ? 0x1000u : 0u;
 }
 
 // Two values in one register, `low` in the low half.

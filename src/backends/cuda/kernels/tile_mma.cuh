@@ -1,9 +1,11 @@
-// Products of f16 or bf16 on tensor cores (mma.sync, sm_80 and newer), sums in f32.
+// Products of f16, bf16 or f32 on tensor cores (mma.sync, sm_80 and newer), sums in f32. Elements of
+// f32 are multiplied as TF32: rounded to 11 bits when they come to registers. The alias Bits, written
+// in front of this text, says which: unsigned short, or unsigned for f32.
 //
 // A block computes kTileM x kTileN sums. Its operands come in steps of kTileK through a ring of
 // kStages pieces of shared memory, filled by cp.async while earlier ones are multiplied. Warps cover
 // the tile in pieces of kWarpM x kWarpN; where that takes fewer warps than the block has, the warps
-// form kGroups groups that share the work of each step by its slices of 16 along k, and add their
+// form kGroups groups that share the work of each step by its slices along k, and add their
 // sums at the end. On sm_90, blocks of a cluster share k the same way, a contiguous part for each.
 // Both are for results with few tiles, where one block a tile would leave the machine idle; both add
 // up in a fixed order.
@@ -11,7 +13,8 @@
 // How operands get to shared memory is the matter of two loaders, LoadA and LoadB, which this file
 // has in three forms (the constants kFormA and kFormB say which):
 //   kAlongK    neighbours along k are neighbours in memory: a row of the tile is a row of memory
-//   kAcross    neighbours across k are: the tile is stored transposed, and ldmatrix turns it
+//   kAcross    neighbours across k are: the tile is stored transposed, and ldmatrix turns it; what it
+//              cannot turn, elements of f32, are read one by one
 //   kElements  neither, or rows that do not begin at multiples of 16 bytes: element by element
 // The first two test at run time that addresses are multiples of 16 bytes, since tensors of callers
 // can begin anywhere, and fall back to single elements. Convolutions bring a LoadA of their own
@@ -19,32 +22,60 @@
 
 constexpr int kAlongK = 0, kAcross = 1, kElements = 2;
 constexpr int kWarpsM = kTileM / kWarpM, kWarpsN = kTileN / kWarpN;
-constexpr int kSlices = kTileK / 16;
-constexpr int kBytesA = kTileM * kTileK * 2, kBytesB = kTileN * kTileK * 2;
+constexpr bool kTf32 = sizeof(Bits) == 4;
+constexpr int kChunk = 16 / sizeof(Bits);  // elements of 16 bytes
+constexpr int kSlice = 2 * kChunk;         // of k, that an instruction multiplies
+constexpr int kSlices = kTileK / kSlice;
+constexpr int kBytesA = kTileM * kTileK * sizeof(Bits), kBytesB = kTileN * kTileK * sizeof(Bits);
 static_assert(kWarpsM * kWarpsN * kGroups * 32 == kThreads, "every warp has its piece");
 static_assert(kSlices % kGroups == 0, "groups share the slices of a step");
 
 // A matrix of `rows` x `depth` (along k); element (r, k) at data[r * row_stride + k * k_stride].
 struct Operand {
-  const bits16* data;
+  const Bits* data;
   long long rows, depth, row_stride, k_stride;
 };
 
+// Where a chunk of a line lies. Transposed tiles of f32 are read by eight neighbours of each of four
+// lines, two chunks of each: pairs of chunks are permuted.
+template <bool Turned, int Chunks>
+__device__ __forceinline__ int place_in_line(int line, int chunk) {
+  if constexpr (!Turned || !kTf32) return swizzled<Chunks>(line, chunk);
+  if constexpr (Chunks >= 8) return chunk ^ ((line & 3) << 1);
+  return chunk ^ (line & 2);
+}
+
+// The 16 bytes of a chunk whose elements are element(0), element(1) and so on.
+template <typename Element>
+__device__ __forceinline__ uint4 gathered_chunk(const Element& element) {
+  unsigned packed[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (kTf32) {
+      packed[i] = element(i);
+    } else {
+      const unsigned low = element(2 * i), high = element(2 * i + 1);
+      packed[i] = low | high << 16;
+    }
+  }
+  return make_uint4(packed[0], packed[1], packed[2], packed[3]);
+}
+
 // Loads tiles of Rows x kTileK of an operand, from row `row0` on, one step after the other.
 //
-// A chunk is eight neighbours; a line is what chunks lie side by side in, a row or (kAcross) a step of
+// A chunk is 16 bytes of neighbours; a line is what chunks lie side by side in, a row or (kAcross) a step of
 // k. A thread has the same place in every kSkip-th line, so that one address and two strides give all
 // of its chunks; only the last step has to look where k ends.
 template <int Rows, int Form>
 struct LoadMatrix {
   static constexpr bool kTurned = Form == kAcross;
-  static constexpr int kAcrossChunks = (kTurned ? Rows : kTileK) / 8;
+  static constexpr int kAcrossChunks = (kTurned ? Rows : kTileK) / kChunk;
   static constexpr int kLines = kTurned ? kTileK : Rows;
   static constexpr int kSkip = kThreads / kAcrossChunks;  // lines between two chunks of a thread
   static constexpr int kChunks = (kLines + kSkip - 1) / kSkip;
   static_assert(kThreads % kAcrossChunks == 0, "a thread keeps its place in lines");
 
-  const bits16* next;           // the first chunk of the next step
+  const Bits* next;           // the first chunk of the next step
   long long line_stride, step;  // to the next line, and from an element of a chunk to the next
   long long rows, row;          // rows there are, and the first one of this thread
   int place, line;              // of the chunk in its line; of the first line
@@ -54,12 +85,12 @@ struct LoadMatrix {
     place = static_cast<int>(threadIdx.x) % kAcrossChunks;
     line = static_cast<int>(threadIdx.x) / kAcrossChunks;
     rows = operand.rows;
-    row = row0 + (kTurned ? place * 8 : line);
-    const long long k = k0 + (kTurned ? line : place * 8);
+    row = row0 + (kTurned ? place * kChunk : line);
+    const long long k = k0 + (kTurned ? line : place * kChunk);
     line_stride = kTurned ? operand.k_stride : operand.row_stride;
     step = kTurned ? operand.row_stride : operand.k_stride;
-    aligned = Form != kElements &&
-              ((reinterpret_cast<unsigned long long>(operand.data) | (2 * line_stride)) & 15) == 0;
+    aligned = Form != kElements && ((reinterpret_cast<unsigned long long>(operand.data) |
+                                     (sizeof(Bits) * line_stride)) & 15) == 0;
     next = operand.data + row * operand.row_stride + k * operand.k_stride;
   }
 
@@ -68,10 +99,11 @@ struct LoadMatrix {
     const int skipped = chunk * kSkip;
     if constexpr (kTurned) {
       const long long there = rows - row;
-      return line + skipped < left && there > 0 ? (there < 8 ? static_cast<int>(there) : 8) : 0;
+      return line + skipped < left && there > 0
+                 ? (there < kChunk ? static_cast<int>(there) : kChunk) : 0;
     } else {
-      const int there = left - place * 8;
-      return row + skipped < rows && there > 0 ? (there < 8 ? there : 8) : 0;
+      const int there = left - place * kChunk;
+      return row + skipped < rows && there > 0 ? (there < kChunk ? there : kChunk) : 0;
     }
   }
 
@@ -84,51 +116,67 @@ struct LoadMatrix {
       const int exist = count(i, left);
       unsigned char* const chunk =
           to + offset + i * (16 * kSkip * kAcrossChunks) +
-          16 * swizzled<kAcrossChunks>(line + i * kSkip, place);
-      const bits16* const from = next + i * kSkip * line_stride;
+          16 * place_in_line<kTurned, kAcrossChunks>(line + i * kSkip, place);
+      const Bits* const from = next + i * kSkip * line_stride;
       if (aligned) {
-        copy_async(shared_address(chunk), exist > 0 ? from : next, 2 * exist);
+        copy_async(shared_address(chunk), exist > 0 ? from : next,
+                   static_cast<int>(sizeof(Bits)) * exist);
       } else {
-        unsigned packed[4];
-#pragma unroll
-        for (int e = 0; e < 8; e += 2) {
-          const unsigned low = e < exist ? from[e * step] : 0;
-          const unsigned high = e + 1 < exist ? from[(e + 1) * step] : 0;
-          packed[e / 2] = low | high << 16;
-        }
-        *reinterpret_cast<uint4*>(chunk) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+        *reinterpret_cast<uint4*>(chunk) =
+            gathered_chunk([&](int e) { return e < exist ? from[e * step] : Bits(0); });
       }
     }
     next += kTileK * (kTurned ? line_stride : step);
   }
 };
 
-// Fragments of 16 rows of A, or of 16 columns of B (two fragments of 8), for one slice of k.
+// The element of f32 of a transposed tile.
+template <int Rows>
+__device__ __forceinline__ unsigned turned_element(unsigned tile, int row, int line) {
+  constexpr int kChunks = Rows / kChunk;
+  const int chunk = place_in_line<true, kChunks>(line, row / kChunk);
+  return load_word(tile + 16 * (line * kChunks + chunk) + 4 * (row % kChunk));
+}
+
+// Fragments of 16 rows of A, or of 16 columns of B (two fragments of 8), for one slice of k. An
+// instruction for TF32 takes elements where one for 16 bits takes pairs of them: ldmatrix suits both.
 template <int Form, int Rows>
 __device__ __forceinline__ void fragment_a(unsigned (&r)[4], unsigned tile, int row, int slice) {
   const int lane = static_cast<int>(threadIdx.x) & 31;
-  if constexpr (Form == kAcross) {
+  if constexpr (Form == kAcross && kTf32) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      r[i] = turned_element<Rows>(tile, row + i % 2 * 8 + lane / 4, slice * 8 + i / 2 * 4 + lane % 4);
+  } else if constexpr (Form == kAcross) {
     const int line = slice * 16 + ((lane >> 4) & 1) * 8 + (lane & 7);
     const int chunk = row / 8 + ((lane >> 3) & 1);
     load_matrices_transposed(r,
                              tile + 16 * (line * (Rows / 8) + swizzled<Rows / 8>(line, chunk)));
   } else {
+    constexpr int kChunks = kTileK / kChunk;
     const int line = row + (lane & 15), chunk = slice * 2 + (lane >> 4);
-    load_matrices(r, tile + 16 * (line * (kTileK / 8) + swizzled<kTileK / 8>(line, chunk)));
+    load_matrices(r, tile + 16 * (line * kChunks + swizzled<kChunks>(line, chunk)));
   }
+  if constexpr (kTf32) round_to_tf32(r);
 }
 template <int Form, int Rows>
 __device__ __forceinline__ void fragment_b(unsigned (&r)[4], unsigned tile, int column, int slice) {
   const int lane = static_cast<int>(threadIdx.x) & 31;
-  if constexpr (Form == kAcross) {
+  if constexpr (Form == kAcross && kTf32) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      r[i] = turned_element<Rows>(tile, column + i / 2 * 8 + lane / 4, slice * 8 + i % 2 * 4 + lane % 4);
+  } else if constexpr (Form == kAcross) {
     const int line = slice * 16 + ((lane >> 3) & 1) * 8 + (lane & 7);
     const int chunk = column / 8 + (lane >> 4);
     load_matrices_transposed(r,
                              tile + 16 * (line * (Rows / 8) + swizzled<Rows / 8>(line, chunk)));
   } else {
+    constexpr int kChunks = kTileK / kChunk;
     const int line = column + ((lane >> 4) & 1) * 8 + (lane & 7), chunk = slice * 2 + ((lane >> 3) & 1);
-    load_matrices(r, tile + 16 * (line * (kTileK / 8) + swizzled<kTileK / 8>(line, chunk)));
+    load_matrices(r, tile + 16 * (line * kChunks + swizzled<kChunks>(line, chunk)));
   }
+  if constexpr (kTf32) round_to_tf32(r);
 }
 
 // Warps of a block, by what they compute.
@@ -144,6 +192,15 @@ struct WarpPlace {
 };
 
 using WarpSums = float[kWarpM / 16][kWarpN / 8][4];
+
+__device__ __forceinline__ void multiply_slice(float (&c)[4], const unsigned (&a)[4], unsigned b0,
+                                               unsigned b1) {
+  if constexpr (kTf32) {
+    multiply_tf32(c, a, b0, b1);
+  } else {
+    multiply(c, a, b0, b1);
+  }
+}
 
 __device__ __forceinline__ void multiply_step(WarpSums& sums, unsigned tile_a, unsigned tile_b,
                                               const WarpPlace& place) {
@@ -161,7 +218,7 @@ __device__ __forceinline__ void multiply_step(WarpSums& sums, unsigned tile_a, u
     for (int m = 0; m < kWarpM / 16; ++m) {
 #pragma unroll
       for (int n = 0; n < kWarpN / 8; ++n)
-        multiply(sums[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+        multiply_slice(sums[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
     }
   }
 }

@@ -1,8 +1,8 @@
-// Products of f16 or bf16 on Hopper: the copy engine fills a ring of stages, groups of four warps
+// Products of f16, bf16 or f32 (as TF32, rounded by the copy engine) on Hopper: the copy engine fills a ring of stages, groups of four warps
 // multiply out of it (wgmma). Both operands are contiguous along k.
 //
 // A block is one producer group, of which a single thread works, and kGroups groups of consumers. A
-// stage holds kTileK elements along k (64 or 32) of kTileM rows of A and of kTileN rows of B, which
+// stage holds kTileK elements along k (128 or 64 bytes) of kTileM rows of A and of kTileN rows of B, which
 // `Boxes` asks for: of two matrices (matrix_wgmma.cuh), of images and filters (pixels_wgmma.cuh).
 // Its barrier
 // `full` counts the bytes that arrive; `empty` counts the consumers that have read it. A consumer
@@ -17,7 +17,7 @@
 // their sums up): for results of few tiles.
 
 constexpr int kGroupRows = 64 * kRowBlocks;  // of a consumer group
-constexpr int kRowBytes = kTileK * 2;
+constexpr int kRowBytes = kTileK * kElementBytes;
 constexpr int kStageBytes = (kTileM + kTileN) * kRowBytes;
 constexpr int kThreads = 128 * (kGroups + 1);
 constexpr int kSharers = kPingPong ? 1 : kGroups;  // groups that read a stage
@@ -90,7 +90,7 @@ __device__ __forceinline__ void multiply_steps(GroupSums& sums, const Ring& ring
     const unsigned long long b = matrix_descriptor<kRowBytes>(stage + kTileM * kRowBytes);
     begin_products();
 #pragma unroll
-    for (int slice = 0; slice < kTileK / 16; ++slice) {
+    for (int slice = 0; slice < kRowBytes / 32; ++slice) {
 #pragma unroll
       for (int m = 0; m < kRowBlocks; ++m)
         multiply_group(sums[m], a + m * (64 * kRowBytes / 16) + slice * kSliceStep, b + slice * kSliceStep,

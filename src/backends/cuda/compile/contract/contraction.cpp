@@ -32,6 +32,15 @@ void Prelude::include(std::string_view kernel) {
   text_ += "\n" + std::string(kernel_text(std::string(kernel) + ".cuh"));
 }
 
+bool on_tensor_cores(DType left, DType right, const plan::Formats& formats) {
+  return left == right && formats.accumulator == DType::F32 &&
+         (is_16_bit_float(left) || (left == DType::F32 && formats.tf32));
+}
+
+std::string_view bits_type(DType dtype) {
+  return dtype == DType::F32 ? "unsigned" : "unsigned short";
+}
+
 void add_simt_tile(Prelude& text, const Tile& tile) {
   text.constant("kTileM", tile.m);
   text.constant("kTileN", tile.n);
@@ -50,7 +59,8 @@ void add_tile(Prelude& text, const Tile& tile) {
 
 // One instruction.
 std::string group_product(const std::string& name, int n, DType dtype, GroupOperands operands) {
-  const std::string type = dtype == DType::BF16 ? "bf16" : "f16";
+  const bool tf32 = dtype == DType::F32;
+  const std::string type = tf32 ? "tf32" : dtype == DType::BF16 ? "bf16" : "f16";
   const auto operand = [&](int i) { return "%" + std::to_string(n / 2 + i); };
   std::string registers, outputs;
   for (int i = 0; i < n / 2; ++i) {
@@ -58,7 +68,8 @@ std::string group_product(const std::string& name, int n, DType dtype, GroupOper
     outputs += (i > 0 ? ", \"+f\"(c[" : "\"+f\"(c[") + std::to_string(i) + "])";
   }
   const std::string instruction = "wgmma.mma_async.sync.aligned.m64n" + std::to_string(n) +
-                                  "k16.f32." + type + "." + type + " {" + registers + "}, ";
+                                  (tf32 ? "k8" : "k16") + ".f32." + type + "." + type + " {" +
+                                  registers + "}, ";
   const std::string begin =
       "__device__ __forceinline__ void " + name + "(float (&c)[" + std::to_string(n / 2) + "], ";
   const std::string condition = "  asm volatile(\n      \"{\\n.reg .pred p;\\nsetp.ne.b32 p, ";
@@ -70,19 +81,22 @@ std::string group_product(const std::string& name, int n, DType dtype, GroupOper
            "\n      : \"r\"(a0), \"r\"(a1), \"r\"(a2), \"r\"(a3), \"l\"(b), \"r\"(1));\n}\n";
   return begin + "unsigned long long a, unsigned long long b, int accumulate) {\n" + condition +
          operand(2) + ", 0;\\n\"\n      \"" + instruction + operand(0) + ", " + operand(1) +
-         ", p, 1, 1, 0, 0;\\n}\\n\"\n      : " + outputs +
+         (tf32 ? ", p, 1, 1" : ", p, 1, 1, 0, 0") + ";\\n}\\n\"\n      : " + outputs +
          "\n      : \"l\"(a), \"l\"(b), \"r\"(accumulate));\n}\n";
 }
 
 void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, std::string_view boxes) {
   text.constant("kTileM", tile.m());
   text.constant("kTileN", tile.n);
-  text.constant("kTileK", tile.k);
+  const auto element = static_cast<int>(dtype_size(dtype));
+  text.constant("kTileK", tile.k * 2 / element);
+  text.constant("kElementBytes", element);
   text.constant("kRowBlocks", tile.row_blocks);
   text.constant("kGroups", tile.groups);
   text.constant("kStages", tile.stages);
   text.constant("kCluster", tile.cluster);
-  text.constant("kChunkColumns", tile.chunk);
+  // What is fetched ahead takes twice as many registers of f32.
+  text.constant("kChunkColumns", element == 4 ? std::min(tile.chunk, 32) : tile.chunk);
   text.constant("kProducerRegisters", tile.groups == 3 ? 32 : 24);
   text.constant("kConsumerRegisters", tile.groups == 3 ? 160 : 240);
   text.flag("kPingPong", tile.ping_pong);

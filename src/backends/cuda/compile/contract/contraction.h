@@ -29,6 +29,10 @@ class Prelude {
   std::string text_;
 };
 
+// Whether a product of such operands is tile_mma.cuh's: f16, bf16, or f32 that may be rounded.
+bool on_tensor_cores(DType left, DType right, const plan::Formats& formats);
+// What that text knows elements as.
+std::string_view bits_type(DType dtype);
 // The constants that say what a block computes.
 void add_tile(Prelude& text, const Tile& tile);
 void add_simt_tile(Prelude& text, const Tile& tile);
@@ -42,7 +46,7 @@ void set_group_launch(KernelContext& context, const GroupTile& tile, plan::Buffe
 // multiples of 16 bytes.
 bool is_placed(const plan::Program& program, plan::BufferId buffer);
 
-// The text of a function on sm_90 that adds 64 rows of A times n columns of B, 16 steps of k, to the
+// The text of a function on sm_90 that adds 64 rows of A times n columns of B, 32 bytes along k, to the
 // sums of a group of four warps: name(c, a, b, accumulate), operands contiguous along k in shared
 // memory, sums replaced where `accumulate` is 0; or name(c, a0, a1, a2, a3, b), where B is contiguous
 // across k.

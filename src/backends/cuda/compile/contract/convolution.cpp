@@ -28,14 +28,15 @@ class ConvolutionText {
     pixel_ = plan::Loop{ir::make_loop_symbol("pixel", pixels_)};
     size_ = {c_.groups, positive_opt(pixels_), std::max<int64_t>(1, group_filters_),
              std::max<int64_t>(1, depth_)};
-    tensor_cores_ = is_16_bit_float(input_type_) && input_type_ == weight_type_ &&
-                    c_.formats.accumulator == DType::F32;
+    tensor_cores_ = on_tensor_cores(input_type_, weight_type_, c_.formats);
+    has_16_bits_ = tensor_cores_ && is_16_bit_float(input_type_);
   }
 
   std::string run() {
-    if (suits_groups()) return group_text();
+    if (suits_groups()) return hopper_text();
     if (suits_windows()) return window_text();
-    return tensor_cores_ ? tensor_core_text() : simt_text();
+    if (!tensor_cores_) return simt_text(context_.pick(simt_tiles()));
+    return tensor_core_text(context_.pick(rank_tiles(context_.target, size_, element())));
   }
 
  private:
@@ -80,11 +81,13 @@ class ConvolutionText {
                   ", " + wide(c_.pad_left) + ", m, group * kGroupChannels};");
   }
 
+  int element() const { return static_cast<int>(dtype_size(input_type_)); }
+
   // Filters as rows that begin at whole vectors.
   std::string weights(const std::string& type, int64_t& row_stride) {
     plan::BufferId buffer = c_.weight;
     row_stride = depth_;
-    if (tensor_cores_ && depth_ % 8 != 0) {
+    if (tensor_cores_ && depth_ % (16 / element()) != 0) {
       const ConstantRows rows{0, filters_, depth_, depth_, 1};
       buffer = derive_rows(context_.result.constants, c_.weight, rows);
       row_stride = rows.padded_depth();
@@ -186,8 +189,12 @@ class ConvolutionText {
     return corner(c_.pad_top, c_.y.extent(), c_.stride_h, c_.height);
   }
 
-  // Channels in steps of 64 or of 32, what fits them better; the last step may be partly zeros.
-  int64_t padded_channels(int64_t step) const { return (c_.channels + step - 1) / step * step; }
+  // Channels in steps of 128 or of 64 bytes, what fits them better; the last step may be partly zeros.
+  // `step` is in 2 bytes, as GroupTile has it.
+  int64_t step_channels(int64_t step) const { return step * 2 / element(); }
+  int64_t padded_channels(int64_t step) const {
+    return (c_.channels + step_channels(step) - 1) / step_channels(step) * step_channels(step);
+  }
   int channel_step() const { return padded_channels(64) * 10 > padded_channels(32) * 11 ? 32 : 64; }
 
   // What the copy engine can bring: pixels of whole vectors, of memory that begins at multiples of 16
@@ -195,7 +202,7 @@ class ConvolutionText {
   bool suits_groups() const {
     if (context_.target.sm != 90 || !tensor_cores_ || c_.groups != 1) return false;
     if (!is_placed(context_.program, c_.input) || !is_placed(context_.program, c_.weight) ||
-        !fits_int(pixels_) || c_.channels % 8 != 0)
+        !fits_int(pixels_) || c_.channels % (16 / element()) != 0)
       return false;
     if (size_.n < 16 || size_.m <= 32 || padded_channels(channel_step()) > 2 * c_.channels)
       return false;
@@ -207,7 +214,7 @@ class ConvolutionText {
 
   backend::TensorMapSpec image_map(const GroupTile& tile) {
     emitter_.buffer(c_.input);
-    const int64_t pixel = c_.channels * 2;
+    const int64_t pixel = c_.channels * element();
     const Corner x = *corner_x(), y = *corner_y();
     backend::TensorMapSpec map;
     map.buffer = c_.input;
@@ -218,7 +225,7 @@ class ConvolutionText {
     map.swizzle = int64_t{tile.k} * 2;
     map.lower_corner = {x.lower, y.lower};
     map.upper_corner = {x.upper, y.upper};
-    map.box_channels = tile.k;
+    map.box_channels = step_channels(tile.k);
     map.box_pixels = tile.m();
     return map;
   }
@@ -230,22 +237,30 @@ class ConvolutionText {
     map.buffer = c_.weight;
     map.dtype = weight_type_;
     map.sizes = {c_.channels, taps, filters_};
-    map.strides = {c_.channels * 2, taps * c_.channels * 2};
-    map.box = {tile.k, 1, tile.n};
+    map.strides = {c_.channels * element(), taps * c_.channels * element()};
+    map.box = {step_channels(tile.k), 1, tile.n};
     map.swizzle = int64_t{tile.k} * 2;
     return map;
   }
 
-  std::string group_text() {
+  // With the copy engine, or without it: as HopperWay has them.
+  std::string hopper_text() {
+    const std::vector<Tile> plain = rank_tiles(context_.target, size_, element());
     size_.step = channel_step();
-    size_.k = c_.kernel_h * c_.kernel_w * padded_channels(size_.step);
-    size_.row_loads = row_loads(context_.program, result_text());
+    size_.wide = element() == 4;
+    size_.k = c_.kernel_h * c_.kernel_w * padded_channels(size_.step) * element() / 2;
+    size_.row_loads = row_loads(context_.program, result_text()) * element() / 2;
     size_.epilogue_work = epilogue_work(c_.epilogue);
-    const GroupTile tile = choose_group_tile(size_);
+    const HopperWay way = context_.pick(hopper_ways(rank_group_tiles(size_), plain));
+    if (const auto* tile = std::get_if<Tile>(&way)) return tensor_core_text(*tile);
+    return group_text(std::get<GroupTile>(way));
+  }
+
+  std::string group_text(const GroupTile& tile) {
     Prelude text;
     text.flag("kBf16", input_type_ == DType::BF16);
     text.alias("Acc", "float");
-    text.constant("kChannelSteps", padded_channels(tile.k) / tile.k);
+    text.constant("kChannelSteps", padded_channels(tile.k) / step_channels(tile.k));
     add_taps(text);
     text.flag("kEarlyB", context_.program.buffers[c_.weight].kind == plan::BufferKind::Constant);
     add_group_tile(text, tile, input_type_, "pixels_wgmma");
@@ -256,7 +271,8 @@ class ConvolutionText {
                   emitter_.position(c_.pad_left) + "};");
     const std::string object = result();
     emitter_.declare_wait();
-    emitter_.line("multiply_tiles(boxes, " + std::to_string(size_.k) + ", " + object + ", wait);");
+    const int64_t depth = c_.kernel_h * c_.kernel_w * padded_channels(tile.k);
+    emitter_.line("multiply_tiles(boxes, " + std::to_string(depth) + ", " + object + ", wait);");
     context_.result.interface.tensor_maps = {image_map(tile), filter_map(tile)};
     set_group_launch(context_, tile, c_.out, pixels_, filters_);
     return emitter_.finish({.threads = tile.threads(),
@@ -299,7 +315,7 @@ class ConvolutionText {
   // Steps along k are written out, and all generations have 99 KiB of shared memory.
   bool suits_windows() const {
     constexpr int64_t kMostSteps = 32, kSharedBytes = 99 << 10;
-    if (!tensor_cores_ || c_.groups != 1 || c_.channels >= kVector || c_.dilation_w != 1)
+    if (!has_16_bits_ || c_.groups != 1 || c_.channels >= kVector || c_.dilation_w != 1)
       return false;
     if (context_.program.buffers[c_.weight].kind != plan::BufferKind::Constant ||
         !fits_int(pixels_))
@@ -360,10 +376,10 @@ class ConvolutionText {
         {.threads = WindowTile::kWarps * 32, .min_blocks = 2, .before = text.str()});
   }
 
-  std::string tensor_core_text() {
-    const Tile tile = choose_tile(context_.target, size_);
+  std::string tensor_core_text(const Tile& tile) {
     Prelude text;
     text.flag("kBf16", input_type_ == DType::BF16);
+    text.alias("Bits", bits_type(input_type_));
     text.alias("Acc", "float");
     add_tile(text, tile);
     add_constants(text);
@@ -374,7 +390,7 @@ class ConvolutionText {
       text.include(file);
     begin();
     int64_t row_stride = 0;
-    const std::string data = weights("bits16", row_stride);
+    const std::string data = weights("Bits", row_stride);
     emitter_.line("const Operand b{" + data + ", n, depth, " + std::to_string(row_stride) +
                   "ll, 1};");
     const std::string object = result();
@@ -383,16 +399,20 @@ class ConvolutionText {
                   ", image, place.row0, steps.k0()), LoadMatrix<kTileN, kFormB>(b, place.column0, "
                   "steps.k0()), steps, depth, place.row0, place.column0, " +
                   object + ");");
-    set_launch(tile, int64_t{tile.stages} * (tile.m + tile.n) * tile.k * 2);
+    set_launch(tile, int64_t{tile.stages} * (tile.m + tile.n) * tile.k * element());
     return emitter_.finish({.threads = tile.threads(),
                             .min_blocks = 2,
                             .cluster = tile.cluster,
                             .before = text.str()});
   }
 
-  std::string simt_text() {
+  std::vector<Tile> simt_tiles() const {
+    const size_t sum = dtype_size(c_.formats.accumulator);
+    return rank_simt_tiles(context_.target, size_, static_cast<int>(sum));
+  }
+
+  std::string simt_text(const Tile& tile) {
     const DType sum = c_.formats.accumulator;
-    const Tile tile = choose_simt_tile(context_.target, size_, static_cast<int>(dtype_size(sum)));
     Prelude text;
     text.alias("Acc", register_type(sum));
     add_simt_tile(text, tile);
@@ -423,7 +443,7 @@ class ConvolutionText {
   KernelContext& context_;
   const plan::Convolution& c_;
   DType input_type_ = DType::F32, weight_type_ = DType::F32;
-  bool tensor_cores_ = false;
+  bool tensor_cores_ = false, has_16_bits_ = false;
   int64_t group_channels_ = 0, filters_ = 0, group_filters_ = 0, depth_ = 0;
   Dim pixels_;
   plan::Loop pixel_;

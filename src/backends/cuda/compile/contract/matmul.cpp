@@ -1,5 +1,5 @@
-// Matrix products: on tensor cores for f16 and bf16 (tile_mma.cuh), on the ordinary units for f32 and
-// f64 (tile_simt.cuh), and one row times a matrix (row_times_matrix.cuh).
+// Matrix products: on tensor cores for f16, bf16 and f32 as TF32 (tile_mma.cuh), on the ordinary units
+// for f32 and f64 (tile_simt.cuh), and one row times a matrix (row_times_matrix.cuh).
 #include "backends/cuda/compile/contract/matmul.h"
 
 #include <algorithm>
@@ -28,8 +28,7 @@ class MatMulText {
     a_type_ = emitter_.dtype_of(matmul.a.buffer);
     b_type_ = emitter_.dtype_of(matmul.b.buffer);
     check_formats();
-    tensor_cores_ =
-        is_16_bit_float(a_type_) && a_type_ == b_type_ && matmul.formats.accumulator == DType::F32;
+    tensor_cores_ = on_tensor_cores(a_type_, b_type_, matmul.formats);
     find_rows();
     size_.m = positive_opt(m_);
     size_.n = positive_opt(matmul.n.extent());
@@ -44,8 +43,9 @@ class MatMulText {
 
   std::string run() {
     if (is_row()) return row_text();
-    if (suits_groups()) return group_text();
-    return tensor_cores_ ? tensor_core_text() : simt_text();
+    if (suits_groups()) return hopper_text();
+    if (!tensor_cores_) return simt_text(context_.pick(simt_tiles()));
+    return tensor_core_text(context_.pick(rank_tiles(context_.target, size_, element())));
   }
 
  private:
@@ -137,14 +137,21 @@ class MatMulText {
               rows->padded_depth(), 1};
   }
 
-  static bool is_vectors(const ConstantRows& rows, int64_t other_stride) {
-    return rows.offset % 8 == 0 && other_stride % 8 == 0;
+  // Bytes of an element, and elements of 16 bytes, on tensor cores.
+  int element() const { return static_cast<int>(dtype_size(a_type_)); }
+  int vector() const { return 16 / element(); }
+
+  bool is_vectors(const ConstantRows& rows, int64_t other_stride) const {
+    return rows.offset % vector() == 0 && other_stride % vector() == 0;
   }
 
   // Which stride is 1: 0 along k, 1 across, 2 neither (tile_mma.cuh).
-  static int form_of(const ir::Dim& across, const ir::Dim& along) {
-    if (along.is_constant(1)) return across.is_constant() && across.constant() % 8 != 0 ? 2 : 0;
-    if (across.is_constant(1)) return along.is_constant() && along.constant() % 8 != 0 ? 2 : 1;
+  int form_of(const ir::Dim& across, const ir::Dim& along) const {
+    const auto is_odd = [&](const ir::Dim& stride) {
+      return stride.is_constant() && stride.constant() % vector() != 0;
+    };
+    if (along.is_constant(1)) return is_odd(across) ? 2 : 0;
+    if (across.is_constant(1)) return is_odd(along) ? 2 : 1;
     return 2;
   }
 
@@ -204,14 +211,14 @@ class MatMulText {
 
   // --- The three kinds ---
 
-  std::string tensor_core_text() {
-    arrange_constant([](const ConstantRows& rows) {
+  std::string tensor_core_text(const Tile& tile) {
+    arrange_constant([this](const ConstantRows& rows) {
       return (rows.k_stride == 1 && is_vectors(rows, rows.row_stride)) ||
              (rows.row_stride == 1 && is_vectors(rows, rows.k_stride));
     });
-    const Tile tile = choose_tile(context_.target, size_);
     Prelude text;
     text.flag("kBf16", a_type_ == DType::BF16);
+    text.alias("Bits", bits_type(a_type_));
     text.alias("Acc", "float");
     add_tile(text, tile);
     text.constant("kFormA", form_of(row_stride_, stride_from_end(matmul_.a, 1)));
@@ -219,7 +226,7 @@ class MatMulText {
     for (const char* file : {"cluster", "tile_order", "tile_result", "mma", "tile_mma"})
       text.include(file);
     begin_tile();
-    declare_operands("Operand", "bits16", "Operand", "bits16");
+    declare_operands("Operand", "Bits", "Operand", "Bits");
     const std::string object = result();
     emitter_.line("const Steps steps(depth);");
     emitter_.line(
@@ -227,16 +234,20 @@ class MatMulText {
         "LoadMatrix<kTileN, kFormB>(b, place.column0, steps.k0()), steps, depth, "
         "place.row0, place.column0, " +
         object + ");");
-    set_tiled_launch(tile, int64_t{tile.stages} * (tile.m + tile.n) * tile.k * 2);
+    set_tiled_launch(tile, int64_t{tile.stages} * (tile.m + tile.n) * tile.k * element());
     return emitter_.finish({.threads = tile.threads(),
                             .min_blocks = 2,
                             .cluster = tile.cluster,
                             .before = text.str()});
   }
 
-  std::string simt_text() {
+  std::vector<Tile> simt_tiles() const {
+    const size_t sum = dtype_size(matmul_.formats.accumulator);
+    return rank_simt_tiles(context_.target, size_, static_cast<int>(sum));
+  }
+
+  std::string simt_text(const Tile& tile) {
     const DType sum = matmul_.formats.accumulator;
-    const Tile tile = choose_simt_tile(context_.target, size_, static_cast<int>(dtype_size(sum)));
     Prelude text;
     text.alias("Acc", register_type(sum));
     add_simt_tile(text, tile);
@@ -272,8 +283,8 @@ class MatMulText {
         !matmul_.n.extent().is_constant() || !fits_int(m))
       return false;
     // A tile has 64 rows at least; for few, smaller tiles of tile_mma.cuh read B as fast.
-    if (size_.k < 64 || size_.n < 16 || size_.m <= 32) return false;
-    const auto in_vectors = [](const Dim& dim) { return ir::provably_divisible(dim, 8); };
+    if (size_.k * element() < 128 || size_.n < 16 || size_.m <= 32) return false;
+    const auto in_vectors = [&](const Dim& dim) { return ir::provably_divisible(dim, vector()); };
     const plan::View& a = matmul_.a;
     const bool a_suits = is_placed(context_.program, a.buffer) &&
                          stride_from_end(a, 1).is_constant(1) &&
@@ -290,21 +301,30 @@ class MatMulText {
     backend::TensorMapSpec map;
     map.buffer = buffer;
     map.dtype = a_type_;
-    map.offset = offset * 2;
+    map.offset = offset * element();
     map.sizes = {matmul_.k.extent(), rows};
-    map.strides = {row_stride * 2};
-    map.box = {64, box_rows};
+    map.strides = {row_stride * element()};
+    map.box = {128 / element(), box_rows};
     map.swizzle = 128;
     return map;
   }
 
-  std::string group_text() {
-    arrange_constant([](const ConstantRows& rows) {
+  // With the copy engine, or without it: as HopperWay has them.
+  std::string hopper_text() {
+    const std::vector<Tile> plain = rank_tiles(context_.target, size_, element());
+    size_.k *= element() / 2;
+    size_.wide = element() == 4;
+    size_.row_loads = row_loads(context_.program, result_text()) * element() / 2;
+    size_.epilogue_work = epilogue_work(matmul_.epilogue);
+    const HopperWay way = context_.pick(hopper_ways(rank_group_tiles(size_), plain));
+    if (const auto* tile = std::get_if<Tile>(&way)) return tensor_core_text(*tile);
+    return group_text(std::get<GroupTile>(way));
+  }
+
+  std::string group_text(const GroupTile& tile) {
+    arrange_constant([this](const ConstantRows& rows) {
       return rows.k_stride == 1 && is_vectors(rows, rows.row_stride);
     });
-    size_.row_loads = row_loads(context_.program, result_text());
-    size_.epilogue_work = epilogue_work(matmul_.epilogue);
-    const GroupTile tile = choose_group_tile(size_);
     Prelude text;
     text.flag("kBf16", a_type_ == DType::BF16);
     text.alias("Acc", "float");
@@ -341,7 +361,7 @@ class MatMulText {
   }
 
   std::string row_text() {
-    arrange_constant([](const ConstantRows& rows) {
+    arrange_constant([this](const ConstantRows& rows) {
       return rows.k_stride == 1 && is_vectors(rows, rows.row_stride);
     });
     // Few columns: several warps share k, so that enough is asked of memory at a time.

@@ -17,8 +17,8 @@ struct Shape {
   double share;
 };
 
-// Shared memory stays below 99 KiB, which all generations have; two blocks of the larger tiles fit
-// a multiprocessor of 164 KiB.
+// Of 16-bit elements; of f32, k is half as much. Shared memory stays below 99 KiB, which all
+// generations have; two blocks of the larger tiles fit a multiprocessor of 164 KiB.
 constexpr std::array kMmaShapes = {
     Shape{{128, 128, 32, 64, 64, 4}, 0.75},   Shape{{128, 64, 32, 64, 32, 4}, 0.62},
     Shape{{64, 128, 32, 32, 64, 4}, 0.62},    Shape{{64, 64, 64, 32, 32, 4}, 0.5},
@@ -49,25 +49,35 @@ double cycles(const Target& target, const ProductSize& size, const Shape& shape,
   return rounds * (std::max(arithmetic, traffic) + result) + latency + 2000;
 }
 
+// Tiles with their costs, the cheapest first; of equal ones the earlier.
+template <typename Any>
+std::vector<Any> by_cost(std::vector<std::pair<double, Any>> tiles) {
+  std::ranges::stable_sort(tiles, {}, [](const auto& tile) { return tile.first; });
+  std::vector<Any> result;
+  for (auto& [cost, tile] : tiles) result.push_back(tile);
+  return result;
+}
+
 template <size_t N>
-Tile choose(const Target& target, const ProductSize& size, const std::array<Shape, N>& shapes,
-            double fused_multiply_adds, int element) {
-  Tile best;
-  double least = 0;
+std::vector<Tile> rank(const Target& target, const ProductSize& size,
+                       const std::array<Shape, N>& shapes, double fused_multiply_adds,
+                       int element) {
+  std::vector<std::pair<double, Tile>> tiles;
   for (const Shape& shape : shapes) {
     for (int cluster : {1, 2, 4, 8}) {
       const bool possible =
           cluster == 1 ||
           (target.sm >= 90 && size.k >= 2 * cluster * shape.tile.k && shape.tile.m % cluster == 0);
       if (!possible) continue;
-      const double cost = cycles(target, size, shape, cluster, fused_multiply_adds, element);
-      if (best.m != 0 && cost >= least) continue;
-      least = cost;
-      best = shape.tile;
-      best.cluster = cluster;
+      Tile& tile =
+          tiles
+              .emplace_back(cycles(target, size, shape, cluster, fused_multiply_adds, element),
+                            shape.tile)
+              .second;
+      tile.cluster = cluster;
     }
   }
-  return best;
+  return by_cost(std::move(tiles));
 }
 
 // --- Hopper ---
@@ -84,6 +94,13 @@ bool holds_loads(const GroupTile& tile, const ProductSize& size) {
   const int sums = tile.row_blocks * tile.n / 2;
   const int loads = size.row_loads * tile.row_blocks * tile.n / 4;
   return size.row_loads > 0 && sums + loads <= (tile.groups == 3 ? 80 : 180);
+}
+
+// Whether the loads of the epilogue that are fetched a chunk ahead have room: of f32 they take twice
+// as many registers.
+bool has_room(const GroupTile& tile, const ProductSize& size) {
+  if (!size.wide || size.row_loads == 0 || tile.one_tile || holds_loads(tile, size)) return true;
+  return tile.row_blocks * tile.n / 2 <= (tile.groups == 3 ? 80 : 160);
 }
 
 // Cycles of the whole product: 2048 multiply-adds a cycle of a multiprocessor, which gets 58 bytes a
@@ -157,38 +174,51 @@ int64_t GroupTile::shared_bytes() const {
   return std::max(ring + chunks, one_tile ? m() * int64_t{n + 4} * 4 : 0) + 1024;
 }
 
-GroupTile choose_group_tile(const ProductSize& size) {
+std::vector<GroupTile> rank_group_tiles(const ProductSize& size) {
   static const std::vector<GroupTile> kWide = group_tiles(64), kNarrow = group_tiles(32);
-  const GroupTile* best = nullptr;
-  double least = 0;
-  for (const GroupTile& tile : size.step == 64 ? kWide : kNarrow) {
+  std::vector<std::pair<double, GroupTile>> tiles;
+  for (GroupTile tile : size.step == 64 ? kWide : kNarrow) {
     if (tile.cluster > 1 && size.k < int64_t{2} * tile.k * tile.cluster) continue;
-    const double cost = group_cycles(size, tile);
-    if (best != nullptr && cost >= least) continue;
-    least = cost;
-    best = &tile;
+    if (!has_room(tile, size)) continue;
+    tile.hold_loads = !tile.one_tile && holds_loads(tile, size);
+    tiles.emplace_back(group_cycles(size, tile), tile);
   }
-  GroupTile tile = *best;
-  tile.hold_loads = !tile.one_tile && holds_loads(tile, size);
-  return tile;
+  return by_cost(std::move(tiles));
 }
 
-Tile choose_tile(const Target& target, const ProductSize& size) {
+std::vector<Tile> rank_tiles(const Target& target, const ProductSize& size, int element) {
+  static constexpr auto kTf32Shapes = [] {
+    auto shapes = kMmaShapes;
+    for (Shape& shape : shapes) shape.tile.k /= 2;
+    return shapes;
+  }();
   const double rate = target.sm == 86 || target.sm == 89 ? 512 : 1024;
-  return choose(target, size, kMmaShapes, rate, 2);
+  return element == 2 ? rank(target, size, kMmaShapes, rate, element)
+                      : rank(target, size, kTf32Shapes, rate / 2, element);
+}
+
+std::vector<HopperWay> hopper_ways(const std::vector<GroupTile>& groups,
+                                   const std::vector<Tile>& tiles) {
+  std::vector<HopperWay> ways;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    ways.emplace_back(groups[i]);
+    // One without the copy engine for four with it: it is seldom the better one.
+    if (i % 4 == 2 && i / 4 < tiles.size()) ways.emplace_back(tiles[i / 4]);
+  }
+  return ways;
 }
 
 int min_blocks(const Tile& tile) { return tile.m >= 64 ? 1 : 2; }
 
-Tile choose_simt_tile(const Target& target, const ProductSize& size, int element) {
+std::vector<Tile> rank_simt_tiles(const Target& target, const ProductSize& size, int element) {
   const bool wide = element == 8;
   const double rate =
       wide ? (target.sm == 80 || target.sm == 90 ? 64 : 2) : (target.sm == 80 ? 64 : 128);
   if (wide) {
     static constexpr std::array kWide = {kSimtShapes[1], kSimtShapes[2]};
-    return choose(target, size, kWide, rate, element);
+    return rank(target, size, kWide, rate, element);
   }
-  return choose(target, size, kSimtShapes, rate, element);
+  return rank(target, size, kSimtShapes, rate, element);
 }
 
 }  // namespace kiln::cuda

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <variant>
+#include <vector>
 
 #include "backends/cuda/compile/kernel_context.h"
 
@@ -11,7 +13,8 @@ namespace kiln::cuda {
 struct ProductSize {
   int64_t batch = 1, m = 1, n = 1, k = 1;
   int step = 64;          // of k, on Hopper: 64 or 32
-  int row_loads = 0;      // of the epilogue, that each row has of its own
+  int row_loads = 0;      // of the epilogue, that each row has of its own; of f32, twice as many
+  bool wide = false;      // elements are f32
   int epilogue_work = 0;  // instructions an element, about
 };
 
@@ -27,12 +30,14 @@ struct Tile {
   int threads() const { return m / warp_m * (n / warp_n) * groups * 32; }
 };
 
-// For f16 and bf16 on tensor cores.
-Tile choose_tile(const Target& target, const ProductSize& size);
+// Those that are possible for a product, the best by a model of the cost first; at least one.
+// For f16 and bf16 on tensor cores, and for f32 as TF32: `element` bytes each, 2 or 4.
+std::vector<Tile> rank_tiles(const Target& target, const ProductSize& size, int element);
 // For f32 and f64: `element` bytes a sum.
-Tile choose_simt_tile(const Target& target, const ProductSize& size, int element);
+std::vector<Tile> rank_simt_tiles(const Target& target, const ProductSize& size, int element);
 
-// What a block of tile_wgmma.cuh computes: consumer groups of 64 * row_blocks rows each.
+// What a block of tile_wgmma.cuh computes: consumer groups of 64 * row_blocks rows each. Along k, it and
+// the size that it is chosen for are in 2 bytes: elements of f32 count twice.
 struct GroupTile {
   int groups = 2, row_blocks = 1, n = 0, k = 64, stages = 0;
   bool ping_pong = false;   // each group has tiles of its own
@@ -45,8 +50,14 @@ struct GroupTile {
   int threads() const { return 128 * (groups + 1); }
   int64_t shared_bytes() const;
 };
-// For f16 and bf16 on Hopper.
-GroupTile choose_group_tile(const ProductSize& size);
+// On tensor cores of Hopper: as above.
+std::vector<GroupTile> rank_group_tiles(const ProductSize& size);
+
+// What Hopper has for a product that the copy engine can bring: tile_wgmma.cuh, and tile_mma.cuh, which is
+// the better one at times. In the order in which they are worth a try.
+using HopperWay = std::variant<GroupTile, Tile>;
+std::vector<HopperWay> hopper_ways(const std::vector<GroupTile>& groups,
+                                   const std::vector<Tile>& tiles);
 
 // What a block of window_mma.cuh computes: rows of 16 pixels, one or two of them a warp.
 struct WindowTile {
