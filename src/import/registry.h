@@ -40,6 +40,10 @@ Rows grid_sample_rows();
 Rows distance_rows();
 Rows prims_rows();
 Rows quantise_rows();
+Rows scan_rows();
+Rows sort_rows();
+Rows scatter_rows();
+Rows recurrent_rows();
 
 // Null for a target without a row.
 const Row* find_row(std::string_view target);

@@ -2,12 +2,13 @@
 #include <algorithm>
 
 #include "ir/infer.h"
+#include "ir/op_table.h"
 
 namespace kiln::ir {
 
 Type infer_reduce(const Call& call) {
   Type result = call.type(0);
-  if (call.op() == Op::cumsum) {
+  if (op_info(call.op()).kind == OpKind::Scan) {
     call.expect_axis(call.integer("axis"), result.rank());
     return result;
   }

@@ -167,6 +167,9 @@ class LayoutAssigner {
       case Op::softmax:
       case Op::log_softmax:
       case Op::cumsum:
+      case Op::cumprod:
+      case Op::cummax:
+      case Op::cummin:
       case Op::gather:
         return sink_axis_op(builder, node);
       case Op::pad:

@@ -66,7 +66,14 @@ constexpr Gaps kGaps[] = {
     {"the machine carries nothing along a scan",
      "cumsum_0_f32 cumsum_0_f64 cumsum_0_i64 cumsum_1_f32 cumsum_1_f64 cumsum_1_i64 "
      "cumsum_2_f32 cumsum_2_f64 cumsum_2_i64 large_cumsum_columns_f32 large_cumsum_f32 "
-     "large_cumsum_i64"},
+     "large_cumsum_i64 "
+     "cumprod_0_f32 cumprod_0_f64 cumprod_1_f32 cumprod_1_f64 cumprod_2_f32 cumprod_2_f64 "
+     "cummax_0_f32 cummax_0_f64 cummax_0_i64 cummax_0_f16 cummax_0_u8 cummax_1_f32 "
+     "cummax_1_f64 cummax_1_i64 cummax_1_f16 cummax_1_u8 cummax_2_f32 cummax_2_f64 "
+     "cummax_2_i64 cummax_2_f16 cummax_2_u8 cummin_0_f32 cummin_0_f64 cummin_0_i64 "
+     "cummin_0_f16 cummin_0_u8 cummin_1_f32 cummin_1_f64 cummin_1_i64 cummin_1_f16 "
+     "cummin_1_u8 cummin_2_f32 cummin_2_f64 cummin_2_i64 cummin_2_f16 cummin_2_u8 "
+     "cumprod_integers_i64 cumprod_integers_i32"},
     {"the machine adds one by one, and rounds at each step",
      "large_softmax_long_f32 large_softmax_odd_f32 large_sum_f32"},
 };

@@ -133,6 +133,8 @@ TEST(InferTest, Reductions) {
   EXPECT_EQ(infer("reduce_max(%x) {axes = [0, 2], keepdim = true}"), "f32[1, s, 1]");
   EXPECT_EQ(infer("argmax(%x) {axis = 1, keepdim = false}"), "i64[b, 8]");
   EXPECT_EQ(infer("cumsum(%i) {axis = 0}"), "i64[3, 1]");
+  EXPECT_EQ(infer("cummax(%x) {axis = 2}"), "f32[b, s, 8]");
+  EXPECT_EQ(infer("cumprod(%x) {axis = 3}"), "[cumprod] got axis 3, expected an axis of rank 3");
   EXPECT_EQ(infer("reduce_sum(%x) {axes = [3], keepdim = true}"),
             "[reduce_sum] got axis 3, expected an axis of rank 3");
   EXPECT_EQ(infer("reduce_sum(%x) {axes = [-1], keepdim = true}"),

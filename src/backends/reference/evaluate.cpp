@@ -18,7 +18,7 @@ Literal evaluate_one(const Call& call) {
     case ir::OpKind::Reduce:
       return evaluate_reduce(call);
     case ir::OpKind::Scan:
-      return evaluate_cumsum(call);
+      return evaluate_scan(call);
     case ir::OpKind::Normalise:
       return evaluate_normalise(call);
     case ir::OpKind::Contract:

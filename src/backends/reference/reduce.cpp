@@ -102,14 +102,28 @@ Literal arg_reduce(const Call& call) {
                reduced_shape(call.shape(0), {call.integer("axis")}, call.flag("keepdim")));
 }
 
+Op step_of(Op scan) {
+  switch (scan) {
+    case Op::cumprod:
+      return Op::reduce_prod;
+    case Op::cummax:
+      return Op::reduce_max;
+    case Op::cummin:
+      return Op::reduce_min;
+    default:
+      return Op::reduce_sum;
+  }
+}
+
 template <typename T>
-Literal cumsum(const Call& call) {
+Literal scan(const Call& call) {
+  const Op step = step_of(call.node.op);
   const Split split = split_at(call.shape(0), call.integer("axis"));
   std::vector<T> x = load<T>(call.input(0));
   for (int64_t outer = 0; outer < split.outer; ++outer) {
     T* block = x.data() + outer * split.size * split.inner;
     for (int64_t i = split.inner; i < split.size * split.inner; ++i) {
-      block[i] = combine(Op::reduce_sum, block[i], block[i - split.inner]);
+      block[i] = combine(step, block[i - split.inner], block[i]);
     }
   }
   return store(x, call.dtype(), call.shape(0));
@@ -125,8 +139,8 @@ Literal evaluate_reduce(const Call& call) {
   return floating ? reduce<double>(call) : reduce<int64_t>(call);
 }
 
-Literal evaluate_cumsum(const Call& call) {
-  return is_floating(call.dtype()) ? cumsum<double>(call) : cumsum<int64_t>(call);
+Literal evaluate_scan(const Call& call) {
+  return is_floating(call.dtype()) ? scan<double>(call) : scan<int64_t>(call);
 }
 
 }  // namespace kiln::reference

@@ -83,7 +83,7 @@ Split split_at(const Sizes& shape, int64_t axis);
 Literal evaluate_source(const Call& call);
 Literal evaluate_pointwise(const Call& call);
 Literal evaluate_reduce(const Call& call);
-Literal evaluate_cumsum(const Call& call);
+Literal evaluate_scan(const Call& call);
 Literal evaluate_normalise(const Call& call);
 Literal evaluate_matmul(const Call& call);
 Literal evaluate_attention(const Call& call);

@@ -60,6 +60,33 @@ Value* unsqueeze(Call& call, Value* x, int64_t axis) {
   return call.builder().reshape(x, std::move(shape));
 }
 
+Value* iota(Call& call, const ir::Dim& size, DType dtype) {
+  return call.make(Op::iota, {},
+                   {{"size", size}, {"dtype", dtype}, {"start", ir::Dim(0)}, {"step", int64_t{1}}});
+}
+
+Value* checked_index(Call& call, Value* index, const ir::Dim& size, bool negative,
+                     std::string_view name) {
+  call.expect(is_integer(index->type.dtype),
+              "an index of " + std::string(dtype_name(index->type.dtype)),
+              "integers (a mask selects as many elements as the data says)");
+  return call.make(Op::check_index, {call.builder().cast(index, DType::I64)},
+                   {{"size", size}, {"negative", negative}, {"operator", std::string(name)}});
+}
+
+void expect_work(Call& call, std::initializer_list<ir::Dim> sizes, int64_t limit) {
+  double work = 1;
+  for (const ir::Dim& size : sizes) work *= static_cast<double>(size.upper_bound());
+  if (work <= static_cast<double>(limit)) return;
+  std::string got;
+  for (const ir::Dim& size : sizes) {
+    got += (got.empty() ? "" : " * ") +
+           (size.is_constant() ? size.str() : "up to " + std::to_string(size.upper_bound()));
+  }
+  call.fail("sizes of " + got,
+            "at most " + std::to_string(limit) + " in all, because each is compared with each");
+}
+
 std::string shape_text(const ir::Shape& shape) {
   std::string result = "[";
   for (const ir::Dim& dim : shape) {

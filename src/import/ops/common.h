@@ -86,6 +86,14 @@ Value* reduce(Call& call, Op op, Value* x, std::vector<int64_t> axes, bool keepd
 void require_elements(Call& call, const Value* x, const std::vector<int64_t>& axes,
                       ir::Requirement::Kind kind);
 Value* unsqueeze(Call& call, Value* x, int64_t axis);
+// 0, 1, ... size - 1.
+Value* iota(Call& call, const ir::Dim& size, DType dtype = DType::I64);
+// The index as i64, which ends the run where it is outside [0, size), or [-size, size) if negative.
+Value* checked_index(Call& call, Value* index, const ir::Dim& size, bool negative,
+                     std::string_view name);
+// For compositions that compare everything with everything: CompileError where the product of the largest sizes
+// exceeds `limit`, above which other ways are faster.
+void expect_work(Call& call, std::initializer_list<ir::Dim> sizes, int64_t limit);
 // "[2, 3]", for messages.
 std::string shape_text(const ir::Shape& shape);
 // A list argument such as stride or padding: one value stands for all axes, none for the fallback.

@@ -6,9 +6,22 @@
 namespace kiln::import {
 namespace {
 
+// Integers: a sum of products like any other, in one kernel; targets have no better one.
+Value* integer_matmul(Call& call, Value* a, Value* b) {
+  call.expect(a->type.dtype != DType::Bool, "operands of bool", "numbers");
+  const int64_t rank_a = static_cast<int64_t>(a->type.rank());
+  std::vector<int64_t> transposed = range(0, static_cast<int64_t>(b->type.rank()));
+  std::swap(transposed.back(), transposed[transposed.size() - 2]);
+  b = call.builder().permute(b, transposed);
+  const Expr row(call, unsqueeze(call, a, rank_a - 1));
+  const Expr column(call, unsqueeze(call, b, static_cast<int64_t>(b->type.rank()) - 2));
+  const Expr products = row * column;
+  return reduce(call, Op::reduce_sum, products,
+                {static_cast<int64_t>(products.value()->type.rank()) - 1}, false);
+}
+
 Value* matmul(Call& call, Value* a, Value* b) {
-  call.expect(is_floating(a->type.dtype), "operands of " + std::string(dtype_name(a->type.dtype)),
-              "a floating dtype");
+  if (!is_floating(a->type.dtype)) return integer_matmul(call, a, b);
   return call.make(Op::matmul, {a, b}, {{"transpose_b", false}});
 }
 
@@ -39,6 +52,11 @@ Value* import_dot(Call& call) {
 Value* import_linear(Call& call) {
   Value *x = call.tensor("input"), *weight = call.tensor("weight");
   if (weight->type.rank() == 1) return general_matmul(call, x, weight);
+  if (!is_floating(x->type.dtype)) {
+    const Expr product(call, general_matmul(call, x, call.builder().permute(weight, {1, 0})));
+    Value* bias = call.optional_tensor("bias");
+    return bias == nullptr ? product : product + Expr(call, bias);
+  }
   std::vector<Value*> operands{x, weight};
   if (Value* bias = call.optional_tensor("bias")) {
     if (bias->type.rank() != 1) {

@@ -19,10 +19,7 @@ Value* as_index(Call& call, Value* index) {
 enum class Accepts { FromStart, FromEitherEnd };
 
 Value* checked(Call& call, Value* index, const Dim& size, Accepts accepts, const char* name) {
-  return call.make(Op::check_index, {as_index(call, index)},
-                   {{"size", size},
-                    {"negative", accepts == Accepts::FromEitherEnd},
-                    {"operator", std::string(name)}});
+  return checked_index(call, index, size, accepts == Accepts::FromEitherEnd, name);
 }
 
 Value* take(Call& call, Value* x, Value* index, int64_t axis) {
@@ -123,12 +120,6 @@ Value* import_index(Call& call) {
   return call.make(Op::gather_nd, operands, {{"axis", first}});
 }
 
-Value* iota(Call& call, const Dim& size) {
-  return call.make(
-      Op::iota, {},
-      {{"size", size}, {"dtype", DType::I64}, {"start", Dim(0)}, {"step", int64_t{1}}});
-}
-
 // The axis in windows: element i of window w is w * step + i. The window axis comes last.
 Value* import_unfold(Call& call) {
   Value* x = call.tensor("self");
@@ -141,6 +132,36 @@ Value* import_unfold(Call& call) {
   Value* index = start * static_cast<double>(step) + Expr(call, iota(call, size));
   return move_axis(call, take(call, x, index, axis), axis + 1,
                    static_cast<int64_t>(x->type.rank()));
+}
+
+// Images to blocks: [N, C * kernel, blocks], of images with zeros around them.
+Value* import_im2col(Call& call) {
+  Value* x = call.tensor("self");
+  const auto pair = [&](std::string_view name) { return per_axis(call, call.integers(name), 2); };
+  const std::vector<int64_t> kernel = pair("kernel_size"), dilation = pair("dilation"),
+                             padding = pair("padding"), stride = pair("stride");
+  const bool batched = x->type.rank() == 4;
+  if (!batched) x = unsqueeze(call, x, 0);
+  const std::vector<Dim> around{0, 0, padding[0], padding[1]};
+  x = call.make(
+      Op::pad, {x},
+      {{"before", around}, {"after", around}, {"value", 0.0}, {"mode", std::string("constant")}});
+  const Dim batch = x->type.shape[0], channels = x->type.shape[1];
+  Dim blocks = 1;
+  for (size_t i = 0; i < 2; ++i) {  // axis 2, and then 4, each becomes [kernel, blocks]
+    const auto axis = static_cast<int64_t>(2 + 2 * i);
+    const Dim count =
+        ir::floordiv(x->type.shape[axis] - dilation[i] * (kernel[i] - 1) - 1, stride[i]) + 1;
+    const Expr inside(call, unsqueeze(call, iota(call, kernel[i]), 1));
+    const Expr start(call, iota(call, count));
+    x = take(call, x,
+             inside * static_cast<double>(dilation[i]) + start * static_cast<double>(stride[i]),
+             axis);
+    blocks *= count;
+  }
+  x = call.builder().permute(x, {0, 1, 2, 4, 3, 5});
+  x = call.builder().reshape(x, {batch, channels * (kernel[0] * kernel[1]), blocks});
+  return batched ? x : call.builder().reshape(x, {x->type.shape[1], blocks});
 }
 
 // Elements whose two indices differ by the offset; their axis comes last.
@@ -182,6 +203,7 @@ constexpr Row kRows[] = {
     {"aten.index_select.default", import_index_select},
     {"aten.gather.default", import_gather},
     {"aten.take_along_dim.default", import_take_along_dim},
+    {"aten.im2col.default", import_im2col},
     {"aten.unfold.default", import_unfold},
     {"aten.unfold_copy.default", import_unfold},
     {"aten.diagonal.default", import_diagonal},

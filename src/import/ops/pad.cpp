@@ -77,12 +77,6 @@ Value* import_circular_pad(Call& call) {
   return pad_circular(call, x, read_padding(call, x, "pad"));
 }
 
-Value* iota(Call& call, const Dim& size) {
-  return call.make(
-      Op::iota, {},
-      {{"size", size}, {"dtype", DType::I64}, {"start", Dim(0)}, {"step", int64_t{1}}});
-}
-
 // Keeps elements whose column - row is on one side of the diagonal.
 template <Op op>
 Value* import_triangle(Call& call) {

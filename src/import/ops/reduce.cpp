@@ -1,4 +1,4 @@
-// Reductions and scans.
+// Reductions.
 #include <limits>
 
 #include "import/ops/common.h"
@@ -190,12 +190,6 @@ Value* import_norm(Call& call) {
   return call.builder().cast(result, self->type.dtype);
 }
 
-Value* import_cumsum(Call& call) {
-  Value* x = accumulator(call);
-  const int64_t axis = call.axis("dim", x->type.rank());
-  return x->type.rank() == 0 ? x : call.make(Op::cumsum, {x}, {{"axis", axis}});
-}
-
 Value* import_count_nonzero(Call& call) {
   const Expr x(call, call.tensor("self"));
   Value* ones = call.builder().cast(x.apply(Op::ne, 0), DType::I64);
@@ -260,7 +254,6 @@ constexpr Row kRows[] = {
     {"aten.norm.ScalarOpt_dtype", in_f32<import_norm>},
     {"aten.count_nonzero.default", import_count_nonzero},
     {"aten.count_nonzero.dim_IntList", import_count_nonzero},
-    {"aten.cumsum.default", import_cumsum},
     {"aten.diff.default", import_diff},
 };
 

@@ -1,4 +1,5 @@
 // Reductions and scans.
+#include "ir/op_table.h"
 #include "plan/lower/lowering.h"
 #include "support/error.h"
 
@@ -20,10 +21,13 @@ ReduceOp reduce_op(Op op) {
     case Op::cumsum:
       return ReduceOp::Sum;
     case Op::reduce_prod:
+    case Op::cumprod:
       return ReduceOp::Prod;
     case Op::reduce_max:
+    case Op::cummax:
       return ReduceOp::Max;
     case Op::reduce_min:
+    case Op::cummin:
       return ReduceOp::Min;
     case Op::argmax:
       return ReduceOp::ArgMax;
@@ -94,7 +98,7 @@ void lower_scan(Lowering& lowering, const ir::Node& node) {
 }  // namespace
 
 void lower_reduce(Lowering& lowering, const ir::Node& node) {
-  if (node.op == Op::cumsum) return lower_scan(lowering, node);
+  if (ir::op_info(node.op).kind == ir::OpKind::Scan) return lower_scan(lowering, node);
   lower_reduction(lowering, node);
 }
 

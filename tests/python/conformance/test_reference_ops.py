@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import index_cases
 import op_cases
 import pytest
 import quantised_cases
@@ -17,7 +18,7 @@ BATCH = 60
 
 def batches() -> list[tuple[Case, ...]]:
     result: list[tuple[Case, ...]] = []
-    for family in [*op_cases.FAMILIES, *quantised_cases.FAMILIES]:
+    for family in [*op_cases.FAMILIES, *index_cases.FAMILIES, *quantised_cases.FAMILIES]:
         cases = family.cases
         result += [tuple(cases[i : i + BATCH]) for i in range(0, len(cases), BATCH)]
     return result

@@ -47,9 +47,11 @@ def compile_with_sort_outside(module: torch.nn.Module, *inputs: torch.Tensor) ->
         program,
         arg_inputs=list(inputs),
         min_block_size=1,
-        torch_executed_ops={"torch.ops.aten.sort.default", "torch.ops.aten.addmm.default"}
-        if getattr(module, "leave_addmm", False)
-        else {"torch.ops.aten.sort.default"},
+        torch_executed_ops={
+            "torch.ops.aten.sort.default",
+            "torch.ops.aten.logcumsumexp.default",
+            *(["torch.ops.aten.addmm.default"] if getattr(module, "leave_addmm", False) else ()),
+        },
     )
 
 

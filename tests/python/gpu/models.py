@@ -52,7 +52,7 @@ class ConvNet(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM stays in PyTorch, and starts from zeros that no input has a part in."""
+    """An LSTM that starts from zeros that no input has a part in, behind an operator that stays in PyTorch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Recurrent(nn.Module):
         self.last = nn.Linear(24, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(self.lstm(self.first(x).relu())[0]).tanh()
+        return self.last(self.lstm((self.first(x).tanh() / 2).erfinv())[0]).tanh()
 
 
 class Lookup(nn.Module):

@@ -1,0 +1,155 @@
+// LSTM, GRU and plain recurrent networks: one step after the other. The input's share of all steps is one product in front.
+#include <algorithm>
+#include <string>
+
+#include "import/ops/common.h"
+
+namespace kiln::import {
+namespace {
+
+constexpr int64_t kMaxSteps = 512;  // of all layers and directions
+
+enum class Cell { Lstm, Gru, Tanh, Relu };
+
+struct Weights {
+  Value *input, *hidden;
+  Value *input_bias = nullptr, *hidden_bias = nullptr;
+  Value* projection = nullptr;
+};
+
+struct State {
+  Value *hidden, *cell = nullptr;
+};
+
+Expr linear(Call& call, Value* x, Value* weight, Value* bias) {
+  std::vector<Value*> operands{x, weight};
+  if (bias != nullptr) operands.push_back(bias);
+  return {call, call.make(Op::linear, operands)};
+}
+
+// Part `index` of `count` equal ones along the last axis.
+Expr gate(Call& call, const Expr& gates, int64_t index, int64_t count) {
+  const int64_t axis = static_cast<int64_t>(gates.value()->type.rank()) - 1;
+  const ir::Dim size = ir::floordiv(gates.value()->type.shape[axis], count);
+  return {call, slice(call, gates, axis, size * index, size)};
+}
+
+State lstm_step(Call& call, const Expr& x, const State& state, const Weights& weights) {
+  const Expr gates = x + linear(call, state.hidden, weights.hidden, weights.hidden_bias);
+  const Expr input = gate(call, gates, 0, 4).apply(Op::sigmoid),
+             forget = gate(call, gates, 1, 4).apply(Op::sigmoid);
+  const Expr cell =
+      forget * Expr(call, state.cell) + input * gate(call, gates, 2, 4).apply(Op::tanh);
+  const Expr hidden = gate(call, gates, 3, 4).apply(Op::sigmoid) * cell.apply(Op::tanh);
+  if (weights.projection == nullptr) return {hidden, cell};
+  return {linear(call, hidden, weights.projection, nullptr), cell};
+}
+
+State gru_step(Call& call, const Expr& x, const State& state, const Weights& weights) {
+  const Expr of_hidden = linear(call, state.hidden, weights.hidden, weights.hidden_bias);
+  const auto sum = [&](int64_t index) {
+    return gate(call, x, index, 3) + gate(call, of_hidden, index, 3);
+  };
+  const Expr reset = sum(0).apply(Op::sigmoid), update = sum(1).apply(Op::sigmoid);
+  const Expr fresh = (gate(call, x, 2, 3) + reset * gate(call, of_hidden, 2, 3)).apply(Op::tanh);
+  return {(Expr(call, state.hidden) - fresh) * update + fresh, nullptr};
+}
+
+State step(Call& call, Cell cell, const Expr& x, const State& state, const Weights& weights) {
+  if (cell == Cell::Lstm) return lstm_step(call, x, state, weights);
+  if (cell == Cell::Gru) return gru_step(call, x, state, weights);
+  const Expr sum = x + linear(call, state.hidden, weights.hidden, weights.hidden_bias);
+  return {sum.apply(cell == Cell::Tanh ? Op::tanh : Op::relu), nullptr};
+}
+
+Value* concat(Call& call, const std::vector<Value*>& parts, int64_t axis) {
+  return parts.size() == 1 ? parts[0] : call.make(Op::concat, parts, {{"axis", axis}});
+}
+
+// Row `index` of the first axis.
+Value* row(Call& call, Value* x, int64_t index) {
+  ir::Shape shape(x->type.shape.begin() + 1, x->type.shape.end());
+  return call.builder().reshape(slice(call, x, 0, index, 1), shape);
+}
+
+// The hidden states of all steps, [steps, batch, hidden], in the order of the input; `state` becomes the last one.
+Value* run(Call& call, Cell cell, Value* x, State& state, const Weights& weights, bool backwards) {
+  const int64_t steps = x->type.shape[0].constant();
+  Value* shares = linear(call, x, weights.input, weights.input_bias);
+  std::vector<Value*> outputs;
+  for (int64_t i = 0; i < steps; ++i) {
+    state =
+        step(call, cell, {call, row(call, shares, backwards ? steps - 1 - i : i)}, state, weights);
+    outputs.push_back(unsqueeze(call, state.hidden, 0));
+  }
+  if (backwards) std::ranges::reverse(outputs);
+  return concat(call, outputs, 0);
+}
+
+std::vector<Weights> read_weights(Call& call, size_t cells) {
+  const std::vector<Value*> params = call.tensors("params");
+  const bool biased = call.boolean_or("has_biases", false);
+  const size_t plain = biased ? 4 : 2, each = cells == 0 ? 0 : params.size() / cells;
+  call.expect(each * cells == params.size() && (each == plain || each == plain + 1),
+              std::to_string(params.size()) + " weights", std::to_string(plain * cells));
+  std::vector<Weights> result;
+  for (size_t i = 0; i < cells; ++i) {
+    Value* const* at = params.data() + i * each;
+    Weights weights{at[0], at[1]};
+    if (biased) weights.input_bias = at[2], weights.hidden_bias = at[3];
+    if (each > plain) weights.projection = at[plain];
+    result.push_back(weights);
+  }
+  return result;
+}
+
+template <Cell cell>
+std::vector<Value*> import_recurrent(Call& call) {
+  const bool batch_first = call.boolean_or("batch_first", false);
+  call.expect(!call.boolean_or("train", false) || call.real_or("dropout", 0) == 0,
+              "dropout while training", "inference");
+  Value* x = call.tensor("input");
+  call.expect(x->type.rank() == 3, "an input of rank " + std::to_string(x->type.rank()), "rank 3");
+  if (batch_first) x = call.builder().permute(x, {1, 0, 2});
+  const int64_t layers = call.integer("num_layers"),
+                directions = call.boolean_or("bidirectional", false) ? 2 : 1;
+  const ir::Dim steps = x->type.shape[0];
+  call.expect(steps.is_constant() && steps.constant() >= 1,
+              "a sequence of " + steps.str() + " steps",
+              "a length that is known, because steps become part of the engine");
+  expect_work(call, {steps, layers, directions}, kMaxSteps);
+  const std::vector<Weights> weights = read_weights(call, static_cast<size_t>(layers * directions));
+  const std::vector<Value*> first =
+      cell == Cell::Lstm ? call.tensors("hx") : std::vector<Value*>{call.tensor("hx")};
+  std::vector<Value*> hidden, cells;
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    std::vector<Value*> outputs;
+    for (int64_t direction = 0; direction < directions; ++direction) {
+      const int64_t index = layer * directions + direction;
+      State state{row(call, first[0], index),
+                  cell == Cell::Lstm ? row(call, first[1], index) : nullptr};
+      outputs.push_back(
+          run(call, cell, x, state, weights[static_cast<size_t>(index)], direction == 1));
+      hidden.push_back(unsqueeze(call, state.hidden, 0));
+      if (cell == Cell::Lstm) cells.push_back(unsqueeze(call, state.cell, 0));
+    }
+    x = concat(call, outputs, 2);
+  }
+  if (batch_first) x = call.builder().permute(x, {1, 0, 2});
+  std::vector<Value*> results{x, concat(call, hidden, 0)};
+  if (cell == Cell::Lstm) results.push_back(concat(call, cells, 0));
+  return results;
+}
+
+constexpr Row kRows[] = {
+    {"aten.lstm.input", import_recurrent<Cell::Lstm>},
+    {"aten.gru.input", import_recurrent<Cell::Gru>},
+    {"aten.rnn_tanh.input", import_recurrent<Cell::Tanh>},
+    {"aten.rnn_relu.input", import_recurrent<Cell::Relu>},
+};
+
+}  // namespace
+
+Rows recurrent_rows() { return kRows; }
+
+}  // namespace kiln::import

@@ -1,0 +1,436 @@
+// Writing elements by index.
+//
+// Engines have no kernel that writes where data says. An element of the result looks for the sources that are written to it
+// instead: every position compares itself with every index, in a fixed order. That is as fast as writing for few indices (the
+// positions of a step in a cache), and for more of them what kMaxComparisons allows.
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "import/ops/common.h"
+
+namespace kiln::import {
+namespace {
+
+using ir::Dim;
+
+constexpr int64_t kFewIndices = 32;
+constexpr int64_t kMaxComparisons = int64_t{1} << 20;
+
+enum class Combine { Replace, Sum, Prod, Max, Min, Mean };
+
+Combine combine_of(Call& call, const std::string& name) {
+  if (name == "sum" || name == "add") return Combine::Sum;
+  if (name == "prod" || name == "multiply") return Combine::Prod;
+  if (name == "amax") return Combine::Max;
+  if (name == "amin") return Combine::Min;
+  if (name == "mean") return Combine::Mean;
+  call.fail("reduce = \"" + name + "\"", "sum, prod, mean, amax or amin");
+}
+
+// What is written where: the last axis of `index` (i64, [..., count]) says for each source element which of `size` positions,
+// the last axis of the target, it goes to.
+struct Writes {
+  Value* index;
+  Value*
+      source;  // [..., count] or of rank 0: with the leading axes of the target, which those of `index` broadcast to
+};
+
+void expect_few(Call& call, const Dim& count, const Dim& elements) {
+  if (count.upper_bound() > kFewIndices) expect_work(call, {count, elements}, kMaxComparisons);
+}
+
+// The value that changes nothing; least_integer where that is the greatest one.
+double neutral(Combine how, DType dtype) {
+  if (how == Combine::Prod) return 1;
+  if (how != Combine::Max && how != Combine::Min) return 0;
+  const bool least = how == Combine::Max;
+  if (is_floating(dtype)) {
+    return least ? -std::numeric_limits<double>::infinity()
+                 : std::numeric_limits<double>::infinity();
+  }
+  return static_cast<double>(least_integer(dtype));
+}
+
+// The greatest i64 is no double: it is the complement of the least.
+Value* unchanged_by(Call& call, Combine how, DType dtype) {
+  Value* value = call.builder().scalar(dtype, neutral(how, dtype));
+  const bool is_greatest = how == Combine::Min && !is_floating(dtype);
+  return is_greatest ? call.make(Op::bitwise_not, {value}) : value;
+}
+
+Value* reduce_last(Call& call, Op op, Value* x) {
+  return reduce(call, op, x, {static_cast<int64_t>(x->type.rank()) - 1}, false);
+}
+
+Op reduction_of(Combine how) {
+  switch (how) {
+    case Combine::Prod:
+      return Op::reduce_prod;
+    case Combine::Max:
+      return Op::reduce_max;
+    case Combine::Min:
+      return Op::reduce_min;
+    default:
+      return Op::reduce_sum;
+  }
+}
+
+// The last of several sources wins.
+Value* replace(Call& call, Value* target, const Expr& hits, const Writes& writes) {
+  if (writes.source->type.rank() == 0) {
+    const Expr any(call, reduce_last(call, Op::reduce_max, hits));
+    return any.select({call, writes.source}, {call, target});
+  }
+  const Expr place(call, iota(call, writes.index->type.shape.back()));
+  const Expr last(call, reduce_last(call, Op::reduce_max, hits.select(place, place.constant(-1))));
+  Value* from = call.builder().expand(last.apply(Op::maximum, 0), target->type.shape);
+  const Expr written(call, call.make(Op::gather_elements, {writes.source, from},
+                                     {{"axis", static_cast<int64_t>(target->type.rank()) - 1}}));
+  return last.apply(Op::ge, 0).select(written, {call, target});
+}
+
+// The target with what is written to its last axis.
+Value* write(Call& call, Value* target, const Writes& writes, Combine how, bool include_self) {
+  const Expr position(call, unsqueeze(call, iota(call, target->type.shape.back()), 1));
+  const Expr hits = position.apply(
+      Op::eq,
+      {call, unsqueeze(call, writes.index, static_cast<int64_t>(writes.index->type.rank()) - 1)});
+  if (how == Combine::Replace) return replace(call, target, hits, writes);
+  const DType dtype = target->type.dtype, wide = compute_dtype(dtype);
+  Value* source = call.builder().cast(writes.source, wide);
+  if (source->type.rank() > 0)
+    source = unsqueeze(call, source, static_cast<int64_t>(source->type.rank()) - 1);
+  const Expr self(call, call.builder().cast(target, wide));
+  const Expr unchanged(call, unchanged_by(call, how, wide));
+  const Expr combined(call,
+                      reduce_last(call, reduction_of(how), hits.select({call, source}, unchanged)));
+  const Expr any(call, reduce_last(call, Op::reduce_max, hits));
+  Expr result = combined;
+  if (how == Combine::Max || how == Combine::Min) {
+    if (include_self)
+      result = self.apply(how == Combine::Max ? Op::maximum : Op::minimum, combined);
+  } else if (include_self) {
+    result = how == Combine::Prod ? self * combined : self + combined;
+  }
+  if (how == Combine::Mean) {
+    Value* number = reduce_last(call, Op::reduce_sum, call.builder().cast(hits, wide));
+    Expr count(call, number);
+    if (include_self) count = count + 1;
+    count = count.apply(Op::maximum, 1);
+    result = result.apply(is_floating(wide) ? Op::div : Op::floor_div, count);
+  }
+  if (!include_self) result = any.select(result, self);
+  return call.builder().cast(result, dtype);
+}
+
+// x along an axis, filled up at the end so that it has `size` elements.
+Value* fill_up(Call& call, Value* x, const ir::Shape& shape, int64_t except, double value) {
+  std::vector<Dim> before(shape.size(), 0), after(shape.size(), 0);
+  bool is_full = true;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    if (static_cast<int64_t>(i) == except || x->type.shape[i] == shape[i]) continue;
+    after[i] = shape[i] - x->type.shape[i];
+    is_full = false;
+  }
+  if (is_full) return x;
+  return call.make(
+      Op::pad, {x},
+      {{"before", before}, {"after", after}, {"value", value}, {"mode", std::string("constant")}});
+}
+
+// x[..., index[i, j], ...] = source[i, j]. The index may be smaller than x along the other axes, and than the source along all.
+Value* scatter(Call& call, Value* x, Value* source, Combine how, bool include_self) {
+  Value* given = call.tensor("index");
+  const ir::Shape shape = x->type.shape;
+  const bool is_scalar = x->type.rank() == 0;
+  const auto with_axis = [&](Value* value) {
+    return value->type.rank() == 0 ? call.builder().reshape(value, {1}) : value;
+  };
+  const int64_t axis = call.axis("dim", x->type.rank());
+  x = with_axis(x);
+  const int64_t last = static_cast<int64_t>(x->type.rank()) - 1;
+  Value* index = with_axis(given);
+  index = checked_index(call, index, x->type.shape[axis], false, call.operation());
+  const bool is_tensor = source->type.rank() > 0 || (is_scalar && call.has("src"));
+  if (is_tensor) {
+    source = with_axis(source);
+    for (int64_t i = 0; i <= last; ++i) source = slice(call, source, i, 0, index->type.shape[i]);
+    source = move_axis(call, fill_up(call, source, x->type.shape, axis, 0), axis, last);
+  }
+  index = move_axis(call, fill_up(call, index, x->type.shape, axis, -1), axis, last);
+  expect_few(call, index->type.shape.back(), x->type.elements());
+  Value* result = write(call, move_axis(call, x, axis, last), {index, source}, how, include_self);
+  return call.builder().reshape(move_axis(call, result, last, axis), shape);
+}
+
+Value* source_of(Call& call, Value* x) {
+  return as_value(call.builder(), call.operand(call.has("src") ? "src" : "value"), x->type.dtype);
+}
+
+Value* import_scatter(Call& call) {
+  Value* x = call.tensor("self");
+  const Combine how =
+      call.has("reduce") ? combine_of(call, call.text_or("reduce", "")) : Combine::Replace;
+  return scatter(call, x, source_of(call, x), how, true);
+}
+
+Value* import_scatter_add(Call& call) {
+  Value* x = call.tensor("self");
+  return scatter(call, x, source_of(call, x), Combine::Sum, true);
+}
+
+Value* import_scatter_reduce(Call& call) {
+  Value* x = call.tensor("self");
+  const Combine how = combine_of(call, call.text_or("reduce", ""));
+  return scatter(call, x, source_of(call, x), how, call.boolean_or("include_self", true));
+}
+
+// x with slices along an axis written: index[j] says where slice j of the source goes.
+Value* write_slices(Call& call, Value* x, Value* source, Combine how, bool include_self) {
+  Value* given = call.tensor("index");
+  const ir::Shape shape = x->type.shape;
+  const int64_t axis = call.axis("dim", x->type.rank());
+  const auto with_axis = [&](Value* value) {
+    return value->type.rank() == 0 ? call.builder().reshape(value, {1}) : value;
+  };
+  const bool is_scalar_source =
+      source->type.rank() == 0 && x->type.rank() != 0 && !call.has("source");
+  x = with_axis(x);
+  const int64_t last = static_cast<int64_t>(x->type.rank()) - 1;
+  // Only index_fill counts from the end as well.
+  const bool from_end = call.operation() == "index_fill";
+  Value* index =
+      checked_index(call, with_axis(given), x->type.shape[axis], from_end, call.operation());
+  if (from_end) {
+    const Expr place(call, index);
+    const Expr size(call, call.make(Op::dim_value, {},
+                                    {{"value", x->type.shape[axis]}, {"dtype", DType::I64}}));
+    index = place.apply(Op::lt, 0).select(place + size, place);
+  }
+  if (!is_scalar_source) {
+    if (source->type.rank() == 0)
+      source = call.builder().reshape(source, ir::Shape(static_cast<size_t>(last) + 1, Dim(1)));
+    ir::Shape sizes = x->type.shape;
+    sizes[axis] = index->type.shape[0];
+    source = move_axis(call, call.builder().expand(source, sizes), axis, last);
+  }
+  expect_few(call, index->type.shape[0],
+             how == Combine::Replace ? x->type.shape[axis] : x->type.elements());
+  Value* result = write(call, move_axis(call, x, axis, last), {index, source}, how, include_self);
+  return call.builder().reshape(move_axis(call, result, last, axis), shape);
+}
+
+Value* import_index_copy(Call& call) {
+  return write_slices(call, call.tensor("self"), call.tensor("source"), Combine::Replace, true);
+}
+
+Value* import_index_fill(Call& call) {
+  Value* x = call.tensor("self");
+  Value* value = as_value(call.builder(), call.operand("value"), x->type.dtype);
+  return write_slices(call, x, call.builder().reshape(value, {}), Combine::Replace, true);
+}
+
+Value* import_index_add(Call& call) {
+  Value* x = call.tensor("self");
+  Expr source(call, call.tensor("source"));
+  const double alpha = call.real_or("alpha", 1);
+  if (alpha != 1) source = source * alpha;
+  return write_slices(call, x, source, Combine::Sum, true);
+}
+
+Value* import_index_reduce(Call& call) {
+  const Combine how = combine_of(call, call.text_or("reduce", ""));
+  return write_slices(call, call.tensor("self"), call.tensor("source"), how,
+                      call.boolean_or("include_self", true));
+}
+
+// x[mask] = value, for one value.
+Value* put_where(Call& call, Value* x, Value* mask, size_t axis, Value* value, bool accumulate) {
+  call.expect(ir::product(value->type.shape).is_constant(1),
+              "a mask as index, with values of shape " + shape_text(value->type.shape),
+              "one value (how many a mask selects depends on data)");
+  ir::Shape shape(x->type.rank(), Dim(1));
+  std::ranges::copy(mask->type.shape, shape.begin() + static_cast<std::ptrdiff_t>(axis));
+  const Expr where(call, call.builder().reshape(mask, shape)), self(call, x);
+  const Expr one(call, call.builder().reshape(value, {}));
+  return where.select(accumulate ? self + one : one, self);
+}
+
+// The indexed axes of x in front and as one, the others behind them and as one.
+struct Flat {
+  std::vector<int64_t> order;  // of the axes
+  ir::Shape ordered;
+  Value* value;  // [positions, rest]
+};
+
+Flat flatten(Call& call, Value* x, const std::vector<int64_t>& axes) {
+  Flat flat{axes, {}, nullptr};
+  for (int64_t i = 0; i < static_cast<int64_t>(x->type.rank()); ++i) {
+    if (std::ranges::find(axes, i) == axes.end()) flat.order.push_back(i);
+  }
+  Value* moved = call.builder().permute(x, flat.order);
+  flat.ordered = moved->type.shape;
+  Dim positions = 1, rest = 1;
+  for (size_t i = 0; i < flat.ordered.size(); ++i)
+    (i < axes.size() ? positions : rest) *= flat.ordered[i];
+  flat.value = call.builder().reshape(moved, {positions, rest});
+  return flat;
+}
+
+// Positions along the flattened axes, of rank 1, and the common shape of the indices.
+std::pair<Value*, ir::Shape> flat_index(Call& call, const Value* x,
+                                        const std::vector<Value*>& given,
+                                        const std::vector<int64_t>& axes) {
+  ir::Shape shape;
+  Value* flat = nullptr;
+  for (int64_t axis : axes) {
+    const Dim size = x->type.shape[axis];
+    const Expr place(call, checked_index(call, given[axis], size, true, "index_put"));
+    const Expr length(call, call.make(Op::dim_value, {}, {{"value", size}, {"dtype", DType::I64}}));
+    const Expr known = place.apply(Op::lt, 0).select(place + length, place);
+    flat = flat == nullptr ? known.value() : (Expr(call, flat) * length + known).value();
+  }
+  shape = flat->type.shape;
+  return {call.builder().reshape(flat, {flat->type.elements()}), shape};
+}
+
+Value* import_index_put(Call& call) {
+  Value *x = call.tensor("self"), *values = call.tensor("values");
+  const std::vector<Value*> given = call.tensors("indices");
+  const bool accumulate = call.boolean_or("accumulate", false);
+  std::vector<int64_t> axes;
+  size_t axis = 0;
+  for (Value* index : given) {
+    if (index != nullptr && index->type.dtype == DType::Bool) {
+      const auto number = std::ranges::count_if(given, [](Value* each) { return each != nullptr; });
+      call.expect(number == 1, "a mask beside other indices", "a mask alone");
+      return put_where(call, x, index, axis, values, accumulate);
+    }
+    if (index != nullptr) axes.push_back(static_cast<int64_t>(axis));
+    ++axis;
+  }
+  call.expect(!axes.empty(), "no index", "one or more");
+  const Flat flat = flatten(call, x, axes);
+  const auto [index, shape] = flat_index(call, x, given, axes);
+  // Where the indices are neighbours their shape stands in their place, else in front.
+  const bool adjacent = axes.back() - axes[0] + 1 == static_cast<int64_t>(axes.size());
+  const int64_t front = adjacent ? axes[0] : 0;
+  ir::Shape target;
+  std::vector<int64_t> order = range(front, front + static_cast<int64_t>(shape.size()));
+  for (size_t i = axes.size(); i < flat.order.size(); ++i) target.push_back(flat.ordered[i]);
+  target.insert(target.begin() + front, shape.begin(), shape.end());
+  for (int64_t i = 0; i < static_cast<int64_t>(target.size()); ++i) {
+    if (i < front || i >= front + static_cast<int64_t>(shape.size())) order.push_back(i);
+  }
+  values = call.builder().permute(call.builder().expand(values, target), order);
+  values = call.builder().reshape(values, {index->type.shape[0], flat.value->type.shape[1]});
+  expect_few(call, index->type.shape[0],
+             accumulate ? x->type.elements() : flat.value->type.shape[0]);
+  Value* result = write(call, call.builder().permute(flat.value, {1, 0}),
+                        {index, call.builder().permute(values, {1, 0})},
+                        accumulate ? Combine::Sum : Combine::Replace, true);
+  result = call.builder().reshape(call.builder().permute(result, {1, 0}), flat.ordered);
+  std::vector<int64_t> back(flat.order.size());
+  for (size_t i = 0; i < back.size(); ++i) back[flat.order[i]] = static_cast<int64_t>(i);
+  return call.builder().permute(result, back);
+}
+
+// The k-th true of the mask takes the k-th element of the source.
+Value* import_masked_scatter(Call& call) {
+  Value *x = call.tensor("self"), *mask = call.tensor("mask"), *source = call.tensor("source");
+  const ir::Shape shape = ir::broadcast_shapes(x->type.shape, mask->type.shape);
+  mask = call.builder().reshape(call.builder().expand(mask, shape), {ir::product(shape)});
+  const Expr chosen(call, mask);
+  const Expr count(
+      call, call.make(Op::cumsum, {call.builder().cast(mask, DType::I64)}, {{"axis", int64_t{0}}}));
+  const Dim size = source->type.elements();
+  call.expect(size.lower_bound() > 0, "a source that may have no elements", "one or more");
+  const Expr place = chosen.select(count - 1, count.constant(0));
+  Value* index = checked_index(call, place, size, false, "masked_scatter");
+  Value* taken = call.make(Op::gather, {call.builder().reshape(source, {size}), index},
+                           {{"axis", int64_t{0}}});
+  const Expr flat(call,
+                  call.builder().reshape(call.builder().expand(x, shape), {ir::product(shape)}));
+  return call.builder().reshape(chosen.select({call, taken}, flat), shape);
+}
+
+// Where element i of the blocks is in the image: i * step + offset. Others get zero.
+Value* spread(Call& call, Value* x, int64_t axis, int64_t step, const Dim& offset,
+              const Dim& size) {
+  ir::Shape shape = x->type.shape;
+  const Dim steps = shape[axis] * step;
+  shape[axis] = steps;
+  const size_t rank = shape.size();
+  if (step > 1) {
+    std::vector<Dim> none(rank + 1, 0), after(rank + 1, 0);
+    after[static_cast<size_t>(axis) + 1] = step - 1;
+    x = call.make(
+        Op::pad, {unsqueeze(call, x, axis + 1)},
+        {{"before", none}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+    x = call.builder().reshape(x, shape);
+  }
+  std::vector<Dim> before(rank, 0), after(rank, 0);
+  before[axis] = offset;
+  after[axis] = size - steps - offset;
+  return call.make(
+      Op::pad, {x},
+      {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+}
+
+// [N, C * kernel, blocks] to images, in which blocks that overlap are added.
+Value* import_col2im(Call& call) {
+  Value* x = call.tensor("self");
+  const std::vector<Dim> size = call.dims("output_size");
+  const auto pair = [&](std::string_view name) { return per_axis(call, call.integers(name), 2); };
+  const std::vector<int64_t> kernel = pair("kernel_size"), dilation = pair("dilation"),
+                             padding = pair("padding"), stride = pair("stride");
+  call.expect(kernel[0] * kernel[1] <= 64,
+              "a kernel of " + std::to_string(kernel[0] * kernel[1]) + " elements", "64 or fewer");
+  const bool batched = x->type.rank() == 3;
+  if (!batched) x = unsqueeze(call, x, 0);
+  std::vector<Dim> blocks;
+  for (size_t i = 0; i < 2; ++i) {
+    blocks.push_back(
+        ir::floordiv(size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1, stride[i]) + 1);
+  }
+  const Dim channels = ir::floordiv(x->type.shape[1], kernel[0] * kernel[1]);
+  x = call.builder().reshape(
+      x, {x->type.shape[0], channels, kernel[0] * kernel[1], blocks[0], blocks[1]});
+  Value* sum = nullptr;
+  for (int64_t i = 0; i < kernel[0] * kernel[1]; ++i) {
+    Value* part = slice(call, x, 2, i, 1);
+    part = call.builder().reshape(part, {x->type.shape[0], channels, blocks[0], blocks[1]});
+    part = spread(call, part, 2, stride[0], i / kernel[1] * dilation[0] - padding[0], size[0]);
+    part = spread(call, part, 3, stride[1], i % kernel[1] * dilation[1] - padding[1], size[1]);
+    sum = sum == nullptr ? part : (Expr(call, sum) + Expr(call, part)).value();
+  }
+  if (batched) return sum;
+  ir::Shape shape = sum->type.shape;
+  shape.erase(shape.begin());
+  return call.builder().reshape(sum, shape);
+}
+
+constexpr Row kRows[] = {
+    {"aten.col2im.default", in_f32<import_col2im>},
+    {"aten.scatter.src", import_scatter},
+    {"aten.scatter.value", import_scatter},
+    {"aten.scatter.reduce", import_scatter},
+    {"aten.scatter.value_reduce", import_scatter},
+    {"aten.scatter_add.default", import_scatter_add},
+    {"aten.scatter_reduce.two", import_scatter_reduce},
+    {"aten.index_copy.default", import_index_copy},
+    {"aten.index_fill.int_Scalar", import_index_fill},
+    {"aten.index_fill.int_Tensor", import_index_fill},
+    {"aten.index_add.default", import_index_add},
+    {"aten.index_reduce.default", import_index_reduce},
+    {"aten.index_put.default", import_index_put},
+    {"aten._unsafe_index_put.default", import_index_put},
+    {"aten.masked_scatter.default", import_masked_scatter},
+};
+
+}  // namespace
+
+Rows scatter_rows() { return kRows; }
+
+}  // namespace kiln::import

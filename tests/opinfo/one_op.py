@@ -1,0 +1,237 @@
+"""One operator of PyTorch's own samples (OpInfo) in an engine, against eager PyTorch, element by element."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.opinfo.core import BinaryUfuncInfo, OpInfo, UnaryUfuncInfo
+from torch.utils import _pytree as pytree
+
+import torch_tensorrt
+
+DTYPES = {
+    "f32": torch.float32,
+    "i64": torch.int64,
+    "bool": torch.bool,
+    "f16": torch.float16,
+    "bf16": torch.bfloat16,
+    "f64": torch.float64,
+    "i32": torch.int32,
+    "u8": torch.uint8,
+}
+# What a result may be away from eager's: relative to the element, and relative to the largest element of the
+# result, for those where that comes of sums that cancel. Pointwise operators have the first alone, and a
+# millionth of it.
+RELATIVE = {torch.float64: 4e-14, torch.float32: 4e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+OF_LARGEST = {
+    torch.float64: 1e-14,
+    torch.float32: 2e-6,
+    torch.float16: 1e-3,
+    torch.bfloat16: 8e-3,
+}
+# Their results are memory that nobody wrote.
+WITHOUT_VALUES = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty"} | {
+    "new_empty_strided",
+    "as_strided_scatter.partial",
+}
+
+
+# Which of equal elements they name is not defined: what they name is compared instead.
+NAMES_ONE_OF_EQUALS = {"topk", "kthvalue", "sort", "argsort", "median", "nanmedian", "mode"}
+
+
+@dataclass
+class Outcome:
+    """What came of one operator with one dtype. `status` is the worst of its samples."""
+
+    op: str
+    dtype: str
+    status: str
+    samples: int = 0
+    passed: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+# From best to worst. "not exported", "random" and "no samples" say nothing about Kiln.
+STATUSES = ["no samples", "random", "not exported", "pass", "refused", "error", "wrong"]
+
+
+def full_name(op: OpInfo) -> str:
+    return f"{op.name}.{op.variant_test_name}" if op.variant_test_name else op.name
+
+
+def all_ops() -> list[OpInfo]:
+    return [op for op in op_db if full_name(op) not in WITHOUT_VALUES]
+
+
+class Sample:
+    """A call of an operator: the tensors among its arguments are inputs, the rest is part of the model."""
+
+    def __init__(self, op: OpInfo, sample: Any) -> None:
+        self.op, self.name = op.op, op.name
+        leaves, self._spec = pytree.tree_flatten(((sample.input, *sample.args), sample.kwargs))
+        self._is_input = [isinstance(leaf, torch.Tensor) for leaf in leaves]
+        self._constants = [leaf for leaf in leaves if not isinstance(leaf, torch.Tensor)]
+        self.inputs = [leaf.detach() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+    def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        tensors, constants = iter(inputs), iter(self._constants)
+        leaves = [next(tensors if is_input else constants) for is_input in self._is_input]
+        args, kwargs = pytree.tree_unflatten(leaves, self._spec)
+        results = pytree.tree_leaves(self.op(*args, **kwargs))
+        return [result for result in results if isinstance(result, torch.Tensor)]
+
+    def with_named_elements(self, results: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Results whose second one, of indices, is replaced by the elements of the input that it names."""
+        if self.name not in NAMES_ONE_OF_EQUALS or len(results) != 2 or self.inputs[0].dim() == 0:
+            return results
+        values, index = results
+        axes = [i for i in range(self.inputs[0].dim()) if self._is_axis(i, index)]
+        keepdim = index.dim() == self.inputs[0].dim()
+        for axis in axes:
+            at = index if keepdim else index.unsqueeze(axis)
+            found = self.inputs[0].gather(axis, at)
+            if torch.equal(
+                found.nan_to_num(), (values if keepdim else values.unsqueeze(axis)).nan_to_num()
+            ):
+                return [values, found]
+        return results
+
+    def _is_axis(self, axis: int, index: torch.Tensor) -> bool:
+        shape, given = list(index.shape), list(self.inputs[0].shape)
+        if len(shape) == len(given):
+            return shape[:axis] + shape[axis + 1 :] == given[:axis] + given[axis + 1 :]
+        return shape == given[:axis] + given[axis + 1 :]
+
+    def eager(self) -> list[torch.Tensor]:
+        return [result.detach().clone() for result in self(*(x.clone() for x in self.inputs))]
+
+    def is_random(self) -> bool:
+        results = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            results.append(self.eager())
+        return any(
+            a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num())
+            for a, b in zip(*results, strict=True)
+        )
+
+
+class _Samples(torch.nn.Module):
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        super().__init__()
+        self._samples = samples
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[list[torch.Tensor], ...]:
+        results, at = [], 0
+        for sample in self._samples:
+            results.append(sample(*inputs[at : at + len(sample.inputs)]))
+            at += len(sample.inputs)
+        return tuple(results)
+
+
+def try_op(op: OpInfo, dtype: str, limit: int) -> Outcome:
+    """Compiles up to `limit` samples of an operator: together, and one by one where that does not pass."""
+    outcome = Outcome(full_name(op), dtype, "no samples")
+    if DTYPES[dtype] not in op.supported_dtypes("cpu"):
+        return outcome
+    samples, statuses = [], []
+    torch.manual_seed(0)
+    for given in _spread(list(op.sample_inputs("cpu", DTYPES[dtype])), limit):
+        sample = Sample(op, given)
+        try:
+            random = sample.is_random()
+        except Exception:
+            continue  # no sample of something that works
+        if random:
+            statuses.append("random")
+        else:
+            samples.append(sample)
+    outcome.samples = len(samples)
+    is_pointwise = isinstance(op, UnaryUfuncInfo | BinaryUfuncInfo)
+    if len(samples) > 1 and _try_samples(samples, is_pointwise)[0] == "pass":
+        outcome.status, outcome.passed = "pass", len(samples)
+        return outcome
+    for sample in samples:
+        status, reasons = _try_samples([sample], is_pointwise)
+        statuses.append(status)
+        outcome.passed += status == "pass"
+        for reason in reasons:
+            outcome.reasons[reason] = outcome.reasons.get(reason, 0) + 1
+    outcome.status = max(statuses, key=STATUSES.index, default="no samples")
+    return outcome
+
+
+def _spread(given: list[Any], limit: int) -> list[Any]:
+    if len(given) <= limit:
+        return given
+    return [given[index * (len(given) - 1) // (limit - 1 or 1)] for index in range(limit)]
+
+
+def _try_samples(samples: Sequence[Sample], is_pointwise: bool) -> tuple[str, list[str]]:
+    inputs = tuple(x.clone() for sample in samples for x in sample.inputs)
+    expected = [sample.eager() for sample in samples]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.export.export(_Samples(samples).eval(), inputs, strict=False)
+        except Exception as error:
+            return "not exported", [_first_line(error)]
+        try:
+            module = torch_tensorrt.dynamo.compile(
+                program, arg_inputs=inputs, require_full_compilation=True, min_block_size=1
+            )
+        except Exception as error:
+            return _refusal(error)
+        try:
+            results = module(*(x.clone() for x in inputs))
+        except Exception as error:
+            return "error", [f"the call: {_first_line(error)}"]
+    problems = []
+    for sample, of_sample, got in zip(samples, expected, results, strict=True):
+        compared = map(sample.with_named_elements, (list(of_sample), list(got)))
+        for e, g in zip(*compared, strict=True):
+            if problem := difference(g, e, is_pointwise):
+                problems.append(problem)
+    return ("wrong", problems[:1]) if problems else ("pass", [])
+
+
+def _refusal(error: Exception) -> tuple[str, list[str]]:
+    nodes = re.findall(r"^  \S+ \(([^)]*)\): (.*)$", str(error), re.MULTILINE)
+    if nodes:
+        return "refused", [f"{target}: {reason}" for target, reason in nodes]
+    return "error", [_first_line(error)]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+
+
+def difference(got: torch.Tensor, expected: torch.Tensor, is_pointwise: bool) -> str | None:
+    """What differs by more than is allowed, as text."""
+    if got.dtype != expected.dtype or got.shape != expected.shape:
+        return (
+            f"got {got.dtype} {tuple(got.shape)}, expected {expected.dtype} {tuple(expected.shape)}"
+        )
+    same = (got == expected) | ((got != got) & (expected != expected))
+    if expected.dtype in RELATIVE:
+        a, e = got.to(torch.float64), expected.to(torch.float64)
+        bound = RELATIVE[expected.dtype] * e.abs()
+        finite = e[e.isfinite()]
+        if is_pointwise:
+            bound += 1e-6 * RELATIVE[expected.dtype]
+        elif finite.numel():
+            bound += OF_LARGEST[expected.dtype] * finite.abs().max()
+        same |= e.isfinite() & ((a - e).abs() <= bound)
+    wrong = (~same).flatten().nonzero().flatten()[:3]
+    if not len(wrong):
+        return None
+    values = [tensor.flatten()[wrong].tolist() for tensor in (got, expected)]
+    return f"{int((~same).sum())} of {same.numel()} differ: got {values[0]}, expected {values[1]}"

@@ -1,0 +1,159 @@
+"""Sorting, searching, scans, writes by index and recurrent networks in engines, against eager PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from eager import assert_as_eager, compile_functions, difference
+from torch.export import Dim
+from torch.utils._pytree import tree_leaves
+
+import torch_tensorrt
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+INTEGERS = (torch.int64, torch.int32, torch.int8, torch.uint8, torch.bool)
+SPECIAL = [1.0, float("nan"), -float("inf"), 2, float("nan"), float("inf"), -0.0, 0.0, 3, 1]
+
+
+def check_all(
+    functions: dict[str, Callable[..., Any]], *args: torch.Tensor, **options: Any
+) -> None:
+    """Every result of every function, as a table of functions with one result."""
+    table = {}
+    for name, function in functions.items():
+        results = function(*args)
+        count = len(results) if isinstance(results, tuple) else 1
+        for i in range(count):
+            pick = (
+                (lambda *a, f=function, k=i: f(*a)[k]) if isinstance(results, tuple) else function
+            )
+            table[f"{name}[{i}]"] = pick
+    assert_as_eager(table, args, **options)
+
+
+def sorts(x: torch.Tensor) -> dict[str, Callable[..., Any]]:
+    return {
+        "sort": lambda t: torch.sort(t, dim=0, stable=True),
+        "descending": lambda t: torch.sort(t, dim=0, stable=True, descending=True),
+        "topk": lambda t: t.topk(2, dim=0)[0] if t.dtype != torch.bool else t,
+        "cummax": lambda t: t.cummax(0),
+        "cummin": lambda t: t.cummin(0),
+    }
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_special_values_are_sorted_as_in_pytorch(dtype) -> None:
+    x = torch.tensor(SPECIAL, dtype=dtype)
+    medians = {
+        "median": torch.median,
+        "nanmedian": torch.nanmedian,
+        "dim": lambda t: torch.median(t, 0),
+    }
+    check_all(sorts(x) | medians, x)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers_keep_their_order_among_equals(dtype) -> None:
+    x = torch.randint(0, 5, (17, 3)).to(dtype)
+    check_all(sorts(x), x)
+
+
+def test_the_axis_may_vary() -> None:
+    n = Dim("n", min=4, max=300)
+    functions = {
+        "sort": lambda t: t.sort(dim=1, stable=True),
+        "topk": lambda t: t.topk(4, dim=1),
+        "kthvalue": lambda t: t.kthvalue(2, dim=1),
+        "median": lambda t: t.median(dim=1),
+        "cummax": lambda t: t.cummax(1),
+        "searchsorted": lambda t: torch.searchsorted(t.sort(dim=1).values, t),
+    }
+    calls = [(torch.randn(3, size),) for size in (4, 5, 64, 299, 300)]
+    check_all(functions, torch.randn(3, 20), calls=calls, dynamic_shapes=(({1: n},),))
+
+
+def test_larger_axes_stay_in_pytorch() -> None:
+    x = torch.randn(2, 513)
+    with pytest.raises(RuntimeError, match=r"sort.*got sizes of 513, expected at most 512"):
+        compile_functions([lambda t: t.sort(dim=1).values], (x,))
+    module = compile_functions(
+        [lambda t: t.sort(dim=1).values * 2], (x,), require_full_compilation=False
+    )
+    assert difference(module(x)[0], x.sort(dim=1).values * 2) is None
+
+
+def put(cache: torch.Tensor, place: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    cache = cache.clone()
+    cache[:, place] = new
+    return cache
+
+
+def test_steps_are_written_to_a_cache() -> None:
+    cache, m = torch.randn(2, 128, 4, 8), Dim("m", min=1, max=30)
+    functions = {"put": put, "index_copy": lambda c, p, n: c.index_copy(1, p, n)}
+    calls = [(cache, torch.randperm(128)[:size], torch.randn(2, size, 4, 8)) for size in (1, 2, 30)]
+    args = (cache, torch.tensor([7, 9, 127]), torch.randn(2, 3, 4, 8))
+    check_all(functions, *args, calls=calls, dynamic_shapes=(({}, {0: m}, {1: m}),))
+
+
+@pytest.mark.parametrize("how", ["sum", "prod", "mean", "amax", "amin"])
+@pytest.mark.parametrize("include_self", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.uint8])
+def test_scatter_reduce(how, include_self, dtype) -> None:
+    x, source = (torch.randint(0, 9, shape).to(dtype) for shape in ((8, 3), (9, 3)))
+    index = torch.tensor([[0, 0], [0, 1], [7, 3], [0, 3], [2, 2], [7, 0], [4, 3]])
+    function = lambda t, i, s: t.scatter_reduce(0, i, s, how, include_self=include_self)  # noqa: E731
+    assert_as_eager({"": (function, 1)}, (x, index, source))
+
+
+def test_masks_select_where_one_value_goes() -> None:
+    def assign(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[mask] = 0.5
+        return x
+
+    check_all({"": assign}, torch.randn(4, 5, 6), torch.rand(4, 5) > 0.5)
+
+
+@pytest.mark.parametrize("bad", [4, -5])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda t, i, s: t.index_copy(0, i, s),
+        lambda t, i, s: t.index_add(0, i, s),
+        lambda t, i, s: torch.index_put(t, (i,), s),
+        lambda t, i, s: t.scatter(0, i.unsqueeze(1), s),
+    ],
+)
+def test_an_index_outside_is_an_error(function, bad) -> None:
+    args = torch.randn(4, 2), torch.tensor([1]), torch.randn(1, 2)
+    module = compile_functions([function], args)
+    assert difference(module(*args)[0], function(*args)) is None
+    with pytest.raises(Exception, match=f"got the index {bad}"):
+        module(args[0], torch.tensor([bad]), args[2])
+
+
+@pytest.mark.parametrize(
+    "bias, batch_first, bidirectional",
+    [(True, False, False), (False, True, True)],
+)
+@pytest.mark.parametrize("kind", ["LSTM", "LSTM projected", "GRU", "RNN", "RNN relu"])
+def test_recurrent_networks(kind, bias, batch_first, bidirectional) -> None:
+    name, _, how = kind.partition(" ")
+    extra = {"projected": {"proj_size": 3}, "relu": {"nonlinearity": "relu"}}.get(how, {})
+    model = getattr(torch.nn, name)(
+        4, 5, 2, bias=bias, batch_first=batch_first, bidirectional=bidirectional, **extra
+    ).eval()
+    x = torch.randn((3, 7, 4) if batch_first else (7, 3, 4))
+    batch = Dim("batch", min=1, max=9)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0 if batch_first else 1: batch},))
+    module = torch_tensorrt.dynamo.compile(program, arg_inputs=(x,), require_full_compilation=True)
+    sizes = [(6, 7, 4), (1, 7, 4)] if batch_first else [(7, 6, 4), (7, 1, 4)]
+    for size in (x.shape, *sizes):
+        x = torch.randn(size)
+        results = zip(tree_leaves(module(x)), tree_leaves(model(x)), strict=True)
+        for got, expected in results:
+            torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
