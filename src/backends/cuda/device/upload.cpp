@@ -8,6 +8,7 @@
 #include <cstring>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "support/aligned_buffer.h"
 #include "support/thread_pool.h"
@@ -19,7 +20,7 @@ constexpr size_t kPiece = size_t{1} << 20;  // bytes of one pinned buffer
 constexpr size_t kPage = 4096;
 constexpr size_t kHugePage = size_t{2} << 20;   // of an x86
 constexpr size_t kPerThread = size_t{2} << 20;  // fewer bytes are not worth another thread
-constexpr size_t kMostThreads = 6;
+constexpr size_t kMostThreads = 8;
 
 size_t threads_for(size_t bytes) {
   return std::min({kMostThreads, static_cast<size_t>(available_cpus()), bytes / kPerThread + 1});
@@ -39,8 +40,38 @@ void on_threads(size_t count, const Work& work) {
   for (std::thread& thread : threads) thread.join();
 }
 
-// The two pinned buffers of a thread, each with the event that says when it may be filled again. They are one
-// huge page where the system has any: pinning small ones takes longer than the copies through them.
+// Pinned memory for the length of an upload: of huge pages, where the system has any, and in one piece,
+// since pinning takes longer than the copies through it otherwise.
+class PinnedMemory {
+ public:
+  PinnedMemory() = default;
+  PinnedMemory(const PinnedMemory&) = delete;
+  PinnedMemory& operator=(const PinnedMemory&) = delete;
+  ~PinnedMemory() {
+    if (is_pinned_) driver().cuMemHostUnregister(data_);
+    std::free(data_);
+  }
+
+  Status allocate(size_t bytes) {
+    const size_t alignment = bytes < kHugePage ? kPage : kHugePage;
+    bytes = align_up(bytes, alignment);
+    data_ = static_cast<std::byte*>(std::aligned_alloc(alignment, bytes));
+    if (data_ == nullptr)
+      return Status(StatusCode::OutOfMemory, "there is no memory for the buffers of an upload");
+    madvise(data_, bytes, MADV_HUGEPAGE);
+    KILN_RETURN_IF_CUDA_ERROR(driver().cuMemHostRegister_v2(data_, bytes, api::kHostPortable),
+                              "pinning " + std::to_string(bytes) + " bytes for an upload");
+    is_pinned_ = true;
+    return Status();
+  }
+  std::byte* data() const { return data_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  bool is_pinned_ = false;
+};
+
+// The two buffers of a thread, each with the event that says when it may be filled again.
 class Buffers {
  public:
   Buffers() = default;
@@ -48,29 +79,13 @@ class Buffers {
   Buffers& operator=(const Buffers&) = delete;
   ~Buffers() {
     for (const Buffer& buffer : buffers_)
-      if (buffer.free != nullptr) {
-        driver().cuEventSynchronize(buffer.free);
-        driver().cuEventDestroy_v2(buffer.free);
-      }
-    if (is_pinned_) driver().cuMemHostUnregister(memory_);
-    std::free(memory_);
+      if (buffer.free != nullptr) driver().cuEventDestroy_v2(buffer.free);
   }
 
-  // For pieces of at most `piece` bytes.
-  Status open(size_t piece) {
-    const size_t alignment = 2 * piece < kHugePage ? kPage : kHugePage;
-    piece = align_up(piece, alignment / 2);
-    const size_t bytes = 2 * piece;
-    memory_ = static_cast<std::byte*>(std::aligned_alloc(alignment, bytes));
-    if (memory_ == nullptr)
-      return Status(StatusCode::OutOfMemory, "there is no memory for the buffers of an upload");
-    madvise(memory_, bytes, MADV_HUGEPAGE);
-    KILN_RETURN_IF_CUDA_ERROR(driver().cuMemHostRegister_v2(memory_, bytes, api::kHostPortable),
-                              "pinning " + std::to_string(bytes) + " bytes for an upload");
-    is_pinned_ = true;
-    for (size_t i = 0; i < 2; ++i) {
-      buffers_[i].data = memory_ + i * piece;
-      KILN_RETURN_IF_CUDA_ERROR(driver().cuEventCreate(&buffers_[i].free, api::kNoTiming),
+  Status open(std::byte* memory, size_t piece) {
+    for (Buffer& buffer : buffers_) {
+      buffer.data = std::exchange(memory, memory + piece);
+      KILN_RETURN_IF_CUDA_ERROR(driver().cuEventCreate(&buffer.free, api::kNoTiming),
                                 "making an event");
     }
     return Status();
@@ -97,45 +112,51 @@ class Buffers {
     bool used = false;
   };
 
-  std::byte* memory_ = nullptr;
-  bool is_pinned_ = false;
   Buffer buffers_[2];
   size_t next_ = 0;
 };
 
+// The pieces of an upload, and how far it is.
+struct Progress {
+  std::span<const Upload> pieces;
+  std::atomic<size_t> next = 0;
+  std::atomic<bool> failed = false;
+};
+
 // Sends the next piece whenever it is done with one, until there are none or somebody failed.
-Status send_pieces(std::span<const Upload> pieces, size_t largest, std::atomic<size_t>& next,
-                   std::atomic<bool>& failed, api::CUstream stream) {
-  size_t i = next++;
-  if (i >= pieces.size()) return Status();
+Status send_pieces(Progress& progress, std::byte* memory, size_t piece, api::CUstream stream) {
   Buffers buffers;
-  Status status = buffers.open(largest);
-  for (; i < pieces.size() && status.ok() && !failed; i = next++)
-    status = buffers.send(pieces[i], stream);
-  if (!status.ok()) failed = true;
+  Status status = buffers.open(memory, piece);
+  for (size_t i = progress.next++; i < progress.pieces.size() && status.ok() && !progress.failed;
+       i = progress.next++)
+    status = buffers.send(progress.pieces[i], stream);
+  if (!status.ok()) progress.failed = true;
   return status;
 }
 
 Status send_all(std::span<const Upload> pieces, size_t num_threads, api::CUstream stream) {
   api::CUcontext context = nullptr;
   driver().cuCtxGetCurrent(&context);
-  size_t largest = 0;
-  for (const Upload& piece : pieces) largest = std::max(largest, piece.from.size());
-  std::atomic<size_t> next = 0;
-  std::atomic<bool> failed = false;
+  size_t piece = 0;
+  for (const Upload& each : pieces) piece = std::max(piece, each.from.size());
+  piece = align_up(piece, kPage);
+  PinnedMemory memory;
+  KILN_RETURN_IF_ERROR(memory.allocate(2 * num_threads * piece));
+  Progress progress{pieces};
   std::vector<Status> statuses(num_threads);
   on_threads(num_threads, [&](size_t thread) {
     driver().cuCtxPushCurrent_v2(context);
     {
       const OutsideCapture outside;
-      statuses[thread] = send_pieces(pieces, largest, next, failed, stream);
+      statuses[thread] = send_pieces(progress, memory.data() + 2 * thread * piece, piece, stream);
     }
     api::CUcontext popped = nullptr;
     driver().cuCtxPopCurrent_v2(&popped);
   });
+  // Before the memory goes, whether or not all went well.
+  const api::CUresult arrived = driver().cuStreamSynchronize(stream);
   for (Status& status : statuses) KILN_RETURN_IF_ERROR(std::move(status));
-  KILN_RETURN_IF_CUDA_ERROR(driver().cuStreamSynchronize(stream), "an upload");
-  return Status();
+  return arrived == api::kSuccess ? Status() : error_status(arrived, "an upload");
 }
 
 // Of all bytes, so many at most.
