@@ -176,11 +176,28 @@ Value* weight_of_rms_norm(Rewriter& rewriter, Node& node) {
 // and keys.
 struct Scores {
   Value *q = nullptr, *k = nullptr, *mask = nullptr;
+  Value* window_mask = nullptr;  // [1, W, 1, M, N], of scores as [B / W, W, H, M, N]
   double scale = 1;
 };
 
-// x of x * c or x / c, with c multiplied into the scale; x itself where it is not such a product.
+// The f32 value that a 16-bit one is rounded from, or null.
+Value* before_rounding(const Value* value) {
+  const Node* cast = producer(value, Op::cast);
+  if (cast == nullptr || !is_16_bit_float(value->type.dtype)) return nullptr;
+  return cast->input(0)->type.dtype == DType::F32 ? cast->input(0) : nullptr;
+}
+
+// x of x * c or x / c, with c multiplied into the scale; x itself where it is not such a product. A 16-bit
+// x may have been multiplied as f32.
 Value* take_scale(Value* x, double& scale) {
+  if (Value* wide = before_rounding(x)) {
+    double own = 1;
+    Value* inner = take_scale(wide, own);
+    const Node* widen = inner == wide ? nullptr : producer(inner, Op::cast);
+    if (widen == nullptr || widen->input(0)->type.dtype != x->type.dtype) return x;
+    scale *= own;
+    return widen->input(0);
+  }
   for (Op op : {Op::mul, Op::div}) {
     const Node* node = producer(x, op);
     const auto c = node ? uniform_value(node->input(1)) : std::nullopt;
@@ -206,12 +223,45 @@ Value* take_mask(Value* x, Value*& mask) {
   return add->input(scores);
 }
 
+// x of reshape(reshape(x[B, H, M, N], [B / W, W, H, M, N]) + mask[1, W, 1, M, N], [B, H, M, N]), with the
+// mask noted: windows of an image that are masked each in its own way. x itself if it is no such sum.
+Value* take_window_mask(Value* x, Value*& mask) {
+  const Node* merge = producer(x, Op::reshape);
+  const Node* add = merge ? producer(merge->input(0), Op::add) : nullptr;
+  if (add == nullptr || x->type.rank() != 4) return x;
+  for (size_t i = 0; i < 2; ++i) {
+    const Node* split = producer(add->input(i), Op::reshape);
+    if (split == nullptr || split->input(0)->type.shape != x->type.shape) continue;
+    const Shape &s = x->type.shape, &wide = split->output()->type.shape;
+    if (wide.size() != 5 || wide != Shape{wide[0], wide[1], s[1], s[2], s[3]}) continue;
+    Value* other = add->input(1 - i);
+    if (other->type.shape != Shape{1, wide[1], 1, s[2], s[3]}) continue;
+    if (add->output()->type.shape != wide || !is_floating(other->type.dtype)) continue;
+    mask = other;
+    return split->input(0);
+  }
+  return x;
+}
+
+// mask[1, W, 1, M, N] as [B, 1, M, N], B a multiple of W, and another mask with it.
+Value* whole_mask(ir::Builder& builder, const Scores& scores, const Shape& shape) {
+  if (scores.window_mask == nullptr) return scores.mask;
+  const Shape& s = scores.window_mask->type.shape;
+  Value* mask =
+      builder.expand(scores.window_mask, {ir::floordiv(shape[0], s[1]), s[1], 1, s[3], s[4]});
+  mask = builder.reshape(mask, {shape[0], 1, s[3], s[4]});
+  return scores.mask == nullptr ? mask : builder.value(Op::add, {mask, scores.mask});
+}
+
 std::optional<Scores> scores_of(Value* value) {
   Scores scores;
+  value = take_window_mask(value, scores.window_mask);
   Value* product = take_scale(take_mask(value, scores.mask), scores.scale);
   const Node* matmul = producer(product, Op::matmul);
   if (matmul == nullptr || !matmul->attr<bool>("transpose_b")) return std::nullopt;
   if (product->type.shape != value->type.shape) return std::nullopt;  // the mask broadcasts them
+  const bool two_masks = scores.mask != nullptr && scores.window_mask != nullptr;
+  if (two_masks && scores.mask->type.dtype != scores.window_mask->type.dtype) return std::nullopt;
   scores.q = take_scale(matmul->input(0), scores.scale);
   scores.k = take_scale(matmul->input(1), scores.scale);
   return scores;
@@ -246,8 +296,8 @@ Value* composed_attention(Rewriter& rewriter, Node& node) {
   ir::Builder builder = rewriter.before(node);
   std::vector<Value*> inputs = {with_heads(builder, scores->q), with_heads(builder, scores->k),
                                 with_heads(builder, node.input(1))};
-  if (scores->mask != nullptr) {
-    inputs.push_back(rank == 3 ? with_heads(builder, scores->mask) : scores->mask);
+  if (Value* mask = whole_mask(builder, *scores, softmax->output()->type.shape)) {
+    inputs.push_back(rank == 3 ? with_heads(builder, mask) : mask);
   }
   Value* result = builder.value(Op::attention, std::move(inputs),
                                 {{"scale", scores->scale}, {"causal", false}, {"nan_rows", true}});

@@ -83,6 +83,7 @@ const std::vector<TargetTraits>& other_traits() {
     plain.max_loads = 3;
     TargetTraits eager = test_traits();
     eager.min_group_channels = 1;
+    eager.max_patch_channels = 1000;
     eager.epilogue = EpilogueRule::AnyLoads;
     eager.round_trip_cost = eager.near_load_cost = eager.position_cost = 1000;
     eager.max_operations = eager.max_loads = 1000;

@@ -195,6 +195,20 @@ TEST(LowerTest, Convolutions) {
         convolution(plain + "2, layout = \"nhwc\""));
 }
 
+TEST(LowerTest, ConvolutionsOfWindowsApart) {
+  const std::string plain =
+      "padding_before = [0, 0], padding_after = [0, 0], dilation = [1, 1], groups = 1, layout = ";
+  check("%x: f32[s0, 3, 9, 8], %w: f32[4, 3, 2, 3], %wb: f32[4]",
+        convolution("stride = [2, 3], " + plain + "\"nchw\""));
+  check("%x: f32[s0, 9, 8, 3], %w: f32[4, 4, 2, 3], %wb: f32[4]",
+        convolution("stride = [4, 2], " + plain + "\"nhwc\""));
+  check("%x: f32[s0, 6, s1, 1], %w: f32[4, 3, 1, 1], %wb: f32[4]",
+        convolution("stride = [3, 1], " + plain + "\"nhwc\""));
+  check("%x: f32[s0, 9, 6], %w: f32[4, 3, 6], %wb: f32[4]",
+        convolution("stride = [3], padding_before = [0], padding_after = [0], dilation = [1], "
+                    "groups = 1, layout = \"nhwc\""));
+}
+
 TEST(LowerTest, ConvolutionsOfOtherRanks) {
   const std::string one =
       "stride = [1], padding_before = [1], padding_after = [1], dilation = [1], groups = 1, layout "

@@ -119,6 +119,58 @@ TEST(TraitsTest, NarrowGroupsAreNests) {
   EXPECT_EQ(count<Convolution>(planned(text, traits)), 0U);
 }
 
+// The patches of an image of few channels: copied to rows from where the image lies, and multiplied.
+TEST(TraitsTest, WindowsApartAreRowsOfAMatMul) {
+  const std::string ending =
+      " {dilation = [1, 1], groups = 1, layout = \"nhwc\", padding_after = [0, 0],\n"
+      "    padding_before = [0, 0], stride = [2, 4]}\n  return %y\n}";
+  const std::string last =
+      "graph main(%x: f32[s, 7, t, 3], %w: f32[5, 2, 4, 3], %wb: f32[5])"
+      " symbols s in [1, 8] opt 2, t in [4, 20] opt 9 {\n"
+      "  %y = convolution(%x, %w, %wb)" +
+      ending;
+  const std::string first =
+      "graph main(%i: f32[s, 3, 7, t], %w: f32[5, 2, 4, 3])"
+      " symbols s in [1, 8] opt 2, t in [4, 20] opt 9 {\n"
+      "  %x = permute(%i) {axes = [0, 2, 3, 1]}\n"
+      "  %y = convolution(%x, %w)" +
+      ending;
+  TargetTraits traits = test_traits();
+  for (const std::string& text : {last, first}) {
+    traits.max_patch_channels = 3;
+    const Program program = planned(text, traits);
+    EXPECT_EQ(count<MatMul>(program), 1U) << to_text(program);
+    EXPECT_EQ(program.kernels.size(), 2U) << to_text(program);
+    traits.max_patch_channels = 2;
+    EXPECT_EQ(count<Convolution>(planned(text, traits)), 1U);
+  }
+  traits.max_patch_channels = 3;
+  std::string overlapping = last;
+  overlapping.replace(overlapping.find("[2, 4]}"), 6, "[2, 3]");
+  EXPECT_EQ(count<Convolution>(planned(overlapping, traits)), 1U);
+}
+
+// A residual that nobody reads any more, and the sum with it.
+TEST(TraitsTest, ResultsLieApartWhereTheTargetWantsIt) {
+  const std::string text =
+      R"(graph main(%x: f32[3, 4], %w: f32[4, 4]) {
+  %r = softmax(%x) {axis = 1}
+  %l = linear(%r, %w)
+  %a = linear(%l, %w)
+  %s = add(%a, %r)
+  %y = softmax(%s) {axis = 0}
+  return %y
+})";
+  TargetTraits traits = test_traits();
+  const auto aliases = [](const Program& program) {
+    return std::ranges::count_if(program.buffers,
+                                 [](const Buffer& buffer) { return buffer.alias_of >= 0; });
+  };
+  EXPECT_EQ(aliases(planned(text, traits)), 1);
+  traits.results_apart = true;
+  EXPECT_EQ(aliases(planned(text, traits)), 0);
+}
+
 size_t occurrences(const Program& program, ir::Op op) {
   size_t result = 0;
   for (const Kernel& kernel : program.kernels) {
@@ -192,16 +244,25 @@ TEST(TraitsTest, DerivedConstantsStayReplaceable) {
     padding_before = [1, 1], stride = [1, 1]}
   return %y
 })";
-  for (const std::string& text : {projections, depthwise}) {
+  const std::string patches = R"(graph main(%i: f32[2, 3, 4, 4], %w: f32[4, 2, 2, 3]) {
+  %x = permute(%i) {axes = [0, 2, 3, 1]}
+  %y = convolution(%x, %w) {dilation = [1, 1], groups = 1, layout = "nhwc", padding_after = [0, 0],
+    padding_before = [0, 0], stride = [2, 2]}
+  return %y
+})";
+  Case options;
+  options.traits = test_traits();
+  options.traits.max_patch_channels = 3;
+  for (const std::string& text : {projections, depthwise, patches}) {
     ir::Graph graph = make_graph(text);
-    EXPECT_TRUE(any_fixed_weight(expect_same_as_reference(graph)));
+    EXPECT_TRUE(any_fixed_weight(expect_same_as_reference(graph, options)));
     for (const auto& node : graph.nodes()) {
       if (node->op != ir::Op::constant) continue;
       auto literal = node->attr<ir::Literal>("value");
       literal.replaceable = true;
       node->attrs["value"] = literal;
     }
-    const Program program = expect_same_as_reference(graph);
+    const Program program = expect_same_as_reference(graph, options);
     EXPECT_FALSE(any_fixed_weight(program)) << to_text(program);
   }
 }

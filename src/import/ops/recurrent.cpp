@@ -7,7 +7,7 @@
 namespace kiln::import {
 namespace {
 
-constexpr int64_t kMaxSteps = 512;  // of all layers and directions
+constexpr int64_t kMaxSteps = 128;  // of all layers and directions
 
 enum class Cell { Lstm, Gru, Tanh, Relu };
 

@@ -8,7 +8,7 @@
 namespace kiln::import {
 namespace {
 
-constexpr int64_t kMaxSorted = 512;
+constexpr int64_t kMaxSorted = 128;
 constexpr int64_t kMaxSearched = 1024;
 
 // u < v, with NaN beyond every number.

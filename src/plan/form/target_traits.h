@@ -40,6 +40,13 @@ struct TargetTraits {
   // ones (depthwise: 1) are loop nests. In elements; 1: all are. Source: the width of a register
   // tile, most of which a narrow group would leave empty.
   int64_t min_group_channels = 1;
+  // Most input channels for which a convolution whose windows do not overlap (the patches of an image) is a
+  // copy of the windows to rows and a MatMul. 0: it is a Convolution. Source: kernels of convolutions
+  // read vectors of channels, of which few channels leave most empty.
+  int64_t max_patch_channels = 0;
+  // The result of a MatMul or Convolution is not stored over what its epilogue loads, though memory would
+  // be saved. Source: measured on the machine.
+  bool results_apart = false;
   EpilogueRule epilogue = EpilogueRule::OwnBias;
 
   // --- Costs, in simple operations: an addition of two registers is 1 ---

@@ -1,5 +1,9 @@
 // Convolutions: channels-last ones with constant weights are Convolution kernels, or MatMul where
-// the kernel is one pixel; depthwise and all others are reduction nests.
+// the kernel is one pixel or, for few channels, where windows do not overlap; depthwise and all others
+// are reduction nests.
+#include <algorithm>
+#include <array>
+
 #include "plan/lower/lower_window.h"
 #include "support/error.h"
 
@@ -48,26 +52,106 @@ bool is_pointwise(const Window& window, const Sizes& sizes) {
   return result;
 }
 
-void lower_as_matmul(Lowering& lowering, const ir::Node& node, const Sizes& sizes) {
+// Rows of `depth` elements times filters.
+void emit_matmul(Lowering& lowering, const ir::Node& node, BufferId rows, BufferId filters,
+                 int64_t depth) {
   const ir::Shape& shape = node.output()->type.shape;
-  const ir::Dim pixels = ir::product({shape.begin(), shape.end() - 1});
+  const int64_t out = shape.back().constant();
   MatMul matmul;
-  matmul.m = make_loop("m", pixels);
-  matmul.n = make_loop("n", sizes.out);
-  matmul.k = make_loop("k", sizes.channels);
+  matmul.m = make_loop("m", ir::product({shape.begin(), shape.end() - 1}));
+  matmul.n = make_loop("n", out);
+  matmul.k = make_loop("k", depth);
   const auto row_major = [&](BufferId buffer, const Loop& row, const Loop& column) {
     return lowering.dense_view(buffer, {row.extent(), column.extent()}, {row.index, column.index},
                                {row, column});
   };
-  matmul.a = row_major(lowering.dense(node.input(0)), matmul.m, matmul.k);
-  matmul.b = lowering.dense_view(lowering.dense(node.input(1)), {sizes.out, sizes.channels},
-                                 {matmul.n.index, matmul.k.index}, {matmul.k, matmul.n});
+  matmul.a = row_major(rows, matmul.m, matmul.k);
+  matmul.b = lowering.dense_view(filters, {out, depth}, {matmul.n.index, matmul.k.index},
+                                 {matmul.k, matmul.n});
   matmul.out = row_major(lowering.define(node.output()), matmul.m, matmul.n);
   matmul.formats =
       lowering.formats(matmul.a.buffer, matmul.b.buffer, lowering.options().tf32_convolutions);
   matmul.epilogue =
       with_bias(lowering, node, accumulator(matmul.formats.accumulator), matmul.n.index);
   lowering.emit(node, std::move(matmul));
+}
+
+void lower_as_matmul(Lowering& lowering, const ir::Node& node, const Sizes& sizes) {
+  emit_matmul(lowering, node, lowering.dense(node.input(0)), lowering.dense(node.input(1)),
+              sizes.channels);
+}
+
+// --- Windows that do not overlap ---
+
+bool is_patches(const Window& window, const Sizes& sizes) {
+  bool result = sizes.groups == 1;
+  for (size_t i = 0; i < window.rank(); ++i) {
+    result &= sizes.kernel[i] == window.stride[i] && window.dilation[i] == 1 &&
+              window.padding_before[i] == 0 && window.padding_after[i] == 0;
+  }
+  return result;
+}
+
+// weight[o, kernel..., c] as [o, c, kernel...].
+ir::Literal channels_first(const ir::Literal& weight) {
+  const int64_t filters = weight.shape.front(), channels = weight.shape.back();
+  const int64_t taps = filters * channels == 0 ? 0 : weight.elements() / (filters * channels);
+  const auto size = static_cast<int64_t>(dtype_size(weight.dtype));
+  std::vector<int64_t> shape = weight.shape;
+  std::rotate(shape.begin() + 1, shape.end() - 1, shape.end());
+  std::byte* data = nullptr;
+  ir::Literal result = ir::Literal::allocate(weight.dtype, shape, &data);
+  for (int64_t o = 0; o < filters; ++o) {
+    for (int64_t t = 0; t < taps; ++t) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const std::byte* source = weight.bytes.data() + ((o * taps + t) * channels + c) * size;
+        std::copy(source, source + size, data + ((o * channels + c) * taps + t) * size);
+      }
+    }
+  }
+  result.replaceable = weight.replaceable;
+  return result;
+}
+
+// The windows as rows, which are read where the input lies, in the order in which it lies: an image whose
+// channels lie apart keeps them apart.
+void lower_as_patches(Lowering& lowering, const ir::Node& node, const Window& window,
+                      const Sizes& sizes) {
+  const ir::Value *x = node.input(0), *weight = node.input(1);
+  ir::Shape shape = node.output()->type.shape;
+  shape.pop_back();
+  const LoopSpace pixels = make_loops(shape, "i");
+  const LoopSpace inside = make_loops({sizes.kernel.begin(), sizes.kernel.end()}, "w");
+  const LoopSpace channel = make_loops({sizes.channels}, "c");
+  Indices at = pixels.indices;
+  for (size_t i = 0; i < window.rank(); ++i)
+    at[window.spatial_axis(i)] = at[window.spatial_axis(i)] * window.stride[i] + inside.indices[i];
+  at.push_back(channel.indices[0]);
+  const auto view = lowering.view(x, at, channel.loops);
+  const bool channels_last = !view || channel.loops.empty() || view->strides[0].is_constant(1);
+
+  std::vector<Loop> loops = pixels.loops;
+  Indices row = pixels.indices;
+  for (const LoopSpace* part :
+       channels_last ? std::array{&inside, &channel} : std::array{&channel, &inside}) {
+    loops.insert(loops.end(), part->loops.begin(), part->loops.end());
+    row.insert(row.end(), part->indices.begin(), part->indices.end());
+  }
+  const auto& literal = weight->producer->attr<ir::Literal>("value");
+  const BufferId filters = channels_last ? lowering.dense(weight)
+                                         : lowering.add_constant(weight->name + "_channels_first",
+                                                                 channels_first(literal));
+  ir::Shape rows_shape = shape;
+  rows_shape.insert(rows_shape.end(), weight->type.shape.begin() + 1, weight->type.shape.end());
+  if (!channels_last)
+    std::rotate(rows_shape.begin() + static_cast<std::ptrdiff_t>(shape.size()),
+                rows_shape.end() - 1, rows_shape.end());
+  const BufferId rows =
+      lowering.add_temporary(node.output()->name + "_rows", {x->type.dtype, rows_shape});
+  lowering.emit(node, LoopNest{std::move(loops), {Store{rows, {}, row, lowering.load(x, at), {}}}});
+  int64_t depth = sizes.channels;
+  for (int64_t size : sizes.kernel) depth *= size;
+  emit_matmul(lowering, node, rows, filters, depth);
 }
 
 // --- Two axes and a contraction of some width ---
@@ -180,6 +264,10 @@ void lower_convolution(Lowering& lowering, const ir::Node& node) {
   const bool fixed = window.channels_last && is_constant(node.input(1));
   if (fixed && is_pointwise(window, sizes) && has_kernel(traits.matmul, node)) {
     return lower_as_matmul(lowering, node, sizes);
+  }
+  if (fixed && is_patches(window, sizes) && sizes.channels <= traits.max_patch_channels &&
+      has_kernel(traits.matmul, node)) {
+    return lower_as_patches(lowering, node, window, sizes);
   }
   const bool wide = sizes.groups == 1 || sizes.channels / sizes.groups >= traits.min_group_channels;
   if (fixed && wide && window.rank() <= 2 && has_kernel(traits.convolution, node)) {

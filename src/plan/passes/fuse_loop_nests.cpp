@@ -11,6 +11,7 @@
 // nest.
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "plan/form/kernels.h"
 #include "plan/passes/fusion.h"
@@ -205,6 +206,7 @@ class Merger {
   std::optional<LoopNest> build() {
     LoopNest result;
     result.outer = k_.nest.outer;
+    note_whole_reads();
     const IndexMap map = producer_map();
     for (Stage& stage : n_.nest.stages) {
       value_of(stage) = substitute(value_of(stage), map);
@@ -246,6 +248,19 @@ class Merger {
     return substitute(store.value, replace_loops(store.loops, values));
   }
 
+  // Which results with checks a stage of the consumer reads throughout.
+  void note_whole_reads() {
+    for (const Stage& made : n_.nest.stages) {
+      const auto* store = std::get_if<Store>(&made);
+      if (!store || !has_checks(store->value)) continue;
+      const bool whole = std::ranges::any_of(k_.nest.stages, [&](const Stage& stage) {
+        return reads_all(program_, store->buffer, value_of(stage),
+                         with_loops(k_.nest.outer, loops_of(stage)));
+      });
+      if (whole) read_whole_.insert(store->buffer);
+    }
+  }
+
   // Whether loads of a result are replaced by its value.
   bool is_worth_repeating(const Store& store) const {
     for (const Loop& loop : store.loops) {
@@ -253,7 +268,8 @@ class Merger {
       if (std::ranges::none_of(store.indices, is_loop)) return false;
     }
     if (store.loops.empty()) return true;
-    if (has_checks(store.value)) return false;  // the consumer may read less than all
+    // The consumer may read less than all.
+    if (has_checks(store.value) && !read_whole_.contains(store.buffer)) return false;
     const int64_t cost = cost_of(program_.traits, store.value) + load_count(store.value);
     if (is_read_elsewhere(store.buffer)) return cost <= 1;  // it is stored in any case
     return load_sites(k_.nest, store.buffer) == 1 || cost <= program_.traits.near_load_cost;
@@ -282,6 +298,7 @@ class Merger {
   Side n_, k_;
   const size_t consumer_;
   SymbolMap match_;
+  std::set<BufferId> read_whole_;  // looked up, never walked
 };
 
 // The first kernel that reads anything that a nest stores, if the nest is the only one to write

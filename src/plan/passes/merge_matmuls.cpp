@@ -2,8 +2,9 @@
 // query, key and value projections.
 //
 // Before: MatMuls without batch loops have the same `a`, constant weights, epilogues that are equal
-// but for constants along n, and dense results of their own. After: one MatMul, whose result has
-// their columns side by side; their readers read column ranges of it.
+// but for constants along n, and dense results of their own. Where only some add or multiply by a
+// constant, such as a bias, the others do so too, with one that changes nothing. After: one MatMul,
+// whose result has their columns side by side; their readers read column ranges of it.
 #include <algorithm>
 #include <cstring>
 
@@ -98,12 +99,12 @@ class Merger {
     merged_.n = make_loop("n", columns_);
     std::vector<Expr> epilogues;
     for (size_t i = 0; i < group_.size(); ++i) epilogues.push_back(over_common_rows(matmul(i)));
+    const auto before = static_cast<std::ptrdiff_t>(program_.buffers.size());
     merged_.epilogue = zip(epilogues);
-    if (!merged_.epilogue) return false;
-    add_result();
     std::vector<Kernel> kernels = program_.kernels;
-    if (!redirect_readers(kernels)) {
-      program_.buffers.pop_back();
+    if (merged_.epilogue) add_result();
+    if (!merged_.epilogue || !redirect_readers(kernels)) {
+      program_.buffers.erase(program_.buffers.begin() + before, program_.buffers.end());
       return false;
     }
     program_.kernels = std::move(kernels);
@@ -124,19 +125,15 @@ class Merger {
   // they differ otherwise.
   Expr zip(const std::vector<Expr>& parts) {
     const ExprNode& first = *parts[0];
-    for (const Expr& part : parts) {
-      if (part->kind != first.kind || part->dtype != first.dtype ||
-          part->args.size() != first.args.size()) {
-        return nullptr;
-      }
-    }
+    const bool alike = std::ranges::all_of(parts, [&](const Expr& part) {
+      return part->kind == first.kind && part->op == first.op && part->dtype == first.dtype &&
+             part->args.size() == first.args.size();
+    });
+    if (is_constant_along_n(parts)) return zip_constants(parts);
+    if (!alike) return zip_padded(parts);
     switch (first.kind) {
       case ExprKind::Accumulator:
         return parts[0];
-      case ExprKind::Constant:
-        return same_text(parts) ? parts[0] : nullptr;
-      case ExprKind::Load:
-        return zip_load(parts);
       case ExprKind::Apply:
         return zip_apply(parts);
       default:
@@ -149,24 +146,128 @@ class Merger {
                                [&](const Expr& p) { return to_string(p) == to_string(parts[0]); });
   }
 
-  Expr zip_load(const std::vector<Expr>& parts) {
-    std::vector<const ir::Literal*> literals;
+  // Whether part i is a number, or a constant of which it loads element n.
+  bool is_constant_along_n(size_t i, const Expr& part) const {
+    if (part->kind == ExprKind::Constant) return true;
+    if (part->kind != ExprKind::Load || part->predicate) return false;
+    const Buffer& buffer = program_.buffers[part->buffer];
+    const auto at = load_indices(*part);
+    return buffer.kind == BufferKind::Constant && buffer.type.rank() == 1 && at &&
+           (*at)[0].as_symbol() == matmul(i).n.index &&
+           buffer.type.shape[0] == matmul(i).n.extent();
+  }
+  bool is_constant_along_n(const std::vector<Expr>& parts) const {
     for (size_t i = 0; i < parts.size(); ++i) {
-      const Buffer& buffer = program_.buffers[parts[i]->buffer];
-      const auto at = load_indices(*parts[i]);
-      const bool along_n = buffer.kind == BufferKind::Constant && buffer.type.rank() == 1 && at &&
-                           (*at)[0].as_symbol() == matmul(i).n.index &&
-                           buffer.type.shape[0] == matmul(i).n.extent();
-      if (!along_n || parts[i]->predicate) return nullptr;
-      literals.push_back(&buffer.literal);
+      if (parts[i]->dtype != parts[0]->dtype || !is_constant_along_n(i, parts[i])) return false;
+    }
+    return true;
+  }
+
+  Expr zip_constants(const std::vector<Expr>& parts) {
+    const bool numbers = std::ranges::all_of(
+        parts, [](const Expr& part) { return part->kind == ExprKind::Constant; });
+    if (numbers && same_text(parts)) return parts[0];
+    const DType dtype = parts[0]->dtype;
+    if (!is_floating(dtype)) return nullptr;
+    std::vector<ir::Literal> filled(parts.size());
+    std::vector<const ir::Literal*> literals;
+    std::string name;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      if (parts[i]->kind == ExprKind::Constant) {
+        filled[i] = fill(dtype, matmul(i).n.extent().constant(), parts[i]->number);
+        literals.push_back(&filled[i]);
+      } else {
+        literals.push_back(&program_.buffers[parts[i]->buffer].literal);
+        if (name.empty()) name = program_.buffers[parts[i]->buffer].name;
+      }
     }
     ir::Literal joined = join(literals, true);
     ir::Type type = joined.type();
-    const std::string name = program_.buffers[parts[0]->buffer].name + "_merged";
-    const DType dtype = type.dtype;
     const BufferId buffer =
-        program_.add_buffer({BufferKind::Constant, name, std::move(type), std::move(joined), -1});
+        program_.add_buffer({BufferKind::Constant, (name.empty() ? "columns" : name) + "_merged",
+                             std::move(type), std::move(joined), -1});
     return load_at(buffer, dtype, {Index(merged_.n.index)});
+  }
+
+  static ir::Literal fill(DType dtype, int64_t count, double value) {
+    std::byte* data = nullptr;
+    ir::Literal literal = ir::Literal::allocate(dtype, {count}, &data);
+    for (int64_t i = 0; i < count; ++i) ir::Literal::set(data, dtype, i, value);
+    return literal;
+  }
+
+  // --- Parts that lack a step ---
+
+  static bool uses_sum(const Expr& expr) {
+    bool result = false;
+    visit(expr, [&](const ExprNode& node) { result |= node.kind == ExprKind::Accumulator; });
+    return result;
+  }
+
+  // The operand of a sum or product that holds the finished sum, where the other does not.
+  static std::optional<size_t> main_operand(const ExprNode& node) {
+    const bool step = node.kind == ExprKind::Apply && is_floating(node.dtype) &&
+                      (node.op == ir::Op::add || node.op == ir::Op::mul);
+    if (!step || uses_sum(node.args[0]) == uses_sum(node.args[1])) return std::nullopt;
+    return uses_sum(node.args[0]) ? 0 : 1;
+  }
+
+  // An operand like another, of a value that changes nothing: null where it is no constant.
+  static Expr neutral_like(const Expr& operand, double value) {
+    if (operand->kind == ExprKind::Apply && operand->op == ir::Op::cast) {
+      const Expr inner = neutral_like(operand->args[0], value);
+      return inner ? cast(inner, operand->dtype) : nullptr;
+    }
+    const bool known = operand->kind == ExprKind::Constant || operand->kind == ExprKind::Load;
+    return known && is_floating(operand->dtype) ? constant(operand->dtype, value) : nullptr;
+  }
+
+  // The step that some parts have and others lack, in all of them.
+  Expr zip_padded(const std::vector<Expr>& parts) {
+    for (const Expr& model : parts) {
+      const auto main = main_operand(*model);
+      if (!main) continue;
+      // x + -0 is x, whatever x is.
+      const Expr neutral =
+          neutral_like(model->args[1 - *main], model->op == ir::Op::add ? -0.0 : 1.0);
+      if (!neutral) continue;
+      std::vector<Expr> sums, others;
+      for (const Expr& part : parts) {
+        const bool has_step =
+            part->kind == ExprKind::Apply && part->op == model->op && main_operand(*part) == main;
+        sums.push_back(has_step ? part->args[*main] : part);
+        others.push_back(has_step ? part->args[1 - *main] : neutral);
+        if (part->dtype != model->dtype) return nullptr;
+      }
+      std::vector<Expr> args(2);
+      args[*main] = zip(sums);
+      args[1 - *main] = zip_with_casts(others);
+      if (!args[0] || !args[1]) continue;
+      return apply(model->op, std::move(args));
+    }
+    return nullptr;
+  }
+
+  // Operands of a step; cast() has folded those that are numbers.
+  Expr zip_with_casts(const std::vector<Expr>& parts) {
+    if (Expr result = zip(parts)) return result;
+    const auto is_cast = [](const Expr& part) {
+      return part->kind == ExprKind::Apply && part->op == ir::Op::cast;
+    };
+    const auto model = std::ranges::find_if(parts, is_cast);
+    if (model == parts.end()) return nullptr;
+    std::vector<Expr> inner;
+    for (const Expr& part : parts) {
+      if (is_cast(part)) {
+        inner.push_back(part->args[0]);
+      } else if (part->kind == ExprKind::Constant) {
+        inner.push_back(constant((*model)->args[0]->dtype, part->number));
+      } else {
+        return nullptr;
+      }
+    }
+    const Expr zipped = zip(inner);
+    return zipped ? cast(zipped, (*model)->dtype) : nullptr;
   }
 
   Expr zip_apply(const std::vector<Expr>& parts) {

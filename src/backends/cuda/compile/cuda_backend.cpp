@@ -23,6 +23,10 @@ const plan::TargetTraits& traits() {
       .tf32 = true,
       // A step of a product is 16 channels; of narrower groups most would be padding.
       .min_group_channels = 4,
+      // Fewer than a vector of 16 bytes has.
+      .max_patch_channels = 7,
+      // 6304 x 768 x 3072 with a residual on an H100: 83 us in place, 48 apart.
+      .results_apart = true,
       .epilogue = plan::EpilogueRule::AnyLoads,
       // Throughput of a multiprocessor: 128 multiplications a clock, 16 of the special functions that
       // roots, exponentials and quotients are made of.

@@ -111,15 +111,32 @@ __device__ __forceinline__ void multiply_steps(GroupSums& sums, const Ring& ring
 
 // --- Results ---
 
-constexpr int kChunkPitch = kChunkColumns + 4;
-constexpr int kChunkBytes = 16 * kChunkPitch * 4;  // of a warp
-constexpr int kChunkVectors = kChunkColumns / 16;  // of a lane
-
-// How a warp goes through its rows of a tile: kChunkColumns columns of 16 rows at a time.
-constexpr int kAcross = kChunkColumns / 8;           // lanes that share a row
-constexpr int kDown = 32 / kAcross;                  // rows that the lanes take at a time
+// How a warp goes through its rows of a tile: 32 columns of 16 rows at a time, of which a lane has a
+// vector of neighbours in each of two rows.
+constexpr int kChunkColumns = 32;
+constexpr int kChunkVectors = 2;
 constexpr int kColumnChunks = kTileN / kChunkColumns;
 constexpr int kChunks = kRowBlocks * kColumnChunks;
+static_assert(kTileN % kChunkColumns == 0, "whole chunks");
+
+// Two of four lanes that hold a row exchange halves: a lane keeps what it wants of its own.
+__device__ __forceinline__ void exchange(float& first, float& second, int distance, bool upper) {
+  const float got = __shfl_xor_sync(0xffffffffu, upper ? first : second, distance);
+  first = upper ? got : first;
+  second = upper ? second : got;
+}
+
+// Of four vectors of eight columns each of four lanes holds pairs, those of its number; afterwards it
+// holds the vector of its number.
+__device__ __forceinline__ void gather_vector(float (&pairs)[kVector]) {
+  const bool odd = threadIdx.x % 2 != 0, upper = threadIdx.x / 2 % 2 != 0;
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) {
+    if (i % 4 < 2) exchange(pairs[i], pairs[i + 2], 1, odd);
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) exchange(pairs[i], pairs[i + 4], 2, upper);
+}
 
 // What the epilogue loads. The ring keeps the way from the second-level cache busy, and a load of a
 // consumer waits behind all that it asked for: thousands of cycles. So loads are asked for before the
@@ -133,12 +150,12 @@ struct EarlyLoads {
   __device__ __forceinline__ void fetch(const R& result, int row0, int column0, int chunk,
                                         int held) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int column = column0 + chunk % kColumnChunks * kChunkColumns + lane % kAcross * 8;
-    const int row = row0 + chunk / kColumnChunks * 64 + lane / kAcross;
+    const int column = column0 + chunk % kColumnChunks * kChunkColumns + lane % 4 * 8;
+    const int row = row0 + chunk / kColumnChunks * 64 + lane / 4;
 #pragma unroll
     for (int v = 0; v < kChunkVectors; ++v) {
-      if (row + v * kDown < static_cast<int>(result.m) && column + 8 <= static_cast<int>(result.n))
-        result.fetch(row + v * kDown, column, loaded[held][v]);
+      if (row + v * 8 < static_cast<int>(result.m) && column + 8 <= static_cast<int>(result.n))
+        result.fetch(row + v * 8, column, loaded[held][v]);
     }
   }
   __device__ __forceinline__ void begin(const R& result, int row0, int column0, float* own) {
@@ -152,59 +169,44 @@ struct EarlyLoads {
   }
 };
 
-// A warp turns its sums from fragments into vectors of neighbours, by way of shared memory of its
-// own. The loop over chunks is not unrolled, since the epilogue would be there as often: only what
-// has no index, registers, is picked for each of them.
+// A warp turns its sums from fragments into vectors of neighbours, which lanes exchange. All chunks are
+// written out, since sums are registers, which have no index: picking those of a chunk takes longer
+// than fetching the instructions.
 template <typename R>
 __device__ __forceinline__ void write_sums(const R& result, const GroupSums& sums,
-                                           EarlyLoads<R>& early, int row0, int column0,
-                                           float* own) {
+                                           EarlyLoads<R>& early, int row0, int column0) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int across = lane % kAcross * 8, down = lane / kAcross;
+  const int across = lane % 4 * 8, down = lane / 4;
   const int rows = static_cast<int>(result.m) - row0, columns = static_cast<int>(result.n) - column0;
   asm volatile("cp.async.wait_all;" ::: "memory");
   if constexpr (!kHoldLoads) early.fetch(result, row0, column0, 0, 0);
-#pragma unroll 1
+#pragma unroll
   for (int chunk = 0; chunk < kChunks; ++chunk) {
+    const auto& fragment = sums[chunk / kColumnChunks];
+    const int first = chunk % kColumnChunks * (kChunkColumns / 2);
     typename R::Loaded loaded[kChunkVectors];
-    __syncwarp();
 #pragma unroll
-    for (int c = 0; c < kChunks; ++c) {
-      if (c != chunk) continue;
-#pragma unroll
-      for (int i = 0; i < kChunkColumns / 2; i += 2) {
-        const float* const from =
-            &sums[c / kColumnChunks][c % kColumnChunks * (kChunkColumns / 2) + i];
-        *reinterpret_cast<float2*>(own + (lane / 4 + i / 2 % 2 * 8) * kChunkPitch + i / 4 * 8 +
-                                   lane % 4 * 2) = make_float2(from[0], from[1]);
-      }
-      if constexpr (kHoldLoads) {
-#pragma unroll
-        for (int v = 0; v < kChunkVectors; ++v) loaded[v] = early.loaded[c][v];
-      }
-    }
-    if constexpr (!kHoldLoads) {
-#pragma unroll
-      for (int v = 0; v < kChunkVectors; ++v) loaded[v] = early.loaded[0][v];
-      if (chunk + 1 < kChunks) early.fetch(result, row0, column0, chunk + 1, 0);
-    }
-    __syncwarp();
+    for (int v = 0; v < kChunkVectors; ++v) loaded[v] = early.loaded[kHoldLoads ? chunk : 0][v];
+    if (!kHoldLoads && chunk + 1 < kChunks) early.fetch(result, row0, column0, chunk + 1, 0);
     const int place = chunk % kColumnChunks * kChunkColumns + across;
     const int left = columns - place;
     typename R::Columns same;
-    if (left >= 8) result.fetch_columns(column0 + place, same);
+    if (left >= kVector) result.fetch_columns(column0 + place, same);
 #pragma unroll
     for (int v = 0; v < kChunkVectors; ++v) {
-      const int line = down + v * kDown;
-      const int row = chunk / kColumnChunks * 64 + line;
+      Sums own;
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) own.at[i] = fragment[first + i / 2 * 4 + v * 2 + i % 2];
+      gather_vector(own.at);
+      const int row = chunk / kColumnChunks * 64 + down + v * 8;
       if (row >= rows || left <= 0) continue;
-      if (left >= 8) {
-        result.finish(row0 + row, column0 + place, gather_sums(own + line * kChunkPitch + across),
-                      loaded[v], same);
-      } else {
-#pragma unroll 1
-        for (int e = 0; e < left; ++e)
-          result.finish_one(row0 + row, column0 + place + e, own[line * kChunkPitch + across + e]);
+      if (left >= kVector) {
+        result.finish(row0 + row, column0 + place, own, loaded[v], same);
+      } else if constexpr (!kWholeVectors) {
+#pragma unroll
+        for (int e = 0; e < kVector; ++e) {
+          if (e < left) result.finish_one(row0 + row, column0 + place + e, own.at[e]);
+        }
       }
     }
   }
@@ -287,7 +289,7 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
       take_registers<kConsumerRegisters>();
       wait();
       float* const own = reinterpret_cast<float*>(ring_bytes + kRingBytes + 16 * kStages) +
-                         (group * 4 + static_cast<int>(threadIdx.x) / 32 % 4) * (kChunkBytes / 4);
+                         (group * 4 + static_cast<int>(threadIdx.x) / 32 % 4) * 32;
       unsigned number = kPingPong ? group : 0;  // of the tile among those of this block
       if (kPingPong) place.advance(group * steps);
       for (unsigned t = blockIdx.x + number * gridDim.x; t < tiles;
@@ -302,7 +304,7 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
         multiply_steps(sums, ring, place, row, steps, [&] {
           if (kPingPong && t + gridDim.x < tiles) arrive_threads(1 + (group ^ 1), 256);
         });
-        write_sums(result, sums, early, warp_row, static_cast<int>(tile.column0), own);
+        write_sums(result, sums, early, warp_row, static_cast<int>(tile.column0));
         if (kPingPong) place.advance(steps);
         number += 2;
       }

@@ -85,7 +85,8 @@ std::string group_product(const std::string& name, int n, DType dtype, GroupOper
          "\n      : \"l\"(a), \"l\"(b), \"r\"(accumulate));\n}\n";
 }
 
-void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, std::string_view boxes) {
+void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, int64_t columns,
+                    std::string_view boxes) {
   text.constant("kTileM", tile.m());
   text.constant("kTileN", tile.n);
   const auto element = static_cast<int>(dtype_size(dtype));
@@ -95,13 +96,12 @@ void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, std::stri
   text.constant("kGroups", tile.groups);
   text.constant("kStages", tile.stages);
   text.constant("kCluster", tile.cluster);
-  // What is fetched ahead takes twice as many registers of f32.
-  text.constant("kChunkColumns", element == 4 ? std::min(tile.chunk, 32) : tile.chunk);
   text.constant("kProducerRegisters", tile.groups == 3 ? 32 : 24);
   text.constant("kConsumerRegisters", tile.groups == 3 ? 160 : 240);
   text.flag("kPingPong", tile.ping_pong);
   text.flag("kOneTile", tile.one_tile);
   text.flag("kHoldLoads", tile.hold_loads);
+  text.flag("kWholeVectors", columns % 8 == 0);
   for (const char* file : {"cluster", "tile_order", "tile_result", "hopper"}) text.include(file);
   text.add(group_product("multiply_group", tile.n, dtype, GroupOperands::Shared));
   text.include(boxes);
@@ -122,8 +122,7 @@ void set_group_launch(KernelContext& context, const GroupTile& tile, plan::Buffe
 }
 
 bool is_placed(const plan::Program& program, plan::BufferId buffer) {
-  const plan::BufferKind kind = program.buffers[buffer].kind;
-  return kind == plan::BufferKind::Temporary || kind == plan::BufferKind::Constant;
+  return program.buffers[buffer].kind != plan::BufferKind::Output;
 }
 
 int multiprocessors(const Target& target) {

@@ -37,13 +37,15 @@ std::string_view bits_type(DType dtype);
 void add_tile(Prelude& text, const Tile& tile);
 void add_simt_tile(Prelude& text, const Tile& tile);
 
-// The same, and the texts of the kernel, for tile_wgmma.cuh. `boxes` is the text of its operands.
-void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, std::string_view boxes);
+// The same, and the texts of the kernel, for tile_wgmma.cuh and a result of so many columns. `boxes` is
+// the text of its operands.
+void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, int64_t columns,
+                    std::string_view boxes);
 // The launch of such a kernel for a result of m rows and n columns.
 void set_group_launch(KernelContext& context, const GroupTile& tile, plan::BufferId out,
                       const ir::Dim& m, const ir::Dim& n);
-// Whether the copy engine may read a buffer. Tensors of callers may begin anywhere; it wants
-// multiples of 16 bytes.
+// Whether the copy engine may read a buffer. It wants multiples of 16 bytes, and tensors of callers may
+// begin anywhere: inputs that do are copied before a run (device/bound_program.cpp), results are not.
 bool is_placed(const plan::Program& program, plan::BufferId buffer);
 
 // The text of a function on sm_90 that adds 64 rows of A times n columns of B, 32 bytes along k, to the

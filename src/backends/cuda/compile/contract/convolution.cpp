@@ -263,7 +263,7 @@ class ConvolutionText {
     text.constant("kChannelSteps", padded_channels(tile.k) / step_channels(tile.k));
     add_taps(text);
     text.flag("kEarlyB", context_.program.buffers[c_.weight].kind == plan::BufferKind::Constant);
-    add_group_tile(text, tile, input_type_, "pixels_wgmma");
+    add_group_tile(text, tile, input_type_, filters_, "pixels_wgmma");
     emitter_.line("const long long m = " + wide(pixels_) + ";");
     emitter_.line("const long long n = " + std::to_string(filters_) + ";");
     emitter_.line("const PixelBoxes boxes{images, filters, (int)" + wide(c_.y.extent()) +

@@ -283,7 +283,7 @@ class MatMulText {
         !matmul_.n.extent().is_constant() || !fits_int(m))
       return false;
     // A tile has 64 rows at least; for few, smaller tiles of tile_mma.cuh read B as fast.
-    if (size_.k * element() < 128 || size_.n < 16 || size_.m <= 32) return false;
+    if (size_.k < 32 || size_.n < 16 || size_.m <= 32) return false;
     const auto in_vectors = [&](const Dim& dim) { return ir::provably_divisible(dim, vector()); };
     const plan::View& a = matmul_.a;
     const bool a_suits = is_placed(context_.program, a.buffer) &&
@@ -330,7 +330,7 @@ class MatMulText {
     text.alias("Acc", "float");
     text.flag("kEarlyB",
               context_.program.buffers[matmul_.b.buffer].kind == plan::BufferKind::Constant);
-    add_group_tile(text, tile, a_type_, "matrix_wgmma");
+    add_group_tile(text, tile, a_type_, matmul_.n.extent().constant(), "matrix_wgmma");
     bind_sizes();
     const std::string object = result();
     emitter_.declare_wait();

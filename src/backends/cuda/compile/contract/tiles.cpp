@@ -103,55 +103,97 @@ bool has_room(const GroupTile& tile, const ProductSize& size) {
   return tile.row_blocks * tile.n / 2 <= (tile.groups == 3 ? 80 : 160);
 }
 
-// Cycles of the whole product: 2048 multiply-adds a cycle of a multiprocessor, which gets 58 bytes a
-// cycle from the second-level cache when all ask for some, and what storing tiles takes. A group that
-// stores while the other multiplies does so alone and beside its traffic in shared memory.
-double group_cycles(const ProductSize& size, const GroupTile& tile) {
+// What a tile costs, in cycles: constants of a fit to the times of 1800 kernels of 78 products and
+// convolutions on an H100, so that the tile chosen is near the fastest. They are about what one
+// expects of the machine, but stand for whatever else is like them.
+struct GroupCosts {
+  double cache_bytes = 48.3;      // a cycle and multiprocessor, when all ask for some
+  double few_cache_bytes = 74.4;  // the most that one gets
+  double shared = 1.19;
+  double one_group = 1.17;  // one group alone waits between its steps
+  double one_tile_of_two = 1.48;
+  double step = 231;         // the least of a step
+  double step_alone = 97.1;  // of one group
+  double shared_k = 1.05;
+  double store = 0.158;   // an element
+  double work = 0.00637;  // an instruction of the epilogue, an element
+  double load = 0.187;    // an element that the epilogue loads before the loop over k
+  double late = 0.336;    // or a chunk ahead
+  double begin = 1890;
+  double turn_store = 0.444;  // where groups take turns
+  double turn_work = 0.0177;
+  double turns = 1.14;
+  double one_tile_store = 0.0166;
+  double one_tile = 3450;
+  double exchange = 1420;
+  double exchange_block = 203;
+  double exchange_element = 0.307;
+};
+constexpr GroupCosts kCosts;
+
+// The loop over k of one tile: bound by arithmetic (2048 multiply-adds a cycle), by what comes from the
+// second-level cache, by shared memory, of which each 64 rows read their part of A and all of B, or by
+// the steps.
+double loop_cycles(const ProductSize& size, const GroupTile& tile, double tiles) {
   const double depth = std::ceil(static_cast<double>(size.k) / tile.cluster);
+  const double steps = std::ceil(depth / tile.k);
+  double slow = tile.groups == 1 ? kCosts.one_group : 1;
+  if (tile.one_tile && tile.groups == 2) slow *= kCosts.one_tile_of_two;
+  const double arithmetic = tile.m() * tile.n * steps * tile.k / 2048 * slow;
+  const double active = std::min<double>(tiles * tile.cluster, kHopperMultiprocessors);
+  const double bytes =
+      std::min(kCosts.few_cache_bytes, kCosts.cache_bytes * kHopperMultiprocessors / active);
+  const double rows = std::min<double>(tile.m(), static_cast<double>(size.m)) + tile.n;
+  const double traffic = rows * 2 * depth / bytes * slow;
+  const int row_blocks = tile.row_blocks * tile.groups / (tile.ping_pong ? 2 : 1);
+  const double shared = (row_blocks * (2048 + 32.0 * tile.n) + (tile.m() + tile.n) * 32.0) / 128 *
+                        kCosts.shared * depth / 16;
+  const bool alone = tile.groups == 1 || tile.ping_pong;
+  const double latency = steps * (alone ? kCosts.step_alone : kCosts.step);
+  return std::max({arithmetic, traffic, shared, latency}) *
+         (tile.cluster > 1 ? kCosts.shared_k : 1);
+}
+
+// The whole product: rounds of tiles, what storing them takes, and what beginning and ending does.
+double group_cycles(const ProductSize& size, const GroupTile& tile) {
   const double tiles = ceil_div(size.m, tile.m()) * ceil_div(size.n, tile.n);
   const double area = static_cast<double>(tile.m()) * tile.n;
-  const double rows = std::min<double>(tile.m(), static_cast<double>(size.m)) + tile.n;
-  // One group alone waits between its steps.
-  const double arithmetic = area * depth / 2048 * (tile.groups == 1 ? 1.2 : 1.0);
-  const double traffic = rows * 2 * depth / 58 * (tile.groups == 1 ? 1.2 : 1.0);
-  const double main = std::max({arithmetic, traffic, depth / tile.k * 60});
+  const double main = loop_cycles(size, tile, tiles);
   const double rounds = std::ceil(tiles * tile.cluster / cluster_slots(tile.cluster));
-  const double work = 0.01 * size.epilogue_work;  // an element
+  const double loads = kCosts.load * size.row_loads;
   if (tile.one_tile) {
-    const double exchange = tile.cluster > 1 ? 2500 + 250 * tile.cluster + area / 4 : 0;
-    return rounds * (main + area * (0.1 + work) / tile.cluster + exchange + 4000);
+    const double exchange = tile.cluster > 1
+                                ? kCosts.exchange + kCosts.exchange_block * tile.cluster +
+                                      area * kCosts.exchange_element
+                                : 0;
+    const double store =
+        area * (kCosts.one_tile_store + kCosts.work * size.epilogue_work + loads) / tile.cluster;
+    return rounds * (main + store + exchange + kCosts.one_tile);
   }
   // What is loaded a chunk ahead is late.
-  const double late = size.row_loads > 0 && !holds_loads(tile, size) ? 0.3 : 0;
+  const double late = size.row_loads > 0 && !holds_loads(tile, size) ? kCosts.late : loads;
+  // A group that stores while the other multiplies does so alone and beside its traffic.
   if (tile.ping_pong) {
-    const double store = area * (0.5 + late + 3 * work);
-    return rounds * std::max(main * 1.05, (main + store) / 2) + store / 2 + 5000;
+    const double store = area * (kCosts.turn_store + late + kCosts.turn_work * size.epilogue_work);
+    return rounds * std::max(main * kCosts.turns, (main + store) / 2) + store / 2 + kCosts.begin;
   }
-  return rounds * (main + area * (0.15 + late + work)) + 5000;
+  return rounds * (main + area * (kCosts.store + late + kCosts.work * size.epilogue_work)) +
+         kCosts.begin;
 }
 
 // As many stages as fit, at most 8.
 void fill_stages(GroupTile& tile) {
   for (tile.stages = 8; tile.stages > 2 && tile.shared_bytes() > kHopperSharedBytes;) --tile.stages;
-  if (tile.stages >= 4 || tile.one_tile) return;
-  GroupTile narrow = tile;
-  narrow.chunk = 32;
-  narrow.stages = tile.stages + 1;
-  if (narrow.shared_bytes() <= kHopperSharedBytes) tile = narrow;
 }
 
 std::vector<GroupTile> group_tiles(int step) {
   std::vector<GroupTile> tiles;
   const auto add = [&](GroupTile tile) {
     tile.k = step;
-    // What is fetched ahead needs registers, of which 192 sums leave few.
-    const bool many_sums = tile.row_blocks * tile.n >= 384;
-    tile.chunk = tile.n % 64 == 0 && !many_sums ? 64 : 32;
     fill_stages(tile);
     tiles.push_back(tile);
   };
-  for (const auto& [row_blocks, n] :
-       {std::pair{2, 192}, {2, 128}, {3, 128}, {1, 256}, {1, 128}, {2, 64}})
+  for (const auto& [row_blocks, n] : {std::pair{2, 128}, {1, 256}, {1, 128}, {2, 64}})
     add({.groups = 2, .row_blocks = row_blocks, .n = n, .ping_pong = true});
   for (const auto& [row_blocks, n] :
        {std::pair{1, 192}, {1, 256}, {2, 96}, {2, 128}, {1, 128}, {1, 96}, {1, 64}})
@@ -170,8 +212,8 @@ std::vector<GroupTile> group_tiles(int step) {
 
 int64_t GroupTile::shared_bytes() const {
   const int64_t ring = int64_t{stages} * (m() + n) * k * 2 + 16 * stages;
-  const int64_t chunks = one_tile ? 0 : int64_t{groups} * 4 * 16 * (chunk + 4) * 4;
-  return std::max(ring + chunks, one_tile ? m() * int64_t{n + 4} * 4 : 0) + 1024;
+  const int64_t touched = one_tile ? 0 : int64_t{groups} * 4 * 128;
+  return std::max(ring + touched, one_tile ? m() * int64_t{n + 4} * 4 : 0) + 1024;
 }
 
 std::vector<GroupTile> rank_group_tiles(const ProductSize& size) {

@@ -43,7 +43,6 @@ struct GroupTile {
   bool ping_pong = false;   // each group has tiles of its own
   bool one_tile = false;    // a block has one tile and ends
   int cluster = 1;          // blocks that share k; one_tile only
-  int chunk = 64;           // columns that a warp stores at a time
   bool hold_loads = false;  // what the epilogue loads waits in registers
 
   int m() const { return 64 * row_blocks * (ping_pong ? 1 : groups); }

@@ -121,14 +121,6 @@ int contiguity(const LoopNest& nest, const ir::SymbolPtr& index, bool with_store
   return result;
 }
 
-// The outer points may come in any order: neighbouring threads take those of the last loop.
-void put_contiguous_last(LoopNest& nest) {
-  const auto best = std::ranges::max_element(
-      nest.outer.rbegin(), nest.outer.rend(), {},
-      [&](const Loop& loop) { return contiguity(nest, loop.index, true); });
-  if (best != nest.outer.rend()) std::rotate(std::prev(best.base()), best.base(), nest.outer.end());
-}
-
 // Whether loads run along the last outer loop rather than along loops of the stages.
 bool reads_columns(const LoopNest& nest) {
   return !nest.outer.empty() && contiguity(nest, nest.outer.back().index, false) > 0;
@@ -152,6 +144,13 @@ Group columns_for(int64_t inner) {
 
 }  // namespace
 
+void put_contiguous_last(LoopNest& nest) {
+  const auto best = std::ranges::max_element(
+      nest.outer.rbegin(), nest.outer.rend(), {},
+      [&](const Loop& loop) { return contiguity(nest, loop.index, true); });
+  if (best != nest.outer.rend()) std::rotate(std::prev(best.base()), best.base(), nest.outer.end());
+}
+
 std::string loop_nest_text(KernelContext& context, const LoopNest& nest) {
   LoopNest simple = backend::simplify(context.program, nest);
   put_contiguous_last(simple);
@@ -159,6 +158,7 @@ std::string loop_nest_text(KernelContext& context, const LoopNest& nest) {
   if (auto text = window_nest_text(context, simple)) return std::move(*text);
   const int64_t inner = longest_stage(simple), outer = points_at_opt(simple.outer);
   if (inner <= kShortLoops) return point_nest_text(context, simple);
+  if (auto text = piece_nest_text(context, nest)) return std::move(*text);
   if (!reads_columns(simple)) return group_nest_text(context, simple, rows_for(inner, outer));
   if (outer >= kManyPoints || has_scan(simple)) return point_nest_text(context, simple);
   return group_nest_text(context, simple, columns_for(inner));

@@ -16,6 +16,11 @@ namespace kiln::cuda {
 // A thread for each point of the outer loops, or for a few neighbours; the loops of the stages run in it.
 std::string point_nest_text(KernelContext& context, const plan::LoopNest& nest);
 
+// A thread for each point of each stage, or for a few neighbours: for a nest that stores one buffer in pieces,
+// as a concatenation does. A block works on one piece. Nothing if it is not such a nest. Takes the nest as
+// the plan has it, not simplified: simplified positions do not show which pieces are apart.
+std::optional<std::string> piece_nest_text(KernelContext& context, const plan::LoopNest& nest);
+
 // The threads of a block: `points` groups of `threads` each, a group for an outer point.
 struct Group {
   // Rows: neighbouring threads are of one group, a warp or (with one point) a whole block.
@@ -50,6 +55,8 @@ std::vector<ir::Dim> loop_values(const std::vector<plan::Loop>& loops, const ir:
 // loop is counted in steps of so many.
 void bind_loops(Emitter& emitter, const std::vector<plan::Loop>& loops, const ir::Dim& index,
                 int lanes = 1);
+// The outer points may come in any order: neighbouring threads take those of the last loop.
+void put_contiguous_last(plan::LoopNest& nest);
 // Opens "for (...)" for each of the loops, and binds them; close() as often.
 void open_loops(Emitter& emitter, const std::vector<plan::Loop>& loops);
 

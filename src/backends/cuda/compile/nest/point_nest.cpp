@@ -1,7 +1,11 @@
 // A thread for each outer point, or for a few neighbours along the fastest loop, which are loaded and
 // stored 16 bytes at a time. Stages run one after another in the thread, so nothing is synchronised.
+//
+// Nests that store one buffer in pieces are several such nests side by side in one grid, one for each
+// piece, with all loops of the piece outermost.
 #include <algorithm>
 
+#include "backends/common/nest_simplify.h"
 #include "backends/cuda/compile/nest/mapping.h"
 #include "backends/cuda/compile/nest/stage_writer.h"
 #include "plan/form/kernels.h"
@@ -24,25 +28,23 @@ class PointNest {
   PointNest(Emitter& emitter, const LoopNest& nest)
       : emitter_(emitter), nest_(nest), writer_(emitter, nest) {
     if (!nest_.outer.empty()) lanes_ = {nest_.outer.back().index, count_lanes(), ""};
-    const int64_t steps = points_at_opt(nest_.outer) / lanes_.count;
-    while (threads_ > 32 && steps < kBlocks / 2 * threads_) threads_ /= 2;
   }
 
-  int threads() const { return threads_; }
+  // At the sizes to optimise for.
+  int64_t steps_at_opt() const { return points_at_opt(nest_.outer) / lanes_.count; }
+  Dim blocks(int threads) const { return ir::ceildiv(steps(), Dim(threads)); }
 
-  void write() {
-    const Dim steps = lanes_.count == 1 ? points_of(nest_.outer)
-                                        : ir::floordiv(points_of(nest_.outer), Dim(lanes_.count));
-    emitter_.interface().grid = {ir::ceildiv(steps, Dim(threads_))};
-    note_writes(emitter_.context(), nest_, Dim(int64_t{threads_} * lanes_.count));
+  // `block`: the number of the block among those of the nest.
+  void write(const std::string& block, int threads) {
+    note_writes(emitter_.context(), nest_, Dim(int64_t{threads} * lanes_.count));
     for (const Stage& stage : nest_.stages) writer_.plan_access(stage, lanes_);
     writer_.declare_flag();
-    const ir::SymbolPtr thread = ir::make_loop_symbol("thread", steps);
+    const ir::SymbolPtr thread = ir::make_loop_symbol("thread", steps());
     const std::string type = position_type(Dim(thread));
-    emitter_.line("const " + type + " thread = (" + type + ")blockIdx.x * " +
-                  std::to_string(threads_) + " + (" + type + ")threadIdx.x;");
+    emitter_.line("const " + type + " thread = (" + type + ")" + block + " * " +
+                  std::to_string(threads) + " + (" + type + ")threadIdx.x;");
     emitter_.bind(thread, "thread");
-    emitter_.open("if (thread < " + emitter_.position(steps) + ")");
+    emitter_.open("if (thread < " + emitter_.position(steps()) + ")");
     bind_loops(emitter_, nest_.outer, Dim(thread), lanes_.count);
     if (lanes_.count > 1) lanes_.first = emitter_.position(Dim(lanes_.index));
     for (const Stage& stage : nest_.stages) {
@@ -56,6 +58,11 @@ class PointNest {
   }
 
  private:
+  Dim steps() const {
+    return lanes_.count == 1 ? points_of(nest_.outer)
+                             : ir::floordiv(points_of(nest_.outer), Dim(lanes_.count));
+  }
+
   // All stages have the same lanes: as many as suit each of them, and leave enough threads.
   int count_lanes() const {
     const Loop& loop = nest_.outer.back();
@@ -127,17 +134,121 @@ class PointNest {
   const LoopNest& nest_;
   StageWriter writer_;
   Lanes lanes_;
-  int threads_ = kMostThreads;
   std::vector<std::string> reduced_;
 };
+
+// Smaller blocks where large ones would not fill the machine.
+int threads_for(int64_t steps) {
+  int threads = kMostThreads;
+  while (threads > 32 && steps < kBlocks / 2 * threads) threads /= 2;
+  return threads;
+}
+
+// --- Pieces ---
+
+// Where a store's positions along an axis begin and end.
+struct Range {
+  Dim first, end;
+};
+
+std::optional<Range> range_of(const Dim& position, const std::vector<Loop>& loops) {
+  for (const Loop& loop : loops) {
+    if (!position.mentions(loop.index)) continue;
+    const auto linear = position.as_linear_in(loop.index);
+    const bool plain = linear && linear->first.is_constant(1) &&
+                       std::ranges::none_of(linear->second.symbols(),
+                                            [](const ir::SymbolPtr& s) { return s->is_loop; });
+    if (!plain) return std::nullopt;
+    return Range{linear->second, linear->second + loop.extent()};
+  }
+  return Range{position, position + 1};
+}
+
+// Whether each store begins along the axis where the one before it has ended, or after that.
+bool are_apart(const LoopNest& nest, size_t axis) {
+  std::optional<Range> before;
+  for (const Stage& stage : nest.stages) {
+    const auto& store = std::get<plan::Store>(stage);
+    std::vector<Loop> loops = nest.outer;
+    loops.insert(loops.end(), store.loops.begin(), store.loops.end());
+    const auto range = range_of(store.indices[axis], loops);
+    if (!range) return false;
+    const bool apart = !before || before->end == range->first ||
+                       ir::provably_less_equal(before->end, range->first);
+    if (!apart) return false;
+    before = range;
+  }
+  return true;
+}
+
+// Whether the stages can run side by side: stores of one buffer, which none of them reads, at places that
+// are apart.
+bool is_in_pieces(const LoopNest& nest) {
+  const plan::Store* first = nullptr;
+  for (const Stage& stage : nest.stages) {
+    const auto* store = std::get_if<plan::Store>(&stage);
+    if (store == nullptr || store->scan) return false;
+    if (first == nullptr) first = store;
+    if (store->buffer != first->buffer || store->indices.size() != first->indices.size())
+      return false;
+    const auto read = plan::loads(store->value);
+    if (std::ranges::find(read, store->buffer) != read.end()) return false;
+  }
+  if (nest.stages.size() == 1) return true;
+  for (size_t axis = 0; first != nullptr && axis < first->indices.size(); ++axis)
+    if (are_apart(nest, axis)) return true;
+  return false;
+}
+
+LoopNest piece_of(const KernelContext& context, const LoopNest& nest, const Stage& stage) {
+  LoopNest piece{nest.outer, {stage}};
+  auto& store = std::get<plan::Store>(piece.stages[0]);
+  piece.outer.insert(piece.outer.end(), store.loops.begin(), store.loops.end());
+  store.loops.clear();
+  piece = backend::simplify(context.program, std::move(piece));
+  put_contiguous_last(piece);
+  return piece;
+}
 
 }  // namespace
 
 std::string point_nest_text(KernelContext& context, const LoopNest& nest) {
   Emitter emitter(context);
   PointNest points(emitter, nest);
-  points.write();
-  return emitter.finish({.threads = points.threads()});
+  const int threads = threads_for(points.steps_at_opt());
+  emitter.interface().grid = {points.blocks(threads)};
+  points.write("blockIdx.x", threads);
+  return emitter.finish({.threads = threads});
+}
+
+std::optional<std::string> piece_nest_text(KernelContext& context, const LoopNest& nest) {
+  if (!is_in_pieces(nest)) return std::nullopt;
+  Emitter emitter(context);
+  std::vector<LoopNest> pieces;
+  for (const Stage& stage : nest.stages) pieces.push_back(piece_of(context, nest, stage));
+  std::vector<PointNest> points;
+  points.reserve(pieces.size());
+  int64_t steps = 0;
+  for (const LoopNest& piece : pieces) {
+    points.emplace_back(emitter, piece);
+    steps += points.back().steps_at_opt();
+  }
+  const int threads = threads_for(steps);
+  Dim first, most;
+  auto& writes = context.result.interface.task_writes;
+  for (PointNest& piece : points) {
+    const Dim blocks = piece.blocks(threads);
+    const Dim end = first + blocks;
+    emitter.open("if (blockIdx.x >= " + emitter.position(first) + " && blockIdx.x < " +
+                 emitter.position(end) + ")");
+    piece.write("(blockIdx.x - " + emitter.position(first) + ")", threads);
+    emitter.close();
+    most = ir::max(most, writes.begin()->second);
+    first = end;
+  }
+  writes.begin()->second = most;
+  emitter.interface().grid = {first};
+  return emitter.finish({.threads = threads});
 }
 
 }  // namespace kiln::cuda
