@@ -62,7 +62,7 @@ def test_integers_keep_their_order_among_equals(dtype) -> None:
 
 
 def test_the_axis_may_vary() -> None:
-    n = Dim("n", min=4, max=300)
+    n = Dim("n", min=4, max=128)
     functions = {
         "sort": lambda t: t.sort(dim=1, stable=True),
         "topk": lambda t: t.topk(4, dim=1),
@@ -71,13 +71,13 @@ def test_the_axis_may_vary() -> None:
         "cummax": lambda t: t.cummax(1),
         "searchsorted": lambda t: torch.searchsorted(t.sort(dim=1).values, t),
     }
-    calls = [(torch.randn(3, size),) for size in (4, 5, 64, 299, 300)]
+    calls = [(torch.randn(3, size),) for size in (4, 5, 64, 127, 128)]
     check_all(functions, torch.randn(3, 20), calls=calls, dynamic_shapes=(({1: n},),))
 
 
 def test_larger_axes_stay_in_pytorch() -> None:
-    x = torch.randn(2, 513)
-    with pytest.raises(RuntimeError, match=r"sort.*got sizes of 513, expected at most 512"):
+    x = torch.randn(2, 129)
+    with pytest.raises(RuntimeError, match=r"sort.*got sizes of 129, expected at most 128"):
         compile_functions([lambda t: t.sort(dim=1).values], (x,))
     module = compile_functions(
         [lambda t: t.sort(dim=1).values * 2], (x,), require_full_compilation=False
