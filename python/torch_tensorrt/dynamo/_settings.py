@@ -150,12 +150,14 @@ class CompilationSettings:
         return [f"cuda:sm_{major}{minor}"]
 
     def tf32_for(self, targets: Sequence[str]) -> tuple[str, ...]:
-        """Where engines for GPUs may round f32 to TF32, as `kiln.compile` takes it: where PyTorch would at this moment,
-        unless disable_tf32. PyTorch's own defaults are convolutions, and not products."""
+        """Where engines for GPUs may round f32 to TF32, as `kiln.compile` takes it: where PyTorch may at this moment,
+        unless disable_tf32. Convolutions do where products do too: PyTorch rounds those by default, so that its switch
+        for them alone is nobody's wish."""
         if self.disable_tf32 or not any(target.startswith("cuda") for target in targets):
             return ()
-        allowed = {"matmul": _tf32_products(), "convolution": _tf32_convolutions()}
-        return tuple(name for name, allows in allowed.items() if allows)
+        if not _tf32_products():
+            return ()
+        return ("matmul", "convolution") if _tf32_convolutions() else ("matmul",)
 
     def tuning_for(self, targets: Sequence[str]) -> kiln.Tuning | None:
         """How engines for these targets are tuned: those for GPUs by timing, from optimization_level 3 on."""

@@ -101,14 +101,15 @@ def test_tf32_is_where_pytorch_allows_it(switches: tuple[Any, Any]) -> None:
     gpu = ["cuda:sm_90"]
     for products, convolutions in ((False, True), (True, True), (True, False), (False, False)):
         matmul.allow_tf32, convolution.allow_tf32 = products, convolutions
-        expected = ("matmul",) * products + ("convolution",) * convolutions
+        expected = ("matmul", "convolution")[: products * (1 + convolutions)]
         assert settings().tf32_for(gpu) == expected
         assert settings().tf32_for(["cpu"]) == ()
         assert settings(disable_tf32=True).tf32_for(gpu) == ()
 
 
-def test_tf32_by_default_is_for_convolutions_alone() -> None:
-    assert settings().tf32_for(["cuda:sm_90"]) == ("convolution",)
+def test_tf32_is_off_by_default() -> None:
+    assert torch.backends.cudnn.allow_tf32
+    assert settings().tf32_for(["cuda:sm_90"]) == ()
 
 
 @pytest.mark.parametrize(
