@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -89,18 +88,22 @@ def test_timing_is_for_gpus_and_from_level_3_on() -> None:
 
 
 @pytest.fixture
-def switches() -> Iterator[tuple[Any, Any]]:
-    """PyTorch's switches for products and convolutions, set back to its defaults."""
-    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
-    yield matmul, convolution
-    matmul.allow_tf32, convolution.allow_tf32 = False, True
+def allow_tf32() -> Iterator[Callable[[bool, bool], None]]:
+    """Sets PyTorch's switches for products and for convolutions. PyTorch's own tests, of which some are imported here,
+    freeze the latter."""
+
+    def allow(products: bool, convolutions: bool) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = products
+        torch._C._set_cudnn_allow_tf32(convolutions)
+
+    yield allow
+    allow(False, True)  # the defaults
 
 
-def test_tf32_is_where_pytorch_allows_it(switches: tuple[Any, Any]) -> None:
-    matmul, convolution = switches
+def test_tf32_is_where_pytorch_allows_it(allow_tf32: Callable[[bool, bool], None]) -> None:
     gpu = ["cuda:sm_90"]
     for products, convolutions in ((False, True), (True, True), (True, False), (False, False)):
-        matmul.allow_tf32, convolution.allow_tf32 = products, convolutions
+        allow_tf32(products, convolutions)
         expected = ("matmul", "convolution")[: products * (1 + convolutions)]
         assert settings().tf32_for(gpu) == expected
         assert settings().tf32_for(["cpu"]) == ()
