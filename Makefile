@@ -33,7 +33,7 @@ demo: product  ## compile, save, load and use a real sentence encoder (TEXT="...
 test: build  ## the C++ tests and the Python tests
 	@scripts/test.sh $(PRESET)
 
-test-torch: wheel  ## the wheel with another torch: TORCH=2.14.1 (or newest), PYTHON=python3.12
+test-torch: build wheel  ## the wheel with another torch: TORCH=2.14.1 (or newest), PYTHON=python3.12
 	@scripts/test_torch.sh "$(TORCH)"
 
 test-models: build  ## whole models in their default configurations, against eager PyTorch
