@@ -65,12 +65,21 @@ Value* iota(Call& call, const ir::Dim& size, DType dtype) {
                    {{"size", size}, {"dtype", dtype}, {"start", ir::Dim(0)}, {"step", int64_t{1}}});
 }
 
-Value* checked_index(Call& call, Value* index, const ir::Dim& size, bool negative,
-                     std::string_view name) {
+Value* as_index(Call& call, Value* index) {
   call.expect(is_integer(index->type.dtype),
               "an index of " + std::string(dtype_name(index->type.dtype)),
               "integers (a mask selects as many elements as the data says)");
-  return call.make(Op::check_index, {call.builder().cast(index, DType::I64)},
+  return call.builder().cast(index, DType::I64);
+}
+
+void refuse_byte_mask(Call& call, const Value* index) {
+  call.expect(index->type.dtype != DType::U8, "an index of u8, which PyTorch takes as a mask",
+              "i32 or i64");
+}
+
+Value* checked_index(Call& call, Value* index, const ir::Dim& size, bool negative,
+                     std::string_view name) {
+  return call.make(Op::check_index, {as_index(call, index)},
                    {{"size", size}, {"negative", negative}, {"operator", std::string(name)}});
 }
 

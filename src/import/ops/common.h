@@ -88,6 +88,10 @@ void require_elements(Call& call, const Value* x, const std::vector<int64_t>& ax
 Value* unsqueeze(Call& call, Value* x, int64_t axis);
 // 0, 1, ... size - 1.
 Value* iota(Call& call, const ir::Dim& size, DType dtype = DType::I64);
+// Integers as i64.
+Value* as_index(Call& call, Value* index);
+// For indices in brackets, `x[index]`.
+void refuse_byte_mask(Call& call, const Value* index);
 // The index as i64, which ends the run where it is outside [0, size), or [-size, size) if negative.
 Value* checked_index(Call& call, Value* index, const ir::Dim& size, bool negative,
                      std::string_view name);

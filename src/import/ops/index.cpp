@@ -8,13 +8,6 @@ namespace {
 
 using ir::Dim;
 
-Value* as_index(Call& call, Value* index) {
-  call.expect(is_integer(index->type.dtype),
-              "an index of " + std::string(dtype_name(index->type.dtype)),
-              "integers (a mask selects as many elements as the data says)");
-  return call.builder().cast(index, DType::I64);
-}
-
 // Which indices an operator accepts along an axis: others are an error when the model runs.
 enum class Accepts { FromStart, FromEitherEnd };
 
@@ -97,8 +90,7 @@ Value* import_index(Call& call) {
   std::vector<Value*> operands{nullptr};
   for (size_t i = 0; i < given.size(); ++i) {
     if (given[i] == nullptr) continue;
-    call.expect(given[i]->type.dtype != DType::U8, "an index of u8, which PyTorch takes as a mask",
-                "i32 or i64");
+    refuse_byte_mask(call, given[i]);
     axes.push_back(static_cast<int64_t>(i));
     operands.push_back(
         checks ? checked(call, given[i], x->type.shape[i], Accepts::FromEitherEnd, "index")

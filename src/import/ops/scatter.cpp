@@ -186,6 +186,13 @@ Value* import_scatter_reduce(Call& call) {
   return scatter(call, x, source_of(call, x), how, call.boolean_or("include_self", true));
 }
 
+// Indices that may count from the end, counted from the start.
+Value* from_start(Call& call, Value* index, const Dim& size) {
+  const Expr place(call, index);
+  const Expr length(call, call.make(Op::dim_value, {}, {{"value", size}, {"dtype", DType::I64}}));
+  return place.apply(Op::lt, 0).select(place + length, place);
+}
+
 // x with slices along an axis written: index[j] says where slice j of the source goes.
 Value* write_slices(Call& call, Value* x, Value* source, Combine how, bool include_self) {
   Value* given = call.tensor("index");
@@ -202,12 +209,7 @@ Value* write_slices(Call& call, Value* x, Value* source, Combine how, bool inclu
   const bool from_end = call.operation() == "index_fill";
   Value* index =
       checked_index(call, with_axis(given), x->type.shape[axis], from_end, call.operation());
-  if (from_end) {
-    const Expr place(call, index);
-    const Expr size(call, call.make(Op::dim_value, {},
-                                    {{"value", x->type.shape[axis]}, {"dtype", DType::I64}}));
-    index = place.apply(Op::lt, 0).select(place + size, place);
-  }
+  if (from_end) index = from_start(call, index, x->type.shape[axis]);
   if (!is_scalar_source) {
     if (source->type.rank() == 0)
       source = call.builder().reshape(source, ir::Shape(static_cast<size_t>(last) + 1, Dim(1)));
@@ -286,10 +288,16 @@ std::pair<Value*, ir::Shape> flat_index(Call& call, const Value* x,
   Value* flat = nullptr;
   for (int64_t axis : axes) {
     const Dim size = x->type.shape[axis];
-    const Expr place(call, checked_index(call, given[axis], size, true, "index_put"));
-    const Expr length(call, call.make(Op::dim_value, {}, {{"value", size}, {"dtype", DType::I64}}));
-    const Expr known = place.apply(Op::lt, 0).select(place + length, place);
-    flat = flat == nullptr ? known.value() : (Expr(call, flat) * length + known).value();
+    refuse_byte_mask(call, given[axis]);
+    Value* index = checked_index(call, given[axis], size, true, "index_put");
+    index = from_start(call, index, size);
+    if (flat == nullptr) {
+      flat = index;
+    } else {
+      const Expr length(call,
+                        call.make(Op::dim_value, {}, {{"value", size}, {"dtype", DType::I64}}));
+      flat = Expr(call, flat) * length + Expr(call, index);
+    }
   }
   shape = flat->type.shape;
   return {call.builder().reshape(flat, {flat->type.elements()}), shape};

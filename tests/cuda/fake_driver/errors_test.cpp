@@ -26,12 +26,8 @@ class FakeDriver : public testing::Test {
   }
 
   void SetUp() override {
-    void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-    const auto find = library == nullptr
-                          ? nullptr
-                          : reinterpret_cast<FakeGpu* (*)()>(dlsym(library, "kiln_fake_gpu"));
-    ASSERT_NE(find, nullptr) << "the driver is not the fake: LD_LIBRARY_PATH has to lead to it";
-    gpu_ = find();
+    gpu_ = find_fake_gpu();
+    ASSERT_NE(gpu_, nullptr) << "the driver is not the fake: LD_LIBRARY_PATH has to lead to it";
     *gpu_ = FakeGpu();
   }
 

@@ -2,6 +2,8 @@
 // GPU behind it. Memory is the CPU's, and kernels do nothing.
 #pragma once
 
+#include <dlfcn.h>
+
 #include <cstddef>
 
 namespace kiln::test {
@@ -37,3 +39,15 @@ struct FakeGpu {
 
 // Of the process.
 extern "C" kiln::test::FakeGpu* kiln_fake_gpu(void);
+
+namespace kiln::test {
+
+// That of the driver that dlopen finds; null where it is another driver, or none.
+inline FakeGpu* find_fake_gpu() {
+  void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) return nullptr;
+  const auto find = reinterpret_cast<decltype(&kiln_fake_gpu)>(dlsym(library, "kiln_fake_gpu"));
+  return find == nullptr ? nullptr : find();
+}
+
+}  // namespace kiln::test

@@ -1,6 +1,5 @@
 // Choosing kernels by their times, on a driver that says how long they take: what is chosen, what is
 // remembered, and what happens where something fails.
-#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -29,12 +28,8 @@ ir::Graph graph() {
 class FakeTuning : public testing::Test {
  protected:
   void SetUp() override {
-    void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-    const auto find = library == nullptr
-                          ? nullptr
-                          : reinterpret_cast<FakeGpu* (*)()>(dlsym(library, "kiln_fake_gpu"));
-    ASSERT_NE(find, nullptr) << "the driver is not the fake: LD_LIBRARY_PATH has to lead to it";
-    gpu_ = find();
+    gpu_ = find_fake_gpu();
+    ASSERT_NE(gpu_, nullptr) << "the driver is not the fake: LD_LIBRARY_PATH has to lead to it";
     *gpu_ = FakeGpu();
     for (size_t way = 0; way < kWays; ++way)
       ways_.push_back(cuda::generate_text(program_, program_.kernels.back(), target_, way));

@@ -118,6 +118,17 @@ def test_masks_select_where_one_value_goes() -> None:
     check_all({"": assign}, torch.randn(4, 5, 6), torch.rand(4, 5) > 0.5)
 
 
+def test_bytes_as_an_index_are_a_mask_and_stay_in_pytorch() -> None:
+    def put(x: torch.Tensor, mask: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return torch.index_put(x, (mask,), value, accumulate=True)
+
+    args = torch.zeros(4, 3), torch.tensor([1, 0, 1, 1], dtype=torch.uint8), torch.ones(1, 1)
+    with pytest.raises(RuntimeError, match="index of u8, which PyTorch takes as a mask"):
+        compile_functions([put], args)
+    module = compile_functions([put], args, require_full_compilation=False)
+    assert difference(module(*args)[0], put(*args)) is None
+
+
 @pytest.mark.parametrize("bad", [4, -5])
 @pytest.mark.parametrize(
     "function",
