@@ -3,9 +3,11 @@
 //   contraction THREADS matmul M N K
 //   contraction THREADS convolution B H W C O KERNEL STRIDE PADDING GROUPS
 //   contraction THREADS attention B HEADS M N D CAUSAL
+//   contraction THREADS -                                 one problem after another from the lines of stdin
 //
-// Prints: milliseconds (the best of many runs), GF/s, and percent of what all threads could do if
-// they did nothing but multiply and add, measured in the same run.
+// With --variant x86-64-v3 before THREADS: the program for that level of CPU. With --seconds S: how long
+// each is measured. One thread is timed by its CPU time, which other work on the machine disturbs less. Prints, for each: milliseconds (the best of many runs), GF/s, and percent of what all
+// threads could do if they did nothing but multiply and add, measured right after it.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -14,8 +16,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <functional>
+#include <iostream>
 #include <random>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -41,19 +46,32 @@ struct Problem {
   double operations = 0;
 };
 
-double best_seconds(const std::function<void()>& run) {
+struct Options {
+  std::string variant;   // empty: the best that this machine can run
+  double seconds = 1.0;  // for each problem
+  int threads = 1;
+};
+
+double now(const Options& options) {
+  if (options.threads > 1) return duration<double>(steady_clock::now().time_since_epoch()).count();
+  timespec time{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+double best_seconds(const Options& options, const std::function<void()>& run) {
   double best = 1e9, spent = 0;
-  for (int repeats = 0; repeats < 5 || spent < 1.0; ++repeats) {
-    const auto start = steady_clock::now();
+  for (int repeats = 0; repeats < 5 || spent < options.seconds; ++repeats) {
+    const double start = now(options);
     run();
-    const double seconds = duration<double>(steady_clock::now() - start).count();
+    const double seconds = now(options) - start;
     best = std::min(best, seconds);
     spent += seconds;
   }
   return best;
 }
 
-constexpr int kSums = 16;
+constexpr int kSums = 12;  // AVX2 has 16 registers
 constexpr int kSteps = 4096;
 
 __attribute__((target("avx512f"))) float multiply_add_512() {
@@ -81,11 +99,11 @@ __attribute__((target("avx2,fma"))) float multiply_add_256() {
 }
 
 // Of one thread.
-double ceiling_gflops() {
-  const bool wide = kiln::cpu::has_cpu_feature("avx512");
+double ceiling_gflops(const Options& options) {
+  const bool wide = kiln::cpu::has_cpu_feature("avx512") && options.variant != "x86-64-v3";
   volatile float sink = 0;
   const double seconds =
-      best_seconds([&] { sink = wide ? multiply_add_512() : multiply_add_256(); });
+      best_seconds(options, [&] { sink = wide ? multiply_add_512() : multiply_add_256(); });
   return 2e-9 * kSums * kSteps * (wide ? 16 : 8) / seconds;
 }
 
@@ -190,20 +208,15 @@ T take(kiln::Result<T> result) {
   return std::move(*result);
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (argc < 3) {
-    std::fprintf(stderr, "usage: contraction THREADS matmul|convolution|attention SIZES...\n");
-    return 2;
-  }
-  const int threads = std::atoi(argv[1]);
-  std::vector<int64_t> sizes;
-  for (int i = 3; i < argc; ++i) sizes.push_back(std::atoll(argv[i]));
-  Problem problem = make_problem(argv[2], sizes);
-  const std::vector<std::byte> engine_bytes = kiln::compile(std::move(problem.graph), {});
+// Compiles, runs and prints.
+void measure(const Options& options, const std::string& kind, const std::vector<int64_t>& sizes) {
+  Problem problem = make_problem(kind, sizes);
+  kiln::CompileOptions compile_options;
+  if (!options.variant.empty()) compile_options.targets[0].variants = {options.variant};
+  const std::vector<std::byte> engine_bytes =
+      kiln::compile(std::move(problem.graph), compile_options);
   auto engine = take(kiln::runtime::Engine::load_memory(engine_bytes));
-  auto session = take(kiln::runtime::Session::create(engine, {threads}));
+  auto session = take(kiln::runtime::Session::create(engine, {options.threads}));
 
   std::vector<Tensor> inputs;
   std::vector<kiln::runtime::TensorView> input_views;
@@ -212,12 +225,51 @@ int main(int argc, char** argv) {
   const auto bound = take(session->output_shapes(input_views))[0];
   Tensor output = random_tensor({bound.shape.begin(), bound.shape.end()});
   const std::vector<kiln::runtime::TensorView> output_views{output.view()};
-  const double seconds = best_seconds([&] {
+  const double seconds = best_seconds(options, [&] {
     const kiln::Status status = session->run(input_views, output_views);
     if (!status.ok()) std::exit(1);
   });
   const double gflops = problem.operations / seconds * 1e-9;
   std::printf("%.4f ms %.1f GF/s %.0f %%\n", seconds * 1e3, gflops,
-              100 * gflops / (ceiling_gflops() * threads));
+              100 * gflops / (ceiling_gflops(options) * options.threads));
+  std::fflush(stdout);
+}
+
+std::vector<int64_t> numbers(std::istream& text) {
+  std::vector<int64_t> sizes;
+  for (int64_t size = 0; text >> size;) sizes.push_back(size);
+  return sizes;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  std::vector<std::string> words(argv + 1, argv + argc);
+  while (words.size() > 1 && words[0].starts_with("--")) {
+    if (words[0] == "--variant") options.variant = words[1];
+    if (words[0] == "--seconds") options.seconds = std::stod(words[1]);
+    words.erase(words.begin(), words.begin() + 2);
+  }
+  if (words.size() < 2) {
+    std::fprintf(stderr,
+                 "usage: contraction [--variant NAME] [--seconds S] THREADS "
+                 "matmul|convolution|attention SIZES... | -\n");
+    return 2;
+  }
+  options.threads = std::stoi(words[0]);
+  std::string lines;
+  if (words[1] == "-") {
+    lines.assign(std::istreambuf_iterator<char>(std::cin), {});
+  } else {
+    for (size_t i = 1; i < words.size(); ++i) lines += words[i] + " ";
+  }
+  std::istringstream problems(lines);
+  for (std::string line; std::getline(problems, line);) {
+    std::istringstream problem(line);
+    std::string kind;
+    problem >> kind;
+    if (!kind.empty()) measure(options, kind, numbers(problem));
+  }
   return 0;
 }

@@ -1,6 +1,8 @@
 // Convolution kernels over kernel sizes, strides, paddings, dilations and groups.
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "cpu/contraction_harness.h"
 
 namespace kiln::test {
@@ -174,6 +176,101 @@ TEST(ContractionConvolution, RunTimeSizes) {
            .kernel_w = 2,
            .stride = 2,
            .dynamic = true});
+  }
+}
+
+// Deep sums are cut in chunks of channels, the last of them smaller if none divides them.
+TEST(ContractionConvolution, Chunks) {
+  for (int64_t channels : {272, 512, 600}) {
+    check({.height = 4, .width = 9, .channels = channels, .outputs = 40, .padding = 1});
+    check({.height = 9, .width = 6, .channels = channels, .outputs = 20, .stride = 2});
+  }
+  check({.height = 4, .width = 5, .channels = 320, .outputs = 16, .dilation = 2});
+  check({.batch = 2, .height = 3, .width = 40, .channels = 512, .outputs = 8, .padding = 2});
+  check({.height = 3,
+         .width = 3,
+         .channels = 2400,
+         .outputs = 33,
+         .kernel_h = 1,
+         .kernel_w = 1,
+         .stride = 2});
+  check({.height = 5, .width = 6, .channels = 1024, .outputs = 32, .padding = 1, .groups = 2});
+  check({.height = 5, .width = 6, .channels = 544, .outputs = 96, .padding = 1, .groups = 2});
+  for (int64_t size : {3, 7, 12}) {
+    check({.batch = 2,
+           .height = size,
+           .width = size + 1,
+           .channels = 288,
+           .outputs = 16,
+           .padding = 1,
+           .dynamic = true});
+  }
+  for (DType dtype : kFloatingTypes) {
+    check({.height = 4, .width = 8, .channels = 384, .outputs = 24, .padding = 1, .dtype = dtype});
+    check({.height = 4, .width = 8, .channels = 272, .outputs = 24, .dtype = dtype});
+  }
+}
+
+TEST(ContractionConvolution, PackedWeightsFollowFromTheirKeys) {
+  const Case whole{.channels = 32, .outputs = 24, .padding = 1};
+  const Case chunks{.channels = 512, .outputs = 24, .padding = 1};
+  const Case rest{.channels = 272, .outputs = 24, .padding = 1};
+  for (Case c : {whole, chunks, rest}) {
+    for (DType dtype : kFloatingTypes) {
+      c.dtype = dtype;
+      SCOPED_TRACE(c.name());
+      expect_constants_derivable(make_convolution(c).program);
+    }
+  }
+}
+
+// Pixels that compete for the cache are copied apart.
+TEST(ContractionConvolution, PixelsThatAlias) {
+  check({.height = 7,
+         .width = 9,
+         .channels = 512,
+         .outputs = 16,
+         .kernel_h = 1,
+         .kernel_w = 1,
+         .stride = 2});
+  check({.height = 6,
+         .width = 8,
+         .channels = 256,
+         .outputs = 16,
+         .kernel_h = 2,
+         .kernel_w = 2,
+         .stride = 2});
+  check({.height = 6, .width = 8, .channels = 1024, .outputs = 64, .padding = 1, .groups = 8});
+  check({.height = 4, .width = 6, .channels = 512, .outputs = 512, .padding = 1, .groups = 128});
+  check({.height = 4,
+         .width = 6,
+         .channels = 1024,
+         .outputs = 16,
+         .kernel_w = 1,
+         .dtype = DType::BF16});
+}
+
+TEST(ContractionConvolution, RandomShapes) {
+  std::mt19937 generator(11);
+  auto pick = [&](std::initializer_list<int64_t> values) {
+    return values.begin()[generator() % values.size()];
+  };
+  for (int i = 0; i < 60; ++i) {
+    Case c;
+    c.batch = pick({1, 1, 2});
+    c.kernel_h = pick({1, 2, 3, 3, 5});
+    c.kernel_w = pick({1, 2, 3, 3, 5});
+    c.dilation = pick({1, 1, 2});
+    c.height = (c.kernel_h - 1) * c.dilation + pick({1, 2, 5, 8});
+    c.width = (c.kernel_w - 1) * c.dilation + pick({1, 3, 6, 7, 14, 15});
+    c.groups = pick({1, 1, 1, 2, 4});
+    c.channels = c.groups * pick({4, 8, 17, 64, 130, 256, 300, 528});
+    c.outputs = c.groups * pick({1, 4, 8, 15, 16, 33, 48});
+    c.stride = pick({1, 1, 2, 3});
+    c.padding = pick({0, 1, 2});
+    c.dynamic = generator() % 3 == 0;
+    c.dtype = pick({0, 0, 1}) == 0 ? DType::F32 : kFloatingTypes[generator() % 4];
+    check(c);
   }
 }
 

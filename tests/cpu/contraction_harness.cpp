@@ -317,6 +317,26 @@ std::vector<ir::Literal> run_variant(const plan::Program& program, const std::st
   return run_compiled(backend::compile_program(cpu_backend(), program, {{variant}, 1}), inputs);
 }
 
+void expect_constants_derivable(const plan::Program& program) {
+  for (const Variant& variant : cpu_backend().variants) {
+    const CompiledProgram compiled =
+        backend::compile_program(cpu_backend(), program, {{variant.name}, 1});
+    const engine::ProgramSpec& part = compiled.spec.programs[0];
+    int derived = 0;
+    for (size_t i = 0; i < part.buffers.size(); ++i) {
+      const engine::BufferSpec& buffer = part.buffers[i];
+      if (buffer.kind != engine::BufferKind::Constant || buffer.transform.empty()) continue;
+      const auto original = static_cast<size_t>(buffer.source);
+      const ir::Literal again =
+          cpu_backend().derive_constant(buffer.transform, program.buffers.at(original).literal);
+      EXPECT_TRUE(std::ranges::equal(again.bytes, compiled.constants[0][i].bytes))
+          << variant.name << ": " << buffer.transform;
+      ++derived;
+    }
+    EXPECT_GT(derived, 0) << variant.name;
+  }
+}
+
 void expect_matches_interpreter(const ContractionProgram& contraction, Tolerance tolerance) {
   expect_runs_match_interpreter({contraction}, tolerance);
 }

@@ -56,6 +56,10 @@ std::vector<std::string> runnable_variants();
 std::vector<ir::Literal> run_variant(const plan::Program& program, const std::string& variant,
                                      const std::vector<ir::Literal>& inputs);
 
+// Constants that kernels derive can be made again from the key that the engine keeps, for every variant
+// that there is: what a refit does.
+void expect_constants_derivable(const plan::Program& program);
+
 // How far a result may be from that of plan::interpret, relative to max(1, |expected|).
 struct Tolerance {
   Tolerance(double usual = 0) : usual(usual), bf16(usual) {}  // NOLINT(google-explicit-constructor)

@@ -7,6 +7,11 @@
 // with zeros, so that no tile knows about borders; the copy costs about one percent and reads the
 // input in the order that memory likes. It has the type of the sums. An input of that type and
 // without borders is read where it lies.
+//
+// A deep sum is cut in chunks of channels, because a tile reads all of a chunk's weights for a few
+// pixels: they have to stay in the second-level cache until all pixels of the block have met them, and
+// the block of pixels has to be large, or the weights are read from far away again and again. Sums in
+// progress wait in scratch. The copy keeps the chunks apart, so that what a chunk reads is together.
 #include <algorithm>
 
 #include "backends/cpu/compile/contract/contraction.h"
@@ -28,6 +33,17 @@ constexpr int64_t kTasksWanted = 128, kFewTasksWanted = 16;
 constexpr int64_t kWorkPerTask = 2'000'000;  // multiply-adds
 constexpr int64_t kFewestRows = 4;
 
+// The most steps of K of a chunk: with panels of 32 columns 288 KiB of weights. AVX2 walks them by 16
+// columns, which is 144 KiB in every other line, so in half of the cache. 256 channels of 3x3 are one
+// chunk; half as many were up to 5 percent slower there and 5 percent faster from 1024 channels on.
+constexpr int64_t kChunkDepth = 2304;
+// Neighbouring pixels whose addresses differ by a multiple of this compete for the same few sets of the
+// first-level cache, one line for each of up to 14 rows of a tile.
+constexpr int64_t kAliasBytes = 2048;
+constexpr int64_t kLineBytes = 64;
+// Copies of fewer bytes than this, for each pixel, cost more than they save.
+constexpr int64_t kPlaneBytes = 256;
+
 // Sizes that follow from the convolution.
 struct Geometry {
   int64_t group_channels = 0, group_outputs = 0;  // of one group
@@ -35,6 +51,10 @@ struct Geometry {
   int64_t span_h = 0, span_w = 0;                 // pixels that a dilated kernel covers
   ir::Dim width;                                  // of the input rows that tiles read
   bool copies = true;
+  int64_t chunk = 0, chunks = 1;  // channels of a group at a time, at most
+  // The copy has a plane for each chunk of each group, or one for all channels where groups are narrow.
+  bool has_planes = false;
+  int64_t pixel = 0;    // elements from one to the next, in what tiles read
   OperandFormat input;  // what is copied
   Steps steps = Steps::Single;
   bool is_joined = true;    // a kernel row is one run of K, otherwise each of its pixels
@@ -54,6 +74,47 @@ Steps choose_steps(const Target& target, const plan::Convolution& conv, const Ge
   return target.has(Feature::Avx512Bf16) ? Steps::Pairs : Steps::WidenedPairs;
 }
 
+// Even chunks of whole vectors.
+void choose_chunks(const plan::Convolution& conv, Geometry& geometry) {
+  constexpr int64_t kGranule = 16;
+  const int64_t taps = conv.kernel_h * conv.kernel_w;
+  const int64_t most = std::max(kGranule, kChunkDepth / taps / kGranule * kGranule);
+  const int64_t channels = geometry.group_channels;
+  const int64_t wanted = (channels + most - 1) / most;
+  geometry.chunk = channels;
+  if (wanted > 1) {
+    const int64_t even = ((channels + wanted - 1) / wanted + kGranule - 1) / kGranule * kGranule;
+    geometry.chunk = even;
+    // One that leaves no rest, if there is one of much the same size.
+    while (geometry.chunk > even / 2 && channels % geometry.chunk != 0) geometry.chunk -= kGranule;
+    if (channels % geometry.chunk != 0) geometry.chunk = even;
+  }
+  geometry.chunks = (channels + geometry.chunk - 1) / geometry.chunk;
+}
+
+// Where the pixels of the copy lie. An input that could be read where it lies is copied too if its pixels
+// compete for the cache.
+void choose_pixel(const plan::Convolution& conv, Geometry& geometry) {
+  auto aliases = [&](int64_t pixel) {
+    return pixel * geometry.read_bytes * conv.stride_w % kAliasBytes == 0;
+  };
+  geometry.copies |= aliases(conv.channels) && positive_opt(conv.x.extent()) > 1;
+  geometry.pixel = conv.channels;
+  if (!geometry.copies) return;
+  geometry.has_planes = geometry.chunk * geometry.read_bytes >= kPlaneBytes;
+  if (geometry.has_planes) geometry.pixel = geometry.chunk;
+  if (aliases(geometry.pixel)) geometry.pixel += kLineBytes / geometry.read_bytes;
+}
+
+// The pixels of a kernel row lie one after another when nothing is skipped between them, and so do their
+// weights unless the last chunk is smaller.
+void choose_run(const plan::Convolution& conv, Geometry& geometry) {
+  const bool is_even = geometry.chunk * geometry.chunks == geometry.group_channels;
+  const bool is_dense = conv.dilation_w == 1 && geometry.pixel == geometry.chunk && is_even;
+  geometry.is_joined = conv.kernel_w == 1 || is_dense;
+  geometry.run = geometry.chunk * (is_dense ? conv.kernel_w : 1);
+}
+
 Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv,
                      const Target& target) {
   Geometry geometry;
@@ -67,9 +128,9 @@ Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv
   const ir::Dim columns = (conv.x.extent() - 1) * conv.stride_w + geometry.span_w;
   geometry.input = {program.buffers[conv.input].type.dtype, conv.formats.left,
                     conv.formats.accumulator};
-  // The pixels of a kernel row lie one after another when nothing is skipped between them.
-  geometry.is_joined = conv.groups == 1 && (conv.dilation_w == 1 || conv.kernel_w == 1);
-  geometry.run = geometry.group_channels * (geometry.is_joined ? conv.kernel_w : 1);
+  choose_chunks(conv, geometry);
+  geometry.pixel = conv.channels;
+  choose_run(conv, geometry);
   geometry.steps = choose_steps(target, conv, geometry);
   geometry.read = geometry.steps == Steps::Pairs ? DType::BF16 : conv.formats.accumulator;
   geometry.read_bytes = ElementFormat(geometry.read).bytes();
@@ -79,6 +140,8 @@ Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv
   geometry.copies = !as_it_lies || !conv.pad_top.is_constant(0) || !conv.pad_left.is_constant(0) ||
                     !ir::provably_less_equal(rows, conv.height) ||
                     !ir::provably_less_equal(columns, conv.width);
+  choose_pixel(conv, geometry);
+  choose_run(conv, geometry);
   geometry.width = geometry.copies ? columns : conv.width;
   return geometry;
 }
@@ -100,7 +163,7 @@ Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry
   blocking.panels = conv.groups * ((geometry.group_outputs + blocking.width - 1) / blocking.width);
   const int64_t rows = positive_opt(conv.y.extent());
   const int64_t row_bytes =
-      ir::saturating_product({positive_opt(geometry.width), conv.channels, geometry.read_bytes});
+      ir::saturating_product({positive_opt(geometry.width), geometry.pixel, geometry.read_bytes});
   const int64_t fitting = (kInputBytes / row_bytes - geometry.span_h) / conv.stride_h + 1;
   blocking.block_rows = std::clamp<int64_t>(fitting, 1, rows);
   const int64_t panel_bytes = geometry.depth * blocking.width * geometry.weight_bytes;
@@ -139,7 +202,11 @@ class ConvolutionEmitter {
         conv_(conv),
         geometry_(geometry_of(emitter.program(), conv, emitter.target())),
         blocking_(choose_blocking(conv, geometry_)),
-        tile_(tile_width(emitter.target(), blocking_.width)) {}
+        tile_(tile_width(emitter.target(), blocking_.width)) {
+    // A vector for narrow groups, where two would be half empty.
+    const int lanes = emitter.target().lanes();
+    if (geometry_.group_outputs <= lanes && tile_.vectors > 1) tile_ = {1, lanes};
+  }
 
   void run() {
     declare();
@@ -156,10 +223,16 @@ class ConvolutionEmitter {
     return byte_offset(emitter_, base, ir_.CreateMul(index, stride));
   }
 
-  int64_t pixel_bytes() const { return conv_.channels * geometry_.read_bytes; }
+  int64_t pixel_bytes() const { return geometry_.pixel * geometry_.read_bytes; }
   ir::Dim row_bytes() const { return geometry_.width * pixel_bytes(); }
+  // Of a copy of the rows of a block.
+  ir::Dim plane_bytes() const {
+    return row_bytes() * ((blocking_.block_rows - 1) * conv_.stride_h + geometry_.span_h);
+  }
+  int64_t planes() const { return geometry_.has_planes ? conv_.groups * geometry_.chunks : 1; }
+  int64_t sum_bytes() const { return ElementFormat(conv_.formats.accumulator).bytes(); }
 
-  // Scratch: the staged tile, then the padded input rows of a block.
+  // Scratch: the staged tile, the padded input rows of a block, then its sums in progress.
   void declare() {
     KernelInterface& interface = emitter_.interface();
     interface.tasks = conv_.b.extent() * blocking_.row_blocks * blocking_.panel_groups;
@@ -177,8 +250,11 @@ class ConvolutionEmitter {
                                   emitter_.program().buffers[conv_.out].type.dtype);
     padded_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
     ir::Dim scratch = staging;
-    if (geometry_.copies) {
-      scratch += row_bytes() * ((blocking_.block_rows - 1) * conv_.stride_h + geometry_.span_h);
+    if (geometry_.copies) scratch += plane_bytes() * planes();
+    if (geometry_.chunks > 1) {
+      scratch = ir::ceildiv(scratch, kLineBytes) * kLineBytes;
+      partial_ = byte_offset(emitter_, emitter_.scratch(), value_of(scratch));
+      scratch += conv_.x.extent() * (blocking_.block_rows * tile_.columns * sum_bytes());
     }
     interface.scratch_bytes = ir::max(interface.scratch_bytes, scratch);
   }
@@ -193,6 +269,10 @@ class ConvolutionEmitter {
     matrix.batch_stride = geometry_.depth * geometry_.group_outputs;
     matrix.weight = conv_.formats.weight;
     matrix.pairs = geometry_.steps != Steps::Single;
+    if (geometry_.chunks > 1) {
+      matrix.taps = conv_.kernel_h * conv_.kernel_w;
+      matrix.chunk = geometry_.chunk;
+    }
     weight_ =
         emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, blocking_.width));
     input_ = emitter_.buffer(conv_.input);
@@ -220,7 +300,7 @@ class ConvolutionEmitter {
 
   // The input rows of a block of output rows, with zeros around them.
   void copy_rows(Value* b, Span rows) {
-    const int64_t channels = conv_.channels;
+    const int64_t pixel = geometry_.pixel;
     Value* height = value_of(conv_.height);
     Value* needed =
         ir_.CreateAdd(ir_.CreateMul(ir_.CreateSub(rows.count, i64(1)), i64(conv_.stride_h)),
@@ -228,26 +308,62 @@ class ConvolutionEmitter {
     Value* first =
         ir_.CreateSub(ir_.CreateMul(rows.begin, i64(conv_.stride_h)), value_of(conv_.pad_top));
     const ir::Dim kept = ir::max(ir::min(conv_.width, geometry_.width - conv_.pad_left), 0);
-    Value* left = value_of(conv_.pad_left * channels);
-    Value* middle = value_of(kept * channels);
-    Value* right = value_of((geometry_.width - conv_.pad_left - kept) * channels);
-    Value* whole = value_of(geometry_.width * channels);
+    const Margins margins{value_of(conv_.pad_left * pixel), value_of(kept),
+                          value_of((geometry_.width - conv_.pad_left - kept) * pixel),
+                          value_of(geometry_.width * pixel)};
     const int64_t input_bytes = ElementFormat(geometry_.input.memory).bytes();
-    Value* input_row_bytes = value_of(conv_.width * (channels * input_bytes));
-    const DType read = geometry_.read;
-    Value* read_bytes = i64(geometry_.read_bytes);
+    Value* input_row_bytes = value_of(conv_.width * (conv_.channels * input_bytes));
+    Value* plane = value_of(plane_bytes());
     emitter_.loop(i64(0), needed, 1, [&](Value* r) {
       Value* row = ir_.CreateAdd(first, r);
       Value* to = at(padded_, r, row_bytes_);
       Value* outside = ir_.CreateICmpUGE(row, height);  // negative rows too
-      when(emitter_, outside, [&] { emit_zeros(emitter_, to, whole, read); });
-      when(emitter_, ir_.CreateNot(outside), [&] {
-        Value* from = at(input_, ir_.CreateAdd(ir_.CreateMul(b, height), row), input_row_bytes);
-        emit_zeros(emitter_, to, left, read);
-        to = at(to, left, read_bytes);
-        emit_copy(emitter_, to, {from, nullptr, middle, geometry_.input});
-        emit_zeros(emitter_, at(to, middle, read_bytes), right, read);
+      Value* from = at(input_, ir_.CreateAdd(ir_.CreateMul(b, height), row), input_row_bytes);
+      emitter_.loop(i64(0), i64(planes()), 1, [&](Value* p) {
+        Value* count = i64(conv_.channels);
+        Value* channel = i64(0);
+        if (geometry_.has_planes) {
+          Value* group = ir_.CreateUDiv(p, i64(geometry_.chunks));
+          Value* in_group =
+              ir_.CreateMul(ir_.CreateURem(p, i64(geometry_.chunks)), i64(geometry_.chunk));
+          Value* left = ir_.CreateSub(i64(geometry_.group_channels), in_group);
+          count = smaller(emitter_, i64(geometry_.chunk), left);
+          channel = ir_.CreateAdd(ir_.CreateMul(group, i64(geometry_.group_channels)), in_group);
+        }
+        copy_row(at(to, p, plane), {at(from, channel, i64(input_bytes)), count, outside}, margins);
       });
+    });
+  }
+
+  // Of a row of the copy: elements of the borders and of all, and pixels between the borders.
+  struct Margins {
+    Value *left = nullptr, *pixels = nullptr, *right = nullptr, *whole = nullptr;
+  };
+
+  // What a plane takes of an input row: `count` channels of each pixel, or nothing.
+  struct RowPart {
+    Value *from = nullptr, *count = nullptr, *outside = nullptr;
+  };
+
+  void copy_row(Value* to, const RowPart& part, const Margins& margins) {
+    const DType read = geometry_.read;
+    Value* read_bytes = i64(geometry_.read_bytes);
+    when(emitter_, part.outside, [&] { emit_zeros(emitter_, to, margins.whole, read); });
+    when(emitter_, ir_.CreateNot(part.outside), [&] {
+      emit_zeros(emitter_, to, margins.left, read);
+      Value* inside = at(to, margins.left, read_bytes);
+      if (geometry_.pixel == conv_.channels) {
+        Value* count = ir_.CreateMul(margins.pixels, i64(conv_.channels));
+        emit_copy(emitter_, inside, {part.from, nullptr, count, geometry_.input});
+      } else {
+        const int64_t input_pixel = conv_.channels * ElementFormat(geometry_.input.memory).bytes();
+        emitter_.loop(i64(0), margins.pixels, 1, [&](Value* x) {
+          emit_copy(emitter_, at(inside, x, i64(pixel_bytes())),
+                    {at(part.from, x, i64(input_pixel)), nullptr, part.count, geometry_.input});
+        });
+      }
+      Value* pixels = ir_.CreateMul(margins.pixels, i64(pixel_bytes()));
+      emit_zeros(emitter_, byte_offset(emitter_, inside, pixels), margins.right, read);
     });
   }
 
@@ -258,6 +374,8 @@ class ConvolutionEmitter {
     Value* group = nullptr;
     Value* weight = nullptr;
     Value *column = nullptr, *end = nullptr;
+    // Of several chunks: the first channel of this one, how many there are, and whether it is the last.
+    Value *channel = nullptr, *channels = nullptr, *is_last = nullptr;
   };
 
   // Output rows of a tile: more than one if they are short, and their width is known.
@@ -279,18 +397,30 @@ class ConvolutionEmitter {
     Value* weight = at(weight_, panel, i64(geometry_.depth * blocking_.width * size));
     Value* width = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(end, first));
     emitter_.loop(i64(0), width, tile_.columns, [&](Value* strip) {
-      const Strip place{b,
-                        rows,
-                        group,
-                        at(weight, strip, i64(size * geometry_.step())),
-                        ir_.CreateAdd(first, strip),
-                        end};
-      if (rows_at_once() > 1) {
-        emit_whole_rows(place);
-      } else {
-        emitter_.loop(i64(0), rows.count, 1, [&](Value* r) { emit_row(place, r); });
-      }
+      Strip place{b,
+                  rows,
+                  group,
+                  at(weight, strip, i64(size * geometry_.step())),
+                  ir_.CreateAdd(first, strip),
+                  end};
+      if (geometry_.chunks == 1) return emit_strip(place);
+      Value* pixels = ir_.CreateMul(rows.count, value_of(conv_.x.extent()));
+      emit_zeros(emitter_, partial_, ir_.CreateMul(pixels, i64(tile_.columns)),
+                 conv_.formats.accumulator);
+      Value* channels = i64(geometry_.group_channels);
+      emitter_.loop(i64(0), channels, geometry_.chunk, [&](Value* channel) {
+        Value* next = ir_.CreateAdd(channel, i64(geometry_.chunk));
+        place.channel = channel;
+        place.channels = ir_.CreateSub(smaller(emitter_, next, channels), channel);
+        place.is_last = ir_.CreateICmpSGE(next, channels);
+        emit_strip(place);
+      });
     });
+  }
+
+  void emit_strip(const Strip& strip) {
+    if (rows_at_once() > 1) return emit_whole_rows(strip);
+    emitter_.loop(i64(0), strip.rows.count, 1, [&](Value* r) { emit_row(strip, r); });
   }
 
   // Where output row `r` of the block starts to read, for channel 0 of a group.
@@ -302,8 +432,15 @@ class ConvolutionEmitter {
       row = ir_.CreateAdd(row, ir_.CreateMul(strip.b, value_of(conv_.height)));
       base = input_;
     }
-    return at(at(base, row, row_bytes_), strip.group,
-              i64(geometry_.group_channels * geometry_.read_bytes));
+    base = at(base, row, row_bytes_);
+    Value* channel = strip.channel == nullptr ? i64(0) : strip.channel;
+    if (geometry_.has_planes) {
+      Value* plane = ir_.CreateAdd(ir_.CreateMul(strip.group, i64(geometry_.chunks)),
+                                   ir_.CreateUDiv(channel, i64(geometry_.chunk)));
+      return at(base, plane, value_of(plane_bytes()));
+    }
+    channel = ir_.CreateAdd(ir_.CreateMul(strip.group, i64(geometry_.group_channels)), channel);
+    return at(base, channel, i64(geometry_.read_bytes));
   }
 
   // The address of the first pixel of output row `r` of the block.
@@ -331,11 +468,15 @@ class ConvolutionEmitter {
         [&](Value* first, int count) {
           const Tile tile{count, tile_.vectors, sum, geometry_.steps};
           Value* pixel = at(input, first, i64(conv_.stride_w * pixel_bytes()));
-          const Accumulators sums = sum_tile(tile, pixel_offsets(1, count), pixel, strip.weight);
-          writer.write(tile, sums, origin, first, strip.column);
+          Value* index = ir_.CreateAdd(ir_.CreateMul(r, value_of(conv_.x.extent())), first);
+          sum_tile(strip, tile, {pixel_offsets(1, count), pixel, index},
+                   [&](const Accumulators& sums) {
+                     writer.write(tile, sums, origin, first, strip.column);
+                   });
         },
         [&](Value* first, Value* count) {
-          writer.finish(tile_.vectors, count, origin, first, strip.column);
+          when_last(strip,
+                    [&] { writer.finish(tile_.vectors, count, origin, first, strip.column); });
         });
   }
 
@@ -356,13 +497,17 @@ class ConvolutionEmitter {
         [&](Value* first, int count) {
           const Tile tile{count * static_cast<int>(width), tile_.vectors, conv_.formats.accumulator,
                           geometry_.steps};
-          const Accumulators sums =
-              sum_tile(tile, pixel_offsets(count, width), input_row(strip, first), strip.weight);
-          writer.write(tile, sums, origin, ir_.CreateMul(first, i64(width)), strip.column);
+          Value* index = ir_.CreateMul(first, i64(width));
+          sum_tile(strip, tile, {pixel_offsets(count, width), input_row(strip, first), index},
+                   [&](const Accumulators& sums) {
+                     writer.write(tile, sums, origin, index, strip.column);
+                   });
         },
         [&](Value* first, Value* count) {
-          writer.finish(tile_.vectors, ir_.CreateMul(count, i64(width)), origin,
-                        ir_.CreateMul(first, i64(width)), strip.column);
+          when_last(strip, [&] {
+            writer.finish(tile_.vectors, ir_.CreateMul(count, i64(width)), origin,
+                          ir_.CreateMul(first, i64(width)), strip.column);
+          });
         });
   }
 
@@ -378,10 +523,41 @@ class ConvolutionEmitter {
     return offsets;
   }
 
-  // All kernel positions.
-  Accumulators sum_tile(Tile tile, std::vector<Value*> pixels, Value* input, Value* weight) {
+  void when_last(const Strip& strip, const std::function<void()>& body) {
+    if (strip.is_last == nullptr) return body();
+    when(emitter_, strip.is_last, body);
+  }
+
+  // The pixels of a tile.
+  struct TilePixels {
+    std::vector<Value*> offsets;  // of what they read, relative to the first
+    Value* input = nullptr;       // what the first reads
+    Value* index = nullptr;       // of the first in the block
+  };
+
+  // All kernel positions of a chunk; `finish` gets the sums after the last.
+  void sum_tile(const Strip& strip, Tile tile, TilePixels pixels,
+                const std::function<void(const Accumulators&)>& finish) {
+    if (strip.is_last == nullptr)
+      return finish(add_positions(strip, tile, std::move(pixels), zero_tile(emitter_, tile)));
+    const ElementFormat format(tile.sum);
+    const int64_t vector = int64_t{emitter_.target().lanes()} * format.bytes();
+    Value* base = at(partial_, pixels.index, i64(tile_.columns * format.bytes()));
+    auto place = [&](size_t i) {
+      return byte_offset(emitter_, base, i64(static_cast<int64_t>(i) * vector));
+    };
+    Accumulators sums;
+    for (size_t i = 0; i < static_cast<size_t>(tile.rows) * tile.vectors; ++i)
+      sums.push_back(format.load(ir_, place(i), emitter_.target().lanes()));
+    sums = add_positions(strip, tile, std::move(pixels), std::move(sums));
+    when(emitter_, strip.is_last, [&] { finish(sums); });
+    when(emitter_, ir_.CreateNot(strip.is_last), [&] {
+      for (size_t i = 0; i < sums.size(); ++i) format.store(ir_, sums[i], place(i));
+    });
+  }
+
+  Accumulators add_positions(const Strip& strip, Tile tile, TilePixels pixels, Accumulators sums) {
     const int64_t runs = geometry_.is_joined ? 1 : conv_.kernel_w;
-    const int64_t steps = geometry_.run / geometry_.step();
     TileOperands operands;
     const DType sum = conv_.formats.accumulator;
     operands.a_format = {sum, sum, sum};
@@ -391,28 +567,34 @@ class ConvolutionEmitter {
     operands.b_step = i64(blocking_.width * column_bytes);
     operands.b_alignment = std::min<int64_t>(32, emitter_.target().lanes() * column_bytes);
     operands.prefetch_b = true;
-    operands.rows = std::move(pixels);
-    std::vector<Value*> carried{weight};
-    const Accumulators zeros = zero_tile(emitter_, tile);
-    carried.insert(carried.end(), zeros.begin(), zeros.end());
+    operands.rows = std::move(pixels.offsets);
+    Value *steps = i64(geometry_.run / geometry_.step()), *weight = strip.weight;
+    if (strip.is_last != nullptr) {
+      const int64_t taps = conv_.kernel_h * conv_.kernel_w;
+      if (!geometry_.is_joined || conv_.kernel_w == 1)
+        steps = ir_.CreateUDiv(strip.channels, i64(geometry_.step()));
+      weight = at(weight, strip.channel, i64(taps * blocking_.width * geometry_.weight_bytes));
+    }
+    sums.insert(sums.begin(), weight);
     auto advance = [&](Value* a, const std::vector<Value*>& values) {
       Run run{a, values[0], Accumulators(values.begin() + 1, values.end())};
-      run = multiply_run(emitter_, tile, operands, i64(steps), std::move(run));
+      run = multiply_run(emitter_, tile, operands, steps, std::move(run));
       run.sums.insert(run.sums.begin(), run.b);
       return run.sums;
     };
     auto kernel_row = [&](Value* ky, const std::vector<Value*>& values) {
-      Value* row = at(input, ky, ir_.CreateMul(row_bytes_, i64(conv_.dilation_h)));
+      Value* row = at(pixels.input, ky, ir_.CreateMul(row_bytes_, i64(conv_.dilation_h)));
       if (runs == 1) return advance(row, values);
       return emitter_.loop_carrying(
           i64(0), i64(runs), 1, values, [&](Value* kx, const std::vector<Value*>& inner) {
             return advance(at(row, kx, i64(conv_.dilation_w * pixel_bytes())), inner);
           });
     };
-    carried = conv_.kernel_h == 1
-                  ? kernel_row(i64(0), carried)
-                  : emitter_.loop_carrying(i64(0), i64(conv_.kernel_h), 1, carried, kernel_row);
-    return Accumulators(carried.begin() + 1, carried.end());
+    sums = conv_.kernel_h == 1
+               ? kernel_row(i64(0), sums)
+               : emitter_.loop_carrying(i64(0), i64(conv_.kernel_h), 1, sums, kernel_row);
+    sums.erase(sums.begin());
+    return sums;
   }
 
   Output output(const Strip& strip, std::function<void(Value*)> bind_row) {
@@ -435,7 +617,7 @@ class ConvolutionEmitter {
   Geometry geometry_;
   Blocking blocking_;
   TileWidth tile_;
-  Value *staging_ = nullptr, *padded_ = nullptr;
+  Value *staging_ = nullptr, *padded_ = nullptr, *partial_ = nullptr;
   Value *weight_ = nullptr, *input_ = nullptr, *out_ = nullptr;
   Value *row_bytes_ = nullptr, *row_blocks_ = nullptr;
 };

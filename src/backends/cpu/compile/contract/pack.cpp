@@ -23,11 +23,27 @@ int64_t packed_steps(const ConstantMatrix& matrix) {
   return matrix.pairs ? matrix.k + matrix.k % 2 : matrix.k;
 }
 
+// For each step of a packed column the one of the literal.
+std::vector<int64_t> packed_order(const ConstantMatrix& matrix) {
+  std::vector<int64_t> order;
+  order.reserve(static_cast<size_t>(matrix.k));
+  const int64_t channels = matrix.k / matrix.taps;
+  const int64_t chunk = matrix.chunk == 0 ? channels : matrix.chunk;
+  for (int64_t first = 0; first < channels; first += chunk) {
+    for (int64_t tap = 0; tap < matrix.taps; ++tap) {
+      for (int64_t c = first; c < std::min(channels, first + chunk); ++c)
+        order.push_back(tap * channels + c);
+    }
+  }
+  return order;
+}
+
 // Calls copy(index in the literal, index in the packed one) for every element; padding stays.
 template <typename Copy>
 void for_each_packed(const ConstantMatrix& matrix, int64_t width, const Copy& copy) {
   const int64_t panels = (matrix.n + width - 1) / width;
   const int64_t neighbour = matrix.pairs ? 2 : 1;
+  const std::vector<int64_t> order = packed_order(matrix);
   int64_t out = 0;
   for (int64_t batch = 0; batch < matrix.batches; ++batch) {
     const int64_t in = matrix.offset + batch * matrix.batch_stride;
@@ -37,7 +53,8 @@ void for_each_packed(const ConstantMatrix& matrix, int64_t width, const Copy& co
       for (int64_t k = 0; k < matrix.k; ++k) {
         const int64_t row = matrix.pairs ? out + k / 2 * 2 * width + k % 2 : out + k * width;
         for (int64_t n = 0; n < columns; ++n) {
-          copy(in + k * matrix.k_stride + (first + n) * matrix.n_stride, row + n * neighbour);
+          const int64_t step = order[static_cast<size_t>(k)];
+          copy(in + step * matrix.k_stride + (first + n) * matrix.n_stride, row + n * neighbour);
         }
       }
       out += packed_steps(matrix) * width;
@@ -218,7 +235,7 @@ void store_vectors(Emitter& emitter, ElementFormat format, Value* to, Value* cou
   });
 }
 
-// "pack:" and numbers; with a dtype for what is not packed as f32: "pack_bf16:48:...", and for pairs
+// "pack:" and numbers, two more where there are chunks; with a dtype for what is not packed as f32: "pack_bf16:48:...", and for pairs
 // "pack_bf16x2:48:...".
 constexpr std::string_view kPackKey = "pack", kPairs = "_bf16x2";
 
@@ -233,16 +250,19 @@ std::optional<DType> parse_pack_dtype(std::string_view name) {
 }
 
 // The numbers of a key, in the order of pack_key; nothing for a text that is no such key.
-std::optional<std::array<int64_t, 8>> parse_pack_numbers(std::string_view key) {
+constexpr size_t kPackNumbers = 10, kPackNumbersWhole = 8;
+std::optional<std::array<int64_t, kPackNumbers>> parse_pack_numbers(std::string_view key) {
   const char *at = key.data(), *end = key.data() + key.size();
-  std::array<int64_t, 8> numbers{};
-  for (int64_t& number : numbers) {
-    if (at == end || *at != ':') return std::nullopt;
-    const auto parsed = std::from_chars(at + 1, end, number);
-    if (parsed.ec != std::errc() || number < 0) return std::nullopt;
+  std::array<int64_t, kPackNumbers> numbers{};
+  numbers[kPackNumbersWhole] = 1;  // taps
+  size_t count = 0;
+  for (; count < kPackNumbers && at != end; ++count) {
+    if (*at != ':') return std::nullopt;
+    const auto parsed = std::from_chars(at + 1, end, numbers[count]);
+    if (parsed.ec != std::errc() || numbers[count] < 0) return std::nullopt;
     at = parsed.ptr;
   }
-  if (at != end) return std::nullopt;
+  if (at != end || (count != kPackNumbersWhole && count != kPackNumbers)) return std::nullopt;
   return numbers;
 }
 
@@ -253,6 +273,7 @@ bool fits(const ConstantMatrix& matrix, int64_t width, const ir::Literal& litera
   const int64_t elements = literal.elements();
   if (width < 1 || width > kWidest || matrix.k < 1 || matrix.n < 1 || matrix.batches < 1)
     return false;
+  if (matrix.taps < 1 || matrix.k % matrix.taps != 0) return false;
   if (std::max({matrix.k, matrix.n, matrix.batches}) > elements) return false;
   __int128 last = matrix.offset;
   last += static_cast<__int128>(matrix.k - 1) * matrix.k_stride;
@@ -273,6 +294,8 @@ std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
                        matrix.batches, matrix.batch_stride}) {
     key += ":" + std::to_string(part);
   }
+  if (matrix.chunk != 0)
+    key += ":" + std::to_string(matrix.taps) + ":" + std::to_string(matrix.chunk);
   return key;
 }
 
@@ -285,9 +308,11 @@ ir::Literal derive_constant(const std::string& transform, const ir::Literal& lit
   const auto numbers = parse_pack_numbers(std::string_view(transform).substr(colon));
   if (!dtype || !numbers)
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected pack:...");
-  const auto [width, offset, k_stride, n_stride, k, n, batches, batch_stride] = *numbers;
+  const auto [width, offset, k_stride, n_stride, k, n, batches, batch_stride, taps, chunk] =
+      *numbers;
   const ConstantMatrix matrix{
-      offset, k_stride, n_stride, k, n, batches, batch_stride, *dtype, name.ends_with(kPairs)};
+      offset, k_stride, n_stride, k, n, batches, batch_stride, *dtype, name.ends_with(kPairs),
+      taps,   chunk};
   if (!fits(matrix, width, literal))
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected one that fits " +
                        literal.type().str());

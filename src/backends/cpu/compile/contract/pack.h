@@ -23,6 +23,9 @@ struct ConstantMatrix {
   int64_t batches = 1, batch_stride = 0;  // packed one after another
   DType weight = DType::F32;              // what it is packed as
   bool pairs = false;                     // bf16 alone
+  // K is `taps` runs of k / taps channels in the literal. Packed, it is chunks of at most `chunk` of the
+  // channels, each with all its taps; 0: as it lies.
+  int64_t taps = 1, chunk = 0;
 };
 
 // The buffer that holds the packed matrix.
