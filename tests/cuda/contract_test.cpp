@@ -100,6 +100,13 @@ std::vector<Contraction> all_contractions() {
       {"odd_f16", linear("f16", 300, 70, 33, gelu)},
       {"large_f32", linear("f32", 4096, 2304, 768, gelu)},
       {"small_f32", linear("f32", 100, 70, 33, plain)},
+      {"medium_f32", linear("f32", 512, 2048, 2048, plain)},
+      {"shared_depth_f32", linear("f32", 128, 768, 3072, gelu)},
+      {"few_rows_f32", linear("f32", 16, 4096, 4096, plain)},
+      {"dynamic_f32", product("f32", 4096, 4096, 1024, true)},
+      {"dynamic_rows_f32", product("f32", 4096, 64, 512, false)},
+      {"narrow_f32", product("f32", 40000, 16, 256, true)},
+      {"placed_28_f32", placed("f32", 28, 128, 128, 3, 1, 32)},
       {"large_f64", linear("f64", 512, 512, 512, plain)},
       {"dynamic_f16", product("f16", 4096, 4096, 1024, true)},
       {"dynamic_rows_f16", product("f16", 4096, 64, 512, false)},
@@ -200,6 +207,7 @@ TEST_P(CudaContraction, LaunchesCoverTheirResult) {
 // What tuning tries beside the model's choice: each once, and they compile.
 TEST(CudaContractionTest, OtherWaysAreOthersAndCompile) {
   for (const std::string& graph : {linear("f16", 512, 2048, 2048, "  %g = neg(%l)\n"),
+                                   linear("f32", 512, 2048, 2048, "  %g = neg(%l)\n"),
                                    placed("f16", 14, 256, 256, 3, 1, 32)}) {
     const plan::Program program = planned(graph);
     std::set<std::string> texts;
@@ -227,7 +235,7 @@ TEST(CudaContractionTest, RoundsToTf32WhereItIsAllowed) {
   const auto rounds = [](const std::string& graph, uint8_t tf32) {
     return kernel_texts(planned(graph, tf32), target_named("sm_80"))
                .back()
-               .text.find("multiply_tf32") != std::string::npos;
+               .text.find("kThreeProducts = false") != std::string::npos;
   };
   const std::string products = product("f32", 256, 256, 256, true);
   const std::string convolutions = convolution("f32", 64, 64, 3, 32);
@@ -239,6 +247,21 @@ TEST(CudaContractionTest, RoundsToTf32WhereItIsAllowed) {
   EXPECT_FALSE(rounds(convolutions, engine::kTf32Products));
   EXPECT_TRUE(rounds(convolutions, engine::kTf32Convolutions));
   EXPECT_FALSE(rounds(wide, Contraction::kAnyTf32));
+}
+
+// f32 takes tensor cores, exactly, where those are fast enough for three products.
+TEST(CudaContractionTest, MultipliesF32InThreeProducts) {
+  for (const std::string& graph :
+       {product("f32", 256, 256, 256, true), convolution("f32", 64, 64, 3, 32)}) {
+    const plan::Program program = planned(graph);
+    const auto has = [&](const char* target, const char* text) {
+      return kernel_texts(program, target_named(target)).back().text.find(text) !=
+             std::string::npos;
+    };
+    for (const char* target : {"sm_80", "sm_90"})
+      EXPECT_TRUE(has(target, "kThreeProducts = true")) << target;
+    for (const char* target : {"sm_86", "sm_89"}) EXPECT_TRUE(has(target, "fma_sum(")) << target;
+  }
 }
 
 // What a multiprocessor has is enough for the blocks that a cut counts on.

@@ -1,9 +1,10 @@
-// kiln_cuda_dump CASES FOLDER [ARCH]: the kernels of graphs for GPUs, as text, with what a launch of
+// kiln_cuda_dump CASES FOLDER [ARCH [WAY]]: the kernels of graphs for GPUs, as text, with what a launch of
 // them needs, for a script that runs them (scripts/cuda_kernels_check.py). Not installed.
 //
 // CASES: graphs, each below a line "// case NAME" and a line "// at SIZE=VALUE ..." for each set of
 // sizes to run it at. Inputs whose name begins with "w" become constants. FOLDER gets cases.json and
-// the files that it names. A NAME that begins with "tf32_" lets f32 be rounded.
+// the files that it names. A NAME that begins with "tf32_" lets f32 be rounded. WAY counts the ways that there are
+// of doing a contraction: 0 is the best by the model of the machine.
 #include <algorithm>
 #include <exception>
 #include <fstream>
@@ -61,7 +62,8 @@ std::vector<DumpCase> read_cases(const std::string& path) {
 
 class Dump {
  public:
-  Dump(std::string folder, cuda::Target target) : folder_(std::move(folder)), target_(target) {
+  Dump(std::string folder, cuda::Target target, size_t way)
+      : folder_(std::move(folder)), target_(target), way_(way) {
     json_.begin_array();
   }
 
@@ -194,7 +196,7 @@ class Dump {
   }
 
   backend::KernelInterface add_kernel(const plan::Program& program, const plan::Kernel& kernel) {
-    cuda::KernelText made = cuda::generate_text(program, kernel, target_);
+    cuda::KernelText made = cuda::generate_text(program, kernel, target_, way_);
     const backend::GeneratedKernel& result = made.kernel;
     const std::string& text = made.text;
     const std::string file = name_ + "_" + std::to_string(files_++) + "." + target_.name + ".cu";
@@ -217,6 +219,7 @@ class Dump {
 
   std::string folder_;
   cuda::Target target_;
+  size_t way_;
   JsonWriter json_;
   std::string name_;
   test::SizeOf sizes_;
@@ -228,7 +231,8 @@ class Dump {
 
 int main(int count, char** arguments) {
   try {
-    kiln::Dump dump(arguments[2], kiln::test::target_named(count > 3 ? arguments[3] : "sm_90"));
+    kiln::Dump dump(arguments[2], kiln::test::target_named(count > 3 ? arguments[3] : "sm_90"),
+                    count > 4 ? std::stoul(arguments[4]) : 0);
     for (const auto& dump_case : kiln::read_cases(arguments[1])) {
       try {
         dump.add(dump_case);

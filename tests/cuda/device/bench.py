@@ -90,7 +90,8 @@ def attention(b, h, g, s, t, d, causal):
 
 
 def convolution(n, size, c, o, kernel, stride, pad, dtype="f16"):
-    prefix, dtype = ("tf32_", "f32") if dtype == "tf32" else ("", dtype)
+    prefix = "" if dtype == "f16" else dtype + "_"
+    dtype = dtype.removeprefix("t")
 
     def run(x, w, w2):
         return F.conv2d(x.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2), w2, stride, pad)
@@ -132,19 +133,19 @@ def build():
         (4, 4096, 4096, "none"),
     ):
         linear(m, n, k, epilogue)
-    linear(1024, 1024, 1024, "bias", "f32")
-    linear(128, 768, 768, "bias", "f32")
     linear(512, 512, 512, "none", "f64")
-    for m, n, k in (
-        (4096, 768, 768),
-        (4096, 3072, 768),
-        (4096, 768, 3072),
-        (1024, 1024, 1024),
-        (512, 2048, 2048),
-        (128, 768, 768),
-        (128, 768, 3072),
-    ):
-        linear(m, n, k, "bias", "tf32")
+    for dtype in ("f32", "tf32"):
+        for m, n, k in (
+            (4096, 768, 768),
+            (4096, 3072, 768),
+            (4096, 768, 3072),
+            (1024, 1024, 1024),
+            (512, 2048, 2048),
+            (128, 768, 768),
+            (128, 768, 3072),
+            (16, 4096, 4096),
+        ):
+            linear(m, n, k, "bias", dtype)
     row(3072, 768)
     row(768, 3072)
     row(16384, 2048)
@@ -172,10 +173,12 @@ def build():
         for size, c in ((56, 128), (28, 256), (14, 512)):
             convolution(n, size, c, c, 3, 2, 1)
             convolution(n, size, 2 * c, 4 * c, 1, 2, 0)
-    convolution(32, 224, 3, 64, 7, 2, 3, "tf32")
-    for size, c in ((56, 64), (28, 128), (14, 256), (7, 512)):
-        convolution(32, size, c, c, 3, 1, 1, "tf32")
-    convolution(32, 56, 256, 512, 1, 2, 0, "tf32")
+    for dtype in ("f32", "tf32"):
+        convolution(32, 224, 3, 64, 7, 2, 3, dtype)
+        for size, c in ((56, 64), (28, 128), (14, 256), (7, 512)):
+            convolution(32, size, c, c, 3, 1, 1, dtype)
+        convolution(32, 56, 256, 512, 1, 2, 0, dtype)
+        convolution(1, 14, 256, 256, 3, 1, 1, dtype)
     return CASES
 
 

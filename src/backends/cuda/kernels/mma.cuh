@@ -83,6 +83,15 @@ __device__ __forceinline__ void round_to_tf32(unsigned (&r)[4]) {
     r[i] += fabsf(__uint_as_float(r[i])) < __int_as_float(0x7f800000) ? 0x1000u : 0u;
 }
 
+// Values of f32, given in `low`, as high + low; what is left of low beyond 11 bits is not multiplied.
+__device__ __forceinline__ void split_tf32(unsigned (&high)[4], unsigned (&low)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    high[i] = (low[i] + 0x1000u) & 0xffffe000u;
+    low[i] = __float_as_uint(__uint_as_float(low[i]) - __uint_as_float(high[i]));
+  }
+}
+
 // Two values in one register, `low` in the low half.
 __device__ __forceinline__ unsigned pack16(float low, float high) {
   unsigned result;

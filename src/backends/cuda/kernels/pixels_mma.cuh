@@ -1,6 +1,18 @@
 // A loader of pixels.cuh for tile_mma.cuh: vectors of 16 bytes at a time where groups are multiples of
 // as many channels, so that none spans two pixels, and element by element elsewhere.
 
+struct PixelOperand {
+  const Bits* data;
+  const Image& image;
+  long long depth;
+  // Of f32; zero outside.
+  __device__ __forceinline__ float element(long long row, long long k) const {
+    const long long offset =
+        k < depth ? pixel_offset(image, corner_of(image, row), static_cast<int>(k)) : -1;
+    return offset < 0 ? 0.0f : __uint_as_float(data[offset]);
+  }
+};
+
 struct LoadPixels {
   static constexpr int kAcrossChunks = kTileK / kChunk;
   static constexpr int kChunks = kTileM * kAcrossChunks;
@@ -13,10 +25,9 @@ struct LoadPixels {
   int k0;
   bool aligned;
 
-  __device__ __forceinline__ LoadPixels(const void* input, const Image& image, long long row0,
-                                        long long k0)
-      : data(static_cast<const Bits*>(input)), image(image), k0(static_cast<int>(k0)) {
-    aligned = kGroupChannels % kChunk == 0 && (reinterpret_cast<unsigned long long>(input) & 15) == 0;
+  __device__ __forceinline__ LoadPixels(const PixelOperand& operand, long long row0, long long k0)
+      : data(operand.data), image(operand.image), k0(static_cast<int>(k0)) {
+    aligned = kGroupChannels % kChunk == 0 && (reinterpret_cast<unsigned long long>(data) & 15) == 0;
 #pragma unroll
     for (int i = 0; i < kEach; ++i)
       corners[i] = corner_of(image, row0 + (static_cast<int>(threadIdx.x) + i * kThreads) / kAcrossChunks);

@@ -1,6 +1,13 @@
-// Products of f16, bf16 or f32 on tensor cores (mma.sync, sm_80 and newer), sums in f32. Elements of
-// f32 are multiplied as TF32: rounded to 11 bits when they come to registers. The alias Bits, written
-// in front of this text, says which: unsigned short, or unsigned for f32.
+// Products of f16, bf16 or f32 on tensor cores (mma.sync, sm_80 and newer), sums in f32. The alias Bits,
+// written in front of this text, says which: unsigned short, or unsigned for f32. Elements of f32 are
+// multiplied as TF32, of 11 bits, in one of two ways (the constant kThreeProducts):
+//   rounded   when they come to registers: what callers have to allow
+//   exactly   as the sum of two, high = x rounded and low = x - high. Three products, high * high +
+//             high * low + low * high, leave out 2^-22 of the whole. Tensor cores cut off bits where
+//             they add, which piles up over long sums: what they give for each slice of k is added
+//             by the ordinary units, which round. Errors are those of fused multiply-adds in f32, or
+//             smaller (Ootomo and Yokota, 2022). What is not finite has no such parts: where a sum comes out as
+//             infinite or NaN, it is computed again with ordinary multiply-adds.
 //
 // A block computes kTileM x kTileN sums. Its operands come in steps of kTileK through a ring of
 // kStages pieces of shared memory, filled by cp.async while earlier ones are multiplied. Warps cover
@@ -23,6 +30,7 @@
 constexpr int kAlongK = 0, kAcross = 1, kElements = 2;
 constexpr int kWarpsM = kTileM / kWarpM, kWarpsN = kTileN / kWarpN;
 constexpr bool kTf32 = sizeof(Bits) == 4;
+static_assert(kTf32 || !kThreeProducts, "16 bits are multiplied as they are");
 constexpr int kChunk = 16 / sizeof(Bits);  // elements of 16 bytes
 constexpr int kSlice = 2 * kChunk;         // of k, that an instruction multiplies
 constexpr int kSlices = kTileK / kSlice;
@@ -34,6 +42,10 @@ static_assert(kSlices % kGroups == 0, "groups share the slices of a step");
 struct Operand {
   const Bits* data;
   long long rows, depth, row_stride, k_stride;
+  // Of f32; zero outside.
+  __device__ __forceinline__ float element(long long row, long long k) const {
+    return row < rows && k < depth ? __uint_as_float(data[row * row_stride + k * k_stride]) : 0.0f;
+  }
 };
 
 // Where a chunk of a line lies. Transposed tiles of f32 are read by eight neighbours of each of four
@@ -157,7 +169,7 @@ __device__ __forceinline__ void fragment_a(unsigned (&r)[4], unsigned tile, int 
     const int line = row + (lane & 15), chunk = slice * 2 + (lane >> 4);
     load_matrices(r, tile + 16 * (line * kChunks + swizzled<kChunks>(line, chunk)));
   }
-  if constexpr (kTf32) round_to_tf32(r);
+  if constexpr (kTf32 && !kThreeProducts) round_to_tf32(r);
 }
 template <int Form, int Rows>
 __device__ __forceinline__ void fragment_b(unsigned (&r)[4], unsigned tile, int column, int slice) {
@@ -176,7 +188,7 @@ __device__ __forceinline__ void fragment_b(unsigned (&r)[4], unsigned tile, int 
     const int line = column + ((lane >> 4) & 1) * 8 + (lane & 7), chunk = slice * 2 + ((lane >> 3) & 1);
     load_matrices(r, tile + 16 * (line * kChunks + swizzled<kChunks>(line, chunk)));
   }
-  if constexpr (kTf32) round_to_tf32(r);
+  if constexpr (kTf32 && !kThreeProducts) round_to_tf32(r);
 }
 
 // Warps of a block, by what they compute.
@@ -193,8 +205,8 @@ struct WarpPlace {
 
 using WarpSums = float[kWarpM / 16][kWarpN / 8][4];
 
-__device__ __forceinline__ void multiply_slice(float (&c)[4], const unsigned (&a)[4], unsigned b0,
-                                               unsigned b1) {
+__device__ __forceinline__ void multiply_fragments(float (&c)[4], const unsigned (&a)[4], unsigned b0,
+                                                   unsigned b1) {
   if constexpr (kTf32) {
     multiply_tf32(c, a, b0, b1);
   } else {
@@ -202,24 +214,59 @@ __device__ __forceinline__ void multiply_slice(float (&c)[4], const unsigned (&a
   }
 }
 
+__device__ __forceinline__ void multiply_slice(WarpSums& sums, unsigned tile_a, unsigned tile_b,
+                                               const WarpPlace& place, int slice) {
+  unsigned a[kWarpM / 16][4], b[kWarpN / 16][4];
+#pragma unroll
+  for (int m = 0; m < kWarpM / 16; ++m)
+    fragment_a<kFormA, kTileM>(a[m], tile_a, place.row + m * 16, slice);
+#pragma unroll
+  for (int n = 0; n < kWarpN / 16; ++n)
+    fragment_b<kFormB, kTileN>(b[n], tile_b, place.column + n * 16, slice);
+#pragma unroll
+  for (int m = 0; m < kWarpM / 16; ++m) {
+#pragma unroll
+    for (int n = 0; n < kWarpN / 8; ++n)
+      multiply_fragments(sums[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+  }
+}
+
+__device__ __forceinline__ void multiply_slice_exactly(WarpSums& sums, unsigned tile_a, unsigned tile_b,
+                                                       const WarpPlace& place, int slice) {
+  unsigned b_high[kWarpN / 16][4], b_low[kWarpN / 16][4];
+#pragma unroll
+  for (int n = 0; n < kWarpN / 16; ++n) {
+    fragment_b<kFormB, kTileN>(b_low[n], tile_b, place.column + n * 16, slice);
+    split_tf32(b_high[n], b_low[n]);
+  }
+#pragma unroll
+  for (int m = 0; m < kWarpM / 16; ++m) {
+    unsigned a_high[4], a_low[4];
+    fragment_a<kFormA, kTileM>(a_low, tile_a, place.row + m * 16, slice);
+    split_tf32(a_high, a_low);
+#pragma unroll
+    for (int n = 0; n < kWarpN / 8; ++n) {
+      const int at = n % 2 * 2;
+      float part[4] = {};
+      multiply_tf32(part, a_low, b_high[n / 2][at], b_high[n / 2][at + 1]);
+      multiply_tf32(part, a_high, b_low[n / 2][at], b_low[n / 2][at + 1]);
+      multiply_tf32(part, a_high, b_high[n / 2][at], b_high[n / 2][at + 1]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sums[m][n][i] += part[i];
+    }
+  }
+}
+
 __device__ __forceinline__ void multiply_step(WarpSums& sums, unsigned tile_a, unsigned tile_b,
                                               const WarpPlace& place) {
+  if constexpr (kThreeProducts) {
+#pragma unroll 1
+    for (int i = 0; i < kSlices / kGroups; ++i)
+      multiply_slice_exactly(sums, tile_a, tile_b, place, i * kGroups + place.group);
+  } else {
 #pragma unroll
-  for (int i = 0; i < kSlices / kGroups; ++i) {
-    const int slice = i * kGroups + place.group;
-    unsigned a[kWarpM / 16][4], b[kWarpN / 16][4];
-#pragma unroll
-    for (int m = 0; m < kWarpM / 16; ++m)
-      fragment_a<kFormA, kTileM>(a[m], tile_a, place.row + m * 16, slice);
-#pragma unroll
-    for (int n = 0; n < kWarpN / 16; ++n)
-      fragment_b<kFormB, kTileN>(b[n], tile_b, place.column + n * 16, slice);
-#pragma unroll
-    for (int m = 0; m < kWarpM / 16; ++m) {
-#pragma unroll
-      for (int n = 0; n < kWarpN / 8; ++n)
-        multiply_slice(sums[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
-    }
+    for (int i = 0; i < kSlices / kGroups; ++i)
+      multiply_slice(sums, tile_a, tile_b, place, i * kGroups + place.group);
   }
 }
 
@@ -266,10 +313,41 @@ struct Steps {
   __device__ __forceinline__ long long k0() const { return static_cast<long long>(first) * kTileK; }
 };
 
-// The tile of a block: `a` and `b` load its steps, `depth` is how far k goes.
-template <typename A, typename B, typename R>
-__device__ __forceinline__ void multiply_tile(A a, B b, const Steps& steps, long long depth,
-                                              long long row0, long long column0, const R& result) {
+__device__ __forceinline__ bool is_finite(float x) { return fabsf(x) < __int_as_float(0x7f800000); }
+
+__device__ __forceinline__ bool are_finite(const WarpSums& sums) {
+  bool finite = true;
+#pragma unroll
+  for (int m = 0; m < kWarpM / 16; ++m) {
+#pragma unroll
+    for (int n = 0; n < kWarpN / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) finite &= is_finite(sums[m][n][i]);
+    }
+  }
+  return finite;
+}
+
+// The sums of a tile that are not finite, of operands from row0 and column0 on, again.
+template <typename A, typename B>
+__device__ __forceinline__ void multiply_again(float* tile, const A& a, const B& b, const Steps& steps,
+                                            long long row0, long long column0) {
+  for (int i = static_cast<int>(threadIdx.x); i < kTileM * kTileN; i += kThreads) {
+    float& sum = tile[i / kTileN * kResultPitch + i % kTileN];
+    if (is_finite(sum)) continue;
+    float again = 0;
+    for (long long k = steps.k0(); k < steps.k0() + steps.count * kTileK; ++k)
+      again = fmaf(a.element(row0 + i / kTileN, k), b.element(column0 + i % kTileN, k), again);
+    sum = again;
+  }
+  __syncthreads();
+}
+
+// The tile of a block: `load_a` and `load_b` load the steps of `a` and `b`, `depth` is how far k goes.
+template <typename LoadA, typename LoadB, typename A, typename B, typename R>
+__device__ __forceinline__ void multiply_tile(LoadA load_a, LoadB load_b, const A& a, const B& b,
+                                              const Steps& steps, long long depth, long long row0,
+                                              long long column0, const R& result) {
   extern __shared__ __align__(128) unsigned char shared[];
   constexpr int kStageBytes = kBytesA + kBytesB;
   const WarpPlace place;
@@ -281,8 +359,8 @@ __device__ __forceinline__ void multiply_tile(A a, B b, const Steps& steps, long
       const long long rest = depth - steps.k0() - static_cast<long long>(loaded) * kTileK;
       const int left = rest < kTileK ? static_cast<int>(rest) : kTileK;
       unsigned char* const to = shared + stage_in * kStageBytes;
-      a.load(to, left);
-      b.load(to + kBytesA, left);
+      load_a.load(to, left);
+      load_b.load(to + kBytesA, left);
     }
     commit_copies();
     ++loaded;
@@ -302,5 +380,8 @@ __device__ __forceinline__ void multiply_tile(A a, B b, const Steps& steps, long
   __syncthreads();
   float* tile = reinterpret_cast<float*>(shared);
   store_sums(sums, tile, place);
+  if constexpr (kThreeProducts) {
+    if (__syncthreads_or(!are_finite(sums))) multiply_again(tile, a, b, steps, row0, column0);
+  }
   write_result<kThreads>(result, row0, column0, tile);
 }

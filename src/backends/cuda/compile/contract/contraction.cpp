@@ -32,9 +32,13 @@ void Prelude::include(std::string_view kernel) {
   text_ += "\n" + std::string(kernel_text(std::string(kernel) + ".cuh"));
 }
 
-bool on_tensor_cores(DType left, DType right, const plan::Formats& formats) {
-  return left == right && formats.accumulator == DType::F32 &&
-         (is_16_bit_float(left) || (left == DType::F32 && formats.tf32));
+Units units_of(const Target& target, DType left, DType right, const plan::Formats& formats) {
+  if (left != right || formats.accumulator != DType::F32) return Units::Ordinary;
+  if (is_16_bit_float(left)) return Units::TensorCores;
+  if (left != DType::F32) return Units::Ordinary;
+  if (formats.tf32) return Units::TensorCores;
+  // TF32 is 8 to 16 times as fast as f32 on GPUs of data centres, as fast on others.
+  return target.sm == 80 || target.sm == 90 ? Units::ThreeProducts : Units::Ordinary;
 }
 
 std::string_view bits_type(DType dtype) {
@@ -55,6 +59,7 @@ void add_tile(Prelude& text, const Tile& tile) {
   text.constant("kStages", tile.stages);
   text.constant("kGroups", tile.groups);
   text.constant("kThreads", tile.threads());
+  text.flag("kThreeProducts", tile.three_products);
 }
 
 // One instruction.
@@ -73,16 +78,33 @@ std::string group_product(const std::string& name, int n, DType dtype, GroupOper
   const std::string begin =
       "__device__ __forceinline__ void " + name + "(float (&c)[" + std::to_string(n / 2) + "], ";
   const std::string condition = "  asm volatile(\n      \"{\\n.reg .pred p;\\nsetp.ne.b32 p, ";
-  if (operands == GroupOperands::RegistersByTransposed)
-    return begin + "unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned long long b) {\n" +
-           condition + operand(5) + ", 0;\\n\"\n      \"" + instruction + "{" + operand(0) + ", " +
-           operand(1) + ", " + operand(2) + ", " + operand(3) + "}, " + operand(4) +
-           ", p, 1, 1, 1;\\n}\\n\"\n      : " + outputs +
-           "\n      : \"r\"(a0), \"r\"(a1), \"r\"(a2), \"r\"(a3), \"l\"(b), \"r\"(1));\n}\n";
+  if (operands != GroupOperands::Shared) {
+    const bool transposed = operands == GroupOperands::RegistersByTransposed;
+    return begin + "unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned long long b" +
+           (transposed ? "" : ", int accumulate") + ") {\n" + condition + operand(5) +
+           ", 0;\\n\"\n      \"" + instruction + "{" + operand(0) + ", " + operand(1) + ", " +
+           operand(2) + ", " + operand(3) + "}, " + operand(4) +
+           (transposed ? ", p, 1, 1, 1"
+            : tf32     ? ", p, 1, 1"
+                       : ", p, 1, 1, 0") +
+           ";\\n}\\n\"\n      : " + outputs +
+           "\n      : \"r\"(a0), \"r\"(a1), \"r\"(a2), \"r\"(a3), \"l\"(b), \"r\"(" +
+           (transposed ? "1" : "accumulate") + "));\n}\n";
+  }
   return begin + "unsigned long long a, unsigned long long b, int accumulate) {\n" + condition +
          operand(2) + ", 0;\\n\"\n      \"" + instruction + operand(0) + ", " + operand(1) +
          (tf32 ? ", p, 1, 1" : ", p, 1, 1, 0, 0") + ";\\n}\\n\"\n      : " + outputs +
          "\n      : \"l\"(a), \"l\"(b), \"r\"(accumulate));\n}\n";
+}
+
+std::string_view include_tile(Prelude& text, const Tile& tile) {
+  for (const char* file : {"cluster", "tile_order", "tile_result", "mma", "tile_mma"})
+    text.include(file);
+  if (!tile.by_groups) return "multiply_tile";
+  text.include("hopper");
+  text.add(group_product("multiply_group", tile.n, DType::F32, GroupOperands::Registers));
+  text.include("tile_exact");
+  return "multiply_tile_by_groups";
 }
 
 void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, int64_t columns,

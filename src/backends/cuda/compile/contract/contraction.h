@@ -29,12 +29,19 @@ class Prelude {
   std::string text_;
 };
 
-// Whether a product of such operands is tile_mma.cuh's: f16, bf16, or f32 that may be rounded.
-bool on_tensor_cores(DType left, DType right, const plan::Formats& formats);
+// What multiplies the elements of a product.
+enum class Units {
+  Ordinary,       // fused multiply-adds: tile_simt.cuh
+  TensorCores,    // f16, bf16, and f32 that may be rounded
+  ThreeProducts,  // f32 exactly on tensor cores (tile_mma.cuh), where they are faster even so
+};
+Units units_of(const Target& target, DType left, DType right, const plan::Formats& formats);
 // What that text knows elements as.
 std::string_view bits_type(DType dtype);
 // The constants that say what a block computes.
 void add_tile(Prelude& text, const Tile& tile);
+// The texts of a block's product, after that of what is in front of it; the name of the function.
+std::string_view include_tile(Prelude& text, const Tile& tile);
 void add_simt_tile(Prelude& text, const Tile& tile);
 
 // The same, and the texts of the kernel, for tile_wgmma.cuh and a result of so many columns. `boxes` is
@@ -50,9 +57,9 @@ bool is_placed(const plan::Program& program, plan::BufferId buffer);
 
 // The text of a function on sm_90 that adds 64 rows of A times n columns of B, 32 bytes along k, to the
 // sums of a group of four warps: name(c, a, b, accumulate), operands contiguous along k in shared
-// memory, sums replaced where `accumulate` is 0; or name(c, a0, a1, a2, a3, b), where B is contiguous
-// across k.
-enum class GroupOperands { Shared, RegistersByTransposed };
+// memory, sums replaced where `accumulate` is 0; with A in registers name(c, a0, a1, a2, a3, b, accumulate),
+// or name(c, a0, a1, a2, a3, b), where B is contiguous across k.
+enum class GroupOperands { Shared, Registers, RegistersByTransposed };
 std::string group_product(const std::string& name, int n, DType dtype, GroupOperands operands);
 
 // The multiprocessors of the machine that a target is tuned for.

@@ -28,14 +28,17 @@ class ConvolutionText {
     pixel_ = plan::Loop{ir::make_loop_symbol("pixel", pixels_)};
     size_ = {c_.groups, positive_opt(pixels_), std::max<int64_t>(1, group_filters_),
              std::max<int64_t>(1, depth_)};
-    tensor_cores_ = on_tensor_cores(input_type_, weight_type_, c_.formats);
+    units_ = units_of(context_.target, input_type_, weight_type_, c_.formats);
+    tensor_cores_ = units_ == Units::TensorCores;
     has_16_bits_ = tensor_cores_ && is_16_bit_float(input_type_);
   }
 
   std::string run() {
     if (suits_groups()) return hopper_text();
     if (suits_windows()) return window_text();
-    if (!tensor_cores_) return simt_text(context_.pick(simt_tiles()));
+    if (units_ == Units::Ordinary) return simt_text(context_.pick(simt_tiles()));
+    if (units_ == Units::ThreeProducts)
+      return tensor_core_text(context_.pick(rank_exact_tiles(context_.target, size_, true)));
     return tensor_core_text(context_.pick(rank_tiles(context_.target, size_, element())));
   }
 
@@ -87,7 +90,7 @@ class ConvolutionText {
   std::string weights(const std::string& type, int64_t& row_stride) {
     plan::BufferId buffer = c_.weight;
     row_stride = depth_;
-    if (tensor_cores_ && depth_ % (16 / element()) != 0) {
+    if (units_ != Units::Ordinary && depth_ % (16 / element()) != 0) {
       const ConstantRows rows{0, filters_, depth_, depth_, 1};
       buffer = derive_rows(context_.result.constants, c_.weight, rows);
       row_stride = rows.padded_depth();
@@ -385,9 +388,8 @@ class ConvolutionText {
     add_constants(text);
     text.constant("kFormA", 0);
     text.constant("kFormB", 0);
-    for (const char* file :
-         {"cluster", "tile_order", "tile_result", "mma", "tile_mma", "pixels", "pixels_mma"})
-      text.include(file);
+    const std::string multiply(include_tile(text, tile));
+    for (const char* file : {"pixels", "pixels_mma"}) text.include(file);
     begin();
     int64_t row_stride = 0;
     const std::string data = weights("Bits", row_stride);
@@ -395,13 +397,15 @@ class ConvolutionText {
                   "ll, 1};");
     const std::string object = result();
     emitter_.line("const Steps steps(depth);");
-    emitter_.line("multiply_tile(LoadPixels(" + emitter_.buffer(c_.input) +
-                  ", image, place.row0, steps.k0()), LoadMatrix<kTileN, kFormB>(b, place.column0, "
-                  "steps.k0()), steps, depth, place.row0, place.column0, " +
+    emitter_.line("const PixelOperand a{(const Bits*)" + emitter_.buffer(c_.input) +
+                  ", image, depth};");
+    emitter_.line(multiply +
+                  "(LoadPixels(a, place.row0, steps.k0()), LoadMatrix<kTileN, kFormB>(b, "
+                  "place.column0, steps.k0()), a, b, steps, depth, place.row0, place.column0, " +
                   object + ");");
-    set_launch(tile, int64_t{tile.stages} * (tile.m + tile.n) * tile.k * element());
+    set_launch(tile, tile.shared_bytes(element()));
     return emitter_.finish({.threads = tile.threads(),
-                            .min_blocks = 2,
+                            .min_blocks = min_blocks(tile),
                             .cluster = tile.cluster,
                             .before = text.str()});
   }
@@ -443,6 +447,7 @@ class ConvolutionText {
   KernelContext& context_;
   const plan::Convolution& c_;
   DType input_type_ = DType::F32, weight_type_ = DType::F32;
+  Units units_ = Units::Ordinary;
   bool tensor_cores_ = false, has_16_bits_ = false;
   int64_t group_channels_ = 0, filters_ = 0, group_filters_ = 0, depth_ = 0;
   Dim pixels_;

@@ -28,7 +28,8 @@ class MatMulText {
     a_type_ = emitter_.dtype_of(matmul.a.buffer);
     b_type_ = emitter_.dtype_of(matmul.b.buffer);
     check_formats();
-    tensor_cores_ = on_tensor_cores(a_type_, b_type_, matmul.formats);
+    units_ = units_of(context_.target, a_type_, b_type_, matmul.formats);
+    tensor_cores_ = units_ == Units::TensorCores;
     find_rows();
     size_.m = positive_opt(m_);
     size_.n = positive_opt(matmul.n.extent());
@@ -44,7 +45,11 @@ class MatMulText {
   std::string run() {
     if (is_row()) return row_text();
     if (suits_groups()) return hopper_text();
-    if (!tensor_cores_) return simt_text(context_.pick(simt_tiles()));
+    if (units_ == Units::Ordinary) return simt_text(context_.pick(simt_tiles()));
+    if (units_ == Units::ThreeProducts)
+      return tensor_core_text(context_.pick(rank_exact_tiles(
+          context_.target, size_,
+          constant_rows().has_value() || form_of(right_.column_stride, right_.k_stride) != 1)));
     return tensor_core_text(context_.pick(rank_tiles(context_.target, size_, element())));
   }
 
@@ -212,9 +217,9 @@ class MatMulText {
   // --- The three kinds ---
 
   std::string tensor_core_text(const Tile& tile) {
-    arrange_constant([this](const ConstantRows& rows) {
+    arrange_constant([&](const ConstantRows& rows) {
       return (rows.k_stride == 1 && is_vectors(rows, rows.row_stride)) ||
-             (rows.row_stride == 1 && is_vectors(rows, rows.k_stride));
+             (!tile.by_groups && rows.row_stride == 1 && is_vectors(rows, rows.k_stride));
     });
     Prelude text;
     text.flag("kBf16", a_type_ == DType::BF16);
@@ -223,20 +228,19 @@ class MatMulText {
     add_tile(text, tile);
     text.constant("kFormA", form_of(row_stride_, stride_from_end(matmul_.a, 1)));
     text.constant("kFormB", form_of(right_.column_stride, right_.k_stride));
-    for (const char* file : {"cluster", "tile_order", "tile_result", "mma", "tile_mma"})
-      text.include(file);
+    const std::string multiply(include_tile(text, tile));
     begin_tile();
     declare_operands("Operand", "Bits", "Operand", "Bits");
     const std::string object = result();
     emitter_.line("const Steps steps(depth);");
-    emitter_.line(
-        "multiply_tile(LoadMatrix<kTileM, kFormA>(a, place.row0, steps.k0()), "
-        "LoadMatrix<kTileN, kFormB>(b, place.column0, steps.k0()), steps, depth, "
-        "place.row0, place.column0, " +
-        object + ");");
-    set_tiled_launch(tile, int64_t{tile.stages} * (tile.m + tile.n) * tile.k * element());
+    emitter_.line(multiply +
+                  "(LoadMatrix<kTileM, kFormA>(a, place.row0, steps.k0()), "
+                  "LoadMatrix<kTileN, kFormB>(b, place.column0, steps.k0()), a, b, steps, depth, "
+                  "place.row0, place.column0, " +
+                  object + ");");
+    set_tiled_launch(tile, tile.shared_bytes(element()));
     return emitter_.finish({.threads = tile.threads(),
-                            .min_blocks = 2,
+                            .min_blocks = min_blocks(tile),
                             .cluster = tile.cluster,
                             .before = text.str()});
   }
@@ -408,6 +412,7 @@ class MatMulText {
   KernelContext& context_;
   const plan::MatMul& matmul_;
   DType a_type_ = DType::F32, b_type_ = DType::F32;
+  Units units_ = Units::Ordinary;
   bool tensor_cores_ = false;
   ProductSize size_;
   std::vector<plan::Loop> rows_;   // the slowest first

@@ -27,8 +27,28 @@ constexpr std::array kMmaShapes = {
     Shape{{16, 32, 128, 16, 32, 4, 4}, 0.14},
 };
 
+// Of f32 as three products: a warp has two fragments of each operand, and the sums twice for a while.
+constexpr std::array kExactShapes = {
+    Shape{{128, 128, 16, 64, 32, 4}, 0.6},  Shape{{128, 64, 16, 64, 32, 4}, 0.6},
+    Shape{{64, 64, 16, 32, 32, 4}, 0.56},   Shape{{64, 64, 32, 32, 32, 3}, 0.55},
+    Shape{{128, 32, 32, 32, 32, 3}, 0.45},  Shape{{128, 16, 32, 32, 16, 3}, 0.25},
+    Shape{{32, 64, 32, 32, 32, 4, 2}, 0.4}, Shape{{16, 64, 64, 16, 32, 3, 2}, 0.25},
+    Shape{{16, 32, 64, 16, 32, 4, 4}, 0.2},
+};
+
+// The same on Hopper. Shares are of what those above are shares of.
+constexpr std::array kExactGroupShapes = {
+    Shape{{128, 128, 32, 16, 128, 4}, 1.3},
+    Shape{{64, 128, 32, 16, 128, 3}, 1.2},
+    Shape{{128, 64, 32, 16, 64, 4}, 0.95},
+    Shape{{64, 64, 32, 16, 64, 3}, 1.05},
+};
+
 constexpr std::array kSimtShapes = {Shape{{128, 128, 8}, 0.7}, Shape{{64, 64, 16}, 0.5},
                                     Shape{{32, 32, 16}, 0.25}};
+
+// On Hopper: blocks of a cluster lie in one part of the machine, fewer fit than there are multiprocessors.
+int cluster_slots(int cluster) { return cluster <= 2 ? 132 : 120; }
 
 double ceil_div(int64_t a, int64_t b) { return static_cast<double>((a + b - 1) / b); }
 
@@ -41,7 +61,9 @@ double cycles(const Target& target, const ProductSize& size, const Shape& shape,
   const double depth = std::ceil(static_cast<double>(size.k) / cluster);
   const double tiles = static_cast<double>(size.batch) * ceil_div(size.m, tile.m) *
                        ceil_div(size.n, tile.n) * cluster;
-  const double rounds = std::ceil(tiles / multiprocessors(target));
+  const int slots =
+      target.sm == 90 && element == 4 ? cluster_slots(cluster) : multiprocessors(target);
+  const double rounds = std::ceil(tiles / slots);
   const double arithmetic = tile.m * tile.n * depth / (fused_multiply_adds * shape.share);
   const double traffic = (tile.m + tile.n) * depth * element / 40;
   const double latency = 600 * depth / (tile.k * std::max(1, tile.stages - 1));
@@ -58,11 +80,12 @@ std::vector<Any> by_cost(std::vector<std::pair<double, Any>> tiles) {
   return result;
 }
 
+using CostedTiles = std::vector<std::pair<double, Tile>>;
+
 template <size_t N>
-std::vector<Tile> rank(const Target& target, const ProductSize& size,
-                       const std::array<Shape, N>& shapes, double fused_multiply_adds,
-                       int element) {
-  std::vector<std::pair<double, Tile>> tiles;
+CostedTiles costed(const Target& target, const ProductSize& size,
+                   const std::array<Shape, N>& shapes, double fused_multiply_adds, int element) {
+  CostedTiles tiles;
   for (const Shape& shape : shapes) {
     for (int cluster : {1, 2, 4, 8}) {
       const bool possible =
@@ -77,16 +100,20 @@ std::vector<Tile> rank(const Target& target, const ProductSize& size,
       tile.cluster = cluster;
     }
   }
-  return by_cost(std::move(tiles));
+  return tiles;
+}
+
+template <size_t N>
+std::vector<Tile> rank(const Target& target, const ProductSize& size,
+                       const std::array<Shape, N>& shapes, double fused_multiply_adds,
+                       int element) {
+  return by_cost(costed(target, size, shapes, fused_multiply_adds, element));
 }
 
 // --- Hopper ---
 
 constexpr int64_t kHopperSharedBytes = 232448;
 constexpr int kHopperMultiprocessors = 132;
-
-// Blocks of a cluster lie in one part of the machine: fewer fit than there are multiprocessors.
-int cluster_slots(int cluster) { return cluster <= 2 ? 132 : 120; }
 
 // Whether the loads of the epilogue have room beside the sums: 16-bit elements of the rows of a group,
 // two to a register.
@@ -250,7 +277,31 @@ std::vector<HopperWay> hopper_ways(const std::vector<GroupTile>& groups,
   return ways;
 }
 
-int min_blocks(const Tile& tile) { return tile.m >= 64 ? 1 : 2; }
+std::vector<Tile> rank_exact_tiles(const Target& target, const ProductSize& size, bool along_k) {
+  constexpr double kRate = 512.0 / 3;
+  CostedTiles tiles = costed(target, size, kExactShapes, kRate, 4);
+  if (target.sm == 90 && along_k) {
+    for (auto& [cost, tile] : costed(target, size, kExactGroupShapes, kRate, 4)) {
+      tile.by_groups = true;
+      tiles.emplace_back(cost, tile);
+    }
+  }
+  for (auto& [cost, tile] : tiles) tile.three_products = true;
+  return by_cost(std::move(tiles));
+}
+
+int64_t Tile::shared_bytes(int element) const {
+  const int64_t ring = int64_t{stages} * (m + n) * k * element;
+  const int64_t split = by_groups ? int64_t{2} * n * k * element + 1024 : 0;
+  return ring + split;
+}
+
+int min_blocks(const Tile& tile) {
+  if (tile.stages == 0) return tile.m >= 64 ? 1 : 2;  // tile_simt.cuh: the largest needs all
+  if (!tile.three_products) return 2;
+  // With 255 or 168 registers for a thread.
+  return std::max(1, (tile.warp_m * tile.warp_n > 1024 ? 256 : 384) / tile.threads());
+}
 
 std::vector<Tile> rank_simt_tiles(const Target& target, const ProductSize& size, int element) {
   const bool wide = element == 8;

@@ -18,21 +18,27 @@ struct ProductSize {
   int epilogue_work = 0;  // instructions an element, about
 };
 
-// What a block of threads computes (tile_mma.cuh, tile_simt.cuh).
+// What a block of threads computes (tile_mma.cuh, tile_exact.cuh, tile_simt.cuh).
 struct Tile {
   int m = 0, n = 0, k = 0;
   int warp_m = 0, warp_n = 0;  // of a warp; tensor cores only
   int stages = 0;
-  int groups = 1;   // of warps that share a step
-  int cluster = 1;  // blocks that share k
+  int groups = 1;               // of warps that share a step
+  int cluster = 1;              // blocks that share k
+  bool three_products = false;  // of f32, for each
+  bool by_groups = false;       // on Hopper: tile_exact.cuh; warp_m is 16, warp_n is n
 
   // Of a block on tensor cores.
   int threads() const { return m / warp_m * (n / warp_n) * groups * 32; }
+  // For operands of `element` bytes.
+  int64_t shared_bytes(int element) const;
 };
 
 // Those that are possible for a product, the best by a model of the cost first; at least one.
 // For f16 and bf16 on tensor cores, and for f32 as TF32: `element` bytes each, 2 or 4.
 std::vector<Tile> rank_tiles(const Target& target, const ProductSize& size, int element);
+// For f32 as three products of TF32; `along_k`: neighbours of B along k are neighbours in memory.
+std::vector<Tile> rank_exact_tiles(const Target& target, const ProductSize& size, bool along_k);
 // For f32 and f64: `element` bytes a sum.
 std::vector<Tile> rank_simt_tiles(const Target& target, const ProductSize& size, int element);
 
@@ -65,8 +71,7 @@ struct WindowTile {
   int y() const { return kWarps * warp_rows; }
 };
 
-// Blocks of a multiprocessor that a kernel of tile_simt.cuh leaves registers for: the largest tile
-// needs them all.
+// Blocks of a multiprocessor that registers are to be left for.
 int min_blocks(const Tile& tile);
 
 }  // namespace kiln::cuda
