@@ -179,7 +179,7 @@ inline constexpr uint64_t kNoEntry = ~uint64_t{0};
 
 struct KernelSpec {
   std::string name;
-  std::string kind;  // "loop_nest", "matmul", "convolution", "attention"
+  std::string kind;  // "loop_nest", "matmul", "convolution", "attention", "sort", "scatter"
   std::vector<std::string> sources;
   std::string key;            // hash of what it computes
   uint64_t entry = kNoEntry;  // Tasks: where it begins in the code

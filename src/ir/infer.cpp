@@ -66,6 +66,8 @@ Type infer(const Call& call, OpKind kind) {
       return infer_pool(call);
     case OpKind::Move:
       return infer_move(call);
+    case OpKind::Place:
+      return infer_place(call);
     case OpKind::Quantise:
       return infer_quantise(call);
   }

@@ -21,6 +21,7 @@ enum class OpKind : uint8_t {
   Quantise,
   Pool,
   Move,
+  Place,
 };
 
 inline constexpr int kAnyNumber = -1;

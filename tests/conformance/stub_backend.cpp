@@ -74,6 +74,20 @@ constexpr Gaps kGaps[] = {
      "cummin_0_f16 cummin_0_u8 cummin_1_f32 cummin_1_f64 cummin_1_i64 cummin_1_f16 "
      "cummin_1_u8 cummin_2_f32 cummin_2_f64 cummin_2_i64 cummin_2_f16 cummin_2_u8 "
      "cumprod_integers_i64 cumprod_integers_i32"},
+    {"the machine places nothing by data",
+     "argsort_f32 argsort_f64 argsort_f16 argsort_bf16 argsort_i64 argsort_u8 argsort_bool "
+     "argsort_columns_f32 argsort_columns_i32 argsort_columns_i8 argsort_long_f32 "
+     "argsort_long_f16 argsort_long_i64 argsort_best_f32 argsort_best_i64 argsort_best_f64 "
+     "argsort_better_f32 argsort_better_i64 argsort_better_f16 argsort_better_u8 "
+     "argsort_better_rising_f32 argsort_of_sum_f32 argsort_nan_f32 argsort_nan_f64 argsort_nan_f16 "
+     "scatter_f32 "
+     "scatter_f64 scatter_f16 scatter_bf16 scatter_i64 scatter_u8 scatter_bool "
+     "scatter_rows_f32 scatter_rows_f16 scatter_rows_i32 scatter_rows_bool scatter_sum_f32 "
+     "scatter_sum_f64 scatter_sum_i64 scatter_sum_i8 scatter_sum_bool scatter_sum_rows_f32 "
+     "scatter_sum_rows_f64 scatter_sum_rows_f16 scatter_sum_rows_i64 scatter_flat_sum_f32 "
+     "scatter_flat_sum_i64 scatter_prod_f32 scatter_prod_i64 scatter_max_f32 "
+     "scatter_max_f16 scatter_max_i64 scatter_max_u8 scatter_max_bool scatter_min_f32 "
+     "scatter_min_i32 scatter_outside_f32 scatter_of_computed_f32"},
     {"the machine adds one by one, and rounds at each step",
      "large_softmax_long_f32 large_softmax_odd_f32 large_sum_f32"},
 };

@@ -261,6 +261,18 @@ TEST(InferTest, MovesRefuse) {
             "[concat] got operand 1 of shape [6], expected rank 2");
   EXPECT_EQ(infer("concat(%x, %q) {axis = 0}"),
             "[concat] got operand 1 of shape [b, 4, s, 16], expected rank 3");
+  EXPECT_EQ(infer("argsort(%x) {axis = 1, descending = true, count = 3}"), "i64[b, 3, 8]");
+  EXPECT_EQ(infer("argsort(%x) {axis = 2, descending = true, count = 9}"),
+            "[argsort] got count 9, expected 0 to 8");
+  EXPECT_EQ(infer("scatter(%w, %i, %z) {axis = 0, combine = \"sum\"}"),
+            "[scatter] got operand 2 of shape [], expected rank 2");
+  EXPECT_EQ(infer("scatter(%w, %i, %w) {axis = 0, combine = \"sum\"}"),
+            "[scatter] got operand 2 of shape [6, 8], expected [3, 8], or 1 in place of sizes");
+  EXPECT_EQ(infer("scatter(%x, %j, %x) {axis = 0, combine = \"mean\"}"),
+            "[scatter] got combine \"mean\", expected replace, sum, prod, max or min");
+  EXPECT_EQ(infer("scatter(%x, %j, %x) {axis = 0, combine = \"max\"}"), "f32[b, s, 8]");
+  EXPECT_EQ(infer("scatter(%x, %x, %x) {axis = 0, combine = \"max\"}"),
+            "[scatter] got an index of f32, expected i64");
   EXPECT_EQ(infer("gather(%x, %x) {axis = 0}"), "[gather] got an index of f32, expected i64");
   EXPECT_EQ(infer("gather_nd(%x, %i) {axis = 3}"),
             "[gather_nd] got 1 indices at axis 3, expected axes of [b, s, 8]");

@@ -1,8 +1,11 @@
 """Every operator of PyTorch's OpInfo database, in engines, against eager PyTorch.
 
-    python tests/opinfo/sweep.py --dtypes f32,i64,bool --samples 6 --jobs 2 --out build/opinfo.json [--ops 'sort|topk']
+    python tests/opinfo/sweep.py --dtypes f32,i64,bool --samples 6 --out build/opinfo.jsonl [--ops 'sort|topk']
+    python tests/opinfo/sweep.py --table docs/opinfo.md --out build/opinfo.jsonl
 
-Operators are tried in processes of their own, so that one that crashes or hangs is a line of the result, too.
+Operators are tried in processes of their own, so that one that crashes or hangs is a line of the result, too. Each
+outcome is written to --out as soon as it is known; what is in there already is not tried again (remove its line, or
+pass --again). --table tries nothing: it writes the outcomes as a page of the documentation.
 """
 
 from __future__ import annotations
@@ -31,11 +34,17 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--limit", type=float, default=120, help="seconds for one operator")
-    parser.add_argument("--out", type=Path, help="a JSON file for all outcomes")
+    parser.add_argument("--out", type=Path, help="a file of outcomes, a line of JSON each")
+    parser.add_argument("--again", action="store_true", help="try what is in --out once more")
+    parser.add_argument("--table", type=Path, help="write the outcomes in --out as Markdown")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         return work(options.samples)
+    known = read_outcomes(options.out)
+    if options.table:
+        options.table.write_text(table(list(known.values())))
+        return 0
     from one_op import all_ops, full_name
 
     names = sorted({full_name(op) for op in all_ops()})
@@ -45,12 +54,20 @@ def main() -> int:
         for name in names
         if re.search(options.ops, name)
     ]
-    outcomes = run(tasks, options)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(outcomes, indent=1))
-    report(outcomes)
+    before = [] if options.again else [known[task] for task in tasks if task in known]
+    if not options.again:
+        tasks = [task for task in tasks if task not in known]
+    outcomes = before + run(tasks, options)
+    report(sorted(outcomes, key=lambda each: (each["dtype"], each["op"])))
     return any(each["status"] in ("wrong", "error", "crash", "hang") for each in outcomes)
+
+
+def read_outcomes(path: Path | None) -> dict[tuple[str, str], dict[str, Any]]:
+    """By operator and dtype; of several lines the last one counts."""
+    if path is None or not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    return {(each["op"], each["dtype"]): each for each in lines}
 
 
 def work(samples: int) -> int:
@@ -73,6 +90,8 @@ def run(tasks: list[tuple[str, str]], options: argparse.Namespace) -> list[dict[
     for task in tasks:
         waiting.put(task)
     outcomes: list[dict[str, Any]] = []
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
 
     def serve() -> None:
         worker = None
@@ -87,6 +106,9 @@ def run(tasks: list[tuple[str, str]], options: argparse.Namespace) -> list[dict[
             if outcome["status"] in ("crash", "hang"):
                 worker = None
             outcomes.append(outcome)
+            if options.out:
+                with options.out.open("a") as file:
+                    file.write(json.dumps(outcome) + "\n")
             line = f"{outcome['op']} {outcome['dtype']}: {outcome['status']}"
             print(f"{len(outcomes)}/{len(tasks)} {line}", file=sys.stderr, flush=True)
         if worker is not None:
@@ -97,7 +119,7 @@ def run(tasks: list[tuple[str, str]], options: argparse.Namespace) -> list[dict[
         thread.start()
     for thread in threads:
         thread.join()
-    return sorted(outcomes, key=lambda each: (each["dtype"], each["op"]))
+    return outcomes
 
 
 class Worker:
@@ -135,6 +157,48 @@ class Worker:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def table(outcomes: list[dict[str, Any]]) -> str:
+    """A page of the documentation: numbers by dtype, and operators that do not pass by reason."""
+    dtypes = sorted({each["dtype"] for each in outcomes})
+    statuses = ["pass", "refused", "wrong", "error", "crash", "hang", "not exported", "random"]
+    lines = [
+        "# PyTorch's own samples of every operator",
+        "",
+        "Written by `python tests/opinfo/sweep.py --table docs/opinfo.md --out FILE` of what a sweep (the",
+        "same without `--table`) wrote to FILE. Each sample of OpInfo is a model of its own, which has to be",
+        "one engine and give what eager PyTorch gives; a few samples of each operator and dtype are taken.",
+        "An operator passes if all its samples do. *Not exported*: torch.export itself refuses; *random*: no",
+        "two runs of eager PyTorch agree.",
+        "",
+        "| dtype | " + " | ".join(statuses) + " |",
+        "|---" * (len(statuses) + 1) + "|",
+    ]
+    for dtype in dtypes:
+        counts = Counter(each["status"] for each in outcomes if each["dtype"] == dtype)
+        lines.append(f"| {dtype} | " + " | ".join(str(counts[s]) for s in statuses) + " |")
+    by_reason: dict[str, set[str]] = {}
+    for each in outcomes:
+        if each["status"] not in ("pass", "no samples", "random"):
+            for reason in each["reasons"] or {each["status"]: 1}:
+                by_reason.setdefault(_general(reason), set()).add(each["op"])
+    lines += ["", "## What does not pass, by reason", "", "| reason | operators |", "|---|---|"]
+    for reason, ops in sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0])):
+        lines.append(f"| {reason} | {', '.join(f'`{op}`' for op in sorted(ops))} |")
+    lines += ["", "## What passes with every dtype that it has samples of", ""]
+    failed = {op for ops in by_reason.values() for op in ops}
+    passed = {each["op"] for each in outcomes if each["status"] == "pass"} - failed
+    lines.append(", ".join(f"`{op}`" for op in sorted(passed)))
+    return "\n".join(lines) + "\n"
+
+
+def _general(reason: str) -> str:
+    """A reason without what differs from sample to sample."""
+    reason = re.sub(r"depends on .*?: engines", "depends on data: engines", reason)
+    reason = re.sub(r"FakeTensor\(.*", "", re.sub(r"0x[0-9a-f]+", "", reason))
+    reason = re.sub(r"\(?\bu\d+\b\)?", "a size", reason)
+    return reason.replace("|", "\\|").replace("\n", " ")[:160]
 
 
 def report(outcomes: list[dict[str, Any]]) -> None:

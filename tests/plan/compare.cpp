@@ -56,6 +56,7 @@ const TargetTraits& test_traits() {
       .matmul = kContracted,
       .convolution = kContracted,
       .attention = kContracted,
+      .places = true,
       .min_group_channels = 4,
       .epilogue = EpilogueRule::EvenLoads,
       .root_cost = 4,
@@ -88,7 +89,7 @@ const std::vector<TargetTraits>& other_traits() {
     eager.round_trip_cost = eager.near_load_cost = eager.position_cost = 1000;
     eager.max_operations = eager.max_loads = 1000;
     eager.min_parallel_points = eager.large_task_points = 0;
-    return std::vector<TargetTraits>{TargetTraits{}, plain, eager};
+    return std::vector<TargetTraits>{TargetTraits{.places = true}, plain, eager};
   }();
   return kTraits;
 }

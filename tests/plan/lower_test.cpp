@@ -116,6 +116,30 @@ TEST(LowerTest, GatherWrapsNegativeIndices) {
         "%c = constant() {value = i64[] 3}\n %j = sub(%i, %c)\n %y = gather(%x, %j) {axis = 0}");
 }
 
+TEST(LowerTest, Orders) {
+  check("%x: f32[s0, 4, s1]", "%y = argsort(%x) {axis = 1, descending = false, count = 3}");
+  check("%x: i64[s0, 4]", "%y = argsort(%x) {axis = 0, descending = true, count = s0}");
+  check("%x: bool[4, s0]", "%y = argsort(%x) {axis = 0, descending = true, count = 4}");
+  // The key is computed in the kernel, and the order is stored where it is copied to.
+  check("%x: f32[s0, 4]",
+        "%a = mul(%x, %x)\n %i = argsort(%a) {axis = 1, descending = true, count = 2}\n"
+        "%t = permute(%i) {axes = [1, 0]}\n %y = reshape(%t) {shape = [2*s0]}");
+}
+
+TEST(LowerTest, Scatters) {
+  for (const char* combine : {"replace", "sum", "prod", "max", "min"}) {
+    const std::string attributes = std::string(", combine = \"") + combine + "\"}";
+    check("%x: f32[s0, 4], %i: i64[7, 1], %v: f32[7, 4]",
+          "%y = scatter(%x, %i, %v) {axis = 0" + attributes);
+    check("%x: i64[2, 3, s1], %i: i64[1, s0, s1], %v: i64[2, s0, 1]",
+          "%y = scatter(%x, %i, %v) {axis = 1" + attributes);
+  }
+  // What is written to, the indices and the values are computed in the kernel; negative indices write nothing.
+  check("%x: f32[5, s0], %i: i64[6, 1], %v: f32[1, 1]",
+        "%a = exp(%x)\n %c = constant() {value = i64[] 1}\n %j = sub(%i, %c)\n"
+        "%z = scatter(%a, %j, %v) {axis = 0, combine = \"sum\"}\n %y = neg(%z)");
+}
+
 TEST(LowerTest, Reductions) {
   for (const char* op : {"reduce_sum", "reduce_mean", "reduce_prod", "reduce_max", "reduce_min"}) {
     const std::string name(op);

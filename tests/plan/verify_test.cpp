@@ -164,6 +164,37 @@ TEST(VerifyTest, P9Checks) {
   expect_rule(program, "P9");
 }
 
+Program places() {
+  return lowered(
+      R"(graph main(%x: f32[s, 4], %i: i64[9, 1], %v: f32[9, 4]) symbols s in [1, 9] opt 5 {
+  %o = argsort(%x) {axis = 1, descending = false, count = 2}
+  %y = scatter(%x, %i, %v) {axis = 0, combine = "sum"}
+  return %o as "o", %y as "y"
+})");
+}
+
+TEST(VerifyTest, SortsAndScatters) {
+  EXPECT_EQ(error_of(places()), "no error");
+  Program program = places();
+  std::get<Sort>(program.kernels[0].body).out.buffer = program.outputs[1];
+  expect_rule(program, "P4");
+  program = places();
+  std::get<Sort>(program.kernels[0].body).out.offset = 1;
+  expect_rule(program, "P6");
+  program = places();
+  auto* scatter = &std::get<Scatter>(program.kernels[1].body);
+  scatter->index = cast(scatter->index, DType::I32);
+  expect_rule(program, "P4");
+  program = places();
+  scatter = &std::get<Scatter>(program.kernels[1].body);
+  scatter->value = load_at(program.inputs[0], DType::F32, {Index(scatter->write.index), 0});
+  expect_rule(program, "P5");
+  program = places();
+  scatter = &std::get<Scatter>(program.kernels[1].body);
+  scatter->initial = load_at(program.inputs[0], DType::F32, {Index(scatter->write.index), 0});
+  expect_rule(program, "P3");
+}
+
 TEST(VerifyTest, P10Formats) {
   using enum DType;
   EXPECT_EQ(error_of(with_formats({F32, F32, F32, F32})), "no error");

@@ -85,6 +85,25 @@ class KeyWriter {
     write(attention.bias);
   }
 
+  void write(const plan::Sort& sort) {
+    write(sort.outer);
+    write(std::vector<plan::Loop>{sort.element, sort.place});
+    text("descending", sort.descending);
+    write(sort.out);
+    write(sort.key);
+  }
+
+  void write(const plan::Scatter& scatter) {
+    write(scatter.outer);
+    write(std::vector<plan::Loop>{scatter.position, scatter.write});
+    write(scatter.inner);
+    text("combine", scatter.combine ? static_cast<int64_t>(*scatter.combine) : -1);
+    write(scatter.out);
+    write(scatter.initial);
+    write(scatter.index);
+    write(scatter.value);
+  }
+
   void write(const plan::Formats& formats) {
     if (formats == plan::Formats()) return;  // f32 throughout
     text("formats");

@@ -10,7 +10,8 @@ namespace kiln::backend {
 namespace {
 
 const char* kind_of(const plan::Kernel& kernel) {
-  constexpr const char* kKinds[] = {"loop_nest", "matmul", "convolution", "attention"};
+  constexpr const char* kKinds[] = {"loop_nest", "matmul", "convolution",
+                                    "attention", "sort",   "scatter"};
   return kKinds[kernel.body.index()];
 }
 

@@ -28,6 +28,8 @@ Literal evaluate_one(const Call& call) {
       return evaluate_pool(call);
     case ir::OpKind::Move:
       return evaluate_move(call);
+    case ir::OpKind::Place:
+      return evaluate_place(call);
     case ir::OpKind::Quantise:
       return evaluate_quantise(call);
   }

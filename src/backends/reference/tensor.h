@@ -91,6 +91,7 @@ Literal evaluate_convolution(const Call& call);
 Literal evaluate_pool(const Call& call);
 Literal evaluate_quantise(const Call& call);
 Literal evaluate_move(const Call& call);
+Literal evaluate_place(const Call& call);
 Literal evaluate_gather(const Call& call);
 
 }  // namespace kiln::reference

@@ -338,6 +338,15 @@ Value* import_xlogy(Call& call) {
   });
 }
 
+// The other one where one is NaN.
+template <Op op>
+Value* import_without_nan(Call& call) {
+  const Pair pair = promoted(call);
+  if (!is_floating(pair.a.value()->type.dtype)) return pair.a.apply(op, pair.b);
+  const Expr extreme = pair.b.apply(Op::isnan).select(pair.a, pair.a.apply(op, pair.b));
+  return pair.a.apply(Op::isnan).select(pair.b, extreme);
+}
+
 Value* import_where(Call& call) {
   Value* condition = call.tensor("condition");
   if (condition->type.dtype != DType::Bool) condition = call.builder().cast(condition, DType::Bool);
@@ -427,6 +436,8 @@ constexpr Row kRows[] = {
     {"aten.xlogy.Scalar_Self", import_xlogy},
     {"aten.maximum.default", binary<Op::maximum>},
     {"aten.minimum.default", binary<Op::minimum>},
+    {"aten.fmax.default", import_without_nan<Op::maximum>},
+    {"aten.fmin.default", import_without_nan<Op::minimum>},
     {"aten.max.other", binary<Op::maximum>},
     {"aten.min.other", binary<Op::minimum>},
     {"aten.clamp.default", import_clamp},

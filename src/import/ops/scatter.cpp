@@ -1,8 +1,7 @@
 // Writing elements by index.
 //
-// Engines have no kernel that writes where data says. An element of the result looks for the sources that are written to it
-// instead: every position compares itself with every index, in a fixed order. That is as fast as writing for few indices (the
-// positions of a step in a cache), and for more of them what kMaxComparisons allows.
+// Few indices (the positions of a step in a cache) are compared with every position instead: an element of the result looks
+// for the sources that are written to it, in a fixed order, which fuses with what is around it. More are a scatter.
 #include <algorithm>
 #include <limits>
 #include <string>
@@ -15,7 +14,6 @@ namespace {
 using ir::Dim;
 
 constexpr int64_t kFewIndices = 32;
-constexpr int64_t kMaxComparisons = int64_t{1} << 20;
 
 enum class Combine { Replace, Sum, Prod, Max, Min, Mean };
 
@@ -28,17 +26,13 @@ Combine combine_of(Call& call, const std::string& name) {
   call.fail("reduce = \"" + name + "\"", "sum, prod, mean, amax or amin");
 }
 
-// What is written where: the last axis of `index` (i64, [..., count]) says for each source element which of `size` positions,
-// the last axis of the target, it goes to.
+// What is written where: an axis of `index` (i64) says for each source element which position along that axis of the target
+// it goes to. What is no position is not written.
 struct Writes {
   Value* index;
   Value*
-      source;  // [..., count] or of rank 0: with the leading axes of the target, which those of `index` broadcast to
+      source;  // of rank 0, or with the other axes of the target, which those of `index` broadcast to
 };
-
-void expect_few(Call& call, const Dim& count, const Dim& elements) {
-  if (count.upper_bound() > kFewIndices) expect_work(call, {count, elements}, kMaxComparisons);
-}
 
 // The value that changes nothing; least_integer where that is the greatest one.
 double neutral(Combine how, DType dtype) {
@@ -91,7 +85,7 @@ Value* replace(Call& call, Value* target, const Expr& hits, const Writes& writes
 }
 
 // The target with what is written to its last axis.
-Value* write(Call& call, Value* target, const Writes& writes, Combine how, bool include_self) {
+Value* compare(Call& call, Value* target, const Writes& writes, Combine how, bool include_self) {
   const Expr position(call, unsqueeze(call, iota(call, target->type.shape.back()), 1));
   const Expr hits = position.apply(
       Op::eq,
@@ -122,6 +116,68 @@ Value* write(Call& call, Value* target, const Writes& writes, Combine how, bool 
   }
   if (!include_self) result = any.select(result, self);
   return call.builder().cast(result, dtype);
+}
+
+std::string name_of(Combine how) {
+  switch (how) {
+    case Combine::Replace:
+      return "replace";
+    case Combine::Prod:
+      return "prod";
+    case Combine::Max:
+      return "max";
+    case Combine::Min:
+      return "min";
+    default:
+      return "sum";
+  }
+}
+
+// The same by scatters, to any axis. The index has the rank of the target.
+Value* scatter_to(Call& call, Value* target, int64_t axis, const Writes& writes, Combine how,
+                  bool include_self) {
+  const DType dtype = target->type.dtype;
+  const DType wide = how == Combine::Replace ? dtype : compute_dtype(dtype);
+  const auto of_rank = [&](Value* value) {
+    return call.builder().reshape(value, ir::Shape(target->type.rank(), Dim(1)));
+  };
+  const auto filled = [&](DType type) {
+    return call.builder().expand(call.builder().scalar(type, 0), target->type.shape);
+  };
+  const auto scattered = [&](Value* x, Value* source, Combine combine) {
+    return call.make(Op::scatter, {x, writes.index, source},
+                     {{"axis", axis}, {"combine", name_of(combine)}});
+  };
+  Value* source = call.builder().cast(writes.source, wide);
+  if (source->type.rank() == 0) source = of_rank(source);
+  Value* initial = call.builder().cast(target, wide);
+  if (!include_self) {
+    Value* yes = of_rank(call.builder().scalar(DType::Bool, 1));
+    const Expr hits(call, scattered(filled(DType::Bool), yes, Combine::Replace));
+    initial = hits.select({call, unchanged_by(call, how, wide)}, {call, initial});
+  }
+  Expr result(call, scattered(initial, source, how));
+  if (how == Combine::Mean) {
+    Value* one = of_rank(call.builder().scalar(wide, 1));
+    Expr count(call, scattered(filled(wide), one, Combine::Sum));
+    if (include_self) count = count + 1;
+    count = count.apply(Op::maximum, 1);
+    result = result.apply(is_floating(wide) ? Op::div : Op::floor_div, count);
+  }
+  return call.builder().cast(result, dtype);
+}
+
+// The target with what is written to an axis of it. The index has the rank of the target.
+Value* write(Call& call, Value* target, int64_t axis, const Writes& writes, Combine how,
+             bool include_self) {
+  if (writes.index->type.shape[static_cast<size_t>(axis)].upper_bound() > kFewIndices)
+    return scatter_to(call, target, axis, writes, how, include_self);
+  const int64_t last = static_cast<int64_t>(target->type.rank()) - 1;
+  const bool is_scalar = writes.source->type.rank() == 0;
+  const Writes moved = {move_axis(call, writes.index, axis, last),
+                        is_scalar ? writes.source : move_axis(call, writes.source, axis, last)};
+  Value* result = compare(call, move_axis(call, target, axis, last), moved, how, include_self);
+  return move_axis(call, result, last, axis);
 }
 
 // x along an axis, filled up at the end so that it has `size` elements.
@@ -156,12 +212,10 @@ Value* scatter(Call& call, Value* x, Value* source, Combine how, bool include_se
   if (is_tensor) {
     source = with_axis(source);
     for (int64_t i = 0; i <= last; ++i) source = slice(call, source, i, 0, index->type.shape[i]);
-    source = move_axis(call, fill_up(call, source, x->type.shape, axis, 0), axis, last);
+    source = fill_up(call, source, x->type.shape, axis, 0);
   }
-  index = move_axis(call, fill_up(call, index, x->type.shape, axis, -1), axis, last);
-  expect_few(call, index->type.shape.back(), x->type.elements());
-  Value* result = write(call, move_axis(call, x, axis, last), {index, source}, how, include_self);
-  return call.builder().reshape(move_axis(call, result, last, axis), shape);
+  index = fill_up(call, index, x->type.shape, axis, -1);
+  return call.builder().reshape(write(call, x, axis, {index, source}, how, include_self), shape);
 }
 
 Value* source_of(Call& call, Value* x) {
@@ -215,12 +269,12 @@ Value* write_slices(Call& call, Value* x, Value* source, Combine how, bool inclu
       source = call.builder().reshape(source, ir::Shape(static_cast<size_t>(last) + 1, Dim(1)));
     ir::Shape sizes = x->type.shape;
     sizes[axis] = index->type.shape[0];
-    source = move_axis(call, call.builder().expand(source, sizes), axis, last);
+    source = call.builder().expand(source, sizes);
   }
-  expect_few(call, index->type.shape[0],
-             how == Combine::Replace ? x->type.shape[axis] : x->type.elements());
-  Value* result = write(call, move_axis(call, x, axis, last), {index, source}, how, include_self);
-  return call.builder().reshape(move_axis(call, result, last, axis), shape);
+  ir::Shape along(x->type.rank(), Dim(1));
+  along[axis] = index->type.shape[0];
+  index = call.builder().reshape(index, along);
+  return call.builder().reshape(write(call, x, axis, {index, source}, how, include_self), shape);
 }
 
 Value* import_index_copy(Call& call) {
@@ -333,15 +387,59 @@ Value* import_index_put(Call& call) {
   }
   values = call.builder().permute(call.builder().expand(values, target), order);
   values = call.builder().reshape(values, {index->type.shape[0], flat.value->type.shape[1]});
-  expect_few(call, index->type.shape[0],
-             accumulate ? x->type.elements() : flat.value->type.shape[0]);
-  Value* result = write(call, call.builder().permute(flat.value, {1, 0}),
-                        {index, call.builder().permute(values, {1, 0})},
+  Value* column = call.builder().reshape(index, {index->type.shape[0], 1});
+  Value* result = write(call, flat.value, 0, {column, values},
                         accumulate ? Combine::Sum : Combine::Replace, true);
-  result = call.builder().reshape(call.builder().permute(result, {1, 0}), flat.ordered);
+  result = call.builder().reshape(result, flat.ordered);
   std::vector<int64_t> back(flat.order.size());
   for (size_t i = 0; i < back.size(); ++i) back[flat.order[i]] = static_cast<int64_t>(i);
   return call.builder().permute(result, back);
+}
+
+// Which bag each of `count` indices is in: how many bags begin up to there, less 1. The last offset may be `count`.
+Value* bag_of_each(Call& call, Value* offsets, const Dim& count) {
+  Value* begins = checked_index(call, offsets, count + 1, false, call.operation());
+  Value* none = call.builder().expand(call.builder().scalar(DType::I64, 0), {count + 1});
+  Value* one = call.builder().reshape(call.builder().scalar(DType::I64, 1), {1});
+  Value* marks = call.make(Op::scatter, {none, begins, one},
+                           {{"axis", int64_t{0}}, {"combine", std::string("sum")}});
+  Value* started = call.make(Op::cumsum, {slice(call, marks, 0, 0, count)}, {{"axis", int64_t{0}}});
+  return Expr(call, started) - 1;
+}
+
+// Sums, means or maxima of rows of a table. The first offset is 0, as PyTorch checks.
+std::vector<Value*> import_embedding_bag(Call& call) {
+  call.compute_in_f32();
+  for (size_t i = 1; i < 4; ++i)
+    call.expect(!call.output_used(i), "a use of result " + std::to_string(i), "the bags only");
+  Value *weight = call.tensor("weight"), *given = call.tensor("indices");
+  Value* offsets = as_index(call, call.tensor("offsets"));
+  call.expect(given->type.rank() == 1 && offsets->type.rank() == 1,
+              "indices of rank " + std::to_string(given->type.rank()), "rank 1, with offsets");
+  Value* first = slice(call, offsets, 0, 0, 1);
+  checked_index(call, first, 1, false, "embedding_bag");
+  const Dim count = given->type.shape[0], width = weight->type.shape[1];
+  const bool has_end = call.boolean_or("include_last_offset", false);
+  const Dim bags = offsets->type.shape[0] - (has_end ? 1 : 0);
+  if (has_end) offsets = slice(call, offsets, 0, 0, bags);
+  Expr bag(call, bag_of_each(call, offsets, count));
+  Value* index = checked_index(call, given, weight->type.shape[0], false, "embedding_bag");
+  const int64_t padding = call.integer_or("padding_idx", -1);
+  if (call.has("padding_idx") && (padding >= 0 || call.node().target.ends_with(".padding_idx"))) {
+    const Dim row = padding < 0 ? weight->type.shape[0] + padding : Dim(padding);
+    const Expr ignored(call, call.make(Op::dim_value, {}, {{"value", row}, {"dtype", DType::I64}}));
+    bag = Expr(call, index).apply(Op::eq, ignored).select(bag.constant(-1), bag);
+  }
+  Expr rows(call, call.make(Op::gather, {weight, index}, {{"axis", int64_t{0}}}));
+  if (Value* factors = call.optional_tensor("per_sample_weights"))
+    rows = rows * Expr(call, unsqueeze(call, factors, 1));
+  const int64_t mode = call.integer_or("mode", 0);
+  const Combine how = mode == 0 ? Combine::Sum : mode == 1 ? Combine::Mean : Combine::Max;
+  Value* empty = call.builder().expand(call.builder().scalar(weight->type.dtype, 0), {bags, width});
+  const Writes writes{unsqueeze(call, bag, 1), rows};
+  // Bags without rows stay zeros.
+  Value* result = scatter_to(call, empty, 0, writes, how, how == Combine::Sum);
+  return {result, nullptr, nullptr, nullptr};
 }
 
 // The k-th true of the mask takes the k-th element of the source.
@@ -435,6 +533,10 @@ constexpr Row kRows[] = {
     {"aten.index_put.default", import_index_put},
     {"aten._unsafe_index_put.default", import_index_put},
     {"aten.masked_scatter.default", import_masked_scatter},
+    {"aten.embedding_bag.default", import_embedding_bag},
+    {"aten.embedding_bag.padding_idx", import_embedding_bag},
+    {"aten._embedding_bag.default", import_embedding_bag},
+    {"aten._embedding_bag_forward_only.default", import_embedding_bag},
 };
 
 }  // namespace

@@ -1,15 +1,17 @@
 // Sorting, what takes some of the sorted elements, and searching in sorted ones.
 //
-// An element's place in the sorted order is the number of elements that come before it; the index at a place is that of
-// the element with this place. Both are sums over all elements, so that the work is the square of the size: for the axes of models
-// (experts, classes, boxes) that is less than a sort costs, and from kMaxSorted on a sort is better.
+// Long axes are sorted by argsort. On short ones (experts, classes, boxes) an element's place in the sorted order is the
+// number of elements that come before it, and the index at a place is that of the element with this place: sums over all
+// elements, whose work is the square of the size, and which fuse with what is around them.
+#include <algorithm>
+#include <bit>
+
 #include "import/ops/common.h"
 
 namespace kiln::import {
 namespace {
 
-constexpr int64_t kMaxSorted = 128;
-constexpr int64_t kMaxSearched = 1024;
+constexpr int64_t kMostCompared = 128;
 
 // u < v, with NaN beyond every number.
 Expr less(const Expr& u, const Expr& v) {
@@ -22,22 +24,28 @@ Expr less(const Expr& u, const Expr& v) {
 // A tensor that is sorted along its last axis.
 struct Sorted {
   Call& call;
-  Value* x;       // with the axis last
-  Value* places;  // i32: of each element
+  Value* x;  // with the axis last
+  bool descending;
   int64_t axis;   // where it is in the operand and the result
+  Value* places;  // i32: of each element; null where it is long
 
   int64_t last() const { return static_cast<int64_t>(x->type.rank()) - 1; }
   const ir::Dim& size() const { return x->type.shape.back(); }
 
-  // i64 indices of the elements whose places are `wanted`: i32, broadcast to [..., count].
-  Value* indices(Value* wanted) const {
-    const Expr place(call, unsqueeze(call, places, last()));
-    const Expr index(call, iota(call, size(), DType::I32));
-    const Expr is_there = place.apply(
-        Op::eq, {call, unsqueeze(call, wanted, static_cast<int64_t>(wanted->type.rank()))});
-    Value* found = reduce(call, Op::reduce_sum, is_there.select(index, index.constant(0)),
-                          {last() + 1}, false);
-    return call.builder().cast(found, DType::I64);
+  // i64 indices of the elements that have the first places.
+  Value* first(const ir::Dim& count) const {
+    if (places != nullptr) return compare(iota(call, count, DType::I32));
+    return call.make(Op::argsort, {x},
+                     {{"axis", last()}, {"descending", descending}, {"count", count}});
+  }
+
+  // Those of the elements whose places are `wanted`: i32, broadcast to [..., count].
+  Value* at(Value* wanted) const {
+    if (places != nullptr) return compare(wanted);
+    ir::Shape shape = x->type.shape;
+    shape.back() = wanted->type.shape.back();
+    wanted = call.builder().expand(call.builder().cast(wanted, DType::I64), shape);
+    return call.make(Op::gather_elements, {first(size()), wanted}, {{"axis", last()}});
   }
 
   // Elements at indices, and the indices, with the axis where it belongs.
@@ -46,14 +54,23 @@ struct Sorted {
     values = call.builder().cast(values, dtype);
     return {move_axis(call, values, last(), axis), move_axis(call, index, last(), axis)};
   }
+
+ private:
+  Value* compare(Value* wanted) const {
+    const Expr place(call, unsqueeze(call, places, last()));
+    const Expr index(call, iota(call, size(), DType::I32));
+    const Expr is_there = place.apply(
+        Op::eq, {call, unsqueeze(call, wanted, static_cast<int64_t>(wanted->type.rank()))});
+    Value* found = reduce(call, Op::reduce_sum, is_there.select(index, index.constant(0)),
+                          {last() + 1}, false);
+    return call.builder().cast(found, DType::I64);
+  }
 };
 
-Sorted sort(Call& call, Value* x, int64_t axis, bool descending) {
-  if (x->type.dtype == DType::Bool) x = call.builder().cast(x, DType::U8);
+// The place of each element along the last axis: how many stand in front of it.
+Value* count_places(Call& call, Value* x, bool descending) {
   const int64_t last = static_cast<int64_t>(x->type.rank()) - 1;
-  x = move_axis(call, x, axis, last);
   const ir::Dim size = x->type.shape.back();
-  expect_work(call, {size}, kMaxSorted);
   const Expr element(call, unsqueeze(call, x, last + 1)), other(call, unsqueeze(call, x, last));
   const Expr earlier(call, call.make(Op::lt, {iota(call, size, DType::I32),
                                               unsqueeze(call, iota(call, size, DType::I32), 1)}));
@@ -62,9 +79,14 @@ Sorted sort(Call& call, Value* x, int64_t axis, bool descending) {
   // Equals keep their order.
   const Expr counts =
       before.apply(Op::bitwise_or, earlier.apply(Op::bitwise_and, behind.apply(Op::logical_not)));
-  Value* places =
-      reduce(call, Op::reduce_sum, call.builder().cast(counts, DType::I32), {last + 1}, false);
-  return {call, x, places, axis};
+  return reduce(call, Op::reduce_sum, call.builder().cast(counts, DType::I32), {last + 1}, false);
+}
+
+Sorted sort(Call& call, Value* x, int64_t axis, bool descending) {
+  if (x->type.dtype == DType::Bool) x = call.builder().cast(x, DType::U8);
+  x = move_axis(call, x, axis, static_cast<int64_t>(x->type.rank()) - 1);
+  const bool is_short = x->type.shape.back().upper_bound() <= kMostCompared;
+  return {call, x, descending, axis, is_short ? count_places(call, x, descending) : nullptr};
 }
 
 // A tensor of rank 0 is sorted, and so is one element along an axis.
@@ -76,7 +98,7 @@ std::vector<Value*> only_element(Call& call, Value* x) {
 std::vector<Value*> sort_axis(Call& call, Value* x, int64_t axis, bool descending) {
   if (x->type.rank() == 0 || x->type.shape[axis].is_constant(1)) return only_element(call, x);
   const Sorted sorted = sort(call, x, axis, descending);
-  return sorted.take(sorted.indices(iota(call, sorted.size(), DType::I32)), x->type.dtype);
+  return sorted.take(sorted.first(sorted.size()), x->type.dtype);
 }
 
 std::vector<Value*> import_sort(Call& call) {
@@ -101,12 +123,12 @@ std::vector<Value*> import_topk(Call& call) {
     return only_element(call, x);
   }
   const Sorted sorted = sort(call, x, axis, call.boolean_or("largest", true));
-  return sorted.take(sorted.indices(iota(call, count, DType::I32)), x->type.dtype);
+  return sorted.take(sorted.first(count), x->type.dtype);
 }
 
 // The elements at one place of each row.
 std::vector<Value*> at_place(const Sorted& sorted, Value* place, DType dtype, bool keepdim) {
-  std::vector<Value*> results = sorted.take(sorted.indices(place), dtype);
+  std::vector<Value*> results = sorted.take(sorted.at(place), dtype);
   if (keepdim) return results;
   for (Value*& result : results) {
     ir::Shape shape = result->type.shape;
@@ -165,19 +187,41 @@ Value* import_median(Call& call) {
   return median(call, call.builder().reshape(x, {x->type.elements()}), 0, ignores_nan, false)[0];
 }
 
+// The same by doubling: the greatest number of elements that all come before the value is found from its highest
+// binary digit to its lowest.
+Value* bisect(Call& call, Value* rows, const Expr& wanted, bool right) {
+  const int64_t last = static_cast<int64_t>(rows->type.rank()) - 1;
+  const ir::Dim size = rows->type.shape.back();
+  const Expr length(call, call.make(Op::dim_value, {}, {{"value", size}, {"dtype", DType::I64}}));
+  Value* zero = call.builder().scalar(DType::I64, 0);
+  Expr count(call, call.builder().expand(zero, wanted.value()->type.shape));
+  const auto most = static_cast<uint64_t>(std::min(size.upper_bound(), int64_t{1} << 40));
+  for (uint64_t step = std::bit_floor(most); step > 0; step /= 2) {
+    const Expr more = count + static_cast<double>(step);
+    const Expr place = more.apply(Op::minimum, length) - 1;
+    const Expr element(call, last == 0
+                                 ? call.make(Op::gather, {rows, place}, {{"axis", last}})
+                                 : call.make(Op::gather_elements, {rows, place}, {{"axis", last}}));
+    const Expr before = element.apply(right ? Op::gt : Op::ge, wanted).apply(Op::logical_not);
+    count = more.apply(Op::le, length).apply(Op::bitwise_and, before).select(more, count);
+  }
+  return count;
+}
+
 // How many elements of each sorted row come before the value, or are not behind it if `right`.
 Value* search(Call& call, const Operand& sequence, const Operand& value, bool right) {
   std::vector<Value*> operands = promote(call.builder(), {sequence, value});
   const int64_t rank = static_cast<int64_t>(operands[0]->type.rank());
   call.expect(rank >= 1, "a sequence of rank 0", "rank 1 or more");
-  expect_work(call, {operands[0]->type.shape.back()}, kMaxSearched);
+  const DType dtype = call.boolean_or("out_int32", false) ? DType::I32 : DType::I64;
+  if (operands[0]->type.shape.back().upper_bound() > kMostCompared)
+    return call.builder().cast(bisect(call, operands[0], {call, operands[1]}, right), dtype);
   const Expr row(call, rank == 1 ? operands[0] : unsqueeze(call, operands[0], rank - 1));
   const bool is_scalar = operands[1]->type.rank() == 0;
   const Expr wanted(call, is_scalar ? operands[1]
                                     : unsqueeze(call, operands[1],
                                                 static_cast<int64_t>(operands[1]->type.rank())));
   const Expr before = row.apply(right ? Op::gt : Op::ge, wanted).apply(Op::logical_not);
-  const DType dtype = call.boolean_or("out_int32", false) ? DType::I32 : DType::I64;
   const Expr ones(call, call.builder().cast(before, dtype));
   return reduce(call, Op::reduce_sum, ones, {static_cast<int64_t>(ones.value()->type.rank()) - 1},
                 false);

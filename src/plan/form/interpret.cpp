@@ -2,10 +2,12 @@
 // obvious.
 #include "plan/form/interpret.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <unordered_map>
 
 #include "ir/scalar.h"
@@ -235,19 +237,6 @@ class Interpreter {
     throw InternalError("ArgMax and ArgMin have no identity");
   }
 
-  static ir::Op combiner(ReduceOp op) {
-    switch (op) {
-      case ReduceOp::Sum:
-        return ir::Op::add;
-      case ReduceOp::Prod:
-        return ir::Op::mul;
-      case ReduceOp::Max:
-        return ir::Op::maximum;
-      default:
-        return ir::Op::minimum;
-    }
-  }
-
   // Floats accumulate in double.
   static Scalar wide(const Scalar& value) {
     return is_floating(value.dtype) ? convert(value, DType::F64) : value;
@@ -260,7 +249,8 @@ class Interpreter {
     std::optional<Scalar> result;
     for_each(reduction.loops, [&] {
       const Scalar value = wide(value_of(reduction.value, leaves));
-      result = result ? evaluate(combiner(reduction.op), std::array{*result, value}, false) : value;
+      result =
+          result ? evaluate(combining_op(reduction.op), std::array{*result, value}, false) : value;
     });
     const DType dtype = reduction.value->dtype;
     return result ? convert(*result, dtype) : identity(reduction.op, dtype);
@@ -303,9 +293,9 @@ class Interpreter {
       const DType dtype = value.dtype;
       if (store.scan) {
         if (environment_(innermost) == 0) running.reset();
-        running = running
-                      ? evaluate(combiner(*store.scan), std::array{*running, wide(value)}, false)
-                      : wide(value);
+        running =
+            running ? evaluate(combining_op(*store.scan), std::array{*running, wide(value)}, false)
+                    : wide(value);
         value = convert(*running, dtype);
       }
       std::vector<int64_t> at;
@@ -431,6 +421,61 @@ class Interpreter {
         write(a.out.buffer, offset_of(a.out, a.batch, {i, e}),
               ir::make_scalar(dtype, total == 0 && !a.nan_rows ? 0 : sum / total));
       }
+    });
+  }
+
+  // Not-a-number is the greatest.
+  static bool is_less(const Scalar& a, const Scalar& b) {
+    if (!is_floating(a.dtype)) return a.integer < b.integer;
+    const double x = a.as_double(), y = b.as_double();
+    return x < y || (std::isnan(y) && !std::isnan(x));
+  }
+
+  void execute(const Sort& sort) {
+    const int64_t places = environment_(sort.place.extent());
+    for_each(sort.outer, [&] {
+      std::vector<Scalar> keys;
+      for_each({sort.element}, [&] { keys.push_back(value_of(sort.key, {})); });
+      KILN_CHECK(places <= static_cast<int64_t>(keys.size()), "more places than elements");
+      std::vector<int64_t> order(keys.size());
+      std::iota(order.begin(), order.end(), 0);
+      std::ranges::stable_sort(order, [&](int64_t a, int64_t b) {
+        const Scalar &x = keys[static_cast<size_t>(a)], &y = keys[static_cast<size_t>(b)];
+        return sort.descending ? is_less(y, x) : is_less(x, y);
+      });
+      for (int64_t place = 0; place < places; ++place) {
+        environment_.set(sort.place.index, place);
+        write(sort.out.buffer, offset_of(sort.out, with_loops(sort.outer, {sort.place})),
+              {DType::I64, 0, order[static_cast<size_t>(place)]});
+      }
+    });
+  }
+
+  int64_t offset_of(const View& view, const std::vector<Loop>& loops) const {
+    int64_t offset = environment_(view.offset);
+    for (size_t i = 0; i < loops.size(); ++i)
+      offset += environment_(view.strides[i]) * environment_(loops[i].index);
+    return offset;
+  }
+
+  void execute(const Scatter& scatter) {
+    const std::vector<Loop> target =
+        with_loops(with_loops(scatter.outer, {scatter.position}), scatter.inner);
+    for_each(target, [&] {
+      write(scatter.out.buffer, offset_of(scatter.out, target), value_of(scatter.initial, {}));
+    });
+    const int64_t positions = environment_(scatter.position.extent());
+    for_each(with_loops(with_loops(scatter.outer, {scatter.write}), scatter.inner), [&] {
+      const int64_t place = value_of(scatter.index, {}).integer;
+      if (place < 0 || place >= positions) return;
+      Scalar value = value_of(scatter.value, {});
+      environment_.set(scatter.position.index, place);
+      const int64_t offset = offset_of(scatter.out, target);
+      if (scatter.combine) {
+        const Scalar before = read(scatter.out.buffer, offset);
+        value = evaluate(combining_op(*scatter.combine), std::array{before, value}, false);
+      }
+      write(scatter.out.buffer, offset, value);
     });
   }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "plan/form/kernels.h"
+#include "support/error.h"
 
 namespace kiln::plan {
 namespace {
@@ -32,6 +33,12 @@ void visit_expr_slots(KernelType& kernel, const Visit& visit) {
   if (auto* attention = std::get_if<Attention>(&kernel.body)) {
     when_present(attention->keep);
     when_present(attention->bias);
+  }
+  if (auto* sort = std::get_if<Sort>(&kernel.body)) when_present(sort->key);
+  if (auto* scatter = std::get_if<Scatter>(&kernel.body)) {
+    when_present(scatter->initial);
+    when_present(scatter->index);
+    when_present(scatter->value);
   }
 }
 
@@ -68,6 +75,8 @@ std::vector<BufferId*> buffer_slots(Kernel& kernel) {
   if (auto* a = std::get_if<Attention>(&kernel.body)) {
     return {&a->q.buffer, &a->k.buffer, &a->v.buffer, &a->out.buffer};
   }
+  if (auto* sort = std::get_if<Sort>(&kernel.body)) return {&sort->out.buffer};
+  if (auto* scatter = std::get_if<Scatter>(&kernel.body)) return {&scatter->out.buffer};
   std::vector<BufferId*> result;
   for (Stage& stage : std::get<LoopNest>(kernel.body).stages) {
     if (auto* store = std::get_if<Store>(&stage)) result.push_back(&store->buffer);
@@ -123,7 +132,26 @@ std::vector<BufferId> writes(const Kernel& kernel) {
   if (const auto* attention = std::get_if<Attention>(&kernel.body)) {
     add_once(result, attention->out.buffer);
   }
+  if (const auto* sort = std::get_if<Sort>(&kernel.body)) add_once(result, sort->out.buffer);
+  if (const auto* scatter = std::get_if<Scatter>(&kernel.body))
+    add_once(result, scatter->out.buffer);
   return result;
+}
+
+ir::Op combining_op(ReduceOp op) {
+  switch (op) {
+    case ReduceOp::Sum:
+      return ir::Op::add;
+    case ReduceOp::Prod:
+      return ir::Op::mul;
+    case ReduceOp::Max:
+      return ir::Op::maximum;
+    case ReduceOp::Min:
+      return ir::Op::minimum;
+    default:
+      break;
+  }
+  throw InternalError("ArgMax and ArgMin combine no values");
 }
 
 }  // namespace kiln::plan

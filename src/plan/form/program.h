@@ -131,6 +131,31 @@ struct Attention {
   Expr keep, bias;
 };
 
+// For every point of `outer`: the stable order of key over `element`. out[outer..., place] (i64) is
+// which element has that place, for as many places as are wanted, the first ones. Not-a-number is
+// the greatest key.
+struct Sort {
+  std::vector<Loop> outer;
+  Loop element, place;
+  Expr key;  // over outer and element; not bool
+  bool descending = false;
+  View out;  // strides [outer..., place]
+};
+
+// For every point of `outer` and `inner`:
+//   for each `position`: out[outer..., position, inner...] = initial
+//   for each `write`, in order: out[outer..., index, inner...] = value, or what `combine` makes of
+//                               both; nothing where the index is not a position
+// `initial` is over outer, position and inner; `index` (i64) and `value` are over outer, write and
+// inner. Of `combine`, ArgMax and ArgMin do not occur.
+struct Scatter {
+  std::vector<Loop> outer, inner;
+  Loop position, write;
+  Expr initial, index, value;
+  std::optional<ReduceOp> combine;
+  View out;  // strides [outer..., position, inner...]
+};
+
 // What a Check of an expression guards.
 struct Check {
   std::string operation;  // "embedding", for the error
@@ -139,7 +164,7 @@ struct Check {
 
 struct Kernel {
   std::string name;  // unique; from the ops it computes: "linear_gelu_3"
-  std::variant<LoopNest, MatMul, Convolution, Attention> body;
+  std::variant<LoopNest, MatMul, Convolution, Attention, Sort, Scatter> body;
   std::vector<std::string>
       sources;  // names of the IR values it computes, for profiles and `inspect`
 };
@@ -159,6 +184,9 @@ struct Program {
     return static_cast<BufferId>(buffers.size() - 1);
   }
 };
+
+// The op that combines two values as a reduction does; not for ArgMax and ArgMin.
+ir::Op combining_op(ReduceOp op);
 
 // Buffers a kernel reads (epilogues included) and writes, each once, in order of first occurrence.
 std::vector<BufferId> reads(const Kernel& kernel);

@@ -30,6 +30,9 @@ struct TargetTraits {
   // op of another type is lowered to loop nests, which every backend has. Source: what the code
   // generator of each form accepts.
   std::vector<DType> matmul, convolution, attention;
+  // There are kernels for Sort and Scatter, which nothing else can stand for: ops that need them are
+  // errors without. Source: what the code generator accepts.
+  bool places = false;
   // Contractions multiply f16 and bf16 as they are and add up in f32; otherwise as f32. Source: the
   // machine has such instructions.
   bool native_16_bit = false;

@@ -172,6 +172,22 @@ class KernelText {
     text_ += "  out = " + window(a.out, with_loops(a.batch, {a.i, e})) + "\n";
   }
 
+  void print(const Sort& sort) {
+    text_ += "sort over " + batch(sort.outer) + loop(sort.element, "i") + ", " +
+             loop(sort.place, "place") + (sort.descending ? ", descending" : "") + "\n";
+    text_ += "  key = " + of(sort.key) + "\n";
+    text_ += "  " + window(sort.out, with_loops(sort.outer, {sort.place})) + "\n";
+  }
+  void print(const Scatter& s) {
+    text_ += "scatter over " + batch(s.outer) + loop(s.position, "position") + ", " +
+             loop(s.write, "write");
+    if (const std::string inner = declare(s.inner, "j"); !inner.empty()) text_ += ", " + inner;
+    text_ += "\n  initial = " + of(s.initial) + "\n  index = " + of(s.index) + "\n  ";
+    text_ += window(s.out, with_loops(with_loops(s.outer, {s.position}), s.inner)) + " = ";
+    if (s.combine) text_ += std::string(reduce_name(*s.combine)) + " with ";
+    text_ += of(s.value) + "\n";
+  }
+
   std::string text_;
   std::map<ir::SymbolPtr, ir::SymbolPtr> names_;  // looked up, never walked
   std::map<std::string, int> counts_;

@@ -304,6 +304,35 @@ class Verifier {
     check_formats(a.formats, a.q.buffer, a.v.buffer);
   }
 
+  void check(const Sort& sort) {
+    open(sort.outer);
+    open({sort.element});
+    check_expr(sort.key, {});
+    close({sort.element});
+    open({sort.place});
+    check_view(sort.out, with_loops(sort.outer, {sort.place}));
+    check_writable(sort.out.buffer);
+    if (sort.key->dtype == DType::Bool) fail_here("P4", "a key is bool");
+    if (buffer(sort.out.buffer).type.dtype != DType::I64)
+      fail_here("P4", "an order is stored as another dtype than i64");
+  }
+
+  void check(const Scatter& s) {
+    open(with_loops(s.outer, s.inner));
+    open({s.position});
+    check_view(s.out, with_loops(with_loops(s.outer, {s.position}), s.inner));
+    check_expr(s.initial, {});
+    check_result(s.out.buffer, s.initial);
+    close({s.position});
+    open({s.write});
+    check_expr(s.index, {});
+    check_expr(s.value, {});
+    check_result(s.out.buffer, s.value);
+    if (s.index->dtype != DType::I64) fail_here("P4", "an index is not i64");
+    if (s.combine == ReduceOp::ArgMax || s.combine == ReduceOp::ArgMin)
+      fail_here("P4", "argmax of what is written");
+  }
+
   const Program& program_;
   const Touches uses_;
   const Kernel* kernel_ = nullptr;

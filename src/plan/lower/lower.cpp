@@ -41,6 +41,8 @@ void lower_node(Lowering& lowering, const ir::Node& node) {
       return lower_quantise(lowering, node);
     case OpKind::Pool:
       return lower_pool(lowering, node);
+    case OpKind::Place:
+      return lower_place(lowering, node);
     case OpKind::Move:
       if (is_view(node.op)) return;
       return lower_move(lowering, node);

@@ -111,6 +111,7 @@ void lower_attention(Lowering& lowering, const ir::Node& node);
 void lower_pool(Lowering& lowering, const ir::Node& node);
 void lower_quantise(Lowering& lowering, const ir::Node& node);
 void lower_move(Lowering& lowering, const ir::Node& node);
+void lower_place(Lowering& lowering, const ir::Node& node);
 
 // Whether the op is a view, and the position in its operand of a position in its result.
 bool is_view(ir::Op op);

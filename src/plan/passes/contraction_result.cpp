@@ -39,6 +39,10 @@ std::optional<ContractionResult> contraction_result(const Kernel& kernel) {
     const Indices at = {c->b.index, c->y.index, c->x.index, c->o.index};
     return ContractionResult{c->out, {c->b, c->y, c->x, c->o}, linearize(shape, at)};
   }
+  if (const auto* sort = std::get_if<Sort>(&kernel.body))
+    return viewed(sort->out, with_loops(sort->outer, {sort->place}));
+  if (const auto* s = std::get_if<Scatter>(&kernel.body))
+    return viewed(s->out, with_loops(with_loops(s->outer, {s->position}), s->inner));
   return std::nullopt;
 }
 
@@ -80,6 +84,10 @@ bool redirect(const Program& program, Kernel& kernel, const ContractionResult& r
     matmul->out = std::move(out);
   } else if (auto* attention = std::get_if<Attention>(&kernel.body)) {
     attention->out = std::move(out);
+  } else if (auto* sort = std::get_if<Sort>(&kernel.body)) {
+    sort->out = std::move(out);
+  } else if (auto* scatter = std::get_if<Scatter>(&kernel.body)) {
+    scatter->out = std::move(out);
   }
   return true;
 }

@@ -81,30 +81,37 @@ bool redirect_contraction(const Program& program, Kernel& kernel, const Copy& co
   return target && redirect(program, kernel, result, copy.to, *target);
 }
 
-bool fold(Program& program, const Copy& copy) {
-  const Uses uses(program);
+bool fold(Program& program, Uses& uses, const Copy& copy) {
   if (program.buffers[copy.from].kind != BufferKind::Temporary) return false;
   if (uses.readers[copy.from].size() != 1 || uses.writers[copy.from].size() != 1) return false;
-  Kernel& writer = program.kernels[uses.writers[copy.from][0]];
-  if (std::holds_alternative<LoopNest>(writer.body)) return redirect_nest(program, writer, copy);
-  return redirect_contraction(program, writer, copy);
+  const size_t index = uses.writers[copy.from][0];
+  Kernel& writer = program.kernels[index];
+  const bool done = std::holds_alternative<LoopNest>(writer.body)
+                        ? redirect_nest(program, writer, copy)
+                        : redirect_contraction(program, writer, copy);
+  if (done) uses.update(program, index);
+  return done;
 }
 
-bool fold_stages(Program& program, size_t index) {
+bool fold_stages(Program& program, Uses& uses, size_t index) {
   auto* nest = std::get_if<LoopNest>(&program.kernels[index].body);
   if (!nest) return false;
-  return std::erase_if(nest->stages, [&](const Stage& stage) {
-           const auto copy = as_copy(*nest, stage);
-           // A copy of what the nest reads elsewhere too cannot replace it.
-           return copy && load_sites(*nest, copy->from) == 1 && fold(program, *copy);
-         }) != 0;
+  const bool changed =
+      std::erase_if(nest->stages, [&](const Stage& stage) {
+        const auto copy = as_copy(*nest, stage);
+        // A copy of what the nest reads elsewhere too cannot replace it.
+        return copy && load_sites(*nest, copy->from) == 1 && fold(program, uses, *copy);
+      }) != 0;
+  if (changed) uses.update(program, index);
+  return changed;
 }
 
 }  // namespace
 
 bool fold_output_views(Program& program) {
   bool changed = false;
-  for (size_t i = program.kernels.size(); i-- > 0;) changed |= fold_stages(program, i);
+  Uses uses(program);
+  for (size_t i = program.kernels.size(); i-- > 0;) changed |= fold_stages(program, uses, i);
   if (changed) remove_empty(program);
   return changed;
 }

@@ -314,8 +314,7 @@ std::optional<size_t> first_reader(const Program& program, const Uses& uses, siz
   return first;
 }
 
-bool merge_with_reader(Program& program, size_t producer) {
-  const Uses uses(program);
+bool merge_with_reader(Program& program, Uses& uses, size_t producer) {
   const auto consumer = first_reader(program, uses, producer);
   if (!consumer || !std::holds_alternative<LoopNest>(program.kernels[*consumer].body)) return false;
   auto merged = Merger(program, uses, producer, *consumer).merge();
@@ -324,6 +323,8 @@ bool merge_with_reader(Program& program, size_t producer) {
   kernel.body = std::move(*merged);
   absorb_name(kernel, program.kernels[producer]);
   make_empty(program.kernels[producer]);
+  uses.update(program, producer);
+  uses.update(program, *consumer);
   return true;
 }
 
@@ -331,11 +332,12 @@ bool merge_with_reader(Program& program, size_t producer) {
 
 bool fuse_loop_nests(Program& program) {
   bool changed = false;
+  Uses uses(program);
   // A merged nest takes the place of the consumer, further on, and is met there again.
   for (size_t i = 0; i < program.kernels.size(); ++i) {
     if (!std::holds_alternative<LoopNest>(program.kernels[i].body) || is_empty(program.kernels[i]))
       continue;
-    changed |= merge_with_reader(program, i);
+    changed |= merge_with_reader(program, uses, i);
   }
   if (changed) remove_empty(program);
   return changed;

@@ -63,10 +63,24 @@ std::string stem_of(const std::string& name) { return name.substr(0, name.find_l
 
 Uses::Uses(const Program& program)
     : readers(program.buffers.size()), writers(program.buffers.size()) {
-  for (size_t i = 0; i < program.kernels.size(); ++i) {
-    for (BufferId buffer : reads(program.kernels[i])) readers[buffer].push_back(i);
-    for (BufferId buffer : writes(program.kernels[i])) writers[buffer].push_back(i);
+  for (const Kernel& kernel : program.kernels) {
+    const size_t i = touched_.size();
+    touched_.push_back({reads(kernel), writes(kernel)});
+    for (BufferId buffer : touched_[i].reads) readers[buffer].push_back(i);
+    for (BufferId buffer : touched_[i].writes) writers[buffer].push_back(i);
   }
+}
+
+void Uses::update(const Program& program, size_t kernel) {
+  const auto replace = [&](std::vector<std::vector<size_t>>& users, std::vector<BufferId>& known,
+                           std::vector<BufferId> now) {
+    for (BufferId buffer : known) std::erase(users[buffer], kernel);
+    for (BufferId buffer : now)
+      users[buffer].insert(std::ranges::lower_bound(users[buffer], kernel), kernel);
+    known = std::move(now);
+  };
+  replace(readers, touched_[kernel].reads, reads(program.kernels[kernel]));
+  replace(writers, touched_[kernel].writes, writes(program.kernels[kernel]));
 }
 
 std::optional<Pointwise> as_pointwise(const Kernel& kernel) {

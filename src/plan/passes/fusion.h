@@ -9,10 +9,21 @@
 
 namespace kiln::plan {
 
-// Kernels that touch each buffer, in order of execution.
-struct Uses {
+// Kernels that touch each buffer, in order of execution. A pass makes it once and says which kernels
+// it changed, so that its time is not the square of their number.
+class Uses {
+ public:
   explicit Uses(const Program& program);
+  // After a change of a kernel.
+  void update(const Program& program, size_t kernel);
+
   std::vector<std::vector<size_t>> readers, writers;
+
+ private:
+  struct Touched {
+    std::vector<BufferId> reads, writes;
+  };
+  std::vector<Touched> touched_;  // by kernel
 };
 
 // A kernel that stores one value at every position of its loops.

@@ -11,7 +11,8 @@ namespace {
 
 class Inliner {
  public:
-  Inliner(Program& program, Consumers consumers) : program_(program), consumers_(consumers) {}
+  Inliner(Program& program, Consumers consumers)
+      : program_(program), uses_(program), consumers_(consumers) {}
 
   bool run() {
     bool changed = false;
@@ -26,15 +27,14 @@ class Inliner {
   bool try_producer(size_t index) {
     const auto producer = as_pointwise(program_.kernels[index]);
     if (!producer || program_.buffers[producer->buffer].kind == BufferKind::Constant) return false;
-    const Uses uses(program_);
     const BufferId buffer = producer->buffer;
-    if (uses.writers[buffer].size() != 1 || uses.readers[buffer].empty()) return false;
-    if (has_checks(producer->value) && !is_read_whole(buffer, uses)) return false;
+    if (uses_.writers[buffer].size() != 1 || uses_.readers[buffer].empty()) return false;
+    if (has_checks(producer->value) && !is_read_whole(buffer)) return false;
     const bool removable = program_.buffers[buffer].kind == BufferKind::Temporary;
-    if (is_free(producer->value)) return inline_everywhere(index, *producer, uses);
-    if (!removable || !all_can_take(*producer, uses)) return false;
-    if (!worth_it(*producer, uses)) return false;
-    return inline_everywhere(index, *producer, uses);
+    if (is_free(producer->value)) return inline_everywhere(index, *producer);
+    if (!removable || !all_can_take(*producer)) return false;
+    if (!worth_it(*producer)) return false;
+    return inline_everywhere(index, *producer);
   }
 
   // No dearer than the load that it replaces.
@@ -56,8 +56,8 @@ class Inliner {
   }
 
   // Whether some loop nest reads every element: it makes the same checks.
-  bool is_read_whole(BufferId buffer, const Uses& uses) const {
-    return std::ranges::any_of(uses.readers[buffer], [&](size_t reader) {
+  bool is_read_whole(BufferId buffer) const {
+    return std::ranges::any_of(uses_.readers[buffer], [&](size_t reader) {
       const auto* nest = std::get_if<LoopNest>(&program_.kernels[reader].body);
       return nest && takes_inlining(program_.kernels[reader]) &&
              std::ranges::any_of(nest->stages, [&](const Stage& stage) {
@@ -72,8 +72,8 @@ class Inliner {
     return std::holds_alternative<LoopNest>(kernel.body) || !has_checks(producer.value);
   }
 
-  bool all_can_take(const Pointwise& producer, const Uses& uses) const {
-    return std::ranges::all_of(uses.readers[producer.buffer], [&](size_t reader) {
+  bool all_can_take(const Pointwise& producer) const {
+    return std::ranges::all_of(uses_.readers[producer.buffer], [&](size_t reader) {
       const Kernel& kernel = program_.kernels[reader];
       const auto operand = operands(kernel);
       return takes_inlining(kernel) && takes_checks(kernel, producer) &&
@@ -81,23 +81,23 @@ class Inliner {
     });
   }
 
-  bool reads_contraction(const Pointwise& producer, const Uses& uses) const {
+  bool reads_contraction(const Pointwise& producer) const {
     return std::ranges::any_of(loads(producer.value), [&](BufferId buffer) {
-      const auto& writers = uses.writers[buffer];
+      const auto& writers = uses_.writers[buffer];
       return writers.size() == 1 &&
              !std::holds_alternative<LoopNest>(program_.kernels[writers[0]].body);
     });
   }
 
-  bool worth_it(const Pointwise& producer, const Uses& uses) const {
+  bool worth_it(const Pointwise& producer) const {
     const int64_t own = std::max<int64_t>(1, points_at_opt(producer.loops));
     int64_t points = 0;
-    for (size_t reader : uses.readers[producer.buffer]) {
+    for (size_t reader : uses_.readers[producer.buffer]) {
       points += loading_points(program_.kernels[reader], producer.buffer);
     }
     // What an epilogue could compute must stay one kernel with one consumer.
-    if (consumers_ == Consumers::Pointwise && reads_contraction(producer, uses)) {
-      return uses.readers[producer.buffer].size() == 1 && points <= own;
+    if (consumers_ == Consumers::Pointwise && reads_contraction(producer)) {
+      return uses_.readers[producer.buffer].size() == 1 && points <= own;
     }
     const int64_t cost = cost_of(traits(), producer.value) + load_count(producer.value);
     return (points - own) * cost <= traits().round_trip_cost * own;
@@ -112,6 +112,13 @@ class Inliner {
       }
       return points * points_at_opt(nest->outer);
     }
+    if (const auto* scatter = std::get_if<Scatter>(&kernel.body)) {
+      const int64_t written =
+          load_sites(scatter->index, buffer) + load_sites(scatter->value, buffer);
+      return (load_sites(scatter->initial, buffer) * points_at_opt({scatter->position}) +
+              written * points_at_opt({scatter->write})) *
+             points_at_opt(with_loops(scatter->outer, scatter->inner));
+    }
     int64_t sites = 0;
     for_each_expr(kernel, [&](const Expr& expr) { sites += load_sites(expr, buffer); });
     return sites * points_at_opt(expr_loops(kernel));
@@ -123,24 +130,31 @@ class Inliner {
       return with_loops(matmul->batch, {matmul->m, matmul->n});
     }
     if (const auto* c = std::get_if<Convolution>(&kernel.body)) return {c->b, c->y, c->x, c->o};
+    if (const auto* sort = std::get_if<Sort>(&kernel.body))
+      return with_loops(sort->outer, {sort->element});
     const auto& attention = std::get<Attention>(kernel.body);
     return with_loops(attention.batch, {attention.i, attention.j});
   }
 
   // Inlines into each reader that stays within the limits; true if any did.
-  bool inline_everywhere(size_t index, const Pointwise& producer, const Uses& uses) {
+  bool inline_everywhere(size_t index, const Pointwise& producer) {
     bool changed = false, all = true;
-    for (size_t reader : uses.readers[producer.buffer]) {
+    const std::vector<size_t> readers = uses_.readers[producer.buffer];
+    for (size_t reader : readers) {
       const Kernel& kernel = program_.kernels[reader];
       const bool done =
           takes_inlining(kernel) && takes_checks(kernel, producer) && inline_into(reader, producer);
-      if (done) absorb_sources(program_.kernels[reader], program_.kernels[index]);
+      if (done) {
+        absorb_sources(program_.kernels[reader], program_.kernels[index]);
+        uses_.update(program_, reader);
+      }
       changed |= done;
       const auto still = reads(program_.kernels[reader]);
       all &= std::ranges::find(still, producer.buffer) == still.end();
     }
     if (all && program_.buffers[producer.buffer].kind == BufferKind::Temporary) {
       make_empty(program_.kernels[index]);
+      uses_.update(program_, index);
     }
     return changed;
   }
@@ -189,6 +203,7 @@ class Inliner {
   }
 
   Program& program_;
+  Uses uses_;
   const Consumers consumers_;
 };
 

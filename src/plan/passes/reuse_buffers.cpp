@@ -86,7 +86,9 @@ bool works_in_place(const Program& program, const Kernel& kernel, BufferId from,
   if (const auto* nest = std::get_if<LoopNest>(&kernel.body)) {
     return nest_works_in_place(program, *nest, from, to);
   }
-  if (std::holds_alternative<Attention>(kernel.body) || program.traits.results_apart) return false;
+  const bool has_epilogue = std::holds_alternative<MatMul>(kernel.body) ||
+                            std::holds_alternative<Convolution>(kernel.body);
+  if (!has_epilogue || program.traits.results_apart) return false;
   const ContractionResult result = *contraction_result(kernel);
   bool ok = true;
   for_each_expr(kernel, [&](const Expr& expr) {

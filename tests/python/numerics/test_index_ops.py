@@ -75,14 +75,108 @@ def test_the_axis_may_vary() -> None:
     check_all(functions, torch.randn(3, 20), calls=calls, dynamic_shapes=(({1: n},),))
 
 
-def test_larger_axes_stay_in_pytorch() -> None:
-    x = torch.randn(2, 129)
-    with pytest.raises(RuntimeError, match=r"sort.*got sizes of 129, expected at most 128"):
-        compile_functions([lambda t: t.sort(dim=1).values], (x,))
-    module = compile_functions(
-        [lambda t: t.sort(dim=1).values * 2], (x,), require_full_compilation=False
-    )
-    assert difference(module(x)[0], x.sort(dim=1).values * 2) is None
+@pytest.mark.parametrize("dtype", (*FLOATS, *INTEGERS))
+def test_long_axes_are_sorted(dtype) -> None:
+    x = (torch.randn(1000, 3) * 20).abs().to(dtype)
+    if dtype.is_floating_point:
+        x[:10, 0] = torch.tensor(SPECIAL)
+    functions = sorts(x) | {
+        "inner": lambda t: t.t().sort(dim=1, stable=True),
+        "many": lambda t: t.topk(300, dim=0, largest=False)[0] if t.dtype != torch.bool else t,
+    }
+    if dtype != torch.bool:
+        functions |= {
+            "kthvalue": lambda t: t.kthvalue(777, dim=0)[0],
+            "median": lambda t: t.median(dim=0)[0],
+            "nanmedian": torch.nanmedian,
+        }
+    check_all(functions, x)
+
+
+def test_a_long_axis_may_vary() -> None:
+    n = Dim("n", min=4, max=5000)
+    functions = {
+        "sort": lambda t: t.sort(dim=1, stable=True),
+        "topk": lambda t: t.topk(4, dim=1),
+        "median": lambda t: t.median(dim=1).values,
+        "searchsorted": lambda t: torch.searchsorted(t.sort(dim=1).values, t, right=True),
+        "bucketize": lambda t: torch.bucketize(t, t[0].sort().values, out_int32=True),
+    }
+    calls = [(torch.randn(3, size),) for size in (4, 5, 129, 1000, 5000)]
+    check_all(functions, torch.randn(3, 200), calls=calls, dynamic_shapes=(({1: n},),))
+
+
+def write_many(how: str) -> dict[str, Callable[..., Any]]:
+    return {
+        "rows": lambda x, i, s: x.index_reduce(0, i[:, 0], s, how),
+        "without": lambda x, i, s: x.scatter_reduce(0, i, s, how, include_self=False),
+        "inner": lambda x, i, s: x.t().scatter_reduce(1, i.t(), s.t(), how),
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.uint8])
+def test_many_writes_by_index(dtype) -> None:
+    x, source = ((torch.rand(size, 33) * 9).to(dtype) for size in (50, 700))
+    index = torch.randint(0, 50, (700, 33))
+    functions: dict[str, Callable[..., Any]] = {
+        "add": lambda x, i, s: x.index_add(0, i[:, 0], s),
+        "accumulate": lambda x, i, s: torch.index_put(
+            x, (i[:, 0], i[:, 1].clamp_max(32)), s[:, 0], accumulate=True
+        ),
+        "fill": lambda x, i, _: x.index_fill(0, i[:, 0], 3),
+        "scatter_add": lambda x, i, s: x.scatter_add(0, i, s),
+    }
+    for how in ("amax", "amin", "mean"):
+        functions |= {f"{how} {name}": each for name, each in write_many(how).items()}
+    check_all(functions, x, index, source)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_embeddings(mode) -> None:
+    bag = torch.nn.functional.embedding_bag
+    table, index = torch.randn(30, 8), torch.randint(0, 30, (40,))
+    functions = {
+        "offsets": lambda i, o, t: bag(i, t, o, mode=mode),
+        "padding": lambda i, o, t: bag(i, t, o, mode=mode, padding_idx=3),
+        "end": lambda i, o, t: bag(i, t, o, mode=mode, include_last_offset=True, padding_idx=-2),
+        "rows": lambda i, o, t: bag(i.view(5, 8), t, mode=mode),
+        "f16": lambda i, o, t: bag(i, t.half(), o, mode=mode),
+    }
+    if mode == "sum":
+        functions["weighted"] = lambda i, o, t: bag(
+            i, t, o, mode=mode, per_sample_weights=t.view(-1)[:40]
+        )
+    args = index, torch.tensor([0, 3, 3, 10, 40]), table
+    # Sums of up to 30 rows, added up in another order than PyTorch's.
+    assert_as_eager({name: (function, 64) for name, function in functions.items()}, args)
+
+
+def test_bags_begin_in_order() -> None:
+    args = torch.randint(0, 30, (40,)), torch.tensor([0, 3]), torch.randn(30, 8)
+    module = compile_functions([lambda i, o, t: torch.nn.functional.embedding_bag(i, t, o)], args)
+    for offsets in ([1, 3], [0, 41], [0, -1]):
+        with pytest.raises(Exception, match="embedding_bag"):
+            module(args[0], torch.tensor(offsets), args[2])
+
+
+def test_fmax_takes_the_number() -> None:
+    a, b = torch.tensor(SPECIAL), torch.tensor(SPECIAL[::-1])
+    functions = {"fmax": torch.fmax, "fmin": torch.fmin}
+    check_all(functions, a, b)
+    check_all(functions, torch.arange(-5, 5), b)
+    check_all(functions, torch.arange(-5, 5), torch.arange(5, -5, -1))
+
+
+def test_many_writes_of_varying_number() -> None:
+    m = Dim("m", min=1, max=4000)
+    functions = {
+        "copy": lambda x, i, s: x.index_copy(0, i % x.shape[0], s),
+        "add": lambda x, i, s: x.index_add(0, i % x.shape[0], s),
+    }
+    x = torch.randn(4000, 5)
+    calls = [(x, torch.randperm(4000)[:size], torch.randn(size, 5)) for size in (1, 33, 4000)]
+    args = (x, torch.randperm(100), torch.randn(100, 5))
+    check_all(functions, *args, calls=calls, dynamic_shapes=(({}, {0: m}, {0: m}),))
 
 
 def put(cache: torch.Tensor, place: torch.Tensor, new: torch.Tensor) -> torch.Tensor:

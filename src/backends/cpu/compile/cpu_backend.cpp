@@ -18,6 +18,7 @@ const plan::TargetTraits& traits() {
       .matmul = {DType::F32, DType::F16, DType::BF16, DType::F64},
       .convolution = {DType::F32, DType::F16, DType::BF16, DType::F64},
       .attention = {DType::F32, DType::F16, DType::BF16},
+      .places = true,
       .min_group_channels = 4,
       .epilogue = plan::EpilogueRule::EvenLoads,
       // Rough ratios of the throughput of vector instructions: a polynomial is about ten
@@ -38,6 +39,8 @@ const plan::TargetTraits& traits() {
 }
 
 bool multiplies_pairs(const plan::Program&, const plan::LoopNest&, const Target&) { return false; }
+bool multiplies_pairs(const plan::Program&, const plan::Sort&, const Target&) { return false; }
+bool multiplies_pairs(const plan::Program&, const plan::Scatter&, const Target&) { return false; }
 
 bool has_pairs(const plan::Program& program) {
   const auto target = std::ranges::find_if(

@@ -17,6 +17,8 @@ void emit_body(Emitter& emitter, const plan::Convolution& convolution) {
 void emit_body(Emitter& emitter, const plan::Attention& attention) {
   emit_attention(emitter, attention);
 }
+void emit_body(Emitter& emitter, const plan::Sort& sort) { emit_sort(emitter, sort); }
+void emit_body(Emitter& emitter, const plan::Scatter& scatter) { emit_scatter(emitter, scatter); }
 
 }  // namespace
 

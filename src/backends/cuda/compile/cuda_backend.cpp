@@ -19,6 +19,7 @@ const plan::TargetTraits& traits() {
       .matmul = {DType::F32, DType::F16, DType::BF16, DType::F64},
       .convolution = {DType::F32, DType::F16, DType::BF16, DType::F64},
       .attention = {DType::F32, DType::F16, DType::BF16},
+      .places = true,
       .native_16_bit = true,
       .tf32 = true,
       // A step of a product is 16 channels; of narrower groups most would be padding.

@@ -25,6 +25,14 @@ std::string text_of(KernelContext& context, const plan::Attention& attention) {
   return attention_text(context, attention);
 }
 
+std::string text_of(KernelContext& context, const plan::Sort& sort) {
+  return sort_text(context, sort);
+}
+
+std::string text_of(KernelContext& context, const plan::Scatter& scatter) {
+  return scatter_text(context, scatter);
+}
+
 }  // namespace
 
 const std::vector<Target>& all_targets() {

@@ -25,5 +25,7 @@ KernelText generate_text(const plan::Program& program, const plan::Kernel& kerne
 // --- The forms: a file each in nest and contract. They fill in context.result.
 
 std::string loop_nest_text(KernelContext& context, const plan::LoopNest& nest);
+std::string sort_text(KernelContext& context, const plan::Sort& sort);
+std::string scatter_text(KernelContext& context, const plan::Scatter& scatter);
 
 }  // namespace kiln::cuda

@@ -1,4 +1,4 @@
-// What the generators of the four kernel forms share.
+// What the generators of the kernel forms share.
 #pragma once
 
 #include <algorithm>

@@ -277,6 +277,8 @@ std::vector<Emitter::Parameter> Emitter::parameters(const Launch& launch) const 
   }
   for (size_t i = 0; i < interface.params.size(); ++i)
     result.push_back({"long long", "p" + std::to_string(i)});
+  if (!interface.scratch_bytes.is_constant(0))
+    result.push_back({"unsigned char*", "scratch", true});
   if (!interface.checks.empty()) result.push_back({"unsigned long long*", "failed"});
   for (const std::string& map : launch.tensor_maps)
     result.push_back({"const __grid_constant__ TensorMap", map});
