@@ -120,4 +120,12 @@ std::span<const std::byte> cubin_in(std::span<const std::byte> code) {
   return code.first(ElfFile(code).end());
 }
 
+// NVRTC begins with a comment, and no machine code does.
+std::span<const std::byte> ptx_in(std::span<const std::byte> code) {
+  const std::string_view text(reinterpret_cast<const char*>(code.data()), code.size());
+  const size_t end = text.find('\0');
+  const bool is_ptx = text.starts_with("//") && end != text.npos;
+  return code.first(is_ptx ? end : 0);
+}
+
 }  // namespace tools

@@ -1,4 +1,4 @@
-// What the code of a kernel for NVIDIA GPUs, a cubin, says of it.
+// What the code of a kernel for NVIDIA GPUs, a cubin or PTX, says of it.
 #pragma once
 
 #include <cstddef>
@@ -21,5 +21,7 @@ std::optional<KernelResources> resources_of(std::span<const std::byte> code,
                                             const std::string& function);
 // The bytes of the cubin that `code` begins with; none where that is none.
 std::span<const std::byte> cubin_in(std::span<const std::byte> code);
+// The PTX that `code` begins with, without the zero byte behind it; none where that is none.
+std::span<const std::byte> ptx_in(std::span<const std::byte> code);
 
 }  // namespace tools

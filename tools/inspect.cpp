@@ -189,10 +189,11 @@ void print_kernel(const InspectArguments& arguments, const ordered_json& descrip
                   std::span<const std::byte> code) {
   const ordered_json& kernel = find_kernel(description, arguments.kernel);
   const std::span<const std::byte> cubin = cubin_in(code_of(kernel, code));
+  const std::span<const std::byte> ptx = ptx_in(code_of(kernel, code));
   std::printf("kernel %s of %s: %s\n", arguments.kernel.c_str(), name_text(description).c_str(),
               text_at(kernel, "kind").c_str());
   std::printf("computes %s\n", sources_text(kernel).c_str());
-  if (cubin.empty()) {
+  if (cubin.empty() && ptx.empty()) {
     std::printf(
         "The engine has its machine code, in one image with that of other kernels, and not its "
         "text: the plan that it is made of is in what kiln compile --dump-dir writes.\n");
@@ -201,13 +202,18 @@ void print_kernel(const InspectArguments& arguments, const ordered_json& descrip
                     " have no files of their own");
     return;
   }
-  std::printf("%s, %s of code\n", resources_text(kernel).c_str(), bytes_text(cubin.size()).c_str());
-  if (!arguments.code.empty()) write_code(cubin, arguments.code);
+  if (cubin.empty())
+    std::printf("%s of PTX, which the driver compiles for its GPU\n",
+                bytes_text(ptx.size()).c_str());
+  else
+    std::printf("%s, %s of code\n", resources_text(kernel).c_str(),
+                bytes_text(cubin.size()).c_str());
+  if (!arguments.code.empty()) write_code(cubin.empty() ? ptx : cubin, arguments.code);
   std::printf(
-      "The engine has its machine code and not its text: kiln compile --dump-dir writes that of "
-      "all "
-      "kernels, as %s_%s.cu; --code writes the code as a file for nvdisasm and cuobjdump.\n",
-      text_at(description, "variant").c_str(), arguments.kernel.c_str());
+      "The engine has its %s and not its text: kiln compile --dump-dir writes that of all "
+      "kernels, as %s_%s.cu; --code writes the code as a file for %s.\n",
+      cubin.empty() ? "PTX" : "machine code", text_at(description, "variant").c_str(),
+      arguments.kernel.c_str(), cubin.empty() ? "ptxas" : "nvdisasm and cuobjdump");
 }
 
 void inspect(const InspectArguments& arguments) {

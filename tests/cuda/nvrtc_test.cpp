@@ -24,19 +24,24 @@ class Nvrtc : public testing::Test {
 TEST_F(Nvrtc, CompilesForEachGeneration) {
   for (const cuda::Target& target : cuda::all_targets()) {
     const cuda::Compiled compiled = cuda::compile_text(kText, target);
-    ASSERT_GT(compiled.cubin.size(), 4u) << target.name;
-    EXPECT_EQ(std::string(reinterpret_cast<const char*>(compiled.cubin.data()) + 1, 3), "ELF");
+    ASSERT_GT(compiled.code.size(), 4u) << target.name;
+    const std::string_view code(reinterpret_cast<const char*>(compiled.code.data()),
+                                compiled.code.size());
+    if (target.is_ptx)
+      EXPECT_NE(code.find(".target sm_90\n"), code.npos);
+    else
+      EXPECT_EQ(code.substr(1, 3), "ELF") << target.name;
     EXPECT_EQ(compiled.log, "");
   }
 }
 
 TEST_F(Nvrtc, GivesTheSameBytesOnAnyThread) {
   const cuda::Target& target = target_named("sm_90");
-  const auto expected = cuda::compile_text(kText, target).cubin;
+  const auto expected = cuda::compile_text(kText, target).code;
   std::vector<std::vector<std::byte>> got(4);
   std::vector<std::thread> threads;
   for (auto& cubin : got)
-    threads.emplace_back([&] { cubin = cuda::compile_text(kText, target).cubin; });
+    threads.emplace_back([&] { cubin = cuda::compile_text(kText, target).code; });
   for (std::thread& thread : threads) thread.join();
   for (const auto& cubin : got) EXPECT_TRUE(cubin == expected);
 }

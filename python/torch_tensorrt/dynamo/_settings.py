@@ -134,7 +134,7 @@ class CompilationSettings:
     def targets_for(self, device: torch.device) -> list[str]:
         """What engines of a program on a device are compiled for, as `kiln.compile` takes it: the targets that were
         asked for, or else code for every CPU, or for the GPU's own generation, and with hardware_compatible for every
-        generation. ValueError: asked for, but nothing of it for that device."""
+        generation and those to come. ValueError: asked for, but nothing of it for that device."""
         if self.targets:
             if device.type not in {target.partition(":")[0] for target in self.targets}:
                 raise ValueError(
@@ -146,8 +146,7 @@ class CompilationSettings:
             return [device.type]
         if self.hardware_compatible:
             return ["cuda"]
-        major, minor = torch.cuda.get_device_capability(device)
-        return [f"cuda:sm_{major}{minor}"]
+        return [_gpu_target(*torch.cuda.get_device_capability(device))]
 
     def tf32_for(self, targets: Sequence[str]) -> tuple[str, ...]:
         """Where engines for GPUs may round f32 to TF32, as `kiln.compile` takes it: where PyTorch may at this moment,
@@ -185,6 +184,15 @@ class CompilationSettings:
             packet = target.overloadpacket
             names |= {packet, str(packet), f"torch.ops.{packet}"}
         return not names.isdisjoint(self.torch_executed_ops)
+
+
+def _gpu_target(major: int, minor: int) -> str:
+    """The code for one GPU: that of the latest generation whose code it runs, and of newer ones PTX."""
+    if (major, minor) > (9, 0):
+        return "cuda:compute_90"
+    fitting = [each for each in ((8, 0), (8, 6), (8, 9)) if each[0] == major and each[1] <= minor]
+    best = fitting[-1] if fitting else (major, minor)
+    return f"cuda:sm_{best[0]}{best[1]}"
 
 
 _USED = frozenset(

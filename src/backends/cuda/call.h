@@ -1,7 +1,8 @@
 // What the two halves of the CUDA backend agree on beyond the engine file: its code and its steps.
 //
-// A program's code is one cubin after another; a kernel's entry is where its own begins, and its
-// function is the name in it. A kernel has these parameters, in this order:
+// A program's code is one cubin after another, or one text of PTX that ends with a zero byte; a
+// kernel's entry is where its own begins, and its function is the name in it. A kernel has these
+// parameters, in this order:
 //   a pointer for each of the step's buffers
 //   a 64-bit integer for each of its params
 //   unsigned char* scratch, if the step has any
@@ -23,5 +24,8 @@ inline constexpr unsigned kConstantAlignment = 256;
 // "sm_90": code that runs on GPUs of that generation, and on later ones of the same major number.
 // The names of the features that a program needs begin with this.
 inline constexpr std::string_view kFeaturePrefix = "sm_";
+
+// "compute_90": PTX, which the driver compiles for the GPU of any later generation when it is loaded.
+inline constexpr std::string_view kPtxFeaturePrefix = "compute_";
 
 }  // namespace kiln::cuda

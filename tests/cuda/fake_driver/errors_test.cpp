@@ -40,10 +40,10 @@ class FakeDriver : public testing::Test {
 
   Result<std::shared_ptr<const Engine>> load() { return Engine::load_memory(bytes_); }
 
-  Status run(Session& session) {
+  Status run(Session& session, int device = 0) {
     const std::array<int64_t, 1> shape = {4};
     const auto view = [&](std::array<float, 4>& data) {
-      return runtime::TensorView{data.data(), DType::F32, shape, {}, {DeviceType::Cuda, 0}};
+      return runtime::TensorView{data.data(), DType::F32, shape, {}, {DeviceType::Cuda, device}};
     };
     return session.run(std::array{view(x_)}, std::array{view(y_)});
   }
@@ -120,9 +120,52 @@ TEST_F(WholeDriver, WorkspaceThatDoesNotFitIsSaidAndTheSessionWorksLater) {
   EXPECT_EQ(gpu_->things(), 0);
 }
 
-// 200 CUDA_ERROR_INVALID_IMAGE, 209 CUDA_ERROR_NO_BINARY_FOR_GPU.
+// Code says which program it is by its first byte: of the first one here it is 1.
+TEST_F(WholeDriver, GpusNewerThanAllGenerationsTakePtx) {
+  bytes_ = make_gpu_engine({"sm_90", "sm_80", "compute_90"}, true);
+  for (const auto& [device, loaded] : {std::pair{0, 1}, {1, 3}, {2, 3}}) {
+    {
+      gpu_->current = device;
+      const auto session = Session::create(*load(), {.device = device});
+      ASSERT_TRUE(session.ok()) << session.status().message();
+      const Status status = run(**session, device);
+      EXPECT_TRUE(status.ok()) << status.message();
+      EXPECT_EQ(gpu_->loaded, loaded) << device;
+    }
+    EXPECT_EQ(gpu_->things(), 0);
+  }
+}
+
+TEST_F(WholeDriver, PtxIsForGpusFromItsGenerationOn) {
+  bytes_ = make_gpu_engine({"compute_100"}, true);
+  const auto engine = load();
+  ASSERT_FALSE(engine.ok());
+  EXPECT_EQ(engine.status().message(),
+            "this machine runs no program of the engine: cuda:compute_100 (cuda:0 (Fake GPU, "
+            "sm_90) does not run code for compute_100)");
+  for (const char* unknown : {"compute_", "compute_x", "compute_90a"}) {
+    bytes_ = make_gpu_engine({unknown}, true);
+    EXPECT_NE(load().status().message().find("which this version of Kiln does not know"),
+              std::string::npos)
+        << unknown;
+  }
+}
+
+// The driver would read on behind the code.
+TEST_F(WholeDriver, PtxWithoutAnEndIsDamaged) {
+  bytes_ = make_gpu_engine({"compute_90"}, false);
+  const auto session = make_session();
+  const Status status = run(*session);
+  EXPECT_EQ(status.code(), StatusCode::InvalidEngine);
+  EXPECT_EQ(status.message(), "damaged engine: the code of kernel spread has no end");
+  EXPECT_EQ(gpu_->loads, 0);
+}
+
+// 200 CUDA_ERROR_INVALID_IMAGE, 209 CUDA_ERROR_NO_BINARY_FOR_GPU; of PTX, 218 CUDA_ERROR_INVALID_PTX,
+// 221 CUDA_ERROR_JIT_COMPILER_NOT_FOUND, 222 CUDA_ERROR_UNSUPPORTED_PTX_VERSION, 223
+// CUDA_ERROR_JIT_COMPILATION_DISABLED.
 TEST_F(WholeDriver, CodeThatTheDriverDoesNotTakeIsForANewerOne) {
-  for (const int result : {200, 209}) {
+  for (const int result : {200, 209, 218, 221, 222, 223}) {
     {
       const auto session = make_session();
       gpu_->load_result = result;

@@ -50,7 +50,7 @@ KILN_FAKE CUresult cuGetErrorString(CUresult, const char** text) {
 }
 
 KILN_FAKE CUresult cuDeviceGetCount(int* count) {
-  *count = 1;
+  *count = 3;
   return kSuccess;
 }
 
@@ -64,8 +64,9 @@ KILN_FAKE CUresult cuDeviceGetName(char* name, int size, CUdevice) {
   return kSuccess;
 }
 
-KILN_FAKE CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice) {
-  *value = attribute == kMajor ? gpu.sm / 10 : attribute == kMinor ? gpu.sm % 10 : 0;
+KILN_FAKE CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice device) {
+  const int sm = device == 0 ? gpu.sm : device == 1 ? 100 : 120;
+  *value = attribute == kMajor ? sm / 10 : attribute == kMinor ? sm % 10 : 0;
   return kSuccess;
 }
 
@@ -75,7 +76,12 @@ KILN_FAKE CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) {
 }
 
 KILN_FAKE CUresult cuCtxGetCurrent(CUcontext* context) {
-  *context = nullptr;
+  *context = gpu.current == 0 ? nullptr : reinterpret_cast<CUcontext>(&gpu);
+  return kSuccess;
+}
+
+KILN_FAKE CUresult cuCtxGetDevice(CUdevice* device) {
+  *device = gpu.current;
   return kSuccess;
 }
 

@@ -12,6 +12,8 @@ namespace kiln::test {
 struct FakeGpu {
   const char* name = "Fake GPU";
   int sm = 90;
+  // Beside it there are one of sm_100 and one of sm_120. Of them all, that of the calling thread.
+  int current = 0;
   int driver_version = 12020;  // of CUDA: 12.2
   size_t free_bytes = size_t{96} << 20, total_bytes = size_t{80} << 30;
   size_t largest_allocation = ~size_t{0};  // larger ones fail for want of memory

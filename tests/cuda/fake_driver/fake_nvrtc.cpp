@@ -36,6 +36,14 @@ KILN_FAKE int nvrtcGetCUBIN(Program* program, char* bytes) {
   std::memcpy(bytes, program->text.data(), program->text.size());
   return 0;
 }
+KILN_FAKE int nvrtcGetPTXSize(Program* program, size_t* bytes) {
+  *bytes = program->text.size() + 1;
+  return 0;
+}
+KILN_FAKE int nvrtcGetPTX(Program* program, char* text) {
+  std::memcpy(text, program->text.c_str(), program->text.size() + 1);
+  return 0;
+}
 KILN_FAKE int nvrtcDestroyProgram(Program** program) {
   delete *program;
   return 0;

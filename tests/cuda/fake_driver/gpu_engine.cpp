@@ -18,6 +18,8 @@ using engine::SizeOp;
 // Slots.
 constexpr engine::Slot kElements = 0, kBytes = 1, kOne = 2, kWorkspace = 3;
 
+constexpr std::array<float, 4> kConstant = {1, 2, 3, 4};
+
 BufferSpec buffer(BufferKind kind, engine::Slot bytes) {
   BufferSpec result;
   result.kind = kind;
@@ -47,8 +49,8 @@ engine::ProgramSpec empty_program(const char* generation) {
   return program;
 }
 
-// The engine with a program.
-std::vector<std::byte> written(const engine::ProgramSpec& program,
+// The engine with these programs.
+std::vector<std::byte> written(const std::vector<engine::ProgramSpec>& programs,
                                const std::vector<engine::ProgramConstants>& constants) {
   engine::Spec spec;
   spec.name = "sample";
@@ -59,16 +61,14 @@ std::vector<std::byte> written(const engine::ProgramSpec& program,
                 {SizeOp::Constant, -1, -1, 1 << 20}};
   spec.inputs = {{"x", DType::F32, {kElements}}};
   spec.outputs = {{"y", DType::F32, {kElements}}};
-  spec.programs = {program};
+  spec.programs = programs;
   const auto bytes = engine::write(spec, constants, engine::Weights::Included);
   EXPECT_TRUE(bytes.ok()) << bytes.status().message();
   return bytes.ok() ? *bytes : std::vector<std::byte>();
 }
 
-}  // namespace
-
-std::vector<std::byte> make_gpu_engine(const char* generation) {
-  static constexpr std::array<float, 4> kConstant = {1, 2, 3, 4};
+// Two steps with a temporary between them, and a constant.
+engine::ProgramSpec spread_program(const char* generation) {
   engine::ProgramSpec program = empty_program(generation);
   program.kernels = {{.name = "spread", .kind = "loop_nest", .entry = 0, .function = "kernel"},
                      {.name = "gather", .kind = "loop_nest", .entry = 0, .function = "kernel"}};
@@ -80,9 +80,31 @@ std::vector<std::byte> make_gpu_engine(const char* generation) {
   program.buffers = {buffer(BufferKind::Input, kBytes), temporary, constant,
                      buffer(BufferKind::Output, kBytes)};
   program.steps = {launch(0, {0, 1}, kWorkspace), launch(1, {1, 2, 3}, kBytes)};
-  const std::vector<engine::ProgramConstants> constants = {
-      {{}, {}, std::as_bytes(std::span(kConstant)), {}}};
-  return written(program, constants);
+  return program;
+}
+
+engine::ProgramConstants spread_constants() {
+  return {{}, {}, std::as_bytes(std::span(kConstant)), {}};
+}
+
+}  // namespace
+
+std::vector<std::byte> make_gpu_engine(const char* generation) {
+  return written({spread_program(generation)}, {spread_constants()});
+}
+
+std::vector<std::byte> make_gpu_engine(std::initializer_list<const char*> generations, bool ends) {
+  std::vector<std::vector<std::byte>> codes;
+  std::vector<engine::ProgramSpec> programs;
+  std::vector<engine::ProgramConstants> constants;
+  for (const char* generation : generations) {
+    auto& code = codes.emplace_back(64, static_cast<std::byte>(codes.size() + 1));
+    if (ends) code.back() = {};
+    programs.push_back(spread_program(generation));
+    constants.push_back(spread_constants());
+  }
+  for (size_t i = 0; i < codes.size(); ++i) programs[i].code = codes[i];
+  return written(programs, constants);
 }
 
 std::vector<std::byte> make_weights_engine(size_t num_steps, size_t weight_bytes) {
@@ -118,7 +140,7 @@ std::vector<std::byte> make_weights_engine(size_t num_steps, size_t weight_bytes
   }
   contents.resize(program.buffers.size());
   for (size_t i = 0; i < num_steps; ++i) contents[static_cast<size_t>(places[i])] = weights[i];
-  return written(program, {contents});
+  return written({program}, {contents});
 }
 
 }  // namespace kiln::test

@@ -74,6 +74,23 @@ def test_options_without_effect_are_accepted_and_known() -> None:
     assert value.without_effect() == ["workspace_size", "num_avg_timing_iters"]
 
 
+def test_gpus_get_the_code_that_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = {
+        (8, 0): "sm_80",
+        (8, 6): "sm_86",
+        (8, 7): "sm_86",
+        (8, 9): "sm_89",
+        (9, 0): "sm_90",
+        (10, 0): "compute_90",
+        (10, 3): "compute_90",
+        (12, 0): "compute_90",
+    }
+    for capability, variant in expected.items():
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
+        assert settings().targets_for(torch.device("cuda")) == [f"cuda:{variant}"]
+        assert settings(hardware_compatible=True).targets_for(torch.device("cuda")) == ["cuda"]
+
+
 def test_timing_is_for_gpus_and_from_level_3_on() -> None:
     gpu, cpu = ["cpu", "cuda:sm_90"], ["cpu"]
     for level, ways in ((None, 0), (0, 0), (2, 0), (3, 4), (4, 6), (5, 8)):

@@ -133,5 +133,23 @@ def test_hardware_compatible() -> None:
     )
     (engine,) = engines_of(compiled).values()
     variants = {program["variant"] for program in kiln.inspect(engine.numpy())["programs"]}
-    assert {"sm_80", "sm_90"} <= variants
+    assert {"sm_80", "sm_90", "compute_90"} <= variants
     assert torch.equal(compiled(i), model(i))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", MODELS)
+def test_ptx_that_the_driver_compiles(name: str, dtype: torch.dtype, assert_near: Any) -> None:
+    """What GPUs newer than all generations run, on this one."""
+    make, shape = MODELS[name]
+    model = make().eval().cuda().to(dtype)
+    x = torch.randn(shape, device="cuda", dtype=dtype)
+    compiled = torch_tensorrt.compile(
+        model, ir="dynamo", inputs=[x], min_block_size=1, targets="cuda:compute_90"
+    )
+    for engine in engines_of(compiled).values():
+        (program,) = kiln.inspect(engine.numpy())["programs"]
+        assert program["variant"] == "compute_90"
+    with torch.no_grad():
+        for _ in range(4):
+            assert_near(compiled(x), model(x))

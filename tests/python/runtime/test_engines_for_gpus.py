@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +46,28 @@ def test_the_description(engine: memoryview) -> None:
     description = kiln.inspect(engine)
     assert [(p["target"], p["variant"]) for p in description["programs"]] == [("cuda", "sm_90")]
     assert description["inputs"][0]["name"] == "x"
+
+
+def test_code_for_all_gpus(archive: Path, engine: memoryview, tmp_path: Path) -> None:
+    """Machine code for each generation, and PTX, as text, for those to come."""
+    path = tmp_path / "all.kiln"
+    kiln.compile(archive, targets=["cuda"], output=path)
+    programs = kiln.inspect(path)["programs"]
+    variants = [program["variant"] for program in programs]
+    assert variants == ["sm_90", "sm_89", "sm_86", "sm_80", "compute_90"]
+    assert programs[-1]["needs"] == ["compute_90"]
+
+    shown = ["inspect", str(path), "--target", "cuda:compute_90"]
+    arguments = [KILN, *shown, "--json"]
+    description = json.loads(subprocess.run(arguments, capture_output=True, check=True).stdout)
+    name = description["kernels"][0]["name"]
+    code = tmp_path / "kernel.ptx"
+    arguments = [KILN, *shown, "--kernel", name, "--code", str(code)]
+    text = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    assert f"kernel {name} of cuda:compute_90" in text and "of PTX" in text
+    ptx = code.read_text()
+    assert ".target sm_90\n" in ptx and ".visible .entry kernel(" in ptx
+    assert not re.search(r"wgmma|setmaxnreg|tcgen05", ptx)  # instructions of one generation
 
 
 def test_the_same_bytes_again(archive: Path, engine: memoryview) -> None:

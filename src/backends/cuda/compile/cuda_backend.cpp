@@ -65,7 +65,7 @@ class Generator : public KernelGenerator {
   backend::GeneratedKernel generate(const plan::Program& program,
                                     const plan::Kernel& kernel) override {
     KernelText result = generate_text(program, kernel, target_);
-    if (!result.text.empty()) result.kernel.code = compile_text(result.text, target_).cubin;
+    if (!result.text.empty()) result.kernel.code = compile_text(result.text, target_).code;
     result.kernel.text = std::move(result.text);
     result.kernel.text_ending = ".cu";
     return std::move(result.kernel);
@@ -88,7 +88,7 @@ class TunedGenerator : public KernelGenerator {
     for (size_t i = 1; i < most; ++i) ways.push_back(generate_text(program, kernel, target_, i));
     std::vector<std::vector<std::byte>> codes(ways.size());
     const auto compile = [&](size_t i) {
-      return codes[i] = compile_text(ways[i].text, target_).cubin;
+      return codes[i] = compile_text(ways[i].text, target_).code;
     };
     const size_t fastest = tuner_.choose(program, ways, compile);
     KernelText& chosen = ways[fastest];
@@ -117,7 +117,10 @@ std::unique_ptr<KernelGenerator> make_generator(const Variant& variant) {
 
 std::unique_ptr<KernelGenerator> make_tuned_generator(const Variant& variant,
                                                       backend::Tuning& tuning) {
-  return std::make_unique<TunedGenerator>(target_of(variant), tuning);
+  const Target& target = target_of(variant);
+  // What is fast on a GPU of this machine says nothing of those that PTX is for.
+  if (target.is_ptx) return std::make_unique<Generator>(target);
+  return std::make_unique<TunedGenerator>(target, tuning);
 }
 
 }  // namespace

@@ -36,10 +36,13 @@ std::string text_of(KernelContext& context, const plan::Scatter& scatter) {
 }  // namespace
 
 const std::vector<Target>& all_targets() {
+  // PTX is for GPUs that nobody knows yet: kernels have no more shared memory than all have, and no
+  // instructions of one generation alone, which is what those for sm_89 are.
   static const std::vector<Target> kTargets = {{"sm_90", "sm_90a", 90},
                                                {"sm_89", "sm_89", 89},
                                                {"sm_86", "sm_86", 86},
-                                               {"sm_80", "sm_80", 80}};
+                                               {"sm_80", "sm_80", 80},
+                                               {"compute_90", "compute_90", 89, true}};
   return kTargets;
 }
 

@@ -8,7 +8,7 @@
 
 namespace kiln::cuda {
 
-// The generations there is code for, the best first.
+// The generations there is code for, the best first, and the PTX for all others.
 const std::vector<Target>& all_targets();
 
 struct KernelText {

@@ -11,10 +11,11 @@ namespace kiln::cuda {
 
 // A generation of GPUs to make code for.
 struct Target {
-  const char* name;  // the variant: "sm_90"
-  const char*
-      real_arch;  // what NVRTC compiles for: "sm_90a" has instructions of that generation alone
-  int sm = 0;     // 80, 86, 89, 90
+  const char* name;  // the variant: "sm_90", "compute_90"
+  const char* arch;  // what NVRTC compiles for: "sm_90a" has instructions of that generation alone
+  int sm = 0;        // what kernels are chosen by: 80, 86, 89, 90
+  // Code is PTX, for GPUs of all later generations.
+  bool is_ptx = false;
 };
 
 // One kernel in the making. A generator fills in result.interface, result.constants and result.kind,

@@ -26,6 +26,8 @@ struct Library {
   Result (*log)(NvrtcProgram program, char* text) = nullptr;
   Result (*cubin_size)(NvrtcProgram program, size_t* bytes) = nullptr;
   Result (*cubin)(NvrtcProgram program, char* bytes) = nullptr;
+  Result (*ptx_size)(NvrtcProgram program, size_t* bytes) = nullptr;
+  Result (*ptx)(NvrtcProgram program, char* text) = nullptr;
   Result (*destroy)(NvrtcProgram* program) = nullptr;
   std::string obstacle;  // why there is none; empty if there is
 };
@@ -45,6 +47,8 @@ bool find_functions(void* handle, Library& library) {
          find(handle, "nvrtcGetProgramLog", library.log) &&
          find(handle, "nvrtcGetCUBINSize", library.cubin_size) &&
          find(handle, "nvrtcGetCUBIN", library.cubin) &&
+         find(handle, "nvrtcGetPTXSize", library.ptx_size) &&
+         find(handle, "nvrtcGetPTX", library.ptx) &&
          find(handle, "nvrtcDestroyProgram", library.destroy);
 }
 
@@ -170,6 +174,15 @@ class Program {
     return result;
   }
 
+  // Ends with a zero byte.
+  std::vector<std::byte> ptx() const {
+    size_t bytes = 0;
+    check(library_.ptx_size(program_, &bytes));
+    std::vector<std::byte> result(bytes);
+    check(library_.ptx(program_, reinterpret_cast<char*>(result.data())));
+    return result;
+  }
+
  private:
   void check(Result result) const {
     if (result != 0)
@@ -187,12 +200,12 @@ class Program {
 // compare numbers without sign with zero (186, 514).
 Compiled compile_text(const std::string& text, const Target& target, bool verbose) {
   Program program(require_library(), text);
-  std::vector<std::string> options = {"--gpu-architecture=" + std::string(target.real_arch),
+  std::vector<std::string> options = {"--gpu-architecture=" + std::string(target.arch),
                                       "--std=c++17", "-default-device", "--fmad=false",
                                       "--diag-suppress=177,186,514"};
   if (verbose) options.push_back("--ptxas-options=-v");
   program.compile(options);
-  return {program.cubin(), program.log()};
+  return {target.is_ptx ? program.ptx() : program.cubin(), program.log()};
 }
 
 std::string nvrtc_obstacle() { return library().obstacle; }

@@ -1,4 +1,4 @@
-// NVRTC, NVIDIA's run-time compiler: text in, cubin out. The library is found when the first kernel is
+// NVRTC, NVIDIA's run-time compiler: text in, a cubin or PTX out. The library is found when the first kernel is
 // compiled; nothing of CUDA is needed to build Kiln, and no GPU to compile for one.
 #pragma once
 
@@ -11,8 +11,8 @@
 namespace kiln::cuda {
 
 struct Compiled {
-  std::vector<std::byte> cubin;
-  std::string log;  // of NVRTC and ptxas: warnings; empty if there are none
+  std::vector<std::byte> code;  // a cubin, or PTX and a zero byte
+  std::string log;              // of NVRTC and ptxas: warnings; empty if there are none
 };
 
 // Any thread, several at once. The same text and target give the same bytes with one version of NVRTC.

@@ -87,7 +87,7 @@ class CudaProgram : public BoundProgram {
     if (RunOutcome earlier = take_failure(); earlier.failed_checks != 0) return earlier;
     if (is_cancelled(request.cancel)) return cancelled_outcome();
     const auto stream = static_cast<api::CUstream>(request.stream);
-    if (Status placed = place(request, stream); !placed.ok()) return {std::move(placed)};
+    if (Status placed = find_addresses(request, stream); !placed.ok()) return {std::move(placed)};
     last_stream_ = stream;
     last_stream_used_ = true;
     if (request.profile != nullptr) return {run_profiled(stream, *request.profile)};
@@ -272,21 +272,35 @@ class CudaProgram : public BoundProgram {
     return Status();
   }
 
-  Status place(const RunRequest& request, api::CUstream stream) {
+  // All that runs differ by. An input that cannot be mapped where it is is copied, which graphs of a run
+  // see as its place.
+  Status find_addresses(const RunRequest& request, api::CUstream stream) {
     addresses_.clear();
     for (void* data : request.inputs) addresses_.push_back(reinterpret_cast<uint64_t>(data));
     for (void* data : request.outputs) addresses_.push_back(reinterpret_cast<uint64_t>(data));
-    const auto workspace = reinterpret_cast<uint64_t>(request.workspace);
-    addresses_.push_back(workspace);
+    addresses_.push_back(reinterpret_cast<uint64_t>(request.workspace));
+    num_inputs_ = request.inputs.size();
+    for (const AlignedInput& input : aligned_inputs_) {
+      uint64_t& address = addresses_[static_cast<size_t>(spec().buffers[input.buffer].index)];
+      if (address % kTensorMapAlignment == 0 || input.bytes == 0) continue;
+      const uint64_t copy = addresses_.back() + input.offset;
+      KILN_RETURN_IF_CUDA_ERROR(driver().cuMemcpyDtoDAsync_v2(copy, address, input.bytes, stream),
+                                "copying an input");
+      address = copy;
+    }
+    return Status();
+  }
+
+  // Gives all launches their operands, which a graph has already.
+  Status place() {
+    const uint64_t workspace = addresses_.back();
     for (size_t i = 0; i < memory_.size(); ++i) {
       const BufferSpec& buffer = spec().buffers[i];
       const auto index = static_cast<size_t>(buffer.index);
       if (buffer.kind == BufferKind::Input) memory_[i] = addresses_[index];
-      if (buffer.kind == BufferKind::Output) memory_[i] = addresses_[request.inputs.size() + index];
+      if (buffer.kind == BufferKind::Output) memory_[i] = addresses_[num_inputs_ + index];
       if (buffer.kind == BufferKind::Temporary) memory_[i] = workspace + offsets_[i];
     }
-    for (const AlignedInput& input : aligned_inputs_)
-      KILN_RETURN_IF_ERROR(align(input, workspace, stream));
     for (const Use& use : uses_) values_[use.position] = memory_[use.buffer];
     for (const size_t position : scratch_uses_) values_[position] = workspace + scratch_offset_;
     ring_ = workspace + ring_offset_;
@@ -299,18 +313,6 @@ class CudaProgram : public BoundProgram {
           address, spec().kernels[static_cast<size_t>(use.kernel)].name, *use.place));
       use.address = address;
     }
-    return Status();
-  }
-
-  // An input that cannot be mapped where it is is copied, which the graphs of a run see as its place.
-  Status align(const AlignedInput& input, uint64_t workspace, api::CUstream stream) {
-    uint64_t& address = memory_[input.buffer];
-    if (address % kTensorMapAlignment == 0 || input.bytes == 0) return Status();
-    const uint64_t copy = workspace + input.offset;
-    KILN_RETURN_IF_CUDA_ERROR(driver().cuMemcpyDtoDAsync_v2(copy, address, input.bytes, stream),
-                              "copying an input");
-    address = copy;
-    addresses_[static_cast<size_t>(spec().buffers[input.buffer].index)] = copy;
     return Status();
   }
 
@@ -345,6 +347,7 @@ class CudaProgram : public BoundProgram {
   }
 
   Status launch_all(api::CUstream stream) {
+    KILN_RETURN_IF_ERROR(place());
     Status status = weights_.begin(stream, ring_);
     for (size_t i = 0; i < launches_.size() && status.ok(); ++i) status = launch(i, stream);
     Status ended = weights_.end(stream);
@@ -372,6 +375,7 @@ class CudaProgram : public BoundProgram {
 
   Status time_steps(api::CUstream stream, std::vector<api::CUevent>& events,
                     std::vector<StepTime>& profile) {
+    KILN_RETURN_IF_ERROR(place());
     for (api::CUevent& event : events)
       KILN_RETURN_IF_CUDA_ERROR(driver().cuEventCreate(&event, 0), "making an event");
     KILN_RETURN_IF_CUDA_ERROR(driver().cuEventRecord(events[0], stream), "timing a run");
@@ -437,6 +441,7 @@ class CudaProgram : public BoundProgram {
   FailedWords failed_;
   WeightStream weights_;
   std::vector<uint64_t> addresses_;  // of the current run: inputs, outputs, workspace
+  size_t num_inputs_ = 0;            // of them
   GraphCache graphs_;
   api::CUstream capture_stream_ = nullptr, last_stream_ = nullptr;
   bool last_stream_used_ = false;

@@ -21,7 +21,8 @@ using CUgraph = struct CUgraph_st*;
 using CUgraphExec = struct CUgraphExec_st*;
 
 inline constexpr CUresult kSuccess = 0, kOutOfMemory = 2, kNoDevice = 100, kInvalidImage = 200,
-                          kNoBinaryForGpu = 209;
+                          kNoBinaryForGpu = 209, kInvalidPtx = 218, kNoJitCompiler = 221,
+                          kUnsupportedPtx = 222, kJitDisabled = 223;
 
 // CUdevice_attribute
 inline constexpr int kMajor = 75, kMinor = 76;

@@ -16,11 +16,11 @@
 namespace kiln::cuda {
 namespace {
 
-// 90 of "sm_90"; 0 for a feature that is no generation.
-int sm_of(std::string_view feature) {
+// 90 of "sm_90" or "compute_90"; 0 for a feature that does not begin so.
+int generation_of(std::string_view feature, std::string_view prefix) {
   int sm = 0;
-  if (!feature.starts_with(kFeaturePrefix)) return 0;
-  feature.remove_prefix(kFeaturePrefix.size());
+  if (!feature.starts_with(prefix)) return 0;
+  feature.remove_prefix(prefix.size());
   const auto [end, error] = std::from_chars(feature.data(), feature.data() + feature.size(), sm);
   return error == std::errc() && end == feature.data() + feature.size() ? sm : 0;
 }
@@ -28,9 +28,12 @@ int sm_of(std::string_view feature) {
 // Why a GPU cannot run a program; empty: it can.
 std::string obstacle_on(const Gpu& gpu, const engine::ProgramSpec& program) {
   for (const std::string& feature : program.features) {
-    const int sm = sm_of(feature);
-    if (sm == 0) return "it needs \"" + feature + "\", which this version of Kiln does not know";
-    if (!runs_on(sm, gpu.sm())) return gpu.str() + " does not run code for " + feature;
+    const int sm = generation_of(feature, kFeaturePrefix);
+    const int ptx = generation_of(feature, kPtxFeaturePrefix);
+    if (sm == 0 && ptx == 0)
+      return "it needs \"" + feature + "\", which this version of Kiln does not know";
+    const bool runs = sm != 0 ? runs_on(sm, gpu.sm()) : ptx <= gpu.sm();
+    if (!runs) return gpu.str() + " does not run code for " + feature;
   }
   return "";
 }

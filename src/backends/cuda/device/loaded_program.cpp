@@ -1,5 +1,6 @@
 #include "backends/cuda/device/loaded_program.h"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -29,6 +30,23 @@ Status refused_code(api::CUresult result, const std::string& kernel, const Gpu& 
                     "; where the code was made by a newer CUDA, update the driver, or compile with "
                     "the NVRTC of CUDA " +
                     major);
+}
+
+// Whether the driver may read PTX from there: it goes on until a zero byte.
+bool ends(std::span<const std::byte> text) {
+  return std::ranges::find(text, std::byte{0}) != text.end();
+}
+
+bool is_ptx(const engine::ProgramSpec& program) {
+  return std::ranges::any_of(program.features, [](const std::string& feature) {
+    return feature.starts_with(kPtxFeaturePrefix);
+  });
+}
+
+bool is_refusal(api::CUresult result) {
+  return result == api::kInvalidImage || result == api::kNoBinaryForGpu ||
+         result == api::kInvalidPtx || result == api::kNoJitCompiler ||
+         result == api::kUnsupportedPtx || result == api::kJitDisabled;
 }
 
 }  // namespace
@@ -71,10 +89,13 @@ Status LoadedProgram::load_kernel(size_t index) {
   if (kernel.entry >= spec_.code.size())
     return Status(StatusCode::InvalidEngine,
                   "damaged engine: kernel " + kernel.name + " is launched and has no code");
+  const std::span<const std::byte> code = spec_.code.subspan(kernel.entry);
+  if (is_ptx(spec_) && !ends(code))
+    return Status(StatusCode::InvalidEngine,
+                  "damaged engine: the code of kernel " + kernel.name + " has no end");
   api::CUmodule module = nullptr;
-  const api::CUresult loaded = driver().cuModuleLoadData(&module, spec_.code.data() + kernel.entry);
-  if (loaded == api::kInvalidImage || loaded == api::kNoBinaryForGpu)
-    return refused_code(loaded, kernel.name, gpu_);
+  const api::CUresult loaded = driver().cuModuleLoadData(&module, code.data());
+  if (is_refusal(loaded)) return refused_code(loaded, kernel.name, gpu_);
   KILN_RETURN_IF_CUDA_ERROR(loaded, "loading the code of " + kernel.name + " on " + gpu_.str());
   modules_.push_back(module);
   KILN_RETURN_IF_CUDA_ERROR(

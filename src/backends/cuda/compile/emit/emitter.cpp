@@ -253,7 +253,7 @@ void Emitter::note_failure(int32_t check, const std::string& condition) {
        ") wrong |= " + std::to_string(uint64_t{1} << interface().check_bit(check)) + "ull;");
 }
 
-bool Emitter::is_programmatic() const { return context_.target.sm >= 90; }
+bool Emitter::is_programmatic() const { return context_.target.sm >= 90 || context_.target.is_ptx; }
 
 bool Emitter::is_constant(plan::BufferId id) const {
   // Derived constants have numbers of their own.
