@@ -15,7 +15,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._operator import execute_engine, hold
-from torch_tensorrt.dynamo._calling import set_calling
+from torch_tensorrt.dynamo._calling import set_calling, shorten_calls
 from torch_tensorrt.dynamo._checks import InputSizes, add_input_checks, refuse_tracing
 from torch_tensorrt.dynamo._contract import as_guards, ranges_of
 from torch_tensorrt.dynamo._names import argument_names
@@ -146,6 +146,7 @@ class _Builder:
         )
         for engine in self._engines:
             hold(module, engine)
+        shorten_calls(module, [f"engine_{i}" for i in range(len(self._engines))])
         return module.eval()
 
     def input_sizes(self, info: ProgramInfo) -> InputSizes:
