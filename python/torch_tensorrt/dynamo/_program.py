@@ -49,6 +49,8 @@ MUTATIONS = (
     OutputKind.USER_INPUT_MUTATION,
 )
 
+_COPIES = (torch.ops.aten.clone.default, torch.ops.aten.lift_fresh_copy.default)
+
 
 class Program:
     """A decomposed ExportedProgram and what partitioning asks about it. Its graph is ours to change."""
@@ -78,6 +80,7 @@ class Program:
         self.mutated = {
             spec.target for spec in self.signature.output_specs if spec.kind in MUTATIONS
         }
+        self._remove_copies_of_constants()
         self._remove_checks()
         self._compute_sizes_from_inputs()
         logger.log(GRAPHS, "program to partition:\n%s", self.graph)
@@ -125,6 +128,17 @@ class Program:
         tensors = [(node, tensor_of(node)) for node in self.user_inputs]
         return find_carriers((node, tensor) for node, tensor in tensors if tensor is not None)
 
+    def _remove_copies_of_constants(self) -> None:
+        """`x[x > 2] = 0.5` copies a constant that lies on the CPU, whatever x is on. A copy is no constant, and what is
+        on the CPU is in no engine for a GPU: who reads it may read the constant itself."""
+        for node in list(self.graph.nodes):
+            is_copy = node.target in _COPIES and len(node.args) == 1 and not node.kwargs
+            if not is_copy or node in self.in_place.shared or not self.is_constant(node.args[0]):
+                continue
+            if all(_only_reads(user) for user in node.users):
+                node.replace_all_uses_with(node.args[0])
+                self.graph.erase_node(node)
+
     def _remove_checks(self) -> None:
         """Drops assertions on metadata and on sizes of inputs: what calls the program checks its inputs first, and gets
         what was asserted of sizes from `assertions`."""
@@ -164,6 +178,13 @@ def in_fresh_thread(function: Callable[[], T]) -> T:
     """Calls a function where no tracer of PyTorch's is active: torch.compile may be in the middle of a trace here."""
     with ThreadPoolExecutor(max_workers=1) as executor:
         return executor.submit(contextvars.copy_context().run, function).result()
+
+
+def _only_reads(node: Node) -> bool:
+    """Whether no result of an operator shares memory with what it is given."""
+    return isinstance(node.target, torch._ops.OpOverload) and all(
+        argument.alias_info is None for argument in node.target._schema.arguments
+    )
 
 
 def _shape(node: Node) -> tuple[Any, ...]:

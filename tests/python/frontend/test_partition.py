@@ -10,9 +10,13 @@ from models_small import SortInTheMiddle, batch_input, compile_all, engines_of, 
 from torch._export.serde.serialize import GraphModuleSerializer
 
 import torch_tensorrt
+from torch_tensorrt.dynamo import CompilationSettings
+from torch_tensorrt.dynamo._partition import check_support
+from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._symbols import is_symbolic_node
 
 RELU = torch.ops.aten.relu.default
+VIEW = torch.ops.aten.view.default
 
 
 def test_user_excluded_operator_splits_the_graph(mlp, assert_same) -> None:
@@ -200,3 +204,37 @@ def test_every_node_is_serialised_once(monkeypatch, assert_same) -> None:
     assert max(counts.values()) == 1, counts
     x = torch.randn(3, 16)
     assert_same(compiled(x), model(x))
+
+
+def test_constants_on_the_cpu_are_in_engines_for_gpus() -> None:
+    """`0.5` and `2.0` are tensors on the CPU, of which export makes copies there."""
+
+    class Constants(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x.clone()
+            y[y > 2] = 0.5
+            return y * torch.tensor(2.0)
+
+    exported = torch.export.export(Constants(), (torch.randn(4, 2),)).run_decompositions({})
+    # As if x had been on a GPU: what depends on constants alone is not.
+    on_gpu = {node for node in exported.graph.nodes if node.name == "x"}
+    for node in exported.graph.nodes:
+        if node in on_gpu or not on_gpu.isdisjoint(node.all_input_nodes):
+            on_gpu.add(node)
+            if isinstance(value := node.meta.get("val"), torch.Tensor):
+                with value.fake_mode:
+                    node.meta["val"] = torch.empty(value.shape, dtype=value.dtype, device="cuda")
+    program = Program(exported)
+    reasons = check_support(program, CompilationSettings())
+    assert reasons and set(reasons.values()) == {""}
+
+
+def test_a_constant_that_is_a_result_is_a_copy() -> None:
+    class Constant(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x + 1, torch.tensor([1.0, 2.0]).view(2, 1)
+
+    compiled = compile_all(Constant().eval(), batch_input(), torch_executed_ops={VIEW})
+    x = torch.randn(3, 16)
+    compiled(x)[1].zero_()
+    assert compiled(x)[1].tolist() == [[1.0], [2.0]]
