@@ -180,6 +180,8 @@ class _Builder:
         """A weight that PyTorch still needs: a copy, so that changes to the model do not reach half of the program."""
         value = self._program.weight(node)
         own = _copy_of(value) if isinstance(value, torch.Tensor) else value
+        if isinstance(value, torch.Tensor):  # which may have been moved to the CPU meanwhile
+            own = own.to(node.meta["val"].device)
         result = self._get_attr(self._program.lifted[node], own)
         result.meta["val"] = node.meta["val"]
         return result

@@ -16,6 +16,7 @@ import kiln
 from torch_tensorrt._arguments import check_program, flatten_tensors, merge_inputs
 from torch_tensorrt.dynamo._assemble import CompiledRegion, assemble
 from torch_tensorrt.dynamo._capture import capture, show_engine, show_module
+from torch_tensorrt.dynamo._offload import offload
 from torch_tensorrt.dynamo._partition import (
     Partition,
     apply_min_block_size,
@@ -67,6 +68,8 @@ def compile(
     settings = CompilationSettings.from_options(options)
     arg_inputs = merge_inputs(inputs, arg_inputs, required=False)
     program = Program.decomposed(exported_program)
+    if settings.offload_module_to_cpu:
+        offload(exported_program, program.exported)
     return compile_program(program, flat_inputs(program, arg_inputs, kwarg_inputs), settings)
 
 

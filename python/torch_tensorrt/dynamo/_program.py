@@ -26,6 +26,7 @@ from torch_tensorrt.dynamo._contract import (
     symbol_sizes,
 )
 from torch_tensorrt.dynamo._functional import InPlace, functional
+from torch_tensorrt.dynamo._lstm_states import correct_lstm_states
 from torch_tensorrt.dynamo._names import argument_names
 from torch_tensorrt.dynamo._serialize import Records
 from torch_tensorrt.dynamo._symbols import (
@@ -80,6 +81,7 @@ class Program:
         self.mutated = {
             spec.target for spec in self.signature.output_specs if spec.kind in MUTATIONS
         }
+        correct_lstm_states(self.graph)
         self._remove_copies_of_constants()
         self._remove_checks()
         self._compute_sizes_from_inputs()

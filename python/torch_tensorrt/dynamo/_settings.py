@@ -217,6 +217,7 @@ _USED = frozenset(
         "check_bounds",
         "disable_tf32",
         "hardware_compatible",
+        "offload_module_to_cpu",
         "targets",
     )
 )

@@ -136,8 +136,6 @@ std::vector<Value*> import_recurrent(Call& call) {
     x = concat(call, outputs, 2);
   }
   if (batch_first) x = call.builder().permute(x, {1, 0, 2});
-  // PyTorch 2.11 to 2.13 record other shapes of an LSTM's last states on a GPU than they have: what nobody
-  // uses is not compared.
   std::vector<Value*> results{x, call.output_used(1) ? concat(call, hidden, 0) : nullptr};
   if (cell == Cell::Lstm) results.push_back(call.output_used(2) ? concat(call, cells, 0) : nullptr);
   return results;

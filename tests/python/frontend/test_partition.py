@@ -11,6 +11,7 @@ from torch._export.serde.serialize import GraphModuleSerializer
 
 import torch_tensorrt
 from torch_tensorrt.dynamo import CompilationSettings
+from torch_tensorrt.dynamo._compiler import compile_program
 from torch_tensorrt.dynamo._partition import check_support
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._symbols import is_symbolic_node
@@ -238,3 +239,40 @@ def test_a_constant_that_is_a_result_is_a_copy() -> None:
     x = torch.randn(3, 16)
     compiled(x)[1].zero_()
     assert compiled(x)[1].tolist() == [[1.0], [2.0]]
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_last_states_of_lstms_have_their_shapes(dynamic: bool, assert_same) -> None:
+    """As torch.export records them on a GPU: with one dimension too many, and so what is computed with them."""
+
+    class Last(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = torch.nn.LSTM(4, 6, 2, batch_first=True), torch.nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            states = self.lstm(x)[1]
+            return self.head(states[0][-1]).tanh() + states[1].sum()
+
+    model, x = Last().eval(), torch.randn(3, 5, 4)
+    shapes = ({0: torch.export.Dim("batch", min=1, max=9)},) if dynamic else None
+    exported = torch.export.export(model, (x,), dynamic_shapes=shapes).run_decompositions({})
+    wrong: set[torch.fx.Node] = set()
+    for node in exported.graph.nodes:
+        value = node.meta.get("val")
+        if node.target is torch.ops.aten.lstm.input:
+            node.meta["val"] = (value[0], value[1].unsqueeze(1), value[2].unsqueeze(1))
+            wrong.add(node)
+        elif node.op == "call_function" and not wrong.isdisjoint(node.all_input_nodes):
+            args, kwargs = torch.fx.node.map_arg(
+                (node.args, node.kwargs), lambda arg: arg.meta["val"]
+            )
+            with value.fake_mode:
+                node.meta["val"] = node.target(*args, **kwargs)
+            wrong.add(node)
+    module = compile_program(
+        Program(exported), [x], CompilationSettings(require_full_compilation=True)
+    )
+    for batch in (3, 1, 9) if dynamic else (3,):
+        x = torch.randn(batch, 5, 4)
+        assert_same(module(x), model(x))

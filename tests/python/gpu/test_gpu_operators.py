@@ -124,14 +124,16 @@ class Patches(nn.Module):
 
 
 class Network(nn.Module):
-    """A recurrent network over the eight numbers of a row."""
+    """A recurrent network over the eight numbers of a row: what it gives for each, and a head on its last state."""
 
     def __init__(self, make: Callable[..., nn.Module], **options: Any) -> None:
         super().__init__()
         self.cells = make(1, 12, 2, batch_first=True, **options)
+        self.head = nn.Linear(options.get("proj_size", 12), 3)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.cells(x.unsqueeze(-1))[0]
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        each, last = self.cells(x.unsqueeze(-1))
+        return each, self.head(last[0][-1] if isinstance(last, tuple) else last[-1])
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {

@@ -81,7 +81,11 @@ class MutableTorchTensorRTModule:
             raise TypeError(f"got {type(pytorch_model).__name__}, expected a torch.nn.Module")
         if device is not None:
             settings["device"] = device
-        options = {**settings, "immutable_weights": False}
+        if settings.get("offload_module_to_cpu"):
+            logger.warning(
+                "offload_module_to_cpu=True is ignored: the module is traced again when it changes"
+            )
+        options = {**settings, "immutable_weights": False, "offload_module_to_cpu": False}
         CompilationSettings.from_options(options, type(self).__name__)
         self.__dict__.update(
             pytorch_model=pytorch_model,
