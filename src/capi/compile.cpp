@@ -408,7 +408,9 @@ kiln_status kiln_supported_ops(kiln_bytes** json) {
 #define KILN_OP(name, kind, summary, ...) ops.push_back({{"name", #name}, {"summary", summary}});
 #include "ir/ops.def"
 #undef KILN_OP
-    *json = to_bytes({{"aten", kiln::import::supported_targets()}, {"ops", std::move(ops)}});
+    *json = to_bytes({{"aten", kiln::import::supported_targets()},
+                      {"onnx", kiln::import::supported_onnx_operators()},
+                      {"ops", std::move(ops)}});
   });
 }
 

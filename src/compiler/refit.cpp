@@ -5,8 +5,7 @@
 #include "backends/common/program_hash.h"
 #include "compiler/stages.h"
 #include "engine/reader.h"
-#include "import/expression.h"
-#include "import/model.h"
+#include "import/import.h"
 
 namespace kiln {
 namespace {
@@ -19,18 +18,9 @@ std::optional<int64_t> constant_size(const Spec& spec, engine::Slot slot) {
   return size.immediate;
 }
 
-// Whether a model has that dimension and leaves its size open.
-bool is_dynamic(const import::Program& program, const import::DimRange& range) {
-  const auto meta = program.graph.tensor_values.find(range.input);
-  const auto dim = static_cast<size_t>(range.dim);
-  return meta != program.graph.tensor_values.end() && dim < meta->second.sizes.size() &&
-         !meta->second.sizes[dim].expression.empty() &&
-         import::as_linear_size(meta->second.sizes[dim].expression).has_value();
-}
-
 // The ranges with which the engine was compiled, as its inputs show them. Fixed sizes and those
 // that are computed from others need none: where they differ, so does the plan.
-std::vector<import::DimRange> ranges_of(const Spec& spec, const import::Program& program) {
+std::vector<import::DimRange> ranges_of(const Spec& spec, const import::Model& model) {
   std::vector<import::DimRange> ranges;
   for (const engine::SymbolSpec& symbol : spec.symbols)
     ranges.push_back({spec.inputs[static_cast<size_t>(symbol.input)].name, symbol.dim,
@@ -42,7 +32,9 @@ std::vector<import::DimRange> ranges_of(const Spec& spec, const import::Program&
         ranges.push_back({input.name, static_cast<int32_t>(dim), *size, *size, *size});
     }
   }
-  std::erase_if(ranges, [&](const import::DimRange& range) { return !is_dynamic(program, range); });
+  std::erase_if(ranges, [&](const import::DimRange& range) {
+    return !model.is_dynamic(range.input, range.dim);
+  });
   return ranges;
 }
 
@@ -148,7 +140,7 @@ std::vector<std::byte> refit(std::span<const std::byte> engine, const import::Mo
   check_refittable(spec);
   CompileOptions same = options;
   same.targets = targets_of(spec);
-  same.ranges = ranges_of(spec, import::loaded(model).program);
+  same.ranges = ranges_of(spec, model);
   same.disabled_passes = spec.disabled_passes;
   same.refittable = spec.refittable;
   same.emulate_precision_casts = spec.emulate_precision_casts;

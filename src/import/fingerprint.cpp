@@ -128,6 +128,6 @@ class Fingerprint {
 
 }  // namespace
 
-void add_fingerprint(Hasher& hasher, const Model& model) { Fingerprint(hasher).add(loaded(model)); }
+void LoadedModel::add_fingerprint(Hasher& hasher) const { Fingerprint(hasher).add(*this); }
 
 }  // namespace kiln::import

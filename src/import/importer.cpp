@@ -345,13 +345,13 @@ std::vector<NodeSupport> Importer::check_support() {
   return result;
 }
 
-ir::Graph import_graph(const Model& model, std::span<const DimRange> ranges,
-                       bool replaceable_weights) {
-  return Importer(loaded(model), ranges, replaceable_weights).import_graph();
+ir::Graph LoadedModel::import_graph(std::span<const DimRange> ranges,
+                                    bool replaceable_weights) const {
+  return Importer(*this, ranges, replaceable_weights).import_graph();
 }
 
-std::vector<NodeSupport> check_support(const Model& model) {
-  return Importer(loaded(model), {}).check_support();
+std::vector<NodeSupport> LoadedModel::check_support() const {
+  return Importer(*this, {}).check_support();
 }
 
 }  // namespace kiln::import

@@ -1,10 +1,11 @@
-// Opens models: from a .pt2 archive, whose weights stay mapped, or from memory.
+// Opens models: from a file, whose weights stay mapped, or from memory.
 #include "import/model.h"
 
 #include <cstring>
 #include <new>
 
 #include "import/archive.h"
+#include "import/onnx/model.h"
 #include "support/error.h"
 #include "support/file_map.h"
 
@@ -145,13 +146,12 @@ void read_tensors(const Archive& archive, const std::string& folder,
 
 }  // namespace
 
-const LoadedModel& loaded(const Model& model) { return static_cast<const LoadedModel&>(model); }
-
 std::shared_ptr<Model> Model::open_file(const std::string& path) {
   Result<FileMap> map = FileMap::open(path);
   if (map.status().code() == StatusCode::OutOfMemory) throw std::bad_alloc();
   if (!map.ok()) throw CompileError(map.status().message());
   const auto file = std::make_shared<const FileMap>(std::move(*map));
+  if (onnx::looks_like_onnx(path, file->bytes())) return onnx::open_model(file, path);
   const Archive archive(file->bytes());
   if (!archive.find("models/model.json")) {
     throw CompileError("[archive] got no models/model.json in " + path +

@@ -237,8 +237,16 @@ std::optional<int64_t> least_value(const LoadedModel& model, const std::vector<I
 
 }  // namespace
 
-std::vector<DimRange> with_small_sizes(const Model& model, std::span<const DimRange> ranges) {
-  const LoadedModel& from = loaded(model);
+bool LoadedModel::is_dynamic(const std::string& input, int32_t dim) const {
+  const auto meta = program.graph.tensor_values.find(input);
+  const auto index = static_cast<size_t>(dim);
+  return meta != program.graph.tensor_values.end() && index < meta->second.sizes.size() &&
+         !meta->second.sizes[index].expression.empty() &&
+         as_linear_size(meta->second.sizes[index].expression).has_value();
+}
+
+std::vector<DimRange> LoadedModel::with_small_sizes(std::span<const DimRange> ranges) const {
+  const LoadedModel& from = *this;
   const std::vector<InputDim> dims = input_dims(from.program);
   std::vector<DimRange> result(ranges.begin(), ranges.end());
   std::map<std::string, int64_t> traced;

@@ -1,0 +1,72 @@
+// Walks the nodes of an ONNX model and builds the graph.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "import/import.h"
+#include "import/onnx/call.h"
+#include "import/onnx/registry.h"
+
+namespace kiln::import::onnx {
+
+// Whether the model leaves the size of an input's dimension open.
+bool size_is_open(const ModelProto& model, const std::string& input, int32_t dim);
+
+// What names mean in one graph: a model's, a branch's, or a function's.
+struct Names {
+  const Names* outer = nullptr;  // null for a function, which sees nothing of its caller
+  const Opsets* opsets = nullptr;
+  std::map<std::string, Value*, std::less<>> values;
+  std::map<std::string, const Tensor*, std::less<>> initializers;  // become values when used
+  std::map<std::string, std::string, std::less<>> failed;          // why a name has no value
+};
+
+class Importer {
+ public:
+  Importer(const ModelProto& model, TensorFiles files, std::span<const DimRange> ranges,
+           bool replaceable_weights);
+
+  ir::Graph import_graph();
+  std::vector<NodeSupport> check_support();
+
+ private:
+  void check_versions() const;
+  void bind_inputs(Names& names);
+  ir::Type input_type(const ValueInfo& input);
+  ir::Dim input_size(const ValueInfo& input, size_t dim, const Dimension& size);
+  void bind_initializers(Names& names, const Graph& graph);
+  Value* find(Names& names, const std::string& name);
+  void import_nodes(Names& names, const std::vector<Node>& nodes, int depth);
+  void import_node(Names& names, const Node& node, int depth);
+  std::vector<Value*> import_operator(const Node& node, int64_t version,
+                                      std::vector<Value*> inputs);
+  std::vector<Value*> import_function(const Function& function, const Node& node,
+                                      const std::vector<Value*>& inputs, int depth);
+  std::vector<Value*> import_if(Names& names, const Node& node, int64_t version, Value* condition,
+                                int depth);
+  std::vector<Value*> import_branch(const Names& names, const Graph& branch, int depth);
+  void bind_outputs(Names& names, const Node& node, const std::vector<Value*>& values,
+                    uint32_t first_id);
+  void check_declared(const Value* value, const std::string& name) const;
+  void set_outputs(Names& names);
+  const Function* find_function(const Node& node) const;
+
+  const ModelProto& model_;
+  TensorFiles files_;
+  std::vector<DimRange> ranges_;
+  const bool replaceable_weights_;
+  std::map<std::string, ir::Dim, std::less<>> symbols_;  // by dim_param
+  std::map<std::string, const ValueInfo*, std::less<>> declared_;
+  size_t imported_nodes_ = 0;
+  ir::Graph graph_;
+  ir::Builder builder_;
+  KnownElements known_;
+  Context context_;
+};
+
+}  // namespace kiln::import::onnx

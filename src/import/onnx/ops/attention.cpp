@@ -1,0 +1,219 @@
+// Attention, and the rotation of its operands.
+#include <cmath>
+#include <limits>
+
+#include "import/onnx/fields.h"
+#include "import/onnx/ops/common.h"
+
+namespace kiln::import::onnx {
+namespace {
+
+// [batch, length, heads * size] as [batch, heads, length, size].
+Value* split_heads(NodeCall& call, Value* x, const char* heads_name) {
+  if (x->type.rank() == 4) return x;
+  call.expect(x->type.rank() == 3, "an operand of shape " + shape_text(x->type.shape),
+              "rank 3 or 4");
+  const int64_t heads = call.integer(heads_name);
+  call.expect(heads >= 1, std::to_string(heads) + " heads", "1 or more");
+  const Shape& s = x->type.shape;
+  Value* split = call.builder().reshape(x, {s[0], s[1], heads, ir::floordiv(s[2], heads)});
+  return call.builder().permute(split, {0, 2, 1, 3});
+}
+
+struct Operands {
+  Value *query, *key, *value;
+  Value* mask = nullptr;  // bool: kept; floating: added
+  Dim past = 0;           // positions before the first query
+  double scale = 1;
+  bool causal = false;
+};
+
+// The mask as far as the keys go: what it lacks is not attended.
+Value* fitted_mask(NodeCall& call, Value* mask, const Dim& keys, DType dtype) {
+  if (mask == nullptr) return nullptr;
+  call.expect(mask->type.rank() >= 1, "a mask of rank 0", "rank 1 or more");
+  if (mask->type.dtype != DType::Bool) mask = call.builder().cast(mask, dtype);
+  const Dim missing = keys - mask->type.shape.back();
+  if (missing.is_constant(0) || mask->type.shape.back().is_constant(1)) return mask;
+  std::vector<Dim> before(mask->type.rank(), Dim(0)), after = before;
+  after.back() = missing;
+  const bool is_bool = mask->type.dtype == DType::Bool;
+  if (is_bool) mask = call.builder().cast(mask, DType::U8);
+  mask =
+      pad_with(call, mask, before, after, is_bool ? 0 : -std::numeric_limits<double>::infinity());
+  return is_bool ? call.builder().cast(mask, DType::Bool) : mask;
+}
+
+Value* both(NodeCall& call, Value* mask, const Expr& kept) {
+  if (mask == nullptr) return kept;
+  if (mask->type.dtype == DType::Bool) return kept.apply(Op::bitwise_and, call.expr(mask));
+  const Expr added = call.expr(mask);
+  return kept.select(added, added.constant(-std::numeric_limits<double>::infinity()));
+}
+
+// Key j for query i where j <= i + past.
+Expr causal_mask(NodeCall& call, const Dim& queries, const Dim& keys, const Dim& past) {
+  const Expr row = call.expr(unsqueeze(call.call(), iota(call.call(), queries), 1));
+  Value* offset = call.make(Op::dim_value, {}, {{"value", past}, {"dtype", DType::I64}});
+  return call.expr(iota(call.call(), keys)).apply(Op::le, row + call.expr(offset));
+}
+
+// [batch, groups, ...] to [batch, heads, ...], each group for its heads in a row.
+Value* repeat_heads(NodeCall& call, Value* x, const Dim& heads) {
+  const Shape& s = x->type.shape;
+  if (ir::provably_equal(s[1], heads)) return x;
+  const Dim each = ir::floordiv(heads, s[1]);
+  Value* split = call.builder().reshape(x, {s[0], s[1], Dim(1), s[2], s[3]});
+  Value* copies = call.builder().expand(split, {s[0], s[1], each, s[2], s[3]});
+  return call.builder().reshape(copies, {s[0], heads, s[2], s[3]});
+}
+
+// Step by step, where the scores are wanted or capped.
+struct Composed {
+  Value *result, *scores;
+};
+
+Composed compose(NodeCall& call, const Operands& o, double softcap, int64_t wanted) {
+  ir::Builder& builder = call.builder();
+  const DType dtype = o.query->type.dtype, compute = compute_dtype(dtype);
+  const Dim heads = o.query->type.shape[1];
+  Value* key = repeat_heads(call, o.key, heads);
+  Value* value = repeat_heads(call, o.value, heads);
+  const Expr product =
+      call.expr(call.make(Op::matmul, {builder.cast(o.query, compute), builder.cast(key, compute)},
+                          {{"transpose_b", true}}));
+  const Expr raw = product * o.scale;
+  const Expr capped = softcap == 0 ? raw : (raw / softcap).apply(Op::tanh) * softcap;
+  Expr masked = capped;
+  if (o.mask != nullptr) {
+    const Expr mask = call.expr(o.mask);
+    masked = o.mask->type.dtype == DType::Bool
+                 ? mask.select(capped, capped.constant(-std::numeric_limits<double>::infinity()))
+                 : capped + call.expr(builder.cast(o.mask, compute));
+  }
+  const auto rank = static_cast<int64_t>(masked.value()->type.rank());
+  Value* weights = call.make(Op::softmax, {masked}, {{"axis", rank - 1}});
+  Value* result =
+      call.make(Op::matmul, {weights, builder.cast(value, compute)}, {{"transpose_b", false}});
+  const Value* modes[] = {raw, masked, capped, weights};
+  return {builder.cast(result, dtype), builder.cast(const_cast<Value*>(modes[wanted]), dtype)};
+}
+
+Operands read_operands(NodeCall& call, std::vector<Value*>& present) {
+  Operands o{split_heads(call, call.input(0), "q_num_heads"),
+             split_heads(call, call.input(1), "kv_num_heads"),
+             split_heads(call, call.input(2), "kv_num_heads")};
+  call.ignore("q_num_heads");
+  call.ignore("kv_num_heads");
+  if (Value* past = call.optional_input(4)) {
+    o.past = past->type.shape.at(2);
+    o.key = concat(call, {past, o.key}, 2);
+    o.value = concat(call, {call.input(5), o.value}, 2);
+  }
+  present = {o.key, o.value};
+  const Dim size = o.query->type.shape[3], keys = o.key->type.shape[2];
+  o.scale = call.has("scale")
+                ? call.real_or("scale", 1)
+                : 1 / std::sqrt(static_cast<double>(known_size(call, size, "the head size")));
+  o.mask = fitted_mask(call, call.optional_input(3), keys, o.query->type.dtype);
+  o.causal = call.flag_or("is_causal", false);
+  if (Value* lengths = call.optional_input(6)) {
+    Value* column = call.builder().reshape(call.builder().cast(lengths, DType::I64),
+                                           {o.query->type.shape[0], 1, 1, 1});
+    o.mask =
+        both(call, o.mask, call.expr(iota(call.call(), keys)).apply(Op::lt, call.expr(column)));
+  }
+  return o;
+}
+
+std::vector<Value*> import_attention(NodeCall& call) {
+  std::vector<Value*> present;
+  Operands o = read_operands(call, present);
+  const double softcap = call.real_or("softcap", 0);
+  const int64_t wanted = call.integer_or("qk_matmul_output_mode", 0);
+  call.expect(wanted >= 0 && wanted <= 3, "qk_matmul_output_mode " + std::to_string(wanted),
+              "0 to 3");
+  call.ignore("softmax_precision");  // f32 at least
+  const bool is_rank_3 = call.input(0)->type.rank() == 3;
+  const bool composes = softcap != 0 || call.output_used(3);
+  const Dim queries = o.query->type.shape[2], keys = o.key->type.shape[2];
+  if (o.causal && (composes || o.mask != nullptr || !o.past.is_constant(0)))
+    o.mask = both(call, o.mask, causal_mask(call, queries, keys, o.past));
+  const bool masked = o.mask != nullptr;
+  Composed result{};
+  if (composes) {
+    result = compose(call, o, softcap, wanted);
+  } else {
+    std::vector<Value*> operands{o.query, o.key, o.value};
+    if (masked) operands.push_back(o.mask);
+    result.result =
+        call.make(Op::attention, operands, {{"scale", o.scale}, {"causal", o.causal && !masked}});
+  }
+  Value* y = result.result;
+  if (is_rank_3) {
+    const Shape& s = y->type.shape;
+    y = call.builder().reshape(call.builder().permute(y, {0, 2, 1, 3}), {s[0], s[2], s[1] * s[3]});
+  }
+  return {y, present[0], present[1], result.scores};
+}
+
+// Pairs of elements turned by angles: neighbours if interleaved, else the two halves.
+Expr rotate(NodeCall& call, Value* x, const Expr& cosine, const Expr& sine, bool interleaved) {
+  const Shape& s = x->type.shape;
+  const Dim half = ir::floordiv(s[3], 2);
+  const auto part = [&](int64_t i) {
+    return call.expr(interleaved ? strided(call, x, 3, i, half, 2)
+                                 : slice(call.call(), x, 3, half * i, half));
+  };
+  const Expr first = part(0), second = part(1);
+  const Expr real = first * cosine - second * sine, imaginary = first * sine + second * cosine;
+  if (!interleaved) return call.expr(concat(call, {real, imaginary}, 3));
+  Value* pairs =
+      concat(call, {unsqueeze(call.call(), real, 4), unsqueeze(call.call(), imaginary, 4)}, 4);
+  return call.expr(call.builder().reshape(pairs, s));
+}
+
+Value* import_rotary_embedding(NodeCall& call) {
+  Value* input = call.input(0);
+  ir::Builder& builder = call.builder();
+  const bool is_rank_3 = input->type.rank() == 3;
+  const int64_t width = call.integer_or("rotary_embedding_dim", 0);
+  const bool interleaved = call.flag_or("interleaved", false);
+  // [batch, length, heads, size]
+  Value* x = builder.permute(split_heads(call, input, "num_heads"), {0, 2, 1, 3});
+  call.ignore("num_heads");
+  Value *cosine = call.input(1), *sine = call.input(2);
+  if (Value* positions = call.optional_input(3)) {
+    const auto rows = [&](Value* cache) {
+      Value* index = checked_index(call.call(), positions, cache->type.shape.at(0), false,
+                                   call.node().op_type);
+      return call.make(Op::gather, {cache, index}, {{"axis", int64_t{0}}});
+    };
+    cosine = rows(cosine);
+    sine = rows(sine);
+  }
+  call.expect(cosine->type.rank() == 3 && sine->type.rank() == 3,
+              "caches of rank " + std::to_string(cosine->type.rank()), "rank 3, or position_ids");
+  const Dim size = x->type.shape[3], turned = width == 0 ? size : Dim(width);
+  Value* head = slice(call.call(), x, 3, 0, turned);
+  const Dim half = ir::floordiv(turned, 2);
+  const auto angle = [&](Value* cache) {
+    return call.expr(unsqueeze(call.call(), slice(call.call(), cache, 2, 0, half), 2));
+  };
+  Value* result = rotate(call, head, angle(cosine), angle(sine), interleaved);
+  if (!ir::provably_equal(turned, size))
+    result = concat(call, {result, slice(call.call(), x, 3, turned, size - turned)}, 3);
+  if (is_rank_3) return builder.reshape(result, input->type.shape);
+  return builder.permute(result, {0, 2, 1, 3});
+}
+
+constexpr OperatorRow kRows[] = {
+    {"Attention", import_attention},
+    {"RotaryEmbedding", import_rotary_embedding},
+};
+
+}  // namespace
+
+OperatorRows attention_operators() { return kRows; }
+
+}  // namespace kiln::import::onnx
