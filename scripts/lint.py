@@ -84,6 +84,7 @@ CONFINED_HEADERS = {
     r"llvm/|llvm-c/": ["src/backends/cpu/compile", "tests/cpu"],
     r"torch/|ATen/|c10/": ["src/torch", "tests/torch", "examples/cpp", "benchmarks/formats"],
     r"simdjson": ["src/import"],
+    r"protozero/": ["src/import/onnx"],
     r"flatbuffers/": ["src/engine"],
     r"CLI/": ["tools"],
 }

@@ -22,7 +22,7 @@ packages=(
   g++ make git ccache python3-venv
   llvm-19-dev libpolly-19-dev
   zlib1g-dev libzstd-dev libxml2-dev libffi-dev libedit-dev libcurl4-openssl-dev
-  libfmt-dev libcli11-dev libxxhash-dev libsimdjson-dev nlohmann-json3-dev
+  libfmt-dev libcli11-dev libxxhash-dev libsimdjson-dev libprotozero-dev nlohmann-json3-dev
   libflatbuffers-dev flatbuffers-compiler
 )
 if [ "${1:-}" != product ]; then

@@ -1,4 +1,4 @@
-// kiln compile: a torch.export archive to an engine file.
+// kiln compile: a torch.export archive or an ONNX model to an engine file.
 #include <unistd.h>
 
 #include <chrono>
@@ -148,8 +148,8 @@ void add_engine_kind_options(Command& command, CompileArguments& arguments) {
 
 void add_compile(CommandLine& line) {
   auto arguments = std::make_shared<CompileArguments>();
-  Command command = line.add("compile", "Compile a torch.export archive (.pt2)");
-  command.option("model", arguments->model, "The archive", {.required = true});
+  Command command = line.add("compile", "Compile a torch.export archive (.pt2) or an ONNX model");
+  command.option("model", arguments->model, "The archive or model", {.required = true});
   command.option("-o,--output", arguments->output, "The engine file to write", {.required = true});
   command.option("--shape", arguments->shapes,
                  "Sizes of an input: x=1..32,128 or x=1..8..32,128 (min..opt..max)");

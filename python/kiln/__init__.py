@@ -1,4 +1,4 @@
-"""Kiln: compiles PyTorch models ahead of time into engines, and runs them. Needs NumPy, but not PyTorch.
+"""Kiln: compiles PyTorch and ONNX models ahead of time into engines, and runs them. Needs NumPy, but not PyTorch.
 
 engine = kiln.compile("model.pt2")          # what torch.export.save wrote
 session = kiln.load(engine).session()

@@ -1,4 +1,4 @@
-"""Compiles models: torch.export archives on disk, or programs in memory. Needs no torch."""
+"""Compiles models: torch.export archives and ONNX models on disk, or programs in memory. Needs no torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Model:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Model:
-        """Opens what `torch.export.save` wrote (.pt2). The weights are mapped."""
+        """Opens what `torch.export.save` wrote (.pt2), or an ONNX model. The weights are mapped."""
         handle = ctypes.c_void_p()
         check(compiler().kiln_model_open_file(os.fsencode(path), ctypes.byref(handle)))
         return cls(handle)
@@ -106,7 +106,7 @@ def compile(
     """Compiles a model into an engine. The same model and options give the same bytes, unless there is a tuning.
 
     Args:
-        model: a `Model`, or the path of a torch.export archive.
+        model: a `Model`, or the path of a torch.export archive or an ONNX model.
         output: where to write the engine; the file appears only when it is complete.
         ranges: narrows the ranges of dynamic input dimensions, and says what sizes to optimise for.
         targets: what to make programs for: "cpu", "cuda", or variants of them such as "cuda:sm_90", as a list or in a
@@ -234,7 +234,7 @@ def refit(
 
 
 def supported_ops() -> dict[str, Any]:
-    """The operators that can be compiled: {"aten": [...], "ops": [{"name", "summary"}, ...]}."""
+    """The operators that can be compiled: {"aten": [...], "onnx": [...], "ops": [{"name", "summary"}, ...]}."""
     handle = ctypes.c_void_p()
     check(compiler().kiln_supported_ops(ctypes.byref(handle)))
     return _library.take_json(handle)

@@ -171,7 +171,7 @@ const Elements& NodeCall::known_input(size_t i) {
 
 std::vector<Dim> NodeCall::dims(size_t i) {
   const Elements& elements = known_input(i);
-  expect(is_integer(elements.dtype),
+  expect(!is_floating(elements.dtype),
          std::string(dtype_name(elements.dtype)) + " for input " + std::to_string(i), "integers");
   return elements.integers;
 }

@@ -1,6 +1,7 @@
 // Decodes messages of the ONNX schema.
 #include "import/onnx/proto.h"
 
+#include <simdjson.h>
 #include <algorithm>
 #include <protozero/pbf_reader.hpp>
 
@@ -25,7 +26,10 @@ void expect_kind(const pbf_reader& reader, pbf_wire_type kind) {
 
 std::string text_of(pbf_reader& reader) {
   expect_kind(reader, pbf_wire_type::length_delimited);
-  return reader.get_string();
+  std::string text = reader.get_string();
+  if (!simdjson::validate_utf8(text.data(), text.size()) || text.find('\0') != std::string::npos)
+    throw CompileError("[onnx] got text that is not UTF-8, expected a sound file");
+  return text;
 }
 
 // int32, int64 and enums are written alike.

@@ -38,8 +38,8 @@ OperatorRows shape_operators();
 
 // The newest version of ai.onnx whose operators the table has.
 inline constexpr int64_t kNewestOpset = 28;
-// The oldest: before it operators broadcast in another way.
-inline constexpr int64_t kOldestOpset = 7;
+// The oldest: before it operators had attributes that nobody writes any more.
+inline constexpr int64_t kOldestOpset = 6;
 
 // Null for an operator without a row.
 const OperatorRow* find_operator(std::string_view name);

@@ -86,7 +86,12 @@ Value* import_shrink(NodeCall& call) {
 }
 
 Value* import_prelu(NodeCall& call) {
-  const Expr x = call.input_expr(0), slope = call.input_expr(1);
+  const Expr x = call.input_expr(0);
+  Value* given = call.input(1);
+  // One slope for each channel, before all operands broadcast from the right.
+  if (call.version() < 7 && rank_of(given) == 1 && rank_of(x.value()) > 1)
+    given = along_axis(call, given, x.value()->type.rank(), 1);
+  const Expr slope = call.expr(given);
   return x.apply(Op::lt, x.constant(0)).select(x * slope, x);
 }
 

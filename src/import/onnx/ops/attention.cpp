@@ -51,11 +51,21 @@ Value* both(NodeCall& call, Value* mask, const Expr& kept) {
   return kept.select(added, added.constant(-std::numeric_limits<double>::infinity()));
 }
 
-// Key j for query i where j <= i + past.
-Expr causal_mask(NodeCall& call, const Dim& queries, const Dim& keys, const Dim& past) {
-  const Expr row = call.expr(unsqueeze(call.call(), iota(call.call(), queries), 1));
-  Value* offset = call.make(Op::dim_value, {}, {{"value", past}, {"dtype", DType::I64}});
-  return call.expr(iota(call.call(), keys)).apply(Op::le, row + call.expr(offset));
+// Which keys a query may see by its position: that of query i is i + `offset` (i64, broadcast).
+Value* positional_mask(NodeCall& call, Value* mask, const Operands& o, const Expr& offset) {
+  const int64_t left = call.integer_or("left_window_size", -1);
+  const int64_t right = call.integer_or("right_window_size", -1);
+  const Dim queries = o.query->type.shape[2], keys = o.key->type.shape[2];
+  const Expr row = call.expr(unsqueeze(call.call(), iota(call.call(), queries), 1)) + offset;
+  const Expr key = call.expr(iota(call.call(), keys));
+  const auto bound = [&](int64_t width) {
+    call.expect(width < (int64_t{1} << 40), "a window of " + std::to_string(width), "less");
+    return static_cast<double>(width);
+  };
+  if (o.causal) mask = both(call, mask, key.apply(Op::le, row));
+  if (left >= 0) mask = both(call, mask, key.apply(Op::ge, row - bound(left)));
+  if (right >= 0) mask = both(call, mask, key.apply(Op::le, row + bound(right)));
+  return mask;
 }
 
 // [batch, groups, ...] to [batch, heads, ...], each group for its heads in a row.
@@ -91,15 +101,22 @@ Composed compose(NodeCall& call, const Operands& o, double softcap, int64_t want
                  ? mask.select(capped, capped.constant(-std::numeric_limits<double>::infinity()))
                  : capped + call.expr(builder.cast(o.mask, compute));
   }
-  const auto rank = static_cast<int64_t>(masked.value()->type.rank());
-  Value* weights = call.make(Op::softmax, {masked}, {{"axis", rank - 1}});
+  Value* weights = call.make(Op::softmax, {masked}, {{"axis", int64_t{3}}});
+  if (o.mask != nullptr) {  // a query that may see nothing gets nothing
+    const Expr most =
+        call.expr(reduce(call.call(), Op::reduce_max, o.mask, {rank_of(o.mask) - 1}, true));
+    const Expr sees = o.mask->type.dtype == DType::Bool
+                          ? most
+                          : most.apply(Op::gt, -std::numeric_limits<double>::infinity());
+    weights = sees.select(call.expr(weights), call.expr(weights).constant(0));
+  }
   Value* result =
       call.make(Op::matmul, {weights, builder.cast(value, compute)}, {{"transpose_b", false}});
-  const Value* modes[] = {raw, masked, capped, weights};
-  return {builder.cast(result, dtype), builder.cast(const_cast<Value*>(modes[wanted]), dtype)};
+  Value* const modes[] = {raw, capped, masked, weights};
+  return {builder.cast(result, dtype), builder.cast(modes[wanted], dtype)};
 }
 
-Operands read_operands(NodeCall& call, std::vector<Value*>& present) {
+Operands read_operands(NodeCall& call, bool composes, std::vector<Value*>& present) {
   Operands o{split_heads(call, call.input(0), "q_num_heads"),
              split_heads(call, call.input(1), "kv_num_heads"),
              split_heads(call, call.input(2), "kv_num_heads")};
@@ -117,37 +134,42 @@ Operands read_operands(NodeCall& call, std::vector<Value*>& present) {
                 : 1 / std::sqrt(static_cast<double>(known_size(call, size, "the head size")));
   o.mask = fitted_mask(call, call.optional_input(3), keys, o.query->type.dtype);
   o.causal = call.flag_or("is_causal", false);
+  Value* offset = call.make(Op::dim_value, {}, {{"value", o.past}, {"dtype", DType::I64}});
+  Expr keys_before = call.expr(offset);
   if (Value* lengths = call.optional_input(6)) {
-    Value* column = call.builder().reshape(call.builder().cast(lengths, DType::I64),
-                                           {o.query->type.shape[0], 1, 1, 1});
-    o.mask =
-        both(call, o.mask, call.expr(iota(call.call(), keys)).apply(Op::lt, call.expr(column)));
+    const Expr column = call.expr(call.builder().reshape(call.builder().cast(lengths, DType::I64),
+                                                         {o.query->type.shape[0], 1, 1, 1}));
+    Value* queries =
+        call.make(Op::dim_value, {}, {{"value", o.query->type.shape[2]}, {"dtype", DType::I64}});
+    if (o.past.is_constant(0)) keys_before = column - call.expr(queries);
+    o.mask = both(call, o.mask, call.expr(iota(call.call(), keys)).apply(Op::lt, column));
   }
+  const bool windows =
+      call.integer_or("left_window_size", -1) >= 0 || call.integer_or("right_window_size", -1) >= 0;
+  const bool plain = o.mask == nullptr && o.past.is_constant(0) && !composes && !windows;
+  if (plain) return o;
+  o.mask = positional_mask(call, o.mask, o, keys_before);
+  o.causal = false;
   return o;
 }
 
 std::vector<Value*> import_attention(NodeCall& call) {
   std::vector<Value*> present;
-  Operands o = read_operands(call, present);
   const double softcap = call.real_or("softcap", 0);
+  const bool composes = softcap != 0 || call.output_used(3);
+  const Operands o = read_operands(call, composes, present);
   const int64_t wanted = call.integer_or("qk_matmul_output_mode", 0);
   call.expect(wanted >= 0 && wanted <= 3, "qk_matmul_output_mode " + std::to_string(wanted),
               "0 to 3");
   call.ignore("softmax_precision");  // f32 at least
   const bool is_rank_3 = call.input(0)->type.rank() == 3;
-  const bool composes = softcap != 0 || call.output_used(3);
-  const Dim queries = o.query->type.shape[2], keys = o.key->type.shape[2];
-  if (o.causal && (composes || o.mask != nullptr || !o.past.is_constant(0)))
-    o.mask = both(call, o.mask, causal_mask(call, queries, keys, o.past));
-  const bool masked = o.mask != nullptr;
   Composed result{};
   if (composes) {
     result = compose(call, o, softcap, wanted);
   } else {
     std::vector<Value*> operands{o.query, o.key, o.value};
-    if (masked) operands.push_back(o.mask);
-    result.result =
-        call.make(Op::attention, operands, {{"scale", o.scale}, {"causal", o.causal && !masked}});
+    if (o.mask != nullptr) operands.push_back(o.mask);
+    result.result = call.make(Op::attention, operands, {{"scale", o.scale}, {"causal", o.causal}});
   }
   Value* y = result.result;
   if (is_rank_3) {

@@ -25,6 +25,7 @@ Value* import_gemm(NodeCall& call) {
               "operands of ranks " + std::to_string(a->type.rank()) + " and " +
                   std::to_string(b->type.rank()),
               "matrices");
+  if (call.version() < 7) call.ignore("broadcast");
   const double alpha = call.real_or("alpha", 1), beta = call.real_or("beta", 1);
   const bool turned = call.flag_or("transB", false);
   a = transposed(call, a, call.flag_or("transA", false));

@@ -172,14 +172,10 @@ Value* import_compress(NodeCall& call) {
   Value* x = call.input(0);
   if (!call.has("axis")) x = call.builder().reshape(x, {x->type.elements()});
   const int64_t axis = call.axis(call.integer_or("axis", 0), x->type.rank());
-  const Elements* condition = call.known(call.input(1));
-  call.expect(condition != nullptr && condition->dtype == DType::Bool,
-              "a condition that depends on data", "a constant, which says the result's size");
+  const std::vector<int64_t> condition = call.integers(1);
   std::vector<int64_t> indices;
-  for (size_t i = 0; i < condition->integers.size(); ++i) {
-    call.expect(condition->integers[i].is_constant(), "a condition on sizes", "a constant");
-    if (!condition->integers[i].is_constant(0)) indices.push_back(static_cast<int64_t>(i));
-  }
+  for (size_t i = 0; i < condition.size(); ++i)
+    if (condition[i] != 0) indices.push_back(static_cast<int64_t>(i));
   const Dim size = x->type.shape[static_cast<size_t>(axis)];
   call.expect(indices.empty() || ir::provably_less(indices.back(), size),
               "a condition beyond the size " + size.str(), "a shorter one");

@@ -135,6 +135,7 @@ std::vector<Value*> import_batch_norm(NodeCall& call) {
   Value *x = call.input(0), *mean = call.input(3), *variance = call.input(4);
   call.expect(x->type.rank() >= 2, "rank " + std::to_string(x->type.rank()), "2 or more");
   call.expect(call.integer_or("spatial", 1) == 1, "spatial = 0", "1");
+  call.expect(call.version() >= 7 || call.flag_or("is_test", false), "training", "is_test = 1");
   const double momentum = call.real_or("momentum", 0.9F);
   if (!call.flag_or("training_mode", false)) return {with_statistics(call, mean, variance)};
   std::vector<int64_t> axes = range(2, rank_of(x));

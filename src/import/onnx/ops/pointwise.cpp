@@ -10,9 +10,25 @@ Value* unary(NodeCall& call) {
   return call.make(op, {call.input(0)});
 }
 
+// Before version 7 the second operand broadcasts where the node says so, from an axis on.
+Value* second_operand(NodeCall& call) {
+  Value *a = call.input(0), *b = call.input(1);
+  if (call.version() >= 7) return b;
+  const bool broadcasts = call.flag_or("broadcast", false);
+  const int64_t rank = rank_of(a), own = rank_of(b);
+  call.expect(broadcasts || a->type.shape == b->type.shape, "operands of different shapes",
+              "equal ones, or broadcast = 1");
+  const int64_t axis = call.integer_or("axis", rank - own);
+  if (!broadcasts || axis == rank - own) return b;
+  call.expect(axis >= 0 && axis + own <= rank, "axis " + std::to_string(axis), "one that fits");
+  Shape shape(b->type.shape);
+  shape.resize(static_cast<size_t>(rank - axis), Dim(1));
+  return call.builder().reshape(b, shape);
+}
+
 template <Op op>
 Value* binary(NodeCall& call) {
-  return call.make(op, {call.input(0), call.input(1)});
+  return call.make(op, {call.input(0), second_operand(call)});
 }
 
 // Any number of operands, one by one.
@@ -53,14 +69,14 @@ Expr checked_divisor(NodeCall& call, const Expr& divisor) {
 
 // Of integers the quotient is truncated.
 Value* import_div(NodeCall& call) {
-  return call.input_expr(0).apply(Op::div, checked_divisor(call, call.input_expr(1)));
+  return call.input_expr(0).apply(Op::div, checked_divisor(call, call.expr(second_operand(call))));
 }
 
 Value* import_mod(NodeCall& call) {
   const bool truncates = call.flag_or("fmod", false);
   const Expr x = call.input_expr(0);
-  call.expect(truncates || !is_floating(x.value()->type.dtype), "floating operands without fmod",
-              "integers, or fmod = 1");
+  call.expect(truncates || call.version() >= 28 || !is_floating(x.value()->type.dtype),
+              "floating operands without fmod", "integers, or fmod = 1");
   return x.apply(truncates ? Op::fmod : Op::remainder, checked_divisor(call, call.input_expr(1)));
 }
 
@@ -74,7 +90,7 @@ std::optional<double> only_number(const Elements* known) {
 
 // The result has the type of the base, whatever the exponent's.
 Value* import_pow(NodeCall& call) {
-  Value *base = call.input(0), *exponent = call.input(1);
+  Value *base = call.input(0), *exponent = second_operand(call);
   const DType dtype = base->type.dtype;
   ir::Builder& builder = call.builder();
   const auto power = [&](DType common) {

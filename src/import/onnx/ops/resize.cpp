@@ -15,6 +15,7 @@ struct Settings {
 
 struct Axis {
   int64_t axis = 0, input = 0, output = 0;
+  bool by_scale = false;      // not by a size
   double scale = 1;           // outputs per input
   double begin = 0, end = 1;  // of the region, for tf_crop_and_resize
 };
@@ -33,7 +34,10 @@ double source_position(NodeCall& call, const Settings& settings, const Axis& axi
   const auto input = static_cast<double>(axis.input), output = static_cast<double>(axis.output);
   if (how == "half_pixel") return (at + 0.5) / axis.scale - 0.5;
   if (how == "asymmetric") return at / axis.scale;
-  if (how == "align_corners") return axis.output == 1 ? 0 : at * (input - 1) / (output - 1);
+  if (how == "align_corners") {  // by the size that the scale asks for, before it is rounded
+    const double wanted = axis.by_scale ? axis.scale * input : output;
+    return axis.output == 1 ? 0 : at * (input - 1) / (wanted - 1);
+  }
   if (how == "pytorch_half_pixel") return axis.output > 1 ? (at + 0.5) / axis.scale - 0.5 : 0;
   if (how == "tf_half_pixel_for_nn") return (at + 0.5) / axis.scale;
   if (how == "half_pixel_symmetric") {
@@ -184,17 +188,17 @@ struct Targets {
 };
 
 // Inputs came in another order before version 11, and scales were an attribute of Upsample.
-Targets read_targets(NodeCall& call) {
+Targets read_targets(NodeCall& call, bool crops) {
   Targets targets;
   if (call.node().op_type == "Upsample" && call.version() < 9) {
     targets.scales = call.reals_or("scales", {});
   } else if (call.version() < 11 || call.node().op_type == "Upsample") {
     targets.scales = call.reals(1);
   } else {
-    if (call.has_input(1)) {
-      const Elements* known = call.known(call.input(1));
-      if (known != nullptr) targets.region = call.reals(1);
-    }
+    if (crops)
+      targets.region = call.reals(1);
+    else
+      call.optional_input(1);
     if (call.has_input(2)) targets.scales = call.reals(2);
     if (call.has_input(3)) targets.sizes = call.integers(3);
   }
@@ -203,14 +207,14 @@ Targets read_targets(NodeCall& call) {
 
 std::vector<Axis> read_axes(NodeCall& call, const Value* x, const Settings& settings) {
   constexpr double kMaxSize = 1 << 28;
-  const Targets targets = read_targets(call);
+  const bool crops = settings.coordinates == "tf_crop_and_resize";
+  const Targets targets = read_targets(call, crops);
   const size_t rank = x->type.rank();
   std::vector<int64_t> axes = call.integers_or("axes", range(0, static_cast<int64_t>(rank)));
   const bool by_size = !targets.sizes.empty();
   call.expect((by_size ? targets.sizes.size() : targets.scales.size()) == axes.size(),
               std::to_string(targets.sizes.size() + targets.scales.size()) + " scales or sizes",
               "one for each of " + std::to_string(axes.size()) + " axes");
-  const bool crops = settings.coordinates == "tf_crop_and_resize";
   call.expect(!crops || targets.region.size() == 2 * axes.size(), "another region",
               "a begin and an end for each axis, that are constants");
   std::vector<Axis> result;
@@ -224,6 +228,7 @@ std::vector<Axis> read_axes(NodeCall& call, const Value* x, const Settings& sett
       continue;
     axis.input = known_size(call, size, "an axis to resize");
     const auto input = static_cast<double>(axis.input);
+    axis.by_scale = !by_size;
     axis.scale = by_size ? static_cast<double>(targets.sizes[i]) / input : targets.scales[i];
     const double output =
         by_size ? static_cast<double>(targets.sizes[i]) : std::floor(input * axis.scale);

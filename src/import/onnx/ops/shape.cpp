@@ -291,6 +291,11 @@ Value* import_space_to_depth(NodeCall& call) {
   const int64_t b = block_size(call, x);
   const Shape& s = x->type.shape;
   const Dim h = ir::floordiv(s[2], b), w = ir::floordiv(s[3], b);
+  const std::string mode = call.text_or("mode", "DCR");
+  call.expect(mode == "DCR" || mode == "CRD", "mode \"" + mode + "\"", "DCR or CRD");
+  if (mode == "CRD")
+    return rearrange(call, x, {s[0], s[1], h, b, w, b}, {0, 1, 3, 5, 2, 4},
+                     {s[0], s[1] * (b * b), h, w});
   return rearrange(call, x, {s[0], s[1], h, b, w, b}, {0, 3, 5, 1, 2, 4},
                    {s[0], s[1] * (b * b), h, w});
 }
