@@ -8,6 +8,7 @@ import torch
 import torch_tensorrt
 
 # Rows, columns and depth: below, at and above the tiles there are, and few tiles of long sums.
+BOUND = 3e-6  # TF32 gives 3e-4
 SIZES = [
     (1, 1, 1),
     (2, 3, 5),
@@ -42,7 +43,7 @@ def error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize(("m", "n", "k"), SIZES)
 def test_products(m: int, n: int, k: int) -> None:
     a, b = torch.randn(m, k, device="cuda"), torch.randn(k, n, device="cuda")
-    assert error(compiled(Product(), a, b)(a, b), a.double() @ b.double()) <= 1e-6
+    assert error(compiled(Product(), a, b)(a, b), a.double() @ b.double()) <= BOUND
 
 
 @pytest.mark.parametrize(("m", "n", "k"), SIZES)
@@ -53,7 +54,7 @@ def test_linear(m: int, n: int, k: int) -> None:
         expected = torch.nn.functional.linear(
             x.double(), layer.weight.double(), layer.bias.double()
         )
-    assert error(compiled(layer, x)(x), expected) <= 1e-6
+    assert error(compiled(layer, x)(x), expected) <= BOUND
 
 
 @pytest.mark.parametrize(("channels", "filters", "size", "groups"), [
@@ -65,13 +66,13 @@ def test_convolutions(channels: int, filters: int, size: int, groups: int) -> No
     with torch.no_grad():
         expected = torch.nn.Conv2d.forward(layer.double(), x.double())
         layer.float()
-    assert error(compiled(layer, x)(x), expected) <= 1e-6
+    assert error(compiled(layer, x)(x), expected) <= BOUND
 
 
 # Positive terms are where what tensor cores cut off would pile up.
 def test_long_sums_of_one_sign() -> None:
     a, b = torch.rand(64, 100_000, device="cuda"), torch.rand(100_000, 64, device="cuda")
-    assert error(compiled(Product(), a, b)(a, b), a.double() @ b.double()) <= 1e-6
+    assert error(compiled(Product(), a, b)(a, b), a.double() @ b.double()) <= BOUND
 
 
 @pytest.mark.parametrize("size", [(4, 8, 8), (130, 130, 200)])
@@ -79,9 +80,10 @@ def test_what_is_not_finite(size: tuple[int, int, int]) -> None:
     m, n, k = size
     a, b = torch.randn(m, k, device="cuda"), torch.randn(k, n, device="cuda")
     a[0, 1], a[1, 2], a[2, 3] = float("inf"), float("-inf"), float("nan")
+    a[:, 0] = torch.linspace(-1, 1, m, device="cuda")
     a[3, 0] = LARGE
     b[1, 1], b[2, 2] = 0.0, float("inf")
-    b[:, 3] = LARGE
+    b[0, 3] = LARGE
     actual = compiled(Product(), a, b)(a, b)
     expected = a @ b
     assert torch.equal(actual.isnan(), expected.isnan())
