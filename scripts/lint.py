@@ -512,7 +512,8 @@ def ops_page_text(command: Path) -> str:
     lines = [
         "# Operators",
         "",
-        "Written by `make format` from what the compiler says (`kiln ops`).",
+        "Written by `make format` from what the compiler says (`kiln ops`). What PyTorch's own samples of every",
+        "operator give, and why some are refused, is in [opinfo.md](opinfo.md).",
         "",
         f"## PyTorch operators that can be compiled: {len(ops['aten'])}",
         "",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,13 +23,15 @@ from torch_tensorrt._quiet import quiet_torch
 logger = logging.getLogger(__name__)
 
 
-def functional(exported: ExportedProgram) -> ExportedProgram:
+def functional(
+    exported: ExportedProgram, decompositions: Mapping[Any, Callable[..., Any]]
+) -> ExportedProgram:
     """A program in which no operator changes its inputs, or the same program with a warning."""
     errors: list[Exception] = []
     with torch.no_grad(), quiet_torch():
         for candidate in _candidates(exported):
             try:
-                result = candidate.run_decompositions({})
+                result = candidate.run_decompositions(dict(decompositions))
                 _check_mutations(result)
                 return result
             except Exception as error:  # of any kind: PyTorch's assertions and the operators' own

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import sympy
@@ -88,10 +89,16 @@ class Program:
         logger.log(GRAPHS, "program to partition:\n%s", self.graph)
 
     @classmethod
-    def decomposed(cls, exported: ExportedProgram, *, guarded: bool = False) -> Program:
-        """Of any ExportedProgram, which stays as it is."""
+    def decomposed(
+        cls,
+        exported: ExportedProgram,
+        *,
+        guarded: bool = False,
+        decompositions: Mapping[Any, Callable[..., Any]] = MappingProxyType({}),
+    ) -> Program:
+        """Of any ExportedProgram, which stays as it is. Of its operators those in `decompositions` are decomposed."""
         with capture("decompose", exported.graph) as after:
-            result = in_fresh_thread(lambda: functional(exported))
+            result = in_fresh_thread(lambda: functional(exported, decompositions))
             after.append(result.graph)
         return cls(result, guarded=guarded)
 

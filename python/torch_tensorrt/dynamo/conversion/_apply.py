@@ -1,4 +1,5 @@
-"""Lowers a program with what users registered: passes over the whole graph, then converters of operators.
+"""Lowers a program with what users registered: passes over the whole graph, then converters of operators; then with
+PyTorch's decompositions of operators that are left.
 
 A converter is traced in place of its operator, with the symbolic tensors of the program, and what it did is put
 into the graph. Everything then is decomposed together, so that a converter's operators are treated as the model's own.
@@ -15,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt.dynamo._capture import capture
+from torch_tensorrt.dynamo._decompositions import decompositions
 from torch_tensorrt.dynamo._partition import check_support
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._settings import CompilationSettings
@@ -38,14 +40,27 @@ def lower(program: Program, settings: CompilationSettings) -> Program:
     program = run_passes(program, settings)
     chosen = _choose(program, settings)
     if not chosen:
-        return program
+        return _decompose(program, settings)
     with capture("convert", program.graph) as after:
         inliner = _Inliner(program, settings)
         for node, converter in chosen.items():
             inliner.replace(node, converter, frozenset())
         program = Program.decomposed(inliner.finish(), guarded=program.guarded)
         after.append(program.graph)
-    return program
+    return _decompose(program, settings)
+
+
+def _decompose(program: Program, settings: CompilationSettings) -> Program:
+    """With PyTorch's decompositions of what engines have no rows for, but what the user named or has converters of."""
+
+    def is_kept(target: Any) -> bool:
+        return settings.runs_in_torch(target) or bool(DYNAMO_CONVERTERS.converters(target))
+
+    table = decompositions(program.graph, is_kept)
+    if not table:
+        return program
+    exported = ProgramEditor(program).finish()
+    return Program.decomposed(exported, guarded=program.guarded, decompositions=table)
 
 
 def _choose(program: Program, settings: CompilationSettings) -> dict[Node, ConverterSupport]:
