@@ -149,8 +149,9 @@ TEST(Refit, ForgedConstantsAreRefused) {
   for (const char* transform :
        {"pack:99999999:0:4:1:4:4:1:0", "pack:16:5:4:1:4:4:1:0", "pack:16", "fold",
         "pack:16:0:4:1:4:4:1:0:1", "pack:16:0:4:1:4:4:1:0:0:2", "pack:16:0:4:1:4:4:1:0:3:2",
-        "pack_bf16", "pack_bf16:16", "pack_i8:16:0:4:1:4:4:1:0", "pack_f12:16:0:4:1:4:4:1:0",
-        "packbf16:16:0:4:1:4:4:1:0"}) {
+        "pack_bf16", "pack_bf16:16", "winograd4_pack:16:0:4:1:4:4:1:0",
+        "winograd3_pack:16:0:4:1:4:4:1:0", "winograd_pack:16:0:4:1:4:4:1:0",
+        "pack_i8:16:0:4:1:4:4:1:0", "pack_f12:16:0:4:1:4:4:1:0", "packbf16:16:0:4:1:4:4:1:0"}) {
     engine::Spec spec = engine::read(engine)->spec;
     for (engine::ProgramSpec& part : spec.programs)
       for (engine::BufferSpec& buffer : part.buffers)

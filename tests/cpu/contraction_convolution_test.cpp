@@ -1,6 +1,7 @@
 // Convolution kernels over kernel sizes, strides, paddings, dilations and groups.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <random>
 
 #include "cpu/contraction_harness.h"
@@ -18,11 +19,12 @@ struct Case {
   int64_t kernel_h = 3, kernel_w = 3, stride = 1, padding = 0, dilation = 1, groups = 1;
   bool dynamic = false;  // batch, height and width are run-time sizes
   DType dtype = DType::F32;
+  int64_t winograd = 0;  // side of its tiles
 
   std::string name() const {
     std::string text;
     for (int64_t part : {batch, height, width, channels, outputs, kernel_h, kernel_w, stride,
-                         padding, dilation, groups}) {
+                         padding, dilation, groups, winograd}) {
       text += std::to_string(part) + " ";
     }
     return text + (dynamic ? "dynamic " : "static ") + std::string(dtype_name(dtype));
@@ -57,6 +59,7 @@ ContractionProgram make_convolution(const Case& c, const Epilogue& epilogue = nu
   conv.out = contraction.output({batch, conv.y.extent(), conv.x.extent(), c.outputs});
   conv.formats = contraction.formats();
   conv.formats.weight = c.dtype;
+  conv.winograd = c.winograd;
   conv.epilogue = epilogue ? epilogue(contraction, conv) : contraction.sum(conv.formats);
   contraction.add_kernel(std::move(conv));
   return contraction;
@@ -215,11 +218,109 @@ TEST(ContractionConvolution, PackedWeightsFollowFromTheirKeys) {
   const Case whole{.channels = 32, .outputs = 24, .padding = 1};
   const Case chunks{.channels = 512, .outputs = 24, .padding = 1};
   const Case rest{.channels = 272, .outputs = 24, .padding = 1};
+  for (int64_t tile : {2, 4}) {
+    const Case c{.channels = 40, .outputs = 24, .padding = 1, .winograd = tile};
+    SCOPED_TRACE(c.name());
+    expect_constants_derivable(make_convolution(c).program);
+  }
   for (Case c : {whole, chunks, rest}) {
     for (DType dtype : kFloatingTypes) {
       c.dtype = dtype;
       SCOPED_TRACE(c.name());
       expect_constants_derivable(make_convolution(c).program);
+    }
+  }
+}
+
+// Operands have a standard deviation of 2 and sums of n terms one of 4 sqrt(n). In units of rounding of that, a sum
+// in f32 has errors of some 0.4 sqrt(n), tiles of 4x4 twice as much and some for the transforms: five times that.
+double winograd_tolerance(const Case& c) {
+  const double terms = std::sqrt(static_cast<double>(9 * c.channels));
+  return 4 * terms * 0x1p-24 * (20 + 5 * terms);
+}
+
+void check_winograd(Case c) {
+  for (int64_t tile : {2, 4}) {
+    c.winograd = tile;
+    SCOPED_TRACE(c.name());
+    expect_matches_interpreter(make_convolution(c), winograd_tolerance(c));
+  }
+}
+
+TEST(ContractionWinograd, Sizes) {
+  for (int64_t size : {3, 4, 5, 6, 7, 8, 11}) {
+    check_winograd({.height = size, .width = size + 2, .channels = 16, .outputs = 32});
+    check_winograd(
+        {.height = size + 1, .width = size, .channels = 16, .outputs = 16, .padding = 1});
+  }
+  check_winograd({.height = 1, .width = 1, .channels = 32, .outputs = 16, .padding = 1});
+  check_winograd({.height = 2, .width = 9, .channels = 16, .outputs = 16, .padding = 2});
+  check_winograd({.height = 1, .width = 5, .channels = 16, .outputs = 16, .padding = 5});
+}
+
+TEST(ContractionWinograd, Channels) {
+  for (int64_t channels : {1, 7, 8, 17, 24, 40, 64, 130}) {
+    check_winograd({.batch = 2, .channels = channels, .outputs = 20, .padding = 1});
+  }
+  for (int64_t outputs : {1, 8, 15, 16, 31, 33, 48, 64, 100, 144}) {
+    check_winograd({.channels = 16, .outputs = outputs, .padding = 1});
+  }
+}
+
+TEST(ContractionWinograd, ManyBlocks) {
+  check_winograd(
+      {.batch = 3, .height = 33, .width = 30, .channels = 24, .outputs = 80, .padding = 1});
+  check_winograd({.height = 61, .width = 50, .channels = 64, .outputs = 32, .padding = 1});
+}
+
+TEST(ContractionWinograd, RunTimeSizes) {
+  for (int64_t size : {1, 2, 3, 7, 15, 20, 33}) {
+    check_winograd({.batch = 2,
+                    .height = size,
+                    .width = size + 1,
+                    .channels = 20,
+                    .outputs = 33,
+                    .padding = 1,
+                    .dynamic = true});
+  }
+}
+
+TEST(ContractionWinograd, RandomShapes) {
+  std::mt19937 generator(13);
+  auto pick = [&](int64_t low, int64_t high) {
+    return low + static_cast<int64_t>(generator() % (high - low + 1));
+  };
+  for (int i = 0; i < 25; ++i) {
+    Case c;
+    c.padding = pick(0, 2);
+    c.batch = pick(1, 4);
+    c.height = pick(3, 24);
+    c.width = pick(3, 24);
+    c.channels = pick(1, 90);
+    c.outputs = pick(1, 110);
+    c.dynamic = pick(0, 3) == 0 && c.padding > 0;
+    check_winograd(c);
+  }
+}
+
+TEST(ContractionWinograd, Epilogues) {
+  auto cheap = [](ContractionProgram& contraction, const plan::Convolution& conv) {
+    const BufferId bias = contraction.constant({conv.o.extent().constant()});
+    const BufferId residual =
+        contraction.input({conv.b.extent(), conv.y.extent(), conv.x.extent(), conv.o.extent()},
+                          {conv.b.extent().constant(), conv.y.extent().constant(),
+                           conv.x.extent().constant(), conv.o.extent().constant()});
+    plan::Expr sum = plan::accumulator(DType::F32);
+    sum = plan::apply(ir::Op::add, {sum, plan::load_at(bias, DType::F32, {conv.o.index})});
+    const plan::Expr element = plan::load_at(
+        residual, DType::F32, {conv.b.index, conv.y.index, conv.x.index, conv.o.index});
+    return plan::apply(ir::Op::relu, {plan::apply(ir::Op::add, {sum, element})});
+  };
+  for (int64_t outputs : {32, 35}) {
+    for (int64_t tile : {2, 4}) {
+      const Case c{.batch = 2, .channels = 16, .outputs = outputs, .padding = 1, .winograd = tile};
+      SCOPED_TRACE(c.name());
+      expect_matches_interpreter(make_convolution(c, cheap), 1e-4);
     }
   }
 }

@@ -58,6 +58,7 @@ const TargetTraits& test_traits() {
       .attention = kContracted,
       .places = true,
       .min_group_channels = 4,
+      .winograd = WinogradCosts{.pixel = 1, .result = 1, .weight = 1, .fewest_rows = 1},
       .epilogue = EpilogueRule::EvenLoads,
       .root_cost = 4,
       .division_cost = 4,

@@ -253,6 +253,7 @@ def compile_region(
         emulate_precision_casts=settings.emulate_precision_casts,
         metadata=region_metadata(region),
         check_bounds=settings.check_bounds,
+        disabled_passes=("choose_winograd",) if settings.disable_winograd else (),
         targets=targets,
         tf32=settings.tf32_for(targets),
         tuning=settings.tuning_for(targets),

@@ -98,6 +98,7 @@ class CompilationSettings:
     engine_cache_size: int = DEFAULT_ENGINE_CACHE_SIZE
     custom_engine_cache: Any = None
     check_bounds: bool = True
+    disable_winograd: bool = False
     targets: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -215,6 +216,7 @@ _USED = frozenset(
         "immutable_weights",
         "emulate_precision_casts",
         "check_bounds",
+        "disable_winograd",
         "disable_tf32",
         "hardware_compatible",
         "offload_module_to_cpu",

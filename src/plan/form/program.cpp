@@ -154,4 +154,11 @@ ir::Op combining_op(ReduceOp op) {
   throw InternalError("ArgMax and ArgMin combine no values");
 }
 
+bool allows_winograd(const Program& program, const Convolution& c) {
+  const bool is_small = c.kernel_h == 3 && c.kernel_w == 3 && c.stride_h == 1 && c.stride_w == 1 &&
+                        c.dilation_h == 1 && c.dilation_w == 1 && c.groups == 1;
+  return is_small && c.formats == Formats() && program.buffers[c.input].type.dtype == DType::F32 &&
+         program.buffers[c.weight].type.dtype == DType::F32;
+}
+
 }  // namespace kiln::plan

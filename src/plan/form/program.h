@@ -109,6 +109,9 @@ struct Convolution {
   int64_t channels = 0, groups = 1;
   int64_t kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1;
   ir::Dim pad_top, pad_left;
+  // Results of a side of the tiles of Winograd's algorithm, 2 or 4: another way to compute the same, with
+  // other rounding (allows_winograd). 0: the sum as it is written.
+  int64_t winograd = 0;
   Formats formats;  // left: the input; right: the weight
   Expr epilogue;
 };
@@ -191,5 +194,8 @@ ir::Op combining_op(ReduceOp op);
 // Buffers a kernel reads (epilogues included) and writes, each once, in order of first occurrence.
 std::vector<BufferId> reads(const Kernel& kernel);
 std::vector<BufferId> writes(const Kernel& kernel);
+
+// Whether Winograd's algorithm can compute it: 3x3 of stride 1, without groups or dilation, in f32.
+bool allows_winograd(const Program& program, const Convolution& convolution);
 
 }  // namespace kiln::plan

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "support/dtype.h"
@@ -21,6 +22,15 @@ enum class EpilogueRule : uint8_t {
   // neighbouring columns is one strided access.
   EvenLoads,
   AnyLoads,  // any pointwise work, loads at arbitrary positions included
+};
+
+// What Winograd's algorithm costs beside its products, in multiply-adds of a product. The sums that products
+// of few rows take are counted as if there were `fewest_rows`.
+struct WinogradCosts {
+  int64_t pixel = 0;   // an element of the transformed pixels
+  int64_t result = 0;  // an element of the products, transformed back
+  int64_t weight = 0;  // reading an element of a filter, transformed or not, from memory
+  int64_t fewest_rows = 1;
 };
 
 struct TargetTraits {
@@ -47,6 +57,8 @@ struct TargetTraits {
   // copy of the windows to rows and a MatMul. 0: it is a Convolution. Source: kernels of convolutions
   // read vectors of channels, of which few channels leave most empty.
   int64_t max_patch_channels = 0;
+  // Convolution kernels may use Winograd's algorithm; without costs they do not. Source: measured.
+  std::optional<WinogradCosts> winograd;
   // The result of a MatMul or Convolution is not stored over what its epilogue loads, though memory would
   // be saved. Source: measured on the machine.
   bool results_apart = false;

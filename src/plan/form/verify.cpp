@@ -281,6 +281,9 @@ class Verifier {
     const ir::Dim results = c.b.extent() * c.y.extent() * c.x.extent() * c.o.extent();
     if (!(buffer(c.input).type.elements() == pixels)) fail_here("P6", "the input has another size");
     if (!(buffer(c.out).type.elements() == results)) fail_here("P6", "the result has another size");
+    const bool has_tiles = c.winograd == 2 || c.winograd == 4;
+    if (c.winograd != 0 && (!has_tiles || !allows_winograd(program_, c)))
+      fail_here("P11", "Winograd's algorithm for another convolution, or with other tiles");
     check_formats(c.formats, c.input, c.weight);
     check_expr(c.epilogue, {{}, c.formats.accumulator});
     check_result(c.out, c.epilogue);

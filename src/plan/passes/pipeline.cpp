@@ -14,6 +14,7 @@ void run_pipeline(Program& program, const PlanOptions& options) {
   runner.run(split_concats);
   runner.run(fold_output_views);
   runner.run(merge_matmuls);  // after results found their places: merged ones cannot move
+  runner.run(choose_winograd);
   runner.run(remove_dead);
   runner.run(reuse_buffers);  // last: kernels may not move any more
 }

@@ -56,6 +56,8 @@ class TileWriter {
   // `staging` is scratch for one tile: staging_bytes(). `sizes` is the number of tile sizes that
   // are emitted.
   TileWriter(Emitter& emitter, Output output, llvm::Value* staging, size_t sizes);
+  // Of sizes: whatever the epilogue, `finish` alone is called, for sums that are in `staging` already.
+  static constexpr size_t kStaged = SIZE_MAX;
 
   // For tiles of `sum` whose results are stored as `result`: a tile, and a vector of results.
   static int64_t staging_bytes(const Target& target, DType sum, DType result);

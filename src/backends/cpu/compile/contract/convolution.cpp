@@ -625,6 +625,7 @@ class ConvolutionEmitter {
 }  // namespace
 
 void emit_convolution(Emitter& emitter, const plan::Convolution& conv) {
+  if (conv.winograd != 0) return emit_winograd(emitter, conv);
   ConvolutionEmitter(emitter, conv).run();
 }
 

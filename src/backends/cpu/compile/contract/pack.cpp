@@ -6,6 +6,7 @@
 
 #include "backends/cpu/compile/contract/contraction.h"
 #include "backends/cpu/compile/contract/pack_pairs.h"
+#include "backends/cpu/compile/contract/winograd_weights.h"
 #include "ir/scalar.h"
 #include "support/error.h"
 
@@ -70,7 +71,9 @@ void pack_bits(const ir::Literal& source, const ConstantMatrix& matrix, int64_t 
   for_each_packed(matrix, width, [&](int64_t in, int64_t out) { to[out] = from[in]; });
 }
 
-ir::Literal pack_literal(const ir::Literal& source, const ConstantMatrix& matrix, int64_t width) {
+ir::Literal pack_literal(const ir::Literal& literal, const ConstantMatrix& matrix, int64_t width) {
+  const ir::Literal source =
+      matrix.winograd == 0 ? literal : winograd_weights(literal, matrix.winograd);
   const int64_t panels = (matrix.n + width - 1) / width;
   std::byte* bytes = nullptr;
   ir::Literal packed = ir::Literal::allocate(
@@ -236,8 +239,18 @@ void store_vectors(Emitter& emitter, ElementFormat format, Value* to, Value* cou
 }
 
 // "pack:" and numbers, two more where there are chunks; with a dtype for what is not packed as f32: "pack_bf16:48:...", and for pairs
-// "pack_bf16x2:48:...".
+// "pack_bf16x2:48:...". What is transformed first says so in front: "winograd4_pack:32:...".
 constexpr std::string_view kPackKey = "pack", kPairs = "_bf16x2";
+
+// The side of Winograd tiles that the key names in front, which is taken away; 0: none.
+constexpr std::string_view kWinogradKey = "winograd";
+int64_t take_winograd(std::string_view& name) {
+  const size_t size = kWinogradKey.size();
+  if (!name.starts_with(kWinogradKey) || name.size() < size + 2 || name[size + 1] != '_') return 0;
+  const int64_t results = name[size] - '0';
+  name.remove_prefix(size + 2);
+  return results;
+}
 
 // What stands before the numbers; nothing for a text that is no such key.
 std::optional<DType> parse_pack_dtype(std::string_view name) {
@@ -266,11 +279,19 @@ std::optional<std::array<int64_t, kPackNumbers>> parse_pack_numbers(std::string_
   return numbers;
 }
 
+// Elements of what is packed.
+int64_t elements_of(const ConstantMatrix& matrix, const ir::Literal& literal) {
+  if (matrix.winograd == 0) return literal.elements();
+  const int64_t side = matrix.winograd + 2;
+  return side * side * literal.shape.front() * literal.shape.back();
+}
+
 // Whether every element that packing reads is there, and the result is no larger than padding
 // makes it.
 bool fits(const ConstantMatrix& matrix, int64_t width, const ir::Literal& literal) {
   constexpr int64_t kWidest = 1 << 12;
-  const int64_t elements = literal.elements();
+  if (matrix.winograd != 0 && !has_winograd_weights(literal, matrix.winograd)) return false;
+  const int64_t elements = elements_of(matrix, literal);
   if (width < 1 || width > kWidest || matrix.k < 1 || matrix.n < 1 || matrix.batches < 1)
     return false;
   if (matrix.taps < 1 || matrix.k % matrix.taps != 0) return false;
@@ -284,7 +305,9 @@ bool fits(const ConstantMatrix& matrix, int64_t width, const ir::Literal& litera
 }
 
 std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
-  std::string key(kPackKey);
+  std::string key;
+  if (matrix.winograd != 0) key = std::string(kWinogradKey) + std::to_string(matrix.winograd) + "_";
+  key += kPackKey;
   if (matrix.pairs) {
     key += kPairs;
   } else if (matrix.weight != DType::F32) {
@@ -303,7 +326,8 @@ std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
 
 ir::Literal derive_constant(const std::string& transform, const ir::Literal& literal) {
   const size_t colon = std::min(transform.find(':'), transform.size());
-  const std::string_view name = std::string_view(transform).substr(0, colon);
+  std::string_view name = std::string_view(transform).substr(0, colon);
+  const int64_t winograd = take_winograd(name);
   const auto dtype = parse_pack_dtype(name);
   const auto numbers = parse_pack_numbers(std::string_view(transform).substr(colon));
   if (!dtype || !numbers)
@@ -312,7 +336,7 @@ ir::Literal derive_constant(const std::string& transform, const ir::Literal& lit
       *numbers;
   const ConstantMatrix matrix{
       offset, k_stride, n_stride, k, n, batches, batch_stride, *dtype, name.ends_with(kPairs),
-      taps,   chunk};
+      taps,   chunk,    winograd};
   if (!fits(matrix, width, literal))
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected one that fits " +
                        literal.type().str());

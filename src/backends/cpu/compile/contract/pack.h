@@ -26,6 +26,9 @@ struct ConstantMatrix {
   // K is `taps` runs of k / taps channels in the literal. Packed, it is chunks of at most `chunk` of the
   // channels, each with all its taps; 0: as it lies.
   int64_t taps = 1, chunk = 0;
+  // The literal is filters that become those of Winograd tiles of this side first (winograd_weights.h); all
+  // else describes these. 0: it is taken as it is.
+  int64_t winograd = 0;
 };
 
 // The buffer that holds the packed matrix.

@@ -154,11 +154,13 @@ class Emitter {
   std::vector<Scope> scopes_;                      // the first is the function's entry
 };
 
-// One file each: loop_nest.cpp, matmul.cpp, convolution.cpp, attention.cpp, sort.cpp, scatter.cpp. They set
+// One file each: loop_nest.cpp, matmul.cpp, convolution.cpp, winograd.cpp, attention.cpp, sort.cpp,
+// scatter.cpp. They set
 // interface().tasks and friends, and emit the body; the caller finishes the function.
 void emit_loop_nest(Emitter& emitter, const plan::LoopNest& nest);
 void emit_matmul(Emitter& emitter, const plan::MatMul& matmul);
 void emit_convolution(Emitter& emitter, const plan::Convolution& convolution);
+void emit_winograd(Emitter& emitter, const plan::Convolution& convolution);  // of that form
 void emit_attention(Emitter& emitter, const plan::Attention& attention);
 void emit_sort(Emitter& emitter, const plan::Sort& sort);
 void emit_scatter(Emitter& emitter, const plan::Scatter& scatter);
