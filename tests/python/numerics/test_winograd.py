@@ -1,0 +1,59 @@
+"""Convolutions by Winograd's algorithm: close to PyTorch, refitted, and left out where that is asked for."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import kiln
+import torch_tensorrt
+
+
+def network(channels: int = 24) -> nn.Module:
+    torch.manual_seed(3)
+    layers: list[nn.Module] = []
+    for inputs in (3, channels, channels, channels):
+        layers += [nn.Conv2d(inputs, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+    for layer in model:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+    return model.eval()
+
+
+def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((result.double() - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("disable_winograd", [False, True])
+def test_whole_networks_keep_their_accuracy(disable_winograd: bool) -> None:
+    model, x = network(), torch.randn(2, 3, 33, 30)
+    compiled = torch_tensorrt.compile(
+        model, ir="dynamo", inputs=[x], min_block_size=1, disable_winograd=disable_winograd
+    )
+    with torch.no_grad():
+        expected = network().double()(x.double())
+    assert relative_error(compiled(x), expected) < 1e-5
+
+
+def test_engines_without_it_are_smaller_and_refit_as_they_were_made(tmp_path) -> None:
+    x = torch.randn(1, 3, 24, 24)
+    path, other_path = tmp_path / "model.pt2", tmp_path / "other.pt2"
+    other = network()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.75)
+    torch.export.save(torch.export.export(network(), (x,)), path)
+    torch.export.save(torch.export.export(other, (x,)), other_path)
+    fast = kiln.compile(path, refittable=True)
+    direct = kiln.compile(path, refittable=True, disabled_passes=["choose_winograd"])
+    assert len(direct) < len(fast)
+    for engine in (fast, direct):
+        refitted = kiln.refit(engine, other_path)
+        result = kiln.Engine(refitted).session().run(x.numpy())[0]
+        with torch.no_grad():
+            expected = other.double()(x.double())
+        other.float()
+        assert relative_error(torch.from_numpy(np.array(result)), expected) < 1e-5
+    assert bytes(kiln.refit(fast, path)) == bytes(fast)
+    assert kiln.compile_key(path) != kiln.compile_key(path, disabled_passes=["choose_winograd"])
