@@ -36,6 +36,18 @@ std::string linear(const std::string& type, int m, int n, int k, const std::stri
          "  %y = add(%g, %r)\n  return %y as \"y\"\n}";
 }
 
+// Two products whose results meet in an epilogue.
+std::string gated(const std::string& type, int m, int n, int k) {
+  const std::string size = std::to_string(k), columns = std::to_string(n);
+  const std::string rows = m == 1 ? "1" : "m";
+  return "graph main(%x0: " + type + "[" + rows + ", " + size + "], %w: " + type + "[" + columns +
+         ", " + size + "], %w2: " + type + "[" + columns + ", " + size + "], %wb: " + type + "[" +
+         columns + "])" +
+         (m == 1 ? "" : " symbols m in [0, 100000] opt " + std::to_string(m)) +
+         " {\n  %x = relu(%x0)\n  %g = linear(%x, %w, %wb)\n  %s = silu(%g)\n"
+         "  %u = linear(%x, %w2)\n  %y = mul(%s, %u)\n  return %y as \"y\"\n}";
+}
+
 std::string product(const std::string& type, int m, int n, int k, bool transposed) {
   return "graph main(%x: " + type + "[3, m, k], %v: " + type +
          (transposed ? "[3, n, k]" : "[3, k, n]") + ") symbols m in [0, 100000] opt " +
@@ -114,6 +126,16 @@ std::vector<Contraction> all_contractions() {
       {"row_f16",
        "graph main(%x: f16[1, 768], %w: f16[2304, 768]) {\n  %y = linear(%x, %w)\n"
        "  return %y as \"y\"\n}"},
+      {"gated_f16", gated("f16", 512, 8192, 2048)},
+      {"gated_large_bf16", gated("bf16", 6304, 3072, 768)},
+      {"gated_shared_depth_f16", gated("f16", 128, 200, 3072)},
+      {"gated_few_rows_f16", gated("f16", 16, 4096, 4096)},
+      {"gated_odd_bf16", gated("bf16", 300, 70, 33)},
+      {"gated_row_f16", gated("f16", 1, 8192, 2048)},
+      {"gated_row_f32", gated("f32", 1, 300, 70)},
+      {"gated_f32", gated("f32", 512, 2048, 512)},
+      {"gated_f64", gated("f64", 100, 70, 33)},
+      {"gated_tf32", gated("f32", 512, 8192, 2048)},
       {"convolution_f16", convolution("f16", 64, 64, 3, 32)},
       {"convolution_deep_bf16", convolution("bf16", 512, 256, 3, 1)},
       {"convolution_stem_f16", convolution("f16", 3, 64, 7, 32)},

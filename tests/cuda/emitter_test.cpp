@@ -102,7 +102,7 @@ TEST_F(CudaEmitter, EpiloguesAreFunctionsOfTheirKernel) {
   emitter_.bind(m.index, "row");
   emitter_.bind(n.index, "column");
   const std::string value =
-      emitter_.value(plan::cast(plan::apply_gelu(sum, false), DType::F16), {.accumulator = "sum"});
+      emitter_.value(plan::cast(plan::apply_gelu(sum, false), DType::F16), {.accumulators = {"sum"}});
   emitter_.store(out, {Dim(m.index), Dim(n.index)}, value);
   emitter_.close(";");
   emitter_.line("finish(1.0f, (int)threadIdx.x, (int)blockIdx.x);");

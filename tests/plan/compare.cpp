@@ -59,6 +59,7 @@ const TargetTraits& test_traits() {
       .places = true,
       .min_group_channels = 4,
       .winograd = WinogradCosts{.pixel = 1, .result = 1, .weight = 1, .fewest_rows = 1},
+      .paired_products = true,
       .epilogue = EpilogueRule::EvenLoads,
       .root_cost = 4,
       .division_cost = 4,

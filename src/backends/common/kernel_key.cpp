@@ -53,6 +53,8 @@ class KeyWriter {
     write(matmul.batch);
     write(std::vector<plan::Loop>{matmul.m, matmul.n, matmul.k});
     for (const plan::View* view : {&matmul.a, &matmul.b, &matmul.out}) write(*view);
+    text("pair", matmul.pair.has_value());
+    if (matmul.pair) write(*matmul.pair);
     write(matmul.formats);
     write(matmul.epilogue);
   }
@@ -205,7 +207,7 @@ class KeyWriter {
       case plan::ExprKind::Reduced:
         return text("r", node.slot);
       case plan::ExprKind::Accumulator:
-        return;
+        return text("a", node.slot);
       case plan::ExprKind::Apply:
         text(std::string(op_name(node.op)));
         return text("", node.gelu_tanh);

@@ -236,7 +236,9 @@ Expr reduced(int32_t slot, DType dtype) {
   return make({.kind = ExprKind::Reduced, .dtype = dtype, .slot = slot});
 }
 
-Expr accumulator(DType dtype) { return make({.kind = ExprKind::Accumulator, .dtype = dtype}); }
+Expr accumulator(DType dtype, int32_t slot) {
+  return make({.kind = ExprKind::Accumulator, .dtype = dtype, .slot = slot});
+}
 
 Expr apply(Op op, std::vector<Expr> args) {
   KILN_CHECK(op != Op::cast, "casts are made by cast()");
@@ -350,7 +352,7 @@ std::string to_string(const Expr& expr) {
     case ExprKind::Reduced:
       return std::string("r").append(std::to_string(expr->slot));
     case ExprKind::Accumulator:
-      return "acc";
+      return expr->slot == 0 ? "acc" : "acc" + std::to_string(expr->slot);
     case ExprKind::Apply:
       return apply_text(*expr);
     case ExprKind::Check:

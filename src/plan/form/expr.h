@@ -24,7 +24,7 @@ enum class ExprKind : uint8_t {
   Position,  // the value of `index`, i64
   Load,  // buffer[args...], each an i64 Expr; if `predicate`, zero and no access where it is false
   Reduced,      // the result of reduction stage `slot` of the same kernel
-  Accumulator,  // the finished sum of a contraction, in its epilogue
+  Accumulator,  // the finished sum of a contraction, in its epilogue: `slot` 0, or 1 of its pair
   Apply,        // the pointwise op `op` on args: Unary, Binary and Ternary kinds of ops.def, `cast`
                 // included
   Check,        // args[0]; where it fails `check_kind`, and `predicate` is not false, the run is an
@@ -64,7 +64,7 @@ Expr load(BufferId buffer, DType dtype, std::vector<Expr> indices, Expr predicat
 Expr load_at(BufferId buffer, DType dtype, const std::vector<Index>& indices,
              Expr predicate = nullptr);
 Expr reduced(int32_t slot, DType dtype);
-Expr accumulator(DType dtype);
+Expr accumulator(DType dtype, int32_t slot = 0);
 // The op applied to operands of the right dtypes; the result dtype follows ops.def (comparisons
 // give bool).
 Expr apply(ir::Op op, std::vector<Expr> args);

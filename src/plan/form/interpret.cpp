@@ -47,7 +47,7 @@ class Environment {
 // Leaves that a kernel supplies.
 struct Leaves {
   std::vector<Scalar> reduced;
-  Scalar accumulator;
+  std::array<Scalar, 2> accumulators;
 };
 
 class Interpreter {
@@ -175,7 +175,7 @@ class Interpreter {
       case ExprKind::Reduced:
         return leaves.reduced.at(static_cast<size_t>(expr->slot));
       case ExprKind::Accumulator:
-        return leaves.accumulator;
+        return leaves.accumulators.at(static_cast<size_t>(expr->slot));
       default:
         break;
     }
@@ -326,27 +326,33 @@ class Interpreter {
     return convert(value, formats.right).as_double();
   }
 
-  Scalar finish(const Formats& formats, const Expr& epilogue, double sum) const {
+  Scalar finish(const Formats& formats, const Expr& epilogue, double sum, double pair = 0) const {
     Leaves leaves;
-    leaves.accumulator = ir::make_scalar(formats.accumulator, sum);
+    leaves.accumulators = {ir::make_scalar(formats.accumulator, sum),
+                           ir::make_scalar(formats.accumulator, pair)};
     return value_of(epilogue, leaves);
   }
 
   void execute(const MatMul& matmul) {
     const std::vector<Loop> loops = with_loops(matmul.batch, {matmul.m, matmul.n});
-    const int64_t steps = environment_(matmul.k.extent());
     for_each(loops, [&] {
       const int64_t m = environment_(matmul.m.index), n = environment_(matmul.n.index);
-      double sum = 0;
-      for (int64_t k = 0; k < steps; ++k) {
-        sum += left_element(matmul.formats, matmul.a.buffer,
-                            offset_of(matmul.a, matmul.batch, {m, k})) *
-               right_element(matmul.formats, matmul.b.buffer,
-                             offset_of(matmul.b, matmul.batch, {k, n}));
-      }
       write(matmul.out.buffer, offset_of(matmul.out, matmul.batch, {m, n}),
-            finish(matmul.formats, matmul.epilogue, sum));
+            finish(matmul.formats, matmul.epilogue, product(matmul, matmul.b, m, n),
+                   matmul.pair ? product(matmul, *matmul.pair, m, n) : 0));
     });
+  }
+
+  // A row of a times a column of a right operand.
+  double product(const MatMul& matmul, const View& right, int64_t m, int64_t n) const {
+    const int64_t steps = environment_(matmul.k.extent());
+    double sum = 0;
+    for (int64_t k = 0; k < steps; ++k) {
+      sum += left_element(matmul.formats, matmul.a.buffer,
+                          offset_of(matmul.a, matmul.batch, {m, k})) *
+             right_element(matmul.formats, right.buffer, offset_of(right, matmul.batch, {k, n}));
+    }
+    return sum;
   }
 
   // The sum for output pixel (b, y, x) and filter o.

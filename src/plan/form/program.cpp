@@ -70,8 +70,11 @@ void transform_exprs(Kernel& kernel, const std::function<Expr(const Expr&)>& tra
 
 std::vector<BufferId*> buffer_slots(Kernel& kernel) {
   if (auto* c = std::get_if<Convolution>(&kernel.body)) return {&c->input, &c->weight, &c->out};
-  if (auto* m = std::get_if<MatMul>(&kernel.body))
-    return {&m->a.buffer, &m->b.buffer, &m->out.buffer};
+  if (auto* m = std::get_if<MatMul>(&kernel.body)) {
+    std::vector<BufferId*> slots = {&m->a.buffer, &m->b.buffer, &m->out.buffer};
+    if (m->pair) slots.push_back(&m->pair->buffer);
+    return slots;
+  }
   if (auto* a = std::get_if<Attention>(&kernel.body)) {
     return {&a->q.buffer, &a->k.buffer, &a->v.buffer, &a->out.buffer};
   }
@@ -85,7 +88,11 @@ std::vector<BufferId*> buffer_slots(Kernel& kernel) {
 }
 
 std::vector<const View*> input_views(const Kernel& kernel) {
-  if (const auto* matmul = std::get_if<MatMul>(&kernel.body)) return {&matmul->a, &matmul->b};
+  if (const auto* matmul = std::get_if<MatMul>(&kernel.body)) {
+    std::vector<const View*> views = {&matmul->a, &matmul->b};
+    if (matmul->pair) views.push_back(&*matmul->pair);
+    return views;
+  }
   if (const auto* attention = std::get_if<Attention>(&kernel.body)) {
     return {&attention->q, &attention->k, &attention->v};
   }

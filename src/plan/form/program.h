@@ -88,12 +88,16 @@ struct Formats {
 // A constant b with no batch stride is packed by the backend at compile time. Views have strides
 // [batch..., m, k], [batch..., k, n] and [batch..., m, n]; a batch stride of 0 broadcasts. The
 // epilogue is an Expr over the batch indices, `m` and `n`, in which Accumulator stands for the sum.
+// With `pair`, a second right operand that is like b (a constant of the same type, the same strides),
+// Accumulator 1 stands for its sum: the two products of a gated unit, silu(a b) * (a pair). Only for
+// targets with paired_products.
 struct MatMul {
   std::vector<Loop> batch;
   Loop m, n, k;
   View a, b, out;
   Formats formats;  // left: a; right: b
   Expr epilogue;
+  std::optional<View> pair = std::nullopt;
 };
 
 // Channels-last 2-D convolution; 1-D has a height of 1.

@@ -62,6 +62,9 @@ struct TargetTraits {
   // The result of a MatMul or Convolution is not stored over what its epilogue loads, though memory would
   // be saved. Source: measured on the machine.
   bool results_apart = false;
+  // Two products of the same left operand whose results meet in one epilogue are one MatMul with a
+  // pair. Source: the backend has such kernels, which spare storing and loading one of the results.
+  bool paired_products = false;
   EpilogueRule epilogue = EpilogueRule::OwnBias;
 
   // --- Costs, in simple operations: an addition of two registers is 1 ---

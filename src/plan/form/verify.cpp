@@ -119,6 +119,7 @@ class Verifier {
   struct Leaves {
     std::vector<DType> reduced;
     std::optional<DType> accumulator;
+    int32_t sums = 1;
   };
 
   // P4, P5
@@ -134,6 +135,8 @@ class Verifier {
   void check_accumulator(const ExprNode& node, const Leaves& leaves) const {
     if (!leaves.accumulator) fail_here("P4", "an accumulator outside of an epilogue");
     if (*leaves.accumulator != node.dtype) fail_here("P4", "the accumulator has another dtype");
+    if (node.slot < 0 || node.slot >= leaves.sums)
+      fail_here("P4", "there is no accumulator " + std::to_string(node.slot));
   }
   // P10
   void check_formats(const Formats& formats, BufferId left, BufferId right) const {
@@ -266,12 +269,24 @@ class Verifier {
     open(with_loops(matmul.batch, {matmul.m, matmul.n, matmul.k}));
     check_view(matmul.a, with_loops(matmul.batch, {matmul.m, matmul.k}));
     check_view(matmul.b, with_loops(matmul.batch, {matmul.k, matmul.n}));
+    if (matmul.pair) check_pair(matmul);
     check_view(matmul.out, with_loops(matmul.batch, {matmul.m, matmul.n}));
     for (BufferId id : operands(*kernel_)) check_readable(id);
     scope_.erase(matmul.k.index);
     check_formats(matmul.formats, matmul.a.buffer, matmul.b.buffer);
-    check_expr(matmul.epilogue, {{}, matmul.formats.accumulator});
+    check_expr(matmul.epilogue, {{}, matmul.formats.accumulator, matmul.pair ? 2 : 1});
     check_result(matmul.out.buffer, matmul.epilogue);
+  }
+
+  // P11
+  void check_pair(const MatMul& matmul) {
+    check_view(*matmul.pair, with_loops(matmul.batch, {matmul.k, matmul.n}));
+    const Buffer &b = buffer(matmul.b.buffer), &pair = buffer(matmul.pair->buffer);
+    if (!program_.traits.paired_products) fail_here("P11", "the target has no paired products");
+    if (b.kind != BufferKind::Constant || pair.kind != BufferKind::Constant)
+      fail_here("P11", "a pair of right operands that are not constants");
+    if (b.type.dtype != pair.type.dtype || matmul.b.strides != matmul.pair->strides)
+      fail_here("P11", "a pair of right operands that are not alike");
   }
 
   void check(const Convolution& c) {

@@ -41,7 +41,7 @@ bool is_transposed(const MatMul& matmul) { return matmul.b.strides[0].is_constan
 
 bool is_candidate(const Program& program, const Kernel& kernel) {
   const auto* matmul = std::get_if<MatMul>(&kernel.body);
-  return matmul && matmul->batch.empty() && is_whole_weight(program, *matmul) &&
+  return matmul && matmul->batch.empty() && !matmul->pair && is_whole_weight(program, *matmul) &&
          is_dense_result(program, *matmul);
 }
 

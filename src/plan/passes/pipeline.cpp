@@ -9,6 +9,7 @@ void run_pipeline(Program& program, const PlanOptions& options) {
   runner.run(inline_pointwise);  // one kernel of pointwise work after each contraction
   runner.run(recognise_causal);
   runner.run(fuse_epilogues);  // before reductions could take what belongs into an epilogue
+  runner.run(pair_matmuls);    // before its result could be merged with others
   runner.run(inline_operands);
   runner.run(fuse_loop_nests);
   runner.run(split_concats);

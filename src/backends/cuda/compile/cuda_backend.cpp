@@ -28,6 +28,8 @@ const plan::TargetTraits& traits() {
       .max_patch_channels = 7,
       // 6304 x 768 x 3072 with a residual on an H100: 83 us in place, 48 apart.
       .results_apart = true,
+      // 512 x 16384 x 2048 as one product and half of its results stored.
+      .paired_products = true,
       .epilogue = plan::EpilogueRule::AnyLoads,
       // Throughput of a multiprocessor: 128 multiplications a clock, 16 of the special functions that
       // roots, exponentials and quotients are made of.

@@ -1,72 +1,111 @@
-// One row times a matrix whose columns are contiguous along k: bound by the memory that the matrix
-// is read from, once.
+// One row times a matrix whose columns are contiguous along k, or times two such matrices: bound by the
+// memory that they are read from, once.
 //
 // kAlong warps share k of kColumns columns, each a stretch of 32 vectors of 16 bytes at a time; a
 // block has kBlockColumns = kWarps / kAlong * kColumns columns. The row itself comes through the
 // first-level cache. Lanes and then warps add up in a fixed order.
+//
+// What does not depend on the kernel in front is fetched before that has ended: the first stretches of
+// constant columns wait in registers (kEarly).
 
 constexpr int kEach = 16 / static_cast<int>(sizeof(Element));  // elements of a vector
 constexpr int kBlockColumns = kWarps / kAlong * kColumns;
+constexpr int kSlots = kColumns * kSums;  // sums of a warp
 
 struct alignas(16) ElementVector {
   Element at[kEach];
 };
 
-// column stride in elements; `finish_one` as in tile_result.cuh.
-template <typename FinishOne>
-__device__ __forceinline__ void multiply_row(const Element* row, const Element* matrix,
-                                             long long depth, long long n, long long column_stride,
-                                             long long column0, const FinishOne& finish_one) {
-  __shared__ Acc partial[kWarps][kColumns];
+__device__ __forceinline__ ElementVector fetch_vector(const Element* from) {
+  const uint4 bits = __ldg(reinterpret_cast<const uint4*>(from));
+  return *reinterpret_cast<const ElementVector*>(&bits);
+}
+
+__device__ __forceinline__ void add_products(Acc& sum, const ElementVector& x,
+                                             const ElementVector& y) {
+#pragma unroll
+  for (int e = 0; e < kEach; ++e)
+    sum = fma_sum(static_cast<Acc>(from_memory(x.at[e])), static_cast<Acc>(from_memory(y.at[e])), sum);
+}
+
+// Column strides in elements, the same for both matrices; `finish_one` as in tile_result.cuh. `wait`
+// comes back when the kernel in front has ended.
+template <typename FinishOne, typename W>
+__device__ __forceinline__ void multiply_row(const Element* row, const Element* first,
+                                             const Element* second, long long depth, long long n,
+                                             long long column_stride, long long column0,
+                                             const FinishOne& finish_one, const W& wait) {
+  __shared__ Acc partial[kWarps][kSlots];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const long long column = column0 + warp / kAlong * kColumns;
   const bool aligned = ((reinterpret_cast<unsigned long long>(row) |
-                         reinterpret_cast<unsigned long long>(matrix) |
+                         reinterpret_cast<unsigned long long>(first) |
+                         reinterpret_cast<unsigned long long>(second) |
                          column_stride * sizeof(Element)) & 15) == 0;
-  Acc sums[kColumns] = {};
+  Acc sums[kSlots] = {};
   const int count = n - column < kColumns ? static_cast<int>(n - column < 0 ? 0 : n - column) : kColumns;
-  const Element* from = matrix + (count > 0 ? column : 0) * column_stride;
-  const long long step = kAlong * 32 * kEach;
+  const auto from = [&](int slot) {
+    const int c = slot % kColumns;
+    return (slot < kColumns ? first : second) + ((count > 0 ? column : 0) + (c < count ? c : 0)) * column_stride;
+  };
+  constexpr long long kStep = kAlong * 32 * kEach;
   long long k = (warp % kAlong * 32 + lane) * kEach;
+  const bool early = aligned && count > 0 && k + (kEarly - 1) * kStep + kEach <= depth;
+  ElementVector waiting[kEarly > 0 ? kEarly : 1][kSlots];
+  if (kEarly > 0 && early) {
+#pragma unroll
+    for (int i = 0; i < kEarly; ++i) {
+#pragma unroll
+      for (int s = 0; s < kSlots; ++s) waiting[i][s] = fetch_vector(from(s) + k + i * kStep);
+    }
+  }
+  wait();
+  if (kEarly > 0 && early) {
+#pragma unroll
+    for (int i = 0; i < kEarly; ++i) {
+      const ElementVector x = *reinterpret_cast<const ElementVector*>(row + k + i * kStep);
+#pragma unroll
+      for (int s = 0; s < kSlots; ++s) add_products(sums[s], x, waiting[i][s]);
+    }
+    k += kEarly * kStep;
+  }
   if (aligned && count > 0) {
-#pragma unroll 4
-    for (; k + kEach <= depth; k += step) {
+#pragma unroll(kSums == 1 ? 4 : 2)
+    for (; k + kEach <= depth; k += kStep) {
       const ElementVector x = *reinterpret_cast<const ElementVector*>(row + k);
 #pragma unroll
-      for (int c = 0; c < kColumns; ++c) {
-        const ElementVector y = *reinterpret_cast<const ElementVector*>(
-            from + (c < count ? c : 0) * column_stride + k);
-#pragma unroll
-        for (int e = 0; e < kEach; ++e)
-          sums[c] = fma_sum(static_cast<Acc>(from_memory(x.at[e])), static_cast<Acc>(from_memory(y.at[e])), sums[c]);
-      }
+      for (int s = 0; s < kSlots; ++s)
+        add_products(sums[s], x, *reinterpret_cast<const ElementVector*>(from(s) + k));
     }
   }
   if (count > 0) {
-    for (; k < depth; k += step) {
+    for (; k < depth; k += kStep) {
       for (int e = 0; e < kEach && k + e < depth; ++e) {
         const Acc x = static_cast<Acc>(from_memory(row[k + e]));
 #pragma unroll
-        for (int c = 0; c < kColumns; ++c) {
-          const long long at = (c < count ? c : 0) * column_stride + k + e;
-          sums[c] = fma_sum(x, static_cast<Acc>(from_memory(from[at])), sums[c]);
-        }
+        for (int s = 0; s < kSlots; ++s)
+          sums[s] = fma_sum(x, static_cast<Acc>(from_memory(from(s)[k + e])), sums[s]);
       }
     }
   }
 #pragma unroll
-  for (int c = 0; c < kColumns; ++c) {
+  for (int s = 0; s < kSlots; ++s) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2)
-      sums[c] += __shfl_xor_sync(0xffffffffu, sums[c], distance);
-    if (lane == 0) partial[warp][c] = sums[c];
+      sums[s] += __shfl_xor_sync(0xffffffffu, sums[s], distance);
+    if (lane == 0) partial[warp][s] = sums[s];
   }
   __syncthreads();
   for (int c = static_cast<int>(threadIdx.x); c < kBlockColumns; c += kWarps * 32) {
     if (column0 + c >= n) break;
-    Acc sum = 0;
+    ColumnSums all;
 #pragma unroll
-    for (int i = 0; i < kAlong; ++i) sum += partial[c / kColumns * kAlong + i][c % kColumns];
-    finish_one(0, column0 + c, sum);
+    for (int s = 0; s < kSums; ++s) {
+      all.of[s] = 0;
+#pragma unroll
+      for (int i = 0; i < kAlong; ++i)
+        all.of[s] += partial[c / kColumns * kAlong + i][s * kColumns + c % kColumns];
+    }
+    finish_one(0, column0 + c, all);
   }
 }

@@ -142,6 +142,25 @@ struct LoadMatrix {
   }
 };
 
+// Two right operands, of which a tile has as many rows of each.
+struct OperandPair {
+  const Operand &first, &second;
+};
+
+// Loads tiles of them; not for kAcross.
+template <int Form>
+struct LoadPair {
+  static_assert(Form != kAcross, "rows of the second follow those of the first");
+  LoadMatrix<kResultN, Form> first, second;
+
+  __device__ __forceinline__ LoadPair(const OperandPair& both, long long row0, long long k0)
+      : first(both.first, row0, k0), second(both.second, row0, k0) {}
+  __device__ __forceinline__ void load(unsigned char* to, int left) {
+    first.load(to, left);
+    second.load(to + kBytesB / 2, left);
+  }
+};
+
 // The element of f32 of a transposed tile.
 template <int Rows>
 __device__ __forceinline__ unsigned turned_element(unsigned tile, int row, int line) {
@@ -328,6 +347,16 @@ __device__ __forceinline__ bool are_finite(const WarpSums& sums) {
   return finite;
 }
 
+// The element that a place across a tile has at k.
+__device__ __forceinline__ float right_element(const Operand& b, long long column0, int place,
+                                               long long k) {
+  return b.element(column0 + place, k);
+}
+__device__ __forceinline__ float right_element(const OperandPair& both, long long column0, int place,
+                                               long long k) {
+  return (place < kResultN ? both.first : both.second).element(column0 + place % kResultN, k);
+}
+
 // The sums of a tile that are not finite, of operands from row0 and column0 on, again.
 template <typename A, typename B>
 __device__ __forceinline__ void multiply_again(float* tile, const A& a, const B& b, const Steps& steps,
@@ -337,7 +366,7 @@ __device__ __forceinline__ void multiply_again(float* tile, const A& a, const B&
     if (is_finite(sum)) continue;
     float again = 0;
     for (long long k = steps.k0(); k < steps.k0() + steps.count * kTileK; ++k)
-      again = fmaf(a.element(row0 + i / kTileN, k), b.element(column0 + i % kTileN, k), again);
+      again = fmaf(a.element(row0 + i / kTileN, k), right_element(b, column0, i % kTileN, k), again);
     sum = again;
   }
   __syncthreads();

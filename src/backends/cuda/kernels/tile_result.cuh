@@ -6,6 +6,9 @@
 // every run) and hands them to the plan's epilogue, which is written for each kernel. What the
 // epilogue loads is fetched for several vectors before the first of them is stored: a compiler may
 // not move loads over stores, and the latency of memory would be paid for each.
+//
+// A product may have two right operands (kSums = 2): the kTileN sums of a row of the tile are then
+// those of kResultN columns with the first, and after them those of the same columns with the second.
 
 constexpr int kVector = 8;
 constexpr int kResultPitch = kTileN + 4;  // rows start in different banks
@@ -95,9 +98,20 @@ __device__ __forceinline__ void touch_element(const T* element, unsigned to) {
                : "memory");
 }
 
+struct Sums {
+  Acc at[kVector];
+};
+// Of a vector of columns, and of one column.
+struct VectorSums {
+  Sums of[kSums];
+};
+struct ColumnSums {
+  Acc of[kSums];
+};
+
 // What there is of the result, and what to do with sums. finish(row, column, sums, loaded, columns):
 // kVector columns, with what `fetch` brought for them and `fetch_columns`, which is the same for all
-// rows; finish_one(row, column, sum): one. `touch` brings an element of what is the same for all rows
+// rows; finish_one(row, column, sums): one. `touch` brings an element of what is the same for all rows
 // to the first-level cache, by way of shared memory.
 template <typename LoadedType, typename ColumnsType, typename Touch, typename Fetch,
           typename FetchColumns, typename Finish, typename FinishOne>
@@ -121,10 +135,6 @@ __device__ __forceinline__
                 const FinishOne& finish_one) {
   return {m, n, touch, fetch, fetch_columns, finish, finish_one};
 }
-
-struct Sums {
-  Acc at[kVector];
-};
 
 __device__ __forceinline__ Sums gather_sums(const Acc* from) {
   constexpr int kPieces = kVector * static_cast<int>(sizeof(Acc)) / 16;
@@ -160,7 +170,7 @@ __device__ __forceinline__ Sums gather_sums(const Acc* from) {
 template <int Threads, typename R>
 __device__ __forceinline__ void write_result(const R& result, long long row0, long long column0,
                                              const Acc* tile) {
-  constexpr int kAcross = kTileN / kVector;
+  constexpr int kAcross = kResultN / kVector;
   constexpr int kRows = kTileM / kCluster;  // that this block finishes
   constexpr int kStep = Threads / kAcross;  // rows that all threads take at a time
   constexpr int kEach = (kRows + kStep - 1) / kStep;
@@ -186,13 +196,19 @@ __device__ __forceinline__ void write_result(const R& result, long long row0, lo
     for (int i = 0; i < kBatch; ++i) {
       const int row = first + down + i * kStep;
       if (left <= 0 || down + i * kStep >= kRows || row >= rows) continue;
-      const Sums sums = gather_sums(tile + row * kResultPitch + across);
+      VectorSums sums;
+#pragma unroll
+      for (int s = 0; s < kSums; ++s)
+        sums.of[s] = gather_sums(tile + row * kResultPitch + s * kResultN + across);
       if (left >= kVector) {
         result.finish(row0 + row, column, sums, loaded[i], columns);
       } else {
 #pragma unroll
         for (int v = 0; v < kVector - 1; ++v) {
-          if (v < left) result.finish_one(row0 + row, column + v, sums.at[v]);
+          ColumnSums one;
+#pragma unroll
+          for (int s = 0; s < kSums; ++s) one.of[s] = sums.of[s].at[v];
+          if (v < left) result.finish_one(row0 + row, column + v, one);
         }
       }
     }

@@ -29,6 +29,21 @@ struct Matrix {
   }
 };
 
+// Two right operands that are alike: of each kTileN rows the first half are of one, the others of the
+// other.
+template <typename T>
+struct MatrixPair {
+  Matrix<T> first, second;
+  using Row = const T*;
+  __device__ __forceinline__ Row row(long long row) const {
+    const long long at = row % kTileN, same = row / kTileN * kResultN;
+    return at < kResultN ? first.row(same + at) : second.row(same + at - kResultN);
+  }
+  __device__ __forceinline__ Acc element(Row row, long long k) const {
+    return first.element(row, k);
+  }
+};
+
 // The elements of a step that a thread brings from memory.
 template <typename Source, int Rows, bool AlongK>
 struct Staged {
@@ -79,7 +94,7 @@ __device__ __forceinline__ void multiply_tile(const A& a, const B& b, long long 
   const int down = static_cast<int>(threadIdx.x) / 16, across = static_cast<int>(threadIdx.x) % 16;
   Acc sums[kEachM][kEachN] = {};
   Staged<A, kTileM, AAlongK> next_a(a, row0);
-  Staged<B, kTileN, BAlongK> next_b(b, column0);
+  Staged<B, kTileN, BAlongK> next_b(b, column0 * kSums);
 
   const auto fetch = [&](int step) {
     const long long k0 = static_cast<long long>(first + step) * kTileK;

@@ -115,9 +115,9 @@ __device__ __forceinline__ void multiply_steps(GroupSums& sums, const Ring& ring
 // vector of neighbours in each of two rows.
 constexpr int kChunkColumns = 32;
 constexpr int kChunkVectors = 2;
-constexpr int kColumnChunks = kTileN / kChunkColumns;
+constexpr int kColumnChunks = kResultN / kChunkColumns;
 constexpr int kChunks = kRowBlocks * kColumnChunks;
-static_assert(kTileN % kChunkColumns == 0, "whole chunks");
+static_assert(kOneTile || kResultN % kChunkColumns == 0, "whole chunks");
 
 // Two of four lanes that hold a row exchange halves: a lane keeps what it wants of its own.
 __device__ __forceinline__ void exchange(float& first, float& second, int distance, bool upper) {
@@ -160,7 +160,7 @@ struct EarlyLoads {
   }
   __device__ __forceinline__ void begin(const R& result, int row0, int column0, float* own) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    if (lane * 8 < kTileN && column0 + lane * 8 < result.n)
+    if (lane * 8 < kResultN && column0 + lane * 8 < result.n)
       result.touch(column0 + lane * 8, shared_address(own + lane));
     if constexpr (kHoldLoads) {
 #pragma unroll
@@ -194,10 +194,14 @@ __device__ __forceinline__ void write_sums(const R& result, const GroupSums& sum
     if (left >= kVector) result.fetch_columns(column0 + place, same);
 #pragma unroll
     for (int v = 0; v < kChunkVectors; ++v) {
-      Sums own;
+      VectorSums own;
 #pragma unroll
-      for (int i = 0; i < kVector; ++i) own.at[i] = fragment[first + i / 2 * 4 + v * 2 + i % 2];
-      gather_vector(own.at);
+      for (int s = 0; s < kSums; ++s) {
+#pragma unroll
+        for (int i = 0; i < kVector; ++i)
+          own.of[s].at[i] = fragment[s * (kResultN / 2) + first + i / 2 * 4 + v * 2 + i % 2];
+        gather_vector(own.of[s].at);
+      }
       const int row = chunk / kColumnChunks * 64 + down + v * 8;
       if (row >= rows || left <= 0) continue;
       if (left >= kVector) {
@@ -205,7 +209,10 @@ __device__ __forceinline__ void write_sums(const R& result, const GroupSums& sum
       } else if constexpr (!kWholeVectors) {
 #pragma unroll
         for (int e = 0; e < kVector; ++e) {
-          if (e < left) result.finish_one(row0 + row, column0 + place + e, own.at[e]);
+          ColumnSums one;
+#pragma unroll
+          for (int s = 0; s < kSums; ++s) one.of[s] = own.of[s].at[e];
+          if (e < left) result.finish_one(row0 + row, column0 + place + e, one);
         }
       }
     }

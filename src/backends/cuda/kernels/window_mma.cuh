@@ -182,10 +182,10 @@ __device__ __forceinline__ void write_window(const R& result, const WindowSums& 
       if (left >= 8) {
         typename R::Loaded loaded;
         result.fetch(row0 + line, column, loaded);
-        result.finish(row0 + line, column, gather_sums(from), loaded, same);
+        result.finish(row0 + line, column, VectorSums{{gather_sums(from)}}, loaded, same);
       } else {
 #pragma unroll 1
-        for (int e = 0; e < left; ++e) result.finish_one(row0 + line, column + e, from[e]);
+        for (int e = 0; e < left; ++e) result.finish_one(row0 + line, column + e, ColumnSums{{from[e]}});
       }
     }
   }

@@ -45,9 +45,15 @@ std::string_view bits_type(DType dtype) {
   return dtype == DType::F32 ? "unsigned" : "unsigned short";
 }
 
+void add_columns(Prelude& text, int columns, int sums) {
+  text.constant("kTileN", columns);
+  text.constant("kSums", sums);
+  text.constant("kResultN", columns / sums);
+}
+
 void add_simt_tile(Prelude& text, const Tile& tile) {
   text.constant("kTileM", tile.m);
-  text.constant("kTileN", tile.n);
+  add_columns(text, tile.n, tile.sums);
   text.constant("kTileK", tile.k);
   text.constant("kCluster", tile.cluster);
 }
@@ -110,7 +116,7 @@ std::string_view include_tile(Prelude& text, const Tile& tile) {
 void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, int64_t columns,
                     std::string_view boxes) {
   text.constant("kTileM", tile.m());
-  text.constant("kTileN", tile.n);
+  add_columns(text, tile.n, tile.sums);
   const auto element = static_cast<int>(dtype_size(dtype));
   text.constant("kTileK", tile.k * 2 / element);
   text.constant("kElementBytes", element);
@@ -133,14 +139,15 @@ void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, int64_t c
 void set_group_launch(KernelContext& context, const GroupTile& tile, plan::BufferId out,
                       const ir::Dim& m, const ir::Dim& n) {
   backend::KernelInterface& interface = context.result.interface;
-  const ir::Dim tiles = ir::ceildiv(m, tile.m()) * ir::ceildiv(n, tile.n);
+  const ir::Dim tiles = ir::ceildiv(m, tile.m()) * ir::ceildiv(n, tile.columns());
   const ir::Dim blocks =
       tile.one_tile ? tiles * tile.cluster : ir::min(tiles, multiprocessors(context.target));
   interface.grid = {blocks};
   interface.shared_bytes = tile.shared_bytes();
   interface.task_writes[out] = tile.one_tile
-                                   ? ir::Dim(tile.m() / tile.cluster * tile.n)
-                                   : ir::ceildiv(tiles, ir::max(blocks, 1)) * (tile.m() * tile.n);
+                                   ? ir::Dim(tile.m() / tile.cluster * tile.columns())
+                                   : ir::ceildiv(tiles, ir::max(blocks, 1)) *
+                                         (tile.m() * tile.columns());
 }
 
 bool is_placed(const plan::Program& program, plan::BufferId buffer) {
@@ -298,14 +305,15 @@ class ResultEmitter {
 
   void emit_finish() {
     emitter_.open(
-        "const auto finish = [&](long long row, long long first, const Sums& sums, const Loaded& "
-        "loaded, const Columns& columns)");
+        "const auto finish = [&](long long row, long long first, const VectorSums& sums, "
+        "const Loaded& loaded, const Columns& columns)");
     emitter_.line(std::string(register_type(emitter_.dtype_of(result_.out))) + " values[kVector];");
     emitter_.line("#pragma unroll");
     emitter_.open("for (int v = 0; v < kVector; ++v)");
     bind("row", "first + v");
-    emitter_.line("const Acc sum = sums.at[v];");
-    Leaves leaves{.accumulator = "sum"};
+    emitter_.line("const Acc sum = sums.of[0].at[v];");
+    if (result_.sums == 2) emitter_.line("const Acc pair = sums.of[1].at[v];");
+    Leaves leaves{.accumulators = {"sum", "pair"}};
     for (const VectorLoad& load : loads_) {
       leaves.loads[load.node] = emitter_.declare(
           register_type(load.node->dtype), "loaded",
@@ -339,10 +347,12 @@ class ResultEmitter {
   }
 
   void emit_finish_one() {
-    emitter_.open("const auto finish_one = [&](long long row, long long first, Acc sum)");
+    emitter_.open(
+        "const auto finish_one = [&](long long row, long long first, const ColumnSums& sums)");
     bind("row", "first");
-    emitter_.store(result_.out, {out_offset()},
-                   emitter_.value(stored_value(), {.accumulator = "sum"}));
+    emitter_.store(
+        result_.out, {out_offset()},
+        emitter_.value(stored_value(), {.accumulators = {"sums.of[0]", "sums.of[1]"}}));
     emitter_.close(";");
   }
 

@@ -38,6 +38,9 @@ enum class Units {
 Units units_of(const Target& target, DType left, DType right, const plan::Formats& formats);
 // What that text knows elements as.
 std::string_view bits_type(DType dtype);
+// The constants that say which columns a block computes: `columns` sums of a row, of one or two right
+// operands.
+void add_columns(Prelude& text, int columns, int sums);
 // The constants that say what a block computes.
 void add_tile(Prelude& text, const Tile& tile);
 // The texts of a block's product, after that of what is in front of it; the name of the function.
@@ -86,6 +89,7 @@ struct ResultText {
   // Another form of an offset, which is simpler; may be null.
   std::function<ir::Dim(const ir::Dim&)> simplify;
   DType sum = DType::F32;
+  int sums = 1;  // of a column: 2 for a product with a pair
 };
 // Loads of the epilogue that each row has of its own, such as a residual.
 int row_loads(const plan::Program& program, const ResultText& result);

@@ -356,7 +356,7 @@ class ConvolutionText {
     text.constant("kWarps", WindowTile::kWarps);
     text.constant("kWarpRows", tile.warp_rows);
     text.constant("kTileM", WindowTile::kX * tile.y());
-    text.constant("kTileN", tile.n);
+    add_columns(text, tile.n, 1);
     text.constant("kCluster", 1);
     text.constant("kChannels", c_.channels);
     text.constant("kPixel", pixel_channels());

@@ -32,14 +32,16 @@ class MatMulText {
     tensor_cores_ = units_ == Units::TensorCores;
     find_rows();
     size_.m = positive_opt(m_);
-    size_.n = positive_opt(matmul.n.extent());
+    sums_ = matmul.pair ? 2 : 1;
+    size_.n = positive_opt(matmul.n.extent()) * sums_;
+    size_.sums = sums_;
     size_.k = positive_opt(matmul.k.extent());
     for (const plan::Loop& loop : batch_) {
       size_.batch *= positive_opt(loop.extent());
       batches_ *= loop.extent();
     }
-    right_ = {matmul.b.buffer, batch_offset(matmul.b, matmul.batch), stride_from_end(matmul.b, 1),
-              stride_from_end(matmul.b, 2)};
+    right_ = operand(matmul.b);
+    if (matmul.pair) pair_ = operand(*matmul.pair);
   }
 
   std::string run() {
@@ -116,8 +118,17 @@ class MatMulText {
 
   // --- Operands ---
 
-  std::optional<ConstantRows> constant_rows() const {
-    const plan::View& b = matmul_.b;
+  RightOperand operand(const plan::View& view) const {
+    return {view.buffer, batch_offset(view, matmul_.batch), stride_from_end(view, 1),
+            stride_from_end(view, 2)};
+  }
+
+  // Whether the right operands are constants that rows can be made of.
+  bool has_constant_rows() const {
+    return constant_rows(matmul_.b) && (!matmul_.pair || constant_rows(*matmul_.pair));
+  }
+
+  std::optional<ConstantRows> constant_rows(const plan::View& b) const {
     const bool whole =
         context_.program.buffers[b.buffer].kind == plan::BufferKind::Constant &&
         b.offset.is_constant() && matmul_.n.extent().is_constant() &&
@@ -133,13 +144,21 @@ class MatMulText {
     return rows;
   }
 
-  // Rows of a constant B that begin at whole vectors, unless `as_is` accepts how they lie.
+  // Rows of constant right operands that begin at whole vectors, unless `as_is` accepts how they lie:
+  // both, if there are two.
   template <typename Accepts>
   void arrange_constant(const Accepts& as_is) {
-    const auto rows = constant_rows();
-    if (!rows || as_is(*rows)) return;
-    right_ = {derive_rows(context_.result.constants, matmul_.b.buffer, *rows), 0,
-              rows->padded_depth(), 1};
+    if (!has_constant_rows()) return;
+    std::vector<std::pair<const plan::View*, RightOperand*>> operands = {{&matmul_.b, &right_}};
+    if (pair_) operands.emplace_back(&*matmul_.pair, &*pair_);
+    const bool lies_well = std::ranges::all_of(
+        operands, [&](const auto& each) { return as_is(*constant_rows(*each.first)); });
+    if (lies_well) return;
+    for (const auto& [view, operand] : operands) {
+      const ConstantRows rows = *constant_rows(*view);
+      *operand = {derive_rows(context_.result.constants, view->buffer, rows), 0,
+                  rows.padded_depth(), 1};
+    }
   }
 
   // Bytes of an element, and elements of 16 bytes, on tensor cores.
@@ -187,6 +206,9 @@ class MatMulText {
                    row_stride_, stride_from_end(matmul_.a, 1));
     declare_matrix("b", b_type, pointer(right_.buffer, right_.offset, b_element), "n",
                    right_.column_stride, right_.k_stride);
+    if (pair_)
+      declare_matrix("pair", b_type, pointer(pair_->buffer, pair_->offset, b_element), "n",
+                     pair_->column_stride, pair_->k_stride);
   }
 
   ResultText result_text() {
@@ -198,6 +220,7 @@ class MatMulText {
     result.epilogue = &matmul_.epilogue;
     result.column = matmul_.n;
     result.bind_row = [this](const std::string& row) { bind_row(row); };
+    result.sums = sums_;
     return result;
   }
 
@@ -207,11 +230,11 @@ class MatMulText {
     backend::KernelInterface& interface = context_.result.interface;
     context_.result.kind = engine::StepKind::Launch;
     context_.result.function = "kernel";
-    interface.grid = {batches_ * ir::ceildiv(m_, tile.m) * ir::ceildiv(matmul_.n.extent(), tile.n) *
-                      tile.cluster};
+    interface.grid = {batches_ * ir::ceildiv(m_, tile.m) * 
+                      ir::ceildiv(matmul_.n.extent(), tile.columns()) * tile.cluster};
     const int64_t sum = static_cast<int64_t>(dtype_size(matmul_.formats.accumulator));
     interface.shared_bytes = std::max(operand_bytes, tile.m * int64_t{tile.n + 4} * sum);
-    interface.task_writes[matmul_.out.buffer] = tile.m / tile.cluster * tile.n;
+    interface.task_writes[matmul_.out.buffer] = tile.m / tile.cluster * tile.columns();
   }
 
   // --- The three kinds ---
@@ -219,7 +242,8 @@ class MatMulText {
   std::string tensor_core_text(const Tile& tile) {
     arrange_constant([&](const ConstantRows& rows) {
       return (rows.k_stride == 1 && is_vectors(rows, rows.row_stride)) ||
-             (!tile.by_groups && rows.row_stride == 1 && is_vectors(rows, rows.k_stride));
+             (!tile.by_groups && !pair_ && rows.row_stride == 1 &&
+              is_vectors(rows, rows.k_stride));
     });
     Prelude text;
     text.flag("kBf16", a_type_ == DType::BF16);
@@ -227,17 +251,18 @@ class MatMulText {
     text.alias("Acc", "float");
     add_tile(text, tile);
     text.constant("kFormA", form_of(row_stride_, stride_from_end(matmul_.a, 1)));
-    text.constant("kFormB", form_of(right_.column_stride, right_.k_stride));
+    const int right_form = form_of(right_.column_stride, right_.k_stride);
+    text.constant("kFormB", pair_ && right_form == 1 ? 2 : right_form);  // LoadPair has no other
     const std::string multiply(include_tile(text, tile));
     begin_tile();
     declare_operands("Operand", "Bits", "Operand", "Bits");
     const std::string object = result();
     emitter_.line("const Steps steps(depth);");
-    emitter_.line(multiply +
-                  "(LoadMatrix<kTileM, kFormA>(a, place.row0, steps.k0()), "
-                  "LoadMatrix<kTileN, kFormB>(b, place.column0, steps.k0()), a, b, steps, depth, "
-                  "place.row0, place.column0, " +
-                  object + ");");
+    if (pair_) emitter_.line("const OperandPair both{b, pair};");
+    emitter_.line(multiply + "(LoadMatrix<kTileM, kFormA>(a, place.row0, steps.k0()), " +
+                  (pair_ ? "LoadPair<kFormB>(both" : "LoadMatrix<kTileN, kFormB>(b") +
+                  ", place.column0, steps.k0()), a, " + (pair_ ? "both" : "b") +
+                  ", steps, depth, place.row0, place.column0, " + object + ");");
     set_tiled_launch(tile, tile.shared_bytes(element()));
     return emitter_.finish({.threads = tile.threads(),
                             .min_blocks = min_blocks(tile),
@@ -265,8 +290,10 @@ class MatMulText {
     const auto along = [](const ir::Dim& across) {
       return across.is_constant(1) ? "false" : "true";
     };
+    const std::string b = pair_ ? "MatrixPair<" + b_element + ">{b, pair}" : "b";
     emitter_.line(std::string("multiply_tile<") + along(row_stride_) + ", " +
-                  along(right_.column_stride) + ">(a, b, depth, place.row0, place.column0, " +
+                  along(right_.column_stride) + ">(a, " + b +
+                  ", depth, place.row0, place.column0, " +
                   object + ");");
     set_tiled_launch(
         tile, 2 * int64_t{tile.k} * (tile.m + tile.n + 8) * static_cast<int64_t>(dtype_size(sum)));
@@ -293,10 +320,12 @@ class MatMulText {
     const bool a_suits = is_placed(context_.program, a.buffer) &&
                          stride_from_end(a, 1).is_constant(1) &&
                          in_vectors(stride_from_end(a, 2)) && in_vectors(a.offset);
-    const bool b_suits = is_placed(context_.program, matmul_.b.buffer) &&
-                         right_.k_stride.is_constant(1) && in_vectors(right_.column_stride) &&
-                         in_vectors(right_.offset);
-    return a_suits && (b_suits || constant_rows().has_value());
+    const auto suits = [&](const RightOperand& b) {
+      return is_placed(context_.program, b.buffer) && b.k_stride.is_constant(1) &&
+             in_vectors(b.column_stride) && in_vectors(b.offset);
+    };
+    const bool b_suits = suits(right_) && (!pair_ || suits(*pair_));
+    return a_suits && (b_suits || has_constant_rows());
   }
 
   backend::TensorMapSpec tensor_map(plan::BufferId buffer, const Dim& offset, const Dim& rows,
@@ -338,15 +367,24 @@ class MatMulText {
     bind_sizes();
     const std::string object = result();
     emitter_.declare_wait();
-    emitter_.line("multiply_tiles(MatrixBoxes{map_a, map_b}, depth, " + object + ", wait);");
+    emitter_.line("multiply_tiles(MatrixBoxes{map_a, map_b, " +
+                  std::string(pair_ ? "map_pair" : "map_b") + "}, depth, " + object + ", wait);");
     context_.result.interface.tensor_maps = {
         tensor_map(matmul_.a.buffer, batch_offset(matmul_.a, {}), m_, row_stride_, tile.m()),
-        tensor_map(right_.buffer, right_.offset, matmul_.n.extent(), right_.column_stride, tile.n)};
+        tensor_map(right_.buffer, right_.offset, matmul_.n.extent(), right_.column_stride,
+                   tile.columns())};
+    std::vector<std::string> names = {"map_a", "map_b"};
+    if (pair_) {
+      context_.result.interface.tensor_maps.push_back(
+          tensor_map(pair_->buffer, pair_->offset, matmul_.n.extent(), pair_->column_stride,
+                     tile.columns()));
+      names.emplace_back("map_pair");
+    }
     set_group_launch(context_, tile, matmul_.out.buffer, m_, matmul_.n.extent());
     return emitter_.finish({.threads = tile.threads(),
                             .min_blocks = 1,
                             .cluster = tile.cluster,
-                            .tensor_maps = {"map_a", "map_b"},
+                            .tensor_maps = names,
                             .before = text.str(),
                             .waits = true});
   }
@@ -361,7 +399,7 @@ class MatMulText {
   bool is_row() {
     if (!m_.is_constant(1) || a_type_ != b_type_) return false;
     if (!stride_from_end(matmul_.a, 1).is_constant(1)) return false;
-    return constant_rows() || right_.k_stride.is_constant(1);
+    return has_constant_rows() || right_.k_stride.is_constant(1);
   }
 
   std::string row_text() {
@@ -370,11 +408,10 @@ class MatMulText {
     });
     // Few columns: several warps share k, so that enough is asked of memory at a time.
     const int64_t wanted = int64_t{multiprocessors(context_.target)} * 16;
-    const int columns = size_.n * size_.batch >= 4 * wanted ? 4
-                        : size_.n * size_.batch >= wanted   ? 2
-                                                            : 1;
+    const int64_t all = size_.n / sums_ * size_.batch;
+    const int columns = all >= 4 * wanted ? 4 / sums_ : all >= wanted ? 2 / sums_ : 1;
     int along = 1;
-    while (along < 8 && size_.n * size_.batch / columns * along < wanted &&
+    while (along < 8 && all / columns * along < wanted &&
            size_.k >= int64_t{512} * along)
       along *= 2;
     constexpr int kWarps = 8;
@@ -385,7 +422,11 @@ class MatMulText {
     text.constant("kWarps", kWarps);
     text.constant("kAlong", along);
     text.constant("kColumns", columns);
-    text.constant("kTileN", 8);
+    // 32 registers of what is fetched early.
+    const bool constant =
+        context_.program.buffers[matmul_.b.buffer].kind == plan::BufferKind::Constant;
+    text.constant("kEarly", constant ? std::max(1, 8 / (columns * sums_)) : 0);
+    add_columns(text, 8 * sums_, sums_);
     text.constant("kTileM", 1);
     text.constant("kCluster", 1);
     for (const char* file : {"multiply_add", "cluster", "tile_result", "row_times_matrix"})
@@ -397,15 +438,18 @@ class MatMulText {
     const std::string element = memory_type(a_type_);
     const std::string a = pointer(matmul_.a.buffer, batch_offset(matmul_.a, batch_), element);
     const std::string b = pointer(right_.buffer, right_.offset, element);
+    const std::string pair = pair_ ? pointer(pair_->buffer, pair_->offset, element) : b;
     result();
-    emitter_.line("multiply_row(" + a + ", " + b + ", depth, n, " + wide(right_.column_stride) +
-                  ", blockIdx.x % blocks * kBlockColumns, finish_one);");
+    emitter_.declare_wait();
+    emitter_.line("multiply_row(" + a + ", " + b + ", " + pair + ", depth, n, " +
+                  wide(right_.column_stride) +
+                  ", blockIdx.x % blocks * kBlockColumns, finish_one, wait);");
     backend::KernelInterface& interface = context_.result.interface;
     context_.result.kind = engine::StepKind::Launch;
     context_.result.function = "kernel";
     interface.grid = {batches_ * ir::ceildiv(matmul_.n.extent(), block_columns)};
     interface.task_writes[matmul_.out.buffer] = block_columns;
-    return emitter_.finish({.threads = kWarps * 32, .before = text.str()});
+    return emitter_.finish({.threads = kWarps * 32, .before = text.str(), .waits = true});
   }
 
   Emitter emitter_;
@@ -420,6 +464,8 @@ class MatMulText {
   ir::Dim m_, row_stride_;
   ir::Dim batches_ = 1;
   RightOperand right_;
+  std::optional<RightOperand> pair_;
+  int sums_ = 1;  // of an element: 2 with a pair
 };
 
 }  // namespace

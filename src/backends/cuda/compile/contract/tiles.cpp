@@ -98,6 +98,7 @@ CostedTiles costed(const Target& target, const ProductSize& size,
                             shape.tile)
               .second;
       tile.cluster = cluster;
+      tile.sums = size.sums;
     }
   }
   return tiles;
@@ -119,7 +120,7 @@ constexpr int kHopperMultiprocessors = 132;
 // two to a register.
 bool holds_loads(const GroupTile& tile, const ProductSize& size) {
   const int sums = tile.row_blocks * tile.n / 2;
-  const int loads = size.row_loads * tile.row_blocks * tile.n / 4;
+  const int loads = size.row_loads * tile.row_blocks * tile.columns() / 4;
   return size.row_loads > 0 && sums + loads <= (tile.groups == 3 ? 80 : 180);
 }
 
@@ -184,14 +185,14 @@ double loop_cycles(const ProductSize& size, const GroupTile& tile, double tiles)
 // The whole product: rounds of tiles, what storing them takes, and what beginning and ending does.
 double group_cycles(const ProductSize& size, const GroupTile& tile) {
   const double tiles = ceil_div(size.m, tile.m()) * ceil_div(size.n, tile.n);
-  const double area = static_cast<double>(tile.m()) * tile.n;
+  const double sums = static_cast<double>(tile.m()) * tile.n, area = sums / tile.sums;
   const double main = loop_cycles(size, tile, tiles);
   const double rounds = std::ceil(tiles * tile.cluster / cluster_slots(tile.cluster));
   const double loads = kCosts.load * size.row_loads;
   if (tile.one_tile) {
     const double exchange = tile.cluster > 1
                                 ? kCosts.exchange + kCosts.exchange_block * tile.cluster +
-                                      area * kCosts.exchange_element
+                                      sums * kCosts.exchange_element
                                 : 0;
     const double store =
         area * (kCosts.one_tile_store + kCosts.work * size.epilogue_work + loads) / tile.cluster;
@@ -248,6 +249,9 @@ std::vector<GroupTile> rank_group_tiles(const ProductSize& size) {
   std::vector<std::pair<double, GroupTile>> tiles;
   for (GroupTile tile : size.step == 64 ? kWide : kNarrow) {
     if (tile.cluster > 1 && size.k < int64_t{2} * tile.k * tile.cluster) continue;
+    // A row of 32 columns of each is what a warp writes at a time.
+    if (size.sums > 1 && tile.n % (32 * size.sums) != 0) continue;
+    tile.sums = size.sums;
     if (!has_room(tile, size)) continue;
     tile.hold_loads = !tile.one_tile && holds_loads(tile, size);
     tiles.emplace_back(group_cycles(size, tile), tile);

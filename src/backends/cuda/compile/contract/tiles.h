@@ -16,6 +16,7 @@ struct ProductSize {
   int row_loads = 0;      // of the epilogue, that each row has of its own; of f32, twice as many
   bool wide = false;      // elements are f32
   int epilogue_work = 0;  // instructions an element, about
+  int sums = 1;           // of each element: n counts all of them
 };
 
 // What a block of threads computes (tile_mma.cuh, tile_exact.cuh, tile_simt.cuh).
@@ -27,6 +28,9 @@ struct Tile {
   int cluster = 1;              // blocks that share k
   bool three_products = false;  // of f32, for each
   bool by_groups = false;       // on Hopper: tile_exact.cuh; warp_m is 16, warp_n is n
+  int sums = 1;                 // of an element of the result, of which it has n / sums columns
+
+  int columns() const { return n / sums; }
 
   // Of a block on tensor cores.
   int threads() const { return m / warp_m * (n / warp_n) * groups * 32; }
@@ -50,7 +54,9 @@ struct GroupTile {
   bool one_tile = false;    // a block has one tile and ends
   int cluster = 1;          // blocks that share k; one_tile only
   bool hold_loads = false;  // what the epilogue loads waits in registers
+  int sums = 1;             // as of a Tile
 
+  int columns() const { return n / sums; }
   int m() const { return 64 * row_blocks * (ping_pong ? 1 : groups); }
   int threads() const { return 128 * (groups + 1); }
   int64_t shared_bytes() const;

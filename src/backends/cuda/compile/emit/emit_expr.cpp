@@ -140,8 +140,9 @@ class ExprEmitter {
       case ExprKind::Reduced:
         return leaves_.reduced.at(static_cast<size_t>(expr->slot));
       case ExprKind::Accumulator:
-        KILN_CHECK(!leaves_.accumulator.empty(), "an accumulator outside of an epilogue");
-        return leaves_.accumulator;
+        KILN_CHECK(static_cast<size_t>(expr->slot) < leaves_.accumulators.size(),
+                   "an accumulator outside of an epilogue");
+        return leaves_.accumulators[static_cast<size_t>(expr->slot)];
       case ExprKind::Apply:
         return emitter_.declare(register_type(expr->dtype), "v", apply(*expr));
       case ExprKind::Check:

@@ -15,7 +15,7 @@
 //   emitter.open("const auto finish = [&](float sum, int row, int column)");
 //   emitter.bind(matmul.m.index, "row");
 //   emitter.bind(matmul.n.index, "column");
-//   const std::string result = emitter.value(matmul.epilogue, {.accumulator = "sum"});
+//   const std::string result = emitter.value(matmul.epilogue, {.accumulators = {"sum"}});
 //   emitter.store(matmul.out.buffer, {offset}, result);
 //   emitter.close(";");
 //
@@ -44,7 +44,7 @@ const char* register_type(DType dtype);
 
 // What stands for some leaves of an expression: names of values of register type.
 struct Leaves {
-  std::string accumulator = {};
+  std::vector<std::string> accumulators = {};  // by slot
   std::vector<std::string> reduced = {};  // by slot
   // Loads whose value is in a register already.
   std::map<const plan::ExprNode*, std::string> loads = {};  // never iterated
