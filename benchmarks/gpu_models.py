@@ -27,7 +27,9 @@ class LlamaLayer(nn.Module):
         self.register_buffer("keys", torch.randn(cache))
         self.register_buffer("values", torch.randn(cache))
 
-    def forward(self, x: Tensor, position: Tensor, turn: tuple[Tensor, Tensor], keep: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, position: Tensor, turn: tuple[Tensor, Tensor], keep: Tensor
+    ) -> Tensor:
         batch, length, _ = x.shape
         normed = self.attention_norm(x)
 
@@ -37,7 +39,9 @@ class LlamaLayer(nn.Module):
         q = rotated(heads(self.q, self.heads), *turn)
         self.keys.index_copy_(2, position, rotated(heads(self.k, self.shared), *turn))
         self.values.index_copy_(2, position, heads(self.v, self.shared))
-        y = F.scaled_dot_product_attention(q, self.keys, self.values, attn_mask=keep, enable_gqa=True)
+        y = F.scaled_dot_product_attention(
+            q, self.keys, self.values, attn_mask=keep, enable_gqa=True
+        )
         x = x + self.o(y.transpose(1, 2).reshape(batch, length, -1))
         normed = self.mlp_norm(x)
         return x + self.down(F.silu(self.gate(normed)) * self.up(normed))
@@ -102,7 +106,9 @@ class Attention(nn.Module):
         def heads(y: Tensor) -> Tensor:
             return y.view(y.shape[0], y.shape[1], 8, -1).transpose(1, 2)
 
-        y = F.scaled_dot_product_attention(heads(self.q(x)), heads(self.k(context)), heads(self.v(context)))
+        y = F.scaled_dot_product_attention(
+            heads(self.q(x)), heads(self.k(context)), heads(self.v(context))
+        )
         return self.o(y.transpose(1, 2).reshape(x.shape))
 
 
