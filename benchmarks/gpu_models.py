@@ -1,11 +1,11 @@
-"""Models of `gpu.py` that are written here, since they change a cache in place or need a package that is seldom there."""
+"""Models of `gpu.py` that are written here: they change a cache in place, or need a package that is seldom there."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 

@@ -59,6 +59,7 @@ const TargetTraits& test_traits() {
       .places = true,
       .min_group_channels = 4,
       .winograd = WinogradCosts{.pixel = 1, .result = 1, .weight = 1, .fewest_rows = 1},
+      .loops_in_memory_order = true,
       .paired_products = true,
       .epilogue = EpilogueRule::EvenLoads,
       .root_cost = 4,
@@ -72,6 +73,7 @@ const TargetTraits& test_traits() {
       .max_loads = 12,
       .min_parallel_points = 64,
       .large_task_points = 4096,
+      .long_reduction = 8192,
   };
   return kTraits;
 }

@@ -59,6 +59,9 @@ struct TargetTraits {
   int64_t max_patch_channels = 0;
   // Convolution kernels may use Winograd's algorithm; without costs they do not. Source: measured.
   std::optional<WinogradCosts> winograd;
+  // Loops of reductions and stores are sorted by their strides in memory. Source: neighbouring points are
+  // computed by units that read memory together.
+  bool loops_in_memory_order = false;
   // The result of a MatMul or Convolution is not stored over what its epilogue loads, though memory would
   // be saved. Source: measured on the machine.
   bool results_apart = false;
@@ -93,6 +96,10 @@ struct TargetTraits {
   // them would cover more than `large_task` points: that work needs the machine's whole width.
   int64_t min_parallel_points = 0;
   int64_t large_task_points = 0;
+  // A nest with fewer outer points than min_parallel_points whose reductions take at least so many elements
+  // shares them among more tasks. 0: never. Source: what a task reads in the time that starting
+  // two more kernels takes.
+  int64_t long_reduction = 0;
 };
 
 }  // namespace kiln::plan

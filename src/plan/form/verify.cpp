@@ -282,11 +282,11 @@ class Verifier {
   void check_pair(const MatMul& matmul) {
     check_view(*matmul.pair, with_loops(matmul.batch, {matmul.k, matmul.n}));
     const Buffer &b = buffer(matmul.b.buffer), &pair = buffer(matmul.pair->buffer);
-    if (!program_.traits.paired_products) fail_here("P11", "the target has no paired products");
+    if (!program_.traits.paired_products) fail_here("P12", "the target has no paired products");
     if (b.kind != BufferKind::Constant || pair.kind != BufferKind::Constant)
-      fail_here("P11", "a pair of right operands that are not constants");
+      fail_here("P12", "a pair of right operands that are not constants");
     if (b.type.dtype != pair.type.dtype || matmul.b.strides != matmul.pair->strides)
-      fail_here("P11", "a pair of right operands that are not alike");
+      fail_here("P12", "a pair of right operands that are not alike");
   }
 
   void check(const Convolution& c) {

@@ -16,6 +16,8 @@ void run_pipeline(Program& program, const PlanOptions& options) {
   runner.run(fold_output_views);
   runner.run(merge_matmuls);  // after results found their places: merged ones cannot move
   runner.run(choose_winograd);
+  runner.run(order_loops);
+  runner.run(split_reductions);  // after all fusions, which would join what it takes apart
   runner.run(remove_dead);
   runner.run(reuse_buffers);  // last: kernels may not move any more
 }

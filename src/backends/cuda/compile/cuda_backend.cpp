@@ -26,6 +26,7 @@ const plan::TargetTraits& traits() {
       .min_group_channels = 4,
       // Fewer than a vector of 16 bytes has.
       .max_patch_channels = 7,
+      .loops_in_memory_order = true,
       // 6304 x 768 x 3072 with a residual on an H100: 83 us in place, 48 apart.
       .results_apart = true,
       // 512 x 16384 x 2048 as one product and half of its results stored.
@@ -47,6 +48,7 @@ const plan::TargetTraits& traits() {
       // multiprocessor.
       .min_parallel_points = 128,
       .large_task_points = 4096,
+      .long_reduction = 16384,
   };
   return kTraits;
 }

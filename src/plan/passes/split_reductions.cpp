@@ -1,0 +1,233 @@
+// A reduction over much for few outer points is shared by more tasks than there are outer points.
+//
+// Before: a nest with fewer outer points than the machine needs, whose reductions take at least
+// `long_reduction` elements each: the sum of a whole tensor, a group norm of a large picture. After: each
+// of its stages is a kernel of its own. A reduction becomes partial results, one for each part of one of its
+// loops, which lie in a temporary; whoever needs the result reduces these first. A store becomes as many
+// tasks as its loop has parts. Parts are equal, so the loop must have divisors: a nest without stays.
+//
+//   r0 = sum over j < 1000000: x[j]      over s < 500: r0 = sum over j < 2000: x[s * 2000 + j]
+//   y[] = r0 / 1000000              =>                 p[s] = r0
+//                                        r0 = sum over s < 500: p[s]; y[] = r0 / 1000000
+//
+// Results are the same in every run, as ever: the parts are a matter of the program alone.
+#include <algorithm>
+#include <map>
+
+#include "plan/form/kernels.h"
+#include "plan/passes/fusion.h"
+#include "plan/passes/pass.h"
+
+namespace kiln::plan {
+namespace {
+
+constexpr int64_t kMostParts = 512, kFewParts = 4, kLeastElements = 1024;
+
+bool is_joinable(ReduceOp op) { return op != ReduceOp::ArgMax && op != ReduceOp::ArgMin; }
+
+class Splitter {
+ public:
+  Splitter(Program& program, const Kernel& kernel)
+      : program_(program), kernel_(kernel), nest_(std::get<LoopNest>(kernel_.body)) {}
+
+  // The kernels that take its place; none where it stays as it is.
+  std::vector<Kernel> run() {
+    if (!suits()) return {};
+    const auto buffers = static_cast<std::ptrdiff_t>(program_.buffers.size());
+    std::vector<Kernel> kernels;
+    for (const Stage& stage : nest_.stages) {
+      const bool done = std::visit([&](const auto& s) { return split(s, kernels); }, stage);
+      if (done) continue;
+      program_.buffers.erase(program_.buffers.begin() + buffers, program_.buffers.end());
+      return {};
+    }
+    return kernels;
+  }
+
+ private:
+  struct Partial {
+    Reduction reduction;  // its op and, for its type, its value
+    BufferId buffer = -1;
+    int64_t parts = 1;
+    DType dtype = DType::F32;  // of a partial result
+  };
+
+  bool suits() const {
+    const TargetTraits& traits = program_.traits;
+    const int64_t outer = points_at_opt(nest_.outer);
+    if (traits.long_reduction == 0 || outer >= traits.min_parallel_points) return false;
+    bool has_long = false;
+    for (const Stage& stage : nest_.stages) {
+      if (has_checks(value_of(stage))) return false;
+      if (const auto* store = std::get_if<Store>(&stage); store && store->scan) return false;
+      const auto* reduction = std::get_if<Reduction>(&stage);
+      if (!reduction) continue;
+      if (!is_joinable(reduction->op)) return false;
+      has_long |= points_at_opt(reduction->loops) >= traits.long_reduction;
+    }
+    return has_long;
+  }
+
+  // How many parts are worth it for so many elements of each outer point.
+  int64_t wanted_parts(int64_t elements) const {
+    const int64_t outer = std::max<int64_t>(1, points_at_opt(nest_.outer));
+    const int64_t tasks = 4 * program_.traits.min_parallel_points;
+    return std::min({kMostParts, tasks / outer, elements / kLeastElements});
+  }
+
+  struct Cut {
+    size_t loop = 0;
+    int64_t parts = 1;
+  };
+  // The loop that is cut, the outermost that has enough parts, or else the one that has most.
+  Cut find_cut(const std::vector<Loop>& loops) const {
+    const int64_t wanted = wanted_parts(points_at_opt(loops));
+    Cut best;
+    for (size_t i = 0; i < loops.size() && best.parts * 2 <= wanted; ++i) {
+      if (!loops[i].extent().is_constant()) continue;
+      const int64_t extent = loops[i].extent().constant();
+      int64_t parts = std::min(wanted, extent);
+      while (parts > 1 && extent % parts != 0) --parts;
+      if (parts > best.parts) best = {i, parts};
+    }
+    return best;
+  }
+
+  // A copy of the outer loops: no two kernels share loops.
+  std::vector<Loop> fresh_outer(IndexMap& map) const {
+    std::vector<Loop> outer;
+    Indices values;
+    for (const Loop& loop : nest_.outer) {
+      const IndexMap so_far = replace_loops({nest_.outer.begin(), nest_.outer.begin() + static_cast<std::ptrdiff_t>(outer.size())}, values);
+      outer.push_back(make_loop("i", loop.extent().substitute(so_far)));
+      values.emplace_back(outer.back().index);
+    }
+    map = replace_loops(nest_.outer, values);
+    return outer;
+  }
+
+  // The loops of a kernel for a stage, cut or whole, and the stage's own in terms of them.
+  struct Part {
+    std::vector<Loop> outer, loops;
+    Indices outer_values;  // without that of the part
+    std::optional<Loop> part;
+    IndexMap map;
+  };
+  Part make_part(const std::vector<Loop>& loops, const Cut& cut) const {
+    Part result;
+    IndexMap outer_map;
+    result.outer = fresh_outer(outer_map);
+    for (const Loop& loop : result.outer) result.outer_values.emplace_back(loop.index);
+    std::vector<Loop> all = nest_.outer;
+    Indices values = result.outer_values;
+    if (cut.parts > 1) {
+      result.part = make_loop("s", cut.parts);
+      result.outer.push_back(*result.part);
+    }
+    for (size_t i = 0; i < loops.size(); ++i) {
+      const bool is_cut = cut.parts > 1 && i == cut.loop;
+      const ir::Dim extent = is_cut ? ir::Dim(loops[i].extent().constant() / cut.parts)
+                                    : loops[i].extent().substitute(replace_loops(all, values));
+      const Loop fresh = make_loop("j", extent);
+      result.loops.push_back(fresh);
+      all.push_back(loops[i]);
+      values.push_back(is_cut ? Index(result.part->index) * extent + Index(fresh.index)
+                              : Index(fresh.index));
+    }
+    result.map = replace_loops(all, values);
+    return result;
+  }
+
+  // The value with its Reduced leaves, after stages that join the partial results they stand for.
+  Expr joined(const Expr& value, const Part& part, std::vector<Stage>& stages) const {
+    std::map<int32_t, int32_t> slots;
+    visit(value, [&](const ExprNode& node) {
+      if (node.kind != ExprKind::Reduced || slots.contains(node.slot)) return;
+      slots[node.slot] = static_cast<int32_t>(stages.size());
+      const Partial& partial = partials_.at(static_cast<size_t>(node.slot));
+      const Loop loop = make_loop("t", partial.parts);
+      Indices at = part.outer_values;
+      at.emplace_back(loop.index);
+      stages.emplace_back(Reduction{partial.reduction.op, {loop}, load_at(partial.buffer, partial.dtype, at)});
+    });
+    return rewrite(substitute(value, part.map), [&](const ExprNode& node) -> Expr {
+      if (node.kind != ExprKind::Reduced) return nullptr;
+      const DType dtype = partials_.at(static_cast<size_t>(node.slot)).dtype;
+      return cast(reduced(slots.at(node.slot), dtype), node.dtype);
+    });
+  }
+
+  bool split(const Reduction& reduction, std::vector<Kernel>& kernels) {
+    const Cut cut = find_cut(reduction.loops);
+    const bool is_long = points_at_opt(reduction.loops) >= program_.traits.long_reduction;
+    if (is_long && cut.parts < kFewParts) return false;
+    const Part part = make_part(reduction.loops, cut);
+    std::vector<Stage> stages;
+    Expr value = joined(reduction.value, part, stages);
+    const bool sums = reduction.op == ReduceOp::Sum || reduction.op == ReduceOp::Prod;
+    if (sums && is_16_bit_float(value->dtype)) value = cast(value, DType::F32);
+    Partial partial{reduction, -1, cut.parts, value->dtype};
+    ir::Type type{value->dtype, {}};
+    for (const Loop& loop : nest_.outer) type.shape.push_back(loop.extent());
+    type.shape.emplace_back(cut.parts);
+    const std::string number = std::to_string(partials_.size());
+    partial.buffer = program_.add_buffer(
+        {BufferKind::Temporary, kernel_.name + "_parts_" + number, std::move(type), {}, -1});
+    Indices at = part.outer_values;
+    at.push_back(part.part ? Index(part.part->index) : Index(0));
+    const auto slot = static_cast<int32_t>(stages.size());
+    stages.emplace_back(Reduction{reduction.op, part.loops, value});
+    stages.emplace_back(Store{partial.buffer, {}, at, reduced(slot, value->dtype), {}});
+    kernels.push_back({kernel_.name + "_parts_" + number, LoopNest{part.outer, std::move(stages)},
+                       kernel_.sources});
+    partials_.push_back(std::move(partial));
+    return is_possible(kernels.back());
+  }
+
+  bool split(const Store& store, std::vector<Kernel>& kernels) {
+    const Cut cut = find_cut(store.loops);
+    const Part part = make_part(store.loops, cut);
+    std::vector<Stage> stages;
+    const Expr value = joined(store.value, part, stages);
+    stages.emplace_back(
+        Store{store.buffer, part.loops, substitute(store.indices, part.map), value, {}});
+    const bool is_first = stores_++ == 0;
+    kernels.push_back({is_first ? kernel_.name : kernel_.name + "_" + std::to_string(stores_),
+                       LoopNest{part.outer, std::move(stages)}, kernel_.sources});
+    return is_possible(kernels.back());
+  }
+
+  // Extents of outer loops that depend on others have no place in the shape of a buffer, and positions
+  // must still be provably in bounds.
+  bool is_possible(const Kernel& kernel) const {
+    bool result = std::ranges::all_of(nest_.outer, [](const Loop& loop) {
+      return std::ranges::none_of(loop.extent().symbols(), [](const auto& s) { return s->is_loop; });
+    });
+    for_each_expr(kernel, [&](const Expr& expr) { result &= loads_in_bounds(program_, expr); });
+    return result;
+  }
+
+  Program& program_;
+  const Kernel kernel_;  // a copy: kernels of the program move
+  const LoopNest& nest_;
+  std::vector<Partial> partials_;
+  int stores_ = 0;
+};
+
+}  // namespace
+
+bool split_reductions(Program& program) {
+  bool changed = false;
+  std::vector<Kernel> kernels;
+  for (Kernel& kernel : program.kernels) {
+    std::vector<Kernel> parts;
+    if (std::holds_alternative<LoopNest>(kernel.body)) parts = Splitter(program, kernel).run();
+    changed |= !parts.empty();
+    if (parts.empty()) parts.push_back(std::move(kernel));
+    for (Kernel& part : parts) kernels.push_back(std::move(part));
+  }
+  program.kernels = std::move(kernels);
+  return changed;
+}
+
+}  // namespace kiln::plan
