@@ -42,8 +42,7 @@ std::string gated(const std::string& type, int m, int n, int k) {
   const std::string rows = m == 1 ? "1" : "m";
   return "graph main(%x0: " + type + "[" + rows + ", " + size + "], %w: " + type + "[" + columns +
          ", " + size + "], %w2: " + type + "[" + columns + ", " + size + "], %wb: " + type + "[" +
-         columns + "])" +
-         (m == 1 ? "" : " symbols m in [0, 100000] opt " + std::to_string(m)) +
+         columns + "])" + (m == 1 ? "" : " symbols m in [0, 100000] opt " + std::to_string(m)) +
          " {\n  %x = relu(%x0)\n  %g = linear(%x, %w, %wb)\n  %s = silu(%g)\n"
          "  %u = linear(%x, %w2)\n  %y = mul(%s, %u)\n  return %y as \"y\"\n}";
 }

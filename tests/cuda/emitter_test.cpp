@@ -101,8 +101,8 @@ TEST_F(CudaEmitter, EpiloguesAreFunctionsOfTheirKernel) {
   emitter_.open("const auto finish = [&](float sum, int row, int column)");
   emitter_.bind(m.index, "row");
   emitter_.bind(n.index, "column");
-  const std::string value =
-      emitter_.value(plan::cast(plan::apply_gelu(sum, false), DType::F16), {.accumulators = {"sum"}});
+  const std::string value = emitter_.value(plan::cast(plan::apply_gelu(sum, false), DType::F16),
+                                           {.accumulators = {"sum"}});
   emitter_.store(out, {Dim(m.index), Dim(n.index)}, value);
   emitter_.close(";");
   emitter_.line("finish(1.0f, (int)threadIdx.x, (int)blockIdx.x);");

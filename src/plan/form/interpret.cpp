@@ -348,9 +348,9 @@ class Interpreter {
     const int64_t steps = environment_(matmul.k.extent());
     double sum = 0;
     for (int64_t k = 0; k < steps; ++k) {
-      sum += left_element(matmul.formats, matmul.a.buffer,
-                          offset_of(matmul.a, matmul.batch, {m, k})) *
-             right_element(matmul.formats, right.buffer, offset_of(right, matmul.batch, {k, n}));
+      sum +=
+          left_element(matmul.formats, matmul.a.buffer, offset_of(matmul.a, matmul.batch, {m, k})) *
+          right_element(matmul.formats, right.buffer, offset_of(right, matmul.batch, {k, n}));
     }
     return sum;
   }

@@ -139,8 +139,8 @@ class KernelText {
     text_ += "  a = " + window(matmul.a, with_loops(matmul.batch, {matmul.m, matmul.k})) + "\n";
     text_ += "  b = " + window(matmul.b, with_loops(matmul.batch, {matmul.k, matmul.n})) + "\n";
     if (matmul.pair)
-      text_ += "  pair = " + window(*matmul.pair, with_loops(matmul.batch, {matmul.k, matmul.n})) +
-               "\n";
+      text_ +=
+          "  pair = " + window(*matmul.pair, with_loops(matmul.batch, {matmul.k, matmul.n})) + "\n";
     print(matmul.formats);
     text_ += "  " + window(matmul.out, with_loops(matmul.batch, {matmul.m, matmul.n})) + " = " +
              of(matmul.epilogue) + "\n";

@@ -3,7 +3,8 @@
 //
 // Before: buffer t is written by one kernel, and read by one Store of another kernel whose value is
 // a plain load of t at a bijection of its positions. After: the writer of t stores to the target of
-// the copy; the copy and t are gone.
+// the copy; the copy and t are gone. Others that read t may do so where it is copied to, a cache that is
+// a result too: loop nests and attention, whose operands need no place of a certain kind.
 #include <algorithm>
 
 #include "plan/form/kernels.h"
@@ -81,15 +82,90 @@ bool redirect_contraction(const Program& program, Kernel& kernel, const Copy& co
   return target && redirect(program, kernel, result, copy.to, *target);
 }
 
-bool fold(Program& program, Uses& uses, const Copy& copy) {
+bool redirect_writer(const Program& program, Kernel& writer, const Copy& copy) {
+  if (std::holds_alternative<LoopNest>(writer.body)) return redirect_nest(program, writer, copy);
+  return redirect_contraction(program, writer, copy);
+}
+
+// --- Others that read the copied buffer ---
+
+bool redirect_view(const Program& program, View& view, const std::vector<Loop>& loops,
+                   const Copy& copy) {
+  if (view.buffer != copy.from) return true;
+  Index offset = view.offset;
+  for (size_t i = 0; i < loops.size(); ++i) offset += view.strides[i] * Index(loops[i].index);
+  const auto target = destination(program, copy, offset);
+  if (!target) return false;
+  auto affine = as_affine(linearize(program.buffers[copy.to].type.shape, *target), loops);
+  if (!affine) return false;
+  view = {copy.to, std::move(affine->base), std::move(affine->strides)};
+  return true;
+}
+
+bool redirect_loads(const Program& program, Kernel& kernel, const Copy& copy) {
+  bool possible = true;
+  const ir::Shape& shape = program.buffers[copy.from].type.shape;
+  transform_exprs(kernel, [&](const Expr& expr) {
+    return rewrite(expr, [&](const ExprNode& node) -> Expr {
+      if (node.kind != ExprKind::Load || node.buffer != copy.from) return nullptr;
+      const auto at = load_indices(node);
+      const auto target = at ? destination(program, copy, linearize(shape, *at)) : std::nullopt;
+      possible &= target.has_value();
+      return target ? load_at(copy.to, node.dtype, *target, node.predicate) : nullptr;
+    });
+  });
+  if (!possible) return false;
+  for_each_expr(kernel, [&](const Expr& expr) { possible &= loads_in_bounds(program, expr); });
+  return possible;
+}
+
+bool redirect_reader(const Program& program, Kernel& kernel, const Copy& copy) {
+  if (auto* a = std::get_if<Attention>(&kernel.body)) {
+    const Loop d = make_loop("d", a->head_dim), e = make_loop("e", a->value_dim);
+    const bool views = redirect_view(program, a->q, with_loops(a->batch, {a->i, d}), copy) &&
+                       redirect_view(program, a->k, with_loops(a->batch, {a->j, d}), copy) &&
+                       redirect_view(program, a->v, with_loops(a->batch, {a->j, e}), copy);
+    if (!views) return false;
+  }
+  const std::vector<BufferId> left = operands(kernel);
+  return std::ranges::find(left, copy.from) == left.end() && redirect_loads(program, kernel, copy);
+}
+
+// All of those that read or write the buffer, but for the kernel `copier`.
+bool redirect_all(Program& program, Uses& uses, size_t copier, const Copy& copy) {
+  std::vector<size_t> users = uses.readers[copy.from];
+  std::erase(users, copier);
+  const size_t writer = uses.writers[copy.from][0];
+  std::vector<Kernel> before;
+  for (size_t user : users) before.push_back(program.kernels[user]);
+  const Kernel writer_before = program.kernels[writer];
+  bool done = redirect_writer(program, program.kernels[writer], copy);
+  for (size_t i = 0; i < users.size() && done; ++i)
+    done = redirect_reader(program, program.kernels[users[i]], copy);
+  if (!done) {
+    for (size_t i = 0; i < users.size(); ++i) program.kernels[users[i]] = before[i];
+    program.kernels[writer] = writer_before;
+    return false;
+  }
+  uses.update(program, writer);
+  for (size_t user : users) uses.update(program, user);
+  return true;
+}
+
+// The copy is a stage of the kernel `copier`, which is to be removed.
+bool fold(Program& program, Uses& uses, size_t copier, const Copy& copy) {
   if (program.buffers[copy.from].kind != BufferKind::Temporary) return false;
-  if (uses.readers[copy.from].size() != 1 || uses.writers[copy.from].size() != 1) return false;
-  const size_t index = uses.writers[copy.from][0];
-  Kernel& writer = program.kernels[index];
-  const bool done = std::holds_alternative<LoopNest>(writer.body)
-                        ? redirect_nest(program, writer, copy)
-                        : redirect_contraction(program, writer, copy);
-  if (done) uses.update(program, index);
+  if (uses.writers[copy.from].size() != 1) return false;
+  const size_t writer = uses.writers[copy.from][0];
+  if (uses.readers[copy.from].size() > 1) {
+    // Nobody may have read the target before it is written.
+    const bool whole =
+        program.buffers[copy.to].type.elements() == program.buffers[copy.from].type.elements();
+    return whole && uses.readers[copy.to].empty() && writer < copier &&
+           redirect_all(program, uses, copier, copy);
+  }
+  const bool done = redirect_writer(program, program.kernels[writer], copy);
+  if (done) uses.update(program, writer);
   return done;
 }
 
@@ -100,7 +176,7 @@ bool fold_stages(Program& program, Uses& uses, size_t index) {
       std::erase_if(nest->stages, [&](const Stage& stage) {
         const auto copy = as_copy(*nest, stage);
         // A copy of what the nest reads elsewhere too cannot replace it.
-        return copy && load_sites(*nest, copy->from) == 1 && fold(program, uses, *copy);
+        return copy && load_sites(*nest, copy->from) == 1 && fold(program, uses, index, *copy);
       }) != 0;
   if (changed) uses.update(program, index);
   return changed;

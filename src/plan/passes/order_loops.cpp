@@ -30,8 +30,8 @@ std::optional<Index> main_offset(const Program& program, const Stage& stage) {
     const auto at = load_indices(node);
     if (!at) return;
     Index offset = linearize(program.buffers[node.buffer].type.shape, *at);
-    const bool all = std::ranges::all_of(
-        loops, [&](const Loop& loop) { return stride_of(offset, loop) != 0; });
+    const bool all =
+        std::ranges::all_of(loops, [&](const Loop& loop) { return stride_of(offset, loop) != 0; });
     if (all) result = std::move(offset);
   });
   const auto* store = std::get_if<Store>(&stage);
@@ -40,13 +40,8 @@ std::optional<Index> main_offset(const Program& program, const Stage& stage) {
   return result;
 }
 
-bool order(const Program& program, Stage& stage) {
-  std::vector<Loop>& loops = loops_of(stage);
-  const auto* store = std::get_if<Store>(&stage);
-  if (loops.size() < 2 || (store && store->scan)) return false;
-  const auto offset = main_offset(program, stage);
-  if (!offset) return false;
-  const auto stride = [&](const Loop& loop) { return stride_of(*offset, loop); };
+bool sort_loops(std::vector<Loop>& loops, const Index& offset) {
+  const auto stride = [&](const Loop& loop) { return stride_of(offset, loop); };
   const bool known = std::ranges::all_of(loops, [&](const Loop& loop) {
     // Extents that depend on other loops of the stage have their place.
     return stride(loop) != 0 && loop.extent().is_constant();
@@ -54,6 +49,33 @@ bool order(const Program& program, Stage& stage) {
   if (!known || std::ranges::is_sorted(loops, std::ranges::greater(), stride)) return false;
   std::ranges::stable_sort(loops, std::ranges::greater(), stride);
   return true;
+}
+
+bool order(const Program& program, Stage& stage) {
+  std::vector<Loop>& loops = loops_of(stage);
+  const auto* store = std::get_if<Store>(&stage);
+  if (loops.size() < 2 || (store && store->scan)) return false;
+  const auto offset = main_offset(program, stage);
+  return offset && sort_loops(loops, *offset);
+}
+
+// The outer loops of pointwise work, where all that it reads at every point lies like its result.
+bool order_points(const Program& program, LoopNest& nest) {
+  auto* store = nest.stages.size() == 1 ? std::get_if<Store>(&nest.stages[0]) : nullptr;
+  if (!store || store->scan || !store->loops.empty()) return false;
+  const Index own = linearize(program.buffers[store->buffer].type.shape, store->indices);
+  bool alike = true;
+  visit(store->value, [&](const ExprNode& node) {
+    const auto at = node.kind == ExprKind::Load ? load_indices(node) : std::nullopt;
+    if (!at) return;
+    const Index offset = linearize(program.buffers[node.buffer].type.shape, *at);
+    const bool all = std::ranges::all_of(
+        nest.outer, [&](const Loop& loop) { return stride_of(offset, loop) != 0; });
+    alike &= !all || std::ranges::all_of(nest.outer, [&](const Loop& loop) {
+      return stride_of(offset, loop) == stride_of(own, loop);
+    });
+  });
+  return alike && sort_loops(nest.outer, own);
 }
 
 }  // namespace
@@ -64,6 +86,7 @@ bool order_loops(Program& program) {
   for (Kernel& kernel : program.kernels) {
     if (auto* nest = std::get_if<LoopNest>(&kernel.body)) {
       for (Stage& stage : nest->stages) changed |= order(program, stage);
+      changed |= order_points(program, *nest);
     }
   }
   return changed;

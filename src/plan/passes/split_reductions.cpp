@@ -98,7 +98,9 @@ class Splitter {
     std::vector<Loop> outer;
     Indices values;
     for (const Loop& loop : nest_.outer) {
-      const IndexMap so_far = replace_loops({nest_.outer.begin(), nest_.outer.begin() + static_cast<std::ptrdiff_t>(outer.size())}, values);
+      const IndexMap so_far = replace_loops(
+          {nest_.outer.begin(), nest_.outer.begin() + static_cast<std::ptrdiff_t>(outer.size())},
+          values);
       outer.push_back(make_loop("i", loop.extent().substitute(so_far)));
       values.emplace_back(outer.back().index);
     }
@@ -148,7 +150,8 @@ class Splitter {
       const Loop loop = make_loop("t", partial.parts);
       Indices at = part.outer_values;
       at.emplace_back(loop.index);
-      stages.emplace_back(Reduction{partial.reduction.op, {loop}, load_at(partial.buffer, partial.dtype, at)});
+      stages.emplace_back(
+          Reduction{partial.reduction.op, {loop}, load_at(partial.buffer, partial.dtype, at)});
     });
     return rewrite(substitute(value, part.map), [&](const ExprNode& node) -> Expr {
       if (node.kind != ExprKind::Reduced) return nullptr;
@@ -201,7 +204,8 @@ class Splitter {
   // must still be provably in bounds.
   bool is_possible(const Kernel& kernel) const {
     bool result = std::ranges::all_of(nest_.outer, [](const Loop& loop) {
-      return std::ranges::none_of(loop.extent().symbols(), [](const auto& s) { return s->is_loop; });
+      return std::ranges::none_of(loop.extent().symbols(),
+                                  [](const auto& s) { return s->is_loop; });
     });
     for_each_expr(kernel, [&](const Expr& expr) { result &= loads_in_bounds(program_, expr); });
     return result;

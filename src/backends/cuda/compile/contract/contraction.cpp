@@ -144,10 +144,9 @@ void set_group_launch(KernelContext& context, const GroupTile& tile, plan::Buffe
       tile.one_tile ? tiles * tile.cluster : ir::min(tiles, multiprocessors(context.target));
   interface.grid = {blocks};
   interface.shared_bytes = tile.shared_bytes();
-  interface.task_writes[out] = tile.one_tile
-                                   ? ir::Dim(tile.m() / tile.cluster * tile.columns())
-                                   : ir::ceildiv(tiles, ir::max(blocks, 1)) *
-                                         (tile.m() * tile.columns());
+  interface.task_writes[out] =
+      tile.one_tile ? ir::Dim(tile.m() / tile.cluster * tile.columns())
+                    : ir::ceildiv(tiles, ir::max(blocks, 1)) * (tile.m() * tile.columns());
 }
 
 bool is_placed(const plan::Program& program, plan::BufferId buffer) {
@@ -350,9 +349,8 @@ class ResultEmitter {
     emitter_.open(
         "const auto finish_one = [&](long long row, long long first, const ColumnSums& sums)");
     bind("row", "first");
-    emitter_.store(
-        result_.out, {out_offset()},
-        emitter_.value(stored_value(), {.accumulators = {"sums.of[0]", "sums.of[1]"}}));
+    emitter_.store(result_.out, {out_offset()},
+                   emitter_.value(stored_value(), {.accumulators = {"sums.of[0]", "sums.of[1]"}}));
     emitter_.close(";");
   }
 

@@ -230,7 +230,7 @@ class MatMulText {
     backend::KernelInterface& interface = context_.result.interface;
     context_.result.kind = engine::StepKind::Launch;
     context_.result.function = "kernel";
-    interface.grid = {batches_ * ir::ceildiv(m_, tile.m) * 
+    interface.grid = {batches_ * ir::ceildiv(m_, tile.m) *
                       ir::ceildiv(matmul_.n.extent(), tile.columns()) * tile.cluster};
     const int64_t sum = static_cast<int64_t>(dtype_size(matmul_.formats.accumulator));
     interface.shared_bytes = std::max(operand_bytes, tile.m * int64_t{tile.n + 4} * sum);
@@ -293,8 +293,7 @@ class MatMulText {
     const std::string b = pair_ ? "MatrixPair<" + b_element + ">{b, pair}" : "b";
     emitter_.line(std::string("multiply_tile<") + along(row_stride_) + ", " +
                   along(right_.column_stride) + ">(a, " + b +
-                  ", depth, place.row0, place.column0, " +
-                  object + ");");
+                  ", depth, place.row0, place.column0, " + object + ");");
     set_tiled_launch(
         tile, 2 * int64_t{tile.k} * (tile.m + tile.n + 8) * static_cast<int64_t>(dtype_size(sum)));
     return emitter_.finish({.threads = 256,
@@ -375,9 +374,8 @@ class MatMulText {
                    tile.columns())};
     std::vector<std::string> names = {"map_a", "map_b"};
     if (pair_) {
-      context_.result.interface.tensor_maps.push_back(
-          tensor_map(pair_->buffer, pair_->offset, matmul_.n.extent(), pair_->column_stride,
-                     tile.columns()));
+      context_.result.interface.tensor_maps.push_back(tensor_map(
+          pair_->buffer, pair_->offset, matmul_.n.extent(), pair_->column_stride, tile.columns()));
       names.emplace_back("map_pair");
     }
     set_group_launch(context_, tile, matmul_.out.buffer, m_, matmul_.n.extent());
@@ -409,10 +407,9 @@ class MatMulText {
     // Few columns: several warps share k, so that enough is asked of memory at a time.
     const int64_t wanted = int64_t{multiprocessors(context_.target)} * 16;
     const int64_t all = size_.n / sums_ * size_.batch;
-    const int columns = all >= 4 * wanted ? 4 / sums_ : all >= wanted ? 2 / sums_ : 1;
+    const int columns = all >= 4 * wanted ? 4 / sums_ : all >= wanted ? 2 : 1;
     int along = 1;
-    while (along < 8 && all / columns * along < wanted &&
-           size_.k >= int64_t{512} * along)
+    while (along < 8 && all / columns * along < wanted && size_.k >= int64_t{512} * along)
       along *= 2;
     constexpr int kWarps = 8;
     const int block_columns = kWarps / along * columns;

@@ -45,7 +45,7 @@ const char* register_type(DType dtype);
 // What stands for some leaves of an expression: names of values of register type.
 struct Leaves {
   std::vector<std::string> accumulators = {};  // by slot
-  std::vector<std::string> reduced = {};  // by slot
+  std::vector<std::string> reduced = {};       // by slot
   // Loads whose value is in a register already.
   std::map<const plan::ExprNode*, std::string> loads = {};  // never iterated
 };
