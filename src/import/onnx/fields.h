@@ -59,23 +59,8 @@ inline constexpr Tag kName = 1, kInput = 4, kOutput = 5, kNode = 7, kOpsetImport
 }
 
 // TensorProto.DataType
-enum DataType : int64_t {
-  kFloat = 1,
-  kUint8 = 2,
-  kInt8 = 3,
-  kUint16 = 4,
-  kInt16 = 5,
-  kInt32 = 6,
-  kInt64 = 7,
-  kString = 8,
-  kBool = 9,
-  kFloat16 = 10,
-  kDouble = 11,
-  kUint32 = 12,
-  kUint64 = 13,
-  kBfloat16 = 16,
-  kUint4 = 21,
-  kInt4 = 22,
-};
+inline constexpr int64_t kFloat = 1, kUint8 = 2, kInt8 = 3, kUint16 = 4, kInt16 = 5, kInt32 = 6,
+                         kInt64 = 7, kString = 8, kBool = 9, kFloat16 = 10, kDouble = 11,
+                         kUint32 = 12, kUint64 = 13, kBfloat16 = 16, kUint4 = 21, kInt4 = 22;
 
 }  // namespace kiln::import::onnx::field
