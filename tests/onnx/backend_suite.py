@@ -53,16 +53,28 @@ def main() -> int:
     parser.add_argument("--only", default="", help="a regular expression for names")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--write", action="store_true", help="keep the outcomes")
+    parser.add_argument(
+        "--check", action="store_true", help="what is refused and not in the list is a failure"
+    )
     options = parser.parse_args()
     cases = [case for case in all_cases() if re.search(options.only, case.name)]
     begin = time.monotonic()
-    outcomes = run(cases, options.jobs, verbose=True)
+    outcomes = run(cases, options.jobs, verbose=not options.check)
     print(
         dict(Counter(outcome.status for outcome in outcomes)), f"{time.monotonic() - begin:.0f} s"
     )
     if options.write:
         write(cases, outcomes)
-    return any(outcome.status in ("wrong", "crashed") for outcome in outcomes)
+    listed = {line.split(":")[0] for line in REFUSED.read_text().splitlines()[1:]}
+    failed = [
+        outcome
+        for outcome in outcomes
+        if outcome.status in ("wrong", "crashed")
+        or (options.check and outcome.status == "refused" and outcome.name not in listed)
+    ]
+    for outcome in failed:
+        print("FAILED", outcome.status, outcome.name, outcome.reason)
+    return bool(failed)
 
 
 def all_cases() -> list[Any]:
