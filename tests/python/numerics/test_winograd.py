@@ -57,3 +57,25 @@ def test_engines_without_it_are_smaller_and_refit_as_they_were_made(tmp_path) ->
         assert relative_error(torch.from_numpy(np.array(result)), expected) < 1e-5
     assert bytes(kiln.refit(fast, path)) == bytes(fast)
     assert kiln.compile_key(path) != kiln.compile_key(path, disabled_passes=["choose_winograd"])
+
+
+@pytest.mark.parametrize(("channels", "size"), [(24, 33), (64, 14), (256, 7), (3, 40)])
+def test_pixels_that_are_not_finite_stay_where_they_are(channels: int, size: int) -> None:
+    torch.manual_seed(5)
+    model = nn.Conv2d(channels, 70, 3, padding=1).eval()
+    with torch.no_grad():
+        model.weight[3] = 0
+    x = torch.randn(2, channels, size, size)
+    last = size - 1
+    x[0, 0, 2, 3], x[0, 1, last, last] = float("nan"), float("inf")
+    x[1, 2, 0, 0], x[1, 0, size // 2, 1] = float("-inf"), 3e38
+    options = {"ir": "dynamo", "inputs": [x], "min_block_size": 1}
+    compiled = torch_tensorrt.compile(model, **options)
+    with torch.no_grad():
+        actual, expected = compiled(x), model(x)
+    assert torch.equal(actual.isnan(), expected.isnan())
+    infinite = expected.isinf()
+    assert torch.equal(actual[infinite], expected[infinite])
+    assert torch.equal(actual.isfinite(), expected.isfinite())
+    finite = expected.isfinite()
+    torch.testing.assert_close(actual[finite], expected[finite], rtol=1e-4, atol=1e-4)

@@ -23,7 +23,9 @@
 // +-2 double the error. What depends on the points is B^T and A^T here and G in winograd_weights.cpp; their rows
 // may be scaled as long as that cancels.
 //
-// A pixel that is infinite or NaN makes its whole tile NaN, where a direct sum spreads it over 3x3 results.
+// A pixel that is infinite or NaN, or an overflow on the way, makes a whole tile infinite or NaN, where a direct
+// sum spreads it over 3x3 results. So a tile with such a result is summed again as the sum is written, with the
+// filters as they were: rare, slow and right.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -46,6 +48,7 @@ constexpr int64_t kFewestTiles = 56, kMostTiles = 168;
 constexpr int64_t kWorkPerTask = 2'000'000;  // multiply-adds
 constexpr int64_t kTasksWanted = 128;
 constexpr int64_t kAlignment = 64;
+constexpr int64_t kTaps = 9;
 
 using Vectors = std::vector<Value*>;
 
@@ -190,6 +193,10 @@ class WinogradEmitter {
     matrix.n_stride = matrix.k;
     matrix.batch_stride = matrix.k * matrix.n;
     weight_ = emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, width_));
+    matrix.winograd = 0;
+    matrix.k = matrix.n_stride = kTaps * conv_.channels;
+    matrix.batch_stride = matrix.k * matrix.n;
+    filters_ = emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, width_));
     input_ = emitter_.buffer(conv_.input);
     out_ = emitter_.buffer(conv_.out);
     blocks_value_ = value_of(blocks_);
@@ -208,9 +215,10 @@ class WinogradEmitter {
       Value* first = ir_.CreateMul(panel, i64(width_));
       Value* width = smaller(emitter_, i64(width_), ir_.CreateSub(i64(outputs_), first));
       Value* weight = at(weight_, panel, points() * conv_.channels * width_ * 4);
+      Value* filters = at(filters_, panel, kTaps * conv_.channels * width_ * 4);
       emitter_.loop(i64(0), width, tile_.columns, [&](Value* strip) {
         multiply(tiles.count, at(weight, strip, 4));
-        transform_products(tiles, ir_.CreateAdd(first, strip));
+        transform_products(tiles, ir_.CreateAdd(first, strip), at(filters, strip, 4));
       });
     });
     return block;
@@ -348,8 +356,8 @@ class WinogradEmitter {
     });
   }
 
-  // A^T s A of a vector of outputs, to staging.
-  void transform_sums(Value* from, Value* to) {
+  // A^T s A of a vector of outputs, to staging. NaN where a result is not finite, otherwise 0.
+  Value* transform_sums(Value* from, Value* to) {
     Transform transform(emitter_, results_);
     const auto side = static_cast<size_t>(side_);
     std::vector<Vectors> half(static_cast<size_t>(results_));  // [row][column]
@@ -363,17 +371,65 @@ class WinogradEmitter {
       for (size_t i = 0; i < half.size(); ++i) half[i].push_back(column[i]);
     }
     int64_t pixel = 0;
-    for (const Vectors& row : half)
-      for (Value* value : transform.output(row)) store(value, at(to, pixel++ * strip_bytes()));
+    llvm::Constant* zero = llvm::ConstantFP::get(vector_type(emitter_, DType::F32), 0);
+    Value* check = zero;
+    for (const Vectors& row : half) {
+      for (Value* value : transform.output(row)) {
+        store(value, at(to, pixel++ * strip_bytes()));
+        check = ir_.CreateIntrinsic(llvm::Intrinsic::fma, {zero->getType()}, {value, zero, check});
+      }
+    }
+    return check;
   }
 
-  void transform_products(const Span& tiles, Value* column) {
+  // Results of a tile as their sum is written, for a vector of outputs: sums in staging.
+  void sum_directly(const Place& place, Value* filters, Value* to) {
+    Value* height = value_of(conv_.height);
+    Value* width = value_of(conv_.width);
+    const auto in_tile = [&](const std::function<void(Value*, Value*)>& body) {
+      emitter_.loop(i64(0), i64(results_ * results_), 1,
+                    [&](Value* pixel) { body(pixel, at(to, pixel, strip_bytes())); });
+    };
+    in_tile([&](Value*, Value* sum) {
+      store(llvm::ConstantFP::get(vector_type(emitter_, DType::F32), 0), sum);
+    });
+    in_tile([&](Value* pixel, Value* sum) {
+      emitter_.loop(i64(0), i64(kTaps), 1, [&](Value* tap) {
+        const auto source = [&](Value* start, Value* in, Value* step, const ir::Dim& pad) {
+          return ir_.CreateSub(ir_.CreateAdd(ir_.CreateAdd(start, in), step), value_of(pad));
+        };
+        Value* y = source(place.y, ir_.CreateUDiv(pixel, i64(results_)),
+                          ir_.CreateUDiv(tap, i64(3)), conv_.pad_top);
+        Value* x = source(place.x, ir_.CreateURem(pixel, i64(results_)),
+                          ir_.CreateURem(tap, i64(3)), conv_.pad_left);
+        Value* exists = ir_.CreateAnd(ir_.CreateICmpULT(y, height), ir_.CreateICmpULT(x, width));
+        when(emitter_, exists, [&] {
+          Value* row = ir_.CreateAdd(ir_.CreateMul(place.b, height), y);
+          Value* from = at(input_, ir_.CreateAdd(ir_.CreateMul(row, width), x), pixel_bytes());
+          Value* weights = at(filters, tap, conv_.channels * width_ * 4);
+          emitter_.loop(i64(0), i64(conv_.channels), 1, [&](Value* channel) {
+            Value* value =
+                ir_.CreateVectorSplat(static_cast<unsigned>(lanes_),
+                                      ir_.CreateLoad(ir_.getFloatTy(), at(from, channel, 4)));
+            Value* weight = load(at(weights, channel, width_ * 4), nullptr);
+            store(ir_.CreateIntrinsic(llvm::Intrinsic::fma, {weight->getType()},
+                                      {value, weight, load(sum, nullptr)}),
+                  sum);
+          });
+        });
+      });
+    });
+  }
+
+  void transform_products(const Span& tiles, Value* column, Value* filters) {
     emitter_.loop(i64(0), tiles.count, 1, [&](Value* tile) {
       const Place place = place_of(ir_.CreateAdd(tiles.begin, tile));
       Value* from = at(products_, tile, strip_bytes());
       emitter_.loop(i64(0), i64(strip_bytes()), vector_bytes(), [&](Value* offset) {
-        transform_sums(byte_offset(emitter_, from, offset),
-                       byte_offset(emitter_, staging_, offset));
+        Value* to = byte_offset(emitter_, staging_, offset);
+        Value* check = transform_sums(byte_offset(emitter_, from, offset), to);
+        when(emitter_, ir_.CreateOrReduce(ir_.CreateFCmpUNO(check, check)),
+             [&] { sum_directly(place, byte_offset(emitter_, filters, offset), to); });
       });
       emitter_.bind(conv_.b.index, place.b);
       Value* height = value_of(conv_.y.extent());
@@ -420,7 +476,7 @@ class WinogradEmitter {
   int64_t panels_ = 1, group_panels_ = 1, groups_ = 1;
   TileWidth tile_;
   Value *staging_ = nullptr, *patch_ = nullptr, *pixels_ = nullptr, *products_ = nullptr;
-  Value *weight_ = nullptr, *input_ = nullptr, *out_ = nullptr;
+  Value *weight_ = nullptr, *filters_ = nullptr, *input_ = nullptr, *out_ = nullptr;
   Value *blocks_value_ = nullptr, *tiles_value_ = nullptr;
 };
 

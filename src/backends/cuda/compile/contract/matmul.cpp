@@ -51,7 +51,7 @@ class MatMulText {
     if (units_ == Units::ThreeProducts)
       return tensor_core_text(context_.pick(rank_exact_tiles(
           context_.target, size_,
-          constant_rows().has_value() || form_of(right_.column_stride, right_.k_stride) != 1)));
+          pair_ || has_constant_rows() || form_of(right_.column_stride, right_.k_stride) != 1)));
     return tensor_core_text(context_.pick(rank_tiles(context_.target, size_, element())));
   }
 
@@ -242,8 +242,7 @@ class MatMulText {
   std::string tensor_core_text(const Tile& tile) {
     arrange_constant([&](const ConstantRows& rows) {
       return (rows.k_stride == 1 && is_vectors(rows, rows.row_stride)) ||
-             (!tile.by_groups && !pair_ && rows.row_stride == 1 &&
-              is_vectors(rows, rows.k_stride));
+             (!tile.by_groups && !pair_ && rows.row_stride == 1 && is_vectors(rows, rows.k_stride));
     });
     Prelude text;
     text.flag("kBf16", a_type_ == DType::BF16);
