@@ -354,7 +354,8 @@ __device__ __forceinline__ float right_element(const Operand& b, long long colum
 }
 __device__ __forceinline__ float right_element(const OperandPair& both, long long column0, int place,
                                                long long k) {
-  return (place < kResultN ? both.first : both.second).element(column0 + place % kResultN, k);
+  return place < kResultN ? both.first.element(column0 + place, k)
+                          : both.second.element(column0 + place - kResultN, k);
 }
 
 // The sums of a tile that are not finite, of operands from row0 and column0 on, again.
