@@ -7,6 +7,7 @@ are found by their names. That needs nothing but the module, which may come from
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
@@ -75,7 +76,8 @@ def refit_module_weights(
     module = _as_module(compiled_module, in_place)
     check_program(new_weight_module, "new_weight_module is")
     # Converters and passes that users registered made nodes of the engines: they make them again.
-    program = lower(Program.decomposed(new_weight_module), CompilationSettings())
+    settings = CompilationSettings(torch_executed_ops=_kept_operators(module))
+    program = lower(Program.decomposed(new_weight_module), settings)
     changes = _new_engines(module, program) | _new_weights(module, program)
     refitted = _replaced(module, changes) if verify_output or not in_place else module
     if verify_output:
@@ -103,6 +105,19 @@ def _engine_names(module: GraphModule) -> list[str]:
     return list(dict.fromkeys(str(call.args[1].target) for call in calls))
 
 
+def _metadata(engine: torch.Tensor) -> Any:
+    return json.loads(kiln.inspect(engine_array(engine))["metadata"])
+
+
+def _kept_operators(module: GraphModule) -> set[str]:
+    """Those that the compile was told to leave in PyTorch: a refit leaves them as they are, too."""
+    kept: set[str] = set()
+    for name in _engine_names(module):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            kept.update(_metadata(get_attribute(module, name)).get("torch_executed_ops", ()))
+    return kept
+
+
 def _new_engines(module: GraphModule, program: Program) -> dict[str, torch.Tensor]:
     nodes = {node.name: node for node in program.graph.nodes}
     changes = {}
@@ -128,7 +143,7 @@ def _origin(
     """The nodes of the new program that an engine is made from, and its results with their orders in memory; None in
     engines of older versions, whose results are row-major."""
     try:
-        metadata = json.loads(kiln.inspect(engine_array(engine))["metadata"])
+        metadata = _metadata(engine)
         wanted = metadata["nodes"]
         results = metadata.get("results")
     except (ValueError, KeyError, TypeError) as error:

@@ -251,7 +251,7 @@ def compile_region(
         strip_weights=settings.strip_engine_weights,
         refittable=not settings.immutable_weights,
         emulate_precision_casts=settings.emulate_precision_casts,
-        metadata=region_metadata(region),
+        metadata=region_metadata(region, settings),
         check_bounds=settings.check_bounds,
         disabled_passes=("choose_winograd",) if settings.disable_winograd else (),
         targets=targets,
@@ -348,12 +348,16 @@ def _load_checked(cache: BaseEngineCache, key: str) -> bytes | None:
         return None
 
 
-def region_metadata(region: Region) -> str:
+def region_metadata(region: Region, settings: CompilationSettings) -> str:
     """What an engine keeps about where it comes from: the names of its nodes, by which a refit finds them again, and
-    those of its results with their orders in memory."""
-    nodes = [node.name for node in region.nodes]
-    results = {node.name: region.orders.get(node, ()) for node in region.outputs}
-    return json.dumps({"nodes": nodes, "results": results}, separators=(",", ":"))
+    those of its results with their orders in memory; operators that were to stay in PyTorch, which others are named after."""
+    metadata: dict[str, Any] = {
+        "nodes": [node.name for node in region.nodes],
+        "results": {node.name: region.orders.get(node, ()) for node in region.outputs},
+    }
+    if settings.torch_executed_ops:
+        metadata["torch_executed_ops"] = sorted(map(str, settings.torch_executed_ops))
+    return json.dumps(metadata, separators=(",", ":"))
 
 
 def _input_ranges(

@@ -56,6 +56,28 @@ def test_dynamic_shapes(mlp, assert_same):
         refitted(torch.ones(9, 16))
 
 
+class Decomposed(torch.nn.Module):
+    """An operator that PyTorch can decompose, among weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(16, 8), torch.nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return self.second(torch.isclose(x, x + 1e-6) * x * 2) + torch.heaviside(x, x)[:, :4] * 3
+
+
+@pytest.mark.parametrize(
+    "kept", [set(), {"torch.ops.aten.isclose"}, {torch.ops.aten.heaviside.default}]
+)
+def test_operators_that_stay_in_pytorch_stay_there(kept, assert_same):
+    model, new = Decomposed().eval(), other(Decomposed)
+    compiled = compile_all(model, X, torch_executed_ops=kept)
+    assert len(engines_of(compiled)) == (2 if kept else 1)
+    assert_same(refit_module_weights(compiled, export(new))(X), new(X))
+
+
 def test_several_engines_and_weights_in_pytorch(assert_same):
     model, new = SortInTheMiddle().eval(), other(SortInTheMiddle)
     compiled = compile_all(model, X, torch_executed_ops={"aten.linear.default"})
