@@ -30,6 +30,7 @@ constexpr OperandCount usual_operands(OpKind kind) {
     case OpKind::Normalise:
     case OpKind::Pool:
     case OpKind::Move:
+    case OpKind::Place:
       return {1, 1};
   }
   return {};
