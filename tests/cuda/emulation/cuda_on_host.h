@@ -25,7 +25,7 @@ struct Coordinate {
 };
 
 extern "C" {
-extern Coordinate kiln_host_thread, kiln_host_block;
+extern Coordinate kiln_host_thread, kiln_host_block, kiln_host_block_size;
 void kiln_host_sync_block();
 void kiln_host_sync_warp();
 // A word for each thread of a block, for shuffles.
@@ -37,6 +37,7 @@ uint16_t kiln_host_to_bfloat(float number);
 
 #define threadIdx kiln_host_thread
 #define blockIdx kiln_host_block
+#define blockDim kiln_host_block_size
 
 inline void __syncthreads() { kiln_host_sync_block(); }
 inline void __syncwarp() { kiln_host_sync_warp(); }

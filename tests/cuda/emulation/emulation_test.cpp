@@ -23,6 +23,7 @@ using conformance::Sizes;
 // What the tests do not write has this value, and a gap of it is behind each buffer.
 constexpr std::byte kUntouched{0xa5};
 constexpr size_t kGap = 64, kAlignment = 256;
+constexpr uint64_t kScratch = 0xa5a5a5a5a5a5a5a5;
 
 struct Step {
   cuda::KernelText kernel;
@@ -160,6 +161,10 @@ class ProgramRun {
     std::vector<void*> arguments;
     for (std::byte*& pointer : pointers) arguments.push_back(&pointer);
     for (long long& param : params) arguments.push_back(&param);
+    const auto scratch_bytes = static_cast<size_t>(value(interface.scratch_bytes));
+    std::vector<uint64_t> scratch((scratch_bytes + 7) / 8 + 1, kScratch);
+    uint64_t* scratch_begin = scratch.data();
+    if (!interface.scratch_bytes.is_constant(0)) arguments.push_back(&scratch_begin);
     arguments.push_back(&failed);
     const int64_t blocks = value(interface.grid.at(0));
     for (const auto& [id, elements] : interface.task_writes)
@@ -167,6 +172,7 @@ class ProgramRun {
     EXPECT_EQ(run_grid({suite().kernels->find(step.number), arguments.data(), blocks,
                         static_cast<int>(value(interface.block.at(0))), options_.descending}),
               "");
+    EXPECT_EQ(scratch[(scratch_bytes + 7) / 8], kScratch) << "something was written behind scratch";
   }
 
   const Planned& planned_;

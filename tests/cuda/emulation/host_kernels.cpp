@@ -7,7 +7,9 @@
 #include <fstream>
 #include <future>
 #include <regex>
+#include <set>
 #include <stdexcept>
+#include <string_view>
 
 namespace kiln::test {
 namespace {
@@ -49,15 +51,35 @@ std::string replace_instructions(std::string text) {
   return text;
 }
 
+std::string_view shortest_front(const std::vector<std::string>& texts, size_t first) {
+  std::string_view result = texts[first];
+  for (size_t i = first; i < texts.size(); i += kParts) {
+    const size_t kernel = texts[i].find("extern \"C\" __global__");
+    if (kernel < result.size()) result = std::string_view(texts[i]).substr(0, kernel);
+  }
+  return result;
+}
+
 // A file with the kernels number first, first + kParts, ...
 void write_part(const fs::path& file, const std::vector<std::string>& texts, size_t first) {
   static const std::regex kSignature(
       R"(extern "C" __global__ void __launch_bounds__\([0-9, ]*\) kernel\()");
   std::ofstream out(file);
   out << "#include \"cuda/emulation/cuda_on_host.h\"\nusing namespace std;\n";
+  // What stands in front of a kernel: the same for all, and behind that the texts that some use.
+  std::string_view common;
+  std::set<std::string_view> others = {""};
   for (size_t i = first; i < texts.size(); i += kParts) {
     const size_t kernel = texts[i].find("extern \"C\" __global__");
-    if (i == first) out << replace_instructions(texts[i].substr(0, kernel));
+    const std::string_view front = std::string_view(texts[i]).substr(0, kernel);
+    if (i == first) {
+      common = shortest_front(texts, first);
+      common.remove_suffix(1);  // the end of the line in front of the kernel
+      out << replace_instructions(std::string(common));
+    }
+    if (!front.starts_with(common)) throw std::runtime_error("kernels begin with other texts");
+    const std::string_view other = front.substr(common.size());
+    if (others.insert(other).second) out << replace_instructions(std::string(other));
     const std::string number = std::to_string(i);
     out << std::regex_replace(replace_instructions(texts[i].substr(kernel)), kSignature,
                               "static void kernel_" + number + "(");

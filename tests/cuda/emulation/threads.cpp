@@ -98,6 +98,7 @@ void Block::start() {
 }  // namespace
 
 std::string run_grid(const Work& work) {
+  kiln_host_block_size.x = static_cast<unsigned>(work.threads);
   for (int64_t i = 0; i < work.blocks; ++i) {
     kiln_host_block.x = static_cast<unsigned>(i);
     if (std::string problem = block().run(work); !problem.empty()) return problem;
@@ -110,7 +111,7 @@ std::string run_grid(const Work& work) {
 #define KILN_HOST_EXPORT __attribute__((visibility("default")))
 
 extern "C" {
-KILN_HOST_EXPORT Coordinate kiln_host_thread, kiln_host_block;
+KILN_HOST_EXPORT Coordinate kiln_host_thread, kiln_host_block, kiln_host_block_size;
 KILN_HOST_EXPORT uint64_t kiln_host_words[1024];
 KILN_HOST_EXPORT void kiln_host_sync_block() {
   kiln::test::block().wait(kiln::test::State::AtBlockBarrier);
