@@ -20,10 +20,7 @@ import kiln
 
 # Of the namespace aten; "default" where no overload is named.
 NAMES = (
-    "_batch_norm_with_update_functional",
     "_chunk_cat",
-    "_native_batch_norm_legit.no_stats",
-    "_native_batch_norm_legit_functional",
     "_softmax_backward_data",
     "_unsafe_masked_index",
     "_unsafe_masked_index_put_accumulate",

@@ -179,6 +179,8 @@ BINARY += [
 BINARY += [
     _binary("max", overload="other"),
     _binary("min", overload="other"),
+    _binary("fmax", np.fmax),  # where PyTorch gives NaN for a number and a signalling NaN
+    _binary("fmin", np.fmin),
     _binary("fmod", np.fmod, "Tensor"),
     _binary("remainder", remainder, "Tensor"),
     _binary("pow", np.power, "Tensor_Tensor"),

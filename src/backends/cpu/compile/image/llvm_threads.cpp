@@ -45,9 +45,10 @@ struct Shared {
 [[gnu::tls_model("initial-exec")]] thread_local Shared* current = nullptr;
 
 // LLVM takes locks when it is first used, and a thread that is stuck would keep them. Later it
-// takes none while it allocates.
+// takes none while it allocates. So one thread alone is the first.
 enum class Llvm : uint8_t { New, Used, Stuck };
 std::atomic<Llvm> llvm_state{Llvm::New};
+std::mutex first_use;  // of callers while LLVM is new
 
 [[noreturn]] void stay_here() {
   while (true) pause();
@@ -131,7 +132,12 @@ void work_off(const std::shared_ptr<Shared>& shared,
 }
 
 void run_thread(const std::shared_ptr<Shared>& shared,
-                const std::function<LlvmWorker()>& make_worker) {
+                const std::function<LlvmWorker()>& make_worker, bool is_first) {
+  if (!is_first) {
+    std::unique_lock lock(shared->mutex);
+    shared->changed.wait(
+        lock, [&] { return llvm_state != Llvm::New || shared->next >= shared->failures.size(); });
+  }
   current = shared.get();
   work_off(shared, make_worker);
   current = nullptr;
@@ -152,7 +158,9 @@ std::vector<std::thread> start(size_t wanted, const std::shared_ptr<Shared>& sha
   while (threads.size() < wanted) {
     count_one(1);
     try {
-      threads.emplace_back([shared, &make_worker] { run_thread(shared, make_worker); });
+      threads.emplace_back([shared, &make_worker, is_first = threads.empty()] {
+        run_thread(shared, make_worker, is_first);
+      });
     } catch (const std::exception&) {
       count_one(-1);
       break;
@@ -188,6 +196,8 @@ std::exception_ptr wait(Shared& shared, const std::function<void(size_t)>& repor
 void run_on_llvm_threads(size_t count, int threads, const std::function<LlvmWorker()>& make_worker,
                          const std::function<void(size_t)>& report) {
   if (count == 0) return;
+  std::unique_lock alone(first_use, std::defer_lock);
+  if (llvm_state == Llvm::New) alone.lock();
   if (llvm_state == Llvm::Stuck)
     throw CompileError(
         "out of memory: there was none when this process began to generate code, and it cannot do "
@@ -196,7 +206,10 @@ void run_on_llvm_threads(size_t count, int threads, const std::function<LlvmWork
   const auto shared = std::make_shared<Shared>(count);
   std::vector<std::thread> workers = start(worker_count(count, threads), shared, make_worker);
   if (workers.empty()) throw std::bad_alloc();  // or no more threads: much the same
-  const std::exception_ptr interruption = wait(*shared, report);
+  const std::exception_ptr interruption = wait(*shared, [&](size_t done) {
+    if (alone.owns_lock()) alone.unlock();
+    report(done);
+  });
   const bool stuck = shared->out_of_memory || !shared->problem.empty();
   // Which of them are stuck is not known, and none has anything left to do.
   for (std::thread& worker : workers) stuck ? worker.detach() : worker.join();
