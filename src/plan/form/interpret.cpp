@@ -95,7 +95,7 @@ class Interpreter {
       } else if (buffer.kind != BufferKind::Input) {
         auto& [literal, data] = memory_[i];
         literal = ir::Literal::allocate(buffer.type.dtype, sizes(buffer.type.shape), &data);
-        std::memset(data, 0xdb, literal.bytes.size());
+        if (!literal.bytes.empty()) std::memset(data, 0xdb, literal.bytes.size());
       }
     }
     for (size_t i = 0; i < inputs.size(); ++i) memory_[program_.inputs[i]].literal = inputs[i];
