@@ -153,7 +153,7 @@ class Execution {
     for (size_t i = 0; i < buffers.size(); ++i) {
       if (buffers[i].kind == engine::BufferKind::Output &&
           buffers[i].index == static_cast<int32_t>(index)) {
-        std::memcpy(bytes, memory_[i]->data(), result.bytes.size());
+        if (!result.bytes.empty()) std::memcpy(bytes, memory_[i]->data(), result.bytes.size());
       }
     }
     return result;
