@@ -350,7 +350,7 @@ def _load_checked(cache: BaseEngineCache, key: str) -> bytes | None:
 
 def region_metadata(region: Region, settings: CompilationSettings) -> str:
     """What an engine keeps about where it comes from: the names of its nodes, by which a refit finds them again, and
-    those of its results with their orders in memory; operators that were to stay in PyTorch, which others are named after."""
+    those of its results with their orders in memory; what was to stay in PyTorch."""
     metadata: dict[str, Any] = {
         "nodes": [node.name for node in region.nodes],
         "results": {node.name: region.orders.get(node, ()) for node in region.outputs},
