@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "ir/dim_ops.h"
 #include "ir/op_table.h"
 #include "ir/scalar.h"
 #include "ir/size_overflow.h"
@@ -82,59 +83,9 @@ void push_scalar(Elements& to, const ir::Scalar& scalar) {
     to.integers.emplace_back(scalar.integer);
 }
 
-std::optional<Dim> compare(Op op, const Dim& a, const Dim& b) {
-  const bool less = ir::provably_less(a, b), greater = ir::provably_less(b, a);
-  const bool at_most = ir::provably_less_equal(a, b), at_least = ir::provably_less_equal(b, a);
-  const bool equal = ir::provably_equal(a, b), different = less || greater;
-  const auto decide = [](bool yes, bool no) {
-    return yes || no ? std::optional<Dim>(yes ? 1 : 0) : std::nullopt;
-  };
-  switch (op) {
-    case Op::eq:
-      return decide(equal, different);
-    case Op::ne:
-      return decide(different, equal);
-    case Op::lt:
-      return decide(less, at_least);
-    case Op::le:
-      return decide(at_most, greater);
-    case Op::gt:
-      return decide(greater, at_most);
-    case Op::ge:
-      return decide(at_least, less);
-    default:
-      return std::nullopt;
-  }
-}
-
-// Rounding down is rounding to zero where nothing is negative.
-bool divides_plainly(const Dim& a, const Dim& b) {
-  return a.lower_bound() >= 0 && b.lower_bound() >= 1;
-}
-
 std::optional<Dim> on_sizes(Op op, const Dim& a, const Dim& b) {
-  switch (op) {
-    case Op::add:
-      return a + b;
-    case Op::sub:
-      return a - b;
-    case Op::mul:
-      return a * b;
-    case Op::maximum:
-      return ir::max(a, b);
-    case Op::minimum:
-      return ir::min(a, b);
-    case Op::div:
-      return divides_plainly(a, b) ? std::optional(ir::floordiv(a, b)) : std::nullopt;
-    case Op::fmod:
-      return divides_plainly(a, b) ? std::optional(ir::mod(a, b)) : std::nullopt;
-    case Op::floor_div:
-      return b.lower_bound() >= 1 ? std::optional(ir::floordiv(a, b)) : std::nullopt;
-    case Op::remainder:
-      return b.lower_bound() >= 1 ? std::optional(ir::mod(a, b)) : std::nullopt;
-    default:
-      return compare(op, a, b);
-  }
+  if (const auto decided = ir::decide(op, a, b)) return Dim(*decided ? 1 : 0);
+  return ir::combine(op, a, b);
 }
 
 // A cast of a size to an integer that is as wide as PyTorch's and ONNX's sizes.

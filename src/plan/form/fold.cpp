@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/dim_ops.h"
 #include "ir/size_overflow.h"
 
 namespace kiln::plan {
@@ -34,69 +35,7 @@ Expr fold_constants(Op op, const std::vector<Expr>& args, bool gelu_tanh) {
 
 Expr boolean(bool value) { return constant_int(DType::Bool, value); }
 
-// a < b where the ranges decide it.
-std::optional<bool> decide_less(const Index& a, const Index& b) {
-  if (ir::provably_less(a, b)) return true;
-  if (ir::provably_less_equal(b, a)) return false;
-  return std::nullopt;
-}
-
-std::optional<bool> decide_equal(const Index& a, const Index& b) {
-  if (ir::provably_equal(a, b)) return true;
-  if (ir::provably_less(a, b) || ir::provably_less(b, a)) return false;
-  return std::nullopt;
-}
-
-std::optional<bool> decide(Op op, const Index& a, const Index& b) {
-  const auto negate = [](std::optional<bool> x) {
-    return x ? std::optional<bool>(!*x) : std::nullopt;
-  };
-  switch (op) {
-    case Op::lt:
-      return decide_less(a, b);
-    case Op::gt:
-      return decide_less(b, a);
-    case Op::ge:
-      return negate(decide_less(a, b));
-    case Op::le:
-      return negate(decide_less(b, a));
-    case Op::eq:
-      return decide_equal(a, b);
-    case Op::ne:
-      return negate(decide_equal(a, b));
-    default:
-      return std::nullopt;
-  }
-}
-
 bool non_negative(const Index& index) { return index.lower_bound() >= 0; }
-
-// Arithmetic of positions stays a position.
-std::optional<Index> combine(Op op, const Index& a, const Index& b) {
-  const bool positive_divisor = b.lower_bound() >= 1;
-  switch (op) {
-    case Op::add:
-      return a + b;
-    case Op::sub:
-      return a - b;
-    case Op::mul:
-      return a * b;
-    case Op::maximum:
-      return ir::max(a, b);
-    case Op::minimum:
-      return ir::min(a, b);
-    case Op::floor_div:
-      return positive_divisor ? std::optional(ir::floordiv(a, b)) : std::nullopt;
-    case Op::remainder:
-      return positive_divisor ? std::optional(ir::mod(a, b)) : std::nullopt;
-    case Op::div:
-      return positive_divisor && non_negative(a) ? std::optional(ir::floordiv(a, b)) : std::nullopt;
-    case Op::fmod:
-      return positive_divisor && non_negative(a) ? std::optional(ir::mod(a, b)) : std::nullopt;
-    default:
-      return std::nullopt;
-  }
-}
 
 Expr fold_positions(Op op, const std::vector<Expr>& args) {
   const auto a = as_index(args[0]);
@@ -108,9 +47,9 @@ Expr fold_positions(Op op, const std::vector<Expr>& args) {
   }
   const auto b = args.size() == 2 ? as_index(args[1]) : std::nullopt;
   if (!b) return nullptr;
-  if (const auto decided = decide(op, *a, *b)) return boolean(*decided);
+  if (const auto decided = ir::decide(op, *a, *b)) return boolean(*decided);
   try {
-    const auto combined = combine(op, *a, *b);
+    const auto combined = ir::combine(op, *a, *b);
     return combined ? position(*combined) : nullptr;
   } catch (const ir::SizeOverflow&) {
     return nullptr;  // wraps around when it runs, as PyTorch does
