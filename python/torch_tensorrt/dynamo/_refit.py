@@ -7,7 +7,6 @@ are found by their names. That needs nothing but the module, which may come from
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import logging
@@ -76,9 +75,12 @@ def refit_module_weights(
     module = _as_module(compiled_module, in_place)
     check_program(new_weight_module, "new_weight_module is")
     # Converters and passes that users registered made nodes of the engines: they make them again.
-    settings = CompilationSettings(torch_executed_ops=_kept_operators(module))
-    program = lower(Program.decomposed(new_weight_module), settings)
-    changes = _new_engines(module, program) | _new_weights(module, program)
+    origins = {name: _origin(get_attribute(module, name)) for name in _engine_names(module)}
+    kept = {op for origin in origins.values() for op in origin.get("torch_executed_ops", ())}
+    program = lower(
+        Program.decomposed(new_weight_module), CompilationSettings(torch_executed_ops=kept)
+    )
+    changes = _new_engines(module, program, origins) | _new_weights(module, program)
     refitted = _replaced(module, changes) if verify_output or not in_place else module
     if verify_output:
         _verify(refitted, new_weight_module, arg_inputs, kwarg_inputs)
@@ -105,25 +107,23 @@ def _engine_names(module: GraphModule) -> list[str]:
     return list(dict.fromkeys(str(call.args[1].target) for call in calls))
 
 
-def _metadata(engine: torch.Tensor) -> Any:
-    return json.loads(kiln.inspect(engine_array(engine))["metadata"])
+def _origin(engine: torch.Tensor) -> dict[str, Any]:
+    """What an engine says of where it comes from (`region_metadata`); empty if it says nothing."""
+    try:
+        origin = json.loads(kiln.inspect(engine_array(engine))["metadata"])
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return origin if isinstance(origin, dict) else {}
 
 
-def _kept_operators(module: GraphModule) -> set[str]:
-    """Those that the compile was told to leave in PyTorch: a refit leaves them as they are, too."""
-    kept: set[str] = set()
-    for name in _engine_names(module):
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            kept.update(_metadata(get_attribute(module, name)).get("torch_executed_ops", ()))
-    return kept
-
-
-def _new_engines(module: GraphModule, program: Program) -> dict[str, torch.Tensor]:
+def _new_engines(
+    module: GraphModule, program: Program, origins: Mapping[str, Mapping[str, Any]]
+) -> dict[str, torch.Tensor]:
     nodes = {node.name: node for node in program.graph.nodes}
     changes = {}
-    for name in _engine_names(module):
+    for name, origin in origins.items():
         old = get_attribute(module, name)
-        made_from, results = _origin(name, old, nodes)
+        made_from, results = _find_origin(name, origin, nodes)
         region = find_region(program, made_from, results)
         if results is None:
             region.orders.clear()
@@ -137,19 +137,16 @@ def _new_engines(module: GraphModule, program: Program) -> dict[str, torch.Tenso
     return changes
 
 
-def _origin(
-    name: str, engine: torch.Tensor, nodes: Mapping[str, Node]
+def _find_origin(
+    name: str, origin: Mapping[str, Any], nodes: Mapping[str, Node]
 ) -> tuple[list[Node], dict[Node, tuple[int, ...]] | None]:
     """The nodes of the new program that an engine is made from, and its results with their orders in memory; None in
     engines of older versions, whose results are row-major."""
-    try:
-        metadata = _metadata(engine)
-        wanted = metadata["nodes"]
-        results = metadata.get("results")
-    except (ValueError, KeyError, TypeError) as error:
+    if "nodes" not in origin:
         raise ValueError(
             f"{name} does not say what it was made from, so it cannot be refitted: compile the model again"
-        ) from error
+        )
+    wanted, results = origin["nodes"], origin.get("results")
     missing = [node for node in wanted if node not in nodes]
     if missing:
         raise ValueError(
