@@ -239,6 +239,19 @@ double winograd_tolerance(const Case& c) {
   return 4 * terms * 0x1p-24 * (20 + 5 * terms);
 }
 
+plan::Expr bias_residual_relu(ContractionProgram& contraction, const plan::Convolution& conv) {
+  const BufferId bias = contraction.constant({conv.o.extent().constant()});
+  const BufferId residual =
+      contraction.input({conv.b.extent(), conv.y.extent(), conv.x.extent(), conv.o.extent()},
+                        {conv.b.extent().constant(), conv.y.extent().constant(),
+                         conv.x.extent().constant(), conv.o.extent().constant()});
+  plan::Expr sum = plan::accumulator(DType::F32);
+  sum = plan::apply(ir::Op::add, {sum, plan::load_at(bias, DType::F32, {conv.o.index})});
+  const plan::Expr element =
+      plan::load_at(residual, DType::F32, {conv.b.index, conv.y.index, conv.x.index, conv.o.index});
+  return plan::apply(ir::Op::relu, {plan::apply(ir::Op::add, {sum, element})});
+}
+
 void check_winograd(Case c) {
   for (int64_t tile : {2, 4}) {
     c.winograd = tile;
@@ -304,23 +317,11 @@ TEST(ContractionWinograd, RandomShapes) {
 }
 
 TEST(ContractionWinograd, Epilogues) {
-  auto cheap = [](ContractionProgram& contraction, const plan::Convolution& conv) {
-    const BufferId bias = contraction.constant({conv.o.extent().constant()});
-    const BufferId residual =
-        contraction.input({conv.b.extent(), conv.y.extent(), conv.x.extent(), conv.o.extent()},
-                          {conv.b.extent().constant(), conv.y.extent().constant(),
-                           conv.x.extent().constant(), conv.o.extent().constant()});
-    plan::Expr sum = plan::accumulator(DType::F32);
-    sum = plan::apply(ir::Op::add, {sum, plan::load_at(bias, DType::F32, {conv.o.index})});
-    const plan::Expr element = plan::load_at(
-        residual, DType::F32, {conv.b.index, conv.y.index, conv.x.index, conv.o.index});
-    return plan::apply(ir::Op::relu, {plan::apply(ir::Op::add, {sum, element})});
-  };
   for (int64_t outputs : {32, 35}) {
     for (int64_t tile : {2, 4}) {
       const Case c{.batch = 2, .channels = 16, .outputs = outputs, .padding = 1, .winograd = tile};
       SCOPED_TRACE(c.name());
-      expect_matches_interpreter(make_convolution(c, cheap), 1e-4);
+      expect_matches_interpreter(make_convolution(c, bias_residual_relu), 1e-4);
     }
   }
 }
@@ -380,22 +381,10 @@ TEST(ContractionConvolution, ManyTasks) {
 }
 
 TEST(ContractionConvolution, BiasResidualRelu) {
-  auto epilogue = [](ContractionProgram& contraction, const plan::Convolution& conv) {
-    const BufferId bias = contraction.constant({conv.o.extent().constant()});
-    const BufferId residual =
-        contraction.input({conv.b.extent(), conv.y.extent(), conv.x.extent(), conv.o.extent()},
-                          {conv.b.extent().constant(), conv.y.extent().constant(),
-                           conv.x.extent().constant(), conv.o.extent().constant()});
-    plan::Expr sum = plan::accumulator(DType::F32);
-    sum = plan::apply(ir::Op::add, {sum, plan::load_at(bias, DType::F32, {conv.o.index})});
-    const plan::Expr element = plan::load_at(
-        residual, DType::F32, {conv.b.index, conv.y.index, conv.x.index, conv.o.index});
-    return plan::apply(ir::Op::relu, {plan::apply(ir::Op::add, {sum, element})});
-  };
   for (int64_t outputs : {32, 35}) {
     const Case c{.batch = 2, .outputs = outputs, .padding = 1};
     SCOPED_TRACE(c.name());
-    expect_matches_interpreter(make_convolution(c, epilogue));
+    expect_matches_interpreter(make_convolution(c, bias_residual_relu));
   }
 }
 

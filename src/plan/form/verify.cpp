@@ -278,7 +278,7 @@ class Verifier {
     check_result(matmul.out.buffer, matmul.epilogue);
   }
 
-  // P11
+  // P12
   void check_pair(const MatMul& matmul) {
     check_view(*matmul.pair, with_loops(matmul.batch, {matmul.k, matmul.n}));
     const Buffer &b = buffer(matmul.b.buffer), &pair = buffer(matmul.pair->buffer);
