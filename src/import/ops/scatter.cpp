@@ -170,7 +170,9 @@ Value* scatter_to(Call& call, Value* target, int64_t axis, const Writes& writes,
 // The target with what is written to an axis of it. The index has the rank of the target.
 Value* write(Call& call, Value* target, int64_t axis, const Writes& writes, Combine how,
              bool include_self) {
-  if (writes.index->type.shape[static_cast<size_t>(axis)].upper_bound() > kFewIndices)
+  const Dim& number = writes.index->type.shape[static_cast<size_t>(axis)];
+  // Of no sources there is none to look for.
+  if (number.upper_bound() > kFewIndices || number.lower_bound() < 1)
     return scatter_to(call, target, axis, writes, how, include_self);
   const int64_t last = static_cast<int64_t>(target->type.rank()) - 1;
   const bool is_scalar = writes.source->type.rank() == 0;

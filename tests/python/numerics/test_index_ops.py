@@ -179,6 +179,45 @@ def test_many_writes_of_varying_number() -> None:
     check_all(functions, *args, calls=calls, dynamic_shapes=(({}, {0: m}, {0: m}),))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+def test_nothing_is_written(dtype) -> None:
+    x, none = torch.randn(5, 7).to(dtype), torch.zeros((0, 7), dtype=dtype)
+    index = torch.zeros((0, 7), dtype=torch.int64)
+    check_all(
+        {
+            "scatter": lambda x, i, v: x.scatter(0, i, v),
+            "amax": lambda x, i, v: x.scatter_reduce(0, i, v, "amax", include_self=False),
+            "index_copy": lambda x, i, v: x.index_copy(0, i[:, 0], v),
+            "index_put": lambda x, i, v: torch.index_put(x, (i[:, 0],), v),
+        },
+        x,
+        index,
+        none,
+        require_full_compilation=True,
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_few_writes_of_varying_number(count) -> None:
+    class Scatter(torch.nn.Module):
+        def forward(self, x: torch.Tensor, index: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+            return x.scatter(0, index, new)
+
+    def arguments(count: int) -> tuple[torch.Tensor, ...]:
+        index = torch.argsort(torch.rand(5, 7), 0)[:count].clone()
+        return torch.randn(5, 7), index, torch.randn(count, 7)
+
+    number = Dim("number", min=0, max=5)
+    program = torch.export.export(
+        Scatter(), arguments(3), dynamic_shapes=({}, {0: number}, {0: number})
+    )
+    compiled = torch_tensorrt.dynamo.compile(
+        program, arg_inputs=arguments(3), min_block_size=1, require_full_compilation=True
+    )
+    args = arguments(count)
+    assert torch.equal(compiled(*args), Scatter()(*args))
+
+
 def put(cache: torch.Tensor, place: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     cache = cache.clone()
     cache[:, place] = new
