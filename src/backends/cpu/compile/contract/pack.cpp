@@ -53,10 +53,9 @@ void for_each_packed(const ConstantMatrix& matrix, int64_t width, const Copy& co
       const int64_t columns = std::min(width, matrix.n - first);
       for (int64_t k = 0; k < matrix.k; ++k) {
         const int64_t row = matrix.pairs ? out + k / 2 * 2 * width + k % 2 : out + k * width;
-        for (int64_t n = 0; n < columns; ++n) {
-          const int64_t step = order[static_cast<size_t>(k)];
-          copy(in + step * matrix.k_stride + (first + n) * matrix.n_stride, row + n * neighbour);
-        }
+        const int64_t start = in + order[static_cast<size_t>(k)] * matrix.k_stride;
+        for (int64_t n = 0; n < columns; ++n)
+          copy(start + (first + n) * matrix.n_stride, row + n * neighbour);
       }
       out += packed_steps(matrix) * width;
     }
