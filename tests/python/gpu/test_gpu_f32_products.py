@@ -100,6 +100,14 @@ def test_large_and_small_numbers() -> None:
     torch.testing.assert_close(compiled(Product(), a, b)(a, b), a, rtol=1e-6, atol=2e-45)
 
 
+# TF32 has fewer bits where f32 comes to its denormals.
+@pytest.mark.parametrize("size", [(4, 8, 8), (128, 128, 128), (300, 500, 700)])
+def test_small_operands(size: tuple[int, int, int]) -> None:
+    m, n, k = size
+    a, b = torch.randn(m, k, device="cuda") * 2.0**-124, torch.randn(k, n, device="cuda")
+    assert error(compiled(Product(), a, b)(a, b), a.double() @ b.double()) <= BOUND
+
+
 def test_whole_numbers_are_exact() -> None:
     a = torch.randint(-2048, 2048, (100, 60), device="cuda").float()
     b = torch.randint(-1, 2, (60, 70), device="cuda").float()

@@ -100,6 +100,6 @@ __device__ __forceinline__ void multiply_tile_by_groups(LoadA load_a, LoadB load
   __syncthreads();
   float* tile = reinterpret_cast<float*>(shared);
   store_sums(sums, tile, place);
-  if (__syncthreads_or(!are_finite(sums))) multiply_again(tile, a, b, steps, row0, column0);
+  if (__syncthreads_or(!are_exact(sums))) multiply_again(tile, a, b, steps, row0, column0);
   write_result<kThreads>(result, row0, column0, tile);
 }

@@ -6,8 +6,9 @@
 //             high * low + low * high, leave out 2^-22 of the whole. Tensor cores cut off bits where
 //             they add, which piles up over long sums: what they give for each slice of k is added
 //             by the ordinary units, which round. Errors are those of fused multiply-adds in f32, or
-//             smaller (Ootomo and Yokota, 2022). What is not finite has no such parts: where a sum comes out as
-//             infinite or NaN, it is computed again with ordinary multiply-adds.
+//             smaller (Ootomo and Yokota, 2022). What is not finite has no such parts, and a TF32
+//             denormal has fewer bits than one of f32: where a sum comes out as infinite, as NaN or
+//             below kLeastExact, it is computed again with ordinary multiply-adds.
 //
 // A block computes kTileM x kTileN sums. Its operands come in steps of kTileK through a ring of
 // kStages pieces of shared memory, filled by cp.async while earlier ones are multiplied. Warps cover
@@ -332,19 +333,27 @@ struct Steps {
   __device__ __forceinline__ long long k0() const { return static_cast<long long>(first) * kTileK; }
 };
 
-__device__ __forceinline__ bool is_finite(float x) { return fabsf(x) < __int_as_float(0x7f800000); }
+// Denormals of TF32 lie 2^-136 apart: an operand of them is off by 2^-137, which is 2^-37 of a sum of
+// this size, and 2^-24 where the other factor is 2^13.
+constexpr float kLeastExact = 0x1p-100f;
 
-__device__ __forceinline__ bool are_finite(const WarpSums& sums) {
-  bool finite = true;
+// Whether three products can have given `sum`.
+__device__ __forceinline__ bool is_exact(float sum) {
+  const float size = fabsf(sum);
+  return sum == 0 || (size >= kLeastExact && size < __int_as_float(0x7f800000));
+}
+
+__device__ __forceinline__ bool are_exact(const WarpSums& sums) {
+  bool exact = true;
 #pragma unroll
   for (int m = 0; m < kWarpM / 16; ++m) {
 #pragma unroll
     for (int n = 0; n < kWarpN / 8; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) finite &= is_finite(sums[m][n][i]);
+      for (int i = 0; i < 4; ++i) exact &= is_exact(sums[m][n][i]);
     }
   }
-  return finite;
+  return exact;
 }
 
 // The element that a place across a tile has at k.
@@ -358,13 +367,13 @@ __device__ __forceinline__ float right_element(const OperandPair& both, long lon
                           : both.second.element(column0 + place - kResultN, k);
 }
 
-// The sums of a tile that are not finite, of operands from row0 and column0 on, again.
+// The sums of a tile that are not exact, of operands from row0 and column0 on, again.
 template <typename A, typename B>
 __device__ __forceinline__ void multiply_again(float* tile, const A& a, const B& b, const Steps& steps,
                                             long long row0, long long column0) {
   for (int i = static_cast<int>(threadIdx.x); i < kTileM * kTileN; i += kThreads) {
     float& sum = tile[i / kTileN * kResultPitch + i % kTileN];
-    if (is_finite(sum)) continue;
+    if (is_exact(sum)) continue;
     float again = 0;
     for (long long k = steps.k0(); k < steps.k0() + steps.count * kTileK; ++k)
       again = fmaf(a.element(row0 + i / kTileN, k), right_element(b, column0, i % kTileN, k), again);
@@ -411,7 +420,7 @@ __device__ __forceinline__ void multiply_tile(LoadA load_a, LoadB load_b, const 
   float* tile = reinterpret_cast<float*>(shared);
   store_sums(sums, tile, place);
   if constexpr (kThreeProducts) {
-    if (__syncthreads_or(!are_finite(sums))) multiply_again(tile, a, b, steps, row0, column0);
+    if (__syncthreads_or(!are_exact(sums))) multiply_again(tile, a, b, steps, row0, column0);
   }
   write_result<kThreads>(result, row0, column0, tile);
 }
