@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 import kiln
 from torch_tensorrt._arguments import check_program, flatten_tensors, merge_inputs
 from torch_tensorrt.dynamo._assemble import CompiledRegion, assemble
+from torch_tensorrt.dynamo._autocast import autocast
 from torch_tensorrt.dynamo._capture import capture, show_engine, show_module
 from torch_tensorrt.dynamo._offload import offload
 from torch_tensorrt.dynamo._partition import (
@@ -67,7 +68,8 @@ def compile(
     check_program(exported_program)
     settings = CompilationSettings.from_options(options)
     arg_inputs = merge_inputs(inputs, arg_inputs, required=False)
-    program = Program.decomposed(exported_program)
+    cast, settings = autocast(exported_program, settings)
+    program = Program.decomposed(cast)
     if settings.offload_module_to_cpu:
         offload(exported_program, program.exported)
     return compile_program(program, flat_inputs(program, arg_inputs, kwarg_inputs), settings)

@@ -11,6 +11,7 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 
 from torch_tensorrt._arguments import check_program, merge_inputs
+from torch_tensorrt.dynamo._autocast import autocast
 from torch_tensorrt.dynamo._bindings import Renaming, input_names, output_names
 from torch_tensorrt.dynamo._capture import show_engine
 from torch_tensorrt.dynamo._compiler import flat_inputs, supported_ranges
@@ -61,6 +62,7 @@ def convert_exported_program_to_serialized_trt_engine(
         options, "convert_exported_program_to_serialized_trt_engine"
     )
     args = merge_inputs(inputs, arg_inputs, required=False)
+    exported_program, settings = autocast(exported_program, settings)
     program = lower(Program.decomposed(exported_program), settings)
     ranges = symbol_ranges(program, flat_inputs(program, args, kwarg_inputs))
     names_in = input_names(program, arg_input_binding_names, kwarg_input_binding_names)

@@ -350,13 +350,16 @@ def _load_checked(cache: BaseEngineCache, key: str) -> bytes | None:
 
 def region_metadata(region: Region, settings: CompilationSettings) -> str:
     """What an engine keeps about where it comes from: the names of its nodes, by which a refit finds them again, and
-    those of its results with their orders in memory; what was to stay in PyTorch."""
+    those of its results with their orders in memory; what was to stay in PyTorch, and in the
+    model's precision."""
     metadata: dict[str, Any] = {
         "nodes": [node.name for node in region.nodes],
         "results": {node.name: region.orders.get(node, ()) for node in region.outputs},
     }
     if settings.torch_executed_ops:
         metadata["torch_executed_ops"] = sorted(map(str, settings.torch_executed_ops))
+    if settings.autocast_decisions:
+        metadata["autocast"] = settings.autocast_decisions.as_metadata()
     return json.dumps(metadata, separators=(",", ":"))
 
 

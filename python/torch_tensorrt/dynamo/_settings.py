@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 
 import kiln
 from torch_tensorrt._device import Device
-from torch_tensorrt._enums import DeviceType, EngineCapability
+from torch_tensorrt._enums import DeviceType, EngineCapability, dtype
 from torch_tensorrt.dynamo._engine_cache import (
     DEFAULT_ENGINE_CACHE_DIR,
     DEFAULT_ENGINE_CACHE_SIZE,
@@ -86,6 +87,7 @@ class CompilationSettings:
     autocast_max_output_threshold: float = 512
     autocast_max_depth_of_reduction: int | None = None
     autocast_calibration_dataloader: Any = None
+    autocast_decisions: Any = None  # of _autocast.py: no option, but what became of those above
     enable_resource_partitioning: bool = False
     cpu_memory_budget: int | None = None
     dynamically_allocate_resources: bool = False
@@ -104,6 +106,8 @@ class CompilationSettings:
     def __post_init__(self) -> None:
         self.device = Device._from(self.device)
         self.torch_executed_ops = frozenset(self.torch_executed_ops)
+        if isinstance(self.autocast_low_precision_type, dtype):
+            self.autocast_low_precision_type = self.autocast_low_precision_type.to(torch.dtype)
         if isinstance(self.targets, str):
             self.targets = self.targets.split(",")
         for check in _CHECKS:
@@ -112,7 +116,8 @@ class CompilationSettings:
     @classmethod
     def names(cls) -> set[str]:
         """Every option, and "settings"."""
-        return {option.name for option in dataclasses.fields(cls)} | {"settings"}
+        options = {option.name for option in dataclasses.fields(cls)} | {"settings"}
+        return options - {"autocast_decisions"}
 
     @classmethod
     def from_options(
@@ -177,14 +182,19 @@ class CompilationSettings:
         ]
 
     def runs_in_torch(self, target: Any) -> bool:
-        """Whether the user asked for an operator to stay in PyTorch: by overload, by packet or by name."""
-        if not self.torch_executed_ops:
-            return False
-        names = {target, str(target), f"torch.ops.{target}"}
-        if isinstance(target, torch._ops.OpOverload):
-            packet = target.overloadpacket
-            names |= {packet, str(packet), f"torch.ops.{packet}"}
-        return not names.isdisjoint(self.torch_executed_ops)
+        """Whether the user asked for an operator to stay in PyTorch."""
+        return is_among(target, self.torch_executed_ops)
+
+
+def is_among(target: Any, operators: Set[Any]) -> bool:
+    """Whether an operator is one of those that a user named: by overload, by packet or by name."""
+    if not operators:
+        return False
+    names = {target, str(target), f"torch.ops.{target}"}
+    if isinstance(target, torch._ops.OpOverload):
+        packet = target.overloadpacket
+        names |= {packet, str(packet), f"torch.ops.{packet}"}
+    return not names.isdisjoint(operators)
 
 
 def _gpu_target(major: int, minor: int) -> str:
@@ -221,6 +231,14 @@ _USED = frozenset(
         "hardware_compatible",
         "offload_module_to_cpu",
         "targets",
+        "enable_autocast",
+        "autocast_low_precision_type",
+        "autocast_excluded_nodes",
+        "autocast_excluded_ops",
+        "autocast_max_output_threshold",
+        "autocast_max_depth_of_reduction",
+        "autocast_calibration_dataloader",
+        "autocast_decisions",
     )
 )
 
@@ -338,7 +356,28 @@ def _check_targets(settings: CompilationSettings) -> None:
     settings.targets = tuple(targets)
 
 
+def _check_autocast(settings: CompilationSettings) -> None:
+    for name in ("autocast_excluded_nodes", "autocast_excluded_ops"):
+        value = getattr(settings, name)
+        if isinstance(value, str) or not isinstance(value, (Set, Sequence)):
+            raise TypeError(f"{name} is {value!r}, expected a set")
+        setattr(settings, name, frozenset(value))
+    for pattern in settings.autocast_excluded_nodes:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                f"autocast_excluded_nodes has {pattern!r}, expected regular expressions: {error}"
+            ) from error
+    for name in ("autocast_max_output_threshold", "autocast_max_depth_of_reduction"):
+        value = getattr(settings, name)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (is_number and value >= 0):
+            raise ValueError(f"{name} is {value!r}, expected a number, 0 or more, or None")
+
+
 _CHECKS = (
+    _check_autocast,
     _check_device,
     _check_targets,
     _check_cache,

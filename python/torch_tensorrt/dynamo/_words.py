@@ -70,8 +70,8 @@ _REFIT = Word(
     deprecated=True,
 )
 _PRECISION = Word(
-    "has no effect: results have the precision of the model; convert it first, with .half() or .bfloat16(), or export "
-    "it under torch.autocast",
+    "has no effect: results have the precision of the model; convert it first, with .half() or .bfloat16(), export "
+    "it under torch.autocast, or give enable_autocast=True and autocast_low_precision_type",
     becomes=lambda value: {} if value is None else {"enabled_precisions": value},
     asks=_is_lower_precision,
 )

@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 
+from torch_tensorrt.dynamo._autocast import autocast
 from torch_tensorrt.dynamo._compiler import compile_program
+from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.backend._capture import Captured, as_program
 
@@ -84,7 +86,11 @@ class GraphEngines:
         states = _states(list(weights.values()))
         with torch.no_grad():
             program = as_program(self._captured, weights)
-            module = compile_program(program, [args[index] for index in inputs], self._settings)
+            # torch.compile has promised the types of the results already.
+            cast, settings = autocast(program.exported, self._settings, keep_results=True)
+            if cast is not program.exported:
+                program = Program.decomposed(cast, guarded=program.guarded)
+            module = compile_program(program, [args[index] for index in inputs], settings)
         key = tuple(map(id, weights.values()))
 
         def forget(_: Any) -> None:  # the identity of a tensor that is gone is used again
