@@ -15,7 +15,7 @@ from torch_tensorrt._device import Device
 from torch_tensorrt._enums import DeviceType, EngineCapability, Platform, dtype, memory_format
 from torch_tensorrt._features import ENABLED_FEATURES
 from torch_tensorrt._input import Input
-from torch_tensorrt._quiet import accept_any_ending
+from torch_tensorrt._quiet import accept_any_ending, accept_empty_lists
 from torch_tensorrt.dynamo import cross_compile_for_windows, load_cross_compiled_exported_program
 from torch_tensorrt.dynamo.runtime import MutableTorchTensorRTModule
 from torch_tensorrt.formats.load import load
@@ -53,3 +53,4 @@ __all__ = [
 ]
 
 accept_any_ending()
+accept_empty_lists()

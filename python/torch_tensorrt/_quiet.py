@@ -20,6 +20,15 @@ def _is_no_remark_on_endings(record: logging.LogRecord) -> bool:
     return "a file ending in" not in str(record.msg)
 
 
+def _is_no_remark_on_empty_lists(record: logging.LogRecord) -> bool:
+    return "the given empty list" not in str(record.msg)
+
+
 def accept_any_ending() -> None:
     """Lets torch.export.save and torch.export.load take files of any name, such as model.ep, without a remark."""
     logging.getLogger("torch.export.pt2_archive._package").addFilter(_is_no_remark_on_endings)
+
+
+def accept_empty_lists() -> None:
+    """Lets operators with empty lists, such as loops without operands, be serialised without a remark."""
+    logging.getLogger("torch._export.serde.serialize").addFilter(_is_no_remark_on_empty_lists)

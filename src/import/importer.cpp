@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "import/control_flow.h"
 #include "import/guards.h"
 #include "support/error.h"
 #include "support/limits.h"
@@ -60,12 +61,6 @@ void check_ranks(const ProgramGraph& graph, const ProgramNode& node) {
   for (const std::string& name : node.output_names()) check_rank(graph, name);
 }
 
-// Operators that only set a mode for the graph inside them.
-bool is_wrapper(std::string_view target) {
-  return target == "higher_order.wrap_with_set_grad_enabled" ||
-         target == "higher_order.wrap_with_autocast";
-}
-
 std::vector<ir::Value*> call_row(const Row& row, Call& call) {
   const auto* one = std::get_if<ImportOne>(&row.function);
   std::vector<ir::Value*> values =
@@ -97,13 +92,6 @@ void check_type(const Scope& scope, const std::string& name, const ir::Type& typ
 void name_value(ir::Graph& graph, ir::Value* value, const std::string& name, uint32_t first_id) {
   const bool fresh = value->producer != nullptr && value->id >= first_id && value->index == 0;
   if (fresh) graph.rename(value, name);
-}
-
-uint32_t next_id(const ir::Graph& graph) {
-  uint32_t next = 0;
-  for (const ir::Value* input : graph.inputs()) next = std::max(next, input->id + 1);
-  if (!graph.nodes().empty()) next = std::max(next, graph.nodes().back()->outputs.back()->id + 1);
-  return next;
 }
 
 void bind_outputs(Scope& scope, ir::Graph& graph, const ProgramNode& node,
@@ -202,37 +190,33 @@ void Importer::import_in_place(Call& call, const Row& row) {
   call.scope().bind(changed, value);
 }
 
-// The arguments after the graph are its inputs.
-void Importer::import_wrapped(Call& call) {
-  const ProgramNode& node = call.node();
-  const auto is_graph = [](const auto& input) {
-    return std::holds_alternative<std::shared_ptr<Subgraph>>(input.second);
-  };
-  const auto body = std::ranges::find_if(node.inputs, is_graph);
-  call.expect(body != node.inputs.end(), "no graph", "a graph argument");
-  const bool autocast = short_target(node) == "higher_order.wrap_with_autocast";
-  const bool enabled = std::ranges::any_of(node.inputs.begin(), body, [](const auto& input) {
-    const bool* flag = std::get_if<bool>(&input.second);
-    return flag != nullptr && *flag;
-  });
-  call.expect(!autocast || !enabled, "autocast", "a model exported without autocast");
-  const ProgramGraph& inner = std::get<std::shared_ptr<Subgraph>>(body->second)->graph;
-  Scope scope(inner, symbols_, builder_);
-  auto operand = body + 1;
-  for (const Argument& input : inner.inputs) {
-    call.expect(operand != node.inputs.end(), "too few operands", "one per input of the graph");
-    const auto* from = std::get_if<TensorName>(&operand->second);
-    const auto* to = std::get_if<TensorName>(&input);
-    if (from && to) scope.bind(to->name, call.scope().tensor(from->name));
-    ++operand;
+std::vector<ir::Value*> Importer::import_body(const Scope& outer, const ProgramGraph& body,
+                                              const std::vector<ir::Value*>& operands) {
+  if (operands.size() != body.inputs.size()) {
+    throw CompileError("got " + std::to_string(operands.size()) +
+                       " operands for a graph, expected " + std::to_string(body.inputs.size()));
   }
-  import_nodes(scope, Aliases(inner));
+  Scope scope(body, outer.symbols(), builder_);
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const auto* name = std::get_if<TensorName>(&body.inputs[i]);
+    if (name != nullptr && operands[i] != nullptr) scope.bind(name->name, operands[i]);
+  }
+  import_nodes(scope, Aliases(body));
   std::vector<ir::Value*> results;
-  for (const Argument& output : inner.outputs) {
+  for (const Argument& output : body.outputs) {
     const auto* tensor = std::get_if<TensorName>(&output);
     results.push_back(tensor ? scope.tensor(tensor->name) : nullptr);
   }
-  bind_outputs(call.scope(), graph_, node, results, next_id(graph_));
+  return results;
+}
+
+void Importer::import_control(Call& call, std::string_view target) {
+  const uint32_t first_id = next_id(graph_);
+  const auto body = [&](const ProgramGraph& graph, const std::vector<ir::Value*>& operands) {
+    return import_body(call.scope(), graph, operands);
+  };
+  const std::vector<ir::Value*> results = import_control_flow(call, target, graph_, body);
+  bind_outputs(call.scope(), graph_, call.node(), results, first_id);
 }
 
 void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
@@ -242,7 +226,7 @@ void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
   check_ranks(scope.graph(), node);
   Call call(node, scope);
   const std::string_view target = short_target(node);
-  if (is_wrapper(target)) return import_wrapped(call);
+  if (is_control_flow(target)) return import_control(call, target);
   if (const Row* row = find_row(target)) {
     const uint32_t first_id = next_id(graph_);
     return bind_outputs(scope, graph_, node, call_row(*row, call), first_id);

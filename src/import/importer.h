@@ -33,7 +33,9 @@ class Importer {
   void import_nodes(Scope& scope, const Aliases& aliases);
   void import_node(Scope& scope, const Aliases& aliases, size_t index);
   void import_in_place(Call& call, const Row& row);
-  void import_wrapped(Call& call);
+  std::vector<ir::Value*> import_body(const Scope& outer, const ProgramGraph& body,
+                                      const std::vector<ir::Value*>& operands);
+  void import_control(Call& call, std::string_view target);
   void set_outputs(Scope& scope);
   // The importer of one node failed: its outputs become inputs, so that later nodes can be checked.
   void substitute_outputs(Scope& scope, const ProgramNode& node);

@@ -63,6 +63,7 @@ def assemble(
             node.op in ("call_function", "get_attr")
             and node not in in_engine
             and not is_symbolic_node(node)
+            and not (node.op == "get_attr" and in_engine.issuperset(node.users))
         ):
             by_level[partition.level[node]].append(node)
     for level, nodes in enumerate(by_level):

@@ -28,6 +28,13 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt.dynamo._contractions import (
+    ATTENTION,
+    CONVOLUTIONS,
+    PRODUCTS,
+    SUMS_OF_PRODUCTS,
+    operator_name,
+)
 from torch_tensorrt.dynamo._functional import InPlace, functional
 from torch_tensorrt.dynamo._names import argument_names
 from torch_tensorrt.dynamo._settings import CompilationSettings, is_among
@@ -36,9 +43,6 @@ from torch_tensorrt.dynamo._symbols import fake_mode_of, tensor_of
 logger = logging.getLogger(__name__)
 
 _CASTABLE = (torch.float32, torch.float16, torch.bfloat16)
-_CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution"}
-_PRODUCTS = {"matmul", "mm", "bmm", "mv", "dot", "linear"}
-_SUMS_OF_PRODUCTS = {"addmm", "addmv", "addbmm", "baddbmm"}
 _REDUCTIONS = {"sum", "mean", "var", "std", "prod", "logsumexp", "linalg_vector_norm", "norm"}
 
 
@@ -154,8 +158,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _updates(exported: ExportedProgram) -> dict[Node, str]:
-    """The nodes that lead from the old values of a buffer or an input to the new ones, and the name of that: what is kept
-    from call to call would be rounded every time."""
+    """The nodes that lead from the old values of a buffer or an input to the new ones, and the name of that: what is
+    kept from call to call would be rounded every time."""
     signature = exported.graph_signature
     nodes = {node.name: node for node in exported.graph.nodes}
     sources = {spec.target: spec.arg.name for spec in signature.input_specs if spec.target}
@@ -266,18 +270,16 @@ def _flat_arguments(exported: ExportedProgram, batch: Any) -> Iterator[Any]:
 
 def _depth(node: Node) -> int | None:
     """How many numbers an operator adds up for a result; None for others, and where that is not static."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return None
     shapes = [list(t.shape) for t in map(tensor_of, node.all_input_nodes) if t is not None]
-    name = node.target.overloadpacket.__name__
+    name = operator_name(node)
     depth: Any = None
-    if name in _CONVOLUTIONS and len(shapes) > 1:
+    if name in CONVOLUTIONS and len(shapes) > 1:
         depth = math.prod(shapes[1][1:])
-    elif name in _PRODUCTS and shapes:
+    elif name in PRODUCTS and shapes:
         depth = shapes[0][-1]
-    elif name in _SUMS_OF_PRODUCTS and len(shapes) > 1:
+    elif name in SUMS_OF_PRODUCTS and len(shapes) > 1:
         depth = shapes[1][-1]
-    elif name == "scaled_dot_product_attention" and len(shapes) > 1:
+    elif name == ATTENTION and len(shapes) > 1:
         depth = max(shapes[0][-1], shapes[1][-2])
     elif name in _REDUCTIONS and (result := tensor_of(node)) is not None and shapes:
         results = max(math.prod(result.shape), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,6 +63,7 @@ def convert_exported_program_to_serialized_trt_engine(
         options, "convert_exported_program_to_serialized_trt_engine"
     )
     args = merge_inputs(inputs, arg_inputs, required=False)
+    settings = dataclasses.replace(settings, require_full_compilation=True)
     exported_program, settings = autocast(exported_program, settings)
     program = lower(Program.decomposed(exported_program), settings)
     ranges = symbol_ranges(program, flat_inputs(program, args, kwarg_inputs))

@@ -20,6 +20,7 @@ from torch.fx import Graph, Node
 
 from kiln import KilnError, Model, NodeSupport
 from torch_tensorrt._operator import DTYPE_NAMES
+from torch_tensorrt.dynamo._contractions import has_contractions
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
@@ -124,9 +125,13 @@ def _refusal(node: Node, answer: NodeSupport, settings: CompilationSettings) -> 
 def _veto(node: Node, settings: CompilationSettings) -> str | None:
     if settings.runs_in_torch(node.target):
         return "named in torch_executed_ops"
-    if node.op != "call_function" or isinstance(node.target, torch._ops.HigherOrderOperator):
+    if node.op != "call_function" or _is_other_control_flow(node.target):
         return "control flow and submodules run in PyTorch"
+    if not settings.require_full_compilation and _has_dear_branches(node):
+        return "it has products, and both branches are computed in an engine: require_full_compilation=True allows it"
     for arg in node.all_input_nodes:
+        if node.target is torch.ops.higher_order.cond and arg is node.args[0]:
+            continue  # a condition on sizes is possible there
         if isinstance(arg.meta.get("val"), (torch.SymBool, torch.SymFloat)):
             return f"depends on {arg.meta['val']}: engines compute with sizes that are integers"
     for value in (
@@ -136,6 +141,19 @@ def _veto(node: Node, settings: CompilationSettings) -> str | None:
         if value.dtype not in DTYPE_NAMES or value.layout is not torch.strided:
             return f"a tensor of dtype {value.dtype} and layout {value.layout}"
     return None
+
+
+def _is_other_control_flow(target: Any) -> bool:
+    """Whether an operator with graphs in it is one that engines never have."""
+    is_control_flow = isinstance(target, torch._ops.HigherOrderOperator)
+    return is_control_flow and str(target) not in ("cond", "map_impl", "scan")
+
+
+def _has_dear_branches(node: Node) -> bool:
+    if node.target is not torch.ops.higher_order.cond:
+        return False
+    owner = node.graph.owning_module
+    return any(has_contractions(getattr(owner, str(branch.target))) for branch in node.args[1:3])  # type: ignore[union-attr]
 
 
 def engine_device(program: Program) -> torch.device:

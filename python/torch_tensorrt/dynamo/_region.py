@@ -39,6 +39,7 @@ from torch_tensorrt.dynamo._symbols import (
     carrier_operands,
     find_carriers,
     free_symbols,
+    get_attribute,
     is_symbolic_node,
     linear,
     size_operand,
@@ -91,7 +92,10 @@ def find_region(
     inside = set(nodes)
     order = {node: index for index, node in enumerate(program.graph.nodes)}
     used = {
-        source for node in nodes for source in node.all_input_nodes if not is_symbolic_node(source)
+        source
+        for node in nodes
+        for source in node.all_input_nodes
+        if source.op != "get_attr" and not is_symbolic_node(source)
     } - inside
     weights = {node for node in used if program.is_constant(node)}
     inputs = sorted(used - weights, key=order.__getitem__)
@@ -159,7 +163,12 @@ def extract(program: Program, region: Region) -> tuple[GraphModule, ExportGraphS
         graph, find_carriers((copies[node], node.meta["val"]) for node in region.inputs)
     )
 
+    root = torch.nn.Module()
+
     def transform(node: Node) -> Node | int:
+        if node.op == "get_attr" and node not in copies:  # the graph of a branch or a loop
+            setattr(root, str(node.target), get_attribute(program.module, str(node.target)))
+            copies[node] = graph.get_attr(str(node.target))
         return sizes.node_for(node.meta["val"]) if is_symbolic_node(node) else copies[node]
 
     for node in region.nodes:
@@ -175,7 +184,7 @@ def extract(program: Program, region: Region) -> tuple[GraphModule, ExportGraphS
     output_specs = [
         OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None) for node in results
     ]
-    return GraphModule(torch.nn.Module(), graph), ExportGraphSignature(input_specs, output_specs)
+    return GraphModule(root, graph), ExportGraphSignature(input_specs, output_specs)
 
 
 def _in_order(node: Node, order: tuple[int, ...]) -> Node:

@@ -194,6 +194,8 @@ def is_among(target: Any, operators: Set[Any]) -> bool:
     if isinstance(target, torch._ops.OpOverload):
         packet = target.overloadpacket
         names |= {packet, str(packet), f"torch.ops.{packet}"}
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        names |= {f"higher_order.{target}", f"torch.ops.higher_order.{target}"}
     return not names.isdisjoint(operators)
 
 

@@ -163,6 +163,14 @@ def fold(expr: sympy.Expr, leaf: Callable[[sympy.Symbol], T], apply: Callable[..
     raise SymbolError(f"size {expr} uses {name}, which engines cannot compute")
 
 
+_COMPARISONS = {
+    "StrictGreaterThan": operator.gt,
+    "GreaterThan": operator.ge,
+    "StrictLessThan": operator.lt,
+    "LessThan": operator.le,
+    "Equality": operator.eq,
+    "Unequality": operator.ne,
+}
 _CHAINS = {"Add": operator.add, "Mul": operator.mul, "Max": torch.sym_max, "Min": torch.sym_min}
 _PAIRS = {
     "FloorDiv": operator.floordiv,
@@ -265,6 +273,15 @@ class SizeNodes:
         self._made: dict[Any, Node] = {}
 
     def node_for(self, size: Any) -> Node | int:
+        """A size, or a comparison of two. SymbolError: what else a size can be, or no tensor has it."""
+        if isinstance(size, torch.SymBool):
+            compare = _COMPARISONS.get(type(size.node.expr).__name__)
+            if compare is None:
+                raise SymbolError(
+                    f"{size} crosses into an engine, expected a comparison of two sizes"
+                )
+            sides = (fold(part, self._read, self._apply) for part in size.node.expr.args)
+            return self._apply(compare, *sides)
         if not isinstance(size, torch.SymInt):
             raise SymbolError(
                 f"a {type(size).__name__} crosses into an engine, expected an integer"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "import/control_flow.h"
 #include "support/error.h"
 #include "support/limits.h"
 
@@ -19,13 +20,6 @@ std::string describe(const Node& node, const Opsets& opsets) {
   std::string text = output == node.outputs.end() ? "" : *output + " = ";
   text += operator_text(node, version == opsets.end() ? 0 : version->second);
   return node.name.empty() ? text : text + " (" + node.name + ")";
-}
-
-uint32_t next_id(const ir::Graph& graph) {
-  uint32_t next = 0;
-  for (const Value* input : graph.inputs()) next = std::max(next, input->id + 1);
-  if (!graph.nodes().empty()) next = std::max(next, graph.nodes().back()->outputs.back()->id + 1);
-  return next;
 }
 
 const ValueInfo* find_input(const ModelProto& model, std::string_view name) {
@@ -72,14 +66,6 @@ Node resolve_references(const Node& node, const Node& call, const Function& func
     result.attributes.push_back(std::move(attribute));
   }
   return result;
-}
-
-// Whether a run may end because of a value that these nodes compute.
-bool adds_checks(const ir::Graph& graph, uint32_t first_id) {
-  return std::ranges::any_of(graph.nodes(), [&](const auto& node) {
-    return node->outputs[0]->id >= first_id &&
-           (node->op == Op::check_index || node->op == Op::check_nonzero);
-  });
 }
 
 }  // namespace

@@ -243,7 +243,11 @@ def compile_case(name: str, blocks: int) -> Any:
         lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, args
     )
     program = torch.export.export(model, args, strict=False)
-    left = {"torch.ops.aten.sort.default", "torch.ops.aten.sort.stable"}
+    left = {
+        "torch.ops.aten.sort.default",
+        "torch.ops.aten.sort.stable",
+        "torch.ops.higher_order.cond",
+    }
     return torch_tensorrt.dynamo.compile(program, min_block_size=blocks, torch_executed_ops=left)
 
 
