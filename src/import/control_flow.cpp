@@ -75,8 +75,8 @@ Values import_wrapped(Call& call, std::string_view target, const ImportBody& imp
 // The condition as a bool of rank 0.
 Value* condition_of(Call& call, const Argument& argument) {
   if (const auto* sizes = std::get_if<ConditionName>(&argument)) {
-    Value* value = call.make(Op::dim_value, {},
-                             {{"value", call.scope().condition(sizes->name)}, {"dtype", DType::I64}});
+    Value* value = call.make(
+        Op::dim_value, {}, {{"value", call.scope().condition(sizes->name)}, {"dtype", DType::I64}});
     return call.builder().cast(value, DType::Bool);
   }
   const auto* tensor = std::get_if<TensorName>(&argument);
