@@ -84,7 +84,8 @@ void CompiledModel::find(Function*& function, const char* name, bool required) {
   }
 }
 
-CompiledModel::CompiledModel(const std::string& path, size_t num_runners)
+CompiledModel::CompiledModel(const std::string& path, size_t num_runners,
+                             const std::string& device)
     : library_(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)),
       functions_(std::make_unique<Functions>()) {
   if (library_ == nullptr) {
@@ -99,7 +100,7 @@ CompiledModel::CompiledModel(const std::string& path, size_t num_runners)
   if (functions_->set_execute != nullptr) {  // a library that calls no engine lacks it
     functions_->set_execute(&execute);
   }
-  if (functions_->create(&container_, num_runners, "cpu", nullptr) != 0) {
+  if (functions_->create(&container_, num_runners, device.c_str(), nullptr) != 0) {
     throw std::runtime_error("the package's compiled library cannot be started: " + last_error());
   }
 }
@@ -122,7 +123,7 @@ std::string CompiledModel::last_error() const {
 }
 
 std::vector<OwnedTensor> CompiledModel::run(std::vector<OwnedTensor> inputs, size_t num_outputs,
-                                            AOTIProxyExecutorHandle proxy,
+                                            const Context& context,
                                             const RunEngine& run_engine) const {
   std::vector<AtenTensorHandle> given, made(num_outputs);
   given.reserve(inputs.size());
@@ -131,7 +132,7 @@ std::vector<OwnedTensor> CompiledModel::run(std::vector<OwnedTensor> inputs, siz
   }
   const CurrentRun run(run_engine);
   const int32_t error = functions_->run(container_, given.data(), given.size(), made.data(),
-                                        made.size(), nullptr, proxy);
+                                        made.size(), context.stream, context.proxy);
   for (const AtenTensorHandle left : given) {
     const OwnedTensor not_taken(left);  // null where the library took it: it may fail before that
   }

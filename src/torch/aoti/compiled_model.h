@@ -19,16 +19,24 @@ using RunEngine = std::function<std::vector<torch_op::OwnedTensor>(
 
 class CompiledModel {
  public:
-  // At most `num_runners` runs at once; others wait. Throws std::runtime_error.
-  CompiledModel(const std::string& path, size_t num_runners);
+  // At most `num_runners` runs at once; others wait. `device` is "cpu" or a GPU, as "cuda:0", that
+  // constants are copied to. Throws std::runtime_error.
+  CompiledModel(const std::string& path, size_t num_runners, const std::string& device);
   ~CompiledModel();
   CompiledModel(const CompiledModel&) = delete;
   CompiledModel& operator=(const CompiledModel&) = delete;
 
-  // `engines` are the numbers that the library's calls of engines stand for: inputs of their own,
-  // after the others. Throws std::runtime_error.
+  // What LibTorch gives a run: the stream that work on a GPU is queued on, and what operators are
+  // called by.
+  struct Context {
+    void* stream = nullptr;
+    AOTIProxyExecutorHandle proxy = nullptr;
+  };
+
+  // The numbers that the library's calls of engines stand for are inputs of their own, after the
+  // others. Throws std::runtime_error.
   std::vector<torch_op::OwnedTensor> run(std::vector<torch_op::OwnedTensor> inputs,
-                                         size_t num_outputs, AOTIProxyExecutorHandle proxy,
+                                         size_t num_outputs, const Context& context,
                                          const RunEngine& run_engine) const;
 
  private:

@@ -45,6 +45,10 @@ kiln_device device_of(const std::string& text, kiln_device_type compiled_for) {
                                                 : std::stoi(text.substr(colon + 1))};
 }
 
+std::string name_of(kiln_device device) {
+  return device.type == KILN_CPU ? "cpu" : "cuda:" + std::to_string(device.index);
+}
+
 std::string dtype_text(kiln_dtype dtype) {
   return std::string(dtype_name(static_cast<DType>(dtype)));
 }
@@ -157,7 +161,7 @@ Model::Model(const std::string& directory, size_t num_runners, const std::string
   }
   map_constants(directory + "/constants.bin");
   if (!program_.model_file.empty()) {
-    compiled_.emplace(directory + "/" + program_.model_file, num_runners);
+    compiled_.emplace(directory + "/" + program_.model_file, num_runners, name_of(device_));
   }
 }
 
@@ -269,15 +273,16 @@ OwnedTensor Model::copy_with_strides(AtenTensorHandle input, size_t index,
   if (same) {
     return nullptr;
   }
-  OwnedTensor copy = torch_op::new_tensor(spec.dtype, {given.shape, rank}, {strides.data(), rank});
+  OwnedTensor copy = torch_op::new_tensor(spec.dtype, {given.shape, rank}, {strides.data(), rank},
+                                          torch_op::device_of(input, {labels_[index]}));
   torch_op::check_torch(aoti_torch_copy_(copy.get(), input, 0), "copy a strided input");
   return copy;
 }
 
 std::vector<OwnedTensor> Model::run_call(const Call& call, const Values& values,
-                                         AOTIProxyExecutorHandle proxy) {
+                                         const CompiledModel::Context& context) {
   if (call.kind == Call::Kind::Model) {
-    return run_model(call, values, proxy);
+    return run_model(call, values, context);
   }
   std::vector<AtenTensorHandle> inputs;
   inputs.reserve(call.inputs.size() + call.num_results);
@@ -287,11 +292,11 @@ std::vector<OwnedTensor> Model::run_call(const Call& call, const Values& values,
   if (call.kind == Call::Kind::Engine) {
     return engines_[call.target]->run(inputs, call.layouts, device_);
   }
-  return run_aten(call, *values.sizes, std::move(inputs), proxy);
+  return run_aten(call, *values.sizes, std::move(inputs), context.proxy);
 }
 
 std::vector<OwnedTensor> Model::run_model(const Call& call, const Values& values,
-                                          AOTIProxyExecutorHandle proxy) {
+                                          const CompiledModel::Context& context) {
   std::vector<OwnedTensor> inputs;
   std::vector<std::pair<AtenTensorHandle, OwnedTensor>> written_back;
   for (const size_t value : call.inputs) {
@@ -315,7 +320,7 @@ std::vector<OwnedTensor> Model::run_model(const Call& call, const Values& values
     return engines_.at(index)->run(given, torch_op::parse_layouts(spec), device_);
   };
   std::vector<OwnedTensor> results =
-      compiled_->run(std::move(inputs), call.num_results, proxy, run_engine);
+      compiled_->run(std::move(inputs), call.num_results, context, run_engine);
   for (const auto& [original, copy] : written_back) {
     torch_op::check_torch(aoti_torch_copy_(original, copy.get(), 0), "write to a strided input");
   }
@@ -357,7 +362,7 @@ std::vector<OwnedTensor> Model::run(std::vector<OwnedTensor> inputs, void* strea
     values.handles.push_back(constant.get());
   }
   for (const Call& call : program_.calls) {
-    for (OwnedTensor& result : run_call(call, values, proxy)) {
+    for (OwnedTensor& result : run_call(call, values, {stream, proxy})) {
       values.handles.push_back(result.get());
       values.owned[values.handles.size() - 1] = std::move(result);
     }

@@ -40,9 +40,9 @@ class Model {
   torch_op::OwnedTensor copy_with_strides(AtenTensorHandle input, size_t index,
                                           const Values& values) const;
   std::vector<torch_op::OwnedTensor> run_call(const Call& call, const Values& values,
-                                              AOTIProxyExecutorHandle proxy);
+                                              const CompiledModel::Context& context);
   std::vector<torch_op::OwnedTensor> run_model(const Call& call, const Values& values,
-                                               AOTIProxyExecutorHandle proxy);
+                                               const CompiledModel::Context& context);
   torch_op::OwnedTensor take_result(size_t value, Values& values) const;
   bool lies_in_constants(AtenTensorHandle tensor) const;
 

@@ -22,18 +22,22 @@ from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._calling import flat_results
 from torch_tensorrt.dynamo._symbols import fake_mode_of, get_attribute
 from torch_tensorrt.formats.aoti.compilations import side_by_side, try_instruction_sets
+from torch_tensorrt.formats.aoti.gpu import cuda_toolkit, missing_for_gpu
 from torch_tensorrt.formats.aoti.program import (
     COMPILED_FILE,
     PackageProgram,
     describe_inputs,
     engine_file,
     header,
+    package_device,
 )
 
-_SHIM = (
-    "AOTITorchError aoti_torch_cpu_execute_engine(const AtenTensorHandle* inputs, int64_t num_inputs, "
+# By the device of the results, as AOTInductor names what it calls.
+_SHIMS = [
+    f"AOTITorchError aoti_torch_{device}_execute_engine(const AtenTensorHandle* inputs, int64_t num_inputs, "
     "AtenTensorHandle engine, const char* spec, ...)"
-)
+    for device in ("cpu", "cuda")
+]
 
 
 def faster_options(known: Any) -> dict[str, Any]:
@@ -57,7 +61,11 @@ class CompiledProgram:
     metadata: bytes  # JSON
 
 
-class StaticRuntimeError(RuntimeError):
+class NoCodeError(RuntimeError):
+    """There is no compiled code. The text is the reason, a colon, and what to do."""
+
+
+class StaticRuntimeError(NoCodeError):
     """Compiled code has the C++ standard library in it."""
 
 
@@ -83,7 +91,11 @@ def compile_program(
 
     Raises:
         StaticRuntimeError: the compiler makes what PyTorch cannot load.
+        NoCodeError: what is needed to compile for a GPU is not there, or does not do it.
     """
+    device = package_device(exported)
+    if device == "cuda" and (missing := missing_for_gpu()) is not None:
+        raise NoCodeError(missing)
     graph = _Flattened(exported)
     from torch._inductor import config
 
@@ -92,10 +104,12 @@ def compile_program(
         **inductor_configs,
         "aot_inductor.package": True,
     }
+    if device == "cuda":
+        options["aot_inductor.embed_kernel_binary"] = True  # one library instead of a file for each
     if graph.engines:
         options["aot_inductor.custom_ops_to_c_shims"] = {
             **options.get("aot_inductor.custom_ops_to_c_shims", {}),
-            execute_engine: [_SHIM],
+            execute_engine: _SHIMS,
         }
         options["aot_inductor.custom_op_libs"] = [
             *(options.get("aot_inductor.custom_op_libs") or ()),
@@ -103,12 +117,7 @@ def compile_program(
         ]
     if not any(name.startswith("cpp.") for name in inductor_configs):
         try_instruction_sets()
-    with (
-        torch.no_grad(),
-        quiet_torch(),
-        _library_path(kiln.library_directory()),
-        side_by_side(),
-    ):
+    with _finding_libraries(device), torch.no_grad(), quiet_torch(), side_by_side():
         files = torch._inductor.aot_compile(graph.module, tuple(graph.inputs), options=options)
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise ValueError(
@@ -116,7 +125,7 @@ def compile_program(
         )
     library, *others = _sort_files([Path(f) for f in files if f])
     check_runtime(library)
-    return CompiledProgram(_program(exported, graph), library, *others)
+    return CompiledProgram(_program(exported, graph, device), library, *others)
 
 
 def check_runtime(library: Path) -> None:
@@ -183,9 +192,10 @@ class _Flattened:
         return engines
 
 
-def _program(exported: ExportedProgram, graph: _Flattened) -> PackageProgram:
+def _program(exported: ExportedProgram, graph: _Flattened, device: str) -> PackageProgram:
     interface = describe_inputs(exported, with_strides=True)
-    result = PackageProgram([*header(exported), *interface.size_lines(), *interface.lines])
+    lines = [*header(exported, device), *interface.size_lines(), *interface.lines]
+    result = PackageProgram(lines, device=device)
     result.engines += graph.engines
     engines = range(len(graph.engines))
     result.lines += [f"engine {engine_file(index)}" for index in engines]
@@ -234,10 +244,32 @@ def _sort_files(files: list[Path]) -> tuple[Path, bytes, bytes]:
 
 
 @contextmanager
-def _library_path(folder: Path) -> Iterator[None]:
-    """Lets the linker that AOTInductor calls find libraries in a folder; it has no option for that."""
+def _finding_libraries(device: str) -> Iterator[None]:
+    """Lets AOTInductor find what it links, and the headers of a GPU.
+
+    Raises:
+        NoCodeError: instead of whatever went wrong inside, for a GPU: Triton and the toolkit are much that may not fit.
+    """
+    if device == "cpu":
+        with _library_path(kiln.library_directory()):
+            yield
+        return
+    try:
+        with cuda_toolkit() as driver, _library_path(kiln.library_directory(), driver):
+            yield
+    except Exception as error:
+        text = str(error).strip().split("\n")[0].replace(": ", " - ")
+        raise NoCodeError(
+            f"AOTInductor cannot compile for the GPU here ({type(error).__name__} - {text}): see the error that this "
+            "one came of"
+        ) from error
+
+
+@contextmanager
+def _library_path(*folders: Path) -> Iterator[None]:
+    """Lets the linker that AOTInductor calls find libraries in folders; it has no option for that."""
     before = os.environ.get("LIBRARY_PATH")
-    os.environ["LIBRARY_PATH"] = f"{folder}:{before}" if before else str(folder)
+    os.environ["LIBRARY_PATH"] = ":".join([*map(str, folders), *([before] if before else [])])
     try:
         yield
     finally:

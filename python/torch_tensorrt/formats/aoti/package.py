@@ -21,7 +21,7 @@ import kiln
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._structure import flatten_inputs
 from torch_tensorrt.formats.aoti.archive import Entry, tensor_bytes, write_package
-from torch_tensorrt.formats.aoti.compile import StaticRuntimeError, compile_program, has_compiler
+from torch_tensorrt.formats.aoti.compile import NoCodeError, compile_program, has_compiler
 from torch_tensorrt.formats.aoti.library import check_libraries
 from torch_tensorrt.formats.aoti.program import (
     COMPILED_FILE,
@@ -85,13 +85,6 @@ def save_package(
     if lowered.only_views and not lowered.unsupported:
         nodes = lowered.extern_json if lowered.extern_nodes else None
         entries = _container_entries(lowered, nodes)
-    elif lowered.device != "cpu":
-        _check_supported(
-            lowered,
-            "packages for a GPU have no compiled code",
-            "Save an exported_program.",
-        )
-        entries = _container_entries(lowered, lowered.extern_json)
     elif has_compiler(configs):
         entries = _compiled_entries(program, lowered, configs)
     else:
@@ -110,9 +103,9 @@ def _compiled_entries(
     """With compiled code, or without where the compiler makes none that can be loaded."""
     try:
         compiled = compile_program(program, configs)
-    except StaticRuntimeError as error:
+    except NoCodeError as error:
         reason, _, remedy = str(error).partition(": ")
-        _check_supported(lowered, reason, remedy)
+        _check_supported(lowered, reason, remedy, error)
         logger.warning("operators outside engines are not compiled: %s", error)
         return _container_entries(lowered, lowered.extern_json)
     entries = _container_entries(
@@ -121,12 +114,14 @@ def _compiled_entries(
     return [*entries, Entry(COMPILED_FILE, compiled.library)]
 
 
-def _check_supported(lowered: PackageProgram, reason: str, remedy: str) -> None:
+def _check_supported(
+    lowered: PackageProgram, reason: str, remedy: str, cause: Exception | None = None
+) -> None:
     if lowered.unsupported:
         nodes = "\n".join(f"  {node}: {why}" for node, why in lowered.unsupported.items())
         raise RuntimeError(
             f"{reason}, and what lies outside the engines has to be compiled:\n{nodes}\n{remedy}"
-        )
+        ) from cause
 
 
 def _container_entries(

@@ -100,12 +100,13 @@ def engine_file(index: int) -> str:
     return _ENGINE_FILE.format(index)
 
 
-def header(exported: ExportedProgram) -> list[str]:
+def header(exported: ExportedProgram, device: str) -> list[str]:
     spec = exported.call_spec
     return [
         "kiln-program 1",
         f"in_spec {pytree.treespec_dumps(spec.in_spec)}",
         f"out_spec {pytree.treespec_dumps(spec.out_spec)}",
+        *([] if device == "cpu" else [f"device {device}"]),
     ]
 
 
@@ -231,9 +232,8 @@ class _Builder:
     def __init__(self, exported: ExportedProgram) -> None:
         self._exported = exported
         self._interface = describe_inputs(exported, with_strides=False)
-        self._result = PackageProgram(header(exported), device=package_device(exported))
-        if self._result.device != "cpu":
-            self._result.lines.append(f"device {self._result.device}")
+        device = package_device(exported)
+        self._result = PackageProgram(header(exported, device), device=device)
         self._calls: list[str] = []
         self._has_dtypes = False
         self._lifted = {
