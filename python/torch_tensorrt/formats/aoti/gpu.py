@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # All that PyTorch's headers for compiled code include of CUDA's.
-_HEADERS = ("cuda.h", "cuda_runtime.h", "cuda_fp8.h", "crt/host_defines.h")
+_HEADERS = ("cuda.h", "cuda_runtime.h", "cuda_fp8.h", "crt/host_defines.h", "nv/target")
 
 
 def missing_for_gpu() -> str | None:
@@ -18,7 +18,10 @@ def missing_for_gpu() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed: pip install triton"
     if cuda_home() is None:
-        return "CUDA's headers were not found: pip install nvidia-cuda-crt, or set CUDA_HOME to a CUDA toolkit"
+        return (
+            "CUDA's headers were not found: pip install nvidia-cuda-crt nvidia-cuda-cccl, or set CUDA_HOME to a CUDA "
+            "toolkit"
+        )
     return None
 
 

@@ -15,7 +15,7 @@ import kiln
 from torch_tensorrt.formats.aoti import compile as aoti_compile
 from torch_tensorrt.formats.aoti import gpu
 
-HEADERS = ("cuda.h", "cuda_runtime.h", "cuda_fp8.h", "crt/host_defines.h")
+HEADERS = ("cuda.h", "cuda_runtime.h", "cuda_fp8.h", "crt/host_defines.h", "nv/target")
 
 
 def make_toolkit(folder: Path, headers: tuple[str, ...] = HEADERS) -> Path:
@@ -43,11 +43,14 @@ def test_headers_of_a_toolkit_come_first(pip_packages: Path, tmp_path: Path, mon
     assert gpu.cuda_home() == toolkit
 
 
-def test_packages_of_pytorch_alone_lack_a_header(pip_packages: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("number", [3, 4])
+def test_packages_of_pytorch_alone_lack_headers(
+    number: int, pip_packages: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: object())
-    make_toolkit(pip_packages / "cu13", HEADERS[:3])
+    make_toolkit(pip_packages / "cu13", HEADERS[:number])
     assert gpu.cuda_home() is None
-    assert "pip install nvidia-cuda-crt" in str(gpu.missing_for_gpu())
+    assert "pip install nvidia-cuda-crt nvidia-cuda-cccl" in str(gpu.missing_for_gpu())
     make_toolkit(pip_packages / "cu13")
     assert gpu.missing_for_gpu() is None
 
