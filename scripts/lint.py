@@ -165,6 +165,7 @@ LATE_IMPORTS: dict[str, dict[str, str]] = {
     },
     "torch_tensorrt.formats.aoti.compilations": {"torch._inductor": "takes long to import"},
     "torch_tensorrt.formats.aoti.compile": {"torch._inductor": "takes long to import"},
+    "torch_tensorrt.formats.aoti.gpu": {"torch.utils.cpp_extension": "takes long to import"},
 }
 MAX_FILE_LINES = 1000
 MAX_FUNCTION_LINES = 80

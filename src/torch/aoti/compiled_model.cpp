@@ -84,8 +84,7 @@ void CompiledModel::find(Function*& function, const char* name, bool required) {
   }
 }
 
-CompiledModel::CompiledModel(const std::string& path, size_t num_runners,
-                             const std::string& device)
+CompiledModel::CompiledModel(const std::string& path, size_t num_runners, const std::string& device)
     : library_(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)),
       functions_(std::make_unique<Functions>()) {
   if (library_ == nullptr) {

@@ -17,19 +17,18 @@ __attribute__((visibility("default"))) void kiln_aoti_set_execute(kiln_execute_f
 }
 
 /* AOTInductor calls an operator by the device of its results; which one that is matters not here. */
-#define KILN_AOTI_EXECUTE_ENGINE(name)                                                       \
-  __attribute__((visibility("hidden"))) int32_t name(const AtenTensorHandle* inputs,         \
-                                                     int64_t num_inputs,                     \
-                                                     AtenTensorHandle engine, const char* spec, \
-                                                     ...) {                                  \
-    va_list outputs;                                                                         \
-    if (execute == 0) {                                                                      \
-      return 1;                                                                              \
-    }                                                                                        \
-    va_start(outputs, spec);                                                                 \
-    const int32_t error = execute(inputs, num_inputs, engine, spec, &outputs);               \
-    va_end(outputs);                                                                         \
-    return error;                                                                            \
+#define KILN_AOTI_EXECUTE_ENGINE(name)                                                            \
+  __attribute__((visibility("hidden"))) int32_t name(const AtenTensorHandle* inputs,              \
+                                                     int64_t num_inputs, AtenTensorHandle engine, \
+                                                     const char* spec, ...) {                     \
+    va_list outputs;                                                                              \
+    if (execute == 0) {                                                                           \
+      return 1;                                                                                   \
+    }                                                                                             \
+    va_start(outputs, spec);                                                                      \
+    const int32_t error = execute(inputs, num_inputs, engine, spec, &outputs);                    \
+    va_end(outputs);                                                                              \
+    return error;                                                                                 \
   }
 
 KILN_AOTI_EXECUTE_ENGINE(aoti_torch_cpu_execute_engine)
