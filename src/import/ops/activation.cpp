@@ -36,6 +36,14 @@ Expr compose_hardsigmoid(Call&, const Expr& x) { return clamp(x + 3, 0, 6) / 6; 
 
 Expr compose_hardswish(Call&, const Expr& x) { return x * clamp(x + 3, 0, 6) / 6; }
 
+// Of inference: the mean of the slopes that training draws from.
+Expr compose_rrelu(Call& call, const Expr& x) {
+  call.expect(!call.boolean_or("training", false), "rrelu in training mode",
+              "a model in eval mode (call model.eval() before exporting)");
+  const double slope = (call.real_or("lower", 0.125) + call.real_or("upper", 1.0 / 3)) / 2;
+  return x.apply(Op::gt, 0).select(x, x * slope);
+}
+
 Expr compose_leaky_relu(Call& call, const Expr& x) {
   return x.apply(Op::gt, 0).select(x, x * call.real_or("negative_slope", 0.01));
 }
@@ -167,6 +175,7 @@ constexpr Row kRows[] = {
     {"aten.silu.default", activation<Op::silu>},
     {"aten.gelu.default", import_gelu},
     {"aten.leaky_relu.default", composed<compose_leaky_relu>},
+    {"aten.rrelu.default", composed<compose_rrelu>},
     {"aten.elu.default", composed<compose_elu>},
     {"aten.celu.default", composed<compose_celu>},
     {"aten.selu.default", composed<compose_selu>},

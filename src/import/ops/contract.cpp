@@ -109,6 +109,28 @@ Value* import_outer(Call& call) {
   return Expr(call, unsqueeze(call, a, 1)) * Expr(call, unsqueeze(call, b, 0));
 }
 
+// sum over i and j of x[i] * weight[o, i, j] * y[j]: a linear layer of x that gives [o, j], then of y.
+Value* import_bilinear(Call& call) {
+  Value *x = call.tensor("input1"), *y = call.tensor("input2"), *weight = call.tensor("weight");
+  const ir::Shape sizes = weight->type.shape;
+  call.expect(sizes.size() == 3 && is_floating(x->type.dtype),
+              "weights of shape " + shape_text(sizes),
+              "[outputs, size of input1, size of input2] of floats");
+  ir::Builder& builder = call.builder();
+  Value* matrix = builder.permute(weight, {0, 2, 1});
+  Value* products =
+      call.make(Op::linear, {x, builder.reshape(matrix, {sizes[0] * sizes[2], sizes[1]})});
+  ir::Shape shape = products->type.shape;
+  shape.back() = sizes[0];
+  shape.push_back(sizes[2]);
+  const auto axis = static_cast<int64_t>(shape.size()) - 1;
+  const Expr by(call, unsqueeze(call, y, axis - 1));
+  const Expr terms = Expr(call, builder.reshape(products, shape)) * by;
+  const Expr sum(call, reduce(call, Op::reduce_sum, terms, {axis}, false));
+  Value* bias = call.optional_tensor("bias");
+  return bias == nullptr ? sum : sum + Expr(call, bias);
+}
+
 // One operand of an einsum: its letters and its value.
 struct Factor {
   std::string letters;
@@ -175,12 +197,61 @@ Factor multiply(Call& call, const Factor& a, const Factor& b, const std::string&
 struct Equation {
   std::vector<std::string> operands;
   std::string result;
+  bool has_arrow = false;
 };
 
-Equation parse_equation(Call& call, std::string text) {
+// Letters for the axes of "...", the last of them first: axes of different operands are aligned at the right.
+constexpr std::string_view kEllipsis = "...";
+constexpr std::string_view kEllipsisLetters = "!#$%&*+/:;<=?@";
+
+std::string ellipsis_letters(size_t rank) {
+  const std::string_view letters = kEllipsisLetters.substr(0, rank);
+  return {letters.rbegin(), letters.rend()};
+}
+
+// Replaces "..." by letters. Axes of size 1 that are broadcast lose theirs, and the operand the axis.
+void name_ellipsis(Call& call, Equation& equation, std::vector<Value*>& tensors) {
+  std::vector<size_t> ranks(tensors.size(), 0);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    std::string& letters = equation.operands[i];
+    const size_t at = letters.find(kEllipsis), named = letters.size() - kEllipsis.size();
+    if (at == std::string::npos) continue;
+    const size_t rank = tensors[i]->type.rank();
+    call.expect(rank >= named && rank - named <= kEllipsisLetters.size(),
+                "\"" + letters + "\" for rank " + std::to_string(rank), "an axis for each letter");
+    ranks[i] = rank - named;
+    letters.replace(at, kEllipsis.size(), ellipsis_letters(ranks[i]));
+  }
+  const size_t most = ranks.empty() ? 0 : *std::ranges::max_element(ranks);
+  const size_t at = equation.result.find(kEllipsis);
+  if (at != std::string::npos) {
+    equation.result.replace(at, kEllipsis.size(), ellipsis_letters(most));
+  } else if (!equation.has_arrow) {
+    equation.result.insert(0, ellipsis_letters(most));
+  }
+  for (const char letter : kEllipsisLetters.substr(0, most)) {
+    const auto axis_is_one = [&](size_t i) {
+      return tensors[i]->type.shape[equation.operands[i].find(letter)].is_constant(1);
+    };
+    std::vector<size_t> users, ones;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (equation.operands[i].find(letter) == std::string::npos) continue;
+      users.push_back(i);
+      if (axis_is_one(i)) ones.push_back(i);
+    }
+    if (ones.size() == users.size()) continue;
+    for (const size_t i : ones) {
+      ir::Shape shape = tensors[i]->type.shape;
+      const size_t axis = equation.operands[i].find(letter);
+      shape.erase(shape.begin() + static_cast<std::ptrdiff_t>(axis));
+      equation.operands[i].erase(axis, 1);
+      tensors[i] = call.builder().reshape(tensors[i], shape);
+    }
+  }
+}
+
+Equation parse_equation(std::string text) {
   std::erase(text, ' ');
-  call.expect(text.find('.') == std::string::npos, "equation \"" + text + "\"",
-              "one without an ellipsis");
   Equation equation;
   const size_t arrow = text.find("->");
   const std::string left = text.substr(0, arrow);
@@ -191,6 +262,7 @@ Equation parse_equation(Call& call, std::string text) {
   }
   if (arrow != std::string::npos) {
     equation.result = text.substr(arrow + 2);
+    equation.has_arrow = true;
     return equation;
   }
   // Without an arrow: the letters that occur once, in alphabetical order, capitals first.
@@ -203,11 +275,12 @@ Equation parse_equation(Call& call, std::string text) {
 }
 
 Value* import_einsum(Call& call) {
-  const Equation equation = parse_equation(call, call.text_or("equation", ""));
-  const std::vector<Value*> tensors = call.tensors("tensors");
+  Equation equation = parse_equation(call.text_or("equation", ""));
+  std::vector<Value*> tensors = call.tensors("tensors");
   call.expect(tensors.size() == equation.operands.size(),
               std::to_string(tensors.size()) + " operands",
               std::to_string(equation.operands.size()));
+  name_ellipsis(call, equation, tensors);
   std::string seen;
   for (size_t i = 0; i < tensors.size(); ++i) {
     std::string letters = equation.operands[i];
@@ -253,6 +326,7 @@ constexpr Row kRows[] = {
     {"aten.addmv.default", in_f32<import_addmv>},
     {"aten.outer.default", import_outer},
     {"aten.ger.default", import_outer},
+    {"aten.bilinear.default", in_f32<import_bilinear>},
     {"aten.einsum.default", import_einsum},
 };
 

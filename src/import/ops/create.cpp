@@ -86,6 +86,16 @@ Value* integer_range(Call& call, const Dim& start, const Dim& end, int64_t step,
   return call.builder().cast(indices, dtype);
 }
 
+Value* range_of_symbolic_steps(Call& call, const Dim& start, const Dim& end, const Dim& step,
+                               DType dtype) {
+  call.expect(step.lower_bound() >= 1, "the symbolic step " + step.str(), "one that is positive");
+  ir::Builder& builder = call.builder();
+  const Expr count(call, iota(call, ir::max(0, ir::ceildiv(end - start, step))));
+  const Expr by(call, as_value(builder, Number(step), DType::I64));
+  const Expr first(call, as_value(builder, Number(start), DType::I64));
+  return builder.cast(first + count * by, dtype);
+}
+
 // start + i * step, computed in f64 as PyTorch does.
 Value* real_range(Call& call, double start, double end, double step, DType dtype) {
   call.expect(step != 0 && std::isfinite((end - start) / step), "step " + std::to_string(step),
@@ -128,7 +138,8 @@ Value* import_arange(Call& call) {
                  dtype);
   }
   const Dim by = as_dim(step);
-  call.expect(by.is_constant(), "the symbolic step " + by.str(), "a constant");
+  if (!by.is_constant())
+    return range_of_symbolic_steps(call, as_dim(start), as_dim(end), by, dtype);
   return integer_range(call, as_dim(start), as_dim(end), by.constant(), dtype);
 }
 

@@ -174,6 +174,27 @@ Value* division(Call& call) {
   return pair.a.apply(op, checked_divisor(call, pair.b, name));
 }
 
+// Of a floating x, zeros included; NaN counts as positive.
+Expr is_negative(const Expr& x) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const Expr below = x.apply(Op::lt, 0);
+  const Expr is_negative_zero = x.apply(Op::reciprocal).apply(Op::eq, -infinity);
+  return x.apply(Op::eq, 0) * is_negative_zero + below;
+}
+
+Value* import_signbit(Call& call) {
+  const Expr x(call, call.tensor("self"));
+  const DType dtype = x.value()->type.dtype;
+  if (is_floating(dtype)) return is_negative(x);
+  return dtype == DType::Bool ? x.apply(Op::ne, x) : x.apply(Op::lt, 0);
+}
+
+Value* import_copysign(Call& call) {
+  const Pair pair = promoted_floating(call);
+  const Expr size = pair.a.apply(Op::abs);
+  return is_negative(pair.b).select(-size, size);
+}
+
 bool is_one(const Number& number) {
   return !std::holds_alternative<ir::Dim>(number) && number_as_double(number) == 1;
 }
@@ -430,6 +451,9 @@ constexpr Row kRows[] = {
     {"aten.atan2.default", binary_floating<Op::atan2>},
     {"aten.arctan2.default", binary_floating<Op::atan2>},
     {"aten.hypot.default", binary<Op::hypot>},
+    {"aten.signbit.default", import_signbit},
+    {"aten.copysign.Tensor", import_copysign},
+    {"aten.copysign.Scalar", import_copysign},
     {"aten.logaddexp.default", import_logaddexp},
     {"aten.xlogy.Tensor", import_xlogy},
     {"aten.xlogy.Scalar_Other", import_xlogy},

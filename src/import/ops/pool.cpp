@@ -1,10 +1,15 @@
 // Pooling, adaptive pooling included.
 #include <algorithm>
+#include <limits>
+#include <optional>
 
 #include "import/ops/common.h"
 
 namespace kiln::import {
 namespace {
+
+// Of a window whose largest element's place is asked for.
+constexpr int64_t kMaxElements = 64;
 
 struct Window {
   std::vector<int64_t> kernel, stride, padding, padding_after, dilation;
@@ -75,10 +80,96 @@ Value* import_max_pool(Call& call) {
   });
 }
 
+// Element `offset` of every window, of x with its padding: [N, C, output...].
+Value* window_elements(Call& call, Value* padded, const Window& window, const ir::Shape& output,
+                       const std::vector<int64_t>& offset) {
+  for (size_t i = 0; i < offset.size(); ++i) {
+    padded = call.make(Op::slice, {padded},
+                       {{"axis", static_cast<int64_t>(i) + 2},
+                        {"start", ir::Dim(offset[i] * window.dilation[i])},
+                        {"size", output[i]},
+                        {"step", window.stride[i]}});
+  }
+  return padded;
+}
+
+// Where those elements are in the plane of the input, i64: [output...].
+Expr window_places(Call& call, const Window& window, const ir::Shape& sizes,
+                   const ir::Shape& output, const std::vector<int64_t>& offset) {
+  ir::Builder& builder = call.builder();
+  Expr place(call, as_value(builder, Number(int64_t{0}), DType::I64));
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const Expr steps = Expr(call, iota(call, output[i])) * static_cast<double>(window.stride[i]);
+    const int64_t first = offset[i] * window.dilation[i] - window.padding[i];
+    ir::Shape shape(sizes.size(), 1);
+    shape[i] = output[i];
+    const Expr along(call, builder.reshape(steps + static_cast<double>(first), shape));
+    place = place * Expr(call, as_value(builder, Number(sizes[i]), DType::I64)) + along;
+  }
+  return place;
+}
+
+// Where the largest elements are: the first of equal ones, the last NaN. A window of nothing but -inf has its first
+// place, which is why padding, also -inf, is told apart.
+Value* places_of_largest(Call& call, Value* x, const Window& window, const ir::Shape& output) {
+  const ir::Shape sizes = spatial_sizes(x);
+  call.expect(is_floating(x->type.dtype),
+              "a use of the indices for " + std::string(dtype_name(x->type.dtype)), "floats");
+  int64_t elements = 1;
+  for (const int64_t size : window.kernel) elements *= size;
+  call.expect(elements <= kMaxElements,
+              "the indices of windows of " + std::to_string(elements) + " elements",
+              "at most " + std::to_string(kMaxElements));
+  ir::Shape before{0, 0}, after{0, 0};
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    before.emplace_back(window.padding[i]);
+    after.emplace_back(window.padding_after[i]);
+  }
+  const double least = -std::numeric_limits<double>::infinity();
+  const auto padded_with = [&](Value* value, double fill) {
+    return call.make(
+        Op::pad, {value},
+        {{"before", before}, {"after", after}, {"value", fill}, {"mode", std::string("constant")}});
+  };
+  Value* padded = padded_with(x, least);
+  Value* inside = padded_with(
+      call.make(Op::full, {}, {{"shape", x->type.shape}, {"dtype", DType::Bool}, {"value", 1.0}}),
+      0);
+  std::optional<Expr> best, place, found;
+  std::vector<int64_t> offset(sizes.size(), 0);
+  for (int64_t n = 0; n < elements; ++n) {
+    const Expr element(call, window_elements(call, padded, window, output, offset));
+    const Expr is_inside(call, window_elements(call, inside, window, output, offset));
+    const Expr here = window_places(call, window, sizes, output, offset);
+    if (!best) {
+      best = element, found = is_inside;
+      place = is_inside.select(here, here.constant(0));
+    } else {
+      const Expr first = is_inside * found->apply(Op::logical_not);
+      const Expr larger = element.apply(Op::gt, *best) + element.apply(Op::isnan);
+      const Expr takes = larger + first;
+      best = takes.select(element, *best);
+      place = takes.select(here, *place);
+      found = *found + is_inside;
+    }
+    for (size_t i = sizes.size(); i-- > 0;) {
+      if (++offset[i] < window.kernel[i]) break;
+      offset[i] = 0;
+    }
+  }
+  return *place;
+}
+
 template <size_t spatial>
 std::vector<Value*> import_max_pool_with_indices(Call& call) {
-  call.expect(!call.output_used(1), "a use of the indices", "their values only");
-  return {import_max_pool<spatial>(call), nullptr};
+  Value* largest = import_max_pool<spatial>(call);
+  if (!call.output_used(1)) return {largest, nullptr};
+  Value* places = with_batch(call, spatial, [&](Value* x) {
+    const ir::Shape& shape = largest->type.shape;
+    const ir::Shape output(shape.end() - spatial, shape.end());
+    return places_of_largest(call, x, read_window(call, spatial_sizes(x)), output);
+  });
+  return {largest, places};
 }
 
 template <size_t spatial>

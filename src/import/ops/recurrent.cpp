@@ -141,11 +141,36 @@ std::vector<Value*> import_recurrent(Call& call) {
   return results;
 }
 
+// One step of a network whose loop is the model's own.
+template <Cell cell>
+State cell_step(Call& call, const State& state) {
+  const Weights weights{call.tensor("w_ih"), call.tensor("w_hh"), call.optional_tensor("b_ih"),
+                        call.optional_tensor("b_hh")};
+  const Expr share = linear(call, call.tensor("input"), weights.input, weights.input_bias);
+  return step(call, cell, share, state, weights);
+}
+
+std::vector<Value*> import_lstm_cell(Call& call) {
+  const std::vector<Value*> state = call.tensors("hx");
+  call.expect(state.size() == 2, std::to_string(state.size()) + " states", "two");
+  const State next = cell_step<Cell::Lstm>(call, {state[0], state[1]});
+  return {next.hidden, next.cell};
+}
+
+template <Cell cell>
+Value* import_cell(Call& call) {
+  return cell_step<cell>(call, {call.tensor("hx"), nullptr}).hidden;
+}
+
 constexpr Row kRows[] = {
     {"aten.lstm.input", import_recurrent<Cell::Lstm>},
     {"aten.gru.input", import_recurrent<Cell::Gru>},
     {"aten.rnn_tanh.input", import_recurrent<Cell::Tanh>},
     {"aten.rnn_relu.input", import_recurrent<Cell::Relu>},
+    {"aten.lstm_cell.default", import_lstm_cell},
+    {"aten.gru_cell.default", import_cell<Cell::Gru>},
+    {"aten.rnn_tanh_cell.default", import_cell<Cell::Tanh>},
+    {"aten.rnn_relu_cell.default", import_cell<Cell::Relu>},
 };
 
 }  // namespace

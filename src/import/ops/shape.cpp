@@ -214,7 +214,7 @@ Value* import_flip(Call& call) {
 Value* roll_axis(Call& call, Value* x, int64_t axis, const Dim& shift) {
   const Dim size = x->type.shape[axis];
   if (size.is_constant(0)) return x;
-  const Dim count = ir::mod(shift, size);
+  const Dim count = ir::mod(shift, ir::max(size, 1));  // a size that may be 0 divides nothing
   if (count.is_constant(0)) return x;
   Value* last = slice(call, x, axis, size - count, count);
   Value* first = slice(call, x, axis, 0, size - count);

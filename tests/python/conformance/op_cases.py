@@ -200,6 +200,15 @@ def binary() -> Family:
     family.add("pow-tensor", torch.pow, rand(6, low=0.1), rand(6))
     family.add("pow-base", lambda x: 2**x, rand(6))
     family.add("pow-base-int", lambda x: 2**x, ints(6, low=0))
+    signs = SPECIAL[:-1]  # a NaN has a sign, which engines do not keep
+    for dtype in FLOATS:
+        family.add(f"signbit-{short(dtype)}", torch.signbit, signs.to(dtype))
+        pair = (SPECIAL[:, None].to(dtype), signs.to(dtype))
+        family.add(f"copysign-{short(dtype)}", torch.copysign, *pair)
+    family.add("signbit-int64", torch.signbit, ints(10))
+    family.add("signbit-bool", torch.signbit, bools(10))
+    family.add("copysign-ints", torch.copysign, ints(10), ints(10))
+    family.add("copysign-number", lambda t: torch.copysign(t, -0.0), rand(10))
     for name in ("atan2", "hypot", "logaddexp", "xlogy"):
         family.add(name, getattr(torch, name), rand(5, low=0.1), rand(5, low=0.1))
     family.add("atan2-quadrants", torch.atan2, rand(20), rand(20))
@@ -450,6 +459,10 @@ def contract() -> Family:
         rand(2, 4),
         rand(5, 3, 4),
     )
+    for dtype in FLOATS:
+        operands = (rand(2, 6, 3), rand(2, 6, 4), rand(5, 3, 4), rand(5))
+        family.add(f"bilinear-layer-{short(dtype)}", fn.bilinear, *(t.to(dtype) for t in operands))
+    family.add("bilinear-layer-vectors", fn.bilinear, rand(3), rand(4), rand(5, 3, 4))
     for equation, shapes in {
         "ij,jk->ik": ((3, 4), (4, 5)),
         "bhid,bhjd->bhij": ((2, 3, 4, 5), (2, 3, 6, 5)),
@@ -459,6 +472,11 @@ def contract() -> Family:
         "i,j->ij": ((3,), (4,)),
         "ij->i": ((3, 4),),
         "bnd,hdk->bhnk": ((2, 3, 4), (5, 4, 6)),
+        "...ij,...jk->...ik": ((2, 3, 4), (5, 1, 4, 6)),
+        "...ij,jk": ((2, 5, 3, 4), (4, 6)),
+        "b...i,...i->b...": ((2, 3, 4), (3, 4)),
+        "...i,...i->i...": ((1, 3, 4), (2, 1, 4)),
+        "...i->...": ((4,),),
     }.items():
         family.add(
             f"einsum-{equation}",
@@ -570,6 +588,28 @@ def pool() -> Family:
     family.add("max-1d", lambda t: fn.max_pool1d(t, 3), rand(2, 3, 10))
     family.add("max-3d", lambda t: fn.max_pool3d(t, 2), rand(1, 2, 4, 5, 6))
     family.add("max-unbatched", lambda t: fn.max_pool2d(t, 2), rand(3, 8, 8))
+    least = torch.full((1, 1, 6, 6), -torch.inf)
+    for dtype in FLOATS:
+        # Few values, so that the first of equal ones counts.
+        few = ints(2, 3, 9, 10, low=-2, high=3).to(dtype)
+        places = lambda t: fn.max_pool2d(t, 3, 2, 1, return_indices=True)  # noqa: E731
+        family.add(f"max-places-{short(dtype)}", places, few)
+        family.add(f"max-places-nan-{short(dtype)}", places, few.masked_fill(few == 1, torch.nan))
+    for name, pool in {
+        "ceil": lambda t: fn.max_pool2d(t, 3, 2, ceil_mode=True, return_indices=True),
+        "dilated": lambda t: fn.max_pool2d(t, 2, 2, 1, 3, return_indices=True),
+        "unbatched": lambda t: fn.max_pool2d(t[0], 2, return_indices=True),
+    }.items():
+        family.add(f"max-places-{name}", pool, x)
+        family.add(f"max-places-{name}-least", pool, least)
+    family.add(
+        "max-places-1d", lambda t: fn.max_pool1d(t, 3, 2, 1, return_indices=True), rand(2, 3, 10)
+    )
+    family.add(
+        "max-places-3d",
+        lambda t: fn.max_pool3d(t, 2, 2, 1, return_indices=True),
+        rand(1, 2, 4, 5, 6),
+    )
     family.add("avg", lambda t: fn.avg_pool2d(t, 2), x)
     family.add("avg-padding", lambda t: fn.avg_pool2d(t, 3, stride=2, padding=1), x)
     family.add(
@@ -589,6 +629,22 @@ def pool() -> Family:
     family.add("adaptive-1d", lambda t: fn.adaptive_avg_pool1d(t, 5), rand(2, 3, 10))
     family.add("adaptive-max", lambda t: fn.adaptive_max_pool2d(t, (3, 2)), x)
     family.add("adaptive-max-uneven", lambda t: fn.adaptive_max_pool2d(t, (4, 3)), x)
+    return family
+
+
+def recurrent() -> Family:
+    family = Family("recurrent")
+    x, state = rand(3, 5), rand(3, 4)
+    for gates, cells in {1: ("rnn_tanh", "rnn_relu"), 3: ("gru",), 4: ("lstm",)}.items():
+        weights = (rand(4 * gates, 5), rand(4 * gates, 4), rand(4 * gates), rand(4 * gates))
+        for cell in cells:
+            step = getattr(torch.ops.aten, f"{cell}_cell").default
+            if cell == "lstm":
+                step = lambda x, h, c, *w, f=step: f(x, (h, c), *w)  # noqa: E731
+            states = (state, rand(3, 4)) if cell == "lstm" else (state,)
+            family.add(cell, step, x, *states, *weights)
+            family.add(f"{cell}-float64", step, *(t.double() for t in (x, *states, *weights)))
+            family.add(f"{cell}-unbiased", step, x, *states, *weights[:2])
     return family
 
 
@@ -851,6 +907,7 @@ FAMILIES = [
     attention(),
     convolution(),
     pool(),
+    recurrent(),
     shape(),
     pad(),
     index(),
