@@ -191,7 +191,11 @@ class LayoutAssigner {
     const size_t rank = node.output()->type.rank();
     if (!can_sink(node)) return nullptr;
     std::vector<Value*> inputs;
-    for (Value* x : node.inputs) inputs.push_back(broadcast_operand(builder, x, rank));
+    for (Value* x : node.inputs) {
+      // In a longer shape the axes of a shorter one are others than those that its permute moves.
+      if (source_of(x) != nullptr && x->type.rank() != rank) return nullptr;
+      inputs.push_back(broadcast_operand(builder, x, rank));
+    }
     return channels_first(builder, builder.value(node.op, std::move(inputs), node.attrs));
   }
 

@@ -99,6 +99,7 @@ TEST(LowerTest, Concat) {
   check("%x: f32[s0, 2], %z: f32[s0, s1]", "%y = concat(%x, %z, %x) {axis = 1}");
   check("%x: f32[s0, 2], %z: f32[s1, 2]",
         "%a = neg(%x)\n %b = concat(%a, %z) {axis = 0}\n %y = exp(%b)");
+  check("%x: f32[s0, 0]", "%y = concat(%x, %x, %x) {axis = 1}");
 }
 
 TEST(LowerTest, Gathers) {

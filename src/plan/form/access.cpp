@@ -85,6 +85,9 @@ Index linearize(const ir::Shape& shape, const Indices& indices) {
 }
 
 Indices delinearize(const ir::Shape& shape, const Index& offset) {
+  // Nothing is read at any place of an empty tensor, and its sizes divide nothing.
+  const auto is_zero = [](const ir::Dim& size) { return size.is_constant(0); };
+  if (std::ranges::any_of(shape, is_zero)) return Indices(shape.size());
   const std::vector<ir::Dim> strides = dense_strides(shape);
   Indices indices(shape.size());
   bool leading = true;  // the leading index needs no modulo: offsets are in range
@@ -192,7 +195,7 @@ RefinedLoops refine_loops(const std::vector<Loop>& loops, const Indices& indices
 std::optional<Bijection> Bijection::find(const Index& offset, const std::vector<Loop>& loops,
                                          const ir::Dim& elements) {
   const auto affine = as_affine(offset, loops);
-  if (!affine || !affine->base.is_constant(0)) return std::nullopt;
+  if (!affine || !affine->base.is_constant(0) || elements.is_constant(0)) return std::nullopt;
   Bijection result;
   for (const Loop& loop : loops) result.extents_.push_back(loop.extent());
   std::vector<bool> used(loops.size());

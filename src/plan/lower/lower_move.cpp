@@ -97,7 +97,8 @@ void lower_repeat(Lowering& lowering, const ir::Node& node, size_t axis) {
   const ir::Value* x = node.input(0);
   LoopSpace space = make_loops(node.output()->type.shape);
   Indices at = space.indices;
-  at[axis] = ir::mod(at[axis], x->type.shape[axis]);
+  const ir::Dim& size = x->type.shape[axis];
+  if (!size.is_constant(0)) at[axis] = ir::mod(at[axis], size);
   lowering.emit_pointwise(node, std::move(space), lowering.load(x, at));
 }
 
