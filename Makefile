@@ -12,7 +12,7 @@ export HF_HUB_OFFLINE := 1
 python := $(VENV)/bin/python
 build := build/$(PRESET)
 
-.PHONY: help setup build product demo test test-torch test-models bench fuzz lint format clean wheel asan tsan
+.PHONY: help setup build product demo test test-torch test-models test-architectures test-graphs bench fuzz lint format clean wheel asan tsan
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | column -t -s '|'
@@ -38,6 +38,16 @@ test-torch: build wheel  ## the wheel with another torch: TORCH=2.14.1 (or newes
 
 test-models: build  ## whole models in their default configurations, against eager PyTorch
 	@$(python) -m pytest tests/python/models -m full_size
+
+test-architectures: build  ## architectures of torch.nn, transformers, timm and diffusers in one engine each: docs/architectures.md
+	@test -d build/architectures || $(python) -m pip install -q --no-deps --target build/architectures \
+		-r scripts/requirements_architectures.txt
+	@rm -f build/architectures.jsonl
+	@failed=0; $(python) tests/architectures/sweep.py --out build/architectures.jsonl || failed=1; \
+	$(python) tests/architectures/sweep.py --out build/architectures.jsonl --table docs/architectures.md; exit $$failed
+
+test-graphs: build  ## random models against eager PyTorch (SEEDS=0:1000)
+	@$(python) tests/random_graphs/sweep.py --seeds "$(or $(SEEDS),0:1000)"
 
 bench: build  ## compare with eager, torch.compile, AOTInductor, onnxruntime and openvino
 	@scripts/bench.sh

@@ -11,18 +11,16 @@ pass --again). --table tries nothing: it writes the outcomes as a page of the do
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import queue
 import re
-import selectors
-import subprocess
 import sys
-import threading
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import workers  # noqa: E402
 
 
 def main() -> int:
@@ -64,10 +62,7 @@ def main() -> int:
 
 def read_outcomes(path: Path | None) -> dict[tuple[str, str], dict[str, Any]]:
     """By operator and dtype; of several lines the last one counts."""
-    if path is None or not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    return {(each["op"], each["dtype"]): each for each in lines}
+    return {(each["op"], each["dtype"]): each for each in workers.read_lines(path)}
 
 
 def work(samples: int) -> int:
@@ -77,86 +72,23 @@ def work(samples: int) -> int:
 
     torch.set_num_threads(1)
     by_name = {full_name(op): op for op in all_ops()}
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
-    for line in sys.stdin:
-        name, dtype = json.loads(line)
-        print(json.dumps(asdict(try_op(by_name[name], dtype, samples))), file=answers, flush=True)
+    workers.answer_tasks(lambda task: asdict(try_op(by_name[task[0]], task[1], samples)))
     return 0
 
 
 def run(tasks: list[tuple[str, str]], options: argparse.Namespace) -> list[dict[str, Any]]:
-    waiting: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
-    for task in tasks:
-        waiting.put(task)
+    command = [sys.executable, __file__, "--work", "--samples", str(options.samples)]
     outcomes: list[dict[str, Any]] = []
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
 
-    def serve() -> None:
-        worker = None
-        while True:
-            try:
-                task = waiting.get_nowait()
-            except queue.Empty:
-                break
-            if worker is None:
-                worker = Worker(options.samples)
-            outcome = worker.ask(task, options.limit)
-            if outcome["status"] in ("crash", "hang"):
-                worker = None
-            outcomes.append(outcome)
-            if options.out:
-                with options.out.open("a") as file:
-                    file.write(json.dumps(outcome) + "\n")
-            line = f"{outcome['op']} {outcome['dtype']}: {outcome['status']}"
-            print(f"{len(outcomes)}/{len(tasks)} {line}", file=sys.stderr, flush=True)
-        if worker is not None:
-            worker.end()
+    def done(task: tuple[str, str], answer: dict[str, Any]) -> None:
+        outcome = {"op": task[0], "dtype": task[1], "samples": 0, "passed": 0} | answer
+        outcomes.append(outcome)
+        workers.add_line(options.out, outcome)
+        line = f"{outcome['op']} {outcome['dtype']}: {outcome['status']}"
+        print(f"{len(outcomes)}/{len(tasks)} {line}", file=sys.stderr, flush=True)
 
-    threads = [threading.Thread(target=serve) for _ in range(options.jobs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    workers.run(tasks, lambda: workers.Worker(command), done, options.jobs, options.limit)
     return outcomes
-
-
-class Worker:
-    def __init__(self, samples: int) -> None:
-        command = [sys.executable, __file__, "--work", "--samples", str(samples)]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._process.stdout, selectors.EVENT_READ)
-        self._is_new = True
-
-    def ask(self, task: tuple[str, str], limit: float) -> dict[str, Any]:
-        assert self._process.stdin and self._process.stdout
-        failed = {"op": task[0], "dtype": task[1], "samples": 0, "passed": 0}
-        try:
-            print(json.dumps(task), file=self._process.stdin, flush=True)
-            ready = self._selector.select(limit + (60 if self._is_new else 0))
-            line = self._process.stdout.readline() if ready else ""
-        except BrokenPipeError:
-            ready, line = [1], ""
-        self._is_new = False
-        if line:
-            return json.loads(line)
-        self.end()
-        if not ready:
-            return failed | {"status": "hang", "reasons": {f"no answer in {limit:g} s": 1}}
-        code = self._process.returncode
-        return failed | {"status": "crash", "reasons": {f"the process ended with {code}": 1}}
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 def table(outcomes: list[dict[str, Any]]) -> str:
