@@ -168,6 +168,9 @@ KILN_API kiln_status kiln_engine_input(const kiln_engine* engine, size_t index,
                                        kiln_tensor_info* info);
 KILN_API kiln_status kiln_engine_output(const kiln_engine* engine, size_t index,
                                         kiln_tensor_info* info);
+/* The input that an output updates: what that input is to be after the run. -1 if it updates none, past the
+ * end and for NULL. See kiln_session_run. */
+KILN_API int64_t kiln_engine_updated_input(const kiln_engine* engine, size_t output);
 /* What the loaded program is for: "cpu" and "x86-64-v4"; "" if none is loaded, or for NULL. Owned by
  * the engine. */
 KILN_API const char* kiln_engine_target(const kiln_engine* engine);
@@ -275,6 +278,11 @@ typedef struct kiln_run_options {
 /* Runs the engine on the caller's buffers, which lie on the session's device. Inputs may be strided
  * (then they are copied). Outputs must be contiguous, of the dtypes and shapes that the engine gives,
  * and must not overlap inputs or each other. options may be NULL.
+ * An output that updates an input (kiln_engine_updated_input) may lie in that input's memory, all of it: give
+ * the same `data` for both, and the run changes the input in place, which costs what changes. It may also
+ * have memory of its own, as other outputs: the input is then copied there first, and stays as it is. State is
+ * where the caller keeps it: sessions share none unless they are given the same memory. The memory overlaps
+ * no other output; of other inputs in it a copy is made. A run that fails leaves it unspecified.
  * KILN_OUT_OF_RANGE for shapes that the engine was not compiled for; KILN_INVALID_ARGUMENT for what else
  * is wrong with a tensor, its device included; KILN_INDEX_ERROR and KILN_DIVISION_BY_ZERO for what is wrong
  * with the data; KILN_CANCELLED. The session serves the next run after any of them.

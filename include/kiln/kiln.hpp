@@ -197,6 +197,8 @@ class Engine {
   std::string_view target() const { return kiln_engine_target(get()); }
   std::string_view variant() const { return kiln_engine_variant(get()); }
   // Bytes of weights that SessionOptions::weight_budget is about; 0 on a CPU.
+  // The input that an output updates; none: -1.
+  int64_t updated_input(size_t output) const { return kiln_engine_updated_input(get(), output); }
   uint64_t streamable_bytes() const { return kiln_engine_streamable_bytes(get()); }
   // JSON: inputs, ranges, kernels, memory, programs, hashes.
   std::string describe() const {

@@ -150,6 +150,7 @@ _RUNTIME = {
     "kiln_engine_target": (c_char_p, [c_void_p]),
     "kiln_engine_variant": (c_char_p, [c_void_p]),
     "kiln_engine_streamable_bytes": (c_uint64, [c_void_p]),
+    "kiln_engine_updated_input": (c_int64, [c_void_p, c_size_t]),
     "kiln_engine_describe": (c_int, [c_void_p, POINTER(c_void_p)]),
     "kiln_engine_verify": (c_int, [c_void_p, c_size_t, POINTER(c_void_p)]),
     "kiln_session_create": (c_int, [c_void_p, POINTER(SessionOptions), POINTER(c_void_p)]),

@@ -42,6 +42,9 @@ class TensorInfo:
 class Engine:
     """A compiled model. Immutable: share it between threads, and give each its own `Session`.
 
+    `inputs` and `outputs` describe its tensors. `updates` has, by the position of an output, that of the input that it
+    updates: what a model changes is an input, and an output that is what it is to be next.
+
     Args:
         source: path of an engine file, which is mapped and not copied, or the bytes of one (anything with the buffer
             protocol; kept alive, and not to be changed).
@@ -92,6 +95,10 @@ class Engine:
         self.outputs = _describe_tensors(
             handle, runtime().kiln_engine_num_outputs, runtime().kiln_engine_output
         )
+        updated = (
+            runtime().kiln_engine_updated_input(handle, i) for i in range(len(self.outputs))
+        )
+        self.updates = {output: source for output, source in enumerate(updated) if source >= 0}
 
     @property
     def target(self) -> str:
@@ -203,6 +210,7 @@ class Session:
         out: Sequence[Any] | MakeOutput | None = None,
         stream: int | None = None,
         cancel: CancelFlag | None = None,
+        in_place: bool = False,
     ) -> list[Any]:
         """Runs the engine.
 
@@ -216,9 +224,11 @@ class Session:
             stream: where the work is queued, on a GPU: the address of a cudaStream_t. Inputs and outputs stay there
                 until it is done.
             cancel: ends the run when it is set.
+            in_place: outputs that update inputs (`Engine.updates`) are written to these, which are contiguous, and
+                `out` has none for them. Otherwise they are as other outputs, and the inputs stay as they are.
 
         Returns:
-            One array per output of the engine: those of `out` if given.
+            One array per output of the engine: those of `out` if given, and inputs that were updated in place.
 
         Raises:
             InvalidArgumentError: a wrong number of inputs, dtype, rank or device; an output that may only be read.
@@ -227,14 +237,7 @@ class Session:
         """
         sources = [arrays.borrow(value, stream) for value in inputs]
         views = _c_array([source.tensor for source in sources])
-        results = self._make_outputs(views) if out is None else out
-        if callable(results):
-            shapes = self._output_shapes(views)
-            results = [
-                results(info, shape)
-                for info, shape in zip(self.engine.outputs, shapes, strict=True)
-            ]
-        results = list(results)
+        results = self._results(views, out, inputs, self.engine.updates if in_place else {})
         targets = [arrays.borrow(result, stream) for result in results]
         self._check_outputs(targets)
         options = _library.RunOptions(ctypes.sizeof(_library.RunOptions), stream)
@@ -266,16 +269,30 @@ class Session:
         check(runtime().kiln_session_profile(self._handle, ctypes.byref(handle)))
         return _library.take_json(handle)
 
-    def _make_outputs(self, views: ctypes.Array[_library.Tensor]) -> list[np.ndarray]:
-        if self.device != "cpu":
+    def _results(
+        self,
+        views: ctypes.Array[_library.Tensor],
+        out: Sequence[Any] | MakeOutput | None,
+        inputs: Sequence[Any],
+        updates: dict[int, int],
+    ) -> list[Any]:
+        """What the outputs are written to: those of `updates` to inputs, by position."""
+        infos = self.engine.outputs
+        if out is None and self.device != "cpu" and len(updates) < len(infos):
             raise InvalidArgumentError(
                 f"the engine runs on {self.device}, where NumPy has no arrays: pass out="
             )
-        shapes = self._output_shapes(views)
-        return [
-            arrays.empty(shape, info.dtype)
-            for info, shape in zip(self.engine.outputs, shapes, strict=True)
-        ]
+        if out is None or callable(out):
+            make = out or (lambda info, shape: arrays.empty(shape, info.dtype))
+            shapes = self._output_shapes(views)
+            return [
+                inputs[updates[i]] if i in updates else make(info, shape)
+                for i, (info, shape) in enumerate(zip(infos, shapes, strict=True))
+            ]
+        given = list(out)
+        for output, source in sorted(updates.items()):
+            given.insert(output, inputs[source])
+        return given
 
     def _check_outputs(self, targets: Sequence[dlpack.Borrowed]) -> None:
         infos = self.engine.outputs

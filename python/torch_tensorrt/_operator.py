@@ -1,4 +1,5 @@
-"""Loads the operator `kiln::execute_engine` and teaches PyTorch the shapes of its results.
+"""Loads the operators `kiln::execute_engine` and `kiln::execute_engine_in_place`, and teaches PyTorch the shapes of their
+results.
 
 Every call of the operator carries a `spec`: the dtypes and shapes of its results as text, for tracing. It reads
 
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.fx import Graph, Node
 
 import kiln
 from torch_tensorrt._sizes import Operand, SizeProgram, size_name
@@ -58,6 +60,36 @@ def _load() -> ctypes.CDLL:
 
 _library = _load()
 execute_engine = torch.ops.kiln.execute_engine.default
+# Changes its `state`, the last inputs of an engine, in place: execute_engine_in_place(inputs, state, engine, spec).
+execute_engine_in_place = torch.ops.kiln.execute_engine_in_place.default
+
+
+@dataclass(frozen=True)
+class EngineCall:
+    """What a node of a graph hands to an engine."""
+
+    inputs: list[Any]  # all of them
+    state: list[Any]  # the last of them, which are changed
+    engine: Any
+    spec: str
+
+
+def is_engine_call(node: Node) -> bool:
+    return node.op == "call_function" and node.target in (execute_engine, execute_engine_in_place)
+
+
+def engine_call(node: Node) -> EngineCall:
+    """The arguments of a node that is an engine's call."""
+    if node.target is execute_engine:
+        inputs, engine, spec = node.args
+        return EngineCall(list(inputs), [], engine, spec)
+    inputs, state, engine, spec = node.args
+    return EngineCall([*inputs, *state], list(state), engine, spec)
+
+
+def engine_calls(graph: Graph) -> list[Node]:
+    """The nodes of a graph that run engines, in order."""
+    return [node for node in graph.nodes if is_engine_call(node)]
 
 
 def engine_tensor(engine: bytes | bytearray | memoryview) -> torch.Tensor:
@@ -164,6 +196,13 @@ def layouts_of(spec: str) -> str:
     return ";".join(orders) if any(orders) else ""
 
 
+@torch.library.register_fake("kiln::execute_engine_in_place")
+def _execute_engine_in_place_fake(
+    inputs: list[torch.Tensor], state: list[torch.Tensor], engine: torch.Tensor, spec: str
+) -> list[torch.Tensor]:
+    return _execute_engine_fake([*inputs, *state], engine, spec)
+
+
 @torch.library.register_fake("kiln::execute_engine")
 def _execute_engine_fake(
     inputs: list[torch.Tensor], engine: torch.Tensor, spec: str
@@ -185,6 +224,44 @@ def _execute_engine_fake(
         _new_empty(engine, device, shape, result)
         for result, shape in zip(results, shapes, strict=True)
     ]
+
+
+# Kept for as long as the process lives: what it registered goes with it.
+_operators = torch.library.Library("kiln", "IMPL")
+
+
+def _functional_call(
+    inputs: list[torch.Tensor], state: list[torch.Tensor], engine: torch.Tensor, spec: str
+) -> list[torch.Tensor]:
+    """What PyTorch makes functional (`run_decompositions`, torch.compile) gets the operator without changes in place:
+    the engine then gives what its state is to be as results too."""
+    everything = [*inputs, *state]
+    text, at, device = spec.partition("@")
+    entries = [
+        f"{DTYPE_NAMES[tensor.dtype]}[{','.join(size_name(index, dim) for dim in range(tensor.dim()))}]"
+        for index, tensor in enumerate(everything)
+        if index >= len(inputs)
+    ]
+    whole = ";".join(filter(None, [text, *entries])) + at + device
+    without = torch._C.DispatchKeySet(torch._C.DispatchKey.Functionalize)
+    with torch._C._ExcludeDispatchKeyGuard(without):
+        results = execute_engine([_plain(each) for each in everything], _plain(engine), whole)
+    first = len(results) - len(state)
+    for old, new in zip(state, results[first:], strict=True):
+        torch._functionalize_replace(old, new)
+        torch._functionalize_commit_update(old)
+        torch._sync(old)
+    return [torch._to_functional_tensor(result) for result in results[:first]]
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    if not torch._is_functional_tensor(tensor):
+        return tensor
+    torch._sync(tensor)
+    return torch._from_functional_tensor(tensor)
+
+
+_operators.impl("execute_engine_in_place", _functional_call, "Functionalize")
 
 
 def _device_of_call(inputs: list[torch.Tensor], engine: torch.Tensor, spec: str) -> torch.device:

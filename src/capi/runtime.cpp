@@ -205,6 +205,11 @@ kiln_status kiln_engine_output(const kiln_engine* engine, size_t index, kiln_ten
   });
 }
 
+int64_t kiln_engine_updated_input(const kiln_engine* engine, size_t output) {
+  if (engine == nullptr || output >= engine->engine->spec().outputs.size()) return -1;
+  return engine->engine->spec().outputs[output].updates;
+}
+
 const char* kiln_engine_target(const kiln_engine* engine) {
   const auto* program = engine == nullptr ? nullptr : engine->engine->program();
   return program == nullptr ? "" : program->target.c_str();

@@ -76,7 +76,7 @@ SizeInstruction decode(const fbs::SizeInstruction& size, Budget&) {
 
 TensorSpec decode(const fbs::Tensor& tensor, Budget& budget) {
   return {decode(tensor.name(), budget), static_cast<DType>(tensor.dtype()),
-          decode_numbers(tensor.shape(), budget)};
+          decode_numbers(tensor.shape(), budget), tensor.updates()};
 }
 
 BufferSpec decode(const fbs::Buffer& buffer, Budget& budget) {

@@ -25,7 +25,8 @@ Offset<fbs::Symbol> encode(FlatBufferBuilder& builder, const SymbolSpec& symbol)
 
 Offset<fbs::Tensor> encode(FlatBufferBuilder& builder, const TensorSpec& tensor) {
   return fbs::CreateTensor(builder, builder.CreateString(tensor.name),
-                           static_cast<uint8_t>(tensor.dtype), builder.CreateVector(tensor.shape));
+                           static_cast<uint8_t>(tensor.dtype), builder.CreateVector(tensor.shape),
+                           tensor.updates);
 }
 
 // Absent when empty: most buffers have none.

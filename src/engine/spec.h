@@ -69,6 +69,9 @@ struct TensorSpec {
   std::string name;
   DType dtype = DType::F32;
   std::vector<Slot> shape;  // checked against the caller's shape for inputs
+  // An output that is what this input is to be after a run, -1: none. In a program both are the same
+  // memory, which holds the input to begin with.
+  int32_t updates = -1;
 
   bool operator==(const TensorSpec&) const = default;
 };
@@ -186,9 +189,9 @@ struct KernelSpec {
   std::string function;       // Launch: its name in the code; Call: the library's and its name
 };
 
-// The versions of the rules for a program that this version of Kiln writes and reads. A program of a
-// later one is not read.
-inline constexpr uint32_t kProgramVersion = 1;
+// The versions of the rules for a program that this version of Kiln reads: 2 for one of an interface
+// with outputs that update inputs, otherwise 1. A program of a later one is not read.
+inline constexpr uint32_t kProgramVersion = 2, kPlainProgramVersion = 1;
 
 // How one kind of machine computes the interface.
 struct ProgramSpec {
@@ -196,7 +199,7 @@ struct ProgramSpec {
   std::string target;                 // "cpu"
   std::string variant;                // "x86-64-v3", "x86-64-v4"
   std::vector<std::string> features;  // all of them are needed: "avx2"; no spaces in a name
-  uint32_t version = kProgramVersion;
+  uint32_t version = kPlainProgramVersion;
 
   // The reader's: what this version of Kiln does not know of the program, "the target \"npu\"". Then
   // nothing of what follows is there.

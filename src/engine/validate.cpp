@@ -66,6 +66,7 @@ class InterfaceChecker : Checker {
     check_sizes(spec_.sizes, 0);
     check_tensors("input", spec_.inputs);
     check_tensors("output", spec_.outputs);
+    check_updates();
     check_requirements();
     check_programs();
     return std::move(status_);
@@ -94,6 +95,30 @@ class InterfaceChecker : Checker {
       for (const Slot slot : tensors[i].shape)
         expect(is_index(slot, spec_.sizes), list, i, "unknown size");
     }
+  }
+
+  // A reader that does not know of them must not run such a program.
+  void check_updates() {
+    std::vector<bool> updated(spec_.inputs.size(), false);
+    bool any = false;
+    for (size_t i = 0; i < spec_.inputs.size(); ++i)
+      expect(spec_.inputs[i].updates == -1, "input", i, "it updates another");
+    for (size_t i = 0; i < spec_.outputs.size(); ++i) {
+      const TensorSpec& output = spec_.outputs[i];
+      if (output.updates == -1) continue;
+      any = true;
+      if (!expect(is_index(output.updates, spec_.inputs), "output", i,
+                  "it updates an unknown input"))
+        continue;
+      const auto at = static_cast<size_t>(output.updates);
+      expect(output.dtype == spec_.inputs[at].dtype && output.shape == spec_.inputs[at].shape,
+             "output", i, "it updates an input of another type");
+      expect(!updated[at], "output", i, "it updates an input that another one updates");
+      updated[at] = true;
+    }
+    for (size_t i = 0; i < spec_.programs.size() && any; ++i)
+      expect(spec_.programs[i].version > kPlainProgramVersion, "program", i,
+             "its version has no outputs that update inputs");
   }
 
   void check_requirements() {
@@ -299,7 +324,7 @@ Status validate_program(const Spec& spec, const ProgramSpec& program,
 std::string unknown_of_head(const ProgramSpec& program) {
   if (std::ranges::find(kTargets, program.target) == kTargets.end())
     return "the target \"" + program.target + "\"";
-  if (program.version != kProgramVersion)
+  if (program.version < kPlainProgramVersion || program.version > kProgramVersion)
     return "version " + std::to_string(program.version) + " of programs";
   return "";
 }

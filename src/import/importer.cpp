@@ -61,6 +61,37 @@ void check_ranks(const ProgramGraph& graph, const ProgramNode& node) {
   for (const std::string& name : node.output_names()) check_rank(graph, name);
 }
 
+bool is_update(const OutputSpec& spec) {
+  return spec.kind == "user_input_mutation" || spec.kind == "buffer_mutation" ||
+         spec.kind == "parameter_mutation";
+}
+
+// What an output changes in place: an input of the user's by its name, or a weight by that of the state.
+const InputSpec& updated_input(const Program& program, const OutputSpec& output) {
+  const bool is_user = output.kind == "user_input_mutation";
+  for (const InputSpec& input : program.inputs) {
+    if (is_user ? input.kind == InputKind::User && input.name == output.source
+                : input.kind == InputKind::Weight && input.source == output.source)
+      return input;
+  }
+  throw CompileError("[model] got a " + output.kind + " of " + output.source +
+                     ", expected one of the model's inputs or buffers");
+}
+
+// "buf_layers_0_cache" of a buffer, as the front end has it.
+std::string state_name(const InputSpec& input) {
+  if (input.kind == InputKind::User) return input.name;
+  std::string name = "buf_" + input.source;
+  std::ranges::replace(name, '.', '_');
+  return name;
+}
+
+bool is_updated(const Program& program, const InputSpec& input) {
+  return std::ranges::any_of(program.outputs, [&](const OutputSpec& output) {
+    return is_update(output) && &updated_input(program, output) == &input;
+  });
+}
+
 std::vector<ir::Value*> call_row(const Row& row, Call& call) {
   const auto* one = std::get_if<ImportOne>(&row.function);
   std::vector<ir::Value*> values =
@@ -142,7 +173,7 @@ void Importer::bind_inputs(Scope& scope) {
   for (const InputSpec& spec : model_.program.inputs) {
     switch (spec.kind) {
       case InputKind::Weight:
-        bind_weight(scope, spec);
+        if (!is_updated(model_.program, spec)) bind_weight(scope, spec);
         break;
       case InputKind::User:
         if (!std::holds_alternative<TensorName>(spec.argument))
@@ -153,6 +184,23 @@ void Importer::bind_inputs(Scope& scope) {
       case InputKind::Other:
         break;
     }
+  }
+}
+
+// Buffers that the model changes are inputs too, behind the user's. What inputs are to be after a run are
+// outputs behind the user's.
+void Importer::bind_updated(Scope& scope) {
+  const std::vector<OutputSpec>& outputs = model_.program.outputs;
+  size_t output = outputs.size() - static_cast<size_t>(std::ranges::count_if(outputs, is_update));
+  for (const OutputSpec& spec : outputs) {
+    if (!is_update(spec)) continue;
+    const InputSpec& updated = updated_input(model_.program, spec);
+    if (updated.kind == InputKind::Weight)
+      scope.bind(updated.name,
+                 graph_.add_input(state_name(updated), scope.recorded_type(updated.name)));
+    const auto& inputs = graph_.inputs();
+    const auto found = std::ranges::find(inputs, scope.tensor(updated.name));
+    graph_.updates[output++] = static_cast<size_t>(found - inputs.begin());
   }
 }
 
@@ -253,27 +301,42 @@ void Importer::import_nodes(Scope& scope, const Aliases& aliases) {
   }
 }
 
+ir::Value* Importer::output_value(Scope& scope, const OutputSpec& spec, size_t index) {
+  if (spec.kind != "user_output" && !is_update(spec))
+    throw CompileError("[model] got a " + spec.kind +
+                       (spec.source.empty() ? "" : " of " + spec.source) +
+                       ", expected a model that returns values and changes inputs and buffers");
+  const auto* tensor = std::get_if<TensorName>(&spec.argument);
+  if (tensor == nullptr)
+    throw CompileError("[model] got output " + std::to_string(index) +
+                       " that is not a tensor, expected tensors only");
+  return scope.tensor(tensor->name);
+}
+
 void Importer::set_outputs(Scope& scope) {
   std::vector<ir::Value*> values;
   std::vector<std::string> names;
   std::set<std::string> used;
-  for (const OutputSpec& spec : model_.program.outputs) {
-    if (spec.kind != "user_output") {
-      throw CompileError("[model] got a " + spec.kind +
-                         (spec.source.empty() ? "" : " of " + spec.source) +
-                         ", expected a model that only returns values");
-    }
-    const auto* tensor = std::get_if<TensorName>(&spec.argument);
-    if (tensor == nullptr) {
-      throw CompileError("[model] got output " + std::to_string(values.size()) +
-                         " that is not a tensor, expected tensors only");
-    }
-    values.push_back(scope.tensor(tensor->name));
-    std::string name = tensor->name;
-    for (int i = 1; !used.insert(name).second; ++i) name = tensor->name + "_" + std::to_string(i);
+  const auto add = [&](const OutputSpec& spec, const std::string& stem) {
+    std::string name = stem;
+    for (int i = 1; !used.insert(name).second; ++i) name = stem + "_" + std::to_string(i);
     names.push_back(name);
+    values.push_back(output_value(scope, spec, values.size()));
+  };
+  for (const OutputSpec& spec : model_.program.outputs) {
+    if (is_update(spec)) continue;
+    const auto* tensor = std::get_if<TensorName>(&spec.argument);
+    add(spec, tensor == nullptr ? std::string() : tensor->name);
   }
+  for (const OutputSpec& spec : model_.program.outputs)
+    if (is_update(spec)) add(spec, state_name(updated_input(model_.program, spec)) + "_updated");
   graph_.set_outputs(std::move(values), std::move(names));
+  for (const auto& [output, input] : graph_.updates) {
+    const ir::Type &type = graph_.outputs()[output]->type, &old = graph_.inputs()[input]->type;
+    if (!(type == old))
+      throw CompileError("[model] got type " + type.str() + " for what " +
+                         graph_.inputs()[input]->name + " is to be, expected " + old.str());
+  }
 }
 
 void Importer::check_inputs() const {
@@ -290,6 +353,7 @@ ir::Graph Importer::import_graph() {
   check_inputs();
   Scope scope(model_.program.graph, symbols_, builder_);
   bind_inputs(scope);
+  bind_updated(scope);
   add_guards(scope);
   import_nodes(scope, Aliases(model_.program.graph));
   set_outputs(scope);
@@ -312,6 +376,7 @@ void Importer::substitute_outputs(Scope& scope, const ProgramNode& node) {
 std::vector<NodeSupport> Importer::check_support() {
   Scope scope(model_.program.graph, symbols_, builder_);
   bind_inputs(scope);
+  bind_updated(scope);
   const Aliases aliases(model_.program.graph);
   std::vector<NodeSupport> result;
   for (size_t i = 0; i < scope.graph().nodes.size(); ++i) {

@@ -29,6 +29,7 @@ class Importer {
   void check_inputs() const;
   void bind_inputs(Scope& scope);
   void bind_weight(Scope& scope, const InputSpec& spec);
+  void bind_updated(Scope& scope);
   void add_guards(const Scope& scope);
   void import_nodes(Scope& scope, const Aliases& aliases);
   void import_node(Scope& scope, const Aliases& aliases, size_t index);
@@ -37,6 +38,7 @@ class Importer {
                                       const std::vector<ir::Value*>& operands);
   void import_control(Call& call, std::string_view target);
   void set_outputs(Scope& scope);
+  ir::Value* output_value(Scope& scope, const OutputSpec& spec, size_t index);
   // The importer of one node failed: its outputs become inputs, so that later nodes can be checked.
   void substitute_outputs(Scope& scope, const ProgramNode& node);
 

@@ -98,6 +98,9 @@ class Graph {
 
   std::string name = "main";
   std::vector<Requirement> requirements;  // passes leave them alone
+  // Outputs that are what an input is to be after a run: the input's position by the output's. They
+  // are written to its memory. Passes leave them alone.
+  std::map<size_t, size_t> updates;
 
   Value* add_input(std::string name, Type type);
   // Appends a node, or inserts it before `before`. Output types are given by the caller: see

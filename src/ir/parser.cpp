@@ -1,4 +1,5 @@
 // The parser of the text form; the printer is ir/text.cpp, the grammar is in docs/ir.md.
+#include <algorithm>
 #include <charconv>
 #include <limits>
 
@@ -356,9 +357,16 @@ class Parser {
         outputs.push_back(parse_value());
         const std::string fallback = "output" + std::to_string(names.size());
         names.push_back(accept("as") ? take_name_or_string() : fallback);
+        if (accept("updates")) parse_update(outputs.size() - 1);
       } while (accept(","));
     }
     graph_.set_outputs(std::move(outputs), std::move(names));
+  }
+
+  void parse_update(size_t output) {
+    const auto input = std::ranges::find(graph_.inputs(), parse_value());
+    if (input == graph_.inputs().end()) fail("an input that the output updates");
+    graph_.updates[output] = static_cast<size_t>(input - graph_.inputs().begin());
   }
 
   // Text is not trusted to nest sensibly.

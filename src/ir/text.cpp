@@ -149,6 +149,8 @@ std::string outputs_str(const Graph& graph) {
   for (size_t i = 0; i < graph.outputs().size(); ++i) {
     result += (i == 0 ? " " : ", ") + value_str(graph.outputs()[i]) + " as " +
               quoted(graph.output_names()[i]);
+    if (const auto found = graph.updates.find(i); found != graph.updates.end())
+      result += " updates " + value_str(graph.inputs().at(found->second));
   }
   return result;
 }

@@ -171,6 +171,19 @@ void check_outputs(const Graph& graph) {
   }
 }
 
+// R9: an output that updates an input has its type, and is the only one that does.
+void check_updates(const Graph& graph) {
+  std::set<size_t> updated;
+  for (const auto& [output, input] : graph.updates) {
+    const std::string where = "output " + std::to_string(output);
+    if (output >= graph.outputs().size() || input >= graph.inputs().size())
+      broken("R9", where, "it, or the input that it updates, does not exist");
+    if (!(graph.outputs()[output]->type == graph.inputs()[input]->type))
+      broken("R9", where, "it updates an input of another type");
+    if (!updated.insert(input).second) broken("R9", where, "it updates an input twice");
+  }
+}
+
 }  // namespace
 
 void verify(const Graph& graph) {
@@ -182,6 +195,7 @@ void verify(const Graph& graph) {
   for (const auto& node : graph.nodes()) check_types(*node);
   check_sizes(graph);
   check_outputs(graph);
+  check_updates(graph);
 }
 
 }  // namespace kiln::ir

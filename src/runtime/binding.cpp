@@ -158,11 +158,16 @@ class SizedProgram {
       }
     }
     for (size_t i = 0; i < buffers.size(); ++i) {
-      if (buffers[i].kind != BufferKind::Output && !wanted[i]) continue;
+      if (buffers[i].kind == BufferKind::Output ? updates_input(buffers[i]) : !wanted[i]) continue;
       const auto bytes = static_cast<uint64_t>(at(sizes, buffers[i].bytes));
       if (promised[i] < bytes) return unwritten(symbols, i, promised[i], bytes);
     }
     return Status();
+  }
+
+  // Holds the input to begin with.
+  bool updates_input(const BufferSpec& buffer) const {
+    return spec_->outputs[static_cast<size_t>(buffer.index)].updates != -1;
   }
 
   Status unwritten(const std::vector<int64_t>& symbols, size_t buffer, uint64_t promised,

@@ -36,7 +36,10 @@ void write_tensor(JsonWriter& json, const Spec& spec, const SizeText& sizes,
     json.key("min").value(dims[axis].min).key("opt").value(dims[axis].opt);
     json.key("max").value(dims[axis].max).end_object();
   }
-  json.end_array().end_object();
+  json.end_array();
+  if (tensor.updates != -1)
+    json.key("updates").value(spec.inputs[static_cast<size_t>(tensor.updates)].name);
+  json.end_object();
 }
 
 void write_tensors(JsonWriter& json, const Engine& engine) {

@@ -29,4 +29,9 @@ Status no_output_memory(const engine::TensorSpec& spec, size_t index, uint64_t b
 Status wrong_output(const engine::TensorSpec& spec, size_t index, const BoundTensor& expected,
                     const TensorView& output);
 
+// Output `output` lies partly, or with gaps, in the memory of the input that it updates.
+Status wrong_update(const engine::Spec& spec, size_t output, size_t input);
+// Two inputs that are updated in place are the same memory.
+Status updated_twice(const engine::Spec& spec, size_t input, size_t other);
+
 }  // namespace kiln::runtime

@@ -13,6 +13,8 @@ namespace {
 // Shapes that come back are not planned again.
 constexpr size_t kMostBindings = 32;
 constexpr int kMostThreads = 1024;
+// Of what a GPU's copy engine reads. Of outputs it may read those that update inputs.
+constexpr uintptr_t kDeviceAlignment = 16;
 
 class BusyGuard {
  public:
@@ -76,6 +78,11 @@ Session::Session(std::shared_ptr<const Engine> engine, const SessionOptions& opt
   input_data_.resize(engine_->spec().inputs.size());
   output_data_.resize(engine_->spec().outputs.size());
   bindings_.reserve(kMostBindings + 1);
+  for (size_t i = 0; i < engine_->spec().outputs.size(); ++i)
+    if (const int32_t input = engine_->spec().outputs[i].updates; input != -1)
+      updates_.push_back({.output = i, .input = static_cast<size_t>(input)});
+  update_of_.resize(engine_->spec().inputs.size());
+  for (Update& update : updates_) update_of_[update.input] = &update;
 }
 
 Session::~Session() {
@@ -102,7 +109,10 @@ Status Session::run(std::span<const TensorView> inputs, std::span<const TensorVi
     KILN_RETURN_IF_ERROR(set_outputs(outputs));
   else
     KILN_RETURN_IF_ERROR(ask_for_outputs(options.outputs));
-  return execute(inputs, options.cancel);
+  if (updates_.empty()) return execute(inputs, options.cancel);
+  KILN_RETURN_IF_ERROR(place_updates(inputs));
+  KILN_RETURN_IF_ERROR(execute(inputs, options.cancel));
+  return write_back();
 }
 
 Status Session::synchronize() {
@@ -182,7 +192,7 @@ Status Session::set_inputs(std::span<const TensorView> inputs) {
       return wrong_device("input", specs[i], i, inputs[i].device, memory_.device());
     if (binding.inputs()[i].bytes > 0) {
       if (data == nullptr) return null_data("input", specs[i], i);
-      if (!is_contiguous(inputs[i])) {
+      if (!is_contiguous(inputs[i]) && update_of_[i] == nullptr) {
         Result<void*> staged = stage(i, inputs[i]);
         if (!staged.ok()) return staged.status();
         data = *staged;
@@ -222,6 +232,73 @@ Status Session::ask_for_outputs(const OutputHook& hook) {
     output_data_[i] = hook.allocate(hook.user, {i, tensors[i], memory_.device()});
     if (output_data_[i] == nullptr && tensors[i].bytes > 0)
       return no_output_memory(engine_->spec().outputs[i], i, tensors[i].bytes);
+  }
+  return Status();
+}
+
+// The program has an input that is updated and the output that does so in one place, which holds the
+// input when it begins.
+Status Session::place_updates(std::span<const TensorView> inputs) {
+  for (Update& update : updates_) {
+    const TensorView& input = inputs[update.input];
+    const uint64_t bytes = bindings_.front()->inputs()[update.input].bytes;
+    void* data = output_data_[update.output];
+    update.write_back = nullptr;
+    update.in_place = bytes > 0 && data == input.data && is_contiguous(input);
+    if (bytes == 0) continue;
+    if (!update.in_place) {
+      if (overlap({data, bytes}, range_of(input)))
+        return wrong_update(engine_->spec(), update.output, update.input);
+      KILN_RETURN_IF_ERROR(memory_.copy(copy_of(input, static_cast<std::byte*>(data)), stream_));
+    }
+    input_data_[update.input] = data;
+  }
+  for (const Update& update : updates_)
+    if (update.in_place) KILN_RETURN_IF_ERROR(keep_others(update.input, inputs));
+  if (memory_.is_host()) return Status();
+  for (Update& update : updates_) KILN_RETURN_IF_ERROR(align(update));
+  return Status();
+}
+
+// Memory that cannot be mapped gets its output when the run is over.
+Status Session::align(Update& update) {
+  void*& data = output_data_[update.output];
+  const BoundTensor& tensor = bindings_.front()->outputs()[update.output];
+  if (tensor.bytes == 0 || reinterpret_cast<uintptr_t>(data) % kDeviceAlignment == 0)
+    return Status();
+  Result<void*> staged = stage(update.input, {data, tensor.dtype, tensor.shape, {}, device()});
+  if (!staged.ok()) return staged.status();
+  update.write_back = data;
+  data = input_data_[update.input] = *staged;
+  return Status();
+}
+
+// Other inputs that lie in the memory of one that is updated in place are what they were before.
+Status Session::keep_others(size_t input, std::span<const TensorView> inputs) {
+  const MemoryRange target = range_of(inputs[input]);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Update* other = update_of_[i];
+    if (i == input || (other != nullptr && !other->in_place)) continue;
+    if (!overlap(target, range_of(inputs[i]))) continue;
+    if (other != nullptr) return updated_twice(engine_->spec(), input, i);
+    Result<void*> staged = stage(i, inputs[i]);
+    if (!staged.ok()) return staged.status();
+    input_data_[i] = *staged;
+  }
+  return Status();
+}
+
+Status Session::write_back() {
+  const Binding& binding = *bindings_.front();
+  for (const Update& update : updates_) {
+    if (update.write_back == nullptr) continue;
+    const BoundTensor& tensor = binding.outputs()[update.output];
+    KILN_RETURN_IF_ERROR(memory_.copy({.from = output_data_[update.output],
+                                       .to = static_cast<std::byte*>(update.write_back),
+                                       .element_bytes = dtype_size(tensor.dtype),
+                                       .shape = tensor.shape,
+                                       .strides = {}},
+                                      stream_));
   }
   return Status();
 }

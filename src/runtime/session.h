@@ -63,7 +63,9 @@ class Session {
 
   // Shapes of the outputs for these inputs, whose data is not read. Valid until the next call.
   Result<std::span<const BoundTensor>> output_shapes(std::span<const TensorView> inputs);
-  // Inputs may be strided. Outputs are contiguous and overlap nothing.
+  // Inputs may be strided. Outputs are contiguous and overlap nothing, with one exception: an output
+  // that updates an input may be that input's memory, all of it and as dense. Elsewhere it begins as a
+  // copy, and the input stays as it is. Other inputs in memory that is updated are copied first.
   Status run(std::span<const TensorView> inputs, std::span<const TensorView> outputs,
              const RunOptions& options = {});
   // Waits for the runs so far, and tells what failed in them and was not told. Streams that they
@@ -83,6 +85,9 @@ class Session {
   Status set_inputs(std::span<const TensorView> inputs);
   Status set_outputs(std::span<const TensorView> outputs);
   Status ask_for_outputs(const OutputHook& hook);
+  Status place_updates(std::span<const TensorView> inputs);
+  Status keep_others(size_t input, std::span<const TensorView> inputs);
+  Status write_back();
   Result<void*> stage(size_t index, const TensorView& input);
   Status execute(std::span<const TensorView> inputs, CancelFlag cancel);
   Status use_stream(void* stream);
@@ -99,6 +104,15 @@ class Session {
   MemoryBlock workspace_;
   std::vector<void*> input_data_, output_data_;  // of the current run
   std::vector<MemoryBlock> staged_;              // contiguous copies of strided inputs, by input
+  // Outputs that update inputs.
+  struct Update {
+    size_t output = 0, input = 0;
+    bool in_place = false;       // in the current run
+    void* write_back = nullptr;  // where the output is to be, if the run has it elsewhere
+  };
+  Status align(Update& update);
+  std::vector<Update> updates_;
+  std::vector<Update*> update_of_;  // by input; null: none
   void* stream_ = nullptr;                       // of the last run, which may be pending on it
   std::vector<StepTime> profile_;
   bool profiling_ = false;

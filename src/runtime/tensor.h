@@ -23,6 +23,14 @@ struct TensorView {
 bool is_contiguous(const TensorView& tensor);
 // The copy of a tensor's elements to `to`, row-major. The tensor has at least one element.
 StridedCopy copy_of(const TensorView& tensor, std::byte* to);
+// Memory of some tensor's elements.
+struct MemoryRange {
+  const void* data = nullptr;
+  uint64_t bytes = 0;
+};
+// From the first to the last byte of a tensor, whatever its strides.
+MemoryRange range_of(const TensorView& tensor);
+bool overlap(const MemoryRange& a, const MemoryRange& b);
 // "[2, 3]"
 std::string shape_str(std::span<const int64_t> shape);
 

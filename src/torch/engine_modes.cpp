@@ -45,42 +45,6 @@ std::shared_ptr<EngineModes> find_modes(const void* data) {
   return found == table().modes.end() ? nullptr : found->second;
 }
 
-int64_t bytes_of(kiln_dtype dtype) {
-  switch (dtype) {
-    case KILN_F64:
-    case KILN_I64:
-      return 8;
-    case KILN_F32:
-    case KILN_I32:
-      return 4;
-    case KILN_F16:
-    case KILN_BF16:
-    case KILN_I16:
-      return 2;
-    default:
-      return 1;
-  }
-}
-
-struct MemoryRange {
-  const std::byte* begin;
-  const std::byte* end;
-};
-
-MemoryRange range_of(const kiln_tensor& tensor) {
-  int64_t last = 0;
-  for (int32_t axis = 0; axis < tensor.rank; ++axis) {
-    if (tensor.shape[axis] == 0) return {nullptr, nullptr};
-    last += (tensor.shape[axis] - 1) * tensor.strides[axis];
-  }
-  const auto* begin = static_cast<const std::byte*>(tensor.data);
-  return {begin, begin + (last + 1) * bytes_of(tensor.dtype)};
-}
-
-bool overlap(const MemoryRange& a, const MemoryRange& b) {
-  return std::less<>()(a.begin, b.end) && std::less<>()(b.begin, a.end);
-}
-
 bool has_strides_of(const kiln_tensor& tensor, const kiln_tensor& wanted) {
   for (int32_t axis = 0; axis < tensor.rank; ++axis) {
     if (tensor.shape[axis] > 1 && tensor.strides[axis] != wanted.strides[axis]) return false;

@@ -41,9 +41,28 @@ EngineRunner::EngineRunner(EnginePtr engine) : engine_(std::move(engine)) {
     kiln_tensor_info info{};
     info.struct_size = sizeof(info);
     check(kiln_engine_output(engine_.get(), i, &info));
-    outputs_.push_back({info.dtype, info.rank});
+    outputs_.push_back({info.dtype, info.rank, kiln_engine_updated_input(engine_.get(), i)});
   }
 }
+
+namespace {
+
+// Whether a state of a call can be an output of the engine where it is: dense, and in nobody's memory.
+bool is_writable(std::span<const kiln_tensor> states, size_t index) {
+  const kiln_tensor& state = states[index];
+  const Shape dense = row_major_strides({state.shape, static_cast<size_t>(state.rank)});
+  for (int32_t axis = 0; axis < state.rank; ++axis) {
+    if (state.shape[axis] == 0) return false;
+    if (state.shape[axis] > 1 && state.strides[axis] != dense[static_cast<size_t>(axis)])
+      return false;
+  }
+  const MemoryRange range = range_of(state);
+  for (size_t i = 0; i < states.size(); ++i)
+    if (i != index && overlap(range, range_of(states[i]))) return false;
+  return true;
+}
+
+}  // namespace
 
 // What the parts of one call share.
 struct EngineRunner::Call {
@@ -128,7 +147,7 @@ void EngineRunner::give_back(SessionPtr session, const Place& place) {
 
 // The tensor for an output that the engine gives in the shape `stored`.
 OwnedTensor EngineRunner::make_output(size_t index, const Shape& stored, const Call& call) const {
-  const auto [dtype, rank] = outputs_[index];
+  const auto [dtype, rank, updates] = outputs_[index];
   const std::span<const int64_t> shape(stored.data(), static_cast<size_t>(rank));
   const bool is_row_major = call.layouts.empty() || call.layouts[index].is_row_major();
   if (is_row_major && call.hooks == nullptr) {
@@ -150,12 +169,23 @@ OwnedTensor EngineRunner::make_output(size_t index, const Shape& stored, const C
                     {placed.strides.data(), shape.size()}, call.device);
 }
 
+void EngineRunner::check_states(size_t num_inputs, size_t num_states) const {
+  bool fits = num_states <= num_inputs && num_states <= outputs_.size();
+  for (size_t i = 1; fits && i <= num_states; ++i)
+    fits = updated_input(outputs_.size() - i) == static_cast<int64_t>(num_inputs - i);
+  if (!fits)
+    throw std::runtime_error("[execute_engine_in_place] got " + std::to_string(num_states) +
+                             " states that the engine does not update in this order");
+}
+
 std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inputs,
                                            std::span<const Layout> layouts, kiln_device device,
-                                           RunHooks* hooks) {
-  if (!layouts.empty() && layouts.size() != outputs_.size()) {
+                                           RunHooks* hooks, size_t num_states) {
+  check_states(inputs.size(), num_states);
+  const size_t num_results = outputs_.size() - num_states;
+  if (!layouts.empty() && layouts.size() != num_results) {
     throw std::runtime_error("[execute_engine] got layouts of " + std::to_string(layouts.size()) +
-                             " results, but the engine has " + std::to_string(outputs_.size()));
+                             " results, but the engine has " + std::to_string(num_results));
   }
   std::vector<kiln_tensor> views;
   views.reserve(inputs.size());
@@ -170,27 +200,39 @@ std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inp
   check(kiln_session_output_shapes(session.get(), views.data(), views.size(), shape_data,
                                    outputs_.size()));
   if (hooks != nullptr) hooks->before_run(session.get());
-  std::vector<OwnedTensor> outputs;
+  const auto states = std::span<const kiln_tensor>(views).last(num_states);
+  std::vector<OwnedTensor> outputs, updates;
   std::vector<kiln_tensor> output_views;
-  outputs.reserve(outputs_.size());
+  outputs.reserve(num_results);
   output_views.reserve(outputs_.size());
   for (size_t i = 0; i < outputs_.size(); ++i) {
-    const auto [dtype, rank] = outputs_[i];
     kiln_tensor output{.struct_size = sizeof(kiln_tensor),
                        .data = nullptr,
-                       .dtype = dtype,
-                       .rank = rank,
+                       .dtype = outputs_[i].dtype,
+                       .rank = outputs_[i].rank,
                        .shape = shapes[i].data(),
                        .strides = nullptr,
                        .device = device};
-    OwnedTensor tensor = make_output(i, shapes[i], {layouts, views, device, hooks});
-    check_torch(aoti_torch_get_data_ptr(tensor.get(), &output.data), "tell where a tensor lies");
-    outputs.push_back(std::move(tensor));
+    OwnedTensor tensor;
+    if (i < num_results) {
+      tensor = make_output(i, shapes[i], {layouts, views, device, hooks});
+    } else if (is_writable(states, i - num_results)) {
+      output.data = states[i - num_results].data;
+    } else {
+      tensor = new_tensor(output.dtype, {output.shape, static_cast<size_t>(output.rank)}, {}, device);
+    }
+    if (tensor != nullptr)
+      check_torch(aoti_torch_get_data_ptr(tensor.get(), &output.data), "tell where a tensor lies");
     output_views.push_back(output);
+    (i < num_results ? outputs : updates).push_back(std::move(tensor));
   }
   const kiln_run_options options{sizeof(kiln_run_options), place.stream, nullptr};
   check(kiln_session_run(session.get(), views.data(), views.size(), output_views.data(),
                          output_views.size(), &options));
+  for (size_t i = 0; i < num_states; ++i) {
+    AtenTensorHandle state = inputs[inputs.size() - num_states + i];
+    if (updates[i] != nullptr) check_torch(aoti_torch_copy_(state, updates[i].get(), 0), "copy");
+  }
   if (hooks != nullptr) hooks->after_run(session.get(), outputs);
   return outputs;
 }

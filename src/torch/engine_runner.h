@@ -52,18 +52,25 @@ class EngineRunner {
   explicit EngineRunner(EnginePtr engine);
 
   size_t num_outputs() const { return outputs_.size(); }
+  // The input that an output updates; -1: none.
+  int64_t updated_input(size_t output) const { return outputs_[output].updates; }
   // On a CPU, takes as many threads as PyTorch's operators do; on a GPU, queues its work on PyTorch's
   // current stream. The inputs are borrowed; the outputs are new and on `device`, or what `hooks`,
   // which may be null, has for them. `layouts` has one for each output, or none if all are row-major.
   // Throws std::runtime_error for inputs that the engine was not compiled for.
+  //
+  // The last `num_states` inputs are changed in place, each by one of as many outputs at the end, which
+  // are not among the results. Where such an output cannot lie where its input does (gaps, memory of
+  // another state), it is copied there after the run.
   std::vector<OwnedTensor> run(std::span<const AtenTensorHandle> inputs,
                                std::span<const Layout> layouts, kiln_device device = kCpu,
-                               RunHooks* hooks = nullptr);
+                               RunHooks* hooks = nullptr, size_t num_states = 0);
 
  private:
   struct OutputInfo {
     kiln_dtype dtype = KILN_F32;
     int32_t rank = 0;
+    int64_t updates = -1;
   };
   // What a session is for. Runs of one session on different streams would wait for each other.
   struct Place {
@@ -88,6 +95,7 @@ class EngineRunner {
 
   static Place place_of(kiln_device device, const RunHooks* hooks);
   OwnedTensor make_output(size_t index, const Shape& stored, const Call& call) const;
+  void check_states(size_t num_inputs, size_t num_states) const;
   SessionPtr take_session(const Place& place);
   void give_back(SessionPtr session, const Place& place);
 

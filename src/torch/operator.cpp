@@ -1,4 +1,6 @@
-// The PyTorch operator: kiln::execute_engine(Tensor[] inputs, Tensor engine, str spec) -> Tensor[].
+// The PyTorch operators: kiln::execute_engine(Tensor[] inputs, Tensor engine, str spec) -> Tensor[], and
+// kiln::execute_engine_in_place(Tensor[] inputs, Tensor(a!)[] state, Tensor engine, str spec) -> Tensor[] for an
+// engine that updates its last inputs, the state, by its last outputs, which are not among the results.
 //
 // `engine` holds the bytes of an engine as a uint8 tensor, so a program that uses it needs no
 // custom class and can be saved by whatever saves tensors. `spec` gives the outputs' dtypes and
@@ -64,23 +66,36 @@ EngineRunner& load(LoadedEngine& engine, kiln_device device) {
   }
 }
 
-std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine, std::string spec) {
+// `inputs` end in `num_states` tensors that the engine changes.
+std::vector<Tensor> run_engine(std::span<const AtenTensorHandle> inputs, const Tensor& engine,
+                               const std::string& spec, size_t num_states) {
   check_engine_tensor(engine);
-  std::vector<AtenTensorHandle> handles;
-  handles.reserve(inputs.size());
-  for (const Tensor& input : inputs) {
-    handles.push_back(input.get());
-  }
   const std::shared_ptr<LoadedEngine> loaded = LoadedEngines::instance().find(engine);
-  const kiln_device device = device_of_call(handles, engine, spec);
+  const kiln_device device = device_of_call(inputs, engine, spec);
   EngineRunner& runner = load(*loaded, device);
   const std::unique_ptr<RunHooks> hooks = modal_run(engine.const_data_ptr());
   const std::vector<Layout> layouts = parse_layouts(spec);
   std::vector<Tensor> outputs;
-  for (OwnedTensor& output : runner.run(handles, layouts, device, hooks.get())) {
+  for (OwnedTensor& output : runner.run(inputs, layouts, device, hooks.get(), num_states)) {
     outputs.emplace_back(output.release());
   }
   return outputs;
+}
+
+std::vector<Tensor> execute_engine(std::vector<Tensor> inputs, Tensor engine, std::string spec) {
+  std::vector<AtenTensorHandle> handles;
+  handles.reserve(inputs.size());
+  for (const Tensor& input : inputs) handles.push_back(input.get());
+  return run_engine(handles, engine, spec, 0);
+}
+
+std::vector<Tensor> execute_engine_in_place(std::vector<Tensor> inputs, std::vector<Tensor> state,
+                                            Tensor engine, std::string spec) {
+  std::vector<AtenTensorHandle> handles;
+  handles.reserve(inputs.size() + state.size());
+  for (const Tensor& input : inputs) handles.push_back(input.get());
+  for (const Tensor& each : state) handles.push_back(each.get());
+  return run_engine(handles, engine, spec, state.size());
 }
 
 }  // namespace
@@ -106,11 +121,16 @@ KILN_TORCH_EXPORT void kiln_torch_release_engine(const void* data) {
 
 STABLE_TORCH_LIBRARY(kiln, m) {
   m.def("execute_engine(Tensor[] inputs, Tensor engine, str spec) -> Tensor[]");
+  m.def(
+      "execute_engine_in_place(Tensor[] inputs, Tensor(a!)[] state, Tensor engine, str spec) -> "
+      "Tensor[]");
 }
 STABLE_TORCH_LIBRARY_IMPL(kiln, CPU, m) {
   m.impl("execute_engine", TORCH_BOX(&kiln::torch_op::execute_engine));
+  m.impl("execute_engine_in_place", TORCH_BOX(&kiln::torch_op::execute_engine_in_place));
 }
 // Reached when any tensor is on a GPU.
 STABLE_TORCH_LIBRARY_IMPL(kiln, CUDA, m) {
   m.impl("execute_engine", TORCH_BOX(&kiln::torch_op::execute_engine));
+  m.impl("execute_engine_in_place", TORCH_BOX(&kiln::torch_op::execute_engine_in_place));
 }

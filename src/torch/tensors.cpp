@@ -2,6 +2,7 @@
 
 #include <array>
 #include <optional>
+#include <functional>
 #include <stdexcept>
 #include <string>
 
@@ -44,6 +45,23 @@ int32_t to_torch(kiln_dtype dtype) {
   }
   throw std::runtime_error(
       "[execute_engine] the engine has an output of a dtype that PyTorch lacks");
+}
+
+int64_t bytes_of(kiln_dtype dtype) {
+  switch (dtype) {
+    case KILN_F64:
+    case KILN_I64:
+      return 8;
+    case KILN_F32:
+    case KILN_I32:
+      return 4;
+    case KILN_F16:
+    case KILN_BF16:
+    case KILN_I16:
+      return 2;
+    default:
+      return 1;
+  }
 }
 
 }  // namespace
@@ -93,6 +111,20 @@ kiln_tensor view(AtenTensorHandle tensor, TensorName name) {
   }
   return {
       sizeof(kiln_tensor), data, *kiln_type, static_cast<int32_t>(rank), shape, strides, device};
+}
+
+MemoryRange range_of(const kiln_tensor& tensor) {
+  int64_t last = 0;
+  for (int32_t axis = 0; axis < tensor.rank; ++axis) {
+    if (tensor.shape[axis] == 0) return {nullptr, nullptr};
+    last += (tensor.shape[axis] - 1) * tensor.strides[axis];
+  }
+  const auto* begin = static_cast<const std::byte*>(tensor.data);
+  return {begin, begin + (last + 1) * bytes_of(tensor.dtype)};
+}
+
+bool overlap(const MemoryRange& a, const MemoryRange& b) {
+  return std::less<>()(a.begin, b.end) && std::less<>()(b.begin, a.end);
 }
 
 Shape row_major_strides(std::span<const int64_t> shape) {

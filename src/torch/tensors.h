@@ -39,6 +39,14 @@ struct TensorName {
 // devices, and for dtypes that engines do not take.
 kiln_tensor view(AtenTensorHandle tensor, TensorName name);
 
+// From the first byte of a tensor to the last; strides are not negative.
+struct MemoryRange {
+  const std::byte* begin = nullptr;
+  const std::byte* end = nullptr;
+};
+MemoryRange range_of(const kiln_tensor& tensor);
+bool overlap(const MemoryRange& a, const MemoryRange& b);
+
 Shape row_major_strides(std::span<const int64_t> shape);
 
 // Where a tensor lies; `name` is for errors.

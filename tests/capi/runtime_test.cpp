@@ -444,6 +444,38 @@ TEST_F(CapiRuntimeTest, BudgetsOfWeightsAreForGpus) {
   EXPECT_EQ(out_, std::vector<float>(8, (5 - 1) * kSampleFactor));
 }
 
+TEST_F(CapiRuntimeTest, TellsWhichInputAnOutputUpdates) {
+  EXPECT_EQ(kiln_engine_updated_input(nullptr, 0), -1);
+  EXPECT_EQ(kiln_engine_updated_input(engine_, 0), -1);
+  EXPECT_EQ(kiln_engine_updated_input(engine_, 1), -1);
+  auto sample = kiln::testing::make_add_engine();
+  sample.spec.outputs[0].updates = 0;
+  for (auto& program : sample.spec.programs) program.version = kiln::engine::kProgramVersion;
+  const auto bytes = sample.bytes();
+  const kiln_load_options options{sizeof(options), "cpu:x86-64-v3", 0, 0};
+  kiln_session_destroy(session_);
+  kiln_engine_destroy(engine_);
+  session_ = nullptr;
+  engine_ = nullptr;
+  ASSERT_EQ(kiln_engine_load_memory(bytes.data(), bytes.size(), &options, &engine_), KILN_OK);
+  EXPECT_EQ(kiln_engine_updated_input(engine_, 0), 0);
+  ASSERT_EQ(kiln_session_create(engine_, nullptr, &session_), KILN_OK);
+  for (int step = 0; step < 3; ++step)  // of one state, in place
+    ASSERT_EQ(run(tensor(x_, shape_), tensor(y_, shape_), tensor(x_, shape_)), KILN_OK);
+  EXPECT_EQ(x_, std::vector<float>(8, 5 - 3));
+  kiln_session* other = nullptr;  // with a state of its own
+  ASSERT_EQ(kiln_session_create(engine_, nullptr, &other), KILN_OK);
+  std::swap(session_, other);
+  ASSERT_EQ(run(tensor(out_, shape_), tensor(y_, shape_), tensor(out_, shape_)), KILN_OK);
+  kiln_session_destroy(other);
+  EXPECT_EQ(out_, std::vector<float>(8, -1));
+  EXPECT_EQ(x_, std::vector<float>(8, 5 - 3));
+  kiln_session_destroy(session_);
+  kiln_engine_destroy(engine_);  // which borrows the bytes
+  session_ = nullptr;
+  engine_ = nullptr;
+}
+
 // A later version tells a struct that ends in padding from none that has a field there.
 template <typename Struct, typename Last>
 bool ends_with(Last Struct::* last) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <utility>
 
 #include "engine/codec.h"
@@ -225,6 +226,30 @@ TEST(HostileEngine, SymbolsAndSizes) {
             "requirement 0: unknown size");
   refused([](Spec& s) { s.requirements = {{0, static_cast<RequirementKind>(2), "", "x"}}; },
           "requirement 0: unknown kind");
+}
+
+TEST(HostileEngine, OutputsThatUpdateInputs) {
+  const auto refused = [](const std::function<void(Spec&)>& change, const char* message) {
+    const auto forge = [&](Spec& spec) {
+      for (ProgramSpec& program : spec.programs) program.version = kProgramVersion;
+      spec.outputs[0].updates = 0;
+      change(spec);
+    };
+    expect_invalid(forged_spec(forge), std::string("damaged engine: ") + message);
+  };
+  for (const int32_t input : {2, -2, std::numeric_limits<int32_t>::max()})
+    refused([=](Spec& s) { s.outputs[0].updates = input; },
+            "output 0: it updates an unknown input");
+  refused([](Spec& s) { s.outputs[0].dtype = DType::I32; },
+          "output 0: it updates an input of another type");
+  refused([](Spec& s) { std::swap(s.outputs[0].shape[0], s.outputs[0].shape[1]); },
+          "output 0: it updates an input of another type");
+  refused([](Spec& s) { s.outputs.push_back(s.outputs[0]); },
+          "output 1: it updates an input that another one updates");
+  refused([](Spec& s) { s.inputs[1].updates = 0; }, "input 1: it updates another");
+  // Readers that know no updates would leave parts of the output as they find it.
+  refused([](Spec& s) { s.programs[1].version = kPlainProgramVersion; },
+          "program 1: its version has no outputs that update inputs");
 }
 
 // Rules of programs, of which the second breaks them: each has its own.

@@ -58,6 +58,18 @@ TEST(EngineRoundTrip, KeepsTheInterface) {
   ASSERT_EQ(spec.outputs.size(), 1u);
 }
 
+TEST(EngineRoundTrip, KeepsWhatOutputsUpdate) {
+  SampleEngine sample = make_sample_engine();
+  sample.spec.outputs[0].updates = 1;
+  for (ProgramSpec& program : sample.spec.programs) program.version = kProgramVersion;
+  const std::vector<std::byte> bytes = sample.bytes();
+  const Result<View> view = read(bytes);
+  ASSERT_TRUE(view.ok()) << view.status().message();
+  EXPECT_EQ(view->spec.outputs[0].updates, 1);
+  EXPECT_EQ(view->spec.inputs[1].updates, -1);
+  EXPECT_EQ(view->spec.programs[1].version, kProgramVersion);
+}
+
 TEST(EngineRoundTrip, KeepsPrograms) {
   const SampleEngine sample = make_sample_engine();
   const std::vector<std::byte> bytes = sample.bytes();
@@ -69,7 +81,7 @@ TEST(EngineRoundTrip, KeepsPrograms) {
     EXPECT_EQ(program.target, "cpu");
     EXPECT_EQ(program.variant, written.variant);
     EXPECT_EQ(program.features, written.features);
-    EXPECT_EQ(program.version, kProgramVersion);
+    EXPECT_EQ(program.version, kPlainProgramVersion);
     EXPECT_EQ(program.unknown, "");
     ASSERT_EQ(program.kernels.size(), 2u);
     EXPECT_EQ(program.kernels[1].sources, (std::vector<std::string>{"mul", "factor"}));

@@ -513,5 +513,88 @@ TEST_F(SessionTest, TellsTheTimeOfEachStep) {
       std::string::npos);
 }
 
+// The sample without its multiplication, whose output is what x is to be.
+class UpdateTest : public ::testing::Test {
+ protected:
+  UpdateTest() : engine_(updating()), session_(engine_.session()) {
+    sign_ = engine_.get()->program()->variant == "x86-64-v4" ? 1.0f : -1.0f;
+  }
+
+  static SampleEngine updating() {
+    SampleEngine sample = make_add_engine();
+    sample.spec.outputs[0].updates = 0;
+    for (engine::ProgramSpec& program : sample.spec.programs)
+      program.version = engine::kProgramVersion;
+    return sample;
+  }
+
+  Status run_views(const TensorView& x, const TensorView& y, const TensorView& out) {
+    return session_->run(std::array{x, y}, std::array{out});
+  }
+
+  LoadedEngine engine_;
+  std::unique_ptr<Session> session_;
+  float sign_ = 1;
+};
+
+TEST_F(UpdateTest, ChangesAnInputInPlace) {
+  Tensor x({3, 4}, 1, 1), y({3, 4}, 5, 2);
+  for (int step = 1; step <= 3; ++step) {
+    expect_ok(run_views(x.view(), y.view(), x.view()));
+    for (size_t i = 0; i < 12; ++i)
+      EXPECT_EQ(x.values[i], 1 + static_cast<float>(i) +
+                                 static_cast<float>(step) * sign_ * (5 + 2 * static_cast<float>(i)));
+  }
+}
+
+TEST_F(UpdateTest, LeavesAnInputAloneWhoseOutputIsElsewhere) {
+  Tensor x({3, 4}, 1, 1), y({3, 4}, 5, 2), out({3, 4});
+  const std::vector<float> before = x.values;
+  expect_ok(run_views(x.view(), y.view(), out.view()));
+  EXPECT_EQ(x.values, before);
+  for (size_t i = 0; i < 12; ++i) EXPECT_EQ(out.values[i], x.values[i] + sign_ * y.values[i]);
+}
+
+TEST_F(UpdateTest, TakesStridedInputsWhoseOutputIsElsewhere) {
+  Tensor x({4, 3}, 1, 1), y({3, 4}, 5, 2), out({3, 4});
+  x.shape = {3, 4};
+  x.strides = {1, 3};
+  expect_ok(run_views(x.view(), y.view(), out.view()));
+  for (size_t i = 0; i < 3; ++i)
+    for (size_t j = 0; j < 4; ++j)
+      EXPECT_EQ(out.values[4 * i + j], x.values[i + 3 * j] + sign_ * y.values[4 * i + j]);
+}
+
+TEST_F(UpdateTest, ReadsOtherInputsInItsMemoryFirst) {
+  Tensor x({2, 4}, 1, 1);
+  TensorView reversed = x.view();
+  const std::vector<int64_t> strides = {-4, -1};
+  reversed.data = x.values.data() + 7;
+  reversed.strides = strides;
+  expect_ok(run_views(x.view(), reversed, x.view()));
+  for (size_t i = 0; i < 8; ++i)
+    EXPECT_EQ(x.values[i],
+              1 + static_cast<float>(i) + sign_ * (1 + static_cast<float>(7 - i)));
+}
+
+TEST_F(UpdateTest, RefusesAnOutputThatIsPartlyItsInput) {
+  Tensor memory({4, 4}, 1, 1), y({3, 4});
+  const std::vector<int64_t> shape = {3, 4}, gaps = {5, 1};
+  const auto at = [&](size_t first, const std::vector<int64_t>& strides) {
+    return TensorView{memory.values.data() + first, DType::F32, shape, strides, {}};
+  };
+  const char* message =
+      "output \"out\" overlaps the input \"x\" that it updates, expected the same memory without "
+      "gaps, or other memory";
+  const std::vector<float> before = memory.values;
+  expect_error(run_views(at(0, {}), y.view(), at(4, {})), StatusCode::InvalidArgument, message);
+  expect_error(run_views(at(0, gaps), y.view(), at(0, {})), StatusCode::InvalidArgument, message);
+  EXPECT_EQ(memory.values, before);
+}
+
+TEST_F(UpdateTest, IsDescribed) {
+  EXPECT_NE(describe(*engine_.get())->find("\"updates\":\"x\""), std::string::npos);
+}
+
 }  // namespace
 }  // namespace kiln::runtime

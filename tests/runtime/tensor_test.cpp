@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 #include <numeric>
 #include <vector>
@@ -64,6 +65,23 @@ TEST(Tensor, ShapeText) {
   const std::vector<int64_t> shape = {2, 3};
   EXPECT_EQ(shape_str(shape), "[2, 3]");
   EXPECT_EQ(shape_str({}), "[]");
+}
+
+TEST(MemoryRangeTest, GoesFromTheFirstByteToTheLast) {
+  std::array<float, 16> memory{};
+  const auto range = [&](std::vector<int64_t> shape, std::vector<int64_t> strides, size_t first) {
+    return range_of({memory.data() + first, DType::F32, shape, strides, {}});
+  };
+  EXPECT_EQ(range({2, 3}, {}, 0).bytes, 24u);
+  EXPECT_EQ(range({2, 3}, {8, 2}, 1).bytes, 52u);
+  EXPECT_EQ(range({2, 3}, {8, 2}, 1).data, memory.data() + 1);
+  EXPECT_EQ(range({4}, {-2}, 7).data, memory.data() + 1);
+  EXPECT_EQ(range({4}, {-2}, 7).bytes, 28u);
+  EXPECT_EQ(range({5}, {0}, 3).bytes, 4u);
+  EXPECT_EQ(range({5, 0}, {}, 3).bytes, 0u);
+  EXPECT_TRUE(overlap(range({4}, {}, 0), range({4}, {}, 3)));
+  EXPECT_FALSE(overlap(range({4}, {}, 0), range({4}, {}, 4)));
+  EXPECT_FALSE(overlap(range({4}, {}, 0), range({0}, {}, 2)));
 }
 
 }  // namespace

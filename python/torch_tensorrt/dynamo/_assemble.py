@@ -14,7 +14,7 @@ from torch.export.graph_signature import ConstantArgument, OutputKind
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._operator import execute_engine, hold
+from torch_tensorrt._operator import execute_engine, execute_engine_in_place, hold
 from torch_tensorrt.dynamo._calling import set_calling, shorten_calls
 from torch_tensorrt.dynamo._checks import InputSizes, add_input_checks, refuse_tracing
 from torch_tensorrt.dynamo._contract import as_guards, ranges_of
@@ -109,13 +109,21 @@ class _Builder:
     def add_engine(self, part: CompiledRegion) -> None:
         name = f"engine_{len(self._engines)}"
         self._engines.append(part.engine)
-        inputs = [self._value(node) for node in part.region.inputs]
+        region = part.region
+        inputs = [self._value(node) for node in region.inputs]
         engine = self._get_attr(name, part.engine)
-        call = self._graph.call_function(execute_engine, (inputs, engine, part.region.spec))
-        call.meta["val"] = [node.meta["val"] for node in part.region.outputs]
-        for index, node in enumerate(part.region.outputs):
+        if region.updates:
+            split = len(inputs) - len(region.updates)
+            arguments = (inputs[:split], inputs[split:], engine, region.spec)
+            call = self._graph.call_function(execute_engine_in_place, arguments)
+        else:
+            call = self._graph.call_function(execute_engine, (inputs, engine, region.spec))
+        call.meta["val"] = [node.meta["val"] for node in region.results]
+        for index, node in enumerate(region.results):
             self._copies[node] = self._graph.call_function(operator.getitem, (call, index))
             self._copies[node].meta["val"] = node.meta["val"]
+        for node, source in region.updates.items():  # from here on they are the same tensor
+            self._copies[node] = self._value(source)
 
     def add_outputs(self) -> None:
         """The user's results; changed buffers and inputs are written back first."""
@@ -159,6 +167,8 @@ class _Builder:
         return InputSizes(ranges_of(info.range_constraints), conditions, code)
 
     def _write_back(self, target: Node, value: Node) -> None:
+        if self._value(target) is self._value(value):
+            return  # an engine wrote there
         copy = self._graph.call_function(
             torch.ops.aten.copy_.default, (self._value(target), self._value(value))
         )

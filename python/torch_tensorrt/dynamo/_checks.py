@@ -18,7 +18,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._operator import execute_engine
+from torch_tensorrt._operator import engine_call, engine_calls, is_engine_call
 from torch_tensorrt._structure import flatten_inputs, is_flat
 from torch_tensorrt.dynamo._contract import (
     Condition,
@@ -142,7 +142,7 @@ def _unchecked(
     placeholders = graph.find_nodes(op="placeholder")
     shapes = [shape_of(node.meta.get("val")) for node in placeholders]
     calls = [
-        set(node.args[0]) for node in graph.find_nodes(op="call_function", target=execute_engine)
+        set(engine_call(node).inputs) for node in engine_calls(graph)
     ]
     return [
         condition
@@ -154,7 +154,8 @@ def _unchecked(
 
 def _is_checked(graph: Graph, placeholder: Node) -> bool:
     return any(
-        user.target is execute_engine and placeholder in user.args[0] for user in placeholder.users
+        is_engine_call(user) and placeholder in engine_call(user).inputs
+        for user in placeholder.users
     )
 
 

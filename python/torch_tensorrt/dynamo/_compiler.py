@@ -34,6 +34,7 @@ from torch_tensorrt.dynamo._region import Region, compile_region, find_region
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._strides import leave_views_to_torch
 from torch_tensorrt.dynamo._symbols import Range, SymbolError
+from torch_tensorrt.dynamo._updates import find_updates
 from torch_tensorrt.dynamo.conversion._apply import lower
 
 logger = logging.getLogger(__name__)
@@ -188,6 +189,7 @@ def _compile_regions(
             progress.next_engine()
             try:
                 region = find_region(program, nodes)
+                region.update(find_updates(program, parts, level, region))
                 spec = (
                     region.spec
                 )  # before the compile, because it may find a size that cannot be had

@@ -144,12 +144,12 @@ class InPlace:
             if node in self.shared:
                 continue
             self.shared.add(node)
-            pending += [user for user in node.users if _may_share(user)]
-            if _may_share(node):
+            pending += [user for user in node.users if may_share(user)]
+            if may_share(node):
                 pending += node.all_input_nodes
 
 
-def _may_share(node: Node) -> bool:
+def may_share(node: Node) -> bool:
     """Whether a result of a node may share the memory of an argument: views, and whatever has no schema."""
     if node.op in ("placeholder", "get_attr", "output"):
         return False

@@ -10,6 +10,7 @@ import copy
 from typing import Any
 
 import torch
+from torch._export.verifier import TrainingIRVerifier
 from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram, ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import (
@@ -25,6 +26,7 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
 
+from torch_tensorrt._operator import execute_engine_in_place
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._assemble import INFO_KEY, ProgramInfo
 from torch_tensorrt.dynamo._calling import flat_results
@@ -63,6 +65,7 @@ def lift(gm: GraphModule, example_inputs: Any = None) -> ExportedProgram:
         module_call_graph=[ModuleCallEntry("", signature)],
         example_inputs=example_inputs if example_inputs is not None else info.example_inputs,
         constants=lifting.constants,
+        verifiers=[TrainingIRVerifier] if lifting.changes_in_place else None,
     )
     add_guards(program, gm)
     return program
@@ -105,6 +108,9 @@ class _Lifting:
             self._user_input_spec(node) for node in self._user_inputs
         ]
         self.output_specs = self._lift_outputs()
+        self.changes_in_place = bool(
+            self.graph.find_nodes(op="call_function", target=execute_engine_in_place)
+        )
         self.graph.lint()
 
     def tensors(self) -> list[Node]:

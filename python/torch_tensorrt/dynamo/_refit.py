@@ -22,8 +22,9 @@ import kiln
 from torch_tensorrt._arguments import check_program, merge_inputs, sample_inputs
 from torch_tensorrt._operator import (
     engine_array,
+    engine_call,
+    engine_calls,
     engine_tensor,
-    execute_engine,
     hold,
     release,
 )
@@ -107,8 +108,8 @@ def _as_module(compiled: Any, in_place: bool) -> GraphModule:
 
 
 def _engine_names(module: GraphModule) -> list[str]:
-    calls = module.graph.find_nodes(op="call_function", target=execute_engine)
-    return list(dict.fromkeys(str(call.args[1].target) for call in calls))
+    calls = engine_calls(module.graph)
+    return list(dict.fromkeys(str(engine_call(call).engine.target) for call in calls))
 
 
 def _origin(engine: torch.Tensor) -> dict[str, Any]:
@@ -131,6 +132,9 @@ def _new_engines(
         region = find_region(program, made_from, results)
         if results is None:
             region.orders.clear()
+        region.update(
+            {nodes[new]: nodes[old] for new, old in origin.get("updates", {}).items()}
+        )
         model, _ = region_model(program, region)
         try:
             engine = kiln.refit(engine_array(old), model)

@@ -55,6 +55,8 @@ class Region:
 
     `orders` has the dimensions of an output from the outermost in memory to the innermost, where that is not their own
     order: the engine gives them in that.
+    `updates` has the outputs that are what an input is to be after the call, which the engine writes to its memory.
+    They are the last outputs, and those inputs the last inputs, in its order.
     """
 
     nodes: list[Node]
@@ -62,6 +64,19 @@ class Region:
     inputs: list[Node]
     outputs: list[Node]
     orders: dict[Node, tuple[int, ...]] = field(default_factory=dict)
+    updates: dict[Node, Node] = field(default_factory=dict)
+
+    def update(self, updates: Mapping[Node, Node]) -> None:
+        """Lets the engine change inputs: `updates` has them by the outputs."""
+        self.updates = dict(updates)
+        changed = list(updates.values())
+        self.inputs = [node for node in self.inputs if node not in changed] + changed
+        self.outputs = [node for node in self.outputs if node not in updates] + list(updates)
+
+    @property
+    def results(self) -> list[Node]:
+        """The outputs that the operator gives."""
+        return [node for node in self.outputs if node not in self.updates]
 
     @property
     def spec(self) -> str:
@@ -72,7 +87,7 @@ class Region:
         program = SizeProgram()
         symbols = carrier_operands(carriers, program)
         results = []
-        for node in self.outputs:
+        for node in self.results:
             tensor = node.meta["val"]
             sizes = tuple(size_operand(size, program, symbols) for size in tensor.shape)
             results.append(ResultSpec(tensor.dtype, sizes, self.orders.get(node, ())))
@@ -182,7 +197,10 @@ def extract(program: Program, region: Region) -> tuple[GraphModule, ExportGraphS
     ]
     graph.output(tuple(results))
     output_specs = [
-        OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None) for node in results
+        OutputSpec(OutputKind.USER_INPUT_MUTATION, TensorArgument(copy.name), copies[source].name)
+        if (source := region.updates.get(node)) is not None
+        else OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(copy.name), None)
+        for node, copy in zip(region.outputs, results, strict=True)
     ]
     return GraphModule(root, graph), ExportGraphSignature(input_specs, output_specs)
 
@@ -365,6 +383,8 @@ def region_metadata(region: Region, settings: CompilationSettings) -> str:
         "nodes": [node.name for node in region.nodes],
         "results": {node.name: region.orders.get(node, ()) for node in region.outputs},
     }
+    if region.updates:
+        metadata["updates"] = {node.name: source.name for node, source in region.updates.items()}
     if settings.torch_executed_ops:
         metadata["torch_executed_ops"] = sorted(map(str, settings.torch_executed_ops))
     if settings.autocast_decisions:

@@ -15,7 +15,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._operator import execute_engine, hold_engines
+from torch_tensorrt._operator import engine_call, engine_calls, hold_engines
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._calling import set_calling
 from torch_tensorrt.dynamo._checks import (
@@ -199,7 +199,7 @@ def _engines_check_inputs(program: ExportedProgram) -> bool:
     }
     taken = {
         node.name
-        for call in program.graph.find_nodes(op="call_function", target=execute_engine)
-        for node in call.args[0]
+        for call in engine_calls(program.graph)
+        for node in engine_call(call).inputs
     }
     return set(inputs) <= taken

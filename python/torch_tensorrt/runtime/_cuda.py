@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._arguments import input_device
-from torch_tensorrt._operator import execute_engine
+from torch_tensorrt._operator import is_engine_call
 from torch_tensorrt.runtime._modes import engines_of
 
 _CUDA_GRAPHS = (
@@ -91,8 +91,9 @@ def _is_one_engine(module: Any) -> bool:
     """Whether all that a module computes is in one engine."""
     if not isinstance(module, GraphModule):
         return False
-    calls = [node.target for node in module.graph.nodes if node.op == "call_function"]
-    return [target for target in calls if target is not operator.getitem] == [execute_engine]
+    calls = [node for node in module.graph.nodes if node.op == "call_function"]
+    calls = [node for node in calls if node.target is not operator.getitem]
+    return len(calls) == 1 and is_engine_call(calls[0])
 
 
 class CudaGraphsModule(torch.nn.Module):

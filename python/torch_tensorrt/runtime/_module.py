@@ -10,7 +10,14 @@ from typing import Any
 import torch
 
 import kiln
-from torch_tensorrt._operator import engine_array, engine_tensor, execute_engine, hold, release
+from torch_tensorrt._operator import (
+    engine_array,
+    engine_tensor,
+    execute_engine,
+    execute_engine_in_place,
+    hold,
+    release,
+)
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.runtime._modes import Mode, has_mode, last_profile, set_mode
 from torch_tensorrt.runtime._profile import check_format, write_profile
@@ -43,10 +50,13 @@ class TorchTensorRTModule(torch.nn.Module):
         requires_output_allocator: accepted: results are always allocated when their sizes are known.
         requires_native_multidevice: True is an error.
         symbolic_shape_expressions: accepted: an engine knows the shapes of its results.
-        aliased_io: accepted if empty: engines write to no input.
+        aliased_io: inputs that a call changes in place: their names, or tuples that begin with these, by those of the
+            outputs that update them, all that the engine has. These outputs are no results then. Without it they are
+            results like others, and inputs stay as they are.
 
     Raises:
-        kiln.InvalidEngineError: not an engine. ValueError: a name that the engine does not have.
+        kiln.InvalidEngineError: not an engine. ValueError: a name that the engine does not have, or another aliased_io
+            than the engine's.
     """
 
     engine: torch.Tensor | None
@@ -63,6 +73,7 @@ class TorchTensorRTModule(torch.nn.Module):
     ) -> None:
         super().__init__()
         _check_compatibility(compatibility)
+        self.aliased_io: dict[str, Any] = dict(compatibility.get("aliased_io") or {})
         self.name = name
         self.settings = settings if settings is not None else CompilationSettings()
         self.runtime_settings = RuntimeSettings()
@@ -84,8 +95,19 @@ class TorchTensorRTModule(torch.nn.Module):
         _check_names("input", self.input_binding_names, inputs, every=True)
         _check_names("output", self.output_binding_names, outputs, every=False)
         self._input_order = [self.input_binding_names.index(name) for name in inputs]
+        updates = {t["name"]: t["updates"] for t in description["outputs"] if "updates" in t}
+        if self.aliased_io:
+            _check_aliases(self.aliased_io, updates)
+            self.output_binding_names = [n for n in self.output_binding_names if n not in updates]
+        else:
+            updates = {}
         self._output_order = [outputs.index(name) for name in self.output_binding_names]
-        self._spec = spec_of(description)
+        # The operator wants what is changed at the end, in one order.
+        self._num_states = len(updates)
+        in_order = list(updates) == outputs[len(outputs) - len(updates) :]
+        self._is_direct = in_order and list(updates.values()) == inputs[len(inputs) - len(updates) :]
+        self._changes = [(outputs.index(o), inputs.index(i)) for o, i in updates.items()]
+        self._spec = spec_of(description, without=updates if self._is_direct else ())
         if self.engine is not None:
             release(self, self.engine)
         self.engine = engine
@@ -104,13 +126,20 @@ class TorchTensorRTModule(torch.nn.Module):
         tensors = [
             value if isinstance(value, torch.Tensor) else torch.tensor(value) for value in inputs
         ]
-        results = execute_engine(
-            [tensors[index] for index in self._input_order], self.engine, self._spec
-        )
+        results = self._run([tensors[index] for index in self._input_order], self.engine)
         if self._profile_folder is not None and not torch.compiler.is_compiling():
             self._write_profile(self._profile_folder)
         outputs = tuple(results[index] for index in self._output_order)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _run(self, tensors: list[torch.Tensor], engine: torch.Tensor) -> list[torch.Tensor]:
+        if self._num_states and self._is_direct:
+            split = len(tensors) - self._num_states
+            return execute_engine_in_place(tensors[:split], tensors[split:], engine, self._spec)
+        results = execute_engine(tensors, engine, self._spec)
+        for output, source in self._changes:
+            tensors[source].copy_(results[output])
+        return results
 
     # ---- Profiling ----
 
@@ -215,6 +244,7 @@ class TorchTensorRTModule(torch.nn.Module):
             "engine": self.engine,
             "input_binding_names": self.input_binding_names,
             "output_binding_names": self.output_binding_names,
+            "aliased_io": self.aliased_io,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -227,6 +257,7 @@ class TorchTensorRTModule(torch.nn.Module):
         self.name = state["name"]
         self.input_binding_names = list(state["input_binding_names"])
         self.output_binding_names = list(state["output_binding_names"])
+        self.aliased_io = dict(state.get("aliased_io", {}))
         if state["engine"] is not None:
             self._set_engine(_as_tensor(state["engine"]))
 
@@ -269,8 +300,13 @@ def _check_compatibility(given: dict[str, Any]) -> None:
             raise TypeError(f"TorchTensorRTModule() got an unexpected keyword argument {key!r}")
     if given.get("requires_native_multidevice"):
         raise ValueError("requires_native_multidevice=True: engines run on one device, the CPU")
-    if given.get("aliased_io"):
-        raise ValueError("aliased_io is given, but engines write to none of their inputs")
+
+
+def _check_aliases(given: dict[str, Any], updates: dict[str, str]) -> None:
+    """ValueError: not what the engine says."""
+    wanted = {o: i[0] if isinstance(i, (tuple, list)) else i for o, i in given.items()}
+    if wanted != updates:
+        raise ValueError(f"aliased_io is {wanted}, but what the engine updates is {updates}")
 
 
 def _as_tensor(engine: Any) -> torch.Tensor:

@@ -91,6 +91,9 @@ engine::TensorSpec tensor_spec(const plan::Program& program, plan::BufferId id,
   const plan::Buffer& buffer = program.buffers.at(static_cast<size_t>(id));
   engine::TensorSpec spec{buffer.name, buffer.type.dtype, {}};
   for (const ir::Dim& dim : buffer.type.shape) spec.shape.push_back(sizes.slot(dim));
+  const auto updated = std::ranges::find(program.inputs, buffer.alias_of);
+  if (buffer.kind == plan::BufferKind::Output && updated != program.inputs.end())
+    spec.updates = static_cast<int32_t>(updated - program.inputs.begin());
   return spec;
 }
 

@@ -45,6 +45,8 @@ engine::ProgramSpec ProgramAssembler::assemble(std::string_view target, const Va
   result_.variant = variant.name;
   result_.features = variant.features;
   result_.program_hash = program_hash(program_);
+  const auto is_update = [&](plan::BufferId output) { return buffer(output).alias_of >= 0; };
+  if (std::ranges::any_of(program_.outputs, is_update)) result_.version = engine::kProgramVersion;
   add_kernels();
   add_steps(shared);
   add_buffers(shared);

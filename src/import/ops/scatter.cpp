@@ -167,12 +167,27 @@ Value* scatter_to(Call& call, Value* target, int64_t axis, const Writes& writes,
   return call.builder().cast(result, dtype);
 }
 
+// Whether a value is a part of an input that the model changes, or what that was made of before: what is
+// not written need not be touched.
+bool is_state(const ir::Graph& graph, const Value* value) {
+  while (value->producer != nullptr) {
+    const Op op = value->producer->op;
+    const bool keeps = op == Op::reshape || op == Op::permute || op == Op::slice || op == Op::scatter;
+    if (!keeps && op != Op::concat) return false;
+    value = value->producer->input(0);
+  }
+  return std::ranges::any_of(graph.updates, [&](const auto& update) {
+    return graph.inputs()[update.second] == value;
+  });
+}
+
 // The target with what is written to an axis of it. The index has the rank of the target.
 Value* write(Call& call, Value* target, int64_t axis, const Writes& writes, Combine how,
              bool include_self) {
   const Dim& number = writes.index->type.shape[static_cast<size_t>(axis)];
   // Of no sources there is none to look for.
-  if (number.upper_bound() > kFewIndices || number.lower_bound() < 1)
+  const bool is_update = how == Combine::Replace && is_state(call.builder().graph(), target);
+  if (is_update || number.upper_bound() > kFewIndices || number.lower_bound() < 1)
     return scatter_to(call, target, axis, writes, how, include_self);
   const int64_t last = static_cast<int64_t>(target->type.rank()) - 1;
   const bool is_scalar = writes.source->type.rank() == 0;
@@ -359,6 +374,23 @@ std::pair<Value*, ir::Shape> flat_index(Call& call, const Value* x,
   return {call.builder().reshape(flat, {flat->type.elements()}), shape};
 }
 
+// x with values where the indices of one axis say, which stays where it is: their shape stands in its place.
+Value* put_along(Call& call, Value* x, int64_t axis, Value* given, Value* values, bool accumulate) {
+  refuse_byte_mask(call, given);
+  Value* index = checked_index(call, given, x->type.shape[axis], true, "index_put");
+  index = from_start(call, index, x->type.shape[axis]);
+  ir::Shape target = x->type.shape, along(x->type.rank(), Dim(1));
+  target.erase(target.begin() + axis);
+  target.insert(target.begin() + axis, index->type.shape.begin(), index->type.shape.end());
+  values = call.builder().expand(values, target);
+  along[axis] = index->type.elements();
+  target = x->type.shape;
+  target[axis] = index->type.elements();
+  const Writes writes = {call.builder().reshape(index, along),
+                         call.builder().reshape(values, target)};
+  return write(call, x, axis, writes, accumulate ? Combine::Sum : Combine::Replace, true);
+}
+
 Value* import_index_put(Call& call) {
   Value *x = call.tensor("self"), *values = call.tensor("values");
   const std::vector<Value*> given = call.tensors("indices");
@@ -375,6 +407,8 @@ Value* import_index_put(Call& call) {
     ++axis;
   }
   call.expect(!axes.empty(), "no index", "one or more");
+  if (axes.size() == 1 && is_state(call.builder().graph(), x))
+    return put_along(call, x, axes[0], given[axes[0]], values, accumulate);
   const Flat flat = flatten(call, x, axes);
   const auto [index, shape] = flat_index(call, x, given, axes);
   // Where the indices are neighbours their shape stands in their place, else in front.

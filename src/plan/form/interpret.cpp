@@ -100,9 +100,22 @@ class Interpreter {
     }
     for (size_t i = 0; i < inputs.size(); ++i) memory_[program_.inputs[i]].literal = inputs[i];
     for (size_t i = 0; i < memory_.size(); ++i) {
-      if (program_.buffers[i].alias_of >= 0)
+      const Buffer& buffer = program_.buffers[i];
+      if (buffer.alias_of < 0) continue;
+      if (buffer.kind == BufferKind::Output)
+        update(memory_[i], memory_[static_cast<size_t>(buffer.alias_of)]);
+      else
         share(memory_[i], memory_[root(static_cast<BufferId>(i))]);
     }
+  }
+
+  // The caller's memory is left alone: the output begins as a copy of the input, which is read there.
+  static void update(Memory& output, Memory& input) {
+    KILN_CHECK(output.literal.bytes.size() == input.literal.bytes.size(), "in-place sizes differ");
+    if (!output.literal.bytes.empty())
+      std::memcpy(output.data, input.literal.bytes.data(), output.literal.bytes.size());
+    input.literal.bytes = output.literal.bytes;
+    input.literal.owner = output.literal.owner;
   }
 
   BufferId root(BufferId buffer) const {
@@ -467,9 +480,11 @@ class Interpreter {
   void execute(const Scatter& scatter) {
     const std::vector<Loop> target =
         with_loops(with_loops(scatter.outer, {scatter.position}), scatter.inner);
-    for_each(target, [&] {
-      write(scatter.out.buffer, offset_of(scatter.out, target), value_of(scatter.initial, {}));
-    });
+    if (scatter.initial) {
+      for_each(target, [&] {
+        write(scatter.out.buffer, offset_of(scatter.out, target), value_of(scatter.initial, {}));
+      });
+    }
     const int64_t positions = environment_(scatter.position.extent());
     for_each(with_loops(with_loops(scatter.outer, {scatter.write}), scatter.inner), [&] {
       const int64_t place = value_of(scatter.index, {}).integer;

@@ -1,6 +1,7 @@
 // The lowered program: buffers, and kernels in order of execution. Device-neutral.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <variant>
@@ -20,8 +21,9 @@ struct Buffer {
   std::string name;
   ir::Type type;
   ir::Literal literal;  // Constant only
-  // Temporary only: shares the memory of that buffer, whose last reader is this one's writer
-  // (in-place). -1: none.
+  // Shares the memory of that buffer (in-place); -1: none. A temporary: of one whose last reader is
+  // this one's writer. An output: of the input that it updates, so that what is not written stays
+  // what the input was.
   BufferId alias_of = -1;
 };
 
@@ -150,7 +152,8 @@ struct Sort {
 };
 
 // For every point of `outer` and `inner`:
-//   for each `position`: out[outer..., position, inner...] = initial
+//   for each `position`: out[outer..., position, inner...] = initial; nothing if it is null, where
+//                        `out` is an output that updates an input
 //   for each `write`, in order: out[outer..., index, inner...] = value, or what `combine` makes of
 //                               both; nothing where the index is not a position
 // `initial` is over outer, position and inner; `index` (i64) and `value` are over outer, write and
@@ -181,6 +184,8 @@ struct Program {
   std::vector<Buffer> buffers;
   std::vector<Kernel> kernels;
   std::vector<BufferId> inputs, outputs;      // in the order of the graph's
+  // The graph's: outputs, by position, that update inputs. `update_inputs` makes aliases of them.
+  std::map<size_t, size_t> updates;
   std::vector<ir::SymbolPtr> symbols;         // size symbols, in order of creation
   std::vector<Check> checks;                  // that expressions refer to
   TargetTraits traits;                        // of the machine that it is for: what passes go by

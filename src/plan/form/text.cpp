@@ -186,7 +186,8 @@ class KernelText {
     text_ += "scatter over " + batch(s.outer) + loop(s.position, "position") + ", " +
              loop(s.write, "write");
     if (const std::string inner = declare(s.inner, "j"); !inner.empty()) text_ += ", " + inner;
-    text_ += "\n  initial = " + of(s.initial) + "\n  index = " + of(s.index) + "\n  ";
+    if (s.initial) text_ += "\n  initial = " + of(s.initial);
+    text_ += "\n  index = " + of(s.index) + "\n  ";
     text_ += window(s.out, with_loops(with_loops(s.outer, {s.position}), s.inner)) + " = ";
     if (s.combine) text_ += std::string(reduce_name(*s.combine)) + " with ";
     text_ += of(s.value) + "\n";

@@ -19,18 +19,23 @@ namespace {
 // The first and last kernel that touches each buffer; -1 if none does.
 struct Touches {
   explicit Touches(const Program& program)
-      : first(program.buffers.size(), -1), last(program.buffers.size(), -1) {
+      : first(program.buffers.size(), -1), last(first), first_written(first) {
     for (size_t i = 0; i < program.kernels.size(); ++i) {
       for (BufferId buffer : reads(program.kernels[i])) add(buffer, static_cast<int>(i));
-      for (BufferId buffer : writes(program.kernels[i])) add(buffer, static_cast<int>(i));
+      for (BufferId buffer : writes(program.kernels[i])) {
+        if (add(buffer, static_cast<int>(i)) && first_written[buffer] < 0)
+          first_written[buffer] = static_cast<int>(i);
+      }
     }
   }
-  void add(BufferId buffer, int kernel) {
-    if (buffer < 0 || static_cast<size_t>(buffer) >= first.size()) return;  // rule P1 reports it
+  bool add(BufferId buffer, int kernel) {
+    // Rule P1 reports it.
+    if (buffer < 0 || static_cast<size_t>(buffer) >= first.size()) return false;
     if (first[buffer] < 0) first[buffer] = kernel;
     last[buffer] = kernel;
+    return true;
   }
-  std::vector<int> first, last;
+  std::vector<int> first, last, first_written;
 };
 
 class Verifier {
@@ -48,7 +53,8 @@ class Verifier {
       for (BufferId buffer : writes(kernel)) written_.insert(buffer);
     }
     for (BufferId output : program_.outputs) {
-      if (!written_.contains(output)) fail("P7", buffer_name(output), "the output is not written");
+      if (!written_.contains(output) && !updates_input(output))
+        fail("P7", buffer_name(output), "the output is not written");
     }
   }
 
@@ -77,7 +83,8 @@ class Verifier {
       if (buffer.kind == BufferKind::Constant && !(buffer.literal.type() == buffer.type)) {
         fail("P1", buffer_name(id), "the literal is " + buffer.literal.type().str());
       }
-      if (buffer.alias_of >= 0) check_alias(id);
+      if (buffer.alias_of >= 0)
+        buffer.kind == BufferKind::Output ? check_update(id) : check_alias(id);
     }
   }
 
@@ -95,6 +102,28 @@ class Verifier {
     }
     if (uses_.first[id] < uses_.last[alias.alias_of]) {
       fail("P8", buffer_name(id), "takes memory that is still in use");
+    }
+  }
+
+  bool updates_input(BufferId id) const {
+    return program_.buffers[id].kind == BufferKind::Output && program_.buffers[id].alias_of >= 0;
+  }
+
+  // P13
+  void check_update(BufferId id) const {
+    const Buffer& output = program_.buffers[id];
+    const Buffer& input = program_.buffers.at(output.alias_of);
+    if (input.kind != BufferKind::Input || !(input.type == output.type))
+      fail("P13", buffer_name(id), "it updates what is no input of its type");
+    const auto shares = [&](const Buffer& other) { return other.alias_of == output.alias_of; };
+    if (std::ranges::count_if(program_.buffers, shares) != 1)
+      fail("P13", buffer_name(id), "it updates an input that others update too");
+    for (const Kernel& kernel : program_.kernels) {
+      if (uses_.first_written[id] < 0) break;
+      if (&kernel - program_.kernels.data() <= uses_.first_written[id]) continue;
+      const std::vector<BufferId> read = reads(kernel);
+      if (std::ranges::find(read, output.alias_of) != read.end())
+        fail("P13", buffer_name(id), "kernel " + kernel.name + " reads what was overwritten");
     }
   }
 
@@ -197,7 +226,9 @@ class Verifier {
   // P7
   void check_readable(BufferId id) const {
     const BufferKind kind = buffer(id).kind;
-    if (kind == BufferKind::Input || kind == BufferKind::Constant || written_.contains(id)) return;
+    if (kind == BufferKind::Input || kind == BufferKind::Constant || written_.contains(id) ||
+        updates_input(id))
+      return;
     fail_here("P7", buffer(id).name + " is read before it is written");
   }
   void check_writable(BufferId id) const {
@@ -339,8 +370,12 @@ class Verifier {
     open(with_loops(s.outer, s.inner));
     open({s.position});
     check_view(s.out, with_loops(with_loops(s.outer, {s.position}), s.inner));
-    check_expr(s.initial, {});
-    check_result(s.out.buffer, s.initial);
+    if (s.initial) {
+      check_expr(s.initial, {});
+      check_result(s.out.buffer, s.initial);
+    } else if (!updates_input(s.out.buffer)) {
+      fail_here("P7", "nothing is in " + buffer(s.out.buffer).name + " to begin with");
+    }
     close({s.position});
     open({s.write});
     check_expr(s.index, {});

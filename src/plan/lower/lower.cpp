@@ -92,6 +92,7 @@ Program Lowering::run() {
   program_.name = graph_.name;
   program_.symbols = graph_.size_symbols();
   program_.requirements = graph_.requirements;
+  program_.updates = graph_.updates;
   add_inputs();
   choose_output_buffers();
   for (const auto& node : graph_.nodes()) lower_node(*this, *node);

@@ -24,6 +24,10 @@ std::span<const PassInfo> all_passes();
 // Null if there is no pass of that name.
 const PassInfo* find_pass(std::string_view name);
 
+// Outputs that update inputs are written to the memory of these: no pass, since nothing may leave it
+// out. Kernels do not move afterwards.
+void update_inputs(Program& program);
+
 using PlanOptions = PassOptions;  // dumps are plan_NNN_name.plan
 // The standard order of the passes, by what program.traits says of the target: passes/pipeline.cpp.
 void run_pipeline(Program& program, const PlanOptions& options);
@@ -34,6 +38,8 @@ class Runner {
   Runner(Program& program, const PlanOptions& options);
   // Returns whether the pass changed the program; false for a disabled one.
   bool run(Pass pass);
+  // What no program goes without.
+  void require(std::string_view name, void (*step)(Program& program));
 
  private:
   void dump(std::string_view name);

@@ -19,6 +19,7 @@ void run_pipeline(Program& program, const PlanOptions& options) {
   runner.run(order_loops);
   runner.run(split_reductions);  // after all fusions, which would join what it takes apart
   runner.run(remove_dead);
+  runner.require("update_inputs", update_inputs);
   runner.run(reuse_buffers);  // last: kernels may not move any more
 }
 

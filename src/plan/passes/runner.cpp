@@ -36,6 +36,12 @@ bool Runner::run(Pass pass) {
   return changed;
 }
 
+void Runner::require(std::string_view name, void (*step)(Program& program)) {
+  step(program_);
+  control_.verify("plan step " + std::string(name), [&] { plan::verify(program_); });
+  if (!program_.updates.empty()) dump(name);
+}
+
 void Runner::dump(std::string_view name) {
   control_.dump("plan_", dumps_++, std::string(name) + ".plan", [&] { return to_text(program_); });
 }

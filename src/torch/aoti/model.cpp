@@ -155,7 +155,7 @@ Model::Model(const std::string& directory, size_t num_runners, const std::string
   }
   for (const Call& call : program_.calls) {
     if (call.kind == Call::Kind::Engine &&
-        call.num_results != engines_[call.target]->num_outputs()) {
+        call.num_results + call.num_states != engines_[call.target]->num_outputs()) {
       throw std::runtime_error("the package's program does not fit its engines");
     }
   }
@@ -185,15 +185,16 @@ void Model::map_constants(const std::string& path) {
   }
 }
 
-// In the mapped file, or copied to the GPU.
+// In the mapped file, or copied: to the GPU, or because it changes.
 OwnedTensor Model::load_constant(const ConstantSpec& constant) const {
   OwnedTensor mapped = torch_op::borrow(constant_file_.bytes().data() + constant.offset,
                                         constant.dtype, constant.shape, constant.strides);
-  if (device_.type == KILN_CPU || constant.is_on_host) {
+  const bool is_on_host = device_.type == KILN_CPU || constant.is_on_host;
+  if (is_on_host && !constant.is_state) {
     return mapped;
   }
-  OwnedTensor copy =
-      torch_op::new_tensor(constant.dtype, constant.shape, constant.strides, device_);
+  OwnedTensor copy = torch_op::new_tensor(constant.dtype, constant.shape, constant.strides,
+                                          is_on_host ? torch_op::kCpu : device_);
   torch_op::check_torch(aoti_torch_copy_(copy.get(), mapped.get(), 0), "copy a constant");
   return copy;
 }
@@ -290,7 +291,7 @@ std::vector<OwnedTensor> Model::run_call(const Call& call, const Values& values,
     inputs.push_back(values.handles[value]);
   }
   if (call.kind == Call::Kind::Engine) {
-    return engines_[call.target]->run(inputs, call.layouts, device_);
+    return engines_[call.target]->run(inputs, call.layouts, device_, nullptr, call.num_states);
   }
   return run_aten(call, *values.sizes, std::move(inputs), context.proxy);
 }

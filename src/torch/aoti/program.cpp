@@ -92,6 +92,7 @@ class Parser {
         {"check", &Parser::check},
         {"constant", &Parser::constant},
         {"host_constant", &Parser::host_constant},
+        {"state", &Parser::state},
         {"device", &Parser::device},
         {"engine", &Parser::engine},
         {"model", &Parser::model},
@@ -194,6 +195,11 @@ class Parser {
     program_.constants.back().is_on_host = true;
   }
 
+  void state(Words& words) {
+    constant(words);
+    program_.constants.back().is_state = true;
+  }
+
   void device(Words& words) {
     if (const std::string name = word(words); name != "cuda") {
       throw std::runtime_error("got the device " + name + ", expected cuda");
@@ -217,14 +223,38 @@ class Parser {
     expect(words, "inputs");
     call.inputs = values(words_until(words, "results"));
     add(std::move(call), words);
-    if (std::string key; words >> key) {
+    Call& added = program_.calls.back();
+    std::string key;
+    if (words >> key && key == "states") {
+      added.num_states = to_integer<size_t>(word(words));
+      check_states(added);
+      key.clear();
+      words >> key;
+    }
+    if (!key.empty()) {
       if (key != "layouts") {
         throw std::runtime_error("got \"" + key + "\", expected \"layouts\"");
       }
-      Call& added = program_.calls.back();
       added.layouts = torch_op::parse_layouts(word(words));
       if (!added.layouts.empty() && added.layouts.size() != added.num_results) {
         throw std::runtime_error("an engine has not as many layouts as results");
+      }
+    }
+  }
+
+  // What is changed is the caller's or the model's own.
+  void check_states(const Call& call) const {
+    if (call.num_states > call.inputs.size()) {
+      throw std::runtime_error("an engine has more states than inputs");
+    }
+    for (size_t i = call.inputs.size() - call.num_states; i < call.inputs.size(); ++i) {
+      const size_t input = call.inputs[i], constant = input - program_.inputs.size();
+      const bool fits = input < program_.inputs.size()
+                            ? program_.inputs[input].is_changed
+                            : constant < program_.constants.size() &&
+                                  program_.constants[constant].is_state;
+      if (!fits) {
+        throw std::runtime_error("value " + std::to_string(input) + " is no state");
       }
     }
   }

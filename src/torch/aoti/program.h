@@ -14,12 +14,15 @@
 //   changes <input>                                the model writes to this input
 //   constant <dtype> <offset in constants.bin> <size>... [strides <stride>...]
 //   host_constant ...                              the same, in memory of the CPU whatever the device
+//   state ...                                      the same, as it is to begin with: calls change it
 //   engine <file>                                  engines are numbered
 //   model <file>                                   a library that AOTInductor compiled
-//   run_engine <engine> inputs <value>... results <count> [layouts <text>]
+//   run_engine <engine> inputs <value>... results <count> [states <count>] [layouts <text>]
 //   run_model inputs <value>... engines <engine>... results <count>
 //   run_aten <name> <extern node> ints <size>... inputs <value>... results <count>
 //   result <value> | result none
+//
+// The last inputs of an engine with states, which are inputs or states, are changed in place.
 //
 // A size is an operand of the size program (size_program.h). A dim is a number, a range "1..32" or
 // "1.." of a size that others are computed from, or "=" and a size that it has to equal. Strides
@@ -63,6 +66,7 @@ struct ConstantSpec {
   std::vector<int64_t> shape;
   std::vector<int64_t> strides;  // empty: row-major
   bool is_on_host = false;       // whatever the program's device is
+  bool is_state = false;         // in memory of its own
 };
 
 struct Call {
@@ -75,6 +79,7 @@ struct Call {
   std::vector<size_t> inputs;
   std::vector<size_t> engines;  // that a compiled library calls
   size_t num_results = 0;
+  size_t num_states = 0;                  // of an engine: its last inputs
   std::vector<torch_op::Layout> layouts;  // of an engine's results; empty: row-major
   std::vector<size_t> dead;               // values that nothing needs after this call
 };

@@ -36,9 +36,13 @@ from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._symbols import free_symbols, tensor_of
 
 
+_COPY = torch.ops.aten.copy_.default
+
+
 @dataclass(frozen=True)
 class Captured:
-    """A functional ATen graph: its inputs are those of the captured graph, weights among them.
+    """A functional ATen graph, but for copies to changed inputs at its end: its inputs are those of the captured graph,
+    weights among them.
 
     `weights` are the positions of parameters and buffers that the graph only reads. `recomputable` says that running
     the captured graph a second time gives the same results and changes nothing.
@@ -59,8 +63,8 @@ def capture(
         compiler: makes what runs instead of the functional graph: a function of the same inputs.
 
     Returns:
-        A function of the module's inputs, which also writes changed inputs back and makes results that are views of
-        inputs such views.
+        A function of the module's inputs, which also makes results that are views of inputs such views. Changed inputs
+        are written back at the end of the graph that `compiler` gets.
     """
     # Here, because importing them takes a while.
     from functorch.compile import make_boxed_func
@@ -70,9 +74,11 @@ def capture(
         return make_boxed_func(compiler(_describe(graph_module)))
 
     with torch.no_grad(), quiet_torch(), _composite_operators_kept() as decompositions:
-        return aot_autograd(fw_compiler=compile_inner, decompositions=decompositions)(
-            module, inputs
-        )
+        return aot_autograd(
+            fw_compiler=compile_inner,
+            decompositions=decompositions,
+            keep_inference_input_mutations=True,  # engines write to changed inputs themselves
+        )(module, inputs)
 
 
 @contextmanager
@@ -127,8 +133,21 @@ class _ProgramBuilder:
         self._constants: dict[str, torch.Tensor] = {}
         self._inputs = self._graph.find_nodes(op="placeholder")
         self._fake_mode = detect_fake_mode([node.meta.get("val") for node in self._inputs])
+        self._changes = self._take_changes()
         self._specs = [self._input_spec(*item, weights) for item in enumerate(self._inputs)]
         self._specs += self._lift_constants()
+
+    def _take_changes(self) -> dict[Node, Node]:
+        """What inputs are to be, by the input; the copies go."""
+        changes: dict[Node, Node] = {}
+        for node in self._graph.find_nodes(op="call_function", target=_COPY):
+            target, value = node.args[:2]
+            if target not in self._inputs or target in changes or not isinstance(value, Node):
+                continue  # stays in PyTorch
+            changes[target] = value
+            node.replace_all_uses_with(value)
+            self._graph.erase_node(node)
+        return changes
 
     def _input_spec(self, index: int, node: Node, weights: Mapping[int, torch.Tensor]) -> InputSpec:
         if index not in weights:
@@ -160,8 +179,14 @@ class _ProgramBuilder:
         return next(node for node in self._graph.nodes if node.op != "placeholder")
 
     def finish(self) -> Program:
-        results = self._graph.output_node().args[0]
-        outputs = [OutputSpec(OutputKind.USER_OUTPUT, _argument(value), None) for value in results]
+        output = self._graph.output_node()
+        results = output.args[0]
+        outputs = [
+            OutputSpec(OutputKind.USER_INPUT_MUTATION, TensorArgument(value.name), target.name)
+            for target, value in self._changes.items()
+        ]
+        outputs += [OutputSpec(OutputKind.USER_OUTPUT, _argument(value), None) for value in results]
+        output.args = ((*self._changes.values(), *results),)
         num_inputs = sum(spec.kind is InputKind.USER_INPUT for spec in self._specs)
         in_spec = pytree.tree_structure(((0,) * num_inputs, {}))
         out_spec = pytree.tree_structure((0,) * len(results))

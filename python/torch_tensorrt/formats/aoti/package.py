@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 import kiln
+from torch_tensorrt._operator import execute_engine_in_place
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt._structure import flatten_inputs
 from torch_tensorrt.formats.aoti.archive import Entry, tensor_bytes, write_package
@@ -82,6 +83,13 @@ def save_package(
     with torch.no_grad(), quiet_torch():
         decomposed = program.run_decompositions({})
     lowered = build_program(decomposed)
+    if program.graph.find_nodes(op="call_function", target=execute_engine_in_place):
+        in_place = build_program(program)
+        only_engines = in_place.only_views or in_place.device != "cpu"
+        if only_engines and not in_place.unsupported:
+            lowered = in_place
+        decomposed._guards_code = list(getattr(program, "_guards_code", []))
+        program = decomposed  # AOTInductor wants what is changed to be written back at the end
     if lowered.only_views and not lowered.unsupported:
         nodes = lowered.extern_json if lowered.extern_nodes else None
         entries = _container_entries(lowered, nodes)

@@ -24,7 +24,13 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
-from torch_tensorrt._operator import DTYPE_NAMES, execute_engine, layouts_of
+from torch_tensorrt._operator import (
+    DTYPE_NAMES,
+    engine_call,
+    engine_calls,
+    is_engine_call,
+    layouts_of,
+)
 from torch_tensorrt._sizes import Operand, SizeProgram, size_name
 from torch_tensorrt.dynamo._contract import (
     Condition,
@@ -242,8 +248,12 @@ class _Builder:
             if spec.kind is not InputKind.USER_INPUT
         }
         self._engine_of: dict[str, int] = {}
+        self._states = {
+            node for call in engine_calls(exported.graph) for node in engine_call(call).state
+        }
         self._slots: dict[Node, int | list[int]] = {}
         self._constant_lines: list[str] = []
+        self._changes: list[str] = []
         self._end_of_constants = 0
 
     def build(self) -> PackageProgram:
@@ -262,7 +272,7 @@ class _Builder:
         if self._has_dtypes:
             self._result.lines.append("needs_torch {} {}".format(*READS_DTYPES))
         self._result.lines += [*self._interface.size_lines(), *self._interface.lines]
-        self._result.lines += [*self._constant_lines, *engines]
+        self._result.lines += [*self._changes, *self._constant_lines, *engines]
         self._result.lines += [*self._calls, *results]
         return self._result
 
@@ -276,11 +286,13 @@ class _Builder:
         for node in nodes:
             if node.op != "placeholder":
                 continue
-            users = [user for user in node.users if user.target is not execute_engine]
+            users = [user for user in node.users if not is_engine_call(user)]
             if node.name not in self._lifted:
                 if node.name in self._interface.slots:
                     self._slots[node] = self._interface.slots[node.name]
-            elif users or any(node in user.args[0] for user in node.users):
+                    if node in self._states:
+                        self._changes.append(f"changes {self._slots[node]}")
+            elif users or any(node in engine_call(user).inputs for user in node.users):
                 self._add_constant(node)
 
     def _add_constant(self, node: Node) -> None:
@@ -296,6 +308,8 @@ class _Builder:
         self._slots[node] = len(self._interface.slots) + len(self._constant_lines)
         is_on_host = tensor.device.type == "cpu" and self._result.device != "cpu"
         word = "host_constant" if is_on_host else "constant"
+        if node in self._states:
+            word = "state"
         words = [word, DTYPE_NAMES[tensor.dtype], offset, *tensor.shape]
         if not tensor.is_contiguous():
             words += ["strides", *tensor.stride()]
@@ -303,7 +317,7 @@ class _Builder:
         self._result.constants.append(memory)
 
     def _add(self, node: Node) -> None:
-        if node.target is execute_engine:
+        if is_engine_call(node):
             self._add_engine_call(node)
         elif node.target is operator.getitem:
             source, index = node.args
@@ -315,16 +329,19 @@ class _Builder:
             self._add_operator(node)
 
     def _add_engine_call(self, node: Node) -> None:
-        inputs, engine, spec = node.args
+        call = engine_call(node)
+        engine = call.engine
         if engine.name not in self._lifted:
             raise UnsupportedNodeError("its engine is not a constant")
         index = self._engine_of.setdefault(engine.name, len(self._result.engines))
         if index == len(self._result.engines):
             self._result.engines.append(self._tensor(engine.name))
         count = len(node.meta["val"])
-        layouts = layouts_of(spec)
-        words = ["layouts", layouts] if layouts else []
-        self._call(["run_engine", index, "inputs", *map(self._slot, inputs)], node, count, words)
+        words = ["states", len(call.state)] if call.state else []
+        layouts = layouts_of(call.spec)
+        words += ["layouts", layouts] if layouts else []
+        inputs = map(self._slot, call.inputs)
+        self._call(["run_engine", index, "inputs", *inputs], node, count, words)
 
     def _add_operator(self, node: Node) -> None:
         extern = extern_node(node, self._interface.size)

@@ -54,7 +54,8 @@ class ScatterEmitter {
  private:
   // Simple operations for one point of the last inner loop.
   int64_t work() const {
-    int64_t points = scatter_.position.extent().at_opt() + 2 * scatter_.write.extent().at_opt();
+    int64_t points = 2 * scatter_.write.extent().at_opt();
+    if (scatter_.initial) points += scatter_.position.extent().at_opt();
     for (const Loop& loop : rest_)
       points = ir::saturating_product({points, loop.extent().at_opt()});
     return points;
@@ -69,10 +70,12 @@ class ScatterEmitter {
   }
 
   void run_task(const LaneRange* range) {
-    nested_loops(emitter_, {scatter_.position}, {}, [&](const State&) {
-      for_points(range, [&](const Lanes& lanes) { store(scatter_.initial, lanes); });
-      return State();
-    });
+    if (scatter_.initial) {
+      nested_loops(emitter_, {scatter_.position}, {}, [&](const State&) {
+        for_points(range, [&](const Lanes& lanes) { store(scatter_.initial, lanes); });
+        return State();
+      });
+    }
     nested_loops(emitter_, {scatter_.write}, {}, [&](const State&) {
       if (range == nullptr || has_common_index()) {
         if_position([&] { for_points(range, [&](const Lanes& lanes) { store(value_, lanes); }); });

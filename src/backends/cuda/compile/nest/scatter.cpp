@@ -34,7 +34,9 @@ std::string scatter_text(KernelContext& context, const plan::Scatter& scatter) {
   Emitter emitter(context);
   const std::vector<Loop> points = plan::with_loops(scatter.outer, scatter.inner);
   const Dim& positions = scatter.position.extent();
-  const int64_t shares = shares_for(points_at_opt(points), positions.at_opt());
+  const int64_t written = scatter.write.extent().at_opt();
+  const int64_t places = scatter.initial ? positions.at_opt() : std::min(positions.at_opt(), written);
+  const int64_t shares = shares_for(points_at_opt(points), places);
   // Neighbouring threads have neighbouring elements, of the last inner loop or of the positions.
   const Loop share = plan::make_loop("share", shares);
   const std::vector<Loop> loops =
@@ -59,12 +61,14 @@ std::string scatter_text(KernelContext& context, const plan::Scatter& scatter) {
     offset += scatter.out.strides[i] * Dim(target[i].index);
   const std::string place_type = position_type(Dim(scatter.position.index));
   const std::string own = emitter.position(Dim(share.index));
-  const std::string name = emitter.fresh("i");
-  emitter.open("for (" + place_type + " " + name + " = " + own + "; " + name + " < " +
-               emitter.position(positions) + "; " + name + " += " + std::to_string(shares) + ")");
-  emitter.bind(scatter.position.index, name);
-  emitter.store(scatter.out.buffer, {offset}, emitter.value(scatter.initial));
-  emitter.close();
+  if (scatter.initial) {
+    const std::string name = emitter.fresh("i");
+    emitter.open("for (" + place_type + " " + name + " = " + own + "; " + name + " < " +
+                 emitter.position(positions) + "; " + name + " += " + std::to_string(shares) + ")");
+    emitter.bind(scatter.position.index, name);
+    emitter.store(scatter.out.buffer, {offset}, emitter.value(scatter.initial));
+    emitter.close();
+  }
 
   open_loops(emitter, {scatter.write});
   const std::string index = emitter.declare("long long", "index", emitter.value(scatter.index));
