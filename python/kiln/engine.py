@@ -95,9 +95,7 @@ class Engine:
         self.outputs = _describe_tensors(
             handle, runtime().kiln_engine_num_outputs, runtime().kiln_engine_output
         )
-        updated = (
-            runtime().kiln_engine_updated_input(handle, i) for i in range(len(self.outputs))
-        )
+        updated = (runtime().kiln_engine_updated_input(handle, i) for i in range(len(self.outputs)))
         self.updates = {output: source for output, source in enumerate(updated) if source >= 0}
 
     @property

@@ -1,5 +1,5 @@
-"""Loads the operators `kiln::execute_engine` and `kiln::execute_engine_in_place`, and teaches PyTorch the shapes of their
-results.
+"""Loads the operators `kiln::execute_engine` and `kiln::execute_engine_in_place`, and teaches PyTorch the shapes of
+their results.
 
 Every call of the operator carries a `spec`: the dtypes and shapes of its results as text, for tracing. It reads
 

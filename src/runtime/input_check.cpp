@@ -126,15 +126,14 @@ Status wrong_output(const TensorSpec& spec, size_t index, const BoundTensor& exp
 
 Status wrong_update(const engine::Spec& spec, size_t output, size_t input) {
   return Status(StatusCode::InvalidArgument,
-                "output \"" + spec.outputs[output].name +
-                    "\" overlaps the input \"" + spec.inputs[input].name +
+                "output \"" + spec.outputs[output].name + "\" overlaps the input \"" +
+                    spec.inputs[input].name +
                     "\" that it updates, expected the same memory without gaps, or other memory");
 }
 
 Status updated_twice(const engine::Spec& spec, size_t input, size_t other) {
   return Status(StatusCode::InvalidArgument,
-                "the inputs \"" + spec.inputs[input].name + "\" and \"" +
-                    spec.inputs[other].name +
+                "the inputs \"" + spec.inputs[input].name + "\" and \"" + spec.inputs[other].name +
                     "\" overlap and are both updated in place, expected memory of their own");
 }
 

@@ -113,7 +113,7 @@ class Session {
   Status align(Update& update);
   std::vector<Update> updates_;
   std::vector<Update*> update_of_;  // by input; null: none
-  void* stream_ = nullptr;                       // of the last run, which may be pending on it
+  void* stream_ = nullptr;          // of the last run, which may be pending on it
   std::vector<StepTime> profile_;
   bool profiling_ = false;
   std::atomic_flag busy_;

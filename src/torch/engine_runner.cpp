@@ -219,7 +219,8 @@ std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inp
     } else if (is_writable(states, i - num_results)) {
       output.data = states[i - num_results].data;
     } else {
-      tensor = new_tensor(output.dtype, {output.shape, static_cast<size_t>(output.rank)}, {}, device);
+      tensor =
+          new_tensor(output.dtype, {output.shape, static_cast<size_t>(output.rank)}, {}, device);
     }
     if (tensor != nullptr)
       check_torch(aoti_torch_get_data_ptr(tensor.get(), &output.data), "tell where a tensor lies");

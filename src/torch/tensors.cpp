@@ -1,8 +1,8 @@
 #include "torch/tensors.h"
 
 #include <array>
-#include <optional>
 #include <functional>
+#include <optional>
 #include <stdexcept>
 #include <string>
 

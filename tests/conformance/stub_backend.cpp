@@ -57,6 +57,7 @@ constexpr Gaps kGaps[] = {
      "softmax_rolled_bf16 sqrt_f16 tanh_f16 where_f16 large_add_f16 large_cast_f16 "
      "large_gather_normalised_f16 large_layer_norm_residual_f16 large_odd_f16 large_softmax_f16 "
      "large_transpose_f16 large_transposes_f16 large_depthwise_f16 large_overlapping_max_pool_f16 "
+     "update_shift_bf16 update_slice_f16 update_statistics_bf16 update_statistics_f16 "
      "linear_windows_f16 attention_f16 attention_bf16 attention_causal_grouped_f16 "
      "attention_masked_bf16 attention_biased_f16"},
     {"the machine keeps no position of an extreme",
@@ -87,7 +88,9 @@ constexpr Gaps kGaps[] = {
      "scatter_sum_rows_f64 scatter_sum_rows_f16 scatter_sum_rows_i64 scatter_flat_sum_f32 "
      "scatter_flat_sum_i64 scatter_prod_f32 scatter_prod_i64 scatter_max_f32 "
      "scatter_max_f16 scatter_max_i64 scatter_max_u8 scatter_max_bool scatter_min_f32 "
-     "scatter_min_i32 scatter_outside_f32 scatter_of_computed_f32"},
+     "scatter_min_i32 scatter_outside_f32 scatter_of_computed_f32 update_cache_attention_f32 "
+     "update_cache_bf16 update_cache_bool update_cache_f16 update_cache_f32 update_cache_f64 "
+     "update_cache_i64 update_layers_f16 update_layers_f32 update_sum_f32 update_sum_i64"},
     {"the machine adds one by one, and rounds at each step",
      "large_softmax_long_f32 large_softmax_odd_f32 large_sum_f32"},
 };

@@ -143,9 +143,7 @@ graph main(%c: f32[6]) {
   EXPECT_TRUE(program.kernels.empty()) << to_text(program);
 }
 
-TEST(UpdateInputsTest, CannotBeLeftOut) {
-  EXPECT_EQ(find_pass("update_inputs"), nullptr);
-}
+TEST(UpdateInputsTest, CannotBeLeftOut) { EXPECT_EQ(find_pass("update_inputs"), nullptr); }
 
 }  // namespace
 }  // namespace kiln::plan

@@ -542,8 +542,9 @@ TEST_F(UpdateTest, ChangesAnInputInPlace) {
   for (int step = 1; step <= 3; ++step) {
     expect_ok(run_views(x.view(), y.view(), x.view()));
     for (size_t i = 0; i < 12; ++i)
-      EXPECT_EQ(x.values[i], 1 + static_cast<float>(i) +
-                                 static_cast<float>(step) * sign_ * (5 + 2 * static_cast<float>(i)));
+      EXPECT_EQ(x.values[i],
+                1 + static_cast<float>(i) +
+                    static_cast<float>(step) * sign_ * (5 + 2 * static_cast<float>(i)));
   }
 }
 
@@ -573,8 +574,7 @@ TEST_F(UpdateTest, ReadsOtherInputsInItsMemoryFirst) {
   reversed.strides = strides;
   expect_ok(run_views(x.view(), reversed, x.view()));
   for (size_t i = 0; i < 8; ++i)
-    EXPECT_EQ(x.values[i],
-              1 + static_cast<float>(i) + sign_ * (1 + static_cast<float>(7 - i)));
+    EXPECT_EQ(x.values[i], 1 + static_cast<float>(i) + sign_ * (1 + static_cast<float>(7 - i)));
 }
 
 TEST_F(UpdateTest, RefusesAnOutputThatIsPartlyItsInput) {

@@ -141,9 +141,7 @@ def _unchecked(
     """The conditions on sizes that no engine checks."""
     placeholders = graph.find_nodes(op="placeholder")
     shapes = [shape_of(node.meta.get("val")) for node in placeholders]
-    calls = [
-        set(engine_call(node).inputs) for node in engine_calls(graph)
-    ]
+    calls = [set(engine_call(node).inputs) for node in engine_calls(graph)]
     return [
         condition
         for condition in contract(shapes, ranges, guards)

@@ -26,7 +26,7 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
 
-from torch_tensorrt._operator import execute_engine_in_place
+from torch_tensorrt._operator import engine_call, engine_calls, execute_engine_in_place
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._assemble import INFO_KEY, ProgramInfo
 from torch_tensorrt.dynamo._calling import flat_results
@@ -89,6 +89,22 @@ def add_guards(program: ExportedProgram, gm: GraphModule) -> None:
     hidden = as_guards(unseen, program.call_spec.in_spec, argument_names(program))
     known = getattr(program, "_guards_code", [])
     program._guards_code = list(dict.fromkeys([*known, *gm.meta[SIZES_KEY].guards_code, *hidden]))
+
+
+def changed_buffers(program: ExportedProgram) -> list[str]:
+    """Names of the buffers that a program changes: at its end, or in engines."""
+    names = {
+        spec.arg.name: str(spec.target)
+        for spec in program.graph_signature.input_specs
+        if spec.kind is InputKind.BUFFER
+    }
+    in_place = [
+        names[node.name]
+        for call in engine_calls(program.graph)
+        for node in engine_call(call).state
+        if node.name in names
+    ]
+    return list(dict.fromkeys([*program.graph_signature.buffers_to_mutate.values(), *in_place]))
 
 
 class _Lifting:

@@ -132,9 +132,7 @@ def _new_engines(
         region = find_region(program, made_from, results)
         if results is None:
             region.orders.clear()
-        region.update(
-            {nodes[new]: nodes[old] for new, old in origin.get("updates", {}).items()}
-        )
+        region.update({nodes[new]: nodes[old] for new, old in origin.get("updates", {}).items()})
         model, _ = region_model(program, region)
         try:
             engine = kiln.refit(engine_array(old), model)

@@ -63,9 +63,7 @@ def _has_memory_of(value: Node, target: Node) -> bool:
     )
 
 
-def _is_free(
-    program: Program, parts: Partition, level: int, region: Region, target: Node
-) -> bool:
+def _is_free(program: Program, parts: Partition, level: int, region: Region, target: Node) -> bool:
     """Whether nobody needs what a tensor was once the engine has run."""
     inside = set(region.nodes)
     engines = {node: index for index, nodes in parts.regions.items() for node in nodes}

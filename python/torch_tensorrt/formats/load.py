@@ -197,9 +197,5 @@ def _engines_check_inputs(program: ExportedProgram) -> bool:
         for spec in program.graph_signature.input_specs
         if spec.kind is InputKind.USER_INPUT
     }
-    taken = {
-        node.name
-        for call in engine_calls(program.graph)
-        for node in engine_call(call).inputs
-    }
+    taken = {node.name for call in engine_calls(program.graph) for node in engine_call(call).inputs}
     return set(inputs) <= taken

@@ -105,7 +105,9 @@ class TorchTensorRTModule(torch.nn.Module):
         # The operator wants what is changed at the end, in one order.
         self._num_states = len(updates)
         in_order = list(updates) == outputs[len(outputs) - len(updates) :]
-        self._is_direct = in_order and list(updates.values()) == inputs[len(inputs) - len(updates) :]
+        self._is_direct = (
+            in_order and list(updates.values()) == inputs[len(inputs) - len(updates) :]
+        )
         self._changes = [(outputs.index(o), inputs.index(i)) for o, i in updates.items()]
         self._spec = spec_of(description, without=updates if self._is_direct else ())
         if self.engine is not None:

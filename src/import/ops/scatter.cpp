@@ -172,13 +172,13 @@ Value* scatter_to(Call& call, Value* target, int64_t axis, const Writes& writes,
 bool is_state(const ir::Graph& graph, const Value* value) {
   while (value->producer != nullptr) {
     const Op op = value->producer->op;
-    const bool keeps = op == Op::reshape || op == Op::permute || op == Op::slice || op == Op::scatter;
+    const bool keeps =
+        op == Op::reshape || op == Op::permute || op == Op::slice || op == Op::scatter;
     if (!keeps && op != Op::concat) return false;
     value = value->producer->input(0);
   }
-  return std::ranges::any_of(graph.updates, [&](const auto& update) {
-    return graph.inputs()[update.second] == value;
-  });
+  return std::ranges::any_of(
+      graph.updates, [&](const auto& update) { return graph.inputs()[update.second] == value; });
 }
 
 // The target with what is written to an axis of it. The index has the rank of the target.

@@ -183,7 +183,7 @@ struct Program {
   std::string name;
   std::vector<Buffer> buffers;
   std::vector<Kernel> kernels;
-  std::vector<BufferId> inputs, outputs;      // in the order of the graph's
+  std::vector<BufferId> inputs, outputs;  // in the order of the graph's
   // The graph's: outputs, by position, that update inputs. `update_inputs` makes aliases of them.
   std::map<size_t, size_t> updates;
   std::vector<ir::SymbolPtr> symbols;         // size symbols, in order of creation

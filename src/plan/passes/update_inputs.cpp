@@ -198,8 +198,7 @@ class Update {
     const BufferId made = program_.add_buffer(std::move(own));
     for (Kernel& kernel : program_.kernels) rename(kernel, output_, made);
     const LoopSpace space = make_loops(type.shape);
-    Store store{
-        output_, {}, space.indices, load_at(made, type.dtype, space.indices), std::nullopt};
+    Store store{output_, {}, space.indices, load_at(made, type.dtype, space.indices), std::nullopt};
     program_.kernels.push_back({unused(name), LoopNest{space.loops, {std::move(store)}}, {}});
   }
 

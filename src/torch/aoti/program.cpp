@@ -249,10 +249,9 @@ class Parser {
     }
     for (size_t i = call.inputs.size() - call.num_states; i < call.inputs.size(); ++i) {
       const size_t input = call.inputs[i], constant = input - program_.inputs.size();
-      const bool fits = input < program_.inputs.size()
-                            ? program_.inputs[input].is_changed
-                            : constant < program_.constants.size() &&
-                                  program_.constants[constant].is_state;
+      const bool fits = input < program_.inputs.size() ? program_.inputs[input].is_changed
+                                                       : constant < program_.constants.size() &&
+                                                             program_.constants[constant].is_state;
       if (!fits) {
         throw std::runtime_error("value " + std::to_string(input) + " is no state");
       }

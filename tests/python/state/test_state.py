@@ -350,6 +350,7 @@ def test_a_session_refuses_memory_that_cannot_be_changed_in_place() -> None:
     cache, steps = state_of(Cache("index_copy"))
     wide = np.zeros(cache.size + 1, cache.dtype)
     inside, shifted = wide[1:].reshape(cache.shape), wide[:-1].reshape(cache.shape)
+    inside[:] = cache
     scores = session.run(*args, cache, steps)[0]
     with pytest.raises(kiln.InvalidArgumentError, match="buf_cache_updated.*overlaps"):
         session.run(*args, inside, steps, out=[scores, shifted, steps])

@@ -35,7 +35,6 @@ from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._symbols import free_symbols, tensor_of
 
-
 _COPY = torch.ops.aten.copy_.default
 
 

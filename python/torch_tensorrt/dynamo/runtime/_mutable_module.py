@@ -21,7 +21,7 @@ from torch_tensorrt._arguments import input_device
 from torch_tensorrt._files import errors_at_the_end, replaced_file
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._compiler import compile as compile_exported
-from torch_tensorrt.dynamo._lift import lift
+from torch_tensorrt.dynamo._lift import changed_buffers, lift
 from torch_tensorrt.dynamo._refit import refit_module_weights
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.runtime._accepted import AcceptedInputs
@@ -174,7 +174,7 @@ class MutableTorchTensorRTModule:
     def _share_written_buffers(self, module: GraphModule, program: ExportedProgram) -> None:
         """Makes the compiled module write to the buffers of the model, and not to copies."""
         buffers = dict(self.pytorch_model.named_buffers(remove_duplicate=False))
-        for name in program.graph_signature.buffers_to_mutate.values():
+        for name in changed_buffers(program):
             owner, _, attribute = name.rpartition(".")
             setattr(module.get_submodule(owner), attribute, buffers[name])
             self._written.add(name)

@@ -35,7 +35,8 @@ std::string scatter_text(KernelContext& context, const plan::Scatter& scatter) {
   const std::vector<Loop> points = plan::with_loops(scatter.outer, scatter.inner);
   const Dim& positions = scatter.position.extent();
   const int64_t written = scatter.write.extent().at_opt();
-  const int64_t places = scatter.initial ? positions.at_opt() : std::min(positions.at_opt(), written);
+  const int64_t places =
+      scatter.initial ? positions.at_opt() : std::min(positions.at_opt(), written);
   const int64_t shares = shares_for(points_at_opt(points), places);
   // Neighbouring threads have neighbouring elements, of the last inner loop or of the positions.
   const Loop share = plan::make_loop("share", shares);
