@@ -160,8 +160,8 @@ WORDS: dict[str, Word] = {
     ),
     "allow_shape_tensors": Word(),
     "lift_mutable_buffers": Word(
-        "belongs to torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine: modules that were compiled "
-        "keep changed buffers, and their engines change them in place"
+        "belongs to torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine: modules that were "
+        "compiled keep changed buffers, and their engines change them in place"
     ),
     "use_aot_joint_export": Word(),
     "cross_compile_module": Word("has no effect: engines are for Linux on x86-64"),
