@@ -80,7 +80,7 @@ struct CompiledProgram {
 
 struct BackendOptions {
   // Which variants to make a program for; empty: all that serve it. CPU: "x86-64-v3", "x86-64-v4",
-  // "x86-64-v4-bf16".
+  // "x86-64-v4-bf16", "x86-64-v4-vnni", "x86-64-v3-vnni".
   std::vector<std::string> variants;
   int compile_threads = 0;            // 0: one per core
   std::string dump_directory;         // where the texts of kernels go, for people; empty: nowhere

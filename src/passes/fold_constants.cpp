@@ -40,6 +40,7 @@ class Folder {
   Value* fold(Rewriter& rewriter, Node& node) {
     if (!is_foldable(node)) return nullptr;
     if (node.op == ir::Op::dequantize && feeds_contraction(rewriter, node.output())) return nullptr;
+    if (is_byte_as_float(node) && feeds_product(rewriter, node.output())) return nullptr;
     std::vector<Literal> storage(node.inputs.size());
     std::vector<const Literal*> operands;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
@@ -51,6 +52,21 @@ class Folder {
   }
 
  private:
+  // Weights of 8 bits that are scaled behind the product.
+  static bool is_byte_as_float(const Node& node) {
+    if (node.op != ir::Op::cast || !is_floating(node.output()->type.dtype)) return false;
+    const DType dtype = node.input(0)->type.dtype;
+    return dtype == DType::I8 || dtype == DType::U8;
+  }
+
+  // Whether a matmul or linear has the value, or a view of it, as its right operand.
+  static bool feeds_product(const Rewriter& rewriter, const Value* value) {
+    return std::ranges::any_of(rewriter.users(value), [&](const Node* user) {
+      if (user->op == ir::Op::matmul || user->op == ir::Op::linear) return user->input(1) == value;
+      return ir::op_info(user->op).view && feeds_product(rewriter, user->output());
+    });
+  }
+
   // Whether a contraction reads the value, or a view or cast of it.
   static bool feeds_contraction(const Rewriter& rewriter, const Value* value) {
     return std::ranges::any_of(rewriter.users(value), [&](const Node* user) {
@@ -97,7 +113,7 @@ class Folder {
 // op(constants) -> constant. Not folded: nodes with symbolic sizes, and results that are large and
 // larger than the operands together (an expand), which would only make the engine bigger. Weights
 // are thus never multiplied, but may be permuted. A dequantize that a contraction reads stays,
-// however small it is: assign_precision decides about it.
+// however small it is: assign_precision decides about it. So does a cast of bytes that are a weight.
 bool fold_constants(ir::Graph& graph, PassContext& context) {
   if (!context.evaluate) return false;
   Folder folder(context);

@@ -64,7 +64,7 @@ class KeyWriter {
     for (plan::BufferId id : {c.input, c.weight, c.out}) buffer(id);
     for (const Dim& dim : {c.height, c.width, c.pad_top, c.pad_left}) write(dim);
     for (int64_t value : {c.channels, c.groups, c.kernel_h, c.kernel_w, c.stride_h, c.stride_w,
-                          c.dilation_h, c.dilation_w, c.winograd}) {
+                          c.dilation_h, c.dilation_w, c.padding, c.winograd}) {
       text("", value);
     }
     write(c.formats);

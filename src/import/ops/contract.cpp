@@ -42,6 +42,18 @@ Value* import_matmul(Call& call) {
   return general_matmul(call, call.tensor("self"), call.tensor("other"));
 }
 Value* import_mm(Call& call) { return matmul(call, call.tensor("self"), call.tensor("mat2")); }
+// Products of bytes are exact in f64 for any K that there is memory for, as PyTorch's sums of i32 are
+// unless they overflow.
+Value* import_int_mm(Call& call) {
+  const auto number = [&](const char* name) {
+    Value* x = call.tensor(name);
+    const bool is_byte = x->type.dtype == DType::I8 || x->type.dtype == DType::U8;
+    call.expect(is_byte, std::string(name) + " of " + std::string(dtype_name(x->type.dtype)),
+                "i8 or u8");
+    return call.builder().cast(x, DType::F64);
+  };
+  return call.builder().cast(matmul(call, number("self"), number("mat2")), DType::I32);
+}
 Value* import_mv(Call& call) {
   return general_matmul(call, call.tensor("self"), call.tensor("vec"));
 }
@@ -314,6 +326,7 @@ Value* import_einsum(Call& call) {
 }
 
 constexpr Row kRows[] = {
+    {"aten._int_mm.default", import_int_mm},
     {"aten.mm.default", import_mm},
     {"aten.bmm.default", import_mm},
     {"aten.matmul.default", import_matmul},

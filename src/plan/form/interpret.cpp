@@ -339,10 +339,13 @@ class Interpreter {
     return convert(value, formats.right).as_double();
   }
 
+  // Sums of integers are exact in f64.
   Scalar finish(const Formats& formats, const Expr& epilogue, double sum, double pair = 0) const {
     Leaves leaves;
-    leaves.accumulators = {ir::make_scalar(formats.accumulator, sum),
-                           ir::make_scalar(formats.accumulator, pair)};
+    const auto scalar = [&](double value) {
+      return ir::convert(ir::make_scalar(DType::F64, value), formats.accumulator);
+    };
+    leaves.accumulators = {scalar(sum), scalar(pair)};
     return value_of(epilogue, leaves);
   }
 
@@ -377,14 +380,16 @@ class Interpreter {
     double sum = 0;
     for (int64_t ky = 0; ky < c.kernel_h; ++ky) {
       const int64_t row = y * c.stride_h + ky * c.dilation_h - environment_(c.pad_top);
-      if (row < 0 || row >= height) continue;
       for (int64_t kx = 0; kx < c.kernel_w; ++kx) {
         const int64_t column = x * c.stride_w + kx * c.dilation_w - environment_(c.pad_left);
-        if (column < 0 || column >= width) continue;
+        const bool outside = row < 0 || row >= height || column < 0 || column >= width;
+        if (outside && c.padding == 0) continue;
         const int64_t pixel = ((b * height + row) * width + column) * c.channels + first;
         const int64_t filter = ((o * c.kernel_h + ky) * c.kernel_w + kx) * group_channels;
         for (int64_t channel = 0; channel < group_channels; ++channel) {
-          sum += left_element(c.formats, c.input, pixel + channel) *
+          const double element = outside ? static_cast<double>(c.padding)
+                                         : left_element(c.formats, c.input, pixel + channel);
+          sum += element *
                  right_element(c.formats, c.weight, filter + channel);
         }
       }

@@ -77,6 +77,8 @@ struct View {
 // epilogue. A constant right operand is stored as `weight` and converted to `right` when it is read:
 // 16 bits an element in the file and on the way from memory, whatever it is multiplied as.
 //   a model in bf16, computed with as f32: left = right = accumulator = f32, weight = bf16
+// Integers, for targets with integer_products: left = u8, right = weight = i8, constant, and exact sums of
+// i32; or a constant weight of i8 that is multiplied as f32.
 // With `tf32`, operands of f32 may be rounded to the 11 bits of TF32 before they are multiplied.
 struct Formats {
   DType left = DType::F32, right = DType::F32;
@@ -106,7 +108,7 @@ struct MatMul {
 //   out[b, y, x, o] = epilogue(sum over ky, kx, c of
 //       input[b, y * stride_h + ky * dilation_h - pad_top,
 //                x * stride_w + kx * dilation_w - pad_left, g * C/G + c] * weight[o, ky, kx, c])
-// with g the group of o, and zero outside the input. input: dense NHWC buffer; weight: constant
+// with g the group of o, and `padding` outside the input. input: dense NHWC buffer; weight: constant
 // dense [O, KH, KW, C/G]. The epilogue is an Expr over b, y, x, o.
 struct Convolution {
   Loop b, y, x, o;
@@ -115,6 +117,7 @@ struct Convolution {
   int64_t channels = 0, groups = 1;
   int64_t kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1;
   ir::Dim pad_top, pad_left;
+  int64_t padding = 0;  // a u8; 0 for other inputs
   // Results of a side of the tiles of Winograd's algorithm, 2 or 4: another way to compute the same, with
   // other rounding (allows_winograd). 0: the sum as it is written.
   int64_t winograd = 0;

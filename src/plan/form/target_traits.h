@@ -46,6 +46,10 @@ struct TargetTraits {
   // Contractions multiply f16 and bf16 as they are and add up in f32; otherwise as f32. Source: the
   // machine has such instructions.
   bool native_16_bit = false;
+  // MatMul and Convolution multiply u8 by constants of i8 and add up in i32, and MatMul multiplies f32 by
+  // constants of i8, which it widens. Otherwise quantised operands are multiplied as f32. Source: what the
+  // code generator accepts.
+  bool integer_products = false;
   // MatMul and Convolution can round operands of f32 to TF32 where that is allowed. Source: the machine
   // has such instructions.
   bool tf32 = false;

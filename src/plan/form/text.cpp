@@ -158,6 +158,7 @@ class KernelText {
              std::to_string(c.groups) + " stride " + ints(c.stride_h, c.stride_w) + " dilation " +
              ints(c.dilation_h, c.dilation_w) + " pad " + pair(c.pad_top.str(), c.pad_left.str()) +
              "\n";
+    if (c.padding != 0) text_ += "  padding " + std::to_string(c.padding) + "\n";
     if (c.winograd != 0) text_ += "  winograd " + ints(c.winograd, c.winograd) + "\n";
     print(c.formats);
     text_ += "  " + id(c.out) + " = " + of(c.epilogue) + "\n";

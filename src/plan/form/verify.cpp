@@ -169,8 +169,14 @@ class Verifier {
   }
   // P10
   void check_formats(const Formats& formats, BufferId left, BufferId right) const {
+    const bool constant = buffer(right).kind == BufferKind::Constant;
+    if (!is_floating(formats.accumulator) || formats.weight == DType::I8) {
+      check_integers(formats, left, right);
+      if (!is_floating(formats.accumulator)) return;
+    }
     for (BufferId id : {left, right}) {
-      if (!is_floating(buffer(id).type.dtype))
+      const bool is_weight = id == right && formats.weight == DType::I8;
+      if (!is_weight && !is_floating(buffer(id).type.dtype))
         fail_here("P10", buffer(id).name + " is not floating");
     }
     if (formats.tf32 && (formats.left != DType::F32 || formats.right != DType::F32))
@@ -182,10 +188,21 @@ class Verifier {
     }
     if (formats.accumulator != DType::F32 && formats.accumulator != DType::F64)
       fail_here("P10", "sums of " + std::string(dtype_name(formats.accumulator)));
-    const bool constant = buffer(right).kind == BufferKind::Constant;
-    if (!is_lossless(formats.weight, formats.right) || !is_floating(formats.weight) ||
+    const bool is_weight = is_floating(formats.weight) || formats.weight == DType::I8;
+    if (!is_lossless(formats.weight, formats.right) || !is_weight ||
         (!constant && formats.weight != formats.right))
       fail_here("P10", "a weight of " + std::string(dtype_name(formats.weight)));
+  }
+  // P13
+  void check_integers(const Formats& formats, BufferId left, BufferId right) const {
+    if (!program_.traits.integer_products) fail_here("P13", "the target has no products of integers");
+    const Buffer& weight = buffer(right);
+    if (weight.kind != BufferKind::Constant || weight.type.dtype != DType::I8)
+      fail_here("P13", weight.name + " is not a constant of i8");
+    if (is_floating(formats.accumulator)) return;
+    const Formats integers{DType::U8, DType::I8, DType::I32, DType::I8};
+    if (!(formats == integers) || buffer(left).type.dtype != DType::U8)
+      fail_here("P13", "a product of integers that is not u8 * i8 -> i32");
   }
   // P9
   void check_check(const ExprNode& node) const {
@@ -330,6 +347,8 @@ class Verifier {
     const bool has_tiles = c.winograd == 2 || c.winograd == 4;
     if (c.winograd != 0 && (!has_tiles || !allows_winograd(program_, c)))
       fail_here("P11", "Winograd's algorithm for another convolution, or with other tiles");
+    const bool has_padding = c.padding > 0 && c.padding <= 255 && c.formats.left == DType::U8;
+    if (c.padding != 0 && !has_padding) fail_here("P13", "padding that is not an element of the input");
     check_formats(c.formats, c.input, c.weight);
     check_expr(c.epilogue, {{}, c.formats.accumulator});
     check_result(c.out, c.epilogue);

@@ -7,6 +7,7 @@
 #include "plan/form/fold.h"
 #include "plan/form/rewrite.h"
 #include "plan/lower/lowering.h"
+#include "plan/lower/quantised.h"
 #include "support/error.h"
 
 namespace kiln::plan {
@@ -284,6 +285,38 @@ std::optional<View> Lowering::view(const ir::Value* value, const Indices& at,
       affine->strides, [](const ir::Dim& stride) { return stride.lower_bound() < 0; });
   if (backwards) return std::nullopt;
   return View{buffer_of(source), std::move(affine->base), std::move(affine->strides)};
+}
+
+const ir::Literal* Lowering::literal_of(const ir::Value* value) const {
+  if (const auto it = buffers_.find(value); it != buffers_.end()) {
+    const Buffer& buffer = program_.buffers[it->second];
+    return buffer.kind == BufferKind::Constant ? &buffer.literal : nullptr;
+  }
+  if (!value->producer || value->producer->op != Op::constant) return nullptr;
+  return &value->producer->attr<ir::Literal>("value");
+}
+
+void Lowering::define_constant(const ir::Value* value, ir::Literal literal) {
+  buffers_[value] = add_constant(value->name, std::move(literal));
+}
+
+BufferId Lowering::unsigned_copy(const ir::Value* value) {
+  const auto [it, added] = unsigned_copies_.try_emplace(value);
+  if (!added) return it->second;
+  LoopSpace space = make_loops(value->type.shape);
+  const Quantised operand = *quantised(value, space.indices);
+  Expr byte = load(operand.node->input(0), operand.at);
+  if (operand.dtype() == DType::I8) {
+    const Expr moved =
+        apply(Op::add, {cast(std::move(byte), DType::I32), constant_int(DType::I32, 128)});
+    byte = cast(moved, DType::U8);
+  }
+  it->second = add_temporary(value->name + "_bytes", {DType::U8, value->type.shape});
+  const std::string name = "bytes_" + std::to_string(kernel_count_++);
+  Store store{it->second, {}, space.indices, std::move(byte), {}};
+  program_.kernels.push_back(
+      {name, LoopNest{std::move(space.loops), {std::move(store)}}, {value->name}});
+  return it->second;
 }
 
 View Lowering::dense_view(BufferId buffer, const ir::Shape& shape, const Indices& at,

@@ -1,5 +1,5 @@
 // matmul and linear. Types for which the target has no MatMul kernels are reduction nests.
-#include "plan/lower/lowering.h"
+#include "plan/lower/quantised.h"
 #include "support/error.h"
 
 namespace kiln::plan {
@@ -133,6 +133,44 @@ void emit_nest(Lowering& lowering, const ir::Node& node, const Contraction& c) {
   lowering.emit(node, builder.finish());
 }
 
+// --- Integers ---
+
+// The product of quantised operands, of which the right one is constant: integers. With that one alone,
+// its 8 bits are widened as they are read, and scaled in the epilogue. False for other products.
+bool emit_quantised(Lowering& lowering, const ir::Node& node, const Contraction& c) {
+  const DType dtype = compute_dtype(node.output()->type.dtype);
+  if (!lowering.traits().integer_products || accumulator_dtype(node) != dtype) return false;
+  const auto right = quantised(c.b, c.b_at);
+  if (!right || !is_uniform_along(lowering, *right, with_loops(c.batch, {c.k}))) return false;
+  const auto left = quantised(c.a, c.a_at);
+  const bool is_integer = left && is_uniform_along(lowering, *left, {c.k});
+  if (!is_integer && dtype != DType::F32) return false;
+  const auto weight = signed_weight(*right, {c.n, c.k});
+  if (!weight) return false;
+
+  MatMul matmul{c.batch, c.m, c.n, c.k, {}, {}, {}, {}, {}};
+  Expr value;
+  if (is_integer) {
+    const UnsignedOperand bytes =
+        unsigned_operand(lowering, c.a, c.a_at, c.loops({c.m, c.k}));
+    value = dequantised_sum(lowering, {bytes, *right, *weight, c.n.index}, dtype);
+    matmul.a = bytes.view;
+    matmul.formats = {DType::U8, DType::I8, DType::I32, DType::I8};
+  } else {
+    matmul.a = lowering.operand_view(c.a, c.a_at, c.loops({c.m, c.k}));
+    matmul.formats.weight = DType::I8;
+    value = apply(Op::mul, {accumulator(DType::F32), scale_of(lowering, *right, DType::F32)});
+  }
+  const BufferId bytes = lowering.add_constant(right->node->input(0)->name, weight->values);
+  matmul.b = lowering.dense_view(bytes, {c.n.extent(), c.k.extent()}, {c.n.index, c.k.index},
+                                 c.loops({c.k, c.n}));
+  matmul.epilogue = with_bias(lowering, node, std::move(value), c.n.index);
+  matmul.out = lowering.dense_view(lowering.define(node.output()), node.output()->type.shape,
+                                   c.out_at, c.loops({c.m, c.n}));
+  lowering.emit(node, std::move(matmul));
+  return true;
+}
+
 }  // namespace
 
 void lower_contract(Lowering& lowering, const ir::Node& node) {
@@ -140,6 +178,7 @@ void lower_contract(Lowering& lowering, const ir::Node& node) {
     return emit_nest(lowering, node, node.op == Op::linear ? flat_linear(node) : batched(node));
   }
   Contraction c = choose(lowering, node);
+  if (emit_quantised(lowering, node, c)) return;
   View a = lowering.operand_view(c.a, c.a_at, c.loops({c.m, c.k}));
   View b = lowering.operand_view(c.b, c.b_at, c.loops({c.k, c.n}));
   const Formats formats = lowering.formats(a.buffer, b.buffer, lowering.options().tf32_products);

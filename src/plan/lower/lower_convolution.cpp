@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <array>
 
+#include "plan/form/fold.h"
 #include "plan/lower/lower_window.h"
+#include "plan/lower/quantised.h"
 #include "support/error.h"
 
 namespace kiln::plan {
@@ -29,9 +31,22 @@ Sizes sizes_of(const ir::Node& node, const Window& window) {
   return sizes;
 }
 
-bool is_constant(const ir::Value* value) {
-  return value->producer && value->producer->op == Op::constant;
-}
+// A convolution of quantised operands as one of integers: u8 by constants of i8.
+struct IntegerConvolution {
+  UnsignedOperand left;
+  SignedWeight weight;
+  BufferId input = -1, filters = -1;  // dense
+  int64_t padding = 0;                // the element that stands for zero
+
+  // The finished sum of an output channel, in f32 and without the bias.
+  Expr value(Lowering& lowering, const ir::Node& node, const Index& o) const {
+    Indices at(node.input(1)->type.rank(), Index(0));
+    at[0] = o;
+    const Quantised right = *quantised(node.input(1), at);
+    return dequantised_sum(lowering, {left, right, weight, o}, DType::F32);
+  }
+};
+constexpr Formats kIntegers{DType::U8, DType::I8, DType::I32, DType::I8};
 
 Expr with_bias(Lowering& lowering, const ir::Node& node, Expr sum, const Index& o) {
   if (node.input(2)) {
@@ -52,9 +67,9 @@ bool is_pointwise(const Window& window, const Sizes& sizes) {
   return result;
 }
 
-// Rows of `depth` elements times filters.
+// Rows of `depth` elements times filters; of integers if there is an `integer`.
 void emit_matmul(Lowering& lowering, const ir::Node& node, BufferId rows, BufferId filters,
-                 int64_t depth) {
+                 int64_t depth, const IntegerConvolution* integer = nullptr) {
   const ir::Shape& shape = node.output()->type.shape;
   const int64_t out = shape.back().constant();
   MatMul matmul;
@@ -69,10 +84,15 @@ void emit_matmul(Lowering& lowering, const ir::Node& node, BufferId rows, Buffer
   matmul.b = lowering.dense_view(filters, {out, depth}, {matmul.n.index, matmul.k.index},
                                  {matmul.k, matmul.n});
   matmul.out = row_major(lowering.define(node.output()), matmul.m, matmul.n);
-  matmul.formats =
-      lowering.formats(matmul.a.buffer, matmul.b.buffer, lowering.options().tf32_convolutions);
-  matmul.epilogue =
-      with_bias(lowering, node, accumulator(matmul.formats.accumulator), matmul.n.index);
+  if (integer == nullptr)
+    matmul.formats =
+        lowering.formats(matmul.a.buffer, matmul.b.buffer, lowering.options().tf32_convolutions);
+  Expr sum = accumulator(matmul.formats.accumulator);
+  if (integer != nullptr) {
+    matmul.formats = kIntegers;
+    sum = integer->value(lowering, node, matmul.n.index);
+  }
+  matmul.epilogue = with_bias(lowering, node, std::move(sum), matmul.n.index);
   lowering.emit(node, std::move(matmul));
 }
 
@@ -137,7 +157,7 @@ void lower_as_patches(Lowering& lowering, const ir::Node& node, const Window& wi
     loops.insert(loops.end(), part->loops.begin(), part->loops.end());
     row.insert(row.end(), part->indices.begin(), part->indices.end());
   }
-  const auto& literal = weight->producer->attr<ir::Literal>("value");
+  const ir::Literal& literal = *lowering.literal_of(weight);
   const BufferId filters = channels_last ? lowering.dense(weight)
                                          : lowering.add_constant(weight->name + "_channels_first",
                                                                  channels_first(literal));
@@ -157,7 +177,7 @@ void lower_as_patches(Lowering& lowering, const ir::Node& node, const Window& wi
 // --- Two axes and a contraction of some width ---
 
 void lower_as_convolution(Lowering& lowering, const ir::Node& node, const Window& window,
-                          const Sizes& sizes) {
+                          const Sizes& sizes, const IntegerConvolution* integer = nullptr) {
   const ir::Shape& x = node.input(0)->type.shape;
   const ir::Shape& shape = node.output()->type.shape;
   const bool flat = window.rank() == 1;  // one spatial axis: a height of 1
@@ -167,8 +187,8 @@ void lower_as_convolution(Lowering& lowering, const ir::Node& node, const Window
   c.y = make_loop("y", flat ? ir::Dim(1) : shape[1]);
   c.x = make_loop("x", shape[window.spatial_axis(last)]);
   c.o = make_loop("o", sizes.out);
-  c.input = lowering.dense(node.input(0));
-  c.weight = lowering.dense(node.input(1));
+  c.input = integer != nullptr ? integer->input : lowering.dense(node.input(0));
+  c.weight = integer != nullptr ? integer->filters : lowering.dense(node.input(1));
   c.height = flat ? ir::Dim(1) : x[1];
   c.width = x[window.spatial_axis(last)];
   c.channels = sizes.channels;
@@ -184,9 +204,79 @@ void lower_as_convolution(Lowering& lowering, const ir::Node& node, const Window
   c.dilation_w = window.dilation[last];
   c.pad_left = window.padding_before[last];
   c.out = lowering.define(node.output());
-  c.formats = lowering.formats(c.input, c.weight, lowering.options().tf32_convolutions);
-  c.epilogue = with_bias(lowering, node, accumulator(c.formats.accumulator), c.o.index);
+  if (integer != nullptr) {
+    c.formats = kIntegers;
+    c.padding = integer->padding;
+    c.epilogue = with_bias(lowering, node, integer->value(lowering, node, c.o.index), c.o.index);
+  } else {
+    c.formats = lowering.formats(c.input, c.weight, lowering.options().tf32_convolutions);
+    c.epilogue = with_bias(lowering, node, accumulator(c.formats.accumulator), c.o.index);
+  }
   lowering.emit(node, std::move(c));
+}
+
+// --- Integers ---
+
+// A buffer with the elements of the view over all positions of a tensor, in their order, if it has them.
+std::optional<BufferId> dense_buffer(const Lowering& lowering, const View& view,
+                                     const ir::Shape& shape, const LoopSpace& space) {
+  Index offset = view.offset;
+  for (size_t i = 0; i < space.loops.size(); ++i)
+    offset += view.strides[i] * Index(space.loops[i].index);
+  const bool is_dense = offset == linearize(shape, space.indices) &&
+                        lowering.elements(view.buffer) == ir::product(shape);
+  return is_dense ? std::optional(view.buffer) : std::nullopt;
+}
+
+// One scale and zero point for the input, which is a constant where there is padding; one scale for each
+// filter.
+std::optional<IntegerConvolution> integer_convolution(Lowering& lowering, const ir::Node& node,
+                                                      const Window& window) {
+  if (!lowering.traits().integer_products || accumulator_dtype(node) != DType::F32)
+    return std::nullopt;
+  const ir::Value *x = node.input(0), *weight = node.input(1);
+  const LoopSpace pixels = make_loops(x->type.shape);
+  const auto left = quantised(x, pixels.indices);
+  if (!left || !is_uniform_along(lowering, *left, pixels.loops)) return std::nullopt;
+  std::vector<Loop> loops;
+  Indices at;
+  for (const ir::Dim& size : weight->type.shape) {
+    loops.push_back(make_loop("w", size));
+    at.emplace_back(loops.back().index);
+  }
+  const auto right = quantised(weight, at);
+  if (!right || !is_uniform_along(lowering, *right, {loops.begin() + 1, loops.end()}))
+    return std::nullopt;
+  auto values = signed_weight(*right, loops);
+  if (!values) return std::nullopt;
+
+  IntegerConvolution result{unsigned_operand(lowering, x, pixels.indices, pixels.loops),
+                            std::move(*values)};
+  for (size_t i = 0; i < window.rank(); ++i) {
+    if (window.padding_before[i] == 0 && window.padding_after[i] == 0) continue;
+    const auto zero = as_scalar(result.left.zero_point);
+    if (!zero || zero->integer < 0 || zero->integer > 255) return std::nullopt;
+    result.padding = zero->integer;
+  }
+  const auto dense = dense_buffer(lowering, result.left.view, x->type.shape, pixels);
+  result.input = dense ? *dense : lowering.unsigned_copy(x);
+  result.filters = lowering.add_constant(weight->name + "_filters", result.weight.values);
+  return result;
+}
+
+// Filters that are dequantized become constants for kernels of floats.
+void fix_filters(Lowering& lowering, const ir::Value* weight) {
+  if (lowering.literal_of(weight) != nullptr) return;
+  std::vector<Loop> loops;
+  Indices at;
+  for (const ir::Dim& size : weight->type.shape) {
+    loops.push_back(make_loop("w", size));
+    at.emplace_back(loops.back().index);
+  }
+  const auto filters = quantised(weight, at);
+  if (!filters) return;
+  if (auto literal = floating_weight(*filters, loops, weight->type.dtype))
+    lowering.define_constant(weight, std::move(*literal));
 }
 
 // --- Everything else ---
@@ -215,9 +305,10 @@ using WeightReader = std::function<Expr(const Index& o, const Indices& at)>;
 
 WeightReader weight_reader(Lowering& lowering, const ir::Node& node, const Window& window) {
   const ir::Value* weight = node.input(1);
-  if (window.channels_last && is_constant(weight)) {
-    const BufferId buffer = lowering.add_constant(
-        weight->name + "_filters_last", filters_last(weight->producer->attr<ir::Literal>("value")));
+  const ir::Literal* literal = lowering.literal_of(weight);
+  if (window.channels_last && literal != nullptr) {
+    const BufferId buffer =
+        lowering.add_constant(weight->name + "_filters_last", filters_last(*literal));
     return [=](const Index& o, Indices at) {
       at.push_back(o);
       return load_at(buffer, weight->type.dtype, at);
@@ -261,7 +352,16 @@ void lower_convolution(Lowering& lowering, const ir::Node& node) {
   const Window window = window_of(node);
   const Sizes sizes = sizes_of(node, window);
   const TargetTraits& traits = lowering.traits();
-  const bool fixed = window.channels_last && is_constant(node.input(1));
+  const bool wide = sizes.groups == 1 || sizes.channels / sizes.groups >= traits.min_group_channels;
+  if (window.channels_last && wide && window.rank() <= 2) {
+    if (const auto integer = integer_convolution(lowering, node, window)) {
+      if (!is_pointwise(window, sizes))
+        return lower_as_convolution(lowering, node, window, sizes, &*integer);
+      return emit_matmul(lowering, node, integer->input, integer->filters, sizes.channels, &*integer);
+    }
+  }
+  fix_filters(lowering, node.input(1));
+  const bool fixed = window.channels_last && lowering.literal_of(node.input(1)) != nullptr;
   if (fixed && is_pointwise(window, sizes) && has_kernel(traits.matmul, node)) {
     return lower_as_matmul(lowering, node, sizes);
   }
@@ -269,7 +369,6 @@ void lower_convolution(Lowering& lowering, const ir::Node& node) {
       has_kernel(traits.matmul, node)) {
     return lower_as_patches(lowering, node, window, sizes);
   }
-  const bool wide = sizes.groups == 1 || sizes.channels / sizes.groups >= traits.min_group_channels;
   if (fixed && wide && window.rank() <= 2 && has_kernel(traits.convolution, node)) {
     return lower_as_convolution(lowering, node, window, sizes);
   }

@@ -1,27 +1,13 @@
 // quantize and dequantize: pointwise nests in f32, or f64, with a conversion at the integer end.
-#include "plan/lower/lowering.h"
+#include "plan/lower/quantised.h"
 
 namespace kiln::plan {
 namespace {
 
 using ir::Op;
 
-// The element of a scale or zero point for a position of x: one for each block.
 Expr load_block(Lowering& lowering, const ir::Value* value, const ir::Shape& x, const Indices& at) {
-  const ir::Shape& own = value->type.shape;
-  const size_t offset = x.size() - own.size();
-  Indices indices;
-  for (size_t i = 0; i < own.size(); ++i) {
-    const ir::Dim& size = x[offset + i];
-    if (own[i].is_constant(1)) {
-      indices.emplace_back(0);
-    } else if (ir::provably_equal(own[i], size)) {
-      indices.push_back(at[offset + i]);
-    } else {
-      indices.push_back(ir::floordiv(at[offset + i], ir::floordiv(size, own[i])));
-    }
-  }
-  return lowering.load(value, indices);
+  return lowering.load(value, block_indices(value->type.shape, x, at));
 }
 
 Expr zero_point(Lowering& lowering, const ir::Node& node, const Indices& at, DType dtype) {

@@ -6,6 +6,7 @@ namespace kiln::plan {
 
 void run_pipeline(Program& program, const PlanOptions& options) {
   Runner runner(program, options);
+  runner.run(remove_dead);       // what products of integers do not read
   runner.run(inline_pointwise);  // one kernel of pointwise work after each contraction
   runner.run(recognise_causal);
   runner.run(fuse_epilogues);  // before reductions could take what belongs into an epilogue

@@ -19,6 +19,7 @@ const plan::TargetTraits& traits() {
       .convolution = {DType::F32, DType::F16, DType::BF16, DType::F64},
       .attention = {DType::F32, DType::F16, DType::BF16},
       .places = true,
+      .integer_products = true,
       .min_group_channels = 4,
       .winograd = plan::WinogradCosts{.pixel = 5, .result = 6, .weight = 5, .fewest_rows = 12},
       .epilogue = plan::EpilogueRule::EvenLoads,
@@ -52,13 +53,27 @@ bool has_pairs(const plan::Program& program) {
   });
 }
 
+bool has_bytes(const plan::Program& program) {
+  return std::ranges::any_of(program.kernels, [](const plan::Kernel& kernel) {
+    const auto* matmul = std::get_if<plan::MatMul>(&kernel.body);
+    const auto* convolution = std::get_if<plan::Convolution>(&kernel.body);
+    return (matmul != nullptr && matmul->formats.accumulator == DType::I32) ||
+           (convolution != nullptr && convolution->formats.accumulator == DType::I32);
+  });
+}
+
+// Which programs gain by what a level has beyond the plain ones; null: all.
+bool (*served_by(const Target& target))(const plan::Program&) {
+  if (target.has(Feature::Avx512Bf16)) return has_pairs;
+  const bool has_vnni = target.has(Feature::Avx512Vnni) || target.has(Feature::AvxVnni);
+  return has_vnni ? has_bytes : nullptr;
+}
+
 const std::vector<Variant>& variants() {
   static const std::vector<Variant> kVariants = [] {
     std::vector<Variant> variants;
-    for (const Target& target : all_targets()) {
-      const bool pairs = target.has(Feature::Avx512Bf16);
-      variants.push_back({target.name, target.features.required(), pairs ? has_pairs : nullptr});
-    }
+    for (const Target& target : all_targets())
+      variants.push_back({target.name, target.features.required(), served_by(target)});
     return variants;
   }();
   return kVariants;

@@ -15,6 +15,7 @@
 #include <algorithm>
 
 #include "backends/cpu/compile/contract/contraction.h"
+#include "backends/cpu/compile/contract/copy_bytes.h"
 #include "backends/cpu/compile/contract/pack.h"
 #include "ir/size_overflow.h"
 #include "support/error.h"
@@ -62,23 +63,28 @@ struct Geometry {
   DType read = DType::F32;  // what tiles read
   int64_t read_bytes = 4, weight_bytes = 4;
 
-  // Elements along k of a step.
-  int64_t step() const { return steps == Steps::Single ? 1 : 2; }
+  // Elements along k of a step, steps of a run, and elements of the packed sum.
+  int64_t step() const { return elements_of(steps); }
+  int64_t run_steps() const { return (run + step() - 1) / step(); }
+  int64_t packed_depth() const { return depth / run * run_steps() * step(); }
 };
 
 // Pairs where input and weight are bf16, and every run of K is a whole number of them.
 Steps choose_steps(const Target& target, const plan::Convolution& conv, const Geometry& geometry) {
+  if (conv.formats.accumulator == DType::I32) return byte_steps(target);
   const bool exact = geometry.input.memory == DType::BF16 && geometry.input.widens() &&
                      conv.formats.weight == DType::BF16 && geometry.input.sum == DType::F32;
   if (!exact || geometry.run % 2 != 0) return Steps::Single;
   return target.has(Feature::Avx512Bf16) ? Steps::Pairs : Steps::WidenedPairs;
 }
 
-// Even chunks of whole vectors.
+// Even chunks of whole vectors. Those of bytes leave no rest, or there is one: steps do not cross them.
 void choose_chunks(const plan::Convolution& conv, Geometry& geometry) {
   constexpr int64_t kGranule = 16;
   const int64_t taps = conv.kernel_h * conv.kernel_w;
-  const int64_t most = std::max(kGranule, kChunkDepth / taps / kGranule * kGranule);
+  const bool has_bytes = conv.formats.weight == DType::I8;
+  const int64_t depth = has_bytes ? kChunkDepth * 4 : kChunkDepth;
+  const int64_t most = std::max(kGranule, depth / taps / kGranule * kGranule);
   const int64_t channels = geometry.group_channels;
   const int64_t wanted = (channels + most - 1) / most;
   geometry.chunk = channels;
@@ -87,7 +93,7 @@ void choose_chunks(const plan::Convolution& conv, Geometry& geometry) {
     geometry.chunk = even;
     // One that leaves no rest, if there is one of much the same size.
     while (geometry.chunk > even / 2 && channels % geometry.chunk != 0) geometry.chunk -= kGranule;
-    if (channels % geometry.chunk != 0) geometry.chunk = even;
+    if (channels % geometry.chunk != 0) geometry.chunk = has_bytes ? channels : even;
   }
   geometry.chunks = (channels + geometry.chunk - 1) / geometry.chunk;
 }
@@ -132,11 +138,17 @@ Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv
   geometry.pixel = conv.channels;
   choose_run(conv, geometry);
   geometry.steps = choose_steps(target, conv, geometry);
-  geometry.read = geometry.steps == Steps::Pairs ? DType::BF16 : conv.formats.accumulator;
+  const bool has_bytes = geometry.input.sum == DType::I32;
+  geometry.read = has_bytes                           ? DType::U8
+                  : geometry.steps == Steps::Pairs ? DType::BF16
+                                                   : conv.formats.accumulator;
   geometry.read_bytes = ElementFormat(geometry.read).bytes();
   geometry.weight_bytes = ElementFormat(conv.formats.weight).bytes();
   geometry.input.sum = geometry.read;
-  const bool as_it_lies = geometry.steps == Steps::Pairs || geometry.input.is_plain();
+  // The last step of a run of bytes may read beyond it.
+  const bool is_whole = !has_bytes || geometry.run % geometry.step() == 0;
+  const bool as_it_lies =
+      geometry.steps == Steps::Pairs || (has_bytes && is_whole) || geometry.input.is_plain();
   geometry.copies = !as_it_lies || !conv.pad_top.is_constant(0) || !conv.pad_left.is_constant(0) ||
                     !ir::provably_less_equal(rows, conv.height) ||
                     !ir::provably_less_equal(columns, conv.width);
@@ -166,7 +178,7 @@ Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry
       ir::saturating_product({positive_opt(geometry.width), geometry.pixel, geometry.read_bytes});
   const int64_t fitting = (kInputBytes / row_bytes - geometry.span_h) / conv.stride_h + 1;
   blocking.block_rows = std::clamp<int64_t>(fitting, 1, rows);
-  const int64_t panel_bytes = geometry.depth * blocking.width * geometry.weight_bytes;
+  const int64_t panel_bytes = geometry.packed_depth() * blocking.width * geometry.weight_bytes;
   blocking.group_panels =
       std::clamp<int64_t>(kWeightBytes / std::max<int64_t>(1, panel_bytes), 1, blocking.panels);
   auto tasks = [&] {
@@ -251,6 +263,7 @@ class ConvolutionEmitter {
     padded_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
     ir::Dim scratch = staging;
     if (geometry_.copies) scratch += plane_bytes() * planes();
+    if (geometry_.read == DType::U8) scratch += kLineBytes;  // what is read beyond a run
     if (geometry_.chunks > 1) {
       scratch = ir::ceildiv(scratch, kLineBytes) * kLineBytes;
       partial_ = byte_offset(emitter_, emitter_.scratch(), value_of(scratch));
@@ -268,7 +281,8 @@ class ConvolutionEmitter {
     matrix.batches = conv_.groups;
     matrix.batch_stride = geometry_.depth * geometry_.group_outputs;
     matrix.weight = conv_.formats.weight;
-    matrix.pairs = geometry_.steps != Steps::Single;
+    matrix.step = geometry_.step();
+    if (geometry_.run % matrix.step != 0) matrix.run = geometry_.run;
     if (geometry_.chunks > 1) {
       matrix.taps = conv_.kernel_h * conv_.kernel_w;
       matrix.chunk = geometry_.chunk;
@@ -346,11 +360,10 @@ class ConvolutionEmitter {
   };
 
   void copy_row(Value* to, const RowPart& part, const Margins& margins) {
-    const DType read = geometry_.read;
     Value* read_bytes = i64(geometry_.read_bytes);
-    when(emitter_, part.outside, [&] { emit_zeros(emitter_, to, margins.whole, read); });
+    when(emitter_, part.outside, [&] { emit_padding(to, margins.whole); });
     when(emitter_, ir_.CreateNot(part.outside), [&] {
-      emit_zeros(emitter_, to, margins.left, read);
+      emit_padding(to, margins.left);
       Value* inside = at(to, margins.left, read_bytes);
       if (geometry_.pixel == conv_.channels) {
         Value* count = ir_.CreateMul(margins.pixels, i64(conv_.channels));
@@ -363,8 +376,14 @@ class ConvolutionEmitter {
         });
       }
       Value* pixels = ir_.CreateMul(margins.pixels, i64(pixel_bytes()));
-      emit_zeros(emitter_, byte_offset(emitter_, inside, pixels), margins.right, read);
+      emit_padding(byte_offset(emitter_, inside, pixels), margins.right);
     });
+  }
+
+  void emit_padding(Value* to, Value* count) {
+    if (geometry_.read == DType::U8)
+      return emit_fill_bytes(emitter_, to, count, static_cast<uint8_t>(conv_.padding));
+    emit_zeros(emitter_, to, count, geometry_.read);
   }
 
   // What the tiles of a block of rows and some columns of outputs share.
@@ -394,7 +413,7 @@ class ConvolutionEmitter {
     Value* first = ir_.CreateAdd(ir_.CreateMul(group, i64(geometry_.group_outputs)), in_group);
     Value* end = ir_.CreateMul(ir_.CreateAdd(group, i64(1)), i64(geometry_.group_outputs));
     const int64_t size = geometry_.weight_bytes;
-    Value* weight = at(weight_, panel, i64(geometry_.depth * blocking_.width * size));
+    Value* weight = at(weight_, panel, i64(geometry_.packed_depth() * blocking_.width * size));
     Value* width = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(end, first));
     emitter_.loop(i64(0), width, tile_.columns, [&](Value* strip) {
       Strip place{b,
@@ -568,7 +587,7 @@ class ConvolutionEmitter {
     operands.b_alignment = std::min<int64_t>(32, emitter_.target().lanes() * column_bytes);
     operands.prefetch_b = true;
     operands.rows = std::move(pixels.offsets);
-    Value *steps = i64(geometry_.run / geometry_.step()), *weight = strip.weight;
+    Value *steps = i64(geometry_.run_steps()), *weight = strip.weight;
     if (strip.is_last != nullptr) {
       const int64_t taps = conv_.kernel_h * conv_.kernel_w;
       if (!geometry_.is_joined || conv_.kernel_w == 1)

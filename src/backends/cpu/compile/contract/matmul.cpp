@@ -63,13 +63,16 @@ struct Blocking {
     return packed ? OperandFormat{b.sum, b.sum, b.sum} : b;
   }
   // Elements along k of a step.
-  int64_t step() const { return steps == Steps::Single ? 1 : 2; }
+  int64_t step() const { return elements_of(steps); }
+  bool has_bytes() const { return a.sum == DType::I32; }
 
   // The tasks of a block of rows follow each other: its copy is made once. Otherwise those of a group
   // of panels do.
   bool by_block() const { return stages_a && source != BSource::Scratch; }
   // What a copy of A holds, and what tiles read of A.
-  DType staged() const { return steps == Steps::Pairs ? DType::BF16 : a.sum; }
+  DType staged() const {
+    return has_bytes() ? DType::U8 : steps == Steps::Pairs ? DType::BF16 : a.sum;
+  }
   OperandFormat tile_a() const {
     return stages_a ? OperandFormat{staged(), staged(), staged()} : a;
   }
@@ -101,6 +104,7 @@ BSource choose_source(const plan::Program& program, const plan::MatMul& matmul) 
 // Pairs where both operands are bf16 in memory, so that products are exact, and B is packed: at
 // compile time in any case, in the run if the machine multiplies pairs.
 Steps choose_steps(const Target& target, const Blocking& blocking) {
+  if (blocking.has_bytes()) return byte_steps(target);
   const bool exact = blocking.a.memory == DType::BF16 && blocking.b.memory == DType::BF16 &&
                      blocking.a.widens() && blocking.b.widens() && blocking.a.sum == DType::F32;
   if (!exact || blocking.source == BSource::InPlace) return Steps::Single;
@@ -108,9 +112,9 @@ Steps choose_steps(const Target& target, const Blocking& blocking) {
   return blocking.source == BSource::Constant ? Steps::WidenedPairs : Steps::Single;
 }
 
-// Whether tiles can read pairs of A where it lies: nothing is between them or behind the last.
-bool has_pairs(const plan::MatMul& matmul) {
-  return matmul.a.strides.back().is_constant(1) && ir::provably_divisible(matmul.k.extent(), 2);
+// Whether tiles can read steps of A where it lies: nothing is between them or behind the last.
+bool has_steps(const plan::MatMul& matmul, int64_t step) {
+  return matmul.a.strides.back().is_constant(1) && ir::provably_divisible(matmul.k.extent(), step);
 }
 
 Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmul,
@@ -123,7 +127,8 @@ Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmu
   blocking.b = {program.buffers[matmul.b.buffer].type.dtype, formats.right, formats.accumulator};
   if (blocking.source == BSource::Constant) blocking.b.memory = formats.weight;
   blocking.steps = choose_steps(target, blocking);
-  if (blocking.steps == Steps::Pairs) blocking.stages_a = !has_pairs(matmul);
+  if (blocking.steps == Steps::Pairs || blocking.has_bytes())
+    blocking.stages_a = !has_steps(matmul, blocking.step());
   const int64_t a_bytes = ElementFormat(blocking.tile_a().memory).bytes();
   const int64_t b_bytes = ElementFormat(blocking.tile_b().memory).bytes();
   const int64_t m = positive_opt(matmul.m.extent()), n = positive_opt(matmul.n.extent());
@@ -204,7 +209,7 @@ class MatMulEmitter {
       staged_.to = byte_offset(emitter_, emitter_.scratch(), emitter_.value_of(scratch));
       const ir::Dim row = staged_bytes();
       staged_.bytes = emitter_.value_of(row);
-      staged_.to_even = is_odd();
+      staged_.to_even = is_odd() && !blocking_.has_bytes();  // zero weights meet whatever there is
       scratch += row * ir::min(matmul_.m.extent(), blocking_.block_rows);
     }
     interface.scratch_bytes = ir::max(interface.scratch_bytes, scratch);
@@ -232,7 +237,7 @@ class MatMulEmitter {
         matrix.k = matmul_.k.extent().constant();
         matrix.n = matmul_.n.extent().constant();
         matrix.weight = matmul_.formats.weight;
-        matrix.pairs = blocking_.steps != Steps::Single;
+        matrix.step = blocking_.step();
         b_ = emitter_.buffer(
             pack_constant(emitter_.constants(), matmul_.b.buffer, matrix, blocking_.width));
         panel_bytes_ = emitter_.value_of(steps * step);
@@ -293,7 +298,7 @@ class MatMulEmitter {
   // Of a step of one column.
   int64_t column_bytes() const { return b_bytes() * blocking_.step(); }
   bool is_odd() const {
-    return blocking_.steps != Steps::Single && !ir::provably_divisible(matmul_.k.extent(), 2);
+    return !ir::provably_divisible(matmul_.k.extent(), blocking_.step());
   }
   ir::Dim packed_bytes() const {
     const ir::Dim& k = matmul_.k.extent();

@@ -112,6 +112,61 @@ Accumulators multiply_widened_pairs(Emitter& emitter, Tile tile, const TileOpera
   return sums;
 }
 
+Value* add(Emitter& emitter, DType dtype, Value* a, Value* b) {
+  return is_floating(dtype) ? emitter.ir().CreateFAdd(a, b) : emitter.ir().CreateAdd(a, b);
+}
+
+// The four bytes of A of a row, in all lanes.
+Value* splat_quad(Emitter& emitter, const TileOperands& operands, Value* a, int row) {
+  auto& ir = emitter.ir();
+  Value* address = byte_offset(emitter, a, operands.rows[row]);
+  Value* quad = ir.CreateAlignedLoad(ir.getInt32Ty(), address, llvm::Align(1));
+  return ir.CreateVectorSplat(emitter.target().lanes(), quad);
+}
+
+Accumulators multiply_quads(Emitter& emitter, Tile tile, const TileOperands& operands, StepAt at,
+                            const Accumulators& sums) {
+  auto& ir = emitter.ir();
+  const auto product = emitter.target().lanes() == 16 ? llvm::Intrinsic::x86_avx512_vpdpbusd_512
+                                                      : llvm::Intrinsic::x86_avx512_vpdpbusd_256;
+  const std::vector<Value*> quads = load_pairs(emitter, tile, operands, at.b);
+  Accumulators result;
+  for (int r = 0; r < tile.rows; ++r) {
+    Value* splat = splat_quad(emitter, operands, at.a, r);
+    for (int v = 0; v < tile.vectors; ++v)
+      result.push_back(
+          ir.CreateIntrinsic(product, {}, {sums[r * tile.vectors + v], splat, quads[v]}));
+  }
+  return result;
+}
+
+// All rows with the first and third of each quad, then all with the second and fourth.
+Accumulators multiply_widened_quads(Emitter& emitter, Tile tile, const TileOperands& operands,
+                                    StepAt at, Accumulators sums) {
+  auto& ir = emitter.ir();
+  const int lanes = emitter.target().lanes();
+  llvm::Type* type = llvm::FixedVectorType::get(ir.getInt16Ty(), 2 * lanes);
+  const auto product = lanes == 16 ? llvm::Intrinsic::x86_avx512_pmaddw_d_512
+                                   : llvm::Intrinsic::x86_avx2_pmadd_wd;
+  for (int second = 0; second < 2; ++second) {
+    if (second == 1) at.b = another_name(emitter, at.b);
+    std::vector<Value*> columns;
+    for (Value* quad : load_pairs(emitter, tile, operands, at.b, second == 0)) {
+      Value* words = ir.CreateBitCast(quad, type);
+      columns.push_back(ir.CreateAShr(second == 0 ? ir.CreateShl(words, 8) : words, 8));
+    }
+    for (int r = 0; r < tile.rows; ++r) {
+      Value* words = ir.CreateBitCast(splat_quad(emitter, operands, at.a, r), type);
+      words = second == 0 ? ir.CreateAnd(words, 0xFF) : ir.CreateLShr(words, 8);
+      for (int v = 0; v < tile.vectors; ++v) {
+        Value*& sum = sums[static_cast<size_t>(r) * tile.vectors + v];
+        sum = ir.CreateAdd(sum, ir.CreateIntrinsic(product, {}, {words, columns[v]}));
+      }
+    }
+  }
+  return sums;
+}
+
 // One step, A and B at these addresses.
 Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& operands, Value* a,
                            Value* b, const Accumulators& sums) {
@@ -121,6 +176,9 @@ Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& oper
   if (tile.steps == Steps::Pairs) return multiply_pairs(emitter, tile, operands, {a, b}, sums);
   if (tile.steps == Steps::WidenedPairs)
     return multiply_widened_pairs(emitter, tile, operands, {a, b}, sums);
+  if (tile.steps == Steps::Quads) return multiply_quads(emitter, tile, operands, {a, b}, sums);
+  if (tile.steps == Steps::WidenedQuads)
+    return multiply_widened_quads(emitter, tile, operands, {a, b}, sums);
   std::vector<Value*> columns;
   for (int v = 0; v < tile.vectors; ++v) {
     Value* address = byte_offset(emitter, b, ir.getInt64(v * vector_bytes));
@@ -150,7 +208,6 @@ struct StepRange {
 Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operands,
                          const StepRange& steps, Run run) {
   const int ways = steps.ways;
-  auto& ir = emitter.ir();
   const size_t count = run.sums.size();
   std::vector<Value*> carried{run.a, run.b};
   carried.insert(carried.end(), run.sums.begin(), run.sums.end());
@@ -171,12 +228,17 @@ Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operan
   Run result{carried[0], carried[1],
              Accumulators(carried.begin() + 2, carried.begin() + 2 + count)};
   for (size_t i = count; i < carried.size() - 2; ++i) {
-    result.sums[i % count] = ir.CreateFAdd(result.sums[i % count], carried[i + 2]);
+    result.sums[i % count] = add(emitter, tile.sum, result.sums[i % count], carried[i + 2]);
   }
   return result;
 }
 
 }  // namespace
+
+Steps byte_steps(const Target& target) {
+  const bool has_quads = target.has(Feature::Avx512Vnni) || target.has(Feature::AvxVnni);
+  return has_quads ? Steps::Quads : Steps::WidenedQuads;
+}
 
 int most_rows(const Target& target, Tile tile) {
   tile.rows = 0;

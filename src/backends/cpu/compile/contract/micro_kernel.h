@@ -9,6 +9,11 @@
 // column, and A one after the other. Machines with AVX512-BF16 multiply and add both in one
 // instruction (vdpbf16ps: as the sum of two FMAs, denormals taken as zero); others get the first
 // out of a vector of pairs by a shift and the second by a mask.
+//
+// Bytes come in quads, u8 in A and i8 in B, with sums of i32. Machines with VNNI multiply and add four in one
+// instruction (vpdpbusd, which does not saturate); others widen them to 16 bits, the first and third of a quad
+// and then the second and fourth, and multiply and add two at a time (vpmaddwd): the bytes of vpmaddubsw would
+// saturate.
 #pragma once
 
 #include <vector>
@@ -23,7 +28,16 @@ enum class Steps : uint8_t {
   Single,
   Pairs,         // of bf16, multiplied as such
   WidenedPairs,  // of bf16 in B, of f32 in A
+  Quads,         // of bytes, multiplied as such
+  WidenedQuads,  // of bytes, multiplied as 16 bits
 };
+// Elements along k.
+inline int64_t elements_of(Steps steps) {
+  if (steps == Steps::Single) return 1;
+  return steps == Steps::Quads || steps == Steps::WidenedQuads ? 4 : 2;
+}
+// How a target takes steps of bytes.
+Steps byte_steps(const Target& target);
 
 struct Tile {
   int rows = 1;
@@ -33,9 +47,10 @@ struct Tile {
   // Vector registers of a vector of sums.
   int vector_registers() const { return static_cast<int>(dtype_size(sum) / 4); }
   // Those that stay live in the loop: accumulators, one step of B, one splat of A; of pairs that are
-  // widened the mask, and beyond two vectors one for what LLVM loads early.
+  // widened the mask, and beyond two vectors one for what LLVM loads early; of quads that are, a product too.
   int registers() const {
-    const int widening = steps != Steps::WidenedPairs ? 0 : vectors > 2 ? 2 : 1;
+    int widening = steps != Steps::WidenedPairs ? 0 : vectors > 2 ? 2 : 1;
+    if (steps == Steps::WidenedQuads) widening = 3;
     return (rows * vectors + vectors) * vector_registers() + 1 + widening;
   }
 };

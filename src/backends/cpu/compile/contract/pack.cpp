@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "backends/cpu/compile/contract/contraction.h"
+#include "backends/cpu/compile/contract/copy_bytes.h"
 #include "backends/cpu/compile/contract/pack_pairs.h"
 #include "backends/cpu/compile/contract/winograd_weights.h"
 #include "ir/scalar.h"
@@ -19,9 +20,14 @@ namespace {
 constexpr int64_t kRowPadding = 16;    // elements: the lanes of the widest vector
 constexpr int64_t kAliasBytes = 1024;  // rows at multiples of this compete for cache lines
 
-// Elements of a packed column: K, or the next even number.
+int64_t run_of(const ConstantMatrix& matrix) { return matrix.run == 0 ? matrix.k : matrix.run; }
+
+// Elements of a packed run, and of a column: whole steps.
+int64_t packed_run(const ConstantMatrix& matrix) {
+  return (run_of(matrix) + matrix.step - 1) / matrix.step * matrix.step;
+}
 int64_t packed_steps(const ConstantMatrix& matrix) {
-  return matrix.pairs ? matrix.k + matrix.k % 2 : matrix.k;
+  return matrix.k / run_of(matrix) * packed_run(matrix);
 }
 
 // For each step of a packed column the one of the literal.
@@ -43,7 +49,7 @@ std::vector<int64_t> packed_order(const ConstantMatrix& matrix) {
 template <typename Copy>
 void for_each_packed(const ConstantMatrix& matrix, int64_t width, const Copy& copy) {
   const int64_t panels = (matrix.n + width - 1) / width;
-  const int64_t neighbour = matrix.pairs ? 2 : 1;
+  const int64_t step = matrix.step, run = run_of(matrix), padded = packed_run(matrix);
   const std::vector<int64_t> order = packed_order(matrix);
   int64_t out = 0;
   for (int64_t batch = 0; batch < matrix.batches; ++batch) {
@@ -52,10 +58,11 @@ void for_each_packed(const ConstantMatrix& matrix, int64_t width, const Copy& co
       const int64_t first = panel * width;
       const int64_t columns = std::min(width, matrix.n - first);
       for (int64_t k = 0; k < matrix.k; ++k) {
-        const int64_t row = matrix.pairs ? out + k / 2 * 2 * width + k % 2 : out + k * width;
+        const int64_t place = k / run * padded + k % run;
+        const int64_t row = out + place / step * step * width + place % step;
         const int64_t start = in + order[static_cast<size_t>(k)] * matrix.k_stride;
         for (int64_t n = 0; n < columns; ++n)
-          copy(start + (first + n) * matrix.n_stride, row + n * neighbour);
+          copy(start + (first + n) * matrix.n_stride, row + n * step);
       }
       out += packed_steps(matrix) * width;
     }
@@ -81,6 +88,8 @@ ir::Literal pack_literal(const ir::Literal& literal, const ConstantMatrix& matri
     for_each_packed(matrix, width, [&](int64_t in, int64_t out) {
       ir::set_element(bytes, out, ir::convert(ir::element(source, in), matrix.weight));
     });
+  } else if (dtype_size(matrix.weight) == 1) {
+    pack_bits<uint8_t>(source, matrix, width, bytes);
   } else if (dtype_size(matrix.weight) == 2) {
     pack_bits<uint16_t>(source, matrix, width, bytes);
   } else if (dtype_size(matrix.weight) == 4) {
@@ -237,9 +246,10 @@ void store_vectors(Emitter& emitter, ElementFormat format, Value* to, Value* cou
   });
 }
 
-// "pack:" and numbers, two more where there are chunks; with a dtype for what is not packed as f32: "pack_bf16:48:...", and for pairs
-// "pack_bf16x2:48:...". What is transformed first says so in front: "winograd4_pack:32:...".
-constexpr std::string_view kPackKey = "pack", kPairs = "_bf16x2";
+// "pack:" and numbers, two more where there are chunks and three with runs; with a dtype for what is not packed as
+// f32 and the elements of a step: "pack_bf16:48:...", "pack_bf16x2:48:...", "pack_i8x4:48:...". What is
+// transformed first says so in front: "winograd4_pack:32:...".
+constexpr std::string_view kPackKey = "pack";
 
 // The side of Winograd tiles that the key names in front, which is taken away; 0: none.
 constexpr std::string_view kWinogradKey = "winograd";
@@ -251,18 +261,25 @@ int64_t take_winograd(std::string_view& name) {
   return results;
 }
 
+// The elements of a step that the key names at its end, which is taken away.
+int64_t take_step(std::string_view& name) {
+  if (name.size() < 2 || name[name.size() - 2] != 'x') return 1;
+  const int64_t step = name.back() - '0';
+  name.remove_suffix(2);
+  return step;
+}
+
 // What stands before the numbers; nothing for a text that is no such key.
 std::optional<DType> parse_pack_dtype(std::string_view name) {
   if (!name.starts_with(kPackKey)) return std::nullopt;
   name.remove_prefix(kPackKey.size());
   if (name.empty()) return DType::F32;
-  if (name == kPairs) return DType::BF16;
   const auto dtype = name[0] == '_' ? dtype_from_name(name.substr(1)) : std::nullopt;
-  return dtype && is_floating(*dtype) ? dtype : std::nullopt;
+  return dtype && (is_floating(*dtype) || *dtype == DType::I8) ? dtype : std::nullopt;
 }
 
 // The numbers of a key, in the order of pack_key; nothing for a text that is no such key.
-constexpr size_t kPackNumbers = 10, kPackNumbersWhole = 8;
+constexpr size_t kPackNumbers = 11, kPackNumbersChunks = 10, kPackNumbersWhole = 8;
 std::optional<std::array<int64_t, kPackNumbers>> parse_pack_numbers(std::string_view key) {
   const char *at = key.data(), *end = key.data() + key.size();
   std::array<int64_t, kPackNumbers> numbers{};
@@ -274,7 +291,9 @@ std::optional<std::array<int64_t, kPackNumbers>> parse_pack_numbers(std::string_
     if (parsed.ec != std::errc() || numbers[count] < 0) return std::nullopt;
     at = parsed.ptr;
   }
-  if (at != end || (count != kPackNumbersWhole && count != kPackNumbers)) return std::nullopt;
+  const bool is_known =
+      count == kPackNumbersWhole || count == kPackNumbersChunks || count == kPackNumbers;
+  if (at != end || !is_known) return std::nullopt;
   return numbers;
 }
 
@@ -294,6 +313,7 @@ bool fits(const ConstantMatrix& matrix, int64_t width, const ir::Literal& litera
   if (width < 1 || width > kWidest || matrix.k < 1 || matrix.n < 1 || matrix.batches < 1)
     return false;
   if (matrix.taps < 1 || matrix.k % matrix.taps != 0) return false;
+  if (matrix.step < 1 || matrix.step > 4 || matrix.k % run_of(matrix) != 0) return false;
   if (std::max({matrix.k, matrix.n, matrix.batches}) > elements) return false;
   __int128 last = matrix.offset;
   last += static_cast<__int128>(matrix.k - 1) * matrix.k_stride;
@@ -307,17 +327,15 @@ std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
   std::string key;
   if (matrix.winograd != 0) key = std::string(kWinogradKey) + std::to_string(matrix.winograd) + "_";
   key += kPackKey;
-  if (matrix.pairs) {
-    key += kPairs;
-  } else if (matrix.weight != DType::F32) {
-    key += "_" + std::string(dtype_name(matrix.weight));
-  }
+  if (matrix.weight != DType::F32) key += "_" + std::string(dtype_name(matrix.weight));
+  if (matrix.step != 1) key += "x" + std::to_string(matrix.step);
   for (int64_t part : {width, matrix.offset, matrix.k_stride, matrix.n_stride, matrix.k, matrix.n,
                        matrix.batches, matrix.batch_stride}) {
     key += ":" + std::to_string(part);
   }
-  if (matrix.chunk != 0)
+  if (matrix.chunk != 0 || matrix.run != 0)
     key += ":" + std::to_string(matrix.taps) + ":" + std::to_string(matrix.chunk);
+  if (matrix.run != 0) key += ":" + std::to_string(matrix.run);
   return key;
 }
 
@@ -326,16 +344,15 @@ std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
 ir::Literal derive_constant(const std::string& transform, const ir::Literal& literal) {
   const size_t colon = std::min(transform.find(':'), transform.size());
   std::string_view name = std::string_view(transform).substr(0, colon);
-  const int64_t winograd = take_winograd(name);
+  const int64_t winograd = take_winograd(name), step = take_step(name);
   const auto dtype = parse_pack_dtype(name);
   const auto numbers = parse_pack_numbers(std::string_view(transform).substr(colon));
   if (!dtype || !numbers)
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected pack:...");
-  const auto [width, offset, k_stride, n_stride, k, n, batches, batch_stride, taps, chunk] =
+  const auto [width, offset, k_stride, n_stride, k, n, batches, batch_stride, taps, chunk, run] =
       *numbers;
-  const ConstantMatrix matrix{
-      offset, k_stride, n_stride, k, n, batches, batch_stride, *dtype, name.ends_with(kPairs),
-      taps,   chunk,    winograd};
+  const ConstantMatrix matrix{offset,       k_stride, n_stride, k,    n,     batches,
+                              batch_stride, *dtype,   step,     taps, chunk, run, winograd};
   if (!fits(matrix, width, literal))
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected one that fits " +
                        literal.type().str());
@@ -385,6 +402,8 @@ void emit_copy(Emitter& emitter, Value* to, const RuntimeRun& run) {
     });
     return;
   }
+  if (run.format.memory == DType::U8 && run.format.sum == DType::U8)
+    return emit_copy_bytes(emitter, to, run.from, run.count);
   store_vectors(emitter, sum, to, run.count, [&](Value* i, bool whole) {
     return whole ? run.format.load(ir, element(i), lanes)
                  : load_left(emitter, run.format, element(i),

@@ -1,8 +1,8 @@
 // Operands of contractions in the order in which the micro-kernel reads them.
 //
 // A packed B is [panels][K][panel width], zero-padded to whole panels: one panel is a contiguous
-// run of memory, and one step of the micro-kernel reads one row of it. Where steps are pairs it is
-// [panels][K / 2][panel width][2], K padded to an even number. A constant is packed as the
+// run of memory, and one step of the micro-kernel reads one row of it. Where steps are several elements (pairs
+// of bf16, quads of i8) it is [panels][K / step][panel width][step], K padded to whole steps. A constant is packed as the
 // weight format says, 16-bit ones as they are; what is packed in the run is of the type of the sums,
 // so that it is converted once for all rows that meet it. CPU levels that choose one width share the
 // packed weight: it is made once, and stored once.
@@ -22,10 +22,12 @@ struct ConstantMatrix {
   int64_t k = 0, n = 0;
   int64_t batches = 1, batch_stride = 0;  // packed one after another
   DType weight = DType::F32;              // what it is packed as
-  bool pairs = false;                     // bf16 alone
+  int64_t step = 1;                       // elements side by side: 2 of bf16, 4 of i8
   // K is `taps` runs of k / taps channels in the literal. Packed, it is chunks of at most `chunk` of the
   // channels, each with all its taps; 0: as it lies.
   int64_t taps = 1, chunk = 0;
+  // Steps do not cross runs of so many elements, each of which is padded; 0: all of K is one.
+  int64_t run = 0;
   // The literal is filters that become those of Winograd tiles of this side first (winograd_weights.h); all
   // else describes these. 0: it is taken as it is.
   int64_t winograd = 0;
@@ -70,7 +72,7 @@ struct RuntimeRun {
   OperandFormat format;
 };
 
-// Emits a copy that is dense and of the type of the sums, and zeros of that type.
+// Emits a copy that is dense and of the type of the sums (bytes stay), and zeros of that type.
 void emit_copy(Emitter& emitter, llvm::Value* to, const RuntimeRun& run);
 void emit_zeros(Emitter& emitter, llvm::Value* to, llvm::Value* count, DType sum);
 

@@ -36,12 +36,18 @@ const llvm::Target& x86() {
 const std::vector<Target>& all_targets() {
   using enum Feature;
   static const std::vector<Target> kTargets = {
-      {"x86-64-v4-bf16",
+      {"x86-64-v4-bf16",  // what has AVX512-BF16 has VNNI
        "x86-64-v4",
-       {Avx2, Fma, F16c, Avx512F, Avx512Bw, Avx512Dq, Avx512Vl, Avx512Bf16},
+       {Avx2, Fma, F16c, Avx512F, Avx512Bw, Avx512Dq, Avx512Vl, Avx512Bf16, Avx512Vnni},
+       512,
+       32},
+      {"x86-64-v4-vnni",
+       "x86-64-v4",
+       {Avx2, Fma, F16c, Avx512F, Avx512Bw, Avx512Dq, Avx512Vl, Avx512Vnni},
        512,
        32},
       {"x86-64-v4", "x86-64-v4", {Avx2, Fma, F16c, Avx512F, Avx512Bw, Avx512Dq, Avx512Vl}, 512, 32},
+      {"x86-64-v3-vnni", "x86-64-v3", {Avx2, Fma, F16c, AvxVnni}, 256, 16},
       {"x86-64-v3", "x86-64-v3", {Avx2, Fma, F16c}, 256, 16}};
   return kTargets;
 }

@@ -1,0 +1,246 @@
+#include "plan/lower/quantised.h"
+
+#include <limits>
+
+#include "ir/scalar.h"
+#include "plan/form/fold.h"
+
+namespace kiln::plan {
+namespace {
+
+using ir::Op;
+
+// Between i8 and u8.
+constexpr int64_t kShift = 128;
+// u8 less a zero point, times i8.
+constexpr int64_t kLargestProduct = int64_t{255} * 128;
+
+// Elements of a literal at the points of loops: base + the strides times the indices.
+struct Walk {
+  const ir::Literal* literal = nullptr;
+  int64_t base = 0;
+  std::vector<int64_t> strides;
+};
+
+const ir::Literal* constant_of(const ir::Value* value) {
+  if (value == nullptr || value->producer == nullptr || value->producer->op != Op::constant)
+    return nullptr;
+  return &value->producer->attr<ir::Literal>("value");
+}
+
+std::optional<Walk> walk(const ir::Value* value, const Indices& at, const std::vector<Loop>& loops) {
+  Walk result;
+  result.literal = constant_of(value);
+  if (result.literal == nullptr) return std::nullopt;
+  const auto affine = as_affine(linearize(value->type.shape, at), loops);
+  if (!affine || !affine->base.is_constant()) return std::nullopt;
+  result.base = affine->base.constant();
+  for (const ir::Dim& stride : affine->strides) {
+    if (!stride.is_constant()) return std::nullopt;
+    result.strides.push_back(stride.constant());
+  }
+  return result;
+}
+
+// Of an operand of a dequantize beside x.
+std::optional<Walk> block_walk(const Quantised& weight, const ir::Value* value,
+                               const std::vector<Loop>& loops) {
+  const ir::Shape& x = weight.node->output()->type.shape;
+  return walk(value, block_indices(value->type.shape, x, weight.at), loops);
+}
+
+std::optional<std::vector<int64_t>> constant_extents(const std::vector<Loop>& loops) {
+  std::vector<int64_t> extents;
+  for (const Loop& loop : loops) {
+    if (!loop.extent().is_constant()) return std::nullopt;
+    extents.push_back(loop.extent().constant());
+  }
+  return extents;
+}
+
+// Calls body(point, offset in each of the literals) for all points, in order.
+template <typename Body>
+void for_each_point(const std::vector<int64_t>& extents, const std::vector<const Walk*>& walks,
+                    const Body& body) {
+  int64_t points = 1;
+  for (int64_t extent : extents) points *= extent;
+  std::vector<int64_t> index(extents.size(), 0), offsets;
+  for (const Walk* walk : walks) offsets.push_back(walk == nullptr ? 0 : walk->base);
+  for (int64_t point = 0; point < points; ++point) {
+    body(point, offsets);
+    for (size_t k = extents.size(); k-- > 0;) {
+      const bool wraps = ++index[k] == extents[k];
+      for (size_t w = 0; w < walks.size(); ++w) {
+        if (walks[w] != nullptr) offsets[w] += walks[w]->strides[k] * (wraps ? 1 - extents[k] : 1);
+      }
+      if (!wraps) break;
+      index[k] = 0;
+    }
+  }
+}
+
+int64_t byte_at(const ir::Literal& literal, int64_t offset) {
+  return literal.dtype == DType::U8 ? literal.data<uint8_t>()[offset]
+                                    : literal.data<int8_t>()[offset];
+}
+
+ir::Literal scaled(const ir::Literal& sums, int64_t factor) {
+  std::byte* data = nullptr;
+  ir::Literal result = ir::Literal::allocate(DType::I32, sums.shape, &data);
+  for (int64_t i = 0; i < sums.elements(); ++i)
+    ir::Literal::set_int(data, DType::I32, i, sums.as_int(i) * factor);
+  return result;
+}
+
+}  // namespace
+
+std::optional<Quantised> quantised(const ir::Value* value, Indices at) {
+  while (value->producer != nullptr && is_view(value->producer->op)) {
+    at = view_indices(*value->producer, at);
+    value = value->producer->input(0);
+  }
+  const ir::Node* node = value->producer;
+  if (node == nullptr || (node->op != Op::dequantize && node->op != Op::cast)) return std::nullopt;
+  Quantised result{node, std::move(at)};
+  const bool is_byte = result.dtype() == DType::I8 || result.dtype() == DType::U8;
+  const ir::Value* zero = result.zero_point();
+  const bool has_integer_zero = zero == nullptr || is_integer(zero->type.dtype);
+  if (!is_byte || !has_integer_zero || !is_floating(node->output()->type.dtype)) return std::nullopt;
+  return result;
+}
+
+Indices block_indices(const ir::Shape& own, const ir::Shape& x, const Indices& at) {
+  const size_t offset = x.size() - own.size();
+  Indices indices;
+  for (size_t i = 0; i < own.size(); ++i) {
+    const ir::Dim& size = x[offset + i];
+    if (own[i].is_constant(1)) {
+      indices.emplace_back(0);
+    } else if (ir::provably_equal(own[i], size)) {
+      indices.push_back(at[offset + i]);
+    } else {
+      indices.push_back(ir::floordiv(at[offset + i], ir::floordiv(size, own[i])));
+    }
+  }
+  return indices;
+}
+
+Expr scale_of(Lowering& lowering, const Quantised& operand, DType dtype) {
+  const ir::Value* scale = operand.scale();
+  if (scale == nullptr) return constant(dtype, 1);
+  const ir::Shape& x = operand.node->output()->type.shape;
+  return cast(lowering.load(scale, block_indices(scale->type.shape, x, operand.at)), dtype);
+}
+
+Expr zero_point_of(Lowering& lowering, const Quantised& operand) {
+  const ir::Value* zero = operand.zero_point();
+  if (zero == nullptr) return constant_int(DType::I32, 0);
+  const ir::Shape& x = operand.node->output()->type.shape;
+  return cast(lowering.load(zero, block_indices(zero->type.shape, x, operand.at)), DType::I32);
+}
+
+std::optional<SignedWeight> signed_weight(const Quantised& weight, const std::vector<Loop>& loops) {
+  const auto extents = constant_extents(loops);
+  const auto elements = walk(weight.node->input(0), weight.at, loops);
+  if (!extents || !elements || elements->literal->replaceable) return std::nullopt;
+  std::optional<Walk> zeros;
+  if (weight.zero_point() != nullptr) {
+    zeros = block_walk(weight, weight.zero_point(), loops);
+    if (!zeros || zeros->literal->replaceable) return std::nullopt;
+  }
+  int64_t steps = 1;
+  for (size_t i = 1; i < extents->size(); ++i) steps *= (*extents)[i];
+  if (steps > std::numeric_limits<int32_t>::max() / kLargestProduct) return std::nullopt;
+
+  std::byte *values = nullptr, *sums = nullptr;
+  SignedWeight result{ir::Literal::allocate(DType::I8, *extents, &values),
+                      ir::Literal::allocate(DType::I32, {extents->front()}, &sums)};
+  auto* bytes = reinterpret_cast<int8_t*>(values);
+  auto* totals = reinterpret_cast<int32_t*>(sums);
+  bool fits = true;
+  for_each_point(*extents, {&*elements, zeros ? &*zeros : nullptr},
+                 [&](int64_t point, const std::vector<int64_t>& at) {
+                   const int64_t zero = zeros ? zeros->literal->as_int(at[1]) : 0;
+                   const int64_t value = byte_at(*elements->literal, at[0]) - zero;
+                   fits &= value >= -kShift && value < kShift;
+                   bytes[point] = static_cast<int8_t>(value);
+                   totals[point / steps] += static_cast<int8_t>(value);
+                 });
+  if (!fits) return std::nullopt;
+  return result;
+}
+
+std::optional<ir::Literal> floating_weight(const Quantised& weight, const std::vector<Loop>& loops,
+                                           DType dtype) {
+  const auto extents = constant_extents(loops);
+  const auto elements = walk(weight.node->input(0), weight.at, loops);
+  if (weight.scale() == nullptr) return std::nullopt;
+  const auto scales = block_walk(weight, weight.scale(), loops);
+  const ir::Value* zero_point = weight.zero_point();
+  std::optional<Walk> zeros;
+  if (zero_point != nullptr) zeros = block_walk(weight, zero_point, loops);
+  if (!extents || !elements || !scales || (zero_point != nullptr && !zeros)) return std::nullopt;
+  const DType wide = compute_dtype(scales->literal->dtype);
+  std::byte* data = nullptr;
+  ir::Literal result = ir::Literal::allocate(dtype, *extents, &data);
+  result.replaceable = elements->literal->replaceable || scales->literal->replaceable;
+  for_each_point(*extents, {&*elements, &*scales, zeros ? &*zeros : nullptr},
+                 [&](int64_t point, const std::vector<int64_t>& at) {
+                   const int64_t zero = zeros ? zeros->literal->as_int(at[2]) : 0;
+                   const auto value =
+                       static_cast<double>(byte_at(*elements->literal, at[0]) - zero);
+                   const double product = value * scales->literal->as_double(at[1]);
+                   const ir::Scalar rounded = ir::make_scalar(wide, product);
+                   const DType own = weight.node->output()->type.dtype;
+                   ir::set_element(data, point, ir::convert(ir::convert(rounded, own), dtype));
+                 });
+  return result;
+}
+
+UnsignedOperand unsigned_operand(Lowering& lowering, const ir::Value* value, const Indices& at,
+                                 const std::vector<Loop>& loops) {
+  Quantised operand = *quantised(value, at);
+  const bool is_signed = operand.dtype() == DType::I8;
+  UnsignedOperand result{{}, zero_point_of(lowering, operand), operand};
+  if (is_signed) {
+    result.zero_point =
+        apply(Op::add, {result.zero_point, constant_int(DType::I32, kShift)});
+  } else if (auto view = lowering.view(operand.node->input(0), operand.at, loops)) {
+    result.view = std::move(*view);
+    return result;
+  }
+  result.view = lowering.dense_view(lowering.unsigned_copy(value), value->type.shape, at, loops);
+  return result;
+}
+
+Expr dequantised_sum(Lowering& lowering, const IntegerSum& product, DType dtype) {
+  Expr sum = accumulator(DType::I32);
+  const Expr& zero_point = product.left.zero_point;
+  const ir::Literal& weight_sums = product.weight.sums;
+  const std::string name = product.right.node->input(0)->name + "_sums";
+  const auto subtract = [&](const Expr& what) { sum = apply(Op::sub, {sum, what}); };
+  if (const auto zero = as_scalar(zero_point); zero && zero->integer != 0) {
+    const BufferId sums = lowering.add_constant(name, scaled(weight_sums, zero->integer));
+    subtract(load_at(sums, DType::I32, {product.channel}));
+  } else if (!zero) {
+    const BufferId sums = lowering.add_constant(name, weight_sums);
+    subtract(apply(Op::mul, {zero_point, load_at(sums, DType::I32, {product.channel})}));
+  }
+  const Expr scale = apply(Op::mul, {scale_of(lowering, product.left.operand, dtype),
+                                     scale_of(lowering, product.right, dtype)});
+  return apply(Op::mul, {cast(std::move(sum), dtype), scale});
+}
+
+bool is_uniform_along(Lowering& lowering, const Quantised& operand, const std::vector<Loop>& loops) {
+  bool result = true;
+  for (const Expr& expr :
+       {scale_of(lowering, operand, DType::F32), zero_point_of(lowering, operand)}) {
+    visit(expr, [&](const ExprNode& node) {
+      if (node.kind != ExprKind::Position) return;
+      for (const Loop& loop : loops) result &= !node.index.mentions(loop.index);
+    });
+  }
+  return result;
+}
+
+}  // namespace kiln::plan

@@ -1,0 +1,71 @@
+// Operands of contractions that are dequantize(q, scale, zero_point), or integers as floats: what products
+// of integers read.
+#pragma once
+
+#include <optional>
+
+#include "plan/lower/lowering.h"
+
+namespace kiln::plan {
+
+// A position of a value that is, or is a view of, a dequantize of i8 or u8, or a cast of one to floats,
+// which is the same without scale and zero point.
+struct Quantised {
+  const ir::Node* node = nullptr;  // the dequantize or cast
+  Indices at;                      // the position in its result
+  DType dtype() const { return node->input(0)->type.dtype; }
+  // Null where there is none.
+  const ir::Value* scale() const { return operand(1); }
+  const ir::Value* zero_point() const { return operand(2); }
+
+ private:
+  const ir::Value* operand(size_t i) const {
+    return i < node->inputs.size() ? node->inputs[i] : nullptr;
+  }
+};
+std::optional<Quantised> quantised(const ir::Value* value, Indices at);
+
+// The element of a scale or zero point that serves a position of x: one for each block.
+Indices block_indices(const ir::Shape& own, const ir::Shape& x, const Indices& at);
+// The scale, and the zero point as i32: the constants 1 and 0 where there is none.
+Expr scale_of(Lowering& lowering, const Quantised& operand, DType dtype);
+Expr zero_point_of(Lowering& lowering, const Quantised& operand);
+
+// Constant elements less their zero points, dense over loops of which the first are the channels, and
+// their sums for each channel (i32).
+struct SignedWeight {
+  ir::Literal values;  // i8
+  ir::Literal sums;
+};
+// Nothing where elements or zero points are no constants, where a difference leaves i8, or where as many
+// products as there are for a channel may leave i32.
+std::optional<SignedWeight> signed_weight(const Quantised& weight, const std::vector<Loop>& loops);
+
+// The same elements as `dtype`, for kernels that do not multiply integers. Nothing where an operand is no
+// constant, or its position is not affine in the loops.
+std::optional<ir::Literal> floating_weight(const Quantised& weight, const std::vector<Loop>& loops,
+                                           DType dtype);
+
+// The left operand of an integer product: u8, with the zero point that belongs to it (i32). i8 is moved by
+// 128 in a copy, as is what cannot be read where it lies; `at` is the position of the operand itself.
+struct UnsignedOperand {
+  View view;
+  Expr zero_point;
+  Quantised operand;
+};
+UnsignedOperand unsigned_operand(Lowering& lowering, const ir::Value* value, const Indices& at,
+                                 const std::vector<Loop>& loops);
+
+// What a product of integers stands for: (sum - zero_point * sums[channel]) * scale * scale, as f32 or f64.
+struct IntegerSum {
+  const UnsignedOperand& left;
+  const Quantised& right;
+  const SignedWeight& weight;
+  Index channel;
+};
+Expr dequantised_sum(Lowering& lowering, const IntegerSum& sum, DType dtype);
+
+// Whether neither scale nor zero point changes along a loop.
+bool is_uniform_along(Lowering& lowering, const Quantised& operand, const std::vector<Loop>& loops);
+
+}  // namespace kiln::plan
