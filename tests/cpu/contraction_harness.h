@@ -48,7 +48,7 @@ ir::Literal converted(const ir::Literal& literal, DType dtype);
 ir::Literal float_literal(const std::vector<int64_t>& shape, const std::function<float()>& value);
 ir::Literal bool_literal(const std::vector<int64_t>& shape, const std::function<bool()>& value);
 
-// The CPU levels that this machine can run.
+// The CPU levels that this machine can run, without those that gain by products of bytes alone.
 std::vector<std::string> runnable_variants();
 
 // Compiles for one CPU level and runs; tasks in several calls, last ones first. Checks that nothing

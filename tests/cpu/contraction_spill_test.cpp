@@ -119,6 +119,21 @@ TEST(ContractionSpill, TilesOfPairsStayInRegisters) {
   }
 }
 
+TEST(ContractionSpill, TilesOfBytesStayInRegisters) {
+  for (const Target& target : all_targets()) {
+    const Steps steps = byte_steps(target);
+    for (int vectors : tile_vectors(target)) {
+      const int most = tile_rows(target, vectors, {100, 100}, DType::I32, steps);
+      for (int rows = 1; rows <= most; ++rows) {
+        const Tile tile{rows, vectors, DType::I32, steps};
+        EXPECT_LE(tile.registers(), target.registers);
+        EXPECT_LT(frame_bytes(target, tile, true), kVectorSpill)
+            << target.name << ": " << rows << " rows of " << vectors << " vectors";
+      }
+    }
+  }
+}
+
 TEST(ContractionSpill, RunTimeStridesStayInRegisters) {
   for (const Target& target : all_targets()) {
     for (int vectors : tile_vectors(target)) {

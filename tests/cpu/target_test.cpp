@@ -21,6 +21,8 @@ TEST(TargetTest, LevelsRequireWhatTheirCodeUses) {
     Names required = {"avx2"};
     if (wide) required.emplace_back("avx512");
     if (target.name == "x86-64-v4-bf16") required.emplace_back("avx512bf16");
+    if (wide && target.name != "x86-64-v4") required.emplace_back("avx512vnni");
+    if (target.name == "x86-64-v3-vnni") required.emplace_back("avxvnni");
     EXPECT_EQ(target.features.required(), required);
     EXPECT_EQ(target.has(Feature::Avx512Bw), wide);
     EXPECT_EQ(target.lanes(), wide ? 16 : 8);

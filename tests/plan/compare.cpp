@@ -57,6 +57,7 @@ const TargetTraits& test_traits() {
       .convolution = kContracted,
       .attention = kContracted,
       .places = true,
+      .integer_products = true,
       .min_group_channels = 4,
       .winograd = WinogradCosts{.pixel = 1, .result = 1, .weight = 1, .fewest_rows = 1},
       .loops_in_memory_order = true,
@@ -83,6 +84,7 @@ const std::vector<TargetTraits>& other_traits() {
     TargetTraits plain = test_traits();
     plain.matmul = plain.convolution = plain.attention = {DType::F32};
     plain.min_group_channels = 16;
+    plain.integer_products = false;
     plain.epilogue = EpilogueRule::OwnBias;
     plain.max_operations = 8;
     plain.max_loads = 3;

@@ -49,6 +49,51 @@ TEST(LowerTest, Quantised) {
         "%w = dequantize(%wq, %ws) {dtype = f32}\n %y = linear(%x, %w)");
 }
 
+std::string quantised_layer(const std::string& dtype, const std::string& zero, const std::string& layer) {
+  const std::string range = dtype == "u8" ? "quant_min = 0, quant_max = 255" : "quant_min = -128, quant_max = 127";
+  return "%s = constant() {value = f32[] 0.25}\n %z = constant() {value = i64[] " + zero + "}\n" +
+         " %q = quantize(%x, %s, %z) {dtype = " + dtype + ", " + range + "}\n" +
+         " %d = dequantize(%q, %s, %z) {dtype = f32}\n" +
+         " %w = dequantize(%wq, %ws) {dtype = f32}\n %y = " + layer;
+}
+
+TEST(LowerTest, ProductsOfIntegers) {
+  const std::string convolution =
+      "convolution(%d, %w) {stride = [1, 1], padding_before = [1, 1], padding_after = [1, 1], "
+      "dilation = [1, 1], groups = 1, layout = \"nhwc\"}";
+  const auto check_layers = [&](const std::string& dtype, const std::string& zero) {
+    SCOPED_TRACE(dtype + ", zero point " + zero);
+    const Case options{.tolerance = 1e-4};
+    check("%x: f32[s0, 6], %wq: i8[3, 6], %ws: f32[3, 1]",
+          quantised_layer(dtype, zero, "linear(%d, %w)"), "%y", options);
+    check("%x: f32[s0, 4, 3, 5], %wq: i8[3, 3, 3, 5], %ws: f32[3, 1, 1, 1]",
+          quantised_layer(dtype, zero, convolution), "%y", options);
+  };
+  for (const char* zero : {"0", "127", "128", "255"}) check_layers("u8", zero);
+  for (const char* zero : {"-128", "0", "127"}) check_layers("i8", zero);
+  check_layers("u8", "300");  // a border of another value than u8 has
+}
+
+// Whether there are kernels with such a text.
+bool lowers_to(const std::string& inputs, const std::string& body, const std::string& text) {
+  const std::string graph = "graph main(" + inputs + ") {\n" + body + "\n return %y\n}\n";
+  return kernels_text(lowered(graph)).find(text) != std::string::npos;
+}
+
+TEST(LowerTest, IntegersAreWhatMayBe) {
+  const std::string integers = "formats = u8 * i8 -> i32";
+  const std::string linear = "%x: f32[2, 6], %wq: i8[3, 6], %ws: f32";
+  EXPECT_TRUE(lowers_to(linear + "[3, 1]", quantised_layer("u8", "9", "linear(%d, %w)"), integers));
+  EXPECT_TRUE(lowers_to(linear + "[]", quantised_layer("i8", "9", "linear(%d, %w)"), integers));
+  // A scale that changes along k.
+  EXPECT_FALSE(lowers_to(linear + "[3, 2]", quantised_layer("u8", "9", "linear(%d, %w)"), integers));
+  // Sums that may leave i32.
+  const std::string longest = "%x: f32[1, 65536], %wq: i8[1, 65536], %ws: f32[]";
+  EXPECT_TRUE(lowers_to(longest, quantised_layer("u8", "9", "linear(%d, %w)"), integers));
+  const std::string longer = "%x: f32[1, 66000], %wq: i8[1, 66000], %ws: f32[]";
+  EXPECT_FALSE(lowers_to(longer, quantised_layer("u8", "9", "linear(%d, %w)"), integers));
+}
+
 TEST(LowerTest, WiderAccumulators) {
   check("%x: f32[s0, 8], %w: f32[3, 8]", "%y = linear(%x, %w) {accumulate = f64}");
   check("%q: f32[1, 2, s0, 4]",

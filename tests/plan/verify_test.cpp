@@ -213,5 +213,37 @@ TEST(VerifyTest, P10Formats) {
   expect_rule(program, "P4");
 }
 
+// The sample with a weight of i8 and, for sums of i32, an input of u8.
+Program with_bytes(const Formats& formats, DType left) {
+  Program program = with_formats(formats);
+  Buffer& weight = program.buffers[matmul(program).b.buffer];
+  std::byte* data = nullptr;
+  weight.literal = ir::Literal::allocate(DType::I8, weight.literal.shape, &data);
+  weight.type = weight.literal.type();
+  if (left == DType::F32) return program;
+  BufferId& rows = matmul(program).a.buffer;
+  rows = program.add_buffer(
+      {BufferKind::Input, "bytes", {left, program.buffers[rows].type.shape}, {}, -1});
+  return program;
+}
+
+TEST(VerifyTest, P10Integers) {
+  using enum DType;
+  const Formats integers{U8, I8, I32, I8};
+  EXPECT_EQ(error_of(with_bytes(integers, U8)), "no error");
+  EXPECT_EQ(error_of(with_bytes({F32, F32, F32, I8}, F32)), "no error");
+  expect_rule(with_bytes(integers, F32), "P10");
+  expect_rule(with_bytes(integers, I8), "P10");
+  expect_rule(with_bytes({I8, I8, I32, I8}, I8), "P10");
+  expect_rule(with_formats(integers), "P10");  // a weight of f32
+  expect_rule(with_formats({F32, F32, F32, I8}), "P10");
+  Program program = with_bytes(integers, U8);
+  program.traits.integer_products = false;
+  expect_rule(program, "P10");
+  program = with_bytes(integers, U8);
+  program.buffers[matmul(program).b.buffer].kind = BufferKind::Input;
+  expect_rule(program, "P10");
+}
+
 }  // namespace
 }  // namespace kiln::plan

@@ -1,4 +1,5 @@
-// Quantised models: PT2E's quantized_decomposed operators, and torchao's affine ones.
+// Quantised models: PT2E's quantized_decomposed operators, torchao's affine ones, and the fake quantiser of
+// NVIDIA's Model Optimizer.
 //
 // Operators that round before they add the zero point become `quantize`. Those that add it first
 // (per token, per group) are composed up to the rounding, which is then a quantize of scale 1.
@@ -418,6 +419,24 @@ std::vector<Value*> import_choose_qparams_affine(Call& call) {
   return {call.builder().reshape(results[0], counts), call.builder().reshape(results[1], counts)};
 }
 
+// tensorrt::quantize_op(input, amax, num_bits, exponent_bits, unsigned, narrow_range): rounds to the numbers
+// that integers of `num_bits` stand for where amax, of all or of each channel, is the largest.
+Value* import_quantize_op(Call& call) {
+  const int64_t exponent_bits = call.integer_or("exponent_bits", 0);
+  call.expect(exponent_bits == 0, std::to_string(exponent_bits) + " exponent bits", "0: integers");
+  const int64_t bits = call.integer_or("num_bits", 8);
+  call.expect(bits >= 2 && bits <= 8, std::to_string(bits) + " bits", "2 to 8");
+  const bool is_unsigned = call.boolean_or("unsigned", false);
+  const int64_t high = (int64_t{1} << (is_unsigned ? bits : bits - 1)) - 1;
+  const int64_t low = is_unsigned ? 0 : call.boolean_or("narrow_range", false) ? -high : -high - 1;
+  Value* x = floating_input(call);
+  Value* amax = call.builder().cast(call.tensor("amax"), DType::F32);
+  Value* scale = call.make(Op::div, {amax, call.constant_like(amax, static_cast<double>(high))});
+  Value* q = quantize(call, call.builder().cast(x, DType::F32), scale, nullptr,
+                      {is_unsigned ? DType::U8 : DType::I8, low, high});
+  return dequantize(call, q, scale, nullptr, x->type.dtype);
+}
+
 Value* import_convert_element_type(Call& call) {
   return cast_if(call, call.tensor("input"), call.dtype("dtype"));
 }
@@ -444,6 +463,7 @@ constexpr Row kRows[] = {
     {"quantized_decomposed._choose_qparams_per_token_asymmetric_impl.default",
      import_choose_qparams_per_token_asymmetric},
     {"quantized_decomposed.convert_element_type.no_fuse", import_convert_element_type},
+    {"tensorrt.quantize_op.default", import_quantize_op},
     {"torchao.quantize_affine.default", import_quantize_affine},
     {"torchao.dequantize_affine.default", import_dequantize_affine},
     {"torchao.choose_qparams_affine.default", import_choose_qparams_affine},

@@ -170,10 +170,9 @@ class Verifier {
   // P10
   void check_formats(const Formats& formats, BufferId left, BufferId right) const {
     const bool constant = buffer(right).kind == BufferKind::Constant;
-    if (!is_floating(formats.accumulator) || formats.weight == DType::I8) {
-      check_integers(formats, left, right);
-      if (!is_floating(formats.accumulator)) return;
-    }
+    const bool has_bytes = formats.accumulator == DType::I32;
+    if (has_bytes || (constant && formats.weight == DType::I8)) check_integers(formats, left, right);
+    if (has_bytes) return;
     for (BufferId id : {left, right}) {
       const bool is_weight = id == right && formats.weight == DType::I8;
       if (!is_weight && !is_floating(buffer(id).type.dtype))
@@ -193,16 +192,16 @@ class Verifier {
         (!constant && formats.weight != formats.right))
       fail_here("P10", "a weight of " + std::string(dtype_name(formats.weight)));
   }
-  // P13
+  // P10
   void check_integers(const Formats& formats, BufferId left, BufferId right) const {
-    if (!program_.traits.integer_products) fail_here("P13", "the target has no products of integers");
+    if (!program_.traits.integer_products) fail_here("P10", "the target has no products of integers");
     const Buffer& weight = buffer(right);
     if (weight.kind != BufferKind::Constant || weight.type.dtype != DType::I8)
-      fail_here("P13", weight.name + " is not a constant of i8");
+      fail_here("P10", weight.name + " is not a constant of i8");
     if (is_floating(formats.accumulator)) return;
     const Formats integers{DType::U8, DType::I8, DType::I32, DType::I8};
     if (!(formats == integers) || buffer(left).type.dtype != DType::U8)
-      fail_here("P13", "a product of integers that is not u8 * i8 -> i32");
+      fail_here("P10", "a product of integers that is not u8 * i8 -> i32");
   }
   // P9
   void check_check(const ExprNode& node) const {
@@ -348,7 +347,7 @@ class Verifier {
     if (c.winograd != 0 && (!has_tiles || !allows_winograd(program_, c)))
       fail_here("P11", "Winograd's algorithm for another convolution, or with other tiles");
     const bool has_padding = c.padding > 0 && c.padding <= 255 && c.formats.left == DType::U8;
-    if (c.padding != 0 && !has_padding) fail_here("P13", "padding that is not an element of the input");
+    if (c.padding != 0 && !has_padding) fail_here("P10", "padding that is not an element of the input");
     check_formats(c.formats, c.input, c.weight);
     check_expr(c.epilogue, {{}, c.formats.accumulator});
     check_result(c.out, c.epilogue);

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.ao.quantization.fx._decomposed  # noqa: F401 - defines quantized_decomposed
 
+import kiln
 import torch_tensorrt
 
 q = torch.ops.quantized_decomposed
@@ -234,6 +235,112 @@ def test_what_pt2e_converts_is_one_engine(small: Small, is_dynamic: bool) -> Non
     for seed in range(3):
         x = image(seed=seed)
         assert_close(compiled(x), converted(x), step_of(small.linear, 2 * STEP))
+
+
+def engine_of(model: torch.nn.Module, *args: torch.Tensor) -> bytes:
+    """The model as one engine."""
+    program = torch.export.export(model, args)
+    return bytes(
+        torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
+            program, arg_inputs=args
+        )
+    )
+
+
+def multiplies_integers(engine: bytes) -> bool:
+    """Whether there is a program for CPUs that multiply bytes: engines without such products have none."""
+    variants = {program["variant"] for program in kiln.inspect(engine)["programs"]}
+    assert {"x86-64-v3", "x86-64-v4"} <= variants
+    return {"x86-64-v4-vnni", "x86-64-v3-vnni"} <= variants
+
+
+@pytest.mark.parametrize("is_dynamic", [False, True])
+@torch.no_grad()
+def test_what_pt2e_converts_multiplies_integers(small: Small, is_dynamic: bool) -> None:
+    assert multiplies_integers(engine_of(pt2e(small, image(), is_dynamic), image()))
+    assert not multiplies_integers(engine_of(small, image()))
+
+
+def layers() -> torch.nn.Module:
+    torch.manual_seed(5)
+    nn = torch.nn
+    return nn.Sequential(nn.Linear(66, 256), nn.ReLU(), nn.Linear(256, 40)).eval()
+
+
+@pytest.mark.parametrize("config", ["Int8WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig"])
+@torch.no_grad()
+def test_models_that_torchao_quantises(config: str) -> None:
+    quantization = pytest.importorskip("torchao.quantization")
+    model, x = layers(), torch.randn(5, 66)
+    full = engine_of(model, x)
+    quantization.quantize_(model, getattr(quantization, config)())
+    compiled = compile_whole(model, x)
+    torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+    engine = engine_of(model, x)
+    weights = 4 * 256 * (66 + 40)  # bytes in f32
+    assert len(full) - len(engine) > 0.5 * weights
+    assert multiplies_integers(engine) == (config != "Int8WeightOnlyConfig")
+
+
+@pytest.mark.parametrize("dtypes", [(torch.uint8, torch.int8), (torch.int8, torch.int8)])
+@torch.no_grad()
+def test_int_mm_is_exact(dtypes: tuple[torch.dtype, torch.dtype]) -> None:
+    """The largest sums that there are, and any."""
+    left, right = dtypes
+    weight = torch.randint(-128, 128, (67, 33), dtype=right)
+    weight[:, 0], weight[:, 1] = 127, -128
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", weight)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch._int_mm(x, self.weight)
+
+    info = torch.iinfo(left)
+    x = torch.randint(info.min, info.max + 1, (20, 67)).to(left)
+    x[0], x[1] = info.max, info.min
+    compiled = compile_whole(Model(), x)
+    assert torch.equal(compiled(x), (x.long() @ weight.long()).int())
+
+
+def test_what_the_model_optimizer_writes() -> None:
+    """Its operator rounds to what integers stand for: amax is that of all of x, or of each filter."""
+    library = torch.library.Library("tensorrt", "FRAGMENT")  # as the package itself defines it
+    library.define(
+        "quantize_op(Tensor input, Tensor amax, int num_bits, int exponent_bits, bool unsigned, bool narrow_range)"
+        " -> Tensor"
+    )
+
+    def rounded(x, amax, num_bits, exponent_bits, unsigned, narrow_range):
+        high = 2 ** (num_bits - 1 + int(unsigned)) - 1
+        low = 0 if unsigned else -high - int(not narrow_range)
+        return torch.clamp(torch.round(x * (1 / (amax / high))), low, high) * (amax / high)
+
+    library.impl("quantize_op", rounded, "CompositeExplicitAutograd")
+    library.impl("quantize_op", lambda x, *_: torch.empty_like(x), "Meta")
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(32, 16)
+            self.register_buffer("amax", torch.tensor(2.5))
+            self.register_buffer("weight_amax", self.linear.weight.detach().abs().amax(1, True))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            op = torch.ops.tensorrt.quantize_op
+            weight = op(self.linear.weight, self.weight_amax, 8, 0, False, True)
+            return torch.nn.functional.linear(
+                op(x, self.amax, 8, 0, False, False), weight, self.linear.bias
+            )
+
+    torch.manual_seed(0)
+    model, x = Model().eval(), torch.randn(7, 32)
+    with torch.no_grad():
+        compiled = compile_whole(model, x)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+        assert multiplies_integers(engine_of(model, x))
 
 
 @torch.no_grad()

@@ -140,7 +140,16 @@ Accumulators multiply_quads(Emitter& emitter, Tile tile, const TileOperands& ope
   return result;
 }
 
-// All rows with the first and third of each quad, then all with the second and fourth.
+// The same address, which LLVM takes to be known after a value: what is read there is not read before.
+Value* after(Emitter& emitter, Value* address, Value* value) {
+  auto& ir = emitter.ir();
+  auto* type =
+      llvm::FunctionType::get(ir.getPtrTy(), {ir.getPtrTy(), value->getType()}, false);
+  return ir.CreateCall(llvm::InlineAsm::get(type, "", "=r,0,v", false), {address, value});
+}
+
+// All rows with the first and third of each quad, then all with the second and fourth. Rows follow each
+// other: LLVM would compute the products of several first, and have no registers for them.
 Accumulators multiply_widened_quads(Emitter& emitter, Tile tile, const TileOperands& operands,
                                     StepAt at, Accumulators sums) {
   auto& ir = emitter.ir();
@@ -156,6 +165,7 @@ Accumulators multiply_widened_quads(Emitter& emitter, Tile tile, const TileOpera
       columns.push_back(ir.CreateAShr(second == 0 ? ir.CreateShl(words, 8) : words, 8));
     }
     for (int r = 0; r < tile.rows; ++r) {
+      if (r > 0) at.a = after(emitter, at.a, sums[static_cast<size_t>(r) * tile.vectors - 1]);
       Value* words = ir.CreateBitCast(splat_quad(emitter, operands, at.a, r), type);
       words = second == 0 ? ir.CreateAnd(words, 0xFF) : ir.CreateLShr(words, 8);
       for (int v = 0; v < tile.vectors; ++v) {
