@@ -83,7 +83,8 @@ class Folder {
     int64_t operand_bytes = 0;
     for (const Value* input : node.inputs) {
       if (input == nullptr) continue;
-      if (!is_known(input)) return false;
+      const bool is_reduced = ir::op_info(node.op).kind == ir::OpKind::Reduce;
+      if (!is_known(input) && !(is_reduced && is_cast_constant(input))) return false;
       operand_bytes += size_in_bytes(input->type);
     }
     return size_in_bytes(node.output()->type) <= std::max(kSmallBytes, operand_bytes);
@@ -99,9 +100,17 @@ class Folder {
     return !has_symbolic_attribute(*value->producer) && size_in_bytes(value->type) <= kSmallBytes;
   }
 
+  // Weights as another dtype, of which a reduction is small: sums of their columns.
+  static bool is_cast_constant(const Value* value) {
+    const Node* cast = producer(value, ir::Op::cast);
+    return cast != nullptr && literal_of(cast->input(0)) != nullptr;
+  }
+
   const Literal* operand(const Value* value, Literal& storage) const {
     if (const Literal* literal = literal_of(value)) return literal;
-    storage = context_.evaluate(*value->producer, {})[0];
+    std::vector<const Literal*> operands;
+    if (is_cast_constant(value)) operands.push_back(literal_of(value->producer->input(0)));
+    storage = context_.evaluate(*value->producer, operands)[0];
     return &storage;
   }
 
@@ -111,7 +120,8 @@ class Folder {
 }  // namespace
 
 // op(constants) -> constant. Not folded: nodes with symbolic sizes, and results that are large and
-// larger than the operands together (an expand), which would only make the engine bigger. Weights
+// larger than the operands together (an expand, a cast of bytes), which would only make the engine bigger; a
+// reduction of such a cast is small and folds. Weights
 // are thus never multiplied, but may be permuted. A dequantize that a contraction reads stays,
 // however small it is: assign_precision decides about it. So does a cast of bytes that are a weight.
 bool fold_constants(ir::Graph& graph, PassContext& context) {

@@ -33,7 +33,15 @@ constexpr Gaps kGaps[] = {
      "fake_quantised_f32 gt_u8 lt_u8 maximum_u8 mul_u8 neg_i8 permute_large_i8 permute_u8 "
      "quantize_blocks_f32 quantize_by_input_f32 quantize_channels_f32 quantize_channels_f64 "
      "quantize_tensor_bf16 quantize_tensor_f16 quantize_tensor_f32 quantize_tensor_f64 "
-     "quantize_unsigned_f32 reshape_u8 large_cast_u8 large_narrowing_f64"},
+     "quantize_unsigned_f32 reshape_u8 large_cast_u8 large_narrowing_f64 "
+     "integer_chain_f32 integer_convolution_1d_f32 integer_convolution_3d_f32 "
+     "integer_convolution_dynamic_border_f32 integer_convolution_dynamic_f32 "
+     "integer_convolution_f32 integer_convolution_i8_f32 integer_depthwise_f32 "
+     "integer_heads_f32 integer_linear_255_f32 integer_linear_i8_bf16 integer_linear_i8_f16 "
+     "integer_linear_i8_f32 integer_linear_u8_f32 integer_linear_zero_f32 "
+     "integer_matmul_by_row_f32 integer_product_of_bytes_f64 integer_weight_bf16 "
+     "integer_weight_cast_f32 integer_weight_f16 integer_weight_f32 "
+     "integer_weight_of_a_row_f32"},
     {"the machine has no instruction for it",
      "acos_f32 acos_f64 acosh_f32 acosh_f64 asin_f32 asin_f64 asinh_f32 asinh_f64 atan2_f32 "
      "atan2_f64 atanh_f32 atanh_f64 ceil_f32 ceil_f64 check_fmod_i32 check_fmod_i64 cos_f32 "

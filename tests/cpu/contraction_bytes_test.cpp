@@ -85,7 +85,8 @@ ContractionProgram make_matmul(const Product& product) {
   contraction.program.traits.integer_products = true;
   const auto [m, n, k] = std::array{product.m, product.n, product.k};
   const bool has_bytes = product.left == DType::U8;
-  const ir::Dim rows = product.dynamic_m ? ir::Dim(contraction.symbol("s", 1, 512, 64)) : ir::Dim(m);
+  const ir::Dim rows =
+      product.dynamic_m ? ir::Dim(contraction.symbol("s", 1, 512, 64)) : ir::Dim(m);
   Bytes bytes(product.values);
   plan::MatMul matmul;
   matmul.m = loop("m", rows);
@@ -99,8 +100,9 @@ ContractionProgram make_matmul(const Product& product) {
   matmul.a = product.transposed_a
                  ? plan::View{contraction.input_of({k, rows}, left({k, m})), 0, {1, rows}}
                  : plan::View{contraction.input_of({rows, k}, left({m, k})), 0, {k, 1}};
-  matmul.b = product.transposed_b ? plan::View{constant(contraction, bytes.right({n, k})), 0, {1, k}}
-                                  : plan::View{constant(contraction, bytes.right({k, n})), 0, {n, 1}};
+  matmul.b = product.transposed_b
+                 ? plan::View{constant(contraction, bytes.right({n, k})), 0, {1, k}}
+                 : plan::View{constant(contraction, bytes.right({k, n})), 0, {n, 1}};
   matmul.formats = kIntegers;
   if (!has_bytes) {
     matmul.formats = plan::Formats();
@@ -154,8 +156,7 @@ TEST(ContractionBytes, NothingSaturates) {
 TEST(ContractionBytes, ManyTasks) { check({.m = 150, .n = 200, .k = 300}); }
 
 TEST(ContractionBytes, Requantised) {
-  for (int64_t m : {1, 5, 30})
-    check({.m = m, .n = 50, .k = 24, .requantises = true});
+  for (int64_t m : {1, 5, 30}) check({.m = m, .n = 50, .k = 24, .requantises = true});
   check({.m = 9, .n = 31, .k = 13, .dynamic_m = true, .requantises = true});
 }
 
@@ -227,8 +228,12 @@ TEST(ContractionBytes, StridesBordersDilations) {
     for (int64_t stride : {1, 2}) {
       for (int64_t border : {0, 1, 3}) {
         for (int64_t dilation : {1, 2}) {
-          check({.batch = 2, .channels = channels, .stride = stride, .border = border,
-                 .dilation = dilation, .padding = 131});
+          check({.batch = 2,
+                 .channels = channels,
+                 .stride = stride,
+                 .border = border,
+                 .dilation = dilation,
+                 .padding = 131});
         }
       }
     }
@@ -243,14 +248,21 @@ TEST(ContractionBytes, Groups) {
 
 TEST(ContractionBytes, RunTimeImages) {
   for (int64_t channels : {3, 16}) {
-    check({.batch = 2, .height = 11, .width = 6, .channels = channels, .outputs = 20, .border = 1,
-           .padding = 7, .dynamic = true});
+    check({.batch = 2,
+           .height = 11,
+           .width = 6,
+           .channels = channels,
+           .outputs = 20,
+           .border = 1,
+           .padding = 7,
+           .dynamic = true});
   }
 }
 
 TEST(ContractionBytes, DeepSumsInChunks) {
   for (int64_t channels : {1056, 2048, 1100})
-    check({.height = 3, .width = 3, .channels = channels, .outputs = 5, .border = 1, .padding = 128});
+    check(
+        {.height = 3, .width = 3, .channels = channels, .outputs = 5, .border = 1, .padding = 128});
 }
 
 TEST(ContractionBytes, ConvolutionsDoNotSaturate) {

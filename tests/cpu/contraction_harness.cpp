@@ -305,9 +305,8 @@ namespace {
 std::vector<std::string> variants_of(const plan::Program& program) {
   std::vector<std::string> variants = runnable_variants();
   for (const Variant& variant : cpu_backend().variants) {
-    const bool runs = std::ranges::all_of(variant.features, [](const std::string& feature) {
-      return cpu::has_cpu_feature(feature);
-    });
+    const bool runs = std::ranges::all_of(
+        variant.features, [](const std::string& feature) { return cpu::has_cpu_feature(feature); });
     if (runs && variant.name.ends_with("vnni") && variant.serves(program))
       variants.push_back(variant.name);
   }

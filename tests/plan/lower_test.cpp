@@ -49,8 +49,10 @@ TEST(LowerTest, Quantised) {
         "%w = dequantize(%wq, %ws) {dtype = f32}\n %y = linear(%x, %w)");
 }
 
-std::string quantised_layer(const std::string& dtype, const std::string& zero, const std::string& layer) {
-  const std::string range = dtype == "u8" ? "quant_min = 0, quant_max = 255" : "quant_min = -128, quant_max = 127";
+std::string quantised_layer(const std::string& dtype, const std::string& zero,
+                            const std::string& layer) {
+  const std::string range =
+      dtype == "u8" ? "quant_min = 0, quant_max = 255" : "quant_min = -128, quant_max = 127";
   return "%s = constant() {value = f32[] 0.25}\n %z = constant() {value = i64[] " + zero + "}\n" +
          " %q = quantize(%x, %s, %z) {dtype = " + dtype + ", " + range + "}\n" +
          " %d = dequantize(%q, %s, %z) {dtype = f32}\n" +
@@ -86,7 +88,8 @@ TEST(LowerTest, IntegersAreWhatMayBe) {
   EXPECT_TRUE(lowers_to(linear + "[3, 1]", quantised_layer("u8", "9", "linear(%d, %w)"), integers));
   EXPECT_TRUE(lowers_to(linear + "[]", quantised_layer("i8", "9", "linear(%d, %w)"), integers));
   // A scale that changes along k.
-  EXPECT_FALSE(lowers_to(linear + "[3, 2]", quantised_layer("u8", "9", "linear(%d, %w)"), integers));
+  EXPECT_FALSE(
+      lowers_to(linear + "[3, 2]", quantised_layer("u8", "9", "linear(%d, %w)"), integers));
   // Sums that may leave i32.
   const std::string longest = "%x: f32[1, 65536], %wq: i8[1, 65536], %ws: f32[]";
   EXPECT_TRUE(lowers_to(longest, quantised_layer("u8", "9", "linear(%d, %w)"), integers));

@@ -389,8 +389,7 @@ class Interpreter {
         for (int64_t channel = 0; channel < group_channels; ++channel) {
           const double element = outside ? static_cast<double>(c.padding)
                                          : left_element(c.formats, c.input, pixel + channel);
-          sum += element *
-                 right_element(c.formats, c.weight, filter + channel);
+          sum += element * right_element(c.formats, c.weight, filter + channel);
         }
       }
     }

@@ -171,7 +171,8 @@ class Verifier {
   void check_formats(const Formats& formats, BufferId left, BufferId right) const {
     const bool constant = buffer(right).kind == BufferKind::Constant;
     const bool has_bytes = formats.accumulator == DType::I32;
-    if (has_bytes || (constant && formats.weight == DType::I8)) check_integers(formats, left, right);
+    if (has_bytes || (constant && formats.weight == DType::I8))
+      check_integers(formats, left, right);
     if (has_bytes) return;
     for (BufferId id : {left, right}) {
       const bool is_weight = id == right && formats.weight == DType::I8;
@@ -194,7 +195,8 @@ class Verifier {
   }
   // P10
   void check_integers(const Formats& formats, BufferId left, BufferId right) const {
-    if (!program_.traits.integer_products) fail_here("P10", "the target has no products of integers");
+    if (!program_.traits.integer_products)
+      fail_here("P10", "the target has no products of integers");
     const Buffer& weight = buffer(right);
     if (weight.kind != BufferKind::Constant || weight.type.dtype != DType::I8)
       fail_here("P10", weight.name + " is not a constant of i8");
@@ -347,7 +349,8 @@ class Verifier {
     if (c.winograd != 0 && (!has_tiles || !allows_winograd(program_, c)))
       fail_here("P11", "Winograd's algorithm for another convolution, or with other tiles");
     const bool has_padding = c.padding > 0 && c.padding <= 255 && c.formats.left == DType::U8;
-    if (c.padding != 0 && !has_padding) fail_here("P10", "padding that is not an element of the input");
+    if (c.padding != 0 && !has_padding)
+      fail_here("P10", "padding that is not an element of the input");
     check_formats(c.formats, c.input, c.weight);
     check_expr(c.epilogue, {{}, c.formats.accumulator});
     check_result(c.out, c.epilogue);

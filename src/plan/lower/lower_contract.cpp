@@ -151,8 +151,7 @@ bool emit_quantised(Lowering& lowering, const ir::Node& node, const Contraction&
   MatMul matmul{c.batch, c.m, c.n, c.k, {}, {}, {}, {}, {}};
   Expr value;
   if (is_integer) {
-    const UnsignedOperand bytes =
-        unsigned_operand(lowering, c.a, c.a_at, c.loops({c.m, c.k}));
+    const UnsignedOperand bytes = unsigned_operand(lowering, c.a, c.a_at, c.loops({c.m, c.k}));
     value = dequantised_sum(lowering, {bytes, *right, *weight, c.n.index}, dtype);
     matmul.a = bytes.view;
     matmul.formats = {DType::U8, DType::I8, DType::I32, DType::I8};

@@ -357,7 +357,8 @@ void lower_convolution(Lowering& lowering, const ir::Node& node) {
     if (const auto integer = integer_convolution(lowering, node, window)) {
       if (!is_pointwise(window, sizes))
         return lower_as_convolution(lowering, node, window, sizes, &*integer);
-      return emit_matmul(lowering, node, integer->input, integer->filters, sizes.channels, &*integer);
+      return emit_matmul(lowering, node, integer->input, integer->filters, sizes.channels,
+                         &*integer);
     }
   }
   fix_filters(lowering, node.input(1));

@@ -28,7 +28,8 @@ const ir::Literal* constant_of(const ir::Value* value) {
   return &value->producer->attr<ir::Literal>("value");
 }
 
-std::optional<Walk> walk(const ir::Value* value, const Indices& at, const std::vector<Loop>& loops) {
+std::optional<Walk> walk(const ir::Value* value, const Indices& at,
+                         const std::vector<Loop>& loops) {
   Walk result;
   result.literal = constant_of(value);
   if (result.literal == nullptr) return std::nullopt;
@@ -105,7 +106,8 @@ std::optional<Quantised> quantised(const ir::Value* value, Indices at) {
   const bool is_byte = result.dtype() == DType::I8 || result.dtype() == DType::U8;
   const ir::Value* zero = result.zero_point();
   const bool has_integer_zero = zero == nullptr || is_integer(zero->type.dtype);
-  if (!is_byte || !has_integer_zero || !is_floating(node->output()->type.dtype)) return std::nullopt;
+  if (!is_byte || !has_integer_zero || !is_floating(node->output()->type.dtype))
+    return std::nullopt;
   return result;
 }
 
@@ -203,8 +205,7 @@ UnsignedOperand unsigned_operand(Lowering& lowering, const ir::Value* value, con
   const bool is_signed = operand.dtype() == DType::I8;
   UnsignedOperand result{{}, zero_point_of(lowering, operand), operand};
   if (is_signed) {
-    result.zero_point =
-        apply(Op::add, {result.zero_point, constant_int(DType::I32, kShift)});
+    result.zero_point = apply(Op::add, {result.zero_point, constant_int(DType::I32, kShift)});
   } else if (auto view = lowering.view(operand.node->input(0), operand.at, loops)) {
     result.view = std::move(*view);
     return result;
@@ -231,7 +232,8 @@ Expr dequantised_sum(Lowering& lowering, const IntegerSum& product, DType dtype)
   return apply(Op::mul, {cast(std::move(sum), dtype), scale});
 }
 
-bool is_uniform_along(Lowering& lowering, const Quantised& operand, const std::vector<Loop>& loops) {
+bool is_uniform_along(Lowering& lowering, const Quantised& operand,
+                      const std::vector<Loop>& loops) {
   bool result = true;
   for (const Expr& expr :
        {scale_of(lowering, operand, DType::F32), zero_point_of(lowering, operand)}) {

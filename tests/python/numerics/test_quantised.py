@@ -264,20 +264,22 @@ def test_what_pt2e_converts_multiplies_integers(small: Small, is_dynamic: bool) 
 def layers() -> torch.nn.Module:
     torch.manual_seed(5)
     nn = torch.nn
-    return nn.Sequential(nn.Linear(66, 256), nn.ReLU(), nn.Linear(256, 40)).eval()
+    return nn.Sequential(nn.Linear(264, 512), nn.ReLU(), nn.Linear(512, 40)).eval()
 
 
-@pytest.mark.parametrize("config", ["Int8WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig"])
+@pytest.mark.parametrize(
+    "config", ["Int8WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig"]
+)
 @torch.no_grad()
 def test_models_that_torchao_quantises(config: str) -> None:
     quantization = pytest.importorskip("torchao.quantization")
-    model, x = layers(), torch.randn(5, 66)
+    model, x = layers(), torch.randn(5, 264)
     full = engine_of(model, x)
     quantization.quantize_(model, getattr(quantization, config)())
     compiled = compile_whole(model, x)
     torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
     engine = engine_of(model, x)
-    weights = 4 * 256 * (66 + 40)  # bytes in f32
+    weights = 4 * 512 * (264 + 40)  # bytes in f32
     assert len(full) - len(engine) > 0.5 * weights
     assert multiplies_integers(engine) == (config != "Int8WeightOnlyConfig")
 

@@ -66,7 +66,9 @@ struct Geometry {
   // Elements along k of a step, steps of a run, and elements of the packed sum.
   int64_t step() const { return elements_of(steps); }
   int64_t run_steps() const { return (run + step() - 1) / step(); }
-  int64_t packed_depth() const { return depth / run * run_steps() * step(); }
+  int64_t packed_depth() const {
+    return run % step() == 0 ? depth : depth / run * run_steps() * step();
+  }
 };
 
 // Pairs where input and weight are bf16, and every run of K is a whole number of them.
@@ -139,7 +141,7 @@ Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv
   choose_run(conv, geometry);
   geometry.steps = choose_steps(target, conv, geometry);
   const bool has_bytes = geometry.input.sum == DType::I32;
-  geometry.read = has_bytes                           ? DType::U8
+  geometry.read = has_bytes                        ? DType::U8
                   : geometry.steps == Steps::Pairs ? DType::BF16
                                                    : conv.formats.accumulator;
   geometry.read_bytes = ElementFormat(geometry.read).bytes();

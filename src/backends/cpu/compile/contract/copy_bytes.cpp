@@ -19,8 +19,8 @@ llvm::Type* vector_of(llvm::IRBuilder<>& ir, int64_t count) {
 Value* lanes_left(llvm::IRBuilder<>& ir, int64_t bytes, Value* left) {
   std::vector<llvm::Constant*> indices;
   for (int64_t i = 0; i < bytes; ++i) indices.push_back(ir.getInt8(static_cast<uint8_t>(i)));
-  Value* bound = ir.CreateVectorSplat(static_cast<unsigned>(bytes),
-                                      ir.CreateTrunc(left, ir.getInt8Ty()));
+  Value* bound =
+      ir.CreateVectorSplat(static_cast<unsigned>(bytes), ir.CreateTrunc(left, ir.getInt8Ty()));
   return ir.CreateICmpULT(llvm::ConstantVector::get(indices), bound);
 }
 

@@ -297,9 +297,7 @@ class MatMulEmitter {
   int64_t b_bytes() const { return ElementFormat(blocking_.tile_b().memory).bytes(); }
   // Of a step of one column.
   int64_t column_bytes() const { return b_bytes() * blocking_.step(); }
-  bool is_odd() const {
-    return !ir::provably_divisible(matmul_.k.extent(), blocking_.step());
-  }
+  bool is_odd() const { return !ir::provably_divisible(matmul_.k.extent(), blocking_.step()); }
   ir::Dim packed_bytes() const {
     const ir::Dim& k = matmul_.k.extent();
     return blocking_.steps == Steps::Pairs

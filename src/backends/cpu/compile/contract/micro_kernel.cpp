@@ -143,8 +143,7 @@ Accumulators multiply_quads(Emitter& emitter, Tile tile, const TileOperands& ope
 // The same address, which LLVM takes to be known after a value: what is read there is not read before.
 Value* after(Emitter& emitter, Value* address, Value* value) {
   auto& ir = emitter.ir();
-  auto* type =
-      llvm::FunctionType::get(ir.getPtrTy(), {ir.getPtrTy(), value->getType()}, false);
+  auto* type = llvm::FunctionType::get(ir.getPtrTy(), {ir.getPtrTy(), value->getType()}, false);
   return ir.CreateCall(llvm::InlineAsm::get(type, "", "=r,0,v", false), {address, value});
 }
 
@@ -155,8 +154,8 @@ Accumulators multiply_widened_quads(Emitter& emitter, Tile tile, const TileOpera
   auto& ir = emitter.ir();
   const int lanes = emitter.target().lanes();
   llvm::Type* type = llvm::FixedVectorType::get(ir.getInt16Ty(), 2 * lanes);
-  const auto product = lanes == 16 ? llvm::Intrinsic::x86_avx512_pmaddw_d_512
-                                   : llvm::Intrinsic::x86_avx2_pmadd_wd;
+  const auto product =
+      lanes == 16 ? llvm::Intrinsic::x86_avx512_pmaddw_d_512 : llvm::Intrinsic::x86_avx2_pmadd_wd;
   for (int second = 0; second < 2; ++second) {
     if (second == 1) at.b = another_name(emitter, at.b);
     std::vector<Value*> columns;

@@ -20,7 +20,9 @@ namespace {
 constexpr int64_t kRowPadding = 16;    // elements: the lanes of the widest vector
 constexpr int64_t kAliasBytes = 1024;  // rows at multiples of this compete for cache lines
 
-int64_t run_of(const ConstantMatrix& matrix) { return matrix.run == 0 ? matrix.k : matrix.run; }
+int64_t run_of(const ConstantMatrix& matrix) {
+  return std::max<int64_t>(1, matrix.run == 0 ? matrix.k : matrix.run);
+}
 
 // Elements of a packed run, and of a column: whole steps.
 int64_t packed_run(const ConstantMatrix& matrix) {
@@ -351,8 +353,8 @@ ir::Literal derive_constant(const std::string& transform, const ir::Literal& lit
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected pack:...");
   const auto [width, offset, k_stride, n_stride, k, n, batches, batch_stride, taps, chunk, run] =
       *numbers;
-  const ConstantMatrix matrix{offset,       k_stride, n_stride, k,    n,     batches,
-                              batch_stride, *dtype,   step,     taps, chunk, run, winograd};
+  const ConstantMatrix matrix{offset, k_stride, n_stride, k,     n,   batches, batch_stride,
+                              *dtype, step,     taps,     chunk, run, winograd};
   if (!fits(matrix, width, literal))
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected one that fits " +
                        literal.type().str());
