@@ -47,6 +47,13 @@ std::string gated(const std::string& type, int m, int n, int k) {
          "  %u = linear(%x, %w2)\n  %y = mul(%s, %u)\n  return %y as \"y\"\n}";
 }
 
+// One row.
+std::string row(const std::string& type, int n, int k) {
+  const std::string size = std::to_string(k), columns = std::to_string(n);
+  return "graph main(%x: " + type + "[1, " + size + "], %w: " + type + "[" + columns + ", " + size +
+         "]) {\n  %y = linear(%x, %w)\n  return %y as \"y\"\n}";
+}
+
 std::string product(const std::string& type, int m, int n, int k, bool transposed) {
   return "graph main(%x: " + type + "[3, m, k], %v: " + type +
          (transposed ? "[3, n, k]" : "[3, k, n]") + ") symbols m in [0, 100000] opt " +
@@ -122,9 +129,13 @@ std::vector<Contraction> all_contractions() {
       {"dynamic_f16", product("f16", 4096, 4096, 1024, true)},
       {"dynamic_rows_f16", product("f16", 4096, 64, 512, false)},
       {"narrow_bf16", product("bf16", 40000, 16, 256, true)},
-      {"row_f16",
-       "graph main(%x: f16[1, 768], %w: f16[2304, 768]) {\n  %y = linear(%x, %w)\n"
-       "  return %y as \"y\"\n}"},
+      {"row_f16", row("f16", 2304, 768)},
+      {"row_long_bf16", row("bf16", 2048, 8192)},
+      {"row_bf16", row("bf16", 3072, 2048)},
+      {"row_wide_bf16", row("bf16", 128256, 2048)},
+      {"gated_row_bf16", gated("bf16", 1, 8192, 2048)},
+      {"row_short_f32", row("f32", 100, 96)},
+      {"row_f64", row("f64", 3072, 2048)},
       {"gated_f16", gated("f16", 512, 8192, 2048)},
       {"gated_large_bf16", gated("bf16", 6304, 3072, 768)},
       {"gated_shared_depth_f16", gated("f16", 128, 200, 3072)},
@@ -221,6 +232,28 @@ TEST_P(CudaContraction, LaunchesCoverTheirResult) {
       const int64_t most = target.sm == 90 ? 227 : 99;
       EXPECT_LE(interface.shared_bytes.evaluate(opt), most << 10) << target.name;
       EXPECT_LE(interface.block.at(0).constant(), 1024);
+    }
+  }
+}
+
+int constant_of(const std::string& text, const std::string& name) {
+  const std::string before = "constexpr int " + name + " = ";
+  const size_t at = text.find(before);
+  return at == std::string::npos ? -1 : std::stoi(text.substr(at + before.size()));
+}
+
+// What one row times a matrix fetches before the kernel in front has ended is there for each thread: threads that
+// would reach beyond the end of a column fetch nothing early.
+TEST(CudaContractionTest, ColumnsOfOneRowAreAsLongAsWhatIsFetchedEarly) {
+  for (const auto& [n, k] : {std::pair{3072, 2048}, {2048, 2048}, {512, 2048}, {2048, 8192},
+                             {768, 768}, {100, 1024}, {128256, 2048}}) {
+    for (const std::string& graph : {row("f16", n, k), gated("f16", 1, n, k)}) {
+      const plan::Program program = planned(graph);
+      const cuda::KernelText kernel =
+          cuda::generate_text(program, program.kernels.back(), target_named("sm_90"));
+      const int early = constant_of(kernel.text, "kEarly");
+      EXPECT_GE(early, 1) << graph;
+      EXPECT_LE(early * constant_of(kernel.text, "kAlong") * 32 * 8, k) << graph;
     }
   }
 }

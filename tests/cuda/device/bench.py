@@ -31,7 +31,7 @@ def linear(m, n, k, epilogue, dtype="f16"):
     )
     if dtype == "f16" or prefix:  # operands that are temporaries, as in a model
         x, v = f"%x0: {dtype}[m, {k}]", f"%v0: {dtype}[{n}, {k}]"
-    symbols = f"symbols m in [1, 100000] opt {m}"
+    symbols = f"symbols m in [1, 1000000] opt {m}"
     if epilogue == "bias":
         text, run = f"graph main({x}, {v}, {b}) {symbols} {{\n  %y = linear(%x, %v, %b)\n", F.linear
     elif epilogue == "gelu":
@@ -122,7 +122,13 @@ def build():
         (6304, 3072, 768, "gelu"),
         (6304, 768, 3072, "res"),
         (512, 2048, 2048, "res"),
+        (512, 2048, 8192, "res"),
+        (512, 3072, 2048, "none"),
         (512, 16384, 2048, "none"),
+        (1500, 2304, 768, "bias"),
+        (1500, 768, 768, "res"),
+        (1500, 3072, 768, "gelu"),
+        (1500, 768, 3072, "res"),
         (128, 768, 768, "bias"),
         (128, 2304, 768, "bias"),
         (128, 3072, 768, "gelu"),
@@ -147,6 +153,9 @@ def build():
         ):
             linear(m, n, k, "bias", dtype)
     row(3072, 768)
+    row(3072, 2048)
+    row(2048, 2048)
+    row(2048, 8192)
     row(768, 3072)
     row(16384, 2048)
     row(128256, 2048)

@@ -111,6 +111,8 @@ def products():
             (9000, 520, 1032),
             (70, 4096, 4096),
             (2000, 1000, 64),
+            (50000, 256, 64),
+            (30000, 520, 200),
         ):
             for epilogue in ("res", "gelu"):
                 if epilogue == "gelu" and (dtype == "bf16" or k > 1100):

@@ -47,7 +47,7 @@ class Kernel:
         checked(
             driver.cuModuleGetFunction(ctypes.byref(self.function), self.module, b"kernel"), path
         )
-        checked(driver.cuFuncSetAttribute(self.function, 8, 232448 - 1024), "shared memory")
+        self.shared = 0  # bytes that it may have
 
     def launch(self, pointers, params, grid, block, shared, maps=()):
         values = [ctypes.c_void_p(p) for p in pointers] + [ctypes.c_longlong(p) for p in params]
@@ -59,6 +59,9 @@ class Kernel:
         )
         grid, block = grid + [1] * (3 - len(grid)), block + [1] * (3 - len(block))
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        if shared > self.shared:
+            checked(driver.cuFuncSetAttribute(self.function, 8, shared), "shared memory")
+            self.shared = shared
         checked(
             driver.cuLaunchKernel(self.function, *grid, *block, shared, stream, array, None),
             "launch",

@@ -219,12 +219,40 @@ __device__ __forceinline__ void store_rows(const RowSums& sums, bits16* place, l
   }
 }
 
-// Parts of the keys: kParts of this block, then those of the other blocks of the cluster.
+// What parts of the keys make of an element of the result: of each the largest score of its row, and the two
+// sums. `read(part, offset)` reads one of a part, which lie as kPart floats.
+constexpr int kPart = 16 * (kValuePad + 2);
+struct Joined {
+  float largest, total, sum;
+};
+template <int Parts, typename Read>
+__device__ __forceinline__ Joined join_parts(int row, int column, const Read& read) {
+  float largest[Parts], total[Parts], sum[Parts];
+#pragma unroll
+  for (int i = 0; i < Parts; ++i) {
+    largest[i] = read(i, 16 * kValuePad + row);
+    total[i] = read(i, 16 * kValuePad + 16 + row);
+    sum[i] = read(i, row * kValuePad + column);
+  }
+  Joined all = {minus_infinity(), 0, 0};
+#pragma unroll
+  for (int i = 0; i < Parts; ++i) all.largest = fmaxf(all.largest, largest[i]);
+  const float base = all.largest == minus_infinity() ? 0.0f : all.largest;
+#pragma unroll
+  for (int i = 0; i < Parts; ++i) {
+    const float scale = exp2_of(largest[i] - base);
+    all.total += scale * total[i];
+    all.sum += scale * sum[i];
+  }
+  return all;
+}
+
+// The kParts parts of this block are joined, then those of the blocks of the cluster: what lies in another
+// block takes long to read.
 template <typename Target>
 __device__ __forceinline__ void combine_parts(RowSums& sums, float* shared, long long row0,
                                               long long out_stride, const Target& target) {
   const int lane = static_cast<int>(threadIdx.x) & 31, part = static_cast<int>(threadIdx.x) / 32;
-  constexpr int kPart = 16 * (kValuePad + 2);  // floats
   float* const own = shared + part * kPart;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
@@ -243,36 +271,46 @@ __device__ __forceinline__ void combine_parts(RowSums& sums, float* shared, long
     }
   }
   __syncthreads();
-  if constexpr (kCluster > 1) cluster_barrier();
-  const unsigned base = shared_address(shared);
-  const auto read = [&](int number, int offset) -> float {
-    const unsigned address = base + 4u * (number % kParts * kPart + offset);
-    if constexpr (kCluster == 1) return shared[number % kParts * kPart + offset];
-    float value;
-    asm volatile("ld.shared::cluster.f32 %0, [%1];"
-                 : "=f"(value)
-                 : "r"(in_block(address, number / kParts))
-                 : "memory");
-    return value;
+  const auto read_own = [&](int i, int offset) { return shared[i * kPart + offset]; };
+  const auto store = [&](bits16* to, int column, const Joined& all) {
+    to[column * out_stride] = static_cast<bits16>(pack16(quotient(all.sum, all.total), 0.0f));
   };
-  // Elements of the rows, every kCluster-th for this block.
-  for (int c = static_cast<int>(threadIdx.x) * kCluster + static_cast<int>(cluster_rank());
-       c < 16 * kValueDim; c += kThreads * kCluster) {
+  float* const block = shared + kParts * kPart;  // what this block has, as one part
+  for (int c = static_cast<int>(threadIdx.x); c < 16 * kValueDim; c += kThreads) {
     const int row = c / kValueDim, column = c % kValueDim;
     bits16* const to = target(row0 + row);
     if (to == nullptr) continue;
-    float largest = minus_infinity();
-    for (int i = 0; i < kParts * kCluster; ++i) largest = fmaxf(largest, read(i, 16 * kValuePad + row));
-    const float whole = largest == minus_infinity() ? 0.0f : largest;
-    float sum = 0, total = 0;
-    for (int i = 0; i < kParts * kCluster; ++i) {
-      const float scale = exp2_of(read(i, 16 * kValuePad + row) - whole);
-      sum += scale * read(i, row * kValuePad + column);
-      total += scale * read(i, 16 * kValuePad + 16 + row);
+    const Joined all = join_parts<kParts>(row, column, read_own);
+    if constexpr (kCluster == 1) {
+      store(to, column, all);
+    } else {
+      block[row * kValuePad + column] = all.sum;
+      if (column == 0) {
+        block[16 * kValuePad + row] = all.largest;
+        block[16 * kValuePad + 16 + row] = all.total;
+      }
     }
-    to[column * out_stride] = static_cast<bits16>(pack16(quotient(sum, total), 0.0f));
   }
-  if constexpr (kCluster > 1) cluster_barrier();  // the others still read this block's parts
+  if constexpr (kCluster > 1) {
+    cluster_barrier();
+    const unsigned base = shared_address(block);
+    const auto read = [&](int rank, int offset) {
+      float value;
+      asm volatile("ld.shared::cluster.f32 %0, [%1];"
+                   : "=f"(value)
+                   : "r"(in_block(base + 4u * offset, rank))
+                   : "memory");
+      return value;
+    };
+    // Elements of the rows, every kCluster-th for this block.
+    for (int c = static_cast<int>(threadIdx.x) * kCluster + static_cast<int>(cluster_rank());
+         c < 16 * kValueDim; c += kThreads * kCluster) {
+      const int row = c / kValueDim, column = c % kValueDim;
+      bits16* const to = target(row0 + row);
+      if (to != nullptr) store(to, column, join_parts<kCluster>(row, column, read));
+    }
+    cluster_barrier();  // the others still read what this block has
+  }
 }
 
 // --- The whole ---

@@ -34,7 +34,7 @@ struct Cut {
     const int64_t pitch_k = head_pad + 8, pitch_v = value_pad + 8;
     const int64_t queries = rows() * std::max(pitch_k, pitch_v) * 2;
     const int64_t steps = int64_t{parts} * 2 * keys * (pitch_k + pitch_v) * 2;
-    const int64_t combined = int64_t{parts} * 16 * (value_pad + 2) * 4;
+    const int64_t combined = int64_t{parts + (cluster > 1 ? 1 : 0)} * 16 * (value_pad + 2) * 4;
     return std::max(queries + steps, parts * cluster > 1 ? combined : 0);
   }
 };

@@ -418,10 +418,13 @@ class MatMulText {
     text.constant("kWarps", kWarps);
     text.constant("kAlong", along);
     text.constant("kColumns", columns);
-    // 32 registers of what is fetched early.
+    // 32 registers of what is fetched early, if columns are as long as that.
     const bool constant =
         context_.program.buffers[matmul_.b.buffer].kind == plan::BufferKind::Constant;
-    text.constant("kEarly", constant ? std::max(1, 8 / (columns * sums_)) : 0);
+    const int vector = 16 / static_cast<int>(dtype_size(a_type_)), slots = columns * sums_;
+    const int64_t steps = size_.k / (int64_t{along} * 32 * vector);
+    const int64_t most = std::max(1, 8 / slots);
+    text.constant("kEarly", constant ? std::clamp<int64_t>(steps, 1, most) : 0);
     add_columns(text, 8 * sums_, sums_);
     text.constant("kTileM", 1);
     text.constant("kCluster", 1);
@@ -445,7 +448,12 @@ class MatMulText {
     context_.result.function = "kernel";
     interface.grid = {batches_ * ir::ceildiv(matmul_.n.extent(), block_columns)};
     interface.task_writes[matmul_.out.buffer] = block_columns;
-    return emitter_.finish({.threads = kWarps * 32, .before = text.str(), .waits = true});
+    // All blocks of a product of 2000 columns at a time, each with what it fetches early. Unpacking bf16 takes more
+    // than the 64 registers of a thread that this leaves.
+    return emitter_.finish({.threads = kWarps * 32,
+                            .min_blocks = a_type_ == DType::BF16 ? 2 : 4,
+                            .before = text.str(),
+                            .waits = true});
   }
 
   Emitter emitter_;
