@@ -21,7 +21,8 @@ bool is_dense_result(const Program& program, const MatMul& matmul) {
   const Buffer& buffer = program.buffers[matmul.out.buffer];
   return buffer.kind == BufferKind::Temporary && buffer.type.rank() >= 2 &&
          buffer.type.shape.back() == matmul.n.extent() && matmul.out.offset.is_constant(0) &&
-         matmul.out.strides[0] == matmul.n.extent() && matmul.out.strides[1].is_constant(1) &&
+         (matmul.m.extent().is_constant(1) || matmul.out.strides[0] == matmul.n.extent()) &&
+         matmul.out.strides[1].is_constant(1) &&
          buffer.type.elements() == matmul.m.extent() * matmul.n.extent();
 }
 
