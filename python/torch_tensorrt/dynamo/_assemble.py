@@ -70,7 +70,7 @@ def assemble(
         if level in compiled:
             builder.add_engine(compiled[level])
         for node in nodes:
-            builder.copy(node)
+            builder.add(node)
     builder.add_outputs()
     module = builder.finish(as_constraints(program, ranges))
     info: ProgramInfo = module.meta[INFO_KEY]
@@ -97,6 +97,11 @@ class _Builder:
         for node in program.user_inputs:
             self._copies[node] = self._graph.placeholder(node.name)
             self._copies[node].meta["val"] = node.meta.get("val")
+
+    def add(self, node: Node) -> None:
+        """A node that stays in PyTorch, if the engine in front did not need it already."""
+        if node not in self._copies:
+            self.copy(node)
 
     def copy(self, node: Node) -> None:
         """A node that stays in PyTorch."""

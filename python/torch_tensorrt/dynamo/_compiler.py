@@ -17,6 +17,7 @@ from torch_tensorrt._arguments import check_program, flatten_tensors, merge_inpu
 from torch_tensorrt.dynamo._assemble import CompiledRegion, assemble
 from torch_tensorrt.dynamo._autocast import autocast
 from torch_tensorrt.dynamo._capture import capture, show_engine, show_module
+from torch_tensorrt.dynamo._layouts import enter_as_they_lie
 from torch_tensorrt.dynamo._offload import offload
 from torch_tensorrt.dynamo._partition import (
     Partition,
@@ -92,7 +93,7 @@ def compile_program(
     ranges = symbol_ranges(program, inputs)
     ranges, support = supported_ranges(program, settings, ranges)
     leave_views_to_torch(program.graph, support)
-    parts = partition(program, support)
+    parts = partition(program, support, enter_as_they_lie(program, support))
     apply_min_block_size(parts, settings)
     _report(parts, settings)
     compiled = {} if settings.dryrun else _compile_regions(program, parts, ranges, settings)

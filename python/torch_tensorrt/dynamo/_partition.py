@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -183,8 +183,11 @@ def _tensor_values(node: Node) -> Iterable[torch.Tensor]:
     return (item for item in values if isinstance(item, torch.Tensor))
 
 
-def partition(program: Program, reasons: Mapping[Node, str]) -> Partition:
-    """Finds the regions; every node that an engine can take is in one."""
+def partition(
+    program: Program, reasons: Mapping[Node, str], input_views: Collection[Node] = ()
+) -> Partition:
+    """Finds the regions; every node that an engine can take is in one. `input_views` are as good as inputs: a region
+    needs none before it to have them."""
     level: dict[Node, int] = {}
     in_engine: dict[Node, bool] = {}
     regions: dict[int, list[Node]] = defaultdict(list)
@@ -193,7 +196,7 @@ def partition(program: Program, reasons: Mapping[Node, str]) -> Partition:
         if node in program.in_place.order:
             in_engine[node], level[node] = False, max(level.values(), default=0)
             least = level[node] + 1
-        elif node.op in ("placeholder", "get_attr"):
+        elif node.op in ("placeholder", "get_attr") or node in input_views:
             level[node] = 0
         elif node.op == "output":
             continue

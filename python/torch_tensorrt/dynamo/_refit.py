@@ -30,6 +30,7 @@ from torch_tensorrt._operator import (
 )
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._autocast import Decisions, cast
+from torch_tensorrt.dynamo._layouts import enter_as_before
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._region import find_region, region_model
 from torch_tensorrt.dynamo._settings import CompilationSettings
@@ -85,6 +86,7 @@ def refit_module_weights(
     program = lower(
         Program.decomposed(new_weight_module), CompilationSettings(torch_executed_ops=kept)
     )
+    enter_as_before(program, {node for each in origins.values() for node in each.get("nodes", ())})
     changes = _new_engines(module, program, origins) | _new_weights(module, program)
     refitted = _replaced(module, changes) if verify_output or not in_place else module
     if verify_output:
