@@ -245,8 +245,13 @@ int constant_of(const std::string& text, const std::string& name) {
 // What one row times a matrix fetches before the kernel in front has ended is there for each thread: threads that
 // would reach beyond the end of a column fetch nothing early.
 TEST(CudaContractionTest, ColumnsOfOneRowAreAsLongAsWhatIsFetchedEarly) {
-  for (const auto& [n, k] : {std::pair{3072, 2048}, {2048, 2048}, {512, 2048}, {2048, 8192},
-                             {768, 768}, {100, 1024}, {128256, 2048}}) {
+  for (const auto& [n, k] : {std::pair{3072, 2048},
+                             {2048, 2048},
+                             {512, 2048},
+                             {2048, 8192},
+                             {768, 768},
+                             {100, 1024},
+                             {128256, 2048}}) {
     for (const std::string& graph : {row("f16", n, k), gated("f16", 1, n, k)}) {
       const plan::Program program = planned(graph);
       const cuda::KernelText kernel =

@@ -34,7 +34,7 @@ def channels_last(*shape: int) -> torch.Tensor:
     return torch.randn(shape).to(memory_format=torch.channels_last)
 
 
-def inputs_of(module: torch.fx.GraphModule) -> dict[str, list[Any]]:
+def inputs_of(module: torch.fx.GraphModule) -> dict[str, str]:
     (call,) = engines_of(module)  # one engine, whatever waits for views
     description = kiln.inspect(module.get_buffer(call.args[1].target).numpy())
     return {each["name"]: each["shape"] for each in description["inputs"]}
