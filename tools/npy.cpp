@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cctype>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -25,11 +26,12 @@ struct DTypeRow {
 };
 
 constexpr std::array kDTypes = {
-    DTypeRow{KILN_F32, 4, "float32", "<f4"}, DTypeRow{KILN_F64, 8, "float64", "<f8"},
-    DTypeRow{KILN_F16, 2, "float16", "<f2"}, DTypeRow{KILN_BF16, 2, "bfloat16", ""},
-    DTypeRow{KILN_I8, 1, "int8", "|i1"},     DTypeRow{KILN_U8, 1, "uint8", "|u1"},
-    DTypeRow{KILN_I16, 2, "int16", "<i2"},   DTypeRow{KILN_I32, 4, "int32", "<i4"},
-    DTypeRow{KILN_I64, 8, "int64", "<i8"},   DTypeRow{KILN_BOOL, 1, "bool", "|b1"},
+    DTypeRow{KILN_F32, 4, "float32", "<f4"},       DTypeRow{KILN_F64, 8, "float64", "<f8"},
+    DTypeRow{KILN_F16, 2, "float16", "<f2"},       DTypeRow{KILN_BF16, 2, "bfloat16", ""},
+    DTypeRow{KILN_I8, 1, "int8", "|i1"},           DTypeRow{KILN_U8, 1, "uint8", "|u1"},
+    DTypeRow{KILN_I16, 2, "int16", "<i2"},         DTypeRow{KILN_I32, 4, "int32", "<i4"},
+    DTypeRow{KILN_I64, 8, "int64", "<i8"},         DTypeRow{KILN_BOOL, 1, "bool", "|b1"},
+    DTypeRow{KILN_F8E4M3, 1, "float8_e4m3fn", ""},
 };
 
 const DTypeRow& row_of(kiln_dtype dtype) { return kDTypes.at(static_cast<size_t>(dtype)); }
@@ -151,6 +153,20 @@ std::vector<std::byte> widen_bfloat16(const std::vector<std::byte>& data) {
   return wide;
 }
 
+std::vector<std::byte> widen_float8(const std::vector<std::byte>& data) {
+  std::vector<std::byte> wide(data.size() * sizeof(float));
+  for (size_t i = 0; i < data.size(); ++i) {
+    const auto code = static_cast<int>(data[i]);
+    const int exponent = code >> 3 & 15, mantissa = code & 7;
+    float value = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
+                                : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
+    if ((code & 0x7f) == 0x7f) value = std::numeric_limits<float>::quiet_NaN();
+    value = std::copysign(value, (code & 0x80) != 0 ? -1.0f : 1.0f);
+    std::memcpy(wide.data() + i * sizeof(float), &value, sizeof(float));
+  }
+  return wide;
+}
+
 std::string shape_tuple(const std::vector<int64_t>& shape) {
   std::string text = "(";
   for (const int64_t size : shape) text += std::to_string(size) + ", ";
@@ -204,6 +220,10 @@ Array read_npy(const std::string& path) {
 void write_npy(const std::string& path, const Array& array) {
   if (array.dtype == KILN_BF16) {
     write_npy(path, {KILN_F32, array.shape, array.strides, widen_bfloat16(array.data)});
+    return;
+  }
+  if (array.dtype == KILN_F8E4M3) {
+    write_npy(path, {KILN_F32, array.shape, array.strides, widen_float8(array.data)});
     return;
   }
   std::string header = std::string("{'descr': '") + row_of(array.dtype).descr +

@@ -19,7 +19,7 @@ struct Array {
 
 // Bytes of one element.
 size_t element_size(kiln_dtype dtype);
-// "float32"; NumPy's name, and "bfloat16".
+// "float32"; NumPy's name, "bfloat16" and "float8_e4m3fn".
 const char* dtype_name(kiln_dtype dtype);
 // Elements of a shape; Failure when they do not fit 63 bits.
 int64_t element_count(const std::vector<int64_t>& shape);
@@ -27,8 +27,8 @@ int64_t element_count(const std::vector<int64_t>& shape);
 // A view of the array; valid while the array is.
 kiln::Tensor as_tensor(const Array& array);
 
-// Both throw Failure with the path and the reason. NumPy has no bfloat16: such an array is written
-// as float32.
+// Both throw Failure with the path and the reason. NumPy has neither bfloat16 nor float8: such arrays
+// are written as float32.
 Array read_npy(const std::string& path);
 void write_npy(const std::string& path, const Array& array);
 

@@ -70,7 +70,8 @@ typedef enum kiln_dtype {
   KILN_I16 = 6,
   KILN_I32 = 7,
   KILN_I64 = 8,
-  KILN_BOOL = 9 /* one byte, 0 or 1 */
+  KILN_BOOL = 9,   /* one byte, 0 or 1 */
+  KILN_F8E4M3 = 10 /* one byte: PyTorch's float8_e4m3fn */
 } kiln_dtype;
 
 #define KILN_MAX_RANK 16

@@ -47,7 +47,7 @@ inline void check(kiln_status status) {
   if (status != KILN_OK) throw Error(status, kiln_last_error());
 }
 
-// The dtype of a C++ type. f16 and bf16 have none: give the dtype with the pointer.
+// The dtype of a C++ type. f16, bf16 and f8e4m3 have none: give the dtype with the pointer.
 template <typename Element>
 constexpr kiln_dtype dtype_of() {
   using T = std::remove_cv_t<Element>;

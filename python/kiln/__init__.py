@@ -6,7 +6,7 @@ outputs = session.run(np.zeros((8, 3, 224, 224), np.float32))
 """
 
 from kiln._library import library_directory, runtime
-from kiln.arrays import BFloat16Array, TensorView
+from kiln.arrays import BFloat16Array, Float8Array, TensorView
 from kiln.cache import EngineCache, Tuning
 from kiln.compiler import (
     InputRange,
@@ -56,6 +56,7 @@ __all__ = [
     "Engine",
     "EngineCache",
     "FileError",
+    "Float8Array",
     "InputRange",
     "InternalError",
     "InvalidArgumentError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from kiln import _library, dlpack
 from kiln.errors import InvalidArgumentError
 
 # In the order of kiln_dtype.
-DTYPES = ("f32", "f64", "f16", "bf16", "i8", "u8", "i16", "i32", "i64", "bool")
-# NumPy has no bfloat16: its bits travel as uint16.
+DTYPES = ("f32", "f64", "f16", "bf16", "i8", "u8", "i16", "i32", "i64", "bool", "f8e4m3")
+# NumPy has neither bfloat16 nor float8: their bits travel as uint16 and uint8.
 NUMPY_DTYPES = tuple(
     np.dtype(name)
     for name in (
@@ -27,9 +27,11 @@ NUMPY_DTYPES = tuple(
         "int32",
         "int64",
         "bool",
+        "uint8",
     )
 )
-_CODE_OF_NUMPY = {dtype: code for code, dtype in enumerate(NUMPY_DTYPES)}
+# Plain integers of 8 bits are u8; a Float8Array, or one of ml_dtypes, is f8e4m3.
+_CODE_OF_NUMPY = {dtype: code for code, dtype in reversed(list(enumerate(NUMPY_DTYPES)))}
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,16 @@ class TensorView:
         return _c_tensor(self.address, DTYPES.index(self.dtype), self.shape, None)
 
 
-class BFloat16Array(np.ndarray):
-    """The bits of bfloat16 numbers, as uint16: NumPy has no such dtype. DLPack says what they are, so that
+class _BitsArray(np.ndarray):
+    """The bits of numbers of a dtype that NumPy lacks, as integers. DLPack says what they are, so that
     `torch.from_dlpack` gives a tensor of them. What is computed with them is a plain array of integers."""
+
+    bits_dtype: ClassVar[np.dtype]
+    dlpack_code: ClassVar[int]
 
     def __dlpack__(self, **options: Any) -> Any:
         capsule = super().__dlpack__(**options)
-        return dlpack.mark_bfloat16(capsule) if self.dtype == np.uint16 else capsule
+        return dlpack.mark(capsule, self.dlpack_code) if self.dtype == self.bits_dtype else capsule
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if "out" in options:
@@ -64,13 +69,30 @@ class BFloat16Array(np.ndarray):
 
 
 def _plain(value: Any) -> Any:
-    return value.view(np.ndarray) if isinstance(value, BFloat16Array) else value
+    return value.view(np.ndarray) if isinstance(value, _BitsArray) else value
+
+
+class BFloat16Array(_BitsArray):
+    """The bits of bfloat16 numbers, as uint16."""
+
+    bits_dtype = np.dtype("uint16")
+    dlpack_code = dlpack.BFLOAT
+
+
+class Float8Array(_BitsArray):
+    """The codes of float8_e4m3fn numbers, as uint8."""
+
+    bits_dtype = np.dtype("uint8")
+    dlpack_code = dlpack.FLOAT8_E4M3FN
+
+
+_BITS_ARRAYS = {"bf16": BFloat16Array, "f8e4m3": Float8Array}
 
 
 def empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """A new array for a dtype of DTYPES."""
     array = np.empty(shape, NUMPY_DTYPES[DTYPES.index(dtype)])
-    return array.view(BFloat16Array) if dtype == "bf16" else array
+    return array.view(_BITS_ARRAYS[dtype]) if dtype in _BITS_ARRAYS else array
 
 
 def borrow(value: Any, stream: int | None = None) -> dlpack.Borrowed:
@@ -88,9 +110,13 @@ def borrow(value: Any, stream: int | None = None) -> dlpack.Borrowed:
 
 def view(array: np.ndarray) -> _library.Tensor:
     """The C view of an array; valid while the array lives."""
-    code = _CODE_OF_NUMPY.get(array.dtype)
+    is_float8 = isinstance(array, Float8Array) and array.dtype == Float8Array.bits_dtype
+    if is_float8 or array.dtype.name == "float8_e4m3fn":
+        code: int | None = DTYPES.index("f8e4m3")
+    else:
+        code = _CODE_OF_NUMPY.get(array.dtype)
     if code is None:
-        expected = ", ".join(str(dtype) for dtype in NUMPY_DTYPES)
+        expected = ", ".join(str(dtype) for dtype in NUMPY_DTYPES[:-1])
         raise InvalidArgumentError(f"array has dtype {array.dtype}, expected one of {expected}")
     if array.ndim > _library.MAX_RANK:
         raise InvalidArgumentError(

@@ -1,7 +1,7 @@
 """Tensors that are handed over through DLPack, as the C API sees them.
 
-The capsules are read here and not by NumPy, which knows no bfloat16, no memory of GPUs, and takes nothing that it may
-only read.
+The capsules are read here and not by NumPy, which knows no bfloat16 and no float8, no memory of GPUs, and takes nothing
+that it may only read.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from kiln.errors import InvalidArgumentError
 _DEVICES = {1: 0, 2: 1, 3: 0, 13: 1}
 _CUDA = 1
 # Type code and bits to the place in arrays.DTYPES. The bits of bfloat16 may come as uint16, as from NumPy.
-_INT, _UINT, _FLOAT, _BFLOAT, _BOOL = 0, 1, 2, 4, 6
+_INT, _UINT, _FLOAT, BFLOAT, _BOOL, FLOAT8_E4M3FN = 0, 1, 2, 4, 6, 10
 _DTYPES = {
     (_FLOAT, 32): 0,
     (_FLOAT, 64): 1,
     (_FLOAT, 16): 2,
-    (_BFLOAT, 16): 3,
+    (BFLOAT, 16): 3,
     (_UINT, 16): 3,
     (_INT, 8): 4,
     (_UINT, 8): 5,
@@ -31,6 +31,7 @@ _DTYPES = {
     (_INT, 32): 7,
     (_INT, 64): 8,
     (_BOOL, 8): 9,
+    (FLOAT8_E4M3FN, 8): 10,
 }
 _VERSION = (1, 0)
 _READ_ONLY, _IS_COPIED = 1, 2
@@ -161,7 +162,7 @@ def _to_c(tensor: _Tensor, kind: str) -> _library.Tensor:
     )
 
 
-def mark_bfloat16(capsule: Any) -> Any:
-    """The same capsule of 16-bit integers, which says now that they are the bits of bfloat16."""
-    _managed(capsule)[0].dtype.code = _BFLOAT
+def mark(capsule: Any, code: int) -> Any:
+    """The same capsule of integers, which says now that they are the bits of numbers of another type code."""
+    _managed(capsule)[0].dtype.code = code
     return capsule

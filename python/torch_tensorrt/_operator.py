@@ -41,6 +41,7 @@ DTYPE_NAMES: dict[torch.dtype, str] = {
     torch.int32: "i32",
     torch.int64: "i64",
     torch.bool: "bool",
+    torch.float8_e4m3fn: "f8e4m3",
 }
 DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 

@@ -9,7 +9,7 @@
 namespace kiln {
 
 static_assert(KILN_MAX_RANK == engine::kMaxRank);
-static_assert(static_cast<int>(DType::Bool) == KILN_BOOL && kDTypeCount == KILN_BOOL + 1);
+static_assert(static_cast<int>(DType::F8E4M3) == KILN_F8E4M3 && kDTypeCount == KILN_F8E4M3 + 1);
 static_assert(static_cast<int>(DeviceType::Cpu) == KILN_CPU &&
               static_cast<int>(DeviceType::Cuda) == KILN_CUDA);
 
@@ -25,8 +25,8 @@ Status check_tensor(const char* role, size_t index, const kiln_tensor& tensor, s
   if (size != struct_size)
     return bad(got_size + std::to_string(struct_size) + " as in the tensor before");
   if (!is_zero_behind(&tensor, sizeof(kiln_tensor), size)) return newer_fields(name);
-  if (tensor.dtype < KILN_F32 || tensor.dtype > KILN_BOOL)
-    return bad("got dtype " + std::to_string(tensor.dtype) + ", expected 0..9");
+  if (tensor.dtype < KILN_F32 || tensor.dtype > KILN_F8E4M3)
+    return bad("got dtype " + std::to_string(tensor.dtype) + ", expected 0..10");
   if (tensor.rank < 0 || tensor.rank > KILN_MAX_RANK)
     return bad("got rank " + std::to_string(tensor.rank) + ", expected 0..16");
   if (tensor.rank > 0 && tensor.shape == nullptr) return bad("its shape is null");

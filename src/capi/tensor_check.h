@@ -11,7 +11,7 @@ namespace kiln {
 // Whether check_tensor passes, as it nearly always does; false for sizes of other headers.
 inline bool is_plain(const kiln_tensor& tensor) {
   return tensor.struct_size == sizeof(kiln_tensor) && tensor.dtype >= KILN_F32 &&
-         tensor.dtype <= KILN_BOOL && tensor.rank >= 0 && tensor.rank <= KILN_MAX_RANK &&
+         tensor.dtype <= KILN_F8E4M3 && tensor.rank >= 0 && tensor.rank <= KILN_MAX_RANK &&
          (tensor.shape != nullptr || tensor.rank == 0);
 }
 

@@ -279,7 +279,7 @@ constexpr std::array<ScalarTypeRow, 21> kScalarTypes{{
     {12, "bool", DType::Bool},
     {13, "bfloat16", DType::BF16},
     {28, "uint16", std::nullopt},
-    {29, "float8_e4m3fn", std::nullopt},
+    {29, "float8_e4m3fn", DType::F8E4M3},
     {30, "float8_e5m2", std::nullopt},
     {31, "float8_e4m3fnuz", std::nullopt},
     {32, "float8_e5m2fnuz", std::nullopt},

@@ -19,7 +19,8 @@ const Table& table() {
           convolution_rows(), pool_rows(),       shape_rows(),      split_rows(),
           pad_rows(),         index_rows(),      create_rows(),     resize_rows(),
           grid_sample_rows(), distance_rows(),   prims_rows(),      quantise_rows(),
-          scan_rows(),        sort_rows(),       scatter_rows(),    recurrent_rows()}) {
+          scan_rows(),        sort_rows(),       scatter_rows(),    recurrent_rows(),
+          float8_rows()}) {
       for (const Row& row : rows) result.emplace(row.target, &row);
     }
     return result;

@@ -40,6 +40,7 @@ Rows grid_sample_rows();
 Rows distance_rows();
 Rows prims_rows();
 Rows quantise_rows();
+Rows float8_rows();
 Rows scan_rows();
 Rows sort_rows();
 Rows scatter_rows();

@@ -47,6 +47,19 @@ void check_dtype(const Call& call, const OpInfo& info) {
               std::string(expected_dtype(info.takes)));
 }
 
+// Numbers that are not computed with are moved, chosen and cast.
+void check_storage(const Call& call, const OpInfo& info) {
+  const bool replaces = call.op() == Op::scatter && call.attr<std::string>("combine") == "replace";
+  if (info.kind == OpKind::Move || info.kind == OpKind::Source || replaces ||
+      call.op() == Op::cast || call.op() == Op::where)
+    return;
+  for (size_t i = 0; i < call.count(); ++i) {
+    if (!call.has(i) || !is_storage_only(call.type(i).dtype)) continue;
+    call.fail(std::string(dtype_name(call.type(i).dtype)),
+              "a dtype that is computed with: cast it first");
+  }
+}
+
 Type infer(const Call& call, OpKind kind) {
   switch (kind) {
     case OpKind::Source:
@@ -145,6 +158,7 @@ std::vector<Type> infer_types(Op op, const std::vector<Value*>& inputs, const At
   check_operands(call, info);
   check_attributes(call, attrs);
   check_dtype(call, info);
+  check_storage(call, info);
   return {infer(call, info.kind)};
 }
 

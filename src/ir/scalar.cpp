@@ -20,6 +20,8 @@ double round_to(DType dtype, double value) {
       return f16_to_f32(f32_to_f16(static_cast<float>(value)));
     case DType::BF16:
       return bf16_to_f32(f32_to_bf16(static_cast<float>(value)));
+    case DType::F8E4M3:
+      return f8e4m3_to_f32(f32_to_f8e4m3(static_cast<float>(value)));
     default:
       return value;
   }

@@ -50,6 +50,8 @@ void store_float(std::byte* target, DType dtype, double value) {
       return store(target, f32_to_f16(static_cast<float>(value)));
     case DType::BF16:
       return store(target, f32_to_bf16(static_cast<float>(value)));
+    case DType::F8E4M3:
+      return store(target, f32_to_f8e4m3(static_cast<float>(value)));
     default:
       KILN_CHECK(false, "not a floating type");
   }
@@ -121,6 +123,8 @@ double Literal::as_double(int64_t index) const {
       return f16_to_f32(load<uint16_t>(bytes, index));
     case DType::BF16:
       return bf16_to_f32(load<uint16_t>(bytes, index));
+    case DType::F8E4M3:
+      return f8e4m3_to_f32(load<uint8_t>(bytes, index));
     default:
       return static_cast<double>(as_int(index));
   }

@@ -6,8 +6,8 @@
 namespace kiln {
 namespace {
 
-constexpr std::array<std::string_view, kDTypeCount> kNames = {"f32", "f64", "f16", "bf16", "i8",
-                                                              "u8",  "i16", "i32", "i64",  "bool"};
+constexpr std::array<std::string_view, kDTypeCount> kNames = {
+    "f32", "f64", "f16", "bf16", "i8", "u8", "i16", "i32", "i64", "bool", "f8e4m3"};
 
 }  // namespace
 
@@ -32,6 +32,8 @@ int64_t greatest_integer(DType dtype) {
 
 bool is_lossless(DType from, DType to) {
   if (from == to || from == DType::Bool) return true;
+  if (from == DType::F8E4M3) return is_floating(to);
+  if (to == DType::F8E4M3) return false;
   if (is_floating(from)) {
     return to == DType::F64 || (to == DType::F32 && from != DType::F64);
   }

@@ -19,10 +19,11 @@ enum class DType : uint8_t {
   I16 = 6,
   I32 = 7,
   I64 = 8,
-  Bool = 9,  // one byte, 0 or 1
+  Bool = 9,     // one byte, 0 or 1
+  F8E4M3 = 10,  // 4 bits of exponent, 3 of mantissa, no infinities: PyTorch's float8_e4m3fn
 };
 
-inline constexpr int kDTypeCount = 10;
+inline constexpr int kDTypeCount = 11;
 
 // Bytes of one element.
 constexpr size_t dtype_size(DType dtype) {
@@ -40,18 +41,23 @@ constexpr size_t dtype_size(DType dtype) {
     case DType::I8:
     case DType::U8:
     case DType::Bool:
+    case DType::F8E4M3:
       return 1;
   }
   return 0;
 }
 
-// Short lower-case name as in the text IR: "f32", "bf16", "i64", "bool".
+// Short lower-case name as in the text IR: "f32", "bf16", "f8e4m3", "i64", "bool".
 std::string_view dtype_name(DType dtype);
 std::optional<DType> dtype_from_name(std::string_view name);
 
-constexpr bool is_floating(DType dtype) { return dtype <= DType::BF16; }
+constexpr bool is_floating(DType dtype) {
+  return dtype <= DType::BF16 || dtype == DType::F8E4M3;
+}
 constexpr bool is_integer(DType dtype) { return dtype >= DType::I8 && dtype <= DType::I64; }
 constexpr bool is_signed_integer(DType dtype) { return is_integer(dtype) && dtype != DType::U8; }
+// Floating types that numbers are kept in and not computed with: they are moved, and cast.
+constexpr bool is_storage_only(DType dtype) { return dtype == DType::F8E4M3; }
 // The floating types that are computed with as f32.
 constexpr bool is_16_bit_float(DType dtype) { return dtype == DType::F16 || dtype == DType::BF16; }
 // The ends of an integer dtype's range; bool is 0 and 1.

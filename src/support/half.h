@@ -1,4 +1,4 @@
-// Conversions between f32 and the 16-bit floating types, in plain integer arithmetic: rounding is
+// Conversions between f32 and the narrower floating types, in plain integer arithmetic: rounding is
 // to nearest, ties to even, and NaN stays NaN. Values travel as their bit patterns.
 #pragma once
 
@@ -43,6 +43,31 @@ inline uint16_t f32_to_f16(float value) {
   // even.
   const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
   return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3f000000u));
+}
+
+inline float f8e4m3_to_f32(uint8_t code) {
+  const uint32_t sign = static_cast<uint32_t>(code & 0x80u) << 24;
+  const uint32_t magnitude = code & 0x7fu;
+  if (magnitude == 0x7f) return std::bit_cast<float>(sign | 0x7fc00000u);
+  // As f16, where the exponent is worth 2^8 less; zeros and subnormals included.
+  const float value = f16_to_f32(static_cast<uint16_t>(magnitude << 7)) * 256.0f;
+  return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(value));
+}
+
+// There are no infinities: what rounds to more than 448 becomes 448.
+inline uint8_t f32_to_f8e4m3(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint8_t sign = static_cast<uint8_t>((bits >> 24) & 0x80u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<uint8_t>(sign | 0x7fu);
+  if (magnitude >= 0x43e00000u) return static_cast<uint8_t>(sign | 0x7eu);  // 448 and above
+  if (magnitude >= 0x3c800000u) {  // normal: 2^-6 and above
+    const uint32_t rounded = magnitude + 0x7ffffu + ((magnitude >> 20) & 1u);
+    return static_cast<uint8_t>(sign | ((rounded - 0x3c000000u) >> 20));
+  }
+  // Subnormal: adding 2^14 lines the mantissa up with 2^-9 units.
+  const float shifted = std::bit_cast<float>(magnitude) + 0x1p14f;
+  return static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x46800000u));
 }
 
 }  // namespace kiln

@@ -14,8 +14,8 @@ struct DTypePair {
   kiln_dtype kiln;
 };
 
-const std::array<DTypePair, 10>& dtype_pairs() {
-  static const std::array<DTypePair, 10> kPairs{{{aoti_torch_dtype_float32(), KILN_F32},
+const std::array<DTypePair, 11>& dtype_pairs() {
+  static const std::array<DTypePair, 11> kPairs{{{aoti_torch_dtype_float32(), KILN_F32},
                                                  {aoti_torch_dtype_float64(), KILN_F64},
                                                  {aoti_torch_dtype_float16(), KILN_F16},
                                                  {aoti_torch_dtype_bfloat16(), KILN_BF16},
@@ -24,7 +24,8 @@ const std::array<DTypePair, 10>& dtype_pairs() {
                                                  {aoti_torch_dtype_int16(), KILN_I16},
                                                  {aoti_torch_dtype_int32(), KILN_I32},
                                                  {aoti_torch_dtype_int64(), KILN_I64},
-                                                 {aoti_torch_dtype_bool(), KILN_BOOL}}};
+                                                 {aoti_torch_dtype_bool(), KILN_BOOL},
+                                                 {aoti_torch_dtype_float8_e4m3fn(), KILN_F8E4M3}}};
   return kPairs;
 }
 

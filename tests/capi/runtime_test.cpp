@@ -157,9 +157,9 @@ TEST_F(CapiRuntimeTest, RefusesNullPointers) {
 TEST_F(CapiRuntimeTest, RefusesTensorsThatMakeNoSense) {
   const kiln_tensor good = tensor(x_, shape_);
   kiln_tensor bad = good;
-  bad.dtype = static_cast<kiln_dtype>(10);
+  bad.dtype = static_cast<kiln_dtype>(11);
   EXPECT_EQ(run(bad, good, good), KILN_INVALID_ARGUMENT);
-  EXPECT_STREQ(kiln_last_error(), "input 0: got dtype 10, expected 0..9");
+  EXPECT_STREQ(kiln_last_error(), "input 0: got dtype 11, expected 0..10");
   bad = good;
   bad.rank = 17;
   EXPECT_EQ(run(good, bad, good), KILN_INVALID_ARGUMENT);

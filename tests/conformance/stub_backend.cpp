@@ -42,6 +42,20 @@ constexpr Gaps kGaps[] = {
      "integer_matmul_by_row_f32 integer_product_of_bytes_f64 integer_weight_bf16 "
      "integer_weight_cast_f32 integer_weight_f16 integer_weight_f32 "
      "integer_weight_of_a_row_f32"},
+    {"the machine has no 8-bit floats",
+     "cast_bf16_f8e4m3 cast_bool_f8e4m3 cast_f16_f8e4m3 cast_f32_f8e4m3 cast_f64_f8e4m3 "
+     "cast_f8e4m3_bf16 cast_f8e4m3_bool cast_f8e4m3_f16 cast_f8e4m3_f32 cast_f8e4m3_f64 "
+     "cast_f8e4m3_i32 cast_f8e4m3_i64 cast_f8e4m3_small_bf16 cast_f8e4m3_small_f16 "
+     "cast_f8e4m3_small_f32 cast_f8e4m3_small_f64 cast_f8e4m3_u8 cast_i16_f8e4m3 "
+     "cast_i32_f8e4m3 cast_i64_f8e4m3 cast_i8_f8e4m3 cast_u8_f8e4m3 concat_f8e4m3 "
+     "concat_last_f8e4m3 convolution_of_f8e4m3_f16 convolution_of_f8e4m3_f32 expand_f8e4m3 "
+     "flip_f8e4m3 gather_elements_f8e4m3 gather_f8e4m3 gather_middle_f8e4m3 gather_nd_f8e4m3 "
+     "linear_of_f8e4m3_bf16 linear_of_f8e4m3_f16 linear_through_f8e4m3_f16 "
+     "linear_through_f8e4m3_f32 matmul_of_f8e4m3_f8e4m3 pad_constant_f8e4m3 pad_crop_f8e4m3 "
+     "pad_reflect_f8e4m3 pad_replicate_f8e4m3 permute_f8e4m3 permute_large_f8e4m3 "
+     "reshape_f8e4m3 round_trip_f8e4m3_bf16 round_trip_f8e4m3_f16 round_trip_f8e4m3_f32 "
+     "round_trip_f8e4m3_f64 scatter_f8e4m3 scatter_rows_f8e4m3 slice_f8e4m3 "
+     "slice_symbolic_f8e4m3 sum_of_f8e4m3_f8e4m3 where_f8e4m3"},
     {"the machine has no instruction for it",
      "acos_f32 acos_f64 acosh_f32 acosh_f64 asin_f32 asin_f64 asinh_f32 asinh_f64 atan2_f32 "
      "atan2_f64 atanh_f32 atanh_f64 ceil_f32 ceil_f64 check_fmod_i32 check_fmod_i64 cos_f32 "

@@ -14,7 +14,8 @@ constexpr const char* kInputs =
     "bool[s, 1], "
     "%h: f16[4], %img: f32[b, 4, s, 32], %k: f32[6, 4, 3, 3], %d: f32[4, 1, 3, 3], %q: f32[b, 4, "
     "s, 16], "
-    "%n: f32[b, 2, 10, 16], %z: f32[], %ch: f32[4], %q4: f32[2, 1, 8]) symbols b in [1, 32] opt 8, "
+    "%n: f32[b, 2, 10, 16], %z: f32[], %ch: f32[4], %q4: f32[2, 1, 8], %f8: f8e4m3[4, 6]) symbols "
+    "b in [1, 32] opt 8, "
     "s in [8, 256] opt "
     "64 {\n";
 
@@ -81,7 +82,7 @@ TEST(InferTest, PointwiseOpsAndReductionsKeepToTheTable) {
       std::vector<Value*> inputs;
       for (int k = 0; k < info.operands.max; ++k) inputs.push_back(graph.add_input("x", operand));
       SCOPED_TRACE(std::string(info.name) + " of " + std::string(dtype_name(dtype)));
-      if (!takes_dtype(info.takes, dtype)) {
+      if (!takes_dtype(info.takes, dtype) || is_storage_only(dtype)) {
         EXPECT_THROW(infer_types(op, inputs, attrs), CompileError);
         continue;
       }
@@ -91,6 +92,21 @@ TEST(InferTest, PointwiseOpsAndReductionsKeepToTheTable) {
       EXPECT_EQ(infer_types(op, inputs, attrs).at(0), (Type{result, {Dim(reduces ? 1 : 2)}}));
     }
   }
+}
+
+TEST(InferTest, WhatIsOnlyStoredIsMovedAndCast) {
+  EXPECT_EQ(infer("cast(%f8) {dtype = f32}"), "f32[4, 6]");
+  EXPECT_EQ(infer("cast(%h) {dtype = f8e4m3}"), "f8e4m3[4]");
+  EXPECT_EQ(infer("permute(%f8) {axes = [1, 0]}"), "f8e4m3[6, 4]");
+  EXPECT_EQ(infer("concat(%f8, %f8) {axis = 0}"), "f8e4m3[8, 6]");
+  EXPECT_EQ(infer("full() {shape = [2], dtype = f8e4m3, value = 1}"), "f8e4m3[2]");
+  const std::string reason = "got f8e4m3, expected a dtype that is computed with: cast it first";
+  EXPECT_EQ(infer("add(%f8, %f8)"), "[add] " + reason);
+  EXPECT_EQ(infer("matmul(%f8, %f8) {transpose_b = true}"), "[matmul] " + reason);
+  EXPECT_EQ(infer("reduce_sum(%f8) {axes = [0], keepdim = true}"), "[reduce_sum] " + reason);
+  EXPECT_EQ(infer("isnan(%f8)"), "[isnan] " + reason);
+  EXPECT_EQ(infer("quantize(%x, %f8) {dtype = i8, quant_min = -128, quant_max = 127}"),
+            "[quantize] " + reason);
 }
 
 TEST(InferTest, Quantised) {

@@ -21,6 +21,8 @@ TEST(DType, Kinds) {
   EXPECT_FALSE(is_integer(DType::Bool));
   EXPECT_FALSE(is_signed_integer(DType::U8));
   EXPECT_TRUE(is_signed_integer(DType::I64));
+  EXPECT_TRUE(is_floating(DType::F8E4M3) && is_storage_only(DType::F8E4M3));
+  EXPECT_FALSE(is_16_bit_float(DType::F8E4M3) || is_integer(DType::F8E4M3));
 }
 
 TEST(DType, CastsMergeWhereTheMiddleKeepsEveryValue) {
@@ -30,6 +32,9 @@ TEST(DType, CastsMergeWhereTheMiddleKeepsEveryValue) {
   EXPECT_TRUE(casts_merge(DType::I32, DType::F64, DType::I32, true));
   EXPECT_FALSE(casts_merge(DType::I32, DType::F32, DType::I32, true));
   EXPECT_FALSE(casts_merge(DType::F32, DType::F16, DType::F32, true));
+  EXPECT_TRUE(casts_merge(DType::F8E4M3, DType::F16, DType::F32, true));
+  EXPECT_TRUE(casts_merge(DType::F8E4M3, DType::F32, DType::F8E4M3, true));
+  EXPECT_FALSE(casts_merge(DType::F32, DType::F8E4M3, DType::F32, true));
   // There and back rounds what is held in f32.
   EXPECT_TRUE(casts_merge(DType::BF16, DType::F32, DType::BF16, true));
   EXPECT_FALSE(casts_merge(DType::BF16, DType::F32, DType::BF16, false));

@@ -66,5 +66,45 @@ TEST(BFloat16, KeepsInfinityAndNaN) {
   EXPECT_TRUE(std::isnan(bf16_to_f32(f32_to_bf16(std::bit_cast<float>(0x7f800001u)))));
 }
 
+// The values as the format says them, by code.
+double f8e4m3_oracle(int code) {
+  const int exponent = code >> 3 & 15, mantissa = code & 7;
+  if ((code & 0x7f) == 0x7f) return std::numeric_limits<double>::quiet_NaN();
+  const double magnitude =
+      exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
+  return (code & 0x80) != 0 ? -magnitude : magnitude;
+}
+
+TEST(Float8, CodesAreValues) {
+  for (int code = 0; code < 256; ++code) {
+    const float value = f8e4m3_to_f32(static_cast<uint8_t>(code));
+    ASSERT_TRUE(same(value, static_cast<float>(f8e4m3_oracle(code)))) << code;
+    ASSERT_EQ(std::signbit(value), code >= 128) << code;
+    ASSERT_EQ(f32_to_f8e4m3(value), code);
+  }
+}
+
+// Of the two neighbours the nearer, the even one at a tie, and 448 for all that is greater.
+TEST(Float8, RoundsToNearestEven) {
+  for_many_floats([](float value) {
+    const int code = f32_to_f8e4m3(value);
+    ASSERT_EQ(code >= 128, std::signbit(value));
+    const int magnitude = code & 0x7f;
+    const double x = std::fabs(static_cast<double>(value));
+    if (std::isnan(x)) {
+      ASSERT_EQ(magnitude, 0x7f);
+    } else if (x >= 448) {
+      ASSERT_EQ(magnitude, 0x7e);
+    } else {
+      const double own = std::fabs(x - f8e4m3_oracle(magnitude));
+      for (const int other : {magnitude - 1, magnitude + 1}) {
+        if (other < 0 || other > 0x7e) continue;
+        const double theirs = std::fabs(x - f8e4m3_oracle(other));
+        ASSERT_TRUE(own < theirs || (own == theirs && magnitude % 2 == 0)) << value;
+      }
+    }
+  });
+}
+
 }  // namespace
 }  // namespace kiln

@@ -103,6 +103,9 @@ std::vector<T> load(const Literal& literal) {
     case DType::BF16:
       load_as<uint16_t>(literal, out, [](uint16_t bits) { return convert<T>(bf16_to_f32(bits)); });
       break;
+    case DType::F8E4M3:
+      load_as<uint8_t>(literal, out, [](uint8_t code) { return convert<T>(f8e4m3_to_f32(code)); });
+      break;
     case DType::I8:
       load_as<int8_t>(literal, out, plain);
       break;
@@ -146,6 +149,9 @@ Literal store(const std::vector<T>& values, DType dtype, Sizes shape) {
       break;
     case DType::BF16:
       store_as<uint16_t>(values, data, [&](T value) { return f32_to_bf16(single(value)); });
+      break;
+    case DType::F8E4M3:
+      store_as<uint8_t>(values, data, [&](T value) { return f32_to_f8e4m3(single(value)); });
       break;
     case DType::I8:
     case DType::U8:

@@ -1,6 +1,7 @@
 // Elements in memory and in registers.
 //
-// f16 and bf16 are computed with as f32: half_t and bfloat_t are how they lie in memory. A bool is one
+// f16 and bf16 are computed with as f32: half_t and bfloat_t are how they lie in memory. So is float8_t,
+// for numbers of e4m3 that are moved and converted. A bool is one
 // byte in memory, 0 or 1, and bool in a register. from_memory() and to_memory<T>() convert; everything
 // else is the same in both places.
 
@@ -12,6 +13,9 @@ struct half_t {
 struct bfloat_t {
   unsigned short bits;
 };
+struct float8_t {
+  unsigned char code;
+};
 struct bool_t {
   unsigned char byte;
 };
@@ -22,6 +26,14 @@ DEVICE float from_memory(half_t x) {
   return result;
 }
 DEVICE float from_memory(bfloat_t x) { return __uint_as_float((unsigned)x.bits << 16); }
+// As f16, which has room for all values where the exponent is worth 2^8 less. NaN keeps its sign: what
+// is moved is the same to the last bit.
+DEVICE float from_memory(float8_t x) {
+  const unsigned magnitude = x.code & 0x7f, sign = (x.code & 0x80u) << 24;
+  if (magnitude == 0x7f) return __uint_as_float(0x7fc00000 | sign);
+  return __uint_as_float(
+      __float_as_uint(from_memory(half_t{(unsigned short)(magnitude << 7)}) * 256.f) | sign);
+}
 DEVICE bool from_memory(bool_t x) { return x.byte != 0; }
 template <class T>
 DEVICE T from_memory(T x) {
@@ -52,6 +64,19 @@ struct Memory<bfloat_t> {
   }
 };
 template <>
+struct Memory<float8_t> {
+  // To the nearest, ties to even, and at most 448: there are no infinities.
+  DEVICE static float8_t of(float x) {
+    const unsigned bits = __float_as_uint(x), magnitude = bits & 0x7fffffff;
+    const unsigned normal = (magnitude + 0x7ffff + (magnitude >> 20 & 1) - 0x3c000000) >> 20;
+    // Below 2^-6, adding 2^14 lines the mantissa up with the units of 2^-9.
+    const unsigned subnormal = __float_as_uint(__uint_as_float(magnitude) + 16384.f) - 0x46800000;
+    unsigned code = magnitude < 0x3c800000 ? subnormal : normal;
+    if (magnitude >= 0x43e00000) code = magnitude > 0x7f800000 ? 0x7f : 0x7e;
+    return {(unsigned char)(code | (bits >> 24 & 0x80))};
+  }
+};
+template <>
 struct Memory<bool_t> {
   DEVICE static bool_t of(bool x) { return {(unsigned char)x}; }
 };
@@ -63,6 +88,7 @@ DEVICE T to_memory(R x) {
 // The nearest value of the type, in f32.
 DEVICE float round_to_half(float x) { return from_memory(to_memory<half_t>(x)); }
 DEVICE float round_to_bfloat(float x) { return from_memory(to_memory<bfloat_t>(x)); }
+DEVICE float round_to_float8(float x) { return from_memory(to_memory<float8_t>(x)); }
 
 // --- Several neighbours at once ---
 

@@ -33,6 +33,43 @@ Value* bf16_bits_to_float(llvm::IRBuilder<>& ir, Value* bits) {
   return ir.CreateBitCast(ir.CreateShl(wide, 16), with_width(bits, ir.getFloatTy()));
 }
 
+// Codes as f16 first: that has room for all values, where the exponent is worth 2^8 less.
+Value* f8e4m3_bits_to_float(llvm::IRBuilder<>& ir, Value* code) {
+  const auto constant = [&](uint64_t bits) {
+    return llvm::ConstantInt::get(with_width(code, ir.getInt16Ty()), bits);
+  };
+  Value* wide = ir.CreateZExt(code, with_width(code, ir.getInt16Ty()));
+  Value* magnitude = ir.CreateAnd(wide, constant(0x7F));
+  Value* is_nan = ir.CreateICmpEQ(magnitude, constant(0x7F));
+  Value* half = ir.CreateSelect(is_nan, constant(0x7E00), ir.CreateShl(magnitude, 7));
+  half = ir.CreateOr(half, ir.CreateShl(ir.CreateAnd(wide, constant(0x80)), 8));
+  half = ir.CreateBitCast(half, with_width(code, ir.getHalfTy()));
+  Value* value = ir.CreateFPExt(half, with_width(code, ir.getFloatTy()));
+  return ir.CreateFMul(value, llvm::ConstantFP::get(value->getType(), 256.0));
+}
+
+// As f32_to_f8e4m3 does it.
+Value* float_to_f8e4m3_bits(llvm::IRBuilder<>& ir, Value* value) {
+  llvm::Type* wide = with_width(value, ir.getInt32Ty());
+  const auto constant = [&](uint64_t bits) { return llvm::ConstantInt::get(wide, bits); };
+  Value* bits = ir.CreateBitCast(value, wide);
+  Value* sign = ir.CreateAnd(ir.CreateLShr(bits, constant(24)), constant(0x80));
+  Value* magnitude = ir.CreateAnd(bits, constant(0x7FFFFFFF));
+  Value* shifted = ir.CreateFAdd(ir.CreateBitCast(magnitude, value->getType()),
+                                 llvm::ConstantFP::get(value->getType(), 0x1p14));
+  Value* subnormal = ir.CreateSub(ir.CreateBitCast(shifted, wide), constant(0x46800000));
+  Value* odd = ir.CreateAnd(ir.CreateLShr(magnitude, constant(20)), constant(1));
+  Value* rounded = ir.CreateAdd(ir.CreateAdd(magnitude, constant(0x7FFFF)), odd);
+  Value* normal = ir.CreateLShr(ir.CreateSub(rounded, constant(0x3C000000)), constant(20));
+  Value* is_small = ir.CreateICmpULT(magnitude, constant(0x3C800000));
+  Value* code = ir.CreateSelect(is_small, subnormal, normal);
+  Value* is_large = ir.CreateICmpUGE(magnitude, constant(0x43E00000));
+  code = ir.CreateSelect(is_large, constant(0x7E), code);
+  Value* is_nan = ir.CreateICmpUGT(magnitude, constant(0x7F800000));
+  code = ir.CreateSelect(is_nan, constant(0x7F), code);
+  return ir.CreateTrunc(ir.CreateOr(code, sign), with_width(value, ir.getInt8Ty()));
+}
+
 // As ir::to_integer says. The low bits of an f32 that is too large for 32 bits are 0 either way.
 Value* float_to_integer(llvm::IRBuilder<>& ir, Value* value, DType from, DType to) {
   if (to == DType::I64) return ir.CreateFPToSI(value, with_width(value, ir.getInt64Ty()));
@@ -49,6 +86,7 @@ llvm::Type* register_type(llvm::IRBuilder<>& ir, DType dtype) {
     case DType::F32:
     case DType::F16:
     case DType::BF16:
+    case DType::F8E4M3:
       return ir.getFloatTy();
     case DType::F64:
       return ir.getDoubleTy();
@@ -66,6 +104,7 @@ llvm::Type* memory_type(llvm::IRBuilder<>& ir, DType dtype) {
     case DType::BF16:
       return ir.getInt16Ty();
     case DType::Bool:
+    case DType::F8E4M3:
       return ir.getInt8Ty();
     default:
       return register_type(ir, dtype);
@@ -78,6 +117,8 @@ Value* from_memory(llvm::IRBuilder<>& ir, Value* value, DType dtype) {
       return ir.CreateFPExt(value, with_width(value, ir.getFloatTy()));
     case DType::BF16:
       return bf16_bits_to_float(ir, value);
+    case DType::F8E4M3:
+      return f8e4m3_bits_to_float(ir, value);
     case DType::Bool:
       return ir.CreateIsNotNull(value);
     default:
@@ -91,6 +132,8 @@ Value* to_memory(llvm::IRBuilder<>& ir, Value* value, DType dtype) {
       return ir.CreateFPTrunc(value, with_width(value, ir.getHalfTy()));
     case DType::BF16:
       return float_to_bf16_bits(ir, value);
+    case DType::F8E4M3:
+      return float_to_f8e4m3_bits(ir, value);
     case DType::Bool:
       return ir.CreateZExt(value, with_width(value, ir.getInt8Ty()));
     default:
@@ -147,7 +190,7 @@ void ElementFormat::store_masked(llvm::IRBuilder<>& ir, Value* value, Value* add
 }
 
 Value* round_to(llvm::IRBuilder<>& ir, Value* value, DType to) {
-  if (!is_16_bit_float(to)) return value;
+  if (!is_16_bit_float(to) && to != DType::F8E4M3) return value;
   return from_memory(ir, to_memory(ir, value, to), to);
 }
 

@@ -1,4 +1,4 @@
-// Elements in memory and in registers: f16 and bf16 are computed with as f32, bool is i1.
+// Elements in memory and in registers: f16, bf16 and f8e4m3 are f32 in registers, bool is i1.
 #pragma once
 
 #include <llvm/IR/IRBuilder.h>
@@ -16,7 +16,7 @@ class ElementFormat {
 
   DType dtype() const { return dtype_; }
   int64_t bytes() const { return static_cast<int64_t>(dtype_size(dtype_)); }
-  // f32 for f16 and bf16; `lanes` 1: a scalar.
+  // f32 for f16, bf16 and f8e4m3; `lanes` 1: a scalar.
   llvm::Type* register_type(llvm::IRBuilder<>& ir, int lanes = 1) const;
   llvm::Type* memory_type(llvm::IRBuilder<>& ir, int lanes = 1) const;
 
@@ -38,10 +38,10 @@ llvm::Type* memory_type(llvm::IRBuilder<>& ir, DType dtype);
 // Scalars and vectors alike.
 llvm::Value* from_memory(llvm::IRBuilder<>& ir, llvm::Value* value, DType dtype);
 llvm::Value* to_memory(llvm::IRBuilder<>& ir, llvm::Value* value, DType dtype);
-// Rounds a register value of f16 or bf16, which is f32, to that dtype; others stay.
+// Rounds a register value of f16, bf16 or f8e4m3, which is f32, to that dtype; others stay.
 llvm::Value* round_to(llvm::IRBuilder<>& ir, llvm::Value* value, DType dtype);
-// Conversion of register values, rounded ones if they are of 16 bits. To f16 and bf16: rounds, and
-// stays f32.
+// Conversion of register values, rounded ones if they are of 16 bits. To f16, bf16 and f8e4m3:
+// rounds, and stays f32.
 llvm::Value* convert(llvm::IRBuilder<>& ir, llvm::Value* value, DType from, DType to);
 
 }  // namespace kiln::cpu

@@ -73,6 +73,7 @@ std::string function_name(const ExprNode& node) {
 std::string rounded(const std::string& value, DType dtype) {
   if (dtype == DType::F16) return "round_to_half(" + value + ")";
   if (dtype == DType::BF16) return "round_to_bfloat(" + value + ")";
+  if (dtype == DType::F8E4M3) return "round_to_float8(" + value + ")";
   return value;
 }
 

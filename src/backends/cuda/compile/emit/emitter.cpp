@@ -62,6 +62,8 @@ const char* memory_type(DType dtype) {
       return "half_t";
     case DType::BF16:
       return "bfloat_t";
+    case DType::F8E4M3:
+      return "float8_t";
     case DType::Bool:
       return "bool_t";
     default:
@@ -74,6 +76,7 @@ const char* register_type(DType dtype) {
     case DType::F32:
     case DType::F16:
     case DType::BF16:
+    case DType::F8E4M3:
       return "float";
     case DType::F64:
       return "double";
