@@ -51,9 +51,7 @@ constexpr size_t dtype_size(DType dtype) {
 std::string_view dtype_name(DType dtype);
 std::optional<DType> dtype_from_name(std::string_view name);
 
-constexpr bool is_floating(DType dtype) {
-  return dtype <= DType::BF16 || dtype == DType::F8E4M3;
-}
+constexpr bool is_floating(DType dtype) { return dtype <= DType::BF16 || dtype == DType::F8E4M3; }
 constexpr bool is_integer(DType dtype) { return dtype >= DType::I8 && dtype <= DType::I64; }
 constexpr bool is_signed_integer(DType dtype) { return is_integer(dtype) && dtype != DType::U8; }
 // Floating types that numbers are kept in and not computed with: they are moved, and cast.

@@ -218,7 +218,8 @@ TEST(HostileEngine, SymbolsAndSizes) {
   refused([](Spec& s) { s.sizes[2].b = 2; }, "size 2: an operand is not an earlier size");
   refused([](Spec& s) { s.sizes[2].a = -1; }, "size 2: an operand is not an earlier size");
   refused([](Spec& s) { s.sizes[2].op = static_cast<SizeOp>(9); }, "size 2: unknown operation");
-  refused([](Spec& s) { s.inputs[0].dtype = static_cast<DType>(kDTypeCount); }, "input 0: unknown dtype");
+  refused([](Spec& s) { s.inputs[0].dtype = static_cast<DType>(kDTypeCount); },
+          "input 0: unknown dtype");
   refused([](Spec& s) { s.inputs[0].shape[0] = 99; }, "input 0: unknown size");
   refused([](Spec& s) { s.outputs[0].shape.assign(17, 0); }, "output 0: its rank is too high");
   for (const engine::Slot slot : {99, -1})
