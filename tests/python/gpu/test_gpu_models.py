@@ -67,6 +67,20 @@ def test_strided_inputs_and_offsets(assert_near: Any) -> None:
             assert_near(compiled(x), model(x))
 
 
+def test_channels_last_images_enter_as_they_lie(assert_near: Any) -> None:
+    model = ConvNet().eval().cuda().to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 32, 32, device="cuda").to(memory_format=torch.channels_last)
+    compiled = torch_tensorrt.compile(model, ir="dynamo", inputs=[x], min_block_size=1)
+    (engine,) = engines_of(compiled).values()
+    assert [each["shape"] for each in kiln.inspect(engine.numpy())["inputs"]] == ["[2, 32, 32, 3]"]
+    with torch.no_grad():
+        for image in (x, x.contiguous(), x.clone(memory_format=torch.channels_last)):
+            assert_near(compiled(image), model(image))
+        with torch_tensorrt.runtime.enable_cudagraphs(compiled) as captured:
+            for _ in range(3):
+                assert_near(captured(x), model(x))
+
+
 def test_results_have_the_strides_of_eager() -> None:
     class Transposed(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
