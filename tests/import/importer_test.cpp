@@ -321,6 +321,34 @@ TEST(ImporterTest, RefusesStateAndOddOutputs) {
   EXPECT_EQ(graph.output_names()[1], "x_1");
 }
 
+TEST(ImporterTest, WhatIsChangedIsAnInputAndAnOutput) {
+  SampleProgram sample;  // y = relu(x): what x is to be, and a buffer
+  sample.input_specs =
+      R"({"buffer":{"arg":{"name":"b"},"buffer_name":"layer.0.cache","persistent":true}},)" +
+      sample.input_specs;
+  sample.tensor_values += "," + SampleProgram::meta("b", SampleProgram::symbolic_size());
+  sample.output_specs = R"({"buffer_mutation":{"arg":{"name":"y"},"buffer_name":"layer.0.cache"}},)"
+                        R"({"user_input_mutation":{"arg":{"name":"b"},"user_input_name":"x"}},)" +
+                        sample.output_specs;
+  const std::vector<float> data(4);
+  const ir::Literal literal{DType::F32, {1, 4}, std::as_bytes(std::span(data)), nullptr};
+  const ir::Graph graph = import_graph(*sample.open({{"layer.0.cache", literal}}));
+  ASSERT_EQ(graph.inputs().size(), 2u);
+  EXPECT_EQ(graph.inputs()[1]->name, "buf_layer_0_cache");
+  EXPECT_EQ(graph.output_names(),
+            (std::vector<std::string>{"y", "buf_layer_0_cache_updated", "x_updated"}));
+  EXPECT_EQ(graph.updates, (std::map<size_t, size_t>{{1, 1}, {2, 0}}));
+  EXPECT_EQ(graph.outputs()[2], graph.inputs()[1]);
+
+  sample.tensor_values += "," + SampleProgram::meta("h", SampleProgram::symbolic_size(), 6);
+  sample.nodes +=
+      "," + SampleProgram::node("torch.ops.aten.to.dtype",
+                                kSelf + R"(,{"name":"dtype","arg":{"as_scalar_type":6},"kind":1})",
+                                "h");
+  sample.output_specs = R"({"user_input_mutation":{"arg":{"name":"h"},"user_input_name":"x"}})";
+  EXPECT_TRUE(contains(message_of(sample), "for what x is to be, expected f32"));
+}
+
 TEST(ImporterTest, ChangesInPlaceNeedMemoryOfTheirOwn) {
   SampleProgram sample;
   sample.nodes = SampleProgram::node("torch.ops.aten.relu_.default", kSelf);

@@ -75,6 +75,20 @@ TEST(TextTest, RoundTripsNamesAndLocations) {
   EXPECT_EQ(to_text(parse_graph(text), {.types = true, .locations = true}), text);
 }
 
+TEST(TextTest, RoundTripsUpdates) {
+  const std::string text =
+      "graph main(%x: f32[2], %\"a cache\": f32[2]) {\n"
+      "  %y = add(%x, %\"a cache\") : f32[2]\n"
+      "  return %x as \"x\", %y as \"y\" updates %\"a cache\"\n"
+      "}\n";
+  const Graph graph = parse_graph(text);
+  EXPECT_EQ(graph.updates, (std::map<size_t, size_t>{{1, 1}}));
+  EXPECT_EQ(to_text(graph), text);
+  EXPECT_THROW(parse_graph("graph main(%x: f32[2]) {\n  %y = neg(%x)\n"
+                           "  return %x as \"x\" updates %y\n}\n"),
+               CompileError);
+}
+
 TEST(TextTest, TypesAreOptional) {
   const std::string text = "graph main(%x: f32[2]) {\n  %y = neg(%x)\n  return %y as \"y\"\n}\n";
   EXPECT_EQ(to_text(parse_graph(text), {.types = false}), text);

@@ -130,5 +130,22 @@ TEST_F(VerifyTest, R8OutputNamesAreUnique) {
   expect_broken("R8");
 }
 
+TEST_F(VerifyTest, R9OutputsUpdateInputsOfTheirType) {
+  Value* other = graph_.add_input("other", z_->type);
+  graph_.set_outputs({z_, z_}, {"a", "b"});
+  const size_t at = other->index;
+  graph_.updates = {{0, at}};
+  EXPECT_NO_THROW(verify(graph_));
+  graph_.updates = {{0, at}, {1, at}};
+  expect_broken("R9");
+  graph_.updates = {{2, at}};
+  expect_broken("R9");
+  graph_.updates = {{0, at + 1}};
+  expect_broken("R9");
+  const size_t scalar = graph_.add_input("scalar", {DType::F32, {}})->index;
+  graph_.updates = {{0, scalar}};
+  expect_broken("R9");
+}
+
 }  // namespace
 }  // namespace kiln::ir

@@ -143,6 +143,28 @@ graph main(%c: f32[6]) {
   EXPECT_TRUE(program.kernels.empty()) << to_text(program);
 }
 
+TEST(UpdateInputsTest, IsRightForEveryTarget) {
+  const char* const text = R"(
+graph main(%c: f32[2, 9, 8], %t: f32[], %m: f32[8], %i: i64[1, 2, 1], %v: f32[2, 2, 8], %w: f32[8, 8]) {
+  %one = full() {shape = [], dtype = f32, value = 1}
+  %p = linear(%v, %w)
+  %n = scatter(%c, %i, %p) {axis = 1, combine = "replace"}
+  %s = softmax(%n) {axis = 2}
+  %u = add(%t, %one)
+  %y = mul(%s, %t)
+  %q = linear(%y, %w)
+  %r = reduce_mean(%q) {axes = [0, 1], keepdim = false}
+  %k = add(%r, %m)
+  %z = add(%q, %k)
+  return %z as "z", %n as "n" updates %c, %u as "u" updates %t, %k as "k" updates %m
+})";
+  for (TargetTraits traits : other_traits()) {
+    traits.places = true;
+    const Program program = expect_same_as_reference(text, {.traits = traits});
+    EXPECT_EQ(scatter_of(program)->initial, nullptr) << to_text(program);
+  }
+}
+
 TEST(UpdateInputsTest, CannotBeLeftOut) { EXPECT_EQ(find_pass("update_inputs"), nullptr); }
 
 }  // namespace

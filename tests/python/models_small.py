@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import torch_tensorrt
-from torch_tensorrt._operator import execute_engine
+from torch_tensorrt._operator import engine_calls
 
 
 class Mlp(torch.nn.Module):
@@ -73,7 +73,7 @@ class Counter(torch.nn.Module):
 
 def engines_of(module: torch.fx.GraphModule) -> list[torch.fx.Node]:
     """The engine calls of a compiled module."""
-    return module.graph.find_nodes(op="call_function", target=execute_engine)
+    return engine_calls(module.graph)
 
 
 def torch_operators_of(module: torch.fx.GraphModule) -> set[str]:

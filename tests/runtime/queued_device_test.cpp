@@ -1,5 +1,6 @@
 // Sessions of a device that queues its work: streams, and failures that are told later. Nothing of
 // its memory can be read here.
+#include <array>
 #include <optional>
 #include <string>
 
@@ -211,6 +212,37 @@ TEST_F(QueuedDeviceTest, CancelledRunsAreNotQueued) {
   const int32_t flag = 1;
   EXPECT_EQ(run(2, nullptr, {DeviceType::Cuda, 1}, &flag).code(), StatusCode::Cancelled);
   expect_ok(run(2, nullptr));
+}
+
+// An output that updates the first input, at addresses that nothing lies at.
+TEST_F(QueuedDeviceTest, ChangesInPlaceOnlyMemoryThatCanBeMapped) {
+  SampleEngine sample = make_engine();
+  sample.spec.outputs[0].updates = 0;
+  for (auto& program : sample.spec.programs) program.version = engine::kProgramVersion;
+  const LoadedEngine engine(sample);
+  const auto session = std::move(*Session::create(engine.get(), {.num_threads = 1, .device = 1}));
+  const std::vector<int64_t> shape = {2, 4};
+  const auto at = [&](uintptr_t address) {
+    return TensorView{
+        reinterpret_cast<void*>(address), DType::F32, shape, {}, {DeviceType::Cuda, 1}};
+  };
+  const auto run_at = [&](uintptr_t x, uintptr_t y, uintptr_t out) {
+    take_log();
+    const std::array inputs = {at(x), at(y)}, outputs = {at(out)};
+    expect_ok(session->run(inputs, outputs, {.stream = &stream_a}));
+    return take_log();
+  };
+  run_at(0x1000, 0x2000, 0x1000);
+  EXPECT_EQ(run_at(0x1000, 0x2000, 0x1000), (Log{"run on 1, A"}));
+  EXPECT_EQ(run_at(0x1000, 0x2000, 0x3000), (Log{"copy on 1, A", "run on 1, A"}));
+  // Not aligned: to the session's memory and back.
+  EXPECT_EQ(run_at(0x1004, 0x2000, 0x1004),
+            (Log{"allocate 32 on 1, A", "copy on 1, A", "run on 1, A", "copy on 1, A"}));
+  EXPECT_EQ(run_at(0x1000, 0x2000, 0x3004),
+            (Log{"copy on 1, A", "copy on 1, A", "run on 1, A", "copy on 1, A"}));
+  // Another input in the same memory is copied first.
+  EXPECT_EQ(run_at(0x1000, 0x1010, 0x1000),
+            (Log{"allocate 32 on 1, A", "copy on 1, A", "run on 1, A"}));
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Graph, GraphModule, Node
 
 import kiln
+from torch_tensorrt._mutation import changed_arguments
 from torch_tensorrt._quiet import quiet_torch
 
 logger = logging.getLogger(__name__)
@@ -109,21 +110,6 @@ def _aliases(target: Any) -> bool:
     """Whether a result of an operator shares the memory of an argument."""
     schema = getattr(target, "_schema", None)
     return schema is not None and any(each.alias_info is not None for each in schema.returns)
-
-
-def changed_arguments(node: Node) -> list[Node]:
-    """The tensors that a node changes in place."""
-    schema = getattr(node.target, "_schema", None)
-    if node.op != "call_function" or schema is None or not schema.is_mutable:
-        return []
-    changed: list[Node] = []
-    for index, argument in enumerate(schema.arguments):
-        if argument.alias_info is None or not argument.alias_info.is_write:
-            continue
-        value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name)
-        values = value if isinstance(value, (list, tuple)) else [value]
-        changed += [item for item in values if isinstance(item, Node)]
-    return changed
 
 
 class InPlace:

@@ -15,7 +15,8 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._arguments import input_device
-from torch_tensorrt._operator import is_engine_call
+from torch_tensorrt._mutation import changed_arguments
+from torch_tensorrt._operator import is_engine_call, is_engine_name
 from torch_tensorrt.runtime._modes import engines_of
 
 _CUDA_GRAPHS = (
@@ -96,6 +97,23 @@ def _is_one_engine(module: Any) -> bool:
     return len(calls) == 1 and is_engine_call(calls[0])
 
 
+def changed_by(module: torch.nn.Module) -> tuple[list[torch.Tensor], list[str]]:
+    """The buffers and the names of the inputs that a call of a compiled module changes. Of another module nothing is
+    known: any buffer."""
+    if not isinstance(module, GraphModule):
+        return [b for name, b in module.named_buffers() if not is_engine_name(name)], []
+    changed = [target for node in module.graph.nodes for target in changed_arguments(node)]
+    targets = list(dict.fromkeys(changed))
+    return (
+        [
+            operator.attrgetter(str(node.target))(module)
+            for node in targets
+            if node.op == "get_attr"
+        ],
+        [node.name for node in targets if node.op == "placeholder"],
+    )
+
+
 class CudaGraphsModule(torch.nn.Module):
     """A module on a GPU whose calls are replayed as CUDA graphs, one for each combination of input shapes.
 
@@ -128,6 +146,13 @@ class _Capture:
     def __init__(self, module: torch.nn.Module, leaves: list[Any], spec: pytree.TreeSpec) -> None:
         self._inputs = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         args, kwargs = pytree.tree_unflatten(self._inputs, spec)
+        buffers, inputs = changed_by(module)
+        if inputs:
+            raise RuntimeError(
+                f"the module changes its input {inputs[0]!r}, which a CUDA graph has a copy of: call it without "
+                "enable_cudagraphs, engines run as CUDA graphs in any case"
+            )
+        before = [buffer.clone() for buffer in buffers]
         self._graph = torch.cuda.CUDAGraph()
         # What a first call allocates and loads must not be part of the graph.
         stream = torch.cuda.Stream()
@@ -135,6 +160,8 @@ class _Capture:
         with torch.cuda.stream(stream), torch.no_grad():
             for _ in range(2):
                 module(*args, **kwargs)
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
         torch.cuda.current_stream().wait_stream(stream)
         with torch.cuda.graph(self._graph, stream=stream), torch.no_grad():
             self._outputs = module(*args, **kwargs)

@@ -18,6 +18,7 @@ import kiln
 import torch_tensorrt
 from torch_tensorrt import Input
 from torch_tensorrt._operator import engine_calls, execute_engine_in_place
+from torch_tensorrt.runtime._cuda import changed_by
 
 HERE = Path(__file__).parent
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64)
@@ -137,6 +138,16 @@ def test_copies_share_no_state() -> None:
     other, fresh = copy.deepcopy(compiled), copy.deepcopy(model)
     run_like(compiled, model)
     run_like(other, fresh)
+
+
+def test_what_a_call_changes_is_known() -> None:
+    """Of a module that is captured as a CUDA graph its state is put back after the calls that warm it up."""
+    options = {"require_full_compilation": False, "torch_executed_ops": {"aten.add.Tensor"}}
+    compiled = compile_all(Cache("index_copy").eval(), *inputs(0), **options)
+    buffers, names = changed_by(compiled)
+    assert {b.data_ptr() for b in buffers} == {compiled.cache.data_ptr(), compiled.steps.data_ptr()}
+    assert names == []
+    assert changed_by(input_cache()[1]) == ([], ["cache"])
 
 
 # ---- Inputs of the user's ----

@@ -134,15 +134,34 @@ class TestWithoutCompiler:
             loaded(x)[0].zero_()
             assert_same(loaded(x), model(x))
 
-    def test_state_needs_a_compiler(self, tmp_path) -> None:
+    def test_state_outside_engines_needs_a_compiler(self, tmp_path) -> None:
+        x = torch.randn(2, 16)
+        options = {"torch_executed_ops": {"aten.add.Tensor"}}
         with pytest.raises(RuntimeError, match=r"(?s)no C\+\+ compiler .*changes calls in place"):
             torch_tensorrt.save(
-                compile_all(Counter().eval(), torch.randn(2, 16)),
+                compile_all(Counter().eval(), x, **options),
                 tmp_path / "m.pt2",
-                arg_inputs=[torch.randn(2, 16)],
+                arg_inputs=[x],
                 output_format="aot_inductor",
             )
         assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("arguments", [{}, {"arg_inputs": [torch.randn(2, 16)]}])
+    def test_state_that_engines_change_needs_none(self, tmp_path, assert_same, arguments) -> None:
+        model, x = Counter().eval(), torch.randn(2, 16)
+        compiled = compile_all(Counter().eval(), x)
+        torch_tensorrt.save(compiled, tmp_path / "m.pt2", output_format="aot_inductor", **arguments)
+        first, second = (torch_tensorrt.load(tmp_path / "m.pt2") for _ in range(2))
+        for _ in range(3):
+            assert_same(first(x), model(x))
+        assert_same(second(x), Counter()(x))  # has a state of its own
+        with zipfile.ZipFile(tmp_path / "m.pt2") as archive:
+            archive.extractall(tmp_path / "other")
+        text = tmp_path / "other" / "m" / "data/aotinductor/model/program.kiln.txt"
+        assert "\nstate f32 0 1\n" in text.read_text()
+        text.write_text(text.read_text().replace("\nstate f32 ", "\nconstant f32 "))
+        with pytest.raises(ValueError, match="cannot be loaded"):
+            torch_tensorrt.load(tmp_path / "other")
 
     def test_sizes_that_depend_on_values_need_a_compiler(self, tmp_path) -> None:
         class Model(torch.nn.Module):
