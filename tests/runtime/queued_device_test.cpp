@@ -1,6 +1,5 @@
 // Sessions of a device that queues its work: streams, and failures that are told later. Nothing of
 // its memory can be read here.
-#include <array>
 #include <optional>
 #include <string>
 
@@ -228,7 +227,7 @@ TEST_F(QueuedDeviceTest, ChangesInPlaceOnlyMemoryThatCanBeMapped) {
   };
   const auto run_at = [&](uintptr_t x, uintptr_t y, uintptr_t out) {
     take_log();
-    const std::array inputs = {at(x), at(y)}, outputs = {at(out)};
+    const std::vector<TensorView> inputs = {at(x), at(y)}, outputs = {at(out)};
     expect_ok(session->run(inputs, outputs, {.stream = &stream_a}));
     return take_log();
   };
