@@ -1,5 +1,6 @@
 #include "plan/lower/quantised.h"
 
+#include <array>
 #include <limits>
 
 #include "ir/scalar.h"
@@ -91,6 +92,28 @@ ir::Literal scaled(const ir::Literal& sums, int64_t factor) {
   for (int64_t i = 0; i < sums.elements(); ++i)
     ir::Literal::set_int(data, DType::I32, i, sums.as_int(i) * factor);
   return result;
+}
+
+// The products of a known scale and those of the channels, as far as they are known: one load.
+Expr scale_product(Lowering& lowering, const IntegerSum& product, DType dtype) {
+  const Expr left = scale_of(lowering, product.left.operand, dtype);
+  const Expr right = scale_of(lowering, product.right, dtype);
+  const auto known = as_scalar(left);
+  const ir::Literal* scales =
+      product.right.scale() == nullptr ? nullptr : constant_of(product.right.scale());
+  const bool by_channel = scales != nullptr && !scales->replaceable && scales->elements() > 1 &&
+                          scales->elements() == product.weight.sums.elements();
+  if (!known || !by_channel) return apply(Op::mul, {left, right});
+  std::byte* data = nullptr;
+  ir::Literal products = ir::Literal::allocate(dtype, {scales->elements()}, &data);
+  for (int64_t i = 0; i < scales->elements(); ++i) {
+    const ir::Scalar scale = ir::convert(ir::element(*scales, i), dtype);
+    const std::array factors = {*known, scale};
+    ir::set_element(data, i, ir::evaluate(Op::mul, factors, false));
+  }
+  const BufferId buffer =
+      lowering.add_constant(product.right.scale()->name + "_products", std::move(products));
+  return load_at(buffer, dtype, {product.channel});
 }
 
 }  // namespace
@@ -227,9 +250,8 @@ Expr dequantised_sum(Lowering& lowering, const IntegerSum& product, DType dtype)
     const BufferId sums = lowering.add_constant(name, weight_sums);
     subtract(apply(Op::mul, {zero_point, load_at(sums, DType::I32, {product.channel})}));
   }
-  const Expr scale = apply(Op::mul, {scale_of(lowering, product.left.operand, dtype),
-                                     scale_of(lowering, product.right, dtype)});
-  return apply(Op::mul, {cast(std::move(sum), dtype), scale});
+  return apply(Op::mul,
+               {cast(std::move(sum), dtype), scale_product(lowering, product, dtype)});
 }
 
 bool is_uniform_along(Lowering& lowering, const Quantised& operand,

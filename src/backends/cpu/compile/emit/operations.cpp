@@ -338,9 +338,19 @@ Value* floating_extreme(Builder& ir, Value* a, Value* b, Value* a_wins) {
   return ir.CreateSelect(ir.CreateFCmpUNO(a, a), a, chosen);
 }
 
+// The same for a constant b, in one instruction: a wins where neither is larger, so that NaN stays.
+bool is_number(const Value* b) {
+  const auto* constant = llvm::dyn_cast<llvm::Constant>(b);
+  if (constant == nullptr) return false;
+  if (constant->getType()->isVectorTy()) constant = constant->getSplatValue();
+  const auto* number = llvm::dyn_cast_or_null<llvm::ConstantFP>(constant);
+  return number != nullptr && !number->isNaN();
+}
+
 }  // namespace
 
 Value* emit_maximum(Builder& ir, Value* a, Value* b, DType dtype) {
+  if (is_floating(dtype) && is_number(b)) return ir.CreateSelect(ir.CreateFCmpOGT(b, a), b, a);
   if (is_floating(dtype)) return floating_extreme(ir, a, b, ir.CreateFCmpOGT(a, b));
   if (dtype == DType::Bool) return ir.CreateOr(a, b);
   const auto id = is_unsigned(dtype) ? llvm::Intrinsic::umax : llvm::Intrinsic::smax;
@@ -348,6 +358,7 @@ Value* emit_maximum(Builder& ir, Value* a, Value* b, DType dtype) {
 }
 
 Value* emit_minimum(Builder& ir, Value* a, Value* b, DType dtype) {
+  if (is_floating(dtype) && is_number(b)) return ir.CreateSelect(ir.CreateFCmpOLT(b, a), b, a);
   if (is_floating(dtype)) return floating_extreme(ir, a, b, ir.CreateFCmpOLT(a, b));
   if (dtype == DType::Bool) return ir.CreateAnd(a, b);
   const auto id = is_unsigned(dtype) ? llvm::Intrinsic::umin : llvm::Intrinsic::smin;
