@@ -39,6 +39,7 @@ constexpr Gaps kGaps[] = {
      "integer_convolution_f32 integer_convolution_i8_f32 integer_depthwise_f32 "
      "integer_heads_f32 integer_linear_255_f32 integer_linear_i8_bf16 integer_linear_i8_f16 "
      "integer_linear_i8_f32 integer_linear_u8_f32 integer_linear_zero_f32 "
+     "integer_matmul_u8_f32 integer_matmul_i8_f32 "
      "integer_matmul_by_row_f32 integer_product_of_bytes_f64 integer_weight_bf16 "
      "integer_weight_cast_f32 integer_weight_f16 integer_weight_f32 "
      "integer_weight_of_a_row_f32"},

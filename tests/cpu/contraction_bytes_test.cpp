@@ -68,6 +68,7 @@ struct Product {
   bool dynamic_m = false, transposed_a = false, transposed_b = true;
   bool requantises = false;  // to u8, through f32, as the epilogue of a quantised model
   DType left = DType::U8;    // or floats, whose weights alone are bytes
+  bool computed_b = false;   // the right operand is an input
 };
 
 // cast(clamp(round(f32(sum) * 2^-7) + 128, 0, 255)) as u8
@@ -100,9 +101,12 @@ ContractionProgram make_matmul(const Product& product) {
   matmul.a = product.transposed_a
                  ? plan::View{contraction.input_of({k, rows}, left({k, m})), 0, {1, rows}}
                  : plan::View{contraction.input_of({rows, k}, left({m, k})), 0, {k, 1}};
-  matmul.b = product.transposed_b
-                 ? plan::View{constant(contraction, bytes.right({n, k})), 0, {1, k}}
-                 : plan::View{constant(contraction, bytes.right({k, n})), 0, {n, 1}};
+  const auto right = [&](const std::vector<int64_t>& shape) {
+    if (!product.computed_b) return constant(contraction, bytes.right(shape));
+    return contraction.input_of({shape[0], shape[1]}, bytes.right(shape));
+  };
+  matmul.b = product.transposed_b ? plan::View{right({n, k}), 0, {1, k}}
+                                  : plan::View{right({k, n}), 0, {n, 1}};
   matmul.formats = kIntegers;
   if (!has_bytes) {
     matmul.formats = plan::Formats();
@@ -158,6 +162,28 @@ TEST(ContractionBytes, ManyTasks) { check({.m = 150, .n = 200, .k = 300}); }
 TEST(ContractionBytes, Requantised) {
   for (int64_t m : {1, 5, 30}) check({.m = m, .n = 50, .k = 24, .requantises = true});
   check({.m = 9, .n = 31, .k = 13, .dynamic_m = true, .requantises = true});
+}
+
+TEST(ContractionBytes, BothOperandsOfTheRun) {
+  for (bool transposed : {false, true}) {
+    for (int64_t k = 1; k <= 18; ++k)
+      check({.m = 5, .n = 33, .k = k, .transposed_b = transposed, .computed_b = true});
+    for (int64_t n : {1, 7, 16, 31, 48, 64, 100})
+      check({.m = 18, .n = n, .k = 197, .transposed_b = transposed, .computed_b = true});
+    check({.m = 9,
+           .n = 40,
+           .k = 64,
+           .dynamic_m = true,
+           .transposed_b = transposed,
+           .computed_b = true});
+    for (Values values : kExtremes)
+      check({.m = 4,
+             .n = 20,
+             .k = 1001,
+             .values = values,
+             .transposed_b = transposed,
+             .computed_b = true});
+  }
 }
 
 TEST(ContractionBytes, WeightsOfFloats) {

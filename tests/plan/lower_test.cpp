@@ -97,6 +97,26 @@ TEST(LowerTest, IntegersAreWhatMayBe) {
   EXPECT_FALSE(lowers_to(longer, quantised_layer("u8", "9", "linear(%d, %w)"), integers));
 }
 
+TEST(LowerTest, ProductsOfTwoQuantisedTensors) {
+  const auto product = [](const std::string& x, const std::string& transposed,
+                          const std::string& zero) {
+    return "%s = constant() {value = f32[] 0.25}\n %z = constant() {value = i64[] " + zero +
+           "}\n %a = dequantize(%x, %s, %z) {dtype = f32}\n %b = dequantize(%y0, " + x +
+           ") {dtype = f32}\n %y = matmul(%a, %b) {transpose_b = " + transposed + "}";
+  };
+  for (const char* zero : {"0", "128"}) {
+    for (const char* type : {"u8", "i8"}) {
+      const std::string x = std::string("%x: ") + type + "[2, s0, 6], ";
+      const std::string y = std::string("%y0: ") + type;
+      check(x + y + "[2, s1, 6]", product("%s, %z", "true", zero));
+      check(x + y + "[2, 6, 5]", product("%s", "false", zero));
+      check(x + y + "[6, 5]", product("%s", "false", zero));
+    }
+  }
+  EXPECT_TRUE(lowers_to("%x: u8[2, 3, 6], %y0: u8[2, 6, 5]", product("%s", "false", "9"),
+                        "formats = u8 * i8 -> i32"));
+}
+
 TEST(LowerTest, WiderAccumulators) {
   check("%x: f32[s0, 8], %w: f32[3, 8]", "%y = linear(%x, %w) {accumulate = f64}");
   check("%q: f32[1, 2, s0, 4]",

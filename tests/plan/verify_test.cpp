@@ -240,9 +240,12 @@ TEST(VerifyTest, P10Integers) {
   Program program = with_bytes(integers, U8);
   program.traits.integer_products = false;
   expect_rule(program, "P10");
-  program = with_bytes(integers, U8);
-  program.buffers[matmul(program).b.buffer].kind = BufferKind::Input;
-  expect_rule(program, "P10");
+  const auto computed = [](Program sample) {
+    sample.buffers[matmul(sample).b.buffer].kind = BufferKind::Input;
+    return sample;
+  };
+  EXPECT_EQ(error_of(computed(with_bytes(integers, U8))), "no error");
+  expect_rule(computed(with_bytes({F32, F32, F32, I8}, F32)), "P10");
 }
 
 }  // namespace

@@ -77,8 +77,8 @@ struct View {
 // epilogue. A constant right operand is stored as `weight` and converted to `right` when it is read:
 // 16 bits an element in the file and on the way from memory, whatever it is multiplied as.
 //   a model in bf16, computed with as f32: left = right = accumulator = f32, weight = bf16
-// Integers, for targets with integer_products: left = u8, right = weight = i8, constant, and exact sums of
-// i32; or a constant weight of i8 that is multiplied as f32.
+// Integers, for targets with integer_products: left = u8, right = weight = i8 (the filters of a Convolution are
+// constant), and exact sums of i32; or a constant weight of i8 that is multiplied as f32.
 // With `tf32`, operands of f32 may be rounded to the 11 bits of TF32 before they are multiplied.
 struct Formats {
   DType left = DType::F32, right = DType::F32;

@@ -46,7 +46,7 @@ struct TargetTraits {
   // Contractions multiply f16 and bf16 as they are and add up in f32; otherwise as f32. Source: the
   // machine has such instructions.
   bool native_16_bit = false;
-  // MatMul and Convolution multiply u8 by constants of i8 and add up in i32, and MatMul multiplies f32 by
+  // MatMul and Convolution multiply u8 by i8 (filters are constant) and add up in i32, and MatMul multiplies f32 by
   // constants of i8, which it widens. Otherwise quantised operands are multiplied as f32. Source: what the
   // code generator accepts.
   bool integer_products = false;

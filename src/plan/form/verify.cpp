@@ -198,7 +198,9 @@ class Verifier {
     if (!program_.traits.integer_products)
       fail_here("P10", "the target has no products of integers");
     const Buffer& weight = buffer(right);
-    if (weight.kind != BufferKind::Constant || weight.type.dtype != DType::I8)
+    const bool is_sum =
+        !is_floating(formats.accumulator) && std::holds_alternative<MatMul>(kernel_->body);
+    if ((!is_sum && weight.kind != BufferKind::Constant) || weight.type.dtype != DType::I8)
       fail_here("P10", weight.name + " is not a constant of i8");
     if (is_floating(formats.accumulator)) return;
     const Formats integers{DType::U8, DType::I8, DType::I32, DType::I8};

@@ -300,18 +300,13 @@ void Lowering::define_constant(const ir::Value* value, ir::Literal literal) {
   buffers_[value] = add_constant(value->name, std::move(literal));
 }
 
-BufferId Lowering::unsigned_copy(const ir::Value* value) {
-  const auto [it, added] = unsigned_copies_.try_emplace(value);
+BufferId Lowering::byte_copy(const ir::Value* value, DType dtype) {
+  const auto [it, added] = byte_copies_.try_emplace({value, dtype});
   if (!added) return it->second;
   LoopSpace space = make_loops(value->type.shape);
   const Quantised operand = *quantised(value, space.indices);
-  Expr byte = load(operand.node->input(0), operand.at);
-  if (operand.dtype() == DType::I8) {
-    const Expr moved =
-        apply(Op::add, {cast(std::move(byte), DType::I32), constant_int(DType::I32, 128)});
-    byte = cast(moved, DType::U8);
-  }
-  it->second = add_temporary(value->name + "_bytes", {DType::U8, value->type.shape});
+  Expr byte = cast(byte_element(*this, operand, dtype), dtype);
+  it->second = add_temporary(value->name + "_bytes", {dtype, value->type.shape});
   const std::string name = "bytes_" + std::to_string(kernel_count_++);
   Store store{it->second, {}, space.indices, std::move(byte), {}};
   program_.kernels.push_back(

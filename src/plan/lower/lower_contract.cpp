@@ -1,4 +1,7 @@
 // matmul and linear. Types for which the target has no MatMul kernels are reduction nests.
+#include <limits>
+
+#include "plan/form/fold.h"
 #include "plan/lower/quantised.h"
 #include "support/error.h"
 
@@ -135,13 +138,79 @@ void emit_nest(Lowering& lowering, const ir::Node& node, const Contraction& c) {
 
 // --- Integers ---
 
-// The product of quantised operands, of which the right one is constant: integers. With that one alone,
-// its 8 bits are widened as they are read, and scaled in the epilogue. False for other products.
+constexpr Formats kIntegers{DType::U8, DType::I8, DType::I32, DType::I8};
+
+void emit_product(Lowering& lowering, const ir::Node& node, const Contraction& c, MatMul matmul,
+                  Expr value) {
+  matmul.epilogue = with_bias(lowering, node, std::move(value), c.n.index);
+  matmul.out = lowering.dense_view(lowering.define(node.output()), node.output()->type.shape,
+                                   c.out_at, c.loops({c.m, c.n}));
+  lowering.emit(node, std::move(matmul));
+}
+
+// The sum along k of the elements of an operand, for each point of the other loops: what the zero point of
+// the other operand costs.
+Expr row_sum(Lowering& lowering, const ir::Node& node, const Contraction& c, const Loop& row,
+             const Quantised& operand, DType dtype) {
+  NestBuilder builder(c.loops({row}));
+  const Expr sum = builder.reduce(ReduceOp::Sum, {c.k}, byte_element(lowering, operand, dtype));
+  ir::Shape shape;
+  Indices at;
+  for (const Loop& loop : c.loops({row})) {
+    shape.push_back(loop.extent());
+    at.emplace_back(loop.index);
+  }
+  const BufferId sums =
+      lowering.add_temporary(node.output()->name + "_sums", {DType::I32, std::move(shape)});
+  builder.store({sums, {}, at, sum, {}});
+  lowering.emit(node, builder.finish());
+  return load_at(sums, DType::I32, at);
+}
+
+// Both operands are computed in the run: sum of (a - za) (b - zb) = a b - za sum(b) - zb sum(a) + k za zb.
+bool emit_run_time_integers(Lowering& lowering, const ir::Node& node, const Contraction& c) {
+  constexpr int64_t kMostSteps = std::numeric_limits<int32_t>::max() / (255 * 255);
+  const auto left = quantised(c.a, c.a_at), right = quantised(c.b, c.b_at);
+  const DType dtype = compute_dtype(node.output()->type.dtype);
+  if (!left || !right || c.k.extent().upper_bound() > kMostSteps) return false;
+  if (!is_uniform_along(lowering, *left, {c.k}) || !is_uniform_along(lowering, *right, {c.k}))
+    return false;
+  const ByteOperand a = byte_operand(lowering, c.a, c.a_at, c.loops({c.m, c.k}), DType::U8);
+  const ByteOperand b = byte_operand(lowering, c.b, c.b_at, c.loops({c.k, c.n}), DType::I8);
+  const auto is_zero = [](const Expr& value) {
+    const auto scalar = as_scalar(value);
+    return scalar && scalar->integer == 0;
+  };
+  const auto times = [](const Expr& x, const Expr& y) { return apply(Op::mul, {x, y}); };
+  Expr sum = accumulator(DType::I32);
+  if (!is_zero(a.zero_point)) {
+    const Expr sums = row_sum(lowering, node, c, c.n, *right, DType::I8);
+    sum = apply(Op::sub, {sum, times(a.zero_point, sums)});
+  }
+  if (!is_zero(b.zero_point)) {
+    const Expr sums = row_sum(lowering, node, c, c.m, *left, DType::U8);
+    sum = apply(Op::sub, {sum, times(b.zero_point, sums)});
+  }
+  if (!is_zero(a.zero_point) && !is_zero(b.zero_point)) {
+    const Expr steps = cast(position(c.k.extent()), DType::I32);
+    sum = apply(Op::add, {sum, times(steps, times(a.zero_point, b.zero_point))});
+  }
+  const Expr scale = times(scale_of(lowering, *left, dtype), scale_of(lowering, *right, dtype));
+  MatMul matmul{c.batch, c.m, c.n, c.k, a.view, b.view, {}, kIntegers, {}};
+  emit_product(lowering, node, c, std::move(matmul), times(cast(std::move(sum), dtype), scale));
+  return true;
+}
+
+// A constant right operand: a product of integers if the left one is quantised too; otherwise its 8 bits
+// are widened as they are read, and scaled in the epilogue. False for other products.
 bool emit_quantised(Lowering& lowering, const ir::Node& node, const Contraction& c) {
   const DType dtype = compute_dtype(node.output()->type.dtype);
   if (!lowering.traits().integer_products || accumulator_dtype(node) != dtype) return false;
   const auto right = quantised(c.b, c.b_at);
-  if (!right || !is_uniform_along(lowering, *right, with_loops(c.batch, {c.k}))) return false;
+  if (!right) return false;
+  if (lowering.literal_of(right->node->input(0)) == nullptr)
+    return emit_run_time_integers(lowering, node, c);
+  if (!is_uniform_along(lowering, *right, with_loops(c.batch, {c.k}))) return false;
   const auto left = quantised(c.a, c.a_at);
   const bool is_integer = left && is_uniform_along(lowering, *left, {c.k});
   if (!is_integer && dtype != DType::F32) return false;
@@ -151,10 +220,10 @@ bool emit_quantised(Lowering& lowering, const ir::Node& node, const Contraction&
   MatMul matmul{c.batch, c.m, c.n, c.k, {}, {}, {}, {}, {}};
   Expr value;
   if (is_integer) {
-    const UnsignedOperand bytes = unsigned_operand(lowering, c.a, c.a_at, c.loops({c.m, c.k}));
+    const ByteOperand bytes = byte_operand(lowering, c.a, c.a_at, c.loops({c.m, c.k}));
     value = dequantised_sum(lowering, {bytes, *right, *weight, c.n.index}, dtype);
     matmul.a = bytes.view;
-    matmul.formats = {DType::U8, DType::I8, DType::I32, DType::I8};
+    matmul.formats = kIntegers;
   } else {
     matmul.a = lowering.operand_view(c.a, c.a_at, c.loops({c.m, c.k}));
     matmul.formats.weight = DType::I8;
@@ -163,10 +232,7 @@ bool emit_quantised(Lowering& lowering, const ir::Node& node, const Contraction&
   const BufferId bytes = lowering.add_constant(right->node->input(0)->name, weight->values);
   matmul.b = lowering.dense_view(bytes, {c.n.extent(), c.k.extent()}, {c.n.index, c.k.index},
                                  c.loops({c.k, c.n}));
-  matmul.epilogue = with_bias(lowering, node, std::move(value), c.n.index);
-  matmul.out = lowering.dense_view(lowering.define(node.output()), node.output()->type.shape,
-                                   c.out_at, c.loops({c.m, c.n}));
-  lowering.emit(node, std::move(matmul));
+  emit_product(lowering, node, c, std::move(matmul), std::move(value));
   return true;
 }
 

@@ -33,7 +33,7 @@ Sizes sizes_of(const ir::Node& node, const Window& window) {
 
 // A convolution of quantised operands as one of integers: u8 by constants of i8.
 struct IntegerConvolution {
-  UnsignedOperand left;
+  ByteOperand left;
   SignedWeight weight;
   BufferId input = -1, filters = -1;  // dense
   int64_t padding = 0;                // the element that stands for zero
@@ -250,7 +250,7 @@ std::optional<IntegerConvolution> integer_convolution(Lowering& lowering, const 
   auto values = signed_weight(*right, loops);
   if (!values) return std::nullopt;
 
-  IntegerConvolution result{unsigned_operand(lowering, x, pixels.indices, pixels.loops),
+  IntegerConvolution result{byte_operand(lowering, x, pixels.indices, pixels.loops),
                             std::move(*values)};
   for (size_t i = 0; i < window.rank(); ++i) {
     if (window.padding_before[i] == 0 && window.padding_after[i] == 0) continue;
@@ -259,7 +259,7 @@ std::optional<IntegerConvolution> integer_convolution(Lowering& lowering, const 
     result.padding = zero->integer;
   }
   const auto dense = dense_buffer(lowering, result.left.view, x->type.shape, pixels);
-  result.input = dense ? *dense : lowering.unsigned_copy(x);
+  result.input = dense ? *dense : lowering.byte_copy(x, DType::U8);
   result.filters = lowering.add_constant(weight->name + "_filters", result.weight.values);
   return result;
 }

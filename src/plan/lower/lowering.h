@@ -47,9 +47,9 @@ class Lowering {
   ir::Dim elements(BufferId buffer) const { return program_.buffers[buffer].type.elements(); }
   // From here on the value is this constant.
   void define_constant(const ir::Value* value, ir::Literal literal);
-  // A buffer of u8 that holds the integers of a quantised() value densely, moved by 128 if they are i8: made
-  // by a copy that all users share.
-  BufferId unsigned_copy(const ir::Value* value);
+  // A buffer of u8 or i8 that holds the integers of a quantised() value densely, moved by 128 if they are of the
+  // other type: made by a copy that all users share.
+  BufferId byte_copy(const ir::Value* value, DType dtype);
   BufferId add_constant(std::string name, ir::Literal literal);
   BufferId add_temporary(std::string name, ir::Type type);
 
@@ -105,7 +105,7 @@ class Lowering {
   std::map<const ir::Value*, BufferId> buffers_;    // looked up, never walked
   std::map<const ir::Value*, BufferId> output_of_;  // looked up, never walked
   std::map<const ir::Value*, std::optional<Progression>> progressions_;
-  std::map<const ir::Value*, BufferId> unsigned_copies_;  // looked up, never walked
+  std::map<std::pair<const ir::Value*, DType>, BufferId> byte_copies_;  // looked up, never walked
   int kernel_count_ = 0;
 };
 

@@ -222,19 +222,26 @@ std::optional<ir::Literal> floating_weight(const Quantised& weight, const std::v
   return result;
 }
 
-UnsignedOperand unsigned_operand(Lowering& lowering, const ir::Value* value, const Indices& at,
-                                 const std::vector<Loop>& loops) {
+ByteOperand byte_operand(Lowering& lowering, const ir::Value* value, const Indices& at,
+                         const std::vector<Loop>& loops, DType dtype) {
   Quantised operand = *quantised(value, at);
-  const bool is_signed = operand.dtype() == DType::I8;
-  UnsignedOperand result{{}, zero_point_of(lowering, operand), operand};
-  if (is_signed) {
-    result.zero_point = apply(Op::add, {result.zero_point, constant_int(DType::I32, kShift)});
+  ByteOperand result{{}, zero_point_of(lowering, operand), operand};
+  if (operand.dtype() != dtype) {
+    const Expr shift = constant_int(DType::I32, dtype == DType::U8 ? kShift : -kShift);
+    result.zero_point = apply(Op::add, {result.zero_point, shift});
   } else if (auto view = lowering.view(operand.node->input(0), operand.at, loops)) {
     result.view = std::move(*view);
     return result;
   }
-  result.view = lowering.dense_view(lowering.unsigned_copy(value), value->type.shape, at, loops);
+  const BufferId copy = lowering.byte_copy(value, dtype);
+  result.view = lowering.dense_view(copy, value->type.shape, at, loops);
   return result;
+}
+
+Expr byte_element(Lowering& lowering, const Quantised& operand, DType dtype) {
+  const Expr byte = cast(lowering.load(operand.node->input(0), operand.at), DType::I32);
+  if (operand.dtype() == dtype) return byte;
+  return apply(Op::add, {byte, constant_int(DType::I32, dtype == DType::U8 ? kShift : -kShift)});
 }
 
 Expr dequantised_sum(Lowering& lowering, const IntegerSum& product, DType dtype) {
@@ -250,8 +257,7 @@ Expr dequantised_sum(Lowering& lowering, const IntegerSum& product, DType dtype)
     const BufferId sums = lowering.add_constant(name, weight_sums);
     subtract(apply(Op::mul, {zero_point, load_at(sums, DType::I32, {product.channel})}));
   }
-  return apply(Op::mul,
-               {cast(std::move(sum), dtype), scale_product(lowering, product, dtype)});
+  return apply(Op::mul, {cast(std::move(sum), dtype), scale_product(lowering, product, dtype)});
 }
 
 bool is_uniform_along(Lowering& lowering, const Quantised& operand,

@@ -46,19 +46,22 @@ std::optional<SignedWeight> signed_weight(const Quantised& weight, const std::ve
 std::optional<ir::Literal> floating_weight(const Quantised& weight, const std::vector<Loop>& loops,
                                            DType dtype);
 
-// The left operand of an integer product: u8, with the zero point that belongs to it (i32). i8 is moved by
-// 128 in a copy, as is what cannot be read where it lies; `at` is the position of the operand itself.
-struct UnsignedOperand {
+// An operand of an integer product as u8 (the left one) or i8 (the right one), with the zero point that belongs
+// to it (i32). The other type is moved by 128 in a copy, as is what cannot be read where it lies; `at` is the
+// position of the operand itself.
+struct ByteOperand {
   View view;
   Expr zero_point;
   Quantised operand;
 };
-UnsignedOperand unsigned_operand(Lowering& lowering, const ir::Value* value, const Indices& at,
-                                 const std::vector<Loop>& loops);
+ByteOperand byte_operand(Lowering& lowering, const ir::Value* value, const Indices& at,
+                         const std::vector<Loop>& loops, DType dtype = DType::U8);
+// One of its elements, as i32.
+Expr byte_element(Lowering& lowering, const Quantised& operand, DType dtype);
 
 // What a product of integers stands for: (sum - zero_point * sums[channel]) * scale * scale, as f32 or f64.
 struct IntegerSum {
-  const UnsignedOperand& left;
+  const ByteOperand& left;
   const Quantised& right;
   const SignedWeight& weight;
   Index channel;

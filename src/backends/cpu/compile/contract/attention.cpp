@@ -239,7 +239,7 @@ class AttentionEmitter {
     matrix.format = blocking_.k;
     emit_pack(emitter_, matrix, i64(0), value_of(key_panels()),
               {packed_k_, i64(key_panel_bytes()), blocking_.key_width,
-               blocking_.key_steps == Steps::Pairs});
+               blocking_.key_steps == Steps::Pairs ? 2 : 1});
   }
 
   void pack_values(Value* v) {
@@ -252,7 +252,7 @@ class AttentionEmitter {
     matrix.format = blocking_.v;
     emit_pack(emitter_, matrix, i64(0), i64(blocking_.value_panels),
               {packed_v_, value_of(value_panel_bytes_), blocking_.value_width,
-               blocking_.value_steps == Steps::Pairs});
+               blocking_.value_steps == Steps::Pairs ? 2 : 1});
   }
 
   RowTiles row_tiles(Value* count, int vectors) {

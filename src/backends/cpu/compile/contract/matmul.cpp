@@ -94,6 +94,7 @@ BSource choose_source(const plan::Program& program, const plan::MatMul& matmul) 
   const plan::Formats& formats = matmul.formats;
   const OperandFormat format{program.buffers[matmul.b.buffer].type.dtype, formats.right,
                              formats.accumulator};
+  if (formats.accumulator == DType::I32) return BSource::Scratch;
   const bool few_rows = positive_opt(matmul.m.extent()) < kFewRows;
   const bool reads_well = format.is_plain() || (format.widens() && few_rows);
   const bool in_place = reads_well && matmul.b.strides.back().is_constant(1) &&
@@ -300,6 +301,7 @@ class MatMulEmitter {
   bool is_odd() const { return !ir::provably_divisible(matmul_.k.extent(), blocking_.step()); }
   ir::Dim packed_bytes() const {
     const ir::Dim& k = matmul_.k.extent();
+    if (blocking_.has_bytes()) return packed_panel_bytes(k, blocking_.width, DType::I8);
     return blocking_.steps == Steps::Pairs
                ? packed_pair_bytes(k, blocking_.width)
                : packed_panel_bytes(k, blocking_.width, blocking_.b.sum);
@@ -411,9 +413,10 @@ class MatMulEmitter {
     matrix.k = k_;
     matrix.n = n_;
     matrix.format = blocking_.b;
+    if (blocking_.has_bytes()) matrix.format.sum = DType::I8;  // packed as they are
     when(emitter_, ir_.CreateICmpNE(group_key, packed_key), [&] {
-      const bool pairs = blocking_.steps == Steps::Pairs;
-      emit_pack(emitter_, matrix, first, last, {packed_, panel_bytes_, blocking_.width, pairs});
+      emit_pack(emitter_, matrix, first, last,
+                {packed_, panel_bytes_, blocking_.width, blocking_.step()});
     });
     return packed_;
   }

@@ -193,6 +193,31 @@ class Packer {
     });
   }
 
+  // Bytes of four rows side by side for each column: by vectors of columns, or column by column. Behind the
+  // last row they are zero, whatever A has there.
+  void pack_quads(Value* panel_start, Value* to) {
+    if (is_one(matrix_.n_stride)) return join_rows(panel_start, to);
+    Value* last = ir_.CreateSub(matrix_.n, i64(1));
+    emitter_.loop(i64(0), i64(width_), 1, [&](Value* n) {
+      Value* column = ir_.CreateAdd(panel_start, n);
+      column = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, column, last);
+      Value* whole = i64(0);
+      if (is_one(matrix_.k_stride)) {
+        whole = ir_.CreateAnd(matrix_.k, i64(-4));
+        emitter_.loop(i64(0), whole, 4, [&](Value* k) {
+          Value* quad = ir_.CreateAlignedLoad(ir_.getInt32Ty(), element(k, column), llvm::Align(1));
+          ir_.CreateAlignedStore(quad, quad_place(to, k, n), llvm::Align(4));
+        });
+      }
+      emitter_.loop(whole, matrix_.k, 4, [&](Value* k) {
+        Value* quad = joined(k, ir_.getInt32Ty(), [&](Value* row) {
+          return matrix_.format.load(ir_, element(row, column));
+        });
+        ir_.CreateAlignedStore(quad, quad_place(to, k, n), llvm::Align(4));
+      });
+    });
+  }
+
   // Element by element, for any strides.
   void gather_elements(Value* panel_start, Value* to) {
     Value* last = ir_.CreateSub(matrix_.n, i64(1));
@@ -208,6 +233,37 @@ class Packer {
 
  private:
   llvm::ConstantInt* i64(int64_t value) { return ir_.getInt64(value); }
+
+  // Vectors of columns of four rows.
+  void join_rows(Value* panel_start, Value* to) {
+    emitter_.loop(i64(0), matrix_.k, 4, [&](Value* k) {
+      for (int64_t n = 0; n < width_; n += lanes_) {
+        Value* column = ir_.CreateAdd(panel_start, i64(n));
+        Value* quads = joined(k, vector_type(emitter_, DType::I32), [&](Value* row) {
+          const LanesLeft left = lanes_below(emitter_, matrix_.format, column, matrix_.n);
+          return load_left(emitter_, matrix_.format, element(row, column), left);
+        });
+        ir_.CreateAlignedStore(quads, quad_place(to, k, i64(n)), llvm::Align(4));
+      }
+    });
+  }
+  // The bytes of rows k to k + 3 in lanes of 32 bits.
+  Value* joined(Value* k, llvm::Type* type, const std::function<Value*(Value* row)>& load) {
+    Value* result = nullptr;
+    for (int i = 0; i < 4; ++i) {
+      Value* row = ir_.CreateAdd(k, i64(i));
+      Value* there = ir_.CreateICmpSLT(row, matrix_.k);
+      Value* byte = ir_.CreateZExt(load(ir_.CreateSelect(there, row, k)), type);
+      byte = ir_.CreateSelect(there, byte, llvm::Constant::getNullValue(type));
+      result = result == nullptr ? byte : ir_.CreateOr(result, ir_.CreateShl(byte, 8 * i));
+    }
+    return result;
+  }
+  // Where the quad of rows k to k + 3 (k is a multiple of 4) and column n of the panel goes.
+  Value* quad_place(Value* to, Value* k, Value* n) {
+    Value* row = ir_.CreateMul(k, i64(width_));
+    return byte_offset(emitter_, to, ir_.CreateAdd(row, ir_.CreateMul(n, i64(4))));
+  }
 
   Value* element(Value* k, Value* n) {
     Value* index =
@@ -376,7 +432,9 @@ void emit_pack(Emitter& emitter, const RuntimeMatrix& matrix, Value* first, Valu
     Value* start = ir.CreateMul(panel, ir.getInt64(packed.width));
     Value* offset = ir.CreateMul(ir.CreateSub(panel, first), packed.bytes);
     Value* to = byte_offset(emitter, packed.to, offset);
-    if (packed.pairs) {
+    if (packed.step == 4) {
+      packer.pack_quads(start, to);
+    } else if (packed.step == 2) {
       emit_pack_pairs(emitter, matrix, packed.width, start, to);
     } else if (is_one(matrix.n_stride)) {
       packer.copy_rows(start, to);

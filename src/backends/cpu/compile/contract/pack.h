@@ -57,7 +57,8 @@ struct PackedPanels {
   llvm::Value* to = nullptr;
   llvm::Value* bytes = nullptr;
   int64_t width = 0;
-  bool pairs = false;  // bf16 stays; otherwise elements are of the type of the sums
+  // Elements side by side: bf16 and bytes stay (2 and 4); 1: elements are of the type of the sums.
+  int64_t step = 1;
 };
 
 // Emits the packing of panels [first, last) of `matrix`.
