@@ -76,7 +76,7 @@ def _compile(program: Any, graph: Graph) -> tuple[Any, dict[str, int]]:
         try:
             inputs = [_range(each, graph, low) for each in graph.arguments()]
             return torch_tensorrt.dynamo.compile(
-                program, arg_inputs=inputs, min_block_size=1, **options
+                program, arg_inputs=inputs, min_block_size=1, targets=graph.target, **options
             ), reasons
         except Exception as error:
             found = _refusals(error)

@@ -12,8 +12,10 @@ from graph import Graph, Input, Step
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 # What results may have at most: more costs time and shows nothing new.
-MAX_RANK, MAX_ELEMENTS = 5, 20_000
+MAX_RANK, MAX_ELEMENTS = 5, 60_000
 SYMBOLS = ("b", "s")
+SIZES = (1, 2, 3, 4, 5, 7, 8, 16, 17, 33)
+LARGE_SIZES = (1, 3, 8, 14, 16, 17, 32, 48, 65, 130)
 
 
 class Builder:
@@ -31,6 +33,9 @@ class Builder:
         self.values: dict[str, list[torch.Tensor]] = {}
         self.float_dtype = self.random.choices(FLOATS, (5, 2, 2, 1))[0]
         self.special = self.random.random() < 0.1
+        # Each model has its own mixture, without some operators and with many of others: so more of them meet.
+        self.likely = [weight * self.random.choice((0, 1, 1, 5)) for weight in operators.WEIGHTS]
+        self.sizes_of_axes = self.random.choice((SIZES, SIZES, SIZES, LARGE_SIZES))
 
     def graph(self, steps: int) -> Graph:
         for _ in range(self.random.randint(1, 3)):
@@ -40,12 +45,14 @@ class Builder:
             tries = 0
             while len(self.steps) < steps and tries < 30 * steps:
                 tries += 1
-                make = self.random.choices(operators.MAKERS, operators.WEIGHTS)[0]
+                make = self.random.choices(operators.MAKERS, self.likely)[0]
                 self.try_step(make)
         used = {name for step in self.steps for name in step.operands}
         results = [step.result for step in self.steps]
         outputs = [name for name in results if name not in used or self.random.random() < 0.1]
-        return Graph(tuple(self.inputs), tuple(self.steps), tuple(outputs), self.symbols)
+        # What this machine takes first, or what older ones take.
+        target = self.random.choice(("cpu", "cpu:x86-64-v3"))
+        return Graph(tuple(self.inputs), tuple(self.steps), tuple(outputs), self.symbols, target)
 
     def add_input(
         self, shape: tuple[int | str, ...] | None = None, dtype: str | None = None
@@ -66,9 +73,10 @@ class Builder:
         return name
 
     def shape(self) -> tuple[int | str, ...]:
-        sizes = (1, 2, 3, 4, 5, 7, 8, 16, 17, 33)
         rank = self.random.choices((0, 1, 2, 3, 4), (1, 3, 6, 6, 4))[0]
-        shape: list[int | str] = [self.random.choice(sizes[: 10 - rank]) for _ in range(rank)]
+        shape: list[int | str] = [
+            self.random.choice(self.sizes_of_axes[: 10 - rank]) for _ in range(rank)
+        ]
         for symbol in self.symbols:
             if rank and self.random.random() < 0.8:
                 shape[self.random.randrange(rank)] = symbol

@@ -54,12 +54,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Graph:
-    """`symbols`: lowest, usual and highest value by name."""
+    """`symbols`: lowest, usual and highest value by name. `target`: as `torch_tensorrt.compile` takes it."""
 
     inputs: tuple[Input, ...]
     steps: tuple[Step, ...]
     outputs: tuple[str, ...]
     symbols: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    target: str = "cpu"
 
     def sizes(self) -> list[dict[str, int]]:
         """Values of the symbols to try, the usual ones first."""
@@ -146,7 +147,7 @@ program = torch.export.export(
     model, ({made},), dynamic_shapes=(({shapes},),)[0], strict=False
 )
 compiled = torch_tensorrt.dynamo.compile(
-    program, arg_inputs=[{ranges}], min_block_size=1, require_full_compilation=True
+    program, arg_inputs=[{ranges}], min_block_size=1, require_full_compilation=True, targets="{self.target}"
 )
 for sizes in {self.sizes()}:
     inputs = ({made},)
@@ -165,6 +166,7 @@ def from_json(text: str) -> Graph:
         tuple(Step(**{**each, "operands": tuple(each["operands"])}) for each in data["steps"]),
         tuple(data["outputs"]),
         {name: tuple(limits) for name, limits in data["symbols"].items()},
+        data.get("target", "cpu"),
     )
 
 

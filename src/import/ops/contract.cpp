@@ -221,7 +221,7 @@ std::string ellipsis_letters(size_t rank) {
   return {letters.rbegin(), letters.rend()};
 }
 
-// Replaces "..." by letters. Axes of size 1 that are broadcast lose theirs, and the operand the axis.
+// Replaces "..." by letters.
 void name_ellipsis(Call& call, Equation& equation, std::vector<Value*>& tensors) {
   std::vector<size_t> ranks(tensors.size(), 0);
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -241,17 +241,22 @@ void name_ellipsis(Call& call, Equation& equation, std::vector<Value*>& tensors)
   } else if (!equation.has_arrow) {
     equation.result.insert(0, ellipsis_letters(most));
   }
-  for (const char letter : kEllipsisLetters.substr(0, most)) {
-    const auto axis_is_one = [&](size_t i) {
-      return tensors[i]->type.shape[equation.operands[i].find(letter)].is_constant(1);
-    };
-    std::vector<size_t> users, ones;
+}
+
+// Axes of size 1 broadcast with others of their letter: they lose the letter, and the operand the axis.
+void drop_broadcast_axes(Call& call, Equation& equation, std::vector<Value*>& tensors) {
+  std::string letters;
+  for (const std::string& operand : equation.operands) letters += operand;
+  for (const char letter : letters) {
+    std::vector<size_t> ones;
+    size_t users = 0;
     for (size_t i = 0; i < tensors.size(); ++i) {
-      if (equation.operands[i].find(letter) == std::string::npos) continue;
-      users.push_back(i);
-      if (axis_is_one(i)) ones.push_back(i);
+      const size_t axis = equation.operands[i].find(letter);
+      if (axis == std::string::npos) continue;
+      ++users;
+      if (tensors[i]->type.shape[axis].is_constant(1)) ones.push_back(i);
     }
-    if (ones.size() == users.size()) continue;
+    if (ones.size() == users) continue;
     for (const size_t i : ones) {
       ir::Shape shape = tensors[i]->type.shape;
       const size_t axis = equation.operands[i].find(letter);
@@ -304,6 +309,7 @@ Value* import_einsum(Call& call) {
     call.expect(std::ranges::adjacent_find(letters) == letters.end(),
                 "a repeated letter in \"" + letters + "\"", "different letters (no diagonals)");
   }
+  drop_broadcast_axes(call, equation, tensors);
   for (char letter : equation.result) {
     const bool once =
         std::ranges::count(equation.result, letter) == 1 && seen.find(letter) != std::string::npos;

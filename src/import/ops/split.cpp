@@ -218,14 +218,39 @@ Value* replace_range(Call& call, Value* x, Value* source, int64_t axis, const Di
   return concat(call, parts, axis);
 }
 
+// x with `step - 1` gaps behind each element of the axis, and what fits around them: `start` elements in front, `size`
+// in all. The gaps are zeros.
+Value* spread(Call& call, Value* x, int64_t axis, const Bounds& bounds, const Dim& size) {
+  const auto padded = [&](Value* value, int64_t at, const Dim& before, const Dim& after) {
+    ir::Shape front(value->type.rank(), 0), back(value->type.rank(), 0);
+    front[at] = before;
+    back[at] = after;
+    return call.make(
+        Op::pad, {value},
+        {{"before", front}, {"after", back}, {"value", 0.0}, {"mode", std::string("constant")}});
+  };
+  Value* gaps = padded(unsqueeze(call, x, axis + 1), axis + 1, 0, bounds.step - 1);
+  ir::Shape shape = x->type.shape;
+  shape[axis] *= bounds.step;
+  // The last gap may reach beyond the end: a negative size crops it.
+  return padded(call.builder().reshape(gaps, shape), axis, bounds.start,
+                size - bounds.start - shape[axis]);
+}
+
 Value* import_slice_scatter(Call& call) {
   Value *x = call.tensor("self"), *source = call.tensor("src");
   const int64_t axis = call.axis_or("dim", x->type.rank(), 0);
   const Bounds bounds = slice_bounds(call, x->type.shape[axis]);
-  call.expect(bounds.step == 1, "step " + std::to_string(bounds.step), "1");
   ir::Shape shape = x->type.shape;
   shape[axis] = bounds.size;
-  return replace_range(call, x, call.builder().expand(source, shape), axis, bounds.start);
+  source = call.builder().expand(source, shape);
+  if (bounds.step == 1) return replace_range(call, x, source, axis, bounds.start);
+  const Dim& size = x->type.shape[axis];
+  ir::Attrs all{{"shape", shape}, {"dtype", DType::Bool}, {"value", 1.0}};
+  const Expr is_replaced(call, spread(call, call.make(Op::full, {}, all), axis, bounds, size));
+  const Expr placed(call,
+                    spread(call, call.builder().cast(source, x->type.dtype), axis, bounds, size));
+  return is_replaced.select(placed, {call, x});
 }
 
 Value* import_select_scatter(Call& call) {

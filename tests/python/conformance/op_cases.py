@@ -477,6 +477,7 @@ def contract() -> Family:
         "b...i,...i->b...": ((2, 3, 4), (3, 4)),
         "...i,...i->i...": ((1, 3, 4), (2, 1, 4)),
         "...i->...": ((4,),),
+        "bij,bkj->bik": ((2, 3, 1), (1, 4, 5)),
     }.items():
         family.add(
             f"einsum-{equation}",
@@ -715,6 +716,8 @@ def shape() -> Family:
         "broadcast_to": lambda t: t.broadcast_to(2, 2, 3, 4),
         "select_scatter": lambda t: t.select_scatter(t[:, 0], 1, -1),
         "slice_scatter": lambda t: t.slice_scatter(t[:, :2], 1, 1, 3),
+        "slice_scatter-steps": lambda t: t.slice_scatter(t[:, :, 1:3], 2, 0, 4, 2),
+        "slice_scatter-steps-3": lambda t: t.slice_scatter(t[:, 1:], 1, 0, 3, 2),
         "atleast": lambda t: torch.atleast_3d(t[0]),
     }
     for name, function in functions.items():
