@@ -115,7 +115,9 @@ def report(outcomes: list[dict[str, Any]]) -> None:
 
 
 def table(known: dict[tuple[str, str], dict[str, Any]]) -> str:
-    names = [name for name, form in known if form == FORMS[0] and (name, FORMS[1]) in known]
+    static, dynamic = FORMS
+    names = [name for name, form in known if form == static and (name, dynamic) in known]
+    names = [name for name in names if known[name, static]["status"] != "not run"]
     exported = [n for n in names if known[n, "static"]["status"] not in ("not exported", "not run")]
     passed = {form: sum(known[name, form]["status"] == "pass" for name in names) for form in FORMS}
     lines = [

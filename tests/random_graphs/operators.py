@@ -172,7 +172,7 @@ def unary(b: Builder, result: str) -> Step:
         raise Unfit  # of infinity PyTorch's kernels for CPUs give NaN
     # Of terms that cancel some keep more digits, by one rounding where there are two.
     cancels = any(name in template for name in ("logit", "rsub", "0.3"))
-    rounding = "accumulates" if cancels else "rounds"
+    rounding = "as operand" if "gelu" in template else "accumulates" if cancels else "rounds"
     return step(result, fill(template.replace("{0}", x), x), x, rounding=rounding)
 
 

@@ -24,6 +24,8 @@ NAMES = (
     "_softmax_backward_data",
     "_unsafe_masked_index",
     "_unsafe_masked_index_put_accumulate",
+    "_weight_norm",
+    "_weight_norm_interface",
     "addr",
     "atleast_1d.Sequence",
     "atleast_2d.Sequence",
