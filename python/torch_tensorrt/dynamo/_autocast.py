@@ -80,7 +80,8 @@ def autocast(
         return exported, settings
     exported = _functional(exported)
     decisions = settings.autocast_decisions or decide(exported, settings)
-    decided = dataclasses.replace(settings, autocast_decisions=decisions)
+    decided = copy.copy(settings)
+    decided.autocast_decisions = decisions  # type: ignore[misc] - of this one alone
     return cast(exported, decisions, keep_results=keep_results), decided
 
 

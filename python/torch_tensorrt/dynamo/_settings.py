@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -87,7 +87,6 @@ class CompilationSettings:
     autocast_max_output_threshold: float = 512
     autocast_max_depth_of_reduction: int | None = None
     autocast_calibration_dataloader: Any = None
-    autocast_decisions: Any = None  # of _autocast.py: no option, but what became of those above
     enable_resource_partitioning: bool = False
     cpu_memory_budget: int | None = None
     dynamically_allocate_resources: bool = False
@@ -102,6 +101,9 @@ class CompilationSettings:
     check_bounds: bool = True
     disable_winograd: bool = False
     targets: Sequence[str] = ()
+    autocast_decisions: ClassVar[Any] = (
+        None  # no option, but what became of those for autocast (`_autocast.py`)
+    )
 
     def __post_init__(self) -> None:
         self.device = Device._from(self.device)
@@ -116,8 +118,7 @@ class CompilationSettings:
     @classmethod
     def names(cls) -> set[str]:
         """Every option, and "settings"."""
-        options = {option.name for option in dataclasses.fields(cls)} | {"settings"}
-        return options - {"autocast_decisions"}
+        return {option.name for option in dataclasses.fields(cls)} | {"settings"}
 
     @classmethod
     def from_options(
@@ -240,7 +241,6 @@ _USED = frozenset(
         "autocast_max_output_threshold",
         "autocast_max_depth_of_reduction",
         "autocast_calibration_dataloader",
-        "autocast_decisions",
     )
 )
 
