@@ -4,13 +4,15 @@ Engines take dense row-major tensors, and anything else is copied in every call.
 another order enters as it lies: PyTorch makes a view of it whose dimensions are in that order, which costs no memory
 traffic, and the engine puts them back, which its plan does with addresses.
 
-The order is that of the example input. An input that comes in another is copied; results are the same.
+The order is that of the example input, which has to be large for it. An input that comes in another order is copied;
+results are the same.
 
 Only engines for GPUs get such views: on CPUs nothing was measured that a view in PyTorch would be worth.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import torch
@@ -23,6 +25,8 @@ from torch_tensorrt.dynamo._symbols import tensor_of
 
 _VIEW, _BACK = "_as_it_lies", "_in_order"
 _DEVICES = {"cuda"}
+# A view is one more call of PyTorch's, which takes longer than copies of small inputs: ResNet-50 of one image got slower.
+_MIN_ELEMENTS = 1 << 20
 
 
 def enter_as_they_lie(program: Program, reasons: dict[Node, str]) -> list[Node]:
@@ -60,7 +64,13 @@ def _order(node: Node) -> tuple[int, ...]:
     tensor = tensor_of(node)
     if tensor is None or tensor.layout is not torch.strided or not is_dense(tensor):
         return ()
-    return storage_order(tensor)
+    return storage_order(tensor) if _example_elements(tensor) >= _MIN_ELEMENTS else ()
+
+
+def _example_elements(tensor: torch.Tensor) -> int:
+    """How many elements the input had that the program was exported with."""
+    sizes = [size.node.hint if isinstance(size, torch.SymInt) else size for size in tensor.shape]
+    return math.prod(size or 0 for size in sizes)
 
 
 def _add_views(program: Program, node: Node, users: list[Node]) -> tuple[Node, Node]:

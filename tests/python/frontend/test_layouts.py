@@ -17,6 +17,7 @@ PERMUTE = "aten.permute.default"
 def views_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """What engines for GPUs get, without a GPU."""
     monkeypatch.setattr(_layouts, "_DEVICES", {"cpu"})
+    monkeypatch.setattr(_layouts, "_MIN_ELEMENTS", 1)
 
 
 class Images(torch.nn.Module):
@@ -105,3 +106,13 @@ def test_an_input_that_is_changed(images):
     got, expected = X.clone(), X.clone()
     torch.testing.assert_close(compile_all(Changing(), X)(got), Changing()(expected))
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize(("batch", "viewed"), [(87, False), (88, True)])
+def test_small_images_are_copied(batch: int, viewed: bool, monkeypatch, assert_same) -> None:
+    monkeypatch.setattr(_layouts, "_MIN_ELEMENTS", 88 * 3 * 6 * 5)
+    model, bias = Images().eval(), torch.randn(8, 1, 1)
+    x = channels_last(batch, 3, 6, 5)
+    compiled = compile_all(model, x, bias)
+    assert (PERMUTE in torch_operators_of(compiled)) == viewed
+    assert_same(compiled(x, bias), model(x, bias))
