@@ -110,6 +110,7 @@ _EXACT: dict[str, Exact] = {
     "log_sigmoid": log_sigmoid,
     "hardsigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
     "hardswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "rrelu": lambda x: np.where(x > 0, x, x * LONG((0.125 + 1.0 / 3) / 2)),
     "leaky_relu": lambda x: np.where(x > 0, x, x * LONG(0.01)),
     "logit": logit,
 }
@@ -260,4 +261,6 @@ ELSEWHERE = {
     "bitwise_or": "bits",
     "bitwise_xor": "bits",
     "convert_element_type": "casts",
+    "copysign": "signs, that of a NaN being positive",
+    "signbit": "signs, that of a NaN being positive",
 }
