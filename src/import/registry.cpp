@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <map>
+#include <string>
 
 #include "import/import.h"
+#include "support/error.h"
 
 namespace kiln::import {
 namespace {
@@ -21,7 +23,10 @@ const Table& table() {
           grid_sample_rows(), distance_rows(),   prims_rows(),      quantise_rows(),
           scan_rows(),        sort_rows(),       scatter_rows(),    recurrent_rows(),
           float8_rows()}) {
-      for (const Row& row : rows) result.emplace(row.target, &row);
+      for (const Row& row : rows) {
+        if (!result.emplace(row.target, &row).second)
+          throw InternalError("[import] got two importers of " + std::string(row.target));
+      }
     }
     return result;
   }();

@@ -1,5 +1,7 @@
 // Numbers of float8_e4m3fn: products with scales, and what quantisers write in front of products.
 // PyTorch multiplies and adds such numbers as f32, in which every product of two is exact.
+#include "import/ops/float8.h"
+
 #include <string>
 
 #include "import/ops/common.h"
@@ -60,9 +62,16 @@ Value* import_dequantize(Call& call) {
   return call.builder().cast(product, call.dtype("output_dtype").value_or(DType::F32));
 }
 
+constexpr Row kRows[] = {
+    {"aten._scaled_mm.default", import_scaled_mm},
+    {"torchao.quantize_affine_float8_non_decomposed.default", import_quantize},
+    {"torchao.dequantize_affine_float8_non_decomposed.default", import_dequantize},
+};
+
+}  // namespace
+
 // --- modelopt's tensorrt::quantize_op: there and back, in the dtype of the input ---
 
-// One number, or one for each channel: with the rank of the input, or as a row for its axis 0.
 Value* amax_of(Call& call, const Value* input) {
   Value* amax = call.tensor("amax");
   if (is_single(amax)) return call.builder().reshape(amax, {});
@@ -75,45 +84,17 @@ Value* amax_of(Call& call, const Value* input) {
   return call.builder().reshape(amax, std::move(shape));
 }
 
-Value* through_float8(Call& call, const Expr& x, const Expr& amax) {
-  const Expr scale = amax.constant(kLargest) / amax;
-  const Expr code(call, call.builder().cast(x * scale, DType::F8E4M3));
-  return wide(call, code) * scale.apply(Op::reciprocal);
-}
-
-Value* through_integers(Call& call, const Expr& x, const Expr& amax) {
-  const bool is_unsigned = call.boolean_or("unsigned", false);
-  const bool narrow = call.boolean_or("narrow_range", false);
-  const int64_t high = is_unsigned ? 255 : 127;
-  const int64_t low = is_unsigned ? 0 : narrow ? -127 : -128;
-  const Expr scale = amax / static_cast<double>(high);
-  Value* code = call.make(
-      Op::quantize, {x, scale},
-      {{"dtype", is_unsigned ? DType::U8 : DType::I8}, {"quant_min", low}, {"quant_max", high}});
-  return call.make(Op::dequantize, {code, scale}, {{"dtype", DType::F32}});
-}
-
-Value* import_quantize_op(Call& call) {
+Value* import_quantize_op_float8(Call& call) {
   Value* input = call.tensor("input");
   call.expect(is_floating(input->type.dtype), std::string(dtype_name(input->type.dtype)),
               "a floating dtype");
-  const int64_t bits = call.integer("num_bits"), exponent = call.integer("exponent_bits");
-  call.expect(bits == 8 && (exponent == 0 || exponent == 4),
-              std::to_string(bits) + " bits with " + std::to_string(exponent) + " of exponent",
-              "8 bits with 0 of exponent (integers) or 4 (float8_e4m3fn)");
+  const int64_t bits = call.integer_or("num_bits", 8);
+  call.expect(bits == 8, std::to_string(bits) + " bits with 4 of exponent", "8: float8_e4m3fn");
   const Expr x = wide(call, input), amax = wide(call, amax_of(call, input));
-  Value* result = exponent == 4 ? through_float8(call, x, amax) : through_integers(call, x, amax);
-  return call.builder().cast(result, input->type.dtype);
+  const Expr scale = amax.constant(kLargest) / amax;
+  const Expr code(call, call.builder().cast(x * scale, DType::F8E4M3));
+  return call.builder().cast(wide(call, code) * scale.apply(Op::reciprocal), input->type.dtype);
 }
-
-constexpr Row kRows[] = {
-    {"aten._scaled_mm.default", import_scaled_mm},
-    {"torchao.quantize_affine_float8_non_decomposed.default", import_quantize},
-    {"torchao.dequantize_affine_float8_non_decomposed.default", import_dequantize},
-    {"tensorrt.quantize_op.default", import_quantize_op},
-};
-
-}  // namespace
 
 Rows float8_rows() { return kRows; }
 

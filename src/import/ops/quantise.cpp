@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "import/ops/common.h"
+#include "import/ops/float8.h"
 
 namespace kiln::import {
 namespace {
@@ -423,14 +424,16 @@ std::vector<Value*> import_choose_qparams_affine(Call& call) {
 // that integers of `num_bits` stand for where amax, of all or of each channel, is the largest.
 Value* import_quantize_op(Call& call) {
   const int64_t exponent_bits = call.integer_or("exponent_bits", 0);
-  call.expect(exponent_bits == 0, std::to_string(exponent_bits) + " exponent bits", "0: integers");
+  if (exponent_bits == 4) return import_quantize_op_float8(call);
+  call.expect(exponent_bits == 0, std::to_string(exponent_bits) + " exponent bits",
+              "0: integers, or 4: float8_e4m3fn");
   const int64_t bits = call.integer_or("num_bits", 8);
   call.expect(bits >= 2 && bits <= 8, std::to_string(bits) + " bits", "2 to 8");
   const bool is_unsigned = call.boolean_or("unsigned", false);
   const int64_t high = (int64_t{1} << (is_unsigned ? bits : bits - 1)) - 1;
   const int64_t low = is_unsigned ? 0 : call.boolean_or("narrow_range", false) ? -high : -high - 1;
   Value* x = floating_input(call);
-  Value* amax = call.builder().cast(call.tensor("amax"), DType::F32);
+  Value* amax = call.builder().cast(amax_of(call, x), DType::F32);
   Value* scale = call.make(Op::div, {amax, call.constant_like(amax, static_cast<double>(high))});
   Value* q = quantize(call, call.builder().cast(x, DType::F32), scale, nullptr,
                       {is_unsigned ? DType::U8 : DType::I8, low, high});
