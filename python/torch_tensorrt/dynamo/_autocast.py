@@ -78,14 +78,14 @@ def autocast(
             "torch.bfloat16"
         )
         return exported, settings
-    exported = _functional(exported)
+    exported = made_functional(exported)
     decisions = settings.autocast_decisions or decide(exported, settings)
     decided = copy.copy(settings)
     decided.autocast_decisions = decisions  # type: ignore[misc] - of this one alone
     return cast(exported, decisions, keep_results=keep_results), decided
 
 
-def _functional(exported: ExportedProgram) -> ExportedProgram:
+def made_functional(exported: ExportedProgram) -> ExportedProgram:
     """Without operators that write into tensors, which have to find those that the model means."""
     return functional(exported, {}) if InPlace(exported.graph).order else exported
 
@@ -291,8 +291,7 @@ def _depth(node: Node) -> int | None:
 def cast(
     exported: ExportedProgram, decisions: Decisions, *, keep_results: bool = False
 ) -> ExportedProgram:
-    """The program with casts in front of its operators; the one that was given stays as it is."""
-    exported = _functional(exported)
+    """A program of `made_functional` with casts in front of its operators; the one that was given stays as it is."""
     graph = copy.deepcopy(exported.graph)
     module = GraphModule(exported.graph_module, graph)
     module.meta.update(exported.graph_module.meta)

@@ -29,7 +29,7 @@ from torch_tensorrt._operator import (
     release,
 )
 from torch_tensorrt._quiet import quiet_torch
-from torch_tensorrt.dynamo._autocast import Decisions, cast
+from torch_tensorrt.dynamo._autocast import Decisions, cast, made_functional
 from torch_tensorrt.dynamo._layouts import enter_as_before
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._region import find_region, region_model
@@ -81,7 +81,9 @@ def refit_module_weights(
     origins = {name: _origin(get_attribute(module, name)) for name in _engine_names(module)}
     decided = next((each["autocast"] for each in origins.values() if "autocast" in each), None)
     if decided is not None:
-        new_weight_module = cast(new_weight_module, Decisions.from_metadata(decided))
+        new_weight_module = cast(
+            made_functional(new_weight_module), Decisions.from_metadata(decided)
+        )
     kept = {op for origin in origins.values() for op in origin.get("torch_executed_ops", ())}
     program = lower(
         Program.decomposed(new_weight_module), CompilationSettings(torch_executed_ops=kept)

@@ -394,3 +394,16 @@ def test_a_saved_program_is_not_changed() -> None:
     )
     assert str(exported.graph) == before.getvalue().rstrip("\n")
     assert exported.module()(x).dtype == torch.float32
+
+
+def test_refit_of_what_writes_in_place() -> None:
+    class InPlace(Block):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu_(super().forward(x)).add_(1)
+
+    model, other, x = InPlace().eval(), InPlace().eval(), torch.randn(3, 64)
+    module = compiled(model, x, low=torch.bfloat16, immutable_weights=False)
+    exported = torch.export.export(other, (x,))
+    refitted = torch_tensorrt.dynamo.refit_module_weights(module, exported)
+    assert refitted(x).dtype == torch.bfloat16
+    assert error(refitted(x), other(x)) <= 1e-2
