@@ -6,6 +6,7 @@ What ends without an answer has the status "crash", what gives none in time "han
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import queue
@@ -58,6 +59,14 @@ class Worker:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def add_options(parser: argparse.ArgumentParser, limit: float, item: str) -> None:
+    """The options that every sweep has; `item` is what it tries, each for `limit` seconds unless told otherwise."""
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--limit", type=float, default=limit, help=f"seconds for one {item}")
+    parser.add_argument("--out", type=Path, help="a file of outcomes, a line of JSON each")
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(

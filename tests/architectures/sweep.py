@@ -11,7 +11,6 @@ is not tried again, unless --again: then what did not pass is.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections import Counter
@@ -30,12 +29,9 @@ FORMS = ("static", "dynamic")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--names", default="", help="a regular expression for package/name")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--limit", type=float, default=300, help="seconds for one architecture")
-    parser.add_argument("--out", type=Path, help="a file of outcomes, a line of JSON each")
+    workers.add_options(parser, limit=300, item="architecture")
     parser.add_argument("--again", action="store_true", help="try what did not pass once more")
     parser.add_argument("--table", type=Path, help="write the outcomes in --out as Markdown")
-    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         return work()

@@ -11,7 +11,6 @@ pass --again). --table tries nothing: it writes the outcomes as a page of the do
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections import Counter
@@ -30,12 +29,9 @@ def main() -> int:
     parser.add_argument(
         "--samples", type=int, default=6, help="of each operator and dtype, at most"
     )
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--limit", type=float, default=120, help="seconds for one operator")
-    parser.add_argument("--out", type=Path, help="a file of outcomes, a line of JSON each")
+    workers.add_options(parser, limit=120, item="operator")
     parser.add_argument("--again", action="store_true", help="try what is in --out once more")
     parser.add_argument("--table", type=Path, help="write the outcomes in --out as Markdown")
-    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         return work(options.samples)

@@ -11,7 +11,6 @@ of the result, too. Seeds that are in --out are not tried again. What fails is s
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -26,14 +25,11 @@ BAD = ("wrong", "error", "crash", "hang")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0:100", help="from:to")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--limit", type=float, default=120, help="seconds for one model")
-    parser.add_argument("--out", type=Path, help="a file of outcomes, a line of JSON each")
+    workers.add_options(parser, limit=120, item="model")
     parser.add_argument("--again", action="store_true", help="try only what failed in --out")
     parser.add_argument("--show", type=int, help="print the program of a seed")
     parser.add_argument("--shrink", type=int, help="print the smallest program that fails alike")
     parser.add_argument("--seconds", type=float, default=120, help="for --shrink")
-    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         return work()
