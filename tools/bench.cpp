@@ -3,12 +3,15 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "command_line.h"
 #include "commands.h"
 #include "engine_arguments.h"
+#include "peaks.h"
 #include "placed_arrays.h"
+#include "roofline.h"
 
 namespace tools {
 namespace {
@@ -16,6 +19,7 @@ namespace {
 struct BenchArguments {
   EngineArguments engine;
   int runs = 0, warmup = 3;
+  bool roofline = false;
 };
 
 std::string shape_text(const std::vector<Array>& inputs) {
@@ -45,6 +49,11 @@ std::vector<std::vector<std::string>> cases_of(const std::vector<std::string>& s
   return cases;
 }
 
+int threads_of(const EngineArguments& arguments) {
+  const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
+  return arguments.threads > 0 ? arguments.threads : static_cast<int>(cores);
+}
+
 void bench(const BenchArguments& arguments) {
   EngineArguments unverified = arguments.engine;  // as a program would load it
   unverified.no_verify = true;
@@ -55,6 +64,12 @@ void bench(const BenchArguments& arguments) {
   if (!arguments.engine.no_verify) (void)load(arguments.engine);
   const bool is_gpu = runnable.gpu != nullptr;
   if (is_gpu) std::printf("on %s\n", runnable.gpu->name().c_str());
+  Peaks peaks;
+  if (arguments.roofline) {
+    peaks = is_gpu ? peaks_of(*runnable.gpu)
+                   : measure_cpu(kiln_engine_variant(engine.get()), threads_of(arguments.engine));
+    print_peaks(peaks, !is_gpu);
+  }
   std::printf("%-32s %12s %12s %12s %12s %8s%s\n", "inputs", "median us", "p10 us", "p90 us",
               "min us", "runs", is_gpu ? "    waited us" : "");
   for (const std::vector<std::string>& shapes : cases_of(arguments.engine.shapes)) {
@@ -68,6 +83,7 @@ void bench(const BenchArguments& arguments) {
     if (is_gpu) std::printf(" %12.1f", timing.waited_us);
     std::printf("\n");
     if (!timing.gpu_state.empty()) std::printf("  %s\n", timing.gpu_state.c_str());
+    if (arguments.roofline) print_roofline(runnable, in.views(), out.views(), peaks);
   }
 }
 
@@ -81,6 +97,8 @@ void add_bench(CommandLine& line) {
                  {.number = Number::NonNegative});
   command.option("--warmup", arguments->warmup, "Runs before those that are timed",
                  {.number = Number::Positive});
+  command.flag("--roofline", arguments->roofline,
+               "Show each kernel's time beside what the machine could do");
   command.action([arguments] { bench(*arguments); });
 }
 

@@ -15,6 +15,7 @@
   X(cuDeviceGet, int* device, int index)                                       \
   X(cuDeviceGetName, char* name, int size, int device)                         \
   X(cuDeviceGetPCIBusId, char* text, int size, int device)                     \
+  X(cuDeviceGetAttribute, int* value, int attribute, int device)               \
   X(cuDevicePrimaryCtxRetain, void** context, int device)                      \
   X(cuDevicePrimaryCtxRelease_v2, int device)                                  \
   X(cuCtxSetCurrent, void* context)                                            \
@@ -130,6 +131,20 @@ void Gpu::open() {
           std::to_string(version % 1000 / 10);
   nvml_ = std::make_unique<Nvml>(bus);
   check(driver_.cuStreamCreate(&stream_, kNonBlocking), "making a stream");
+}
+
+Gpu::Size Gpu::size() const {
+  const auto attribute = [&](int which) {  // CUdevice_attribute
+    int value = 0;
+    check(driver_.cuDeviceGetAttribute(&value, which, device_), "asking a GPU for its size");
+    return value;
+  };
+  constexpr int kMajor = 75, kMinor = 76, kMultiprocessors = 16, kKilohertz = 13;
+  constexpr int kMemoryKilohertz = 36, kBusBits = 37;
+  constexpr double kTransfersOfAClock = 2;
+  return {10 * attribute(kMajor) + attribute(kMinor),
+          static_cast<double>(attribute(kMultiprocessors)), 1e3 * attribute(kKilohertz),
+          1e3 * attribute(kMemoryKilohertz) * kTransfersOfAClock * attribute(kBusBits) / 8};
 }
 
 Gpu::~Gpu() {

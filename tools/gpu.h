@@ -40,6 +40,13 @@ class Gpu {
   void mark();
   std::vector<double> take_times();
 
+  // As the driver tells it; the clock is the highest.
+  struct Size {
+    int sm = 0;  // the generation: 90
+    double multiprocessors = 0, hertz = 0, memory_bytes_a_second = 0;
+  };
+  Size size() const;
+
   // "NVIDIA H100 80GB HBM3, driver for CUDA 13.0"
   const std::string& name() const { return name_; }
   // Clocks, power and temperature at this moment, as NVML tells them; "" without NVML.

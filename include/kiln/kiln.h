@@ -304,7 +304,9 @@ KILN_API kiln_status kiln_session_synchronize(kiln_session* session);
  * returns, and is slightly slower. */
 KILN_API kiln_status kiln_session_enable_profiling(kiln_session* session, int enable);
 /* Wall time of each kernel of the last run with profiling, as JSON, which the caller destroys: [{"kernel",
- * "kind", "sources", "tasks", "threads", "nanoseconds"}]; [] if there was none. */
+ * "kind", "sources", "tasks", "threads", "nanoseconds", "operations", "bytes", "precision"}]; [] if there was none.
+ * The last three are the arithmetic that the kernel has to do, what it has to read and write at least, and the type
+ * that it computes in ("" for engines of older versions, which lack the other two). */
 KILN_API kiln_status kiln_session_profile(kiln_session* session, kiln_bytes** json);
 
 /* ---- Bytes owned by the library ---- */

@@ -14,6 +14,7 @@
 namespace kiln {
 
 namespace backend {
+class CodeStore;         // backends/common/code_store.h
 struct GeneratedKernel;  // backends/common/generated_kernel.h
 class Tuning;            // backends/common/tuning.h
 }  // namespace backend
@@ -38,6 +39,14 @@ class KernelGenerator {
                                             const plan::Kernel& kernel) = 0;
 };
 
+// What generators know besides the kernel. None of it decides what a kernel computes.
+struct GeneratorOptions {
+  // Where there are several ways to do a kernel, the fastest on a GPU of this machine is taken. Null: a
+  // model of the machine chooses.
+  backend::Tuning* tuning = nullptr;
+  backend::CodeStore* code = nullptr;  // what was compiled before; null: nothing is known or kept
+};
+
 // Runs worker(i) once for each i in [0, count), on at most `threads` threads (0: one per core), each
 // with a worker of its own. report(done), of the calls that came back, is called on the caller's
 // thread. If calls fail, the first exception in the order of the indices is thrown.
@@ -49,7 +58,8 @@ struct Backend {
   std::string_view name;                 // engine::ProgramSpec::target
   const plan::TargetTraits& traits;      // what programs are planned by
   const std::vector<Variant>& variants;  // the best first
-  std::unique_ptr<KernelGenerator> (*make_generator)(const Variant& variant);
+  std::unique_ptr<KernelGenerator> (*make_generator)(const Variant& variant,
+                                                     const GeneratorOptions& options);
   // backend::run_workers, unless the code generator needs threads of its own kind.
   RunWorkers run_workers;
   // What a derived constant's key says, done to the contents of another original: the key is all
@@ -59,11 +69,8 @@ struct Backend {
   // The version of a code generator that is not part of Kiln, which engines are cached by. Null: there
   // is none.
   std::string (*toolchain)();
-  // As make_generator, but where there are several ways to do a kernel, the fastest on a GPU of this
-  // machine is taken. Null: there is only one way for each.
-  std::unique_ptr<KernelGenerator> (*make_tuned_generator)(const Variant& variant,
-                                                           backend::Tuning& tuning) = nullptr;
-  // What tuned engines are cached by: the machine that kernels are timed on.
+  // What tuned engines are cached by: the machine that kernels are timed on. Null: there is only one way
+  // to do each kernel.
   std::string (*tuning_machine)() = nullptr;
 };
 
@@ -82,9 +89,9 @@ struct BackendOptions {
   // Which variants to make a program for; empty: all that serve it. CPU: "x86-64-v3", "x86-64-v4",
   // "x86-64-v4-bf16", "x86-64-v4-vnni", "x86-64-v3-vnni".
   std::vector<std::string> variants;
-  int compile_threads = 0;            // 0: one per core
-  std::string dump_directory;         // where the texts of kernels go, for people; empty: nowhere
-  backend::Tuning* tuning = nullptr;  // null: kernels are chosen by a model of the machine
+  int compile_threads = 0;     // 0: one per core
+  std::string dump_directory;  // where the texts of kernels go, for people; empty: nowhere
+  GeneratorOptions generators;
   // Called now and then with the share of the work that is done, from the calling thread only. May
   // be null.
   std::function<void(double fraction)> progress;

@@ -25,27 +25,6 @@ using Bytes = std::vector<std::byte>;
 constexpr std::string_view kEnding = ".kiln";
 constexpr size_t kLongestKey = 128;
 
-Status unusable(const std::string& directory, const std::string& why) {
-  return Status(StatusCode::InvalidArgument, "the engine cache " + directory +
-                                                 " is not used: " + why +
-                                                 "; engines are machine code, so give a folder "
-                                                 "that belongs to you alone");
-}
-
-Result<Folder> open_directory(const std::string& directory) {
-  auto folder = Folder::open(directory, Folder::Links::Refuse);
-  struct stat info;
-  if (!folder && lstat(directory.c_str(), &info) == 0 && S_ISLNK(info.st_mode))
-    return unusable(directory, "it is a symbolic link");
-  if (!folder) return errno_status("use the engine cache", directory, errno);
-  if (fstat(folder->get(), &info) != 0)
-    return errno_status("use the engine cache", directory, errno);
-  if (info.st_uid != geteuid()) return unusable(directory, "it belongs to another user");
-  if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0)
-    return unusable(directory, "other users may write to it (chmod go-w it)");
-  return std::move(*folder);
-}
-
 bool is_key(std::string_view key) {
   return !key.empty() && key.size() <= kLongestKey && std::ranges::all_of(key, [](char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
@@ -84,38 +63,10 @@ bool is_entry(const Folder& folder, const std::string& key) {
   return is_entry(folder.open_file(name_of(key), O_RDONLY), key);
 }
 
-struct Entry {
-  std::string key;
-  uint64_t size = 0;
-  timespec used{};
-};
-
-// Oldest first; equal times by name, so that all processes agree.
-bool is_older(const Entry& a, const Entry& b) {
-  if (a.used.tv_sec != b.used.tv_sec) return a.used.tv_sec < b.used.tv_sec;
-  if (a.used.tv_nsec != b.used.tv_nsec) return a.used.tv_nsec < b.used.tv_nsec;
-  return a.key < b.key;
-}
-
-std::vector<Entry> entries_of(const Folder& folder) {
-  std::vector<Entry> entries;
-  for (const std::string& name : folder.names_with_prefix("")) {
-    if (!name.ends_with(kEnding)) continue;
-    const std::string key = name.substr(0, name.size() - kEnding.size());
-    const auto info = folder.find(name);
-    if (!info || !is_key(key) || !is_entry(folder, key)) continue;
-    entries.push_back({key, static_cast<uint64_t>(info->st_size), info->st_mtim});
-  }
-  return entries;
-}
-
 }  // namespace
 
 Result<EngineCache> EngineCache::open(const std::string& directory, uint64_t max_bytes) {
-  std::string path = directory;
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
-  KILN_RETURN_IF_ERROR(make_private_directory(path, "engine cache"));
-  Result<Folder> folder = open_directory(path);
+  Result<Folder> folder = open_private_folder(directory, "engine cache");
   if (!folder.ok()) return folder.status();
   return EngineCache(std::move(*folder), max_bytes == 0 ? kDefaultCacheBytes : max_bytes);
 }
@@ -160,21 +111,11 @@ Status EngineCache::store(const std::string& key, std::span<const std::byte> eng
   KILN_RETURN_IF_ERROR(file->write_at(start.size(), engine.subspan(start.size())));
   KILN_RETURN_IF_ERROR(file->commit());
   AtomicFile::remove_leftovers(*folder_);
-  evict(key);
+  evict(*folder_, std::string(kEnding), max_bytes_, {name}, [&](const std::string& each) {
+    const std::string other = each.substr(0, each.size() - kEnding.size());
+    return is_key(other) && is_entry(*folder_, other);
+  });
   return Status();
-}
-
-void EngineCache::evict(const std::string& kept) const {
-  std::vector<Entry> entries = entries_of(*folder_);
-  uint64_t total = 0;
-  for (const Entry& entry : entries) total += entry.size;
-  std::ranges::sort(entries, is_older);
-  for (const Entry& entry : entries) {
-    if (total <= max_bytes_) return;
-    if (entry.key == kept) continue;
-    folder_->remove(name_of(entry.key));  // somebody else may have been faster
-    total -= entry.size;
-  }
 }
 
 }  // namespace kiln

@@ -38,8 +38,6 @@ class EngineCache {
   EngineCache(Folder folder, uint64_t max_bytes)
       : folder_(std::make_shared<const Folder>(std::move(folder))), max_bytes_(max_bytes) {}
 
-  void evict(const std::string& kept) const;
-
   std::shared_ptr<const Folder> folder_;
   uint64_t max_bytes_;
 };

@@ -1,7 +1,10 @@
 #include "compiler/stages.h"
 
 #include <algorithm>
+#include <functional>
+#include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "backends/common/compile_program.h"
@@ -10,6 +13,8 @@
 #include "backends/common/tuning.h"
 #include "backends/reference/reference.h"
 #include "compiler/backends.h"
+#include "compiler/cache_files.h"
+#include "compiler/kernel_cache.h"
 #include "compiler/timing_cache.h"
 #include "passes/pass.h"
 #include "plan/lower/lower.h"
@@ -113,10 +118,12 @@ std::vector<TargetPlan> plan_model(const import::Model& model, const CompileOpti
 
 namespace {
 
+using Warn = std::function<void(const std::string& text)>;
+
 // What is known of a machine's kernels, for as long as a compile takes.
 class TuningRun {
  public:
-  explicit TuningRun(const CompileOptions& options) : options_(options) {
+  TuningRun(const CompileOptions& options, const Warn& warn) : options_(options), warn_(warn) {
     if (options.tuning.candidates <= 0) return;
     backend::Timings known;
     if (!options.tuning.cache_file.empty()) {
@@ -124,7 +131,7 @@ class TuningRun {
       if (read.ok())
         known = std::move(*read);
       else
-        warn(read.status().message());
+        warn_("tuning: " + read.status().message());
     }
     tuning_.emplace(options.tuning.candidates, std::move(known));
   }
@@ -134,28 +141,51 @@ class TuningRun {
   // Keeps what was found and tells what did not work.
   void finish() {
     if (!tuning_) return;
-    for (const std::string& text : tuning_->warnings()) warn(text);
+    for (const std::string& text : tuning_->warnings()) warn_("tuning: " + text);
     const backend::Timings found = tuning_->found();
     if (found.empty() || options_.tuning.cache_file.empty()) return;
     const Status kept = TimingCache(options_.tuning.cache_file).add(found);
-    if (!kept.ok()) warn(kept.message());
+    if (!kept.ok()) warn_("tuning: " + kept.message());
   }
 
  private:
-  void warn(const std::string& text) const {
-    log(LogLevel::Warn, "tuning: " + text);
-    if (options_.warning) options_.warning("tuning: " + text);
-  }
-
   const CompileOptions& options_;
+  const Warn& warn_;
   std::optional<backend::Tuning> tuning_;
 };
+
+// Where the code of kernels is kept: beside what was measured, or beside engines. Null: nowhere.
+std::unique_ptr<KernelCache> open_kernel_cache(const CompileOptions& options, const Warn& warn) {
+  std::string directory;
+  KernelCache::Options how;
+  if (options.tuning.candidates > 0 && !options.tuning.cache_file.empty()) {
+    directory = options.tuning.cache_file + ".kernels";
+  } else if (!options.cache.directory.empty()) {
+    // Nothing is made in a folder that is not safe, which the engine cache has told.
+    if (!open_private_folder(options.cache.directory, "engine cache").ok()) return nullptr;
+    directory = options.cache.directory + "/kernels";
+    how.read = options.cache.read;
+    how.write = options.cache.write;
+    const uint64_t most = options.cache.max_bytes;
+    if (most != 0) how.max_bytes = std::min(how.max_bytes, most / 8);
+  }
+  if (directory.empty() || (!how.read && !how.write)) return nullptr;
+  Result<std::unique_ptr<KernelCache>> cache = KernelCache::open(directory, how);
+  if (cache.ok()) return std::move(*cache);
+  warn(cache.status().message());
+  return nullptr;
+}
 
 }  // namespace
 
 CompiledProgram compile_plans(const std::vector<TargetPlan>& plans, const CompileOptions& options) {
   report(options, kGenerateCode, 0.3);
-  TuningRun tuning(options);
+  const Warn warn = [&](const std::string& text) {
+    log(LogLevel::Warn, text);
+    if (options.warning) options.warning(text);
+  };
+  TuningRun tuning(options, warn);
+  const std::unique_ptr<KernelCache> code = open_kernel_cache(options, warn);
   const double share = 0.65 / static_cast<double>(plans.size());
   std::vector<CompiledProgram> parts;
   for (const TargetPlan& plan : plans) {
@@ -165,10 +195,12 @@ CompiledProgram compile_plans(const std::vector<TargetPlan>& plans, const Compil
         {.variants = plan.target.variants,
          .compile_threads = options.compile_threads,
          .dump_directory = target_dumps(options, plan.target),
-         .tuning = tuning.get(),
+         .generators = {.tuning = tuning.get(), .code = code.get()},
          .progress = [&](double done) { report(options, kGenerateCode, begin + share * done); }}));
   }
   tuning.finish();
+  if (code != nullptr)
+    if (const Status kept = code->finish(); !kept.ok()) warn(kept.message());
   CompiledProgram compiled = backend::join_programs(std::move(parts));
   compiled.spec.disabled_passes = options.disabled_passes;
   compiled.spec.refittable = options.refittable;

@@ -103,7 +103,8 @@ KernelSpec decode(const fbs::Kernel& kernel, Budget& budget) {
           decode_strings(kernel.sources(), budget),
           decode(kernel.key(), budget),
           kernel.entry(),
-          decode(kernel.function(), budget)};
+          decode(kernel.function(), budget),
+          decode(kernel.precision(), budget)};
 }
 
 CheckSpec decode(const fbs::Check& check, Budget& budget) {
@@ -167,6 +168,8 @@ StepSpec decode(const fbs::Step& step, Budget& budget) {
   spec.writes = decode_numbers(step.writes(), budget);
   spec.checks = decode_list<CheckSpec>(step.checks(), budget);
   spec.launch = decode(step.launch(), budget);
+  spec.operations = step.operations();
+  spec.bytes = step.bytes();
   return spec;
 }
 

@@ -48,8 +48,9 @@ Offset<fbs::Kernel> encode(FlatBufferBuilder& builder, const KernelSpec& kernel)
   const auto kind = builder.CreateString(kernel.kind);
   const auto sources = builder.CreateVectorOfStrings(kernel.sources);
   const auto key = encode_optional(builder, kernel.key);
-  return fbs::CreateKernel(builder, name, kind, sources, key, kernel.entry,
-                           encode_optional(builder, kernel.function));
+  const auto function = encode_optional(builder, kernel.function);
+  return fbs::CreateKernel(builder, name, kind, sources, key, kernel.entry, function,
+                           encode_optional(builder, kernel.precision));
 }
 
 Offset<fbs::Check> encode(FlatBufferBuilder& builder, const CheckSpec& check) {
@@ -100,7 +101,7 @@ Offset<fbs::Step> encode(FlatBufferBuilder& builder, const StepSpec& step) {
   const auto launch = encode_launch(builder, step);
   return fbs::CreateStep(builder, static_cast<uint8_t>(step.kind), step.kernel, buffers, params,
                          step.tasks, step.min_tasks_per_thread, step.scratch_bytes, writes, checks,
-                         launch);
+                         launch, step.operations, step.bytes);
 }
 
 Offset<fbs::ProgramHead> encode(FlatBufferBuilder& builder, const ProgramSpec& program) {

@@ -176,6 +176,9 @@ struct StepSpec {
                              // -1: none
   std::vector<CheckSpec> checks;  // the i-th failed if the kernel reports bit i
   LaunchSpec launch;              // Launch
+  // What it has to do, for profiles: arithmetic operations, and bytes of memory read and written; -1: not
+  // known. plan/form/work.h says what counts.
+  Slot operations = -1, bytes = -1;
 };
 
 inline constexpr uint64_t kNoEntry = ~uint64_t{0};
@@ -187,6 +190,7 @@ struct KernelSpec {
   std::string key;            // hash of what it computes
   uint64_t entry = kNoEntry;  // Tasks: where it begins in the code
   std::string function;       // Launch: its name in the code; Call: the library's and its name
+  std::string precision;  // what it computes in, for profiles: "f32", "bf16", "u8"; "": not known
 };
 
 // The versions of the rules for a program that this version of Kiln reads: 2 for one of an interface

@@ -232,6 +232,8 @@ class ProgramChecker : Checker {
         check_kind(step, program_.kernels[static_cast<size_t>(step.kernel)], i);
       expect(step.scratch_bytes == -1 || is_slot(step.scratch_bytes), "step", i,
              "unknown scratch size");
+      for (const Slot slot : {step.operations, step.bytes})
+        expect(slot == -1 || is_slot(slot), "step", i, "unknown amount of work");
       for (const Slot slot : step.params) expect(is_slot(slot), "step", i, "unknown parameter");
       expect(step.writes.size() == step.buffers.size(), "step", i,
              "it does not say of every buffer what it writes");

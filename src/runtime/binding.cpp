@@ -212,6 +212,10 @@ Result<std::unique_ptr<Binding>> Binding::create(const Engine& engine, std::vect
   binding->inputs_ = std::move(sized->inputs);
   binding->outputs_ = std::move(sized->outputs);
   binding->program_ = std::move(*program);
+  for (const StepSpec& step : engine.program()->steps) {
+    const auto known = [&](Slot slot) { return slot == -1 ? -1 : at(sized->sizes, slot); };
+    binding->work_.push_back({known(step.operations), known(step.bytes)});
+  }
   return binding;
 }
 

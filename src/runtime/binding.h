@@ -21,6 +21,11 @@ struct BoundTensor {
   bool matches(const TensorView& tensor) const;
 };
 
+// What a step has to do: arithmetic operations, and bytes of memory read and written; -1: not known.
+struct StepWork {
+  int64_t operations = -1, bytes = -1;
+};
+
 // Where and how widely a bound program runs.
 struct Placement {
   int threads = 1;
@@ -38,6 +43,7 @@ class Binding {
   const std::vector<BoundTensor>& inputs() const { return inputs_; }
   const std::vector<BoundTensor>& outputs() const { return outputs_; }
   BoundProgram& program() const { return *program_; }
+  const std::vector<StepWork>& work() const { return work_; }  // by step
 
  private:
   Binding() = default;
@@ -45,6 +51,7 @@ class Binding {
   std::vector<int64_t> symbols_;
   std::vector<BoundTensor> inputs_, outputs_;
   std::unique_ptr<BoundProgram> program_;
+  std::vector<StepWork> work_;
 };
 
 // What a session on one thread allocates to run a program of an engine, whether or not it runs here.

@@ -242,7 +242,12 @@ std::string describe_profile(const Session& session) {
     json.begin_object();
     sources.write(json, kernel);
     json.key("tasks").value(time.tasks).key("threads").value(time.threads);
-    json.key("nanoseconds").value(time.nanoseconds).end_object();
+    json.key("nanoseconds").value(time.nanoseconds);
+    const StepWork work =
+        i < session.profiled_work().size() ? session.profiled_work()[i] : StepWork();
+    if (work.operations >= 0) json.key("operations").value(work.operations);
+    if (work.bytes >= 0) json.key("bytes").value(work.bytes);
+    json.key("precision").value(kernel.precision).end_object();
   }
   return json.end_array().text();
 }

@@ -306,7 +306,10 @@ Status Session::write_back() {
 Status Session::execute(std::span<const TensorView> inputs, CancelFlag cancel) {
   const Binding& binding = *bindings_.front();
   KILN_RETURN_IF_ERROR(memory_.grow(workspace_, binding.program().workspace_bytes(), stream_));
-  if (profiling_) profile_.clear();
+  if (profiling_) {
+    profile_.clear();
+    profiled_work_ = binding.work();
+  }
   return status_of(binding.program().run({.inputs = input_data_,
                                           .outputs = output_data_,
                                           .workspace = workspace_.data,

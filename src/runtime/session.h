@@ -75,6 +75,7 @@ class Session {
   void enable_profiling(bool enable) { profiling_ = enable; }
   // By step; empty before the first run with profiling.
   const std::vector<StepTime>& profile() const { return profile_; }
+  const std::vector<StepWork>& profiled_work() const { return profiled_work_; }  // of the same run
 
  private:
   Session(std::shared_ptr<const Engine> engine, const SessionOptions& options);
@@ -115,6 +116,7 @@ class Session {
   std::vector<Update*> update_of_;  // by input; null: none
   void* stream_ = nullptr;          // of the last run, which may be pending on it
   std::vector<StepTime> profile_;
+  std::vector<StepWork> profiled_work_;
   bool profiling_ = false;
   std::atomic_flag busy_;
 };

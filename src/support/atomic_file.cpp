@@ -173,15 +173,15 @@ Status AtomicFile::keep_attributes() const {
   return Status();
 }
 
-Status AtomicFile::commit() {
+Status AtomicFile::commit(Sync sync) {
   KILN_RETURN_IF_ERROR(keep_attributes());
   // Network file systems report a full disk as late as here.
-  if (fsync(file_.get()) != 0) return failure(errno);
+  if (sync == Sync::Yes && fsync(file_.get()) != 0) return failure(errno);
   if (renameat(folder_->get(), temporary_.c_str(), folder_->get(), name_.c_str()) != 0)
     return failure(errno);
   close(file_.release());
   // A rename survives a power cut once its folder is on the disk.
-  folder_->sync();
+  if (sync == Sync::Yes) folder_->sync();
   return Status();
 }
 

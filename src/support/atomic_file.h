@@ -39,7 +39,10 @@ class AtomicFile {
   // Gaps between writes read as zeros.
   Status write_at(uint64_t offset, std::span<const std::byte> bytes);
   Status resize(uint64_t size);
-  Status commit();
+  // Without a sync the file may be empty or lacking parts after a power cut: for contents that say whether
+  // they are whole.
+  enum class Sync { Yes, No };
+  Status commit(Sync sync = Sync::Yes);
 
  private:
   AtomicFile(std::shared_ptr<const Folder> folder, std::string name);

@@ -41,7 +41,7 @@ Compiled compile_with(const std::string& directory, const LinearModel& model = {
 std::vector<std::string> files_in(const std::string& directory) {
   std::vector<std::string> names;
   for (const auto& file : fs::directory_iterator(directory))
-    names.push_back(file.path().filename());
+    if (file.is_regular_file()) names.push_back(file.path().filename());
   return names;
 }
 

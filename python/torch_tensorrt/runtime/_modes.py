@@ -91,7 +91,8 @@ def mode(engines: list[torch.Tensor], wanted: Mode) -> Iterator[None]:
 def last_profile(engine: torch.Tensor) -> list[dict[str, Any]]:
     """Times of the kernels of the last call with `Mode.PROFILE`, in the order in which they ran; empty before one.
 
-    Each entry has "kernel", "kind", "sources" (operators of the model), "tasks", "threads" and "nanoseconds".
+    Each entry has "kernel", "kind", "sources" (operators of the model), "tasks", "threads", "nanoseconds", and what it
+    has to do: "operations" (arithmetic), "bytes" (of memory), "precision".
     """
     capacity = 1 << 16
     while True:

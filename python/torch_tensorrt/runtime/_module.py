@@ -167,7 +167,8 @@ class TorchTensorRTModule(torch.nn.Module):
     def profile(self) -> list[dict[str, Any]]:
         """The kernels of the last call in the order in which they ran.
 
-        Each has "kernel", "kind", "sources" (operators of the model), "tasks", "threads" and "nanoseconds".
+        Each has "kernel", "kind", "sources" (operators of the model), "tasks", "threads", "nanoseconds", and what it
+        has to do: "operations" (arithmetic), "bytes" (of memory), "precision".
         RuntimeError: profiling is not enabled.
         """
         engine = self._require_engine()

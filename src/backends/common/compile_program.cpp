@@ -46,10 +46,8 @@ std::vector<std::vector<GeneratedKernel>> generate_all(const Backend& backend,
   std::vector<std::optional<GeneratedKernel>> generated(jobs);
   const auto make_worker = [&]() -> Worker {
     const auto generators = std::make_shared<std::vector<std::unique_ptr<KernelGenerator>>>();
-    const bool tuned = options.tuning != nullptr && backend.make_tuned_generator != nullptr;
     for (const Variant& variant : variants)
-      generators->push_back(tuned ? backend.make_tuned_generator(variant, *options.tuning)
-                                  : backend.make_generator(variant));
+      generators->push_back(backend.make_generator(variant, options.generators));
     return [&, generators](size_t job) {
       const plan::Kernel& kernel = *kernels.codes[job / variants.size()].kernel;
       generated[job] = (*generators)[job % variants.size()]->generate(program, kernel);

@@ -1,9 +1,11 @@
 // Choosing kernels by their times, on a driver that says how long they take: what is chosen, what is
 // remembered, and what happens where something fails.
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <filesystem>
 
 #include "backends/cuda/compile/nvrtc.h"
@@ -23,6 +25,12 @@ const char* const kGraph =
 
 ir::Graph graph() {
   return graph_with_constants(kGraph, {}, [](const ir::SymbolPtr& symbol) { return symbol->opt; });
+}
+
+// Of the fake NVRTC, which is loaded already.
+int* find_compilations() {
+  void* const library = dlopen(std::getenv("KILN_NVRTC"), RTLD_NOW | RTLD_NOLOAD);
+  return static_cast<int*>(dlsym(library, "kiln_fake_nvrtc_compilations"));
 }
 
 class FakeTuning : public testing::Test {
@@ -144,8 +152,15 @@ TEST_F(FakeTuning, SecondCompileGivesTheSameBytes) {
   EXPECT_NE(plain, tuned);
   EXPECT_GT(gpu_->launches, 0);
   gpu_->launches = 0;
+  int* const compilations = find_compilations();
+  ASSERT_NE(compilations, nullptr);
+  EXPECT_GE(*compilations, 4);
+  *compilations = 0;
   EXPECT_EQ(tuned, compile(graph(), options));
   EXPECT_EQ(gpu_->launches, 0);
+  EXPECT_EQ(*compilations, 0) << "code is kept beside the times";
+  EXPECT_EQ(std::filesystem::status(path + ".kernels").permissions(),
+            std::filesystem::perms::owner_all);
   EXPECT_EQ(warnings, std::vector<std::string>());
 
   std::filesystem::resize_file(path, 20);
@@ -155,6 +170,17 @@ TEST_F(FakeTuning, SecondCompileGivesTheSameBytes) {
   EXPECT_NE(warnings[0].find("tuning: the timing cache " + path + " is damaged"),
             std::string::npos);
   EXPECT_GT(gpu_->launches, 0);
+  std::filesystem::remove(path);
+
+  // A folder that others may write to: everything is compiled, with a warning.
+  *compilations = gpu_->loads = 0;
+  warnings.clear();
+  std::filesystem::permissions(path + ".kernels", std::filesystem::perms::all);
+  EXPECT_EQ(tuned, compile(graph(), options));
+  ASSERT_EQ(warnings.size(), 1U);
+  EXPECT_NE(warnings[0].find("kernel cache " + path + ".kernels is not used"), std::string::npos);
+  EXPECT_GT(*compilations, 0);
+  std::filesystem::remove_all(path + ".kernels");
   std::filesystem::remove(path);
 }
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -110,6 +111,16 @@ def test_bench_measures_every_shape(folder):
     assert "loaded in" in output
     assert "1x16 4" in output
     assert "8x16 4" in output
+
+
+def test_bench_shows_kernels_beside_what_the_machine_could_do(folder):
+    output = kiln("bench", folder / "model.kiln", "--runs", 3, "--threads", 1, "--roofline")
+    peaks = re.search(r"peaks, measured: f32 (\d+) GF/s.*; memory ([\d.]+) GB/s", output)
+    assert float(peaks[1]) > 1 and float(peaks[2]) > 0.1
+    rows = [line.split() for line in output.split("bound by\n")[1].splitlines()]
+    assert rows[-1][0] == "all"
+    assert int(rows[-1][1]) == sum(int(row[1]) for row in rows[:-1]) >= 2
+    assert any("linear" in row[0] and row[-1] in ("arithmetic", "memory") for row in rows)
 
 
 def test_inspect_as_text(folder):

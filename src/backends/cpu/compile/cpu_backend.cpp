@@ -81,22 +81,25 @@ const std::vector<Variant>& variants() {
 
 class Generator : public KernelGenerator {
  public:
-  explicit Generator(const Target& target) : target_(target), machine_(target) {}
+  Generator(const Target& target, backend::CodeStore* store)
+      : target_(target), machine_(target), store_(store) {}
 
   backend::GeneratedKernel generate(const plan::Program& program,
                                     const plan::Kernel& kernel) override {
-    return generate_kernel(program, kernel, target_, machine_);
+    return generate_kernel(program, kernel, target_, machine_, store_);
   }
 
  private:
   const Target& target_;
   const Machine machine_;
+  backend::CodeStore* const store_;
 };
 
-std::unique_ptr<KernelGenerator> make_generator(const Variant& variant) {
+std::unique_ptr<KernelGenerator> make_generator(const Variant& variant,
+                                                const GeneratorOptions& options) {
   const auto target = std::ranges::find(all_targets(), variant.name, &Target::name);
   KILN_CHECK(target != all_targets().end(), "there is no CPU level " + variant.name);
-  return std::make_unique<Generator>(*target);
+  return std::make_unique<Generator>(*target, options.code);
 }
 
 }  // namespace

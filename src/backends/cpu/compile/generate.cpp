@@ -23,7 +23,8 @@ void emit_body(Emitter& emitter, const plan::Scatter& scatter) { emit_scatter(em
 }  // namespace
 
 GeneratedKernel generate_kernel(const plan::Program& program, const plan::Kernel& kernel,
-                                const Target& target, const Machine& machine) {
+                                const Target& target, const Machine& machine,
+                                backend::CodeStore* store) {
   GeneratedKernel result(program);
   // A context of its own: nothing of what was compiled before can show in the bytes.
   llvm::LLVMContext context;
@@ -32,7 +33,10 @@ GeneratedKernel generate_kernel(const plan::Program& program, const plan::Kernel
   Emitter emitter(program, target, result.interface, result.constants, module, "kernel");
   std::visit([&](const auto& body) { emit_body(emitter, body); }, kernel.body);
   emitter.finish();
-  FlatObject object = flatten(machine.compile(module));
+  const auto compile = [&] { return machine.compile(module); };
+  FlatObject object =
+      flatten(store == nullptr ? compile()
+                               : backend::compile_once(store, machine.code_key(module), compile));
   KILN_CHECK(object.functions.size() == 1, "a kernel is one function");
   result.entry = object.functions.front().offset;
   result.code = std::move(object.bytes);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backends/common/code_store.h"
 #include "backends/common/parallel.h"
 #include "backends/cuda/compile/contract/contraction.h"
 #include "backends/cuda/compile/generate.h"
@@ -64,12 +65,15 @@ const std::vector<Variant>& variants() {
 
 class Generator : public KernelGenerator {
  public:
-  explicit Generator(const Target& target) : target_(target) {}
+  Generator(const Target& target, backend::CodeStore* store) : target_(target), store_(store) {}
 
   backend::GeneratedKernel generate(const plan::Program& program,
                                     const plan::Kernel& kernel) override {
     KernelText result = generate_text(program, kernel, target_);
-    if (!result.text.empty()) result.kernel.code = compile_text(result.text, target_).code;
+    if (!result.text.empty())
+      result.kernel.code = backend::compile_once(store_, code_key(result.text, target_), [&] {
+        return compile_text(result.text, target_).code;
+      });
     result.kernel.text = std::move(result.text);
     result.kernel.text_ending = ".cu";
     return std::move(result.kernel);
@@ -77,13 +81,14 @@ class Generator : public KernelGenerator {
 
  private:
   const Target& target_;
+  backend::CodeStore* const store_;
 };
 
 // Tries the best ways of each kernel.
 class TunedGenerator : public KernelGenerator {
  public:
-  TunedGenerator(const Target& target, backend::Tuning& tuning)
-      : target_(target), tuner_(target, tuning) {}
+  TunedGenerator(const Target& target, const GeneratorOptions& options)
+      : target_(target), store_(options.code), tuner_(target, *options.tuning) {}
 
   backend::GeneratedKernel generate(const plan::Program& program,
                                     const plan::Kernel& kernel) override {
@@ -96,8 +101,11 @@ class TunedGenerator : public KernelGenerator {
     };
     const size_t fastest = tuner_.choose(program, ways, compile);
     KernelText& chosen = ways[fastest];
-    if (codes[fastest].empty() && !chosen.text.empty()) compile(fastest);
-    chosen.kernel.code = std::move(codes[fastest]);
+    // What is slower is not kept.
+    if (!chosen.text.empty())
+      chosen.kernel.code = backend::compile_once(store_, code_key(chosen.text, target_), [&] {
+        return codes[fastest].empty() ? compile(fastest) : std::move(codes[fastest]);
+      });
     chosen.kernel.text = std::move(chosen.text);
     chosen.kernel.text_ending = ".cu";
     return std::move(chosen.kernel);
@@ -105,6 +113,7 @@ class TunedGenerator : public KernelGenerator {
 
  private:
   const Target& target_;
+  backend::CodeStore* const store_;
   const Tuner tuner_;
 };
 
@@ -115,16 +124,13 @@ const Target& target_of(const Variant& variant) {
   return *target;
 }
 
-std::unique_ptr<KernelGenerator> make_generator(const Variant& variant) {
-  return std::make_unique<Generator>(target_of(variant));
-}
-
-std::unique_ptr<KernelGenerator> make_tuned_generator(const Variant& variant,
-                                                      backend::Tuning& tuning) {
+std::unique_ptr<KernelGenerator> make_generator(const Variant& variant,
+                                                const GeneratorOptions& options) {
   const Target& target = target_of(variant);
   // What is fast on a GPU of this machine says nothing of those that PTX is for.
-  if (target.is_ptx) return std::make_unique<Generator>(target);
-  return std::make_unique<TunedGenerator>(target, tuning);
+  if (options.tuning == nullptr || target.is_ptx)
+    return std::make_unique<Generator>(target, options.code);
+  return std::make_unique<TunedGenerator>(target, options);
 }
 
 }  // namespace
@@ -138,7 +144,6 @@ const Backend& cuda_backend() {
                                    .run_workers = backend::run_workers,
                                    .derive_constant = cuda::derive_constant,
                                    .toolchain = cuda::nvrtc_version,
-                                   .make_tuned_generator = cuda::make_tuned_generator,
                                    .tuning_machine = cuda::TimingGpu::machine};
   return kBackend;
 }

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdlib>
 #include <filesystem>
+#include <span>
 #include <string_view>
 
 #include "support/error.h"
@@ -29,6 +30,7 @@ struct Library {
   Result (*ptx_size)(NvrtcProgram program, size_t* bytes) = nullptr;
   Result (*ptx)(NvrtcProgram program, char* text) = nullptr;
   Result (*destroy)(NvrtcProgram* program) = nullptr;
+  std::string identity;  // of the file: builds of one version may differ
   std::string obstacle;  // why there is none; empty if there is
 };
 
@@ -54,6 +56,14 @@ bool find_functions(void* handle, Library& library) {
 
 constexpr std::array<const char*, 2> kNames = {"libnvrtc.so.13", "libnvrtc.so.12"};
 
+// Of the file that a function of the library is in.
+std::filesystem::path path_of(const Library& library) {
+  Dl_info info = {};
+  if (dladdr(reinterpret_cast<void*>(library.version), &info) == 0 || info.dli_fname == nullptr)
+    return {};
+  return info.dli_fname;
+}
+
 void* open_file(const std::filesystem::path& file) {
   std::error_code error;
   if (!std::filesystem::exists(file, error)) return nullptr;
@@ -63,15 +73,23 @@ void* open_file(const std::filesystem::path& file) {
 // NVRTC asks the loader for libnvrtc-builtins by its plain name, which finds it if it is loaded
 // already: so it is loaded beforehand, from the folder that NVRTC is in.
 void load_builtins(const Library& library) {
-  Dl_info info = {};
-  if (dladdr(reinterpret_cast<void*>(library.version), &info) == 0 || info.dli_fname == nullptr)
-    return;
   std::error_code error;
-  const std::filesystem::path folder = std::filesystem::path(info.dli_fname).parent_path();
+  const std::filesystem::path folder = path_of(library).parent_path();
+  if (folder.empty()) return;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
     if (entry.path().filename().string().starts_with("libnvrtc-builtins.so."))
       dlopen(entry.path().c_str(), RTLD_NOW | RTLD_GLOBAL);
   }
+}
+
+std::string identity_of(const Library& library) {
+  std::error_code error;
+  int major = 0, minor = 0;
+  library.version(&major, &minor);
+  std::string text = std::to_string(major) + "." + std::to_string(minor);
+  const std::filesystem::path file = std::filesystem::canonical(path_of(library), error);
+  const auto size = std::filesystem::file_size(file, error);
+  return text + ";" + file.filename().string() + ";" + (error ? "" : std::to_string(size));
 }
 
 std::vector<std::filesystem::path> folders() {
@@ -123,6 +141,7 @@ Library load() {
     library.obstacle = "[cuda] got an NVRTC without the functions of version 12 or 13";
   } else {
     load_builtins(library);
+    library.identity = identity_of(library);
   }
   return library;
 }
@@ -193,19 +212,29 @@ class Program {
   NvrtcProgram program_ = nullptr;
 };
 
-}  // namespace
-
 // Products and sums stay apart unless the text joins them (fma): results do not depend on what the
 // compiler finds. Generated text declares variables that it then does not use (177), and templates
 // compare numbers without sign with zero (186, 514).
+std::vector<std::string> options_for(const Target& target) {
+  return {"--gpu-architecture=" + std::string(target.arch), "--std=c++17", "-default-device",
+          "--fmad=false", "--diag-suppress=177,186,514"};
+}
+
+}  // namespace
+
 Compiled compile_text(const std::string& text, const Target& target, bool verbose) {
   Program program(require_library(), text);
-  std::vector<std::string> options = {"--gpu-architecture=" + std::string(target.arch),
-                                      "--std=c++17", "-default-device", "--fmad=false",
-                                      "--diag-suppress=177,186,514"};
+  std::vector<std::string> options = options_for(target);
   if (verbose) options.push_back("--ptxas-options=-v");
   program.compile(options);
   return {target.is_ptx ? program.ptx() : program.cubin(), program.log()};
+}
+
+Hash128 code_key(const std::string& text, const Target& target) {
+  std::string key = "NVRTC " + require_library().identity + (target.is_ptx ? ";ptx" : ";cubin");
+  for (const std::string& option : options_for(target)) key += ";" + option;
+  key += "\n" + text;
+  return hash128(std::as_bytes(std::span(key)));
 }
 
 std::string nvrtc_obstacle() { return library().obstacle; }

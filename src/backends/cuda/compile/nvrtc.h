@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backends/cuda/compile/kernel_context.h"
+#include "support/hash.h"
 
 namespace kiln::cuda {
 
@@ -19,6 +20,10 @@ struct Compiled {
 // CompileError: NVRTC is not there, and how to get it. InternalError, with the log: text that does not
 // compile. `verbose`: the log has the registers and spills of each function.
 Compiled compile_text(const std::string& text, const Target& target, bool verbose = false);
+
+// Stands for the code of compile_text(text, target): the text, the target, and which NVRTC it is. CompileError
+// where there is none.
+Hash128 code_key(const std::string& text, const Target& target);
 
 // Why compile_text() cannot work on this machine; empty if it can.
 std::string nvrtc_obstacle();

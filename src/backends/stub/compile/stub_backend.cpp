@@ -40,7 +40,7 @@ class Generator : public KernelGenerator {
   }
 };
 
-std::unique_ptr<KernelGenerator> make_generator(const Variant&) {
+std::unique_ptr<KernelGenerator> make_generator(const Variant&, const GeneratorOptions&) {
   return std::make_unique<Generator>();
 }
 

@@ -1,5 +1,7 @@
 #include "backends/cpu/compile/image/machine.h"
 
+#include <llvm/Bitcode/BitcodeWriter.h>
+#include <llvm/Config/llvm-config.h>
 #include <llvm/IR/LegacyPassManager.h>
 #include <llvm/IR/Verifier.h>
 #include <llvm/MC/TargetRegistry.h>
@@ -7,6 +9,8 @@
 #include <llvm/Support/raw_ostream.h>
 #include <llvm/Target/TargetMachine.h>
 #include <llvm/Target/TargetOptions.h>
+
+#include <span>
 
 #include "backends/cpu/compile/image/llvm_threads.h"
 #include "support/error.h"
@@ -68,6 +72,14 @@ void Machine::prepare(llvm::Module& module) const {
   module.setTargetTriple(kTriple);
   module.setDataLayout(machine_->createDataLayout());
   module.setPICLevel(llvm::PICLevel::SmallPIC);
+  module.setSourceFileName("kernel");
+}
+
+Hash128 Machine::code_key(const llvm::Module& module) const {
+  std::string text = "LLVM " LLVM_VERSION_STRING ";" + machine_->getTargetCPU().str() + ";";
+  llvm::raw_string_ostream stream(text);
+  llvm::WriteBitcodeToFile(module, stream);
+  return hash128(std::as_bytes(std::span(stream.str())));
 }
 
 std::vector<std::byte> Machine::compile(llvm::Module& module) const {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backends/cpu/compile/emit/emitter.h"
+#include "support/hash.h"
 
 namespace llvm {
 class TargetMachine;
@@ -25,6 +26,8 @@ class Machine {
 
   // Sets the target on a fresh module.
   void prepare(llvm::Module& module) const;
+  // Stands for what compile() makes of a module; the kernel's name is no part of it.
+  Hash128 code_key(const llvm::Module& module) const;
   // An ELF object with the code of a module. InternalError if the module is malformed.
   std::vector<std::byte> compile(llvm::Module& module) const;
 
