@@ -172,6 +172,9 @@ KILN_API kiln_status kiln_engine_output(const kiln_engine* engine, size_t index,
 /* The input that an output updates: what that input is to be after the run. -1 if it updates none, past the
  * end and for NULL. See kiln_session_run. */
 KILN_API int64_t kiln_engine_updated_input(const kiln_engine* engine, size_t output);
+/* How many sizes a run finds in its data: those of "nonzero" and its like. The shape of an output that has one is
+ * known when the run is over: see kiln_session_output_shapes and kiln_run_options.allocate_output. 0 for NULL. */
+KILN_API size_t kiln_engine_num_data_sizes(const kiln_engine* engine);
 /* What the loaded program is for: "cpu" and "x86-64-v4"; "" if none is loaded, or for NULL. Owned by
  * the engine. */
 KILN_API const char* kiln_engine_target(const kiln_engine* engine);
@@ -237,9 +240,16 @@ KILN_API void kiln_session_destroy(kiln_session* session);
 
 /* Checks the inputs' shapes and gives the shapes of the outputs: shapes[i] has room for
  * KILN_MAX_RANK dimensions, of which the rank of output i are written. Input data and devices are not
- * looked at. KILN_OUT_OF_RANGE for shapes that the engine was not compiled for. */
+ * looked at. Of an output whose shape depends on the data it gives the largest one: 2^60 and more for a
+ * dimension without a bound. KILN_OUT_OF_RANGE for shapes that the engine was not compiled for. */
 KILN_API kiln_status kiln_session_output_shapes(kiln_session* session, const kiln_tensor* inputs,
                                                 size_t num_inputs, int64_t (*shapes)[KILN_MAX_RANK],
+                                                size_t num_outputs);
+
+/* Gives the shapes of the outputs of the last run, in the same form: those that depend on the data are known
+ * now. KILN_INVALID_ARGUMENT unless that run succeeded, and was the last thing that the session did. */
+KILN_API kiln_status kiln_session_result_shapes(kiln_session* session,
+                                                int64_t (*shapes)[KILN_MAX_RANK],
                                                 size_t num_outputs);
 
 /* Where the session's inputs and outputs lie. {KILN_CPU, 0} for NULL. */
@@ -271,7 +281,8 @@ typedef struct kiln_run_options {
   /* NULL, or what gives memory for outputs, once the shapes of the inputs were found to be right: it
    * is called for each output in turn, in the calling thread, and returns where the output is to be
    * written (anything if `bytes` is 0), or NULL to end the run as KILN_OUT_OF_MEMORY. The memory is
-   * the caller's, whatever becomes of the run. kiln_session_run is then given no outputs. */
+   * the caller's, whatever becomes of the run. kiln_session_run is then given no outputs. For an output
+   * whose shape depends on the data it is called in the middle of the run, when that is known. */
   void* (*allocate_output)(void* user, const kiln_output* output);
   void* output_user;
 } kiln_run_options;
@@ -279,12 +290,17 @@ typedef struct kiln_run_options {
 /* Runs the engine on the caller's buffers, which lie on the session's device. Inputs may be strided
  * (then they are copied). Outputs must be contiguous, of the dtypes and shapes that the engine gives,
  * and must not overlap inputs or each other. options may be NULL.
+ * An output whose shape depends on the data is given with the largest shape that it may have
+ * (kiln_session_output_shapes); its elements are then the first ones of that memory, without gaps, and
+ * kiln_session_result_shapes tells their shape. One without a bound is to be asked for
+ * (kiln_run_options.allocate_output).
  * An output that updates an input (kiln_engine_updated_input) may lie in that input's memory, all of it: give
  * the same `data` for both, and the run changes the input in place, which costs what changes. It may also
  * have memory of its own, as other outputs: the input is then copied there first, and stays as it is. State is
  * where the caller keeps it: sessions share none unless they are given the same memory. The memory overlaps
  * no other output; of other inputs in it a copy is made. A run that fails leaves it unspecified.
- * KILN_OUT_OF_RANGE for shapes that the engine was not compiled for; KILN_INVALID_ARGUMENT for what else
+ * KILN_OUT_OF_RANGE for shapes that the engine was not compiled for, and for a size that the run found in its data
+ * and that is out of its range; KILN_INVALID_ARGUMENT for what else
  * is wrong with a tensor, its device included; KILN_INDEX_ERROR and KILN_DIVISION_BY_ZERO for what is wrong
  * with the data; KILN_CANCELLED. The session serves the next run after any of them.
  *

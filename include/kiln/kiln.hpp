@@ -198,6 +198,8 @@ class Engine {
   std::string_view variant() const { return kiln_engine_variant(get()); }
   // Bytes of weights that SessionOptions::weight_budget is about; 0 on a CPU.
   // The input that an output updates; none: -1.
+  // Sizes that a run finds in its data: outputs have shapes that depend on it.
+  size_t num_data_sizes() const { return kiln_engine_num_data_sizes(get()); }
   int64_t updated_input(size_t output) const { return kiln_engine_updated_input(get(), output); }
   uint64_t streamable_bytes() const { return kiln_engine_streamable_bytes(get()); }
   // JSON: inputs, ranges, kernels, memory, programs, hashes.
@@ -258,15 +260,18 @@ class Session {
   kiln_device device() const { return kiln_session_device(get()); }
 
   // Checks the inputs' shapes; their data is not read.
+  // Of an output whose shape depends on the data: the largest.
   std::vector<std::vector<int64_t>> output_shapes(std::span<const Tensor> inputs) {
     const std::vector<kiln_tensor> views = views_of(inputs);
-    std::vector<std::array<int64_t, KILN_MAX_RANK>> shapes(num_outputs_);
-    auto* c_shapes = reinterpret_cast<int64_t(*)[KILN_MAX_RANK]>(shapes.data());
-    check(kiln_session_output_shapes(get(), views.data(), views.size(), c_shapes, num_outputs_));
-    std::vector<std::vector<int64_t>> result;
-    for (size_t i = 0; i < num_outputs_; ++i)
-      result.emplace_back(shapes[i].begin(), shapes[i].begin() + static_cast<ptrdiff_t>(ranks_[i]));
-    return result;
+    return shapes_of([&](auto* shapes) {
+      return kiln_session_output_shapes(get(), views.data(), views.size(), shapes, num_outputs_);
+    });
+  }
+  // Of the last run, which succeeded.
+  std::vector<std::vector<int64_t>> result_shapes() {
+    return shapes_of([&](auto* shapes) {
+      return kiln_session_result_shapes(get(), shapes, num_outputs_);
+    });
   }
   std::vector<std::vector<int64_t>> output_shapes(std::initializer_list<Tensor> inputs) {
     return output_shapes(std::span(inputs.begin(), inputs.size()));
@@ -350,6 +355,15 @@ class Session {
     result.struct_size = sizeof(result);
     result.stream = options.stream;
     result.cancel = reinterpret_cast<const volatile int32_t*>(options.cancel);
+    return result;
+  }
+  template <typename Get>
+  std::vector<std::vector<int64_t>> shapes_of(const Get& get_shapes) {
+    std::vector<std::array<int64_t, KILN_MAX_RANK>> shapes(num_outputs_);
+    check(get_shapes(reinterpret_cast<int64_t(*)[KILN_MAX_RANK]>(shapes.data())));
+    std::vector<std::vector<int64_t>> result;
+    for (size_t i = 0; i < num_outputs_; ++i)
+      result.emplace_back(shapes[i].begin(), shapes[i].begin() + static_cast<ptrdiff_t>(ranks_[i]));
     return result;
   }
   static std::vector<kiln_tensor> views_of(std::span<const Tensor> tensors) {

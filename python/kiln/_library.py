@@ -78,12 +78,27 @@ class SessionOptions(ctypes.Structure):
     ]
 
 
+class Output(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("index", c_size_t),
+        ("shape", POINTER(c_int64)),
+        ("bytes", c_size_t),
+        ("device", Device),
+        ("dtype", c_int),
+        ("rank", c_int32),
+    ]
+
+
+AllocateFunction = ctypes.CFUNCTYPE(c_void_p, c_void_p, POINTER(Output))
+
+
 class RunOptions(ctypes.Structure):
     _fields_ = [
         ("struct_size", c_size_t),
         ("stream", c_void_p),
         ("cancel", POINTER(c_int32)),
-        ("allocate_output", c_void_p),
+        ("allocate_output", AllocateFunction),
         ("output_user", c_void_p),
     ]
 
@@ -151,11 +166,13 @@ _RUNTIME = {
     "kiln_engine_variant": (c_char_p, [c_void_p]),
     "kiln_engine_streamable_bytes": (c_uint64, [c_void_p]),
     "kiln_engine_updated_input": (c_int64, [c_void_p, c_size_t]),
+    "kiln_engine_num_data_sizes": (c_size_t, [c_void_p]),
     "kiln_engine_describe": (c_int, [c_void_p, POINTER(c_void_p)]),
     "kiln_engine_verify": (c_int, [c_void_p, c_size_t, POINTER(c_void_p)]),
     "kiln_session_create": (c_int, [c_void_p, POINTER(SessionOptions), POINTER(c_void_p)]),
     "kiln_session_destroy": (None, [c_void_p]),
     "kiln_session_output_shapes": (c_int, [c_void_p, POINTER(Tensor), c_size_t, _Shapes, c_size_t]),
+    "kiln_session_result_shapes": (c_int, [c_void_p, _Shapes, c_size_t]),
     "kiln_session_device": (Device, [c_void_p]),
     "kiln_session_run": (
         c_int,

@@ -97,6 +97,8 @@ class Engine:
         )
         updated = (runtime().kiln_engine_updated_input(handle, i) for i in range(len(self.outputs)))
         self.updates = {output: source for output, source in enumerate(updated) if source >= 0}
+        # How many sizes a run finds in its data, on which shapes of outputs may depend.
+        self.num_data_sizes: int = runtime().kiln_engine_num_data_sizes(handle)
 
     @property
     def target(self) -> str:
@@ -198,9 +200,14 @@ class Session:
         return "cpu" if device.type == 0 else f"cuda:{device.index}"
 
     def output_shapes(self, *inputs: Any) -> list[tuple[int, ...]]:
-        """The shapes that the outputs would have for these inputs, which are checked."""
+        """The shapes that the outputs would have for these inputs, which are checked; of one whose shape depends on the
+        data the largest."""
         borrowed = [arrays.borrow(value) for value in inputs]
         return self._output_shapes(_c_array([each.tensor for each in borrowed]))
+
+    def result_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the outputs of the last run, which succeeded."""
+        return self._shapes(runtime().kiln_session_result_shapes, self._handle)
 
     def run(
         self,
@@ -218,7 +225,9 @@ class Session:
                 the bits as uint16.
             out: arrays or tensors to write the outputs to, contiguous and of their dtypes and shapes; or a function
                 that makes one for the info and the shape of an output. None makes NumPy arrays; those of bfloat16
-                hold the bits, and say so to others through DLPack. On a GPU there is no None.
+                hold the bits, and say so to others through DLPack. On a GPU there is no None. An array for an output
+                whose shape depends on the data has the largest (`output_shapes`); the elements are its first ones,
+                and `result_shapes` has their shape.
             stream: where the work is queued, on a GPU: the address of a cudaStream_t. Inputs and outputs stay there
                 until it is done.
             cancel: ends the run when it is set.
@@ -235,12 +244,15 @@ class Session:
         """
         sources = [arrays.borrow(value, stream) for value in inputs]
         views = _c_array([source.tensor for source in sources])
-        results = self._results(views, out, inputs, self.engine.updates if in_place else {})
-        targets = [arrays.borrow(result, stream) for result in results]
-        self._check_outputs(targets)
+        updates = self.engine.updates if in_place else {}
         options = _library.RunOptions(ctypes.sizeof(_library.RunOptions), stream)
         if cancel is not None:
             options.cancel = ctypes.pointer(cancel._value)
+        if self.engine.num_data_sizes and (out is None or callable(out)):
+            return self._run_and_allocate(views, options, self._maker(out), inputs, updates)
+        results = self._results(views, out, inputs, updates)
+        targets = [arrays.borrow(result, stream) for result in results]
+        self._check_outputs(targets)
         check(
             runtime().kiln_session_run(
                 self._handle,
@@ -267,6 +279,45 @@ class Session:
         check(runtime().kiln_session_profile(self._handle, ctypes.byref(handle)))
         return _library.take_json(handle)
 
+    def _run_and_allocate(
+        self,
+        views: ctypes.Array[_library.Tensor],
+        options: _library.RunOptions,
+        make: MakeOutput,
+        inputs: Sequence[Any],
+        updates: dict[int, int],
+    ) -> list[Any]:
+        """A run that asks for its outputs when their shapes are known."""
+        infos = self.engine.outputs
+        results: list[Any] = [None] * len(infos)
+        borrowed, errors = [], []
+
+        def allocate(_user: Any, pointer: Any) -> int | None:
+            output = pointer.contents
+            index, shape = output.index, tuple(output.shape[: output.rank])
+            try:
+                is_update = index in updates
+                results[index] = inputs[updates[index]] if is_update else make(infos[index], shape)
+                target = arrays.borrow(results[index], options.stream)
+                self._check_output(target, infos[index])
+                borrowed.append(target)
+                return target.tensor.data
+            except BaseException as error:  # the library cannot carry it: raised when it has returned
+                errors.append(error)
+                return None
+
+        options.allocate_output = _library.AllocateFunction(allocate)
+        status = runtime().kiln_session_run(
+            self._handle, views, len(views), None, 0, ctypes.byref(options)
+        )
+        if errors:
+            raise errors[0]
+        check(status)
+        return results
+
+    def _maker(self, out: MakeOutput | None) -> MakeOutput:
+        return out or (lambda info, shape: arrays.empty(shape, info.dtype))
+
     def _results(
         self,
         views: ctypes.Array[_library.Tensor],
@@ -281,7 +332,7 @@ class Session:
                 f"the engine runs on {self.device}, where NumPy has no arrays: pass out="
             )
         if out is None or callable(out):
-            make = out or (lambda info, shape: arrays.empty(shape, info.dtype))
+            make = self._maker(out)
             shapes = self._output_shapes(views)
             return [
                 inputs[updates[i]] if i in updates else make(info, shape)
@@ -297,19 +348,23 @@ class Session:
         if len(targets) != len(infos):
             raise InvalidArgumentError(f"out has {len(targets)} arrays, expected {len(infos)}")
         for target, info in zip(targets, infos, strict=True):
-            if target.read_only or not arrays.is_contiguous(target.tensor):
-                raise InvalidArgumentError(
-                    f"output {info.name!r}: the array is not contiguous and writeable"
-                )
+            self._check_output(target, info)
+
+    def _check_output(self, target: dlpack.Borrowed, info: TensorInfo) -> None:
+        if target.read_only or not arrays.is_contiguous(target.tensor):
+            raise InvalidArgumentError(
+                f"output {info.name!r}: the array is not contiguous and writeable"
+            )
 
     def _output_shapes(self, views: ctypes.Array[_library.Tensor]) -> list[tuple[int, ...]]:
+        return self._shapes(
+            runtime().kiln_session_output_shapes, self._handle, views, len(views)
+        )
+
+    def _shapes(self, get: Any, *arguments: Any) -> list[tuple[int, ...]]:
         outputs = self.engine.outputs
         shapes = ((ctypes.c_int64 * _library.MAX_RANK) * len(outputs))()
-        check(
-            runtime().kiln_session_output_shapes(
-                self._handle, views, len(views), shapes, len(outputs)
-            )
-        )
+        check(get(*arguments, shapes, len(outputs)))
         return [tuple(shape[: len(info.dims)]) for shape, info in zip(shapes, outputs, strict=True)]
 
 

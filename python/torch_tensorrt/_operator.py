@@ -215,7 +215,9 @@ def _execute_engine_fake(
     }
     program, results = _parse_spec(spec)
     try:
-        shapes = [program.evaluate(result.sizes, sizes) for result in results]
+        # All at once: a size that the data decides is the same wherever it is.
+        values = iter(program.evaluate([size for each in results for size in each.sizes], sizes))
+        shapes = [[next(values) for _ in result.sizes] for result in results]
     except KeyError as error:
         raise ValueError(f"[execute_engine] the inputs lack the size {error} of the spec") from None
     if any(size is None for shape in shapes for size in shape):

@@ -3,7 +3,8 @@
 An instruction is a text "<function> <operand> <operand>", such as "add i0_1 1". An operand is a number, a size of an
 input ("i<input>_<dimension>") or the result of an earlier instruction ("#<number>", from 0). A size is an operand. So a
 program has as many instructions as there is arithmetic, however deep that is nested. Functions have Python's meaning;
-what is not zero is true. The operator's spec, packages of AOTInductor and the descriptions of engines have this form;
+what is not zero is true. "data <least> <most>", of the spec of an engine alone, is a size that the engine finds in its
+data (-1: no most). The operator's spec, packages of AOTInductor and the descriptions of engines have this form;
 in C++ it is src/support/size_arithmetic.h.
 """
 
@@ -31,7 +32,14 @@ def _power(base: Any, exponent: Any) -> Any:
     return base**exponent
 
 
+def _new_size(least: Any, most: Any) -> Any:
+    """A size that the data decides: a new symbol, for whoever traces an operator."""
+    context = torch.library.get_ctx()
+    return context.new_dynamic_size(min=least, max=None if most < 0 else most)
+
+
 FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "data": _new_size,
     "add": operator.add,
     "sub": operator.sub,
     "mul": operator.mul,
@@ -94,6 +102,10 @@ class SizeProgram:
         """The operand that is a function of two others; what is there already is not added again."""
         place = self._places.get((function, left, right))
         return self._append(function, left, right) if place is None else place
+
+    def add_data_size(self, least: int, most: int | None) -> str:
+        """The operand that is a size which the data decides, from `least` to `most`; each is one of its own."""
+        return self._append("data", least, -1 if most is None else most)
 
     def _append(self, function: str, left: Operand, right: Operand) -> str:
         place = f"#{len(self._steps)}"

@@ -39,6 +39,7 @@ inline bool is_cancelled(CancelFlag flag) {
 struct RunRequest {
   std::span<void* const> inputs, outputs;  // by index; dense, null only where there are no elements
   std::byte* workspace = nullptr;          // BoundProgram::workspace_bytes(), kTensorAlignment
+  std::span<std::byte* const> earlier;     // the workspaces of the parts before this one
   // The device's own kind, null for its default or where it has none. All runs of a bound program
   // that are pending at one time are on one stream: who changes it synchronizes before.
   void* stream = nullptr;
@@ -63,7 +64,7 @@ inline RunOutcome cancelled_outcome() {
       Status(StatusCode::Cancelled, "the run was cancelled: what its outputs hold is unspecified")};
 }
 
-// A program for one set of sizes. It serves one run at a time, which allocates nothing; after one that
+// A program, or a part of one, for one set of sizes. It serves one run at a time, which allocates nothing; after one that
 // failed or was cancelled it serves the next. It may be destroyed while its work is pending: what
 // that needs of it stays as long, memory of the request apart.
 class BoundProgram {
@@ -86,6 +87,11 @@ struct BindRequest {
   std::span<const int64_t> sizes;     // by slot
   std::span<const uint64_t> offsets;  // of temporaries in the workspace, by buffer
   uint64_t temporary_bytes = 0;       // the part of the workspace that they take
+  // The part of the program that is bound: its steps, and by buffer the part whose workspace has it. The
+  // whole program is part 0.
+  std::span<const int32_t> parts = {};
+  int32_t part = 0;
+  size_t first_step = 0, end_step = SIZE_MAX;
   int threads = 1;                    // that a run may use, the calling one included
   int device = 0;                     // an index below DeviceMemory::count()
   // Bytes of the device's memory that weights may take, as far as they can be streamed.

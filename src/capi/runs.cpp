@@ -67,6 +67,23 @@ Status Views::assign(const char* role, const kiln_tensor* tensors, size_t count)
 
 }  // namespace kiln
 
+namespace {
+
+Status wrong_count_of_outputs(size_t got, size_t expected) {
+  return Status(StatusCode::InvalidArgument, "got " + std::to_string(got) + " outputs, expected " +
+                                                 std::to_string(expected));
+}
+
+using Shapes = kiln::Result<std::span<const kiln::runtime::BoundTensor>>;
+
+Status write_shapes(const Shapes& outputs, int64_t (*shapes)[KILN_MAX_RANK]) {
+  if (!outputs.ok()) return outputs.status();
+  for (size_t i = 0; i < outputs->size(); ++i) std::ranges::copy((*outputs)[i].shape, shapes[i]);
+  return Status();
+}
+
+}  // namespace
+
 extern "C" {
 
 kiln_status kiln_session_output_shapes(kiln_session* session, const kiln_tensor* inputs,
@@ -76,16 +93,21 @@ kiln_status kiln_session_output_shapes(kiln_session* session, const kiln_tensor*
     KILN_REQUIRE(session);
     if (num_outputs > 0) KILN_REQUIRE(shapes);
     const size_t expected = session->session->engine().spec().outputs.size();
-    if (num_outputs != expected)
-      return Status(
-          StatusCode::InvalidArgument,
-          "got " + std::to_string(num_outputs) + " outputs, expected " + std::to_string(expected));
+    if (num_outputs != expected) return wrong_count_of_outputs(num_outputs, expected);
     kiln::Views views;
     KILN_RETURN_IF_ERROR(views.assign("input", inputs, num_inputs));
-    const auto outputs = session->session->output_shapes(views.get());
-    if (!outputs.ok()) return outputs.status();
-    for (size_t i = 0; i < num_outputs; ++i) std::ranges::copy((*outputs)[i].shape, shapes[i]);
-    return Status();
+    return write_shapes(session->session->output_shapes(views.get()), shapes);
+  });
+}
+
+kiln_status kiln_session_result_shapes(kiln_session* session, int64_t (*shapes)[KILN_MAX_RANK],
+                                       size_t num_outputs) {
+  return guarded([&]() -> Status {
+    KILN_REQUIRE(session);
+    if (num_outputs > 0) KILN_REQUIRE(shapes);
+    const size_t expected = session->session->engine().spec().outputs.size();
+    if (num_outputs != expected) return wrong_count_of_outputs(num_outputs, expected);
+    return write_shapes(session->session->result_shapes(), shapes);
   });
 }
 

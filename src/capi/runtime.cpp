@@ -205,6 +205,10 @@ kiln_status kiln_engine_output(const kiln_engine* engine, size_t index, kiln_ten
   });
 }
 
+size_t kiln_engine_num_data_sizes(const kiln_engine* engine) {
+  return engine == nullptr ? 0 : engine->engine->spec().data_sizes.size();
+}
+
 int64_t kiln_engine_updated_input(const kiln_engine* engine, size_t output) {
   if (engine == nullptr || output >= engine->engine->spec().outputs.size()) return -1;
   return engine->engine->spec().outputs[output].updates;

@@ -117,6 +117,14 @@ RequirementSpec decode(const fbs::Requirement& requirement, Budget& budget) {
           decode(requirement.operation(), budget), decode(requirement.expected(), budget)};
 }
 
+DataSizeSpec decode(const fbs::DataSize& size, Budget& budget) {
+  return {decode(size.name(), budget), size.min(), size.max(), size.opt(), size.bound()};
+}
+
+DataSizeSource decode(const fbs::DataSizeSource& source, Budget&) {
+  return {source.step(), source.buffer()};
+}
+
 template <typename Item, typename Encoded>
 std::vector<Item> decode_list(const flatbuffers::Vector<Encoded>* list, Budget& budget) {
   std::vector<Item> items;
@@ -246,6 +254,7 @@ Result<Spec> decode_interface(std::span<const std::byte> bytes) {
   spec.unchecked = interface->unchecked();
   spec.tf32 = interface->tf32();
   spec.requirements = decode_list<RequirementSpec>(interface->requirements(), budget);
+  spec.data_sizes = decode_list<DataSizeSpec>(interface->data_sizes(), budget);
   if (budget.exceeded()) return malformed("the interface");
   return spec;
 }
@@ -260,6 +269,7 @@ Status decode_program(std::span<const std::byte> bytes, ProgramSpec& program) {
   program.kernels = decode_list<KernelSpec>(body->kernels(), budget);
   program.steps = decode_list<StepSpec>(body->steps(), budget);
   program.program_hash = decode(body->program_hash(), budget);
+  program.data_sizes = decode_list<DataSizeSource>(body->data_sizes(), budget);
   return budget.exceeded() ? malformed("the program " + program.name()) : Status();
 }
 

@@ -76,6 +76,11 @@ Offset<fbs::TensorMap> encode(FlatBufferBuilder& builder, const TensorMapSpec& m
                               map.box_channels, map.box_pixels);
 }
 
+Offset<fbs::DataSize> encode(FlatBufferBuilder& builder, const DataSizeSpec& size) {
+  return fbs::CreateDataSize(builder, builder.CreateString(size.name), size.min, size.max,
+                             size.opt, size.bound);
+}
+
 // Absent when empty: most steps check nothing.
 template <typename Item>
 auto encode_some(FlatBufferBuilder& builder, const std::vector<Item>& items) {
@@ -142,6 +147,7 @@ std::vector<std::byte> encode_interface(const Spec& spec) {
   const auto producer = builder.CreateString(spec.producer);
   const auto symbols = encode_list(builder, spec.symbols);
   const auto sizes = encode_sizes(builder, spec.sizes);
+  const auto data_sizes = encode_some(builder, spec.data_sizes);
   const auto inputs = encode_list(builder, spec.inputs);
   const auto outputs = encode_list(builder, spec.outputs);
   const auto programs = encode_list(builder, spec.programs);
@@ -152,7 +158,7 @@ std::vector<std::byte> encode_interface(const Spec& spec) {
       builder,
       fbs::CreateInterface(builder, name, producer, symbols, sizes, inputs, outputs, programs,
                            disabled_passes, spec.refittable, metadata, spec.emulate_precision_casts,
-                           spec.unchecked, requirements, spec.tf32),
+                           spec.unchecked, requirements, spec.tf32, data_sizes),
       kInterfaceIdentifier);
 }
 
@@ -163,8 +169,17 @@ std::vector<std::byte> encode_program(const ProgramSpec& program) {
   const auto kernels = encode_list(builder, program.kernels);
   const auto steps = encode_list(builder, program.steps);
   const auto program_hash = encode_optional(builder, program.program_hash);
-  return finish(builder, fbs::CreateProgram(builder, sizes, buffers, kernels, steps, program_hash),
-                kProgramIdentifier);
+  Offset<flatbuffers::Vector<const fbs::DataSizeSource*>> data_sizes;
+  if (!program.data_sizes.empty()) {
+    std::vector<fbs::DataSizeSource> sources;
+    for (const DataSizeSource& size : program.data_sizes)
+      sources.emplace_back(size.step, size.buffer);
+    data_sizes = builder.CreateVectorOfStructs(sources);
+  }
+  return finish(
+      builder,
+      fbs::CreateProgram(builder, sizes, buffers, kernels, steps, program_hash, data_sizes),
+      kProgramIdentifier);
 }
 
 }  // namespace kiln::engine

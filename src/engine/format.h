@@ -15,8 +15,9 @@ namespace kiln::engine {
 static_assert(std::endian::native == std::endian::little);
 
 inline constexpr std::array<char, 8> kMagic = {'K', 'I', 'L', 'N', 'E', 'N', 'G', '\0'};
-// Versions 1 and 2 were never released.
-inline constexpr uint32_t kFormatVersion = 3;
+// Versions 1 and 2 were never released. 4 is that of engines with sizes that a run finds, of which the
+// interface cannot be read without; others have 3.
+inline constexpr uint32_t kFormatVersion = 4, kPlainFormatVersion = 3;
 
 // Code is mapped from the file, so it has pages of its own; weights start on a page for the same
 // reason.
@@ -41,7 +42,7 @@ static_assert(sizeof(SectionEntry) == 40 && alignof(SectionEntry) == 8);
 
 struct FileHeader {
   std::array<char, 8> magic = kMagic;
-  uint32_t format_version = kFormatVersion;
+  uint32_t format_version = kPlainFormatVersion;
   uint32_t section_count = 0;
   uint64_t file_size = 0;
   uint64_t reserved = 0;

@@ -130,6 +130,7 @@ void forget_body(ProgramSpec& program) {
   program.buffers.clear();
   program.kernels.clear();
   program.steps.clear();
+  program.data_sizes.clear();
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ Result<FileHeader> read_header(Bytes bytes) {
     return invalid("this engine has format version " + std::to_string(header.format_version) +
                    ", this version of Kiln reads up to " + std::to_string(kFormatVersion) +
                    ": a newer Kiln is needed");
-  if (header.format_version < kFormatVersion)
+  if (header.format_version < kPlainFormatVersion)
     return invalid("this engine has format version " + std::to_string(header.format_version) +
                    ", which was never released: compile the model again");
   if (bytes.size() != header.file_size)

@@ -26,7 +26,7 @@ using kiln::kMaxRank;
 
 enum class SizeOp : uint8_t {
   Constant = 0,  // immediate
-  Symbol = 1,    // symbols[immediate]
+  Symbol = 1,    // symbols[immediate], or behind them data_sizes
   Add = 2,
   Sub = 3,
   Mul = 4,
@@ -63,6 +63,16 @@ struct SymbolSpec {
   }
 
   bool operator==(const SymbolSpec&) const = default;
+};
+
+// A size that the run finds in its data: symbol symbols.size() + i of the size program is the i-th of
+// these. Sizes that depend on it are known once the step of the program that writes it has run.
+struct DataSizeSpec {
+  std::string name;
+  int64_t min = 0, max = 0, opt = 0;  // a run that finds another is an error
+  Slot bound = -1;                    // the most that it is, over sizes that are known before; -1: not said
+
+  bool operator==(const DataSizeSpec&) const = default;
 };
 
 struct TensorSpec {
@@ -193,9 +203,17 @@ struct KernelSpec {
   std::string precision;  // what it computes in, for profiles: "f32", "bf16", "u8"; "": not known
 };
 
-// The versions of the rules for a program that this version of Kiln reads: 2 for one of an interface
-// with outputs that update inputs, otherwise 1. A program of a later one is not read.
-inline constexpr uint32_t kProgramVersion = 2, kPlainProgramVersion = 1;
+// Where a program has a size that the run finds: before step `step`, or at the end if that is their number,
+// it is the i64 that `buffer` holds.
+struct DataSizeSource {
+  int32_t step = 0;
+  int32_t buffer = -1;
+};
+
+// The versions of the rules for a program that this version of Kiln reads: 3 for one of an interface with
+// sizes that the run finds, 2 for one of an interface with outputs that update inputs, otherwise 1. A program
+// of a later one is not read.
+inline constexpr uint32_t kProgramVersion = 3, kUpdateProgramVersion = 2, kPlainProgramVersion = 1;
 
 // How one kind of machine computes the interface.
 struct ProgramSpec {
@@ -214,6 +232,7 @@ struct ProgramSpec {
   std::vector<BufferSpec> buffers;
   std::vector<KernelSpec> kernels;
   std::vector<StepSpec> steps;
+  std::vector<DataSizeSource> data_sizes;  // of each of the interface's, in the order of the steps
   std::span<const std::byte> code;  // cpu: position-independent text and read-only data
 
   // "cpu:x86-64-v3"
@@ -239,7 +258,12 @@ struct Spec {
   // The best first: the first that a machine can run is the one that it uses.
   std::vector<ProgramSpec> programs;
   std::vector<RequirementSpec> requirements;
+  std::vector<DataSizeSpec> data_sizes;  // in the order in which a run finds them
 };
+
+// By slot of an interface, and of a program of it: how many of the data sizes have to be known, the first
+// ones, before the slot's value is. The size programs are valid.
+std::vector<int32_t> known_after(const Spec& spec, const ProgramSpec* program = nullptr);
 
 // The ABI of a CPU kernel. `buffers` and `params` are the step's, resolved; buffers are non-null
 // unless they have no elements. Runs tasks [begin, end) of the step. `scratch` is 64-byte aligned

@@ -44,12 +44,22 @@ class Checker {
       if (!expect(size.op <= SizeOp::Max, "size", first + i, "unknown operation")) continue;
       if (size.op == SizeOp::Constant) continue;
       if (size.op == SizeOp::Symbol) {
-        expect(is_index(size.immediate, spec_.symbols), "size", first + i, "unknown symbol");
+        const size_t symbols = spec_.symbols.size() + spec_.data_sizes.size();
+        expect(size.immediate >= 0 && static_cast<uint64_t>(size.immediate) < symbols, "size",
+               first + i, "unknown symbol");
+        expect(!is_before_bound(size, slot), "size", first + i, "its bound is no earlier size");
         continue;
       }
       expect(size.a >= 0 && size.a < slot && size.b >= 0 && size.b < slot, "size", first + i,
              "an operand is not an earlier size");
     }
+  }
+
+  // Whether a slot has the value of a data size whose bound comes later.
+  bool is_before_bound(const SizeInstruction& size, int64_t slot) const {
+    const int64_t number = size.immediate - static_cast<int64_t>(spec_.symbols.size());
+    return is_index(number, spec_.data_sizes) &&
+           spec_.data_sizes[static_cast<size_t>(number)].bound >= slot;
   }
 
   const Spec& spec_;
@@ -68,6 +78,7 @@ class InterfaceChecker : Checker {
     check_tensors("output", spec_.outputs);
     check_updates();
     check_requirements();
+    check_data_sizes();
     check_programs();
     return std::move(status_);
   }
@@ -129,6 +140,28 @@ class InterfaceChecker : Checker {
     }
   }
 
+  // What is known when: a size is checked against what was known before it, and inputs against what they
+  // say themselves. A reader that does not know of such sizes must not run the programs.
+  void check_data_sizes() {
+    if (spec_.data_sizes.empty() || !status_.ok()) return;
+    const std::vector<int32_t> known = known_after(spec_);
+    for (size_t i = 0; i < spec_.data_sizes.size(); ++i) {
+      const DataSizeSpec& size = spec_.data_sizes[i];
+      expect(0 <= size.min && size.min <= size.opt && size.opt <= size.max, "data size", i,
+             "its range is not in order");
+      if (size.bound == -1) continue;
+      if (expect(is_index(size.bound, spec_.sizes), "data size", i, "unknown bound"))
+        expect(known[static_cast<size_t>(size.bound)] <= static_cast<int32_t>(i), "data size", i,
+               "its bound is known after it");
+    }
+    for (size_t i = 0; i < spec_.inputs.size(); ++i)
+      for (const Slot slot : spec_.inputs[i].shape)
+        expect(known[static_cast<size_t>(slot)] == 0, "input", i, "its shape depends on data");
+    for (size_t i = 0; i < spec_.programs.size(); ++i)
+      expect(spec_.programs[i].version > kUpdateProgramVersion, "program", i,
+             "its version has no sizes that depend on data");
+  }
+
   void check_programs() {
     expect(!spec_.programs.empty(), "program", 0, "there is none");
     for (size_t i = 0; i < spec_.programs.size(); ++i) {
@@ -152,6 +185,7 @@ class ProgramChecker : Checker {
     check_aliases();
     check_kernels();
     check_steps();
+    check_data_sizes();
     return std::move(status_);
   }
 
@@ -304,6 +338,67 @@ class ProgramChecker : Checker {
     }
   }
 
+  // A step has what is known before it, and so has a buffer when it begins to live.
+  void check_data_sizes() {
+    const std::vector<DataSizeSource>& sizes = program_.data_sizes;
+    expect(sizes.size() == spec_.data_sizes.size(), "data size", sizes.size(),
+           "it has another number of them than the interface");
+    if (!status_.ok() || sizes.empty()) return;
+    known_ = known_after(spec_, &program_);
+    for (size_t i = 0; i < sizes.size(); ++i) check_source(i);
+    for (size_t i = 0; i < program_.buffers.size() && status_.ok(); ++i) check_begin(i);
+    for (size_t i = 0; i < program_.steps.size() && status_.ok(); ++i) check_known(i);
+  }
+
+  // How many data sizes are known when a step runs.
+  int32_t known_at(size_t step) const {
+    const auto unknown = std::ranges::upper_bound(program_.data_sizes, static_cast<int64_t>(step),
+                                                  {}, &DataSizeSource::step);
+    return static_cast<int32_t>(unknown - program_.data_sizes.begin());
+  }
+  bool is_known(Slot slot, int32_t sizes) const {
+    return slot == -1 || known_[static_cast<size_t>(slot)] <= sizes;
+  }
+
+  void check_source(size_t i) {
+    const DataSizeSource& size = program_.data_sizes[i];
+    const int32_t before = i == 0 ? 1 : program_.data_sizes[i - 1].step;
+    const bool in_order =
+        size.step >= before && static_cast<uint64_t>(size.step) <= program_.steps.size();
+    if (!expect(in_order, "data size", i, "it is read out of order") ||
+        !expect(is_index(size.buffer, program_.buffers), "data size", i, "unknown buffer"))
+      return;
+    const BufferSpec& buffer = program_.buffers[static_cast<size_t>(size.buffer)];
+    const auto step = static_cast<size_t>(size.step) - 1;
+    expect(buffer.kind == BufferKind::Output || buffer.kind == BufferKind::Temporary, "data size",
+           i, "its buffer is not written");
+    expect(is_live(buffer, step), "data size", i, "its buffer is not there any more");
+    expect(is_known(buffer.bytes, known_at(step)), "data size", i, "its buffer's size depends on it");
+  }
+
+  void check_begin(size_t i) {
+    const BufferSpec& buffer = program_.buffers[i];
+    if (buffer.kind != BufferKind::Temporary) return;
+    const int32_t known = known_at(static_cast<size_t>(buffer.first_step));
+    expect(is_known(buffer.bytes, known), "buffer", i, "its size is not known when it begins");
+    if (buffer.alias_of == -1) return;
+    const BufferSpec& target = program_.buffers[static_cast<size_t>(buffer.alias_of)];
+    expect(known_at(static_cast<size_t>(target.first_step)) == known, "buffer", i,
+           "it aliases one that begins with other sizes");
+  }
+
+  void check_known(size_t i) {
+    const StepSpec& step = program_.steps[i];
+    const int32_t known = known_at(i);
+    bool all = is_known(step.tasks, known) && is_known(step.scratch_bytes, known);
+    for (const Slot slot : step.params) all &= is_known(slot, known);
+    for (const Slot slot : step.writes) all &= is_known(slot, known);
+    for (const CheckSpec& check : step.checks) all &= is_known(check.size, known);
+    for (const int32_t buffer : step.buffers)
+      all &= is_known(program_.buffers[static_cast<size_t>(buffer)].bytes, known);
+    expect(all, "step", i, "it uses a size that is not known yet");
+  }
+
   static bool is_live(const BufferSpec& buffer, size_t step) {
     const auto at = static_cast<int64_t>(step);
     return buffer.kind != BufferKind::Temporary ||
@@ -312,6 +407,7 @@ class ProgramChecker : Checker {
 
   const ProgramSpec& program_;
   const std::optional<uint64_t> weights_size_;
+  std::vector<int32_t> known_;  // by slot: data sizes that are known before it is
 };
 
 }  // namespace
@@ -333,6 +429,8 @@ std::string unknown_of_head(const ProgramSpec& program) {
 
 std::string unknown_of(const ProgramSpec& program) {
   if (std::string unknown = unknown_of_head(program); !unknown.empty()) return unknown;
+  if (!program.data_sizes.empty() && program.target != "cpu")
+    return "sizes that depend on data in a program for " + program.target;
   for (size_t i = 0; i < program.steps.size(); ++i)
     if (program.steps[i].kind > StepKind::Call)
       return "the kind of step " + std::to_string(i) + ", " +

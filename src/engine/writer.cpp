@@ -236,6 +236,7 @@ Status emit(Layout& layout, Sink& sink) {
   for (SectionEntry& section : layout.sections)
     KILN_RETURN_IF_ERROR(emit_section(layout, section, sink));
   FileHeader header;
+  if (!layout.spec.data_sizes.empty()) header.format_version = kFormatVersion;
   header.section_count = static_cast<uint32_t>(layout.sections.size());
   header.file_size = layout.file_size;
   header.hash = header_hash(header, layout.sections);

@@ -58,6 +58,27 @@ std::optional<ir::Dim> Call::condition(std::string_view name) const {
   }
 }
 
+ir::Dim Call::find_size(ir::Value* count, size_t output, size_t dim,
+                        std::optional<ir::Dim> bound) {
+  const std::vector<std::string> names = node_.output_names();
+  const std::string& name = names.at(output);
+  ir::Attrs attrs;
+  if (bound) attrs["bound"] = *bound;
+  if (const auto fresh = scope_.define_symbol(name, dim, bound)) {
+    attrs["size"] = *fresh;
+    make(ir::Op::data_size, {count}, std::move(attrs));
+    return *fresh;
+  }
+  const ir::Dim recorded = scope_.recorded_size(name, dim);
+  const ir::Dim found = scope_.new_symbol(name + "_size", bound);
+  attrs["size"] = found;
+  make(ir::Op::data_size, {count}, std::move(attrs));
+  builder().require({ir::Dim(1) - ir::min(1, ir::max(found - recorded, recorded - found)),
+                     "the size " + recorded.str() + " for a result of " + operation(), "",
+                     ir::Requirement::Kind::Sizes});
+  return recorded;
+}
+
 const Argument& Call::get(std::string_view name) const {
   if (const Argument* argument = find(name)) return *argument;
   fail("no argument " + std::string(name), "a value");

@@ -48,6 +48,11 @@ class Call {
   std::vector<double> reals(std::string_view name) const;
   std::optional<DType> dtype(std::string_view name) const;
 
+  // The size of an output that is the value of `count`, an i64 scalar that the run computes, and at most
+  // `bound`: the symbol that PyTorch recorded for `dim` of output `output`. Where it recorded another
+  // size, because the model says what it is, the run checks that.
+  ir::Dim find_size(ir::Value* count, size_t output, size_t dim, std::optional<ir::Dim> bound);
+
   // A condition on sizes as 1 or 0; nothing for one that depends on data, or is known.
   std::optional<ir::Dim> condition(std::string_view name) const;
 

@@ -208,7 +208,8 @@ uint32_t next_id(const ir::Graph& graph) {
 bool adds_checks(const ir::Graph& graph, uint32_t first_id) {
   return std::ranges::any_of(graph.nodes(), [&](const auto& node) {
     return node->outputs[0]->id >= first_id &&
-           (node->op == Op::check_index || node->op == Op::check_nonzero);
+           (node->op == Op::check_index || node->op == Op::check_nonzero ||
+            node->op == Op::data_size);
   });
 }
 

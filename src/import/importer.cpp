@@ -41,6 +41,20 @@ void check_sizes(const Scope& scope, const ProgramNode& node) {
   }
 }
 
+constexpr std::string_view kItem = "aten._local_scalar_dense.default";
+
+// The value of a scalar tensor as a size.
+void import_item(Call& call) {
+  ir::Value* x = call.tensor("self");
+  const auto* name = std::get_if<SizeName>(&call.node().outputs.at(0));
+  call.expect(name != nullptr && is_integer(x->type.dtype) && x->type.elements().is_constant(1),
+              "an item of " + x->type.str(), "one integer, used as a size");
+  const auto size = call.scope().define_size(name->name);
+  if (!size) return check_sizes(call.scope(), call.node());
+  x = call.builder().cast(call.builder().reshape(x, {}), DType::I64);
+  call.make(ir::Op::data_size, {x}, {{"size", *size}});
+}
+
 void check_rank(const ProgramGraph& graph, const std::string& tensor) {
   const auto meta = graph.tensor_values.find(tensor);
   if (meta == graph.tensor_values.end() || meta->second.sizes.size() <= kMaxRank) return;
@@ -244,7 +258,7 @@ std::vector<ir::Value*> Importer::import_body(const Scope& outer, const ProgramG
     throw CompileError("got " + std::to_string(operands.size()) +
                        " operands for a graph, expected " + std::to_string(body.inputs.size()));
   }
-  Scope scope(body, outer.symbols(), builder_);
+  Scope scope(body, outer.ranges(), outer.symbols(), builder_);
   for (size_t i = 0; i < operands.size(); ++i) {
     const auto* name = std::get_if<TensorName>(&body.inputs[i]);
     if (name != nullptr && operands[i] != nullptr) scope.bind(name->name, operands[i]);
@@ -270,6 +284,10 @@ void Importer::import_control(Call& call, std::string_view target) {
 void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
   const ProgramNode& node = scope.graph().nodes[index];
   builder_.set_location(node.location);
+  if (short_target(node) == kItem) {
+    Call item(node, scope);
+    return import_item(item);
+  }
   if (gives_only_sizes(node)) return check_sizes(scope, node);
   check_ranks(scope.graph(), node);
   Call call(node, scope);
@@ -351,7 +369,7 @@ void Importer::check_inputs() const {
 
 ir::Graph Importer::import_graph() {
   check_inputs();
-  Scope scope(model_.program.graph, symbols_, builder_);
+  Scope scope(model_.program.graph, model_.program.ranges, symbols_, builder_);
   bind_inputs(scope);
   bind_updated(scope);
   add_guards(scope);
@@ -366,6 +384,8 @@ void Importer::substitute_outputs(Scope& scope, const ProgramNode& node) {
   }
   for (const std::string& name : node.output_names()) {
     try {
+      // A size that the failed node finds is one of an input then.
+      for (size_t dim = 0; dim < kMaxRank; ++dim) scope.define_symbol(name, dim, std::nullopt);
       if (!name.empty()) scope.bind(name, graph_.add_input(name, scope.recorded_type(name)));
     } catch (const CompileError&) {
       // Of a type that Kiln does not know: its users cannot be imported either, and will say so.
@@ -374,7 +394,7 @@ void Importer::substitute_outputs(Scope& scope, const ProgramNode& node) {
 }
 
 std::vector<NodeSupport> Importer::check_support() {
-  Scope scope(model_.program.graph, symbols_, builder_);
+  Scope scope(model_.program.graph, model_.program.ranges, symbols_, builder_);
   bind_inputs(scope);
   bind_updated(scope);
   const Aliases aliases(model_.program.graph);

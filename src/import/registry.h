@@ -45,6 +45,7 @@ Rows scan_rows();
 Rows sort_rows();
 Rows scatter_rows();
 Rows recurrent_rows();
+Rows data_size_rows();
 
 // Null for a target without a row.
 const Row* find_row(std::string_view target);

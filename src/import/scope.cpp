@@ -1,5 +1,7 @@
 #include "import/scope.h"
 
+#include <algorithm>
+
 #include "import/expression.h"
 #include "support/error.h"
 
@@ -15,8 +17,9 @@ void collect_names(const Argument& argument, std::set<std::string, std::less<>>&
 
 }  // namespace
 
-Scope::Scope(const ProgramGraph& graph, const Symbols& symbols, ir::Builder& builder)
-    : graph_(graph), symbols_(symbols), builder_(builder) {
+Scope::Scope(const ProgramGraph& graph, const SymbolRanges& ranges, Symbols& symbols,
+             ir::Builder& builder)
+    : graph_(graph), ranges_(ranges), symbols_(symbols), builder_(builder) {
   for (const ProgramNode& node : graph.nodes) {
     for (const auto& [name, argument] : node.inputs) collect_names(argument, used_);
   }
@@ -44,6 +47,49 @@ ir::Dim Scope::symbol(std::string_view name) const {
 ir::Dim Scope::size(const SizeExpression& size) const {
   if (size.expression.empty()) return size.constant;
   return parse_expression(size.expression, [&](std::string_view name) { return symbol(name); });
+}
+
+ir::Dim Scope::recorded_size(const std::string& name, size_t dim) const {
+  const auto found = graph_.tensor_values.find(name);
+  if (found == graph_.tensor_values.end() || dim >= found->second.sizes.size())
+    throw CompileError("got no size for " + name + ", expected it among tensor_values");
+  return size(found->second.sizes[dim]);
+}
+
+std::optional<ir::Dim> Scope::define_symbol(const std::string& tensor, size_t dim,
+                                            const std::optional<ir::Dim>& bound) {
+  const auto found = graph_.tensor_values.find(tensor);
+  if (found == graph_.tensor_values.end() || dim >= found->second.sizes.size()) return std::nullopt;
+  return define(found->second.sizes[dim], bound);
+}
+
+std::optional<ir::Dim> Scope::define_size(const std::string& size) {
+  const auto found = graph_.size_values.find(size);
+  return found == graph_.size_values.end() ? std::nullopt : define(found->second, std::nullopt);
+}
+
+std::optional<ir::Dim> Scope::define(const SizeExpression& size,
+                                     const std::optional<ir::Dim>& bound) {
+  const auto linear = size.expression.empty() ? std::nullopt : as_linear_size(size.expression);
+  if (!linear || !linear->is_plain() || symbols_.contains(linear->symbol)) return std::nullopt;
+  const ir::Dim symbol = new_symbol(linear->symbol, bound);
+  symbols_.emplace(linear->symbol, symbol);
+  return symbol;
+}
+
+// Half of what it can be is what it is optimised for.
+ir::Dim Scope::new_symbol(const std::string& name, const std::optional<ir::Dim>& bound) const {
+  int64_t min = 0, max = ir::kDimInfinity;
+  if (const auto range = ranges_.find(name); range != ranges_.end()) {
+    min = std::clamp<int64_t>(range->second.min.value_or(0), 0, ir::kDimInfinity);
+    max = std::clamp<int64_t>(range->second.max.value_or(max), min, ir::kDimInfinity);
+  }
+  int64_t typical = 1024;
+  if (bound) {
+    max = std::clamp(bound->upper_bound(), min, max);
+    typical = bound->at_opt();
+  }
+  return ir::Dim(ir::make_size_symbol(name, min, max, std::clamp(typical / 2, min, max)));
 }
 
 ir::Dim Scope::condition_of(const std::string& expression) const {

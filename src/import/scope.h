@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -14,13 +15,17 @@ namespace kiln::import {
 
 // Sizes that the symbols of the program stand for; shared by all graphs of it.
 using Symbols = std::map<std::string, ir::Dim, std::less<>>;
+using SymbolRanges = std::map<std::string, Range, std::less<>>;
 
 class Scope {
  public:
-  Scope(const ProgramGraph& graph, const Symbols& symbols, ir::Builder& builder);
+  // `ranges` are those of the program; symbols that are found in the data are added to `symbols`.
+  Scope(const ProgramGraph& graph, const SymbolRanges& ranges, Symbols& symbols,
+        ir::Builder& builder);
 
   const ProgramGraph& graph() const { return graph_; }
-  const Symbols& symbols() const { return symbols_; }
+  Symbols& symbols() const { return symbols_; }
+  const SymbolRanges& ranges() const { return ranges_; }
   ir::Builder& builder() const { return builder_; }
 
   void bind(const std::string& name, ir::Value* value) { values_[name] = value; }
@@ -43,14 +48,25 @@ class Scope {
   // The type that the program records for a tensor; CompileError if there is none or Kiln has no
   // such type.
   ir::Type recorded_type(const std::string& name) const;
+  ir::Dim recorded_size(const std::string& name, size_t dim) const;
+  // The symbol that the program records for a dimension of a tensor, from here on a symbol of the graph;
+  // nothing if it records another size, or one that is known already.
+  std::optional<ir::Dim> define_symbol(const std::string& tensor, size_t dim,
+                                       const std::optional<ir::Dim>& bound);
+  // The same for a size of the program.
+  std::optional<ir::Dim> define_size(const std::string& size);
+  // One that the program has no name for.
+  ir::Dim new_symbol(const std::string& name, const std::optional<ir::Dim>& bound) const;
   // Whether a later node or the graph's result refers to the name.
   bool is_used(const std::string& name) const { return used_.contains(name); }
 
  private:
   ir::Dim symbol(std::string_view name) const;
+  std::optional<ir::Dim> define(const SizeExpression& size, const std::optional<ir::Dim>& bound);
 
   const ProgramGraph& graph_;
-  const Symbols& symbols_;
+  const SymbolRanges& ranges_;
+  Symbols& symbols_;
   ir::Builder& builder_;
   std::map<std::string, ir::Value*, std::less<>> values_;
   std::map<std::string, std::function<ir::Value*()>, std::less<>> lazy_;

@@ -82,6 +82,13 @@ std::vector<SymbolPtr> Graph::size_symbols() const {
   return result;
 }
 
+std::vector<SymbolPtr> Graph::data_symbols() const {
+  std::vector<SymbolPtr> result;
+  for (const auto& node : nodes_)
+    if (node->op == Op::data_size) result.push_back(node->attr<Dim>("size").as_symbol());
+  return result;
+}
+
 void Graph::replace_all_uses(Value* from, Value* to) {
   for (const auto& node : nodes_) std::replace(node->inputs.begin(), node->inputs.end(), from, to);
   std::replace(outputs_.begin(), outputs_.end(), from, to);
@@ -95,12 +102,13 @@ void Graph::erase(Node* node) {
 }
 
 // Nodes that no output depends on are dead, but for checks: what they find is an error, whoever
-// reads what they checked.
+// reads what they checked. So is a size that is out of its range.
 size_t Graph::erase_dead() {
   std::set<const Node*> live;
   for (const Value* output : outputs_) live.insert(output->producer);
   for (const auto& node : nodes_) {
-    if (node->op == Op::check_index || node->op == Op::check_nonzero) live.insert(node.get());
+    const bool checks = node->op == Op::check_index || node->op == Op::check_nonzero;
+    if (checks || node->op == Op::data_size) live.insert(node.get());
   }
   size_t count = 0;
   for (auto place = nodes_.end(); place != nodes_.begin();) {

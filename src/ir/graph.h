@@ -116,6 +116,8 @@ class Graph {
 
   // Size symbols of the graph's inputs, in order of creation.
   std::vector<SymbolPtr> size_symbols() const;
+  // Those that are found in the data, by data_size nodes, in graph order.
+  std::vector<SymbolPtr> data_symbols() const;
 
   // Redirects every use of `from`, graph outputs included.
   void replace_all_uses(Value* from, Value* to);

@@ -1,4 +1,4 @@
-// constant, full, iota, dim_value.
+// constant, full, iota, dim_value, data_size.
 #include "ir/infer.h"
 
 namespace kiln::ir {
@@ -10,6 +10,12 @@ Type infer_source(const Call& call) {
     call.expect(literal.bytes.size() == bytes, std::to_string(literal.bytes.size()) + " bytes",
                 std::to_string(bytes));
     return literal.type();
+  }
+  if (call.op() == Op::data_size) {
+    call.expect_rank(0, 0);
+    const Dim& size = call.attr<Dim>("size");
+    call.expect(size.as_symbol() != nullptr, "the size " + size.str(), "a symbol");
+    return call.type(0);
   }
   const DType dtype = call.result_dtype();
   if (call.op() == Op::full) return {dtype, call.dims("shape")};

@@ -171,7 +171,8 @@ std::string to_text(const Graph& graph, const PrintOptions& options) {
             joined(graph.inputs(),
                    [](const Value* input) { return value_str(input) + ": " + input->type.str(); }) +
             ")";
-  const std::vector<SymbolPtr> symbols = graph.size_symbols();
+  std::vector<SymbolPtr> symbols = graph.size_symbols();
+  for (const SymbolPtr& symbol : graph.data_symbols()) symbols.push_back(symbol);
   if (!symbols.empty()) result += " symbols " + joined(symbols, symbol_str);
   result += " {\n";
   for (const Requirement& requirement : graph.requirements)

@@ -32,7 +32,9 @@ void check_names(const Graph& graph) {
     for (const Value* output : node->outputs) check(output);
   }
   std::set<std::string> symbols;
-  for (const SymbolPtr& symbol : graph.size_symbols()) {
+  std::vector<SymbolPtr> all = graph.size_symbols();
+  for (const SymbolPtr& symbol : graph.data_symbols()) all.push_back(symbol);
+  for (const SymbolPtr& symbol : all) {
     if (symbol->name.empty() || !symbols.insert(symbol->name).second) {
       broken("R1", "symbol " + symbol->name, "the name is empty or not unique");
     }
@@ -125,21 +127,31 @@ void check_types(const Node& node) {
 
 void check_dim(const std::set<SymbolPtr>& known, const Dim& dim, const std::string& where) {
   for (const SymbolPtr& symbol : dim.symbols()) {
-    if (!known.contains(symbol)) broken("R7", where, symbol->name + " is not a size of an input");
+    if (!known.contains(symbol))
+      broken("R7", where, symbol->name + " is not a size of an input, nor found before");
   }
 }
 
-// R7: sizes mention size symbols of the graph's inputs only and cannot all be negative; ranges are
-// well formed.
+void check_range(const Symbol& symbol) {
+  const bool ordered = 0 <= symbol.min && symbol.min <= symbol.opt && symbol.opt <= symbol.max;
+  if (symbol.is_loop || !ordered) broken("R7", "symbol " + symbol.name, "0 <= min <= opt <= max");
+}
+
+void check_attributes(const std::set<SymbolPtr>& known, const Node& node) {
+  for (const auto& [name, value] : node.attrs) {
+    if (const Dim* dim = std::get_if<Dim>(&value)) check_dim(known, *dim, describe(node));
+    if (const auto* dims = std::get_if<std::vector<Dim>>(&value)) {
+      for (const Dim& dim : *dims) check_dim(known, dim, describe(node));
+    }
+  }
+}
+
+// R7: sizes mention size symbols of the graph's inputs only, and those that an earlier data_size
+// finds, and cannot all be negative; ranges are well formed.
 void check_sizes(const Graph& graph) {
   const std::vector<SymbolPtr> symbols = graph.size_symbols();
-  const std::set<SymbolPtr> known(symbols.begin(), symbols.end());
-  for (const SymbolPtr& symbol : symbols) {
-    const bool ordered =
-        0 <= symbol->min && symbol->min <= symbol->opt && symbol->opt <= symbol->max;
-    if (symbol->is_loop || !ordered)
-      broken("R7", "symbol " + symbol->name, "0 <= min <= opt <= max");
-  }
+  std::set<SymbolPtr> known(symbols.begin(), symbols.end());
+  for (const SymbolPtr& symbol : symbols) check_range(*symbol);
   auto check = [&](const Value* value) {
     for (const Dim& dim : value->type.shape) {
       check_dim(known, dim, "%" + value->name);
@@ -149,12 +161,15 @@ void check_sizes(const Graph& graph) {
   for (const Value* input : graph.inputs()) check(input);
   for (const auto& node : graph.nodes()) {
     for (const Value* output : node->outputs) check(output);
-    for (const auto& [name, value] : node->attrs) {
-      if (const Dim* dim = std::get_if<Dim>(&value)) check_dim(known, *dim, describe(*node));
-      if (const auto* dims = std::get_if<std::vector<Dim>>(&value)) {
-        for (const Dim& dim : *dims) check_dim(known, dim, describe(*node));
-      }
+    if (node->op == Op::data_size) {
+      const SymbolPtr found = node->attr<Dim>("size").as_symbol();
+      check_range(*found);
+      if (const auto bound = node->attrs.find("bound"); bound != node->attrs.end())
+        check_dim(known, std::get<Dim>(bound->second), describe(*node));
+      if (!known.insert(found).second)
+        broken("R7", describe(*node), found->name + " is known before");
     }
+    check_attributes(known, *node);
   }
   for (const Requirement& requirement : graph.requirements)
     check_dim(known, requirement.condition, "the requirement " + requirement.expected);

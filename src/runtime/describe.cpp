@@ -68,6 +68,22 @@ void write_symbols(JsonWriter& json, const Spec& spec) {
   json.end_array();
 }
 
+void write_data_sizes(JsonWriter& json, const Spec& spec) {
+  const SizeText sizes(spec);
+  json.key("data_sizes").begin_array();
+  for (const engine::DataSizeSpec& size : spec.data_sizes) {
+    json.begin_object().key("name").value(size.name);
+    json.key("min").value(size.min).key("opt").value(size.opt).key("max").value(size.max);
+    json.key("bound");
+    if (size.bound == -1)
+      json.null();
+    else
+      json.value(sizes.operand(size.bound).data());
+    json.end_object();
+  }
+  json.end_array();
+}
+
 void write_requirements(JsonWriter& json, const Spec& spec) {
   json.key("requirements").begin_array();
   for (const engine::RequirementSpec& requirement : spec.requirements) {
@@ -79,9 +95,10 @@ void write_requirements(JsonWriter& json, const Spec& spec) {
 
 // What a session on one thread allocates; null where the shapes need more than there can be.
 void write_workspace(JsonWriter& json, const Spec& spec, const ProgramSpec& program,
-                     int64_t engine::SymbolSpec::* size) {
+                     const auto& size_of) {
   std::vector<int64_t> symbols;
-  for (const engine::SymbolSpec& symbol : spec.symbols) symbols.push_back(symbol.*size);
+  for (const engine::SymbolSpec& symbol : spec.symbols) symbols.push_back(size_of(symbol));
+  for (const engine::DataSizeSpec& size : spec.data_sizes) symbols.push_back(size_of(size));
   const Result<uint64_t> bytes = workspace_bytes(spec, program, symbols);
   if (bytes.ok())
     json.value(*bytes);
@@ -94,11 +111,11 @@ void write_memory(JsonWriter& json, const engine::View& view, const ProgramSpec&
   json.key("weights_bytes").value(view.weights.size());
   json.key("stripped").value(view.stripped);
   json.key("workspace_bytes_at_min");
-  write_workspace(json, view.spec, program, &engine::SymbolSpec::min);
+  write_workspace(json, view.spec, program, [](const auto& symbol) { return symbol.min; });
   json.key("workspace_bytes_at_opt");
-  write_workspace(json, view.spec, program, &engine::SymbolSpec::opt);
+  write_workspace(json, view.spec, program, [](const auto& symbol) { return symbol.opt; });
   json.key("workspace_bytes_at_max");
-  write_workspace(json, view.spec, program, &engine::SymbolSpec::max);
+  write_workspace(json, view.spec, program, [](const auto& symbol) { return symbol.max; });
   json.key("buffers").value(program.buffers.size());
   json.key("steps").value(program.steps.size());
   json.end_object();
@@ -223,6 +240,7 @@ Result<std::string> describe(const Engine& engine) {
   write_strings(json, spec.disabled_passes);
   write_tensors(json, engine);
   write_symbols(json, spec);
+  write_data_sizes(json, spec);
   write_requirements(json, spec);
   write_memory(json, view, shown);
   write_programs(json, spec, read);

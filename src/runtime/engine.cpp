@@ -90,6 +90,7 @@ Status Engine::align_weights() {
 void Engine::find_dims() {
   std::vector<int64_t> opts;
   for (const engine::SymbolSpec& symbol : spec().symbols) opts.push_back(symbol.opt);
+  for (const engine::DataSizeSpec& size : spec().data_sizes) opts.push_back(size.opt);
   const std::vector<SizeRange> ranges = size_ranges(spec());
   const Result<std::vector<int64_t>> evaluated = evaluate_sizes(spec(), opts);
   const std::vector<int64_t> typical = evaluated.ok() ? *evaluated : std::vector<int64_t>();

@@ -114,6 +114,19 @@ Status no_output_memory(const TensorSpec& spec, size_t index, uint64_t bytes) {
                                              std::to_string(bytes) + " bytes");
 }
 
+Status no_bound(const TensorSpec& spec, size_t index) {
+  return invalid(label("output", spec, index) +
+                 ": got memory for a shape that depends on data and has no bound, expected a "
+                 "function that allocates it (allocate_output)");
+}
+
+Status wrong_data_size(const engine::DataSizeSpec& size, int64_t got, int64_t largest) {
+  const std::string most = largest > kLargestSize ? "" : std::to_string(largest);
+  return Status(StatusCode::OutOfRange, "the size " + size.name + " that the data gives: got " +
+                                            std::to_string(got) + ", expected " +
+                                            std::to_string(size.min) + ".." + most);
+}
+
 Status wrong_output(const TensorSpec& spec, size_t index, const BoundTensor& expected,
                     const TensorView& output) {
   KILN_RETURN_IF_ERROR(check_type("output", spec, index, output));

@@ -26,6 +26,8 @@ Status wrong_device(const char* role, const engine::TensorSpec& spec, size_t ind
 Status null_data(const char* role, const engine::TensorSpec& spec, size_t index);
 Status no_output_memory(const engine::TensorSpec& spec, size_t index, uint64_t bytes);
 // An output that does not match, or is not contiguous.
+Status no_bound(const engine::TensorSpec& spec, size_t index);
+Status wrong_data_size(const engine::DataSizeSpec& size, int64_t got, int64_t largest);
 Status wrong_output(const engine::TensorSpec& spec, size_t index, const BoundTensor& expected,
                     const TensorView& output);
 

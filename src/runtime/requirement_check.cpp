@@ -16,7 +16,7 @@ using engine::SymbolSpec;
 
 // Whether the value of each symbol has to do with that of a slot.
 std::vector<bool> symbols_of(const Spec& spec, engine::Slot slot) {
-  std::vector<bool> found(spec.symbols.size(), false);
+  std::vector<bool> found(spec.symbols.size() + spec.data_sizes.size(), false);
   std::vector<bool> used(static_cast<size_t>(slot) + 1, false);
   used.back() = true;
   for (size_t i = used.size(); i-- > 0;) {
@@ -38,10 +38,14 @@ std::string sizes_text(const Spec& spec, engine::Slot slot, std::span<const int6
   std::string text;
   for (size_t i = 0; i < symbols.size(); ++i) {
     if (!used[i]) continue;
+    text += text.empty() ? "" : ", ";
+    if (i >= spec.symbols.size()) {
+      text += spec.data_sizes[i - spec.symbols.size()].name + " = " + std::to_string(symbols[i]);
+      continue;
+    }
     const SymbolSpec& symbol = spec.symbols[i];
     const std::string& input = spec.inputs[static_cast<size_t>(symbol.input)].name;
-    text += (text.empty() ? "" : ", ") +
-            (input.empty() ? "input " + std::to_string(symbol.input) : input) + ".size(" +
+    text += (input.empty() ? "input " + std::to_string(symbol.input) : input) + ".size(" +
             std::to_string(symbol.dim) + ") = " + std::to_string(symbol.size_at(symbols[i]));
   }
   return text.empty() ? "these shapes" : text;
@@ -60,12 +64,18 @@ Status violation(const Spec& spec, const RequirementSpec& requirement,
 
 }  // namespace
 
-Status check_requirements(const Spec& spec, std::span<const int64_t> symbols) {
+Status check_requirements(const Spec& spec, std::span<const int64_t> symbols, size_t before) {
   if (spec.requirements.empty()) return Status();
   const Result<std::vector<int64_t>> sizes = evaluate_sizes(spec, symbols);
   if (!sizes.ok()) return sizes.status();
+  const std::vector<int32_t> known = engine::known_after(spec);
+  const size_t found = symbols.size() - spec.symbols.size();
+  const auto is_due = [&](const RequirementSpec& requirement) {
+    const auto needed = static_cast<size_t>(known[static_cast<size_t>(requirement.condition)]);
+    return needed <= found && (needed > before || found == 0);
+  };
   for (const RequirementSpec& requirement : spec.requirements)
-    if ((*sizes)[static_cast<size_t>(requirement.condition)] == 0)
+    if (is_due(requirement) && (*sizes)[static_cast<size_t>(requirement.condition)] == 0)
       return violation(spec, requirement, symbols);
   return Status();
 }

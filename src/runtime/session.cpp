@@ -1,10 +1,13 @@
 #include "runtime/session.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "runtime/check_failure.h"
 #include "runtime/input_check.h"
 #include "runtime/requirement_check.h"
+#include "runtime/size_program.h"
+#include "runtime/workspace.h"
 #include "support/thread_pool.h"
 
 namespace kiln::runtime {
@@ -78,6 +81,8 @@ Session::Session(std::shared_ptr<const Engine> engine, const SessionOptions& opt
   input_data_.resize(engine_->spec().inputs.size());
   output_data_.resize(engine_->spec().outputs.size());
   bindings_.reserve(kMostBindings + 1);
+  workspaces_.resize(parts_of(*engine_->program()).size());
+  workspace_data_.resize(workspaces_.size());
   for (size_t i = 0; i < engine_->spec().outputs.size(); ++i)
     if (const int32_t input = engine_->spec().outputs[i].updates; input != -1)
       updates_.push_back({.output = i, .input = static_cast<size_t>(input)});
@@ -88,30 +93,41 @@ Session::Session(std::shared_ptr<const Engine> engine, const SessionOptions& opt
 Session::~Session() {
   bindings_.clear();
   for (MemoryBlock& block : staged_) memory_.release(block, stream_);
-  memory_.release(workspace_, stream_);
+  for (MemoryBlock& block : workspaces_) memory_.release(block, stream_);
 }
 
 Result<std::span<const BoundTensor>> Session::output_shapes(std::span<const TensorView> inputs) {
   const BusyGuard guard(busy_);
   if (!guard.entered()) return in_use();
+  last_ = nullptr;
   KILN_RETURN_IF_ERROR(bind(inputs));
   return std::span<const BoundTensor>(bindings_.front()->outputs());
+}
+
+Result<std::span<const BoundTensor>> Session::result_shapes() {
+  const BusyGuard guard(busy_);
+  if (!guard.entered()) return in_use();
+  if (last_ == nullptr)
+    return Status(StatusCode::InvalidArgument,
+                  "got no run that succeeded just before, expected one: its results have the shapes");
+  return std::span<const BoundTensor>(last_->outputs());
 }
 
 Status Session::run(std::span<const TensorView> inputs, std::span<const TensorView> outputs,
                     const RunOptions& options) {
   const BusyGuard guard(busy_);
   if (!guard.entered()) return in_use();
+  last_ = nullptr;
   KILN_RETURN_IF_ERROR(use_stream(options.stream));
   KILN_RETURN_IF_ERROR(bind(inputs));
   KILN_RETURN_IF_ERROR(set_inputs(inputs));
   if (options.outputs.allocate == nullptr || !outputs.empty())
     KILN_RETURN_IF_ERROR(set_outputs(outputs));
   else
-    KILN_RETURN_IF_ERROR(ask_for_outputs(options.outputs));
-  if (updates_.empty()) return execute(inputs, options.cancel);
+    KILN_RETURN_IF_ERROR(ask_for_outputs(options.outputs, *bindings_.front(), nullptr));
+  if (updates_.empty()) return execute(inputs, options);
   KILN_RETURN_IF_ERROR(place_updates(inputs));
-  KILN_RETURN_IF_ERROR(execute(inputs, options.cancel));
+  KILN_RETURN_IF_ERROR(execute(inputs, options));
   return write_back();
 }
 
@@ -172,9 +188,8 @@ Status Session::activate(std::vector<int64_t> symbols) {
     return Status();
   }
   KILN_RETURN_IF_ERROR(check_requirements(engine_->spec(), symbols));
-  Result<std::unique_ptr<Binding>> binding = Binding::create(
-      *engine_, std::move(symbols),
-      {.threads = threads_, .device = memory_.device().index, .weight_budget = weight_budget_});
+  Result<std::unique_ptr<Binding>> binding =
+      Binding::create(*engine_, std::move(symbols), placement());
   if (!binding.ok()) return binding.status();
   bindings_.insert(bindings_.begin(), std::move(*binding));
   if (bindings_.size() <= kMostBindings) return Status();
@@ -216,19 +231,26 @@ Status Session::set_outputs(std::span<const TensorView> outputs) {
   if (outputs.size() != specs.size()) return wrong_count("output", outputs.size(), specs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
     const BoundTensor& expected = binding.outputs()[i];
+    if (!binding.is_known(i) && std::ranges::max(expected.shape) > kLargestSize)
+      return no_bound(specs[i], i);
     if (!expected.matches(outputs[i]) || !is_contiguous(outputs[i]))
       return wrong_output(specs[i], i, expected, outputs[i]);
     if (outputs[i].device != memory_.device())
       return wrong_device("output", specs[i], i, outputs[i].device, memory_.device());
-    if (expected.bytes > 0 && outputs[i].data == nullptr) return null_data("output", specs[i], i);
+    const bool has_elements =
+        binding.is_known(i) ? expected.bytes > 0 : std::ranges::count(expected.shape, 0) == 0;
+    if (has_elements && outputs[i].data == nullptr) return null_data("output", specs[i], i);
     output_data_[i] = outputs[i].data;
   }
   return Status();
 }
 
-Status Session::ask_for_outputs(const OutputHook& hook) {
-  const std::vector<BoundTensor>& tensors = bindings_.front()->outputs();
+// Those whose shapes became known with a part of the program.
+Status Session::ask_for_outputs(const OutputHook& hook, const Binding& binding,
+                                const Binding* before) {
+  const std::vector<BoundTensor>& tensors = binding.outputs();
   for (size_t i = 0; i < tensors.size(); ++i) {
+    if (!binding.is_known(i) || (before != nullptr && before->is_known(i))) continue;
     output_data_[i] = hook.allocate(hook.user, {i, tensors[i], memory_.device()});
     if (output_data_[i] == nullptr && tensors[i].bytes > 0)
       return no_output_memory(engine_->spec().outputs[i], i, tensors[i].bytes);
@@ -303,20 +325,78 @@ Status Session::write_back() {
   return Status();
 }
 
-Status Session::execute(std::span<const TensorView> inputs, CancelFlag cancel) {
-  const Binding& binding = *bindings_.front();
-  KILN_RETURN_IF_ERROR(memory_.grow(workspace_, binding.program().workspace_bytes(), stream_));
+// Part by part: what one finds in its data are sizes of those behind it.
+Status Session::execute(std::span<const TensorView> inputs, const RunOptions& options) {
   if (profiling_) {
     profile_.clear();
-    profiled_work_ = binding.work();
+    profiled_work_.clear();
   }
-  return status_of(binding.program().run({.inputs = input_data_,
-                                          .outputs = output_data_,
-                                          .workspace = workspace_.data,
-                                          .stream = stream_,
-                                          .cancel = cancel,
-                                          .profile = profiling_ ? &profile_ : nullptr}),
-                   binding, inputs);
+  Binding* binding = bindings_.front().get();
+  KILN_RETURN_IF_ERROR(execute(*binding, 0, inputs, options.cancel));
+  for (size_t part = 1; part < workspaces_.size(); ++part) {
+    const Binding* before = binding;
+    Result<Binding*> next = continue_run(*binding);
+    if (!next.ok()) return next.status();
+    binding = *next;
+    if (options.outputs.allocate != nullptr)
+      KILN_RETURN_IF_ERROR(ask_for_outputs(options.outputs, *binding, before));
+    KILN_RETURN_IF_ERROR(execute(*binding, part, inputs, options.cancel));
+  }
+  last_ = binding;
+  return Status();
+}
+
+Status Session::execute(const Binding& binding, size_t part, std::span<const TensorView> inputs,
+                        CancelFlag cancel) {
+  MemoryBlock& workspace = workspaces_[part];
+  KILN_RETURN_IF_ERROR(memory_.grow(workspace, binding.program().workspace_bytes(), stream_));
+  workspace_data_[part] = workspace.data;
+  if (profiling_)
+    profiled_work_.insert(profiled_work_.end(), binding.work().begin(), binding.work().end());
+  return status_of(
+      binding.program().run({.inputs = input_data_,
+                             .outputs = output_data_,
+                             .workspace = workspace.data,
+                             .earlier = std::span(workspace_data_).first(part),
+                             .stream = stream_,
+                             .cancel = cancel,
+                             .profile = profiling_ ? &profile_ : nullptr}),
+      binding, inputs);
+}
+
+Result<Binding*> Session::continue_run(Binding& binding) {
+  KILN_RETURN_IF_ERROR(find_data_sizes(binding));
+  return binding.next(*engine_, found_, placement());
+}
+
+// Reads what a part wrote. A size that is out of its range is an error, whatever the kernels would make
+// of it.
+Status Session::find_data_sizes(const Binding& binding) {
+  const engine::Spec& spec = engine_->spec();
+  found_.clear();
+  const std::vector<int64_t> largest = largest_data_sizes(spec, binding.symbols());
+  for (size_t i = binding.ends_with().first; i < binding.ends_with().second; ++i) {
+    const auto buffer = static_cast<size_t>(engine_->program()->data_sizes[i].buffer);
+    const int64_t size = count_in(binding, buffer);
+    if (size < spec.data_sizes[i].min || size > largest[i])
+      return wrong_data_size(spec.data_sizes[i], size, largest[i]);
+    found_.push_back(size);
+  }
+  return Status();
+}
+
+int64_t Session::count_in(const Binding& binding, size_t buffer) const {
+  const engine::BufferSpec& spec = engine_->program()->buffers[buffer];
+  const void* data = nullptr;
+  if (spec.kind == engine::BufferKind::Output) {
+    data = output_data_[static_cast<size_t>(spec.index)];
+  } else {
+    const auto [part, offset] = binding.place_of(buffer);
+    data = workspace_data_[part] + offset;
+  }
+  int64_t count = 0;
+  std::memcpy(&count, data, sizeof(count));
+  return count;
 }
 
 // Looks into the inputs only where they are in reach and those of the run that failed.

@@ -30,7 +30,8 @@ struct OutputRequest {
 };
 
 // Gives memory for outputs: called in the thread of the run, for each output in turn, once the inputs'
-// shapes were found to be right. Null for an output with elements: there is none.
+// shapes were found to be right; for an output whose shape depends on data when it is known. Null for an
+// output with elements: there is none.
 struct OutputHook {
   void* user = nullptr;
   void* (*allocate)(void* user, const OutputRequest& request) = nullptr;
@@ -61,8 +62,12 @@ class Session {
   // Where inputs and outputs lie.
   DeviceId device() const { return memory_.device(); }
 
-  // Shapes of the outputs for these inputs, whose data is not read. Valid until the next call.
+  // Shapes of the outputs for these inputs, whose data is not read: of an output whose shape depends on it
+  // the largest. Valid until the next call.
   Result<std::span<const BoundTensor>> output_shapes(std::span<const TensorView> inputs);
+  // Shapes of the outputs of the last run, which succeeded. Valid until the next call.
+  Result<std::span<const BoundTensor>> result_shapes();
+  // An output whose shape depends on data is given with the largest shape, and begins with its elements.
   // Inputs may be strided. Outputs are contiguous and overlap nothing, with one exception: an output
   // that updates an input may be that input's memory, all of it and as dense. Elsewhere it begins as a
   // copy, and the input stays as it is. Other inputs in memory that is updated are copied first.
@@ -85,12 +90,20 @@ class Session {
   Status activate(std::vector<int64_t> symbols);
   Status set_inputs(std::span<const TensorView> inputs);
   Status set_outputs(std::span<const TensorView> outputs);
-  Status ask_for_outputs(const OutputHook& hook);
+  Status ask_for_outputs(const OutputHook& hook, const Binding& binding, const Binding* before);
   Status place_updates(std::span<const TensorView> inputs);
   Status keep_others(size_t input, std::span<const TensorView> inputs);
   Status write_back();
   Result<void*> stage(size_t index, const TensorView& input);
-  Status execute(std::span<const TensorView> inputs, CancelFlag cancel);
+  Status execute(std::span<const TensorView> inputs, const RunOptions& options);
+  Status execute(const Binding& binding, size_t part, std::span<const TensorView> inputs,
+                 CancelFlag cancel);
+  Result<Binding*> continue_run(Binding& binding);
+  Status find_data_sizes(const Binding& binding);
+  int64_t count_in(const Binding& binding, size_t buffer) const;
+  Placement placement() const {
+    return {.threads = threads_, .device = memory_.device().index, .weight_budget = weight_budget_};
+  }
   Status use_stream(void* stream);
   Status wait();
   Status finish(Binding& binding);
@@ -102,7 +115,10 @@ class Session {
   const uint64_t weight_budget_;
   const SessionMemory memory_;
   std::vector<std::unique_ptr<Binding>> bindings_;  // the most recently used first: the current one
-  MemoryBlock workspace_;
+  std::vector<MemoryBlock> workspaces_;  // by part of the program
+  std::vector<std::byte*> workspace_data_;
+  std::vector<int64_t> found_;      // data sizes that were just read
+  const Binding* last_ = nullptr;  // of the last part of a run that succeeded
   std::vector<void*> input_data_, output_data_;  // of the current run
   std::vector<MemoryBlock> staged_;              // contiguous copies of strided inputs, by input
   // Outputs that update inputs.

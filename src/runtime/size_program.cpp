@@ -24,6 +24,7 @@ struct Slots {
   const Spec& spec;
   const engine::ProgramSpec* program = nullptr;
 
+  size_t symbols() const { return spec.symbols.size() + spec.data_sizes.size(); }
   size_t size() const { return spec.sizes.size() + (program ? program->sizes.size() : 0); }
   const SizeInstruction& operator[](size_t slot) const {
     const size_t shared = spec.sizes.size();
@@ -52,6 +53,11 @@ SizeRange apply_range(SizeOp op, SizeRange a, SizeRange b) {
   return {low, high};
 }
 
+const std::string& name_of_symbol(const Spec& spec, size_t symbol) {
+  const size_t inputs = spec.symbols.size();
+  return symbol < inputs ? spec.symbols[symbol].name : spec.data_sizes[symbol - inputs].name;
+}
+
 // Writes formulas; stops when the text is long enough.
 class FormulaWriter {
  public:
@@ -65,7 +71,7 @@ class FormulaWriter {
     if (size.op == SizeOp::Constant) {
       text_ += std::to_string(size.immediate);
     } else if (size.op == SizeOp::Symbol) {
-      text_ += short_name(slots_.spec.symbols[static_cast<size_t>(size.immediate)].name);
+      text_ += short_name(name_of_symbol(slots_.spec, static_cast<size_t>(size.immediate)));
     } else if (depth == kDeepest) {
       text_ += "...";
     } else {
@@ -123,14 +129,32 @@ std::string size_text(const Slots& slots, size_t slot) {
   return writer.take();
 }
 
+// The bound of a data size is an earlier slot.
+SizeRange range_of_symbol(const Spec& spec, size_t symbol, const std::vector<SizeRange>& ranges) {
+  const size_t inputs = spec.symbols.size();
+  if (symbol < inputs) return {spec.symbols[symbol].min, spec.symbols[symbol].max};
+  const engine::DataSizeSpec& size = spec.data_sizes[symbol - inputs];
+  if (size.bound == -1) return {size.min, size.max};
+  return {size.min, std::min(size.max, ranges[static_cast<size_t>(size.bound)].max)};
+}
+
 Result<std::vector<int64_t>> evaluate(const Slots& slots, std::span<const int64_t> symbols) {
   std::vector<int64_t> values(slots.size());
+  std::vector<bool> unknown;  // empty: all are known
+  if (symbols.size() < slots.symbols()) unknown.resize(slots.size());
   for (size_t i = 0; i < values.size(); ++i) {
     const SizeInstruction& size = slots[i];
     if (size.op == SizeOp::Constant) {
       values[i] = size.immediate;
     } else if (size.op == SizeOp::Symbol) {
-      values[i] = symbols[static_cast<size_t>(size.immediate)];
+      const auto symbol = static_cast<size_t>(size.immediate);
+      if (symbol < symbols.size())
+        values[i] = symbols[symbol];
+      else
+        unknown[i] = true;
+    } else if (!unknown.empty() &&
+               (unknown[static_cast<size_t>(size.a)] || unknown[static_cast<size_t>(size.b)])) {
+      unknown[i] = true;
     } else {
       const auto value =
           apply(size.op, values[static_cast<size_t>(size.a)], values[static_cast<size_t>(size.b)]);
@@ -174,21 +198,41 @@ Result<std::vector<int64_t>> evaluate_sizes(const Spec& spec, const engine::Prog
   return evaluate({spec, &program}, symbols);
 }
 
-std::vector<SizeRange> size_ranges(const Spec& spec) {
+std::vector<SizeRange> size_ranges(const Spec& spec, std::span<const int64_t> known) {
   std::vector<SizeRange> ranges;
   ranges.reserve(spec.sizes.size());
   for (const SizeInstruction& size : spec.sizes) {
     if (size.op == SizeOp::Constant) {
       ranges.push_back({size.immediate, size.immediate});
     } else if (size.op == SizeOp::Symbol) {
-      const engine::SymbolSpec& symbol = spec.symbols[static_cast<size_t>(size.immediate)];
-      ranges.push_back({symbol.min, symbol.max});
+      const auto symbol = static_cast<size_t>(size.immediate);
+      ranges.push_back(symbol < known.size() ? SizeRange{known[symbol], known[symbol]}
+                                             : range_of_symbol(spec, symbol, ranges));
     } else {
       ranges.push_back(apply_range(size.op, ranges[static_cast<size_t>(size.a)],
                                    ranges[static_cast<size_t>(size.b)]));
     }
   }
   return ranges;
+}
+
+std::string data_sizes_str(const Spec& spec, Slot slot) {
+  std::vector<bool> used(static_cast<size_t>(slot) + 1, false);
+  std::vector<bool> found(spec.data_sizes.size(), false);
+  used.back() = true;
+  for (size_t i = used.size(); i-- > 0;) {
+    const SizeInstruction& size = spec.sizes[i];
+    if (!used[i] || size.op == SizeOp::Constant) continue;
+    const auto number = size.immediate - static_cast<int64_t>(spec.symbols.size());
+    if (is_function(size.op))
+      used[static_cast<size_t>(size.a)] = used[static_cast<size_t>(size.b)] = true;
+    else if (number >= 0)
+      found[static_cast<size_t>(number)] = true;
+  }
+  std::string text;
+  for (size_t i = 0; i < found.size(); ++i)
+    if (found[i]) text += (text.empty() ? "" : ", ") + spec.data_sizes[i].name;
+  return text;
 }
 
 std::string size_str(const Spec& spec, Slot slot) {

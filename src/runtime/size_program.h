@@ -20,7 +20,8 @@ inline bool is_function(engine::SizeOp op) { return op >= engine::SizeOp::Add; }
 // Of an operation that is a function of two slots.
 SizeFunction function_of(engine::SizeOp op);
 
-// One value for each slot of the interface, and of a program of it.
+// One value for each slot of the interface, and of a program of it. `symbols` are those of the inputs and, behind
+// them, the data sizes that are known: what needs others is 0.
 Result<std::vector<int64_t>> evaluate_sizes(const engine::Spec& spec,
                                             std::span<const int64_t> symbols);
 Result<std::vector<int64_t>> evaluate_sizes(const engine::Spec& spec,
@@ -32,7 +33,10 @@ struct SizeRange {
 };
 
 // What every slot of the interface can be over the ranges of the symbols, by interval arithmetic: never too narrow.
-std::vector<SizeRange> size_ranges(const engine::Spec& spec);
+// The first symbols have the values given.
+std::vector<SizeRange> size_ranges(const engine::Spec& spec, std::span<const int64_t> known = {});
+// The data sizes that the value of a slot is made of, as "u0, u1"; empty: none.
+std::string data_sizes_str(const engine::Spec& spec, engine::Slot slot);
 
 // A slot of the interface as a formula over the symbols: "2*(s0 + 1)". "..." stands for what nests too deep, for the
 // rest of a long name, and for the rest of a long formula: it has no more than kLongestFormula

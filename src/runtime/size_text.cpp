@@ -41,6 +41,8 @@ SizeText::SizeText(const Spec& spec) : spec_(spec), results_(spec.sizes.size(), 
   for (const auto* tensors : {&spec.inputs, &spec.outputs})
     for (const engine::TensorSpec& tensor : *tensors)
       for (const Slot slot : tensor.shape) need(slot);
+  for (const engine::DataSizeSpec& size : spec.data_sizes)
+    if (size.bound != -1) need(size.bound);
   for (size_t slot = results_.size(); slot-- > 0;) {
     const SizeInstruction& size = spec.sizes[slot];
     if (results_[slot] == kUnneeded || !is_function(size.op)) continue;
@@ -54,7 +56,7 @@ SizeText::SizeText(const Spec& spec) : spec_(spec), results_(spec.sizes.size(), 
     const int32_t before = count;
     if (is_function(size.op))
       ++count;
-    else
+    else if (!is_data_size(size))
       count += (symbol(size).offset != 0 ? 1 : 0) + (symbol(size).factor != 1 ? 1 : 0);
     if (count > before) results_[slot] = count - 1;
   }
@@ -64,10 +66,16 @@ const SymbolSpec& SizeText::symbol(const SizeInstruction& size) const {
   return spec_.symbols[static_cast<size_t>(size.immediate)];
 }
 
+bool SizeText::is_data_size(const SizeInstruction& size) const {
+  return size.immediate >= static_cast<int64_t>(spec_.symbols.size());
+}
+
 SizeText::Operand SizeText::operand(Slot slot) const {
   const SizeInstruction& size = spec_.sizes[static_cast<size_t>(slot)];
   const int32_t result = results_[static_cast<size_t>(slot)];
   if (result != kNone) return result_of(result);
+  if (size.op == SizeOp::Symbol && is_data_size(size))
+    return format("u%lld", size.immediate - static_cast<int64_t>(spec_.symbols.size()));
   return size.op == SizeOp::Constant ? format("%lld", size.immediate) : input_size(symbol(size));
 }
 

@@ -19,12 +19,13 @@ class SizeText {
   // Longer than any operand, which has at most two numbers of 20 characters; ends with 0.
   using Operand = std::array<char, 48>;
 
-  // Of a size of an input or output: "16", "i0_1" or "#2".
+  // Of a size of an input or output: "16", "i0_1", "u0" (the data size of that number) or "#2".
   Operand operand(engine::Slot slot) const;
   // ["add i0_1 1", ...]
   void write_instructions(JsonWriter& json) const;
 
  private:
+  bool is_data_size(const engine::SizeInstruction& size) const;
   const engine::SymbolSpec& symbol(const engine::SizeInstruction& size) const;
 
   const engine::Spec& spec_;

@@ -179,9 +179,40 @@ bool fits(const std::vector<Block*>& blocks) {
 
 }  // namespace
 
-Result<WorkspacePlan> plan_workspace(const ProgramSpec& program, std::span<const int64_t> sizes) {
+std::vector<ProgramPart> parts_of(const ProgramSpec& program) {
+  std::vector<ProgramPart> parts(1);
+  for (size_t i = 0; i < program.data_sizes.size(); ++i) {
+    const auto step = static_cast<size_t>(program.data_sizes[i].step);
+    if (step != parts.back().first_step || i == 0) {
+      parts.back().end_step = step;
+      parts.push_back({.first_step = step});
+    }
+    parts.back().known = i + 1;
+  }
+  parts.back().end_step = program.steps.size();
+  return parts;
+}
+
+std::vector<int32_t> parts_of_buffers(const ProgramSpec& program,
+                                      const std::vector<ProgramPart>& parts) {
+  std::vector<int32_t> result(program.buffers.size(), 0);
+  for (size_t i = 0; i < result.size(); ++i) {
+    const BufferSpec& buffer = program.buffers[i];
+    if (buffer.kind != BufferKind::Temporary) continue;
+    const auto behind = std::ranges::upper_bound(parts, static_cast<size_t>(buffer.first_step), {},
+                                                 &ProgramPart::first_step);
+    result[i] = static_cast<int32_t>(behind - parts.begin()) - 1;
+  }
+  return result;
+}
+
+Result<WorkspacePlan> plan_workspace(const ProgramSpec& program, std::span<const int64_t> sizes,
+                                     std::span<const int32_t> buffer_parts, int32_t part) {
   const std::vector<size_t> roots = alias_roots(program);
   std::vector<Block> blocks = make_blocks(program, sizes, roots);
+  // Aliases are of one part.
+  for (size_t i = 0; i < buffer_parts.size(); ++i)
+    if (buffer_parts[i] != part) blocks[i].size = 0;
   std::vector<Block*> wanted;
   for (Block& block : blocks)
     if (block.size > 0) wanted.push_back(&block);

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/c/shim.h>
 
 #include <algorithm>
+#include <exception>
 #include <functional>
 #include <iterator>
 #include <stdexcept>
@@ -70,6 +71,9 @@ struct EngineRunner::Call {
   std::span<const kiln_tensor> inputs;
   kiln_device device;
   RunHooks* hooks;
+  size_t num_results;
+  // By output: the tensor that it is given to; null for a state that is changed where it is.
+  std::vector<OwnedTensor> tensors;
 };
 
 // A session for the length of one call.
@@ -195,47 +199,85 @@ std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inp
   const Place place = place_of(device, hooks);
   const Lease session(*this, place);
 
-  std::vector<Shape> shapes(outputs_.size());
-  auto* shape_data = reinterpret_cast<int64_t(*)[KILN_MAX_RANK]>(shapes.data());
-  check(kiln_session_output_shapes(session.get(), views.data(), views.size(), shape_data,
-                                   outputs_.size()));
+  Call call{layouts, views, device, hooks, num_results, {}};
+  call.tensors.resize(outputs_.size());
   if (hooks != nullptr) hooks->before_run(session.get());
-  const auto states = std::span<const kiln_tensor>(views).last(num_states);
-  std::vector<OwnedTensor> outputs, updates;
-  std::vector<kiln_tensor> output_views;
-  outputs.reserve(num_results);
-  output_views.reserve(outputs_.size());
-  for (size_t i = 0; i < outputs_.size(); ++i) {
-    kiln_tensor output{.struct_size = sizeof(kiln_tensor),
-                       .data = nullptr,
-                       .dtype = outputs_[i].dtype,
-                       .rank = outputs_[i].rank,
-                       .shape = shapes[i].data(),
-                       .strides = nullptr,
-                       .device = device};
-    OwnedTensor tensor;
-    if (i < num_results) {
-      tensor = make_output(i, shapes[i], {layouts, views, device, hooks});
-    } else if (is_writable(states, i - num_results)) {
-      output.data = states[i - num_results].data;
-    } else {
-      tensor =
-          new_tensor(output.dtype, {output.shape, static_cast<size_t>(output.rank)}, {}, device);
-    }
-    if (tensor != nullptr)
-      check_torch(aoti_torch_get_data_ptr(tensor.get(), &output.data), "tell where a tensor lies");
-    output_views.push_back(output);
-    (i < num_results ? outputs : updates).push_back(std::move(tensor));
-  }
-  const kiln_run_options options{sizeof(kiln_run_options), place.stream, nullptr};
-  check(kiln_session_run(session.get(), views.data(), views.size(), output_views.data(),
-                         output_views.size(), &options));
+  if (kiln_engine_num_data_sizes(engine_.get()) == 0)
+    run_into(session.get(), place, call);
+  else
+    run_and_allocate(session.get(), place, call);
   for (size_t i = 0; i < num_states; ++i) {
     AtenTensorHandle state = inputs[inputs.size() - num_states + i];
-    if (updates[i] != nullptr) check_torch(aoti_torch_copy_(state, updates[i].get(), 0), "copy");
+    const OwnedTensor& update = call.tensors[num_results + i];
+    if (update != nullptr) check_torch(aoti_torch_copy_(state, update.get(), 0), "copy");
   }
-  if (hooks != nullptr) hooks->after_run(session.get(), outputs);
-  return outputs;
+  call.tensors.resize(num_results);
+  if (hooks != nullptr) hooks->after_run(session.get(), call.tensors);
+  return std::move(call.tensors);
+}
+
+// Where an output of a shape is to be written.
+void* EngineRunner::place_output(size_t index, const Shape& shape, Call& call) const {
+  OwnedTensor& tensor = call.tensors[index];
+  if (index < call.num_results) {
+    tensor = make_output(index, shape, call);
+  } else {
+    const auto states = call.inputs.last(outputs_.size() - call.num_results);
+    const size_t state = index - call.num_results;
+    if (is_writable(states, state)) return states[state].data;
+    tensor = new_tensor(outputs_[index].dtype,
+                        {shape.data(), static_cast<size_t>(outputs_[index].rank)}, {}, call.device);
+  }
+  void* data = nullptr;
+  check_torch(aoti_torch_get_data_ptr(tensor.get(), &data), "tell where a tensor lies");
+  return data;
+}
+
+// Shapes are known before the run.
+void EngineRunner::run_into(kiln_session* session, const Place& place, Call& call) const {
+  std::vector<Shape> shapes(outputs_.size());
+  auto* shape_data = reinterpret_cast<int64_t(*)[KILN_MAX_RANK]>(shapes.data());
+  check(kiln_session_output_shapes(session, call.inputs.data(), call.inputs.size(), shape_data,
+                                   outputs_.size()));
+  std::vector<kiln_tensor> views;
+  views.reserve(outputs_.size());
+  for (size_t i = 0; i < outputs_.size(); ++i)
+    views.push_back({.struct_size = sizeof(kiln_tensor),
+                     .data = place_output(i, shapes[i], call),
+                     .dtype = outputs_[i].dtype,
+                     .rank = outputs_[i].rank,
+                     .shape = shapes[i].data(),
+                     .strides = nullptr,
+                     .device = call.device});
+  const kiln_run_options options{sizeof(kiln_run_options), place.stream, nullptr};
+  check(kiln_session_run(session, call.inputs.data(), call.inputs.size(), views.data(),
+                         views.size(), &options));
+}
+
+// Some shapes depend on the data: tensors are made when the run knows them.
+void EngineRunner::run_and_allocate(kiln_session* session, const Place& place, Call& call) const {
+  struct Request {
+    const EngineRunner& runner;
+    Call& call;
+    std::exception_ptr error;
+  } request{*this, call, nullptr};
+  kiln_run_options options{sizeof(kiln_run_options), place.stream, nullptr};
+  options.output_user = &request;
+  options.allocate_output = [](void* user, const kiln_output* output) -> void* {
+    auto& self = *static_cast<Request*>(user);
+    try {
+      Shape shape{};
+      std::copy_n(output->shape, output->rank, shape.begin());
+      return self.runner.place_output(output->index, shape, self.call);
+    } catch (...) {
+      self.error = std::current_exception();
+      return nullptr;
+    }
+  };
+  const kiln_status status = kiln_session_run(session, call.inputs.data(), call.inputs.size(),
+                                              nullptr, 0, &options);
+  if (request.error != nullptr) std::rethrow_exception(request.error);
+  check(status);
 }
 
 }  // namespace kiln::torch_op

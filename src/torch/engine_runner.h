@@ -95,6 +95,9 @@ class EngineRunner {
 
   static Place place_of(kiln_device device, const RunHooks* hooks);
   OwnedTensor make_output(size_t index, const Shape& stored, const Call& call) const;
+  void* place_output(size_t index, const Shape& shape, Call& call) const;
+  void run_into(kiln_session* session, const Place& place, Call& call) const;
+  void run_and_allocate(kiln_session* session, const Place& place, Call& call) const;
   void check_states(size_t num_inputs, size_t num_states) const;
   SessionPtr take_session(const Place& place);
   void give_back(SessionPtr session, const Place& place);

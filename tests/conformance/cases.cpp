@@ -87,6 +87,12 @@ std::vector<Case> all_cases() {
   return cases;
 }
 
+std::vector<Case> cases_of_known_sizes() {
+  std::vector<Case> cases = all_cases();
+  std::erase_if(cases, [](const Case& test) { return test.text.find("data_size(") != std::string::npos; });
+  return cases;
+}
+
 ir::Graph make_graph(const Case& test) {
   return test::graph_with_constants(test.text, values_of(test), size_of(Sizes::Opt));
 }

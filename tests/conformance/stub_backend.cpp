@@ -114,6 +114,13 @@ constexpr Gaps kGaps[] = {
      "scatter_min_i32 scatter_outside_f32 scatter_of_computed_f32 update_cache_attention_f32 "
      "update_cache_bf16 update_cache_bool update_cache_f16 update_cache_f32 update_cache_f64 "
      "update_cache_i64 update_layers_f16 update_layers_f32 update_sum_f32 update_sum_i64"},
+    {"a run does not wait for a size that it finds",
+     "data_size_select_f32 data_size_select_f16 data_size_select_i64 data_size_none_f32 "
+     "data_size_all_f32 data_size_products_f32 data_size_products_bf16 "
+     "data_size_products_f64 data_size_moves_f32 data_size_moves_i64 "
+     "data_size_attention_f32 data_size_two_f32 data_size_chain_f32 data_size_chain_i64 "
+     "data_size_state_f32 data_size_item_i64 data_size_item_i32 data_size_alone_f32 "
+     "data_size_sorted_f32"},
     {"the machine adds one by one, and rounds at each step",
      "large_softmax_long_f32 large_softmax_odd_f32 large_sum_f32"},
 };

@@ -57,6 +57,7 @@ const TargetTraits& test_traits() {
       .convolution = kContracted,
       .attention = kContracted,
       .places = true,
+      .data_sizes = true,
       .integer_products = true,
       .min_group_channels = 4,
       .winograd = WinogradCosts{.pixel = 1, .result = 1, .weight = 1, .fewest_rows = 1},
@@ -95,7 +96,7 @@ const std::vector<TargetTraits>& other_traits() {
     eager.round_trip_cost = eager.near_load_cost = eager.position_cost = 1000;
     eager.max_operations = eager.max_loads = 1000;
     eager.min_parallel_points = eager.large_task_points = 0;
-    return std::vector<TargetTraits>{TargetTraits{.places = true}, plain, eager};
+    return std::vector<TargetTraits>{TargetTraits{.places = true, .data_sizes = true}, plain, eager};
   }();
   return kTraits;
 }

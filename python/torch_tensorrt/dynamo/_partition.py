@@ -25,7 +25,7 @@ from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
 from torch_tensorrt.dynamo._settings import CompilationSettings
-from torch_tensorrt.dynamo._symbols import Range, is_symbolic_node, tensor_of
+from torch_tensorrt.dynamo._symbols import Range, is_comparison, is_symbolic_node, tensor_of
 from torch_tensorrt.dynamo.conversion._registry import DYNAMO_CONVERTERS
 
 
@@ -132,6 +132,9 @@ def _veto(node: Node, settings: CompilationSettings) -> str | None:
     for arg in node.all_input_nodes:
         if node.target is torch.ops.higher_order.cond and arg is node.args[0]:
             continue  # a condition on sizes is possible there
+        if _is_assertion(node) and isinstance(condition := arg.meta.get("val"), torch.SymBool):
+            if is_comparison(condition):
+                continue  # the engine checks it
         if isinstance(arg.meta.get("val"), (torch.SymBool, torch.SymFloat)):
             return f"depends on {arg.meta['val']}: engines compute with sizes that are integers"
     for value in (
@@ -141,6 +144,11 @@ def _veto(node: Node, settings: CompilationSettings) -> str | None:
         if value.dtype not in DTYPE_NAMES or value.layout is not torch.strided:
             return f"a tensor of dtype {value.dtype} and layout {value.layout}"
     return None
+
+
+def _is_assertion(node: Node) -> bool:
+    """Whether a node asserts a condition on sizes."""
+    return node.target is torch.ops.aten._assert_scalar.default
 
 
 def _is_other_control_flow(target: Any) -> bool:
@@ -205,6 +213,12 @@ def partition(
             level[node], in_engine[node] = level[producer], in_engine.get(producer, False)
             if in_engine[node]:
                 regions[level[node]].append(node)
+        elif _is_assertion(node):  # where its sizes are found
+            sources = tensor_sources(node)
+            in_engine[node] = reasons.get(node) == "" and any(in_engine.get(s) for s in sources)
+            level[node] = max(least, _level(node, level, in_engine))
+            if in_engine[node]:
+                regions[level[node]].append(node)
         else:
             in_engine[node] = reasons.get(node) == ""
             level[node] = max(least, _level(node, level, in_engine))
@@ -237,7 +251,7 @@ def tensor_sources(node: Node) -> list[Node]:
 
 def count_operators(nodes: Iterable[Node]) -> int:
     """The number that min_block_size is compared with: picking one of several results is not an operator."""
-    return sum(node.target is not operator.getitem for node in nodes)
+    return sum(node.target is not operator.getitem and not _is_assertion(node) for node in nodes)
 
 
 def apply_min_block_size(partition: Partition, settings: CompilationSettings) -> None:

@@ -133,6 +133,21 @@ class Program:
         shapes = [shape_of(tensor_of(node)) for node in self.user_inputs]
         return asserted_conditions(self._asserted, symbol_sizes(shapes, {}).names)
 
+    @cached_property
+    def data_symbols(self) -> dict[sympy.Symbol, Node]:
+        """Symbols of sizes that depend on data, and the nodes that find them."""
+        known: set[sympy.Symbol] = set()
+        found: dict[sympy.Symbol, Node] = {}
+        for node in self.graph.nodes:
+            value = node.meta.get("val")
+            values = value if isinstance(value, (list, tuple)) else [value]
+            sizes = [size for each in values for size in getattr(each, "shape", (each,))]
+            new = free_symbols(sizes) - known
+            known |= new
+            if node.op == "call_function":
+                found |= dict.fromkeys(sorted(new, key=str), node)
+        return found
+
     def size_carriers(self) -> dict[sympy.Symbol, Carrier[Node]]:
         tensors = [(node, tensor_of(node)) for node in self.user_inputs]
         return find_carriers((node, tensor) for node, tensor in tensors if tensor is not None)

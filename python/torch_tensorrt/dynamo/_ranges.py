@@ -40,7 +40,8 @@ def symbol_ranges(program: Program, inputs: Sequence[Any] | None) -> dict[sympy.
         inputs: one Input, tensor or other value per user input, flat, or None if none were given. Only Inputs with a
             range narrow; others say what size to optimise for.
     """
-    ranges = {symbol: _exported_range(program, symbol) for symbol in _symbols(program)}
+    symbols = _symbols(program) - program.data_symbols.keys()
+    ranges = {symbol: _exported_range(program, symbol) for symbol in symbols}
     for node, given in zip(program.user_inputs, inputs or (), strict=bool(inputs)):
         tensor = tensor_of(node)
         if tensor is None or not isinstance(given, (Input, torch.Tensor)):
@@ -105,7 +106,8 @@ def _symbols(program: Program) -> set[sympy.Symbol]:
     return found
 
 
-def _bounds(bounds: Any) -> tuple[int, int]:
+def range_bounds(bounds: Any) -> tuple[int, int]:
+    """The least and the largest size of a constraint of torch.export; UNBOUNDED for none."""
     unbounded = bounds.upper in (int_oo, sympy.oo)
     return max(int(bounds.lower), 0), UNBOUNDED if unbounded else min(int(bounds.upper), UNBOUNDED)
 
@@ -113,7 +115,7 @@ def _bounds(bounds: Any) -> tuple[int, int]:
 def _written(program: Program, size: sympy.Expr) -> tuple[int, int]:
     """The bounds that the program writes down for a size or a symbol."""
     bounds = program.exported.range_constraints.get(size)
-    return (1, UNBOUNDED) if bounds is None else _bounds(bounds)
+    return (1, UNBOUNDED) if bounds is None else range_bounds(bounds)
 
 
 def _written_least(program: Program, symbol: sympy.Symbol) -> int:

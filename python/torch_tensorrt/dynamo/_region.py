@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,11 +28,12 @@ from torch_tensorrt.dynamo._capture import capture_passes
 from torch_tensorrt.dynamo._engine_cache import BaseEngineCache, DiskEngineCache
 from torch_tensorrt.dynamo._partition import engine_device, tensor_sources
 from torch_tensorrt.dynamo._program import Program
-from torch_tensorrt.dynamo._ranges import as_constraints
+from torch_tensorrt.dynamo._ranges import as_constraints, range_bounds
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._strides import storage_order
 from torch_tensorrt.dynamo._symbols import (
+    UNBOUNDED,
     Range,
     SizeNodes,
     SymbolError,
@@ -57,6 +58,7 @@ class Region:
     order: the engine gives them in that.
     `updates` has the outputs that are what an input is to be after the call, which the engine writes to its memory.
     They are the last outputs, and those inputs the last inputs, in its order.
+    `data_sizes` has the symbols that the engine finds in its data, with their bounds.
     """
 
     nodes: list[Node]
@@ -65,6 +67,7 @@ class Region:
     outputs: list[Node]
     orders: dict[Node, tuple[int, ...]] = field(default_factory=dict)
     updates: dict[Node, Node] = field(default_factory=dict)
+    data_sizes: dict[sympy.Symbol, tuple[int, int | None]] = field(default_factory=dict)
 
     def update(self, updates: Mapping[Node, Node]) -> None:
         """Lets the engine change inputs: `updates` has them by the outputs."""
@@ -86,6 +89,10 @@ class Region:
         )
         program = SizeProgram()
         symbols = carrier_operands(carriers, program)
+        used = free_symbols(size for node in self.results for size in node.meta["val"].shape)
+        for symbol, bounds in self.data_sizes.items():
+            if symbol in used:
+                symbols[symbol] = program.add_data_size(*bounds)
         results = []
         for node in self.results:
             tensor = node.meta["val"]
@@ -114,12 +121,14 @@ def find_region(
     } - inside
     weights = {node for node in used if program.is_constant(node)}
     inputs = sorted(used - weights, key=order.__getitem__)
-    inputs += _missing_carriers(program, nodes, inputs)
+    data_sizes, items = _data_sizes(program, nodes)
+    inputs += [node for node in items if node not in inside and node not in inputs]
+    inputs += _missing_carriers(program, nodes, inputs, data_sizes)
     if results is None:
         results = {
             node: storage_order(node.meta["val"])
             for node in nodes
-            if tensor_of(node) is not None and any(u not in inside for u in node.users)
+            if tensor_of(node) is not None and _is_needed_outside(node, inside)
         }
     return Region(
         nodes=list(nodes),
@@ -127,16 +136,61 @@ def find_region(
         inputs=sorted(inputs, key=order.__getitem__),
         outputs=list(results),
         orders={node: order for node, order in results.items() if order},
+        data_sizes=data_sizes,
     )
 
 
+def _is_needed_outside(node: Node, inside: Collection[Node]) -> bool:
+    """Whether a tensor of a region crosses its boundary: sizes are read off it where they are used."""
+    return any(
+        _is_needed_outside(user, inside) if is_symbolic_node(user) else user not in inside
+        for user in node.users
+    )
+
+
+def _data_sizes(
+    program: Program, nodes: Sequence[Node]
+) -> tuple[dict[sympy.Symbol, tuple[int, int | None]], list[Node]]:
+    """The symbols that a region finds in its data, and the tensors of which it has the items."""
+    inside = set(nodes)
+    wanted = free_symbols(size for node in nodes for size in _sizes_of(node))
+    constraints = program.exported.range_constraints
+    sizes, items = {}, []
+    for symbol, finder in program.data_symbols.items():
+        if symbol not in wanted:
+            continue
+        if is_symbolic_node(finder):
+            if not _is_item(finder):
+                continue
+            items.append(finder.args[0])
+        elif finder not in inside:
+            continue
+        bounds = constraints.get(symbol)
+        low, high = (0, UNBOUNDED) if bounds is None else range_bounds(bounds)
+        sizes[symbol] = low, None if high >= UNBOUNDED else high
+    return sizes, items
+
+
+def _is_item(node: Node) -> bool:
+    """Whether a size is what a tensor of one integer holds."""
+    if node.target is not torch.ops.aten._local_scalar_dense.default:
+        return False
+    tensor = tensor_of(node.args[0])
+    return tensor is not None and tensor.dtype in _INTEGERS and isinstance(
+        node.meta["val"].node.expr, sympy.Symbol
+    )
+
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
 def _missing_carriers(
-    program: Program, nodes: Sequence[Node], inputs: Sequence[Node]
+    program: Program, nodes: Sequence[Node], inputs: Sequence[Node], found: Collection[sympy.Symbol]
 ) -> list[Node]:
     """Tensors that become inputs of a region only because sizes are read off them."""
     sizes = [size for node in nodes for size in _sizes_of(node)]
     carried = find_carriers((node, node.meta["val"]) for node in inputs)
-    missing = sorted(free_symbols(sizes) - carried.keys(), key=str)
+    missing = sorted(free_symbols(sizes) - carried.keys() - set(found), key=str)
     sources = [
         source for node in nodes for source in tensor_sources(node) if tensor_of(source) is not None
     ]
@@ -179,6 +233,21 @@ def extract(program: Program, region: Region) -> tuple[GraphModule, ExportGraphS
     )
 
     root = torch.nn.Module()
+    items = {
+        finder.args[0]: (symbol, finder.meta["val"])
+        for symbol, finder in program.data_symbols.items()
+        if symbol in region.data_sizes and is_symbolic_node(finder)
+    }
+
+    def add_sizes(node: Node) -> None:
+        """What is known of sizes once a node is copied."""
+        sizes.add_carriers(copies[node], region.data_sizes)
+        if node in items:
+            symbol, value = items[node]
+            sizes.add_item(symbol, copies[node], value)
+
+    for node in region.inputs:
+        add_sizes(node)
 
     def transform(node: Node) -> Node | int:
         if node.op == "get_attr" and node not in copies:  # the graph of a branch or a loop
@@ -191,6 +260,7 @@ def extract(program: Program, region: Region) -> tuple[GraphModule, ExportGraphS
         copies[node].meta = {
             key: node.meta[key] for key in ("val", "stack_trace") if key in node.meta
         }
+        add_sizes(node)
     results = [
         _in_order(copies[node], region.orders[node]) if node in region.orders else copies[node]
         for node in region.outputs
@@ -228,6 +298,7 @@ def region_model(
     """
     module, signature = extract(program, region)
     symbols = free_symbols(size for node in region.inputs for size in node.meta["val"].shape)
+    symbols |= region.data_sizes.keys()
     constraints = {
         key: value for key, value in as_constraints(program, ranges or {}).items() if key in symbols
     }

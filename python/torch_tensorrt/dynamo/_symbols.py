@@ -7,7 +7,7 @@ multiple of one with a constant added, is a *carrier* of that symbol: its value 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -163,6 +163,11 @@ def fold(expr: sympy.Expr, leaf: Callable[[sympy.Symbol], T], apply: Callable[..
     raise SymbolError(f"size {expr} uses {name}, which engines cannot compute")
 
 
+def is_comparison(condition: torch.SymBool) -> bool:
+    """Whether a condition compares two sizes, and is nothing else."""
+    return type(condition.node.expr).__name__ in _COMPARISONS
+
+
 _COMPARISONS = {
     "StrictGreaterThan": operator.gt,
     "GreaterThan": operator.ge,
@@ -269,8 +274,24 @@ class SizeNodes:
 
     def __init__(self, graph: Graph, carriers: Mapping[sympy.Symbol, Carrier[Node]]) -> None:
         self._graph = graph
-        self._carriers = carriers
+        self._carriers = dict(carriers)
+        self._items: dict[sympy.Symbol, tuple[Node, torch.SymInt]] = {}
         self._made: dict[Any, Node] = {}
+
+    def add_carriers(self, node: Node, symbols: Collection[sympy.Symbol]) -> None:
+        """From here on those of the symbols that a node's result has as a size can be read off it."""
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            found = find_carriers([(node, value)])
+            self._carriers |= {
+                symbol: carrier
+                for symbol, carrier in found.items()
+                if symbol in symbols and symbol not in self._carriers
+            }
+
+    def add_item(self, symbol: sympy.Symbol, tensor: Node, value: torch.SymInt) -> None:
+        """From here on a symbol is what a tensor of one integer holds."""
+        self._items[symbol] = tensor, value
 
     def node_for(self, size: Any) -> Node | int:
         """A size, or a comparison of two. SymbolError: what else a size can be, or no tensor has it."""
@@ -289,6 +310,9 @@ class SizeNodes:
         return fold(expression(size), self._read, self._apply)
 
     def _read(self, symbol: sympy.Symbol) -> Node | int:
+        if symbol in self._items:
+            tensor, value = self._items[symbol]
+            return self._make(torch.ops.aten._local_scalar_dense.default, (tensor,), value)
         if symbol not in self._carriers:
             raise SymbolError(f"no input has {symbol} as one of its sizes")
         carrier = self._carriers[symbol]

@@ -101,6 +101,9 @@ engine::Spec make_interface(const plan::Program& program, SizeProgram& sizes) {
   spec.name = program.name;
   spec.producer = "kiln " KILN_VERSION;
   spec.symbols = find_symbols(program);
+  for (const plan::DataSize& size : program.data_sizes)  // before any slot that has one
+    spec.data_sizes.push_back({size.symbol->name, size.symbol->min, size.symbol->max,
+                               size.symbol->opt, size.bound ? sizes.slot(*size.bound) : -1});
   for (plan::BufferId id : program.inputs) spec.inputs.push_back(tensor_spec(program, id, sizes));
   for (plan::BufferId id : program.outputs) spec.outputs.push_back(tensor_spec(program, id, sizes));
   for (const ir::Requirement& requirement : program.requirements)

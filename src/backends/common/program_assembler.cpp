@@ -4,6 +4,7 @@
 
 #include "backends/common/program_hash.h"
 #include "plan/form/kernels.h"
+#include "plan/form/parts.h"
 #include "plan/form/work.h"
 #include "support/error.h"
 
@@ -47,7 +48,9 @@ engine::ProgramSpec ProgramAssembler::assemble(std::string_view target, const Va
   result_.features = variant.features;
   result_.program_hash = program_hash(program_);
   const auto is_update = [&](plan::BufferId output) { return buffer(output).alias_of >= 0; };
-  if (std::ranges::any_of(program_.outputs, is_update)) result_.version = engine::kProgramVersion;
+  if (std::ranges::any_of(program_.outputs, is_update))
+    result_.version = engine::kUpdateProgramVersion;
+  if (!program_.data_sizes.empty()) result_.version = engine::kProgramVersion;
   add_kernels();
   add_steps(shared);
   add_buffers(shared);
@@ -236,11 +239,14 @@ void ProgramAssembler::add_buffers(const SharedConstants& shared) {
   }
   for (plan::BufferId id : program_.inputs) used[static_cast<size_t>(id)] = true;
   for (plan::BufferId id : program_.outputs) used[static_cast<size_t>(id)] = true;
+  for (const plan::DataSize& size : program_.data_sizes)
+    used[static_cast<size_t>(size.count)] = true;
   for (size_t id = 0; id < program_.buffers.size(); ++id) {
     if (used[id]) used[static_cast<size_t>(root_of(static_cast<plan::BufferId>(id)))] = true;
   }
   std::vector<int32_t> numbers(count, -1);
-  const std::vector<plan::Lifetime> lifetimes = plan::lifetimes(program_);
+  std::vector<plan::Lifetime> lifetimes = plan::lifetimes(program_);
+  add_data_sizes(lifetimes);
   for (size_t i = 0; i < count; ++i) {
     if (!used[i]) continue;
     const auto id = static_cast<plan::BufferId>(i);
@@ -251,6 +257,18 @@ void ProgramAssembler::add_buffers(const SharedConstants& shared) {
                                   : buffer_spec(id, lifetimes));
   }
   renumber(numbers);
+}
+
+// Their numbers stay until they are read, which is before the step that first needs one.
+void ProgramAssembler::add_data_sizes(std::vector<plan::Lifetime>& lifetimes) {
+  const std::vector<size_t> steps = plan::reads_of_sizes(program_);
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const plan::BufferId count = program_.data_sizes[i].count;
+    const auto step = static_cast<int32_t>(steps[i]);
+    result_.data_sizes.push_back({step, count});
+    int32_t& last = lifetimes[static_cast<size_t>(root_of(count))].last;
+    last = std::max(last, step - 1);
+  }
 }
 
 engine::BufferSpec ProgramAssembler::buffer_spec(plan::BufferId id,
@@ -279,6 +297,8 @@ void ProgramAssembler::renumber(const std::vector<int32_t>& numbers) {
   for (engine::StepSpec& step : result_.steps) {
     for (int32_t& id : step.buffers) id = numbers[static_cast<size_t>(id)];
   }
+  for (engine::DataSizeSource& size : result_.data_sizes)
+    size.buffer = numbers[static_cast<size_t>(size.buffer)];
   for (engine::BufferSpec& spec : result_.buffers) {
     if (spec.alias_of >= 0) spec.alias_of = numbers[static_cast<size_t>(spec.alias_of)];
   }

@@ -52,6 +52,7 @@ class ProgramAssembler {
   engine::CheckSpec check_spec(const plan::Kernel& kernel, int32_t original, int32_t id);
   plan::BufferId root_of(plan::BufferId id) const;
   void add_buffers(const SharedConstants& shared);
+  void add_data_sizes(std::vector<plan::Lifetime>& lifetimes);
   engine::BufferSpec buffer_spec(plan::BufferId id, const std::vector<plan::Lifetime>& lifetimes);
   void renumber(const std::vector<int32_t>& numbers);
 

@@ -19,6 +19,11 @@ class ProgramText {
       add(symbol->name);
       for (int64_t bound : {symbol->min, symbol->opt, symbol->max}) add(bound);
     }
+    for (const plan::DataSize& size : program.data_sizes) {
+      add("data size");
+      add(size.count);
+      add(size.bound ? size.bound->str() : std::string());
+    }
     for (const ir::Requirement& requirement : program.requirements) add(requirement);
     add(program.buffers.size());
     for (const plan::Buffer& buffer : program.buffers) add(buffer);

@@ -114,8 +114,8 @@ engine::SymbolSpec find_symbol(const plan::Program& program, const ir::SymbolPtr
 
 std::vector<engine::SymbolSpec> find_symbols(const plan::Program& program) {
   std::vector<engine::SymbolSpec> result;
-  for (const ir::SymbolPtr& symbol : program.symbols)
-    result.push_back(find_symbol(program, symbol));
+  const size_t inputs = program.symbols.size() - program.data_sizes.size();
+  for (size_t i = 0; i < inputs; ++i) result.push_back(find_symbol(program, program.symbols[i]));
   return result;
 }
 

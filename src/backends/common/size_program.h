@@ -31,7 +31,7 @@ class SizeProgram {
   std::map<ir::Dim, engine::Slot, Less> slots_;
 };
 
-// Where each symbol is read from: the first input dimension that is exactly it.
+// Where each symbol of the inputs is read from: the first input dimension that is exactly it.
 std::vector<engine::SymbolSpec> find_symbols(const plan::Program& program);
 
 }  // namespace kiln::backend

@@ -1,4 +1,5 @@
 // A whole graph: binds the size symbols, then evaluates node by node.
+#include <algorithm>
 #include <map>
 
 #include "backends/reference/reference.h"
@@ -73,6 +74,20 @@ std::map<uint32_t, size_t> count_uses(const ir::Graph& graph) {
   return uses;
 }
 
+// The symbol of a data_size is what the node finds.
+void find_size(const ir::Node& node, const Literal& count, const SizeOf& size_of, Sizes& sizes) {
+  const ir::SymbolPtr symbol = node.attr<ir::Dim>("size").as_symbol();
+  const int64_t size = count.as_int(0);
+  int64_t most = symbol->max;
+  if (node.has_attr("bound"))
+    most = std::min(most, node.attr<ir::Dim>("bound").evaluate(size_of));
+  if (size < symbol->min || size > most) {
+    throw CompileError("[run] got the size " + symbol->name + " = " + std::to_string(size) +
+                       ", expected " + std::to_string(symbol->min) + " to " + std::to_string(most));
+  }
+  sizes.emplace(symbol->id, size);
+}
+
 // The inferred type must be what came out: the reference checks shape inference, too.
 void check_result(const ir::Value& value, const Literal& literal, const SizeOf& size_of) {
   bool fits = literal.dtype == value.type.dtype && literal.shape.size() == value.type.rank();
@@ -86,10 +101,10 @@ void check_result(const ir::Value& value, const Literal& literal, const SizeOf& 
 }  // namespace
 
 std::vector<Literal> run(const ir::Graph& graph, std::span<const Literal> inputs) {
-  const Sizes sizes = bind_sizes(graph, inputs);
+  Sizes sizes = bind_sizes(graph, inputs);
   const SizeOf size_of = [&](const ir::SymbolPtr& symbol) {
     const auto found = sizes.find(symbol->id);
-    KILN_CHECK(found != sizes.end(), "the size " + symbol->name + " is of no input dimension");
+    KILN_CHECK(found != sizes.end(), "the size " + symbol->name + " is not known");
     return found->second;
   };
   check_sizes(graph, inputs, size_of);
@@ -102,6 +117,7 @@ std::vector<Literal> run(const ir::Graph& graph, std::span<const Literal> inputs
     for (const ir::Value* input : node->inputs)
       operands.push_back(input == nullptr ? nullptr : &values.at(input->id));
     std::vector<Literal> results = evaluate(*node, operands, size_of);
+    if (node->op == ir::Op::data_size) find_size(*node, results[0], size_of, sizes);
     for (size_t i = 0; i < results.size(); ++i) {
       check_result(*node->outputs[i], results[i], size_of);
       values[node->outputs[i]->id] = std::move(results[i]);

@@ -1,10 +1,11 @@
-// constant, full, iota, dim_value.
+// constant, full, iota, dim_value, data_size.
 #include "backends/reference/tensor.h"
 
 namespace kiln::reference {
 
 Literal evaluate_source(const Call& call) {
   if (call.node.op == ir::Op::constant) return call.node.attr<Literal>("value");
+  if (call.node.op == ir::Op::data_size) return *call.inputs[0];
   const DType dtype = call.node.attr<DType>("dtype");
   if (call.node.op == ir::Op::full) {
     Sizes shape = call.dims("shape");

@@ -171,6 +171,7 @@ MaybeElements KnownElements::compute(const Value& value) {
 MaybeElements KnownElements::compute_source(const Node& node, size_t count) {
   Elements result{node.output()->type.dtype, {}, {}};
   const bool real = is_floating(result.dtype);
+  if (node.op == Op::data_size) return std::nullopt;
   if (node.op == Op::constant) {
     const auto& literal = node.attr<ir::Literal>("value");
     if (literal.replaceable) return std::nullopt;

@@ -95,6 +95,11 @@ void refuse_byte_mask(Call& call, const Value* index);
 // The index as i64, which ends the run where it is outside [0, size), or [-size, size) if negative.
 Value* checked_index(Call& call, Value* index, const ir::Dim& size, bool negative,
                      std::string_view name);
+// Where the true elements of a mask are in its row-major order: i64[count], whose size depends on data. `dim` of the
+// node's first output has the size that PyTorch recorded.
+Value* selected_places(Call& call, Value* mask, size_t dim);
+// The index along each axis of a shape that such places have.
+std::vector<Value*> positions_of(Call& call, Value* places, const ir::Shape& shape);
 // For compositions that compare everything with everything: CompileError where the product of the largest sizes
 // exceeds `limit`, above which other ways are faster.
 void expect_work(Call& call, std::initializer_list<ir::Dim> sizes, int64_t limit);

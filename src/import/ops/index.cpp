@@ -78,6 +78,52 @@ Value* import_take_along_dim(Call& call) {
                    {{"axis", axis}});
 }
 
+bool is_mask(const Value* index) {
+  return index != nullptr && index->type.dtype == DType::Bool;
+}
+
+// The axes of x from `first` on that a mask stands for.
+ir::Shape masked_shape(Call& call, const Value* x, size_t first, const Value* mask) {
+  const ir::Shape& shape = x->type.shape;
+  const size_t rank = mask->type.rank();
+  call.expect(rank >= 1 && first + rank <= shape.size(), "a mask of shape " +
+              shape_text(mask->type.shape) + " for " + shape_text(shape), "sizes of x");
+  for (size_t i = 0; i < rank; ++i)
+    call.expect(ir::provably_equal(shape[first + i], mask->type.shape[i]),
+                "a mask of shape " + shape_text(mask->type.shape) + " for " + shape_text(shape),
+                "sizes of x");
+  return mask->type.shape;
+}
+
+// x[.., mask, ..], with no other index: its axes become one.
+Value* take_masked(Call& call, Value* x, const std::vector<Value*>& given) {
+  const auto at = static_cast<size_t>(std::ranges::find_if(given, is_mask) - given.begin());
+  const ir::Shape masked = masked_shape(call, x, at, given[at]);
+  ir::Shape shape = x->type.shape;
+  const auto begin = shape.begin() + static_cast<std::ptrdiff_t>(at);
+  shape.erase(begin, begin + static_cast<std::ptrdiff_t>(masked.size()));
+  shape.insert(shape.begin() + static_cast<std::ptrdiff_t>(at), ir::product(masked));
+  return take(call, call.builder().reshape(x, shape), selected_places(call, given[at], at),
+              static_cast<int64_t>(at));
+}
+
+// A mask beside other indices is the positions of its true elements, one index for each axis.
+std::vector<Value*> replace_mask(Call& call, Value* x, const std::vector<Value*>& given) {
+  call.expect(std::ranges::count_if(given, is_mask) == 1, "several masks", "one");
+  std::vector<Value*> result;
+  const auto first = std::ranges::find_if(given, [](Value* index) { return index != nullptr; });
+  for (size_t i = 0; i < given.size(); ++i) {
+    if (!is_mask(given[i])) {
+      result.push_back(given[i]);
+      continue;
+    }
+    const ir::Shape masked = masked_shape(call, x, result.size(), given[i]);
+    Value* places = selected_places(call, given[i], static_cast<size_t>(first - given.begin()));
+    for (Value* position : positions_of(call, places, masked)) result.push_back(position);
+  }
+  return result;
+}
+
 // x[:, i, j, :] and the like; `checks` unless the caller knows that they are in bounds. Indexed
 // axes that are not neighbours come first in the result: so they are moved there.
 template <bool checks>
@@ -86,6 +132,11 @@ Value* import_index(Call& call) {
   std::vector<Value*> given = call.tensors("indices");
   call.expect(given.size() <= x->type.rank(), std::to_string(given.size()) + " indices",
               "at most one per axis");
+  if (std::ranges::any_of(given, is_mask)) {
+    if (std::ranges::count_if(given, [](Value* index) { return index != nullptr; }) == 1)
+      return take_masked(call, x, given);
+    given = replace_mask(call, x, given);
+  }
   std::vector<int64_t> axes;
   std::vector<Value*> operands{nullptr};
   for (size_t i = 0; i < given.size(); ++i) {

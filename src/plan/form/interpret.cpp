@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <set>
 #include <unordered_map>
 
 #include "ir/scalar.h"
@@ -54,15 +55,22 @@ class Interpreter {
  public:
   Interpreter(const Program& program, std::span<const ir::Literal> inputs) : program_(program) {
     bind_inputs(inputs);
-    allocate(inputs);
+    memory_.resize(program_.buffers.size());
+    for (size_t i = 0; i < inputs.size(); ++i) memory_[program_.inputs[i]].literal = inputs[i];
   }
 
   std::vector<ir::Literal> run() {
     for (const Kernel& kernel : program_.kernels) {
+      for (BufferId buffer : reads(kernel)) allocate(buffer);
+      for (BufferId buffer : writes(kernel)) allocate(buffer);
       std::visit([&](const auto& body) { execute(body); }, kernel.body);
+      for (BufferId buffer : writes(kernel)) find_size(buffer);
     }
     std::vector<ir::Literal> outputs;
-    for (BufferId output : program_.outputs) outputs.push_back(memory_[output].literal);
+    for (BufferId output : program_.outputs) {
+      allocate(output);
+      outputs.push_back(memory_[output].literal);
+    }
     return outputs;
   }
 
@@ -85,27 +93,34 @@ class Interpreter {
     return result;
   }
 
-  // Fresh memory is filled with a pattern, so that reading it before writing shows.
-  void allocate(std::span<const ir::Literal> inputs) {
-    memory_.resize(program_.buffers.size());
-    for (size_t i = 0; i < memory_.size(); ++i) {
-      const Buffer& buffer = program_.buffers[i];
-      if (buffer.kind == BufferKind::Constant) {
-        memory_[i].literal = buffer.literal;
-      } else if (buffer.kind != BufferKind::Input) {
-        auto& [literal, data] = memory_[i];
-        literal = ir::Literal::allocate(buffer.type.dtype, sizes(buffer.type.shape), &data);
-        if (!literal.bytes.empty()) std::memset(data, 0xdb, literal.bytes.size());
-      }
+  // When a kernel first touches it: its sizes are known then. Fresh memory is filled with a pattern,
+  // so that reading it before writing shows.
+  void allocate(BufferId id) {
+    const Buffer& buffer = program_.buffers[id];
+    if (buffer.kind == BufferKind::Input || is_allocated_.contains(id)) return;
+    is_allocated_.insert(id);
+    auto& [literal, data] = memory_[id];
+    if (buffer.kind == BufferKind::Constant) {
+      literal = buffer.literal;
+    } else if (buffer.alias_of >= 0 && buffer.kind == BufferKind::Temporary) {
+      allocate(root(id));
+      share(memory_[id], memory_[root(id)], sizes(buffer.type.shape), buffer.type.dtype);
+    } else {
+      literal = ir::Literal::allocate(buffer.type.dtype, sizes(buffer.type.shape), &data);
+      if (!literal.bytes.empty()) std::memset(data, 0xdb, literal.bytes.size());
+      if (buffer.alias_of >= 0) update(memory_[id], memory_[buffer.alias_of]);
     }
-    for (size_t i = 0; i < inputs.size(); ++i) memory_[program_.inputs[i]].literal = inputs[i];
-    for (size_t i = 0; i < memory_.size(); ++i) {
-      const Buffer& buffer = program_.buffers[i];
-      if (buffer.alias_of < 0) continue;
-      if (buffer.kind == BufferKind::Output)
-        update(memory_[i], memory_[static_cast<size_t>(buffer.alias_of)]);
-      else
-        share(memory_[i], memory_[root(static_cast<BufferId>(i))]);
+  }
+
+  void find_size(BufferId buffer) {
+    for (const DataSize& size : program_.data_sizes) {
+      if (size.count != buffer) continue;
+      const int64_t value = memory_[buffer].literal.as_int(0);
+      const int64_t most = size.bound ? environment_(*size.bound) : size.symbol->max;
+      if (value < size.symbol->min || value > std::min(size.symbol->max, most))
+        throw CompileError("[run] got the size " + size.symbol->name + " = " +
+                           std::to_string(value) + ", expected a number in its range");
+      environment_.set(size.symbol, value);
     }
   }
 
@@ -123,8 +138,12 @@ class Interpreter {
     return buffer;
   }
 
-  static void share(Memory& alias, const Memory& owner) {
-    KILN_CHECK(alias.literal.bytes.size() == owner.literal.bytes.size(), "in-place sizes differ");
+  static void share(Memory& alias, const Memory& owner, std::vector<int64_t> shape, DType dtype) {
+    alias.literal.dtype = dtype;
+    alias.literal.shape = std::move(shape);
+    KILN_CHECK(static_cast<size_t>(alias.literal.elements()) * dtype_size(dtype) ==
+                   owner.literal.bytes.size(),
+               "in-place sizes differ");
     alias.literal.bytes = owner.literal.bytes;
     alias.literal.owner = owner.literal.owner;
     alias.data = owner.data;
@@ -507,6 +526,7 @@ class Interpreter {
   const Program& program_;
   Environment environment_;
   std::vector<Memory> memory_;
+  std::set<BufferId> is_allocated_;  // looked up, never walked
 };
 
 }  // namespace

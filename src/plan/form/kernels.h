@@ -20,6 +20,9 @@ void transform_exprs(Kernel& kernel, const std::function<Expr(const Expr&)>& tra
 // Every buffer id of a kernel outside of its expressions, to be rewritten.
 std::vector<BufferId*> buffer_slots(Kernel& kernel);
 
+// Gives every buffer of a kernel, in its expressions too, the id that `ids` has for it.
+void renumber_buffers(Kernel& kernel, const std::vector<BufferId>& ids);
+
 // Strided operands of a contraction.
 std::vector<const View*> input_views(const Kernel& kernel);
 // Buffers read whole or through views, not through Loads.

@@ -87,6 +87,16 @@ std::vector<BufferId*> buffer_slots(Kernel& kernel) {
   return result;
 }
 
+void renumber_buffers(Kernel& kernel, const std::vector<BufferId>& ids) {
+  transform_exprs(kernel, [&](const Expr& expr) {
+    return rewrite(expr, [&](const ExprNode& node) -> Expr {
+      if (node.kind != ExprKind::Load || ids[node.buffer] == node.buffer) return nullptr;
+      return load(ids[node.buffer], node.dtype, node.args, node.predicate);
+    });
+  });
+  for (BufferId* id : buffer_slots(kernel)) *id = ids[*id];
+}
+
 std::vector<const View*> input_views(const Kernel& kernel) {
   if (const auto* matmul = std::get_if<MatMul>(&kernel.body)) {
     std::vector<const View*> views = {&matmul->a, &matmul->b};

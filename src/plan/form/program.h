@@ -175,6 +175,14 @@ struct Check {
   int32_t input = -1;     // the input of the program that is checked as it is, if one is
 };
 
+// A size that the run finds: the number that a kernel wrote to `count`, an i64 scalar. Kernels that
+// mention the symbol come after that one.
+struct DataSize {
+  ir::SymbolPtr symbol;
+  BufferId count = -1;
+  std::optional<ir::Dim> bound;  // over symbols that are known before
+};
+
 struct Kernel {
   std::string name;  // unique; from the ops it computes: "linear_gelu_3"
   std::variant<LoopNest, MatMul, Convolution, Attention, Sort, Scatter> body;
@@ -189,7 +197,9 @@ struct Program {
   std::vector<BufferId> inputs, outputs;  // in the order of the graph's
   // The graph's: outputs, by position, that update inputs. `update_inputs` makes aliases of them.
   std::map<size_t, size_t> updates;
-  std::vector<ir::SymbolPtr> symbols;         // size symbols, in order of creation
+  // Size symbols: those of the inputs in order of creation, then those of data_sizes.
+  std::vector<ir::SymbolPtr> symbols;
+  std::vector<DataSize> data_sizes;           // in the order in which a run finds them
   std::vector<Check> checks;                  // that expressions refer to
   TargetTraits traits;                        // of the machine that it is for: what passes go by
   std::vector<ir::Requirement> requirements;  // the graph's

@@ -43,6 +43,9 @@ struct TargetTraits {
   // There are kernels for Sort and Scatter, which nothing else can stand for: ops that need them are
   // errors without. Source: what the code generator accepts.
   bool places = false;
+  // A run may wait for a number that a kernel wrote, and go on with sizes that depend on it. Otherwise
+  // data_size is an error. Source: the device half runs programs in parts.
+  bool data_sizes = false;
   // Contractions multiply f16 and bf16 as they are and add up in f32; otherwise as f32. Source: the
   // machine has such instructions.
   bool native_16_bit = false;

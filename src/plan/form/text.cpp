@@ -210,6 +210,9 @@ std::string symbol_text(const ir::Symbol& symbol) {
 std::string to_text(const Program& program) {
   std::string text = "program " + program.name + "\n";
   for (const ir::SymbolPtr& symbol : program.symbols) text += symbol_text(*symbol);
+  for (const DataSize& size : program.data_sizes)
+    text += size.symbol->name + " is found in " + id(size.count) +
+            (size.bound ? ", at most " + size.bound->str() : "") + "\n";
   for (const ir::Requirement& requirement : program.requirements)
     text += "require " + requirement.condition.str() + ": " + requirement.expected + "\n";
   for (size_t i = 0; i < program.buffers.size(); ++i) {

@@ -48,10 +48,11 @@ class Verifier {
     for (const Kernel& kernel : program_.kernels) {
       kernel_ = &kernel;
       if (!names.insert(kernel.name).second) fail_here("P2", "the name is taken");
-      scope_ = {program_.symbols.begin(), program_.symbols.end()};
+      open_symbols();
       std::visit([&](const auto& body) { check(body); }, kernel.body);
       for (BufferId buffer : writes(kernel)) written_.insert(buffer);
     }
+    check_sizes();
     for (BufferId output : program_.outputs) {
       if (!written_.contains(output) && !updates_input(output))
         fail("P7", buffer_name(output), "the output is not written");
@@ -69,6 +70,26 @@ class Verifier {
     return program_.buffers[id];
   }
   std::string buffer_name(BufferId id) const { return "buffer " + program_.buffers[id].name; }
+
+  // P3, P14: sizes that the run finds are in scope where their numbers are written.
+  void open_symbols() {
+    scope_ = {program_.symbols.begin(), program_.symbols.end()};
+    for (const DataSize& size : program_.data_sizes)
+      if (!written_.contains(size.count)) scope_.erase(size.symbol);
+  }
+
+  // P14
+  void check_sizes() const {
+    for (const DataSize& size : program_.data_sizes) {
+      const Buffer& count = program_.buffers.at(size.count);
+      const bool writable =
+          count.kind == BufferKind::Temporary || count.kind == BufferKind::Output;
+      if (!writable || count.type.dtype != DType::I64 || count.type.rank() != 0)
+        fail("P14", buffer_name(size.count), "it cannot hold the size " + size.symbol->name);
+      if (!written_.contains(size.count))
+        fail("P14", buffer_name(size.count), "nothing writes the size " + size.symbol->name);
+    }
+  }
 
   // P1
   void check_buffers() const {

@@ -5,6 +5,7 @@
 
 #include "ir/op_table.h"
 #include "plan/form/fold.h"
+#include "plan/form/parts.h"
 #include "plan/form/rewrite.h"
 #include "plan/lower/lowering.h"
 #include "plan/lower/quantised.h"
@@ -98,6 +99,7 @@ Program Lowering::run() {
   choose_output_buffers();
   for (const auto& node : graph_.nodes()) lower_node(*this, *node);
   copy_to_outputs();
+  if (!program_.data_sizes.empty()) order_by_parts(program_);
   return std::move(program_);
 }
 
@@ -220,6 +222,18 @@ Expr Lowering::load(const ir::Value* value, const Indices& at, Expr predicate) {
     return apply(Op::where, {predicate, *known, constant_int(dtype, 0)});
   }
   return load_at(buffer_of(source), dtype, indices, std::move(predicate));
+}
+
+void Lowering::add_data_size(const ir::Node& node) {
+  const ir::SymbolPtr symbol = node.attr<ir::Dim>("size").as_symbol();
+  if (!traits().data_sizes)
+    throw CompileError("[data_size] got the size " + symbol->name +
+                       ", which depends on data, for a target whose runs do not wait for one, "
+                       "expected the CPU");
+  DataSize size{symbol, define(node.output()), std::nullopt};
+  if (node.has_attr("bound")) size.bound = node.attr<ir::Dim>("bound");
+  program_.symbols.push_back(symbol);
+  program_.data_sizes.push_back(std::move(size));
 }
 
 Expr Lowering::checked(const ir::Node& node, Expr value) {

@@ -10,7 +10,10 @@ void lower_source(Lowering& lowering, const ir::Node& node) {
   const ir::Type& type = node.output()->type;
   LoopSpace space = make_loops(type.shape);
   Expr value;
-  if (node.op == Op::full) {
+  if (node.op == Op::data_size) {
+    lowering.add_data_size(node);
+    value = lowering.load(node.input(0), {});
+  } else if (node.op == Op::full) {
     value = constant(type.dtype, node.attr<double>("value"));
   } else if (node.op == Op::dim_value) {
     value = cast(position(node.attr<ir::Dim>("value")), type.dtype);

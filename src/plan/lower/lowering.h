@@ -53,6 +53,9 @@ class Lowering {
   BufferId add_constant(std::string name, ir::Literal literal);
   BufferId add_temporary(std::string name, ir::Type type);
 
+  // From here on the symbol is what the value of a data_size node will be.
+  void add_data_size(const ir::Node& node);
+
   // The value, checked as a check_index or check_nonzero node says.
   Expr checked(const ir::Node& node, Expr value);
 

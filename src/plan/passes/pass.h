@@ -35,18 +35,20 @@ void run_pipeline(Program& program, const PlanOptions& options);
 // The dumps, the verifier and the list of disabled passes. Passes know nothing of these.
 class Runner {
  public:
-  Runner(Program& program, const PlanOptions& options);
+  // Dumps are numbered from `first_dump` on.
+  Runner(Program& program, const PlanOptions& options, size_t first_dump = 0);
   // Returns whether the pass changed the program; false for a disabled one.
   bool run(Pass pass);
   // What no program goes without.
   void require(std::string_view name, void (*step)(Program& program));
+  size_t dumps() const { return dumps_; }  // the number of the next
 
  private:
   void dump(std::string_view name);
 
   Program& program_;
   PassControl control_;
-  size_t dumps_ = 0;
+  size_t dumps_;
 };
 
 }  // namespace kiln::plan

@@ -1,11 +1,13 @@
 // The standard order of the passes: a contents page. Comments say only why something must come
 // before something else.
 #include "plan/passes/pass.h"
+#include "plan/passes/program_parts.h"
 
 namespace kiln::plan {
 
-void run_pipeline(Program& program, const PlanOptions& options) {
-  Runner runner(program, options);
+namespace {
+
+void fuse(Runner& runner) {
   runner.run(remove_dead);       // what products of integers do not read
   runner.run(inline_pointwise);  // one kernel of pointwise work after each contraction
   runner.run(recognise_causal);
@@ -20,6 +22,30 @@ void run_pipeline(Program& program, const PlanOptions& options) {
   runner.run(order_loops);
   runner.run(split_reductions);  // after all fusions, which would join what it takes apart
   runner.run(remove_dead);
+}
+
+// What a part makes is there when its sizes are read: nothing moves from one to another.
+void fuse_parts(Program& program, const PlanOptions& options) {
+  ProgramParts split(program);
+  size_t dumps = 0;
+  for (Program& part : split.parts()) {
+    Runner runner(part, options, dumps);
+    fuse(runner);
+    dumps = runner.dumps();
+  }
+  split.join();
+}
+
+}  // namespace
+
+void run_pipeline(Program& program, const PlanOptions& options) {
+  const bool has_parts = !program.data_sizes.empty();
+  if (has_parts) fuse_parts(program, options);
+  Runner runner(program, options);
+  if (has_parts)
+    runner.run(remove_dead);
+  else
+    fuse(runner);
   runner.require("update_inputs", update_inputs);
   runner.run(reuse_buffers);  // last: kernels may not move any more
 }

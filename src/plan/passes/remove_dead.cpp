@@ -18,6 +18,7 @@ bool makes_checks(const Kernel& kernel) {
 bool remove_kernels(Program& program) {
   std::vector<bool> needed(program.buffers.size());
   for (BufferId output : program.outputs) needed[output] = true;
+  for (const DataSize& size : program.data_sizes) needed[size.count] = true;
   bool changed = false;
   for (size_t i = program.kernels.size(); i-- > 0;) {
     Kernel& kernel = program.kernels[i];
@@ -33,16 +34,6 @@ bool remove_kernels(Program& program) {
   }
   if (changed) remove_empty(program);
   return changed;
-}
-
-void renumber(Kernel& kernel, const std::vector<BufferId>& ids) {
-  transform_exprs(kernel, [&](const Expr& expr) {
-    return rewrite(expr, [&](const ExprNode& node) -> Expr {
-      if (node.kind != ExprKind::Load || ids[node.buffer] == node.buffer) return nullptr;
-      return load(ids[node.buffer], node.dtype, node.args, node.predicate);
-    });
-  });
-  for (BufferId* id : buffer_slots(kernel)) *id = ids[*id];
 }
 
 bool remove_buffers(Program& program) {
@@ -64,7 +55,8 @@ bool remove_buffers(Program& program) {
   program.buffers = std::move(buffers);
   for (BufferId& id : program.inputs) id = ids[id];
   for (BufferId& id : program.outputs) id = ids[id];
-  for (Kernel& kernel : program.kernels) renumber(kernel, ids);
+  for (DataSize& size : program.data_sizes) size.count = ids[size.count];
+  for (Kernel& kernel : program.kernels) renumber_buffers(kernel, ids);
   return true;
 }
 

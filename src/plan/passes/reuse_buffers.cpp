@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "plan/form/kernels.h"
+#include "plan/form/parts.h"
 #include "plan/passes/in_place.h"
 #include "plan/passes/pass.h"
 
@@ -55,7 +56,7 @@ class Reuser {
     if (!is_candidate(to) || first_[to] != kernel) return false;
     for (BufferId from : reads(program_.kernels[static_cast<size_t>(kernel)])) {
       if (from == to || program_.buffers[from].kind != BufferKind::Temporary) continue;
-      if (last_[from] != kernel || is_taken_[from]) continue;
+      if (last_[from] != kernel || is_taken_[from] || is_count(program_, from)) continue;
       if (!same_elements(program_.buffers[from], program_.buffers[to])) continue;
       if (!works_in_place(program_, program_.kernels[static_cast<size_t>(kernel)], from, to))
         continue;

@@ -20,8 +20,8 @@ std::span<const PassInfo> all_passes() { return kPasses; }
 
 const PassInfo* find_pass(std::string_view name) { return table().find(name); }
 
-Runner::Runner(Program& program, const PlanOptions& options)
-    : program_(program), control_(options, table().names()) {
+Runner::Runner(Program& program, const PlanOptions& options, size_t first_dump)
+    : program_(program), control_(options, table().names()), dumps_(first_dump) {
   if (options.verify) plan::verify(program_);
   dump("lowered");
 }

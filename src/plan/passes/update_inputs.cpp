@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "plan/form/kernels.h"
+#include "plan/form/parts.h"
 #include "plan/passes/fusion.h"
 #include "plan/passes/in_place.h"
 #include "plan/passes/pass.h"
@@ -171,6 +172,8 @@ class Update {
   bool commute(const Kernel& before, const Kernel& kernel) const {
     const std::vector<BufferId> written = writes(before), later = writes(kernel);
     if (has_any(reads(kernel), written) || has_any(later, written)) return false;
+    if (std::ranges::any_of(written, [&](BufferId id) { return is_count(program_, id); }))
+      return false;
     const std::vector<BufferId> read = reads(before);
     return std::ranges::none_of(later, [&](BufferId id) {
       return contains(read, id) || contains(read, program_.buffers[id].alias_of);

@@ -19,6 +19,7 @@ const plan::TargetTraits& traits() {
       .convolution = {DType::F32, DType::F16, DType::BF16, DType::F64},
       .attention = {DType::F32, DType::F16, DType::BF16},
       .places = true,
+      .data_sizes = true,
       .integer_products = true,
       .min_group_channels = 4,
       .winograd = plan::WinogradCosts{.pixel = 5, .result = 6, .weight = 5, .fewest_rows = 12},

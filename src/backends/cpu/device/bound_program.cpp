@@ -43,7 +43,12 @@ int32_t threads_for(const StepSpec& step, const BindRequest& request) {
 class CpuProgram : public BoundProgram {
  public:
   CpuProgram(const LoadedProgram& program, const BindRequest& request)
-      : program_(program), scratch_offset_(request.temporary_bytes) {
+      : program_(program),
+        first_step_(request.first_step),
+        steps_of_part_(std::span(program.spec.steps)
+                           .subspan(0, std::min(request.end_step, program.spec.steps.size()))
+                           .subspan(request.first_step)),
+        scratch_offset_(request.temporary_bytes) {
     find_scratch(request);
     bind_steps(request);
   }
@@ -52,6 +57,8 @@ class CpuProgram : public BoundProgram {
     for (const Use& use : input_uses_) pointers_[use.position] = request.inputs[use.index];
     for (const Use& use : output_uses_) pointers_[use.position] = request.outputs[use.index];
     set_workspace(request.workspace);
+    for (const TemporaryUse& use : earlier_uses_)
+      pointers_[use.position] = request.earlier[use.part] + use.offset;
     return request.profile == nullptr ? execute(request.cancel)
                                       : execute_profiled(request.cancel, *request.profile);
   }
@@ -64,12 +71,13 @@ class CpuProgram : public BoundProgram {
   };
   struct TemporaryUse {
     uint32_t position = 0;
+    uint32_t part = 0;  // of the program, whose workspace it is in
     uint64_t offset = 0;
   };
 
   void find_scratch(const BindRequest& request) {
     uint64_t threads = 1;
-    for (const StepSpec& step : program_.spec.steps) {
+    for (const StepSpec& step : steps_of_part_) {
       if (step.scratch_bytes == -1) continue;
       const auto bytes = static_cast<uint64_t>(at(request, step.scratch_bytes));
       scratch_stride_ = std::max(scratch_stride_, align_up(bytes, kTensorAlignment));
@@ -79,7 +87,7 @@ class CpuProgram : public BoundProgram {
   }
 
   void bind_steps(const BindRequest& request) {
-    const std::vector<StepSpec>& steps = program_.spec.steps;
+    const std::span<const StepSpec> steps = steps_of_part_;
     size_t pointers = 0, params = 0;
     for (const StepSpec& step : steps) {
       pointers += step.buffers.size();
@@ -99,7 +107,7 @@ class CpuProgram : public BoundProgram {
       bound.checks = mask_of(step.checks.size());
       bound.grain = std::max<int64_t>(1, step.min_tasks_per_thread / 4);
       for (const int32_t buffer : step.buffers)
-        bind_pointer(static_cast<size_t>(buffer), request.offsets);
+        bind_pointer(static_cast<size_t>(buffer), request);
       for (const Slot slot : step.params) params_.push_back(at(request, slot));
       steps_.push_back(bound);
     }
@@ -110,7 +118,7 @@ class CpuProgram : public BoundProgram {
     return reinterpret_cast<engine::CpuKernel>(reinterpret_cast<uintptr_t>(entry));
   }
 
-  void bind_pointer(size_t index, std::span<const uint64_t> offsets) {
+  void bind_pointer(size_t index, const BindRequest& request) {
     const BufferSpec& buffer = program_.spec.buffers[index];
     const auto position = static_cast<uint32_t>(pointers_.size());
     void* pointer = nullptr;
@@ -122,12 +130,18 @@ class CpuProgram : public BoundProgram {
         output_uses_.push_back({position, static_cast<uint32_t>(buffer.index)});
         break;
       case BufferKind::Temporary:
-        temporary_uses_.push_back({position, offsets[index]});
+        bind_temporary(index, position, request);
         break;
       case BufferKind::Constant:
         pointer = const_cast<std::byte*>(program_.weights.data() + buffer.offset);
     }
     pointers_.push_back(pointer);
+  }
+
+  void bind_temporary(size_t index, uint32_t position, const BindRequest& request) {
+    const int32_t part = request.parts.empty() ? 0 : request.parts[index];
+    auto& uses = part == request.part ? temporary_uses_ : earlier_uses_;
+    uses.push_back({position, static_cast<uint32_t>(part), request.offsets[index]});
   }
 
   void set_workspace(std::byte* workspace) {
@@ -142,7 +156,8 @@ class CpuProgram : public BoundProgram {
     ThreadPoolLease pool;
     for (size_t i = 0; i < steps_.size(); ++i) {
       if (is_cancelled(cancel)) return cancelled_outcome();
-      if (const uint64_t failed = execute_step(steps_[i], pool)) return {Status(), i, failed};
+      if (const uint64_t failed = execute_step(steps_[i], pool))
+        return {Status(), first_step_ + i, failed};
     }
     return {};
   }
@@ -156,7 +171,7 @@ class CpuProgram : public BoundProgram {
       const uint64_t failed = execute_step(steps_[i], pool);
       const auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
       profile.push_back({steps_[i].tasks, steps_[i].threads, time.count()});
-      if (failed != 0) return {Status(), i, failed};
+      if (failed != 0) return {Status(), first_step_ + i, failed};
     }
     return {};
   }
@@ -180,11 +195,13 @@ class CpuProgram : public BoundProgram {
   }
 
   const LoadedProgram program_;
+  const size_t first_step_;  // of the part of the program
+  const std::span<const StepSpec> steps_of_part_;
   std::vector<BoundStep> steps_;
   std::vector<void*> pointers_;
   std::vector<int64_t> params_;
   std::vector<Use> input_uses_, output_uses_;
-  std::vector<TemporaryUse> temporary_uses_;
+  std::vector<TemporaryUse> temporary_uses_, earlier_uses_;
   uint64_t scratch_offset_ = 0, scratch_stride_ = 0;
   std::byte* workspace_ = nullptr;
 };

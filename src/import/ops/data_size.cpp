@@ -1,0 +1,193 @@
+// Operators whose results have sizes that depend on data. Each counts its elements, gives the count to the
+// symbol that torch.export recorded for the size (an unbacked one), and then writes them to where they belong.
+#include <algorithm>
+
+#include "import/ops/common.h"
+
+namespace kiln::import {
+namespace {
+
+using ir::Dim;
+
+Value* flat(Call& call, Value* x) { return call.builder().reshape(x, {x->type.elements()}); }
+
+Value* filled(Call& call, const Dim& size, double value) {
+  return call.make(Op::full, {},
+                   {{"shape", ir::Shape{size}}, {"dtype", DType::I64}, {"value", value}});
+}
+
+Value* running_sum(Call& call, Value* x) {
+  return call.make(Op::cumsum, {x}, {{"axis", int64_t{0}}});
+}
+
+// `source` at the places that `index` says, of `size` in all; places outside of them are left out.
+Value* scatter_to(Call& call, const Dim& size, Value* index, Value* source, const char* combine) {
+  return call.make(Op::scatter, {filled(call, size, 0), index, source},
+                   {{"axis", int64_t{0}}, {"combine", std::string(combine)}});
+}
+
+// What the elements of a mask that are true have to do with those before them.
+struct Selection {
+  Value* upto = nullptr;  // i64[n]: how many are true up to here, this one included
+  Dim count;
+
+  // i64[count]: where they are, the first first.
+  Value* places(Call& call, Value* mask) const {
+    const Expr number(call, upto);
+    const Expr place = Expr(call, mask).select(number - 1, number.constant(-1));
+    return scatter_to(call, count, place, iota(call, mask->type.shape[0]), "replace");
+  }
+};
+
+// `output` and `dim` have the size that PyTorch recorded.
+Selection select(Call& call, Value* mask, size_t output, size_t dim) {
+  Value* ones = call.builder().cast(mask, DType::I64);
+  Value* count = reduce(call, Op::reduce_sum, ones, {0}, false);
+  Selection selection;
+  selection.upto = running_sum(call, ones);
+  selection.count = call.find_size(count, output, dim, mask->type.shape[0]);
+  return selection;
+}
+
+Value* places_of(Call& call, Value* mask, size_t output, size_t dim) {
+  return select(call, mask, output, dim).places(call, mask);
+}
+
+// The position along each axis of a shape that places in its row-major order have.
+std::vector<Value*> coordinates(Call& call, Value* places, const ir::Shape& shape) {
+  std::vector<Value*> result(shape.size());
+  Expr rest(call, places);
+  for (size_t axis = shape.size(); axis-- > 0;) {
+    if (axis == 0) {
+      result[axis] = rest;
+      break;
+    }
+    const Expr size(call,
+                    call.make(Op::dim_value, {}, {{"value", shape[axis]}, {"dtype", DType::I64}}));
+    result[axis] = rest.apply(Op::remainder, size);
+    rest = rest / size;
+  }
+  return result;
+}
+
+Value* import_nonzero(Call& call) {
+  Value* x = call.builder().cast(call.tensor("self"), DType::Bool);
+  const ir::Shape shape = x->type.shape;
+  Value* places = places_of(call, flat(call, x), 0, 0);
+  if (shape.empty())
+    return call.builder().reshape(slice(call, unsqueeze(call, places, 1), 1, 0, 0),
+                                  {places->type.shape[0], 0});
+  std::vector<Value*> columns;
+  for (Value* column : coordinates(call, places, shape))
+    columns.push_back(unsqueeze(call, column, 1));
+  return columns.size() == 1 ? columns[0]
+                             : call.make(Op::concat, columns, {{"axis", int64_t{1}}});
+}
+
+Value* import_masked_select(Call& call) {
+  Value *x = call.tensor("self"), *mask = call.tensor("mask");
+  const ir::Shape shape = ir::broadcast_shapes(x->type.shape, mask->type.shape);
+  x = flat(call, call.builder().expand(x, shape));
+  mask = flat(call, call.builder().expand(mask, shape));
+  return call.make(Op::gather, {x, places_of(call, mask, 0, 0)}, {{"axis", int64_t{0}}});
+}
+
+// --- Unique elements ---
+
+// What is known of elements in groups of neighbours that are equal: which of them begin one.
+struct Groups {
+  Value* x;  // rank 1
+  Value* begins;
+  Selection selection;
+  Value* first;  // where each group begins
+
+  Groups(Call& call, Value* elements, size_t output) : x(elements) {
+    const Expr position(call, iota(call, x->type.shape[0]));
+    Value* before = call.make(Op::gather, {x, (position - 1).apply(Op::maximum, 0)},
+                              {{"axis", int64_t{0}}});
+    const Expr differs(call, call.make(Op::ne, {x, before}));
+    begins = differs.apply(Op::bitwise_or, position.apply(Op::eq, 0));
+    selection = select(call, begins, output, 0);
+    first = selection.places(call, begins);
+  }
+
+  Value* values(Call& call) const {
+    return call.make(Op::gather, {x, first}, {{"axis", int64_t{0}}});
+  }
+  // Of every element, its group.
+  Value* numbers(Call& call) const { return Expr(call, selection.upto) - 1; }
+  Value* sizes(Call& call) const {
+    Value* end = call.make(Op::dim_value, {},
+                           {{"value", x->type.shape[0]}, {"dtype", DType::I64}});
+    Value* bounds = call.make(Op::concat, {first, call.builder().reshape(end, {1})},
+                              {{"axis", int64_t{0}}});
+    const Expr next(call, slice(call, bounds, 0, 1, selection.count));
+    return next - Expr(call, slice(call, bounds, 0, 0, selection.count));
+  }
+};
+
+// Sorted whether or not that is asked for, as PyTorch has them on a CPU. NaN equals nothing.
+std::vector<Value*> import_unique(Call& call) {
+  Value* x = call.tensor("self");
+  const ir::Shape shape = x->type.shape;
+  x = flat(call, x);
+  Value* key = x->type.dtype == DType::Bool ? call.builder().cast(x, DType::U8) : x;
+  Value* order = call.make(
+      Op::argsort, {key},
+      {{"axis", int64_t{0}}, {"descending", false}, {"count", x->type.shape[0]}});
+  const Groups groups(call, call.make(Op::gather, {x, order}, {{"axis", int64_t{0}}}), 0);
+  Value *inverse = nullptr, *counts = nullptr;
+  if (call.boolean_or("return_inverse", false))
+    inverse = call.builder().reshape(
+        scatter_to(call, x->type.shape[0], order, groups.numbers(call), "replace"), shape);
+  if (call.boolean_or("return_counts", false)) counts = groups.sizes(call);
+  return {groups.values(call), inverse, counts};
+}
+
+std::vector<Value*> import_unique_consecutive(Call& call) {
+  call.expect(!call.has("dim"), "a dim", "none: rows are not compared");
+  Value* x = call.tensor("self");
+  const Groups groups(call, flat(call, x), 0);
+  Value *inverse = nullptr, *counts = nullptr;
+  if (call.boolean_or("return_inverse", false))
+    inverse = call.builder().reshape(groups.numbers(call), x->type.shape);
+  if (call.boolean_or("return_counts", false)) counts = groups.sizes(call);
+  return {groups.values(call), inverse, counts};
+}
+
+// Element i of the result is how many elements end in front of i or with it: ones are added where each
+// ends, and summed up.
+Value* import_repeat_interleave(Call& call) {
+  constexpr int64_t kMostRepeats = int64_t{1} << 46;
+  Value* repeats = call.tensor("repeats");
+  call.expect(repeats->type.rank() == 1, "repeats of rank " + std::to_string(repeats->type.rank()),
+              "rank 1");
+  repeats = checked_index(call, repeats, kMostRepeats, false, "repeat_interleave");
+  Value* total = reduce(call, Op::reduce_sum, repeats, {0}, false);
+  Value* ends = running_sum(call, repeats);
+  const Dim size = call.find_size(total, 0, 0, std::nullopt);
+  Value* one = call.builder().expand(call.builder().scalar(DType::I64, 1), ends->type.shape);
+  return running_sum(call, scatter_to(call, size, ends, one, "sum"));
+}
+
+constexpr Row kRows[] = {
+    {"aten.nonzero.default", import_nonzero},
+    {"aten.masked_select.default", import_masked_select},
+    {"aten._unique2.default", import_unique},
+    {"aten.unique_consecutive.default", import_unique_consecutive},
+    {"aten.repeat_interleave.Tensor", import_repeat_interleave},
+};
+
+}  // namespace
+
+Value* selected_places(Call& call, Value* mask, size_t dim) {
+  return places_of(call, flat(call, mask), 0, dim);
+}
+
+std::vector<Value*> positions_of(Call& call, Value* places, const ir::Shape& shape) {
+  return coordinates(call, places, shape);
+}
+
+Rows data_size_rows() { return kRows; }
+
+}  // namespace kiln::import
