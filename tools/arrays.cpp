@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 #include <random>
@@ -102,6 +103,10 @@ std::vector<Array> make_outputs(const kiln::Engine& engine, kiln::Session& sessi
   const std::vector<std::vector<int64_t>> shapes = session.output_shapes(as_tensors(inputs));
   std::vector<Array> outputs;
   for (size_t i = 0; i < shapes.size(); ++i) {
+    constexpr int64_t kUnbounded = int64_t{1} << 46;
+    if (std::ranges::any_of(shapes[i], [](int64_t size) { return size > kUnbounded; }))
+      throw kiln::Error(KILN_UNSUPPORTED, std::string("output ") + engine.output(i).name +
+                                              ": its size depends on data and has no bound");
     Array output{engine.output(i).dtype, shapes[i], {}, {}};
     const auto count = static_cast<size_t>(element_count(output.shape));
     output.data.resize(count * element_size(output.dtype));

@@ -81,6 +81,18 @@ void print_shapes(const kiln::Engine& engine, const std::vector<Array>& outputs)
   }
 }
 
+// What the outputs begin with: their shapes may depend on the data.
+std::vector<Array> results_in(const std::vector<Array>& outputs,
+                              const std::vector<std::vector<int64_t>>& shapes) {
+  std::vector<Array> results = outputs;
+  for (size_t i = 0; i < results.size(); ++i) {
+    results[i].shape = shapes[i];
+    results[i].data.resize(static_cast<size_t>(element_count(shapes[i])) *
+                           element_size(results[i].dtype));
+  }
+  return results;
+}
+
 void run_engine(const RunArguments& arguments) {
   RunnableEngine runnable(arguments.engine);
   const kiln::Engine& engine = runnable.engine;
@@ -92,8 +104,9 @@ void run_engine(const RunArguments& arguments) {
   runnable.session.run(in.tensors(), out.tensors(), run_options(runnable));
   runnable.session.synchronize();
   out.fetch();
-  write_outputs(engine, outputs, arguments.outputs);
-  print_shapes(engine, outputs);
+  const std::vector<Array> results = results_in(outputs, runnable.session.result_shapes());
+  write_outputs(engine, results, arguments.outputs);
+  print_shapes(engine, results);
   if (arguments.repeat > 0) {
     const Timing timing =
         measure(runnable, in.views(), out.views(), arguments.warmup, arguments.repeat);

@@ -61,18 +61,18 @@ std::optional<ir::Dim> Call::condition(std::string_view name) const {
 ir::Dim Call::find_size(ir::Value* count, size_t output, size_t dim,
                         std::optional<ir::Dim> bound) {
   const std::vector<std::string> names = node_.output_names();
-  const std::string& name = names.at(output);
-  ir::Attrs attrs;
-  if (bound) attrs["bound"] = *bound;
-  if (const auto fresh = scope_.define_symbol(name, dim, bound)) {
-    attrs["size"] = *fresh;
+  const std::string name = output < names.size() ? names[output] : "";
+  const auto define = [&](const ir::Dim& size) {
+    ir::Attrs attrs{{"size", size}};
+    if (bound) attrs["bound"] = *bound;
     make(ir::Op::data_size, {count}, std::move(attrs));
-    return *fresh;
-  }
+    return size;
+  };
+  if (const auto fresh = scope_.define_symbol(name, dim, bound)) return define(*fresh);
+  const size_t number = builder().graph().data_symbols().size();
+  const ir::Dim found = define(scope_.new_symbol("found_" + std::to_string(number), bound));
+  if (!scope_.is_recorded(name)) return found;
   const ir::Dim recorded = scope_.recorded_size(name, dim);
-  const ir::Dim found = scope_.new_symbol(name + "_size", bound);
-  attrs["size"] = found;
-  make(ir::Op::data_size, {count}, std::move(attrs));
   builder().require({ir::Dim(1) - ir::min(1, ir::max(found - recorded, recorded - found)),
                      "the size " + recorded.str() + " for a result of " + operation(), "",
                      ir::Requirement::Kind::Sizes});

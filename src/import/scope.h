@@ -48,6 +48,8 @@ class Scope {
   // The type that the program records for a tensor; CompileError if there is none or Kiln has no
   // such type.
   ir::Type recorded_type(const std::string& name) const;
+  // Whether the program records a tensor's type; a single operator records nothing.
+  bool is_recorded(const std::string& name) const { return graph_.tensor_values.contains(name); }
   ir::Dim recorded_size(const std::string& name, size_t dim) const;
   // The symbol that the program records for a dimension of a tensor, from here on a symbol of the graph;
   // nothing if it records another size, or one that is known already.

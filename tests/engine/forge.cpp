@@ -86,7 +86,11 @@ Bytes forged_table(const std::function<void(std::vector<SectionEntry>&)>& change
 }
 
 Bytes forged_spec(const std::function<void(engine::Spec&)>& change) {
-  const Bytes bytes = make_sample_engine().bytes();
+  return forged(make_sample_engine(), change);
+}
+
+Bytes forged(const SampleEngine& sample, const std::function<void(engine::Spec&)>& change) {
+  const Bytes bytes = sample.bytes();
   Parts parts = parts_of(bytes);
   engine::Spec spec = engine::read(bytes)->spec;
   change(spec);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/format.h"
+#include "engine/sample_engine.h"
 #include "engine/spec.h"
 
 namespace kiln::testing {
@@ -29,6 +30,8 @@ Parts parts_of(const Bytes& bytes);
 // A file of them, in the places and with the hashes that a writer would give them.
 Bytes assemble(const Parts& parts);
 
+// An engine as bytes with another spec, whatever it breaks.
+Bytes forged(const SampleEngine& sample, const std::function<void(engine::Spec&)>& change);
 // The sample engine with another table or another spec.
 Bytes forged_table(const std::function<void(std::vector<engine::SectionEntry>&)>& change);
 Bytes forged_spec(const std::function<void(engine::Spec&)>& change);

@@ -19,9 +19,11 @@ namespace {
 
 using kiln::testing::assemble;
 using kiln::testing::Bytes;
+using kiln::testing::forged;
 using kiln::testing::forged_spec;
 using kiln::testing::forged_table;
 using kiln::testing::header_of;
+using kiln::testing::make_data_size_engine;
 using kiln::testing::make_sample_engine;
 using kiln::testing::Parts;
 using kiln::testing::parts_of;
@@ -56,7 +58,7 @@ TEST(HostileEngine, Newer) {
   FileHeader header = header_of(bytes);
   header.format_version = kFormatVersion + 1;
   seal(bytes, header, sections_of(bytes));
-  expect_invalid(bytes, "format version 4, this version of Kiln reads up to 3: a newer Kiln");
+  expect_invalid(bytes, "format version 5, this version of Kiln reads up to 4: a newer Kiln");
 }
 
 TEST(HostileEngine, NeverReleased) {
@@ -251,6 +253,64 @@ TEST(HostileEngine, OutputsThatUpdateInputs) {
   // Readers that know no updates would leave parts of the output as they find it.
   refused([](Spec& s) { s.programs[1].version = kPlainProgramVersion; },
           "program 1: its version has no outputs that update inputs");
+}
+
+TEST(HostileEngine, SizesThatDependOnData) {
+  const auto refused = [](const std::function<void(Spec&)>& change, const char* message) {
+    expect_invalid(forged(make_data_size_engine(), change),
+                   std::string("damaged engine: ") + message);
+  };
+  EXPECT_TRUE(read_status(forged(make_data_size_engine(), [](Spec&) {})).ok());
+  refused([](Spec& s) { s.data_sizes[0].min = -1; }, "data size 0: its range is not in order");
+  refused([](Spec& s) { s.data_sizes[0].opt = -1; }, "data size 0: its range is not in order");
+  refused([](Spec& s) { s.data_sizes[0].bound = 99; }, "size 2: its bound is no earlier size");
+  refused([](Spec& s) { s.data_sizes[0].bound = 2; }, "size 2: its bound is no earlier size");
+  refused([](Spec& s) { s.data_sizes[0].bound = -2; }, "data size 0: unknown bound");
+  refused([](Spec& s) { s.inputs[2].shape[0] = 2; }, "input 2: its shape depends on data");
+  refused([](Spec& s) { s.data_sizes.clear(); }, "size 2: unknown symbol");
+  refused([](Spec& s) { s.data_sizes.push_back(s.data_sizes[0]); },
+          "cpu:x86-64-v4: data size 1: it has another number of them than the interface");
+  refused([](Spec& s) { s.programs[1].version = kUpdateProgramVersion; },
+          "program 1: its version has no sizes that depend on data");
+
+  const auto broken = [&](const std::function<void(ProgramSpec&)>& change, const char* message) {
+    refused([&](Spec& s) { change(s.programs[1]); },
+            (std::string("cpu:x86-64-v3: ") + message).c_str());
+  };
+  for (const int32_t step : {0, -1, 3})
+    broken([=](ProgramSpec& p) { p.data_sizes[0].step = step; },
+           "data size 0: it is read out of order");
+  for (const int32_t buffer : {5, -1})
+    broken([=](ProgramSpec& p) { p.data_sizes[0].buffer = buffer; },
+           "data size 0: unknown buffer");
+  broken([](ProgramSpec& p) { p.data_sizes[0].buffer = 0; },
+         "data size 0: its buffer is not written");
+  broken([](ProgramSpec& p) { p.data_sizes[0].buffer = 3; },
+         "data size 0: its buffer's size depends on it");
+  broken([](ProgramSpec& p) { p.data_sizes.clear(); }, "data size 0: it has another number");
+  broken([](ProgramSpec& p) { p.buffers[4].bytes = 5; },
+         "data size 0: its buffer's size depends on it");
+  broken([](ProgramSpec& p) { p.data_sizes[0].step = 2; }, "data size 0: its buffer is not there");
+  broken([](ProgramSpec& p) { p.steps[0].tasks = 2; }, "step 0: it uses a size that is not known");
+  broken([](ProgramSpec& p) { p.steps[0].params = {5}; },
+         "step 0: it uses a size that is not known");
+  broken([](ProgramSpec& p) { p.steps[0].writes[2] = 5; },
+         "step 0: it uses a size that is not known");
+  broken([](ProgramSpec& p) { p.steps[0].buffers[1] = 3; },
+         "step 0: it uses a size that is not known");
+  broken(
+      [](ProgramSpec& p) {
+        p.buffers.push_back(p.buffers[4]);
+        p.buffers[5].first_step = p.buffers[5].last_step = 1;
+        p.buffers[5].alias_of = 4;
+      },
+      "buffer 5: it aliases one that begins with other sizes");
+  // A program for a machine whose runs do not wait is passed over.
+  const Result<View> view = read(forged(make_data_size_engine(), [](Spec& s) {
+    s.programs[1].target = "cuda";
+  }));
+  ASSERT_TRUE(view.ok()) << view.status().message();
+  EXPECT_EQ(view->spec.programs[1].unknown, "sizes that depend on data in a program for cuda");
 }
 
 // Rules of programs, of which the second breaks them: each has its own.

@@ -38,7 +38,7 @@ TEST(EngineRoundTrip, KeepsTheInterface) {
   const Result<View> view = read(bytes, {.verify_weights = true});
   ASSERT_TRUE(view.ok()) << view.status().message();
   const Spec& spec = view->spec;
-  EXPECT_EQ(view->format_version, kFormatVersion);
+  EXPECT_EQ(view->format_version, kPlainFormatVersion);
   EXPECT_FALSE(view->stripped);
   EXPECT_EQ(spec.name, "sample");
   EXPECT_EQ(spec.producer, "tests");

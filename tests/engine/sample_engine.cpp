@@ -150,6 +150,44 @@ SampleEngine make_add_engine() {
   return sample;
 }
 
+SampleEngine make_data_size_engine() {
+  enum Numbers : engine::Slot { kMost, kWord, kFound, kCount, kAll, kResult };
+  SampleEngine sample = make_add_engine();
+  Spec& spec = sample.spec;
+  spec.symbols.clear();
+  spec.data_sizes = {
+      {.name = "u", .min = 0, .max = int64_t{1} << 60, .opt = 8, .bound = kMost}};
+  spec.sizes = {{SizeOp::Constant, -1, -1, 16}, {SizeOp::Constant, -1, -1, 4},
+                {SizeOp::Symbol, -1, -1, 0},    {SizeOp::Constant, -1, -1, 8},
+                {SizeOp::Constant, -1, -1, 64}, {SizeOp::Mul, kFound, kWord, 0},
+                {SizeOp::Constant, -1, -1, 2}};
+  spec.inputs = {{"x", DType::F32, {6}}, {"y", DType::F32, {6}}, {"z", DType::F32, {kMost}}};
+  spec.outputs = {{"out", DType::F32, {kFound}}};
+  const auto buffer = [](BufferKind kind, int32_t index, engine::Slot bytes) {
+    BufferSpec result = make_buffer(kind, index);
+    result.bytes = bytes;
+    return result;
+  };
+  const auto step = [](std::vector<int32_t> buffers, engine::Slot tasks) {
+    StepSpec result = make_step(0, std::move(buffers));
+    result.tasks = tasks;
+    result.scratch_bytes = -1;
+    result.writes.back() = kWord;
+    return result;
+  };
+  for (size_t i = 0; i < spec.programs.size(); ++i) {
+    ProgramSpec& program = spec.programs[i];
+    program.version = engine::kProgramVersion;
+    program.buffers = {buffer(BufferKind::Input, 0, kCount), buffer(BufferKind::Input, 1, kCount),
+                       buffer(BufferKind::Input, 2, kAll), buffer(BufferKind::Output, 0, kResult),
+                       buffer(BufferKind::Temporary, -1, kCount)};
+    program.steps = {step({0, 1, 4}, 6), step({2, 2, 3}, kFound)};
+    program.data_sizes = {{.step = 1, .buffer = 4}};
+    sample.contents[i].resize(program.buffers.size());
+  }
+  return sample;
+}
+
 SampleEngine make_sample_engine() {
   SampleEngine sample = make_add_engine();
   BufferSpec sum = make_buffer(BufferKind::Temporary, -1);

@@ -26,6 +26,9 @@ inline constexpr float kSampleFactor = 3.0f;
 SampleEngine make_sample_engine();
 // Without the multiplication: one step, no constant, no temporary.
 SampleEngine make_add_engine();
+// out[0..u] = z[0..u] + z[0..u], where the i64 u of 0 to 16 is in the bits of x + y; x and y are f32 [2], z is
+// f32 [16]. Buffers: x, y, z, out, the size. Slots: 16, 4, u, 8, 64, u * 4.
+SampleEngine make_data_size_engine();
 // Adds a constant that no step uses to all programs.
 void add_constant(SampleEngine& sample, const std::vector<std::byte>& content);
 // Puts a program without contents of constants, or takes one out, at a place among the programs.

@@ -25,7 +25,13 @@ from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
 from torch_tensorrt.dynamo._settings import CompilationSettings
-from torch_tensorrt.dynamo._symbols import Range, is_comparison, is_symbolic_node, tensor_of
+from torch_tensorrt.dynamo._symbols import (
+    Range,
+    free_symbols,
+    is_comparison,
+    is_symbolic_node,
+    tensor_of,
+)
 from torch_tensorrt.dynamo.conversion._registry import DYNAMO_CONVERTERS
 
 
@@ -64,10 +70,15 @@ def check_support(
         ]
     reasons: dict[Node, str] = {}
     device = engine_device(program)
+    waits = all(target.startswith("cpu") for target in settings.targets_for(device))
     for node, answer in zip(serialized.nodes, answers, strict=True):
         if is_symbolic_node(node):
             continue
-        reason = _veto(node, settings) or _veto_device(program, node, device)
+        reason = (
+            _veto(node, settings)
+            or _veto_device(program, node, device)
+            or (None if waits else _veto_data_size(program, node))
+        )
         if node in program.in_place.shared:
             reason = reason or "its memory is changed in place"
         if reason is None:
@@ -183,6 +194,29 @@ def _veto_device(program: Program, node: Node, device: torch.device) -> str | No
         if value.device != device:
             return f"a tensor on {value.device}: the engines of this program run on {device}"
     return None
+
+
+def _veto_data_size(program: Program, node: Node) -> str | None:
+    """Engines for GPUs do not wait for a size that they find in their data."""
+    found = {symbol for symbol, finder in program.data_symbols.items() if finder is node}
+    given = free_symbols(size for each in node.all_input_nodes for size in _shape_of(each))
+    for arg in node.all_input_nodes:
+        size = arg.meta.get("val")
+        if isinstance(size, torch.SymInt):
+            found |= {
+                symbol
+                for symbol in free_symbols([size]) - given
+                if symbol in program.data_symbols
+                and is_symbolic_node(program.data_symbols[symbol])
+            }
+    if not found:
+        return None
+    names = ", ".join(sorted(map(str, found)))
+    return f"the size {names} depends on data: engines for GPUs do not wait for it"
+
+
+def _shape_of(node: Node) -> Iterable[Any]:
+    return (size for value in _tensor_values(node) for size in value.shape)
 
 
 def _tensor_values(node: Node) -> Iterable[torch.Tensor]:

@@ -35,7 +35,8 @@ class AtenCall {
   }
 
   std::vector<Value*> run(const Row& row) {
-    Scope scope(graph_, symbols_, builder_);
+    const SymbolRanges ranges;
+    Scope scope(graph_, ranges, symbols_, builder_);
     for (const auto& [name, value] : values_) scope.bind(name, value);
     Call call(node_, scope);
     const auto* one = std::get_if<ImportOne>(&row.function);
@@ -138,7 +139,7 @@ NodeCall::NodeCall(const Node& node, int64_t version, std::vector<Value*> inputs
       inputs_(std::move(inputs)),
       context_(context),
       read_inputs_(inputs_.size()),
-      scope_(program_, symbols_, context.builder),
+      scope_(program_, program_ranges_, symbols_, context.builder),
       call_(program_node_, scope_) {
   program_node_.target = "onnx." + node.op_type + ".default";
 }

@@ -136,6 +136,7 @@ class NodeCall {
   std::set<std::string, std::less<>> read_attributes_;
   std::vector<bool> read_inputs_;
   ProgramGraph program_;
+  SymbolRanges program_ranges_;
   Symbols symbols_;
   ProgramNode program_node_;
   Scope scope_;

@@ -98,6 +98,12 @@ Value* checked_index(Call& call, Value* index, const ir::Dim& size, bool negativ
 // Where the true elements of a mask are in its row-major order: i64[count], whose size depends on data. `dim` of the
 // node's first output has the size that PyTorch recorded.
 Value* selected_places(Call& call, Value* mask, size_t dim);
+// The different elements of x, sorted, NaN each for itself; where each is first, row-major; of every element of x,
+// which of them it is, rank 1; and how many there are of each.
+struct UniqueElements {
+  Value *values, *first, *inverse, *counts;
+};
+UniqueElements unique_elements(Call& call, Value* x);
 // The index along each axis of a shape that such places have.
 std::vector<Value*> positions_of(Call& call, Value* places, const ir::Shape& shape);
 // For compositions that compare everything with everything: CompileError where the product of the largest sizes

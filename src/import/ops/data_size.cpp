@@ -84,6 +84,12 @@ Value* import_nonzero(Call& call) {
                              : call.make(Op::concat, columns, {{"axis", int64_t{1}}});
 }
 
+std::vector<Value*> import_nonzero_numpy(Call& call) {
+  Value* x = call.builder().cast(call.tensor("self"), DType::Bool);
+  const ir::Shape shape = x->type.shape.empty() ? ir::Shape{1} : x->type.shape;
+  return coordinates(call, places_of(call, flat(call, x), 0, 0), shape);
+}
+
 Value* import_masked_select(Call& call) {
   Value *x = call.tensor("self"), *mask = call.tensor("mask");
   const ir::Shape shape = ir::broadcast_shapes(x->type.shape, mask->type.shape);
@@ -126,22 +132,13 @@ struct Groups {
   }
 };
 
-// Sorted whether or not that is asked for, as PyTorch has them on a CPU. NaN equals nothing.
+// Sorted whether or not that is asked for, as PyTorch has them on a CPU.
 std::vector<Value*> import_unique(Call& call) {
   Value* x = call.tensor("self");
-  const ir::Shape shape = x->type.shape;
-  x = flat(call, x);
-  Value* key = x->type.dtype == DType::Bool ? call.builder().cast(x, DType::U8) : x;
-  Value* order = call.make(
-      Op::argsort, {key},
-      {{"axis", int64_t{0}}, {"descending", false}, {"count", x->type.shape[0]}});
-  const Groups groups(call, call.make(Op::gather, {x, order}, {{"axis", int64_t{0}}}), 0);
-  Value *inverse = nullptr, *counts = nullptr;
-  if (call.boolean_or("return_inverse", false))
-    inverse = call.builder().reshape(
-        scatter_to(call, x->type.shape[0], order, groups.numbers(call), "replace"), shape);
-  if (call.boolean_or("return_counts", false)) counts = groups.sizes(call);
-  return {groups.values(call), inverse, counts};
+  UniqueElements found = unique_elements(call, x);
+  found.inverse = call.builder().reshape(found.inverse, x->type.shape);
+  return {found.values, call.boolean_or("return_inverse", false) ? found.inverse : nullptr,
+          call.boolean_or("return_counts", false) ? found.counts : nullptr};
 }
 
 std::vector<Value*> import_unique_consecutive(Call& call) {
@@ -172,6 +169,7 @@ Value* import_repeat_interleave(Call& call) {
 
 constexpr Row kRows[] = {
     {"aten.nonzero.default", import_nonzero},
+    {"aten.nonzero_numpy.default", import_nonzero_numpy},
     {"aten.masked_select.default", import_masked_select},
     {"aten._unique2.default", import_unique},
     {"aten.unique_consecutive.default", import_unique_consecutive},
@@ -182,6 +180,18 @@ constexpr Row kRows[] = {
 
 Value* selected_places(Call& call, Value* mask, size_t dim) {
   return places_of(call, flat(call, mask), 0, dim);
+}
+
+UniqueElements unique_elements(Call& call, Value* x) {
+  x = flat(call, x);
+  const Dim size = x->type.shape[0];
+  Value* key = x->type.dtype == DType::Bool ? call.builder().cast(x, DType::U8) : x;
+  Value* order = call.make(
+      Op::argsort, {key}, {{"axis", int64_t{0}}, {"descending", false}, {"count", size}});
+  const Groups groups(call, call.make(Op::gather, {x, order}, {{"axis", int64_t{0}}}), 0);
+  return {groups.values(call),
+          call.make(Op::gather, {order, groups.first}, {{"axis", int64_t{0}}}),
+          scatter_to(call, size, order, groups.numbers(call), "replace"), groups.sizes(call)};
 }
 
 std::vector<Value*> positions_of(Call& call, Value* places, const ir::Shape& shape) {

@@ -168,10 +168,20 @@ std::vector<Value*> import_topk(NodeCall& call) {
 }
 
 // Along an axis, or of all elements in a row.
+// Elements past the end of a condition are left out.
+Value* take_where(NodeCall& call, Value* x, int64_t axis, Value* condition) {
+  const Dim size = x->type.shape[static_cast<size_t>(axis)];
+  call.expect(condition->type.rank() == 1 &&
+                  ir::provably_less_equal(condition->type.shape[0], size),
+              "a condition beyond the size " + size.str(), "a shorter one");
+  return call.make(Op::gather, {x, selected_places(call.call(), condition, 0)}, {{"axis", axis}});
+}
+
 Value* import_compress(NodeCall& call) {
   Value* x = call.input(0);
   if (!call.has("axis")) x = call.builder().reshape(x, {x->type.elements()});
   const int64_t axis = call.axis(call.integer_or("axis", 0), x->type.rank());
+  if (call.known(call.input(1)) == nullptr) return take_where(call, x, axis, call.input(1));
   const std::vector<int64_t> condition = call.integers(1);
   std::vector<int64_t> indices;
   for (size_t i = 0; i < condition.size(); ++i)
@@ -180,6 +190,20 @@ Value* import_compress(NodeCall& call) {
   call.expect(indices.empty() || ir::provably_less(indices.back(), size),
               "a condition beyond the size " + size.str(), "a shorter one");
   return take(call, x, axis, indices);
+}
+
+Value* import_non_zero(NodeCall& call) {
+  return call.builder().permute(call.aten("aten.nonzero.default", {{"self", call.input(0)}}),
+                                {1, 0});
+}
+
+std::vector<Value*> import_unique(NodeCall& call) {
+  call.expect(!call.has("axis"), "an axis", "none: rows are not compared");
+  call.expect(call.flag_or("sorted", true), "sorted = 0", "1");
+  const UniqueElements found = unique_elements(call.call(), call.input(0));
+  std::vector<Value*> results{found.values, found.first, found.inverse, found.counts};
+  results.resize(call.output_count());
+  return results;
 }
 
 Value* import_trilu(NodeCall& call) {
@@ -252,6 +276,7 @@ constexpr OperatorRow kRows[] = {
     {"GatherElements", import_gather_elements},
     {"GatherND", import_gather_nd},
     {"GridSample", import_grid_sample},
+    {"NonZero", import_non_zero},
     {"OneHot", import_one_hot},
     {"ReverseSequence", import_reverse_sequence},
     {"Scatter", import_scatter_elements},
@@ -259,6 +284,7 @@ constexpr OperatorRow kRows[] = {
     {"ScatterND", import_scatter_nd},
     {"TopK", import_topk},
     {"Trilu", import_trilu},
+    {"Unique", import_unique},
 };
 
 }  // namespace
