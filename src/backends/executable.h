@@ -92,8 +92,8 @@ struct BindRequest {
   std::span<const int32_t> parts = {};
   int32_t part = 0;
   size_t first_step = 0, end_step = SIZE_MAX;
-  int threads = 1;                    // that a run may use, the calling one included
-  int device = 0;                     // an index below DeviceMemory::count()
+  int threads = 1;  // that a run may use, the calling one included
+  int device = 0;   // an index below DeviceMemory::count()
   // Bytes of the device's memory that weights may take, as far as they can be streamed.
   uint64_t weight_budget = UINT64_MAX;
 };

@@ -70,8 +70,8 @@ Status Views::assign(const char* role, const kiln_tensor* tensors, size_t count)
 namespace {
 
 Status wrong_count_of_outputs(size_t got, size_t expected) {
-  return Status(StatusCode::InvalidArgument, "got " + std::to_string(got) + " outputs, expected " +
-                                                 std::to_string(expected));
+  return Status(StatusCode::InvalidArgument,
+                "got " + std::to_string(got) + " outputs, expected " + std::to_string(expected));
 }
 
 using Shapes = kiln::Result<std::span<const kiln::runtime::BoundTensor>>;

@@ -77,8 +77,8 @@ Offset<fbs::TensorMap> encode(FlatBufferBuilder& builder, const TensorMapSpec& m
 }
 
 Offset<fbs::DataSize> encode(FlatBufferBuilder& builder, const DataSizeSpec& size) {
-  return fbs::CreateDataSize(builder, builder.CreateString(size.name), size.min, size.max,
-                             size.opt, size.bound);
+  return fbs::CreateDataSize(builder, builder.CreateString(size.name), size.min, size.max, size.opt,
+                             size.bound);
 }
 
 // Absent when empty: most steps check nothing.

@@ -70,7 +70,7 @@ struct SymbolSpec {
 struct DataSizeSpec {
   std::string name;
   int64_t min = 0, max = 0, opt = 0;  // a run that finds another is an error
-  Slot bound = -1;                    // the most that it is, over sizes that are known before; -1: not said
+  Slot bound = -1;  // the most that it is, over sizes that are known before; -1: not said
 
   bool operator==(const DataSizeSpec&) const = default;
 };
@@ -233,7 +233,7 @@ struct ProgramSpec {
   std::vector<KernelSpec> kernels;
   std::vector<StepSpec> steps;
   std::vector<DataSizeSource> data_sizes;  // of each of the interface's, in the order of the steps
-  std::span<const std::byte> code;  // cpu: position-independent text and read-only data
+  std::span<const std::byte> code;         // cpu: position-independent text and read-only data
 
   // "cpu:x86-64-v3"
   std::string name() const;

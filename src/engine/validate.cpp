@@ -373,7 +373,8 @@ class ProgramChecker : Checker {
     expect(buffer.kind == BufferKind::Output || buffer.kind == BufferKind::Temporary, "data size",
            i, "its buffer is not written");
     expect(is_live(buffer, step), "data size", i, "its buffer is not there any more");
-    expect(is_known(buffer.bytes, known_at(step)), "data size", i, "its buffer's size depends on it");
+    expect(is_known(buffer.bytes, known_at(step)), "data size", i,
+           "its buffer's size depends on it");
   }
 
   void check_begin(size_t i) {

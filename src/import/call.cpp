@@ -58,8 +58,7 @@ std::optional<ir::Dim> Call::condition(std::string_view name) const {
   }
 }
 
-ir::Dim Call::find_size(ir::Value* count, size_t output, size_t dim,
-                        std::optional<ir::Dim> bound) {
+ir::Dim Call::find_size(ir::Value* count, size_t output, size_t dim, std::optional<ir::Dim> bound) {
   const std::vector<std::string> names = node_.output_names();
   const std::string name = output < names.size() ? names[output] : "";
   const auto define = [&](const ir::Dim& size) {

@@ -77,8 +77,8 @@ class SizedProgram {
     KILN_RETURN_IF_ERROR(sized.check_buffers());
     KILN_RETURN_IF_ERROR(sized.check_steps());
     KILN_RETURN_IF_ERROR(sized.check_writes(symbols));
-    Result<WorkspacePlan> plan = plan_workspace(program, sized.sizes, sized.buffer_parts,
-                                                static_cast<int32_t>(sized.part));
+    Result<WorkspacePlan> plan =
+        plan_workspace(program, sized.sizes, sized.buffer_parts, static_cast<int32_t>(sized.part));
     if (!plan.ok()) return plan.status();
     sized.workspace = std::move(*plan);
     return sized;
@@ -345,8 +345,8 @@ Result<uint64_t> workspace_bytes(const Spec& spec, const ProgramSpec& program,
   uint64_t bytes = 0;
   for (const ProgramPart& part : parts_of(program)) {
     const std::vector<int64_t> known(
-        symbols.begin(), symbols.begin() + static_cast<std::ptrdiff_t>(spec.symbols.size() +
-                                                                      part.known));
+        symbols.begin(),
+        symbols.begin() + static_cast<std::ptrdiff_t>(spec.symbols.size() + part.known));
     const Result<SizedProgram> sized = SizedProgram::create(spec, program, known);
     if (!sized.ok()) return sized.status();
     bytes += sized->workspace.size + sized->scratch_bytes();

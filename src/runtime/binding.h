@@ -80,8 +80,7 @@ class Binding {
 };
 
 // By data size: the most that it can be for these symbols.
-std::vector<int64_t> largest_data_sizes(const engine::Spec& spec,
-                                        std::span<const int64_t> symbols);
+std::vector<int64_t> largest_data_sizes(const engine::Spec& spec, std::span<const int64_t> symbols);
 
 // What a session on one thread allocates to run a program of an engine, whether or not it runs here.
 Result<uint64_t> workspace_bytes(const engine::Spec& spec, const engine::ProgramSpec& program,

@@ -108,8 +108,9 @@ Result<std::span<const BoundTensor>> Session::result_shapes() {
   const BusyGuard guard(busy_);
   if (!guard.entered()) return in_use();
   if (last_ == nullptr)
-    return Status(StatusCode::InvalidArgument,
-                  "got no run that succeeded just before, expected one: its results have the shapes");
+    return Status(
+        StatusCode::InvalidArgument,
+        "got no run that succeeded just before, expected one: its results have the shapes");
   return std::span<const BoundTensor>(last_->outputs());
 }
 
@@ -353,15 +354,14 @@ Status Session::execute(const Binding& binding, size_t part, std::span<const Ten
   workspace_data_[part] = workspace.data;
   if (profiling_)
     profiled_work_.insert(profiled_work_.end(), binding.work().begin(), binding.work().end());
-  return status_of(
-      binding.program().run({.inputs = input_data_,
-                             .outputs = output_data_,
-                             .workspace = workspace.data,
-                             .earlier = std::span(workspace_data_).first(part),
-                             .stream = stream_,
-                             .cancel = cancel,
-                             .profile = profiling_ ? &profile_ : nullptr}),
-      binding, inputs);
+  return status_of(binding.program().run({.inputs = input_data_,
+                                          .outputs = output_data_,
+                                          .workspace = workspace.data,
+                                          .earlier = std::span(workspace_data_).first(part),
+                                          .stream = stream_,
+                                          .cancel = cancel,
+                                          .profile = profiling_ ? &profile_ : nullptr}),
+                   binding, inputs);
 }
 
 Result<Binding*> Session::continue_run(Binding& binding) {

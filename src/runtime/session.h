@@ -115,10 +115,10 @@ class Session {
   const uint64_t weight_budget_;
   const SessionMemory memory_;
   std::vector<std::unique_ptr<Binding>> bindings_;  // the most recently used first: the current one
-  std::vector<MemoryBlock> workspaces_;  // by part of the program
+  std::vector<MemoryBlock> workspaces_;             // by part of the program
   std::vector<std::byte*> workspace_data_;
-  std::vector<int64_t> found_;      // data sizes that were just read
-  const Binding* last_ = nullptr;  // of the last part of a run that succeeded
+  std::vector<int64_t> found_;                   // data sizes that were just read
+  const Binding* last_ = nullptr;                // of the last part of a run that succeeded
   std::vector<void*> input_data_, output_data_;  // of the current run
   std::vector<MemoryBlock> staged_;              // contiguous copies of strided inputs, by input
   // Outputs that update inputs.

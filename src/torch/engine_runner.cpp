@@ -274,8 +274,8 @@ void EngineRunner::run_and_allocate(kiln_session* session, const Place& place, C
       return nullptr;
     }
   };
-  const kiln_status status = kiln_session_run(session, call.inputs.data(), call.inputs.size(),
-                                              nullptr, 0, &options);
+  const kiln_status status =
+      kiln_session_run(session, call.inputs.data(), call.inputs.size(), nullptr, 0, &options);
   if (request.error != nullptr) std::rethrow_exception(request.error);
   check(status);
 }

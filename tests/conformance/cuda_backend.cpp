@@ -15,12 +15,12 @@ namespace kiln::conformance {
 namespace {
 
 constexpr const char* kWaiting =
-     "data_size_select_f32 data_size_select_f16 data_size_select_i64 data_size_none_f32 "
-     "data_size_all_f32 data_size_products_f32 data_size_products_bf16 "
-     "data_size_products_f64 data_size_moves_f32 data_size_moves_i64 "
-     "data_size_attention_f32 data_size_two_f32 data_size_chain_f32 data_size_chain_i64 "
-     "data_size_state_f32 data_size_item_i64 data_size_item_i32 data_size_alone_f32 "
-     "data_size_sorted_f32";
+    "data_size_select_f32 data_size_select_f16 data_size_select_i64 data_size_none_f32 "
+    "data_size_all_f32 data_size_products_f32 data_size_products_bf16 "
+    "data_size_products_f64 data_size_moves_f32 data_size_moves_i64 "
+    "data_size_attention_f32 data_size_two_f32 data_size_chain_f32 data_size_chain_i64 "
+    "data_size_state_f32 data_size_item_i64 data_size_item_i32 data_size_alone_f32 "
+    "data_size_sorted_f32";
 
 // What stands against running a variant here; empty: nothing.
 std::string obstacle_of(const Variant& variant) {

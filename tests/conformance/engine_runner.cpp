@@ -56,8 +56,7 @@ void run_in_place(runtime::Session& session, std::span<const ir::Literal> inputs
 }
 
 // A run that asks for its outputs when it knows their shapes.
-std::vector<ir::Literal> run_and_allocate(runtime::Session& session,
-                                          const DeviceTensors& given) {
+std::vector<ir::Literal> run_and_allocate(runtime::Session& session, const DeviceTensors& given) {
   std::vector<ir::Literal> outputs(session.engine().spec().outputs.size());
   const auto allocate = [](void* user, const runtime::OutputRequest& request) -> void* {
     std::byte* data = nullptr;
@@ -78,8 +77,8 @@ void run_into_largest(runtime::Session& session, const DeviceTensors& given,
   for (const runtime::BoundTensor& tensor : value_of(session.output_shapes(given.views()))) {
     std::byte* data = nullptr;
     if (std::ranges::any_of(tensor.shape, [](int64_t size) { return size > 100000; })) return;
-    largest.push_back(ir::Literal::allocate(
-        tensor.dtype, {tensor.shape.begin(), tensor.shape.end()}, &data));
+    largest.push_back(
+        ir::Literal::allocate(tensor.dtype, {tensor.shape.begin(), tensor.shape.end()}, &data));
   }
   const DeviceTensors made(largest, session.device());
   check(session.run(given.views(), made.views()));

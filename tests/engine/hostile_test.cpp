@@ -281,8 +281,7 @@ TEST(HostileEngine, SizesThatDependOnData) {
     broken([=](ProgramSpec& p) { p.data_sizes[0].step = step; },
            "data size 0: it is read out of order");
   for (const int32_t buffer : {5, -1})
-    broken([=](ProgramSpec& p) { p.data_sizes[0].buffer = buffer; },
-           "data size 0: unknown buffer");
+    broken([=](ProgramSpec& p) { p.data_sizes[0].buffer = buffer; }, "data size 0: unknown buffer");
   broken([](ProgramSpec& p) { p.data_sizes[0].buffer = 0; },
          "data size 0: its buffer is not written");
   broken([](ProgramSpec& p) { p.data_sizes[0].buffer = 3; },
@@ -306,9 +305,8 @@ TEST(HostileEngine, SizesThatDependOnData) {
       },
       "buffer 5: it aliases one that begins with other sizes");
   // A program for a machine whose runs do not wait is passed over.
-  const Result<View> view = read(forged(make_data_size_engine(), [](Spec& s) {
-    s.programs[1].target = "cuda";
-  }));
+  const Result<View> view =
+      read(forged(make_data_size_engine(), [](Spec& s) { s.programs[1].target = "cuda"; }));
   ASSERT_TRUE(view.ok()) << view.status().message();
   EXPECT_EQ(view->spec.programs[1].unknown, "sizes that depend on data in a program for cuda");
 }

@@ -155,8 +155,7 @@ SampleEngine make_data_size_engine() {
   SampleEngine sample = make_add_engine();
   Spec& spec = sample.spec;
   spec.symbols.clear();
-  spec.data_sizes = {
-      {.name = "u", .min = 0, .max = int64_t{1} << 60, .opt = 8, .bound = kMost}};
+  spec.data_sizes = {{.name = "u", .min = 0, .max = int64_t{1} << 60, .opt = 8, .bound = kMost}};
   spec.sizes = {{SizeOp::Constant, -1, -1, 16}, {SizeOp::Constant, -1, -1, 4},
                 {SizeOp::Symbol, -1, -1, 0},    {SizeOp::Constant, -1, -1, 8},
                 {SizeOp::Constant, -1, -1, 64}, {SizeOp::Mul, kFound, kWord, 0},

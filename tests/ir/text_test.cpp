@@ -38,6 +38,18 @@ TEST(TextTest, RoundTripsRequirements) {
 )");
 }
 
+TEST(TextTest, RoundTripsSizesThatAreFoundInTheData) {
+  expect_round_trip(
+      R"(graph found(%n: i64[], %x: f32[s0]) symbols s0 in [0, 9] opt 8, u0 in [0, 9] opt 4, u1 in [0, inf] opt 7 {
+  %a = data_size(%n) {bound = s0, size = u0} : i64[]
+  %y = full() {dtype = f32, shape = [u0 + 1, s0], value = 0} : f32[u0 + 1, s0]
+  %b = data_size(%a) {size = u1} : i64[]
+  %z = full() {dtype = f32, shape = [u1, u0], value = 0} : f32[u1, u0]
+  return %y as "y", %z as "z"
+}
+)");
+}
+
 TEST(TextTest, RoundTripsEveryKindOfAttribute) {
   expect_round_trip(R"(graph kinds(%x: f32[s0, 4], %i: i64[2]) symbols s0 in [2, inf] opt 8 {
   %full = full() {dtype = f16, shape = [s0 + 1, 4], value = -inf} : f16[s0 + 1, 4]

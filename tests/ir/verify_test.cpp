@@ -115,6 +115,19 @@ TEST_F(VerifyTest, R7SizesMentionInputSymbolsOnly) {
   expect_broken("R7");
 }
 
+TEST_F(VerifyTest, R7SizesAreFoundOnceAndBeforeTheyAreUsed) {
+  Value* count = graph_.add_input("count", {DType::I64, {}});
+  const SymbolPtr found = make_size_symbol("u", 0, 9, 4);
+  const Attrs sizes = {{"shape", Shape{found}}, {"dtype", DType::F32}, {"value", 0.0}};
+  Builder builder(graph_);
+  Node* node = builder.node(Op::data_size, {count}, {{"size", Dim(found)}});
+  builder.value(Op::full, {}, sizes);
+  EXPECT_NO_THROW(verify(graph_));
+  EXPECT_EQ(graph_.data_symbols(), std::vector<SymbolPtr>{found});
+  Builder(graph_, node).value(Op::full, {}, sizes);
+  expect_broken("R7");
+}
+
 TEST_F(VerifyTest, R7RangesAreOrdered) {
   graph_.add_input("w", {DType::F32, {make_size_symbol("t", 4, 8, 2)}});
   expect_broken("R7");

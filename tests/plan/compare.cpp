@@ -96,7 +96,8 @@ const std::vector<TargetTraits>& other_traits() {
     eager.round_trip_cost = eager.near_load_cost = eager.position_cost = 1000;
     eager.max_operations = eager.max_loads = 1000;
     eager.min_parallel_points = eager.large_task_points = 0;
-    return std::vector<TargetTraits>{TargetTraits{.places = true, .data_sizes = true}, plain, eager};
+    return std::vector<TargetTraits>{TargetTraits{.places = true, .data_sizes = true}, plain,
+                                     eager};
   }();
   return kTraits;
 }

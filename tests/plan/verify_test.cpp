@@ -4,6 +4,7 @@
 
 #include "plan/compare.h"
 #include "plan/form/access.h"
+#include "plan/form/parts.h"
 #include "support/error.h"
 
 namespace kiln::plan {
@@ -74,6 +75,29 @@ TEST(VerifyTest, P3Scopes) {
   program = sample();
   matmul(program).epilogue =
       load_at(matmul(program).a.buffer, DType::F32, {0, Index(matmul(program).k.index)});
+  expect_rule(program, "P3");
+}
+
+// Sizes that are known behind the kernel that writes their number.
+TEST(VerifyTest, P14DataSizes) {
+  const auto program_of = [] {
+    return lowered(R"(graph main(%n: i64[]) symbols u in [0, 9] opt 4 {
+  %c = data_size(%n) {size = u}
+  %y = full() {shape = [u], dtype = f32, value = 1}
+  return %y as "y"
+})");
+  };
+  Program program = program_of();
+  EXPECT_EQ(error_of(program), "no error");
+  EXPECT_EQ(reads_of_sizes(program), std::vector<size_t>{1});
+  std::swap(program.kernels[0], program.kernels[1]);
+  expect_rule(program, "P3");
+  EXPECT_THROW(reads_of_sizes(program), InternalError);
+  program = program_of();
+  program.buffers[program.data_sizes[0].count].type.dtype = DType::I32;
+  EXPECT_NE(error_of(program), "no error");
+  program = program_of();
+  program.data_sizes[0].count = program.inputs[0];
   expect_rule(program, "P3");
 }
 

@@ -79,9 +79,9 @@ TEST_F(DataSizeTest, SizesOutOfTheirRangeEndTheRun) {
   const int64_t negative = std::bit_cast<int64_t>(uint64_t{0xbf800000} << 32);
   for (const int64_t count : {int64_t{17}, int64_t{1} << 40, negative}) {
     set_count(count);
-    expect_error(run_into(out), StatusCode::OutOfRange,
-                 "the size u that the data gives: got " + std::to_string(count) +
-                     ", expected 0..16");
+    expect_error(
+        run_into(out), StatusCode::OutOfRange,
+        "the size u that the data gives: got " + std::to_string(count) + ", expected 0..16");
     EXPECT_FALSE(session_->result_shapes().ok());
     EXPECT_EQ(out.values, std::vector<float>(16, -1));
   }

@@ -79,8 +79,7 @@ void find_size(const ir::Node& node, const Literal& count, const SizeOf& size_of
   const ir::SymbolPtr symbol = node.attr<ir::Dim>("size").as_symbol();
   const int64_t size = count.as_int(0);
   int64_t most = symbol->max;
-  if (node.has_attr("bound"))
-    most = std::min(most, node.attr<ir::Dim>("bound").evaluate(size_of));
+  if (node.has_attr("bound")) most = std::min(most, node.attr<ir::Dim>("bound").evaluate(size_of));
   if (size < symbol->min || size > most) {
     throw CompileError("[run] got the size " + symbol->name + " = " + std::to_string(size) +
                        ", expected " + std::to_string(symbol->min) + " to " + std::to_string(most));

@@ -80,8 +80,7 @@ Value* import_nonzero(Call& call) {
   std::vector<Value*> columns;
   for (Value* column : coordinates(call, places, shape))
     columns.push_back(unsqueeze(call, column, 1));
-  return columns.size() == 1 ? columns[0]
-                             : call.make(Op::concat, columns, {{"axis", int64_t{1}}});
+  return columns.size() == 1 ? columns[0] : call.make(Op::concat, columns, {{"axis", int64_t{1}}});
 }
 
 std::vector<Value*> import_nonzero_numpy(Call& call) {
@@ -109,8 +108,8 @@ struct Groups {
 
   Groups(Call& call, Value* elements, size_t output) : x(elements) {
     const Expr position(call, iota(call, x->type.shape[0]));
-    Value* before = call.make(Op::gather, {x, (position - 1).apply(Op::maximum, 0)},
-                              {{"axis", int64_t{0}}});
+    Value* before =
+        call.make(Op::gather, {x, (position - 1).apply(Op::maximum, 0)}, {{"axis", int64_t{0}}});
     const Expr differs(call, call.make(Op::ne, {x, before}));
     begins = differs.apply(Op::bitwise_or, position.apply(Op::eq, 0));
     selection = select(call, begins, output, 0);
@@ -123,10 +122,9 @@ struct Groups {
   // Of every element, its group.
   Value* numbers(Call& call) const { return Expr(call, selection.upto) - 1; }
   Value* sizes(Call& call) const {
-    Value* end = call.make(Op::dim_value, {},
-                           {{"value", x->type.shape[0]}, {"dtype", DType::I64}});
-    Value* bounds = call.make(Op::concat, {first, call.builder().reshape(end, {1})},
-                              {{"axis", int64_t{0}}});
+    Value* end = call.make(Op::dim_value, {}, {{"value", x->type.shape[0]}, {"dtype", DType::I64}});
+    Value* bounds =
+        call.make(Op::concat, {first, call.builder().reshape(end, {1})}, {{"axis", int64_t{0}}});
     const Expr next(call, slice(call, bounds, 0, 1, selection.count));
     return next - Expr(call, slice(call, bounds, 0, 0, selection.count));
   }
@@ -186,11 +184,10 @@ UniqueElements unique_elements(Call& call, Value* x) {
   x = flat(call, x);
   const Dim size = x->type.shape[0];
   Value* key = x->type.dtype == DType::Bool ? call.builder().cast(x, DType::U8) : x;
-  Value* order = call.make(
-      Op::argsort, {key}, {{"axis", int64_t{0}}, {"descending", false}, {"count", size}});
+  Value* order =
+      call.make(Op::argsort, {key}, {{"axis", int64_t{0}}, {"descending", false}, {"count", size}});
   const Groups groups(call, call.make(Op::gather, {x, order}, {{"axis", int64_t{0}}}), 0);
-  return {groups.values(call),
-          call.make(Op::gather, {order, groups.first}, {{"axis", int64_t{0}}}),
+  return {groups.values(call), call.make(Op::gather, {order, groups.first}, {{"axis", int64_t{0}}}),
           scatter_to(call, size, order, groups.numbers(call), "replace"), groups.sizes(call)};
 }
 

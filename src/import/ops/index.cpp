@@ -78,16 +78,15 @@ Value* import_take_along_dim(Call& call) {
                    {{"axis", axis}});
 }
 
-bool is_mask(const Value* index) {
-  return index != nullptr && index->type.dtype == DType::Bool;
-}
+bool is_mask(const Value* index) { return index != nullptr && index->type.dtype == DType::Bool; }
 
 // The axes of x from `first` on that a mask stands for.
 ir::Shape masked_shape(Call& call, const Value* x, size_t first, const Value* mask) {
   const ir::Shape& shape = x->type.shape;
   const size_t rank = mask->type.rank();
-  call.expect(rank >= 1 && first + rank <= shape.size(), "a mask of shape " +
-              shape_text(mask->type.shape) + " for " + shape_text(shape), "sizes of x");
+  call.expect(rank >= 1 && first + rank <= shape.size(),
+              "a mask of shape " + shape_text(mask->type.shape) + " for " + shape_text(shape),
+              "sizes of x");
   for (size_t i = 0; i < rank; ++i)
     call.expect(ir::provably_equal(shape[first + i], mask->type.shape[i]),
                 "a mask of shape " + shape_text(mask->type.shape) + " for " + shape_text(shape),

@@ -82,8 +82,7 @@ class Verifier {
   void check_sizes() const {
     for (const DataSize& size : program_.data_sizes) {
       const Buffer& count = program_.buffers.at(size.count);
-      const bool writable =
-          count.kind == BufferKind::Temporary || count.kind == BufferKind::Output;
+      const bool writable = count.kind == BufferKind::Temporary || count.kind == BufferKind::Output;
       if (!writable || count.type.dtype != DType::I64 || count.type.rank() != 0)
         fail("P14", buffer_name(size.count), "it cannot hold the size " + size.symbol->name);
       if (!written_.contains(size.count))

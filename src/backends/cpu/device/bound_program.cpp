@@ -106,8 +106,7 @@ class CpuProgram : public BoundProgram {
       bound.threads = threads_for(step, request);
       bound.checks = mask_of(step.checks.size());
       bound.grain = std::max<int64_t>(1, step.min_tasks_per_thread / 4);
-      for (const int32_t buffer : step.buffers)
-        bind_pointer(static_cast<size_t>(buffer), request);
+      for (const int32_t buffer : step.buffers) bind_pointer(static_cast<size_t>(buffer), request);
       for (const Slot slot : step.params) params_.push_back(at(request, slot));
       steps_.push_back(bound);
     }

@@ -171,9 +171,9 @@ std::vector<Value*> import_topk(NodeCall& call) {
 // Elements past the end of a condition are left out.
 Value* take_where(NodeCall& call, Value* x, int64_t axis, Value* condition) {
   const Dim size = x->type.shape[static_cast<size_t>(axis)];
-  call.expect(condition->type.rank() == 1 &&
-                  ir::provably_less_equal(condition->type.shape[0], size),
-              "a condition beyond the size " + size.str(), "a shorter one");
+  call.expect(
+      condition->type.rank() == 1 && ir::provably_less_equal(condition->type.shape[0], size),
+      "a condition beyond the size " + size.str(), "a shorter one");
   return call.make(Op::gather, {x, selected_places(call.call(), condition, 0)}, {{"axis", axis}});
 }
 
