@@ -120,7 +120,8 @@ constexpr Gaps kGaps[] = {
      "data_size_products_f64 data_size_moves_f32 data_size_moves_i64 "
      "data_size_attention_f32 data_size_two_f32 data_size_chain_f32 data_size_chain_i64 "
      "data_size_state_f32 data_size_item_i64 data_size_item_i32 data_size_alone_f32 "
-     "data_size_sorted_f32"},
+     "data_size_sorted_f32 "
+     "data_size_masked_f32 data_size_masked_u8"},
     {"the machine adds one by one, and rounds at each step",
      "large_softmax_long_f32 large_softmax_odd_f32 large_sum_f32"},
 };

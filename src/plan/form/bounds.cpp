@@ -153,6 +153,15 @@ class Prover {
   const std::vector<Fact>& facts_;
 };
 
+// Whether a divisor is 1 or more: by itself, or where the predicate says so of a multiple, as the number of
+// elements is one of each size.
+bool is_positive(const ir::Dim& divisor, const std::vector<Fact>& facts) {
+  if (divisor.lower_bound() >= 1) return true;
+  return divisor.lower_bound() >= 0 && std::ranges::any_of(facts, [&](const Fact& fact) {
+           return ir::provably_divisible(fact.slack + 1, divisor);
+         });
+}
+
 // limit - index >= 0 if `upper`, index - limit >= 0 otherwise.
 bool bounded(const Expr& index, const ir::Dim& limit, bool upper, const std::vector<Fact>& facts) {
   if (const auto known = as_index(index)) {
@@ -172,8 +181,14 @@ bool bounded(const Expr& index, const ir::Dim& limit, bool upper, const std::vec
       return check(index->args[1]) && check(index->args[2]);
     case Op::remainder: {  // of a positive divisor: 0 <= r < divisor
       const auto divisor = as_index(index->args[1]);
-      if (!divisor || divisor->lower_bound() < 1) return false;
+      if (!divisor || !is_positive(*divisor, facts)) return false;
       return Prover(facts).non_negative(upper ? limit - *divisor + 1 : -limit);
+    }
+    case Op::floor_div: {  // a / b <= limit where a <= limit * b + b - 1, and >= where a >= limit * b
+      const auto divisor = as_index(index->args[1]);
+      if (!divisor || !is_positive(*divisor, facts)) return false;
+      const ir::Dim scaled = limit * *divisor;
+      return bounded(index->args[0], upper ? scaled + *divisor - 1 : scaled, upper, facts);
     }
     default:
       return false;

@@ -21,6 +21,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
@@ -248,6 +249,7 @@ class _Builder:
             if spec.kind is not InputKind.USER_INPUT
         }
         self._engine_of: dict[str, int] = {}
+        self._engine_sizes: set[sympy.Symbol] = set()  # that depend on data, of engines' results
         self._states = {
             node for call in engine_calls(exported.graph) for node in engine_call(call).state
         }
@@ -323,8 +325,8 @@ class _Builder:
             source, index = node.args
             found = self._slots[source]
             self._slots[node] = found[index] if isinstance(found, list) and found else []
-        elif _is_settled_check(node, set(self._interface.symbols)):
-            pass  # the container checks its inputs
+        elif _is_settled_check(node, set(self._interface.symbols), self._engine_sizes):
+            pass  # the container checks its inputs, and an engine what it finds in its data
         else:
             self._add_operator(node)
 
@@ -333,6 +335,7 @@ class _Builder:
         engine = call.engine
         if engine.name not in self._lifted:
             raise UnsupportedNodeError("its engine is not a constant")
+        self._engine_sizes |= free_symbols(size for each in node.meta["val"] for size in each.shape)
         index = self._engine_of.setdefault(engine.name, len(self._result.engines))
         if index == len(self._result.engines):
             self._result.engines.append(self._tensor(engine.name))
@@ -396,12 +399,18 @@ def _memory_of(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().as_strided((last + 1,), (1,))
 
 
-def _is_settled_check(node: Node, symbols: set[sympy.Symbol]) -> bool:
-    """Whether a node asserts what is known already: metadata, or a relation of the inputs' sizes."""
+def _is_settled_check(
+    node: Node, symbols: set[sympy.Symbol], engine_sizes: set[sympy.Symbol]
+) -> bool:
+    """Whether a node asserts what is known already: metadata, a relation of the inputs' sizes, or the range of a size
+    that an engine finds in its data."""
     if node.target is torch.ops.aten._assert_tensor_metadata.default:
         return True
     if node.target is not torch.ops.aten._assert_scalar.default:
         return False
     condition = node.args[0]
     value = condition.meta.get("val") if isinstance(condition, Node) else condition
-    return free_symbols([value]) <= symbols
+    used = free_symbols([value])
+    if used <= symbols:
+        return True
+    return used <= symbols | engine_sizes and statically_known_true(value)
