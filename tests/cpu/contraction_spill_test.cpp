@@ -6,6 +6,7 @@
 #include <llvm/IR/Module.h>
 
 #include "backends/cpu/compile/contract/contraction.h"
+#include "backends/cpu/compile/contract/group_panel.h"
 #include "backends/cpu/compile/contract/micro_kernel.h"
 #include "backends/cpu/compile/image/image.h"
 #include "backends/cpu/compile/image/machine.h"
@@ -129,6 +130,48 @@ TEST(ContractionSpill, TilesOfBytesStayInRegisters) {
         EXPECT_LE(tile.registers(), target.registers);
         EXPECT_LT(frame_bytes(target, tile, true), kVectorSpill)
             << target.name << ": " << rows << " rows of " << vectors << " vectors";
+      }
+    }
+  }
+}
+
+// Of one that multiplies a weight with groups.
+uint64_t group_frame_bytes(const Target& target, Tile tile, const GroupFormat& format) {
+  const plan::Program program = three_matrices();
+  const Machine machine(target);
+  llvm::LLVMContext context;
+  llvm::Module module("spill", context);
+  machine.prepare(module);
+  KernelInterface interface;
+  NoConstants constants;
+  Emitter emitter(program, target, interface, constants, module, "kernel");
+  auto& ir = emitter.ir();
+  GroupRows rows{emitter.buffer(0), {}, ir.getInt64(4)};
+  for (int r = 0; r < tile.rows; ++r)
+    rows.rows.push_back(emitter.value_of(ir::Dim(int64_t{r} * 4096)));
+  const auto from = [&](int64_t offset) {
+    return byte_offset(emitter, emitter.buffer(1), ir.getInt64(offset));
+  };
+  const GroupColumns columns{from(0), from(1 << 20), format.has_zeros ? from(2 << 20) : nullptr};
+  const Accumulators sums = multiply_groups(emitter, tile, format, rows, columns);
+  for (size_t i = 0; i < sums.size(); ++i) {
+    llvm::Value* offset = ir.getInt64(static_cast<int64_t>(i) * target.lanes() * 4);
+    ElementFormat(DType::F32).store(ir, sums[i], byte_offset(emitter, emitter.buffer(2), offset));
+  }
+  emitter.finish();
+  return flatten(machine.compile(module)).functions.at(0).stack_bytes;
+}
+
+TEST(ContractionSpill, TilesOfGroupsStayInRegisters) {
+  for (const Target& target : all_targets()) {
+    const DirectTile most = direct_tile(target);
+    for (int bits : {4, 8}) {
+      for (bool has_zeros : {false, true}) {
+        for (int rows = 1; rows <= most.rows; ++rows) {
+          const GroupFormat format{1024, 32, bits, DType::BF16, has_zeros};
+          EXPECT_LT(group_frame_bytes(target, {rows, most.vectors}, format), kVectorSpill)
+              << target.name << ": " << rows << " rows, " << bits << " bits, zeros " << has_zeros;
+        }
       }
     }
   }

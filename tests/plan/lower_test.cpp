@@ -2,6 +2,8 @@
 // the target is.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "plan/compare.h"
 
 namespace kiln::plan {
@@ -95,6 +97,53 @@ TEST(LowerTest, IntegersAreWhatMayBe) {
   EXPECT_TRUE(lowers_to(longest, quantised_layer("u8", "9", "linear(%d, %w)"), integers));
   const std::string longer = "%x: f32[1, 66000], %wq: i8[1, 66000], %ws: f32[]";
   EXPECT_FALSE(lowers_to(longer, quantised_layer("u8", "9", "linear(%d, %w)"), integers));
+}
+
+TEST(LowerTest, WeightsWithGroups) {
+  const std::string linear = "%w = dequantize(%wq, %ws) {dtype = f32}\n %y = linear(%x, %w)";
+  const std::string zeros = "%w = dequantize(%wq, %ws, %wz) {dtype = f32}\n %y = linear(%x, %w)";
+  const std::string matmul =
+      "%w = dequantize(%wq, %ws, %wz) {dtype = bf16}\n %c = cast(%w) {dtype = f32}\n"
+      " %y = matmul(%x, %c) {transpose_b = false}";
+  const std::string joined =
+      "%w = dequantize(%wq, %ws, %wz) {dtype = f32}\n %v = reshape(%w) {shape = [3, 16]}\n"
+      " %y = linear(%x, %v)";
+  for (const char* type : {"i8", "u8"}) {
+    SCOPED_TRACE(type);
+    const std::string x = std::string("%x: f32[s0, 16], %wq: ") + type;
+    // Elements are 0 to 2, so that they fit 4 bits, and 0 to 99.
+    for (const int64_t limit : {3, 100}) {
+      const Case options{.integer_limit = limit, .tolerance = 1e-4};
+      check(x + "[3, 16], %ws: f32[3, 2]", linear, "%y", options);
+      check(x + "[3, 16], %ws: f32[3, 1]", linear, "%y", options);
+      check(x + "[3, 16], %ws: f32[3, 2], %wz: i32[3, 2]", zeros, "%y", options);
+      check(x + "[3, 16], %ws: f32[3, 2], %wz: i32[3, 1]", zeros, "%y", options);
+      check(x + "[3, 16], %ws: f32[3, 4]", linear, "%y", options);
+      check(x + "[16, 5], %ws: bf16[2, 5], %wz: u8[2, 5]", matmul, "%y", options);
+      check(x + "[3, 2, 8], %ws: f32[3, 2, 1], %wz: i64[3, 2, 1]", joined, "%y", options);
+    }
+  }
+  const auto lowers = [&](const std::string& types, const std::string& text) {
+    return lowers_to("%x: f32[2, 16], " + types, linear, text);
+  };
+  EXPECT_TRUE(lowers("%wq: i8[3, 16], %ws: f32[3, 2]", "groups of 8, 4 bits"));
+  EXPECT_TRUE(lowers("%wq: u8[3, 16], %ws: f32[3, 1]", "groups of 16, 4 bits"));
+  EXPECT_TRUE(lowers("%wq: i8[3, 16], %ws: f32[3, 4]", "groups of 4, 8 bits"));
+  EXPECT_FALSE(lowers("%wq: i8[3, 16], %ws: f64[3, 2]", "groups"));
+  EXPECT_FALSE(lowers("%wq: i8[3, 16], %y0: f32[3, 2]", "groups"));
+}
+
+TEST(LowerTest, ProjectionsWithGroupsAreOne) {
+  const Program program = expect_same_as_reference(
+      graph("%x: f32[s0, 16], %w0: i8[3, 16], %w1: f32[3, 2], %w2: i8[5, 16], %w3: f32[5, 2]",
+            "%a = dequantize(%w0, %w1) {dtype = f32}\n %b = linear(%x, %a)\n"
+            " %c = dequantize(%w2, %w3) {dtype = f32}\n %d = linear(%x, %c)\n"
+            " %e = softmax(%b) {axis = 1}\n %f = softmax(%d) {axis = 1}",
+            "%e, %f"));
+  EXPECT_EQ(std::ranges::count_if(
+                program.kernels,
+                [](const Kernel& kernel) { return std::holds_alternative<MatMul>(kernel.body); }),
+            1);
 }
 
 TEST(LowerTest, ProductsOfTwoQuantisedTensors) {

@@ -272,5 +272,36 @@ TEST(VerifyTest, P10Integers) {
   expect_rule(computed(with_bytes({F32, F32, F32, I8}, F32)), "P10");
 }
 
+TEST(VerifyTest, P14Groups) {
+  using enum DType;
+  const auto with_groups = [](int64_t size, DType scale) {
+    Program sample = with_bytes({F32, F32, F32, I8}, F32);
+    MatMul& product = matmul(sample);
+    const int64_t n = product.n.extent().constant(), k = product.k.extent().constant();
+    const int64_t groups = (k + size - 1) / size;
+    Buffer scales{BufferKind::Constant, "scales", {scale, {n, groups}}, {}, -1};
+    product.groups = Groups{size, 8, {sample.add_buffer(scales), 0, {1, groups}}, {}};
+    return sample;
+  };
+  Program sample = with_groups(1, F32);
+  EXPECT_EQ(error_of(sample), "no error");
+  EXPECT_EQ(error_of(with_groups(1, BF16)), "no error");
+  expect_rule(with_groups(1, F64), "P14");
+  expect_rule(with_groups(1, I8), "P14");
+  matmul(sample).groups->bits = 5;
+  expect_rule(sample, "P14");
+  sample = with_groups(1, F32);
+  matmul(sample).groups->size = 0;
+  expect_rule(sample, "P14");
+  sample = with_groups(1, F32);
+  sample.buffers[matmul(sample).groups->scales.buffer].kind = BufferKind::Temporary;
+  EXPECT_NE(error_of(sample), "no error");
+  sample = with_groups(1, F32);
+  matmul(sample).groups->scales.offset = 1;
+  expect_rule(sample, "P6");
+  // More steps in the last group than b has rows.
+  expect_rule(with_groups(matmul(sample).k.extent().constant() + 1, F32), "P6");
+}
+
 }  // namespace
 }  // namespace kiln::plan

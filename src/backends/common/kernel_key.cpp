@@ -55,8 +55,16 @@ class KeyWriter {
     for (const plan::View* view : {&matmul.a, &matmul.b, &matmul.out}) write(*view);
     text("pair", matmul.pair.has_value());
     if (matmul.pair) write(*matmul.pair);
+    if (matmul.groups) write(*matmul.groups);
     write(matmul.formats);
     write(matmul.epilogue);
+  }
+
+  void write(const plan::Groups& groups) {
+    text("groups", groups.size);
+    text("bits", groups.bits);
+    write(groups.scales);
+    if (groups.zeros) write(*groups.zeros);
   }
 
   void write(const plan::Convolution& c) {

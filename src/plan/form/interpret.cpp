@@ -378,6 +378,17 @@ class Interpreter {
     });
   }
 
+  // What an element of the right operand stands for.
+  double grouped(const MatMul& matmul, double element, int64_t k, int64_t n) const {
+    if (!matmul.groups) return element;
+    const Groups& groups = *matmul.groups;
+    const auto at = [&](const View& view) {
+      return read(view.buffer, offset_of(view, {}, {k / groups.size, n})).as_double();
+    };
+    const double zero = groups.zeros ? at(*groups.zeros) : 0;
+    return (element - zero) * at(groups.scales);
+  }
+
   // A row of a times a column of a right operand.
   double product(const MatMul& matmul, const View& right, int64_t m, int64_t n) const {
     const int64_t steps = environment_(matmul.k.extent());
@@ -385,7 +396,10 @@ class Interpreter {
     for (int64_t k = 0; k < steps; ++k) {
       sum +=
           left_element(matmul.formats, matmul.a.buffer, offset_of(matmul.a, matmul.batch, {m, k})) *
-          right_element(matmul.formats, right.buffer, offset_of(right, matmul.batch, {k, n}));
+          grouped(
+              matmul,
+              right_element(matmul.formats, right.buffer, offset_of(right, matmul.batch, {k, n})),
+              k, n);
     }
     return sum;
   }

@@ -73,6 +73,8 @@ std::vector<BufferId*> buffer_slots(Kernel& kernel) {
   if (auto* m = std::get_if<MatMul>(&kernel.body)) {
     std::vector<BufferId*> slots = {&m->a.buffer, &m->b.buffer, &m->out.buffer};
     if (m->pair) slots.push_back(&m->pair->buffer);
+    if (m->groups) slots.push_back(&m->groups->scales.buffer);
+    if (m->groups && m->groups->zeros) slots.push_back(&m->groups->zeros->buffer);
     return slots;
   }
   if (auto* a = std::get_if<Attention>(&kernel.body)) {
@@ -101,6 +103,8 @@ std::vector<const View*> input_views(const Kernel& kernel) {
   if (const auto* matmul = std::get_if<MatMul>(&kernel.body)) {
     std::vector<const View*> views = {&matmul->a, &matmul->b};
     if (matmul->pair) views.push_back(&*matmul->pair);
+    if (matmul->groups) views.push_back(&matmul->groups->scales);
+    if (matmul->groups && matmul->groups->zeros) views.push_back(&*matmul->groups->zeros);
     return views;
   }
   if (const auto* attention = std::get_if<Attention>(&kernel.body)) {

@@ -88,13 +88,24 @@ struct Formats {
   bool operator==(const Formats&) const = default;
 };
 
+// Scales of a constant right operand of i8, for groups of `size` steps of k (the last one may be shorter):
+// b[k, n] stands for (b[k, n] - zeros[k / size, n]) * scales[k / size, n], as f32. Scales are constants of f32, f16
+// or bf16, finite; zeros are of i8, and all 0 where there are none. Views have strides [group, n].
+// With `bits` of 4, elements are within [-8, 7], and two of them are stored in a byte.
+struct Groups {
+  int64_t size = 0;
+  int bits = 8;  // or 4
+  View scales;
+  std::optional<View> zeros;
+};
+
 // out[batch..., m, n] = epilogue(sum over k of a[batch..., m, k] * b[batch..., k, n])
 // A constant b with no batch stride is packed by the backend at compile time. Views have strides
 // [batch..., m, k], [batch..., k, n] and [batch..., m, n]; a batch stride of 0 broadcasts. The
 // epilogue is an Expr over the batch indices, `m` and `n`, in which Accumulator stands for the sum.
 // With `pair`, a second right operand that is like b (a constant of the same type, the same strides),
 // Accumulator 1 stands for its sum: the two products of a gated unit, silu(a b) * (a pair). Only for
-// targets with paired_products.
+// targets with paired_products. With `groups`, formats are those of f32 with a weight of i8.
 struct MatMul {
   std::vector<Loop> batch;
   Loop m, n, k;
@@ -102,6 +113,7 @@ struct MatMul {
   Formats formats;  // left: a; right: b
   Expr epilogue;
   std::optional<View> pair = std::nullopt;
+  std::optional<Groups> groups = std::nullopt;  // of b; not with a pair
 };
 
 // Channels-last 2-D convolution; 1-D has a height of 1.

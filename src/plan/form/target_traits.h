@@ -50,7 +50,7 @@ struct TargetTraits {
   // machine has such instructions.
   bool native_16_bit = false;
   // MatMul and Convolution multiply u8 by i8 (filters are constant) and add up in i32, and MatMul multiplies f32 by
-  // constants of i8, which it widens. Otherwise quantised operands are multiplied as f32. Source: what the
+  // constants of i8, which it widens, with scales for groups along k too. Otherwise quantised operands are multiplied as f32. Source: what the
   // code generator accepts.
   bool integer_products = false;
   // MatMul and Convolution can round operands of f32 to TF32 where that is allowed. Source: the machine

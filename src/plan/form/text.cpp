@@ -133,6 +133,14 @@ class KernelText {
     text_ += "\n";
   }
 
+  void print(const Groups& groups, const Loop& n) {
+    const Loop group = make_loop("group", ir::kDimInfinity);
+    text_ += "  groups of " + std::to_string(groups.size) + ", " + std::to_string(groups.bits) +
+             " bits: scales " + window(groups.scales, {group, n});
+    if (groups.zeros) text_ += ", zeros " + window(*groups.zeros, {group, n});
+    text_ += "\n";
+  }
+
   void print(const MatMul& matmul) {
     text_ += "matmul over " + batch(matmul.batch) + loop(matmul.m, "m") + ", " +
              loop(matmul.n, "n") + ", " + loop(matmul.k, "k") + "\n";
@@ -142,6 +150,7 @@ class KernelText {
       text_ +=
           "  pair = " + window(*matmul.pair, with_loops(matmul.batch, {matmul.k, matmul.n})) + "\n";
     print(matmul.formats);
+    if (matmul.groups) print(*matmul.groups, matmul.n);
     text_ += "  " + window(matmul.out, with_loops(matmul.batch, {matmul.m, matmul.n})) + " = " +
              of(matmul.epilogue) + "\n";
   }

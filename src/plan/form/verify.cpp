@@ -341,12 +341,43 @@ class Verifier {
     check_view(matmul.a, with_loops(matmul.batch, {matmul.m, matmul.k}));
     check_view(matmul.b, with_loops(matmul.batch, {matmul.k, matmul.n}));
     if (matmul.pair) check_pair(matmul);
+    if (matmul.groups) check_groups(matmul, *matmul.groups);
     check_view(matmul.out, with_loops(matmul.batch, {matmul.m, matmul.n}));
     for (BufferId id : operands(*kernel_)) check_readable(id);
     scope_.erase(matmul.k.index);
     check_formats(matmul.formats, matmul.a.buffer, matmul.b.buffer);
     check_expr(matmul.epilogue, {{}, matmul.formats.accumulator, matmul.pair ? 2 : 1});
     check_result(matmul.out.buffer, matmul.epilogue);
+  }
+
+  // P14
+  void check_groups(const MatMul& matmul, const Groups& groups) {
+    const bool is_weight = buffer(matmul.b.buffer).kind == BufferKind::Constant &&
+                           matmul.k.extent().is_constant() && matmul.n.extent().is_constant();
+    Formats formats;
+    formats.weight = DType::I8;
+    if (!is_weight || !(matmul.formats == formats) || matmul.pair)
+      fail_here("P14", "groups of another right operand than a constant of i8 beside f32");
+    if (groups.size < 1 || (groups.bits != 4 && groups.bits != 8))
+      fail_here("P14", "groups without elements, or of " + std::to_string(groups.bits) + " bits");
+    const std::vector<Loop> loops = {
+        make_loop("group", ir::ceildiv(matmul.k.extent(), ir::Dim(groups.size))), matmul.n};
+    // The last group is whole in b.
+    const Loop steps = make_loop("k", loops[0].extent() * groups.size);
+    for (const Loop& loop : {loops[0], steps}) scope_.insert(loop.index);
+    check_view(matmul.b, with_loops(matmul.batch, {steps, matmul.n}));
+    check_view(groups.scales, loops);
+    if (groups.zeros) check_view(*groups.zeros, loops);
+    for (const Loop& loop : {loops[0], steps}) scope_.erase(loop.index);
+    const Buffer& scales = buffer(groups.scales.buffer);
+    const bool has_scales =
+        scales.kind == BufferKind::Constant && is_lossless(scales.type.dtype, DType::F32);
+    if (!has_scales || !is_floating(scales.type.dtype))
+      fail_here("P14", scales.name + " is not a constant of f32, f16 or bf16");
+    if (!groups.zeros) return;
+    const Buffer& zeros = buffer(groups.zeros->buffer);
+    if (zeros.kind != BufferKind::Constant || zeros.type.dtype != DType::I8)
+      fail_here("P14", zeros.name + " is not a constant of i8");
   }
 
   // P12

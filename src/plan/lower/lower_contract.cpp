@@ -2,7 +2,7 @@
 #include <limits>
 
 #include "plan/form/fold.h"
-#include "plan/lower/quantised.h"
+#include "plan/lower/grouped_weight.h"
 #include "support/error.h"
 
 namespace kiln::plan {
@@ -201,8 +201,37 @@ bool emit_run_time_integers(Lowering& lowering, const ir::Node& node, const Cont
   return true;
 }
 
-// A constant right operand: a product of integers if the left one is quantised too; otherwise its 8 bits
-// are widened as they are read, and scaled in the epilogue. False for other products.
+// A constant of [n, rows] as [row, n].
+View columns_of(Lowering& lowering, const std::string& name, ir::Literal literal) {
+  const ir::Dim rows = literal.shape[1];
+  return {lowering.add_constant(name, std::move(literal)), 0, {1, rows}};
+}
+
+// A constant right operand beside floats: of 4 bits, or with scales that change along k.
+bool emit_grouped(Lowering& lowering, const ir::Node& node, const Contraction& c,
+                  const Quantised& right, bool is_uniform) {
+  if (!is_uniform_along(lowering, right, c.batch)) return false;
+  auto weight = grouped_weight(right, c.n, c.k);
+  if (!weight || (is_uniform && weight->bits == 8)) return false;
+  MatMul matmul{c.batch, c.m, c.n, c.k, {}, {}, {}, {}, {}};
+  matmul.a = lowering.operand_view(c.a, c.a_at, c.loops({c.m, c.k}));
+  const ir::Dim steps = weight->values.shape[1];
+  const BufferId values =
+      lowering.add_constant(right.node->input(0)->name, std::move(weight->values));
+  matmul.b = lowering.dense_view(values, {c.n.extent(), steps}, {c.n.index, c.k.index},
+                                 c.loops({c.k, c.n}));
+  matmul.formats.weight = DType::I8;
+  Groups groups{weight->size, weight->bits, {}, {}};
+  groups.scales = columns_of(lowering, right.scale()->name, std::move(weight->scales));
+  if (weight->zeros)
+    groups.zeros = columns_of(lowering, right.zero_point()->name, std::move(*weight->zeros));
+  matmul.groups = std::move(groups);
+  emit_product(lowering, node, c, std::move(matmul), accumulator(DType::F32));
+  return true;
+}
+
+// A constant right operand: a product of integers if the left one is quantised too; otherwise its bits
+// are widened as they are read, and scaled in the epilogue or group by group. False for other products.
 bool emit_quantised(Lowering& lowering, const ir::Node& node, const Contraction& c) {
   const DType dtype = compute_dtype(node.output()->type.dtype);
   if (!lowering.traits().integer_products || accumulator_dtype(node) != dtype) return false;
@@ -210,9 +239,12 @@ bool emit_quantised(Lowering& lowering, const ir::Node& node, const Contraction&
   if (!right) return false;
   if (lowering.literal_of(right->node->input(0)) == nullptr)
     return emit_run_time_integers(lowering, node, c);
-  if (!is_uniform_along(lowering, *right, with_loops(c.batch, {c.k}))) return false;
+  const bool is_uniform = is_uniform_along(lowering, *right, with_loops(c.batch, {c.k}));
   const auto left = quantised(c.a, c.a_at);
-  const bool is_integer = left && is_uniform_along(lowering, *left, {c.k});
+  const bool is_integer = is_uniform && left && is_uniform_along(lowering, *left, {c.k});
+  if (!is_integer && dtype == DType::F32 && emit_grouped(lowering, node, c, *right, is_uniform))
+    return true;
+  if (!is_uniform) return false;
   if (!is_integer && dtype != DType::F32) return false;
   const auto weight = signed_weight(*right, {c.n, c.k});
   if (!weight) return false;

@@ -7,6 +7,7 @@
 // whose result has their columns side by side; their readers read column ranges of it.
 #include <algorithm>
 #include <cstring>
+#include <functional>
 
 #include "plan/form/kernels.h"
 #include "plan/form/rewrite.h"
@@ -40,23 +41,46 @@ bool is_whole_weight(const Program& program, const MatMul& matmul) {
 
 bool is_transposed(const MatMul& matmul) { return matmul.b.strides[0].is_constant(1); }
 
+// Scales, or zero points, that can be put side by side: rows along n.
+bool is_whole(const Program& program, const View& view, const MatMul& matmul) {
+  const ir::Shape& shape = program.buffers[view.buffer].type.shape;
+  return shape.size() == 2 && shape[0] == matmul.n.extent() && view.offset.is_constant(0) &&
+         view.strides[0].is_constant(1) && view.strides[1] == shape[1];
+}
+
+bool has_whole_groups(const Program& program, const MatMul& matmul) {
+  if (!matmul.groups) return true;
+  const Groups& groups = *matmul.groups;
+  return is_transposed(matmul) && is_whole(program, groups.scales, matmul) &&
+         (!groups.zeros || is_whole(program, *groups.zeros, matmul));
+}
+
 bool is_candidate(const Program& program, const Kernel& kernel) {
   const auto* matmul = std::get_if<MatMul>(&kernel.body);
   return matmul && matmul->batch.empty() && !matmul->pair && is_whole_weight(program, *matmul) &&
-         is_dense_result(program, *matmul);
+         has_whole_groups(program, *matmul) && is_dense_result(program, *matmul);
 }
 
 bool same_view(const View& a, const View& b) {
   return a.buffer == b.buffer && a.offset == b.offset && a.strides == b.strides;
 }
 
+bool same_groups(const Program& program, const MatMul& a, const MatMul& b) {
+  if (!a.groups || !b.groups) return a.groups.has_value() == b.groups.has_value();
+  const auto dtype = [&](const MatMul& matmul) {
+    return program.buffers[matmul.groups->scales.buffer].type.dtype;
+  };
+  return a.groups->size == b.groups->size && a.groups->bits == b.groups->bits &&
+         a.groups->zeros.has_value() == b.groups->zeros.has_value() && dtype(a) == dtype(b);
+}
+
 bool same_shape(const Program& program, const MatMul& a, const MatMul& b) {
   const ir::Shape& x = program.buffers[a.out.buffer].type.shape;
   const ir::Shape& y = program.buffers[b.out.buffer].type.shape;
   const Buffer &weight_a = program.buffers[a.b.buffer], &weight_b = program.buffers[b.b.buffer];
-  return same_view(a.a, b.a) && a.formats == b.formats && a.m.extent() == b.m.extent() &&
-         a.k.extent() == b.k.extent() && is_transposed(a) == is_transposed(b) &&
-         weight_a.type.dtype == weight_b.type.dtype &&
+  return same_view(a.a, b.a) && a.formats == b.formats && same_groups(program, a, b) &&
+         a.m.extent() == b.m.extent() && a.k.extent() == b.k.extent() &&
+         is_transposed(a) == is_transposed(b) && weight_a.type.dtype == weight_b.type.dtype &&
          program.buffers[a.out.buffer].type.dtype == program.buffers[b.out.buffer].type.dtype &&
          std::equal(x.begin(), x.end() - 1, y.begin(), y.end() - 1);
 }
@@ -351,18 +375,30 @@ class Merger {
 
   // --- The result ---
 
+  // A constant that holds those of all parts, side by side.
+  BufferId joined(bool along_first, const std::function<const View&(const MatMul&)>& view) {
+    std::vector<const ir::Literal*> parts;
+    for (size_t i = 0; i < group_.size(); ++i)
+      parts.push_back(&program_.buffers[view(matmul(i)).buffer].literal);
+    ir::Literal literal = join(parts, along_first);
+    ir::Type type = literal.type();
+    const std::string name = program_.buffers[view(matmul(0)).buffer].name + "_merged";
+    return program_.add_buffer(
+        {BufferKind::Constant, name, std::move(type), std::move(literal), -1});
+  }
+
   void commit() {
-    std::vector<const ir::Literal*> weights;
-    for (size_t i = 0; i < group_.size(); ++i) {
-      weights.push_back(&program_.buffers[matmul(i).b.buffer].literal);
-    }
     const bool transposed = is_transposed(merged_);
-    ir::Literal joined = join(weights, transposed);
-    ir::Type type = joined.type();
-    const std::string name = program_.buffers[merged_.b.buffer].name + "_merged";
-    merged_.b.buffer =
-        program_.add_buffer({BufferKind::Constant, name, std::move(type), std::move(joined), -1});
+    merged_.b.buffer = joined(transposed, [](const MatMul& part) -> const View& { return part.b; });
     if (!transposed) merged_.b.strides[0] = columns_;
+    if (merged_.groups) {
+      Groups& groups = *merged_.groups;
+      groups.scales.buffer =
+          joined(true, [](const MatMul& part) -> const View& { return part.groups->scales; });
+      if (groups.zeros)
+        groups.zeros->buffer =
+            joined(true, [](const MatMul& part) -> const View& { return *part.groups->zeros; });
+    }
     Kernel& first = program_.kernels[group_[0]];
     first.body = merged_;
     for (size_t i = 1; i < group_.size(); ++i) {

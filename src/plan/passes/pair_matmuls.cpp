@@ -23,10 +23,11 @@ bool is_constant(const Program& program, BufferId buffer) {
 // Whether both products multiply the same rows, with constants that are alike.
 bool is_pair(const Program& program, const MatMul& first, const MatMul& second) {
   return first.batch.empty() && second.batch.empty() && !first.pair && !second.pair &&
-         same_view(first.a, second.a) && first.formats == second.formats &&
-         first.m.extent() == second.m.extent() && first.n.extent() == second.n.extent() &&
-         first.k.extent() == second.k.extent() && first.b.strides == second.b.strides &&
-         is_constant(program, first.b.buffer) && is_constant(program, second.b.buffer) &&
+         !first.groups && !second.groups && same_view(first.a, second.a) &&
+         first.formats == second.formats && first.m.extent() == second.m.extent() &&
+         first.n.extent() == second.n.extent() && first.k.extent() == second.k.extent() &&
+         first.b.strides == second.b.strides && is_constant(program, first.b.buffer) &&
+         is_constant(program, second.b.buffer) &&
          program.buffers[first.b.buffer].type.dtype == program.buffers[second.b.buffer].type.dtype;
 }
 

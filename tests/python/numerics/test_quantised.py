@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch_tensorrt
 
 q = torch.ops.quantized_decomposed
 STEP = 1 / 64  # of activations
+CODE = 64_000  # bytes of two layers, for all CPUs, with what is around it
 
 
 class Small(torch.nn.Module):
@@ -282,6 +284,75 @@ def test_models_that_torchao_quantises(config: str) -> None:
     weights = 4 * 512 * (264 + 40)  # bytes in f32
     assert len(full) - len(engine) > 0.5 * weights
     assert multiplies_integers(engine) == (config != "Int8WeightOnlyConfig")
+
+
+@pytest.mark.parametrize(
+    ("weight", "size", "dtype", "asymmetric"),
+    [
+        (torch.int4, 32, torch.float32, False),
+        (torch.int4, 128, torch.float32, True),
+        (torch.int4, 0, torch.float32, True),
+        (torch.int4, 32, torch.bfloat16, False),
+        (torch.int8, 64, torch.float32, True),
+    ],
+)
+@torch.no_grad()
+def test_weights_of_few_bits_stay_so(
+    weight: torch.dtype, size: int, dtype: torch.dtype, asymmetric: bool, tmp_path: Path
+) -> None:
+    """One row, few and many of a dynamic length, from a file of each kind."""
+    quantization = pytest.importorskip("torchao.quantization")
+    granularity = pytest.importorskip("torchao.quantization.granularity")
+    kind = pytest.importorskip("torchao.quantization.quant_primitives").MappingType
+    torch.manual_seed(5)
+    nn = torch.nn
+    model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 40)).eval().to(dtype)
+    config = quantization.IntxWeightOnlyConfig(
+        weight_dtype=weight,
+        granularity=granularity.PerGroup(size) if size else granularity.PerAxis(0),
+        mapping_type=kind.ASYMMETRIC if asymmetric else kind.SYMMETRIC,
+    )
+    quantization.quantize_(model, config)
+    length = torch.export.Dim("length", min=1, max=64)
+    program = torch.export.export(
+        model, (torch.randn(3, 256, dtype=dtype),), dynamic_shapes=({0: length},)
+    )
+    shapes = {"min_shape": (1, 256), "opt_shape": (1, 256), "max_shape": (64, 256)}
+    inputs = [torch_tensorrt.Input(**shapes, dtype=dtype)]
+    compiled = torch_tensorrt.dynamo.compile(
+        program, arg_inputs=inputs, require_full_compilation=True
+    )
+    torch_tensorrt.save(compiled, tmp_path / "model.ep", arg_inputs=inputs)
+    engine = bytes(compiled.engine_0.numpy().data)
+    (tmp_path / "model.kiln").write_bytes(engine)
+    loaded = torch_tensorrt.load(tmp_path / "model.ep").module()
+    session = kiln.load(tmp_path / "model.kiln").session(num_threads=1)
+    bound = 1e-5 if dtype == torch.float32 else 1e-2
+    for rows in (1, 3, 8, 40):
+        x = torch.randn(rows, 256, dtype=dtype)
+        expected = model(x)
+        results = [compiled(x), loaded(x)]
+        if dtype == torch.float32:
+            results.append(torch.from_numpy(session.run(x.numpy())[0]))
+        for got in results:
+            assert (got - expected).norm() <= bound * expected.norm()
+    elements = 512 * (256 + 40)
+    groups = elements // size if size else 552
+    bits = 4 if weight == torch.int4 else 8
+    # Weights, scales and zero points; the rest is code.
+    assert elements * bits // 8 < len(engine)
+    assert len(engine) < elements * bits // 8 + groups * (dtype.itemsize + 1) + CODE
+
+
+@pytest.mark.parametrize("value", [0.0, float("inf"), float("nan"), 3e38])
+@torch.no_grad()
+def test_scales_that_are_no_usual_numbers(value: float) -> None:
+    model = Grouped()
+    model.scales[3, 1] = value
+    x = torch.randn(3, 64)
+    torch.testing.assert_close(
+        compile_whole(model, x)(x), model(x), rtol=1e-4, atol=1e-4, equal_nan=True
+    )
 
 
 @pytest.mark.parametrize("dtypes", [(torch.uint8, torch.int8), (torch.int8, torch.int8)])

@@ -35,7 +35,8 @@ struct Parameters {
   int64_t axis = 0, block = 0;
 };
 
-Parameters read_parameters(NodeCall& call, const Value* x) {
+// With `keeps_blocks`, those of whole blocks are left as they are: dequantize knows blocks.
+Parameters read_parameters(NodeCall& call, const Value* x, bool keeps_blocks = false) {
   Parameters result{call.input(1), call.optional_input(2)};
   result.block = call.integer_or("block_size", 0);
   const int64_t axis = call.integer_or("axis", 1);
@@ -45,10 +46,15 @@ Parameters read_parameters(NodeCall& call, const Value* x) {
     call.expect(result.scale->type.rank() == x->type.rank(),
                 "a scale of shape " + shape_text(result.scale->type.shape),
                 "rank " + std::to_string(x->type.rank()));
-  result.scale = spread(call, aligned(call, x, result.scale, result.axis, result.block),
-                        x->type.shape, result.axis, result.block);
-  result.zero_point = spread(call, aligned(call, x, result.zero_point, result.axis, result.block),
-                             x->type.shape, result.axis, result.block);
+  result.scale = aligned(call, x, result.scale, result.axis, result.block);
+  result.zero_point = aligned(call, x, result.zero_point, result.axis, result.block);
+  if (keeps_blocks && result.block > 0) {
+    const Dim& size = x->type.shape[static_cast<size_t>(result.axis)];
+    const Dim& blocks = result.scale->type.shape[static_cast<size_t>(result.axis)];
+    if (ir::provably_equal(blocks * result.block, size)) return result;
+  }
+  result.scale = spread(call, result.scale, x->type.shape, result.axis, result.block);
+  result.zero_point = spread(call, result.zero_point, x->type.shape, result.axis, result.block);
   return result;
 }
 
@@ -87,7 +93,7 @@ Value* import_quantize(NodeCall& call) {
 
 Value* import_dequantize(NodeCall& call) {
   Value* q = call.input(0);
-  const Parameters parameters = read_parameters(call, q);
+  const Parameters parameters = read_parameters(call, q, true);
   DType dtype = parameters.scale->type.dtype;
   if (const int64_t given = call.integer_or("output_dtype", 0); given != 0)
     dtype = known_dtype(given, "attribute output_dtype");

@@ -20,6 +20,11 @@ namespace {
 // quarter for what else a task touches.
 constexpr int64_t kBlockBytes = 256 << 10;  // of A, per task
 constexpr int64_t kGroupBytes = 512 << 10;  // of B, per task
+// Of B for few rows, which meet it once: as little as is worth a task, so that many threads share it evenly.
+constexpr int64_t kStreamBytes = 64 << 10;
+// Reading a byte of a weight from memory takes as long as so many multiply-adds: 16 GB/s against 32 a cycle
+// at 4 GHz would be 8, and several cores share what they read.
+constexpr int64_t kMultiplyAddsPerByte = 4;
 // A panel that was read for fewer rows than 48, four tiles of 12, would cost more than it computes;
 // with more than 256 little is left to save.
 constexpr int64_t kFewestBlockRows = 48, kMostBlockRows = 256;
@@ -140,8 +145,10 @@ Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmu
 
   const int64_t panels = (n + blocking.width - 1) / blocking.width;
   blocking.block_rows = std::clamp(kBlockBytes / (a_bytes * k), kFewestBlockRows, kMostBlockRows);
+  const bool streams_b = blocking.source == BSource::Constant && m < kFewRows;
+  const int64_t group_bytes = streams_b ? kStreamBytes : kGroupBytes;
   blocking.group_panels =
-      std::clamp<int64_t>(kGroupBytes / (b_bytes * k * blocking.width), 1, panels);
+      std::clamp<int64_t>(group_bytes / (b_bytes * k * blocking.width), 1, panels);
   auto tasks = [&] {
     return ir::saturating_product({positive_opt(blocking.batches),
                                    (m + blocking.block_rows - 1) / blocking.block_rows,
@@ -193,8 +200,11 @@ class MatMulEmitter {
     interface.tasks = blocking_.batches * blocking_.groups * blocking_.row_blocks;
     interface.task_writes[matmul_.out.buffer] =
         blocking_.block_rows * blocking_.group_panels * blocking_.width;
+    int64_t rows = positive_opt(matmul_.m.extent());
+    if (blocking_.source == BSource::Constant)
+      rows = std::max(rows, b_bytes() * kMultiplyAddsPerByte);
     const int64_t work =
-        ir::saturating_product({positive_opt(matmul_.m.extent()), positive_opt(matmul_.n.extent()),
+        ir::saturating_product({rows, positive_opt(matmul_.n.extent()),
                                 positive_opt(matmul_.k.extent()), positive_opt(blocking_.batches)});
     interface.min_tasks_per_thread =
         tasks_per_thread(kMultiplyAddsPerThread, work / positive_opt(interface.tasks));
@@ -438,6 +448,7 @@ class MatMulEmitter {
 }  // namespace
 
 void emit_matmul(Emitter& emitter, const plan::MatMul& matmul) {
+  if (matmul.groups) return emit_group_matmul(emitter, matmul);
   MatMulEmitter(emitter, matmul).run();
 }
 

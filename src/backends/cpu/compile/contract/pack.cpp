@@ -6,6 +6,7 @@
 
 #include "backends/cpu/compile/contract/contraction.h"
 #include "backends/cpu/compile/contract/copy_bytes.h"
+#include "backends/cpu/compile/contract/pack_nibbles.h"
 #include "backends/cpu/compile/contract/pack_pairs.h"
 #include "backends/cpu/compile/contract/winograd_weights.h"
 #include "ir/scalar.h"
@@ -80,6 +81,7 @@ void pack_bits(const ir::Literal& source, const ConstantMatrix& matrix, int64_t 
 }
 
 ir::Literal pack_literal(const ir::Literal& literal, const ConstantMatrix& matrix, int64_t width) {
+  if (matrix.nibbles) return pack_nibbles(literal, matrix, width);
   const ir::Literal source =
       matrix.winograd == 0 ? literal : winograd_weights(literal, matrix.winograd);
   const int64_t panels = (matrix.n + width - 1) / width;
@@ -308,6 +310,8 @@ void store_vectors(Emitter& emitter, ElementFormat format, Value* to, Value* cou
 // f32 and the elements of a step: "pack_bf16:48:...", "pack_bf16x2:48:...", "pack_i8x4:48:...". What is
 // transformed first says so in front: "winograd4_pack:32:...".
 constexpr std::string_view kPackKey = "pack";
+// Behind it for elements of four bits.
+constexpr std::string_view kNibbles = "_i4";
 
 // The side of Winograd tiles that the key names in front, which is taken away; 0: none.
 constexpr std::string_view kWinogradKey = "winograd";
@@ -371,6 +375,9 @@ bool fits(const ConstantMatrix& matrix, int64_t width, const ir::Literal& litera
   if (width < 1 || width > kWidest || matrix.k < 1 || matrix.n < 1 || matrix.batches < 1)
     return false;
   if (matrix.taps < 1 || matrix.k % matrix.taps != 0) return false;
+  const bool is_plain = matrix.batches == 1 && matrix.step == 1 && matrix.chunk == 0 &&
+                        matrix.run == 0 && matrix.winograd == 0;
+  if (matrix.nibbles && (!is_plain || literal.dtype != DType::I8)) return false;
   if (matrix.step < 1 || matrix.step > 4 || matrix.k % run_of(matrix) != 0) return false;
   if (std::max({matrix.k, matrix.n, matrix.batches}) > elements) return false;
   __int128 last = matrix.offset;
@@ -385,7 +392,11 @@ std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
   std::string key;
   if (matrix.winograd != 0) key = std::string(kWinogradKey) + std::to_string(matrix.winograd) + "_";
   key += kPackKey;
-  if (matrix.weight != DType::F32) key += "_" + std::string(dtype_name(matrix.weight));
+  if (matrix.nibbles) {
+    key += kNibbles;
+  } else if (matrix.weight != DType::F32) {
+    key += "_" + std::string(dtype_name(matrix.weight));
+  }
   if (matrix.step != 1) key += "x" + std::to_string(matrix.step);
   for (int64_t part : {width, matrix.offset, matrix.k_stride, matrix.n_stride, matrix.k, matrix.n,
                        matrix.batches, matrix.batch_stride}) {
@@ -403,14 +414,15 @@ ir::Literal derive_constant(const std::string& transform, const ir::Literal& lit
   const size_t colon = std::min(transform.find(':'), transform.size());
   std::string_view name = std::string_view(transform).substr(0, colon);
   const int64_t winograd = take_winograd(name), step = take_step(name);
-  const auto dtype = parse_pack_dtype(name);
+  const bool nibbles = name == std::string(kPackKey).append(kNibbles);
+  const auto dtype = nibbles ? std::optional(DType::I8) : parse_pack_dtype(name);
   const auto numbers = parse_pack_numbers(std::string_view(transform).substr(colon));
   if (!dtype || !numbers)
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected pack:...");
   const auto [width, offset, k_stride, n_stride, k, n, batches, batch_stride, taps, chunk, run] =
       *numbers;
-  const ConstantMatrix matrix{offset, k_stride, n_stride, k,     n,   batches, batch_stride,
-                              *dtype, step,     taps,     chunk, run, winograd};
+  const ConstantMatrix matrix{offset, k_stride, n_stride, k,     n,   batches,  batch_stride,
+                              *dtype, step,     taps,     chunk, run, winograd, nibbles};
   if (!fits(matrix, width, literal))
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected one that fits " +
                        literal.type().str());

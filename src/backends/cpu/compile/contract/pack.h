@@ -31,6 +31,8 @@ struct ConstantMatrix {
   // The literal is filters that become those of Winograd tiles of this side first (winograd_weights.h); all
   // else describes these. 0: it is taken as it is.
   int64_t winograd = 0;
+  // Elements of i8 in [-8, 7] become four bits each (pack_nibbles.h); one matrix as it lies alone.
+  bool nibbles = false;
 };
 
 // The buffer that holds the packed matrix.

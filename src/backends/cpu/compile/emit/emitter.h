@@ -159,6 +159,7 @@ class Emitter {
 // interface().tasks and friends, and emit the body; the caller finishes the function.
 void emit_loop_nest(Emitter& emitter, const plan::LoopNest& nest);
 void emit_matmul(Emitter& emitter, const plan::MatMul& matmul);
+void emit_group_matmul(Emitter& emitter, const plan::MatMul& matmul);  // of groups
 void emit_convolution(Emitter& emitter, const plan::Convolution& convolution);
 void emit_winograd(Emitter& emitter, const plan::Convolution& convolution);  // of that form
 void emit_attention(Emitter& emitter, const plan::Attention& attention);

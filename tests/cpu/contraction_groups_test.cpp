@@ -1,0 +1,226 @@
+// Products of floats and weights of integers that have scales for groups along k, in 4 and 8 bits: every way to
+// take rows, rests of everything, and elements at the ends of their range. Scales are powers of two, so that
+// results are exact in any order.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+
+#include "cpu/contraction_harness.h"
+#include "plan/form/verify.h"
+
+namespace kiln::test {
+namespace {
+
+using plan::BufferId;
+using plan::Loop;
+
+Loop loop(const char* name, const ir::Dim& extent) { return {ir::make_loop_symbol(name, extent)}; }
+
+struct Product {
+  int64_t m = 1, n = 1, k = 32, size = 32;
+  int bits = 4;
+  bool zeros = false;
+  DType scale = DType::F32, left = DType::F32, out = DType::F32;
+  bool dynamic_m = false, transposed_a = false;
+  int64_t batches = 1;
+  int64_t least = -8, greatest = 7;  // elements are between them
+};
+
+class Maker {
+ public:
+  explicit Maker(const Product& product) : product_(product) {
+    contraction_.program.traits.integer_products = true;
+  }
+
+  ContractionProgram make() {
+    const auto [m, n, k] = std::array{product_.m, product_.n, product_.k};
+    const ir::Dim rows =
+        product_.dynamic_m ? ir::Dim(contraction_.symbol("s", 1, 512, 4)) : ir::Dim(m);
+    plan::MatMul matmul;
+    if (product_.batches > 1) matmul.batch = {loop("b", product_.batches)};
+    matmul.m = loop("m", rows);
+    matmul.n = loop("n", n);
+    matmul.k = loop("k", k);
+    matmul.a = left(rows);
+    const int64_t steps = (k + product_.size - 1) / product_.size * product_.size;
+    matmul.b = of_columns({1, steps}, constant(DType::I8, {n, steps}, [this](int64_t) {
+                            return static_cast<double>(integer(product_.least, product_.greatest));
+                          }));
+    matmul.formats.weight = DType::I8;
+    matmul.groups = groups();
+    contraction_.dtype = product_.out;
+    matmul.out = out(rows);
+    matmul.epilogue = plan::cast(plan::accumulator(DType::F32), product_.out);
+    contraction_.add_kernel(std::move(matmul));
+    plan::verify(contraction_.program);
+    return std::move(contraction_);
+  }
+
+ private:
+  bool has_batch() const { return product_.batches > 1; }
+  plan::View of_columns(std::vector<ir::Dim> strides, BufferId buffer) const {
+    if (has_batch()) strides.insert(strides.begin(), 0);
+    return {buffer, 0, std::move(strides)};
+  }
+
+  plan::View left(const ir::Dim& rows) {
+    const auto [m, k, b] = std::array{product_.m, product_.k, product_.batches};
+    if (has_batch()) {
+      const auto values = converted(contraction_.random_literal({b, m, k}), product_.left);
+      return {contraction_.input_of({b, rows, k}, values), 0, {rows * k, k, 1}};
+    }
+    const bool transposed = product_.transposed_a;
+    const std::vector<int64_t> shape =
+        transposed ? std::vector<int64_t>{k, m} : std::vector<int64_t>{m, k};
+    const auto values = converted(contraction_.random_literal(shape), product_.left);
+    return transposed ? plan::View{contraction_.input_of({k, rows}, values), 0, {1, rows}}
+                      : plan::View{contraction_.input_of({rows, k}, values), 0, {k, 1}};
+  }
+
+  plan::Groups groups() {
+    const int64_t count = (product_.k + product_.size - 1) / product_.size, n = product_.n;
+    plan::Groups groups{product_.size, product_.bits, {}, {}};
+    // 0 and negative ones too.
+    const auto scale = [this](int64_t i) {
+      return i % 7 == 3 ? 0 : std::ldexp(i % 5 == 2 ? -1.0 : 1.0, static_cast<int>(i % 3) - 2);
+    };
+    groups.scales = {constant(product_.scale, {n, count}, scale), 0, {1, count}};
+    if (product_.zeros)
+      groups.zeros = {constant(DType::I8, {n, count}, [this](int64_t) { return integer(-8, 7); }),
+                      0,
+                      {1, count}};
+    return groups;
+  }
+
+  plan::View out(const ir::Dim& rows) {
+    if (!has_batch()) return {contraction_.output({rows, product_.n}), 0, {product_.n, 1}};
+    return {contraction_.output({product_.batches, rows, product_.n}),
+            0,
+            {rows * product_.n, product_.n, 1}};
+  }
+
+  BufferId constant(DType dtype, const std::vector<int64_t>& shape,
+                    const std::function<double(int64_t)>& value) {
+    std::byte* data = nullptr;
+    plan::Buffer buffer;
+    buffer.kind = plan::BufferKind::Constant;
+    buffer.name = "constant" + std::to_string(contraction_.program.buffers.size());
+    buffer.literal = ir::Literal::allocate(dtype, shape, &data);
+    buffer.type = buffer.literal.type();
+    for (int64_t i = 0; i < buffer.literal.elements(); ++i) {
+      if (dtype == DType::I8)
+        ir::Literal::set_int(data, dtype, i, static_cast<int64_t>(value(i)));
+      else
+        ir::Literal::set(data, dtype, i, value(i));
+    }
+    return contraction_.program.add_buffer(std::move(buffer));
+  }
+
+  int64_t integer(int64_t least, int64_t greatest) {
+    state_ = state_ * 1664525u + 1013904223u;
+    return least + static_cast<int64_t>(state_ >> 16) % (greatest - least + 1);
+  }
+
+  const Product product_;
+  ContractionProgram contraction_;
+  uint32_t state_ = 12345;
+};
+
+void check(const Product& product) {
+  SCOPED_TRACE(std::to_string(product.m) + " x " + std::to_string(product.n) + " x " +
+               std::to_string(product.k) + ", groups of " + std::to_string(product.size) + ", " +
+               std::to_string(product.bits) + " bits" + (product.zeros ? ", zeros" : ""));
+  // Sums of 16-bit results are rounded in the end alone.
+  const double tolerance = product.out == DType::F32 ? 0 : product.out == DType::F16 ? 1e-3 : 8e-3;
+  expect_matches_interpreter(Maker(product).make(), tolerance);
+}
+
+TEST(ContractionGroups, EveryRowCount) {
+  for (int64_t m = 1; m <= 20; ++m)
+    check({.m = m, .n = 48, .k = 64, .bits = m % 3 == 0 ? 8 : 4, .zeros = m % 2 == 0});
+  check({.m = 300, .n = 70, .k = 64});
+}
+
+// Constants do not depend on the number of rows: one program for all.
+TEST(ContractionGroups, EveryRunTimeRowCount) {
+  for (bool zeros : {false, true}) {
+    std::vector<ContractionProgram> runs;
+    for (int64_t m : {1, 2, 3, 4, 5, 8, 9, 10, 17, 48, 49, 300})
+      runs.push_back(Maker({.m = m, .n = 40, .k = 64, .zeros = zeros, .dynamic_m = true}).make());
+    expect_runs_match_interpreter(runs, 0);
+  }
+}
+
+TEST(ContractionGroups, SizesOfGroups) {
+  bool zeros = false;
+  for (int bits : {4, 8}) {
+    for (const auto& [k, size] : std::vector<std::array<int64_t, 2>>{{8, 8},
+                                                                     {96, 32},
+                                                                     {128, 64},
+                                                                     {256, 128},
+                                                                     {40, 40},
+                                                                     {37, 37},
+                                                                     {1, 1},
+                                                                     {72, 24},
+                                                                     {50, 32},
+                                                                     {65, 64}}) {
+      for (int64_t m : {1, 12}) {
+        check({.m = m, .n = 33, .k = k, .size = size, .bits = bits, .zeros = zeros});
+        zeros = !zeros;
+      }
+      zeros = !zeros;
+    }
+  }
+  for (int64_t size : {1, 3, 5, 12, 25}) check({.m = 2, .n = 20, .k = 60, .size = size, .bits = 8});
+}
+
+TEST(ContractionGroups, EveryWidth) {
+  for (int64_t n : {1, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 200})
+    for (int64_t m : {1, 11}) check({.m = m, .n = n, .k = 64, .zeros = n % 2 == 0});
+}
+
+TEST(ContractionGroups, ManyTasks) {
+  check({.m = 1, .n = 300, .k = 4096, .size = 128});
+  check({.m = 130, .n = 150, .k = 1024, .size = 64, .zeros = true});
+}
+
+TEST(ContractionGroups, EndsOfTheRange) {
+  for (const auto& [least, greatest, bits] : std::vector<std::array<int64_t, 3>>{
+           {-8, -8, 4}, {7, 7, 4}, {0, 0, 4}, {-128, -128, 8}, {127, 127, 8}, {-128, 127, 8}}) {
+    for (int64_t m : {1, 10}) {
+      check({.m = m,
+             .n = 40,
+             .k = 64,
+             .bits = static_cast<int>(bits),
+             .zeros = m == 1,
+             .least = least,
+             .greatest = greatest});
+    }
+  }
+}
+
+TEST(ContractionGroups, Types) {
+  for (DType scale : {DType::F32, DType::F16, DType::BF16}) {
+    for (DType left : {DType::F32, DType::F16, DType::BF16}) {
+      for (int64_t m : {1, 14})
+        check({.m = m, .n = 50, .k = 64, .zeros = true, .scale = scale, .left = left, .out = left});
+    }
+  }
+}
+
+TEST(ContractionGroups, RowsThatAreNoRows) {
+  for (int64_t m : {2, 20}) {
+    check({.m = m, .n = 40, .k = 64, .transposed_a = true});
+    check({.m = m, .n = 40, .k = 37, .size = 37, .dynamic_m = true, .transposed_a = true});
+    check({.m = m, .n = 40, .k = 64, .left = DType::BF16, .batches = 3});
+  }
+}
+
+TEST(ContractionGroups, WeightsCanBeMadeAgain) {
+  expect_constants_derivable(Maker({.m = 2, .n = 40, .k = 64, .zeros = true}).make().program);
+  expect_constants_derivable(Maker({.m = 2, .n = 40, .k = 64, .bits = 8}).make().program);
+}
+
+}  // namespace
+}  // namespace kiln::test
