@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Token by token: milliseconds a token of Kiln and its peers, and the share of the memory's bandwidth that each reaches.
+"""Token by token: milliseconds a token of Kiln and its peers, and the share of the read bandwidth that each reaches.
 
 A prompt of 128 tokens, then 128 tokens one at a time, batch 1, with a cache of 256. Every peer has a process of its own;
 they take turns, some tokens each. What one token reads are the weights of all linear layers with their scales, in the
-format that is named; read bandwidth is measured beside it by the same number of threads.
+format that is named; read bandwidth is measured beside it by the same number of threads. llama.cpp comes as the package
+xllamacpp, with a GGUF file of random weights: Q8_0 and Q4_0, which are groups of 32, and quantises activations too.
 
-    python benchmarks/decode.py --models gpt2 --formats f32 bf16 int8 int4-32 --peers kiln eager onnxruntime openvino
+    python benchmarks/decode.py --models gpt2 --formats f32 int4-32 --peers kiln onnxruntime openvino llama.cpp
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from report import table
 
 PROMPT, TOKENS = 128, 128
 FORMATS = ("f32", "bf16", "int8", "int4-32", "int4-128")
-PEERS = ("kiln", "eager", "inductor", "onnxruntime", "openvino")
+PEERS = ("kiln", "eager", "inductor", "onnxruntime", "openvino", "llama.cpp")
 
 
 def group_of(form: str) -> int:
@@ -199,12 +200,46 @@ def make_openvino(name: str, form: str, folder: Path, threads: int):
     return run
 
 
+class LlamaCpp:
+    """A server in this process; it says itself how long its tokens took."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import xllamacpp
+
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.n_ctx = 2 * PROMPT
+        params.n_parallel = 1
+        params.warmup = True
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        self.server = xllamacpp.Server(params)
+
+    def timed(self, count: int) -> list[float]:
+        answers: list[dict[str, Any]] = []
+        request = {"prompt": [5 + i % 1000 for i in range(PROMPT)], "n_predict": count}
+        self.server.handle_completions(
+            {**request, "temperature": 0, "ignore_eos": True, "cache_prompt": True}, answers.append
+        )
+        return [answers[-1]["timings"]["predicted_per_token_ms"]]
+
+
+def make_llama_cpp(name: str, form: str, folder: Path, threads: int) -> LlamaCpp:
+    from decode_gguf import write
+
+    if form == "int4-128":
+        raise NotImplementedError("no groups of 128")
+    path = folder / "model.gguf"
+    write(decoder(name), form, path)
+    return LlamaCpp(path, threads)
+
+
 MAKERS = {
     "kiln": make_kiln,
     "eager": make_eager,
     "inductor": make_inductor,
     "onnxruntime": make_onnxruntime,
     "openvino": make_openvino,
+    "llama.cpp": make_llama_cpp,
 }
 
 
@@ -217,6 +252,11 @@ def work(peer: str, name: str, form: str, threads: int) -> None:
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         try:
             run = MAKERS[peer](name, form, Path(folder), threads)
+            if isinstance(run, LlamaCpp):
+                print(json.dumps({"ready": True}), flush=True)
+                for line in sys.stdin:
+                    print(json.dumps({"ms": run.timed(int(line))}), flush=True)
+                return
             tokens = torch.arange(PROMPT)[None] % 1000
             first = run(tokens, torch.arange(PROMPT)).float().clone()
         except (ImportError, NotImplementedError) as reason:
@@ -280,7 +320,7 @@ def measure(name: str, form: str, peers: list[str], threads: int, rounds: int) -
         worker = Worker(peer, name, form, threads)
         answer = worker.answer()
         print(f"{name} {form} {peer}: {answer}", file=sys.stderr, flush=True)
-        if "norm" in answer:
+        if "missing" not in answer:
             workers[peer], times[peer] = worker, []
     for _ in range(rounds):
         rates.append(read_bandwidth(threads))

@@ -1,7 +1,8 @@
 """Decoders with caches of fixed length, for `decode.py`: GPT-2, and Llama with shared key and value heads.
 
-forward(tokens [1, n], positions [n], caches=None) gives the logits [1, vocabulary] of the last token. Without caches the
-model's own are changed in place; with them, [1, heads, length, size] two for each layer, new ones are given back too.
+forward(tokens [1, n], positions [n], caches=None) gives the logits [1, vocabulary] of the last token. Without caches
+the model's own are changed in place; with them, two of [1, heads, length, size] for each layer, new ones are given back
+too.
 """
 
 from __future__ import annotations

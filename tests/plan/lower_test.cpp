@@ -130,7 +130,8 @@ TEST(LowerTest, WeightsWithGroups) {
   EXPECT_TRUE(lowers("%wq: u8[3, 16], %ws: f32[3, 1]", "groups of 16, 4 bits"));
   EXPECT_TRUE(lowers("%wq: i8[3, 16], %ws: f32[3, 4]", "groups of 4, 8 bits"));
   EXPECT_FALSE(lowers("%wq: i8[3, 16], %ws: f64[3, 2]", "groups"));
-  EXPECT_FALSE(lowers("%wq: i8[3, 16], %y0: f32[3, 2]", "groups"));
+  EXPECT_FALSE(lowers_to("%x: f32[2, 16], %wq: i8[3, 16]",
+                         "%w = cast(%wq) {dtype = f32}\n %y = linear(%x, %w)", "groups"));
 }
 
 TEST(LowerTest, ProjectionsWithGroupsAreOne) {

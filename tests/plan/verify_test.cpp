@@ -279,7 +279,9 @@ TEST(VerifyTest, P14Groups) {
     MatMul& product = matmul(sample);
     const int64_t n = product.n.extent().constant(), k = product.k.extent().constant();
     const int64_t groups = (k + size - 1) / size;
+    std::byte* data = nullptr;
     Buffer scales{BufferKind::Constant, "scales", {scale, {n, groups}}, {}, -1};
+    scales.literal = ir::Literal::allocate(scale, {n, groups}, &data);
     product.groups = Groups{size, 8, {sample.add_buffer(scales), 0, {1, groups}}, {}};
     return sample;
   };
