@@ -82,7 +82,7 @@ def make_kiln(name: str, form: str, folder: Path, threads: int):
     program = torch.export.export(
         torch_model(name, form),
         (torch.zeros(1, 5, dtype=torch.int64), torch.arange(5)),
-        dynamic_shapes={"tokens": {1: count}, "positions": {0: count}, "caches": None},
+        dynamic_shapes={"tokens": {1: count}, "positions": {0: count}},
     )
     shapes = {"tokens": ((1, 1), (1, 1), (1, PROMPT)), "positions": ((1,), (1,), (PROMPT,))}
     inputs = [

@@ -8,10 +8,11 @@
 #include <immintrin.h>
 
 #include <algorithm>
-#include <chrono>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <random>
 #include <string>
 #include <vector>
@@ -37,8 +38,11 @@ struct Options {
   int64_t group() const { return format.starts_with("int4-") ? std::stoll(format.substr(5)) : 0; }
 };
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+// One thread is timed by its CPU time, which other work on the machine disturbs less.
+double now(int threads) {
+  timespec time{};
+  clock_gettime(threads == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 // Of one layer: weights and scales.
@@ -136,16 +140,16 @@ void measure(const Options& options) {
   const int64_t parts = 64 * options.threads, part = bytes / parts / 64 * 64;
   std::atomic<int64_t> sink{0};
   double best = 1e9, best_read = 1e9;
-  const double end = now() + options.seconds;
-  for (int turn = 0; turn < 3 || now() < end; ++turn) {
-    double start = now();
+  const double end = now(options.threads) + options.seconds;
+  for (int turn = 0; turn < 3 || now(options.threads) < end; ++turn) {
+    double start = now(options.threads);
     if (!session->run(in, out).ok()) std::exit(1);
-    best = std::min(best, now() - start);
-    start = now();
+    best = std::min(best, now(options.threads) - start);
+    start = now(options.threads);
     pool.run(parts, options.threads, 1, [&](int, int64_t first, int64_t last) {
       sink += read(memory.data() + first * part, (last - first) * part);
     });
-    best_read = std::min(best_read, now() - start);
+    best_read = std::min(best_read, now(options.threads) - start);
   }
   std::printf("%s %ld x %ld, %d threads: %.3f ms %.1f GB/s, read %.1f GB/s, %.0f %%\n",
               options.format.c_str(), options.n, options.k, options.threads, best * 1e3,
