@@ -176,14 +176,30 @@ def tuned(model: torch.nn.Module, inputs: Inputs, level: int) -> Any:
     return compiled
 
 
-def prepared(name: str, tf32: bool) -> tuple[torch.nn.Module, Inputs]:
+def quantised(model: torch.nn.Module, kind: str) -> None:
+    """Its linear layers with weights of float8 by torchao: with one scale, a scale a row, or weights alone."""
+    from torchao import quantization as q  # noqa: PLC0415 - the one thing here that needs torchao
+
+    if kind == "weights":
+        q.quantize_(model, q.Float8WeightOnlyConfig())
+        return
+    granularity = q.PerRow() if kind == "rows" else q.PerTensor()
+    q.quantize_(model, q.Float8DynamicActivationFloat8WeightConfig(granularity=granularity))
+
+
+def prepared(name: str, tf32: bool, float8: str = "") -> tuple[torch.nn.Module, Inputs]:
     make, batch = CASES[name]
     torch.manual_seed(0)
     model, made = make(batch)
     dtype = torch.float32 if tf32 else torch.half
     inputs = made if isinstance(made, tuple) else (made,)
     inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
-    return model.eval().cuda().to(dtype), inputs
+    model = model.eval().cuda().to(dtype)
+    if float8:
+        # torchao's products have results of bf16.
+        inputs = tuple(x.bfloat16() if x.is_floating_point() else x for x in inputs)
+        quantised(model.bfloat16(), float8)
+    return model, inputs
 
 
 def peers(model: torch.nn.Module, inputs: Inputs, most: bool) -> dict[str, Callable[[], Any]]:
@@ -204,7 +220,7 @@ def peers(model: torch.nn.Module, inputs: Inputs, most: bool) -> dict[str, Calla
 
 
 def run_case(name: str, options: argparse.Namespace) -> float:
-    model, inputs = prepared(name, options.tf32)
+    model, inputs = prepared(name, options.tf32, options.float8)
     expected = first(model(*inputs)).double()
     begin = time.perf_counter()
     compiled = torch_tensorrt.compile(model, ir="dynamo", inputs=list(inputs), min_block_size=1)
@@ -265,6 +281,12 @@ def main() -> None:
     parser.add_argument("--graph", action="store_true", help="adds the engine in a graph of ours")
     parser.add_argument("--alone", action="store_true", help="without PyTorch beside it")
     parser.add_argument("--max-autotune", action="store_true", help="adds Inductor's best mode")
+    parser.add_argument(
+        "--float8",
+        default="",
+        choices=["tensor", "rows", "weights"],
+        help="linear layers in float8 by torchao, for all",
+    )
     parser.add_argument("--tf32", action="store_true", help="f32, rounded to TF32 by all")
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = options.tf32

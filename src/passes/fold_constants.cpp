@@ -38,6 +38,8 @@ class Folder {
   explicit Folder(PassContext& context) : context_(context) {}
 
   Value* fold(Rewriter& rewriter, Node& node) {
+    if (is_quantised_weight(node))
+      return rewriter.before(node).constant(evaluate_expression(node.output()));
     if (!is_foldable(node)) return nullptr;
     if (node.op == ir::Op::dequantize && feeds_contraction(rewriter, node.output())) return nullptr;
     if (is_byte_as_float(node) && feeds_product(rewriter, node.output())) return nullptr;
@@ -52,6 +54,50 @@ class Folder {
   }
 
  private:
+  static constexpr int kMostSteps = 8;
+
+  // The size of the constants that an expression of pointwise operators is made of, if it is made of them alone.
+  static std::optional<int64_t> constant_bytes(const Value* value, int steps = kMostSteps) {
+    if (const Literal* literal = literal_of(value)) return size_in_bytes(literal->type());
+    if (is_known(value)) return 0;
+    const Node* node = value->producer;
+    if (node == nullptr || steps == 0 || !has_constant_type(value)) return std::nullopt;
+    const ir::OpKind kind = ir::op_info(node->op).kind;
+    const bool is_pointwise = kind == ir::OpKind::Unary || kind == ir::OpKind::Binary ||
+                              kind == ir::OpKind::Ternary || kind == ir::OpKind::Quantise;
+    if (!is_pointwise || node->outputs.size() != 1) return std::nullopt;
+    int64_t bytes = 0;
+    for (const Value* input : node->inputs) {
+      if (input == nullptr) continue;
+      const auto own = constant_bytes(input, steps - 1);
+      if (!own) return std::nullopt;
+      bytes += *own;
+    }
+    return bytes;
+  }
+
+  // Whether the numbers of 8 bits are made of constants that are larger, whatever they are cast to in between.
+  static bool is_quantised_weight(const Node& node) {
+    if (node.op != ir::Op::cast && node.op != ir::Op::quantize) return false;
+    const ir::Type& type = node.output()->type;
+    if (dtype_size(type.dtype) != 1 || type.dtype == DType::Bool || !has_constant_type(node.output()))
+      return false;
+    const auto bytes = constant_bytes(node.output());
+    return bytes && *bytes > size_in_bytes(type);
+  }
+
+  Literal evaluate_expression(const Value* value) const {
+    if (const Literal* literal = literal_of(value)) return *literal;
+    std::vector<Literal> storage;
+    std::vector<const Literal*> operands;
+    storage.reserve(value->producer->inputs.size());
+    for (const Value* input : value->producer->inputs) {
+      if (input != nullptr) storage.push_back(evaluate_expression(input));
+      operands.push_back(input == nullptr ? nullptr : &storage.back());
+    }
+    return std::move(context_.evaluate(*value->producer, operands)[0]);
+  }
+
   // Weights of 8 bits that are scaled behind the product.
   static bool is_byte_as_float(const Node& node) {
     if (node.op != ir::Op::cast || !is_floating(node.output()->type.dtype)) return false;
@@ -122,7 +168,7 @@ class Folder {
 // op(constants) -> constant. Not folded: nodes with symbolic sizes, and results that are large and
 // larger than the operands together (an expand, a cast of bytes), which would only make the engine bigger; a
 // reduction of such a cast is small and folds. Weights
-// are thus never multiplied, but may be permuted. A dequantize that a contraction reads stays,
+// are thus never multiplied, but may be permuted; but what a quantiser makes of them is made now. A dequantize that a contraction reads stays,
 // however small it is: assign_precision decides about it. So does a cast of bytes that are a weight.
 bool fold_constants(ir::Graph& graph, PassContext& context) {
   if (!context.evaluate) return false;

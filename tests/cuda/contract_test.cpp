@@ -54,6 +54,42 @@ std::string row(const std::string& type, int n, int k) {
          "]) {\n  %y = linear(%x, %w)\n  return %y as \"y\"\n}";
 }
 
+// A linear layer whose operands are numbers of f8e4m3, computed with as `type`.
+std::string float8(const std::string& type, int m, int n, int k, const std::string& tail) {
+  const std::string size = std::to_string(k), columns = std::to_string(n);
+  const std::string rows = m == 1 ? "1" : "m";
+  return "graph main(%x: " + type + "[" + rows + ", " + size + "], %s: f32[" + rows +
+         ", 1], %w: f8e4m3[" + columns + ", " + size + "], %wk: f32[" + columns + ", 1], %wb: " +
+         type + "[" + columns + "])" +
+         (m == 1 ? "" : " symbols m in [0, 100000] opt " + std::to_string(m)) +
+         " {\n  %q = cast(%x) {dtype = f8e4m3}\n  %c = cast(%q) {dtype = f32}\n"
+         "  %e = mul(%c, %s)\n  %a = cast(%e) {dtype = " +
+         type + "}\n  %d = cast(%w) {dtype = f32}\n  %f = mul(%d, %wk)\n  %b = cast(%f) {dtype = " +
+         type + "}\n  %l = linear(%a, %b, %wb)\n" + tail + "  return %g as \"y\"\n}";
+}
+
+// A row times weights of f8e4m3.
+std::string float8_weight(const std::string& type, int n, int k) {
+  const std::string size = std::to_string(k), columns = std::to_string(n);
+  return "graph main(%x: " + type + "[1, " + size + "], %w: f8e4m3[" + columns + ", " + size +
+         "], %wk: f32[" + columns +
+         ", 1]) {\n  %d = cast(%w) {dtype = f32}\n  %f = mul(%d, %wk)\n  %b = cast(%f) {dtype = " +
+         type + "}\n  %y = linear(%x, %b)\n  return %y as \"y\"\n}";
+}
+
+// A linear layer of integers.
+std::string integers(int m, int n, int k) {
+  const std::string size = std::to_string(k), columns = std::to_string(n);
+  const std::string rows = m == 1 ? "1" : "m";
+  return "graph main(%x: f32[" + rows + ", " + size + "], %w: i8[" + columns + ", " + size +
+         "], %wk: f32[" + columns + ", 1], %wb: f32[" + columns + "])" +
+         (m == 1 ? "" : " symbols m in [0, 100000] opt " + std::to_string(m)) +
+         " {\n  %s = constant() {value = f32[] 0.25}\n  %z = constant() {value = i64[] 120}\n"
+         "  %q = quantize(%x, %s, %z) {dtype = u8, quant_min = 0, quant_max = 255}\n"
+         "  %a = dequantize(%q, %s, %z) {dtype = f32}\n  %b = dequantize(%w, %wk) {dtype = f32}\n"
+         "  %l = linear(%a, %b, %wb)\n  %y = relu(%l)\n  return %y as \"y\"\n}";
+}
+
 std::string product(const std::string& type, int m, int n, int k, bool transposed) {
   return "graph main(%x: " + type + "[3, m, k], %v: " + type +
          (transposed ? "[3, n, k]" : "[3, k, n]") + ") symbols m in [0, 100000] opt " +
@@ -107,6 +143,7 @@ std::string attention(const std::string& type, int dim, Opt opt, const std::stri
 }
 
 std::vector<Contraction> all_contractions() {
+  const std::string to_float8 = "  %h = relu(%l)\n  %g = cast(%h) {dtype = f8e4m3}\n";
   const std::string plain = "  %g = neg(%l)\n", gelu = "  %g = gelu(%l) {approximate = \"none\"}\n";
   return {
       {"large_f16", linear("f16", 4096, 2304, 768, plain)},
@@ -146,6 +183,24 @@ std::vector<Contraction> all_contractions() {
       {"gated_f32", gated("f32", 512, 2048, 512)},
       {"gated_f64", gated("f64", 100, 70, 33)},
       {"gated_tf32", gated("f32", 512, 8192, 2048)},
+      {"float8_large_f16", float8("f16", 4096, 2304, 768, gelu)},
+      {"float8_medium_bf16", float8("bf16", 512, 2048, 2048, to_float8)},
+      {"float8_shared_depth_f16", float8("f16", 128, 768, 3072, plain)},
+      {"float8_one_step_f16", float8("f16", 4096, 3072, 128, plain)},
+      {"float8_few_rows_bf16", float8("bf16", 16, 4096, 4096, plain)},
+      {"float8_odd_f16", float8("f16", 300, 70, 33, gelu)},
+      {"float8_f32", float8("f32", 4096, 2304, 768, plain)},
+      {"float8_few_rows_f32", float8("f32", 16, 4096, 4096, plain)},
+      {"float8_tf32", float8("f32", 512, 2048, 2048, plain)},
+      {"float8_row_f16", float8("f16", 1, 2304, 768, plain)},
+      {"float8_weight_f16", float8_weight("f16", 2048, 8192)},
+      {"float8_weight_bf16", float8_weight("bf16", 128256, 2048)},
+      {"float8_weight_f32", float8_weight("f32", 300, 70)},
+      {"integers_large", integers(4096, 2304, 768)},
+      {"integers_shared_depth", integers(128, 768, 3072)},
+      {"integers_few_rows", integers(16, 4096, 4096)},
+      {"integers_odd", integers(300, 70, 33)},
+      {"integers_row", integers(1, 2304, 768)},
       {"convolution_f16", convolution("f16", 64, 64, 3, 32)},
       {"convolution_deep_bf16", convolution("bf16", 512, 256, 3, 1)},
       {"convolution_stem_f16", convolution("f16", 3, 64, 7, 32)},

@@ -59,6 +59,10 @@ const TargetTraits& test_traits() {
       .places = true,
       .data_sizes = true,
       .integer_products = true,
+      .integer_convolutions = true,
+      .integer_weights = true,
+      .float8_products = true,
+      .float8_weight_rows = 1,
       .min_group_channels = 4,
       .winograd = WinogradCosts{.pixel = 1, .result = 1, .weight = 1, .fewest_rows = 1},
       .loops_in_memory_order = true,
@@ -85,7 +89,9 @@ const std::vector<TargetTraits>& other_traits() {
     TargetTraits plain = test_traits();
     plain.matmul = plain.convolution = plain.attention = {DType::F32};
     plain.min_group_channels = 16;
-    plain.integer_products = false;
+    plain.integer_products = plain.integer_convolutions = plain.integer_weights = false;
+    plain.float8_products = false;
+    plain.float8_weight_rows = 0;
     plain.epilogue = EpilogueRule::OwnBias;
     plain.max_operations = 8;
     plain.max_loads = 3;

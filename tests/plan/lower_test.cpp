@@ -167,6 +167,56 @@ TEST(LowerTest, ProductsOfTwoQuantisedTensors) {
                         "formats = u8 * i8 -> i32"));
 }
 
+// Numbers of f8e4m3 with scales: of the left operand %a, of the right one %b.
+std::string float8_product(const std::string& a, const std::string& b,
+                           const std::string& product) {
+  return "%c = cast(%x) {dtype = f32}\n %a = mul(%c, " + a +
+         ")\n %d = cast(%w) {dtype = f32}\n %b = mul(" + b + ", %d)\n %y = " + product;
+}
+
+TEST(LowerTest, ProductsOfFloat8) {
+  const Case options{.tolerance = 1e-4};
+  const std::string x = "%x: f8e4m3[s0, 5, 32], %s: f32[s0, 5, 1], %w: f8e4m3[6, 32], ";
+  const std::string linear = "linear(%a, %b)", bias = "linear(%a, %b, %wb)";
+  check(x + "%ws: f32[6, 1], %wb: f32[6]", float8_product("%s", "%ws", bias), "%y", options);
+  check(x + "%ws: f32[]", float8_product("%s", "%ws", linear), "%y", options);
+  check(x + "%ws: f32[6, 32]", float8_product("%s", "%ws", linear), "%y", options);
+  std::string computed = float8_product("%s", "%v", "matmul(%a, %b) {transpose_b = true}");
+  check("%x: f8e4m3[s0, 7, 32], %s: f32[s0, 1, 1], %u: f8e4m3[s0, 5, 32], %v: f32[s0, 5, 1]",
+        computed.replace(computed.find("%w"), 2, "%u"), "%y", options);
+  // Rounded on the way, which is not done; a row with its weight alone in 8 bits.
+  const std::string rounded =
+      "%c = cast(%x) {dtype = f16}\n %d = cast(%w) {dtype = f32}\n %e = mul(%d, %ws)\n"
+      " %b = cast(%e) {dtype = f16}\n %y = linear(%c, %b)";
+  check("%x: f8e4m3[s0, 32], %w: f8e4m3[6, 32], %ws: f32[6, 1]", rounded, "%y",
+        {.tolerance = 2e-2});
+  check("%x: f16[1, 32], %w: f8e4m3[6, 32], %ws: f32[6, 1]",
+        "%d = cast(%w) {dtype = f32}\n %e = mul(%d, %ws)\n %b = cast(%e) {dtype = f16}\n"
+        " %y = linear(%x, %b)",
+        "%y", {.tolerance = 2e-2});
+}
+
+TEST(LowerTest, Float8IsWhatMayBe) {
+  const std::string both = "formats = f8e4m3 * f8e4m3 -> f32";
+  const std::string linear = float8_product("%s", "%ws", "linear(%a, %b)");
+  const std::string x = "%x: f8e4m3[2, 32], %w: f8e4m3[6, 32], ";
+  EXPECT_TRUE(lowers_to(x + "%s: f32[2, 1], %ws: f32[6, 1]", linear, both));
+  EXPECT_TRUE(lowers_to(x + "%s: f32[], %ws: f32[1, 1]", linear, both));
+  // Scales that change along k.
+  EXPECT_FALSE(lowers_to(x + "%s: f32[2, 1], %ws: f32[6, 32]", linear, both));
+  EXPECT_FALSE(lowers_to(x + "%s: f32[1, 32], %ws: f32[6, 1]", linear, both));
+  // Computed in the run and not contiguous along k.
+  std::string matmul = float8_product("%s", "%v", "matmul(%a, %b) {transpose_b = false}");
+  const std::string operands = "%x: f8e4m3[2, 32], %s: f32[], %v: f32[], ";
+  EXPECT_TRUE(lowers_to(operands + "%w: f8e4m3[32, 6]", matmul, both));
+  matmul.replace(matmul.find("%w"), 2, "%u");
+  EXPECT_FALSE(lowers_to(operands + "%u: f8e4m3[32, 6]", matmul, both));
+  // Rows of another type: one of them reads the weight in 8 bits.
+  const std::string weight = "%d = cast(%w) {dtype = f32}\n %y = linear(%x, %d)";
+  EXPECT_TRUE(lowers_to("%x: f32[1, 32], %w: f8e4m3[6, 32]", weight, ", weight f8e4m3"));
+  EXPECT_FALSE(lowers_to("%x: f32[2, 32], %w: f8e4m3[6, 32]", weight, ", weight f8e4m3"));
+}
+
 TEST(LowerTest, WiderAccumulators) {
   check("%x: f32[s0, 8], %w: f32[3, 8]", "%y = linear(%x, %w) {accumulate = f64}");
   check("%q: f32[1, 2, s0, 4]",

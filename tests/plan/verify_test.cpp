@@ -272,7 +272,7 @@ TEST(VerifyTest, P10Integers) {
   expect_rule(computed(with_bytes({F32, F32, F32, I8}, F32)), "P10");
 }
 
-TEST(VerifyTest, P14Groups) {
+TEST(VerifyTest, P15Groups) {
   using enum DType;
   const auto with_groups = [](int64_t size, DType scale) {
     Program sample = with_bytes({F32, F32, F32, I8}, F32);
@@ -288,13 +288,13 @@ TEST(VerifyTest, P14Groups) {
   Program sample = with_groups(1, F32);
   EXPECT_EQ(error_of(sample), "no error");
   EXPECT_EQ(error_of(with_groups(1, BF16)), "no error");
-  expect_rule(with_groups(1, F64), "P14");
-  expect_rule(with_groups(1, I8), "P14");
+  expect_rule(with_groups(1, F64), "P15");
+  expect_rule(with_groups(1, I8), "P15");
   matmul(sample).groups->bits = 5;
-  expect_rule(sample, "P14");
+  expect_rule(sample, "P15");
   sample = with_groups(1, F32);
   matmul(sample).groups->size = 0;
-  expect_rule(sample, "P14");
+  expect_rule(sample, "P15");
   sample = with_groups(1, F32);
   sample.buffers[matmul(sample).groups->scales.buffer].kind = BufferKind::Temporary;
   EXPECT_NE(error_of(sample), "no error");
@@ -303,6 +303,35 @@ TEST(VerifyTest, P14Groups) {
   expect_rule(sample, "P6");
   // More steps in the last group than b has rows.
   expect_rule(with_groups(matmul(sample).k.extent().constant() + 1, F32), "P6");
+}
+
+// The sample with a weight of f8e4m3 and, if the left format is that too, such an input.
+Program with_float8(const Formats& formats) {
+  Program program = with_formats(formats);
+  Buffer& weight = program.buffers[matmul(program).b.buffer];
+  std::byte* data = nullptr;
+  weight.literal = ir::Literal::allocate(DType::F8E4M3, weight.literal.shape, &data);
+  weight.type = weight.literal.type();
+  BufferId& rows = matmul(program).a.buffer;
+  if (formats.left == DType::F8E4M3)
+    rows = program.add_buffer(
+        {BufferKind::Input, "codes", {DType::F8E4M3, program.buffers[rows].type.shape}, {}, -1});
+  return program;
+}
+
+TEST(VerifyTest, P10Float8) {
+  using enum DType;
+  const Formats both{F8E4M3, F8E4M3, F32, F8E4M3}, weight{F32, F32, F32, F8E4M3};
+  EXPECT_EQ(error_of(with_float8(both)), "no error");
+  EXPECT_EQ(error_of(with_float8(weight)), "no error");
+  expect_rule(with_float8({F8E4M3, F32, F32, F32}), "P10");
+  expect_rule(with_float8({F8E4M3, F8E4M3, F64, F8E4M3}), "P10");
+  Program program = with_float8(both);
+  program.traits.float8_products = false;
+  expect_rule(program, "P10");
+  program = with_float8(weight);
+  program.traits.float8_weight_rows = 0;
+  expect_rule(program, "P10");
 }
 
 }  // namespace

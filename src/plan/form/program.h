@@ -79,12 +79,15 @@ struct View {
 //   a model in bf16, computed with as f32: left = right = accumulator = f32, weight = bf16
 // Integers, for targets with integer_products: left = u8, right = weight = i8 (the filters of a Convolution are
 // constant), and exact sums of i32; or a constant weight of i8 that is multiplied as f32.
-// With `tf32`, operands of f32 may be rounded to the 11 bits of TF32 before they are multiplied.
+// Float8, for targets with float8_products: left = right = weight = f8e4m3 and sums of f32, which hold every
+// product exactly; or a constant weight of f8e4m3 that is multiplied as what the left operand is.
+// With `tf32`, operands of f32 may be rounded to the 11 bits of TF32 before they are multiplied, and sums of
+// products of f8e4m3 to about as many, as they may be anyway where results are stored in 16 bits or fewer.
 struct Formats {
   DType left = DType::F32, right = DType::F32;
   DType accumulator = DType::F32;
   DType weight = DType::F32;  // `right` where the right operand is no constant
-  bool tf32 = false;          // left and right are f32; MatMul and Convolution only
+  bool tf32 = false;          // left and right are f32 or f8e4m3; MatMul and Convolution only
   bool operator==(const Formats&) const = default;
 };
 

@@ -49,10 +49,19 @@ struct TargetTraits {
   // Contractions multiply f16 and bf16 as they are and add up in f32; otherwise as f32. Source: the
   // machine has such instructions.
   bool native_16_bit = false;
-  // MatMul and Convolution multiply u8 by i8 (filters are constant) and add up in i32, and MatMul multiplies f32 by
-  // constants of i8, which it widens, with scales for groups along k too. Otherwise quantised operands are multiplied as f32. Source: what the
-  // code generator accepts.
+  // MatMul multiplies u8 by i8 and adds up in i32. Otherwise quantised operands are multiplied as f32. Source:
+  // what the code generator accepts.
   bool integer_products = false;
+  // So does Convolution, with constant filters of i8; for targets with integer_products. Source: as above.
+  bool integer_convolutions = false;
+  // MatMul multiplies f32 by constants of i8, which it widens, with scales for groups along k too. Source: as above.
+  bool integer_weights = false;
+  // MatMul multiplies numbers of f8e4m3 as they are and adds up in f32. Otherwise they are multiplied as what
+  // they are cast to. Source: the machine has such instructions, or what stands for them is no slower.
+  bool float8_products = false;
+  // Most rows of a floating left operand for which MatMul multiplies it by constants of f8e4m3, which it widens;
+  // with more rows they are widened before. 0: none. Source: measured; few rows wait for memory alone.
+  int64_t float8_weight_rows = 0;
   // MatMul and Convolution can round operands of f32 to TF32 where that is allowed. Source: the machine
   // has such instructions.
   bool tf32 = false;

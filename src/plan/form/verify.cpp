@@ -194,12 +194,14 @@ class Verifier {
     if (has_bytes || (constant && formats.weight == DType::I8))
       check_integers(formats, left, right);
     if (has_bytes) return;
+    check_float8(formats, constant);
     for (BufferId id : {left, right}) {
       const bool is_weight = id == right && formats.weight == DType::I8;
       if (!is_weight && !is_floating(buffer(id).type.dtype))
         fail_here("P10", buffer(id).name + " is not floating");
     }
-    if (formats.tf32 && (formats.left != DType::F32 || formats.right != DType::F32))
+    const bool rounds = formats.left == DType::F32 || formats.left == DType::F8E4M3;
+    if (formats.tf32 && (!rounds || formats.right != formats.left))
       fail_here("P10", "TF32 of operands that are not f32");
     for (DType dtype : {formats.left, formats.right}) {
       if (!is_floating(dtype) || !is_lossless(dtype, formats.accumulator))
@@ -214,9 +216,23 @@ class Verifier {
       fail_here("P10", "a weight of " + std::string(dtype_name(formats.weight)));
   }
   // P10
+  void check_float8(const Formats& formats, bool constant) const {
+    const bool left = formats.left == DType::F8E4M3, right = formats.right == DType::F8E4M3;
+    if (left != right) fail_here("P10", "a product of f8e4m3 and another type");
+    if (left && (!program_.traits.float8_products || formats.accumulator != DType::F32))
+      fail_here("P10", "the target has no products of f8e4m3 with such sums");
+    const bool is_weight = !right && constant && formats.weight == DType::F8E4M3;
+    if (is_weight && program_.traits.float8_weight_rows == 0)
+      fail_here("P10", "the target has no weights of f8e4m3");
+  }
+  // P10
   void check_integers(const Formats& formats, BufferId left, BufferId right) const {
-    if (!program_.traits.integer_products)
-      fail_here("P10", "the target has no products of integers");
+    const TargetTraits& traits = program_.traits;
+    const bool is_convolution = std::holds_alternative<Convolution>(kernel_->body);
+    const bool has_products = is_floating(formats.accumulator) ? traits.integer_weights
+                              : is_convolution                 ? traits.integer_convolutions
+                                                               : traits.integer_products;
+    if (!has_products) fail_here("P10", "the target has no such products of integers");
     const Buffer& weight = buffer(right);
     const bool is_sum =
         !is_floating(formats.accumulator) && std::holds_alternative<MatMul>(kernel_->body);
@@ -350,16 +366,16 @@ class Verifier {
     check_result(matmul.out.buffer, matmul.epilogue);
   }
 
-  // P14
+  // P15
   void check_groups(const MatMul& matmul, const Groups& groups) {
     const bool is_weight = buffer(matmul.b.buffer).kind == BufferKind::Constant &&
                            matmul.k.extent().is_constant() && matmul.n.extent().is_constant();
     Formats formats;
     formats.weight = DType::I8;
     if (!is_weight || !(matmul.formats == formats) || matmul.pair)
-      fail_here("P14", "groups of another right operand than a constant of i8 beside f32");
+      fail_here("P15", "groups of another right operand than a constant of i8 beside f32");
     if (groups.size < 1 || (groups.bits != 4 && groups.bits != 8))
-      fail_here("P14", "groups without elements, or of " + std::to_string(groups.bits) + " bits");
+      fail_here("P15", "groups without elements, or of " + std::to_string(groups.bits) + " bits");
     const std::vector<Loop> loops = {
         make_loop("group", ir::ceildiv(matmul.k.extent(), ir::Dim(groups.size))), matmul.n};
     // The last group is whole in b.
@@ -373,11 +389,11 @@ class Verifier {
     const bool has_scales =
         scales.kind == BufferKind::Constant && is_lossless(scales.type.dtype, DType::F32);
     if (!has_scales || !is_floating(scales.type.dtype))
-      fail_here("P14", scales.name + " is not a constant of f32, f16 or bf16");
+      fail_here("P15", scales.name + " is not a constant of f32, f16 or bf16");
     if (!groups.zeros) return;
     const Buffer& zeros = buffer(groups.zeros->buffer);
     if (zeros.kind != BufferKind::Constant || zeros.type.dtype != DType::I8)
-      fail_here("P14", zeros.name + " is not a constant of i8");
+      fail_here("P15", zeros.name + " is not a constant of i8");
   }
 
   // P12

@@ -242,10 +242,9 @@ bool emit_quantised(Lowering& lowering, const ir::Node& node, const Contraction&
   const bool is_uniform = is_uniform_along(lowering, *right, with_loops(c.batch, {c.k}));
   const auto left = quantised(c.a, c.a_at);
   const bool is_integer = is_uniform && left && is_uniform_along(lowering, *left, {c.k});
-  if (!is_integer && dtype == DType::F32 && emit_grouped(lowering, node, c, *right, is_uniform))
-    return true;
+  if (!is_integer && (dtype != DType::F32 || !lowering.traits().integer_weights)) return false;
+  if (!is_integer && emit_grouped(lowering, node, c, *right, is_uniform)) return true;
   if (!is_uniform) return false;
-  if (!is_integer && dtype != DType::F32) return false;
   const auto weight = signed_weight(*right, {c.n, c.k});
   if (!weight) return false;
 
@@ -268,6 +267,51 @@ bool emit_quantised(Lowering& lowering, const ir::Node& node, const Contraction&
   return true;
 }
 
+// --- Float8 ---
+
+// The elements of an operand of f8e4m3 where they lie: constants, or rows that are contiguous along k, which
+// is what instructions take.
+std::optional<View> float8_view(Lowering& lowering, const Float8Operand& operand,
+                                const std::vector<Loop>& loops, size_t k) {
+  auto view = lowering.view(operand.codes, operand.at, loops);
+  const bool is_constant = lowering.literal_of(operand.codes) != nullptr;
+  if (view && !is_constant && !view->strides[k].is_constant(1)) return std::nullopt;
+  return view;
+}
+
+// Operands that are scaled numbers of f8e4m3 are multiplied as such; constants of them are read in 8 bits by
+// products of few rows. Scales are in the epilogue. False for other products.
+bool emit_float8(Lowering& lowering, const ir::Node& node, const Contraction& c) {
+  const TargetTraits& traits = lowering.traits();
+  if (compute_dtype(node.output()->type.dtype) != DType::F32) return false;
+  const auto right = float8_operand(c.b, c.b_at);
+  if (!right || !is_uniform_along(lowering, *right, {c.k})) return false;
+  const auto b = float8_view(lowering, *right, c.loops({c.k, c.n}), c.batch.size());
+  if (!b) return false;
+
+  MatMul matmul{c.batch, c.m, c.n, c.k, {}, *b, {}, {}, {}};
+  Expr scale = scale_of(lowering, *right);
+  const auto left = float8_operand(c.a, c.a_at);
+  std::optional<View> a;
+  if (traits.float8_products && left && is_uniform_along(lowering, *left, {c.k}))
+    a = float8_view(lowering, *left, c.loops({c.m, c.k}), c.batch.size() + 1);
+  if (a) {
+    matmul.a = *a;
+    matmul.formats = {DType::F8E4M3, DType::F8E4M3, DType::F32, DType::F8E4M3,
+                      lowering.options().tf32_products};
+    scale = apply(Op::mul, {scale_of(lowering, *left), scale});
+  } else {
+    const bool is_weight = lowering.literal_of(right->codes) != nullptr;
+    if (!is_weight || c.m.extent().upper_bound() > traits.float8_weight_rows) return false;
+    matmul.a = lowering.operand_view(c.a, c.a_at, c.loops({c.m, c.k}));
+    matmul.formats = lowering.formats(matmul.a.buffer, b->buffer);
+    matmul.formats.right = matmul.formats.left;
+  }
+  emit_product(lowering, node, c, std::move(matmul),
+               apply(Op::mul, {accumulator(DType::F32), scale}));
+  return true;
+}
+
 }  // namespace
 
 void lower_contract(Lowering& lowering, const ir::Node& node) {
@@ -275,7 +319,7 @@ void lower_contract(Lowering& lowering, const ir::Node& node) {
     return emit_nest(lowering, node, node.op == Op::linear ? flat_linear(node) : batched(node));
   }
   Contraction c = choose(lowering, node);
-  if (emit_quantised(lowering, node, c)) return;
+  if (emit_quantised(lowering, node, c) || emit_float8(lowering, node, c)) return;
   View a = lowering.operand_view(c.a, c.a_at, c.loops({c.m, c.k}));
   View b = lowering.operand_view(c.b, c.b_at, c.loops({c.k, c.n}));
   const Formats formats = lowering.formats(a.buffer, b.buffer, lowering.options().tf32_products);

@@ -232,7 +232,7 @@ std::optional<BufferId> dense_buffer(const Lowering& lowering, const View& view,
 // filter.
 std::optional<IntegerConvolution> integer_convolution(Lowering& lowering, const ir::Node& node,
                                                       const Window& window) {
-  if (!lowering.traits().integer_products || accumulator_dtype(node) != DType::F32)
+  if (!lowering.traits().integer_convolutions || accumulator_dtype(node) != DType::F32)
     return std::nullopt;
   const ir::Value *x = node.input(0), *weight = node.input(1);
   const LoopSpace pixels = make_loops(x->type.shape);

@@ -116,13 +116,37 @@ Expr scale_product(Lowering& lowering, const IntegerSum& product, DType dtype) {
   return load_at(buffer, dtype, {product.channel});
 }
 
-}  // namespace
+bool is_uniform(const Expr& expr, const std::vector<Loop>& loops) {
+  bool result = true;
+  visit(expr, [&](const ExprNode& node) {
+    if (node.kind != ExprKind::Position) return;
+    for (const Loop& loop : loops) result &= !node.index.mentions(loop.index);
+  });
+  return result;
+}
 
-std::optional<Quantised> quantised(const ir::Value* value, Indices at) {
+// What a value is a view of; `at` becomes the position in that.
+const ir::Value* behind_views(const ir::Value* value, Indices& at) {
   while (value->producer != nullptr && is_view(value->producer->op)) {
     at = view_indices(*value->producer, at);
     value = value->producer->input(0);
   }
+  return value;
+}
+
+// The position in an operand that is broadcast.
+Indices broadcast_indices(const ir::Shape& own, const Indices& at) {
+  Indices indices(at.end() - static_cast<std::ptrdiff_t>(own.size()), at.end());
+  for (size_t i = 0; i < own.size(); ++i) {
+    if (own[i].is_constant(1)) indices[i] = 0;
+  }
+  return indices;
+}
+
+}  // namespace
+
+std::optional<Quantised> quantised(const ir::Value* value, Indices at) {
+  value = behind_views(value, at);
   const ir::Node* node = value->producer;
   if (node == nullptr || (node->op != Op::dequantize && node->op != Op::cast)) return std::nullopt;
   Quantised result{node, std::move(at)};
@@ -262,15 +286,47 @@ Expr dequantised_sum(Lowering& lowering, const IntegerSum& product, DType dtype)
 
 bool is_uniform_along(Lowering& lowering, const Quantised& operand,
                       const std::vector<Loop>& loops) {
-  bool result = true;
-  for (const Expr& expr :
-       {scale_of(lowering, operand, DType::F32), zero_point_of(lowering, operand)}) {
-    visit(expr, [&](const ExprNode& node) {
-      if (node.kind != ExprKind::Position) return;
-      for (const Loop& loop : loops) result &= !node.index.mentions(loop.index);
-    });
+  return is_uniform(scale_of(lowering, operand, DType::F32), loops) &&
+         is_uniform(zero_point_of(lowering, operand), loops);
+}
+
+// --- Float8 ---
+
+std::optional<Float8Operand> float8_operand(const ir::Value* value, Indices at) {
+  value = behind_views(value, at);
+  const ir::Node* node = value->producer;
+  if (node == nullptr || !is_floating(value->type.dtype)) return std::nullopt;
+  if (node->op == Op::cast) {
+    const ir::Value* from = node->input(0);
+    if (value->type.dtype == DType::F8E4M3) return std::nullopt;
+    if (from->type.dtype != DType::F8E4M3) return float8_operand(from, std::move(at));
+    from = behind_views(from, at);
+    return Float8Operand{from, std::move(at), {}};
   }
-  return result;
+  if (node->op != Op::mul && node->op != Op::div) return std::nullopt;
+  for (size_t i = 0; i < (node->op == Op::mul ? 2 : 1); ++i) {
+    const ir::Value *codes = node->input(i), *scale = node->input(1 - i);
+    auto result = float8_operand(codes, broadcast_indices(codes->type.shape, at));
+    if (!result) continue;
+    result->scales.push_back(
+        {scale, broadcast_indices(scale->type.shape, at), node->op == Op::div});
+    return result;
+  }
+  return std::nullopt;
+}
+
+Expr scale_of(Lowering& lowering, const Float8Operand& operand) {
+  Expr product = constant(DType::F32, 1);
+  for (const auto& [value, at, divides] : operand.scales) {
+    Expr scale = cast(lowering.load(value, at), DType::F32);
+    product = apply(divides ? Op::div : Op::mul, {std::move(product), std::move(scale)});
+  }
+  return product;
+}
+
+bool is_uniform_along(Lowering& lowering, const Float8Operand& operand,
+                      const std::vector<Loop>& loops) {
+  return is_uniform(scale_of(lowering, operand), loops);
 }
 
 }  // namespace kiln::plan

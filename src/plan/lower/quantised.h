@@ -1,5 +1,5 @@
 // Operands of contractions that are dequantize(q, scale, zero_point), or integers as floats: what products
-// of integers read.
+// of integers read; and scaled numbers of f8e4m3: what products of those read.
 #pragma once
 
 #include <optional>
@@ -70,5 +70,23 @@ Expr dequantised_sum(Lowering& lowering, const IntegerSum& sum, DType dtype);
 
 // Whether neither scale nor zero point changes along a loop.
 bool is_uniform_along(Lowering& lowering, const Quantised& operand, const std::vector<Loop>& loops);
+
+// A position of a value that is numbers of f8e4m3, cast to another floating type and multiplied or divided by
+// scales, with views in between. Roundings to 16 bits on the way are not made.
+struct Float8Operand {
+  struct Scale {
+    const ir::Value* value = nullptr;
+    Indices at;
+    bool divides = false;
+  };
+  const ir::Value* codes = nullptr;
+  Indices at;  // the position in them
+  std::vector<Scale> scales;
+};
+std::optional<Float8Operand> float8_operand(const ir::Value* value, Indices at);
+// What the numbers are multiplied by, as f32.
+Expr scale_of(Lowering& lowering, const Float8Operand& operand);
+bool is_uniform_along(Lowering& lowering, const Float8Operand& operand,
+                      const std::vector<Loop>& loops);
 
 }  // namespace kiln::plan

@@ -71,6 +71,75 @@ def row(n, k):
     )
 
 
+def float8(m, n, k, out="f16", fast=True):
+    """Numbers of f8e4m3 with a scale for each row and column; PyTorch's product with fast sums or without."""
+    dtype = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}[out]
+    rows = f"m in [1, 1000000] opt {m}"
+
+    def run(x, v, s, t):
+        return torch._scaled_mm(x, v.t(), s, t.t(), out_dtype=torch.bfloat16, use_fast_accum=fast)
+
+    name = f"float8{'' if fast else '_slow'}_{m}_{n}_{k}_{out}"
+    size = "1" if m == 1 else "m"
+    CASES.append(
+        (
+            name,
+            f"""graph main(%x: f8e4m3[{size}, {k}], %v: f8e4m3[{n}, {k}], %s: f32[{size}, 1], %t: f32[{n}, 1]) {"" if m == 1 else "symbols " + rows} {{
+  %c = cast(%x) {{dtype = f32}}
+  %a = mul(%c, %s)
+  %d = cast(%v) {{dtype = f32}}
+  %b = mul(%d, %t)
+  %l = linear(%a, %b)
+  %y = cast(%l) {{dtype = {out}}}
+  return %y as "y"
+}}""",
+            {} if m == 1 else {"m": m},
+            run,
+            2 * m * n * k,
+        )
+    )
+
+
+def float8_weight(n, k):
+    """A row of f16 times weights of f8e4m3; PyTorch's product with weights of f16."""
+
+    def run(x, w, w2):
+        return F.linear(x, w)
+
+    CASES.append(
+        (
+            f"float8_weight_{n}_{k}",
+            f"""graph main(%x: f16[1, {k}], %w: f8e4m3[{n}, {k}], %w2: f32[{n}, 1]) {{
+  %d = cast(%w) {{dtype = f32}}
+  %e = mul(%d, %w2)
+  %b = cast(%e) {{dtype = f16}}
+  %y = linear(%x, %b)
+  return %y as "y"
+}}""",
+            {},
+            run,
+            2 * n * k,
+        )
+    )
+
+
+def integers(m, n, k):
+    CASES.append(
+        (
+            f"integers_{m}_{n}_{k}",
+            f"""graph main(%x: u8[m, {k}], %v: i8[{n}, {k}]) symbols m in [1, 1000000] opt {m} {{
+  %a = cast(%x) {{dtype = f32}}
+  %b = cast(%v) {{dtype = f32}}
+  %y = linear(%a, %b)
+  return %y as "y"
+}}""",
+            {"m": m},
+            lambda x, v: torch._int_mm(x.view(torch.int8), v.t()),
+            2 * m * n * k,
+        )
+    )
+
+
 def attention(b, h, g, s, t, d, causal):
     def run(q, k, v):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=g > 1)
@@ -152,6 +221,26 @@ def build():
             (16, 4096, 4096),
         ):
             linear(m, n, k, "bias", dtype)
+    for m, n, k in (
+        (4096, 4096, 4096),
+        (8192, 8192, 8192),
+        (4096, 3072, 768),
+        (4096, 768, 3072),
+        (512, 2048, 2048),
+        (512, 2048, 8192),
+        (512, 16384, 2048),
+        (128, 768, 768),
+        (128, 3072, 768),
+        (16, 4096, 4096),
+    ):
+        float8(m, n, k)
+    float8(4096, 4096, 4096, fast=False)
+    float8(4096, 4096, 4096, "f32")
+    for n, k in ((2048, 2048), (2048, 8192), (16384, 2048), (128256, 2048)):
+        float8(1, n, k)
+        float8_weight(n, k)
+    for m, n, k in ((4096, 4096, 4096), (4096, 3072, 768), (512, 2048, 8192)):
+        integers(m, n, k)
     row(3072, 768)
     row(3072, 2048)
     row(2048, 2048)
@@ -230,6 +319,10 @@ class Side:
             for kernel in case["kernels"]
         ]
         self.constants = {name: load(folder, entry) for name, entry in case["constants"].items()}
+        # PyTorch has no products of f16 and float8.
+        self.peer_constants = [
+            w.half() if w.dtype == torch.float8_e4m3fn else w for w in self.constants.values()
+        ]
         self.data = [load(folder, b["data"]) if "data" in b else None for b in case["buffers"]]
 
     def make_set(self, generator):
@@ -258,7 +351,7 @@ class Side:
         named = {b["name"]: t for t, b in zip(tensors, buffers, strict=True)}
         names = [b["name"] for b in buffers if b["kind"] == 0 and b["name"] not in self.constants]
         inputs = [named.get(name.removesuffix("0"), named[name]) for name in names]
-        return self.run(*inputs, *self.constants.values())
+        return self.run(*inputs, *self.peer_constants)
 
 
 def bench(side, operations):

@@ -237,6 +237,158 @@ def products():
             )
 
 
+def float8_layer(m, n, k, dtype, tail="", out=""):
+    """A linear layer of numbers of f8e4m3 with scales, of rows and of columns; dims as text."""
+    return f"""%x0: f32[{m}, {k}], %s: f32[{m}, 1], %v0: f32[{n}, {k}], %t: f32[{n}, 1], %b: {dtype}[{n}], %r: {dtype}[{m}, {n}]SYMBOLS {{
+  %x = cast(%x0) {{dtype = f8e4m3}}
+  %c = cast(%x) {{dtype = f32}}
+  %a = mul(%c, %s)
+  %v = cast(%v0) {{dtype = f8e4m3}}
+  %d = cast(%v) {{dtype = f32}}
+  %e = mul(%d, %t)
+  %l0 = linear(%a, %e)
+  %l = cast(%l0) {{dtype = {dtype}}}
+  %p = add(%l, %b)
+  %y0 = add(%p, %r)
+  %y = cast(%y0) {{dtype = {out or dtype}}}
+  return %y as "y"
+}}"""
+
+
+def bytes_and_codes():
+    """Products of f8e4m3 and of integers, as products() has those of floats."""
+    import torch
+    import torch.nn.functional as F  # noqa: N812
+
+    def codes(x):
+        return x.to(torch.float8_e4m3fn).double()
+
+    def float8(x0, s, v0, t, b, r):
+        return (codes(x0) * s) @ (codes(v0) * t).T + b + r
+
+    classes = {"128x128": (4096, 4096, 1024), "64x64": (512, 512, 512), "16x32": (16, 768, 3072)}
+    classes |= {"split": (128, 768, 3072), "small": (2, 3, 5), "32x64": (32, 3072, 768)}
+    some = [(0, 5, 8), (1, 1, 1), (3, 8, 0), (5, 9, 7), (17, 33, 65), (63, 65, 127), (129, 127, 96)]
+    some += [(257, 136, 264), (64, 256, 768), (300, 31, 33), (15, 16, 1000), (200, 200, 2049)]
+    for out in ("f16", "bf16", "f32"):
+        for name, (m, n, k) in classes.items():
+            symbols = f") symbols m in [0, 100000] opt {m}, n in [0, 100000] opt {n}, k in [0, 100000] opt {k}"
+            add(
+                f"{'f8exact' if out == 'f32' else 'f8'}_nt_{out}_{name}",
+                "graph main("
+                + float8_layer("m", "n", "k", out).replace("SYMBOLS", symbols),
+                [{"m": a, "n": b, "k": c} for a, b, c in some],
+                float8,
+            )
+    for m, n, k in (
+        (4096, 2304, 768),
+        (512, 2048, 2048),
+        (512, 2048, 8192),
+        (128, 768, 3072),
+        (197, 768, 3072),
+        (300, 264, 80),
+        (40, 112, 144),
+        (9000, 528, 1040),
+        (70, 4096, 4096),
+        (2000, 1000, 128),
+        (50000, 256, 64),
+        (30000, 520, 208),
+    ):
+        symbols = f") symbols m in [0, 100000] opt {m}"
+        sizes = [{"m": size} for size in sorted({0, 1, 63, 65, 128, 193, m - 1, m, m + 1})]
+        for out in ("f16", "f32", "f8e4m3"):
+            dtype = "f32" if out == "f32" else "f16"
+            if out != "f16" and n > 2000:
+                continue
+            add(
+                f"{'f8exact' if out == 'f32' else 'f8'}_groups_{out}_{m}_{n}_{k}",
+                "graph main("
+                + float8_layer("m", n, k, dtype, out=out).replace("SYMBOLS", symbols),
+                sizes,
+                float8,
+            )
+        add(
+            f"i8_groups_{m}_{n}_{k}",
+            f"""graph main(%x0: f32[m, {k}], %v0: f32[{n}, {k}], %t: f32[{n}, 1]{symbols} {{
+  %s = constant() {{value = f32[] 0.0078125}}
+  %z = constant() {{value = i64[] 128}}
+  %q = quantize(%x0, %s, %z) {{dtype = u8, quant_min = 0, quant_max = 255}}
+  %a = dequantize(%q, %s, %z) {{dtype = f32}}
+  %p = quantize(%v0, %s) {{dtype = i8, quant_min = -128, quant_max = 127}}
+  %b = dequantize(%p, %t) {{dtype = f32}}
+  %y = linear(%a, %b)
+  return %y as "y"
+}}""",
+            sizes,
+            lambda x0, v0, t: ((x0 * 128).round() + 128).clamp(0, 255).sub(128).div(128)
+            @ ((v0 * 128).round().clamp(-128, 127) * t).T,
+        )
+    for name, (m, n, k) in classes.items():
+        for transposed in ("true", "false"):
+            v = "n, k" if transposed == "true" else "k, n"
+            add(
+                f"i8_{'nt' if transposed == 'true' else 'nn'}_{name}",
+                f"""graph main(%x: u8[m, k], %v: i8[{v}]) symbols m in [0, 100000] opt {m}, n in [0, 100000] opt {n}, k in [0, 30000] opt {k} {{
+  %a = cast(%x) {{dtype = f32}}
+  %b = cast(%v) {{dtype = f32}}
+  %y = matmul(%a, %b) {{transpose_b = {transposed}}}
+  return %y as "y"
+}}""",
+                [{"m": a, "n": b, "k": c} for a, b, c in some],
+                (lambda x, v: x.double() @ v.double().T)
+                if transposed == "true"
+                else (lambda x, v: x.double() @ v.double()),
+            )
+    for n, k in ((2304, 768), (130, 8192), (70, 33), (100, 40), (3, 7), (9000, 64), (700, 2048)):
+        for dtype in ("f16", "bf16", "f32"):
+            add(
+                f"f8row_{dtype}_{n}_{k}",
+                f"""graph main(%x: {dtype}[1, {k}], %w: f8e4m3[{n}, {k}], %w2: f32[{n}, 1]) {{
+  %d = cast(%w) {{dtype = f32}}
+  %e = mul(%d, %w2)
+  %b = cast(%e) {{dtype = {dtype}}}
+  %y = linear(%x, %b)
+  return %y as "y"
+}}""",
+                [{}],
+                lambda x, w, w2: x @ (w * w2).T,
+            )
+        add(
+            f"f8rows_{n}_{k}",
+            "graph main(" + float8_layer(1, n, k, "f32").replace("SYMBOLS", ")"),
+            [{}],
+            float8,
+        )
+        add(
+            f"i8row_{n}_{k}",
+            f"""graph main(%x: u8[1, {k}], %v: i8[{n}, {k}]) {{
+  %a = cast(%x) {{dtype = f32}}
+  %b = cast(%v) {{dtype = f32}}
+  %y = linear(%a, %b)
+  return %y as "y"
+}}""",
+            [{}],
+            lambda x, v: x.double() @ v.double().T,
+        )
+    for out in ("f16", "bf16"):
+        add(
+            f"f8_gated_{out}",
+            f"""graph main(%x0: {out}[m, 768], %w: f8e4m3[512, 768], %w2: f8e4m3[512, 768], %s: f32[]) symbols m in [0, 100000] opt 512 {{
+  %x = cast(%x0) {{dtype = f8e4m3}}
+  %a = cast(%x) {{dtype = {out}}}
+  %b = cast(%w) {{dtype = {out}}}
+  %c = cast(%w2) {{dtype = {out}}}
+  %g = linear(%a, %b)
+  %h = silu(%g)
+  %u = linear(%a, %c)
+  %y = mul(%h, %u)
+  return %y as "y"
+}}""",
+            [{"m": m} for m in (1, 64, 200, 512)],
+            lambda x0, w, w2, s: F.silu(codes(x0) @ w.T) * (codes(x0) @ w2.T),
+        )
+
+
 def convolutions():
     import torch.nn.functional as F  # noqa: N812
 
@@ -681,6 +833,7 @@ def write(path):
 
 def build():
     products()
+    bytes_and_codes()
     convolutions()
     attentions()
     return CASES

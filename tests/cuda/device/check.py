@@ -24,9 +24,14 @@ DTYPES = {
     "f64": torch.float64,
     "bool": torch.bool,
     "i64": torch.int64,
+    "i32": torch.int32,
+    "i8": torch.int8,
+    "u8": torch.uint8,
+    "f8e4m3": torch.float8_e4m3fn,
 }
-TOLERANCE = {"f16": 1e-3, "bf16": 8e-3, "f32": 1e-6, "f64": 1e-14}
-TF32_TOLERANCE = 1e-3  # cases whose names begin with "tf32_"
+TOLERANCE = {"f16": 1e-3, "bf16": 8e-3, "f32": 1e-6, "f64": 1e-14, "f8e4m3": 2e-2}
+# Of cases by what their names begin with: sums that may be rounded.
+PREFIXES = {"tf32_": 1e-3, "f8_": 2e-3}
 GUARD = 256
 torch.zeros(1, device="cuda")  # PyTorch's context is the one in use
 driver = ctypes.CDLL("libcuda.so.1")
@@ -84,7 +89,7 @@ def tensor_map(spec, pointer):
     rank = len(spec["sizes"])
     common = (
         ctypes.c_void_p(at),
-        {"f16": 6, "bf16": 9, "f32": 11}[spec["dtype"]],
+        {"f16": 6, "bf16": 9, "f32": 11, "u8": 0, "i8": 0, "f8e4m3": 0}[spec["dtype"]],
         rank,
         ctypes.c_void_p(pointer + spec["offset"][0]),
         array(ctypes.c_uint64, spec["sizes"]),
@@ -130,6 +135,11 @@ class Guarded:
 def random_tensor(dtype, shape, generator):
     if dtype == torch.bool:
         return torch.rand(shape, device="cuda", generator=generator) < 0.6
+    if dtype in (torch.uint8, torch.int8):
+        info = torch.iinfo(dtype)
+        return torch.randint(
+            info.min, info.max + 1, shape, device="cuda", generator=generator, dtype=torch.int32
+        ).to(dtype)
     return (torch.rand(shape, device="cuda", generator=generator, dtype=torch.float32) * 2 - 1).to(
         dtype
     )
@@ -140,7 +150,7 @@ def load(folder, entry):
     data = pathlib.Path(folder, entry["file"]).read_bytes()
     if not data:
         return torch.empty(entry["shape"], dtype=dtype, device="cuda")
-    return torch.frombuffer(bytearray(data), dtype=dtype).view(entry["shape"]).cuda()
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(dtype).view(entry["shape"]).cuda()
 
 
 def error_of(got, expected):
@@ -227,8 +237,8 @@ class Case:
         wide = [t.double() if t.dtype.is_floating_point else t for t in wide]
         expected = self.reference(*wide).to(out.tensor.dtype)
         error = error_of(out.tensor, expected.contiguous().view(out.tensor.shape))
-        rounded = self.case["name"].startswith("tf32_")
-        if not error <= (TF32_TOLERANCE if rounded else TOLERANCE[dtype]):
+        prefix = next((p for p in PREFIXES if self.case["name"].startswith(p)), "")
+        if not error <= max(TOLERANCE[dtype], PREFIXES[prefix] if prefix else 0):
             problems.append(f"error {error:.2e}")
         for launch in run["launches"]:
             for buffer, writes in launch["writes"].items():

@@ -21,6 +21,8 @@ const plan::TargetTraits& traits() {
       .places = true,
       .data_sizes = true,
       .integer_products = true,
+      .integer_convolutions = true,
+      .integer_weights = true,
       .min_group_channels = 4,
       .winograd = plan::WinogradCosts{.pixel = 5, .result = 6, .weight = 5, .fewest_rows = 12},
       .epilogue = plan::EpilogueRule::EvenLoads,

@@ -22,6 +22,9 @@ const plan::TargetTraits& traits() {
       .attention = {DType::F32, DType::F16, DType::BF16},
       .places = true,
       .native_16_bit = true,
+      .integer_products = true,
+      .float8_products = true,
+      .float8_weight_rows = 1,
       .tf32 = true,
       // A step of a product is 16 channels; of narrower groups most would be padding.
       .min_group_channels = 4,

@@ -32,6 +32,12 @@ __device__ __forceinline__ void load_remote(unsigned address, float (&to)[4]) {
                : "r"(address)
                : "memory");
 }
+__device__ __forceinline__ void load_remote(unsigned address, int (&to)[4]) {
+  asm volatile("ld.shared::cluster.v4.s32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(address)
+               : "memory");
+}
 __device__ __forceinline__ void load_remote(unsigned address, double (&to)[2]) {
   asm volatile("ld.shared::cluster.v2.f64 {%0, %1}, [%2];"
                : "=d"(to[0]), "=d"(to[1])

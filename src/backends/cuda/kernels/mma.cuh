@@ -74,6 +74,36 @@ __device__ __forceinline__ void multiply_tf32(float (&c)[4], const unsigned (&a)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Of 16 x 8 x 32: numbers of f8e4m3 as f16, by what are two products of 16 x 8 x 16. Which of the four
+// numbers in a register belongs to which step of k is the same for both operands.
+__device__ __forceinline__ void multiply_widened(float (&c)[4], const unsigned (&a)[4][2],
+                                                 const unsigned (&b0)[2], const unsigned (&b1)[2]) {
+  const unsigned first[4] = {a[0][0], a[1][0], a[0][1], a[1][1]};
+  const unsigned second[4] = {a[2][0], a[3][0], a[2][1], a[3][1]};
+  multiply(c, first, b0[0], b0[1]);
+  multiply(c, second, b1[0], b1[1]);
+}
+
+// The same by instructions for f8e4m3 (sm_89), whose sums have about 14 bits.
+__device__ __forceinline__ void multiply_float8(float (&c)[4], const unsigned (&a)[4], unsigned b0,
+                                                unsigned b1) {
+#if __CUDA_ARCH__ >= 890
+  asm("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#endif
+}
+
+// u8 times i8, of 16 x 8 x 32.
+__device__ __forceinline__ void multiply_integers(int (&c)[4], const unsigned (&a)[4], unsigned b0,
+                                                  unsigned b1) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 // To the nearest number of 11 bits: products ignore the bits behind them, which alone would make all of
 // them too small. What is not finite stays as it is. The conversion of the machine takes several
 // times as long as these two instructions.

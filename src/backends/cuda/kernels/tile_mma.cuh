@@ -1,6 +1,9 @@
-// Products of f16, bf16 or f32 on tensor cores (mma.sync, sm_80 and newer), sums in f32. The alias Bits,
-// written in front of this text, says which: unsigned short, or unsigned for f32. Elements of f32 are
-// multiplied as TF32, of 11 bits, in one of two ways (the constant kThreeProducts):
+// Products of f16, bf16, f32, f8e4m3, or u8 times i8 on tensor cores (mma.sync, sm_80 and newer), sums (Acc) in
+// f32, or i32 of integers. The alias Bits, written in front of this text, says which: unsigned short, unsigned
+// for f32, unsigned char for the last two (the constant kFloat8). Numbers of f8e4m3 become f16 in registers;
+// what tensor cores give for a slice of k is added by the ordinary units. Where sums may be rounded to about 14
+// bits (kRoundedSums) it is not, and sm_89 has instructions that are twice as fast: what they give for two slices
+// is added so. Elements of f32 are multiplied as TF32, of 11 bits, in one of two ways (the constant kThreeProducts):
 //   rounded   when they come to registers: what callers have to allow
 //   exactly   as the sum of two, high = x rounded and low = x - high. Three products, high * high +
 //             high * low + low * high, leave out 2^-22 of the whole. Tensor cores cut off bits where
@@ -30,8 +33,14 @@
 
 constexpr int kAlongK = 0, kAcross = 1, kElements = 2;
 constexpr int kWarpsM = kTileM / kWarpM, kWarpsN = kTileN / kWarpN;
-constexpr bool kTf32 = sizeof(Bits) == 4;
+constexpr bool kTf32 = sizeof(Bits) == 4, kBytes = sizeof(Bits) == 1;
 static_assert(kTf32 || !kThreeProducts, "16 bits are multiplied as they are");
+static_assert(!kBytes || (kFormA != kAcross && kFormB != kAcross), "ldmatrix turns 16 bits");
+#if __CUDA_ARCH__ == 890
+constexpr bool kAddApart = kFloat8 && kRoundedSums;
+#else
+constexpr bool kAddApart = false;
+#endif
 constexpr int kChunk = 16 / sizeof(Bits);  // elements of 16 bytes
 constexpr int kSlice = 2 * kChunk;         // of k, that an instruction multiplies
 constexpr int kSlices = kTileK / kSlice;
@@ -66,6 +75,10 @@ __device__ __forceinline__ uint4 gathered_chunk(const Element& element) {
   for (int i = 0; i < 4; ++i) {
     if constexpr (kTf32) {
       packed[i] = element(i);
+    } else if constexpr (kBytes) {
+      const unsigned low = element(4 * i) | element(4 * i + 1) << 8;
+      const unsigned high = element(4 * i + 2) | element(4 * i + 3) << 8;
+      packed[i] = low | high << 16;
     } else {
       const unsigned low = element(2 * i), high = element(2 * i + 1);
       packed[i] = low | high << 16;
@@ -223,18 +236,85 @@ struct WarpPlace {
   }
 };
 
-using WarpSums = float[kWarpM / 16][kWarpN / 8][4];
+using WarpSums = Acc[kWarpM / 16][kWarpN / 8][4];
 
-__device__ __forceinline__ void multiply_fragments(float (&c)[4], const unsigned (&a)[4], unsigned b0,
+template <typename Sum>
+__device__ __forceinline__ void multiply_fragments(Sum (&c)[4], const unsigned (&a)[4], unsigned b0,
                                                    unsigned b1) {
   if constexpr (kTf32) {
     multiply_tf32(c, a, b0, b1);
+  } else if constexpr (kBytes) {
+    multiply_integers(c, a, b0, b1);
   } else {
     multiply(c, a, b0, b1);
   }
 }
 
-__device__ __forceinline__ void multiply_slice(WarpSums& sums, unsigned tile_a, unsigned tile_b,
+// Of f8e4m3 as f16.
+template <typename Sums>
+__device__ __forceinline__ void multiply_widened_slice(Sums& sums, unsigned tile_a, unsigned tile_b,
+                                                       const WarpPlace& place, int slice) {
+  unsigned b[kWarpN / 16][4][2];
+#pragma unroll
+  for (int n = 0; n < kWarpN / 16; ++n) {
+    unsigned codes[4];
+    fragment_b<kFormB, kTileN>(codes, tile_b, place.column + n * 16, slice);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) widen_float8(codes[i], b[n][i]);
+  }
+#pragma unroll
+  for (int m = 0; m < kWarpM / 16; ++m) {
+    unsigned codes[4], a[4][2];
+    fragment_a<kFormA, kTileM>(codes, tile_a, place.row + m * 16, slice);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) widen_float8(codes[i], a[i]);
+#pragma unroll
+    for (int n = 0; n < kWarpN / 8; ++n) {
+      const auto& low = b[n / 2][n % 2 * 2];
+      const auto& high = b[n / 2][n % 2 * 2 + 1];
+      if constexpr (kRoundedSums) {
+        multiply_widened(sums[m][n], a, low, high);
+      } else {
+        float part[4] = {};
+        multiply_widened(part, a, low, high);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[m][n][i] += part[i];
+      }
+    }
+  }
+}
+
+// Of f8e4m3 as such, two slices, the second of which is `next` behind the first.
+template <typename Sums>
+__device__ __forceinline__ void multiply_two_slices(Sums& sums, unsigned tile_a, unsigned tile_b,
+                                                    const WarpPlace& place, int slice, int next) {
+  unsigned b[2][kWarpN / 16][4];
+#pragma unroll
+  for (int s = 0; s < 2; ++s) {
+#pragma unroll
+    for (int n = 0; n < kWarpN / 16; ++n)
+      fragment_b<kFormB, kTileN>(b[s][n], tile_b, place.column + n * 16, slice + s * next);
+  }
+#pragma unroll
+  for (int m = 0; m < kWarpM / 16; ++m) {
+    unsigned a[2][4];
+#pragma unroll
+    for (int s = 0; s < 2; ++s)
+      fragment_a<kFormA, kTileM>(a[s], tile_a, place.row + m * 16, slice + s * next);
+#pragma unroll
+    for (int n = 0; n < kWarpN / 8; ++n) {
+      float part[4] = {};
+#pragma unroll
+      for (int s = 0; s < 2; ++s)
+        multiply_float8(part, a[s], b[s][n / 2][n % 2 * 2], b[s][n / 2][n % 2 * 2 + 1]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sums[m][n][i] += part[i];
+    }
+  }
+}
+
+template <typename Sums>
+__device__ __forceinline__ void multiply_slice(Sums& sums, unsigned tile_a, unsigned tile_b,
                                                const WarpPlace& place, int slice) {
   unsigned a[kWarpM / 16][4], b[kWarpN / 16][4];
 #pragma unroll
@@ -251,7 +331,8 @@ __device__ __forceinline__ void multiply_slice(WarpSums& sums, unsigned tile_a, 
   }
 }
 
-__device__ __forceinline__ void multiply_slice_exactly(WarpSums& sums, unsigned tile_a, unsigned tile_b,
+template <typename Sums>
+__device__ __forceinline__ void multiply_slice_exactly(Sums& sums, unsigned tile_a, unsigned tile_b,
                                                        const WarpPlace& place, int slice) {
   unsigned b_high[kWarpN / 16][4], b_low[kWarpN / 16][4];
 #pragma unroll
@@ -277,12 +358,22 @@ __device__ __forceinline__ void multiply_slice_exactly(WarpSums& sums, unsigned 
   }
 }
 
-__device__ __forceinline__ void multiply_step(WarpSums& sums, unsigned tile_a, unsigned tile_b,
+template <typename Sums>
+__device__ __forceinline__ void multiply_step(Sums& sums, unsigned tile_a, unsigned tile_b,
                                               const WarpPlace& place) {
   if constexpr (kThreeProducts) {
 #pragma unroll 1
     for (int i = 0; i < kSlices / kGroups; ++i)
       multiply_slice_exactly(sums, tile_a, tile_b, place, i * kGroups + place.group);
+  } else if constexpr (kAddApart) {
+    static_assert(kSlices / kGroups % 2 == 0, "two slices at a time");
+#pragma unroll
+    for (int i = 0; i < kSlices / kGroups; i += 2)
+      multiply_two_slices(sums, tile_a, tile_b, place, i * kGroups + place.group, kGroups);
+  } else if constexpr (kFloat8) {
+#pragma unroll
+    for (int i = 0; i < kSlices / kGroups; ++i)
+      multiply_widened_slice(sums, tile_a, tile_b, place, i * kGroups + place.group);
   } else {
 #pragma unroll
     for (int i = 0; i < kSlices / kGroups; ++i)
@@ -291,7 +382,7 @@ __device__ __forceinline__ void multiply_step(WarpSums& sums, unsigned tile_a, u
 }
 
 // Group after group adds its sums to the tile in shared memory.
-__device__ __forceinline__ void store_sums(const WarpSums& sums, float* tile,
+__device__ __forceinline__ void store_sums(const WarpSums& sums, Acc* tile,
                                            const WarpPlace& place) {
   const int lane = static_cast<int>(threadIdx.x) & 31;
 #pragma unroll
@@ -305,12 +396,12 @@ __device__ __forceinline__ void store_sums(const WarpSums& sums, float* tile,
           for (int half = 0; half < 2; ++half) {
             const int row = place.row + m * 16 + half * 8 + lane / 4;
             const int column = place.column + n * 8 + lane % 4 * 2;
-            float2* to = reinterpret_cast<float2*>(tile + row * kResultPitch + column);
-            float2 value = make_float2(sums[m][n][half * 2], sums[m][n][half * 2 + 1]);
+            SumPair* to = reinterpret_cast<SumPair*>(tile + row * kResultPitch + column);
+            SumPair value{{sums[m][n][half * 2], sums[m][n][half * 2 + 1]}};
             if (group > 0) {
-              const float2 before = *to;
-              value.x += before.x;
-              value.y += before.y;
+              const SumPair before = *to;
+              value.at[0] += before.at[0];
+              value.at[1] += before.at[1];
             }
             *to = value;
           }
@@ -417,7 +508,7 @@ __device__ __forceinline__ void multiply_tile(LoadA load_a, LoadB load_b, const 
   }
   wait_copies<0>();
   __syncthreads();
-  float* tile = reinterpret_cast<float*>(shared);
+  Acc* tile = reinterpret_cast<Acc*>(shared);
   store_sums(sums, tile, place);
   if constexpr (kThreeProducts) {
     if (__syncthreads_or(!are_exact(sums))) multiply_again(tile, a, b, steps, row0, column0);

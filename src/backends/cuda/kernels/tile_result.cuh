@@ -72,6 +72,20 @@ __device__ __forceinline__ void to_elements(const float (&from)[kVector], Elemen
   }
 }
 
+__device__ __forceinline__ void to_elements(const float (&from)[kVector], Elements<float8_t>& to) {
+#pragma unroll
+  for (int v = 0; v < kVector; v += 2) {
+#if __CUDA_ARCH__ >= 890
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;"
+        : "=h"(reinterpret_cast<unsigned short*>(to.at)[v / 2])
+        : "f"(from[v + 1]), "f"(from[v]));
+#else
+    to.at[v] = to_memory<float8_t>(from[v]);
+    to.at[v + 1] = to_memory<float8_t>(from[v + 1]);
+#endif
+  }
+}
+
 template <typename T, typename R>
 __device__ __forceinline__ void store_elements(T* to, const R (&values)[kVector]) {
   using Piece = typename Pieces<T>::Type;
@@ -100,6 +114,10 @@ __device__ __forceinline__ void touch_element(const T* element, unsigned to) {
 
 struct Sums {
   Acc at[kVector];
+};
+// Of two neighbours.
+struct alignas(2 * sizeof(Acc)) SumPair {
+  Acc at[2];
 };
 // Of a vector of columns, and of one column.
 struct VectorSums {

@@ -1,5 +1,5 @@
-// Products of f16, bf16 or f32 (as TF32, rounded by the copy engine) on Hopper: the copy engine fills a ring of stages, groups of four warps
-// multiply out of it (wgmma). Both operands are contiguous along k.
+// Products of f16, bf16, f32 (as TF32, rounded by the copy engine), f8e4m3, or u8 times i8 on Hopper: the copy engine fills a
+// ring of stages, groups of four warps multiply out of it (wgmma). Both operands are contiguous along k.
 //
 // A block is one producer group, of which a single thread works, and kGroups groups of consumers. A
 // stage holds kTileK elements along k (128 or 64 bytes) of kTileM rows of A and of kTileN rows of B, which
@@ -13,6 +13,9 @@
 // the groups take turns multiplying, so that one stores while the other multiplies; otherwise all
 // groups share a tile, which suits results that are a single wave of tiles.
 //
+// Sums of f8e4m3 have about 14 bits on tensor cores. With kAddApart, those of a step (128 along k) are added to
+// the sums of the tile by the ordinary units, in f32.
+//
 // With kCluster > 1 a block has one tile, and the blocks of a cluster share k (tile_result.cuh adds
 // their sums up): for results of few tiles.
 
@@ -24,7 +27,7 @@ constexpr int kSharers = kPingPong ? 1 : kGroups;  // groups that read a stage
 static_assert(kTileM == kGroupRows * kSharers, "groups share the rows of a tile");
 static_assert(kRowBytes == 128 || kRowBytes == 64, "a row of a stage is one swizzle");
 
-using GroupSums = float[kRowBlocks][kTileN / 2];
+using GroupSums = Acc[kRowBlocks][kTileN / 2];
 
 struct Ring {
   unsigned stages;    // kStages of them, 1024-byte aligned
@@ -77,26 +80,60 @@ __device__ __forceinline__ void fill(const Ring& ring, RingPlace& place, const B
   }
 }
 
+// The products of one step, whose sums are replaced at its first slice unless `accumulate`.
+__device__ __forceinline__ void multiply_stage(GroupSums& sums, unsigned stage, int row,
+                                               bool accumulate) {
+  const unsigned long long a = matrix_descriptor<kRowBytes>(stage + row * kRowBytes);
+  const unsigned long long b = matrix_descriptor<kRowBytes>(stage + kTileM * kRowBytes);
+  begin_products();
+#pragma unroll
+  for (int slice = 0; slice < kRowBytes / 32; ++slice) {
+#pragma unroll
+    for (int m = 0; m < kRowBlocks; ++m)
+      multiply_group(sums[m], a + m * (64 * kRowBytes / 16) + slice * kSliceStep, b + slice * kSliceStep,
+                     accumulate || slice > 0);
+  }
+  commit_products();
+}
+
+// All steps of a tile, each added apart: other groups multiply while this one adds.
+template <typename Issued>
+__device__ __forceinline__ void multiply_steps_apart(GroupSums& sums, const Ring& ring, RingPlace& place,
+                                                     int row, int count, const Issued& issued) {
+  const bool leader = threadIdx.x % 128 == 0;
+#pragma unroll
+  for (int m = 0; m < kRowBlocks; ++m) {
+#pragma unroll
+    for (int i = 0; i < kTileN / 2; ++i) sums[m][i] = 0;
+  }
+#pragma unroll 1
+  for (int step = 0; step < count; ++step) {
+    GroupSums part;
+    ring.full(place.stage).wait(place.parity);
+    multiply_stage(part, ring.stage(place.stage), row, false);
+    if (step + 1 == count) issued();
+    wait_products<0>();
+    if (leader) ring.empty(place.stage).arrive();
+    place.advance(1);
+#pragma unroll
+    for (int m = 0; m < kRowBlocks; ++m) {
+#pragma unroll
+      for (int i = 0; i < kTileN / 2; ++i) sums[m][i] += part[m][i];
+    }
+  }
+  if (count == 0) issued();
+}
+
 // All steps of a tile; `row` of the tile is the first of the group.
 template <typename Issued>
 __device__ __forceinline__ void multiply_steps(GroupSums& sums, const Ring& ring, RingPlace& place,
                                                int row, int count, const Issued& issued) {
+  if constexpr (kAddApart) return multiply_steps_apart(sums, ring, place, row, count, issued);
   const bool leader = threadIdx.x % 128 == 0;
   int before = 0;
   for (int step = 0; step < count; ++step) {
     ring.full(place.stage).wait(place.parity);
-    const unsigned stage = ring.stage(place.stage);
-    const unsigned long long a = matrix_descriptor<kRowBytes>(stage + row * kRowBytes);
-    const unsigned long long b = matrix_descriptor<kRowBytes>(stage + kTileM * kRowBytes);
-    begin_products();
-#pragma unroll
-    for (int slice = 0; slice < kRowBytes / 32; ++slice) {
-#pragma unroll
-      for (int m = 0; m < kRowBlocks; ++m)
-        multiply_group(sums[m], a + m * (64 * kRowBytes / 16) + slice * kSliceStep, b + slice * kSliceStep,
-                       step > 0 || slice > 0);
-    }
-    commit_products();
+    multiply_stage(sums, ring.stage(place.stage), row, step > 0);
     if (step > 0) {
       wait_products<1>();
       if (leader) ring.empty(before).arrive();
@@ -120,15 +157,15 @@ constexpr int kChunks = kRowBlocks * kColumnChunks;
 static_assert(kOneTile || kResultN % kChunkColumns == 0, "whole chunks");
 
 // Two of four lanes that hold a row exchange halves: a lane keeps what it wants of its own.
-__device__ __forceinline__ void exchange(float& first, float& second, int distance, bool upper) {
-  const float got = __shfl_xor_sync(0xffffffffu, upper ? first : second, distance);
+__device__ __forceinline__ void exchange(Acc& first, Acc& second, int distance, bool upper) {
+  const Acc got = __shfl_xor_sync(0xffffffffu, upper ? first : second, distance);
   first = upper ? got : first;
   second = upper ? second : got;
 }
 
 // Of four vectors of eight columns each of four lanes holds pairs, those of its number; afterwards it
 // holds the vector of its number.
-__device__ __forceinline__ void gather_vector(float (&pairs)[kVector]) {
+__device__ __forceinline__ void gather_vector(Acc (&pairs)[kVector]) {
   const bool odd = threadIdx.x % 2 != 0, upper = threadIdx.x / 2 % 2 != 0;
 #pragma unroll
   for (int i = 0; i < kVector; ++i) {
@@ -220,15 +257,14 @@ __device__ __forceinline__ void write_sums(const R& result, const GroupSums& sum
 }
 
 // The sums of a group as rows of the tile in shared memory.
-__device__ __forceinline__ void store_sums(const GroupSums& sums, float* tile, int row) {
+__device__ __forceinline__ void store_sums(const GroupSums& sums, Acc* tile, int row) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
   for (int m = 0; m < kRowBlocks; ++m) {
 #pragma unroll
     for (int i = 0; i < kTileN / 2; i += 2) {
       const int line = row + m * 64 + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2;
-      *reinterpret_cast<float2*>(tile + line * kResultPitch + column) =
-          make_float2(sums[m][i], sums[m][i + 1]);
+      *reinterpret_cast<SumPair*>(tile + line * kResultPitch + column) = {{sums[m][i], sums[m][i + 1]}};
     }
   }
 }
@@ -263,7 +299,7 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
     const int first = part * static_cast<int>(cluster_rank());
     const int count = steps - first < part ? (steps > first ? steps - first : 0) : part;
     const TilePlace tile(result.m, result.n, blockIdx.x / kCluster);
-    float* const sums_tile = reinterpret_cast<float*>(ring_bytes);
+    Acc* const sums_tile = reinterpret_cast<Acc*>(ring_bytes);
     if (group < 0) {
       const bool works = threadIdx.x == 0;
       if (works && kEarlyB) fill_early(ring, boxes, tile, first, count);

@@ -33,8 +33,9 @@ void Prelude::include(std::string_view kernel) {
 }
 
 Units units_of(const Target& target, DType left, DType right, const plan::Formats& formats) {
+  if (formats.accumulator == DType::I32) return Units::TensorCores;
   if (left != right || formats.accumulator != DType::F32) return Units::Ordinary;
-  if (is_16_bit_float(left)) return Units::TensorCores;
+  if (is_16_bit_float(left) || left == DType::F8E4M3) return Units::TensorCores;
   if (left != DType::F32) return Units::Ordinary;
   if (formats.tf32) return Units::TensorCores;
   // TF32 is 8 to 16 times as fast as f32 on GPUs of data centres, as fast on others.
@@ -42,6 +43,7 @@ Units units_of(const Target& target, DType left, DType right, const plan::Format
 }
 
 std::string_view bits_type(DType dtype) {
+  if (dtype_size(dtype) == 1) return "unsigned char";
   return dtype == DType::F32 ? "unsigned" : "unsigned short";
 }
 
@@ -66,23 +68,52 @@ void add_tile(Prelude& text, const Tile& tile) {
   text.constant("kGroups", tile.groups);
   text.constant("kThreads", tile.threads());
   text.flag("kThreeProducts", tile.three_products);
+  text.flag("kFloat8", tile.float8);
+  text.flag("kRoundedSums", tile.rounded_sums);
 }
+
+namespace {
+
+// Operand types of a product on sm_90: what its steps of k, sums and operands are called, and what follows
+// the condition that sums are added to: signs, and which operands are transposed where that is possible.
+struct GroupTypes {
+  std::string k, types, tail;
+  bool integers = false;
+};
+
+GroupTypes group_types(DType dtype) {
+  switch (dtype) {
+    case DType::F32:
+      return {"k8", ".f32.tf32.tf32", ", 1, 1"};
+    case DType::F8E4M3:
+      return {"k32", ".f32.e4m3.e4m3", ", 1, 1"};
+    case DType::U8:
+      return {"k32", ".s32.u8.s8", "", true};
+    case DType::BF16:
+      return {"k16", ".f32.bf16.bf16", ", 1, 1, 0, 0"};
+    default:
+      return {"k16", ".f32.f16.f16", ", 1, 1, 0, 0"};
+  }
+}
+
+}  // namespace
 
 // One instruction.
 std::string group_product(const std::string& name, int n, DType dtype, GroupOperands operands) {
+  const GroupTypes types = group_types(dtype);
   const bool tf32 = dtype == DType::F32;
-  const std::string type = tf32 ? "tf32" : dtype == DType::BF16 ? "bf16" : "f16";
+  const std::string constraint = types.integers ? "\"+r\"" : "\"+f\"";
   const auto operand = [&](int i) { return "%" + std::to_string(n / 2 + i); };
   std::string registers, outputs;
   for (int i = 0; i < n / 2; ++i) {
     registers += (i > 0 ? ", %" : "%") + std::to_string(i);
-    outputs += (i > 0 ? ", \"+f\"(c[" : "\"+f\"(c[") + std::to_string(i) + "])";
+    outputs += (i > 0 ? ", " : "") + constraint + "(c[" + std::to_string(i) + "])";
   }
   const std::string instruction = "wgmma.mma_async.sync.aligned.m64n" + std::to_string(n) +
-                                  (tf32 ? "k8" : "k16") + ".f32." + type + "." + type + " {" +
-                                  registers + "}, ";
-  const std::string begin =
-      "__device__ __forceinline__ void " + name + "(float (&c)[" + std::to_string(n / 2) + "], ";
+                                  types.k + types.types + " {" + registers + "}, ";
+  const std::string begin = "__device__ __forceinline__ void " + name +
+                            (types.integers ? "(int" : "(float") + " (&c)[" +
+                            std::to_string(n / 2) + "], ";
   const std::string condition = "  asm volatile(\n      \"{\\n.reg .pred p;\\nsetp.ne.b32 p, ";
   if (operands != GroupOperands::Shared) {
     const bool transposed = operands == GroupOperands::RegistersByTransposed;
@@ -99,12 +130,12 @@ std::string group_product(const std::string& name, int n, DType dtype, GroupOper
   }
   return begin + "unsigned long long a, unsigned long long b, int accumulate) {\n" + condition +
          operand(2) + ", 0;\\n\"\n      \"" + instruction + operand(0) + ", " + operand(1) +
-         (tf32 ? ", p, 1, 1" : ", p, 1, 1, 0, 0") + ";\\n}\\n\"\n      : " + outputs +
+         ", p" + types.tail + ";\\n}\\n\"\n      : " + outputs +
          "\n      : \"l\"(a), \"l\"(b), \"r\"(accumulate));\n}\n";
 }
 
 std::string_view include_tile(Prelude& text, const Tile& tile) {
-  for (const char* file : {"cluster", "tile_order", "tile_result", "mma", "tile_mma"})
+  for (const char* file : {"cluster", "tile_order", "tile_result", "mma", "float8", "tile_mma"})
     text.include(file);
   if (!tile.by_groups) return "multiply_tile";
   text.include("hopper");
@@ -119,6 +150,7 @@ void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, int64_t c
   add_columns(text, tile.n, tile.sums);
   const auto element = static_cast<int>(dtype_size(dtype));
   text.constant("kTileK", tile.k * 2 / element);
+  text.flag("kAddApart", tile.add_apart);
   text.constant("kElementBytes", element);
   text.constant("kRowBlocks", tile.row_blocks);
   text.constant("kGroups", tile.groups);
@@ -451,13 +483,14 @@ std::optional<ConstantWindows> windows_of(std::string_view key) {
 ir::Literal copy_rows(const ConstantRows& rows, const ir::Literal& literal) {
   std::byte* bytes = nullptr;
   ir::Literal result =
-      ir::Literal::allocate(literal.dtype, {rows.rows, rows.padded_depth()}, &bytes);
+      ir::Literal::allocate(literal.dtype, {rows.rows, rows.padded_depth(literal.dtype)}, &bytes);
   const size_t size = dtype_size(literal.dtype);
-  std::memset(bytes, 0, static_cast<size_t>(rows.rows * rows.padded_depth()) * size);
+  const int64_t padded = rows.padded_depth(literal.dtype);
+  std::memset(bytes, 0, static_cast<size_t>(rows.rows * padded) * size);
   for (int64_t row = 0; row < rows.rows; ++row) {
     const std::byte* from =
         literal.bytes.data() + static_cast<size_t>(rows.offset + row * rows.row_stride) * size;
-    std::byte* to = bytes + static_cast<size_t>(row * rows.padded_depth()) * size;
+    std::byte* to = bytes + static_cast<size_t>(row * padded) * size;
     for (int64_t k = 0; k < rows.depth; ++k)
       std::memcpy(to + static_cast<size_t>(k) * size,
                   from + static_cast<size_t>(k * rows.k_stride) * size, size);

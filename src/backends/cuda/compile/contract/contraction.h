@@ -32,7 +32,7 @@ class Prelude {
 // What multiplies the elements of a product.
 enum class Units {
   Ordinary,       // fused multiply-adds: tile_simt.cuh
-  TensorCores,    // f16, bf16, and f32 that may be rounded
+  TensorCores,    // f16, bf16, f8e4m3, u8 times i8, and f32 that may be rounded
   ThreeProducts,  // f32 exactly on tensor cores (tile_mma.cuh), where they are faster even so
 };
 Units units_of(const Target& target, DType left, DType right, const plan::Formats& formats);
@@ -103,7 +103,10 @@ std::string emit_result(Emitter& emitter, const ResultText& result, const std::s
 // not so already.
 struct ConstantRows {
   int64_t offset = 0, rows = 0, depth = 0, row_stride = 0, k_stride = 0;
-  int64_t padded_depth() const { return (depth + 7) / 8 * 8; }
+  int64_t padded_depth(DType dtype) const {
+    const int64_t vector = dtype_size(dtype) == 1 ? 16 : 8;
+    return (depth + vector - 1) / vector * vector;
+  }
 };
 // Whether every element lies in the literal, and they are no more than it has: a matrix that repeats
 // elements is read as it is.

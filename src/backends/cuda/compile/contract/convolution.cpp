@@ -93,7 +93,7 @@ class ConvolutionText {
     if (units_ != Units::Ordinary && depth_ % (16 / element()) != 0) {
       const ConstantRows rows{0, filters_, depth_, depth_, 1};
       buffer = derive_rows(context_.result.constants, c_.weight, rows);
-      row_stride = rows.padded_depth();
+      row_stride = rows.padded_depth(weight_type_);
     }
     return "(const " + type + "*)" + emitter_.buffer(buffer) + " + first_filter * " +
            std::to_string(row_stride) + "ll";

@@ -1,5 +1,5 @@
-// Matrix products: on tensor cores for f16, bf16 and f32 as TF32 (tile_mma.cuh), on the ordinary units
-// for f32 and f64 (tile_simt.cuh), and one row times a matrix (row_times_matrix.cuh).
+// Matrix products: on tensor cores for f16, bf16, f8e4m3, integers and f32 as TF32 (tile_mma.cuh), on the
+// ordinary units for f32 and f64 (tile_simt.cuh), and one row times a matrix (row_times_matrix.cuh).
 #include "backends/cuda/compile/contract/matmul.h"
 
 #include <algorithm>
@@ -52,7 +52,7 @@ class MatMulText {
       return tensor_core_text(context_.pick(rank_exact_tiles(
           context_.target, size_,
           pair_ || has_constant_rows() || form_of(right_.column_stride, right_.k_stride) != 1)));
-    return tensor_core_text(context_.pick(rank_tiles(context_.target, size_, element())));
+    return tensor_core_text(context_.pick(mma_tiles()));
   }
 
  private:
@@ -157,13 +157,13 @@ class MatMulText {
     for (const auto& [view, operand] : operands) {
       const ConstantRows rows = *constant_rows(*view);
       *operand = {derive_rows(context_.result.constants, view->buffer, rows), 0,
-                  rows.padded_depth(), 1};
+                  rows.padded_depth(b_type_), 1};
     }
   }
 
-  // Bytes of an element, and elements of 16 bytes, on tensor cores.
+  // Bytes of an element on tensor cores, and elements of B in 16 bytes.
   int element() const { return static_cast<int>(dtype_size(a_type_)); }
-  int vector() const { return 16 / element(); }
+  int vector() const { return 16 / static_cast<int>(dtype_size(b_type_)); }
 
   bool is_vectors(const ConstantRows& rows, int64_t other_stride) const {
     return rows.offset % vector() == 0 && other_stride % vector() == 0;
@@ -175,7 +175,7 @@ class MatMulText {
       return stride.is_constant() && stride.constant() % vector() != 0;
     };
     if (along.is_constant(1)) return is_odd(across) ? 2 : 0;
-    if (across.is_constant(1)) return is_odd(along) ? 2 : 1;
+    if (across.is_constant(1)) return is_odd(along) || element() == 1 ? 2 : 1;
     return 2;
   }
 
@@ -239,15 +239,28 @@ class MatMulText {
 
   // --- The three kinds ---
 
+  // Whether sums of f8e4m3 may have about 14 bits: their results have fewer, or callers allow it.
+  bool has_rounded_sums() const {
+    return a_type_ == DType::F8E4M3 &&
+           (dtype_size(emitter_.dtype_of(matmul_.out.buffer)) <= 2 || matmul_.formats.tf32);
+  }
+
+  std::vector<Tile> mma_tiles() const {
+    if (a_type_ == DType::F8E4M3)
+      return rank_float8_tiles(context_.target, size_, has_rounded_sums());
+    return rank_tiles(context_.target, size_, element());
+  }
+
   std::string tensor_core_text(const Tile& tile) {
     arrange_constant([&](const ConstantRows& rows) {
       return (rows.k_stride == 1 && is_vectors(rows, rows.row_stride)) ||
-             (!tile.by_groups && !pair_ && rows.row_stride == 1 && is_vectors(rows, rows.k_stride));
+             (!tile.by_groups && !pair_ && element() > 1 && rows.row_stride == 1 &&
+              is_vectors(rows, rows.k_stride));
     });
     Prelude text;
     text.flag("kBf16", a_type_ == DType::BF16);
     text.alias("Bits", bits_type(a_type_));
-    text.alias("Acc", "float");
+    text.alias("Acc", register_type(matmul_.formats.accumulator));
     add_tile(text, tile);
     text.constant("kFormA", form_of(row_stride_, stride_from_end(matmul_.a, 1)));
     const int right_form = form_of(right_.column_stride, right_.k_stride);
@@ -313,6 +326,7 @@ class MatMulText {
       return false;
     // A tile has 64 rows at least; for few, smaller tiles of tile_mma.cuh read B as fast.
     if (size_.k < 32 || size_.n < 16 || size_.m <= 32) return false;
+    if (a_type_ == DType::F8E4M3 && !has_rounded_sums()) return false;
     const auto in_vectors = [&](const Dim& dim) { return ir::provably_divisible(dim, vector()); };
     const plan::View& a = matmul_.a;
     const bool a_suits = is_placed(context_.program, a.buffer) &&
@@ -342,10 +356,12 @@ class MatMulText {
 
   // With the copy engine, or without it: as HopperWay has them.
   std::string hopper_text() {
-    const std::vector<Tile> plain = rank_tiles(context_.target, size_, element());
-    size_.k *= element() / 2;
+    const std::vector<Tile> plain = mma_tiles();
+    // One step has nothing to be added to.
+    size_.add_apart = a_type_ == DType::F8E4M3 && size_.k > 128;
+    size_.k = (size_.k * element() + 1) / 2;
     size_.wide = element() == 4;
-    size_.row_loads = row_loads(context_.program, result_text()) * element() / 2;
+    size_.row_loads = row_loads(context_.program, result_text()) * std::max(element(), 2) / 2;
     size_.epilogue_work = epilogue_work(matmul_.epilogue);
     const HopperWay way = context_.pick(hopper_ways(rank_group_tiles(size_), plain));
     if (const auto* tile = std::get_if<Tile>(&way)) return tensor_core_text(*tile);
@@ -358,7 +374,7 @@ class MatMulText {
     });
     Prelude text;
     text.flag("kBf16", a_type_ == DType::BF16);
-    text.alias("Acc", "float");
+    text.alias("Acc", register_type(matmul_.formats.accumulator));
     text.flag("kEarlyB",
               context_.program.buffers[matmul_.b.buffer].kind == plan::BufferKind::Constant);
     add_group_tile(text, tile, a_type_, matmul_.n.extent().constant(), "matrix_wgmma");
@@ -394,7 +410,9 @@ class MatMulText {
 
   // One row, both operands contiguous along k.
   bool is_row() {
-    if (!m_.is_constant(1) || a_type_ != b_type_) return false;
+    const bool widens = b_type_ == DType::F8E4M3 && matmul_.formats.accumulator == DType::F32;
+    const bool integers = matmul_.formats.accumulator == DType::I32;
+    if (!m_.is_constant(1) || (a_type_ != b_type_ && !widens && !integers)) return false;
     if (!stride_from_end(matmul_.a, 1).is_constant(1)) return false;
     return has_constant_rows() || right_.k_stride.is_constant(1);
   }
@@ -408,34 +426,37 @@ class MatMulText {
     const int64_t all = size_.n / sums_ * size_.batch;
     const int columns = all >= 4 * wanted ? 4 / sums_ : all >= wanted ? 2 : 1;
     int along = 1;
-    while (along < 8 && all / columns * along < wanted && size_.k >= int64_t{512} * along)
-      along *= 2;
+    const int64_t two_steps = std::max(512, 64 * vector());
+    while (along < 8 && all / columns * along < wanted && size_.k >= two_steps * along) along *= 2;
     constexpr int kWarps = 8;
     const int block_columns = kWarps / along * columns;
     Prelude text;
     text.alias("Acc", register_type(matmul_.formats.accumulator));
-    text.alias("Element", memory_type(a_type_));
+    text.alias("RowElement", memory_type(a_type_));
+    text.alias("Element", memory_type(b_type_));
     text.constant("kWarps", kWarps);
     text.constant("kAlong", along);
     text.constant("kColumns", columns);
     // 32 registers of what is fetched early, if columns are as long as that.
     const bool constant =
         context_.program.buffers[matmul_.b.buffer].kind == plan::BufferKind::Constant;
-    const int vector = 16 / static_cast<int>(dtype_size(a_type_)), slots = columns * sums_;
-    const int64_t steps = size_.k / (int64_t{along} * 32 * vector);
+    const int slots = columns * sums_;
+    const int64_t steps = size_.k / (int64_t{along} * 32 * vector());
     const int64_t most = std::max(1, 8 / slots);
     text.constant("kEarly", constant ? std::clamp<int64_t>(steps, 1, most) : 0);
     add_columns(text, 8 * sums_, sums_);
     text.constant("kTileM", 1);
     text.constant("kCluster", 1);
-    for (const char* file : {"multiply_add", "cluster", "tile_result", "row_times_matrix"})
+    for (const char* file :
+         {"multiply_add", "cluster", "tile_result", "float8", "row_times_matrix"})
       text.include(file);
     bind_sizes();
     emitter_.line("const long long blocks = (n + kBlockColumns - 1) / kBlockColumns;");
     emitter_.line("const long long batch = blockIdx.x / blocks;");
     bind_batch(emitter_, batch_, "batch");
-    const std::string element = memory_type(a_type_);
-    const std::string a = pointer(matmul_.a.buffer, batch_offset(matmul_.a, batch_), element);
+    const std::string element = memory_type(b_type_);
+    const std::string a =
+        pointer(matmul_.a.buffer, batch_offset(matmul_.a, batch_), memory_type(a_type_));
     const std::string b = pointer(right_.buffer, right_.offset, element);
     const std::string pair = pair_ ? pointer(pair_->buffer, pair_->offset, element) : b;
     result();
@@ -448,10 +469,12 @@ class MatMulText {
     context_.result.function = "kernel";
     interface.grid = {batches_ * ir::ceildiv(matmul_.n.extent(), block_columns)};
     interface.task_writes[matmul_.out.buffer] = block_columns;
-    // All blocks of a product of 2000 columns at a time, each with what it fetches early. Unpacking bf16 takes more
-    // than the 64 registers of a thread that this leaves.
+    // All blocks of a product of 2000 columns at a time, each with what it fetches early. Unpacking bf16, or f8e4m3
+    // beside f32, takes more than the 64 registers of a thread that this leaves.
+    const bool unpacks =
+        a_type_ == DType::BF16 || (a_type_ == DType::F32 && b_type_ == DType::F8E4M3);
     return emitter_.finish({.threads = kWarps * 32,
-                            .min_blocks = a_type_ == DType::BF16 ? 2 : 4,
+                            .min_blocks = unpacks ? 2 : 4,
                             .before = text.str(),
                             .waits = true});
   }

@@ -119,7 +119,7 @@ constexpr int kHopperMultiprocessors = 132;
 // Whether the loads of the epilogue have room beside the sums: 16-bit elements of the rows of a group,
 // two to a register.
 bool holds_loads(const GroupTile& tile, const ProductSize& size) {
-  const int sums = tile.row_blocks * tile.n / 2;
+  const int sums = tile.row_blocks * tile.n / 2 * (size.add_apart ? 2 : 1);
   const int loads = size.row_loads * tile.row_blocks * tile.columns() / 4;
   return size.row_loads > 0 && sums + loads <= (tile.groups == 3 ? 80 : 180);
 }
@@ -244,6 +244,16 @@ int64_t GroupTile::shared_bytes() const {
   return std::max(ring + touched, one_tile ? m() * int64_t{n + 4} * 4 : 0) + 1024;
 }
 
+namespace {
+
+// Registers for the sums of a tile and those of a step, and groups that multiply while another adds.
+bool can_add_apart(const GroupTile& tile) {
+  const int sums = tile.row_blocks * tile.n / 2;
+  return !tile.ping_pong && tile.groups > 1 && sums <= (tile.groups == 3 ? 64 : 96);
+}
+
+}  // namespace
+
 std::vector<GroupTile> rank_group_tiles(const ProductSize& size) {
   static const std::vector<GroupTile> kWide = group_tiles(64), kNarrow = group_tiles(32);
   std::vector<std::pair<double, GroupTile>> tiles;
@@ -252,7 +262,8 @@ std::vector<GroupTile> rank_group_tiles(const ProductSize& size) {
     // A row of 32 columns of each is what a warp writes at a time.
     if (size.sums > 1 && tile.n % (32 * size.sums) != 0) continue;
     tile.sums = size.sums;
-    if (!has_room(tile, size)) continue;
+    tile.add_apart = size.add_apart;
+    if (!has_room(tile, size) || (tile.add_apart && !can_add_apart(tile))) continue;
     tile.hold_loads = !tile.one_tile && holds_loads(tile, size);
     tiles.emplace_back(group_cycles(size, tile), tile);
   }
@@ -265,9 +276,32 @@ std::vector<Tile> rank_tiles(const Target& target, const ProductSize& size, int 
     for (Shape& shape : shapes) shape.tile.k /= 2;
     return shapes;
   }();
+  static constexpr auto kByteShapes = [] {
+    auto shapes = kMmaShapes;
+    for (Shape& shape : shapes) shape.tile.k *= 2;
+    return shapes;
+  }();
   const double rate = target.sm == 86 || target.sm == 89 ? 512 : 1024;
+  if (element == 1) return rank(target, size, kByteShapes, rate, element);
   return element == 2 ? rank(target, size, kMmaShapes, rate, element)
                       : rank(target, size, kTf32Shapes, rate / 2, element);
+}
+
+std::vector<Tile> rank_float8_tiles(const Target& target, const ProductSize& size, bool rounded) {
+  // Sums that are added apart take registers as those of three products do.
+  static constexpr auto kApartShapes = [] {
+    auto shapes = kExactShapes;
+    for (Shape& shape : shapes) shape.tile.k *= 4;
+    return shapes;
+  }();
+  const double rate = target.sm == 86 || target.sm == 89 ? 512 : 1024;
+  std::vector<Tile> tiles =
+      rounded ? rank_tiles(target, size, 1) : rank(target, size, kApartShapes, rate, 1);
+  for (Tile& tile : tiles) {
+    tile.float8 = true;
+    tile.rounded_sums = rounded;
+  }
+  return tiles;
 }
 
 std::vector<HopperWay> hopper_ways(const std::vector<GroupTile>& groups,
@@ -302,7 +336,8 @@ int64_t Tile::shared_bytes(int element) const {
 
 int min_blocks(const Tile& tile) {
   if (tile.stages == 0) return tile.m >= 64 ? 1 : 2;  // tile_simt.cuh: the largest needs all
-  if (!tile.three_products) return 2;
+  const bool adds_apart = tile.three_products || (tile.float8 && !tile.rounded_sums);
+  if (!adds_apart) return 2;
   // With 255 or 168 registers for a thread.
   return std::max(1, (tile.warp_m * tile.warp_n > 1024 ? 256 : 384) / tile.threads());
 }

@@ -15,6 +15,7 @@ struct ProductSize {
   int step = 64;          // of k, on Hopper: 64 or 32
   int row_loads = 0;      // of the epilogue, that each row has of its own; of f32, twice as many
   bool wide = false;      // elements are f32
+  bool add_apart = false; // of a GroupTile
   int epilogue_work = 0;  // instructions an element, about
   int sums = 1;           // of each element: n counts all of them
 };
@@ -27,6 +28,8 @@ struct Tile {
   int groups = 1;               // of warps that share a step
   int cluster = 1;              // blocks that share k
   bool three_products = false;  // of f32, for each
+  bool float8 = false;          // elements are f8e4m3
+  bool rounded_sums = false;    // of f8e4m3, which may have about 14 bits
   bool by_groups = false;       // on Hopper: tile_exact.cuh; warp_m is 16, warp_n is n
   int sums = 1;                 // of an element of the result, of which it has n / sums columns
 
@@ -39,21 +42,24 @@ struct Tile {
 };
 
 // Those that are possible for a product, the best by a model of the cost first; at least one.
-// For f16 and bf16 on tensor cores, and for f32 as TF32: `element` bytes each, 2 or 4.
+// For f16 and bf16 on tensor cores, for f32 as TF32, and for integers: `element` bytes each, 1, 2 or 4.
 std::vector<Tile> rank_tiles(const Target& target, const ProductSize& size, int element);
+// For f8e4m3; `rounded`: sums may have about 14 bits.
+std::vector<Tile> rank_float8_tiles(const Target& target, const ProductSize& size, bool rounded);
 // For f32 as three products of TF32; `along_k`: neighbours of B along k are neighbours in memory.
 std::vector<Tile> rank_exact_tiles(const Target& target, const ProductSize& size, bool along_k);
 // For f32 and f64: `element` bytes a sum.
 std::vector<Tile> rank_simt_tiles(const Target& target, const ProductSize& size, int element);
 
 // What a block of tile_wgmma.cuh computes: consumer groups of 64 * row_blocks rows each. Along k, it and
-// the size that it is chosen for are in 2 bytes: elements of f32 count twice.
+// the size that it is chosen for are in 2 bytes: elements of f32 count twice, two bytes once.
 struct GroupTile {
   int groups = 2, row_blocks = 1, n = 0, k = 64, stages = 0;
   bool ping_pong = false;   // each group has tiles of its own
   bool one_tile = false;    // a block has one tile and ends
   int cluster = 1;          // blocks that share k; one_tile only
   bool hold_loads = false;  // what the epilogue loads waits in registers
+  bool add_apart = false;   // the sums of each step
   int sums = 1;             // as of a Tile
 
   int columns() const { return n / sums; }
