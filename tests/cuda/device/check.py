@@ -265,6 +265,9 @@ def main(folder, pattern=""):
             continue
         for run in case["runs"]:
             for shift, special in ((False, False), (True, False), (False, True)):
+                # Integers have no such numbers.
+                if special and case["name"].startswith("i8"):
+                    continue
                 # Of convolutions, those of few channels: their tiles have what no filter sees.
                 if special and "conv_" in case["name"] and "window" not in case["name"]:
                     continue

@@ -13,8 +13,8 @@
 // the groups take turns multiplying, so that one stores while the other multiplies; otherwise all
 // groups share a tile, which suits results that are a single wave of tiles.
 //
-// Sums of f8e4m3 have about 14 bits on tensor cores. With kAddApart, those of a step (128 along k) are added to
-// the sums of the tile by the ordinary units, in f32.
+// Sums of f8e4m3 have about 14 bits on tensor cores. With kAddApart, those of a step (128 along k) are added to the
+// sums of the tile by the ordinary units, in f32.
 //
 // With kCluster > 1 a block has one tile, and the blocks of a cluster share k (tile_result.cuh adds
 // their sums up): for results of few tiles.
@@ -80,6 +80,14 @@ __device__ __forceinline__ void fill(const Ring& ring, RingPlace& place, const B
   }
 }
 
+__device__ __forceinline__ void clear(GroupSums& sums) {
+#pragma unroll
+  for (int m = 0; m < kRowBlocks; ++m) {
+#pragma unroll
+    for (int i = 0; i < kTileN / 2; ++i) sums[m][i] = 0;
+  }
+}
+
 // The products of one step, whose sums are replaced at its first slice unless `accumulate`.
 __device__ __forceinline__ void multiply_stage(GroupSums& sums, unsigned stage, int row,
                                                bool accumulate) {
@@ -96,32 +104,70 @@ __device__ __forceinline__ void multiply_stage(GroupSums& sums, unsigned stage, 
   commit_products();
 }
 
-// All steps of a tile, each added apart: other groups multiply while this one adds.
-template <typename Issued>
-__device__ __forceinline__ void multiply_steps_apart(GroupSums& sums, const Ring& ring, RingPlace& place,
-                                                     int row, int count, const Issued& issued) {
-  const bool leader = threadIdx.x % 128 == 0;
+// --- Sums that are added apart ---
+
+// A step is multiplied at once, or in two halves of the rows or columns of the group where all of its sums would not
+// fit into registers beside those of the tile.
+constexpr bool kHalves = kRowBlocks * kTileN > 192;
+constexpr int kPartRows = kHalves && kRowBlocks == 2 ? 1 : kRowBlocks;
+constexpr int kPartN = kHalves && kRowBlocks == 1 ? kTileN / 2 : kTileN;
+using PartSums = Acc[kPartRows][kPartN / 2];
+
+template <int Half, typename Part>
+__device__ __forceinline__ void multiply_half(Part& part, unsigned stage, int row) {
+  const int first_row = row + (kPartRows < kRowBlocks ? Half * 64 : 0);
+  const int first_column = kPartN < kTileN ? Half * kPartN : 0;
+  const unsigned long long a = matrix_descriptor<kRowBytes>(stage + first_row * kRowBytes);
+  const unsigned long long b =
+      matrix_descriptor<kRowBytes>(stage + (kTileM + first_column) * kRowBytes);
+  begin_products();
 #pragma unroll
-  for (int m = 0; m < kRowBlocks; ++m) {
+  for (int slice = 0; slice < kRowBytes / 32; ++slice) {
 #pragma unroll
-    for (int i = 0; i < kTileN / 2; ++i) sums[m][i] = 0;
+    for (int m = 0; m < kPartRows; ++m)
+      multiply_part(part[m], a + m * (64 * kRowBytes / 16) + slice * kSliceStep, b + slice * kSliceStep,
+                    slice > 0);
   }
-#pragma unroll 1
-  for (int step = 0; step < count; ++step) {
-    GroupSums part;
-    ring.full(place.stage).wait(place.parity);
-    multiply_stage(part, ring.stage(place.stage), row, false);
-    if (step + 1 == count) issued();
-    wait_products<0>();
-    if (leader) ring.empty(place.stage).arrive();
-    place.advance(1);
+  commit_products();
+}
+
+template <int Half, typename Sums, typename Part>
+__device__ __forceinline__ void add_half(Sums& sums, Part& part) {
+  constexpr int kRow = kPartRows < kRowBlocks ? Half : 0;
+  constexpr int kFirst = kPartN < kTileN ? Half * kPartN / 2 : 0;
 #pragma unroll
-    for (int m = 0; m < kRowBlocks; ++m) {
+  for (int m = 0; m < kPartRows; ++m) {
 #pragma unroll
-      for (int i = 0; i < kTileN / 2; ++i) sums[m][i] += part[m][i];
+    for (int i = 0; i < kPartN / 2; ++i) {
+      asm volatile("" : "+f"(part[m][i])::"memory");  // not before the wait for them
+      sums[kRow + m][kFirst + i] += part[m][i];
     }
   }
-  if (count == 0) issued();
+}
+
+// Other groups multiply while this one adds.
+template <typename Sums, typename Issued>
+__device__ __forceinline__ void multiply_steps_apart(Sums& sums, const Ring& ring, RingPlace& place,
+                                                     int row, int count, const Issued& issued) {
+  const bool leader = threadIdx.x % 128 == 0;
+  clear(sums);
+#pragma unroll 1
+  for (int step = 0; step < count; ++step) {
+    PartSums part;
+    const unsigned stage = ring.stage(place.stage);
+    ring.full(place.stage).wait(place.parity);
+    multiply_half<0>(part, stage, row);
+    wait_products<0>();
+    if constexpr (kHalves) {
+      add_half<0>(sums, part);
+      multiply_half<1>(part, stage, row);
+      wait_products<0>();
+    }
+    if (leader) ring.empty(place.stage).arrive();
+    add_half<kHalves ? 1 : 0>(sums, part);
+    place.advance(1);
+  }
+  issued();
 }
 
 // All steps of a tile; `row` of the tile is the first of the group.
@@ -308,8 +354,9 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
       __syncthreads();
     } else {
       wait();
-      GroupSums sums = {};
+      GroupSums sums;
       multiply_steps(sums, ring, place, group * kGroupRows, count, [] {});
+      if (count == 0) clear(sums);
       // Every stage has been read, by all groups: the tile takes their place.
       sync_threads(3, kGroups * 128);
       store_sums(sums, sums_tile, group * kGroupRows + static_cast<int>(threadIdx.x) / 32 % 4 * 16);

@@ -164,6 +164,9 @@ void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, int64_t c
   text.flag("kWholeVectors", columns % 8 == 0);
   for (const char* file : {"cluster", "tile_order", "tile_result", "hopper"}) text.include(file);
   text.add(group_product("multiply_group", tile.n, dtype, GroupOperands::Shared));
+  if (tile.add_apart)
+    text.add(group_product("multiply_part", tile.n > 192 ? tile.n / 2 : tile.n, dtype,
+                           GroupOperands::Shared));
   text.include(boxes);
   text.include("tile_wgmma");
 }

@@ -119,6 +119,7 @@ constexpr int kHopperMultiprocessors = 132;
 // Whether the loads of the epilogue have room beside the sums: 16-bit elements of the rows of a group,
 // two to a register.
 bool holds_loads(const GroupTile& tile, const ProductSize& size) {
+  // What is held is there while a step is multiplied.
   const int sums = tile.row_blocks * tile.n / 2 * (size.add_apart ? 2 : 1);
   const int loads = size.row_loads * tile.row_blocks * tile.columns() / 4;
   return size.row_loads > 0 && sums + loads <= (tile.groups == 3 ? 80 : 180);
@@ -214,10 +215,20 @@ void fill_stages(GroupTile& tile) {
   for (tile.stages = 8; tile.stages > 2 && tile.shared_bytes() > kHopperSharedBytes;) --tile.stages;
 }
 
-std::vector<GroupTile> group_tiles(int step) {
+// Whether there are registers for the sums of a tile and those of a step, or of half of it (tile_wgmma.cuh).
+// Where groups take turns, nobody multiplies while one adds.
+bool can_add_apart(const GroupTile& tile) {
+  const int sums = tile.row_blocks * tile.n / 2;
+  const bool few = tile.groups == 3 || (tile.one_tile && tile.groups == 2);
+  return !tile.ping_pong && sums + (sums > 96 ? sums / 2 : sums) <= (few ? 128 : 192);
+}
+
+std::vector<GroupTile> group_tiles(int step, bool add_apart = false) {
   std::vector<GroupTile> tiles;
   const auto add = [&](GroupTile tile) {
     tile.k = step;
+    tile.add_apart = add_apart;
+    if (add_apart && !can_add_apart(tile)) return;
     fill_stages(tile);
     tiles.push_back(tile);
   };
@@ -244,26 +255,16 @@ int64_t GroupTile::shared_bytes() const {
   return std::max(ring + touched, one_tile ? m() * int64_t{n + 4} * 4 : 0) + 1024;
 }
 
-namespace {
-
-// Registers for the sums of a tile and those of a step, and groups that multiply while another adds.
-bool can_add_apart(const GroupTile& tile) {
-  const int sums = tile.row_blocks * tile.n / 2;
-  return !tile.ping_pong && tile.groups > 1 && sums <= (tile.groups == 3 ? 64 : 96);
-}
-
-}  // namespace
-
 std::vector<GroupTile> rank_group_tiles(const ProductSize& size) {
-  static const std::vector<GroupTile> kWide = group_tiles(64), kNarrow = group_tiles(32);
+  static const std::vector<GroupTile> kWide = group_tiles(64), kNarrow = group_tiles(32),
+                                      kApart = group_tiles(64, true);
   std::vector<std::pair<double, GroupTile>> tiles;
-  for (GroupTile tile : size.step == 64 ? kWide : kNarrow) {
+  for (GroupTile tile : size.add_apart ? kApart : size.step == 64 ? kWide : kNarrow) {
     if (tile.cluster > 1 && size.k < int64_t{2} * tile.k * tile.cluster) continue;
     // A row of 32 columns of each is what a warp writes at a time.
     if (size.sums > 1 && tile.n % (32 * size.sums) != 0) continue;
     tile.sums = size.sums;
-    tile.add_apart = size.add_apart;
-    if (!has_room(tile, size) || (tile.add_apart && !can_add_apart(tile))) continue;
+    if (!has_room(tile, size)) continue;
     tile.hold_loads = !tile.one_tile && holds_loads(tile, size);
     tiles.emplace_back(group_cycles(size, tile), tile);
   }
