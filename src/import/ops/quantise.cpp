@@ -420,6 +420,24 @@ std::vector<Value*> import_choose_qparams_affine(Call& call) {
   return {call.builder().reshape(results[0], counts), call.builder().reshape(results[1], counts)};
 }
 
+// What the largest magnitude of each block is divided by to be the largest number of float8_e4m3fn.
+Value* import_choose_scale_float8(Call& call) {
+  Value* input = call.tensor("tensor");
+  const DType code = call.dtype("float8_dtype").value_or(DType::F8E4M3);
+  call.expect(code == DType::F8E4M3, std::string(dtype_name(code)), "float8_e4m3fn");
+  const DType dtype = call.dtype("scale_dtype").value_or(DType::F32);
+  call.expect(dtype == DType::F32, "scales of " + std::string(dtype_name(dtype)), "f32");
+  auto [x, axes] = blocked(call, input);
+  Value* magnitude = Expr(call, x).apply(Op::abs).value();
+  Expr largest(call, reduce(call, Op::reduce_max, magnitude, std::move(axes), false));
+  if (call.has("hp_value_lb")) largest = largest.apply(Op::maximum, call.real_or("hp_value_lb", 0));
+  if (call.has("hp_value_ub")) largest = largest.apply(Op::minimum, call.real_or("hp_value_ub", 0));
+  constexpr double kLargestFloat8 = 448;
+  // The quotient is one of the input's dtype.
+  Value* scale = call.builder().cast(largest / kLargestFloat8, input->type.dtype);
+  return call.builder().reshape(call.builder().cast(scale, dtype), block_counts(call, input));
+}
+
 // tensorrt::quantize_op(input, amax, num_bits, exponent_bits, unsigned, narrow_range): rounds to the numbers
 // that integers of `num_bits` stand for where amax, of all or of each channel, is the largest.
 Value* import_quantize_op(Call& call) {
@@ -470,6 +488,7 @@ constexpr Row kRows[] = {
     {"torchao.quantize_affine.default", import_quantize_affine},
     {"torchao.dequantize_affine.default", import_dequantize_affine},
     {"torchao.choose_qparams_affine.default", import_choose_qparams_affine},
+    {"torchao.choose_scale_float8.default", import_choose_scale_float8},
 };
 
 }  // namespace
