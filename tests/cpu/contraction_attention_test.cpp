@@ -157,6 +157,36 @@ TEST(ContractionAttention, SixteenBitOperands) {
   }
 }
 
+// Tiles of AMX: rows, keys and head dimensions that fill them or do not.
+TEST(ContractionAttention, Tiles) {
+  const auto check_bf16 = [](Case c) {
+    c.dtype = DType::BF16;
+    SCOPED_TRACE(c.name());
+    expect_tiles_match_interpreter(make_attention(c), tolerance_of(c.dtype));
+  };
+  const Case usual{.queries = 5, .dtype = DType::BF16};
+  EXPECT_TRUE(serves("x86-64-v4-amx", make_attention(usual).program));
+  if (const std::string reason = missing_amx(); !reason.empty()) GTEST_SKIP() << reason;
+  for (int64_t queries : {5, 15, 16, 17, 31, 33, 65, 130})
+    check_bf16({.batch = 1,
+                .heads = 2,
+                .queries = queries,
+                .keys = queries,
+                .head_dim = 64,
+                .value_dim = 64});
+  for (int64_t keys : {1, 2, 31, 32, 33, 48, 63, 64, 65, 97})
+    check_bf16({.batch = 1, .queries = 20, .keys = keys, .head_dim = 32, .value_dim = 32});
+  for (int64_t dim : {16, 18, 24, 40, 48, 80, 96, 128})
+    check_bf16({.heads = 2, .queries = 20, .keys = 30, .head_dim = dim, .value_dim = dim});
+  for (int64_t size : {5, 17, 33, 70, 130})
+    check_bf16({.heads = 1, .queries = size, .keys = size, .causal = true});
+  for (Mask mask : {Mask::Keep, Mask::KeepNothingSometimes, Mask::Bias})
+    check_bf16({.queries = 30, .keys = 45, .mask = mask});
+  for (int64_t size : {1, 6, 33, 64, 65, 200})
+    check_bf16(
+        {.heads = 1, .queries = size, .keys = size, .causal = size % 2 == 0, .dynamic = true});
+}
+
 TEST(ContractionAttention, GroupedHeads) {
   check({.heads = 2, .group = 4, .queries = 20, .keys = 20, .causal = true});
   check({.heads = 1, .group = 3});

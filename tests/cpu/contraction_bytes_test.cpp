@@ -120,9 +120,13 @@ ContractionProgram make_matmul(const Product& product) {
   return contraction;
 }
 
+std::string name_of(const Product& product) {
+  return std::to_string(product.m) + " x " + std::to_string(product.n) + " x " +
+         std::to_string(product.k);
+}
+
 void check(const Product& product) {
-  SCOPED_TRACE(std::to_string(product.m) + " x " + std::to_string(product.n) + " x " +
-               std::to_string(product.k));
+  SCOPED_TRACE(name_of(product));
   expect_matches_interpreter(make_matmul(product));
 }
 
@@ -193,6 +197,31 @@ TEST(ContractionBytes, WeightsOfFloats) {
   }
 }
 
+// Tiles of AMX: rows and columns that fill them or do not, rests of K, and blocks of it.
+TEST(ContractionBytes, Tiles) {
+  EXPECT_TRUE(serves("x86-64-v4-amx", make_matmul({.m = 5, .n = 3, .k = 32}).program));
+  EXPECT_FALSE(serves("x86-64-v4-amx", make_matmul({.m = 4, .n = 3, .k = 32}).program));
+  if (const std::string reason = missing_amx(); !reason.empty()) GTEST_SKIP() << reason;
+  const auto tiles = [](const Product& product) {
+    SCOPED_TRACE(name_of(product));
+    expect_tiles_match_interpreter(make_matmul(product));
+  };
+  for (int64_t m = 5; m <= 50; m += 3) tiles({.m = m, .n = 48, .k = 64});
+  for (int64_t m : {1, 4, 5, 15, 16, 17, 31, 33, 64, 127, 260})
+    tiles({.m = m, .n = 40, .k = 100, .dynamic_m = true, .requantises = m % 2 == 0});
+  for (int64_t k = 33; k <= 132; k += 3) tiles({.m = 19, .n = 33, .k = k});
+  for (int64_t k : {767, 768, 769, 1024, 1100, 2048}) tiles({.m = 70, .n = 50, .k = k});
+  for (int64_t n : {1, 16, 17, 31, 32, 47, 48, 49, 64, 97, 128})
+    tiles({.m = 36, .n = n, .k = 128, .requantises = n % 2 == 0});
+  tiles({.m = 520, .n = 64, .k = 128});
+  tiles({.m = 21, .n = 30, .k = 99, .transposed_a = true});
+  for (bool transposed : {false, true}) {
+    for (int64_t k : {64, 100, 130, 800})
+      tiles({.m = 40, .n = 50, .k = k, .transposed_b = transposed, .computed_b = true});
+  }
+  for (Values values : kExtremes) tiles({.m = 20, .n = 20, .k = 1000, .values = values});
+}
+
 struct Image {
   int64_t batch = 1, height = 8, width = 9, channels = 8, outputs = 7;
   int64_t kernel_h = 3, kernel_w = 3, stride = 1, border = 0, dilation = 1, groups = 1;
@@ -235,10 +264,15 @@ ContractionProgram make_convolution(const Image& c) {
   return contraction;
 }
 
+std::string name_of(const Image& c) {
+  return std::to_string(c.channels) + " channels, width " + std::to_string(c.width) + ", " +
+         std::to_string(c.kernel_h) + " x " + std::to_string(c.kernel_w) + ", stride " +
+         std::to_string(c.stride) + ", border " + std::to_string(c.border) + ", dilation " +
+         std::to_string(c.dilation);
+}
+
 void check(const Image& c) {
-  SCOPED_TRACE(std::to_string(c.channels) + " channels, " + std::to_string(c.kernel_h) + " x " +
-               std::to_string(c.kernel_w) + ", stride " + std::to_string(c.stride) + ", border " +
-               std::to_string(c.border) + ", dilation " + std::to_string(c.dilation));
+  SCOPED_TRACE(name_of(c));
   expect_matches_interpreter(make_convolution(c));
 }
 
@@ -283,6 +317,32 @@ TEST(ContractionBytes, RunTimeImages) {
            .padding = 7,
            .dynamic = true});
   }
+}
+
+TEST(ContractionBytes, ImagesByTiles) {
+  EXPECT_TRUE(serves("x86-64-v4-amx", make_convolution({.channels = 32}).program));
+  if (const std::string reason = missing_amx(); !reason.empty()) GTEST_SKIP() << reason;
+  const auto tiles = [](const Image& image) {
+    SCOPED_TRACE(name_of(image));
+    expect_tiles_match_interpreter(make_convolution(image));
+  };
+  for (int64_t width : {8, 16, 17, 18, 20, 33, 50})
+    tiles({.width = width, .channels = 64, .outputs = 48, .border = 1, .padding = 131});
+  for (int64_t channels : {11, 24, 33, 60, 96, 130})
+    tiles({.width = 20, .channels = channels, .outputs = 50, .border = 1, .padding = 9});
+  tiles({.batch = 3, .width = 30, .channels = 64, .outputs = 70, .stride = 2, .border = 1});
+  tiles({.width = 30, .channels = 64, .outputs = 20, .border = 2, .dilation = 2, .padding = 3});
+  tiles({.width = 12, .channels = 128, .outputs = 128, .border = 1, .groups = 2, .padding = 255});
+  tiles({.width = 12, .channels = 128, .outputs = 48, .kernel_h = 1, .kernel_w = 1, .stride = 2});
+  for (int64_t width : {5, 16, 39})
+    tiles({.batch = 2,
+           .height = 11,
+           .width = width,
+           .channels = 40,
+           .outputs = 20,
+           .border = 1,
+           .padding = 7,
+           .dynamic = true});
 }
 
 TEST(ContractionBytes, DeepSumsInChunks) {

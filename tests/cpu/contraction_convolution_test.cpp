@@ -120,6 +120,36 @@ TEST(ContractionConvolution, Types) {
   }
 }
 
+// Tiles of AMX: pixels of a row and channels that fill them or do not.
+TEST(ContractionConvolution, Tiles) {
+  const auto check_bf16 = [](Case c) {
+    c.dtype = DType::BF16;
+    SCOPED_TRACE(c.name());
+    expect_tiles_match_interpreter(make_convolution(c));
+  };
+  const Case usual{.channels = 16, .dtype = DType::BF16};
+  EXPECT_TRUE(serves("x86-64-v4-amx", make_convolution(usual).program));
+  if (const std::string reason = missing_amx(); !reason.empty()) GTEST_SKIP() << reason;
+  for (int64_t width : {7, 8, 16, 17, 18, 20, 33, 50})
+    check_bf16({.width = width, .channels = 32, .outputs = 48, .padding = 1});
+  for (int64_t channels : {6, 12, 24, 40, 48, 100})
+    check_bf16({.width = 20, .channels = channels, .outputs = 50, .padding = 1});
+  check_bf16({.batch = 3, .width = 30, .channels = 32, .outputs = 70, .stride = 2, .padding = 1});
+  check_bf16({.width = 30, .channels = 32, .outputs = 20, .padding = 2, .dilation = 2});
+  check_bf16({.width = 12, .channels = 64, .outputs = 128, .padding = 1, .groups = 2});
+  check_bf16(
+      {.width = 12, .channels = 64, .outputs = 24, .kernel_h = 1, .kernel_w = 1, .stride = 2});
+  check_bf16({.height = 20, .width = 40, .channels = 64, .outputs = 32, .padding = 1});
+  for (int64_t width : {5, 16, 39})
+    check_bf16({.batch = 2,
+                .height = 11,
+                .width = width,
+                .channels = 20,
+                .outputs = 20,
+                .padding = 1,
+                .dynamic = true});
+}
+
 TEST(ContractionConvolution, PaddingBeyondTheImage) {
   check({.height = 1, .width = 1, .kernel_h = 5, .kernel_w = 5, .padding = 2});
   check({.height = 2, .width = 2, .kernel_h = 1, .kernel_w = 1, .padding = 3});

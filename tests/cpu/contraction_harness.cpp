@@ -307,10 +307,15 @@ std::vector<std::string> variants_of(const plan::Program& program) {
   for (const Variant& variant : cpu_backend().variants) {
     const bool runs = std::ranges::all_of(
         variant.features, [](const std::string& feature) { return cpu::has_cpu_feature(feature); });
-    if (runs && variant.name.ends_with("vnni") && variant.serves(program))
-      variants.push_back(variant.name);
+    if (variant.name.ends_with("amx") && !missing_amx().empty()) continue;
+    const bool is_for_some = variant.name.ends_with("vnni") || variant.name.ends_with("amx");
+    if (runs && is_for_some && variant.serves(program)) variants.push_back(variant.name);
   }
   return variants;
+}
+
+bool multiplies_bf16(const std::string& variant) {
+  return variant.ends_with("bf16") || variant.ends_with("amx");
 }
 
 std::vector<ir::Literal> run_compiled(const CompiledProgram& compiled,
@@ -327,6 +332,17 @@ std::vector<ir::Literal> run_compiled(const CompiledProgram& compiled,
 std::vector<ir::Literal> run_variant(const plan::Program& program, const std::string& variant,
                                      const std::vector<ir::Literal>& inputs) {
   return run_compiled(backend::compile_program(cpu_backend(), program, {{variant}, 1}), inputs);
+}
+
+bool serves(const std::string& variant, const plan::Program& program) {
+  const auto found = std::ranges::find(cpu_backend().variants, variant, &Variant::name);
+  return found != cpu_backend().variants.end() && found->serves(program);
+}
+
+std::string missing_amx() {
+  if (!cpu::has_cpu_feature("amxbf16") || !cpu::has_cpu_feature("amxint8"))
+    return "this CPU has no AMX for bf16 and bytes";
+  return cpu::allow_tiles() ? "" : "the operating system does not let this process use AMX";
 }
 
 void expect_constants_derivable(const plan::Program& program) {
@@ -353,6 +369,15 @@ void expect_matches_interpreter(const ContractionProgram& contraction, Tolerance
   expect_runs_match_interpreter({contraction}, tolerance);
 }
 
+void expect_tiles_match_interpreter(const ContractionProgram& contraction, Tolerance tolerance) {
+  const std::string variant = "x86-64-v4-amx";
+  ASSERT_TRUE(serves(variant, contraction.program));
+  const auto expected = plan::interpret(contraction.program, contraction.inputs);
+  const auto actual = run_variant(contraction.program, variant, contraction.inputs);
+  ASSERT_EQ(actual.size(), expected.size());
+  for (size_t i = 0; i < actual.size(); ++i) expect_close(actual[i], expected[i], tolerance.bf16);
+}
+
 void expect_runs_match_interpreter(const std::vector<ContractionProgram>& runs,
                                    Tolerance tolerance) {
   const plan::Program& program = runs.at(0).program;
@@ -370,7 +395,7 @@ void expect_runs_match_interpreter(const std::vector<ContractionProgram>& runs,
       ASSERT_EQ(actual.size(), expected[r].size());
       for (size_t i = 0; i < actual.size(); ++i) {
         expect_close(actual[i], expected[r][i],
-                     variant.ends_with("bf16") ? tolerance.bf16 : tolerance.usual);
+                     multiplies_bf16(variant) ? tolerance.bf16 : tolerance.usual);
       }
     }
   }

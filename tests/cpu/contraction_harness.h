@@ -48,13 +48,18 @@ ir::Literal converted(const ir::Literal& literal, DType dtype);
 ir::Literal float_literal(const std::vector<int64_t>& shape, const std::function<float()>& value);
 ir::Literal bool_literal(const std::vector<int64_t>& shape, const std::function<bool()>& value);
 
-// The CPU levels that this machine can run, without those that gain by products of bytes alone.
+// The CPU levels that this machine can run, without those that gain by products of bytes alone or of tiles.
 std::vector<std::string> runnable_variants();
 
 // Compiles for one CPU level and runs; tasks in several calls, last ones first. Checks that nothing
 // is written outside of outputs and scratch.
 std::vector<ir::Literal> run_variant(const plan::Program& program, const std::string& variant,
                                      const std::vector<ir::Literal>& inputs);
+
+// Whether an engine for a program has code for a level that gains by some programs alone.
+bool serves(const std::string& variant, const plan::Program& program);
+// Why this machine cannot run what AMX has; nothing if it can.
+std::string missing_amx();
 
 // Constants that kernels derive can be made again from the key that the engine keeps, for every variant
 // that there is: what a refit does.
@@ -64,8 +69,12 @@ void expect_constants_derivable(const plan::Program& program);
 struct Tolerance {
   Tolerance(double usual = 0) : usual(usual), bf16(usual) {}  // NOLINT(google-explicit-constructor)
   double usual;
-  double bf16;  // on levels with AVX512-BF16
+  double bf16;  // on levels with AVX512-BF16 or AMX
 };
+
+// Code of the level with AMX alone, which has to serve the program, gives what plan::interpret gives.
+void expect_tiles_match_interpreter(const ContractionProgram& contraction,
+                                    Tolerance tolerance = {});
 
 // Every runnable variant gives what plan::interpret gives.
 void expect_matches_interpreter(const ContractionProgram& contraction, Tolerance tolerance = {});

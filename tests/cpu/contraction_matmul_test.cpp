@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "backends/common/compile_program.h"
 #include "backends/common/refill.h"
@@ -257,11 +258,14 @@ TEST(ContractionMatMul, ProductsOfBf16HaveALevelOfTheirOwn) {
     return backend::compile_program(cpu_backend(), contraction.program, {{}, 1});
   };
   using Names = std::vector<std::string>;
-  for (const auto& [dtype, names] :
-       {std::pair(DType::F32, Names{"x86-64-v4", "x86-64-v3"}),
-        std::pair(DType::F16, Names{"x86-64-v4", "x86-64-v3"}),
-        std::pair(DType::BF16, Names{"x86-64-v4-bf16", "x86-64-v4", "x86-64-v3"})}) {
-    const CompiledProgram program = compiled(dtype, {3, 48, 21});
+  const Names plain = {"x86-64-v4", "x86-64-v3"};
+  const Names pairs = {"x86-64-v4-bf16", "x86-64-v4", "x86-64-v3"};
+  const Names tiles = {"x86-64-v4-amx", "x86-64-v4-bf16", "x86-64-v4", "x86-64-v3"};
+  for (const auto& [dtype, sizes, names] : {std::tuple(DType::F32, Sizes{30, 48, 64}, plain),
+                                            std::tuple(DType::F16, Sizes{30, 48, 64}, plain),
+                                            std::tuple(DType::BF16, Sizes{3, 48, 21}, pairs),
+                                            std::tuple(DType::BF16, Sizes{30, 48, 53}, tiles)}) {
+    const CompiledProgram program = compiled(dtype, sizes);
     Names found;
     for (const engine::ProgramSpec& part : program.spec.programs) found.push_back(part.variant);
     EXPECT_EQ(found, names) << dtype_name(dtype);
@@ -271,6 +275,60 @@ TEST(ContractionMatMul, ProductsOfBf16HaveALevelOfTheirOwn) {
           ->bytes.data();
     };
     for (size_t p = 1; p < names.size(); ++p) EXPECT_EQ(weight(p), weight(0));
+  }
+}
+
+// Tiles of AMX: rows and columns that fill them or do not, rests of K, and blocks of it.
+TEST(ContractionMatMul, Tiles) {
+  const auto make = [](const Sizes& sizes, Options options = {}) {
+    options.dtype = DType::BF16;
+    return make_matmul(sizes, options);
+  };
+  const auto check = [&](const Sizes& sizes, const Options& options = {}) {
+    SCOPED_TRACE(name_of(options.b) + " " + std::to_string(sizes.m) + " x " +
+                 std::to_string(sizes.n) + " x " + std::to_string(sizes.k));
+    expect_tiles_match_interpreter(make(sizes, options));
+  };
+  EXPECT_TRUE(serves("x86-64-v4-amx", make({5, 3, 16}).program));
+  EXPECT_FALSE(serves("x86-64-v4-amx", make({4, 3, 16}).program));
+  EXPECT_FALSE(serves("x86-64-v4-amx", make({5, 3, 15}).program));
+  if (const std::string reason = missing_amx(); !reason.empty()) GTEST_SKIP() << reason;
+  for (int64_t m = 5; m <= 50; m += 3) check({m, 48, 32});
+  for (int64_t m : {1, 4, 5, 15, 16, 17, 31, 33, 64, 127, 260})
+    check({m, 40, 50}, {.dynamic_m = true});
+  for (int64_t k = 17; k <= 80; k += 3) check({19, 33, k});
+  for (int64_t k : {383, 384, 385, 512, 550, 1024}) check({70, 50, k});
+  for (int64_t n : {1, 16, 17, 31, 32, 47, 48, 49, 64, 97, 128}) check({36, n, 64});
+  check({520, 64, 64});
+  for (B b : {B::ConstantNK, B::RuntimeKN, B::RuntimeNK}) {
+    for (int64_t k : {32, 50, 65, 400}) check({40, 50, k}, {.b = b});
+  }
+  check({37, 50, 33}, {.transposed_out = true});
+  check({37, 50, 33}, {.transposed_a = true});
+}
+
+// Products with an infinity or a NaN are what they are as f32, in whatever place of a tile.
+TEST(ContractionMatMul, TilesOfInfinitiesAndNans) {
+  if (const std::string reason = missing_amx(); !reason.empty()) GTEST_SKIP() << reason;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (int64_t k : {32, 44}) {
+    ContractionProgram contraction =
+        make_matmul({21, 20, k}, {.b = B::RuntimeNK, .dtype = DType::BF16});
+    for (ir::Literal& input : contraction.inputs) {
+      int64_t i = 0;
+      const ir::Literal usual = input;
+      input = converted(float_literal(input.shape,
+                                      [&] {
+                                        const int64_t at = i++;
+                                        if (at == 3 * k + 5) return kInfinity;
+                                        if (at == 7 * k + 1) return -kInfinity;
+                                        if (at == 9 * k + k - 1)
+                                          return std::numeric_limits<float>::quiet_NaN();
+                                        return static_cast<float>(usual.as_double(at));
+                                      }),
+                        DType::BF16);
+    }
+    expect_tiles_match_interpreter(contraction);
   }
 }
 

@@ -24,6 +24,9 @@ TEST(CpuFeatures, AgreeWithTheKernel) {
   EXPECT_EQ(has_cpu_feature("avx512vnni"), kernel_lists("avx512_vnni"));
   EXPECT_EQ(has_cpu_feature("avxvnni"), kernel_lists("avx_vnni"));
   EXPECT_EQ(has_cpu_feature("avx512vbmi"), kernel_lists("avx512vbmi"));
+  EXPECT_EQ(has_cpu_feature("amxtile"), kernel_lists("amx_tile"));
+  EXPECT_EQ(has_cpu_feature("amxbf16"), kernel_lists("amx_bf16"));
+  EXPECT_EQ(has_cpu_feature("amxint8"), kernel_lists("amx_int8"));
 }
 
 TEST(CpuFeatures, UnknownNamesAreNotThere) {

@@ -20,9 +20,11 @@ TEST(TargetTest, LevelsRequireWhatTheirCodeUses) {
     const bool wide = target.cpu == "x86-64-v4";
     Names required = {"avx2"};
     if (wide) required.emplace_back("avx512");
-    if (target.name == "x86-64-v4-bf16") required.emplace_back("avx512bf16");
+    const bool has_tiles = target.name == "x86-64-v4-amx";
+    if (target.name == "x86-64-v4-bf16" || has_tiles) required.emplace_back("avx512bf16");
     if (wide && target.name != "x86-64-v4") required.emplace_back("avx512vnni");
     if (target.name == "x86-64-v3-vnni") required.emplace_back("avxvnni");
+    if (has_tiles) required.insert(required.end(), {"amxtile", "amxbf16", "amxint8"});
     EXPECT_EQ(target.features.required(), required);
     EXPECT_EQ(target.has(Feature::Avx512Bw), wide);
     EXPECT_EQ(target.lanes(), wide ? 16 : 8);

@@ -46,13 +46,30 @@ const plan::TargetTraits& traits() {
 bool multiplies_pairs(const plan::Program&, const plan::LoopNest&, const Target&) { return false; }
 bool multiplies_pairs(const plan::Program&, const plan::Sort&, const Target&) { return false; }
 bool multiplies_pairs(const plan::Program&, const plan::Scatter&, const Target&) { return false; }
+bool multiplies_tiles(const plan::Program&, const plan::LoopNest&, const Target&) { return false; }
+bool multiplies_tiles(const plan::Program&, const plan::Sort&, const Target&) { return false; }
+bool multiplies_tiles(const plan::Program&, const plan::Scatter&, const Target&) { return false; }
+
+const Target& first_with(Feature feature) {
+  return *std::ranges::find_if(all_targets(),
+                               [&](const Target& level) { return level.has(feature); });
+}
 
 bool has_pairs(const plan::Program& program) {
-  const auto target = std::ranges::find_if(
-      all_targets(), [](const Target& level) { return level.has(Feature::Avx512Bf16); });
   return std::ranges::any_of(program.kernels, [&](const plan::Kernel& kernel) {
-    return std::visit([&](const auto& body) { return multiplies_pairs(program, body, *target); },
-                      kernel.body);
+    const auto multiplies = [&](const auto& body) {
+      return multiplies_pairs(program, body, first_with(Feature::Avx512Bf16));
+    };
+    return std::visit(multiplies, kernel.body);
+  });
+}
+
+bool has_tiles(const plan::Program& program) {
+  return std::ranges::any_of(program.kernels, [&](const plan::Kernel& kernel) {
+    const auto multiplies = [&](const auto& body) {
+      return multiplies_tiles(program, body, first_with(Feature::AmxTile));
+    };
+    return std::visit(multiplies, kernel.body);
   });
 }
 
@@ -67,6 +84,7 @@ bool has_bytes(const plan::Program& program) {
 
 // Which programs gain by what a level has beyond the plain ones; null: all.
 bool (*served_by(const Target& target))(const plan::Program&) {
+  if (target.has(Feature::AmxTile)) return has_tiles;
   if (target.has(Feature::Avx512Bf16)) return has_pairs;
   const bool has_vnni = target.has(Feature::Avx512Vnni) || target.has(Feature::AvxVnni);
   return has_vnni ? has_bytes : nullptr;

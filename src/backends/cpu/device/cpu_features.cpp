@@ -1,6 +1,8 @@
 #include "backends/cpu/device/cpu_features.h"
 
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -32,6 +34,8 @@ uint32_t saved_register_sets() {
 
 constexpr uint32_t kSavesYmm = bit(1) | bit(2);
 constexpr uint32_t kSavesZmm = kSavesYmm | bit(5) | bit(6) | bit(7);
+constexpr int kTileData = 18;  // the component of the saved state that a process has to ask for
+constexpr uint32_t kSavesTiles = kSavesZmm | bit(17) | bit(kTileData);
 
 bool has_avx2_fma(const Leaf& leaf1, const Leaf& leaf7) {
   return all(leaf1.ecx, bit_FMA | bit_F16C | bit_MOVBE | bit_AVX) &&
@@ -42,11 +46,12 @@ bool has_avx512(const Leaf& leaf7) {
   return all(leaf7.ebx, bit_AVX512F | bit_AVX512BW | bit_AVX512CD | bit_AVX512DQ | bit_AVX512VL);
 }
 
-std::array<CpuFeature, 6> detect() {
+std::array<CpuFeature, 9> detect() {
   const Leaf leaf1(1, 0), leaf7(7, 0), leaf7_1(7, 1);
   const uint32_t saved = all(leaf1.ecx, bit_OSXSAVE) ? saved_register_sets() : 0;
   const bool avx2 = all(saved, kSavesYmm) && has_avx2_fma(leaf1, leaf7);
   const bool avx512 = avx2 && all(saved, kSavesZmm) && has_avx512(leaf7);
+  const bool tiles = avx512 && all(saved, kSavesTiles) && all(leaf7.edx, bit(24));
   return {{
       {"avx2", avx2},
       {"avx512", avx512},
@@ -54,6 +59,9 @@ std::array<CpuFeature, 6> detect() {
       {"avx512vnni", avx512 && all(leaf7.ecx, bit(11))},
       {"avxvnni", avx2 && all(leaf7_1.eax, bit(4))},
       {"avx512vbmi", avx512 && all(leaf7.ecx, bit(1))},
+      {"amxtile", tiles},
+      {"amxbf16", tiles && all(leaf7.edx, bit(22))},
+      {"amxint8", tiles && all(leaf7.edx, bit(25))},
   }};
 }
 
@@ -73,6 +81,14 @@ const CpuFeature* find_cpu_feature(std::string_view name) {
 bool has_cpu_feature(std::string_view name) {
   const CpuFeature* feature = find_cpu_feature(name);
   return feature != nullptr && feature->present;
+}
+
+bool allow_tiles() {
+  // ARCH_REQ_XCOMP_PERM of asm/prctl.h, which older headers lack.
+  constexpr long kRequestPermission = 0x1023;
+  static const bool kAllowed =
+      has_cpu_feature("amxtile") && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return kAllowed;
 }
 
 std::string cpu_features_str() {

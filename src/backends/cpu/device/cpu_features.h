@@ -18,6 +18,11 @@ std::span<const CpuFeature> cpu_features();
 const CpuFeature* find_cpu_feature(std::string_view name);
 bool has_cpu_feature(std::string_view name);
 
+// Asks the operating system, once in a process, to let all of its threads use AMX tiles: none may before. It
+// refuses if a thread has an alternate signal stack that is too small for their 8 KiB, and from then on refuses
+// such stacks. False if it did, or where there are no tiles.
+bool allow_tiles();
+
 // What this machine has: "avx2 avx512", or "none".
 std::string cpu_features_str();
 

@@ -1,5 +1,7 @@
 #include "backends/cpu/device/executable.h"
 
+#include <algorithm>
+
 #include "backends/cpu/device/bound_program.h"
 #include "backends/cpu/device/code_image.h"
 #include "backends/cpu/device/cpu_features.h"
@@ -30,7 +32,10 @@ std::string obstacle(const engine::ProgramSpec& program) {
       return "it needs \"" + name + "\", which this version of Kiln does not know";
     if (!feature->present) missing += (missing.empty() ? "" : " ") + name;
   }
-  return missing.empty() ? "" : "this CPU lacks " + missing;
+  if (!missing.empty()) return "this CPU lacks " + missing;
+  const bool has_tiles = std::ranges::find(program.features, "amxtile") != program.features.end();
+  if (has_tiles && !allow_tiles()) return "the operating system does not let this process use AMX";
+  return "";
 }
 
 Status check_steps(const engine::ProgramSpec& program) {

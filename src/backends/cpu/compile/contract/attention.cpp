@@ -7,7 +7,9 @@
 // [panel][row][width], so that all strides in the loops are constants. With `causal`, keys after
 // the last row of a block are not touched.
 #include <algorithm>
+#include <optional>
 
+#include "backends/cpu/compile/contract/amx.h"
 #include "backends/cpu/compile/contract/attention_softmax.h"
 #include "backends/cpu/compile/contract/contraction.h"
 #include "backends/cpu/compile/contract/pack.h"
@@ -35,6 +37,7 @@ struct Blocking {
   int64_t value_panels = 1;
   int64_t block_rows = 64;  // at most, per task
   bool packs_v = false;
+  bool has_tiles = false;   // AMX multiplies both
   OperandFormat q, k, v;    // in memory
   bool stages_q = false;    // a block of its rows goes to scratch, as the type that tiles read
   bool whole_rows = false;  // a row of scores is contiguous; otherwise they lie in panels
@@ -79,10 +82,14 @@ Blocking choose_blocking(const plan::Program& program, const plan::Attention& at
   if (has_pairs(target, attention, blocking)) {
     blocking.key_steps = Steps::Pairs;
     blocking.stages_q = !attention.q.strides.back().is_constant(1);
+    blocking.has_tiles = multiplies_tiles(target, Steps::Pairs, queries, attention.head_dim / 2);
+    blocking.packs_v |= blocking.has_tiles;
     if (blocking.packs_v) blocking.value_steps = Steps::Pairs;
   }
   blocking.whole_rows = attention.j.extent().is_constant();
   blocking.value_width = stride_width(attention.value_dim);
+  // The powers that a tile reads are of one panel of scores, and all blocks have two tiles of columns.
+  if (blocking.has_tiles) blocking.key_width = blocking.value_width = 2 * kAmxColumns;
   blocking.value_panels = (attention.value_dim + blocking.value_width - 1) / blocking.value_width;
   return blocking;
 }
@@ -104,9 +111,11 @@ class AttentionEmitter {
     m_ = value_of(attention_.i.extent());
     n_ = value_of(attention_.j.extent());
     row_blocks_ = value_of(row_blocks());
+    if (blocking_.has_tiles) configure_tiles();
     emitter_.loop_carrying(
         emitter_.task_begin(), emitter_.task_end(), 1, {i64(0), i64(0)},
         [&](Value* task, const std::vector<Value*>& packed) { return emit_task(task, packed); });
+    if (blocking_.has_tiles) amx_->release();
   }
 
  private:
@@ -162,8 +171,9 @@ class AttentionEmitter {
     interface.min_tasks_per_thread =
         tasks_per_thread(kMultiplyAddsPerThread, work / positive_opt(interface.tasks));
 
-    const int64_t staging =
+    int64_t staging =
         TileWriter::staging_bytes(emitter_.target(), sum_.dtype(), dtype_of(attention_.out));
+    if (blocking_.has_tiles) staging = kAmxSumsPlace + 2 * kAmxRows * 2 * kAmxRowBytes;
     const int64_t inverses = (blocking_.block_rows * sum_.bytes() + 63) / 64 * 64;
     ir::Dim end = staging + inverses;
     staging_ = emitter_.scratch();
@@ -253,6 +263,98 @@ class AttentionEmitter {
     emit_pack(emitter_, matrix, i64(0), i64(blocking_.value_panels),
               {packed_v_, value_of(value_panel_bytes_), blocking_.value_width,
                blocking_.value_steps == Steps::Pairs ? 2 : 1});
+    if (blocking_.has_tiles) end_values();
+  }
+
+  // Zeros behind the last key, up to a whole tile of them.
+  void end_values() {
+    Value* steps = value_steps(n_);
+    Value* tiles = ir_.CreateUDiv(ir_.CreateAdd(steps, i64(kAmxSteps - 1)), i64(kAmxSteps));
+    Value* left = ir_.CreateSub(ir_.CreateMul(tiles, i64(kAmxSteps)), steps);
+    emitter_.loop(i64(0), i64(blocking_.value_panels), 1, [&](Value* panel) {
+      Value* to =
+          byte_offset(emitter_, packed_v_, ir_.CreateMul(panel, value_of(value_panel_bytes_)));
+      emit_zeros(emitter_, at(to, steps, blocking_.value_width * kAmxStepBytes),
+                 ir_.CreateMul(left, i64(blocking_.value_width)), DType::F32);
+    });
+  }
+
+  void configure_tiles() {
+    Value* blocks = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::umax, row_blocks_, i64(1));
+    amx_rows_ = amx_rows(emitter_, rows_, ir_.CreateUDiv(m_, blocks));
+    amx_.emplace(emitter_, AmxShape{false, 2, amx_rows_, attention_.head_dim / 2 % kAmxSteps});
+    amx_->configure(staging_);
+  }
+  Value* row_tile_count(Span rows) {
+    Value* end = ir_.CreateAdd(rows.count, ir_.CreateSub(amx_rows_, i64(1)));
+    return ir_.CreateUDiv(end, amx_rows_);
+  }
+  std::vector<Value*> tile_rows_at(Span rows, Value* first, int count, Value* base, Value* stride) {
+    std::vector<Value*> places;
+    for (int i = 0; i < count; ++i) {
+      Value* tile = ir_.CreateAdd(first, i64(i));
+      Value* row = amx_row_span(emitter_, tile, amx_rows_, rows.count).first;
+      places.push_back(byte_offset(emitter_, base, ir_.CreateMul(row, stride)));
+    }
+    return places;
+  }
+
+  // emit_scores by tiles: two of keys a panel, which go to where they belong.
+  void emit_tile_scores(Span rows, Value* panels) {
+    const QueryRows q = query_rows(rows);
+    emitter_.loop(i64(0), panels, 1, [&](Value* panel) {
+      Value* to = at(scores_, panel, score_panel_bytes());
+      const auto compute = [&](Value* first, int count) {
+        AmxOperands operands;
+        operands.a_stride = value_of(q.bytes);
+        operands.a = tile_rows_at(rows, first, count, q.base, operands.a_stride);
+        operands.b = at(packed_k_, panel, key_panel_bytes());
+        operands.b_stride = blocking_.key_width * kAmxStepBytes;
+        operands.tiles = i64(attention_.head_dim / 2 / kAmxSteps);
+        amx_->clear(count);
+        amx_->multiply(operands);
+        amx_->store(tile_rows_at(rows, first, count, to, i64(score_row_bytes())),
+                    score_row_bytes());
+      };
+      for_amx_blocks(emitter_, row_tile_count(rows), compute, nullptr);
+    });
+  }
+
+  // A panel of out = (P * V) / sums by tiles. Powers and values beyond the last key are zero.
+  void emit_tile_output(Span rows, Value* b, Value* column, Value* panels, Value* origin) {
+    Value* sums = byte_offset(emitter_, staging_, i64(kAmxSumsPlace));
+    const auto compute = [&](Value* first, int count) {
+      AmxOperands operands;
+      operands.a_stride = i64(score_row_bytes());
+      operands.a = tile_rows_at(rows, first, count, scores_, operands.a_stride);
+      operands.a_step = power_panel_bytes();
+      operands.b = b;
+      operands.b_stride = blocking_.value_width * kAmxStepBytes;
+      operands.tiles = panels;
+      operands.is_end = ir_.getFalse();  // it has no rest
+      amx_->clear(count);
+      amx_->multiply(operands);
+      amx_->store(count, sums);
+    };
+    const auto finish = [&](Value* tile, Value* in_block) {
+      const auto [first, done] = amx_row_span(emitter_, tile, amx_rows_, rows.count);
+      Value* from = at(sums, in_block, amx_->tile_bytes());
+      from = at(from, done, amx_->row_bytes());
+      Value* begin = ir_.CreateAdd(first, done);
+      Value* count = ir_.CreateSub(amx_rows_, done);
+      emitter_.loop(i64(0), count, 1, [&](Value* r) {
+        Value* inverse =
+            splat(sum_.load(ir_, at(inverse_sums_, ir_.CreateAdd(begin, r), sum_.bytes())));
+        for (int v = 0; v < 2; ++v) {
+          Value* place =
+              at(byte_offset(emitter_, from, i64(v * kAmxRowBytes)), r, amx_->row_bytes());
+          sum_.store(ir_, ir_.CreateFMul(sum_.load(ir_, place, lanes_, 64), inverse), place, 64);
+        }
+      });
+      TileWriter writer(emitter_, output(), from, TileWriter::kStaged);
+      writer.finish(2, count, origin, ir_.CreateAdd(rows.begin, begin), column);
+    };
+    for_amx_blocks(emitter_, row_tile_count(rows), compute, finish);
   }
 
   RowTiles row_tiles(Value* count, int vectors) {
@@ -288,6 +390,7 @@ class AttentionEmitter {
 
   // scores = Q * K^T for the rows of a block and the keys of `panels` panels.
   void emit_scores(Span rows, Value* panels) {
+    if (blocking_.has_tiles) return emit_tile_scores(rows, panels);
     const int vectors = tile_vectors(blocking_.key_width);
     const DType sum = sum_.dtype();
     const QueryRows q = query_rows(rows);
@@ -342,6 +445,7 @@ class AttentionEmitter {
     emitter_.loop(i64(0), i64(blocking_.value_panels), 1, [&](Value* value_panel) {
       Value* panel = byte_offset(emitter_, base, ir_.CreateMul(value_panel, panel_bytes));
       Value* column = ir_.CreateMul(value_panel, i64(blocking_.value_width));
+      if (blocking_.has_tiles) return emit_tile_output(rows, panel, column, panels, origin);
       Value* width = smaller(emitter_, i64(blocking_.value_width),
                              ir_.CreateSub(i64(attention_.value_dim), column));
       emitter_.loop(i64(0), width, static_cast<int64_t>(vectors) * lanes_, [&](Value* strip) {
@@ -430,6 +534,7 @@ class AttentionEmitter {
     output.column_stride = attention_.out.strides.back();
     output.sum = sum_.dtype();
     output.epilogue = plan::accumulator(sum_.dtype());
+    if (blocking_.has_tiles) output.lane_slot = byte_offset(emitter_, staging_, i64(kAmxSlotPlace));
     return output;
   }
 
@@ -451,6 +556,8 @@ class AttentionEmitter {
   Value *staging_ = nullptr, *inverse_sums_ = nullptr, *packed_k_ = nullptr, *packed_v_ = nullptr,
         *scores_ = nullptr;
   StagedRows staged_q_;
+  Value* amx_rows_ = nullptr;
+  std::optional<AmxTiles> amx_;
 };
 
 }  // namespace
@@ -462,6 +569,11 @@ void emit_attention(Emitter& emitter, const plan::Attention& attention) {
 bool multiplies_pairs(const plan::Program& program, const plan::Attention& attention,
                       const Target& target) {
   return choose_blocking(program, attention, target).key_steps == Steps::Pairs;
+}
+
+bool multiplies_tiles(const plan::Program& program, const plan::Attention& attention,
+                      const Target& target) {
+  return choose_blocking(program, attention, target).has_tiles;
 }
 
 }  // namespace kiln::cpu

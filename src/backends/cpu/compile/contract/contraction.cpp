@@ -196,7 +196,8 @@ void TileWriter::store_lanes(Value* value, Value* address, Value* valid) {
   llvm::Type* scalar = value->getType()->getScalarType();
   const int64_t size = ElementFormat(result()).bytes();
   const int64_t tile = int64_t{emitter_.target().registers} * emitter_.target().vector_bits / 8;
-  Value* slot = byte_offset(emitter_, staging_, ir.getInt64(tile));
+  Value* slot = output_.lane_slot;
+  if (slot == nullptr) slot = byte_offset(emitter_, staging_, ir.getInt64(tile));
   ir.CreateAlignedStore(value, slot, llvm::Align(size));
   Value* stride = ir.CreateMul(emitter_.value_of(output_.column_stride), ir.getInt64(size));
   emitter_.loop(ir.getInt64(0), valid, 1, [&](Value* lane) {

@@ -47,6 +47,7 @@ struct Output {
   plan::BufferId buffer = -1;
   ir::Dim row_stride, column_stride;  // elements
   plan::Expr epilogue;
+  llvm::Value* lane_slot = nullptr;  // scratch of a vector of results; null: behind the staged tile
 };
 
 // Applies the epilogue to tiles and stores them. A cheap epilogue works on the accumulators; others

@@ -13,7 +13,9 @@
 // the block of pixels has to be large, or the weights are read from far away again and again. Sums in
 // progress wait in scratch. The copy keeps the chunks apart, so that what a chunk reads is together.
 #include <algorithm>
+#include <optional>
 
+#include "backends/cpu/compile/contract/amx.h"
 #include "backends/cpu/compile/contract/contraction.h"
 #include "backends/cpu/compile/contract/copy_bytes.h"
 #include "backends/cpu/compile/contract/pack.h"
@@ -32,6 +34,7 @@ constexpr int64_t kInputBytes = 256 << 10;   // of input rows, per task
 constexpr int64_t kWeightBytes = 512 << 10;  // of packed weights, per task
 constexpr int64_t kTasksWanted = 128, kFewTasksWanted = 16;
 constexpr int64_t kWorkPerTask = 2'000'000;  // multiply-adds
+constexpr int64_t kAmxWorkPerTask = 2 * kWorkPerTask;
 constexpr int64_t kFewestRows = 4;
 
 // The most steps of K of a chunk: with panels of 32 columns 288 KiB of weights. AVX2 walks them by 16
@@ -58,6 +61,7 @@ struct Geometry {
   int64_t pixel = 0;    // elements from one to the next, in what tiles read
   OperandFormat input;  // what is copied
   Steps steps = Steps::Single;
+  bool has_tiles = false;   // AMX multiplies them
   bool is_joined = true;    // a kernel row is one run of K, otherwise each of its pixels
   int64_t run = 1;          // elements
   DType read = DType::F32;  // what tiles read
@@ -85,7 +89,8 @@ void choose_chunks(const plan::Convolution& conv, Geometry& geometry) {
   constexpr int64_t kGranule = 16;
   const int64_t taps = conv.kernel_h * conv.kernel_w;
   const bool has_bytes = conv.formats.weight == DType::I8;
-  const int64_t depth = has_bytes ? kChunkDepth * 4 : kChunkDepth;
+  const int64_t size = static_cast<int64_t>(dtype_size(conv.formats.weight));
+  const int64_t depth = kChunkDepth * std::max<int64_t>(1, 4 / size);
   const int64_t most = std::max(kGranule, depth / taps / kGranule * kGranule);
   const int64_t channels = geometry.group_channels;
   const int64_t wanted = (channels + most - 1) / most;
@@ -156,6 +161,9 @@ Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv
                     !ir::provably_less_equal(columns, conv.width);
   choose_pixel(conv, geometry);
   choose_run(conv, geometry);
+  geometry.has_tiles =
+      geometry.chunks == 1 &&
+      multiplies_tiles(target, geometry.steps, positive_opt(conv.x.extent()), geometry.run_steps());
   geometry.width = geometry.copies ? columns : conv.width;
   return geometry;
 }
@@ -192,7 +200,7 @@ Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry
     const int64_t work =
         ir::saturating_product({blocking.block_rows, positive_opt(conv.x.extent()), geometry.depth,
                                 blocking.group_panels, blocking.width});
-    return tasks() < wanted && work >= 2 * kWorkPerTask;
+    return tasks() < wanted && work >= 2 * (geometry.has_tiles ? kAmxWorkPerTask : kWorkPerTask);
   };
   while (blocking.group_panels > 1 && worth_splitting(kTasksWanted)) {
     blocking.group_panels = (blocking.group_panels + 1) / 2;
@@ -219,15 +227,21 @@ class ConvolutionEmitter {
         tile_(tile_width(emitter.target(), blocking_.width)) {
     // A vector for narrow groups, where two would be half empty.
     const int lanes = emitter.target().lanes();
+    if (geometry_.has_tiles) {
+      tile_.vectors = amx_columns(blocking_.width, tile_rest());
+      tile_.columns = tile_.vectors * kAmxColumns;
+    }
     if (geometry_.group_outputs <= lanes && tile_.vectors > 1) tile_ = {1, lanes};
   }
 
   void run() {
     declare();
     hoist();
+    if (geometry_.has_tiles) configure_tiles();
     for_tasks(emitter_, 1, [&](Value* task, const Emitter::Carried& keys) {
       return Emitter::Carried{emit_task(task, keys[0])};
     });
+    if (geometry_.has_tiles) amx_->release();
   }
 
  private:
@@ -256,12 +270,12 @@ class ConvolutionEmitter {
         ir::saturating_product({positive_opt(conv_.b.extent()), positive_opt(conv_.y.extent()),
                                 positive_opt(conv_.x.extent()), geometry_.depth,
                                 conv_.o.extent().constant() / conv_.groups});
-    interface.min_tasks_per_thread =
-        tasks_per_thread(kMultiplyAddsPerThread, work / positive_opt(interface.tasks));
+    const int64_t worth = kMultiplyAddsPerThread * (geometry_.has_tiles ? kAmxWorkFactor : 1);
+    interface.min_tasks_per_thread = tasks_per_thread(worth, work / positive_opt(interface.tasks));
     staging_ = emitter_.scratch();
-    const int64_t staging =
-        TileWriter::staging_bytes(emitter_.target(), conv_.formats.accumulator,
-                                  emitter_.program().buffers[conv_.out].type.dtype);
+    int64_t staging = TileWriter::staging_bytes(emitter_.target(), conv_.formats.accumulator,
+                                                emitter_.program().buffers[conv_.out].type.dtype);
+    if (geometry_.has_tiles) staging = kAmxSumsPlace + 2 * kAmxRows * tile_.vectors * kAmxRowBytes;
     padded_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
     ir::Dim scratch = staging;
     if (geometry_.copies) scratch += plane_bytes() * planes();
@@ -439,7 +453,85 @@ class ConvolutionEmitter {
     });
   }
 
+  // Steps of a run beyond whole tiles.
+  int64_t tile_rest() const { return geometry_.run_steps() % kAmxSteps; }
+
+  void configure_tiles() {
+    const ir::Dim& width = conv_.x.extent();
+    amx_rows_ = amx_rows(emitter_, range_of(width), value_of(width));
+    const bool has_bytes = geometry_.read == DType::U8;
+    amx_.emplace(emitter_, AmxShape{has_bytes, tile_.vectors, amx_rows_, tile_rest()});
+    amx_->configure(staging_);
+  }
+
+  // By tiles of pixels, two at a time, none of which is in two output rows.
+  void emit_tiles(const Strip& strip) {
+    Value* width = value_of(conv_.x.extent());
+    Value* in_row = ir_.CreateAdd(width, ir_.CreateSub(amx_rows_, i64(1)));
+    in_row = ir_.CreateUDiv(in_row, amx_rows_);
+    Value* sums = byte_offset(emitter_, staging_, i64(kAmxSumsPlace));
+    const auto place = [&](Value* tile) {
+      Value* r = ir_.CreateUDiv(tile, in_row);
+      Value* number = ir_.CreateSub(tile, ir_.CreateMul(r, in_row));
+      return std::pair(r, amx_row_span(emitter_, number, amx_rows_, width));
+    };
+    const auto compute = [&](Value* first, int count) {
+      AmxOperands operands;
+      for (int i = 0; i < count; ++i) {
+        const auto [r, pixels] = place(ir_.CreateAdd(first, i64(i)));
+        operands.a.push_back(
+            at(input_row(strip, r), pixels.first, i64(conv_.stride_w * pixel_bytes())));
+      }
+      operands.b = strip.weight;
+      if (tile_.columns == blocking_.width) prefetch_weights(operands, first);
+      amx_->clear(count);
+      multiply_positions(std::move(operands));
+      amx_->store(count, sums);
+    };
+    const auto finish = [&](Value* tile, Value* in_block) {
+      const auto [r, pixels] = place(tile);
+      emitter_.bind(conv_.y.index, ir_.CreateAdd(strip.rows.begin, r));
+      auto bind_row = [this](Value* x) { emitter_.bind(conv_.x.index, x); };
+      Value* from =
+          at(at(sums, in_block, i64(amx_->tile_bytes())), pixels.done, i64(amx_->row_bytes()));
+      TileWriter writer(emitter_, output(strip, bind_row), from, TileWriter::kStaged);
+      writer.finish(tile_.vectors, ir_.CreateSub(amx_rows_, pixels.done), output_row(strip, r),
+                    ir_.CreateAdd(pixels.first, pixels.done), strip.column);
+    };
+    for_amx_blocks(emitter_, ir_.CreateMul(strip.rows.count, in_row), compute, finish);
+  }
+
+  void prefetch_weights(AmxOperands& operands, Value* first_tile) {
+    operands.b_stride = blocking_.width * kAmxStepBytes;
+    const int64_t in_row = (positive_opt(conv_.x.extent()) + kAmxRows - 1) / kAmxRows;
+    operands.prefetch_b(emitter_, (blocking_.block_rows * in_row + 1) / 2,
+                        ir_.CreateUDiv(first_tile, i64(2)));
+  }
+
+  // All kernel positions of a block of tiles, of which `operands` has the first.
+  void multiply_positions(AmxOperands operands) {
+    const int64_t runs = geometry_.is_joined ? 1 : conv_.kernel_w;
+    operands.a_stride = i64(conv_.stride_w * pixel_bytes());
+    operands.b_stride = blocking_.width * kAmxStepBytes;
+    operands.tiles = i64(geometry_.run_steps() / kAmxSteps);
+    const std::vector<Value*> pixels = operands.a;
+    emitter_.loop_carrying(
+        i64(0), i64(conv_.kernel_h), 1, {operands.b}, [&](Value* ky, const auto& outer) {
+          Value* down = ir_.CreateMul(ky, ir_.CreateMul(row_bytes_, i64(conv_.dilation_h)));
+          return emitter_.loop_carrying(
+              i64(0), i64(runs), 1, outer, [&](Value* kx, const auto& inner) {
+                Value* right = ir_.CreateMul(kx, i64(conv_.dilation_w * pixel_bytes()));
+                AmxOperands run = operands;
+                for (size_t i = 0; i < pixels.size(); ++i)
+                  run.a[i] = byte_offset(emitter_, pixels[i], ir_.CreateAdd(down, right));
+                run.b = inner[0];
+                return Emitter::Carried{amx_->multiply(run)};
+              });
+        });
+  }
+
   void emit_strip(const Strip& strip) {
+    if (geometry_.has_tiles) return emit_tiles(strip);
     if (rows_at_once() > 1) return emit_whole_rows(strip);
     emitter_.loop(i64(0), strip.rows.count, 1, [&](Value* r) { emit_row(strip, r); });
   }
@@ -629,6 +721,7 @@ class ConvolutionEmitter {
     output.row_stride = conv_.o.extent();
     output.column_stride = 1;
     output.epilogue = conv_.epilogue;
+    if (geometry_.has_tiles) output.lane_slot = byte_offset(emitter_, staging_, i64(kAmxSlotPlace));
     return output;
   }
 
@@ -641,6 +734,8 @@ class ConvolutionEmitter {
   Value *staging_ = nullptr, *padded_ = nullptr, *partial_ = nullptr;
   Value *weight_ = nullptr, *input_ = nullptr, *out_ = nullptr;
   Value *row_bytes_ = nullptr, *row_blocks_ = nullptr;
+  Value* amx_rows_ = nullptr;
+  std::optional<AmxTiles> amx_;
 };
 
 }  // namespace
@@ -653,6 +748,11 @@ void emit_convolution(Emitter& emitter, const plan::Convolution& conv) {
 bool multiplies_pairs(const plan::Program& program, const plan::Convolution& conv,
                       const Target& target) {
   return geometry_of(program, conv, target).steps == Steps::Pairs;
+}
+
+bool multiplies_tiles(const plan::Program& program, const plan::Convolution& conv,
+                      const Target& target) {
+  return conv.winograd == 0 && geometry_of(program, conv, target).has_tiles;
 }
 
 }  // namespace kiln::cpu

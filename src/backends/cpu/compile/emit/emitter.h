@@ -172,5 +172,12 @@ bool multiplies_pairs(const plan::Program& program, const plan::Convolution& con
                       const Target& target);
 bool multiplies_pairs(const plan::Program& program, const plan::Attention& attention,
                       const Target& target);
+// Whether they multiply by tiles (AMX) on a machine that can.
+bool multiplies_tiles(const plan::Program& program, const plan::MatMul& matmul,
+                      const Target& target);
+bool multiplies_tiles(const plan::Program& program, const plan::Convolution& convolution,
+                      const Target& target);
+bool multiplies_tiles(const plan::Program& program, const plan::Attention& attention,
+                      const Target& target);
 
 }  // namespace kiln::cpu

@@ -16,7 +16,7 @@ struct FeatureRow {
   std::string_view required;  // in engine files
 };
 
-constexpr std::array<FeatureRow, 10> kFeatures = {{
+constexpr std::array<FeatureRow, 13> kFeatures = {{
     {Feature::Avx2, "+avx2", "avx2"},
     {Feature::Fma, "+fma", "avx2"},
     {Feature::F16c, "+f16c", "avx2"},
@@ -27,6 +27,9 @@ constexpr std::array<FeatureRow, 10> kFeatures = {{
     {Feature::Avx512Bf16, "+avx512bf16", "avx512bf16"},
     {Feature::Avx512Vnni, "+avx512vnni", "avx512vnni"},
     {Feature::AvxVnni, "+avxvnni", "avxvnni"},
+    {Feature::AmxTile, "+amx-tile", "amxtile"},
+    {Feature::AmxBf16, "+amx-bf16", "amxbf16"},
+    {Feature::AmxInt8, "+amx-int8", "amxint8"},
 }};
 
 std::string_view llvm_name(Feature feature) {

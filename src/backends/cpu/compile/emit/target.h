@@ -23,6 +23,9 @@ enum class Feature : uint8_t {
   Avx512Bf16,
   Avx512Vnni,
   AvxVnni,
+  AmxTile,
+  AmxBf16,
+  AmxInt8,
 };
 
 class FeatureSet {

@@ -40,6 +40,12 @@ const llvm::Target& x86() {
 const std::vector<Target>& all_targets() {
   using enum Feature;
   static const std::vector<Target> kTargets = {
+      {"x86-64-v4-amx",  // what has AMX has AVX512-BF16 and VNNI
+       "x86-64-v4",
+       {Avx2, Fma, F16c, Avx512F, Avx512Bw, Avx512Dq, Avx512Vl, Avx512Bf16, Avx512Vnni, AmxTile,
+        AmxBf16, AmxInt8},
+       512,
+       32},
       {"x86-64-v4-bf16",  // what has AVX512-BF16 has VNNI
        "x86-64-v4",
        {Avx2, Fma, F16c, Avx512F, Avx512Bw, Avx512Dq, Avx512Vl, Avx512Bf16, Avx512Vnni},
