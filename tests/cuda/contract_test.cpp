@@ -110,6 +110,16 @@ std::string convolution(const std::string& type, int channels, int filters, int 
          "  %y = relu(%c)\n  return %y as \"y\"\n}";
 }
 
+// The stem of a network: what is stored is the largest results of windows.
+std::string pooled(const std::string& type, int channels, int filters, int kernel, int opt) {
+  std::string text = convolution(type, channels, filters, kernel, opt);
+  const std::string end = "  return %y as";
+  text.replace(text.find(end), end.size(),
+               "  %p = max_pool(%y) {kernel = [3, 3], stride = [2, 2], padding_before = [1, 1], "
+               "padding_after = [1, 1], dilation = [1, 1], layout = \"nhwc\"}\n  return %p as");
+  return text;
+}
+
 // The input is a temporary, which the copy engine may read.
 std::string placed(const std::string& type, int size, int channels, int filters, int kernel,
                    int stride, int opt) {
@@ -213,6 +223,8 @@ std::vector<Contraction> all_contractions() {
       {"placed_half_steps_deep_bf16", placed("bf16", 14, 32, 64, 3, 1, 1)},
       {"convolution_window_bf16", convolution("bf16", 5, 70, 3, 300)},
       {"convolution_window_few_f16", convolution("f16", 1, 32, 5, 1)},
+      {"convolution_pooled_f16", pooled("f16", 3, 64, 7, 300)},
+      {"convolution_pooled_few_bf16", pooled("bf16", 4, 24, 3, 1)},
       {"convolution_f32", convolution("f32", 64, 64, 3, 8)},
       {"large_tf32", linear("f32", 4096, 2304, 768, gelu)},
       {"medium_tf32", linear("f32", 512, 2048, 2048, plain)},

@@ -67,6 +67,8 @@ const TargetTraits& test_traits() {
       .winograd = WinogradCosts{.pixel = 1, .result = 1, .weight = 1, .fewest_rows = 1},
       .loops_in_memory_order = true,
       .paired_products = true,
+      .pooled_convolutions =
+          PooledConvolutions{.channels = 4, .kernel = 7, .stride = 2, .window = 3, .vector = 8},
       .epilogue = EpilogueRule::EvenLoads,
       .root_cost = 4,
       .division_cost = 4,

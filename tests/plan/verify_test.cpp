@@ -334,5 +334,23 @@ TEST(VerifyTest, P10Float8) {
   expect_rule(program, "P10");
 }
 
+TEST(VerifyTest, P16Pools) {
+  const auto pooled = [](const std::string& type, const Pool& pool) {
+    Program program = lowered("graph main(%x: " + type + "[2, 9, 9, 3], %w: " + type +
+                              "[8, 3, 3, 3]) {\n  %y = convolution(%x, %w) {stride = [1, 1], "
+                              "padding_before = [1, 1], padding_after = [1, 1], dilation = [1, 1], "
+                              "groups = 1, layout = \"nhwc\"}\n  return %y as \"y\"\n}");
+    std::get<Convolution>(program.kernels.back().body).pool = pool;
+    return program;
+  };
+  Pool same{make_loop("py", 9), make_loop("px", 9), 3, 3, 1, 1, 1, 1};
+  EXPECT_EQ(error_of(pooled("f16", same)), "no error");
+  expect_rule(pooled("f32", same), "P16");
+  same.pad_top = 3;  // a window without results
+  expect_rule(pooled("f16", same), "P16");
+  same = {make_loop("py", 4), make_loop("px", 9), 3, 3, 1, 1, 1, 1};
+  expect_rule(pooled("f16", same), "P6");
+}
+
 }  // namespace
 }  // namespace kiln::plan

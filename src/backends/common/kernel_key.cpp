@@ -75,6 +75,13 @@ class KeyWriter {
                           c.dilation_h, c.dilation_w, c.padding, c.winograd}) {
       text("", value);
     }
+    text("pool", c.pool.has_value());
+    if (c.pool) {
+      write(std::vector<plan::Loop>{c.pool->y, c.pool->x});
+      for (int64_t value : {c.pool->kernel_h, c.pool->kernel_w, c.pool->stride_h, c.pool->stride_w,
+                            c.pool->pad_top, c.pool->pad_left})
+        text("", value);
+    }
     write(c.formats);
     write(c.epilogue);
   }

@@ -430,11 +430,29 @@ class Interpreter {
   }
 
   void execute(const Convolution& c) {
-    int64_t offset = 0;
-    for_each({c.b, c.y, c.x, c.o}, [&] {
-      const auto at = [&](const Loop& loop) { return environment_(loop.index); };
+    const auto at = [&](const Loop& loop) { return environment_(loop.index); };
+    const auto result = [&] {
       const double sum = convolve(c, {at(c.b), at(c.y), at(c.x), at(c.o)});
-      write(c.out, offset++, finish(c.formats, c.epilogue, sum));
+      return finish(c.formats, c.epilogue, sum);
+    };
+    int64_t offset = 0;
+    if (!c.pool) return for_each({c.b, c.y, c.x, c.o}, [&] { write(c.out, offset++, result()); });
+    const DType dtype = program_.buffers[c.out].type.dtype;
+    for_each({c.b, c.pool->y, c.pool->x, c.o}, [&] {
+      Scalar most = ir::make_scalar(dtype, -std::numeric_limits<double>::infinity());
+      for (int64_t tap = 0; tap < c.pool->kernel_h * c.pool->kernel_w; ++tap) {
+        const int64_t y =
+            at(c.pool->y) * c.pool->stride_h + tap / c.pool->kernel_w - c.pool->pad_top;
+        const int64_t x =
+            at(c.pool->x) * c.pool->stride_w + tap % c.pool->kernel_w - c.pool->pad_left;
+        if (y < 0 || y >= environment_(c.y.extent()) || x < 0 || x >= environment_(c.x.extent()))
+          continue;
+        environment_.set(c.y.index, y);
+        environment_.set(c.x.index, x);
+        const Scalar next = ir::convert(result(), dtype);
+        if (is_less(most, next)) most = next;
+      }
+      write(c.out, offset++, most);
     });
   }
 

@@ -182,4 +182,23 @@ bool allows_winograd(const Program& program, const Convolution& c) {
          program.buffers[c.weight].type.dtype == DType::F32;
 }
 
+bool allows_pool(const Program& program, const Convolution& c, const Pool& pool) {
+  const auto& most = program.traits.pooled_convolutions;
+  const DType dtype = program.buffers[c.input].type.dtype;
+  if (!most || !is_16_bit_float(dtype) || program.buffers[c.weight].type.dtype != dtype ||
+      program.buffers[c.out].type.dtype != dtype || c.winograd != 0 ||
+      program.buffers[c.weight].kind != BufferKind::Constant)
+    return false;
+  const auto within = [](std::initializer_list<int64_t> sizes, int64_t limit) {
+    return std::ranges::all_of(sizes, [&](int64_t size) { return size >= 1 && size <= limit; });
+  };
+  return c.groups == 1 && c.dilation_h == 1 && c.dilation_w == 1 &&
+         within({c.channels}, most->channels) && within({c.kernel_h, c.kernel_w}, most->kernel) &&
+         within({c.stride_h, c.stride_w}, most->stride) &&
+         within({pool.kernel_h, pool.kernel_w, pool.stride_h, pool.stride_w}, most->window) &&
+         pool.pad_top >= 0 && pool.pad_top < pool.kernel_h && pool.pad_left >= 0 &&
+         pool.pad_left < pool.kernel_w && c.o.extent().is_constant() &&
+         c.o.extent().constant() % most->vector == 0;
+}
+
 }  // namespace kiln::plan

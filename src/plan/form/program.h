@@ -119,6 +119,15 @@ struct MatMul {
   std::optional<Groups> groups = std::nullopt;  // of b; not with a pair
 };
 
+// The largest of the results of a convolution in windows, without those that the convolution does not have:
+//   out[b, y, x, o] = max over ky < kernel_h, kx < kernel_w of
+//       result[b, y * stride_h + ky - pad_top, x * stride_w + kx - pad_left, o]
+// NaN is larger than anything, and a window without results gives -inf.
+struct Pool {
+  Loop y, x;
+  int64_t kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, pad_top = 0, pad_left = 0;
+};
+
 // Channels-last 2-D convolution; 1-D has a height of 1.
 //   out[b, y, x, o] = epilogue(sum over ky, kx, c of
 //       input[b, y * stride_h + ky * dilation_h - pad_top,
@@ -138,6 +147,9 @@ struct Convolution {
   int64_t winograd = 0;
   Formats formats;  // left: the input; right: the weight
   Expr epilogue;
+  // What is stored is the largest results of windows, which are results rounded to the type of `out`. Only for
+  // targets with pooled_convolutions.
+  std::optional<Pool> pool = std::nullopt;
 };
 
 //   score[batch..., i, j] = scale * sum over d of q[batch..., i, d] * k[batch..., j, d] + bias
@@ -234,5 +246,7 @@ std::vector<BufferId> writes(const Kernel& kernel);
 
 // Whether Winograd's algorithm can compute it: 3x3 of stride 1, without groups or dilation, in f32.
 bool allows_winograd(const Program& program, const Convolution& convolution);
+// Whether the target has a kernel for a convolution, with its result's type, and this pool.
+bool allows_pool(const Program& program, const Convolution& convolution, const Pool& pool);
 
 }  // namespace kiln::plan

@@ -33,6 +33,16 @@ struct WinogradCosts {
   int64_t fewest_rows = 1;
 };
 
+// The convolutions whose kernels can store the largest results of windows instead of all: those of 16-bit
+// elements, without groups and dilation, whose results have a multiple of `vector` channels, with at most so much
+// of everything else.
+struct PooledConvolutions {
+  int64_t channels = 0;  // of the input
+  int64_t kernel = 0, stride = 0;
+  int64_t window = 0;  // of the pooling: its size and its stride
+  int64_t vector = 1;
+};
+
 struct TargetTraits {
   // --- Kernel forms ---
 
@@ -84,6 +94,9 @@ struct TargetTraits {
   // Two products of the same left operand whose results meet in one epilogue are one MatMul with a
   // pair. Source: the backend has such kernels, which spare storing and loading one of the results.
   bool paired_products = false;
+  // Convolutions whose results only a max pooling reads store what that would. Source: the backend has such
+  // kernels, which spare storing and loading the results; without a value it has none.
+  std::optional<PooledConvolutions> pooled_convolutions;
   EpilogueRule epilogue = EpilogueRule::OwnBias;
 
   // --- Costs, in simple operations: an addition of two registers is 1 ---

@@ -169,6 +169,11 @@ class KernelText {
              "\n";
     if (c.padding != 0) text_ += "  padding " + std::to_string(c.padding) + "\n";
     if (c.winograd != 0) text_ += "  winograd " + ints(c.winograd, c.winograd) + "\n";
+    if (c.pool)
+      text_ += "  pool over " + loop(c.pool->y, "py") + ", " + loop(c.pool->x, "px") + " of " +
+               ints(c.pool->kernel_h, c.pool->kernel_w) + " stride " +
+               ints(c.pool->stride_h, c.pool->stride_w) + " pad " +
+               ints(c.pool->pad_top, c.pool->pad_left) + "\n";
     print(c.formats);
     text_ += "  " + id(c.out) + " = " + of(c.epilogue) + "\n";
   }

@@ -411,7 +411,9 @@ class Verifier {
     open({c.b, c.y, c.x, c.o});
     for (BufferId id : operands(*kernel_)) check_readable(id);
     const ir::Dim pixels = c.b.extent() * c.height * c.width * c.channels;
-    const ir::Dim results = c.b.extent() * c.y.extent() * c.x.extent() * c.o.extent();
+    const ir::Dim results =
+        c.pool ? c.b.extent() * c.pool->y.extent() * c.pool->x.extent() * c.o.extent()
+               : c.b.extent() * c.y.extent() * c.x.extent() * c.o.extent();
     if (!(buffer(c.input).type.elements() == pixels)) fail_here("P6", "the input has another size");
     if (!(buffer(c.out).type.elements() == results)) fail_here("P6", "the result has another size");
     const bool has_tiles = c.winograd == 2 || c.winograd == 4;
@@ -420,6 +422,8 @@ class Verifier {
     const bool has_padding = c.padding > 0 && c.padding <= 255 && c.formats.left == DType::U8;
     if (c.padding != 0 && !has_padding)
       fail_here("P10", "padding that is not an element of the input");
+    if (c.pool && !allows_pool(program_, c, *c.pool))
+      fail_here("P16", "a pooling that the target has no kernel for");
     check_formats(c.formats, c.input, c.weight);
     check_expr(c.epilogue, {{}, c.formats.accumulator});
     check_result(c.out, c.epilogue);

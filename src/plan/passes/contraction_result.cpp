@@ -35,9 +35,10 @@ std::optional<ContractionResult> contraction_result(const Kernel& kernel) {
     return viewed(attention->out, with_loops(attention->batch, {attention->i, e}));
   }
   if (const auto* c = std::get_if<Convolution>(&kernel.body)) {
-    const ir::Shape shape = {c->b.extent(), c->y.extent(), c->x.extent(), c->o.extent()};
-    const Indices at = {c->b.index, c->y.index, c->x.index, c->o.index};
-    return ContractionResult{c->out, {c->b, c->y, c->x, c->o}, linearize(shape, at)};
+    const Loop &y = c->pool ? c->pool->y : c->y, &x = c->pool ? c->pool->x : c->x;
+    const ir::Shape shape = {c->b.extent(), y.extent(), x.extent(), c->o.extent()};
+    const Indices at = {c->b.index, y.index, x.index, c->o.index};
+    return ContractionResult{c->out, {c->b, y, x, c->o}, linearize(shape, at)};
   }
   if (const auto* sort = std::get_if<Sort>(&kernel.body))
     return viewed(sort->out, with_loops(sort->outer, {sort->place}));

@@ -86,6 +86,8 @@ bool works_in_place(const Program& program, const Kernel& kernel, BufferId from,
   const bool has_epilogue = std::holds_alternative<MatMul>(kernel.body) ||
                             std::holds_alternative<Convolution>(kernel.body);
   if (!has_epilogue || program.traits.results_apart) return false;
+  const auto* convolution = std::get_if<Convolution>(&kernel.body);
+  if (convolution && convolution->pool) return false;
   const ContractionResult result = *contraction_result(kernel);
   bool ok = true;
   for_each_expr(kernel, [&](const Expr& expr) {

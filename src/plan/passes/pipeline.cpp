@@ -11,8 +11,9 @@ void fuse(Runner& runner) {
   runner.run(remove_dead);       // what products of integers do not read
   runner.run(inline_pointwise);  // one kernel of pointwise work after each contraction
   runner.run(recognise_causal);
-  runner.run(fuse_epilogues);  // before reductions could take what belongs into an epilogue
-  runner.run(pair_matmuls);    // before its result could be merged with others
+  runner.run(fuse_epilogues);     // before reductions could take what belongs into an epilogue
+  runner.run(pair_matmuls);       // before its result could be merged with others
+  runner.run(pool_convolutions);  // before other nests could become part of the pooling's
   runner.run(inline_operands);
   runner.run(fuse_loop_nests);
   runner.run(split_concats);

@@ -112,6 +112,14 @@ __device__ __forceinline__ unsigned long long matrix_descriptor(unsigned address
 }
 constexpr unsigned long long kSliceStep = 2, kRowsStep = 512;  // of descriptors: 16 of k, 64 rows
 
+// Without a swizzle: eight rows of 16 bytes are 128 bytes; so far to the next 16 bytes of k, and to the next eight rows.
+__device__ __forceinline__ unsigned long long plain_descriptor(unsigned address, unsigned along_k,
+                                                               unsigned rows) {
+  return static_cast<unsigned long long>((address & 0x3ffff) >> 4) |
+         static_cast<unsigned long long>(along_k >> 4) << 16 |
+         static_cast<unsigned long long>(rows >> 4) << 32;
+}
+
 // Elements that are contiguous across k: `panels` bytes from 64 of them to the next 64, rows of k one
 // after the other. A slice of 16 along k is 2048 bytes further.
 __device__ __forceinline__ unsigned long long transposed_descriptor(unsigned address,

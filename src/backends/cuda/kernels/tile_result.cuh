@@ -9,13 +9,14 @@
 //
 // A product may have two right operands (kSums = 2): the kTileN sums of a row of the tile are then
 // those of kResultN columns with the first, and after them those of the same columns with the second.
+//
+// kVector is in front: 8, or 2 where a lane finishes what it has of a fragment (window_pool.cuh).
 
-constexpr int kVector = 8;
 constexpr int kResultPitch = kTileN + 4;  // rows start in different banks
 
 // Neighbouring elements in registers.
 template <typename T>
-struct alignas(16) Elements {
+struct alignas(kVector == 8 ? 16 : sizeof(T) * kVector) Elements {
   T at[kVector];
 };
 
@@ -26,6 +27,14 @@ struct PieceType {
 template <>
 struct PieceType<8> {
   using Type = uint2;
+};
+template <>
+struct PieceType<4> {
+  using Type = unsigned;
+};
+template <>
+struct PieceType<2> {
+  using Type = unsigned short;
 };
 
 // A vector is moved in pieces of at most 16 bytes, if it begins at a multiple of that.
@@ -154,9 +163,10 @@ __device__ __forceinline__
   return {m, n, touch, fetch, fetch_columns, finish, finish_one};
 }
 
+template <int Count = kVector>
 __device__ __forceinline__ Sums gather_sums(const Acc* from) {
-  constexpr int kPieces = kVector * static_cast<int>(sizeof(Acc)) / 16;
-  constexpr int kEach = kVector / kPieces;
+  constexpr int kPieces = Count * static_cast<int>(sizeof(Acc)) / 16;
+  constexpr int kEach = Count / kPieces;
   Sums sums = {};
   if constexpr (kCluster == 1) {
     union {

@@ -202,25 +202,6 @@ constexpr int kColumnChunks = kResultN / kChunkColumns;
 constexpr int kChunks = kRowBlocks * kColumnChunks;
 static_assert(kOneTile || kResultN % kChunkColumns == 0, "whole chunks");
 
-// Two of four lanes that hold a row exchange halves: a lane keeps what it wants of its own.
-__device__ __forceinline__ void exchange(Acc& first, Acc& second, int distance, bool upper) {
-  const Acc got = __shfl_xor_sync(0xffffffffu, upper ? first : second, distance);
-  first = upper ? got : first;
-  second = upper ? second : got;
-}
-
-// Of four vectors of eight columns each of four lanes holds pairs, those of its number; afterwards it
-// holds the vector of its number.
-__device__ __forceinline__ void gather_vector(Acc (&pairs)[kVector]) {
-  const bool odd = threadIdx.x % 2 != 0, upper = threadIdx.x / 2 % 2 != 0;
-#pragma unroll
-  for (int i = 0; i < kVector; ++i) {
-    if (i % 4 < 2) exchange(pairs[i], pairs[i + 2], 1, odd);
-  }
-#pragma unroll
-  for (int i = 0; i < 4; ++i) exchange(pairs[i], pairs[i + 4], 2, upper);
-}
-
 // What the epilogue loads. The ring keeps the way from the second-level cache busy, and a load of a
 // consumer waits behind all that it asked for: thousands of cycles. So loads are asked for before the
 // tile is multiplied. What each row has of its own waits in registers (kHoldLoads, where these are
@@ -351,7 +332,6 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
       if (works && kEarlyB) fill_early(ring, boxes, tile, first, count);
       wait();
       if (works) fill(ring, place, boxes, tile, first, count, kEarlyB ? kStages : 0);
-      __syncthreads();
     } else {
       wait();
       GroupSums sums;
@@ -360,8 +340,8 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
       // Every stage has been read, by all groups: the tile takes their place.
       sync_threads(3, kGroups * 128);
       store_sums(sums, sums_tile, group * kGroupRows + static_cast<int>(threadIdx.x) / 32 % 4 * 16);
-      __syncthreads();
     }
+    __syncthreads();
     write_result<kThreads>(result, tile.row0, tile.column0, sums_tile);
   } else {
     const unsigned tiles = TilePlace::count(result.m, result.n);

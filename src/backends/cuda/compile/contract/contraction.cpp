@@ -47,7 +47,8 @@ std::string_view bits_type(DType dtype) {
   return dtype == DType::F32 ? "unsigned" : "unsigned short";
 }
 
-void add_columns(Prelude& text, int columns, int sums) {
+void add_columns(Prelude& text, int columns, int sums, int vector) {
+  text.constant("kVector", vector);
   text.constant("kTileN", columns);
   text.constant("kSums", sums);
   text.constant("kResultN", columns / sums);
@@ -162,7 +163,8 @@ void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, int64_t c
   text.flag("kOneTile", tile.one_tile);
   text.flag("kHoldLoads", tile.hold_loads);
   text.flag("kWholeVectors", columns % 8 == 0);
-  for (const char* file : {"cluster", "tile_order", "tile_result", "hopper"}) text.include(file);
+  for (const char* file : {"cluster", "tile_order", "tile_result", "gather_vector", "hopper"})
+    text.include(file);
   text.add(group_product("multiply_group", tile.n, dtype, GroupOperands::Shared));
   if (tile.add_apart)
     text.add(group_product("multiply_part", tile.n > 192 ? tile.n / 2 : tile.n, dtype,
@@ -340,7 +342,8 @@ class ResultEmitter {
   void emit_finish() {
     emitter_.open(
         "const auto finish = [&](long long row, long long first, const VectorSums& sums, "
-        "const Loaded& loaded, const Columns& columns)");
+        "const Loaded& loaded, const Columns& columns" +
+        std::string(result_.keeps ? ", void* to)" : ")"));
     emitter_.line(std::string(register_type(emitter_.dtype_of(result_.out))) + " values[kVector];");
     emitter_.line("#pragma unroll");
     emitter_.open("for (int v = 0; v < kVector; ++v)");
@@ -355,6 +358,11 @@ class ResultEmitter {
     }
     emitter_.line("values[v] = " + emitter_.value(stored_value(), leaves) + ";");
     emitter_.close();
+    if (result_.keeps) {
+      const std::string type(memory_type(emitter_.dtype_of(result_.out)));
+      emitter_.line("to_elements(values, *static_cast<Elements<" + type + ">*>(to));");
+      return emitter_.close(";");
+    }
     bind("row", "first");
     emitter_.written_buffer(result_.out);
     const ir::Dim offset = out_offset();
@@ -383,6 +391,7 @@ class ResultEmitter {
   void emit_finish_one() {
     emitter_.open(
         "const auto finish_one = [&](long long row, long long first, const ColumnSums& sums)");
+    if (result_.keeps) return emitter_.close(";");
     bind("row", "first");
     emitter_.store(result_.out, {out_offset()},
                    emitter_.value(stored_value(), {.accumulators = {"sums.of[0]", "sums.of[1]"}}));

@@ -39,8 +39,8 @@ Units units_of(const Target& target, DType left, DType right, const plan::Format
 // What that text knows elements as.
 std::string_view bits_type(DType dtype);
 // The constants that say which columns a block computes: `columns` sums of a row, of one or two right
-// operands.
-void add_columns(Prelude& text, int columns, int sums);
+// operands. `vector`: neighbours that an epilogue works on at a time.
+void add_columns(Prelude& text, int columns, int sums, int vector = 8);
 // The constants that say what a block computes.
 void add_tile(Prelude& text, const Tile& tile);
 // The texts of a block's product, after that of what is in front of it; the name of the function.
@@ -90,6 +90,8 @@ struct ResultText {
   std::function<ir::Dim(const ir::Dim&)> simplify;
   DType sum = DType::F32;
   int sums = 1;  // of a column: 2 for a product with a pair
+  // Vectors are given to the caller of `finish`, which has a place for each; nothing is stored.
+  bool keeps = false;
 };
 // Loads of the epilogue that each row has of its own, such as a residual.
 int row_loads(const plan::Program& program, const ResultText& result);

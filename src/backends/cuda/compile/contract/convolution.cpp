@@ -36,6 +36,7 @@ class ConvolutionText {
   std::string run() {
     if (suits_groups()) return hopper_text();
     if (suits_windows()) return window_text();
+    KILN_CHECK(!c_.pool, "pooled convolutions are those of window_pool.cuh");
     if (units_ == Units::Ordinary) return simt_text(context_.pick(simt_tiles()));
     if (units_ == Units::ThreeProducts)
       return tensor_core_text(context_.pick(rank_exact_tiles(context_.target, size_, true)));
@@ -152,6 +153,7 @@ class ConvolutionText {
     result.first_column = c_.groups == 1 ? "" : "first_filter";
     result.bind_row = [this](const std::string& row) { bind_row(row); };
     result.simplify = [this](const Dim& offset) { return simplify(offset); };
+    result.keeps = c_.pool.has_value();
     return result;
   }
 
@@ -299,20 +301,46 @@ class ConvolutionText {
     WindowTile tile{.warp_rows = 2, .n = filters_ > 32 ? 64 : 32};
     const int64_t tiles = window_tiles(tile).at_opt() * ((filters_ + tile.n - 1) / tile.n);
     if (tiles < int64_t{2} * multiprocessors(context_.target)) tile.warp_rows = 1;
+    // Sums of two rows leave mma.sync no registers for the epilogue of results that are pooled.
+    if (c_.pool && !by_groups()) tile.warp_rows = 1;
     return tile;
   }
-  Dim window_tiles(const WindowTile& tile) const {
-    return ir::ceildiv(c_.x.extent(), WindowTile::kX) * ir::ceildiv(c_.y.extent(), tile.y()) *
-           c_.b.extent();
+  // What a tile of so many results stores: they, or as many windows as lie within them.
+  static int64_t windows_within(int64_t results, int64_t size, int64_t stride) {
+    return (results - size) / stride + 1;
   }
-  // As window_mma.cuh lays it out: filters, two patches of the input, what warps store by way of.
+  int64_t stored_x(int64_t results) const {
+    return c_.pool ? windows_within(results, c_.pool->kernel_w, c_.pool->stride_w) : results;
+  }
+  int64_t stored_y(int64_t results) const {
+    return c_.pool ? windows_within(results, c_.pool->kernel_h, c_.pool->stride_h) : results;
+  }
+  Dim window_tiles(const WindowTile& tile) const {
+    const plan::Loop &x = c_.pool ? c_.pool->x : c_.x, &y = c_.pool ? c_.pool->y : c_.y;
+    return ir::ceildiv(x.extent(), stored_x(WindowTile::kX)) *
+           ir::ceildiv(y.extent(), stored_y(tile.y())) * c_.b.extent();
+  }
+  // As window_block.cuh lays it out: filters, two patches of the input, results that are pooled.
   int64_t window_bytes(const WindowTile& tile) const {
-    constexpr int64_t kOwnBytes = int64_t{16} * (32 + 4) * 4;
+    constexpr int64_t kAlignment = 128;
     const int64_t steps = (c_.kernel_h * row_chunks() + 1) / 2;
     const int64_t height = (tile.y() - 1) * c_.stride_h + (c_.kernel_h - 1) * c_.dilation_h + 1;
     const int64_t pitch =
         (WindowTile::kX - 1) * c_.stride_w * pixel_channels() * 2 + row_chunks() * 16;
-    return tile.n * (2 * steps + 1) * 16 + 2 * height * pitch + WindowTile::kWarps * kOwnBytes;
+    const int64_t filters = tile.n * (2 * steps + (by_groups() ? 0 : 1)) * 16;
+    const int64_t patches = (2 * height * pitch + kAlignment - 1) / kAlignment * kAlignment;
+    const int64_t kept = c_.pool ? int64_t{WindowTile::kX} * tile.y() * tile.n * 2 : 0;
+    return filters + patches + kept;
+  }
+  // Two groups of four warps multiply (window_wgmma.cuh).
+  bool by_groups() const { return context_.target.sm == 90; }
+  void add_pool(Prelude& text) const {
+    text.constant("kPoolHeight", c_.pool->kernel_h);
+    text.constant("kPoolWidth", c_.pool->kernel_w);
+    text.constant("kPoolStrideH", c_.pool->stride_h);
+    text.constant("kPoolStrideW", c_.pool->stride_w);
+    text.constant("kPoolTop", c_.pool->pad_top);
+    text.constant("kPoolLeft", c_.pool->pad_left);
   }
 
   // Steps along k are written out, and all generations have 99 KiB of shared memory.
@@ -321,7 +349,7 @@ class ConvolutionText {
     if (!has_16_bits_ || c_.groups != 1 || c_.channels >= kVector || c_.dilation_w != 1)
       return false;
     if (context_.program.buffers[c_.weight].kind != plan::BufferKind::Constant ||
-        !fits_int(pixels_))
+        (!fits_int(pixels_) && !c_.pool))
       return false;
     return c_.kernel_h * row_chunks() <= 2 * kMostSteps &&
            window_bytes(window_tile()) <= kSharedBytes;
@@ -345,7 +373,12 @@ class ConvolutionText {
     emitter_.line("const Images images{(const bits16*)" + input + ", (const bits16*)" + filters +
                   ", (int)" + wide(c_.height) + ", (int)" + wide(c_.width) + ", (int)" +
                   wide(c_.y.extent()) + ", (int)" + wide(c_.x.extent()) + ", (int)" +
-                  wide(c_.pad_top) + ", (int)" + wide(c_.pad_left) + "};");
+                  wide(c_.pad_top) + ", (int)" + wide(c_.pad_left) + ", {" + pooled() + "}};");
+  }
+  std::string pooled() {
+    if (!c_.pool) return "";
+    return "(bits16*)" + emitter_.written_buffer(c_.out) + ", (int)" + wide(c_.pool->y.extent()) +
+           ", (int)" + wide(c_.pool->x.extent());
   }
 
   std::string window_text() {
@@ -356,13 +389,24 @@ class ConvolutionText {
     text.constant("kWarps", WindowTile::kWarps);
     text.constant("kWarpRows", tile.warp_rows);
     text.constant("kTileM", WindowTile::kX * tile.y());
-    add_columns(text, tile.n, 1);
+    add_columns(text, tile.n, 1, c_.pool ? 2 : 8);
     text.constant("kCluster", 1);
     text.constant("kChannels", c_.channels);
     text.constant("kPixel", pixel_channels());
     text.constant("kFilterHeight", c_.kernel_h);
     add_taps(text);
-    for (const char* file : {"cluster", "tile_result", "mma", "window_mma"}) text.include(file);
+    if (c_.pool) add_pool(text);
+    for (const char* file : {"cluster", "tile_result", "mma", "windows"}) text.include(file);
+    if (by_groups()) {
+      text.include("hopper");
+      text.add(group_product("multiply_group", tile.n, input_type_, GroupOperands::Registers));
+      text.include("window_wgmma");
+    } else {
+      text.include("window_mma");
+    }
+    if (!c_.pool) text.include("gather_vector");
+    text.include(c_.pool ? "window_pool" : "window_store");
+    text.include("window_block");
     emit_windows();
     const std::string object = result();
     const Dim tiles = window_tiles(tile);
@@ -373,8 +417,8 @@ class ConvolutionText {
     backend::KernelInterface& interface = context_.result.interface;
     interface.grid = {blocks * parts};
     interface.shared_bytes = window_bytes(tile);
-    interface.task_writes[c_.out] =
-        ir::ceildiv(tiles, ir::max(blocks, 1)) * (WindowTile::kX * tile.y() * tile.n);
+    interface.task_writes[c_.out] = ir::ceildiv(tiles, ir::max(blocks, 1)) *
+                                    (stored_x(WindowTile::kX) * stored_y(tile.y()) * tile.n);
     return emitter_.finish(
         {.threads = WindowTile::kWarps * 32, .min_blocks = 2, .before = text.str()});
   }
