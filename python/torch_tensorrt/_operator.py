@@ -8,9 +8,10 @@ Every call of the operator carries a `spec`: the dtypes and shapes of its result
 
 with one entry per result, whose sizes are operands of a size program (`_sizes.py`); its instructions come first if
 there are any. `{0,2,3,1}` after the sizes are the dimensions in the order in which they lie in memory, the innermost
-last, for results that are not row-major: the engine gives them in that order. A spec that ends in `@cuda:0` says where
-an engine without inputs runs; others run where their inputs are. A spec has no quotes or backslashes, so every exporter
-can carry it.
+last, for results that are not row-major: the engine gives them in that order. `<;{0,2,3,1}` behind the results has the
+same for inputs, up to the last one that the engine takes in another order; its sizes are then in that order, too. A
+spec that ends in `@cuda:0` says where an engine without inputs runs; others run where their inputs are. A spec has no
+quotes or backslashes, so every exporter can carry it.
 """
 
 from __future__ import annotations
@@ -153,20 +154,30 @@ class ResultSpec:
 
 
 def write_spec(
-    program: SizeProgram, results: Iterable[ResultSpec], device: torch.device | None = None
+    program: SizeProgram,
+    results: Iterable[ResultSpec],
+    device: torch.device | None = None,
+    input_orders: Sequence[tuple[int, ...]] = (),
 ) -> str:
-    """The spec of an engine with these results; `device` is for one without inputs."""
-    entries = []
-    for result in results:
-        order = f"{{{','.join(map(str, result.order))}}}" if result.order else ""
-        entries.append(f"{DTYPE_NAMES[result.dtype]}[{','.join(map(str, result.sizes))}]{order}")
+    """The spec of an engine with these results; `device` is for one without inputs, `input_orders` has the orders in
+    which inputs lie, () for row-major ones."""
+    entries = [
+        f"{DTYPE_NAMES[result.dtype]}[{','.join(map(str, result.sizes))}]{_order_text(result.order)}"
+        for result in results
+    ]
+    inputs = ";".join(map(_order_text, input_orders)).rstrip(";")
     suffix = f"@{device}" if device is not None and device.type != "cpu" else ""
-    return "|".join(filter(None, [",".join(program.instructions), ";".join(entries)])) + suffix
+    text = "|".join(filter(None, [",".join(program.instructions), ";".join(entries)]))
+    return text + (f"<{inputs}" if inputs else "") + suffix
+
+
+def _order_text(order: tuple[int, ...]) -> str:
+    return f"{{{','.join(map(str, order))}}}" if order else ""
 
 
 @functools.lru_cache(maxsize=1024)
 def _parse_spec(spec: str) -> tuple[SizeProgram, list[ResultSpec]]:
-    text, _, _ = spec.partition("@")
+    text = spec.partition("@")[0].partition("<")[0]
     instructions, _, entries = text.rpartition("|")
     try:
         program = SizeProgram(instructions.split(",") if instructions else ())
@@ -191,10 +202,32 @@ def _parse_entry(program: SizeProgram, entry: str) -> ResultSpec:
 
 
 def layouts_of(spec: str) -> str:
-    """The orders in a spec alone, such as "{1,0};" for two results; "" if all of them are row-major."""
-    text, _, _ = spec.partition("@")
-    orders = [entry[entry.find("]") + 1 :] for entry in text.rpartition("|")[2].split(";")]
-    return ";".join(orders) if any(orders) else ""
+    """The orders in a spec alone, such as "{1,0};" for two results, "<{1,0}" for an input; "" if all are row-major."""
+    results, at, inputs = spec.partition("@")[0].partition("<")
+    orders = [entry[entry.find("]") + 1 :] for entry in results.rpartition("|")[2].split(";")]
+    return (";".join(orders) if any(orders) else "") + at + inputs
+
+
+@functools.lru_cache(maxsize=1024)
+def _input_orders(spec: str) -> list[tuple[int, ...]]:
+    text = spec.partition("@")[0].partition("<")[2]
+    orders = [tuple(int(dim) for dim in entry[1:-1].split(",") if dim) for entry in text.split(";")]
+    if any(sorted(order) != list(range(len(order))) for order in orders):
+        raise ValueError(f"[execute_engine] the spec {spec!r}: got the orders {text}")
+    return orders
+
+
+def _shapes_taken(inputs: Sequence[torch.Tensor], spec: str) -> list[Sequence[Any]]:
+    """The shapes of inputs as an engine takes them."""
+    shapes: list[Sequence[Any]] = [tensor.shape for tensor in inputs]
+    for index, order in enumerate(_input_orders(spec)):
+        if order and index < len(shapes):
+            if len(order) != len(shapes[index]):
+                raise ValueError(
+                    f"[execute_engine] got an input of {len(shapes[index])} dimensions, expected {len(order)}"
+                )
+            shapes[index] = [shapes[index][dim] for dim in order]
+    return shapes
 
 
 @torch.library.register_fake("kiln::execute_engine_in_place")
@@ -210,8 +243,8 @@ def _execute_engine_fake(
 ) -> list[torch.Tensor]:
     sizes = {
         size_name(index, dim): size
-        for index, tensor in enumerate(inputs)
-        for dim, size in enumerate(tensor.shape)
+        for index, shape in enumerate(_shapes_taken(inputs, spec))
+        for dim, size in enumerate(shape)
     }
     program, results = _parse_spec(spec)
     try:
@@ -240,12 +273,13 @@ def _functional_call(
     the engine then gives what its state is to be as results too."""
     everything = [*inputs, *state]
     text, at, device = spec.partition("@")
+    results_text, less, orders = text.partition("<")
     entries = [
         f"{DTYPE_NAMES[tensor.dtype]}[{','.join(size_name(index, dim) for dim in range(tensor.dim()))}]"
         for index, tensor in enumerate(everything)
         if index >= len(inputs)
     ]
-    whole = ";".join(filter(None, [text, *entries])) + at + device
+    whole = ";".join(filter(None, [results_text, *entries])) + less + orders + at + device
     without = torch._C.DispatchKeySet(torch._C.DispatchKey.Functionalize)
     with torch._C._ExcludeDispatchKeyGuard(without):
         results = execute_engine([_plain(each) for each in everything], _plain(engine), whole)

@@ -276,6 +276,8 @@ Status Session::place_updates(std::span<const TensorView> inputs) {
     }
     input_data_[update.input] = data;
   }
+  input_ranges_.clear();
+  for (const TensorView& input : inputs) input_ranges_.push_back(range_of(input));
   for (const Update& update : updates_)
     if (update.in_place) KILN_RETURN_IF_ERROR(keep_others(update.input, inputs));
   if (memory_.is_host()) return Status();
@@ -298,11 +300,10 @@ Status Session::align(Update& update) {
 
 // Other inputs that lie in the memory of one that is updated in place are what they were before.
 Status Session::keep_others(size_t input, std::span<const TensorView> inputs) {
-  const MemoryRange target = range_of(inputs[input]);
   for (size_t i = 0; i < inputs.size(); ++i) {
+    if (i == input || !overlap(input_ranges_[input], input_ranges_[i])) continue;
     const Update* other = update_of_[i];
-    if (i == input || (other != nullptr && !other->in_place)) continue;
-    if (!overlap(target, range_of(inputs[i]))) continue;
+    if (other != nullptr && !other->in_place) continue;
     if (other != nullptr) return updated_twice(engine_->spec(), input, i);
     Result<void*> staged = stage(i, inputs[i]);
     if (!staged.ok()) return staged.status();

@@ -129,8 +129,9 @@ class Session {
   };
   Status align(Update& update);
   std::vector<Update> updates_;
-  std::vector<Update*> update_of_;  // by input; null: none
-  void* stream_ = nullptr;          // of the last run, which may be pending on it
+  std::vector<Update*> update_of_;         // by input; null: none
+  std::vector<MemoryRange> input_ranges_;  // of the current run, where inputs are updated
+  void* stream_ = nullptr;                 // of the last run, which may be pending on it
   std::vector<StepTime> profile_;
   std::vector<StepWork> profiled_work_;
   bool profiling_ = false;

@@ -48,8 +48,10 @@ EngineRunner::EngineRunner(EnginePtr engine) : engine_(std::move(engine)) {
 
 namespace {
 
-// Whether a state of a call can be an output of the engine where it is: dense, and in nobody's memory.
-bool is_writable(std::span<const kiln_tensor> states, size_t index) {
+// Whether a state of a call can be an output of the engine where it is: dense, and in nobody's memory, which is
+// `ranges` of the states.
+bool is_writable(std::span<const kiln_tensor> states, std::span<const MemoryRange> ranges,
+                 size_t index) {
   const kiln_tensor& state = states[index];
   const Shape dense = row_major_strides({state.shape, static_cast<size_t>(state.rank)});
   for (int32_t axis = 0; axis < state.rank; ++axis) {
@@ -57,23 +59,65 @@ bool is_writable(std::span<const kiln_tensor> states, size_t index) {
     if (state.shape[axis] > 1 && state.strides[axis] != dense[static_cast<size_t>(axis)])
       return false;
   }
-  const MemoryRange range = range_of(state);
   for (size_t i = 0; i < states.size(); ++i)
-    if (i != index && overlap(range, range_of(states[i]))) return false;
+    if (i != index && overlap(ranges[index], ranges[i])) return false;
   return true;
+}
+
+// Takes inputs in the order in which they lie; what they point to then is in the result.
+std::vector<Placement> take_in_order(std::vector<kiln_tensor>& inputs,
+                                     std::span<const Layout> layouts) {
+  std::vector<Placement> places(layouts.size());
+  if (layouts.size() > inputs.size()) {
+    throw std::runtime_error("[execute_engine] got layouts of " + std::to_string(layouts.size()) +
+                             " inputs, but there are " + std::to_string(inputs.size()));
+  }
+  for (size_t i = 0; i < layouts.size(); ++i) {
+    if (layouts[i].is_row_major()) continue;
+    const auto rank = static_cast<size_t>(inputs[i].rank);
+    places[i] = in_order({inputs[i].shape, rank}, {inputs[i].strides, rank}, layouts[i]);
+    inputs[i].shape = places[i].shape.data();
+    inputs[i].strides = places[i].strides.data();
+  }
+  return places;
+}
+
+// "input 0 enters with its dimensions in the order 0, 2, 3, 1"
+std::string order_text(std::span<const Layout> layouts) {
+  std::string text;
+  for (size_t i = 0; i < layouts.size(); ++i) {
+    if (layouts[i].is_row_major()) continue;
+    text += (text.empty() ? "" : "; ") + TensorName{"input", i}.str() +
+            " enters with its dimensions in the order ";
+    for (int32_t axis = 0; axis < layouts[i].rank; ++axis)
+      text += (axis == 0 ? "" : ", ") + std::to_string(layouts[i].order[static_cast<size_t>(axis)]);
+  }
+  return text;
+}
+
+// The text of an error has dimensions as the engine sees them.
+void check_taken(kiln_status status, std::span<const Layout> orders) {
+  if (status != KILN_OK && !orders.empty())
+    throw std::runtime_error(std::string(kiln_last_error()) + " (" + order_text(orders) + ")");
+  check(status);
 }
 
 }  // namespace
 
 // What the parts of one call share.
 struct EngineRunner::Call {
-  std::span<const Layout> layouts;
+  std::span<const Layout> layouts, orders;  // of results, of inputs
   std::span<const kiln_tensor> inputs;
   kiln_device device;
   RunHooks* hooks;
   size_t num_results;
   // By output: the tensor that it is given to; null for a state that is changed where it is.
   std::vector<OwnedTensor> tensors;
+  std::vector<MemoryRange> ranges;  // of the states
+
+  std::span<const kiln_tensor> states() const {
+    return inputs.last(tensors.size() - num_results);
+  }
 };
 
 // A session for the length of one call.
@@ -183,12 +227,13 @@ void EngineRunner::check_states(size_t num_inputs, size_t num_states) const {
 }
 
 std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inputs,
-                                           std::span<const Layout> layouts, kiln_device device,
+                                           const Layouts& layouts, kiln_device device,
                                            RunHooks* hooks, size_t num_states) {
   check_states(inputs.size(), num_states);
   const size_t num_results = outputs_.size() - num_states;
-  if (!layouts.empty() && layouts.size() != num_results) {
-    throw std::runtime_error("[execute_engine] got layouts of " + std::to_string(layouts.size()) +
+  if (!layouts.results.empty() && layouts.results.size() != num_results) {
+    throw std::runtime_error("[execute_engine] got layouts of " +
+                             std::to_string(layouts.results.size()) +
                              " results, but the engine has " + std::to_string(num_results));
   }
   std::vector<kiln_tensor> views;
@@ -196,11 +241,13 @@ std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inp
   for (size_t i = 0; i < inputs.size(); ++i) {
     views.push_back(view(inputs[i], {"input", i}));
   }
+  const std::vector<Placement> places = take_in_order(views, layouts.inputs);
   const Place place = place_of(device, hooks);
   const Lease session(*this, place);
 
-  Call call{layouts, views, device, hooks, num_results, {}};
+  Call call{layouts.results, layouts.inputs, views, device, hooks, num_results, {}, {}};
   call.tensors.resize(outputs_.size());
+  for (const kiln_tensor& state : call.states()) call.ranges.push_back(range_of(state));
   if (hooks != nullptr) hooks->before_run(session.get());
   if (kiln_engine_num_data_sizes(engine_.get()) == 0)
     run_into(session.get(), place, call);
@@ -222,9 +269,8 @@ void* EngineRunner::place_output(size_t index, const Shape& shape, Call& call) c
   if (index < call.num_results) {
     tensor = make_output(index, shape, call);
   } else {
-    const auto states = call.inputs.last(outputs_.size() - call.num_results);
     const size_t state = index - call.num_results;
-    if (is_writable(states, state)) return states[state].data;
+    if (is_writable(call.states(), call.ranges, state)) return call.states()[state].data;
     tensor = new_tensor(outputs_[index].dtype,
                         {shape.data(), static_cast<size_t>(outputs_[index].rank)}, {}, call.device);
   }
@@ -237,8 +283,9 @@ void* EngineRunner::place_output(size_t index, const Shape& shape, Call& call) c
 void EngineRunner::run_into(kiln_session* session, const Place& place, Call& call) const {
   std::vector<Shape> shapes(outputs_.size());
   auto* shape_data = reinterpret_cast<int64_t(*)[KILN_MAX_RANK]>(shapes.data());
-  check(kiln_session_output_shapes(session, call.inputs.data(), call.inputs.size(), shape_data,
-                                   outputs_.size()));
+  check_taken(kiln_session_output_shapes(session, call.inputs.data(), call.inputs.size(),
+                                         shape_data, outputs_.size()),
+              call.orders);
   std::vector<kiln_tensor> views;
   views.reserve(outputs_.size());
   for (size_t i = 0; i < outputs_.size(); ++i)
@@ -277,7 +324,7 @@ void EngineRunner::run_and_allocate(kiln_session* session, const Place& place, C
   const kiln_status status =
       kiln_session_run(session, call.inputs.data(), call.inputs.size(), nullptr, 0, &options);
   if (request.error != nullptr) std::rethrow_exception(request.error);
-  check(status);
+  check_taken(status, call.orders);
 }
 
 }  // namespace kiln::torch_op

@@ -56,15 +56,15 @@ class EngineRunner {
   int64_t updated_input(size_t output) const { return outputs_[output].updates; }
   // On a CPU, takes as many threads as PyTorch's operators do; on a GPU, queues its work on PyTorch's
   // current stream. The inputs are borrowed; the outputs are new and on `device`, or what `hooks`,
-  // which may be null, has for them. `layouts` has one for each output, or none if all are row-major.
+  // which may be null, has for them.
   // Throws std::runtime_error for inputs that the engine was not compiled for.
   //
   // The last `num_states` inputs are changed in place, each by one of as many outputs at the end, which
   // are not among the results. Where such an output cannot lie where its input does (gaps, memory of
   // another state), it is copied there after the run.
-  std::vector<OwnedTensor> run(std::span<const AtenTensorHandle> inputs,
-                               std::span<const Layout> layouts, kiln_device device = kCpu,
-                               RunHooks* hooks = nullptr, size_t num_states = 0);
+  std::vector<OwnedTensor> run(std::span<const AtenTensorHandle> inputs, const Layouts& layouts,
+                               kiln_device device = kCpu, RunHooks* hooks = nullptr,
+                               size_t num_states = 0);
 
  private:
   struct OutputInfo {

@@ -36,18 +36,25 @@ Layout parse_layout(std::string_view entry) {
   return layout;
 }
 
-}  // namespace
-
-std::vector<Layout> parse_layouts(std::string_view spec) {
+std::vector<Layout> parse_entries(std::string_view entries) {
   std::vector<Layout> layouts;
-  spec = spec.substr(0, spec.find('@'));  // where the engine runs
-  if (spec.find('{') == std::string_view::npos) return layouts;
-  for (size_t begin = 0; begin <= spec.size();) {
-    const size_t end = std::min(spec.find(';', begin), spec.size());
-    layouts.push_back(parse_layout(spec.substr(begin, end - begin)));
+  if (entries.find('{') == std::string_view::npos) return layouts;
+  for (size_t begin = 0; begin <= entries.size();) {
+    const size_t end = std::min(entries.find(';', begin), entries.size());
+    layouts.push_back(parse_layout(entries.substr(begin, end - begin)));
     begin = end + 1;
   }
   return layouts;
+}
+
+}  // namespace
+
+Layouts parse_layouts(std::string_view spec) {
+  spec = spec.substr(0, spec.find('@'));  // where the engine runs
+  const size_t inputs = spec.find('<');
+  return {parse_entries(spec.substr(0, inputs)), inputs == std::string_view::npos
+                                                     ? std::vector<Layout>()
+                                                     : parse_entries(spec.substr(inputs + 1))};
 }
 
 Placement place(std::span<const int64_t> stored, const Layout& layout) {
@@ -63,6 +70,20 @@ Placement place(std::span<const int64_t> stored, const Layout& layout) {
     result.shape[dim] = stored[axis];
     result.strides[dim] = stride;
     stride *= std::max<int64_t>(stored[axis], 1);
+  }
+  return result;
+}
+
+Placement in_order(std::span<const int64_t> shape, std::span<const int64_t> strides,
+                   const Layout& layout) {
+  if (static_cast<size_t>(layout.rank) != shape.size()) {
+    throw std::runtime_error("[execute_engine] got an input of " + std::to_string(shape.size()) +
+                             " dimensions, expected " + std::to_string(layout.rank));
+  }
+  Placement result;
+  for (size_t axis = 0; axis < shape.size(); ++axis) {
+    result.shape[axis] = shape[layout.order[axis]];
+    result.strides[axis] = strides[layout.order[axis]];
   }
   return result;
 }

@@ -74,7 +74,7 @@ std::vector<Tensor> run_engine(std::span<const AtenTensorHandle> inputs, const T
   const kiln_device device = device_of_call(inputs, engine, spec);
   EngineRunner& runner = load(*loaded, device);
   const std::unique_ptr<RunHooks> hooks = modal_run(engine.const_data_ptr());
-  const std::vector<Layout> layouts = parse_layouts(spec);
+  const Layouts layouts = parse_layouts(spec);
   std::vector<Tensor> outputs;
   for (OwnedTensor& output : runner.run(inputs, layouts, device, hooks.get(), num_states)) {
     outputs.emplace_back(output.release());

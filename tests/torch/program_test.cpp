@@ -47,9 +47,9 @@ TEST(Program, ReadsEveryStatement) {
   EXPECT_TRUE(program.constants[0].strides.empty());
   EXPECT_EQ(program.constants[1].strides, (std::vector<int64_t>{1, 3}));
   ASSERT_EQ(program.calls.size(), 2u);
-  ASSERT_EQ(program.calls[0].layouts.size(), 2u);
-  EXPECT_TRUE(program.calls[0].layouts[0].is_row_major());
-  EXPECT_EQ(program.calls[0].layouts[1].rank, 2);
+  ASSERT_EQ(program.calls[0].layouts.results.size(), 2u);
+  EXPECT_TRUE(program.calls[0].layouts.results[0].is_row_major());
+  EXPECT_EQ(program.calls[0].layouts.results[1].rank, 2);
   EXPECT_EQ(program.calls[0].inputs, (std::vector<size_t>{0, 2}));
   EXPECT_EQ(program.calls[1].name, "aten::add.Tensor");
   EXPECT_EQ(program.calls[1].ints.size(), 2u);

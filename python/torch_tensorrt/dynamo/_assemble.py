@@ -18,6 +18,7 @@ from torch_tensorrt._operator import execute_engine, execute_engine_in_place, ho
 from torch_tensorrt.dynamo._calling import set_calling, shorten_calls
 from torch_tensorrt.dynamo._checks import InputSizes, add_input_checks, refuse_tracing
 from torch_tensorrt.dynamo._contract import as_guards, ranges_of
+from torch_tensorrt.dynamo._layouts import node_taken, order_taken
 from torch_tensorrt.dynamo._names import argument_names
 from torch_tensorrt.dynamo._partition import Partition
 from torch_tensorrt.dynamo._program import Program
@@ -64,6 +65,7 @@ def assemble(
             and node not in in_engine
             and not is_symbolic_node(node)
             and not (node.op == "get_attr" and in_engine.issuperset(node.users))
+            and not order_taken(node)  # engines take what it is a view of
         ):
             by_level[partition.level[node]].append(node)
     for level, nodes in enumerate(by_level):
@@ -115,7 +117,7 @@ class _Builder:
         name = f"engine_{len(self._engines)}"
         self._engines.append(part.engine)
         region = part.region
-        inputs = [self._value(node) for node in region.inputs]
+        inputs = [self._value(node_taken(node)) for node in region.inputs]
         engine = self._get_attr(name, part.engine)
         if region.updates:
             split = len(inputs) - len(region.updates)
@@ -160,7 +162,8 @@ class _Builder:
         )
         for engine in self._engines:
             hold(module, engine)
-        shorten_calls(module, [f"engine_{i}" for i in range(len(self._engines))])
+        buffers = [name for name, value in self._attributes.items() if name in module._buffers]
+        shorten_calls(module, buffers)
         return module.eval()
 
     def input_sizes(self, info: ProgramInfo) -> InputSizes:

@@ -1,18 +1,17 @@
 """Inputs whose dimensions lie in another order in memory, such as images whose channels are last.
 
 Engines take dense row-major tensors, and anything else is copied in every call. An input that fills its memory in
-another order enters as it lies: PyTorch makes a view of it whose dimensions are in that order, which costs no memory
-traffic, and the engine puts them back, which its plan does with addresses.
+another order enters as it lies: the operator takes its dimensions in that order (the spec of the call says so), and the
+engine puts them back, which its plan does with addresses. In the program the first is a view of the input, which is no
+part of the engine's graph and is left out of the module, the second an operator of the engine's.
 
-The order is that of the example input, which has to be large for it. An input that comes in another order is copied;
-results are the same.
+The order is that of the example input. An input that comes in another order is copied; results are the same.
 
-Only engines for GPUs get such views: on CPUs nothing was measured that a view in PyTorch would be worth.
+Only engines for GPUs get such views: on CPUs nothing was measured that they would be worth.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 
 import torch
@@ -25,8 +24,7 @@ from torch_tensorrt.dynamo._symbols import tensor_of
 
 _VIEW, _BACK = "_as_it_lies", "_in_order"
 _DEVICES = {"cuda"}
-# A view is one more call of PyTorch's, longer than copies of small inputs: ResNet-50 of one image got slower with it.
-_MIN_ELEMENTS = 1 << 20
+_ORDER = "kiln_order"  # in the meta of such a view
 
 
 def enter_as_they_lie(program: Program, reasons: dict[Node, str]) -> list[Node]:
@@ -37,7 +35,7 @@ def enter_as_they_lie(program: Program, reasons: dict[Node, str]) -> list[Node]:
         reasons: why nodes cannot be in an engine, "" if they can (`check_support`); gets the nodes of engines.
 
     Returns:
-        The views: they run in PyTorch, and are there from the start, like the inputs.
+        The views: they are there from the start, like the inputs.
     """
     views: list[Node] = []
     if engine_device(program).type not in _DEVICES:
@@ -59,18 +57,22 @@ def enter_as_before(program: Program, engine_nodes: Collection[str]) -> None:
             _add_views(program, node, users)
 
 
+def order_taken(node: Node) -> tuple[int, ...]:
+    """The order in which an engine takes the dimensions of what this node is a view of; () for any other node."""
+    return node.meta.get(_ORDER, ())
+
+
+def node_taken(node: Node) -> Node:
+    """The node whose value the operator gets for an input of an engine: of a view, what it is a view of."""
+    return node.args[0] if order_taken(node) else node
+
+
 def _order(node: Node) -> tuple[int, ...]:
     """The dimensions of an input from the outermost in memory to the innermost, if that is not their own order."""
     tensor = tensor_of(node)
     if tensor is None or tensor.layout is not torch.strided or not is_dense(tensor):
         return ()
-    return storage_order(tensor) if _example_elements(tensor) >= _MIN_ELEMENTS else ()
-
-
-def _example_elements(tensor: torch.Tensor) -> int:
-    """How many elements the input had that the program was exported with."""
-    sizes = [size.node.hint if isinstance(size, torch.SymInt) else size for size in tensor.shape]
-    return math.prod(size or 0 for size in sizes)
+    return storage_order(tensor)
 
 
 def _add_views(program: Program, node: Node, users: list[Node]) -> tuple[Node, Node]:
@@ -79,6 +81,7 @@ def _add_views(program: Program, node: Node, users: list[Node]) -> tuple[Node, N
     last = program.graph.find_nodes(op="placeholder")[-1]
     with program.graph.inserting_after(last):
         view = _permute(node, order, node.name + _VIEW)
+    view.meta[_ORDER] = order
     with program.graph.inserting_after(view):
         back = _permute(view, inverse, node.name + _BACK)
     for user in users:

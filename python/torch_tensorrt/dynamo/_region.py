@@ -26,6 +26,7 @@ from torch_tensorrt._operator import ResultSpec, engine_tensor, write_spec
 from torch_tensorrt._sizes import SizeProgram
 from torch_tensorrt.dynamo._capture import capture_passes
 from torch_tensorrt.dynamo._engine_cache import BaseEngineCache, DiskEngineCache
+from torch_tensorrt.dynamo._layouts import order_taken
 from torch_tensorrt.dynamo._partition import engine_device, tensor_sources
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints, range_bounds
@@ -99,7 +100,7 @@ class Region:
             sizes = tuple(size_operand(size, program, symbols) for size in tensor.shape)
             results.append(ResultSpec(tensor.dtype, sizes, self.orders.get(node, ())))
         device = self.outputs[0].meta["val"].device if not self.inputs else None
-        return write_spec(program, results, device)
+        return write_spec(program, results, device, [order_taken(node) for node in self.inputs])
 
 
 def find_region(

@@ -236,8 +236,10 @@ class Parser {
         throw std::runtime_error("got \"" + key + "\", expected \"layouts\"");
       }
       added.layouts = torch_op::parse_layouts(word(words));
-      if (!added.layouts.empty() && added.layouts.size() != added.num_results) {
-        throw std::runtime_error("an engine has not as many layouts as results");
+      if ((!added.layouts.results.empty() && added.layouts.results.size() != added.num_results) ||
+          added.layouts.inputs.size() > added.inputs.size()) {
+        throw std::runtime_error(
+            "an engine has not as many layouts as results, or more than inputs");
       }
     }
   }

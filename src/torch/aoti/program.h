@@ -79,9 +79,9 @@ struct Call {
   std::vector<size_t> inputs;
   std::vector<size_t> engines;  // that a compiled library calls
   size_t num_results = 0;
-  size_t num_states = 0;                  // of an engine: its last inputs
-  std::vector<torch_op::Layout> layouts;  // of an engine's results; empty: row-major
-  std::vector<size_t> dead;               // values that nothing needs after this call
+  size_t num_states = 0;      // of an engine: its last inputs
+  torch_op::Layouts layouts;  // of an engine's results and inputs
+  std::vector<size_t> dead;   // values that nothing needs after this call
 };
 
 struct TorchVersion {

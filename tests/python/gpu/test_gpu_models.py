@@ -10,7 +10,6 @@ from gpu.models import ConvNet, Lookup, Mixer, Recurrent
 
 import kiln
 import torch_tensorrt
-from torch_tensorrt.dynamo import _layouts
 from torch_tensorrt.runtime._modes import engines_of
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -68,10 +67,7 @@ def test_strided_inputs_and_offsets(assert_near: Any) -> None:
             assert_near(compiled(x), model(x))
 
 
-def test_channels_last_images_enter_as_they_lie(
-    assert_near: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_layouts, "_MIN_ELEMENTS", 1)
+def test_channels_last_images_enter_as_they_lie(assert_near: Any) -> None:
     model = ConvNet().eval().cuda().to(memory_format=torch.channels_last)
     x = torch.randn(2, 3, 32, 32, device="cuda").to(memory_format=torch.channels_last)
     compiled = torch_tensorrt.compile(model, ir="dynamo", inputs=[x], min_block_size=1)
