@@ -159,3 +159,27 @@ def test_one_engine_on_two_gpus_at_once(assert_near: Any) -> None:
                 for index, results in enumerate(pool.map(work, range(4))):
                     for y in results:
                         assert_near(y, expected[index])
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="PyTorch sees fewer than two GPUs")
+def test_a_call_with_tensors_on_two_gpus(assert_near: Any) -> None:
+    """The error says which device is expected and got; the engine works afterwards, on either."""
+
+    class Sum(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return torch.relu(x) + y
+
+    x, y = torch.randn(8, 16, device="cuda:0"), torch.randn(8, 16, device="cuda:0")
+    compiled = torch_tensorrt.compile(Sum(), ir="dynamo", inputs=[x, y], min_block_size=1)
+    with pytest.raises(
+        RuntimeError, match='input "y".*got a tensor on cuda:1, expected one on cuda:0'
+    ):
+        compiled(x, y.to("cuda:1"))
+    with pytest.raises(
+        RuntimeError, match='input "y".*got a tensor on cuda:0, expected one on cuda:1'
+    ):
+        compiled(x.to("cuda:1"), y)
+    for device in ("cuda:0", "cuda:1"):
+        got = compiled(x.to(device), y.to(device))
+        assert str(got.device) == device
+        assert_near(got.to("cuda:0"), Sum()(x, y))
