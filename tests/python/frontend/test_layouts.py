@@ -7,7 +7,9 @@ import torch
 from models_small import compile_all, engines_of, torch_operators_of
 
 import kiln
+import torch_tensorrt
 from torch_tensorrt import dynamo
+from torch_tensorrt._operator import execute_engine
 from torch_tensorrt.dynamo import _layouts, refit_module_weights, trace
 
 
@@ -103,3 +105,32 @@ def test_an_input_that_is_changed(images):
     got, expected = X.clone(), X.clone()
     torch.testing.assert_close(compile_all(Changing(), X)(got), Changing()(expected))
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("ending", "output_format"),
+    [("ep", "exported_program"), ("ts", "torchscript"), ("pt2", "aot_inductor")],
+)
+def test_every_format(ending, output_format, images, tmp_path) -> None:
+    """With sizes that vary, which the spec has in the order in which the engine takes them."""
+    batch, height = torch.export.Dim("n", min=1, max=8), torch.export.Dim("h", min=2, max=40)
+    program = torch.export.export(images, (X, BIAS), dynamic_shapes=({0: batch, 2: height}, None))
+    compiled = dynamo.compile(program, min_block_size=1)
+    path = tmp_path / f"m.{ending}"
+    torch_tensorrt.save(compiled, path, output_format=output_format)
+    loaded = torch_tensorrt.load(path)
+    for x in (X, channels_last(3, 3, 9, 5), channels_last(1, 3, 40, 5).contiguous()):
+        for got, expected in zip(loaded(x, BIAS), images(x, BIAS), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_bad_orders_of_inputs(images) -> None:
+    compiled = compile_all(images, X, BIAS)
+    (call,) = engines_of(compiled)
+    spec = call.args[2]
+    assert spec.endswith("<;{0,2,3,1}") or spec.endswith("<{0,2,3,1}")
+    engine = compiled.get_buffer(call.args[1].target)
+    inputs = [BIAS, X] if "<;" in spec else [X, BIAS]
+    for order in ("{0,2,3}", "{0,2,3,3}", "{0,2,3,1", ";;;{0}"):
+        with pytest.raises(RuntimeError, match="layout|dimensions"):
+            execute_engine(inputs, engine, spec.replace("{0,2,3,1}", order))
