@@ -44,7 +44,16 @@ DTYPE_NAMES: dict[torch.dtype, str] = {
     torch.bool: "bool",
     torch.float8_e4m3fn: "f8e4m3",
 }
+# Engines have a complex tensor as its parts along a last dimension of size 2, as torch.view_as_real gives it.
+PART_DTYPES = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+
+
+
+def is_engine_dtype(dtype: torch.dtype) -> bool:
+    """Whether engines compute with tensors of a dtype."""
+    return dtype in DTYPE_NAMES or dtype in PART_DTYPES
+
 
 _ENTRY = re.compile(r"([a-z0-9]+)\[([^\]]*)\](?:\{([0-9,]+)\})?")
 

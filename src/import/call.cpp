@@ -18,6 +18,12 @@ bool is_empty_list(const Argument& argument) {
       argument);
 }
 
+// Arguments that say where numbers go, and are no numbers to compute with.
+bool says_where(std::string_view argument) {
+  return argument == "index" || argument == "indices" || argument == "condition" ||
+         argument == "mask";
+}
+
 }  // namespace
 
 void Call::fail(const std::string& got, const std::string& expected) const {
@@ -86,11 +92,39 @@ const Argument& Call::get(std::string_view name) const {
 bool Call::has(std::string_view name) const { return find(name) != nullptr; }
 
 ir::Value* Call::tensor(std::string_view name) const {
-  if (const auto* found = std::get_if<TensorName>(&get(name))) return tensor(*found);
+  if (const auto* found = std::get_if<TensorName>(&get(name))) return tensor(*found, name);
   wrong_kind(name, "a tensor");
 }
 
-ir::Value* Call::tensor(const TensorName& name) const {
+ir::Value* Call::part(const TensorName& name, std::string_view argument) const {
+  size_t position = 0;
+  const auto count = [&](const TensorName& other) {
+    const bool is_it = &other == &name;
+    position += !is_it;
+    return is_it;
+  };
+  const auto find = [&] {
+    for (const auto& [key, value] : node_.inputs) {
+      if (const auto* one = std::get_if<TensorName>(&value); one && count(*one)) return;
+      if (const auto* many = std::get_if<std::vector<TensorName>>(&value))
+        if (std::ranges::any_of(*many, count)) return;
+    }
+  };
+  find();
+  expect(parts_.size() == 1 || position < parts_.size(), std::to_string(position + 1) + " operands",
+         "at most " + std::to_string(parts_.size()) + " where some are complex");
+  const Part part = parts_.size() == 1 ? parts_[0] : parts_[position];
+  if (scope_.is_complex(name.name)) {
+    const Complex value = scope_.complex(name.name);
+    return part == Part::Real ? value.re : value.im;
+  }
+  expect(part == Part::Real || says_where(argument),
+         "the real tensor " + name.name + " beside complex ones", "complex tensors only");
+  return scope_.tensor(name.name);
+}
+
+ir::Value* Call::tensor(const TensorName& name, std::string_view argument) const {
+  if (!parts_.empty()) return part(name, argument);
   ir::Value* value = scope_.tensor(name.name);
   const bool widens = computes_in_f32_ && is_16_bit_float(value->type.dtype);
   return widens ? builder().cast(value, DType::F32) : value;
@@ -107,7 +141,7 @@ std::vector<ir::Value*> Call::tensors(std::string_view name) const {
   const auto* list = std::get_if<std::vector<TensorName>>(&argument);
   if (list == nullptr) wrong_kind(name, "a list of tensors");
   for (const TensorName& tensor : *list) {
-    result.push_back(tensor.name.empty() ? nullptr : this->tensor(tensor));
+    result.push_back(tensor.name.empty() ? nullptr : this->tensor(tensor, name));
   }
   return result;
 }
@@ -124,6 +158,21 @@ Number Call::number(std::string_view name) const {
 
 Number Call::number_or(std::string_view name, Number fallback) const {
   return has(name) ? number(name) : fallback;
+}
+
+bool Call::is_complex(std::string_view name) const {
+  const auto* found = has(name) ? std::get_if<TensorName>(&get(name)) : nullptr;
+  return found != nullptr && scope_.is_complex(found->name);
+}
+
+Complex Call::complex(std::string_view name) const {
+  if (const auto* found = std::get_if<TensorName>(&get(name))) return scope_.complex(found->name);
+  wrong_kind(name, "a complex tensor");
+}
+
+std::optional<ComplexNumber> Call::complex_number(std::string_view name) const {
+  const auto* found = has(name) ? std::get_if<ComplexNumber>(&get(name)) : nullptr;
+  return found == nullptr ? std::nullopt : std::optional(*found);
 }
 
 Operand Call::operand(std::string_view name) const {
@@ -184,7 +233,7 @@ std::optional<DType> Call::dtype(std::string_view name) const {
   if (!has(name)) return std::nullopt;
   const auto* type = std::get_if<ScalarType>(&get(name));
   if (type == nullptr) wrong_kind(name, "a dtype");
-  const auto result = dtype_of(*type);
+  const auto result = parts_.empty() ? dtype_of(*type) : part_dtype_of(*type);
   expect(result.has_value(), "dtype " + scalar_type_name(*type), "a dtype that Kiln knows");
   return result;
 }

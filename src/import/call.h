@@ -13,9 +13,16 @@
 
 namespace kiln::import {
 
+// A part of a complex number.
+enum class Part : uint8_t { Real, Imaginary };
+
 class Call {
  public:
   Call(const ProgramNode& node, Scope& scope) : node_(node), scope_(scope) {}
+  // The same with a part in place of each complex operand: one part for all of them, or one for each
+  // tensor among the arguments, in order.
+  Call(const Call& call, std::vector<Part> parts)
+      : node_(call.node_), scope_(call.scope_), parts_(std::move(parts)) {}
 
   const ProgramNode& node() const { return node_; }
   Scope& scope() const { return scope_; }
@@ -31,6 +38,9 @@ class Call {
   ir::Value* tensor(std::string_view name) const;
   ir::Value* optional_tensor(std::string_view name) const;       // null for None
   std::vector<ir::Value*> tensors(std::string_view name) const;  // null for None
+  bool is_complex(std::string_view name) const;
+  Complex complex(std::string_view name) const;
+  std::optional<ComplexNumber> complex_number(std::string_view name) const;
   // A tensor or a number.
   Operand operand(std::string_view name) const;
   Operand operand_or(std::string_view name, Number fallback) const;
@@ -91,7 +101,8 @@ class Call {
   }
 
  private:
-  ir::Value* tensor(const TensorName& name) const;
+  ir::Value* tensor(const TensorName& name, std::string_view argument) const;
+  ir::Value* part(const TensorName& name, std::string_view argument) const;
   const Argument* find(std::string_view name) const;
   const Argument& get(std::string_view name) const;
   [[noreturn]] void wrong_kind(std::string_view name, std::string_view expected) const;
@@ -99,6 +110,7 @@ class Call {
 
   const ProgramNode& node_;
   Scope& scope_;
+  std::vector<Part> parts_;
   bool computes_in_f32_ = false;
 };
 

@@ -66,6 +66,10 @@ class Fingerprint {
 
   void add(None) {}
   void add(ScalarType type) { add(type.code); }
+  void add(const ComplexNumber& number) {
+    add(number.re);
+    add(number.im);
+  }
   void add(const TensorName& tensor) { add(tensor.name); }
   void add(const SizeName& size) { add(size.name); }
   void add(const ConditionName& condition) { add(condition.name); }

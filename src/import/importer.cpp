@@ -11,16 +11,8 @@
 namespace kiln::import {
 namespace {
 
-constexpr std::string_view kPrefix = "torch.ops.";
-
-std::string_view short_target(const ProgramNode& node) {
-  std::string_view target = node.target;
-  if (target.starts_with(kPrefix)) target.remove_prefix(kPrefix.size());
-  return target;
-}
-
 std::string describe(const ProgramNode& node) {
-  std::string result = node.name() + " = " + std::string(short_target(node));
+  std::string result = node.name() + " = " + std::string(short_target(node.target));
   if (!node.location.empty()) result += " (" + node.location + ")";
   return result;
 }
@@ -57,9 +49,11 @@ void import_item(Call& call) {
 
 void check_rank(const ProgramGraph& graph, const std::string& tensor) {
   const auto meta = graph.tensor_values.find(tensor);
-  if (meta == graph.tensor_values.end() || meta->second.sizes.size() <= kMaxRank) return;
+  if (meta == graph.tensor_values.end()) return;
+  const size_t most = kMaxRank - (part_dtype_of(meta->second.dtype) ? 1 : 0);
+  if (meta->second.sizes.size() <= most) return;
   throw CompileError("got " + std::to_string(meta->second.sizes.size()) + " dimensions for " +
-                     tensor + ", expected at most " + std::to_string(kMaxRank) +
+                     tensor + ", expected at most " + std::to_string(most) +
                      ": engines take and give no more (join some with reshape, or leave the "
                      "operator in PyTorch)");
 }
@@ -106,23 +100,38 @@ bool is_updated(const Program& program, const InputSpec& input) {
   });
 }
 
-std::vector<ir::Value*> call_row(const Row& row, Call& call) {
-  const auto* one = std::get_if<ImportOne>(&row.function);
-  std::vector<ir::Value*> values =
-      one ? std::vector<ir::Value*>{(*one)(call)} : std::get<ImportMany>(row.function)(call);
-  if (!call.computes_in_f32()) return values;
-  const std::vector<std::string> names = call.node().output_names();
-  for (size_t i = 0; i < std::min(values.size(), names.size()); ++i) {
-    if (values[i] == nullptr || names[i].empty()) continue;
-    const DType dtype = call.scope().recorded_type(names[i]).dtype;
-    if (is_16_bit_float(dtype)) values[i] = call.builder().cast(values[i], dtype);
+// Whether a node takes or gives complex tensors.
+bool is_complex(const Scope& scope, const ProgramNode& node) {
+  const auto is_one = [&](const TensorName& tensor) { return scope.is_complex(tensor.name); };
+  for (const auto& [name, argument] : node.inputs) {
+    if (const auto* one = std::get_if<TensorName>(&argument); one && is_one(*one)) return true;
+    if (const auto* many = std::get_if<std::vector<TensorName>>(&argument))
+      if (std::ranges::any_of(*many, is_one)) return true;
   }
-  return values;
+  return std::ranges::any_of(node.output_names(),
+                             [&](const std::string& name) { return scope.is_complex(name); });
+}
+
+// An engine gives the same results for the same inputs, and has no generator to draw from.
+[[noreturn]] void refuse(std::string_view target) {
+  constexpr std::string_view kRandom[] = {
+      "rand",         "rand_like", "randn",       "randn_like",       "randint",
+      "randint_like", "randperm",  "bernoulli",   "normal",           "uniform",
+      "multinomial",  "poisson",   "exponential", "geometric",        "log_normal",
+      "cauchy",       "binomial",  "random",      "normal_functional"};
+  std::string_view name = target.substr(std::min(target.find('.'), target.size() - 1) + 1);
+  name = name.substr(0, name.find('.'));
+  if (target.starts_with("aten.") && std::ranges::find(kRandom, name) != std::end(kRandom))
+    throw CompileError(
+        "the operator is not supported: it draws random numbers, which engines do "
+        "not (leave it to PyTorch, or give them to the model as an input)");
+  throw CompileError("the operator is not supported");
 }
 
 // PyTorch recorded the type of every tensor while tracing: an importer that gives another is wrong.
 void check_type(const Scope& scope, const std::string& name, const ir::Type& type) {
-  const ir::Type recorded = scope.recorded_type(name);
+  ir::Type recorded = scope.recorded_type(name);
+  if (scope.is_complex(name)) recorded.shape.pop_back();
   bool same = type.dtype == recorded.dtype && type.rank() == recorded.rank();
   for (size_t i = 0; same && i < type.rank(); ++i) {
     const ir::Dim difference = type.shape[i] - recorded.shape[i];
@@ -151,6 +160,27 @@ void bind_outputs(Scope& scope, ir::Graph& graph, const ProgramNode& node,
     if (values[i] == nullptr || names[i].empty()) continue;
     check_type(scope, names[i], values[i]->type);
     name_value(graph, values[i], names[i], first_id);
+    scope.bind(names[i], values[i]);
+  }
+}
+
+void bind_complex_outputs(Scope& scope, const ProgramNode& node,
+                          const std::vector<Complex>& values) {
+  const std::vector<std::string> names = node.output_names();
+  if (values.size() != names.size())
+    throw CompileError("got " + std::to_string(names.size()) + " outputs, expected " +
+                       std::to_string(values.size()));
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (values[i].re == nullptr || names[i].empty()) continue;
+    if (scope.is_complex(names[i]) != (values[i].im != nullptr))
+      throw CompileError("got " + std::string(values[i].im ? "complex" : "real") +
+                         " numbers, expected others as recorded in the model");
+    check_type(scope, names[i], values[i].re->type);
+    if (values[i].im == nullptr) {
+      scope.bind(names[i], values[i].re);
+      continue;
+    }
+    check_type(scope, names[i], values[i].im->type);
     scope.bind(names[i], values[i]);
   }
 }
@@ -213,7 +243,7 @@ void Importer::bind_updated(Scope& scope) {
       scope.bind(updated.name,
                  graph_.add_input(state_name(updated), scope.recorded_type(updated.name)));
     const auto& inputs = graph_.inputs();
-    const auto found = std::ranges::find(inputs, scope.tensor(updated.name));
+    const auto found = std::ranges::find(inputs, scope.stored(updated.name));
     graph_.updates[output++] = static_cast<size_t>(found - inputs.begin());
   }
 }
@@ -291,15 +321,20 @@ void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
   if (gives_only_sizes(node)) return check_sizes(scope, node);
   check_ranks(scope.graph(), node);
   Call call(node, scope);
-  const std::string_view target = short_target(node);
+  const std::string_view target = short_target(node.target);
   if (is_control_flow(target)) return import_control(call, target);
-  if (const Row* row = find_row(target)) {
+  const bool has_complex = is_complex(scope, node);
+  const Row* real = has_complex ? nullptr : find_row(target);
+  if (const ComplexRow* row = real == nullptr ? find_complex_row(target) : nullptr)
+    return bind_complex_outputs(scope, node, row->function(call));
+  if (has_complex) throw CompileError("the operator is not supported for complex tensors");
+  if (const Row* row = real) {
     const uint32_t first_id = next_id(graph_);
     return bind_outputs(scope, graph_, node, call_row(*row, call), first_id);
   }
   const auto functional = functional_target(target);
   const Row* row = functional ? find_row(*functional) : nullptr;
-  if (row == nullptr) throw CompileError("the operator is not supported");
+  if (row == nullptr) refuse(target);
   if (const auto hazard = aliases.hazard(index)) throw CompileError(*hazard);
   import_in_place(call, *row);
 }
@@ -328,7 +363,7 @@ ir::Value* Importer::output_value(Scope& scope, const OutputSpec& spec, size_t i
   if (tensor == nullptr)
     throw CompileError("[model] got output " + std::to_string(index) +
                        " that is not a tensor, expected tensors only");
-  return scope.tensor(tensor->name);
+  return scope.stored(tensor->name);
 }
 
 void Importer::set_outputs(Scope& scope) {

@@ -81,13 +81,20 @@ StridedView make_view(const WeightEntry& entry) {
     view.fail("a pickled tensor",
               "a plain tensor (tensor subclasses must be unwrapped before export)");
   }
-  const auto dtype = dtype_of(entry.meta->dtype);
+  const auto part = part_dtype_of(entry.meta->dtype);
+  const auto dtype = part ? part : dtype_of(entry.meta->dtype);
   if (!dtype) view.fail(scalar_type_name(entry.meta->dtype), "a dtype that Kiln knows");
   view.dtype = *dtype;
   for (const SizeExpression& size : entry.meta->sizes) view.sizes.push_back(view.constant(size));
   for (const SizeExpression& size : entry.meta->strides)
     view.strides.push_back(view.constant(size));
   view.offset = view.constant(entry.meta->storage_offset);
+  if (part) {  // their parts lie side by side
+    for (int64_t& stride : view.strides) stride *= 2;
+    view.offset *= 2;
+    view.sizes.push_back(2);
+    view.strides.push_back(1);
+  }
   if (view.sizes.size() != view.strides.size()) {
     view.fail(std::to_string(view.strides.size()) + " strides", std::to_string(view.sizes.size()));
   }

@@ -75,6 +75,9 @@ Argument read_scalar(std::string_view tag, JsonElement value) {
   if (tag == "as_float") return json_number(value, tag);
   if (tag == "as_bool") return json_boolean(value, tag);
   if (tag == "as_string") return json_string(value, tag);
+  if (tag == "as_complex")
+    return ComplexNumber{json_number(json_member(value, "real"), "real"),
+                         json_number(json_member(value, "imag"), "imag")};
   if (tag == "as_scalar_type") return ScalarType{static_cast<int>(json_integer(value, tag))};
   return OtherArgument{std::string(tag)};
 }
@@ -262,6 +265,7 @@ struct ScalarTypeRow {
   int code;
   std::string_view name;
   std::optional<DType> dtype;
+  std::optional<DType> part = std::nullopt;  // of a complex type
 };
 
 constexpr std::array<ScalarTypeRow, 21> kScalarTypes{{
@@ -274,8 +278,8 @@ constexpr std::array<ScalarTypeRow, 21> kScalarTypes{{
     {7, "float32", DType::F32},
     {8, "float64", DType::F64},
     {9, "complex32", std::nullopt},
-    {10, "complex64", std::nullopt},
-    {11, "complex128", std::nullopt},
+    {10, "complex64", std::nullopt, DType::F32},
+    {11, "complex128", std::nullopt, DType::F64},
     {12, "bool", DType::Bool},
     {13, "bfloat16", DType::BF16},
     {28, "uint16", std::nullopt},
@@ -298,6 +302,11 @@ const ScalarTypeRow* find_scalar_type(ScalarType type) {
 std::optional<DType> dtype_of(ScalarType type) {
   const ScalarTypeRow* row = find_scalar_type(type);
   return row == nullptr ? std::nullopt : row->dtype;
+}
+
+std::optional<DType> part_dtype_of(ScalarType type) {
+  const ScalarTypeRow* row = find_scalar_type(type);
+  return row == nullptr ? std::nullopt : row->part;
 }
 
 std::string scalar_type_name(ScalarType type) {

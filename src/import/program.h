@@ -25,6 +25,9 @@ struct ScalarType {
 };
 // The dtype that a code stands for; nothing for one that Kiln has no type for.
 std::optional<DType> dtype_of(ScalarType type);
+// What the parts of a complex type are: f32 of complex64. Nothing for a type that is not complex, and
+// for complex32, which PyTorch hardly computes with itself.
+std::optional<DType> part_dtype_of(ScalarType type);
 // "float8_e4m3fn": the name in PyTorch, for messages.
 std::string scalar_type_name(ScalarType type);
 
@@ -56,6 +59,9 @@ struct ConditionName {
 };
 using SizeArgument = std::variant<int64_t, SizeName>;
 struct None {};
+struct ComplexNumber {
+  double re = 0, im = 0;
+};
 // Kinds that no importer asks for (device, layout, ...) or that none can use; the name is the
 // schema's.
 struct OtherArgument {
@@ -65,7 +71,7 @@ struct OtherArgument {
 using Argument =
     std::variant<None, TensorName, std::vector<TensorName>, int64_t, SizeName, ConditionName,
                  std::vector<SizeArgument>, double, std::vector<double>, bool, std::vector<bool>,
-                 std::string, ScalarType, std::shared_ptr<Subgraph>, OtherArgument>;
+                 std::string, ScalarType, ComplexNumber, std::shared_ptr<Subgraph>, OtherArgument>;
 
 struct ProgramNode {
   std::string target;  // "torch.ops.aten.add.Tensor"

@@ -46,8 +46,27 @@ Rows sort_rows();
 Rows scatter_rows();
 Rows recurrent_rows();
 Rows data_size_rows();
+Rows linalg_rows();
+Rows experts_rows();
 
 // Null for a target without a row.
 const Row* find_row(std::string_view target);
+
+// Operators with complex operands or results have rows of their own. A null `im`: a real result.
+using ImportComplex = std::vector<Complex> (*)(Call&);
+struct ComplexRow {
+  std::string_view target;
+  ImportComplex function;
+};
+using ComplexRows = std::span<const ComplexRow>;
+ComplexRows complex_rows();
+ComplexRows fourier_rows();
+ComplexRows spectrogram_rows();
+const ComplexRow* find_complex_row(std::string_view target);
+
+// Calls the importer, and rounds its results if it computes in f32.
+std::vector<ir::Value*> call_row(const Row& row, Call& call);
+// "aten.add.Tensor" of "torch.ops.aten.add.Tensor".
+std::string_view short_target(std::string_view target);
 
 }  // namespace kiln::import

@@ -30,12 +30,36 @@ void Scope::bind_lazily(const std::string& name, std::function<ir::Value*()> mak
   lazy_[name] = std::move(make);
 }
 
-ir::Value* Scope::tensor(const std::string& name) {
+ir::Value* Scope::find(const std::string& name) {
   if (const auto found = values_.find(name); found != values_.end()) return found->second;
   if (const auto found = lazy_.find(name); found != lazy_.end()) {
     return values_[name] = found->second();
   }
   throw CompileError("got the unknown tensor " + name + ", expected a result of an earlier node");
+}
+
+bool Scope::is_complex(const std::string& name) const {
+  const auto found = graph_.tensor_values.find(name);
+  return found != graph_.tensor_values.end() && part_dtype_of(found->second.dtype).has_value();
+}
+
+ir::Value* Scope::tensor(const std::string& name) {
+  if (is_complex(name))
+    throw CompileError("got the complex tensor " + name +
+                       ", expected a real one: the operator does not take complex numbers here");
+  return find(name);
+}
+
+Complex Scope::complex(const std::string& name) {
+  const auto found = complex_.find(name);
+  if (found != complex_.end()) return found->second;
+  return complex_[name] = split_parts(builder_, find(name));
+}
+
+ir::Value* Scope::stored(const std::string& name) {
+  const auto found = complex_.find(name);
+  if (found == complex_.end() || values_.contains(name)) return find(name);
+  return values_[name] = join_parts(builder_, found->second);
 }
 
 ir::Dim Scope::symbol(std::string_view name) const {
@@ -119,7 +143,8 @@ ir::Type Scope::recorded_type(const std::string& name) const {
   if (found == graph_.tensor_values.end()) {
     throw CompileError("got no type for " + name + ", expected it among tensor_values");
   }
-  const auto dtype = dtype_of(found->second.dtype);
+  const auto part = part_dtype_of(found->second.dtype);
+  const auto dtype = part ? part : dtype_of(found->second.dtype);
   if (!dtype) {
     throw CompileError("got dtype " + scalar_type_name(found->second.dtype) + " for " + name +
                        ", expected a dtype that Kiln knows");
@@ -127,7 +152,28 @@ ir::Type Scope::recorded_type(const std::string& name) const {
   ir::Type type{*dtype, {}};
   for (const SizeExpression& expression : found->second.sizes)
     type.shape.push_back(size(expression));
+  if (part) type.shape.push_back(2);
   return type;
+}
+
+Complex split_parts(ir::Builder& builder, ir::Value* pairs) {
+  const auto axis = static_cast<int64_t>(pairs->type.rank()) - 1;
+  const ir::Shape shape(pairs->type.shape.begin(), pairs->type.shape.end() - 1);
+  const auto part = [&](int64_t start) {
+    ir::Value* half = builder.value(
+        ir::Op::slice, {pairs},
+        {{"axis", axis}, {"start", ir::Dim(start)}, {"size", ir::Dim(1)}, {"step", int64_t{1}}});
+    return builder.reshape(half, shape);
+  };
+  return {part(0), part(1)};
+}
+
+ir::Value* join_parts(ir::Builder& builder, const Complex& value) {
+  ir::Shape shape = value.re->type.shape;
+  shape.push_back(1);
+  return builder.value(ir::Op::concat,
+                       {builder.reshape(value.re, shape), builder.reshape(value.im, shape)},
+                       {{"axis", static_cast<int64_t>(shape.size()) - 1}});
 }
 
 }  // namespace kiln::import

@@ -17,6 +17,12 @@ namespace kiln::import {
 using Symbols = std::map<std::string, ir::Dim, std::less<>>;
 using SymbolRanges = std::map<std::string, Range, std::less<>>;
 
+// A complex tensor is the two tensors that it is computed with.
+struct Complex {
+  ir::Value* re = nullptr;
+  ir::Value* im = nullptr;
+};
+
 class Scope {
  public:
   // `ranges` are those of the program; symbols that are found in the data are added to `symbols`.
@@ -32,10 +38,16 @@ class Scope {
   // A name whose value is made when it is first asked for: weights become constants where they are
   // used.
   void bind_lazily(const std::string& name, std::function<ir::Value*()> make);
-  // CompileError for a name that has no value.
+  // CompileError for a name that has no value, and for a complex tensor.
   ir::Value* tensor(const std::string& name);
+  // A tensor as it crosses the boundary of an engine: a complex one has its parts along a last axis of size 2.
+  ir::Value* stored(const std::string& name);
+  // Whether the program records a complex tensor of that name.
+  bool is_complex(const std::string& name) const;
+  void bind(const std::string& name, Complex value) { complex_[name] = value; }
+  Complex complex(const std::string& name);
   bool has_tensor(const std::string& name) const {
-    return values_.contains(name) || lazy_.contains(name);
+    return values_.contains(name) || lazy_.contains(name) || complex_.contains(name);
   }
 
   ir::Dim size(const SizeExpression& expression) const;
@@ -45,8 +57,8 @@ class Scope {
   ir::Dim condition(const std::string& name) const;
   // The same of an expression.
   ir::Dim condition_of(const std::string& expression) const;
-  // The type that the program records for a tensor; CompileError if there is none or Kiln has no
-  // such type.
+  // The type that the program records for a tensor, as `stored` has it; CompileError if there is none
+  // or Kiln has no such type.
   ir::Type recorded_type(const std::string& name) const;
   // Whether the program records a tensor's type; a single operator records nothing.
   bool is_recorded(const std::string& name) const { return graph_.tensor_values.contains(name); }
@@ -65,14 +77,20 @@ class Scope {
  private:
   ir::Dim symbol(std::string_view name) const;
   std::optional<ir::Dim> define(const SizeExpression& size, const std::optional<ir::Dim>& bound);
+  ir::Value* find(const std::string& name);
 
   const ProgramGraph& graph_;
   const SymbolRanges& ranges_;
   Symbols& symbols_;
   ir::Builder& builder_;
-  std::map<std::string, ir::Value*, std::less<>> values_;
+  std::map<std::string, ir::Value*, std::less<>> values_;  // as they are stored
+  std::map<std::string, Complex, std::less<>> complex_;
   std::map<std::string, std::function<ir::Value*()>, std::less<>> lazy_;
   std::set<std::string, std::less<>> used_;
 };
+
+// Both parts of a tensor with a last axis of size 2, and the other way.
+Complex split_parts(ir::Builder& builder, ir::Value* pairs);
+ir::Value* join_parts(ir::Builder& builder, const Complex& value);
 
 }  // namespace kiln::import

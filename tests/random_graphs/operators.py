@@ -700,3 +700,83 @@ def write(b: Builder, result: str) -> Step:
     x = b.pick(lambda x: x.dim() > 0)
     line = b.random.choice(WRITES).format(r=result, d=b.dim(x), e=b.dim(x))
     return Step(result, f"{result} = {x}.clone()\n{line}", (x,), "rounds")
+
+
+# Complex numbers, transforms and small matrices
+
+
+FOURIER = [
+    "torch.fft.rfft({x}).abs()",
+    "torch.view_as_real(torch.fft.fft({x}))",
+    "torch.fft.irfft(torch.complex({x}, -{x}))",
+    "torch.fft.fft(torch.complex({x}, {x} * 2), norm='ortho').imag",
+    "torch.fft.rfft({x}, n=9).real",
+    "torch.fft.ifft({x}).real",
+]
+COMPLEX = [
+    "torch.view_as_real(torch.complex({x}, {y}) * torch.complex({y}, {x}))",
+    "torch.view_as_real(torch.complex({x}, {y}).conj() + {x})",
+    "(torch.complex({x}, {y}) / torch.complex({y}.abs() + 1, {x})).real",
+    "torch.complex({x}, {y}).abs()",
+    "torch.polar({x}.abs(), {y}).imag",
+    "torch.view_as_real(torch.complex({x}, {y}).transpose(-1, 0)).sum(-1)",
+]
+
+
+def _single(b: Builder, x: str) -> str:
+    """A value that transforms take: of 32 or 64 bits, and finite."""
+    wide = x if b.of(x).dtype == torch.float64 else f"{x}.float()"
+    return f"torch.nan_to_num({wide}).clamp(-50, 50)"
+
+
+@makes(1)
+def fourier(b: Builder, result: str) -> Step:
+    x = b.floating(1)
+    if not b.is_fixed(x, -1) or b.of(x).shape[-1] < 2:
+        raise Unfit
+    call = b.random.choice(FOURIER).format(x=_single(b, x))
+    return step(result, call, x, rounding="accumulates")
+
+
+@makes(1)
+def complex_numbers(b: Builder, result: str) -> Step:
+    x = b.floating(1)
+    y = b.partner(x)
+    call = b.random.choice(COMPLEX).format(x=_single(b, x), y=_single(b, y))
+    return step(result, call, x, y, rounding="accumulates")
+
+
+@makes(0.5)
+def small_matrices(b: Builder, result: str) -> Step:
+    x = b.floating(2)
+    if not b.is_fixed(x, -1) or not 1 <= (size := b.of(x).shape[-1]) <= 8:
+        raise Unfit
+    # Well conditioned whatever the values are.
+    rows = f"torch.tanh({_single(b, x)})"
+    square = f"({rows}.mT @ {rows} + {rows}.shape[-2] * torch.eye({size}, dtype={rows}.dtype) + torch.eye({size}))"
+    call = b.random.choice(
+        [
+            f"torch.linalg.inv({square})",
+            f"torch.linalg.cholesky({square})",
+            f"torch.linalg.solve({square}, {rows}.mT)",
+            f"torch.linalg.solve_triangular({square}, {rows}.mT, upper=False)",
+        ]
+    )
+    return step(result, call, x, rounding="accumulates")
+
+
+@makes(0.5)
+def antialiased(b: Builder, result: str) -> Step:
+    x = b.floating(4, 4)
+    if not all(b.is_fixed(x, dim) for dim in (2, 3)):
+        raise Unfit
+    size = (b.random.randint(1, 9), b.random.randint(1, 9))
+    mode = b.random.choice(("bilinear", "bicubic"))
+    call = f"functional.interpolate({_single(b, x)}, {size}, mode='{mode}', antialias=True)"
+    return step(result, call, x, rounding="accumulates")
+
+
+@makes(0.5)
+def histogram(b: Builder, result: str) -> Step:
+    x = b.floating(1)
+    return step(result, f"torch.histc({x}.round().float(), 5, -2, 2)", x, rounding="exact")

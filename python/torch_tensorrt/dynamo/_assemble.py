@@ -14,7 +14,7 @@ from torch.export.graph_signature import ConstantArgument, OutputKind
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt._operator import execute_engine, execute_engine_in_place, hold
+from torch_tensorrt._operator import PART_DTYPES, execute_engine, execute_engine_in_place, hold
 from torch_tensorrt.dynamo._calling import set_calling, shorten_calls
 from torch_tensorrt.dynamo._checks import InputSizes, add_input_checks, refuse_tracing
 from torch_tensorrt.dynamo._contract import as_guards, ranges_of
@@ -89,6 +89,19 @@ def _copy_of(tensor: torch.Tensor) -> torch.Tensor:
     return copy.deepcopy(tensor)
 
 
+_ATEN = torch.ops.aten
+
+
+def _is_complex(node: Node) -> bool:
+    return node.meta["val"].dtype in PART_DTYPES
+
+
+def _engine_value(node: Node) -> torch.Tensor:
+    """A tensor as an engine has it."""
+    value = node.meta["val"]
+    return torch.view_as_real(value.resolve_conj()) if _is_complex(node) else value
+
+
 class _Builder:
     def __init__(self, program: Program) -> None:
         self._program = program
@@ -117,7 +130,7 @@ class _Builder:
         name = f"engine_{len(self._engines)}"
         self._engines.append(part.engine)
         region = part.region
-        inputs = [self._value(node_taken(node)) for node in region.inputs]
+        inputs = [self._parts(node_taken(node)) for node in region.inputs]
         engine = self._get_attr(name, part.engine)
         if region.updates:
             split = len(inputs) - len(region.updates)
@@ -125,12 +138,27 @@ class _Builder:
             call = self._graph.call_function(execute_engine_in_place, arguments)
         else:
             call = self._graph.call_function(execute_engine, (inputs, engine, region.spec))
-        call.meta["val"] = [node.meta["val"] for node in region.results]
+        call.meta["val"] = [_engine_value(node) for node in region.results]
         for index, node in enumerate(region.results):
-            self._copies[node] = self._graph.call_function(operator.getitem, (call, index))
-            self._copies[node].meta["val"] = node.meta["val"]
+            result = self._graph.call_function(operator.getitem, (call, index))
+            result.meta["val"] = _engine_value(node)
+            if _is_complex(node):
+                result = self._graph.call_function(_ATEN.view_as_complex.default, (result,))
+                result.meta["val"] = node.meta["val"]
+            self._copies[node] = result
         for node, source in region.updates.items():  # from here on they are the same tensor
             self._copies[node] = self._value(source)
+
+    def _parts(self, node: Node) -> Node:
+        """What an engine takes of a tensor: the parts of a complex one side by side."""
+        value = self._value(node)
+        if not _is_complex(node):
+            return value
+        plain = self._graph.call_function(_ATEN.resolve_conj.default, (value,))
+        plain.meta["val"] = node.meta["val"]
+        parts = self._graph.call_function(_ATEN.view_as_real.default, (plain,))
+        parts.meta["val"] = _engine_value(node)
+        return parts
 
     def add_outputs(self) -> None:
         """The user's results; changed buffers and inputs are written back first."""

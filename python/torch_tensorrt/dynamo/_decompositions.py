@@ -45,8 +45,6 @@ NAMES = (
     "diag_embed",
     "diagflat",
     "dist",
-    "fft_fftshift",
-    "fft_ifftshift",
     "fliplr",
     "flipud",
     "float_power.Tensor_Tensor",

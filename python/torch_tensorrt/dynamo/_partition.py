@@ -19,7 +19,7 @@ import torch
 from torch.fx import Graph, Node
 
 from kiln import KilnError, Model, NodeSupport
-from torch_tensorrt._operator import DTYPE_NAMES
+from torch_tensorrt._operator import is_engine_dtype
 from torch_tensorrt.dynamo._contractions import has_contractions
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints
@@ -136,8 +136,8 @@ def _refusal(node: Node, answer: NodeSupport, settings: CompilationSettings) -> 
 def _veto(node: Node, settings: CompilationSettings) -> str | None:
     if settings.runs_in_torch(node.target):
         return "named in torch_executed_ops"
-    if node.op != "call_function" or _is_other_control_flow(node.target):
-        return "control flow and submodules run in PyTorch"
+    if node.op != "call_function":
+        return "submodules run in PyTorch"
     if not settings.require_full_compilation and _has_dear_branches(node):
         return "it has products, and both branches are computed in an engine: require_full_compilation=True allows it"
     for arg in node.all_input_nodes:
@@ -152,7 +152,7 @@ def _veto(node: Node, settings: CompilationSettings) -> str | None:
         *_tensor_values(node),
         *(v for arg in node.all_input_nodes for v in _tensor_values(arg)),
     ):
-        if value.dtype not in DTYPE_NAMES or value.layout is not torch.strided:
+        if not is_engine_dtype(value.dtype) or value.layout is not torch.strided:
             return f"a tensor of dtype {value.dtype} and layout {value.layout}"
     return None
 
@@ -160,12 +160,6 @@ def _veto(node: Node, settings: CompilationSettings) -> str | None:
 def _is_assertion(node: Node) -> bool:
     """Whether a node asserts a condition on sizes."""
     return node.target is torch.ops.aten._assert_scalar.default
-
-
-def _is_other_control_flow(target: Any) -> bool:
-    """Whether an operator with graphs in it is one that engines never have."""
-    is_control_flow = isinstance(target, torch._ops.HigherOrderOperator)
-    return is_control_flow and str(target) not in ("cond", "map_impl", "scan")
 
 
 def _has_dear_branches(node: Node) -> bool:

@@ -22,7 +22,7 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, GraphModule, Node
 
 import kiln
-from torch_tensorrt._operator import ResultSpec, engine_tensor, write_spec
+from torch_tensorrt._operator import PART_DTYPES, ResultSpec, engine_tensor, write_spec
 from torch_tensorrt._sizes import SizeProgram
 from torch_tensorrt.dynamo._capture import capture_passes
 from torch_tensorrt.dynamo._engine_cache import BaseEngineCache, DiskEngineCache
@@ -98,7 +98,11 @@ class Region:
         for node in self.results:
             tensor = node.meta["val"]
             sizes = tuple(size_operand(size, program, symbols) for size in tensor.shape)
-            results.append(ResultSpec(tensor.dtype, sizes, self.orders.get(node, ())))
+            dtype, order = tensor.dtype, self.orders.get(node, ())
+            if part := PART_DTYPES.get(dtype):
+                dtype, sizes = part, (*sizes, size_operand(2, program, symbols))
+                order = order and (*order, tensor.dim())
+            results.append(ResultSpec(dtype, sizes, order))
         device = self.outputs[0].meta["val"].device if not self.inputs else None
         return write_spec(program, results, device, [order_taken(node) for node in self.inputs])
 

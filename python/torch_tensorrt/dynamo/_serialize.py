@@ -17,7 +17,7 @@ from torch.export.graph_signature import ExportGraphSignature
 from torch.fx import GraphModule, Node
 
 from kiln import TensorView
-from torch_tensorrt._operator import DTYPE_NAMES
+from torch_tensorrt._operator import DTYPE_NAMES, PART_DTYPES, is_engine_dtype
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _metadata(node: Node) -> dict[str, str]:
 def _tensor_output(serializer: Any, name: str, value: torch.Tensor) -> schema.TensorArgument:
     """Notes a value. No engine has tensors of other dtypes and layouts than its own, and the schema lacks some of them:
     bytes of the same sizes stand for them, so that one such tensor does not keep the whole program from being read."""
-    if value.dtype in DTYPE_NAMES and value.layout is torch.strided:
+    if is_engine_dtype(value.dtype) and value.layout is torch.strided:
         meta = serde.serialize_tensor_meta(value)
     else:
         one, zero = serde.serialize_sym_int(1), serde.serialize_sym_int(0)
@@ -171,9 +171,11 @@ def weight_views(weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Tenso
     """Weights for `kiln.Model.from_memory`: not copied if they are contiguous and in CPU memory."""
     views = {}
     for name, weight in weights:
-        if weight.dtype not in DTYPE_NAMES or weight.layout is not torch.strided:
+        if not is_engine_dtype(weight.dtype) or weight.layout is not torch.strided:
             continue  # the nodes that use it stay in PyTorch
-        tensor = weight.detach().resolve_neg().cpu().contiguous()
+        tensor = weight.detach().resolve_conj().resolve_neg().cpu().contiguous()
+        if tensor.dtype in PART_DTYPES:
+            tensor = torch.view_as_real(tensor)
         views[name] = TensorView(
             tensor.data_ptr(), DTYPE_NAMES[tensor.dtype], tuple(tensor.shape), tensor
         )

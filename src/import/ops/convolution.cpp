@@ -1,4 +1,7 @@
 // Convolutions, transposed ones included.
+#include <algorithm>
+#include <optional>
+
 #include "import/ops/common.h"
 
 namespace kiln::import {
@@ -74,65 +77,92 @@ Value* convolution(Call& call) {
   return unbatched(call, convolve(call, x, weight, geometry), added);
 }
 
-// stride - 1 zeros between neighbours: [.., n, ..] -> [.., n, 1, ..] -> [.., n, stride, ..] -> [..,
-// n * stride, ..], and the zeros behind the last element are cut off by the caller.
-Value* insert_zeros(Call& call, Value* x, const std::vector<int64_t>& stride) {
-  for (size_t i = 0; i < stride.size(); ++i) {
-    if (stride[i] == 1) continue;
-    const size_t axis = i + 2;
-    Value* split = unsqueeze(call, x, static_cast<int64_t>(axis) + 1);
-    std::vector<ir::Dim> before(split->type.rank(), ir::Dim(0)), after = before;
-    after[axis + 1] = stride[i] - 1;
-    Value* padded = call.make(
-        Op::pad, {split},
-        {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
-    ir::Shape shape = x->type.shape;
-    shape[axis] *= stride[i];
-    x = call.builder().reshape(padded, shape);
+Value* pad_axis(Call& call, Value* x, size_t axis, const ir::Dim& first, const ir::Dim& last) {
+  if (first.is_constant(0) && last.is_constant(0)) return x;
+  std::vector<ir::Dim> before(x->type.rank(), ir::Dim(0)), after = before;
+  before[axis] = first;
+  after[axis] = last;
+  return call.make(
+      Op::pad, {x},
+      {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+}
+
+// [.., n, taps] -> [.., n', ..]: element (i, t) is added to place i * stride + t * dilation, which begins at the axis.
+// Runs of `stride` taps lie side by side, so that the first runs of all elements are a row, and the second ones another.
+Value* add_taps(Call& call, Value* x, int64_t taps, int64_t stride, int64_t dilation) {
+  const size_t axis = x->type.rank() - 2, last = axis + 1;
+  const int64_t run = dilation == 1 ? std::min(taps, stride) : 1;
+  const int64_t runs = (taps + run - 1) / run, reach = (runs - 1) * run * dilation;
+  x = pad_axis(call, x, last, 0, runs * run - taps);
+  const ir::Dim row = x->type.shape[axis] * stride;
+  std::optional<Expr> sum;
+  for (int64_t i = 0; i < runs; ++i) {
+    Value* part = slice(call, x, static_cast<int64_t>(last), i * run, run);
+    part = pad_axis(call, part, last, 0, stride - run);
+    ir::Shape shape(part->type.shape.begin(), part->type.shape.end() - 2);
+    shape.push_back(row);
+    const int64_t start = i * run * dilation;
+    const Expr placed(
+        call, pad_axis(call, call.builder().reshape(part, shape), axis, start, reach - start));
+    sum = sum ? *sum + placed : placed;
   }
-  return x;
+  return *sum;
 }
 
-// [C, O / g, k..] -> [O, C / g, k..], mirrored in space.
-Value* transpose_weight(Call& call, Value* weight, int64_t groups) {
-  const ir::Shape shape = weight->type.shape;
-  const ir::Dim inputs = ir::floordiv(shape[0], groups), outputs = shape[1];
-  ir::Shape grouped{groups, inputs, outputs};
-  grouped.insert(grouped.end(), shape.begin() + 2, shape.end());
-  Value* swapped = move_axis(call, call.builder().reshape(weight, grouped), 1, 2);
-  ir::Shape merged{outputs * groups, inputs};
-  merged.insert(merged.end(), shape.begin() + 2, shape.end());
-  Value* result = call.builder().reshape(swapped, merged);
-  return call.make(Op::flip, {result}, {{"axes", range(2, static_cast<int64_t>(shape.size()))}});
+// What each element gives to the places under the kernel: [N, C, s..] and [C, O / g, k..] -> [N, O, k.., s..].
+Value* spread(Call& call, Value* x, Value* weight, int64_t groups) {
+  ir::Builder& builder = call.builder();
+  const ir::Shape from = x->type.shape, kernel = weight->type.shape;
+  const ir::Dim inputs = ir::floordiv(kernel[0], groups);
+  const ir::Shape space(from.begin() + 2, from.end()), taps(kernel.begin() + 2, kernel.end());
+  const ir::Dim rows = kernel[1] * ir::product(taps);
+  Value* matrix =
+      builder.permute(builder.reshape(weight, {ir::Dim(groups), inputs, rows}), {0, 2, 1});
+  Value* columns = builder.reshape(x, {from[0], ir::Dim(groups), inputs, ir::product(space)});
+  ir::Shape shape{from[0], kernel[1] * groups};
+  shape.insert(shape.end(), taps.begin(), taps.end());
+  shape.insert(shape.end(), space.begin(), space.end());
+  return builder.reshape(call.make(Op::matmul, {matrix, columns}, {{"transpose_b", false}}), shape);
 }
 
-// A transposed convolution is a convolution of the input with zeros in between and the weight
-// mirrored.
+// Each element times the kernel, added up where kernels overlap: there is no zero that an infinite weight could meet.
 Value* transposed_convolution(Call& call) {
   Value* weight = call.tensor("weight");
   const ir::Shape kernel = kernel_sizes(call, weight);
-  const std::vector<int64_t> stride = per_axis(call, "stride", kernel.size(), 1);
-  const std::vector<int64_t> padding = per_axis(call, "padding", kernel.size(), 0);
-  const std::vector<int64_t> output_padding = per_axis(call, "output_padding", kernel.size(), 0);
-  Geometry geometry;
-  geometry.stride.assign(kernel.size(), 1);
-  geometry.padding_before = geometry.padding_after = std::vector<int64_t>(kernel.size(), 0);
-  geometry.dilation = per_axis(call, "dilation", kernel.size(), 1);
-  geometry.groups = call.integer_or("groups", 1);
+  const size_t spatial = kernel.size();
+  const std::vector<int64_t> stride = per_axis(call, "stride", spatial, 1);
+  const std::vector<int64_t> padding = per_axis(call, "padding", spatial, 0);
+  const std::vector<int64_t> output_padding = per_axis(call, "output_padding", spatial, 0);
+  const std::vector<int64_t> dilation = per_axis(call, "dilation", spatial, 1);
   const auto [input, added] = batched(call, call.tensor("input"), weight);
-  Value* x = insert_zeros(call, input, stride);
-  std::vector<ir::Dim> before(x->type.rank(), ir::Dim(0)), after = before;
-  for (size_t i = 0; i < kernel.size(); ++i) {
+  bool overlaps = false;
+  for (size_t i = 0; i < spatial; ++i) {
     call.expect(kernel[i].is_constant(), "a kernel of size " + kernel[i].str(), "a constant size");
-    const int64_t reach = geometry.dilation[i] * (kernel[i].constant() - 1) - padding[i];
-    before[i + 2] = reach;
-    after[i + 2] = reach + output_padding[i] - (stride[i] - 1);
+    overlaps |= dilation[i] * (kernel[i].constant() - 1) >= stride[i];
   }
-  x = call.make(
-      Op::pad, {x},
-      {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
-  Value* result = convolve(call, x, transpose_weight(call, weight, geometry.groups), geometry);
-  return unbatched(call, result, added);
+  // Of 16 bits, sums are not rounded one by one.
+  const DType dtype = input->type.dtype, wide = overlaps ? compute_dtype(dtype) : dtype;
+  ir::Builder& builder = call.builder();
+  Value* x = spread(call, builder.cast(input, wide), builder.cast(weight, wide),
+                    call.integer_or("groups", 1));
+  for (size_t i = 0; i < spatial; ++i) {
+    // [N, O, k.., s.., done..]: the first kernel axis and the first of space become one, which goes last.
+    const auto rank = static_cast<int64_t>(x->type.rank());
+    const auto left = static_cast<int64_t>(spatial - i);
+    const ir::Dim size = x->type.shape[2 + left];
+    x = move_axis(call, move_axis(call, x, 2 + left, rank - 1), 2, rank - 1);
+    x = add_taps(call, x, kernel[i].constant(), stride[i], dilation[i]);
+    const ir::Dim wanted = (size - 1) * stride[i] - 2 * padding[i] +
+                           dilation[i] * (kernel[i].constant() - 1) + output_padding[i] + 1;
+    const auto axis = x->type.rank() - 1;
+    x = pad_axis(call, x, axis, -padding[i], wanted - x->type.shape[axis] + padding[i]);
+  }
+  if (Value* bias = call.optional_tensor("bias")) {
+    ir::Shape shape(spatial + 1, ir::Dim(1));
+    shape[0] = bias->type.shape[0];
+    x = Expr(call, x) + Expr(call, builder.cast(builder.reshape(bias, shape), wide));
+  }
+  return unbatched(call, builder.cast(x, dtype), added);
 }
 
 Value* import_convolution(Call& call) {

@@ -1,5 +1,6 @@
 // Tensors made from nothing but sizes and numbers.
 #include <cmath>
+#include <numbers>
 
 #include "import/ops/common.h"
 
@@ -161,6 +162,29 @@ Value* import_linspace(Call& call) {
   return call.builder().constant(std::move(literal));
 }
 
+// A sum of cosines over a period of as many values as there are, or of one fewer for windows that end as they begin.
+Value* cosine_window(Call& call, double constant, double first, double second) {
+  const int64_t count = call.integer("window_length");
+  call.expect(count >= 0 && count < int64_t{1} << 28, std::to_string(count) + " values",
+              "0 to 2^28");
+  const DType dtype = call.dtype("dtype").value_or(DType::F32);
+  const double period = static_cast<double>(count - (call.boolean_or("periodic", true) ? 0 : 1));
+  std::byte* data = nullptr;
+  ir::Literal literal = ir::Literal::allocate(dtype, {count}, &data);
+  for (int64_t i = 0; i < count; ++i) {
+    const double angle = 2 * std::numbers::pi * static_cast<double>(i) / period;
+    const double value = constant - first * std::cos(angle) + second * std::cos(2 * angle);
+    ir::Literal::set(data, dtype, i, count == 1 ? 1 : value);
+  }
+  return call.builder().constant(std::move(literal));
+}
+
+Value* import_hann_window(Call& call) { return cosine_window(call, 0.5, 0.5, 0); }
+Value* import_hamming_window(Call& call) {
+  return cosine_window(call, call.real_or("alpha", 0.54), call.real_or("beta", 0.46), 0);
+}
+Value* import_blackman_window(Call& call) { return cosine_window(call, 0.42, 0.5, 0.08); }
+
 // 1 where row and column are equal.
 Value* import_eye(Call& call) {
   const Dim rows = call.dim("n"), columns = call.dim_or("m", rows);
@@ -206,6 +230,14 @@ constexpr Row kRows[] = {
     {"aten.arange.start", import_arange},
     {"aten.arange.start_step", import_arange},
     {"aten.linspace.default", import_linspace},
+    {"aten.hann_window.default", import_hann_window},
+    {"aten.hann_window.periodic", import_hann_window},
+    {"aten.hamming_window.default", import_hamming_window},
+    {"aten.hamming_window.periodic", import_hamming_window},
+    {"aten.hamming_window.periodic_alpha", import_hamming_window},
+    {"aten.hamming_window.periodic_alpha_beta", import_hamming_window},
+    {"aten.blackman_window.default", import_blackman_window},
+    {"aten.blackman_window.periodic", import_blackman_window},
     {"aten.eye.default", import_eye},
     {"aten.eye.m", import_eye},
     {"aten.meshgrid.default", import_meshgrid},

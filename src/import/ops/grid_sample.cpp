@@ -1,8 +1,12 @@
 // Sampling of images at positions that a grid gives.
+#include <optional>
+
 #include "import/ops/common.h"
 
 namespace kiln::import {
 namespace {
+
+using ir::Dim;
 
 // PyTorch's numbers for the modes.
 constexpr int64_t kBilinear = 0, kNearest = 1;
@@ -108,7 +112,60 @@ Value* import_grid_sampler(Call& call) {
   return call.builder().permute(result, {0, 3, 1, 2});
 }
 
+// The middles of n pixels, or with aligned corners n places from end to end, over [-1, 1]; rounded as PyTorch does.
+Value* pixel_places(Call& call, int64_t n, bool align_corners, DType dtype) {
+  std::byte* data = nullptr;
+  ir::Literal literal = ir::Literal::allocate(dtype, {n}, &data);
+  const auto fill = [&](auto zero) {
+    using Real = decltype(zero);
+    const Real step = n > 1 ? Real(2) / static_cast<Real>(n - 1) : 0;
+    for (int64_t i = 0; i < n; ++i) {
+      Real place = i < n / 2 ? Real(-1) + step * static_cast<Real>(i)
+                             : Real(1) - step * static_cast<Real>(n - 1 - i);
+      if (!align_corners) place = place * static_cast<Real>(n - 1) / static_cast<Real>(n);
+      ir::Literal::set(data, dtype, i, n > 1 ? place : 0);
+    }
+  };
+  if (dtype == DType::F64) {
+    fill(double{});
+  } else {
+    fill(float{});
+  }
+  return call.builder().constant(std::move(literal));
+}
+
+// [N, d, d + 1] matrices -> [N, sizes.., d]: where the matrix takes each pixel. Its columns are for x, y, z and 1.
+Value* import_affine_grid(Call& call) {
+  Value* theta = call.tensor("theta");
+  const std::vector<Dim> size = call.dims("size");
+  const int64_t spatial = static_cast<int64_t>(size.size()) - 2;
+  call.expect((spatial == 2 || spatial == 3) && is_floating(theta->type.dtype),
+              std::to_string(size.size()) + " sizes", "4 or 5");
+  const bool align_corners = call.boolean_or("align_corners", false);
+  const DType dtype = theta->type.dtype;
+  const auto coefficient = [&](int64_t axis) {
+    ir::Shape shape{theta->type.shape[0]};
+    shape.insert(shape.end(), static_cast<size_t>(spatial), Dim(1));
+    shape.push_back(spatial);
+    return Expr(call, call.builder().reshape(slice(call, theta, 2, axis, 1), shape));
+  };
+  std::optional<Expr> sum;
+  ir::Shape result{theta->type.shape[0]};
+  for (int64_t axis = 0; axis < spatial; ++axis) {
+    const Dim& n = size[size.size() - 1 - static_cast<size_t>(axis)];
+    call.expect(n.is_constant() && n.constant() >= 1, n.str() + " pixels", "a size that is known");
+    ir::Shape shape(static_cast<size_t>(axis) + 2, Dim(1));
+    shape[0] = n;
+    const Expr place(call, call.builder().reshape(
+                               pixel_places(call, n.constant(), align_corners, dtype), shape));
+    const Expr term = place * coefficient(axis);
+    sum = sum ? *sum + term : term;
+  }
+  return *sum + coefficient(spatial);
+}
+
 constexpr Row kRows[] = {
+    {"aten.affine_grid_generator.default", import_affine_grid},
     {"aten.grid_sampler.default", import_grid_sampler},
     {"aten.grid_sampler_2d.default", import_grid_sampler},
 };

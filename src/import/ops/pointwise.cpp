@@ -189,6 +189,12 @@ Value* import_signbit(Call& call) {
   return dtype == DType::Bool ? x.apply(Op::ne, x) : x.apply(Op::lt, 0);
 }
 
+// Of a real number: 0, or pi if it is negative.
+Expr compose_angle(Call&, const Expr& x) {
+  const Expr angle = x.apply(Op::lt, 0).select(x.constant(std::numbers::pi), x.constant(0));
+  return x.apply(Op::isnan).select(x, angle);
+}
+
 Value* import_copysign(Call& call) {
   const Pair pair = promoted_floating(call);
   const Expr size = pair.a.apply(Op::abs);
@@ -452,6 +458,7 @@ constexpr Row kRows[] = {
     {"aten.arctan2.default", binary_floating<Op::atan2>},
     {"aten.hypot.default", binary<Op::hypot>},
     {"aten.signbit.default", import_signbit},
+    {"aten.angle.default", composed<compose_angle>},
     {"aten.copysign.Tensor", import_copysign},
     {"aten.copysign.Scalar", import_copysign},
     {"aten.logaddexp.default", import_logaddexp},

@@ -249,7 +249,90 @@ Value* import_interpolated(Call& call) {
   return call.builder().cast(x, dtype);
 }
 
+// The filters of antialiased images: of 2 and of 4 pixels, which are wider where an image shrinks.
+double triangle(double distance) { return std::max(0.0, 1 - std::abs(distance)); }
+
+double smooth_cubic(double distance) {
+  constexpr double kA = -0.5;
+  const double x = std::abs(distance);
+  if (x < 1) return ((kA + 2) * x - (kA + 3)) * x * x + 1;
+  return x < 2 ? (((x - 5) * x + 8) * x - 4) * kA : 0;
+}
+
+struct Filter {
+  double (*weight)(double distance);
+  double support;
+};
+constexpr Filter kTriangle{triangle, 1}, kSmoothCubic{smooth_cubic, 2};
+
+// Every output pixel is the mean of those under the filter.
+template <typename Real>
+Taps filter_taps(const Axis& axis, const Filter& filter, bool align_corners) {
+  const Real scale = position_scale<Real>(axis, align_corners), half = static_cast<Real>(0.5);
+  const Real support = static_cast<Real>(filter.support) * std::max(scale, Real(1));
+  const Real inverse = scale >= 1 ? Real(1) / scale : Real(1);
+  const auto most = static_cast<int64_t>(std::ceil(static_cast<float>(support))) * 2 + 1;
+  Taps taps{std::vector<std::vector<int64_t>>(most), std::vector<std::vector<double>>(most)};
+  for (int64_t i = 0; i < axis.output; ++i) {
+    const Real centre = scale * (static_cast<Real>(i) + half);
+    const int64_t first = std::max<int64_t>(static_cast<int64_t>(centre - support + half), 0);
+    const int64_t end = std::min(static_cast<int64_t>(centre + support + half), axis.input);
+    const int64_t count = std::clamp<int64_t>(end - first, 0, most);
+    std::vector<double> weights(most, 0);
+    double total = 0;
+    for (int64_t k = 0; k < count; ++k) {
+      const Real distance = (static_cast<Real>(k + first) - centre + half) * inverse;
+      total += weights[k] = filter.weight(static_cast<double>(distance));
+    }
+    for (int64_t k = 0; k < most; ++k) {
+      taps.indices[k].push_back(std::clamp<int64_t>(first + k, 0, axis.input - 1));
+      taps.weights[k].push_back(total == 0 ? weights[k] : weights[k] / total);
+    }
+  }
+  return taps;
+}
+
+// Many taps: a product with a matrix that has their weights.
+Value* apply_matrix(Call& call, Value* x, const Axis& axis, const Taps& taps) {
+  const DType dtype = x->type.dtype;
+  std::vector<double> weights(axis.output * axis.input, 0);
+  for (size_t tap = 0; tap < taps.indices.size(); ++tap)
+    for (int64_t i = 0; i < axis.output; ++i)
+      weights[i * axis.input + taps.indices[tap][i]] += taps.weights[tap][i];
+  std::byte* data = nullptr;
+  ir::Literal literal = ir::Literal::allocate(dtype, {axis.output, axis.input}, &data);
+  for (int64_t i = 0; i < literal.elements(); ++i) ir::Literal::set(data, dtype, i, weights[i]);
+  const auto last = static_cast<int64_t>(x->type.rank()) - 1;
+  Value* rows = move_axis(call, x, axis.axis, last);
+  rows = call.make(Op::linear, {rows, call.builder().constant(std::move(literal))});
+  return move_axis(call, rows, last, axis.axis);
+}
+
+// The width first, as PyTorch does.
+template <const Filter& filter>
+Value* import_antialiased(Call& call) {
+  Value* x = call.tensor(call.has("input") ? "input" : "self");
+  const DType dtype = x->type.dtype;
+  call.expect(is_floating(dtype), "dtype " + std::string(dtype_name(dtype)), "a floating one");
+  constexpr size_t kFewTaps = 16;
+  std::vector<Axis> axes = resized_axes(call, x, 2);
+  std::ranges::reverse(axes);
+  x = call.builder().cast(x, compute_dtype(dtype));
+  for (const Axis& axis : axes) {
+    const bool align_corners = call.boolean_or("align_corners", false);
+    const Taps taps = dtype == DType::F64 ? filter_taps<double>(axis, filter, align_corners)
+                                          : filter_taps<float>(axis, filter, align_corners);
+    x = taps.indices.size() <= kFewTaps ? apply_taps(call, x, axis.axis, taps)
+                                        : apply_matrix(call, x, axis, taps);
+  }
+  return call.builder().cast(x, dtype);
+}
+
 constexpr Row kRows[] = {
+    {"aten._upsample_bilinear2d_aa.default", import_antialiased<kTriangle>},
+    {"aten._upsample_bilinear2d_aa.vec", import_antialiased<kTriangle>},
+    {"aten._upsample_bicubic2d_aa.default", import_antialiased<kSmoothCubic>},
+    {"aten._upsample_bicubic2d_aa.vec", import_antialiased<kSmoothCubic>},
     {"aten.upsample_nearest1d.default", import_nearest<1>},
     {"aten.upsample_nearest1d.vec", import_nearest<1>},
     {"aten.upsample_nearest2d.default", import_nearest<2>},

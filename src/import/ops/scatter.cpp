@@ -3,6 +3,7 @@
 // Few indices (the positions of a step in a cache) are compared with every position instead: an element of the result looks
 // for the sources that are written to it, in a fixed order, which fuses with what is around it. More are a scatter.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <string>
 
@@ -553,7 +554,40 @@ Value* import_col2im(Call& call) {
   return call.builder().reshape(sum, shape);
 }
 
+// How many elements are in each of `bins` equal parts of a range: of the range given, or of all elements if it is empty.
+Value* import_histc(Call& call) {
+  Value* self = call.tensor("self");
+  const DType dtype = self->type.dtype;
+  const Expr x(call, call.builder().reshape(
+                         is_floating(dtype) ? self : call.builder().cast(self, DType::F64),
+                         {self->type.elements()}));
+  const int64_t bins = call.integer_or("bins", 100);
+  const double low = call.real_or("min", 0), high = call.real_or("max", 0);
+  call.expect(bins >= 1 && low <= high && std::isfinite(high - low),
+              std::to_string(bins) + " bins from " + std::to_string(low), "1 or more, and a range");
+  Expr first = x.constant(low), last = x.constant(high);
+  if (low == high) {
+    require_elements(call, x, {0}, ir::Requirement::Kind::Sizes);
+    first = Expr(call, reduce(call, Op::reduce_min, x, {0}, false));
+    last = Expr(call, reduce(call, Op::reduce_max, x, {0}, false));
+    const Expr is_one = first.apply(Op::eq, last);
+    const Expr below = first - 1, above = last + 1;
+    first = is_one.select(below, first);
+    last = is_one.select(above, last);
+  }
+  const Expr inside = x.apply(Op::ge, first).apply(Op::bitwise_and, x.apply(Op::le, last));
+  const Expr part = (x - first) * static_cast<double>(bins) / (last - first);
+  const Expr place(call, call.builder().cast(inside.select(part, part.constant(0)), DType::I64));
+  const Expr index =
+      inside.select(place.apply(Op::minimum, static_cast<double>(bins - 1)), place.constant(-1));
+  Value* none = call.builder().expand(call.builder().scalar(DType::I64, 0), {Dim(bins)});
+  Value* counts =
+      write(call, none, 0, {index, call.builder().scalar(DType::I64, 1)}, Combine::Sum, true);
+  return call.builder().cast(counts, dtype);
+}
+
 constexpr Row kRows[] = {
+    {"aten.histc.default", import_histc},
     {"aten.col2im.default", in_f32<import_col2im>},
     {"aten.scatter.src", import_scatter},
     {"aten.scatter.value", import_scatter},

@@ -569,6 +569,19 @@ def convolution() -> Family:
         b,
     )
     family.add(
+        "transpose-infinite",
+        lambda *t: fn.conv_transpose2d(*t, stride=2, padding=1),
+        rand(1, 1, 4, 3),
+        torch.tensor([[[[float("inf"), 1.0, 2.0], [1.0, float("nan"), 1.0], [0.5, 1.0, 2.0]]]]),
+    )
+    for stride, taps, dilation in ((2, 5, 1), (3, 2, 1), (2, 3, 2), (1, 3, 1)):
+        family.add(
+            f"transpose-{stride}-{taps}-{dilation}",
+            lambda x, w, s=stride, d=dilation: fn.conv_transpose1d(x, w, stride=s, dilation=d),
+            rand(2, 3, 7),
+            rand(3, 5, taps),
+        )
+    family.add(
         "transpose-1d", lambda *t: fn.conv_transpose1d(*t, stride=2), rand(2, 3, 7), rand(3, 5, 4)
     )
     family.add("transpose-3d", fn.conv_transpose3d, rand(1, 2, 3, 3, 3), rand(2, 3, 2, 2, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import complex_cases
 import index_cases
 import op_cases
 import pytest
@@ -18,7 +19,12 @@ BATCH = 60
 
 def batches() -> list[tuple[Case, ...]]:
     result: list[tuple[Case, ...]] = []
-    for family in [*op_cases.FAMILIES, *index_cases.FAMILIES, *quantised_cases.FAMILIES]:
+    for family in [
+        *op_cases.FAMILIES,
+        *index_cases.FAMILIES,
+        *quantised_cases.FAMILIES,
+        *complex_cases.FAMILIES,
+    ]:
         cases = family.cases
         result += [tuple(cases[i : i + BATCH]) for i in range(0, len(cases), BATCH)]
     return result

@@ -1,0 +1,363 @@
+// Complex tensors: each is a pair of real ones, and an operator on them is a few on their parts.
+#include <numbers>
+
+#include "import/ops/complex.h"
+
+namespace kiln::import {
+
+Pair Pair::of(Call& call, std::string_view name, DType dtype) {
+  ir::Builder& builder = call.builder();
+  if (call.is_complex(name)) {
+    const Complex value = call.complex(name);
+    return {{call, builder.cast(value.re, dtype)}, {call, builder.cast(value.im, dtype)}};
+  }
+  const auto number = call.complex_number(name);
+  Value* re =
+      number ? builder.scalar(dtype, number->re) : as_value(builder, call.operand(name), dtype);
+  return {{call, re}, {call, builder.scalar(dtype, number ? number->im : 0)}};
+}
+
+Complex Pair::value(Call& call) const {
+  const ir::Shape shape = ir::broadcast_shapes(re.value()->type.shape, im.value()->type.shape);
+  return {call.builder().expand(re, shape), call.builder().expand(im, shape)};
+}
+
+Pair operator*(const Pair& a, const Pair& b) {
+  return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
+}
+
+DType result_part(Call& call) {
+  const std::string name = call.node().output_names().at(0);
+  return call.scope().recorded_type(name).dtype;
+}
+
+namespace {
+
+using Results = std::vector<Complex>;
+
+Results one(Call& call, const Pair& result) { return {result.value(call)}; }
+Results one_real(const Expr& result) { return {{result.value(), nullptr}}; }
+
+// An operator that does to each part what it does to real numbers.
+Results by_parts(Call& call) {
+  const Row* row = find_row(short_target(call.node().target));
+  Call real(call, {Part::Real}), imaginary(call, {Part::Imaginary});
+  const std::vector<Value*> re = call_row(*row, real), im = call_row(*row, imaginary);
+  Results results;
+  for (size_t i = 0; i < re.size(); ++i) results.push_back({re[i], im[i]});
+  return results;
+}
+
+// A product of two complex tensors, by four of their parts.
+Results by_products(Call& call) {
+  const Row* row = find_row(short_target(call.node().target));
+  const auto product = [&](Part a, Part b) {
+    Call parts(call, {a, b});
+    return Expr(call, call_row(*row, parts).at(0));
+  };
+  constexpr Part kRe = Part::Real, kIm = Part::Imaginary;
+  return one(call, {product(kRe, kRe) - product(kIm, kIm), product(kRe, kIm) + product(kIm, kRe)});
+}
+
+Pair self(Call& call) { return Pair::of(call, "self", result_part(call)); }
+Pair other(Call& call) { return Pair::of(call, "other", result_part(call)); }
+
+template <Op op>
+Results add_sub(Call& call) {
+  const Pair a = self(call), b = other(call), alpha = Pair::of(call, "alpha", result_part(call));
+  const Pair scaled = alpha * b;
+  return one(call, {a.re.apply(op, scaled.re), a.im.apply(op, scaled.im)});
+}
+
+template <Op op>
+Results import_add_sub(Call& call) {
+  if (call.has("alpha")) return add_sub<op>(call);
+  const Pair a = self(call), b = other(call);
+  return one(call, {a.re.apply(op, b.re), a.im.apply(op, b.im)});
+}
+
+Results import_rsub(Call& call) {
+  call.expect(!call.has("alpha"), "alpha", "none for complex numbers");
+  const Pair a = self(call), b = other(call);
+  return one(call, {b.re - a.re, b.im - a.im});
+}
+
+Results import_mul(Call& call) { return one(call, self(call) * other(call)); }
+
+// Both are scaled by the divisor's larger part first: no square in between overflows.
+Pair divide(const Pair& a, const Pair& b) {
+  const Expr scale =
+      b.re.apply(Op::abs).apply(Op::maximum, b.im.apply(Op::abs)).apply(Op::reciprocal);
+  const Pair x{a.re * scale, a.im * scale}, y{b.re * scale, b.im * scale};
+  const Expr square = y.re * y.re + y.im * y.im;
+  return {(x.re * y.re + x.im * y.im) / square, (x.im * y.re - x.re * y.im) / square};
+}
+
+Results import_div(Call& call) {
+  call.expect(!call.has("rounding_mode"), "a rounding mode", "none for complex numbers");
+  return one(call, divide(self(call), other(call)));
+}
+
+Results import_reciprocal(Call& call) {
+  const Pair x = self(call);
+  return one(call, divide({x.re.constant(1), x.re.constant(0)}, x));
+}
+
+Pair whole(Call& call, std::string_view name = "self") {
+  const Complex value = call.complex(name);
+  return {{call, value.re}, {call, value.im}};
+}
+
+Expr magnitude(const Pair& x) { return x.re.apply(Op::hypot, x.im); }
+Expr angle(const Pair& x) { return x.im.apply(Op::atan2, x.re); }
+Pair from_polar(const Expr& length, const Expr& angle) {
+  return {length * angle.apply(Op::cos), length * angle.apply(Op::sin)};
+}
+
+Results import_abs(Call& call) { return one_real(magnitude(whole(call))); }
+Results import_angle(Call& call) { return one_real(angle(whole(call))); }
+Results import_real(Call& call) { return {{call.complex("self").re, nullptr}}; }
+Results import_imag(Call& call) { return {{call.complex("self").im, nullptr}}; }
+
+Results import_conj(Call& call) {
+  const Pair x = whole(call);
+  return one(call, {x.re, -x.im});
+}
+
+Results import_view_as_real(Call& call) {
+  return {{join_parts(call.builder(), call.complex("self")), nullptr}};
+}
+
+Results import_view_as_complex(Call& call) {
+  return {split_parts(call.builder(), call.tensor("self"))};
+}
+
+Results import_complex(Call& call) {
+  return one(call, {{call, call.tensor("real")}, {call, call.tensor("imag")}});
+}
+
+Results import_polar(Call& call) {
+  return one(call, from_polar({call, call.tensor("abs")}, {call, call.tensor("angle")}));
+}
+
+Results import_exp(Call& call) {
+  const Pair x = whole(call);
+  return one(call, from_polar(x.re.apply(Op::exp), x.im));
+}
+
+Results import_log(Call& call) {
+  const Pair x = whole(call);
+  return one(call, {magnitude(x).apply(Op::log), angle(x)});
+}
+
+// x / |x|, and 0 of 0.
+Results import_sgn(Call& call) {
+  const Pair x = whole(call);
+  const Expr length = magnitude(x), zero = length.constant(0);
+  const Expr is_zero = length.apply(Op::eq, zero);
+  return one(call, {is_zero.select(zero, x.re / length), is_zero.select(zero, x.im / length)});
+}
+
+Results import_square(Call& call) {
+  const Pair x = whole(call);
+  return one(call, x * x);
+}
+
+// Small whole exponents are products.
+Results import_pow(Call& call) {
+  const Pair x = self(call);
+  const double exponent = call.real_or("exponent", 1);
+  constexpr double kMostFactors = 8;
+  if (exponent < 1 || exponent > kMostFactors || exponent != static_cast<int>(exponent)) {
+    const Expr length = magnitude(x).apply(Op::pow, exponent);
+    return one(call, from_polar(length, angle(x) * exponent));
+  }
+  Pair result = x;
+  for (int i = 1; i < static_cast<int>(exponent); ++i) result = result * x;
+  return one(call, result);
+}
+
+// To another complex type, from real numbers, or to them, which leaves the real part.
+Results import_to(Call& call) {
+  ir::Builder& builder = call.builder();
+  if (!call.scope().is_complex(call.node().output_names().at(0)))
+    return {{builder.cast(call.complex("self").re, result_part(call)), nullptr}};
+  return one(call, self(call));
+}
+
+template <Op op, Op join>
+Results import_comparison(Call& call) {
+  DType dtype = DType::F32;
+  for (const char* name : {"self", "other"})
+    if (call.is_complex(name)) dtype = promote_types(dtype, call.complex(name).re->type.dtype);
+  const Pair a = Pair::of(call, "self", dtype), b = Pair::of(call, "other", dtype);
+  return one_real(a.re.apply(op, b.re).apply(join, a.im.apply(op, b.im)));
+}
+
+template <Op op>
+Results import_test(Call& call) {
+  const Pair x = whole(call);
+  return one_real(x.re.apply(op).apply(Op::bitwise_or, x.im.apply(op)));
+}
+
+Results import_isfinite(Call& call) {
+  const Pair x = whole(call);
+  const auto finite = [](const Expr& part) {
+    return part.apply(Op::isnan)
+        .apply(Op::bitwise_or, part.apply(Op::isinf))
+        .apply(Op::logical_not);
+  };
+  return one_real(finite(x.re).apply(Op::bitwise_and, finite(x.im)));
+}
+
+Results import_masked_fill(Call& call) {
+  const Pair x = self(call), value = Pair::of(call, "value", result_part(call));
+  const Expr mask(call, call.tensor("mask"));
+  return one(call, {mask.select(value.re, x.re), mask.select(value.im, x.im)});
+}
+
+// Zeros are padded with zeros.
+Results import_pad(Call& call) {
+  call.expect(call.real_or("value", 0) == 0, "a value to pad with", "0 for complex tensors");
+  return by_parts(call);
+}
+
+Results import_ones(Call& call) {
+  const ir::Type type = call.scope().recorded_type(call.node().output_names().at(0));
+  const ir::Shape shape(type.shape.begin(), type.shape.end() - 1);
+  const auto number =
+      call.complex_number("fill_value").value_or(ComplexNumber{call.real_or("fill_value", 1), 0});
+  const auto fill = [&](double value) {
+    return call.builder().expand(call.builder().scalar(type.dtype, value), shape);
+  };
+  return {{fill(number.re), fill(number.im)}};
+}
+
+Results ignore(Call&) { return {}; }
+
+constexpr ComplexRow kRows[] = {
+    {"aten.view_as_real.default", import_view_as_real},
+    {"aten.view_as_real_copy.default", import_view_as_real},
+    {"aten.view_as_complex.default", import_view_as_complex},
+    {"aten.view_as_complex_copy.default", import_view_as_complex},
+    {"aten.complex.default", import_complex},
+    {"aten.polar.default", import_polar},
+    {"aten.real.default", import_real},
+    {"aten.imag.default", import_imag},
+    {"aten.abs.default", import_abs},
+    {"aten.angle.default", import_angle},
+    {"aten.conj.default", import_conj},
+    {"aten._conj.default", import_conj},
+    {"aten._conj_copy.default", import_conj},
+    {"aten.conj_physical.default", import_conj},
+    {"aten._conj_physical.default", import_conj},
+    {"aten.add.Tensor", import_add_sub<Op::add>},
+    {"aten.add.Scalar", import_add_sub<Op::add>},
+    {"aten.sub.Tensor", import_add_sub<Op::sub>},
+    {"aten.sub.Scalar", import_add_sub<Op::sub>},
+    {"aten.rsub.Scalar", import_rsub},
+    {"aten.rsub.Tensor", import_rsub},
+    {"aten.mul.Tensor", import_mul},
+    {"aten.mul.Scalar", import_mul},
+    {"aten.div.Tensor", import_div},
+    {"aten.div.Scalar", import_div},
+    {"aten.reciprocal.default", import_reciprocal},
+    {"aten.exp.default", import_exp},
+    {"aten.log.default", import_log},
+    {"aten.sgn.default", import_sgn},
+    {"aten.square.default", import_square},
+    {"aten.pow.Tensor_Scalar", import_pow},
+    {"aten.eq.Tensor", import_comparison<Op::eq, Op::bitwise_and>},
+    {"aten.eq.Scalar", import_comparison<Op::eq, Op::bitwise_and>},
+    {"aten.ne.Tensor", import_comparison<Op::ne, Op::bitwise_or>},
+    {"aten.ne.Scalar", import_comparison<Op::ne, Op::bitwise_or>},
+    {"aten.isnan.default", import_test<Op::isnan>},
+    {"aten.isinf.default", import_test<Op::isinf>},
+    {"aten.isfinite.default", import_isfinite},
+    {"aten._to_copy.default", import_to},
+    {"aten.to.dtype", import_to},
+    {"aten.to.dtype_layout", import_to},
+    {"aten.to.device", import_to},
+    {"aten.masked_fill.Scalar", import_masked_fill},
+    {"aten.constant_pad_nd.default", import_pad},
+    {"aten.pad.default", import_pad},
+    {"aten.ones.default", import_ones},
+    {"aten.ones_like.default", import_ones},
+    {"aten.full.default", import_ones},
+    {"aten.full_like.default", import_ones},
+    {"aten._assert_tensor_metadata.default", ignore},
+
+    {"aten.mm.default", by_products},
+    {"aten.bmm.default", by_products},
+    {"aten.matmul.default", by_products},
+    {"aten.mv.default", by_products},
+    {"aten.dot.default", by_products},
+    {"aten.outer.default", by_products},
+    {"aten.einsum.default", by_products},
+
+    {"aten.alias.default", by_parts},
+    {"aten.cat.default", by_parts},
+    {"aten.chunk.default", by_parts},
+    {"aten.clone.default", by_parts},
+    {"aten.contiguous.default", by_parts},
+    {"aten.copy.default", by_parts},
+    {"aten.cumsum.default", by_parts},
+    {"aten.detach.default", by_parts},
+    {"aten.diagonal.default", by_parts},
+    {"aten.expand.default", by_parts},
+    {"aten.expand_as.default", by_parts},
+    {"aten.flatten.using_ints", by_parts},
+    {"aten.flip.default", by_parts},
+    {"aten.gather.default", by_parts},
+    {"aten.index.Tensor", by_parts},
+    {"aten.index_select.default", by_parts},
+    {"aten.lift_fresh_copy.default", by_parts},
+    {"aten.mT.default", by_parts},
+    {"aten.mean.default", by_parts},
+    {"aten.mean.dim", by_parts},
+    {"aten.movedim.int", by_parts},
+    {"aten.movedim.intlist", by_parts},
+    {"aten.narrow.default", by_parts},
+    {"aten.neg.default", by_parts},
+    {"aten.new_zeros.default", by_parts},
+    {"aten.permute.default", by_parts},
+    {"aten.positive.default", by_parts},
+    {"aten.repeat.default", by_parts},
+    {"aten.repeat_interleave.self_int", by_parts},
+    {"aten.reshape.default", by_parts},
+    {"aten.resolve_conj.default", by_parts},
+    {"aten.resolve_neg.default", by_parts},
+    {"aten.roll.default", by_parts},
+    {"aten.select.int", by_parts},
+    {"aten.select_scatter.default", by_parts},
+    {"aten.slice.Tensor", by_parts},
+    {"aten.slice_scatter.default", by_parts},
+    {"aten.split.Tensor", by_parts},
+    {"aten.split_with_sizes.default", by_parts},
+    {"aten.squeeze.default", by_parts},
+    {"aten.squeeze.dim", by_parts},
+    {"aten.squeeze.dims", by_parts},
+    {"aten.stack.default", by_parts},
+    {"aten.sum.default", by_parts},
+    {"aten.sum.dim_IntList", by_parts},
+    {"aten.t.default", by_parts},
+    {"aten.tile.default", by_parts},
+    {"aten.transpose.int", by_parts},
+    {"aten.tril.default", by_parts},
+    {"aten.triu.default", by_parts},
+    {"aten.unbind.int", by_parts},
+    {"aten.unflatten.int", by_parts},
+    {"aten.unfold.default", by_parts},
+    {"aten.unsqueeze.default", by_parts},
+    {"aten.view.default", by_parts},
+    {"aten._unsafe_view.default", by_parts},
+    {"aten.where.self", by_parts},
+    {"aten.zeros.default", by_parts},
+    {"aten.zeros_like.default", by_parts},
+};
+
+}  // namespace
+
+ComplexRows complex_rows() { return kRows; }
+
+}  // namespace kiln::import

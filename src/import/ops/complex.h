@@ -1,0 +1,23 @@
+// Arithmetic on complex numbers as pairs of real ones.
+#pragma once
+
+#include "import/ops/common.h"
+
+namespace kiln::import {
+
+struct Pair {
+  Expr re, im;
+
+  // An operand: a complex tensor, a real one or a number, its parts as `dtype`. What is real has one 0 as
+  // its other part.
+  static Pair of(Call& call, std::string_view name, DType dtype);
+  // Both parts in the shape that they broadcast to.
+  Complex value(Call& call) const;
+};
+
+Pair operator*(const Pair& a, const Pair& b);
+
+// What the parts of the node's first result are.
+DType result_part(Call& call);
+
+}  // namespace kiln::import
