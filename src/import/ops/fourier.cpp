@@ -15,6 +15,8 @@ namespace {
 constexpr int64_t kDirect = 64;
 constexpr int64_t kDirectPrime = 128;
 constexpr int64_t kLongest = int64_t{1} << 20;
+// The longest one whose length is not known: a table of its square.
+constexpr int64_t kLongestOpen = 4096;
 
 struct Root {
   double re, im;
@@ -52,6 +54,31 @@ int64_t length_of(Call& call, const Value* x) {
   call.expect(size.constant() >= 1 && size.constant() <= kLongest, size.str() + " values",
               "1 to " + std::to_string(kLongest));
   return size.constant();
+}
+
+// Of a length that varies with the inputs: matrices of all roots are computed at run time.
+Complex of_any_length(Call& call, const Complex& x, int sign) {
+  const ir::Dim& n = x.re->type.shape.back();
+  call.expect(n.upper_bound() <= kLongestOpen,
+              "up to " + std::to_string(n.upper_bound()) + " values",
+              "at most " + std::to_string(kLongestOpen) + ", or a length that is known");
+  ir::Builder& builder = call.builder();
+  const Expr row(call, unsqueeze(call, iota(call, n), 1)), column(call, iota(call, n));
+  const Expr length(call, as_value(builder, Number(n), DType::I64));
+  const Expr turns = (row * column).apply(Op::remainder, length.apply(Op::maximum, 1));
+  const Expr angle = Expr(call, builder.cast(turns, DType::F64)) * (2 * sign * std::numbers::pi) /
+                     Expr(call, builder.cast(length, DType::F64));
+  const DType dtype = x.re->type.dtype;
+  const auto product = [&](Value* y, Op function) {
+    Value* weight = builder.cast(angle.apply(function), dtype);
+    const bool is_vector = y->type.rank() == 1;
+    Value* result = call.make(Op::matmul, {is_vector ? unsqueeze(call, y, 0) : y, weight},
+                              {{"transpose_b", false}});
+    return Expr(call, builder.reshape(result, y->type.shape));
+  };
+  const Expr re = product(x.re, Op::cos), im = product(x.re, Op::sin);
+  if (x.im == nullptr) return {re, im};
+  return {re - product(x.im, Op::sin), im + product(x.im, Op::cos)};
 }
 
 // One product for `count` results of n values: the real and then the imaginary parts of the roots' sums.
@@ -175,6 +202,7 @@ Complex by_convolution(Call& call, const Complex& x, int64_t n, int sign) {
 }  // namespace
 
 Complex fourier(Call& call, const Complex& x, int sign) {
+  if (!x.re->type.shape.back().is_constant()) return of_any_length(call, x, sign);
   const int64_t n = length_of(call, x.re);
   const int64_t n1 = larger_factor(n);
   if (n <= kDirect || (n1 == n && n <= kDirectPrime)) return direct(call, x, n, sign);
@@ -223,12 +251,14 @@ namespace {
 
 using Results = std::vector<Complex>;
 
-// What is left of a result of `count` sums over n values after PyTorch's normalisation.
+// PyTorch's normalisation of a transform of n values; negative: of a number that varies.
 double factor_of(Call& call, const std::string& norm, bool forward, double n) {
+  const bool is_one = norm == (forward ? "backward" : "forward");
+  call.expect(n >= 0 || is_one, "norm \"" + norm + "\" of a length that varies", "no factor");
   if (norm == "ortho") return 1 / std::sqrt(n);
   call.expect(norm == "backward" || norm == "forward", "norm \"" + norm + "\"",
               "backward, forward or ortho");
-  return (norm == "forward") == forward ? 1 / n : 1;
+  return is_one ? 1 : 1 / n;
 }
 
 Complex self(Call& call) {
@@ -253,19 +283,23 @@ Complex along(Call& call, const Complex& x, int64_t axis, const auto& function) 
   return each(moved, [&](Value* y) { return move_axis(call, y, last, axis); });
 }
 
-int64_t size_along(Call& call, const Complex& x, int64_t axis) {
+enum class Kind { Complex, FromReal, ToReal };
+
+// The length along an axis, or kOpen for one that varies.
+constexpr int64_t kOpen = -1;
+
+int64_t size_along(Call& call, const Complex& x, int64_t axis, Kind kind) {
   call.expect(x.re->type.rank() > 0, "a scalar", "an axis to transform");
   const ir::Dim& size = x.re->type.shape[axis];
-  call.expect(size.is_constant(), size.str() + " values", "a length that is known");
-  return size.constant();
+  call.expect(size.is_constant() || kind == Kind::Complex, size.str() + " values",
+              "a length that is known");
+  return size.is_constant() ? size.constant() : kOpen;
 }
 
 // Axes to transform with the number of values of each.
 struct Axis {
   int64_t axis, size;
 };
-
-enum class Kind { Complex, FromReal, ToReal };
 
 // The axes of fft_fft (n, dim), fft_fft2 and fft_fftn (s, dim). Without sizes and axes all of them; with sizes
 // the last ones.
@@ -288,10 +322,11 @@ std::vector<Axis> axes_of(Call& call, const Complex& x, Kind kind, int64_t few) 
     const bool is_half = kind == Kind::ToReal && i + 1 == axes.size();
     int64_t size = i < sizes.size() ? sizes[i] : -1;
     if (size == -1) {
-      size = size_along(call, x, axis);
+      size = size_along(call, x, axis, kind);
       if (is_half) size = 2 * (size - 1);
     }
-    call.expect(size >= 1, std::to_string(size) + " values", "1 or more");
+    call.expect(size >= 1 || (size == kOpen && kind == Kind::Complex),
+                std::to_string(size) + " values", "1 or more");
     result.push_back({axis, size});
   }
   return result;
@@ -305,14 +340,19 @@ Complex transformed(Call& call, Complex x, const std::vector<Axis>& axes, int si
 
 Complex resized(Call& call, const Complex& x, const std::vector<Axis>& axes) {
   Complex result = x;
-  for (const Axis& axis : axes)
+  for (const Axis& axis : axes) {
+    if (axis.size == kOpen) continue;
     result = each(result, [&](Value* y) { return resized(call, y, axis.axis, axis.size); });
+  }
   return result;
 }
 
 double count_of(const std::vector<Axis>& axes) {
   double count = 1;
-  for (const Axis& axis : axes) count *= static_cast<double>(axis.size);
+  for (const Axis& axis : axes) {
+    if (axis.size == kOpen) return kOpen;
+    count *= static_cast<double>(axis.size);
+  }
   return count;
 }
 
@@ -393,28 +433,29 @@ Results import_ihfft(Call& call) {
 double primitive_factor(Call& call, const std::vector<Axis>& axes) {
   const int64_t mode = call.integer_or("normalization", 0);
   const double n = count_of(axes);
+  call.expect(n >= 0 || mode == 0, "a factor of a length that varies", "none");
   return mode == 0 ? 1 : mode == 1 ? 1 / std::sqrt(n) : 1 / n;
 }
 
-std::vector<Axis> primitive_axes(Call& call, const Complex& x) {
+std::vector<Axis> primitive_axes(Call& call, const Complex& x, Kind kind) {
   std::vector<Axis> axes;
   for (const int64_t given : call.integers("dim")) {
     const int64_t axis = call.normalise_axis(given, x.re->type.rank());
-    axes.push_back({axis, size_along(call, x, axis)});
+    axes.push_back({axis, size_along(call, x, axis, kind)});
   }
   return axes;
 }
 
 Results import_c2c(Call& call) {
   const Complex x = self(call);
-  const std::vector<Axis> axes = primitive_axes(call, x);
+  const std::vector<Axis> axes = primitive_axes(call, x, Kind::Complex);
   const int sign = call.boolean_or("forward", true) ? -1 : 1;
   return {scaled(call, transformed(call, x, axes, sign), primitive_factor(call, axes))};
 }
 
 Results import_r2c(Call& call) {
   const Complex x = self(call);
-  const std::vector<Axis> axes = primitive_axes(call, x);
+  const std::vector<Axis> axes = primitive_axes(call, x, Kind::FromReal);
   const Complex result = call.boolean_or("onesided", true) ? real_to_complex(call, x, axes)
                                                            : transformed(call, x, axes, -1);
   return {scaled(call, result, primitive_factor(call, axes))};
@@ -422,7 +463,7 @@ Results import_r2c(Call& call) {
 
 Results import_c2r(Call& call) {
   const Complex x = self(call);
-  std::vector<Axis> axes = primitive_axes(call, x);
+  std::vector<Axis> axes = primitive_axes(call, x, Kind::FromReal);
   call.expect(!axes.empty(), "no axes", "an axis to transform");
   axes.back().size = call.integer("last_dim_size");
   return {scaled(call, complex_to_real(call, x, axes), primitive_factor(call, axes))};
