@@ -314,7 +314,7 @@ void Importer::import_control(Call& call, std::string_view target) {
 void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
   const ProgramNode& node = scope.graph().nodes[index];
   builder_.set_location(node.location);
-  if (short_target(node) == kItem) {
+  if (short_target(node.target) == kItem) {
     Call item(node, scope);
     return import_item(item);
   }
