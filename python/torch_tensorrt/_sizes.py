@@ -105,7 +105,8 @@ class SizeProgram:
 
     def add_data_size(self, least: int, most: int | None) -> str:
         """The operand that is a size which the data decides, from `least` to `most`; each is one of its own."""
-        return self._append("data", least, -1 if most is None else most)
+        self._append("data", least, -1 if most is None else most)
+        return f"#{len(self._steps) - 1}"
 
     def _append(self, function: str, left: Operand, right: Operand) -> str:
         place = f"#{len(self._steps)}"

@@ -33,7 +33,9 @@ void check_sizes(const Scope& scope, const ProgramNode& node) {
   }
 }
 
-constexpr std::string_view kItem = "aten._local_scalar_dense.default";
+bool is_item(std::string_view target) {
+  return target == "aten._local_scalar_dense.default" || target == "aten.item.default";
+}
 
 // The value of a scalar tensor as a size.
 void import_item(Call& call) {
@@ -314,7 +316,7 @@ void Importer::import_control(Call& call, std::string_view target) {
 void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
   const ProgramNode& node = scope.graph().nodes[index];
   builder_.set_location(node.location);
-  if (short_target(node.target) == kItem) {
+  if (is_item(short_target(node.target))) {
     Call item(node, scope);
     return import_item(item);
   }

@@ -143,10 +143,10 @@ def _veto(node: Node, settings: CompilationSettings) -> str | None:
     for arg in node.all_input_nodes:
         if node.target is torch.ops.higher_order.cond and arg is node.args[0]:
             continue  # a condition on sizes is possible there
-        if _is_assertion(node) and isinstance(condition := arg.meta.get("val"), torch.SymBool):
-            if is_comparison(condition):
-                continue  # the engine checks it
-        if isinstance(arg.meta.get("val"), (torch.SymBool, torch.SymFloat)):
+        value = arg.meta.get("val")
+        if _is_assertion(node) and isinstance(value, torch.SymBool) and is_comparison(value):
+            continue  # the engine checks it
+        if isinstance(value, (torch.SymBool, torch.SymFloat)):
             return f"depends on {arg.meta['val']}: engines compute with sizes that are integers"
     for value in (
         *_tensor_values(node),

@@ -84,17 +84,18 @@ def as_constraints(
     """The ranges as torch.export has them."""
     result = dict(program.exported.range_constraints)
     for symbol, r in ranges.items():
-        result[symbol] = _value_range(r.min, r.max)
+        result[symbol] = value_range(r.min, r.max)
     for size in list(result):
         found = linear(size)
         if found is not None and not found.is_plain and found.symbol in ranges:
             r = ranges[found.symbol]
-            result[size] = _value_range(found.size(r.min), found.size(r.max))
+            result[size] = value_range(found.size(r.min), found.size(r.max))
     return result
 
 
-def _value_range(low: int, high: int) -> ValueRanges[Any]:
-    return ValueRanges(low, int_oo if high >= UNBOUNDED else high)
+def value_range(low: int, high: int | None) -> ValueRanges[Any]:
+    """Sizes from `low` to `high`; UNBOUNDED or None: any."""
+    return ValueRanges(low, int_oo if high is None or high >= UNBOUNDED else high)
 
 
 def _symbols(program: Program) -> set[sympy.Symbol]:

@@ -20,16 +20,17 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 from torch.fx import Graph, GraphModule, Node
+from torch.utils._sympy.value_ranges import bound_sympy
 
 import kiln
 from torch_tensorrt._operator import PART_DTYPES, ResultSpec, engine_tensor, write_spec
-from torch_tensorrt._sizes import SizeProgram
+from torch_tensorrt._sizes import Operand, SizeProgram
 from torch_tensorrt.dynamo._capture import capture_passes
 from torch_tensorrt.dynamo._engine_cache import BaseEngineCache, DiskEngineCache
 from torch_tensorrt.dynamo._layouts import order_taken
 from torch_tensorrt.dynamo._partition import engine_device, tensor_sources
 from torch_tensorrt.dynamo._program import Program
-from torch_tensorrt.dynamo._ranges import as_constraints, range_bounds
+from torch_tensorrt.dynamo._ranges import as_constraints, range_bounds, value_range
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._strides import storage_order
@@ -39,6 +40,7 @@ from torch_tensorrt.dynamo._symbols import (
     SizeNodes,
     SymbolError,
     carrier_operands,
+    expression,
     find_carriers,
     free_symbols,
     get_attribute,
@@ -90,14 +92,14 @@ class Region:
         )
         program = SizeProgram()
         symbols = carrier_operands(carriers, program)
-        used = free_symbols(size for node in self.results for size in node.meta["val"].shape)
-        for symbol, bounds in self.data_sizes.items():
-            if symbol in used:
-                symbols[symbol] = program.add_data_size(*bounds)
+        data_sizes = self._result_sizes(program, symbols)
         results = []
         for node in self.results:
             tensor = node.meta["val"]
-            sizes = tuple(size_operand(size, program, symbols) for size in tensor.shape)
+            sizes = tuple(
+                data_sizes.get(expression(size)) or size_operand(size, program, symbols)
+                for size in tensor.shape
+            )
             dtype, order = tensor.dtype, self.orders.get(node, ())
             if part := PART_DTYPES.get(dtype):
                 dtype, sizes = part, (*sizes, size_operand(2, program, symbols))
@@ -105,6 +107,24 @@ class Region:
             results.append(ResultSpec(dtype, sizes, order))
         device = self.outputs[0].meta["val"].device if not self.inputs else None
         return write_spec(program, results, device, [order_taken(node) for node in self.inputs])
+
+
+    def _result_sizes(
+        self, program: SizeProgram, symbols: dict[sympy.Symbol, Operand]
+    ) -> dict[sympy.Expr, Operand]:
+        """Adds the data sizes that are a size of some result to `symbols`. Whoever traces a call finds a new symbol only
+        there, so that a size made of others is a new one, too."""
+        sizes = {expression(size): None for node in self.results for size in node.meta["val"].shape}
+        for size in sizes:
+            if size in self.data_sizes:
+                symbols[size] = program.add_data_size(*self.data_sizes[size])
+        ranges = {symbol: value_range(*bounds) for symbol, bounds in self.data_sizes.items()}
+        made = {}
+        for size in sizes:
+            if size.free_symbols & (self.data_sizes.keys() - symbols.keys()):
+                low, high = range_bounds(bound_sympy(size, ranges))
+                made[size] = program.add_data_size(low, None if high >= UNBOUNDED else high)
+        return made
 
 
 def find_region(
@@ -178,7 +198,10 @@ def _data_sizes(
 
 def _is_item(node: Node) -> bool:
     """Whether a size is what a tensor of one integer holds."""
-    if node.target is not torch.ops.aten._local_scalar_dense.default:
+    if node.target not in (
+        torch.ops.aten._local_scalar_dense.default,
+        torch.ops.aten.item.default,
+    ):
         return False
     tensor = tensor_of(node.args[0])
     return tensor is not None and tensor.dtype in _INTEGERS and isinstance(

@@ -152,17 +152,37 @@ std::vector<Value*> import_unique_consecutive(Call& call) {
 
 // Element i of the result is how many elements end in front of i or with it: ones are added where each
 // ends, and summed up.
-Value* import_repeat_interleave(Call& call) {
+Value* repeated_places(Call& call, Value* repeats, size_t dim) {
   constexpr int64_t kMostRepeats = int64_t{1} << 46;
-  Value* repeats = call.tensor("repeats");
-  call.expect(repeats->type.rank() == 1, "repeats of rank " + std::to_string(repeats->type.rank()),
-              "rank 1");
   repeats = checked_index(call, repeats, kMostRepeats, false, "repeat_interleave");
   Value* total = reduce(call, Op::reduce_sum, repeats, {0}, false);
   Value* ends = running_sum(call, repeats);
-  const Dim size = call.find_size(total, 0, 0, std::nullopt);
+  const Dim size = call.find_size(total, 0, dim, std::nullopt);
   Value* one = call.builder().expand(call.builder().scalar(DType::I64, 1), ends->type.shape);
   return running_sum(call, scatter_to(call, size, ends, one, "sum"));
+}
+
+Value* import_repeat_interleave(Call& call) {
+  Value* repeats = call.tensor("repeats");
+  call.expect(repeats->type.rank() == 1, "repeats of rank " + std::to_string(repeats->type.rank()),
+              "rank 1");
+  return repeated_places(call, repeats, 0);
+}
+
+// One number of repeats may stand for all elements along the axis.
+Value* import_repeat_interleave_along(Call& call) {
+  Value *x = call.tensor("self"), *repeats = call.tensor("repeats");
+  if (!call.has("dim")) x = flat(call, x);
+  const int64_t axis = call.has("dim") ? call.axis("dim", x->type.rank()) : 0;
+  const Dim size = x->type.shape[static_cast<size_t>(axis)];
+  call.expect(repeats->type.rank() <= 1, "repeats of rank " + std::to_string(repeats->type.rank()),
+              "rank 0 or 1");
+  if (repeats->type.elements().is_constant(1))
+    repeats = call.builder().expand(call.builder().reshape(repeats, {1}), {size});
+  call.expect(ir::provably_equal(repeats->type.shape[0], size),
+              "repeats for " + repeats->type.shape[0].str() + " elements", size.str());
+  Value* places = repeated_places(call, repeats, static_cast<size_t>(axis));
+  return call.make(Op::gather, {x, places}, {{"axis", axis}});
 }
 
 constexpr Row kRows[] = {
@@ -172,6 +192,7 @@ constexpr Row kRows[] = {
     {"aten._unique2.default", import_unique},
     {"aten.unique_consecutive.default", import_unique_consecutive},
     {"aten.repeat_interleave.Tensor", import_repeat_interleave},
+    {"aten.repeat_interleave.self_Tensor", import_repeat_interleave_along},
 };
 
 }  // namespace
