@@ -269,9 +269,8 @@ class Session {
   }
   // Of the last run, which succeeded.
   std::vector<std::vector<int64_t>> result_shapes() {
-    return shapes_of([&](auto* shapes) {
-      return kiln_session_result_shapes(get(), shapes, num_outputs_);
-    });
+    return shapes_of(
+        [&](auto* shapes) { return kiln_session_result_shapes(get(), shapes, num_outputs_); });
   }
   std::vector<std::vector<int64_t>> output_shapes(std::initializer_list<Tensor> inputs) {
     return output_shapes(std::span(inputs.begin(), inputs.size()));

@@ -302,7 +302,9 @@ class Session:
                 self._check_output(target, infos[index])
                 borrowed.append(target)
                 return target.tensor.data
-            except BaseException as error:  # the library cannot carry it: raised when it has returned
+            except (
+                BaseException
+            ) as error:  # the library cannot carry it: raised when it has returned
                 errors.append(error)
                 return None
 
@@ -357,9 +359,7 @@ class Session:
             )
 
     def _output_shapes(self, views: ctypes.Array[_library.Tensor]) -> list[tuple[int, ...]]:
-        return self._shapes(
-            runtime().kiln_session_output_shapes, self._handle, views, len(views)
-        )
+        return self._shapes(runtime().kiln_session_output_shapes, self._handle, views, len(views))
 
     def _shapes(self, get: Any, *arguments: Any) -> list[tuple[int, ...]]:
         outputs = self.engine.outputs

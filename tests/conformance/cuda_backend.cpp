@@ -21,7 +21,7 @@ constexpr const char* kWaiting =
     "data_size_attention_f32 data_size_two_f32 data_size_chain_f32 data_size_chain_i64 "
     "data_size_state_f32 data_size_item_i64 data_size_item_i32 data_size_alone_f32 "
     "data_size_sorted_f32 "
-     "data_size_masked_f32 data_size_masked_u8";
+    "data_size_masked_f32 data_size_masked_u8";
 
 // What stands against running a variant here; empty: nothing.
 std::string obstacle_of(const Variant& variant) {

@@ -200,8 +200,7 @@ def _veto_data_size(program: Program, node: Node) -> str | None:
             found |= {
                 symbol
                 for symbol in free_symbols([size]) - given
-                if symbol in program.data_symbols
-                and is_symbolic_node(program.data_symbols[symbol])
+                if symbol in program.data_symbols and is_symbolic_node(program.data_symbols[symbol])
             }
     if not found:
         return None

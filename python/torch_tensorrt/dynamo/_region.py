@@ -108,12 +108,11 @@ class Region:
         device = self.outputs[0].meta["val"].device if not self.inputs else None
         return write_spec(program, results, device, [order_taken(node) for node in self.inputs])
 
-
     def _result_sizes(
         self, program: SizeProgram, symbols: dict[sympy.Symbol, Operand]
     ) -> dict[sympy.Expr, Operand]:
-        """Adds the data sizes that are a size of some result to `symbols`. Whoever traces a call finds a new symbol only
-        there, so that a size made of others is a new one, too."""
+        """Adds the data sizes that are a size of some result to `symbols`. Whoever traces a call finds a new symbol
+        only there, so that a size made of others is a new one, too."""
         sizes = {expression(size): None for node in self.results for size in node.meta["val"].shape}
         for size in sizes:
             if size in self.data_sizes:
@@ -204,8 +203,10 @@ def _is_item(node: Node) -> bool:
     ):
         return False
     tensor = tensor_of(node.args[0])
-    return tensor is not None and tensor.dtype in _INTEGERS and isinstance(
-        node.meta["val"].node.expr, sympy.Symbol
+    return (
+        tensor is not None
+        and tensor.dtype in _INTEGERS
+        and isinstance(node.meta["val"].node.expr, sympy.Symbol)
     )
 
 

@@ -184,7 +184,8 @@ bool bounded(const Expr& index, const ir::Dim& limit, bool upper, const std::vec
       if (!divisor || !is_positive(*divisor, facts)) return false;
       return Prover(facts).non_negative(upper ? limit - *divisor + 1 : -limit);
     }
-    case Op::floor_div: {  // a / b <= limit where a <= limit * b + b - 1, and >= where a >= limit * b
+    case Op::
+        floor_div: {  // a / b <= limit where a <= limit * b + b - 1, and >= where a >= limit * b
       const auto divisor = as_index(index->args[1]);
       if (!divisor || !is_positive(*divisor, facts)) return false;
       const ir::Dim scaled = limit * *divisor;

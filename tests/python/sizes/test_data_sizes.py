@@ -26,7 +26,7 @@ class Operators(torch.nn.Module):
     def forward(self, x: torch.Tensor, k: torch.Tensor) -> Any:
         rows = torch.nonzero(x[:, 0] > 0).squeeze(1)
         kept = self.project(x.index_select(0, rows))
-        picked = x[x > 0.5]
+        picked, low = x[x > 0.5], torch.masked_select(x, x < 0)
         heads = x[x[:, 1] > 0]
         column = x[:, x[0] > 0]
         values, inverse, counts = torch.unique(k, return_inverse=True, return_counts=True)
@@ -34,13 +34,14 @@ class Operators(torch.nn.Module):
         return (
             torch.nonzero(x > 0),
             torch.softmax(kept @ kept.T, 1),
-            torch.cat((picked * 2, torch.masked_select(x, x < 0))),
+            torch.cat((picked * 2, low)),
             heads.mean(0) + heads.shape[0],
             torch.ones(heads.shape[0] + 1, 2),
             column.sum(1),
             *(values, inverse, counts, near, runs),
             torch.repeat_interleave(k.clamp(0, 3)),
             torch.where(k.unsqueeze(0) == values.unsqueeze(1), 1.0, 0.0).sum(1),
+            *(picked, low, heads),
         )
 
 
@@ -57,7 +58,9 @@ def compile_whole(model: torch.nn.Module, inputs: Any, **options: Any) -> Any:
         exported, arg_inputs=inputs, min_block_size=1, require_full_compilation=True
     )
     (call,) = engine_calls(compiled.graph)
-    others = [node for node in compiled.graph.nodes if node.op == "call_function" and node is not call]
+    others = [
+        node for node in compiled.graph.nodes if node.op == "call_function" and node is not call
+    ]
     assert {str(node.target) for node in others} <= {"<built-in function getitem>"}
     return compiled
 
@@ -145,7 +148,9 @@ def test_item_as_a_size(assert_same) -> None:
         inputs = torch.tensor(n), torch.randn(2)
         assert_same(compiled(*inputs), model(*inputs))
     for n in (6, 100, -3, 2**62):
-        with pytest.raises(RuntimeError, match=r"the size u\d that the data gives: got .*expected 0..6"):
+        with pytest.raises(
+            RuntimeError, match=r"the size u\d that the data gives: got .*expected 0..6"
+        ):
             compiled(torch.tensor(n), torch.randn(2))
     assert compiled(torch.tensor(2), torch.ones(2))[0].shape == (3, 2)
 
