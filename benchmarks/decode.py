@@ -109,11 +109,14 @@ def empty_caches(sizes: Sizes) -> list[Tensor]:
     return [torch.zeros(1, sizes.shared, sizes.length, sizes.each) for _ in range(2 * sizes.layers)]
 
 
-def stateless(name: str) -> torch.export.ExportedProgram:
+def stateless(name: str, repeats: bool = False) -> torch.export.ExportedProgram:
     count = torch.export.Dim("count", min=1, max=PROMPT)
     caches = empty_caches(MODELS[name])
+    model = decoder(name)
+    for layer in model.layers:
+        layer.repeats = repeats
     return torch.export.export(
-        Stateless(decoder(name)),
+        Stateless(model),
         (torch.zeros(1, 5, dtype=torch.int64), torch.arange(5), caches),
         dynamic_shapes={
             "tokens": {1: count},
@@ -171,7 +174,9 @@ def make_openvino(name: str, form: str, folder: Path, threads: int):
     import openvino
     from openvino._offline_transformations import apply_make_stateful_transformation
 
-    model = openvino.convert_model(stateless(name).run_decompositions({}))
+    model = openvino.convert_model(stateless(name, True).run_decompositions({}))
+    caches = [list(x.shape) for x in empty_caches(MODELS[name])]
+    model.reshape(dict(zip(model.inputs, [[1, -1], [-1], *caches], strict=True)))
     pairs = {}
     for i, (given, made) in enumerate(zip(model.inputs[2:], model.outputs[1:], strict=True)):
         given.get_tensor().set_names({f"cache_{i}"})

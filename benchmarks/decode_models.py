@@ -43,6 +43,8 @@ def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class Layer(nn.Module):
+    repeats = False  # shared heads are copied for those that have not heard of them
+
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
@@ -86,8 +88,13 @@ class Layer(nn.Module):
         values = self.update(
             "values", positions, heads(self.v, sizes.shared, False), caches and caches[1]
         )
-        shared = {"enable_gqa": True} if sizes.shared != sizes.heads else {}
-        y = F.scaled_dot_product_attention(q, keys, values, attn_mask=keep, **shared)
+        groups = sizes.heads // sizes.shared
+        if groups > 1 and self.repeats:
+            keys_of_all, values_of_all = (x.repeat_interleave(groups, 1) for x in (keys, values))
+            y = F.scaled_dot_product_attention(q, keys_of_all, values_of_all, attn_mask=keep)
+        else:
+            shared = {"enable_gqa": True} if groups > 1 else {}
+            y = F.scaled_dot_product_attention(q, keys, values, attn_mask=keep, **shared)
         x = x + self.o(y.transpose(1, 2).reshape(1, -1, sizes.size))
         return x + self.mlp(self.mlp_norm(x)), keys, values
 
