@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Token by token: milliseconds a token of Kiln and its peers, and the share of the read bandwidth that each reaches.
+"""Token by token: milliseconds a token of Kiln and its peers, and the share of the read bandwidth they reach.
 
 A prompt of 128 tokens, then 128 tokens one at a time, batch 1, with a cache of 256. Every peer has a process of its own;
 they take turns, some tokens each. What one token reads are the weights of all linear layers with their scales, in the

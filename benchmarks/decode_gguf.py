@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gguf
 import torch
+
 from decode_models import Decoder
 
 TYPES = {"f32": "F32", "bf16": "BF16", "int8": "Q8_0", "int4-32": "Q4_0"}

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "plan/form/access.h"
 #include "plan/form/kernels.h"
 
 namespace kiln::plan {
@@ -81,6 +82,20 @@ class Counter {
     touch(read_, view.buffer, elements);
   }
 
+  // A right operand; of 4 bits, two elements are a byte.
+  void read(const View& view, const std::vector<Loop>& columns,
+            const std::optional<Groups>& groups) {
+    if (!groups) return read(view, columns);
+    const Loop group =
+        make_loop("group", ir::ceildiv(columns[columns.size() - 2].extent(), groups->size));
+    const std::vector<Loop> of_groups = {group, columns.back()};
+    read(groups->scales, of_groups);
+    if (groups->zeros) read(*groups->zeros, of_groups);
+    if (groups->bits == 8) return read(view, columns);
+    const ir::Dim elements = columns[columns.size() - 2].extent() * columns.back().extent();
+    touch(read_, view.buffer, ir::ceildiv(elements, 2));
+  }
+
   void add(const LoopNest& nest) {
     for (const Stage& stage : nest.stages) {
       const std::vector<Loop> loops = joined(nest.outer, loops_of(stage));
@@ -102,7 +117,7 @@ class Counter {
     columns = joined(columns, {matmul.k, matmul.n});
     results = joined(results, {matmul.m, matmul.n});
     read(matmul.a, rows);
-    read(matmul.b, columns);
+    read(matmul.b, columns, matmul.groups);
     if (matmul.pair) read(*matmul.pair, columns);
     add(matmul.epilogue, results);
     touch(written_, matmul.out.buffer, extent_of(results));
