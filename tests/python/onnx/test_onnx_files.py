@@ -62,6 +62,39 @@ def test_constants_of_every_type_keep_their_elements(tmp_path: Path, dtype: str,
     np.testing.assert_array_equal(y, values)
 
 
+@pytest.mark.parametrize("kind", ["INT4", "UINT4", "INT8"])
+def test_weights_of_blocks_stay_small(tmp_path: Path, kind: str) -> None:
+    """[K, N] with a scale and a zero point for 32 of K."""
+    low, high = {"INT4": (-8, 8), "UINT4": (0, 16), "INT8": (-128, 128)}[kind]
+    dtype = getattr(TensorProto, kind)
+    random_numbers = np.random.default_rng(0)
+    weight = random_numbers.integers(low, high, (256, 320))
+    zeros = random_numbers.integers(low, high, (8, 320)) // 2
+    scales = random_numbers.uniform(0.01, 0.1, (8, 320)).astype(np.float32)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["d"], axis=0, block_size=32),
+        helper.make_node("MatMul", ["x", "d"], ["y"]),
+    ]
+    constants = [
+        helper.make_tensor("w", dtype, weight.shape, weight.flatten().tolist()),
+        helper.make_tensor("z", dtype, zeros.shape, zeros.flatten().tolist()),
+        numpy_helper.from_array(scales, "s"),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 256])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 320])
+    graph = helper.make_graph(nodes, "blocks", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    rows = random_numbers.normal(size=(3, 256)).astype(np.float32)
+    whole = (weight - np.repeat(zeros, 32, 0)) * np.repeat(scales, 32, 0).astype(np.float64)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    engine = kiln.compile(path)
+    (got,) = kiln.load(engine).session().run(rows)
+    expected = rows @ whole
+    assert np.linalg.norm(got - expected) <= 1e-5 * np.linalg.norm(expected)
+    assert len(bytes(engine)) < weight.size * (1 if kind == "INT8" else 0.5) + 64_000
+
+
 def test_sizes_with_one_name_are_one_size(tmp_path: Path) -> None:
     model = model_of(
         [helper.make_node("Add", ["a", "b"], ["y"])],
