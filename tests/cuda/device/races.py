@@ -2,8 +2,8 @@
 
     for name in $(python races.py); do compute-sanitizer --tool racecheck python races.py $name; done
 
-In each of them half of 256 threads write to shared memory and all read what the other half of it holds. It prints whether
-the results are right; only "unordered" has a race. Needs a driver and NVRTC, not PyTorch.
+In each of them half of 256 threads write to shared memory and all read what the other half of it holds. It prints
+whether the results are right; only "unordered" has a race. Needs a driver and NVRTC, not PyTorch.
 """
 
 import ctypes
@@ -11,8 +11,8 @@ import sys
 
 from compile import library
 
-BARRIER = "asm volatile(\"bar.sync 0; // {}\" ::: \"memory\");"
-WRITERS = "asm volatile(\"bar.sync 3, 128;\" ::: \"memory\");"
+BARRIER = 'asm volatile("bar.sync 0; // {}" ::: "memory");'
+WRITERS = 'asm volatile("bar.sync 3, 128;" ::: "memory");'
 WRITE = "s[t] = t; s[t - 128] = t - 128;"
 KERNELS = {
     "unordered": f"if (t >= 128) {{ {WRITE} }}",
