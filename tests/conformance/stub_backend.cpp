@@ -81,6 +81,7 @@ constexpr Gaps kGaps[] = {
      "large_gather_normalised_f16 large_layer_norm_residual_f16 large_odd_f16 large_softmax_f16 "
      "large_transpose_f16 large_transposes_f16 large_depthwise_f16 large_overlapping_max_pool_f16 "
      "convolution_pool_f16 convolution_pool_bf16 convolution_pool_within_f16 "
+     "convolution_1d_stride_15_f16 convolution_1d_stride_16_f16 "
      "update_shift_bf16 update_slice_f16 update_statistics_bf16 update_statistics_f16 "
      "linear_windows_f16 attention_f16 attention_bf16 attention_causal_grouped_f16 "
      "attention_masked_bf16 attention_biased_f16"},

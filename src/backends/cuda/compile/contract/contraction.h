@@ -115,7 +115,7 @@ struct ConstantRows {
 bool fits(const ConstantRows& rows, const ir::Literal& literal);
 plan::BufferId derive_rows(backend::ConstantPool& constants, plan::BufferId original,
                            const ConstantRows& rows);
-// Filters "o, ky, kx, c" for window_mma.cuh: channels and rows filled up with zeros.
+// Filters "o, ky, kx, c" for windows.cuh: channels and rows filled up with zeros.
 struct ConstantWindows {
   int64_t filters = 0, height = 0, width = 0, channels = 0, padded_width = 0, padded_channels = 0;
 };

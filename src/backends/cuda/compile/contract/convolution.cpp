@@ -320,13 +320,16 @@ class ConvolutionText {
     return ir::ceildiv(x.extent(), stored_x(WindowTile::kX)) *
            ir::ceildiv(y.extent(), stored_y(tile.y())) * c_.b.extent();
   }
+  // Pixels of a row of a patch.
+  int64_t patch_width() const {
+    return (WindowTile::kX - 1) * c_.stride_w + row_chunks() * kVector / pixel_channels();
+  }
   // As window_block.cuh lays it out: filters, two patches of the input, results that are pooled.
   int64_t window_bytes(const WindowTile& tile) const {
     constexpr int64_t kAlignment = 128;
     const int64_t steps = (c_.kernel_h * row_chunks() + 1) / 2;
     const int64_t height = (tile.y() - 1) * c_.stride_h + (c_.kernel_h - 1) * c_.dilation_h + 1;
-    const int64_t pitch =
-        (WindowTile::kX - 1) * c_.stride_w * pixel_channels() * 2 + row_chunks() * 16;
+    const int64_t pitch = patch_width() * pixel_channels() * 2;
     const int64_t filters = tile.n * (2 * steps + (by_groups() ? 0 : 1)) * 16;
     const int64_t patches = (2 * height * pitch + kAlignment - 1) / kAlignment * kAlignment;
     const int64_t kept = c_.pool ? int64_t{WindowTile::kX} * tile.y() * tile.n * 2 : 0;
@@ -343,7 +346,8 @@ class ConvolutionText {
     text.constant("kPoolLeft", c_.pool->pad_left);
   }
 
-  // Steps along k are written out, and all generations have 99 KiB of shared memory.
+  // Steps along k are written out, a thread loads a column of a patch, and all generations have 99 KiB of
+  // shared memory.
   bool suits_windows() const {
     constexpr int64_t kMostSteps = 32, kSharedBytes = 99 << 10;
     if (!has_16_bits_ || c_.groups != 1 || c_.channels >= kVector || c_.dilation_w != 1)
@@ -352,7 +356,7 @@ class ConvolutionText {
         (!fits_int(pixels_) && !c_.pool))
       return false;
     return c_.kernel_h * row_chunks() <= 2 * kMostSteps &&
-           window_bytes(window_tile()) <= kSharedBytes;
+           patch_width() <= WindowTile::kWarps * 32 && window_bytes(window_tile()) <= kSharedBytes;
   }
 
   plan::BufferId window_filters() {

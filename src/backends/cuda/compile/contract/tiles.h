@@ -76,7 +76,7 @@ using HopperWay = std::variant<GroupTile, Tile>;
 std::vector<HopperWay> hopper_ways(const std::vector<GroupTile>& groups,
                                    const std::vector<Tile>& tiles);
 
-// What a block of window_mma.cuh computes: rows of 16 pixels, one or two of them a warp.
+// What a block of windows.cuh computes: rows of 16 pixels, one or two of them a warp.
 struct WindowTile {
   static constexpr int kX = 16, kWarps = 8;
   int warp_rows = 1, n = 64;
