@@ -49,9 +49,10 @@ struct WindowPlace {
 };
 
 // What a tile sees of its image, zeros outside of it. A thread has the pixels of a column, every kPatchStep-th row:
-// where they are is known from one of them, and all are asked for before the first is stored.
+// where they are is known from one of them. As many as registers hold are asked for before the first is stored.
 constexpr int kPatchStep = kThreads / kPatchWidth;
 constexpr int kPatchRounds = (kPatchHeight + kPatchStep - 1) / kPatchStep;
+constexpr int kPatchBatch = 24 / kChannels;
 static_assert(kPatchStep > 0, "a row of a patch is no longer than a block has threads");
 
 __device__ __forceinline__ void load_patch(const Images& images, const WindowPlace& place,
@@ -66,24 +67,30 @@ __device__ __forceinline__ void load_patch(const Images& images, const WindowPla
   const long long row = static_cast<long long>(images.width) * kChannels;
   const bits16* const from =
       images.data + (static_cast<long long>(place.image) * images.height + y0) * row + x * kChannels;
-  bits16 pixels[kPatchRounds][kChannels];
 #pragma unroll
-  for (int i = 0; i < kPatchRounds; ++i) {
-    const bool inside = y0 + i * kPatchStep >= 0 && y0 + i * kPatchStep < height;
+  for (int first = 0; first < kPatchRounds; first += kPatchBatch) {
+    bits16 pixels[kPatchBatch][kChannels];
 #pragma unroll
-    for (int c = 0; c < kChannels; ++c) pixels[i][c] = inside ? from[i * kPatchStep * row + c] : bits16(0);
-  }
+    for (int i = 0; i < kPatchBatch; ++i) {
+      const int line = (first + i) * kPatchStep;
+      const bool inside = first + i < kPatchRounds && y0 + line >= 0 && y0 + line < height;
 #pragma unroll
-  for (int i = 0; i < kPatchRounds; ++i) {
-    unsigned packed[kPixel / 2] = {};
+      for (int c = 0; c < kChannels; ++c) pixels[i][c] = inside ? from[line * row + c] : bits16(0);
+    }
 #pragma unroll
-    for (int c = 0; c < kChannels; ++c) packed[c / 2] |= static_cast<unsigned>(pixels[i][c]) << c % 2 * 16;
-    if (down + i * kPatchStep >= kPatchHeight) continue;
-    const int place_in = (down + i * kPatchStep) * kPatchWidth + across;
-    if constexpr (kPixel == 4) {
-      reinterpret_cast<uint2*>(to)[place_in] = make_uint2(packed[0], packed[1]);
-    } else {
-      reinterpret_cast<uint4*>(to)[place_in] = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+    for (int i = 0; i < kPatchBatch; ++i) {
+      const int line = (first + i) * kPatchStep;
+      unsigned packed[kPixel / 2] = {};
+#pragma unroll
+      for (int c = 0; c < kChannels; ++c)
+        packed[c / 2] |= static_cast<unsigned>(pixels[i][c]) << c % 2 * 16;
+      if (down + line >= kPatchHeight) continue;
+      const int at = (down + line) * kPatchWidth + across;
+      if constexpr (kPixel == 4) {
+        reinterpret_cast<uint2*>(to)[at] = make_uint2(packed[0], packed[1]);
+      } else {
+        reinterpret_cast<uint4*>(to)[at] = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+      }
     }
   }
 }
