@@ -220,6 +220,8 @@ def difference(got: torch.Tensor, expected: torch.Tensor, is_pointwise: bool) ->
         return (
             f"got {got.dtype} {tuple(got.shape)}, expected {expected.dtype} {tuple(expected.shape)}"
         )
+    if got.is_complex():
+        got, expected = (torch.view_as_real(x.resolve_conj()) for x in (got, expected))
     same = (got == expected) | ((got != got) & (expected != expected))
     if expected.dtype in RELATIVE:
         a, e = got.to(torch.float64), expected.to(torch.float64)

@@ -415,16 +415,18 @@ Complex conjugate(Call& call, const Complex& x) {
 }
 
 // The transform of a signal that is its own mirrored conjugate, given by its half: it is real.
+template <int64_t few>
 Results import_hfft(Call& call) {
   const Complex x = self(call);
-  const std::vector<Axis> axes = axes_of(call, x, Kind::ToReal, 1);
+  const std::vector<Axis> axes = axes_of(call, x, Kind::ToReal, few);
   const double factor = factor_of(call, call.text_or("norm", "backward"), true, count_of(axes));
   return {scaled(call, complex_to_real(call, conjugate(call, x), axes), factor)};
 }
 
+template <int64_t few>
 Results import_ihfft(Call& call) {
   const Complex x = self(call);
-  const std::vector<Axis> axes = axes_of(call, x, Kind::FromReal, 1);
+  const std::vector<Axis> axes = axes_of(call, x, Kind::FromReal, few);
   const double factor = factor_of(call, call.text_or("norm", "backward"), false, count_of(axes));
   return {scaled(call, conjugate(call, real_to_complex(call, x, axes)), factor)};
 }
@@ -500,8 +502,12 @@ constexpr ComplexRow kRows[] = {
     {"aten.fft_irfft.default", import_irfft<1>},
     {"aten.fft_irfft2.default", import_irfft<2>},
     {"aten.fft_irfftn.default", import_irfft<0>},
-    {"aten.fft_hfft.default", import_hfft},
-    {"aten.fft_ihfft.default", import_ihfft},
+    {"aten.fft_hfft.default", import_hfft<1>},
+    {"aten.fft_hfft2.default", import_hfft<2>},
+    {"aten.fft_hfftn.default", import_hfft<0>},
+    {"aten.fft_ihfft.default", import_ihfft<1>},
+    {"aten.fft_ihfft2.default", import_ihfft<2>},
+    {"aten.fft_ihfftn.default", import_ihfft<0>},
     {"aten._fft_c2c.default", import_c2c},
     {"aten._fft_r2c.default", import_r2c},
     {"aten._fft_c2r.default", import_c2r},

@@ -62,6 +62,14 @@ struct Elimination {
 // Gauss and Jordan: rows are swapped so that the largest element of a column divides.
 Elimination eliminate(Call& call, Value* a, Value* right) {
   const int64_t n = rows_of(call, a), axis = rank_of(a) - 2;
+  ir::Shape diagonal(a->type.shape.begin(), a->type.shape.end() - 1), leading = diagonal;
+  leading.pop_back();
+  if (n == 0) {
+    const auto filled = [&](DType dtype, const ir::Shape& shape) {
+      return call.builder().expand(call.builder().scalar(dtype, 0), shape);
+    };
+    return {right, filled(DType::F64, diagonal), filled(DType::Bool, leading)};
+  }
   Value* m = call.make(Op::concat, {a, right}, {{"axis", axis + 1}});
   std::vector<Value*> pivots;
   std::optional<Expr> is_odd;
@@ -87,8 +95,7 @@ Elimination eliminate(Call& call, Value* a, Value* right) {
   }
   Value* solution = slice(call, m, axis + 1, n, m->type.shape.back() - n);
   Value* all = pivots.size() == 1 ? pivots[0] : call.make(Op::concat, pivots, {{"axis", axis + 1}});
-  ir::Shape shape(a->type.shape.begin(), a->type.shape.end() - 1);
-  return {solution, call.builder().reshape(all, shape), scalars(call, *is_odd)};
+  return {solution, call.builder().reshape(all, diagonal), scalars(call, *is_odd)};
 }
 
 Value* identity_like(Call& call, Value* a) {
@@ -101,6 +108,10 @@ Value* identity_like(Call& call, Value* a) {
 // i32: the number of the first pivot, from 1, for which the test fails; 0 if none.
 Value* first_failure(Call& call, const Expr& fails) {
   const auto axis = rank_of(fails) - 1;
+  const ir::Shape& shape = fails.value()->type.shape;
+  if (shape.back().is_constant(0))
+    return call.builder().expand(call.builder().scalar(DType::I32, 0),
+                                 ir::Shape(shape.begin(), shape.end() - 1));
   const Expr any(call, reduce(call, Op::reduce_max, fails, {axis}, false));
   Value* numbers = call.builder().cast(fails, DType::I32);
   const Expr place(call, call.make(Op::argmax, {numbers}, {{"axis", axis}, {"keepdim", false}}));
@@ -115,7 +126,6 @@ DType dtype_of(Call& call, std::string_view name) { return call.tensor(name)->ty
 
 Value* inverse(Call& call, std::string_view name, Value** info) {
   Value* a = wide_matrix(call, name);
-  if (rows_of(call, a) == 0) call.fail("matrices without rows", "1 or more");
   const Elimination result = eliminate(call, a, identity_like(call, a));
   if (info == nullptr || call.boolean_or("check_errors", false)) check_pivots(call, result);
   if (info != nullptr) *info = first_failure(call, Expr(call, result.pivots).apply(Op::eq, 0));
@@ -219,6 +229,8 @@ struct Cholesky {
 // Of the lower triangle.
 Cholesky cholesky(Call& call, Value* a) {
   const int64_t n = rows_of(call, a), axis = rank_of(a) - 2;
+  ir::Shape diagonal(a->type.shape.begin(), a->type.shape.end() - 1);
+  if (n == 0) return {a, call.builder().reshape(a, diagonal)};
   std::vector<Value*> columns, squares;
   for (int64_t j = 0; j < n; ++j) {
     Value* here = column(call, a, j);
@@ -233,8 +245,7 @@ Cholesky cholesky(Call& call, Value* a) {
   const auto join = [&](const std::vector<Value*>& parts) {
     return parts.size() == 1 ? parts[0] : call.make(Op::concat, parts, {{"axis", axis + 1}});
   };
-  ir::Shape shape(a->type.shape.begin(), a->type.shape.end() - 1);
-  return {join(columns), call.builder().reshape(join(squares), shape)};
+  return {join(columns), call.builder().reshape(join(squares), diagonal)};
 }
 
 Expr is_not_positive(Call& call, const Cholesky& factor) {
@@ -243,7 +254,6 @@ Expr is_not_positive(Call& call, const Cholesky& factor) {
 
 Value* cholesky_of(Call& call, Value** info) {
   Value* a = wide_matrix(call, "self");
-  if (rows_of(call, a) == 0) call.fail("matrices without rows", "1 or more");
   const bool upper = call.boolean_or("upper", false);
   const Cholesky factor = cholesky(call, upper ? transposed(call, a) : a);
   if (info == nullptr || call.boolean_or("check_errors", false))
@@ -263,6 +273,7 @@ std::vector<Value*> import_cholesky_ex(Call& call) {
 // a x = b, for a triangle of a alone.
 Value* substitute(Call& call, Value* a, Value* b, bool upper, bool unit) {
   const int64_t n = rows_of(call, a), axis = rank_of(a) - 2;
+  if (n == 0) return b;
   std::vector<Value*> rows(n);
   for (int64_t step = 0; step < n; ++step) {
     const int64_t j = upper ? n - 1 - step : step;
@@ -303,13 +314,13 @@ Value* import_solve_triangular(Call& call) {
 
 std::vector<Value*> import_triangular_solve(Call& call) {
   Value *a = wide_matrix(call, "A"), *b = wide_matrix(call, "self");
-  call.expect(!call.output_used(1), "a use of the coefficients", "the solution only");
   broadcast_matrices(call, a, b);
+  Value* coefficients = call.builder().expand(call.tensor("A"), a->type.shape);
   const bool transposes = call.boolean_or("transpose", false);
   if (transposes) a = transposed(call, a);
   const bool upper = call.boolean_or("upper", true) != transposes;
   Value* x = substitute(call, a, b, upper, call.boolean_or("unitriangular", false));
-  return {call.builder().cast(x, dtype_of(call, "self")), nullptr};
+  return {call.builder().cast(x, dtype_of(call, "self")), coefficients};
 }
 
 // The solution for a matrix whose Cholesky factor is given.
