@@ -17,9 +17,6 @@ constexpr int64_t kFewestRows = 5;
 // A tile of less than half of its steps takes as long as a whole one.
 constexpr int64_t kFewestSteps = kAmxSteps / 2;
 
-// Bytes from what is read of B to what is fetched of it.
-constexpr int64_t kPrefetchDistance = 16 << 10;
-
 constexpr int kTiles = 8;
 // Where the configuration has the bytes of a row and the rows of a tile.
 constexpr int64_t kColumnsPlace = 16, kRowsPlace = 48;
@@ -74,12 +71,12 @@ AmxRowSpan amx_row_span(Emitter& emitter, Value* tile, Value* rows, Value* count
   return {first, ir.CreateSub(next, first)};
 }
 
-void AmxOperands::prefetch_b(Emitter& emitter, int64_t blocks, Value* block) {
+void AmxOperands::prefetch_b(Emitter& emitter, int64_t blocks, Value* block, int64_t distance) {
   auto& ir = emitter.ir();
   const int64_t lines = b_stride * kAmxSteps / 64;
   prefetch_lines = static_cast<int>((lines + blocks - 1) / std::max<int64_t>(1, blocks));
   Value* part = ir.CreateMul(block, ir.getInt64(int64_t{64} * prefetch_lines));
-  prefetch_distance = ir.CreateAdd(part, ir.getInt64(kPrefetchDistance));
+  prefetch_distance = ir.CreateAdd(part, ir.getInt64(distance));
 }
 
 // The tiles that hold operands of a tile of rows and of one of columns. Three tiles of columns leave one

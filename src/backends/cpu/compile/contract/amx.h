@@ -68,9 +68,9 @@ struct AmxOperands {
   // With each tile of B so many lines are fetched, at a distance from where it begins.
   llvm::Value* prefetch_distance = nullptr;
   int prefetch_lines = 0;
-  // For a panel that is read for so many blocks: each fetches a part of what comes some tiles later.
+  // For a panel that is read for so many blocks: each fetches a part of what comes so many bytes later.
   // `block`: the value of its number.
-  void prefetch_b(Emitter& emitter, int64_t blocks, llvm::Value* block);
+  void prefetch_b(Emitter& emitter, int64_t blocks, llvm::Value* block, int64_t distance);
 };
 
 // Emits what tiles do. Between configure() and release() nothing else may configure them.

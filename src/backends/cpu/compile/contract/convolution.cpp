@@ -504,8 +504,10 @@ class ConvolutionEmitter {
   void prefetch_weights(AmxOperands& operands, Value* first_tile) {
     operands.b_stride = blocking_.width * kAmxStepBytes;
     const int64_t in_row = (positive_opt(conv_.x.extent()) + kAmxRows - 1) / kAmxRows;
+    // Every block reads all of the panel: what they fetch is the next one.
+    const int64_t panel = geometry_.packed_depth() * blocking_.width * geometry_.weight_bytes;
     operands.prefetch_b(emitter_, (blocking_.block_rows * in_row + 1) / 2,
-                        ir_.CreateUDiv(first_tile, i64(2)));
+                        ir_.CreateUDiv(first_tile, i64(2)), panel);
   }
 
   // All kernel positions of a block of tiles, of which `operands` has the first.

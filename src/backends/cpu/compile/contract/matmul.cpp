@@ -41,6 +41,8 @@ constexpr int64_t kAmxWorkPerTask = 2 * kWorkPerTask;
 // Tiles of steps of a block of K: 24 KiB of B, for three tiles of columns, stay in the first-level cache for all
 // rows of A. Sums then go to memory and back with each block but the last, so shorter ones cost more than they save.
 constexpr int64_t kAmxDepth = 8, kAmxMostDepth = 12;
+// Bytes from what is read of B to what is fetched of it: within the block of K that comes next.
+constexpr int64_t kAmxPrefetchDistance = 16 << 10;
 
 // Operands of fewer rows than this are widened as they are read; for more rows it is better to do so
 // once, in a copy: that is a load, two operations and a store a vector, as much as reading it twice,
@@ -476,7 +478,7 @@ class MatMulEmitter {
     if (blocking_.source == BSource::Constant && tile_.columns == blocking_.width) {
       const int64_t m = std::min(positive_opt(matmul_.m.extent()), blocking_.block_rows);
       operands.prefetch_b(emitter_, (m + 2 * kAmxRows - 1) / (2 * kAmxRows),
-                          ir_.CreateUDiv(tiles.first, i64(2)));
+                          ir_.CreateUDiv(tiles.first, i64(2)), kAmxPrefetchDistance);
     }
     return operands;
   }

@@ -1,5 +1,7 @@
 #include "backends/cpu/compile/emit/element.h"
 
+#include <llvm/IR/PatternMatch.h>
+
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -16,6 +18,14 @@ bool is_unsigned(DType dtype) { return dtype == DType::U8 || dtype == DType::Boo
 
 // fptrunc to bfloat would call a library without AVX512-BF16: round to nearest even in integers.
 Value* float_to_bf16_bits(llvm::IRBuilder<>& ir, Value* value) {
+  // What was such bits, just now or in memory, is not rounded again.
+  namespace matching = llvm::PatternMatch;
+  Value* known = nullptr;
+  if (matching::match(
+          value, matching::m_BitCast(matching::m_Shl(matching::m_ZExt(matching::m_Value(known)),
+                                                     matching::m_SpecificInt(16)))) &&
+      known->getType()->getScalarType()->isIntegerTy(16))
+    return known;
   llvm::Type* wide = with_width(value, ir.getInt32Ty());
   auto constant = [&](uint32_t bits) { return llvm::ConstantInt::get(wide, bits); };
   Value* bits = ir.CreateBitCast(value, wide);
