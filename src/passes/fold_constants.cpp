@@ -80,7 +80,8 @@ class Folder {
   static bool is_quantised_weight(const Node& node) {
     if (node.op != ir::Op::cast && node.op != ir::Op::quantize) return false;
     const ir::Type& type = node.output()->type;
-    if (dtype_size(type.dtype) != 1 || type.dtype == DType::Bool || !has_constant_type(node.output()))
+    if (dtype_size(type.dtype) != 1 || type.dtype == DType::Bool ||
+        !has_constant_type(node.output()))
       return false;
     const auto bytes = constant_bytes(node.output());
     return bytes && *bytes > size_in_bytes(type);

@@ -51,6 +51,7 @@ constexpr Gaps kGaps[] = {
      "cast_i32_f8e4m3 cast_i64_f8e4m3 cast_i8_f8e4m3 cast_u8_f8e4m3 concat_f8e4m3 "
      "concat_last_f8e4m3 convolution_of_f8e4m3_f16 convolution_of_f8e4m3_f32 expand_f8e4m3 "
      "flip_f8e4m3 gather_elements_f8e4m3 gather_f8e4m3 gather_middle_f8e4m3 gather_nd_f8e4m3 "
+     "linear_of_codes_bf16 linear_of_codes_f16 linear_of_codes_f32 "
      "linear_of_f8e4m3_bf16 linear_of_f8e4m3_f16 linear_through_f8e4m3_f16 "
      "linear_through_f8e4m3_f32 matmul_of_f8e4m3_f8e4m3 pad_constant_f8e4m3 pad_crop_f8e4m3 "
      "pad_reflect_f8e4m3 pad_replicate_f8e4m3 permute_f8e4m3 permute_large_f8e4m3 "

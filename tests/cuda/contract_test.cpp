@@ -59,13 +59,14 @@ std::string float8(const std::string& type, int m, int n, int k, const std::stri
   const std::string size = std::to_string(k), columns = std::to_string(n);
   const std::string rows = m == 1 ? "1" : "m";
   return "graph main(%x: " + type + "[" + rows + ", " + size + "], %s: f32[" + rows +
-         ", 1], %w: f8e4m3[" + columns + ", " + size + "], %wk: f32[" + columns + ", 1], %wb: " +
-         type + "[" + columns + "])" +
+         ", 1], %w: f8e4m3[" + columns + ", " + size + "], %wk: f32[" + columns +
+         ", 1], %wb: " + type + "[" + columns + "])" +
          (m == 1 ? "" : " symbols m in [0, 100000] opt " + std::to_string(m)) +
          " {\n  %q = cast(%x) {dtype = f8e4m3}\n  %c = cast(%q) {dtype = f32}\n"
          "  %e = mul(%c, %s)\n  %a = cast(%e) {dtype = " +
-         type + "}\n  %d = cast(%w) {dtype = f32}\n  %f = mul(%d, %wk)\n  %b = cast(%f) {dtype = " +
-         type + "}\n  %l = linear(%a, %b, %wb)\n" + tail + "  return %g as \"y\"\n}";
+         type +
+         "}\n  %d = cast(%w) {dtype = f32}\n  %f = mul(%d, %wk)\n  %b = cast(%f) {dtype = " + type +
+         "}\n  %l = linear(%a, %b, %wb)\n" + tail + "  return %g as \"y\"\n}";
 }
 
 // A row times weights of f8e4m3.
@@ -373,6 +374,34 @@ TEST(CudaContractionTest, RoundsToTf32WhereItIsAllowed) {
   EXPECT_FALSE(rounds(convolutions, engine::kTf32Products));
   EXPECT_TRUE(rounds(convolutions, engine::kTf32Convolutions));
   EXPECT_FALSE(rounds(wide, Contraction::kAnyTf32));
+}
+
+// Sums of f8e4m3 are rounded where results have 16 bits or TF32 is allowed, and then those of each step are added
+// apart; results of f32 are exact.
+TEST(CudaContractionTest, MultipliesFloat8AndIntegersAsSuch) {
+  const auto has = [](const std::string& graph, const char* target, const char* text,
+                      uint8_t tf32 = 0) {
+    return kernel_texts(planned(graph, tf32), target_named(target)).back().text.find(text) !=
+           std::string::npos;
+  };
+  const std::string tail = "  %g = neg(%l)\n";
+  const std::string half = float8("f16", 512, 2048, 2048, tail);
+  const std::string wide = float8("f32", 512, 2048, 2048, tail);
+  EXPECT_TRUE(has(half, "sm_90", "k32.f32.e4m3.e4m3"));
+  EXPECT_TRUE(has(half, "sm_90", "kAddApart = true"));
+  EXPECT_TRUE(has(float8("f16", 512, 2048, 128, tail), "sm_90", "kAddApart = false"));
+  EXPECT_FALSE(has(wide, "sm_90", "wgmma"));
+  EXPECT_TRUE(has(wide, "sm_90", "kRoundedSums = false"));
+  EXPECT_TRUE(has(wide, "sm_90", "wgmma", engine::kTf32Products));
+  for (const char* target : {"sm_80", "sm_86", "sm_89", "compute_90"}) {
+    EXPECT_TRUE(has(half, target, "kFloat8 = true")) << target;
+    EXPECT_TRUE(has(half, target, "kRoundedSums = true")) << target;
+    EXPECT_TRUE(has(wide, target, "kRoundedSums = false")) << target;
+    EXPECT_TRUE(has(integers(512, 2048, 2048), target, "using Acc = int;")) << target;
+  }
+  EXPECT_TRUE(has(integers(512, 2048, 2048), "sm_90", "k32.s32.u8.s8"));
+  EXPECT_TRUE(has(float8_weight("f16", 2048, 8192), "sm_90", "using Element = float8_t;"));
+  EXPECT_TRUE(has(float8_weight("f16", 2048, 8192), "sm_90", "using RowElement = half_t;"));
 }
 
 // f32 takes tensor cores, exactly, where those are fast enough for three products.

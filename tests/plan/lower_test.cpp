@@ -168,8 +168,7 @@ TEST(LowerTest, ProductsOfTwoQuantisedTensors) {
 }
 
 // Numbers of f8e4m3 with scales: of the left operand %a, of the right one %b.
-std::string float8_product(const std::string& a, const std::string& b,
-                           const std::string& product) {
+std::string float8_product(const std::string& a, const std::string& b, const std::string& product) {
   return "%c = cast(%x) {dtype = f32}\n %a = mul(%c, " + a +
          ")\n %d = cast(%w) {dtype = f32}\n %b = mul(" + b + ", %d)\n %y = " + product;
 }

@@ -73,7 +73,6 @@ def row(n, k):
 
 def float8(m, n, k, out="f16", fast=True):
     """Numbers of f8e4m3 with a scale for each row and column; PyTorch's product with fast sums or without."""
-    dtype = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}[out]
     rows = f"m in [1, 1000000] opt {m}"
 
     def run(x, v, s, t):

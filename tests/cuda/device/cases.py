@@ -275,8 +275,7 @@ def bytes_and_codes():
             symbols = f") symbols m in [0, 100000] opt {m}, n in [0, 100000] opt {n}, k in [0, 100000] opt {k}"
             add(
                 f"{'f8exact' if out == 'f32' else 'f8'}_nt_{out}_{name}",
-                "graph main("
-                + float8_layer("m", "n", "k", out).replace("SYMBOLS", symbols),
+                "graph main(" + float8_layer("m", "n", "k", out).replace("SYMBOLS", symbols),
                 [{"m": a, "n": b, "k": c} for a, b, c in some],
                 float8,
             )
@@ -302,8 +301,7 @@ def bytes_and_codes():
                 continue
             add(
                 f"{'f8exact' if out == 'f32' else 'f8'}_groups_{out}_{m}_{n}_{k}",
-                "graph main("
-                + float8_layer("m", n, k, dtype, out=out).replace("SYMBOLS", symbols),
+                "graph main(" + float8_layer("m", n, k, dtype, out=out).replace("SYMBOLS", symbols),
                 sizes,
                 float8,
             )

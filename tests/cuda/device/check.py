@@ -150,7 +150,9 @@ def load(folder, entry):
     data = pathlib.Path(folder, entry["file"]).read_bytes()
     if not data:
         return torch.empty(entry["shape"], dtype=dtype, device="cuda")
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(dtype).view(entry["shape"]).cuda()
+    return (
+        torch.frombuffer(bytearray(data), dtype=torch.uint8).view(dtype).view(entry["shape"]).cuda()
+    )
 
 
 def error_of(got, expected):

@@ -299,6 +299,22 @@ def test_modelopts_integers(quantize_op: object, narrow: bool) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("block", [(1, 40), (6, 40), (3, 8)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_torchaos_scales(block: tuple[int, int], dtype: torch.dtype) -> None:
+    primitives = pytest.importorskip("torchao.quantization.quant_primitives")
+    choose = getattr(primitives, "_choose_scale_float8", None)
+    if choose is None:
+        pytest.skip("this torchao has no such operator")
+
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return choose(x, list(block), hp_value_ub=3.0)
+
+    x = (torch.randn(6, 40) * 2).to(dtype)
+    assert torch.equal(compile_whole(Model(), x)(x), Model()(x))
+
+
 def test_torchaos_float8() -> None:
     primitives = pytest.importorskip("torchao.quantization.quant_primitives")
     there = getattr(primitives, "_quantize_affine_float8_non_decomposed", None)

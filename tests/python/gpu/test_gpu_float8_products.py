@@ -31,16 +31,17 @@ class Layer(torch.nn.Module):
         return torch.nn.functional.linear(x, weight, self.bias.to(dtype))
 
     def exact(self, x: torch.Tensor) -> torch.Tensor:
-        """In f64, without rounding what is dequantized."""
-        weight = self.weight.double() * self.scale.double()
-        x = x.double()
+        """In f64, without rounding what is dequantized; on a CPU, since PyTorch on GPUs multiplies by 1 / 448."""
+        weight = self.weight.cpu().double() * self.scale.cpu().double()
+        x = x.cpu().double()
         if not self.weight_only:
             scale = x.float().abs().amax(-1, keepdim=True) / 448
             x = (x.float() / scale).clamp(-448, 448).to(F8).double() * scale.double()
-        return x @ weight.T + self.bias.double()
+        return x @ weight.T + self.bias.cpu().double()
 
 
 def error_of(got: torch.Tensor, expected: torch.Tensor) -> float:
+    expected = expected.to(got.device)
     return float((got.double() - expected).norm() / expected.norm())
 
 
@@ -57,8 +58,8 @@ def test_linear_layers(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     model, x = Layer(k, n, False).cuda(), torch.randn(m, k).cuda().to(dtype)
     got = compile_whole(model, x)(x)
     assert got.dtype == dtype
-    # A quantiser that rounds the other way is one step of one number: of results of f32, most of the error.
-    bound = {torch.float32: 2e-4, H: 2e-3, torch.bfloat16: 4e-3}[dtype]
+    # A number that a quantiser rounds the other way is most of the error of results of f32.
+    bound = {torch.float32: 2e-4, H: 1e-3, torch.bfloat16: 4e-3}[dtype]
     assert error_of(got, model.exact(x)) <= bound
 
 
@@ -122,5 +123,7 @@ def test_integers_that_torchao_writes() -> None:
     model, x = layers(), torch.randn(40, 264)
     q.quantize_(model, q.Int8DynamicActivationInt8WeightConfig())
     expected = model(x)
+    if "out_dtype" in str(torch.export.export(model, (x,)).graph):
+        pytest.skip("this PyTorch writes such products as another graph, which stays in PyTorch")
     got = compile_whole(model.cuda(), x.cuda())(x.cuda())
     torch.testing.assert_close(got.cpu(), expected, rtol=1e-4, atol=1e-4)

@@ -130,8 +130,8 @@ std::string group_product(const std::string& name, int n, DType dtype, GroupOper
            (transposed ? "1" : "accumulate") + "));\n}\n";
   }
   return begin + "unsigned long long a, unsigned long long b, int accumulate) {\n" + condition +
-         operand(2) + ", 0;\\n\"\n      \"" + instruction + operand(0) + ", " + operand(1) +
-         ", p" + types.tail + ";\\n}\\n\"\n      : " + outputs +
+         operand(2) + ", 0;\\n\"\n      \"" + instruction + operand(0) + ", " + operand(1) + ", p" +
+         types.tail + ";\\n}\\n\"\n      : " + outputs +
          "\n      : \"l\"(a), \"l\"(b), \"r\"(accumulate));\n}\n";
 }
 

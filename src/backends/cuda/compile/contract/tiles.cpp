@@ -295,9 +295,10 @@ std::vector<Tile> rank_float8_tiles(const Target& target, const ProductSize& siz
     for (Shape& shape : shapes) shape.tile.k *= 4;
     return shapes;
   }();
-  const double rate = target.sm == 86 || target.sm == 89 ? 512 : 1024;
-  std::vector<Tile> tiles =
-      rounded ? rank_tiles(target, size, 1) : rank(target, size, kApartShapes, rate, 1);
+  const bool has_float8 = target.sm == 89 && rounded;
+  const double rate = target.sm == 86 || (target.sm == 89 && !has_float8) ? 512 : 1024;
+  std::vector<Tile> tiles = rounded && !has_float8 ? rank_tiles(target, size, 1)
+                                                   : rank(target, size, kApartShapes, rate, 1);
   for (Tile& tile : tiles) {
     tile.float8 = true;
     tile.rounded_sums = rounded;
@@ -337,8 +338,7 @@ int64_t Tile::shared_bytes(int element) const {
 
 int min_blocks(const Tile& tile) {
   if (tile.stages == 0) return tile.m >= 64 ? 1 : 2;  // tile_simt.cuh: the largest needs all
-  const bool adds_apart = tile.three_products || (tile.float8 && !tile.rounded_sums);
-  if (!adds_apart) return 2;
+  if (!tile.three_products && !tile.float8) return 2;
   // With 255 or 168 registers for a thread.
   return std::max(1, (tile.warp_m * tile.warp_n > 1024 ? 256 : 384) / tile.threads());
 }

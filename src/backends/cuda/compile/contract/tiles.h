@@ -12,12 +12,12 @@ namespace kiln::cuda {
 // A product as the choice of its tile sees it, at the sizes to optimise for.
 struct ProductSize {
   int64_t batch = 1, m = 1, n = 1, k = 1;
-  int step = 64;          // of k, on Hopper: 64 or 32
-  int row_loads = 0;      // of the epilogue, that each row has of its own; of f32, twice as many
-  bool wide = false;      // elements are f32
-  bool add_apart = false; // of a GroupTile
-  int epilogue_work = 0;  // instructions an element, about
-  int sums = 1;           // of each element: n counts all of them
+  int step = 64;           // of k, on Hopper: 64 or 32
+  int row_loads = 0;       // of the epilogue, that each row has of its own; of f32, twice as many
+  bool wide = false;       // elements are f32
+  bool add_apart = false;  // of f8e4m3: the sums of each step, as GroupTile has it
+  int epilogue_work = 0;   // instructions an element, about
+  int sums = 1;            // of each element: n counts all of them
 };
 
 // What a block of threads computes (tile_mma.cuh, tile_exact.cuh, tile_simt.cuh).
