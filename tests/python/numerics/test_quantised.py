@@ -344,6 +344,24 @@ def test_weights_of_few_bits_stay_so(
     assert len(engine) < elements * bits // 8 + groups * (dtype.itemsize + 1) + CODE
 
 
+@torch.no_grad()
+def test_weights_of_few_bits_are_refitted() -> None:
+    """Integers, scales and zero points, as long as they are stored alike."""
+    x, compiled = (
+        torch.randn(3, 64),
+        compile_whole(Grouped(), torch.randn(3, 64), immutable_weights=False),
+    )
+    new = Grouped()
+    new.weight = -new.weight.clamp(-7, 7)
+    new.scales *= 3
+    refit = torch_tensorrt.dynamo.refit_module_weights
+    refitted = refit(compiled, torch.export.export(new, (x,)))
+    torch.testing.assert_close(refitted(x), new(x), rtol=1e-4, atol=1e-4)
+    new.scales[1, 1] = float("inf")
+    with pytest.raises(ValueError, match="cannot be refitted"):
+        refit(compiled, torch.export.export(new, (x,)))
+
+
 @pytest.mark.parametrize("value", [0.0, float("inf"), float("nan"), 3e38])
 @torch.no_grad()
 def test_scales_that_are_no_usual_numbers(value: float) -> None:
