@@ -49,7 +49,6 @@ PART_DTYPES = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
-
 def is_engine_dtype(dtype: torch.dtype) -> bool:
     """Whether engines compute with tensors of a dtype."""
     return dtype in DTYPE_NAMES or dtype in PART_DTYPES

@@ -256,6 +256,7 @@ BINARY += [
 # Element-wise, but not functions of floating numbers: integers are exact and have tests of their own.
 ELSEWHERE = {
     "__xor__": "bits",
+    "angle": "signs",
     "bitwise_and": "bits",
     "bitwise_not": "bits",
     "bitwise_or": "bits",
