@@ -83,7 +83,8 @@ plan::Expr requantised(const plan::Expr& sum) {
 
 ContractionProgram make_matmul(const Product& product) {
   ContractionProgram contraction;
-  contraction.program.traits.integer_products = true;
+  plan::TargetTraits& traits = contraction.program.traits;
+  traits.integer_products = traits.integer_convolutions = traits.integer_weights = true;
   const auto [m, n, k] = std::array{product.m, product.n, product.k};
   const bool has_bytes = product.left == DType::U8;
   const ir::Dim rows =
@@ -232,7 +233,8 @@ struct Image {
 
 ContractionProgram make_convolution(const Image& c) {
   ContractionProgram contraction;
-  contraction.program.traits.integer_products = true;
+  plan::TargetTraits& traits = contraction.program.traits;
+  traits.integer_products = traits.integer_convolutions = traits.integer_weights = true;
   contraction.dtype = DType::I32;
   Bytes bytes(c.values);
   plan::Convolution conv;

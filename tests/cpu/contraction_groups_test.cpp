@@ -30,7 +30,7 @@ struct Product {
 class Maker {
  public:
   explicit Maker(const Product& product) : product_(product) {
-    contraction_.program.traits.integer_products = true;
+    contraction_.program.traits.integer_weights = true;
   }
 
   ContractionProgram make() {
