@@ -115,9 +115,7 @@ struct EngineRunner::Call {
   std::vector<OwnedTensor> tensors;
   std::vector<MemoryRange> ranges;  // of the states
 
-  std::span<const kiln_tensor> states() const {
-    return inputs.last(tensors.size() - num_results);
-  }
+  std::span<const kiln_tensor> states() const { return inputs.last(tensors.size() - num_results); }
 };
 
 // A session for the length of one call.

@@ -267,9 +267,10 @@ TEST(ImporterTest, AnUnboundedRangeStaysOpen) {
 TEST(ImporterTest, NamesTheNodeThatCannotBeImported) {
   SampleProgram sample;
   sample.nodes = SampleProgram::node("torch.ops.aten.linalg_svd.default", kSelf);
-  EXPECT_EQ(message_of(sample),
-            "cannot import y = aten.linalg_svd.default (model.py:12 in forward): the operator is not "
-            "supported");
+  EXPECT_EQ(
+      message_of(sample),
+      "cannot import y = aten.linalg_svd.default (model.py:12 in forward): the operator is not "
+      "supported");
   sample.nodes = SampleProgram::node("torch.ops.aten.relu.default",
                                      R"({"name":"self","arg":{"as_tensor":{"name":"z"}}})");
   EXPECT_TRUE(contains(message_of(sample), "unknown tensor z"));

@@ -319,6 +319,8 @@ constexpr ComplexRow kRows[] = {
     {"aten.movedim.intlist", by_parts},
     {"aten.narrow.default", by_parts},
     {"aten.neg.default", by_parts},
+    {"aten._neg_view.default", by_parts},
+    {"aten._neg_view_copy.default", by_parts},
     {"aten.new_zeros.default", by_parts},
     {"aten.permute.default", by_parts},
     {"aten.positive.default", by_parts},

@@ -392,6 +392,8 @@ constexpr Row kRows[] = {
     {"aten.abs.default", unary<Op::abs>},
     {"aten.absolute.default", unary<Op::abs>},
     {"aten.neg.default", unary<Op::neg>},
+    {"aten._neg_view.default", unary<Op::neg>},
+    {"aten._neg_view_copy.default", unary<Op::neg>},
     {"aten.negative.default", unary<Op::neg>},
     {"aten.sign.default", import_sign},
     {"aten.sgn.default", import_sign},

@@ -256,11 +256,13 @@ BINARY += [
 # Element-wise, but not functions of floating numbers: integers are exact and have tests of their own.
 ELSEWHERE = {
     "__xor__": "bits",
+    "_conj_physical": "a number that is not complex is its own conjugate",
     "angle": "signs",
     "bitwise_and": "bits",
     "bitwise_not": "bits",
     "bitwise_or": "bits",
     "bitwise_xor": "bits",
+    "conj_physical": "a number that is not complex is its own conjugate",
     "convert_element_type": "casts",
     "copysign": "signs, that of a NaN being positive",
     "signbit": "signs, that of a NaN being positive",

@@ -100,7 +100,9 @@ def check(module: torch.nn.Module, dtype: torch.dtype, least_engines: int) -> No
 @pytest.mark.parametrize("dtype", OTHERS, ids=str)
 @pytest.mark.filterwarnings("ignore:Casting complex values", "ignore:.*ComplexHalf")
 def test_dtypes_of_pytorch_alone(dtype: torch.dtype) -> None:
-    check(_Between(dtype), dtype, 2)
+    # complex32 is not computed with.
+    in_engines = dtype in (torch.complex64, torch.complex128)
+    check(_Between(dtype), dtype, 1 if in_engines else 2)
     check(_Result(dtype), dtype, 1)
     check(_Input(), dtype, 1)
     check(_Constant(dtype), dtype, 1)
