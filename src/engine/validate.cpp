@@ -45,9 +45,9 @@ class Checker {
       if (size.op == SizeOp::Constant) continue;
       if (size.op == SizeOp::Symbol) {
         const size_t symbols = spec_.symbols.size() + spec_.data_sizes.size();
-        expect(size.immediate >= 0 && static_cast<uint64_t>(size.immediate) < symbols, "size",
-               first + i, "unknown symbol");
-        expect(!is_before_bound(size, slot), "size", first + i, "its bound is no earlier size");
+        if (expect(size.immediate >= 0 && static_cast<uint64_t>(size.immediate) < symbols, "size",
+                   first + i, "unknown symbol"))
+          expect(!is_before_bound(size, slot), "size", first + i, "its bound is no earlier size");
         continue;
       }
       expect(size.a >= 0 && size.a < slot && size.b >= 0 && size.b < slot, "size", first + i,
@@ -55,7 +55,7 @@ class Checker {
     }
   }
 
-  // Whether a slot has the value of a data size whose bound comes later.
+  // Whether a slot has the value of a data size whose bound comes later; its symbol exists.
   bool is_before_bound(const SizeInstruction& size, int64_t slot) const {
     const int64_t number = size.immediate - static_cast<int64_t>(spec_.symbols.size());
     return is_index(number, spec_.data_sizes) &&
