@@ -5,7 +5,6 @@
 #include "backends/common/program_hash.h"
 #include "plan/form/kernels.h"
 #include "plan/form/parts.h"
-#include "plan/form/work.h"
 #include "support/error.h"
 
 namespace kiln::backend {
@@ -87,9 +86,9 @@ void ProgramAssembler::add_kernels() {
     const DistinctKernels::Code& code = kernels_.codes[i];
     const GeneratedKernel& made = generated_[i];
     const uint64_t entry = made.code.empty() ? engine::kNoEntry : place(made.code) + made.entry;
+    works_.push_back(plan::work_of(program_, *code.kernel));
     result_.kernels.push_back({code.kernel->name, kind_of(*code.kernel), code.sources, code.hash,
-                               entry, made.function,
-                               plan::work_of(program_, *code.kernel).precision});
+                               entry, made.function, works_.back().precision});
   }
 }
 
@@ -140,7 +139,7 @@ void ProgramAssembler::add_steps(SharedConstants& shared) {
     add_units(interface, step);
     step.scratch_bytes = optional_slot(interface.scratch_bytes);
     add_checks(use, step);
-    const plan::Work work = plan::work_of(program_, *kernels_.codes[use.code].kernel);
+    const plan::Work& work = works_[use.code];
     step.operations = sizes_.slot(work.operations);
     step.bytes = sizes_.slot(work.bytes);
     result_.steps.push_back(std::move(step));

@@ -12,6 +12,7 @@
 #include "backends/common/generated_kernel.h"
 #include "backends/common/size_program.h"
 #include "plan/form/lifetimes.h"
+#include "plan/form/work.h"
 
 namespace kiln::backend {
 
@@ -61,6 +62,7 @@ class ProgramAssembler {
   std::vector<GeneratedKernel> generated_;  // by code
   SizeProgram sizes_;
   size_t interface_slots_;
+  std::vector<plan::Work> works_;  // by code
   std::vector<std::byte> code_;
   engine::ProgramSpec result_;
   std::vector<size_t> derived_;         // numbers of shared constants

@@ -44,6 +44,33 @@ std::set<int> tile_sizes(CountRange counts, int most) {
 
 }  // namespace
 
+Output output_of(Emitter& emitter, const plan::MatMul& matmul) {
+  const auto& strides = matmul.out.strides;
+  Output output;
+  output.bind_row = [&emitter, &matmul](Value* row) { emitter.bind(matmul.m.index, row); };
+  output.column = matmul.n.index;
+  output.columns = matmul.n.extent();
+  output.sum = matmul.formats.accumulator;
+  output.buffer = matmul.out.buffer;
+  output.row_stride = strides[strides.size() - 2];
+  output.column_stride = strides.back();
+  output.epilogue = matmul.epilogue;
+  return output;
+}
+
+Value* view_address(Emitter& emitter, const std::vector<plan::Loop>& batch,
+                    const plan::View& view) {
+  auto& ir = emitter.ir();
+  Value* offset = emitter.value_of(view.offset);
+  for (size_t i = 0; i < batch.size(); ++i) {
+    Value* index = emitter.value_of(ir::Dim(batch[i].index));
+    offset = ir.CreateAdd(offset, ir.CreateMul(index, emitter.value_of(view.strides[i])));
+  }
+  const auto& buffer = emitter.program().buffers[static_cast<size_t>(view.buffer)];
+  const int64_t size = ElementFormat(buffer.type.dtype).bytes();
+  return byte_offset(emitter, emitter.buffer(view.buffer), ir.CreateMul(offset, ir.getInt64(size)));
+}
+
 CountRange range_of(const ir::Dim& dim) {
   return {std::max<int64_t>(dim.lower_bound(), 0), dim.upper_bound()};
 }

@@ -50,6 +50,13 @@ struct Output {
   llvm::Value* lane_slot = nullptr;  // scratch of a vector of results; null: behind the staged tile
 };
 
+// Those of a matrix product: what does not depend on how its columns are cut.
+Output output_of(Emitter& emitter, const plan::MatMul& matmul);
+
+// The element at zero of the last two indices of a view, for the batch that is bound.
+llvm::Value* view_address(Emitter& emitter, const std::vector<plan::Loop>& batch,
+                          const plan::View& view);
+
 // Applies the epilogue to tiles and stores them. A cheap epilogue works on the accumulators; others
 // take the tile from memory, row by row, so that their code exists once, for all sizes of tiles.
 class TileWriter {

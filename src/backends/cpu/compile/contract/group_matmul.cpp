@@ -152,7 +152,7 @@ class GroupMatMulEmitter {
     Value* begin =
         ir_.CreateMul(ir_.CreateMul(rows.begin, row_stride), i64(ElementFormat(dtype).bytes()));
     RuntimeRun row;
-    row.from = byte_offset(emitter_, view_address(matmul_.a), begin);
+    row.from = byte_offset(emitter_, address(matmul_.a), begin);
     row.stride = emitter_.value_of(strides.back());
     row.count = i64(format_.k);
     row.format = {dtype, DType::F32, DType::F32};
@@ -169,7 +169,7 @@ class GroupMatMulEmitter {
   GroupRows rows_at(Value* begin, Value* first, int count) {
     const auto& strides = matmul_.a.strides;
     const ir::Dim bytes = stages_a_ ? ir::Dim(staged_bytes()) : strides[strides.size() - 2] * 4;
-    Value* base = stages_a_ ? staged_.to : view_address(matmul_.a);
+    Value* base = stages_a_ ? staged_.to : address(matmul_.a);
     Value* row = stages_a_ ? first : ir_.CreateAdd(begin, first);
     GroupRows result;
     result.a = byte_offset(emitter_, base, ir_.CreateMul(row, emitter_.value_of(bytes)));
@@ -206,7 +206,7 @@ class GroupMatMulEmitter {
   // All row tiles of a strip; `multiply(first row, rows)` gives the sums of one.
   void write_tiles(Span rows, const RowTiles& tiles, int vectors, Value* column,
                    const std::function<Accumulators(Value*, Tile)>& multiply) {
-    Value* origin = view_address(matmul_.out);
+    Value* origin = address(matmul_.out);
     TileWriter writer(emitter_, output(), staging_, count_sizes(tiles));
     const auto body = [&](Value* first, int count) {
       const Tile tile{count, vectors, DType::F32, Steps::Single};
@@ -262,29 +262,12 @@ class GroupMatMulEmitter {
   // --- The result ---
 
   Output output() {
-    const auto& strides = matmul_.out.strides;
-    Output output;
-    output.bind_row = [this](Value* row) { emitter_.bind(matmul_.m.index, row); };
-    output.column = matmul_.n.index;
+    Output output = output_of(emitter_, matmul_);
     output.column_end = i64(columns());
-    output.columns = matmul_.n.extent();
-    output.buffer = matmul_.out.buffer;
-    output.row_stride = strides[strides.size() - 2];
-    output.column_stride = strides.back();
-    output.epilogue = matmul_.epilogue;
     return output;
   }
 
-  // The element at zero of the last two indices, for the batch that is bound.
-  Value* view_address(const plan::View& view) {
-    Value* offset = emitter_.value_of(view.offset);
-    for (size_t i = 0; i < matmul_.batch.size(); ++i) {
-      Value* index = emitter_.value_of(ir::Dim(matmul_.batch[i].index));
-      offset = ir_.CreateAdd(offset, ir_.CreateMul(index, emitter_.value_of(view.strides[i])));
-    }
-    const int64_t size = ElementFormat(dtype_of(view)).bytes();
-    return byte_offset(emitter_, emitter_.buffer(view.buffer), ir_.CreateMul(offset, i64(size)));
-  }
+  Value* address(const plan::View& view) { return view_address(emitter_, matmul_.batch, view); }
 
   Emitter& emitter_;
   llvm::IRBuilder<>& ir_;

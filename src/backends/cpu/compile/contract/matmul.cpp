@@ -353,7 +353,7 @@ class MatMulEmitter {
     Value* row_stride = emitter_.value_of(strides[strides.size() - 2]);
     Value* first = ir_.CreateMul(ir_.CreateMul(rows.begin, row_stride), i64(size));
     RuntimeRun row;
-    row.from = byte_offset(emitter_, view_address(matmul_.a), first);
+    row.from = byte_offset(emitter_, address(matmul_.a), first);
     row.stride = emitter_.value_of(strides.back());
     row.count = k_;
     row.format = blocking_.a;
@@ -372,7 +372,7 @@ class MatMulEmitter {
     const ir::Dim step = size * blocking_.step();
     if (blocking_.stages_a) return {staged_.to, staged_bytes(), step};
     const auto& strides = matmul_.a.strides;
-    Value* base = view_address(matmul_.a);
+    Value* base = address(matmul_.a);
     return {base, strides[strides.size() - 2] * size, strides.back() * step};
   }
 
@@ -422,7 +422,7 @@ class MatMulEmitter {
 
   void emit_depth_block(Span rows, Value* row_tiles, Strip strip, DepthBlock depth) {
     const ARows a = a_rows();
-    Value* origin = view_address(matmul_.out);
+    Value* origin = address(matmul_.out);
     Value* sums = byte_offset(emitter_, staging_, i64(kAmxSumsPlace));
     const auto place = [&](Value* tile) {
       return byte_offset(emitter_, sums, ir_.CreateMul(tile, i64(amx_->tile_bytes())));
@@ -488,7 +488,7 @@ class MatMulEmitter {
     if (blocking_.has_tiles) return emit_tile_strip(rows, b, column);
     const DType sum = matmul_.formats.accumulator;
     const ARows a = a_rows();
-    Value* origin = view_address(matmul_.out);
+    Value* origin = address(matmul_.out);
     const int most = tile_rows(emitter_.target(), tile_.vectors, rows_, sum, blocking_.steps);
     RowTiles tiles{rows.count, rows_, most};
     TileWriter writer(emitter_, output(), staging_, count_sizes(tiles));
@@ -517,37 +517,19 @@ class MatMulEmitter {
   }
 
   Output output() {
-    const auto& strides = matmul_.out.strides;
-    Output output;
-    output.bind_row = [this](Value* row) { emitter_.bind(matmul_.m.index, row); };
-    output.column = matmul_.n.index;
-    output.sum = matmul_.formats.accumulator;
+    Output output = output_of(emitter_, matmul_);
     output.column_end = n_;
-    output.columns = matmul_.n.extent();
-    output.buffer = matmul_.out.buffer;
-    output.row_stride = strides[strides.size() - 2];
-    output.column_stride = strides.back();
-    output.epilogue = matmul_.epilogue;
     if (blocking_.has_tiles) output.lane_slot = byte_offset(emitter_, staging_, i64(kAmxSlotPlace));
     return output;
   }
 
-  // The element at zero of the last two indices, for the batch that is bound.
-  Value* view_address(const plan::View& view) {
-    Value* offset = emitter_.value_of(view.offset);
-    for (size_t i = 0; i < matmul_.batch.size(); ++i) {
-      Value* index = emitter_.value_of(ir::Dim(matmul_.batch[i].index));
-      offset = ir_.CreateAdd(offset, ir_.CreateMul(index, emitter_.value_of(view.strides[i])));
-    }
-    const int64_t size = ElementFormat(dtype_of(view)).bytes();
-    return byte_offset(emitter_, emitter_.buffer(view.buffer), ir_.CreateMul(offset, i64(size)));
-  }
+  Value* address(const plan::View& view) { return view_address(emitter_, matmul_.batch, view); }
 
   // The first panel of the group; packs it unless the last task has done so.
   Value* panels_address(Value* group_key, Value* packed_key, Value* first, Value* last) {
     if (blocking_.source == BSource::Constant)
       return byte_offset(emitter_, b_, ir_.CreateMul(first, panel_bytes_));
-    Value* base = view_address(matmul_.b);
+    Value* base = address(matmul_.b);
     if (blocking_.source == BSource::InPlace)
       return byte_offset(emitter_, base, ir_.CreateMul(first, panel_bytes_));
     RuntimeMatrix matrix;
