@@ -50,6 +50,11 @@ kiln_status fail(kiln_status status, const char* text) {
 }
 kiln_status fail(kiln_status status, const std::string& text) { return fail(status, text.c_str()); }
 
+kiln_status out_of_memory() {
+  kiln_private_set_lasting_error(kOutOfMemory);
+  return KILN_OUT_OF_MEMORY;
+}
+
 // Runs the body of an API function. `user_error` is the status of a CompileError.
 template <typename Body>
 kiln_status guarded(kiln_status user_error, const Body& body) {
@@ -63,9 +68,9 @@ kiln_status guarded(kiln_status user_error, const Body& body) {
   } catch (const CompileError& error) {
     return fail(user_error, error.what());
   } catch (const std::bad_alloc&) {
-    return fail(KILN_OUT_OF_MEMORY, kOutOfMemory);
+    return out_of_memory();
   } catch (const std::length_error&) {  // a container that is larger than any memory
-    return fail(KILN_OUT_OF_MEMORY, kOutOfMemory);
+    return out_of_memory();
   } catch (const std::exception& error) {
     return fail(KILN_INTERNAL, std::string("internal error: ") + error.what() +
                                    " (a bug in Kiln: please report it)");

@@ -26,14 +26,17 @@ static_assert(static_cast<int>(StatusCode::Cancelled) == KILN_CANCELLED);
 
 namespace {
 
-thread_local std::string last_error;
+constexpr const char* kOutOfMemory = "out of memory: the process may have no more";
 
-// Short enough to need no memory where there is none for the whole text.
+thread_local const char* last_error = "";
+
 void set_last_error(const char* text) noexcept {
   try {
-    last_error = text;
+    thread_local std::string kept;
+    kept = text;
+    last_error = kept.c_str();
   } catch (const std::bad_alloc&) {
-    last_error = "out of memory";
+    last_error = kOutOfMemory;
   }
 }
 
@@ -95,7 +98,8 @@ kiln_status fail(const Status& status) {
 }
 
 kiln_status out_of_memory() noexcept {
-  set_last_error("out of memory: the process may have no more");
+  // Without `kept`: the first use in a thread takes memory, and glibc ends a process without any.
+  last_error = kOutOfMemory;
   return KILN_OUT_OF_MEMORY;
 }
 
@@ -109,6 +113,7 @@ kiln_bytes* to_bytes(const std::string& text) {
 extern "C" {
 
 void kiln_private_set_last_error(const char* text) { set_last_error(text); }
+void kiln_private_set_lasting_error(const char* text) { last_error = text; }
 
 #define KILN_TEXT(x) #x
 #define KILN_VERSION_TEXT(major, minor, patch) \
@@ -118,7 +123,7 @@ const char* kiln_version(void) {
   return KILN_VERSION_TEXT(KILN_VERSION_MAJOR, KILN_VERSION_MINOR, KILN_VERSION_PATCH);
 }
 
-const char* kiln_last_error(void) { return last_error.c_str(); }
+const char* kiln_last_error(void) { return last_error; }
 
 const char* kiln_status_name(kiln_status status) {
   switch (status) {

@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 #include <llvm/Support/ErrorHandling.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -138,6 +140,60 @@ TEST_F(LlvmThreads, NewWithoutMemoryIsTheSame) {
   expect_that_it_works();
 #endif
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+void* volatile kept = nullptr;  // allocations that the compiler may not leave out
+
+// Takes all memory that the process may have. Whoever asks for some in the calling thread gets none
+// from now on.
+void exhaust_memory() {
+  const rlimit none{0, RLIM_INFINITY};
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &none), 0);  // nothing new
+  for (size_t size = size_t{1} << 24; size >= 16; size /= 2) do
+      kept = std::malloc(size);
+    while (kept != nullptr);
+}
+
+struct Table {
+  std::vector<int> entries;
+  explicit Table(size_t size) : entries(size, 1) {}
+};
+
+// One thread makes a table that all use, when memory ends; the other waits for it.
+void make_a_table_without_memory() {
+  std::atomic<bool> begun{false};
+  const auto table = [&]() -> const Table& {
+    static const Table kMade = [&] {
+      begun = true;
+      begun.notify_all();
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the other is here by then
+      kept = std::calloc(100, 1);
+      kept = std::realloc(kept, 2000);
+      if (kept == nullptr) std::quick_exit(4);
+      kept = ::operator new(100, std::align_val_t{64});
+      return Table(50'000);
+    }();
+    return kMade;
+  };
+  const auto work = [&](size_t i) {
+    if (i == 1) begun.wait(false);
+    exhaust_memory();
+    if (table().entries.size() != 50'000) std::quick_exit(1);
+    kept = ::operator new(4'000'000);
+    std::quick_exit(2);
+  };
+  try {
+    run_on_llvm_threads(2, 2, [&] { return work; }, kNoReport);
+  } catch (const std::bad_alloc&) {
+    std::quick_exit(0);
+  }
+  std::quick_exit(3);
+}
+
+TEST_F(LlvmThreads, AThreadWithoutMemoryDoesNotKeepALock) {
+  EXPECT_EXIT(make_a_table_without_memory(), ::testing::ExitedWithCode(0), "");
+}
+#endif
 
 TEST_F(LlvmThreads, WhereLlvmGivesUpTheCallerIsTold) {
   try {

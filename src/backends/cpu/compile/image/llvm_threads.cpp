@@ -16,6 +16,7 @@
 #include <llvm/Support/ErrorHandling.h>
 
 #include "backends/cpu/compile/common.h"
+#include "backends/cpu/compile/image/locked_memory.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -38,6 +39,7 @@ struct Shared {
   std::string problem;  // of LLVM's, that is no lack of memory
   std::vector<std::exception_ptr> failures;
   std::unique_ptr<std::byte[]> reserve;
+  LockedReserve locked_reserve;
 };
 
 // Of a thread that runs LLVM. Initial-exec: other threads look at it when they have no memory left,
@@ -55,6 +57,7 @@ std::mutex first_use;  // of callers while LLVM is new
 }
 
 [[noreturn]] void stop_for_memory() {
+  use_locked_reserve(nullptr);
   Shared& shared = *std::exchange(current, nullptr);
   {
     const std::lock_guard lock(shared.mutex);
@@ -98,6 +101,7 @@ class NewHandler {
  private:
   // Threads that are not ours see what they saw before.
   static void handle() {
+    if (may_use_locked_reserve()) throw std::bad_alloc();  // to locked_memory.cpp
     if (current != nullptr) stop_for_memory();
     if (before == nullptr) throw std::bad_alloc();
     before();
@@ -139,7 +143,9 @@ void run_thread(const std::shared_ptr<Shared>& shared,
         lock, [&] { return llvm_state != Llvm::New || shared->next >= shared->failures.size(); });
   }
   current = shared.get();
+  use_locked_reserve(&shared->locked_reserve);
   work_off(shared, make_worker);
+  use_locked_reserve(nullptr);
   current = nullptr;
   const std::lock_guard lock(shared->mutex);
   --shared->active;
