@@ -12,6 +12,7 @@
 #include "runtime/describe.h"
 #include "runtime/engine.h"
 #include "support/json_writer.h"
+#include "support/last_error.h"
 #include "support/status.h"
 #include "support/target_name.h"
 
@@ -25,20 +26,6 @@ using kiln::runtime::Engine;
 static_assert(static_cast<int>(StatusCode::Cancelled) == KILN_CANCELLED);
 
 namespace {
-
-constexpr const char* kOutOfMemory = "out of memory: the process may have no more";
-
-thread_local const char* last_error = "";
-
-void set_last_error(const char* text) noexcept {
-  try {
-    thread_local std::string kept;
-    kept = text;
-    last_error = kept.c_str();
-  } catch (const std::bad_alloc&) {
-    last_error = kOutOfMemory;
-  }
-}
 
 Result<kiln::runtime::LoadOptions> to_load_options(const kiln_load_options* given) {
   const Result<kiln_load_options> options = kiln::current_options(given, "kiln_load_options");
@@ -98,8 +85,7 @@ kiln_status fail(const Status& status) {
 }
 
 kiln_status out_of_memory() noexcept {
-  // Without `kept`: the first use in a thread takes memory, and glibc ends a process without any.
-  last_error = kOutOfMemory;
+  set_lasting_error("out of memory: the process may have no more");
   return KILN_OUT_OF_MEMORY;
 }
 
@@ -112,8 +98,8 @@ kiln_bytes* to_bytes(const std::string& text) {
 
 extern "C" {
 
-void kiln_private_set_last_error(const char* text) { set_last_error(text); }
-void kiln_private_set_lasting_error(const char* text) { last_error = text; }
+void kiln_private_set_last_error(const char* text) { kiln::set_last_error(text); }
+void kiln_private_set_lasting_error(const char* text) { kiln::set_lasting_error(text); }
 
 #define KILN_TEXT(x) #x
 #define KILN_VERSION_TEXT(major, minor, patch) \
@@ -123,7 +109,7 @@ const char* kiln_version(void) {
   return KILN_VERSION_TEXT(KILN_VERSION_MAJOR, KILN_VERSION_MINOR, KILN_VERSION_PATCH);
 }
 
-const char* kiln_last_error(void) { return last_error; }
+const char* kiln_last_error(void) { return kiln::last_error(); }
 
 const char* kiln_status_name(kiln_status status) {
   switch (status) {

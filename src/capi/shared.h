@@ -16,7 +16,6 @@ extern "C" {
 // Sets the calling thread's kiln_last_error text. Exported for libkiln alone: no promise is made
 // about it.
 KILN_API void kiln_private_set_last_error(const char* text);
-
 // The same for a text that is never freed: takes no memory.
 KILN_API void kiln_private_set_lasting_error(const char* text);
 // Ends the compiles of all threads, and returns when they have; later ones are refused. For

@@ -9,6 +9,7 @@
 
 #include "engine/sample_engine.h"
 #include "engine/writer.h"
+#include "helpers/exhaust_memory.h"
 #include "kiln/kiln.h"
 
 namespace {
@@ -53,6 +54,22 @@ TEST_F(CapiRuntimeTest, Runs) {
   ASSERT_EQ(run(tensor(x_, shape_), tensor(y_, shape_), tensor(out_, shape_)), KILN_OK);
   EXPECT_EQ(out_, std::vector<float>(8, (5 - 1) * kSampleFactor));
 }
+
+#ifdef KILN_CAN_EXHAUST_MEMORY
+// The first error of a thread: what keeps texts for it takes memory.
+TEST_F(CapiRuntimeTest, ALackOfMemoryIsToldWithoutMemory) {
+  const auto load = [&] {
+    std::thread([&] {
+      kiln::test::exhaust_memory();
+      kiln_engine* engine = nullptr;
+      const kiln_status status = kiln_engine_load_file(path_.c_str(), nullptr, &engine);
+      const bool said = std::strncmp(kiln_last_error(), "out of memory", 13) == 0;
+      std::quick_exit(status == KILN_OUT_OF_MEMORY && said ? 0 : 1);
+    }).join();
+  };
+  EXPECT_EXIT(load(), ::testing::ExitedWithCode(0), "");
+}
+#endif
 
 std::string text_of(kiln_bytes* bytes) {
   std::string text(static_cast<const char*>(kiln_bytes_data(bytes)), kiln_bytes_size(bytes));

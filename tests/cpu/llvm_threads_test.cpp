@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 #include <llvm/Support/ErrorHandling.h>
-#include <sys/resource.h>
 
 #include <atomic>
 #include <chrono>
@@ -19,6 +18,7 @@
 #include <vector>
 
 #include "backends/cpu/compile/image/machine.h"
+#include "helpers/exhaust_memory.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -141,18 +141,9 @@ TEST_F(LlvmThreads, NewWithoutMemoryIsTheSame) {
 #endif
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-void* volatile kept = nullptr;  // allocations that the compiler may not leave out
-
-// Takes all memory that the process may have. Whoever asks for some in the calling thread gets none
-// from now on.
-void exhaust_memory() {
-  const rlimit none{0, RLIM_INFINITY};
-  ASSERT_EQ(setrlimit(RLIMIT_AS, &none), 0);  // nothing new
-  for (size_t size = size_t{1} << 24; size >= 16; size /= 2) do
-      kept = std::malloc(size);
-    while (kept != nullptr);
-}
+#ifdef KILN_CAN_EXHAUST_MEMORY
+using test::exhaust_memory;
+using test::kept;
 
 struct Table {
   std::vector<int> entries;

@@ -7,11 +7,13 @@
 
 #include <cstdio>
 #include <exception>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "support/last_error.h"
 #include "support/thread_pool.h"
 #include "torch/aoti/model.h"
 
@@ -20,13 +22,11 @@ namespace {
 using kiln::aoti::Model;
 using kiln::torch_op::OwnedTensor;
 
-thread_local std::string last_error;
-
 // The first version of LibTorch whose loader asks for the text of an error.
 constexpr uint64_t kAsksForErrors = uint64_t{0x020d} << 48;
 
-void remember(const char* text) {
-  last_error = text;
+// Older loaders do not ask.
+void tell(const char* text) {
   if (aoti_torch_abi_version() < kAsksForErrors) {
     std::fprintf(stderr, "Error: %s\n", text);
   }
@@ -37,11 +37,14 @@ AOTIRuntimeError guarded(const Body& body) {
   try {
     body();
     return AOTI_RUNTIME_SUCCESS;
+  } catch (const std::bad_alloc&) {
+    kiln::set_lasting_error("out of memory: the process may have no more");
   } catch (const std::exception& error) {
-    remember(error.what());
+    kiln::set_last_error(error.what());
   } catch (...) {
-    remember("an unknown error");
+    kiln::set_lasting_error("an unknown error");
   }
+  tell(kiln::last_error());
   return AOTI_RUNTIME_FAILURE;
 }
 
@@ -97,7 +100,7 @@ AOTIRuntimeError AOTInductorModelContainerCreateWithDevice(
         new Model(own_directory(), num_models, device_str));
   });
   if (error != AOTI_RUNTIME_SUCCESS && aoti_torch_abi_version() >= kAsksForErrors) {
-    std::fprintf(stderr, "Error: %s\n", last_error.c_str());  // no loader asks at this point
+    std::fprintf(stderr, "Error: %s\n", kiln::last_error());  // no loader asks at this point
   }
   return error;
 }
@@ -177,7 +180,7 @@ AOTIRuntimeError AOTInductorModelContainerGetCallSpec(
 }
 
 AOTIRuntimeError AOTInductorGetLastError(const char** error_msg) {
-  *error_msg = last_error.c_str();
+  *error_msg = kiln::last_error();
   return AOTI_RUNTIME_SUCCESS;
 }
 

@@ -46,8 +46,8 @@ struct Shared {
 // which must not take any.
 [[gnu::tls_model("initial-exec")]] thread_local Shared* current = nullptr;
 
-// LLVM takes locks when it is first used, and a thread that is stuck would keep them. Later it
-// takes none while it allocates. So one thread alone is the first.
+// When LLVM is first used, it registers much under locks, more than the reserve may have, and a thread
+// that is stuck keeps its locks. So one thread alone is the first.
 enum class Llvm : uint8_t { New, Used, Stuck };
 std::atomic<Llvm> llvm_state{Llvm::New};
 std::mutex first_use;  // of callers while LLVM is new

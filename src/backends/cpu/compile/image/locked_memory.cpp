@@ -11,6 +11,8 @@
 namespace kiln::cpu {
 namespace {
 
+constexpr size_t kAlignment = 64;  // of the reserve's blocks
+
 // Initial-exec: looking at it takes no memory.
 #define KILN_THREAD [[gnu::tls_model("initial-exec")]] thread_local
 KILN_THREAD LockedReserve* reserve = nullptr;
@@ -21,8 +23,28 @@ void count_lock(int change) noexcept {
   if (reserve != nullptr) locks += change;
 }
 
+// The status of a call that takes a lock.
+int counted(int status) noexcept {
+  if (status == 0) count_lock(1);
+  return status;
+}
+
 void* take_reserve(size_t size) noexcept {
   return may_use_locked_reserve() ? reserve->take(size) : nullptr;
+}
+
+// Memory by one of the forms of operator new, `real`. The handler that it calls throws for a thread
+// that may use its reserve; where that does not help, the handler keeps the thread.
+template <typename Real>
+void* allocate(size_t size, size_t alignment, const Real& real) {
+  if (!may_use_locked_reserve()) return real();
+  try {
+    return real();
+  } catch (const std::bad_alloc&) {
+    if (void* block = alignment <= kAlignment ? reserve->take(size) : nullptr) return block;
+  }
+  use_locked_reserve(nullptr);
+  return real();
 }
 
 }  // namespace
@@ -33,7 +55,7 @@ LockedReserve::LockedReserve()
                 {16 << 10, std::vector<void*>(16)},
                 {512 << 10, std::vector<void*>(5)}}} {
   for (Class& each : classes_)
-    for (void*& block : each.blocks) block = std::aligned_alloc(64, each.size);
+    for (void*& block : each.blocks) block = std::aligned_alloc(kAlignment, each.size);
 }
 
 LockedReserve::~LockedReserve() {
@@ -63,10 +85,10 @@ bool may_use_locked_reserve() noexcept { return reserve != nullptr && locks > 0;
 
 }  // namespace kiln::cpu
 
+using kiln::cpu::allocate;
 using kiln::cpu::count_lock;
-using kiln::cpu::may_use_locked_reserve;
+using kiln::cpu::counted;
 using kiln::cpu::take_reserve;
-using kiln::cpu::use_locked_reserve;
 
 // The names are the linker's.
 // NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming,cert-dcl37-c,cert-dcl51-cpp)
@@ -80,28 +102,20 @@ extern "C" {
 // --- Locks ---
 
 KILN_WRAP(int, pthread_mutex_lock, pthread_mutex_t* mutex) {
-  const int status = __real_pthread_mutex_lock(mutex);
-  if (status == 0) count_lock(1);
-  return status;
+  return counted(__real_pthread_mutex_lock(mutex));
 }
 KILN_WRAP(int, pthread_mutex_trylock, pthread_mutex_t* mutex) {
-  const int status = __real_pthread_mutex_trylock(mutex);
-  if (status == 0) count_lock(1);
-  return status;
+  return counted(__real_pthread_mutex_trylock(mutex));
 }
 KILN_WRAP(int, pthread_mutex_unlock, pthread_mutex_t* mutex) {
   count_lock(-1);
   return __real_pthread_mutex_unlock(mutex);
 }
 KILN_WRAP(int, pthread_rwlock_rdlock, pthread_rwlock_t* lock) {
-  const int status = __real_pthread_rwlock_rdlock(lock);
-  if (status == 0) count_lock(1);
-  return status;
+  return counted(__real_pthread_rwlock_rdlock(lock));
 }
 KILN_WRAP(int, pthread_rwlock_wrlock, pthread_rwlock_t* lock) {
-  const int status = __real_pthread_rwlock_wrlock(lock);
-  if (status == 0) count_lock(1);
-  return status;
+  return counted(__real_pthread_rwlock_wrlock(lock));
 }
 KILN_WRAP(int, pthread_rwlock_unlock, pthread_rwlock_t* lock) {
   count_lock(-1);
@@ -150,28 +164,13 @@ KILN_WRAP(void*, realloc, void* old, size_t size) {
   return block;
 }
 
-// operator new(size_t) and operator new(size_t, std::align_val_t) by their symbols. The handler that
-// they call throws for a thread that may use its reserve.
+// operator new(size_t) and operator new(size_t, std::align_val_t) by their symbols.
 KILN_WRAP(void*, _Znwm, size_t size) {
-  if (!may_use_locked_reserve()) return __real__Znwm(size);
-  try {
-    return __real__Znwm(size);
-  } catch (const std::bad_alloc&) {
-    if (void* block = take_reserve(size)) return block;
-  }
-  use_locked_reserve(nullptr);  // nothing helps: the handler may keep the thread
-  return __real__Znwm(size);
+  return allocate(size, 1, [&] { return __real__Znwm(size); });
 }
 KILN_WRAP(void*, _ZnwmSt11align_val_t, size_t size, std::align_val_t alignment) {
-  if (!may_use_locked_reserve() || static_cast<size_t>(alignment) > 64)
-    return __real__ZnwmSt11align_val_t(size, alignment);
-  try {
-    return __real__ZnwmSt11align_val_t(size, alignment);
-  } catch (const std::bad_alloc&) {
-    if (void* block = take_reserve(size)) return block;
-  }
-  use_locked_reserve(nullptr);
-  return __real__ZnwmSt11align_val_t(size, alignment);
+  return allocate(size, static_cast<size_t>(alignment),
+                  [&] { return __real__ZnwmSt11align_val_t(size, alignment); });
 }
 }
 // NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming,cert-dcl37-c,cert-dcl51-cpp)
