@@ -265,23 +265,16 @@ void Importer::add_guards(const Scope& scope) {
   }
 }
 
-void Importer::import_in_place(Call& call, const Row& row) {
+void Importer::import_in_place(Call& call, const Row& row, const std::string& changed) {
   const uint32_t first_id = next_id(graph_);
   const std::vector<ir::Value*> values = call_row(row, call);
-  ir::Value* old = nullptr;
-  std::string changed;
-  for (const auto& [name, argument] : call.node().inputs) {
-    if (const auto* tensor = std::get_if<TensorName>(&argument); tensor && changed.empty())
-      changed = tensor->name;
-  }
-  old = call.scope().tensor(changed);
+  const ir::Value* old = call.scope().tensor(changed);
   ir::Value* value = builder_.cast(values.at(0), old->type.dtype);
   if (!(value->type == old->type)) {
     throw CompileError("got type " + value->type.str() + " for a change in place of " +
                        old->type.str() + ", expected equal types");
   }
   bind_outputs(call.scope(), graph_, call.node(), {value}, first_id);
-  call.scope().bind(changed, value);
 }
 
 std::vector<ir::Value*> Importer::import_body(const Scope& outer, const ProgramGraph& body,
@@ -316,6 +309,7 @@ void Importer::import_control(Call& call, std::string_view target) {
 void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
   const ProgramNode& node = scope.graph().nodes[index];
   builder_.set_location(node.location);
+  if (!node.refusal.empty()) throw CompileError(node.refusal);
   if (is_item(short_target(node.target))) {
     Call item(node, scope);
     return import_item(item);
@@ -331,6 +325,7 @@ void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
     return bind_complex_outputs(scope, node, row->function(call));
   if (has_complex) throw CompileError("the operator is not supported for complex tensors");
   if (const Row* row = real) {
+    if (!node.changes.empty()) return import_in_place(call, *row, node.changes);
     const uint32_t first_id = next_id(graph_);
     return bind_outputs(scope, graph_, node, call_row(*row, call), first_id);
   }
@@ -338,7 +333,12 @@ void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
   const Row* row = functional ? find_row(*functional) : nullptr;
   if (row == nullptr) refuse(target);
   if (const auto hazard = aliases.hazard(index)) throw CompileError(*hazard);
-  import_in_place(call, *row);
+  for (const auto& [name, argument] : node.inputs) {
+    const auto* tensor = std::get_if<TensorName>(&argument);
+    if (tensor == nullptr) continue;
+    import_in_place(call, *row, tensor->name);
+    return scope.bind(tensor->name, scope.tensor(node.name()));
+  }
 }
 
 void Importer::import_nodes(Scope& scope, const Aliases& aliases) {
@@ -446,7 +446,7 @@ std::vector<NodeSupport> Importer::check_support() {
       support.reason = error.what();
       substitute_outputs(scope, node);
     }
-    result.push_back(std::move(support));
+    if (!node.made || !support.supported) result.push_back(std::move(support));
   }
   return result;
 }

@@ -33,7 +33,8 @@ class Importer {
   void add_guards(const Scope& scope);
   void import_nodes(Scope& scope, const Aliases& aliases);
   void import_node(Scope& scope, const Aliases& aliases, size_t index);
-  void import_in_place(Call& call, const Row& row);
+  // `changed` is the name of the operand, whose type the result has.
+  void import_in_place(Call& call, const Row& row, const std::string& changed);
   std::vector<ir::Value*> import_body(const Scope& outer, const ProgramGraph& body,
                                       const std::vector<ir::Value*>& operands);
   void import_control(Call& call, std::string_view target);

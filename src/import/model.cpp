@@ -1,10 +1,12 @@
 // Opens models: from a file, whose weights stay mapped, or from memory.
 #include "import/model.h"
+#include "import/functionalise.h"
 
 #include <cstring>
 #include <new>
 
 #include "import/archive.h"
+#include "import/functionalise.h"
 #include "import/onnx/model.h"
 #include "support/error.h"
 #include "support/file_map.h"
@@ -121,7 +123,7 @@ ir::Literal materialise(const StridedView& view, Bytes storage) {
 }
 
 ir::Literal make_literal(const StridedView& view, Bytes storage,
-                         std::shared_ptr<const void> owner) {
+                         const std::shared_ptr<const FileMap>& file) {
   const size_t item = dtype_size(view.dtype);
   const int64_t count = view.elements();
   if (view.extent() > static_cast<int64_t>(storage.size() / item)) {
@@ -134,7 +136,7 @@ ir::Literal make_literal(const StridedView& view, Bytes storage,
   literal.dtype = view.dtype;
   literal.shape = view.sizes;
   if (count > 0) literal.bytes = storage.subspan(view.offset * item, count * item);
-  literal.owner = std::move(owner);
+  literal.owner = literal.file = file;
   return literal;
 }
 
@@ -170,6 +172,7 @@ std::shared_ptr<Model> Model::open_file(const std::string& path) {
   }
   auto model = std::make_shared<LoadedModel>();
   model->program = parse_program(as_text(archive.get("models/model.json")));
+  functionalise(model->program);
   read_tensors(archive, "weights", file, *model);
   read_tensors(archive, "constants", file, *model);
   return model;

@@ -53,15 +53,6 @@ constexpr std::array<std::string_view, 44> kViews{"alias",
                                                   "requires_grad_",
                                                   "resolve_neg"};
 
-// "add_" of "torch.ops.aten.add_.Tensor".
-std::string_view operator_name(std::string_view target) {
-  const size_t overload = target.rfind('.');
-  if (overload == std::string_view::npos || overload == 0) return target;
-  const size_t start = target.rfind('.', overload - 1);
-  const size_t begin = start == std::string_view::npos ? 0 : start + 1;
-  return target.substr(begin, overload - begin);
-}
-
 const std::string* first_tensor(const ProgramNode& node) {
   for (const auto& [name, argument] : node.inputs) {
     if (const auto* tensor = std::get_if<TensorName>(&argument)) return &tensor->name;
@@ -76,6 +67,14 @@ bool shares_memory(const ProgramNode& node) {
 }
 
 }  // namespace
+
+std::string_view operator_name(std::string_view target) {
+  const size_t overload = target.rfind('.');
+  if (overload == std::string_view::npos || overload == 0) return target;
+  const size_t start = target.rfind('.', overload - 1);
+  const size_t begin = start == std::string_view::npos ? 0 : start + 1;
+  return target.substr(begin, overload - begin);
+}
 
 std::optional<std::string> functional_target(std::string_view target) {
   const std::string_view name = operator_name(target);
@@ -121,7 +120,9 @@ std::optional<std::string> Aliases::hazard(size_t index) const {
   if (operand == nullptr) return "got no operand, expected a tensor to change in place";
   const std::string& root = root_of(*operand);
   if (!made_by_.contains(root)) {
-    return "got a change of " + root + " in place, expected inputs and weights that do not change";
+    return "got a change of " + root +
+           " in place, expected it among the results of the program (export it with "
+           "torch.export.export(...).run_decompositions({}), which puts it there)";
   }
   const std::string expected =
       ", expected a functional graph (ExportedProgram.run_decompositions() gives one)";

@@ -11,6 +11,9 @@
 
 namespace kiln::import {
 
+// "add_" of "torch.ops.aten.add_.Tensor".
+std::string_view operator_name(std::string_view target);
+
 // "aten.add.Tensor" for "aten.add_.Tensor"; nothing for a target that changes no operand.
 std::optional<std::string> functional_target(std::string_view target);
 

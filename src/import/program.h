@@ -78,6 +78,11 @@ struct ProgramNode {
   std::vector<std::pair<std::string, Argument>> inputs;
   std::vector<Argument> outputs;
   ir::SourceLocation location;
+  // Of import/functionalise.h: whose type the result has, whether the program has no such node, and
+  // why it cannot be imported.
+  std::string changes;
+  bool made = false;
+  std::string refusal;
 
   // What messages call it: its first output, or its target.
   const std::string& name() const;

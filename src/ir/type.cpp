@@ -158,6 +158,13 @@ void Literal::set_int(std::byte* data, DType dtype, int64_t index, int64_t value
   store_int(data + index * static_cast<int64_t>(dtype_size(dtype)), dtype, value);
 }
 
+void Literal::forget() const {
+  if (!file || bytes.empty()) return;
+  const std::span<const std::byte> all = file->bytes();
+  if (bytes.data() >= all.data() && bytes.data() + bytes.size() <= all.data() + all.size())
+    forget_pages(bytes);
+}
+
 uint64_t Literal::content_hash() const {
   // FNV-1a over whole words; the tail is padded with zeros. Stable across runs: it is printed in
   // dumps.

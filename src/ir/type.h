@@ -9,6 +9,7 @@
 
 #include "ir/dim.h"
 #include "support/dtype.h"
+#include "support/file_map.h"
 
 namespace kiln::ir {
 
@@ -37,6 +38,8 @@ struct Literal {
   std::shared_ptr<const void> owner;
   // A weight that a refit may replace, or made of one: what its elements are must decide nothing.
   bool replaceable = false;
+  // The file that has the bytes, or null: their memory can be given back, and read again.
+  std::shared_ptr<const FileMap> file;
 
   int64_t elements() const;
   Type type() const;
@@ -54,6 +57,8 @@ struct Literal {
   // Equal dtype, shape and bits.
   bool same_content(const Literal& other) const;
   uint64_t content_hash() const;
+  // Gives the memory of bytes that are a file's back.
+  void forget() const;
   template <typename T>
   const T* data() const {
     return reinterpret_cast<const T*>(bytes.data());

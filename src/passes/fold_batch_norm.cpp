@@ -80,6 +80,7 @@ Value* into_convolution(Rewriter& rewriter, Node& node, const Affine& affine) {
       affine.replaceable || weight->replaceable || (bias != nullptr && bias->replaceable);
   const DType dtype = weight->dtype;
   Literal scaled = scaled_filters(*weight, affine.scale);
+  weight->forget();
   scaled.replaceable = replaceable;
   Value* filters = builder.constant(std::move(scaled));
   Value* offsets = builder.constant(

@@ -50,6 +50,8 @@ class Folder {
     }
     std::vector<Literal> results = context_.evaluate(node, operands);
     KILN_CHECK(results.size() == 1, "one result");
+    for (const Literal* operand : operands)
+      if (operand != nullptr) operand->forget();
     return rewriter.before(node).constant(std::move(results[0]));
   }
 

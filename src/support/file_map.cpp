@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <utility>
 
 #include "support/errno_status.h"
@@ -39,6 +40,14 @@ FileMap& FileMap::operator=(FileMap&& other) noexcept {
 
 FileMap::~FileMap() {
   if (size_ > 0) munmap(const_cast<std::byte*>(data_), size_);
+}
+
+void forget_pages(std::span<const std::byte> part) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t skipped = -reinterpret_cast<uintptr_t>(part.data()) % page;
+  if (part.size() < skipped + page) return;
+  madvise(const_cast<std::byte*>(part.data()) + skipped, (part.size() - skipped) / page * page,
+          MADV_DONTNEED);
 }
 
 }  // namespace kiln

@@ -31,4 +31,8 @@ class FileMap {
   size_t size_ = 0;
 };
 
+// Gives the memory of the whole pages in a part of a FileMap back; they are read again when they are
+// touched. For what is large and has probably been read for the last time.
+void forget_pages(std::span<const std::byte> part);
+
 }  // namespace kiln

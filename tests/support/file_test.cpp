@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -216,6 +217,22 @@ TEST_F(FileTest, MapsNoFoldersAndPipes) {
 TEST_F(FileTest, MapsEmptyFiles) {
   std::ofstream(path_).flush();
   EXPECT_EQ(content(), "");
+}
+
+// The bytes of a page are the same when it is read again, in any part of the file.
+TEST_F(FileTest, ForgottenPagesAreReadAgain) {
+  std::string text(5 * 4096 + 100, 'x');
+  for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i % 251);
+  std::ofstream(path_) << text;
+  const Result<FileMap> file = FileMap::open(path_);
+  ASSERT_TRUE(file.ok());
+  for (const size_t begin : {0, 1, 4095, 4096, 9000, 20479, 20580}) {
+    for (const size_t size : {0, 1, 4095, 4096, 4097, 8191, 8192, 20580}) {
+      if (begin + size > text.size()) continue;
+      forget_pages(file->bytes().subspan(begin, size));
+      ASSERT_TRUE(std::ranges::equal(file->bytes(), bytes_of(text))) << begin << " " << size;
+    }
+  }
 }
 
 }  // namespace

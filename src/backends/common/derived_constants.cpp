@@ -28,8 +28,10 @@ size_t SharedConstants::add(const DerivedConstants::Entry& entry, plan::BufferId
 std::vector<ir::Literal> SharedConstants::make(const plan::Program& program, int threads) const {
   std::vector<ir::Literal> literals(entries_.size());
   run_parallel(entries_.size(), threads, [&](size_t, size_t i) {
-    const auto original = static_cast<size_t>(entries_[i].original);
-    literals[i] = entries_[i].make(program.buffers.at(original).literal);
+    const ir::Literal& original =
+        program.buffers.at(static_cast<size_t>(entries_[i].original)).literal;
+    literals[i] = entries_[i].make(original);
+    original.forget();
   });
   return literals;
 }

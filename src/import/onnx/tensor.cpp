@@ -137,7 +137,7 @@ ir::Literal unpack(const Tensor& tensor, DType dtype, Bytes bytes) {
 }
 
 ir::Literal from_bytes(const Tensor& tensor, DType dtype, Bytes bytes,
-                       std::shared_ptr<const void> owner) {
+                       const std::shared_ptr<const FileMap>& file) {
   const int64_t count = elements_of(tensor);
   const size_t expected = bytes_for(tensor, dtype, count);
   if (bytes.size() != expected)
@@ -158,7 +158,7 @@ ir::Literal from_bytes(const Tensor& tensor, DType dtype, Bytes bytes,
   literal.dtype = dtype;
   literal.shape = tensor.dims;
   literal.bytes = bytes;
-  literal.owner = std::move(owner);
+  literal.owner = literal.file = file;
   return literal;
 }
 

@@ -295,3 +295,17 @@ def test_memory_of_a_run_that_there_is_not(tmp_path):
         done = command("run", tmp_path / "m.kiln", "--random", "--shape", f"x={size},16")
         assert done.returncode == 1, (size, done.returncode)
         assert done.stderr.count("\n") == 1
+
+
+def test_memory_of_a_compile(tmp_path):
+    """Not a whole second copy of the weights: what was packed is forgotten, and read again if need be."""
+    model = torch.nn.Sequential(*(torch.nn.Linear(4096, 4096, bias=False) for _ in range(3)))
+    program = torch.export.export(model.eval(), (torch.randn(8, 4096),))
+    torch.export.save(program, tmp_path / "model.pt2")
+    arguments = ["compile", tmp_path / "model.pt2", "-o", tmp_path / "model.kiln", "--threads", "1"]
+    process = subprocess.Popen([str(KILN), *map(str, arguments)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    weights = 3 * 4 * 4096 * 4096
+    assert usage.ru_maxrss * 1024 < 2.0 * weights

@@ -1,0 +1,170 @@
+"""Archives of torch.export as it writes them: in-place operators on buffers, inputs, values and their views."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import kiln
+
+
+def rows(x: Tensor, b: Tensor) -> Tensor:
+    b[1] = x[0]
+    b[:, 2:4] += 1
+    return b * 2
+
+
+def views(x: Tensor, b: Tensor) -> Tensor:
+    first, second = b[:2], b.t()
+    second.mul_(2)  # changes what `first` shows
+    first[0].add_(x[1])
+    return first + second.t()[:2] + x[:2]
+
+
+def of_values(x: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    y = x + b
+    z = y.view(2, 2, 6)
+    z[1].zero_()
+    y.transpose(0, 1)[3].fill_(7)
+    w = y.unsqueeze(0).permute(2, 0, 1)
+    w[0, 0, 0] = -1
+    return z, y.squeeze() + w.reshape(6, 4).t()
+
+
+def pieces(x: Tensor, b: Tensor) -> Tensor:
+    left, middle, _right = b.split(2, dim=1)
+    _, last = x.clone().chunk(2)
+    left.add_(last[0, :2])
+    middle.copy_(left)
+    b.unbind(0)[3].sub_(1)
+    b.narrow(0, 1, 2).clamp_(max=1)
+    return left + middle
+
+
+def of_indices(x: Tensor, b: Tensor) -> Tensor:
+    b.index_copy_(0, torch.tensor([2, 0]), x[:2])
+    b[torch.tensor([3])] = x[3]
+    b.index_add_(0, torch.tensor([1, 1]), x[2:])
+    b[b > 1] = 0.5
+    return torch.relu_(b - 0.25)
+
+
+def of_input(x: Tensor, b: Tensor) -> Tensor:
+    y = x.detach()
+    x += b
+    x[0].neg_()
+    return y.mul(2)
+
+
+def other_types(x: Tensor, b: Tensor) -> Tensor:
+    b.add_(x.double().sum().to(torch.float32))
+    h = x.to(torch.float16)
+    h.mul_(2)  # a copy: x stays
+    b[0].copy_(h[0])
+    return h.float() + x
+
+
+def many(x: Tensor, b: Tensor) -> Tensor:
+    for i in range(6):
+        b[:, i].mul_(0.5)
+        b[:, i] += x[:, i]
+        b[i % 4, i] = i
+    return b + 1
+
+
+def aliases(x: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    y = b.view(-1)
+    z = y.add_(1)
+    z[0] = 5
+    return y, z, b
+
+
+def last_use(x: Tensor, b: Tensor) -> Tensor:
+    """What may be a copy is changed, and what it may be a copy of is not used any more."""
+    y = (x + b).t()
+    return y.reshape(4, 6).relu_() + y.shape[0]
+
+
+MODELS = [rows, views, of_values, pieces, of_indices, of_input, other_types, many, aliases, last_use]
+
+
+class Model(torch.nn.Module):
+    def __init__(self, function: Callable) -> None:
+        super().__init__()
+        self.function = function
+        self.register_buffer("b", torch.arange(24.0).reshape(4, 6) / 8)
+
+    def forward(self, x: Tensor):
+        return self.function(x, self.b)
+
+
+def compiled(function: Callable, folder: Path) -> tuple[Model, kiln.Engine]:
+    model = Model(function).eval()
+    program = torch.export.export(copy.deepcopy(model), (torch.randn(4, 6),))
+    torch.export.save(program, folder / "model.pt2")
+    return model, kiln.load(bytes(kiln.compile(folder / "model.pt2")))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("function", MODELS, ids=lambda function: function.__name__)
+def test_results_and_state_are_eagers(function, tmp_path) -> None:
+    torch.manual_seed(0)
+    model, engine = compiled(function, tmp_path)
+    state = {"buf_b": model.b.numpy().copy()}
+    session = engine.session(1)
+    for _ in range(3):
+        x = torch.randn(4, 6)
+        arrays = [state.get(info.name, x.numpy().copy()) for info in engine.inputs]
+        results = session.run(*arrays, in_place=True)
+        expected = model(x)
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        for result, wanted in zip(results, expected, strict=False):
+            np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-6)
+        for info, array in zip(engine.inputs, arrays, strict=True):
+            wanted = model.b if info.name == "buf_b" else x
+            np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-6)
+
+
+def doubtful_input(x: Tensor, b: Tensor) -> Tensor:
+    x.t().reshape(-1).add_(1)
+    return x + b
+
+
+def doubtful_value(x: Tensor, b: Tensor) -> Tensor:
+    y = x + b
+    y.t().reshape(4, 6).relu_()
+    return y
+
+
+def seen_later(x: Tensor, b: Tensor) -> Tensor:
+    y = x + b
+    z = y.t().contiguous()
+    y.add_(1)
+    return z
+
+
+def constant(x: Tensor, b: Tensor) -> Tensor:
+    return x + CONSTANT.add_(1)
+
+
+CONSTANT = torch.ones(6)
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (doubtful_input, "may be the memory of the input x"),
+        (doubtful_value, "may be the memory of"),
+        (seen_later, "may be a view of memory that was changed since"),
+        (constant, "constant"),
+    ],
+)
+def test_what_may_be_a_copy_is_refused(function, text, tmp_path) -> None:
+    with pytest.raises(kiln.KilnError, match=text):
+        compiled(function, tmp_path)
