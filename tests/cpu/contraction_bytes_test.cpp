@@ -330,8 +330,16 @@ TEST(ContractionBytes, ImagesByTiles) {
   };
   for (int64_t width : {8, 16, 17, 18, 20, 33, 50})
     tiles({.width = width, .channels = 64, .outputs = 48, .border = 1, .padding = 131});
-  for (int64_t channels : {11, 24, 33, 60, 96, 130})
+  for (int64_t channels : {5, 11, 15, 17, 24, 31, 33, 60, 63, 65, 96, 130})
     tiles({.width = 20, .channels = channels, .outputs = 50, .border = 1, .padding = 9});
+  tiles({.width = 30,
+         .channels = 3,
+         .outputs = 64,
+         .kernel_h = 7,
+         .kernel_w = 7,
+         .stride = 2,
+         .border = 3,
+         .padding = 131});
   tiles({.batch = 3, .width = 30, .channels = 64, .outputs = 70, .stride = 2, .border = 1});
   tiles({.width = 30, .channels = 64, .outputs = 20, .border = 2, .dilation = 2, .padding = 3});
   tiles({.width = 12, .channels = 128, .outputs = 128, .border = 1, .groups = 2, .padding = 255});

@@ -134,6 +134,21 @@ TEST(ContractionConvolution, Tiles) {
     check_bf16({.width = width, .channels = 32, .outputs = 48, .padding = 1});
   for (int64_t channels : {6, 12, 24, 40, 48, 100})
     check_bf16({.width = 20, .channels = channels, .outputs = 50, .padding = 1});
+  // Odd numbers of channels get a zero.
+  for (int64_t channels : {3, 5, 15, 17, 31, 33, 63, 65, 129})
+    check_bf16({.width = 19, .channels = channels, .outputs = 20, .padding = 1});
+  for (int64_t width : {9, 13, 30, 35})
+    check_bf16({.batch = 2,
+                .width = width,
+                .channels = 3,
+                .outputs = 64,
+                .kernel_h = 7,
+                .kernel_w = 7,
+                .stride = 2,
+                .padding = 3});
+  check_bf16({.width = 30, .channels = 7, .outputs = 20, .padding = 2, .dilation = 2});
+  check_bf16({.width = 30, .channels = 1, .outputs = 20, .kernel_h = 5, .kernel_w = 9});
+  check_bf16({.batch = 2, .width = 9, .channels = 7, .padding = 1, .dynamic = true});
   check_bf16({.batch = 3, .width = 30, .channels = 32, .outputs = 70, .stride = 2, .padding = 1});
   check_bf16({.width = 30, .channels = 32, .outputs = 20, .padding = 2, .dilation = 2});
   check_bf16({.width = 12, .channels = 64, .outputs = 128, .padding = 1, .groups = 2});

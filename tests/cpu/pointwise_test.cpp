@@ -1,8 +1,11 @@
 // Every pointwise op on every element type.
+#include <cmath>
+#include <cstdio>
 #include <limits>
 #include <random>
 
 #include "cpu/nest_harness.h"
+#include "plan/passes/pass.h"
 
 namespace kiln::test {
 namespace {
@@ -124,6 +127,46 @@ TEST(PointwiseTest, Bool) {
       graph_text("%x: bool[s0]", " %y = logical_not(%x)\n %z = bitwise_not(%x)", "%y, %z"));
   expect_compiled(graph_text("%c: bool[s0], %x: f32[s0], %z: f32[s0]", " %y = where(%c, %x, %z)"));
   expect_compiled(graph_text("%c: bool[s0], %x: i64[s0], %z: i64[s0]", " %y = where(%c, %x, %z)"));
+}
+
+// What is quantised with constants, as ONNX and PyTorch write it: halves and their neighbours, and what is beyond the
+// range, is exact.
+TEST(PointwiseTest, Quantisation) {
+  for (const float scale : {0.03646150603890419F, 0.25F, 1e-8F, 7.3e4F}) {
+    std::vector<float> values = {0.0F, -0.0F, INFINITY, -INFINITY, NAN, 3e38F, -3e38F, 1e-40F};
+    for (int half = -280; half <= 540; ++half) {
+      const float middle = (static_cast<float>(half) * 0.5F) * scale;
+      float below = middle, above = middle;
+      values.push_back(middle);
+      for (int step = 0; step < 3; ++step) {
+        values.push_back(below = std::nextafter(below, -INFINITY));
+        values.push_back(above = std::nextafter(above, INFINITY));
+      }
+    }
+    size_t next = 0;
+    const ir::Literal x =
+        float_literal({static_cast<int64_t>(values.size())}, [&] { return values[next++]; });
+    char number[32];
+    std::snprintf(number, sizeof(number), "%.9g", static_cast<double>(scale));
+    const auto scalar = [](const std::string& name, const std::string& value) {
+      return " %" + name + " = full() {dtype = f32, shape = [], value = " + value + "}\n";
+    };
+    std::string body = scalar("c", number) + scalar("most", "255") + scalar("few", "15") +
+                       " %q = div(%x, %c)\n %r = round(%q)\n";
+    std::string results;
+    for (const char* zero : {"0", "3", "138", "255"}) {
+      const std::string z(zero);
+      body += scalar("z" + z, z) + " %a" + z + " = add(%r, %z" + z + ")\n %l" + z + " = relu(%a" +
+              z + ")\n %m" + z + " = minimum(%l" + z + ", %" + (z == "3" ? "few" : "most") +
+              ")\n %u" + z + " = cast(%m" + z + ") {dtype = u8}\n";
+      results += (results.empty() ? "%u" : ", %u") + z;
+    }
+    const std::string text =
+        graph_text("%x: f32[" + std::to_string(values.size()) + "]", body, results);
+    plan::Program program = plan::lower(plan::make_graph(text), cpu_backend().traits);
+    plan::run_pipeline(program, {.disabled = {}, .verify = true, .dump_directory = {}});
+    expect_compiled(program, {x}, 0);
+  }
 }
 
 TEST(PointwiseTest, CastsBetweenAllTypes) {

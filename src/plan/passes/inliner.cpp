@@ -89,6 +89,20 @@ class Inliner {
     });
   }
 
+  // Whether its result takes less memory than that of the contraction that it reads: a quantisation, which becomes an
+  // epilogue and takes what follows after it, unless another contraction does that.
+  bool narrows_contraction(const Pointwise& producer) const {
+    const auto size = [&](BufferId buffer) {
+      return dtype_size(program_.buffers[buffer].type.dtype);
+    };
+    return std::ranges::any_of(loads(producer.value), [&](BufferId buffer) {
+      const auto& writers = uses_.writers[buffer];
+      return writers.size() == 1 && uses_.readers[buffer].size() == 1 &&
+             epilogue_of(program_.kernels[writers[0]]) != nullptr &&
+             size(producer.buffer) < size(buffer);
+    });
+  }
+
   bool worth_it(const Pointwise& producer) const {
     const int64_t own = std::max<int64_t>(1, points_at_opt(producer.loops));
     int64_t points = 0;
@@ -97,7 +111,8 @@ class Inliner {
     }
     // What an epilogue could compute must stay one kernel with one consumer.
     if (consumers_ == Consumers::Pointwise && reads_contraction(producer)) {
-      return uses_.readers[producer.buffer].size() == 1 && points <= own;
+      return uses_.readers[producer.buffer].size() == 1 && points <= own &&
+             !narrows_contraction(producer);
     }
     const int64_t cost = cost_of(traits(), producer.value) + load_count(producer.value);
     return (points - own) * cost <= traits().round_trip_cost * own;

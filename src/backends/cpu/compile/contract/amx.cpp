@@ -14,8 +14,8 @@ namespace {
 // Below this many rows a tile of B, which takes 16 loads, is read for too few products: vectors do them
 // as fast, and take less of the machine.
 constexpr int64_t kFewestRows = 5;
-// A tile of less than half of its steps takes as long as a whole one.
-constexpr int64_t kFewestSteps = kAmxSteps / 2;
+// A tile takes as long whatever its steps; vectors take longer from 2 or 3 on, and more registers.
+constexpr int64_t kFewestSteps = kAmxSteps / 4;
 
 constexpr int kTiles = 8;
 // Where the configuration has the bytes of a row and the rows of a tile.
@@ -103,11 +103,15 @@ void AmxTiles::configure(Value* memory) {
   const bool has_rest = !shape_.rest.is_constant(0);
   // Tiles without rows are an error, even where none is used.
   Value* rest = emitter_.value_of(has_rest ? ir::max(shape_.rest, 1) : ir::Dim(kAmxSteps));
+  const std::array<int, 2> left = registers(false).a, right = registers(false).b;
   const Registers of_rest = registers(true);
   for (int t = 0; t < kTiles; ++t) {
     Value *rows = ir.getInt64(kAmxRows), *bytes = ir.getInt64(kAmxRowBytes);
     const bool is_sum = t < 2 * shape_.columns;
-    const bool is_left = !is_sum && (registers(false).a[0] == t || registers(false).a[1] == t);
+    const bool is_left = !is_sum && (left[0] == t || left[1] == t);
+    const bool is_right = !is_sum && (right[0] == t || right[1] == t);
+    if (is_left) bytes = ir.getInt64(shape_.steps * kAmxStepBytes);
+    if (is_right) rows = ir.getInt64(shape_.steps);
     if (is_sum || is_left || (has_rest && of_rest.a[0] == t)) rows = shape_.rows;
     if (has_rest && of_rest.a[0] == t) bytes = ir.CreateMul(rest, ir.getInt64(kAmxStepBytes));
     if (has_rest && of_rest.b[0] == t) rows = rest;
@@ -186,6 +190,7 @@ void AmxTiles::add_products(const Registers& registers, const Place& at,
 Value* AmxTiles::multiply(const AmxOperands& operands) {
   auto& ir = emitter_.ir();
   const size_t rows = operands.a.size();
+  const int64_t a_step = operands.a_step != 0 ? operands.a_step : shape_.steps * kAmxStepBytes;
   Emitter::Carried carried = operands.a;
   carried.push_back(operands.b);
   const auto place = [rows](const Emitter::Carried& values) {
@@ -201,8 +206,9 @@ Value* AmxTiles::multiply(const AmxOperands& operands) {
     }
     Emitter::Carried next;
     for (size_t r = 0; r < rows; ++r)
-      next.push_back(byte_offset(emitter_, values[r], ir.getInt64(operands.a_step)));
-    next.push_back(byte_offset(emitter_, values[rows], ir.getInt64(kAmxSteps * operands.b_stride)));
+      next.push_back(byte_offset(emitter_, values[r], ir.getInt64(a_step)));
+    next.push_back(
+        byte_offset(emitter_, values[rows], ir.getInt64(shape_.steps * operands.b_stride)));
     return next;
   };
   const Place end =

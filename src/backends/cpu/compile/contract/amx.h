@@ -51,16 +51,17 @@ struct AmxShape {
   bool has_bytes = false;
   int columns = 2;              // 1 to 3, or to 2 if there is a rest
   llvm::Value* rows = nullptr;  // of every tile of A
-  ir::Dim rest = 0;             // steps at the end of each run beyond whole tiles, below kAmxSteps
+  ir::Dim rest = 0;  // steps at the end of each run beyond whole tiles, fewer than a tile has
+  int64_t steps = kAmxSteps;  // of a tile
 };
 // Tiles of columns of a block for a panel, and whether runs leave a rest.
 int amx_columns(int64_t panel_width, const ir::Dim& rest);
 
 // Where a block reads; strides in bytes.
 struct AmxOperands {
-  std::vector<llvm::Value*> a;                 // a row of each tile of rows: the first
-  llvm::Value* a_stride = nullptr;             // from a row to the next
-  int64_t a_step = kAmxSteps * kAmxStepBytes;  // from a tile of the run to the next
+  std::vector<llvm::Value*> a;      // a row of each tile of rows: the first
+  llvm::Value* a_stride = nullptr;  // from a row to the next
+  int64_t a_step = 0;               // from a tile of the run to the next; 0: they are neighbours
   llvm::Value* b = nullptr;
   int64_t b_stride = 0;           // from a step of the panel to the next
   llvm::Value* tiles = nullptr;   // of the run, whole ones

@@ -107,6 +107,7 @@ class AttentionEmitter {
         element_(ir::make_loop_symbol("e", attention.value_dim)) {}
 
   void run() {
+    if (blocking_.value_steps == Steps::Pairs) take_denormals_as_zero(*emitter_.function());
     declare();
     m_ = value_of(attention_.i.extent());
     n_ = value_of(attention_.j.extent());

@@ -17,6 +17,8 @@ namespace {
 constexpr int64_t kDirectOperations = 8;
 // The same when its code would be repeated for many sizes of tiles.
 constexpr size_t kDirectSizes = 3;
+// Of the columns of a row that is staged.
+constexpr int64_t kUnrolledOperations = 64;
 
 // Rows from which wide panels pay; see panel_width().
 constexpr int64_t kManyRows = 512;
@@ -180,18 +182,23 @@ void TileWriter::finish(int vectors, Value* rows, Value* origin, Value* first_ro
   Value* width = smaller(emitter_, ir.getInt64(vectors * lanes),
                          ir.CreateSub(output_.column_end, first_column));
   const bool whole = ir::provably_divisible(output_.columns, lanes);
+  // Where all vectors are there and the code is short, what the columns of a row share is computed once.
+  const bool is_unrolled = ir::provably_divisible(output_.columns, vectors * lanes) &&
+                           vectors * plan::operation_count(output_.epilogue) <= kUnrolledOperations;
   const ElementFormat format(output_.sum);
   emitter_.loop(ir.getInt64(0), rows, 1, [&](Value* r) {
     Value* row = ir.CreateAdd(first_row, r);
     Value* staged =
         byte_offset(emitter_, staging_, ir.CreateMul(r, ir.getInt64(vectors * sum_vector_bytes())));
     output_.bind_row(row);
-    emitter_.loop(ir.getInt64(0), width, lanes, [&](Value* c) {
+    const auto write = [&](Value* c) {
       Value* offset = ir.CreateMul(c, ir.getInt64(format.bytes()));
       Value* address = byte_offset(emitter_, staged, offset);
       Value* sum = format.load(ir, address, lanes, emitter_.target().vector_bits / 8);
       write_vector(sum, origin, row, ir.CreateAdd(first_column, c), whole);
-    });
+    };
+    if (!is_unrolled) return emitter_.loop(ir.getInt64(0), width, lanes, write);
+    for (int v = 0; v < vectors; ++v) write(ir.getInt64(v * lanes));
   });
 }
 

@@ -58,7 +58,9 @@ struct Geometry {
   int64_t chunk = 0, chunks = 1;  // channels of a group at a time, at most
   // The copy has a plane for each chunk of each group, or one for all channels where groups are narrow.
   bool has_planes = false;
-  int64_t pixel = 0;    // elements from one to the next, in what tiles read
+  int64_t pixel = 0;  // elements from one to the next, in what tiles read
+  int64_t padding =
+      0;  // elements of zero behind the channels of each, so that they are whole steps
   OperandFormat input;  // what is copied
   Steps steps = Steps::Single;
   bool has_tiles = false;   // AMX multiplies them
@@ -71,16 +73,35 @@ struct Geometry {
   int64_t step() const { return elements_of(steps); }
   int64_t run_steps() const { return (run + step() - 1) / step(); }
   int64_t packed_depth() const {
+    if (padding > 0) return depth / group_channels * (group_channels + padding);
     return run % step() == 0 ? depth : depth / run * run_steps() * step();
   }
+  // Steps of a tile: as even as runs allow, if they leave no rest then.
+  int64_t tile_steps() const {
+    const int64_t tiles = (run_steps() + kAmxSteps - 1) / kAmxSteps;
+    return run_steps() % tiles == 0 ? run_steps() / tiles : kAmxSteps;
+  }
 };
+
+bool multiplies_bf16(const plan::Convolution& conv, const Geometry& geometry) {
+  return geometry.input.memory == DType::BF16 && geometry.input.widens() &&
+         conv.formats.weight == DType::BF16 && geometry.input.sum == DType::F32;
+}
+
+// An odd number of channels gets a zero, so that pixels are whole pairs, where pairs are worth more than that:
+// tiles always are.
+int64_t choose_padding(const Target& target, const plan::Convolution& conv,
+                       const Geometry& geometry) {
+  const bool gains =
+      target.has(Feature::AmxBf16) || (target.has(Feature::Avx512Bf16) && conv.channels > 1);
+  const bool is_odd = conv.groups == 1 && geometry.chunks == 1 && conv.channels % 2 != 0;
+  return gains && is_odd && multiplies_bf16(conv, geometry) ? 1 : 0;
+}
 
 // Pairs where input and weight are bf16, and every run of K is a whole number of them.
 Steps choose_steps(const Target& target, const plan::Convolution& conv, const Geometry& geometry) {
   if (conv.formats.accumulator == DType::I32) return byte_steps(target);
-  const bool exact = geometry.input.memory == DType::BF16 && geometry.input.widens() &&
-                     conv.formats.weight == DType::BF16 && geometry.input.sum == DType::F32;
-  if (!exact || geometry.run % 2 != 0) return Steps::Single;
+  if (!multiplies_bf16(conv, geometry) || geometry.run % 2 != 0) return Steps::Single;
   return target.has(Feature::Avx512Bf16) ? Steps::Pairs : Steps::WidenedPairs;
 }
 
@@ -112,10 +133,10 @@ void choose_pixel(const plan::Convolution& conv, Geometry& geometry) {
     return pixel * geometry.read_bytes * conv.stride_w % kAliasBytes == 0;
   };
   geometry.copies |= aliases(conv.channels) && positive_opt(conv.x.extent()) > 1;
-  geometry.pixel = conv.channels;
+  geometry.pixel = conv.channels + geometry.padding;
   if (!geometry.copies) return;
   geometry.has_planes = geometry.chunk * geometry.read_bytes >= kPlaneBytes;
-  if (geometry.has_planes) geometry.pixel = geometry.chunk;
+  if (geometry.has_planes) geometry.pixel = geometry.chunk + geometry.padding;
   if (aliases(geometry.pixel)) geometry.pixel += kLineBytes / geometry.read_bytes;
 }
 
@@ -123,9 +144,10 @@ void choose_pixel(const plan::Convolution& conv, Geometry& geometry) {
 // weights unless the last chunk is smaller.
 void choose_run(const plan::Convolution& conv, Geometry& geometry) {
   const bool is_even = geometry.chunk * geometry.chunks == geometry.group_channels;
-  const bool is_dense = conv.dilation_w == 1 && geometry.pixel == geometry.chunk && is_even;
+  const int64_t taken = geometry.chunk + geometry.padding;
+  const bool is_dense = conv.dilation_w == 1 && geometry.pixel == taken && is_even;
   geometry.is_joined = conv.kernel_w == 1 || is_dense;
-  geometry.run = geometry.chunk * (is_dense ? conv.kernel_w : 1);
+  geometry.run = taken * (is_dense ? conv.kernel_w : 1);
 }
 
 Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv,
@@ -142,7 +164,8 @@ Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv
   geometry.input = {program.buffers[conv.input].type.dtype, conv.formats.left,
                     conv.formats.accumulator};
   choose_chunks(conv, geometry);
-  geometry.pixel = conv.channels;
+  geometry.padding = choose_padding(target, conv, geometry);
+  geometry.pixel = conv.channels + geometry.padding;
   choose_run(conv, geometry);
   geometry.steps = choose_steps(target, conv, geometry);
   const bool has_bytes = geometry.input.sum == DType::I32;
@@ -156,8 +179,8 @@ Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv
   const bool is_whole = !has_bytes || geometry.run % geometry.step() == 0;
   const bool as_it_lies =
       geometry.steps == Steps::Pairs || (has_bytes && is_whole) || geometry.input.is_plain();
-  geometry.copies = !as_it_lies || !conv.pad_top.is_constant(0) || !conv.pad_left.is_constant(0) ||
-                    !ir::provably_less_equal(rows, conv.height) ||
+  geometry.copies = !as_it_lies || geometry.padding > 0 || !conv.pad_top.is_constant(0) ||
+                    !conv.pad_left.is_constant(0) || !ir::provably_less_equal(rows, conv.height) ||
                     !ir::provably_less_equal(columns, conv.width);
   choose_pixel(conv, geometry);
   choose_run(conv, geometry);
@@ -235,6 +258,7 @@ class ConvolutionEmitter {
   }
 
   void run() {
+    if (geometry_.steps == Steps::Pairs) take_denormals_as_zero(*emitter_.function());
     declare();
     hoist();
     if (geometry_.has_tiles) configure_tiles();
@@ -299,6 +323,7 @@ class ConvolutionEmitter {
     matrix.weight = conv_.formats.weight;
     matrix.step = geometry_.step();
     if (geometry_.run % matrix.step != 0) matrix.run = geometry_.run;
+    if (geometry_.padding > 0) matrix.run = geometry_.group_channels;
     if (geometry_.chunks > 1) {
       matrix.taps = conv_.kernel_h * conv_.kernel_w;
       matrix.chunk = geometry_.chunk;
@@ -384,11 +409,19 @@ class ConvolutionEmitter {
       if (geometry_.pixel == conv_.channels) {
         Value* count = ir_.CreateMul(margins.pixels, i64(conv_.channels));
         emit_copy(emitter_, inside, {part.from, nullptr, count, geometry_.input});
+      } else if (geometry_.padding > 0 && pixel_bytes() <= kSpreadBytes) {
+        const int channels = static_cast<int>(conv_.channels);
+        emit_spread(emitter_, inside, part.from, margins.pixels,
+                    {channels, static_cast<int>(geometry_.pixel)});
       } else {
         const int64_t input_pixel = conv_.channels * ElementFormat(geometry_.input.memory).bytes();
         emitter_.loop(i64(0), margins.pixels, 1, [&](Value* x) {
-          emit_copy(emitter_, at(inside, x, i64(pixel_bytes())),
+          Value* pixel = at(inside, x, i64(pixel_bytes()));
+          emit_copy(emitter_, pixel,
                     {at(part.from, x, i64(input_pixel)), nullptr, part.count, geometry_.input});
+          if (geometry_.padding == 0) return;
+          Value* end = at(pixel, part.count, read_bytes);
+          ir_.CreateAlignedStore(ir_.getInt16(0), end, llvm::Align(2));
         });
       }
       Value* pixels = ir_.CreateMul(margins.pixels, i64(pixel_bytes()));
@@ -454,13 +487,14 @@ class ConvolutionEmitter {
   }
 
   // Steps of a run beyond whole tiles.
-  int64_t tile_rest() const { return geometry_.run_steps() % kAmxSteps; }
+  int64_t tile_rest() const { return geometry_.run_steps() % geometry_.tile_steps(); }
 
   void configure_tiles() {
     const ir::Dim& width = conv_.x.extent();
     amx_rows_ = amx_rows(emitter_, range_of(width), value_of(width));
     const bool has_bytes = geometry_.read == DType::U8;
-    amx_.emplace(emitter_, AmxShape{has_bytes, tile_.vectors, amx_rows_, tile_rest()});
+    amx_.emplace(emitter_, AmxShape{has_bytes, tile_.vectors, amx_rows_, tile_rest(),
+                                    geometry_.tile_steps()});
     amx_->configure(staging_);
   }
 
@@ -515,7 +549,7 @@ class ConvolutionEmitter {
     const int64_t runs = geometry_.is_joined ? 1 : conv_.kernel_w;
     operands.a_stride = i64(conv_.stride_w * pixel_bytes());
     operands.b_stride = blocking_.width * kAmxStepBytes;
-    operands.tiles = i64(geometry_.run_steps() / kAmxSteps);
+    operands.tiles = i64(geometry_.run_steps() / geometry_.tile_steps());
     const std::vector<Value*> pixels = operands.a;
     emitter_.loop_carrying(
         i64(0), i64(conv_.kernel_h), 1, {operands.b}, [&](Value* ky, const auto& outer) {

@@ -67,4 +67,33 @@ void emit_fill_bytes(Emitter& emitter, Value* to, Value* count, uint8_t byte) {
   });
 }
 
+// As many pixels at a time as a vector takes, by a permutation whose other elements are zero.
+void emit_spread(Emitter& emitter, Value* to, Value* from, Value* pixels, PixelSizes sizes) {
+  auto& ir = emitter.ir();
+  constexpr int kLanes = kSpreadBytes / 2;
+  const int most = kLanes / sizes.to;
+  llvm::Type* type = llvm::FixedVectorType::get(ir.getInt16Ty(), kLanes);
+  std::vector<int> order(kLanes, kLanes);  // a lane of zero
+  for (int pixel = 0; pixel < most; ++pixel) {
+    for (int i = 0; i < sizes.from; ++i) order[pixel * sizes.to + i] = pixel * sizes.from + i;
+  }
+  std::vector<llvm::Constant*> lanes;
+  for (int i = 0; i < kLanes; ++i) lanes.push_back(ir.getInt16(static_cast<uint16_t>(i)));
+  const auto below = [&](Value* count, int size) {
+    Value* limit = ir.CreateTrunc(ir.CreateMul(count, ir.getInt64(size)), ir.getInt16Ty());
+    return ir.CreateICmpULT(llvm::ConstantVector::get(lanes), ir.CreateVectorSplat(kLanes, limit));
+  };
+  const auto at = [&](Value* base, Value* pixel, int size) {
+    return byte_offset(emitter, base, ir.CreateMul(pixel, ir.getInt64(int64_t{2} * size)));
+  };
+  Value* zero = llvm::Constant::getNullValue(type);
+  emitter.loop(ir.getInt64(0), pixels, most, [&](Value* x) {
+    Value* count = smaller(emitter, ir.CreateSub(pixels, x), ir.getInt64(most));
+    Value* read = ir.CreateMaskedLoad(type, at(from, x, sizes.from), llvm::Align(2),
+                                      below(count, sizes.from), zero);
+    ir.CreateMaskedStore(ir.CreateShuffleVector(read, zero, order), at(to, x, sizes.to),
+                         llvm::Align(2), below(count, sizes.to));
+  });
+}
+
 }  // namespace kiln::cpu

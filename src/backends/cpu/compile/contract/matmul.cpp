@@ -203,6 +203,7 @@ class MatMulEmitter {
   }
 
   void run() {
+    if (blocking_.steps == Steps::Pairs) take_denormals_as_zero(*emitter_.function());
     declare();
     hoist();
     if (blocking_.has_tiles) configure_tiles();

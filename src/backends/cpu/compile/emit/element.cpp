@@ -1,7 +1,9 @@
 #include "backends/cpu/compile/emit/element.h"
 
+#include <llvm/IR/IntrinsicsX86.h>
 #include <llvm/IR/PatternMatch.h>
 
+#include "backends/cpu/compile/emit/target.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -16,6 +18,21 @@ llvm::Type* with_width(Value* like, llvm::Type* scalar) {
 
 bool is_unsigned(DType dtype) { return dtype == DType::U8 || dtype == DType::Bool; }
 
+constexpr const char* kDenormalsAreZero = "kiln-denormals-are-zero";
+
+// One instruction of AVX512-BF16, which takes denormal numbers as zero. Null: there is none.
+Value* round_vector_to_bf16(llvm::IRBuilder<>& ir, Value* value) {
+  constexpr unsigned kLanes = 16;
+  const auto* type = llvm::dyn_cast<llvm::FixedVectorType>(value->getType());
+  const bool fits = type != nullptr && type->getNumElements() == kLanes;
+  if (!fits || !has_feature(ir, Feature::Avx512Bf16) ||
+      !ir.GetInsertBlock()->getParent()->hasFnAttribute(kDenormalsAreZero))
+    return nullptr;
+  Value* rounded =
+      ir.CreateIntrinsic(llvm::Intrinsic::x86_avx512bf16_cvtneps2bf16_512, {}, {value});
+  return ir.CreateBitCast(rounded, with_width(value, ir.getInt16Ty()));
+}
+
 // fptrunc to bfloat would call a library without AVX512-BF16: round to nearest even in integers.
 Value* float_to_bf16_bits(llvm::IRBuilder<>& ir, Value* value) {
   // What was such bits, just now or in memory, is not rounded again.
@@ -26,6 +43,7 @@ Value* float_to_bf16_bits(llvm::IRBuilder<>& ir, Value* value) {
                                                      matching::m_SpecificInt(16)))) &&
       known->getType()->getScalarType()->isIntegerTy(16))
     return known;
+  if (Value* rounded = round_vector_to_bf16(ir, value)) return rounded;
   llvm::Type* wide = with_width(value, ir.getInt32Ty());
   auto constant = [&](uint32_t bits) { return llvm::ConstantInt::get(wide, bits); };
   Value* bits = ir.CreateBitCast(value, wide);
@@ -90,6 +108,8 @@ Value* float_to_integer(llvm::IRBuilder<>& ir, Value* value, DType from, DType t
 }
 
 }  // namespace
+
+void take_denormals_as_zero(llvm::Function& function) { function.addFnAttr(kDenormalsAreZero); }
 
 llvm::Type* register_type(llvm::IRBuilder<>& ir, DType dtype) {
   switch (dtype) {

@@ -33,6 +33,9 @@ class ElementFormat {
   DType dtype_;
 };
 
+// Results of this function that are rounded to bf16 may be zero where they are denormal: for what follows products
+// that take denormal operands as zero (vdpbf16ps, tdpbf16ps).
+void take_denormals_as_zero(llvm::Function& function);
 llvm::Type* register_type(llvm::IRBuilder<>& ir, DType dtype);
 llvm::Type* memory_type(llvm::IRBuilder<>& ir, DType dtype);
 // Scalars and vectors alike.

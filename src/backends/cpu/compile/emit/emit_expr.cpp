@@ -1,6 +1,9 @@
 #include "backends/cpu/compile/emit/emit_expr.h"
 
 #include <algorithm>
+#include <cmath>
+
+#include <llvm/IR/IntrinsicsX86.h>
 
 #include "backends/cpu/compile/emit/element.h"
 #include "backends/cpu/compile/emit/operations.h"
@@ -22,6 +25,9 @@ Value* constant_value(llvm::IRBuilder<>& ir, const ExprNode& node) {
   if (is_floating(node.dtype)) return llvm::ConstantFP::get(type, node.number);
   return llvm::ConstantInt::get(type, static_cast<uint64_t>(node.integer), true);
 }
+
+// Lanes of a quantisation in integers, whose division takes longer than what stands for it.
+constexpr int kLongDivision = 16;
 
 bool is_apply(const Expr& expr, ir::Op op) {
   return expr->kind == ExprKind::Apply && expr->op == op;
@@ -153,6 +159,7 @@ Value* ExprEmitter::compute(const Expr& expr) {
 
 Value* ExprEmitter::apply(const Expr& expr) {
   if (Value* product = multiply_by_reciprocal(expr)) return product;
+  if (Value* bytes = quantise(expr)) return bytes;
   std::vector<Value*> args;
   bool vectors = false;
   for (const Expr& arg : expr->args) {
@@ -178,6 +185,98 @@ Value* ExprEmitter::multiply_by_reciprocal(const Expr& expr) {
   const Expr reciprocal = plan::apply(ir::Op::reciprocal, {divisor});
   Value* factor = node_before_loop(reciprocal);
   return ir_.CreateFMul(node(expr->args[0]), widen(factor));
+}
+
+namespace {
+
+// clamp(round(x) + zero, 0, most) as u8.
+struct Quantisation {
+  Expr x;
+  double zero = 0, most = 0;
+};
+
+// A constant operand that is a small integer.
+std::optional<double> small_integer(const Expr& expr) {
+  constexpr double kMost = 1 << 16;
+  if (expr->kind != ExprKind::Constant || !is_floating(expr->dtype)) return std::nullopt;
+  const bool is_small = std::abs(expr->number) <= kMost && std::trunc(expr->number) == expr->number;
+  return is_small ? std::optional(expr->number) : std::nullopt;
+}
+
+std::optional<Quantisation> quantisation(const Expr& cast) {
+  if (cast->op != ir::Op::cast || cast->dtype != DType::U8) return std::nullopt;
+  Quantisation result;
+  const auto take = [](Expr& from, ir::Op op) -> std::optional<double> {
+    if (!is_apply(from, op)) return std::nullopt;
+    const auto number = small_integer(from->args[1]);
+    if (number) from = from->args[0];
+    return number;
+  };
+  Expr value = cast->args[0];
+  if (value->dtype != DType::F32) return std::nullopt;
+  const auto most = take(value, ir::Op::minimum);
+  std::optional<double> least;
+  if (is_apply(value, ir::Op::relu)) {
+    least = 0;
+    value = value->args[0];
+  } else {
+    least = take(value, ir::Op::maximum);
+  }
+  result.zero = take(value, ir::Op::add).value_or(0);
+  if (!most || !least || !is_apply(value, ir::Op::round)) return std::nullopt;
+  // NaN is 0, which the least integer becomes: it is below all others, and stays so with a zero point.
+  if (*least != 0 || *most < 0 || *most > 255 || result.zero < 0) return std::nullopt;
+  result.most = *most;
+  result.x = value->args[0];
+  return result;
+}
+
+}  // namespace
+
+// A quantisation in integers: rounded as it is converted, then moved and limited. A vector is not above the most
+// before, so that what is large does not become the least integer, as what is small and NaN do.
+Value* ExprEmitter::quantise(const Expr& expr) {
+  const auto found = lanes_.count == kLongDivision && has_feature(ir_, Feature::Avx512Dq)
+                         ? quantisation(expr)
+                         : std::nullopt;
+  if (!found || !varies(found->x) || values_.contains(found->x.get())) return nullptr;
+  const double bound = found->most - found->zero + 1;
+  Value* quotient = divide_below(found->x, bound);
+  if (quotient == nullptr) quotient = at_most(node(found->x), bound);
+  constexpr int32_t kNearest = 8;
+  llvm::Type* integers = quotient->getType()->getWithNewType(ir_.getInt32Ty());
+  Value* value = ir_.CreateIntrinsic(llvm::Intrinsic::x86_avx512_mask_cvtps2dq_512, {},
+                                     {quotient, llvm::Constant::getNullValue(integers),
+                                      ir_.getInt16(0xFFFF), ir_.getInt32(kNearest)});
+  const auto of = [&](double number) {
+    return llvm::ConstantInt::getSigned(integers, static_cast<int64_t>(number));
+  };
+  if (found->zero != 0) value = ir_.CreateAdd(value, of(found->zero));
+  value = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, value, of(0));
+  value = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, value, of(found->most));
+  return ir_.CreateTrunc(value, value->getType()->getWithNewType(ir_.getInt8Ty()));
+}
+
+Value* ExprEmitter::at_most(Value* value, double bound) {
+  Value* most = llvm::ConstantFP::get(value->getType(), bound);
+  return ir_.CreateSelect(ir_.CreateFCmpOLT(most, value), most, value);
+}
+
+// x / c, rounded, for what is not above a bound: from the reciprocal of the constant, put right by its rest,
+// which is exact (Markstein). Where there is no rest, the quotient is no number. Null for another expression.
+Value* ExprEmitter::divide_below(const Expr& quotient, double bound) {
+  constexpr double kLeast = 0x1p-60, kMost = 0x1p60;
+  if (!is_apply(quotient, ir::Op::div) || quotient->args[1]->kind != ExprKind::Constant)
+    return nullptr;
+  const auto divisor = static_cast<float>(quotient->args[1]->number);
+  if (!(divisor >= kLeast && divisor <= kMost)) return nullptr;
+  Value* x = at_most(node(quotient->args[0]), bound * divisor);
+  const auto of = [&](float number) { return llvm::ConstantFP::get(x->getType(), number); };
+  const auto fma = [&](Value* a, Value* b, Value* c) {
+    return ir_.CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, c});
+  };
+  Value* estimate = ir_.CreateFMul(x, of(1.0F / divisor));
+  return fma(fma(estimate, of(-divisor), x), of(1.0F / divisor), estimate);
 }
 
 Value* ExprEmitter::widen(Value* value) {

@@ -31,6 +31,9 @@ class ExprEmitter {
   llvm::Value* compute(const plan::Expr& expr);
   llvm::Value* apply(const plan::Expr& expr);
   llvm::Value* multiply_by_reciprocal(const plan::Expr& expr);
+  llvm::Value* quantise(const plan::Expr& expr);
+  llvm::Value* at_most(llvm::Value* value, double bound);
+  llvm::Value* divide_below(const plan::Expr& quotient, double bound);
   void note_failure(const plan::ExprNode& check);
 
   llvm::Value* load(const plan::ExprNode& node);
