@@ -217,6 +217,38 @@ TEST(ContractionGroups, RowsThatAreNoRows) {
   }
 }
 
+// Tiles of AMX multiply what is unpacked where A is bf16: rows that fill them or do not, rests of K, blocks of it.
+TEST(ContractionGroups, Tiles) {
+  const auto make = [](Product product) {
+    product.left = product.out = DType::BF16;
+    return Maker(product).make();
+  };
+  EXPECT_TRUE(serves("x86-64-v4-amx", make({.m = 9, .n = 3, .k = 32}).program));
+  EXPECT_FALSE(serves("x86-64-v4-amx", make({.m = 8, .n = 3, .k = 32}).program));
+  EXPECT_FALSE(serves("x86-64-v4-amx", make({.m = 9, .n = 3, .k = 37, .size = 37, .bits = 8}).program));
+  if (const std::string reason = missing_amx(); !reason.empty()) GTEST_SKIP() << reason;
+  const auto check_tiles = [&](const Product& product) {
+    SCOPED_TRACE(std::to_string(product.m) + " x " + std::to_string(product.n) + " x " +
+                 std::to_string(product.k) + ", groups of " + std::to_string(product.size));
+    expect_tiles_match_interpreter(make(product), 8e-3);
+  };
+  bool zeros = false;
+  for (int64_t m : {9, 15, 16, 17, 31, 33, 64, 130, 300})
+    check_tiles({.m = m, .n = 40, .k = 64, .zeros = zeros = !zeros});
+  for (int64_t m : {1, 8, 9, 20, 300})
+    check_tiles({.m = m, .n = 40, .k = 64, .zeros = true, .dynamic_m = true});
+  for (int bits : {4, 8}) {
+    for (const auto& [k, size] : std::vector<std::array<int64_t, 2>>{
+             {8, 8}, {96, 32}, {256, 128}, {40, 40}, {72, 24}, {50, 32}, {65, 64}, {1024, 128}}) {
+      check_tiles({.m = 40, .n = 33, .k = k, .size = size, .bits = bits, .zeros = zeros = !zeros});
+    }
+  }
+  for (int64_t n : {1, 15, 17, 31, 32, 33, 65, 200}) check_tiles({.m = 20, .n = n, .k = 64});
+  for (DType scale : {DType::F16, DType::BF16}) check_tiles({.m = 20, .n = 50, .scale = scale});
+  check_tiles({.m = 20, .n = 40, .k = 64, .transposed_a = true});
+  check_tiles({.m = 20, .n = 40, .k = 64, .batches = 3});
+}
+
 TEST(ContractionGroups, WeightsCanBeMadeAgain) {
   expect_constants_derivable(Maker({.m = 2, .n = 40, .k = 64, .zeros = true}).make().program);
   expect_constants_derivable(Maker({.m = 2, .n = 40, .k = 64, .bits = 8}).make().program);

@@ -3,9 +3,11 @@
 //
 // Few rows multiply the packed panels as they are, so that the weight is read once in its 4 or 8 bits. For more
 // rows a task unpacks its panels to scratch, where they stay in the second-level cache, and goes on as with
-// any weight of f32. Where the number of rows is known in the run alone, the code has both.
+// any weight: of f32, or of bf16 for tiles (AMX) where A is bf16. Where the number of rows is known in the run alone,
+// the code has both.
 #include <algorithm>
 
+#include "backends/cpu/compile/contract/amx_product.h"
 #include "backends/cpu/compile/contract/contraction.h"
 #include "backends/cpu/compile/contract/group_panel.h"
 #include "backends/cpu/compile/contract/pack.h"
@@ -22,6 +24,7 @@ namespace {
 constexpr int64_t kDirectRows = 8;
 // As in matmul.cpp.
 constexpr int64_t kBlockBytes = 256 << 10;
+constexpr int64_t kAmxBlockBytes = 512 << 10;
 constexpr int64_t kFewestBlockRows = 48, kMostBlockRows = 256;
 // Packed bytes of a task: some microseconds of reading, and eight times as much unpacked is half of a
 // second-level cache.
@@ -29,33 +32,54 @@ constexpr int64_t kTaskBytes = 32 << 10;
 // Reading and taking an element apart costs as much as so many multiply-adds.
 constexpr int64_t kElementCost = 4;
 
+GroupFormat format_of(const plan::Program& program, const plan::MatMul& matmul) {
+  const plan::Groups& groups = *matmul.groups;
+  GroupFormat format;
+  format.k = matmul.k.extent().constant();
+  format.size = groups.size;
+  format.bits = groups.bits;
+  format.scale = program.buffers[groups.scales.buffer].type.dtype;
+  format.has_zeros = groups.zeros.has_value();
+  return format;
+}
+
 class GroupMatMulEmitter {
  public:
   GroupMatMulEmitter(Emitter& emitter, const plan::MatMul& matmul)
       : emitter_(emitter), ir_(emitter.ir()), matmul_(matmul), groups_(*matmul.groups) {
-    format_.k = matmul.k.extent().constant();
-    format_.size = groups_.size;
-    format_.bits = groups_.bits;
-    format_.scale = dtype_of(groups_.scales);
-    format_.has_zeros = groups_.zeros.has_value();
+    format_ = format_of(emitter.program(), matmul);
+    has_tiles_ = group_multiplies_tiles(emitter.program(), matmul, emitter.target());
     const CountRange rows = range_of(matmul.m.extent());
     may_be_direct_ = rows.low <= kDirectRows;
     may_unpack_ = rows.high > kDirectRows;
     direct_rows_ = {rows.low, std::min(rows.high, kDirectRows)};
-    block_rows_ = std::clamp(kBlockBytes / (4 * format_.k), kFewestBlockRows, kMostBlockRows);
+    const int64_t fitting =
+        has_tiles_ ? kAmxBlockBytes / (2 * format_.k) : kBlockBytes / (4 * format_.k);
+    block_rows_ = std::clamp(fitting, kFewestBlockRows, kMostBlockRows);
     unpacked_rows_ = part_range({std::max(rows.low, kDirectRows + 1), rows.high}, block_rows_);
     panels_ = (columns() + kGroupPanelWidth - 1) / kGroupPanelWidth;
     task_panels_ = std::clamp<int64_t>(kTaskBytes / format_.value_bytes(), 1, panels_);
     row_blocks_ = ir::ceildiv(matmul.m.extent(), block_rows_);
     // Kernels read whole units of A.
     stages_a_ = dtype_of(matmul.a) != DType::F32 || format_.padded() != format_.k;
+    // Tiles read whole pairs.
+    stages_pairs_ =
+        has_tiles_ && (format_.k % 2 != 0 || !matmul.a.strides.back().is_constant(1));
+    amx_sizes_ = {false, unpacked_rows_, (format_.k + 1) / 2, kGroupPanelWidth};
   }
 
   void run() {
+    if (has_tiles_) take_denormals_as_zero(*emitter_.function());
     declare();
     hoist();
+    if (has_tiles_) {
+      amx_.emplace(emitter_, amx_sizes_, staging_);
+      Value* blocks = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::umax, blocks_, i64(1));
+      amx_->configure(ir_.CreateUDiv(m_, blocks));
+    }
     for_tasks(emitter_, 2,
               [&](Value* task, const Emitter::Carried& keys) { return emit_task(task, keys); });
+    if (has_tiles_) amx_->release();
   }
 
  private:
@@ -68,7 +92,8 @@ class GroupMatMulEmitter {
   // Of a row of A in scratch.
   int64_t staged_bytes() const { return staged_row_bytes(format_.padded(), DType::F32).constant(); }
   // Of a panel in scratch.
-  int64_t unpacked_bytes() const { return format_.padded() * kGroupPanelWidth * 4; }
+  Unpacked form() const { return has_tiles_ ? Unpacked::Pairs : Unpacked::Floats; }
+  int64_t unpacked_bytes() const { return format_.padded() * unpacked_row_bytes(form()); }
 
   // Scratch: the staged tile, then unpacked panels, then rows of A.
   void declare() {
@@ -84,6 +109,7 @@ class GroupMatMulEmitter {
     staging_ = emitter_.scratch();
     int64_t offset =
         TileWriter::staging_bytes(emitter_.target(), DType::F32, dtype_of(matmul_.out));
+    if (has_tiles_) offset = std::max(offset, amx_sizes_.scratch_bytes());
     unpacked_ = byte_offset(emitter_, emitter_.scratch(), i64(offset));
     if (may_unpack_) offset += task_panels_ * unpacked_bytes();
     ir::Dim scratch = offset;
@@ -129,34 +155,54 @@ class GroupMatMulEmitter {
     Value* last = smaller(emitter_, ir_.CreateAdd(first, i64(task_panels_)), i64(panels_));
     Span rows = even_part(emitter_, block, blocks_, m_);
     Emitter::Carried next{part, ir_.CreateAdd(ir_.CreateMul(batch, blocks_), block)};
-    if (stages_a_) when(emitter_, ir_.CreateICmpNE(next[1], keys[1]), [&] { stage_rows(rows); });
-    Value* direct = ir_.CreateICmpSLE(m_, i64(kDirectRows));
-    if (may_be_direct_ && !may_unpack_) {
+    Value* is_new = ir_.CreateICmpNE(next[1], keys[1]);
+    const auto multiply_few = [&] {
+      if (stages_a_) when(emitter_, is_new, [&] { stage_rows(rows); });
       multiply_directly(rows, first, last);
-    } else if (may_be_direct_) {
-      when(emitter_, direct, [&] { multiply_directly(rows, first, last); });
-      when(emitter_, ir_.CreateNot(direct),
-           [&] { multiply_unpacked(rows, first, last, part, keys[0]); });
+    };
+    const auto multiply_many = [&] {
+      const bool stages = has_tiles_ ? stages_pairs_ : stages_a_;
+      if (stages) when(emitter_, is_new, [&] { has_tiles_ ? stage_pairs(rows) : stage_rows(rows); });
+      when(emitter_, ir_.CreateICmpNE(part, keys[0]), [&] { unpack(first, last); });
+      has_tiles_ ? multiply_tiles(rows, first, last) : multiply_unpacked(rows, first, last);
+    };
+    if (!may_unpack_) {
+      multiply_few();
+    } else if (!may_be_direct_) {
+      multiply_many();
     } else {
-      multiply_unpacked(rows, first, last, part, keys[0]);
+      Value* direct = ir_.CreateICmpSLE(m_, i64(kDirectRows));
+      when(emitter_, direct, multiply_few);
+      when(emitter_, ir_.CreateNot(direct), multiply_many);
     }
     return next;
   }
 
   // --- A ---
 
-  void stage_rows(Span rows) {
+  void stage_as(Span rows, DType dtype, bool to_even) {
     const auto& strides = matmul_.a.strides;
-    const DType dtype = dtype_of(matmul_.a);
     Value* row_stride = emitter_.value_of(strides[strides.size() - 2]);
-    Value* begin =
-        ir_.CreateMul(ir_.CreateMul(rows.begin, row_stride), i64(ElementFormat(dtype).bytes()));
     RuntimeRun row;
-    row.from = byte_offset(emitter_, address(matmul_.a), begin);
+    row.from = row_of_a(rows.begin);
     row.stride = emitter_.value_of(strides.back());
     row.count = i64(format_.k);
-    row.format = {dtype, DType::F32, DType::F32};
-    emit_stage(emitter_, row, row_stride, rows.count, staged_);
+    row.format = {dtype_of(matmul_.a), dtype, dtype};
+    StagedRows staged = staged_;
+    staged.to_even = to_even;
+    emit_stage(emitter_, row, row_stride, rows.count, staged);
+  }
+  Value* row_of_a(Value* row) {
+    const auto& strides = matmul_.a.strides;
+    const ir::Dim bytes = strides[strides.size() - 2] * ElementFormat(dtype_of(matmul_.a)).bytes();
+    return byte_offset(emitter_, address(matmul_.a),
+                       ir_.CreateMul(row, emitter_.value_of(bytes)));
+  }
+
+  void stage_pairs(Span rows) { stage_as(rows, DType::BF16, format_.k % 2 != 0); }
+
+  void stage_rows(Span rows) {
+    stage_as(rows, DType::F32, false);
     if (format_.padded() == format_.k) return;
     emitter_.loop(i64(0), rows.count, 1, [&](Value* r) {
       Value* end = byte_offset(emitter_, staged_.to, ir_.CreateMul(r, staged_.bytes));
@@ -231,21 +277,36 @@ class GroupMatMulEmitter {
     });
   }
 
-  void multiply_unpacked(Span rows, Value* first, Value* last, Value* part, Value* last_part) {
-    const auto place = [&](Value* panel) {
-      return byte_offset(emitter_, unpacked_,
-                         ir_.CreateMul(ir_.CreateSub(panel, first), i64(unpacked_bytes())));
-    };
-    when(emitter_, ir_.CreateICmpNE(part, last_part), [&] {
-      emitter_.loop(first, last, 1, [&](Value* panel) {
-        unpack_groups(emitter_, format_, panel_at(panel), place(panel));
-      });
+  Value* unpacked_at(Value* panel, Value* first) {
+    return byte_offset(emitter_, unpacked_,
+                       ir_.CreateMul(ir_.CreateSub(panel, first), i64(unpacked_bytes())));
+  }
+  void unpack(Value* first, Value* last) {
+    emitter_.loop(first, last, 1, [&](Value* panel) {
+      unpack_groups(emitter_, format_, panel_at(panel), unpacked_at(panel, first), form());
     });
+  }
+
+  void multiply_tiles(Span rows, Value* first, Value* last) {
+    const auto& strides = matmul_.a.strides;
+    AmxStrip strip;
+    strip.rows = rows;
+    strip.a = stages_pairs_ ? staged_.to : row_of_a(rows.begin);
+    strip.a_stride =
+        stages_pairs_ ? staged_.bytes : emitter_.value_of(strides[strides.size() - 2] * 2);
+    emitter_.loop(first, last, 1, [&](Value* panel) {
+      strip.b = unpacked_at(panel, first);
+      strip.column = ir_.CreateMul(panel, i64(kGroupPanelWidth));
+      amx_->multiply(strip, output(), address(matmul_.out));
+    });
+  }
+
+  void multiply_unpacked(Span rows, Value* first, Value* last) {
     const TileWidth width = tile_width(emitter_.target(), kGroupPanelWidth);
     const int most = tile_rows(emitter_.target(), width.vectors, unpacked_rows_);
     for_strips(first, last, width.vectors, [&](Value* panel, Value* at, Value* column) {
       TileOperands operands;
-      operands.b = byte_offset(emitter_, place(panel), ir_.CreateMul(at, i64(4)));
+      operands.b = byte_offset(emitter_, unpacked_at(panel, first), ir_.CreateMul(at, i64(4)));
       operands.b_step = i64(kGroupPanelWidth * 4);
       operands.b_alignment = 32;
       write_tiles(rows, {rows.count, unpacked_rows_, most}, width.vectors, column,
@@ -275,6 +336,9 @@ class GroupMatMulEmitter {
   const plan::Groups& groups_;
   GroupFormat format_;
   bool may_be_direct_ = false, may_unpack_ = false, stages_a_ = false;
+  bool has_tiles_ = false, stages_pairs_ = false;
+  AmxSizes amx_sizes_;
+  std::optional<AmxProduct> amx_;
   CountRange direct_rows_, unpacked_rows_;
   int64_t block_rows_ = 1;  // at most
   int64_t panels_ = 1;
@@ -286,6 +350,15 @@ class GroupMatMulEmitter {
 };
 
 }  // namespace
+
+bool group_multiplies_tiles(const plan::Program& program, const plan::MatMul& matmul,
+                            const Target& target) {
+  const GroupFormat format = format_of(program, matmul);
+  const bool has_pairs =
+      program.buffers[matmul.a.buffer].type.dtype == DType::BF16 && format.has_pairs();
+  return has_pairs && matmul.m.extent().upper_bound() > kDirectRows &&
+         multiplies_tiles(target, Steps::Pairs, kDirectRows + 1, format.k / 2);
+}
 
 void emit_group_matmul(Emitter& emitter, const plan::MatMul& matmul) {
   GroupMatMulEmitter(emitter, matmul).run();

@@ -1,5 +1,6 @@
 #include "backends/cpu/compile/contract/group_panel.h"
 
+#include <array>
 #include <numeric>
 
 #include <llvm/IR/IntrinsicsX86.h>
@@ -202,6 +203,21 @@ class Multiplier {
 
 }  // namespace
 
+namespace {
+
+// Two vectors as bf16, element by element.
+Value* joined_pairs(llvm::IRBuilder<>& ir, Value* even, Value* odd) {
+  Value* rounded =
+      ir.CreateIntrinsic(llvm::Intrinsic::x86_avx512bf16_cvtne2ps2bf16_512, {}, {odd, even});
+  constexpr int kLanes = 16;
+  std::vector<int> order;
+  for (int i = 0; i < kLanes; ++i) order.insert(order.end(), {i, kLanes + i});
+  Value* bits = ir.CreateBitCast(rounded, llvm::FixedVectorType::get(ir.getInt16Ty(), 2 * kLanes));
+  return ir.CreateShuffleVector(bits, order);
+}
+
+}  // namespace
+
 int64_t GroupFormat::unit() const {
   return bits == 4 || size % kNibbleSteps == 0 ? kNibbleSteps : 1;
 }
@@ -233,11 +249,11 @@ Accumulators multiply_groups(Emitter& emitter, Tile tile, const GroupFormat& for
 }
 
 void unpack_groups(Emitter& emitter, const GroupFormat& format, const GroupColumns& columns,
-                   Value* to) {
+                   Value* to, Unpacked form) {
   auto& ir = emitter.ir();
   constexpr int kVectors = 2;
   const int64_t lanes = emitter.target().lanes(), strip = kVectors * lanes;
-  const int64_t unit = format.unit(), row_bytes = kGroupPanelWidth * 4;
+  const int64_t unit = format.unit(), row_bytes = unpacked_row_bytes(form);
   const int64_t iterations = (format.size + unit - 1) / unit;
   GroupReader reader(emitter, format, kVectors);
   emitter.loop(ir.getInt64(0), ir.getInt64(kGroupPanelWidth), strip, [&](Value* column) {
@@ -256,11 +272,22 @@ void unpack_groups(Emitter& emitter, const GroupFormat& format, const GroupColum
       emitter.loop(ir.getInt64(0), ir.getInt64(iterations), 1, [&](Value* i) {
         Value* at = byte_offset(emitter, values, ir.CreateMul(i, ir.getInt64(value_bytes)));
         Value* row = byte_offset(emitter, rows, ir.CreateMul(i, ir.getInt64(unit * row_bytes)));
+        std::array<Value*, kVectors> even{};
         reader.for_steps(at, [&](int64_t step, const std::vector<Value*>& elements) {
           for (int v = 0; v < kVectors; ++v) {
+            Value* number = ir.CreateFMul(elements[v], scales[v]);
+            if (form == Unpacked::Pairs && step % 2 == 0) {
+              even[v] = number;
+              continue;
+            }
+            const int64_t first = form == Unpacked::Pairs ? step - 1 : step;
             Value* address =
-                byte_offset(emitter, row, ir.getInt64(step * row_bytes + v * lanes * 4));
-            ElementFormat(DType::F32).store(ir, ir.CreateFMul(elements[v], scales[v]), address);
+                byte_offset(emitter, row, ir.getInt64(first * row_bytes + v * lanes * 4));
+            if (form == Unpacked::Pairs) {
+              ir.CreateAlignedStore(joined_pairs(ir, even[v], number), address, llvm::Align(4));
+            } else {
+              ElementFormat(DType::F32).store(ir, number, address);
+            }
           }
         });
       });

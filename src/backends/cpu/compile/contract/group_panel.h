@@ -27,6 +27,8 @@ struct GroupFormat {
   // Bytes of a panel.
   int64_t value_bytes() const { return padded() * kGroupPanelWidth * bits / 8; }
   int64_t scale_bytes() const;
+  // Whether steps can be unpacked in pairs: none crosses groups.
+  bool has_pairs() const { return size % 2 == 0 && unit() % 2 == 0; }
   int64_t zero_bytes() const { return has_zeros ? groups() * kGroupPanelWidth : 0; }
 };
 
@@ -55,8 +57,13 @@ struct GroupRows {
 Accumulators multiply_groups(Emitter& emitter, Tile tile, const GroupFormat& format,
                              const GroupRows& rows, const GroupColumns& columns);
 
-// The weight itself, f32 [k][panel width], to scratch of format.padded() rows. Columns of a whole panel.
+// The weight itself to scratch of format.padded() rows, as f32 [k][panel width], or as pairs of bf16
+// [k / 2][panel width][2], for targets with Avx512Bf16. Columns of a whole panel.
+enum class Unpacked : uint8_t { Floats, Pairs };
 void unpack_groups(Emitter& emitter, const GroupFormat& format, const GroupColumns& columns,
-                   llvm::Value* to);
+                   llvm::Value* to, Unpacked form = Unpacked::Floats);
+inline int64_t unpacked_row_bytes(Unpacked form) {
+  return kGroupPanelWidth * (form == Unpacked::Pairs ? 2 : 4);
+}
 
 }  // namespace kiln::cpu

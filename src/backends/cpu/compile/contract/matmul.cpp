@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "backends/cpu/compile/contract/amx.h"
+#include "backends/cpu/compile/contract/amx_product.h"
 #include "backends/cpu/compile/contract/contraction.h"
 #include "backends/cpu/compile/contract/pack.h"
 #include "ir/size_overflow.h"
@@ -38,11 +38,6 @@ constexpr int64_t kWorkPerTask = 2'000'000;
 // With AMX, whose machines have a second-level cache of 2 MiB.
 constexpr int64_t kAmxBlockBytes = 512 << 10;
 constexpr int64_t kAmxWorkPerTask = 2 * kWorkPerTask;
-// Tiles of steps of a block of K: 24 KiB of B, for three tiles of columns, stay in the first-level cache for all
-// rows of A. Sums then go to memory and back with each block but the last, so shorter ones cost more than they save.
-constexpr int64_t kAmxDepth = 8, kAmxMostDepth = 12;
-// Bytes from what is read of B to what is fetched of it: within the block of K that comes next.
-constexpr int64_t kAmxPrefetchDistance = 16 << 10;
 
 // Operands of fewer rows than this are widened as they are read; for more rows it is better to do so
 // once, in a copy: that is a load, two operations and a store a vector, as much as reading it twice,
@@ -195,10 +190,10 @@ class MatMulEmitter {
         blocking_(choose_blocking(emitter.program(), matmul, emitter.target())),
         tile_(tile_width(emitter.target(), blocking_.width)),
         rows_(part_range(range_of(matmul.m.extent()), blocking_.block_rows)) {
-    const ir::Dim steps = ir::ceildiv(matmul.k.extent(), blocking_.step());
-    amx_rest_ = ir::mod(steps, kAmxSteps);
     if (!blocking_.has_tiles) return;
-    tile_.vectors = amx_columns(blocking_.width, amx_rest_);
+    amx_sizes_ = {blocking_.has_bytes(), rows_, ir::ceildiv(matmul.k.extent(), blocking_.step()),
+                  blocking_.width};
+    tile_.vectors = amx_sizes_.columns();
     tile_.columns = tile_.vectors * kAmxColumns;
   }
 
@@ -236,7 +231,7 @@ class MatMulEmitter {
     staging_ = emitter_.scratch();
     int64_t staging = TileWriter::staging_bytes(emitter_.target(), matmul_.formats.accumulator,
                                                 dtype_of(matmul_.out));
-    if (blocking_.has_tiles) staging = tile_sums_bytes();
+    if (blocking_.has_tiles) staging = amx_sizes_.scratch_bytes();
     packed_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
     ir::Dim scratch = staging;
     if (blocking_.source == BSource::Scratch) {
@@ -377,111 +372,24 @@ class MatMulEmitter {
     return {base, strides[strides.size() - 2] * size, strides.back() * step};
   }
 
-  // Whether blocks of K follow each other, with sums of all rows in memory between them.
-  bool has_depth_blocks() const {
-    const ir::Dim tiles = ir::floordiv(matmul_.k.extent(), blocking_.step() * kAmxSteps);
-    const bool is_short = tiles.is_constant() && tiles.constant() <= kAmxMostDepth;
-    return !is_short && rows_.high > 2 * kAmxRows;
-  }
-  int64_t tile_sums_bytes() const {
-    const int64_t tiles = has_depth_blocks() ? (rows_.high + kAmxRows - 1) / kAmxRows : 2;
-    return kAmxSumsPlace + tiles * kAmxRows * tile_.vectors * kAmxRowBytes;
-  }
-
   void configure_tiles() {
     Value* blocks = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::umax, row_blocks_, i64(1));
-    amx_row_count_ = amx_rows(emitter_, rows_, ir_.CreateUDiv(m_, blocks));
-    amx_.emplace(emitter_,
-                 AmxShape{blocking_.has_bytes(), tile_.vectors, amx_row_count_, amx_rest_});
-    amx_->configure(staging_);
+    amx_.emplace(emitter_, amx_sizes_, staging_);
+    amx_->configure(ir_.CreateUDiv(m_, blocks));
   }
 
-  // A block of K in a strip.
-  struct DepthBlock {
-    Value *first = nullptr, *tiles = nullptr, *is_last = nullptr;
-  };
-
-  // All tiles of rows of one strip of columns, a block of K after another.
   void emit_tile_strip(Span rows, Value* b, Value* column) {
-    Value* count = ir_.CreateAdd(rows.count, ir_.CreateSub(amx_row_count_, i64(1)));
-    Value* row_tiles = ir_.CreateUDiv(count, amx_row_count_);
-    Value* depth = ir_.CreateUDiv(steps_, i64(kAmxSteps));
-    if (!has_depth_blocks())
-      return emit_depth_block(rows, row_tiles, {b, column}, {i64(0), depth, nullptr});
-    Value* end = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, depth, i64(1));
-    emitter_.loop(i64(0), end, kAmxDepth, [&](Value* first) {
-      Value* left = ir_.CreateSub(depth, first);
-      emit_depth_block(rows, row_tiles, {b, column},
-                       {first, smaller(emitter_, left, i64(kAmxDepth)),
-                        ir_.CreateICmpSLE(left, i64(kAmxDepth))});
-    });
-  }
-
-  struct Strip {
-    Value *b = nullptr, *column = nullptr;
-  };
-
-  void emit_depth_block(Span rows, Value* row_tiles, Strip strip, DepthBlock depth) {
     const ARows a = a_rows();
-    Value* origin = address(matmul_.out);
-    Value* sums = byte_offset(emitter_, staging_, i64(kAmxSumsPlace));
-    const auto place = [&](Value* tile) {
-      return byte_offset(emitter_, sums, ir_.CreateMul(tile, i64(amx_->tile_bytes())));
-    };
-    const auto compute = [&](Value* first, int count) {
-      Value* to = has_depth_blocks() ? place(first) : sums;
-      if (depth.is_last == nullptr) {
-        amx_->clear(count);
-      } else {
-        Value* begins = ir_.CreateICmpEQ(depth.first, i64(0));
-        when(emitter_, begins, [&] { amx_->clear(count); });
-        when(emitter_, ir_.CreateNot(begins), [&] { amx_->load(count, to); });
-      }
-      amx_->multiply(tile_operands(rows, a, {first, count}, strip.b, depth));
-      amx_->store(count, to);
-    };
-    const auto finish = [&](Value* tile, Value* in_block) {
-      const auto [first, done] = amx_row_span(emitter_, tile, amx_row_count_, rows.count);
-      Value* from = place(has_depth_blocks() ? tile : in_block);
-      from = byte_offset(emitter_, from, ir_.CreateMul(done, i64(amx_->row_bytes())));
-      TileWriter writer(emitter_, output(), from, TileWriter::kStaged);
-      Value* row = ir_.CreateAdd(rows.begin, ir_.CreateAdd(first, done));
-      writer.finish(tile_.vectors, ir_.CreateSub(amx_row_count_, done), origin, row, strip.column);
-    };
-    for_amx_blocks(emitter_, row_tiles, compute, [&](Value* tile, Value* in_block) {
-      if (depth.is_last == nullptr) return finish(tile, in_block);
-      when(emitter_, depth.is_last, [&] { finish(tile, in_block); });
-    });
-  }
-
-  struct TileRange {
-    Value* first = nullptr;
-    int count = 1;
-  };
-
-  AmxOperands tile_operands(Span rows, const ARows& a, TileRange tiles, Value* b,
-                            const DepthBlock& depth) {
-    AmxOperands operands;
-    operands.a_stride = emitter_.value_of(a.bytes);
-    for (int i = 0; i < tiles.count; ++i) {
-      Value* tile = ir_.CreateAdd(tiles.first, i64(i));
-      Value* row = amx_row_span(emitter_, tile, amx_row_count_, rows.count).first;
-      if (!blocking_.stages_a) row = ir_.CreateAdd(row, rows.begin);
-      Value* at = byte_offset(emitter_, a.base, ir_.CreateMul(row, operands.a_stride));
-      Value* skipped = ir_.CreateMul(depth.first, i64(kAmxSteps * kAmxStepBytes));
-      operands.a.push_back(byte_offset(emitter_, at, skipped));
-    }
-    operands.b_stride = blocking_.width * kAmxStepBytes;
-    operands.b =
-        byte_offset(emitter_, b, ir_.CreateMul(depth.first, i64(kAmxSteps * operands.b_stride)));
-    operands.tiles = depth.tiles;
-    operands.is_end = depth.is_last;
-    if (blocking_.source == BSource::Constant && tile_.columns == blocking_.width) {
-      const int64_t m = std::min(positive_opt(matmul_.m.extent()), blocking_.block_rows);
-      operands.prefetch_b(emitter_, (m + 2 * kAmxRows - 1) / (2 * kAmxRows),
-                          ir_.CreateUDiv(tiles.first, i64(2)), kAmxPrefetchDistance);
-    }
-    return operands;
+    AmxStrip strip;
+    strip.rows = rows;
+    strip.a_stride = emitter_.value_of(a.bytes);
+    Value* first = blocking_.stages_a ? i64(0) : rows.begin;
+    strip.a = byte_offset(emitter_, a.base, ir_.CreateMul(first, strip.a_stride));
+    strip.b = b;
+    strip.column = column;
+    if (blocking_.source == BSource::Constant && tile_.columns == blocking_.width)
+      strip.rows_at_opt = std::min(positive_opt(matmul_.m.extent()), blocking_.block_rows);
+    amx_->multiply(strip, output(), address(matmul_.out));
   }
 
   // All row tiles of one strip of columns.
@@ -520,7 +428,6 @@ class MatMulEmitter {
   Output output() {
     Output output = output_of(emitter_, matmul_);
     output.column_end = n_;
-    if (blocking_.has_tiles) output.lane_slot = byte_offset(emitter_, staging_, i64(kAmxSlotPlace));
     return output;
   }
 
@@ -560,9 +467,8 @@ class MatMulEmitter {
   Value *b_ = nullptr, *b_step_ = nullptr, *panel_bytes_ = nullptr;
   int64_t b_alignment_ = 0;
   StagedRows staged_;
-  ir::Dim amx_rest_;  // steps beyond whole tiles
-  Value* amx_row_count_ = nullptr;
-  std::optional<AmxTiles> amx_;
+  AmxSizes amx_sizes_;
+  std::optional<AmxProduct> amx_;
 };
 
 }  // namespace
@@ -574,11 +480,12 @@ void emit_matmul(Emitter& emitter, const plan::MatMul& matmul) {
 
 bool multiplies_pairs(const plan::Program& program, const plan::MatMul& matmul,
                       const Target& target) {
-  return choose_blocking(program, matmul, target).steps == Steps::Pairs;
+  return !matmul.groups && choose_blocking(program, matmul, target).steps == Steps::Pairs;
 }
 
 bool multiplies_tiles(const plan::Program& program, const plan::MatMul& matmul,
                       const Target& target) {
+  if (matmul.groups) return group_multiplies_tiles(program, matmul, target);
   return choose_blocking(program, matmul, target).has_tiles;
 }
 
