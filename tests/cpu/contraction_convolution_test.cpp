@@ -149,6 +149,10 @@ TEST(ContractionConvolution, Tiles) {
   check_bf16({.width = 30, .channels = 7, .outputs = 20, .padding = 2, .dilation = 2});
   check_bf16({.width = 30, .channels = 1, .outputs = 20, .kernel_h = 5, .kernel_w = 9});
   check_bf16({.batch = 2, .width = 9, .channels = 7, .padding = 1, .dynamic = true});
+  // Sums in progress between chunks of channels.
+  for (int64_t width : {7, 35})
+    check_bf16({.height = 2, .width = width, .channels = 1024, .outputs = 20, .padding = 1});
+  check_bf16({.height = 2, .width = 9, .channels = 2048, .outputs = 10, .padding = 1, .groups = 2});
   check_bf16({.batch = 3, .width = 30, .channels = 32, .outputs = 70, .stride = 2, .padding = 1});
   check_bf16({.width = 30, .channels = 32, .outputs = 20, .padding = 2, .dilation = 2});
   check_bf16({.width = 12, .channels = 64, .outputs = 128, .padding = 1, .groups = 2});

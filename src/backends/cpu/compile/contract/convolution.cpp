@@ -185,7 +185,7 @@ Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv
   choose_pixel(conv, geometry);
   choose_run(conv, geometry);
   geometry.has_tiles =
-      geometry.chunks == 1 &&
+      geometry.chunk * geometry.chunks == geometry.group_channels &&
       multiplies_tiles(target, geometry.steps, positive_opt(conv.x.extent()), geometry.run_steps());
   geometry.width = geometry.copies ? columns : conv.width;
   return geometry;
@@ -307,7 +307,9 @@ class ConvolutionEmitter {
     if (geometry_.chunks > 1) {
       scratch = ir::ceildiv(scratch, kLineBytes) * kLineBytes;
       partial_ = byte_offset(emitter_, emitter_.scratch(), value_of(scratch));
-      scratch += conv_.x.extent() * (blocking_.block_rows * tile_.columns * sum_bytes());
+      const ir::Dim pixels =
+          geometry_.has_tiles ? ir::ceildiv(conv_.x.extent(), kAmxRows) * kAmxRows : conv_.x.extent();
+      scratch += pixels * (blocking_.block_rows * tile_.columns * sum_bytes());
     }
     interface.scratch_bytes = ir::max(interface.scratch_bytes, scratch);
   }
@@ -473,8 +475,10 @@ class ConvolutionEmitter {
                   end};
       if (geometry_.chunks == 1) return emit_strip(place);
       Value* pixels = ir_.CreateMul(rows.count, value_of(conv_.x.extent()));
-      emit_zeros(emitter_, partial_, ir_.CreateMul(pixels, i64(tile_.columns)),
-                 conv_.formats.accumulator);
+      if (!geometry_.has_tiles) {
+        emit_zeros(emitter_, partial_, ir_.CreateMul(pixels, i64(tile_.columns)),
+                   conv_.formats.accumulator);
+      }
       Value* channels = i64(geometry_.group_channels);
       emitter_.loop(i64(0), channels, geometry_.chunk, [&](Value* channel) {
         Value* next = ir_.CreateAdd(channel, i64(geometry_.chunk));
@@ -498,12 +502,13 @@ class ConvolutionEmitter {
     amx_->configure(staging_);
   }
 
-  // By tiles of pixels, two at a time, none of which is in two output rows.
+  // By tiles of pixels, two at a time, none of which is in two output rows. Sums in progress are tiles.
   void emit_tiles(const Strip& strip) {
     Value* width = value_of(conv_.x.extent());
     Value* in_row = ir_.CreateAdd(width, ir_.CreateSub(amx_rows_, i64(1)));
     in_row = ir_.CreateUDiv(in_row, amx_rows_);
-    Value* sums = byte_offset(emitter_, staging_, i64(kAmxSumsPlace));
+    const bool is_whole = strip.is_last == nullptr;
+    Value* sums = is_whole ? byte_offset(emitter_, staging_, i64(kAmxSumsPlace)) : partial_;
     const auto place = [&](Value* tile) {
       Value* r = ir_.CreateUDiv(tile, in_row);
       Value* number = ir_.CreateSub(tile, ir_.CreateMul(r, in_row));
@@ -516,30 +521,41 @@ class ConvolutionEmitter {
         operands.a.push_back(
             at(input_row(strip, r), pixels.first, i64(conv_.stride_w * pixel_bytes())));
       }
-      operands.b = strip.weight;
+      operands.b = chunk_weight(strip);
       if (tile_.columns == blocking_.width) prefetch_weights(operands, first);
-      amx_->clear(count);
+      Value* to = is_whole ? sums : at(sums, first, i64(amx_->tile_bytes()));
+      if (is_whole) {
+        amx_->clear(count);
+      } else {
+        Value* begins = ir_.CreateICmpEQ(strip.channel, i64(0));
+        when(emitter_, begins, [&] { amx_->clear(count); });
+        when(emitter_, ir_.CreateNot(begins), [&] { amx_->load(count, to); });
+      }
       multiply_positions(std::move(operands));
-      amx_->store(count, sums);
+      amx_->store(count, to);
     };
     const auto finish = [&](Value* tile, Value* in_block) {
       const auto [r, pixels] = place(tile);
       emitter_.bind(conv_.y.index, ir_.CreateAdd(strip.rows.begin, r));
       auto bind_row = [this](Value* x) { emitter_.bind(conv_.x.index, x); };
-      Value* from =
-          at(at(sums, in_block, i64(amx_->tile_bytes())), pixels.done, i64(amx_->row_bytes()));
+      Value* from = at(at(sums, is_whole ? in_block : tile, i64(amx_->tile_bytes())), pixels.done,
+                       i64(amx_->row_bytes()));
       TileWriter writer(emitter_, output(strip, bind_row), from, TileWriter::kStaged);
       writer.finish(tile_.vectors, ir_.CreateSub(amx_rows_, pixels.done), output_row(strip, r),
                     ir_.CreateAdd(pixels.first, pixels.done), strip.column);
     };
-    for_amx_blocks(emitter_, ir_.CreateMul(strip.rows.count, in_row), compute, finish);
+    for_amx_blocks(emitter_, ir_.CreateMul(strip.rows.count, in_row), compute,
+                   [&](Value* tile, Value* in_block) {
+                     when_last(strip, [&] { finish(tile, in_block); });
+                   });
   }
 
   void prefetch_weights(AmxOperands& operands, Value* first_tile) {
     operands.b_stride = blocking_.width * kAmxStepBytes;
     const int64_t in_row = (positive_opt(conv_.x.extent()) + kAmxRows - 1) / kAmxRows;
-    // Every block reads all of the panel: what they fetch is the next one.
-    const int64_t panel = geometry_.packed_depth() * blocking_.width * geometry_.weight_bytes;
+    // Every block reads all of a chunk of the panel: what they fetch is the next one.
+    const int64_t panel = geometry_.packed_depth() / geometry_.chunks * blocking_.width *
+                          geometry_.weight_bytes;
     operands.prefetch_b(emitter_, (blocking_.block_rows * in_row + 1) / 2,
                         ir_.CreateUDiv(first_tile, i64(2)), panel);
   }
@@ -672,6 +688,13 @@ class ConvolutionEmitter {
     return offsets;
   }
 
+  // The weights of a chunk.
+  Value* chunk_weight(const Strip& strip) {
+    if (strip.channel == nullptr) return strip.weight;
+    const int64_t taps = conv_.kernel_h * conv_.kernel_w;
+    return at(strip.weight, strip.channel, i64(taps * blocking_.width * geometry_.weight_bytes));
+  }
+
   void when_last(const Strip& strip, const std::function<void()>& body) {
     if (strip.is_last == nullptr) return body();
     when(emitter_, strip.is_last, body);
@@ -719,10 +742,9 @@ class ConvolutionEmitter {
     operands.rows = std::move(pixels.offsets);
     Value *steps = i64(geometry_.run_steps()), *weight = strip.weight;
     if (strip.is_last != nullptr) {
-      const int64_t taps = conv_.kernel_h * conv_.kernel_w;
       if (!geometry_.is_joined || conv_.kernel_w == 1)
         steps = ir_.CreateUDiv(strip.channels, i64(geometry_.step()));
-      weight = at(weight, strip.channel, i64(taps * blocking_.width * geometry_.weight_bytes));
+      weight = chunk_weight(strip);
     }
     sums.insert(sums.begin(), weight);
     auto advance = [&](Value* a, const std::vector<Value*>& values) {
