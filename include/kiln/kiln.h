@@ -362,6 +362,17 @@ typedef struct kiln_dim_range {
   int64_t min, opt, max;
 } kiln_dim_range;
 
+/* Sets of inputs of a model: contiguous tensors in the CPU's memory. */
+typedef struct kiln_samples {
+  size_t struct_size;
+  size_t num_sets, num_inputs;
+  const kiln_tensor*
+      tensors; /* num_inputs of each set, one set behind another. A set all of whose tensors have an axis
+                                 more in front than the model's inputs is that many sets */
+  const char* const*
+      names; /* of the inputs, the same in each set; NULL: they are in the model's order */
+} kiln_samples;
+
 typedef struct kiln_compile_options {
   size_t struct_size;
 
@@ -427,6 +438,27 @@ typedef struct kiln_compile_options {
    * compile is faster and gives the same bytes. Any number of processes may use one. It is made if it is not
    * there; what is no timing cache is left alone. Never makes a compile fail: see warning. */
   const char* timing_cache;
+
+  /* Quantisation. */
+  /* NULL, or what is quantised: "int8", inputs of linear layers, of products with a constant matrix and of
+   * convolutions as u8 with one scale and zero point each, their weights as i8 with a scale for each output
+   * channel; "int8-weights" and "int4-weights", weights of linear layers and products alone. Layers are then
+   * computed so on targets that can, and in floats of the same values on others. The engine cannot be refitted. */
+  const char* quantize;
+  /* How many steps along k of a weight share a scale, a multiple of 8; -1: all; 0: all in 8 bits, 32 in 4
+   * bits. Layers whose k is no multiple stay as they are, and `warning` is called. Not of "int8". */
+  int64_t group_size;
+  /* NULL, or a regular expression (ECMAScript's): layers whose whole name it matches stay as they are. Names are
+   * those of the nodes in the model, which kiln_accuracy shows. KILN_INVALID_ARGUMENT if it matches none or all. */
+  const char* quantize_exclude;
+  /* How "int8" chooses the range of a tensor from its values with the calibration inputs: "mse", with the least
+   * mean squared error; "minmax", all of it; "percentile", without 0.001 % at each end. NULL: "percentile". */
+  const char* calibration_method;
+  /* NULL, or inputs of the model on which it is run, in floats on the CPU, while it compiles: "int8" needs them. The other
+   * schemes can do without; with them, biases make up for what weights lose in the mean, as they do in "int8".
+   * KILN_INVALID_ARGUMENT for inputs that are not the model's, and for infinite or NaN values in them or in front of a
+   * layer. */
+  const kiln_samples* calibration;
 } kiln_compile_options;
 
 typedef enum kiln_tf32 { KILN_TF32_MATMUL = 1, KILN_TF32_CONVOLUTION = 2 } kiln_tf32;

@@ -43,6 +43,7 @@ from kiln.errors import (
     OutOfRangeError,
     UnsupportedError,
 )
+from kiln.quantization import Quantization
 
 __version__: str = runtime().kiln_version().decode()
 
@@ -68,6 +69,7 @@ __all__ = [
     "OutOfBoundsError",
     "OutOfMemoryError",
     "OutOfRangeError",
+    "Quantization",
     "Session",
     "TensorInfo",
     "TensorView",

@@ -117,6 +117,16 @@ ProgressFunction = ctypes.CFUNCTYPE(None, c_void_p, c_char_p, c_double)
 WarningFunction = ctypes.CFUNCTYPE(None, c_void_p, c_char_p)
 
 
+class Samples(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("num_sets", c_size_t),
+        ("num_inputs", c_size_t),
+        ("tensors", POINTER(Tensor)),
+        ("names", POINTER(c_char_p)),
+    ]
+
+
 class CompileOptions(ctypes.Structure):
     _fields_ = [
         ("struct_size", c_size_t),
@@ -143,6 +153,11 @@ class CompileOptions(ctypes.Structure):
         ("tf32", c_int32),
         ("tuning_candidates", c_int32),
         ("timing_cache", c_char_p),
+        ("quantize", c_char_p),
+        ("group_size", c_int64),
+        ("quantize_exclude", c_char_p),
+        ("calibration_method", c_char_p),
+        ("calibration", POINTER(Samples)),
     ]
 
 

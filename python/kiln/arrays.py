@@ -153,3 +153,19 @@ def _c_tensor(address: int, code: int, shape: Any, strides: Any) -> _library.Ten
         dims(*shape),
         dims(*strides) if strides is not None else None,
     )
+
+
+def as_view(value: Any, what: str) -> TensorView:
+    """A view of a contiguous array in the CPU's memory, of a copy where NumPy's is strided. `what` is for the error."""
+    if isinstance(value, TensorView):
+        return value
+    if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
+        value = value.copy()
+    borrowed = borrow(value)
+    tensor = borrowed.tensor
+    if tensor.device.type != 0:
+        raise InvalidArgumentError(f"{what} lies on a GPU, expected one in the CPU's memory")
+    if not is_contiguous(tensor):
+        raise InvalidArgumentError(f"{what} is not contiguous: pass a contiguous copy")
+    shape = tuple(tensor.shape[: tensor.rank])
+    return TensorView(tensor.data or 0, DTYPES[tensor.dtype], shape, borrowed.owner)

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from kiln import _library, arrays
+from kiln import _library
 from kiln._library import check, compiler
-from kiln.arrays import TensorView
+from kiln.arrays import as_view
 from kiln.cache import CacheCall, EngineCache, Tuning, set_tuning
 from kiln.errors import InvalidArgumentError
+from kiln.quantization import Quantization, Samples, set_quantization
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Model:
             tensors: weights and constants by their names in the graph signature: contiguous arrays, or `TensorView`s.
                 They are not copied, and stay alive with the model.
         """
-        owners = {name: _as_view(value) for name, value in tensors.items()}
+        owners = {name: as_view(value, "a weight") for name, value in tensors.items()}
         names = (ctypes.c_char_p * len(owners))(*(name.encode() for name in owners))
         c_tensors = (_library.Tensor * len(owners))(*(view.to_c() for view in owners.values()))
         handle = ctypes.c_void_p()
@@ -102,6 +103,8 @@ def compile(
     check_bounds: bool = True,
     tf32: Iterable[str] = (),
     tuning: Tuning | None = None,
+    quantize: str | Quantization | None = None,
+    calibration: Samples = (),
 ) -> memoryview | None:
     """Compiles a model into an engine. The same model and options give the same bytes, unless there is a tuning.
 
@@ -125,6 +128,10 @@ def compile(
             as in PyTorch. If not, such an index reads the first or last element, and the quotient is unspecified.
         tf32: where GPUs may round operands of f32 to TF32: "matmul", "convolution", or both. Nowhere when empty.
         tuning: choose kernels for GPUs by timing them. None: by a model of the machine.
+        quantize: what to quantise: a `Quantization`, or its scheme: "int8", "int8-weights" or "int4-weights".
+        calibration: sets of inputs, each a sequence of arrays in the order of the model's inputs or a mapping by their
+            names: "int8" runs the model on them to see what values its tensors have. Arrays with an axis more in
+            front than the inputs are that many sets.
 
     Returns:
         The engine's bytes, or None if `output` was given.
@@ -135,15 +142,13 @@ def compile(
     if not isinstance(model, Model):
         model = Model.open(model)
     options = _engine_options(ranges, targets, disabled_passes, metadata)
-    options.strip_weights = int(strip_weights)
-    options.refittable = int(refittable)
-    options.emulate_precision_casts = int(emulate_precision_casts)
-    options.no_bounds_checks = int(not check_bounds)
+    _set_flags(options, strip_weights, refittable, emulate_precision_casts, check_bounds)
     options.tf32 = _tf32(tf32)
     _set_work_options(options, num_threads, verify_passes, dump_directory)
     callback = _ProgressCallback(progress)
     options.progress = callback.function
     cached = CacheCall(cache, tuning, options)
+    _samples = set_quantization(options, quantize, calibration)
     if output is not None:
         status = compiler().kiln_compile_to_file(
             model._handle, ctypes.byref(options), os.fsencode(output)
@@ -173,6 +178,8 @@ def compile_key(
     check_bounds: bool = True,
     tf32: Iterable[str] = (),
     tuning: Tuning | None = None,
+    quantize: str | Quantization | None = None,
+    calibration: Samples = (),
 ) -> str:
     """The key of the engine that `compile` gives with these options: 32 hexadecimal digits.
 
@@ -182,12 +189,10 @@ def compile_key(
     if not isinstance(model, Model):
         model = Model.open(model)
     options = _engine_options(ranges, targets, disabled_passes, metadata)
-    options.strip_weights = int(strip_weights)
-    options.refittable = int(refittable)
-    options.emulate_precision_casts = int(emulate_precision_casts)
-    options.no_bounds_checks = int(not check_bounds)
+    _set_flags(options, strip_weights, refittable, emulate_precision_casts, check_bounds)
     options.tf32 = _tf32(tf32)
     set_tuning(options, tuning)
+    _samples = set_quantization(options, quantize, calibration)
     handle = ctypes.c_void_p()
     check(compiler().kiln_compile_key(model._handle, ctypes.byref(options), ctypes.byref(handle)))
     return _library.take_bytes(handle).tobytes().decode()
@@ -287,6 +292,19 @@ def _engine_options(
     return options
 
 
+def _set_flags(
+    options: _library.CompileOptions,
+    strip_weights: bool,
+    refittable: bool,
+    emulate_precision_casts: bool,
+    check_bounds: bool,
+) -> None:
+    options.strip_weights = int(strip_weights)
+    options.refittable = int(refittable)
+    options.emulate_precision_casts = int(emulate_precision_casts)
+    options.no_bounds_checks = int(not check_bounds)
+
+
 _TF32 = {"matmul": 1, "convolution": 2}
 
 
@@ -316,18 +334,3 @@ def _set_work_options(
     options.num_threads = num_threads
     options.verify_passes = int(verify_passes)
     options.dump_directory = os.fsencode(dump_directory) if dump_directory is not None else None
-
-
-def _as_view(value: Any) -> TensorView:
-    if isinstance(value, TensorView):
-        return value
-    if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
-        value = value.copy()
-    borrowed = arrays.borrow(value)
-    tensor = borrowed.tensor
-    if tensor.device.type != 0:
-        raise InvalidArgumentError("a weight lies on a GPU, expected one in the CPU's memory")
-    if not arrays.is_contiguous(tensor):
-        raise InvalidArgumentError("a weight is not contiguous: pass a contiguous copy")
-    shape = tuple(tensor.shape[: tensor.rank])
-    return TensorView(tensor.data or 0, arrays.DTYPES[tensor.dtype], shape, borrowed.owner)

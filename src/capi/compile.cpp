@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "capi/options.h"
+#include "capi/run_engine.h"
 #include "capi/running_calls.h"
 #include "capi/shared.h"
 #include "capi/tensor_check.h"
@@ -178,6 +179,78 @@ kiln::CacheOptions to_cache_options(const kiln_compile_options& options) {
   return result;
 }
 
+template <typename Value, size_t count>
+Value value_of(const char* option, const char* name,
+               const std::pair<std::string_view, Value> (&values)[count]) {
+  std::string expected;
+  for (const auto& [known, value] : values) {
+    if (name == known) return value;
+    expected += (expected.empty() ? "" : ", ") + std::string(known);
+  }
+  throw CompileError(std::string("[") + option + "] got \"" + name + "\", expected one of " +
+                     expected);
+}
+
+kiln::Samples to_samples(const char* what, const kiln_samples* given) {
+  kiln::Samples result;
+  if (given == nullptr) return result;
+  const auto samples = kiln::current_options(given, "kiln_samples");
+  require_ok(samples.status());
+  if (samples->num_sets * samples->num_inputs > 0 && samples->tensors == nullptr)
+    throw CompileError("kiln_samples.tensors is null");
+  if (samples->names != nullptr)
+    for (size_t i = 0; i < samples->num_inputs; ++i) {
+      if (samples->names[i] == nullptr) throw CompileError("a name of kiln_samples is null");
+      result.names.emplace_back(samples->names[i]);
+    }
+  const auto* at = reinterpret_cast<const std::byte*>(samples->tensors);
+  for (size_t s = 0; s < samples->num_sets; ++s) {
+    result.sets.emplace_back();
+    for (size_t i = 0; i < samples->num_inputs; ++i) {
+      const auto& tensor = *reinterpret_cast<const kiln_tensor*>(at);
+      require_ok(kiln::check_tensor(what, i, tensor, samples->tensors->struct_size));
+      const std::string name = std::string(what) + ", set " + std::to_string(s) + ", input " +
+                               (result.names.empty() ? std::to_string(i) : result.names[i]);
+      result.sets.back().push_back(to_literal(name.c_str(), tensor));
+      at += samples->tensors->struct_size;
+    }
+  }
+  return result;
+}
+
+kiln::QuantisationOptions to_quantisation(const kiln_compile_options& options) {
+  using Scheme = kiln::passes::Quantisation::Scheme;
+  using Method = kiln::CalibrationMethod;
+  static constexpr std::pair<std::string_view, Scheme> kSchemes[] = {
+      {"int8", Scheme::Int8},
+      {"int8-weights", Scheme::Int8Weights},
+      {"int4-weights", Scheme::Int4Weights}};
+  static constexpr std::pair<std::string_view, Method> kMethods[] = {
+      {"mse", Method::LeastError},
+      {"minmax", Method::Extremes},
+      {"percentile", Method::Percentile}};
+  constexpr int64_t kUsualGroup = 32;
+  kiln::QuantisationOptions result;
+  const bool has_details = options.group_size != 0 || options.quantize_exclude != nullptr ||
+                           options.calibration_method != nullptr || options.calibration != nullptr;
+  if (options.quantize == nullptr) {
+    if (has_details)
+      throw CompileError(
+          "[quantize] got options of quantisation without it, expected int8, "
+          "int8-weights or int4-weights");
+    return result;
+  }
+  result.scheme = value_of("quantize", options.quantize, kSchemes);
+  const bool is_usual = options.group_size == 0 && result.scheme == Scheme::Int4Weights;
+  result.group_size = is_usual ? kUsualGroup : options.group_size;
+  if (options.group_size == -1 && result.scheme != Scheme::Int8) result.group_size = 0;
+  if (options.quantize_exclude != nullptr) result.exclude = options.quantize_exclude;
+  if (options.calibration_method != nullptr)
+    result.method = value_of("calibration", options.calibration_method, kMethods);
+  result.calibration = to_samples("calibration", options.calibration);
+  return result;
+}
+
 kiln::CompileOptions to_options(const kiln_compile_options* given) {
   const kiln_compile_options options = current_options(given);
   kiln::CompileOptions result;
@@ -209,6 +282,8 @@ kiln::CompileOptions to_options(const kiln_compile_options* given) {
     result.warning = [warning = options.warning, user = options.warning_user](
                          const std::string& text) { warning(user, text.c_str()); };
   result.strip_weights = options.strip_weights != 0;
+  result.quantisation = to_quantisation(options);
+  result.run_engine = kiln::engine_runner(options.num_threads);
   if (options.metadata != nullptr) result.metadata = options.metadata;
   result.cache = to_cache_options(options);
   if (options.dump_directory != nullptr) result.dump_directory = options.dump_directory;

@@ -63,6 +63,12 @@ KeyText common_key(const char* kind, const CompileOptions& options) {
       .add(options.emulate_precision_casts)
       .add(options.tf32)
       .add(options.metadata);
+  const QuantisationOptions& quantisation = options.quantisation;
+  key.add(std::string(passes::scheme_name(quantisation.scheme)))
+      .add(quantisation.group_size)
+      .add(quantisation.exclude)
+      .add(static_cast<int64_t>(quantisation.method))
+      .add(quantisation.one_at_a_time);
   return key;
 }
 
@@ -161,6 +167,14 @@ std::string compile_key(const import::Model& model, const CompileOptions& option
   for (const import::DimRange& range : options.ranges) {
     key.add(range.input).add(range.dim);
     for (const int64_t bound : {range.min, range.opt, range.max}) key.add(bound);
+  }
+  key.add(options.quantisation.calibration.names);
+  for (const auto& sample : options.quantisation.calibration.sets) {
+    key.add("sample");
+    for (const ir::Literal& input : sample) {
+      key.add(std::string(dtype_name(input.dtype))).add(hash_str(hash128(input.bytes)));
+      for (const int64_t size : input.shape) key.add(size);
+    }
   }
   Hasher hasher;
   hasher.update(std::as_bytes(std::span(key.text())));

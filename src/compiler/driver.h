@@ -11,6 +11,7 @@
 #include "backends/backend.h"
 #include "import/import.h"
 #include "ir/graph.h"
+#include "passes/quantisation.h"
 #include "support/error.h"
 #include "support/status.h"
 
@@ -55,6 +56,32 @@ struct TuningOptions {
   std::string cache_file;  // of earlier measurements: compiler/timing_cache.h; empty: none
 };
 
+// How the range of a tensor is chosen from what it was with calibration inputs: all of it, without the last 0.001 %
+// at each end, or with the least mean squared error.
+enum class CalibrationMethod { Extremes, Percentile, LeastError };
+
+// Sets of inputs of a model.
+struct Samples {
+  std::vector<std::string> names;  // of the inputs of each set; empty: in the model's order
+  std::vector<std::vector<ir::Literal>> sets;
+};
+
+// What is quantised when the model is compiled.
+struct QuantisationOptions {
+  passes::Quantisation::Scheme scheme = passes::Quantisation::Scheme::None;
+  int64_t group_size = 0;
+  std::string exclude;
+  CalibrationMethod method = CalibrationMethod::Percentile;
+  Samples calibration;
+  bool one_at_a_time = false;  // see passes::Quantisation
+};
+
+// Runs an engine on sets of inputs, one after another, and gives the outputs of each. Throws what the function
+// throws, and CompileError where a run fails.
+using RunEngine = std::function<void(
+    std::span<const std::byte> engine, const std::vector<std::vector<ir::Literal>>& samples,
+    const std::function<void(size_t sample, const std::vector<ir::Literal>& outputs)>& take)>;
+
 struct CompileOptions {
   std::vector<import::DimRange> ranges;
   // What to make programs for, each target once. A machine that can run programs for several takes the
@@ -78,6 +105,8 @@ struct CompileOptions {
   CacheOptions cache;
   CacheReport* cache_report = nullptr;  // filled in, unless null
   TuningOptions tuning;
+  QuantisationOptions quantisation;
+  RunEngine run_engine;  // from whoever has the runtime; calibration needs it
   // Called with what did not work although the compile does, beside what cache_report says: "tuning: ...".
   // From the calling thread; may be null.
   std::function<void(const std::string& text)> warning;

@@ -118,6 +118,9 @@ void check_plan(const Spec& spec, const TargetPlan& plan) {
 }
 
 void check_refittable(const Spec& spec) {
+  if (!spec.quantized.empty())
+    throw CompileError("[refit] got an engine that was quantised when it was compiled (" +
+                       spec.quantized + "): compile the model again");
   for (const engine::ProgramSpec& program : spec.programs) {
     if (!program.unknown.empty())
       throw CompileError("[refit] got an engine with the program " + program.name() +

@@ -14,6 +14,7 @@
 #include "backends/reference/reference.h"
 #include "compiler/backends.h"
 #include "compiler/cache_files.h"
+#include "compiler/calibration.h"
 #include "compiler/kernel_cache.h"
 #include "compiler/timing_cache.h"
 #include "passes/pass.h"
@@ -77,7 +78,20 @@ void report(const CompileOptions& options, std::string_view stage, double fracti
   if (options.progress) options.progress(stage, fraction);
 }
 
-std::vector<TargetPlan> plan_graph(ir::Graph graph, const CompileOptions& options) {
+void warn(const CompileOptions& options, const std::string& text) {
+  log(LogLevel::Warn, text);
+  if (options.warning) options.warning(text);
+}
+
+void prepare_graph(ir::Graph& graph, const CompileOptions& options) {
+  const Disabled disabled = split_disabled(options.disabled_passes);
+  passes::PassContext context{.evaluate = evaluate_constant,
+                              .emulate_precision_casts = options.emulate_precision_casts};
+  passes::run_preparation(graph, context, {disabled.graph, options.verify_passes || kAlwaysVerify});
+}
+
+std::vector<TargetPlan> plan_graph(ir::Graph graph, const CompileOptions& options,
+                                   const passes::Quantisation& quantisation) {
   const bool verify = options.verify_passes || kAlwaysVerify;
   const Disabled disabled = split_disabled(options.disabled_passes);
   make_dump_directory(options.dump_directory);
@@ -85,6 +99,9 @@ std::vector<TargetPlan> plan_graph(ir::Graph graph, const CompileOptions& option
   report(options, "optimise", 0.1);
   passes::PassContext context{.evaluate = evaluate_constant,
                               .emulate_precision_casts = options.emulate_precision_casts};
+  context.warning = [&](const std::string& text) { warn(options, text); };
+  if (quantisation.scheme != passes::Quantisation::Scheme::None)
+    context.quantisation = &quantisation;
   passes::run_pipeline(graph, context, {disabled.graph, verify, options.dump_directory});
 
   report(options, "plan", 0.2);
@@ -104,9 +121,11 @@ std::vector<TargetPlan> plan_graph(ir::Graph graph, const CompileOptions& option
 
 std::vector<TargetPlan> plan_model(const import::Model& model, const CompileOptions& options) {
   report(options, "import", 0.0);
+  const passes::Quantisation quantisation = prepare_quantisation(model, options);
   const std::vector<import::DimRange> ranges = import::with_small_sizes(model, options.ranges);
   const auto plan_with = [&](std::span<const import::DimRange> chosen) {
-    return plan_graph(import::import_graph(model, chosen, options.refittable), options);
+    return plan_graph(import::import_graph(model, chosen, options.refittable), options,
+                      quantisation);
   };
   if (ranges.size() == options.ranges.size()) return plan_with(ranges);
   try {
@@ -180,10 +199,7 @@ std::unique_ptr<KernelCache> open_kernel_cache(const CompileOptions& options, co
 
 CompiledProgram compile_plans(const std::vector<TargetPlan>& plans, const CompileOptions& options) {
   report(options, kGenerateCode, 0.3);
-  const Warn warn = [&](const std::string& text) {
-    log(LogLevel::Warn, text);
-    if (options.warning) options.warning(text);
-  };
+  const Warn warn = [&](const std::string& text) { kiln::warn(options, text); };
   TuningRun tuning(options, warn);
   const std::unique_ptr<KernelCache> code = open_kernel_cache(options, warn);
   const double share = 0.65 / static_cast<double>(plans.size());
@@ -207,6 +223,7 @@ CompiledProgram compile_plans(const std::vector<TargetPlan>& plans, const Compil
   compiled.spec.emulate_precision_casts = options.emulate_precision_casts;
   compiled.spec.unchecked = !options.check_bounds;
   compiled.spec.tf32 = options.tf32;
+  compiled.spec.quantized = passes::scheme_name(options.quantisation.scheme);
   compiled.spec.metadata = options.metadata;
   return compiled;
 }

@@ -253,6 +253,7 @@ Result<Spec> decode_interface(std::span<const std::byte> bytes) {
   spec.emulate_precision_casts = interface->emulate_precision_casts();
   spec.unchecked = interface->unchecked();
   spec.tf32 = interface->tf32();
+  spec.quantized = decode(interface->quantized(), budget);
   spec.requirements = decode_list<RequirementSpec>(interface->requirements(), budget);
   spec.data_sizes = decode_list<DataSizeSpec>(interface->data_sizes(), budget);
   if (budget.exceeded()) return malformed("the interface");

@@ -153,12 +153,13 @@ std::vector<std::byte> encode_interface(const Spec& spec) {
   const auto programs = encode_list(builder, spec.programs);
   const auto disabled_passes = builder.CreateVectorOfStrings(spec.disabled_passes);
   const auto metadata = encode_optional(builder, spec.metadata);
+  const auto quantized = encode_optional(builder, spec.quantized);
   const auto requirements = encode_some(builder, spec.requirements);
   return finish(
       builder,
       fbs::CreateInterface(builder, name, producer, symbols, sizes, inputs, outputs, programs,
                            disabled_passes, spec.refittable, metadata, spec.emulate_precision_casts,
-                           spec.unchecked, requirements, spec.tf32, data_sizes),
+                           spec.unchecked, requirements, spec.tf32, data_sizes, quantized),
       kInterfaceIdentifier);
 }
 

@@ -255,6 +255,8 @@ struct Spec {
   bool unchecked = false;                // checks of the data were left out
   // Where f32 was allowed to be rounded to TF32: kTf32Products and kTf32Convolutions.
   uint8_t tf32 = 0;
+  // What the compiler quantised, which no refit can: "int8", "int8-weights", "int4-weights"; empty: nothing.
+  std::string quantized;
   // The best first: the first that a machine can run is the one that it uses.
   std::vector<ProgramSpec> programs;
   std::vector<RequirementSpec> requirements;

@@ -12,6 +12,8 @@
 
 namespace kiln::passes {
 
+struct Quantisation;  // passes/quantisation.h
+
 struct PassContext {
   // Evaluates a node whose operands are all constants; null: constants are not folded. Given by the
   // driver, so that passes need no backend.
@@ -20,6 +22,8 @@ struct PassContext {
   // Results of 16-bit ops stay rounded as the graph says: no pattern may take several of them
   // together.
   bool emulate_precision_casts = false;
+  const Quantisation* quantisation = nullptr;            // null: nothing is quantised
+  std::function<void(const std::string& text)> warning;  // what the user should know; may be null
 };
 
 // Returns whether it changed the graph. One .cpp per pass; declared by passes.def.
@@ -43,6 +47,9 @@ struct PassReport {
   bool changed = false;
 };
 
+// The first half of the pipeline: what quantise_layers expects to have run.
+std::vector<PassReport> run_preparation(ir::Graph& graph, PassContext& context,
+                                        const RunOptions& options);
 // The standard pipeline: passes/pipeline.cpp.
 std::vector<PassReport> run_pipeline(ir::Graph& graph, PassContext& context,
                                      const RunOptions& options);

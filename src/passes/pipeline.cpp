@@ -20,10 +20,15 @@ void clean_up(Runner& runner) {
 
 }  // namespace
 
-void standard_pipeline(Runner& runner) {
+void preparation(Runner& runner) {
   clean_up(runner);  // patterns are written for canonical graphs
   runner.run(fold_batch_norm);
   runner.run(recognise_patterns);
+}
+
+void standard_pipeline(Runner& runner) {
+  preparation(runner);
+  runner.run(quantise_layers);   // after fold_batch_norm, which changes weights
   runner.run(assign_precision);  // before assign_layouts, which permutes the filters that it makes
   runner.run(assign_layouts);    // after fold_batch_norm, which expects channels in axis 1
   clean_up(runner);

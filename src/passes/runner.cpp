@@ -46,6 +46,13 @@ void Runner::dump(std::string_view name) const {
                 [&] { return ir::to_text(graph_, {.types = true, .locations = true}); });
 }
 
+std::vector<PassReport> run_preparation(ir::Graph& graph, PassContext& context,
+                                        const RunOptions& options) {
+  Runner runner(graph, context, options);
+  preparation(runner);
+  return runner.take_reports();
+}
+
 std::vector<PassReport> run_pipeline(ir::Graph& graph, PassContext& context,
                                      const RunOptions& options) {
   Runner runner(graph, context, options);

@@ -25,7 +25,8 @@ class Runner {
   std::vector<PassReport> reports_;
 };
 
-// The standard order of the passes; pipeline.cpp.
+// The standard order of the passes, and its first half; pipeline.cpp.
+void preparation(Runner& runner);
 void standard_pipeline(Runner& runner);
 
 }  // namespace kiln::passes

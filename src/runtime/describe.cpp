@@ -235,6 +235,7 @@ Result<std::string> describe(const Engine& engine) {
   if ((spec.tf32 & engine::kTf32Products) != 0) json.value("matmul");
   if ((spec.tf32 & engine::kTf32Convolutions) != 0) json.value("convolution");
   json.end_array();
+  json.key("quantized").value(spec.quantized);
   json.key("metadata").value(spec.metadata);
   json.key("disabled_passes");
   write_strings(json, spec.disabled_passes);

@@ -136,6 +136,7 @@ TEST(EngineRoundTrip, KeepsWhatARefitNeeds) {
   sample.spec.refittable = true;
   sample.spec.emulate_precision_casts = true;
   sample.spec.tf32 = kTf32Convolutions;
+  sample.spec.quantized = "int8";
   sample.spec.metadata = "{}";
   written.kernels[1].key = "4567";
   written.buffers[4].source = 7;
@@ -149,6 +150,7 @@ TEST(EngineRoundTrip, KeepsWhatARefitNeeds) {
   EXPECT_TRUE(spec.refittable);
   EXPECT_TRUE(spec.emulate_precision_casts);
   EXPECT_EQ(spec.tf32, kTf32Convolutions);
+  EXPECT_EQ(spec.quantized, "int8");
   EXPECT_EQ(spec.metadata, "{}");
   EXPECT_EQ(program.kernels[1].key, "4567");
   EXPECT_EQ(program.buffers[4].source, 7);

@@ -7,6 +7,8 @@
 
 #include <cmath>
 #include <filesystem>
+#include <optional>
+#include <sstream>
 
 #include "backends/reference/reference.h"
 #include "helpers/golden.h"
@@ -14,6 +16,7 @@
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/pass.h"
+#include "passes/quantisation.h"
 
 namespace kiln::passes {
 namespace {
@@ -25,17 +28,41 @@ std::vector<ir::Literal> evaluate(const ir::Node& node,
   return reference::evaluate(node, inputs, [](const ir::SymbolPtr& s) { return s->opt; });
 }
 
-void expect_close(const ir::Literal& got, const ir::Literal& expected) {
+// "quantise_layers int8-weights exclude=c": of weights alone without groups, of 4 bits with groups of 8. Inputs of
+// int8 are in [-2, 2], as random inputs are, and those of later layers are taken to be.
+std::optional<Quantisation> quantisation_of(const std::string& name, const ir::Graph& graph) {
+  std::istringstream words(name);
+  std::string pass, scheme, more;
+  words >> pass >> scheme >> more;
+  if (scheme.empty()) return std::nullopt;
+  Quantisation result;
+  for (const auto each : {Quantisation::Scheme::Int8, Quantisation::Scheme::Int8Weights,
+                          Quantisation::Scheme::Int4Weights})
+    if (scheme == scheme_name(each)) result.scheme = each;
+  if (result.scheme == Quantisation::Scheme::Int4Weights) result.group_size = 8;
+  if (more.starts_with("exclude=")) result.exclude = more.substr(8);
+  if (result.scheme != Quantisation::Scheme::Int8) return result;
+  for (const QuantisableLayer& layer : quantisable_layers(graph, result)) {
+    const ir::Shape& shape = layer.input()->type.shape;
+    const auto channels = static_cast<size_t>(shape[layer.channel_axis()].constant());
+    result.inputs[layer.name()] = {InputScale({-2, 2}), std::vector<double>(channels, 0.25),
+                                   std::vector<double>(channels, 0.25)};
+  }
+  return result;
+}
+
+// What was rounded to 8 bits differs by a step or so.
+void expect_close(const ir::Literal& got, const ir::Literal& expected, double tolerance) {
   ASSERT_EQ(got.dtype, expected.dtype);
   ASSERT_EQ(got.shape, expected.shape);
   for (int64_t i = 0; i < got.elements(); ++i) {
     const double a = got.as_double(i), b = expected.as_double(i);
     if (std::isnan(a) && std::isnan(b)) continue;
-    ASSERT_LE(std::abs(a - b), 1e-5 + 1e-5 * std::abs(b)) << "element " << i;
+    ASSERT_LE(std::abs(a - b), tolerance * (1 + std::abs(b))) << "element " << i;
   }
 }
 
-void expect_same_results(const ir::Graph& before, const ir::Graph& after) {
+void expect_same_results(const ir::Graph& before, const ir::Graph& after, double tolerance) {
   const std::vector<ir::Literal> inputs =
       test::random_inputs(before, {.low = -2, .high = 2, .integers = 2},
                           [](const ir::SymbolPtr& symbol) { return symbol->opt; });
@@ -43,7 +70,7 @@ void expect_same_results(const ir::Graph& before, const ir::Graph& after) {
   ASSERT_EQ(got.size(), expected.size());
   for (size_t i = 0; i < got.size(); ++i) {
     SCOPED_TRACE("output " + before.output_names()[i]);
-    expect_close(got[i], expected[i]);
+    expect_close(got[i], expected[i], tolerance);
   }
 }
 
@@ -51,19 +78,23 @@ std::string run_passes(const std::vector<std::string>& names, const std::string&
   ir::Graph graph = ir::parse_graph(input);
   ir::verify(graph);
   PassContext context{evaluate};
+  double tolerance = 1e-5;
   for (const std::string& name : names) {
-    const PassInfo* pass = find_pass(name);
+    const PassInfo* pass = find_pass(name.substr(0, name.find(' ')));
     if (pass == nullptr) {
       ADD_FAILURE() << "no pass " << name;
       return {};
     }
     const std::string before = ir::to_text(graph, {.max_literal_elements = 1 << 20});
+    const auto quantisation = quantisation_of(name, graph);
+    context.quantisation = quantisation ? &*quantisation : nullptr;
+    if (quantisation) tolerance = 0.05;
     const bool changed = pass->run(graph, context);
     ir::verify(graph);
     const std::string after = ir::to_text(graph, {.max_literal_elements = 1 << 20});
     EXPECT_EQ(changed, before != after) << name << " must say whether it changed the graph";
   }
-  expect_same_results(ir::parse_graph(input), graph);
+  expect_same_results(ir::parse_graph(input), graph, tolerance);
   return ir::to_text(graph);
 }
 
