@@ -46,8 +46,14 @@ def compare(case: Architecture, dynamic: bool) -> dict[str, Any]:
                 expected, got = module(*inputs), compiled(*inputs)
             except Exception as error:
                 # What the model assumes of sizes is checked at the call.
-                is_refusal = "do not fit together" in str(error)
-                return _outcome("refused" if is_refusal else "error", error)
+                if "do not fit together" not in str(error):
+                    return _outcome("error", error)
+                refused_by_torch = _refusal_of(program, inputs)
+                return (
+                    _outcome("not exported", refused_by_torch)
+                    if refused_by_torch
+                    else _outcome("refused", error)
+                )
             for a, b in zip(got, expected, strict=True):
                 if a.shape != b.shape or a.dtype != b.dtype:
                     text = f"got {a.dtype} {tuple(a.shape)}, expected {b.dtype} {tuple(b.shape)}"
@@ -56,6 +62,15 @@ def compare(case: Architecture, dynamic: bool) -> dict[str, Any]:
     status = "pass" if worst <= LIMIT and engines == 1 else "wrong"
     reasons = {} if status == "pass" else {f"error {worst:.1e}, {engines} engines": 1}
     return {"status": status, "engines": engines, "error": worst, "reasons": reasons}
+
+
+def _refusal_of(program: torch.export.ExportedProgram, inputs: tuple[torch.Tensor, ...]) -> Any:
+    """What torch.export's own module says of sizes that it excludes although it was asked for them, or None."""
+    try:
+        program.module()(*inputs)
+    except Exception as error:
+        return error
+    return None
 
 
 def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:

@@ -329,7 +329,7 @@ IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "CvtModel": (
         "CvtConfig",
-        {"embed_dim": [8, 16, 32], "num_heads": [1, 2, 4], "depth": [1, 1, 1]},
+        {"embed_dim": [8, 16, 32], "num_heads": [1, 2, 4], "depth": [1, 2, 3]},
     ),
     "DPTForDepthEstimation": (
         "DPTConfig",

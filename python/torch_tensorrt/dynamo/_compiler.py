@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._strides import leave_views_to_torch
 from torch_tensorrt.dynamo._symbols import Range, SymbolError
 from torch_tensorrt.dynamo._updates import find_updates
-from torch_tensorrt.dynamo.conversion._apply import lower
+from torch_tensorrt.dynamo.conversion._apply import has_user_lowerings, lower
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +72,41 @@ def compile(
     settings = CompilationSettings.from_options(options)
     arg_inputs = merge_inputs(inputs, arg_inputs, required=False)
     cast, settings = autocast(exported_program, settings)
+    whole = whole_program(cast, arg_inputs, kwarg_inputs, settings)
+    if whole is not None:
+        return _compile_supported(whole.program, whole.ranges, whole.support, settings)
     program = Program.decomposed(cast)
     if settings.offload_module_to_cpu:
         offload(exported_program, program.exported)
     return compile_program(program, flat_inputs(program, arg_inputs, kwarg_inputs), settings)
+
+
+@dataclass(frozen=True)
+class WholeProgram:
+    """A program that engines take whole, for these ranges; `support` is what `check_support` says of it."""
+
+    program: Program
+    ranges: dict[Any, Range]
+    support: dict[Node, str]
+
+
+def whole_program(
+    exported: ExportedProgram,
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    settings: CompilationSettings,
+) -> WholeProgram | None:
+    """The program as it was exported, if engines take all of it so: then it need not be traced again. None where they
+    do not, and where the user's passes, converters or names are for operators of a traced one."""
+    if settings.torch_executed_ops or settings.offload_module_to_cpu or has_user_lowerings():
+        return None
+    program = Program.as_exported(exported)
+    if program is None:
+        return None
+    settings.targets_for(engine_device(program))  # an error before anything takes long
+    ranges = symbol_ranges(program, flat_inputs(program, args, kwargs))
+    ranges, support = supported_ranges(program, settings, ranges)
+    return None if any(support.values()) else WholeProgram(program, ranges, support)
 
 
 def compile_program(
@@ -84,14 +116,23 @@ def compile_program(
 
     `inputs` has a tensor, an `Input` or another value for each input of the program, or is None.
     """
-    if ignored := settings.without_effect():
-        logger.info(
-            "options without effect here: %s (docs/torch_tensorrt_api.md)", ", ".join(ignored)
-        )
     settings.targets_for(engine_device(program))  # an error before anything takes long
     program = lower(program, settings)
     ranges = symbol_ranges(program, inputs)
     ranges, support = supported_ranges(program, settings, ranges)
+    return _compile_supported(program, ranges, support, settings)
+
+
+def _compile_supported(
+    program: Program,
+    ranges: dict[Any, Range],
+    support: dict[Node, str],
+    settings: CompilationSettings,
+) -> GraphModule:
+    if ignored := settings.without_effect():
+        logger.info(
+            "options without effect here: %s (docs/torch_tensorrt_api.md)", ", ".join(ignored)
+        )
     leave_views_to_torch(program.graph, support)
     parts = partition(program, support, enter_as_they_lie(program, support))
     apply_min_block_size(parts, settings)

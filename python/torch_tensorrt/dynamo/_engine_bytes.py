@@ -15,7 +15,7 @@ from torch_tensorrt._arguments import check_program, merge_inputs
 from torch_tensorrt.dynamo._autocast import autocast
 from torch_tensorrt.dynamo._bindings import Renaming, input_names, output_names
 from torch_tensorrt.dynamo._capture import show_engine
-from torch_tensorrt.dynamo._compiler import flat_inputs, supported_ranges
+from torch_tensorrt.dynamo._compiler import flat_inputs, supported_ranges, whole_program
 from torch_tensorrt.dynamo._partition import list_reasons
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._progress import CompileProgress
@@ -71,11 +71,15 @@ def convert_exported_program_to_serialized_trt_engine(
     args = merge_inputs(inputs, arg_inputs, required=False)
     settings = dataclasses.replace(settings, require_full_compilation=True)
     exported_program, settings = autocast(exported_program, settings)
-    program = lower(Program.decomposed(exported_program), settings)
-    ranges = symbol_ranges(program, flat_inputs(program, args, kwarg_inputs))
+    whole = whole_program(exported_program, args, kwarg_inputs, settings)
+    if whole is None:
+        program = lower(Program.decomposed(exported_program), settings)
+        ranges = symbol_ranges(program, flat_inputs(program, args, kwarg_inputs))
+        ranges, support = supported_ranges(program, settings, ranges)
+    else:
+        program, ranges, support = whole.program, whole.ranges, whole.support
     names_in = input_names(program, arg_input_binding_names, kwarg_input_binding_names)
     names_out = output_names(program, output_binding_names)
-    ranges, support = supported_ranges(program, settings, ranges)
     _check_whole(program, support, lift_mutable_buffers)
     changes = _changes(program)
     renaming = Renaming(program)

@@ -43,7 +43,29 @@ def functional(
         "everything that shares their memory",
         reason,
     )
-    return _copy(exported, copy.deepcopy(exported.graph))
+    return _copy(exported, _copied(exported.graph))
+
+
+def as_exported(exported: ExportedProgram) -> ExportedProgram | None:
+    """A copy of a program that is functional and has operators with importers alone. None if it is another.
+
+    Retracing such a program changes nothing that engines see, but takes longer than all the rest of a compile.
+    """
+    rows = {*kiln.supported_ops()["aten"], "aten.sym_size.int", "aten.sym_numel.default"}
+    if not all(_is_known(node, rows) for node in exported.graph.nodes):
+        return None
+    return _copy(exported, _copied(exported.graph))
+
+
+def _is_known(node: Node, rows: set[str]) -> bool:
+    if node.op in ("placeholder", "output"):
+        return True
+    if node.op != "call_function" or isinstance(node.target, torch._ops.HigherOrderOperator):
+        return False
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return True  # arithmetic on sizes, and an operator's results one by one
+    is_aten = node.target.namespace == "aten" and not node.target._schema.is_mutable
+    return is_aten and str(node.target) in rows
 
 
 def _check_mutations(program: ExportedProgram) -> None:
@@ -80,7 +102,7 @@ def _without_prims(exported: ExportedProgram) -> ExportedProgram | None:
     Primitives that give views are to functionalisation as operators of the user's, which it refuses.
     """
     known = {f"prims.{name}" for name in _known_prims()}
-    graph = copy.deepcopy(exported.graph)
+    graph = _copied(exported.graph)
     changed = False
     for node in graph.nodes:
         target = node.target
@@ -103,6 +125,14 @@ def _copy(exported: ExportedProgram, graph: Graph) -> ExportedProgram:
     module = GraphModule(exported.graph_module, graph)
     module.meta.update(exported.graph_module.meta)
     result._graph_module = module
+    return result
+
+
+def _copied(graph: Graph) -> Graph:
+    """With the same names, by which the signature knows inputs and outputs: a copy would rename `input`."""
+    result = copy.deepcopy(graph)
+    for old, new in zip(graph.nodes, result.nodes, strict=True):
+        new.name = old.name
     return result
 
 

@@ -26,7 +26,7 @@ from torch_tensorrt.dynamo._contract import (
     shape_of,
     symbol_sizes,
 )
-from torch_tensorrt.dynamo._functional import InPlace, functional
+from torch_tensorrt.dynamo._functional import InPlace, as_exported, functional
 from torch_tensorrt.dynamo._lstm_states import correct_lstm_states
 from torch_tensorrt.dynamo._names import argument_names
 from torch_tensorrt.dynamo._serialize import Records
@@ -57,12 +57,16 @@ _COPIES = (torch.ops.aten.clone.default, torch.ops.aten.lift_fresh_copy.default)
 class Program:
     """A decomposed ExportedProgram and what partitioning asks about it. Its graph is ours to change."""
 
-    def __init__(self, exported: ExportedProgram, *, guarded: bool = False) -> None:
+    def __init__(
+        self, exported: ExportedProgram, *, guarded: bool = False, is_retraced: bool = True
+    ) -> None:
         """Takes a program that is functional already, or as functional as it can be, as `decomposed` makes one.
 
-        `guarded`: whoever calls it checks every size against its range before, as torch.compile does.
+        `guarded`: whoever calls it checks every size against its range before, as torch.compile does. `is_retraced`:
+        nodes have the names that PyTorch's tracer gives, not those of the export.
         """
         self.exported = exported
+        self.is_retraced = is_retraced
         self.guarded = guarded
         self.in_place = InPlace(exported.graph)
         self.module = self.exported.graph_module
@@ -101,6 +105,16 @@ class Program:
             result = in_fresh_thread(lambda: functional(exported, decompositions))
             after.append(result.graph)
         return cls(result, guarded=guarded)
+
+    @classmethod
+    def as_exported(cls, exported: ExportedProgram) -> Program | None:
+        """Of an ExportedProgram whose operators engines are likely to take as they are; None of any other."""
+        with capture("decompose", exported.graph) as after:
+            result = as_exported(exported)
+            if result is None:
+                return None
+            after.append(result.graph)
+        return cls(result, is_retraced=False)
 
     def input_spec(self, node: Node) -> Any:
         return self._input_specs[node]

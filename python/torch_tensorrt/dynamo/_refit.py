@@ -84,10 +84,7 @@ def refit_module_weights(
         new_weight_module = cast(
             made_functional(new_weight_module), Decisions.from_metadata(decided)
         )
-    kept = {op for origin in origins.values() for op in origin.get("torch_executed_ops", ())}
-    program = lower(
-        Program.decomposed(new_weight_module), CompilationSettings(torch_executed_ops=kept)
-    )
+    program = _program_of(new_weight_module, list(origins.values()))
     enter_as_before(program, {node for each in origins.values() for node in each.get("nodes", ())})
     changes = _new_engines(module, program, origins) | _new_weights(module, program)
     refitted = _replaced(module, changes) if verify_output or not in_place else module
@@ -97,6 +94,16 @@ def refit_module_weights(
         return refitted
     _set(module, changes)
     return module
+
+
+def _program_of(exported: ExportedProgram, origins: Sequence[Mapping[str, Any]]) -> Program:
+    """With the nodes that the engines were made from."""
+    if any(origin.get("as_exported") for origin in origins):
+        program = Program.as_exported(exported)
+        if program is not None:
+            return program
+    kept = {op for origin in origins for op in origin.get("torch_executed_ops", ())}
+    return lower(Program.decomposed(exported), CompilationSettings(torch_executed_ops=kept))
 
 
 def _as_module(compiled: Any, in_place: bool) -> GraphModule:

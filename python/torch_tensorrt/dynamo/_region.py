@@ -378,7 +378,7 @@ def compile_region(
         strip_weights=settings.strip_engine_weights,
         refittable=not settings.immutable_weights,
         emulate_precision_casts=settings.emulate_precision_casts,
-        metadata=region_metadata(region, settings),
+        metadata=region_metadata(program, region, settings),
         check_bounds=settings.check_bounds,
         disabled_passes=("choose_winograd",) if settings.disable_winograd else (),
         targets=targets,
@@ -475,14 +475,16 @@ def _load_checked(cache: BaseEngineCache, key: str) -> bytes | None:
         return None
 
 
-def region_metadata(region: Region, settings: CompilationSettings) -> str:
+def region_metadata(program: Program, region: Region, settings: CompilationSettings) -> str:
     """What an engine keeps about where it comes from: the names of its nodes, by which a refit finds them again, and
-    those of its results with their orders in memory; what was to stay in PyTorch, and in the
-    model's precision."""
+    those of its results with their orders in memory; whether they are those of the export; what was to stay in
+    PyTorch, and in the model's precision."""
     metadata: dict[str, Any] = {
         "nodes": [node.name for node in region.nodes],
         "results": {node.name: region.orders.get(node, ()) for node in region.outputs},
     }
+    if not program.is_retraced:
+        metadata["as_exported"] = True
     if region.updates:
         metadata["updates"] = {node.name: source.name for node, source in region.updates.items()}
     if settings.torch_executed_ops:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import kiln
 import torch_tensorrt
 from torch_tensorrt._operator import execute_engine
 
@@ -90,6 +92,46 @@ def test_an_operator_of_the_users_that_gives_a_view() -> None:
         compiled, engines = compile_model(model, x)
         assert engines == 2
         torch.testing.assert_close(compiled(x), model(x))
+
+
+class OneNamedInput(torch.nn.Module):
+    """Its parameter has the name of a function of Python's, which tracers rename."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+        self.function = function
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return self.function(self.linear(input).reshape(-1))
+
+
+# What a model ends with, and whether it is compiled as it was exported.
+ENDS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], bool]] = {
+    "a view": (lambda y: y.view(2, 8).transpose(0, 1), True),
+    "the same dtype": (lambda y: y.to(torch.float32).contiguous(), True),
+    "a write": (lambda y: (y * 2).mul_(3), False),
+    "what is decomposed": (lambda y: torch.rad2deg(y), False),
+    "what stays in PyTorch": (lambda y: torch.linalg.eigvalsh(y.reshape(4, 4)), False),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_functional_programs_are_compiled_as_they_were_exported(name) -> None:
+    function, as_exported = ENDS[name]
+    model, x = OneNamedInput(function).eval(), torch.randn(4, 4)
+    compiled, engines = compile_model(model, x)
+    assert engines == 1
+    (engine,) = [each for each in compiled.buffers() if each.dtype == torch.uint8]
+    origin = json.loads(kiln.inspect(engine.numpy())["metadata"])
+    assert origin.get("as_exported", False) == as_exported
+    torch.testing.assert_close(compiled(x), model(x))
+    with torch.no_grad():
+        model.linear.weight.mul_(2)
+    refitted = torch_tensorrt.dynamo.refit_module_weights(
+        compiled, torch.export.export(model, (x,))
+    )
+    torch.testing.assert_close(refitted(x), model(x))
 
 
 prims = torch.ops.prims

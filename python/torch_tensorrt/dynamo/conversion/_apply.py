@@ -29,10 +29,15 @@ from torch_tensorrt.dynamo.conversion._registry import (
     ConverterSupport,
     builtin_operators,
 )
-from torch_tensorrt.dynamo.lowering.passes import run_passes
+from torch_tensorrt.dynamo.lowering.passes import pass_names, run_passes
 
 # What tracing leaves of `with torch.no_grad()`; nothing here has gradients.
 _GRAD_MODE = torch._C._set_grad_enabled
+
+
+def has_user_lowerings() -> bool:
+    """Whether there are passes or converters of the user's, which are for operators as a tracer leaves them."""
+    return bool(pass_names() or DYNAMO_CONVERTERS.has_converters())
 
 
 def lower(program: Program, settings: CompilationSettings) -> Program:

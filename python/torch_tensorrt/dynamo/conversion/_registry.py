@@ -112,6 +112,10 @@ class ConverterRegistry:
         ]
         return sorted(found, key=lambda support: support.priority is not ConverterPriority.HIGH)
 
+    def has_converters(self) -> bool:
+        """Whether anybody registered one."""
+        return bool(self._converters)
+
     def refusals(self, node: Node, settings: CompilationSettings) -> str:
         """Why no converter of a node's operator takes the node; "" if there is none."""
         reasons = [
