@@ -6,6 +6,7 @@ namespace tools {
 class CommandLine;
 
 void add_compile(CommandLine& line);
+void add_accuracy(CommandLine& line);
 void add_run(CommandLine& line);
 void add_bench(CommandLine& line);
 void add_inspect(CommandLine& line);

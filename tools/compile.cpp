@@ -12,6 +12,7 @@
 #include "commands.h"
 #include "failure.h"
 #include "kiln/kiln.hpp"
+#include "quantise_arguments.h"
 #include "shape_argument.h"
 
 namespace tools {
@@ -29,6 +30,7 @@ struct CompileArguments {
   bool strip_weights = false, refittable = false, emulate_precision_casts = false;
   bool no_bounds_checks = false, tf32 = false, tune = false;
   std::string timing_cache;
+  QuantiseArguments quantise;
 };
 
 std::string join(const std::vector<std::string>& items) {
@@ -108,6 +110,8 @@ void compile(const CompileArguments& arguments) {
   constexpr int kCandidates = 6;
   options.tuning_candidates = arguments.tune ? kCandidates : 0;
   if (!arguments.timing_cache.empty()) options.timing_cache = arguments.timing_cache.c_str();
+  QuantiseOptions quantise(arguments.quantise);
+  quantise.set(options);
   options.tf32 = arguments.tf32 ? KILN_TF32_MATMUL | KILN_TF32_CONVOLUTION : 0;
   {
     Progress progress;
@@ -165,6 +169,7 @@ void add_compile(CommandLine& line) {
   command.option("--dump-dir", arguments->dump_directory,
                  "Write the program after every pass into this folder");
   add_engine_kind_options(command, *arguments);
+  add_quantise_options(command, arguments->quantise);
   command.action([arguments] { compile(*arguments); });
 }
 

@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
       std::string("kiln ") + kiln_version());
   tools::add_compile(line);
   tools::add_refit(line);
+  tools::add_accuracy(line);
   tools::add_run(line);
   tools::add_bench(line);
   tools::add_inspect(line);

@@ -36,16 +36,6 @@ constexpr std::array kDTypes = {
 
 const DTypeRow& row_of(kiln_dtype dtype) { return kDTypes.at(static_cast<size_t>(dtype)); }
 
-std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) throw Failure("cannot open " + path);
-  std::string bytes(static_cast<size_t>(file.tellg()), '\0');
-  file.seekg(0);
-  if (!file.read(bytes.data(), static_cast<std::streamsize>(bytes.size())))
-    throw Failure("cannot read " + path);
-  return bytes;
-}
-
 // The Python dict literal in the header: {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3),
 // }
 class HeaderParser {
@@ -121,9 +111,8 @@ class HeaderParser {
 };
 
 // Where the header's text begins and how long it is.
-std::pair<size_t, size_t> header_range(const std::string& bytes, const std::string& path) {
-  if (bytes.size() < 10 || !std::string_view(bytes).starts_with(kMagic))
-    throw Failure(path + ": not a .npy file");
+std::pair<size_t, size_t> header_range(std::string_view bytes, const std::string& path) {
+  if (bytes.size() < 10 || !bytes.starts_with(kMagic)) throw Failure(path + ": not a .npy file");
   const auto byte = [&](size_t i) { return static_cast<size_t>(static_cast<uint8_t>(bytes[i])); };
   const bool version_1 = byte(6) == 1;
   const size_t begin = version_1 ? 10 : 12;
@@ -175,6 +164,16 @@ std::string shape_tuple(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
+std::string read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file) throw Failure("cannot open " + path);
+  std::string bytes(static_cast<size_t>(file.tellg()), '\0');
+  file.seekg(0);
+  if (!file.read(bytes.data(), static_cast<std::streamsize>(bytes.size())))
+    throw Failure("cannot read " + path);
+  return bytes;
+}
+
 size_t element_size(kiln_dtype dtype) { return row_of(dtype).size; }
 const char* dtype_name(kiln_dtype dtype) { return row_of(dtype).name; }
 
@@ -189,10 +188,11 @@ kiln::Tensor as_tensor(const Array& array) {
   return {array.data.data(), array.dtype, array.shape, array.strides};
 }
 
-Array read_npy(const std::string& path) {
-  const std::string bytes = read_file(path);
+Array read_npy(const std::string& path) { return parse_npy(read_file(path), path); }
+
+Array parse_npy(std::string_view bytes, const std::string& path) {
   const auto [begin, size] = header_range(bytes, path);
-  HeaderParser header(std::string_view(bytes).substr(begin, size), path);
+  HeaderParser header(bytes.substr(begin, size), path);
 
   const std::string_view descr = header.descr();
   const auto row = std::ranges::find_if(kDTypes, [&](const DTypeRow& candidate) {

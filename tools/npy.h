@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kiln/kiln.hpp"
@@ -27,9 +28,13 @@ int64_t element_count(const std::vector<int64_t>& shape);
 // A view of the array; valid while the array is.
 kiln::Tensor as_tensor(const Array& array);
 
-// Both throw Failure with the path and the reason. NumPy has neither bfloat16 nor float8: such arrays
+// Failure where it cannot be read.
+std::string read_file(const std::string& path);
+
+// All throw Failure with the path and the reason. NumPy has neither bfloat16 nor float8: such arrays
 // are written as float32.
 Array read_npy(const std::string& path);
+Array parse_npy(std::string_view bytes, const std::string& path);
 void write_npy(const std::string& path, const Array& array);
 
 }  // namespace tools

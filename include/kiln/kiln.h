@@ -489,6 +489,17 @@ KILN_API kiln_status kiln_compile(kiln_model* model, const kiln_compile_options*
 KILN_API kiln_status kiln_compile_to_file(kiln_model* model, const kiln_compile_options* options,
                                           const char* path);
 
+/* How far the results of an engine are from those of the model in floats, on the same inputs, on the CPU. `engine` has
+ * `size` bytes; of NULL, the engine that the options make. The result is JSON, which the caller destroys: {"sets": the
+ * number of sets of inputs, "outputs": [{"name", "relative_error": of the norm, "worst": the largest absolute
+ * difference, "cosine", "not_finite": whether one is infinite or NaN and the other is not}], "layers": [the same, and
+ * "location"]}, over all sets. With `layers` nonzero, each layer that options->quantize is about is quantised alone,
+ * and its row is the difference of all outputs together; otherwise the list is empty. Of an infinite error the field
+ * is null. KILN_INVALID_ARGUMENT for inputs that are not the model's, and an engine with other outputs. */
+KILN_API kiln_status kiln_accuracy(kiln_model* model, const kiln_compile_options* options,
+                                   const void* engine, size_t size, const kiln_samples* samples,
+                                   int layers, kiln_bytes** json);
+
 /* The key of a model's engine in a cache: 32 hexadecimal digits, not NUL-terminated. Models and
  * options with equal keys give equal bytes, and whatever decides the bytes decides the key: nodes,
  * their arguments and edges, names, shapes, ranges, the dtype, shape and contents of weights, the

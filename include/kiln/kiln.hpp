@@ -416,6 +416,14 @@ class Model {
                        const kiln_compile_options* options = nullptr) const {
     check(kiln_compile_to_file(get(), options, path.c_str()));
   }
+  // JSON: how far an engine's results are from the model's in floats; see kiln_accuracy.
+  std::string accuracy(const kiln_samples& samples, const kiln_compile_options* options = nullptr,
+                       std::span<const std::byte> engine = {}, bool layers = false) const {
+    kiln_bytes* json = nullptr;
+    check(kiln_accuracy(get(), options, engine.data(), engine.size(), &samples, layers ? 1 : 0,
+                        &json));
+    return Bytes(json).text();
+  }
   // 32 hexadecimal digits that stand for the engine of this model and these options.
   std::string compile_key(const kiln_compile_options* options = nullptr) const {
     kiln_bytes* key = nullptr;

@@ -6,6 +6,7 @@ outputs = session.run(np.zeros((8, 3, 224, 224), np.float32))
 """
 
 from kiln._library import library_directory, runtime
+from kiln.accuracy import accuracy
 from kiln.arrays import BFloat16Array, Float8Array, TensorView
 from kiln.cache import EngineCache, Tuning
 from kiln.compiler import (
@@ -75,6 +76,7 @@ __all__ = [
     "TensorView",
     "Tuning",
     "UnsupportedError",
+    "accuracy",
     "compile",
     "compile_key",
     "inspect",

@@ -210,6 +210,18 @@ _COMPILER = {
     "kiln_model_check": (c_int, [c_void_p, POINTER(c_void_p)]),
     "kiln_compile": (c_int, [c_void_p, POINTER(CompileOptions), POINTER(c_void_p)]),
     "kiln_compile_to_file": (c_int, [c_void_p, POINTER(CompileOptions), c_char_p]),
+    "kiln_accuracy": (
+        c_int,
+        [
+            c_void_p,
+            POINTER(CompileOptions),
+            c_void_p,
+            c_size_t,
+            POINTER(Samples),
+            c_int,
+            POINTER(c_void_p),
+        ],
+    ),
     "kiln_compile_key": (c_int, [c_void_p, POINTER(CompileOptions), POINTER(c_void_p)]),
     "kiln_cache_load": (c_int, [c_char_p, c_char_p, POINTER(c_void_p)]),
     "kiln_cache_store": (c_int, [c_char_p, c_uint64, c_char_p, c_void_p, c_size_t]),

@@ -19,6 +19,7 @@
 #include "capi/running_calls.h"
 #include "capi/shared.h"
 #include "capi/tensor_check.h"
+#include "compiler/accuracy.h"
 #include "compiler/cached_compile.h"
 #include "compiler/driver.h"
 #include "compiler/engine_cache.h"
@@ -251,6 +252,19 @@ kiln::QuantisationOptions to_quantisation(const kiln_compile_options& options) {
   return result;
 }
 
+// Numbers that JSON has not are null.
+ordered_json to_json(const std::vector<kiln::AccuracyReport::Row>& rows) {
+  ordered_json list = ordered_json::array();
+  for (const kiln::AccuracyReport::Row& row : rows)
+    list.push_back({{"name", row.name},
+                    {"location", row.location},
+                    {"relative_error", row.difference.relative()},
+                    {"worst", row.difference.worst()},
+                    {"cosine", row.difference.cosine()},
+                    {"not_finite", row.difference.has_not_finite()}});
+  return list;
+}
+
 kiln::CompileOptions to_options(const kiln_compile_options* given) {
   const kiln_compile_options options = current_options(given);
   kiln::CompileOptions result;
@@ -432,6 +446,22 @@ kiln_status kiln_cache_store(const char* directory, uint64_t max_bytes, const ch
     const auto cache = kiln::EngineCache::open(directory, max_bytes);
     require_ok(cache.status());
     require_ok(cache->store(key, bytes));
+  });
+}
+
+kiln_status kiln_accuracy(kiln_model* model, const kiln_compile_options* options,
+                          const void* engine, size_t size, const kiln_samples* samples, int layers,
+                          kiln_bytes** json) {
+  KILN_REQUIRE(model);
+  KILN_REQUIRE(samples);
+  KILN_REQUIRE(json);
+  return guarded_compile(model, [&] {
+    const kiln::AccuracyReport report = kiln::accuracy(
+        *model->model, to_options(options), {static_cast<const std::byte*>(engine), size},
+        to_samples("inputs", samples), layers != 0);
+    *json = to_bytes({{"sets", report.sets},
+                      {"outputs", to_json(report.outputs)},
+                      {"layers", to_json(report.layers)}});
   });
 }
 

@@ -67,8 +67,7 @@ KeyText common_key(const char* kind, const CompileOptions& options) {
   key.add(std::string(passes::scheme_name(quantisation.scheme)))
       .add(quantisation.group_size)
       .add(quantisation.exclude)
-      .add(static_cast<int64_t>(quantisation.method))
-      .add(quantisation.one_at_a_time);
+      .add(static_cast<int64_t>(quantisation.method));
   return key;
 }
 

@@ -392,7 +392,6 @@ Quantisation prepare_quantisation(const import::Model& model, const CompileOptio
   check_options(options);
   result.group_size = asked.group_size;
   result.exclude = asked.exclude;
-  result.one_at_a_time = asked.one_at_a_time;
   if (!asked.calibration.sets.empty()) result.inputs = Calibration(model, options, result).run();
   return result;
 }

@@ -73,7 +73,6 @@ struct QuantisationOptions {
   std::string exclude;
   CalibrationMethod method = CalibrationMethod::Percentile;
   Samples calibration;
-  bool one_at_a_time = false;  // see passes::Quantisation
 };
 
 // Runs an engine on sets of inputs, one after another, and gives the outputs of each. Throws what the function

@@ -120,8 +120,12 @@ std::vector<TargetPlan> plan_graph(ir::Graph graph, const CompileOptions& option
 }
 
 std::vector<TargetPlan> plan_model(const import::Model& model, const CompileOptions& options) {
+  return plan_model(model, options, prepare_quantisation(model, options));
+}
+
+std::vector<TargetPlan> plan_model(const import::Model& model, const CompileOptions& options,
+                                   const passes::Quantisation& quantisation) {
   report(options, "import", 0.0);
-  const passes::Quantisation quantisation = prepare_quantisation(model, options);
   const std::vector<import::DimRange> ranges = import::with_small_sizes(model, options.ranges);
   const auto plan_with = [&](std::span<const import::DimRange> chosen) {
     return plan_graph(import::import_graph(model, chosen, options.refittable), options,

@@ -31,6 +31,9 @@ std::vector<std::vector<ir::Literal>> arrange_samples(const ir::Graph& graph,
 // Import, passes over the graph, and for each target of the options plan and passes over the plan: all
 // that comes before the backends.
 std::vector<TargetPlan> plan_model(const import::Model& model, const CompileOptions& options);
+// The same without calibration: as the quantisation says, which was prepared.
+std::vector<TargetPlan> plan_model(const import::Model& model, const CompileOptions& options,
+                                   const passes::Quantisation& quantisation);
 std::vector<TargetPlan> plan_graph(ir::Graph graph, const CompileOptions& options,
                                    const passes::Quantisation& quantisation = {});
 
