@@ -258,8 +258,9 @@ TEST(Compile, OptionsOfANewerHeaderAreNotLeftUndone) {
   kiln_bytes* engine = nullptr;
   EXPECT_EQ(kiln_compile(model.model, &newer.options, &engine), KILN_UNSUPPORTED);
   // It ends in a field: see GrowingStructsHaveNoPaddingAtTheEnd.
-  EXPECT_EQ(offsetof(kiln_compile_options, timing_cache) + sizeof(const char*),
+  EXPECT_EQ(offsetof(kiln_compile_options, calibration) + sizeof(const kiln_samples*),
             sizeof(kiln_compile_options));
+  EXPECT_EQ(offsetof(kiln_samples, names) + sizeof(const char* const*), sizeof(kiln_samples));
 }
 
 TEST(Compile, WrongOptionsAreRefusedByName) {
