@@ -125,6 +125,8 @@ struct Device {
   std::string (*obstacle)(const engine::ProgramSpec& program);
   // Unsupported: steps that are not for the target.
   Result<std::unique_ptr<Executable>> (*load)(const LoadRequest& request);
+  // Whether this machine runs a program more slowly than those that come after it. Null: none.
+  bool (*runs_slowly)(const engine::ProgramSpec& program) = nullptr;
 };
 
 }  // namespace kiln

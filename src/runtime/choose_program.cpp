@@ -1,6 +1,7 @@
 #include "runtime/choose_program.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "engine/validate.h"
 #include "runtime/devices.h"
@@ -42,11 +43,23 @@ std::string obstacle_to(const ProgramSpec& program) {
   return device.ok() ? (*device)->obstacle(program) : device.status().message();
 }
 
+std::vector<size_t> order_of_choice(const Spec& spec) {
+  std::vector<size_t> order(spec.programs.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::stable_partition(order, [&](size_t i) {
+    const ProgramSpec& program = spec.programs[i];
+    if (!obstacle_to(program).empty()) return true;
+    const Device* device = *find_device(program.target);  // it had no obstacle
+    return device->runs_slowly == nullptr || !device->runs_slowly(program);
+  });
+  return order;
+}
+
 Result<ChosenProgram> load_program(engine::View& view, const ProgramName& wanted,
                                    LoadRequest request) {
   KILN_RETURN_IF_ERROR(check_name(view.spec, wanted));
   std::string obstacles;
-  for (size_t i = 0; i < view.spec.programs.size(); ++i) {
+  for (const size_t i : order_of_choice(view.spec)) {
     const ProgramSpec& program = view.spec.programs[i];
     if (!wanted.fits(program)) continue;
     std::string obstacle = obstacle_to(program);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "backends/executable.h"
 #include "engine/reader.h"
@@ -28,13 +29,17 @@ std::string obstacle_to(const engine::ProgramSpec& program);
 // InvalidArgument, with the names that there are, where no program is called so.
 Status check_name(const engine::Spec& spec, const ProgramName& wanted);
 
+// The numbers of the programs in the order in which they are tried: as they lie, but what the machine runs slowly
+// comes last.
+std::vector<size_t> order_of_choice(const engine::Spec& spec);
+
 struct ChosenProgram {
   size_t index = 0;
   const Device* device = nullptr;
   std::unique_ptr<Executable> executable;
 };
 
-// Reads and loads the first program called `wanted` that runs here; `request` lacks the program,
+// Reads and loads the first program, in the order of choice, called `wanted` that runs here; `request` lacks the program,
 // which stays where it is in `view`. InvalidArgument where no program is called so; Unsupported, with
 // what stands against each, where none runs here.
 Result<ChosenProgram> load_program(engine::View& view, const ProgramName& wanted,

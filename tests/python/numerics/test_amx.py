@@ -115,4 +115,5 @@ def test_a_process_that_may_not_use_tiles_takes_the_next_program(
         [sys.executable, "-c", REFUSED, str(encoder[0])], capture_output=True, text=True
     )
     assert process.returncode == 0, process.stderr
-    assert process.stdout.strip() == "x86-64-v4-bf16"
+    # Intel's cores, which alone have tiles, are slow with pairs of bf16 by vectors.
+    assert process.stdout.strip() == "x86-64-v4"

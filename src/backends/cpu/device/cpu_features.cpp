@@ -83,6 +83,14 @@ bool has_cpu_feature(std::string_view name) {
   return feature != nullptr && feature->present;
 }
 
+bool has_quick_bf16_pairs() {
+  // "GenuineIntel", by ebx, edx and ecx.
+  const Leaf vendor(0, 0);
+  const bool is_intel =
+      vendor.ebx == 0x756E6547 && vendor.edx == 0x49656E69 && vendor.ecx == 0x6C65746E;
+  return has_cpu_feature("avx512bf16") && !is_intel;
+}
+
 bool allow_tiles() {
   // ARCH_REQ_XCOMP_PERM of asm/prctl.h, which older headers lack.
   constexpr long kRequestPermission = 0x1023;

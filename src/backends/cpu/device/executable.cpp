@@ -24,6 +24,15 @@ class CpuExecutable : public Executable {
   const CodeImage code_;
 };
 
+bool needs(const engine::ProgramSpec& program, const char* feature) {
+  return std::ranges::find(program.features, feature) != program.features.end();
+}
+
+// What multiplies pairs of bf16 by vectors alone.
+bool runs_slowly(const engine::ProgramSpec& program) {
+  return needs(program, "avx512bf16") && !needs(program, "amxtile") && !has_quick_bf16_pairs();
+}
+
 std::string obstacle(const engine::ProgramSpec& program) {
   std::string missing;
   for (const std::string& name : program.features) {
@@ -33,8 +42,8 @@ std::string obstacle(const engine::ProgramSpec& program) {
     if (!feature->present) missing += (missing.empty() ? "" : " ") + name;
   }
   if (!missing.empty()) return "this CPU lacks " + missing;
-  const bool has_tiles = std::ranges::find(program.features, "amxtile") != program.features.end();
-  if (has_tiles && !allow_tiles()) return "the operating system does not let this process use AMX";
+  if (needs(program, "amxtile") && !allow_tiles())
+    return "the operating system does not let this process use AMX";
   return "";
 }
 
@@ -59,7 +68,10 @@ Result<std::unique_ptr<Executable>> load(const LoadRequest& request) {
 
 }  // namespace
 
-const Device kDevice = {
-    .target = "cpu", .memory = &kHostMemory, .obstacle = obstacle, .load = load};
+const Device kDevice = {.target = "cpu",
+                        .memory = &kHostMemory,
+                        .obstacle = obstacle,
+                        .load = load,
+                        .runs_slowly = runs_slowly};
 
 }  // namespace kiln::cpu
