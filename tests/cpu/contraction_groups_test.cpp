@@ -225,7 +225,8 @@ TEST(ContractionGroups, Tiles) {
   };
   EXPECT_TRUE(serves("x86-64-v4-amx", make({.m = 9, .n = 3, .k = 32}).program));
   EXPECT_FALSE(serves("x86-64-v4-amx", make({.m = 8, .n = 3, .k = 32}).program));
-  EXPECT_FALSE(serves("x86-64-v4-amx", make({.m = 9, .n = 3, .k = 37, .size = 37, .bits = 8}).program));
+  EXPECT_FALSE(
+      serves("x86-64-v4-amx", make({.m = 9, .n = 3, .k = 37, .size = 37, .bits = 8}).program));
   if (const std::string reason = missing_amx(); !reason.empty()) GTEST_SKIP() << reason;
   const auto check_tiles = [&](const Product& product) {
     SCOPED_TRACE(std::to_string(product.m) + " x " + std::to_string(product.n) + " x " +

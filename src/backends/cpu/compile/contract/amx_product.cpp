@@ -27,8 +27,7 @@ int64_t AmxSizes::scratch_bytes() const {
 
 void AmxProduct::configure(Value* smallest) {
   row_count_ = amx_rows(emitter_, sizes_.rows, smallest);
-  tiles_.emplace(emitter_,
-                 AmxShape{sizes_.has_bytes, sizes_.columns(), row_count_, sizes_.rest()});
+  tiles_.emplace(emitter_, AmxShape{sizes_.has_bytes, sizes_.columns(), row_count_, sizes_.rest()});
   tiles_->configure(scratch_);
 }
 
@@ -42,8 +41,8 @@ void AmxProduct::multiply(const AmxStrip& strip, const Output& output, Value* or
   Value* end = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, depth, i64(1));
   emitter_.loop(i64(0), end, kDepth, [&](Value* first) {
     Value* left = ir_.CreateSub(depth, first);
-    multiply_block(task, {first, smaller(emitter_, left, i64(kDepth)),
-                          ir_.CreateICmpSLE(left, i64(kDepth))});
+    multiply_block(
+        task, {first, smaller(emitter_, left, i64(kDepth)), ir_.CreateICmpSLE(left, i64(kDepth))});
   });
 }
 

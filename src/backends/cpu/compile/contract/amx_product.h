@@ -10,8 +10,8 @@ namespace kiln::cpu {
 // What is the same for all strips of a kernel.
 struct AmxSizes {
   bool has_bytes = false;
-  CountRange rows;  // of a strip
-  ir::Dim steps;    // of K
+  CountRange rows;     // of a strip
+  ir::Dim steps;       // of K
   int64_t width = 16;  // of a panel of B
 
   ir::Dim rest() const { return ir::mod(steps, kAmxSteps); }

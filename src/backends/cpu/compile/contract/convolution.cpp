@@ -307,8 +307,9 @@ class ConvolutionEmitter {
     if (geometry_.chunks > 1) {
       scratch = ir::ceildiv(scratch, kLineBytes) * kLineBytes;
       partial_ = byte_offset(emitter_, emitter_.scratch(), value_of(scratch));
-      const ir::Dim pixels =
-          geometry_.has_tiles ? ir::ceildiv(conv_.x.extent(), kAmxRows) * kAmxRows : conv_.x.extent();
+      const ir::Dim pixels = geometry_.has_tiles
+                                 ? ir::ceildiv(conv_.x.extent(), kAmxRows) * kAmxRows
+                                 : conv_.x.extent();
       scratch += pixels * (blocking_.block_rows * tile_.columns * sum_bytes());
     }
     interface.scratch_bytes = ir::max(interface.scratch_bytes, scratch);
@@ -544,18 +545,17 @@ class ConvolutionEmitter {
       writer.finish(tile_.vectors, ir_.CreateSub(amx_rows_, pixels.done), output_row(strip, r),
                     ir_.CreateAdd(pixels.first, pixels.done), strip.column);
     };
-    for_amx_blocks(emitter_, ir_.CreateMul(strip.rows.count, in_row), compute,
-                   [&](Value* tile, Value* in_block) {
-                     when_last(strip, [&] { finish(tile, in_block); });
-                   });
+    for_amx_blocks(
+        emitter_, ir_.CreateMul(strip.rows.count, in_row), compute,
+        [&](Value* tile, Value* in_block) { when_last(strip, [&] { finish(tile, in_block); }); });
   }
 
   void prefetch_weights(AmxOperands& operands, Value* first_tile) {
     operands.b_stride = blocking_.width * kAmxStepBytes;
     const int64_t in_row = (positive_opt(conv_.x.extent()) + kAmxRows - 1) / kAmxRows;
     // Every block reads all of a chunk of the panel: what they fetch is the next one.
-    const int64_t panel = geometry_.packed_depth() / geometry_.chunks * blocking_.width *
-                          geometry_.weight_bytes;
+    const int64_t panel =
+        geometry_.packed_depth() / geometry_.chunks * blocking_.width * geometry_.weight_bytes;
     operands.prefetch_b(emitter_, (blocking_.block_rows * in_row + 1) / 2,
                         ir_.CreateUDiv(first_tile, i64(2)), panel);
   }

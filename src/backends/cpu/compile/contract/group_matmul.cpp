@@ -63,8 +63,7 @@ class GroupMatMulEmitter {
     // Kernels read whole units of A.
     stages_a_ = dtype_of(matmul.a) != DType::F32 || format_.padded() != format_.k;
     // Tiles read whole pairs.
-    stages_pairs_ =
-        has_tiles_ && (format_.k % 2 != 0 || !matmul.a.strides.back().is_constant(1));
+    stages_pairs_ = has_tiles_ && (format_.k % 2 != 0 || !matmul.a.strides.back().is_constant(1));
     amx_sizes_ = {false, unpacked_rows_, (format_.k + 1) / 2, kGroupPanelWidth};
   }
 
@@ -162,7 +161,8 @@ class GroupMatMulEmitter {
     };
     const auto multiply_many = [&] {
       const bool stages = has_tiles_ ? stages_pairs_ : stages_a_;
-      if (stages) when(emitter_, is_new, [&] { has_tiles_ ? stage_pairs(rows) : stage_rows(rows); });
+      if (stages)
+        when(emitter_, is_new, [&] { has_tiles_ ? stage_pairs(rows) : stage_rows(rows); });
       when(emitter_, ir_.CreateICmpNE(part, keys[0]), [&] { unpack(first, last); });
       has_tiles_ ? multiply_tiles(rows, first, last) : multiply_unpacked(rows, first, last);
     };
@@ -195,8 +195,7 @@ class GroupMatMulEmitter {
   Value* row_of_a(Value* row) {
     const auto& strides = matmul_.a.strides;
     const ir::Dim bytes = strides[strides.size() - 2] * ElementFormat(dtype_of(matmul_.a)).bytes();
-    return byte_offset(emitter_, address(matmul_.a),
-                       ir_.CreateMul(row, emitter_.value_of(bytes)));
+    return byte_offset(emitter_, address(matmul_.a), ir_.CreateMul(row, emitter_.value_of(bytes)));
   }
 
   void stage_pairs(Span rows) { stage_as(rows, DType::BF16, format_.k % 2 != 0); }
