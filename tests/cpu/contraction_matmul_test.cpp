@@ -102,6 +102,22 @@ TEST(ContractionMatMul, EveryRunTimeRowCount) {
   }
 }
 
+// Tiles take as much of a panel as fits the registers.
+TEST(ContractionMatMul, FewRowsOfEveryWidthAndType) {
+  for (DType dtype : {DType::F32, DType::BF16, DType::F16, DType::F64}) {
+    for (int64_t n : {16, 47, 64}) {
+      for (int64_t m = 1; m <= 5; ++m) {
+        SCOPED_TRACE(std::to_string(m) + " x " + std::to_string(n));
+        expect_matches_interpreter(make_matmul({m, n, 37}, {.dtype = dtype}));
+      }
+      for (int64_t m : {1, 2}) {
+        SCOPED_TRACE("any number of rows, " + std::to_string(m) + " x " + std::to_string(n));
+        expect_matches_interpreter(make_matmul({m, n, 37}, {.dynamic_m = true, .dtype = dtype}));
+      }
+    }
+  }
+}
+
 TEST(ContractionMatMul, OddSizesFromEverySource) {
   for (B b : {B::ConstantKN, B::ConstantNK, B::RuntimeKN, B::RuntimeNK}) {
     for (const Sizes& sizes :

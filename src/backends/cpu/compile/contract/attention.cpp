@@ -361,7 +361,11 @@ class AttentionEmitter {
   RowTiles row_tiles(Value* count, int vectors) {
     return {count, rows_, tile_rows(emitter_.target(), vectors, rows_, sum_.dtype())};
   }
-  int tile_vectors(int64_t width) const { return tile_width(emitter_.target(), width).vectors; }
+  int tile_vectors(int64_t width) const {
+    if (rows_.high > kMostPanelRows) return tile_width(emitter_.target(), width).vectors;
+    const Tile most{static_cast<int>(std::max<int64_t>(rows_.high, 1)), 1, sum_.dtype()};
+    return tile_width(emitter_.target(), width, most).vectors;
+  }
 
   // Rows of Q as tiles read them: the first of the block, bytes between rows and between the steps
   // of one.

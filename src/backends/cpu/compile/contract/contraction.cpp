@@ -249,6 +249,16 @@ TileWidth tile_width(const Target& target, int64_t panel_width) {
   return {vectors, static_cast<int64_t>(vectors) * target.lanes()};
 }
 
+TileWidth tile_width(const Target& target, int64_t panel_width, Tile most) {
+  const int whole = static_cast<int>(panel_width / target.lanes());
+  const TileWidth usual = tile_width(target, panel_width);
+  for (most.vectors = whole; most.vectors > usual.vectors; --most.vectors) {
+    if (whole % most.vectors == 0 && most.registers() <= target.registers)
+      return {most.vectors, int64_t{most.vectors} * target.lanes()};
+  }
+  return usual;
+}
+
 void for_tasks(Emitter& emitter, size_t count, const TaskBody& body) {
   const Emitter::Carried none(count, emitter.ir().getInt64(-1));
   emitter.loop_carrying(emitter.task_begin(), emitter.task_end(), 1, none, body);

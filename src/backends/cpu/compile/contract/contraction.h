@@ -101,6 +101,10 @@ struct TileWidth {
   int64_t columns = 16;
 };
 TileWidth tile_width(const Target& target, int64_t panel_width);
+// The same where no tile has more than `most.rows` rows, up to kMostPanelRows: as much of a panel as fits the registers, because a panel that
+// is walked part by part is not read in the order in which it lies.
+constexpr int64_t kMostPanelRows = 4;
+TileWidth tile_width(const Target& target, int64_t panel_width, Tile most);
 
 // Runs `body(task, keys)` for each task of the call, with `count` keys. What a body returns are the
 // keys that the next one gets, -1 for the first: they tell whether what the last task prepared can

@@ -188,13 +188,15 @@ class MatMulEmitter {
         ir_(emitter.ir()),
         matmul_(matmul),
         blocking_(choose_blocking(emitter.program(), matmul, emitter.target())),
-        tile_(tile_width(emitter.target(), blocking_.width)),
-        rows_(part_range(range_of(matmul.m.extent()), blocking_.block_rows)) {
-    if (!blocking_.has_tiles) return;
-    amx_sizes_ = {blocking_.has_bytes(), rows_, ir::ceildiv(matmul.k.extent(), blocking_.step()),
-                  blocking_.width};
-    tile_.vectors = amx_sizes_.columns();
-    tile_.columns = tile_.vectors * kAmxColumns;
+        tiling_{{}, part_range(range_of(matmul.m.extent()), blocking_.block_rows)} {
+    if (!blocking_.has_tiles) {
+      choose_tiles();
+      return;
+    }
+    amx_sizes_ = {blocking_.has_bytes(), tiling_.rows,
+                  ir::ceildiv(matmul.k.extent(), blocking_.step()), blocking_.width};
+    const int vectors = amx_sizes_.columns();
+    tiling_.width = {vectors, vectors * kAmxColumns};
   }
 
   void run() {
@@ -309,21 +311,58 @@ class MatMulEmitter {
       next.push_back(ir_.CreateAdd(ir_.CreateMul(batch, row_blocks_), block));
       when(emitter_, ir_.CreateICmpNE(next[1], keys[1]), [&] { stage_rows(rows); });
     }
-    emitter_.loop(first_panel, last_panel, 1, [&](Value* panel) {
-      Value* b = byte_offset(emitter_, panels,
-                             ir_.CreateMul(ir_.CreateSub(panel, first_panel), panel_bytes_));
+    const auto emit = [&](const Tiling& tiling) {
+      emit_panels(tiling, rows, {panels, first_panel, last_panel});
+    };
+    if (!single_row_) {
+      emit(tiling_);
+    } else {
+      Value* is_single = ir_.CreateICmpEQ(rows.count, i64(1));
+      when(emitter_, is_single, [&] { emit(*single_row_); });
+      when(emitter_, ir_.CreateNot(is_single), [&] { emit(tiling_); });
+    }
+    return next;
+  }
+
+  // How rows and columns are cut in tiles.
+  struct Tiling {
+    TileWidth width;
+    CountRange rows;
+  };
+
+  // Rows of a number that is known are one tile if they are few. One that is not known may be 1: that row has
+  // code of its own where its tiles are wider.
+  void choose_tiles() {
+    Tile most{static_cast<int>(std::clamp<int64_t>(tiling_.rows.high, 1, kMostPanelRows)), 1,
+              matmul_.formats.accumulator, blocking_.steps};
+    const bool is_few = tiling_.rows.high <= kMostPanelRows;
+    const Target& target = emitter_.target();
+    tiling_.width =
+        is_few ? tile_width(target, blocking_.width, most) : tile_width(target, blocking_.width);
+    most.rows = 1;
+    const TileWidth wide = tile_width(target, blocking_.width, most);
+    if (tiling_.rows.low > 1 || tiling_.rows.high < 1 || wide.vectors == tiling_.width.vectors)
+      return;
+    single_row_ = Tiling{wide, {1, 1}};
+    tiling_.rows.low = 2;
+  }
+
+  struct PanelRange {
+    Value *base = nullptr, *first = nullptr, *last = nullptr;
+  };
+
+  void emit_panels(const Tiling& tiling, Span rows, const PanelRange& panels) {
+    emitter_.loop(panels.first, panels.last, 1, [&](Value* panel) {
+      Value* b = byte_offset(emitter_, panels.base,
+                             ir_.CreateMul(ir_.CreateSub(panel, panels.first), panel_bytes_));
       Value* column = ir_.CreateMul(panel, i64(blocking_.width));
-      if (tile_.columns == blocking_.width) {
-        emit_strip(rows, b, column);
-        return;
-      }
+      if (tiling.width.columns == blocking_.width) return emit_strip(tiling, rows, {b, column});
       Value* end = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(n_, column));
-      emitter_.loop(i64(0), end, tile_.columns, [&](Value* strip) {
-        emit_strip(rows, byte_offset(emitter_, b, ir_.CreateMul(strip, i64(column_bytes()))),
-                   ir_.CreateAdd(column, strip));
+      emitter_.loop(i64(0), end, tiling.width.columns, [&](Value* strip) {
+        Value* at = byte_offset(emitter_, b, ir_.CreateMul(strip, i64(column_bytes())));
+        emit_strip(tiling, rows, {at, ir_.CreateAdd(column, strip)});
       });
     });
-    return next;
   }
 
   int64_t b_bytes() const { return ElementFormat(blocking_.tile_b().memory).bytes(); }
@@ -378,31 +417,37 @@ class MatMulEmitter {
     amx_->configure(ir_.CreateUDiv(m_, blocks));
   }
 
-  void emit_tile_strip(Span rows, Value* b, Value* column) {
+  // Some columns of a panel.
+  struct Strip {
+    Value *b = nullptr, *column = nullptr;
+  };
+
+  void emit_tile_strip(Span rows, Strip columns) {
     const ARows a = a_rows();
     AmxStrip strip;
     strip.rows = rows;
     strip.a_stride = emitter_.value_of(a.bytes);
     Value* first = blocking_.stages_a ? i64(0) : rows.begin;
     strip.a = byte_offset(emitter_, a.base, ir_.CreateMul(first, strip.a_stride));
-    strip.b = b;
-    strip.column = column;
-    if (blocking_.source == BSource::Constant && tile_.columns == blocking_.width)
+    strip.b = columns.b;
+    strip.column = columns.column;
+    if (blocking_.source == BSource::Constant && tiling_.width.columns == blocking_.width)
       strip.rows_at_opt = std::min(positive_opt(matmul_.m.extent()), blocking_.block_rows);
     amx_->multiply(strip, output(), address(matmul_.out));
   }
 
   // All row tiles of one strip of columns.
-  void emit_strip(Span rows, Value* b, Value* column) {
-    if (blocking_.has_tiles) return emit_tile_strip(rows, b, column);
+  void emit_strip(const Tiling& tiling, Span rows, Strip strip) {
+    if (blocking_.has_tiles) return emit_tile_strip(rows, strip);
+    const int vectors = tiling.width.vectors;
     const DType sum = matmul_.formats.accumulator;
     const ARows a = a_rows();
     Value* origin = address(matmul_.out);
-    const int most = tile_rows(emitter_.target(), tile_.vectors, rows_, sum, blocking_.steps);
-    RowTiles tiles{rows.count, rows_, most};
+    const int most = tile_rows(emitter_.target(), vectors, tiling.rows, sum, blocking_.steps);
+    RowTiles tiles{rows.count, tiling.rows, most};
     TileWriter writer(emitter_, output(), staging_, count_sizes(tiles));
     auto body = [&](Value* first, int count) {
-      Tile tile{count, tile_.vectors, sum, blocking_.steps};
+      Tile tile{count, vectors, sum, blocking_.steps};
       Value* row = ir_.CreateAdd(rows.begin, first);
       TileOperands operands;
       Value* a_row = blocking_.stages_a ? first : row;
@@ -412,15 +457,15 @@ class MatMulEmitter {
       operands.a_step = emitter_.value_of(a.step);
       operands.a_format = blocking_.tile_a();
       operands.b_format = blocking_.tile_b();
-      operands.b = b;
+      operands.b = strip.b;
       operands.b_step = b_step_;
       operands.b_alignment = b_alignment_;
       operands.prefetch_b = blocking_.source == BSource::Constant;
       Accumulators sums = multiply_run(emitter_, tile, operands, steps_);
-      writer.write(tile, sums, origin, row, column);
+      writer.write(tile, sums, origin, row, strip.column);
     };
     auto after = [&](Value* first, Value* count) {
-      writer.finish(tile_.vectors, count, origin, ir_.CreateAdd(rows.begin, first), column);
+      writer.finish(vectors, count, origin, ir_.CreateAdd(rows.begin, first), strip.column);
     };
     for_row_tiles(emitter_, tiles, body, after);
   }
@@ -459,8 +504,8 @@ class MatMulEmitter {
   llvm::IRBuilder<>& ir_;
   const plan::MatMul& matmul_;
   Blocking blocking_;
-  TileWidth tile_;
-  CountRange rows_;
+  Tiling tiling_;
+  std::optional<Tiling> single_row_;
   Value *m_ = nullptr, *n_ = nullptr, *k_ = nullptr, *steps_ = nullptr;
   Value *row_blocks_ = nullptr, *groups_ = nullptr, *panels_ = nullptr;
   Value *staging_ = nullptr, *packed_ = nullptr;

@@ -27,14 +27,28 @@ int interleaved_steps(const Target& target, Tile tile) {
   return ways;
 }
 
+// As whole steps, twice as far where a tile takes a part of a panel: it would fetch what other tiles take. `bytes`
+// are those of a step that the tile reads.
+int64_t prefetch_distance(const TileOperands& operands, int64_t bytes) {
+  const auto* step = llvm::dyn_cast<llvm::ConstantInt>(operands.b_step);
+  const int64_t whole = step == nullptr ? 0 : step->getSExtValue();
+  if (whole <= bytes) return kPrefetchDistance;
+  return (2 * kPrefetchDistance + whole - 1) / whole * whole;
+}
+
 // What is ahead of a step of B of so many bytes.
 void prefetch(Emitter& emitter, const TileOperands& operands, Value* b, int64_t bytes) {
   auto& ir = emitter.ir();
+  const int64_t distance = prefetch_distance(operands, bytes);
   for (int64_t line = 0; operands.prefetch_b && line < bytes; line += 64) {
-    Value* address = byte_offset(emitter, b, ir.getInt64(kPrefetchDistance + line));
+    Value* address = byte_offset(emitter, b, ir.getInt64(distance + line));
     ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
                        {address, ir.getInt32(0), ir.getInt32(3), ir.getInt32(1)});
   }
+}
+
+Value* fma(Emitter& emitter, Value* a, Value* b, Value* c) {
+  return emitter.ir().CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, c});
 }
 
 // A step is at these addresses.
@@ -77,13 +91,6 @@ Accumulators multiply_pairs(Emitter& emitter, Tile tile, const TileOperands& ope
   return result;
 }
 
-// The same address, of which LLVM does not know that it is.
-Value* another_name(Emitter& emitter, Value* address) {
-  auto& ir = emitter.ir();
-  auto* type = llvm::FunctionType::get(ir.getPtrTy(), {ir.getPtrTy()}, false);
-  return ir.CreateCall(llvm::InlineAsm::get(type, "", "=r,0", false), {address});
-}
-
 // All rows with the first of each pair, then all with the second. B is loaded for each: LLVM would
 // keep it in registers instead, and the accumulators elsewhere.
 Accumulators multiply_widened_pairs(Emitter& emitter, Tile tile, const TileOperands& operands,
@@ -104,8 +111,7 @@ Accumulators multiply_widened_pairs(Emitter& emitter, Tile tile, const TileOpera
       Value* splat = ir.CreateVectorSplat(lanes, scalar);
       for (int v = 0; v < tile.vectors; ++v) {
         Value*& sum = sums[static_cast<size_t>(r) * tile.vectors + v];
-        sum =
-            ir.CreateIntrinsic(llvm::Intrinsic::fma, {splat->getType()}, {splat, columns[v], sum});
+        sum = fma(emitter, splat, columns[v], sum);
       }
     }
   }
@@ -176,6 +182,58 @@ Accumulators multiply_widened_quads(Emitter& emitter, Tile tile, const TileOpera
   return sums;
 }
 
+// One step of few rows: vector after vector of B.
+Accumulators multiply_vectors(Emitter& emitter, Tile tile, const TileOperands& operands, StepAt at,
+                              Accumulators sums) {
+  auto& ir = emitter.ir();
+  const int lanes = emitter.target().lanes();
+  const int64_t vector_bytes = lanes * ElementFormat(operands.b_format.memory).bytes();
+  std::vector<Value*> rows;
+  for (int r = 0; r < tile.rows; ++r) {
+    Value* scalar = operands.a_format.load(ir, byte_offset(emitter, at.a, operands.rows[r]));
+    rows.push_back(ir.CreateVectorSplat(lanes, scalar));
+  }
+  for (int v = 0; v < tile.vectors; ++v) {
+    Value* address = byte_offset(emitter, at.b, ir.getInt64(v * vector_bytes));
+    Value* column = operands.b_format.load(ir, address, lanes, operands.b_alignment);
+    for (int r = 0; r < tile.rows; ++r) {
+      Value*& sum = sums[static_cast<size_t>(r) * tile.vectors + v];
+      sum = fma(emitter, rows[r], column, sum);
+    }
+  }
+  prefetch(emitter, operands, at.b, tile.vectors * vector_bytes);
+  return sums;
+}
+
+// The same of widened pairs.
+Accumulators multiply_vectors_of_pairs(Emitter& emitter, Tile tile, const TileOperands& operands,
+                                       StepAt at, Accumulators sums) {
+  auto& ir = emitter.ir();
+  const int lanes = emitter.target().lanes();
+  llvm::Type* floats = vector_type(emitter, DType::F32);
+  std::vector<Value*> rows;
+  for (int r = 0; r < tile.rows; ++r) {
+    Value* row = byte_offset(emitter, at.a, operands.rows[r]);
+    for (int64_t i = 0; i < 2; ++i) {
+      Value* scalar =
+          ElementFormat(DType::F32).load(ir, byte_offset(emitter, row, ir.getInt64(4 * i)));
+      rows.push_back(ir.CreateVectorSplat(lanes, scalar));
+    }
+  }
+  int v = 0;
+  for (Value* pair : load_pairs(emitter, tile, operands, at.b)) {
+    Value* first = ir.CreateBitCast(ir.CreateShl(pair, 16), floats);
+    Value* second = ir.CreateBitCast(ir.CreateAnd(pair, 0xFFFF0000), floats);
+    for (int r = 0; r < tile.rows; ++r) {
+      Value*& sum = sums[static_cast<size_t>(r) * tile.vectors + v];
+      sum = fma(emitter, rows[2 * r], first, sum);
+      sum = fma(emitter, rows[2 * r + 1], second, sum);
+    }
+    ++v;
+  }
+  return sums;
+}
+
 // One step, A and B at these addresses.
 Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& operands, Value* a,
                            Value* b, const Accumulators& sums) {
@@ -183,6 +241,9 @@ Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& oper
   const int lanes = emitter.target().lanes();
   const int64_t vector_bytes = lanes * ElementFormat(operands.b_format.memory).bytes();
   if (tile.steps == Steps::Pairs) return multiply_pairs(emitter, tile, operands, {a, b}, sums);
+  if (tile.steps == Steps::WidenedPairs && tile.goes_by_vectors())
+    return multiply_vectors_of_pairs(emitter, tile, operands, {a, b}, sums);
+  if (tile.goes_by_vectors()) return multiply_vectors(emitter, tile, operands, {a, b}, sums);
   if (tile.steps == Steps::WidenedPairs)
     return multiply_widened_pairs(emitter, tile, operands, {a, b}, sums);
   if (tile.steps == Steps::Quads) return multiply_quads(emitter, tile, operands, {a, b}, sums);
@@ -199,8 +260,7 @@ Accumulators multiply_step(Emitter& emitter, Tile tile, const TileOperands& oper
     Value* scalar = operands.a_format.load(ir, byte_offset(emitter, a, operands.rows[r]));
     Value* splat = ir.CreateVectorSplat(lanes, scalar);
     for (int v = 0; v < tile.vectors; ++v) {
-      result.push_back(ir.CreateIntrinsic(llvm::Intrinsic::fma, {splat->getType()},
-                                          {splat, columns[v], sums[r * tile.vectors + v]}));
+      result.push_back(fma(emitter, splat, columns[v], sums[r * tile.vectors + v]));
     }
   }
   return result;
@@ -250,9 +310,9 @@ Steps byte_steps(const Target& target) {
 }
 
 int most_rows(const Target& target, Tile tile) {
-  tile.rows = 0;
-  const int row = tile.vectors * tile.vector_registers();
-  return std::max(1, (target.registers - tile.registers()) / row);
+  tile.rows = target.registers;
+  while (tile.rows > 1 && tile.registers() > target.registers) --tile.rows;
+  return tile.rows;
 }
 
 Accumulators zero_tile(Emitter& emitter, Tile tile) {
@@ -276,6 +336,13 @@ Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& opera
   return multiply_run(emitter, tile, operands, steps,
                       Run{operands.a, operands.b, zero_tile(emitter, tile)})
       .sums;
+}
+
+Value* another_name(Emitter& emitter, Value* value) {
+  auto& ir = emitter.ir();
+  llvm::Type* type = value->getType();
+  auto* function = llvm::FunctionType::get(type, {type}, false);
+  return ir.CreateCall(llvm::InlineAsm::get(function, "", "=r,0", false), {value});
 }
 
 Value* byte_offset(Emitter& emitter, Value* base, Value* offset) {

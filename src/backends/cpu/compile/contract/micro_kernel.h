@@ -1,9 +1,10 @@
 // The innermost loop of every contraction: a register tile of accumulators over a run of K steps.
 //
-// One step is one scalar of A per row and one row of B of `vectors` vectors: all vectors of B are
-// loaded first, then each row is a scalar load, a splat and its FMAs. That order matters: LLVM does
-// not undo a bad one, and a tile that needs one register more than there are loses half of its
-// speed.
+// One step is one scalar of A per row and one row of B of `vectors` vectors. What there is less of stays in
+// registers for the step: all vectors of B are loaded first, then each row is a scalar load, a splat and its
+// FMAs; where there are fewer rows than vectors, all rows are splats first, and vectors of B follow each other,
+// those of a single row as operands of its FMAs. That order matters: LLVM does not undo a bad one, and a tile that needs one register
+// more than there are loses half of its speed.
 //
 // Operands of bf16 may come in pairs: then a step is two of K, which B holds side by side for each
 // column, and A one after the other. Machines with AVX512-BF16 multiply and add both in one
@@ -46,9 +47,17 @@ struct Tile {
   Steps steps = Steps::Single;
   // Vector registers of a vector of sums.
   int vector_registers() const { return static_cast<int>(dtype_size(sum) / 4); }
+  // Whether vectors of B follow each other in a step, with all rows of A in registers.
+  bool goes_by_vectors() const {
+    return rows < vectors && (steps == Steps::Single || steps == Steps::WidenedPairs);
+  }
   // Those that stay live in the loop: accumulators, one step of B, one splat of A; of pairs that are
   // widened the mask, and beyond two vectors one for what LLVM loads early; of quads that are, a product too.
+  // By vectors: accumulators, splats of all rows, a vector of B and what it becomes; of pairs LLVM loads all of them.
   int registers() const {
+    if (goes_by_vectors() && steps == Steps::Single)
+      return (rows * vectors + rows + 1) * vector_registers() + 1;
+    if (goes_by_vectors()) return rows * vectors + 2 * rows + vectors + 1;
     int widening = steps != Steps::WidenedPairs ? 0 : vectors > 2 ? 2 : 1;
     if (steps == Steps::WidenedQuads) widening = 3;
     return (rows * vectors + vectors) * vector_registers() + 1 + widening;
@@ -94,6 +103,9 @@ Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, llvm
 Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands,
                           llvm::Value* steps);
 
+// The same address or integer, of which LLVM does not know that it is: it does not read again what it has read
+// there, nor compute it again where it is used.
+llvm::Value* another_name(Emitter& emitter, llvm::Value* value);
 // base + offset bytes.
 llvm::Value* byte_offset(Emitter& emitter, llvm::Value* base, llvm::Value* offset);
 // As many elements of a floating type as there are lanes.
