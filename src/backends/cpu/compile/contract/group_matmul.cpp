@@ -9,7 +9,7 @@
 
 #include "backends/cpu/compile/contract/amx_product.h"
 #include "backends/cpu/compile/contract/contraction.h"
-#include "backends/cpu/compile/contract/group_panel.h"
+#include "backends/cpu/compile/contract/group_lookup.h"
 #include "backends/cpu/compile/contract/pack.h"
 #include "ir/size_overflow.h"
 
@@ -60,10 +60,12 @@ class GroupMatMulEmitter {
     panels_ = (columns() + kGroupPanelWidth - 1) / kGroupPanelWidth;
     task_panels_ = std::clamp<int64_t>(kTaskBytes / format_.value_bytes(), 1, panels_);
     row_blocks_ = ir::ceildiv(matmul.m.extent(), block_rows_);
-    // Kernels read whole units of A.
-    stages_a_ = dtype_of(matmul.a) != DType::F32 || format_.padded() != format_.k;
+    // Kernels read whole units of A, and of pairs of its elements where nibbles are looked up.
+    const bool is_dense = matmul.a.strides.back().is_constant(1);
+    stages_a_ = dtype_of(matmul.a) != DType::F32 || format_.padded() != format_.k ||
+                (looks_up(emitter.target(), format_) && !is_dense);
     // Tiles read whole pairs.
-    stages_pairs_ = has_tiles_ && (format_.k % 2 != 0 || !matmul.a.strides.back().is_constant(1));
+    stages_pairs_ = has_tiles_ && (format_.k % 2 != 0 || !is_dense);
     amx_sizes_ = {false, unpacked_rows_, (format_.k + 1) / 2, kGroupPanelWidth};
   }
 
@@ -264,11 +266,23 @@ class GroupMatMulEmitter {
     for_row_tiles(emitter_, tiles, body, after);
   }
 
+  // A single row has code of its own where its tiles are others.
   void multiply_directly(Span rows, Value* first, Value* last) {
-    const DirectTile most = direct_tile(emitter_.target());
+    const Target& target = emitter_.target();
+    const bool differs = direct_tile(target, format_, 1).vectors !=
+                         direct_tile(target, format_, direct_rows_.high).vectors;
+    if (!differs || direct_rows_.low > 1) return multiply_directly(rows, direct_rows_, first, last);
+    Value* is_single = ir_.CreateICmpEQ(rows.count, i64(1));
+    when(emitter_, is_single, [&] { multiply_directly(rows, {1, 1}, first, last); });
+    when(emitter_, ir_.CreateNot(is_single),
+         [&] { multiply_directly(rows, {2, direct_rows_.high}, first, last); });
+  }
+
+  void multiply_directly(Span rows, CountRange counts, Value* first, Value* last) {
+    const DirectTile most = direct_tile(emitter_.target(), format_, counts.high);
     for_strips(first, last, most.vectors, [&](Value* panel, Value* at, Value* column) {
       const GroupColumns strip = columns_from(emitter_, format_, panel_at(panel), at);
-      write_tiles(rows, {rows.count, direct_rows_, most.rows}, most.vectors, column,
+      write_tiles(rows, {rows.count, counts, most.rows}, most.vectors, column,
                   [&](Value* row, Tile tile) {
                     return multiply_groups(emitter_, tile, format_,
                                            rows_at(rows.begin, row, tile.rows), strip);

@@ -5,6 +5,7 @@
 
 #include <llvm/IR/IntrinsicsX86.h>
 
+#include "backends/cpu/compile/contract/group_lookup.h"
 #include "backends/cpu/compile/contract/pack_nibbles.h"
 
 namespace kiln::cpu {
@@ -78,11 +79,12 @@ class GroupReader {
 
   Value* nibble(Value* words, int64_t step) {
     llvm::Type* floats = vector_type(emitter_, DType::F32);
+    const int64_t place = nibble_place(step) * 4;
     if (emitter_.target().has(Feature::Avx512F)) {
-      Value* index = step == 0 ? words : ir_.CreateLShr(words, step * 4);
+      Value* index = place == 0 ? words : ir_.CreateLShr(words, place);
       return ir_.CreateIntrinsic(llvm::Intrinsic::x86_avx512_permvar_sf_512, {}, {table(), index});
     }
-    const int64_t above = 28 - step * 4;
+    const int64_t above = 28 - place;
     Value* top = above == 0 ? words : ir_.CreateShl(words, above);
     return ir_.CreateSIToFP(ir_.CreateAShr(top, 28), floats);
   }
@@ -240,11 +242,18 @@ GroupColumns columns_from(Emitter& emitter, const GroupFormat& format, const Gro
 }
 
 // A sum for a group and one for all of them, the lanes, their zero points and what is made of them fit the
-// registers: 16 + 4 of 32, and 8 + 4 of 16.
-DirectTile direct_tile(const Target& target) { return {2, target.registers >= 32 ? 4 : 2}; }
+// registers: 16 + 4 of 32, and 8 + 4 of 16. A single row takes all of a panel, so that it is
+// read in the order in which it lies, unless zero points take the registers.
+DirectTile direct_tile(const Target& target, const GroupFormat& format, int64_t rows) {
+  if (target.registers >= 32) return {2, 4};
+  const bool fits = format.bits == 4 || !format.has_zeros;
+  return rows == 1 && fits ? DirectTile{4, 1} : DirectTile{2, 2};
+}
 
 Accumulators multiply_groups(Emitter& emitter, Tile tile, const GroupFormat& format,
                              const GroupRows& rows, const GroupColumns& columns) {
+  if (looks_up(emitter.target(), format))
+    return multiply_looked_up(emitter, tile, format, rows, columns);
   return Multiplier(emitter, tile, format, rows).run(columns);
 }
 

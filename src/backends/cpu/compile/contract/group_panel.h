@@ -3,7 +3,7 @@
 //
 // A panel of 32 columns is one run of memory, and so are its scales and its zero points. Elements of 4 bits lie as
 // pack_nibbles.h says: lanes are shifted so that a step is in their lowest bits, which choose one of 16 floats
-// in a register (vpermps), or are extended and converted where that takes more registers than there are.
+// in a register (vpermps); where that takes more registers than there are, group_lookup.h tells what is done.
 #pragma once
 
 #include "backends/cpu/compile/contract/micro_kernel.h"
@@ -40,11 +40,11 @@ struct GroupColumns {
 GroupColumns columns_from(Emitter& emitter, const GroupFormat& format, const GroupColumns& columns,
                           llvm::Value* first);
 
-// The vectors of a tile that multiplies a panel as it is, and its most rows.
+// The vectors of a tile that multiplies a panel as it is, and its most rows, where there are so many.
 struct DirectTile {
   int vectors = 2, rows = 4;
 };
-DirectTile direct_tile(const Target& target);
+DirectTile direct_tile(const Target& target, const GroupFormat& format, int64_t rows);
 
 // Rows of A, of f32: as in TileOperands. A has format.padded() steps.
 struct GroupRows {

@@ -16,7 +16,7 @@ ir::Literal pack_nibbles(const ir::Literal& literal, const ConstantMatrix& matri
     uint32_t* lane = to + n / width * lanes * width + n % width;
     for (int64_t k = 0; k < matrix.k; ++k) {
       const uint32_t bits = static_cast<uint32_t>(column[k * matrix.k_stride]) & 0xF;
-      lane[k / kNibbleSteps * width] |= bits << (k % kNibbleSteps * 4);
+      lane[k / kNibbleSteps * width] |= bits << (nibble_place(k % kNibbleSteps) * 4);
     }
   }
   return packed;
