@@ -452,10 +452,7 @@ class ConvolutionEmitter {
   // Output rows of a tile: more than one if they are short, and their width is known.
   int rows_at_once() const {
     if (!conv_.x.extent().is_constant()) return 1;
-    const auto most = tile_rows(emitter_.target(), tile_.vectors, {1, 1}, conv_.formats.accumulator,
-                                geometry_.steps);
-    return std::max<int>(
-        1, most / static_cast<int>(std::max<int64_t>(1, positive_opt(conv_.x.extent()))));
+    return static_cast<int>(std::max<int64_t>(1, most_pixels() / positive_opt(conv_.x.extent())));
   }
 
   void emit_panel(Value* b, Span rows, Value* panel) {
@@ -585,6 +582,7 @@ class ConvolutionEmitter {
   void emit_strip(const Strip& strip) {
     if (geometry_.has_tiles) return emit_tiles(strip);
     if (rows_at_once() > 1) return emit_whole_rows(strip);
+    if (crosses_rows()) return emit_pixels(strip);
     emitter_.loop(i64(0), strip.rows.count, 1, [&](Value* r) { emit_row(strip, r); });
   }
 
@@ -651,12 +649,7 @@ class ConvolutionEmitter {
     Value* origin = output_row(strip, i64(0));
     const CountRange counts = part_range(range_of(conv_.y.extent()), blocking_.block_rows);
     const RowTiles tiles{strip.rows.count, counts, rows_at_once()};
-    auto bind_row = [this, width, &strip](Value* pixel) {
-      Value* r = ir_.CreateUDiv(pixel, i64(width));
-      emitter_.bind(conv_.y.index, ir_.CreateAdd(strip.rows.begin, r));
-      emitter_.bind(conv_.x.index, ir_.CreateSub(pixel, ir_.CreateMul(r, i64(width))));
-    };
-    TileWriter writer(emitter_, output(strip, bind_row), staging_, count_sizes(tiles));
+    TileWriter writer(emitter_, output(strip, pixel_binder(strip)), staging_, count_sizes(tiles));
     for_row_tiles(
         emitter_, tiles,
         [&](Value* first, int count) {
@@ -674,6 +667,63 @@ class ConvolutionEmitter {
                           ir_.CreateMul(first, i64(width)), strip.column);
           });
         });
+  }
+
+  int most_pixels() const {
+    return tile_rows(emitter_.target(), tile_.vectors, {1, 1}, conv_.formats.accumulator,
+                     geometry_.steps);
+  }
+
+  // Whether tiles of pixels of two output rows save an eighth of them: 7 pixels are two tiles of 3 and 4, where 16
+  // registers hold 6. With 32 registers, a tile of half as many rows as fit is no slower.
+  bool crosses_rows() const {
+    if (!conv_.x.extent().is_constant() || emitter_.target().registers >= 32) return false;
+    const int64_t width = conv_.x.extent().constant(), most = most_pixels();
+    const int64_t by_row = blocking_.block_rows * ((width + most - 1) / most);
+    return 8 * ((blocking_.block_rows * width + most - 1) / most) <= 7 * by_row;
+  }
+
+  // Tiles of pixels, wherever their rows begin and end: each has its distance from the first of the block.
+  void emit_pixels(const Strip& strip) {
+    const int64_t width = conv_.x.extent().constant();
+    const CountRange rows = part_range(range_of(conv_.y.extent()), blocking_.block_rows);
+    const RowTiles tiles{ir_.CreateMul(strip.rows.count, i64(width)),
+                         {rows.low * width, rows.high * width},
+                         most_pixels()};
+    Value* origin = output_row(strip, i64(0));
+    Value* down = value_of(row_bytes() * conv_.stride_h);
+    TileWriter writer(emitter_, output(strip, pixel_binder(strip)), staging_, count_sizes(tiles));
+    for_row_tiles(
+        emitter_, tiles,
+        [&](Value* first, int count) {
+          const Tile tile{count, tile_.vectors, conv_.formats.accumulator, geometry_.steps};
+          TilePixels pixels{{}, input_row(strip, i64(0)), first};
+          for (int i = 0; i < count; ++i) {
+            Value* pixel = ir_.CreateAdd(first, i64(i));
+            Value* y = ir_.CreateUDiv(pixel, i64(width));
+            Value* x = ir_.CreateSub(pixel, ir_.CreateMul(y, i64(width)));
+            Value* right = ir_.CreateMul(x, i64(conv_.stride_w * pixel_bytes()));
+            Value* offset = ir_.CreateAdd(ir_.CreateMul(y, down), right);
+            // LLVM would compute it in the loop.
+            pixels.offsets.push_back(another_name(emitter_, offset));
+          }
+          sum_tile(strip, tile, std::move(pixels), [&](const Accumulators& sums) {
+            writer.write(tile, sums, origin, first, strip.column);
+          });
+        },
+        [&](Value* first, Value* count) {
+          when_last(strip,
+                    [&] { writer.finish(tile_.vectors, count, origin, first, strip.column); });
+        });
+  }
+
+  // Binds y and x to those of a pixel of the block.
+  std::function<void(Value*)> pixel_binder(const Strip& strip) {
+    return [this, &strip, width = conv_.x.extent().constant()](Value* pixel) {
+      Value* r = ir_.CreateUDiv(pixel, i64(width));
+      emitter_.bind(conv_.y.index, ir_.CreateAdd(strip.rows.begin, r));
+      emitter_.bind(conv_.x.index, ir_.CreateSub(pixel, ir_.CreateMul(r, i64(width))));
+    };
   }
 
   // Where the pixels of `rows` output rows of `width` pixels read, relative to the first.
