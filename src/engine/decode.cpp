@@ -125,6 +125,10 @@ DataSizeSource decode(const fbs::DataSizeSource& source, Budget&) {
   return {source.step(), source.buffer()};
 }
 
+RepeatSpec decode(const fbs::Repeat& repeat, Budget&) {
+  return {repeat.first_step(), repeat.end_step(), repeat.buffer()};
+}
+
 template <typename Item, typename Encoded>
 std::vector<Item> decode_list(const flatbuffers::Vector<Encoded>* list, Budget& budget) {
   std::vector<Item> items;
@@ -271,6 +275,7 @@ Status decode_program(std::span<const std::byte> bytes, ProgramSpec& program) {
   program.steps = decode_list<StepSpec>(body->steps(), budget);
   program.program_hash = decode(body->program_hash(), budget);
   program.data_sizes = decode_list<DataSizeSource>(body->data_sizes(), budget);
+  program.repeats = decode_list<RepeatSpec>(body->repeats(), budget);
   return budget.exceeded() ? malformed("the program " + program.name()) : Status();
 }
 

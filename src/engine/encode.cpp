@@ -170,6 +170,13 @@ std::vector<std::byte> encode_program(const ProgramSpec& program) {
   const auto kernels = encode_list(builder, program.kernels);
   const auto steps = encode_list(builder, program.steps);
   const auto program_hash = encode_optional(builder, program.program_hash);
+  Offset<flatbuffers::Vector<const fbs::Repeat*>> repeats;
+  if (!program.repeats.empty()) {
+    std::vector<fbs::Repeat> ranges;
+    for (const RepeatSpec& repeat : program.repeats)
+      ranges.emplace_back(repeat.first_step, repeat.end_step, repeat.buffer);
+    repeats = builder.CreateVectorOfStructs(ranges);
+  }
   Offset<flatbuffers::Vector<const fbs::DataSizeSource*>> data_sizes;
   if (!program.data_sizes.empty()) {
     std::vector<fbs::DataSizeSource> sources;
@@ -177,10 +184,10 @@ std::vector<std::byte> encode_program(const ProgramSpec& program) {
       sources.emplace_back(size.step, size.buffer);
     data_sizes = builder.CreateVectorOfStructs(sources);
   }
-  return finish(
-      builder,
-      fbs::CreateProgram(builder, sizes, buffers, kernels, steps, program_hash, data_sizes),
-      kProgramIdentifier);
+  return finish(builder,
+                fbs::CreateProgram(builder, sizes, buffers, kernels, steps, program_hash,
+                                   data_sizes, repeats),
+                kProgramIdentifier);
 }
 
 }  // namespace kiln::engine

@@ -131,6 +131,7 @@ void forget_body(ProgramSpec& program) {
   program.kernels.clear();
   program.steps.clear();
   program.data_sizes.clear();
+  program.repeats.clear();
 }
 
 }  // namespace

@@ -210,10 +210,20 @@ struct DataSizeSource {
   int32_t buffer = -1;
 };
 
-// The versions of the rules for a program that this version of Kiln reads: 3 for one of an interface with
+// Steps that run one after another, again and again, as long as the byte in `buffer` is not 0, which is looked at
+// before each time, the first one included. Two of them have no step in common, or one has all of the other's.
+struct RepeatSpec {
+  int32_t first_step = 0, end_step = 0;  // the first, and the one behind the last
+  int32_t buffer = -1;
+
+  bool operator==(const RepeatSpec&) const = default;
+};
+
+// The versions of the rules for a program that this version of Kiln reads: 4 for one with steps that repeat, 3 for one of an interface with
 // sizes that the run finds, 2 for one of an interface with outputs that update inputs, otherwise 1. A program
 // of a later one is not read.
-inline constexpr uint32_t kProgramVersion = 3, kUpdateProgramVersion = 2, kPlainProgramVersion = 1;
+inline constexpr uint32_t kProgramVersion = 4, kDataSizeProgramVersion = 3,
+                          kUpdateProgramVersion = 2, kPlainProgramVersion = 1;
 
 // How one kind of machine computes the interface.
 struct ProgramSpec {
@@ -233,6 +243,7 @@ struct ProgramSpec {
   std::vector<KernelSpec> kernels;
   std::vector<StepSpec> steps;
   std::vector<DataSizeSource> data_sizes;  // of each of the interface's, in the order of the steps
+  std::vector<RepeatSpec> repeats;         // in the order of their first steps, the longest first
   std::span<const std::byte> code;         // cpu: position-independent text and read-only data
 
   // "cpu:x86-64-v3"
@@ -262,6 +273,9 @@ struct Spec {
   std::vector<RequirementSpec> requirements;
   std::vector<DataSizeSpec> data_sizes;  // in the order in which a run finds them
 };
+
+// By step: the innermost of the repeats that it is in, -1: none. Empty for a program without any; they are valid.
+std::vector<int32_t> innermost_repeats(const ProgramSpec& program);
 
 // By slot of an interface, and of a program of it: how many of the data sizes have to be known, the first
 // ones, before the slot's value is. The size programs are valid.

@@ -186,6 +186,7 @@ class ProgramChecker : Checker {
     check_kernels();
     check_steps();
     check_data_sizes();
+    check_repeats();
     return std::move(status_);
   }
 
@@ -360,6 +361,43 @@ class ProgramChecker : Checker {
     return slot == -1 || known_[static_cast<size_t>(slot)] <= sizes;
   }
 
+  // Ranges of steps without a step in common, or one within the other; no size is found in between.
+  void check_repeats() {
+    const std::vector<RepeatSpec>& repeats = program_.repeats;
+    expect(repeats.empty() || program_.version > kDataSizeProgramVersion, "repeat", 0,
+           "the version of its program has none");
+    std::vector<int32_t> open;  // where those end that the next may be in
+    for (size_t i = 0; i < repeats.size() && status_.ok(); ++i) {
+      const RepeatSpec& repeat = repeats[i];
+      const bool is_range = 1 <= repeat.first_step && repeat.first_step < repeat.end_step &&
+                            is_index(repeat.end_step - 1, program_.steps);
+      if (!expect(is_range, "repeat", i, "it is no range of steps behind another step")) return;
+      while (!open.empty() && open.back() <= repeat.first_step) open.pop_back();
+      expect(i == 0 || repeats[i - 1].first_step <= repeat.first_step, "repeat", i,
+             "it is out of order");
+      expect(open.empty() || repeat.end_step <= open.back(), "repeat", i,
+             "it ends behind the one that it is in");
+      open.push_back(repeat.end_step);
+      check_condition(repeat, i);
+      expect(known_at(static_cast<size_t>(repeat.first_step)) ==
+                 known_at(static_cast<size_t>(repeat.end_step) - 1),
+             "repeat", i, "a size is found within it");
+    }
+  }
+
+  void check_condition(const RepeatSpec& repeat, size_t i) {
+    if (!expect(is_index(repeat.buffer, program_.buffers), "repeat", i, "unknown buffer")) return;
+    const BufferSpec& buffer = program_.buffers[static_cast<size_t>(repeat.buffer)];
+    expect(buffer.kind == BufferKind::Output || buffer.kind == BufferKind::Temporary, "repeat", i,
+           "its condition is not written");
+    expect(is_live(buffer, static_cast<size_t>(repeat.first_step) - 1) &&
+               is_live(buffer, static_cast<size_t>(repeat.end_step) - 1),
+           "repeat", i, "its condition is not there all the time");
+    if (!known_.empty())
+      expect(is_known(buffer.bytes, known_at(static_cast<size_t>(repeat.first_step) - 1)), "repeat",
+             i, "the size of its condition is not known");
+  }
+
   void check_source(size_t i) {
     const DataSizeSource& size = program_.data_sizes[i];
     const int32_t before = i == 0 ? 1 : program_.data_sizes[i - 1].step;
@@ -432,6 +470,8 @@ std::string unknown_of(const ProgramSpec& program) {
   if (std::string unknown = unknown_of_head(program); !unknown.empty()) return unknown;
   if (!program.data_sizes.empty() && program.target != "cpu")
     return "sizes that depend on data in a program for " + program.target;
+  if (!program.repeats.empty() && program.target != "cpu")
+    return "steps that repeat in a program for " + program.target;
   for (size_t i = 0; i < program.steps.size(); ++i)
     if (program.steps[i].kind > StepKind::Call)
       return "the kind of step " + std::to_string(i) + ", " +

@@ -23,7 +23,7 @@ class Builder {
  public:
   explicit Builder(Graph& graph, Node* before = nullptr) : graph_(graph), before_(before) {}
 
-  const Graph& graph() const { return graph_; }
+  Graph& graph() const { return graph_; }
   // Location given to the nodes that follow.
   void set_location(SourceLocation location) { location_ = std::move(location); }
   Node* node(Op op, std::vector<Value*> inputs, Attrs attrs = {});

@@ -74,7 +74,7 @@ void Graph::set_outputs(std::vector<Value*> outputs, std::vector<std::string> na
 }
 
 std::vector<SymbolPtr> Graph::size_symbols() const {
-  std::vector<SymbolPtr> result;
+  std::vector<SymbolPtr> result = outer_symbols;
   for (const Value* input : inputs_) collect_symbols(input->type.shape, result);
   std::sort(result.begin(), result.end(),
             [](const SymbolPtr& a, const SymbolPtr& b) { return a->id < b->id; });
@@ -86,6 +86,13 @@ std::vector<SymbolPtr> Graph::data_symbols() const {
   std::vector<SymbolPtr> result;
   for (const auto& node : nodes_)
     if (node->op == Op::data_size) result.push_back(node->attr<Dim>("size").as_symbol());
+  return result;
+}
+
+std::vector<SymbolPtr> Graph::known_symbols() const {
+  std::vector<SymbolPtr> result = size_symbols();
+  const std::vector<SymbolPtr> found = data_symbols();
+  result.insert(result.end(), found.begin(), found.end());
   return result;
 }
 
@@ -101,14 +108,21 @@ void Graph::erase(Node* node) {
   nodes_.erase(node->position_);
 }
 
+bool may_fail(const Node& node) {
+  if (node.op == Op::check_index || node.op == Op::check_nonzero || node.op == Op::data_size)
+    return true;
+  if (node.op != Op::repeat) return false;
+  return std::ranges::any_of(node.attr<std::shared_ptr<Graph>>("body")->nodes(),
+                             [](const auto& inner) { return may_fail(*inner); });
+}
+
 // Nodes that no output depends on are dead, but for checks: what they find is an error, whoever
 // reads what they checked. So is a size that is out of its range.
 size_t Graph::erase_dead() {
   std::set<const Node*> live;
   for (const Value* output : outputs_) live.insert(output->producer);
   for (const auto& node : nodes_) {
-    const bool checks = node->op == Op::check_index || node->op == Op::check_nonzero;
-    if (checks || node->op == Op::data_size) live.insert(node.get());
+    if (may_fail(*node)) live.insert(node.get());
   }
   size_t count = 0;
   for (auto place = nodes_.end(); place != nodes_.begin();) {

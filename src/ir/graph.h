@@ -24,9 +24,13 @@ enum class Op : uint16_t {
 std::string_view op_name(Op op);
 std::optional<Op> op_from_name(std::string_view name);
 
-// A list of Dims is a list of sizes or offsets that may be symbolic.
-using Attr = std::variant<bool, int64_t, double, std::string, DType, std::vector<int64_t>,
-                          std::vector<double>, Dim, std::vector<Dim>, Literal>;
+class Graph;
+
+// A list of Dims is a list of sizes or offsets that may be symbolic. A graph is one that the node runs, and
+// belongs to it alone.
+using Attr =
+    std::variant<bool, int64_t, double, std::string, DType, std::vector<int64_t>,
+                 std::vector<double>, Dim, std::vector<Dim>, Literal, std::shared_ptr<Graph>>;
 // Ordered by name, so that every walk over it is deterministic.
 using Attrs = std::map<std::string, Attr, std::less<>>;
 
@@ -87,6 +91,9 @@ struct Node {
   std::list<std::unique_ptr<Node>>::iterator position_;  // in the graph's list
 };
 
+// Whether a run may end because of the values that the node finds: it stays, whether or not its results are used.
+bool may_fail(const Node& node);
+
 // Owns its nodes and values. Nodes are kept in a topological order (rule R3 of docs/ir.md).
 class Graph {
  public:
@@ -101,6 +108,8 @@ class Graph {
   // Outputs that are what an input is to be after a run: the input's position by the output's. They
   // are written to its memory. Passes leave them alone.
   std::map<size_t, size_t> updates;
+  // Of a graph that a node runs: the sizes of the graph around it, which it may mention.
+  std::vector<SymbolPtr> outer_symbols;
 
   Value* add_input(std::string name, Type type);
   // Appends a node, or inserts it before `before`. Output types are given by the caller: see
@@ -114,10 +123,12 @@ class Graph {
   const std::vector<std::string>& output_names() const { return output_names_; }
   const std::list<std::unique_ptr<Node>>& nodes() const { return nodes_; }
 
-  // Size symbols of the graph's inputs, in order of creation.
+  // Size symbols of the graph's inputs, and those around it, in order of creation.
   std::vector<SymbolPtr> size_symbols() const;
   // Those that are found in the data, by data_size nodes, in graph order.
   std::vector<SymbolPtr> data_symbols() const;
+  // Both: what a graph of the next node may mention.
+  std::vector<SymbolPtr> known_symbols() const;
 
   // Redirects every use of `from`, graph outputs included.
   void replace_all_uses(Value* from, Value* to);

@@ -50,8 +50,8 @@ void check_dtype(const Call& call, const OpInfo& info) {
 // Numbers that are not computed with are moved, chosen and cast.
 void check_storage(const Call& call, const OpInfo& info) {
   const bool replaces = call.op() == Op::scatter && call.attr<std::string>("combine") == "replace";
-  if (info.kind == OpKind::Move || info.kind == OpKind::Source || replaces ||
-      call.op() == Op::cast || call.op() == Op::where)
+  if (info.kind == OpKind::Move || info.kind == OpKind::Source || info.kind == OpKind::Control ||
+      replaces || call.op() == Op::cast || call.op() == Op::where)
     return;
   for (size_t i = 0; i < call.count(); ++i) {
     if (!call.has(i) || !is_storage_only(call.type(i).dtype)) continue;
@@ -83,6 +83,8 @@ Type infer(const Call& call, OpKind kind) {
       return infer_place(call);
     case OpKind::Quantise:
       return infer_quantise(call);
+    case OpKind::Control:
+      break;
   }
   KILN_CHECK(false, "no shape inference for " + std::string(op_name(call.op())));
   return {};
@@ -159,6 +161,7 @@ std::vector<Type> infer_types(Op op, const std::vector<Value*>& inputs, const At
   check_attributes(call, attrs);
   check_dtype(call, info);
   check_storage(call, info);
+  if (info.kind == OpKind::Control) return infer_control(call);
   return {infer(call, info.kind)};
 }
 

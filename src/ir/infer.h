@@ -69,6 +69,7 @@ Type infer_pool(const Call& call);
 Type infer_quantise(const Call& call);
 Type infer_move(const Call& call);
 Type infer_place(const Call& call);
+std::vector<Type> infer_control(const Call& call);
 
 // Result type of a convolution or pooling window along one spatial axis.
 struct Window {

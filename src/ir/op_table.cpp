@@ -16,6 +16,7 @@ using enum OpEffort;
 constexpr OperandCount usual_operands(OpKind kind) {
   switch (kind) {
     case OpKind::Source:
+    case OpKind::Control:
       return {0, 0};
     case OpKind::Binary:
     case OpKind::Contract:
@@ -148,7 +149,7 @@ std::string_view expected_dtype(Takes takes) {
 
 std::string_view attr_type_name(const Attr& attr) {
   static constexpr std::array<std::string_view, std::variant_size_v<Attr>> kNames = {
-      "bool", "int", "float", "str", "dtype", "ints", "floats", "dim", "dims", "literal"};
+      "bool", "int", "float", "str", "dtype", "ints", "floats", "dim", "dims", "literal", "graph"};
   return kNames[attr.index()];
 }
 

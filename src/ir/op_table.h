@@ -22,6 +22,7 @@ enum class OpKind : uint8_t {
   Pool,
   Move,
   Place,
+  Control,
 };
 
 inline constexpr int kAnyNumber = -1;
@@ -34,7 +35,7 @@ struct OperandCount {
 
 struct AttrInfo {
   std::string_view name;
-  std::string_view type;  // bool, int, float, str, dtype, ints, floats, dim, dims, literal
+  std::string_view type;  // bool, int, float, str, dtype, ints, floats, dim, dims, literal, graph
   bool optional = false;
 };
 

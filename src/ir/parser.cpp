@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
+#include <memory>
+#include <utility>
 
 #include "ir/builder.h"
 #include "ir/lexer.h"
@@ -26,11 +28,7 @@ class Parser {
     position_ = parameters;
     parse_inputs();
     position_ = body;
-    expect("{");
-    while (accept("require")) parse_requirement();
-    while (!accept("return")) parse_node();
-    parse_return();
-    expect("}");
+    parse_braced();
     if (token().kind != TokenKind::End) fail("the end of the text");
     return std::move(graph_);
   }
@@ -249,6 +247,7 @@ class Parser {
     if (type == "dim") return parse_dim();
     if (type == "dims") return parse_shape();
     if (type == "literal") return parse_literal();
+    if (type == "graph") return parse_body();
     expect("[");
     if (type == "ints") {
       std::vector<int64_t> values;
@@ -273,6 +272,28 @@ class Parser {
       attrs.insert_or_assign(name, parse_attr(attribute->type));
     });
     return attrs;
+  }
+
+  // A graph of a node: it sees the sizes around it, and no values.
+  std::shared_ptr<Graph> parse_body() {
+    const Depth depth(*this);
+    expect("graph");
+    const auto body = std::make_shared<Graph>();
+    body->outer_symbols = graph_.known_symbols();
+    Graph outer = std::exchange(graph_, std::move(*body));
+    std::map<std::string, Value*> values = std::exchange(values_, {});
+    parse_inputs();
+    parse_braced();
+    *body = std::exchange(graph_, std::move(outer));
+    values_ = std::move(values);
+    return body;
+  }
+  void parse_braced() {
+    expect("{");
+    while (accept("require")) parse_requirement();
+    while (!accept("return")) parse_node();
+    parse_return();
+    expect("}");
   }
 
   // --- Values and nodes ---
@@ -372,7 +393,7 @@ class Parser {
   // Text is not trusted to nest sensibly.
   struct Depth {
     explicit Depth(Parser& parser) : parser(parser) {
-      if (++parser.depth_ > kMaxDepth) parser.fail("a less deeply nested size");
+      if (++parser.depth_ > kMaxDepth) parser.fail("something less deeply nested");
     }
     ~Depth() { --parser.depth_; }
     Parser& parser;

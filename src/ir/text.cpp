@@ -84,7 +84,8 @@ std::string literal_str(const Literal& literal, int64_t max_elements) {
 
 class AttrPrinter {
  public:
-  explicit AttrPrinter(int64_t max_elements) : max_elements_(max_elements) {}
+  AttrPrinter(const PrintOptions& options, const std::string& indent)
+      : options_(options), indent_(indent) {}
 
   std::string operator()(bool value) const { return value ? "true" : "false"; }
   std::string operator()(int64_t value) const { return std::to_string(value); }
@@ -101,10 +102,14 @@ class AttrPrinter {
   std::string operator()(const std::vector<Dim>& value) const {
     return "[" + joined(value, [](const Dim& x) { return x.str(); }) + "]";
   }
-  std::string operator()(const Literal& value) const { return literal_str(value, max_elements_); }
+  std::string operator()(const Literal& value) const {
+    return literal_str(value, options_.max_literal_elements);
+  }
+  std::string operator()(const std::shared_ptr<Graph>& value) const;
 
  private:
-  int64_t max_elements_;
+  const PrintOptions& options_;
+  const std::string& indent_;  // of the line that it stands in
 };
 
 std::string value_str(const Value* value) {
@@ -112,19 +117,19 @@ std::string value_str(const Value* value) {
   return "%" + (is_plain_name(value->name) ? value->name : quoted(value->name));
 }
 
-std::string attrs_str(const Attrs& attrs, int64_t max_elements) {
+std::string attrs_str(const Attrs& attrs, const AttrPrinter& printer) {
   std::string result;
   for (const auto& [name, value] : attrs) {
     result += (result.empty() ? "" : ", ") + name + " = ";
-    result += std::visit(AttrPrinter(max_elements), value);
+    result += std::visit(printer, value);
   }
   return " {" + result + "}";
 }
 
-std::string node_str(const Node& node, const PrintOptions& options) {
+std::string node_str(const Node& node, const PrintOptions& options, const std::string& indent) {
   std::string result = joined(node.outputs, value_str) + " = " + std::string(op_name(node.op));
   result += "(" + joined(node.inputs, value_str) + ")";
-  if (!node.attrs.empty()) result += attrs_str(node.attrs, options.max_literal_elements);
+  if (!node.attrs.empty()) result += attrs_str(node.attrs, AttrPrinter(options, indent));
   if (options.types) {
     result += " : " + joined(node.outputs, [](const Value* value) { return value->type.str(); });
   }
@@ -155,6 +160,27 @@ std::string outputs_str(const Graph& graph) {
   return result;
 }
 
+// What stands between the braces, and these.
+std::string braced(const Graph& graph, const PrintOptions& options, const std::string& indent) {
+  const std::string inner = indent + "  ";
+  std::string result = "{\n";
+  for (const Requirement& requirement : graph.requirements)
+    result += inner + requirement_str(requirement) + "\n";
+  for (const auto& node : graph.nodes()) result += inner + node_str(*node, options, inner) + "\n";
+  return result + inner + "return" + outputs_str(graph) + "\n" + indent + "}";
+}
+
+std::string inputs_str(const Graph& graph) {
+  return "(" +
+         joined(graph.inputs(),
+                [](const Value* input) { return value_str(input) + ": " + input->type.str(); }) +
+         ")";
+}
+
+std::string AttrPrinter::operator()(const std::shared_ptr<Graph>& value) const {
+  return "graph" + inputs_str(*value) + " " + braced(*value, options_, indent_);
+}
+
 }  // namespace
 
 bool is_plain_name(std::string_view name) {
@@ -167,18 +193,10 @@ bool is_plain_name(std::string_view name) {
 
 std::string to_text(const Graph& graph, const PrintOptions& options) {
   std::string result = "graph " + (is_plain_name(graph.name) ? graph.name : quoted(graph.name));
-  result += "(" +
-            joined(graph.inputs(),
-                   [](const Value* input) { return value_str(input) + ": " + input->type.str(); }) +
-            ")";
-  std::vector<SymbolPtr> symbols = graph.size_symbols();
-  for (const SymbolPtr& symbol : graph.data_symbols()) symbols.push_back(symbol);
+  result += inputs_str(graph);
+  const std::vector<SymbolPtr> symbols = graph.known_symbols();
   if (!symbols.empty()) result += " symbols " + joined(symbols, symbol_str);
-  result += " {\n";
-  for (const Requirement& requirement : graph.requirements)
-    result += "  " + requirement_str(requirement) + "\n";
-  for (const auto& node : graph.nodes()) result += "  " + node_str(*node, options) + "\n";
-  return result + "  return" + outputs_str(graph) + "\n}\n";
+  return result + " " + braced(graph, options, "") + "\n";
 }
 
 }  // namespace kiln::ir

@@ -137,12 +137,27 @@ void check_range(const Symbol& symbol) {
   if (symbol.is_loop || !ordered) broken("R7", "symbol " + symbol.name, "0 <= min <= opt <= max");
 }
 
+// R10: a graph that a node runs mentions sizes that are known there, has no requirements, finds no sizes, updates no
+// inputs, and keeps the rules.
+void check_body(const std::set<SymbolPtr>& known, const Graph& body, const std::string& where) {
+  for (const SymbolPtr& symbol : body.outer_symbols)
+    if (!known.contains(symbol)) broken("R10", where, symbol->name + " is not known around it");
+  for (const SymbolPtr& symbol : body.size_symbols())
+    if (!known.contains(symbol))
+      broken("R10", where, symbol->name + " is a size of an input alone");
+  if (!body.requirements.empty() || !body.data_symbols().empty() || !body.updates.empty())
+    broken("R10", where, "it requires, finds or updates something");
+  verify(body);
+}
+
 void check_attributes(const std::set<SymbolPtr>& known, const Node& node) {
   for (const auto& [name, value] : node.attrs) {
     if (const Dim* dim = std::get_if<Dim>(&value)) check_dim(known, *dim, describe(node));
     if (const auto* dims = std::get_if<std::vector<Dim>>(&value)) {
       for (const Dim& dim : *dims) check_dim(known, dim, describe(node));
     }
+    if (const auto* body = std::get_if<std::shared_ptr<Graph>>(&value))
+      check_body(known, **body, describe(node));
   }
 }
 

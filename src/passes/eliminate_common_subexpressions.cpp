@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <memory>
 #include <unordered_map>
 
 #include "ir/op_table.h"
@@ -59,6 +60,10 @@ class Key {
     } else {
       add(reinterpret_cast<uint64_t>(literal.bytes.data()));
     }
+  }
+  // A graph is equal to itself alone.
+  void add(const std::shared_ptr<ir::Graph>& graph) {
+    add(reinterpret_cast<uint64_t>(graph.get()));
   }
   void add_bytes(const void* data, size_t size) {
     if (size != 0) text_.append(static_cast<const char*>(data), size);

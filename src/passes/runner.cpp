@@ -55,6 +55,12 @@ std::vector<PassReport> run_preparation(ir::Graph& graph, PassContext& context,
 
 std::vector<PassReport> run_pipeline(ir::Graph& graph, PassContext& context,
                                      const RunOptions& options) {
+  // Graphs of nodes first, so that what depends on them sees what they became. Dumps of the outer one show them.
+  RunOptions inner = options;
+  inner.dump_directory.clear();
+  for (const auto& node : graph.nodes())
+    if (node->op == ir::Op::repeat)
+      run_pipeline(*node->attr<std::shared_ptr<ir::Graph>>("body"), context, inner);
   Runner runner(graph, context, options);
   standard_pipeline(runner);
   return runner.take_reports();

@@ -164,7 +164,7 @@ class SizedProgram {
     return check_counts();
   }
 
-  // A data size is read where it was written: 8 bytes.
+  // A data size is read where it was written: 8 bytes. So is a condition.
   Status check_counts() const {
     for (const engine::DataSizeSource& size : program_->data_sizes) {
       const Slot bytes = program_->buffers[static_cast<size_t>(size.buffer)].bytes;
@@ -172,6 +172,13 @@ class SizedProgram {
         return Status(StatusCode::InvalidEngine, "damaged engine: buffer " +
                                                      std::to_string(size.buffer) +
                                                      " holds no size that depends on data");
+    }
+    for (const engine::RepeatSpec& repeat : program_->repeats) {
+      const Slot bytes = program_->buffers[static_cast<size_t>(repeat.buffer)].bytes;
+      if (is_known(bytes) && at(sizes, bytes) < 1)
+        return Status(
+            StatusCode::InvalidEngine,
+            "damaged engine: buffer " + std::to_string(repeat.buffer) + " holds no condition");
     }
     return Status();
   }
@@ -192,19 +199,24 @@ class SizedProgram {
   // is said when the part ends in which it is used last.
   Status check_writes(const std::vector<int64_t>& symbols) const {
     const std::vector<BufferSpec>& buffers = program_->buffers;
+    const std::vector<int32_t> repeats = engine::innermost_repeats(*program_);
     std::vector<uint64_t> promised(buffers.size(), 0);
     std::vector<bool> wanted(buffers.size(), false);  // temporaries that are read
     for (const engine::DataSizeSource& size : program_->data_sizes)
       wanted[static_cast<size_t>(size.buffer)] = true;
+    for (const engine::RepeatSpec& repeat : program_->repeats)
+      wanted[static_cast<size_t>(repeat.buffer)] = true;
     for (size_t i = 0; i < steps().end_step; ++i) {
       const StepSpec& step = program_->steps[i];
       const auto units = static_cast<uint64_t>(units_of(step, sizes));
+      const int32_t repeat = repeats.empty() ? -1 : repeats[i];
       for (size_t k = 0; k < step.writes.size(); ++k) {
         const auto buffer = static_cast<size_t>(step.buffers[k]);
         if (step.writes[k] == -1) {
           wanted[buffer] = buffers[buffer].kind == BufferKind::Temporary;
           continue;
         }
+        if (!runs_always(buffers[buffer], repeat)) continue;
         const int64_t each = at(sizes, step.writes[k]);
         if (each < 0) return bad_size("what a task of step " + std::to_string(i) + " writes", each);
         uint64_t bytes = 0, &sum = promised[buffer];
@@ -219,6 +231,13 @@ class SizedProgram {
       if (promised[i] < bytes) return unwritten(symbols, i, promised[i], bytes);
     }
     return Status();
+  }
+
+  // A step that repeats may never run. That counts for what others read, not for what is gone with it.
+  bool runs_always(const BufferSpec& buffer, int32_t repeat) const {
+    return repeat == -1 ||
+           (buffer.kind == BufferKind::Temporary &&
+            buffer.first_step >= program_->repeats[static_cast<size_t>(repeat)].first_step);
   }
 
   bool is_due(const BufferSpec& buffer, bool wanted) const {
@@ -296,10 +315,13 @@ Result<std::unique_ptr<Binding>> Binding::create(const Engine& engine, std::vect
   binding->outputs_ = std::move(sized->outputs);
   binding->known_outputs_ = std::move(sized->known_outputs);
   binding->program_ = std::move(*program);
+  const std::vector<int32_t> repeats = engine::innermost_repeats(*engine.program());
   for (size_t i = sized->steps().first_step; i < sized->steps().end_step; ++i) {
     const StepSpec& step = engine.program()->steps[i];
     const auto known = [&](Slot slot) { return slot == -1 ? -1 : at(sized->sizes, slot); };
-    binding->work_.push_back({known(step.operations), known(step.bytes)});
+    const bool is_counted = repeats.empty() || repeats[i] == -1;  // not how often
+    binding->work_.push_back(is_counted ? StepWork{known(step.operations), known(step.bytes)}
+                                        : StepWork{});
   }
   if (engine.spec().data_sizes.empty()) return binding;
   const size_t known = sized->steps().known;

@@ -23,6 +23,15 @@ constexpr const char* kWaiting =
     "data_size_sorted_f32 "
     "data_size_masked_f32 data_size_masked_u8";
 
+constexpr const char* kRepeating =
+    "repeat_count_f32 repeat_count_f64 repeat_count_f16 repeat_count_bf16 "
+    "repeat_count_i32 repeat_count_i64 repeat_never_f32 repeat_swaps_f32 "
+    "repeat_swaps_i64 repeat_rows_f32 repeat_rows_f16 repeat_rows_i8 repeat_rows_bool "
+    "repeat_nested_f32 repeat_matmul_f32 repeat_matmul_f16 repeat_matmul_bf16 "
+    "repeat_matmul_f64 repeat_of_found_size_f32 repeat_of_views_f32 repeat_of_views_i64 "
+    "repeat_updates_f32 repeat_updates_i64 "
+    "repeat_convolution_f32";
+
 // What stands against running a variant here; empty: nothing.
 std::string obstacle_of(const Variant& variant) {
   static const bool kJoined = runtime::add_device(cuda::kDevice);
@@ -58,6 +67,9 @@ std::vector<Backend> cuda_backends() {
   std::istringstream waiting(kWaiting);
   for (std::string test; waiting >> test;)
     backend.gaps.push_back({test, "a run does not wait for a size that it finds"});
+  std::istringstream repeating(kRepeating);
+  for (std::string test; repeating >> test;)
+    backend.gaps.push_back({test, "a run does not look at a condition that it finds"});
   return {backend};
 }
 

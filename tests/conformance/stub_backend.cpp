@@ -125,6 +125,14 @@ constexpr Gaps kGaps[] = {
      "data_size_state_f32 data_size_item_i64 data_size_item_i32 data_size_alone_f32 "
      "data_size_sorted_f32 "
      "data_size_masked_f32 data_size_masked_u8"},
+    {"a run does not look at a condition that it finds",
+     "repeat_count_f32 repeat_count_f64 repeat_count_f16 repeat_count_bf16 "
+     "repeat_count_i32 repeat_count_i64 repeat_never_f32 repeat_swaps_f32 "
+     "repeat_swaps_i64 repeat_rows_f32 repeat_rows_f16 repeat_rows_i8 repeat_rows_bool "
+     "repeat_nested_f32 repeat_matmul_f32 repeat_matmul_f16 repeat_matmul_bf16 "
+     "repeat_matmul_f64 repeat_of_found_size_f32 repeat_of_views_f32 repeat_of_views_i64 "
+     "repeat_updates_f32 repeat_updates_i64 "
+     "repeat_convolution_f32"},
     {"the machine adds one by one, and rounds at each step",
      "large_softmax_long_f32 large_softmax_odd_f32 large_sum_f32"},
 };

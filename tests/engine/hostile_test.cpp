@@ -255,6 +255,43 @@ TEST(HostileEngine, OutputsThatUpdateInputs) {
           "program 1: its version has no outputs that update inputs");
 }
 
+TEST(HostileEngine, StepsThatRepeat) {
+  const auto with = [](
+                        std::vector<engine::RepeatSpec> repeats,
+                        const std::function<void(ProgramSpec&)>& change = [](ProgramSpec&) {}) {
+    return forged_spec([&](Spec& spec) {
+      for (ProgramSpec& program : spec.programs) {
+        program.version = kProgramVersion;
+        // Four steps, of which the first makes the condition, buffer 3.
+        program.steps = {program.steps[0], program.steps[1], program.steps[1], program.steps[1]};
+        program.buffers[3].last_step = 3;
+        program.repeats = repeats;
+        change(program);
+      }
+    });
+  };
+  const auto refused = [&](const auto& bytes, const char* message) {
+    expect_invalid(bytes, std::string("damaged engine: cpu:x86-64-v4: repeat ") + message);
+  };
+  EXPECT_TRUE(read_status(with({{1, 4, 3}, {1, 2, 3}, {2, 4, 3}})).ok());
+  constexpr int32_t kLast = std::numeric_limits<int32_t>::max();
+  for (const auto& [first, end] : {std::pair(0, 1), {-1, 2}, {1, 1}, {2, 1}, {1, 5}, {1, kLast}})
+    refused(with({{first, end, 3}}), "0: it is no range of steps");
+  refused(with({{1, 3, 3}, {2, 4, 3}}), "1: it ends behind the one that it is in");
+  refused(with({{1, 2, 3}, {1, 4, 3}}), "1: it ends behind the one that it is in");
+  refused(with({{2, 4, 3}, {1, 2, 3}}), "1: it is out of order");
+  for (const int32_t buffer : {-1, 99, kLast}) refused(with({{1, 4, buffer}}), "0: unknown buffer");
+  refused(with({{1, 4, 0}}), "0: its condition is not written");
+  refused(with({{1, 4, 3}}, [](ProgramSpec& p) { p.version = kDataSizeProgramVersion; }),
+          "0: the version of its program has none");
+  const auto shorter = [](ProgramSpec& p) {
+    p.steps[3] = p.steps[0];
+    p.steps[3].buffers = {0, 1, 2};
+    p.buffers[3].last_step = 2;
+  };
+  refused(with({{1, 4, 3}}, shorter), "0: its condition is not there all the time");
+}
+
 TEST(HostileEngine, SizesThatDependOnData) {
   const auto refused = [](const std::function<void(Spec&)>& change, const char* message) {
     expect_invalid(forged(make_data_size_engine(), change),

@@ -131,12 +131,13 @@ TEST(EnginePrograms, WhatAnUnknownTargetHasIsNotRead) {
 
 TEST(EnginePrograms, AProgramOfALaterVersionIsSkipped) {
   const Bytes bytes = forged_spec([](Spec& spec) {
-    spec.programs[0].version = 4;
+    spec.programs[0].version = kProgramVersion + 1;
     spec.programs[0].steps[0].kernel = 77;
   });
   const Result<View> view = read(bytes);
   ASSERT_TRUE(view.ok()) << view.status().message();
-  EXPECT_EQ(view->spec.programs[0].unknown, "version 4 of programs");
+  EXPECT_EQ(view->spec.programs[0].unknown,
+            "version " + std::to_string(kProgramVersion + 1) + " of programs");
   expect_empty(view->spec.programs[0]);
   EXPECT_EQ(view->spec.programs[1].unknown, "");
 }

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -511,6 +512,50 @@ TEST_F(SessionTest, TellsTheTimeOfEachStep) {
   EXPECT_NE(
       json.find(R"({"kernel":"scale_1","kind":"loop_nest","sources":["mul","factor"],"tasks":128)"),
       std::string::npos);
+}
+
+// The sample whose last step repeats while the first byte of the sum is not 0.
+TEST(Repeats, GoOnUntilTheirConditionIsFalseOrTheRunIsCancelled) {
+  SampleEngine sample = kiln::testing::make_sample_engine();
+  for (engine::ProgramSpec& program : sample.spec.programs) {
+    program.version = engine::kProgramVersion;
+    program.steps.push_back(program.steps[1]);
+    program.buffers[3].last_step = 2;
+    program.repeats = {{2, 3, 3}};
+  }
+  const LoadedEngine engine(sample);
+  const auto session = engine.session();
+  Tensor x({2, 4}, 1), y({2, 4}, 1), out({2, 4});
+  const std::array inputs = {x.view(), y.view()};
+  const std::array outputs = {out.view()};
+  expect_ok(session->run(inputs, outputs));  // 2 and 0 have zeros there
+  x.values[0] = 1.1f;
+  int32_t cancelled = 0;
+  std::thread thread([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    __atomic_store_n(&cancelled, 1, __ATOMIC_RELAXED);
+  });
+  const Status status = session->run(inputs, outputs, {.cancel = &cancelled});
+  thread.join();
+  EXPECT_EQ(status.code(), StatusCode::Cancelled);
+  EXPECT_EQ(cancelled, 1);
+  x.values[0] = 1;
+  expect_ok(session->run(inputs, outputs));
+}
+
+// What a step writes that may never run is not there for others.
+TEST(Repeats, DoNotPromiseOutputs) {
+  SampleEngine sample = kiln::testing::make_sample_engine();
+  for (engine::ProgramSpec& program : sample.spec.programs) {
+    program.version = engine::kProgramVersion;
+    program.repeats = {{1, 2, 3}};
+  }
+  const LoadedEngine engine(sample);
+  Tensor x({2, 4}), y({2, 4});
+  const Status status = engine.session()->output_shapes(std::array{x.view(), y.view()}).status();
+  EXPECT_EQ(status.code(), StatusCode::InvalidEngine);
+  EXPECT_NE(status.message().find("its steps write at most 0"), std::string::npos)
+      << status.message();
 }
 
 // The sample without its multiplication, whose output is what x is to be.

@@ -49,7 +49,8 @@ engine::ProgramSpec ProgramAssembler::assemble(std::string_view target, const Va
   const auto is_update = [&](plan::BufferId output) { return buffer(output).alias_of >= 0; };
   if (std::ranges::any_of(program_.outputs, is_update))
     result_.version = engine::kUpdateProgramVersion;
-  if (!program_.data_sizes.empty()) result_.version = engine::kProgramVersion;
+  if (!program_.data_sizes.empty()) result_.version = engine::kDataSizeProgramVersion;
+  if (!program_.repeats.empty()) result_.version = engine::kProgramVersion;
   add_kernels();
   add_steps(shared);
   add_buffers(shared);
@@ -240,12 +241,15 @@ void ProgramAssembler::add_buffers(const SharedConstants& shared) {
   for (plan::BufferId id : program_.outputs) used[static_cast<size_t>(id)] = true;
   for (const plan::DataSize& size : program_.data_sizes)
     used[static_cast<size_t>(size.count)] = true;
+  for (const plan::Repeat& repeat : program_.repeats)
+    used[static_cast<size_t>(repeat.condition)] = true;
   for (size_t id = 0; id < program_.buffers.size(); ++id) {
     if (used[id]) used[static_cast<size_t>(root_of(static_cast<plan::BufferId>(id)))] = true;
   }
   std::vector<int32_t> numbers(count, -1);
   std::vector<plan::Lifetime> lifetimes = plan::lifetimes(program_);
   add_data_sizes(lifetimes);
+  add_repeats();
   for (size_t i = 0; i < count; ++i) {
     if (!used[i]) continue;
     const auto id = static_cast<plan::BufferId>(i);
@@ -268,6 +272,14 @@ void ProgramAssembler::add_data_sizes(std::vector<plan::Lifetime>& lifetimes) {
     int32_t& last = lifetimes[static_cast<size_t>(root_of(count))].last;
     last = std::max(last, step - 1);
   }
+}
+
+// Each behind the one that it is in; kernels are steps.
+void ProgramAssembler::add_repeats() {
+  const std::vector<plan::KernelRange> ranges = plan::repeat_ranges(program_);
+  for (size_t i = 0; i < ranges.size(); ++i)
+    result_.repeats.push_back({static_cast<int32_t>(ranges[i].first),
+                               static_cast<int32_t>(ranges[i].end), program_.repeats[i].condition});
 }
 
 engine::BufferSpec ProgramAssembler::buffer_spec(plan::BufferId id,
@@ -298,6 +310,8 @@ void ProgramAssembler::renumber(const std::vector<int32_t>& numbers) {
   }
   for (engine::DataSizeSource& size : result_.data_sizes)
     size.buffer = numbers[static_cast<size_t>(size.buffer)];
+  for (engine::RepeatSpec& repeat : result_.repeats)
+    repeat.buffer = numbers[static_cast<size_t>(repeat.buffer)];
   for (engine::BufferSpec& spec : result_.buffers) {
     if (spec.alias_of >= 0) spec.alias_of = numbers[static_cast<size_t>(spec.alias_of)];
   }

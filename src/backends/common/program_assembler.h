@@ -54,6 +54,7 @@ class ProgramAssembler {
   plan::BufferId root_of(plan::BufferId id) const;
   void add_buffers(const SharedConstants& shared);
   void add_data_sizes(std::vector<plan::Lifetime>& lifetimes);
+  void add_repeats();
   engine::BufferSpec buffer_spec(plan::BufferId id, const std::vector<plan::Lifetime>& lifetimes);
   void renumber(const std::vector<int32_t>& numbers);
 

@@ -24,6 +24,11 @@ class ProgramText {
       add(size.count);
       add(size.bound ? size.bound->str() : std::string());
     }
+    for (const plan::Repeat& repeat : program.repeats) {
+      add("repeat");
+      add(repeat.condition);
+      add(repeat.outer);
+    }
     for (const ir::Requirement& requirement : program.requirements) add(requirement);
     add(program.buffers.size());
     for (const plan::Buffer& buffer : program.buffers) add(buffer);
@@ -33,6 +38,7 @@ class ProgramText {
     for (const plan::Kernel& kernel : program.kernels) {
       const KernelKey key = key_of(program, kernel);
       add(key.hash());
+      if (kernel.repeat != -1) add(kernel.repeat);
       add(key.buffers);
       for (const int32_t check : key.checks) {
         add(program.checks.at(static_cast<size_t>(check)).operation);

@@ -32,6 +32,8 @@ Literal evaluate_one(const Call& call) {
       return evaluate_place(call);
     case ir::OpKind::Quantise:
       return evaluate_quantise(call);
+    case ir::OpKind::Control:
+      break;
   }
   KILN_CHECK(false, "the reference has no " + std::string(ir::op_name(op)));
   return {};
@@ -41,7 +43,9 @@ Literal evaluate_one(const Call& call) {
 
 std::vector<Literal> evaluate(const ir::Node& node, std::span<const Literal* const> inputs,
                               const SizeOf& size_of) {
-  return {evaluate_one(Call{node, inputs, size_of})};
+  const Call call{node, inputs, size_of};
+  if (ir::op_info(node.op).kind == ir::OpKind::Control) return evaluate_control(call);
+  return {evaluate_one(call)};
 }
 
 }  // namespace kiln::reference

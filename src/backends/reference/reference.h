@@ -18,5 +18,8 @@ std::vector<ir::Literal> evaluate(const ir::Node& node, std::span<const ir::Lite
 // Runs a graph; size symbols are bound from the inputs' shapes. CompileError if the inputs do not
 // fit.
 std::vector<ir::Literal> run(const ir::Graph& graph, std::span<const ir::Literal> inputs);
+// Runs a graph that a node has: sizes are those around it.
+std::vector<ir::Literal> run_body(const ir::Graph& body, std::span<const ir::Literal> inputs,
+                                  const SizeOf& size_of);
 
 }  // namespace kiln::reference

@@ -99,8 +99,9 @@ void check_result(const ir::Value& value, const Literal& literal, const SizeOf& 
 
 }  // namespace
 
-std::vector<Literal> run(const ir::Graph& graph, std::span<const Literal> inputs) {
-  Sizes sizes = bind_sizes(graph, inputs);
+namespace {
+
+std::vector<Literal> run(const ir::Graph& graph, std::span<const Literal> inputs, Sizes sizes) {
   const SizeOf size_of = [&](const ir::SymbolPtr& symbol) {
     const auto found = sizes.find(symbol->id);
     KILN_CHECK(found != sizes.end(), "the size " + symbol->name + " is not known");
@@ -128,6 +129,19 @@ std::vector<Literal> run(const ir::Graph& graph, std::span<const Literal> inputs
   std::vector<Literal> outputs;
   for (const ir::Value* output : graph.outputs()) outputs.push_back(values.at(output->id));
   return outputs;
+}
+
+}  // namespace
+
+std::vector<Literal> run(const ir::Graph& graph, std::span<const Literal> inputs) {
+  return run(graph, inputs, bind_sizes(graph, inputs));
+}
+
+std::vector<Literal> run_body(const ir::Graph& body, std::span<const Literal> inputs,
+                              const SizeOf& size_of) {
+  Sizes sizes;
+  for (const ir::SymbolPtr& symbol : body.outer_symbols) sizes.emplace(symbol->id, size_of(symbol));
+  return run(body, inputs, std::move(sizes));
 }
 
 }  // namespace kiln::reference

@@ -93,5 +93,6 @@ Literal evaluate_quantise(const Call& call);
 Literal evaluate_move(const Call& call);
 Literal evaluate_place(const Call& call);
 Literal evaluate_gather(const Call& call);
+std::vector<Literal> evaluate_control(const Call& call);
 
 }  // namespace kiln::reference

@@ -13,6 +13,7 @@
 
 #include "ir/scalar.h"
 #include "plan/form/access.h"
+#include "plan/form/parts.h"
 #include "support/error.h"
 
 namespace kiln::plan {
@@ -53,19 +54,15 @@ struct Leaves {
 
 class Interpreter {
  public:
-  Interpreter(const Program& program, std::span<const ir::Literal> inputs) : program_(program) {
+  Interpreter(const Program& program, std::span<const ir::Literal> inputs)
+      : program_(program), repeats_(repeat_ranges(program)) {
     bind_inputs(inputs);
     memory_.resize(program_.buffers.size());
     for (size_t i = 0; i < inputs.size(); ++i) memory_[program_.inputs[i]].literal = inputs[i];
   }
 
   std::vector<ir::Literal> run() {
-    for (const Kernel& kernel : program_.kernels) {
-      for (BufferId buffer : reads(kernel)) allocate(buffer);
-      for (BufferId buffer : writes(kernel)) allocate(buffer);
-      std::visit([&](const auto& body) { execute(body); }, kernel.body);
-      for (BufferId buffer : writes(kernel)) find_size(buffer);
-    }
+    run(0, program_.kernels.size(), -1);
     std::vector<ir::Literal> outputs;
     for (BufferId output : program_.outputs) {
       allocate(output);
@@ -75,6 +72,29 @@ class Interpreter {
   }
 
  private:
+  // Kernels of a repeat, once; of the program: -1.
+  void run(size_t first, size_t end, int32_t repeat) {
+    for (size_t i = first; i < end;) {
+      const int32_t inner = repeat_below(program_, program_.kernels[i], repeat);
+      if (inner == -1) {
+        run(program_.kernels[i++]);
+        continue;
+      }
+      const auto number = static_cast<size_t>(inner);
+      const Memory& condition = memory_[program_.repeats[number].condition];
+      while (condition.literal.as_int(0) != 0)
+        run(repeats_[number].first, repeats_[number].end, inner);
+      i = repeats_[number].end;
+    }
+  }
+
+  void run(const Kernel& kernel) {
+    for (BufferId buffer : reads(kernel)) allocate(buffer);
+    for (BufferId buffer : writes(kernel)) allocate(buffer);
+    std::visit([&](const auto& body) { execute(body); }, kernel.body);
+    for (BufferId buffer : writes(kernel)) find_size(buffer);
+  }
+
   void bind_inputs(std::span<const ir::Literal> inputs) {
     KILN_CHECK(inputs.size() == program_.inputs.size(), "wrong number of inputs");
     for (size_t i = 0; i < inputs.size(); ++i) {
@@ -556,6 +576,7 @@ class Interpreter {
   }
 
   const Program& program_;
+  const std::vector<KernelRange> repeats_;
   Environment environment_;
   std::vector<Memory> memory_;
   std::set<BufferId> is_allocated_;  // looked up, never walked

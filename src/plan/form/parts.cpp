@@ -83,6 +83,31 @@ bool is_count(const Program& program, BufferId buffer) {
          program.data_sizes.end();
 }
 
+std::vector<KernelRange> repeat_ranges(const Program& program) {
+  std::vector<KernelRange> ranges(program.repeats.size());
+  for (size_t i = 0; i < program.kernels.size(); ++i) {
+    for (int32_t at = program.kernels[i].repeat; at != -1;) {
+      const auto repeat = static_cast<size_t>(at);
+      if (ranges[repeat].end == 0) ranges[repeat].first = i;
+      ranges[repeat].end = i + 1;
+      at = program.repeats[repeat].outer;
+    }
+  }
+  return ranges;
+}
+
+int32_t repeat_below(const Program& program, const Kernel& kernel, int32_t outer) {
+  int32_t repeat = kernel.repeat;
+  if (repeat == outer) return -1;
+  while (program.repeats[static_cast<size_t>(repeat)].outer != outer)
+    repeat = program.repeats[static_cast<size_t>(repeat)].outer;
+  return repeat;
+}
+
+bool is_condition(const Program& program, BufferId buffer) {
+  return std::ranges::find(program.repeats, buffer, &Repeat::condition) != program.repeats.end();
+}
+
 void order_by_parts(Program& program) {
   std::vector<int> part_of(program.buffers.size(), 0);  // that writes it last
   std::vector<int> kernel_parts;
@@ -116,10 +141,12 @@ std::vector<size_t> reads_of_sizes(const Program& program) {
            written.contains(program.data_sizes[steps.size()].count))
       steps.push_back(step);
   };
+  const std::vector<KernelRange> repeats = repeat_ranges(program);
   for (size_t i = 0; i < program.kernels.size() && !program.data_sizes.empty(); ++i) {
     for (const size_t size : mentioned_sizes(program, program.kernels[i])) {
       if (size < steps.size()) continue;
-      read_written(i);
+      const int32_t repeat = repeat_below(program, program.kernels[i]);
+      read_written(repeat == -1 ? i : repeats[static_cast<size_t>(repeat)].first);
       KILN_CHECK(size < steps.size(), "kernel " + program.kernels[i].name +
                                           " mentions a size before a kernel has written it");
     }

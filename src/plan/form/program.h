@@ -210,11 +210,19 @@ struct DataSize {
   std::optional<ir::Dim> bound;  // over symbols that are known before
 };
 
+// Kernels that run one after another, again and again, as long as a bool scalar is true, which is looked at before
+// each time, the first one included.
+struct Repeat {
+  BufferId condition = -1;  // written before the first time, and each time
+  int32_t outer = -1;       // the repeat that all of it is in, an earlier one
+};
+
 struct Kernel {
   std::string name;  // unique; from the ops it computes: "linear_gelu_3"
   std::variant<LoopNest, MatMul, Convolution, Attention, Sort, Scatter> body;
   std::vector<std::string>
-      sources;  // names of the IR values it computes, for profiles and `inspect`
+      sources;          // names of the IR values it computes, for profiles and `inspect`
+  int32_t repeat = -1;  // the innermost of the program's that it is in; its kernels are neighbours
 };
 
 struct Program {
@@ -227,6 +235,7 @@ struct Program {
   // Size symbols: those of the inputs in order of creation, then those of data_sizes.
   std::vector<ir::SymbolPtr> symbols;
   std::vector<DataSize> data_sizes;           // in the order in which a run finds them
+  std::vector<Repeat> repeats;                // each behind the one that it is in
   std::vector<Check> checks;                  // that expressions refer to
   TargetTraits traits;                        // of the machine that it is for: what passes go by
   std::vector<ir::Requirement> requirements;  // the graph's

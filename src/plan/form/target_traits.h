@@ -56,6 +56,9 @@ struct TargetTraits {
   // A run may wait for a number that a kernel wrote, and go on with sizes that depend on it. Otherwise
   // data_size is an error. Source: the device half runs programs in parts.
   bool data_sizes = false;
+  // A run may look at a condition that a kernel wrote, and run kernels again. Otherwise repeat is an error.
+  // Source: the device half.
+  bool repeats = false;
   // Contractions multiply f16 and bf16 as they are and add up in f32; otherwise as f32. Source: the
   // machine has such instructions.
   bool native_16_bit = false;

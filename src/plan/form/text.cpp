@@ -5,6 +5,7 @@
 #include <map>
 
 #include "plan/form/access.h"
+#include "plan/form/parts.h"
 
 namespace kiln::plan {
 namespace {
@@ -236,7 +237,15 @@ std::string to_text(const Program& program) {
     if (buffer.alias_of >= 0) text += " in place of " + id(buffer.alias_of);
     text += "\n";
   }
-  for (const Kernel& kernel : program.kernels) text += KernelText(kernel).take();
+  const std::vector<KernelRange> repeats = repeat_ranges(program);
+  for (size_t i = 0; i < program.kernels.size(); ++i) {
+    for (size_t k = 0; k < repeats.size(); ++k)
+      if (repeats[k].first == i && repeats[k].end > i)
+        text += "while " + id(program.repeats[k].condition) + ":\n";
+    text += KernelText(program.kernels[i]).take();
+    for (const KernelRange& repeat : repeats)
+      if (repeat.end == i + 1) text += "end of while\n";
+  }
   return text;
 }
 

@@ -7,6 +7,7 @@
 #include "plan/form/access.h"
 #include "plan/form/bounds.h"
 #include "plan/form/kernels.h"
+#include "plan/form/parts.h"
 #include "support/error.h"
 
 namespace kiln::plan {
@@ -43,6 +44,7 @@ class Verifier {
   explicit Verifier(const Program& program) : program_(program), uses_(program) {}
 
   void run() {
+    check_nesting();
     check_buffers();
     std::set<std::string> names;
     for (const Kernel& kernel : program_.kernels) {
@@ -53,6 +55,7 @@ class Verifier {
       for (BufferId buffer : writes(kernel)) written_.insert(buffer);
     }
     check_sizes();
+    check_repeats();
     for (BufferId output : program_.outputs) {
       if (!written_.contains(output) && !updates_input(output))
         fail("P7", buffer_name(output), "the output is not written");
@@ -88,6 +91,40 @@ class Verifier {
       if (!written_.contains(size.count))
         fail("P14", buffer_name(size.count), "nothing writes the size " + size.symbol->name);
     }
+  }
+
+  // P17
+  void check_repeats() const {
+    const std::vector<KernelRange> ranges = repeat_ranges(program_);
+    for (size_t i = 0; i < ranges.size(); ++i) {
+      const Repeat& repeat = program_.repeats[i];
+      const Buffer& condition = program_.buffers.at(repeat.condition);
+      const bool writable =
+          condition.kind == BufferKind::Temporary || condition.kind == BufferKind::Output;
+      if (!writable || !(condition.type == ir::Type{DType::Bool, {}}))
+        fail("P17", buffer_name(repeat.condition), "it cannot hold the condition of a repeat");
+      const int first = uses_.first_written[repeat.condition];
+      if (first < 0 || static_cast<size_t>(first) >= ranges[i].first)
+        fail("P17", buffer_name(repeat.condition),
+             "nothing writes the condition before the repeat");
+      for (size_t k = ranges[i].first; k < ranges[i].end; ++k)
+        if (!is_in(program_.kernels[k], static_cast<int32_t>(i)))
+          fail("P17", "kernel " + program_.kernels[k].name, "it stands between those of a repeat");
+    }
+  }
+  bool is_in(const Kernel& kernel, int32_t repeat) const {
+    int32_t at = kernel.repeat;
+    while (at != -1 && at != repeat) at = program_.repeats[static_cast<size_t>(at)].outer;
+    return at == repeat;
+  }
+  // P17: before anything walks from one to those around it.
+  void check_nesting() const {
+    for (size_t i = 0; i < program_.repeats.size(); ++i)
+      if (program_.repeats[i].outer < -1 || program_.repeats[i].outer >= static_cast<int32_t>(i))
+        fail("P17", "repeat " + std::to_string(i), "it is in none before it");
+    for (const Kernel& kernel : program_.kernels)
+      if (kernel.repeat < -1 || kernel.repeat >= static_cast<int32_t>(program_.repeats.size()))
+        fail("P17", "kernel " + kernel.name, "it is in no repeat of the program");
   }
 
   // P1
@@ -138,9 +175,13 @@ class Verifier {
     const auto shares = [&](const Buffer& other) { return other.alias_of == output.alias_of; };
     if (std::ranges::count_if(program_.buffers, shares) != 1)
       fail("P13", buffer_name(id), "it updates an input that others update too");
-    for (const Kernel& kernel : program_.kernels) {
-      if (uses_.first_written[id] < 0) break;
-      if (&kernel - program_.kernels.data() <= uses_.first_written[id]) continue;
+    if (uses_.first_written[id] < 0) return;
+    const auto writer = static_cast<size_t>(uses_.first_written[id]);
+    const int32_t repeat = repeat_below(program_, program_.kernels[writer]);
+    for (size_t i = 0; i < program_.kernels.size(); ++i) {
+      const Kernel& kernel = program_.kernels[i];
+      const bool is_again = repeat != -1 && repeat_below(program_, kernel) == repeat;
+      if (i <= writer && !is_again) continue;
       const std::vector<BufferId> read = reads(kernel);
       if (std::ranges::find(read, output.alias_of) != read.end())
         fail("P13", buffer_name(id), "kernel " + kernel.name + " reads what was overwritten");
@@ -467,7 +508,7 @@ class Verifier {
     if (s.initial) {
       check_expr(s.initial, {});
       check_result(s.out.buffer, s.initial);
-    } else if (!updates_input(s.out.buffer)) {
+    } else if (!updates_input(s.out.buffer) && !written_.contains(s.out.buffer)) {
       fail_here("P7", "nothing is in " + buffer(s.out.buffer).name + " to begin with");
     }
     close({s.position});

@@ -23,34 +23,6 @@ void lower_contraction(Lowering& lowering, const ir::Node& node) {
   lower_contract(lowering, node);
 }
 
-void lower_node(Lowering& lowering, const ir::Node& node) {
-  switch (ir::op_info(node.op).kind) {
-    case OpKind::Source:
-      if (node.op == Op::constant) return;  // made where it is used
-      return lower_source(lowering, node);
-    case OpKind::Unary:
-    case OpKind::Binary:
-    case OpKind::Ternary:
-      return lower_pointwise(lowering, node);
-    case OpKind::Reduce:
-    case OpKind::Scan:
-      return lower_reduce(lowering, node);
-    case OpKind::Normalise:
-      return lower_normalise(lowering, node);
-    case OpKind::Contract:
-      return lower_contraction(lowering, node);
-    case OpKind::Quantise:
-      return lower_quantise(lowering, node);
-    case OpKind::Pool:
-      return lower_pool(lowering, node);
-    case OpKind::Place:
-      return lower_place(lowering, node);
-    case OpKind::Move:
-      if (is_view(node.op)) return;
-      return lower_move(lowering, node);
-  }
-}
-
 // The constant difference of the integers in a literal, if there is one.
 std::optional<int64_t> common_step(const ir::Literal& literal) {
   const int64_t count = literal.elements();
@@ -86,6 +58,36 @@ const ir::Value* as_input(const ir::Value* value) {
 
 }  // namespace
 
+void lower_node(Lowering& lowering, const ir::Node& node) {
+  switch (ir::op_info(node.op).kind) {
+    case OpKind::Source:
+      if (node.op == Op::constant) return;  // made where it is used
+      return lower_source(lowering, node);
+    case OpKind::Unary:
+    case OpKind::Binary:
+    case OpKind::Ternary:
+      return lower_pointwise(lowering, node);
+    case OpKind::Reduce:
+    case OpKind::Scan:
+      return lower_reduce(lowering, node);
+    case OpKind::Normalise:
+      return lower_normalise(lowering, node);
+    case OpKind::Contract:
+      return lower_contraction(lowering, node);
+    case OpKind::Quantise:
+      return lower_quantise(lowering, node);
+    case OpKind::Pool:
+      return lower_pool(lowering, node);
+    case OpKind::Place:
+      return lower_place(lowering, node);
+    case OpKind::Move:
+      if (is_view(node.op)) return;
+      return lower_move(lowering, node);
+    case OpKind::Control:
+      return lower_repeat(lowering, node);
+  }
+}
+
 Program lower(const ir::Graph& graph, const TargetTraits& traits, const LowerOptions& options) {
   return Lowering(graph, traits, options).run();
 }
@@ -99,7 +101,7 @@ Program Lowering::run() {
   choose_output_buffers();
   for (const auto& node : graph_.nodes()) lower_node(*this, *node);
   copy_to_outputs();
-  if (!program_.data_sizes.empty()) order_by_parts(program_);
+  if (!program_.data_sizes.empty() && program_.repeats.empty()) order_by_parts(program_);
   return std::move(program_);
 }
 

@@ -56,6 +56,9 @@ class Lowering {
   // From here on the symbol is what the value of a data_size node will be.
   void add_data_size(const ir::Node& node);
 
+  // The kernels of a repeat node's body.
+  void add_repeat(const ir::Node& node);
+
   // The value, checked as a check_index or check_nonzero node says.
   Expr checked(const ir::Node& node, Expr value);
 
@@ -95,6 +98,8 @@ class Lowering {
   void choose_output_buffers();
   void copy_to_outputs();
   void emit_copy(const ir::Value* value, BufferId target, const std::string& stem);
+  BufferId shaped(const ir::Value* value);
+  void carry(const ir::Graph& body, const std::vector<BufferId>& carried);
   bool has_buffer(const ir::Value* value) const { return buffers_.contains(value); }
   BufferId buffer_of(const ir::Value* value);
   // The value underneath the views, and the position in it.
@@ -110,6 +115,7 @@ class Lowering {
   std::map<const ir::Value*, std::optional<Progression>> progressions_;
   std::map<std::pair<const ir::Value*, DType>, BufferId> byte_copies_;  // looked up, never walked
   int kernel_count_ = 0;
+  int32_t repeat_ = -1;  // that is lowered
 };
 
 // One file per family. CompileError for what has no lowering.
@@ -124,6 +130,9 @@ void lower_pool(Lowering& lowering, const ir::Node& node);
 void lower_quantise(Lowering& lowering, const ir::Node& node);
 void lower_move(Lowering& lowering, const ir::Node& node);
 void lower_place(Lowering& lowering, const ir::Node& node);
+void lower_repeat(Lowering& lowering, const ir::Node& node);
+// Whatever the op.
+void lower_node(Lowering& lowering, const ir::Node& node);
 
 // Whether the op is a view, and the position in its operand of a position in its result.
 bool is_view(ir::Op op);

@@ -32,6 +32,10 @@ void fuse_parts(Program& program, const PlanOptions& options) {
   for (Program& part : split.parts()) {
     Runner runner(part, options, dumps);
     fuse(runner);
+    if (!program.repeats.empty()) {
+      runner.require("update_inputs", update_inputs);
+      runner.run(reuse_buffers);  // here: what a repeat reads it reads again
+    }
     dumps = runner.dumps();
   }
   split.join();
@@ -40,7 +44,7 @@ void fuse_parts(Program& program, const PlanOptions& options) {
 }  // namespace
 
 void run_pipeline(Program& program, const PlanOptions& options) {
-  const bool has_parts = !program.data_sizes.empty();
+  const bool has_parts = !program.data_sizes.empty() || !program.repeats.empty();
   if (has_parts) fuse_parts(program, options);
   Runner runner(program, options);
   if (has_parts)
@@ -48,7 +52,7 @@ void run_pipeline(Program& program, const PlanOptions& options) {
   else
     fuse(runner);
   runner.require("update_inputs", update_inputs);
-  runner.run(reuse_buffers);  // last: kernels may not move any more
+  if (program.repeats.empty()) runner.run(reuse_buffers);  // last: kernels may not move any more
 }
 
 }  // namespace kiln::plan

@@ -36,47 +36,67 @@ std::vector<Uses> find_uses(const Program& program, size_t first, size_t end) {
 
 ProgramParts::ProgramParts(Program& program) : program_(program) {
   const std::vector<size_t> reads = reads_of_sizes(program);
+  const std::vector<Kernel>& kernels = program.kernels;
   size_t known = 0;
-  for (size_t first = 0, end = 0; first < program.kernels.size(); first = end) {
+  for (size_t first = 0, end = 0; first < kernels.size(); first = end) {
     // All that are read at one place are known behind it.
     while (known < reads.size() && reads[known] <= first) ++known;
-    end = known < reads.size() ? reads[known] : program.kernels.size();
-    parts_.push_back(make_part(first, end, known, shared_.emplace_back()));
+    const size_t most = known < reads.size() ? reads[known] : kernels.size();
+    for (end = first + 1; end < most && kernels[end].repeat == kernels[first].repeat;) ++end;
+    repeats_.push_back(kernels[first].repeat);
+    parts_.push_back(make_part({first, end, known, kernels[first].repeat}, shared_.emplace_back()));
   }
   program.kernels.clear();
 }
 
-Program ProgramParts::make_part(size_t first, size_t end, size_t known, Shared& shared) const {
+Program ProgramParts::make_part(const Cut& cut, Shared& shared) const {
   Program part;
   part.name = program_.name;
   part.checks = program_.checks;
   part.traits = program_.traits;
-  const size_t unknown = program_.data_sizes.size() - known;
+  const size_t unknown = program_.data_sizes.size() - cut.known;
   part.symbols.assign(program_.symbols.begin(),
                       program_.symbols.end() - static_cast<std::ptrdiff_t>(unknown));
-  std::vector<BufferId> ids(program_.buffers.size(), -1);
-  const std::vector<Uses> all_uses = find_uses(program_, first, end);
-  for (size_t i = 0; i < ids.size(); ++i) {
+  std::vector<BufferId> read_ids(program_.buffers.size(), -1), write_ids = read_ids;
+  const std::vector<Uses> all_uses = find_uses(program_, cut.first, cut.end);
+  const auto add = [&](size_t buffer, BufferKind kind) {
+    part.buffers.push_back(program_.buffers[buffer]);
+    part.buffers.back().kind = kind;
+    const auto id = static_cast<BufferId>(part.buffers.size() - 1);
+    if (kind == BufferKind::Input) {
+      part.inputs.push_back(id);
+      shared.inputs.push_back(static_cast<BufferId>(buffer));
+    } else if (kind == BufferKind::Output) {
+      part.outputs.push_back(id);
+      shared.outputs.push_back(static_cast<BufferId>(buffer));
+    }
+    return id;
+  };
+  for (size_t i = 0; i < read_ids.size(); ++i) {
     const auto id = static_cast<BufferId>(i);
     const Uses& uses = all_uses[i];
     if (!uses.used) continue;
-    Buffer buffer = program_.buffers[i];
-    KILN_CHECK(!uses.written_before || !uses.written, "two parts write " + buffer.name);
-    if (uses.written_before) buffer.kind = BufferKind::Input;
-    if (uses.written && (uses.read_behind || is_count(program_, id)))
-      buffer.kind = BufferKind::Output;
-    ids[i] = part.add_buffer(std::move(buffer));
-    if (part.buffers.back().kind == BufferKind::Input) {
-      part.inputs.push_back(ids[i]);
-      shared.inputs.push_back(id);
-    } else if (part.buffers.back().kind == BufferKind::Output) {
-      part.outputs.push_back(ids[i]);
-      shared.outputs.push_back(id);
+    const bool is_carried = uses.written_before && uses.written;
+    KILN_CHECK(!is_carried || cut.repeat != -1, "two parts write " + program_.buffers[i].name);
+    const bool is_wanted = uses.read_behind || is_count(program_, id) || is_condition(program_, id);
+    if (is_carried) {
+      read_ids[i] = add(i, BufferKind::Input);
+      write_ids[i] = add(i, BufferKind::Output);
+      part.updates[part.outputs.size() - 1] = part.inputs.size() - 1;
+    } else {
+      const BufferKind kind = uses.written_before         ? BufferKind::Input
+                              : uses.written && is_wanted ? BufferKind::Output
+                                                          : program_.buffers[i].kind;
+      read_ids[i] = write_ids[i] = add(i, kind);
     }
   }
-  for (size_t i = first; i < end; ++i) {
-    part.kernels.push_back(program_.kernels[i]);
-    renumber_buffers(part.kernels.back(), ids);
+  for (size_t i = cut.first; i < cut.end; ++i) {
+    Kernel& kernel = part.kernels.emplace_back(program_.kernels[i]);
+    kernel.repeat = -1;
+    const std::vector<BufferId> written = writes(kernel);
+    std::vector<BufferId> ids = read_ids;
+    for (const BufferId buffer : written) ids[buffer] = write_ids[buffer];
+    renumber_buffers(kernel, ids);
   }
   return part;
 }
@@ -89,9 +109,15 @@ void ProgramParts::join() {
     for (size_t i = 0; i < part.inputs.size(); ++i) ids[part.inputs[i]] = shared_[p].inputs[i];
     for (size_t i = 0; i < part.outputs.size(); ++i) ids[part.outputs[i]] = shared_[p].outputs[i];
     for (size_t i = 0; i < ids.size(); ++i)
-      if (ids[i] == -1) ids[i] = program_.add_buffer(std::move(part.buffers[i]));
+      if (ids[i] == -1) ids[i] = program_.add_buffer(part.buffers[i]);
+    // Of what is a part's own: what an output of a part updates is the same buffer of the program.
+    for (size_t i = 0; i < ids.size(); ++i)
+      if (const BufferId alias = part.buffers[i].alias_of;
+          alias != -1 && part.buffers[i].kind == BufferKind::Temporary)
+        program_.buffers[ids[i]].alias_of = ids[alias];
     for (Kernel& kernel : part.kernels) {
       renumber_buffers(kernel, ids);
+      kernel.repeat = repeats_[p];
       for (int i = 1; !names.insert(kernel.name).second; ++i)
         kernel.name += "_" + std::to_string(i);
       program_.kernels.push_back(std::move(kernel));

@@ -47,7 +47,12 @@ class Update {
 
   void run() {
     const std::vector<Kernel> kernels = program_.kernels;
-    if (!write_in_place(true)) {
+    if (!program_.repeats.empty()) {
+      if (!write_behind_readers()) {
+        program_.kernels = kernels;
+        copy_at_end();
+      }
+    } else if (!write_in_place(true)) {
       program_.kernels = kernels;
       if (!write_in_place(false)) {
         program_.kernels = kernels;
@@ -70,6 +75,24 @@ class Update {
     if (first == kNone) return true;
     const Kernel& kernel = program_.kernels[first];
     return !contains(reads(kernel), input_) || works_in_place(program_, kernel, input_, output_);
+  }
+
+  // Nothing moves into a repeat or out of it: whoever reads the input does it before all that write the output,
+  // again or for the first time.
+  bool write_behind_readers() {
+    if (!is_read_before()) return false;
+    drop_identity(input_);
+    return true;
+  }
+
+  bool is_read_before() const {
+    const size_t writer = first_writer(), reader = last_reader(input_);
+    if (writer == kNone || reader == kNone) return true;
+    const int32_t repeat = repeat_below(program_, program_.kernels[writer]);
+    if (repeat != -1) return reader < repeat_ranges(program_)[static_cast<size_t>(repeat)].first;
+    const Kernel& kernel = program_.kernels[writer];
+    return reader < writer ||
+           (reader == writer && works_in_place(program_, kernel, input_, output_));
   }
 
   size_t first_writer() const {

@@ -20,6 +20,7 @@ const plan::TargetTraits& traits() {
       .attention = {DType::F32, DType::F16, DType::BF16},
       .places = true,
       .data_sizes = true,
+      .repeats = true,
       .integer_products = true,
       .integer_convolutions = true,
       .integer_weights = true,

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <utility>
+#include <vector>
 
 #include "support/aligned_buffer.h"
 #include "support/thread_pool.h"
@@ -14,6 +16,16 @@ using engine::BufferKind;
 using engine::BufferSpec;
 using engine::Slot;
 using engine::StepSpec;
+
+// What is done next: a step, or another action if a condition is as it is said.
+struct Action {
+  enum class Kind : uint8_t { Step, LeaveUnless, AgainIf };
+
+  Kind kind = Kind::Step;
+  uint32_t step = 0;       // Step
+  uint32_t condition = 0;  // of the others: its position in CpuProgram::pointers_
+  size_t target = 0;       // and the action that is next if it is not true, or true
+};
 
 struct BoundStep {
   engine::CpuKernel kernel = nullptr;
@@ -51,6 +63,7 @@ class CpuProgram : public BoundProgram {
         scratch_offset_(request.temporary_bytes) {
     find_scratch(request);
     bind_steps(request);
+    bind_repeats(request);
   }
 
   RunOutcome run(const RunRequest& request) override {
@@ -88,7 +101,7 @@ class CpuProgram : public BoundProgram {
 
   void bind_steps(const BindRequest& request) {
     const std::span<const StepSpec> steps = steps_of_part_;
-    size_t pointers = 0, params = 0;
+    size_t pointers = program_.spec.repeats.size(), params = 0;
     for (const StepSpec& step : steps) {
       pointers += step.buffers.size();
       params += step.params.size();
@@ -109,6 +122,35 @@ class CpuProgram : public BoundProgram {
       for (const int32_t buffer : step.buffers) bind_pointer(static_cast<size_t>(buffer), request);
       for (const Slot slot : step.params) params_.push_back(at(request, slot));
       steps_.push_back(bound);
+    }
+  }
+
+  // The repeats of the part as jumps between its steps. They nest, each behind the one that it is in.
+  void bind_repeats(const BindRequest& request) {
+    std::vector<engine::RepeatSpec> repeats;
+    const size_t end_step = first_step_ + steps_of_part_.size();
+    for (const engine::RepeatSpec& repeat : program_.spec.repeats)
+      if (static_cast<size_t>(repeat.first_step) >= first_step_ &&
+          static_cast<size_t>(repeat.end_step) <= end_step)
+        repeats.push_back(repeat);
+    if (repeats.empty()) return;
+    std::vector<std::pair<int32_t, size_t>> open;  // where one ends, and the action that leaves it
+    for (size_t step = first_step_, next = 0; step <= end_step; ++step) {
+      const auto at = static_cast<int32_t>(step);
+      for (; !open.empty() && open.back().first == at; open.pop_back()) {
+        Action& leave = actions_[open.back().second];
+        leave.target = actions_.size() + 1;
+        actions_.push_back({.kind = Action::Kind::AgainIf,
+                            .condition = leave.condition,
+                            .target = open.back().second + 1});
+      }
+      for (; next < repeats.size() && repeats[next].first_step == at; ++next) {
+        open.emplace_back(repeats[next].end_step, actions_.size());
+        actions_.push_back({.kind = Action::Kind::LeaveUnless,
+                            .condition = static_cast<uint32_t>(pointers_.size())});
+        bind_pointer(static_cast<size_t>(repeats[next].buffer), request);
+      }
+      if (step < end_step) actions_.push_back({.step = static_cast<uint32_t>(step - first_step_)});
     }
   }
 
@@ -150,8 +192,9 @@ class CpuProgram : public BoundProgram {
       pointers_[use.position] = workspace + use.offset;
   }
 
-  // Both end at the first step with a check that fails.
+  // All end at the first step with a check that fails.
   RunOutcome execute(CancelFlag cancel) {
+    if (!actions_.empty()) return execute_actions(cancel, nullptr);
     ThreadPoolLease pool;
     for (size_t i = 0; i < steps_.size(); ++i) {
       if (is_cancelled(cancel)) return cancelled_outcome();
@@ -162,17 +205,48 @@ class CpuProgram : public BoundProgram {
   }
 
   RunOutcome execute_profiled(CancelFlag cancel, std::vector<StepTime>& profile) {
-    using Clock = std::chrono::steady_clock;
+    const size_t begin = profile.size();
+    if (!actions_.empty()) {
+      // One for each step, however often it runs.
+      for (const BoundStep& step : steps_) profile.push_back({0, step.threads, 0});
+      return execute_actions(cancel, profile.data() + begin);
+    }
     ThreadPoolLease pool;
     for (size_t i = 0; i < steps_.size(); ++i) {
       if (is_cancelled(cancel)) return cancelled_outcome();
-      const auto start = Clock::now();
-      const uint64_t failed = execute_step(steps_[i], pool);
-      const auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
-      profile.push_back({steps_[i].tasks, steps_[i].threads, time.count()});
-      if (failed != 0) return {Status(), first_step_ + i, failed};
+      profile.push_back({0, steps_[i].threads, 0});
+      if (const uint64_t failed = execute_timed(steps_[i], pool, profile.back()))
+        return {Status(), first_step_ + i, failed};
     }
     return {};
+  }
+
+  RunOutcome execute_actions(CancelFlag cancel, StepTime* times) {
+    ThreadPoolLease pool;
+    for (size_t next = 0; next < actions_.size();) {
+      const Action& action = actions_[next++];
+      if (action.kind != Action::Kind::Step) {
+        const bool is_true = *static_cast<const uint8_t*>(pointers_[action.condition]) != 0;
+        if (is_true == (action.kind == Action::Kind::AgainIf)) next = action.target;
+        continue;
+      }
+      if (is_cancelled(cancel)) return cancelled_outcome();
+      const BoundStep& step = steps_[action.step];
+      const uint64_t failed = times == nullptr ? execute_step(step, pool)
+                                               : execute_timed(step, pool, times[action.step]);
+      if (failed != 0) return {Status(), first_step_ + action.step, failed};
+    }
+    return {};
+  }
+
+  uint64_t execute_timed(const BoundStep& step, ThreadPoolLease& pool, StepTime& time) const {
+    using Clock = std::chrono::steady_clock;
+    const auto start = Clock::now();
+    const uint64_t failed = execute_step(step, pool);
+    time.nanoseconds +=
+        std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
+    time.tasks += step.tasks;
+    return failed;
   }
 
   // The bits of the checks that failed.
@@ -197,6 +271,7 @@ class CpuProgram : public BoundProgram {
   const size_t first_step_;  // of the part of the program
   const std::span<const StepSpec> steps_of_part_;
   std::vector<BoundStep> steps_;
+  std::vector<Action> actions_;  // of a part with repeats
   std::vector<void*> pointers_;
   std::vector<int64_t> params_;
   std::vector<Use> input_uses_, output_uses_;
