@@ -352,7 +352,8 @@ KILN_API kiln_status kiln_model_open_memory(const char* json, size_t json_size,
 KILN_API void kiln_model_destroy(kiln_model* model);
 
 /* Says for every node of the model whether it can be compiled, as JSON:
- * {"nodes": [{"name", "target", "supported": bool, "reason": "..."}]}. The caller destroys it. */
+ * {"nodes": [{"name", "target", "supported": bool, "reason": "...", "repeats": bool}]}. A node that repeats becomes a
+ * loop whose steps the run counts, which programs for CPUs have. The caller destroys it. */
 KILN_API kiln_status kiln_model_check(kiln_model* model, kiln_bytes** json);
 
 /* Narrows or sets the range of one dimension of a user input, by the input's name. */

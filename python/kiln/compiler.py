@@ -20,12 +20,14 @@ from kiln.quantization import Quantization, Samples, set_quantization
 
 @dataclass(frozen=True)
 class NodeSupport:
-    """Whether a node of a model can be compiled, and if not, why."""
+    """Whether a node of a model can be compiled, and if not, why. One that `repeats` becomes a loop whose steps the run
+    counts, which programs for CPUs have."""
 
     name: str
     target: str
     supported: bool
     reason: str
+    repeats: bool = False
 
 
 class Model:
@@ -68,7 +70,9 @@ class Model:
         handle = ctypes.c_void_p()
         check(compiler().kiln_model_check(self._handle, ctypes.byref(handle)))
         return [
-            NodeSupport(node["name"], node["target"], node["supported"], node.get("reason", ""))
+            NodeSupport(
+                node["name"], node["target"], node["supported"], node["reason"], node["repeats"]
+            )
             for node in _library.take_json(handle)["nodes"]
         ]
 

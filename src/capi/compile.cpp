@@ -383,7 +383,8 @@ kiln_status kiln_model_check(kiln_model* model, kiln_bytes** json) {
       nodes.push_back({{"name", node.name},
                        {"target", node.target},
                        {"supported", node.supported},
-                       {"reason", node.reason}});
+                       {"reason", node.reason},
+                       {"repeats", node.repeats}});
     *json = to_bytes({{"nodes", std::move(nodes)}});
   });
 }

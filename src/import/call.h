@@ -22,11 +22,14 @@ class Call {
   // The same with a part in place of each complex operand: one part for all of them, or one for each
   // tensor among the arguments, in order.
   Call(const Call& call, std::vector<Part> parts)
-      : node_(call.node_), scope_(call.scope_), parts_(std::move(parts)) {}
+      : node_(call.node_), scope_(call.scope_), builder_(call.builder_), parts_(std::move(parts)) {}
+  // The same, making values of another graph: the body of a loop.
+  Call(const Call& call, ir::Builder& builder)
+      : node_(call.node_), scope_(call.scope_), builder_(&builder) {}
 
   const ProgramNode& node() const { return node_; }
   Scope& scope() const { return scope_; }
-  ir::Builder& builder() const { return scope_.builder(); }
+  ir::Builder& builder() const { return builder_ != nullptr ? *builder_ : scope_.builder(); }
 
   // "amax" of torch.ops.aten.amax.default.
   std::string operation() const;
@@ -110,6 +113,7 @@ class Call {
 
   const ProgramNode& node_;
   Scope& scope_;
+  ir::Builder* builder_ = nullptr;  // null: that of the scope
   std::vector<Part> parts_;
   bool computes_in_f32_ = false;
 };

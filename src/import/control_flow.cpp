@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "import/ops/common.h"
+#include "import/repeat.h"
 
 namespace kiln::import {
 namespace {
@@ -13,7 +14,7 @@ using ir::Value;
 using Inputs = std::vector<std::pair<std::string, Argument>>;
 using Values = std::vector<Value*>;
 
-// Steps of a loop, each of which is a copy of its body.
+// Steps of a loop that are copies of its body; longer loops repeat it.
 constexpr int64_t kMaxSteps = 128;
 
 // The position of the first graph at or after `from`.
@@ -58,6 +59,12 @@ Values operands_at(Call& call, size_t index) {
                                            : Values{};
 }
 
+// Reads a graph of the node with a builder of its own, or with that of the node.
+Values read(Call& call, const ImportBody& import_body, size_t graph, const Values& operands,
+            ir::Builder* builder = nullptr) {
+  return import_body(graph_at(call, graph), operands, builder ? *builder : call.builder());
+}
+
 // The arguments after the graph are its inputs.
 Values import_wrapped(Call& call, std::string_view target, const ImportBody& import_body) {
   const Inputs& inputs = call.node().inputs;
@@ -69,7 +76,7 @@ Values import_wrapped(Call& call, std::string_view target, const ImportBody& imp
                                    });
   call.expect(!target.ends_with("wrap_with_autocast") || !enabled, "autocast",
               "a model exported without autocast");
-  return import_body(graph_at(call, body), operands_from(call, body + 1));
+  return read(call, import_body, body, operands_from(call, body + 1));
 }
 
 // The condition as a bool of rank 0.
@@ -88,29 +95,102 @@ Value* condition_of(Call& call, const Argument& argument) {
   return call.builder().cast(call.builder().reshape(value, {}), DType::Bool);
 }
 
-Values import_cond(Call& call, ir::Graph& graph, const ImportBody& import_body) {
+// A bool scalar that says whether a graph of the node goes on.
+Value* as_condition(Call& call, ir::Builder& builder, const Values& results) {
+  call.expect(results.size() == 1 && results[0] != nullptr, "a condition on a number",
+              "one on a tensor");
+  call.expect(results[0]->type.elements().is_constant(1), results[0]->type.str() + " as condition",
+              "one element");
+  return builder.cast(builder.reshape(results[0], {}), DType::Bool);
+}
+
+void expect_tensors(Call& call, const Values& values, const char* what) {
+  call.expect(std::ranges::find(values, nullptr) == values.end(),
+              std::string(what) + " that is no tensor", "tensors");
+}
+
+// A branch of a condition, read to see what it does.
+struct Branch {
+  std::vector<ir::Type> types;  // of its results
+  bool may_fail = false;        // or takes long
+};
+
+Branch look_at(Call& call, const ImportBody& import_body, size_t graph, const Values& operands) {
+  Repeat trial(call.builder());
+  const Values inner = trial.use(operands);
+  const Values results = read(call, import_body, graph, inner, &trial.builder());
+  trial.check();
+  expect_tensors(call, results, "a result");
+  Branch branch;
+  for (const Value* value : results) branch.types.push_back(value->type);
+  call.expect(trial.body().requirements.empty(),
+              "a condition, and a branch with sizes that have to be checked",
+              "branches for all sizes");
+  branch.may_fail = std::ranges::any_of(trial.body().nodes(), [](const auto& node) {
+    return node->op == Op::repeat || ir::may_fail(*node);
+  });
+  return branch;
+}
+
+// A branch that is taken only if it is meant: a loop that runs once or never.
+Values take_if(Call& call, const ImportBody& import_body, size_t graph, Value* condition,
+               const Values& otherwise) {
+  Repeat once(call.builder());
+  once.carry(otherwise);
+  const Values operands = once.use(operands_from(call, 3));
+  Values results = read(call, import_body, graph, operands, &once.builder());
+  return once.finish(condition, once.builder().scalar(DType::Bool, 0), std::move(results));
+}
+
+Values import_cond(Call& call, const ImportBody& import_body) {
   const Argument& argument = call.node().inputs.at(0).second;
   const Values operands = operands_from(call, 3);
   if (const bool* known = std::get_if<bool>(&argument))
-    return import_body(graph_at(call, *known ? 1 : 2), operands);
+    return read(call, import_body, *known ? 1 : 2, operands);
   Value* condition = condition_of(call, argument);
-  const uint32_t first_id = next_id(graph);
-  const size_t requirements = graph.requirements.size();
-  const Values yes = import_body(graph_at(call, 1), operands);
-  const Values no = import_body(graph_at(call, 2), operands);
-  call.expect(!adds_checks(graph, first_id) && graph.requirements.size() == requirements,
-              "a condition, and branches with indices, divisors or sizes that have to be checked",
-              "branches that cannot fail, because both are computed");
-  call.expect(yes.size() == no.size(), "branches with different numbers of results", "equal ones");
-  Values results;
-  for (size_t i = 0; i < yes.size(); ++i) {
-    call.expect(yes[i] != nullptr && no[i] != nullptr, "a result that is no tensor", "tensors");
-    call.expect(yes[i]->type == no[i]->type,
-                "branches of types " + yes[i]->type.str() + " and " + no[i]->type.str(),
+  const Branch on_true = look_at(call, import_body, 1, operands);
+  const Branch on_false = look_at(call, import_body, 2, operands);
+  const size_t count = on_true.types.size();
+  call.expect(count == on_false.types.size(), "branches with different numbers of results",
+              "equal ones");
+  for (size_t i = 0; i < count; ++i)
+    call.expect(on_true.types[i] == on_false.types[i],
+                "branches of types " + on_true.types[i].str() + " and " + on_false.types[i].str(),
                 "equal types");
-    results.push_back(call.make(Op::where, {condition, yes[i], no[i]}));
+  Values results;
+  if (on_true.may_fail || on_false.may_fail) {
+    for (const ir::Type& type : on_true.types)
+      results.push_back(
+          call.make(Op::full, {}, {{"shape", type.shape}, {"dtype", type.dtype}, {"value", 0.0}}));
+    results = take_if(call, import_body, 1, condition, results);
+    return take_if(call, import_body, 2, call.make(Op::logical_not, {condition}), results);
   }
+  const Values yes = read(call, import_body, 1, operands);
+  const Values no = read(call, import_body, 2, operands);
+  for (size_t i = 0; i < count; ++i)
+    results.push_back(call.make(Op::where, {condition, yes[i], no[i]}));
   return results;
+}
+
+// while_loop(condition, body, carried, others)
+Values import_while(Call& call, const ImportBody& import_body) {
+  const Values carried = operands_at(call, 2), others = operands_at(call, 3);
+  expect_tensors(call, carried, "a carried value");
+  call.expect(!carried.empty(), "a loop without carried values", "some");
+  const auto with_others = [&](Values values, const Values& more) {
+    values.insert(values.end(), more.begin(), more.end());
+    return values;
+  };
+  Value* condition =
+      as_condition(call, call.builder(), read(call, import_body, 0, with_others(carried, others)));
+  Repeat repeat(call.builder());
+  const Values inner = repeat.carry(carried), used = repeat.use(others);
+  ir::Builder& builder = repeat.builder();
+  const Values next = read(call, import_body, 1, with_others(inner, used), &builder);
+  expect_tensors(call, next, "a carried value");
+  Value* again =
+      as_condition(call, builder, read(call, import_body, 0, with_others(next, used), &builder));
+  return repeat.finish(condition, again, next);
 }
 
 // Row `index` of the first axis.
@@ -119,17 +199,25 @@ Value* row(Call& call, Value* x, int64_t index) {
                                 ir::Shape(x->type.shape.begin() + 1, x->type.shape.end()));
 }
 
-int64_t num_steps(Call& call, const Values& rows) {
+ir::Dim num_steps(Call& call, const Values& rows) {
   call.expect(!rows.empty() &&
                   std::ranges::none_of(
                       rows, [](const Value* x) { return x == nullptr || x->type.rank() == 0; }),
               "nothing to go over", "tensors with a first axis");
-  const ir::Dim& steps = rows[0]->type.shape[0];
-  call.expect(steps.is_constant(), steps.str() + " steps",
-              "a number that does not depend on sizes, because loops are unrolled");
-  call.expect(steps.constant() >= 1 && steps.constant() <= kMaxSteps, steps.str() + " steps",
-              "1 to " + std::to_string(kMaxSteps) + ", because loops are unrolled");
-  return steps.constant();
+  return rows[0]->type.shape[0];
+}
+
+bool is_unrolled(const ir::Dim& steps) {
+  return steps.is_constant() && steps.constant() >= 1 && steps.constant() <= kMaxSteps;
+}
+
+Values repeated(Call& call, const ImportBody& import_body, RowLoop loop) {
+  expect_tensors(call, loop.states, "a state");
+  return repeat_rows(call.builder(), loop, [&](ir::Builder& builder, const Values& operands) {
+    const Values results = read(call, import_body, 0, operands, &builder);
+    expect_tensors(call, results, "a result");
+    return results;
+  });
 }
 
 // One tensor of the results of all steps, which become its rows.
@@ -147,12 +235,14 @@ void append(Values& to, const Values& from) { to.insert(to.end(), from.begin(), 
 // map_impl(body, rows, others): body(a row of each, others) for all rows.
 Values import_map(Call& call, const ImportBody& import_body) {
   const Values rows = operands_at(call, 1), others = operands_from(call, 2);
+  const ir::Dim count = num_steps(call, rows);
+  if (!is_unrolled(count)) return repeated(call, import_body, {{}, rows, others, count});
   std::vector<Values> steps;
-  for (int64_t i = 0, n = num_steps(call, rows); i < n; ++i) {
+  for (int64_t i = 0; i < count.constant(); ++i) {
     Values operands;
     for (Value* x : rows) operands.push_back(row(call, x, i));
     append(operands, others);
-    steps.push_back(import_body(graph_at(call, 0), operands));
+    steps.push_back(read(call, import_body, 0, operands));
   }
   Values results;
   for (size_t i = 0; i < steps[0].size(); ++i) results.push_back(stack(call, steps, i));
@@ -163,12 +253,14 @@ Values import_map(Call& call, const ImportBody& import_body) {
 Values import_scan(Call& call, const ImportBody& import_body) {
   Values state = operands_at(call, 1);
   const Values rows = operands_at(call, 2), others = operands_from(call, 3);
+  const ir::Dim count = num_steps(call, rows);
+  if (!is_unrolled(count)) return repeated(call, import_body, {state, rows, others, count});
   std::vector<Values> steps;
-  for (int64_t i = 0, n = num_steps(call, rows); i < n; ++i) {
+  for (int64_t i = 0; i < count.constant(); ++i) {
     Values operands = state;
     for (Value* x : rows) operands.push_back(row(call, x, i));
     append(operands, others);
-    Values results = import_body(graph_at(call, 0), operands);
+    Values results = read(call, import_body, 0, operands);
     call.expect(results.size() >= state.size(), "fewer results than states",
                 "a new value for each state");
     const auto split = results.begin() + static_cast<ptrdiff_t>(state.size());
@@ -183,16 +275,17 @@ Values import_scan(Call& call, const ImportBody& import_body) {
 }  // namespace
 
 bool is_control_flow(std::string_view target) {
-  constexpr std::string_view kTargets[] = {"wrap_with_set_grad_enabled", "wrap_with_autocast",
-                                           "cond", "map_impl", "scan"};
+  constexpr std::string_view kTargets[] = {
+      "wrap_with_set_grad_enabled", "wrap_with_autocast", "cond", "map_impl", "scan", "while_loop"};
   constexpr std::string_view kSpace = "higher_order.";
   return target.starts_with(kSpace) &&
          std::ranges::find(kTargets, target.substr(kSpace.size())) != std::end(kTargets);
 }
 
-std::vector<ir::Value*> import_control_flow(Call& call, std::string_view target, ir::Graph& graph,
+std::vector<ir::Value*> import_control_flow(Call& call, std::string_view target,
                                             const ImportBody& import_body) {
-  if (target.ends_with(".cond")) return import_cond(call, graph, import_body);
+  if (target.ends_with(".cond")) return import_cond(call, import_body);
+  if (target.ends_with(".while_loop")) return import_while(call, import_body);
   if (target.ends_with(".map_impl")) return import_map(call, import_body);
   if (target.ends_with(".scan")) return import_scan(call, import_body);
   return import_wrapped(call, target, import_body);
@@ -207,9 +300,7 @@ uint32_t next_id(const ir::Graph& graph) {
 
 bool adds_checks(const ir::Graph& graph, uint32_t first_id) {
   return std::ranges::any_of(graph.nodes(), [&](const auto& node) {
-    return node->outputs[0]->id >= first_id &&
-           (node->op == Op::check_index || node->op == Op::check_nonzero ||
-            node->op == Op::data_size);
+    return node->outputs[0]->id >= first_id && ir::may_fail(*node);
   });
 }
 

@@ -24,6 +24,8 @@ struct NodeSupport {
   std::string target;  // "torch.ops.aten.add.Tensor", "ai.onnx.Add"
   bool supported = false;
   std::string reason;  // when not
+  bool repeats =
+      false;  // it becomes a loop whose steps the run counts: for targets with such loops
 };
 
 // A model read but not yet imported: the parsed program and the weights, by name.

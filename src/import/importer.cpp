@@ -114,6 +114,16 @@ bool is_complex(const Scope& scope, const ProgramNode& node) {
                              [&](const std::string& name) { return scope.is_complex(name); });
 }
 
+// Whether the nodes from an id on have a loop.
+bool repeats_from(const ir::Graph& graph, uint32_t first_id) {
+  const auto& nodes = graph.nodes();
+  for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
+    if ((*node)->outputs[0]->id < first_id) return false;
+    if ((*node)->op == ir::Op::repeat) return true;
+  }
+  return false;
+}
+
 // An engine gives the same results for the same inputs, and has no generator to draw from.
 [[noreturn]] void refuse(std::string_view target) {
   constexpr std::string_view kRandom[] = {
@@ -266,24 +276,26 @@ void Importer::add_guards(const Scope& scope) {
 }
 
 void Importer::import_in_place(Call& call, const Row& row, const std::string& changed) {
-  const uint32_t first_id = next_id(graph_);
+  ir::Graph& graph = call.builder().graph();
+  const uint32_t first_id = next_id(graph);
   const std::vector<ir::Value*> values = call_row(row, call);
   const ir::Value* old = call.scope().tensor(changed);
-  ir::Value* value = builder_.cast(values.at(0), old->type.dtype);
+  ir::Value* value = call.builder().cast(values.at(0), old->type.dtype);
   if (!(value->type == old->type)) {
     throw CompileError("got type " + value->type.str() + " for a change in place of " +
                        old->type.str() + ", expected equal types");
   }
-  bind_outputs(call.scope(), graph_, call.node(), {value}, first_id);
+  bind_outputs(call.scope(), graph, call.node(), {value}, first_id);
 }
 
 std::vector<ir::Value*> Importer::import_body(const Scope& outer, const ProgramGraph& body,
-                                              const std::vector<ir::Value*>& operands) {
+                                              const std::vector<ir::Value*>& operands,
+                                              ir::Builder& builder) {
   if (operands.size() != body.inputs.size()) {
     throw CompileError("got " + std::to_string(operands.size()) +
                        " operands for a graph, expected " + std::to_string(body.inputs.size()));
   }
-  Scope scope(body, outer.ranges(), outer.symbols(), builder_);
+  Scope scope(body, outer.ranges(), outer.symbols(), builder);
   for (size_t i = 0; i < operands.size(); ++i) {
     const auto* name = std::get_if<TensorName>(&body.inputs[i]);
     if (name != nullptr && operands[i] != nullptr) scope.bind(name->name, operands[i]);
@@ -298,17 +310,20 @@ std::vector<ir::Value*> Importer::import_body(const Scope& outer, const ProgramG
 }
 
 void Importer::import_control(Call& call, std::string_view target) {
-  const uint32_t first_id = next_id(graph_);
-  const auto body = [&](const ProgramGraph& graph, const std::vector<ir::Value*>& operands) {
-    return import_body(call.scope(), graph, operands);
+  ir::Graph& graph = call.builder().graph();
+  const uint32_t first_id = next_id(graph);
+  const auto body = [&](const ProgramGraph& inner, const std::vector<ir::Value*>& operands,
+                        ir::Builder& builder) {
+    return import_body(call.scope(), inner, operands, builder);
   };
-  const std::vector<ir::Value*> results = import_control_flow(call, target, graph_, body);
-  bind_outputs(call.scope(), graph_, call.node(), results, first_id);
+  const std::vector<ir::Value*> results = import_control_flow(call, target, body);
+  bind_outputs(call.scope(), graph, call.node(), results, first_id);
 }
 
 void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
   const ProgramNode& node = scope.graph().nodes[index];
-  builder_.set_location(node.location);
+  ir::Graph& graph = scope.builder().graph();
+  scope.builder().set_location(node.location);
   if (!node.refusal.empty()) throw CompileError(node.refusal);
   if (is_item(short_target(node.target))) {
     Call item(node, scope);
@@ -326,8 +341,8 @@ void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
   if (has_complex) throw CompileError("the operator is not supported for complex tensors");
   if (const Row* row = real) {
     if (!node.changes.empty()) return import_in_place(call, *row, node.changes);
-    const uint32_t first_id = next_id(graph_);
-    return bind_outputs(scope, graph_, node, call_row(*row, call), first_id);
+    const uint32_t first_id = next_id(graph);
+    return bind_outputs(scope, graph, node, call_row(*row, call), first_id);
   }
   const auto functional = functional_target(target);
   const Row* row = functional ? find_row(*functional) : nullptr;
@@ -439,8 +454,10 @@ std::vector<NodeSupport> Importer::check_support() {
   for (size_t i = 0; i < scope.graph().nodes.size(); ++i) {
     const ProgramNode& node = scope.graph().nodes[i];
     NodeSupport support{node.name(), node.target, true, {}};
+    const uint32_t first_id = next_id(graph_);
     try {
       import_node(scope, aliases, i);
+      support.repeats = repeats_from(graph_, first_id);
     } catch (const CompileError& error) {
       support.supported = false;
       support.reason = error.what();

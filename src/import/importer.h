@@ -36,7 +36,8 @@ class Importer {
   // `changed` is the name of the operand, whose type the result has.
   void import_in_place(Call& call, const Row& row, const std::string& changed);
   std::vector<ir::Value*> import_body(const Scope& outer, const ProgramGraph& body,
-                                      const std::vector<ir::Value*>& operands);
+                                      const std::vector<ir::Value*>& operands,
+                                      ir::Builder& builder);
   void import_control(Call& call, std::string_view target);
   void set_outputs(Scope& scope);
   ir::Value* output_value(Scope& scope, const OutputSpec& spec, size_t index);

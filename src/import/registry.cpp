@@ -22,7 +22,8 @@ const Table& table() {
           pad_rows(),         index_rows(),      create_rows(),     resize_rows(),
           grid_sample_rows(), distance_rows(),   prims_rows(),      quantise_rows(),
           scan_rows(),        sort_rows(),       scatter_rows(),    recurrent_rows(),
-          float8_rows(),      data_size_rows(),  linalg_rows(),     experts_rows()}) {
+          float8_rows(),      data_size_rows(),  linalg_rows(),     experts_rows(),
+          nms_rows()}) {
       for (const Row& row : rows) {
         if (!result.emplace(row.target, &row).second)
           throw InternalError("[import] got two importers of " + std::string(row.target));

@@ -46,6 +46,7 @@ Rows sort_rows();
 Rows scatter_rows();
 Rows recurrent_rows();
 Rows data_size_rows();
+Rows nms_rows();
 Rows linalg_rows();
 Rows experts_rows();
 

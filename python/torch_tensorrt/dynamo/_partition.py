@@ -70,7 +70,7 @@ def check_support(
         ]
     reasons: dict[Node, str] = {}
     device = engine_device(program)
-    # Programs for GPUs do not wait for sizes that the data gives.
+    # Programs for GPUs do not wait for what the data says.
     waits = device.type == "cpu" and all(
         target.startswith("cpu") for target in settings.targets_for(device)
     )
@@ -80,7 +80,7 @@ def check_support(
         reason = (
             _veto(node, settings)
             or _veto_device(program, node, device)
-            or (None if waits else _veto_data_size(program, node))
+            or (None if waits else _veto_data_size(program, node) or _veto_repeats(answer))
         )
         if node in program.in_place.shared:
             reason = reason or "its memory is changed in place"
@@ -209,6 +209,15 @@ def _veto_data_size(program: Program, node: Node) -> str | None:
         return None
     names = ", ".join(sorted(map(str, found)))
     return f"the size {names} depends on data: engines for GPUs do not wait for it"
+
+
+def _veto_repeats(answer: NodeSupport) -> str | None:
+    """Engines for GPUs do not look at a condition while they run."""
+    if not answer.repeats:
+        return None
+    return (
+        "a loop whose steps are not known, or a branch that may fail: engines for GPUs have neither"
+    )
 
 
 def _shape_of(node: Node) -> Iterable[Any]:

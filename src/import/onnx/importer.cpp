@@ -371,6 +371,9 @@ void Importer::import_node(Names& names, const Node& node, int depth) {
     return bind_outputs(names, node, import_if(names, node, opset->second, inputs[0], depth),
                         first_id);
   }
+  if (node.domain.empty() && node.op_type == "Loop")
+    return bind_outputs(names, node, import_loop(names, node, opset->second, inputs, depth),
+                        first_id);
   bind_outputs(names, node, import_operator(node, opset->second, std::move(inputs)), first_id);
 }
 

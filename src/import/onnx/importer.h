@@ -49,6 +49,13 @@ class Importer {
                                       const std::vector<Value*>& inputs, int depth);
   std::vector<Value*> import_if(Names& names, const Node& node, int64_t version, Value* condition,
                                 int depth);
+  std::vector<Value*> import_loop(Names& names, const Node& node, int64_t version,
+                                  const std::vector<Value*>& inputs, int depth);
+  std::vector<Value*> unroll_loop(const Names& names, const Graph& body, int64_t steps,
+                                  std::vector<Value*> values, int depth);
+  std::vector<Value*> repeat_loop(Names& names, const Graph& body, NodeCall& call,
+                                  const std::vector<Value*>& values, int depth);
+  bool always_goes_on(NodeCall& call, const Graph& body, const Value* condition);
   std::vector<Value*> import_branch(const Names& names, const Graph& branch, int depth);
   void bind_outputs(Names& names, const Node& node, const std::vector<Value*>& values,
                     uint32_t first_id);

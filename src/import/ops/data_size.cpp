@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "import/ops/common.h"
+#include "import/repeat.h"
 
 namespace kiln::import {
 namespace {
@@ -83,6 +84,30 @@ Value* import_nonzero(Call& call) {
   return columns.size() == 1 ? columns[0] : call.make(Op::concat, columns, {{"axis", int64_t{1}}});
 }
 
+// The first ones, and `fill_value` where there are fewer.
+Value* import_nonzero_static(Call& call) {
+  Value* x = call.builder().cast(call.tensor("self"), DType::Bool);
+  const ir::Shape shape = x->type.shape;
+  const Dim size = call.dim("size");
+  Value* mask = flat(call, x);
+  const Expr number(call, running_sum(call, call.builder().cast(mask, DType::I64)));
+  const Expr place = Expr(call, mask).select(number - 1, number.constant(-1));
+  Value* places =
+      call.make(Op::scatter, {filled(call, size, -1), place, iota(call, mask->type.shape[0])},
+                {{"axis", int64_t{0}}, {"combine", std::string("replace")}});
+  const Expr known(call, places);
+  std::vector<Value*> columns;
+  for (Value* column : coordinates(call, known.apply(Op::maximum, 0), shape)) {
+    const Expr fill = known.constant(static_cast<double>(call.integer_or("fill_value", -1)));
+    const Expr filled = known.apply(Op::lt, 0).select(fill, {call, column});
+    columns.push_back(unsqueeze(call, filled, 1));
+  }
+  if (columns.empty())
+    return call.make(Op::full, {},
+                     {{"shape", ir::Shape{size, 0}}, {"dtype", DType::I64}, {"value", 0.0}});
+  return columns.size() == 1 ? columns[0] : call.make(Op::concat, columns, {{"axis", int64_t{1}}});
+}
+
 std::vector<Value*> import_nonzero_numpy(Call& call) {
   Value* x = call.builder().cast(call.tensor("self"), DType::Bool);
   const ir::Shape shape = x->type.shape.empty() ? ir::Shape{1} : x->type.shape;
@@ -99,20 +124,22 @@ Value* import_masked_select(Call& call) {
 
 // --- Unique elements ---
 
-// What is known of elements in groups of neighbours that are equal: which of them begin one.
+// What is known of elements, or of rows, in groups of neighbours that are equal: which of them begin one.
 struct Groups {
-  Value* x;  // rank 1
+  Value* x;  // rank 1; rows: rank 2
   Value* begins;
   Selection selection;
   Value* first;  // where each group begins
 
-  Groups(Call& call, Value* elements, size_t output) : x(elements) {
+  // `output` and `dim` have the number of groups.
+  Groups(Call& call, Value* elements, size_t output, size_t dim = 0) : x(elements) {
     const Expr position(call, iota(call, x->type.shape[0]));
     Value* before =
         call.make(Op::gather, {x, (position - 1).apply(Op::maximum, 0)}, {{"axis", int64_t{0}}});
-    const Expr differs(call, call.make(Op::ne, {x, before}));
-    begins = differs.apply(Op::bitwise_or, position.apply(Op::eq, 0));
-    selection = select(call, begins, output, 0);
+    Value* differs = call.make(Op::ne, {x, before});
+    if (x->type.rank() == 2) differs = reduce(call, Op::reduce_max, differs, {1}, false);
+    begins = Expr(call, differs).apply(Op::bitwise_or, position.apply(Op::eq, 0));
+    selection = select(call, begins, output, dim);
     first = selection.places(call, begins);
   }
 
@@ -139,8 +166,73 @@ std::vector<Value*> import_unique(Call& call) {
           call.boolean_or("return_counts", false) ? found.counts : nullptr};
 }
 
+// --- Unique rows ---
+
+// A tensor as rows along an axis.
+struct RowsOf {
+  Value* matrix;  // [rows, elements of one]
+  ir::Shape rest;
+  int64_t axis;
+
+  RowsOf(Call& call, Value* x, int64_t along) : axis(along) {
+    x = move_axis(call, x, axis, 0);
+    rest.assign(x->type.shape.begin() + 1, x->type.shape.end());
+    matrix = call.builder().reshape(x, {x->type.shape[0], ir::product(rest)});
+  }
+  // Some rows as what they were.
+  Value* restored(Call& call, Value* rows) const {
+    ir::Shape shape = rest;
+    shape.insert(shape.begin(), rows->type.shape[0]);
+    return move_axis(call, call.builder().reshape(rows, shape), 0, axis);
+  }
+};
+
+// The order of rows by their first elements, of equal ones by the second, and so on: sorted by the last elements
+// first, since a sort keeps the order of equals.
+Value* order_of_rows(Call& call, Value* matrix) {
+  const Dim count = matrix->type.shape[0], columns = matrix->type.shape[1];
+  if (matrix->type.dtype == DType::Bool) matrix = call.builder().cast(matrix, DType::U8);
+  const auto size = [&](Call& at) {
+    return at.make(Op::dim_value, {}, {{"value", columns}, {"dtype", DType::I64}});
+  };
+  Repeat repeat(call.builder());
+  const std::vector<Value*> carried = repeat.carry({size(call), iota(call, count)});
+  Value* x = repeat.use(matrix);
+  Call inner(call, repeat.builder());
+  const Expr column = Expr(inner, carried[0]) - 1;
+  Value* key =
+      inner.make(Op::gather, {x, inner.builder().reshape(column, {1})}, {{"axis", int64_t{1}}});
+  key = inner.make(Op::gather, {inner.builder().reshape(key, {count}), carried[1]},
+                   {{"axis", int64_t{0}}});
+  Value* places = inner.make(Op::argsort, {key},
+                             {{"axis", int64_t{0}}, {"descending", false}, {"count", count}});
+  Value* order = inner.make(Op::gather, {carried[1], places}, {{"axis", int64_t{0}}});
+  const Expr any = Expr(call, size(call)).apply(Op::gt, 0);
+  return repeat.finish(any, column.apply(Op::gt, 0), {column, order})[1];
+}
+
+std::vector<Value*> import_unique_rows(Call& call) {
+  Value* x = call.tensor("self");
+  const RowsOf rows(call, x, call.axis("dim", x->type.rank()));
+  Value* order = order_of_rows(call, rows.matrix);
+  Value* sorted = call.make(Op::gather, {rows.matrix, order}, {{"axis", int64_t{0}}});
+  const Groups groups(call, sorted, 0, static_cast<size_t>(rows.axis));
+  Value *inverse = nullptr, *counts = nullptr;
+  if (call.boolean_or("return_inverse", false))
+    inverse = scatter_to(call, rows.matrix->type.shape[0], order, groups.numbers(call), "replace");
+  if (call.boolean_or("return_counts", false)) counts = groups.sizes(call);
+  return {rows.restored(call, groups.values(call)), inverse, counts};
+}
+
+std::vector<Value*> import_unique_consecutive_rows(Call& call) {
+  Value* x = call.tensor("self");
+  const RowsOf rows(call, x, call.axis("dim", x->type.rank()));
+  const Groups groups(call, rows.matrix, 0, static_cast<size_t>(rows.axis));
+  return {rows.restored(call, groups.values(call)), groups.numbers(call), groups.sizes(call)};
+}
+
 std::vector<Value*> import_unique_consecutive(Call& call) {
-  call.expect(!call.has("dim"), "a dim", "none: rows are not compared");
+  if (call.has("dim")) return import_unique_consecutive_rows(call);
   Value* x = call.tensor("self");
   const Groups groups(call, flat(call, x), 0);
   Value *inverse = nullptr, *counts = nullptr;
@@ -188,8 +280,10 @@ Value* import_repeat_interleave_along(Call& call) {
 constexpr Row kRows[] = {
     {"aten.nonzero.default", import_nonzero},
     {"aten.nonzero_numpy.default", import_nonzero_numpy},
+    {"aten.nonzero_static.default", import_nonzero_static},
     {"aten.masked_select.default", import_masked_select},
     {"aten._unique2.default", import_unique},
+    {"aten.unique_dim.default", import_unique_rows},
     {"aten.unique_consecutive.default", import_unique_consecutive},
     {"aten.repeat_interleave.Tensor", import_repeat_interleave},
     {"aten.repeat_interleave.self_Tensor", import_repeat_interleave_along},

@@ -3,16 +3,18 @@
 #include <string>
 
 #include "import/ops/common.h"
+#include "import/repeat.h"
 
 namespace kiln::import {
 namespace {
 
-constexpr int64_t kMaxSteps = 128;  // of all layers and directions
+// Steps of all layers and directions that are copies of one; more are a loop.
+constexpr int64_t kMaxSteps = 128;
 
 enum class Cell { Lstm, Gru, Tanh, Relu };
 
 struct Weights {
-  Value *input, *hidden;
+  Value *input = nullptr, *hidden = nullptr;
   Value *input_bias = nullptr, *hidden_bias = nullptr;
   Value* projection = nullptr;
 };
@@ -72,10 +74,49 @@ Value* row(Call& call, Value* x, int64_t index) {
   return call.builder().reshape(slice(call, x, 0, index, 1), shape);
 }
 
+// What run gives, of steps that repeat.
+Value* run_loop(Call& call, Cell cell, Value* shares, State& state, const Weights& weights) {
+  RowLoop loop;
+  loop.states = {state.hidden};
+  if (state.cell != nullptr) loop.states.push_back(state.cell);
+  loop.rows = {shares};
+  loop.others = {weights.hidden, weights.hidden_bias, weights.projection};
+  loop.steps = shares->type.shape[0];
+  const size_t states = loop.states.size();
+  const auto one = [&](ir::Builder& builder, const std::vector<Value*>& values) {
+    Call inner(call, builder);
+    Weights own;
+    own.hidden = values[states + 1];
+    own.hidden_bias = values[states + 2];
+    own.projection = values[states + 3];
+    const State now{values[0], states == 2 ? values[1] : nullptr};
+    const State next = step(inner, cell, {inner, values[states]}, now, own);
+    std::vector<Value*> results{next.hidden};
+    if (states == 2) results.push_back(next.cell);
+    results.push_back(next.hidden);
+    return results;
+  };
+  const std::vector<Value*> results = repeat_rows(call.builder(), loop, one);
+  state = {results[0], states == 2 ? results[1] : nullptr};
+  return results.back();
+}
+
+struct Way {
+  bool backwards = false, unrolled = true;
+};
+
 // The hidden states of all steps, [steps, batch, hidden], in the order of the input; `state` becomes the last one.
-Value* run(Call& call, Cell cell, Value* x, State& state, const Weights& weights, bool backwards) {
-  const int64_t steps = x->type.shape[0].constant();
+Value* run(Call& call, Cell cell, Value* x, State& state, const Weights& weights, Way way) {
+  const auto [backwards, unrolled] = way;
   Value* shares = linear(call, x, weights.input, weights.input_bias);
+  if (!unrolled) {
+    const auto turned = [&](Value* value) {
+      return way.backwards ? call.make(Op::flip, {value}, {{"axes", std::vector<int64_t>{0}}})
+                           : value;
+    };
+    return turned(run_loop(call, cell, turned(shares), state, weights));
+  }
+  const int64_t steps = x->type.shape[0].constant();
   std::vector<Value*> outputs;
   for (int64_t i = 0; i < steps; ++i) {
     state =
@@ -114,10 +155,10 @@ std::vector<Value*> import_recurrent(Call& call) {
   const int64_t layers = call.integer("num_layers"),
                 directions = call.boolean_or("bidirectional", false) ? 2 : 1;
   const ir::Dim steps = x->type.shape[0];
-  call.expect(steps.is_constant() && steps.constant() >= 1,
-              "a sequence of " + steps.str() + " steps",
-              "a length that is known, because steps become part of the engine");
-  expect_work(call, {steps, layers, directions}, kMaxSteps);
+  call.builder().require(
+      {steps, "a sequence of one step at least", call.operation(), ir::Requirement::Kind::Sizes});
+  const bool unrolled =
+      steps.is_constant() && steps.constant() <= kMaxSteps / (layers * directions);
   const std::vector<Weights> weights = read_weights(call, static_cast<size_t>(layers * directions));
   const std::vector<Value*> first =
       cell == Cell::Lstm ? call.tensors("hx") : std::vector<Value*>{call.tensor("hx")};
@@ -128,8 +169,8 @@ std::vector<Value*> import_recurrent(Call& call) {
       const int64_t index = layer * directions + direction;
       State state{row(call, first[0], index),
                   cell == Cell::Lstm ? row(call, first[1], index) : nullptr};
-      outputs.push_back(
-          run(call, cell, x, state, weights[static_cast<size_t>(index)], direction == 1));
+      outputs.push_back(run(call, cell, x, state, weights[static_cast<size_t>(index)],
+                            {.backwards = direction == 1, .unrolled = unrolled}));
       hidden.push_back(unsqueeze(call, state.hidden, 0));
       if (cell == Cell::Lstm) cells.push_back(unsqueeze(call, state.cell, 0));
     }

@@ -251,6 +251,7 @@ def compile_case(name: str, blocks: int) -> Any:
         "torch.ops.aten.sort.default",
         "torch.ops.aten.sort.stable",
         "torch.ops.higher_order.cond",
+        "torch.ops.higher_order.while_loop",
     }
     return torch_tensorrt.dynamo.compile(program, min_block_size=blocks, torch_executed_ops=left)
 

@@ -1,4 +1,4 @@
-"""Branches and loops of a known number of steps inside of engines."""
+"""Branches and loops of a known number of steps inside of engines; others are in test_loops.py."""
 
 from __future__ import annotations
 
@@ -128,19 +128,15 @@ def test_conditions_on_sizes(condition: Any) -> None:
         check(compiled, model, torch.randn(n, m))
 
 
-def test_a_branch_that_can_fail_stays_in_pytorch() -> None:
-    table = torch.arange(5.0)
-
-    def look_up(i: torch.Tensor) -> torch.Tensor:
-        return table[i]
-
-    model = module(lambda i: torch.cond(i.max() < 5, look_up, lambda i: i * 1.0, (i,)) + 1)
-    indices = torch.tensor([1, 4])
-    with pytest.raises(RuntimeError, match="both are computed"):
-        compile_all(model, indices)
-    compiled = compile_all(model, indices, require_full_compilation=False)
-    for i in (indices, indices + 7):
-        check(compiled, model, i)
+def test_a_branch_whose_results_have_sizes_of_their_own_stays_in_pytorch() -> None:
+    model = module(
+        lambda x: torch.cond(x.max() > 0, lambda x: x[x > 0].sum(), lambda x: x.sum(), (x,)) + 1
+    )
+    with pytest.raises(RuntimeError, match="within a loop or a branch"):
+        compile_all(model, X)
+    compiled = compile_all(model, X, require_full_compilation=False)
+    for x in (X, X - 9):
+        check(compiled, model, x)
 
 
 def test_dear_branches_stay_in_pytorch() -> None:
@@ -202,27 +198,14 @@ def test_scan_with_weights_and_a_branch() -> None:
     check(compile_all(model, X), model, X)
 
 
-@pytest.mark.parametrize(
-    ("rows", "shapes", "text"),
-    [(129, None, "1 to 128"), (3, {"args": (({0: Dim("n", max=9)}),)}, "does not depend on sizes")],
-)
-def test_other_numbers_of_steps_stay_in_pytorch(rows: int, shapes: Any, text: str) -> None:
-    model = module(lambda x: map_rows(torch.sin, x).cos())
-    x = torch.randn(rows, 4)
-    with pytest.raises(RuntimeError, match=text):
-        compile_all(model, x, shapes=shapes)
-    check(compile_all(model, x, shapes=shapes, require_full_compilation=False), model, x)
-
-
-def test_loops_of_unknown_length_stay_in_pytorch() -> None:
-    def forward(x: torch.Tensor, n: torch.Tensor) -> Any:
-        step = while_loop(lambda i, t: i > 0, lambda i, t: (i - 1, t * 2), (n.clone(), x))
-        return step[1].tanh()
+def test_loops_that_carry_integers_of_python_stay_in_pytorch() -> None:
+    def forward(x: torch.Tensor) -> Any:
+        return while_loop(lambda i, t: i < 3, lambda i, t: (i + 1, t * 2), (0, x))[1].tanh()
 
     model = module(forward)
-    compiled = compile_all(model, X, torch.tensor(2), require_full_compilation=False)
-    for n in (0, 1, 5):
-        check(compiled, model, X / 9, torch.tensor(n))
+    with pytest.raises(RuntimeError, match="while_loop"):
+        compile_all(model, X)
+    check(compile_all(model, X, require_full_compilation=False), model, X)
 
 
 # Formats

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "import/onnx/ops/common.h"
+#include "import/ops/nms.h"
 
 namespace kiln::import::onnx {
 namespace {
@@ -269,6 +270,54 @@ Value* import_col2im(NodeCall& call) {
                                            {"stride", call.integers_or("strides", {1, 1})}});
 }
 
+// boxes [batches, n, 4] and scores [batches, classes, n] -> i64[selected, 3]: batch, class and box, by falling scores.
+Value* import_non_max_suppression(NodeCall& call) {
+  Value *boxes = call.input(0), *scores = call.input(1);
+  const bool by_center = call.flag_or("center_point_box", false);
+  call.expect(boxes->type.rank() == 3 && scores->type.rank() == 3,
+              boxes->type.str() + " and " + scores->type.str(), "boxes and scores of rank 3");
+  const Shape shape = scores->type.shape;  // batches, classes, n
+  const int64_t most = call.has_input(2) ? call.integers(2).at(0) : 0;
+  const double overlap = call.has_input(3) ? call.reals(3).at(0) : 0;
+
+  Value* order = call.make(Op::argsort, {scores},
+                           {{"axis", int64_t{2}}, {"descending", true}, {"count", shape[2]}});
+  const auto in_order = [&](Value* x) {
+    return call.expr(call.make(Op::gather_elements, {x, order}, {{"axis", int64_t{2}}}));
+  };
+  const auto corner = [&](int64_t index) {
+    Value* one = call.builder().reshape(slice(call.call(), boxes, 2, index, 1),
+                                        {boxes->type.shape[0], 1, shape[2]});
+    return in_order(call.builder().expand(one, shape));
+  };
+  const Expr a = corner(0), b = corner(1), c = corner(2), d = corner(3);
+  Boxes sides;
+  if (by_center) {
+    sides = {a - c / 2, b - d / 2, a + c / 2, b + d / 2};
+  } else {  // any two corners that face each other
+    sides = {b.apply(Op::minimum, d), a.apply(Op::minimum, c), b.apply(Op::maximum, d),
+             a.apply(Op::maximum, c)};
+  }
+  sides.area = box_area(call.call(), sides);
+  Expr kept = call.expr(full(call, shape, DType::Bool, 1));
+  if (call.has_input(4)) {
+    const Expr least = call.expr(call.builder().reshape(call.input(4), {}));
+    kept = in_order(scores).apply(Op::gt, least);
+  }
+  kept = call.expr(surviving(call.call(), sides, kept, overlap));
+  const Expr number = call.expr(
+      call.make(Op::cumsum, {call.builder().cast(kept, DType::I64)}, {{"axis", int64_t{2}}}));
+  kept = kept.apply(Op::bitwise_and, number.apply(Op::le, static_cast<double>(most)));
+  Value* rows = call.aten("aten.nonzero.default", {{"self", kept.value()}});
+  const auto column = [&](int64_t index) {
+    return call.builder().reshape(slice(call.call(), rows, 1, index, 1), {rows->type.shape[0]});
+  };
+  Value* box =
+      call.make(Op::gather_nd, {order, column(0), column(1), column(2)}, {{"axis", int64_t{0}}});
+  return call.make(Op::concat, {slice(call.call(), rows, 1, 0, 2), unsqueeze(call.call(), box, 1)},
+                   {{"axis", int64_t{1}}});
+}
+
 constexpr OperatorRow kRows[] = {
     {"Col2Im", import_col2im},
     {"Compress", import_compress},
@@ -276,6 +325,7 @@ constexpr OperatorRow kRows[] = {
     {"GatherElements", import_gather_elements},
     {"GatherND", import_gather_nd},
     {"GridSample", import_grid_sample},
+    {"NonMaxSuppression", import_non_max_suppression},
     {"NonZero", import_non_zero},
     {"OneHot", import_one_hot},
     {"ReverseSequence", import_reverse_sequence},
