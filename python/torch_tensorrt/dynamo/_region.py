@@ -223,9 +223,8 @@ def _missing_carriers(
     sources = [
         source for node in nodes for source in tensor_sources(node) if tensor_of(source) is not None
     ]
-    candidates = find_carriers(
-        (node, node.meta["val"]) for node in sources if node not in set(nodes)
-    )
+    inside = set(nodes)
+    candidates = find_carriers((node, node.meta["val"]) for node in sources if node not in inside)
     candidates |= program.size_carriers()
     result: dict[Node, None] = {}
     for symbol in missing:
@@ -248,11 +247,12 @@ def extract(program: Program, region: Region) -> tuple[GraphModule, ExportGraphS
     graph = Graph()
     copies: dict[Node, Node] = {}
     input_specs = []
+    weights = set(region.weights)
     for node in (*region.weights, *region.inputs):
         copies[node] = graph.placeholder(node.name)
         copies[node].meta["val"] = node.meta["val"]
         argument = TensorArgument(name=copies[node].name)
-        if node in region.weights:
+        if node in weights:
             spec = program.input_spec(node)
             input_specs.append(InputSpec(spec.kind, argument, spec.target, spec.persistent))
         else:

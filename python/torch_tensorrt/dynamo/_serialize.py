@@ -123,11 +123,13 @@ def _serialize_node(serializer: Any, node: Node) -> _Record:
         if node.op != "call_function":
             raise
         state.nodes[num_nodes:] = [_unknown_node(serializer, node)]
-    new = {
-        kind: dict(itertools.islice(getattr(state, kind).items(), count, None))
-        for kind, count in known.items()
-    }
+    new = {kind: _added(getattr(state, kind), count) for kind, count in known.items()}
     return _Record(serde._dataclass_to_dict(state.nodes[num_nodes:]), serde._dataclass_to_dict(new))
+
+
+def _added(values: dict[str, Any], since: int) -> dict[str, Any]:
+    """What is in a dictionary beyond so many items, which are not walked through: a program has many nodes."""
+    return dict(reversed(list(itertools.islice(reversed(values.items()), len(values) - since))))
 
 
 def _metadata(node: Node) -> dict[str, str]:
