@@ -127,5 +127,8 @@ def _refusals(error: Exception) -> list[str]:
 
 def _outcome(status: str, error: Exception) -> dict[str, Any]:
     lines = str(error).strip().splitlines()
-    first = f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+    # What torch.export says of sizes has its reasons in a list below the first line.
+    details = [line.strip() for line in lines if line.startswith("  - ")]
+    text = details[0].removeprefix("- ") if details else "".join(lines[:1])
+    first = f"{type(error).__name__}: {text}"[:300]
     return {"status": status, "reasons": dict.fromkeys(_refusals(error) or [first], 1)}

@@ -41,7 +41,13 @@ MODELS: dict[str, tuple[dict[str, Any], tuple[Input, ...]]] = {
     ),
     "UNet2DConditionModel": ({**BLOCKS, **DOWN_UP, "sample_size": 16}, (LATENT, STEP, WORDS)),
     "UNet1DModel": (
-        {"block_out_channels": (16, 32), "extra_in_channels": 16, "sample_size": 64},
+        {
+            "block_out_channels": (32, 64),
+            "extra_in_channels": 64,
+            "sample_size": 64,
+            "down_block_types": ("DownBlock1DNoSkip", "AttnDownBlock1D"),
+            "up_block_types": ("AttnUpBlock1D", "UpBlock1DNoSkip"),
+        },
         (Input("sample", ("batch", 2, 64)), STEP),
     ),
     "UNet3DConditionModel": (
@@ -123,7 +129,7 @@ MODELS: dict[str, tuple[dict[str, Any], tuple[Input, ...]]] = {
             Input("hidden_states", ("batch", 16, 4)),
             WORDS,
             Input("pooled_projections", ("batch", 16)),
-            STEP,
+            Input("timestep", ("batch",)),  # it is multiplied by 1000
             Input("img_ids", (16, 3)),
             Input("txt_ids", ("length", 3)),
         ),

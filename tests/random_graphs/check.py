@@ -61,12 +61,23 @@ def check(graph: Graph) -> dict[str, Any]:
                 if min(sizes.values(), default=2) < 2 and "expected" in str(error):
                     reasons = {**reasons, "small sizes": 1}
                     continue
+                if "do not fit together" in str(error) and (said := _refusal(program, inputs)):
+                    return _outcome("not exported", said)
                 return _outcome("error", error, f"the call with {sizes}: ")
             for i, problem in enumerate(_problems(graph, inputs, sizes, results)):
                 if problem:
                     text = f"{graph.outputs[i]} with {sizes}: {problem}"
                     return {"status": "wrong", "reasons": {text: 1}, "output": graph.outputs[i]}
     return {"status": "refused" if reasons else "pass", "reasons": reasons}
+
+
+def _refusal(program: torch.export.ExportedProgram, inputs: list[torch.Tensor]) -> Any:
+    """What torch.export's own module says of sizes that it excludes although it was asked for them, or None."""
+    try:
+        program.module()(*inputs)
+    except Exception as error:
+        return error
+    return None
 
 
 def _compile(program: Any, graph: Graph) -> tuple[Any, dict[str, int]]:

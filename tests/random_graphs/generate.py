@@ -129,6 +129,9 @@ class Builder:
     def is_fixed(self, name: str, dim: int) -> bool:
         return len({x.shape[dim] for x in self.values[name]}) == 1
 
+    def is_finite(self, name: str) -> bool:
+        return all(bool(x.isfinite().all()) for x in self.values[name])
+
     def weights(self, shape: Sequence[int], dtype: torch.dtype) -> str:
         """A constant of the model, or an input, of known sizes."""
         return self.add_input(tuple(shape), str(dtype).removeprefix("torch."))

@@ -117,8 +117,9 @@ Value* import_addbmm(Call& call) {
 }
 
 Value* import_outer(Call& call) {
-  Value *a = call.tensor("self"), *b = call.tensor(call.has("vec2") ? "vec2" : "other");
-  return Expr(call, unsqueeze(call, a, 1)) * Expr(call, unsqueeze(call, b, 0));
+  const std::vector<Value*> vectors =
+      promote(call.builder(), {call.operand("self"), call.operand("vec2")});
+  return Expr(call, unsqueeze(call, vectors[0], 1)) * Expr(call, unsqueeze(call, vectors[1], 0));
 }
 
 // sum over i and j of x[i] * weight[o, i, j] * y[j]: a linear layer of x that gives [o, j], then of y.

@@ -17,8 +17,9 @@ Value* full(Call& call, const ir::Shape& shape, DType dtype, const Number& value
   if (!exact || (dim != nullptr && !dim->is_constant())) {
     return call.builder().expand(as_value(call.builder(), value, dtype), shape);
   }
-  return call.make(Op::full, {},
-                   {{"shape", shape}, {"dtype", dtype}, {"value", number_as_double(value)}});
+  const double number = number_as_double(value);
+  const double kept = dtype == DType::Bool && number != 0 ? 1 : number;  // 0.5 is true
+  return call.make(Op::full, {}, {{"shape", shape}, {"dtype", dtype}, {"value", kept}});
 }
 
 const char* size_argument(Call& call) { return call.has("size") ? "size" : "shape"; }

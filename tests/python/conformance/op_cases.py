@@ -452,6 +452,7 @@ def contract() -> Family:
     family.add("mv", torch.mv, a, rand(4))
     family.add("dot", torch.dot, rand(6), rand(6))
     family.add("outer", torch.outer, rand(3), rand(4))
+    family.add("outer of two dtypes", torch.outer, rand(3), rand(4).double())
     family.add(
         "bilinear",
         lambda x, y, w: torch.einsum("bi,oij,bj->bo", x, w, y),
@@ -805,6 +806,7 @@ def create() -> Family:
         "zeros_like": torch.zeros_like,
         "ones_like": lambda t: torch.ones_like(t, dtype=torch.bool),
         "full_like": lambda t: torch.full_like(t, 3),
+        "full_like-bool-of-a-half": lambda t: torch.full_like(t, 0.5, dtype=torch.bool) * 2,
         "new_zeros": lambda t: t.new_zeros(2),
         "new_ones": lambda t: t.new_ones(2, dtype=torch.int64),
         "new_full": lambda t: t.new_full((2,), 4),

@@ -45,6 +45,9 @@ FOUND = {
         ("v0", "functional.conv2d(x0.expand(3, 3, 3, 4), torch.ones(3, 3, 1, 2))", "x0"),
         ("v1", "v0 + torch.arange(162.0).view(2, 3, 3, 3, 3)", "v0"),
     ),
+    "a bool filled with a half": _graph(
+        ("v0", "torch.full_like(x0 > 0, 0.5)", "x0"), ("v1", "v0 * 2", "v0")
+    ),
     "roll of a size that may be 0": _graph(
         ("v0", "x0.roll((1, -2), (0, 0))", "x0"), symbols={"b": (0, 3, 5)}
     ),
