@@ -1,7 +1,6 @@
 #include "import/functionalise.h"
 
 #include <algorithm>
-#include <array>
 #include <map>
 #include <optional>
 #include <string>
@@ -9,75 +8,10 @@
 #include <vector>
 
 #include "import/mutation.h"
+#include "import/views.h"
 
 namespace kiln::import {
 namespace {
-
-// How what a view has is put back into what it is a view of.
-enum class Back : uint8_t {
-  None,      // not: it may be a copy, or shows an element twice
-  Same,      // the view has the same elements in the same order and shape
-  Reshape,   // the same elements in the same order
-  Again,     // the view of the view: transpose
-  Permute,   // the inverse order of dimensions
-  Scatter,   // select_scatter and its like, with the view's own arguments
-  Narrow,    // slice_scatter of start and length
-  Pieces,    // one of several slices
-  Elements,  // one of several selections
-};
-
-struct ViewRule {
-  std::string_view name;
-  Back back;
-};
-constexpr std::array<ViewRule, 40> kRules{{
-    {"alias", Back::Same},
-    {"broadcast_to", Back::None},
-    {"chunk", Back::Pieces},
-    {"conj", Back::None},
-    {"contiguous", Back::None},
-    {"detach", Back::Same},
-    {"detach_", Back::Same},
-    {"diagonal", Back::None},
-    {"dropout", Back::None},
-    {"expand", Back::None},
-    {"expand_as", Back::None},
-    {"feature_dropout", Back::None},
-    {"flatten", Back::None},
-    {"lift_fresh", Back::Same},
-    {"mT", Back::Again},
-    {"movedim", Back::None},
-    {"moveaxis", Back::None},
-    {"narrow", Back::Narrow},
-    {"numpy_T", Back::Again},
-    {"permute", Back::Permute},
-    {"positive", Back::Same},
-    {"real", Back::None},
-    {"requires_grad_", Back::Same},
-    {"reshape", Back::None},
-    {"reshape_as", Back::None},
-    {"select", Back::Scatter},
-    {"slice", Back::Scatter},
-    {"split", Back::Pieces},
-    {"split_with_sizes", Back::Pieces},
-    {"squeeze", Back::Reshape},
-    {"swapaxes", Back::Again},
-    {"swapdims", Back::Again},
-    {"t", Back::Again},
-    {"to", Back::None},
-    {"transpose", Back::Again},
-    {"unbind", Back::Elements},
-    {"unflatten", Back::Reshape},
-    {"unsqueeze", Back::Reshape},
-    {"view", Back::Reshape},
-    {"view_as", Back::Reshape},
-}};
-
-const ViewRule* find_rule(const ProgramNode& node) {
-  const std::string_view name = operator_name(node.target);
-  const auto* found = std::ranges::find(kRules, name, &ViewRule::name);
-  return found == kRules.end() ? nullptr : found;
-}
 
 template <typename T>
 std::optional<T> argument(const ProgramNode& node, std::string_view name) {
@@ -112,7 +46,7 @@ class Functionaliser {
       else
         add(std::move(node));
     }
-    for (Argument& output : graph_.outputs) rename(output, nullptr);
+    for (Argument& output : graph_.outputs) rename(output);
   }
 
   // What a name means at the end, if it was changed.
@@ -121,10 +55,10 @@ class Functionaliser {
     if (found == names_.end() || found->second.version == 0) return std::nullopt;
     return found->second.now;
   }
-  void rename(Argument& argument, ProgramNode* user) {
-    if (auto* one = std::get_if<TensorName>(&argument)) one->name = value_of(one->name, user);
+  void rename(Argument& argument) {
+    if (auto* one = std::get_if<TensorName>(&argument)) one->name = value_of(one->name);
     if (auto* many = std::get_if<std::vector<TensorName>>(&argument))
-      for (TensorName& tensor : *many) tensor.name = value_of(tensor.name, user);
+      for (TensorName& tensor : *many) tensor.name = value_of(tensor.name);
   }
 
  private:
@@ -135,8 +69,10 @@ class Functionaliser {
     std::string base;  // empty: a root
     std::optional<ProgramNode> view;
     Back back = Back::Same;
-    // Of a root: the node that changed something that may be this memory, or may not.
-    std::optional<size_t> doubtful;
+    // Of a root, by their indices: the node that changed it last, and the one that changed something
+    // that may be this memory, or may not.
+    std::optional<size_t> changed_by, doubtful;
+    bool is_shared = false;  // of a root: other roots may be the same memory
   };
 
   Name& name_of(const std::string& name) {
@@ -158,28 +94,35 @@ class Functionaliser {
     return result;
   }
 
-  // The name of the value that `name` has here, for a node that is about to use it.
-  std::string value_of(const std::string& name, ProgramNode* user) {
+  // The change at `index` cannot be imported. The first reason is the one that is told.
+  void refuse(size_t index, std::string_view why) {
+    std::string& refusal = graph_.nodes[index].refusal;
+    if (refusal.empty())
+      refusal = "got a change in place of " + std::string(why) +
+                ", expected a functional graph "
+                "(torch.export.export(...).run_decompositions({}) gives one)";
+  }
+
+  // The name of the value that `name` has here, for who is about to use it.
+  std::string value_of(const std::string& name) {
     if (name.empty()) return name;
     const Name& root = name_of(root_of(name));
     const int version = root.version;
     if (root.doubtful)
-      graph_.nodes[*root.doubtful].refusal = "got a change in place of what may be the memory of " +
-                                             name + ", which is used later" + kExpected;
+      refuse(*root.doubtful, "what may be the memory of " + name + ", which is used later");
     if (name_of(name).base.empty() || name_of(name).version == version) return name_of(name).now;
-    const std::string base = value_of(name_of(name).base, user);
+    if (name_of(name).back == Back::None) {
+      refuse(root.changed_by.value(),
+             "memory that " + name + " may be a view of, which is used later");
+      return name_of(name).now;
+    }
+    const std::string base = value_of(name_of(name).base);
     Name& stale = name_of(name);
-    if (stale.back == Back::Same) {
-      stale.now = base;
-    } else if (stale.back == Back::None) {
-      if (user != nullptr)
-        user->refusal =
-            "got " + name + ", which may be a view of memory that was changed since" + kExpected;
-      return stale.now;
-    } else {
+    if (stale.back != Back::Same) {
       take_again(*stale.view, base, version);
       return name_of(name).now;
     }
+    stale.now = base;
     stale.version = version;
     return stale.now;
   }
@@ -216,8 +159,10 @@ class Functionaliser {
 
   // A node that changes nothing.
   void add(ProgramNode node) {
-    const ViewRule* rule = has_tensor(node) ? find_rule(node) : nullptr;
-    if (rule != nullptr) {
+    const ViewRule* rule = find_view(operator_name(node.target));
+    if (rule != nullptr && !has_tensor(node)) {
+      share(node);
+    } else if (rule != nullptr) {
       const std::string base = std::get<TensorName>(first_tensor(node)).name;
       const int version = name_of(root_of(base)).version;
       for (const std::string& output : node.output_names()) {
@@ -226,8 +171,16 @@ class Functionaliser {
       }
     }
     ProgramNode renamed = node;
-    for (auto& [name, argument] : renamed.inputs) rename(argument, &renamed);
+    for (auto& [name, argument] : renamed.inputs) rename(argument);
     graph_.nodes.push_back(std::move(renamed));
+  }
+
+  // Results of a list of tensors may be views of any of them.
+  void share(const ProgramNode& node) {
+    for (const auto& [name, argument] : node.inputs)
+      if (const auto* many = std::get_if<std::vector<TensorName>>(&argument))
+        for (const TensorName& tensor : *many) name_of(root_of(tensor.name)).is_shared = true;
+    for (const std::string& output : node.output_names()) name_of(output).is_shared = true;
   }
 
   // `to` of another type is a copy.
@@ -246,7 +199,7 @@ class Functionaliser {
     }
     const std::string operand = std::get<TensorName>(first_tensor(node)).name;
     node.target = *functional_target(node.target);
-    for (auto& [name, argument] : node.inputs) rename(argument, &node);
+    for (auto& [name, argument] : node.inputs) rename(argument);
     node.changes = name_of(operand).now;
     graph_.nodes.push_back(std::move(node));
     const size_t index = graph_.nodes.size() - 1;
@@ -260,7 +213,7 @@ class Functionaliser {
     const int version = name_of(root).version + 1;
     for (std::string at = name; at != root;) {
       const std::string base = name_of(at).base;
-      const std::string whole = value_of(base, &graph_.nodes[changing]);
+      const std::string whole = value_of(base);
       Name& view = name_of(at);
       view.now = value;
       view.version = version;
@@ -270,20 +223,22 @@ class Functionaliser {
       at = base;
     }
     if (const auto input = inputs_.find(root); input != inputs_.end() && !input->second)
-      graph_.nodes[changing].refusal =
-          "got a change of the constant " + root + " in place" + kExpected;
+      refuse(changing, "the constant " + root);
+    if (name_of(root).is_shared) refuse(changing, root + ", whose memory other tensors may share");
     name_of(root).now = value;
     name_of(root).version = version;
+    name_of(root).changed_by = changing;
   }
 
   // What `name` shows cannot be put back into `root`: right if nobody looks at that again.
   void detach(const std::string& name, const std::string& root, size_t changing) {
     name_of(name).base.clear();
     name_of(name).version = 1;
+    name_of(name).changed_by = changing;
     name_of(root).doubtful = changing;
     if (inputs_.contains(root))
-      graph_.nodes[changing].refusal =
-          "got a change in place of what may be the memory of the input " + root + kExpected;
+      refuse(changing, "what may be the memory of the input " + root);
+    if (name_of(root).is_shared) refuse(changing, root + ", whose memory other tensors may share");
   }
 
   // `whole` with the elements that `name` shows from `part`.
@@ -383,9 +338,6 @@ class Functionaliser {
     return false;
   }
 
-  static constexpr const char* kExpected =
-      ", expected a functional graph (torch.export.export(...).run_decompositions({}) gives one)";
-
   ProgramGraph& graph_;
   const Inputs& inputs_;
   std::map<std::string, Name, std::less<>> names_;
@@ -404,7 +356,7 @@ void functionalise(Program& program) {
     inputs[input.name] = kind_of_update(input) != nullptr;
   Functionaliser functionaliser(program.graph, inputs);
   functionaliser.run();
-  for (OutputSpec& output : program.outputs) functionaliser.rename(output.argument, nullptr);
+  for (OutputSpec& output : program.outputs) functionaliser.rename(output.argument);
   for (const InputSpec& input : program.inputs) {
     const auto now = functionaliser.changed(input.name);
     if (!now) continue;

@@ -1,57 +1,11 @@
 #include "import/mutation.h"
 
 #include <algorithm>
-#include <array>
+
+#include "import/views.h"
 
 namespace kiln::import {
 namespace {
-
-// Operators whose result may share memory with their first operand; copies at times, which is no
-// harm here.
-constexpr std::array<std::string_view, 44> kViews{"alias",
-                                                  "broadcast_to",
-                                                  "chunk",
-                                                  "conj",
-                                                  "contiguous",
-                                                  "detach",
-                                                  "detach_",
-                                                  "diagonal",
-                                                  "dropout",
-                                                  "expand",
-                                                  "expand_as",
-                                                  "feature_dropout",
-                                                  "flatten",
-                                                  "lift_fresh",
-                                                  "mT",
-                                                  "movedim",
-                                                  "moveaxis",
-                                                  "narrow",
-                                                  "numpy_T",
-                                                  "permute",
-                                                  "positive",
-                                                  "real",
-                                                  "reshape",
-                                                  "reshape_as",
-                                                  "resolve_conj",
-                                                  "select",
-                                                  "slice",
-                                                  "split",
-                                                  "split_with_sizes",
-                                                  "squeeze",
-                                                  "swapaxes",
-                                                  "swapdims",
-                                                  "t",
-                                                  "tensor_split",
-                                                  "to",
-                                                  "transpose",
-                                                  "unbind",
-                                                  "unflatten",
-                                                  "unfold",
-                                                  "unsqueeze",
-                                                  "view",
-                                                  "view_as",
-                                                  "requires_grad_",
-                                                  "resolve_neg"};
 
 const std::string* first_tensor(const ProgramNode& node) {
   for (const auto& [name, argument] : node.inputs) {
@@ -61,8 +15,7 @@ const std::string* first_tensor(const ProgramNode& node) {
 }
 
 bool shares_memory(const ProgramNode& node) {
-  const std::string_view name = operator_name(node.target);
-  return std::ranges::find(kViews, name) != kViews.end() ||
+  return find_view(operator_name(node.target)) != nullptr ||
          functional_target(node.target).has_value();
 }
 
@@ -88,17 +41,34 @@ std::optional<std::string> functional_target(std::string_view target) {
 Aliases::Aliases(const ProgramGraph& graph) : graph_(graph) {
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     const ProgramNode& node = graph.nodes[i];
-    const std::string* operand = first_tensor(node);
-    for (const std::string& output : node.output_names()) {
-      made_by_[output] = i;
-      if (operand != nullptr && shares_memory(node)) roots_[output] = root_of(*operand);
-    }
+    for (const std::string& output : node.output_names()) made_by_[output] = i;
+    if (shares_memory(node)) share(node);
   }
 }
 
-const std::string& Aliases::root_of(const std::string& name) const {
-  const auto found = roots_.find(name);
-  return found == roots_.end() ? name : found->second;
+// Results share memory with the first tensor, or with all of a list.
+void Aliases::share(const ProgramNode& node) {
+  std::vector<std::string> names = node.output_names();
+  if (const std::string* operand = first_tensor(node)) {
+    names.push_back(*operand);
+  } else {
+    for (const auto& [name, argument] : node.inputs)
+      if (const auto* list = std::get_if<std::vector<TensorName>>(&argument))
+        for (const TensorName& tensor : *list) names.push_back(tensor.name);
+  }
+  if (names.size() == node.output_names().size()) return;
+  std::string root = root_of(names.back());
+  for (const std::string& name : names) {
+    std::string other = root_of(name);
+    if (!made_by_.contains(other)) std::swap(root, other);  // an input stays a root
+    if (other != root) roots_[other] = root;
+  }
+}
+
+std::string Aliases::root_of(std::string name) const {
+  for (auto found = roots_.find(name); found != roots_.end(); found = roots_.find(name))
+    name = found->second;
+  return name;
 }
 
 // Names made by this node or later come from the new value.
@@ -118,7 +88,7 @@ bool Aliases::sees_old(const Argument& argument, const std::string& root, size_t
 std::optional<std::string> Aliases::hazard(size_t index) const {
   const std::string* operand = first_tensor(graph_.nodes[index]);
   if (operand == nullptr) return "got no operand, expected a tensor to change in place";
-  const std::string& root = root_of(*operand);
+  const std::string root = root_of(*operand);
   if (!made_by_.contains(root)) {
     return "got a change of " + root +
            " in place, expected it among the results of the program (export it with "

@@ -25,13 +25,14 @@ class Aliases {
   std::optional<std::string> hazard(size_t index) const;
 
  private:
-  const std::string& root_of(const std::string& name) const;
+  void share(const ProgramNode& node);
+  std::string root_of(std::string name) const;
   // Whether the argument sees the memory of `root` under a name from before node `index`, other
   // than the changed one.
   bool sees_old(const Argument& argument, const std::string& root, size_t index) const;
 
   const ProgramGraph& graph_;
-  std::map<std::string, std::string, std::less<>> roots_;  // a view -> what it is a view of
+  std::map<std::string, std::string, std::less<>> roots_;  // a view -> what it is a view of, perhaps one too
   std::map<std::string, size_t, std::less<>> made_by_;     // index of the node
 };
 

@@ -52,6 +52,8 @@ Node* Graph::add_node(Op op, std::vector<Value*> inputs, Attrs attrs,
   Node* node = owned.get();
   node->op = op;
   node->inputs = std::move(inputs);
+  for (Value* input : node->inputs)
+    if (input != nullptr) input->uses_.push_back(node);
   node->attrs = std::move(attrs);
   for (Type& type : output_types) {
     Value* value = new_value(unique_name(op_name(op)), std::move(type));
@@ -97,14 +99,35 @@ std::vector<SymbolPtr> Graph::known_symbols() const {
 }
 
 void Graph::replace_all_uses(Value* from, Value* to) {
-  for (const auto& node : nodes_) std::replace(node->inputs.begin(), node->inputs.end(), from, to);
-  std::replace(outputs_.begin(), outputs_.end(), from, to);
+  if (from == to) return;
+  for (Node* node : from->uses_) std::ranges::replace(node->inputs, from, to);
+  to->uses_.insert(to->uses_.end(), from->uses_.begin(), from->uses_.end());
+  from->uses_.clear();
+  std::ranges::replace(outputs_, from, to);
+}
+
+void Graph::set_input(Node* node, size_t index, Value* value) {
+  forget_uses(node);
+  node->inputs.at(index) = value;
+  for (Value* input : node->inputs)
+    if (input != nullptr) input->uses_.push_back(node);
+}
+
+// From the back: a node that goes is mostly a late one.
+void Graph::forget_uses(Node* node) {
+  for (Value* input : node->inputs) {
+    if (input == nullptr) continue;
+    const auto found = std::find(input->uses_.rbegin(), input->uses_.rend(), node);
+    *found = input->uses_.back();
+    input->uses_.pop_back();
+  }
 }
 
 void Graph::erase(Node* node) {
   for (const Value* output : node->outputs) {
     KILN_CHECK(use_count(output) == 0, "%" + output->name + " is still used");
   }
+  forget_uses(node);
   nodes_.erase(node->position_);
 }
 
@@ -132,6 +155,7 @@ size_t Graph::erase_dead() {
         if (input != nullptr) live.insert(input->producer);
       }
     } else {
+      forget_uses(place->get());
       place = nodes_.erase(place);
       ++count;
     }
@@ -140,11 +164,7 @@ size_t Graph::erase_dead() {
 }
 
 size_t Graph::use_count(const Value* value) const {
-  size_t count = std::count(outputs_.begin(), outputs_.end(), value);
-  for (const auto& node : nodes_) {
-    count += std::count(node->inputs.begin(), node->inputs.end(), value);
-  }
-  return count;
+  return value->uses_.size() + std::ranges::count(outputs_, value);
 }
 
 std::map<const Value*, std::vector<Node*>> Graph::users() const {

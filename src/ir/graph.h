@@ -53,6 +53,10 @@ struct Value {
   Type type;
   Node* producer = nullptr;  // null for a graph input
   uint32_t index = 0;        // which output of the producer, or which graph input
+
+ private:
+  friend class Graph;
+  std::vector<Node*> uses_;  // one for each operand that is this value, in no order
 };
 
 // Where a node comes from in the user's model: "modeling_bert.py:84 in forward". Empty when
@@ -61,7 +65,7 @@ using SourceLocation = std::string;
 
 struct Node {
   Op op = Op::constant;
-  std::vector<Value*> inputs;  // null where an optional operand is absent
+  std::vector<Value*> inputs;  // null where an optional operand is absent; the graph alone writes them
   Attrs attrs;
   std::vector<Value*> outputs;
   SourceLocation location;
@@ -132,6 +136,8 @@ class Graph {
 
   // Redirects every use of `from`, graph outputs included.
   void replace_all_uses(Value* from, Value* to);
+  // Redirects one operand of a node.
+  void set_input(Node* node, size_t index, Value* value);
   // Removes a node without users; InternalError if an output is still used.
   void erase(Node* node);
   // Removes every node that no graph output depends on; returns how many.
@@ -146,6 +152,7 @@ class Graph {
 
  private:
   Value* new_value(std::string name, Type type);
+  void forget_uses(Node* node);
 
   std::vector<std::unique_ptr<Value>> values_;
   std::list<std::unique_ptr<Node>> nodes_;

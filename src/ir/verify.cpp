@@ -2,6 +2,7 @@
 #include "ir/verify.h"
 
 #include <set>
+#include <unordered_map>
 
 #include "ir/builder.h"
 #include "ir/op_table.h"
@@ -41,8 +42,8 @@ void check_names(const Graph& graph) {
   }
 }
 
-// R2: every value knows its producer and its place among the outputs or inputs; every node has an
-// output.
+// R2: every value knows its producer, its place among the outputs or inputs and how often it is used;
+// every node has an output.
 void check_links(const Graph& graph) {
   for (size_t i = 0; i < graph.inputs().size(); ++i) {
     const Value* input = graph.inputs()[i];
@@ -57,6 +58,17 @@ void check_links(const Graph& graph) {
       broken("R2", describe(*node), "output " + std::to_string(i) + " is not linked to it");
     }
   }
+  std::unordered_map<const Value*, size_t> uses;
+  for (const auto& node : graph.nodes())
+    for (const Value* input : node->inputs) ++uses[input];
+  for (const Value* output : graph.outputs()) ++uses[output];
+  const auto check_uses = [&](const Value* value) {
+    if (graph.use_count(value) != uses[value])
+      broken("R2", "%" + value->name, "its uses were not counted");
+  };
+  for (const Value* input : graph.inputs()) check_uses(input);
+  for (const auto& node : graph.nodes())
+    for (const Value* output : node->outputs) check_uses(output);
 }
 
 // R3: operands and graph outputs are graph inputs or outputs of earlier nodes of the graph.

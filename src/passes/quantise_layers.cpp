@@ -287,7 +287,7 @@ class Quantiser {
         builder.value(Op::eq, {chosen_, builder.scalar(DType::I64, static_cast<double>(number))});
     Node* where = builder.node(Op::where, {is_chosen, quantised, result});
     graph_.replace_all_uses(result, where->output());
-    where->inputs[2] = result;
+    graph_.set_input(where, 2, result);
   }
 
   ir::Graph& graph_;
