@@ -236,8 +236,7 @@ class Functionaliser {
     name_of(name).version = 1;
     name_of(name).changed_by = changing;
     name_of(root).doubtful = changing;
-    if (inputs_.contains(root))
-      refuse(changing, "what may be the memory of the input " + root);
+    if (inputs_.contains(root)) refuse(changing, "what may be the memory of the input " + root);
     if (name_of(root).is_shared) refuse(changing, root + ", whose memory other tensors may share");
   }
 

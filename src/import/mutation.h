@@ -32,8 +32,9 @@ class Aliases {
   bool sees_old(const Argument& argument, const std::string& root, size_t index) const;
 
   const ProgramGraph& graph_;
-  std::map<std::string, std::string, std::less<>> roots_;  // a view -> what it is a view of, perhaps one too
-  std::map<std::string, size_t, std::less<>> made_by_;     // index of the node
+  std::map<std::string, std::string, std::less<>>
+      roots_;  // a view -> what it is a view of, perhaps one too
+  std::map<std::string, size_t, std::less<>> made_by_;  // index of the node
 };
 
 }  // namespace kiln::import

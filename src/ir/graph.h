@@ -65,7 +65,8 @@ using SourceLocation = std::string;
 
 struct Node {
   Op op = Op::constant;
-  std::vector<Value*> inputs;  // null where an optional operand is absent; the graph alone writes them
+  std::vector<Value*>
+      inputs;  // null where an optional operand is absent; the graph alone writes them
   Attrs attrs;
   std::vector<Value*> outputs;
   SourceLocation location;

@@ -1,7 +1,6 @@
 #include "runtime/choose_program.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "engine/validate.h"
 #include "runtime/devices.h"
@@ -43,39 +42,35 @@ std::string obstacle_to(const ProgramSpec& program) {
   return device.ok() ? (*device)->obstacle(program) : device.status().message();
 }
 
-std::vector<size_t> order_of_choice(const Spec& spec) {
-  std::vector<size_t> order(spec.programs.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::ranges::stable_partition(order, [&](size_t i) {
-    const ProgramSpec& program = spec.programs[i];
-    if (!obstacle_to(program).empty()) return true;
-    const Device* device = *find_device(program.target);  // it had no obstacle
-    return device->runs_slowly == nullptr || !device->runs_slowly(program);
-  });
-  return order;
+bool runs_slowly(const ProgramSpec& program) {
+  if (!obstacle_to(program).empty()) return false;
+  const Device* device = *find_device(program.target);  // it had no obstacle
+  return device->runs_slowly != nullptr && device->runs_slowly(program);
 }
 
 Result<ChosenProgram> load_program(engine::View& view, const ProgramName& wanted,
                                    LoadRequest request) {
   KILN_RETURN_IF_ERROR(check_name(view.spec, wanted));
   std::string obstacles;
-  for (const size_t i : order_of_choice(view.spec)) {
-    const ProgramSpec& program = view.spec.programs[i];
-    if (!wanted.fits(program)) continue;
-    std::string obstacle = obstacle_to(program);
-    if (obstacle.empty()) {
-      KILN_RETURN_IF_ERROR(engine::read_program(view, i));
-      obstacle = obstacle_to(program);
+  for (const bool slow : {false, true}) {
+    for (size_t i = 0; i < view.spec.programs.size(); ++i) {
+      const ProgramSpec& program = view.spec.programs[i];
+      if (!wanted.fits(program) || runs_slowly(program) != slow) continue;
+      std::string obstacle = obstacle_to(program);
+      if (obstacle.empty()) {
+        KILN_RETURN_IF_ERROR(engine::read_program(view, i));
+        obstacle = obstacle_to(program);
+      }
+      if (obstacle.empty()) {
+        request.program = &program;
+        const Device* device = *find_device(program.target);  // it had no obstacle
+        Result<std::unique_ptr<Executable>> loaded = device->load(request);
+        if (loaded.ok()) return ChosenProgram{i, device, std::move(*loaded)};
+        if (loaded.status().code() != StatusCode::Unsupported) return loaded.status();
+        obstacle = loaded.status().message();
+      }
+      append(obstacles, program.name() + " (" + obstacle + ")");
     }
-    if (obstacle.empty()) {
-      request.program = &program;
-      const Device* device = *find_device(program.target);  // it had no obstacle
-      Result<std::unique_ptr<Executable>> loaded = device->load(request);
-      if (loaded.ok()) return ChosenProgram{i, device, std::move(*loaded)};
-      if (loaded.status().code() != StatusCode::Unsupported) return loaded.status();
-      obstacle = loaded.status().message();
-    }
-    append(obstacles, program.name() + " (" + obstacle + ")");
   }
   return Status(StatusCode::Unsupported,
                 "this machine runs no program of the engine: " + obstacles);

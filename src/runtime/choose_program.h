@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "backends/executable.h"
 #include "engine/reader.h"
@@ -29,9 +28,8 @@ std::string obstacle_to(const engine::ProgramSpec& program);
 // InvalidArgument, with the names that there are, where no program is called so.
 Status check_name(const engine::Spec& spec, const ProgramName& wanted);
 
-// The numbers of the programs in the order in which they are tried: as they lie, but what the machine runs slowly
-// comes last.
-std::vector<size_t> order_of_choice(const engine::Spec& spec);
+// Whether this machine runs the program, but others of its target better: it is the last choice.
+bool runs_slowly(const engine::ProgramSpec& program);
 
 struct ChosenProgram {
   size_t index = 0;
@@ -39,8 +37,8 @@ struct ChosenProgram {
   std::unique_ptr<Executable> executable;
 };
 
-// Reads and loads the first program, in the order of choice, called `wanted` that runs here; `request` lacks the program,
-// which stays where it is in `view`. InvalidArgument where no program is called so; Unsupported, with
+// Reads and loads the first program called `wanted` that runs here, of those that run slowly where there
+// is no other; `request` lacks the program, which stays where it is in `view`. InvalidArgument where no program is called so; Unsupported, with
 // what stands against each, where none runs here.
 Result<ChosenProgram> load_program(engine::View& view, const ProgramName& wanted,
                                    LoadRequest request);

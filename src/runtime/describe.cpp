@@ -192,21 +192,24 @@ class SourceWriter {
 };
 
 // The program that the description goes into: the one that runs, or of those that the caller asked for
-// the first that would, in the order of choice, or else the first that this version of Kiln knows. Without any, one without
+// the one that would, or else the first that this version of Kiln knows. Without any, one without
 // buffers and steps.
 const ProgramSpec& shown_program(const Engine& engine, const Spec& spec,
                                  const std::vector<Status>& read) {
   static const ProgramSpec kNone;
   if (engine.program() != nullptr)
     return spec.programs[static_cast<size_t>(engine.program() - engine.spec().programs.data())];
-  const ProgramSpec* shown = nullptr;
-  for (const size_t i : order_of_choice(spec)) {
+  const ProgramSpec *known = nullptr, *slow = nullptr;
+  for (size_t i = 0; i < spec.programs.size(); ++i) {
     const ProgramSpec& program = spec.programs[i];
     if (!engine.wanted().fits(program) || !read[i].ok() || !program.unknown.empty()) continue;
-    if (obstacle_to(program).empty()) return program;
-    if (shown == nullptr) shown = &program;
+    if (known == nullptr) known = &program;
+    if (!obstacle_to(program).empty()) continue;
+    if (!runs_slowly(program)) return program;
+    if (slow == nullptr) slow = &program;
   }
-  return shown == nullptr ? kNone : *shown;
+  if (slow != nullptr) return *slow;
+  return known == nullptr ? kNone : *known;
 }
 
 }  // namespace

@@ -87,10 +87,12 @@ std::vector<Case> all_cases() {
   return cases;
 }
 
-std::vector<Case> cases_of_known_sizes() {
+std::vector<Case> cases_for_gpus() {
   std::vector<Case> cases = all_cases();
-  std::erase_if(cases,
-                [](const Case& test) { return test.text.find("data_size(") != std::string::npos; });
+  std::erase_if(cases, [](const Case& test) {
+    return test.text.find("data_size(") != std::string::npos ||
+           test.text.find("repeat(") != std::string::npos;
+  });
   return cases;
 }
 

@@ -29,8 +29,8 @@ inline std::ostream& operator<<(std::ostream& out, const Case& test) { return ou
 
 // All cases of all files, in order of file name. Throws std::runtime_error for a malformed one.
 std::vector<Case> all_cases();
-// Those of which no size depends on data: what targets can do whose runs do not wait for one.
-std::vector<Case> cases_of_known_sizes();
+// Those of which no size and no number of steps depends on data: runs on GPUs wait for neither.
+std::vector<Case> cases_for_gpus();
 // The names of the cases in checks_test.cpp.
 std::vector<std::string> check_case_names();
 

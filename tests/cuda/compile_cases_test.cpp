@@ -18,7 +18,7 @@ std::ostream& operator<<(std::ostream& out, const Job& job) { return out << job.
 
 std::vector<Job> all_jobs() {
   std::vector<Job> jobs;
-  for (const conformance::Case& test : conformance::cases_of_known_sizes())
+  for (const conformance::Case& test : conformance::cases_for_gpus())
     jobs.push_back({test, jobs.size()});
   return jobs;
 }

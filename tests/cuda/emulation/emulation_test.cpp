@@ -47,7 +47,7 @@ const Suite& suite() {
     Suite suite;
     std::map<std::string, size_t> numbers;
     std::vector<std::string> texts;
-    for (const Case& test : conformance::cases_of_known_sizes()) {
+    for (const Case& test : conformance::cases_for_gpus()) {
       Planned planned{test, plan_nests(conformance::make_graph(test)), {}};
       for (const plan::Kernel& kernel : planned.program.kernels) {
         // The text of newer generations, but that these wait for the kernel in front.
@@ -207,7 +207,7 @@ TEST_P(CudaEmulation, MatchesReference) {
 
 std::vector<std::string> case_names() {
   std::vector<std::string> names;
-  for (const Case& test : conformance::cases_of_known_sizes()) names.push_back(test.name);
+  for (const Case& test : conformance::cases_for_gpus()) names.push_back(test.name);
   return names;
 }
 

@@ -202,10 +202,10 @@ def test_what_is_computed_with_bits_is_no_bfloat16(tmp_path) -> None:
 
 def test_weights_through_dlpack_are_borrowed() -> None:
     weight = torch.ones(2, 3, dtype=torch.bfloat16)
-    view = kiln.compiler._as_view(weight)
+    view = kiln.arrays.as_view(weight, "a weight")
     assert (view.address, view.dtype, view.shape) == (weight.data_ptr(), "bf16", (2, 3))
     with pytest.raises(kiln.InvalidArgumentError, match="not contiguous"):
-        kiln.compiler._as_view(weight.T)
+        kiln.arrays.as_view(weight.T, "a weight")
 
 
 def test_runs_are_cancelled(session) -> None:

@@ -310,8 +310,8 @@ void store_vectors(Emitter& emitter, ElementFormat format, Value* to, Value* cou
 // f32 and the elements of a step: "pack_bf16:48:...", "pack_bf16x2:48:...", "pack_i8x4:48:...". What is
 // transformed first says so in front: "winograd4_pack:32:...".
 constexpr std::string_view kPackKey = "pack";
-// Behind it for elements of four bits.
-constexpr std::string_view kNibbles = "_i4";
+// Behind it for elements of four bits. "_i4" had them in another order: an engine that has it cannot be refitted.
+constexpr std::string_view kNibbles = "_nibbles";
 
 // The side of Winograd tiles that the key names in front, which is taken away; 0: none.
 constexpr std::string_view kWinogradKey = "winograd";
@@ -418,7 +418,8 @@ ir::Literal derive_constant(const std::string& transform, const ir::Literal& lit
   const auto dtype = nibbles ? std::optional(DType::I8) : parse_pack_dtype(name);
   const auto numbers = parse_pack_numbers(std::string_view(transform).substr(colon));
   if (!dtype || !numbers)
-    throw CompileError("[cpu] got the constant \"" + transform + "\", expected pack:...");
+    throw CompileError("[cpu] got the constant \"" + transform +
+                       "\", expected pack:... as this version writes it (compile the model again)");
   const auto [width, offset, k_stride, n_stride, k, n, batches, batch_stride, taps, chunk, run] =
       *numbers;
   const ConstantMatrix matrix{offset, k_stride, n_stride, k,     n,   batches,  batch_stride,
