@@ -245,7 +245,8 @@ const Function* Importer::find_function(const Node& node) const {
 
 std::vector<Value*> Importer::import_operator(const Node& node, int64_t version,
                                               std::vector<Value*> inputs) {
-  const OperatorRow* row = node.domain.empty() ? find_operator(node.op_type) : nullptr;
+  const std::string prefix = node.domain.empty() ? "" : node.domain + ".";
+  const OperatorRow* row = find_operator(prefix + node.op_type);
   if (row == nullptr) throw CompileError("the operator is not supported");
   NodeCall call(node, version, std::move(inputs), context_);
   const auto* one = std::get_if<OnnxOne>(&row->function);

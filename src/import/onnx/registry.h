@@ -16,7 +16,7 @@ using OnnxOne = Value* (*)(NodeCall&);
 using OnnxMany = std::vector<Value*> (*)(NodeCall&);
 
 struct OperatorRow {
-  std::string_view name;  // "Add", of the domain ai.onnx
+  std::string_view name;  // "Add", or "com.microsoft.Gelu" of another domain than ai.onnx
   std::variant<OnnxOne, OnnxMany> function;
 };
 
@@ -27,6 +27,7 @@ OperatorRows contract_operators();
 OperatorRows convolution_operators();
 OperatorRows create_operators();
 OperatorRows index_operators();
+OperatorRows microsoft_operators();
 OperatorRows normalise_operators();
 OperatorRows pointwise_operators();
 OperatorRows pool_operators();

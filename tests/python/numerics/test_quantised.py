@@ -14,7 +14,7 @@ import torch_tensorrt
 
 q = torch.ops.quantized_decomposed
 STEP = 1 / 64  # of activations
-CODE = 64_000  # bytes of two layers, for all CPUs, with what is around it
+CODE = 100_000  # bytes of two layers, for all CPUs, with what is around it
 
 
 class Small(torch.nn.Module):

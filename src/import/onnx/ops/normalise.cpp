@@ -216,6 +216,7 @@ constexpr OperatorRow kRows[] = {
     {"LpNormalization", import_lp_normalisation},
     {"MeanVarianceNormalization", import_mean_variance},
     {"RMSNormalization", import_rms_norm},
+    {"SimplifiedLayerNormalization", import_rms_norm},  // its name in ONNX Runtime
     {"Softmax", import_softmax<Op::softmax>},
 };
 

@@ -214,6 +214,9 @@ Value* import_qlinear_conv(NodeCall& call) {
 
 constexpr OperatorRow kRows[] = {
     {"ConvInteger", import_conv_integer},
+    // What ONNX had no types for until version 21.
+    {"com.microsoft.DequantizeLinear", import_dequantize},
+    {"com.microsoft.QuantizeLinear", import_quantize},
     {"DequantizeLinear", import_dequantize},
     {"DynamicQuantizeLinear", import_dynamic_quantize},
     {"MatMulInteger", import_matmul_integer},
