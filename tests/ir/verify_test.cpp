@@ -62,8 +62,13 @@ TEST_F(VerifyTest, R2NodesHaveOutputs) {
   expect_broken("R2");
 }
 
-TEST_F(VerifyTest, R3OperandsComeFirst) {
+TEST_F(VerifyTest, R2UsesAreCounted) {
   y_->producer->inputs[0] = z_;
+  expect_broken("R2");
+}
+
+TEST_F(VerifyTest, R3OperandsComeFirst) {
+  graph_.set_input(y_->producer, 0, z_);
   expect_broken("R3");
 }
 
@@ -74,12 +79,12 @@ TEST_F(VerifyTest, R3OutputsBelongToTheGraph) {
 }
 
 TEST_F(VerifyTest, R4OperandCountFits) {
-  y_->producer->inputs.push_back(x_);
+  graph_.add_node(y_->producer->op, {x_, x_, x_}, {}, {y_->type});
   expect_broken("R4");
 }
 
 TEST_F(VerifyTest, R4RequiredOperandsArePresent) {
-  y_->producer->inputs[0] = nullptr;
+  graph_.set_input(y_->producer, 0, nullptr);
   expect_broken("R4");
 }
 
