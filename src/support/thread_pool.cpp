@@ -13,9 +13,10 @@
 namespace kiln {
 namespace {
 
-constexpr uint32_t kOpen = uint32_t{1} << 31;
-// Longer than the gap between two steps of a run, shorter than a time slice anyone would miss.
+// Longer than the gap between two steps of a run, and between two runs of a loop, shorter than a time slice
+// anyone would miss. Behind the first part other threads that are ready go first.
 constexpr std::chrono::microseconds kSpinTime{40};
+constexpr std::chrono::microseconds kYieldTime{300};
 constexpr int kPausesPerCheck = 16;
 constexpr int kPausesBeforeYield = 2000;
 
@@ -43,9 +44,9 @@ int available_cpus() {
 
 ThreadPool::~ThreadPool() {
   stop_.store(true, std::memory_order_relaxed);
-  epoch_.fetch_add(1, std::memory_order_release);
-  epoch_.notify_all();
-  for (std::thread& worker : workers_) worker.join();
+  opened_.fetch_add(1, std::memory_order_release);
+  opened_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
 }
 
 void ThreadPool::run_job(int64_t tasks, int threads, int64_t grain, void* context, Call call) {
@@ -66,66 +67,75 @@ void ThreadPool::run_job(int64_t tasks, int threads, int64_t grain, void* contex
     share.end = begin;
   }
   job_ = {call, context, threads, std::max<int64_t>(grain, 1)};
-  gate_.store(kOpen, std::memory_order_release);
-  epoch_.fetch_add(1, std::memory_order_release);
-  epoch_.notify_all();
+  wanted_.store(threads, std::memory_order_relaxed);
+  uint32_t number = opened_.load(std::memory_order_relaxed) + 1;
+  if (number == 0) ++number;  // what a worker without a job has
+  opened_.store(number, std::memory_order_release);
+  opened_.notify_all();
 
   work(0);
-  gate_.fetch_and(~kOpen, std::memory_order_relaxed);
-  for (int pauses = 0; gate_.load(std::memory_order_acquire) != 0; ++pauses) {
-    if (pauses < kPausesBeforeYield)
-      _mm_pause();
-    else
-      std::this_thread::yield();
+  closed_.store(number, std::memory_order_seq_cst);
+  const size_t count = std::min(workers_.size(), static_cast<size_t>(threads) - 1);
+  for (size_t i = 0; i < count; ++i) {
+    const std::atomic<uint32_t>& joined = workers_[i].job;
+    for (int pauses = 0; joined.load(std::memory_order_seq_cst) == number; ++pauses) {
+      if (pauses < kPausesBeforeYield)
+        _mm_pause();
+      else
+        std::this_thread::yield();
+    }
   }
 }
 
 // Workers that cannot be started are left out: the others claim their shares.
 void ThreadPool::start_workers(int count) {
-  if (workers_.size() >= static_cast<size_t>(count)) return;
+  if (threads_.size() >= static_cast<size_t>(count)) return;
   const SignalBlock block;
   try {
-    workers_.reserve(static_cast<size_t>(count));
-    while (workers_.size() < static_cast<size_t>(count)) {
-      const int thread = static_cast<int>(workers_.size()) + 1;
-      workers_.emplace_back([this, thread] { worker_main(thread); });
+    threads_.reserve(static_cast<size_t>(count));
+    while (threads_.size() < static_cast<size_t>(count)) {
+      if (workers_.size() == threads_.size()) workers_.emplace_back();
+      Worker& worker = workers_.back();
+      const int thread = static_cast<int>(workers_.size());
+      threads_.emplace_back([this, thread, &worker] { worker_main(thread, worker); });
     }
   } catch (const std::exception&) {  // no more threads, or no memory for one
   }
 }
 
-void ThreadPool::worker_main(int thread) {
+void ThreadPool::worker_main(int thread, Worker& worker) {
   pthread_setname_np(pthread_self(), "kiln");
   uint32_t seen = 0;
   while (true) {
     seen = await_job(seen);
     if (stop_.load(std::memory_order_relaxed)) return;
-    if (!join_job()) continue;
-    if (thread < job_.threads) work(thread);
-    gate_.fetch_sub(1, std::memory_order_release);
+    if (thread >= wanted_.load(std::memory_order_relaxed)) continue;
+    if (join_job(worker, seen)) work(thread);
+    worker.job.store(0, std::memory_order_release);
   }
 }
 
 uint32_t ThreadPool::await_job(uint32_t seen) const {
-  const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
+  const auto start = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::duration waited{};
   do {
     for (int i = 0; i < kPausesPerCheck; ++i) {
-      const uint32_t epoch = epoch_.load(std::memory_order_acquire);
-      if (epoch != seen) return epoch;
+      const uint32_t opened = opened_.load(std::memory_order_acquire);
+      if (opened != seen) return opened;
       _mm_pause();
     }
-  } while (std::chrono::steady_clock::now() < deadline);
-  epoch_.wait(seen, std::memory_order_acquire);
-  return epoch_.load(std::memory_order_acquire);
+    if (waited > kSpinTime) std::this_thread::yield();
+    waited = std::chrono::steady_clock::now() - start;
+  } while (waited < kYieldTime);
+  opened_.wait(seen, std::memory_order_acquire);
+  return opened_.load(std::memory_order_acquire);
 }
 
-// Fails when the caller has finished the job alone. While a worker is counted, the job stays as it
-// is.
-bool ThreadPool::join_job() {
-  uint32_t gate = gate_.load(std::memory_order_relaxed);
-  while (gate & kOpen)
-    if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acquire)) return true;
-  return false;
+// Fails when the caller has finished the job alone. While a worker has joined a job, the job stays as it is.
+bool ThreadPool::join_job(Worker& worker, uint32_t number) const {
+  worker.job.store(number, std::memory_order_seq_cst);
+  const uint32_t closed = closed_.load(std::memory_order_seq_cst);
+  return static_cast<int32_t>(number - closed) > 0;
 }
 
 // Claims a quarter of what is left of a share at a time: few claims, and an even end.

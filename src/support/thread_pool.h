@@ -4,10 +4,17 @@
 // after a step before they sleep, the tasks of a step are split evenly beforehand so that a thread
 // meets the same rows in step after step (its caches stay warm), and a thread that is done helps
 // the others. A worker that wakes up late is not waited for.
+//
+// Jobs are numbered. The caller opens one by writing its number, and closes it once it finds no more
+// tasks. A worker says in a cache line of its own which job it has joined, and joins no closed one: it
+// writes, then looks whether the job is closed, while the caller closes, then looks who has joined (as in
+// Dekker's algorithm: in one order of all four, at least one sees the other). So no line is written by
+// more than one thread.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <thread>
 #include <type_traits>
@@ -41,6 +48,10 @@ class ThreadPool {
  private:
   using Call = void (*)(void* context, int thread, int64_t begin, int64_t end);
 
+  // The job that a worker has joined.
+  struct alignas(64) Worker {
+    std::atomic<uint32_t> job{0};
+  };
   // The tasks that a thread has not claimed yet of those it began with.
   struct alignas(64) Share {
     std::atomic<int64_t> next{0};
@@ -56,17 +67,19 @@ class ThreadPool {
 
   void run_job(int64_t tasks, int threads, int64_t grain, void* context, Call call);
   void start_workers(int count);
-  void worker_main(int thread);
+  void worker_main(int thread, Worker& worker);
   uint32_t await_job(uint32_t seen) const;
-  bool join_job();
+  bool join_job(Worker& worker, uint32_t number) const;
   void work(int thread);
 
   Job job_;
   std::vector<Share> shares_;
-  std::vector<std::thread> workers_;
-  std::atomic<uint32_t> epoch_{0};  // changes with every job and at the end: what workers wait for
-  std::atomic<uint32_t> gate_{0};   // kOpen while workers may join, plus the number that have
+  std::vector<std::thread> threads_;
+  std::deque<Worker> workers_;                   // one for each thread; they stay where they are
+  alignas(64) std::atomic<uint32_t> opened_{0};  // the newest job: what workers wait for
+  std::atomic<int> wanted_{0};                   // how many threads it is for
   std::atomic<bool> stop_{false};
+  alignas(64) std::atomic<uint32_t> closed_{0};  // the newest job that cannot be joined any more
 };
 
 // Pools are lent from a stack shared by the process: engines that run one after another use the

@@ -33,8 +33,8 @@ namespace {
 constexpr int64_t kInputBytes = 256 << 10;   // of input rows, per task
 constexpr int64_t kWeightBytes = 512 << 10;  // of packed weights, per task
 constexpr int64_t kTasksWanted = 128, kFewTasksWanted = 16;
-constexpr int64_t kWorkPerTask = 2'000'000;  // multiply-adds
-constexpr int64_t kAmxWorkPerTask = 2 * kWorkPerTask;
+constexpr int64_t kWorkPerTask = kMultiplyAddsPerThread;
+constexpr int64_t kAmxWorkPerTask = 4'000'000;
 constexpr int64_t kFewestRows = 4;
 
 // The most steps of K of a chunk: with panels of 32 columns 288 KiB of weights. AVX2 walks them by 16

@@ -30,14 +30,14 @@ constexpr int64_t kMultiplyAddsPerByte = 4;
 // A panel that was read for fewer rows than 48, four tiles of 12, would cost more than it computes;
 // with more than 256 little is left to save.
 constexpr int64_t kFewestBlockRows = 48, kMostBlockRows = 256;
-// Enough for 64 threads to end within half a task of each other, where there is that much work; the
-// fewest multiply-adds of a task are 60'000 cycles, against some hundred for taking it up.
+// Enough for 64 threads to end within half a task of each other, where there is that much work; a task
+// is no less than is worth a thread, 16'000 cycles against some hundred for taking it up.
 constexpr int64_t kTasksWanted = 128;
-constexpr int64_t kWorkPerTask = 2'000'000;
+constexpr int64_t kWorkPerTask = kMultiplyAddsPerThread;
 
 // With AMX, whose machines have a second-level cache of 2 MiB.
 constexpr int64_t kAmxBlockBytes = 512 << 10;
-constexpr int64_t kAmxWorkPerTask = 2 * kWorkPerTask;
+constexpr int64_t kAmxWorkPerTask = 4'000'000;
 
 // Operands of fewer rows than this are widened as they are read; for more rows it is better to do so
 // once, in a copy: that is a load, two operations and a store a vector, as much as reading it twice,
