@@ -60,6 +60,7 @@ if [ -x build/release/tests/conformance/conformance_test ]; then
 fi
 stage seeds "$python" -m pytest -q -p no:cacheprovider "${workers[@]}" tests/seeds || failed=1
 stage gpu "$python" -m pytest -q -p no:cacheprovider "${workers[@]}" tests/python/gpu || failed=1
+stage memory "$python" -m pytest -q -p no:cacheprovider -k less_memory tests/python/gpu/test_gpu_weight_streaming.py || failed=1
 read -ra models <<< "${MODELS:-resnet50_b32 bert_b32 llama_512}"
 stage models "$python" benchmarks/gpu.py "${models[@]//_/ }" || failed=1
 cat "$logs/models.log"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -170,6 +171,10 @@ def test_of_several_engines() -> None:
                 assert torch.equal(compiled(x), expected)
 
 
+@pytest.mark.skipif(
+    "PYTEST_XDIST_WORKER" in os.environ,
+    reason="reads how much memory of the whole GPU is free: run it without other workers",
+)
 def test_less_memory_is_used() -> None:
     model = torch.nn.Sequential(*(torch.nn.Linear(4096, 4096, bias=False) for _ in range(12)))
     model, x = model.eval().half().cuda(), torch.randn(8, 4096, device="cuda").half()
