@@ -255,6 +255,54 @@ def test_scaled_products(per_row: bool, bias: bool, dtype: torch.dtype) -> None:
     assert (got.double() - expected).norm() <= tolerance * expected.norm()
 
 
+class CodesProduct(torch.nn.Module):
+    """A linear layer of codes, with scales of columns; its weights have columns at the edges of the format."""
+
+    def __init__(self, k: int, n: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        weight = torch.randn(n, k)
+        weight[0], weight[1], weight[2, k // 2], weight[3] = 448, 2**-9, torch.nan, 0
+        self.register_buffer("weight", weight.to(F8))
+        self.register_buffer("scale", torch.rand(n, 1) + 0.5)
+        self.dtype = dtype
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight.to(torch.float32) * self.scale
+        return torch.nn.functional.linear(x.to(torch.float32) * 0.25, weight).to(self.dtype)
+
+
+def rows_at_the_edges(k: int) -> torch.Tensor:
+    """A NaN among others, the largest of either sign and of both, the smallest denormal, zeros of both signs."""
+    signs = 1.0 - 2 * (torch.arange(k) % 2)
+    one_nan = torch.randn(k)
+    one_nan[-1] = torch.nan
+    whole = [torch.full((k,), value) for value in (448.0, -448.0, 2**-9, 0.0, -0.0)]
+    return torch.stack([one_nan, *whole, signs * 448, torch.randn(k)]).to(F8)
+
+
+def check_edges(rows: int, k: int, n: int, dtype: torch.dtype, device: str) -> None:
+    """Every result beside the sum of the magnitudes of its products, so small columns count as large ones do."""
+    torch.manual_seed(0)
+    model = CodesProduct(k, n, dtype).to(device)
+    edges = rows_at_the_edges(k)
+    weight = model.weight.cpu().double() * model.scale.cpu().double()
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    compiled = compile_whole(model, torch.zeros(rows, k).to(F8).to(device))
+    for first in range(0, len(edges), rows):
+        # Few rows take their turns, many have every edge more than once.
+        given = edges.view(torch.uint8)[(first + torch.arange(rows)) % len(edges)].view(F8)
+        got = compiled(given.to(device)).cpu().double()
+        x = given.double() * 0.25
+        expected, bound = x @ weight.T, tolerance * (x.abs() @ weight.abs().T)
+        assert torch.equal(got.isnan(), expected.isnan())
+        assert ((got - expected).abs() <= bound)[~expected.isnan()].all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_products_of_codes_at_the_edges(dtype: torch.dtype) -> None:
+    check_edges(5, 520, 72, dtype, "cpu")
+
+
 @pytest.fixture
 def quantize_op() -> object:
     """tensorrt::quantize_op as modelopt defines it, where it is not there."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from frontend.test_float8 import F8, ScaledProduct, compile_whole, scaled_product
+from frontend.test_float8 import (
+    F8,
+    ScaledProduct,
+    check_edges,
+    compile_whole,
+    scaled_product,
+)
 from numerics.test_quantised import layers
 
 H = torch.float16
@@ -61,6 +67,14 @@ def test_linear_layers(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     # A number that a quantiser rounds the other way is most of the error of results of f32.
     bound = {torch.float32: 2e-4, H: 1e-3, torch.bfloat16: 4e-3}[dtype]
     assert error_of(got, model.exact(x)) <= bound
+
+
+@pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@torch.no_grad()
+def test_codes_at_the_edges(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    """NaN, 448, denormals and zeros by each kind of kernel; also where sums of FP8 are added apart."""
+    check_edges(*shape, dtype, "cuda")
 
 
 @torch.no_grad()
