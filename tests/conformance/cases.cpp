@@ -39,6 +39,9 @@ void add_cases(const std::string& header, const std::string& text, std::vector<C
       words >> test.low >> test.high;
     } else if (word == "integers") {
       words >> test.limit;
+      if (test.limit < 1)
+        throw std::runtime_error("case " + name + ": got integers below " +
+                                 std::to_string(test.limit) + ", expected 1 or more");
     } else if (auto dtype = dtype_from_name(word)) {
       dtypes.push_back(*dtype);
     } else {
