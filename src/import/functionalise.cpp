@@ -233,7 +233,7 @@ class Functionaliser {
   // What `name` shows cannot be put back into `root`: right if nobody looks at that again.
   void detach(const std::string& name, const std::string& root, size_t changing) {
     name_of(name).base.clear();
-    name_of(name).version = 1;
+    name_of(name).version = name_of(root).version + 1;  // later than all views of it
     name_of(name).changed_by = changing;
     name_of(root).doubtful = changing;
     if (inputs_.contains(root)) refuse(changing, "what may be the memory of the input " + root);

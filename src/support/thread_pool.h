@@ -9,7 +9,7 @@
 // tasks. A worker says in a cache line of its own which job it has joined, and joins no closed one: it
 // writes, then looks whether the job is closed, while the caller closes, then looks who has joined (as in
 // Dekker's algorithm: in one order of all four, at least one sees the other). So no line is written by
-// more than one thread.
+// more than one thread, but for the shares of those that are helped.
 #pragma once
 
 #include <atomic>

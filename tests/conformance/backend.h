@@ -7,6 +7,7 @@
 #include <memory>
 #include <ostream>
 #include <span>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,36 @@ struct Gap {
       test;  // the name of a case ("add_f16"), or "check_" and that of a case of checks_test
   std::string reason;
 };
+
+// A reason, and the cases that it stops.
+struct Gaps {
+  const char* reason;
+  const char* tests;  // separated by spaces
+};
+
+inline void add_gaps(const Gaps& gaps, std::vector<Gap>& to) {
+  std::istringstream tests(gaps.tests);
+  for (std::string test; tests >> test;) to.push_back({test, gaps.reason});
+}
+
+// Of targets whose runs are launched as a whole.
+inline constexpr Gaps kGapsOfRuns[] = {
+    {"a run does not wait for a size that it finds",
+     "data_size_select_f32 data_size_select_f16 data_size_select_i64 data_size_none_f32 "
+     "data_size_all_f32 data_size_products_f32 data_size_products_bf16 "
+     "data_size_products_f64 data_size_moves_f32 data_size_moves_i64 "
+     "data_size_attention_f32 data_size_two_f32 data_size_chain_f32 data_size_chain_i64 "
+     "data_size_state_f32 data_size_item_i64 data_size_item_i32 data_size_alone_f32 "
+     "data_size_sorted_f32 "
+     "data_size_masked_f32 data_size_masked_u8"},
+    {"a run does not look at a condition that it finds",
+     "repeat_count_f32 repeat_count_f64 repeat_count_f16 repeat_count_bf16 "
+     "repeat_count_i32 repeat_count_i64 repeat_never_f32 repeat_swaps_f32 "
+     "repeat_swaps_i64 repeat_rows_f32 repeat_rows_f16 repeat_rows_i8 repeat_rows_bool "
+     "repeat_nested_f32 repeat_matmul_f32 repeat_matmul_f16 repeat_matmul_bf16 "
+     "repeat_matmul_f64 repeat_of_found_size_f32 repeat_of_views_f32 repeat_of_views_i64 "
+     "repeat_updates_f32 repeat_updates_i64 "
+     "repeat_convolution_f32"}};
 
 struct Backend {
   std::string name;

@@ -2,8 +2,6 @@
 // here.
 #include "backends/stub/compile/stub_backend.h"
 
-#include <sstream>
-
 #include "backends/stub/device/executable.h"
 #include "compiler/backends.h"
 #include "conformance/engine_runner.h"
@@ -11,12 +9,6 @@
 
 namespace kiln::conformance {
 namespace {
-
-// A reason, and the cases that it stops.
-struct Gaps {
-  const char* reason;
-  const char* tests;  // separated by spaces
-};
 
 constexpr Gaps kGaps[] = {
     {"the machine has no integers of 8 and 16 bits",
@@ -117,32 +109,14 @@ constexpr Gaps kGaps[] = {
      "scatter_min_i32 scatter_outside_f32 scatter_of_computed_f32 update_cache_attention_f32 "
      "update_cache_bf16 update_cache_bool update_cache_f16 update_cache_f32 update_cache_f64 "
      "update_cache_i64 update_layers_f16 update_layers_f32 update_sum_f32 update_sum_i64"},
-    {"a run does not wait for a size that it finds",
-     "data_size_select_f32 data_size_select_f16 data_size_select_i64 data_size_none_f32 "
-     "data_size_all_f32 data_size_products_f32 data_size_products_bf16 "
-     "data_size_products_f64 data_size_moves_f32 data_size_moves_i64 "
-     "data_size_attention_f32 data_size_two_f32 data_size_chain_f32 data_size_chain_i64 "
-     "data_size_state_f32 data_size_item_i64 data_size_item_i32 data_size_alone_f32 "
-     "data_size_sorted_f32 "
-     "data_size_masked_f32 data_size_masked_u8"},
-    {"a run does not look at a condition that it finds",
-     "repeat_count_f32 repeat_count_f64 repeat_count_f16 repeat_count_bf16 "
-     "repeat_count_i32 repeat_count_i64 repeat_never_f32 repeat_swaps_f32 "
-     "repeat_swaps_i64 repeat_rows_f32 repeat_rows_f16 repeat_rows_i8 repeat_rows_bool "
-     "repeat_nested_f32 repeat_matmul_f32 repeat_matmul_f16 repeat_matmul_bf16 "
-     "repeat_matmul_f64 repeat_of_found_size_f32 repeat_of_views_f32 repeat_of_views_i64 "
-     "repeat_updates_f32 repeat_updates_i64 "
-     "repeat_convolution_f32"},
     {"the machine adds one by one, and rounds at each step",
      "large_softmax_long_f32 large_softmax_odd_f32 large_sum_f32"},
 };
 
 std::vector<Gap> stub_gaps() {
   std::vector<Gap> result;
-  for (const Gaps& gaps : kGaps) {
-    std::istringstream tests(gaps.tests);
-    for (std::string test; tests >> test;) result.push_back({test, gaps.reason});
-  }
+  for (const Gaps& gaps : kGaps) add_gaps(gaps, result);
+  for (const Gaps& gaps : kGapsOfRuns) add_gaps(gaps, result);
   return result;
 }
 

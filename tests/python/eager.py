@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 import torch_tensorrt
 
@@ -39,6 +40,15 @@ def compile_functions(
     return torch_tensorrt.dynamo.compile(
         program, arg_inputs=args, **{"require_full_compilation": True} | options
     )
+
+
+def check(call: Any, model: Any, *inputs: Any) -> None:
+    """Checks that a module gives what the model does on these inputs, whatever they are made of."""
+    with torch.no_grad():
+        actual, expected = pytree.tree_leaves(call(*inputs)), pytree.tree_leaves(model(*inputs))
+    assert len(actual) == len(expected)
+    for result, reference in zip(actual, expected, strict=True):
+        torch.testing.assert_close(result, reference, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 def assert_as_eager(

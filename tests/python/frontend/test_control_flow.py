@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from eager import check
 from torch._higher_order_ops.map import map as map_rows
 from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
 from torch.export import Dim
-from torch.utils import _pytree as pytree
 
 import torch_tensorrt
 
@@ -41,14 +41,6 @@ def compile_all(model: torch.nn.Module, *args: Any, shapes: Any = None, **option
     exported = torch.export.export(model.eval(), args, dynamic_shapes=shapes, strict=False)
     options = {"require_full_compilation": True, "min_block_size": 1, **options}
     return torch_tensorrt.dynamo.compile(exported, arg_inputs=list(args), **options)
-
-
-def check(call: Any, model: Any, *inputs: Any) -> None:
-    with torch.no_grad():
-        actual, expected = pytree.tree_leaves(call(*inputs)), pytree.tree_leaves(model(*inputs))
-    assert len(actual) == len(expected)
-    for result, reference in zip(actual, expected, strict=True):
-        torch.testing.assert_close(result, reference, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 # Branches

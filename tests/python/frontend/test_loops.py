@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from eager import check
 from torch._higher_order_ops.map import map as map_rows
 from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
 from torch.export import Dim
-from torch.utils import _pytree as pytree
 
 import torch_tensorrt
 from torch_tensorrt._operator import engine_calls
@@ -58,14 +58,6 @@ def compile_whole(model: torch.nn.Module, *args: Any, shapes: Any = None) -> Any
     )
     assert len(engine_calls(compiled.graph)) == 1
     return compiled
-
-
-def check(call: Any, model: Any, *inputs: Any) -> None:
-    with torch.no_grad():
-        actual, expected = pytree.tree_leaves(call(*inputs)), pytree.tree_leaves(model(*inputs))
-    assert len(actual) == len(expected)
-    for result, reference in zip(actual, expected, strict=True):
-        torch.testing.assert_close(result, reference, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 @pytest.fixture(scope="module")

@@ -91,6 +91,17 @@ def last_use(x: Tensor, b: Tensor) -> Tensor:
     return y.reshape(4, 6).relu_() + y.shape[0]
 
 
+def views_of_a_copy(x: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What may be a copy is changed while there are views of it, and after what it may be a view of was changed."""
+    y = x + b
+    y.add_(1)
+    z = y.t().contiguous()
+    v, w = z.view(-1), z[1:]
+    z.mul_(2)
+    w.sub_(3)
+    return z, v + 0, w + 0
+
+
 MODELS = [
     rows,
     views,
@@ -102,6 +113,7 @@ MODELS = [
     many,
     aliases,
     last_use,
+    views_of_a_copy,
 ]
 
 
