@@ -40,16 +40,14 @@ def main() -> int:
     tasks: list[dict[str, Any]] = [{"seed": i} for i in range(low, high) if i not in known]
     if options.again:
         tasks = [
-            {"seed": seed, "graph": each["graph"]}
-            for seed, each in known.items()
+            {key: each[key] for key in ("seed", "graph") if key in each}
+            for each in known.values()
             if each["status"] in BAD
         ]
 
     def done(task: dict[str, Any], answer: dict[str, Any]) -> None:
         outcome = task | answer
         if answer["status"] in BAD:
-            # Seeds mean other models once operators are added.
-            outcome["graph"] = task.get("graph") or graph_of(task)
             reasons = "; ".join(answer["reasons"])
             print(f"{answer['status'].upper()} {task['seed']}: {reasons}", flush=True)
         known[task["seed"]] = outcome
@@ -78,7 +76,14 @@ def work() -> int:
     from graph import from_json
 
     torch.set_num_threads(1)
-    workers.answer_tasks(lambda task: check(from_json(graph_of(task))))
+
+    def answer(task: dict[str, Any]) -> dict[str, Any]:
+        graph = graph_of(task)
+        outcome = check(from_json(graph))
+        # Seeds mean other models once operators are added.
+        return outcome | {"graph": graph} if outcome["status"] in BAD else outcome
+
+    workers.answer_tasks(answer)
     return 0
 
 

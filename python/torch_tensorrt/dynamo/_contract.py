@@ -32,6 +32,7 @@ from torch_tensorrt.dynamo._symbols import (
     SymbolError,
     expression,
     free_symbols,
+    linear,
     print_size,
 )
 
@@ -177,16 +178,11 @@ def _conditions(texts: Iterable[str]) -> list[Condition]:
 
 def _solve(name: str, expr: sympy.Expr) -> tuple[sympy.Symbol, str] | None:
     """`factor * symbol + offset` solved for the symbol: its text, given the name of the size."""
-    if len(expr.free_symbols) != 1:
+    found = linear(expr)
+    if found is None:
         return None
-    (symbol,) = expr.free_symbols
-    factor, offset = expr.coeff(symbol), expr.subs(symbol, 0)
-    if not (factor.is_Integer and offset.is_Integer) or factor <= 0:
-        return None
-    if sympy.expand(expr - factor * symbol - offset) != 0:
-        return None
-    difference = f"({name} - {int(offset)})" if offset else name
-    return symbol, f"({difference} // {int(factor)})"
+    difference = f"({name} - {found.offset})" if found.offset else name
+    return found.symbol, f"({difference} // {found.factor})"
 
 
 def guard_conditions(

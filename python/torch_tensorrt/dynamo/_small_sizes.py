@@ -126,7 +126,10 @@ class _Run:
             return size
         expr = size.node.expr
         known = {each: sympy.Integer(self._values.get(each, _SAMPLE)) for each in expr.free_symbols}
-        value = expr.xreplace(known)
+        try:
+            value = expr.xreplace(known)
+        except ZeroDivisionError as error:
+            raise _Misfit(f"the size {expr} divides by zero") from error
         kind = {torch.SymInt: int, torch.SymFloat: float, torch.SymBool: bool}[type(size)]
         return kind(value)
 

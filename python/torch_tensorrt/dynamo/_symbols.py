@@ -81,7 +81,10 @@ def linear(size: Size) -> Linear | None:
     if len(expr.free_symbols) != 1:
         return None
     (symbol,) = expr.free_symbols
-    rest, factor = expr.subs(symbol, 0), sympy.expand(expr).coeff(symbol)
+    try:
+        rest, factor = expr.subs(symbol, 0), sympy.expand(expr).coeff(symbol)
+    except ZeroDivisionError:  # a quotient by the symbol
+        return None
     if not (factor.is_Integer and rest.is_Integer and factor >= 1):
         return None
     if sympy.expand(expr - factor * symbol - rest) != 0:

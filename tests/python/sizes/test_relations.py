@@ -412,3 +412,30 @@ def test_guards_are_read() -> None:
 def test_guards_of_other_things_are_left_out() -> None:
     assert not conditions("L['n'].size()[0] == 3", "L['x'].stride()[0] == 1", "__import__('os')")
     assert not conditions("L['x'].size()[0] / 2 == 1.5", "f(L['x'].size()[0])", "1 == 1")
+
+
+class WritesFirst(torch.nn.Module):
+    """A stride of what is written to is a quotient by the size, which no symbol follows from."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        y.flatten()[0] = 3
+        return y
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_sizes_that_are_quotients_by_a_symbol(whole) -> None:
+    size = torch.export.Dim("size", min=1, max=9)
+    x = torch.randn(2, 4, 1, 4)
+    program = torch.export.export(
+        WritesFirst().eval(), (x,), dynamic_shapes=({1: size, 3: size},), strict=False
+    )
+    limits = torch_tensorrt.Input(
+        min_shape=(2, 1, 1, 1), opt_shape=(2, 4, 1, 4), max_shape=(2, 9, 1, 9)
+    )
+    compiled = torch_tensorrt.dynamo.compile(
+        program, arg_inputs=[limits], min_block_size=1, require_full_compilation=whole
+    )
+    for n in (1, 2, 4, 9):
+        x = torch.randn(2, n, 1, n)
+        assert torch.equal(compiled(x), WritesFirst()(x))
