@@ -8,7 +8,7 @@
 #include "runtime/requirement_check.h"
 #include "runtime/size_program.h"
 #include "runtime/workspace.h"
-#include "support/thread_pool.h"
+#include "support/cpu_count.h"
 
 namespace kiln::runtime {
 namespace {

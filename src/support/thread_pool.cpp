@@ -36,12 +36,6 @@ class SignalBlock {
 
 }  // namespace
 
-int available_cpus() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
-
 ThreadPool::~ThreadPool() {
   stop_.store(true, std::memory_order_relaxed);
   opened_.fetch_add(1, std::memory_order_release);

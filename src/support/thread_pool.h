@@ -22,9 +22,6 @@
 
 namespace kiln {
 
-// CPUs that this process may use.
-int available_cpus();
-
 class ThreadPool {
  public:
   ThreadPool() = default;

@@ -6,11 +6,12 @@
 #include <thread>
 #include <vector>
 
+#include "support/cpu_count.h"
+
 namespace kiln::backend {
 
 size_t worker_count(size_t count, int threads) {
-  const size_t wanted = threads > 0 ? static_cast<size_t>(threads)
-                                    : std::max(1U, std::thread::hardware_concurrency());
+  const auto wanted = static_cast<size_t>(threads > 0 ? threads : available_cpus());
   return std::clamp<size_t>(wanted, 1, std::max<size_t>(count, 1));
 }
 

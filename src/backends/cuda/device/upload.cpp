@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "support/aligned_buffer.h"
-#include "support/thread_pool.h"
+#include "support/cpu_count.h"
 
 namespace kiln::cuda {
 namespace {

@@ -4,9 +4,9 @@
 #include <future>
 #include <optional>
 #include <semaphore>
-#include <thread>
 
 #include "backends/cuda/compile/nvrtc.h"
+#include "support/cpu_count.h"
 #include "support/log.h"
 
 namespace kiln::cuda {
@@ -26,7 +26,7 @@ class CompileSlot {
 
  private:
   static std::counting_semaphore<>& slots() {
-    static std::counting_semaphore<> slots(std::max(1U, std::thread::hardware_concurrency()));
+    static std::counting_semaphore<> slots(available_cpus());
     return slots;
   }
 };
