@@ -167,18 +167,6 @@ size_t Graph::use_count(const Value* value) const {
   return value->uses_.size() + std::ranges::count(outputs_, value);
 }
 
-std::map<const Value*, std::vector<Node*>> Graph::users() const {
-  std::map<const Value*, std::vector<Node*>> result;
-  for (const auto& node : nodes_) {
-    for (const Value* input : node->inputs) {
-      if (input == nullptr) continue;
-      std::vector<Node*>& list = result[input];
-      if (list.empty() || list.back() != node.get()) list.push_back(node.get());
-    }
-  }
-  return result;
-}
-
 std::string Graph::unique_name(std::string_view stem) {
   if (name_counts_.emplace(stem, 0).second) return std::string(stem);
   while (true) {

@@ -145,8 +145,8 @@ class Graph {
   size_t erase_dead();
   // How many operands and graph outputs refer to the value.
   size_t use_count(const Value* value) const;
-  // The nodes that use each value, in graph order; recomputed on each call, so call it once a pass.
-  std::map<const Value*, std::vector<Node*>> users() const;
+  // The nodes that use the value, one for each operand that is the value, in no order. Valid until uses change.
+  const std::vector<Node*>& users(const Value* value) const { return value->uses_; }
   std::string unique_name(std::string_view stem);
   // Gives the value another name, made unique.
   void rename(Value* value, std::string_view name);

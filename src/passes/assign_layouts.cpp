@@ -97,7 +97,13 @@ Literal permuted(const Literal& literal, const Axes& axes) {
 
 class LayoutAssigner {
  public:
-  explicit LayoutAssigner(Rewriter& rewriter) : rewriter_(rewriter) {}
+  explicit LayoutAssigner(Rewriter& rewriter) : rewriter_(rewriter) {
+    for (const auto& node : rewriter.graph().nodes()) {
+      if (node->op != Op::permute) continue;
+      const Value* x = node->input(0);
+      if (node->attr<Axes>("axes") == to_last(x->type.rank())) permuted_.insert(x);
+    }
+  }
 
   // What to use instead of the node's result, or null.
   Value* visit(Node& node) {
@@ -141,10 +147,7 @@ class LayoutAssigner {
         std::count_if(shape.begin() + std::min<size_t>(shape.size(), 1), shape.end(),
                       [](const Dim& dim) { return !dim.is_constant(1); });
     if (shape.size() < 3 || long_axes <= 1) return true;
-    for (const Node* user : rewriter_.users(x)) {
-      if (user->op == Op::permute && user->attr<Axes>("axes") == to_last(shape.size())) return true;
-    }
-    return false;
+    return permuted_.contains(x);
   }
 
   bool can_sink(const Node& node) const {
@@ -324,6 +327,8 @@ class LayoutAssigner {
   }
 
   Rewriter& rewriter_;
+  std::set<const Value*>
+      permuted_;                 // that had a channels-last permute before; looked up, never walked
   std::set<const Value*> made_;  // permutes to channels-first that this pass made
 };
 

@@ -46,30 +46,10 @@ bool all_elements_equal(const ir::Literal& literal) {
 
 }  // namespace
 
-Rewriter::Rewriter(ir::Graph& graph) : graph_(graph), users_(graph.users()) {
-  for (const auto& node : graph.nodes()) {
-    for (const Value* input : node->inputs) {
-      if (input != nullptr) ++uses_[input];
-    }
-  }
-  for (const Value* output : graph.outputs()) ++uses_[output];
-}
-
 ir::Builder Rewriter::before(Node& node) {
   ir::Builder builder(graph_, &node);
   builder.set_location(node.location);
   return builder;
-}
-
-size_t Rewriter::uses(const Value* value) const {
-  const auto found = uses_.find(value);
-  return found == uses_.end() ? 0 : found->second;
-}
-
-const std::vector<Node*>& Rewriter::users(const Value* value) const {
-  static const std::vector<Node*> kNone;
-  const auto found = users_.find(value);
-  return found == users_.end() ? kNone : found->second;
 }
 
 bool rewrite(ir::Graph& graph, const Rule& rule) {

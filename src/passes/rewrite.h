@@ -2,7 +2,6 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <optional>
 #include <vector>
 
@@ -11,25 +10,22 @@
 
 namespace kiln::passes {
 
-// Handed to rules: makes nodes in front of the node that is looked at, and knows who uses what.
+// Handed to rules: makes nodes in front of the node that is looked at, and knows who uses what. Nodes that
+// were replaced in a sweep are users until it ends: a measure of profit, on which no rule may depend to be right.
 class Rewriter {
  public:
-  explicit Rewriter(ir::Graph& graph);
+  explicit Rewriter(ir::Graph& graph) : graph_(graph) {}
 
   ir::Graph& graph() { return graph_; }
   // A builder in front of the node, with its location.
   ir::Builder before(ir::Node& node);
-  // Operands and graph outputs that refer to the value, as they were when the sweep began. A
-  // measure of profit: no rule may depend on it to be right.
-  size_t uses(const ir::Value* value) const;
-  bool used_once(const ir::Value* value) const { return uses(value) == 1; }
-  // The nodes that use the value, in graph order, as they were when the sweep began.
-  const std::vector<ir::Node*>& users(const ir::Value* value) const;
+  // Whether one operand or graph output is the value.
+  bool used_once(const ir::Value* value) const { return graph_.use_count(value) == 1; }
+  // As Graph::users.
+  const std::vector<ir::Node*>& users(const ir::Value* value) const { return graph_.users(value); }
 
  private:
   ir::Graph& graph_;
-  std::map<const ir::Value*, size_t> uses_;
-  std::map<const ir::Value*, std::vector<ir::Node*>> users_;
 };
 
 // Looks at one node with one output and returns the value to use instead of it, or null.
