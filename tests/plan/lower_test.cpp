@@ -269,6 +269,22 @@ TEST(LowerTest, Concat) {
   check("%x: f32[s0, 0]", "%y = concat(%x, %x, %x) {axis = 1}");
 }
 
+// More operands than one kernel takes.
+TEST(LowerTest, ConcatOfMany) {
+  for (const int count : {65, 129}) {
+    std::string body, operands;
+    for (int i = 0; i < count; ++i) {
+      const std::string name = "%a" + std::to_string(i);
+      body += name + (i % 3 == 0   ? " = neg(%x)\n"
+                      : i % 3 == 1 ? " = add(%x, %z)\n"
+                                   : " = softmax(%x) {axis = 1}\n");
+      operands += (i == 0 ? "" : ", ") + name;
+    }
+    const std::string joined = "%c = concat(" + operands + ") {axis = 1}\n";
+    check("%x: f32[s0, 2], %z: f32[s0, 1]", body + joined + " %y = exp(%c)");
+  }
+}
+
 TEST(LowerTest, Gathers) {
   check("%x: f32[3, 4], %i: i64[s0, s1]", "%y = gather(%x, %i) {axis = 0}");
   check("%x: f32[s0, 4, 2], %i: i64[2]", "%y = gather(%x, %i) {axis = 1}");

@@ -2,9 +2,11 @@
 // runner's options.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "plan/compare.h"
+#include "plan/form/kernels.h"
 #include "plan/form/lifetimes.h"
 #include "plan/passes/pass.h"
 #include "support/error.h"
@@ -48,6 +50,63 @@ TEST(PipelineTest, AnEncoderLayerIsSevenKernels) {
   const Program program = expect_same_as_reference(kEncoderLayer, options);
   // projections, attention, out + residual, norm, ffn + GELU, ffn + residual, norm
   EXPECT_EQ(program.kernels.size(), 7u) << to_text(program);
+}
+
+// Graphs of `count` steps, in which everything could become one kernel.
+using Steps = std::string (*)(int count);
+
+std::string chain_of(const std::string& step, int count) {
+  std::string body = "graph main(%x0: f32[8, 16]) {\n";
+  for (int i = 0; i < count; ++i) {
+    const std::string n = std::to_string(i), next = std::to_string(i + 1);
+    body += "  %t" + n + " = " + step + "(%x" + n + ")" + (step == "softmax" ? " {axis = 1}" : "") +
+            "\n  %x" + next + " = add(%t" + n + ", %x" + n + ")\n";
+  }
+  return body + "  return %x" + std::to_string(count) + " as \"y\"\n}";
+}
+
+std::string branches_of(bool products, int count) {
+  std::string inputs = "%x: f32[8, 16]", body, operands;
+  for (int i = 0; i < count; ++i) {
+    const std::string n = std::to_string(i);
+    if (products) inputs += ", %w" + n + ": f32[4, 16]";
+    body += products
+                ? "  %p" + n + " = linear(%x, %w" + n + ")\n  %b" + n + " = tanh(%p" + n + ")\n"
+                : "  %b" + n + " = tanh(%x)\n";
+    operands += (i == 0 ? "%b" : ", %b") + n;
+  }
+  return "graph main(" + inputs + ") {\n" + body + "  %y = concat(" + operands +
+         ") {axis = 1}\n  return %y as \"y\"\n}";
+}
+
+// Stages, expressions and columns of the largest kernel.
+size_t largest_kernel(const std::string& text) {
+  Program program = lower(make_graph(text), test_traits());
+  run_pipeline(program, {});
+  size_t largest = 0;
+  for (const Kernel& kernel : program.kernels) {
+    size_t size = 0;
+    if (const auto* nest = std::get_if<LoopNest>(&kernel.body)) size += nest->stages.size();
+    if (const auto* product = std::get_if<MatMul>(&kernel.body))
+      size += static_cast<size_t>(product->n.extent().constant());
+    for_each_expr(kernel, [&](const Expr& expr) { visit(expr, [&](const ExprNode&) { ++size; }); });
+    largest = std::max(largest, size);
+  }
+  return largest;
+}
+
+// Passes and code generators may take the square of a kernel's size: it must not grow with the graph.
+TEST(PipelineTest, KernelsDoNotGrowWithTheGraph) {
+  const std::pair<const char*, Steps> graphs[] = {
+      {"pointwise", [](int count) { return chain_of("tanh", count); }},
+      {"rows", [](int count) { return chain_of("softmax", count); }},
+      {"branches", [](int count) { return branches_of(false, count); }},
+      {"products", [](int count) { return branches_of(true, count); }},
+  };
+  for (const auto& [name, graph] : graphs) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(largest_kernel(graph(600)), largest_kernel(graph(300)));
+  }
 }
 
 // Constants of a plan that are made of replaceable weights are replaceable.

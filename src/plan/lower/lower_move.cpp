@@ -102,19 +102,20 @@ void lower_repeat(Lowering& lowering, const ir::Node& node, size_t axis) {
   lowering.emit_pointwise(node, std::move(space), lowering.load(x, at));
 }
 
-// One Store for each operand, at its offset along the axis.
-void lower_concat(Lowering& lowering, const ir::Node& node) {
+// Stores of one kernel. Passes and code generators look through a whole kernel for each of its operands, so that
+// their time would grow with the square of this.
+constexpr size_t kMostPieces = 64;
+
+// One Store for each operand from `first` on, at its offset along the axis, which is moved past them.
+LoopNest concat_nest(Lowering& lowering, const ir::Node& node, BufferId target, size_t first,
+                     ir::Dim& offset) {
   const auto axis = static_cast<size_t>(node.attr<int64_t>("axis"));
-  const bool repeats =
-      std::ranges::all_of(node.inputs, [&](const ir::Value* v) { return v == node.input(0); });
-  if (repeats) return lower_repeat(lowering, node, axis);
-  const BufferId target = lowering.define(node.output());
   std::vector<bool> inner(node.output()->type.rank());
   for (size_t i = axis; i < inner.size(); ++i) inner[i] = true;
   const AxisSplit lead(node.output()->type.shape, inner);
   NestBuilder builder(lead.outer());
-  ir::Dim offset;
-  for (const ir::Value* input : node.inputs) {
+  for (size_t k = first; k < std::min(first + kMostPieces, node.inputs.size()); ++k) {
+    const ir::Value* input = node.inputs[k];
     ir::Shape shape = input->type.shape;
     for (size_t i = 0; i < axis; ++i) shape[i] = 1;
     LoopSpace space = make_loops(shape, "j");
@@ -124,7 +125,17 @@ void lower_concat(Lowering& lowering, const ir::Node& node) {
     builder.store({target, std::move(space.loops), std::move(space.indices), std::move(value), {}});
     offset += input->type.shape[axis];
   }
-  lowering.emit(node, builder.finish());
+  return builder.finish();
+}
+
+void lower_concat(Lowering& lowering, const ir::Node& node) {
+  const bool repeats =
+      std::ranges::all_of(node.inputs, [&](const ir::Value* v) { return v == node.input(0); });
+  if (repeats) return lower_repeat(lowering, node, static_cast<size_t>(node.attr<int64_t>("axis")));
+  const BufferId target = lowering.define(node.output());
+  ir::Dim offset;
+  for (size_t first = 0; first < node.inputs.size(); first += kMostPieces)
+    lowering.emit(node, concat_nest(lowering, node, target, first, offset));
 }
 
 void lower_gather_elements(Lowering& lowering, const ir::Node& node) {

@@ -7,6 +7,8 @@
 // results are replaced by their values where that repeats no dear work; results that are read
 // elsewhere are still stored.
 //
+// A nest has a limit of stages: a chain of normalisations, however long, is as many nests as it takes.
+//
 // A pointwise nest has no order among its loops: any of them may become outer loops of the other
 // nest.
 #include <algorithm>
@@ -314,9 +316,19 @@ std::optional<size_t> first_reader(const Program& program, const Uses& uses, siz
   return first;
 }
 
+// Stages of a merged nest. Each merge looks through the whole nest, and code generators take longer than in proportion.
+constexpr size_t kMostStages = 64;
+
+bool is_short_enough(const Kernel& producer, const Kernel& consumer) {
+  const size_t first = std::get<LoopNest>(producer.body).stages.size();
+  const size_t second = std::get<LoopNest>(consumer.body).stages.size();
+  return first + second <= kMostStages;
+}
+
 bool merge_with_reader(Program& program, Uses& uses, size_t producer) {
   const auto consumer = first_reader(program, uses, producer);
   if (!consumer || !std::holds_alternative<LoopNest>(program.kernels[*consumer].body)) return false;
+  if (!is_short_enough(program.kernels[producer], program.kernels[*consumer])) return false;
   auto merged = Merger(program, uses, producer, *consumer).merge();
   if (!merged) return false;
   Kernel& kernel = program.kernels[*consumer];

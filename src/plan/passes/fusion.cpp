@@ -72,9 +72,13 @@ Uses::Uses(const Program& program)
 }
 
 void Uses::update(const Program& program, size_t kernel) {
+  readers.resize(std::max(readers.size(), program.buffers.size()));
+  writers.resize(readers.size());
   const auto replace = [&](std::vector<std::vector<size_t>>& users, std::vector<BufferId>& known,
                            std::vector<BufferId> now) {
-    for (BufferId buffer : known) std::erase(users[buffer], kernel);
+    if (known == now) return;
+    for (BufferId buffer : known)
+      users[buffer].erase(std::ranges::lower_bound(users[buffer], kernel));
     for (BufferId buffer : now)
       users[buffer].insert(std::ranges::lower_bound(users[buffer], kernel), kernel);
     known = std::move(now);

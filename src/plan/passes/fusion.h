@@ -14,7 +14,7 @@ namespace kiln::plan {
 class Uses {
  public:
   explicit Uses(const Program& program);
-  // After a change of a kernel.
+  // After a change of a kernel; buffers may have been added.
   void update(const Program& program, size_t kernel);
 
   std::vector<std::vector<size_t>> readers, writers;

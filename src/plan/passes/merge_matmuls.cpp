@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <map>
 
 #include "plan/form/kernels.h"
 #include "plan/form/rewrite.h"
@@ -16,6 +17,10 @@
 
 namespace kiln::plan {
 namespace {
+
+// More are several products: a group that cannot be merged is tried again without its first, and each reader's
+// expression is looked through for each of its parts.
+constexpr size_t kMostParts = 128;
 
 // Row-major with the columns last: what [..., n] is as m rows.
 bool is_dense_result(const Program& program, const MatMul& matmul) {
@@ -111,8 +116,10 @@ ir::Literal join(const std::vector<const ir::Literal*>& parts, bool along_first)
 
 class Merger {
  public:
-  Merger(Program& program, std::vector<size_t> group)
-      : program_(program), group_(std::move(group)) {}
+  Merger(Program& program, Uses& uses, std::vector<size_t> group)
+      : program_(program), uses_(uses), group_(std::move(group)) {
+    for (size_t i = 0; i < group_.size(); ++i) parts_.emplace(matmul(i).out.buffer, i);
+  }
 
   bool run() {
     const MatMul& first = matmul(0);
@@ -126,14 +133,16 @@ class Merger {
     for (size_t i = 0; i < group_.size(); ++i) epilogues.push_back(over_common_rows(matmul(i)));
     const auto before = static_cast<std::ptrdiff_t>(program_.buffers.size());
     merged_.epilogue = zip(epilogues);
-    std::vector<Kernel> kernels = program_.kernels;
+    std::map<size_t, Kernel> readers = copies_of_readers();
     if (merged_.epilogue) add_result();
-    if (!merged_.epilogue || !redirect_readers(kernels)) {
+    if (!merged_.epilogue || !redirect_readers(readers)) {
       program_.buffers.erase(program_.buffers.begin() + before, program_.buffers.end());
       return false;
     }
-    program_.kernels = std::move(kernels);
+    for (auto& [reader, kernel] : readers) program_.kernels[reader] = std::move(kernel);
     commit();
+    for (const auto& [reader, kernel] : readers) uses_.update(program_, reader);
+    for (const size_t part : group_) uses_.update(program_, part);
     return true;
   }
 
@@ -324,14 +333,20 @@ class Merger {
   // --- Readers ---
 
   std::optional<size_t> part_of(BufferId buffer) const {
-    for (size_t i = 0; i < group_.size(); ++i) {
-      if (matmul(i).out.buffer == buffer) return i;
-    }
-    return std::nullopt;
+    const auto found = parts_.find(buffer);
+    return found == parts_.end() ? std::nullopt : std::optional(found->second);
   }
 
-  bool redirect_readers(std::vector<Kernel>& kernels) {
-    return std::ranges::all_of(kernels, [&](Kernel& kernel) { return redirect(kernel); });
+  std::map<size_t, Kernel> copies_of_readers() const {
+    std::map<size_t, Kernel> copies;
+    for (const auto& [buffer, part] : parts_)
+      for (const size_t reader : uses_.readers[buffer])
+        copies.try_emplace(reader, program_.kernels[reader]);
+    return copies;
+  }
+
+  bool redirect_readers(std::map<size_t, Kernel>& readers) {
+    return std::ranges::all_of(readers, [&](auto& reader) { return redirect(reader.second); });
   }
 
   bool redirect(Kernel& kernel) {
@@ -409,19 +424,24 @@ class Merger {
   }
 
   Program& program_;
+  Uses& uses_;
   const std::vector<size_t> group_;
+  std::map<BufferId, size_t> parts_;  // by result
   std::vector<ir::Dim> offsets_;
   ir::Dim columns_;
   MatMul merged_;
   BufferId result_ = -1;
 };
 
-std::vector<size_t> group_of(const Program& program, size_t first) {
+std::vector<size_t> group_of(const Program& program, const Uses& uses, size_t first) {
   std::vector<size_t> group = {first};
   const auto& matmul = std::get<MatMul>(program.kernels[first].body);
-  for (size_t i = first + 1; i < program.kernels.size(); ++i) {
-    if (!is_candidate(program, program.kernels[i])) continue;
-    if (same_shape(program, matmul, std::get<MatMul>(program.kernels[i].body))) group.push_back(i);
+  const std::vector<size_t>& readers = uses.readers[matmul.a.buffer];
+  for (auto i = std::ranges::upper_bound(readers, first); i != readers.end(); ++i) {
+    if (group.size() == kMostParts) break;
+    if (!is_candidate(program, program.kernels[*i])) continue;
+    if (same_shape(program, matmul, std::get<MatMul>(program.kernels[*i].body)))
+      group.push_back(*i);
   }
   return group;
 }
@@ -430,10 +450,11 @@ std::vector<size_t> group_of(const Program& program, size_t first) {
 
 bool merge_matmuls(Program& program) {
   bool changed = false;
+  Uses uses(program);
   for (size_t i = 0; i < program.kernels.size(); ++i) {
     if (!is_candidate(program, program.kernels[i])) continue;
-    std::vector<size_t> group = group_of(program, i);
-    if (group.size() > 1) changed |= Merger(program, std::move(group)).run();
+    std::vector<size_t> group = group_of(program, uses, i);
+    if (group.size() > 1) changed |= Merger(program, uses, std::move(group)).run();
   }
   if (changed) remove_empty(program);
   return changed;

@@ -89,9 +89,13 @@ bool pair(Program& program, size_t index, size_t other_index) {
 bool pair_matmuls(Program& program) {
   if (!program.traits.paired_products) return false;
   bool changed = false;
+  Uses uses(program);
   for (size_t i = 0; i < program.kernels.size(); ++i) {
-    const Uses uses(program);
-    if (const auto other = other_of(program, uses, i)) changed |= pair(program, i, *other);
+    const auto other = other_of(program, uses, i);
+    if (!other || !pair(program, i, *other)) continue;
+    uses.update(program, *other);
+    uses.update(program, i);
+    changed = true;
   }
   if (changed) remove_empty(program);
   return changed;

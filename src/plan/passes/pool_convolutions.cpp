@@ -109,7 +109,7 @@ bool fits(const Program& program, const Convolution& c, const Pooling& pooling) 
          program.buffers[pooling.to].type.shape == pooled;
 }
 
-bool pool(Program& program, const Uses& uses, size_t index) {
+bool pool(Program& program, Uses& uses, size_t index) {
   const auto pooling = pooling_of(program, program.kernels[index]);
   if (!pooling || program.buffers[pooling->from].kind != BufferKind::Temporary ||
       uses.readers[pooling->from].size() != 1 || uses.writers[pooling->from].size() != 1)
@@ -127,6 +127,8 @@ bool pool(Program& program, const Uses& uses, size_t index) {
   absorb_name(kernel, program.kernels[writer]);
   make_empty(program.kernels[writer]);
   program.kernels[index] = std::move(kernel);
+  uses.update(program, writer);
+  uses.update(program, index);
   return true;
 }
 
@@ -136,11 +138,7 @@ bool pool_convolutions(Program& program) {
   if (!program.traits.pooled_convolutions) return false;
   bool changed = false;
   Uses uses(program);
-  for (size_t i = 0; i < program.kernels.size(); ++i) {
-    if (!pool(program, uses, i)) continue;
-    uses = Uses(program);
-    changed = true;
-  }
+  for (size_t i = 0; i < program.kernels.size(); ++i) changed |= pool(program, uses, i);
   if (changed) remove_empty(program);
   return changed;
 }
