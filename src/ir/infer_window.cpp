@@ -65,6 +65,12 @@ Type infer_convolution(const Call& call) {
     call.expect_equal(call.shape(2)[0], weight[0], "a bias of size");
   }
   Type result = call.type(0);
+  if (call.has_attr("result")) {
+    const DType own = result.dtype;
+    result.dtype = call.attr<DType>("result");
+    call.expect(is_16_bit_float(own) && result.dtype == DType::F32,
+                "result = " + std::string(dtype_name(result.dtype)), "f32 of 16-bit operands");
+  }
   result.shape[channel_axis] = weight[0];
   for (size_t i = 0; i < spatial; ++i) {
     const Dim& kernel = weight[first_spatial + i];

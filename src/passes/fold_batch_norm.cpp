@@ -89,22 +89,91 @@ Value* into_convolution(Rewriter& rewriter, Node& node, const Affine& affine) {
                        convolution->attrs);
 }
 
+// A value of 16 bits as f32: the sums of a convolution before they are rounded, if nothing else reads them.
+Value* widened(Rewriter& rewriter, ir::Builder& builder, Value* x, bool keeps_digits) {
+  const Node* convolution = producer(x, Op::convolution);
+  if (convolution == nullptr || !keeps_digits || !rewriter.used_once(x))
+    return builder.cast(x, DType::F32);
+  ir::Attrs attrs = convolution->attrs;
+  attrs["result"] = DType::F32;
+  Value* sums = builder.value(Op::convolution, convolution->inputs, std::move(attrs));
+  const std::string name = x->name;  // layers go by the names of their results
+  builder.graph().rename(x, name + ".old");
+  builder.graph().rename(sums, name);
+  return sums;
+}
+
 // batch_norm(x) -> x * scale + shift, in f32 where x has 16 bits
-Value* into_multiply_add(Rewriter& rewriter, Node& node, const Affine& affine) {
-  std::vector<int64_t> shape(node.output()->type.rank() - 1, 1);
+Value* into_multiply_add(ir::Builder& builder, Value* x, const Affine& affine) {
+  std::vector<int64_t> shape(x->type.rank() - 1, 1);
   shape[0] = static_cast<int64_t>(affine.scale.size());
-  ir::Builder builder = rewriter.before(node);
-  const DType dtype = node.output()->type.dtype;
-  const bool widens = is_16_bit_float(dtype);
   const auto constant = [&](const std::vector<double>& values) {
-    return builder.constant(
-        per_channel(widens ? DType::F32 : dtype, values, shape, affine.replaceable));
+    return builder.constant(per_channel(x->type.dtype, values, shape, affine.replaceable));
   };
-  Value* x = widens ? builder.cast(node.input(0), DType::F32) : node.input(0);
   Value* scale = constant(affine.scale);
   Value* shift = constant(affine.shift);
-  Value* result = builder.value(Op::add, {builder.value(Op::mul, {x, scale}), shift});
-  return widens ? builder.cast(result, dtype) : result;
+  return builder.value(Op::add, {builder.value(Op::mul, {x, scale}), shift});
+}
+
+Value* in_f32(Rewriter& rewriter, ir::Builder& builder, const Node& norm, const Affine& affine,
+              bool keeps_digits) {
+  Value* x = widened(rewriter, builder, norm.input(0), keeps_digits);
+  return into_multiply_add(builder, x, affine);
+}
+
+// add(y, batch_norm(x)) of 16 bits, a residual: one sum in f32, which is rounded once. A shortcut with a
+// batch_norm of its own is stored by its own kernel, and takes less memory in 16 bits.
+Value* into_residual(Rewriter& rewriter, Node& node) {
+  const DType dtype = node.output()->type.dtype;
+  if (node.op != Op::add || !is_16_bit_float(dtype)) return nullptr;
+  const auto norm_used_once = [&](Value* value) {
+    return rewriter.used_once(value) ? producer(value, Op::batch_norm) : nullptr;
+  };
+  for (const size_t i : {0, 1}) {
+    const Node* norm = norm_used_once(node.input(i));
+    if (norm == nullptr || norm_used_once(node.input(1 - i)) != nullptr) continue;
+    if (producer(norm->input(0), Op::convolution) == nullptr) continue;
+    const auto affine = affine_of(*norm);
+    if (!affine) continue;
+    ir::Builder builder = rewriter.before(node);
+    Value* normal = in_f32(rewriter, builder, *norm, *affine, true);
+    Value* other = builder.cast(node.input(1 - i), DType::F32);
+    return builder.cast(builder.value(Op::add, {normal, other}), dtype);
+  }
+  return nullptr;
+}
+
+// relu(cast(x)) -> cast(relu(x)), and the same for the minimum of a relu6: what narrows comes last, so that one
+// kernel computes all of it and rounds once.
+Value* limit_in_f32(Rewriter& rewriter, Node& node) {
+  if (node.op != Op::relu && node.op != Op::minimum) return nullptr;
+  const Node* cast = producer(node.input(0), Op::cast);
+  if (cast == nullptr || !rewriter.used_once(node.input(0))) return nullptr;
+  const DType dtype = node.output()->type.dtype;
+  if (!is_16_bit_float(dtype) || cast->input(0)->type.dtype != DType::F32) return nullptr;
+  ir::Builder builder = rewriter.before(node);
+  std::vector<Value*> operands = {cast->input(0)};
+  if (node.op == Op::minimum) {
+    // A number of 16 bits: rounding takes nothing across it.
+    const auto limit = uniform_value(node.input(1));
+    if (!limit || node.input(1)->type.rank() > 0) return nullptr;
+    operands.push_back(builder.scalar(DType::F32, *limit));
+  }
+  return builder.cast(builder.value(node.op, std::move(operands)), dtype);
+}
+
+Value* folded(Rewriter& rewriter, Node& node, bool keeps_digits) {
+  if (node.op != Op::batch_norm) return nullptr;
+  const auto affine = affine_of(node);
+  if (!affine) return nullptr;
+  const DType dtype = node.output()->type.dtype;
+  if (is_16_bit_float(dtype)) {
+    ir::Builder builder = rewriter.before(node);
+    return builder.cast(in_f32(rewriter, builder, node, *affine, keeps_digits), dtype);
+  }
+  if (Value* result = into_convolution(rewriter, node, *affine)) return result;
+  ir::Builder builder = rewriter.before(node);
+  return into_multiply_add(builder, node.input(0), *affine);
 }
 
 }  // namespace
@@ -112,17 +181,17 @@ Value* into_multiply_add(Rewriter& rewriter, Node& node, const Affine& affine) {
 // batch_norm with constant parameters disappears: into the convolution before it where that has
 // constant weights and no other user, otherwise into a multiplication and an addition. Scales are
 // computed in f64 and rounded once. Weights of 16 bits would lose digits: there it becomes the latter,
-// with f32 in between, which rounds as often as batch_norm does.
-bool fold_batch_norm(ir::Graph& graph, PassContext&) {
-  return rewrite(graph, [](Rewriter& rewriter, Node& node) -> Value* {
-    if (node.op != Op::batch_norm) return nullptr;
-    const auto affine = affine_of(node);
-    if (!affine) return nullptr;
-    if (!is_16_bit_float(node.output()->type.dtype)) {
-      if (Value* result = into_convolution(rewriter, node, *affine)) return result;
-    }
-    return into_multiply_add(rewriter, node, *affine);
+// with f32 in between. A convolution before it and a residual after it are not rounded on their own,
+// unless every operator's result is to be.
+bool fold_batch_norm(ir::Graph& graph, PassContext& context) {
+  const bool keeps_digits = !context.emulate_precision_casts;
+  bool changed = false;
+  if (keeps_digits) changed = rewrite(graph, into_residual);
+  changed |= rewrite(graph, [keeps_digits](Rewriter& rewriter, Node& node) {
+    return folded(rewriter, node, keeps_digits);
   });
+  if (changed && keeps_digits) rewrite(graph, limit_in_f32);
+  return changed;
 }
 
 }  // namespace kiln::passes

@@ -200,7 +200,7 @@ Literal lost_means(const Node& node, const WeightForm& form, const QuantisedWeig
   const int64_t scale_groups = quantised.scales.elements() / form.channels;
   const int64_t group_steps = form.steps / scale_groups;
   std::byte* data = nullptr;
-  Literal lost = Literal::allocate(node.output()->type.dtype, {form.channels}, &data);
+  Literal lost = Literal::allocate(node.input(0)->type.dtype, {form.channels}, &data);
   for (int64_t channel = 0; channel < form.channels; ++channel) {
     const int64_t first = channel / (form.channels / groups) * (channels_in / groups);
     double sum = 0;
@@ -250,7 +250,7 @@ class Quantiser {
     operands[1] = builder.value(Op::dequantize,
                                 {builder.constant(std::move(weight.values)),
                                  builder.constant(std::move(weight.scales)), nullptr},
-                                {{"dtype", node.output()->type.dtype}});
+                                {{"dtype", node.input(0)->type.dtype}});
     const bool has_bias = node.op != Op::matmul;
     if (lost != nullptr && has_bias) {
       operands.resize(3);

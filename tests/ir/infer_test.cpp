@@ -212,6 +212,9 @@ TEST(InferTest, Convolution) {
             "f32[b, 4, floordiv(s + 1, 2), 28]");
   EXPECT_EQ(infer("convolution(%img, %k)" + window + "groups = 2, layout = \"nchw\"}"),
             "[convolution] got a weight for channels 8, expected 4");
+  EXPECT_EQ(
+      infer("convolution(%img, %k)" + window + "groups = 1, layout = \"nchw\", result = f32}"),
+      "[convolution] got result = f32, expected f32 of 16-bit operands");
   EXPECT_EQ(infer("convolution(%img, %k)" + window + "groups = 1, layout = \"hwcn\"}"),
             "[convolution] got layout \"hwcn\", expected nchw or nhwc");
   EXPECT_EQ(infer("convolution(%img, %k, %ch)" + window + "groups = 1, layout = \"nchw\"}"),

@@ -139,8 +139,9 @@ Literal evaluate_convolution(const Call& call) {
   const Values bias = call.has(2) ? load<double>(call.input(2)) : Values{};
   Sizes shape{g.batch, g.filters};
   shape.insert(shape.end(), g.output.begin(), g.output.end());
+  const DType dtype = call.node.attr_or("result", call.dtype());
   const Literal result =
-      store(convolve(g, load<double>(x), load<double>(weight), bias), call.dtype(), shape);
+      store(convolve(g, load<double>(x), load<double>(weight), bias), dtype, shape);
   return last ? channels_last(result) : result;
 }
 

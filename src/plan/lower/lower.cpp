@@ -375,7 +375,7 @@ DType accumulator_dtype(const ir::Node& node) {
 }
 
 bool has_kernel(const std::vector<DType>& dtypes, const ir::Node& node) {
-  const DType dtype = node.output()->type.dtype;
+  const DType dtype = node.input(0)->type.dtype;
   const bool listed = std::ranges::find(dtypes, dtype) != dtypes.end();
   return listed && accumulator_dtype(node) == compute_dtype(dtype);
 }

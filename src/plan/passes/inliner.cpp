@@ -31,6 +31,7 @@ class Inliner {
     if (uses_.writers[buffer].size() != 1 || uses_.readers[buffer].empty()) return false;
     if (has_checks(producer->value) && !is_read_whole(buffer)) return false;
     const bool removable = program_.buffers[buffer].kind == BufferKind::Temporary;
+    if (follows_narrowing(*producer)) return false;
     if (is_free(producer->value)) return inline_everywhere(index, *producer);
     if (!removable || !all_can_take(*producer)) return false;
     if (!worth_it(*producer)) return false;
@@ -100,6 +101,19 @@ class Inliner {
       return writers.size() == 1 && uses_.readers[buffer].size() == 1 &&
              epilogue_of(program_.kernels[writers[0]]) != nullptr &&
              size(producer.buffer) < size(buffer);
+    });
+  }
+
+  // Whether it is next in line for the epilogue that such a result becomes, and would be computed by each of
+  // its readers otherwise.
+  bool follows_narrowing(const Pointwise& producer) const {
+    if (consumers_ != Consumers::Pointwise || uses_.readers[producer.buffer].size() < 2)
+      return false;
+    return std::ranges::any_of(loads(producer.value), [&](BufferId buffer) {
+      const auto& writers = uses_.writers[buffer];
+      if (writers.size() != 1 || uses_.readers[buffer].size() != 1) return false;
+      const auto before = as_pointwise(program_.kernels[writers[0]]);
+      return before && narrows_contraction(*before);
     });
   }
 
