@@ -177,6 +177,31 @@ Value* convolution_of_pad(Rewriter& rewriter, Node& node) {
   return rewriter.before(node).value(Op::convolution, std::move(inputs), std::move(attrs));
 }
 
+// Whether every window has an element that is no padding.
+bool has_no_empty_window(const Node& pool) {
+  const auto kernel = pool.attr<Axes>("kernel"), dilation = pool.attr<Axes>("dilation");
+  const auto before = pool.attr<Axes>("padding_before"), after = pool.attr<Axes>("padding_after");
+  for (size_t i = 0; i < kernel.size(); ++i) {
+    if (dilation[i] != 1 || before[i] >= kernel[i] || after[i] >= kernel[i]) return false;
+  }
+  return true;
+}
+
+// max_pool(dequantize(q)) -> dequantize(max_pool(q)), where a larger integer is a larger number
+Value* max_pool_of_integers(Rewriter& rewriter, Node& node) {
+  if (node.op != Op::max_pool || !has_no_empty_window(node)) return nullptr;
+  const Node* real = producer(node.input(0), Op::dequantize);
+  if (real == nullptr || real->input(1)->type.rank() > 0) return nullptr;
+  if (real->input(2) != nullptr && real->input(2)->type.rank() > 0) return nullptr;
+  const DType dtype = real->input(0)->type.dtype;
+  const auto scale = uniform_value(real->input(1));
+  if ((dtype != DType::U8 && dtype != DType::I8) || !(scale.value_or(0) > 0)) return nullptr;
+  ir::Builder builder = rewriter.before(node);
+  std::vector<Value*> operands = real->inputs;
+  operands[0] = builder.value(Op::max_pool, {real->input(0)}, node.attrs);
+  return builder.value(Op::dequantize, std::move(operands), real->attrs);
+}
+
 // attention with a mask that keeps everything, or adds nothing -> attention without a mask
 Value* attention_with_idle_mask(Rewriter& rewriter, Node& node) {
   if (node.op != Op::attention || node.input(3) == nullptr) return nullptr;
@@ -191,7 +216,7 @@ Value* attention_with_idle_mask(Rewriter& rewriter, Node& node) {
 Value* canonicalise_other(Rewriter& rewriter, Node& node) {
   for (auto* rule : {empty_to_constant, source_to_constant, identity_move, concat_without_empty,
                      move_of_uniform, trivial_reduction, matmul_of_transpose, matmul_to_linear,
-                     convolution_of_pad, attention_with_idle_mask}) {
+                     convolution_of_pad, max_pool_of_integers, attention_with_idle_mask}) {
     if (Value* result = rule(rewriter, node)) return result;
   }
   return nullptr;

@@ -26,7 +26,7 @@ constexpr Gaps kGaps[] = {
      "quantize_blocks_f32 quantize_by_input_f32 quantize_channels_f32 quantize_channels_f64 "
      "quantize_tensor_bf16 quantize_tensor_f16 quantize_tensor_f32 quantize_tensor_f64 "
      "quantize_unsigned_f32 reshape_u8 large_cast_u8 large_narrowing_f64 "
-     "convolution_unrounded_f16 convolution_unrounded_bf16 "
+     "convolution_unrounded_f16 convolution_unrounded_bf16 max_pool_nhwc_i8 max_pool_nhwc_u8 "
      "integer_chain_f32 integer_convolution_1d_f32 integer_convolution_3d_f32 "
      "integer_convolution_dynamic_border_f32 integer_convolution_dynamic_f32 "
      "integer_convolution_f32 integer_convolution_i8_f32 integer_depthwise_f32 "
