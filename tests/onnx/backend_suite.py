@@ -284,6 +284,9 @@ def _difference(got: Any, want: Any, case: Any) -> str:
     # Two steps of the format: the suite's own results are rounded after each operator.
     rtol = max(case.rtol, {"float16": 2**-9, "bfloat16": 2**-6}.get(kind, 0))
     atol = max(case.atol, {"float16": 2**-13, "bfloat16": 2**-9}.get(kind, 0))
+    # Zeros of a transform are sums that cancel: the suite has the noise of NumPy's there, ours is another.
+    if operator_of(case) == "DFT":
+        atol = max(atol, 2**-23 * float(np.abs(want).max(initial=0)))
     try:
         np.testing.assert_allclose(got, want, rtol=rtol, atol=atol)
     except AssertionError as error:

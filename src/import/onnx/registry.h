@@ -26,6 +26,7 @@ OperatorRows attention_operators();
 OperatorRows contract_operators();
 OperatorRows convolution_operators();
 OperatorRows create_operators();
+OperatorRows fourier_operators();
 OperatorRows index_operators();
 OperatorRows microsoft_operators();
 OperatorRows normalise_operators();
