@@ -198,10 +198,44 @@ Value* import_non_zero(NodeCall& call) {
                                 {1, 0});
 }
 
+// Different rows along an axis, sorted by their elements.
+UniqueElements unique_rows(NodeCall& call, Value* x) {
+  const int64_t axis = call.axis(call.integer("axis"), x->type.rank());
+  const std::vector<Value*> found = call.aten_many("aten.unique_dim.default",
+                                                   {{"self", x},
+                                                    {"dim", Dim(axis)},
+                                                    {"sorted", true},
+                                                    {"return_inverse", true},
+                                                    {"return_counts", true}},
+                                                   {true, true, true});
+  const Dim rows = x->type.shape[static_cast<size_t>(axis)];
+  Value* position = iota(call.call(), rows);
+  Value* none = call.make(Op::dim_value, {}, {{"value", rows}, {"dtype", DType::I64}});
+  Value* first = call.make(Op::scatter,
+                           {call.builder().expand(none, found[2]->type.shape), found[1], position},
+                           {{"axis", int64_t{0}}, {"combine", std::string("min")}});
+  return {found[0], first, found[1], found[2]};
+}
+
+// In the order in which they come, `values` along the axis.
+UniqueElements in_given_order(NodeCall& call, const UniqueElements& found, int64_t axis) {
+  const auto order_of = [&](Value* x) {
+    return call.make(Op::argsort, {x},
+                     {{"axis", int64_t{0}}, {"descending", false}, {"count", x->type.shape[0]}});
+  };
+  const auto at = [&](Value* x, Value* index, int64_t along) {
+    return call.make(Op::gather, {x, index}, {{"axis", along}});
+  };
+  Value* order = order_of(found.first);
+  return {at(found.values, order, axis), at(found.first, order, 0),
+          at(order_of(order), found.inverse, 0), at(found.counts, order, 0)};
+}
+
 std::vector<Value*> import_unique(NodeCall& call) {
-  call.expect(!call.has("axis"), "an axis", "none: rows are not compared");
-  call.expect(call.flag_or("sorted", true), "sorted = 0", "1");
-  const UniqueElements found = unique_elements(call.call(), call.input(0));
+  Value* x = call.input(0);
+  const int64_t axis = call.has("axis") ? call.axis(call.integer("axis"), x->type.rank()) : 0;
+  UniqueElements found = call.has("axis") ? unique_rows(call, x) : unique_elements(call.call(), x);
+  if (!call.flag_or("sorted", true)) found = in_given_order(call, found, axis);
   std::vector<Value*> results{found.values, found.first, found.inverse, found.counts};
   results.resize(call.output_count());
   return results;
