@@ -128,9 +128,11 @@ Expr compose_softshrink(Call& call, const Expr& x) {
   return x.apply(Op::gt, lambda).select(x - lambda, below);
 }
 
+// PyTorch compares in f32: a threshold that is rounded to 16 bits may be what lies above it.
 Value* import_threshold(Call& call) {
   const Expr x = self(call);
-  return x.apply(Op::le, call.real_or("threshold", 0))
+  const Expr wide(call, call.builder().cast(x, compute_dtype(x.value()->type.dtype)));
+  return wide.apply(Op::le, call.real_or("threshold", 0))
       .select(x.constant(call.real_or("value", 0)), x);
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "import/ops/common.h"
+#include "import/ops/empty_index.h"
 
 namespace kiln::import {
 namespace {
@@ -50,6 +51,10 @@ Value* import_gather(Call& call) {
     Value* column = call.builder().reshape(x, {x->type.elements()});
     Value* flat = take(call, column, call.builder().reshape(index, {index->type.elements()}), 0);
     return call.builder().reshape(flat, index->type.shape);
+  }
+  if (index->type.rank() != x->type.rank()) {
+    expect_empty(call, index, x->type.rank());
+    return call.builder().cast(index, x->type.dtype);
   }
   const int64_t axis = call.axis("dim", x->type.rank());
   for (size_t i = 0; i < x->type.rank(); ++i) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "import/ops/common.h"
+#include "import/ops/empty_index.h"
 
 namespace kiln::import {
 namespace {
@@ -225,6 +226,10 @@ Value* scatter(Call& call, Value* x, Value* source, Combine how, bool include_se
   x = with_axis(x);
   const int64_t last = static_cast<int64_t>(x->type.rank()) - 1;
   Value* index = with_axis(given);
+  if (index->type.rank() != x->type.rank()) {
+    expect_empty(call, index, x->type.rank());
+    return call.builder().reshape(x, shape);
+  }
   index = checked_index(call, index, x->type.shape[axis], false, call.operation());
   const bool is_tensor = source->type.rank() > 0 || (is_scalar && call.has("src"));
   if (is_tensor) {

@@ -287,3 +287,24 @@ def test_refit_plans_the_same(emulate: bool) -> None:
     refitted = torch_tensorrt.dynamo.refit_module_weights(module, torch.export.export(other, (x,)))
     assert torch.equal(refitted(x), other(x)) is emulate
     assert difference(refitted(x).float(), other(x).float()) is None or not emulate
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_numbers_next_to_limits(dtype) -> None:
+    """0.1 and 0.3 are no numbers of 16 bits: which side of them a number lies on depends on how they are rounded."""
+    x = torch.tensor([0.1, 0.3, -0.1, -0.3, 0.0, -0.0, 0.5, torch.inf, -torch.inf, torch.nan])
+    x = x.to(dtype)
+    end = torch.tensor(torch.inf, dtype=dtype)
+    x = torch.cat([x, x.nextafter(end), x.nextafter(-end)])
+    table: Table = {
+        "threshold": lambda x: functional.threshold(x, 0.1, 2.0),
+        "below 0": lambda x: functional.threshold(x, -0.1, 0.3),
+        "hardshrink": lambda x: functional.hardshrink(x, 0.1),
+        "softshrink": lambda x: functional.softshrink(x, 0.3),
+        "hardtanh": lambda x: functional.hardtanh(x, -0.1, 0.3),
+        "clamp": lambda x: x.clamp(-0.3, 0.1),
+        "gt": lambda x: x > 0.1,
+        "eq": lambda x: x == 0.3,
+        "masked": lambda x: x.masked_fill(x > 0.1, 0.3),
+    }
+    assert_as_eager(table, (x,))

@@ -197,6 +197,23 @@ def test_nothing_is_written(dtype) -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0, 3)])
+def test_empty_indices_of_any_rank(shape) -> None:
+    check_all(
+        {
+            "scatter": lambda x, i, v: x.scatter(2, i, v),
+            "value": lambda x, i, v: x.scatter(0, i, 1.5),
+            "add": lambda x, i, v: x.scatter_add(1, i, v),
+            "amax": lambda x, i, v: x.scatter_reduce(0, i, v, "amax", include_self=False),
+            "gather": lambda x, i, v: x.gather(1, i),
+        },
+        torch.randn(3, 1, 4),
+        torch.zeros(shape, dtype=torch.int64),
+        torch.zeros(shape),
+        require_full_compilation=True,
+    )
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_few_writes_of_varying_number(count) -> None:
     class Scatter(torch.nn.Module):
