@@ -466,7 +466,7 @@ def convolution(b: Builder, result: str) -> Step:
     x = b.floating(3, 5)
     tensor, rank = b.of(x), b.of(x).dim() - 2
     # PyTorch's kernels multiply what is outside of a window by zero, which makes NaN of infinity.
-    if not b.is_finite(x) or not b.is_fixed(x, 1):
+    if not b.is_finite(x) or not b.is_fixed(x, 1) or not b.of(x).shape[1]:
         raise Unfit
     channels = tensor.shape[1]
     groups = b.random.choice([1, 1, channels] + [n for n in (2, 4) if channels % n == 0])

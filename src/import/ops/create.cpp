@@ -3,11 +3,18 @@
 #include <numbers>
 
 #include "import/ops/common.h"
+#include "ir/scalar.h"
 
 namespace kiln::import {
 namespace {
 
 using ir::Dim;
+
+// The number that a tensor of the dtype holds: 0.5 is true, and 0 as an integer.
+double kept(DType dtype, double number) {
+  if (dtype == DType::Bool) return number != 0 ? 1 : 0;
+  return is_floating(dtype) ? ir::make_scalar(dtype, number).number : std::trunc(number);
+}
 
 Value* full(Call& call, const ir::Shape& shape, DType dtype, const Number& value) {
   // `full` holds a double: what does not fit into one, or is not known, is expanded.
@@ -18,8 +25,8 @@ Value* full(Call& call, const ir::Shape& shape, DType dtype, const Number& value
     return call.builder().expand(as_value(call.builder(), value, dtype), shape);
   }
   const double number = number_as_double(value);
-  const double kept = dtype == DType::Bool && number != 0 ? 1 : number;  // 0.5 is true
-  return call.make(Op::full, {}, {{"shape", shape}, {"dtype", dtype}, {"value", kept}});
+  return call.make(Op::full, {},
+                   {{"shape", shape}, {"dtype", dtype}, {"value", kept(dtype, number)}});
 }
 
 const char* size_argument(Call& call) { return call.has("size") ? "size" : "shape"; }

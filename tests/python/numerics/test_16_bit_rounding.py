@@ -308,3 +308,21 @@ def test_numbers_next_to_limits(dtype) -> None:
         "masked": lambda x: x.masked_fill(x > 0.1, 0.3),
     }
     assert_as_eager(table, (x,))
+
+
+def test_filled_tensors_hold_numbers_of_their_dtype() -> None:
+    """What is computed with them shows whether they do: 0.5 is 0 as an integer, and true."""
+    table: Table = {
+        "integers": lambda x, i: torch.full_like(i, 2.7) + 0.5,
+        "negative": lambda x, i: torch.full_like(i, -2.7) * x,
+        "bool": lambda x, i: torch.full_like(x > 0, 0.5) * x,
+        "new": lambda x, i: i.new_full((3,), 1.9) * x,
+        "extreme": lambda x, i: torch.fmax(x, torch.full_like(i, 0.5)),
+        "dtype": lambda x, i: torch.full((3,), 1.5, dtype=torch.int32) * 1.0,
+        "f16": lambda x, i: torch.full((3,), 0.1, dtype=torch.float16).float() + x,
+        "bf16": lambda x, i: torch.full((3,), 0.1, dtype=torch.bfloat16) * x,
+        "f32": lambda x, i: torch.full((3,), 0.1).double() + x,
+        "half": lambda x, i: x.half().new_full((3,), 0.1).double(),
+        "nan": lambda x, i: torch.full((3,), torch.nan, dtype=torch.bfloat16).float(),
+    }
+    assert_as_eager(table, (torch.randn(3), torch.tensor([1, 2, 3])))
