@@ -199,8 +199,7 @@ Value* import_non_zero(NodeCall& call) {
 }
 
 // Different rows along an axis, sorted by their elements.
-UniqueElements unique_rows(NodeCall& call, Value* x) {
-  const int64_t axis = call.axis(call.integer("axis"), x->type.rank());
+UniqueElements unique_rows(NodeCall& call, Value* x, int64_t axis) {
   const std::vector<Value*> found = call.aten_many("aten.unique_dim.default",
                                                    {{"self", x},
                                                     {"dim", Dim(axis)},
@@ -233,8 +232,9 @@ UniqueElements in_given_order(NodeCall& call, const UniqueElements& found, int64
 
 std::vector<Value*> import_unique(NodeCall& call) {
   Value* x = call.input(0);
-  const int64_t axis = call.has("axis") ? call.axis(call.integer("axis"), x->type.rank()) : 0;
-  UniqueElements found = call.has("axis") ? unique_rows(call, x) : unique_elements(call.call(), x);
+  const bool of_rows = call.has("axis");
+  const int64_t axis = of_rows ? call.axis(call.integer("axis"), x->type.rank()) : 0;
+  UniqueElements found = of_rows ? unique_rows(call, x, axis) : unique_elements(call.call(), x);
   if (!call.flag_or("sorted", true)) found = in_given_order(call, found, axis);
   std::vector<Value*> results{found.values, found.first, found.inverse, found.counts};
   results.resize(call.output_count());
