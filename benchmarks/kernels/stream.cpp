@@ -146,8 +146,8 @@ void measure(const Options& options) {
     if (!session->run(in, out).ok()) std::exit(1);
     best = std::min(best, now(options.threads) - start);
     start = now(options.threads);
-    pool.run(parts, options.threads, 1, [&](int, int64_t first, int64_t last) {
-      sink += read(memory.data() + first * part, (last - first) * part);
+    pool.run(parts, options.threads, 1, [&](const TaskRange& range) {
+      sink += read(memory.data() + range.begin * part, (range.end - range.begin) * part);
     });
     best_read = std::min(best_read, now(options.threads) - start);
   }

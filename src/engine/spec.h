@@ -281,6 +281,11 @@ std::vector<int32_t> innermost_repeats(const ProgramSpec& program);
 // ones, before the slot's value is. The size programs are valid.
 std::vector<int32_t> known_after(const Spec& spec, const ProgramSpec* program = nullptr);
 
+// What begins a kernel's scratch: numbers that it keeps from one of its calls for a step to the next on the
+// same thread, such as which rows it has copied. All are -1 in a thread's first call. A kernel that keeps
+// none may use the memory as any other.
+inline constexpr uint64_t kKeyBytes = 64;
+
 // The ABI of a CPU kernel. `buffers` and `params` are the step's, resolved; buffers are non-null
 // unless they have no elements. Runs tasks [begin, end) of the step. `scratch` is 64-byte aligned
 // and private to the calling thread. Returns the bits of the step's checks that failed; memory

@@ -46,7 +46,7 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::run_job(int64_t tasks, int threads, int64_t grain, void* context, Call call) {
   threads = static_cast<int>(std::clamp<int64_t>(tasks, 1, std::max(threads, 1)));
   if (threads == 1) {
-    if (tasks > 0) call(context, 0, 0, tasks);
+    if (tasks > 0) call(context, {.end = tasks});
     return;
   }
   start_workers(threads - 1);
@@ -134,6 +134,7 @@ bool ThreadPool::join_job(Worker& worker, uint32_t number) const {
 
 // Claims a quarter of what is left of a share at a time: few claims, and an even end.
 void ThreadPool::work(int thread) {
+  bool is_first = true;
   for (int i = 0; i < job_.threads; ++i) {
     Share& share = shares_[static_cast<size_t>((thread + i) % job_.threads)];
     int64_t begin = share.next.load(std::memory_order_relaxed);
@@ -141,7 +142,8 @@ void ThreadPool::work(int thread) {
       const int64_t end =
           std::min(share.end, begin + std::max(job_.grain, (share.end - begin) / 4));
       if (!share.next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
-      job_.call(job_.context, thread, begin, end);
+      job_.call(job_.context, {thread, begin, end, is_first});
+      is_first = false;
       begin = share.next.load(std::memory_order_relaxed);
     }
   }

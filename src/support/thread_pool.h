@@ -22,6 +22,13 @@
 
 namespace kiln {
 
+// The tasks of one call.
+struct TaskRange {
+  int thread = 0;  // in [0, threads), of one thread during the run; the caller is 0
+  int64_t begin = 0, end = 0;
+  bool is_first = true;  // of this thread in the run
+};
+
 class ThreadPool {
  public:
   ThreadPool() = default;
@@ -29,21 +36,19 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  // Calls body(thread, begin, end) on ranges that together make up [0, tasks), and returns when all
-  // calls have. `thread` is in [0, threads) and belongs to one thread during the run; the caller is
-  // 0. No range but the last ones is shorter than `grain`. Missing workers are started; where the
-  // system refuses, the others do the work. One run at a time.
+  // Calls body(range) on ranges that together make up [0, tasks), and returns when all calls have. No
+  // range but the last ones is shorter than `grain`. Missing workers are started; where the system
+  // refuses, the others do the work. One run at a time.
   template <typename Body>
   void run(int64_t tasks, int threads, int64_t grain, Body&& body) {
     using Function = std::remove_reference_t<Body>;
-    run_job(tasks, threads, grain, const_cast<void*>(static_cast<const void*>(&body)),
-            [](void* context, int thread, int64_t begin, int64_t end) {
-              (*static_cast<Function*>(context))(thread, begin, end);
-            });
+    run_job(
+        tasks, threads, grain, const_cast<void*>(static_cast<const void*>(&body)),
+        [](void* context, const TaskRange& range) { (*static_cast<Function*>(context))(range); });
   }
 
  private:
-  using Call = void (*)(void* context, int thread, int64_t begin, int64_t end);
+  using Call = void (*)(void* context, const TaskRange& range);
 
   // The job that a worker has joined.
   struct alignas(64) Worker {

@@ -335,6 +335,20 @@ TEST(ContractionWinograd, ManyBlocks) {
   check_winograd({.height = 61, .width = 50, .channels = 64, .outputs = 32, .padding = 1});
 }
 
+// Few tasks of much work: blocks have 2, 4 and 8 parts.
+TEST(ContractionWinograd, PartsOfBlocks) {
+  check_winograd({.height = 17, .width = 15, .channels = 64, .outputs = 48, .padding = 1});
+  check_winograd({.height = 23, .width = 26, .channels = 130, .outputs = 20, .padding = 1});
+  check_winograd({.height = 29, .width = 30, .channels = 130, .outputs = 16, .padding = 1});
+  for (int64_t size : {1, 3, 9, 20})
+    check_winograd({.height = size,
+                    .width = 31,
+                    .channels = 130,
+                    .outputs = 33,
+                    .padding = 1,
+                    .dynamic = true});
+}
+
 TEST(ContractionWinograd, RunTimeSizes) {
   for (int64_t size : {1, 2, 3, 7, 15, 20, 33}) {
     check_winograd({.batch = 2,

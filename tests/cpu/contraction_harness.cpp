@@ -176,9 +176,10 @@ class Execution {
     const engine::CpuKernel kernel =
         code_.kernel(program_.kernels[static_cast<size_t>(step.kernel)].entry);
     const int64_t tasks = size(step.tasks);
-    const int64_t half = (tasks + 1) / 2;
-    kernel(buffers.data(), params.data(), scratch.data(), half, tasks);
-    kernel(buffers.data(), params.data(), scratch.data(), 0, half);
+    // As a thread that helps others may come to them; keys stay in scratch from call to call.
+    const int64_t third = (tasks + 2) / 3, rest = (tasks + third) / 2;
+    for (const auto& [begin, end] : {std::pair(rest, tasks), {0, third}, {third, rest}})
+      if (begin < end) kernel(buffers.data(), params.data(), scratch.data(), begin, end);
     scratch.check("scratch");
   }
 

@@ -33,12 +33,19 @@ class Counts {
 
 bool runs_each_task_once(ThreadPool& pool, int64_t tasks, int threads, int64_t grain) {
   Counts counts(tasks);
-  std::atomic<bool> threads_in_range{true};
-  pool.run(tasks, threads, grain, [&](int thread, int64_t begin, int64_t end) {
+  std::atomic<bool> threads_in_range{true}, firsts_are_first{true};
+  std::vector<int> calls(static_cast<size_t>(threads));
+  pool.run(tasks, threads, grain, [&](const TaskRange& range) {
+    const auto [thread, begin, end, is_first] = range;
     if (thread < 0 || thread >= threads || begin >= end) threads_in_range = false;
+    // A thread sees its own number alone, so that nobody else looks at its entry.
+    if (const auto i = static_cast<size_t>(thread); threads_in_range) {
+      if (is_first != (calls[i] == 0)) firsts_are_first = false;
+      ++calls[i];
+    }
     counts.add(begin, end);
   });
-  return counts.each_once() && threads_in_range;
+  return counts.each_once() && threads_in_range && firsts_are_first;
 }
 
 TEST(ThreadPool, RunsEachTaskOnce) {
@@ -69,7 +76,8 @@ TEST(ThreadPool, UsesOtherThreads) {
   std::set<std::thread::id> threads;
   // Two tasks that wait for each other cannot run on one thread.
   std::atomic<int> arrived{0};
-  pool.run(2, 2, 1, [&](int, int64_t begin, int64_t end) {
+  pool.run(2, 2, 1, [&](const TaskRange& range) {
+    const auto [thread, begin, end, is_first] = range;
     arrived += static_cast<int>(end - begin);
     while (arrived < 2) std::this_thread::yield();
     const std::lock_guard lock(mutex);
@@ -82,7 +90,8 @@ TEST(ThreadPool, ResultsAreVisibleToTheCaller) {
   ThreadPool pool;
   std::vector<int64_t> squares(1000);
   for (int round = 0; round < 100; ++round) {
-    pool.run(1000, 4, 1, [&](int, int64_t begin, int64_t end) {
+    pool.run(1000, 4, 1, [&](const TaskRange& range) {
+      const auto [thread, begin, end, is_first] = range;
       for (int64_t i = begin; i < end; ++i) squares[static_cast<size_t>(i)] = i * i + round;
     });
     for (int64_t i = 0; i < 1000; ++i) ASSERT_EQ(squares[static_cast<size_t>(i)], i * i + round);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -34,7 +35,8 @@ struct BoundStep {
   int64_t tasks = 0;
   int64_t grain = 1;
   int32_t threads = 1;
-  uint64_t checks = 0;  // the bits of a kernel's result that mean something
+  uint64_t checks = 0;      // the bits of a kernel's result that mean something
+  bool keeps_keys = false;  // or could: there is room for them
 };
 
 // The lowest `count` bits.
@@ -119,6 +121,8 @@ class CpuProgram : public BoundProgram {
       bound.threads = threads_for(step, request);
       bound.checks = mask_of(step.checks.size());
       bound.grain = std::max<int64_t>(1, step.min_tasks_per_thread / 4);
+      bound.keeps_keys = step.scratch_bytes != -1 &&
+                         at(request, step.scratch_bytes) >= static_cast<int64_t>(engine::kKeyBytes);
       for (const int32_t buffer : step.buffers) bind_pointer(static_cast<size_t>(buffer), request);
       for (const Slot slot : step.params) params_.push_back(at(request, slot));
       steps_.push_back(bound);
@@ -252,16 +256,21 @@ class CpuProgram : public BoundProgram {
   // The bits of the checks that failed.
   uint64_t execute_step(const BoundStep& step, ThreadPoolLease& pool) const {
     std::byte* const scratch = workspace_ + scratch_offset_;
+    const auto clear_keys = [&](std::byte* memory) {
+      if (step.keeps_keys) std::memset(memory, 0xff, engine::kKeyBytes);
+    };
     if (step.threads == 1) {
       if (step.tasks == 0) return 0;
+      clear_keys(scratch);
       return step.kernel(step.buffers, step.params, scratch, 0, step.tasks) & step.checks;
     }
     if (pool == nullptr) pool = lend_thread_pool();
     const uint64_t stride = scratch_stride_;
     std::atomic<uint64_t> failed{0};
-    pool->run(step.tasks, step.threads, step.grain, [&](int thread, int64_t begin, int64_t end) {
-      const uint64_t bits = step.kernel(
-          step.buffers, step.params, scratch + static_cast<uint64_t>(thread) * stride, begin, end);
+    pool->run(step.tasks, step.threads, step.grain, [&](const TaskRange& range) {
+      std::byte* const memory = scratch + static_cast<uint64_t>(range.thread) * stride;
+      if (range.is_first) clear_keys(memory);
+      const uint64_t bits = step.kernel(step.buffers, step.params, memory, range.begin, range.end);
       if (bits != 0) failed.fetch_or(bits, std::memory_order_relaxed);
     });
     return failed.load(std::memory_order_relaxed) & step.checks;

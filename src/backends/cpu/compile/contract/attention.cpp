@@ -108,14 +108,14 @@ class AttentionEmitter {
 
   void run() {
     if (blocking_.value_steps == Steps::Pairs) take_denormals_as_zero(*emitter_.function());
+    emitter_.reserve_keys();
     declare();
     m_ = value_of(attention_.i.extent());
     n_ = value_of(attention_.j.extent());
     row_blocks_ = value_of(row_blocks());
     if (blocking_.has_tiles) configure_tiles();
-    emitter_.loop_carrying(
-        emitter_.task_begin(), emitter_.task_end(), 1, {i64(0), i64(0)},
-        [&](Value* task, const std::vector<Value*>& packed) { return emit_task(task, packed); });
+    for_tasks(emitter_, 2,
+              [&](Value* task, const Emitter::Carried& packed) { return emit_task(task, packed); });
     if (blocking_.has_tiles) amx_->release();
   }
 
@@ -198,14 +198,14 @@ class AttentionEmitter {
     return start;
   }
 
-  std::vector<Value*> emit_task(Value* task, const std::vector<Value*>& packed) {
+  Emitter::Carried emit_task(Value* task, const Emitter::Carried& packed) {
     Value* batch = ir_.CreateUDiv(task, row_blocks_);
     Value* block = ir_.CreateSub(task, ir_.CreateMul(batch, row_blocks_));
     bind_flat(emitter_, attention_.batch, batch);
     Value* k = view_address(attention_.k);
     Value* v = view_address(attention_.v);
-    std::vector<Value*> keys{ir_.CreatePtrToInt(k, ir_.getInt64Ty()),
-                             ir_.CreatePtrToInt(v, ir_.getInt64Ty())};
+    Emitter::Carried keys{ir_.CreatePtrToInt(k, ir_.getInt64Ty()),
+                          ir_.CreatePtrToInt(v, ir_.getInt64Ty())};
     when(emitter_, ir_.CreateICmpNE(keys[0], packed[0]), [&] { pack_keys(k); });
     if (blocking_.packs_v) {
       when(emitter_, ir_.CreateICmpNE(keys[1], packed[1]), [&] { pack_values(v); });

@@ -260,12 +260,30 @@ TileWidth tile_width(const Target& target, int64_t panel_width, Tile most) {
 }
 
 void for_tasks(Emitter& emitter, size_t count, const TaskBody& body) {
-  const Emitter::Carried none(count, emitter.ir().getInt64(-1));
-  emitter.loop_carrying(emitter.task_begin(), emitter.task_end(), 1, none, body);
+  for_tasks(emitter, {emitter.task_begin(), emitter.task_end()}, count, body);
+}
+
+void for_tasks(Emitter& emitter, const Numbers& numbers, size_t count, const TaskBody& body) {
+  KILN_CHECK(emitter.keys() != nullptr && count * sizeof(int64_t) <= engine::kKeyBytes,
+             "a place for keys");
+  auto& ir = emitter.ir();
+  const auto place = [&](size_t i) {
+    return ir.CreateConstGEP1_64(ir.getInt64Ty(), emitter.keys(), i);
+  };
+  Emitter::Carried keys;
+  for (size_t i = 0; i < count; ++i) keys.push_back(ir.CreateLoad(ir.getInt64Ty(), place(i)));
+  keys = emitter.loop_carrying(numbers.begin, numbers.end, 1, keys, body);
+  for (size_t i = 0; i < count; ++i) ir.CreateStore(keys[i], place(i));
+  ir::Dim& bytes = emitter.interface().scratch_bytes;
+  bytes = bytes + static_cast<int64_t>(engine::kKeyBytes);
 }
 
 int64_t positive_opt(const ir::Dim& dim) {
   return std::clamp<int64_t>(dim.at_opt(), 1, kLargestEstimate);
+}
+
+int64_t positive_least(const ir::Dim& dim) {
+  return std::clamp<int64_t>(dim.lower_bound(), 1, kLargestEstimate);
 }
 
 Value* mask_below(Emitter& emitter, Value* first, Value* limit) {

@@ -107,13 +107,21 @@ constexpr int64_t kMostPanelRows = 4;
 TileWidth tile_width(const Target& target, int64_t panel_width, Tile most);
 
 // Runs `body(task, keys)` for each task of the call, with `count` keys. What a body returns are the
-// keys that the next one gets, -1 for the first: they tell whether what the last task prepared can
-// be used again.
+// keys that the thread's next one for this step gets, -1 for the first: they tell whether what the last
+// task prepared can be used again. After reserve_keys(), and after scratch_bytes is known, to which their place is added.
+struct Numbers {
+  llvm::Value *begin = nullptr, *end = nullptr;
+};
 using TaskBody = std::function<Emitter::Carried(llvm::Value* task, const Emitter::Carried& keys)>;
 void for_tasks(Emitter& emitter, size_t count, const TaskBody& body);
+// The same for the numbers begin ... end - 1, which stand for the tasks of the call.
+void for_tasks(Emitter& emitter, const Numbers& numbers, size_t count, const TaskBody& body);
 
 // The opt of a size, at least 1: what blockings are chosen for.
 int64_t positive_opt(const ir::Dim& dim);
+// The least that a size may be, at least 1: enough tasks for all threads are wanted there too, as for one image
+// where up to 32 may come. More of them cost little, since those of a block share what it prepared.
+int64_t positive_least(const ir::Dim& dim);
 
 // <lanes x i1>: true where first + lane < limit.
 llvm::Value* mask_below(Emitter& emitter, llvm::Value* first, llvm::Value* limit);

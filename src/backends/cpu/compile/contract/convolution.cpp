@@ -216,7 +216,8 @@ Blocking choose_blocking(const plan::Convolution& conv, const Geometry& geometry
       std::clamp<int64_t>(kWeightBytes / std::max<int64_t>(1, panel_bytes), 1, blocking.panels);
   auto tasks = [&] {
     return ir::saturating_product(
-        {positive_opt(conv.b.extent()), (rows + blocking.block_rows - 1) / blocking.block_rows,
+        {positive_least(conv.b.extent()),
+         (positive_least(conv.y.extent()) + blocking.block_rows - 1) / blocking.block_rows,
          (blocking.panels + blocking.group_panels - 1) / blocking.group_panels});
   };
   auto worth_splitting = [&](int64_t wanted) {
@@ -259,6 +260,7 @@ class ConvolutionEmitter {
 
   void run() {
     if (geometry_.steps == Steps::Pairs) take_denormals_as_zero(*emitter_.function());
+    emitter_.reserve_keys();
     declare();
     hoist();
     if (geometry_.has_tiles) configure_tiles();

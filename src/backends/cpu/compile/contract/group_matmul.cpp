@@ -71,6 +71,7 @@ class GroupMatMulEmitter {
 
   void run() {
     if (has_tiles_) take_denormals_as_zero(*emitter_.function());
+    emitter_.reserve_keys();
     declare();
     hoist();
     if (has_tiles_) {

@@ -149,7 +149,7 @@ Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmu
   const int64_t a_bytes = ElementFormat(blocking.tile_a().memory).bytes();
   const int64_t b_bytes = ElementFormat(blocking.tile_b().memory).bytes();
   const int64_t m = positive_opt(matmul.m.extent()), n = positive_opt(matmul.n.extent());
-  const int64_t k = positive_opt(matmul.k.extent());
+  const int64_t k = positive_opt(matmul.k.extent()), least_m = positive_least(matmul.m.extent());
   blocking.width = blocking.source == BSource::InPlace ? dividing_width(n) : panel_width(n, m);
   blocking.panels = ir::ceildiv(matmul.n.extent(), blocking.width);
   for (const plan::Loop& loop : matmul.batch) blocking.batches *= loop.extent();
@@ -161,8 +161,8 @@ Blocking choose_blocking(const plan::Program& program, const plan::MatMul& matmu
   blocking.group_panels =
       std::clamp<int64_t>(group_bytes / (b_bytes * k * blocking.width), 1, panels);
   auto tasks = [&] {
-    return ir::saturating_product({positive_opt(blocking.batches),
-                                   (m + blocking.block_rows - 1) / blocking.block_rows,
+    return ir::saturating_product({positive_least(blocking.batches),
+                                   (least_m + blocking.block_rows - 1) / blocking.block_rows,
                                    (panels + blocking.group_panels - 1) / blocking.group_panels});
   };
   auto work = [&] {
@@ -201,6 +201,7 @@ class MatMulEmitter {
 
   void run() {
     if (blocking_.steps == Steps::Pairs) take_denormals_as_zero(*emitter_.function());
+    emitter_.reserve_keys();
     declare();
     hoist();
     if (blocking_.has_tiles) configure_tiles();

@@ -12,10 +12,13 @@
 // The element-wise products of all channels are summed before A is applied, so that each of the n * n elements
 // is a matrix product of its own: (tiles x channels) * (channels x outputs). A task does, for a block of tiles:
 //
-//   1. B^T d B of all channels, to scratch: n * n matrices. Kept for the tasks of the same block.
+//   1. B^T d B of all channels, to scratch: n * n matrices. Kept for the thread's next tasks of the same block.
 //   2. for each strip of outputs, n * n products with the filters, which were transformed and packed when
 //      the model was compiled ([panels][n * n][channels][width]), to scratch
 //   3. A^T m A of each tile, and the epilogue over its pixels.
+//
+// Where that would be few tasks, one is a part of the tiles of a block; a call that has neighbouring parts
+// computes them as one, so that a thread alone reads the filters no more often than without parts.
 //
 // The points decide the rounding errors, since results come of differences of larger numbers. F(4, 3) uses 0,
 // +-sqrt(2), +-sqrt(1/2) and infinity, of the best sets in Barabasz, Anderson, Soodhalter and Gregg, "Error
@@ -47,6 +50,9 @@ constexpr int64_t kBlockBytes = 768 << 10;
 constexpr int64_t kFewestTiles = 56, kMostTiles = 168;
 constexpr int64_t kWorkPerTask = 2'000'000;  // multiply-adds
 constexpr int64_t kTasksWanted = 128;
+// With fewer tasks than this blocks have parts: the filters are read again for each.
+constexpr int64_t kFewTasksWanted = 16;
+constexpr int64_t kFewestPartTiles = 8;
 constexpr int64_t kAlignment = 64;
 constexpr int64_t kTaps = 9;
 
@@ -121,11 +127,14 @@ class WinogradEmitter {
   }
 
   void run() {
+    emitter_.reserve_keys();
     declare();
     hoist();
-    for_tasks(emitter_, 1, [&](Value* task, const Emitter::Carried& keys) {
-      return Emitter::Carried{emit_task(task, keys[0])};
-    });
+    // Tasks by the block and the group that they are parts of.
+    Value* begin = ir_.CreateUDiv(emitter_.task_begin(), i64(parts_));
+    Value* end = ir_.CreateUDiv(ir_.CreateAdd(emitter_.task_end(), i64(parts_ - 1)), i64(parts_));
+    for_tasks(emitter_, {begin, end}, 2,
+              [&](Value* whole, const Emitter::Carried& keys) { return emit_parts(whole, keys); });
   }
 
  private:
@@ -152,7 +161,8 @@ class WinogradEmitter {
     blocks_ = ir::ceildiv(tiles_, block_tiles_);
     const int64_t work =
         ir::saturating_product({std::min(tiles, block_tiles_), points(), conv_.channels, width_});
-    const int64_t blocks = (tiles + block_tiles_ - 1) / block_tiles_;
+    const int64_t least = positive_least(tiles_);
+    const int64_t blocks = (least + block_tiles_ - 1) / block_tiles_;
     group_panels_ = std::clamp<int64_t>(kWorkPerTask / std::max<int64_t>(1, work), 1, panels_);
     while (group_panels_ > 1 &&
            blocks * ((panels_ + group_panels_ - 1) / group_panels_) < kTasksWanted &&
@@ -160,13 +170,19 @@ class WinogradEmitter {
       group_panels_ = (group_panels_ + 1) / 2;
     }
     groups_ = (panels_ + group_panels_ - 1) / group_panels_;
+    while (blocks * groups_ * parts_ < kFewTasksWanted &&
+           std::min(tiles, block_tiles_) >= 2 * parts_ * kFewestPartTiles &&
+           group_panels_ * work >= 2 * parts_ * kMultiplyAddsPerThread) {
+      parts_ *= 2;
+    }
   }
+  int64_t part_tiles() const { return (block_tiles_ + parts_ - 1) / parts_; }
 
   // Scratch: results of a tile, the pixels of a tile at a border, transformed pixels of a block, products.
   void declare() {
     KernelInterface& interface = emitter_.interface();
-    interface.tasks = blocks_ * groups_;
-    interface.task_writes[conv_.out] = block_tiles_ * results_ * results_ * group_panels_ * width_;
+    interface.tasks = blocks_ * (groups_ * parts_);
+    interface.task_writes[conv_.out] = part_tiles() * results_ * results_ * group_panels_ * width_;
     const int64_t work =
         ir::saturating_product({positive_opt(tiles_), points(), conv_.channels, outputs_});
     interface.min_tasks_per_thread =
@@ -203,11 +219,40 @@ class WinogradEmitter {
     tiles_value_ = value_of(tiles_);
   }
 
-  Value* emit_task(Value* task, Value* block_key) {
-    Value* block = ir_.CreateUDiv(task, i64(groups_));
-    Value* group = ir_.CreateURem(task, i64(groups_));
-    const Span tiles = even_part(emitter_, block, blocks_value_, tiles_value_);
-    when(emitter_, ir_.CreateICmpNE(block, block_key), [&] { transform_pixels(tiles); });
+  // Of a block of tiles and a group of panels those parts that the call has. The keys are the block, and a bit for
+  // each part of it whose pixels are transformed.
+  Emitter::Carried emit_parts(Value* whole, const Emitter::Carried& keys) {
+    Value* block = ir_.CreateUDiv(whole, i64(groups_));
+    Value* group = ir_.CreateURem(whole, i64(groups_));
+    const Span all = even_part(emitter_, block, blocks_value_, tiles_value_);
+    Value* first_part = larger(ir_.CreateSub(emitter_.task_begin(), task_of(whole)), i64(0));
+    Value* end_part =
+        smaller(emitter_, ir_.CreateSub(emitter_.task_end(), task_of(whole)), i64(parts_));
+    Value* known = ir_.CreateSelect(ir_.CreateICmpEQ(block, keys[0]), keys[1], i64(0));
+    emitter_.loop(first_part, end_part, 1, [&](Value* part) {
+      Value* bit = ir_.CreateAnd(ir_.CreateLShr(known, part), i64(1));
+      when(emitter_, ir_.CreateICmpEQ(bit, i64(0)),
+           [&] { transform_pixels(all, tiles_before(part, all), tiles_before(next(part), all)); });
+    });
+    Value* begin = tiles_before(first_part, all);
+    const Span tiles{ir_.CreateAdd(all.begin, begin),
+                     ir_.CreateSub(tiles_before(end_part, all), begin)};
+    when(emitter_, ir_.CreateICmpNE(tiles.count, i64(0)),
+         [&] { emit_panels(group, tiles, at(pixels_, begin, row_bytes_)); });
+    Value* bits = ir_.CreateSub(ir_.CreateShl(i64(1), end_part), ir_.CreateShl(i64(1), first_part));
+    return {block, ir_.CreateOr(known, bits)};
+  }
+  Value* task_of(Value* whole) { return ir_.CreateMul(whole, i64(parts_)); }
+  Value* next(Value* number) { return ir_.CreateAdd(number, i64(1)); }
+  Value* larger(Value* a, Value* b) {
+    return ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, a, b);
+  }
+  // Of a block, the tiles that come before a part.
+  Value* tiles_before(Value* part, const Span& block) {
+    return ir_.CreateUDiv(ir_.CreateMul(block.count, part), i64(parts_));
+  }
+
+  void emit_panels(Value* group, const Span& tiles, Value* pixels) {
     Value* first_panel = ir_.CreateMul(group, i64(group_panels_));
     Value* last_panel =
         smaller(emitter_, ir_.CreateAdd(first_panel, i64(group_panels_)), i64(panels_));
@@ -217,11 +262,10 @@ class WinogradEmitter {
       Value* weight = at(weight_, panel, points() * conv_.channels * width_ * 4);
       Value* filters = at(filters_, panel, kTaps * conv_.channels * width_ * 4);
       emitter_.loop(i64(0), width, tile_.columns, [&](Value* strip) {
-        multiply(tiles.count, at(weight, strip, 4));
+        multiply(pixels, tiles.count, at(weight, strip, 4));
         transform_products(tiles, ir_.CreateAdd(first, strip), at(filters, strip, 4));
       });
     });
-    return block;
   }
 
   // The image of a tile, and its first result.
@@ -255,10 +299,10 @@ class WinogradEmitter {
     Value *base = nullptr, *row = nullptr, *pixel = nullptr;
   };
 
-  void transform_pixels(const Span& tiles) {
+  void transform_pixels(const Span& block, Value* begin, Value* end) {
     Value* row_bytes = value_of(conv_.width * pixel_bytes());
-    emitter_.loop(i64(0), tiles.count, 1, [&](Value* tile) {
-      const Place place = place_of(ir_.CreateAdd(tiles.begin, tile));
+    emitter_.loop(begin, end, 1, [&](Value* tile) {
+      const Place place = place_of(ir_.CreateAdd(block.begin, tile));
       Value* y = ir_.CreateSub(place.y, value_of(conv_.pad_top));
       Value* x = ir_.CreateSub(place.x, value_of(conv_.pad_left));
       const Range rows = inside(y, value_of(conv_.height));
@@ -330,8 +374,9 @@ class WinogradEmitter {
   }
 
   // The products of all points, for a strip of outputs.
-  void multiply(Value* count, Value* weight) {
-    const CountRange counts = part_range(range_of(tiles_), block_tiles_);
+  void multiply(Value* first_pixels, Value* count, Value* weight) {
+    CountRange counts = part_range(range_of(tiles_), block_tiles_);
+    if (parts_ > 1) counts.low = std::max<int64_t>(1, counts.low / parts_);
     const RowTiles tiles{count, counts, tile_rows(emitter_.target(), tile_.vectors, counts)};
     TileOperands operands;
     operands.a_step = i64(4);
@@ -339,7 +384,7 @@ class WinogradEmitter {
     operands.b_alignment = std::min<int64_t>(32, vector_bytes());
     operands.prefetch_b = true;
     emitter_.loop(i64(0), i64(points()), 1, [&](Value* point) {
-      Value* pixels = at(pixels_, point, block_tiles_ * row_bytes_);
+      Value* pixels = at(first_pixels, point, block_tiles_ * row_bytes_);
       Value* products = at(products_, point, block_tiles_ * strip_bytes());
       operands.b = at(weight, point, conv_.channels * width_ * 4);
       const auto body = [&](Value* first, int rows) {
@@ -474,6 +519,7 @@ class WinogradEmitter {
   int64_t block_tiles_ = 1;  // of a task, at most
   int64_t width_ = 16;       // of a panel
   int64_t panels_ = 1, group_panels_ = 1, groups_ = 1;
+  int64_t parts_ = 1;  // of a block of tiles
   TileWidth tile_;
   Value *staging_ = nullptr, *patch_ = nullptr, *pixels_ = nullptr, *products_ = nullptr;
   Value *weight_ = nullptr, *filters_ = nullptr, *input_ = nullptr, *out_ = nullptr;

@@ -71,6 +71,11 @@ Emitter::Emitter(const plan::Program& program, const Target& target, KernelInter
   builder_.SetInsertPoint(body);
 }
 
+void Emitter::reserve_keys() {
+  keys_ = scratch_;
+  scratch_ = builder_.CreateConstGEP1_64(builder_.getInt8Ty(), scratch_, engine::kKeyBytes);
+}
+
 Value* Emitter::load_argument(Value* array, int32_t index, llvm::Type* type) {
   llvm::IRBuilder<>::InsertPointGuard guard(builder_);
   builder_.SetInsertPoint(scopes_.front().before);

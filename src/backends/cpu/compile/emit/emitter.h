@@ -59,6 +59,9 @@ class Emitter {
   llvm::Module& module() { return module_; }
   llvm::Function* function() const { return function_; }
   llvm::Value* scratch() const { return scratch_; }
+  // Reserves engine::kKeyBytes of scratch, where for_tasks() keeps its keys, before any of it is used. Once.
+  void reserve_keys();
+  llvm::Value* keys() const { return keys_; }
   llvm::Value* task_begin() const { return begin_; }
   llvm::Value* task_end() const { return end_; }
 
@@ -142,7 +145,7 @@ class Emitter {
   llvm::Function* function_ = nullptr;
   llvm::Value* buffers_ = nullptr;
   llvm::Value* params_ = nullptr;
-  llvm::Value* scratch_ = nullptr;
+  llvm::Value *scratch_ = nullptr, *keys_ = nullptr;
   llvm::Value* begin_ = nullptr;
   llvm::Value* end_ = nullptr;
   llvm::GlobalVariable* zeros_ = nullptr;
