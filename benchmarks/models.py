@@ -30,6 +30,7 @@ class Model:
     masked: bool = False  # takes an attention mask
     image_size: int = 224
     reduced_image_size: int = 224
+    sample: tuple[int, ...] = ()  # the shape of one, where it is neither text nor an image
 
     def module(self, full: bool) -> torch.nn.Module:
         torch.manual_seed(0)
@@ -40,13 +41,16 @@ class Model:
     def inputs(self, batch: int, length: int = 128, full: bool = True) -> tuple[torch.Tensor, ...]:
         generator = torch.Generator().manual_seed(batch * 1000 + length)
         if not self.text:
-            size = self.image_size if full else self.reduced_image_size
-            return (torch.randn(batch, 3, size, size, generator=generator),)
+            return (torch.randn(batch, *self.sample_shape(full), generator=generator),)
         ids = torch.randint(0, self.vocabulary, (batch, length), generator=generator)
         if not self.masked:
             return (ids,)
         lengths = torch.randint(1, length + 1, (batch, 1), generator=generator)
         return ids, (torch.arange(length) < lengths).long()
+
+    def sample_shape(self, full: bool) -> tuple[int, ...]:
+        size = self.image_size if full else self.reduced_image_size
+        return self.sample or (3, size, size)
 
     def dynamic_dims(self) -> dict[int, torch.export.Dim]:
         """Of every input, for torch.export."""
@@ -60,8 +64,7 @@ class Model:
         if self.text:
             shapes = list(zip(batches, LENGTH_RANGE, strict=True))
         else:
-            size = self.image_size if full else self.reduced_image_size
-            shapes = [(batch, 3, size, size) for batch in batches]
+            shapes = [(batch, *self.sample_shape(full)) for batch in batches]
         dtype = torch.int64 if self.text else torch.float32
         count = 2 if self.masked else 1
         limits = dict(zip(("min_shape", "opt_shape", "max_shape"), shapes, strict=True))
@@ -169,6 +172,78 @@ MODELS = {
         Model("resnet50", make_resnet, text=False, reduced_image_size=64),
         Model("convnext", make_convnext, text=False, reduced_image_size=64),
         Model("mobilenetv2", make_mobilenetv2, text=False, reduced_image_size=96),
+    ]
+}
+
+
+def make_swin(full: bool) -> torch.nn.Module:
+    depths = [2, 2, 6, 2] if full else [1, 1, 1, 1]
+    return transformers.SwinForImageClassification(
+        transformers.SwinConfig(depths=depths, num_labels=1000)
+    )
+
+
+def make_segformer(full: bool) -> torch.nn.Module:
+    depths = [2, 2, 2, 2] if full else [1, 1, 1, 1]
+    return transformers.SegformerForSemanticSegmentation(
+        transformers.SegformerConfig(depths=depths, num_labels=150)
+    )
+
+
+def make_whisper(full: bool) -> torch.nn.Module:
+    config = transformers.WhisperConfig(
+        d_model=384,
+        encoder_layers=4 if full else 1,
+        encoder_attention_heads=6,
+        encoder_ffn_dim=1536,
+    )
+    return transformers.models.whisper.modeling_whisper.WhisperEncoder(config)
+
+
+def make_efficientnet(full: bool) -> torch.nn.Module:
+    config = transformers.EfficientNetConfig(
+        width_coefficient=1.0 if full else 0.5,
+        depth_coefficient=1.0,
+        image_size=224,
+        hidden_dim=1280 if full else 640,
+        num_labels=1000,
+    )
+    return transformers.EfficientNetForImageClassification(config)
+
+
+def make_t5(full: bool) -> torch.nn.Module:
+    config = transformers.T5Config(
+        d_model=512, d_ff=2048, num_layers=6 if full else 1, num_heads=8, use_cache=False
+    )
+    return transformers.T5EncoderModel(config)
+
+
+def make_vgg16(full: bool) -> torch.nn.Module:
+    layers: list[torch.nn.Module] = []
+    channels = 3
+    for count, wide in [(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)]:
+        width = wide if full else wide // 8
+        for _ in range(count):
+            layers += [torch.nn.Conv2d(channels, width, 3, padding=1), torch.nn.ReLU()]
+            channels = width
+        layers.append(torch.nn.MaxPool2d(2))
+    hidden = 4096 if full else 128
+    head = [torch.nn.Linear(channels * 49, hidden), torch.nn.Linear(hidden, hidden)]
+    for linear in head:
+        layers += [torch.nn.Flatten(), linear, torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(hidden, 1000))
+
+
+# For the benchmark alone: make test-architectures checks models of their kinds.
+MODELS_OF_BENCHMARK = MODELS | {
+    model.name: model
+    for model in [
+        Model("swin", make_swin, text=False),
+        Model("segformer", make_segformer, text=False, image_size=512),
+        Model("whisper", make_whisper, text=False, sample=(80, 3000)),
+        Model("efficientnet", make_efficientnet, text=False),
+        Model("t5", make_t5, text=True, vocabulary=32128),
+        Model("vgg16", make_vgg16, text=False),
     ]
 }
 

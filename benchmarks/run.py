@@ -27,6 +27,7 @@ import report
 
 HERE = Path(__file__).resolve().parent
 MODELS = ["minilm", "bert", "gpt2", "llama", "vit", "resnet50", "convnext", "mobilenetv2"]
+MODELS += ["swin", "segformer", "whisper", "efficientnet", "t5", "vgg16"]
 PEERS = ["eager", "torch.compile", "AOTInductor", "onnxruntime", "openvino", "kiln"]
 BATCHES = [1, 8]
 CALL_OVERHEAD = "call_overhead"

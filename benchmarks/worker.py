@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import peers
-from models import CALL_OVERHEAD, MODELS, Model, relative_error
+from models import CALL_OVERHEAD, MODELS_OF_BENCHMARK, Model, relative_error
 
 BATCHES = (1, 8)
 
@@ -34,7 +34,7 @@ def answer(**fields: object) -> None:
 
 
 def model_named(name: str) -> Model:
-    return CALL_OVERHEAD if name == CALL_OVERHEAD.name else MODELS[name]
+    return CALL_OVERHEAD if name == CALL_OVERHEAD.name else MODELS_OF_BENCHMARK[name]
 
 
 def expect(peer: peers.Peer, name: str, folder: Path, full: bool) -> None:
