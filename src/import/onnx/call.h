@@ -24,7 +24,7 @@ using ir::Dim;
 using ir::Shape;
 using ir::Value;
 
-// What the nodes of an import share.
+// What the nodes of an import share. `known` and `packed` are about values of `graph`, as long as it is the one.
 struct Context {
   ir::Graph& graph;
   ir::Builder& builder;

@@ -21,6 +21,7 @@ struct Elements {
   size_t size() const { return is_floating(dtype) ? reals.size() : integers.size(); }
 };
 
+// Of the values of one graph, which live as long as it does: see import/onnx/within.h.
 class KnownElements {
  public:
   // Null where some element depends on data, or the tensor is large. The pointer stays valid.

@@ -1,9 +1,9 @@
 // Loop: unrolled where the number of steps is known and small; otherwise its body becomes a graph that repeats.
 #include <algorithm>
 #include <set>
-#include <utility>
 
 #include "import/onnx/importer.h"
+#include "import/onnx/within.h"
 #include "import/repeat.h"
 #include "support/error.h"
 
@@ -30,20 +30,6 @@ bool is_defined(const Names& names, const std::string& name) {
     if (at->values.contains(name) || at->initializers.contains(name)) return true;
   return false;
 }
-
-// While it lives the importer makes values of another graph.
-class Within {
- public:
-  Within(ir::Graph& graph, ir::Graph& inner) : graph_(graph), inner_(inner) {
-    std::swap(graph_, inner_);
-  }
-  ~Within() { std::swap(graph_, inner_); }
-  Within(const Within&) = delete;
-  Within& operator=(const Within&) = delete;
-
- private:
-  ir::Graph &graph_, &inner_;
-};
 
 }  // namespace
 
@@ -157,7 +143,7 @@ std::vector<Value*> Importer::repeat_loop(Names& names, const Graph& body, NodeC
   std::vector<Value*> next;
   Value* again = nullptr;
   {
-    const Within within(graph_, repeat.body());
+    const Within within(context_, repeat.body());
     inner.values[body.inputs[1].name] = builder_.scalar(DType::Bool, 1);
     import_nodes(inner, body.nodes, depth + 1);
     again = scalar(builder_, find(inner, body.outputs[0].name));
