@@ -142,6 +142,7 @@ Values repeat_rows(ir::Builder& builder, const RowLoop& loop, const RowStep& ste
     initial.push_back(builder.value(
         Op::full, {}, {{"shape", std::move(shape)}, {"dtype", type.dtype}, {"value", 0.0}}));
   }
+  if (loop.steps.is_constant(0)) return {initial.begin() + 1, initial.end()};
   Repeat repeat(builder);
   const Values carried = repeat.carry(initial);
   const size_t states = loop.states.size();

@@ -340,7 +340,7 @@ void Importer::bind_outputs(Names& names, const Node& node, const std::vector<Va
     if (value->type.rank() > kMaxRank)
       throw CompileError("got " + std::to_string(value->type.rank()) +
                          " dimensions, expected at most " + std::to_string(kMaxRank));
-    if (names.outer == nullptr && names.opsets == &model_.opsets) check_declared(value, name);
+    if (names.are_the_models) check_declared(value, name);
     if (names.initializers.contains(name) || !names.values.emplace(name, value).second)
       throw CompileError("got the name " + name + " twice, expected different names of results");
     if (value->producer != nullptr && value->id >= first_id && value->index == 0)
@@ -374,6 +374,9 @@ void Importer::import_node(Names& names, const Node& node, int depth) {
   }
   if (node.domain.empty() && node.op_type == "Loop")
     return bind_outputs(names, node, import_loop(names, node, opset->second, inputs, depth),
+                        first_id);
+  if (node.domain.empty() && node.op_type == "Scan")
+    return bind_outputs(names, node, import_scan(names, node, opset->second, inputs, depth),
                         first_id);
   bind_outputs(names, node, import_operator(node, opset->second, std::move(inputs)), first_id);
 }
@@ -417,6 +420,7 @@ ir::Graph Importer::import_graph() {
   check_versions();
   Names names;
   names.opsets = &model_.opsets;
+  names.are_the_models = true;
   bind_initializers(names, model_.graph);
   bind_inputs(names);
   import_nodes(names, model_.graph.nodes, 0);
@@ -428,6 +432,7 @@ std::vector<NodeSupport> Importer::check_support() {
   check_versions();
   Names names;
   names.opsets = &model_.opsets;
+  names.are_the_models = true;
   bind_initializers(names, model_.graph);
   bind_inputs(names);
   std::vector<NodeSupport> result;

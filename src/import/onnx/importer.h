@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "import/import.h"
+#include "import/onnx/body_loop.h"
 #include "import/onnx/call.h"
 #include "import/onnx/registry.h"
 
@@ -21,6 +22,7 @@ bool size_is_open(const ModelProto& model, const std::string& input, int32_t dim
 struct Names {
   const Names* outer = nullptr;  // null for a function, which sees nothing of its caller
   const Opsets* opsets = nullptr;
+  bool are_the_models = false;  // what the model says of types is about these
   std::map<std::string, Value*, std::less<>> values;
   std::map<std::string, const Tensor*, std::less<>> initializers;  // become values when used
   std::map<std::string, std::string, std::less<>> failed;          // why a name has no value
@@ -51,11 +53,21 @@ class Importer {
                                 int depth);
   std::vector<Value*> import_loop(Names& names, const Node& node, int64_t version,
                                   const std::vector<Value*>& inputs, int depth);
-  std::vector<Value*> unroll_loop(const Names& names, const Graph& body, int64_t steps,
-                                  std::vector<Value*> values, int depth);
-  std::vector<Value*> repeat_loop(Names& names, const Graph& body, NodeCall& call,
-                                  const std::vector<Value*>& values, int depth);
-  bool always_goes_on(NodeCall& call, const Graph& body, const Value* condition);
+  std::vector<Value*> repeat_loop(Names& names, NodeCall& call, const BodyLoop& loop, int depth);
+  Dim count_steps(Names& names, NodeCall& call, const BodyLoop& loop, bool goes_on, int depth);
+  bool always_goes_on(NodeCall& call, const Graph& body);
+  std::vector<Value*> import_scan(Names& names, const Node& node, int64_t version,
+                                  const std::vector<Value*>& inputs, int depth);
+  std::vector<Value*> run_body(Names& names, NodeCall& call, const BodyLoop& loop, int depth);
+  std::vector<Value*> unroll_body(const Names& names, NodeCall& call, const BodyLoop& loop,
+                                  int depth);
+  std::vector<Value*> repeat_body(Names& names, NodeCall& call, const BodyLoop& loop, int depth);
+  std::vector<Value*> import_step(Names& inner, NodeCall& call, const BodyLoop& loop,
+                                  std::span<Value* const> operands, int depth);
+  OuterValues outer_values(Names& names, const Graph& body);
+  void bind_outer(Names& inner, NodeCall& call, const OuterValues& outer,
+                  std::span<Value* const> values);
+  void expect_same_type(NodeCall& call, const Value* next, const ir::Type& type) const;
   std::vector<Value*> import_branch(const Names& names, const Graph& branch, int depth);
   void bind_outputs(Names& names, const Node& node, const std::vector<Value*>& values,
                     uint32_t first_id);

@@ -1,7 +1,7 @@
 // Loop: unrolled where the number of steps is known and small; otherwise its body becomes a graph that repeats.
 #include <algorithm>
-#include <set>
 
+#include "import/onnx/body_loop.h"
 #include "import/onnx/importer.h"
 #include "import/onnx/within.h"
 #include "import/repeat.h"
@@ -12,35 +12,17 @@ namespace {
 
 using ir::Op;
 
-// Steps that are copies of the body.
-constexpr int64_t kMaxSteps = 128;
-
-// Names that a graph, or one within it, refers to.
-void collect_names(const Graph& graph, std::set<std::string>& names) {
-  for (const ValueInfo& output : graph.outputs) names.insert(output.name);
-  for (const Node& node : graph.nodes) {
-    names.insert(node.inputs.begin(), node.inputs.end());
-    for (const Attribute& attribute : node.attributes)
-      if (attribute.graph) collect_names(*attribute.graph, names);
-  }
-}
-
-bool is_defined(const Names& names, const std::string& name) {
-  for (const Names* at = &names; at != nullptr; at = at->outer)
-    if (at->values.contains(name) || at->initializers.contains(name)) return true;
-  return false;
+bool is_true(const NodeCall& call, Value* condition) {
+  if (condition == nullptr) return true;
+  const Elements* known = call.known(condition);
+  return known != nullptr && known->size() == 1 && known->integers[0].is_constant() &&
+         !known->integers[0].is_constant(0);
 }
 
 }  // namespace
 
-// A constant condition, or one that the body hands on.
-bool Importer::always_goes_on(NodeCall& call, const Graph& body, const Value* condition) {
-  const auto is_true = [&](const Value* value) {
-    const Elements* known = call.known(const_cast<Value*>(value));
-    return known != nullptr && known->integers[0].is_constant() &&
-           !known->integers[0].is_constant(0);
-  };
-  if (condition != nullptr && !is_true(condition)) return false;
+// Whether a loop that has begun ends by its number of steps alone: the body hands its condition on, or gives a constant.
+bool Importer::always_goes_on(NodeCall& call, const Graph& body) {
   const std::string& given = body.inputs[1].name;
   std::string name = body.outputs[0].name;
   for (auto node = body.nodes.rbegin(); node != body.nodes.rend(); ++node)
@@ -70,97 +52,92 @@ std::vector<Value*> Importer::import_loop(Names& names, const Node& node, int64_
               "a body with " + std::to_string(body.inputs.size()) + " inputs and " +
                   std::to_string(body.outputs.size()) + " outputs",
               "a step, a condition and a value for each of the loop's");
+  for (const Value* value : {most, condition})
+    call.expect(value == nullptr || value->type.elements().is_constant(1),
+                "a number of steps or a condition of several elements", "one");
+  BodyLoop loop{.body = body,
+                .counts = true,
+                .condition = body.inputs[1].name,
+                .first_output = 1,
+                .states = values};
+  for (size_t i = 2; i < body.inputs.size(); ++i) loop.inputs.push_back(body.inputs[i].name);
+  loop.inputs.push_back(body.inputs[0].name);
+
+  const bool goes_on = always_goes_on(call, body);
   const Elements* known = most == nullptr ? nullptr : call.known(most);
-  if (known != nullptr && known->integers[0].is_constant() &&
-      known->integers[0].constant() <= kMaxSteps && always_goes_on(call, body, condition))
-    return unroll_loop(names, body, std::max<int64_t>(known->integers[0].constant(), 0), values,
-                       depth);
-  call.expect(body.outputs.size() == values.size() + 1, "a loop with outputs of each step",
-              "up to " + std::to_string(kMaxSteps) +
-                  " steps whose number is known, or none: their size would depend on data");
-  return repeat_loop(names, body, call, values, depth);
-}
-
-std::vector<Value*> Importer::unroll_loop(const Names& names, const Graph& body, int64_t steps,
-                                          std::vector<Value*> values, int depth) {
-  const size_t carried = values.size();
-  std::vector<std::vector<Value*>> rows(body.outputs.size() - 1 - carried);
-  if (steps == 0 && !rows.empty())
-    throw CompileError("got no steps, and outputs of each, expected one step at least");
-  for (int64_t i = 0; i < steps; ++i) {
-    Names inner;
-    inner.outer = &names;
-    inner.opsets = names.opsets;
-    bind_initializers(inner, body);
-    inner.values[body.inputs[0].name] = builder_.constant(ir::Literal::scalar_int(DType::I64, i));
-    inner.values[body.inputs[1].name] = builder_.scalar(DType::Bool, 1);
-    for (size_t k = 0; k < carried; ++k) inner.values[body.inputs[k + 2].name] = values[k];
-    import_nodes(inner, body.nodes, depth + 1);
-    for (size_t k = 0; k < carried; ++k) values[k] = find(inner, body.outputs[k + 1].name);
-    for (size_t k = 0; k < rows.size(); ++k) {
-      Value* row = find(inner, body.outputs[carried + 1 + k].name);
-      ir::Shape shape = row->type.shape;
-      shape.insert(shape.begin(), 1);
-      rows[k].push_back(builder_.reshape(row, std::move(shape)));
-    }
+  const bool is_known = goes_on && is_true(call, condition) && known != nullptr;
+  if (is_known) loop.steps = ir::max(known->integers[0], 0);
+  const bool is_short = is_known && loop.steps.is_constant() && loop.steps.constant() <= kMaxSteps;
+  const bool gives_rows = body.outputs.size() > values.size() + 1;
+  if (!gives_rows && !is_short) {
+    std::vector<Value*> results = repeat_loop(names, call, loop, depth);
+    results.erase(results.begin());
+    return results;
   }
-  for (const std::vector<Value*>& each : rows)
-    values.push_back(each.size() == 1 ? each[0]
-                                      : builder_.value(Op::concat, each, {{"axis", int64_t{0}}}));
-  return values;
+  if (!is_known) loop.steps = count_steps(names, call, loop, goes_on, depth);
+  return run_body(names, call, loop, depth);
 }
 
-std::vector<Value*> Importer::repeat_loop(Names& names, const Graph& body, NodeCall& call,
-                                          const std::vector<Value*>& values, int depth) {
-  const auto scalar = [](ir::Builder& builder, Value* value) { return builder.reshape(value, {}); };
+// How many steps a loop makes, where that depends on data: if the body has a say in it, the loop runs once for the
+// number, and once more for the rows, whose memory is as large as that.
+Dim Importer::count_steps(Names& names, NodeCall& call, const BodyLoop& loop, bool goes_on,
+                          int depth) {
+  Value *most = call.optional_input(0), *condition = call.optional_input(1);
+  std::optional<Dim> bound;
+  if (const Elements* known = most == nullptr ? nullptr : call.known(most))
+    bound = ir::max(known->integers[0], 0);
+  if (!goes_on) return call.call().find_size(repeat_loop(names, call, loop, depth)[0], 0, 0, bound);
+  call.expect(most != nullptr, "a loop without an end", "a number of steps, or a condition");
+  const Expr number = call.expr(builder_.reshape(most, {})).apply(Op::maximum, 0);
+  Value* count = number;
+  if (condition != nullptr)
+    count = call.expr(builder_.reshape(condition, {})).select(number, number.constant(0));
+  return call.call().find_size(count, 0, 0, bound);
+}
+
+// The number of steps made and the last values of a loop that gives nothing else.
+std::vector<Value*> Importer::repeat_loop(Names& names, NodeCall& call, const BodyLoop& loop,
+                                          int depth) {
+  const auto scalar = [&](Value* value) { return builder_.reshape(value, {}); };
   Value *most = call.optional_input(0), *condition = call.optional_input(1);
   Value* zero = builder_.constant(ir::Literal::scalar_int(DType::I64, 0));
-  Value* goes =
-      condition == nullptr ? builder_.scalar(DType::Bool, 1) : scalar(builder_, condition);
+  Value* goes = condition == nullptr ? builder_.scalar(DType::Bool, 1) : scalar(condition);
   if (most != nullptr) {
-    most = scalar(builder_, most);
+    most = scalar(most);
     goes = builder_.value(Op::bitwise_and, {goes, builder_.value(Op::lt, {zero, most})});
   }
   std::vector<Value*> initial{zero};
-  initial.insert(initial.end(), values.begin(), values.end());
+  initial.insert(initial.end(), loop.states.begin(), loop.states.end());
   for (const Value* value : initial)
     call.expect(!context_.packed.contains(value), "a value of 4-bit numbers",
                 "them in DequantizeLinear only");
 
+  const OuterValues outer = outer_values(names, loop.body);
   Repeat repeat(builder_);
   const std::vector<Value*> carried = repeat.carry(initial);
-  Names inner;
-  inner.opsets = names.opsets;
-  bind_initializers(inner, body);
-  std::set<std::string> mentioned;
-  collect_names(body, mentioned);
-  for (const std::string& name : mentioned)
-    if (!name.empty() && !inner.initializers.contains(name) && is_defined(names, name))
-      inner.values[name] = repeat.use(find(names, name));
-  inner.values[body.inputs[0].name] = carried[0];
-  for (size_t i = 0; i < values.size(); ++i) inner.values[body.inputs[i + 2].name] = carried[i + 1];
+  const std::vector<Value*> used = repeat.use(outer.values);
   Value* limit = repeat.use(most);
+  std::vector<Value*> operands(carried.begin() + 1, carried.end());
+  operands.push_back(carried[0]);
   std::vector<Value*> next;
   Value* again = nullptr;
   {
     const Within within(context_, repeat.body());
-    inner.values[body.inputs[1].name] = builder_.scalar(DType::Bool, 1);
-    import_nodes(inner, body.nodes, depth + 1);
-    again = scalar(builder_, find(inner, body.outputs[0].name));
+    Names inner;
+    inner.opsets = names.opsets;
+    bind_outer(inner, call, outer, used);
+    const std::vector<Value*> results = import_step(inner, call, loop, operands, depth);
+    again = scalar(find(inner, loop.body.outputs[0].name));
     Value* one = builder_.constant(ir::Literal::scalar_int(DType::I64, 1));
     next.push_back(builder_.value(Op::add, {carried[0], one}));
-    for (size_t i = 0; i < values.size(); ++i)
-      next.push_back(find(inner, body.outputs[i + 1].name));
+    next.insert(next.end(), results.begin(),
+                results.begin() + static_cast<ptrdiff_t>(loop.states.size()));
     if (limit != nullptr)
       again = builder_.value(Op::bitwise_and, {again, builder_.value(Op::lt, {next[0], limit})});
   }
-  for (size_t i = 0; i < values.size(); ++i)
-    call.expect(next[i + 1]->type == values[i]->type,
-                next[i + 1]->type.str() + " for a value of " + values[i]->type.str(),
-                "equal types in each step, because its memory is used again");
-  std::vector<Value*> results = repeat.finish(goes, again, std::move(next));
-  results.erase(results.begin());
-  return results;
+  for (size_t i = 0; i < loop.states.size(); ++i)
+    expect_same_type(call, next[i + 1], loop.states[i]->type);
+  return repeat.finish(goes, again, std::move(next));
 }
 
 }  // namespace kiln::import::onnx

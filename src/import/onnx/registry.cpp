@@ -36,7 +36,7 @@ const OperatorRow* find_operator(std::string_view name) {
 }  // namespace onnx
 
 std::vector<std::string> supported_onnx_operators() {
-  std::vector<std::string> result = {"If", "Loop"};
+  std::vector<std::string> result = {"If", "Loop", "Scan"};
   for (const auto& [name, row] : onnx::table()) result.emplace_back(name);
   return result;
 }
