@@ -16,9 +16,9 @@ const Table& table() {
     for (const OperatorRows rows :
          {activation_operators(), attention_operators(), contract_operators(),
           convolution_operators(), create_operators(), fourier_operators(), index_operators(),
-          microsoft_operators(), normalise_operators(), pointwise_operators(), pool_operators(),
-          quantise_operators(), recurrent_operators(), reduce_operators(), resize_operators(),
-          shape_operators()}) {
+          microsoft_attention_operators(), microsoft_operators(), normalise_operators(),
+          pointwise_operators(), pool_operators(), quantise_operators(), recurrent_operators(),
+          reduce_operators(), resize_operators(), shape_operators()}) {
       for (const OperatorRow& row : rows) result.emplace(row.name, &row);
     }
     return result;

@@ -28,6 +28,7 @@ OperatorRows convolution_operators();
 OperatorRows create_operators();
 OperatorRows fourier_operators();
 OperatorRows index_operators();
+OperatorRows microsoft_attention_operators();
 OperatorRows microsoft_operators();
 OperatorRows normalise_operators();
 OperatorRows pointwise_operators();

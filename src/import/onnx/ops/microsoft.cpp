@@ -165,8 +165,53 @@ std::vector<Value*> import_skip_simplified_layer_norm(NodeCall& call) {
   return {call.make(Op::rms_norm, {sum, call.input(2)}, attrs), nullptr, nullptr, sum};
 }
 
+// Rows of a table, at indices that end the run where there is none.
+Value* embedded(NodeCall& call, Value* table, Value* indices) {
+  Value* index =
+      checked_index(call.call(), indices, table->type.shape.at(0), false, call.node().op_type);
+  return call.make(Op::gather, {table, index}, {{"axis", int64_t{0}}});
+}
+
+// The rows of the first positions.
+Value* first_rows(NodeCall& call, Value* table, const Dim& count) {
+  if (ir::provably_less_equal(count, table->type.shape.at(0)))
+    return slice(call.call(), table, 0, 0, count);
+  return embedded(call, table, iota(call.call(), count));
+}
+
+// Words, positions and segments, added and normalised; how many words of each sequence are no padding; the sum.
+std::vector<Value*> import_embed_layer_norm(NodeCall& call) {
+  ir::Builder& builder = call.builder();
+  const Shape ids = call.input(0)->type.shape;
+  call.expect(ids.size() == 2, "input_ids of shape " + shape_text(ids), "rank 2");
+  const bool has_segments = call.has_input(1);
+  call.expect(has_segments == call.has_input(4), "one of segment_ids and segment_embedding",
+              "both or none");
+  Value* table = call.input(3);
+  Value* given = call.optional_input(8);
+  Value* positions =
+      given == nullptr ? first_rows(call, table, ids[1]) : embedded(call, table, given);
+  Value* sum = composed(call, embedded(call, call.input(2), call.input(0)), [&](const Expr& words) {
+    const auto wide = [&](Value* x) {
+      return call.expr(builder.cast(x, words.value()->type.dtype));
+    };
+    const Expr both = words + wide(positions);
+    return has_segments ? both + wide(embedded(call, call.input(4), call.input(1))) : both;
+  });
+  const ir::Attrs attrs{{"axes", int64_t{1}}, {"eps", call.real_or("epsilon", 1e-12F)}};
+  Value* result = call.make(Op::layer_norm, {sum, call.input(5), call.input(6)}, attrs);
+  Value* counts = full(call, {ids[0]}, DType::I32, 0);
+  if (Value* mask = call.optional_input(7)) {
+    const Expr words = call.expr(mask).apply(Op::eq, 1);
+    counts = reduce(call.call(), Op::reduce_sum, builder.cast(words, DType::I32), {1}, false);
+  }
+  call.ignore("mask_index_type");  // what is inferred of the second output
+  return {result, counts, sum};
+}
+
 constexpr OperatorRow kRows[] = {
     {"com.microsoft.BiasGelu", import_bias_gelu},
+    {"com.microsoft.EmbedLayerNormalization", import_embed_layer_norm},
     {"com.microsoft.FastGelu", import_fast_gelu},
     {"com.microsoft.FusedMatMul", import_fused_matmul},
     {"com.microsoft.Gelu", import_gelu},
