@@ -7,7 +7,8 @@ Many tests give as an input what models have as a constant: the shape of a Resha
 refuses a model because a shape depends on such an input, it is made a constant of the test's value, and tried again.
 
 Tests run in processes of their own, so that one that crashes or hangs is a line of the result, too. `--write`
-keeps what is refused in tests/onnx/refused.txt, and the table by operators in docs/onnx.md.
+keeps what is refused in tests/onnx/refused.txt, and the table by operators in docs/onnx.md. `--check` fails where a
+test is refused that is not in the list, or passes that is.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--write", action="store_true", help="keep the outcomes")
     parser.add_argument(
-        "--check", action="store_true", help="what is refused and not in the list is a failure"
+        "--check",
+        action="store_true",
+        help="what the list does not say, or says wrongly, is a failure",
     )
     options = parser.parse_args()
     cases = [case for case in all_cases() if re.search(options.only, case.name)]
@@ -67,14 +70,30 @@ def main() -> int:
         write(cases, outcomes)
     listed = {line.split(":")[0] for line in REFUSED.read_text().splitlines()[1:]}
     failed = [
-        outcome
+        f"{outcome.status} {outcome.name} {outcome.reason}"
         for outcome in outcomes
         if outcome.status in ("wrong", "crashed")
         or (options.check and outcome.status == "refused" and outcome.name not in listed)
     ]
-    for outcome in failed:
-        print("FAILED", outcome.status, outcome.name, outcome.reason)
+    if options.check:
+        failed += stale(listed, outcomes, is_whole=not options.only)
+    for text in failed:
+        print("FAILED", text)
     return bool(failed)
+
+
+def stale(listed: set[str], outcomes: list[Outcome], is_whole: bool) -> list[str]:
+    """What the list says is refused, and is not: it passes, or the suite no longer has it."""
+    passed = {each.name for each in outcomes if each.status in ("passed", "constant")}
+    gone = listed - {each.name for each in outcomes} if is_whole else set()
+    return [
+        f"{name} {why}: write the list anew (--write)"
+        for names, why in (
+            (listed & passed, "passes, and is listed as refused"),
+            (gone, "is no test, and is listed as refused"),
+        )
+        for name in sorted(names)
+    ]
 
 
 def all_cases() -> list[Any]:
