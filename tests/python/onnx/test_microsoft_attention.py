@@ -435,12 +435,16 @@ def test_attention_of_several_heads(name: str, tmp_path: Path) -> None:
 
 
 def test_attention_of_several_heads_of_any_length(tmp_path: Path) -> None:
+    options = {
+        "mask_filter_value": -16.0,
+        **CAUSAL,
+    }  # of nothing but padding, scores keep their digits
     given = rows_of(2, 3, 3, **past(2, 4), mask=np.ones((2, 7), np.int32))
     names = {"query": ["b", "s", 24], "key": ["b", "s", 24], "value": ["b", "s", 24]}
     names |= {name: ["b", 3, "p", 8] for name in ("past_key", "past_value")}
     path = saved(
         tmp_path, "MultiHeadAttention", HEAD_INPUTS, given, 3, num_heads=3, dims=names | {"mask": ["b", "t"]},
-        **CAUSAL,
+        **options,
     )  # fmt: skip
     ranges = [
         kiln.InputRange(name, 2, min=0, opt=16, max=64) for name in ("past_key", "past_value")
@@ -449,11 +453,69 @@ def test_attention_of_several_heads_of_any_length(tmp_path: Path) -> None:
     for batch, length, before in ((1, 1, 0), (2, 5, 0), (3, 1, 9), (2, 3, 17)):
         mask = rng.integers(0, 2, (batch, length + before)).astype(np.int32)
         given = rows_of(batch, length, length, **past(batch, before), mask=mask)
-        for got, want in zip(results(engine, given), multi_head(given, 3, **CAUSAL), strict=True):
+        for got, want in zip(results(engine, given), multi_head(given, 3, **options), strict=True):
             assert_near(got, want)
     given["mask"] = np.ones((2, 19), np.int32)
-    with pytest.raises(kiln.KilnError, match="a key_padding_mask for"):
+    with pytest.raises(kiln.KilnError, match="a mask for"):
         results(engine, given)
+
+
+# --- Attention ---
+
+PROJECTED_INPUTS = ["x", "weights", "bias", "mask", "past", "attention_bias"]
+
+
+def projected(batch: int, length: int, value_size: int = 8, **more: Any) -> Tensors:
+    """An input of 12 elements for 3 heads of size 8."""
+    width = 48 + 3 * value_size
+    return {
+        "x": tensor(batch, length, 12),
+        "weights": tensor(12, width),
+        "bias": tensor(width),
+    } | more
+
+
+PROJECTED: dict[str, tuple[Tensors, Tensors]] = {
+    "plain": (projected(2, 5), {}),
+    "a value of another size": (projected(2, 5, 6), {"qkv_hidden_sizes": [24, 24, 18], "scale": 0.3}),
+    "lengths": (projected(2, 5, mask=lengths(3, 5)), {}),
+    "ends and starts": (projected(2, 5, mask=lengths(5, 4, 2, 0)), CAUSAL),
+    "padding": (projected(2, 5, mask=np.array([[0, 1, 1, 1, 0], [1, 1, 0, 0, 0]], np.int32)), {}),
+    "padding of each row": (
+        projected(2, 5, mask=rng.integers(0, 2, (2, 5, 5)).astype(np.int32), attention_bias=tensor(1, 3, 5, 5)),
+        {"mask_filter_value": -2.0},
+    ),
+    "a past": (
+        projected(2, 3, past=tensor(2, 2, 3, 4, 8), mask=np.array([[0] * 2 + [1] * 5, [1] * 7], np.int32)),
+        CAUSAL,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROJECTED)
+def test_attention_with_projections(name: str, tmp_path: Path) -> None:
+    given, options = PROJECTED[name]
+    outputs = 2 if "past" in given else 1
+    path = saved(
+        tmp_path, "Attention", PROJECTED_INPUTS, given, outputs, constants=("weights", "bias"), num_heads=3,
+        **options,
+    )  # fmt: skip
+    rows = given["x"].astype(np.float64) @ given["weights"] + given["bias"]
+    heads = dict(zip(("query", "key", "value"), np.split(rows, [24, 48], 2), strict=True))
+    heads |= {key: given[key] for key in ("mask", "attention_bias") if key in given}
+    if "past" in given:
+        heads["past_key"], heads["past_value"] = given["past"]
+    if name == "ends and starts":
+        ends, starts = given["mask"].reshape(2, 2, 1)
+        heads["mask"] = ((np.arange(5) < ends) & (np.arange(5) >= starts)).astype(np.int32)
+    result, *cache = multi_head(heads, 3, **options)
+    want = [result, np.stack(cache)] if "past" in given else [result]
+    for found in (
+        results(kiln.load(kiln.compile(path, verify_passes=True)), given),
+        results_of_onnx_runtime(path, given),
+    ):
+        for got, expected in zip(found, want, strict=True):
+            assert_near(got, expected)
 
 
 @pytest.mark.parametrize(
@@ -461,7 +523,7 @@ def test_attention_of_several_heads_of_any_length(tmp_path: Path) -> None:
     [
         (
             "MultiHeadAttention", HEAD_INPUTS, rows_of(2, 5, 5, mask=np.ones((2, 4), np.int32)), {"num_heads": 3},
-            "a key_padding_mask for 5 keys",
+            "a mask for 5 keys",
         ),
         (
             "MultiHeadAttention", [*HEAD_INPUTS, "past_length"], rows_of(2, 1, 1, past_length=lengths(1)),

@@ -102,29 +102,40 @@ Value* along_keys(NodeCall& call, Value* x, const Dim& keys, const char* what) {
   return pad_with(call, x, none, after, 0);
 }
 
-// 0 for keys that are attended, and a number for padding, which is added to the scores: [batch, 1, queries or 1, keys].
-Value* padding_mask(NodeCall& call, const AttentionOperands& o) {
-  Value* mask = call.optional_input(4);
-  const double filter = call.real_or("mask_filter_value", -10000);
-  if (mask == nullptr) return nullptr;
+// Which keys are no padding: bool[batch, 1, queries or 1, keys]. Of rank 1 the mask has the number of keys of each
+// sequence, or, with `starts`, also where each begins.
+Value* unpadded(NodeCall& call, Value* mask, const AttentionOperands& o, bool starts) {
   const Dim &batch = o.query->type.shape[0], &queries = o.query->type.shape[2],
             &keys = o.key->type.shape[2];
   const size_t rank = mask->type.rank();
-  call.expect(rank >= 1 && rank <= 3 && ir::provably_equal(mask->type.shape[0], batch) &&
+  const bool is_pair = rank == 1 && starts && ir::provably_equal(mask->type.shape[0], batch * 2);
+  call.expect(rank >= 1 && rank <= 3 &&
+                  (is_pair || ir::provably_equal(mask->type.shape[0], batch)) &&
                   (rank < 3 || ir::provably_equal(mask->type.shape[1], queries)),
-              "a key_padding_mask of shape " + shape_text(mask->type.shape),
-              "[batch], [batch, keys] or [batch, queries, keys]");
-  Expr kept = call.expr(mask);
-  if (rank == 1) {
-    kept =
-        call.expr(iota(call.call(), keys)).apply(Op::lt, integers_as(call, mask, {batch, 1, 1, 1}));
-  } else {
-    Value* whole = along_keys(call, mask, keys, "a key_padding_mask");
-    kept =
-        integers_as(call, whole, {batch, 1, rank == 3 ? queries : Dim(1), keys}).apply(Op::gt, 0);
+              "a mask of shape " + shape_text(mask->type.shape),
+              "[batch], " + std::string(starts ? "[2 batch], " : "") +
+                  "[batch, keys] or [batch, queries, keys]");
+  if (rank > 1) {
+    Value* whole = along_keys(call, mask, keys, "a mask");
+    return integers_as(call, whole, {batch, 1, rank == 3 ? queries : Dim(1), keys})
+        .apply(Op::gt, 0);
   }
+  const Expr key = call.expr(iota(call.call(), keys));
+  const auto bound = [&](const Dim& start) {
+    return integers_as(call, slice(call.call(), mask, 0, start, batch), {batch, 1, 1, 1});
+  };
+  const Expr before_end = key.apply(Op::lt, bound(0));
+  return is_pair ? before_end.apply(Op::bitwise_and, key.apply(Op::ge, bound(batch))) : before_end;
+}
+
+// What is added to the scores: a number for padding, and a bias; null: nothing.
+Value* score_bias(NodeCall& call, const AttentionOperands& o, Value* unpadded, Value* bias) {
+  const double filter = call.real_or("mask_filter_value", -10000);
+  if (bias != nullptr) bias = along_keys(call, bias, o.key->type.shape[2], "an attention_bias");
+  if (unpadded == nullptr) return bias;
   const Expr added = call.expr(call.builder().scalar(o.query->type.dtype, filter));
-  return kept.select(added.constant(0), added);
+  const Expr masked = call.expr(unpadded).select(added.constant(0), added);
+  return bias == nullptr ? masked : masked + call.expr(bias);
 }
 
 // A query sees keys up to its own, and the last one all of them.
@@ -136,6 +147,15 @@ Value* unidirectional_mask(NodeCall& call, Value* mask, const AttentionOperands&
   if (!ir::provably_equal(keys, queries + o.past))
     kept = kept.apply(Op::bitwise_or, row.apply(Op::eq, size_value(call, queries - 1)));
   return both(call, mask, kept);
+}
+
+Value* attend_heads(NodeCall& call, AttentionOperands& o) {
+  const Dim &queries = o.query->type.shape[2], &keys = o.key->type.shape[2];
+  if (call.flag_or("unidirectional", false) && !queries.is_constant(1)) {
+    o.causal = o.mask == nullptr && o.past.is_constant(0) && ir::provably_equal(keys, queries);
+    if (!o.causal) o.mask = unidirectional_mask(call, o.mask, o);
+  }
+  return merge_heads(call, attend(call, o));
 }
 
 std::vector<Value*> import_multi_head_attention(NodeCall& call) {
@@ -151,18 +171,63 @@ std::vector<Value*> import_multi_head_attention(NodeCall& call) {
     o.key = concat(call, {past_key, o.key}, 2);
     o.value = concat(call, {past_value, o.value}, 2);
   }
-  std::vector<Value*> present{o.key, o.value};
-  o.mask = padding_mask(call, o);
-  const Dim &queries = o.query->type.shape[2], &keys = o.key->type.shape[2];
-  if (Value* bias = call.optional_input(5)) {
-    bias = along_keys(call, bias, keys, "an attention_bias");
-    o.mask = o.mask == nullptr ? bias : call.expr(o.mask) + call.expr(bias);
+  Value* mask = call.optional_input(4);
+  if (mask != nullptr) mask = unpadded(call, mask, o, false);
+  o.mask = score_bias(call, o, mask, call.optional_input(5));
+  return {attend_heads(call, o), o.key, o.value};
+}
+
+// --- Attention, with the projections in front of it ---
+
+// Its operands as [batch, heads, length, size].
+AttentionOperands read_projected(NodeCall& call) {
+  const int64_t heads = call.integer("num_heads");
+  Value *x = call.input(0), *weights = call.input(1), *bias = call.optional_input(2);
+  expect_rank(call, x, 3, "an input");
+  expect_rank(call, weights, 2, "weights");
+  const int64_t all = known_size(call, weights->type.shape[1], "the width of the weights");
+  const std::vector<int64_t> widths =
+      call.integers_or("qkv_hidden_sizes", std::vector<int64_t>(3, all / 3));
+  call.expect(
+      widths.size() == 3 && widths[0] + widths[1] + widths[2] == all && widths[0] == widths[1] &&
+          heads >= 1 && widths[0] % heads == 0 && widths[2] % heads == 0,
+      "weights of width " + std::to_string(all) + " for " + std::to_string(heads) + " heads",
+      "three widths of multiples of it, the first two equal");
+  Value* rows = call.make(Op::matmul, {x, weights}, {{"transpose_b", false}});
+  if (bias != nullptr) rows = call.expr(rows) + call.expr(bias);
+  const auto part = [&](int64_t start, int64_t width) {
+    return split_heads(call, slice(call.call(), rows, 2, start, width), heads);
+  };
+  return {part(0, widths[0]), part(widths[0], widths[1]), part(2 * widths[0], widths[2])};
+}
+
+std::vector<Value*> import_projected_attention(NodeCall& call) {
+  AttentionOperands o = read_projected(call);
+  o.scale = read_scale(call, o.query);
+  call.expect(!call.flag_or("do_rotary", false), "do_rotary", "0");
+  call.ignore("rotary_embedding_dim");
+  call.expect(!call.flag_or("past_present_share_buffer", false) && !call.has_input(6),
+              "past_present_share_buffer", "caches that grow");
+  if (Value* past = call.optional_input(4)) {
+    call.expect(past->type.rank() == 5 && past->type.shape[0].is_constant(2),
+                "a past of shape " + shape_text(past->type.shape),
+                "[2, batch, heads, length, size]");
+    const Shape shape(past->type.shape.begin() + 1, past->type.shape.end());
+    const auto half = [&](int64_t i) {
+      return call.builder().reshape(slice(call.call(), past, 0, i, 1), shape);
+    };
+    o.past = shape[2];
+    o.key = concat(call, {half(0), o.key}, 2);
+    o.value = concat(call, {half(1), o.value}, 2);
   }
-  if (call.flag_or("unidirectional", false) && !queries.is_constant(1)) {
-    o.causal = o.mask == nullptr && o.past.is_constant(0) && ir::provably_equal(keys, queries);
-    if (!o.causal) o.mask = unidirectional_mask(call, o.mask, o);
-  }
-  return {merge_heads(call, attend(call, o)), present[0], present[1]};
+  Value* present = nullptr;
+  if (call.output_used(1))
+    present =
+        concat(call, {unsqueeze(call.call(), o.key, 0), unsqueeze(call.call(), o.value, 0)}, 0);
+  Value* mask = call.optional_input(3);
+  if (mask != nullptr) mask = unpadded(call, mask, o, true);
+  o.mask = score_bias(call, o, mask, call.optional_input(5));
+  return {attend_heads(call, o), present};
 }
 
 // --- GroupQueryAttention ---
@@ -390,6 +455,7 @@ Value* import_rotary_embedding(NodeCall& call) {
 }
 
 constexpr OperatorRow kRows[] = {
+    {"com.microsoft.Attention", import_projected_attention},
     {"com.microsoft.GroupQueryAttention", import_group_query_attention},
     {"com.microsoft.MultiHeadAttention", import_multi_head_attention},
     {"com.microsoft.RotaryEmbedding", import_rotary_embedding},
