@@ -25,12 +25,14 @@ bool is_true(const NodeCall& call, Value* condition) {
 bool Importer::always_goes_on(NodeCall& call, const Graph& body) {
   const std::string& given = body.inputs[1].name;
   std::string name = body.outputs[0].name;
-  for (auto node = body.nodes.rbegin(); node != body.nodes.rend(); ++node)
-    if (node->op_type == "Identity" && node->outputs[0] == name) name = node->inputs[0];
-  if (name == given) return true;
-  const auto makes = [&](const Node& node) {
-    return node.op_type == "Constant" && node.outputs[0] == name;
+  const auto gives = [&](const Node& node) {
+    return !node.outputs.empty() && node.outputs[0] == name;
   };
+  for (auto node = body.nodes.rbegin(); node != body.nodes.rend(); ++node)
+    if (node->op_type == "Identity" && gives(*node) && !node->inputs.empty())
+      name = node->inputs[0];
+  if (name == given) return true;
+  const auto makes = [&](const Node& node) { return node.op_type == "Constant" && gives(node); };
   const auto constant = std::ranges::find_if(body.nodes, makes);
   if (constant == body.nodes.end()) return false;
   NodeCall maker(*constant, call.version(), {}, context_);
@@ -52,9 +54,13 @@ std::vector<Value*> Importer::import_loop(Names& names, const Node& node, int64_
               "a body with " + std::to_string(body.inputs.size()) + " inputs and " +
                   std::to_string(body.outputs.size()) + " outputs",
               "a step, a condition and a value for each of the loop's");
-  for (const Value* value : {most, condition})
-    call.expect(value == nullptr || value->type.elements().is_constant(1),
-                "a number of steps or a condition of several elements", "one");
+  const auto expect_one = [&](const Value* value, DType dtype, const char* what) {
+    if (value == nullptr) return;
+    call.expect(value->type.elements().is_constant(1) && value->type.dtype == dtype,
+                value->type.str() + " as " + what, "one " + std::string(dtype_name(dtype)));
+  };
+  expect_one(most, DType::I64, "number of steps");
+  expect_one(condition, DType::Bool, "condition");
   BodyLoop loop{.body = body,
                 .counts = true,
                 .condition = body.inputs[1].name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, attention: str | None = None) -> None:
         super().__init__()
         config = transformers.BertConfig(
+            attn_implementation=attention,
             hidden_size=64,
             num_hidden_layers=2,
             num_attention_heads=4,
@@ -113,4 +115,47 @@ def test_an_exported_model_gives_pytorchs_results(tmp_path: Path, name: str, var
         expected = model(*inputs.values()).detach().numpy()
         (got,) = session.run(*(value.numpy() for value in inputs.values()))
         error = np.abs(got - expected).max() / np.abs(expected).max()
+        assert error < 1e-5, f"batch {batch}: {error}"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_encoder_that_onnx_runtime_fused(tmp_path: Path) -> None:
+    """Its embeddings, attention, norms and activations are one operator of com.microsoft each."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        pytest.skip("onnxruntime is not installed: nothing fuses the model")
+    from onnxruntime.transformers import optimizer
+
+    torch.manual_seed(0)
+    model = Encoder("eager").eval()
+    inputs = inputs_of("encoder", 2)
+    exported, path = tmp_path / "exported.onnx", tmp_path / "model.onnx"
+    torch.onnx.export(
+        model,
+        tuple(inputs.values()),
+        exported,
+        input_names=list(inputs),
+        dynamic_axes=dict.fromkeys(inputs, {0: "batch", 1: "length"}),
+        opset_version=14,
+        dynamo=False,
+    )
+    fused = optimizer.optimize_model(
+        str(exported), model_type="bert", num_heads=4, hidden_size=64, opt_level=0
+    )
+    fused.save_model_to_file(str(path))
+    operators = {node.op_type for node in fused.nodes()}
+    assert operators >= {
+        "Attention", "BiasGelu", "EmbedLayerNormalization", "SkipLayerNormalization",
+    }  # fmt: skip
+    ranges = [kiln.InputRange(name, dim, 1, 4, 64) for name in inputs for dim in (0, 1)]
+    engine = kiln.load(kiln.compile(path, ranges=ranges))
+    for batch in (2, 1, 5):
+        inputs = inputs_of("encoder", batch)
+        expected = model(*inputs.values()).detach().numpy()
+        given = (
+            inputs[info.name].numpy().astype(np.int32 if info.dtype == "i32" else np.int64)
+            for info in engine.inputs
+        )
+        (got,) = engine.session().run(*given)
+        kept = inputs["mask"].bool().numpy()  # what padding gives is nobody's concern
+        error = np.abs(got - expected)[kept].max() / np.abs(expected).max()
         assert error < 1e-5, f"batch {batch}: {error}"

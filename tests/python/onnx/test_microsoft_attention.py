@@ -538,6 +538,19 @@ def test_attention_with_projections(name: str, tmp_path: Path) -> None:
             "GroupQueryAttention", QUERY_INPUTS, groups(2, 5, 8, None, **FIRST), {**HEADS, "sliding_window_cache": 1},
             "caches of the whole length",
         ),
+        (
+            "MultiHeadAttention", HEAD_INPUTS, rows_of(2, 1, 1, past_key=tensor(2, 3, 4), past_value=tensor(2, 3, 4)),
+            {"num_heads": 3}, "a past of shape",
+        ),
+        (
+            "GroupQueryAttention", QUERY_INPUTS, groups(2, 5, 8, None, **FIRST) | {"total": tensor(1)}, HEADS,
+            "expected one integer",
+        ),
+        (
+            "RotaryEmbedding", ROTARY_INPUTS,
+            {"x": tensor(2, 5, 32), "position_ids": np.array([1]), "cos": tensor(8), "sin": tensor(8)}, {},
+            "a table of shape",
+        ),
     ],
 )  # fmt: skip
 def test_attention_that_is_refused(operator, order, given, options, text, tmp_path: Path) -> None:

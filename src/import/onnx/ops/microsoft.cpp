@@ -167,14 +167,16 @@ std::vector<Value*> import_skip_simplified_layer_norm(NodeCall& call) {
 
 // Rows of a table, at indices that end the run where there is none.
 Value* embedded(NodeCall& call, Value* table, Value* indices) {
+  call.expect(table->type.rank() == 2, "a table of shape " + shape_text(table->type.shape),
+              "rank 2");
   Value* index =
-      checked_index(call.call(), indices, table->type.shape.at(0), false, call.node().op_type);
+      checked_index(call.call(), indices, table->type.shape[0], false, call.node().op_type);
   return call.make(Op::gather, {table, index}, {{"axis", int64_t{0}}});
 }
 
 // The rows of the first positions.
 Value* first_rows(NodeCall& call, Value* table, const Dim& count) {
-  if (ir::provably_less_equal(count, table->type.shape.at(0)))
+  if (table->type.rank() == 2 && ir::provably_less_equal(count, table->type.shape[0]))
     return slice(call.call(), table, 0, 0, count);
   return embedded(call, table, iota(call.call(), count));
 }
@@ -202,6 +204,8 @@ std::vector<Value*> import_embed_layer_norm(NodeCall& call) {
   Value* result = call.make(Op::layer_norm, {sum, call.input(5), call.input(6)}, attrs);
   Value* counts = full(call, {ids[0]}, DType::I32, 0);
   if (Value* mask = call.optional_input(7)) {
+    call.expect(mask->type.rank() == 2, "a mask of shape " + shape_text(mask->type.shape),
+                "rank 2");
     const Expr words = call.expr(mask).apply(Op::eq, 1);
     counts = reduce(call.call(), Op::reduce_sum, builder.cast(words, DType::I32), {1}, false);
   }

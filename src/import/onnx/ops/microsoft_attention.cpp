@@ -10,6 +10,7 @@ Expr size_value(NodeCall& call, const Dim& size) {
 
 // Integers as i64 of a shape that broadcasts.
 Expr integers_as(NodeCall& call, Value* x, const Shape& shape) {
+  call.expect(is_integer(x->type.dtype) || x->type.dtype == DType::Bool, x->type.str(), "integers");
   return call.expr(call.builder().reshape(call.builder().cast(x, DType::I64), shape));
 }
 
@@ -21,6 +22,11 @@ Value* part_of(NodeCall& call, Value* packed, int64_t index) {
   return call.builder().reshape(part, shape);
 }
 
+// Keys and values of earlier calls, or none.
+struct Past {
+  Value *key, *value;
+};
+
 double read_scale(NodeCall& call, const Value* query) {
   const double scale = call.real_or("scale", 0);
   return scale == 0 ? default_scale(call, query) : scale;
@@ -29,6 +35,15 @@ double read_scale(NodeCall& call, const Value* query) {
 void expect_rank(NodeCall& call, const Value* x, size_t rank, const char* what) {
   call.expect(x->type.rank() == rank, std::string(what) + " of shape " + shape_text(x->type.shape),
               "rank " + std::to_string(rank));
+}
+
+Past read_past(NodeCall& call, size_t key) {
+  const Past past{call.optional_input(key), call.optional_input(key + 1)};
+  call.expect((past.key == nullptr) == (past.value == nullptr), "one of past_key and past_value",
+              "both or none");
+  for (const Value* each : {past.key, past.value})
+    if (each != nullptr) expect_rank(call, each, 4, "a past");
+  return past;
 }
 
 // --- MultiHeadAttention ---
@@ -54,6 +69,7 @@ AttentionOperands read_multi_head(NodeCall& call) {
   const int64_t heads = call.integer("num_heads");
   Value *query = call.input(0), *bias = call.optional_input(3);
   Value *key = call.optional_input(1), *value = call.optional_input(2);
+  if (bias != nullptr) expect_rank(call, bias, 1, "a bias");
   AttentionOperands o{};
   bool projected = true;  // the bias is also that of keys and values
   if (query->type.rank() == 5) {
@@ -131,6 +147,7 @@ Value* unpadded(NodeCall& call, Value* mask, const AttentionOperands& o, bool st
 // What is added to the scores: a number for padding, and a bias; null: nothing.
 Value* score_bias(NodeCall& call, const AttentionOperands& o, Value* unpadded, Value* bias) {
   const double filter = call.real_or("mask_filter_value", -10000);
+  if (bias != nullptr) expect_rank(call, bias, 4, "an attention_bias");
   if (bias != nullptr) bias = along_keys(call, bias, o.key->type.shape[2], "an attention_bias");
   if (unpadded == nullptr) return bias;
   const Expr added = call.expr(call.builder().scalar(o.query->type.dtype, filter));
@@ -161,15 +178,13 @@ Value* attend_heads(NodeCall& call, AttentionOperands& o) {
 std::vector<Value*> import_multi_head_attention(NodeCall& call) {
   AttentionOperands o = read_multi_head(call);
   o.scale = read_scale(call, o.query);
-  Value *past_key = call.optional_input(6), *past_value = call.optional_input(7);
-  call.expect((past_key == nullptr) == (past_value == nullptr), "one of past_key and past_value",
-              "both or none");
+  const Past past = read_past(call, 6);
   call.expect(!call.has_input(8) && !call.has_input(9), "past_sequence_length or cache_indirection",
               "caches that grow");
-  if (past_key != nullptr) {
-    o.past = past_key->type.shape.at(2);
-    o.key = concat(call, {past_key, o.key}, 2);
-    o.value = concat(call, {past_value, o.value}, 2);
+  if (past.key != nullptr) {
+    o.past = past.key->type.shape[2];
+    o.key = concat(call, {past.key, o.key}, 2);
+    o.value = concat(call, {past.value, o.value}, 2);
   }
   Value* mask = call.optional_input(4);
   if (mask != nullptr) mask = unpadded(call, mask, o, false);
@@ -310,6 +325,7 @@ Value* rotary_positions(NodeCall& call, Value* given, const Places& places, cons
   if (given == nullptr && places.valid == nullptr) return places.positions;
   if (given == nullptr)
     return call.expr(places.valid).select(places.positions, places.positions.constant(0));
+  expect_rank(call, given, 2, "position_ids");
   if (places.valid != nullptr) return given;
   const Expr here = call.expr(given);
   Value* first = slice(call.call(), slice(call.call(), given, 0, 0, 1), 1, 0, 1);
@@ -336,8 +352,8 @@ void rotate_operands(NodeCall& call, AttentionOperands& o, const Places& places)
 // How long the caches are afterwards: as before, or as the longest sequence.
 Dim present_length(NodeCall& call, const Dim& past) {
   Value* most = call.input(6);
-  call.expect(most->type.elements().is_constant(1),
-              "total_sequence_length of shape " + shape_text(most->type.shape), "one number");
+  call.expect(most->type.elements().is_constant(1) && is_integer(most->type.dtype),
+              "total_sequence_length of " + most->type.str(), "one integer");
   if (const Elements* known = call.known(most)) return ir::max(known->integers[0], past);
   const Expr longest = integers_as(call, most, {});
   return call.call().find_size(longest.apply(Op::maximum, size_value(call, past)), 1, 2,
@@ -352,7 +368,7 @@ Value* with_rows(NodeCall& call, Value* cache, Value* rows, const Dim& length,
   shape[2] = length;
   if (cache == nullptr) {
     cache = full(call, shape, rows->type.dtype, 0);
-  } else if (!ir::provably_equal(cache->type.shape.at(2), length)) {
+  } else if (!ir::provably_equal(cache->type.shape[2], length)) {
     cache = pad_with(call, cache, std::vector<Dim>(4, Dim(0)),
                      {0, 0, length - cache->type.shape[2], 0}, 0);
   }
@@ -385,13 +401,10 @@ std::vector<Value*> import_group_query_attention(NodeCall& call) {
   normalise(call, o);
   const Places places = read_places(call, o.query->type.shape);
   rotate_operands(call, o, places);
-  Value *past_key = call.optional_input(3), *past_value = call.optional_input(4);
-  call.expect((past_key == nullptr) == (past_value == nullptr), "one of past_key and past_value",
-              "both or none");
-  const Dim length =
-      present_length(call, past_key == nullptr ? Dim(0) : past_key->type.shape.at(2));
-  o.key = with_rows(call, past_key, o.key, length, places);
-  o.value = with_rows(call, past_value, o.value, length, places);
+  const Past past = read_past(call, 3);
+  const Dim length = present_length(call, past.key == nullptr ? Dim(0) : past.key->type.shape[2]);
+  o.key = with_rows(call, past.key, o.key, length, places);
+  o.value = with_rows(call, past.value, o.value, length, places);
 
   o.scale = read_scale(call, o.query);
   o.softcap = call.real_or("softcap", 0);
@@ -404,7 +417,7 @@ std::vector<Value*> import_group_query_attention(NodeCall& call) {
               "local_window_size " + std::to_string(window), "-1, or 1 or more and causal = 1");
   Value* bias = call.optional_input(10);
   // All sequences begin with this call: a query's place is its row.
-  const bool begins = past_key == nullptr && places.valid == nullptr &&
+  const bool begins = past.key == nullptr && places.valid == nullptr &&
                       ir::provably_equal(length, o.query->type.shape[2]);
   const bool plain =
       begins && bias == nullptr && window < 0 && o.causal && o.softcap == 0 && o.sink == nullptr;
@@ -427,6 +440,7 @@ Value* import_rotary_embedding(NodeCall& call) {
   const int64_t width = call.integer_or("rotary_embedding_dim", 0);
   const int64_t heads = call.integer_or("num_heads", 0);
   const bool interleaved = call.flag_or("interleaved", false);
+  expect_rank(call, cosine, 2, "a table");
   const bool has_heads = input->type.rank() == 4;
   if (!has_heads) expect_rank(call, input, 3, "an input");
   call.expect(width == 0 || heads > 0 || has_heads, "rotary_embedding_dim without num_heads",
@@ -437,10 +451,11 @@ Value* import_rotary_embedding(NodeCall& call) {
     x = builder.permute(x, {0, 2, 1, 3});
   } else {
     const Shape& s = input->type.shape;
-    const Dim size = heads > 0 ? ir::floordiv(s[2], heads) : cosine->type.shape.at(1) * 2;
+    const Dim size = heads > 0 ? ir::floordiv(s[2], heads) : cosine->type.shape[1] * 2;
     x = builder.reshape(x, {s[0], s[1], ir::floordiv(s[2], size), size});
   }
   const Dim &batch = x->type.shape[0], &length = x->type.shape[1];
+  if (positions->type.rank() != 1) expect_rank(call, positions, 2, "position_ids");
   if (positions->type.rank() == 1) {  // of the first row, in every sequence
     const Expr row = call.expr(iota(call.call(), length)) + integers_as(call, positions, {1});
     positions = builder.expand(builder.reshape(row, {1, length}), {batch, length});
