@@ -308,7 +308,12 @@ def test_attention_of_groups_of_any_length(known: str, tmp_path: Path) -> None:
         kiln.InputRange(name, 2, min=0, opt=16, max=64) for name in ("past_key", "past_value")
     ]
     engine = kiln.load(kiln.compile(path, ranges=ranges, verify_passes=True))
-    for batch, length, room, seqlens in ((2, 5, 0, (4, 3)), (1, 1, 5, (5,)), (3, 1, 9, (4, 8, 0))):
+    for batch, length, room, seqlens in (
+        (2, 5, 0, (4, 3)),
+        (1, 1, 5, (5,)),
+        (3, 1, 9, (4, 8, 0)),
+        (2, 1, 20, (8, 3)),  # caches with room
+    ):
         total = max(seqlens) + 1
         given = packed(batch, length, 16, room, **at(seqlens, total)) | {
             name: first[name] for name in ("cos", "sin")

@@ -349,15 +349,26 @@ void rotate_operands(NodeCall& call, AttentionOperands& o, const Places& places)
   }
 }
 
-// How long the caches are afterwards: as before, or as the longest sequence.
-Dim present_length(NodeCall& call, const Dim& past) {
+// How long the caches are afterwards: as before, or as the longest sequence; and how far they are read, at least as
+// far as that.
+struct Lengths {
+  Dim present, read;
+};
+
+Lengths read_lengths(NodeCall& call, const Dim& past) {
   Value* most = call.input(6);
   call.expect(most->type.elements().is_constant(1) && is_integer(most->type.dtype),
               "total_sequence_length of " + most->type.str(), "one integer");
-  if (const Elements* known = call.known(most)) return ir::max(known->integers[0], past);
+  if (const Elements* known = call.known(most)) {
+    const Dim longest = known->integers[0], present = ir::max(longest, past);
+    const bool is_part =
+        ir::provably_less_equal(0, longest) && ir::provably_less_equal(longest, present);
+    return {present, is_part ? longest : present};
+  }
   const Expr longest = integers_as(call, most, {});
-  return call.call().find_size(longest.apply(Op::maximum, size_value(call, past)), 1, 2,
-                               std::nullopt);
+  const Dim present =
+      call.call().find_size(longest.apply(Op::maximum, size_value(call, past)), 1, 2, std::nullopt);
+  return {present, present};
 }
 
 // A cache with the new rows at their places.
@@ -402,9 +413,12 @@ std::vector<Value*> import_group_query_attention(NodeCall& call) {
   const Places places = read_places(call, o.query->type.shape);
   rotate_operands(call, o, places);
   const Past past = read_past(call, 3);
-  const Dim length = present_length(call, past.key == nullptr ? Dim(0) : past.key->type.shape[2]);
-  o.key = with_rows(call, past.key, o.key, length, places);
-  o.value = with_rows(call, past.value, o.value, length, places);
+  const Lengths lengths =
+      read_lengths(call, past.key == nullptr ? Dim(0) : past.key->type.shape[2]);
+  Value* const keys = with_rows(call, past.key, o.key, lengths.present, places);
+  Value* const values = with_rows(call, past.value, o.value, lengths.present, places);
+  o.key = slice(call.call(), keys, 2, 0, lengths.read);
+  o.value = slice(call.call(), values, 2, 0, lengths.read);
 
   o.scale = read_scale(call, o.query);
   o.softcap = call.real_or("softcap", 0);
@@ -418,16 +432,16 @@ std::vector<Value*> import_group_query_attention(NodeCall& call) {
   Value* bias = call.optional_input(10);
   // All sequences begin with this call: a query's place is its row.
   const bool begins = past.key == nullptr && places.valid == nullptr &&
-                      ir::provably_equal(length, o.query->type.shape[2]);
+                      ir::provably_equal(lengths.read, o.query->type.shape[2]);
   const bool plain =
       begins && bias == nullptr && window < 0 && o.causal && o.softcap == 0 && o.sink == nullptr;
   if (!plain) {
-    bias = fitted_mask(call, bias, length, o.query->type.dtype);
+    bias = fitted_mask(call, bias, lengths.read, o.query->type.dtype);
     o.mask = both(call, bias, call.expr(grouped_mask(call, o, places, window)));
     o.causal = false;
   }
   Value* result = merge_heads(call, attend(call, o));
-  return {result, o.key, o.value};
+  return {result, keys, values};
 }
 
 // --- RotaryEmbedding ---
