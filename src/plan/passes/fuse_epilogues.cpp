@@ -15,19 +15,6 @@
 namespace kiln::plan {
 namespace {
 
-// The position at which an expression loads a buffer, if it does so at one position only.
-std::optional<Indices> only_load(const Expr& expr, BufferId buffer) {
-  std::optional<Indices> result;
-  bool unique = true;
-  visit(expr, [&](const ExprNode& node) {
-    if (node.kind != ExprKind::Load || node.buffer != buffer) return;
-    const auto indices = load_indices(node);
-    unique &= indices && !node.predicate && (!result || *result == *indices);
-    if (indices) result = indices;
-  });
-  return unique ? result : std::nullopt;
-}
-
 bool fuse(Program& program, size_t producer, size_t consumer) {
   Kernel kernel = program.kernels[producer];
   Expr& epilogue = *epilogue_of(kernel);

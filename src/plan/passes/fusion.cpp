@@ -190,6 +190,18 @@ int64_t points_at_opt(const std::vector<Loop>& loops) {
   return points;
 }
 
+std::optional<Indices> only_load(const Expr& expr, BufferId buffer) {
+  std::optional<Indices> result;
+  bool unique = true;
+  visit(expr, [&](const ExprNode& node) {
+    if (node.kind != ExprKind::Load || node.buffer != buffer) return;
+    const auto indices = load_indices(node);
+    unique &= indices && !node.predicate && (!result || *result == *indices);
+    if (indices) result = indices;
+  });
+  return unique ? result : std::nullopt;
+}
+
 void absorb_name(Kernel& kernel, const Kernel& producer) {
   const std::string name = stem_of(producer.name) + "_" + kernel.name;
   if (name.size() <= kMaxNameLength) kernel.name = name;

@@ -57,6 +57,8 @@ int64_t cost_of(const TargetTraits& traits, const Expr& expr);
 int64_t load_count(const Expr& expr);
 // Whether a fused expression stays within the registers of the machine.
 bool is_small_enough(const TargetTraits& traits, const Expr& expr);
+// The position at which an expression loads a buffer, if it does so at one position only.
+std::optional<Indices> only_load(const Expr& expr, BufferId buffer);
 // How many loads of a buffer an expression or the stages of a nest make, at whatever positions.
 int64_t load_sites(const Expr& expr, BufferId buffer);
 int64_t load_sites(const LoopNest& nest, BufferId buffer);

@@ -16,6 +16,7 @@ void fuse(Runner& runner) {
   runner.run(pool_convolutions);  // before other nests could become part of the pooling's
   runner.run(inline_operands);
   runner.run(fuse_loop_nests);
+  runner.run(fuse_stores);  // of other outer loops
   runner.run(split_concats);
   runner.run(fold_output_views);
   runner.run(merge_matmuls);  // after results found their places: merged ones cannot move
