@@ -10,6 +10,11 @@
 //   y[] = r0 / 1000000              =>                 p[s] = r0
 //                                        r0 = sum over s < 500: p[s]; y[] = r0 / 1000000
 //
+// Squared deviations from the mean of the same elements, as a variance has them, are taken from the means of the
+// parts, in the kernel that adds these up, so that it reads once what both are of. Whoever needs the result adds
+// the square of how far each part's mean lies from that of all, as often as the part has elements (Chan, Golub
+// and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
+//
 // Results are the same in every run, as ever: the parts are a matter of the program alone.
 #include <algorithm>
 #include <map>
@@ -35,8 +40,11 @@ class Splitter {
     if (!suits()) return {};
     const auto buffers = static_cast<std::ptrdiff_t>(program_.buffers.size());
     std::vector<Kernel> kernels;
-    for (const Stage& stage : nest_.stages) {
-      const bool done = std::visit([&](const auto& s) { return split(s, kernels); }, stage);
+    for (size_t i = 0; i < nest_.stages.size(); ++i) {
+      const Reduction* squares = i + 1 < nest_.stages.size() ? deviations_behind(i) : nullptr;
+      const bool done =
+          squares ? split_moments(std::get<Reduction>(nest_.stages[i++]), *squares, kernels)
+                  : std::visit([&](const auto& s) { return split(s, kernels); }, nest_.stages[i]);
       if (done) continue;
       program_.buffers.erase(program_.buffers.begin() + buffers, program_.buffers.end());
       return {};
@@ -50,6 +58,9 @@ class Splitter {
     BufferId buffer = -1;
     int64_t parts = 1;
     DType dtype = DType::F32;  // of a partial result
+    // Of squared deviations from the means of parts: how many elements a part has. The sums of the
+    // parts are the slot in front.
+    std::optional<int64_t> part_elements = std::nullopt;
   };
 
   bool suits() const {
@@ -91,6 +102,39 @@ class Splitter {
       if (parts > best.parts) best = {i, parts};
     }
     return best;
+  }
+
+  // Stage `i + 1` if it sums squared deviations from the mean of what stage `i` sums, in parts.
+  const Reduction* deviations_behind(size_t i) const {
+    const auto* sum = std::get_if<Reduction>(&nest_.stages[i]);
+    const auto* squares = std::get_if<Reduction>(&nest_.stages[i + 1]);
+    if (!sum || !squares || sum->op != ReduceOp::Sum || squares->op != ReduceOp::Sum ||
+        sum->loops.size() != squares->loops.size() || find_cut(sum->loops).parts < kFewParts)
+      return nullptr;
+    Indices values;
+    int64_t elements = 1;
+    for (size_t k = 0; k < sum->loops.size(); ++k) {
+      const ir::Dim& extent = sum->loops[k].extent();
+      if (!extent.is_constant() || extent != squares->loops[k].extent()) return nullptr;
+      elements *= extent.constant();
+      values.emplace_back(squares->loops[k].index);
+    }
+    const Expr element = substitute(sum->value, replace_loops(sum->loops, values));
+    const DType dtype = element->dtype;
+    if (dtype != DType::F32 && dtype != DType::F64) return nullptr;
+    const Expr total = reduced(static_cast<int32_t>(partials_.size()), dtype);
+    const auto is_count = [&](const Expr& count) {
+      return to_string(squares->value) == to_string(square_of_distance(element, total, count));
+    };
+    const bool suits = is_count(constant(dtype, static_cast<double>(elements))) ||
+                       is_count(cast(position(elements), dtype));
+    return suits ? squares : nullptr;
+  }
+
+  // (x - total / count)^2
+  static Expr square_of_distance(const Expr& x, const Expr& total, const Expr& count) {
+    const Expr distance = apply(ir::Op::sub, {x, apply(ir::Op::div, {total, count})});
+    return apply(ir::Op::mul, {distance, distance});
   }
 
   // A copy of the outer loops: no two kernels share loops.
@@ -140,18 +184,35 @@ class Splitter {
     return result;
   }
 
+  // The stage that joins the partial results of a slot, if there is none yet.
+  void join(int32_t slot, const Part& part, std::map<int32_t, int32_t>& slots,
+            std::vector<Stage>& stages) const {
+    if (slots.contains(slot)) return;
+    const Partial& partial = partials_.at(static_cast<size_t>(slot));
+    if (partial.part_elements) join(slot - 1, part, slots, stages);
+    const Loop loop = make_loop("t", partial.parts);
+    Indices at = part.outer_values;
+    at.emplace_back(loop.index);
+    Expr value = load_at(partial.buffer, partial.dtype, at);
+    if (partial.part_elements) {
+      const DType dtype = partial.dtype;
+      const auto count = [&](int64_t n) { return constant(dtype, static_cast<double>(n)); };
+      const Expr elements = count(*partial.part_elements);
+      const Expr sum = load_at(partials_.at(static_cast<size_t>(slot - 1)).buffer, dtype, at);
+      const Expr apart = square_of_distance(apply(ir::Op::div, {sum, elements}),
+                                            reduced(slots.at(slot - 1), dtype),
+                                            count(*partial.part_elements * partial.parts));
+      value = apply(ir::Op::add, {value, apply(ir::Op::mul, {elements, apart})});
+    }
+    slots[slot] = static_cast<int32_t>(stages.size());
+    stages.emplace_back(Reduction{partial.reduction.op, {loop}, value});
+  }
+
   // The value with its Reduced leaves, after stages that join the partial results they stand for.
   Expr joined(const Expr& value, const Part& part, std::vector<Stage>& stages) const {
     std::map<int32_t, int32_t> slots;
     visit(value, [&](const ExprNode& node) {
-      if (node.kind != ExprKind::Reduced || slots.contains(node.slot)) return;
-      slots[node.slot] = static_cast<int32_t>(stages.size());
-      const Partial& partial = partials_.at(static_cast<size_t>(node.slot));
-      const Loop loop = make_loop("t", partial.parts);
-      Indices at = part.outer_values;
-      at.emplace_back(loop.index);
-      stages.emplace_back(
-          Reduction{partial.reduction.op, {loop}, load_at(partial.buffer, partial.dtype, at)});
+      if (node.kind == ExprKind::Reduced) join(node.slot, part, slots, stages);
     });
     return rewrite(substitute(value, part.map), [&](const ExprNode& node) -> Expr {
       if (node.kind != ExprKind::Reduced) return nullptr;
@@ -169,22 +230,54 @@ class Splitter {
     Expr value = joined(reduction.value, part, stages);
     const bool sums = reduction.op == ReduceOp::Sum || reduction.op == ReduceOp::Prod;
     if (sums && is_16_bit_float(value->dtype)) value = cast(value, DType::F32);
-    Partial partial{reduction, -1, cut.parts, value->dtype};
-    ir::Type type{value->dtype, {}};
-    for (const Loop& loop : nest_.outer) type.shape.push_back(loop.extent());
-    type.shape.emplace_back(cut.parts);
-    const std::string number = std::to_string(partials_.size());
-    partial.buffer = program_.add_buffer(
-        {BufferKind::Temporary, kernel_.name + "_parts_" + number, std::move(type), {}, -1});
-    Indices at = part.outer_values;
-    at.push_back(part.part ? Index(part.part->index) : Index(0));
     const auto slot = static_cast<int32_t>(stages.size());
     stages.emplace_back(Reduction{reduction.op, part.loops, value});
-    stages.emplace_back(Store{partial.buffer, {}, at, reduced(slot, value->dtype), {}});
-    kernels.push_back({kernel_.name + "_parts_" + number, LoopNest{part.outer, std::move(stages)},
-                       kernel_.sources});
-    partials_.push_back(std::move(partial));
+    stages.emplace_back(store_parts({reduction, -1, cut.parts, value->dtype}, part, slot));
+    kernels.push_back({program_.buffers[partials_.back().buffer].name,
+                       LoopNest{part.outer, std::move(stages)}, kernel_.sources});
     return is_possible(kernels.back());
+  }
+
+  // Sums and squared deviations of parts, in one kernel.
+  bool split_moments(const Reduction& sum, const Reduction& squares, std::vector<Kernel>& kernels) {
+    const Cut cut = find_cut(sum.loops);
+    const Part part = make_part(sum.loops, cut);
+    std::vector<Stage> stages;
+    const Expr value = joined(sum.value, part, stages);
+    const DType dtype = value->dtype;
+    std::vector<Loop> loops;
+    Indices values;
+    int64_t elements = 1;
+    for (const Loop& loop : part.loops) {
+      loops.push_back(make_loop("j", loop.extent()));
+      values.emplace_back(loops.back().index);
+      elements *= loop.extent().constant();
+    }
+    const auto slot = static_cast<int32_t>(stages.size());
+    const Expr square = square_of_distance(substitute(value, replace_loops(part.loops, values)),
+                                           reduced(slot, dtype),
+                                           constant(dtype, static_cast<double>(elements)));
+    stages.emplace_back(Reduction{ReduceOp::Sum, part.loops, value});
+    stages.emplace_back(Reduction{ReduceOp::Sum, loops, square});
+    stages.emplace_back(store_parts({sum, -1, cut.parts, dtype}, part, slot));
+    stages.emplace_back(store_parts({squares, -1, cut.parts, dtype, elements}, part, slot + 1));
+    kernels.push_back({program_.buffers[partials_.back().buffer].name,
+                       LoopNest{part.outer, std::move(stages)}, kernel_.sources});
+    return is_possible(kernels.back());
+  }
+
+  // Makes the temporary of partial results, and the stage that stores one of them, that of a slot.
+  Store store_parts(Partial partial, const Part& part, int32_t slot) {
+    ir::Type type{partial.dtype, {}};
+    for (const Loop& loop : nest_.outer) type.shape.push_back(loop.extent());
+    type.shape.emplace_back(partial.parts);
+    partial.buffer = program_.add_buffer(
+        {BufferKind::Temporary, kernel_.name + "_parts_" + std::to_string(partials_.size()),
+         std::move(type), {}, -1});
+    Indices at = part.outer_values;
+    at.push_back(part.part ? Index(part.part->index) : Index(0));
+    partials_.push_back(partial);
+    return {partial.buffer, {}, at, reduced(slot, partial.dtype), {}};
   }
 
   bool split(const Store& store, std::vector<Kernel>& kernels) {
