@@ -59,7 +59,8 @@ constexpr Gaps kGaps[] = {
      "gelu_none_f64 gelu_tanh_f32 gelu_tanh_f64 hypot_f32 hypot_f64 linear_gelu_residual_f32 "
      "log10_f32 log10_f64 log1p_f32 log1p_f64 log2_f32 log2_f64 pow_f32 pow_f64 pow_i64 "
      "remainder_f32 remainder_f64 round_f32 round_f64 sigmoid_f32 sigmoid_f64 sign_f32 "
-     "sign_f64 sign_i64 silu_f32 sin_f32 sin_f64 sinh_f32 sinh_f64 tan_f32 tan_f64 trunc_f32 "
+     "sign_f64 sign_i64 silu_f32 linear_gated_halves_f32 group_norm_activated_f32 "
+     "sin_f32 sin_f64 sinh_f32 sinh_f64 tan_f32 tan_f64 trunc_f32 "
      "trunc_f64"},
     {"the machine has no 16-bit floats",
      "abs_f16 accumulate_wider_f16 add_bf16 add_f16 cast_bf16_bool cast_bf16_f16 cast_bf16_f32 "
@@ -77,7 +78,8 @@ constexpr Gaps kGaps[] = {
      "convolution_pool_f16 convolution_pool_bf16 convolution_pool_within_f16 "
      "convolution_1d_stride_15_f16 convolution_1d_stride_16_f16 "
      "update_shift_bf16 update_slice_f16 update_statistics_bf16 update_statistics_f16 "
-     "linear_windows_f16 attention_f16 attention_bf16 attention_causal_grouped_f16 "
+     "linear_windows_f16 linear_gated_halves_f16 "
+     "large_group_norm_activated_f16 attention_f16 attention_bf16 attention_causal_grouped_f16 "
      "attention_masked_bf16 attention_biased_f16"},
     {"the machine keeps no position of an extreme",
      "argmax_0_f32 argmax_0_i64 argmax_1_f32 argmax_1_i64 argmax_2_f32 argmax_2_i64 "
@@ -111,7 +113,7 @@ constexpr Gaps kGaps[] = {
      "update_cache_bf16 update_cache_bool update_cache_f16 update_cache_f32 update_cache_f64 "
      "update_cache_i64 update_layers_f16 update_layers_f32 update_sum_f32 update_sum_i64"},
     {"the machine adds one by one, and rounds at each step",
-     "large_softmax_long_f32 large_softmax_odd_f32 large_sum_f32"},
+     "large_group_norm_activated_f32 large_softmax_long_f32 large_softmax_odd_f32 large_sum_f32"},
 };
 
 std::vector<Gap> stub_gaps() {

@@ -55,8 +55,8 @@ bool fuse(Program& program, size_t producer, Store& store, size_t consumer) {
   if (!at) return false;
   const auto map = Bijection::find(linearize(type.shape, *at), pointwise->loops, type.elements());
   if (!map) return false;
-  const IndexMap loops = replace_loops(pointwise->loops,
-                                       map->loops_at(linearize(type.shape, store.indices)));
+  const IndexMap loops =
+      replace_loops(pointwise->loops, map->loops_at(linearize(type.shape, store.indices)));
   const Expr value =
       rewrite(substitute(pointwise->value, loops), [&](const ExprNode& node) -> Expr {
         return node.kind == ExprKind::Load && node.buffer == store.buffer ? store.value : nullptr;

@@ -254,9 +254,9 @@ class Splitter {
       elements *= loop.extent().constant();
     }
     const auto slot = static_cast<int32_t>(stages.size());
-    const Expr square = square_of_distance(substitute(value, replace_loops(part.loops, values)),
-                                           reduced(slot, dtype),
-                                           constant(dtype, static_cast<double>(elements)));
+    const Expr square =
+        square_of_distance(substitute(value, replace_loops(part.loops, values)),
+                           reduced(slot, dtype), constant(dtype, static_cast<double>(elements)));
     stages.emplace_back(Reduction{ReduceOp::Sum, part.loops, value});
     stages.emplace_back(Reduction{ReduceOp::Sum, loops, square});
     stages.emplace_back(store_parts({sum, -1, cut.parts, dtype}, part, slot));
@@ -271,9 +271,12 @@ class Splitter {
     ir::Type type{partial.dtype, {}};
     for (const Loop& loop : nest_.outer) type.shape.push_back(loop.extent());
     type.shape.emplace_back(partial.parts);
-    partial.buffer = program_.add_buffer(
-        {BufferKind::Temporary, kernel_.name + "_parts_" + std::to_string(partials_.size()),
-         std::move(type), {}, -1});
+    partial.buffer =
+        program_.add_buffer({BufferKind::Temporary,
+                             kernel_.name + "_parts_" + std::to_string(partials_.size()),
+                             std::move(type),
+                             {},
+                             -1});
     Indices at = part.outer_values;
     at.push_back(part.part ? Index(part.part->index) : Index(0));
     partials_.push_back(partial);

@@ -139,10 +139,13 @@ struct GroupCosts {
   double cache_bytes = 48.3;      // a cycle and multiprocessor, when all ask for some
   double few_cache_bytes = 74.4;  // the most that one gets
   double shared = 1.19;
-  double one_group = 1.17;  // one group alone waits between its steps
-  double one_tile_of_two = 1.48;
-  double step = 231;         // the least of a step
-  double step_alone = 97.1;  // of one group
+  double shared_deep = 1.0;  // in long loops of blocks that share k
+  double deep_steps = 64;
+  double one_group = 1.17;         // one group alone waits between its steps
+  double one_tile_of_two = 1.17;   // bound by arithmetic
+  double one_tile_traffic = 1.48;  // of two, bound by the cache
+  double step = 231;               // the least of a step
+  double step_alone = 97.1;        // of one group
   double shared_k = 1.05;
   double store = 0.158;   // an element
   double work = 0.00637;  // an instruction of the epilogue, an element
@@ -166,17 +169,20 @@ constexpr GroupCosts kCosts;
 double loop_cycles(const ProductSize& size, const GroupTile& tile, double tiles) {
   const double depth = std::ceil(static_cast<double>(size.k) / tile.cluster);
   const double steps = std::ceil(depth / tile.k);
-  double slow = tile.groups == 1 ? kCosts.one_group : 1;
-  if (tile.one_tile && tile.groups == 2) slow *= kCosts.one_tile_of_two;
+  const bool of_two = tile.one_tile && tile.groups == 2;
+  const double alone_slow = tile.groups == 1 ? kCosts.one_group : 1;
+  const double slow = of_two ? kCosts.one_tile_of_two : alone_slow;
+  const double slow_traffic = of_two ? kCosts.one_tile_traffic : alone_slow;
   const double arithmetic = tile.m() * tile.n * steps * tile.k / 2048 * slow;
   const double active = std::min<double>(tiles * tile.cluster, kHopperMultiprocessors);
   const double bytes =
       std::min(kCosts.few_cache_bytes, kCosts.cache_bytes * kHopperMultiprocessors / active);
   const double rows = std::min<double>(tile.m(), static_cast<double>(size.m)) + tile.n;
-  const double traffic = rows * 2 * depth / bytes * slow;
+  const double traffic = rows * 2 * depth / bytes * slow_traffic;
   const int row_blocks = tile.row_blocks * tile.groups / (tile.ping_pong ? 2 : 1);
+  const bool deep = tile.cluster > 1 && steps >= kCosts.deep_steps;
   const double shared = (row_blocks * (2048 + 32.0 * tile.n) + (tile.m() + tile.n) * 32.0) / 128 *
-                        kCosts.shared * depth / 16;
+                        (deep ? kCosts.shared_deep : kCosts.shared) * depth / 16;
   const bool alone = tile.groups == 1 || tile.ping_pong;
   const double latency = steps * (alone ? kCosts.step_alone : kCosts.step);
   return std::max({arithmetic, traffic, shared, latency}) *
@@ -235,7 +241,7 @@ std::vector<GroupTile> group_tiles(int step, bool add_apart = false) {
   for (const auto& [row_blocks, n] : {std::pair{2, 128}, {1, 256}, {1, 128}, {2, 64}})
     add({.groups = 2, .row_blocks = row_blocks, .n = n, .ping_pong = true});
   for (const auto& [row_blocks, n] :
-       {std::pair{1, 192}, {1, 256}, {2, 96}, {2, 128}, {1, 128}, {1, 96}, {1, 64}})
+       {std::pair{1, 192}, {1, 160}, {1, 256}, {2, 96}, {2, 128}, {1, 128}, {1, 96}, {1, 64}})
     add({.groups = 2, .row_blocks = row_blocks, .n = n});
   for (int n : {192, 128, 64}) add({.groups = 3, .row_blocks = 1, .n = n});
   for (int groups : {1, 2}) {
