@@ -77,6 +77,8 @@ bool fuse(Program& program, size_t producer, Store& store, size_t consumer) {
 }  // namespace
 
 bool fuse_stores(Program& program) {
+  // The loops of the store are those of the nest: where their order stays, they may jump through memory.
+  if (!program.traits.loops_in_memory_order) return false;
   bool changed = false;
   Uses uses(program);
   // A fused kernel takes the place of its consumer, further on, and is met there again.
