@@ -47,6 +47,22 @@ std::string gated(const std::string& type, int m, int n, int k) {
          "  %u = linear(%x, %w2)\n  %y = mul(%s, %u)\n  return %y as \"y\"\n}";
 }
 
+// The same of one weight, whose halves they are.
+std::string gated_halves(const std::string& type, int m, int n, int k) {
+  const std::string size = std::to_string(k), half = std::to_string(n);
+  const std::string columns = std::to_string(2 * n);
+  return "graph main(%x0: " + type + "[m, " + size + "], %w: " + type + "[" + columns + ", " +
+         size + "]) symbols m in [0, 100000] opt " + std::to_string(m) +
+         " {\n  %x = relu(%x0)\n  %h = linear(%x, %w)\n"
+         "  %u = slice(%h) {axis = 1, start = 0, size = " +
+         half +
+         ", step = 1}\n"
+         "  %g = slice(%h) {axis = 1, start = " +
+         half + ", size = " + half +
+         ", step = 1}\n"
+         "  %a = gelu(%g) {approximate = \"none\"}\n  %y = mul(%u, %a)\n  return %y as \"y\"\n}";
+}
+
 // One row.
 std::string row(const std::string& type, int n, int k) {
   const std::string size = std::to_string(k), columns = std::to_string(n);
@@ -184,6 +200,8 @@ std::vector<Contraction> all_contractions() {
       {"gated_row_bf16", gated("bf16", 1, 8192, 2048)},
       {"row_short_f32", row("f32", 100, 96)},
       {"row_f64", row("f64", 3072, 2048)},
+      {"columns_of_160_f16", linear("f16", 8192, 320, 1280, gelu)},
+      {"gated_halves_f16", gated_halves("f16", 8192, 1280, 320)},
       {"gated_f16", gated("f16", 512, 8192, 2048)},
       {"gated_large_bf16", gated("bf16", 6304, 3072, 768)},
       {"gated_shared_depth_f16", gated("f16", 128, 200, 3072)},
