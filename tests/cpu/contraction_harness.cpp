@@ -138,8 +138,9 @@ class Execution {
     }
   }
 
-  void run() {
-    for (const engine::StepSpec& step : program_.steps) run_step(step);
+  // All tasks of a step in one call, or in several.
+  void run(bool is_whole) {
+    for (const engine::StepSpec& step : program_.steps) run_step(step, is_whole);
     for (size_t i = 0; i < memory_.size(); ++i) memory_[i]->check("buffer " + std::to_string(i));
   }
 
@@ -165,7 +166,7 @@ class Execution {
     std::ranges::copy(literal.bytes, memory_[buffer]->data());
   }
 
-  void run_step(const engine::StepSpec& step) {
+  void run_step(const engine::StepSpec& step, bool is_whole) {
     std::vector<void*> buffers;
     std::vector<int64_t> params;
     for (int32_t buffer : step.buffers)
@@ -177,7 +178,7 @@ class Execution {
         code_.kernel(program_.kernels[static_cast<size_t>(step.kernel)].entry);
     const int64_t tasks = size(step.tasks);
     // As a thread that helps others may come to them; keys stay in scratch from call to call.
-    const int64_t third = (tasks + 2) / 3, rest = (tasks + third) / 2;
+    const int64_t third = is_whole ? tasks : (tasks + 2) / 3, rest = (tasks + third) / 2;
     for (const auto& [begin, end] : {std::pair(rest, tasks), {0, third}, {third, rest}})
       if (begin < end) kernel(buffers.data(), params.data(), scratch.data(), begin, end);
     scratch.check("scratch");
@@ -321,10 +322,19 @@ bool multiplies_bf16(const std::string& variant) {
 
 std::vector<ir::Literal> run_compiled(const CompiledProgram& compiled,
                                       const std::vector<ir::Literal>& inputs) {
-  Execution execution(compiled, inputs);
-  execution.run();
   std::vector<ir::Literal> outputs;
-  for (size_t i = 0; i < compiled.spec.outputs.size(); ++i) outputs.push_back(execution.output(i));
+  for (const bool is_whole : {true, false}) {
+    Execution execution(compiled, inputs);
+    execution.run(is_whole);
+    for (size_t i = 0; i < compiled.spec.outputs.size(); ++i) {
+      ir::Literal output = execution.output(i);
+      if (is_whole)
+        outputs.push_back(std::move(output));
+      else
+        EXPECT_TRUE(std::ranges::equal(output.bytes, outputs[i].bytes))
+            << "output " << i << " depends on how many tasks a call has";
+    }
+  }
   return outputs;
 }
 

@@ -224,35 +224,42 @@ class WinogradEmitter {
   Emitter::Carried emit_parts(Value* whole, const Emitter::Carried& keys) {
     Value* block = ir_.CreateUDiv(whole, i64(groups_));
     Value* group = ir_.CreateURem(whole, i64(groups_));
-    const Span all = even_part(emitter_, block, blocks_value_, tiles_value_);
-    Value* first_part = larger(ir_.CreateSub(emitter_.task_begin(), task_of(whole)), i64(0));
-    Value* end_part =
-        smaller(emitter_, ir_.CreateSub(emitter_.task_end(), task_of(whole)), i64(parts_));
+    Value* first_task = ir_.CreateMul(whole, i64(parts_));
+    Parts parts;
+    parts.block = even_part(emitter_, block, blocks_value_, tiles_value_);
+    parts.begin = ir_.CreateBinaryIntrinsic(
+        llvm::Intrinsic::smax, ir_.CreateSub(emitter_.task_begin(), first_task), i64(0));
+    parts.end = smaller(emitter_, ir_.CreateSub(emitter_.task_end(), first_task), i64(parts_));
     Value* known = ir_.CreateSelect(ir_.CreateICmpEQ(block, keys[0]), keys[1], i64(0));
-    emitter_.loop(first_part, end_part, 1, [&](Value* part) {
+    for_parts(parts, [&](Value* part, Value* begin, Value* end) {
       Value* bit = ir_.CreateAnd(ir_.CreateLShr(known, part), i64(1));
       when(emitter_, ir_.CreateICmpEQ(bit, i64(0)),
-           [&] { transform_pixels(all, tiles_before(part, all), tiles_before(next(part), all)); });
+           [&] { transform_pixels(parts.block, begin, end); });
     });
-    Value* begin = tiles_before(first_part, all);
-    const Span tiles{ir_.CreateAdd(all.begin, begin),
-                     ir_.CreateSub(tiles_before(end_part, all), begin)};
-    when(emitter_, ir_.CreateICmpNE(tiles.count, i64(0)),
-         [&] { emit_panels(group, tiles, at(pixels_, begin, row_bytes_)); });
-    Value* bits = ir_.CreateSub(ir_.CreateShl(i64(1), end_part), ir_.CreateShl(i64(1), first_part));
+    emit_panels(group, parts);
+    Value* bits =
+        ir_.CreateSub(ir_.CreateShl(i64(1), parts.end), ir_.CreateShl(i64(1), parts.begin));
     return {block, ir_.CreateOr(known, bits)};
   }
-  Value* task_of(Value* whole) { return ir_.CreateMul(whole, i64(parts_)); }
-  Value* next(Value* number) { return ir_.CreateAdd(number, i64(1)); }
-  Value* larger(Value* a, Value* b) {
-    return ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, a, b);
-  }
+
+  // The parts of a block that a call has.
+  struct Parts {
+    Span block;
+    Value *begin = nullptr, *end = nullptr;
+  };
   // Of a block, the tiles that come before a part.
   Value* tiles_before(Value* part, const Span& block) {
     return ir_.CreateUDiv(ir_.CreateMul(block.count, part), i64(parts_));
   }
+  // body(part, its first tile in the block, the end of its tiles)
+  void for_parts(const Parts& parts, const std::function<void(Value*, Value*, Value*)>& body) {
+    emitter_.loop(parts.begin, parts.end, 1, [&](Value* part) {
+      Value* next = ir_.CreateAdd(part, i64(1));
+      body(part, tiles_before(part, parts.block), tiles_before(next, parts.block));
+    });
+  }
 
-  void emit_panels(Value* group, const Span& tiles, Value* pixels) {
+  void emit_panels(Value* group, const Parts& parts) {
     Value* first_panel = ir_.CreateMul(group, i64(group_panels_));
     Value* last_panel =
         smaller(emitter_, ir_.CreateAdd(first_panel, i64(group_panels_)), i64(panels_));
@@ -262,8 +269,8 @@ class WinogradEmitter {
       Value* weight = at(weight_, panel, points() * conv_.channels * width_ * 4);
       Value* filters = at(filters_, panel, kTaps * conv_.channels * width_ * 4);
       emitter_.loop(i64(0), width, tile_.columns, [&](Value* strip) {
-        multiply(pixels, tiles.count, at(weight, strip, 4));
-        transform_products(tiles, ir_.CreateAdd(first, strip), at(filters, strip, 4));
+        multiply(parts, at(weight, strip, 4));
+        transform_products(parts, ir_.CreateAdd(first, strip), at(filters, strip, 4));
       });
     });
   }
@@ -374,30 +381,39 @@ class WinogradEmitter {
   }
 
   // The products of all points, for a strip of outputs.
-  void multiply(Value* first_pixels, Value* count, Value* weight) {
+  void multiply(const Parts& parts, Value* weight) {
     CountRange counts = part_range(range_of(tiles_), block_tiles_);
-    if (parts_ > 1) counts.low = std::max<int64_t>(1, counts.low / parts_);
-    const RowTiles tiles{count, counts, tile_rows(emitter_.target(), tile_.vectors, counts)};
+    counts = {counts.low / parts_, (counts.high + parts_ - 1) / parts_};
+    const int most_rows = tile_rows(emitter_.target(), tile_.vectors, counts);
     TileOperands operands;
     operands.a_step = i64(4);
     operands.b_step = i64(width_ * 4);
     operands.b_alignment = std::min<int64_t>(32, vector_bytes());
     operands.prefetch_b = true;
     emitter_.loop(i64(0), i64(points()), 1, [&](Value* point) {
-      Value* pixels = at(first_pixels, point, block_tiles_ * row_bytes_);
+      Value* pixels = at(pixels_, point, block_tiles_ * row_bytes_);
       Value* products = at(products_, point, block_tiles_ * strip_bytes());
       operands.b = at(weight, point, conv_.channels * width_ * 4);
-      const auto body = [&](Value* first, int rows) {
-        const Tile tile{rows, tile_.vectors};
-        operands.a = at(pixels, first, row_bytes_);
-        operands.rows.clear();
-        for (int64_t r = 0; r < rows; ++r) operands.rows.push_back(i64(r * row_bytes_));
-        const Accumulators sums = multiply_run(emitter_, tile, operands, i64(conv_.channels));
-        Value* to = at(products, first, strip_bytes());
-        for (size_t i = 0; i < sums.size(); ++i)
-          store(sums[i], at(to, static_cast<int64_t>(i) * vector_bytes()));
-      };
-      for_row_tiles(emitter_, tiles, body, nullptr);
+      // Each part by itself: how its rows are split, and so how sums are rounded, does not depend on the call.
+      for_parts(parts, [&](Value*, Value* begin, Value* end) {
+        Value* count = ir_.CreateSub(end, begin);
+        const auto body = [&](Value* first, int rows) {
+          const Tile tile{rows, tile_.vectors};
+          first = ir_.CreateAdd(begin, first);
+          operands.a = at(pixels, first, row_bytes_);
+          operands.rows.clear();
+          for (int64_t r = 0; r < rows; ++r) operands.rows.push_back(i64(r * row_bytes_));
+          const Accumulators sums = multiply_run(emitter_, tile, operands, i64(conv_.channels));
+          Value* to = at(products, first, strip_bytes());
+          for (size_t i = 0; i < sums.size(); ++i)
+            store(sums[i], at(to, static_cast<int64_t>(i) * vector_bytes()));
+        };
+        const auto all = [&] {
+          for_row_tiles(emitter_, {count, counts, most_rows}, body, nullptr);
+        };
+        if (counts.low > 0) return all();
+        when(emitter_, ir_.CreateICmpNE(count, i64(0)), all);
+      });
     });
   }
 
@@ -466,9 +482,10 @@ class WinogradEmitter {
     });
   }
 
-  void transform_products(const Span& tiles, Value* column, Value* filters) {
-    emitter_.loop(i64(0), tiles.count, 1, [&](Value* tile) {
-      const Place place = place_of(ir_.CreateAdd(tiles.begin, tile));
+  void transform_products(const Parts& parts, Value* column, Value* filters) {
+    Value* begin = tiles_before(parts.begin, parts.block);
+    emitter_.loop(begin, tiles_before(parts.end, parts.block), 1, [&](Value* tile) {
+      const Place place = place_of(ir_.CreateAdd(parts.block.begin, tile));
       Value* from = at(products_, tile, strip_bytes());
       emitter_.loop(i64(0), i64(strip_bytes()), vector_bytes(), [&](Value* offset) {
         Value* to = byte_offset(emitter_, staging_, offset);
