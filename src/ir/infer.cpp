@@ -1,9 +1,11 @@
 #include "ir/infer.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "ir/builder.h"
 #include "ir/op_table.h"
+#include "ir/scalar.h"
 #include "support/error.h"
 
 namespace kiln::ir {
@@ -128,6 +130,12 @@ DType Call::result_dtype() const {
       return attr<DType>("dtype");
   }
   return DType::F32;
+}
+
+void Call::expect_held(double value, DType dtype) const {
+  expect(std::isnan(value) ? is_floating(dtype) : held_number(dtype, value) == value,
+         "the value " + std::to_string(value),
+         "a number that " + std::string(dtype_name(dtype)) + " holds");
 }
 
 void Call::expect_rank(size_t i, size_t rank) const {

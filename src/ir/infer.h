@@ -41,6 +41,8 @@ class Call {
     if (!condition) fail(got, expected);
   }
   void expect_same_dtypes() const;
+  // Fails unless a tensor of the dtype can hold the number exactly.
+  void expect_held(double value, DType dtype) const;
   void expect_rank(size_t i, size_t rank) const;
   // In bounds, sorted and without repetition where `sorted`.
   void expect_axis(int64_t axis, size_t rank) const;

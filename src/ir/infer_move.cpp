@@ -64,6 +64,7 @@ Type infer_pad(const Call& call) {
   call.expect(before.size() == result.rank() && after.size() == result.rank(),
               std::to_string(before.size()) + " and " + std::to_string(after.size()) + " sizes",
               "one for each axis of " + shape_str(result.shape));
+  call.expect_held(call.attr<double>("value"), result.dtype);
   for (size_t i = 0; i < result.rank(); ++i) {
     result.shape[i] += before[i] + after[i];
     call.expect(result.shape[i].upper_bound() >= 0, "a result of size " + result.shape[i].str(),

@@ -18,7 +18,10 @@ Type infer_source(const Call& call) {
     return call.type(0);
   }
   const DType dtype = call.result_dtype();
-  if (call.op() == Op::full) return {dtype, call.dims("shape")};
+  if (call.op() == Op::full) {
+    call.expect_held(call.attr<double>("value"), dtype);
+    return {dtype, call.dims("shape")};
+  }
   if (call.op() == Op::iota) return {dtype, {call.attr<Dim>("size")}};
   return {dtype, {}};
 }

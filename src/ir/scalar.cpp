@@ -315,6 +315,8 @@ Scalar make_scalar(DType dtype, double value) {
   return {dtype, 0, to_integer(value, dtype)};
 }
 
+double held_number(DType dtype, double value) { return make_scalar(dtype, value).as_double(); }
+
 Scalar make_scalar_int(DType dtype, int64_t value) {
   if (is_floating(dtype)) return {dtype, round_to(dtype, static_cast<double>(value)), 0};
   return {dtype, 0, wrap_to(dtype, value)};

@@ -27,6 +27,8 @@ Scalar make_scalar_int(DType dtype, int64_t value);
 // hardware converts to (int64_t for i64 and u8, int32_t for the others) is the least value of that
 // one. Wrapped to the dtype.
 int64_t to_integer(double value, DType dtype);
+// The number that a tensor of the dtype holds for a value: rounded or cut off; 0.5 is true.
+double held_number(DType dtype, double value);
 Scalar convert(const Scalar& value, DType dtype);
 
 // Element `index` (row-major) of a literal, and the same stored in the buffer of its `allocate`;

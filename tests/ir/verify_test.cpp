@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <utility>
+
 #include "ir/builder.h"
 #include "support/error.h"
 
@@ -111,6 +114,37 @@ TEST_F(VerifyTest, R6TypesAreInferred) {
 TEST_F(VerifyTest, R6OperandsFit) {
   z_->producer->attrs["axis"] = int64_t{2};
   expect_broken("R6");
+}
+
+TEST_F(VerifyTest, R6FilledTensorsHoldTheirNumber) {
+  Builder builder(graph_);
+  Value* filled =
+      builder.value(Op::full, {}, {{"shape", Shape{2}}, {"dtype", DType::I32}, {"value", 1.0}});
+  const auto refuses = [&](DType dtype, double value) {
+    filled->type.dtype = dtype;
+    filled->producer->attrs["dtype"] = dtype;
+    filled->producer->attrs["value"] = value;
+    try {
+      verify(graph_);
+    } catch (const InternalError&) {
+      return true;
+    }
+    return false;
+  };
+  for (const auto& [dtype, value] : {std::pair{DType::I32, 0.5},
+                                     {DType::U8, -1.0},
+                                     {DType::Bool, 2.0},
+                                     {DType::I64, 0x1p63},
+                                     {DType::I8, std::nan("")},
+                                     {DType::F16, 0.1},
+                                     {DType::F32, 0.1}})
+    EXPECT_TRUE(refuses(dtype, value)) << dtype_name(dtype) << " " << value;
+  for (const auto& [dtype, value] : {std::pair{DType::U8, 255.0},
+                                     {DType::I64, -0x1p63},
+                                     {DType::F16, -0.0},
+                                     {DType::BF16, std::nan("")},
+                                     {DType::F64, 0.1}})
+    EXPECT_FALSE(refuses(dtype, value)) << dtype_name(dtype) << " " << value;
 }
 
 TEST_F(VerifyTest, R7SizesMentionInputSymbolsOnly) {

@@ -65,6 +65,12 @@ Value* iota(Call& call, const ir::Dim& size, DType dtype) {
                    {{"size", size}, {"dtype", dtype}, {"start", ir::Dim(0)}, {"step", int64_t{1}}});
 }
 
+void expect_empty(const Call& call, const Value* index, size_t rank) {
+  call.expect(index->type.elements().is_constant(0),
+              "an index of rank " + std::to_string(index->type.rank()) + " that may have elements",
+              "rank " + std::to_string(rank));
+}
+
 Value* as_index(Call& call, Value* index) {
   call.expect(is_integer(index->type.dtype),
               "an index of " + std::string(dtype_name(index->type.dtype)),

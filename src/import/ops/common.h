@@ -92,6 +92,8 @@ Value* iota(Call& call, const ir::Dim& size, DType dtype = DType::I64);
 Value* as_index(Call& call, Value* index);
 // For indices in brackets, `x[index]`.
 void refuse_byte_mask(Call& call, const Value* index);
+// PyTorch takes an index of another rank than what it is for, `rank`, if it is empty, and nothing else.
+void expect_empty(const Call& call, const Value* index, size_t rank);
 // The index as i64, which ends the run where it is outside [0, size), or [-size, size) if negative.
 Value* checked_index(Call& call, Value* index, const ir::Dim& size, bool negative,
                      std::string_view name);

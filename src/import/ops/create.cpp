@@ -10,12 +10,6 @@ namespace {
 
 using ir::Dim;
 
-// The number that a tensor of the dtype holds: 0.5 is true, and 0 as an integer.
-double kept(DType dtype, double number) {
-  if (dtype == DType::Bool) return number != 0 ? 1 : 0;
-  return is_floating(dtype) ? ir::make_scalar(dtype, number).number : std::trunc(number);
-}
-
 Value* full(Call& call, const ir::Shape& shape, DType dtype, const Number& value) {
   // `full` holds a double: what does not fit into one, or is not known, is expanded.
   const auto* integer = std::get_if<int64_t>(&value);
@@ -26,7 +20,7 @@ Value* full(Call& call, const ir::Shape& shape, DType dtype, const Number& value
   }
   const double number = number_as_double(value);
   return call.make(Op::full, {},
-                   {{"shape", shape}, {"dtype", dtype}, {"value", kept(dtype, number)}});
+                   {{"shape", shape}, {"dtype", dtype}, {"value", ir::held_number(dtype, number)}});
 }
 
 const char* size_argument(Call& call) { return call.has("size") ? "size" : "shape"; }

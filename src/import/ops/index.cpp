@@ -2,7 +2,6 @@
 #include <algorithm>
 
 #include "import/ops/common.h"
-#include "import/ops/empty_index.h"
 
 namespace kiln::import {
 namespace {

@@ -1,5 +1,6 @@
 // Padding and triangles.
 #include "import/ops/common.h"
+#include "ir/scalar.h"
 
 namespace kiln::import {
 namespace {
@@ -26,9 +27,11 @@ Padding read_padding(Call& call, const Value* x, std::string_view name) {
 }
 
 Value* pad(Call& call, Value* x, const Padding& padding, const std::string& mode, double value) {
-  return call.make(
-      Op::pad, {x},
-      {{"before", padding.before}, {"after", padding.after}, {"value", value}, {"mode", mode}});
+  return call.make(Op::pad, {x},
+                   {{"before", padding.before},
+                    {"after", padding.after},
+                    {"value", ir::held_number(x->type.dtype, value)},
+                    {"mode", mode}});
 }
 
 // The end of each axis in front, its start behind.

@@ -8,7 +8,6 @@
 #include <string>
 
 #include "import/ops/common.h"
-#include "import/ops/empty_index.h"
 
 namespace kiln::import {
 namespace {

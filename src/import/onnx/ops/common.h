@@ -2,6 +2,7 @@
 #pragma once
 
 #include "import/onnx/registry.h"
+#include "ir/scalar.h"
 
 namespace kiln::import::onnx {
 
@@ -52,12 +53,14 @@ inline Value* pad_with(NodeCall& call, Value* x, std::vector<Dim> before, std::v
   return call.make(Op::pad, {x},
                    {{"before", std::move(before)},
                     {"after", std::move(after)},
-                    {"value", value},
+                    {"value", ir::held_number(x->type.dtype, value)},
                     {"mode", mode}});
 }
 
 inline Value* full(NodeCall& call, Shape shape, DType dtype, double value) {
-  return call.make(Op::full, {}, {{"shape", std::move(shape)}, {"dtype", dtype}, {"value", value}});
+  return call.make(
+      Op::full, {},
+      {{"shape", std::move(shape)}, {"dtype", dtype}, {"value", ir::held_number(dtype, value)}});
 }
 
 // Padding of windows along each spatial axis, from pads or auto_pad.
