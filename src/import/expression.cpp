@@ -154,6 +154,32 @@ class Parser {
     return make(numerator.numerator, denominator, numerator.magnitude);
   }
 
+  // Float('1.5', precision=53), a whole number over a small power of two: products with sizes are exact in doubles, too.
+  Fraction floating() {
+    expect('(');
+    expect('\'');
+    double value = 0;
+    const char* begin = text_.data() + position_;
+    const auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), value);
+    if (error != std::errc()) fail("no number at " + std::to_string(position_));
+    position_ += end - begin;
+    expect('\'');
+    while (accept(',')) {
+      word();
+      expect('=');
+      word();
+    }
+    expect(')');
+    constexpr int64_t kMaxDenominator = 1 << 16;
+    int64_t denominator = 1;
+    while (value != std::floor(value) && denominator < kMaxDenominator) {
+      value *= 2;
+      denominator *= 2;
+    }
+    if (value != std::floor(value) || !(std::abs(value) < 0x1p31)) fail("a fraction");
+    return make(Dim(static_cast<int64_t>(value)), denominator, std::abs(value));
+  }
+
   std::vector<Fraction> arguments() {
     std::vector<Fraction> result;
     expect('(');
@@ -303,6 +329,8 @@ class Parser {
       result = symbol();
     } else if (name == "Integer" || name == "Rational") {
       result = literal(name);
+    } else if (name == "Float") {
+      result = floating();
     } else if (conditions_ && (name == "true" || name == "false")) {
       result = constant(name == "true" ? 1 : 0);
     } else {

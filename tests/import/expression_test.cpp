@@ -93,6 +93,17 @@ TEST_F(ExpressionTest, ReadsFractionsInsideRoundings) {
   EXPECT_NE(message_of(half).find("a fraction"), std::string::npos);
 }
 
+TEST_F(ExpressionTest, ReadsProductsOfSizesAndFloats) {
+  const std::string size = "ToFloat(" + kS0 + ")))";
+  EXPECT_EQ(parse("TruncToInt(Mul(Float('2.0', precision=53), " + size), s0_ * 2);
+  EXPECT_EQ(parse("TruncToInt(Mul(Float('1.5', precision=53), " + size), ir::floordiv(s0_ * 3, 2));
+  EXPECT_EQ(parse("FloorToInt(Mul(Float('0.25', precision=53), " + size), ir::floordiv(s0_, 4));
+  for (const char* number : {"0.3", "nan", "inf", "1e300", "x", "1.5.5"}) {
+    const std::string text = "TruncToInt(Mul(Float('" + std::string(number) + "', precision=53), ";
+    EXPECT_NE(message_of(text + size), "no error") << number;
+  }
+}
+
 TEST_F(ExpressionTest, RefusesWhatIsNoExpression) {
   for (const std::string text :
        {"", "(", "Integer", "Integer(", "Integer(x)", "Integer(1", "Integer(1))", "Add(", "Add()",

@@ -163,6 +163,10 @@ def fold(expr: sympy.Expr, leaf: Callable[[sympy.Symbol], T], apply: Callable[..
         if name == "Pow" and not (isinstance(right, int) and right >= 0):
             raise SymbolError(f"size {expr} has a power that is not a constant integer")
         return apply(_PAIRS[name], left, right)
+    if scaled := _scaled(expr):
+        size, (numerator, denominator) = scaled
+        product = apply(operator.mul, fold(size, leaf, apply), numerator)
+        return product if denominator == 1 else apply(operator.floordiv, product, denominator)
     raise SymbolError(f"size {expr} uses {name}, which engines cannot compute")
 
 
@@ -188,6 +192,20 @@ _PAIRS = {
     "Pow": operator.pow,
     "PowByNatural": operator.pow,
 }
+
+
+def _scaled(expr: sympy.Expr) -> tuple[sympy.Expr, tuple[int, int]] | None:
+    """Of int(1.5 * size), which is exact in floats, the size and 3, 2; the importer of C++ knows the same."""
+    if type(expr).__name__ not in ("TruncToInt", "FloorToInt"):
+        return None
+    factors = expr.args[0].args
+    if not isinstance(expr.args[0], sympy.Mul) or len(factors) != 2:
+        return None
+    number, size = sorted(factors, key=lambda part: not part.is_number)
+    ratio = float(number).as_integer_ratio() if number.is_number else (0, 0)
+    if not 1 <= ratio[1] <= 1 << 16 or type(size).__name__ != "ToFloat":
+        return None
+    return (size.args[0], ratio) if ratio[0] >= 0 and size.args[0].is_nonnegative else None
 
 
 def _ordered(expr: sympy.Expr) -> list[sympy.Expr]:

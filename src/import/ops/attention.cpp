@@ -1,5 +1,6 @@
 // Scaled dot-product attention.
 #include <cmath>
+#include <span>
 
 #include "import/ops/common.h"
 
@@ -9,7 +10,6 @@ namespace {
 // [.., H, L, D] as [B, H, L, D]: all leading axes but one become the batch.
 Value* to_rank_4(Call& call, Value* x) {
   ir::Shape shape = x->type.shape;
-  call.expect(shape.size() >= 2, "an operand of shape " + shape_text(shape), "rank 2 or more");
   while (shape.size() < 4) shape.insert(shape.begin(), ir::Dim(1));
   while (shape.size() > 4) {
     shape[1] = shape[0] * shape[1];
@@ -18,12 +18,20 @@ Value* to_rank_4(Call& call, Value* x) {
   return call.builder().reshape(x, shape);
 }
 
-// Operands whose batch or head count is 1 are repeated; grouped heads are the op's own business.
-Value* expand_batch(Call& call, Value* x, const ir::Shape& query, bool grouped) {
-  ir::Shape shape = x->type.shape;
-  if (shape[0].is_constant(1)) shape[0] = query[0];
-  if (!grouped && shape[1].is_constant(1)) shape[1] = query[1];
-  return call.builder().expand(x, shape);
+// What the axes before the last two are together; grouped heads are the op's own business.
+ir::Shape common_batch(std::span<Value* const> operands, bool grouped) {
+  ir::Shape batch;
+  for (const Value* x : operands) {
+    const ir::Shape& shape = x->type.shape;
+    batch = ir::broadcast_shapes(batch, ir::Shape(shape.begin(), shape.end() - (grouped ? 3 : 2)));
+  }
+  return batch;
+}
+
+Value* expand_batch(Call& call, Value* x, ir::Shape batch, bool grouped) {
+  const ir::Shape& shape = x->type.shape;
+  batch.insert(batch.end(), shape.end() - (grouped ? 3 : 2), shape.end());
+  return call.builder().expand(x, batch);
 }
 
 Value* mask_to_rank_4(Call& call, Value* mask, size_t query_rank) {
@@ -34,30 +42,43 @@ Value* mask_to_rank_4(Call& call, Value* mask, size_t query_rank) {
   return rank <= 2 ? mask : to_rank_4(call, mask);
 }
 
+// By the root of the head size, if that is not known before.
+Value* scaled_by_size(Call& call, Value* q) {
+  const Expr size(call, as_value(call.builder(), Number(q->type.shape.back()), q->type.dtype));
+  return Expr(call, q) * size.apply(Op::rsqrt);
+}
+
 Value* attention(Call& call, Value* mask) {
-  Value* query = call.tensor("query");
-  const ir::Shape query_shape = query->type.shape;
   call.expect(call.real_or("dropout_p", 0) == 0, "attention with dropout", "inference");
   const bool grouped = call.boolean_or("enable_gqa", false);
-  Value* q = to_rank_4(call, query);
-  const ir::Shape& shape = q->type.shape;
-  Value* k = expand_batch(call, to_rank_4(call, call.tensor("key")), shape, grouped);
-  Value* v = expand_batch(call, to_rank_4(call, call.tensor("value")), shape, grouped);
-  call.expect(shape[3].is_constant() || call.has("scale"),
-              "the symbolic head size " + shape[3].str(), "a constant head size");
-  const double scale = call.has("scale") ? call.real_or("scale", 1)
-                                         : 1 / std::sqrt(static_cast<double>(shape[3].constant()));
-  std::vector<Value*> operands{q, k, v};
+  std::vector<Value*> operands{call.tensor("query"), call.tensor("key"), call.tensor("value")};
+  for (const Value* x : operands)
+    call.expect(x->type.rank() >= (grouped ? 3 : 2),
+                "an operand of shape " + shape_text(x->type.shape), "rank 2 or more");
+  const DType dtype = operands[0]->type.dtype;
+  const ir::Dim head_size = operands[0]->type.shape.back();
+  const bool knows_scale = call.has("scale") || head_size.is_constant();
+  const ir::Shape batch = common_batch(operands, grouped);
+  ir::Shape result_shape;
+  for (Value*& x : operands) {
+    x = expand_batch(call, x, batch, grouped);
+    if (result_shape.empty()) result_shape = x->type.shape;
+    x = to_rank_4(call, x);
+    if (!knows_scale) x = call.builder().cast(x, compute_dtype(dtype));
+  }
+  result_shape.back() = operands[2]->type.shape[3];
+  double scale = call.real_or("scale", 1);
+  if (!knows_scale) operands[0] = scaled_by_size(call, operands[0]);
+  if (!call.has("scale") && knows_scale)
+    scale = 1 / std::sqrt(static_cast<double>(head_size.constant()));
   if (mask != nullptr) {
-    mask = mask_to_rank_4(call, mask, query_shape.size());
-    if (mask->type.dtype != DType::Bool) mask = call.builder().cast(mask, q->type.dtype);
+    mask = mask_to_rank_4(call, mask, result_shape.size());
+    if (mask->type.dtype != DType::Bool) mask = call.builder().cast(mask, operands[0]->type.dtype);
     operands.push_back(mask);
   }
   Value* result = call.make(Op::attention, operands,
                             {{"scale", scale}, {"causal", call.boolean_or("is_causal", false)}});
-  ir::Shape result_shape = query_shape;
-  result_shape.back() = v->type.shape[3];
-  return call.builder().reshape(result, result_shape);
+  return call.builder().cast(call.builder().reshape(result, result_shape), dtype);
 }
 
 Value* import_attention(Call& call) { return attention(call, call.optional_tensor("attn_mask")); }

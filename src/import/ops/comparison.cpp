@@ -1,4 +1,6 @@
 // Comparisons, logic and bits.
+#include <cmath>
+
 #include "import/ops/common.h"
 
 namespace kiln::import {
@@ -26,6 +28,26 @@ Value* logical(Call& call) {
   Value* a = as_bool(call, "self");
   Value* b = as_bool(call, "other");
   return call.make(op, {a, b});
+}
+
+// Bits that are shifted are products and quotients of powers of two, one for each bit of the number of places. What is
+// shifted by more places than there are, or by less than none, has nothing left but its sign.
+template <Op op>
+Value* shift(Call& call) {
+  const std::vector<Value*> values =
+      promote(call.builder(), {call.operand("self"), call.operand("other")});
+  const DType dtype = values[0]->type.dtype;
+  call.expect(is_integer(dtype), std::string(dtype_name(dtype)), "integers");
+  const int bits = 8 * static_cast<int>(dtype_size(dtype));
+  Expr x(call, values[0]), places(call, values[1]);
+  const Expr fits = places.apply(Op::ge, 0).apply(Op::bitwise_and, places.apply(Op::lt, bits));
+  const bool keeps_sign = op == Op::floor_div && is_signed_integer(dtype);
+  if (keeps_sign) places = fits.select(places, places.constant(bits - 1));
+  for (int bit = 1; bit < bits; bit *= 2) {
+    const Expr is_set = places.apply(Op::bitwise_and, bit).apply(Op::ne, 0);
+    x = is_set.select(x.apply(op, std::ldexp(1.0, bit)), x);
+  }
+  return keeps_sign ? x : fits.select(x, x.constant(0));
 }
 
 Value* import_isfinite(Call& call) {
@@ -92,6 +114,16 @@ constexpr Row kRows[] = {
     {"aten.__or__.Scalar", compare<Op::bitwise_or>},
     {"aten.__xor__.Tensor", compare<Op::bitwise_xor>},
     {"aten.__xor__.Scalar", compare<Op::bitwise_xor>},
+    {"aten.__lshift__.Tensor", shift<Op::mul>},
+    {"aten.__lshift__.Scalar", shift<Op::mul>},
+    {"aten.bitwise_left_shift.Tensor", shift<Op::mul>},
+    {"aten.bitwise_left_shift.Tensor_Scalar", shift<Op::mul>},
+    {"aten.bitwise_left_shift.Scalar_Tensor", shift<Op::mul>},
+    {"aten.__rshift__.Tensor", shift<Op::floor_div>},
+    {"aten.__rshift__.Scalar", shift<Op::floor_div>},
+    {"aten.bitwise_right_shift.Tensor", shift<Op::floor_div>},
+    {"aten.bitwise_right_shift.Tensor_Scalar", shift<Op::floor_div>},
+    {"aten.bitwise_right_shift.Scalar_Tensor", shift<Op::floor_div>},
 };
 
 }  // namespace

@@ -6,12 +6,46 @@
 namespace kiln::import {
 namespace {
 
+// |a|^2 - 2 a b + |b|^2, of which the last digits of near points are lost.
+Value* distance_by_products(Call& call, Value* a, Value* b) {
+  const auto squares = [&](Value* x) {
+    const Expr rows(call, x);
+    return Expr(call, reduce(call, Op::reduce_sum, rows * rows,
+                             {static_cast<int64_t>(x->type.rank()) - 1}, false));
+  };
+  const Expr product(call, call.make(Op::matmul, {a, b}, {{"transpose_b", true}}));
+  const Expr of_a = squares(a), of_b = squares(b);
+  const auto rank_a = static_cast<int64_t>(a->type.rank()),
+             rank_b = static_cast<int64_t>(b->type.rank());
+  const Expr sum = product * -2 + Expr(call, unsqueeze(call, of_a, rank_a - 1)) +
+                   Expr(call, unsqueeze(call, of_b, rank_b - 2));
+  return sum.apply(Op::maximum, 0).apply(Op::sqrt);
+}
+
+// PyTorch takes products of many rows, or if it is told to; they make NaN of infinities. Where a size is not known they
+// are not taken.
+bool takes_products(Call& call, const Value* a, const Value* b) {
+  enum Mode { kIfManyRows, kAlways, kNever };
+  constexpr int64_t kFewRows = 25;
+  if (!is_floating(a->type.dtype)) return false;
+  const int64_t mode = call.integer_or("compute_mode", kIfManyRows);
+  const auto many = [](const Value* x) {
+    return x->type.shape[x->type.rank() - 2].lower_bound() > kFewRows;
+  };
+  return mode == kAlways || (mode == kIfManyRows && (many(a) || many(b)));
+}
+
+Value* import_euclidean(Call& call) {
+  return distance_by_products(call, call.tensor("x1"), call.tensor("x2"));
+}
+
 // Row i of a against row j of b, the norm of their difference.
 Value* import_cdist(Call& call) {
   Value *a = call.tensor("x1"), *b = call.tensor("x2");
   const double order = call.real_or("p", 2);
   const auto rank = static_cast<int64_t>(a->type.rank());
   call.expect(rank >= 2 && b->type.rank() >= 2, "rank " + std::to_string(rank), "2 or more");
+  if (order == 2 && takes_products(call, a, b)) return distance_by_products(call, a, b);
   const Expr rows(call, unsqueeze(call, a, rank - 1));
   const Expr columns(call, unsqueeze(call, b, static_cast<int64_t>(b->type.rank()) - 2));
   const Expr difference = (rows - columns).apply(Op::abs);
@@ -49,7 +83,7 @@ Value* import_cross(Call& call) {
 
 constexpr Row kRows[] = {
     {"aten._cdist_forward.default", import_cdist},
-    {"aten._euclidean_dist.default", import_cdist},
+    {"aten._euclidean_dist.default", import_euclidean},
     {"aten.cdist.default", import_cdist},
     {"aten.linalg_cross.default", import_cross},
 };

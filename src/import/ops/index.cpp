@@ -210,26 +210,69 @@ Value* import_im2col(Call& call) {
   return batched ? x : call.builder().reshape(x, {x->type.shape[1], blocks});
 }
 
-// Elements whose two indices differ by the offset; their axis comes last.
-Value* import_diagonal(Call& call) {
-  Value* x = call.tensor("self");
+// Elements whose two indices differ by the offset. `order`: the two axes come last.
+struct Diagonal {
+  std::vector<int64_t> order;
+  int64_t below = 0, right = 0;  // where it begins
+  Dim size;
+};
+
+Diagonal read_diagonal(Call& call, const Value* x) {
   const size_t rank = x->type.rank();
   call.expect(rank >= 2, "rank " + std::to_string(rank), "2 or more");
   const int64_t first = call.axis_or("dim1", rank, 0), second = call.axis_or("dim2", rank, 1);
   const int64_t offset = call.integer_or("offset", 0);
   call.expect(first != second, "equal dims", "two axes");
-  std::vector<int64_t> order;
+  Diagonal result{{}, std::max<int64_t>(0, -offset), std::max<int64_t>(0, offset), 0};
   for (int64_t i = 0; i < static_cast<int64_t>(rank); ++i) {
-    if (i != first && i != second) order.push_back(i);
+    if (i != first && i != second) result.order.push_back(i);
   }
-  order.insert(order.end(), {first, second});
-  const int64_t below = std::max<int64_t>(0, -offset), right = std::max<int64_t>(0, offset);
-  const Dim size = ir::max(0, ir::min(x->type.shape[first] - below, x->type.shape[second] - right));
-  const Expr index(call, iota(call, size));
-  return call.make(Op::gather_nd,
-                   {call.builder().permute(x, order), index + static_cast<double>(below),
-                    index + static_cast<double>(right)},
-                   {{"axis", static_cast<int64_t>(rank) - 2}});
+  result.order.insert(result.order.end(), {first, second});
+  result.size = ir::max(
+      0, ir::min(x->type.shape[first] - result.below, x->type.shape[second] - result.right));
+  return result;
+}
+
+// The diagonal's axis comes last.
+Value* import_diagonal(Call& call) {
+  Value* x = call.tensor("self");
+  const Diagonal diagonal = read_diagonal(call, x);
+  const Expr index(call, iota(call, diagonal.size));
+  return call.make(
+      Op::gather_nd,
+      {call.builder().permute(x, diagonal.order), index + static_cast<double>(diagonal.below),
+       index + static_cast<double>(diagonal.right)},
+      {{"axis", static_cast<int64_t>(x->type.rank()) - 2}});
+}
+
+// The diagonal's elements, one in each row, in all columns; kept where the diagonal is.
+Value* import_diagonal_scatter(Call& call) {
+  Value* x = call.tensor("self");
+  const Diagonal diagonal = read_diagonal(call, x);
+  const size_t rank = x->type.rank();
+  Value* rows = call.builder().permute(x, diagonal.order);
+  ir::Shape shape = rows->type.shape;
+  const Dim height = shape[rank - 2], width = shape[rank - 1];
+  shape.pop_back();
+  shape[rank - 2] = diagonal.size;
+  Value* source =
+      call.builder().expand(call.builder().cast(call.tensor("src"), x->type.dtype), shape);
+  std::vector<Dim> before(rank - 1, 0), after(rank - 1, 0);
+  before.back() = diagonal.below;
+  after.back() = height - diagonal.size - diagonal.below;
+  source = call.make(
+      Op::pad, {source},
+      {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+  const Expr row(call, unsqueeze(call, iota(call, height), 1)), column(call, iota(call, width));
+  const Expr is_diagonal =
+      (column - row)
+          .apply(Op::eq, static_cast<double>(diagonal.right - diagonal.below))
+          .apply(Op::bitwise_and, row.apply(Op::ge, static_cast<double>(diagonal.below)));
+  const Expr result = is_diagonal.select(
+      {call, unsqueeze(call, source, static_cast<int64_t>(rank) - 1)}, {call, rows});
+  std::vector<int64_t> back(rank);
+  for (size_t i = 0; i < rank; ++i) back[diagonal.order[i]] = static_cast<int64_t>(i);
+  return call.builder().permute(result, back);
 }
 
 // 1 where the class is the index.
@@ -254,6 +297,7 @@ constexpr Row kRows[] = {
     {"aten.unfold_copy.default", import_unfold},
     {"aten.diagonal.default", import_diagonal},
     {"aten.diagonal_copy.default", import_diagonal},
+    {"aten.diagonal_scatter.default", import_diagonal_scatter},
     {"aten.one_hot.default", import_one_hot},
 };
 

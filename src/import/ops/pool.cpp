@@ -223,12 +223,36 @@ Value* matrix_constant(Call& call, DType dtype, const std::vector<double>& value
   return call.builder().constant(std::move(literal));
 }
 
+// The same where the size is not known: the windows are computed when the model runs.
+Value* symbolic_adaptive_axis(Call& call, Value* x, int64_t axis, int64_t output, bool is_max) {
+  const ir::Dim size = x->type.shape[axis];
+  require_elements(call, x, {axis}, ir::Requirement::Kind::Sizes);
+  const Expr number(call, as_value(call.builder(), Number(size), DType::I64));
+  const Expr i(call, unsqueeze(call, iota(call, output), 1));
+  const auto parts = static_cast<double>(output);
+  const Expr start = (i * number).apply(Op::floor_div, parts);
+  const Expr end = ((i + 1) * number + (parts - 1)).apply(Op::floor_div, parts);
+  const Expr length = end - start;
+  const Expr k(call, iota(call, ir::floordiv(size + (output - 1), output) + 1));
+  const Expr index = start + k.apply(Op::minimum, length - 1);
+  Value* taken = call.make(Op::gather, {x, index}, {{"axis", axis}});
+  if (is_max) return reduce(call, Op::reduce_max, taken, {axis + 1}, false);
+  ir::Shape shape = index.value()->type.shape;
+  shape.resize(taken->type.rank() - axis, 1);
+  const Expr counts(call, call.builder().reshape(k.apply(Op::lt, length), shape));
+  const Expr kept = counts.select({call, taken}, {call, call.constant_like(taken, 0)});
+  const Expr sum(call, reduce(call, Op::reduce_sum, kept, {axis + 1}, false));
+  shape.erase(shape.begin() + 1);
+  return sum /
+         Expr(call, call.builder().reshape(call.builder().cast(length, x->type.dtype), shape));
+}
+
 // One axis: windows of one size are gathered into an axis of their own and reduced.
 Value* adaptive_axis(Call& call, Value* x, int64_t axis, int64_t output, bool is_max) {
   const ir::Dim& size = x->type.shape[axis];
-  call.expect(size.is_constant() && size.constant() > 0 && output > 0,
-              "output size " + std::to_string(output) + " for size " + size.str(),
-              "a constant size");
+  call.expect(output > 0, "output size " + std::to_string(output), "1 or more");
+  if (!size.is_constant()) return symbolic_adaptive_axis(call, x, axis, output, is_max);
+  call.expect(size.constant() > 0, "size 0", "1 or more");
   const Cover windows = cover(size.constant(), output);
   const std::vector<double> positions(windows.index.begin(), windows.index.end());
   Value* index = matrix_constant(call, DType::I64, positions, {output, windows.size});

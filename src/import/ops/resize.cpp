@@ -11,6 +11,10 @@ namespace {
 struct Axis {
   int64_t axis = 0, input = 0, output = 0;
   double given = 0;  // the model's scale, output positions per input position; 0: by the sizes
+  // Sizes that are not known: `input` and `output` are 0 then.
+  ir::Dim input_size = 0, output_size = 0;
+
+  bool is_symbolic() const { return input == 0; }
 };
 
 std::vector<double> scale_arguments(Call& call, size_t spatial) {
@@ -46,26 +50,59 @@ Real source_position(const Axis& axis, int64_t i, bool align_corners) {
                        : std::fma(scale, at + static_cast<Real>(0.5), static_cast<Real>(-0.5));
 }
 
-std::vector<Axis> resized_axes(Call& call, const Value* x, size_t spatial) {
+// With scales that are whole numbers, or halves of one again and again, PyTorch's kernels for small and for large images
+// give the same, whatever the sizes are.
+Axis symbolic_axis(Call& call, Axis axis, const ir::Dim* output) {
+  const double scale = axis.given;
+  const bool is_whole = scale >= 1 && scale == std::floor(scale);
+  const bool is_part = scale > 0 && scale < 1 && std::log2(scale) == std::floor(std::log2(scale));
+  call.expect(
+      (scale == 0 && output != nullptr) || is_whole || is_part,
+      "the scale " + std::to_string(scale) + " for the symbolic size " + axis.input_size.str(),
+      "a whole number, or one divided by a power of two");
+  if (output != nullptr) {
+    axis.output_size = *output;
+  } else {
+    axis.output_size = is_whole ? axis.input_size * static_cast<int64_t>(scale)
+                                : ir::floordiv(axis.input_size, static_cast<int64_t>(1 / scale));
+  }
+  for (const ir::Dim& size : {axis.input_size, axis.output_size})
+    call.builder().require({size,
+                            "a size other than 0 for dimension " + std::to_string(axis.axis) +
+                                " of an image and of what it is resized to",
+                            call.operation(), ir::Requirement::Kind::Sizes});
+  return axis;
+}
+
+enum class Sizes { Known, Any };
+
+std::vector<Axis> resized_axes(Call& call, const Value* x, size_t spatial,
+                               Sizes accepted = Sizes::Known) {
   call.expect(x->type.rank() == spatial + 2, "an input of shape " + shape_text(x->type.shape),
               "rank " + std::to_string(spatial + 2));
   const bool has_size = call.has("output_size");
-  const std::vector<int64_t> sizes =
-      has_size ? call.integers("output_size") : std::vector<int64_t>{};
+  const std::vector<ir::Dim> sizes = has_size ? call.dims("output_size") : std::vector<ir::Dim>{};
   const std::vector<double> scales = scale_arguments(call, spatial);
   call.expect(has_size ? sizes.size() == spatial : scales.size() == spatial,
               "neither sizes nor scales", "one of them");
   std::vector<Axis> axes;
   for (size_t i = 0; i < spatial; ++i) {
     const ir::Dim& size = x->type.shape[i + 2];
-    call.expect(size.is_constant(), "the symbolic size " + size.str(), "a constant");
-    Axis axis{static_cast<int64_t>(i) + 2, size.constant(), 0, 0};
+    Axis axis{.axis = static_cast<int64_t>(i) + 2, .given = scales.empty() ? 0 : scales[i]};
+    axis.input_size = size;
+    if (!size.is_constant() || (has_size && !sizes[i].is_constant())) {
+      call.expect(accepted == Sizes::Any,
+                  "the symbolic size " + (size.is_constant() ? sizes[i] : size).str(),
+                  "a constant");
+      axes.push_back(symbolic_axis(call, axis, has_size ? &sizes[i] : nullptr));
+      continue;
+    }
+    axis.input = size.constant();
     axis.output =
-        has_size ? sizes[i]
+        has_size ? sizes[i].constant()
                  : static_cast<int64_t>(std::floor(static_cast<double>(axis.input) * scales[i]));
     call.expect(axis.output > 0 && axis.input > 0, "output size " + std::to_string(axis.output),
                 "1 or more");
-    axis.given = scales.empty() ? 0 : scales[i];
     axes.push_back(axis);
   }
   return axes;
@@ -110,7 +147,42 @@ int64_t nearest_of_any(const Axis& axis, int64_t i, bool centre) {
 // Where PyTorch takes the first kernel: for small images.
 bool is_small(const std::vector<Axis>& axes) {
   constexpr int64_t kSmall = 128;
+  if (std::ranges::any_of(axes, &Axis::is_symbolic)) return false;
   return axes.size() == 2 && axes[0].output + axes[1].output <= kSmall;
+}
+
+// A size, and the pixels of the output, in the type that positions are computed in.
+Expr size_as(Call& call, const ir::Dim& size, DType dtype) {
+  return {call, as_value(call.builder(), Number(size), dtype)};
+}
+Expr pixels_as(Call& call, const Axis& axis, DType dtype) {
+  return {call, call.builder().cast(iota(call, axis.output_size), dtype)};
+}
+
+// position_scale, computed when the model runs.
+Expr symbolic_scale(Call& call, const Axis& axis, bool align_corners, DType dtype) {
+  const Expr input = size_as(call, axis.input_size, dtype),
+             output = size_as(call, axis.output_size, dtype);
+  if (align_corners) return (input - 1) / (output - 1).apply(Op::maximum, 1);
+  return axis.given > 0 ? input.constant(ir::held_number(dtype, 1 / axis.given)) : input / output;
+}
+
+// Indices of pixels, kept in the image.
+Expr inside(Call& call, const Axis& axis, const Expr& index) {
+  const Expr pixels(call, call.builder().cast(index, DType::I64));
+  return pixels.apply(Op::maximum, 0)
+      .apply(Op::minimum, size_as(call, axis.input_size, DType::I64) - 1);
+}
+
+Value* symbolic_nearest(Call& call, Value* x, const Axis& axis, bool centre) {
+  call.expect(
+      !centre && x->type.dtype != DType::F64,
+      "the symbolic size " + axis.input_size.str() + " of an image of f64, or for nearest-exact",
+      "a constant");
+  const Expr position =
+      pixels_as(call, axis, DType::F32) * symbolic_scale(call, axis, false, DType::F32);
+  return call.make(Op::gather, {x, inside(call, axis, position.apply(Op::floor))},
+                   {{"axis", axis.axis}});
 }
 
 // `centre`: positions are the middles of pixels.
@@ -118,9 +190,13 @@ Value* nearest(Call& call, size_t spatial, bool centre) {
   Value* x = call.tensor(call.has("input") ? "input" : "self");
   auto* nearest_pixel =
       x->type.dtype == DType::F64 ? nearest_of_any<double> : nearest_of_any<float>;
-  const std::vector<Axis> axes = resized_axes(call, x, spatial);
+  const std::vector<Axis> axes = resized_axes(call, x, spatial, Sizes::Any);
   if (is_small(axes)) nearest_pixel = nearest_of_small;
   for (const Axis& axis : axes) {
+    if (axis.is_symbolic()) {
+      x = symbolic_nearest(call, x, axis, centre);
+      continue;
+    }
     std::vector<int64_t> indices;
     for (int64_t i = 0; i < axis.output; ++i) {
       indices.push_back(std::min(nearest_pixel(axis, i, centre), axis.input - 1));
@@ -211,6 +287,36 @@ Taps cubic_taps(const Axis& axis, bool align_corners) {
   return taps;
 }
 
+// The same where sizes are not known: the taps are computed when the model runs.
+Value* symbolic_taps(Call& call, Value* x, const Axis& axis, bool is_linear) {
+  const DType dtype = x->type.dtype;
+  const bool align_corners = call.boolean_or("align_corners", false);
+  const Expr scale = symbolic_scale(call, axis, align_corners, dtype);
+  const Expr pixels = pixels_as(call, axis, dtype);
+  Expr position = align_corners ? scale * pixels : scale * (pixels + 0.5) - 0.5;
+  if (is_linear) position = position.apply(Op::maximum, 0);
+  const Expr low =
+      position.apply(Op::floor).apply(Op::minimum, size_as(call, axis.input_size, dtype) - 1);
+  const Expr f = (position - low).apply(Op::maximum, 0).apply(Op::minimum, 1);
+  constexpr double kA = -0.75;
+  const auto near = [&](const Expr& d) { return (d * (kA + 2) - (kA + 3)) * d * d + 1; };
+  const auto far = [&](const Expr& d) { return ((d - 5) * d + 8) * d * kA - 4 * kA; };
+  const std::vector<Expr> weights =
+      is_linear ? std::vector<Expr>{1 - f, f}
+                : std::vector<Expr>{far(f + 1), near(f), near(1 - f), far(2 - f)};
+  const double first = is_linear ? 0 : -1;
+  std::optional<Expr> sum;
+  for (size_t tap = 0; tap < weights.size(); ++tap) {
+    const Expr index = inside(call, axis, low + (first + static_cast<double>(tap)));
+    ir::Shape shape(x->type.rank() - axis.axis, 1);
+    shape[0] = axis.output_size;
+    const Expr weight(call, call.builder().reshape(weights[tap], shape));
+    const Expr term = Expr(call, call.make(Op::gather, {x, index}, {{"axis", axis.axis}})) * weight;
+    sum = sum ? *sum + term : term;
+  }
+  return *sum;
+}
+
 // PyTorch keeps the weights of 16-bit images in 16 bits, the second of two as the complement of the
 // first; not in its kernel for small images.
 void round_weights(Taps& taps, DType dtype) {
@@ -235,13 +341,17 @@ template <size_t spatial, const Kind& kind>
 Value* import_interpolated(Call& call) {
   Value* x = call.tensor(call.has("input") ? "input" : "self");
   const DType dtype = x->type.dtype;
-  const std::vector<Axis> axes = resized_axes(call, x, spatial);
+  const std::vector<Axis> axes = resized_axes(call, x, spatial, Sizes::Any);
   if (is_16_bit_float(dtype)) x = call.builder().cast(x, DType::F32);
   call.expect(is_floating(x->type.dtype), "dtype " + std::string(dtype_name(dtype)),
               "a floating one");
   auto* const make_taps = dtype == DType::F64 ? kind.twice : kind.single;
   const bool is_linear = kind.single == kLinear.single;
   for (const Axis& axis : axes) {
+    if (axis.is_symbolic()) {
+      x = symbolic_taps(call, x, axis, is_linear);
+      continue;
+    }
     Taps taps = make_taps(axis, call.boolean_or("align_corners", false));
     if (is_16_bit_float(dtype) && !(is_linear && is_small(axes))) round_weights(taps, dtype);
     x = apply_taps(call, x, axis.axis, taps);

@@ -255,12 +255,16 @@ BINARY += [
 
 # Element-wise, but not functions of floating numbers: integers are exact and have tests of their own.
 ELSEWHERE = {
+    "__lshift__": "bits",
+    "__rshift__": "bits",
     "__xor__": "bits",
     "_conj_physical": "a number that is not complex is its own conjugate",
     "angle": "signs",
     "bitwise_and": "bits",
+    "bitwise_left_shift": "bits",
     "bitwise_not": "bits",
     "bitwise_or": "bits",
+    "bitwise_right_shift": "bits",
     "bitwise_xor": "bits",
     "conj_physical": "a number that is not complex is its own conjugate",
     "convert_element_type": "casts",

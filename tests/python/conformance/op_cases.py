@@ -227,6 +227,15 @@ def binary() -> Family:
             )
         family.add(f"{name}-bool", function, bools(5), bools(5))
         family.add(f"{name}-scalar", lambda x, f=function: f(x, 6), ints(5))
+    for dtype in INTEGERS:
+        limits = torch.iinfo(dtype)
+        x = torch.tensor([0, 1, 3, 100, limits.max, limits.min], dtype=dtype)
+        # As many places as there are, more of them, and less than none.
+        places = torch.tensor([0, 1, 3, limits.bits - 1, limits.bits, 127, limits.min], dtype=dtype)
+        family.add(f"shifts-{short(dtype)}", lambda a, b: (a << b, a >> b), x[:, None], places)
+    family.add(
+        "shifts-mixed", lambda a, b: (a << b, a >> 2, 9 << b), ints(5), ints(5, dtype=torch.int8)
+    )
     for name in ("logical_and", "logical_or", "logical_xor"):
         family.add(name, getattr(torch, name), ints(5), rand(5))
     family.add("operators", lambda x, y: ((x & y) | ~x) ^ y, bools(5), bools(5))
@@ -507,6 +516,8 @@ def attention() -> Family:
     )
     family.add("rank-3", sdpa, rand(2, 5, 8), rand(2, 7, 8), rand(2, 7, 6))
     family.add("rank-2", sdpa, rand(5, 8), rand(7, 8), rand(7, 6))
+    family.add("one-query", sdpa, q[:1], k, v[:, :1])
+    family.add("ranks", sdpa, q[0, 0], k, v[0])
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
         family.add(
             f"plain-{short(dtype)}", sdpa, *(rand(2, 4, 5, 8, dtype=dtype) for _ in range(3))
@@ -715,6 +726,9 @@ def shape() -> Family:
         "column_stack": lambda t: torch.column_stack([t[0, 0], t[1].mT]),
         "diagonal": lambda t: t.diagonal(1, 1, 2),
         "diagonal-below": lambda t: t.diagonal(-1),
+        "diagonal_scatter": lambda t: t.diagonal_scatter(t[:, 2, :3] * 2, 1, 1, 2),
+        "diagonal_scatter-below": lambda t: t.diagonal_scatter(t[0, :2].mT, -1, 1, 0),
+        "diagonal_scatter-nothing": lambda t: t.diagonal_scatter(t[:, :0, 0], 4, 1, 2),
         "unfold": lambda t: t.unfold(2, 3, 1),
         "tril": torch.tril,
         "triu": lambda t: t.triu(1),
@@ -757,6 +771,7 @@ def pad() -> Family:
     family.add("constant", lambda t: fn.pad(t, (1, 2, 3, 0), value=1.5), x)
     family.add("constant-crop", lambda t: fn.pad(t, (-1, 2, 0, -2)), x)
     family.add("constant-int", lambda t: fn.pad(t, (1, 1), value=7), ints(3, 4))
+    family.add("constant-f16", lambda t: fn.pad(t, (1, 1), value=0.1).float(), x.half())
     family.add("constant-bool", lambda t: fn.pad(t, (1, 1), value=True), bools(3, 4))
     for mode in ("reflect", "replicate", "circular"):
         family.add(mode, lambda t, m=mode: fn.pad(t, (1, 2, 2, 1), mode=m), x)
@@ -868,6 +883,18 @@ def geometry() -> Family:
         family.add(
             f"cdist-{p}", lambda x, y, p=p: torch.cdist(x, y, p), rand(2, 3, 4), rand(2, 5, 4)
         )
+    # PyTorch takes products of more than 25 rows, which make NaN of infinities.
+    many = (rand(2, 26, 4) * 4).round()  # whose squares are exact
+    many[:, 3, 1] = torch.inf
+    family.add("cdist-products", torch.cdist, many, many[0, 9:14])
+    family.add("cdist-few", torch.cdist, many[:, :25], rand(5, 4))
+    modes = ("use_mm_for_euclid_dist", "donot_use_mm_for_euclid_dist")
+    family.add(
+        "cdist-modes",
+        lambda x, y: tuple(torch.cdist(x, y, compute_mode=mode) for mode in modes),
+        many[:, :5],
+        many,
+    )
     family.add("cross", torch.linalg.cross, rand(4, 3), rand(4, 3))
     family.add("cross-axis", lambda x, y: torch.linalg.cross(x, y, dim=0), rand(3, 4), rand(3, 1))
     image, grid = rand(2, 3, 5, 6), rand(2, 4, 7, 2, low=-1.4, high=1.4)
