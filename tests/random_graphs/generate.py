@@ -136,26 +136,41 @@ class Builder:
         """A constant of the model, or an input, of known sizes."""
         return self.add_input(tuple(shape), str(dtype).removeprefix("torch."))
 
+    def before(self, expression: str, operand: str) -> str:
+        """The result of an exact step that the one under construction begins with."""
+        result = f"w{len(self.steps)}"
+        made = operators.step(result, expression, operand, rounding="exact")
+        self.values[result] = self._computed(made)
+        self.steps.append(made)
+        return result
+
     def try_step(self, make: operators.Maker) -> None:
-        inputs = len(self.inputs)
+        inputs, steps = len(self.inputs), len(self.steps)
         result = f"v{len(self.steps)}"
         try:
             made = make(self, result)
-            code = compile(made.source, "<step>", "exec")
-            computed = []
-            for i in range(len(self.sizes)):
-                scope = {name: each[i] for name, each in self.values.items()}
-                scope |= {"torch": torch, "functional": torch.nn.functional}
-                exec(code, scope)
-                computed.append(scope[result])
+            computed = self._computed(made)
             self._expect_usable(computed)
         except (operators.Unfit, RuntimeError, IndexError, ValueError, TypeError):
-            for each in self.inputs[inputs:]:
-                del self.values[each.name]
-            del self.inputs[inputs:]
+            for name in [x.name for x in self.inputs[inputs:]] + [
+                x.result for x in self.steps[steps:]
+            ]:
+                del self.values[name]
+            del self.inputs[inputs:], self.steps[steps:]
             return
         self.steps.append(made)
         self.values[result] = computed
+
+    def _computed(self, made: Step) -> list[torch.Tensor]:
+        """The result of a step for each choice of sizes."""
+        code = compile(made.source, "<step>", "exec")
+        computed = []
+        for i in range(len(self.sizes)):
+            scope = {name: each[i] for name, each in self.values.items()}
+            scope |= {"torch": torch, "functional": torch.nn.functional}
+            exec(code, scope)
+            computed.append(scope[made.result])
+        return computed
 
     def _expect_usable(self, computed: list[torch.Tensor]) -> None:
         first = computed[0]

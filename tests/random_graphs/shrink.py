@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from check import run
 from graph import Graph, Input, without_unused
+from noise import run
 
 Check = Callable[[Graph], dict[str, Any]]
 
