@@ -311,6 +311,26 @@ def test_ranges_of_inputs_from_0(assert_same) -> None:
         compiled(torch.randn(9, 4))
 
 
+def test_images_of_any_size_are_resized_and_pooled(assert_same) -> None:
+    """Two sizes that vary, above and below the 128 of both together where PyTorch takes other kernels."""
+    resize = torch.nn.functional.interpolate
+
+    def forward(m, x):
+        larger = resize(x, scale_factor=2.0, mode="bilinear")
+        smaller = resize(x, scale_factor=0.5, mode="bicubic")
+        like = resize(x[:, :, :2, :3], size=x.shape[2:], mode="bilinear", align_corners=True)
+        pooled = torch.nn.functional.adaptive_avg_pool2d(smaller, (3, 5))
+        largest = torch.nn.functional.adaptive_max_pool2d(resize(x, scale_factor=3.0), (2, 4))
+        return larger, x + like, pooled, largest
+
+    module = make(forward)
+    sizes = {2: Dim("h", min=4, max=90), 3: Dim("w", min=4, max=90)}
+    program = torch.export.export(module, (torch.randn(1, 2, 6, 8),), dynamic_shapes=(sizes,))
+    compiled = compile_program(program, require_full_compilation=True)
+    for height, width in ((4, 4), (5, 7), (33, 31), (90, 6), (64, 65)):
+        check(compiled, module, ((1, 2, height, width),), assert_same)
+
+
 # ---- What inputs say of ranges ----
 
 

@@ -6,7 +6,7 @@ import pytest
 import sympy
 import torch
 from torch._subclasses import FakeTensorMode
-from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod
+from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod, ToFloat, TruncToInt
 
 from torch_tensorrt._operator import ResultSpec, _parse_spec, execute_engine, write_spec
 from torch_tensorrt._sizes import FUNCTIONS, SizeProgram
@@ -72,6 +72,8 @@ def test_printing() -> None:
     assert text(Max(a, b)) == "max(i0_0,i1_2)"
     assert text(Min(a, 4)) == "min(i0_0,4)"
     assert text(a**3) == "i0_0**3"
+    assert text(TruncToInt(1.5 * ToFloat(a))) == "(i0_0*3)//2"
+    assert text(TruncToInt(2.0 * ToFloat(a + b))) == "(i0_0+i1_2)*2"
     assert text((a + b) * (a + 1)) == "(i0_0+1)*(i0_0+i1_2)"
 
 
@@ -81,7 +83,9 @@ def _apply_int(function, left, right):
 
 def test_what_cannot_be_printed() -> None:
     a = sympy.Symbol("a", integer=True, positive=True)
-    for expr in (sympy.sqrt(a), sympy.sin(a), 2**a):
+    # A third is none as a float, and what may be negative is not rounded down.
+    parts = (TruncToInt(ToFloat(a) / 3.0), TruncToInt(0.5 * ToFloat(a - 2)))
+    for expr in (sympy.sqrt(a), sympy.sin(a), 2**a, *parts):
         with pytest.raises(SymbolError):
             print_size(expr, {a: "i0_0"})
         with pytest.raises(SymbolError):
