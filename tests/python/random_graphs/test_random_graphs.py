@@ -14,7 +14,7 @@ from check import check  # noqa: E402
 from generate import generate  # noqa: E402
 from graph import Graph, Input, Step, from_json  # noqa: E402
 from noise import Runs, differing, wrong_elements  # noqa: E402
-from opinions import Case, explained  # noqa: E402
+from opinions import Case, explained, is_as_near  # noqa: E402
 from shrink import shrink  # noqa: E402
 
 GOOD = ("pass", "rounding", "refused", "not exported")
@@ -143,6 +143,13 @@ def test_second_opinions_explain_single_elements_and_no_wrong_ones() -> None:
         left, names = explained(Case(Runs(graph, [x]), program, [result]), wrong, list)
         assert (left[0] is None) == is_right
         assert not is_right or names == ["as eager's other attention"]
+
+
+def test_what_is_finite_in_f64_may_overflow_in_another_order() -> None:
+    got = torch.tensor([torch.inf, torch.inf, torch.nan, 1e30])
+    eager = torch.tensor([torch.nan, 1e30, torch.inf, torch.nan])
+    exact = torch.tensor([0, 1e30, 1e39, 0], dtype=torch.float64)
+    assert is_as_near(got, eager, exact).tolist() == [True, False, False, False]
 
 
 def test_results_of_f64_are_as_near_as_f32_lets_expect() -> None:
