@@ -50,10 +50,15 @@ class Worker:
         self._is_new = False
         if line:
             return json.loads(line)
-        self.end()
         if not ready:
+            self.end()
             return {"status": "hang", "reasons": {f"no answer in {limit:g} s": 1}}
-        code = self._process.returncode
+        # It is about to end by itself: a signal of ours would hide its own.
+        try:
+            code = self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            code = None
+        self.end()
         return {"status": "crash", "reasons": {f"the process ended with {code}": 1}}
 
     def end(self) -> None:
