@@ -1,6 +1,7 @@
 // Resizing of images: each axis in turn is gathered at computed positions.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "import/ops/common.h"
 #include "ir/scalar.h"
@@ -50,21 +51,28 @@ Real source_position(const Axis& axis, int64_t i, bool align_corners) {
                        : std::fma(scale, at + static_cast<Real>(0.5), static_cast<Real>(-0.5));
 }
 
-// With scales that are whole numbers, or halves of one again and again, PyTorch's kernels for small and for large images
-// give the same, whatever the sizes are.
+// PyTorch's kernels for small images know the scales 1 and 2 by the sizes. With others that give such sizes to an image of
+// more than one pixel their results are not those of the kernels for large images.
+bool depends_on_size(double scale) {
+  const double part = scale - std::floor(scale);
+  return scale > 1 && scale < 3 && part > 0 && part < 0.5;
+}
+
+// A scale is a whole number over a power of two: its products with sizes are exact.
 Axis symbolic_axis(Call& call, Axis axis, const ir::Dim* output) {
-  const double scale = axis.given;
-  const bool is_whole = scale >= 1 && scale == std::floor(scale);
-  const bool is_part = scale > 0 && scale < 1 && std::log2(scale) == std::floor(std::log2(scale));
+  constexpr int64_t kParts = 1 << 16;
+  const double scaled = axis.given * kParts;
+  const bool is_exact = scaled >= 1 && scaled <= 0x1p40 && scaled == std::floor(scaled);
   call.expect(
-      (scale == 0 && output != nullptr) || is_whole || is_part,
-      "the scale " + std::to_string(scale) + " for the symbolic size " + axis.input_size.str(),
-      "a whole number, or one divided by a power of two");
+      (is_exact || (output != nullptr && axis.given >= 0)) && !depends_on_size(axis.given),
+      "the scale " + std::to_string(axis.given) + " for the symbolic size " + axis.input_size.str(),
+      "a whole number over a power of two, not between 1 and 1.5 or 2 and 2.5");
   if (output != nullptr) {
     axis.output_size = *output;
   } else {
-    axis.output_size = is_whole ? axis.input_size * static_cast<int64_t>(scale)
-                                : ir::floordiv(axis.input_size, static_cast<int64_t>(1 / scale));
+    const auto parts = static_cast<int64_t>(scaled);
+    const int64_t common = std::gcd(parts, kParts);
+    axis.output_size = ir::floordiv(axis.input_size * (parts / common), kParts / common);
   }
   for (const ir::Dim& size : {axis.input_size, axis.output_size})
     call.builder().require({size,

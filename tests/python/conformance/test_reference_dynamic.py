@@ -51,7 +51,7 @@ def windows(m: Function, x: torch.Tensor) -> torch.Tensor:
 def resized(mode: str, **options: Any) -> Callable[..., Any]:
     def resize(m: Function, x: torch.Tensor) -> Any:
         image = x[:, None]
-        given = [{"scale_factor": (2.0, 1.0)}, {"scale_factor": 0.5}, {"size": (7, 9)}]
+        given = [{"scale_factor": (2.5, 1.5)}, {"scale_factor": 0.5}, {"size": (7, 9)}]
         given.append({"size": (x.shape[1] * 2 + 3, x.shape[0] + 6)})
         return [fn.interpolate(image, mode=mode, **each, **options) for each in given]
 
