@@ -74,10 +74,9 @@ std::vector<Value*> coordinates(Call& call, Value* places, const ir::Shape& shap
 Value* import_nonzero(Call& call) {
   Value* x = call.builder().cast(call.tensor("self"), DType::Bool);
   const ir::Shape shape = x->type.shape;
+  // The places of a scalar have no coordinates: a result of a size that depends on data, without elements.
+  call.expect(!shape.empty(), "a scalar", "rank 1 or more");
   Value* places = places_of(call, flat(call, x), 0, 0);
-  if (shape.empty())
-    return call.builder().reshape(slice(call, unsqueeze(call, places, 1), 1, 0, 0),
-                                  {places->type.shape[0], 0});
   std::vector<Value*> columns;
   for (Value* column : coordinates(call, places, shape))
     columns.push_back(unsqueeze(call, column, 1));

@@ -117,6 +117,7 @@ Value* per_channel(Call& call, std::string_view name, const ir::Type& x, double 
 
 Value* batch_norm(Call& call) {
   Value* x = call.tensor("input");
+  call.expect(x->type.rank() >= 2, "an input of shape " + shape_text(x->type.shape), "[N, C, ...]");
   call.expect(call.has("running_mean") && call.has("running_var"), "no running statistics",
               "statistics (batch_norm without them normalises over the batch)");
   return norm_of(call, Op::batch_norm, x,

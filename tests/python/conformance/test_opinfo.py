@@ -22,6 +22,7 @@ PASS = [
     "cummin",
     "cumprod",
     "cumsum",
+    "diagonal_scatter",
     "gather",
     "index_add",
     "index_copy",
@@ -62,3 +63,10 @@ def test_samples(name: str, dtype: str) -> None:
     outcome = try_op(OPS[name], dtype, 3)
     allowed = {"no samples", "pass"} | ({"refused"} if name in MAYBE_REFUSED else set())
     assert outcome.status in allowed, (outcome.status, outcome.reasons)
+
+
+@pytest.mark.parametrize("name", ["nn.functional.batch_norm", "nonzero"])
+def test_samples_of_fewer_axes_are_refused(name: str) -> None:
+    """Batches without channels, and the places of a scalar: an error with words."""
+    outcome = try_op(OPS[name], "f32", 6)
+    assert outcome.status == "refused", (outcome.status, outcome.reasons)
