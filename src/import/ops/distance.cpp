@@ -25,14 +25,14 @@ Value* distance_by_products(Call& call, Value* a, Value* b) {
 // PyTorch takes products of many rows, or if it is told to; they make NaN of infinities. Where a size is not known they
 // are not taken.
 bool takes_products(Call& call, const Value* a, const Value* b) {
-  enum Mode { kIfManyRows, kAlways, kNever };
+  enum Mode { IfManyRows, Always, Never };
   constexpr int64_t kFewRows = 25;
   if (!is_floating(a->type.dtype)) return false;
-  const int64_t mode = call.integer_or("compute_mode", kIfManyRows);
+  const int64_t mode = call.integer_or("compute_mode", IfManyRows);
   const auto many = [](const Value* x) {
     return x->type.shape[x->type.rank() - 2].lower_bound() > kFewRows;
   };
-  return mode == kAlways || (mode == kIfManyRows && (many(a) || many(b)));
+  return mode == Always || (mode == IfManyRows && (many(a) || many(b)));
 }
 
 Value* import_euclidean(Call& call) {
