@@ -31,18 +31,35 @@ Value* source_to_constant(Rewriter& rewriter, Node& node) {
   return nullptr;
 }
 
-// A value without elements is a constant, whatever it would be computed from.
+// A value without elements is a constant, whatever it would be computed from, or filled with anything where a size of it
+// is not known.
 Value* empty_to_constant(Rewriter& rewriter, Node& node) {
   if (node.op == Op::constant || node.outputs.size() != 1) return nullptr;
   const ir::Type& type = node.output()->type;
+  if (std::ranges::none_of(type.shape, [](const Dim& size) { return size.is_constant(0); }))
+    return nullptr;
   std::vector<int64_t> shape;
   for (const Dim& size : type.shape) {
-    if (!size.is_constant()) return nullptr;
-    shape.push_back(size.constant());
+    if (size.is_constant()) shape.push_back(size.constant());
   }
-  if (std::ranges::find(shape, 0) == shape.end()) return nullptr;
+  if (shape.size() < type.shape.size()) {
+    if (node.op == Op::full) return nullptr;
+    return rewriter.before(node).value(
+        Op::full, {}, {{"shape", type.shape}, {"dtype", type.dtype}, {"value", 0.0}});
+  }
   std::byte* data = nullptr;
   return rewriter.before(node).constant(ir::Literal::allocate(type.dtype, shape, &data));
+}
+
+// A product of rows without elements is zeros, or the bias.
+Value* product_of_nothing(Rewriter& rewriter, Node& node) {
+  if (node.op != Op::matmul && node.op != Op::linear) return nullptr;
+  if (!node.input(0)->type.shape.back().is_constant(0)) return nullptr;
+  const ir::Type& type = node.output()->type;
+  if (node.op == Op::linear && node.input(2) != nullptr)
+    return rewriter.before(node).value(Op::expand, {node.input(2)}, {{"shape", type.shape}});
+  return rewriter.before(node).value(
+      Op::full, {}, {{"shape", type.shape}, {"dtype", type.dtype}, {"value", 0.0}});
 }
 
 // Moves that leave everything where it is.
@@ -177,6 +194,33 @@ Value* convolution_of_pad(Rewriter& rewriter, Node& node) {
   return rewriter.before(node).value(Op::convolution, std::move(inputs), std::move(attrs));
 }
 
+// A pool whose windows all reach beyond the end of the image -> one whose last elements are those of the image. ceil_mode
+// gives such windows, of any size: transformers' EfficientNet takes the mean of 7 x 7 pixels by one of 1280 x 1280.
+Value* pool_within_image(Rewriter& rewriter, Node& node) {
+  if (node.op != Op::max_pool && node.op != Op::avg_pool) return nullptr;
+  const bool is_mean = node.op == Op::avg_pool;
+  if (is_mean && node.attr<bool>("count_padding") && !node.has_attr("divisor")) return nullptr;
+  auto kernel = node.attr<Axes>("kernel"), after = node.attr<Axes>("padding_after");
+  const auto before = node.attr<Axes>("padding_before");
+  const size_t first = node.attr<std::string>("layout") == "nchw" ? 2 : 1;
+  bool is_changed = false;
+  for (size_t i = 0; i < kernel.size(); ++i) {
+    const Dim& size = node.input(0)->type.shape[first + i];
+    const int64_t step = is_mean ? 1 : node.attr<Axes>("dilation")[i];
+    if (!size.is_constant()) continue;
+    const int64_t seen = (size.constant() + before[i] + step - 1) / step;
+    if (seen < 1 || kernel[i] <= seen || after[i] < (kernel[i] - seen) * step) continue;
+    after[i] -= (kernel[i] - seen) * step;
+    kernel[i] = seen;
+    is_changed = true;
+  }
+  if (!is_changed) return nullptr;
+  ir::Attrs attrs = node.attrs;
+  attrs["kernel"] = kernel;
+  attrs["padding_after"] = after;
+  return rewriter.before(node).value(node.op, node.inputs, std::move(attrs));
+}
+
 // Whether every window has an element that is no padding.
 bool has_no_empty_window(const Node& pool) {
   const auto kernel = pool.attr<Axes>("kernel"), dilation = pool.attr<Axes>("dilation");
@@ -214,9 +258,10 @@ Value* attention_with_idle_mask(Rewriter& rewriter, Node& node) {
 }  // namespace
 
 Value* canonicalise_other(Rewriter& rewriter, Node& node) {
-  for (auto* rule : {empty_to_constant, source_to_constant, identity_move, concat_without_empty,
-                     move_of_uniform, trivial_reduction, matmul_of_transpose, matmul_to_linear,
-                     convolution_of_pad, max_pool_of_integers, attention_with_idle_mask}) {
+  for (auto* rule : {empty_to_constant, product_of_nothing, source_to_constant, identity_move,
+                     concat_without_empty, move_of_uniform, trivial_reduction, matmul_of_transpose,
+                     matmul_to_linear, convolution_of_pad, pool_within_image, max_pool_of_integers,
+                     attention_with_idle_mask}) {
     if (Value* result = rule(rewriter, node)) return result;
   }
   return nullptr;

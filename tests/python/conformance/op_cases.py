@@ -645,6 +645,14 @@ def pool() -> Family:
     )
     family.add("avg-divisor", lambda t: fn.avg_pool2d(t, 3, divisor_override=5), x)
     family.add("avg-ceil", lambda t: fn.avg_pool2d(t, 3, stride=2, ceil_mode=True), x)
+    # Larger than the image, as transformers' EfficientNet has them.
+    family.add("avg-beyond", lambda t: fn.avg_pool2d(t, (1280, 7), ceil_mode=True), x)
+    family.add("max-beyond", lambda t: fn.max_pool2d(t, (3, 1280), ceil_mode=True), x)
+    family.add(
+        "avg-beyond-divisor",
+        lambda t: fn.avg_pool2d(t, 64, ceil_mode=True, divisor_override=3),
+        x,
+    )
     family.add("avg-1d", lambda t: fn.avg_pool1d(t, 3, stride=2), rand(2, 3, 10))
     family.add("avg-3d", lambda t: fn.avg_pool3d(t, 2), rand(1, 2, 4, 5, 6))
     family.add("avg-bf16", lambda t: fn.avg_pool2d(t, 2), rand(2, 3, 8, 8, dtype=torch.bfloat16))

@@ -301,6 +301,43 @@ def test_static_sizes_of_0_are_in_engines(name, assert_same) -> None:
     check(compiled, module, tuple(shapes), assert_same)
 
 
+def attended(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+# Sizes of 0 where the last axis but one varies.
+BESIDE_A_RANGE: dict[str, tuple[Callable[..., Any], Sizes]] = {
+    "products without results": (lambda m, x: x @ x.mT[..., :0], (2, 5, 4)),
+    "products over nothing": (lambda m, x: x @ torch.zeros(0, 3) + 1, (2, 5, 0)),
+    "linear layers over nothing": (
+        lambda m, x: torch.nn.functional.linear(x, torch.zeros(3, 0), torch.ones(3)),
+        (2, 5, 0),
+    ),
+    "linear layers of views": (
+        lambda m, x: torch.nn.functional.linear(m.conv(x)[..., :-5], torch.zeros(4, 0)),
+        (2, 3, 5, 5),
+    ),
+    "heads of nothing": (
+        lambda m, x: attended(m.conv(x)[..., :-5]) @ torch.ones(0, 2),
+        (2, 3, 5, 5),
+    ),
+    "means of nothing": (lambda m, x: torch.relu(x)[..., :0].mean(-1), (2, 5, 4)),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_A_RANGE)
+def test_sizes_of_0_beside_a_range_are_in_engines(name, assert_same) -> None:
+    function, shape = BESIDE_A_RANGE[name]
+    module = make(function)
+    axis = len(shape) - 2
+    args = (torch.randn(shape),)
+    shapes = ({axis: Dim("s", min=3, max=9)},)
+    program = torch.export.export(module, args, dynamic_shapes=shapes)
+    compiled = compile_program(program, require_full_compilation=True)
+    for size in (3, 5, 9):
+        check(compiled, module, ((*shape[:axis], size, *shape[axis + 1 :]),), assert_same)
+
+
 def test_ranges_of_inputs_from_0(assert_same) -> None:
     module = make(lambda m, x: torch.softmax(m.linear(x), -1))
     given = torch_tensorrt.Input(min_shape=(0, 4), opt_shape=(2, 4), max_shape=(8, 4))
