@@ -43,6 +43,13 @@ Moments moments(const double* x, int64_t count) {
   return result;
 }
 
+// Not of the moments: an infinity has no deviation from a mean.
+double mean_of_squares(const double* x, int64_t count) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += x[i] * x[i];
+  return sum / static_cast<double>(count);
+}
+
 std::vector<double> load_or(const Call& call, size_t i, int64_t count, double fallback) {
   return call.has(i) ? load<double>(call.input(i)) : std::vector<double>(count, fallback);
 }
@@ -55,8 +62,8 @@ Literal layer_norm(const Call& call) {
   const std::vector<double> weight = load_or(call, 1, count, 1), bias = load_or(call, 2, count, 0);
   for (int64_t start = 0; start < static_cast<int64_t>(x.size()); start += count) {
     double* row = x.data() + start;
-    Moments m = moments(row, count);
-    if (call.node.op == Op::rms_norm) m = {0, m.variance + m.mean * m.mean};
+    const Moments m = call.node.op == Op::rms_norm ? Moments{0, mean_of_squares(row, count)}
+                                                   : moments(row, count);
     const double scale = 1 / std::sqrt(m.variance + call.real("eps"));
     for (int64_t i = 0; i < count; ++i) row[i] = (row[i] - m.mean) * scale * weight[i] + bias[i];
   }

@@ -388,6 +388,9 @@ def normalise() -> Family:
         family.add(f"layer_norm-plain-{name}", lambda t: fn.layer_norm(t, (4, 5), eps=1e-3), x)
         family.add(f"rms_norm-{name}", lambda t, w: fn.rms_norm(t, (5,), w, 1e-6), x, weights[0])
         family.add(f"rms_norm-default-{name}", lambda t: fn.rms_norm(t, (5,)), x)
+        family.add(f"rms_norm-infinite-{name}", lambda t: fn.rms_norm(t / 0, (5,)), x)
+        row = torch.tensor([[1.0, -torch.inf, 0.0, -2.0, 3.0]], dtype=x.dtype)
+        family.add(f"rms_norm-of-an-infinity-{name}", lambda t: fn.rms_norm(t, (5,)), row)
         channels = [rand(6, dtype=dtype) for _ in range(3)] + [rand(6, dtype=dtype, low=0.5)]
         family.add(
             f"group_norm-{name}", lambda t, w, b: fn.group_norm(t, 3, w, b), x, *channels[:2]
