@@ -147,7 +147,7 @@ TEST(PointwiseTest, Quantisation) {
     const ir::Literal x =
         float_literal({static_cast<int64_t>(values.size())}, [&] { return values[next++]; });
     char number[32];
-    std::snprintf(number, sizeof(number), "%.9g", static_cast<double>(scale));
+    std::snprintf(number, sizeof(number), "%.17g", static_cast<double>(scale));
     const auto scalar = [](const std::string& name, const std::string& value) {
       return " %" + name + " = full() {dtype = f32, shape = [], value = " + value + "}\n";
     };
