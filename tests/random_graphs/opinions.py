@@ -140,8 +140,11 @@ def in_dtype(graph: Graph, dtype: str) -> Graph:
     dtypes = _dtypes(graph)
 
     def limited(match: re.Match[str]) -> str:
-        # The largest number is that of the dtype it had.
-        most = torch.finfo(torch.float32 if match[2] else dtypes[match[1]]).max
+        # The largest number is that of the dtype it had; integers are numbers as they are.
+        limits = torch.float32 if match[2] else dtypes[match[1]]
+        if not limits.is_floating_point:
+            return match[0]
+        most = torch.finfo(limits).max
         return f"torch.nan_to_num({match[1]}{match[2] or ''}, 0.0, {most}, {-most})"
 
     steps = []
