@@ -52,23 +52,12 @@ bool fuse(Program& program, size_t producer, size_t consumer) {
 
 bool fuse_epilogues(Program& program) {
   if (program.traits.epilogue == EpilogueRule::OwnBias) return false;
-  bool changed = false;
-  Uses uses(program);
-  // A fused kernel takes the place of its consumer, further on, and is met there again.
-  for (size_t i = 0; i < program.kernels.size(); ++i) {
-    if (!epilogue_of(program.kernels[i])) continue;
-    const BufferId result = writes(program.kernels[i])[0];
-    const bool is_private = program.buffers[result].kind == BufferKind::Temporary &&
-                            uses.readers[result].size() == 1 && uses.writers[result].size() == 1;
-    if (!is_private) continue;
-    const size_t reader = uses.readers[result][0];
-    if (!fuse(program, i, reader)) continue;
-    uses.update(program, i);
-    uses.update(program, reader);
-    changed = true;
-  }
-  if (changed) remove_empty(program);
-  return changed;
+  const auto result = [&](size_t i) {
+    return epilogue_of(program.kernels[i]) ? writes(program.kernels[i])[0] : BufferId{-1};
+  };
+  return fuse_with_readers(program, result, [&](size_t producer, size_t reader) {
+    return fuse(program, producer, reader);
+  });
 }
 
 }  // namespace kiln::plan

@@ -13,9 +13,8 @@
 namespace kiln::plan {
 namespace {
 
-// The only Store of a nest that has reductions too, if it writes every element of a buffer that nothing
-// else writes and one other kernel reads.
-Store* only_store(Program& program, const Uses& uses, size_t index) {
+// The only Store of a nest that has reductions too, if it writes every element of its buffer.
+Store* only_store(Program& program, size_t index) {
   auto* nest = std::get_if<LoopNest>(&program.kernels[index].body);
   if (!nest) return nullptr;
   Store* result = nullptr;
@@ -25,13 +24,9 @@ Store* only_store(Program& program, const Uses& uses, size_t index) {
     if (store) result = store;
   }
   if (!result || result->scan || result->loops.empty() || nest->stages.size() == 1) return nullptr;
-  const BufferId buffer = result->buffer;
   ir::Dim points = 1;
   for (const Loop& loop : with_loops(nest->outer, result->loops)) points *= loop.extent();
-  const Buffer& stored = program.buffers[buffer];
-  const bool is_private = stored.kind == BufferKind::Temporary &&
-                          uses.readers[buffer].size() == 1 && uses.writers[buffer].size() == 1;
-  return is_private && points == stored.type.elements() ? result : nullptr;
+  return points == program.buffers[result->buffer].type.elements() ? result : nullptr;
 }
 
 // Whether the nest has tasks enough for work that had one for each point before.
@@ -45,7 +40,8 @@ bool is_parallel(const Program& program, const LoopNest& nest, const Store& stor
          std::ranges::any_of(nest.stages, is_long);  // split_reductions makes more of them
 }
 
-bool fuse(Program& program, size_t producer, Store& store, size_t consumer) {
+bool fuse(Program& program, size_t producer, size_t consumer) {
+  Store& store = *only_store(program, producer);
   const auto& nest = std::get<LoopNest>(program.kernels[producer].body);
   auto pointwise = as_pointwise(program.kernels[consumer]);
   if (!pointwise || !is_parallel(program, nest, store)) return false;
@@ -79,20 +75,13 @@ bool fuse(Program& program, size_t producer, Store& store, size_t consumer) {
 bool fuse_stores(Program& program) {
   // The loops of the store are those of the nest: where their order stays, they may jump through memory.
   if (!program.traits.loops_in_memory_order) return false;
-  bool changed = false;
-  Uses uses(program);
-  // A fused kernel takes the place of its consumer, further on, and is met there again.
-  for (size_t i = 0; i < program.kernels.size(); ++i) {
-    Store* store = only_store(program, uses, i);
-    if (!store) continue;
-    const size_t reader = uses.readers[store->buffer][0];
-    if (!fuse(program, i, *store, reader)) continue;
-    uses.update(program, i);
-    uses.update(program, reader);
-    changed = true;
-  }
-  if (changed) remove_empty(program);
-  return changed;
+  const auto result = [&](size_t i) {
+    const Store* store = only_store(program, i);
+    return store ? store->buffer : BufferId{-1};
+  };
+  return fuse_with_readers(program, result, [&](size_t producer, size_t reader) {
+    return fuse(program, producer, reader);
+  });
 }
 
 }  // namespace kiln::plan

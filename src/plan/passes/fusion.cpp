@@ -219,4 +219,23 @@ void make_empty(Kernel& kernel) { kernel.body = LoopNest{}; }
 
 void remove_empty(Program& program) { std::erase_if(program.kernels, is_empty); }
 
+bool fuse_with_readers(Program& program, const std::function<BufferId(size_t kernel)>& result,
+                       const std::function<bool(size_t producer, size_t reader)>& fuse) {
+  bool changed = false;
+  Uses uses(program);
+  for (size_t i = 0; i < program.kernels.size(); ++i) {
+    const BufferId buffer = result(i);
+    if (buffer < 0 || program.buffers[buffer].kind != BufferKind::Temporary ||
+        uses.readers[buffer].size() != 1 || uses.writers[buffer].size() != 1)
+      continue;
+    const size_t reader = uses.readers[buffer][0];
+    if (!fuse(i, reader)) continue;
+    uses.update(program, i);
+    uses.update(program, reader);
+    changed = true;
+  }
+  if (changed) remove_empty(program);
+  return changed;
+}
+
 }  // namespace kiln::plan

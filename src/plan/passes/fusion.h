@@ -1,6 +1,7 @@
 // What the fusion passes share: who reads and writes a buffer, pointwise kernels and their cost.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -73,5 +74,11 @@ void absorb_name(Kernel& kernel, const Kernel& producer);
 bool is_empty(const Kernel& kernel);
 void make_empty(Kernel& kernel);
 void remove_empty(Program& program);
+
+// For each kernel in order whose `result`, -1 for none, is a temporary that nothing else writes and one
+// kernel reads: fuse(producer, reader) moves both into one of their places, the other is empty then, or
+// changes nothing and returns false. A fused kernel that takes its reader's place is met there again.
+bool fuse_with_readers(Program& program, const std::function<BufferId(size_t kernel)>& result,
+                       const std::function<bool(size_t producer, size_t reader)>& fuse);
 
 }  // namespace kiln::plan

@@ -181,21 +181,13 @@ bool split(Program& program, size_t producer, size_t consumer) {
 }  // namespace
 
 bool split_concats(Program& program) {
-  bool changed = false;
-  Uses uses(program);
-  for (size_t i = 0; i < program.kernels.size(); ++i) {
+  const auto result = [&](size_t i) {
     const auto concat = as_concat(program.kernels[i]);
-    if (!concat || program.buffers[concat->buffer].kind != BufferKind::Temporary) continue;
-    const auto& readers = uses.readers[concat->buffer];
-    if (readers.size() != 1 || uses.writers[concat->buffer].size() != 1) continue;
-    const size_t reader = readers[0];
-    if (!split(program, i, reader)) continue;
-    uses.update(program, i);
-    uses.update(program, reader);
-    changed = true;
-  }
-  if (changed) remove_empty(program);
-  return changed;
+    return concat ? concat->buffer : BufferId{-1};
+  };
+  return fuse_with_readers(program, result, [&](size_t producer, size_t reader) {
+    return split(program, producer, reader);
+  });
 }
 
 }  // namespace kiln::plan

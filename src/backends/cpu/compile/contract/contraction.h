@@ -109,12 +109,12 @@ TileWidth tile_width(const Target& target, int64_t panel_width, Tile most);
 // Runs `body(task, keys)` for each task of the call, with `count` keys. What a body returns are the
 // keys that the thread's next one for this step gets, -1 for the first: they tell whether what the last
 // task prepared can be used again. After reserve_keys(), and after scratch_bytes is known, to which their place is added.
-struct Numbers {
-  llvm::Value *begin = nullptr, *end = nullptr;
-};
 using TaskBody = std::function<Emitter::Carried(llvm::Value* task, const Emitter::Carried& keys)>;
 void for_tasks(Emitter& emitter, size_t count, const TaskBody& body);
 // The same for the numbers begin ... end - 1, which stand for the tasks of the call.
+struct Numbers {
+  llvm::Value *begin = nullptr, *end = nullptr;
+};
 void for_tasks(Emitter& emitter, const Numbers& numbers, size_t count, const TaskBody& body);
 
 // The opt of a size, at least 1: what blockings are chosen for.
