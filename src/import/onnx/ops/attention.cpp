@@ -209,14 +209,6 @@ Expr rotate(NodeCall& call, Value* x, const Expr& cosine, const Expr& sine, bool
 
 }  // namespace
 
-Value* rows_at(NodeCall& call, Value* table, Value* positions) {
-  call.expect(table->type.rank() == 2, "a table of shape " + shape_text(table->type.shape),
-              "rank 2");
-  Value* index =
-      checked_index(call.call(), positions, table->type.shape[0], false, call.node().op_type);
-  return call.make(Op::gather, {table, index}, {{"axis", int64_t{0}}});
-}
-
 Value* rotate_heads(NodeCall& call, Value* x, Value* cosine, Value* sine, bool interleaved) {
   call.expect(cosine->type.rank() == 3 && sine->type.rank() == 3,
               "angles of rank " + std::to_string(cosine->type.rank()), "rank 3");

@@ -37,9 +37,6 @@ ComposedAttention compose_attention(NodeCall& call, const AttentionOperands& o, 
 // [batch, heads, queries, size of a value]
 Value* attend(NodeCall& call, const AttentionOperands& o);
 
-// The rows of a table of cosines or sines at some positions, which end the run where there is none.
-Value* rows_at(NodeCall& call, Value* table, Value* positions);
-
 // x [batch, length, heads, size], of which pairs of the first elements are turned by angles [batch, length, pairs]:
 // neighbours if interleaved, else the two halves.
 Value* rotate_heads(NodeCall& call, Value* x, Value* cosine, Value* sine, bool interleaved);

@@ -75,4 +75,13 @@ inline Value* take(NodeCall& call, Value* x, int64_t axis, const std::vector<int
   return call.make(Op::gather, {x, call.integer_constant(indices)}, {{"axis", axis}});
 }
 
+// Rows of a table at positions that the run finds, and that end it where there is none.
+inline Value* rows_at(NodeCall& call, Value* table, Value* positions) {
+  call.expect(table->type.rank() == 2, "a table of shape " + shape_text(table->type.shape),
+              "rank 2");
+  Value* index =
+      checked_index(call.call(), positions, table->type.shape[0], false, call.node().op_type);
+  return call.make(Op::gather, {table, index}, {{"axis", int64_t{0}}});
+}
+
 }  // namespace kiln::import::onnx

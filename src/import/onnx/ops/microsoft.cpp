@@ -165,20 +165,11 @@ std::vector<Value*> import_skip_simplified_layer_norm(NodeCall& call) {
   return {call.make(Op::rms_norm, {sum, call.input(2)}, attrs), nullptr, nullptr, sum};
 }
 
-// Rows of a table, at indices that end the run where there is none.
-Value* embedded(NodeCall& call, Value* table, Value* indices) {
-  call.expect(table->type.rank() == 2, "a table of shape " + shape_text(table->type.shape),
-              "rank 2");
-  Value* index =
-      checked_index(call.call(), indices, table->type.shape[0], false, call.node().op_type);
-  return call.make(Op::gather, {table, index}, {{"axis", int64_t{0}}});
-}
-
 // The rows of the first positions.
 Value* first_rows(NodeCall& call, Value* table, const Dim& count) {
   if (table->type.rank() == 2 && ir::provably_less_equal(count, table->type.shape[0]))
     return slice(call.call(), table, 0, 0, count);
-  return embedded(call, table, iota(call.call(), count));
+  return rows_at(call, table, iota(call.call(), count));
 }
 
 // Words, positions and segments, added and normalised; how many words of each sequence are no padding; the sum.
@@ -192,13 +183,13 @@ std::vector<Value*> import_embed_layer_norm(NodeCall& call) {
   Value* table = call.input(3);
   Value* given = call.optional_input(8);
   Value* positions =
-      given == nullptr ? first_rows(call, table, ids[1]) : embedded(call, table, given);
-  Value* sum = composed(call, embedded(call, call.input(2), call.input(0)), [&](const Expr& words) {
+      given == nullptr ? first_rows(call, table, ids[1]) : rows_at(call, table, given);
+  Value* sum = composed(call, rows_at(call, call.input(2), call.input(0)), [&](const Expr& words) {
     const auto wide = [&](Value* x) {
       return call.expr(builder.cast(x, words.value()->type.dtype));
     };
     const Expr both = words + wide(positions);
-    return has_segments ? both + wide(embedded(call, call.input(4), call.input(1))) : both;
+    return has_segments ? both + wide(rows_at(call, call.input(4), call.input(1))) : both;
   });
   const ir::Attrs attrs{{"axes", int64_t{1}}, {"eps", call.real_or("epsilon", 1e-12F)}};
   Value* result = call.make(Op::layer_norm, {sum, call.input(5), call.input(6)}, attrs);
