@@ -160,6 +160,37 @@ def test_the_number_of_threads_may_change(mlp, compiled, assert_same) -> None:
         torch.set_num_threads(before)
 
 
+class Prepares(torch.nn.Module):
+    """Kernels that copy, transform or pack what they read before they multiply."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tiles = torch.nn.Conv2d(64, 64, 3, padding=1)
+        self.rows = torch.nn.Conv2d(64, 64, 3, padding=1, stride=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.rows(self.tiles(x)).flatten(2)
+        attended = torch.nn.functional.scaled_dot_product_attention(z, z, z)
+        return attended @ z.transpose(1, 2)
+
+
+def test_calls_do_not_use_what_earlier_ones_prepared() -> None:
+    torch.manual_seed(0)
+    module = Prepares().eval()
+    compiled = compile_all(module, torch.randn(1, 64, 24, 24))
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3, 8):
+            torch.set_num_threads(threads)
+            for _ in range(3):
+                x = torch.randn(1, 64, 24, 24)
+                with torch.no_grad():
+                    expected = module(x)
+                assert (compiled(x) - expected).norm() <= 1e-5 * expected.norm()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_results_are_fresh(compiled) -> None:
     x = torch.randn(3, 16)
     first = compiled(x)
