@@ -9,6 +9,7 @@
 #include "backends/cpu/compile/emit/element.h"
 #include "backends/cpu/compile/emit/thread_work.h"
 #include "backends/cpu/compile/nest/lane_loop.h"
+#include "backends/cpu/compile/nest/long_sum.h"
 #include "backends/cpu/compile/nest/nest_axis.h"
 #include "backends/cpu/compile/nest/tasks.h"
 #include "backends/cpu/compile/nest/window.h"
@@ -100,7 +101,7 @@ class NestEmitter {
                           const Lanes& lanes, std::vector<Leaves>& leaves) {
     const Reducer reducer(emitter_, reduction.op, reduction.value->dtype);
     const State initial = repeated(reducer.initial_of_lanes(lanes_), values.size());
-    const State last = nested_loops(emitter_, reduction.loops, initial, [&](const State& state) {
+    const State last = reduce_points(reducer, reduction.loops, initial, [&](const State& state) {
       State next;
       for (size_t c = 0; c < values.size(); ++c) {
         append(next, reducer.accumulate(copy_of(state, c, values.size()), values[c],
@@ -111,6 +112,15 @@ class NestEmitter {
     for (size_t c = 0; c < values.size(); ++c) {
       leaves[c].reduced.push_back(reducer.result(copy_of(last, c, values.size())));
     }
+  }
+
+  State reduce_points(const Reducer& reducer, const std::vector<Loop>& loops, const State& initial,
+                      const std::function<State(const State&)>& step) {
+    if (loops.empty()) return step(initial);
+    return reduce_in_chains(emitter_, reducer, loops, 1, initial,
+                            [&](const LaneRange& range, const State& state) {
+                              return each_point(emitter_, range, state, step);
+                            });
   }
 
   static Dim position_of(const plan::Reduction& reduction) {
@@ -151,7 +161,7 @@ class NestEmitter {
     const Reducer reducer(emitter_, reduction.op, reduction.value->dtype);
     std::vector<Loop> loops = reduction.loops;
     if (!axis) {
-      const State last = nested_loops(emitter_, loops, reducer.initial(1), [&](const State& state) {
+      const State last = reduce_points(reducer, loops, reducer.initial(1), [&](const State& state) {
         return reducer.accumulate(state, reduction.value, position_of(reduction), Lanes(),
                                   in_loop(leaves, loops));
       });
@@ -159,34 +169,36 @@ class NestEmitter {
     }
     const Loop lane = loops[*axis];
     loops.erase(loops.begin() + static_cast<std::ptrdiff_t>(*axis));
+    loops.push_back(lane);
     const size_t sums = lane.extent().at_opt() >= kSums * 16 ? kSums : 1;
     const State initial = repeated(reducer.initial(lanes_), sums);
-    const State last = nested_loops(emitter_, loops, initial, [&](const State& state) {
-      return reduce_lanes(reducer, reduction.value, lane, state, leaves, sums);
-    });
+    const State last = reduce_in_chains(
+        emitter_, reducer, loops, static_cast<int64_t>(sums) * lanes_, initial,
+        [&](const LaneRange& range, const State& state) {
+          return reduce_lanes(reducer, reduction.value, range, state, leaves, sums);
+        });
     State total = copy_of(last, 0, sums);
     for (size_t c = 1; c < sums; ++c) total = reducer.join(total, copy_of(last, c, sums));
     return reducer.result(reducer.join_lanes(total));
   }
 
-  // One run along the lanes' loop, with `sums` states.
-  State reduce_lanes(const Reducer& reducer, const Expr& value, const Loop& lane,
+  // Some of the lanes' loop, with `sums` states.
+  State reduce_lanes(const Reducer& reducer, const Expr& value, const LaneRange& range,
                      const State& state, const Leaves& leaves, size_t sums) {
-    const Lanes whole{lane.index, lanes_, nullptr};
+    const Lanes whole{range.loop.index, lanes_, nullptr};
     const std::vector<Expr> copies = shifted_copies(value, whole, static_cast<int>(sums));
     const auto step = [&](const Lanes& lanes, int count, const State& carried) {
       State next;
       for (size_t c = 0; c < sums; ++c) {
         State one = copy_of(carried, c, sums);
         if (static_cast<int>(c) < count) {
-          const Dim position = Dim(lane.index) + static_cast<int64_t>(c) * lanes_;
+          const Dim position = Dim(range.loop.index) + static_cast<int64_t>(c) * lanes_;
           one = reducer.accumulate(one, copies[c], position, lanes, leaves);
         }
         append(next, one);
       }
       return next;
     };
-    const LaneRange range{lane, 0, lane.extent()};
     return for_lanes_carrying(emitter_, range, static_cast<int>(sums), state, step);
   }
 

@@ -158,6 +158,12 @@ Reducer::State Reducer::join(const State& a, const State& b) const {
   return {ir_.CreateSelect(take, b[0], a[0]), ir_.CreateSelect(take, b[1], a[1])};
 }
 
+Reducer::State Reducer::join_each(const State& a, const State& b) const {
+  State joined;
+  for (size_t i = 0; i < a.size(); ++i) joined.push_back(combine(a[i], b[i]));
+  return joined;
+}
+
 Reducer::State Reducer::join_lanes(State state) const {
   for (int lanes = lane_count(state[0]); lanes > 1; lanes /= 2) {
     std::vector<int> low, high;

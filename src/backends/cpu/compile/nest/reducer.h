@@ -29,9 +29,13 @@ class Reducer {
                        const Lanes& lanes) const;
   // One state out of two that saw different values.
   State join(const State& a, const State& b) const;
+  // The same for states of several reductions, none of which gives positions.
+  State join_each(const State& a, const State& b) const;
   // Joins the lanes: a scalar state.
   State join_lanes(State state) const;
   llvm::Value* result(const State& state) const { return state.back(); }
+  // Whether each step rounds, so that the order of the steps matters.
+  bool rounds() const { return op_ == plan::ReduceOp::Sum && is_floating(dtype_); }
 
  private:
   bool gives_position() const {
