@@ -361,6 +361,27 @@ def test_attention_rows_that_keep_nothing(dtype: torch.dtype) -> None:
     assert_as_eager(table, (q, k, v, keep, bias.to(dtype)))
 
 
+@pytest.mark.parametrize("queries", [1, 6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_attention_of_scores_that_are_far_apart(dtype: torch.dtype, queries: int) -> None:
+    # Each row has one key, 1e4 to 1e15 above the others, whose value is the result.
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(1, 4, queries, 16, generator=generator).to(dtype)
+    k, v = (torch.randn(1, 4, 40, 16, generator=generator).to(dtype) for _ in range(2))
+    q, k = (x * torch.tensor([1e2, 1e4, 3e5, 3e7]).view(4, 1, 1).to(dtype) for x in (q, k))
+    attention = functional.scaled_dot_product_attention
+    table: Table = {
+        "fused": lambda q, k, v: attention(q, k, v),
+        "scaled": lambda q, k, v: attention(q, k, v, scale=0.7),
+        "masked": lambda q, k, v: attention(q, k, v, torch.ones(1, 40, dtype=torch.bool)),
+        "composed": lambda q, k, v: (q @ k.transpose(-1, -2) / 4).softmax(-1) @ v,
+    }
+    best = (q.double() @ k.double().transpose(-1, -2)).argmax(-1, keepdim=True)
+    expected = v.gather(2, best.expand(-1, -1, -1, 16))
+    for got in compile_functions(list(table.values()), (q, k, v))(q, k, v):
+        assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize("shape", [(2, 4, 3), (1, 4, 1), (0, 4, 3), (2, 4, 0)])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_norms_of_little(dtype: torch.dtype, shape: tuple[int, ...]) -> None:

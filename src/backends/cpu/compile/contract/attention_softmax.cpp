@@ -199,17 +199,16 @@ class SoftmaxEmitter {
     return result;
   }
 
-  // Scores become powers; the sum of each row.
+  // Scores become powers; the sum of each row. The difference comes before the product: that of the highest score is 0,
+  // where the rounding of a large product would be its exponent.
   Reduced emit_powers(const std::vector<Row>& rows, const Reduced& highest) {
-    Value* scale = splat(number(shapes_scores_ ? 1.0 : attention_.scale));
     Value* zero = llvm::Constant::getNullValue(vector_type(emitter_, sum_.dtype()));
     std::vector<Value*> shifts;
-    for (Value* value : highest) {
-      shifts.push_back(ir_.CreateFNeg(ir_.CreateFMul(splat(value), scale)));
-    }
+    for (Value* value : highest) shifts.push_back(splat(value));
     auto step = [&](const ScoreVector& vector, size_t row, Value* sum) {
-      const Real exponent = fma(Real(ir_, load(vector)), Real(ir_, scale), Real(ir_, shifts[row]));
-      Value* power = emit_power(emitter_.target(), exponent).value;
+      Value* exponent = ir_.CreateFSub(load(vector), shifts[row]);
+      if (!shapes_scores_) exponent = ir_.CreateFMul(exponent, splat(number(attention_.scale)));
+      Value* power = emit_power(emitter_.target(), Real(ir_, exponent)).value;
       if (vector.mask != nullptr) power = ir_.CreateSelect(vector.mask, power, zero);
       store_power(power, vector);
       return ir_.CreateFAdd(sum, power);
