@@ -44,8 +44,7 @@ Value* empty_to_constant(Rewriter& rewriter, Node& node) {
   }
   if (shape.size() < type.shape.size()) {
     if (node.op == Op::full) return nullptr;
-    return rewriter.before(node).value(
-        Op::full, {}, {{"shape", type.shape}, {"dtype", type.dtype}, {"value", 0.0}});
+    return filled(rewriter, node, 0);
   }
   std::byte* data = nullptr;
   return rewriter.before(node).constant(ir::Literal::allocate(type.dtype, shape, &data));
@@ -58,8 +57,7 @@ Value* product_of_nothing(Rewriter& rewriter, Node& node) {
   const ir::Type& type = node.output()->type;
   if (node.op == Op::linear && node.input(2) != nullptr)
     return rewriter.before(node).value(Op::expand, {node.input(2)}, {{"shape", type.shape}});
-  return rewriter.before(node).value(
-      Op::full, {}, {{"shape", type.shape}, {"dtype", type.dtype}, {"value", 0.0}});
+  return filled(rewriter, node, 0);
 }
 
 // Moves that leave everything where it is.
@@ -112,10 +110,8 @@ Value* move_of_uniform(Rewriter& rewriter, Node& node) {
   const bool from_scalar = literal_of(node.input(0)) && literal_of(node.input(0))->elements() == 1;
   if (!producer(node.input(0), Op::full) && !(node.op == Op::expand && from_scalar)) return nullptr;
   const double value = *uniform_value(node.input(0));
-  const ir::Type& type = node.output()->type;
-  if (!is_exact(type.dtype, value)) return nullptr;
-  return rewriter.before(node).value(
-      Op::full, {}, {{"shape", type.shape}, {"dtype", type.dtype}, {"value", value}});
+  if (!is_exact(node.output()->type.dtype, value)) return nullptr;
+  return filled(rewriter, node, value);
 }
 
 // A reduction over no axes, or over axes of size 1, only changes the shape.

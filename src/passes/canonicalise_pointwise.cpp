@@ -26,12 +26,6 @@ Value* as_result(Rewriter& rewriter, Node& node, Value* x) {
   return rewriter.before(node).expand(x, node.output()->type.shape);
 }
 
-Value* filled(Rewriter& rewriter, Node& node, double value) {
-  const ir::Type& type = node.output()->type;
-  return rewriter.before(node).value(
-      Op::full, {}, {{"shape", type.shape}, {"dtype", type.dtype}, {"value", value}});
-}
-
 // The result shape without operand `skipped`; nothing where the operands do not broadcast.
 std::optional<Shape> shape_without(const Node& node, size_t skipped) {
   Shape shape;

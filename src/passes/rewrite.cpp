@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "ir/op_table.h"
+#include "ir/scalar.h"
 #include "support/error.h"
 
 namespace kiln::passes {
@@ -109,6 +110,14 @@ bool is_exact(DType dtype, double value) {
   const double low = is_signed_integer(dtype) ? -std::ldexp(1, bits - 1) : 0;
   const double high = std::ldexp(1, is_signed_integer(dtype) ? bits - 1 : bits) - 1;
   return value >= low && value <= high;
+}
+
+Value* filled(Rewriter& rewriter, Node& node, double value) {
+  const ir::Type& type = node.output()->type;
+  return rewriter.before(node).value(Op::full, {},
+                                     {{"shape", type.shape},
+                                      {"dtype", type.dtype},
+                                      {"value", ir::held_number(type.dtype, value)}});
 }
 
 std::vector<int64_t> inverse(const std::vector<int64_t>& axes) {

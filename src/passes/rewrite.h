@@ -50,6 +50,8 @@ std::optional<double> uniform_value(const ir::Value* value);
 // Whether the dtype holds the number, and a double does too, so that it may travel as an attribute
 // of `full`.
 bool is_exact(DType dtype, double value);
+// The result of a node as a tensor filled with a number, rounded to the node's dtype.
+ir::Value* filled(Rewriter& rewriter, ir::Node& node, double value);
 
 // Axes of a permute, and its inverse: compose(axes, inverse(axes)) is the identity.
 std::vector<int64_t> inverse(const std::vector<int64_t>& axes);

@@ -111,6 +111,10 @@ bool is_scalar(const Operand& operand) {
   return operand.tensor == nullptr || operand.tensor->type.rank() == 0;
 }
 
+bool is_one_element(const Operand& operand) {
+  return operand.tensor != nullptr && operand.tensor->type.elements().is_constant(1);
+}
+
 // Whether the operand is a number, or a tensor of rank 0, that 16 bits do not hold.
 bool exceeds(const Operand& operand, DType dtype) {
   if (operand.tensor != nullptr) {
@@ -231,8 +235,9 @@ Value* import_div_mode(Call& call) {
   const std::string mode = call.text_or("rounding_mode", "");
   if (mode == "floor") return division<Op::floor_div>(call);
   call.expect(mode == "trunc", "rounding_mode \"" + mode + "\"", "trunc or floor");
-  // The quotient by a tensor is rounded before it is truncated, that by a number is not.
-  if (is_scalar(call.operand("other"))) call.compute_in_f32();
+  // The quotient by a tensor is rounded before it is truncated, that by a number or a single element is not.
+  const Operand other = call.operand("other");
+  if (is_scalar(other) || is_one_element(other)) call.compute_in_f32();
   const Pair pair = promoted(call);
   const DType dtype = pair.a.value()->type.dtype;
   if (is_16_bit_float(dtype)) {

@@ -110,6 +110,10 @@ KERNELS: Table = {
     "compared with a number": lambda a, b, c, x: a < 0.1,
     "div trunc": lambda a, b, c, x: torch.div(a, c, rounding_mode="trunc"),
     "div floor": lambda a, b, c, x: torch.div(a, c, rounding_mode="floor"),
+    "div trunc by one element": lambda a, b, c, x: torch.div(
+        a[:, :1], torch.full((1, 1), 0.253662109375).to(a.dtype), rounding_mode="trunc"
+    ),
+    "div trunc of one element": lambda a, b, c, x: torch.div(c[:1], c, rounding_mode="trunc"),
     "div trunc by a number": lambda a, b, c, x: torch.div(a, 0.3, rounding_mode="trunc"),
     "div floor by a number": lambda a, b, c, x: torch.div(a, 0.3, rounding_mode="floor"),
     "floor_divide": lambda a, b, c, x: a // 0.3,

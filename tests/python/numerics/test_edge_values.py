@@ -326,6 +326,32 @@ def test_movement(dtype: torch.dtype) -> None:
     assert_as_eager(table, (rows(dtype),), emulate_precision_casts=True)
 
 
+NUMBERS = [0.0, -0.0, 0.1, -1.5, 300.0, 3e9, 1e39, 5e-8, 2.0**24 + 1, 2.0**53 - 1, INF, NAN]
+
+
+def filled(to: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Tensors filled with numbers, as each dtype rounds them, rounded once more to another one."""
+    least, most = (-INF, INF) if to.is_floating_point or to == torch.bool else (-129, 256)
+
+    def fill(x: torch.Tensor) -> torch.Tensor:
+        parts = []
+        for dtype in FLOATS:
+            for number in NUMBERS:
+                number = torch.tensor(number, dtype=dtype).item()
+                if not (least < number < most) and least == -129:
+                    continue
+                parts.append(torch.full((1, 2), number, dtype=dtype).to(to).flatten())
+        parts += [torch.full((2,), n, dtype=torch.int64).to(to) for n in (0, 7, 100, 2**24 + 1)]
+        return torch.cat([*parts, x.to(to)])
+
+    return fill
+
+
+def test_filled_tensors_are_rounded_to_their_dtype() -> None:
+    table: Table = {str(dtype): filled(dtype) for dtype in ALL}
+    assert_as_eager(table, (torch.ones(2),))
+
+
 def attention_masks() -> tuple[torch.Tensor, ...]:
     keep = torch.rand(2, 1, 6, 9) > 0.4
     keep[0, 0, 2], keep[1, 0, 0], keep[1, 0, 5] = False, False, True
