@@ -190,7 +190,8 @@ def binary(b: Builder, result: str) -> Step:
     if b.random.random() < 0.3:
         x, y = y, x
     template = b.random.choice(BINARY)
-    rounding = "accumulates" if "logaddexp" in template else "rounds"
+    is_whole = "rounding_mode" in template or "floor_divide" in template
+    rounding = "whole" if is_whole else "accumulates" if "logaddexp" in template else "rounds"
     return step(result, fill(template, x, y), x, y, rounding=rounding)
 
 
@@ -198,7 +199,9 @@ def binary(b: Builder, result: str) -> Step:
 def exact_binary(b: Builder, result: str) -> Step:
     x = b.floating()
     y = b.partner(x, mixed=b.random.random() < 0.15)
-    return step(result, fill(b.random.choice(EXACT_BINARY), x, y), x, y, rounding="exact")
+    template = b.random.choice(EXACT_BINARY)
+    rounding = "picks" if template in EXACT_BINARY[:4] else "exact"
+    return step(result, fill(template, x, y), x, y, rounding=rounding)
 
 
 @makes(3)
@@ -231,7 +234,8 @@ def integers(b: Builder, result: str) -> Step:
             "torch.square({}) + {}",
         ]
     )
-    return step(result, fill(template, x, y), x, y, rounding="exact")
+    rounding = "accumulates" if b.of(y).is_floating_point() else "exact"
+    return step(result, fill(template, x, y), x, y, rounding=rounding)
 
 
 @makes(1)
@@ -280,7 +284,7 @@ def ternary(b: Builder, result: str) -> Step:
             ("torch.lerp({0}, {1}, 0.3)", "accumulates"),
             ("torch.addcmul({0}, {1}, {2}, value=0.5)", "accumulates"),
             ("torch.addcdiv({0}, {1}, {2})", "accumulates"),
-            ("torch.clamp({0}, {1}, {2})", "exact"),
+            ("torch.clamp({0}, {1}, {2})", "picks"),
             ("{0}.masked_fill({1} > 0, -1)", "exact"),
             ("{0}.masked_fill({1} > 0, float('-inf'))", "exact"),
         ]
@@ -307,8 +311,8 @@ def reduce(b: Builder, result: str) -> Step:
         [
             ("{x}.sum({d}, keepdim={k})", "accumulates"),
             ("{x}.mean({d}, keepdim={k})", "accumulates"),
-            ("{x}.amax({d}, keepdim={k})", "exact"),
-            ("{x}.amin({d}, keepdim={k})", "exact"),
+            ("{x}.amax({d}, keepdim={k})", "picks"),
+            ("{x}.amin({d}, keepdim={k})", "picks"),
             ("{x}.var({d}, keepdim={k})", "accumulates"),
             ("{x}.std({d}, correction=0, keepdim={k})", "accumulates"),
             ("torch.logsumexp({x}, {d}, keepdim={k})", "accumulates"),
@@ -319,7 +323,7 @@ def reduce(b: Builder, result: str) -> Step:
             ("torch.count_nonzero({x}, {d})", "exact"),
             ("{x}.sum()", "accumulates"),
             ("{x}.mean()", "accumulates"),
-            ("{x}.max()", "exact"),
+            ("{x}.max()", "picks"),
             ("{x}.sum({d}, dtype=torch.float32)", "accumulates"),
         ]
     )
@@ -332,7 +336,7 @@ def reduce_one(b: Builder, result: str) -> Step:
     template, rounding = b.random.choice(
         [
             ("{x}.prod({d}, keepdim={k})", "accumulates"),
-            ("{x}.max({d}, keepdim={k}).values", "exact"),
+            ("{x}.max({d}, keepdim={k}).values", "picks"),
             ("{x}.min({d}, keepdim={k}).indices", "exact"),
             ("{x}.argmax({d}, keepdim={k})", "exact"),
             ("{x}.argmin({d}, keepdim={k})", "exact"),
@@ -340,7 +344,7 @@ def reduce_one(b: Builder, result: str) -> Step:
             ("torch.all({x} > 0, {d}, keepdim={k})", "exact"),
             ("{x}.cumsum({d})", "accumulates"),
             ("{x}.cumprod({d})", "accumulates"),
-            ("{x}.cummax({d}).values", "exact"),
+            ("{x}.cummax({d}).values", "picks"),
             ("{x}.cummin({d}).indices", "exact"),
             ("{x}.softmax({d})", "accumulates"),
             ("{x}.log_softmax({d})", "accumulates"),
@@ -349,7 +353,7 @@ def reduce_one(b: Builder, result: str) -> Step:
             ("functional.glu({x}, {d})", "rounds"),
             ("torch.sort({x}, {d}, stable=True).values", "exact"),
             ("torch.sort({x}, {d}, descending=True, stable=True).indices", "exact"),
-            ("torch.topk({x}, 1, {d}).values", "exact"),
+            ("torch.topk({x}, 1, {d}).values", "picks"),
             ("torch.diff({x}, dim={d})", "rounds"),
             ("torch.logcumsumexp({x}, {d})", "accumulates"),
             ("{x}.contiguous().median({d}, keepdim={k}).values", "exact"),
@@ -497,14 +501,14 @@ def pool(b: Builder, result: str) -> Step:
     ceil = b.random.choice((True, False))
     template, rounding = b.random.choice(
         [
-            ("functional.max_pool{n}d({x}, {k}, {s}, {p}, ceil_mode={c})", "exact"),
+            ("functional.max_pool{n}d({x}, {k}, {s}, {p}, ceil_mode={c})", "picks"),
             ("functional.avg_pool{n}d({x}, {k}, {s}, {p}, ceil_mode={c})", "accumulates"),
             (
                 "functional.avg_pool{n}d({x}, {k}, {s}, {p}, {c}, count_include_pad=False)",
                 "accumulates",
             ),
             ("functional.adaptive_avg_pool{n}d({x}, {s})", "accumulates"),
-            ("functional.adaptive_max_pool{n}d({x}, {s})", "exact"),
+            ("functional.adaptive_max_pool{n}d({x}, {s})", "picks"),
             ("functional.interpolate({x}, scale_factor=2, mode='nearest')", "exact"),
             (
                 "functional.interpolate({x}, scale_factor=1.5, mode='bilinear', align_corners={c})",
