@@ -113,9 +113,12 @@ Value* narrow_result(Call& call, const Expr& result) {
   return call.builder().cast(result, call.tensor("self")->type.dtype);
 }
 
-// Two passes, in at least f32.
+// Two passes in f64, as in PyTorch's kernels for CPUs: a mean that is rounded to f32 is off by more than differences
+// that are far smaller, and squares of f32 and bf16 overflow. f16 has neither.
 Moments moments(Call& call) {
-  const Expr x = wide_self(call, call.tensor("self"));
+  Value* self = call.tensor("self");
+  const DType wide = self->type.dtype == DType::F16 ? DType::F32 : DType::F64;
+  const Expr x(call, call.builder().cast(self, wide));
   const ir::Type& type = x.value()->type;
   const std::vector<int64_t> axes = call.axes_or_all("dim", type.rank());
   const bool keepdim = call.boolean_or("keepdim", false);

@@ -352,6 +352,35 @@ def test_filled_tensors_are_rounded_to_their_dtype() -> None:
     assert_as_eager(table, (torch.ones(2),))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_variances_of_what_is_far_from_zero_large_or_small(dtype: torch.dtype) -> None:
+    most = torch.finfo(dtype).max
+    rows = [
+        [1, 2, 3, 4],
+        [0, 0, 0, 0],
+        [INF, 1, 2, 3],
+        [NAN, 1, 2, 3],
+        [-INF, INF, 0, 1],
+        [most, most, most, most],
+        [most / 8, most / 4, 0, 1],
+        [1e-30, 2e-30, 3e-30, 1e-30],
+    ]
+    x = torch.tensor(rows).to(dtype)
+    far = (torch.randn(8, 500) + (1e6 if dtype.itemsize > 2 else 100)).to(dtype)
+    table: Table = {
+        "var": (lambda x, far: x.var(-1), 2),
+        "std": (lambda x, far: x.std(-1, correction=0), 2),
+        "var_mean": (lambda x, far: torch.var_mean(x, 0)[0], 2),
+    }
+    if dtype == torch.float64:  # sums overflow there in eager PyTorch as well, at other places
+        x = x.nan_to_num(0, 1, 1).clamp(-1e100, 1e100)
+    assert_as_eager(table, (x, far))
+    functions = [lambda far: far.var(-1), lambda far: far.std()]
+    for got, function in zip(compile_functions(functions, (far,))(far), functions, strict=True):
+        rtol = 1e-6 if dtype.itemsize > 2 else torch.finfo(dtype).eps
+        torch.testing.assert_close(got.double(), function(far.double()), rtol=rtol, atol=0)
+
+
 def attention_masks() -> tuple[torch.Tensor, ...]:
     keep = torch.rand(2, 1, 6, 9) > 0.4
     keep[0, 0, 2], keep[1, 0, 0], keep[1, 0, 5] = False, False, True
