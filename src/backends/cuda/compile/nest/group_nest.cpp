@@ -4,7 +4,8 @@
 // it may read what others wrote, or write in place what they read.
 //
 // What several stages read at the same point of a row (x of a softmax or a layer norm) stays in the
-// registers of the thread that loaded it, if a row is short enough: memory is read once.
+// registers of the thread that loaded it, if a row is short enough: memory is read once. So does what a
+// stage stores and later ones read there (a sum that is kept and normalised): it is not read at all.
 #include <algorithm>
 
 #include "backends/cuda/compile/nest/mapping.h"
@@ -150,6 +151,14 @@ class GroupNest {
   // The loads that more than one stage makes, and whether a thread has the registers for them.
   void plan_row() {
     if (std::ranges::find(in_row_, true) == in_row_.end()) return;
+    find_own_stores();
+    if (fits_registers() || own_stores_.empty()) return;
+    for (const auto& [buffer, stage] : own_stores_) writer_.access().set_own(buffer, false);
+    own_stores_.clear();
+    fits_registers();
+  }
+
+  bool fits_registers() {
     int lanes = 8;
     for (size_t s = 0; s < nest_.stages.size(); ++s) {
       if (in_row_[s]) lanes = std::min(lanes, lanes_of(nest_.stages[s]).count);
@@ -159,16 +168,43 @@ class GroupNest {
     const int64_t step = int64_t{group_.threads} * lanes;
     const int64_t most =
         group_.threads * group_.points >= kLargeBlock ? kRowRegistersOfLargeBlock : kRowRegisters;
-    if (longest > step * most) return;
+    if (longest > step * most) return false;
     rounds_ = std::max<int64_t>(1, (longest + step - 1) / step);
     find_shared_loads();
     int64_t registers = 0;
     for (const SharedLoad& load : shared_)
       registers += rounds_ * lanes * (dtype_size(load.node->dtype) > 4 ? 2 : 1);
-    if (shared_.empty() || registers > most) {
-      shared_.clear();
-      rounds_ = 0;
+    if (!shared_.empty() && registers <= most) return true;
+    shared_.clear();
+    rounds_ = 0;
+    return false;
+  }
+
+  // Buffers that one stage of the row stores and later ones read, all at the same point: in terms of the loops
+  // that the stages share, each thread reads what it wrote. The stage itself may read what it writes over.
+  void find_own_stores() {
+    for (size_t s = 0; s < nest_.stages.size(); ++s) {
+      const auto* store = std::get_if<plan::Store>(&nest_.stages[s]);
+      if (store == nullptr || !in_row_[s] || !writer_.access().is_shared(store->buffer)) continue;
+      if (store->indices.size() == 1 && is_own(*store, s)) own_stores_.emplace(store->buffer, s);
     }
+    for (const auto& [buffer, stage] : own_stores_) writer_.access().set_own(buffer, true);
+  }
+
+  bool is_own(const plan::Store& store, size_t stage) const {
+    bool result = true, is_read = false;
+    for (size_t s = 0; s < nest_.stages.size(); ++s) {
+      const auto* other = std::get_if<plan::Store>(&nest_.stages[s]);
+      if (s != stage && other != nullptr && other->buffer == store.buffer) return false;
+      plan::visit(plan::value_of(nest_.stages[s]), [&](const ExprNode& node) {
+        if (node.kind != ExprKind::Load || node.buffer != store.buffer) return;
+        const backend::ElementOffset offset = element_offset(emitter_.program(), node);
+        result = result && s >= stage && in_row_[s] && !node.predicate && offset.dynamic.empty() &&
+                 offset.linear == store.indices[0];
+        is_read = is_read || s > stage;
+      });
+    }
+    return result && is_read;
   }
 
   struct SharedLoad {
@@ -176,17 +212,22 @@ class GroupNest {
     std::string name;
     std::vector<const ExprNode*> uses;
     size_t stages = 0, last_stage = 0;
+    bool is_own = false;  // a stage of the row stores it: it is there from then on
   };
 
   void find_shared_loads() {
     for (size_t s = 0; s < nest_.stages.size(); ++s) {
       if (!in_row_[s]) continue;
       plan::visit(plan::value_of(nest_.stages[s]), [&](const ExprNode& node) {
-        if (!may_be_kept(node)) return;
+        const auto own = node.kind == ExprKind::Load ? own_stores_.find(node.buffer)
+                                                     : own_stores_.end();
+        const bool is_own = own != own_stores_.end();
+        if (is_own ? own->second == s : !may_be_kept(node)) return;
         auto it = std::ranges::find_if(shared_, [&](const SharedLoad& load) {
           return same_place(emitter_.program(), *load.node, node);
         });
-        if (it == shared_.end()) it = shared_.insert(it, {&node, "", {}, 0, nest_.stages.size()});
+        if (it == shared_.end())
+          it = shared_.insert(it, {&node, "", {}, is_own ? size_t{1} : 0, nest_.stages.size(), is_own});
         it->uses.push_back(&node);
         if (it->last_stage != s) ++it->stages;
         it->last_stage = s;
@@ -220,9 +261,17 @@ class GroupNest {
       load.name = emitter_.fresh("row");
       emitter_.line(std::string(register_type(load.node->dtype)) + " " + load.name + array + ";");
     }
+    for (const SharedLoad& load : shared_)
+      for (const ExprNode* use : load.uses) kept[use] = place_of(load);
+    if (!std::ranges::all_of(shared_, &SharedLoad::is_own)) fetch_row();
+    writer_.keep(std::move(kept));
+  }
+
+  void fetch_row() {
     Lanes lanes = row_lanes_;
     open_round(lanes);
     for (const SharedLoad& load : shared_) {
+      if (load.is_own) continue;
       const std::string offset = emitter_.offset(*load.node);
       const std::string buffer = emitter_.buffer(load.node->buffer);
       const std::string place = load.name + "[k]";
@@ -237,10 +286,13 @@ class GroupNest {
       } else {
         emitter_.line(place + " = from_memory(" + buffer + "[" + offset + "]);");
       }
-      for (const ExprNode* use : load.uses) kept[use] = place + (lanes.count > 1 ? "[e]" : "");
     }
     close_round();
-    writer_.keep(std::move(kept));
+  }
+
+  // An element of the row in registers, in a round.
+  std::string place_of(const SharedLoad& load) const {
+    return load.name + "[k]" + (row_lanes_.count > 1 ? "[e]" : "");
   }
 
   // --- Loops that are shared out ---
@@ -345,7 +397,19 @@ class GroupNest {
     if (store.scan) return scan(store);
     Lanes lanes = lanes_[s];
     open_stage(s, lanes);
-    writer_.store(store, lanes, reduced_);
+    const auto own = std::ranges::find_if(shared_, [&](const SharedLoad& load) {
+      return load.is_own && load.node->buffer == store.buffer;
+    });
+    if (own == shared_.end())
+      writer_.store(store, lanes, reduced_);
+    else
+      writer_.store(store, lanes, reduced_, [&](const Leaves& leaves) {
+        // As memory gives it back.
+        emitter_.line(place_of(*own) + " = from_memory(to_memory<" +
+                      memory_type(emitter_.dtype_of(store.buffer)) + ">(" +
+                      emitter_.value(store.value, leaves) + "));");
+        return place_of(*own);
+      });
     close_stage(s);
   }
 
@@ -393,6 +457,7 @@ class GroupNest {
   Group group_;
   Lanes row_lanes_;
   int64_t rounds_ = 0;  // of the row that is kept; 0: it is not
+  std::map<plan::BufferId, size_t> own_stores_;  // by the stage that stores
   std::vector<SharedLoad> shared_;
   std::vector<Lanes> lanes_;  // by stage
   std::vector<std::string> reduced_;

@@ -86,6 +86,13 @@ bool VectorAccess::is_shared(plan::BufferId buffer) const {
   return std::ranges::find(shared_, buffer) != shared_.end();
 }
 
+void VectorAccess::set_own(plan::BufferId buffer, bool own) {
+  if (own)
+    std::erase(shared_, buffer);
+  else
+    shared_.push_back(buffer);
+}
+
 bool VectorAccess::is_vector(plan::BufferId buffer, const Dim& offset, const Lanes& lanes) const {
   if (lanes.count == 1 || is_shared(buffer)) return false;
   const auto linear = offset.as_linear_in(lanes.index);

@@ -64,6 +64,8 @@ class VectorAccess {
   bool is_settled(const plan::Expr& expr) const;
   // Whether the nest reads and writes a buffer.
   bool is_shared(plan::BufferId buffer) const;
+  // From here on it does not count as such, or does again: every thread reads of it only what it wrote itself.
+  void set_own(plan::BufferId buffer, bool own);
 
  private:
   bool is_vector(plan::BufferId buffer, const ir::Dim& offset, const Lanes& lanes) const;
@@ -78,6 +80,7 @@ class StageWriter {
       : emitter_(emitter), access_(emitter.program(), nest) {}
 
   const VectorAccess& access() const { return access_; }
+  VectorAccess& access() { return access_; }
 
   // The flag that vector accesses go by, whether all pointers are aligned, for a stage that is written
   // later. Once for all stages, then declare_flag().
