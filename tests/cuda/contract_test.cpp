@@ -272,6 +272,7 @@ std::vector<Contraction> all_contractions() {
       {"attention_rows_f16", attention("f16", 64, {40, 197, 197}, "", false)},
       {"attention_rows_80_bf16", attention("bf16", 80, {40, 257, 257}, "", false)},
       {"attention_medium_f16", attention("f16", 64, {8, 512, 512}, "", true)},
+      {"attention_uneven_f16", attention("f16", 64, {1, 2250, 1500}, "", false)},
       {"attention_long_bf16", attention("bf16", 64, {4, 2048, 2048}, "", false)},
       {"attention_long_masked_f16",
        attention("f16", 64, {4, 2048, 2048}, "bool[b, 1, s, t]", false)},
@@ -467,6 +468,10 @@ TEST(CudaContractionTest, AttentionCutsFitTheMachine) {
     }
   }
   EXPECT_GE(cuts.size(), 4U);
+  // Twelve heads of 1500 rows: tiles of 64 or 128 rows would be a little more than two rounds of the machine.
+  const cuda::AttentionSize uneven{
+      .batches = 12, .rows = 1500, .keys = 1500, .head_pad = 64, .value_pad = 64};
+  EXPECT_EQ(cuda::choose_group_cut(uneven, 132).groups, 3);
 }
 
 // Attention on Hopper stays on kernels of few rows where it decodes, and knows no other generation.

@@ -706,8 +706,14 @@ def attentions():
             (2, 130, 0),
             (40, 130, 70),
         ]
-        short, rows, medium, long = (1, 128, 128), (40, 197, 197), (20, 512, 512), (2, 2048, 2048)
-        for name, opt in {"short": short, "rows": rows, "medium": medium, "long": long}.items():
+        cuts = {
+            "short": (1, 128, 128),
+            "rows": (40, 197, 197),
+            "medium": (20, 512, 512),
+            "uneven": (2, 1500, 1500),
+            "long": (2, 2048, 2048),
+        }
+        for name, opt in cuts.items():
             for d, e in ((64, 64), (128, 128), (48, 32), (80, 96), (256, 192)):
                 for causal in (False, True):
                     tag = f"{name}_{d}_{e}" + ("_causal" if causal else "")

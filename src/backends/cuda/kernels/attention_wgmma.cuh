@@ -143,14 +143,25 @@ struct RowSums {
   float largest[2], total[2];
 };
 
-// Masks and biases a step; `row` and `key` are those of the thread's first score.
+// Masks and biases a step; `row` and `key` are those of the thread's first score. What so many scores load is under
+// way at once: of all of them, it would not fit into registers beside scores, weights and means.
+constexpr int kAdjustedAtOnce = kKeys / 2 + kKeys / 4 + kValuePad / 2 <= 64 ? 16 : 8;
 template <int Count, typename Adjust>
 __device__ __forceinline__ void adjust_scores(float (&scores)[Count], int row, int key, int keys,
                                               bool whole, const Adjust& adjust) {
   if constexpr (kAdjusts) {
 #pragma unroll
-    for (int e = 0; e < Count; ++e)
-      scores[e] = adjust(row + e % 4 / 2 * 8, key + e / 4 * 8 + e % 2, scores[e] * kScale);
+    for (int first = 0; first < Count; first += kAdjustedAtOnce) {
+      if (key + first / 4 * 8 < keys) {
+#pragma unroll
+        for (int e = first; e < first + kAdjustedAtOnce && e < Count; ++e)
+          scores[e] = adjust(row + e % 4 / 2 * 8, key + e / 4 * 8 + e % 2, scores[e] * kScale);
+      } else {
+#pragma unroll
+        for (int e = first; e < first + kAdjustedAtOnce && e < Count; ++e)
+          scores[e] = minus_infinity();
+      }
+    }
   } else {
     if constexpr (!kScaleLate) {
 #pragma unroll

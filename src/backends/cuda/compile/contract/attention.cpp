@@ -134,14 +134,20 @@ class AttentionText {
 
   // Scores of a row for keys; in units of log 2 if `unit` is 1 / log 2.
   void emit_adjust(double unit) {
-    emitter_.open("const auto adjust = [&](long long row, long long key, float score) -> float");
-    emitter_.line("bool kept = key < keys && row < rows;");
-    emitter_.line("if (!kept) return minus_infinity();");
-    bind_row("row");
-    bind(a_.j, "key");
+    emitter_.open("const auto adjust = [&](auto row, auto key, float score) -> float");
     std::vector<plan::Expr> exprs;
     if (a_.bias) exprs.push_back(a_.bias);
     if (a_.keep) exprs.push_back(a_.keep);
+    emitter_.line("bool kept = key < keys && row < rows;");
+    if (exprs.empty()) {
+      emitter_.line("if (!kept) return minus_infinity();");
+    } else {
+      // Past the end the last row and key are read: behind a branch, each load would wait for those before.
+      emitter_.line("row = row < rows ? row : rows - 1;");
+      emitter_.line("key = key < keys ? key : keys - 1;");
+    }
+    bind_row("row");
+    bind(a_.j, "key");
     const std::vector<std::string> values = emitter_.values(exprs);
     if (a_.bias) emitter_.line("score += " + values.front() + " * " + number(unit) + ";");
     if (a_.keep) emitter_.line("kept = kept && " + values.back() + ";");

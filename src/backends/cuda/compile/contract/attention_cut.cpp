@@ -28,6 +28,7 @@ constexpr KnownCut kNarrow[] = {
     {cut(1, 128, 2, 2, 2), 1225, 2440, 1500, 1950},
     {cut(1, 64, 3, 2, 3), 715, 1130, 1000, 2400},
     {cut(2, 128, 3, 2, 1), 1170, 2780, 1500, 2400},
+    {cut(3, 64, 6, 2, 1), 545, 0, 900, 3500},
     {cut(4, 64, 6, 2, 1), 530, 0, 900, 4000},
 };
 
@@ -86,8 +87,8 @@ double cycles(const AttentionSize& size, const KnownCut& known, int multiprocess
 }  // namespace
 
 int GroupCut::loader_registers() const {
-  if (groups > 2) return value_pad < 64 ? 40 : 32;
-  return blocks > 2 ? 40 : 56;
+  if (groups > 2 || blocks > 2) return value_pad < 64 ? 40 : 32;
+  return 56;
 }
 
 int GroupCut::reader_registers() const {
