@@ -219,15 +219,16 @@ class GroupNest {
     for (size_t s = 0; s < nest_.stages.size(); ++s) {
       if (!in_row_[s]) continue;
       plan::visit(plan::value_of(nest_.stages[s]), [&](const ExprNode& node) {
-        const auto own = node.kind == ExprKind::Load ? own_stores_.find(node.buffer)
-                                                     : own_stores_.end();
+        const auto own =
+            node.kind == ExprKind::Load ? own_stores_.find(node.buffer) : own_stores_.end();
         const bool is_own = own != own_stores_.end();
         if (is_own ? own->second == s : !may_be_kept(node)) return;
         auto it = std::ranges::find_if(shared_, [&](const SharedLoad& load) {
           return same_place(emitter_.program(), *load.node, node);
         });
         if (it == shared_.end())
-          it = shared_.insert(it, {&node, "", {}, is_own ? size_t{1} : 0, nest_.stages.size(), is_own});
+          it = shared_.insert(it,
+                              {&node, "", {}, is_own ? size_t{1} : 0, nest_.stages.size(), is_own});
         it->uses.push_back(&node);
         if (it->last_stage != s) ++it->stages;
         it->last_stage = s;
@@ -456,7 +457,7 @@ class GroupNest {
   StageWriter writer_;
   Group group_;
   Lanes row_lanes_;
-  int64_t rounds_ = 0;  // of the row that is kept; 0: it is not
+  int64_t rounds_ = 0;                           // of the row that is kept; 0: it is not
   std::map<plan::BufferId, size_t> own_stores_;  // by the stage that stores
   std::vector<SharedLoad> shared_;
   std::vector<Lanes> lanes_;  // by stage
