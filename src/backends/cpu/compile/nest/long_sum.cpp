@@ -14,8 +14,8 @@ using plan::Loop;
 namespace {
 
 // Terms of a chain: adding chains up is lost in the time of so many terms.
-constexpr int64_t kChain = 128;
-// Chains of chains of chains: 2^21 terms, each of several vectors; more are as many more of the longest chains.
+constexpr int64_t kChain = 64;
+// Chains of chains of chains: 2^18 terms, each of several vectors; more are as many more of the longest chains.
 constexpr int kLevels = 3;
 
 // Loops, and how far apart the terms of one state are along the last.

@@ -376,7 +376,8 @@ class GroupNest {
   }
 
   void reduce(const plan::Reduction& reduction, size_t s) {
-    const ReducerText reducer(reduction.op, reduction.value->dtype);
+    const ReducerText reducer(reduction.op, reduction.value->dtype,
+                              terms_of(reduction, group_.threads));
     const std::string state = emitter_.fresh("s");
     emitter_.line(reducer.state_type() + " " + state + " = " + reducer.neutral() + ";");
     Lanes lanes = lanes_[s];

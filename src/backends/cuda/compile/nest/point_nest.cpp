@@ -95,7 +95,7 @@ class PointNest {
   }
 
   void reduce(const plan::Reduction& reduction) {
-    const ReducerText reducer(reduction.op, reduction.value->dtype);
+    const ReducerText reducer(reduction.op, reduction.value->dtype, terms_of(reduction, 1));
     const std::string state = declare_state(reducer);
     open_loops(emitter_, reduction.loops);
     writer_.for_each_lane({reduction.value}, lanes_, reduced_, [&](const Leaves& leaves) {

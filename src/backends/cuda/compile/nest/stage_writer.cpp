@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ir/op_table.h"
+#include "ir/size_overflow.h"
 #include "plan/form/kernels.h"
 #include "support/error.h"
 
@@ -15,13 +16,17 @@ using plan::ExprNode;
 using plan::ReduceOp;
 using plan::Stage;
 
+// More are summed in f64.
+constexpr int64_t kTermsOfF32 = 1024;
+
 // --- Reductions ---------------------------------------------------------------------------------
 
-ReducerText::ReducerText(ReduceOp op, DType dtype) : op_(op), dtype_(dtype) {
+ReducerText::ReducerText(ReduceOp op, DType dtype, int64_t terms) : op_(op), dtype_(dtype) {
   constexpr const char* kNames[] = {"Sum", "Prod", "Max", "Min", "ArgMax", "ArgMin"};
   name_ = kNames[static_cast<size_t>(op)];
-  // A product of many numbers has as many roundings: f32 has not the digits for them.
-  is_wide_ = op == ReduceOp::Prod && is_floating(dtype) && dtype != DType::F64;
+  // A product of many numbers, or a long sum, has as many roundings: f32 has not the digits for them.
+  const bool is_long = op == ReduceOp::Prod || (op == ReduceOp::Sum && terms > kTermsOfF32);
+  is_wide_ = is_long && is_floating(dtype) && dtype != DType::F64;
   state_type_ = register_type(is_wide_ ? DType::F64 : dtype);
   if (gives_position()) state_type_ = "Best<" + state_type_ + ">";
 }
@@ -37,8 +42,9 @@ void ReducerText::accumulate(Emitter& emitter, const std::string& state, const E
   const bool product = op_ == ReduceOp::Sum && is_floating(dtype_) &&
                        value->kind == ExprKind::Apply && value->op == ir::Op::mul;
   if (product) {
-    const auto factors = emitter.values(value->args, leaves);
-    const std::string function = dtype_ == DType::F64 ? "fma(" : "fmaf(";
+    auto factors = emitter.values(value->args, leaves);
+    if (is_wide_) factors[0] = "(double)" + factors[0];
+    const std::string function = dtype_ == DType::F64 || is_wide_ ? "fma(" : "fmaf(";
     emitter.line(state + " = " + function + factors[0] + ", " + factors[1] + ", " + state + ");");
     return;
   }
@@ -53,6 +59,16 @@ std::string ReducerText::result(const std::string& state) const {
   if (is_wide_) return "(float)" + state;
   if (!gives_position()) return state;
   return state + ".at == 0x7fffffffffffffffll ? 0 : " + state + ".at";
+}
+
+int64_t terms_of(const plan::Reduction& reduction, int64_t threads) {
+  int64_t points = 1;
+  for (const plan::Loop& loop : reduction.loops) {
+    const int64_t most = loop.extent().upper_bound();
+    points =
+        ir::saturating_product({points, most < ir::kDimInfinity ? most : loop.extent().at_opt()});
+  }
+  return points / threads;
 }
 
 Dim position_of(const plan::Reduction& reduction) {

@@ -23,7 +23,8 @@ struct Lanes {
 // A reduction as text: "Sum", the type of its state, and how a value joins it.
 class ReducerText {
  public:
-  ReducerText(plan::ReduceOp op, DType dtype);
+  // `terms`: how many one thread joins, at most or, where there is no bound, usually.
+  ReducerText(plan::ReduceOp op, DType dtype, int64_t terms = 1);
 
   const std::string& name() const { return name_; }
   const std::string& state_type() const { return state_type_; }
@@ -47,6 +48,9 @@ class ReducerText {
   bool is_wide_ = false;  // the state is f64
   std::string name_, state_type_;
 };
+
+// How many terms of a reduction each of `threads` threads joins: see ReducerText.
+int64_t terms_of(const plan::Reduction& reduction, int64_t threads);
 
 // Where the position of an ArgMax or ArgMin is.
 ir::Dim position_of(const plan::Reduction& reduction);
