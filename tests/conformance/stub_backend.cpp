@@ -30,6 +30,8 @@ constexpr Gaps kGaps[] = {
      "integer_chain_f32 integer_convolution_1d_f32 integer_convolution_3d_f32 "
      "integer_convolution_dynamic_border_f32 integer_convolution_dynamic_f32 "
      "integer_convolution_f32 integer_convolution_i8_f32 integer_depthwise_f32 "
+     "integer_depthwise_i8_f32 integer_depthwise_inside_f32 integer_depthwise_quantised_f32 "
+     "integer_groups_of_two_f32 integer_residual_f32 "
      "integer_heads_f32 integer_linear_255_f32 integer_linear_i8_bf16 integer_linear_i8_f16 "
      "integer_linear_i8_f32 integer_linear_u8_f32 integer_linear_zero_f32 "
      "integer_matmul_u8_f32 integer_matmul_i8_f32 "

@@ -60,6 +60,8 @@ const TargetTraits& test_traits() {
       .data_sizes = true,
       .integer_products = true,
       .integer_convolutions = true,
+      .integer_windows = true,
+      .folds_scales = true,
       .integer_weights = true,
       .float8_products = true,
       .float8_weight_rows = 1,
@@ -92,6 +94,7 @@ const std::vector<TargetTraits>& other_traits() {
     plain.matmul = plain.convolution = plain.attention = {DType::F32};
     plain.min_group_channels = 16;
     plain.integer_products = plain.integer_convolutions = plain.integer_weights = false;
+    plain.integer_windows = plain.folds_scales = false;
     plain.float8_products = false;
     plain.float8_weight_rows = 0;
     plain.epilogue = EpilogueRule::OwnBias;

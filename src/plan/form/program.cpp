@@ -175,6 +175,27 @@ ir::Op combining_op(ReduceOp op) {
   throw InternalError("ArgMax and ArgMin combine no values");
 }
 
+namespace {
+
+// An element of 8 bits as i32, less a zero point.
+bool is_byte(const Expr& expr) {
+  if (expr->kind != ExprKind::Apply || expr->dtype != DType::I32) return false;
+  if (expr->op == ir::Op::sub)
+    return is_byte(expr->args[0]) && expr->args[1]->kind == ExprKind::Constant;
+  const DType from = expr->args[0]->dtype;
+  return expr->op == ir::Op::cast && (from == DType::U8 || from == DType::I8);
+}
+
+}  // namespace
+
+bool sums_byte_products(const Stage& stage) {
+  const auto* reduction = std::get_if<Reduction>(&stage);
+  if (reduction == nullptr || reduction->op != ReduceOp::Sum) return false;
+  const Expr& value = reduction->value;
+  return value->kind == ExprKind::Apply && value->op == ir::Op::mul && value->dtype == DType::I32 &&
+         is_byte(value->args[0]) && is_byte(value->args[1]);
+}
+
 bool allows_winograd(const Program& program, const Convolution& c) {
   const bool is_small = c.kernel_h == 3 && c.kernel_w == 3 && c.stride_h == 1 && c.stride_w == 1 &&
                         c.dilation_h == 1 && c.dilation_w == 1 && c.groups == 1;

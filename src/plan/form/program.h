@@ -253,6 +253,8 @@ ir::Op combining_op(ReduceOp op);
 std::vector<BufferId> reads(const Kernel& kernel);
 std::vector<BufferId> writes(const Kernel& kernel);
 
+// Whether a stage is a sum, as i32, of products of elements of 8 bits (less their zero points).
+bool sums_byte_products(const Stage& stage);
 // Whether Winograd's algorithm can compute it: 3x3 of stride 1, without groups or dilation, in f32.
 bool allows_winograd(const Program& program, const Convolution& convolution);
 // Whether the target has a kernel for a convolution, with its result's type, and this pool.

@@ -67,6 +67,12 @@ struct TargetTraits {
   bool integer_products = false;
   // So does Convolution, with constant filters of i8; for targets with integer_products. Source: as above.
   bool integer_convolutions = false;
+  // Depthwise convolutions, and others of few channels, of quantised operands are nests that sum products of bytes in
+  // i32. Otherwise they are computed in f32. Source: the code generator multiplies bytes.
+  bool integer_windows = false;
+  // Scales of sums of products of integers that are quantised again are multiplied into one another. Source:
+  // measured; epilogues take as long as the products.
+  bool folds_scales = false;
   // MatMul multiplies f32 by constants of i8, which it widens, with scales for groups along k too. Source: as above.
   bool integer_weights = false;
   // MatMul multiplies numbers of f8e4m3 as they are and adds up in f32. Otherwise they are multiplied as what

@@ -228,12 +228,10 @@ std::optional<BufferId> dense_buffer(const Lowering& lowering, const View& view,
   return is_dense ? std::optional(view.buffer) : std::nullopt;
 }
 
-// One scale and zero point for the input, which is a constant where there is padding; one scale for each
-// filter.
-std::optional<IntegerConvolution> integer_convolution(Lowering& lowering, const ir::Node& node,
-                                                      const Window& window) {
-  if (!lowering.traits().integer_convolutions || accumulator_dtype(node) != DType::F32)
-    return std::nullopt;
+// The filters of a convolution of f32 whose operands are quantised, with one scale and zero point for the input, and
+// one for each filter.
+std::optional<SignedWeight> integer_filters(Lowering& lowering, const ir::Node& node) {
+  if (accumulator_dtype(node) != DType::F32) return std::nullopt;
   const ir::Value *x = node.input(0), *weight = node.input(1);
   const LoopSpace pixels = make_loops(x->type.shape);
   const auto left = quantised(x, pixels.indices);
@@ -247,13 +245,28 @@ std::optional<IntegerConvolution> integer_convolution(Lowering& lowering, const 
   const auto right = quantised(weight, at);
   if (!right || !is_uniform_along(lowering, *right, {loops.begin() + 1, loops.end()}))
     return std::nullopt;
-  auto values = signed_weight(*right, loops);
+  return signed_weight(*right, loops);
+}
+
+bool has_padding(const Window& window) {
+  for (size_t i = 0; i < window.rank(); ++i) {
+    if (window.padding_before[i] != 0 || window.padding_after[i] != 0) return true;
+  }
+  return false;
+}
+
+// Where there is padding the zero point of the input is a constant.
+std::optional<IntegerConvolution> integer_convolution(Lowering& lowering, const ir::Node& node,
+                                                      const Window& window) {
+  if (!lowering.traits().integer_convolutions) return std::nullopt;
+  const ir::Value *x = node.input(0), *weight = node.input(1);
+  const LoopSpace pixels = make_loops(x->type.shape);
+  auto values = integer_filters(lowering, node);
   if (!values) return std::nullopt;
 
   IntegerConvolution result{byte_operand(lowering, x, pixels.indices, pixels.loops),
                             std::move(*values)};
-  for (size_t i = 0; i < window.rank(); ++i) {
-    if (window.padding_before[i] == 0 && window.padding_after[i] == 0) continue;
+  if (has_padding(window)) {
     const auto zero = as_scalar(result.left.zero_point);
     if (!zero || zero->integer < 0 || zero->integer > 255) return std::nullopt;
     result.padding = zero->integer;
@@ -320,30 +333,86 @@ WeightReader weight_reader(Lowering& lowering, const ir::Node& node, const Windo
   };
 }
 
-void lower_as_nest(Lowering& lowering, const ir::Node& node, const Window& window,
-                   const Sizes& sizes) {
-  const ir::Value* x = node.input(0);
+// The loops of a convolution as a nest, and where its factors are.
+struct NestLoops {
+  LoopSpace out, inner;
+  Index o;                // the filter
+  WindowElement element;  // of the input
+  Indices weight_at;      // in the filter
+};
+
+NestLoops nest_loops(const ir::Node& node, const Window& window, const Sizes& sizes) {
   const ir::Type& type = node.output()->type;
-  const LoopSpace out = make_loops(type.shape);
-  const Index o = out.indices[window.channel_axis(type.rank())];
+  NestLoops result{make_loops(type.shape), {}, {}, {}, {}};
+  const Indices& at = result.out.indices;
+  result.o = at[window.channel_axis(type.rank())];
   ir::Shape inner_shape = {sizes.channels / sizes.groups};
   for (int64_t size : sizes.kernel) inner_shape.emplace_back(size);
-  LoopSpace inner = make_loops(inner_shape, "w");
-  const Index c = inner.indices[0];
-  const Indices kernel(inner.indices.begin() + 1, inner.indices.end());
-  const Index group = ir::floordiv(o, sizes.out / sizes.groups);
+  result.inner = make_loops(inner_shape, "w");
+  const Index c = result.inner.indices[0];
+  const Indices kernel(result.inner.indices.begin() + 1, result.inner.indices.end());
+  const Index group = ir::floordiv(result.o, sizes.out / sizes.groups);
   const Index channel = group * (sizes.channels / sizes.groups) + c;
-  const WindowElement element = window_element(window, x->type.shape, out.indices, kernel, channel);
-  Indices weight_at = kernel;
-  weight_at.insert(window.channels_last ? weight_at.end() : weight_at.begin(), c);
-  const DType dtype = accumulator_dtype(node);
-  const Expr pixel = cast(lowering.load(x, element.at, element.inside), dtype);
-  const Expr weight = cast(weight_reader(lowering, node, window)(o, weight_at), dtype);
-  NestBuilder builder(out.loops);
-  Expr sum = builder.reduce(ReduceOp::Sum, inner.loops, apply(Op::mul, {pixel, weight}));
-  Expr value = with_bias(lowering, node, std::move(sum), o);
-  builder.store({lowering.define(node.output()), {}, out.indices, std::move(value), {}});
+  result.element = window_element(window, node.input(0)->type.shape, at, kernel, channel);
+  result.weight_at = kernel;
+  result.weight_at.insert(window.channels_last ? result.weight_at.end() : result.weight_at.begin(),
+                          c);
+  return result;
+}
+
+// Stores what is made of the sum of the products.
+void emit_nest(Lowering& lowering, const ir::Node& node, const NestLoops& loops, Expr product,
+               const std::function<Expr(Expr sum)>& finish) {
+  NestBuilder builder(loops.out.loops);
+  Expr sum = builder.reduce(ReduceOp::Sum, loops.inner.loops, std::move(product));
+  Expr value = with_bias(lowering, node, finish(std::move(sum)), loops.o);
+  builder.store({lowering.define(node.output()), {}, loops.out.indices, std::move(value), {}});
   lowering.emit(node, builder.finish());
+}
+
+void lower_as_nest(Lowering& lowering, const ir::Node& node, const Window& window,
+                   const Sizes& sizes) {
+  const NestLoops loops = nest_loops(node, window, sizes);
+  const DType dtype = accumulator_dtype(node);
+  const Expr pixel =
+      cast(lowering.load(node.input(0), loops.element.at, loops.element.inside), dtype);
+  const Expr weight = cast(weight_reader(lowering, node, window)(loops.o, loops.weight_at), dtype);
+  emit_nest(lowering, node, loops, apply(Op::mul, {pixel, weight}), [](Expr sum) { return sum; });
+}
+
+// A nest of integers: i8 filters, and an input of either type of 8 bits. Where there are borders and zero is not the
+// integer 0, every element has its zero point taken away; elsewhere the sums of the filters do that. False if the
+// operands are not like that.
+bool lower_as_integer_nest(Lowering& lowering, const ir::Node& node, const Window& window,
+                           const Sizes& sizes) {
+  const ir::Value *x = node.input(0), *weight = node.input(1);
+  auto filters = integer_filters(lowering, node);
+  if (!filters) return false;
+  const NestLoops loops = nest_loops(node, window, sizes);
+  const Quantised left = *quantised(x, loops.element.at);
+  Expr zero_point = zero_point_of(lowering, left);
+  const auto zero = as_scalar(zero_point);
+  if (!zero && has_padding(window)) return false;
+  const BufferId buffer =
+      lowering.add_constant(weight->name + "_filters_last", filters_last(filters->values));
+  Indices weight_at = loops.weight_at;
+  weight_at.push_back(loops.o);
+  const Expr& inside = loops.element.inside;
+  Expr pixel = cast(lowering.load(left.node->input(0), left.at, inside), DType::I32);
+  Expr factor = cast(load_at(buffer, DType::I8, weight_at), DType::I32);
+  if (has_padding(window) && zero->integer != 0) {
+    pixel = apply(Op::sub, {std::move(pixel), std::move(zero_point)});
+    factor = cast(load_at(buffer, DType::I8, weight_at, inside), DType::I32);
+    zero_point = constant_int(DType::I32, 0);
+  }
+  Indices filter(weight->type.rank(), Index(0));
+  filter[0] = loops.o;
+  const Quantised right = *quantised(weight, filter);
+  const ByteOperand bytes{{}, zero_point, left};
+  emit_nest(lowering, node, loops, apply(Op::mul, {pixel, factor}), [&](const Expr& sum) {
+    return dequantised_sum(lowering, {bytes, right, *filters, loops.o, sum}, DType::F32);
+  });
+  return true;
 }
 
 }  // namespace
@@ -360,6 +429,10 @@ void lower_convolution(Lowering& lowering, const ir::Node& node) {
       return emit_matmul(lowering, node, integer->input, integer->filters, sizes.channels,
                          &*integer);
     }
+  }
+  if (window.channels_last && !wide && traits.integer_windows &&
+      lower_as_integer_nest(lowering, node, window, sizes)) {
+    return;
   }
   fix_filters(lowering, node.input(1));
   const bool fixed = window.channels_last && lowering.literal_of(node.input(1)) != nullptr;

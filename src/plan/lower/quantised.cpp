@@ -269,7 +269,7 @@ Expr byte_element(Lowering& lowering, const Quantised& operand, DType dtype) {
 }
 
 Expr dequantised_sum(Lowering& lowering, const IntegerSum& product, DType dtype) {
-  Expr sum = accumulator(DType::I32);
+  Expr sum = product.sum;
   const Expr& zero_point = product.left.zero_point;
   const ir::Literal& weight_sums = product.weight.sums;
   const std::string name = product.right.node->input(0)->name + "_sums";

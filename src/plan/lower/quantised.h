@@ -65,6 +65,7 @@ struct IntegerSum {
   const Quantised& right;
   const SignedWeight& weight;
   Index channel;
+  Expr sum = accumulator(DType::I32);
 };
 Expr dequantised_sum(Lowering& lowering, const IntegerSum& sum, DType dtype);
 

@@ -23,6 +23,8 @@ const plan::TargetTraits& traits() {
       .repeats = true,
       .integer_products = true,
       .integer_convolutions = true,
+      .integer_windows = true,
+      .folds_scales = true,
       .integer_weights = true,
       .min_group_channels = 4,
       .winograd = plan::WinogradCosts{.pixel = 5, .result = 6, .weight = 5, .fewest_rows = 12},
@@ -78,6 +80,8 @@ bool has_bytes(const plan::Program& program) {
   return std::ranges::any_of(program.kernels, [](const plan::Kernel& kernel) {
     const auto* matmul = std::get_if<plan::MatMul>(&kernel.body);
     const auto* convolution = std::get_if<plan::Convolution>(&kernel.body);
+    const auto* nest = std::get_if<plan::LoopNest>(&kernel.body);
+    if (nest != nullptr) return plan::sums_byte_products(nest->stages.front());
     return (matmul != nullptr && matmul->formats.accumulator == DType::I32) ||
            (convolution != nullptr && convolution->formats.accumulator == DType::I32);
   });

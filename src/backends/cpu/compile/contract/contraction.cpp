@@ -209,6 +209,7 @@ void TileWriter::write_vector(Value* sum, Value* origin, Value* row, Value* colu
   emitter_.bind(output_.column, column);
   Leaves leaves;
   leaves.accumulator = sum;
+  leaves.contracts = output_.sum == DType::I32;
   Value* value = to_memory(ir, emitter_.emit(output_.epilogue, lanes, leaves), result());
   Value* element = ir.CreateAdd(ir.CreateMul(row, emitter_.value_of(output_.row_stride)),
                                 ir.CreateMul(column, emitter_.value_of(output_.column_stride)));

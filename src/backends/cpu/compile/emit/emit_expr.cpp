@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <llvm/IR/IntrinsicsX86.h>
 
@@ -28,6 +29,11 @@ Value* constant_value(llvm::IRBuilder<>& ir, const ExprNode& node) {
 
 // Lanes of a quantisation in integers, whose division takes longer than what stands for it.
 constexpr int kLongDivision = 16;
+// Well within i32, with room for a zero point.
+constexpr double kLargestConverted = 0x1p30;
+constexpr double kUnknown = std::numeric_limits<double>::infinity();
+// Elements of a constant: it is looked at for each vector that is emitted.
+constexpr int64_t kMostLookedAt = 1 << 14;
 
 bool is_apply(const Expr& expr, ir::Op op) {
   return expr->kind == ExprKind::Apply && expr->op == op;
@@ -160,6 +166,7 @@ Value* ExprEmitter::compute(const Expr& expr) {
 Value* ExprEmitter::apply(const Expr& expr) {
   if (Value* product = multiply_by_reciprocal(expr)) return product;
   if (Value* bytes = quantise(expr)) return bytes;
+  if (Value* sum = multiply_add(expr)) return sum;
   std::vector<Value*> args;
   bool vectors = false;
   for (const Expr& arg : expr->args) {
@@ -185,6 +192,71 @@ Value* ExprEmitter::multiply_by_reciprocal(const Expr& expr) {
   const Expr reciprocal = plan::apply(ir::Op::reciprocal, {divisor});
   Value* factor = node_before_loop(reciprocal);
   return ir_.CreateFMul(node(expr->args[0]), widen(factor));
+}
+
+// a * b + c, where that may be rounded once.
+Value* ExprEmitter::multiply_add(const Expr& expr) {
+  if (!leaves_.contracts || expr->op != ir::Op::add || expr->dtype != DType::F32) return nullptr;
+  for (size_t i = 0; i < 2; ++i) {
+    const Expr& product = expr->args[i];
+    if (!is_apply(product, ir::Op::mul) || !varies(product)) continue;
+    Value* c = widen(node(expr->args[1 - i]));
+    Value* a = widen(node(product->args[0]));
+    Value* b = widen(node(product->args[1]));
+    return ir_.CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, c});
+  }
+  return nullptr;
+}
+
+// The largest magnitude of what is made of integers and constants; infinite where it is not known, or no number.
+double ExprEmitter::magnitude(const Expr& expr) {
+  const auto it = magnitudes_.find(expr.get());
+  return it != magnitudes_.end() ? it->second : magnitudes_[expr.get()] = magnitude_of(*expr);
+}
+
+double ExprEmitter::magnitude_of(const ExprNode& expr) {
+  const auto of = [&](size_t i) { return magnitude(expr.args[i]); };
+  if (expr.kind == ExprKind::Constant) {
+    const double number = is_floating(expr.dtype) ? expr.number : static_cast<double>(expr.integer);
+    return std::isnan(number) ? kUnknown : std::abs(number);
+  }
+  if (expr.dtype == DType::U8 || expr.dtype == DType::I8) return 255;
+  if (expr.kind == ExprKind::Load) return magnitude_of(expr.buffer);
+  if (expr.kind == ExprKind::Accumulator || expr.kind == ExprKind::Reduced)
+    return expr.dtype == DType::I32 ? 0x1p31 : kUnknown;
+  if (expr.kind != ExprKind::Apply) return kUnknown;
+  switch (expr.op) {
+    case ir::Op::cast:
+      return is_floating(expr.dtype) || expr.dtype == DType::I32 ? of(0) : kUnknown;
+    case ir::Op::relu:
+    case ir::Op::round:
+      return of(0) + 1;
+    case ir::Op::add:
+    case ir::Op::sub:
+    case ir::Op::maximum:
+    case ir::Op::minimum:
+      return of(0) + of(1);
+    case ir::Op::mul:
+      return of(0) == 0 || of(1) == 0 ? kUnknown : of(0) * of(1);
+    default:
+      return kUnknown;
+  }
+}
+
+double ExprEmitter::magnitude_of(plan::BufferId buffer) {
+  const plan::Buffer& source = emitter_.program().buffers[static_cast<size_t>(buffer)];
+  const ir::Literal& literal = source.literal;
+  if (source.kind != plan::BufferKind::Constant || literal.replaceable ||
+      literal.elements() > kMostLookedAt) {
+    return kUnknown;
+  }
+  double result = 0;
+  for (int64_t i = 0; i < literal.elements(); ++i) {
+    const double element = std::abs(literal.as_double(i));
+    if (!(element <= result)) result = element;
+    if (std::isnan(element)) return kUnknown;
+  }
+  return result;
 }
 
 namespace {
@@ -236,13 +308,24 @@ std::optional<Quantisation> quantisation(const Expr& cast) {
 // A quantisation in integers: rounded as it is converted, then moved and limited. A vector is not above the most
 // before, so that what is large does not become the least integer, as what is small and NaN do.
 Value* ExprEmitter::quantise(const Expr& expr) {
-  const auto found = lanes_.count == kLongDivision && has_feature(ir_, Feature::Avx512Dq)
-                         ? quantisation(expr)
-                         : std::nullopt;
+  auto found = lanes_.count == kLongDivision && has_feature(ir_, Feature::Avx512Dq)
+                   ? quantisation(expr)
+                   : std::nullopt;
   if (!found || !varies(found->x) || values_.contains(found->x.get())) return nullptr;
   const double bound = found->most - found->zero + 1;
-  Value* quotient = divide_below(found->x, bound);
-  if (quotient == nullptr) quotient = at_most(node(found->x), bound);
+  // A number whose conversion does not leave i32 needs no limit before, and no relu: the least integer is one.
+  double least = 0;
+  Value* quotient = nullptr;
+  if (magnitude(found->x) < kLargestConverted) {
+    if (is_apply(found->x, ir::Op::relu)) {
+      least = found->zero;
+      found->x = found->x->args[0];
+    }
+    quotient = node(found->x);
+  } else {
+    quotient = divide_below(found->x, bound);
+    if (quotient == nullptr) quotient = at_most(node(found->x), bound);
+  }
   constexpr int32_t kNearest = 8;
   llvm::Type* integers = quotient->getType()->getWithNewType(ir_.getInt32Ty());
   Value* value = ir_.CreateIntrinsic(llvm::Intrinsic::x86_avx512_mask_cvtps2dq_512, {},
@@ -252,7 +335,7 @@ Value* ExprEmitter::quantise(const Expr& expr) {
     return llvm::ConstantInt::getSigned(integers, static_cast<int64_t>(number));
   };
   if (found->zero != 0) value = ir_.CreateAdd(value, of(found->zero));
-  value = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, value, of(0));
+  value = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, value, of(least));
   value = ir_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, value, of(found->most));
   return ir_.CreateTrunc(value, value->getType()->getWithNewType(ir_.getInt8Ty()));
 }

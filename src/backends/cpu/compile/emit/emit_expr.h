@@ -32,6 +32,10 @@ class ExprEmitter {
   llvm::Value* apply(const plan::Expr& expr);
   llvm::Value* multiply_by_reciprocal(const plan::Expr& expr);
   llvm::Value* quantise(const plan::Expr& expr);
+  llvm::Value* multiply_add(const plan::Expr& expr);
+  double magnitude(const plan::Expr& expr);
+  double magnitude_of(const plan::ExprNode& expr);
+  double magnitude_of(plan::BufferId buffer);
   llvm::Value* at_most(llvm::Value* value, double bound);
   llvm::Value* divide_below(const plan::Expr& quotient, double bound);
   void note_failure(const plan::ExprNode& check);
@@ -61,6 +65,7 @@ class ExprEmitter {
   std::map<const plan::ExprNode*, llvm::Value*> values_;  // never iterated, like the others
   std::map<const plan::ExprNode*, bool> varies_;
   std::map<const plan::ExprNode*, size_t> depths_;
+  std::map<const plan::ExprNode*, double> magnitudes_;
   std::vector<plan::Expr> failures_;  // their nodes are keys of the maps
 };
 

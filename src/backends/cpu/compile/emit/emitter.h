@@ -33,6 +33,8 @@ struct Leaves {
   // The values were computed outside of the innermost loop, and what this kernel stored before was
   // stored there: what depends on them alone is hoisted.
   bool invariant = false;
+  // a * b + c is rounded once: in what is made of sums of integers, whose scales have no order of their own.
+  bool contracts = false;
 };
 
 struct DimLess {

@@ -1,6 +1,9 @@
 #include "backends/cpu/compile/nest/reducer.h"
 
+#include <algorithm>
 #include <limits>
+
+#include <llvm/IR/IntrinsicsX86.h>
 
 #include "backends/cpu/compile/emit/element.h"
 #include "backends/cpu/compile/emit/operations.h"
@@ -96,11 +99,37 @@ Reducer::State Reducer::initial_of_lanes(int lanes) const {
 }
 
 bool Reducer::is_product(const plan::Expr& value) const {
+  if (plan::sums_byte_products(plan::Reduction{op_, {}, value})) return true;
   return op_ == ReduceOp::Sum && is_floating(dtype_) && value->kind == plan::ExprKind::Apply &&
          value->op == ir::Op::mul;
 }
 
-Value* Reducer::multiply_add(Value* a, Value* b, Value* sum) const {
+// Pairs of 16 bits: each factor is the lower half of a lane, and the upper half of one of them is 0.
+Value* Reducer::multiply_add_bytes(const plan::Expr& value, Value* a, Value* b, Value* sum) const {
+  const int lanes = lane_count(sum);
+  const Target& target = emitter_.target();
+  const bool has_upper_zero = std::ranges::any_of(value->args, [](const plan::Expr& factor) {
+    return factor->op == ir::Op::cast && factor->args[0]->dtype == DType::U8;
+  });
+  if (lanes == 1 || lanes != target.lanes()) return ir_.CreateAdd(sum, ir_.CreateMul(a, b));
+  if (!has_upper_zero) b = ir_.CreateAnd(b, llvm::ConstantInt::get(b->getType(), 0xFFFF));
+  const bool has_sums =
+      lanes == 16 ? target.has(Feature::Avx512Vnni) : target.has(Feature::AvxVnni);
+  if (has_sums) {
+    const auto product = lanes == 16 ? llvm::Intrinsic::x86_avx512_vpdpwssd_512
+                                     : llvm::Intrinsic::x86_avx512_vpdpwssd_256;
+    return ir_.CreateIntrinsic(product, {}, {sum, a, b});
+  }
+  const auto product =
+      lanes == 16 ? llvm::Intrinsic::x86_avx512_pmaddw_d_512 : llvm::Intrinsic::x86_avx2_pmadd_wd;
+  auto* halves = llvm::FixedVectorType::get(ir_.getInt16Ty(), static_cast<unsigned>(2 * lanes));
+  return ir_.CreateAdd(
+      sum, ir_.CreateIntrinsic(product, {},
+                               {ir_.CreateBitCast(a, halves), ir_.CreateBitCast(b, halves)}));
+}
+
+Value* Reducer::multiply_add(const plan::Expr& value, Value* a, Value* b, Value* sum) const {
+  if (dtype_ == DType::I32) return multiply_add_bytes(value, a, b, sum);
   return ir_.CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, sum});
 }
 
@@ -111,7 +140,7 @@ Reducer::State Reducer::accumulate(const State& state, const plan::Expr& value,
     Value* next = nullptr;
     if (is_product(value)) {
       const std::vector<Value*> factors = emitter_.emit_all(value->args, lanes, leaves);
-      next = multiply_add(factors[0], factors[1], state[0]);
+      next = multiply_add(value, factors[0], factors[1], state[0]);
     } else {
       next = combine(state[0], emitter_.emit(value, lanes, leaves));
     }
@@ -139,7 +168,7 @@ Reducer::State Reducer::accumulate_all(const State& states, const std::vector<pl
   size_t at = 0;
   for (size_t i = 0; i < values.size(); ++i) {
     if (is_product(values[i])) {
-      next.push_back(multiply_add(emitted[at], emitted[at + 1], states[i]));
+      next.push_back(multiply_add(values[i], emitted[at], emitted[at + 1], states[i]));
       at += 2;
     } else {
       next.push_back(combine(states[i], emitted[at++]));

@@ -44,7 +44,11 @@ class Reducer {
   llvm::Value* neutral(llvm::Type* type) const;
   // Whether sum + value is one multiply-add.
   bool is_product(const plan::Expr& value) const;
-  llvm::Value* multiply_add(llvm::Value* a, llvm::Value* b, llvm::Value* sum) const;
+  // sum + the product of the factors of `value`.
+  llvm::Value* multiply_add(const plan::Expr& value, llvm::Value* a, llvm::Value* b,
+                            llvm::Value* sum) const;
+  llvm::Value* multiply_add_bytes(const plan::Expr& value, llvm::Value* a, llvm::Value* b,
+                                  llvm::Value* sum) const;
   llvm::Value* combine(llvm::Value* a, llvm::Value* b) const;
   // Whether a is a better maximum (minimum) than b. Not-a-number is the best.
   llvm::Value* beats(llvm::Value* a, llvm::Value* b) const;

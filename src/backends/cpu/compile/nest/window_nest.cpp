@@ -62,6 +62,7 @@ class WindowEmitter {
     });
     for (size_t p = 0; p < count; ++p) {
       Leaves leaves;
+      leaves.contracts = plan::sums_byte_products(nest_.stages.front());
       leaves.reduced.push_back(reducer_.result(copy_of(sums, p, count)));
       emit_stores(first + static_cast<int64_t>(p), lanes, leaves);
     }
