@@ -41,7 +41,7 @@ class Folder {
     if (is_quantised_weight(node))
       return rewriter.before(node).constant(evaluate_expression(node.output()));
     if (!is_foldable(node)) return nullptr;
-    if (node.op == ir::Op::dequantize && feeds_contraction(rewriter, node.output())) return nullptr;
+    if (is_small_as_integers(node) && feeds_contraction(rewriter, node.output())) return nullptr;
     if (is_byte_as_float(node) && feeds_product(rewriter, node.output())) return nullptr;
     std::vector<Literal> storage(node.inputs.size());
     std::vector<const Literal*> operands;
@@ -87,6 +87,12 @@ class Folder {
       return false;
     const auto bytes = constant_bytes(node.output());
     return bytes && *bytes > size_in_bytes(type);
+  }
+
+  // A dequantize of integers that take less than the floats: not of a bias of i32.
+  static bool is_small_as_integers(const Node& node) {
+    return node.op == ir::Op::dequantize &&
+           dtype_size(node.input(0)->type.dtype) < dtype_size(node.output()->type.dtype);
   }
 
   Literal evaluate_expression(const Value* value) const {

@@ -167,12 +167,14 @@ Expr row_sum(Lowering& lowering, const ir::Node& node, const Contraction& c, con
   return load_at(sums, DType::I32, at);
 }
 
+// Products of numbers of 8 bits less their zero points, whatever these are, whose sum i32 holds.
+constexpr int64_t kMostRunTimeSteps = std::numeric_limits<int32_t>::max() / (255 * 255);
+
 // Both operands are computed in the run: sum of (a - za) (b - zb) = a b - za sum(b) - zb sum(a) + k za zb.
 bool emit_run_time_integers(Lowering& lowering, const ir::Node& node, const Contraction& c) {
-  constexpr int64_t kMostSteps = std::numeric_limits<int32_t>::max() / (255 * 255);
   const auto left = quantised(c.a, c.a_at), right = quantised(c.b, c.b_at);
   const DType dtype = compute_dtype(node.output()->type.dtype);
-  if (!left || !right || c.k.extent().upper_bound() > kMostSteps) return false;
+  if (!left || !right || c.k.extent().upper_bound() > kMostRunTimeSteps) return false;
   if (!is_uniform_along(lowering, *left, {c.k}) || !is_uniform_along(lowering, *right, {c.k}))
     return false;
   const ByteOperand a = byte_operand(lowering, c.a, c.a_at, c.loops({c.m, c.k}), DType::U8);
@@ -198,6 +200,32 @@ bool emit_run_time_integers(Lowering& lowering, const ir::Node& node, const Cont
   const Expr scale = times(scale_of(lowering, *left, dtype), scale_of(lowering, *right, dtype));
   MatMul matmul{c.batch, c.m, c.n, c.k, a.view, b.view, {}, kIntegers, {}};
   emit_product(lowering, node, c, std::move(matmul), times(cast(std::move(sum), dtype), scale));
+  return true;
+}
+
+// A constant right operand whose elements less their zero points leave i8: sum of a w - zw sum(a), for a less its
+// zero point.
+bool emit_asymmetric_weight(Lowering& lowering, const ir::Node& node, const Contraction& c,
+                            const Quantised& left, const Quantised& right) {
+  if (c.k.extent().upper_bound() > kMostRunTimeSteps) return false;
+  const auto weight = signed_weight(right, {c.n, c.k}, ZeroPoint::Kept);
+  if (!weight) return false;
+  const ByteOperand bytes = byte_operand(lowering, c.a, c.a_at, c.loops({c.m, c.k}));
+  const auto of = [](Op op, const Expr& x, const Expr& y) { return apply(op, {x, y}); };
+  const Expr shift = constant_int(DType::I32, right.dtype() == DType::U8 ? 128 : 0);
+  const Expr zero = of(Op::sub, zero_point_of(lowering, right), shift);
+  const Expr steps = cast(position(c.k.extent()), DType::I32);
+  const Expr row = of(Op::sub, row_sum(lowering, node, c, c.m, left, DType::U8),
+                      of(Op::mul, steps, bytes.zero_point));
+  const Expr sum = of(Op::sub, accumulator(DType::I32), of(Op::mul, zero, row));
+  MatMul matmul{c.batch, c.m, c.n, c.k, bytes.view, {}, {}, kIntegers, {}};
+  const BufferId values =
+      lowering.add_constant(right.node->input(0)->name + "_moved", weight->values);
+  matmul.b = lowering.dense_view(values, {c.n.extent(), c.k.extent()}, {c.n.index, c.k.index},
+                                 c.loops({c.k, c.n}));
+  const DType dtype = compute_dtype(node.output()->type.dtype);
+  emit_product(lowering, node, c, std::move(matmul),
+               dequantised_sum(lowering, {bytes, right, *weight, c.n.index, sum}, dtype));
   return true;
 }
 
@@ -246,7 +274,7 @@ bool emit_quantised(Lowering& lowering, const ir::Node& node, const Contraction&
   if (!is_integer && emit_grouped(lowering, node, c, *right, is_uniform)) return true;
   if (!is_uniform) return false;
   const auto weight = signed_weight(*right, {c.n, c.k});
-  if (!weight) return false;
+  if (!weight) return is_integer && emit_asymmetric_weight(lowering, node, c, *left, *right);
 
   MatMul matmul{c.batch, c.m, c.n, c.k, {}, {}, {}, {}, {}};
   Expr value;

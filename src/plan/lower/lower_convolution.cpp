@@ -38,12 +38,12 @@ struct IntegerConvolution {
   BufferId input = -1, filters = -1;  // dense
   int64_t padding = 0;                // the element that stands for zero
 
-  // The finished sum of an output channel, in f32 and without the bias.
+  // The finished sum of an output channel, without the bias.
   Expr value(Lowering& lowering, const ir::Node& node, const Index& o) const {
     Indices at(node.input(1)->type.rank(), Index(0));
     at[0] = o;
     const Quantised right = *quantised(node.input(1), at);
-    return dequantised_sum(lowering, {left, right, weight, o}, DType::F32);
+    return dequantised_sum(lowering, {left, right, weight, o}, accumulator_dtype(node));
   }
 };
 constexpr Formats kIntegers{DType::U8, DType::I8, DType::I32, DType::I8};
@@ -228,10 +228,11 @@ std::optional<BufferId> dense_buffer(const Lowering& lowering, const View& view,
   return is_dense ? std::optional(view.buffer) : std::nullopt;
 }
 
-// The filters of a convolution of f32 whose operands are quantised, with one scale and zero point for the input, and
+// The filters of a convolution of f32 or f64 whose operands are quantised, with one scale and zero point for the input, and
 // one for each filter.
 std::optional<SignedWeight> integer_filters(Lowering& lowering, const ir::Node& node) {
-  if (accumulator_dtype(node) != DType::F32) return std::nullopt;
+  const DType sum = accumulator_dtype(node);
+  if (sum != DType::F32 && sum != DType::F64) return std::nullopt;
   const ir::Value *x = node.input(0), *weight = node.input(1);
   const LoopSpace pixels = make_loops(x->type.shape);
   const auto left = quantised(x, pixels.indices);
@@ -410,7 +411,8 @@ bool lower_as_integer_nest(Lowering& lowering, const ir::Node& node, const Windo
   const Quantised right = *quantised(weight, filter);
   const ByteOperand bytes{{}, zero_point, left};
   emit_nest(lowering, node, loops, apply(Op::mul, {pixel, factor}), [&](const Expr& sum) {
-    return dequantised_sum(lowering, {bytes, right, *filters, loops.o, sum}, DType::F32);
+    return dequantised_sum(lowering, {bytes, right, *filters, loops.o, sum},
+                           accumulator_dtype(node));
   });
   return true;
 }

@@ -188,15 +188,17 @@ Expr zero_point_of(Lowering& lowering, const Quantised& operand) {
   return cast(lowering.load(zero, block_indices(zero->type.shape, x, operand.at)), DType::I32);
 }
 
-std::optional<SignedWeight> signed_weight(const Quantised& weight, const std::vector<Loop>& loops) {
+std::optional<SignedWeight> signed_weight(const Quantised& weight, const std::vector<Loop>& loops,
+                                          ZeroPoint zero_point) {
   const auto extents = constant_extents(loops);
   const auto elements = walk(weight.node->input(0), weight.at, loops);
   if (!extents || !elements || elements->literal->replaceable) return std::nullopt;
   std::optional<Walk> zeros;
-  if (weight.zero_point() != nullptr) {
+  if (weight.zero_point() != nullptr && zero_point == ZeroPoint::Subtracted) {
     zeros = block_walk(weight, weight.zero_point(), loops);
     if (!zeros || zeros->literal->replaceable) return std::nullopt;
   }
+  const bool is_moved = zero_point == ZeroPoint::Kept && weight.dtype() == DType::U8;
   int64_t steps = 1;
   for (size_t i = 1; i < extents->size(); ++i) steps *= (*extents)[i];
   if (steps > std::numeric_limits<int32_t>::max() / kLargestProduct) return std::nullopt;
@@ -209,7 +211,8 @@ std::optional<SignedWeight> signed_weight(const Quantised& weight, const std::ve
   bool fits = true;
   for_each_point(*extents, {&*elements, zeros ? &*zeros : nullptr},
                  [&](int64_t point, const std::vector<int64_t>& at) {
-                   const int64_t zero = zeros ? zeros->literal->as_int(at[1]) : 0;
+                   const int64_t shift = is_moved ? kShift : 0;
+                   const int64_t zero = zeros ? zeros->literal->as_int(at[1]) : shift;
                    const int64_t value = byte_at(*elements->literal, at[0]) - zero;
                    fits &= value >= -kShift && value < kShift;
                    bytes[point] = static_cast<int8_t>(value);

@@ -39,7 +39,10 @@ struct SignedWeight {
 };
 // Nothing where elements or zero points are no constants, where a difference leaves i8, or where as many
 // products as there are for a channel may leave i32.
-std::optional<SignedWeight> signed_weight(const Quantised& weight, const std::vector<Loop>& loops);
+// With ZeroPoint::Kept the elements keep it, which always fits: those of u8 are moved by 128.
+enum class ZeroPoint : uint8_t { Subtracted, Kept };
+std::optional<SignedWeight> signed_weight(const Quantised& weight, const std::vector<Loop>& loops,
+                                          ZeroPoint zero_point = ZeroPoint::Subtracted);
 
 // The same elements as `dtype`, for kernels that do not multiply integers. Nothing where an operand is no
 // constant, or its position is not affine in the loops.

@@ -123,11 +123,11 @@ DType exact_dtype(const Dim& products) {
   return few ? DType::F32 : DType::F64;
 }
 
-// The numbers less their zero point.
+// The numbers less their zero point, as floats that hold them exactly: dequantized, which products of integers know.
 Value* centred(NodeCall& call, Value* q, Value* zero_point, DType dtype) {
-  const Expr wide = call.expr(call.builder().cast(q, dtype));
-  if (zero_point == nullptr) return wide;
-  return wide - call.expr(call.builder().cast(zero_point, dtype));
+  std::vector<Value*> operands{q, call.builder().scalar(DType::F32, 1)};
+  if (zero_point != nullptr) operands.push_back(zero_point);
+  return call.make(Op::dequantize, operands, {{"dtype", dtype}});
 }
 
 // Zero points of rows come from the left, those of columns from the right.
@@ -169,7 +169,7 @@ Value* import_qlinear_matmul(NodeCall& call) {
   const Factor a{call.input(0), call.input(1), call.input(2)};
   const Factor b{call.input(3), call.input(4), call.input(5)};
   const Factor y{nullptr, call.input(6), call.input(7)};
-  Value* sum = integer_product(call, a, b);
+  Value* sum = call.builder().cast(integer_product(call, a, b), DType::I32);
   const Expr scales = call.expr(row_zero_point(call, a.scale, true)) *
                       call.expr(row_zero_point(call, b.scale, false));
   return requantised(call, sum, scales, y);
@@ -202,11 +202,11 @@ Value* import_qlinear_conv(NodeCall& call) {
   const Factor x{call.input(0), call.input(1), call.input(2)};
   const Factor w{call.input(3), call.input(4), call.input(5)};
   const Factor y{nullptr, call.input(6), call.input(7)};
-  Value* sum = integer_convolution(call, x, w);
+  Value* sum = call.builder().cast(integer_convolution(call, x, w), DType::I32);
   const size_t rank = sum->type.rank();
   if (Value* bias = call.optional_input(8))
     sum = call.expr(sum) +
-          call.expr(call.builder().cast(along_axis(call, bias, rank, 1), sum->type.dtype));
+          call.expr(call.builder().cast(along_axis(call, bias, rank, 1), DType::I32));
   const Expr scales = call.expr(call.builder().reshape(x.scale, {})) *
                       call.expr(per_output(call, w.scale, rank, 1));
   return requantised(call, sum, scales, y);
