@@ -8,6 +8,7 @@
 #include "backends/common/nest_simplify.h"
 #include "backends/cpu/compile/emit/element.h"
 #include "backends/cpu/compile/emit/thread_work.h"
+#include "backends/cpu/compile/nest/interleave.h"
 #include "backends/cpu/compile/nest/lane_loop.h"
 #include "backends/cpu/compile/nest/long_sum.h"
 #include "backends/cpu/compile/nest/nest_axis.h"
@@ -284,6 +285,10 @@ void emit_loop_nest(Emitter& emitter, const LoopNest& nest) {
   if (axes.outer && !checks) {
     if (const auto window = find_window(simple, *axes.outer)) {
       const ir::Dim points = emit_window_nest(emitter, simple, *window);
+      return note_writes(emitter.interface(), simple, points);
+    }
+    if (const auto interleaved = find_interleaved(simple, *axes.outer)) {
+      const ir::Dim points = emit_interleaved_nest(emitter, simple, *interleaved);
       return note_writes(emitter.interface(), simple, points);
     }
   }
