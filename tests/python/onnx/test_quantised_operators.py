@@ -21,10 +21,10 @@ def numbers(dtype: type, *shape: int) -> np.ndarray:
     return rng.integers(info.min, info.max + 1, size=shape).astype(dtype)
 
 
-def run(
+def compiled(
     folder: Path, operator: str, x: np.ndarray, constants: list[np.ndarray], **attributes: Any
-) -> tuple[np.ndarray, set[str]]:
-    """The result, and the precisions of the kernels that make it. Constants by their places; the first input is x."""
+) -> memoryview:
+    """An engine of one operator: x, of any batch, and constants behind it."""
     names = ["x"] + [f"c{i}" for i in range(len(constants))]
     node = helper.make_node(operator, names, ["y"], **attributes)
     code = helper.np_dtype_to_tensor_dtype(x.dtype)
@@ -38,25 +38,32 @@ def run(
     path = folder / "model.onnx"
     opsets = [helper.make_opsetid("", 19)]
     path.write_bytes(helper.make_model(graph, opset_imports=opsets).SerializeToString())
-    session = kiln.load(kiln.compile(path, verify_passes=True)).session()
+    return kiln.compile(path, verify_passes=True)
+
+
+def run(*args: Any, **attributes: Any) -> tuple[np.ndarray, set[str]]:
+    """The result, and the precisions of the kernels that make it."""
+    session = kiln.load(compiled(*args, **attributes)).session()
     session.enable_profiling(True)
-    (y,) = session.run(x)
+    (y,) = session.run(args[2])
     return y, {kernel["precision"] for kernel in session.profile()}
 
 
-def convolved(x: np.ndarray, w: np.ndarray, groups: int) -> np.ndarray:
-    """Of integers, with a border of one pixel of zeros."""
-    padded = np.pad(x.astype(np.int64), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    rows, columns, channels = x.shape[2], x.shape[3], w.shape[1]
-    per_group = w.shape[0] // groups
-    out = np.zeros((x.shape[0], w.shape[0], rows, columns), np.int64)
+def convolved(
+    x: np.ndarray, w: np.ndarray, groups: int, pads: list[int], strides: list[int]
+) -> np.ndarray:
+    """Of integers, with zeros around them."""
+    top, left, bottom, right = pads
+    padded = np.pad(x.astype(np.int64), ((0, 0), (0, 0), (top, bottom), (left, right)))
+    sizes = [padded.shape[i + 2] - w.shape[i + 2] + 1 for i in range(2)]
+    out = np.zeros((x.shape[0], w.shape[0], *sizes), np.int64)
     for o in range(w.shape[0]):
-        first = o // per_group * channels
-        for ky in range(3):
-            for kx in range(3):
-                part = padded[:, first : first + channels, ky : ky + rows, kx : kx + columns]
+        first = o // (w.shape[0] // groups) * w.shape[1]
+        for ky in range(w.shape[2]):
+            for kx in range(w.shape[3]):
+                part = padded[:, first : first + w.shape[1], ky : ky + sizes[0], kx : kx + sizes[1]]
                 out[:, o] += np.einsum("bcyx,c->byx", part, w[o, :, ky, kx].astype(np.int64))
-    return out
+    return out[:, :, :: strides[0], :: strides[1]]
 
 
 def requantised(sums: np.ndarray, ratio: np.ndarray, zero: np.ndarray) -> np.ndarray:
@@ -75,11 +82,39 @@ def test_qlinear_conv(tmp_path: Path, x_dtype: type, groups: int) -> None:
     y_scale, y_zero = np.float32(16), np.array(11, x_dtype)
     constants = [np.float32(0.5), x_zero, w, scales, np.zeros(24, np.int8), y_scale, y_zero, bias]
     y, precisions = run(tmp_path, "QLinearConv", x, constants, group=groups, pads=[1, 1, 1, 1])
-    sums = convolved(x.astype(np.int64) - x_zero, w, groups) + bias[:, None, None]
+    sums = convolved(x.astype(np.int64) - x_zero, w, groups, [1] * 4, [1, 1]) + bias[:, None, None]
     np.testing.assert_array_equal(
         y, requantised(sums, (0.5 * scales / y_scale)[:, None, None], y_zero)
     )
     assert "u8" in precisions or groups == 12, precisions  # depthwise: a nest
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_convolutions_in_every_program(tmp_path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    groups = int(random.choice([1, 1, 2, 9, 33]))  # depthwise, narrow and wide
+    channels = groups * (int(random.integers(1, 4)) if groups > 1 else int(random.integers(1, 70)))
+    filters = groups * int(random.integers(1, 4)) if groups > 1 else int(random.integers(1, 70))
+    kernel, strides = random.integers(1, 4, 2).tolist(), random.integers(1, 3, 2).tolist()
+    pads = [int(random.integers(0, size)) for size in kernel * 2]
+    sizes = random.integers(3, 40, 2)
+    x_dtype = [np.uint8, np.int8][seed % 2]
+    x = numbers(x_dtype, int(random.integers(1, 4)), channels, *sizes)
+    w = numbers(np.int8, filters, channels // groups, *kernel)
+    zeros = [np.array(random.integers(0, 128), x_dtype) for _ in range(2)]
+    scales = (random.integers(1, 2**12, filters) / 2**20).astype(np.float32)
+    w_zeros = np.zeros(filters, np.int8)
+    bias = random.integers(-5000, 5000, size=filters).astype(np.int32)
+    constants = [np.float32(1), zeros[0], w, scales, w_zeros, np.float32(1), zeros[1], bias]
+    attributes = {"group": groups, "pads": pads, "strides": strides}
+    engine = compiled(tmp_path, "QLinearConv", x, constants, **attributes)
+    sums = convolved(x.astype(np.int64) - zeros[0], w, groups, pads, strides)
+    expected = requantised(sums + bias[:, None, None], scales[:, None, None], zeros[1])
+    programs = [p["variant"] for p in kiln.inspect(engine)["programs"] if p["runs_here"]]
+    assert programs
+    for program in programs:
+        session = kiln.load(engine, target="cpu:" + program).session(num_threads=2)
+        np.testing.assert_array_equal(session.run(x)[0], expected, err_msg=program)
 
 
 @pytest.mark.parametrize("steps", [33, 700])  # below and above what sums of f32 hold exactly
@@ -107,5 +142,5 @@ def test_qlinear_matmul(tmp_path: Path) -> None:
 def test_conv_integer(tmp_path: Path) -> None:
     x, w = numbers(np.uint8, 2, 8, 6, 7), numbers(np.int8, 20, 8, 3, 3)
     y, precisions = run(tmp_path, "ConvInteger", x, [w, np.array(128, np.uint8)], pads=[1, 1, 1, 1])
-    np.testing.assert_array_equal(y, convolved(x.astype(np.int64) - 128, w, 1))
+    np.testing.assert_array_equal(y, convolved(x.astype(np.int64) - 128, w, 1, [1] * 4, [1, 1]))
     assert "u8" in precisions, precisions
