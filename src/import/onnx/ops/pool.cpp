@@ -18,7 +18,7 @@ int64_t ceil_extra(const Window& window, int64_t size, size_t i) {
   const int64_t stride = window.stride[i];
   const int64_t room =
       size + window.before[i] + window.after[i] - (window.dilation[i] * (window.kernel[i] - 1) + 1);
-  if (room < 0) return 0;
+  if (room <= -stride) return 0;
   int64_t steps = (room + stride - 1) / stride;
   if (steps * stride >= size + window.before[i]) --steps;
   return std::max<int64_t>(0, steps * stride - room);
