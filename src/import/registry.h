@@ -49,6 +49,8 @@ Rows data_size_rows();
 Rows nms_rows();
 Rows linalg_rows();
 Rows experts_rows();
+Rows special_rows();
+Rows strided_rows();
 
 // Null for a target without a row.
 const Row* find_row(std::string_view target);

@@ -277,6 +277,7 @@ Value* import_repeat_interleave_along(Call& call) {
 }
 
 constexpr Row kRows[] = {
+    {"aten.argwhere.default", import_nonzero},
     {"aten.nonzero.default", import_nonzero},
     {"aten.nonzero_numpy.default", import_nonzero_numpy},
     {"aten.nonzero_static.default", import_nonzero_static},

@@ -9,52 +9,75 @@ namespace {
 using ir::Dim;
 
 // PyTorch's numbers for the modes.
-constexpr int64_t kBilinear = 0, kNearest = 1;
-constexpr int64_t kZeros = 0, kBorder = 1;
+constexpr int64_t kNearest = 1, kBicubic = 2;
+constexpr int64_t kZeros = 0, kReflection = 2;
 
 // One coordinate of the grid, in pixels along an axis of the image.
 struct Position {
   Expr at;
   double size;
+
+  Position with(const Expr& other) const { return {other, size}; }
 };
 
 // Into the image; NaN counts as 0.
 Position clamp_to_border(const Position& p) {
-  return {p.at.apply(Op::ge, 0).select(p.at, p.at.constant(0)).apply(Op::minimum, p.size - 1),
-          p.size};
+  return p.with(
+      p.at.apply(Op::ge, 0).select(p.at, p.at.constant(0)).apply(Op::minimum, p.size - 1));
 }
 
-// Elements of x[N, H, W, C] at rows and columns of shape [N, h, w]: 0 outside of the image.
+// Mirrored at the edges of the image: the middles of the outer pixels with aligned corners, or their far sides.
+Position reflect(const Position& p, bool corners) {
+  const double low = corners ? 0 : -0.5, span = corners ? p.size - 1 : p.size;
+  if (span == 0) return p.with(p.at.constant(0));
+  const Expr distance = (p.at - low).apply(Op::abs);
+  const Expr rest = distance.apply(Op::fmod, span);
+  const Expr is_odd = (distance / span).apply(Op::floor).apply(Op::fmod, 2).apply(Op::ne, 0);
+  return p.with(is_odd.select(span - rest, rest) + low);
+}
+
+// What lies outside of the image: 0, or what the image has elsewhere.
+struct Padding {
+  int64_t mode;
+  bool corners;
+
+  Position inside(const Position& p) const {
+    if (mode == kZeros) return p;
+    return clamp_to_border(mode == kReflection ? reflect(p, corners) : p);
+  }
+};
+
+// Elements of x[N, sizes.., C] at positions of shape [N, places..]: 0 outside of the image.
 class Sampler {
  public:
-  Sampler(Call& call, Value* image) : call_(call), image_(image) {
+  Sampler(Call& call, Value* image, size_t spatial)
+      : call_(call), image_(image), spatial_(spatial) {
     const ir::Dim& batch = image->type.shape[0];
-    Value* index = call.make(
-        Op::iota, {},
-        {{"size", batch}, {"dtype", DType::I64}, {"start", ir::Dim(0)}, {"step", int64_t{1}}});
-    batch_ = call.builder().reshape(index, {batch, 1, 1});
+    ir::Shape shape(spatial + 1, ir::Dim(1));
+    shape[0] = batch;
+    batch_ = call.builder().reshape(iota(call, batch), shape);
   }
 
-  Expr take(const Position& row, const Position& column) const {
-    const Expr value(call_,
-                     call_.make(Op::gather_nd, {image_, batch_, index_of(row), index_of(column)},
-                                {{"axis", int64_t{0}}}));
-    const Expr inside = is_inside(row).apply(Op::bitwise_and, is_inside(column));
-    return channel(inside).select(value, value.constant(0));
+  Expr take(const std::vector<Position>& positions) const {
+    std::vector<Value*> operands{image_, batch_};
+    std::optional<Expr> inside;
+    for (const Position& p : positions) {
+      operands.push_back(call_.builder().cast(clamp_to_border(p).at, DType::I64));
+      const Expr here = p.at.apply(Op::ge, 0).apply(Op::bitwise_and, p.at.apply(Op::lt, p.size));
+      inside = inside ? inside->apply(Op::bitwise_and, here) : here;
+    }
+    const Expr value(call_, call_.make(Op::gather_nd, operands, {{"axis", int64_t{0}}}));
+    return channel(*inside).select(value, value.constant(0));
   }
 
-  Expr channel(const Expr& weight) const { return {call_, unsqueeze(call_, weight, 3)}; }
+  Expr channel(const Expr& weight) const {
+    return {call_, unsqueeze(call_, weight, static_cast<int64_t>(spatial_) + 1)};
+  }
 
  private:
-  Expr is_inside(const Position& p) const {
-    return p.at.apply(Op::ge, 0).apply(Op::bitwise_and, p.at.apply(Op::lt, p.size));
-  }
-  Value* index_of(const Position& p) const {
-    return call_.builder().cast(clamp_to_border(p).at, DType::I64);
-  }
-
   Call& call_;
   Value* image_;
+  size_t spatial_;
   Value* batch_ = nullptr;
 };
 
@@ -68,48 +91,91 @@ Position unnormalise(Call& call, const Expr& coordinate, const ir::Dim& size, bo
 }
 
 Expr component(Call& call, Value* grid, int64_t i) {
-  Value* part = slice(call, grid, 3, i, 1);
+  Value* part = slice(call, grid, static_cast<int64_t>(grid->type.rank()) - 1, i, 1);
   return {call, call.builder().reshape(
                     part, ir::Shape(part->type.shape.begin(), part->type.shape.end() - 1))};
 }
 
-// The weighted sum of the four neighbours.
-Expr bilinear(const Sampler& sampler, const Position& row, const Position& column) {
-  const Position top{row.at.apply(Op::floor), row.size},
-      left{column.at.apply(Op::floor), column.size};
-  const Position bottom{top.at + 1, row.size}, right{left.at + 1, column.size};
-  const Expr down = row.at - top.at, across = column.at - left.at;
-  const auto corner = [&](const Position& y, const Position& x, const Expr& weight) {
-    return sampler.take(y, x) * sampler.channel(weight);
-  };
-  return corner(top, left, (1 - down) * (1 - across)) + corner(top, right, (1 - down) * across) +
-         corner(bottom, left, down * (1 - across)) + corner(bottom, right, down * across);
+// Along one axis the pixels around a position, and what each counts.
+struct Tap {
+  Position position;
+  Expr weight;
+};
+using Taps = std::vector<Tap>;
+
+Taps linear_taps(const Position& p) {
+  const Position before = p.with(p.at.apply(Op::floor));
+  const Expr share = p.at - before.at;
+  return {{before, 1 - share}, {p.with(before.at + 1), share}};
 }
 
-Expr nearest(const Sampler& sampler, const Position& row, const Position& column) {
-  return sampler.take({row.at.apply(Op::round), row.size},
-                      {column.at.apply(Op::round), column.size});
+// Keys' cubic convolution with a = -3/4; pixels outside are looked for one by one.
+Taps cubic_taps(const Position& p, const Padding& padding) {
+  constexpr double kA = -0.75;
+  const Expr before = p.at.apply(Op::floor), share = p.at - before;
+  const auto inner = [](const Expr& x) { return (x * (kA + 2) - (kA + 3)) * x * x + 1; };
+  const auto outer = [](const Expr& x) { return ((x * kA - 5 * kA) * x + 8 * kA) * x - 4 * kA; };
+  const Expr rest = 1 - share;
+  const Expr weights[] = {outer(share + 1), inner(share), inner(rest), outer(rest + 1)};
+  Taps taps;
+  for (int i = 0; i < 4; ++i)
+    taps.push_back({padding.inside(p.with(before + (i - 1))), weights[i]});
+  return taps;
+}
+
+// The weighted sum over all combinations of taps, those of the last axis the fastest.
+Expr weighted_sum(const Sampler& sampler, const std::vector<Taps>& taps) {
+  std::optional<Expr> sum;
+  size_t combinations = 1;
+  for (const Taps& along : taps) combinations *= along.size();
+  for (size_t n = 0; n < combinations; ++n) {
+    std::vector<Position> positions;
+    std::optional<Expr> weight;
+    size_t rest = n, left = combinations;
+    for (const Taps& along : taps) {
+      left /= along.size();
+      const Tap& tap = along[rest / left];
+      rest %= left;
+      positions.push_back(tap.position);
+      weight = weight ? *weight * tap.weight : tap.weight;
+    }
+    const Expr term = sampler.take(positions) * sampler.channel(*weight);
+    sum = sum ? *sum + term : term;
+  }
+  return *sum;
+}
+
+Expr sample(const Sampler& sampler, std::vector<Position> positions, int64_t mode,
+            const Padding& padding) {
+  std::vector<Taps> taps;
+  for (Position& p : positions) {
+    if (mode == kBicubic) {
+      taps.push_back(cubic_taps(p, padding));
+      continue;
+    }
+    p = padding.inside(p);
+    if (mode == kNearest) p = p.with(p.at.apply(Op::round));
+    taps.push_back(linear_taps(p));
+  }
+  return mode == kNearest ? sampler.take(positions) : weighted_sum(sampler, taps);
 }
 
 Value* import_grid_sampler(Call& call) {
   call.compute_in_f32();
   Value *input = call.tensor("input"), *grid = call.tensor("grid");
-  const int64_t mode = call.integer("interpolation_mode"), padding = call.integer("padding_mode");
-  call.expect(input->type.rank() == 4, "rank " + std::to_string(input->type.rank()), "4");
-  call.expect(mode == kBilinear || mode == kNearest, "bicubic interpolation",
-              "bilinear or nearest");
-  call.expect(padding == kZeros || padding == kBorder, "padding by reflection", "zeros or border");
-  const bool corners = call.boolean_or("align_corners", false);
-  Position column = unnormalise(call, component(call, grid, 0), input->type.shape[3], corners);
-  Position row = unnormalise(call, component(call, grid, 1), input->type.shape[2], corners);
-  if (padding == kBorder) {
-    column = clamp_to_border(column);
-    row = clamp_to_border(row);
+  const int64_t mode = call.integer("interpolation_mode");
+  const Padding padding{call.integer("padding_mode"), call.boolean_or("align_corners", false)};
+  const size_t rank = input->type.rank(), spatial = rank - 2;
+  call.expect(rank == 4 || rank == 5, "rank " + std::to_string(rank), "4 or 5");
+  call.expect(mode != kBicubic || spatial == 2, "bicubic interpolation of volumes", "images");
+  std::vector<Position> positions;
+  for (size_t i = 0; i < spatial; ++i) {
+    const Expr coordinate = component(call, grid, static_cast<int64_t>(spatial - 1 - i));
+    positions.push_back(unnormalise(call, coordinate, input->type.shape[i + 2], padding.corners));
   }
-  const Sampler sampler(call, call.builder().permute(input, {0, 2, 3, 1}));
-  const Expr result =
-      mode == kNearest ? nearest(sampler, row, column) : bilinear(sampler, row, column);
-  return call.builder().permute(result, {0, 3, 1, 2});
+  const auto last = static_cast<int64_t>(rank) - 1;
+  const Sampler sampler(call, move_axis(call, input, 1, last), spatial);
+  return move_axis(call, sample(sampler, std::move(positions), mode, padding), last, 1);
 }
 
 // The middles of n pixels, or with aligned corners n places from end to end, over [-1, 1]; rounded as PyTorch does.
@@ -168,6 +234,7 @@ constexpr Row kRows[] = {
     {"aten.affine_grid_generator.default", import_affine_grid},
     {"aten.grid_sampler.default", import_grid_sampler},
     {"aten.grid_sampler_2d.default", import_grid_sampler},
+    {"aten.grid_sampler_3d.default", import_grid_sampler},
 };
 
 }  // namespace

@@ -61,9 +61,36 @@ void expect_unused(Call& call, size_t first, size_t last) {
   }
 }
 
+// What a norm takes off and what it multiplies by: the mean and 1 / sqrt(variance + eps) along axes, in at least f32.
+struct Statistics {
+  Expr mean, variance, scale;
+};
+
+Statistics statistics(Call& call, Value* x, const std::vector<int64_t>& axes, bool keepdim) {
+  const Expr wide(call, call.builder().cast(x, compute_dtype(x->type.dtype)));
+  const auto mean = [&](Value* of, bool keeps) {
+    return Expr(call, reduce(call, Op::reduce_mean, of, axes, keeps));
+  };
+  const Expr centred = wide - mean(wide, true);
+  const Expr variance = mean(centred * centred, keepdim);
+  return {mean(wide, keepdim), variance, (variance + call.real_or("eps", 1e-5)).apply(Op::rsqrt)};
+}
+
+// PyTorch gives statistics the dtype that it computes the norm in.
+DType statistics_dtype(Call& call, const Value* x) {
+  const Value* weight = call.optional_tensor("weight");
+  return weight == nullptr ? x->type.dtype : promote_types(x->type.dtype, weight->type.dtype);
+}
+
 std::vector<Value*> import_native_layer_norm(Call& call) {
-  expect_unused(call, 1, 2);
-  return {import_layer_norm(call), nullptr, nullptr};
+  Value* result = import_layer_norm(call);
+  if (!call.output_used(1) && !call.output_used(2)) return {result, nullptr, nullptr};
+  Value* x = call.tensor("input");
+  const auto axes = static_cast<int64_t>(call.dims("normalized_shape").size());
+  const auto rank = static_cast<int64_t>(x->type.rank());
+  const Statistics of = statistics(call, x, range(rank - axes, rank), true);
+  const DType dtype = statistics_dtype(call, x);
+  return {result, call.builder().cast(of.mean, dtype), call.builder().cast(of.scale, dtype)};
 }
 
 double machine_epsilon(DType dtype) {
@@ -102,8 +129,17 @@ Value* group_norm(Call& call, int64_t groups) {
 Value* import_group_norm(Call& call) { return group_norm(call, call.integer("num_groups")); }
 
 std::vector<Value*> import_native_group_norm(Call& call) {
-  expect_unused(call, 1, 2);
-  return {group_norm(call, call.integer("group")), nullptr, nullptr};
+  const int64_t groups = call.integer("group");
+  Value* result = group_norm(call, groups);
+  if (!call.output_used(1) && !call.output_used(2)) return {result, nullptr, nullptr};
+  Value* x = call.tensor("input");
+  const ir::Shape& shape = x->type.shape;
+  const ir::Dim elements = ir::product({shape.begin() + 1, shape.end()});
+  Value* rows =
+      call.builder().reshape(x, {shape[0], ir::Dim(groups), ir::floordiv(elements, groups)});
+  const Statistics of = statistics(call, rows, {2}, false);
+  const DType dtype = statistics_dtype(call, x);
+  return {result, call.builder().cast(of.mean, dtype), call.builder().cast(of.scale, dtype)};
 }
 
 // A per-channel operand of batch_norm; a constant where it is None.
@@ -126,17 +162,91 @@ Value* batch_norm(Call& call) {
                  {{"eps", call.real_or("eps", 1e-5)}});
 }
 
-Value* import_batch_norm(Call& call) {
+Value* empty(Call& call, DType dtype) {
+  return call.make(Op::full, {}, {{"shape", ir::Shape{0}}, {"dtype", dtype}, {"value", 0.0}});
+}
+
+// What normalising over the batch gives beside the result.
+struct BatchNorm {
+  Value *result, *mean, *scale;
+  Value *running_mean, *running_var;  // moved towards the batch's; null without them
+};
+
+// The running variance counts the elements less one, that of the batch all of them.
+BatchNorm batch_norm_of_batch(Call& call) {
+  ir::Builder& builder = call.builder();
+  Value* x = call.tensor("input");
+  const auto rank = static_cast<int64_t>(x->type.rank());
+  call.expect(rank >= 2, "an input of shape " + shape_text(x->type.shape), "[N, C, ...]");
+  std::vector<int64_t> axes = range(0, rank);
+  axes.erase(axes.begin() + 1);
+  const Statistics of = statistics(call, x, axes, false);
+  const DType wide = of.mean.value()->type.dtype;
+  ir::Shape along(x->type.rank(), ir::Dim(1));
+  along[1] = x->type.shape[1];
+  const auto channel = [&](Value* value) {
+    return Expr(call, builder.reshape(builder.cast(value, wide), along));
+  };
+  Expr result = (Expr(call, builder.cast(x, wide)) - channel(of.mean)) * channel(of.scale);
+  if (Value* weight = call.optional_tensor("weight")) result = result * channel(weight);
+  if (Value* bias = call.optional_tensor("bias")) result = result + channel(bias);
+  const DType dtype = statistics_dtype(call, x);
+  BatchNorm norm{builder.cast(result, x->type.dtype), builder.cast(of.mean, dtype),
+                 builder.cast(of.scale, dtype), nullptr, nullptr};
+  if (!call.has("running_mean") || !call.has("running_var")) return norm;
+  ir::Dim elements(1);
+  for (const int64_t axis : axes) elements *= x->type.shape[axis];
+  const Expr count(call, as_value(builder, Number(elements), wide));
+  const double momentum = call.real_or("momentum", 0.1);
+  const auto moved = [&](const char* name, const Expr& towards) {
+    Value* before = call.tensor(name);
+    const Expr kept = Expr(call, builder.cast(before, wide)) * (1 - momentum);
+    return builder.cast(kept + towards * momentum, before->type.dtype);
+  };
+  norm.running_mean = moved("running_mean", of.mean);
+  norm.running_var = moved("running_var", of.variance * (count / (count - 1)));
+  return norm;
+}
+
+void expect_inference(Call& call) {
   call.expect(!call.boolean_or("training", false), "batch_norm in training mode",
               "a model in eval mode (call model.eval() before exporting)");
+}
+
+Value* import_batch_norm(Call& call) {
+  if (!call.has("running_mean") && !call.has("running_var"))
+    return batch_norm_of_batch(call).result;
+  expect_inference(call);
   return batch_norm(call);
 }
 
+// On a CPU the statistics that are kept of an inference are empty.
 std::vector<Value*> import_native_batch_norm(Call& call) {
-  call.expect(!call.boolean_or("training", false), "batch_norm in training mode",
-              "a model in eval mode (call model.eval() before exporting)");
-  expect_unused(call, 1, 2);
-  return {batch_norm(call), nullptr, nullptr};
+  Value* x = call.tensor("input");
+  if (!call.has("running_mean") && !call.has("running_var")) {
+    const BatchNorm norm = batch_norm_of_batch(call);
+    return {norm.result, norm.mean, norm.scale};
+  }
+  expect_inference(call);
+  const DType dtype = statistics_dtype(call, x);
+  return {batch_norm(call), empty(call, dtype), empty(call, dtype)};
+}
+
+// Running statistics are results.
+std::vector<Value*> import_functional_batch_norm(Call& call) {
+  if (!call.boolean_or("training", false)) {
+    const DType dtype = statistics_dtype(call, call.tensor("input"));
+    return {batch_norm(call), empty(call, dtype), empty(call, dtype), call.tensor("running_mean"),
+            call.tensor("running_var")};
+  }
+  const BatchNorm norm = batch_norm_of_batch(call);
+  return {norm.result, norm.mean, norm.scale, norm.running_mean, norm.running_var};
+}
+
+std::vector<Value*> import_batch_norm_with_update(Call& call) {
+  const BatchNorm norm = batch_norm_of_batch(call);
+  return {norm.result,       norm.mean,       norm.scale, empty(call, DType::U8),
+          norm.running_mean, norm.running_var};
 }
 
 // Each channel of each sample on its own: group norm with one channel per group.
@@ -165,6 +275,9 @@ constexpr Row kRows[] = {
     {"aten.batch_norm.default", import_batch_norm},
     {"aten.native_batch_norm.default", import_native_batch_norm},
     {"aten._native_batch_norm_legit.default", import_native_batch_norm},
+    {"aten._native_batch_norm_legit.no_stats", import_native_batch_norm},
+    {"aten._native_batch_norm_legit_functional.default", import_functional_batch_norm},
+    {"aten._batch_norm_with_update_functional.default", import_batch_norm_with_update},
     {"aten._native_batch_norm_legit_no_training.default", import_native_batch_norm},
 };
 

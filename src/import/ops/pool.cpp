@@ -172,17 +172,58 @@ std::vector<Value*> import_max_pool_with_indices(Call& call) {
   return {largest, places};
 }
 
+Value* matrix_constant(Call& call, DType dtype, const std::vector<double>& values,
+                       std::vector<int64_t> shape) {
+  std::byte* data = nullptr;
+  ir::Literal literal = ir::Literal::allocate(dtype, std::move(shape), &data);
+  for (size_t i = 0; i < values.size(); ++i)
+    ir::Literal::set(data, dtype, static_cast<int64_t>(i), values[i]);
+  return call.builder().constant(std::move(literal));
+}
+
+// How many elements of its input or the padding around it every window has; what ceil_mode adds behind that is neither.
+Value* counted(Call& call, const Window& window, const ir::Shape& sizes, const ir::Shape& output,
+               DType dtype) {
+  std::optional<Expr> product;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    std::vector<double> counts;
+    const int64_t end = sizes[i].constant() + window.padding[i];
+    for (int64_t n = 0; n < output[i].constant(); ++n) {
+      const int64_t start = n * window.stride[i] - window.padding[i];
+      counts.push_back(static_cast<double>(std::min(start + window.kernel[i], end) - start));
+    }
+    std::vector<int64_t> shape(sizes.size(), 1);
+    shape[i] = output[i].constant();
+    const Expr along(call, matrix_constant(call, dtype, counts, shape));
+    product = product ? *product * along : along;
+  }
+  return *product;
+}
+
+// Sums, and those divided.
+Value* avg_pool_with_counts(Call& call, Value* x, const Window& window, ir::Attrs attrs) {
+  attrs.emplace("count_padding", false);
+  attrs.emplace("divisor", int64_t{1});
+  const DType dtype = x->type.dtype;
+  const Expr wide(call, call.builder().cast(x, compute_dtype(dtype)));
+  const Expr sums(call, call.make(Op::avg_pool, {wide}, std::move(attrs)));
+  const ir::Shape& shape = sums.value()->type.shape;
+  const ir::Shape output(shape.begin() + 2, shape.end());
+  const Expr counts(call,
+                    counted(call, window, spatial_sizes(x), output, sums.value()->type.dtype));
+  return call.builder().cast(sums / counts, dtype);
+}
+
 template <size_t spatial>
 Value* import_avg_pool(Call& call) {
   return with_batch(call, spatial, [&](Value* x) {
     const Window window = read_window(call, spatial_sizes(x));
     const bool count_padding = call.boolean_or("count_include_pad", true);
-    // What ceil_mode adds is not padding to PyTorch: it never counts.
     const bool has_extra = window.padding_after != window.padding;
     const bool has_padding = window.padding != std::vector<int64_t>(spatial, 0);
-    call.expect(!(count_padding && has_extra && has_padding) || call.has("divisor_override"),
-                "ceil_mode with counted padding", "count_include_pad=False");
     ir::Attrs attrs = window_attrs(window);
+    if (count_padding && has_extra && has_padding && !call.has("divisor_override"))
+      return avg_pool_with_counts(call, x, window, std::move(attrs));
     attrs.emplace("count_padding", count_padding && !has_extra);
     if (call.has("divisor_override")) attrs.emplace("divisor", call.integer("divisor_override"));
     return call.make(Op::avg_pool, {x}, attrs);
@@ -214,59 +255,87 @@ Cover cover(int64_t n, int64_t m) {
   return result;
 }
 
-Value* matrix_constant(Call& call, DType dtype, const std::vector<double>& values,
-                       std::vector<int64_t> shape) {
-  std::byte* data = nullptr;
-  ir::Literal literal = ir::Literal::allocate(dtype, std::move(shape), &data);
-  for (size_t i = 0; i < values.size(); ++i)
-    ir::Literal::set(data, dtype, static_cast<int64_t>(i), values[i]);
-  return call.builder().constant(std::move(literal));
-}
+// The windows along an axis: i64[m, largest]. Where the size is not known they are computed when the model runs.
+struct AxisWindows {
+  Value* index;   // positions; a shorter window repeats its last one
+  Value* counts;  // bool: false for repetitions
+  Value* length;  // i64[m]
 
-// The same where the size is not known: the windows are computed when the model runs.
-Value* symbolic_adaptive_axis(Call& call, Value* x, int64_t axis, int64_t output, bool is_max) {
-  const ir::Dim size = x->type.shape[axis];
-  require_elements(call, x, {axis}, ir::Requirement::Kind::Sizes);
-  const Expr number(call, as_value(call.builder(), Number(size), DType::I64));
-  const Expr i(call, unsqueeze(call, iota(call, output), 1));
-  const auto parts = static_cast<double>(output);
-  const Expr start = (i * number).apply(Op::floor_div, parts);
-  const Expr end = ((i + 1) * number + (parts - 1)).apply(Op::floor_div, parts);
-  const Expr length = end - start;
-  const Expr k(call, iota(call, ir::floordiv(size + (output - 1), output) + 1));
-  const Expr index = start + k.apply(Op::minimum, length - 1);
-  Value* taken = call.make(Op::gather, {x, index}, {{"axis", axis}});
-  if (is_max) return reduce(call, Op::reduce_max, taken, {axis + 1}, false);
-  ir::Shape shape = index.value()->type.shape;
-  shape.resize(taken->type.rank() - axis, 1);
-  const Expr counts(call, call.builder().reshape(k.apply(Op::lt, length), shape));
-  const Expr kept = counts.select({call, taken}, {call, call.constant_like(taken, 0)});
-  const Expr sum(call, reduce(call, Op::reduce_sum, kept, {axis + 1}, false));
-  shape.erase(shape.begin() + 1);
-  return sum /
-         Expr(call, call.builder().reshape(call.builder().cast(length, x->type.dtype), shape));
-}
+  AxisWindows(Call& call, Value* x, int64_t axis, int64_t output) {
+    const ir::Dim& size = x->type.shape[axis];
+    call.expect(output > 0, "output size " + std::to_string(output), "1 or more");
+    if (!size.is_constant()) {
+      compute(call, x, axis, output);
+      return;
+    }
+    call.expect(size.constant() > 0, "size 0", "1 or more");
+    const Cover windows = cover(size.constant(), output);
+    const std::vector<double> positions(windows.index.begin(), windows.index.end());
+    index = matrix_constant(call, DType::I64, positions, {output, windows.size});
+    counts = matrix_constant(call, DType::Bool, windows.counts, {output, windows.size});
+    length = matrix_constant(call, DType::I64, windows.length, {output});
+  }
+
+  // [m, largest] or [m] in place of the axis of a tensor that has `after` axes behind it.
+  static Expr along(Call& call, Value* values, int64_t after) {
+    ir::Shape shape = values->type.shape;
+    shape.resize(shape.size() + static_cast<size_t>(after), ir::Dim(1));
+    return {call, call.builder().reshape(values, shape)};
+  }
+
+ private:
+  void compute(Call& call, Value* x, int64_t axis, int64_t output) {
+    const ir::Dim size = x->type.shape[axis];
+    require_elements(call, x, {axis}, ir::Requirement::Kind::Sizes);
+    const Expr number(call, as_value(call.builder(), Number(size), DType::I64));
+    const Expr i(call, unsqueeze(call, iota(call, output), 1));
+    const auto parts = static_cast<double>(output);
+    const Expr start = (i * number).apply(Op::floor_div, parts);
+    const Expr end = ((i + 1) * number + (parts - 1)).apply(Op::floor_div, parts);
+    const Expr k(call, iota(call, ir::floordiv(size + (output - 1), output) + 1));
+    const Expr elements = end - start;
+    index = start + k.apply(Op::minimum, elements - 1);
+    counts = k.apply(Op::lt, elements);
+    length = call.builder().reshape(elements, {ir::Dim(output)});
+  }
+};
 
 // One axis: windows of one size are gathered into an axis of their own and reduced.
 Value* adaptive_axis(Call& call, Value* x, int64_t axis, int64_t output, bool is_max) {
-  const ir::Dim& size = x->type.shape[axis];
-  call.expect(output > 0, "output size " + std::to_string(output), "1 or more");
-  if (!size.is_constant()) return symbolic_adaptive_axis(call, x, axis, output, is_max);
-  call.expect(size.constant() > 0, "size 0", "1 or more");
-  const Cover windows = cover(size.constant(), output);
-  const std::vector<double> positions(windows.index.begin(), windows.index.end());
-  Value* index = matrix_constant(call, DType::I64, positions, {output, windows.size});
-  Value* taken = call.make(Op::gather, {x, index}, {{"axis", axis}});
+  const AxisWindows windows(call, x, axis, output);
+  Value* taken = call.make(Op::gather, {x, windows.index}, {{"axis", axis}});
   if (is_max) return reduce(call, Op::reduce_max, taken, {axis + 1}, false);
-  std::vector<int64_t> shape(x->type.rank() - axis + 1, 1);
-  shape[0] = output;
-  shape[1] = windows.size;
+  const int64_t after = static_cast<int64_t>(x->type.rank()) - axis - 1;
   // Not a product with 0, which would make a NaN of an infinity.
-  const Expr counts(call, matrix_constant(call, DType::Bool, windows.counts, shape));
-  const Expr kept = counts.select({call, taken}, {call, call.constant_like(taken, 0)});
+  const Expr kept = AxisWindows::along(call, windows.counts, after)
+                        .select({call, taken}, {call, call.constant_like(taken, 0)});
   const Expr sum(call, reduce(call, Op::reduce_sum, kept, {axis + 1}, false));
-  shape.erase(shape.begin() + 1);
-  return sum / Expr(call, matrix_constant(call, x->type.dtype, windows.length, shape));
+  const Expr length = AxisWindows::along(call, windows.length, after);
+  return sum / Expr(call, call.builder().cast(length, x->type.dtype));
+}
+
+// Where the largest element of each window is along one axis, and in `places` where that is in the plane: the first of
+// equal ones, and of NaN the last, as PyTorch takes them.
+Value* adaptive_max_axis(Call& call, Value* x, Value*& places, int64_t axis, int64_t output) {
+  const AxisWindows windows(call, x, axis, output);
+  const auto take = [&](Value* values) {
+    return call.make(Op::gather, {values, windows.index}, {{"axis", axis}});
+  };
+  Value* taken = take(x);
+  const int64_t after = static_cast<int64_t>(x->type.rank()) - axis - 1;
+  const Expr numbers = AxisWindows::along(call, iota(call, taken->type.shape[axis + 1]), after);
+  const Expr of_nan = Expr(call, taken).apply(Op::isnan).select(numbers, numbers.constant(-1));
+  const Expr nan(call, reduce(call, Op::reduce_max, of_nan, {axis + 1}, true));
+  const Expr largest(call, call.make(Op::argmax, {taken}, {{"axis", axis + 1}, {"keepdim", true}}));
+  const Expr found = nan.apply(Op::ge, 0).select(nan, largest);
+  const auto chosen = [&](Value* values) {
+    Value* kept = call.make(Op::gather_elements, {values, found}, {{"axis", axis + 1}});
+    ir::Shape shape = kept->type.shape;
+    shape.erase(shape.begin() + axis + 1);
+    return call.builder().reshape(kept, shape);
+  };
+  places = chosen(take(places));
+  return chosen(taken);
 }
 
 bool divides(const ir::Dim& size, int64_t output) {
@@ -317,10 +386,21 @@ Value* import_adaptive_avg_pool(Call& call) {
   return adaptive_pool(call, spatial, false);
 }
 
+// The last axis first: of equal elements the first in row-major order is taken.
 template <size_t spatial>
 std::vector<Value*> import_adaptive_max_pool(Call& call) {
-  call.expect(!call.output_used(1), "a use of the indices", "their values only");
-  return {adaptive_pool(call, spatial, true), nullptr};
+  Value* largest = adaptive_pool(call, spatial, true);
+  if (!call.output_used(1)) return {largest, nullptr};
+  Value* places = with_batch(call, spatial, [&](Value* x) {
+    const std::vector<int64_t> output = per_axis(call, call.integers("output_size"), spatial);
+    const ir::Shape sizes = spatial_sizes(x);
+    Value* numbers = iota(call, ir::product(sizes));
+    Value* places = call.builder().expand(call.builder().reshape(numbers, sizes), x->type.shape);
+    for (size_t i = spatial; i-- > 0;)
+      x = adaptive_max_axis(call, x, places, static_cast<int64_t>(i) + 2, output[i]);
+    return places;
+  });
+  return {largest, places};
 }
 
 constexpr Row kRows[] = {
