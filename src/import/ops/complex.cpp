@@ -1,5 +1,7 @@
 // Complex tensors: each is a pair of real ones, and an operator on them is a few on their parts.
+#include <algorithm>
 #include <numbers>
+#include <optional>
 
 #include "import/ops/complex.h"
 
@@ -48,15 +50,38 @@ Results by_parts(Call& call) {
   return results;
 }
 
-// A product of two complex tensors, by four of their parts.
+size_t tensor_count(const Call& call) {
+  size_t count = 0;
+  for (const auto& [name, argument] : call.node().inputs) {
+    count += std::holds_alternative<TensorName>(argument);
+    if (const auto* many = std::get_if<std::vector<TensorName>>(&argument)) count += many->size();
+  }
+  return count;
+}
+
+// A product of complex tensors: the sum over all choices of a part of each, i to the number of imaginary ones as factor.
 Results by_products(Call& call) {
+  constexpr size_t kMost = 5;
   const Row* row = find_row(short_target(call.node().target));
-  const auto product = [&](Part a, Part b) {
-    Call parts(call, {a, b});
-    return Expr(call, call_row(*row, parts).at(0));
-  };
-  constexpr Part kRe = Part::Real, kIm = Part::Imaginary;
-  return one(call, {product(kRe, kRe) - product(kIm, kIm), product(kRe, kIm) + product(kIm, kRe)});
+  const size_t count = tensor_count(call);
+  call.expect(count >= 1 && count <= kMost, std::to_string(count) + " complex factors",
+              "1 to " + std::to_string(kMost));
+  std::optional<Expr> re, im;
+  for (size_t choice = 0; choice < size_t{1} << count; ++choice) {
+    std::vector<Part> chosen;
+    for (size_t i = 0; i < count; ++i)
+      chosen.push_back((choice >> (count - 1 - i)) % 2 != 0 ? Part::Imaginary : Part::Real);
+    const auto imaginary = std::ranges::count(chosen, Part::Imaginary);
+    Call parts(call, std::move(chosen));
+    const Expr term(call, call_row(*row, parts).at(0));
+    std::optional<Expr>& sum = imaginary % 2 == 0 ? re : im;
+    if (!sum) {
+      sum = term;
+    } else {
+      sum = imaginary % 4 < 2 ? *sum + term : *sum - term;
+    }
+  }
+  return one(call, {*re, *im});
 }
 
 Pair self(Call& call) { return Pair::of(call, "self", result_part(call)); }

@@ -292,6 +292,27 @@ Equation parse_equation(std::string text) {
   return equation;
 }
 
+// A letter that an operand has twice is for the diagonal of both axes.
+void take_diagonals(Call& call, std::string& letters, Value*& x) {
+  for (size_t i = 0; i < letters.size(); ++i) {
+    for (size_t k; (k = letters.find(letters[i], i + 1)) != std::string::npos;) {
+      const ir::Dim size = x->type.shape[i];
+      call.expect(size == x->type.shape[k], "a repeated letter for sizes that differ",
+                  "equal sizes");
+      const auto first = static_cast<int64_t>(i), second = static_cast<int64_t>(k);
+      std::vector<int64_t> order = range(0, static_cast<int64_t>(letters.size()));
+      order.erase(order.begin() + second);
+      order.erase(order.begin() + first);
+      order.insert(order.begin(), {first, second});
+      Value* index = iota(call, size);
+      Value* diagonal = call.make(Op::gather_nd, {call.builder().permute(x, order), index, index},
+                                  {{"axis", int64_t{0}}});
+      letters.erase(k, 1);
+      x = move_axis(call, diagonal, 0, first);
+    }
+  }
+}
+
 Value* import_einsum(Call& call) {
   Equation equation = parse_equation(call.text_or("equation", ""));
   std::vector<Value*> tensors = call.tensors("tensors");
@@ -301,14 +322,12 @@ Value* import_einsum(Call& call) {
   name_ellipsis(call, equation, tensors);
   std::string seen;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    std::string letters = equation.operands[i];
+    const std::string letters = equation.operands[i];
     call.expect(letters.size() == tensors[i]->type.rank(),
                 "\"" + letters + "\" for rank " + std::to_string(tensors[i]->type.rank()),
                 "one letter per axis");
+    take_diagonals(call, equation.operands[i], tensors[i]);
     seen += letters;
-    std::ranges::sort(letters);
-    call.expect(std::ranges::adjacent_find(letters) == letters.end(),
-                "a repeated letter in \"" + letters + "\"", "different letters (no diagonals)");
   }
   drop_broadcast_axes(call, equation, tensors);
   for (char letter : equation.result) {

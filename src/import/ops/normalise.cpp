@@ -162,8 +162,21 @@ Value* batch_norm(Call& call) {
                  {{"eps", call.real_or("eps", 1e-5)}});
 }
 
-Value* empty(Call& call, DType dtype) {
-  return call.make(Op::full, {}, {{"shape", ir::Shape{0}}, {"dtype", dtype}, {"value", 0.0}});
+DType recorded_dtype(Call& call, size_t output) {
+  return call.scope().recorded_type(call.node().output_names()[output]).dtype;
+}
+
+Value* empty(Call& call, size_t output) {
+  if (!call.output_used(output)) return nullptr;
+  return call.make(
+      Op::full, {},
+      {{"shape", ir::Shape{0}}, {"dtype", recorded_dtype(call, output)}, {"value", 0.0}});
+}
+
+// PyTorch records f32 for running statistics of 16 bits.
+Value* unchanged(Call& call, const char* name, size_t output) {
+  if (!call.output_used(output)) return nullptr;
+  return call.builder().cast(call.tensor(name), recorded_dtype(call, output));
 }
 
 // What normalising over the batch gives beside the result.
@@ -174,6 +187,7 @@ struct BatchNorm {
 
 // The running variance counts the elements less one, that of the batch all of them.
 BatchNorm batch_norm_of_batch(Call& call) {
+  call.compute_in_f32();
   ir::Builder& builder = call.builder();
   Value* x = call.tensor("input");
   const auto rank = static_cast<int64_t>(x->type.rank());
@@ -222,31 +236,26 @@ Value* import_batch_norm(Call& call) {
 
 // On a CPU the statistics that are kept of an inference are empty.
 std::vector<Value*> import_native_batch_norm(Call& call) {
-  Value* x = call.tensor("input");
   if (!call.has("running_mean") && !call.has("running_var")) {
     const BatchNorm norm = batch_norm_of_batch(call);
     return {norm.result, norm.mean, norm.scale};
   }
   expect_inference(call);
-  const DType dtype = statistics_dtype(call, x);
-  return {batch_norm(call), empty(call, dtype), empty(call, dtype)};
+  return {batch_norm(call), empty(call, 1), empty(call, 2)};
 }
 
 // Running statistics are results.
 std::vector<Value*> import_functional_batch_norm(Call& call) {
-  if (!call.boolean_or("training", false)) {
-    const DType dtype = statistics_dtype(call, call.tensor("input"));
-    return {batch_norm(call), empty(call, dtype), empty(call, dtype), call.tensor("running_mean"),
-            call.tensor("running_var")};
-  }
+  if (!call.boolean_or("training", false))
+    return {batch_norm(call), empty(call, 1), empty(call, 2), unchanged(call, "running_mean", 3),
+            unchanged(call, "running_var", 4)};
   const BatchNorm norm = batch_norm_of_batch(call);
   return {norm.result, norm.mean, norm.scale, norm.running_mean, norm.running_var};
 }
 
 std::vector<Value*> import_batch_norm_with_update(Call& call) {
   const BatchNorm norm = batch_norm_of_batch(call);
-  return {norm.result,       norm.mean,       norm.scale, empty(call, DType::U8),
-          norm.running_mean, norm.running_var};
+  return {norm.result, norm.mean, norm.scale, empty(call, 3), norm.running_mean, norm.running_var};
 }
 
 // Each channel of each sample on its own: group norm with one channel per group.

@@ -52,6 +52,8 @@ def arithmetic() -> Family:
         "sums": lambda a, b: (a.sum(), a.mean(1), b.cumsum(0), a.sum(1, keepdim=True)),
         "matmul": lambda a, b: (a @ b.mT, a[0] @ b[0], a @ b[0]),
         "einsum": lambda a, b: torch.einsum("ij,kj->ik", a, b),
+        "einsum-one": lambda a, b: (torch.einsum("ij->j", a), torch.einsum("ij->ji", b)),
+        "einsum-three": lambda a, b: torch.einsum("ij,kj,ki->j", a, b, a[:, :1].expand(-1, a.shape[0])),
         "shapes": lambda a, b: (
             a.reshape(-1), a.t(), a[:, 1:3], a[1], a.unsqueeze(1), a.flip(0), a.roll(1, 1),
             a.permute(1, 0), a.expand(2, *a.shape), *a.split(2), *b.chunk(2, 1), a.repeat(1, 2),

@@ -420,7 +420,46 @@ def normalise() -> Family:
     masked = torch.tensor([[-float("inf")] * 3, [1.0, -float("inf"), 2.0]])
     family.add("safe_softmax", lambda t: torch.ops.aten._safe_softmax(t, 1), masked)
     family.add("softmax-large", lambda t: t.softmax(-1), torch.tensor([1000.0, 1001.0, -1000.0]))
+    norms_with_statistics(family)
     return family
+
+
+def norms_with_statistics(family: Family) -> None:
+    """Norms that give what they took off and multiplied by, and those over the batch."""
+    aten = torch.ops.aten
+    for dtype in (torch.float32, torch.float64):
+        x, w, mean = rand(3, 4, 5, dtype=dtype), rand(4, dtype=dtype), rand(4, dtype=dtype)
+        family.add(
+            f"layer_norm-statistics-{short(dtype)}",
+            lambda t: aten.native_layer_norm(t, (4, 5), None, None, 1e-5),
+            x,
+        )
+        family.add(
+            f"group_norm-statistics-{short(dtype)}",
+            lambda t, w: aten.native_group_norm(t, w, None, 3, 4, 5, 2, 1e-5),
+            x,
+            w,
+        )
+        family.add(
+            f"batch_norm-of-batch-{short(dtype)}",
+            lambda t, w: aten._native_batch_norm_legit.no_stats(t, w, w, True, 0.1, 1e-5),
+            x,
+            w,
+        )
+        for training in (True, False):
+            family.add(
+                f"batch_norm-functional-{training}-{short(dtype)}",
+                lambda t, w, m, k=training: aten._native_batch_norm_legit_functional(
+                    t, w, None, m, m.abs() + 1, k, 0.3, 1e-5
+                ),
+                x,
+                w,
+                mean,
+            )
+    for shape in ((4, 3), (2, 3, 1), (2, 3, 4, 5, 2)):
+        family.add(
+            "batch_norm", lambda t: fn.batch_norm(t, None, None, training=True), rand(*shape)
+        )
 
 
 def contract() -> Family:
@@ -491,6 +530,9 @@ def contract() -> Family:
         "...i,...i->i...": ((1, 3, 4), (2, 1, 4)),
         "...i->...": ((4,),),
         "bij,bkj->bik": ((2, 3, 1), (1, 4, 5)),
+        "iji->j": ((3, 4, 3),),
+        "iijj,jk->ik": ((3, 3, 2, 2), (2, 4)),
+        "iii->i": ((3, 3, 3),),
     }.items():
         family.add(
             f"einsum-{equation}",
@@ -666,6 +708,29 @@ def pool() -> Family:
     family.add("adaptive-1d", lambda t: fn.adaptive_avg_pool1d(t, 5), rand(2, 3, 10))
     family.add("adaptive-max", lambda t: fn.adaptive_max_pool2d(t, (3, 2)), x)
     family.add("adaptive-max-uneven", lambda t: fn.adaptive_max_pool2d(t, (4, 3)), x)
+    # Equal elements and several NaN: the places say which was taken.
+    equal = torch.tensor([1.0, 1, 0, 1, float("nan"), float("nan"), 0, -float("inf"), 1, 1, 1, 1])
+    for sizes, places in (((3, 4), (2, 3)), ((2, 6), (1, 4)), ((12, 1), (5, 1)), ((2, 6), (3, 7))):
+        family.add(
+            "adaptive-max-places",
+            lambda t, o=places: fn.adaptive_max_pool2d(t, o, return_indices=True),
+            torch.stack([equal, equal.flip(0), rand(12)]).reshape(1, 3, *sizes),
+        )
+    family.add(
+        "adaptive-max-places-1d", lambda t: torch.adaptive_max_pool1d(t, 3), rand(2, 7).round()
+    )
+    family.add(
+        "adaptive-max-places-3d",
+        lambda t: fn.adaptive_max_pool3d(t, (2, 3, 1), return_indices=True),
+        rand(2, 5, 4, 3, dtype=torch.float64).round(),
+    )
+    for size, kernel, stride, padding in ((7, 3, 2, 1), (8, 3, 2, 1), (5, 4, 3, 2), (1, 2, 2, 1)):
+        for dtype in FLOATS:
+            family.add(
+                f"avg-counted-ceil-{short(dtype)}",
+                lambda t, a=(kernel, stride, padding): fn.avg_pool2d(t, *a, ceil_mode=True),
+                rand(2, 3, size, size, dtype=dtype),
+            )
     return family
 
 
@@ -773,6 +838,71 @@ def shape() -> Family:
         family.add(f"cast-{short(dtype)}", lambda t, d=dtype: t.to(d), source)
         family.add(f"cast-from-{short(dtype)}", lambda t: t.to(torch.float32), source.to(dtype))
         family.add(f"cast-from-{short(dtype)}-int", lambda t: t.to(torch.int64), source.to(dtype))
+    return family
+
+
+def strided() -> Family:
+    family = Family("strided")
+    x = rand(4, 5)
+    for size, stride, offset in (
+        ((3, 4), (5, 1), 0), ((2, 3, 2), (4, 2, 1), 3), ((3,), (0,), 7), ((0, 3), (9, 9), 0),
+        ((), (), 19), ((6, 3), (3, 1), None),
+    ):  # fmt: skip
+        arguments = (size, stride, offset)
+        family.add("view", lambda t, a=arguments: t.as_strided(*a), x)
+        family.add("copy", lambda t, a=arguments: torch.as_strided_copy(t, *a), ints(4, 5))
+    family.add(
+        "of-transposed", lambda t: t.permute(2, 0, 1).as_strided((3, 2), (2, 9), 1), rand(2, 3, 4)
+    )
+    family.add(
+        "scatter", lambda t, u: torch.as_strided_scatter(t, u, (2, 3), (6, 2), 1), x, rand(2, 3)
+    )
+    family.add(
+        "scatter-transposed",
+        lambda t, u: torch.as_strided_scatter(t.t(), u, (2, 3), (6, 2), 1),
+        ints(4, 5),
+        ints(2, 3),
+    )
+    return family
+
+
+def special() -> Family:
+    """Gamma, Bessel and error functions: each where its formulas meet, and at its poles."""
+    family = Family("special")
+    edges = [0.0, -0.0, 0.5, 1, 1.5, 2, 3, 8, 10, 30, 1e30, float("inf"), float("nan"), -0.25, -1.5]
+    edges += [-2.5, -7.5, 0.999, 1.001, 2.001, 7.999, 8.001, 1e-30]
+    share = torch.tensor([0.0, 1, 0.5, 0.499, 0.501, 0.25, 1e-30, 1e-6, 0.999, -0.1, 1.1])
+    share = torch.cat([share, -share, torch.tensor([float("nan")])])
+    functions = {
+        "lgamma": torch.lgamma,
+        "digamma": torch.digamma,
+        "mvlgamma": lambda x: torch.mvlgamma(x.abs() + 1.1, 3),
+        "i0": lambda x: torch.i0(x.clamp(-80, 80)),
+        "i0e": torch.special.i0e,
+        "i1": lambda x: torch.special.i1(x.clamp(-80, 80)),
+        "i1e": torch.special.i1e,
+        "erfcx": lambda x: torch.special.erfcx(x.clamp_min(-5)),
+        "log_ndtr": lambda x: torch.special.log_ndtr(x.clamp_max(4)),
+        "ndtr": torch.special.ndtr,
+    }
+    # PyTorch's second derivative and those after it are NaN at infinity; engines have 0, the limit.
+    functions |= {
+        f"polygamma{n}": lambda x, n=n: torch.polygamma(n, x.clamp_max(1e30))
+        for n in (0, 1, 2, 3, 6)
+    }
+    for dtype in (torch.float32, torch.float64):
+        x = torch.cat([torch.tensor(edges), rand(20, high=14)]).to(dtype)
+        for name, function in functions.items():
+            family.add(f"{name}-{short(dtype)}", function, x)
+        family.add(f"erfinv-{short(dtype)}", torch.erfinv, share.to(dtype))
+        family.add(f"ndtri-{short(dtype)}", torch.special.ndtri, share.to(dtype))
+    poles = torch.tensor([0.0, -1.0, -5.0, -float("inf")])
+    family.add("poles", lambda x: (x.lgamma(), x.polygamma(2), x.polygamma(3)), poles[:3])
+    family.add("digamma-poles", torch.digamma, poles)
+    for dtype in (torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.uint8):
+        name = short(dtype)
+        family.add(f"lgamma-{name}", torch.lgamma, rand(9, low=0.1).to(dtype))
+        family.add(f"i0-{name}", torch.i0, rand(9, low=0.1).to(dtype))
     return family
 
 
@@ -918,6 +1048,28 @@ def geometry() -> Family:
                     image,
                     grid,
                 )
+    volume, places = rand(2, 2, 3, 4, 5), rand(2, 2, 3, 2, 3, low=-1.4, high=1.4)
+    far = rand(2, 3, 3, 2, low=-7, high=7)
+    for corners in (False, True):
+        for mode, padding in (("bicubic", "zeros"), ("bicubic", "border"), ("bicubic", "reflection"),
+                              ("bilinear", "reflection"), ("nearest", "reflection")):  # fmt: skip
+            family.add(
+                f"grid_sample-{mode}-{padding}-{corners}",
+                lambda x, g, h, a=(mode, padding, corners): (
+                    fn.grid_sample(x, g, *a), fn.grid_sample(x[:, :, :1], h, *a)
+                ),
+                image,
+                grid,
+                far,
+            )  # fmt: skip
+        for mode in ("bilinear", "nearest"):
+            for padding in ("zeros", "border", "reflection"):
+                family.add(
+                    f"grid_sample-volume-{mode}-{padding}-{corners}",
+                    lambda x, g, a=(mode, padding, corners): fn.grid_sample(x, g, *a),
+                    volume,
+                    places,
+                )
     return family
 
 
@@ -965,6 +1117,8 @@ FAMILIES = [
     pool(),
     recurrent(),
     shape(),
+    strided(),
+    special(),
     pad(),
     index(),
     create(),
