@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,10 @@ WIDE = {
     torch.float16: torch.float64,
     torch.bfloat16: torch.float64,
 } | {torch.complex64: torch.complex128}
+# Where PyTorch's own results have fewer digits: 1 + erf, of which little is left, and a series that stops early.
+FEWER_DIGITS = {"special.ndtr": lambda dtype: torch.finfo(dtype).eps} | dict.fromkeys(
+    ("polygamma", "special.polygamma"), lambda dtype: 1e-9
+)
 # Their results are memory that nobody wrote.
 WITHOUT_VALUES = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty"} | {
     "new_empty_strided",
@@ -222,7 +226,8 @@ def _try_samples(samples: Sequence[Sample], is_pointwise: bool) -> tuple[str, li
     problems = []
     for sample, of_sample, got in zip(samples, expected, results, strict=True):
         theirs, ours = map(sample.with_named_elements, (list(of_sample), list(got)))
-        found = [difference(g, e, is_pointwise) for g, e in zip(ours, theirs, strict=True)]
+        slack = FEWER_DIGITS.get(sample.name)
+        found = [difference(g, e, is_pointwise, slack) for g, e in zip(ours, theirs, strict=True)]
         if any(found):
             exact = sample.eager_in_f64()
             found = [
@@ -276,8 +281,13 @@ def is_nearer(got: torch.Tensor, expected: torch.Tensor, exact: torch.Tensor) ->
     return bool((same | (ours <= theirs + rounding)).all())
 
 
-def difference(got: torch.Tensor, expected: torch.Tensor, is_pointwise: bool) -> str | None:
-    """What differs by more than is allowed, as text."""
+def difference(
+    got: torch.Tensor,
+    expected: torch.Tensor,
+    is_pointwise: bool,
+    slack: Callable[[torch.dtype], float] | None = None,
+) -> str | None:
+    """What differs by more than is allowed, as text; `slack` is what is allowed beside that of numbers near 1."""
     if got.dtype != expected.dtype or got.shape != expected.shape:
         return (
             f"got {got.dtype} {tuple(got.shape)}, expected {expected.dtype} {tuple(expected.shape)}"
@@ -291,6 +301,11 @@ def difference(got: torch.Tensor, expected: torch.Tensor, is_pointwise: bool) ->
         a, e = got.to(torch.float64), expected.to(torch.float64)
         bound = (RELATIVE[expected.dtype] * magnitude).expand(e.shape).clone()
         finite = e[e.isfinite()]
+        if slack is not None:
+            bound += slack(expected.dtype) * magnitude.clamp_min(1)
+            same |= got.isinf() & (
+                magnitude > 1e12
+            )  # at poles PyTorch divides by what rounding left
         if is_pointwise:
             bound += 1e-6 * RELATIVE[expected.dtype]
         elif finite.numel():

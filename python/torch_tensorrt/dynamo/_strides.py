@@ -10,7 +10,8 @@ strides of the graph:
   of, and the operators that make the views are PyTorch's.
 
 Views that leave elements out are the exception where nobody but the caller sees their strides: they come without gaps,
-with the dimensions in the same order, because an engine computes only what is asked for.
+with the dimensions in the same order, because an engine computes only what is asked for. So do results of operators
+that are no views to PyTorch, and yet give some (meshgrid).
 """
 
 from __future__ import annotations
@@ -231,6 +232,8 @@ class _ViewCopies:
         for view, users in views:
             chain = _chain(view, self._inside)
             base = chain[-1].args[0] if chain else view
+            if not chain and all(user.op == "output" for user in users):
+                continue  # PyTorch has no operator that would make it; whoever called gets it dense
             if base in self._inside and not is_dense(base.meta["val"]):
                 self._reasons[base] = "an operator outside engines sees its strides"
             for node in reversed(chain):

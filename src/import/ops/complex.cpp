@@ -28,6 +28,15 @@ Pair operator*(const Pair& a, const Pair& b) {
   return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
 }
 
+// Both are scaled by the divisor's larger part first: no square in between overflows.
+Pair divide(const Pair& a, const Pair& b) {
+  const Expr scale =
+      b.re.apply(Op::abs).apply(Op::maximum, b.im.apply(Op::abs)).apply(Op::reciprocal);
+  const Pair x{a.re * scale, a.im * scale}, y{b.re * scale, b.im * scale};
+  const Expr square = y.re * y.re + y.im * y.im;
+  return {(x.re * y.re + x.im * y.im) / square, (x.im * y.re - x.re * y.im) / square};
+}
+
 DType result_part(Call& call) {
   const std::string name = call.node().output_names().at(0);
   return call.scope().recorded_type(name).dtype;
@@ -108,15 +117,6 @@ Results import_rsub(Call& call) {
 }
 
 Results import_mul(Call& call) { return one(call, self(call) * other(call)); }
-
-// Both are scaled by the divisor's larger part first: no square in between overflows.
-Pair divide(const Pair& a, const Pair& b) {
-  const Expr scale =
-      b.re.apply(Op::abs).apply(Op::maximum, b.im.apply(Op::abs)).apply(Op::reciprocal);
-  const Pair x{a.re * scale, a.im * scale}, y{b.re * scale, b.im * scale};
-  const Expr square = y.re * y.re + y.im * y.im;
-  return {(x.re * y.re + x.im * y.im) / square, (x.im * y.re - x.re * y.im) / square};
-}
 
 Results import_div(Call& call) {
   call.expect(!call.has("rounding_mode"), "a rounding mode", "none for complex numbers");
@@ -250,8 +250,9 @@ Results import_pad(Call& call) {
 Results import_ones(Call& call) {
   const ir::Type type = call.scope().recorded_type(call.node().output_names().at(0));
   const ir::Shape shape(type.shape.begin(), type.shape.end() - 1);
-  const auto number =
-      call.complex_number("fill_value").value_or(ComplexNumber{call.real_or("fill_value", 1), 0});
+  const char* name = call.has("value") ? "value" : "fill_value";
+  const auto given = call.complex_number(name);
+  const ComplexNumber number = given ? *given : ComplexNumber{call.real_or(name, 1), 0};
   const auto fill = [&](double value) {
     return call.builder().expand(call.builder().scalar(type.dtype, value), shape);
   };
@@ -286,6 +287,10 @@ constexpr ComplexRow kRows[] = {
     {"aten.mul.Scalar", import_mul},
     {"aten.div.Tensor", import_div},
     {"aten.div.Scalar", import_div},
+    {"aten.divide.Tensor", import_div},
+    {"aten.true_divide.Tensor", import_div},
+    {"aten.subtract.Tensor", import_add_sub<Op::sub>},
+    {"aten.multiply.Tensor", import_mul},
     {"aten.reciprocal.default", import_reciprocal},
     {"aten.exp.default", import_exp},
     {"aten.log.default", import_log},
@@ -310,6 +315,9 @@ constexpr ComplexRow kRows[] = {
     {"aten.ones_like.default", import_ones},
     {"aten.full.default", import_ones},
     {"aten.full_like.default", import_ones},
+    {"aten.new_full.default", import_ones},
+    {"aten.new_ones.default", import_ones},
+    {"aten.fill.Scalar", import_ones},
     {"aten._assert_tensor_metadata.default", ignore},
 
     {"aten.mm.default", by_products},
@@ -321,40 +329,67 @@ constexpr ComplexRow kRows[] = {
     {"aten.einsum.default", by_products},
 
     {"aten.alias.default", by_parts},
+    {"aten.alias_copy.default", by_parts},
+    {"aten.as_strided.default", by_parts},
+    {"aten.as_strided_copy.default", by_parts},
+    {"aten.as_strided_scatter.default", by_parts},
+    {"aten.broadcast_to.default", by_parts},
     {"aten.cat.default", by_parts},
+    {"aten.channel_shuffle.default", by_parts},
     {"aten.chunk.default", by_parts},
     {"aten.clone.default", by_parts},
+    {"aten.column_stack.default", by_parts},
     {"aten.contiguous.default", by_parts},
     {"aten.copy.default", by_parts},
     {"aten.cumsum.default", by_parts},
     {"aten.detach.default", by_parts},
     {"aten.diagonal.default", by_parts},
+    {"aten.diagonal_copy.default", by_parts},
+    {"aten.diagonal_scatter.default", by_parts},
+    {"aten.diff.default", by_parts},
+    {"aten.dstack.default", by_parts},
     {"aten.expand.default", by_parts},
     {"aten.expand_as.default", by_parts},
+    {"aten.expand_copy.default", by_parts},
     {"aten.flatten.using_ints", by_parts},
     {"aten.flip.default", by_parts},
     {"aten.gather.default", by_parts},
+    {"aten.hstack.default", by_parts},
+    {"aten.im2col.default", by_parts},
     {"aten.index.Tensor", by_parts},
+    {"aten.index_copy.default", by_parts},
     {"aten.index_select.default", by_parts},
     {"aten.lift_fresh_copy.default", by_parts},
     {"aten.mT.default", by_parts},
+    {"aten.masked_scatter.default", by_parts},
     {"aten.mean.default", by_parts},
     {"aten.mean.dim", by_parts},
+    {"aten.meshgrid.default", by_parts},
+    {"aten.meshgrid.indexing", by_parts},
+    {"aten.moveaxis.int", by_parts},
+    {"aten.moveaxis.intlist", by_parts},
     {"aten.movedim.int", by_parts},
     {"aten.movedim.intlist", by_parts},
     {"aten.narrow.default", by_parts},
+    {"aten.native_channel_shuffle.default", by_parts},
     {"aten.neg.default", by_parts},
     {"aten._neg_view.default", by_parts},
     {"aten._neg_view_copy.default", by_parts},
+    {"aten.new_empty.default", by_parts},
     {"aten.new_zeros.default", by_parts},
     {"aten.permute.default", by_parts},
+    {"aten.permute_copy.default", by_parts},
+    {"aten.pixel_shuffle.default", by_parts},
+    {"aten.pixel_unshuffle.default", by_parts},
     {"aten.positive.default", by_parts},
     {"aten.repeat.default", by_parts},
     {"aten.repeat_interleave.self_int", by_parts},
     {"aten.reshape.default", by_parts},
+    {"aten.reshape_as.default", by_parts},
     {"aten.resolve_conj.default", by_parts},
     {"aten.resolve_neg.default", by_parts},
     {"aten.roll.default", by_parts},
+    {"aten.rot90.default", by_parts},
     {"aten.select.int", by_parts},
     {"aten.select_scatter.default", by_parts},
     {"aten.slice.Tensor", by_parts},
@@ -367,7 +402,10 @@ constexpr ComplexRow kRows[] = {
     {"aten.stack.default", by_parts},
     {"aten.sum.default", by_parts},
     {"aten.sum.dim_IntList", by_parts},
+    {"aten.swapaxes.default", by_parts},
+    {"aten.swapdims.default", by_parts},
     {"aten.t.default", by_parts},
+    {"aten.take_along_dim.default", by_parts},
     {"aten.tile.default", by_parts},
     {"aten.transpose.int", by_parts},
     {"aten.tril.default", by_parts},
@@ -375,9 +413,14 @@ constexpr ComplexRow kRows[] = {
     {"aten.unbind.int", by_parts},
     {"aten.unflatten.int", by_parts},
     {"aten.unfold.default", by_parts},
-    {"aten.unsqueeze.default", by_parts},
-    {"aten.view.default", by_parts},
+    {"aten.unfold_copy.default", by_parts},
     {"aten._unsafe_view.default", by_parts},
+    {"aten.unsqueeze.default", by_parts},
+    {"aten.unsqueeze_copy.default", by_parts},
+    {"aten.view.default", by_parts},
+    {"aten.view_as.default", by_parts},
+    {"aten.view_copy.default", by_parts},
+    {"aten.vstack.default", by_parts},
     {"aten.where.self", by_parts},
     {"aten.zeros.default", by_parts},
     {"aten.zeros_like.default", by_parts},

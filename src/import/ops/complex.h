@@ -16,6 +16,7 @@ struct Pair {
 };
 
 Pair operator*(const Pair& a, const Pair& b);
+Pair divide(const Pair& a, const Pair& b);
 
 // What the parts of the node's first result are.
 DType result_part(Call& call);

@@ -313,12 +313,19 @@ void take_diagonals(Call& call, std::string& letters, Value*& x) {
   }
 }
 
+DType result_dtype(Call& call) {
+  return call.scope().recorded_type(call.node().output_names().at(0)).dtype;
+}
+
 Value* import_einsum(Call& call) {
   Equation equation = parse_equation(call.text_or("equation", ""));
   std::vector<Value*> tensors = call.tensors("tensors");
   call.expect(tensors.size() == equation.operands.size(),
               std::to_string(tensors.size()) + " operands",
               std::to_string(equation.operands.size()));
+  // Sums of small integers are i64.
+  for (Value*& x : tensors)
+    if (!is_floating(x->type.dtype)) x = call.builder().cast(x, result_dtype(call));
   name_ellipsis(call, equation, tensors);
   std::string seen;
   for (size_t i = 0; i < tensors.size(); ++i) {

@@ -171,8 +171,10 @@ Value* import_unfold(Call& call) {
   Value* x = call.tensor("self");
   const int64_t axis = call.axis("dimension", x->type.rank());
   const int64_t size = call.integer("size"), step = call.integer("step");
-  call.expect(x->type.rank() > 0 && step >= 1 && size >= 1, "step " + std::to_string(step),
-              "1 or more");
+  call.expect(step >= 1 && size >= 0,
+              "size " + std::to_string(size) + " step " + std::to_string(step),
+              "a size of 0 or more, a step of 1 or more");
+  if (x->type.rank() == 0) return slice(call, call.builder().reshape(x, {1}), 0, 0, size);
   const Dim windows = ir::floordiv(x->type.shape[axis] - size, step) + 1;
   const Expr start(call, unsqueeze(call, iota(call, windows), 1));
   Value* index = start * static_cast<double>(step) + Expr(call, iota(call, size));

@@ -43,6 +43,7 @@ Expr compose_atan(Call&, const Expr& x) { return x.apply(Op::atan2, 1); }
 
 Value* import_square(Call& call) {
   Value* x = call.tensor("self");
+  if (x->type.dtype == DType::Bool) x = call.builder().cast(x, DType::I64);  // x^2, with a number
   return call.make(Op::mul, {x, x});
 }
 

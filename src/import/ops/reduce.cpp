@@ -164,24 +164,6 @@ Value* import_logsumexp(Call& call) {
   return keeps ? result : reduce(call, Op::reduce_max, result, axes, false);  // axes of size 1
 }
 
-Expr norm(Call& call, const Expr& x, double order, const std::vector<int64_t>& axes, bool keepdim) {
-  const Expr magnitude = x.apply(Op::abs);
-  const auto sum = [&](const Expr& terms) {
-    return Expr(call, reduce(call, Op::reduce_sum, terms, axes, keepdim));
-  };
-  if (order == 2) return sum(x * x).apply(Op::sqrt);
-  if (order == 1) return sum(magnitude);
-  if (order == 0)
-    return sum({call, call.builder().cast(x.apply(Op::ne, 0), x.value()->type.dtype)});
-  if (order == std::numeric_limits<double>::infinity()) {
-    return {call, reduce(call, Op::reduce_max, magnitude, axes, keepdim)};
-  }
-  if (order == -std::numeric_limits<double>::infinity()) {
-    return {call, reduce(call, Op::reduce_min, magnitude, axes, keepdim)};
-  }
-  return sum(magnitude.apply(Op::pow, order)).apply(Op::pow, 1 / order);
-}
-
 Value* import_norm(Call& call) {
   Value* self = cast_if(call, call.tensor("self"), call.dtype("dtype"));
   const Expr x = wide_self(call, self);
@@ -189,7 +171,8 @@ Value* import_norm(Call& call) {
   const std::vector<int64_t> axes = call.axes_or_all("dim", self->type.rank());
   const bool has_identity = order >= 0 && order < std::numeric_limits<double>::infinity();
   if (!has_identity) require_elements(call, self, axes, RequirementKind::Sizes);
-  const Expr result = norm(call, x, order, axes, call.boolean_or("keepdim", false));
+  const Expr result = vector_norm(call, order == 2 ? x : x.apply(Op::abs), order, axes,
+                                  call.boolean_or("keepdim", false));
   return call.builder().cast(result, self->type.dtype);
 }
 
@@ -209,6 +192,7 @@ Value* import_diff(Call& call) {
   if (parts.size() > 1) x = call.make(Op::concat, parts, {{"axis", axis}});
   const Op op = x->type.dtype == DType::Bool ? Op::ne : Op::sub;
   for (int64_t n = call.integer_or("n", 1); n > 0; --n) {
+    if (x->type.shape[axis].is_constant(0)) break;
     const ir::Dim size = x->type.shape[axis] - 1;
     x = call.make(op, {slice(call, x, axis, 1, size), slice(call, x, axis, 0, size)});
   }
@@ -261,6 +245,25 @@ constexpr Row kRows[] = {
 };
 
 }  // namespace
+
+Expr vector_norm(Call& call, const Expr& magnitude, double order, const std::vector<int64_t>& axes,
+                 bool keepdim) {
+  const auto sum = [&](const Expr& terms) {
+    return Expr(call, reduce(call, Op::reduce_sum, terms, axes, keepdim));
+  };
+  if (order == 2) return sum(magnitude * magnitude).apply(Op::sqrt);
+  if (order == 1) return sum(magnitude);
+  if (order == 0)
+    return sum(
+        {call, call.builder().cast(magnitude.apply(Op::ne, 0), magnitude.value()->type.dtype)});
+  if (order == std::numeric_limits<double>::infinity()) {
+    return {call, reduce(call, Op::reduce_max, magnitude, axes, keepdim)};
+  }
+  if (order == -std::numeric_limits<double>::infinity()) {
+    return {call, reduce(call, Op::reduce_min, magnitude, axes, keepdim)};
+  }
+  return sum(magnitude.apply(Op::pow, order)).apply(Op::pow, 1 / order);
+}
 
 Rows reduce_rows() { return kRows; }
 

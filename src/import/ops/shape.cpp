@@ -77,6 +77,7 @@ Value* import_unsqueeze(Call& call) {
 // Without dims: all axes of size 1. A symbolic size is not 1: tracing has decided that.
 Value* import_squeeze(Call& call) {
   Value* x = call.tensor("self");
+  if (call.node().target.ends_with(".dims") && call.integers("dim").empty()) return x;
   const std::vector<int64_t> axes = call.axes_or_all("dim", x->type.rank());
   Shape shape;
   for (int64_t i = 0; i < rank_of(x); ++i) {

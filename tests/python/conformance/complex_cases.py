@@ -54,6 +54,24 @@ def arithmetic() -> Family:
         "einsum": lambda a, b: torch.einsum("ij,kj->ik", a, b),
         "einsum-one": lambda a, b: (torch.einsum("ij->j", a), torch.einsum("ij->ji", b)),
         "einsum-three": lambda a, b: torch.einsum("ij,kj,ki->j", a, b, a[:, :1].expand(-1, a.shape[0])),
+        "roots": lambda a, b: (a.sqrt(), b.rsqrt(), (a.real * a.abs()).to(a.dtype).sqrt()),
+        "sines": lambda a, b: (a.sin(), a.cos(), b.tan(), a.sinh(), a.cosh(), b.tanh()),
+        "exponents": lambda a, b: (a.exp2(), b.log2(), a.log10(), a.sigmoid(), fn.silu(b)),
+        "power": lambda a, b: (a**b, 2**a, (a * 0) ** (b.abs() + b * 1j)),
+        "truth": lambda a, b: (
+            a.logical_not(), a.logical_and(b * 0), (a * 0).logical_or(b), a.logical_xor(b),
+            (a * 0).any(), a.any(1), a.all(0, keepdim=True), a.count_nonzero(1),
+        ),
+        "norms": lambda a, b: (
+            a.norm(), *(torch.linalg.vector_norm(b, p, 1) for p in (2, 1, 0, 3, float("inf"), -float("inf"))),
+        ),
+        "added-products": lambda a, b: (
+            torch.addmm(a @ b.mT, a, b.mT, beta=2, alpha=0.5), fn.linear(a, b), fn.linear(a, b, b[:, 0]),
+        ),
+        "places": lambda a, b: (
+            a.as_strided((2, 2), (3, 1), 1), torch.as_strided_scatter(a, b[:1, :2], (1, 2), (1, 2)),
+            a.diff(), torch.full_like(a, 2 - 1j), a.new_ones(3), torch.where(a.real > 0, a, 2.0),
+        ),
         "shapes": lambda a, b: (
             a.reshape(-1), a.t(), a[:, 1:3], a[1], a.unsqueeze(1), a.flip(0), a.roll(1, 1),
             a.permute(1, 0), a.expand(2, *a.shape), *a.split(2), *b.chunk(2, 1), a.repeat(1, 2),

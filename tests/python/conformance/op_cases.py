@@ -196,6 +196,7 @@ def binary() -> Family:
     for exponent in (0, 1, 2, 3, 4, 0.5, -0.5, -1, -2, 2.5):
         family.add(f"pow-{exponent}", lambda x, e=exponent: x**e, rand(6, low=0.1))
     family.add("pow-int", lambda x: x**3, ints(6))
+    family.add("square-bool", torch.square, bools(5))
     family.add("pow-int-float", lambda x: x**2.5, ints(6, low=1))
     family.add("pow-tensor", torch.pow, rand(6, low=0.1), rand(6))
     family.add("pow-base", lambda x: 2**x, rand(6))
@@ -843,6 +844,17 @@ def shape() -> Family:
 
 def strided() -> Family:
     family = Family("strided")
+    family.add("squeeze-none", lambda t: torch.ops.aten.squeeze.dims(t, []), rand(1, 2, 1))
+    family.add("unfold-scalar", lambda t: (t.unfold(0, 1, 1), t.unfold(0, 0, 2)), torch.tensor(3.0))
+    family.add("unfold-nothing", lambda t: t.unfold(1, 0, 2), rand(2, 5))
+    family.add("diff-nothing", lambda t: (t.diff(), t.diff(n=2, dim=0)), rand(2, 0))
+    for dtype in (torch.uint8, torch.int8, torch.int64):
+        family.add(
+            f"einsum-sums-{short(dtype)}",
+            lambda t, u: (torch.einsum("ij->i", t), torch.einsum("ij,jk->ik", t, u)),
+            ints(3, 4, low=100, high=127, dtype=dtype),
+            ints(4, 2, low=100, high=127, dtype=dtype),
+        )
     x = rand(4, 5)
     for size, stride, offset in (
         ((3, 4), (5, 1), 0), ((2, 3, 2), (4, 2, 1), 3), ((3,), (0,), 7), ((0, 3), (9, 9), 0),

@@ -1,5 +1,5 @@
 """Gamma, Bessel and error functions in compiled code: no further from the exact values than PyTorch's, or by a few
-units in the last place. The exact values are PyTorch's in f64; of gamma functions, which lack digits there, mpmath's."""
+units in the last place. The exact values are PyTorch's in f64; of some gamma functions they are mpmath's."""
 
 from __future__ import annotations
 
