@@ -87,9 +87,17 @@ def run(tasks: list[tuple[str, str]], options: argparse.Namespace) -> list[dict[
     return outcomes
 
 
+# Reasons that need no line each: what follows the operator's name, and what the operators are listed under.
+KINDS = (
+    (": the operator is not supported: it draws random numbers", "Random numbers"),
+    (": the operator is not supported for complex tensors", "Not supported for complex numbers"),
+    (": the operator is not supported", "Not supported"),
+)
+
+
 def table(outcomes: list[dict[str, Any]]) -> str:
-    """A page of the documentation: numbers by dtype, and operators that do not pass by reason."""
-    dtypes = sorted({each["dtype"] for each in outcomes})
+    """A page of the documentation: numbers by dtype, and what does not pass by reason."""
+    dtypes = sorted({each["dtype"] for each in outcomes}, key=_order_of_dtype)
     statuses = ["pass", "refused", "wrong", "error", "crash", "hang", "not exported", "random"]
     lines = [
         "# PyTorch's own samples of every operator",
@@ -97,33 +105,73 @@ def table(outcomes: list[dict[str, Any]]) -> str:
         "Written by `python tests/opinfo/sweep.py --table docs/opinfo.md --out FILE` of what a sweep (the",
         "same without `--table`) wrote to FILE. Each sample of OpInfo is a model of its own, which has to be",
         "one engine and give what eager PyTorch gives; a few samples of each operator and dtype are taken.",
-        "An operator passes if all its samples do. *Not exported*: torch.export itself refuses; *random*: no",
-        "two runs of eager PyTorch agree.",
+        "An operator passes if all its samples do: within some units in the last place of eager's result, or",
+        "no further than that from eager's in more digits. *Not exported*: torch.export itself refuses, or",
+        "PyTorch's run of what it exported is not eager's either; *random*: no two runs of eager PyTorch agree.",
+        "Operators without samples of a dtype are not counted.",
         "",
-        "| dtype | " + " | ".join(statuses) + " |",
-        "|---" * (len(statuses) + 1) + "|",
+        "| dtype | samples of each | " + " | ".join(statuses) + " |",
+        "|---" * (len(statuses) + 2) + "|",
     ]
     for dtype in dtypes:
-        counts = Counter(each["status"] for each in outcomes if each["dtype"] == dtype)
-        lines.append(f"| {dtype} | " + " | ".join(str(counts[s]) for s in statuses) + " |")
-    by_reason: dict[str, set[str]] = {}
-    for each in outcomes:
-        if each["status"] not in ("pass", "no samples", "random"):
-            for reason in each["reasons"] or {each["status"]: 1}:
-                by_reason.setdefault(_general(reason), set()).add(each["op"])
-    lines += ["", "## What does not pass, by reason", "", "| reason | operators |", "|---|---|"]
-    for reason, ops in sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0])):
-        lines.append(f"| {reason} | {', '.join(f'`{op}`' for op in sorted(ops))} |")
+        of_dtype = [each for each in outcomes if each["dtype"] == dtype]
+        counts = Counter(each["status"] for each in of_dtype)
+        most = max(each["samples"] for each in of_dtype)
+        lines.append(f"| {dtype} | {most} | " + " | ".join(str(counts[s]) for s in statuses) + " |")
+    kinds, by_reason = _reasons(outcomes)
+    lines += ["", "## What does not pass", ""]
+    for _, title in KINDS:
+        lines += [f"**{title}**: " + _names(kinds[title]) + ".", ""]
+    lines += ["| reason | dtypes | operators |", "|---|---|---|"]
+    for reason, found in sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0])):
+        of = sorted({dtype for _, dtype in found}, key=_order_of_dtype)
+        ops = _names({op for op, _ in found})
+        lines.append(f"| {reason} | {'all' if of == dtypes else ' '.join(of)} | {ops} |")
     lines += ["", "## What passes with every dtype that it has samples of", ""]
-    failed = {op for ops in by_reason.values() for op in ops}
+    failed = {each["op"] for each in outcomes if each["status"] not in HARMLESS}
     passed = {each["op"] for each in outcomes if each["status"] == "pass"} - failed
-    lines.append(", ".join(f"`{op}`" for op in sorted(passed)))
+    lines.append(_names(passed))
     return "\n".join(lines) + "\n"
+
+
+HARMLESS = ("pass", "no samples", "random")
+
+
+def _reasons(
+    outcomes: list[dict[str, Any]],
+) -> tuple[dict[str, set[str]], dict[str, set[tuple[str, str]]]]:
+    """ATen's operators by kind, and operators with their dtypes by other reasons."""
+    kinds: dict[str, set[str]] = {title: set() for _, title in KINDS}
+    others: dict[str, set[tuple[str, str]]] = {}
+    for each in outcomes:
+        if each["status"] in HARMLESS:
+            continue
+        for reason in each["reasons"] or {each["status"]: 1}:
+            for text, title in KINDS:
+                if text in reason:
+                    kinds[title].add(reason.split(text)[0].removesuffix(".default"))
+                    break
+            else:
+                others.setdefault(_general(reason), set()).add((each["op"], each["dtype"]))
+    return kinds, others
+
+
+def _order_of_dtype(dtype: str) -> int:
+    from one_op import DTYPES
+
+    return list(DTYPES).index(dtype)
+
+
+def _names(ops: set[str]) -> str:
+    return ", ".join(f"`{op}`" for op in sorted(ops))
 
 
 def _general(reason: str) -> str:
     """A reason without what differs from sample to sample."""
     reason = re.sub(r"depends on .*?: engines", "depends on data: engines", reason)
+    # Types and numbers of samples; what a kind of tensor is called stays.
+    reason = re.sub(r"\b(?:[iuf]\d+|bf16|bool|float64|float32)\[[^\]]*\]", "a tensor", reason)
+    reason = re.sub(r"\bgetitem_\d+", "getitem", re.sub(r"\[\d[\d, ]*\]", "a shape", reason))
     reason = re.sub(r"FakeTensor\(.*", "", re.sub(r"0x[0-9a-f]+", "", reason))
     reason = re.sub(r"\(?\bu\d+\b\)?", "a size", reason)
     return reason.replace("|", "\\|").replace("\n", " ")[:160]
