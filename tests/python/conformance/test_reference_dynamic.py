@@ -85,6 +85,14 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "causal_mask": causal_mask,
     "windows": windows,
     "adaptive": lambda m, x: (fn.adaptive_avg_pool1d(x.mT, 5), fn.adaptive_max_pool2d(x, (3, 4))),
+    "adaptive-places": lambda m, x: fn.adaptive_max_pool2d(x, (3, 4), return_indices=True),
+    "batch_norm-of-batch": lambda m, x: fn.batch_norm(x.mT, None, None, training=True),
+    "group_norm-statistics": lambda m, x: torch.ops.aten.native_layer_norm(x, (6,), None, None, 1e-5),
+    "gamma": lambda m, x: (x.lgamma(), torch.special.erfcx(x)),
+    "einsum-diagonal": lambda m, x: torch.einsum("bii->bi", x @ x.mT),
+    "grid_sample": lambda m, x: fn.grid_sample(
+        m.table[None, None].expand(x.shape[0], 1, -1, -1), x[:, :, None, :2], "bicubic", "reflection"
+    ),
     "attention-head": lambda m, x: fn.scaled_dot_product_attention(x.mT, x.mT, x.mT),
     "diagonal_scatter": lambda m, x: x.diagonal_scatter(x[:, 0, :1] * 2, 5, 1, 2),
     "pad": lambda m, x: fn.pad(x, (0, 0, 1, 2)),

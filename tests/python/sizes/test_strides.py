@@ -514,6 +514,23 @@ def test_longformer() -> None:
     mask[1, 12:] = -10000
     with torch.no_grad():
         program = torch.export.export(layer, (x, mask))
-        compiled = torch_tensorrt.dynamo.compile(program, arg_inputs=(x, mask), min_block_size=1)
-        assert "aten.as_strided.default" in torch_operators_of(compiled)
-        assert_like(compiled(x, mask), layer(x, mask))
+        for outside in (set(), {torch.ops.aten.as_strided.default}):
+            compiled = torch_tensorrt.dynamo.compile(
+                program, arg_inputs=(x, mask), min_block_size=1, torch_executed_ops=outside
+            )
+            assert ("aten.as_strided.default" in torch_operators_of(compiled)) == bool(outside)
+            assert_like(compiled(x, mask), layer(x, mask))
+
+
+def test_results_that_are_no_views_come_dense() -> None:
+    """PyTorch's meshgrid gives expanded tensors, which no operator outside of an engine makes."""
+    x = torch.arange(3.0)
+    module = Function(lambda x: torch.meshgrid(x, x + 1, indexing="ij"))
+    compiled = torch_tensorrt.dynamo.compile(
+        torch.export.export(module, (x,), strict=False),
+        arg_inputs=(x,),
+        require_full_compilation=True,
+        min_block_size=1,
+    )
+    for got, expected in zip(compiled(x), module(x), strict=True):
+        assert torch.equal(got, expected) and is_dense(got)
