@@ -66,8 +66,9 @@ struct Statistics {
   Expr mean, variance, scale;
 };
 
-Statistics statistics(Call& call, Value* x, const std::vector<int64_t>& axes, bool keepdim) {
-  const Expr wide(call, call.builder().cast(x, compute_dtype(x->type.dtype)));
+Statistics statistics(Call& call, Value* x, const std::vector<int64_t>& axes, bool keepdim,
+                      DType compute) {
+  const Expr wide(call, call.builder().cast(x, compute));
   const auto mean = [&](Value* of, bool keeps) {
     return Expr(call, reduce(call, Op::reduce_mean, of, axes, keeps));
   };
@@ -88,7 +89,8 @@ std::vector<Value*> import_native_layer_norm(Call& call) {
   Value* x = call.tensor("input");
   const auto axes = static_cast<int64_t>(call.dims("normalized_shape").size());
   const auto rank = static_cast<int64_t>(x->type.rank());
-  const Statistics of = statistics(call, x, range(rank - axes, rank), true);
+  const Statistics of =
+      statistics(call, x, range(rank - axes, rank), true, compute_dtype(x->type.dtype));
   const DType dtype = statistics_dtype(call, x);
   return {result, call.builder().cast(of.mean, dtype), call.builder().cast(of.scale, dtype)};
 }
@@ -137,7 +139,7 @@ std::vector<Value*> import_native_group_norm(Call& call) {
   const ir::Dim elements = ir::product({shape.begin() + 1, shape.end()});
   Value* rows =
       call.builder().reshape(x, {shape[0], ir::Dim(groups), ir::floordiv(elements, groups)});
-  const Statistics of = statistics(call, rows, {2}, false);
+  const Statistics of = statistics(call, rows, {2}, false, compute_dtype(x->type.dtype));
   const DType dtype = statistics_dtype(call, x);
   return {result, call.builder().cast(of.mean, dtype), call.builder().cast(of.scale, dtype)};
 }
@@ -194,14 +196,15 @@ BatchNorm batch_norm_of_batch(Call& call) {
   call.expect(rank >= 2, "an input of shape " + shape_text(x->type.shape), "[N, C, ...]");
   std::vector<int64_t> axes = range(0, rank);
   axes.erase(axes.begin() + 1);
-  const Statistics of = statistics(call, x, axes, false);
-  const DType wide = of.mean.value()->type.dtype;
+  // In f64, as PyTorch's kernels for CPUs.
+  const Statistics of = statistics(call, x, axes, false, DType::F64);
+  const DType wide = x->type.dtype;
   ir::Shape along(x->type.rank(), ir::Dim(1));
   along[1] = x->type.shape[1];
   const auto channel = [&](Value* value) {
     return Expr(call, builder.reshape(builder.cast(value, wide), along));
   };
-  Expr result = (Expr(call, builder.cast(x, wide)) - channel(of.mean)) * channel(of.scale);
+  Expr result = (Expr(call, x) - channel(of.mean)) * channel(of.scale);
   if (Value* weight = call.optional_tensor("weight")) result = result * channel(weight);
   if (Value* bias = call.optional_tensor("bias")) result = result + channel(bias);
   const DType dtype = statistics_dtype(call, x);
@@ -210,11 +213,11 @@ BatchNorm batch_norm_of_batch(Call& call) {
   if (!call.has("running_mean") || !call.has("running_var")) return norm;
   ir::Dim elements(1);
   for (const int64_t axis : axes) elements *= x->type.shape[axis];
-  const Expr count(call, as_value(builder, Number(elements), wide));
+  const Expr count(call, as_value(builder, Number(elements), DType::F64));
   const double momentum = call.real_or("momentum", 0.1);
   const auto moved = [&](const char* name, const Expr& towards) {
     Value* before = call.tensor(name);
-    const Expr kept = Expr(call, builder.cast(before, wide)) * (1 - momentum);
+    const Expr kept = Expr(call, builder.cast(before, DType::F64)) * (1 - momentum);
     return builder.cast(kept + towards * momentum, before->type.dtype);
   };
   norm.running_mean = moved("running_mean", of.mean);
