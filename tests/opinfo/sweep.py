@@ -169,7 +169,9 @@ def _names(ops: set[str]) -> str:
 def _general(reason: str) -> str:
     """A reason without what differs from sample to sample."""
     reason = re.sub(r"depends on .*?: engines", "depends on data: engines", reason)
-    # Types and numbers of samples; what a kind of tensor is called stays.
+    # Types and numbers of samples; the dtypes have a column.
+    reason = re.sub(r"\b(got|for|dtype) [iu]\d+\b(?!\[)", r"\1 integers", reason)
+    reason = re.sub(r"dtype torch\.(?:b?float\d*)\b", "a dtype", reason)
     reason = re.sub(r"\b(?:[iuf]\d+|bf16|bool|float64|float32)\[[^\]]*\]", "a tensor", reason)
     reason = re.sub(r"\bgetitem_\d+", "getitem", re.sub(r"\[\d[\d, ]*\]", "a shape", reason))
     reason = re.sub(r"FakeTensor\(.*", "", re.sub(r"0x[0-9a-f]+", "", reason))
