@@ -326,7 +326,7 @@ def test_movement(dtype: torch.dtype) -> None:
     assert_as_eager(table, (rows(dtype),), emulate_precision_casts=True)
 
 
-NUMBERS = [0.0, -0.0, 0.1, -1.5, 300.0, 3e9, 1e39, 5e-8, 2.0**24 + 1, 2.0**53 - 1, INF, NAN]
+FILLS = [0.0, -0.0, 0.1, -1.5, 300.0, 3e9, 1e39, 5e-8, 2.0**24 + 1, 2.0**53 - 1, INF, NAN]
 
 
 def filled(to: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -336,7 +336,7 @@ def filled(to: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
     def fill(x: torch.Tensor) -> torch.Tensor:
         parts = []
         for dtype in FLOATS:
-            for number in NUMBERS:
+            for number in FILLS:
                 number = torch.tensor(number, dtype=dtype).item()
                 if not (least < number < most) and least == -129:
                     continue

@@ -43,7 +43,9 @@ void ReducerText::accumulate(Emitter& emitter, const std::string& state, const E
                        value->kind == ExprKind::Apply && value->op == ir::Op::mul;
   if (product) {
     auto factors = emitter.values(value->args, leaves);
-    if (is_wide_) factors[0] = "(double)" + factors[0];
+    for (std::string& factor : factors) {
+      if (is_wide_) factor = "(double)" + factor;
+    }
     const std::string function = dtype_ == DType::F64 || is_wide_ ? "fma(" : "fmaf(";
     emitter.line(state + " = " + function + factors[0] + ", " + factors[1] + ", " + state + ");");
     return;
