@@ -119,7 +119,7 @@ constexpr Gaps kGaps[] = {
      "update_cache_i64 update_layers_f16 update_layers_f32 update_sum_f32 update_sum_i64"},
     {"the machine adds one by one, and rounds at each step",
      "large_group_norm_activated_f32 large_softmax_long_f32 large_softmax_odd_f32 large_sum_f32 "
-     "large_sum_of_alike_f32 large_sum_of_many_f32 large_sum_of_squares_f32"},
+     "large_sum_of_alike_f32 large_sum_of_squares_f32"},
 };
 
 std::vector<Gap> stub_gaps() {
