@@ -187,8 +187,14 @@ struct BatchNorm {
   Value *running_mean, *running_var;  // moved towards the batch's; null without them
 };
 
-// The running variance counts the elements less one, that of the batch all of them.
-BatchNorm batch_norm_of_batch(Call& call) {
+// The running variance counts the elements less one, that of the batch all of them. `outputs`: how many the operator has.
+BatchNorm batch_norm_of_batch(Call& call, size_t outputs) {
+  bool gives_statistics = false;
+  for (size_t i = 1; i < outputs; ++i) gives_statistics |= call.output_used(i);
+  call.expect(
+      !gives_statistics || !is_16_bit_float(call.tensor("input")->type.dtype),
+      "statistics of a batch of 16 bits, of which PyTorch records another dtype than it gives",
+      "f32");
   call.compute_in_f32();
   ir::Builder& builder = call.builder();
   Value* x = call.tensor("input");
@@ -232,7 +238,7 @@ void expect_inference(Call& call) {
 
 Value* import_batch_norm(Call& call) {
   if (!call.has("running_mean") && !call.has("running_var"))
-    return batch_norm_of_batch(call).result;
+    return batch_norm_of_batch(call, 1).result;
   expect_inference(call);
   return batch_norm(call);
 }
@@ -240,7 +246,7 @@ Value* import_batch_norm(Call& call) {
 // On a CPU the statistics that are kept of an inference are empty.
 std::vector<Value*> import_native_batch_norm(Call& call) {
   if (!call.has("running_mean") && !call.has("running_var")) {
-    const BatchNorm norm = batch_norm_of_batch(call);
+    const BatchNorm norm = batch_norm_of_batch(call, 3);
     return {norm.result, norm.mean, norm.scale};
   }
   expect_inference(call);
@@ -252,12 +258,12 @@ std::vector<Value*> import_functional_batch_norm(Call& call) {
   if (!call.boolean_or("training", false))
     return {batch_norm(call), empty(call, 1), empty(call, 2), unchanged(call, "running_mean", 3),
             unchanged(call, "running_var", 4)};
-  const BatchNorm norm = batch_norm_of_batch(call);
+  const BatchNorm norm = batch_norm_of_batch(call, 5);
   return {norm.result, norm.mean, norm.scale, norm.running_mean, norm.running_var};
 }
 
 std::vector<Value*> import_batch_norm_with_update(Call& call) {
-  const BatchNorm norm = batch_norm_of_batch(call);
+  const BatchNorm norm = batch_norm_of_batch(call, 6);
   return {norm.result, norm.mean, norm.scale, empty(call, 3), norm.running_mean, norm.running_var};
 }
 
