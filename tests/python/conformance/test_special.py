@@ -8,6 +8,7 @@ from collections.abc import Callable
 import mpmath
 import pytest
 import torch
+from eager import compile_functions
 from test_accuracy import VARIANTS, compiled
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -68,3 +69,13 @@ def test_special_functions_are_near(dtype: torch.dtype, variant: str) -> None:
                 f"{name}({x[at]}): got {got[at]}, expected {exact[at]}: {wrong.sum()} wrong"
             )
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_left_tail_of_the_normal_distribution_has_its_digits(dtype: torch.dtype) -> None:
+    """PyTorch's own ndtr is 1 + erf there, of which none are left."""
+    x = torch.linspace(-13, -0.5, 200, dtype=torch.float64).to(dtype)
+    [got] = compile_functions([torch.special.ndtr], (x,))(x)
+    expected = torch.special.erfc(x.double() * -(0.5**0.5)) / 2
+    rtol = 1e-6 if dtype == torch.float32 else 1e-13
+    torch.testing.assert_close(got.double(), expected, rtol=rtol, atol=2e-38)
