@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <numeric>
 
 #include "ir/size_overflow.h"
@@ -121,39 +122,54 @@ std::vector<Term> sort_and_sum(std::vector<Term> terms) {
   return result;
 }
 
-// floordiv(a, b) * b * f + mod(a, b) * f  ->  a * f, for a b of one term. True if one was found.
+// The places in `terms`, greatest first, of scale * factor for each term of `factor`, if all are
+// there.
+std::optional<std::vector<size_t>> find_products(const std::vector<Term>& terms, const Term& scale,
+                                                 const Dim& factor) {
+  std::vector<size_t> found;
+  for (const Term& part : factor.terms()) {
+    int64_t coefficient = 0;
+    if (__builtin_mul_overflow(scale.coefficient, part.coefficient, &coefficient)) {
+      return std::nullopt;
+    }
+    const std::vector<AtomPtr> factors = merge_factors(scale.factors, part.factors);
+    const auto term = std::find_if(terms.begin(), terms.end(), [&](const Term& candidate) {
+      return candidate.coefficient == coefficient &&
+             compare_factors(candidate.factors, factors) == 0;
+    });
+    if (term == terms.end()) return std::nullopt;
+    found.push_back(static_cast<size_t>(term - terms.begin()));
+  }
+  std::sort(found.begin(), found.end(), std::greater<>());
+  return found;
+}
+
+// floordiv(a, b) * b * f + mod(a, b) * f  ->  a * f, where each term of the first product is a term
+// here. True if one was found.
 bool recombine_mod(std::vector<Term>& terms) {
   for (size_t i = 0; i < terms.size(); ++i) {
     for (size_t f = 0; f < terms[i].factors.size(); ++f) {
       const AtomPtr atom = terms[i].factors[f];
-      if (atom->kind != AtomKind::Mod || atom->b.terms().size() != 1) continue;
-      std::vector<AtomPtr> rest = terms[i].factors;
-      rest.erase(rest.begin() + static_cast<std::ptrdiff_t>(f));
+      if (atom->kind != AtomKind::Mod) continue;
       // In its canonical form: floordiv(floordiv(x, 2), 3) is floordiv(x, 6).
       const Dim quotient = floordiv(atom->a, atom->b);
       if (quotient.terms().size() != 1) continue;
-      const Term& divisor = atom->b.terms()[0];
-      const std::vector<AtomPtr> wanted =
-          merge_factors(merge_factors(rest, divisor.factors), quotient.terms()[0].factors);
-      int64_t wanted_coefficient = quotient.terms()[0].coefficient;
-      if (__builtin_mul_overflow(wanted_coefficient, terms[i].coefficient, &wanted_coefficient) ||
-          __builtin_mul_overflow(wanted_coefficient, divisor.coefficient, &wanted_coefficient)) {
-        continue;
+      Term rest = terms[i];
+      rest.factors.erase(rest.factors.begin() + static_cast<std::ptrdiff_t>(f));
+      Term scale = quotient.terms()[0];
+      if (__builtin_mul_overflow(scale.coefficient, rest.coefficient, &scale.coefficient)) continue;
+      scale.factors = merge_factors(rest.factors, scale.factors);
+      std::optional<std::vector<size_t>> products = find_products(terms, scale, atom->b);
+      if (!products) continue;
+      products->insert(std::upper_bound(products->begin(), products->end(), i, std::greater<>()), i);
+      for (size_t place : *products) {
+        terms.erase(terms.begin() + static_cast<std::ptrdiff_t>(place));
       }
-      for (size_t j = 0; j < terms.size(); ++j) {
-        if (terms[j].coefficient != wanted_coefficient ||
-            compare_factors(terms[j].factors, wanted) != 0) {
-          continue;
-        }
-        const int64_t coefficient = terms[i].coefficient;
-        terms.erase(terms.begin() + static_cast<std::ptrdiff_t>(std::max(i, j)));
-        terms.erase(terms.begin() + static_cast<std::ptrdiff_t>(std::min(i, j)));
-        for (const Term& term : atom->a.terms()) {
-          terms.push_back(
-              {checked_multiply(term.coefficient, coefficient), merge_factors(term.factors, rest)});
-        }
-        return true;
+      for (const Term& term : atom->a.terms()) {
+        terms.push_back({checked_multiply(term.coefficient, rest.coefficient),
+                         merge_factors(term.factors, rest.factors)});
       }
+      return true;
     }
   }
   return false;
@@ -545,7 +561,7 @@ Dim substitute_atom(const AtomPtr& atom,
 // the other by taking elements away and adding any number of smaller ones. There is no infinite
 // descent.
 //
-// - recombine_mod takes two terms away, one of them mod(a, b) * rest. For them come the terms of
+// - recombine_mod takes terms away, one of them mod(a, b) * rest. For them come the terms of
 //   a * rest, in which factors of a stand where the mod was. These lie inside of the atom and are
 //   less deep, so that each new term is smaller than that one, and the list is smaller. Sorting and
 //   summing only ever takes terms away. The loop below therefore ends.

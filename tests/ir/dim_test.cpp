@@ -71,6 +71,19 @@ TEST_F(DimTest, DivisionRoundsTowardsMinusInfinity) {
 TEST_F(DimTest, QuotientAndRemainderRecombine) {
   EXPECT_EQ(floordiv(s_, 7) * 7 + mod(s_, 7), s_);
   EXPECT_EQ(floordiv(b_ * s_ + 5, s_) * s_ + mod(b_ * s_ + 5, s_), b_ * s_ + 5);
+  for (const Dim& divisor : {b_ + 1, b_ + s_ + 2, (b_ + 1) * (s_ - 3), b_ * 2 + s_}) {
+    const Dim quotient = floordiv(s_ * 5, divisor), rest = mod(s_ * 5, divisor);
+    EXPECT_EQ(quotient * divisor + rest, s_ * 5) << divisor.str();
+    EXPECT_EQ((quotient * divisor + rest) * b_ * 3 - 4, b_ * s_ * 15 - 4) << divisor.str();
+    EXPECT_FALSE(quotient * divisor - rest == s_ * 5) << divisor.str();
+    EXPECT_FALSE(quotient * (divisor - 1) + rest == s_ * 5) << divisor.str();
+    for (int64_t b : {1, 2, 32}) {
+      for (int64_t s : {8, 9, 256}) {
+        EXPECT_EQ(value(quotient * divisor + rest * 2, b, s),
+                  value(s_ * 5, b, s) + value(rest, b, s));
+      }
+    }
+  }
 }
 
 TEST_F(DimTest, LoopIndicesStayBelowTheirExtent) {
