@@ -11,7 +11,7 @@ from torch_tensorrt import dynamo, logging, runtime, ts
 from torch_tensorrt._absent import get_absent
 from torch_tensorrt._compile import compile
 from torch_tensorrt._convert import convert_method_to_trt_engine
-from torch_tensorrt._device import Device
+from torch_tensorrt._device import Device, set_device
 from torch_tensorrt._enums import DeviceType, EngineCapability, Platform, dtype, memory_format
 from torch_tensorrt._features import ENABLED_FEATURES
 from torch_tensorrt._input import Input
@@ -49,6 +49,7 @@ __all__ = [
     "memory_format",
     "runtime",
     "save",
+    "set_device",
     "ts",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -70,9 +71,27 @@ class Device:
 
     @classmethod
     def _from(cls, value: Any) -> Device:
-        return (
-            value if isinstance(value, Device) else cls.default() if value is None else cls(value)
-        )
+        if value is None:
+            return cls.default()
+        if isinstance(value, Mapping):
+            return cls._from_mapping(value)
+        return value if isinstance(value, Device) else cls(value)
+
+    @classmethod
+    def _from_mapping(cls, given: Mapping[str, Any]) -> Device:
+        """A device from the dictionary that specifications of Torch-TensorRT 1.x have."""
+        names = ("device_type", "gpu_id", "dla_core", "allow_gpu_fallback")
+        for name in given:
+            if name not in names:
+                raise ValueError(f"device has {name!r}, expected {', '.join(names)}")
+        if "device_type" not in given:
+            raise KeyError(f"device is {dict(given)!r}, expected a device_type in it")
+        kind = DeviceType._from(given["device_type"])
+        fallback = bool(given.get("allow_gpu_fallback", False))
+        if kind is DeviceType.CPU:
+            return cls("cpu", allow_gpu_fallback=fallback)
+        core = given.get("dla_core", 0) if kind is DeviceType.DLA else None
+        return cls(gpu_id=given.get("gpu_id", 0), dla_core=core, allow_gpu_fallback=fallback)
 
     def to(self, t: type[torch.device]) -> torch.device:
         """Converts to torch.device."""
@@ -99,3 +118,12 @@ class Device:
 
     def __repr__(self) -> str:
         return f"Device({str(self)!r})"
+
+
+def set_device(gpu_id: int) -> None:
+    """Makes a GPU the current one of this thread, as torch.cuda.set_device does. RuntimeError: there is no such GPU."""
+    if not 0 <= gpu_id < torch.cuda.device_count():
+        raise RuntimeError(
+            f"gpu_id is {gpu_id}, expected the number of a GPU: PyTorch sees {torch.cuda.device_count()}"
+        )
+    torch.cuda.set_device(gpu_id)

@@ -1,6 +1,6 @@
 """The dynamo front end: trace, compile, export."""
 
-from torch_tensorrt.dynamo import conversion, lowering
+from torch_tensorrt.dynamo import conversion, lowering, utils
 from torch_tensorrt.dynamo._bindings import BindingNameMismatchError
 from torch_tensorrt.dynamo._compiler import compile
 from torch_tensorrt.dynamo._cross_compile import (
@@ -31,4 +31,5 @@ __all__ = [
     "refit_module_weights",
     "save_cross_compiled_exported_program",
     "trace",
+    "utils",
 ]

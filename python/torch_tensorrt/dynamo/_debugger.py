@@ -33,6 +33,31 @@ logger = logging.getLogger(__name__)
 
 # Stages of the front end, in order; users' own lowering passes come after "decompose", under their names.
 STAGES = ("decompose", "convert", "partition")
+# Lowering passes of Torch-TensorRT 2.x, whose names scripts give.
+_UPSTREAM_PASSES = frozenset(
+    (
+        "annotate_fp8_sdpa",
+        "complex_graph_detection",
+        "complex_lowering_pass",
+        "constant_fold",
+        "decompose_dynamic_slice_scatter",
+        "eliminate_sym_min_int64_max",
+        "force_causal_efficient_attention",
+        "fuse_distributed_ops",
+        "fuse_pad_into_convolution",
+        "fuse_prims_broadcast",
+        "mark_constant_fold_exclusions",
+        "normalize_negative_slice_stop",
+        "remove_assert_nodes",
+        "remove_detach",
+        "remove_input_alias_fixing_clones",
+        "remove_num_users_is_0_nodes",
+        "repair_input_as_output",
+        "replace_fused_rms_norm",
+        "replace_max_pool_with_indices",
+        "rule_based_autocast",
+    )
+)
 
 _LEVELS: dict[str, Callable[[], Any]] = {
     "internal_errors": torch_tensorrt_logging.internal_errors,
@@ -211,7 +236,15 @@ def _check_stages(option: str, names: Sequence[str]) -> None:
         raise TypeError(f"{option} is {names!r}, expected a list of names")
     known = (*STAGES, *pass_names(), *_compiler_passes())
     for name in names:
-        if name not in known:
+        if name in _UPSTREAM_PASSES and name not in known:
+            logger.warning(
+                "%s has %r, a pass of Torch-TensorRT that has no counterpart here: nothing is written for it. "
+                "There are %s",
+                option,
+                name,
+                ", ".join(known),
+            )
+        elif name not in known:
             raise ValueError(f"{option} has {name!r}, expected names among {', '.join(known)}")
 
 

@@ -281,7 +281,7 @@ def _check_numbers(settings: CompilationSettings) -> None:
         if value < low or (high is not None and value > high):
             raise ValueError(f"{name} is {value}, expected {bound}")
 
-    require("min_block_size", 1)
+    require("min_block_size", 0)
     require("workspace_size", 0)
     require("num_avg_timing_iters", 1)
     require("engine_cache_size", 1)

@@ -126,6 +126,18 @@ def test_users_lowering_passes_are_stages(mlp, tmp_path) -> None:
         Debugger(capture_fx_graph_after=["nothing_at_all"])
 
 
+def test_passes_of_torch_tensorrt_have_no_graphs(mlp, tmp_path, caplog) -> None:
+    with Debugger(
+        capture_fx_graph_before=["remove_detach"],
+        capture_fx_graph_after=["complex_graph_detection", "decompose"],
+        logging_dir=tmp_path,
+    ):
+        compile_all(mlp, torch.randn(4, 16))
+    assert files(tmp_path) == ["decompose_after.txt"]
+    assert "capture_fx_graph_before has 'remove_detach', a pass of Torch-TensorRT" in caplog.text
+    assert "complex_graph_detection" in caplog.text
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="Invalid log level: got 'verbose', expected one of"):
         Debugger("verbose")

@@ -162,3 +162,21 @@ def test_what_is_not_there(mlp) -> None:
             getattr(torch_tensorrt, name)
     with pytest.raises(AttributeError, match="no 'compiel'$"):
         torch_tensorrt.compiel  # noqa: B018
+
+
+def test_devices_as_dictionaries() -> None:
+    assert Device._from({"device_type": DeviceType.GPU, "gpu_id": 1}) == Device("cuda:1")
+    assert Device._from({"device_type": DeviceType.GPU}) == Device("cuda:0")
+    assert Device._from({"device_type": "cpu"}) == Device("cpu")
+    dla = Device._from({"device_type": "dla", "dla_core": 1, "allow_gpu_fallback": True})
+    assert (dla.dla_core, dla.gpu_id, dla.allow_gpu_fallback) == (1, 0, True)
+    with pytest.raises(KeyError, match="expected a device_type in it"):
+        Device._from({"gpu_id": 0})
+    with pytest.raises(ValueError, match="device has 'gpu', expected device_type, gpu_id"):
+        Device._from({"device_type": "cpu", "gpu": 0})
+
+
+def test_a_device_as_a_dictionary_is_compiled_for(assert_same) -> None:
+    x = torch.randn(3, 4)
+    spec = {"inputs": [x], "device": {"device_type": DeviceType.CPU}, "min_block_size": 1}
+    assert_same(torch_tensorrt.compile(torch.nn.ReLU(), ir="dynamo", **spec)(x), torch.relu(x))

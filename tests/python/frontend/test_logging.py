@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 
 import torch_tensorrt
+import torch_tensorrt.ts.logging as words
 from torch_tensorrt.logging import GRAPHS, set_level
 
 logger = logging.getLogger("torch_tensorrt")
@@ -71,3 +74,57 @@ def test_set_level() -> None:
     finally:
         logger.setLevel(before)
     assert logging.getLevelName(GRAPHS) == "GRAPHS"
+
+
+@pytest.fixture
+def restored():
+    before = logger.level
+    yield
+    logger.setLevel(before)
+    words.set_logging_prefix("")
+    words.set_is_colored_output_on(False)
+
+
+def test_levels_by_the_names_of_torch_tensorrt(restored) -> None:
+    for level in words.Level:
+        words.set_reportable_log_level(level)
+        assert words.get_reportable_log_level() is level
+        assert logger.level == level.value
+    logger.setLevel(logging.NOTSET)  # that of the loggers above decides
+    assert words.get_reportable_log_level().value >= logging.getLogger().level
+    for name, level in zip(
+        ("internal_errors", "errors", "warnings", "info", "debug", "graphs"),
+        words.Level,
+        strict=True,
+    ):
+        with getattr(torch_tensorrt.logging, name)():
+            assert words.get_reportable_log_level() is level
+    with pytest.raises(TypeError, match="level is 10, expected a torch_tensorrt.logging.Level"):
+        words.set_reportable_log_level(10)
+
+
+def test_messages_of_the_application(restored, caplog) -> None:
+    words.set_reportable_log_level(words.Level.Warning)
+    words.log(words.Level.Info, "not this")
+    words.log(words.Level.Error, "this: 100 %s")
+    assert caplog.messages == ["this: 100 %s"]
+
+
+PRINTS = """
+import torch_tensorrt
+from torch_tensorrt.ts import logging
+logging.set_logging_prefix("mine: ")
+for colored in (False, True):
+    logging.set_is_colored_output_on(colored)
+    assert logging.get_is_colored_output_on() is colored
+    with torch_tensorrt.logging.info():
+        logging.log(logging.Level.Info, "so")
+        logging.log(logging.Level.Debug, "not so")
+assert logging.get_logging_prefix() == "mine: "
+"""
+
+
+def test_what_is_printed_has_the_prefix_and_the_colour() -> None:
+    run = subprocess.run([sys.executable, "-c", PRINTS], capture_output=True, text=True, check=True)
+    line = "mine: INFO [torch_tensorrt] so"
+    assert run.stderr.splitlines()[-2:] == [line, f"\x1b[32m{line}\x1b[0m"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from models_small import engines_of
 
 import torch_tensorrt
 from torch_tensorrt import Input, dtype
@@ -426,3 +427,11 @@ def test_sizes_that_values_decide_stay_outside_engines(rows, assert_same) -> Non
     keep = torch.zeros(5, 4, dtype=torch.bool)
     keep[:rows, 1] = True
     assert_same(compiled(a, keep), Picked()(a, keep))
+
+
+def test_a_block_of_0_operators_is_asked_for(assert_same) -> None:
+    compiled = torch_tensorrt.compile(torch.nn.ReLU(), ir="dynamo", inputs=[X], min_block_size=0)
+    assert_same(compiled(X), torch.relu(X))
+    assert len(engines_of(compiled)) == 1
+    with pytest.raises(ValueError, match="min_block_size is -1, expected 0 or more"):
+        torch_tensorrt.compile(torch.nn.ReLU(), ir="dynamo", inputs=[X], min_block_size=-1)

@@ -385,3 +385,32 @@ def test_a_static_input_keeps_the_range_of_the_program(given, assert_same) -> No
         compiled(torch.randn(7, 4))
     with pytest.raises(ValueError, match="is 7, but was exported for 1 to 6"):
         compile_program(program, [torch_tensorrt.Input(shape=(7, 4))])
+
+
+class Turned(torch.nn.Module):
+    """A linear layer's rows, b + 1 of each, reversed or turned, as the left factor of a product."""
+
+    def __init__(self, stacked: int, turns: int, dims: tuple[int, int]) -> None:
+        super().__init__()
+        self.stacked, self.turns, self.dims = stacked, turns, dims
+        self.linear = torch.nn.Linear(1, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        padded = torch.cat([x[..., :1], x], -1)[..., None]
+        rows = self.linear(torch.stack([padded, padded * 2], self.stacked))
+        turned = torch.rot90(rows, self.turns, self.dims)
+        return turned @ torch.ones(turned.shape[-1], 2)
+
+
+@pytest.mark.parametrize(
+    ("stacked", "turns", "dims"),
+    [(0, 1, (0, 2)), (0, 2, (0, 1)), (0, 3, (0, 2)), (1, 1, (0, 1)), (1, 3, (0, 1))],
+)
+def test_rows_of_a_size_and_one_more_are_turned(stacked, turns, dims, assert_same) -> None:
+    model, x = Turned(stacked, turns, dims).eval(), torch.randn(5)
+    b = torch.export.Dim("b", min=2, max=9)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: b},))
+    compiled = torch_tensorrt.dynamo.compile(program, inputs=[x], require_full_compilation=True)
+    for size in (2, 3, 9):
+        x = torch.randn(size)
+        assert_same(compiled(x), model(x))
