@@ -73,6 +73,8 @@ class Input:
         self.format = _enums.memory_format._from(format)
         self.tensor_domain = _check_domain(tensor_domain)
         self.torch_tensor = torch_tensor
+        # The TorchScript front end takes the dtype of a module's weights then.
+        self._has_default_dtype = self.dtype is _enums.dtype.unknown and torch_tensor is None
         if self.dtype is _enums.dtype.unknown:
             self.dtype = (
                 _enums.dtype._from(torch_tensor.dtype)

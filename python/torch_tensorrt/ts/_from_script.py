@@ -7,6 +7,7 @@ is compared with the ScriptModule, at both ends of the ranges.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._arguments import sample_inputs
+from torch_tensorrt._enums import dtype
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._tracer import trace
@@ -68,7 +70,8 @@ def program_of_script(
 
     Args:
         module: its `forward` takes tensors.
-        args, kwargs: tensors, or Inputs, whose ranges become dynamic sizes.
+        args, kwargs: tensors, or Inputs, whose ranges become dynamic sizes, and whose dtype is that of the module's
+            first floating-point parameter where none was given.
 
     Returns:
         The program, and its inputs: all of them by position.
@@ -79,6 +82,7 @@ def program_of_script(
     """
     # Copies, because the exporter takes one tensor that is given twice for one input.
     inputs = [_copy(value) for value in _bind(module, args, kwargs)]
+    _take_dtype_of_weights(module, inputs)
     _refuse_control_flow(module, inputs)
     with torch.no_grad(), warnings.catch_warnings(), quiet_torch():
         warnings.simplefilter("ignore")
@@ -95,6 +99,15 @@ def program_of_script(
             f"PyTorch's converter changes what this ScriptModule computes ({difference}); {_ADVICE}"
         )
     return program, inputs
+
+
+def _take_dtype_of_weights(module: torch.jit.ScriptModule, inputs: list[Any]) -> None:
+    weights = (weight.dtype for weight in module.parameters() if weight.is_floating_point())
+    found = next(weights, None)
+    for value in inputs:
+        is_default = isinstance(value, Input) and value._has_default_dtype
+        if found is not None and is_default and value.dtype is dtype.f32:
+            value.dtype = dtype._from(found)
 
 
 def _bind(
@@ -122,7 +135,7 @@ def _bind(
 
 
 def _copy(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+    return value.detach().clone() if isinstance(value, torch.Tensor) else copy.copy(value)
 
 
 def _refuse_control_flow(module: torch.jit.ScriptModule, inputs: Sequence[Any]) -> None:

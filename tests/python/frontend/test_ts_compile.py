@@ -262,3 +262,18 @@ class TestOptions:
             torch_tensorrt.ts.TensorRTCompileSpec()
         assert issubclass(torch_tensorrt.ts.TorchScriptInput, Input)
         assert issubclass(torch_tensorrt.ts.TorchScriptDevice, torch_tensorrt.Device)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_inputs_without_a_dtype_have_that_of_the_weights(kind, assert_same) -> None:
+    script = torch.jit.script(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()).to(kind))
+    given = torch_tensorrt.Input((2, 4))
+    for call in (torch_tensorrt.ts.compile, torch_tensorrt.compile):
+        compiled = call(script, inputs=[given], min_block_size=1)
+        x = torch.randn(2, 4).to(kind)
+        assert_same(compiled(x), script(x))
+    assert given.dtype is torch_tensorrt.dtype.f32  # the caller's is as it was
+    with pytest.raises(ValueError, match="cannot be compiled"):  # one that was asked for stays
+        torch_tensorrt.ts.compile(
+            script, inputs=[torch_tensorrt.Input((2, 4), dtype=torch.float32)]
+        )
