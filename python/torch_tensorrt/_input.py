@@ -68,6 +68,7 @@ class Input:
         self.name = name
         self.is_shape_tensor = is_shape_tensor
         self._set_shapes(shape, ranges, profiles)
+        _check_axis_names(ranges, shared_dims)
         self._set_shared_dims(shape if shape is not None else min_shape, shared_dims)
         self.dtype = _enums.dtype._from(dtype)
         self.format = _enums.memory_format._from(format)
@@ -243,6 +244,26 @@ class Input:
         return f"Input({shape}, dtype={self.dtype.name}, format={self.format.name}{name})"
 
     __repr__ = __str__
+
+
+def _check_axis_names(ranges: tuple[Any, Any, Any], shared_dims: Mapping[int, str] | None) -> None:
+    """Named axes of min_shape, opt_shape and max_shape are the same, and named once."""
+    names = [getattr(shape, "_fields", None) for shape in ranges]
+    if names[0] is None:
+        return
+    if None in names:
+        raise TypeError(
+            "min_shape is a namedtuple, expected opt_shape and max_shape to be of its type"
+        )
+    if any(other != names[0] for other in names):
+        low, opt, high = (", ".join(fields) for fields in names)
+        raise ValueError(
+            f"the axes of min_shape are {low}, those of opt_shape {opt} and of max_shape {high}: expected the same names"
+        )
+    if shared_dims:
+        raise ValueError(
+            "axes are named by the namedtuple min_shape and by shared_dims: give one of them"
+        )
 
 
 def _read_shape(value: Any) -> Shape:

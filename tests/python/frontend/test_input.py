@@ -156,3 +156,17 @@ def test_dtypes_of_every_library(given) -> None:
 def test_text() -> None:
     assert str(Input((1, 2), name="x")) == "Input(shape=(1, 2), dtype=f32, format=linear, name='x')"
     assert "max_shape=(4, 3)" in repr(dynamic())
+
+
+def test_named_axes_are_the_same_in_all_shapes() -> None:
+    first, second = namedtuple("first", ["b", "c"]), namedtuple("second", ["b", "seq"])
+    with pytest.raises(ValueError, match="min_shape are b, c, those of opt_shape b, seq and of"):
+        Input(min_shape=first(1, 16), opt_shape=second(4, 16), max_shape=first(4, 16))
+    with pytest.raises(ValueError, match="max_shape b, seq: expected the same names"):
+        Input(min_shape=first(1, 16), opt_shape=first(4, 16), max_shape=second(4, 16))
+    with pytest.raises(TypeError, match="expected opt_shape and max_shape to be of its type"):
+        Input(min_shape=first(1, 16), opt_shape=(4, 16), max_shape=(4, 16))
+    shapes = {"min_shape": first(1, 16), "opt_shape": first(4, 16), "max_shape": first(4, 16)}
+    with pytest.raises(ValueError, match="by the namedtuple min_shape and by shared_dims"):
+        Input(**shapes, shared_dims={0: "b"})
+    assert Input(**shapes).shared_dims == {0: "b"}
