@@ -258,7 +258,8 @@ def _check_axis_names(ranges: tuple[Any, Any, Any], shared_dims: Mapping[int, st
     if any(other != names[0] for other in names):
         low, opt, high = (", ".join(fields) for fields in names)
         raise ValueError(
-            f"the axes of min_shape are {low}, those of opt_shape {opt} and of max_shape {high}: expected the same names"
+            f"the axes of min_shape are {low}, those of opt_shape {opt} and of max_shape {high}: expected the same "
+            "names"
         )
     if shared_dims:
         raise ValueError(
