@@ -173,6 +173,9 @@ def flat_inputs(
         example = program.exported.example_inputs
         return None if example is None else flatten_tensors(example)
     in_spec = program.exported.call_spec.in_spec
+    flat = pytree.tree_leaves(args)
+    if not kwargs and in_spec.children()[0].num_leaves < len(flat) == in_spec.num_leaves:
+        return flat  # keyword inputs behind the others, as Torch-TensorRT takes them
     args, kwargs = _with_examples(program, args, dict(kwargs or {}))
     leaves, spec = pytree.tree_flatten((args, reorder_kwargs(kwargs, in_spec)))
     if len(leaves) != in_spec.num_leaves:

@@ -254,6 +254,7 @@ def exported_with_keywords(dynamic: bool) -> Any:
         {"arg_inputs": [torch.randn(4, 3)], "kwarg_inputs": {"bias": torch.randn(4, 3)}},
         {"kwarg_inputs": {"bias": torch.randn(4, 3), "mask": torch.randn(4, 3)}},
         {"kwarg_inputs": {"mask": torch.randn(4, 3)}},
+        {"inputs": [torch.randn(4, 3) for _ in range(3)]},
         {},
     ],
 )
@@ -264,6 +265,22 @@ def test_inputs_left_out_are_the_examples_of_the_program(given, dynamic, assert_
     for size in (4, 7) if dynamic else (4,):
         a, mask, bias = (torch.randn(size, 3) for _ in range(3))
         assert_same(compiled(a, bias=bias, mask=mask), Masked()(a, mask=mask, bias=bias))
+
+
+def test_ranges_of_keyword_inputs_behind_the_others(assert_same) -> None:
+    given = [Input(min_shape=(2, 3), opt_shape=(3, 3), max_shape=(6, 3))] * 3
+    compiled = torch_tensorrt.dynamo.compile(
+        exported_with_keywords(True), inputs=given, require_full_compilation=True
+    )
+    a, mask, bias = (torch.randn(6, 3) for _ in range(3))
+    assert_same(compiled(a, bias=bias, mask=mask), Masked()(a, mask=mask, bias=bias))
+    with pytest.raises(
+        (ValueError, RuntimeError)
+    ):  # the ranges of Inputs narrow those of the program
+        compiled(*(torch.randn(7, 3),), bias=torch.randn(7, 3), mask=torch.randn(7, 3))
+    for wrong in (given[:2], given[:2] * 2):
+        with pytest.raises(ValueError, match=f"got {2 + len(wrong)} inputs, but .* with 3"):
+            torch_tensorrt.dynamo.compile(exported_with_keywords(True), inputs=wrong)
 
 
 def test_keyword_inputs_that_the_program_does_not_have() -> None:
