@@ -81,7 +81,8 @@ def test_devices() -> None:
         torch_tensorrt.set_device(99)
 
 
-def test_where_caches_are() -> None:
-    settings = torch_tensorrt.dynamo.CompilationSettings()
+def test_settings_and_where_caches_are() -> None:
+    settings = torch_tensorrt.dynamo.conversion.CompilationSettings()
+    assert isinstance(settings, torch_tensorrt.dynamo.CompilationSettings)
     assert settings.timing_cache_path == TIMING_CACHE_PATH
     assert settings.engine_cache_dir == ENGINE_CACHE_DIR

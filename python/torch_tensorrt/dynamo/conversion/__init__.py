@@ -1,5 +1,6 @@
 """Users' own lowerings of operators."""
 
+from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion import plugins
 from torch_tensorrt.dynamo.conversion._context import ConversionContext, ConverterError
 from torch_tensorrt.dynamo.conversion._registry import (
@@ -12,6 +13,7 @@ from torch_tensorrt.dynamo.conversion._registry import (
 
 __all__ = [
     "DYNAMO_CONVERTERS",
+    "CompilationSettings",
     "ConversionContext",
     "ConverterError",
     "ConverterPriority",
