@@ -298,6 +298,8 @@ def activation() -> Family:
         "threshold": lambda x: fn.threshold(x, 0.3, 9),
         "glu": fn.glu,
         "dropout": lambda x: fn.dropout(x, training=False),
+        "native_dropout": lambda x: torch.native_dropout(x, 0.5, False),
+        "native_dropout-none": lambda x: torch.native_dropout(x, 0.0, True),
         "sigmoid": torch.sigmoid,
         "tanh": torch.tanh,
     }
