@@ -78,6 +78,7 @@ const TargetTraits& test_traits() {
       .iterated_cost = 20,
       .round_trip_cost = 8,
       .near_load_cost = 5,
+      .byte_table_cost = 16,
       .position_cost = 6,
       .max_operations = 64,
       .max_loads = 12,

@@ -120,6 +120,8 @@ struct TargetTraits {
   // What loading an element costs that the same task has just stored, so that it is in the nearest
   // cache or scratchpad.
   int64_t near_load_cost = 0;
+  // What looking up a byte in a table of 256 costs: functions of a byte that cost more become such tables. 0: none do.
+  int64_t byte_table_cost = 0;
   // Arithmetic on positions alone (masks, position ids) is never stored up to this cost.
   int64_t position_cost = 0;
 

@@ -405,7 +405,26 @@ Value* ExprEmitter::mask(const Expr& predicate) {
   return result;
 }
 
+// The table is in registers for a whole loop, but for an epilogue, whose loop is the one of a tile: there sums need
+// all registers.
+Value* ExprEmitter::look_up(plan::BufferId table, const Expr& byte) {
+  Value* bytes = node(byte);
+  Value* address = emitter_.buffer(table);
+  if (leaves_.accumulator != nullptr || emitter_.scopes_.size() == 1)
+    return cpu::look_up(ir_, load_table(ir_, address), bytes);
+  Emitter::Scope& scope = emitter_.scopes_.back();
+  const auto [found, fresh] = scope.tables.try_emplace(table);
+  if (fresh) {
+    llvm::IRBuilder<>::InsertPointGuard guard(ir_);
+    ir_.SetInsertPoint(scope.before);
+    found->second = load_table(ir_, address);
+  }
+  return cpu::look_up(ir_, found->second, bytes);
+}
+
 Value* ExprEmitter::load(const ExprNode& node) {
+  const Expr byte = looked_up_byte(emitter_.program(), node);
+  if (byte != nullptr && varies(byte)) return look_up(node.buffer, byte);
   const Offset offset = backend::element_offset(emitter_.program(), node.buffer, node.args);
   Value* raw = nullptr;
   const bool varies_here =

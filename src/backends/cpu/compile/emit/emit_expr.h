@@ -41,6 +41,7 @@ class ExprEmitter {
   void note_failure(const plan::ExprNode& check);
 
   llvm::Value* load(const plan::ExprNode& node);
+  llvm::Value* look_up(plan::BufferId table, const plan::Expr& byte);
   llvm::Value* load_lanes(const plan::ExprNode& node, const Offset& offset);
   llvm::Value* gather(const plan::ExprNode& node, const Offset& offset);
   llvm::Value* address(plan::BufferId buffer, const Offset& offset);
