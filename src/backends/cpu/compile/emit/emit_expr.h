@@ -35,7 +35,6 @@ class ExprEmitter {
   llvm::Value* multiply_add(const plan::Expr& expr);
   double magnitude(const plan::Expr& expr);
   double magnitude_of(const plan::ExprNode& expr);
-  double magnitude_of(plan::BufferId buffer);
   llvm::Value* at_most(llvm::Value* value, double bound);
   llvm::Value* divide_below(const plan::Expr& quotient, double bound);
   void note_failure(const plan::ExprNode& check);
