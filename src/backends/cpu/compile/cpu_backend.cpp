@@ -43,6 +43,9 @@ const plan::TargetTraits& traits() {
       .max_loads = 12,
       .min_parallel_points = 64,
       .large_task_points = 4096,
+      .long_reduction = 8192,
+      .few_reductions = 8,
+      .reduced_at_once = 16,
   };
   return kTraits;
 }
