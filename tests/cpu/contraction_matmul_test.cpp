@@ -147,7 +147,8 @@ TEST(ContractionMatMul, LongSums) {
     expect_matches_interpreter(make_matmul({2, 17, k}, {.b = B::RuntimeNK, .dynamic_m = true}));
   }
   for (DType dtype : {DType::BF16, DType::F16, DType::F64})
-    expect_matches_interpreter(make_matmul({3, 33, 4 * kRun + 5}, {.dtype = dtype}), Tolerance{1e-5});
+    expect_matches_interpreter(make_matmul({3, 33, 4 * kRun + 5}, {.dtype = dtype}),
+                               Tolerance{1e-5});
 }
 
 TEST(ContractionMatMul, ManyTasks) { expect_matches_interpreter(make_matmul({150, 200, 300}, {})); }
