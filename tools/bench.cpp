@@ -3,7 +3,6 @@
 #include <cstdio>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "command_line.h"
@@ -49,11 +48,6 @@ std::vector<std::vector<std::string>> cases_of(const std::vector<std::string>& s
   return cases;
 }
 
-int threads_of(const EngineArguments& arguments) {
-  const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
-  return arguments.threads > 0 ? arguments.threads : static_cast<int>(cores);
-}
-
 void bench(const BenchArguments& arguments) {
   EngineArguments unverified = arguments.engine;  // as a program would load it
   unverified.no_verify = true;
@@ -67,7 +61,7 @@ void bench(const BenchArguments& arguments) {
   Peaks peaks;
   if (arguments.roofline) {
     peaks = is_gpu ? peaks_of(*runnable.gpu)
-                   : measure_cpu(kiln_engine_variant(engine.get()), threads_of(arguments.engine));
+                   : measure_cpu(kiln_engine_variant(engine.get()), runnable.session.num_threads());
     print_peaks(peaks, !is_gpu);
   }
   std::printf("%-32s %12s %12s %12s %12s %8s%s\n", "inputs", "median us", "p10 us", "p90 us",

@@ -215,7 +215,8 @@ typedef struct kiln_allocator {
 
 typedef struct kiln_session_options {
   size_t struct_size;
-  int32_t num_threads; /* threads a run may use, the calling one included; 0: one per core */
+  int32_t num_threads; /* threads a run may use, the calling one included; 0: one per CPU that the
+                          process may use (kiln_session_num_threads) */
   int32_t device; /* which of the devices that the engine's program can run on; 0 is the first, and
                      the only one of a CPU */
   const kiln_allocator* allocator; /* copied; what `user` points to outlives the session. NULL:
@@ -254,6 +255,9 @@ KILN_API kiln_status kiln_session_result_shapes(kiln_session* session,
 
 /* Where the session's inputs and outputs lie. {KILN_CPU, 0} for NULL. */
 KILN_API kiln_device kiln_session_device(const kiln_session* session);
+/* Threads that a run may use on CPUs, the calling one included: of num_threads 0, the CPUs of the process's affinity and
+ * no more than the quota of its container amounts to. 0 for NULL. */
+KILN_API int32_t kiln_session_num_threads(const kiln_session* session);
 
 /* An output whose memory the caller is asked for; valid during the call. */
 typedef struct kiln_output {

@@ -226,8 +226,9 @@ class Engine {
 };
 
 struct SessionOptions {
-  int num_threads = 0;  // those a run may use, the calling one included; 0: one per core
-  int device = 0;       // of those that the engine's program can run on
+  int num_threads =
+      0;           // those a run may use, the calling one included; 0: one per CPU of the process
+  int device = 0;  // of those that the engine's program can run on
   // Memory for temporaries; both functions null: the device's own.
   kiln_allocator allocator{sizeof(kiln_allocator), nullptr, nullptr, nullptr};
   // Bytes of a GPU's memory for weights that can be streamed to it (kiln_session_options); none: all.
@@ -258,6 +259,8 @@ class Session {
 
   // Where inputs and outputs lie.
   kiln_device device() const { return kiln_session_device(get()); }
+  // Those a run may use.
+  int num_threads() const { return kiln_session_num_threads(get()); }
 
   // Checks the inputs' shapes; their data is not read.
   // Of an output whose shape depends on the data: the largest.

@@ -189,6 +189,7 @@ _RUNTIME = {
     "kiln_session_output_shapes": (c_int, [c_void_p, POINTER(Tensor), c_size_t, _Shapes, c_size_t]),
     "kiln_session_result_shapes": (c_int, [c_void_p, _Shapes, c_size_t]),
     "kiln_session_device": (Device, [c_void_p]),
+    "kiln_session_num_threads": (c_int32, [c_void_p]),
     "kiln_session_run": (
         c_int,
         [c_void_p, POINTER(Tensor), c_size_t, POINTER(Tensor), c_size_t, POINTER(RunOptions)],

@@ -127,7 +127,7 @@ class Engine:
         """A session.
 
         Args:
-            num_threads: that it runs on, the calling one included; 0 means one per core.
+            num_threads: that it runs on, the calling one included; 0 means one per CPU that the process may use.
             device: which of those that the engine's program can run on.
             weight_budget: bytes of a GPU's memory that weights may take, as far as they can be streamed to it
                 (`streamable_bytes`); the others are copied there in every run. None: no limit.
@@ -198,6 +198,11 @@ class Session:
         """Where inputs and outputs lie: "cpu" or "cuda:0"."""
         device = runtime().kiln_session_device(self._handle)
         return "cpu" if device.type == 0 else f"cuda:{device.index}"
+
+    @property
+    def num_threads(self) -> int:
+        """How many threads a run may use on CPUs: as many as were asked for, or as there are CPUs for this process."""
+        return runtime().kiln_session_num_threads(self._handle)
 
     def output_shapes(self, *inputs: Any) -> list[tuple[int, ...]]:
         """The shapes that the outputs would have for these inputs, which are checked; of one whose shape depends on the

@@ -80,6 +80,10 @@ kiln_device kiln_session_device(const kiln_session* session) {
   return to_c(session->session->device());
 }
 
+int32_t kiln_session_num_threads(const kiln_session* session) {
+  return session == nullptr ? 0 : session->session->threads();
+}
+
 kiln_status kiln_session_enable_profiling(kiln_session* session, int enable) {
   return guarded([&]() -> Status {
     KILN_REQUIRE(session);

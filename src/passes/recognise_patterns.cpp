@@ -178,6 +178,7 @@ struct Scores {
   Value *q = nullptr, *k = nullptr, *mask = nullptr;
   Value* window_mask = nullptr;  // [1, W, 1, M, N], of scores as [B / W, W, H, M, N]
   double scale = 1;
+  bool is_transposed = false;  // k is [.., D, N]
 };
 
 // The f32 value that a 16-bit one is rounded from, or null.
@@ -253,12 +254,38 @@ Value* whole_mask(ir::Builder& builder, const Scores& scores, const Shape& shape
   return scores.mask == nullptr ? mask : builder.value(Op::add, {mask, scores.mask});
 }
 
+// Whether a permute does nothing but to swap the last two axes.
+bool swaps_last(const Node& permute) {
+  Axes axes = permute.attr<Axes>("axes");
+  if (axes.size() < 2) return false;
+  std::swap(axes[axes.size() - 1], axes[axes.size() - 2]);
+  return is_identity(axes);
+}
+
+// x[B, H, N, D] of what was transposed to [B, H, D, N], or before leading axes were split or joined, as exporters write
+// it for ONNX: reshape(permute(x[B * H, N, D], [0, 2, 1]), [B, H, D, N]). Null if it is neither.
+Value* before_transpose(Rewriter& rewriter, Node& node, Value* value) {
+  const Node* reshape = producer(value, Op::reshape);
+  const Value* moved = reshape == nullptr ? value : reshape->input(0);
+  const Node* permute = producer(moved, Op::permute);
+  if (permute == nullptr || !swaps_last(*permute)) return nullptr;
+  if (reshape == nullptr) return permute->input(0);
+  const Shape &from = moved->type.shape, &to = value->type.shape;
+  if (to.size() < 2 || from[from.size() - 1] != to[to.size() - 1] ||
+      from[from.size() - 2] != to[to.size() - 2])
+    return nullptr;
+  Shape shape = to;
+  std::swap(shape[shape.size() - 1], shape[shape.size() - 2]);
+  return rewriter.before(node).reshape(permute->input(0), shape);
+}
+
 std::optional<Scores> scores_of(Value* value) {
   Scores scores;
   value = take_window_mask(value, scores.window_mask);
   Value* product = take_scale(take_mask(value, scores.mask), scores.scale);
   const Node* matmul = producer(product, Op::matmul);
-  if (matmul == nullptr || !matmul->attr<bool>("transpose_b")) return std::nullopt;
+  if (matmul == nullptr) return std::nullopt;
+  scores.is_transposed = !matmul->attr<bool>("transpose_b");
   if (product->type.shape != value->type.shape) return std::nullopt;  // the mask broadcasts them
   const bool two_masks = scores.mask != nullptr && scores.window_mask != nullptr;
   if (two_masks && scores.mask->type.dtype != scores.window_mask->type.dtype) return std::nullopt;
@@ -288,11 +315,13 @@ Value* composed_attention(Rewriter& rewriter, Node& node) {
   if (softmax == nullptr || !rewriter.used_once(softmax->output())) return nullptr;
   const size_t rank = softmax->output()->type.rank();
   if (softmax->attr<int64_t>("axis") != static_cast<int64_t>(rank) - 1) return nullptr;
-  const auto scores = scores_of(softmax->input(0));
+  auto scores = scores_of(softmax->input(0));
   if (!scores || (rank != 3 && rank != 4)) return nullptr;
   // A product over no keys is 0, and no row of them is NaN.
   if (softmax->output()->type.shape.back().lower_bound() < 1) return nullptr;
   if (!same_batch(scores->q, scores->k) || !same_batch(scores->k, node.input(1))) return nullptr;
+  if (scores->is_transposed) scores->k = before_transpose(rewriter, node, scores->k);
+  if (scores->k == nullptr) return nullptr;
   ir::Builder builder = rewriter.before(node);
   std::vector<Value*> inputs = {with_heads(builder, scores->q), with_heads(builder, scores->k),
                                 with_heads(builder, node.input(1))};

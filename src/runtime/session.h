@@ -61,6 +61,8 @@ class Session {
   const Engine& engine() const { return *engine_; }
   // Where inputs and outputs lie.
   DeviceId device() const { return memory_.device(); }
+  // Those a run may use.
+  int threads() const { return threads_; }
 
   // Shapes of the outputs for these inputs, whose data is not read: of an output whose shape depends on it
   // the largest. Valid until the next call.

@@ -1,5 +1,6 @@
 // The running half of the C API, as a C program would use and misuse it.
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <cstddef>
 #include <cstdio>
@@ -159,6 +160,7 @@ TEST_F(CapiRuntimeTest, RefusesNullPointers) {
   EXPECT_STREQ(kiln_last_error(), "the inputs are null");
   EXPECT_EQ(kiln_session_synchronize(nullptr), KILN_INVALID_ARGUMENT);
   EXPECT_EQ(kiln_session_device(nullptr).type, KILN_CPU);
+  EXPECT_EQ(kiln_session_num_threads(nullptr), 0);
   EXPECT_EQ(kiln_session_profile(session_, nullptr), KILN_INVALID_ARGUMENT);
   EXPECT_EQ(kiln_session_enable_profiling(nullptr, 1), KILN_INVALID_ARGUMENT);
   EXPECT_EQ(kiln_engine_num_inputs(nullptr), 0u);
@@ -220,6 +222,27 @@ TEST_F(CapiRuntimeTest, TakesTensorsOfANewerHeader) {
   EXPECT_EQ(run_newer(), KILN_UNSUPPORTED);
   EXPECT_STREQ(kiln_last_error(),
                "input 1 has fields set that this version of Kiln, 0.1.0, does not know");
+}
+
+// What 0 stands for: no more than the process may use.
+TEST_F(CapiRuntimeTest, TellsTheThreadsOfASession) {
+  cpu_set_t before, one;
+  ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
+  int first = 0;
+  while (!CPU_ISSET(first, &before)) ++first;
+  CPU_ZERO(&one);
+  CPU_SET(first, &one);
+  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+  kiln_session_options options{sizeof(kiln_session_options)};
+  kiln_session *usual = nullptr, *chosen = nullptr;
+  EXPECT_EQ(kiln_session_create(engine_, &options, &usual), KILN_OK);
+  options.num_threads = 3;
+  EXPECT_EQ(kiln_session_create(engine_, &options, &chosen), KILN_OK);
+  ASSERT_EQ(sched_setaffinity(0, sizeof before, &before), 0);
+  EXPECT_EQ(kiln_session_num_threads(usual), 1);
+  EXPECT_EQ(kiln_session_num_threads(chosen), 3);
+  kiln_session_destroy(usual);
+  kiln_session_destroy(chosen);
 }
 
 TEST_F(CapiRuntimeTest, RefusesTensorsOfOtherDevices) {

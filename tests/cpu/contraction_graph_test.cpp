@@ -1,5 +1,6 @@
 // Contractions as graphs: lowered and fused by the plan, and in the half types.
 #include "cpu/nest_harness.h"
+#include "plan/passes/pass.h"
 
 namespace kiln::test {
 namespace {
@@ -73,6 +74,33 @@ TEST(ContractionGraph, AttentionOfHeads) {
                                body),
                     {.sizes = {{"s0", size}}, .tolerance = 1e-4});
   }
+}
+
+// Two layers of one shape, whose results leave i32 in one of them: what is limited before it is rounded follows from the
+// magnitude of the scales.
+TEST(ContractionGraph, QuantisedLayersOfOtherScales) {
+  const auto layer = [](const std::string& n, const std::string& scales) {
+    return "\n %s" + n + " = constant() {value = f32[4, 1] [" + scales + "]}\n %v" + n +
+           " = dequantize(%w" + n + ", %s" + n + ") {dtype = f32}\n %l" + n + " = linear(%d, %v" +
+           n + ")\n %y" + n + " = quantize(%l" + n +
+           ", %t, %z) {dtype = u8, quant_min = 0, quant_max = 255}";
+  };
+  const std::string text = graph_text(
+      "%x: u8[s0, 12], %wa: i8[4, 12], %wb: i8[4, 12]",
+      " %t = full() {dtype = f32, shape = [], value = 0.5}\n %z = full() {dtype = i64, shape = [], "
+      "value = 3}\n %o = full() {dtype = f32, shape = [], value = 0.25}\n %d = dequantize(%x, %o, "
+      "%z) "
+      "{dtype = f32}" +
+          layer("a", "0.0009765625, 0.001953125, 0.25, 0.125") +
+          layer("b", "16777216.0, 1.0, 0.5, 8388608.0"),
+      "%ya, %yb");
+  const plan::Case options{.integer_limit = 100};
+  const ir::Graph graph = plan::make_graph(text, options);
+  plan::Program program = plan::lower(graph, cpu_backend().traits);
+  plan::run_pipeline(program,
+                     {.disabled = {"merge_matmuls"}, .verify = true, .dump_directory = {}});
+  ASSERT_EQ(program.kernels.size(), 2U);
+  expect_compiled(program, plan::make_inputs(graph, options), 0);
 }
 
 }  // namespace

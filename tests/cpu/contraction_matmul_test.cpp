@@ -136,6 +136,21 @@ TEST(ContractionMatMul, EmptySumIsZero) {
   expect_matches_interpreter(make_matmul({3, 20, 0}, {.b = B::RuntimeKN}));
 }
 
+// Sums that are made of several runs: one step more and less than a whole number of them, and rests.
+TEST(ContractionMatMul, LongSums) {
+  constexpr int64_t kRun = 16 << 10;
+  for (int64_t k : {kRun - 1, kRun, kRun + 1, 2 * kRun, 2 * kRun + 37}) {
+    for (int64_t m : {1, 3, 13}) {
+      SCOPED_TRACE(std::to_string(m) + " x " + std::to_string(k));
+      expect_matches_interpreter(make_matmul({m, 17, k}, {}));
+    }
+    expect_matches_interpreter(make_matmul({2, 17, k}, {.b = B::RuntimeNK, .dynamic_m = true}));
+  }
+  for (DType dtype : {DType::BF16, DType::F16, DType::F64})
+    expect_matches_interpreter(make_matmul({3, 33, 4 * kRun + 5}, {.dtype = dtype}),
+                               Tolerance{1e-5});
+}
+
 TEST(ContractionMatMul, ManyTasks) { expect_matches_interpreter(make_matmul({150, 200, 300}, {})); }
 
 TEST(ContractionMatMul, TransposedOutput) {

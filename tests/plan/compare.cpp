@@ -78,12 +78,14 @@ const TargetTraits& test_traits() {
       .iterated_cost = 20,
       .round_trip_cost = 8,
       .near_load_cost = 5,
+      .byte_table_cost = 16,
       .position_cost = 6,
       .max_operations = 64,
       .max_loads = 12,
       .min_parallel_points = 64,
       .large_task_points = 4096,
       .long_reduction = 8192,
+      .few_reductions = 64,
   };
   return kTraits;
 }
@@ -106,7 +108,7 @@ const std::vector<TargetTraits>& other_traits() {
     eager.epilogue = EpilogueRule::AnyLoads;
     eager.round_trip_cost = eager.near_load_cost = eager.position_cost = 1000;
     eager.max_operations = eager.max_loads = 1000;
-    eager.min_parallel_points = eager.large_task_points = 0;
+    eager.min_parallel_points = eager.large_task_points = eager.few_reductions = 0;
     return std::vector<TargetTraits>{TargetTraits{.places = true, .data_sizes = true}, plain,
                                      eager};
   }();

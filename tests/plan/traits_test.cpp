@@ -54,6 +54,22 @@ TEST(TraitsTest, FormsAreChosenByElementType) {
   }
 }
 
+// 32 sums are enough tasks for 8 threads, but not where a vector holds 16 of them.
+TEST(TraitsTest, ReductionsThatAreMadeAtOnceCountAsOne) {
+  const std::string apart =
+      "graph main(%x: f32[100, 200, 32]) {\n  %y = reduce_sum(%x) {axes = [0, 1], keepdim = "
+      "false}\n  return %y\n}";
+  const std::string behind =
+      "graph main(%x: f32[32, 20000]) {\n  %y = reduce_sum(%x) {axes = [1], keepdim = false}\n  "
+      "return %y\n}";
+  TargetTraits traits = test_traits();
+  traits.few_reductions = 8;
+  EXPECT_EQ(planned(apart, traits).kernels.size(), 1U);
+  traits.reduced_at_once = 16;
+  EXPECT_EQ(planned(apart, traits).kernels.size(), 2U);
+  EXPECT_EQ(planned(behind, traits).kernels.size(), 1U);
+}
+
 TEST(TraitsTest, HalfPrecisionIsMultipliedAsItIsWhereTheMachineCan) {
   const std::string text =
       "graph main(%x: bf16[3, 4], %w: bf16[4, 4]) {\n  %y = linear(%x, %w)\n  return %y\n}";

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <map>
 #include <span>
 
+#include "backends/common/constant_magnitude.h"
 #include "support/hash.h"
 
 namespace kiln::backend {
@@ -187,6 +189,12 @@ class KeyWriter {
     for (const Dim& size : buffer.type.shape) write(size);
   }
 
+  // What code may go by.
+  void magnitude(const plan::Buffer& buffer) {
+    const double bound = magnitude_bound(buffer);
+    if (std::isfinite(bound)) text("m", std::ilogb(bound));
+  }
+
   void check(const plan::ExprNode& node) {
     const auto known = std::ranges::find(key_.checks, node.check);
     text("c", known - key_.checks.begin());
@@ -218,7 +226,8 @@ class KeyWriter {
       case plan::ExprKind::Position:
         return write(node.index);
       case plan::ExprKind::Load:
-        return buffer(node.buffer);
+        buffer(node.buffer);
+        return magnitude(program_.buffers.at(static_cast<size_t>(node.buffer)));
       case plan::ExprKind::Reduced:
         return text("r", node.slot);
       case plan::ExprKind::Accumulator:

@@ -191,6 +191,9 @@ bool bounded(const Expr& index, const ir::Dim& limit, bool upper, const std::vec
       const ir::Dim scaled = limit * *divisor;
       return bounded(index->args[0], upper ? scaled + *divisor - 1 : scaled, upper, facts);
     }
+    case Op::cast:  // of a byte
+      return index->args[0]->dtype == DType::U8 &&
+             Prover(facts).non_negative(upper ? limit - UINT8_MAX : -limit);
     default:
       return false;
   }

@@ -36,17 +36,6 @@ Expr apply_folded(Op op, std::vector<Expr> args, bool gelu_tanh) {
   return make_apply(op, dtype, std::move(args), gelu_tanh);
 }
 
-Expr rebuild(const ExprNode& node, std::vector<Expr> args, Expr predicate) {
-  if (node.kind == ExprKind::Load) {
-    return load(node.buffer, node.dtype, std::move(args), std::move(predicate));
-  }
-  if (node.kind == ExprKind::Check) {
-    return check(std::move(args[0]), node.check_kind, node.index, node.check, std::move(predicate));
-  }
-  if (node.op == Op::cast) return cast(args[0], node.dtype);
-  return apply_folded(node.op, std::move(args), node.gelu_tanh);
-}
-
 // --- Sharing of equal nodes ---
 
 // Orders nodes by content, operands by identity: operands are shared before the nodes that use
@@ -96,7 +85,7 @@ class Rewriter {
     for (const Expr& arg : expr->args) args.push_back(run(arg));
     Expr predicate = run(expr->predicate);
     if (args == expr->args && predicate == expr->predicate) return expr;
-    return rebuild(*expr, std::move(args), std::move(predicate));
+    return with_operands(*expr, std::move(args), std::move(predicate));
   }
 
   const std::function<Expr(const ExprNode&)>& replacement_;
@@ -114,7 +103,7 @@ class Sharer {
     for (const Expr& arg : expr->args) args.push_back(run(arg));
     Expr predicate = run(expr->predicate);
     if (args != expr->args || predicate != expr->predicate) {
-      result = rebuild(*expr, std::move(args), std::move(predicate));
+      result = with_operands(*expr, std::move(args), std::move(predicate));
     }
     result = *nodes_.insert(result).first;
     keep_alive_.push_back(expr);
@@ -257,6 +246,17 @@ Expr apply_gelu(Expr x, bool tanh_form) {
 Expr cast(Expr value, DType dtype) {
   if (Expr folded = fold_cast(value, dtype)) return folded;
   return make_apply(Op::cast, dtype, {std::move(value)}, false);
+}
+
+Expr with_operands(const ExprNode& node, std::vector<Expr> args, Expr predicate) {
+  if (node.kind == ExprKind::Load) {
+    return load(node.buffer, node.dtype, std::move(args), std::move(predicate));
+  }
+  if (node.kind == ExprKind::Check) {
+    return check(std::move(args[0]), node.check_kind, node.index, node.check, std::move(predicate));
+  }
+  if (node.op == Op::cast) return cast(args[0], node.dtype);
+  return apply_folded(node.op, std::move(args), node.gelu_tanh);
 }
 
 Expr logical_and(Expr a, Expr b) {

@@ -70,6 +70,8 @@ Expr accumulator(DType dtype, int32_t slot = 0);
 Expr apply(ir::Op op, std::vector<Expr> args);
 Expr apply_gelu(Expr x, bool tanh_form);
 Expr cast(Expr value, DType dtype);
+// A Load, an Apply or a Check of other operands.
+Expr with_operands(const ExprNode& node, std::vector<Expr> args, Expr predicate);
 Expr logical_and(Expr a, Expr b);  // null means true
 // The value itself where the check provably holds.
 Expr check(Expr value, CheckKind kind, Index size, int32_t id, Expr predicate = nullptr);

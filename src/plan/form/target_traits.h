@@ -120,6 +120,8 @@ struct TargetTraits {
   // What loading an element costs that the same task has just stored, so that it is in the nearest
   // cache or scratchpad.
   int64_t near_load_cost = 0;
+  // What looking up a byte in a table of 256 costs: functions of a byte that cost more become such tables. 0: none do.
+  int64_t byte_table_cost = 0;
   // Arithmetic on positions alone (masks, position ids) is never stored up to this cost.
   int64_t position_cost = 0;
 
@@ -134,10 +136,13 @@ struct TargetTraits {
   // them would cover more than `large_task` points: that work needs the machine's whole width.
   int64_t min_parallel_points = 0;
   int64_t large_task_points = 0;
-  // A nest with fewer outer points than min_parallel_points whose reductions take at least so many elements
+  // A nest with fewer outer points than few_reductions whose reductions take at least so many elements
   // shares them among more tasks. 0: never. Source: what a task reads in the time that starting
   // two more kernels takes.
   int64_t long_reduction = 0;
+  int64_t few_reductions = 0;
+  // Neighbours along an outer loop that are reduced at once, by one task: there so many points count as one.
+  int64_t reduced_at_once = 1;
 };
 
 }  // namespace kiln::plan

@@ -1,6 +1,6 @@
 // A reduction over much for few outer points is shared by more tasks than there are outer points.
 //
-// Before: a nest with fewer outer points than the machine needs, whose reductions take at least
+// Before: a nest with fewer outer points than `few_reductions`, whose reductions take at least
 // `long_reduction` elements each: the sum of a whole tensor, a group norm of a large picture. After: each
 // of its stages is a kernel of its own. A reduction becomes partial results, one for each part of one of its
 // loops, which lie in a temporary; whoever needs the result reduces these first. A store becomes as many
@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <map>
 
+#include "plan/form/fold.h"
 #include "plan/form/kernels.h"
 #include "plan/passes/fusion.h"
 #include "plan/passes/pass.h"
@@ -65,8 +66,7 @@ class Splitter {
 
   bool suits() const {
     const TargetTraits& traits = program_.traits;
-    const int64_t outer = points_at_opt(nest_.outer);
-    if (traits.long_reduction == 0 || outer >= traits.min_parallel_points) return false;
+    if (traits.long_reduction == 0 || separate_reductions() >= traits.few_reductions) return false;
     bool has_long = false;
     for (const Stage& stage : nest_.stages) {
       if (has_checks(value_of(stage))) return false;
@@ -77,6 +77,32 @@ class Splitter {
       has_long |= points_at_opt(reduction->loops) >= traits.long_reduction;
     }
     return has_long;
+  }
+
+  // Outer points, but of those whose elements are neighbours in memory as many as are reduced at once count as one.
+  int64_t separate_reductions() const {
+    const int64_t at_once = program_.traits.reduced_at_once;
+    int64_t points = 1;
+    for (const Loop& loop : nest_.outer) {
+      const int64_t extent = points_at_opt({loop});
+      points *= has_neighbours(loop) ? (extent + at_once - 1) / at_once : extent;
+    }
+    return points;
+  }
+
+  // Whether all that reductions load lies behind one another along a loop.
+  bool has_neighbours(const Loop& loop) const {
+    bool result = program_.traits.reduced_at_once > 1;
+    for (const Stage& stage : nest_.stages) {
+      if (!std::holds_alternative<Reduction>(stage)) continue;
+      visit(value_of(stage), [&](const ExprNode& node) {
+        if (node.kind != ExprKind::Load || node.args.empty()) return;
+        const auto last = as_index(node.args.back());
+        const auto linear = last ? last->as_linear_in(loop.index) : std::nullopt;
+        result &= linear && linear->first.is_constant(1);
+      });
+    }
+    return result;
   }
 
   // How many parts are worth it for so many elements of each outer point.

@@ -71,7 +71,9 @@ def test_to_a_file_and_back(archive, tmp_path) -> None:
     path = tmp_path / "mlp.kiln"
     assert kiln.compile(archive, output=path) is None
     x = random(3)
-    (y,) = kiln.load(path).session(num_threads=1).run(x)
+    session = kiln.load(path).session(num_threads=1)
+    assert session.num_threads == 1
+    (y,) = session.run(x)
     np.testing.assert_allclose(y, expected(archive, x), rtol=1e-4, atol=1e-5)
     assert kiln.inspect(path)["inputs"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["mlp.kiln"]

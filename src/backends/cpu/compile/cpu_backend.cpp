@@ -37,11 +37,15 @@ const plan::TargetTraits& traits() {
       .iterated_cost = 20,
       .round_trip_cost = 8,
       .near_load_cost = 5,
+      .byte_table_cost = 16,
       .position_cost = 6,
       .max_operations = 64,
       .max_loads = 12,
       .min_parallel_points = 64,
       .large_task_points = 4096,
+      .long_reduction = 8192,
+      .few_reductions = 8,
+      .reduced_at_once = 16,
   };
   return kTraits;
 }

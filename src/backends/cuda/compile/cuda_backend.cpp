@@ -58,6 +58,7 @@ const plan::TargetTraits& traits() {
       .min_parallel_points = 128,
       .large_task_points = 4096,
       .long_reduction = 16384,
+      .few_reductions = 128,
   };
   return kTraits;
 }

@@ -39,6 +39,10 @@ constexpr int64_t kWorkPerTask = kMultiplyAddsPerThread;
 constexpr int64_t kAmxBlockBytes = 512 << 10;
 constexpr int64_t kAmxWorkPerTask = 4'000'000;
 
+// Steps after which a sum of f32 goes on in another one, and is added to what there is: errors of one grow with its
+// steps, 1.3e-5 of a sum of 200,000 numbers of one sign.
+constexpr int64_t kLongRun = 16 << 10;
+
 // Operands of fewer rows than this are widened as they are read; for more rows it is better to do so
 // once, in a copy: that is a load, two operations and a store a vector, as much as reading it twice,
 // and 16 rows are two tiles.
@@ -217,7 +221,7 @@ class MatMulEmitter {
     return emitter_.program().buffers[view.buffer].type.dtype;
   }
 
-  // Scratch: the staged tile, then the packed panels of a group, then the rows of a block of A.
+  // Scratch: the staged tile, totals of long runs, then the packed panels of a group, then the rows of a block of A.
   void declare() {
     KernelInterface& interface = emitter_.interface();
     interface.tasks = blocking_.batches * blocking_.groups * blocking_.row_blocks;
@@ -235,6 +239,10 @@ class MatMulEmitter {
     int64_t staging = TileWriter::staging_bytes(emitter_.target(), matmul_.formats.accumulator,
                                                 dtype_of(matmul_.out));
     if (blocking_.has_tiles) staging = amx_sizes_.scratch_bytes();
+    if (has_long_runs()) {
+      totals_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
+      staging += int64_t{emitter_.target().registers} * emitter_.target().vector_bits / 8;
+    }
     packed_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
     ir::Dim scratch = staging;
     if (blocking_.source == BSource::Scratch) {
@@ -437,6 +445,38 @@ class MatMulEmitter {
     amx_->multiply(strip, output(), address(matmul_.out));
   }
 
+  bool has_long_runs() const {
+    return matmul_.formats.accumulator == DType::F32 && !blocking_.has_tiles &&
+           ir::ceildiv(matmul_.k.extent(), blocking_.step()).upper_bound() > kLongRun;
+  }
+
+  // Runs that are added up; the totals are in scratch while registers hold the sums of a run.
+  Accumulators multiply_long_run(Tile tile, const TileOperands& operands) {
+    const ElementFormat format(tile.sum);
+    const int lanes = emitter_.target().lanes();
+    const Accumulators zeros = zero_tile(emitter_, tile);
+    const auto place = [&](size_t i) {
+      return byte_offset(emitter_, totals_, i64(static_cast<int64_t>(i) * lanes * format.bytes()));
+    };
+    const auto run = [&](Value* first, Value* a, Value* b) {
+      Value* steps = smaller(emitter_, ir_.CreateSub(steps_, first), i64(kLongRun));
+      const Run done = multiply_run(emitter_, tile, operands, steps, {a, b, zeros});
+      Emitter::Carried values{done.a, done.b};
+      values.insert(values.end(), done.sums.begin(), done.sums.end());
+      return values;
+    };
+    const Emitter::Carried first = run(i64(0), operands.a, operands.b);
+    const Emitter::Carried all = emitter_.loop_carrying(
+        i64(kLongRun), steps_, kLongRun, first, [&](Value* step, const Emitter::Carried& carried) {
+          for (size_t i = 0; i < zeros.size(); ++i) format.store(ir_, carried[i + 2], place(i));
+          Emitter::Carried next = run(step, carried[0], carried[1]);
+          for (size_t i = 0; i < zeros.size(); ++i)
+            next[i + 2] = ir_.CreateFAdd(format.load(ir_, place(i), lanes), next[i + 2]);
+          return next;
+        });
+    return {all.begin() + 2, all.end()};
+  }
+
   // All row tiles of one strip of columns.
   void emit_strip(const Tiling& tiling, Span rows, Strip strip) {
     if (blocking_.has_tiles) return emit_tile_strip(rows, strip);
@@ -462,7 +502,8 @@ class MatMulEmitter {
       operands.b_step = b_step_;
       operands.b_alignment = b_alignment_;
       operands.prefetch_b = blocking_.source == BSource::Constant;
-      Accumulators sums = multiply_run(emitter_, tile, operands, steps_);
+      const Accumulators sums = has_long_runs() ? multiply_long_run(tile, operands)
+                                                : multiply_run(emitter_, tile, operands, steps_);
       writer.write(tile, sums, origin, row, strip.column);
     };
     auto after = [&](Value* first, Value* count) {
@@ -509,7 +550,7 @@ class MatMulEmitter {
   std::optional<Tiling> single_row_;
   Value *m_ = nullptr, *n_ = nullptr, *k_ = nullptr, *steps_ = nullptr;
   Value *row_blocks_ = nullptr, *groups_ = nullptr, *panels_ = nullptr;
-  Value *staging_ = nullptr, *packed_ = nullptr;
+  Value *staging_ = nullptr, *packed_ = nullptr, *totals_ = nullptr;
   Value *b_ = nullptr, *b_step_ = nullptr, *panel_bytes_ = nullptr;
   int64_t b_alignment_ = 0;
   StagedRows staged_;

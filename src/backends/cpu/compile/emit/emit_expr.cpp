@@ -6,6 +6,7 @@
 
 #include <llvm/IR/IntrinsicsX86.h>
 
+#include "backends/common/constant_magnitude.h"
 #include "backends/cpu/compile/emit/element.h"
 #include "backends/cpu/compile/emit/operations.h"
 #include "plan/form/access.h"
@@ -32,8 +33,6 @@ constexpr int kLongDivision = 16;
 // Well within i32, with room for a zero point.
 constexpr double kLargestConverted = 0x1p30;
 constexpr double kUnknown = std::numeric_limits<double>::infinity();
-// Elements of a constant: it is looked at for each vector that is emitted.
-constexpr int64_t kMostLookedAt = 1 << 14;
 
 bool is_apply(const Expr& expr, ir::Op op) {
   return expr->kind == ExprKind::Apply && expr->op == op;
@@ -221,7 +220,9 @@ double ExprEmitter::magnitude_of(const ExprNode& expr) {
     return std::isnan(number) ? kUnknown : std::abs(number);
   }
   if (expr.dtype == DType::U8 || expr.dtype == DType::I8) return 255;
-  if (expr.kind == ExprKind::Load) return magnitude_of(expr.buffer);
+  if (expr.kind == ExprKind::Load)
+    return backend::magnitude_bound(
+        emitter_.program().buffers.at(static_cast<size_t>(expr.buffer)));
   if (expr.kind == ExprKind::Accumulator || expr.kind == ExprKind::Reduced)
     return expr.dtype == DType::I32 ? 0x1p31 : kUnknown;
   if (expr.kind != ExprKind::Apply) return kUnknown;
@@ -241,22 +242,6 @@ double ExprEmitter::magnitude_of(const ExprNode& expr) {
     default:
       return kUnknown;
   }
-}
-
-double ExprEmitter::magnitude_of(plan::BufferId buffer) {
-  const plan::Buffer& source = emitter_.program().buffers[static_cast<size_t>(buffer)];
-  const ir::Literal& literal = source.literal;
-  if (source.kind != plan::BufferKind::Constant || literal.replaceable ||
-      literal.elements() > kMostLookedAt) {
-    return kUnknown;
-  }
-  double result = 0;
-  for (int64_t i = 0; i < literal.elements(); ++i) {
-    const double element = std::abs(literal.as_double(i));
-    if (!(element <= result)) result = element;
-    if (std::isnan(element)) return kUnknown;
-  }
-  return result;
 }
 
 namespace {
@@ -405,7 +390,26 @@ Value* ExprEmitter::mask(const Expr& predicate) {
   return result;
 }
 
+// The table is in registers for a whole loop, but for an epilogue, whose loop is the one of a tile: there sums need
+// all registers.
+Value* ExprEmitter::look_up(plan::BufferId table, const Expr& byte) {
+  Value* bytes = node(byte);
+  Value* address = emitter_.buffer(table);
+  if (leaves_.accumulator != nullptr || emitter_.scopes_.size() == 1)
+    return cpu::look_up(ir_, load_table(ir_, address), bytes);
+  Emitter::Scope& scope = emitter_.scopes_.back();
+  const auto [found, fresh] = scope.tables.try_emplace(table);
+  if (fresh) {
+    llvm::IRBuilder<>::InsertPointGuard guard(ir_);
+    ir_.SetInsertPoint(scope.before);
+    found->second = load_table(ir_, address);
+  }
+  return cpu::look_up(ir_, found->second, bytes);
+}
+
 Value* ExprEmitter::load(const ExprNode& node) {
+  const Expr byte = looked_up_byte(emitter_.program(), node);
+  if (byte != nullptr && varies(byte)) return look_up(node.buffer, byte);
   const Offset offset = backend::element_offset(emitter_.program(), node.buffer, node.args);
   Value* raw = nullptr;
   const bool varies_here =

@@ -35,12 +35,12 @@ class ExprEmitter {
   llvm::Value* multiply_add(const plan::Expr& expr);
   double magnitude(const plan::Expr& expr);
   double magnitude_of(const plan::ExprNode& expr);
-  double magnitude_of(plan::BufferId buffer);
   llvm::Value* at_most(llvm::Value* value, double bound);
   llvm::Value* divide_below(const plan::Expr& quotient, double bound);
   void note_failure(const plan::ExprNode& check);
 
   llvm::Value* load(const plan::ExprNode& node);
+  llvm::Value* look_up(plan::BufferId table, const plan::Expr& byte);
   llvm::Value* load_lanes(const plan::ExprNode& node, const Offset& offset);
   llvm::Value* gather(const plan::ExprNode& node, const Offset& offset);
   llvm::Value* address(plan::BufferId buffer, const Offset& offset);

@@ -12,6 +12,7 @@
 #include <llvm/IR/Module.h>
 
 #include "backends/cpu/compile/common.h"
+#include "backends/cpu/compile/emit/byte_table.h"
 #include "backends/cpu/compile/emit/target.h"
 #include "ir/dim.h"
 #include "plan/form/program.h"
@@ -118,6 +119,7 @@ class Emitter {
     std::map<ir::Dim, llvm::Value*, DimLess> values;
     std::map<plan::BufferId, std::map<ir::Dim, llvm::Value*, DimLess>> addresses;
     std::map<plan::Expr, llvm::Value*> invariants;  // never iterated
+    std::map<plan::BufferId, ByteTable> tables;
   };
   struct Binding {
     llvm::Value* value = nullptr;

@@ -54,8 +54,25 @@ constexpr Elementary kElementary[] = {
     {Op::erf, emit_erf},     {Op::erfc, emit_erfc},   {Op::sigmoid, emit_sigmoid},
 };
 
+// Functions of which f32 has more digits than a result of 16 bits keeps; null: another op.
+Value* rough_unary(const plan::ExprNode& node, Real x) {
+  switch (node.op) {
+    case Op::sigmoid:
+      return (1.0 / (emit_exp_for_16_bits(-x) + 1.0)).value;
+    case Op::silu:
+      return (x / (emit_exp_for_16_bits(-x) + 1.0)).value;
+    case Op::gelu:
+      return emit_gelu_for_16_bits(x, node.gelu_tanh).value;
+    default:
+      return nullptr;
+  }
+}
+
 // Null: not a floating unary op.
 Value* floating_unary(const plan::ExprNode& node, Real x) {
+  if (is_16_bit_float(node.dtype)) {
+    if (Value* rough = rough_unary(node, x)) return rough;
+  }
   for (const auto& [op, emit] : kElementary) {
     if (op == node.op) return emit(x).value;
   }

@@ -10,6 +10,9 @@ using llvm::Value;
 
 namespace {
 
+// Beyond it the normal distribution has a share of less than 1e-36, which is taken as 0 for results of 16 bits.
+constexpr double kRoughLimit = 12.75;
+
 // erf(x) = x p(x^2) for |x| < 1.
 Real erf_small(Real x) {
   const Real z = x * x;
@@ -155,7 +158,36 @@ Real gelu_tanh(Real x) {
   return x / (emit_exp2(y, fma(a, lost, fma(a, slope, -y))) + 1.0);
 }
 
+// -log2 of the normal distribution's share beyond a, less what a^2 / 2 makes of it, for 0 <= a <= 12.75.
+Real rough_tail_exponent(Real a) {
+  const Real u = fma(a, 2 / kRoughLimit, a.of(-1.0));
+  return polynomial(u, {0x1.02076cp+2, 0x1.610e86p+0, -0x1.436c98p-1, 0x1.7caf30p-2, -0x1.f17d06p-3,
+                        0x1.3e8662p-3, -0x1.4c340cp-4, 0x1.e50d2ep-5, -0x1.1218a4p-4, 0x1.35fc1ap-5,
+                        -0x1.705f36p-8});
+}
+
+// As gelu_exact: one power instead of a power and a quotient.
+Real rough_gelu(Real x) {
+  const Real magnitude = abs(x);
+  const Real a = at_most(magnitude, kRoughLimit);
+  const Real exponent = fma(a * a, -std::numbers::log2e / 2, -rough_tail_exponent(a));
+  const Real share = select(greater(magnitude, kRoughLimit), 0.0, emit_rough_exp2(exponent));
+  const Real tail = at_most(x, kRoughLimit) * share;
+  return select(x.ir->CreateFCmpOLE(x.value, x.of(0.0).value), tail, x - tail);
+}
+
+// As gelu_tanh, without what roundings lose.
+Real rough_gelu_tanh(Real x) {
+  const Real a = at_most(at_least(x, -12.0), 9.875);
+  const Real y = a * fma(a * a, -0x1.a5a7cfp-4, a.of(-0x1.26aec2p+1));
+  return x / (emit_rough_exp2(y) + 1.0);
+}
+
 }  // namespace
+
+Real emit_gelu_for_16_bits(Real x, bool tanh_form) {
+  return tanh_form ? rough_gelu_tanh(x) : rough_gelu(x);
+}
 
 Real emit_erf(Real x) {
   const Real magnitude = abs(x);

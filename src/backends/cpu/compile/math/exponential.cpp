@@ -118,6 +118,14 @@ Real emit_exp2(Real high, Real low) {
   return scale(exp_of_rest(r), power, shifter);
 }
 
+Real emit_rough_exp2(Real x) {
+  const Real shifter = x + shifter_of(x);
+  const Real power = shifter - shifter_of(x);
+  const Real mantissa = polynomial(
+      x - power, {0x1.ffffe8p-1, 0x1.62e0dcp-1, 0x1.ec06dap-3, 0x1.ca1440p-5, 0x1.3997cep-7});
+  return scale(mantissa, power, shifter);
+}
+
 // 2^n * (e^r - 1) + (2^n - 1), with half of 2^n, which does not overflow.
 Real emit_expm1(Real x) {
   // Least x whose e^x overflows.
@@ -179,5 +187,10 @@ Real emit_cosh(Real x) {
 }
 
 Real emit_sigmoid(Real x) { return 1.0 / (emit_exp(-x) + 1.0); }
+
+// Where 2^y is too small to matter it need not be denormal, and where it is infinite it is no further away.
+Real emit_exp_for_16_bits(Real x) {
+  return emit_rough_exp2(at_most(at_least(x * std::numbers::log2e, -126.0), 200.0));
+}
 
 }  // namespace kiln::cpu

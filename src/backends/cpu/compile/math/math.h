@@ -18,6 +18,11 @@ Real emit_sinh(Real x);
 Real emit_cosh(Real x);
 Real emit_sigmoid(Real x);
 
+// 2^x to 2^-18, for f32 and |x| < 254.
+Real emit_rough_exp2(Real x);
+// e^x to 2^-16, for f32; no less than the least normal number.
+Real emit_exp_for_16_bits(Real x);
+
 Real emit_log(Real x);
 Real emit_log1p(Real x);
 // Exact for powers of 2 and of 10.
@@ -33,6 +38,8 @@ Real emit_hypot(Real a, Real b);
 Real emit_erf(Real x);
 Real emit_erfc(Real x);
 Real emit_gelu(Real x, bool tanh_form);
+// To 2^-16, for results that are rounded to 16 bits. Both forms of GELU are 0 where they are below 1e-35.
+Real emit_gelu_for_16_bits(Real x, bool tanh_form);
 
 Real emit_sin(Real x);
 Real emit_cos(Real x);

@@ -23,6 +23,7 @@ namespace {
 // Costs in units of one vector instruction; the model is the same for all targets, because the
 // split of a nest into tasks depends on the choice.
 constexpr double kLanes = 16;
+constexpr double kTable = 12;  // a byte looked up in a table
 constexpr double kGather = 16, kScatter = 24, kContiguous = 1, kBroadcast = 0.5;
 constexpr double kSumOverLanes = 12, kLongOperation = 12;
 
@@ -54,7 +55,9 @@ double load_cost(const ExprNode& load, const SymbolPtr& lane) {
       }
     }
   }
-  return kGather;
+  const bool is_byte = offset->kind == ExprKind::Apply && offset->op == ir::Op::cast &&
+                       offset->args[0]->dtype == DType::U8;
+  return is_byte ? kTable : kGather;
 }
 
 double operation_cost(ir::Op op) {
