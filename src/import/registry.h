@@ -51,6 +51,10 @@ Rows linalg_rows();
 Rows experts_rows();
 Rows special_rows();
 Rows strided_rows();
+Rows masked_rows();
+Rows divisor_rows();
+Rows representation_rows();
+Rows counting_rows();
 
 // Null for a target without a row.
 const Row* find_row(std::string_view target);

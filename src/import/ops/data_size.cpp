@@ -74,8 +74,12 @@ std::vector<Value*> coordinates(Call& call, Value* places, const ir::Shape& shap
 Value* import_nonzero(Call& call) {
   Value* x = call.builder().cast(call.tensor("self"), DType::Bool);
   const ir::Shape shape = x->type.shape;
-  // The places of a scalar have no coordinates: a result of a size that depends on data, without elements.
-  call.expect(!shape.empty(), "a scalar", "rank 1 or more");
+  if (shape.empty()) {  // its place has no coordinates: a size that depends on data, and no elements
+    const Selection selection = select(call, flat(call, x), 0, 0);
+    return call.make(
+        Op::full, {},
+        {{"shape", ir::Shape{selection.count, 0}}, {"dtype", DType::I64}, {"value", 0.0}});
+  }
   Value* places = places_of(call, flat(call, x), 0, 0);
   std::vector<Value*> columns;
   for (Value* column : coordinates(call, places, shape))
@@ -108,7 +112,8 @@ Value* import_nonzero_static(Call& call) {
 }
 
 std::vector<Value*> import_nonzero_numpy(Call& call) {
-  Value* x = call.builder().cast(call.tensor("self"), DType::Bool);
+  const char* name = call.has("condition") ? "condition" : "self";
+  Value* x = call.builder().cast(call.tensor(name), DType::Bool);
   const ir::Shape shape = x->type.shape.empty() ? ir::Shape{1} : x->type.shape;
   return coordinates(call, places_of(call, flat(call, x), 0, 0), shape);
 }
@@ -280,6 +285,7 @@ constexpr Row kRows[] = {
     {"aten.argwhere.default", import_nonzero},
     {"aten.nonzero.default", import_nonzero},
     {"aten.nonzero_numpy.default", import_nonzero_numpy},
+    {"aten.where.default", import_nonzero_numpy},
     {"aten.nonzero_static.default", import_nonzero_static},
     {"aten.masked_select.default", import_masked_select},
     {"aten._unique2.default", import_unique},
