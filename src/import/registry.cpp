@@ -41,7 +41,8 @@ const ComplexTable& complex_table() {
   static const ComplexTable kTable = [] {
     ComplexTable result;
     for (const ComplexRows rows :
-         {complex_rows(), complex_function_rows(), fourier_rows(), spectrogram_rows()}) {
+         {complex_rows(), complex_function_rows(), complex_sum_rows(), fourier_rows(),
+          spectrogram_rows()}) {
       for (const ComplexRow& row : rows) {
         if (!result.emplace(row.target, &row).second)
           throw InternalError("[import] got two importers of " + std::string(row.target) +

@@ -68,6 +68,7 @@ struct ComplexRow {
 using ComplexRows = std::span<const ComplexRow>;
 ComplexRows complex_rows();
 ComplexRows complex_function_rows();
+ComplexRows complex_sum_rows();
 ComplexRows fourier_rows();
 ComplexRows spectrogram_rows();
 const ComplexRow* find_complex_row(std::string_view target);

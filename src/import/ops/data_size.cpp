@@ -71,8 +71,7 @@ std::vector<Value*> coordinates(Call& call, Value* places, const ir::Shape& shap
   return result;
 }
 
-Value* import_nonzero(Call& call) {
-  Value* x = call.builder().cast(call.tensor("self"), DType::Bool);
+Value* places_as_rows(Call& call, Value* x) {
   const ir::Shape shape = x->type.shape;
   if (shape.empty()) {  // its place has no coordinates: a size that depends on data, and no elements
     const Selection selection = select(call, flat(call, x), 0, 0);
@@ -85,6 +84,10 @@ Value* import_nonzero(Call& call) {
   for (Value* column : coordinates(call, places, shape))
     columns.push_back(unsqueeze(call, column, 1));
   return columns.size() == 1 ? columns[0] : call.make(Op::concat, columns, {{"axis", int64_t{1}}});
+}
+
+Value* import_nonzero(Call& call) {
+  return places_as_rows(call, call.builder().cast(call.tensor("self"), DType::Bool));
 }
 
 // The first ones, and `fill_value` where there are fewer.
@@ -300,6 +303,8 @@ constexpr Row kRows[] = {
 Value* selected_places(Call& call, Value* mask, size_t dim) {
   return places_of(call, flat(call, mask), 0, dim);
 }
+
+std::vector<Value*> nonzero_of(Call& call, Value* mask) { return {places_as_rows(call, mask)}; }
 
 UniqueElements unique_elements(Call& call, Value* x) {
   x = flat(call, x);
