@@ -24,7 +24,8 @@ const Table& table() {
           scan_rows(),        sort_rows(),       scatter_rows(),    recurrent_rows(),
           float8_rows(),      data_size_rows(),  linalg_rows(),     experts_rows(),
           nms_rows(),         special_rows(),    strided_rows(),    masked_rows(),
-          divisor_rows(),     counting_rows(),   representation_rows()}) {
+          divisor_rows(),     counting_rows(),   representation_rows(),
+          factor_rows(),      singular_rows()}) {
       for (const Row& row : rows) {
         if (!result.emplace(row.target, &row).second)
           throw InternalError("[import] got two importers of " + std::string(row.target));

@@ -55,6 +55,8 @@ Rows masked_rows();
 Rows divisor_rows();
 Rows representation_rows();
 Rows counting_rows();
+Rows factor_rows();
+Rows singular_rows();
 
 // Null for a target without a row.
 const Row* find_row(std::string_view target);
