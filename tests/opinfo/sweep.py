@@ -130,7 +130,9 @@ def table(outcomes: list[dict[str, Any]]) -> str:
         most = max(each["samples"] for each in of_dtype)
         builds = sorted({each.get("build", "unknown") for each in of_dtype})
         build = f"`{builds[0]}`" if len(builds) == 1 else f"{len(builds)} builds"
-        lines.append(f"| {dtype} | {build} | {most} | " + " | ".join(str(counts[s]) for s in statuses) + " |")
+        lines.append(
+            f"| {dtype} | {build} | {most} | " + " | ".join(str(counts[s]) for s in statuses) + " |"
+        )
     kinds, by_reason = _reasons(outcomes)
     lines += ["", "## What does not pass", ""]
     for _, title in KINDS:

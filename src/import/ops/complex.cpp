@@ -275,8 +275,8 @@ Results import_linspace(Call& call) {
   call.expect(steps >= 0, std::to_string(steps) + " steps", "0 or more");
   const Expr place(call, iota(call, ir::Dim(steps), dtype));
   const double last = static_cast<double>(std::max<int64_t>(steps - 1, 1));
-  const Expr is_first_half = place.apply(Op::lt, static_cast<double>(steps / 2)) +
-                             place.apply(Op::lt, steps == 1 ? 1 : 0);
+  const Expr is_first_half =
+      place.apply(Op::lt, static_cast<double>(steps / 2)) + place.apply(Op::lt, steps == 1 ? 1 : 0);
   const auto along = [&](const Expr& from, const Expr& to) {
     const Expr step = (to - from) / last;
     return is_first_half.select(from + step * place, to - step * (last - place));
@@ -402,6 +402,7 @@ constexpr ComplexRow kRows[] = {
     {"aten.copy.default", by_parts},
     {"aten.cumsum.default", by_parts},
     {"aten.detach.default", by_parts},
+    {"aten.detach_.default", by_parts},
     {"aten.diagonal.default", by_parts},
     {"aten.diagonal_copy.default", by_parts},
     {"aten.diagonal_scatter.default", by_parts},

@@ -101,7 +101,8 @@ Expr dot(const Pair& a, const Pair& b) { return a.re * b.re + a.im * b.im; }
 
 Pair inverse_sine(const Pair& x) {
   const Roots roots = roots_around(x);
-  const Expr re = x.re.apply(Op::atan2, roots.below.re * roots.above.re - roots.below.im * roots.above.im);
+  const Expr re =
+      x.re.apply(Op::atan2, roots.below.re * roots.above.re - roots.below.im * roots.above.im);
   return {re, cross(roots.below, roots.above).apply(Op::asinh)};
 }
 Pair inverse_cosine(const Pair& x) {
@@ -122,8 +123,7 @@ Pair inverse_hyperbolic_tangent(const Pair& x) {
   const Expr is_left = x.re.apply(Op::lt, 0), size = is_left.select(-x.re, x.re);
   const Expr below = 1 - size, square = x.im * x.im;
   const Expr re = (size * 4 / (below * below + square)).apply(Op::log1p) * 0.25;
-  return {is_left.select(-re, re),
-          (x.im * 2).apply(Op::atan2, below * (size + 1) - square) * 0.5};
+  return {is_left.select(-re, re), (x.im * 2).apply(Op::atan2, below * (size + 1) - square) * 0.5};
 }
 Pair inverse_tangent(const Pair& x) {
   const Pair turned = inverse_hyperbolic_tangent({-x.im, x.re});  // atan(x) = -i atanh(i x)

@@ -22,7 +22,8 @@ int64_t known_size(Call& call, const ir::Dim& size) {
 }
 
 Pair sliced(Call& call, const Pair& x, int64_t axis, int64_t start, int64_t size) {
-  return {{call, slice(call, x.re, axis, start, size)}, {call, slice(call, x.im, axis, start, size)}};
+  return {{call, slice(call, x.re, axis, start, size)},
+          {call, slice(call, x.im, axis, start, size)}};
 }
 
 Pair joined(Call& call, const Pair& a, const Pair& b, int64_t axis) {
@@ -45,8 +46,7 @@ Pair product(Call& call, Pair x, int64_t axis) {
   }
   for (; size > 1; size = (size + 1) / 2) {
     const int64_t half = size / 2;
-    const Pair multiplied =
-        sliced(call, x, axis, 0, half) * sliced(call, x, axis, half, half);
+    const Pair multiplied = sliced(call, x, axis, 0, half) * sliced(call, x, axis, half, half);
     x = size % 2 == 0 ? multiplied
                       : joined(call, multiplied, sliced(call, x, axis, 2 * half, 1), axis);
   }
@@ -77,7 +77,8 @@ Results import_cumprod(Call& call) {
   const int64_t axis = call.axis("dim", x.re.value()->type.rank());
   const int64_t size = known_size(call, x.re.value()->type.shape[axis]);
   for (int64_t step = 1; step < size; step *= 2) {
-    const Pair later = sliced(call, x, axis, step, size - step) * sliced(call, x, axis, 0, size - step);
+    const Pair later =
+        sliced(call, x, axis, step, size - step) * sliced(call, x, axis, 0, size - step);
     x = joined(call, sliced(call, x, axis, 0, step), later, axis);
   }
   return one(call, x);
@@ -107,7 +108,8 @@ Pair times(const Pair& x, const Pair& y) { return x * y; }
 template <Pair function(const Pair&, const Pair&)>
 Results import_addc(Call& call) {
   const DType dtype = result_part(call);
-  const Pair x = self(call), a = Pair::of(call, "tensor1", dtype), b = Pair::of(call, "tensor2", dtype);
+  const Pair x = self(call), a = Pair::of(call, "tensor1", dtype),
+             b = Pair::of(call, "tensor2", dtype);
   Pair added = function(a, b);
   if (call.has("value")) added = added * Pair::of(call, "value", dtype);
   return one(call, {x.re + added.re, x.im + added.im});
@@ -122,8 +124,8 @@ Results import_lerp(Call& call) {
   const Expr near = weight.re.apply(Op::hypot, weight.im).apply(Op::lt, 0.5);
   const Pair share{near.select(weight.re, weight.re - 1), weight.im};
   const Pair added = share * difference;
-  return one(call, {near.select(start.re, end.re) + added.re,
-                    near.select(start.im, end.im) + added.im});
+  return one(call,
+             {near.select(start.re, end.re) + added.re, near.select(start.im, end.im) + added.im});
 }
 
 // beta self + alpha * what the row `target` gives for a and b.
@@ -185,8 +187,8 @@ Results import_convolution(Call& call) {
 // --- Exponents ---
 
 struct Exponents {
-  Pair powers;    // e^(x - offset)
-  Expr offset;    // the largest real part
+  Pair powers;  // e^(x - offset)
+  Expr offset;  // the largest real part
 };
 
 Exponents exponents(Call& call, const Pair& x, const std::vector<int64_t>& axes) {

@@ -24,9 +24,8 @@ Value* import_bincount(Call& call) {
   const DType dtype = weights == nullptr                  ? DType::I64
                       : weights->type.dtype == DType::F32 ? DType::F32
                                                           : DType::F64;
-  Value* source = weights == nullptr
-                      ? call.builder().reshape(call.builder().scalar(dtype, 1), {1})
-                      : call.builder().cast(weights, dtype);
+  Value* source = weights == nullptr ? call.builder().reshape(call.builder().scalar(dtype, 1), {1})
+                                     : call.builder().cast(weights, dtype);
   Value* none = call.builder().expand(call.builder().scalar(dtype, 0), {size});
   return call.make(Op::scatter, {none, index, source},
                    {{"axis", int64_t{0}}, {"combine", std::string("sum")}});
@@ -36,8 +35,8 @@ Value* import_bincount(Call& call) {
 Expr places_in_run(Call& call, Value* sorted) {
   const auto last = static_cast<int64_t>(sorted->type.rank()) - 1;
   const Expr place(call, iota(call, sorted->type.shape.back()));
-  Value* before = call.make(Op::gather, {sorted, (place - 1).apply(Op::maximum, 0)},
-                            {{"axis", last}});
+  Value* before =
+      call.make(Op::gather, {sorted, (place - 1).apply(Op::maximum, 0)}, {{"axis", last}});
   const Expr begins = Expr(call, sorted).apply(Op::ne, {call, before}) + place.apply(Op::eq, 0);
   Value* starts = begins.select(place, place.constant(0));
   return place + 1 - Expr(call, call.make(Op::cummax, {starts}, {{"axis", last}}));
@@ -56,13 +55,13 @@ std::vector<Value*> import_mode(Call& call) {
       call.make(Op::argsort, {moved},
                 {{"axis", last}, {"descending", false}, {"count", moved->type.shape.back()}});
   Value* sorted = call.make(Op::gather_elements, {moved, order}, {{"axis", last}});
-  Value* found = call.make(Op::argmax, {places_in_run(call, sorted)},
-                           {{"axis", last}, {"keepdim", true}});
+  Value* found =
+      call.make(Op::argmax, {places_in_run(call, sorted)}, {{"axis", last}, {"keepdim", true}});
   const auto taken = [&](Value* from) {
     Value* one = call.make(Op::gather_elements, {from, found}, {{"axis", last}});
     if (call.boolean_or("keepdim", false)) return move_axis(call, one, last, axis);
-    return call.builder().reshape(
-        one, ir::Shape(one->type.shape.begin(), one->type.shape.end() - 1));
+    return call.builder().reshape(one,
+                                  ir::Shape(one->type.shape.begin(), one->type.shape.end() - 1));
   };
   return {call.builder().cast(taken(sorted), x->type.dtype), taken(order)};
 }

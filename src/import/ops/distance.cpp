@@ -48,7 +48,8 @@ Value* total_of(Call& call, const Expr& difference, double order) {
   call.expect(order >= 0, "p = " + std::to_string(order), "0 or more");
   if (order == 0) {
     Value* differs = difference.apply(Op::ne, 0);
-    return total(Op::reduce_sum, {call, call.builder().cast(differs, difference.value()->type.dtype)});
+    return total(Op::reduce_sum,
+                 {call, call.builder().cast(differs, difference.value()->type.dtype)});
   }
   if (order == std::numeric_limits<double>::infinity()) return total(Op::reduce_max, difference);
   if (order == 1) return total(Op::reduce_sum, difference);

@@ -48,7 +48,8 @@ Value* import_lcm(Call& call) {
   const DType wide = dtype == DType::I64 ? dtype : DType::I32;
   const Expr a(call, call.builder().cast(values[0], wide));
   const Expr b(call, call.builder().cast(values[1], wide));
-  const Expr divisor(call, call.builder().cast(greatest_divisor(call, {call, values[0]}, {call, values[1]}), wide));
+  const Expr divisor(call, call.builder().cast(
+                               greatest_divisor(call, {call, values[0]}, {call, values[1]}), wide));
   const Expr none = divisor.apply(Op::eq, 0);
   const Expr product = a / none.select(divisor.constant(1), divisor) * b;
   return call.builder().cast(none.select(divisor, product.apply(Op::abs)), dtype);

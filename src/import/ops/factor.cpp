@@ -55,10 +55,10 @@ Value* nothing(Call& call, DType dtype) { return filled(call, dtype, {0}, 0); }
 // --- LU ---
 
 struct Triangles {
-  Value* packed;  // U, and below its diagonal L without its ones
-  Value* pivots;  // i32 [.., steps]: which row each was swapped with, from 1
-  Value* order;   // i64 [.., rows]: the row of the matrix that each row of L U is
-  Value* is_zero; // bool [.., steps]: pivots that nothing can be divided by
+  Value* packed;   // U, and below its diagonal L without its ones
+  Value* pivots;   // i32 [.., steps]: which row each was swapped with, from 1
+  Value* order;    // i64 [.., rows]: the row of the matrix that each row of L U is
+  Value* is_zero;  // bool [.., steps]: pivots that nothing can be divided by
 };
 
 Value* swapped_order(Call& call, Value* order, int64_t j, const Expr& other) {
@@ -66,7 +66,8 @@ Value* swapped_order(Call& call, Value* order, int64_t j, const Expr& other) {
   const Expr place = column_numbers(call, order->type.shape.back().constant());
   const Expr here(call, slice(call, order, last, j, 1));
   const Expr there(call, call.make(Op::gather_elements, {order, other}, {{"axis", last}}));
-  const Expr is_here = place.apply(Op::eq, static_cast<double>(j)), is_there = place.apply(Op::eq, other);
+  const Expr is_here = place.apply(Op::eq, static_cast<double>(j)),
+             is_there = place.apply(Op::eq, other);
   return is_here.select(there, is_there.select(here, {call, order}));
 }
 
@@ -87,12 +88,12 @@ Triangles triangles(Call& call, Value* a) {
     Value* below = slice(call, column(call, a, j), axis, j, sides.rows - j);
     const Expr largest(call, call.make(Op::argmax, {Expr(call, below).apply(Op::abs)},
                                        {{"axis", axis}, {"keepdim", true}}));
-    const Expr found(call, call.builder().reshape(largest + static_cast<double>(j), with(front, {1})));
-    const Expr swap(call, swapped_order(
-                              call,
-                              call.builder().expand(iota(call, ir::Dim(sides.rows)),
-                                                    with(front, {sides.rows})),
-                              j, found));
+    const Expr found(call,
+                     call.builder().reshape(largest + static_cast<double>(j), with(front, {1})));
+    const Expr swap(call, swapped_order(call,
+                                        call.builder().expand(iota(call, ir::Dim(sides.rows)),
+                                                              with(front, {sides.rows})),
+                                        j, found));
     a = rows_in_order(call, a, swap);
     order = call.make(Op::gather_elements, {order, swap}, {{"axis", axis}});
     pivots.push_back(found + 1);
@@ -101,7 +102,8 @@ Triangles triangles(Call& call, Value* a) {
     zeros.push_back(call.builder().reshape(is_zero, with(front, {1})));
     const Expr factor = Expr(call, column(call, a, j)) / is_zero.select(pivot.constant(1), pivot);
     const double step = static_cast<double>(j);
-    const Expr reduced = columns.apply(Op::gt, step).select(Expr(call, a) - factor * first, {call, a});
+    const Expr reduced =
+        columns.apply(Op::gt, step).select(Expr(call, a) - factor * first, {call, a});
     const Expr next = columns.apply(Op::eq, step).select(factor, reduced);
     a = rows.apply(Op::gt, step).select(next, {call, a});
   }
@@ -199,9 +201,9 @@ Value* solve_by_triangles(Call& call, Value* packed, Value* order, Value* b, boo
   Value* turned = transposed(call, packed);
   Value* half = substitute(call, turned, b, false, false);
   Value* rows = substitute(call, turned, half, true, true);
-  Value* back = call.make(Op::argsort, {order}, {{"axis", rank_of(order) - 1},
-                                                 {"descending", false},
-                                                 {"count", order->type.shape.back()}});
+  Value* back = call.make(
+      Op::argsort, {order},
+      {{"axis", rank_of(order) - 1}, {"descending", false}, {"count", order->type.shape.back()}});
   return rows_in_order(call, rows, back);
 }
 
@@ -250,7 +252,8 @@ Reflections reflections(Call& call, Value* a) {
     const Expr beta = first.apply(Op::lt, 0).select(size, -size);
     const Expr divisor = is_none.select(first.constant(1), first - beta);
     const Expr v = is_here.select(tail.constant(1), tail / divisor);
-    const Expr tau = is_none.select(first.constant(0), (beta - first) / is_none.select(beta.constant(1), beta));
+    const Expr tau =
+        is_none.select(first.constant(0), (beta - first) / is_none.select(beta.constant(1), beta));
     const Expr reflected(call, reflect(call, a, v, tau));
     const Expr diagonal = is_none.select(first, beta);
     const Expr of_column = is_below.select(here.constant(0), is_here.select(diagonal, here));
@@ -289,8 +292,9 @@ std::vector<Value*> factors_of(Call& call, const std::string& mode) {
               "reduced, complete or r");
   const int64_t kept = is_complete ? sides.rows : sides.steps;
   Value* upper = slice(call, found.upper, rank_of(a) - 2, 0, kept);
-  Value* q = mode == "r" ? nothing(call, dtype)
-                         : multiply(call, found, rectangle(call, leading(a), sides.rows, kept), false);
+  Value* q = mode == "r"
+                 ? nothing(call, dtype)
+                 : multiply(call, found, rectangle(call, leading(a), sides.rows, kept), false);
   return {call.builder().cast(q, dtype), call.builder().cast(upper, dtype)};
 }
 
@@ -307,25 +311,26 @@ std::vector<Value*> import_geqrf(Call& call) {
   const int64_t axis = rank_of(a) - 2;
   const Sides sides = sides_of(call, a);
   const Reflections found = reflections(call, a);
-  if (sides.steps == 0)
-    return {call.tensor("self"), filled(call, dtype, with(leading(a), {0}), 0)};
+  if (sides.steps == 0) return {call.tensor("self"), filled(call, dtype, with(leading(a), {0}), 0)};
   Expr packed(call, found.upper);
   std::vector<Value*> factors;
   const Expr place = column_numbers(call, sides.columns) - row_numbers(call, sides.rows);
   for (int64_t j = 0; j < sides.steps; ++j) {
-    const Expr is_column = column_numbers(call, sides.columns).apply(Op::eq, static_cast<double>(j));
+    const Expr is_column =
+        column_numbers(call, sides.columns).apply(Op::eq, static_cast<double>(j));
     packed = (is_column * place.apply(Op::lt, 0)).select(found.vectors[j], packed);
     factors.push_back(call.builder().reshape(found.factors[j], with(leading(a), {1})));
   }
-  return {call.builder().cast(packed, dtype), call.builder().cast(joined(call, factors, axis), dtype)};
+  return {call.builder().cast(packed, dtype),
+          call.builder().cast(joined(call, factors, axis), dtype)};
 }
 
 // Those that geqrf packs: the parts of columns below the diagonal, and factors.
 Reflections unpacked_reflections(Call& call, Value* packed, Value* factors) {
   const Sides sides = sides_of(call, packed);
   const ir::Dim count = factors->type.shape.back();
-  call.expect(count.is_constant() && count.constant() <= sides.columns, "factors of " + factors->type.str(),
-              "one for each column, or fewer");
+  call.expect(count.is_constant() && count.constant() <= sides.columns,
+              "factors of " + factors->type.str(), "one for each column, or fewer");
   Reflections result{{}, {}, packed};
   const Expr rows = row_numbers(call, sides.rows);
   for (int64_t j = 0; j < count.constant(); ++j) {
@@ -346,7 +351,8 @@ Value* import_householder_product(Call& call) {
   const Sides sides = sides_of(call, packed);
   const Reflections given =
       unpacked_reflections(call, packed, call.builder().cast(call.tensor(factors), DType::F64));
-  Value* q = multiply(call, given, rectangle(call, leading(packed), sides.rows, sides.columns), false);
+  Value* q =
+      multiply(call, given, rectangle(call, leading(packed), sides.rows, sides.columns), false);
   return call.builder().cast(q, dtype_of(call, name));
 }
 

@@ -21,8 +21,8 @@ Value* with_one_more(Call& call, Value* x, int64_t axis) {
 
 // i64[n]: how many of a mask, bool[n], are true up to each, this one included.
 Expr running_count(Call& call, Value* mask) {
-  return {call, call.make(Op::cumsum, {call.builder().cast(mask, DType::I64)},
-                          {{"axis", int64_t{0}}})};
+  return {call,
+          call.make(Op::cumsum, {call.builder().cast(mask, DType::I64)}, {{"axis", int64_t{0}}})};
 }
 
 Value* count_of(Call& call, Value* mask) {
@@ -35,13 +35,15 @@ Expr size_of(Call& call, const Dim& size) {
 
 // Ends the run where the mask does not select as many elements as there are values; one value stands for all.
 void check_count(Call& call, Value* mask, const Expr& given) {
-  const Expr fits =
-      Expr(call, count_of(call, mask)).apply(Op::eq, given).apply(Op::bitwise_or, given.apply(Op::eq, 1));
-  call.make(Op::check_index, {fits.select(given.constant(0), given.constant(1))},
-            {{"size", Dim(1)},
-             {"negative", false},
-             {"operator", std::string("index_put, whose mask selects another number of elements than "
-                                      "there are values")}});
+  const Expr fits = Expr(call, count_of(call, mask))
+                        .apply(Op::eq, given)
+                        .apply(Op::bitwise_or, given.apply(Op::eq, 1));
+  call.make(
+      Op::check_index, {fits.select(given.constant(0), given.constant(1))},
+      {{"size", Dim(1)},
+       {"negative", false},
+       {"operator", std::string("index_put, whose mask selects another number of elements than "
+                                "there are values")}});
 }
 
 // The k-th true of the mask takes the k-th element of the source.
@@ -88,7 +90,8 @@ Value* put_masked(Call& call, Value* x, const MaskIndex& index, Value* values, b
     const Expr given = size_of(call, count);
     check_count(call, mask, given);
     // Those that are not selected read any: an element that is there.
-    const Expr number = (running_count(call, mask) - 1).apply(Op::minimum, given - 1).apply(Op::maximum, 0);
+    const Expr number =
+        (running_count(call, mask) - 1).apply(Op::minimum, given - 1).apply(Op::maximum, 0);
     values = call.make(Op::gather, {with_one_more(call, values, axis), number}, {{"axis", axis}});
   }
   ir::Shape along(static_cast<size_t>(shape.end() - behind) + 1, Dim(1));

@@ -28,8 +28,7 @@ Parts parts_of(const Expr& x) {
   // The logarithm may be off by its last digit: then the mantissa is just outside.
   const Expr guess = scaled.apply(Op::log2).apply(Op::floor);
   const Expr half = (guess * 0.5).apply(Op::floor);
-  const Expr near =
-      scaled * (-half).apply(Op::exp2) * (half - guess).apply(Op::exp2);
+  const Expr near = scaled * (-half).apply(Op::exp2) * (half - guess).apply(Op::exp2);
   const Expr is_high = near.apply(Op::ge, 2), is_low = near.apply(Op::lt, 1);
   const Expr mantissa = is_high.select(near * 0.5, is_low.select(near * 2, near));
   const Expr exponent = is_high.select(guess + 1, is_low.select(guess - 1, guess));
@@ -94,8 +93,8 @@ Value* import_nextafter(Call& call) {
   const Expr moved = goes_away.select(size + power_of_two(exponent), size - power_of_two(below));
   const Expr least = power_of_two(x.constant(format.least - format.digits));
   // Towards 0 from infinity is the largest number.
-  const Expr largest = power_of_two(x.constant(-format.least)) *
-                       (4 - power_of_two(x.constant(1 - format.digits)));
+  const Expr largest =
+      power_of_two(x.constant(-format.least)) * (4 - power_of_two(x.constant(1 - format.digits)));
   const Expr from_special = x.apply(Op::eq, 0).select(least, largest);
   const Expr next = special.select(from_special, moved);
   const Expr turns = x.apply(Op::eq, 0).select(is_up.apply(Op::logical_not), is_negative);

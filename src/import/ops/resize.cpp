@@ -395,10 +395,12 @@ Value* resize_bytes(Call& call, Value* x, std::vector<Axis> axes, MakeTaps make_
   for (const Axis& axis : axes) {
     call.expect(!axis.is_symbolic(),
                 "the symbolic size " + axis.input_size.str() + " of an image of u8", "a constant");
-    call.expect(axis.given <= 0 || axis.given == 1 || axis.input != axis.output,
-                "the scale " + std::to_string(axis.given) + " that keeps the size of an image of u8",
-                "another size");
-    const WholeTaps whole = whole_taps(make_taps(axis, call.boolean_or("align_corners", false)), axis);
+    call.expect(
+        axis.given <= 0 || axis.given == 1 || axis.input != axis.output,
+        "the scale " + std::to_string(axis.given) + " that keeps the size of an image of u8",
+        "another size");
+    const WholeTaps whole =
+        whole_taps(make_taps(axis, call.boolean_or("align_corners", false)), axis);
     x = call.builder().cast(x, DType::F64);  // holds the sums exactly
     const Expr sum(call, whole.taps.indices.size() <= kFewTaps
                              ? apply_taps(call, x, axis.axis, whole.taps)

@@ -57,7 +57,8 @@ Turn turn_pairs(Call& call, Value* x, int64_t counted) {
   const Expr left(call, slice(call, x, axis + 1, 0, half));
   const Expr right(call, call.make(Op::flip, {slice(call, x, axis + 1, half, half)},
                                    {{"axes", std::vector<int64_t>{axis + 1}}}));
-  const Expr a(call, slice(call, left, axis, 0, counted)), b(call, slice(call, right, axis, 0, counted));
+  const Expr a(call, slice(call, left, axis, 0, counted)),
+      b(call, slice(call, right, axis, 0, counted));
   const auto sum = [&](const Expr& terms) {
     return Expr(call, reduce(call, Op::reduce_sum, terms, {axis}, true));
   };
@@ -66,12 +67,14 @@ Turn turn_pairs(Call& call, Value* x, int64_t counted) {
   const Expr turns =
       product.apply(Op::abs).apply(Op::gt, of_a.apply(Op::sqrt) * of_b.apply(Op::sqrt) * kSmall);
   const Expr zeta = (of_b - of_a) / (turns.select(product, product.constant(1)) * 2);
-  const Expr size = (zeta.apply(Op::abs) + zeta.apply(Op::hypot, zeta.constant(1))).apply(Op::reciprocal);
+  const Expr size =
+      (zeta.apply(Op::abs) + zeta.apply(Op::hypot, zeta.constant(1))).apply(Op::reciprocal);
   const Expr tangent = turns.select(zeta.apply(Op::lt, 0).select(-size, size), zeta.constant(0));
   const Expr cosine = (tangent * tangent + 1).apply(Op::rsqrt), sine = cosine * tangent;
   Value* turned = call.make(Op::flip, {left * sine + right * cosine},
                             {{"axes", std::vector<int64_t>{axis + 1}}});
-  Value* columns = call.make(Op::concat, {left * cosine - right * sine, turned}, {{"axis", axis + 1}});
+  Value* columns =
+      call.make(Op::concat, {left * cosine - right * sine, turned}, {{"axis", axis + 1}});
   return {columns, reduce(call, Op::reduce_max, turns, range(0, rank_of(turns)), false)};
 }
 
@@ -109,7 +112,8 @@ Singular singular(Call& call, Value* a, bool needs_turns) {
   const int64_t n = a->type.shape.back().constant();
   check_finite(call, a);
   // Numbers near the largest are scaled so that their squares are numbers.
-  const Expr largest(call, reduce(call, Op::reduce_max, Expr(call, a).apply(Op::abs), {axis, axis + 1}, true));
+  const Expr largest(
+      call, reduce(call, Op::reduce_max, Expr(call, a).apply(Op::abs), {axis, axis + 1}, true));
   const Expr scale = largest.apply(Op::eq, 0).select(largest.constant(1), largest);
   Value* x = Expr(call, a) / scale;
   if (needs_turns) {
@@ -143,8 +147,9 @@ Tall tall_matrix(Call& call, Value* a) {
   call.expect(rows.is_constant() && columns.is_constant(), shape_text(a->type.shape),
               "matrices of a known size");
   const int64_t m = rows.constant(), n = columns.constant();
-  call.expect(std::min(m, n) <= kMostRows && std::max(m, n) <= kMostSide, shape_text(a->type.shape),
-              "sides of at most " + std::to_string(kMostRows) + " and " + std::to_string(kMostSide));
+  call.expect(
+      std::min(m, n) <= kMostRows && std::max(m, n) <= kMostSide, shape_text(a->type.shape),
+      "sides of at most " + std::to_string(kMostRows) + " and " + std::to_string(kMostSide));
   return {m < n ? transposed(call, a) : a, m < n, std::min(m, n)};
 }
 
@@ -173,7 +178,9 @@ Value* singular_values(Call& call, Value* a) {
   return sorted(call, without_rows(call, found.lengths), true, tall.count);
 }
 
-const char* matrix_name(Call& call) { return call.has("A") ? "A" : call.has("input") ? "input" : "self"; }
+const char* matrix_name(Call& call) {
+  return call.has("A") ? "A" : call.has("input") ? "input" : "self";
+}
 
 Value* import_svdvals(Call& call) {
   const char* name = matrix_name(call);
@@ -209,7 +216,8 @@ Value* eigenvalues(Call& call, Value* a) {
     check_finite(call, a);
     return call.builder().reshape(a, ir::Shape(a->type.shape.begin(), a->type.shape.end() - 1));
   }
-  const Expr rows(call, reduce(call, Op::reduce_sum, Expr(call, a).apply(Op::abs), {axis + 1}, true));
+  const Expr rows(call,
+                  reduce(call, Op::reduce_sum, Expr(call, a).apply(Op::abs), {axis + 1}, true));
   const Expr bound(call, reduce(call, Op::reduce_max, rows, {axis}, true));
   Value* one = identity_like(call, a);
   const Singular found = singular(call, Expr(call, a) + Expr(call, one) * bound, true);
@@ -251,12 +259,13 @@ std::optional<Expr> tolerance(Call& call, const char* name) {
 
 // What singular values, the largest first, have to exceed: the greater of atol and rtol times the largest. Without either rtol is
 // what rounding makes of a matrix of this size, and 0 where there is an atol.
-Expr threshold(const Expr& largest, const std::optional<Expr>& absolute, const std::optional<Expr>& relative,
-               double usual) {
+Expr threshold(const Expr& largest, const std::optional<Expr>& absolute,
+               const std::optional<Expr>& relative, double usual) {
   const Expr atol = absolute ? *absolute : largest.constant(0);
   const Expr rtol = relative ? *relative
-                    : absolute ? atol.apply(Op::gt, 0).select(atol.constant(0), atol.constant(usual))
-                               : largest.constant(usual);
+                    : absolute
+                        ? atol.apply(Op::gt, 0).select(atol.constant(0), atol.constant(usual))
+                        : largest.constant(usual);
   return atol.apply(Op::maximum, rtol * largest);
 }
 
@@ -303,7 +312,8 @@ Value* import_pinv(Call& call) {
   const double usual = is_rcond ? 1e-15 : usual_tolerance(a, dtype);
   const Expr least = threshold(largest, tolerance(call, "atol"), relative, usual);
   const Expr lengths = found.lengths;
-  const Expr counts = lengths.apply(Op::gt, {call, unsqueeze(call, least, rank_of(least) - (rank_of(least) > 0 ? 1 : 0))});
+  const Expr counts = lengths.apply(
+      Op::gt, {call, unsqueeze(call, least, rank_of(least) - (rank_of(least) > 0 ? 1 : 0))});
   const Expr inverse = counts.select(lengths.apply(Op::reciprocal), lengths.constant(0));
   const Expr scaled = Expr(call, found.turns) * inverse, unit = Expr(call, found.columns) * inverse;
   Value* product = call.make(Op::matmul, {scaled, unit}, {{"transpose_b", true}});
@@ -337,7 +347,9 @@ Value* import_matrix_exp(Call& call) {
   constexpr double kMostSquares = 1100;
   const Expr wanted = (norm * 2).apply(Op::log2).apply(Op::ceil).apply(Op::maximum, 0);
   // What is not finite stays so without squares.
-  const Expr squares = (norm - norm).apply(Op::eq, 0).select(wanted.apply(Op::minimum, kMostSquares), norm.constant(0));
+  const Expr squares = (norm - norm)
+                           .apply(Op::eq, 0)
+                           .select(wanted.apply(Op::minimum, kMostSquares), norm.constant(0));
   const Expr half = (squares * 0.5).apply(Op::floor);  // 2^-s may be below the normal numbers
   const Expr x = Expr(call, a) * (-half).apply(Op::exp2) * (half - squares).apply(Op::exp2);
   const auto multiply = [](Call& at, Value* left, Value* right) {
@@ -356,8 +368,7 @@ Value* import_matrix_exp(Call& call) {
   const auto any = [](Call& at, const Expr& rest) {
     return reduce(at, Op::reduce_max, rest.apply(Op::gt, 0), range(0, rank_of(rest)), false);
   };
-  Value* result =
-      repeat.finish(any(call, squares), any(inner, left - 1), {squared, left - 1})[0];
+  Value* result = repeat.finish(any(call, squares), any(inner, left - 1), {squared, left - 1})[0];
   return call.builder().cast(result, dtype_of(call, name));
 }
 
