@@ -28,6 +28,23 @@ std::vector<Value*> import_inverse_ex(Call& call) {
   return {result, info};
 }
 
+// The inverse of a tensor that is a square matrix if its first `ind` axes are made one, and the others.
+Value* import_tensor_inverse(Call& call) {
+  Value* x = call.tensor("self");
+  const int64_t first = call.integer_or("ind", 2);
+  call.expect(first > 0 && first < rank_of(x) && is_floating(x->type.dtype), x->type.str(),
+              "floats, with axes behind the first " + std::to_string(first));
+  const auto middle = x->type.shape.begin() + first;
+  const ir::Shape front(x->type.shape.begin(), middle), rest(middle, x->type.shape.end());
+  Value* matrix = call.builder().reshape(x, {ir::product(front), ir::product(rest)});
+  matrix = call.builder().cast(matrix, DType::F64);
+  const Elimination result = eliminate(call, matrix, identity_like(call, matrix));
+  check_pivots(call, result);
+  ir::Shape shape = rest;
+  shape.insert(shape.end(), front.begin(), front.end());
+  return call.builder().cast(call.builder().reshape(result.right, shape), x->type.dtype);
+}
+
 // The solution of A x = B, or x A = B unless `left`. B may be one vector per matrix.
 Value* solution(Call& call, Value** info) {
   Value *a = wide_matrix(call, "A"), *b = call.builder().cast(call.tensor("B"), DType::F64);
@@ -232,6 +249,7 @@ constexpr Row kRows[] = {
     {"aten.linalg_inv.default", import_inverse},
     {"aten.inverse.default", import_inverse},
     {"aten.linalg_inv_ex.default", import_inverse_ex},
+    {"aten.linalg_tensorinv.default", import_tensor_inverse},
     {"aten.linalg_solve.default", import_solve},
     {"aten.linalg_solve_ex.default", import_solve_ex},
     {"aten._linalg_solve_ex.default", import_solve_ex},

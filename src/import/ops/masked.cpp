@@ -75,6 +75,16 @@ constexpr Row kRows[] = {
 
 }  // namespace
 
+Value* spread_values(Call& call, Value* mask, Value* values, int64_t axis) {
+  if (axis < 0 || values->type.shape[static_cast<size_t>(axis)].is_constant(1)) return values;
+  const Expr given = size_of(call, values->type.shape[static_cast<size_t>(axis)]);
+  check_count(call, mask, given);
+  // Those that are not selected read any: an element that is there.
+  const Expr number =
+      (running_count(call, mask) - 1).apply(Op::minimum, given - 1).apply(Op::maximum, 0);
+  return call.make(Op::gather, {with_one_more(call, values, axis), number}, {{"axis", axis}});
+}
+
 Value* put_masked(Call& call, Value* x, const MaskIndex& index, Value* values, bool accumulate) {
   const ir::Shape shape = x->type.shape;
   const auto at = shape.begin() + static_cast<std::ptrdiff_t>(index.axis);
@@ -85,15 +95,7 @@ Value* put_masked(Call& call, Value* x, const MaskIndex& index, Value* values, b
   Value* mask = call.builder().reshape(index.mask, {index.mask->type.elements()});
   // Values have an axis of their own for what is selected, in front of those behind it; or fewer axes.
   const auto axis = static_cast<int64_t>(values->type.rank()) - 1 - (shape.end() - behind);
-  const Dim count = axis < 0 ? Dim(1) : values->type.shape[static_cast<size_t>(axis)];
-  if (!count.is_constant(1)) {
-    const Expr given = size_of(call, count);
-    check_count(call, mask, given);
-    // Those that are not selected read any: an element that is there.
-    const Expr number =
-        (running_count(call, mask) - 1).apply(Op::minimum, given - 1).apply(Op::maximum, 0);
-    values = call.make(Op::gather, {with_one_more(call, values, axis), number}, {{"axis", axis}});
-  }
+  values = spread_values(call, mask, values, axis);
   ir::Shape along(static_cast<size_t>(shape.end() - behind) + 1, Dim(1));
   along[0] = mask->type.shape[0];
   const Expr selected(call, call.builder().reshape(mask, along));

@@ -385,26 +385,52 @@ Value* put_along(Call& call, Value* x, int64_t axis, Value* given, Value* values
   return write(call, x, axis, writes, accumulate ? Combine::Sum : Combine::Replace, true);
 }
 
+bool is_mask(const Value* index) { return index != nullptr && index->type.dtype == DType::Bool; }
+
+// Indices of which one was a mask: the positions of all its elements, and which of them it selects (null: none was a mask).
+struct Unmasked {
+  std::vector<Value*> indices;
+  Value* selected = nullptr;
+};
+
+Unmasked replace_mask(Call& call, const std::vector<Value*>& given) {
+  if (std::ranges::none_of(given, is_mask)) return {given};
+  call.expect(std::ranges::count_if(given, is_mask) == 1, "several masks", "one");
+  Unmasked result;
+  for (Value* index : given) {
+    if (!is_mask(index)) {
+      call.expect(index == nullptr || index->type.elements().is_constant(1),
+                  "a mask beside an index that may have several elements", "one element");
+      result.indices.push_back(index);
+      continue;
+    }
+    const Dim size = index->type.elements();
+    result.selected = call.builder().reshape(index, {size});
+    for (Value* position : positions_of(call, iota(call, size), index->type.shape))
+      result.indices.push_back(position);
+  }
+  return result;
+}
+
 Value* import_index_put(Call& call) {
   Value *x = call.tensor("self"), *values = call.tensor("values");
-  const std::vector<Value*> given = call.tensors("indices");
+  const std::vector<Value*> all = call.tensors("indices");
   const bool accumulate = call.boolean_or("accumulate", false);
-  std::vector<int64_t> axes;
-  size_t axis = 0;
-  for (Value* index : given) {
-    if (index != nullptr && index->type.dtype == DType::Bool) {
-      const auto number = std::ranges::count_if(given, [](Value* each) { return each != nullptr; });
-      call.expect(number == 1, "a mask beside other indices", "a mask alone");
-      return put_masked(call, x, {index, axis}, values, accumulate);
-    }
-    if (index != nullptr) axes.push_back(static_cast<int64_t>(axis));
-    ++axis;
+  const auto mask = std::ranges::find_if(all, is_mask);
+  const auto number = std::ranges::count_if(all, [](Value* each) { return each != nullptr; });
+  if (mask != all.end() && number == 1) {
+    const auto at = static_cast<size_t>(mask - all.begin());
+    return put_masked(call, x, {*mask, at}, values, accumulate);
   }
+  const auto [given, selected] = replace_mask(call, all);
+  std::vector<int64_t> axes;
+  for (size_t i = 0; i < given.size(); ++i)
+    if (given[i] != nullptr) axes.push_back(static_cast<int64_t>(i));
   call.expect(!axes.empty(), "no index", "one or more");
   if (axes.size() == 1 && is_state(call.builder().graph(), x))
     return put_along(call, x, axes[0], given[axes[0]], values, accumulate);
   const Flat flat = flatten(call, x, axes);
-  const auto [index, shape] = flat_index(call, x, given, axes);
+  auto [index, shape] = flat_index(call, x, given, axes);
   // Where the indices are neighbours their shape stands in their place, else in front.
   const bool adjacent = axes.back() - axes[0] + 1 == static_cast<int64_t>(axes.size());
   const int64_t front = adjacent ? axes[0] : 0;
@@ -414,6 +440,13 @@ Value* import_index_put(Call& call) {
   target.insert(target.begin() + front, shape.begin(), shape.end());
   for (int64_t i = 0; i < static_cast<int64_t>(target.size()); ++i) {
     if (i < front || i >= front + static_cast<int64_t>(shape.size())) order.push_back(i);
+  }
+  if (selected != nullptr) {
+    const auto behind = static_cast<int64_t>(target.size() - shape.size()) - front;
+    const auto axis_of_values = static_cast<int64_t>(values->type.rank()) - 1 - behind;
+    values = spread_values(call, selected, values, axis_of_values);
+    const Expr place(call, index);
+    index = Expr(call, selected).select(place, place.constant(-1));
   }
   values = call.builder().permute(call.builder().expand(values, target), order);
   values = call.builder().reshape(values, {index->type.shape[0], flat.value->type.shape[1]});

@@ -121,6 +121,25 @@ def masks() -> Family:
     family.add("one-of-each", lambda t, m, v: put(t, [m], v), x, mask, rand(1, 5))
     family.add("one", lambda t, m, v: put(t, [m], v), x, mask, torch.tensor(3.0))
     family.add("integers", lambda t, m, v: put(t, [m], v), ints(4, 6), mask, ints(count))
+    row = bools(6)
+    number, minus = int(row.sum()), torch.tensor(-1)
+    for accumulate in (False, True):
+        family.add(
+            f"beside-{accumulate}", lambda t, m, i, v, a=accumulate: put(t, [m, i], v, a),
+            x, mask, minus, rand(count),
+        )  # fmt: skip
+    family.add("before", lambda t, i, m, v: put(t, [i, m], v), x, minus, row, rand(number, 5))
+    family.add(
+        "apart",
+        lambda t, m, i, v: put(t, [m, None, i], v),
+        rand(6, 4, 3),
+        row,
+        minus,
+        rand(number, 4),
+    )
+    family.add(
+        "beside-one", lambda t, m, i, v: put(t, [m, i], v), x, mask, minus, torch.tensor(2.0)
+    )
     family.add("selected", lambda t, m: put(t, [m], t[m] * 2), x, mask)
     family.add("none", lambda t, m, v: put(t, [m], v), x, mask & False, rand(0, 5))
     return family
