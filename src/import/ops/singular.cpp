@@ -48,7 +48,7 @@ std::vector<int64_t> next_pairs(int64_t n) {
 }
 
 struct Turn {
-  Value *columns, *any;  // any: bool scalar, whether a pair was not at right angles
+  Value *columns, *any;  // any: bool scalar, whether a pair was far from right angles
 };
 
 // The pairs of [.., rows, n], with angles between the first `counted` rows.
@@ -63,9 +63,13 @@ Turn turn_pairs(Call& call, Value* x, int64_t counted) {
     return Expr(call, reduce(call, Op::reduce_sum, terms, {axis}, true));
   };
   const Expr of_a = sum(a * a), of_b = sum(b * b), product = sum(a * b);
-  constexpr double kSmall = 1e-15;
-  const Expr turns =
-      product.apply(Op::abs).apply(Op::gt, of_a.apply(Op::sqrt) * of_b.apply(Op::sqrt) * kSmall);
+  const Expr sizes = of_a.apply(Op::sqrt) * of_b.apply(Op::sqrt);
+  const auto is_beyond = [&](double cosine) {
+    return product.apply(Op::abs).apply(Op::gt, sizes * cosine);
+  };
+  // A round of pairs that are this near right angles leaves angles of the square of that.
+  constexpr double kRounding = 1e-15, kNear = 1e-9;
+  const Expr turns = is_beyond(kRounding);
   const Expr zeta = (of_b - of_a) / (turns.select(product, product.constant(1)) * 2);
   const Expr size =
       (zeta.apply(Op::abs) + zeta.apply(Op::hypot, zeta.constant(1))).apply(Op::reciprocal);
@@ -75,7 +79,8 @@ Turn turn_pairs(Call& call, Value* x, int64_t counted) {
                             {{"axes", std::vector<int64_t>{axis + 1}}});
   Value* columns =
       call.make(Op::concat, {left * cosine - right * sine, turned}, {{"axis", axis + 1}});
-  return {columns, reduce(call, Op::reduce_max, turns, range(0, rank_of(turns)), false)};
+  const Expr far = is_beyond(kNear);
+  return {columns, reduce(call, Op::reduce_max, far, range(0, rank_of(far)), false)};
 }
 
 // [.., rows, n] with columns at right angles in the first `counted` rows.
