@@ -197,8 +197,12 @@ Results import_pow(Call& call) {
   const double exponent = call.real_or("exponent", 1);
   constexpr double kMostFactors = 8;
   if (exponent < 1 || exponent > kMostFactors || exponent != static_cast<int>(exponent)) {
-    const Expr length = magnitude(x).apply(Op::pow, exponent);
-    return one(call, from_polar(length, angle(x) * exponent));
+    // In f64: the exponent multiplies what rounding makes of the angle.
+    const Pair wide = Pair::of(call, "self", DType::F64);
+    const Expr length = magnitude(wide).apply(Op::pow, exponent);
+    const Complex power = from_polar(length, angle(wide) * exponent).value(call);
+    const DType dtype = result_part(call);
+    return {{call.builder().cast(power.re, dtype), call.builder().cast(power.im, dtype)}};
   }
   Pair result = x;
   for (int i = 1; i < static_cast<int>(exponent); ++i) result = result * x;

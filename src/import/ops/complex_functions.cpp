@@ -144,15 +144,17 @@ Pair exponential_less_one(const Pair& x) {
           x.re.apply(Op::exp) * x.im.apply(Op::sin)};
 }
 
-// e^(w log(x)), and 0 of 0, but NaN if w is 0, too.
+// e^(w log(x)), and 0 of 0, but NaN if w is 0, too. In f64: a large exponent makes digits of the result of those that the
+// logarithm's rounding took.
 Results import_pow(Call& call) {
   const DType dtype = result_part(call);
-  const Pair x = Pair::of(call, "self", dtype), w = Pair::of(call, "exponent", dtype);
+  const Pair x = Pair::of(call, "self", DType::F64), w = Pair::of(call, "exponent", DType::F64);
   const Pair power = exponential(w * logarithm(x));
   const Expr is_zero = x.re.apply(Op::eq, 0) * x.im.apply(Op::eq, 0) * w.re.apply(Op::gt, 0);
-  return {Pair{is_zero.select(power.re.constant(0), power.re),
-               is_zero.select(power.im.constant(0), power.im)}
-              .value(call)};
+  const Complex result = Pair{is_zero.select(power.re.constant(0), power.re),
+                              is_zero.select(power.im.constant(0), power.im)}
+                             .value(call);
+  return {{call.builder().cast(result.re, dtype), call.builder().cast(result.im, dtype)}};
 }
 
 Results import_where(Call& call) {

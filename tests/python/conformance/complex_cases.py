@@ -336,16 +336,6 @@ def linalg() -> Family:
     family.add(
         "cholesky-info", lambda t: linear.cholesky_ex(t)[1], torch.diag(torch.tensor([1.0, -1, 2]))
     )
-    family.add(
-        "tensorinv",
-        lambda t: linear.tensorinv(t),
-        rand(2, 3, 6) + torch.eye(6).reshape(2, 3, 6) * 4,
-    )
-    family.add(
-        "tensorinv-one",
-        lambda t: linear.tensorinv(t, ind=1),
-        rand(6, 3, 2) + torch.eye(6).reshape(6, 3, 2) * 4,
-    )
     family.add("vector", lambda t, u: linear.solve(t, u), rand(3, 3) + 4 * torch.eye(3), rand(3))
     family.add(
         "broadcast",
@@ -357,6 +347,16 @@ def linalg() -> Family:
         "power",
         lambda t: [linear.matrix_power(t, n) for n in (0, 1, 5, -2)],
         rand(2, 3, 3) + 4 * torch.eye(3),
+    )
+    family.add(
+        "tensorinv",
+        lambda t: linear.tensorinv(t),
+        rand(2, 3, 6) + torch.eye(6).reshape(2, 3, 6) * 4,
+    )
+    family.add(
+        "tensorinv-one",
+        lambda t: linear.tensorinv(t, ind=1),
+        rand(6, 3, 2) + torch.eye(6).reshape(6, 3, 2) * 4,
     )
     return family
 
@@ -434,11 +434,11 @@ def resize() -> Family:
 
 FAMILIES = [
     arithmetic(),
-    functions(),
-    sums(),
     fourier(),
     spectrogram(),
     linalg(),
     experts(),
     resize(),
+    functions(),
+    sums(),
 ]

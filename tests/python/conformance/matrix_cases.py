@@ -146,7 +146,7 @@ def values() -> Family:
         ),
         rand(2, 4, 4),
     )
-    family.add("exp-far", torch.matrix_exp, rand(3, 3) * 100)
+    family.add("exp-far", torch.matrix_exp, rand(3, 3, dtype=torch.float64) * 100)
     return family
 
 
