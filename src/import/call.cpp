@@ -21,7 +21,12 @@ bool is_empty_list(const Argument& argument) {
 // Arguments that say where numbers go, and are no numbers to compute with.
 bool says_where(std::string_view argument) {
   return argument == "index" || argument == "indices" || argument == "condition" ||
-         argument == "mask";
+         argument == "mask" || argument == "repeats";
+}
+
+// Arguments that are an element: of one that is real the imaginary part is 0.
+bool is_element(std::string_view argument) {
+  return argument == "value" || argument == "fill_value" || argument == "s";
 }
 
 }  // namespace
@@ -118,9 +123,12 @@ ir::Value* Call::part(const TensorName& name, std::string_view argument) const {
     const Complex value = scope_.complex(name.name);
     return part == Part::Real ? value.re : value.im;
   }
-  expect(part == Part::Real || says_where(argument),
-         "the real tensor " + name.name + " beside complex ones", "complex tensors only");
-  return scope_.tensor(name.name);
+  ir::Value* value = scope_.tensor(name.name);
+  if (part == Part::Real || says_where(argument)) return value;
+  // Integers and bools may say which elements are meant, under a name that is not known here.
+  expect(is_floating(value->type.dtype), "the real tensor " + name.name + " beside complex ones",
+         "complex tensors, and others of floating-point numbers");
+  return builder().expand(builder().scalar(value->type.dtype, 0), value->type.shape);
 }
 
 ir::Value* Call::tensor(const TensorName& name, std::string_view argument) const {
@@ -148,6 +156,12 @@ std::vector<ir::Value*> Call::tensors(std::string_view name) const {
 
 Number Call::number(std::string_view name) const {
   const Argument& argument = get(name);
+  if (parts_.size() == 1) {
+    const bool is_real = parts_[0] == Part::Real;
+    if (const auto* value = std::get_if<ComplexNumber>(&argument))
+      return is_real ? value->re : value->im;
+    if (!is_real && is_element(name)) return int64_t{0};
+  }
   if (const auto* value = std::get_if<bool>(&argument)) return *value;
   if (const auto* value = std::get_if<int64_t>(&argument)) return *value;
   if (const auto* value = std::get_if<double>(&argument)) return *value;

@@ -16,14 +16,16 @@ const Table& table() {
   static const Table kTable = [] {
     Table result;
     for (const Rows rows :
-         {pointwise_rows(),   activation_rows(), comparison_rows(), convert_rows(),
-          reduce_rows(),      normalise_rows(),  contract_rows(),   attention_rows(),
-          convolution_rows(), pool_rows(),       shape_rows(),      split_rows(),
-          pad_rows(),         index_rows(),      create_rows(),     resize_rows(),
-          grid_sample_rows(), distance_rows(),   prims_rows(),      quantise_rows(),
-          scan_rows(),        sort_rows(),       scatter_rows(),    recurrent_rows(),
-          float8_rows(),      data_size_rows(),  linalg_rows(),     experts_rows(),
-          nms_rows(),         special_rows(),    strided_rows()}) {
+         {pointwise_rows(),   activation_rows(), comparison_rows(),     convert_rows(),
+          reduce_rows(),      normalise_rows(),  contract_rows(),       attention_rows(),
+          convolution_rows(), pool_rows(),       shape_rows(),          split_rows(),
+          pad_rows(),         index_rows(),      create_rows(),         resize_rows(),
+          grid_sample_rows(), distance_rows(),   prims_rows(),          quantise_rows(),
+          scan_rows(),        sort_rows(),       scatter_rows(),        recurrent_rows(),
+          float8_rows(),      data_size_rows(),  linalg_rows(),         experts_rows(),
+          nms_rows(),         special_rows(),    strided_rows(),        masked_rows(),
+          divisor_rows(),     counting_rows(),   representation_rows(), factor_rows(),
+          singular_rows()}) {
       for (const Row& row : rows) {
         if (!result.emplace(row.target, &row).second)
           throw InternalError("[import] got two importers of " + std::string(row.target));
@@ -39,8 +41,8 @@ using ComplexTable = std::map<std::string_view, const ComplexRow*>;
 const ComplexTable& complex_table() {
   static const ComplexTable kTable = [] {
     ComplexTable result;
-    for (const ComplexRows rows :
-         {complex_rows(), complex_function_rows(), fourier_rows(), spectrogram_rows()}) {
+    for (const ComplexRows rows : {complex_rows(), complex_function_rows(), complex_sum_rows(),
+                                   fourier_rows(), spectrogram_rows()}) {
       for (const ComplexRow& row : rows) {
         if (!result.emplace(row.target, &row).second)
           throw InternalError("[import] got two importers of " + std::string(row.target) +

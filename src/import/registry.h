@@ -51,6 +51,12 @@ Rows linalg_rows();
 Rows experts_rows();
 Rows special_rows();
 Rows strided_rows();
+Rows masked_rows();
+Rows divisor_rows();
+Rows representation_rows();
+Rows counting_rows();
+Rows factor_rows();
+Rows singular_rows();
 
 // Null for a target without a row.
 const Row* find_row(std::string_view target);
@@ -64,6 +70,7 @@ struct ComplexRow {
 using ComplexRows = std::span<const ComplexRow>;
 ComplexRows complex_rows();
 ComplexRows complex_function_rows();
+ComplexRows complex_sum_rows();
 ComplexRows fourier_rows();
 ComplexRows spectrogram_rows();
 const ComplexRow* find_complex_row(std::string_view target);

@@ -157,6 +157,8 @@ class SizedProgram {
       const auto index = static_cast<size_t>(buffer.index);
       const bool has_shape = is_input || known_outputs.empty() || known_outputs[index];
       const BoundTensor& tensor = is_input ? inputs[index] : outputs[index];
+      // However many rows data finds, of no elements each they have none.
+      if (!has_shape && bytes == 0) continue;
       if (!has_shape || tensor.bytes != static_cast<uint64_t>(bytes))
         return Status(StatusCode::InvalidEngine, "damaged engine: buffer " + std::to_string(i) +
                                                      " has another size than its tensor");

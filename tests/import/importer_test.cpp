@@ -266,10 +266,10 @@ TEST(ImporterTest, AnUnboundedRangeStaysOpen) {
 
 TEST(ImporterTest, NamesTheNodeThatCannotBeImported) {
   SampleProgram sample;
-  sample.nodes = SampleProgram::node("torch.ops.aten.linalg_svd.default", kSelf);
+  sample.nodes = SampleProgram::node("torch.ops.aten.linalg_eig.default", kSelf);
   EXPECT_EQ(
       message_of(sample),
-      "cannot import y = aten.linalg_svd.default (model.py:12 in forward): the operator is not "
+      "cannot import y = aten.linalg_eig.default (model.py:12 in forward): the operator is not "
       "supported");
   sample.nodes = SampleProgram::node("torch.ops.aten.relu.default",
                                      R"({"name":"self","arg":{"as_tensor":{"name":"z"}}})");

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -75,9 +76,11 @@ def work(samples: int) -> int:
 def run(tasks: list[tuple[str, str]], options: argparse.Namespace) -> list[dict[str, Any]]:
     command = [sys.executable, __file__, "--work", "--samples", str(options.samples)]
     outcomes: list[dict[str, Any]] = []
+    build = commit()
 
     def done(task: tuple[str, str], answer: dict[str, Any]) -> None:
         outcome = {"op": task[0], "dtype": task[1], "samples": 0, "passed": 0} | answer
+        outcome["build"] = build
         outcomes.append(outcome)
         workers.add_line(options.out, outcome)
         line = f"{outcome['op']} {outcome['dtype']}: {outcome['status']}"
@@ -85,6 +88,13 @@ def run(tasks: list[tuple[str, str]], options: argparse.Namespace) -> list[dict[
 
     workers.run(tasks, lambda: workers.Worker(command), done, options.jobs, options.limit)
     return outcomes
+
+
+def commit() -> str:
+    """What was checked out as the sweep began: what was built, if the build is up to date."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
 
 
 # Reasons that need no line each: what follows the operator's name, and what the operators are listed under.
@@ -109,15 +119,20 @@ def table(outcomes: list[dict[str, Any]]) -> str:
         "no further than that from eager's in more digits. *Not exported*: torch.export itself refuses, or",
         "PyTorch's run of what it exported is not eager's either; *random*: no two runs of eager PyTorch agree.",
         "Operators without samples of a dtype are not counted.",
+        "*Build*: the commit that was tried, or how many there were.",
         "",
-        "| dtype | samples of each | " + " | ".join(statuses) + " |",
-        "|---" * (len(statuses) + 2) + "|",
+        "| dtype | build | samples of each | " + " | ".join(statuses) + " |",
+        "|---" * (len(statuses) + 3) + "|",
     ]
     for dtype in dtypes:
         of_dtype = [each for each in outcomes if each["dtype"] == dtype]
         counts = Counter(each["status"] for each in of_dtype)
         most = max(each["samples"] for each in of_dtype)
-        lines.append(f"| {dtype} | {most} | " + " | ".join(str(counts[s]) for s in statuses) + " |")
+        builds = sorted({each.get("build", "unknown") for each in of_dtype})
+        build = f"`{builds[0]}`" if len(builds) == 1 else f"{len(builds)} builds"
+        lines.append(
+            f"| {dtype} | {build} | {most} | " + " | ".join(str(counts[s]) for s in statuses) + " |"
+        )
     kinds, by_reason = _reasons(outcomes)
     lines += ["", "## What does not pass", ""]
     for _, title in KINDS:

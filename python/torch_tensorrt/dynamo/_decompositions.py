@@ -67,6 +67,7 @@ NAMES = (
     "linalg_multi_dot",
     "linalg_norm",
     "linalg_norm.ord_str",
+    "linalg_tensorsolve",
     "linalg_vander",
     "linalg_vecdot",
     "linspace.Scalar_Tensor",

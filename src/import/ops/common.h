@@ -103,6 +103,8 @@ Value* checked_index(Call& call, Value* index, const ir::Dim& size, bool negativ
 // Where the true elements of a mask are in its row-major order: i64[count], whose size depends on data. `dim` of the
 // node's first output has the size that PyTorch recorded.
 Value* selected_places(Call& call, Value* mask, size_t dim);
+// The same as the rows of a matrix, with the index along each axis of the mask: the results of nonzero.
+std::vector<Value*> nonzero_of(Call& call, Value* mask);
 // The different elements of x, sorted, NaN each for itself; where each is first, row-major; of every element of x,
 // which of them it is, rank 1; and how many there are of each.
 struct UniqueElements {

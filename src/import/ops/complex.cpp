@@ -49,16 +49,6 @@ using Results = std::vector<Complex>;
 Results one(Call& call, const Pair& result) { return {result.value(call)}; }
 Results one_real(const Expr& result) { return {{result.value(), nullptr}}; }
 
-// An operator that does to each part what it does to real numbers.
-Results by_parts(Call& call) {
-  const Row* row = find_row(short_target(call.node().target));
-  Call real(call, {Part::Real}), imaginary(call, {Part::Imaginary});
-  const std::vector<Value*> re = call_row(*row, real), im = call_row(*row, imaginary);
-  Results results;
-  for (size_t i = 0; i < re.size(); ++i) results.push_back({re[i], im[i]});
-  return results;
-}
-
 size_t tensor_count(const Call& call) {
   size_t count = 0;
   for (const auto& [name, argument] : call.node().inputs) {
@@ -68,8 +58,18 @@ size_t tensor_count(const Call& call) {
   return count;
 }
 
-// A product of complex tensors: the sum over all choices of a part of each, i to the number of imaginary ones as factor.
-Results by_products(Call& call) {
+}  // namespace
+
+std::vector<Complex> by_parts(Call& call) {
+  const Row* row = find_row(short_target(call.node().target));
+  Call real(call, {Part::Real}), imaginary(call, {Part::Imaginary});
+  const std::vector<Value*> re = call_row(*row, real), im = call_row(*row, imaginary);
+  Results results;
+  for (size_t i = 0; i < re.size(); ++i) results.push_back({re[i], im[i]});
+  return results;
+}
+
+std::vector<Complex> by_products(Call& call) {
   constexpr size_t kMost = 5;
   const Row* row = find_row(short_target(call.node().target));
   const size_t count = tensor_count(call);
@@ -93,6 +93,8 @@ Results by_products(Call& call) {
   return one(call, {*re, *im});
 }
 
+namespace {
+
 Pair self(Call& call) { return Pair::of(call, "self", result_part(call)); }
 Pair other(Call& call) { return Pair::of(call, "other", result_part(call)); }
 
@@ -111,8 +113,9 @@ Results import_add_sub(Call& call) {
 }
 
 Results import_rsub(Call& call) {
-  call.expect(!call.has("alpha"), "alpha", "none for complex numbers");
-  const Pair a = self(call), b = other(call);
+  Pair a = self(call);
+  const Pair b = other(call);
+  if (call.has("alpha")) a = a * Pair::of(call, "alpha", result_part(call));
   return one(call, {b.re - a.re, b.im - a.im});
 }
 
@@ -194,8 +197,12 @@ Results import_pow(Call& call) {
   const double exponent = call.real_or("exponent", 1);
   constexpr double kMostFactors = 8;
   if (exponent < 1 || exponent > kMostFactors || exponent != static_cast<int>(exponent)) {
-    const Expr length = magnitude(x).apply(Op::pow, exponent);
-    return one(call, from_polar(length, angle(x) * exponent));
+    // In f64: the exponent multiplies what rounding makes of the angle.
+    const Pair wide = Pair::of(call, "self", DType::F64);
+    const Expr length = magnitude(wide).apply(Op::pow, exponent);
+    const Complex power = from_polar(length, angle(wide) * exponent).value(call);
+    const DType dtype = result_part(call);
+    return {{call.builder().cast(power.re, dtype), call.builder().cast(power.im, dtype)}};
   }
   Pair result = x;
   for (int i = 1; i < static_cast<int>(exponent); ++i) result = result * x;
@@ -241,22 +248,50 @@ Results import_masked_fill(Call& call) {
   return one(call, {mask.select(value.re, x.re), mask.select(value.im, x.im)});
 }
 
-// Zeros are padded with zeros.
-Results import_pad(Call& call) {
-  call.expect(call.real_or("value", 0) == 0, "a value to pad with", "0 for complex tensors");
-  return by_parts(call);
+// Constants of a complex tensor's shape may be real.
+template <int value>
+Results import_filled(Call& call) {
+  const std::string output = call.node().output_names().at(0);
+  const bool is_complex = call.scope().is_complex(output);
+  const ir::Type type = call.scope().recorded_type(output);
+  ir::Shape shape = type.shape;
+  if (is_complex) shape.pop_back();
+  const char* name = call.has("value") ? "value" : call.has("s") ? "s" : "fill_value";
+  const auto given = call.complex_number(name);
+  const ComplexNumber number = given ? *given : ComplexNumber{call.real_or(name, value), 0};
+  const auto fill = [&](double part) {
+    return call.builder().expand(call.builder().scalar(type.dtype, part), shape);
+  };
+  return {{fill(number.re), is_complex ? fill(number.im) : nullptr}};
 }
 
-Results import_ones(Call& call) {
-  const ir::Type type = call.scope().recorded_type(call.node().output_names().at(0));
-  const ir::Shape shape(type.shape.begin(), type.shape.end() - 1);
-  const char* name = call.has("value") ? "value" : "fill_value";
-  const auto given = call.complex_number(name);
-  const ComplexNumber number = given ? *given : ComplexNumber{call.real_or(name, 1), 0};
-  const auto fill = [&](double value) {
-    return call.builder().expand(call.builder().scalar(type.dtype, value), shape);
+Results import_fill_with(Call& call) {
+  const Pair value = Pair::of(call, "value", result_part(call));
+  const ir::Shape shape = call.complex("self").re->type.shape;
+  return {{call.builder().expand(value.re, shape), call.builder().expand(value.im, shape)}};
+}
+
+// Both parts from end to end.
+Results import_linspace(Call& call) {
+  const DType dtype = result_part(call);
+  const Pair start = Pair::of(call, "start", dtype), end = Pair::of(call, "end", dtype);
+  const int64_t steps = call.integer("steps");
+  call.expect(steps >= 0, std::to_string(steps) + " steps", "0 or more");
+  const Expr place(call, iota(call, ir::Dim(steps), dtype));
+  const double last = static_cast<double>(std::max<int64_t>(steps - 1, 1));
+  const Expr is_first_half =
+      place.apply(Op::lt, static_cast<double>(steps / 2)) + place.apply(Op::lt, steps == 1 ? 1 : 0);
+  const auto along = [&](const Expr& from, const Expr& to) {
+    const Expr step = (to - from) / last;
+    return is_first_half.select(from + step * place, to - step * (last - place));
   };
-  return {{fill(number.re), fill(number.im)}};
+  return one(call, {along(start.re, end.re), along(start.im, end.im)});
+}
+
+Results import_eye(Call& call) {
+  Call parts(call, {Part::Real});
+  const Expr re(call, call_row(*find_row(short_target(call.node().target)), parts).at(0));
+  return one(call, {re, re * 0});
 }
 
 Results ignore(Call&) { return {}; }
@@ -309,15 +344,27 @@ constexpr ComplexRow kRows[] = {
     {"aten.to.dtype_layout", import_to},
     {"aten.to.device", import_to},
     {"aten.masked_fill.Scalar", import_masked_fill},
-    {"aten.constant_pad_nd.default", import_pad},
-    {"aten.pad.default", import_pad},
-    {"aten.ones.default", import_ones},
-    {"aten.ones_like.default", import_ones},
-    {"aten.full.default", import_ones},
-    {"aten.full_like.default", import_ones},
-    {"aten.new_full.default", import_ones},
-    {"aten.new_ones.default", import_ones},
-    {"aten.fill.Scalar", import_ones},
+    {"aten.constant_pad_nd.default", by_parts},
+    {"aten.pad.default", by_parts},
+    {"aten.ones.default", import_filled<1>},
+    {"aten.ones_like.default", import_filled<1>},
+    {"aten.full.default", import_filled<1>},
+    {"aten.full_like.default", import_filled<1>},
+    {"aten.new_full.default", import_filled<1>},
+    {"aten.new_ones.default", import_filled<1>},
+    {"aten.fill.Scalar", import_filled<1>},
+    {"aten.fill.Tensor", import_fill_with},
+    {"aten.scalar_tensor.default", import_filled<0>},
+    {"aten.zeros.default", import_filled<0>},
+    {"aten.zeros_like.default", import_filled<0>},
+    {"aten.new_zeros.default", import_filled<0>},
+    {"aten.new_empty.default", import_filled<0>},
+    {"aten.zero.default", import_filled<0>},
+    {"aten.empty_like.default", import_filled<0>},
+    {"aten.empty.memory_format", import_filled<0>},
+    {"aten.linspace.default", import_linspace},
+    {"aten.eye.default", import_eye},
+    {"aten.eye.m", import_eye},
     {"aten._assert_tensor_metadata.default", ignore},
 
     {"aten.mm.default", by_products},
@@ -327,9 +374,25 @@ constexpr ComplexRow kRows[] = {
     {"aten.dot.default", by_products},
     {"aten.outer.default", by_products},
     {"aten.einsum.default", by_products},
+    {"aten.linalg_cross.default", by_products},
 
     {"aten.alias.default", by_parts},
     {"aten.alias_copy.default", by_parts},
+    {"aten._unsafe_index.Tensor", by_parts},
+    {"aten._unsafe_index_put.default", by_parts},
+    {"aten.concat.default", by_parts},
+    {"aten.concatenate.default", by_parts},
+    {"aten.index_fill.int_Scalar", by_parts},
+    {"aten.index_put.default", by_parts},
+    {"aten.put.default", by_parts},
+    {"aten.repeat_interleave.self_Tensor", by_parts},
+    {"aten.scatter.src", by_parts},
+    {"aten.scatter.value", by_parts},
+    {"aten.scatter_add.default", by_parts},
+    {"aten.split_with_sizes_copy.default", by_parts},
+    {"aten.split_copy.Tensor", by_parts},
+    {"aten.unbind_copy.int", by_parts},
+    {"aten.index_fill.int_Tensor", by_parts},
     {"aten.as_strided.default", by_parts},
     {"aten.as_strided_copy.default", by_parts},
     {"aten.as_strided_scatter.default", by_parts},
@@ -343,6 +406,7 @@ constexpr ComplexRow kRows[] = {
     {"aten.copy.default", by_parts},
     {"aten.cumsum.default", by_parts},
     {"aten.detach.default", by_parts},
+    {"aten.detach_.default", by_parts},
     {"aten.diagonal.default", by_parts},
     {"aten.diagonal_copy.default", by_parts},
     {"aten.diagonal_scatter.default", by_parts},
@@ -375,8 +439,6 @@ constexpr ComplexRow kRows[] = {
     {"aten.neg.default", by_parts},
     {"aten._neg_view.default", by_parts},
     {"aten._neg_view_copy.default", by_parts},
-    {"aten.new_empty.default", by_parts},
-    {"aten.new_zeros.default", by_parts},
     {"aten.permute.default", by_parts},
     {"aten.permute_copy.default", by_parts},
     {"aten.pixel_shuffle.default", by_parts},
@@ -422,8 +484,6 @@ constexpr ComplexRow kRows[] = {
     {"aten.view_copy.default", by_parts},
     {"aten.vstack.default", by_parts},
     {"aten.where.self", by_parts},
-    {"aten.zeros.default", by_parts},
-    {"aten.zeros_like.default", by_parts},
 };
 
 }  // namespace

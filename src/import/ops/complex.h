@@ -18,6 +18,11 @@ struct Pair {
 Pair operator*(const Pair& a, const Pair& b);
 Pair divide(const Pair& a, const Pair& b);
 
+// An operator that does to each part what it does to real numbers: its importer is called for both.
+std::vector<Complex> by_parts(Call& call);
+// One that is linear in each tensor: the sum over all choices of a part of each, with i to the number of imaginary parts.
+std::vector<Complex> by_products(Call& call);
+
 // What the parts of the node's first result are.
 DType result_part(Call& call);
 

@@ -79,15 +79,82 @@ Pair sigmoid(const Pair& x) {
 }
 Pair silu(const Pair& x) { return x * sigmoid(x); }
 
-// e^(w log(x)), and 0 of 0, but NaN if w is 0, too.
+// --- Inverse functions, in f64: of numbers near branch points little would be left in f32 (Kahan's formulas). ---
+
+template <Function function>
+Results unary_in_f64(Call& call) {
+  const DType dtype = result_part(call);
+  const Pair result = function(Pair::of(call, "self", DType::F64));
+  const Complex whole = result.value(call);
+  return {{call.builder().cast(whole.re, dtype), call.builder().cast(whole.im, dtype)}};
+}
+
+// The roots of 1 - x and 1 + x.
+struct Roots {
+  Pair below, above;
+};
+Roots roots_around(const Pair& x) { return {root({1 - x.re, -x.im}), root({x.re + 1, x.im})}; }
+
+// The imaginary part of conj(a) b.
+Expr cross(const Pair& a, const Pair& b) { return a.re * b.im - a.im * b.re; }
+Expr dot(const Pair& a, const Pair& b) { return a.re * b.re + a.im * b.im; }
+
+Pair inverse_sine(const Pair& x) {
+  const Roots roots = roots_around(x);
+  const Expr re =
+      x.re.apply(Op::atan2, roots.below.re * roots.above.re - roots.below.im * roots.above.im);
+  return {re, cross(roots.below, roots.above).apply(Op::asinh)};
+}
+Pair inverse_cosine(const Pair& x) {
+  const Roots roots = roots_around(x);
+  return {roots.below.re.apply(Op::atan2, roots.above.re) * 2,
+          cross(roots.above, roots.below).apply(Op::asinh)};
+}
+Pair inverse_hyperbolic_sine(const Pair& x) {
+  const Pair turned = inverse_sine({-x.im, x.re});  // asinh(x) = -i asin(i x)
+  return {turned.im, -turned.re};
+}
+Pair inverse_hyperbolic_cosine(const Pair& x) {
+  const Pair below = root({x.re - 1, x.im}), above = root({x.re + 1, x.im});
+  return {dot(below, above).apply(Op::asinh), below.im.apply(Op::atan2, above.re) * 2};
+}
+Pair inverse_hyperbolic_tangent(const Pair& x) {
+  // Odd in the real part; left of 0 the logarithm would be that of almost 0.
+  const Expr is_left = x.re.apply(Op::lt, 0), size = is_left.select(-x.re, x.re);
+  const Expr below = 1 - size, square = x.im * x.im;
+  const Expr re = (size * 4 / (below * below + square)).apply(Op::log1p) * 0.25;
+  return {is_left.select(-re, re), (x.im * 2).apply(Op::atan2, below * (size + 1) - square) * 0.5};
+}
+Pair inverse_tangent(const Pair& x) {
+  const Pair turned = inverse_hyperbolic_tangent({-x.im, x.re});  // atan(x) = -i atanh(i x)
+  return {turned.im, -turned.re};
+}
+
+// log(1 + x): near 0 by the square of its size, |1 + x|^2 - 1.
+Pair logarithm_of_one_more(const Pair& x) {
+  const Expr square = x.re * (x.re + 2) + x.im * x.im;
+  const Expr near = square.apply(Op::log1p) * 0.5;
+  const Expr far = (x.re + 1).apply(Op::hypot, x.im).apply(Op::log);
+  return {square.apply(Op::abs).apply(Op::lt, 0.5).select(near, far),
+          x.im.apply(Op::atan2, x.re + 1)};
+}
+Pair exponential_less_one(const Pair& x) {
+  const Expr half = (x.im * 0.5).apply(Op::sin);
+  return {x.re.apply(Op::expm1) * x.im.apply(Op::cos) - half * half * 2,
+          x.re.apply(Op::exp) * x.im.apply(Op::sin)};
+}
+
+// e^(w log(x)), and 0 of 0, but NaN if w is 0, too. In f64: a large exponent makes digits of the result of those that the
+// logarithm's rounding took.
 Results import_pow(Call& call) {
   const DType dtype = result_part(call);
-  const Pair x = Pair::of(call, "self", dtype), w = Pair::of(call, "exponent", dtype);
+  const Pair x = Pair::of(call, "self", DType::F64), w = Pair::of(call, "exponent", DType::F64);
   const Pair power = exponential(w * logarithm(x));
   const Expr is_zero = x.re.apply(Op::eq, 0) * x.im.apply(Op::eq, 0) * w.re.apply(Op::gt, 0);
-  return {Pair{is_zero.select(power.re.constant(0), power.re),
-               is_zero.select(power.im.constant(0), power.im)}
-              .value(call)};
+  const Complex result = Pair{is_zero.select(power.re.constant(0), power.re),
+                              is_zero.select(power.im.constant(0), power.im)}
+                             .value(call);
+  return {{call.builder().cast(result.re, dtype), call.builder().cast(result.im, dtype)}};
 }
 
 Results import_where(Call& call) {
@@ -129,9 +196,10 @@ Results import_count_nonzero(Call& call) {
 // --- Norms, of absolute values ---
 
 Results import_norm(Call& call) {
-  call.expect(!call.has("dtype"), "a dtype", "none for complex tensors");
   const Complex x = call.complex("self");
-  const Expr size = Expr(call, x.re).apply(Op::hypot, {call, x.im});
+  const DType dtype = result_part(call);
+  const Expr size = Expr(call, call.builder().cast(x.re, dtype))
+                        .apply(Op::hypot, {call, call.builder().cast(x.im, dtype)});
   const double order = call.real_or(call.has("p") ? "p" : "ord", 2);
   const std::vector<int64_t> axes = call.axes_or_all("dim", size.value()->type.rank());
   if (order < 0 || std::isinf(order))
@@ -177,6 +245,14 @@ constexpr ComplexRow kRows[] = {
     {"aten.sin.default", unary<sine>},
     {"aten.cos.default", unary<cosine>},
     {"aten.tan.default", unary<tangent>},
+    {"aten.asin.default", unary_in_f64<inverse_sine>},
+    {"aten.acos.default", unary_in_f64<inverse_cosine>},
+    {"aten.atan.default", unary_in_f64<inverse_tangent>},
+    {"aten.asinh.default", unary_in_f64<inverse_hyperbolic_sine>},
+    {"aten.acosh.default", unary_in_f64<inverse_hyperbolic_cosine>},
+    {"aten.atanh.default", unary_in_f64<inverse_hyperbolic_tangent>},
+    {"aten.log1p.default", unary_in_f64<logarithm_of_one_more>},
+    {"aten.expm1.default", unary_in_f64<exponential_less_one>},
     {"aten.sinh.default", unary<hyperbolic_sine>},
     {"aten.cosh.default", unary<hyperbolic_cosine>},
     {"aten.tanh.default", unary<hyperbolic_tangent>},

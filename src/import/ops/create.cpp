@@ -1,4 +1,5 @@
 // Tensors made from nothing but sizes and numbers.
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -195,6 +196,34 @@ Value* import_eye(Call& call) {
   return call.builder().cast(row.apply(Op::eq, column), call.dtype("dtype").value_or(DType::F32));
 }
 
+// [2, n]: the rows and columns of a triangle of a matrix, row by row.
+template <bool is_upper>
+Value* import_triangle_indices(Call& call) {
+  const int64_t rows = call.integer("row"), columns = call.integer("col");
+  const int64_t offset = call.integer_or("offset", 0);
+  constexpr int64_t kMost = 1 << 13;
+  call.expect(rows >= 0 && columns >= 0 && rows <= kMost && columns <= kMost,
+              std::to_string(rows) + " by " + std::to_string(columns),
+              "sizes of at most " + std::to_string(kMost));
+  std::vector<int64_t> of_rows, of_columns;
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t begin = is_upper ? std::max<int64_t>(0, i + offset) : 0;
+    const int64_t end = is_upper ? columns : std::min(columns, i + offset + 1);
+    for (int64_t j = begin; j < end; ++j) {
+      of_rows.push_back(i);
+      of_columns.push_back(j);
+    }
+  }
+  const auto count = static_cast<int64_t>(of_rows.size());
+  std::byte* data = nullptr;
+  ir::Literal literal = ir::Literal::allocate(DType::I64, {2, count}, &data);
+  auto* const places = reinterpret_cast<int64_t*>(data);
+  std::ranges::copy(of_rows, places);
+  std::ranges::copy(of_columns, places + count);
+  Value* indices = call.builder().constant(std::move(literal));
+  return call.builder().cast(indices, call.dtype("dtype").value_or(DType::I64));
+}
+
 std::vector<Value*> import_meshgrid(Call& call) {
   const std::vector<Value*> axes = call.tensors("tensors");
   const bool xy = call.text_or("indexing", "ij") == "xy" && axes.size() >= 2;
@@ -242,6 +271,8 @@ constexpr Row kRows[] = {
     {"aten.blackman_window.periodic", import_blackman_window},
     {"aten.eye.default", import_eye},
     {"aten.eye.m", import_eye},
+    {"aten.tril_indices.default", import_triangle_indices<false>},
+    {"aten.triu_indices.default", import_triangle_indices<true>},
     {"aten.meshgrid.default", import_meshgrid},
     {"aten.meshgrid.indexing", import_meshgrid},
 };

@@ -71,16 +71,24 @@ std::vector<Value*> coordinates(Call& call, Value* places, const ir::Shape& shap
   return result;
 }
 
-Value* import_nonzero(Call& call) {
-  Value* x = call.builder().cast(call.tensor("self"), DType::Bool);
+Value* places_as_rows(Call& call, Value* x) {
   const ir::Shape shape = x->type.shape;
-  // The places of a scalar have no coordinates: a result of a size that depends on data, without elements.
-  call.expect(!shape.empty(), "a scalar", "rank 1 or more");
+  if (shape
+          .empty()) {  // its place has no coordinates: a size that depends on data, and no elements
+    const Selection selection = select(call, flat(call, x), 0, 0);
+    return call.make(
+        Op::full, {},
+        {{"shape", ir::Shape{selection.count, 0}}, {"dtype", DType::I64}, {"value", 0.0}});
+  }
   Value* places = places_of(call, flat(call, x), 0, 0);
   std::vector<Value*> columns;
   for (Value* column : coordinates(call, places, shape))
     columns.push_back(unsqueeze(call, column, 1));
   return columns.size() == 1 ? columns[0] : call.make(Op::concat, columns, {{"axis", int64_t{1}}});
+}
+
+Value* import_nonzero(Call& call) {
+  return places_as_rows(call, call.builder().cast(call.tensor("self"), DType::Bool));
 }
 
 // The first ones, and `fill_value` where there are fewer.
@@ -108,7 +116,8 @@ Value* import_nonzero_static(Call& call) {
 }
 
 std::vector<Value*> import_nonzero_numpy(Call& call) {
-  Value* x = call.builder().cast(call.tensor("self"), DType::Bool);
+  const char* name = call.has("condition") ? "condition" : "self";
+  Value* x = call.builder().cast(call.tensor(name), DType::Bool);
   const ir::Shape shape = x->type.shape.empty() ? ir::Shape{1} : x->type.shape;
   return coordinates(call, places_of(call, flat(call, x), 0, 0), shape);
 }
@@ -280,6 +289,7 @@ constexpr Row kRows[] = {
     {"aten.argwhere.default", import_nonzero},
     {"aten.nonzero.default", import_nonzero},
     {"aten.nonzero_numpy.default", import_nonzero_numpy},
+    {"aten.where.default", import_nonzero_numpy},
     {"aten.nonzero_static.default", import_nonzero_static},
     {"aten.masked_select.default", import_masked_select},
     {"aten._unique2.default", import_unique},
@@ -294,6 +304,8 @@ constexpr Row kRows[] = {
 Value* selected_places(Call& call, Value* mask, size_t dim) {
   return places_of(call, flat(call, mask), 0, dim);
 }
+
+std::vector<Value*> nonzero_of(Call& call, Value* mask) { return {places_as_rows(call, mask)}; }
 
 UniqueElements unique_elements(Call& call, Value* x) {
   x = flat(call, x);

@@ -39,6 +39,24 @@ Value* import_euclidean(Call& call) {
   return distance_by_products(call, call.tensor("x1"), call.tensor("x2"));
 }
 
+// The norm of differences along the last axis; order 0 counts those that are not 0.
+Value* total_of(Call& call, const Expr& difference, double order) {
+  const auto last = static_cast<int64_t>(difference.value()->type.rank()) - 1;
+  const auto total = [&](Op op, const Expr& terms) {
+    return Expr(call, reduce(call, op, terms, {last}, false));
+  };
+  call.expect(order >= 0, "p = " + std::to_string(order), "0 or more");
+  if (order == 0) {
+    Value* differs = difference.apply(Op::ne, 0);
+    return total(Op::reduce_sum,
+                 {call, call.builder().cast(differs, difference.value()->type.dtype)});
+  }
+  if (order == std::numeric_limits<double>::infinity()) return total(Op::reduce_max, difference);
+  if (order == 1) return total(Op::reduce_sum, difference);
+  if (order == 2) return total(Op::reduce_sum, difference * difference).apply(Op::sqrt);
+  return total(Op::reduce_sum, difference.apply(Op::pow, order)).apply(Op::pow, 1 / order);
+}
+
 // Row i of a against row j of b, the norm of their difference.
 Value* import_cdist(Call& call) {
   Value *a = call.tensor("x1"), *b = call.tensor("x2");
@@ -49,15 +67,29 @@ Value* import_cdist(Call& call) {
   const Expr rows(call, unsqueeze(call, a, rank - 1));
   const Expr columns(call, unsqueeze(call, b, static_cast<int64_t>(b->type.rank()) - 2));
   const Expr difference = (rows - columns).apply(Op::abs);
-  const auto last = static_cast<int64_t>(difference.value()->type.rank()) - 1;
-  const auto total = [&](Op op, const Expr& terms) {
-    return Expr(call, reduce(call, op, terms, {last}, false));
+  return total_of(call, difference, order);
+}
+
+// Every row against all behind it.
+Value* import_pdist(Call& call) {
+  Value* x = call.tensor("self");
+  call.expect(x->type.rank() == 2 && x->type.shape[0].is_constant(), shape_text(x->type.shape),
+              "rows whose number is known");
+  const int64_t count = x->type.shape[0].constant();
+  constexpr int64_t kMost = 1 << 11;
+  call.expect(count <= kMost, std::to_string(count) + " rows", "at most " + std::to_string(kMost));
+  const int64_t pairs = count < 2 ? 0 : count * (count - 1) / 2;
+  const auto rows_of = [&](bool is_first) {
+    std::byte* data = nullptr;
+    ir::Literal literal = ir::Literal::allocate(DType::I64, {pairs}, &data);
+    auto* next = reinterpret_cast<int64_t*>(data);
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = i + 1; j < count; ++j) *next++ = is_first ? i : j;
+    Value* index = call.builder().constant(std::move(literal));
+    return Expr(call, call.make(Op::gather, {x, index}, {{"axis", int64_t{0}}}));
   };
-  if (order == std::numeric_limits<double>::infinity()) return total(Op::reduce_max, difference);
-  if (order == 1) return total(Op::reduce_sum, difference);
-  if (order == 2) return total(Op::reduce_sum, difference * difference).apply(Op::sqrt);
-  call.expect(order > 0, "p = 0", "p above 0");
-  return total(Op::reduce_sum, difference.apply(Op::pow, order)).apply(Op::pow, 1 / order);
+  const Expr difference = (rows_of(true) - rows_of(false)).apply(Op::abs);
+  return total_of(call, difference, call.real_or("p", 2));
 }
 
 // Component i of a vector of three, for each i shifted by `shift`.
@@ -83,6 +115,8 @@ Value* import_cross(Call& call) {
 
 constexpr Row kRows[] = {
     {"aten._cdist_forward.default", import_cdist},
+    {"aten._pdist_forward.default", import_pdist},
+    {"aten.pdist.default", import_pdist},
     {"aten._euclidean_dist.default", import_euclidean},
     {"aten.cdist.default", import_cdist},
     {"aten.linalg_cross.default", import_cross},

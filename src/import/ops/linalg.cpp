@@ -1,128 +1,15 @@
-// Factorisations, inverses and solutions of systems of equations with small matrices.
-//
-// Each column is a step, so that the number of rows is known and small; all is computed in f64, whose digits make up for
-// those that elimination loses.
+// Inverses, determinants and solutions of systems of equations with small matrices, and Cholesky's factors.
 #include <algorithm>
 #include <limits>
-#include <optional>
 
-#include "import/ops/common.h"
+#include "import/ops/linalg.h"
 
 namespace kiln::import {
 namespace {
 
-constexpr int64_t kMostRows = 32;
-
-int64_t rank_of(const Value* x) { return static_cast<int64_t>(x->type.rank()); }
-
-// A matrix, or many: [.., rows, columns]. Results are rounded to `dtype` in the end.
-Value* wide_matrix(Call& call, std::string_view name) {
-  Value* x = call.tensor(name);
-  call.expect(rank_of(x) >= 2 && is_floating(x->type.dtype), x->type.str(),
-              "matrices of floating-point numbers");
-  return call.builder().cast(x, DType::F64);
-}
-
-int64_t rows_of(Call& call, const Value* x) {
-  const ir::Dim &rows = x->type.shape[x->type.rank() - 2], &columns = x->type.shape.back();
-  call.expect(rows.is_constant() && columns == rows, shape_text(x->type.shape),
-              "square matrices of a known size");
-  call.expect(rows.constant() <= kMostRows, rows.str() + " rows",
-              "at most " + std::to_string(kMostRows) + ", because each is a step");
-  return rows.constant();
-}
-
-Value* row(Call& call, Value* x, int64_t i) { return slice(call, x, rank_of(x) - 2, i, 1); }
-Value* column(Call& call, Value* x, int64_t i) { return slice(call, x, rank_of(x) - 1, i, 1); }
-Value* transposed(Call& call, Value* x) {
-  return move_axis(call, x, rank_of(x) - 2, rank_of(x) - 1);
-}
-Expr row_numbers(Call& call, int64_t n) {
-  return {call, unsqueeze(call, iota(call, ir::Dim(n)), 1)};
-}
-
-// Without its last two axes, which are of size 1.
-Value* scalars(Call& call, Value* x) {
-  return call.builder().reshape(x, ir::Shape(x->type.shape.begin(), x->type.shape.end() - 2));
-}
-
-// PyTorch raises for a matrix that the operator has no result for.
-void check_all(Call& call, Value* condition) {
-  Value* all = reduce(call, Op::reduce_min, condition, range(0, rank_of(condition)), false);
-  call.make(Op::check_nonzero, {call.builder().cast(all, DType::I32)},
-            {{"operator", call.operation()}});
-}
-
-struct Elimination {
-  Value* right;   // what is left of the right-hand sides: the solution
-  Value* pivots;  // [.., n]
-  Value* is_odd;  // bool [..]: whether an odd number of rows was swapped
-};
-
-// Gauss and Jordan: rows are swapped so that the largest element of a column divides.
-Elimination eliminate(Call& call, Value* a, Value* right) {
-  const int64_t n = rows_of(call, a), axis = rank_of(a) - 2;
-  ir::Shape diagonal(a->type.shape.begin(), a->type.shape.end() - 1), leading = diagonal;
-  leading.pop_back();
-  if (n == 0) {
-    const auto filled = [&](DType dtype, const ir::Shape& shape) {
-      return call.builder().expand(call.builder().scalar(dtype, 0), shape);
-    };
-    return {right, filled(DType::F64, diagonal), filled(DType::Bool, leading)};
-  }
-  Value* m = call.make(Op::concat, {a, right}, {{"axis", axis + 1}});
-  std::vector<Value*> pivots;
-  std::optional<Expr> is_odd;
-  for (int64_t j = 0; j < n; ++j) {
-    Value* below = slice(call, column(call, m, j), axis, j, n - j);
-    const Expr largest(call, call.make(Op::argmax, {Expr(call, below).apply(Op::abs)},
-                                       {{"axis", axis}, {"keepdim", true}}));
-    const Expr found = largest + static_cast<double>(j);
-    const Expr numbers = row_numbers(call, n), here = numbers.constant(static_cast<double>(j));
-    const Expr order = numbers.apply(Op::eq, here)
-                           .select(found, numbers.apply(Op::eq, found).select(here, numbers));
-    m = call.make(Op::gather_elements, {m, call.builder().expand(order, m->type.shape)},
-                  {{"axis", axis}});
-    const Expr first(call, row(call, m, j)), pivot(call, column(call, first, j));
-    const Expr swapped = found.apply(Op::ne, static_cast<double>(j));
-    is_odd = is_odd ? is_odd->apply(Op::ne, swapped) : swapped;
-    pivots.push_back(pivot);
-    // Below a pivot of 0 there is nothing to eliminate.
-    const Expr divisor = pivot.apply(Op::eq, 0).select(pivot.constant(1), pivot);
-    const Expr factor = Expr(call, column(call, m, j)) / divisor;
-    const Expr others = numbers.apply(Op::eq, here).select(factor.constant(0), factor);
-    m = numbers.apply(Op::eq, here).select(first / divisor, Expr(call, m) - others * first);
-  }
-  Value* solution = slice(call, m, axis + 1, n, m->type.shape.back() - n);
-  Value* all = pivots.size() == 1 ? pivots[0] : call.make(Op::concat, pivots, {{"axis", axis + 1}});
-  return {solution, call.builder().reshape(all, diagonal), scalars(call, *is_odd)};
-}
-
-Value* identity_like(Call& call, Value* a) {
-  const int64_t n = rows_of(call, a);
-  const Expr column_numbers(call, iota(call, ir::Dim(n)));
-  Value* one = call.builder().cast(row_numbers(call, n).apply(Op::eq, column_numbers), DType::F64);
-  return call.builder().expand(one, a->type.shape);
-}
-
-// i32: the number of the first pivot, from 1, for which the test fails; 0 if none.
-Value* first_failure(Call& call, const Expr& fails) {
-  const auto axis = rank_of(fails) - 1;
-  const ir::Shape& shape = fails.value()->type.shape;
-  if (shape.back().is_constant(0))
-    return call.builder().expand(call.builder().scalar(DType::I32, 0),
-                                 ir::Shape(shape.begin(), shape.end() - 1));
-  const Expr any(call, reduce(call, Op::reduce_max, fails, {axis}, false));
-  Value* numbers = call.builder().cast(fails, DType::I32);
-  const Expr place(call, call.make(Op::argmax, {numbers}, {{"axis", axis}, {"keepdim", false}}));
-  return call.builder().cast(any.select(place + 1, place.constant(0)), DType::I32);
-}
-
 void check_pivots(Call& call, const Elimination& result) {
   check_all(call, Expr(call, result.pivots).apply(Op::ne, 0));
 }
-
-DType dtype_of(Call& call, std::string_view name) { return call.tensor(name)->type.dtype; }
 
 Value* inverse(Call& call, std::string_view name, Value** info) {
   Value* a = wide_matrix(call, name);
@@ -139,6 +26,23 @@ std::vector<Value*> import_inverse_ex(Call& call) {
   Value* info = nullptr;
   Value* result = inverse(call, "A", &info);
   return {result, info};
+}
+
+// The inverse of a tensor that is a square matrix if its first `ind` axes are made one, and the others.
+Value* import_tensor_inverse(Call& call) {
+  Value* x = call.tensor("self");
+  const int64_t first = call.integer_or("ind", 2);
+  call.expect(first > 0 && first < rank_of(x) && is_floating(x->type.dtype), x->type.str(),
+              "floats, with axes behind the first " + std::to_string(first));
+  const auto middle = x->type.shape.begin() + first;
+  const ir::Shape front(x->type.shape.begin(), middle), rest(middle, x->type.shape.end());
+  Value* matrix = call.builder().reshape(x, {ir::product(front), ir::product(rest)});
+  matrix = call.builder().cast(matrix, DType::F64);
+  const Elimination result = eliminate(call, matrix, identity_like(call, matrix));
+  check_pivots(call, result);
+  ir::Shape shape = rest;
+  shape.insert(shape.end(), front.begin(), front.end());
+  return call.builder().cast(call.builder().reshape(result.right, shape), x->type.dtype);
 }
 
 // The solution of A x = B, or x A = B unless `left`. B may be one vector per matrix.
@@ -270,34 +174,6 @@ std::vector<Value*> import_cholesky_ex(Call& call) {
   return {result, info};
 }
 
-// a x = b, for a triangle of a alone.
-Value* substitute(Call& call, Value* a, Value* b, bool upper, bool unit) {
-  const int64_t n = rows_of(call, a), axis = rank_of(a) - 2;
-  if (n == 0) return b;
-  std::vector<Value*> rows(n);
-  for (int64_t step = 0; step < n; ++step) {
-    const int64_t j = upper ? n - 1 - step : step;
-    Value* here = column(call, a, j);
-    Expr x(call, row(call, b, j));
-    if (!unit) x = x / Expr(call, slice(call, here, axis, j, 1));
-    rows[j] = x;
-    b = Expr(call, b) - Expr(call, here) * x;
-  }
-  return n == 1 ? rows[0] : call.make(Op::concat, rows, {{"axis", axis}});
-}
-
-// Both with the leading axes that they broadcast to.
-void broadcast_matrices(Call& call, Value*& a, Value*& b) {
-  const ir::Shape shape =
-      ir::broadcast_shapes(ir::Shape(a->type.shape.begin(), a->type.shape.end() - 2),
-                           ir::Shape(b->type.shape.begin(), b->type.shape.end() - 2));
-  for (Value** x : {&a, &b}) {
-    ir::Shape whole = shape;
-    whole.insert(whole.end(), (*x)->type.shape.end() - 2, (*x)->type.shape.end());
-    *x = call.builder().expand(*x, whole);
-  }
-}
-
 Value* import_solve_triangular(Call& call) {
   Value *a = wide_matrix(call, "self"), *b = wide_matrix(call, "B");
   broadcast_matrices(call, a, b);
@@ -373,6 +249,7 @@ constexpr Row kRows[] = {
     {"aten.linalg_inv.default", import_inverse},
     {"aten.inverse.default", import_inverse},
     {"aten.linalg_inv_ex.default", import_inverse_ex},
+    {"aten.linalg_tensorinv.default", import_tensor_inverse},
     {"aten.linalg_solve.default", import_solve},
     {"aten.linalg_solve_ex.default", import_solve_ex},
     {"aten._linalg_solve_ex.default", import_solve_ex},

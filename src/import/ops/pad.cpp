@@ -40,14 +40,23 @@ Value* pad_circular(Call& call, Value* x, const Padding& padding) {
     const Dim &before = padding.before[axis], &after = padding.after[axis],
               size = x->type.shape[axis];
     if (before.is_constant(0) && after.is_constant(0)) continue;
-    call.expect(before.lower_bound() >= 0 && after.lower_bound() >= 0, "a negative size",
-                "0 or more");
+    const auto sign_is_known = [](const Dim& dim) {
+      return dim.lower_bound() >= 0 || dim.upper_bound() <= 0;
+    };
+    call.expect(sign_is_known(before) && sign_is_known(after),
+                "the size " + before.str() + ", " + after.str() + ", which may have either sign",
+                "0 or more, or 0 or less");
     const auto index = static_cast<int64_t>(axis);
+    // What is added comes from the whole axis, before anything is taken from it.
+    const bool crops_before = before.upper_bound() < 0, crops_after = after.upper_bound() < 0;
+    const Dim start = crops_before ? Dim(0) - before : Dim(0);
+    const Dim end = crops_after ? size + after : size;
     std::vector<Value*> parts;
-    if (!before.is_constant(0)) parts.push_back(slice(call, x, index, size - before, before));
-    parts.push_back(x);
-    if (!after.is_constant(0)) parts.push_back(slice(call, x, index, 0, after));
-    x = call.make(Op::concat, parts, {{"axis", index}});
+    if (!crops_before && !before.is_constant(0))
+      parts.push_back(slice(call, x, index, end - before, before));
+    parts.push_back(slice(call, x, index, start, end - start));
+    if (!crops_after && !after.is_constant(0)) parts.push_back(slice(call, x, index, start, after));
+    x = parts.size() == 1 ? parts[0] : call.make(Op::concat, parts, {{"axis", index}});
   }
   return x;
 }

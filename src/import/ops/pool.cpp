@@ -109,12 +109,11 @@ Expr window_places(Call& call, const Window& window, const ir::Shape& sizes,
   return place;
 }
 
-// Where the largest elements are: the first of equal ones, the last NaN. A window of nothing but -inf has its first
-// place, which is why padding, also -inf, is told apart.
+// Where the largest elements are: the first of equal ones, the last NaN. A window of nothing but the least number has its
+// first place, which is why padding, which has that value too, is told apart.
 Value* places_of_largest(Call& call, Value* x, const Window& window, const ir::Shape& output) {
   const ir::Shape sizes = spatial_sizes(x);
-  call.expect(is_floating(x->type.dtype),
-              "a use of the indices for " + std::string(dtype_name(x->type.dtype)), "floats");
+  const DType dtype = x->type.dtype;
   int64_t elements = 1;
   for (const int64_t size : window.kernel) elements *= size;
   call.expect(elements <= kMaxElements,
@@ -125,7 +124,8 @@ Value* places_of_largest(Call& call, Value* x, const Window& window, const ir::S
     before.emplace_back(window.padding[i]);
     after.emplace_back(window.padding_after[i]);
   }
-  const double least = -std::numeric_limits<double>::infinity();
+  const double least = is_floating(dtype) ? -std::numeric_limits<double>::infinity()
+                                          : static_cast<double>(least_integer(dtype));
   const auto padded_with = [&](Value* value, double fill) {
     return call.make(
         Op::pad, {value},
@@ -146,7 +146,8 @@ Value* places_of_largest(Call& call, Value* x, const Window& window, const ir::S
       place = is_inside.select(here, here.constant(0));
     } else {
       const Expr first = is_inside * found->apply(Op::logical_not);
-      const Expr larger = element.apply(Op::gt, *best) + element.apply(Op::isnan);
+      Expr larger = element.apply(Op::gt, *best);
+      if (is_floating(dtype)) larger = larger + element.apply(Op::isnan);
       const Expr takes = larger + first;
       best = takes.select(element, *best);
       place = takes.select(here, *place);

@@ -337,6 +337,80 @@ void round_weights(Taps& taps, DType dtype) {
   }
 }
 
+// Many taps: a product with a matrix that has their weights.
+Value* apply_matrix(Call& call, Value* x, const Axis& axis, const Taps& taps) {
+  const DType dtype = x->type.dtype;
+  std::vector<double> weights(axis.output * axis.input, 0);
+  for (size_t tap = 0; tap < taps.indices.size(); ++tap)
+    for (int64_t i = 0; i < axis.output; ++i)
+      weights[i * axis.input + taps.indices[tap][i]] += taps.weights[tap][i];
+  std::byte* data = nullptr;
+  ir::Literal literal = ir::Literal::allocate(dtype, {axis.output, axis.input}, &data);
+  for (int64_t i = 0; i < literal.elements(); ++i) ir::Literal::set(data, dtype, i, weights[i]);
+  const auto last = static_cast<int64_t>(x->type.rank()) - 1;
+  Value* rows = move_axis(call, x, axis.axis, last);
+  rows = call.make(Op::linear, {rows, call.builder().constant(std::move(literal))});
+  return move_axis(call, rows, last, axis.axis);
+}
+
+// --- Images of bytes ---
+
+// PyTorch rounds weights to as many binary digits as leave the largest of an axis below 2^15, adds up integers, and rounds to
+// bytes after each axis, the width first.
+struct WholeTaps {
+  Taps taps;
+  int digits = 0;
+};
+
+WholeTaps whole_taps(const Taps& taps, const Axis& axis) {
+  WholeTaps result{taps};
+  double largest = 0;
+  for (int64_t i = 0; i < axis.output; ++i) {
+    // What is beyond an edge adds to the weight of the pixel there.
+    for (size_t tap = 1; tap < taps.indices.size(); ++tap) {
+      for (size_t before = 0; before < tap; ++before) {
+        if (taps.indices[before][i] != taps.indices[tap][i]) continue;
+        result.taps.weights[before][i] += result.taps.weights[tap][i];
+        result.taps.weights[tap][i] = 0;
+        break;
+      }
+    }
+    for (const std::vector<double>& weights : result.taps.weights)
+      largest = std::max(largest, weights[i]);
+  }
+  constexpr int kMostDigits = 22;
+  while (result.digits < kMostDigits &&
+         static_cast<int>(0.5 + largest * (1 << (result.digits + 1))) < 1 << 15)
+    ++result.digits;
+  for (std::vector<double>& weights : result.taps.weights)
+    for (double& weight : weights) weight = std::round(weight * (1 << result.digits));
+  return result;
+}
+
+using MakeTaps = Taps (*)(const Axis&, bool);
+
+Value* resize_bytes(Call& call, Value* x, std::vector<Axis> axes, MakeTaps make_taps) {
+  constexpr size_t kFewTaps = 16;
+  std::ranges::reverse(axes);
+  for (const Axis& axis : axes) {
+    call.expect(!axis.is_symbolic(),
+                "the symbolic size " + axis.input_size.str() + " of an image of u8", "a constant");
+    call.expect(
+        axis.given <= 0 || axis.given == 1 || axis.input != axis.output,
+        "the scale " + std::to_string(axis.given) + " that keeps the size of an image of u8",
+        "another size");
+    const WholeTaps whole =
+        whole_taps(make_taps(axis, call.boolean_or("align_corners", false)), axis);
+    x = call.builder().cast(x, DType::F64);  // holds the sums exactly
+    const Expr sum(call, whole.taps.indices.size() <= kFewTaps
+                             ? apply_taps(call, x, axis.axis, whole.taps)
+                             : apply_matrix(call, x, axis, whole.taps));
+    const Expr rounded = (sum * std::exp2(-whole.digits) + 0.5).apply(Op::floor);
+    x = call.builder().cast(rounded.apply(Op::maximum, 0).apply(Op::minimum, 255), DType::U8);
+  }
+  return x;
+}
+
 // How the taps are made, for positions in f32 and in f64.
 struct Kind {
   Taps (*single)(const Axis&, bool);
@@ -350,9 +424,10 @@ Value* import_interpolated(Call& call) {
   Value* x = call.tensor(call.has("input") ? "input" : "self");
   const DType dtype = x->type.dtype;
   const std::vector<Axis> axes = resized_axes(call, x, spatial, Sizes::Any);
+  if (dtype == DType::U8 && spatial == 2) return resize_bytes(call, x, axes, kind.twice);
   if (is_16_bit_float(dtype)) x = call.builder().cast(x, DType::F32);
   call.expect(is_floating(x->type.dtype), "dtype " + std::string(dtype_name(dtype)),
-              "a floating one");
+              "a floating one, or u8 for images");
   auto* const make_taps = dtype == DType::F64 ? kind.twice : kind.single;
   const bool is_linear = kind.single == kLinear.single;
   for (const Axis& axis : axes) {
@@ -410,30 +485,19 @@ Taps filter_taps(const Axis& axis, const Filter& filter, bool align_corners) {
   return taps;
 }
 
-// Many taps: a product with a matrix that has their weights.
-Value* apply_matrix(Call& call, Value* x, const Axis& axis, const Taps& taps) {
-  const DType dtype = x->type.dtype;
-  std::vector<double> weights(axis.output * axis.input, 0);
-  for (size_t tap = 0; tap < taps.indices.size(); ++tap)
-    for (int64_t i = 0; i < axis.output; ++i)
-      weights[i * axis.input + taps.indices[tap][i]] += taps.weights[tap][i];
-  std::byte* data = nullptr;
-  ir::Literal literal = ir::Literal::allocate(dtype, {axis.output, axis.input}, &data);
-  for (int64_t i = 0; i < literal.elements(); ++i) ir::Literal::set(data, dtype, i, weights[i]);
-  const auto last = static_cast<int64_t>(x->type.rank()) - 1;
-  Value* rows = move_axis(call, x, axis.axis, last);
-  rows = call.make(Op::linear, {rows, call.builder().constant(std::move(literal))});
-  return move_axis(call, rows, last, axis.axis);
-}
-
 // The width first, as PyTorch does.
 template <const Filter& filter>
 Value* import_antialiased(Call& call) {
   Value* x = call.tensor(call.has("input") ? "input" : "self");
   const DType dtype = x->type.dtype;
-  call.expect(is_floating(dtype), "dtype " + std::string(dtype_name(dtype)), "a floating one");
   constexpr size_t kFewTaps = 16;
   std::vector<Axis> axes = resized_axes(call, x, 2);
+  if (dtype == DType::U8)
+    return resize_bytes(call, x, axes, [](const Axis& axis, bool align_corners) {
+      return filter_taps<double>(axis, filter, align_corners);
+    });
+  call.expect(is_floating(dtype), "dtype " + std::string(dtype_name(dtype)),
+              "a floating one, or u8");
   std::ranges::reverse(axes);
   x = call.builder().cast(x, compute_dtype(dtype));
   for (const Axis& axis : axes) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "import/ops/common.h"
+#include "import/ops/masked.h"
 
 namespace kiln::import {
 namespace {
@@ -323,18 +324,6 @@ Value* import_index_reduce(Call& call) {
                       call.boolean_or("include_self", true));
 }
 
-// x[mask] = value, for one value.
-Value* put_where(Call& call, Value* x, Value* mask, size_t axis, Value* value, bool accumulate) {
-  call.expect(ir::product(value->type.shape).is_constant(1),
-              "a mask as index, with values of shape " + shape_text(value->type.shape),
-              "one value (how many a mask selects depends on data)");
-  ir::Shape shape(x->type.rank(), Dim(1));
-  std::ranges::copy(mask->type.shape, shape.begin() + static_cast<std::ptrdiff_t>(axis));
-  const Expr where(call, call.builder().reshape(mask, shape)), self(call, x);
-  const Expr one(call, call.builder().reshape(value, {}));
-  return where.select(accumulate ? self + one : one, self);
-}
-
 // The indexed axes of x in front and as one, the others behind them and as one.
 struct Flat {
   std::vector<int64_t> order;  // of the axes
@@ -396,26 +385,52 @@ Value* put_along(Call& call, Value* x, int64_t axis, Value* given, Value* values
   return write(call, x, axis, writes, accumulate ? Combine::Sum : Combine::Replace, true);
 }
 
+bool is_mask(const Value* index) { return index != nullptr && index->type.dtype == DType::Bool; }
+
+// Indices of which one was a mask: the positions of all its elements, and which of them it selects (null: none was a mask).
+struct Unmasked {
+  std::vector<Value*> indices;
+  Value* selected = nullptr;
+};
+
+Unmasked replace_mask(Call& call, const std::vector<Value*>& given) {
+  if (std::ranges::none_of(given, is_mask)) return {given};
+  call.expect(std::ranges::count_if(given, is_mask) == 1, "several masks", "one");
+  Unmasked result;
+  for (Value* index : given) {
+    if (!is_mask(index)) {
+      call.expect(index == nullptr || index->type.elements().is_constant(1),
+                  "a mask beside an index that may have several elements", "one element");
+      result.indices.push_back(index);
+      continue;
+    }
+    const Dim size = index->type.elements();
+    result.selected = call.builder().reshape(index, {size});
+    for (Value* position : positions_of(call, iota(call, size), index->type.shape))
+      result.indices.push_back(position);
+  }
+  return result;
+}
+
 Value* import_index_put(Call& call) {
   Value *x = call.tensor("self"), *values = call.tensor("values");
-  const std::vector<Value*> given = call.tensors("indices");
+  const std::vector<Value*> all = call.tensors("indices");
   const bool accumulate = call.boolean_or("accumulate", false);
-  std::vector<int64_t> axes;
-  size_t axis = 0;
-  for (Value* index : given) {
-    if (index != nullptr && index->type.dtype == DType::Bool) {
-      const auto number = std::ranges::count_if(given, [](Value* each) { return each != nullptr; });
-      call.expect(number == 1, "a mask beside other indices", "a mask alone");
-      return put_where(call, x, index, axis, values, accumulate);
-    }
-    if (index != nullptr) axes.push_back(static_cast<int64_t>(axis));
-    ++axis;
+  const auto mask = std::ranges::find_if(all, is_mask);
+  const auto number = std::ranges::count_if(all, [](Value* each) { return each != nullptr; });
+  if (mask != all.end() && number == 1) {
+    const auto at = static_cast<size_t>(mask - all.begin());
+    return put_masked(call, x, {*mask, at}, values, accumulate);
   }
+  const auto [given, selected] = replace_mask(call, all);
+  std::vector<int64_t> axes;
+  for (size_t i = 0; i < given.size(); ++i)
+    if (given[i] != nullptr) axes.push_back(static_cast<int64_t>(i));
   call.expect(!axes.empty(), "no index", "one or more");
   if (axes.size() == 1 && is_state(call.builder().graph(), x))
     return put_along(call, x, axes[0], given[axes[0]], values, accumulate);
   const Flat flat = flatten(call, x, axes);
-  const auto [index, shape] = flat_index(call, x, given, axes);
+  auto [index, shape] = flat_index(call, x, given, axes);
   // Where the indices are neighbours their shape stands in their place, else in front.
   const bool adjacent = axes.back() - axes[0] + 1 == static_cast<int64_t>(axes.size());
   const int64_t front = adjacent ? axes[0] : 0;
@@ -426,6 +441,13 @@ Value* import_index_put(Call& call) {
   for (int64_t i = 0; i < static_cast<int64_t>(target.size()); ++i) {
     if (i < front || i >= front + static_cast<int64_t>(shape.size())) order.push_back(i);
   }
+  if (selected != nullptr) {
+    const auto behind = static_cast<int64_t>(target.size() - shape.size()) - front;
+    const auto axis_of_values = static_cast<int64_t>(values->type.rank()) - 1 - behind;
+    values = spread_values(call, selected, values, axis_of_values);
+    const Expr place(call, index);
+    index = Expr(call, selected).select(place, place.constant(-1));
+  }
   values = call.builder().permute(call.builder().expand(values, target), order);
   values = call.builder().reshape(values, {index->type.shape[0], flat.value->type.shape[1]});
   Value* column = call.builder().reshape(index, {index->type.shape[0], 1});
@@ -435,6 +457,20 @@ Value* import_index_put(Call& call) {
   std::vector<int64_t> back(flat.order.size());
   for (size_t i = 0; i < back.size(); ++i) back[flat.order[i]] = static_cast<int64_t>(i);
   return call.builder().permute(result, back);
+}
+
+// x with elements written by their place in row-major order.
+Value* import_put(Call& call) {
+  Value *x = call.tensor("self"), *source = call.tensor("source");
+  const Dim size = x->type.elements();
+  Value* index = checked_index(call, call.tensor("index"), size, true, "put");
+  index = from_start(call, index, size);
+  const Dim count = index->type.elements();
+  const Writes writes = {call.builder().reshape(index, {count}),
+                         call.builder().reshape(source, {count})};
+  const Combine how = call.boolean_or("accumulate", false) ? Combine::Sum : Combine::Replace;
+  Value* result = write(call, call.builder().reshape(x, {size}), 0, writes, how, true);
+  return call.builder().reshape(result, x->type.shape);
 }
 
 // Which bag each of `count` indices is in: how many bags begin up to there, less 1. The last offset may be `count`.
@@ -481,25 +517,6 @@ std::vector<Value*> import_embedding_bag(Call& call) {
   // Bags without rows stay zeros.
   Value* result = scatter_to(call, empty, 0, writes, how, how == Combine::Sum);
   return {result, nullptr, nullptr, nullptr};
-}
-
-// The k-th true of the mask takes the k-th element of the source.
-Value* import_masked_scatter(Call& call) {
-  Value *x = call.tensor("self"), *mask = call.tensor("mask"), *source = call.tensor("source");
-  const ir::Shape shape = ir::broadcast_shapes(x->type.shape, mask->type.shape);
-  mask = call.builder().reshape(call.builder().expand(mask, shape), {ir::product(shape)});
-  const Expr chosen(call, mask);
-  const Expr count(
-      call, call.make(Op::cumsum, {call.builder().cast(mask, DType::I64)}, {{"axis", int64_t{0}}}));
-  const Dim size = source->type.elements();
-  call.expect(size.lower_bound() > 0, "a source that may have no elements", "one or more");
-  const Expr place = chosen.select(count - 1, count.constant(0));
-  Value* index = checked_index(call, place, size, false, "masked_scatter");
-  Value* taken = call.make(Op::gather, {call.builder().reshape(source, {size}), index},
-                           {{"axis", int64_t{0}}});
-  const Expr flat(call,
-                  call.builder().reshape(call.builder().expand(x, shape), {ir::product(shape)}));
-  return call.builder().reshape(chosen.select({call, taken}, flat), shape);
 }
 
 // Where element i of the blocks is in the image: i * step + offset. Others get zero.
@@ -606,7 +623,7 @@ constexpr Row kRows[] = {
     {"aten.index_reduce.default", import_index_reduce},
     {"aten.index_put.default", import_index_put},
     {"aten._unsafe_index_put.default", import_index_put},
-    {"aten.masked_scatter.default", import_masked_scatter},
+    {"aten.put.default", import_put},
     {"aten.embedding_bag.default", import_embedding_bag},
     {"aten.embedding_bag.padding_idx", import_embedding_bag},
     {"aten._embedding_bag.default", import_embedding_bag},

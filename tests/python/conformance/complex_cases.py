@@ -26,6 +26,86 @@ def real(function: Callable[..., Any]) -> Callable[..., Any]:
     return apply
 
 
+INVERSES = ("asin", "acos", "atan", "asinh", "acosh", "atanh", "log1p", "expm1")
+
+
+def functions() -> Family:
+    """Numbers of every size, on and beside the branch cuts."""
+    family = Family("complex-function")
+    for dtype in (torch.complex64, torch.complex128):
+        edges = torch.tensor(
+            [0, 1, -1, 1j, -1j, 0.5, -0.5, 2, -2, 2j, -2j, 1 + 1e-3j, 1 - 1e-3j, -1 + 1e-3j,
+             complex(2, -0.0), complex(-2, -0.0), complex(-0.0, 2), complex(-0.0, 0.5)], dtype=dtype
+        )  # fmt: skip
+        edges = torch.view_as_real(edges)
+        for name in INVERSES:
+            function = getattr(torch, name)
+            label = f"{name}-{str(dtype).removeprefix('torch.')}"
+            # A test of the norm alone would not see the digits of small numbers: one case for each size.
+            family.add(f"{label}-edges", real(function), edges)
+            for scale in (1, 1e-3, 1e3):
+                x = rand(30, 2, dtype=edges.dtype) * scale
+                family.add(f"{label}-{scale}", real(function), x)
+    return family
+
+
+def sums() -> Family:
+    """Products, moments, sums of products, writes by index, and constants."""
+    family = Family("complex-sums")
+    index, rows = torch.tensor([[0, 1, 2, 0]]), torch.tensor([0, 2])
+    mask = torch.tensor([True, False, True])
+    c = torch.complex64
+    cases: dict[str, Callable[..., Any]] = {
+        "products": lambda a, b: (
+            a.prod(), a.prod(1), a.prod(0, keepdim=True), a[:0].prod(0), a.cumprod(0), a.cumprod(1), a[0, 0].prod(),
+        ),
+        "moments": lambda a, b: (
+            a.var(), a.std(1), a.var(0, correction=0, keepdim=True), *torch.var_mean(a, 1), *torch.std_mean(a),
+        ),
+        "added": lambda a, b: (
+            torch.addcmul(a, b, a), torch.addcmul(a, b, a, value=2 - 1j), torch.addcdiv(a, b, a, value=0.5),
+        ),
+        "lerp": lambda a, b: (
+            torch.lerp(a, b, 0.3), torch.lerp(a, b, 0.8), torch.lerp(a, b, a), torch.lerp(a, b, 0.3 - 0.7j),
+        ),
+        "addmv": lambda a, b: (torch.addmv(a[:, 0], a, b[0]), torch.addmv(a[:, 0], a, b[0], alpha=2j, beta=0.5)),
+        "addbmm": lambda a, b: torch.addbmm(a @ b.mT, a.expand(2, 3, 4), b.mT.expand(2, 4, 3), alpha=2, beta=1j),
+        "rsub": lambda a, b: (torch.rsub(a, b, alpha=2), torch.rsub(a, b, alpha=2 - 1j)),
+        "cross": lambda a, b: torch.linalg.cross(a, b, dim=0),
+        "logsumexp": lambda a, b: (torch.logsumexp(a, 0), torch.logsumexp(a * 50, (0, 1), keepdim=True)),
+        "convolution": lambda a, b: (
+            fn.conv1d(a[None], b[None, :, :2], b[:1, 0]), fn.conv1d(a[None], b[None, :, :3], padding="same"),
+            fn.conv2d(a[None, None], b[None, None, :2, :2], b[0, :1]),
+            fn.conv_transpose2d(a[None, None], b[None, None, :2, :2], b[0, :1], stride=2),
+        ),
+        "constants": lambda a, b: (
+            torch.zeros_like(a), torch.zeros_like(a, dtype=torch.float32), torch.ones_like(a, dtype=torch.float64),
+            a.new_zeros(3), a.new_zeros(2, dtype=torch.int64), torch.full_like(a, 2), a.new_full((2,), 3j),
+            torch.scalar_tensor(2 - 1j, dtype=c), torch.fill(a, 2j), torch.fill(a, torch.tensor(3 - 1j)),
+            torch.linspace(1 - 1j, 2 + 3j, 5, dtype=c), torch.linspace(0, 1j, 1, dtype=c), torch.eye(2, 4, dtype=c),
+        ),
+        "values": lambda a, b: (
+            fn.pad(a, (1, 2), value=2.0), torch.ops.aten.constant_pad_nd(a, [1, -1], 2 - 3j),
+            a.index_fill(0, rows, 2 - 1j), a.index_fill(1, rows, 3.0), a.masked_fill(a.real > 0, 1 - 1j),
+        ),
+        "writes": lambda a, b: (
+            a.index_put((rows,), b[:2]), a.index_put((rows * 0,), b[:2], accumulate=True), a.index_put((mask,), b[:2]),
+            a.scatter(0, index, b), a.scatter(0, index, 2 - 1j), a.scatter(0, index, 2.0), a.scatter_add(0, index, b),
+            torch.put(a, rows, b[0, :2]),
+        ),
+        "mixed": lambda a, b: (torch.cat([a, b.real]), torch.stack([a.real, b])),
+        "copies": lambda a, b: (
+            *torch.unbind_copy(a), *torch.split_with_sizes_copy(a, [1, 2]), *torch.split_copy(a, 2),
+        ),
+        "norm": lambda a, b: torch.linalg.vector_norm(a, dtype=torch.complex128),
+    }  # fmt: skip
+    for name, function in cases.items():
+        family.add(name, real(function), rand(3, 4, 2), rand(3, 4, 2))
+    turns = torch.view_as_real(torch.polar(torch.ones(37, 2), rand(37, 2)))
+    family.add("many", real(lambda a: (a.prod(0), a.cumprod(0))), turns)
+    return family
+
+
 def arithmetic() -> Family:
     family = Family("complex")
     functions: dict[str, Callable[..., Any]] = {
@@ -268,6 +348,16 @@ def linalg() -> Family:
         lambda t: [linear.matrix_power(t, n) for n in (0, 1, 5, -2)],
         rand(2, 3, 3) + 4 * torch.eye(3),
     )
+    family.add(
+        "tensorinv",
+        lambda t: linear.tensorinv(t),
+        rand(2, 3, 6) + torch.eye(6).reshape(2, 3, 6) * 4,
+    )
+    family.add(
+        "tensorinv-one",
+        lambda t: linear.tensorinv(t, ind=1),
+        rand(6, 3, 2) + torch.eye(6).reshape(6, 3, 2) * 4,
+    )
     return family
 
 
@@ -342,4 +432,13 @@ def resize() -> Family:
     return family
 
 
-FAMILIES = [arithmetic(), fourier(), spectrogram(), linalg(), experts(), resize()]
+FAMILIES = [
+    arithmetic(),
+    fourier(),
+    spectrogram(),
+    linalg(),
+    experts(),
+    resize(),
+    functions(),
+    sums(),
+]

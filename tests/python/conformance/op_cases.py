@@ -669,6 +669,12 @@ def pool() -> Family:
         places = lambda t: fn.max_pool2d(t, 3, 2, 1, return_indices=True)  # noqa: E731
         family.add(f"max-places-{short(dtype)}", places, few)
         family.add(f"max-places-nan-{short(dtype)}", places, few.masked_fill(few == 1, torch.nan))
+    for dtype in INTEGERS:
+        # The least number is what padding has, too.
+        few = ints(2, 3, 9, 10, low=-2, high=3, dtype=dtype)
+        bottom = torch.full((1, 1, 6, 6), torch.iinfo(dtype).min, dtype=dtype)
+        family.add(f"max-places-{short(dtype)}", places, few)
+        family.add(f"max-places-{short(dtype)}-least", places, bottom)
     for name, pool in {
         "ceil": lambda t: fn.max_pool2d(t, 3, 2, ceil_mode=True, return_indices=True),
         "dilated": lambda t: fn.max_pool2d(t, 2, 2, 1, 3, return_indices=True),

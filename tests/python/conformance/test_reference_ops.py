@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import complex_cases
 import index_cases
+import matrix_cases
+import number_cases
 import op_cases
 import pytest
 import quantised_cases
@@ -24,6 +26,8 @@ def batches() -> list[tuple[Case, ...]]:
         *index_cases.FAMILIES,
         *quantised_cases.FAMILIES,
         *complex_cases.FAMILIES,
+        *matrix_cases.FAMILIES,
+        *number_cases.FAMILIES,
     ]:
         cases = family.cases
         result += [tuple(cases[i : i + BATCH]) for i in range(0, len(cases), BATCH)]

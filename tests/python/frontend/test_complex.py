@@ -103,3 +103,17 @@ def test_other_sizes_of_a_spectrogram() -> None:
     for shape in ((2, 64), (1, 33), (4, 128)):
         x = torch.randn(shape)
         assert_close([result(x)], [module(x)])
+
+
+def test_large_powers_of_complex64_keep_their_digits() -> None:
+    class Powers(torch.nn.Module):
+        def forward(self, x: torch.Tensor, w: torch.Tensor) -> Any:
+            return x**w, x**17.75, (8.6 - 2j) ** w
+
+    x = torch.tensor([8.6 + 6.7j, 0.3 - 9j, -8 - 8j, 1 + 1j])
+    w = torch.tensor([13.5 - 2j, 14 + 7j, 9.25j, -12.5])
+    exact = [
+        y.to(torch.complex64) for y in Powers()(x.to(torch.complex128), w.to(torch.complex128))
+    ]
+    for got, expected in zip(compiled(Powers(), x, w)(x, w), exact, strict=True):
+        assert ((got - expected).abs() <= 3e-7 * expected.abs()).all(), (got, expected)

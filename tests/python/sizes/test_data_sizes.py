@@ -232,3 +232,100 @@ def test_torch_compile(assert_same) -> None:
         for _ in range(3):
             x = torch.randn(5, 4)
             assert_same(compiled(x), model(x))
+
+
+def test_where_of_one_operand_gives_places(assert_same) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            rows, columns = torch.where(x > 0)
+            return rows, columns, x[rows, columns]
+
+    model, x = Model(), torch.randn(5, 4)
+    compiled = compile_whole(model, (x,))
+    for given in (x, -x, x.abs(), -x.abs()):
+        assert_same(compiled(given), model(given))
+
+
+def test_the_places_of_a_scalar_have_no_coordinates(assert_same) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return torch.nonzero(x), torch.argwhere(x)
+
+    compiled = compile_whole(Model(), (torch.tensor(2.0),))
+    for number in (2.0, 0.0, float("nan")):
+        assert_same(compiled(torch.tensor(number)), Model()(torch.tensor(number)))
+
+
+def test_rows_without_elements_are_counted(assert_same) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> Any:
+            return x[mask], (x[mask] + 1).sum(1)
+
+    mask = torch.tensor([True, False, True, True])
+    compiled = compile_whole(Model(), (torch.zeros(4, 0), mask))
+    for given in (mask, ~mask, mask & False):
+        assert_same(compiled(torch.zeros(4, 0), given), Model()(torch.zeros(4, 0), given))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
+def test_bincount_is_as_long_as_the_largest(dtype: torch.dtype, assert_same) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor, weights: torch.Tensor) -> Any:
+            counts = torch.bincount(x), torch.bincount(x, minlength=9), torch.bincount(x, weights)
+            return *counts, torch.bincount(x, weights.half(), 3), counts[0].sum()
+
+    n = torch.export.Dim("n", min=0, max=20)
+    example = torch.tensor([1, 2, 5, 2], dtype=dtype), torch.randn(4)
+    compiled = compile_whole(Model(), example, dynamic_shapes=({0: n}, {0: n}))
+    for values in ([1, 2, 5, 2], [0, 0, 0], [7, 19], [3]):
+        given = torch.tensor(values, dtype=dtype), torch.randn(len(values))
+        assert_same(compiled(*given), Model()(*given))
+    nothing = torch.zeros(0, dtype=dtype), torch.zeros(0)
+    # Of nothing, weighed or not, PyTorch's are integers; the program that it writes says otherwise.
+    expected = [x.to(y.dtype) for x, y in zip(Model()(*nothing), compiled(*nothing), strict=True)]
+    assert_same(list(compiled(*nothing)), expected)
+    if dtype != torch.uint8:
+        with pytest.raises(IndexError, match="bincount"):
+            compiled(torch.tensor([1, -1], dtype=dtype), torch.randn(2))
+
+
+class Assign(torch.nn.Module):
+    """As many rows as the mask selects, which only a run knows."""
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[mask] = values
+        return x
+
+
+def test_what_a_mask_selects_is_assigned(assert_same) -> None:
+    b, n = torch.export.Dim("b", min=1, max=50), torch.export.Dim("n", min=0, max=300)
+    mask = torch.rand(4, 6) > 0.5
+    example = torch.randn(4, 6, 5), mask, torch.randn(int(mask.sum()), 5)
+    compiled = compile_whole(Assign(), example, dynamic_shapes=({0: b}, {0: b}, {0: n}))
+    for rows in (1, 4, 50):
+        for share in (-1, 0.5, 2):
+            mask = torch.rand(rows, 6) < share
+            given = torch.randn(rows, 6, 5), mask, torch.randn(int(mask.sum()), 5)
+            assert_same(compiled(*given), Assign()(*given))
+    mask = torch.rand(4, 6) > 0.5
+    one = torch.randn(4, 6, 5), mask, torch.randn(1, 5)
+    assert_same(compiled(*one), Assign()(*one))
+    for wrong in (1, -1):
+        with pytest.raises(IndexError, match="index_put, whose mask selects another number"):
+            compiled(example[0], mask, torch.randn(int(mask.sum()) + wrong, 5))
+
+
+def test_a_source_for_a_mask_may_be_empty(assert_same) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor, source: torch.Tensor) -> Any:
+            return x.masked_scatter(mask, source)
+
+    n = torch.export.Dim("n", min=0, max=300)
+    example = torch.randn(4, 6), torch.rand(4, 6) > 0.5, torch.randn(30)
+    compiled = compile_whole(Model(), example, dynamic_shapes=(None, None, {0: n}))
+    assert_same(compiled(*example), Model()(*example))
+    none = example[0], example[1] & False, torch.randn(0)
+    assert_same(compiled(*none), Model()(*none))
+    with pytest.raises(IndexError, match="masked_scatter"):
+        compiled(example[0], example[1] | True, torch.randn(23))
