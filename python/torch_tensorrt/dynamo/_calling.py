@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
 from typing import Any
 
 from torch import nn
@@ -48,13 +48,57 @@ class _Buffer:
         raise AttributeError(self._name)  # where the module goes on to `Module.__getattr__`
 
 
-def shorten_calls(module: GraphModule, buffers: Iterable[str]) -> None:
+class _NestedBuffer:
+    """A buffer of a submodule, such as "layers.0.keys", as an attribute of the class of the module around it."""
+
+    def __init__(self, path: str) -> None:
+        *self._owners, self._name = path.split(".")
+        self._by_attributes = operator.attrgetter(path)
+
+    def __get__(self, module: nn.Module | None, owner: type | None = None) -> Any:
+        if module is None:
+            return self
+        at = module
+        try:
+            for name in self._owners:
+                at = at._modules[name]
+            return at._buffers[self._name]
+        except (KeyError, AttributeError):  # somebody made it something else
+            return self._by_attributes(module)
+
+
+def shorten_calls(module: GraphModule) -> None:
     """Lets calls of a module reach its code, and its code the buffers that it needs in every call, in fewer steps. What
     fx adds to `Module.__call__` only points at a line of generated code where that raises."""
     kind = type(module)  # fx makes one for each module
     kind.__call__ = nn.Module.__call__
-    for name in buffers:
-        setattr(kind, name, _Buffer(name))
+    nested = {}
+    for node in module.graph.find_nodes(op="get_attr"):
+        path = str(node.target)
+        if path in module._buffers:
+            setattr(kind, path, _Buffer(path))
+        elif "." in path and _is_buffer(module, path):
+            nested[node] = path
+    if not nested:
+        return
+    # What runs has names of its own for them; the graph, and the code that copies are made from, keep those that
+    # everybody else goes by.
+    code = module._code
+    for node, path in nested.items():
+        name = "_at_" + path.replace(".", "_")
+        while hasattr(module, name):
+            name += "_"
+        setattr(kind, name, _NestedBuffer(path))
+        node.target = name
+    module.recompile()
+    module._code = code
+    for node, path in nested.items():
+        node.target = path
+
+
+def _is_buffer(module: nn.Module, path: str) -> bool:
+    owner, _, name = path.rpartition(".")
+    return name in module.get_submodule(owner)._buffers
 
 
 def _is_plain(out_spec: pytree.TreeSpec) -> bool:
