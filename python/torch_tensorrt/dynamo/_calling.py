@@ -25,14 +25,24 @@ def set_calling(
         out_spec: the tree of the results.
     """
     placeholders = graph.find_nodes(op="placeholder")
-    if len(names) != len(placeholders) or not is_flat(in_spec) or not _is_plain(out_spec):
-        graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(names, in_spec, out_spec)))
+    flat = len(names) == len(placeholders) and is_flat(in_spec)
+    if not flat or not _is_plain(out_spec):
+        codegen = _FlatInputs if flat else _PyTreeCodeGen
+        graph.set_codegen(codegen(_PyTreeInfo(names, in_spec, out_spec)))
         return
     for placeholder, name in zip(placeholders, names, strict=True):
         placeholder.target = name
     output = graph.output_node()
     output.args = (pytree.tree_unflatten(list(output.args[0]), out_spec),)
     graph.set_codegen(CodeGen())
+
+
+class _FlatInputs(_PyTreeCodeGen):
+    """Code that gives results in their structure, and takes each parameter as it is: nothing is to be taken apart."""
+
+    def gen_var_bindings(self, fn_args: list[str], free_vars: list[str], expanded_def: bool) -> str:
+        names = [name.split(":")[0].split("#")[0] for name in free_vars]
+        return f"\n    {', '.join(names)}, = {', '.join(fn_args)},"
 
 
 class _Buffer:
