@@ -156,7 +156,9 @@ def test_buffers_of_submodules_are_found_without_searching(monkeypatch) -> None:
     searched = []
     search = torch.nn.Module.__getattr__
     monkeypatch.setattr(
-        torch.nn.Module, "__getattr__", lambda self, name: searched.append(name) or search(self, name)
+        torch.nn.Module,
+        "__getattr__",
+        lambda self, name: searched.append(name) or search(self, name),
     )
     compiled(*inputs(1))
     assert searched == []
