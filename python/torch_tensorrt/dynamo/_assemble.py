@@ -190,8 +190,7 @@ class _Builder:
         )
         for engine in self._engines:
             hold(module, engine)
-        buffers = [name for name, value in self._attributes.items() if name in module._buffers]
-        shorten_calls(module, buffers)
+        shorten_calls(module)
         return module.eval()
 
     def input_sizes(self, info: ProgramInfo) -> InputSizes:

@@ -15,8 +15,16 @@
 // the square of how far each part's mean lies from that of all, as often as the part has elements (Chan, Golub
 // and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
 //
+// A store of short runs that an outer loop continues in memory, as the groups of channels that lie last do in a group
+// norm, is pointwise work over all of its points in the order of memory. What an outer point shares of it, such as a
+// mean, is stored by a kernel in front.
+//
+//   over g < 32: r0 = ...; for p < 4096, c < 10:        m[g] = f(r0)
+//     y[p * 320 + g * 10 + c] = x[...] * f(r0)     =>   over p, g, c: y[...] = x[...] * m[g]
+//
 // Results are the same in every run, as ever: the parts are a matter of the program alone.
 #include <algorithm>
+#include <functional>
 #include <map>
 
 #include "plan/form/fold.h"
@@ -28,6 +36,8 @@ namespace kiln::plan {
 namespace {
 
 constexpr int64_t kMostParts = 512, kFewParts = 4, kLeastElements = 1024;
+// Elements that a warp stores at a time, two a thread.
+constexpr int64_t kLongRun = 64;
 
 bool is_joinable(ReduceOp op) { return op != ReduceOp::ArgMax && op != ReduceOp::ArgMin; }
 
@@ -237,6 +247,10 @@ class Splitter {
   // The value with its Reduced leaves, after stages that join the partial results they stand for.
   Expr joined(const Expr& value, const Part& part, std::vector<Stage>& stages) const {
     std::map<int32_t, int32_t> slots;
+    return joined(value, part, stages, slots);
+  }
+  Expr joined(const Expr& value, const Part& part, std::vector<Stage>& stages,
+              std::map<int32_t, int32_t>& slots) const {
     visit(value, [&](const ExprNode& node) {
       if (node.kind == ExprKind::Reduced) join(node.slot, part, slots, stages);
     });
@@ -310,15 +324,131 @@ class Splitter {
   }
 
   bool split(const Store& store, std::vector<Kernel>& kernels) {
+    if (continues_runs(store)) return split_points(store, kernels);
     const Cut cut = find_cut(store.loops);
     const Part part = make_part(store.loops, cut);
     std::vector<Stage> stages;
     const Expr value = joined(store.value, part, stages);
     stages.emplace_back(
         Store{store.buffer, part.loops, substitute(store.indices, part.map), value, {}});
+    kernels.push_back({name_of_store(), LoopNest{part.outer, std::move(stages)}, kernel_.sources});
+    return is_possible(kernels.back());
+  }
+
+  std::string name_of_store() {
     const bool is_first = stores_++ == 0;
-    kernels.push_back({is_first ? kernel_.name : kernel_.name + "_" + std::to_string(stores_),
-                       LoopNest{part.outer, std::move(stages)}, kernel_.sources});
+    return is_first ? kernel_.name : kernel_.name + "_" + std::to_string(stores_);
+  }
+
+  // --- Stores of short runs ---
+
+  // The strides of a tensor's elements along loops, if all of them are known.
+  std::optional<std::vector<int64_t>> strides_of(BufferId buffer, const Indices& at,
+                                                 const std::vector<Loop>& loops) const {
+    const auto affine = as_affine(linearize(program_.buffers[buffer].type.shape, at), loops);
+    if (!affine) return std::nullopt;
+    std::vector<int64_t> strides;
+    for (const ir::Dim& stride : affine->strides) {
+      if (!stride.is_constant()) return std::nullopt;
+      strides.push_back(stride.constant());
+    }
+    return strides;
+  }
+
+  // Whether a store has short runs of neighbours that an outer loop continues, and whatever it reads at every
+  // point lies like its result.
+  bool continues_runs(const Store& store) const {
+    if (points_at_opt(store.loops) < kLeastElements) return false;
+    std::vector<Loop> loops = nest_.outer;
+    loops.insert(loops.end(), store.loops.begin(), store.loops.end());
+    const bool known =
+        std::ranges::all_of(loops, [](const Loop& loop) { return loop.extent().is_constant(); });
+    const auto own = strides_of(store.buffer, store.indices, loops);
+    if (!known || !own || std::ranges::any_of(*own, [](int64_t stride) { return stride <= 0; }))
+      return false;
+    bool alike = true, uses_results = false;
+    visit(store.value, [&](const ExprNode& node) {
+      uses_results |= node.kind == ExprKind::Reduced;
+      if (node.kind != ExprKind::Load) return;
+      const auto at = load_indices(node);
+      const auto strides = at ? strides_of(node.buffer, *at, loops) : std::nullopt;
+      const bool everywhere =
+          !strides || std::ranges::none_of(*strides, [](int64_t stride) { return stride == 0; });
+      alike &= !everywhere || strides == own;
+    });
+    const auto outer = static_cast<std::ptrdiff_t>(nest_.outer.size());
+    int64_t run = 1;
+    const auto next = [&](auto begin, auto end) {  // the extent of the loop that continues a run
+      const auto found = std::find(begin, end, run);
+      return found == end ? 1
+                          : loops[static_cast<size_t>(found - own->begin())].extent().constant();
+    };
+    for (int64_t extent = 0; (extent = next(own->begin() + outer, own->end())) > 1;) run *= extent;
+    return alike && uses_results && run < kLongRun && next(own->begin(), own->begin() + outer) > 1;
+  }
+
+  // The largest parts of an expression that results of reductions alone go into, and that storing does not round.
+  static void find_shared(const Expr& expr, std::vector<Expr>& found) {
+    bool uses_results = false, uses_others = false;
+    visit(expr, [&](const ExprNode& node) {
+      uses_results |= node.kind == ExprKind::Reduced;
+      uses_others |= node.kind != ExprKind::Reduced && node.kind != ExprKind::Apply &&
+                     node.kind != ExprKind::Constant;
+    });
+    if (!uses_results) return;
+    if (uses_others || is_16_bit_float(expr->dtype)) {
+      for (const Expr& arg : expr->args) find_shared(arg, found);
+    } else if (std::ranges::find(found, expr) == found.end()) {
+      found.push_back(expr);
+    }
+  }
+
+  bool split_points(const Store& store, std::vector<Kernel>& kernels) {
+    std::vector<Expr> shared;
+    find_shared(store.value, shared);
+    Indices outer_points;
+    ir::Shape shape;
+    for (const Loop& loop : nest_.outer) {
+      outer_points.emplace_back(loop.index);
+      shape.push_back(loop.extent());
+    }
+    const Part each = make_part({}, {});
+    std::vector<Stage> stages, stores;
+    std::map<int32_t, int32_t> slots;
+    std::vector<Expr> loads;
+    for (const Expr& expr : shared) {
+      const std::string name = kernel_.name + "_shared_" + std::to_string(program_.buffers.size());
+      const BufferId buffer =
+          program_.add_buffer({BufferKind::Temporary, name, {expr->dtype, shape}, {}, -1});
+      stores.emplace_back(
+          Store{buffer, {}, each.outer_values, joined(expr, each, stages, slots), {}});
+      loads.push_back(load_at(buffer, expr->dtype, outer_points));
+    }
+    stages.insert(stages.end(), stores.begin(), stores.end());
+    kernels.push_back(
+        {program_.buffers.back().name, LoopNest{each.outer, std::move(stages)}, kernel_.sources});
+    if (shared.empty() || !is_possible(kernels.back())) return false;
+
+    const Part all = make_part(store.loops, {});
+    const Expr value = rewrite(store.value, [&](const ExprNode& node) -> Expr {
+      const auto found =
+          std::ranges::find_if(shared, [&](const Expr& expr) { return expr.get() == &node; });
+      return found == shared.end() ? nullptr : loads[static_cast<size_t>(found - shared.begin())];
+    });
+    const Indices at = substitute(store.indices, all.map);
+    std::vector<Loop> loops = all.outer;
+    loops.insert(loops.end(), all.loops.begin(), all.loops.end());
+    const auto strides = strides_of(store.buffer, at, loops);
+    if (!strides) return false;
+    std::map<int64_t, Loop, std::greater<>> by_stride;
+    for (size_t i = 0; i < loops.size(); ++i) by_stride.emplace((*strides)[i], loops[i]);
+    if (by_stride.size() < loops.size()) return false;
+    loops.clear();
+    for (const auto& [stride, loop] : by_stride) loops.push_back(loop);
+    kernels.push_back(
+        {name_of_store(),
+         LoopNest{std::move(loops), {Store{store.buffer, {}, at, substitute(value, all.map), {}}}},
+         kernel_.sources});
     return is_possible(kernels.back());
   }
 

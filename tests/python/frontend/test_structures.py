@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.fx._pytree
 from torch.utils import _pytree as pytree
 
 import torch_tensorrt
@@ -133,3 +135,22 @@ def test_flattening() -> None:
     assert flatten_inputs((), {"k": k, "y": given, "x": 0}, spec, ["x", "y"]) == wanted
     assert flatten_inputs((0, given, k), {}, spec) == wanted
     assert flatten_as(7, pytree.tree_structure(0), "input") == [7]
+
+
+class Several(torch.nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
+        return {"sum": x + y, "parts": [x * 2, y * 3]}
+
+
+@pytest.mark.parametrize("again", [lambda m: m, copy.deepcopy], ids=["made", "copied"])
+def test_plain_inputs_are_not_taken_apart_whatever_the_results_are(monkeypatch, again) -> None:
+    x, y = torch.randn(3), torch.randn(3)
+    module = again(torch_tensorrt.compile(Several().eval(), arg_inputs=[x, y], min_block_size=1))
+    taken = []
+    flatten = torch.fx._pytree.tree_flatten_spec
+    monkeypatch.setattr(
+        torch.fx._pytree, "tree_flatten_spec", lambda *a: taken.append(a) or flatten(*a)
+    )
+    for args, kwargs in (((x, y), {}), ((x,), {"y": y}), ((), {"y": y, "x": x})):
+        torch.testing.assert_close(module(*args, **kwargs), Several()(x, y))
+    assert taken == []

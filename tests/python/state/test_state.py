@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,58 @@ def test_copies_share_no_state() -> None:
     other, fresh = copy.deepcopy(compiled), copy.deepcopy(model)
     run_like(compiled, model)
     run_like(other, fresh)
+
+
+class TwoCaches(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(Cache("index_copy") for _ in range(2))
+
+    def forward(self, *args: torch.Tensor) -> torch.Tensor:
+        return self.layers[0](*args) + self.layers[1](*args)
+
+
+def test_buffers_of_submodules_are_found_without_searching(monkeypatch) -> None:
+    compiled = compile_all(TwoCaches().eval(), *inputs(0))
+    assert any("." in name for name, _ in compiled.named_buffers())
+    searched = []
+    search = torch.nn.Module.__getattr__
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "__getattr__",
+        lambda self, name: searched.append(name) or search(self, name),
+    )
+    compiled(*inputs(1))
+    assert searched == []
+
+
+@pytest.mark.parametrize("kind", ["buffer", "parameter", "module", "copy", "pickled"])
+def test_buffers_of_submodules_are_those_that_are_there_now(kind) -> None:
+    model = TwoCaches().eval()
+    compiled = compile_all(copy.deepcopy(model), *inputs(0))
+    name, old = next((n, b) for n, b in compiled.named_buffers() if "." in n)
+    path, _, last = name.rpartition(".")
+    if kind == "copy":
+        compiled = copy.deepcopy(compiled)
+    elif kind == "pickled":
+        compiled = pickle.loads(pickle.dumps(compiled))
+    new = torch.randn_like(old)
+    model.get_submodule(path)._buffers[last].copy_(new)
+    owner = compiled.get_submodule(path)
+    if kind == "parameter":
+        delattr(owner, last)
+        owner.register_parameter(last, torch.nn.Parameter(new.clone(), requires_grad=False))
+    elif kind == "module":
+        fresh = torch.nn.Module()
+        for each, value in owner.named_buffers(recurse=False):
+            fresh.register_buffer(each, new.clone() if each == last else value)
+        compiled.set_submodule(path, fresh)
+    else:
+        setattr(owner, last, new.clone())
+    with torch.no_grad():
+        for step in range(3):
+            args = inputs(step)
+            torch.testing.assert_close(compiled(*args), model(*args), rtol=2e-3, atol=2e-3)
 
 
 def test_what_a_call_changes_is_known() -> None:

@@ -229,7 +229,7 @@ __device__ __forceinline__ bool grows(const float (&scale)[2]) {
 // The descriptor of a slice of 16 along k of an operand in panels.
 template <int Panel>
 __device__ __forceinline__ unsigned long long slice_of(unsigned long long operand, int slice) {
-  return operand + slice / 4 * (Panel / 16) + slice % 4 * kSliceStep;
+  return further(operand, slice / 4 * (Panel / 16) + slice % 4 * kSliceStep);
 }
 
 template <int Count>
@@ -250,7 +250,7 @@ __device__ __forceinline__ void begin_means(Means& means, const unsigned (&weigh
 #pragma unroll
   for (int slice = 0; slice < Count / 4; ++slice)
     multiply_values(means, weights[4 * slice], weights[4 * slice + 1], weights[4 * slice + 2],
-                    weights[4 * slice + 3], b + slice * kTransposedSliceStep);
+                    weights[4 * slice + 3], further(b, slice * kTransposedSliceStep));
   commit_products();
 }
 
@@ -422,7 +422,7 @@ __device__ __forceinline__ void attend_items(unsigned items, const WithItem& wit
     wait_copies<0>();
   } else {
     take_registers<kReaderRegisters>();
-    const int group = static_cast<int>(threadIdx.x) / 128;
+    const int group = same_in_warp(static_cast<int>(threadIdx.x) / 128);
 #pragma unroll 1
     for (unsigned round = 0; round * gridDim.x < items; ++round) {
       const unsigned number = item_number(round);

@@ -103,14 +103,26 @@ __device__ __forceinline__ void arrive_threads(int barrier, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
-// Of rows of as many bytes as the swizzle: 128 or 64.
+// What is the same for all threads of a warp, though it comes from threadIdx: products take descriptors out of
+// registers that a warp shares, and bringing a descriptor there for each product takes as long as a small one.
+template <typename T>
+__device__ __forceinline__ T same_in_warp(T value) {
+  return __shfl_sync(0xffffffffu, value, 0);
+}
+
+// Of rows of as many bytes as the swizzle: 128 or 64. Descriptors of places further on in shared memory are as many
+// units of 16 bytes larger.
 template <int RowBytes = 128>
 __device__ __forceinline__ unsigned long long matrix_descriptor(unsigned address) {
   static_assert(RowBytes == 128 || RowBytes == 64, "a swizzle");
   return static_cast<unsigned long long>((address & 0x3ffff) >> 4) | 1ull << 16 |
          static_cast<unsigned long long>(RowBytes / 2) << 32 | (RowBytes == 128 ? 1ull : 2ull) << 62;
 }
-constexpr unsigned long long kSliceStep = 2, kRowsStep = 512;  // of descriptors: 16 of k, 64 rows
+// `units` further on: the lower half alone changes.
+__device__ __forceinline__ unsigned long long further(unsigned long long descriptor, unsigned units) {
+  return (descriptor & 0xffffffff00000000ull) | (static_cast<unsigned>(descriptor) + units);
+}
+constexpr unsigned kSliceStep = 2, kRowsStep = 512;  // of descriptors: 16 of k, 64 rows
 
 // Without a swizzle: eight rows of 16 bytes are 128 bytes; so far to the next 16 bytes of k, and to the next eight rows.
 __device__ __forceinline__ unsigned long long plain_descriptor(unsigned address, unsigned along_k,
@@ -127,7 +139,7 @@ __device__ __forceinline__ unsigned long long transposed_descriptor(unsigned add
   return static_cast<unsigned long long>((address & 0x3ffff) >> 4) |
          static_cast<unsigned long long>(panels >> 4) << 16 | 64ull << 32 | 1ull << 62;
 }
-constexpr unsigned long long kTransposedSliceStep = 128;
+constexpr unsigned kTransposedSliceStep = 128;
 
 // What was written to shared memory by stores and cp.async can be read by products after this.
 __device__ __forceinline__ void see_copies() {

@@ -41,12 +41,16 @@ struct Ring {
 struct RingPlace {
   int stage = 0;
   unsigned parity = 0;
-  __device__ __forceinline__ void advance(int steps) {
-    stage += steps;
-    while (stage >= kStages) {
-      stage -= kStages;
+  __device__ __forceinline__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
       parity ^= 1;
     }
+  }
+  __device__ __forceinline__ void advance(int steps) {
+    const unsigned to = static_cast<unsigned>(stage + steps);
+    stage = static_cast<int>(to % kStages);
+    parity ^= to / kStages % 2;
   }
 };
 
@@ -76,7 +80,7 @@ __device__ __forceinline__ void fill(const Ring& ring, RingPlace& place, const B
       boxes.load_right(to + kTileM * kRowBytes, origin, first + step, full);
     }
     boxes.load_left(to, origin, first + step, full);
-    place.advance(1);
+    place.advance();
   }
 }
 
@@ -88,18 +92,25 @@ __device__ __forceinline__ void clear(GroupSums& sums) {
   }
 }
 
+// Operands of a group in the first stage; those in others are further on.
+struct StageOperands {
+  unsigned long long a, b;
+  __device__ __forceinline__ StageOperands(const Ring& ring, int row)
+      : a(matrix_descriptor<kRowBytes>(ring.stage(0) + row * kRowBytes)),
+        b(matrix_descriptor<kRowBytes>(ring.stage(0) + kTileM * kRowBytes)) {}
+};
+
 // The products of one step, whose sums are replaced at its first slice unless `accumulate`.
-__device__ __forceinline__ void multiply_stage(GroupSums& sums, unsigned stage, int row,
+__device__ __forceinline__ void multiply_stage(GroupSums& sums, const StageOperands& first, int stage,
                                                bool accumulate) {
-  const unsigned long long a = matrix_descriptor<kRowBytes>(stage + row * kRowBytes);
-  const unsigned long long b = matrix_descriptor<kRowBytes>(stage + kTileM * kRowBytes);
+  const unsigned at = static_cast<unsigned>(stage) * (kStageBytes / 16);
   begin_products();
 #pragma unroll
   for (int slice = 0; slice < kRowBytes / 32; ++slice) {
 #pragma unroll
     for (int m = 0; m < kRowBlocks; ++m)
-      multiply_group(sums[m], a + m * (64 * kRowBytes / 16) + slice * kSliceStep, b + slice * kSliceStep,
-                     accumulate || slice > 0);
+      multiply_group(sums[m], further(first.a, at + m * (64 * kRowBytes / 16) + slice * kSliceStep),
+                     further(first.b, at + slice * kSliceStep), accumulate || slice > 0);
   }
   commit_products();
 }
@@ -114,19 +125,18 @@ constexpr int kPartN = kHalves && kRowBlocks == 1 ? kTileN / 2 : kTileN;
 using PartSums = Acc[kPartRows][kPartN / 2];
 
 template <int Half, typename Part>
-__device__ __forceinline__ void multiply_half(Part& part, unsigned stage, int row) {
-  const int first_row = row + (kPartRows < kRowBlocks ? Half * 64 : 0);
-  const int first_column = kPartN < kTileN ? Half * kPartN : 0;
-  const unsigned long long a = matrix_descriptor<kRowBytes>(stage + first_row * kRowBytes);
-  const unsigned long long b =
-      matrix_descriptor<kRowBytes>(stage + (kTileM + first_column) * kRowBytes);
+__device__ __forceinline__ void multiply_half(Part& part, const StageOperands& first, int stage) {
+  constexpr int kFirstRow = kPartRows < kRowBlocks ? Half * 64 : 0;
+  constexpr int kFirstColumn = kPartN < kTileN ? Half * kPartN : 0;
+  const unsigned at = static_cast<unsigned>(stage) * (kStageBytes / 16);
+  const unsigned a = at + kFirstRow * kRowBytes / 16, b = at + kFirstColumn * kRowBytes / 16;
   begin_products();
 #pragma unroll
   for (int slice = 0; slice < kRowBytes / 32; ++slice) {
 #pragma unroll
     for (int m = 0; m < kPartRows; ++m)
-      multiply_part(part[m], a + m * (64 * kRowBytes / 16) + slice * kSliceStep, b + slice * kSliceStep,
-                    slice > 0);
+      multiply_part(part[m], further(first.a, a + m * (64 * kRowBytes / 16) + slice * kSliceStep),
+                    further(first.b, b + slice * kSliceStep), slice > 0);
   }
   commit_products();
 }
@@ -150,22 +160,22 @@ template <typename Sums, typename Issued>
 __device__ __forceinline__ void multiply_steps_apart(Sums& sums, const Ring& ring, RingPlace& place,
                                                      int row, int count, const Issued& issued) {
   const bool leader = threadIdx.x % 128 == 0;
+  const StageOperands operands(ring, row);
   clear(sums);
 #pragma unroll 1
   for (int step = 0; step < count; ++step) {
     PartSums part;
-    const unsigned stage = ring.stage(place.stage);
     ring.full(place.stage).wait(place.parity);
-    multiply_half<0>(part, stage, row);
+    multiply_half<0>(part, operands, place.stage);
     wait_products<0>();
     if constexpr (kHalves) {
       add_half<0>(sums, part);
-      multiply_half<1>(part, stage, row);
+      multiply_half<1>(part, operands, place.stage);
       wait_products<0>();
     }
     if (leader) ring.empty(place.stage).arrive();
     add_half<kHalves ? 1 : 0>(sums, part);
-    place.advance(1);
+    place.advance();
   }
   issued();
 }
@@ -176,16 +186,18 @@ __device__ __forceinline__ void multiply_steps(GroupSums& sums, const Ring& ring
                                                int row, int count, const Issued& issued) {
   if constexpr (kAddApart) return multiply_steps_apart(sums, ring, place, row, count, issued);
   const bool leader = threadIdx.x % 128 == 0;
+  const StageOperands operands(ring, row);
   int before = 0;
+#pragma unroll 1
   for (int step = 0; step < count; ++step) {
     ring.full(place.stage).wait(place.parity);
-    multiply_stage(sums, ring.stage(place.stage), row, step > 0);
+    multiply_stage(sums, operands, place.stage, step > 0);
     if (step > 0) {
       wait_products<1>();
       if (leader) ring.empty(before).arrive();
     }
     before = place.stage;
-    place.advance(1);
+    place.advance();
   }
   issued();
   wait_products<0>();
@@ -307,7 +319,7 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
   unsigned char* const ring_bytes = shared + (base - shared_address(shared));
   constexpr int kRingBytes = kStages * kStageBytes;
   const Ring ring{base, base + kRingBytes};
-  const int group = static_cast<int>(threadIdx.x) / 128 - 1;  // -1: the producer
+  const int group = same_in_warp(static_cast<int>(threadIdx.x) / 128) - 1;  // -1: the producer
   if (threadIdx.x == 0) {
     boxes.prefetch();
     for (int i = 0; i < kStages; ++i) {
@@ -323,7 +335,7 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
   RingPlace place;
   if constexpr (kOneTile) {
     const int part = (steps + kCluster - 1) / kCluster;
-    const int first = part * static_cast<int>(cluster_rank());
+    const int first = part * static_cast<int>(same_in_warp(cluster_rank()));
     const int count = steps - first < part ? (steps > first ? steps - first : 0) : part;
     const TilePlace tile(result.m, result.n, blockIdx.x / kCluster);
     Acc* const sums_tile = reinterpret_cast<Acc*>(ring_bytes);
