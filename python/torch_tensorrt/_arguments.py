@@ -56,11 +56,22 @@ def sample_value(value: Any, device: torch.device) -> Any:
 
 
 def sample_inputs(module: Any, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword inputs of a module, with a tensor where it takes them for every Input."""
+    """Positional and keyword inputs of a module, with a tensor where it takes them for every Input.
+
+    A tensor that is given twice, or that is a weight of the module, is copied: tracers tell tensors apart by
+    identity, and would take two inputs for one, or a weight for an input.
+    """
     device = input_device(module)
+    known: list[torch.Tensor] = [*module.parameters(), *module.buffers()]
+    identities = {id(tensor) for tensor in known}
 
     def sample(value: Any) -> Any:
-        return sample_value(value, device)
+        found = sample_value(value, device)
+        if isinstance(found, torch.Tensor):
+            found = found.detach().clone() if id(found) in identities else found
+            known.append(found)  # kept, so that nothing else gets its identity
+            identities.add(id(found))
+        return found
 
     return tuple(pytree.tree_map(sample, tuple(args or ()))), pytree.tree_map(
         sample, dict(kwargs or {})

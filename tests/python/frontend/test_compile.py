@@ -253,3 +253,57 @@ def test_training_mode_is_warned_about(caplog) -> None:
 def test_results_need_no_gradient(mlp) -> None:
     compiled = compile_all(mlp, torch.randn(2, 16))
     assert not compiled(torch.randn(2, 16)).requires_grad
+
+
+class Differs(torch.nn.Module):
+    """Two inputs of one shape, and weights of that shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(3, 4))
+        self.register_buffer("scale", torch.randn(3, 4))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x) * 2 - y * self.scale + self.weight
+
+
+@pytest.mark.parametrize("kind", ["one", "input", "weight", "buffer"])
+@pytest.mark.parametrize("way", ["dynamo", "keywords", "torch_compile", "ts", "mutable", "saved"])
+def test_one_tensor_for_two_inputs(kind, way, tmp_path, assert_same) -> None:
+    model, x = Differs().eval(), torch.randn(3, 4)
+    given = {
+        "one": [x, x],
+        "input": [Input.from_tensor(x)] * 2,
+        "weight": [x, model.weight],
+        "buffer": [model.scale, x],
+    }[kind]
+    tensors = [each.torch_tensor if isinstance(each, Input) else each for each in given]
+    options = {"min_block_size": 1}
+    if way == "keywords":
+        names = dict(zip(("x", "y"), given, strict=True))
+        compiled = torch_tensorrt.compile(model, ir="dynamo", kwarg_inputs=names, **options)
+    elif way == "torch_compile":
+        torch._dynamo.reset()
+        compiled = torch.compile(model, backend="torch_tensorrt", options=options)
+        with torch.no_grad():
+            compiled(*tensors)
+    elif way == "mutable":
+        compiled = torch_tensorrt.MutableTorchTensorRTModule(model, **options)
+        compiled(*tensors)
+    else:
+        ir = "ts" if way == "ts" else "dynamo"
+        compiled = torch_tensorrt.compile(model, ir=ir, inputs=given, **options)
+    modules = [compiled]
+    if way == "saved":
+        for output_format in ("exported_program", "torchscript"):
+            path = str(tmp_path / output_format)
+            torch_tensorrt.save(
+                compiled, path, output_format=output_format, arg_inputs=tensors, retrace=True
+            )
+            loaded = torch_tensorrt.load(path)
+            modules.append(loaded.module() if hasattr(loaded, "module") else loaded)
+    a, b = torch.randn(3, 4), torch.randn(3, 4)
+    with torch.no_grad():
+        expected = model(a, b)
+        for module in modules:
+            assert_same(module(x=a, y=b) if way == "keywords" else module(a, b), expected)

@@ -17,7 +17,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 
 import kiln
-from torch_tensorrt._arguments import input_device
+from torch_tensorrt._arguments import input_device, sample_inputs
 from torch_tensorrt._files import errors_at_the_end, replaced_file
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._compiler import compile as compile_exported
@@ -143,11 +143,12 @@ class MutableTorchTensorRTModule:
         return self._add(module, lift(module), program)
 
     def _export(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
+        samples, keyword_samples = sample_inputs(self.pytorch_model, args, kwargs)
         with torch.no_grad(), quiet_torch():
             return torch.export.export(
                 self.pytorch_model,
-                args,
-                kwargs,
+                samples,
+                keyword_samples,
                 dynamic_shapes=self._shapes_by_parameter(args),
                 **self._export_options,
             )
