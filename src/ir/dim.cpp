@@ -161,7 +161,8 @@ bool recombine_mod(std::vector<Term>& terms) {
       scale.factors = merge_factors(rest.factors, scale.factors);
       std::optional<std::vector<size_t>> products = find_products(terms, scale, atom->b);
       if (!products) continue;
-      products->insert(std::upper_bound(products->begin(), products->end(), i, std::greater<>()), i);
+      products->insert(std::upper_bound(products->begin(), products->end(), i, std::greater<>()),
+                       i);
       for (size_t place : *products) {
         terms.erase(terms.begin() + static_cast<std::ptrdiff_t>(place));
       }

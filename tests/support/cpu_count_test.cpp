@@ -87,7 +87,9 @@ TEST_F(CpuQuota, VersionOne) {
 
 TEST(AvailableCpus, AreWithinTheQuota) {
   EXPECT_GE(available_cpus(), 1);
-  if (const std::optional<int> quota = cpu_quota()) EXPECT_LE(available_cpus(), *quota);
+  if (const std::optional<int> quota = cpu_quota()) {
+    EXPECT_LE(available_cpus(), *quota);
+  }
 }
 
 }  // namespace
