@@ -11,12 +11,22 @@ void check_pivots(Call& call, const Elimination& result) {
   check_all(call, Expr(call, result.pivots).apply(Op::ne, 0));
 }
 
+// What an elimination gives. A matrix without an inverse ends the run, or, where `info` tells of it, gives NaN.
+Value* solved(Call& call, const Elimination& result, Value** info) {
+  if (info == nullptr || call.boolean_or("check_errors", false)) check_pivots(call, result);
+  if (info == nullptr) return result.right;
+  *info = first_failure(call, Expr(call, result.pivots).apply(Op::eq, 0));
+  const Expr failed(call, Expr(call, *info).apply(Op::ne, 0));
+  const int64_t rank = rank_of(failed);
+  const Expr of_rank(call, unsqueeze(call, unsqueeze(call, failed, rank), rank));
+  const Expr right(call, result.right);
+  return of_rank.select(right.constant(std::numeric_limits<double>::quiet_NaN()), right);
+}
+
 Value* inverse(Call& call, std::string_view name, Value** info) {
   Value* a = wide_matrix(call, name);
   const Elimination result = eliminate(call, a, identity_like(call, a));
-  if (info == nullptr || call.boolean_or("check_errors", false)) check_pivots(call, result);
-  if (info != nullptr) *info = first_failure(call, Expr(call, result.pivots).apply(Op::eq, 0));
-  return call.builder().cast(result.right, dtype_of(call, name));
+  return call.builder().cast(solved(call, result, info), dtype_of(call, name));
 }
 
 const char* matrix_name(Call& call) { return call.has("A") ? "A" : "self"; }
@@ -64,9 +74,8 @@ Value* solution(Call& call, Value** info) {
   of_b.insert(of_b.end(), b->type.shape.end() - 2, b->type.shape.end());
   const Elimination result =
       eliminate(call, call.builder().expand(a, of_a), call.builder().expand(b, of_b));
-  if (info == nullptr || call.boolean_or("check_errors", false)) check_pivots(call, result);
-  if (info != nullptr) *info = first_failure(call, Expr(call, result.pivots).apply(Op::eq, 0));
-  Value* x = left ? result.right : transposed(call, result.right);
+  Value* x = solved(call, result, info);
+  if (!left) x = transposed(call, x);
   if (is_vector)
     x = call.builder().reshape(x, ir::Shape(x->type.shape.begin(), x->type.shape.end() - 1));
   return call.builder().cast(x, dtype_of(call, "A"));

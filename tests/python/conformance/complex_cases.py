@@ -288,6 +288,12 @@ def spectrogram() -> Family:
     return family
 
 
+def finite_or_0(x: torch.Tensor) -> torch.Tensor:
+    """Matrices, [.., m, n], with zeros for those that have infinities or NaN."""
+    finite = torch.isfinite(x).flatten(-2).all(-1)
+    return torch.where(finite[..., None, None], x, torch.zeros_like(x))
+
+
 def linalg() -> Family:
     family = Family("linalg")
     linear = torch.linalg
@@ -333,6 +339,16 @@ def linalg() -> Family:
     family.add("zero-diagonal", lambda t: (linear.inv(t), linear.det(t)), permuted)
     family.add("singular-det", lambda t: (linear.det(t), *linear.slogdet(t)), torch.ones(3, 3))
     family.add("singular-info", lambda t: linear.inv_ex(t)[1], torch.ones(3, 3))
+    # Infinities or NaN, which PyTorch's libraries differ in, wherever there is no inverse.
+    mixed = torch.stack([torch.ones(3, 3), permuted, torch.zeros(3, 3), permuted * 2])
+    family.add("singular-inverse", lambda t: finite_or_0(linear.inv_ex(t)[0]), mixed)
+    for name, left in {"left": True, "right": False}.items():
+        family.add(
+            f"singular-solution-{name}",
+            lambda t, b, left=left: finite_or_0(linear.solve_ex(t, b, left=left)[0]),
+            mixed,
+            rand(4, 3, 3),
+        )
     family.add(
         "cholesky-info", lambda t: linear.cholesky_ex(t)[1], torch.diag(torch.tensor([1.0, -1, 2]))
     )

@@ -48,7 +48,7 @@ def test_unknown_options_name_the_nearest(wrong, right) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "error"),
     [
-        ("min_block_size", 0, ValueError),
+        ("min_block_size", -1, ValueError),
         ("min_block_size", "3", TypeError),
         ("optimization_level", 6, ValueError),
         ("workspace_size", -1, ValueError),
