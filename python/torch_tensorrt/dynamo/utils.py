@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from torch_tensorrt._device import Device
 from torch_tensorrt._input import Input
@@ -52,26 +53,22 @@ def check_output_equal(output1: Any, output2: Any, rtol: float = RTOL, atol: flo
 def prepare_inputs(inputs: Any, disable_memory_format_check: bool = False) -> Any:
     """The same structure with an `Input` in the place of each tensor; Inputs, numbers and None stay.
     TypeError: anything else."""
-    if inputs is None or isinstance(inputs, (Input, bool, int, float, torch.SymInt)):
-        return inputs
-    if isinstance(inputs, torch.Tensor):
-        return Input.from_tensor(inputs, disable_memory_format_check)
-    if isinstance(inputs, Mapping):
-        return {
-            key: prepare_inputs(each, disable_memory_format_check) for key, each in inputs.items()
-        }
-    if isinstance(inputs, (list, tuple)):
-        return type(inputs)([prepare_inputs(each, disable_memory_format_check) for each in inputs])
-    raise TypeError(
-        f"inputs holds {type(inputs).__name__}, expected tensors, torch_tensorrt.Input, numbers, None, or lists, "
-        "tuples and dictionaries of them"
-    )
+
+    def prepare(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return Input.from_tensor(value, disable_memory_format_check)
+        if value is None or isinstance(value, (Input, bool, int, float, torch.SymInt)):
+            return value
+        raise TypeError(
+            f"inputs holds {type(value).__name__}, expected tensors, torch_tensorrt.Input, numbers, None, or lists, "
+            "tuples and dictionaries of them"
+        )
+
+    return pytree.tree_map(prepare, inputs)
 
 
 def get_torch_inputs(
-    inputs: Sequence[Any] | Mapping[str, Any],
-    device: Device | torch.device | str | None,
-    mode: str = "",
+    inputs: Any, device: Device | torch.device | str | None, mode: str = ""
 ) -> Any:
     """Example tensors of inputs on a device, in the same structure.
 
@@ -81,20 +78,17 @@ def get_torch_inputs(
         mode: "min_shape", "opt_shape" or "max_shape"; by default the example that an input was made of, else
             its "opt_shape".
     """
-    if isinstance(inputs, Mapping):
-        return {key: _example(each, device, mode) for key, each in inputs.items()}
-    return [_example(each, device, mode) for each in inputs]
+    place = to_torch_device(device)
 
+    def example(value: Any) -> Any:
+        if not isinstance(value, Input):
+            return value
+        if value.torch_tensor is not None and not mode:
+            return value.torch_tensor.to(place)
+        field = (mode or "opt_shape") if value.is_dynamic else None
+        return value.example_tensor(field).to(place)
 
-def _example(value: Any, device: Device | torch.device | str | None, mode: str) -> Any:
-    if isinstance(value, (list, tuple, Mapping)):
-        return get_torch_inputs(value, device, mode)
-    if not isinstance(value, Input):
-        return value
-    if value.torch_tensor is not None and not mode:
-        return value.torch_tensor.to(to_torch_device(device))
-    field = (mode or "opt_shape") if value.is_dynamic else None
-    return value.example_tensor(field).to(to_torch_device(device))
+    return pytree.tree_map(example, inputs)
 
 
 def get_model_device(module: torch.nn.Module) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 
 import pytest
 import torch
@@ -68,6 +69,10 @@ def test_inputs_and_their_example_tensors() -> None:
     assert examples["a"][0] is x or torch.equal(examples["a"][0], x)
     assert examples["a"][1][0].shape == (2, 3) and examples["a"][1][0].dtype is torch.half
     assert utils.get_torch_inputs([dynamic], torch.device("cpu"), "max_shape")[0].shape == (4, 3)
+    named = namedtuple("named", ["x", "y"])(x, [dynamic])
+    inputs = utils.prepare_inputs(named)
+    assert type(inputs) is type(named) and inputs.x.shape == (4,) and inputs.y == [dynamic]
+    assert type(utils.get_torch_inputs(inputs, "cpu")) is type(named)
     with pytest.raises(TypeError, match="inputs holds str"):
         utils.prepare_inputs(["x"])
 
