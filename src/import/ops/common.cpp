@@ -1,5 +1,7 @@
 #include "import/ops/common.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <numeric>
 
 namespace kiln::import {
@@ -63,6 +65,21 @@ Value* unsqueeze(Call& call, Value* x, int64_t axis) {
 Value* iota(Call& call, const ir::Dim& size, DType dtype) {
   return call.make(Op::iota, {},
                    {{"size", size}, {"dtype", dtype}, {"start", ir::Dim(0)}, {"step", int64_t{1}}});
+}
+
+Value* index_constant(Call& call, const std::vector<int64_t>& numbers) {
+  std::byte* data = nullptr;
+  ir::Literal literal =
+      ir::Literal::allocate(DType::I64, {static_cast<int64_t>(numbers.size())}, &data);
+  std::ranges::copy(numbers, reinterpret_cast<int64_t*>(data));
+  return call.builder().constant(std::move(literal));
+}
+
+Value* pad_constant(Call& call, Value* x, const std::vector<ir::Dim>& before,
+                    const std::vector<ir::Dim>& after, double value) {
+  return call.make(
+      Op::pad, {x},
+      {{"before", before}, {"after", after}, {"value", value}, {"mode", std::string("constant")}});
 }
 
 void expect_empty(const Call& call, const Value* index, size_t rank) {

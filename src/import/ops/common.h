@@ -91,6 +91,11 @@ Expr vector_norm(Call& call, const Expr& magnitude, double order, const std::vec
 Value* unsqueeze(Call& call, Value* x, int64_t axis);
 // 0, 1, ... size - 1.
 Value* iota(Call& call, const ir::Dim& size, DType dtype = DType::I64);
+// i64[n]: these numbers.
+Value* index_constant(Call& call, const std::vector<int64_t>& numbers);
+// x with `value` around it: so many in front of each axis and behind it. A negative size crops.
+Value* pad_constant(Call& call, Value* x, const std::vector<ir::Dim>& before,
+                    const std::vector<ir::Dim>& after, double value = 0);
 // Integers as i64.
 Value* as_index(Call& call, Value* index);
 // For indices in brackets, `x[index]`.

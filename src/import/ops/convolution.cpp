@@ -82,9 +82,7 @@ Value* pad_axis(Call& call, Value* x, size_t axis, const ir::Dim& first, const i
   std::vector<ir::Dim> before(x->type.rank(), ir::Dim(0)), after = before;
   before[axis] = first;
   after[axis] = last;
-  return call.make(
-      Op::pad, {x},
-      {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+  return pad_constant(call, x, before, after);
 }
 
 // [.., n, taps] -> [.., n', ..]: element (i, t) is added to place i * stride + t * dilation, which begins at the axis.

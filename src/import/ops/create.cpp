@@ -205,22 +205,18 @@ Value* import_triangle_indices(Call& call) {
   call.expect(rows >= 0 && columns >= 0 && rows <= kMost && columns <= kMost,
               std::to_string(rows) + " by " + std::to_string(columns),
               "sizes of at most " + std::to_string(kMost));
-  std::vector<int64_t> of_rows, of_columns;
+  std::vector<int64_t> places, of_columns;
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t begin = is_upper ? std::max<int64_t>(0, i + offset) : 0;
     const int64_t end = is_upper ? columns : std::min(columns, i + offset + 1);
     for (int64_t j = begin; j < end; ++j) {
-      of_rows.push_back(i);
+      places.push_back(i);
       of_columns.push_back(j);
     }
   }
-  const auto count = static_cast<int64_t>(of_rows.size());
-  std::byte* data = nullptr;
-  ir::Literal literal = ir::Literal::allocate(DType::I64, {2, count}, &data);
-  auto* const places = reinterpret_cast<int64_t*>(data);
-  std::ranges::copy(of_rows, places);
-  std::ranges::copy(of_columns, places + count);
-  Value* indices = call.builder().constant(std::move(literal));
+  places.insert(places.end(), of_columns.begin(), of_columns.end());
+  const auto count = static_cast<int64_t>(of_columns.size());
+  Value* indices = call.builder().reshape(index_constant(call, places), {2, count});
   return call.builder().cast(indices, call.dtype("dtype").value_or(DType::I64));
 }
 

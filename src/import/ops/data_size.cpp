@@ -73,8 +73,8 @@ std::vector<Value*> coordinates(Call& call, Value* places, const ir::Shape& shap
 
 Value* places_as_rows(Call& call, Value* x) {
   const ir::Shape shape = x->type.shape;
-  if (shape
-          .empty()) {  // its place has no coordinates: a size that depends on data, and no elements
+  // The place of a scalar has no coordinates: a size that depends on data, and no elements.
+  if (shape.empty()) {
     const Selection selection = select(call, flat(call, x), 0, 0);
     return call.make(
         Op::full, {},

@@ -1,6 +1,4 @@
 // Geometry: distances and cross products.
-#include <limits>
-
 #include "import/ops/common.h"
 
 namespace kiln::import {
@@ -39,22 +37,12 @@ Value* import_euclidean(Call& call) {
   return distance_by_products(call, call.tensor("x1"), call.tensor("x2"));
 }
 
-// The norm of differences along the last axis; order 0 counts those that are not 0.
-Value* total_of(Call& call, const Expr& difference, double order) {
-  const auto last = static_cast<int64_t>(difference.value()->type.rank()) - 1;
-  const auto total = [&](Op op, const Expr& terms) {
-    return Expr(call, reduce(call, op, terms, {last}, false));
-  };
+// The norm of differences along the last axis.
+Value* norm_of(Call& call, const Expr& difference, double order) {
   call.expect(order >= 0, "p = " + std::to_string(order), "0 or more");
-  if (order == 0) {
-    Value* differs = difference.apply(Op::ne, 0);
-    return total(Op::reduce_sum,
-                 {call, call.builder().cast(differs, difference.value()->type.dtype)});
-  }
-  if (order == std::numeric_limits<double>::infinity()) return total(Op::reduce_max, difference);
-  if (order == 1) return total(Op::reduce_sum, difference);
-  if (order == 2) return total(Op::reduce_sum, difference * difference).apply(Op::sqrt);
-  return total(Op::reduce_sum, difference.apply(Op::pow, order)).apply(Op::pow, 1 / order);
+  const Expr magnitude = difference.apply(Op::abs);
+  const auto last = static_cast<int64_t>(magnitude.value()->type.rank()) - 1;
+  return vector_norm(call, magnitude, order, {last}, false);
 }
 
 // Row i of a against row j of b, the norm of their difference.
@@ -66,8 +54,7 @@ Value* import_cdist(Call& call) {
   if (order == 2 && takes_products(call, a, b)) return distance_by_products(call, a, b);
   const Expr rows(call, unsqueeze(call, a, rank - 1));
   const Expr columns(call, unsqueeze(call, b, static_cast<int64_t>(b->type.rank()) - 2));
-  const Expr difference = (rows - columns).apply(Op::abs);
-  return total_of(call, difference, order);
+  return norm_of(call, rows - columns, order);
 }
 
 // Every row against all behind it.
@@ -78,18 +65,14 @@ Value* import_pdist(Call& call) {
   const int64_t count = x->type.shape[0].constant();
   constexpr int64_t kMost = 1 << 11;
   call.expect(count <= kMost, std::to_string(count) + " rows", "at most " + std::to_string(kMost));
-  const int64_t pairs = count < 2 ? 0 : count * (count - 1) / 2;
   const auto rows_of = [&](bool is_first) {
-    std::byte* data = nullptr;
-    ir::Literal literal = ir::Literal::allocate(DType::I64, {pairs}, &data);
-    auto* next = reinterpret_cast<int64_t*>(data);
+    std::vector<int64_t> rows;
     for (int64_t i = 0; i < count; ++i)
-      for (int64_t j = i + 1; j < count; ++j) *next++ = is_first ? i : j;
-    Value* index = call.builder().constant(std::move(literal));
-    return Expr(call, call.make(Op::gather, {x, index}, {{"axis", int64_t{0}}}));
+      for (int64_t j = i + 1; j < count; ++j) rows.push_back(is_first ? i : j);
+    return Expr(call,
+                call.make(Op::gather, {x, index_constant(call, rows)}, {{"axis", int64_t{0}}}));
   };
-  const Expr difference = (rows_of(true) - rows_of(false)).apply(Op::abs);
-  return total_of(call, difference, call.real_or("p", 2));
+  return norm_of(call, rows_of(true) - rows_of(false), call.real_or("p", 2));
 }
 
 // Component i of a vector of three, for each i shifted by `shift`.

@@ -190,9 +190,7 @@ Complex by_convolution(Call& call, const Complex& x, int64_t n, int sign) {
   const Complex padded = each(turned, [&](Value* y) {
     std::vector<ir::Dim> before(y->type.rank(), ir::Dim(0)), after = before;
     after.back() = m - n;
-    return call.make(
-        Op::pad, {y},
-        {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+    return pad_constant(call, y, before, after);
   });
   const Complex spectrum = multiply(call, fourier(call, padded, -1), by);
   const Complex all = fourier(call, spectrum, 1);
@@ -271,9 +269,7 @@ Value* resized(Call& call, Value* x, int64_t axis, int64_t size) {
   if (x->type.shape[axis].is_constant(size)) return x;
   std::vector<ir::Dim> before(x->type.rank(), ir::Dim(0)), after = before;
   after[axis] = ir::Dim(size) - x->type.shape[axis];
-  return call.make(
-      Op::pad, {x},
-      {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+  return pad_constant(call, x, before, after);
 }
 
 // function(x with the axis last), with the axis where it was.

@@ -191,9 +191,7 @@ Value* import_im2col(Call& call) {
   const bool batched = x->type.rank() == 4;
   if (!batched) x = unsqueeze(call, x, 0);
   const std::vector<Dim> around{0, 0, padding[0], padding[1]};
-  x = call.make(
-      Op::pad, {x},
-      {{"before", around}, {"after", around}, {"value", 0.0}, {"mode", std::string("constant")}});
+  x = pad_constant(call, x, around, around);
   const Dim batch = x->type.shape[0], channels = x->type.shape[1];
   Dim blocks = 1;
   for (size_t i = 0; i < 2; ++i) {  // axis 2, and then 4, each becomes [kernel, blocks]
@@ -262,9 +260,7 @@ Value* import_diagonal_scatter(Call& call) {
   std::vector<Dim> before(rank - 1, 0), after(rank - 1, 0);
   before.back() = diagonal.below;
   after.back() = height - diagonal.size - diagonal.below;
-  source = call.make(
-      Op::pad, {source},
-      {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+  source = pad_constant(call, source, before, after);
   const Expr row(call, unsqueeze(call, iota(call, height), 1)), column(call, iota(call, width));
   const Expr is_diagonal =
       (column - row)

@@ -67,13 +67,8 @@ Value* solution(Call& call, Value** info) {
     a = transposed(call, a);
     b = transposed(call, b);
   }
-  ir::Shape shape = ir::broadcast_shapes(ir::Shape(a->type.shape.begin(), a->type.shape.end() - 2),
-                                         ir::Shape(b->type.shape.begin(), b->type.shape.end() - 2));
-  ir::Shape of_a = shape, of_b = shape;
-  of_a.insert(of_a.end(), a->type.shape.end() - 2, a->type.shape.end());
-  of_b.insert(of_b.end(), b->type.shape.end() - 2, b->type.shape.end());
-  const Elimination result =
-      eliminate(call, call.builder().expand(a, of_a), call.builder().expand(b, of_b));
+  broadcast_matrices(call, a, b);
+  const Elimination result = eliminate(call, a, b);
   Value* x = solved(call, result, info);
   if (!left) x = transposed(call, x);
   if (is_vector)

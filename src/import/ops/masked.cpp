@@ -14,9 +14,7 @@ Value* with_one_more(Call& call, Value* x, int64_t axis) {
   if (x->type.shape[static_cast<size_t>(axis)].lower_bound() > 0) return x;
   std::vector<Dim> before(x->type.rank(), 0), after(x->type.rank(), 0);
   after[static_cast<size_t>(axis)] = 1;
-  return call.make(
-      Op::pad, {x},
-      {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+  return pad_constant(call, x, before, after);
 }
 
 // i64[n]: how many of a mask, bool[n], are true up to each, this one included.

@@ -127,9 +127,7 @@ Value* places_of_largest(Call& call, Value* x, const Window& window, const ir::S
   const double least = is_floating(dtype) ? -std::numeric_limits<double>::infinity()
                                           : static_cast<double>(least_integer(dtype));
   const auto padded_with = [&](Value* value, double fill) {
-    return call.make(
-        Op::pad, {value},
-        {{"before", before}, {"after", after}, {"value", fill}, {"mode", std::string("constant")}});
+    return pad_constant(call, value, before, after, fill);
   };
   Value* padded = padded_with(x, least);
   Value* inside = padded_with(

@@ -116,14 +116,6 @@ std::vector<Axis> resized_axes(Call& call, const Value* x, size_t spatial,
   return axes;
 }
 
-Value* index_constant(Call& call, const std::vector<int64_t>& indices) {
-  std::byte* data = nullptr;
-  ir::Literal literal =
-      ir::Literal::allocate(DType::I64, {static_cast<int64_t>(indices.size())}, &data);
-  std::copy(indices.begin(), indices.end(), reinterpret_cast<int64_t*>(data));
-  return call.builder().constant(std::move(literal));
-}
-
 Value* take(Call& call, Value* x, int64_t axis, const std::vector<int64_t>& indices) {
   return call.make(Op::gather, {x, index_constant(call, indices)}, {{"axis", axis}});
 }
@@ -353,6 +345,13 @@ Value* apply_matrix(Call& call, Value* x, const Axis& axis, const Taps& taps) {
   return move_axis(call, rows, last, axis.axis);
 }
 
+// One by one where they are few.
+Value* apply_weights(Call& call, Value* x, const Axis& axis, const Taps& taps) {
+  constexpr size_t kFewTaps = 16;
+  return taps.indices.size() <= kFewTaps ? apply_taps(call, x, axis.axis, taps)
+                                         : apply_matrix(call, x, axis, taps);
+}
+
 // --- Images of bytes ---
 
 // PyTorch rounds weights to as many binary digits as leave the largest of an axis below 2^15, adds up integers, and rounds to
@@ -390,7 +389,6 @@ WholeTaps whole_taps(const Taps& taps, const Axis& axis) {
 using MakeTaps = Taps (*)(const Axis&, bool);
 
 Value* resize_bytes(Call& call, Value* x, std::vector<Axis> axes, MakeTaps make_taps) {
-  constexpr size_t kFewTaps = 16;
   std::ranges::reverse(axes);
   for (const Axis& axis : axes) {
     call.expect(!axis.is_symbolic(),
@@ -402,9 +400,7 @@ Value* resize_bytes(Call& call, Value* x, std::vector<Axis> axes, MakeTaps make_
     const WholeTaps whole =
         whole_taps(make_taps(axis, call.boolean_or("align_corners", false)), axis);
     x = call.builder().cast(x, DType::F64);  // holds the sums exactly
-    const Expr sum(call, whole.taps.indices.size() <= kFewTaps
-                             ? apply_taps(call, x, axis.axis, whole.taps)
-                             : apply_matrix(call, x, axis, whole.taps));
+    const Expr sum(call, apply_weights(call, x, axis, whole.taps));
     const Expr rounded = (sum * std::exp2(-whole.digits) + 0.5).apply(Op::floor);
     x = call.builder().cast(rounded.apply(Op::maximum, 0).apply(Op::minimum, 255), DType::U8);
   }
@@ -490,7 +486,6 @@ template <const Filter& filter>
 Value* import_antialiased(Call& call) {
   Value* x = call.tensor(call.has("input") ? "input" : "self");
   const DType dtype = x->type.dtype;
-  constexpr size_t kFewTaps = 16;
   std::vector<Axis> axes = resized_axes(call, x, 2);
   if (dtype == DType::U8)
     return resize_bytes(call, x, axes, [](const Axis& axis, bool align_corners) {
@@ -504,8 +499,7 @@ Value* import_antialiased(Call& call) {
     const bool align_corners = call.boolean_or("align_corners", false);
     const Taps taps = dtype == DType::F64 ? filter_taps<double>(axis, filter, align_corners)
                                           : filter_taps<float>(axis, filter, align_corners);
-    x = taps.indices.size() <= kFewTaps ? apply_taps(call, x, axis.axis, taps)
-                                        : apply_matrix(call, x, axis, taps);
+    x = apply_weights(call, x, axis, taps);
   }
   return call.builder().cast(x, dtype);
 }

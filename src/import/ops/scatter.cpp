@@ -209,9 +209,7 @@ Value* fill_up(Call& call, Value* x, const ir::Shape& shape, int64_t except, dou
     is_full = false;
   }
   if (is_full) return x;
-  return call.make(
-      Op::pad, {x},
-      {{"before", before}, {"after", after}, {"value", value}, {"mode", std::string("constant")}});
+  return pad_constant(call, x, before, after, value);
 }
 
 // x[..., index[i, j], ...] = source[i, j]. The index may be smaller than x along the other axes, and than the source along all.
@@ -529,17 +527,13 @@ Value* spread(Call& call, Value* x, int64_t axis, int64_t step, const Dim& offse
   if (step > 1) {
     std::vector<Dim> none(rank + 1, 0), after(rank + 1, 0);
     after[static_cast<size_t>(axis) + 1] = step - 1;
-    x = call.make(
-        Op::pad, {unsqueeze(call, x, axis + 1)},
-        {{"before", none}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+    x = pad_constant(call, unsqueeze(call, x, axis + 1), none, after);
     x = call.builder().reshape(x, shape);
   }
   std::vector<Dim> before(rank, 0), after(rank, 0);
   before[axis] = offset;
   after[axis] = size - steps - offset;
-  return call.make(
-      Op::pad, {x},
-      {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+  return pad_constant(call, x, before, after);
 }
 
 // [N, C * kernel, blocks] to images, in which blocks that overlap are added.

@@ -17,14 +17,6 @@ namespace {
 constexpr int64_t kMostSide = 1024;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-Value* constant_index(Call& call, const std::vector<int64_t>& numbers) {
-  std::byte* data = nullptr;
-  ir::Literal literal =
-      ir::Literal::allocate(DType::I64, {static_cast<int64_t>(numbers.size())}, &data);
-  std::ranges::copy(numbers, reinterpret_cast<int64_t*>(data));
-  return call.builder().constant(std::move(literal));
-}
-
 // PyTorch raises for matrices with NaN or infinities.
 void check_finite(Call& call, Value* a) {
   const Expr difference = Expr(call, a) - Expr(call, a);
@@ -35,9 +27,7 @@ Value* padded(Call& call, Value* x, int64_t rows, int64_t columns) {
   std::vector<ir::Dim> before(x->type.rank(), 0), after(x->type.rank(), 0);
   after[x->type.rank() - 2] = rows;
   after.back() = columns;
-  return call.make(
-      Op::pad, {x},
-      {{"before", before}, {"after", after}, {"value", 0.0}, {"mode", std::string("constant")}});
+  return pad_constant(call, x, before, after);
 }
 
 // Columns in the order of the pairs: number k belongs to number n - 1 - k. All but the first move on by one.
@@ -95,7 +85,7 @@ Value* make_orthogonal(Call& call, Value* x, int64_t counted) {
       repeat.carry({x, integer(call, 0), integer(call, 0)});  // quiet rounds in a row, all rounds
   Call inner(call, repeat.builder());
   const Turn turn = turn_pairs(inner, carried[0], counted);
-  Value* moved = inner.make(Op::gather, {turn.columns, constant_index(inner, next_pairs(n))},
+  Value* moved = inner.make(Op::gather, {turn.columns, index_constant(inner, next_pairs(n))},
                             {{"axis", rank_of(x) - 1}});
   const Expr quiet(inner, carried[1]), all = Expr(inner, carried[2]) + 1;
   const Expr still = Expr(inner, turn.any).select(quiet.constant(0), quiet + 1);

@@ -225,9 +225,7 @@ Value* spread(Call& call, Value* x, int64_t axis, const Bounds& bounds, const Di
     ir::Shape front(value->type.rank(), 0), back(value->type.rank(), 0);
     front[at] = before;
     back[at] = after;
-    return call.make(
-        Op::pad, {value},
-        {{"before", front}, {"after", back}, {"value", 0.0}, {"mode", std::string("constant")}});
+    return pad_constant(call, value, front, back);
   };
   Value* gaps = padded(unsqueeze(call, x, axis + 1), axis + 1, 0, bounds.step - 1);
   ir::Shape shape = x->type.shape;
