@@ -38,6 +38,7 @@ from torch_tensorrt.dynamo._strides import leave_views_to_torch
 from torch_tensorrt.dynamo._symbols import Range, SymbolError
 from torch_tensorrt.dynamo._updates import find_updates
 from torch_tensorrt.dynamo.conversion._apply import has_user_lowerings, lower
+from torch_tensorrt.dynamo.conversion._context import UnsupportedOperatorException
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +215,7 @@ def _report(parts: Partition, settings: CompilationSettings) -> None:
     else:
         logger.debug("partitioning: %s", text)
     if settings.require_full_compilation and parts.left_out:
-        raise RuntimeError(
+        raise UnsupportedOperatorException(
             f"require_full_compilation=True, but {len(parts.left_out)} operator(s) cannot be in an engine:\n"
             f"{list_reasons(parts.left_out)}"
         )

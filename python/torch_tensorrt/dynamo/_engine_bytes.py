@@ -24,6 +24,7 @@ from torch_tensorrt.dynamo._region import Region, compile_region
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._symbols import is_symbolic_node, tensor_of
 from torch_tensorrt.dynamo.conversion._apply import lower
+from torch_tensorrt.dynamo.conversion._context import UnsupportedOperatorException
 
 
 def convert_exported_program_to_serialized_trt_engine(
@@ -101,7 +102,7 @@ def convert_exported_program_to_serialized_trt_engine(
 def _check_whole(program: Program, support: Mapping[Node, str], lift_buffers: bool) -> None:
     reasons = {node: reason for node, reason in support.items() if reason}
     if reasons:
-        raise RuntimeError(
+        raise UnsupportedOperatorException(
             f"{len(reasons)} operator(s) cannot be in an engine, so the program cannot be one engine:\n"
             f"{list_reasons(reasons)}\n"
             "torch_tensorrt.compile runs them in PyTorch, between engines"

@@ -18,6 +18,7 @@ from models_small import (
 
 import torch_tensorrt
 from torch_tensorrt import Input
+from torch_tensorrt.dynamo.conversion import UnsupportedOperatorException
 
 
 def test_whole_graph_is_one_engine_and_nothing_else(mlp, assert_same) -> None:
@@ -179,6 +180,19 @@ def test_require_full_compilation_ignores_min_block_size(mlp) -> None:
         mlp, ir="dynamo", arg_inputs=[torch.randn(2, 16)], require_full_compilation=True
     )
     assert len(engines_of(compiled)) == 1
+
+
+def test_require_full_compilation_names_what_cannot_be_in_an_engine() -> None:
+    class Eigenvalues(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.eigvals(x).abs() + 1
+
+    with pytest.raises(
+        UnsupportedOperatorException, match=r"1 operator\(s\) cannot be .*\n.*linalg_eig"
+    ):
+        torch_tensorrt.compile(
+            Eigenvalues(), ir="dynamo", arg_inputs=[torch.eye(3)], require_full_compilation=True
+        )
 
 
 def test_no_inputs(assert_same) -> None:

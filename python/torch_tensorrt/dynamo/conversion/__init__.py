@@ -2,7 +2,11 @@
 
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion import plugins
-from torch_tensorrt.dynamo.conversion._context import ConversionContext, ConverterError
+from torch_tensorrt.dynamo.conversion._context import (
+    ConversionContext,
+    ConverterError,
+    UnsupportedOperatorException,
+)
 from torch_tensorrt.dynamo.conversion._registry import (
     DYNAMO_CONVERTERS,
     ConverterPriority,
@@ -19,6 +23,7 @@ __all__ = [
     "ConverterPriority",
     "ConverterRegistry",
     "ConverterSupport",
+    "UnsupportedOperatorException",
     "dynamo_tensorrt_converter",
     "plugins",
 ]

@@ -14,6 +14,10 @@ class ConverterError(RuntimeError):
     """A converter failed, or returned something else than its operator does."""
 
 
+class UnsupportedOperatorException(RuntimeError):
+    """Operators that no engine has, where all of a program must be in one."""
+
+
 @dataclass(frozen=True)
 class ConversionContext:
     """The first argument of a converter.
