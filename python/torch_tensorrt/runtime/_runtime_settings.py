@@ -1,8 +1,9 @@
 """Settings of the runtime: accepted as in Torch-TensorRT, where they are for another runtime of TensorRT.
 
-They choose when kernels are compiled, and where compiled kernels are kept. An engine of Kiln holds machine code
-for the whole range of its shapes, so that nothing is compiled when it runs: the settings are checked and kept, and
-a warning says that they change nothing.
+They choose when kernels are compiled, where compiled kernels are kept, and whether they are launched as CUDA graphs.
+An engine of Kiln holds machine code for the whole range of its shapes, so that nothing is compiled when it runs, and
+on a GPU its calls are CUDA graphs in any case: the settings are checked and kept, and a warning says that they change
+nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch_tensorrt._arguments import input_device
 from torch_tensorrt.runtime._modes import engines_of
 
 _CHOICES = {
     "dynamic_shapes_kernel_specialization_strategy": ("lazy", "eager", "none"),
     "cuda_graph_strategy": ("disabled", "whole_graph_capture"),
 }
-_NOTHING_TO_COMPILE = (
-    "engines hold machine code for all of their shapes, and compile nothing when they run"
+_WHY_NO_EFFECT = (
+    "engines hold machine code for all of their shapes, compile nothing when they run, and on a GPU launch their "
+    "kernels as CUDA graphs in any case"
 )
 
 
@@ -67,17 +70,12 @@ class RuntimeSettings:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}"
                 )
-        if self.cuda_graph_strategy != "disabled":
-            raise ValueError(
-                f"cuda_graph_strategy is {self.cuda_graph_strategy!r}, but engines run on the CPU: CUDA graphs "
-                "need a GPU"
-            )
         if not isinstance(self.runtime_cache, (RuntimeCache, str, os.PathLike, type(None))):
             raise TypeError(
                 f"runtime_cache is {type(self.runtime_cache).__name__}, expected a path or a RuntimeCache"
             )
 
-    def merge(self, changes: dict[str, Any]) -> RuntimeSettings:
+    def merge(self, **changes: Any) -> RuntimeSettings:
         """These settings with changes; TypeError for one that does not exist."""
         known = [option.name for option in dataclasses.fields(self)]
         for name in changes:
@@ -104,16 +102,23 @@ def runtime_config(compiled_module: Any, **settings: Any) -> Iterator[Any]:
 
     Args:
         compiled_module: a module with engines, or a list of them.
-        settings: fields of RuntimeSettings. TypeError for others, ValueError for their values.
+        settings: fields of RuntimeSettings. TypeError for others, ValueError for their values, and for CUDA graphs
+            of a module on the CPU.
 
     Yields what was given. Warns (UserWarning) if a setting is changed, because it has no effect.
     """
     modules = as_modules(compiled_module)
     old = [getattr(module, "runtime_settings", RuntimeSettings()) for module in modules]
-    new = [before.merge(settings) for before in old]
+    new = [before.merge(**settings) for before in old]
+    for module, value in zip(modules, new, strict=True):
+        if value.cuda_graph_strategy != "disabled" and input_device(module).type != "cuda":
+            raise ValueError(
+                f"cuda_graph_strategy is {value.cuda_graph_strategy!r}, but the engines of this module run on the "
+                "CPU: CUDA graphs need a GPU"
+            )
     if new != old:
         warnings.warn(
-            f"runtime settings {sorted(settings)} have no effect: {_NOTHING_TO_COMPILE}",
+            f"runtime settings {sorted(settings)} have no effect: {_WHY_NO_EFFECT}",
             UserWarning,
             stacklevel=3,
         )

@@ -1,4 +1,6 @@
 // Geometry: distances and cross products.
+#include <cmath>
+
 #include "import/ops/common.h"
 
 namespace kiln::import {
@@ -37,11 +39,16 @@ Value* import_euclidean(Call& call) {
   return distance_by_products(call, call.tensor("x1"), call.tensor("x2"));
 }
 
-// The norm of differences along the last axis.
+// The norm of differences along the last axis. Of order 0 it is NaN where one of them is: elsewhere PyTorch counts that
+// as one that differs.
 Value* norm_of(Call& call, const Expr& difference, double order) {
   call.expect(order >= 0, "p = " + std::to_string(order), "0 or more");
   const Expr magnitude = difference.apply(Op::abs);
   const auto last = static_cast<int64_t>(magnitude.value()->type.rank()) - 1;
+  if (order == 0) {
+    const Expr differs = magnitude.apply(Op::ceil).apply(Op::minimum, 1);
+    return reduce(call, Op::reduce_sum, differs, {last}, false);
+  }
   return vector_norm(call, magnitude, order, {last}, false);
 }
 
@@ -54,7 +61,11 @@ Value* import_cdist(Call& call) {
   if (order == 2 && takes_products(call, a, b)) return distance_by_products(call, a, b);
   const Expr rows(call, unsqueeze(call, a, rank - 1));
   const Expr columns(call, unsqueeze(call, b, static_cast<int64_t>(b->type.rank()) - 2));
-  return norm_of(call, rows - columns, order);
+  const Expr difference = rows - columns;
+  if (!std::isinf(order)) return norm_of(call, difference, order);
+  // The largest difference of those that are numbers.
+  return norm_of(call, difference.apply(Op::isnan).select(difference.constant(0), difference),
+                 order);
 }
 
 // Every row against all behind it.

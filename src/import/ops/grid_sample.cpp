@@ -1,5 +1,6 @@
 // Sampling of images at positions that a grid gives.
 #include <optional>
+#include <utility>
 
 #include "import/ops/common.h"
 
@@ -26,6 +27,12 @@ Position clamp_to_border(const Position& p) {
       p.at.apply(Op::ge, 0).select(p.at, p.at.constant(0)).apply(Op::minimum, p.size - 1));
 }
 
+// Into a volume, where PyTorch has NaN count as the far end.
+Position clamp_to_far_border(const Position& p) {
+  const double end = p.size - 1;
+  return p.with(p.at.apply(Op::lt, end).select(p.at, p.at.constant(end)).apply(Op::maximum, 0));
+}
+
 // Mirrored at the edges of the image: the middles of the outer pixels with aligned corners, or their far sides.
 Position reflect(const Position& p, bool corners) {
   const double low = corners ? 0 : -0.5, span = corners ? p.size - 1 : p.size;
@@ -40,14 +47,16 @@ Position reflect(const Position& p, bool corners) {
 struct Padding {
   int64_t mode;
   bool corners;
+  bool of_volume;
 
   Position inside(const Position& p) const {
     if (mode == kZeros) return p;
-    return clamp_to_border(mode == kReflection ? reflect(p, corners) : p);
+    const Position reflected = mode == kReflection ? reflect(p, corners) : p;
+    return of_volume ? clamp_to_far_border(reflected) : clamp_to_border(reflected);
   }
 };
 
-// Elements of x[N, sizes.., C] at positions of shape [N, places..]: 0 outside of the image.
+// Elements of x[N, sizes.., C] at positions of shape [N, places..], 0 outside of the image.
 class Sampler {
  public:
   Sampler(Call& call, Value* image, size_t spatial)
@@ -59,6 +68,21 @@ class Sampler {
   }
 
   Expr take(const std::vector<Position>& positions) const {
+    const auto [value, inside] = find(positions);
+    return inside.select(value, value.constant(0));
+  }
+
+  // Times a weight. Of a volume what lies outside counts as 0 even if the weight is NaN, as that of an infinite position
+  // is; of an image, PyTorch multiplies.
+  Expr take(const std::vector<Position>& positions, const Expr& weight) const {
+    if (spatial_ == 2) return take(positions) * channel(weight);
+    const auto [value, inside] = find(positions);
+    return inside.select(value * channel(weight), value.constant(0));
+  }
+
+ private:
+  // The elements at the nearest positions inside of the image, and which of them are there.
+  std::pair<Expr, Expr> find(const std::vector<Position>& positions) const {
     std::vector<Value*> operands{image_, batch_};
     std::optional<Expr> inside;
     for (const Position& p : positions) {
@@ -66,15 +90,14 @@ class Sampler {
       const Expr here = p.at.apply(Op::ge, 0).apply(Op::bitwise_and, p.at.apply(Op::lt, p.size));
       inside = inside ? inside->apply(Op::bitwise_and, here) : here;
     }
-    const Expr value(call_, call_.make(Op::gather_nd, operands, {{"axis", int64_t{0}}}));
-    return channel(*inside).select(value, value.constant(0));
+    return {Expr(call_, call_.make(Op::gather_nd, operands, {{"axis", int64_t{0}}})),
+            channel(*inside)};
   }
 
   Expr channel(const Expr& weight) const {
     return {call_, unsqueeze(call_, weight, static_cast<int64_t>(spatial_) + 1)};
   }
 
- private:
   Call& call_;
   Value* image_;
   size_t spatial_;
@@ -139,7 +162,7 @@ Expr weighted_sum(const Sampler& sampler, const std::vector<Taps>& taps) {
       positions.push_back(tap.position);
       weight = weight ? *weight * tap.weight : tap.weight;
     }
-    const Expr term = sampler.take(positions) * sampler.channel(*weight);
+    const Expr term = sampler.take(positions, *weight);
     sum = sum ? *sum + term : term;
   }
   return *sum;
@@ -164,8 +187,9 @@ Value* import_grid_sampler(Call& call) {
   call.compute_in_f32();
   Value *input = call.tensor("input"), *grid = call.tensor("grid");
   const int64_t mode = call.integer("interpolation_mode");
-  const Padding padding{call.integer("padding_mode"), call.boolean_or("align_corners", false)};
   const size_t rank = input->type.rank(), spatial = rank - 2;
+  const Padding padding{call.integer("padding_mode"), call.boolean_or("align_corners", false),
+                        spatial == 3};
   call.expect(rank == 4 || rank == 5, "rank " + std::to_string(rank), "4 or 5");
   call.expect(mode != kBicubic || spatial == 2, "bicubic interpolation of volumes", "images");
   std::vector<Position> positions;

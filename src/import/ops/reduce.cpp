@@ -1,4 +1,5 @@
 // Reductions.
+#include <algorithm>
 #include <limits>
 
 #include "import/ops/common.h"
@@ -171,8 +172,15 @@ Value* import_norm(Call& call) {
   const std::vector<int64_t> axes = call.axes_or_all("dim", self->type.rank());
   const bool has_identity = order >= 0 && order < std::numeric_limits<double>::infinity();
   if (!has_identity) require_elements(call, self, axes, RequirementKind::Sizes);
-  const Expr result = vector_norm(call, order == 2 ? x : x.apply(Op::abs), order, axes,
-                                  call.boolean_or("keepdim", false));
+  const bool keepdim = call.boolean_or("keepdim", false);
+  // The norm of one element is its magnitude, whose square may be too large or too small.
+  const bool of_one = std::ranges::all_of(
+      axes, [&](int64_t axis) { return self->type.shape[axis].is_constant(1); });
+  if (of_one && order != 0) {
+    Value* magnitude = call.builder().cast(x.apply(Op::abs), self->type.dtype);
+    return keepdim ? magnitude : reduce(call, Op::reduce_max, magnitude, axes, false);
+  }
+  const Expr result = vector_norm(call, order == 2 ? x : x.apply(Op::abs), order, axes, keepdim);
   return call.builder().cast(result, self->type.dtype);
 }
 

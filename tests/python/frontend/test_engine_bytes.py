@@ -161,7 +161,11 @@ def test_inputs_and_weights_and_repeated_results_as_results() -> None:
 @pytest.mark.parametrize(
     ("model", "error", "text"),
     [
-        (SortInTheMiddle(), UnsupportedOperatorException, r"1 operator\(s\) cannot be in an engine.*\n.*bessel_j0"),
+        (
+            SortInTheMiddle(),
+            UnsupportedOperatorException,
+            r"1 operator\(s\) cannot be in an engine.*\n.*bessel_j0",
+        ),
         (Counter(), RuntimeError, r"the program changes calls \(BUFFER_MUTATION\)"),
     ],
 )

@@ -460,3 +460,54 @@ def test_norms_of_little(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
             if k in ("batch_norm", "layer_norm of columns", "softmax")
         }
     assert_as_eager(table, (x, weight), emulate_precision_casts=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_distances_to_nan(dtype: torch.dtype) -> None:
+    a = torch.tensor([[0.0, NAN], [INF, 1.0], [-0.0, 2.0], [1e-40, 0.3]], dtype=dtype)
+    b = torch.tensor([[INF, 1.0], [0.0, 2.0], [NAN, NAN]], dtype=dtype)
+    table: Table = {
+        f"{name} {p}": (lambda a, b, f=f, p=p: f(a, b, p))
+        for name, f in {
+            "cdist": torch.cdist,
+            "pdist": lambda a, b, p: functional.pdist(a, p),
+        }.items()
+        for p in (0.0, 1.0, 2.0, INF)
+    }
+    assert_as_eager(table, (a, b))
+
+
+@pytest.mark.parametrize("value", [INF, -INF, NAN, 1e9, -0.0])
+@pytest.mark.parametrize("sizes", [(5, 6), (4, 5, 3)])
+def test_grids_of_no_place(sizes: tuple[int, ...], value: float) -> None:
+    """Every mode and padding, of images and of volumes, at coordinates that are no place in them."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, *sizes, generator=generator)
+    grid = torch.rand(2, 3, *sizes[1:], len(sizes), generator=generator) * 3 - 1.5
+    grid[torch.rand(grid.shape, generator=generator) < 0.2] = value
+    modes = ["bilinear", "nearest"] + (["bicubic"] if len(sizes) == 2 else [])
+    table: Table = {
+        f"{mode} {padding} {corners}": lambda x, g, m=mode, p=padding, c=corners: (
+            (functional.grid_sample(x, g, m, p, c) * 256 + 0.01).round()
+        )
+        for mode in modes
+        for padding in ("zeros", "border", "reflection")
+        for corners in (False, True)
+        if padding != "reflection" or abs(value) != 1e9  # PyTorch's remainders lose digits there
+    }
+    assert_as_eager(table, (x, grid))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_norms_of_one_element(dtype: torch.dtype) -> None:
+    info = torch.finfo(dtype)
+    x = torch.tensor([[info.max], [info.tiny], [-INF], [NAN], [-0.0], [1.5]], dtype=dtype)
+    table: Table = {}
+    for order in (0.0, 0.5, 1.0, 2.0, 3.0, -1.0, INF, -INF):
+        table |= {
+            f"{order}": lambda x, p=order: torch.linalg.vector_norm(x, p, dim=-1),
+            f"{order} kept": lambda x, p=order: torch.linalg.vector_norm(x, p, dim=1, keepdim=True),
+            f"{order} of one": lambda x, p=order: torch.linalg.vector_norm(x[0], p),
+            f"{order} of a scalar": lambda x, p=order: torch.linalg.vector_norm(x[1, 0], p),
+        }
+    assert_as_eager(table, (x,))

@@ -405,8 +405,14 @@ def test_runtime_settings(mlp_and_compiled, tmp_path) -> None:
         pass
     with pytest.raises(ValueError, match="expected one of lazy, eager, none"):
         runtime.RuntimeSettings("now")
-    with pytest.raises(ValueError, match="need a GPU"):
-        runtime.RuntimeSettings(cuda_graph_strategy="whole_graph_capture")
+    graphs = runtime.RuntimeSettings().merge(cuda_graph_strategy="whole_graph_capture")
+    assert graphs == runtime.RuntimeSettings(cuda_graph_strategy="whole_graph_capture")
+    with (
+        pytest.raises(ValueError, match="need a GPU"),
+        runtime.runtime_config(compiled, cuda_graph_strategy="whole_graph_capture"),
+    ):
+        pass
+    assert compiled.runtime_settings == runtime.RuntimeSettings()
 
 
 def test_engines_are_found_in_every_kind_of_module(two_inputs, mlp_and_compiled, caplog) -> None:
