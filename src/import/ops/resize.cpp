@@ -329,7 +329,7 @@ void round_weights(Taps& taps, DType dtype) {
   }
 }
 
-// Many taps: a product with a matrix that has their weights.
+// Many taps: a product with a matrix that has their weights. NaN in a row is NaN in all of it.
 Value* apply_matrix(Call& call, Value* x, const Axis& axis, const Taps& taps) {
   const DType dtype = x->type.dtype;
   std::vector<double> weights(axis.output * axis.input, 0);
@@ -473,9 +473,15 @@ Taps filter_taps(const Axis& axis, const Filter& filter, bool align_corners) {
       const Real distance = (static_cast<Real>(k + first) - centre + half) * inverse;
       total += weights[k] = filter.weight(static_cast<double>(distance));
     }
+    if (total != 0)
+      for (double& weight : weights) weight /= total;
+    // Taps that are left over share the last one's pixel and weight: another pixel, with a weight of 0, would make NaN of
+    // an infinity that the filter does not reach.
+    const int64_t last = std::max<int64_t>(count - 1, 0);
+    const double share = weights[last] / static_cast<double>(most - last);
     for (int64_t k = 0; k < most; ++k) {
-      taps.indices[k].push_back(std::clamp<int64_t>(first + k, 0, axis.input - 1));
-      taps.weights[k].push_back(total == 0 ? weights[k] : weights[k] / total);
+      taps.indices[k].push_back(std::clamp<int64_t>(first + std::min(k, last), 0, axis.input - 1));
+      taps.weights[k].push_back(k < last ? weights[k] : share);
     }
   }
   return taps;

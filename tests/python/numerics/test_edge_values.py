@@ -511,3 +511,21 @@ def test_norms_of_one_element(dtype: torch.dtype) -> None:
             f"{order} of a scalar": lambda x, p=order: torch.linalg.vector_norm(x[1, 0], p),
         }
     assert_as_eager(table, (x,))
+
+
+@pytest.mark.parametrize("value", [INF, -INF, NAN])
+@pytest.mark.parametrize("size", [(7, 9), (20, 5), (5, 24)])
+def test_pixels_that_are_no_numbers_spread_as_far_as_the_filter(
+    size: tuple[int, int], value: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 2, 11, 14, generator=generator)
+    x[torch.rand(x.shape, generator=generator) < 0.02] = value
+    table: Table = {
+        f"{mode} {smooth}": lambda x, m=mode, a=smooth: (
+            (functional.interpolate(x, size, mode=m, antialias=a) * 256 + 0.01).round()
+        )
+        for mode in ("bilinear", "bicubic")
+        for smooth in (False, True)
+    }
+    assert_as_eager(table, (x,))
