@@ -163,6 +163,15 @@ class _Samples(torch.nn.Module):
         return tuple(results)
 
 
+def together(samples: Sequence[Sample]) -> torch.nn.Module:
+    """A model that computes all samples, of their inputs one behind the other."""
+    return _Samples(samples).eval()
+
+
+def is_pointwise(op: OpInfo) -> bool:
+    return isinstance(op, UnaryUfuncInfo | BinaryUfuncInfo)
+
+
 def try_op(op: OpInfo, dtype: str, limit: int) -> Outcome:
     """Compiles up to `limit` samples of an operator: together, and one by one where that does not pass."""
     outcome = Outcome(full_name(op), dtype, "no samples")
@@ -170,7 +179,7 @@ def try_op(op: OpInfo, dtype: str, limit: int) -> Outcome:
         return outcome
     samples, statuses = [], []
     torch.manual_seed(0)
-    for given in _spread(list(op.sample_inputs("cpu", DTYPES[dtype])), limit):
+    for given in spread(list(op.sample_inputs("cpu", DTYPES[dtype])), limit):
         sample = Sample(op, given)
         try:
             random = sample.is_random()
@@ -181,12 +190,12 @@ def try_op(op: OpInfo, dtype: str, limit: int) -> Outcome:
         else:
             samples.append(sample)
     outcome.samples = len(samples)
-    is_pointwise = isinstance(op, UnaryUfuncInfo | BinaryUfuncInfo)
-    if len(samples) > 1 and _try_samples(samples, is_pointwise)[0] == "pass":
+    pointwise = is_pointwise(op)
+    if len(samples) > 1 and _try_samples(samples, pointwise)[0] == "pass":
         outcome.status, outcome.passed = "pass", len(samples)
         return outcome
     for sample in samples:
-        status, reasons = _try_samples([sample], is_pointwise)
+        status, reasons = _try_samples([sample], pointwise)
         statuses.append(status)
         outcome.passed += status == "pass"
         for reason in reasons:
@@ -195,19 +204,19 @@ def try_op(op: OpInfo, dtype: str, limit: int) -> Outcome:
     return outcome
 
 
-def _spread(given: list[Any], limit: int) -> list[Any]:
+def spread(given: list[Any], limit: int) -> list[Any]:
     if len(given) <= limit:
         return given
     return [given[index * (len(given) - 1) // (limit - 1 or 1)] for index in range(limit)]
 
 
-def _try_samples(samples: Sequence[Sample], is_pointwise: bool) -> tuple[str, list[str]]:
+def _try_samples(samples: Sequence[Sample], pointwise: bool) -> tuple[str, list[str]]:
     inputs = tuple(x.clone() for sample in samples for x in sample.inputs)
     expected = [sample.eager() for sample in samples]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
-            program = torch.export.export(_Samples(samples).eval(), inputs, strict=False)
+            program = torch.export.export(together(samples), inputs, strict=False)
         except Exception as error:
             return "not exported", [_first_line(error)]
         try:
@@ -215,7 +224,7 @@ def _try_samples(samples: Sequence[Sample], is_pointwise: bool) -> tuple[str, li
                 program, arg_inputs=inputs, require_full_compilation=True, min_block_size=1
             )
         except Exception as error:
-            return _refusal(error)
+            return refusal(error)
         try:
             results = module(*(x.clone() for x in inputs))
         except Exception as error:
@@ -227,7 +236,7 @@ def _try_samples(samples: Sequence[Sample], is_pointwise: bool) -> tuple[str, li
     for sample, of_sample, got in zip(samples, expected, results, strict=True):
         theirs, ours = map(sample.with_named_elements, (list(of_sample), list(got)))
         slack = FEWER_DIGITS.get(sample.name)
-        found = [difference(g, e, is_pointwise, slack) for g, e in zip(ours, theirs, strict=True)]
+        found = [difference(g, e, pointwise, slack) for g, e in zip(ours, theirs, strict=True)]
         if any(found):
             exact = sample.eager_in_f64()
             found = [
@@ -252,12 +261,12 @@ def _export_is_to_blame(
         return "not exported", [f"the exported program fails: {_first_line(error)}"]
     flat = [tensor for of_sample in expected for tensor in of_sample]
     for e, g in zip(flat, pytree.tree_leaves(results), strict=True):
-        if problem := difference(g, e, is_pointwise=False):
+        if problem := difference(g, e, pointwise=False):
             return "not exported", [f"the exported program differs from eager: {problem}"]
     return None
 
 
-def _refusal(error: Exception) -> tuple[str, list[str]]:
+def refusal(error: Exception) -> tuple[str, list[str]]:
     nodes = re.findall(r"^  \S+ \(([^)]*)\): (.*)$", str(error), re.MULTILINE)
     if nodes:
         return "refused", [f"{target}: {reason}" for target, reason in nodes]
@@ -284,7 +293,7 @@ def is_nearer(got: torch.Tensor, expected: torch.Tensor, exact: torch.Tensor) ->
 def difference(
     got: torch.Tensor,
     expected: torch.Tensor,
-    is_pointwise: bool,
+    pointwise: bool,
     slack: Callable[[torch.dtype], float] | None = None,
 ) -> str | None:
     """What differs by more than is allowed, as text; `slack` is what is allowed beside that of numbers near 1."""
@@ -306,7 +315,7 @@ def difference(
             same |= got.isinf() & (
                 magnitude > 1e12
             )  # at poles PyTorch divides by what rounding left
-        if is_pointwise:
+        if pointwise:
             bound += 1e-6 * RELATIVE[expected.dtype]
         elif finite.numel():
             bound += OF_LARGEST[expected.dtype] * finite.abs().max()

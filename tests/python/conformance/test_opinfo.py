@@ -1,4 +1,4 @@
-"""Operators with PyTorch's own samples, in engines: a part of what tests/opinfo/sweep.py tries."""
+"""Operators with PyTorch's own samples, in engines: a part of what tests/opinfo/sweep.py and edges.py try."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("expecttest")
 sys.path.insert(0, str(Path(__file__).parents[2] / "opinfo"))
+from edges import try_edges  # noqa: E402
 from one_op import all_ops, full_name, try_op  # noqa: E402
 
 # Every sample of these must pass; others have samples that are too large, or whose sizes depend on data.
@@ -67,6 +68,39 @@ MAYBE_REFUSED = [
     "nanmedian",
     "sort",
 ]
+EDGES = [
+    "add",
+    "amax",
+    "argmax",
+    "cat",
+    "cdist",
+    "clamp",
+    "cummax",
+    "cumsum",
+    "dist",
+    "gather",
+    "index_put",
+    "logsumexp",
+    "masked.softmax",
+    "maximum",
+    "nan_to_num",
+    "nansum",
+    "nn.functional.grid_sample",
+    "nn.functional.hardswish",
+    "nn.functional.interpolate.bilinear",
+    "nn.functional.layer_norm",
+    "nn.functional.max_pool1d",
+    "nn.functional.silu",
+    "norm",
+    "pow",
+    "round",
+    "scatter_reduce.mean",
+    "sign",
+    "softmax",
+    "sort",
+    "topk",
+    "where",
+]
 OPS = {full_name(op): op for op in all_ops()}
 
 
@@ -76,3 +110,10 @@ def test_samples(name: str, dtype: str) -> None:
     outcome = try_op(OPS[name], dtype, 3)
     allowed = {"no samples", "pass"} | ({"refused"} if name in MAYBE_REFUSED else set())
     assert outcome.status in allowed, (outcome.status, outcome.reasons)
+
+
+@pytest.mark.parametrize("name", EDGES)
+@pytest.mark.parametrize("dtype", ["f32", "f16", "i64"])
+def test_values_at_the_edges(name: str, dtype: str) -> None:
+    outcome = try_edges(OPS[name], dtype, 2)
+    assert outcome.status in ("no samples", "pass"), (outcome.status, outcome.reasons)
