@@ -29,6 +29,7 @@ void preparation(Runner& runner) {
 void standard_pipeline(Runner& runner) {
   preparation(runner);
   runner.run(quantise_layers);   // after fold_batch_norm, which changes weights
+  runner.run(enlarge_last);      // after quantise_layers, whose layers stay whole
   runner.run(assign_precision);  // before assign_layouts, which permutes the filters that it makes
   runner.run(assign_layouts);    // after fold_batch_norm, which expects channels in axis 1
   clean_up(runner);

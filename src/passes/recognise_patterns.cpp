@@ -306,13 +306,45 @@ Value* with_heads(ir::Builder& builder, Value* x) {
   return s.size() == 3 ? builder.reshape(x, {s[0], 1, s[1], s[2]}) : x;
 }
 
+// The weights of an attention, and whether those of a row that is NaN are replaced by 0.
+struct Weights {
+  const Node* softmax = nullptr;
+  bool without_nan = false;
+};
+
+// softmax(x), or where(isnan(p), 0, p) of p = softmax(x), unless something else uses it.
+std::optional<Weights> weights_of(Rewriter& rewriter, const Value* value) {
+  if (!rewriter.used_once(value)) return std::nullopt;
+  if (const Node* softmax = producer(value, Op::softmax)) return Weights{softmax, false};
+  const Node* where = producer(value, Op::where);
+  const Node* isnan = where ? producer(where->input(0), Op::isnan) : nullptr;
+  const Node* softmax = isnan ? producer(isnan->input(0), Op::softmax) : nullptr;
+  if (softmax == nullptr || where->input(2) != softmax->output()) return std::nullopt;
+  const bool used_here = rewriter.used_once(isnan->output()) &&
+                         rewriter.graph().use_count(softmax->output()) == 2;
+  if (!used_here || uniform_value(where->input(1)) != 0 ||
+      where->output()->type != softmax->output()->type)
+    return std::nullopt;
+  return Weights{softmax, true};
+}
+
+// What rows are whose weights were NaN and are 0: sums of 0 * v, which are NaN where v is not finite. Other rows are NaN
+// only there.
+Value* without_nan_rows(ir::Builder& builder, Value* result, Value* v) {
+  Value* zero = builder.scalar(v->type.dtype, 0);
+  Value* sums = builder.value(Op::reduce_sum, {builder.value(Op::mul, {v, zero})},
+                              {{"axes", Axes{2}}, {"keepdim", true}});
+  return builder.value(Op::where, {builder.value(Op::isnan, {result}), sums, result});
+}
+
 // softmax(scale * q k^T + mask) v -> attention(q, k, v, mask), with the mask as the model has it:
 // floating and added, or bool with -inf where it is false. Not where the weights have another use.
-// A row that is masked throughout still gives NaN.
+// A row that is masked throughout still gives NaN, or what a product with 0 gives where NaN is replaced by it.
 Value* composed_attention(Rewriter& rewriter, Node& node) {
   if (node.op != Op::matmul || node.attr<bool>("transpose_b")) return nullptr;
-  const Node* softmax = producer(node.input(0), Op::softmax);
-  if (softmax == nullptr || !rewriter.used_once(softmax->output())) return nullptr;
+  const auto weights = weights_of(rewriter, node.input(0));
+  if (!weights) return nullptr;
+  const Node* softmax = weights->softmax;
   const size_t rank = softmax->output()->type.rank();
   if (softmax->attr<int64_t>("axis") != static_cast<int64_t>(rank) - 1) return nullptr;
   auto scores = scores_of(softmax->input(0));
@@ -330,6 +362,7 @@ Value* composed_attention(Rewriter& rewriter, Node& node) {
   }
   Value* result = builder.value(Op::attention, std::move(inputs),
                                 {{"scale", scores->scale}, {"causal", false}, {"nan_rows", true}});
+  if (weights->without_nan) result = without_nan_rows(builder, result, result->producer->input(2));
   return builder.reshape(result, node.output()->type.shape);
 }
 

@@ -83,7 +83,9 @@ constexpr Gaps kGaps[] = {
      "convolution_pool_f16 convolution_pool_bf16 convolution_pool_within_f16 "
      "convolution_1d_stride_15_f16 convolution_1d_stride_16_f16 "
      "update_shift_bf16 update_slice_f16 update_statistics_bf16 update_statistics_f16 "
-     "linear_windows_f16 linear_gated_halves_f16 "
+     "linear_windows_f16 linear_gated_halves_f16 linear_rows_first_bf16 "
+     "linear_channels_first_f16 linear_channels_first_bf16 convolution_of_enlarged_f16 "
+     "convolution_of_enlarged_bf16 attention_without_nan_f16 attention_without_nan_bf16 "
      "large_group_norm_activated_f16 attention_f16 attention_bf16 attention_causal_grouped_f16 "
      "attention_masked_bf16 attention_biased_f16"},
     {"the machine keeps no position of an extreme",

@@ -68,6 +68,7 @@ const TargetTraits& test_traits() {
       .min_group_channels = 4,
       .winograd = WinogradCosts{.pixel = 1, .result = 1, .weight = 1, .fewest_rows = 1},
       .loops_in_memory_order = true,
+      .results_in_rows = true,
       .paired_products = true,
       .pooled_convolutions =
           PooledConvolutions{.channels = 4, .kernel = 7, .stride = 2, .window = 3, .vector = 8},

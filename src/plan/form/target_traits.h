@@ -97,6 +97,9 @@ struct TargetTraits {
   // Loops of reductions and stores are sorted by their strides in memory. Source: neighbouring points are
   // computed by units that read memory together.
   bool loops_in_memory_order = false;
+  // MatMul stores the elements of a row of its result together, and one by one where they lie apart. Source: vectors
+  // run along the columns.
+  bool results_in_rows = false;
   // The result of a MatMul or Convolution is not stored over what its epilogue loads, though memory would
   // be saved. Source: measured on the machine.
   bool results_apart = false;

@@ -4,13 +4,15 @@
 // Before: buffer t is written by one kernel, and read by one Store of another kernel whose value is
 // a plain load of t at a bijection of its positions. After: the writer of t stores to the target of
 // the copy; the copy and t are gone. Others that read t may do so where it is copied to, a cache that is
-// a result too: loop nests and attention, whose operands need no place of a certain kind.
+// a result too: loop nests and attention, whose operands need no place of a certain kind. The rows of a product
+// are cut for that where transpose_products takes it.
 #include <algorithm>
 
 #include "plan/form/kernels.h"
 #include "plan/passes/contraction_result.h"
 #include "plan/passes/fusion.h"
 #include "plan/passes/pass.h"
+#include "plan/passes/transpose_products.h"
 
 namespace kiln::plan {
 namespace {
@@ -75,11 +77,54 @@ bool redirect_nest(const Program& program, Kernel& kernel, const Copy& copy) {
   return true;
 }
 
+// The strides of a view whose loop `axis` is two now, of which the inner one has `extent` values.
+void split_axis(View& view, size_t axis, const ir::Dim& extent) {
+  const auto at = view.strides.begin() + static_cast<std::ptrdiff_t>(axis);
+  view.strides.insert(at, *at * extent);
+}
+
+// The rows of a product cut where the offset `target` divides them, images of a batch: those of each are a product of their own.
+std::optional<Kernel> with_split_rows(const Kernel& kernel, const ContractionResult& result,
+                                      const Index& target) {
+  Kernel copy = kernel;
+  auto* matmul = std::get_if<MatMul>(&copy.body);
+  if (!matmul || matmul->pair || matmul->groups) return std::nullopt;
+  const size_t axis = matmul->batch.size();
+  const RefinedLoops fine = refine_loops(result.loops, {target});
+  const bool is_split = fine.loops.size() == axis + 3 &&
+                        fine.values[axis].mentions(fine.loops[axis].index) &&
+                        fine.values[axis].mentions(fine.loops[axis + 1].index);
+  if (!is_split) return std::nullopt;
+  const Loop &outer = fine.loops[axis], &inner = fine.loops[axis + 1];
+  split_axis(matmul->a, axis, inner.extent());
+  split_axis(matmul->out, axis, inner.extent());
+  auto& strides = matmul->b.strides;
+  strides.insert(strides.begin() + static_cast<std::ptrdiff_t>(axis), ir::Dim(0));
+  const IndexMap map = replace_loops(result.loops, fine.values);
+  matmul->epilogue = substitute(matmul->epilogue, map);
+  for (size_t i = 0; i < axis; ++i) matmul->batch[i] = fine.loops[i];
+  matmul->batch.push_back(outer);
+  matmul->m = inner;
+  matmul->n = fine.loops.back();
+  return copy;
+}
+
 bool redirect_contraction(const Program& program, Kernel& kernel, const Copy& copy) {
   const ContractionResult result = *contraction_result(kernel);
   if (!covers_buffer(program, result)) return false;
   const auto target = destination(program, copy, result.offset);
-  return target && redirect(program, kernel, result, copy.to, *target);
+  if (!target) return false;
+  if (redirect(program, kernel, result, copy.to, *target)) return true;
+  const ir::Shape& shape = program.buffers[copy.to].type.shape;
+  auto split = with_split_rows(kernel, result, linearize(shape, *target));
+  if (!split) return false;
+  const ContractionResult rows = *contraction_result(*split);
+  const auto place = destination(program, copy, rows.offset);
+  if (!place || !redirect(program, *split, rows, copy.to, *place) ||
+      !gains_by_transpose(program, std::get<MatMul>(split->body)))
+    return false;
+  kernel = std::move(*split);
+  return true;
 }
 
 bool redirect_writer(const Program& program, Kernel& writer, const Copy& copy) {

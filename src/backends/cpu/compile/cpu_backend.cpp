@@ -28,6 +28,7 @@ const plan::TargetTraits& traits() {
       .integer_weights = true,
       .min_group_channels = 4,
       .winograd = plan::WinogradCosts{.pixel = 5, .result = 6, .weight = 5, .fewest_rows = 12},
+      .results_in_rows = true,
       .epilogue = plan::EpilogueRule::EvenLoads,
       // Rough ratios of the throughput of vector instructions: a polynomial is about ten
       // multiplications, and divisions and roots share one slow unit.
