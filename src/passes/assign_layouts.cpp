@@ -183,6 +183,7 @@ class LayoutAssigner {
       case Op::avg_pool:
         return sink_pool(builder, node);
       case Op::reshape:
+        if (Value* image = unflatten(builder, node)) return image;
         return sink_flatten(builder, node);
       default:
         return nullptr;
@@ -283,6 +284,19 @@ class LayoutAssigner {
     const Shape& from = source->type.shape;  // N, H, W, C
     if (to[0] != from[0] || to[1] != from[3]) return nullptr;
     return channels_first(builder, builder.reshape(source, {from[0], from[1] * from[2], from[3]}));
+  }
+
+  // reshape(permute(x[N, H*W, C], [0, 2, 1]), [N, C, H, W]) -> permute(reshape(x, [N, H, W, C])): an image of patches,
+  // as what follows a vision transformer takes it
+  Value* unflatten(Builder& builder, const Node& node) {
+    const Node* permute = producer(node.input(0), Op::permute);
+    const Shape& to = node.output()->type.shape;
+    if (permute == nullptr || to.size() != 4 || permute->attr<Axes>("axes") != Axes{0, 2, 1})
+      return nullptr;
+    const Shape& from = node.input(0)->type.shape;  // N, C, H*W
+    if (to[0] != from[0] || to[1] != from[1] || to[2].is_constant(1) || to[3].is_constant(1))
+      return nullptr;
+    return channels_first(builder, builder.reshape(permute->input(0), {to[0], to[2], to[3], to[1]}));
   }
 
   // --- Convolutions ---

@@ -31,13 +31,29 @@ bool is_spatial_weight(const Value* weight, size_t rank) {
   return true;
 }
 
+// x of cast(x) between f32 and 16 bits; the value itself if it is no such cast.
+Value* without_cast(Value* value, DType from, DType to) {
+  const Node* cast = producer(value, Op::cast);
+  const bool is_between =
+      cast != nullptr && cast->input(0)->type.dtype == from && value->type.dtype == to;
+  return is_between ? cast->input(0) : value;
+}
+
 // A value as a sum of pixels of another with weights that are the same for all channels: gathers along other axes,
-// products with constants and sums.
+// products with constants and sums, of 16 bits maybe in f32.
 class Resampling {
  public:
-  explicit Resampling(Value* result) : result_(result) { source_ = source_of(result); }
+  explicit Resampling(Value* value) : dtype_(value->type.dtype), result_(value) {
+    if (is_16_bit_float(dtype_)) result_ = without_cast(value, DType::F32, dtype_);
+    source_ = source_of(result_);
+  }
 
-  Value* source() const { return source_; }
+  // What is resampled, of the type of the result; null if it is of another.
+  Value* image() const {
+    Value* image = source_;
+    if (result_->type.dtype != dtype_) image = without_cast(source_, dtype_, DType::F32);
+    return image->type.dtype == dtype_ ? image : nullptr;
+  }
 
   // The same of another image of as many pixels.
   Value* of(Builder& builder, Value* image) {
@@ -82,6 +98,7 @@ class Resampling {
     return rebuilt_[value] = builder.value(node.op, {first, second}, node.attrs);
   }
 
+  DType dtype_;
   Value* result_;
   Value* source_ = nullptr;
   std::map<const Value*, Value*> sources_, rebuilt_;  // looked up, never walked
@@ -148,7 +165,7 @@ class EnlargementSinker {
     Value* sum = kept_.empty() ? nullptr : convolution_of_kept(weight);
     for (const Part& part : enlarged_) {
       Resampling resampling(part.image);
-      Value* small = convolution(resampling.source(), columns_of(weight, {part}), nullptr);
+      Value* small = convolution(resampling.image(), columns_of(weight, {part}), nullptr);
       Value* image = resampling.of(builder_, small);
       sum = sum == nullptr ? image : builder_.value(Op::add, {sum, image});
     }
@@ -186,8 +203,8 @@ class EnlargementSinker {
   bool pays(const Part& part) const {
     const int64_t filters = literal_of(node_.input(1))->shape[0];
     if (!rewriter_.used_once(part.image) || filters > part.channels) return false;
-    const Value* source = Resampling(part.image).source();
-    return pixels(source) < pixels(part.image);
+    const Value* image = Resampling(part.image).image();
+    return image != nullptr && pixels(image) < pixels(part.image);
   }
 
   Value* convolution_of_kept(const Literal& weight) {
@@ -221,7 +238,7 @@ class EnlargementSinker {
 // where enlarge computes pixels as sums of pixels with constant weights of 0 to 1, as nearest and linear interpolation
 // do, there are no more filters than channels of y, and nothing else reads what is not there afterwards. Both are sums
 // of the same products: the bound of their error is the same too. Weights of 16 bits: all is added up in f32, and
-// rounded once, so that nothing is done where each result is to be rounded.
+// rounded once, what was enlarged is not, so that nothing is done where each result is to be rounded.
 bool enlarge_last(ir::Graph& graph, PassContext& context) {
   return rewrite(graph, [&](Rewriter& rewriter, Node& node) -> Value* {
     if (!is_pointwise_convolution(node)) return nullptr;
