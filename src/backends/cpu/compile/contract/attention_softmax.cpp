@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numbers>
 
 #include <llvm/IR/IntrinsicsX86.h>
 
@@ -17,25 +18,26 @@ namespace {
 constexpr int kVectorsAtOnce = 8;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// exp(x) for x <= 0 to 2 ulp, and 0 below -87, where denormal numbers are near: some CPUs take a hundred cycles for
-// each vector with one. Shorter than emit_exp: nothing overflows, and the sum of a row forgives what small terms lose.
-Real emit_power(const Target& target, Real x) {
-  if (!target.has(Feature::Avx512F) || x.is_f64()) return emit_exp(x);
-  constexpr double kLeast = -87.0;
-  Value* is_below = greater(x.of(kLeast), x);  // not a NaN, which stays
-  const Real bounded = select(is_below, kLeast, x);
-  const Real shifter = fma(bounded, 0x1.715476p0, bounded.of(0x1.8p23));
-  const Real power = shifter - 0x1.8p23;
-  const Real rest = fma(-power, 0x1.62e43p-1, bounded);
-  const Real mantissa =
-      polynomial(rest, {1.0, 1.0, 0x1.fffdfcp-2, 0x1.5557b0p-3, 0x1.572a3cp-5, 0x1.10620ap-7});
+// 2^x for x <= 0 to 2 ulp, and 0 below -126, where denormal numbers are near: some CPUs take a hundred cycles for each
+// vector with one. Shorter than emit_exp2: nothing overflows, and the sum of a row forgives what small terms lose.
+Real emit_power_of_two(Real x) {
+  constexpr double kLeast = -126.0;
+  constexpr int kNearest = 8, kCurrentRounding = 4;  // to the nearest integer, without a flag
   llvm::IRBuilder<>& ir = *x.ir;
   Value* all = ir.getInt16(-1);
-  constexpr int kCurrentRounding = 4;
-  const Real scaled = x.with(ir.CreateIntrinsic(
+  const Real rest = x.with(ir.CreateIntrinsic(
+      llvm::Intrinsic::x86_avx512_mask_reduce_ps_512, {},
+      {x.value, ir.getInt32(kNearest), x.value, all, ir.getInt32(kCurrentRounding)}));
+  const Real power = x - rest;
+  const Real mantissa =
+      polynomial(rest, {1.0, 0x1.62e42ap-1, 0x1.ebf9c2p-3, 0x1.c6b6dap-5, 0x1.3ce8b2p-7,
+                        0x1.5bd97cp-10});
+  // A NaN stays. Lanes that are left out are no work.
+  Value* is_above = ir.CreateFCmpUGE(x.value, x.of(kLeast).value);
+  return x.with(ir.CreateIntrinsic(
       llvm::Intrinsic::x86_avx512_mask_scalef_ps_512, {},
-      {mantissa.value, power.value, mantissa.value, all, ir.getInt32(kCurrentRounding)}));
-  return select(is_below, 0.0, scaled);
+      {mantissa.value, power.value, x.of(0.0).value, ir.CreateBitCast(is_above, ir.getInt16Ty()),
+       ir.getInt32(kCurrentRounding)}));
 }
 
 class SoftmaxEmitter {
@@ -206,14 +208,23 @@ class SoftmaxEmitter {
     std::vector<Value*> shifts;
     for (Value* value : highest) shifts.push_back(splat(value));
     auto step = [&](const ScoreVector& vector, size_t row, Value* sum) {
-      Value* exponent = ir_.CreateFSub(load(vector), shifts[row]);
-      if (!shapes_scores_) exponent = ir_.CreateFMul(exponent, splat(number(attention_.scale)));
-      Value* power = emit_power(emitter_.target(), Real(ir_, exponent)).value;
+      Value* power = emit_power(ir_.CreateFSub(load(vector), shifts[row]));
       if (vector.mask != nullptr) power = ir_.CreateSelect(vector.mask, power, zero);
       store_power(power, vector);
       return ir_.CreateFAdd(sum, power);
     };
     return over_rows(rows, zero, step, [&](Value* a, Value* b) { return ir_.CreateFAdd(a, b); });
+  }
+
+  // The exponential of a difference of scores.
+  Value* emit_power(Value* difference) {
+    const double scale = shapes_scores_ ? 1 : attention_.scale;
+    const bool has_instructions =
+        emitter_.target().has(Feature::Avx512Dq) && sum_.dtype() == DType::F32;
+    const double factor = has_instructions ? scale * std::numbers::log2e : scale;
+    if (factor != 1) difference = ir_.CreateFMul(difference, splat(number(factor)));
+    const Real exponent(ir_, difference);
+    return (has_instructions ? emit_power_of_two(exponent) : emit_exp(exponent)).value;
   }
 
   // All lanes of all vectors in one scalar.
