@@ -296,7 +296,8 @@ class LayoutAssigner {
     const Shape& from = node.input(0)->type.shape;  // N, C, H*W
     if (to[0] != from[0] || to[1] != from[1] || to[2].is_constant(1) || to[3].is_constant(1))
       return nullptr;
-    return channels_first(builder, builder.reshape(permute->input(0), {to[0], to[2], to[3], to[1]}));
+    return channels_first(builder,
+                          builder.reshape(permute->input(0), {to[0], to[2], to[3], to[1]}));
   }
 
   // --- Convolutions ---

@@ -320,8 +320,8 @@ std::optional<Weights> weights_of(Rewriter& rewriter, const Value* value) {
   const Node* isnan = where ? producer(where->input(0), Op::isnan) : nullptr;
   const Node* softmax = isnan ? producer(isnan->input(0), Op::softmax) : nullptr;
   if (softmax == nullptr || where->input(2) != softmax->output()) return std::nullopt;
-  const bool used_here = rewriter.used_once(isnan->output()) &&
-                         rewriter.graph().use_count(softmax->output()) == 2;
+  const bool used_here =
+      rewriter.used_once(isnan->output()) && rewriter.graph().use_count(softmax->output()) == 2;
   if (!used_here || uniform_value(where->input(1)) != 0 ||
       where->output()->type != softmax->output()->type)
     return std::nullopt;

@@ -21,7 +21,7 @@ void fuse(Runner& runner) {
   runner.run(fold_output_views);
   runner.run(merge_matmuls);  // after results found their places: merged ones cannot move
   runner.run(transpose_products);
-  runner.run(fold_scales);    // of whole epilogues
+  runner.run(fold_scales);  // of whole epilogues
   runner.run(tabulate_bytes);
   runner.run(choose_winograd);
   runner.run(order_loops);

@@ -40,7 +40,9 @@ bool has_equal_operands(const Program& program, const MatMul& matmul) {
          (formats.weight == a || formats.weight == formats.right);
 }
 
-void transpose(View& view) { std::swap(view.strides.back(), view.strides[view.strides.size() - 2]); }
+void transpose(View& view) {
+  std::swap(view.strides.back(), view.strides[view.strides.size() - 2]);
+}
 
 }  // namespace
 
@@ -50,7 +52,8 @@ bool gains_by_transpose(const Program& program, const MatMul& matmul) {
     return false;
   const auto& strides = matmul.out.strides;
   return strides[strides.size() - 2].is_constant(1) && !strides.back().is_constant(1) &&
-         matmul.n.extent().at_opt() >= kFewestRows && matmul.m.extent().at_opt() >= kFewestColumns &&
+         matmul.n.extent().at_opt() >= kFewestRows &&
+         matmul.m.extent().at_opt() >= kFewestColumns &&
          loads_neighbours(program, matmul.epilogue, matmul.m);
 }
 

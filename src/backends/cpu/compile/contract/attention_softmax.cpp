@@ -29,9 +29,8 @@ Real emit_power_of_two(Real x) {
       llvm::Intrinsic::x86_avx512_mask_reduce_ps_512, {},
       {x.value, ir.getInt32(kNearest), x.value, all, ir.getInt32(kCurrentRounding)}));
   const Real power = x - rest;
-  const Real mantissa =
-      polynomial(rest, {1.0, 0x1.62e42ap-1, 0x1.ebf9c2p-3, 0x1.c6b6dap-5, 0x1.3ce8b2p-7,
-                        0x1.5bd97cp-10});
+  const Real mantissa = polynomial(
+      rest, {1.0, 0x1.62e42ap-1, 0x1.ebf9c2p-3, 0x1.c6b6dap-5, 0x1.3ce8b2p-7, 0x1.5bd97cp-10});
   // A NaN stays. Lanes that are left out are no work.
   Value* is_above = ir.CreateFCmpUGE(x.value, x.of(kLeast).value);
   return x.with(ir.CreateIntrinsic(
