@@ -109,7 +109,7 @@ KernelSpec decode(const fbs::Kernel& kernel, Budget& budget) {
 
 CheckSpec decode(const fbs::Check& check, Budget& budget) {
   return {decode(check.operation(), budget), static_cast<CheckKind>(check.kind()), check.size(),
-          check.input()};
+          check.input(), decode(check.fault(), budget)};
 }
 
 RequirementSpec decode(const fbs::Requirement& requirement, Budget& budget) {

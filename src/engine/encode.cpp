@@ -54,8 +54,9 @@ Offset<fbs::Kernel> encode(FlatBufferBuilder& builder, const KernelSpec& kernel)
 }
 
 Offset<fbs::Check> encode(FlatBufferBuilder& builder, const CheckSpec& check) {
-  return fbs::CreateCheck(builder, builder.CreateString(check.operation),
-                          static_cast<uint8_t>(check.kind), check.size, check.input);
+  const auto operation = builder.CreateString(check.operation);
+  return fbs::CreateCheck(builder, operation, static_cast<uint8_t>(check.kind), check.size,
+                          check.input, encode_optional(builder, check.fault));
 }
 
 Offset<fbs::Requirement> encode(FlatBufferBuilder& builder, const RequirementSpec& requirement) {

@@ -108,7 +108,7 @@ struct BufferSpec {
 enum class CheckKind : uint8_t {
   Index = 0,         // 0 <= i < size
   IndexFromEnd = 1,  // -size <= i < size
-  Nonzero = 2,       // a divisor
+  Nonzero = 2,       // a divisor, or a condition
 };
 
 // What a kernel finds wrong with its data. The text for the error is made of this.
@@ -117,6 +117,7 @@ struct CheckSpec {
   CheckKind kind = CheckKind::Index;
   Slot size = -1;      // of an index; -1 for a divisor
   int32_t input = -1;  // the input that holds what is checked, all of it; -1: it is computed
+  std::string fault;   // of a condition: what the error says behind the operation; else empty
 };
 
 // A kernel returns one bit for each.

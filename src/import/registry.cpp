@@ -25,7 +25,8 @@ const Table& table() {
           float8_rows(),      data_size_rows(),  linalg_rows(),         experts_rows(),
           nms_rows(),         special_rows(),    strided_rows(),        masked_rows(),
           divisor_rows(),     counting_rows(),   representation_rows(), factor_rows(),
-          singular_rows()}) {
+          singular_rows(),    bessel_rows(),     orthogonal_rows(),     incomplete_gamma_rows(),
+          histogram_rows()}) {
       for (const Row& row : rows) {
         if (!result.emplace(row.target, &row).second)
           throw InternalError("[import] got two importers of " + std::string(row.target));

@@ -57,6 +57,10 @@ Rows representation_rows();
 Rows counting_rows();
 Rows factor_rows();
 Rows singular_rows();
+Rows bessel_rows();
+Rows orthogonal_rows();
+Rows incomplete_gamma_rows();
+Rows histogram_rows();
 
 // Null for a target without a row.
 const Row* find_row(std::string_view target);

@@ -75,6 +75,8 @@ Status check_failure(const engine::Spec& spec, const FailedStep& step,
   if (first >= checks.size())
     return Status(StatusCode::Internal, "a kernel reports a check that it does not have");
   const CheckSpec& check = checks[first];
+  if (!check.fault.empty())
+    return Status(StatusCode::InvalidArgument, "[" + check.operation + "] " + check.fault);
   if (check.kind == CheckKind::Nonzero) return division_by_zero(check.operation);
   const Result<std::vector<int64_t>> sizes = evaluate_sizes(spec, step.program, symbols);
   if (!sizes.ok()) return sizes.status();

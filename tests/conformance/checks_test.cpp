@@ -19,7 +19,8 @@ struct CheckCase {
   std::string dtype;  // of what is checked: input %i, of shape [s]
   std::vector<int64_t> good, bad;
   std::string operation;
-  std::string body;  // gives %y; the other inputs are %w: f32[5, 7] and %c: bool[s]
+  std::string body;        // gives %y; the other inputs are %w: f32[5, 7] and %c: bool[s]
+  std::string fault = "";  // what the error says, if the check does
 };
 
 constexpr int64_t kLeast = std::numeric_limits<int64_t>::min();
@@ -115,9 +116,33 @@ std::vector<CheckCase> division_cases() {
   return cases;
 }
 
+// Of all elements together: nothing reads what is checked, and what it is made of goes into a kernel with others.
+std::vector<CheckCase> condition_cases() {
+  const std::string least = "  %m = reduce_min(%i) {axes = [0], keepdim = false}\n",
+                    check =
+                        "  %d = check_nonzero(%m) {operator = \"least\", fault = \"got zero\"}\n";
+  return {
+      {"condition_unused",
+       "i64",
+       {1, 3, 127, 2},
+       {0},
+       "least",
+       least + check + "  %y = neg(%i)\n",
+       "got zero"},
+      {"condition_beside_a_reader",
+       "i64",
+       {1, 3, 127, 2},
+       {0},
+       "least",
+       least + check + "  %y = sub(%i, %m)\n",
+       "got zero"},
+  };
+}
+
 std::vector<CheckCase> all_check_cases() {
   std::vector<CheckCase> cases = index_cases();
   for (CheckCase& test : division_cases()) cases.push_back(std::move(test));
+  for (CheckCase& test : condition_cases()) cases.push_back(std::move(test));
   return cases;
 }
 
@@ -213,7 +238,7 @@ TEST_P(Checks, RefuseEveryBadValue) {
   for (const int64_t bad : test.bad) {
     std::vector<int64_t> values = good(19);
     values[18] = bad;
-    EXPECT_EQ(error_of(values).rfind("[" + test.operation + "] ", 0), 0U) << bad;
+    EXPECT_EQ(error_of(values).rfind("[" + test.operation + "] " + test.fault, 0), 0U) << bad;
     EXPECT_THROW(reference::run(ir::parse_graph(text_), inputs_of(ir::parse_graph(text_), values)),
                  CompileError)
         << bad;

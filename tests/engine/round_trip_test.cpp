@@ -162,13 +162,14 @@ TEST(EngineRoundTrip, KeepsChecks) {
   SampleEngine sample = make_sample_engine();
   sample.spec.unchecked = true;
   sample.spec.programs[1].steps[1].checks = {{"embedding", CheckKind::Index, 1, 0},
-                                             {"floor_divide", CheckKind::Nonzero, -1, -1}};
+                                             {"floor_divide", CheckKind::Nonzero, -1, -1},
+                                             {"inv", CheckKind::Nonzero, -1, -1, "got none"}};
   const std::vector<std::byte> bytes = sample.bytes();
   const Spec spec = read(bytes)->spec;
   EXPECT_TRUE(spec.unchecked);
   const std::vector<StepSpec>& steps = spec.programs[1].steps;
   EXPECT_TRUE(steps[0].checks.empty());
-  ASSERT_EQ(steps[1].checks.size(), 2u);
+  ASSERT_EQ(steps[1].checks.size(), 3u);
   const CheckSpec &index = steps[1].checks[0], &divisor = steps[1].checks[1];
   EXPECT_EQ(index.operation, "embedding");
   EXPECT_EQ(index.kind, CheckKind::Index);
@@ -178,6 +179,8 @@ TEST(EngineRoundTrip, KeepsChecks) {
   EXPECT_EQ(divisor.kind, CheckKind::Nonzero);
   EXPECT_EQ(divisor.size, -1);
   EXPECT_EQ(divisor.input, -1);
+  EXPECT_EQ(divisor.fault, "");
+  EXPECT_EQ(steps[1].checks[2].fault, "got none");
 }
 
 TEST(EngineRoundTrip, KeepsRequirements) {

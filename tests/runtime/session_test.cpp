@@ -439,7 +439,8 @@ TEST_F(SessionTest, ChecksThatFailEndTheRun) {
   };
   const engine::CheckSpec index{"gather", CheckKind::Index, 1, -1},
       input{"rows", CheckKind::Index, 1, 0}, both{"index", CheckKind::IndexFromEnd, 0, -1},
-      divisor{"fmod", CheckKind::Nonzero, -1, -1};
+      divisor{"fmod", CheckKind::Nonzero, -1, -1},
+      condition{"linalg_inv", CheckKind::Nonzero, -1, -1, "got a singular matrix"};
   for (const int threads : {1, 2}) {
     for (const bool profiling : {false, true}) {
       expect_ok(status(0, {index, divisor}, threads, profiling));
@@ -451,6 +452,8 @@ TEST_F(SessionTest, ChecksThatFailEndTheRun) {
                    "[rows] got an index that is out of range, expected 0 <= index < 4");
       expect_error(status(3, {both, divisor}, threads, profiling), StatusCode::IndexError,
                    "[index] got an index that is out of range, expected -32 <= index < 32");
+      expect_error(status(2, {index, condition}, threads, profiling), StatusCode::InvalidArgument,
+                   "[linalg_inv] got a singular matrix");
       expect_error(status(2, {index, divisor}, threads, profiling), StatusCode::DivisionByZero,
                    "[fmod] ZeroDivisionError: got a division of integers by zero, expected "
                    "divisors other than 0");

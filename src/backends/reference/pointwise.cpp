@@ -33,8 +33,10 @@ DType result_dtype(const Call& call) {
 // What check_index and check_nonzero ask of one element.
 void check_element(const Call& call, int64_t value) {
   if (call.node.op == ir::Op::check_nonzero) {
-    if (value == 0) fail_check(call, "a division of integers by zero", "a divisor that is not 0");
-    return;
+    if (value != 0) return;
+    if (call.node.has_attr("fault"))
+      throw CompileError("[" + call.text("operator") + "] " + call.text("fault"));
+    fail_check(call, "a division of integers by zero", "a divisor that is not 0");
   }
   const int64_t size = call.dim("size"), least = call.flag("negative") ? -size : 0;
   if (value >= least && value < size) return;

@@ -100,6 +100,14 @@ void refuse_byte_mask(Call& call, const Value* index) {
               "i32 or i64");
 }
 
+void require_data(Call& call, Value* condition, std::string_view fault, std::string_view name) {
+  const auto rank = static_cast<int64_t>(condition->type.rank());
+  if (rank > 0) condition = reduce(call, Op::reduce_min, condition, range(0, rank), false);
+  call.make(Op::check_nonzero, {call.builder().cast(condition, DType::I32)},
+            {{"operator", name.empty() ? call.operation() : std::string(name)},
+             {"fault", std::string(fault)}});
+}
+
 Value* checked_index(Call& call, Value* index, const ir::Dim& size, bool negative,
                      std::string_view name) {
   return call.make(Op::check_index, {as_index(call, index)},

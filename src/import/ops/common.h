@@ -105,6 +105,9 @@ void expect_empty(const Call& call, const Value* index, size_t rank);
 // The index as i64, which ends the run where it is outside [0, size), or [-size, size) if negative.
 Value* checked_index(Call& call, Value* index, const ir::Dim& size, bool negative,
                      std::string_view name);
+// Ends the run where a condition, bool, is not true everywhere: PyTorch raises for such data. `fault` is what the error says
+// behind the operator, "got X, expected Y".
+void require_data(Call& call, Value* condition, std::string_view fault, std::string_view name = {});
 // Where the true elements of a mask are in its row-major order: i64[count], whose size depends on data. `dim` of the
 // node's first output has the size that PyTorch recorded.
 Value* selected_places(Call& call, Value* mask, size_t dim);

@@ -21,6 +21,9 @@ Value* import_bincount(Call& call) {
   Value* count = Expr(call, reduce(call, Op::reduce_max, candidates, {0}, false)) + 1;
   const Dim size = call.find_size(count, 0, 0, std::nullopt);
   Value* weights = call.optional_tensor("weights");
+  // Of nothing PyTorch gives integers all the same, and torch.export records what weights would give.
+  call.expect(weights == nullptr || !x->type.shape[0].is_constant(0), "weights of no elements",
+              "elements, or no weights");
   const DType dtype = weights == nullptr                  ? DType::I64
                       : weights->type.dtype == DType::F32 ? DType::F32
                                                           : DType::F64;

@@ -1,44 +1,10 @@
 // Factors of small matrices: triangles by elimination (LU) and orthogonal ones by reflections (QR), with LAPACK's signs.
-#include <algorithm>
 #include <string>
 
 #include "import/ops/linalg.h"
 
 namespace kiln::import {
 namespace {
-
-constexpr int64_t kMostSide = 1024;
-
-struct Sides {
-  int64_t rows, columns, steps;
-};
-
-// Any matrix of known sides, the shorter of which is at most kMostRows.
-Sides sides_of(Call& call, const Value* x) {
-  const ir::Dim &rows = x->type.shape[x->type.rank() - 2], &columns = x->type.shape.back();
-  call.expect(rows.is_constant() && columns.is_constant(), shape_text(x->type.shape),
-              "matrices of a known size");
-  const int64_t m = rows.constant(), n = columns.constant();
-  call.expect(std::min(m, n) <= kMostRows && std::max(m, n) <= kMostSide, shape_text(x->type.shape),
-              "sides of at most " + std::to_string(kMostRows) + " and " +
-                  std::to_string(kMostSide) + ", because each of the shorter is a step");
-  return {m, n, std::min(m, n)};
-}
-
-ir::Shape leading(const Value* x) { return {x->type.shape.begin(), x->type.shape.end() - 2}; }
-
-ir::Shape with(ir::Shape shape, std::initializer_list<int64_t> sizes) {
-  for (const int64_t size : sizes) shape.emplace_back(size);
-  return shape;
-}
-
-Value* filled(Call& call, DType dtype, const ir::Shape& shape, double value) {
-  return call.builder().expand(call.builder().scalar(dtype, value), shape);
-}
-
-Value* joined(Call& call, const std::vector<Value*>& parts, int64_t axis) {
-  return parts.size() == 1 ? parts[0] : call.make(Op::concat, parts, {{"axis", axis}});
-}
 
 Expr column_numbers(Call& call, int64_t n) { return {call, iota(call, ir::Dim(n))}; }
 
@@ -48,9 +14,6 @@ Value* triangle(Call& call, Value* x, Op keep, double offset) {
   const Expr place = column_numbers(call, sides.columns) - row_numbers(call, sides.rows);
   return place.apply(keep, offset).select({call, x}, {call, call.constant_like(x, 0)});
 }
-
-// Empty results stand for what was not asked for.
-Value* nothing(Call& call, DType dtype) { return filled(call, dtype, {0}, 0); }
 
 // --- LU ---
 
@@ -124,7 +87,9 @@ std::vector<Value*> factor_with_info(Call& call, bool checks) {
   expect_pivots(call);
   const char* name = matrix_name(call);
   const Triangles found = triangles(call, wide_matrix(call, name));
-  if (checks) check_all(call, Expr(call, found.is_zero).apply(Op::logical_not));
+  if (checks)
+    require_data(call, Expr(call, found.is_zero).apply(Op::logical_not),
+                 "got a singular matrix, expected one whose factors solve equations");
   return {call.builder().cast(found.packed, dtype_of(call, name)), found.pivots,
           first_failure(call, {call, found.is_zero})};
 }
@@ -266,11 +231,6 @@ Reflections reflections(Call& call, Value* a) {
   return result;
 }
 
-Value* rectangle(Call& call, const ir::Shape& front, int64_t rows, int64_t columns) {
-  const Expr one = row_numbers(call, rows).apply(Op::eq, column_numbers(call, columns));
-  return call.builder().expand(call.builder().cast(one, DType::F64), with(front, {rows, columns}));
-}
-
 // The product of the reflections, or of their transposes in the other order, times x.
 Value* multiply(Call& call, const Reflections& given, Value* x, bool transposes) {
   const size_t count = given.vectors.size();
@@ -384,6 +344,24 @@ constexpr Row kRows[] = {
 };
 
 }  // namespace
+
+// The reflections of such columns take them to the diagonal, but for signs; where a column is zero there is none, and the
+// product has another column in its place.
+Value* orthonormal_columns(Call& call, Value* x, int64_t count) {
+  const Sides sides = sides_of(call, x);
+  const int64_t axis = rank_of(x) - 2;
+  const Reflections found = reflections(call, x);
+  Value* q = multiply(call, found, rectangle(call, leading(x), sides.rows, count), false);
+  const Expr is_diagonal =
+      row_numbers(call, sides.rows).apply(Op::eq, column_numbers(call, sides.columns));
+  const Expr upper(call, found.upper);
+  const Expr diagonal(call, reduce(call, Op::reduce_sum,
+                                   is_diagonal.select(upper, upper.constant(0)), {axis}, true));
+  std::vector<ir::Dim> before(x->type.rank(), 0), after(x->type.rank(), 0);
+  after.back() = count - sides.columns;
+  const Expr sign(call, pad_constant(call, diagonal, before, after));
+  return sign.apply(Op::lt, 0).select(-Expr(call, q), {call, q});
+}
 
 Rows factor_rows() { return kRows; }
 

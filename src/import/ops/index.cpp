@@ -65,7 +65,13 @@ Value* import_gather(Call& call) {
 
 Value* import_take_along_dim(Call& call) {
   Value *x = call.tensor("self"), *index = as_index(call, call.tensor("indices"));
-  call.expect(call.has("dim"), "no dim", "an axis");
+  if (!call.has("dim")) {  // of all elements, none counted from the end
+    const ir::Dim size = x->type.elements();
+    index = call.builder().reshape(index, {index->type.elements()});
+    index = checked_index(call, index, size, false, call.operation());
+    return call.make(Op::gather_elements, {call.builder().reshape(x, {size}), index},
+                     {{"axis", int64_t{0}}});
+  }
   const int64_t axis = call.axis("dim", x->type.rank());
   ir::Shape other_x = x->type.shape, other_index = index->type.shape;
   call.expect(other_x.size() == other_index.size(), "ranks that differ", "equal ranks");

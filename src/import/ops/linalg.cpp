@@ -8,7 +8,8 @@ namespace kiln::import {
 namespace {
 
 void check_pivots(Call& call, const Elimination& result) {
-  check_all(call, Expr(call, result.pivots).apply(Op::ne, 0));
+  require_data(call, Expr(call, result.pivots).apply(Op::ne, 0),
+               "got a singular matrix, expected one that has an inverse");
 }
 
 // What an elimination gives. A matrix without an inverse ends the run, or, where `info` tells of it, gives NaN.
@@ -16,11 +17,9 @@ Value* solved(Call& call, const Elimination& result, Value** info) {
   if (info == nullptr || call.boolean_or("check_errors", false)) check_pivots(call, result);
   if (info == nullptr) return result.right;
   *info = first_failure(call, Expr(call, result.pivots).apply(Op::eq, 0));
-  const Expr failed(call, Expr(call, *info).apply(Op::ne, 0));
-  const int64_t rank = rank_of(failed);
-  const Expr of_rank(call, unsqueeze(call, unsqueeze(call, failed, rank), rank));
+  const Expr failed = for_matrices(call, Expr(call, *info).apply(Op::ne, 0), 2);
   const Expr right(call, result.right);
-  return of_rank.select(right.constant(std::numeric_limits<double>::quiet_NaN()), right);
+  return failed.select(right.constant(std::numeric_limits<double>::quiet_NaN()), right);
 }
 
 Value* inverse(Call& call, std::string_view name, Value** info) {
@@ -150,24 +149,44 @@ Cholesky cholesky(Call& call, Value* a) {
     squares.push_back(square);
     a = Expr(call, a) - factor * Expr(call, transposed(call, factor));
   }
-  const auto join = [&](const std::vector<Value*>& parts) {
-    return parts.size() == 1 ? parts[0] : call.make(Op::concat, parts, {{"axis", axis + 1}});
-  };
-  return {join(columns), call.builder().reshape(join(squares), diagonal)};
+  return {joined(call, columns, axis + 1),
+          call.builder().reshape(joined(call, squares, axis + 1), diagonal)};
 }
 
-Expr is_not_positive(Call& call, const Cholesky& factor) {
-  return Expr(call, factor.squares).apply(Op::gt, 0).apply(Op::logical_not);
+Expr is_positive(Call& call, const Cholesky& factor) {
+  return Expr(call, factor.squares).apply(Op::gt, 0);
+}
+
+// What LAPACK leaves where the square of column `info` (from 1) is not positive: columns in front of it are the factor's, on the
+// diagonal is that square, and the others are still the matrix's.
+Value* begun_factor(Call& call, Value* a, const Cholesky& factor, Value* info) {
+  const int64_t n = rows_of(call, a);
+  if (n == 0) return factor.lower;
+  const Expr columns(call, iota(call, ir::Dim(n)));
+  const Expr failed = for_matrices(call, call.builder().cast(info, DType::I64), 2);
+  const Expr place = columns - row_numbers(call, n), behind = columns + 1 - failed;
+  const Expr squares(call, unsqueeze(call, factor.squares, rank_of(a) - 2));
+  const Expr at_pivot = place.apply(Op::eq, 0) * behind.apply(Op::eq, 0);
+  const Expr left = at_pivot.select(squares, {call, a});
+  const Expr is_left = failed.apply(Op::ne, 0) * behind.apply(Op::ge, 0) * place.apply(Op::le, 0);
+  return is_left.select(left, {call, factor.lower});
 }
 
 Value* cholesky_of(Call& call, Value** info) {
   Value* a = wide_matrix(call, "self");
   const bool upper = call.boolean_or("upper", false);
-  const Cholesky factor = cholesky(call, upper ? transposed(call, a) : a);
+  if (upper) a = transposed(call, a);
+  const Cholesky factor = cholesky(call, a);
+  const Expr positive = is_positive(call, factor);
   if (info == nullptr || call.boolean_or("check_errors", false))
-    check_all(call, is_not_positive(call, factor).apply(Op::logical_not));
-  if (info != nullptr) *info = first_failure(call, is_not_positive(call, factor));
-  Value* result = upper ? transposed(call, factor.lower) : factor.lower;
+    require_data(call, positive,
+                 "got a matrix that is not positive-definite, expected one that has a factor");
+  Value* result = factor.lower;
+  if (info != nullptr) {
+    *info = first_failure(call, positive.apply(Op::logical_not));
+    result = begun_factor(call, a, factor, *info);
+  }
+  if (upper) result = transposed(call, result);
   return call.builder().cast(result, dtype_of(call, "self"));
 }
 

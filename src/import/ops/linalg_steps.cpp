@@ -1,4 +1,5 @@
 // The steps of factorisations and solutions.
+#include <algorithm>
 #include <optional>
 
 #include "import/ops/linalg.h"
@@ -12,6 +13,18 @@ Value* wide_matrix(Call& call, std::string_view name) {
   call.expect(rank_of(x) >= 2 && is_floating(x->type.dtype), x->type.str(),
               "matrices of floating-point numbers");
   return call.builder().cast(x, DType::F64);
+}
+
+Sides sides_of(Call& call, const Value* x) {
+  constexpr int64_t kMostSide = 1024;
+  const ir::Dim &rows = x->type.shape[x->type.rank() - 2], &columns = x->type.shape.back();
+  call.expect(rows.is_constant() && columns.is_constant(), shape_text(x->type.shape),
+              "matrices of a known size");
+  const int64_t m = rows.constant(), n = columns.constant();
+  call.expect(std::min(m, n) <= kMostRows && std::max(m, n) <= kMostSide, shape_text(x->type.shape),
+              "sides of at most " + std::to_string(kMostRows) + " and " +
+                  std::to_string(kMostSide) + ", because each of the shorter is a step");
+  return {m, n, std::min(m, n)};
 }
 
 int64_t rows_of(Call& call, const Value* x) {
@@ -32,28 +45,42 @@ Expr row_numbers(Call& call, int64_t n) {
   return {call, unsqueeze(call, iota(call, ir::Dim(n)), 1)};
 }
 
-Value* scalars(Call& call, Value* x) {
-  return call.builder().reshape(x, ir::Shape(x->type.shape.begin(), x->type.shape.end() - 2));
+Value* scalars(Call& call, Value* x) { return call.builder().reshape(x, leading(x)); }
+
+ir::Shape leading(const Value* x) { return {x->type.shape.begin(), x->type.shape.end() - 2}; }
+
+ir::Shape with(ir::Shape shape, std::initializer_list<int64_t> sizes) {
+  for (const int64_t size : sizes) shape.emplace_back(size);
+  return shape;
 }
 
-void check_all(Call& call, Value* condition) {
-  Value* all = reduce(call, Op::reduce_min, condition, range(0, rank_of(condition)), false);
-  call.make(Op::check_nonzero, {call.builder().cast(all, DType::I32)},
-            {{"operator", call.operation()}});
+Value* filled(Call& call, DType dtype, const ir::Shape& shape, double value) {
+  return call.builder().expand(call.builder().scalar(dtype, value), shape);
+}
+
+Value* joined(Call& call, const std::vector<Value*>& parts, int64_t axis) {
+  return parts.size() == 1 ? parts[0] : call.make(Op::concat, parts, {{"axis", axis}});
+}
+
+Value* nothing(Call& call, DType dtype) { return filled(call, dtype, {0}, 0); }
+
+Value* rectangle(Call& call, const ir::Shape& front, int64_t rows, int64_t columns) {
+  const Expr one = row_numbers(call, rows).apply(Op::eq, {call, iota(call, ir::Dim(columns))});
+  return call.builder().expand(call.builder().cast(one, DType::F64), with(front, {rows, columns}));
+}
+
+Expr for_matrices(Call& call, Value* numbers, int axes) {
+  for (; axes > 0; --axes) numbers = unsqueeze(call, numbers, rank_of(numbers));
+  return {call, numbers};
 }
 
 DType dtype_of(Call& call, std::string_view name) { return call.tensor(name)->type.dtype; }
 
 Elimination eliminate(Call& call, Value* a, Value* right) {
   const int64_t n = rows_of(call, a), axis = rank_of(a) - 2;
-  ir::Shape diagonal(a->type.shape.begin(), a->type.shape.end() - 1), leading = diagonal;
-  leading.pop_back();
-  if (n == 0) {
-    const auto filled = [&](DType dtype, const ir::Shape& shape) {
-      return call.builder().expand(call.builder().scalar(dtype, 0), shape);
-    };
-    return {right, filled(DType::F64, diagonal), filled(DType::Bool, leading)};
-  }
+  const ir::Shape diagonal(a->type.shape.begin(), a->type.shape.end() - 1);
+  if (n == 0)
+    return {right, filled(call, DType::F64, diagonal, 0), filled(call, DType::Bool, leading(a), 0)};
   Value* m = call.make(Op::concat, {a, right}, {{"axis", axis + 1}});
   std::vector<Value*> pivots;
   std::optional<Expr> is_odd;
@@ -78,23 +105,20 @@ Elimination eliminate(Call& call, Value* a, Value* right) {
     m = numbers.apply(Op::eq, here).select(first / divisor, Expr(call, m) - others * first);
   }
   Value* solution = slice(call, m, axis + 1, n, m->type.shape.back() - n);
-  Value* all = pivots.size() == 1 ? pivots[0] : call.make(Op::concat, pivots, {{"axis", axis + 1}});
+  Value* all = joined(call, pivots, axis + 1);
   return {solution, call.builder().reshape(all, diagonal), scalars(call, *is_odd)};
 }
 
 Value* identity_like(Call& call, Value* a) {
   const int64_t n = rows_of(call, a);
-  const Expr column_numbers(call, iota(call, ir::Dim(n)));
-  Value* one = call.builder().cast(row_numbers(call, n).apply(Op::eq, column_numbers), DType::F64);
-  return call.builder().expand(one, a->type.shape);
+  return rectangle(call, leading(a), n, n);
 }
 
 Value* first_failure(Call& call, const Expr& fails) {
   const auto axis = rank_of(fails) - 1;
   const ir::Shape& shape = fails.value()->type.shape;
   if (shape.back().is_constant(0))
-    return call.builder().expand(call.builder().scalar(DType::I32, 0),
-                                 ir::Shape(shape.begin(), shape.end() - 1));
+    return filled(call, DType::I32, {shape.begin(), shape.end() - 1}, 0);
   const Expr any(call, reduce(call, Op::reduce_max, fails, {axis}, false));
   Value* numbers = call.builder().cast(fails, DType::I32);
   const Expr place(call, call.make(Op::argmax, {numbers}, {{"axis", axis}, {"keepdim", false}}));
@@ -113,13 +137,11 @@ Value* substitute(Call& call, Value* a, Value* b, bool upper, bool unit) {
     rows[j] = x;
     b = Expr(call, b) - Expr(call, here) * x;
   }
-  return n == 1 ? rows[0] : call.make(Op::concat, rows, {{"axis", axis}});
+  return joined(call, rows, axis);
 }
 
 void broadcast_matrices(Call& call, Value*& a, Value*& b) {
-  const ir::Shape shape =
-      ir::broadcast_shapes(ir::Shape(a->type.shape.begin(), a->type.shape.end() - 2),
-                           ir::Shape(b->type.shape.begin(), b->type.shape.end() - 2));
+  const ir::Shape shape = ir::broadcast_shapes(leading(a), leading(b));
   for (Value** x : {&a, &b}) {
     ir::Shape whole = shape;
     whole.insert(whole.end(), (*x)->type.shape.end() - 2, (*x)->type.shape.end());

@@ -31,19 +31,6 @@ Expr size_of(Call& call, const Dim& size) {
   return {call, call.make(Op::dim_value, {}, {{"value", size}, {"dtype", DType::I64}})};
 }
 
-// Ends the run where the mask does not select as many elements as there are values; one value stands for all.
-void check_count(Call& call, Value* mask, const Expr& given) {
-  const Expr fits = Expr(call, count_of(call, mask))
-                        .apply(Op::eq, given)
-                        .apply(Op::bitwise_or, given.apply(Op::eq, 1));
-  call.make(
-      Op::check_index, {fits.select(given.constant(0), given.constant(1))},
-      {{"size", Dim(1)},
-       {"negative", false},
-       {"operator", std::string("index_put, whose mask selects another number of elements than "
-                                "there are values")}});
-}
-
 // The k-th true of the mask takes the k-th element of the source.
 Value* import_masked_scatter(Call& call) {
   Value *x = call.tensor("self"), *mask = call.tensor("mask"), *source = call.tensor("source");
@@ -52,16 +39,13 @@ Value* import_masked_scatter(Call& call) {
   const Expr chosen(call, mask), count = running_count(call, mask);
   const Dim size = source->type.elements();
   source = call.builder().reshape(source, {size});
-  const Expr place = chosen.select(count - 1, count.constant(0));
-  Value* index = place;
-  if (size.lower_bound() > 0) {
-    index = checked_index(call, place, size, false, "masked_scatter");
-  } else {
-    checked_index(call, count_of(call, mask), size + 1, false, "masked_scatter");
-    index = place.apply(Op::minimum, size_of(call, size));
-    source = with_one_more(call, source, 0);
-  }
-  Value* taken = call.make(Op::gather, {source, index}, {{"axis", int64_t{0}}});
+  require_data(call, Expr(call, count_of(call, mask)).apply(Op::le, size_of(call, size)),
+               "got a mask that selects more elements than the source has, expected an element for "
+               "each");
+  const Expr last = (size_of(call, size) - 1).apply(Op::maximum, 0);
+  const Expr index = chosen.select(count - 1, count.constant(0)).apply(Op::minimum, last);
+  Value* taken =
+      call.make(Op::gather, {with_one_more(call, source, 0), index}, {{"axis", int64_t{0}}});
   const Expr flat(call,
                   call.builder().reshape(call.builder().expand(x, shape), {ir::product(shape)}));
   return call.builder().reshape(chosen.select({call, taken}, flat), shape);
@@ -76,7 +60,13 @@ constexpr Row kRows[] = {
 Value* spread_values(Call& call, Value* mask, Value* values, int64_t axis) {
   if (axis < 0 || values->type.shape[static_cast<size_t>(axis)].is_constant(1)) return values;
   const Expr given = size_of(call, values->type.shape[static_cast<size_t>(axis)]);
-  check_count(call, mask, given);
+  const Expr fits = Expr(call, count_of(call, mask))
+                        .apply(Op::eq, given)
+                        .apply(Op::bitwise_or, given.apply(Op::eq, 1));
+  require_data(call, fits,
+               "got a mask that selects another number of elements than there are values, expected "
+               "one value for each, or one for all",
+               "index_put");
   // Those that are not selected read any: an element that is there.
   const Expr number =
       (running_count(call, mask) - 1).apply(Op::minimum, given - 1).apply(Op::maximum, 0);

@@ -491,8 +491,8 @@ std::vector<Value*> import_embedding_bag(Call& call) {
   Value* offsets = as_index(call, call.tensor("offsets"));
   call.expect(given->type.rank() == 1 && offsets->type.rank() == 1,
               "indices of rank " + std::to_string(given->type.rank()), "rank 1, with offsets");
-  Value* first = slice(call, offsets, 0, 0, 1);
-  checked_index(call, first, 1, false, "embedding_bag");
+  require_data(call, Expr(call, slice(call, offsets, 0, 0, 1)).apply(Op::eq, 0),
+               "got an offset of the first bag that is not 0, expected 0");
   const Dim count = given->type.shape[0], width = weight->type.shape[1];
   const bool has_end = call.boolean_or("include_last_offset", false);
   const Dim bags = offsets->type.shape[0] - (has_end ? 1 : 0);

@@ -1,136 +1,26 @@
-// Singular values and eigenvalues of small matrices, and what follows from them. Vectors are not given: their signs are
-// whatever LAPACK's steps lead to.
-//
-// Columns are turned in pairs until all are at right angles (Jacobi's method, one-sided); then their lengths are the
-// singular values. Each round of the loop turns pairs that have no column in common, and moves on to others.
+// Singular values and eigenvalues of small matrices with their vectors, and what follows from them. The signs of vectors are not
+// LAPACK's, which are whatever its steps lead to, but they are the same in every run.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
 
-#include "import/ops/linalg.h"
+#include "import/ops/jacobi.h"
 #include "import/repeat.h"
 
 namespace kiln::import {
 namespace {
 
-constexpr int64_t kMostSide = 1024;
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-// PyTorch raises for matrices with NaN or infinities.
-void check_finite(Call& call, Value* a) {
-  const Expr difference = Expr(call, a) - Expr(call, a);
-  check_all(call, difference.apply(Op::eq, 0));
+// PyTorch raises for matrices with NaN; of infinities it makes NaN.
+void require_numbers(Call& call, Value* a) {
+  require_data(call, Expr(call, a).apply(Op::isnan).apply(Op::logical_not),
+               "got a matrix with NaN, for which there are no singular values or eigenvalues, "
+               "expected numbers");
 }
 
-Value* padded(Call& call, Value* x, int64_t rows, int64_t columns) {
-  std::vector<ir::Dim> before(x->type.rank(), 0), after(x->type.rank(), 0);
-  after[x->type.rank() - 2] = rows;
-  after.back() = columns;
-  return pad_constant(call, x, before, after);
-}
-
-// Columns in the order of the pairs: number k belongs to number n - 1 - k. All but the first move on by one.
-std::vector<int64_t> next_pairs(int64_t n) {
-  std::vector<int64_t> order{0, n - 1};
-  for (int64_t i = 1; i < n - 1; ++i) order.push_back(i);
-  return order;
-}
-
-struct Turn {
-  Value *columns, *any;  // any: bool scalar, whether a pair was far from right angles
-};
-
-// The pairs of [.., rows, n], with angles between the first `counted` rows.
-Turn turn_pairs(Call& call, Value* x, int64_t counted) {
-  const int64_t axis = rank_of(x) - 2, n = x->type.shape.back().constant(), half = n / 2;
-  const Expr left(call, slice(call, x, axis + 1, 0, half));
-  const Expr right(call, call.make(Op::flip, {slice(call, x, axis + 1, half, half)},
-                                   {{"axes", std::vector<int64_t>{axis + 1}}}));
-  const Expr a(call, slice(call, left, axis, 0, counted)),
-      b(call, slice(call, right, axis, 0, counted));
-  const auto sum = [&](const Expr& terms) {
-    return Expr(call, reduce(call, Op::reduce_sum, terms, {axis}, true));
-  };
-  const Expr of_a = sum(a * a), of_b = sum(b * b), product = sum(a * b);
-  const Expr sizes = of_a.apply(Op::sqrt) * of_b.apply(Op::sqrt);
-  const auto is_beyond = [&](double cosine) {
-    return product.apply(Op::abs).apply(Op::gt, sizes * cosine);
-  };
-  // A round of pairs that are this near right angles leaves angles of the square of that.
-  constexpr double kRounding = 1e-15, kNear = 1e-9;
-  const Expr turns = is_beyond(kRounding);
-  const Expr zeta = (of_b - of_a) / (turns.select(product, product.constant(1)) * 2);
-  const Expr size =
-      (zeta.apply(Op::abs) + zeta.apply(Op::hypot, zeta.constant(1))).apply(Op::reciprocal);
-  const Expr tangent = turns.select(zeta.apply(Op::lt, 0).select(-size, size), zeta.constant(0));
-  const Expr cosine = (tangent * tangent + 1).apply(Op::rsqrt), sine = cosine * tangent;
-  Value* turned = call.make(Op::flip, {left * sine + right * cosine},
-                            {{"axes", std::vector<int64_t>{axis + 1}}});
-  Value* columns =
-      call.make(Op::concat, {left * cosine - right * sine, turned}, {{"axis", axis + 1}});
-  const Expr far = is_beyond(kNear);
-  return {columns, reduce(call, Op::reduce_max, far, range(0, rank_of(far)), false)};
-}
-
-// [.., rows, n] with columns at right angles in the first `counted` rows.
-Value* make_orthogonal(Call& call, Value* x, int64_t counted) {
-  const int64_t n = x->type.shape.back().constant(), rounds = n - 1;
-  constexpr int64_t kMostSweeps = 60;
-  const auto integer = [&](Call& at, int64_t value) {
-    return at.builder().constant(ir::Literal::scalar_int(DType::I64, value));
-  };
-  Repeat repeat(call.builder());
-  const std::vector<Value*> carried =
-      repeat.carry({x, integer(call, 0), integer(call, 0)});  // quiet rounds in a row, all rounds
-  Call inner(call, repeat.builder());
-  const Turn turn = turn_pairs(inner, carried[0], counted);
-  Value* moved = inner.make(Op::gather, {turn.columns, index_constant(inner, next_pairs(n))},
-                            {{"axis", rank_of(x) - 1}});
-  const Expr quiet(inner, carried[1]), all = Expr(inner, carried[2]) + 1;
-  const Expr still = Expr(inner, turn.any).select(quiet.constant(0), quiet + 1);
-  const Expr again = still.apply(Op::lt, static_cast<double>(rounds)) *
-                     all.apply(Op::lt, static_cast<double>(rounds * kMostSweeps));
-  return repeat.finish(call.builder().scalar(DType::Bool, 1), again, {moved, still, all})[0];
-}
-
-// A = G V^T, with V orthogonal: columns of G at right angles, whose lengths are the singular values.
-struct Singular {
-  Value* columns;  // G, [.., rows, n], and V, [.., n, n]
-  Value* turns;
-  Expr lengths;  // [.., 1, n]
-};
-
-// The longer side has to be the rows.
-Singular singular(Call& call, Value* a, bool needs_turns) {
-  const int64_t axis = rank_of(a) - 2, rows = a->type.shape[a->type.rank() - 2].constant();
-  const int64_t n = a->type.shape.back().constant();
-  check_finite(call, a);
-  // Numbers near the largest are scaled so that their squares are numbers.
-  const Expr largest(
-      call, reduce(call, Op::reduce_max, Expr(call, a).apply(Op::abs), {axis, axis + 1}, true));
-  const Expr scale = largest.apply(Op::eq, 0).select(largest.constant(1), largest);
-  Value* x = Expr(call, a) / scale;
-  if (needs_turns) {
-    const Expr identity = row_numbers(call, n).apply(Op::eq, {call, iota(call, ir::Dim(n))});
-    ir::Shape shape = a->type.shape;
-    shape[shape.size() - 2] = n;
-    Value* below = call.builder().expand(call.builder().cast(identity, DType::F64), shape);
-    x = call.make(Op::concat, {x, below}, {{"axis", axis}});
-  }
-  if (n > 1) {
-    if (n % 2 != 0) x = padded(call, x, 0, 1);  // a column of zeros, which is never turned
-    x = make_orthogonal(call, x, rows);
-  }
-  // Where the zeros ended is not known: they stay, with the length 0.
-  const Expr columns = Expr(call, slice(call, x, axis, 0, rows)) * scale;
-  const Expr unscaled = Expr(call, slice(call, x, axis, 0, rows));
-  const Expr length =
-      Expr(call, reduce(call, Op::reduce_sum, unscaled * unscaled, {axis}, true)).apply(Op::sqrt);
-  return {columns, needs_turns ? slice(call, x, axis, rows, n) : nullptr, length * scale};
-}
-
-// A matrix whose sides are known, as f64, with the longer side as rows.
+// With the longer side as rows.
 struct Tall {
   Value* matrix;
   bool is_transposed;
@@ -138,21 +28,27 @@ struct Tall {
 };
 
 Tall tall_matrix(Call& call, Value* a) {
-  const ir::Dim &rows = a->type.shape[a->type.rank() - 2], &columns = a->type.shape.back();
-  call.expect(rows.is_constant() && columns.is_constant(), shape_text(a->type.shape),
-              "matrices of a known size");
-  const int64_t m = rows.constant(), n = columns.constant();
-  call.expect(
-      std::min(m, n) <= kMostRows && std::max(m, n) <= kMostSide, shape_text(a->type.shape),
-      "sides of at most " + std::to_string(kMostRows) + " and " + std::to_string(kMostSide));
-  return {m < n ? transposed(call, a) : a, m < n, std::min(m, n)};
+  const Sides sides = sides_of(call, a);
+  const bool is_wide = sides.rows < sides.columns;
+  return {is_wide ? transposed(call, a) : a, is_wide, sides.steps};
 }
 
-Value* sorted(Call& call, Value* values, bool descending, int64_t count) {
-  const int64_t last = rank_of(values) - 1;
-  Value* order = call.make(Op::argsort, {values},
-                           {{"axis", last}, {"descending", descending}, {"count", ir::Dim(count)}});
-  return call.make(Op::gather_elements, {values, order}, {{"axis", last}});
+// Numbers of columns, [.., count], in the order of [.., 1, n].
+Value* order_of_columns(Call& call, const Expr& keys, bool descending, int64_t count) {
+  ir::Shape shape = keys.value()->type.shape;
+  shape.erase(shape.end() - 2);
+  return call.make(Op::argsort, {call.builder().reshape(keys, shape)},
+                   {{"axis", static_cast<int64_t>(shape.size()) - 1},
+                    {"descending", descending},
+                    {"count", ir::Dim(count)}});
+}
+
+Value* columns_in_order(Call& call, Value* x, Value* order) {
+  const int64_t last = rank_of(order) - 1;
+  ir::Shape shape = x->type.shape;
+  shape.back() = order->type.shape.back();
+  Value* index = call.builder().expand(unsqueeze(call, order, last), shape);
+  return call.make(Op::gather_elements, {x, index}, {{"axis", last + 1}});
 }
 
 Value* without_rows(Call& call, Value* x) {
@@ -164,13 +60,11 @@ Value* without_rows(Call& call, Value* x) {
 // [.., count], the largest first.
 Value* singular_values(Call& call, Value* a) {
   const Tall tall = tall_matrix(call, a);
-  if (tall.count == 0) {
-    ir::Shape shape(a->type.shape.begin(), a->type.shape.end() - 2);
-    shape.emplace_back(0);
-    return call.builder().expand(call.builder().scalar(DType::F64, 0), shape);
-  }
-  const Singular found = singular(call, tall.matrix, false);
-  return sorted(call, without_rows(call, found.lengths), true, tall.count);
+  if (tall.count == 0) return filled(call, DType::F64, with(leading(a), {0}), 0);
+  require_numbers(call, a);
+  const Expr lengths = singular(call, tall.matrix, false).lengths;
+  Value* order = order_of_columns(call, lengths, true, tall.count);
+  return without_rows(call, columns_in_order(call, lengths, order));
 }
 
 const char* matrix_name(Call& call) {
@@ -182,15 +76,60 @@ Value* import_svdvals(Call& call) {
   return call.builder().cast(singular_values(call, wide_matrix(call, name)), dtype_of(call, name));
 }
 
-void expect_no_vectors(Call& call, std::initializer_list<size_t> outputs) {
-  for (const size_t i : outputs)
-    call.expect(!call.output_used(i), "a use of vectors, whose signs are not defined",
-                "the values only");
+// A = left diag(values) right^T, with the columns of both at right angles, as many as there are rows if `all`.
+struct Decomposition {
+  Value *left, *values, *right;
+};
+
+Decomposition decompose(Call& call, Value* a, bool all) {
+  const Sides sides = sides_of(call, a);
+  const Tall tall = tall_matrix(call, a);
+  const ir::Shape front = leading(a);
+  if (tall.count == 0)
+    return {rectangle(call, front, sides.rows, all ? sides.rows : 0),
+            filled(call, DType::F64, with(front, {0}), 0),
+            rectangle(call, front, sides.columns, all ? sides.columns : 0)};
+  require_numbers(call, a);
+  const Singular found = singular(call, tall.matrix, true);
+  const Expr lengths = found.lengths;
+  const Expr keys = has_direction(call, found).select(lengths, lengths.constant(-1));
+  Value* order = order_of_columns(call, keys, true, tall.count);
+  const Expr values(call, columns_in_order(call, lengths, order));
+  const Expr columns(call, columns_in_order(call, found.columns, order));
+  const Expr unit = columns / values.apply(Op::eq, 0).select(values.constant(1), values);
+  Value* longer =
+      orthonormal_columns(call, unit, all ? std::max(sides.rows, sides.columns) : tall.count);
+  Value* shorter = columns_in_order(call, found.turns, order);
+  return {tall.is_transposed ? shorter : longer, without_rows(call, values),
+          tall.is_transposed ? longer : shorter};
 }
 
+// U, S, and V or its transpose. Without vectors these are empty, or as torch.svd has them: zeros.
+std::vector<Value*> svd(Call& call, bool all, bool has_vectors, bool transposes) {
+  const char* name = matrix_name(call);
+  Value* a = wide_matrix(call, name);
+  const DType dtype = dtype_of(call, name);
+  if (!has_vectors || (!call.output_used(0) && !call.output_used(2))) {
+    Value* values = call.builder().cast(singular_values(call, a), dtype);
+    const Sides sides = sides_of(call, a);
+    const auto zeros = [&](int64_t n) {
+      return transposes ? nothing(call, dtype) : filled(call, dtype, with(leading(a), {n, n}), 0);
+    };
+    if (has_vectors) return {nullptr, values, nullptr};
+    return {zeros(sides.rows), values, zeros(sides.columns)};
+  }
+  const Decomposition found = decompose(call, a, all);
+  Value* right = transposes ? transposed(call, found.right) : found.right;
+  return {call.builder().cast(found.left, dtype), call.builder().cast(found.values, dtype),
+          call.builder().cast(right, dtype)};
+}
+
+std::vector<Value*> import_linalg_svd(Call& call) {
+  return svd(call, call.boolean_or("full_matrices", !call.node().target.starts_with("aten._")),
+             call.boolean_or("compute_uv", true), true);
+}
 std::vector<Value*> import_svd(Call& call) {
-  expect_no_vectors(call, {0, 2});
-  return {nullptr, import_svdvals(call), nullptr};
+  return svd(call, !call.boolean_or("some", true), call.boolean_or("compute_uv", true), false);
 }
 
 // --- Symmetric matrices ---
@@ -203,26 +142,34 @@ Value* symmetric(Call& call, Value* a, bool upper) {
   return counts.select({call, a}, {call, transposed(call, a)});
 }
 
-// Eigenvalues of A: A + s, with s so large that none of its eigenvalues is negative, has its eigenvectors v as the directions
-// that columns are turned by; v^T A v has their digits.
-Value* eigenvalues(Call& call, Value* a) {
+struct Eigen {
+  Value *values, *vectors;  // [.., n], the smallest first, and [.., n, n] as columns
+};
+
+// A + s, with s so large that none of its eigenvalues is negative, has A's eigenvectors v as the directions that columns are
+// turned by; v^T A v has the digits of the eigenvalues.
+Eigen eigen(Call& call, Value* a) {
   const int64_t axis = rank_of(a) - 2, n = rows_of(call, a);
+  Value* one = identity_like(call, a);
   if (n <= 1) {
-    check_finite(call, a);
-    return call.builder().reshape(a, ir::Shape(a->type.shape.begin(), a->type.shape.end() - 1));
+    const ir::Shape shape(a->type.shape.begin(), a->type.shape.end() - 1);
+    return {call.builder().reshape(a, shape), one};
   }
+  require_numbers(call, a);
   const Expr rows(call,
                   reduce(call, Op::reduce_sum, Expr(call, a).apply(Op::abs), {axis + 1}, true));
   const Expr bound(call, reduce(call, Op::reduce_max, rows, {axis}, true));
-  Value* one = identity_like(call, a);
   const Singular found = singular(call, Expr(call, a) + Expr(call, one) * bound, true);
   const Expr v(call, found.turns);
   const Expr product(call, call.make(Op::matmul, {a, v}, {{"transpose_b", false}}));
   const Expr size(call, reduce(call, Op::reduce_sum, v * v, {axis}, true));
   const Expr quotient = Expr(call, reduce(call, Op::reduce_sum, v * product, {axis}, true)) / size;
-  // The column that made their number even has no direction: it goes last.
-  const Expr value = size.apply(Op::eq, 0).select(size.constant(kInfinity), quotient);
-  return sorted(call, without_rows(call, value), false, n);
+  // Where there is no direction that is NaN, which goes last.
+  Value* order = order_of_columns(call, quotient, false, n);
+  const Expr values(call, columns_in_order(call, quotient, order));
+  const Expr vectors(call, columns_in_order(call, v, order));
+  return {without_rows(call, values),
+          values.apply(Op::isnan).select(vectors.constant(kNaN), vectors)};
 }
 
 bool counts_upper(Call& call) {
@@ -230,16 +177,15 @@ bool counts_upper(Call& call) {
   return side == "U" || side == "u";
 }
 
-Value* import_eigvalsh(Call& call) {
-  const char* name = matrix_name(call);
-  Value* a = symmetric(call, wide_matrix(call, name), counts_upper(call));
-  return call.builder().cast(eigenvalues(call, a), dtype_of(call, name));
-}
-
 std::vector<Value*> import_eigh(Call& call) {
-  expect_no_vectors(call, {1});
-  return {import_eigvalsh(call), nullptr};
+  const char* name = matrix_name(call);
+  const DType dtype = dtype_of(call, name);
+  const Eigen found = eigen(call, symmetric(call, wide_matrix(call, name), counts_upper(call)));
+  const bool has_vectors = call.boolean_or("compute_v", true);
+  return {call.builder().cast(found.values, dtype),
+          has_vectors ? call.builder().cast(found.vectors, dtype) : nothing(call, dtype)};
 }
+Value* import_eigvalsh(Call& call) { return import_eigh(call)[0]; }
 
 // --- Ranks, pseudo-inverses and conditions ---
 
@@ -279,9 +225,7 @@ Value* import_matrix_rank(Call& call) {
   Value* a = given_matrix(call, name);
   const Tall tall = tall_matrix(call, a);
   Value* values = singular_values(call, a);
-  if (tall.count == 0)
-    return call.builder().expand(call.builder().scalar(DType::I64, 0),
-                                 ir::Shape(a->type.shape.begin(), a->type.shape.end() - 2));
+  if (tall.count == 0) return filled(call, DType::I64, leading(a), 0);
   const int64_t last = rank_of(values) - 1;
   const Expr largest(call, slice(call, values, last, 0, 1));
   const std::optional<Expr> only = tolerance(call, "tol");
@@ -299,6 +243,7 @@ Value* import_pinv(Call& call) {
   const Tall tall = tall_matrix(call, a);
   const DType dtype = dtype_of(call, name);
   if (tall.count == 0) return call.builder().cast(transposed(call, a), dtype);
+  require_numbers(call, a);
   const Singular found = singular(call, tall.matrix, true);
   const Expr largest(call, reduce(call, Op::reduce_max, without_rows(call, found.lengths),
                                   {rank_of(a) - 2}, true));
@@ -310,7 +255,10 @@ Value* import_pinv(Call& call) {
   const Expr counts = lengths.apply(
       Op::gt, {call, unsqueeze(call, least, rank_of(least) - (rank_of(least) > 0 ? 1 : 0))});
   const Expr inverse = counts.select(lengths.apply(Op::reciprocal), lengths.constant(0));
-  const Expr scaled = Expr(call, found.turns) * inverse, unit = Expr(call, found.columns) * inverse;
+  const Expr scaled = Expr(call, found.turns) * inverse;
+  Expr unit = Expr(call, found.columns) * inverse;
+  // Of symmetric matrices with infinities PyTorch makes zeros, as nothing counts; of others NaN.
+  if (call.boolean_or("hermitian", false)) unit = counts.select(unit, unit.constant(0));
   Value* product = call.make(Op::matmul, {scaled, unit}, {{"transpose_b", true}});
   return call.builder().cast(tall.is_transposed ? transposed(call, product) : product, dtype);
 }
@@ -321,11 +269,11 @@ Value* import_cond(Call& call) {
   const double order = call.real_or("p", 2);
   call.expect(std::abs(order) == 2, "p = " + std::to_string(order), "2 or -2");
   Value* values = singular_values(call, wide_matrix(call, name));
+  const ir::Shape shape(values->type.shape.begin(), values->type.shape.end() - 1);
   const int64_t last = rank_of(values) - 1, count = values->type.shape.back().constant();
-  call.expect(count > 0, "a matrix without elements", "elements");
+  if (count == 0) return filled(call, dtype_of(call, name), shape, 0);
   const auto at = [&](int64_t i) { return Expr(call, slice(call, values, last, i, 1)); };
   const Expr quotient = order > 0 ? at(0) / at(count - 1) : at(count - 1) / at(0);
-  ir::Shape shape(values->type.shape.begin(), values->type.shape.end() - 1);
   return call.builder().cast(call.builder().reshape(quotient, shape), dtype_of(call, name));
 }
 
@@ -369,8 +317,9 @@ Value* import_matrix_exp(Call& call) {
 
 constexpr Row kRows[] = {
     {"aten.linalg_svdvals.default", import_svdvals},
-    {"aten.linalg_svd.default", import_svd},
-    {"aten._linalg_svd.default", import_svd},
+    {"aten.linalg_svd.default", import_linalg_svd},
+    {"aten._linalg_svd.default", import_linalg_svd},
+    {"aten.svd.default", import_svd},
     {"aten.linalg_eigvalsh.default", import_eigvalsh},
     {"aten.linalg_eigh.default", import_eigh},
     {"aten._linalg_eigh.default", import_eigh},

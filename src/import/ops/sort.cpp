@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "import/ops/common.h"
+#include "import/ops/sort.h"
 
 namespace kiln::import {
 namespace {
@@ -208,25 +208,6 @@ Value* bisect(Call& call, Value* rows, const Expr& wanted, bool right) {
   return count;
 }
 
-// How many elements of each sorted row come before the value, or are not behind it if `right`.
-Value* search(Call& call, const Operand& sequence, const Operand& value, bool right) {
-  std::vector<Value*> operands = promote(call.builder(), {sequence, value});
-  const int64_t rank = static_cast<int64_t>(operands[0]->type.rank());
-  call.expect(rank >= 1, "a sequence of rank 0", "rank 1 or more");
-  const DType dtype = call.boolean_or("out_int32", false) ? DType::I32 : DType::I64;
-  if (operands[0]->type.shape.back().upper_bound() > kMostCompared)
-    return call.builder().cast(bisect(call, operands[0], {call, operands[1]}, right), dtype);
-  const Expr row(call, rank == 1 ? operands[0] : unsqueeze(call, operands[0], rank - 1));
-  const bool is_scalar = operands[1]->type.rank() == 0;
-  const Expr wanted(call, is_scalar ? operands[1]
-                                    : unsqueeze(call, operands[1],
-                                                static_cast<int64_t>(operands[1]->type.rank())));
-  const Expr before = row.apply(right ? Op::gt : Op::ge, wanted).apply(Op::logical_not);
-  const Expr ones(call, call.builder().cast(before, dtype));
-  return reduce(call, Op::reduce_sum, ones, {static_cast<int64_t>(ones.value()->type.rank()) - 1},
-                false);
-}
-
 Value* import_searchsorted(Call& call) {
   Value* sequence = call.tensor("sorted_sequence");
   if (Value* sorter = call.optional_tensor("sorter")) {
@@ -235,12 +216,12 @@ Value* import_searchsorted(Call& call) {
     sequence = call.make(Op::gather_elements, {sequence, index}, {{"axis", last}});
   }
   const std::string side = call.text_or("side", call.boolean_or("right", false) ? "right" : "left");
-  return search(call, sequence, call.operand("self"), side == "right");
+  return search_sorted(call, sequence, call.operand("self"), side == "right");
 }
 
 Value* import_bucketize(Call& call) {
-  return search(call, call.tensor("boundaries"), call.operand("self"),
-                call.boolean_or("right", false));
+  return search_sorted(call, call.tensor("boundaries"), call.operand("self"),
+                       call.boolean_or("right", false));
 }
 
 constexpr Row kRows[] = {
@@ -262,6 +243,24 @@ constexpr Row kRows[] = {
 };
 
 }  // namespace
+
+Value* search_sorted(Call& call, const Operand& sequence, const Operand& value, bool right) {
+  std::vector<Value*> operands = promote(call.builder(), {sequence, value});
+  const int64_t rank = static_cast<int64_t>(operands[0]->type.rank());
+  call.expect(rank >= 1, "a sequence of rank 0", "rank 1 or more");
+  const DType dtype = call.boolean_or("out_int32", false) ? DType::I32 : DType::I64;
+  if (operands[0]->type.shape.back().upper_bound() > kMostCompared)
+    return call.builder().cast(bisect(call, operands[0], {call, operands[1]}, right), dtype);
+  const Expr row(call, rank == 1 ? operands[0] : unsqueeze(call, operands[0], rank - 1));
+  const bool is_scalar = operands[1]->type.rank() == 0;
+  const Expr wanted(call, is_scalar ? operands[1]
+                                    : unsqueeze(call, operands[1],
+                                                static_cast<int64_t>(operands[1]->type.rank())));
+  const Expr before = row.apply(right ? Op::gt : Op::ge, wanted).apply(Op::logical_not);
+  const Expr ones(call, call.builder().cast(before, dtype));
+  return reduce(call, Op::reduce_sum, ones, {static_cast<int64_t>(ones.value()->type.rank()) - 1},
+                false);
+}
 
 Rows sort_rows() { return kRows; }
 

@@ -1,38 +1,13 @@
-// Special functions of one operand: gamma, Bessel and error functions and what is made of them, computed in f64.
-#include <cmath>
-#include <limits>
-#include <numbers>
-#include <span>
-#include <vector>
+// Special functions of one operand: gamma and error functions and what is made of them, computed in f64.
+#include "import/ops/special.h"
 
-#include "import/ops/common.h"
+#include <cmath>
+#include <vector>
 
 namespace kiln::import {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr double kPi = std::numbers::pi;
 const double kHalfLogTau = 0.5 * std::log(2 * kPi);
-
-// The sum of coefficients times Chebyshev polynomials of t in [-1, 1], by Clenshaw's recurrence.
-Expr chebyshev(const Expr& t, std::span<const double> coefficients) {
-  const Expr twice = t * 2;
-  Expr next = t.constant(coefficients.back()), after = t.constant(0);
-  for (size_t i = coefficients.size() - 1; i-- > 1;) {
-    const Expr here = twice * next - after + coefficients[i];
-    after = next;
-    next = here;
-  }
-  return t * next - after + coefficients[0];
-}
-
-// coefficients[0] + coefficients[1] x + ...
-Expr polynomial(const Expr& x, std::span<const double> coefficients) {
-  Expr sum = x.constant(coefficients.back());
-  for (size_t i = coefficients.size() - 1; i-- > 0;) sum = sum * x + coefficients[i];
-  return sum;
-}
 
 // x less the nearest integer: pi times it has the tangent and, but for the sign, the sine of pi x.
 Expr turn(const Expr& x) { return x - x.apply(Op::round); }
@@ -67,23 +42,22 @@ constexpr double kDerivative[] = {1.0 / 12,  -1.0 / 120,     1.0 / 252, -1.0 / 2
 // Where they are good to the last digit.
 constexpr int kFar = 10;
 
+Expr near_one(const Expr& beside) { return beside * chebyshev(beside * 2, kLogGamma1); }
+
 // From 1/2 on. Around its zeros, at 1 and 2, a polynomial; farther on x is taken beyond kFar by
 // log(gamma(x)) = log(gamma(x + 7)) - log(x (x + 1) .. (x + 6)).
 Expr log_gamma_right(const Expr& x) {
-  const Expr one = x - 1, two = x - 2;
-  const Expr near_one = one * chebyshev(one * 2, kLogGamma1);
+  const Expr two = x - 2;
   const Expr near_two = two * chebyshev((two * 4 - 1) / 3, kLogGamma2);
   const Expr is_near = x.apply(Op::lt, kFar);
   const Expr bounded = x.apply(Op::minimum, kFar);
   Expr product = bounded;
   for (int k = 1; k < 7; ++k) product = product * (bounded + k);
   const Expr w = is_near.select(x + 7, x);
-  const Expr inverse = w.apply(Op::reciprocal);
-  const Expr series = inverse * polynomial(inverse * inverse, kStirling);
-  const Expr far = (w - 0.5) * w.apply(Op::log) - w + (series + kHalfLogTau);
+  const Expr far = (w - 0.5) * w.apply(Op::log) - w + (stirling_rest(w) + kHalfLogTau);
   const Expr shifted = is_near.select(far - product.apply(Op::log), far);
   const Expr right = w.apply(Op::eq, kInfinity).select(w, shifted);
-  return x.apply(Op::lt, 1.5).select(near_one, x.apply(Op::lt, 3).select(near_two, right));
+  return x.apply(Op::lt, 1.5).select(near_one(x - 1), x.apply(Op::lt, 3).select(near_two, right));
 }
 
 // gamma(x) gamma(1 - x) = pi / sin(pi x); infinite at 0, -1, -2 ..
@@ -134,34 +108,6 @@ Expr compose_digamma(Call&, const Expr& x) {
   return x.apply(Op::eq, 0).select(-x.apply(Op::reciprocal), result);
 }
 
-// B(2k) / (2k)!
-constexpr double kEulerMaclaurin[] = {1.0 / 12,          -1.0 / 720,
-                                      1.0 / 30240,       -1.0 / 1209600,
-                                      1.0 / 47900160,    -691.0 / 1307674368000,
-                                      1.0 / 74724249600, -3617.0 / 10670622842880000};
-
-// The sum of (x + k)^-s over all k from 0 on, x > 0 and s > 1: the first ones, and the integral of the others with Euler's
-// and Maclaurin's corrections.
-Expr zeta(const Expr& x, int64_t s) {
-  const auto power = [](const Expr& base, int64_t exponent) {
-    return base.apply(Op::pow, static_cast<double>(-exponent));
-  };
-  const int64_t first = kFar + s;
-  Expr sum = power(x, s);
-  for (int64_t k = 1; k < first; ++k) sum = sum + power(x + static_cast<double>(k), s);
-  const Expr w = x + static_cast<double>(first);
-  const Expr last = power(w, s), inverse = w.apply(Op::reciprocal);
-  sum = sum + power(w, s - 1) / static_cast<double>(s - 1) + last * 0.5;
-  Expr term = last * inverse * static_cast<double>(s);
-  double place = static_cast<double>(s);
-  for (const double coefficient : kEulerMaclaurin) {
-    sum = sum + term * coefficient;
-    term = term * inverse * inverse * ((place + 1) * (place + 2));
-    place += 2;
-  }
-  return sum;
-}
-
 // Coefficients by powers of c of the n-th derivative of cot(x), c = cot(x), whose own is -(1 + c^2).
 std::vector<double> cotangent_derivative(int64_t n) {
   std::vector<double> p{0, 1};
@@ -198,75 +144,6 @@ Expr compose_polygamma(Call& call, const Expr& x) {
   call.expect(n >= 0 && n <= kMost, "the derivative " + std::to_string(n),
               "0 to " + std::to_string(kMost));
   return n == 0 ? compose_digamma(call, x) : polygamma(x, n);
-}
-
-// --- Bessel ---
-
-// Of modified Bessel functions of the first kind, order 0 and 1: e^-x I0(x) and e^-x I1(x) / x with x = 4 (1 + t), and
-// sqrt(x) e^-x times them with x = 16 / (1 + t).
-constexpr double kI0Near[] = {
-    0.33839763720473803,    -0.3046826723431984,     0.17162090152220877,    -0.09490109704804764,
-    0.04930528423967071,    -0.02373741480589947,    0.010546460394594998,   -0.004324309995050576,
-    0.0016394756169413357,  -0.0005763755745385824,  0.00018850288509584165, -5.754195010082104e-05,
-    1.6448448070728896e-05, -4.4167383584587505e-06, 1.1173875391201037e-06, -2.670793853940612e-07,
-    6.046995022541919e-08,  -1.300025009986248e-08,  2.6598237246823866e-09, -5.189795601635263e-10,
-    9.675809035373237e-11,  -1.726826291441556e-11,  2.95505266312964e-12,   -4.856446783111929e-13,
-    7.676185498604936e-14,  -1.1685332877993451e-14, 1.715391285555133e-15,  -2.431279846547955e-16,
-    3.3307945188222384e-17, -4.4153416464793395e-18};
-constexpr double kI1Near[] = {
-    0.12629359322181682,     -0.17641651835783406,    0.1026436586898471,
-    -0.05294598120809499,    0.024726449030626516,    -0.010564084894626197,
-    0.004156422944312888,    -0.0015135724506312532,  0.0005122859561685758,
-    -0.00016176081582589674, 4.781565107550054e-05,   -1.3273163656039436e-05,
-    3.4702513081376785e-06,  -8.568720264695455e-07,  2.0032947535521353e-07,
-    -4.445059128796328e-08,  9.381537386495773e-09,   -1.8872497517228294e-09,
-    3.625590281552117e-10,   -6.663489723502027e-11,  1.1736186298890901e-11,
-    -1.9839743977649436e-12, 3.223793365945575e-13,   -5.042185504727912e-14,
-    7.600684294735408e-15,   -1.1055969477353862e-15, 1.5536319577362005e-16,
-    -2.111421214358166e-17,  2.7779141127610464e-18};
-constexpr double kI0Far[] = {
-    0.4022452055070544,      0.0033691164782556943,   6.889758346916825e-05,
-    2.8913705208347567e-06,  2.0489185894690638e-07,  2.266668990498178e-08,
-    3.3962320257083865e-09,  4.94060238822497e-10,    1.1889147107846439e-11,
-    -3.1499165279632416e-11, -1.3215811840447713e-11, -1.7941785315068062e-12,
-    7.180124451383666e-13,   3.8527783827421426e-13,  1.54008621752141e-14,
-    -4.150569347287222e-14,  -9.554846698828307e-15,  3.8116806693526224e-15,
-    1.7725601330565263e-15,  -3.425485619677219e-16,  -2.8276239805165836e-16,
-    3.461222867697461e-17,   4.46562142029676e-17,    -4.830504485944182e-18,
-    -7.233180487874754e-18};
-constexpr double kI1Far[] = {
-    0.38928811750914005,     -0.009761097491361469,   -0.00011058893876262371,
-    -3.882564808877691e-06,  -2.512236237870209e-07,  -2.6314688468895196e-08,
-    -3.835380385964237e-09,  -5.589743462196584e-10,  -1.8974958123505413e-11,
-    3.2526035830154884e-11,  1.4125807436613782e-11,  2.0356285441470896e-12,
-    -7.198551776245908e-13,  -4.0835511110921974e-13, -2.1015418427726643e-14,
-    4.272440016711951e-14,   1.0420276984128802e-14,  -3.8144030724370075e-15,
-    -1.8803547755107825e-15, 3.3082023109209285e-16,  2.96262899764595e-16,
-    -3.209525921993424e-17,  -4.6503053684893586e-17, 4.414348323071708e-18,
-    7.517296310842105e-18};
-constexpr double kBesselSeam = 8;
-
-// e^-|x| In(x), both parts computed where they are finite.
-Expr scaled_bessel(const Expr& x, std::span<const double> near, std::span<const double> far,
-                   bool is_odd) {
-  const Expr size = x.apply(Op::abs);
-  const Expr small = size.apply(Op::minimum, kBesselSeam);
-  const Expr large = size.apply(Op::maximum, kBesselSeam);
-  const Expr inner = chebyshev(small / 4 - 1, near);
-  const Expr outer = chebyshev(large.constant(16) / large - 1, far) / large.apply(Op::sqrt);
-  const Expr is_near = size.apply(Op::le, kBesselSeam);
-  const Expr result = is_near.select(is_odd ? inner * small : inner, outer);
-  const Expr with_sign = is_odd ? x.apply(Op::lt, 0).select(-result, result) : result;
-  return x.apply(Op::isnan).select(x, with_sign);
-}
-
-Expr compose_i0e(Call&, const Expr& x) { return scaled_bessel(x, kI0Near, kI0Far, false); }
-Expr compose_i1e(Call&, const Expr& x) { return scaled_bessel(x, kI1Near, kI1Far, true); }
-Expr compose_i0(Call& call, const Expr& x) {
-  return compose_i0e(call, x) * x.apply(Op::abs).apply(Op::exp);
-}
-Expr compose_i1(Call& call, const Expr& x) {
-  return compose_i1e(call, x) * x.apply(Op::abs).apply(Op::exp);
 }
 
 // --- Errors ---
@@ -364,13 +241,6 @@ constexpr Row kRows[] = {
     {"aten.special_psi.default", composed_in_f64<compose_digamma>},
     {"aten.polygamma.default", composed_in_f64<compose_polygamma>},
     {"aten.special_polygamma.default", composed_in_f64<compose_polygamma>},
-    {"aten.i0.default", composed_in_f64<compose_i0>},
-    {"aten.special_i0.default", composed_in_f64<compose_i0>},
-    {"aten.special_modified_bessel_i0.default", composed_in_f64<compose_i0>},
-    {"aten.special_i0e.default", composed_in_f64<compose_i0e>},
-    {"aten.special_i1.default", composed_in_f64<compose_i1>},
-    {"aten.special_modified_bessel_i1.default", composed_in_f64<compose_i1>},
-    {"aten.special_i1e.default", composed_in_f64<compose_i1e>},
     {"aten.special_erfcx.default", composed_in_f64<compose_erfcx>},
     {"aten.erfinv.default", composed_in_f64<compose_erfinv>},
     {"aten.special_erfinv.default", composed_in_f64<compose_erfinv>},
@@ -380,6 +250,53 @@ constexpr Row kRows[] = {
 };
 
 }  // namespace
+
+Expr chebyshev(const Expr& t, std::span<const double> coefficients) {
+  const Expr twice = t * 2;
+  Expr next = t.constant(coefficients.back()), after = t.constant(0);
+  for (size_t i = coefficients.size() - 1; i-- > 1;) {
+    const Expr here = twice * next - after + coefficients[i];
+    after = next;
+    next = here;
+  }
+  return t * next - after + coefficients[0];
+}
+
+Expr polynomial(const Expr& x, std::span<const double> coefficients) {
+  Expr sum = x.constant(coefficients.back());
+  for (size_t i = coefficients.size() - 1; i-- > 0;) sum = sum * x + coefficients[i];
+  return sum;
+}
+
+Expr log_gamma_beside_one(const Expr& x) {
+  return x.apply(Op::lt, 0.5).select(near_one(x.apply(Op::minimum, 0.5)), log_gamma_right(x + 1));
+}
+
+Expr stirling_rest(const Expr& x) {
+  const Expr inverse = x.apply(Op::reciprocal);
+  return inverse * polynomial(inverse * inverse, kStirling);
+}
+
+// The first ones, and the integral of the others with Euler's and Maclaurin's corrections.
+Expr zeta(const Expr& x, int64_t s) {
+  const auto power = [](const Expr& base, int64_t exponent) {
+    return base.apply(Op::pow, static_cast<double>(-exponent));
+  };
+  const int64_t first = kFar + s;
+  Expr sum = power(x, s);
+  for (int64_t k = 1; k < first; ++k) sum = sum + power(x + static_cast<double>(k), s);
+  const Expr w = x + static_cast<double>(first);
+  const Expr last = power(w, s), inverse = w.apply(Op::reciprocal);
+  sum = sum + power(w, s - 1) / static_cast<double>(s - 1) + last * 0.5;
+  Expr term = last * inverse * static_cast<double>(s);
+  double place = static_cast<double>(s);
+  for (const double coefficient : kEulerMaclaurin) {
+    sum = sum + term * coefficient;
+    term = term * inverse * inverse * ((place + 1) * (place + 2));
+    place += 2;
+  }
+  return sum;
+}
 
 Rows special_rows() { return kRows; }
 

@@ -245,10 +245,11 @@ class Interpreter {
   }
 
   Scalar checked(const ExprNode& node, const Scalar& value) const {
-    const std::string& operation = program_.checks.at(static_cast<size_t>(node.check)).operation;
+    const auto& [operation, input, fault] = program_.checks.at(static_cast<size_t>(node.check));
     if (node.check_kind == CheckKind::Nonzero) {
       if (value.integer != 0) return value;
-      throw CompileError("[" + operation + "] got a division of integers by zero");
+      throw CompileError("[" + operation + "] " +
+                         (fault.empty() ? "got a division of integers by zero" : fault));
     }
     const int64_t size = environment_(node.index);
     const int64_t least = node.check_kind == CheckKind::IndexFromEnd ? -size : 0;

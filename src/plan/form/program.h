@@ -200,6 +200,7 @@ struct Scatter {
 struct Check {
   std::string operation;  // "embedding", for the error
   int32_t input = -1;     // the input of the program that is checked as it is, if one is
+  std::string fault;      // of a condition: what the error says; empty: what is checked says it
 };
 
 // A size that the run finds: the number that a kernel wrote to `count`, an i64 scalar. Kernels that

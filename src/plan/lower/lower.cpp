@@ -252,7 +252,8 @@ Expr Lowering::checked(const ir::Node& node, Expr value) {
   const auto input = std::ranges::find(inputs, as_input(node.input(0)));
   const bool is_input = input != inputs.end();
   program_.checks.push_back({node.attr<std::string>("operator"),
-                             is_input ? static_cast<int32_t>(input - inputs.begin()) : -1});
+                             is_input ? static_cast<int32_t>(input - inputs.begin()) : -1,
+                             node.has_attr("fault") ? node.attr<std::string>("fault") : ""});
   return result;
 }
 

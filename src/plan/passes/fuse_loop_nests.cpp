@@ -292,7 +292,10 @@ class Merger {
 
   bool is_still_needed(const Stage& stage) const {
     const auto* store = std::get_if<Store>(&stage);
-    return !store || is_read_elsewhere(store->buffer) || load_sites(k_.nest, store->buffer) > 0;
+    if (!store || is_read_elsewhere(store->buffer) || load_sites(k_.nest, store->buffer) > 0)
+      return true;
+    // A check stays, unless the consumer has it in place of what it reads.
+    return has_checks(store->value) && !read_whole_.contains(store->buffer);
   }
 
   const Program& program_;
