@@ -53,6 +53,11 @@ FEWER_DIGITS = (
         (f"special.bessel_{kind}{n}" for kind in "jy" for n in (0, 1)), lambda dtype: 1e-6
     )
     | {"special.airy_ai": lambda dtype: 4e-6}
+    | {  # the angle of a cosine, rounded
+        f"special.{shifted}chebyshev_polynomial_{kind}": lambda dtype: 32 * torch.finfo(dtype).eps
+        for shifted in ("", "shifted_")
+        for kind in "tuvw"
+    }
 )
 # Their results are memory that nobody wrote.
 WITHOUT_VALUES = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty"} | {

@@ -26,6 +26,23 @@ Value* import_embedding(Call& call) {
   return take(call, weight, index, 0);
 }
 
+// The table, whose rows that are taken are scaled down where their norm is larger than `max_norm`.
+Value* import_embedding_renorm(Call& call) {
+  Value* table = call.tensor("self");
+  const Dim rows = table->type.shape[0];
+  Value* given = call.tensor("indices");
+  given = call.builder().reshape(given, {given->type.elements(), 1});
+  Value* index = checked(call, given, rows, Accepts::FromStart, "embedding_renorm");
+  Value* none = call.builder().expand(call.builder().scalar(DType::Bool, 0), {rows, 1});
+  Value* yes = call.builder().reshape(call.builder().scalar(DType::Bool, 1), {1, 1});
+  const Expr taken(call, call.make(Op::scatter, {none, index, yes},
+                                   {{"axis", int64_t{0}}, {"combine", std::string("replace")}}));
+  const Expr x(call, table), most = x.constant(call.real_or("max_norm", 0));
+  const Expr norm = vector_norm(call, x.apply(Op::abs), call.real_or("norm_type", 2), {1}, true);
+  const Expr scaled = x * (most / (norm + 1e-7));
+  return (taken * norm.apply(Op::gt, most)).select(scaled, x);
+}
+
 Value* import_index_select(Call& call) {
   Value *x = call.tensor("self"), *index = call.tensor("index");
   const int64_t axis = call.axis("dim", x->type.rank());
@@ -291,6 +308,7 @@ Value* import_one_hot(Call& call) {
 
 constexpr Row kRows[] = {
     {"aten.embedding.default", import_embedding},
+    {"aten.embedding_renorm.default", in_f32<import_embedding_renorm>},
     {"aten.index.Tensor", import_index<true>},
     {"aten._unsafe_index.Tensor", import_index<false>},
     {"aten.index_select.default", import_index_select},

@@ -1,5 +1,4 @@
-// Orthogonal polynomials of any degree, an operand like x: by their recurrences, in the result's dtype as PyTorch has it, where its
-// Chebyshev polynomials are not cosines.
+// Orthogonal polynomials of any degree, an operand like x: by their recurrences, where PyTorch's Chebyshev polynomials are not cosines.
 #include <limits>
 
 #include "import/ops/common.h"
@@ -107,60 +106,68 @@ double last_by_recurrence(Kind kind, bool is_shifted) {
   return kind == Kind::ChebyshevT ? 6 : 8;
 }
 
-Expr by_recurrence(Call& call, Kind kind, const Expr& x, const Expr& n) {
-  Repeat repeat(call.builder());
-  const Expr start = first(kind, x);
-  const auto any_left = [](Call& at, const Expr& k, const Expr& degree, const Expr& value) {
-    const Expr left = k.apply(Op::lt, degree) * value.apply(Op::eq, value);
+// In f64, as differences of large numbers leave few digits. What is no number of the result's dtype is an infinity, of which the next
+// steps make NaN, as they do in PyTorch.
+Expr by_recurrence(Call& call, Kind kind, const Expr& x, const Expr& n, DType dtype) {
+  const auto any_left = [](Call& at, const Expr& left) {
     return reduce(at, Op::reduce_max, left,
                   range(0, static_cast<int64_t>(left.value()->type.rank())), false);
   };
-  Value* one = call.builder().scalar(x.value()->type.dtype, 1);
+  const auto is_left = [](const Expr& k, const Expr& degree, const Expr& value) {
+    return k.apply(Op::lt, degree) * value.apply(Op::eq, value);
+  };
+  Repeat repeat(call.builder());
+  const Expr start = first(kind, x);
+  const Expr one(call, call.builder().scalar(DType::F64, 1));
   const std::vector<Value*> carried =
-      repeat.carry({one, call.builder().expand(one, x.value()->type.shape), start.value()});
+      repeat.carry({one.value(), call.builder().expand(one, x.value()->type.shape), start.value()});
   const std::vector<Value*> used = repeat.use({x.value(), n.value()});
   Call inner(call, repeat.builder());
   const Expr k(inner, carried[0]), before(inner, carried[1]), here(inner, carried[2]);
-  const Expr x_inside(inner, used[0]), degree(inner, used[1]);
-  const Expr left = k.apply(Op::lt, degree) * here.apply(Op::eq, here);
-  const Expr after = left.select(next(kind, x_inside, k, here, before), here);
-  Value* again = any_left(inner, k + 1, degree, after);
-  Value* begins = any_left(call, {call, one}, n, start);
+  const Expr at(inner, used[0]), degree(inner, used[1]);
+  Expr after = next(kind, at, k, here, before);
+  if (dtype != DType::F64)
+    after = after.apply(Op::abs)
+                .apply(Op::gt, std::numeric_limits<float>::max())
+                .select(after * std::numeric_limits<double>::infinity(), after);
+  const Expr left = is_left(k, degree, here);
+  after = left.select(after, here);
+  Value* again = any_left(inner, is_left(k + 1, degree, after));
+  Value* begins = any_left(call, is_left(one, n, start));
   return {call, repeat.finish(begins, again, {k + 1, left.select(here, before), after})[2]};
 }
 
 template <Kind kind, bool is_shifted>
 Value* import_polynomial(Call& call) {
-  const Operand of_x = call.operand("x"), of_n = call.operand("n");
-  const Operand both[] = {of_x, of_n};
-  const DType dtype = floating_result_type(both);
+  const Operand given[] = {call.operand("x"), call.operand("n")};
+  const DType dtype = floating_result_type(given);
   ir::Builder& builder = call.builder();
-  Value *x = as_value(builder, of_x, dtype), *n = as_value(builder, of_n, dtype);
+  Value *x = as_value(builder, given[0], dtype), *n = as_value(builder, given[1], dtype);
   const ir::Shape shape = ir::broadcast_shapes(x->type.shape, n->type.shape);
-  Expr at(call, builder.expand(x, shape));
+  const auto wide = [&](Value* value) {
+    return Expr(call, builder.expand(builder.cast(value, DType::F64), shape));
+  };
+  Expr at = wide(x);
   if (is_shifted) at = at + at - 1;
-  const Expr given = Expr(call, builder.expand(n, shape)).apply(Op::trunc);
+  const Expr whole = wide(n).apply(Op::trunc);
   // What is no 64-bit integer counts as a negative degree.
-  const Expr counts = given.apply(Op::ge, 0) * given.apply(Op::lt, 0x1p63);
-  const Expr degree = counts.select(given, given.constant(0));
+  const Expr counts = whole.apply(Op::ge, 0) * whole.apply(Op::lt, 0x1p63);
+  const Expr degree = counts.select(whole, whole.constant(0));
   const Known ends = at_ends(kind, at, degree);
   Expr is_known = ends.is_known, known = ends.value;
   if (is_chebyshev(kind)) {
     const Expr is_inside = at.apply(Op::abs).apply(Op::lt, 1) *
                            degree.apply(Op::gt, last_by_recurrence(kind, is_shifted));
-    const Expr wide(call, builder.cast(at, DType::F64)),
-        wide_n(call, builder.cast(degree, DType::F64));
-    const Expr cosine(call, builder.cast(of_angle(kind, wide, wide_n), dtype));
-    known = is_inside.select(cosine, known);
+    known = is_inside.select(of_angle(kind, at, degree), known);
     is_known = is_known + is_inside;
   }
-  const Expr result = by_recurrence(call, kind, at, is_known.select(degree.constant(0), degree));
-  Expr value = is_known.select(known, result);
+  const Expr steps = is_known.select(degree.constant(0), degree);
+  Expr value = is_known.select(known, by_recurrence(call, kind, at, steps, dtype));
   if (kind == Kind::HermiteH || kind == Kind::HermiteHe)  // PyTorch's limits
     value = degree.apply(Op::gt, dtype == DType::F64 ? 512 : 128)
                 .select(value.constant(std::numeric_limits<double>::quiet_NaN()), value);
   value = degree.apply(Op::eq, 0).select(value.constant(1), value);
-  return counts.select(value, value.constant(0));
+  return builder.cast(counts.select(value, value.constant(0)), dtype);
 }
 
 constexpr Row kRows[] = {

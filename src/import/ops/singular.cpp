@@ -163,8 +163,9 @@ Eigen eigen(Call& call, Value* a) {
   const Expr v(call, found.turns);
   const Expr product(call, call.make(Op::matmul, {a, v}, {{"transpose_b", false}}));
   const Expr size(call, reduce(call, Op::reduce_sum, v * v, {axis}, true));
-  const Expr quotient = Expr(call, reduce(call, Op::reduce_sum, v * product, {axis}, true)) / size;
-  // Where there is no direction that is NaN, which goes last.
+  const Expr along(call, reduce(call, Op::reduce_sum, v * product, {axis}, true));
+  const Expr quotient = bound.apply(Op::isinf).select(size.constant(kNaN), along / size);
+  // Where there is no direction that is NaN, which goes last; with infinities all are.
   Value* order = order_of_columns(call, quotient, false, n);
   const Expr values(call, columns_in_order(call, quotient, order));
   const Expr vectors(call, columns_in_order(call, v, order));

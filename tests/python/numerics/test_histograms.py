@@ -1,4 +1,4 @@
-"""Histograms, reductions of segments, and elements taken without an axis, against eager PyTorch."""
+"""Histograms, reductions of segments, and elements and rows that are taken, against eager PyTorch."""
 
 from __future__ import annotations
 
@@ -98,3 +98,19 @@ def test_weights_of_nothing_are_left_to_pytorch() -> None:
     nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
     with pytest.raises(RuntimeError, match="got weights of no elements"):
         compile_functions([torch.bincount], nothing)
+
+
+@pytest.mark.parametrize("order", [1.0, 2.0, INF])
+@DTYPES
+def test_rows_that_are_taken_have_a_largest_norm(order: float, dtype: torch.dtype) -> None:
+    table, index = torch.randn(6, 5, dtype=dtype), torch.tensor([[1, 3], [3, 0]])
+    table[0] /= 100
+    table[3] = 0
+    functions = {
+        "table": (lambda t, i: torch.ops.aten.embedding_renorm(t, i, 1.5, order), 4),
+        "rows": (
+            lambda t, i: torch.nn.functional.embedding(i, t.clone(), max_norm=1.5, norm_type=order),
+            4,
+        ),
+    }
+    assert_as_eager(functions, (table, index))
