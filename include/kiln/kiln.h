@@ -305,8 +305,8 @@ typedef struct kiln_run_options {
  * no other output; of other inputs in it a copy is made. A run that fails leaves it unspecified.
  * KILN_OUT_OF_RANGE for shapes that the engine was not compiled for, and for a size that the run found in its data
  * and that is out of its range; KILN_INVALID_ARGUMENT for what else
- * is wrong with a tensor, its device included; KILN_INDEX_ERROR and KILN_DIVISION_BY_ZERO for what is wrong
- * with the data; KILN_CANCELLED. The session serves the next run after any of them.
+ * is wrong with a tensor, its device included, and for data that an operator has no result for (a singular
+ * matrix); KILN_INDEX_ERROR and KILN_DIVISION_BY_ZERO for other things wrong with the data; KILN_CANCELLED. The session serves the next run after any of them.
  *
  * On KILN_CPU the outputs are there when this returns. Where there are streams the work is queued in
  * their order, and this may return before it is done: the tensors stay valid until it is. What then
@@ -399,8 +399,9 @@ typedef struct kiln_compile_options {
    * operators that become one kernel may keep it in f32; casts round in any case. */
   int emulate_precision_casts;
   /* Nonzero: an index in the data that is out of range reads the first or last element, and
-   * dividing integers by zero gives an unspecified value. Otherwise both end the run with
-   * KILN_INDEX_ERROR and KILN_DIVISION_BY_ZERO, as in PyTorch. Memory is safe in either case. */
+   * dividing integers by zero, or data that an operator has no result for, gives an unspecified value.
+   * Otherwise these end the run with KILN_INDEX_ERROR, KILN_DIVISION_BY_ZERO and KILN_INVALID_ARGUMENT,
+   * as PyTorch raises. Memory is safe in either case. */
   int no_bounds_checks;
 
   /* How the work is done. */

@@ -8,7 +8,8 @@ class KilnError(RuntimeError):
 
 
 class InvalidArgumentError(KilnError, ValueError):
-    """A wrong number of inputs, a wrong dtype or rank, or a model that cannot be compiled as it is."""
+    """A wrong number of inputs, a wrong dtype or rank, a model that cannot be compiled as it is, or data that an
+    operator has no result for, as a singular matrix."""
 
 
 class OutOfRangeError(KilnError, ValueError):

@@ -211,8 +211,7 @@ void ProgramAssembler::add_checks(const Use& use, engine::StepSpec& step) {
 engine::CheckSpec ProgramAssembler::check_spec(const plan::Kernel& kernel, int32_t original,
                                                int32_t id) {
   const plan::Check& check = program_.checks.at(static_cast<size_t>(id));
-  engine::CheckSpec spec{check.operation, engine::CheckKind::Nonzero, -1, check.input,
-                         check.fault};
+  engine::CheckSpec spec{check.operation, engine::CheckKind::Nonzero, -1, check.input, check.fault};
   plan::for_each_expr(kernel, [&](const plan::Expr& expr) {
     plan::visit(expr, [&](const plan::ExprNode& node) {
       if (node.kind != plan::ExprKind::Check || node.check != original) return;

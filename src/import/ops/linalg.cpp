@@ -106,7 +106,10 @@ Value* import_det(Call& call) {
 std::vector<Value*> slogdet(Call& call) {
   const Determinant found = determinant(call);
   const std::vector<int64_t> axis{rank_of(found.pivots) - 1};
-  const Expr signs(call, reduce(call, Op::reduce_prod, found.pivots.apply(Op::sign), axis, false));
+  const Expr one = found.pivots.constant(1), zero = found.pivots.constant(0);
+  const Expr positive = found.pivots.apply(Op::gt, 0), negative = found.pivots.apply(Op::lt, 0);
+  const Expr sign = positive.select(one, negative.select(-one, zero));  // NaN has none
+  const Expr signs(call, reduce(call, Op::reduce_prod, sign, axis, false));
   Value* logarithm =
       reduce(call, Op::reduce_sum, found.pivots.apply(Op::abs).apply(Op::log), axis, false);
   return {found.sign * signs, logarithm};

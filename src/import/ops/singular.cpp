@@ -11,6 +11,7 @@
 namespace kiln::import {
 namespace {
 
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 // PyTorch raises for matrices with NaN; of infinities it makes NaN.
@@ -264,18 +265,53 @@ Value* import_pinv(Call& call) {
   return call.builder().cast(tall.is_transposed ? transposed(call, product) : product, dtype);
 }
 
+// The norm of order `order` of each matrix: of columns (1) or rows, the largest or the smallest; or Frobenius'.
+Expr matrix_norm(Call& call, const Expr& a, double order, bool is_frobenius) {
+  const int64_t axis = rank_of(a) - 2;
+  const Expr size = a.apply(Op::abs);
+  if (is_frobenius) return vector_norm(call, size, 2, {axis, axis + 1}, false);
+  const int64_t summed = std::abs(order) == 1 ? axis : axis + 1;
+  const Expr sums(call, reduce(call, Op::reduce_sum, size, {summed}, false));
+  return {call, reduce(call, order > 0 ? Op::reduce_max : Op::reduce_min, sums, {axis}, false)};
+}
+
+// The norm of a matrix times that of its inverse, infinite where there is none.
+Value* condition_by_inverse(Call& call, Value* a, double order, bool is_frobenius) {
+  if (rows_of(call, a) == 0) return filled(call, DType::F64, leading(a), 0);
+  const Elimination found = eliminate(call, a, identity_like(call, a));
+  const Expr singular = for_matrices(
+      call,
+      Expr(call, first_failure(call, Expr(call, found.pivots).apply(Op::eq, 0))).apply(Op::ne, 0),
+      2);
+  const Expr right(call, found.right);
+  const Expr inverse = singular.select(right.constant(kInfinity), right);
+  const Expr product = matrix_norm(call, {call, a}, order, is_frobenius) *
+                       matrix_norm(call, inverse, order, is_frobenius);
+  return product.apply(Op::isnan).select(product.constant(kInfinity), product);
+}
+
 // The largest singular value over the smallest, or the other way around.
+Value* condition_by_values(Call& call, Value* a, bool is_least) {
+  Value* values = singular_values(call, a);
+  const int64_t last = rank_of(values) - 1, count = values->type.shape.back().constant();
+  if (count == 0) return filled(call, DType::F64, leading(a), 0);
+  const auto at = [&](int64_t i) { return Expr(call, slice(call, values, last, i, 1)); };
+  const Expr quotient = is_least ? at(count - 1) / at(0) : at(0) / at(count - 1);
+  return call.builder().reshape(quotient, leading(a));
+}
+
 Value* import_cond(Call& call) {
   const char* name = matrix_name(call);
-  const double order = call.real_or("p", 2);
-  call.expect(std::abs(order) == 2, "p = " + std::to_string(order), "2 or -2");
-  Value* values = singular_values(call, wide_matrix(call, name));
-  const ir::Shape shape(values->type.shape.begin(), values->type.shape.end() - 1);
-  const int64_t last = rank_of(values) - 1, count = values->type.shape.back().constant();
-  if (count == 0) return filled(call, dtype_of(call, name), shape, 0);
-  const auto at = [&](int64_t i) { return Expr(call, slice(call, values, last, i, 1)); };
-  const Expr quotient = order > 0 ? at(0) / at(count - 1) : at(count - 1) / at(0);
-  return call.builder().cast(call.builder().reshape(quotient, shape), dtype_of(call, name));
+  Value* a = wide_matrix(call, name);
+  const bool is_text = call.node().target.ends_with(".p_str");
+  const std::string text = is_text ? call.text_or("p", "") : "";
+  call.expect(!is_text || text == "fro", "p = \"" + text + "\"", "\"fro\" or a number");
+  const double order = is_text ? 0 : call.real_or("p", 2), size = std::abs(order);
+  call.expect(is_text || size == 1 || size == 2 || size == kInfinity,
+              "p = " + std::to_string(order), "1, 2 or inf, or one of them negative");
+  Value* result = size == 2 ? condition_by_values(call, a, order < 0)
+                            : condition_by_inverse(call, a, order, is_text);
+  return call.builder().cast(result, dtype_of(call, name));
 }
 
 // --- Exponential ---
@@ -312,8 +348,12 @@ Value* import_matrix_exp(Call& call) {
   const auto any = [](Call& at, const Expr& rest) {
     return reduce(at, Op::reduce_max, rest.apply(Op::gt, 0), range(0, rank_of(rest)), false);
   };
-  Value* result = repeat.finish(any(call, squares), any(inner, left - 1), {squared, left - 1})[0];
-  return call.builder().cast(result, dtype_of(call, name));
+  const Expr result(
+      call, repeat.finish(any(call, squares), any(inner, left - 1), {squared, left - 1})[0]);
+  // Of one element the exponential is known for infinities, too; of more it is NaN, as in PyTorch.
+  const Expr known = n == 1 ? Expr(call, a).apply(Op::exp)
+                            : norm.apply(Op::isinf).select(result.constant(kNaN), result);
+  return call.builder().cast(known, dtype_of(call, name));
 }
 
 constexpr Row kRows[] = {
@@ -334,6 +374,7 @@ constexpr Row kRows[] = {
     {"aten.linalg_pinv.atol_rtol_tensor", import_pinv},
     {"aten.pinverse.default", import_pinv},
     {"aten.linalg_cond.default", import_cond},
+    {"aten.linalg_cond.p_str", import_cond},
     {"aten.linalg_matrix_exp.default", import_matrix_exp},
     {"aten.matrix_exp.default", import_matrix_exp},
 };

@@ -213,3 +213,28 @@ def test_conditions_of_empty_matrices_are_zero(dtype: torch.dtype) -> None:
     for shape in ((0, 0), (2, 0, 0), (3, 0)):
         empty = torch.zeros(*shape, dtype=dtype)
         assert_as_eager({"cond": linear.cond, "rank": linear.matrix_rank}, (empty,))
+
+
+@DTYPES
+def test_conditions_by_other_norms(dtype: torch.dtype) -> None:
+    both = torch.stack([torch.tensor(GOOD, dtype=dtype), torch.randn(3, 3, dtype=dtype)])
+    table: dict[str, Any] = {
+        str(p): (lambda t, p=p: linear.cond(t, p), 200) for p in (1, -1, INF, -INF, "fro")
+    }
+    assert_as_eager(table, (both,))
+    assert_as_eager(table, (torch.zeros(2, 3, 3, dtype=dtype),))
+    assert_as_eager(table, (matrices((0, 0), NAN, dtype),))
+    assert_as_eager(table, (torch.zeros(0, 0, dtype=dtype),))
+
+
+@DTYPES
+def test_signs_of_nan_and_exponentials_of_infinities(dtype: torch.dtype) -> None:
+    table: dict[str, Any] = {
+        "sign": lambda t: linear.slogdet(t)[0],
+        "logarithm": (lambda t: linear.slogdet(t)[1], 8),
+    }
+    assert_as_eager(table, (matrices((2, 2), NAN, dtype),))
+    for value in (INF, -INF, NAN):
+        for place in ((0, 0), (1, 2)):
+            assert_as_eager({"exp": (torch.matrix_exp, 64)}, (matrices(place, value, dtype),))
+        assert_as_eager({"exp": torch.matrix_exp}, (torch.full((2, 1, 1), value, dtype=dtype),))
