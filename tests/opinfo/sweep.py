@@ -1,16 +1,19 @@
 """Every operator of PyTorch's OpInfo database, in engines, against eager PyTorch.
 
     python tests/opinfo/sweep.py --dtypes f32,i64,bool --samples 6 --out build/opinfo.jsonl [--ops 'sort|topk']
-    python tests/opinfo/sweep.py --table docs/opinfo.md --out build/opinfo.jsonl
+    python tests/opinfo/sweep.py --compact tests/opinfo/outcomes.jsonl --out build/opinfo.jsonl
+    python tests/opinfo/sweep.py --table docs/opinfo.md --out tests/opinfo/outcomes.jsonl
 
 Operators are tried in processes of their own, so that one that crashes or hangs is a line of the result, too. Each
 outcome is written to --out as soon as it is known; what is in there already is not tried again (remove its line, or
-pass --again). --table tries nothing: it writes the outcomes as a page of the documentation.
+pass --again). --table and --compact try nothing: they write the outcomes as a page of the documentation, and with
+one line for all operators that have the same, as they are kept in the repository.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -33,10 +36,14 @@ def main() -> int:
     workers.add_options(parser, limit=120, item="operator")
     parser.add_argument("--again", action="store_true", help="try what is in --out once more")
     parser.add_argument("--table", type=Path, help="write the outcomes in --out as Markdown")
+    parser.add_argument("--compact", type=Path, help="write the outcomes in --out here, in short")
     options = parser.parse_args()
     if options.work:
         return work(options.samples)
     known = read_outcomes(options.out)
+    if options.compact:
+        options.compact.write_text(compact(list(known.values())))
+        return 0
     if options.table:
         options.table.write_text(table(list(known.values())))
         return 0
@@ -58,8 +65,23 @@ def main() -> int:
 
 
 def read_outcomes(path: Path | None) -> dict[tuple[str, str], dict[str, Any]]:
-    """By operator and dtype; of several lines the last one counts."""
-    return {(each["op"], each["dtype"]): each for each in workers.read_lines(path)}
+    """By operator and dtype; of several lines the last one counts. A line may be that of several operators."""
+    return {
+        (op, each["dtype"]): {**each, "op": op}
+        for each in workers.read_lines(path)
+        for op in each.pop("ops", None) or [each["op"]]
+    }
+
+
+def compact(outcomes: list[dict[str, Any]]) -> str:
+    """Lines of JSON, each with what is the same for several operators; those without samples have none."""
+    groups: dict[str, list[str]] = {}
+    for each in sorted(outcomes, key=lambda each: (_order_of_dtype(each["dtype"]), each["op"])):
+        if each["status"] != "no samples":
+            rest = {key: value for key, value in each.items() if key != "op"}
+            groups.setdefault(json.dumps(rest, sort_keys=True), []).append(each["op"])
+    lines = [json.dumps({**json.loads(rest), "ops": ops}) for rest, ops in groups.items()]
+    return "\n".join(lines) + "\n"
 
 
 def work(samples: int) -> int:
@@ -112,9 +134,10 @@ def table(outcomes: list[dict[str, Any]]) -> str:
     lines = [
         "# PyTorch's own samples of every operator",
         "",
-        "Written by `python tests/opinfo/sweep.py --table docs/opinfo.md --out FILE` of what a sweep (the",
-        "same without `--table`) wrote to FILE. Each sample of OpInfo is a model of its own, which has to be",
-        "one engine and give what eager PyTorch gives; a few samples of each operator and dtype are taken.",
+        "Written by `python tests/opinfo/sweep.py --table docs/opinfo.md --out tests/opinfo/outcomes.jsonl`; those",
+        "outcomes are what sweeps wrote, and `--compact` made short. Each sample of OpInfo is a model of its own,",
+        "which has to be one engine and give what eager PyTorch gives; a few samples of each operator and dtype",
+        "are taken.",
         "An operator passes if all its samples do: within some units in the last place of eager's result, or",
         "no further than that from eager's in more digits. *Not exported*: torch.export itself refuses, or",
         "PyTorch's run of what it exported is not eager's either; *random*: no two runs of eager PyTorch agree.",

@@ -47,10 +47,10 @@ Expr less_logarithm(const Expr& a, const Expr& x) {
   constexpr int kTerms = 18;
   std::array<double, kTerms> terms{};
   for (int k = 0; k < kTerms; ++k) terms[k] = (k % 2 == 0 ? 1.0 : -1.0) / (k + 2);
-  const Expr m = (x - a) / a;
-  return m.apply(Op::abs)
-      .apply(Op::lt, 0.1)
-      .select(m * m * polynomial(m, terms), m - (x / a).apply(Op::log));
+  const Expr m = (x - a) / a, size = m.apply(Op::abs);
+  // Whichever of m and x / a has the digits.
+  const Expr logarithm = size.apply(Op::lt, 0.5).select(m.apply(Op::log1p), (x / a).apply(Op::log));
+  return size.apply(Op::lt, 0.1).select(m * m * polynomial(m, terms), m - logarithm);
 }
 
 // x^a e^-x / gamma(a + 1)

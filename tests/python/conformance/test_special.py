@@ -180,7 +180,7 @@ def test_zeta_and_incomplete_gamma_functions_at_edges(dtype: torch.dtype) -> Non
 
 
 def test_incomplete_gamma_functions_are_exact() -> None:
-    pairs = [(a, a * f) for a in (1e-9, 0.01, 0.3, 0.9, 1, 3, 9.9, 10, 50, 300, 999, 1000, 3e4)
+    pairs = [(a, a * f) for a in (1e-9, 0.01, 0.3, 0.9, 1, 3, 9.9, 10, 50, 300, 999, 1000, 4000)
              for f in (1e-3, 0.1, 0.5, 0.71, 0.9, 0.999, 1, 1.0001, 1.1, 1.31, 2, 10)]  # fmt: skip
     pairs += [(a, x) for a in (1e-9, 0.01, 0.3, 0.9) for x in (0.1, 0.6, 1, 1.1, 1.2, 3, 30)]
     a, x = torch.tensor(pairs, dtype=torch.float64).mT
