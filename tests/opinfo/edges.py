@@ -216,7 +216,7 @@ def _try_call(sample: Sample, module: torch.fx.GraphModule, pointwise: bool) -> 
         return None if refused else f"the call: {str(error).splitlines()[0]}"
     if refused:
         return f"no error, expected {str(refused).splitlines()[0]}"
-    ours, theirs = map(sample.with_named_elements, (list(got), expected))
+    ours, theirs = map(sample.comparable, (list(got), expected))
     exact = sample.eager_in_f64()
     for g, e, wide in zip(ours, theirs, exact, strict=True):
         problem = difference(g, e, pointwise, FEWER_DIGITS.get(sample.name))
