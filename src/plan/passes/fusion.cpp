@@ -44,9 +44,17 @@ bool stores_plain_loops(const Pointwise& producer) {
   return found == producer.loops.size();
 }
 
-// Loads and checks keep to where the outer predicate holds.
 Expr guard(const Expr& value, const Expr& predicate) {
-  const Expr guarded = rewrite(value, [&](const ExprNode& node) -> Expr {
+  return apply(Op::where,
+               {predicate, with_predicate(value, predicate), constant_int(value->dtype, 0)});
+}
+
+std::string stem_of(const std::string& name) { return name.substr(0, name.find_last_of('_')); }
+
+}  // namespace
+
+Expr with_predicate(const Expr& value, const Expr& predicate) {
+  return rewrite(value, [&](const ExprNode& node) -> Expr {
     if (node.kind == ExprKind::Check) {
       return check(node.args[0], node.check_kind, node.index, node.check,
                    logical_and(predicate, node.predicate));
@@ -54,12 +62,7 @@ Expr guard(const Expr& value, const Expr& predicate) {
     if (node.kind != ExprKind::Load) return nullptr;
     return load(node.buffer, node.dtype, node.args, logical_and(predicate, node.predicate));
   });
-  return apply(Op::where, {predicate, guarded, constant_int(value->dtype, 0)});
 }
-
-std::string stem_of(const std::string& name) { return name.substr(0, name.find_last_of('_')); }
-
-}  // namespace
 
 Uses::Uses(const Program& program)
     : readers(program.buffers.size()), writers(program.buffers.size()) {

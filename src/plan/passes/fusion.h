@@ -49,6 +49,9 @@ Expr inline_load(const Pointwise& producer, const ExprNode& load);
 bool reads_all(const Program& program, BufferId buffer, const Expr& value,
                const std::vector<Loop>& loops);
 
+// A value whose loads and checks keep to where a predicate holds.
+Expr with_predicate(const Expr& value, const Expr& predicate);
+
 // Whether every load of the expression is provably in bounds.
 bool loads_in_bounds(const Program& program, const Expr& expr);
 

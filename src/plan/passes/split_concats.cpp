@@ -4,6 +4,9 @@
 // Before: t is stored by a nest of one Store for each operand, and read by one pointwise kernel
 // only, at its own loop index along the joined axis. After: the pointwise kernel has one Store for
 // each operand, each with the operand's value in place.
+//
+// A Scatter that reads t at any position (keys that are rotated and written to a cache) picks the operand instead:
+// it has one value for all points.
 #include <algorithm>
 
 #include "plan/form/kernels.h"
@@ -147,10 +150,61 @@ Store store_piece(const Pointwise& consumer, const Concat& concat, const Piece& 
   return store;
 }
 
+// Comparisons a value is worth, beside a kernel that is spared.
+constexpr size_t kMostPicked = 4;
+
+// The operand at a place of the concatenation, whichever it is.
+Expr picked(const Concat& concat, const std::vector<Piece>& pieces, const ExprNode& node) {
+  const Index at = (*load_indices(node))[concat.axis];
+  Expr result;
+  for (size_t i = pieces.size(); i-- > 0;) {
+    const Piece& piece = pieces[i];
+    const bool is_last = i + 1 == pieces.size();
+    const Expr below =
+        is_last ? nullptr : apply(ir::Op::lt, {position(at), position(piece.first + piece.size)});
+    const Expr above = i == 0 ? nullptr : apply(ir::Op::ge, {position(at), position(piece.first)});
+    const Expr value = with_predicate(piece_element(concat, piece, node, at - piece.first),
+                                      logical_and(above, below));
+    result = is_last ? value : apply(ir::Op::where, {below, value, result});
+  }
+  return result;
+}
+
+bool pick(Program& program, const Concat& concat, Scatter& scatter) {
+  const auto pieces = pieces_of(program, concat);
+  if (!pieces || pieces->size() > kMostPicked) return false;
+  if (std::ranges::any_of(*pieces, [](const Piece& p) { return has_checks(p.store->value); }))
+    return false;
+  if (load_sites(scatter.index, concat.buffer) > 0) return false;
+  if (scatter.initial && load_sites(scatter.initial, concat.buffer) > 0) return false;
+  const int64_t points =
+      points_at_opt(with_loops(with_loops(scatter.outer, {scatter.write}), scatter.inner));
+  if (load_sites(scatter.value, concat.buffer) * points >
+      program.buffers[concat.buffer].type.elements().at_opt())
+    return false;
+  bool ok = true;
+  const Expr value = rewrite(scatter.value, [&](const ExprNode& node) -> Expr {
+    if (node.kind != ExprKind::Load || node.buffer != concat.buffer) return nullptr;
+    ok = ok && !node.predicate && load_indices(node);
+    return ok ? picked(concat, *pieces, node) : nullptr;
+  });
+  if (!ok || !is_small_enough(program.traits, value) || !loads_in_bounds(program, value))
+    return false;
+  scatter.value = value;
+  return true;
+}
+
 bool split(Program& program, size_t producer, size_t consumer) {
   const auto concat = as_concat(program.kernels[producer]);
+  if (!concat) return false;
+  if (auto* scatter = std::get_if<Scatter>(&program.kernels[consumer].body)) {
+    if (!pick(program, *concat, *scatter)) return false;
+    absorb_name(program.kernels[consumer], program.kernels[producer]);
+    make_empty(program.kernels[producer]);
+    return true;
+  }
   const auto pointwise = as_pointwise(program.kernels[consumer]);
-  if (!concat || !pointwise) return false;
+  if (!pointwise) return false;
   const int64_t elements = program.buffers[concat->buffer].type.elements().at_opt();
   if (points_at_opt(pointwise->loops) > elements) return false;
   const bool checks = std::ranges::any_of(
