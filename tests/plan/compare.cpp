@@ -87,6 +87,7 @@ const TargetTraits& test_traits() {
       .large_task_points = 4096,
       .long_reduction = 8192,
       .few_reductions = 64,
+      .joined_points = 4096,
   };
   return kTraits;
 }

@@ -144,6 +144,9 @@ struct TargetTraits {
   // two more kernels takes.
   int64_t long_reduction = 0;
   int64_t few_reductions = 0;
+  // Two neighbouring pointwise nests that do not depend on each other are one kernel if one of them has at most so
+  // many points. 0: never. Source: measured; what is stored in the time that another kernel takes to begin.
+  int64_t joined_points = 0;
   // Neighbours along an outer loop that are reduced at once, by one task: there so many points count as one.
   int64_t reduced_at_once = 1;
 };

@@ -56,7 +56,8 @@ void run_pipeline(Program& program, const PlanOptions& options) {
   else
     fuse(runner);
   runner.require("update_inputs", update_inputs);
-  if (program.repeats.empty()) runner.run(reuse_buffers);  // last: kernels may not move any more
+  if (program.repeats.empty()) runner.run(reuse_buffers);  // kernels may not move any more, but:
+  if (!has_parts) runner.run(join_nests);  // neighbours, once it is known what lies where
 }
 
 }  // namespace kiln::plan

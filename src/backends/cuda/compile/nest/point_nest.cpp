@@ -1,9 +1,10 @@
 // A thread for each outer point, or for a few neighbours along the fastest loop, which are loaded and
 // stored 16 bytes at a time. Stages run one after another in the thread, so nothing is synchronised.
 //
-// Nests that store one buffer in pieces are several such nests side by side in one grid, one for each
+// Nests that store buffers in pieces are several such nests side by side in one grid, one for each
 // piece, with all loops of the piece outermost.
 #include <algorithm>
+#include <map>
 
 #include "backends/common/nest_simplify.h"
 #include "backends/cuda/compile/nest/mapping.h"
@@ -181,23 +182,35 @@ bool are_apart(const LoopNest& nest, size_t axis) {
   return true;
 }
 
-// Whether the stages can run side by side: stores of one buffer, which none of them reads, at places that
-// are apart.
+// Whether the stores of one buffer are at places that are apart.
+bool is_apart(const LoopNest& nest) {
+  if (nest.stages.size() == 1) return true;
+  const auto& first = std::get<plan::Store>(nest.stages[0]);
+  const bool alike = std::ranges::all_of(nest.stages, [&](const Stage& stage) {
+    return std::get<plan::Store>(stage).indices.size() == first.indices.size();
+  });
+  for (size_t axis = 0; alike && axis < first.indices.size(); ++axis)
+    if (are_apart(nest, axis)) return true;
+  return false;
+}
+
+// Whether the stages can run side by side: stores of buffers that none of them reads, at places that are apart
+// where they are of one buffer.
 bool is_in_pieces(const LoopNest& nest) {
-  const plan::Store* first = nullptr;
+  std::map<plan::BufferId, LoopNest> by_buffer;
   for (const Stage& stage : nest.stages) {
     const auto* store = std::get_if<plan::Store>(&stage);
     if (store == nullptr || store->scan) return false;
-    if (first == nullptr) first = store;
-    if (store->buffer != first->buffer || store->indices.size() != first->indices.size())
-      return false;
-    const auto read = plan::loads(store->value);
-    if (std::ranges::find(read, store->buffer) != read.end()) return false;
+    LoopNest& of_buffer = by_buffer[store->buffer];
+    of_buffer.outer = nest.outer;
+    of_buffer.stages.push_back(stage);
   }
-  if (nest.stages.size() == 1) return true;
-  for (size_t axis = 0; first != nullptr && axis < first->indices.size(); ++axis)
-    if (are_apart(nest, axis)) return true;
-  return false;
+  for (const Stage& stage : nest.stages) {
+    const std::vector<plan::BufferId> read = plan::loads(plan::value_of(stage));
+    if (std::ranges::any_of(read, [&](plan::BufferId buffer) { return by_buffer.contains(buffer); }))
+      return false;
+  }
+  return std::ranges::all_of(by_buffer, [](const auto& each) { return is_apart(each.second); });
 }
 
 LoopNest piece_of(const KernelContext& context, const LoopNest& nest, const Stage& stage) {
@@ -234,8 +247,9 @@ std::optional<std::string> piece_nest_text(KernelContext& context, const LoopNes
     steps += points.back().steps_at_opt();
   }
   const int threads = threads_for(steps);
-  Dim first, most;
-  auto& writes = context.result.interface.task_writes;
+  Dim first;
+  auto& writes = context.result.interface.task_writes;  // of each piece; of all, the most
+  std::map<plan::BufferId, Dim> most;
   for (PointNest& piece : points) {
     const Dim blocks = piece.blocks(threads);
     const Dim end = first + blocks;
@@ -243,10 +257,10 @@ std::optional<std::string> piece_nest_text(KernelContext& context, const LoopNes
                  emitter.position(end) + ")");
     piece.write("(blockIdx.x - " + emitter.position(first) + ")", threads);
     emitter.close();
-    most = ir::max(most, writes.begin()->second);
+    for (const auto& [buffer, elements] : writes) most[buffer] = ir::max(most[buffer], elements);
     first = end;
   }
-  writes.begin()->second = most;
+  writes = std::move(most);
   emitter.interface().grid = {first};
   return emitter.finish({.threads = threads});
 }

@@ -72,6 +72,9 @@ std::string scatter_text(KernelContext& context, const plan::Scatter& scatter) {
   }
 
   open_loops(emitter, {scatter.write});
+  // A thread that makes every write of its point asks for the value together with the index.
+  const bool early = shares == 1 && !scatter.combine;
+  const std::string written_value = early ? emitter.value(scatter.value) : "";
   const std::string index = emitter.declare("long long", "index", emitter.value(scatter.index));
   emitter.open("if (" + index + " >= 0 && " + index + " < " + emitter.position(positions) +
                " && (" + index + " & " + std::to_string(shares - 1) + ") == " + own + ")");
@@ -82,7 +85,7 @@ std::string scatter_text(KernelContext& context, const plan::Scatter& scatter) {
     const plan::Expr before = plan::load_at(scatter.out.buffer, value->dtype, {offset});
     value = plan::apply(plan::combining_op(*scatter.combine), {before, value});
   }
-  emitter.store(scatter.out.buffer, {offset}, emitter.value(value));
+  emitter.store(scatter.out.buffer, {offset}, early ? written_value : emitter.value(value));
   emitter.close();
   emitter.close();
   emitter.close();
