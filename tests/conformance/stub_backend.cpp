@@ -117,7 +117,8 @@ constexpr Gaps kGaps[] = {
      "scatter_flat_sum_i64 scatter_prod_f32 scatter_prod_i64 scatter_max_f32 "
      "scatter_max_f16 scatter_max_i64 scatter_max_u8 scatter_max_bool scatter_min_f32 "
      "scatter_min_i32 scatter_outside_f32 scatter_of_computed_f32 scatter_of_pieces_f32 "
-     "scatter_of_pieces_f16 scatter_of_pieces_i64 scatter_of_halves_f32 scatter_of_halves_f16 update_cache_attention_f32 "
+     "scatter_of_pieces_f16 scatter_of_pieces_i64 scatter_of_halves_f32 scatter_of_halves_f16 "
+     "update_cache_attention_f32 "
      "update_cache_bf16 update_cache_bool update_cache_f16 update_cache_f32 update_cache_f64 "
      "update_cache_i64 update_layers_f16 update_layers_f32 update_sum_f32 update_sum_i64"},
     {"the machine adds one by one, and rounds at each step",

@@ -89,8 +89,10 @@ void add_stores(const LoopNest& nest, std::vector<Stage>& stages) {
       values.emplace_back(loops.back().index);
     }
     const IndexMap map = replace_loops(nest.outer, values);
-    stages.emplace_back(Store{store.buffer, with_loops(loops, store.loops),
-                              substitute(store.indices, map), substitute(store.value, map),
+    stages.emplace_back(Store{store.buffer,
+                              with_loops(loops, store.loops),
+                              substitute(store.indices, map),
+                              substitute(store.value, map),
                               {}});
   }
 }

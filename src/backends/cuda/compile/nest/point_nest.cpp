@@ -207,7 +207,8 @@ bool is_in_pieces(const LoopNest& nest) {
   }
   for (const Stage& stage : nest.stages) {
     const std::vector<plan::BufferId> read = plan::loads(plan::value_of(stage));
-    if (std::ranges::any_of(read, [&](plan::BufferId buffer) { return by_buffer.contains(buffer); }))
+    if (std::ranges::any_of(read,
+                            [&](plan::BufferId buffer) { return by_buffer.contains(buffer); }))
       return false;
   }
   return std::ranges::all_of(by_buffer, [](const auto& each) { return is_apart(each.second); });
