@@ -52,8 +52,7 @@ if [ -x build/release/tests/conformance/conformance_test ]; then
   sanitizer=$(command -v "${SANITIZER:-compute-sanitizer}" || command -v /usr/local/cuda/bin/compute-sanitizer || true)
   if [ -n "$sanitizer" ]; then
     stage memcheck conformance '*cuda*' "$sanitizer" --tool memcheck --leak-check no --error-exitcode 9 || failed=1
-    # What it reports of linear_windows is false: docs/gpu.md.
-    stage racecheck conformance '*cuda*-*linear_windows_f16*' "$sanitizer" --tool racecheck --error-exitcode 9 || failed=1
+    stage racecheck conformance '*cuda*' "$sanitizer" --tool racecheck --error-exitcode 9 || failed=1
   else
     echo "gpu_check: memcheck and racecheck SKIPPED: compute-sanitizer was not found"
   fi

@@ -344,13 +344,15 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
       if (works && kEarlyB) fill_early(ring, boxes, tile, first, count);
       wait();
       if (works) fill(ring, place, boxes, tile, first, count, kEarlyB ? kStages : 0);
+      __syncthreads();
     } else {
       wait();
       GroupSums sums;
       multiply_steps(sums, ring, place, group * kGroupRows, count, [] {});
       if (count == 0) clear(sums);
-      // Every stage has been read, by all groups: the tile takes their place.
-      sync_threads(3, kGroups * 128);
+      // Every stage has been read, by all groups: the tile takes their place. The producer has no part in that; it is
+      // at the barrier because racecheck takes what is written behind one of some threads for a race.
+      __syncthreads();
       store_sums(sums, sums_tile, group * kGroupRows + static_cast<int>(threadIdx.x) / 32 % 4 * 16);
     }
     __syncthreads();
