@@ -27,6 +27,9 @@ void renumber_buffers(Kernel& kernel, const std::vector<BufferId>& ids);
 std::vector<const View*> input_views(const Kernel& kernel);
 // Buffers read whole or through views, not through Loads.
 std::vector<BufferId> operands(const Kernel& kernel);
+// Whether a buffer of one list lies in the memory of one of the other, as it does where kernels work in place.
+bool share_memory(const Program& program, const std::vector<BufferId>& some,
+                  const std::vector<BufferId>& others);
 // Buffers that an expression loads from, each once.
 std::vector<BufferId> loads(const Expr& expr);
 

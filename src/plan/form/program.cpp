@@ -123,6 +123,17 @@ std::vector<BufferId> operands(const Kernel& kernel) {
   return result;
 }
 
+bool share_memory(const Program& program, const std::vector<BufferId>& some,
+                  const std::vector<BufferId>& others) {
+  const auto memory_of = [&](BufferId buffer) {
+    while (program.buffers[buffer].alias_of >= 0) buffer = program.buffers[buffer].alias_of;
+    return buffer;
+  };
+  return std::ranges::any_of(some, [&](BufferId buffer) {
+    return std::ranges::find(others, memory_of(buffer), memory_of) != others.end();
+  });
+}
+
 std::vector<BufferId> loads(const Expr& expr) {
   std::vector<BufferId> result;
   visit(expr, [&](const ExprNode& node) {

@@ -16,20 +16,6 @@ namespace {
 // More stores are a long text with a branch for each.
 constexpr size_t kMostStores = 8;
 
-// The buffers whose memory is touched, whatever names it has.
-std::vector<BufferId> memory_of(const Program& program, std::vector<BufferId> buffers) {
-  for (BufferId& buffer : buffers)
-    while (program.buffers[buffer].alias_of >= 0) buffer = program.buffers[buffer].alias_of;
-  return buffers;
-}
-
-bool share_memory(const Program& program, const std::vector<BufferId>& some,
-                  const std::vector<BufferId>& others) {
-  const std::vector<BufferId> left = memory_of(program, some), right = memory_of(program, others);
-  return std::ranges::any_of(
-      left, [&](BufferId buffer) { return std::ranges::find(right, buffer) != right.end(); });
-}
-
 bool has_steps_of_one(const Index& offset, const Loop& loop) {
   if (!offset.mentions(loop.index)) return true;
   const auto linear = offset.as_linear_in(loop.index);

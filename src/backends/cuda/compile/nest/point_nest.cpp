@@ -194,23 +194,21 @@ bool is_apart(const LoopNest& nest) {
   return false;
 }
 
-// Whether the stages can run side by side: stores of buffers that none of them reads, at places that are apart
-// where they are of one buffer.
-bool is_in_pieces(const LoopNest& nest) {
+// Whether the stages can run side by side: stores of memory that none of them reads, not in place of an operand either,
+// at places that are apart where they are of one buffer.
+bool is_in_pieces(const plan::Program& program, const LoopNest& nest) {
   std::map<plan::BufferId, LoopNest> by_buffer;
+  std::vector<plan::BufferId> stored;
   for (const Stage& stage : nest.stages) {
     const auto* store = std::get_if<plan::Store>(&stage);
     if (store == nullptr || store->scan) return false;
     LoopNest& of_buffer = by_buffer[store->buffer];
     of_buffer.outer = nest.outer;
     of_buffer.stages.push_back(stage);
+    stored.push_back(store->buffer);
   }
-  for (const Stage& stage : nest.stages) {
-    const std::vector<plan::BufferId> read = plan::loads(plan::value_of(stage));
-    if (std::ranges::any_of(read,
-                            [&](plan::BufferId buffer) { return by_buffer.contains(buffer); }))
-      return false;
-  }
+  for (const Stage& stage : nest.stages)
+    if (plan::share_memory(program, plan::loads(plan::value_of(stage)), stored)) return false;
   return std::ranges::all_of(by_buffer, [](const auto& each) { return is_apart(each.second); });
 }
 
@@ -236,7 +234,7 @@ std::string point_nest_text(KernelContext& context, const LoopNest& nest) {
 }
 
 std::optional<std::string> piece_nest_text(KernelContext& context, const LoopNest& nest) {
-  if (!is_in_pieces(nest)) return std::nullopt;
+  if (!is_in_pieces(context.program, nest)) return std::nullopt;
   Emitter emitter(context);
   std::vector<LoopNest> pieces;
   for (const Stage& stage : nest.stages) pieces.push_back(piece_of(context, nest, stage));
