@@ -66,9 +66,9 @@ WITHOUT_VALUES = {"empty", "empty_like", "empty_permuted", "empty_strided", "new
 }
 
 
-# Which of equal elements they name is not defined: what they name is compared instead.
 # Signs of vectors are not defined, nor are vectors of equal values: what they make up is compared instead.
 OF_VECTORS = {"svd", "linalg.svd", "linalg.eigh", "svd_lowrank", "pca_lowrank"}
+# Which of equal elements they name is not defined: what they name is compared instead.
 NAMES_ONE_OF_EQUALS = {"topk", "kthvalue", "sort", "argsort", "median", "nanmedian", "mode"}
 
 
