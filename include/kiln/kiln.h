@@ -56,8 +56,11 @@ typedef enum kiln_status {
    * next run. */
   KILN_INDEX_ERROR = 9,       /* an index that is out of range */
   KILN_DIVISION_BY_ZERO = 10, /* a division of integers by zero */
-  KILN_CANCELLED = 11 /* kiln_run_options.cancel was set; the outputs are unspecified, the session
-                         serves the next run */
+  KILN_CANCELLED = 11, /* kiln_run_options.cancel was set; the outputs are unspecified, the session
+                          serves the next run */
+  KILN_KERNEL_FAILED =
+      12 /* a kernel of the user's own (kiln_register_kernel) returned other than 0; the
+                             outputs are unspecified, the session serves the next run */
 } kiln_status;
 
 typedef enum kiln_dtype {
@@ -231,8 +234,9 @@ typedef struct kiln_session_options {
 } kiln_session_options;
 
 /* A session of a loaded engine, which it keeps alive. options may be NULL. Takes no memory for runs yet.
- * KILN_UNSUPPORTED for an engine that was loaded to be described, or that was stripped of its weights;
- * KILN_INVALID_ARGUMENT for a device that there is not. */
+ * KILN_UNSUPPORTED for an engine that was loaded to be described, or that was stripped of its weights, and for one
+ * that needs a kernel (kiln_register_kernel) that the process does not have; KILN_INVALID_ARGUMENT for a device that
+ * there is not. */
 KILN_API kiln_status kiln_session_create(kiln_engine* engine, const kiln_session_options* options,
                                          kiln_session** session);
 /* Gives back the session's memory, in the order of the stream of the last run where there is one. NULL is
@@ -306,7 +310,8 @@ typedef struct kiln_run_options {
  * KILN_OUT_OF_RANGE for shapes that the engine was not compiled for, and for a size that the run found in its data
  * and that is out of its range; KILN_INVALID_ARGUMENT for what else
  * is wrong with a tensor, its device included, and for data that an operator has no result for (a singular
- * matrix); KILN_INDEX_ERROR and KILN_DIVISION_BY_ZERO for other things wrong with the data; KILN_CANCELLED. The session serves the next run after any of them.
+ * matrix); KILN_INDEX_ERROR and KILN_DIVISION_BY_ZERO for other things wrong with the data; KILN_KERNEL_FAILED;
+ * KILN_CANCELLED. The session serves the next run after any of them.
  *
  * On KILN_CPU the outputs are there when this returns. Where there are streams the work is queued in
  * their order, and this may return before it is done: the tensors stay valid until it is. What then
@@ -328,6 +333,68 @@ KILN_API kiln_status kiln_session_enable_profiling(kiln_session* session, int en
  * The last three are the arithmetic that the kernel has to do, what it has to read and write at least, and the type
  * that it computes in ("" for engines of older versions, which lack the other two). */
 KILN_API kiln_status kiln_session_profile(kiln_session* session, kiln_bytes** json);
+
+/* ---- Kernels of the user's own: what computes operators that Kiln does not know ----
+ *
+ * An operator of a model that was made with torch.library, "mylib::scaled_sine", becomes a part of an engine if the
+ * process that compiles has a kernel of that name. The process that runs the engine has one too: the engine has the
+ * name, the kernel stays where it is. docs/custom_kernels.md has examples. Kernels run on CPUs. */
+
+/* One call of a kernel; all of it is the library's, valid until the kernel returns. */
+typedef struct kiln_kernel_call kiln_kernel_call;
+struct kiln_kernel_call {
+  size_t struct_size; /* of the library's struct: fields behind it are not there */
+  /* The tensors among the operator's arguments, in the order of its schema, those in lists too. They are only
+   * read. */
+  const kiln_tensor* inputs;
+  size_t num_inputs;
+  /* The operator's results in their order, to be written whole. Like inputs they are row-major without gaps
+   * (`strides` is NULL) on KILN_CPU, and `data` may be NULL where there are no elements. No output overlaps
+   * anything else; an input may be another one, too. */
+  const kiln_tensor* outputs;
+  size_t num_outputs;
+  /* A JSON object: the arguments that are no tensors, by name, in the order of the schema. Numbers, booleans,
+   * strings, null for None, lists of them; dtypes are names ("float32"), infinite numbers and NaN the strings
+   * "inf", "-inf" and "nan". Of a list of tensors it has the places among the inputs. An argument that the model
+   * leaves at its default may be missing. */
+  const char* arguments;
+  /* Called by a kernel that fails, in the thread that it was called in, before it returns other than 0: the text for
+   * the error of the run, copied. */
+  void (*set_error)(const kiln_kernel_call* call, const char* text);
+  void* run; /* the library's own */
+};
+
+/* Computes the outputs; 0: done. Anything else ends the run as KILN_KERNEL_FAILED: "[mylib::scaled_sine] the
+ * kernel failed: it returned 3", or the text of set_error in its place. Called once for each time that the operator
+ * runs, in the thread of kiln_session_run, and by any number of sessions at once: it may use threads of its own
+ * until it returns. `user` is that of the registration. */
+typedef int (*kiln_kernel_function)(void* user, const kiln_kernel_call* call);
+
+/* Gives the process a kernel, for good: `function` and what `user` points to stay valid until it ends. `name` is
+ * copied: "mylib::scaled_sine", or with an overload other than "default" "mylib::scaled_sine.out_variant".
+ * KILN_INVALID_ARGUMENT for what is no such name, and for a name that has another function or user already; the
+ * same again is KILN_OK. */
+KILN_API kiln_status kiln_register_kernel(const char* name, kiln_kernel_function function,
+                                          void* user);
+/* 1 if the process has a kernel of that name, else 0; 0 for NULL. */
+KILN_API int kiln_has_kernel(const char* name);
+
+/* What kiln_kernels gives of one kernel; an array of them is walked in steps of `struct_size`, which is the same
+ * in all of its elements. As in kiln_register_kernel. */
+typedef struct kiln_kernel_entry {
+  size_t struct_size; /* sizeof(kiln_kernel_entry) */
+  const char* name;
+  kiln_kernel_function function;
+  void* user;
+} kiln_kernel_entry;
+
+/* Loads a shared library, which stays loaded, and registers the kernels that its function
+ *   const kiln_kernel_entry* kiln_kernels(size_t* count)
+ * gives, all of them or none. It need not be linked with anything of Kiln's. Loading runs its code: load only what you would run as a program. A path without a
+ * slash that is no file is searched for as dlopen does. Again for the same library is KILN_OK.
+ * KILN_NOT_FOUND for a file that is not there; KILN_INVALID_ARGUMENT for one that is no library or has no such
+ * function, and for its kernels as in kiln_register_kernel; KILN_UNSUPPORTED for entries of a newer version. */
+KILN_API kiln_status kiln_load_kernels(const char* path);
 
 /* ---- Bytes owned by the library ---- */
 
@@ -356,8 +423,9 @@ KILN_API kiln_status kiln_model_open_memory(const char* json, size_t json_size,
 KILN_API void kiln_model_destroy(kiln_model* model);
 
 /* Says for every node of the model whether it can be compiled, as JSON:
- * {"nodes": [{"name", "target", "supported": bool, "reason": "...", "repeats": bool}]}. A node that repeats becomes a
- * loop whose steps the run counts, which programs for CPUs have. The caller destroys it. */
+ * {"nodes": [{"name", "target", "supported": bool, "reason": "...", "repeats": bool, "kernels": [names]}]}. A node that
+ * repeats becomes a loop whose steps the run counts, and one with kernels calls those of the process
+ * (kiln_register_kernel): programs for CPUs have both. The caller destroys it. */
 KILN_API kiln_status kiln_model_check(kiln_model* model, kiln_bytes** json);
 
 /* Narrows or sets the range of one dimension of a user input, by the input's name. */

@@ -47,6 +47,14 @@ inline void check(kiln_status status) {
   if (status != KILN_OK) throw Error(status, kiln_last_error());
 }
 
+// Kernels of the user's own (kiln_register_kernel, kiln_load_kernels).
+inline void register_kernel(const std::string& name, kiln_kernel_function function,
+                            void* user = nullptr) {
+  check(kiln_register_kernel(name.c_str(), function, user));
+}
+inline bool has_kernel(const std::string& name) { return kiln_has_kernel(name.c_str()) != 0; }
+inline void load_kernels(const std::string& path) { check(kiln_load_kernels(path.c_str())); }
+
 // The dtype of a C++ type. f16, bf16 and f8e4m3 have none: give the dtype with the pointer.
 template <typename Element>
 constexpr kiln_dtype dtype_of() {

@@ -106,6 +106,8 @@ class Executable {
   // Bytes of weights that a run can do with outside of the device's memory, copying them there when it
   // needs them.
   virtual uint64_t streamable_bytes() const { return 0; }
+  // Unsupported: it calls what this process does not have, but may have later.
+  virtual Status find_functions() const { return Status(); }
 };
 
 // All that it points to outlives the executable.

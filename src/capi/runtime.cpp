@@ -23,7 +23,7 @@ using kiln::StatusCode;
 using kiln::to_bytes;
 using kiln::runtime::Engine;
 
-static_assert(static_cast<int>(StatusCode::Cancelled) == KILN_CANCELLED);
+static_assert(static_cast<int>(StatusCode::KernelFailed) == KILN_KERNEL_FAILED);
 
 namespace {
 
@@ -137,6 +137,8 @@ const char* kiln_status_name(kiln_status status) {
       return "division by zero";
     case KILN_CANCELLED:
       return "cancelled";
+    case KILN_KERNEL_FAILED:
+      return "kernel failed";
   }
   return "unknown status";
 }

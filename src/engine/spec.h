@@ -174,7 +174,9 @@ struct LaunchSpec {
 };
 
 // One step of a program. Its units are independent of each other: tasks, blocks of a grid, or the
-// one call.
+// one call. A Call of a CPU's program is a kernel of the user's own (kiln_register_kernel), whose `buffers` are
+// its tensors, the inputs in front of those that it writes. `params` are of each of them in turn: the dtype, the
+// rank, both Constant, and the sizes.
 struct StepSpec {
   StepKind kind = StepKind::Tasks;
   int32_t kernel = -1;               // a Call: what describes it
@@ -194,13 +196,25 @@ struct StepSpec {
 
 inline constexpr uint64_t kNoEntry = ~uint64_t{0};
 
+// The two parts of a KernelSpec::function of a CPU's Call. Names have no spaces.
+inline std::string called_kernel(const std::string& function) {
+  return function.substr(0, function.find(' '));
+}
+inline std::string call_arguments(const std::string& function) {
+  const size_t space = function.find(' ');
+  return space == std::string::npos ? "{}" : function.substr(space + 1);
+}
+
 struct KernelSpec {
   std::string name;
-  std::string kind;  // "loop_nest", "matmul", "convolution", "attention", "sort", "scatter"
+  // "loop_nest", "matmul", "convolution", "attention", "sort", "scatter", "custom"
+  std::string kind;
   std::vector<std::string> sources;
   std::string key;            // hash of what it computes
   uint64_t entry = kNoEntry;  // Tasks: where it begins in the code
-  std::string function;       // Launch: its name in the code; Call: the library's and its name
+  // Launch: its name in the code. Call: the library's and its name; of a CPU's program, that of a kernel of the user's
+  // own, a space, and the arguments that are no tensors, a JSON object.
+  std::string function;
   std::string precision;  // what it computes in, for profiles: "f32", "bf16", "u8"; "": not known
 };
 
@@ -220,11 +234,12 @@ struct RepeatSpec {
   bool operator==(const RepeatSpec&) const = default;
 };
 
-// The versions of the rules for a program that this version of Kiln reads: 4 for one with steps that repeat, 3 for one of an interface with
+// The versions of the rules for a program that this version of Kiln reads: 5 for one of a CPU with calls, 4 for one with steps that repeat, 3 for one of an interface with
 // sizes that the run finds, 2 for one of an interface with outputs that update inputs, otherwise 1. A program
 // of a later one is not read.
-inline constexpr uint32_t kProgramVersion = 4, kDataSizeProgramVersion = 3,
-                          kUpdateProgramVersion = 2, kPlainProgramVersion = 1;
+inline constexpr uint32_t kProgramVersion = 5, kRepeatProgramVersion = 4,
+                          kDataSizeProgramVersion = 3, kUpdateProgramVersion = 2,
+                          kPlainProgramVersion = 1;
 
 // How one kind of machine computes the interface.
 struct ProgramSpec {

@@ -299,7 +299,44 @@ class ProgramChecker : Checker {
         break;
       case StepKind::Call:
         expect(!kernel.function.empty(), "step", i, "its kernel has no function");
+        if (program_.target == "cpu" && program_.version > kRepeatProgramVersion)
+          check_call(step, i);
     }
+  }
+
+  // The value of a parameter that is the same for all shapes.
+  std::optional<int64_t> constant_param(const StepSpec& step, size_t index) const {
+    if (index >= step.params.size() || !is_slot(step.params[index])) return std::nullopt;
+    const auto slot = static_cast<size_t>(step.params[index]), own = spec_.sizes.size();
+    const SizeInstruction& size = slot < own ? spec_.sizes[slot] : program_.sizes[slot - own];
+    return size.op == SizeOp::Constant ? std::optional(size.immediate) : std::nullopt;
+  }
+
+  // What a kernel of the user's own is told of its tensors; the sizes are compared with the buffers when they are
+  // known.
+  void check_call(const StepSpec& step, size_t i) {
+    size_t params = 0;
+    bool writes = false;
+    for (size_t k = 0; k < step.buffers.size() && k < step.writes.size(); ++k) {
+      const auto dtype = constant_param(step, params), rank = constant_param(step, params + 1);
+      expect(dtype && *dtype >= 0 && *dtype < kDTypeCount, "step", i,
+             "a tensor of its call has no dtype");
+      if (!expect(rank && *rank >= 0 && *rank <= static_cast<int64_t>(kMaxRank), "step", i,
+                  "a tensor of its call has no rank"))
+        return;
+      params += 2 + static_cast<size_t>(*rank);
+      const bool is_written = step.writes[k] != -1;
+      expect(is_written || !writes, "step", i, "its call reads a tensor behind one that it writes");
+      writes |= is_written;
+      if (!is_written || !is_index(step.buffers[k], program_.buffers)) continue;
+      const BufferKind kind = program_.buffers[static_cast<size_t>(step.buffers[k])].kind;
+      expect(kind == BufferKind::Output || kind == BufferKind::Temporary, "step", i,
+             "its call writes an input or a constant");
+      expect(std::ranges::count(step.buffers, step.buffers[k]) == 1, "step", i,
+             "its call writes a tensor that it has twice");
+    }
+    expect(params == step.params.size(), "step", i,
+           "its call has another number of sizes than its tensors");
   }
 
   void check_tensor_map(const StepSpec& step, const TensorMapSpec& map, size_t i) {

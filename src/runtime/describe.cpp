@@ -1,5 +1,7 @@
 #include "runtime/describe.h"
 
+#include <algorithm>
+
 #include "runtime/binding.h"
 #include "runtime/choose_program.h"
 #include "runtime/size_program.h"
@@ -139,13 +141,29 @@ void write_programs(JsonWriter& json, const Spec& spec, const std::vector<Status
   json.end_array();
 }
 
+bool is_custom(const engine::KernelSpec& kernel) { return kernel.kind == "custom"; }
+
+// The names of the kernels of the user's own that the program calls, each once.
+void write_custom_kernels(JsonWriter& json, const ProgramSpec& program) {
+  std::vector<std::string> names;
+  for (const engine::KernelSpec& kernel : program.kernels)
+    if (is_custom(kernel)) names.push_back(engine::called_kernel(kernel.function));
+  std::ranges::sort(names);
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  json.key("custom_kernels");
+  write_strings(json, names);
+}
+
 void write_kernels(JsonWriter& json, const ProgramSpec& program) {
   json.key("kernels").begin_array();
   for (const engine::KernelSpec& kernel : program.kernels) {
     json.begin_object().key("name").value(kernel.name).key("kind").value(kernel.kind);
     json.key("sources");
     write_strings(json, kernel.sources);
-    if (!kernel.function.empty()) {  // of launches and calls
+    if (is_custom(kernel)) {
+      json.key("function").value(engine::called_kernel(kernel.function));
+      json.key("arguments").value(engine::call_arguments(kernel.function));
+    } else if (!kernel.function.empty()) {  // of launches and calls
       json.key("function").value(kernel.function);
       json.key("entry").value(kernel.entry == engine::kNoEntry ? 0 : kernel.entry);
     }
@@ -248,6 +266,7 @@ Result<std::string> describe(const Engine& engine) {
   write_requirements(json, spec);
   write_memory(json, view, shown);
   write_programs(json, spec, read);
+  write_custom_kernels(json, shown);
   write_kernels(json, shown);
   write_sections(json, view);
   return json.end_object().text();

@@ -68,6 +68,7 @@ Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<const Engine> e
     return Status(StatusCode::Unsupported,
                   "the engine was loaded to be described, without code: load it again to run it");
   KILN_RETURN_IF_ERROR(check_device_index(*engine->device(), options.device));
+  KILN_RETURN_IF_ERROR(engine->executable()->find_functions());
   return std::unique_ptr<Session>(new Session(std::move(engine), options));
 }
 

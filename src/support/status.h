@@ -23,6 +23,7 @@ enum class StatusCode : int {
   IndexError = 9,       // an index in the data that is out of range
   DivisionByZero = 10,  // a division of integers by zero
   Cancelled = 11,       // the caller ended the run
+  KernelFailed = 12,    // a kernel of the user's own
 };
 
 // A null pointer unless something failed: runs pass through many of these, and none of them fails.

@@ -452,6 +452,51 @@ TEST(HostileEngine, LaunchesAndCalls) {
   expect_invalid(with_step(call, ""), "step 0: its kernel has no function");
 }
 
+// Step 0 of a CPU's program as a call: its buffers are an input, the other input and the output.
+TEST(HostileEngine, CallsOfACpu) {
+  const auto refused = [](const std::function<void(Spec&, ProgramSpec&, StepSpec&)>& change,
+                          const char* message) {
+    const auto bytes = forged_spec([&](Spec& spec) {
+      ProgramSpec& program = spec.programs[1];
+      program.version = kProgramVersion;
+      program.kernels[0].function = "my::op {}";
+      const auto first = static_cast<engine::Slot>(spec.sizes.size() + program.sizes.size());
+      program.sizes.push_back({.op = engine::SizeOp::Constant, .immediate = 0});
+      program.sizes.push_back({.op = engine::SizeOp::Constant, .immediate = 1});
+      StepSpec& step = program.steps[0];
+      step.kind = StepKind::Call;
+      step.buffers = {0, 1, 3};
+      step.writes = {-1, -1, 0};
+      step.params = {first, first + 1, 0, first, first + 1, 0, first, first + 1, 0};
+      program.buffers[3].first_step = 0;
+      change(spec, program, step);
+    });
+    if (*message == 0)
+      EXPECT_TRUE(read_status(bytes).ok()) << read_status(bytes).message();
+    else
+      expect_invalid(bytes, std::string("damaged engine: cpu:x86-64-v3: step 0: ") + message);
+  };
+  const auto step = [&](const std::function<void(StepSpec&)>& change, const char* message) {
+    refused([&](Spec&, ProgramSpec&, StepSpec& s) { change(s); }, message);
+  };
+  step([](StepSpec&) {}, "");
+  step([](StepSpec& s) { s.params.pop_back(); }, "its call has another number of sizes");
+  step([](StepSpec& s) { s.params.push_back(0); }, "its call has another number of sizes");
+  step([](StepSpec& s) { s.params.clear(); }, "a tensor of its call has no");
+  step([](StepSpec& s) { s.params[0] = 0; }, "a tensor of its call has no dtype");
+  step([](StepSpec& s) { s.params[1] = 0; }, "a tensor of its call has no rank");
+  step([](StepSpec& s) { s.buffers = {3, 0, 1}, s.writes = {0, -1, -1}; },
+       "its call reads a tensor behind one");
+  step([](StepSpec& s) { s.writes = {-1, 0, 0}; }, "its call writes an input or a constant");
+  step([](StepSpec& s) { s.buffers[1] = 3; }, "its call writes a tensor that it has twice");
+  for (const int64_t bad : {int64_t{-1}, int64_t{99}, std::numeric_limits<int64_t>::max()}) {
+    refused([=](Spec&, ProgramSpec& p, StepSpec&) { p.sizes.end()[-2].immediate = bad; },
+            "a tensor of its call has no dtype");
+    refused([=](Spec&, ProgramSpec& p, StepSpec&) { p.sizes.back().immediate = bad; },
+            "a tensor of its call has no rank");
+  }
+}
+
 TEST(HostileEngine, ProgramsThatAreMissingOrNameless) {
   const auto refused = [](const std::function<void(Spec&)>& change, const char* message) {
     expect_invalid(forged_spec(change), message);

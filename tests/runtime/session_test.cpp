@@ -8,6 +8,7 @@
 #include <cstring>
 #include <thread>
 
+#include "backends/cpu/device/custom_kernels.h"
 #include "runtime/describe.h"
 #include "runtime/sessions.h"
 
@@ -559,6 +560,68 @@ TEST(Repeats, DoNotPromiseOutputs) {
   EXPECT_EQ(status.code(), StatusCode::InvalidEngine);
   EXPECT_NE(status.message().find("its steps write at most 0"), std::string::npos)
       << status.message();
+}
+
+// The addition of both programs as a kernel of the user's own, whose tensors are [batch, 4] as `sizes` says.
+SampleEngine calling(const std::string& kernel, std::vector<engine::Slot> sizes) {
+  SampleEngine sample = make_add_engine();
+  for (engine::ProgramSpec& program : sample.spec.programs) {
+    program.version = engine::kProgramVersion;
+    const auto first = static_cast<engine::Slot>(sample.spec.sizes.size() + program.sizes.size());
+    program.sizes.push_back({.op = engine::SizeOp::Constant, .immediate = 0});
+    program.sizes.push_back(
+        {.op = engine::SizeOp::Constant, .immediate = static_cast<int64_t>(sizes.size())});
+    engine::StepSpec& step = program.steps[0];
+    step.kind = engine::StepKind::Call;
+    step.writes.back() = program.buffers[2].bytes;
+    for (int tensor = 0; tensor < 3; ++tensor) {
+      step.params.insert(step.params.end(), {first, first + 1});
+      step.params.insert(step.params.end(), sizes.begin(), sizes.end());
+    }
+    program.kernels[0].function = kernel + " {\"k\":1}";
+  }
+  return sample;
+}
+
+int add_kernel(void* user, const kiln_kernel_call* call) {
+  const auto *x = static_cast<const float*>(call->inputs[0].data),
+             *y = static_cast<const float*>(call->inputs[1].data);
+  auto* sum = static_cast<float*>(call->outputs[0].data);
+  *static_cast<std::string*>(user) = call->arguments;
+  if (call->num_inputs != 2 || call->num_outputs != 1 || call->outputs[0].rank != 2) return 1;
+  for (int64_t i = 0; i < call->outputs[0].shape[0] * call->outputs[0].shape[1]; ++i)
+    sum[i] = x[i] + y[i];
+  return 0;
+}
+
+TEST(Calls, RunTheKernelOfTheirName) {
+  static std::string arguments;
+  const LoadedEngine engine(calling("runtime_test::add", {0, 1}));
+  const Status missing = Session::create(engine.get(), {}).status();
+  EXPECT_EQ(missing.code(), StatusCode::Unsupported);
+  EXPECT_NE(missing.message().find("the engine needs a kernel for runtime_test::add"),
+            std::string::npos);
+  const cpu::NamedKernel kernel{"runtime_test::add", {add_kernel, &arguments}};
+  expect_ok(cpu::register_kernels({&kernel, 1}));
+  Tensor x({2, 4}, 1, 1), y({2, 4}, 3), out({2, 4});
+  expect_ok(run(*engine.session(), x, y, out));
+  for (size_t i = 0; i < out.values.size(); ++i)
+    EXPECT_EQ(out.values[i], x.values[i] + y.values[i]);
+  EXPECT_EQ(arguments, R"({"k":1})");
+}
+
+// Made up: sizes that are valid, and not those of the buffers.
+TEST(Calls, GiveNoTensorOfAnotherSizeThanItsBuffer) {
+  const cpu::NamedKernel kernel{"runtime_test::copy", {add_kernel, nullptr}};
+  expect_ok(cpu::register_kernels({&kernel, 1}));
+  for (const std::vector<engine::Slot>& sizes :
+       {std::vector<engine::Slot>{0}, {0, 1, 1}, {1, 1}, {}, {3, 3}}) {
+    const LoadedEngine engine(calling("runtime_test::copy", sizes));
+    Tensor x({2, 4}), y({2, 4}), out({2, 4});
+    const Status status = run(*engine.session(), x, y, out);
+    EXPECT_EQ(status.code(), StatusCode::InvalidEngine);
+    EXPECT_NE(status.message().find("has another size than its buffer"), std::string::npos);
+  }
 }
 
 // The sample without its multiplication, whose output is what x is to be.

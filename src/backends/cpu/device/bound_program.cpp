@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "backends/cpu/device/bound_call.h"
 #include "support/aligned_buffer.h"
 #include "support/thread_pool.h"
 
@@ -30,6 +31,7 @@ struct Action {
 
 struct BoundStep {
   engine::CpuKernel kernel = nullptr;
+  BoundCall* call = nullptr;       // in place of a kernel: into CpuProgram::calls_
   void* const* buffers = nullptr;  // into CpuProgram::pointers_
   const int64_t* params = nullptr;
   int64_t tasks = 0;
@@ -50,6 +52,7 @@ int64_t at(const BindRequest& request, Slot slot) {
 
 // Fewer threads where there is not enough work for all.
 int32_t threads_for(const StepSpec& step, const BindRequest& request) {
+  if (step.kind == engine::StepKind::Call) return 1;
   const int64_t wanted = at(request, step.tasks) / step.min_tasks_per_thread;
   return static_cast<int32_t>(std::clamp<int64_t>(wanted, 1, request.threads));
 }
@@ -62,10 +65,13 @@ class CpuProgram : public BoundProgram {
         steps_of_part_(std::span(program.spec.steps)
                            .subspan(0, std::min(request.end_step, program.spec.steps.size()))
                            .subspan(request.first_step)),
-        scratch_offset_(request.temporary_bytes) {
+        scratch_offset_(request.temporary_bytes) {}
+
+  Status bind(const BindRequest& request) {
     find_scratch(request);
-    bind_steps(request);
+    KILN_RETURN_IF_ERROR(bind_steps(request));
     bind_repeats(request);
+    return Status();
   }
 
   RunOutcome run(const RunRequest& request) override {
@@ -101,7 +107,7 @@ class CpuProgram : public BoundProgram {
     workspace_bytes_ = scratch_offset_ + scratch_stride_ * threads;
   }
 
-  void bind_steps(const BindRequest& request) {
+  Status bind_steps(const BindRequest& request) {
     const std::span<const StepSpec> steps = steps_of_part_;
     size_t pointers = program_.spec.repeats.size(), params = 0;
     for (const StepSpec& step : steps) {
@@ -113,11 +119,12 @@ class CpuProgram : public BoundProgram {
     params_.reserve(params);
     steps_.reserve(steps.size());
     for (const StepSpec& step : steps) {
+      const bool is_call = step.kind == engine::StepKind::Call;
       BoundStep bound;
-      bound.kernel = kernel(static_cast<size_t>(step.kernel));
+      if (!is_call) bound.kernel = kernel(static_cast<size_t>(step.kernel));
       bound.buffers = pointers_.data() + pointers_.size();
       bound.params = params_.data() + params_.size();
-      bound.tasks = at(request, step.tasks);
+      bound.tasks = is_call ? 1 : at(request, step.tasks);
       bound.threads = threads_for(step, request);
       bound.checks = mask_of(step.checks.size());
       bound.grain = std::max<int64_t>(1, step.min_tasks_per_thread / 4);
@@ -125,8 +132,14 @@ class CpuProgram : public BoundProgram {
                          at(request, step.scratch_bytes) >= static_cast<int64_t>(engine::kKeyBytes);
       for (const int32_t buffer : step.buffers) bind_pointer(static_cast<size_t>(buffer), request);
       for (const Slot slot : step.params) params_.push_back(at(request, slot));
+      if (is_call) {
+        auto call = BoundCall::create(program_.spec, step, request, {bound.buffers, bound.params});
+        if (!call.ok()) return call.status();
+        bound.call = calls_.emplace_back(std::move(*call)).get();
+      }
       steps_.push_back(bound);
     }
+    return Status();
   }
 
   // The repeats of the part as jumps between its steps. They nest, each behind the one that it is in.
@@ -202,8 +215,7 @@ class CpuProgram : public BoundProgram {
     ThreadPoolLease pool;
     for (size_t i = 0; i < steps_.size(); ++i) {
       if (is_cancelled(cancel)) return cancelled_outcome();
-      if (const uint64_t failed = execute_step(steps_[i], pool))
-        return {Status(), first_step_ + i, failed};
+      if (const uint64_t failed = execute_step(steps_[i], pool)) return failure(i, failed);
     }
     return {};
   }
@@ -220,7 +232,7 @@ class CpuProgram : public BoundProgram {
       if (is_cancelled(cancel)) return cancelled_outcome();
       profile.push_back({0, steps_[i].threads, 0});
       if (const uint64_t failed = execute_timed(steps_[i], pool, profile.back()))
-        return {Status(), first_step_ + i, failed};
+        return failure(i, failed);
     }
     return {};
   }
@@ -238,7 +250,7 @@ class CpuProgram : public BoundProgram {
       const BoundStep& step = steps_[action.step];
       const uint64_t failed = times == nullptr ? execute_step(step, pool)
                                                : execute_timed(step, pool, times[action.step]);
-      if (failed != 0) return {Status(), first_step_ + action.step, failed};
+      if (failed != 0) return failure(action.step, failed);
     }
     return {};
   }
@@ -253,8 +265,15 @@ class CpuProgram : public BoundProgram {
     return failed;
   }
 
-  // The bits of the checks that failed.
+  // How the run ends at a step.
+  RunOutcome failure(size_t step, uint64_t failed) const {
+    if (steps_[step].call != nullptr) return {steps_[step].call->failure(), first_step_ + step, 0};
+    return {Status(), first_step_ + step, failed};
+  }
+
+  // The bits of the checks that failed; of a call any, if it failed.
   uint64_t execute_step(const BoundStep& step, ThreadPoolLease& pool) const {
+    if (step.call != nullptr) return step.call->run() ? 0 : 1;
     std::byte* const scratch = workspace_ + scratch_offset_;
     const auto clear_keys = [&](std::byte* memory) {
       if (step.keeps_keys) std::memset(memory, 0xff, engine::kKeyBytes);
@@ -280,6 +299,7 @@ class CpuProgram : public BoundProgram {
   const size_t first_step_;  // of the part of the program
   const std::span<const StepSpec> steps_of_part_;
   std::vector<BoundStep> steps_;
+  std::vector<std::unique_ptr<BoundCall>> calls_;
   std::vector<Action> actions_;  // of a part with repeats
   std::vector<void*> pointers_;
   std::vector<int64_t> params_;
@@ -291,9 +311,11 @@ class CpuProgram : public BoundProgram {
 
 }  // namespace
 
-std::unique_ptr<BoundProgram> bind_program(const LoadedProgram& program,
-                                           const BindRequest& request) {
-  return std::make_unique<CpuProgram>(program, request);
+Result<std::unique_ptr<BoundProgram>> bind_program(const LoadedProgram& program,
+                                                   const BindRequest& request) {
+  auto bound = std::make_unique<CpuProgram>(program, request);
+  KILN_RETURN_IF_ERROR(bound->bind(request));
+  return std::unique_ptr<BoundProgram>(std::move(bound));
 }
 
 }  // namespace kiln::cpu

@@ -12,7 +12,9 @@ struct LoadedProgram {
   const std::byte* code = nullptr;  // executable
 };
 
-std::unique_ptr<BoundProgram> bind_program(const LoadedProgram& program,
-                                           const BindRequest& request);
+// Unsupported: a kernel of the user's own that this process does not have. InvalidEngine: one with tensors that are
+// not its buffers.
+Result<std::unique_ptr<BoundProgram>> bind_program(const LoadedProgram& program,
+                                                   const BindRequest& request);
 
 }  // namespace kiln::cpu

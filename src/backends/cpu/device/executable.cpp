@@ -5,6 +5,7 @@
 #include "backends/cpu/device/bound_program.h"
 #include "backends/cpu/device/code_image.h"
 #include "backends/cpu/device/cpu_features.h"
+#include "backends/cpu/device/custom_kernels.h"
 
 namespace kiln::cpu {
 namespace {
@@ -16,6 +17,16 @@ class CpuExecutable : public Executable {
 
   Result<std::unique_ptr<BoundProgram>> bind(const BindRequest& request) const override {
     return bind_program({program_, weights_, code_.data()}, request);
+  }
+
+  Status find_functions() const override {
+    for (const engine::StepSpec& step : program_.steps) {
+      if (step.kind != engine::StepKind::Call) continue;
+      const std::string name =
+          engine::called_kernel(program_.kernels[static_cast<size_t>(step.kernel)].function);
+      if (!find_kernel(name)) return missing_kernel(name);
+    }
+    return Status();
   }
 
  private:
@@ -48,8 +59,10 @@ std::string obstacle(const engine::ProgramSpec& program) {
 }
 
 Status check_steps(const engine::ProgramSpec& program) {
+  const bool has_calls = program.version > engine::kRepeatProgramVersion;
   for (size_t i = 0; i < program.steps.size(); ++i)
-    if (program.steps[i].kind != engine::StepKind::Tasks)
+    if (program.steps[i].kind != engine::StepKind::Tasks &&
+        (program.steps[i].kind != engine::StepKind::Call || !has_calls))
       return Status(StatusCode::Unsupported, "step " + std::to_string(i) +
                                                  " is a launch or a call, expected tasks: they are "
                                                  "all that a CPU runs");
