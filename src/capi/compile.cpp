@@ -321,6 +321,12 @@ void give_cache_result(const kiln_compile_options* given, const kiln::CacheRepor
   if (options.cache_result != nullptr) *options.cache_result = result;
 }
 
+// Operators that the process has kernels for are part of engines.
+kiln_model* new_model(std::shared_ptr<kiln::import::Model> model) {
+  model->has_kernel = [](const char* name) { return kiln_has_kernel(name) != 0; };
+  return new kiln_model{std::move(model)};
+}
+
 bool fully_supported(const kiln::import::Model& model) {
   return std::ranges::all_of(kiln::import::check_support(model),
                              &kiln::import::NodeSupport::supported);
@@ -354,7 +360,7 @@ kiln_status kiln_model_open_file(const char* path, kiln_model** model) {
     return fail(errno == ENOENT ? KILN_NOT_FOUND : KILN_IO_ERROR,
                 std::string("cannot open ") + path + ": " + std::strerror(errno));
   return guarded(KILN_INVALID_ARGUMENT,
-                 [&] { *model = new kiln_model{kiln::import::Model::open_file(path)}; });
+                 [&] { *model = new_model(kiln::import::Model::open_file(path)); });
 }
 
 kiln_status kiln_model_open_memory(const char* json, size_t json_size, const char* const* names,
@@ -367,8 +373,8 @@ kiln_status kiln_model_open_memory(const char* json, size_t json_size, const cha
     KILN_REQUIRE(tensors);
   }
   return guarded(KILN_INVALID_ARGUMENT, [&] {
-    *model = new kiln_model{
-        kiln::import::Model::open_memory({json, json_size}, to_named(names, tensors, num_tensors))};
+    *model = new_model(
+        kiln::import::Model::open_memory({json, json_size}, to_named(names, tensors, num_tensors)));
   });
 }
 
@@ -384,7 +390,8 @@ kiln_status kiln_model_check(kiln_model* model, kiln_bytes** json) {
                        {"target", node.target},
                        {"supported", node.supported},
                        {"reason", node.reason},
-                       {"repeats", node.repeats}});
+                       {"repeats", node.repeats},
+                       {"kernels", node.kernels}});
     *json = to_bytes({{"nodes", std::move(nodes)}});
   });
 }

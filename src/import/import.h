@@ -26,6 +26,7 @@ struct NodeSupport {
   std::string reason;  // when not
   bool repeats =
       false;  // it becomes a loop whose steps the run counts: for targets with such loops
+  std::vector<std::string> kernels;  // of the user's own that it calls: for targets that can
 };
 
 // A model read but not yet imported: the parsed program and the weights, by name.
@@ -42,6 +43,10 @@ class Model {
                                             std::vector<NamedTensor> tensors);
 
   virtual ~Model() = default;
+
+  // Whether there is a kernel of the user's own for an operator that is not known here, "mylib::scaled_sine": then it
+  // is part of the graph. Null: there is none.
+  bool (*has_kernel)(const char* name) = nullptr;
 
   // Behind the functions below, which say what they do.
   virtual ir::Graph import_graph(std::span<const DimRange> ranges,

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "import/control_flow.h"
+#include "import/custom.h"
 #include "import/guards.h"
 #include "support/error.h"
 #include "support/limits.h"
@@ -114,14 +115,20 @@ bool is_complex(const Scope& scope, const ProgramNode& node) {
                              [&](const std::string& name) { return scope.is_complex(name); });
 }
 
-// Whether the nodes from an id on have a loop.
-bool repeats_from(const ir::Graph& graph, uint32_t first_id) {
+// What the nodes from an id on need of a target.
+void add_needs(const ir::Graph& graph, uint32_t first_id, NodeSupport& support) {
   const auto& nodes = graph.nodes();
   for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
-    if ((*node)->outputs[0]->id < first_id) return false;
-    if ((*node)->op == ir::Op::repeat) return true;
+    if ((*node)->outputs[0]->id < first_id) return;
+    if ((*node)->op == ir::Op::custom) {
+      const auto& kernel = (*node)->attr<std::string>("kernel");
+      if (std::ranges::find(support.kernels, kernel) == support.kernels.end())
+        support.kernels.push_back(kernel);
+    }
+    if ((*node)->op != ir::Op::repeat) continue;
+    support.repeats = true;
+    add_needs(*(*node)->attr<std::shared_ptr<ir::Graph>>("body"), 0, support);
   }
-  return false;
 }
 
 // An engine gives the same results for the same inputs, and has no generator to draw from.
@@ -344,6 +351,11 @@ void Importer::import_node(Scope& scope, const Aliases& aliases, size_t index) {
     const uint32_t first_id = next_id(graph);
     return bind_outputs(scope, graph, node, call_row(*row, call), first_id);
   }
+  if (const auto kernel = kernel_name(target);
+      kernel && model_.has_kernel != nullptr && model_.has_kernel(kernel->c_str())) {
+    const uint32_t first_id = next_id(graph);
+    return bind_outputs(scope, graph, node, import_custom(call, *kernel), first_id);
+  }
   const auto functional = functional_target(target);
   const Row* row = functional ? find_row(*functional) : nullptr;
   if (row == nullptr) refuse(target);
@@ -457,7 +469,7 @@ std::vector<NodeSupport> Importer::check_support() {
     const uint32_t first_id = next_id(graph_);
     try {
       import_node(scope, aliases, i);
-      support.repeats = repeats_from(graph_, first_id);
+      add_needs(graph_, first_id, support);
     } catch (const CompileError& error) {
       support.supported = false;
       support.reason = error.what();

@@ -132,7 +132,8 @@ void Graph::erase(Node* node) {
 }
 
 bool may_fail(const Node& node) {
-  if (node.op == Op::check_index || node.op == Op::check_nonzero || node.op == Op::data_size)
+  if (node.op == Op::check_index || node.op == Op::check_nonzero || node.op == Op::data_size ||
+      node.op == Op::custom)
     return true;
   if (node.op != Op::repeat) return false;
   return std::ranges::any_of(node.attr<std::shared_ptr<Graph>>("body")->nodes(),

@@ -35,6 +35,9 @@ Value* source_to_constant(Rewriter& rewriter, Node& node) {
 // is not known.
 Value* empty_to_constant(Rewriter& rewriter, Node& node) {
   if (node.op == Op::constant || node.outputs.size() != 1) return nullptr;
+  // A check of nothing finds nothing; others stay, and would be met again and again.
+  const bool checks = node.op == Op::check_index || node.op == Op::check_nonzero;
+  if (!checks && ir::may_fail(node)) return nullptr;
   const ir::Type& type = node.output()->type;
   if (std::ranges::none_of(type.shape, [](const Dim& size) { return size.is_constant(0); }))
     return nullptr;

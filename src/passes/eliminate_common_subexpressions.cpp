@@ -75,12 +75,13 @@ class Key {
 }  // namespace
 
 // op(a, b) twice -> op(a, b) once; the first in graph order stays. Holds afterwards: no two nodes
-// of one op have equal operands and attributes. Constants count as nodes, so equal constants become
+// of one op have equal operands and attributes, but for custom ones. Constants count as nodes, so equal constants become
 // one.
 bool eliminate_common_subexpressions(ir::Graph& graph, PassContext&) {
   std::vector<Node*> replaced;
   std::unordered_map<std::string, Node*> seen;
   for (const auto& node : graph.nodes()) {
+    if (node->op == ir::Op::custom) continue;  // nobody knows what it does
     const auto [found, fresh] = seen.emplace(Key(*node).take(), node.get());
     if (fresh) continue;
     for (size_t i = 0; i < node->outputs.size(); ++i) {

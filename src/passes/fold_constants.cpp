@@ -134,6 +134,7 @@ class Folder {
 
   bool is_foldable(const Node& node) const {
     if (ir::op_info(node.op).kind == ir::OpKind::Source || node.inputs.empty()) return false;
+    if (node.op == ir::Op::custom) return false;
     if (has_symbolic_attribute(node) || !has_constant_type(node.output())) return false;
     int64_t operand_bytes = 0;
     for (const Value* input : node.inputs) {

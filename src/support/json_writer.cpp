@@ -1,5 +1,8 @@
 #include "support/json_writer.h"
 
+#include <array>
+#include <charconv>
+
 namespace kiln {
 namespace {
 
@@ -45,6 +48,14 @@ JsonWriter& JsonWriter::value(std::string_view text) {
   separate();
   append_quoted(text);
   return *this;
+}
+
+JsonWriter& JsonWriter::value(double number) {
+  std::array<char, 32> buffer;
+  const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), number).ptr;
+  std::string digits(buffer.data(), end);
+  if (digits.find_first_of(".e") == std::string::npos) digits += ".0";
+  return raw(digits);
 }
 
 JsonWriter& JsonWriter::open(char bracket) {

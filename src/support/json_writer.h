@@ -28,6 +28,9 @@ class JsonWriter {
     return raw(std::to_string(number));
   }
 
+  // A finite number, with a point or an exponent, so that readers take it for no integer.
+  JsonWriter& value(double number);
+
   const std::string& text() const { return text_; }
 
  private:

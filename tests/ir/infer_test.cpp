@@ -297,5 +297,32 @@ TEST(InferTest, MovesRefuse) {
             "[gather_nd] got 1 indices at axis 3, expected axes of [b, s, 8]");
 }
 
+TEST(InferTest, CustomResultsAreWhatTheNodeSays) {
+  Graph graph;
+  Value* x = graph.add_input("x", {DType::F32, {2, 3}});
+  Builder builder(graph);
+  const auto made = [&](std::vector<int64_t> dtypes, std::vector<int64_t> ranks, Shape shapes) {
+    return builder
+        .node(Op::custom, {x},
+              {{"kernel", std::string("my::op")},
+               {"arguments", std::string("{}")},
+               {"dtypes", std::move(dtypes)},
+               {"ranks", std::move(ranks)},
+               {"shapes", std::move(shapes)}})
+        ->outputs;
+  };
+  const auto results = made({0, 8, 9}, {2, 0, 1}, {2, 3, 5});
+  ASSERT_EQ(results.size(), 3u);
+  EXPECT_EQ(results[0]->type.str(), "f32[2, 3]");
+  EXPECT_EQ(results[1]->type.str(), "i64[]");
+  EXPECT_EQ(results[2]->type.str(), "bool[5]");
+  EXPECT_THROW(made({}, {}, {}), CompileError);
+  EXPECT_THROW(made({0}, {1, 1}, {2, 3}), CompileError);
+  EXPECT_THROW(made({0}, {3}, {2, 3}), CompileError);
+  EXPECT_THROW(made({0}, {1}, {2, 3}), CompileError);
+  EXPECT_THROW(made({99}, {1}, {2}), CompileError);
+  EXPECT_THROW(made({0}, {-1}, {}), CompileError);
+}
+
 }  // namespace
 }  // namespace kiln::ir

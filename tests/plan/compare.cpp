@@ -57,6 +57,7 @@ const TargetTraits& test_traits() {
       .convolution = kContracted,
       .attention = kContracted,
       .places = true,
+      .calls = true,
       .data_sizes = true,
       .integer_products = true,
       .integer_convolutions = true,

@@ -123,6 +123,19 @@ class KeyWriter {
     write(scatter.value);
   }
 
+  void write(const plan::Custom& custom) {
+    for (const std::string* part : {&custom.kernel, &custom.arguments})
+      text(std::to_string(part->size()) + ":" + *part);
+    for (const auto* tensors : {&custom.inputs, &custom.outputs}) {
+      text("tensors", static_cast<int64_t>(tensors->size()));
+      for (const plan::Custom::Tensor& tensor : *tensors) {
+        buffer(tensor.buffer);
+        for (const Dim& size : tensor.shape) write(size);
+        text(";");
+      }
+    }
+  }
+
   void write(const plan::Formats& formats) {
     if (formats == plan::Formats()) return;  // f32 throughout
     text("formats");

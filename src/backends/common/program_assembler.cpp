@@ -11,8 +11,8 @@ namespace kiln::backend {
 namespace {
 
 const char* kind_of(const plan::Kernel& kernel) {
-  constexpr const char* kKinds[] = {"loop_nest", "matmul", "convolution",
-                                    "attention", "sort",   "scatter"};
+  constexpr const char* kKinds[] = {"loop_nest", "matmul",  "convolution", "attention",
+                                    "sort",      "scatter", "custom"};
   return kKinds[kernel.body.index()];
 }
 
@@ -50,7 +50,11 @@ engine::ProgramSpec ProgramAssembler::assemble(std::string_view target, const Va
   if (std::ranges::any_of(program_.outputs, is_update))
     result_.version = engine::kUpdateProgramVersion;
   if (!program_.data_sizes.empty()) result_.version = engine::kDataSizeProgramVersion;
-  if (!program_.repeats.empty()) result_.version = engine::kProgramVersion;
+  if (!program_.repeats.empty()) result_.version = engine::kRepeatProgramVersion;
+  const auto is_custom = [](const plan::Kernel& kernel) {
+    return std::holds_alternative<plan::Custom>(kernel.body);
+  };
+  if (std::ranges::any_of(program_.kernels, is_custom)) result_.version = engine::kProgramVersion;
   add_kernels();
   add_steps(shared);
   add_buffers(shared);

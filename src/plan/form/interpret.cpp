@@ -553,6 +553,12 @@ class Interpreter {
     return offset;
   }
 
+  void execute(const Custom& custom) {
+    throw CompileError(
+        "[" + custom.kernel +
+        "] got a kernel of the user's own, expected Kiln's own: only engines call it");
+  }
+
   void execute(const Scatter& scatter) {
     const std::vector<Loop> target =
         with_loops(with_loops(scatter.outer, {scatter.position}), scatter.inner);

@@ -63,6 +63,11 @@ class Mentions {
     add(with_loops(with_loops(s.outer, {s.position, s.write}), s.inner));
     add(s.out);
   }
+  void add(const Custom& custom) {
+    for (const auto* tensors : {&custom.inputs, &custom.outputs})
+      for (const Custom::Tensor& tensor : *tensors)
+        for (const ir::Dim& size : tensor.shape) add(size);
+  }
 };
 
 }  // namespace

@@ -83,6 +83,11 @@ std::vector<BufferId*> buffer_slots(Kernel& kernel) {
   if (auto* sort = std::get_if<Sort>(&kernel.body)) return {&sort->out.buffer};
   if (auto* scatter = std::get_if<Scatter>(&kernel.body)) return {&scatter->out.buffer};
   std::vector<BufferId*> result;
+  if (auto* custom = std::get_if<Custom>(&kernel.body)) {
+    for (Custom::Tensor& input : custom->inputs) result.push_back(&input.buffer);
+    for (Custom::Tensor& output : custom->outputs) result.push_back(&output.buffer);
+    return result;
+  }
   for (Stage& stage : std::get<LoopNest>(kernel.body).stages) {
     if (auto* store = std::get_if<Store>(&stage)) result.push_back(&store->buffer);
   }
@@ -120,6 +125,8 @@ std::vector<BufferId> operands(const Kernel& kernel) {
     add_once(result, convolution->input);
     add_once(result, convolution->weight);
   }
+  if (const auto* custom = std::get_if<Custom>(&kernel.body))
+    for (const Custom::Tensor& input : custom->inputs) add_once(result, input.buffer);
   return result;
 }
 
@@ -167,6 +174,8 @@ std::vector<BufferId> writes(const Kernel& kernel) {
   if (const auto* sort = std::get_if<Sort>(&kernel.body)) add_once(result, sort->out.buffer);
   if (const auto* scatter = std::get_if<Scatter>(&kernel.body))
     add_once(result, scatter->out.buffer);
+  if (const auto* custom = std::get_if<Custom>(&kernel.body))
+    for (const Custom::Tensor& output : custom->outputs) add_once(result, output.buffer);
   return result;
 }
 

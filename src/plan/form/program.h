@@ -196,6 +196,18 @@ struct Scatter {
   View out;  // strides [outer..., position, inner...]
 };
 
+// A kernel of the user's own (kiln_register_kernel): it reads the inputs and writes the outputs, all of them dense and
+// whole. A buffer has the elements of its tensor, which may have another shape.
+struct Custom {
+  struct Tensor {
+    BufferId buffer = -1;
+    ir::Shape shape;
+  };
+  std::string kernel;     // "mylib::scaled_sine"
+  std::string arguments;  // the others of the operator, a JSON object
+  std::vector<Tensor> inputs, outputs;
+};
+
 // What a Check of an expression guards.
 struct Check {
   std::string operation;  // "embedding", for the error
@@ -220,7 +232,7 @@ struct Repeat {
 
 struct Kernel {
   std::string name;  // unique; from the ops it computes: "linear_gelu_3"
-  std::variant<LoopNest, MatMul, Convolution, Attention, Sort, Scatter> body;
+  std::variant<LoopNest, MatMul, Convolution, Attention, Sort, Scatter, Custom> body;
   std::vector<std::string>
       sources;          // names of the IR values it computes, for profiles and `inspect`
   int32_t repeat = -1;  // the innermost of the program's that it is in; its kernels are neighbours

@@ -59,6 +59,9 @@ struct TargetTraits {
   // A run may look at a condition that a kernel wrote, and run kernels again. Otherwise repeat is an error.
   // Source: the device half.
   bool repeats = false;
+  // A run may call kernels of the user's own, in memory that this process reads and writes. Otherwise custom is an
+  // error. Source: the device half.
+  bool calls = false;
   // Contractions multiply f16 and bf16 as they are and add up in f32; otherwise as f32. Source: the
   // machine has such instructions.
   bool native_16_bit = false;

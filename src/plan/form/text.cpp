@@ -208,6 +208,16 @@ class KernelText {
     if (s.combine) text_ += std::string(reduce_name(*s.combine)) + " with ";
     text_ += of(s.value) + "\n";
   }
+  void print(const Custom& custom) {
+    text_ += "custom " + custom.kernel + " " + custom.arguments + "\n";
+    const auto list = [&](const char* what, const std::vector<Custom::Tensor>& tensors) {
+      for (const Custom::Tensor& tensor : tensors)
+        text_ += std::string("  ") + what + " " + id(tensor.buffer) + " as [" + join(tensor.shape) +
+                 "]\n";
+    };
+    list("input", custom.inputs);
+    list("output", custom.outputs);
+  }
 
   std::string text_;
   std::map<ir::SymbolPtr, ir::SymbolPtr> names_;  // looked up, never walked

@@ -521,6 +521,36 @@ class Verifier {
       fail_here("P4", "argmax of what is written");
   }
 
+  // P18
+  void check(const Custom& custom) {
+    if (!program_.traits.calls) fail_here("P18", "the target calls no kernels of the user's own");
+    const auto check_whole = [&](const Custom::Tensor& tensor) {
+      ir::Dim elements = 1;
+      for (const ir::Dim& size : tensor.shape) {
+        check_scope(size);
+        elements *= size;
+      }
+      if (!(elements == buffer(tensor.buffer).type.elements()))
+        fail_here("P18", buffer(tensor.buffer).name + " has another size than its tensor");
+    };
+    for (const Custom::Tensor& input : custom.inputs) {
+      check_whole(input);
+      check_readable(input.buffer);
+    }
+    std::set<BufferId> touched;
+    for (const Custom::Tensor& input : custom.inputs) touched.insert(input.buffer);
+    for (const Custom::Tensor& output : custom.outputs) {
+      check_whole(output);
+      check_writable(output.buffer);
+      if (!touched.insert(output.buffer).second)
+        fail_here("P18", buffer(output.buffer).name + " is read, or written twice");
+      if (const BufferId alias = buffer(output.buffer).alias_of; touched.contains(alias))
+        fail_here("P18", buffer(output.buffer).name + " overlaps what it reads");
+    }
+    if (custom.kernel.empty() || custom.outputs.empty())
+      fail_here("P18", "it has no name, or writes nothing");
+  }
+
   const Program& program_;
   const Touches uses_;
   const Kernel* kernel_ = nullptr;

@@ -164,6 +164,15 @@ class Counter {
     touch(written_, scatter.out.buffer, extent_of(scatter.initial == nullptr ? written : results));
   }
 
+  // What it computes is not known.
+  void add(const Custom& custom) {
+    for (const Custom::Tensor& input : custom.inputs)
+      touch(read_, input.buffer, buffer(input.buffer).type.elements());
+    for (const Custom::Tensor& output : custom.outputs)
+      touch(written_, output.buffer, buffer(output.buffer).type.elements());
+    work_.precision = "";
+  }
+
   const Program& program_;
   Work work_{0, 0, "f32"};
   size_t widest_ = 0;

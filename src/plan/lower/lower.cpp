@@ -84,6 +84,7 @@ void lower_node(Lowering& lowering, const ir::Node& node) {
       if (is_view(node.op)) return;
       return lower_move(lowering, node);
     case OpKind::Control:
+      if (node.op == Op::custom) return lower_custom(lowering, node);
       return lower_repeat(lowering, node);
   }
 }

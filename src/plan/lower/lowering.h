@@ -131,6 +131,7 @@ void lower_quantise(Lowering& lowering, const ir::Node& node);
 void lower_move(Lowering& lowering, const ir::Node& node);
 void lower_place(Lowering& lowering, const ir::Node& node);
 void lower_repeat(Lowering& lowering, const ir::Node& node);
+void lower_custom(Lowering& lowering, const ir::Node& node);
 // Whatever the op.
 void lower_node(Lowering& lowering, const ir::Node& node);
 

@@ -127,7 +127,20 @@ bool redirect_contraction(const Program& program, Kernel& kernel, const Copy& co
   return true;
 }
 
+// The same elements in the same order.
+bool redirect_custom(const Program& program, Custom& custom, const Copy& copy) {
+  const Loop element = make_loop("element", program.buffers[copy.from].type.elements());
+  const auto target = destination(program, copy, Index(element.index));
+  if (!target || !(linearize(program.buffers[copy.to].type.shape, *target) == Index(element.index)))
+    return false;
+  for (Custom::Tensor& output : custom.outputs)
+    if (output.buffer == copy.from) output.buffer = copy.to;
+  return true;
+}
+
 bool redirect_writer(const Program& program, Kernel& writer, const Copy& copy) {
+  if (auto* custom = std::get_if<Custom>(&writer.body))
+    return redirect_custom(program, *custom, copy);
   if (std::holds_alternative<LoopNest>(writer.body)) return redirect_nest(program, writer, copy);
   return redirect_contraction(program, writer, copy);
 }

@@ -1,4 +1,4 @@
-// Kernels whose results nobody reads are removed, unless they make checks; then buffers that nobody
+// Kernels whose results nobody reads are removed, unless they make checks or are the user's own; then buffers that nobody
 // uses.
 #include <algorithm>
 
@@ -9,8 +9,9 @@
 namespace kiln::plan {
 namespace {
 
+// Or may fail for reasons of its own.
 bool makes_checks(const Kernel& kernel) {
-  bool found = false;
+  bool found = std::holds_alternative<Custom>(kernel.body);
   for_each_expr(kernel, [&](const Expr& expr) { found |= expr && has_checks(expr); });
   return found;
 }

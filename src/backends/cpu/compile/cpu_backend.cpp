@@ -21,6 +21,7 @@ const plan::TargetTraits& traits() {
       .places = true,
       .data_sizes = true,
       .repeats = true,
+      .calls = true,
       .integer_products = true,
       .integer_convolutions = true,
       .integer_windows = true,
@@ -54,6 +55,8 @@ const plan::TargetTraits& traits() {
 bool multiplies_pairs(const plan::Program&, const plan::LoopNest&, const Target&) { return false; }
 bool multiplies_pairs(const plan::Program&, const plan::Sort&, const Target&) { return false; }
 bool multiplies_pairs(const plan::Program&, const plan::Scatter&, const Target&) { return false; }
+bool multiplies_pairs(const plan::Program&, const plan::Custom&, const Target&) { return false; }
+bool multiplies_tiles(const plan::Program&, const plan::Custom&, const Target&) { return false; }
 bool multiplies_tiles(const plan::Program&, const plan::LoopNest&, const Target&) { return false; }
 bool multiplies_tiles(const plan::Program&, const plan::Sort&, const Target&) { return false; }
 bool multiplies_tiles(const plan::Program&, const plan::Scatter&, const Target&) { return false; }

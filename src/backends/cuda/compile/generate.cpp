@@ -5,6 +5,7 @@
 #include "backends/cuda/compile/contract/attention.h"
 #include "backends/cuda/compile/contract/convolution.h"
 #include "backends/cuda/compile/contract/matmul.h"
+#include "support/error.h"
 
 namespace kiln::cuda {
 namespace {
@@ -31,6 +32,12 @@ std::string text_of(KernelContext& context, const plan::Sort& sort) {
 
 std::string text_of(KernelContext& context, const plan::Scatter& scatter) {
   return scatter_text(context, scatter);
+}
+
+std::string text_of(KernelContext&, const plan::Custom& custom) {
+  throw CompileError("[" + custom.kernel +
+                     "] got a kernel of the user's own, expected Kiln's own: custom kernels run on "
+                     "CPUs");
 }
 
 }  // namespace
