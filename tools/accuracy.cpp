@@ -122,6 +122,7 @@ void add_accuracy(CommandLine& line) {
   command.flag("--json", arguments->json, "Print JSON");
   command.option("--threads", arguments->threads, "Threads to use (default: one per core)",
                  {.number = Number::NonNegative});
+  command.kernels_option();
   command.action([arguments] { accuracy(*arguments); });
 }
 

@@ -93,6 +93,7 @@ void add_bench(CommandLine& line) {
                  {.number = Number::Positive});
   command.flag("--roofline", arguments->roofline,
                "Show each kernel's time beside what the machine could do");
+  command.kernels_option();
   command.action([arguments] { bench(*arguments); });
 }
 

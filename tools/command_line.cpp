@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <utility>
 
+#include "kiln/kiln.hpp"
+
 namespace tools {
 namespace {
 
@@ -38,7 +40,20 @@ void Command::flag(const char* names, bool& value, const char* text, const Rules
   apply(app_, *app_.add_flag(names, value, text), rules);
 }
 
-void Command::action(std::function<void()> run) { app_.callback(std::move(run)); }
+void Command::kernels_option() {
+  kernels_ = std::make_shared<std::vector<std::string>>();
+  app_.add_option("--kernels", *kernels_,
+                  "A library of kernels for operators that Kiln does not know; may be repeated")
+      ->allow_extra_args(false);
+}
+
+void Command::action(std::function<void()> run) {
+  app_.callback([kernels = kernels_, run = std::move(run)] {
+    if (kernels != nullptr)
+      for (const std::string& path : *kernels) kiln::load_kernels(path);
+    run();
+  });
+}
 
 CommandLine::CommandLine(const char* description, const char* name, const std::string& version)
     : app_(std::make_unique<CLI::App>(description, name)) {

@@ -37,11 +37,14 @@ class Command {
   void option(const char* names, int& value, const char* text, const Rules& rules = {});
   void option(const char* names, int64_t& value, const char* text, const Rules& rules = {});
   void flag(const char* names, bool& value, const char* text, const Rules& rules = {});
+  // --kernels: libraries that are loaded before the action.
+  void kernels_option();
   // What the subcommand does, called when it was parsed.
   void action(std::function<void()> run);
 
  private:
   CLI::App& app_;
+  std::shared_ptr<std::vector<std::string>> kernels_;
 };
 
 class CommandLine {

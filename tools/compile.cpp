@@ -170,6 +170,7 @@ void add_compile(CommandLine& line) {
                  "Write the program after every pass into this folder");
   add_engine_kind_options(command, *arguments);
   add_quantise_options(command, arguments->quantise);
+  command.kernels_option();
   command.action([arguments] { compile(*arguments); });
 }
 

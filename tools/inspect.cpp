@@ -105,11 +105,19 @@ void print_kernels(const ordered_json& kernels) {
   for (const auto& [kind, count] : kinds) std::printf(", %d %s", count, kind.c_str());
   std::printf("\n");
   for (const ordered_json& kernel : kernels) {
-    const std::string resources = resources_text(kernel);
+    std::string resources = resources_text(kernel);
+    if (text_at(kernel, "kind") == "custom") resources = "calls " + text_at(kernel, "function");
     std::printf("  %-32s %-12s %s%s\n", text_at(kernel, "name").c_str(),
                 text_at(kernel, "kind").c_str(), sources_text(kernel).c_str(),
                 resources.empty() ? "" : ("  (" + resources + ")").c_str());
   }
+}
+
+// Kernels of the user's own.
+void print_needed(const ordered_json& names) {
+  if (names.empty()) return;
+  std::printf("needs kernels of your own (--kernels, kiln.load_kernels)\n");
+  for (const ordered_json& name : names) std::printf("  %s\n", name.get<std::string>().c_str());
 }
 
 void print_sections(const ordered_json& sections) {
@@ -133,6 +141,7 @@ void print_description(const kiln::Engine& engine, const ordered_json& descripti
   std::printf("the program %s %s here\n", name_text(description).c_str(),
               description.at("runs_here").get<bool>() ? "is what runs" : "does not run");
   print_memory(description.at("memory"));
+  print_needed(description.at("custom_kernels"));
   print_kernels(description.at("kernels"));
   print_sections(description.at("sections"));
 }
@@ -193,6 +202,11 @@ void print_kernel(const InspectArguments& arguments, const ordered_json& descrip
   std::printf("kernel %s of %s: %s\n", arguments.kernel.c_str(), name_text(description).c_str(),
               text_at(kernel, "kind").c_str());
   std::printf("computes %s\n", sources_text(kernel).c_str());
+  if (text_at(kernel, "kind") == "custom") {
+    std::printf("calls %s, a kernel of your own, with the arguments %s\n",
+                text_at(kernel, "function").c_str(), text_at(kernel, "arguments").c_str());
+    return;
+  }
   if (cubin.empty() && ptx.empty()) {
     std::printf(
         "The engine has its machine code, in one image with that of other kernels, and not its "

@@ -57,6 +57,7 @@ void add_ops(CommandLine& line) {
   Command command = line.add("ops", "List the operators that can be compiled");
   command.option("model", arguments->model, "A .pt2 archive: list what in it cannot be compiled");
   command.flag("--json", arguments->json, "Print JSON");
+  command.kernels_option();
   command.action([arguments] {
     if (arguments->model.empty())
       print_supported(arguments->json);

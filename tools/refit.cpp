@@ -52,6 +52,7 @@ void add_refit(CommandLine& line) {
   command.option("-o,--output", arguments->output, "The engine file to write", {.required = true});
   command.option("--threads", arguments->threads, "Threads to use (default: one per core)",
                  {.number = Number::NonNegative});
+  command.kernels_option();
   command.action([arguments] { refit(*arguments); });
 }
 

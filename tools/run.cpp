@@ -128,6 +128,7 @@ void add_run(CommandLine& line) {
                  {.number = Number::NonNegative});
   command.option("--warmup", arguments->warmup, "Runs before those that are timed",
                  {.number = Number::Positive});
+  command.kernels_option();
   command.action([arguments] { run_engine(*arguments); });
 }
 

@@ -37,6 +37,7 @@ from kiln.errors import (
     InternalError,
     InvalidArgumentError,
     InvalidEngineError,
+    KernelFailedError,
     KilnError,
     NotFoundError,
     OutOfBoundsError,
@@ -44,6 +45,7 @@ from kiln.errors import (
     OutOfRangeError,
     UnsupportedError,
 )
+from kiln.kernels import has_kernel, load_kernels, register_kernel
 from kiln.quantization import Quantization
 
 __version__: str = runtime().kiln_version().decode()
@@ -63,6 +65,7 @@ __all__ = [
     "InternalError",
     "InvalidArgumentError",
     "InvalidEngineError",
+    "KernelFailedError",
     "KilnError",
     "Model",
     "NodeSupport",
@@ -79,11 +82,14 @@ __all__ = [
     "accuracy",
     "compile",
     "compile_key",
+    "has_kernel",
     "inspect",
     "library_directory",
     "load",
+    "load_kernels",
     "passes",
     "refit",
+    "register_kernel",
     "supported_ops",
     "verify",
 ]

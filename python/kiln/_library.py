@@ -161,6 +161,23 @@ class CompileOptions(ctypes.Structure):
     ]
 
 
+class KernelCall(ctypes.Structure):
+    pass
+
+
+KernelErrorFunction = ctypes.CFUNCTYPE(None, POINTER(KernelCall), c_char_p)
+KernelCall._fields_ = [
+    ("struct_size", c_size_t),
+    ("inputs", POINTER(Tensor)),
+    ("num_inputs", c_size_t),
+    ("outputs", POINTER(Tensor)),
+    ("num_outputs", c_size_t),
+    ("arguments", c_char_p),
+    ("set_error", KernelErrorFunction),
+    ("run", c_void_p),
+]
+KernelFunction = ctypes.CFUNCTYPE(c_int, c_void_p, POINTER(KernelCall))
+
 _Shapes = POINTER(c_int64 * MAX_RANK)
 
 # name: (result, arguments); a result of c_int is a kiln_status.
@@ -197,6 +214,9 @@ _RUNTIME = {
     "kiln_session_synchronize": (c_int, [c_void_p]),
     "kiln_session_enable_profiling": (c_int, [c_void_p, c_int]),
     "kiln_session_profile": (c_int, [c_void_p, POINTER(c_void_p)]),
+    "kiln_register_kernel": (c_int, [c_char_p, KernelFunction, c_void_p]),
+    "kiln_has_kernel": (c_int, [c_char_p]),
+    "kiln_load_kernels": (c_int, [c_char_p]),
     "kiln_bytes_data": (c_void_p, [c_void_p]),
     "kiln_bytes_size": (c_size_t, [c_void_p]),
     "kiln_bytes_destroy": (None, [c_void_p]),

@@ -21,13 +21,14 @@ from kiln.quantization import Quantization, Samples, set_quantization
 @dataclass(frozen=True)
 class NodeSupport:
     """Whether a node of a model can be compiled, and if not, why. One that `repeats` becomes a loop whose steps the run
-    counts, which programs for CPUs have."""
+    counts, and one with `kernels` calls those of the user's own: programs for CPUs have both."""
 
     name: str
     target: str
     supported: bool
     reason: str
     repeats: bool = False
+    kernels: tuple[str, ...] = ()
 
 
 class Model:
@@ -71,7 +72,12 @@ class Model:
         check(compiler().kiln_model_check(self._handle, ctypes.byref(handle)))
         return [
             NodeSupport(
-                node["name"], node["target"], node["supported"], node["reason"], node["repeats"]
+                node["name"],
+                node["target"],
+                node["supported"],
+                node["reason"],
+                node["repeats"],
+                tuple(node["kernels"]),
             )
             for node in _library.take_json(handle)["nodes"]
         ]

@@ -52,6 +52,10 @@ class CancelledError(KilnError):
     """The run was cancelled."""
 
 
+class KernelFailedError(KilnError):
+    """A kernel of the user's own failed: the text is its own, or says what it returned."""
+
+
 # Indexed by kiln_status.
 BY_STATUS: tuple[type[KilnError], ...] = (
     KilnError,
@@ -66,4 +70,5 @@ BY_STATUS: tuple[type[KilnError], ...] = (
     OutOfBoundsError,
     DivisionByZeroError,
     CancelledError,
+    KernelFailedError,
 )

@@ -80,7 +80,14 @@ def check_support(
         reason = (
             _veto(node, settings)
             or _veto_device(program, node, device)
-            or (None if waits else _veto_data_size(program, node) or _veto_repeats(answer))
+            or _veto_mutation(node, answer)
+            or (
+                None
+                if waits
+                else _veto_data_size(program, node)
+                or _veto_repeats(answer)
+                or _veto_kernels(answer)
+            )
         )
         if node in program.in_place.shared:
             reason = reason or "its memory is changed in place"
@@ -217,6 +224,24 @@ def _veto_repeats(answer: NodeSupport) -> str | None:
         return None
     return (
         "a loop whose steps are not known, or a branch that may fail: engines for GPUs have neither"
+    )
+
+
+def _veto_kernels(answer: NodeSupport) -> str | None:
+    """Kernels of the user's own work in this process's memory."""
+    if not answer.kernels:
+        return None
+    return f"a kernel of the user's own for {', '.join(answer.kernels)}: custom kernels run on CPUs"
+
+
+def _veto_mutation(node: Node, answer: NodeSupport) -> str | None:
+    """Kernels of the user's own only read their inputs, and give memory of its own for each output."""
+    schema = getattr(node.target, "_schema", None)
+    if not answer.kernels or schema is None:
+        return None
+    changes = any(value.alias_info is not None for value in (*schema.arguments, *schema.returns))
+    return (
+        "it changes its arguments or gives views of them, which kernels cannot" if changes else None
     )
 
 

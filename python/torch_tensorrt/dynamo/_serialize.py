@@ -16,7 +16,7 @@ from torch._export.serde import serialize as serde
 from torch.export.graph_signature import ExportGraphSignature
 from torch.fx import GraphModule, Node
 
-from kiln import TensorView
+from kiln import TensorView, has_kernel
 from torch_tensorrt._operator import DTYPE_NAMES, PART_DTYPES, is_engine_dtype
 
 
@@ -119,12 +119,34 @@ def _serialize_node(serializer: Any, node: Node) -> _Record:
     known = {kind: len(getattr(state, kind)) for kind in _VALUES}
     try:
         getattr(serializer, f"handle_{node.op}")(node)
+        _add_defaults(serializer, node, state.nodes[num_nodes:])
     except Exception:  # whatever the schema lacks stays in PyTorch
         if node.op != "call_function":
             raise
         state.nodes[num_nodes:] = [_unknown_node(serializer, node)]
     new = {kind: _added(getattr(state, kind), count) for kind, count in known.items()}
     return _Record(serde._dataclass_to_dict(state.nodes[num_nodes:]), serde._dataclass_to_dict(new))
+
+
+def _add_defaults(serializer: Any, node: Node, written: list[Any]) -> None:
+    """The schema leaves out arguments that have their defaults, which kernels of the user's own do not know."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return
+    name = str(node.target).replace(".", "::", 1)  # "mylib.scaled_sine.default"
+    if not has_kernel(name):
+        return
+    for entry in written:
+        given = {argument.name: argument for argument in entry.inputs}
+        for argument in node.target._schema.arguments:
+            if argument.name in given or not argument.has_default_value():
+                continue
+            value = serializer.serialize_input(argument.default_value, argument.type)
+            given[argument.name] = schema.NamedArgument(name=argument.name, arg=value)
+        entry.inputs[:] = [
+            given[argument.name]
+            for argument in node.target._schema.arguments
+            if argument.name in given
+        ]
 
 
 def _added(values: dict[str, Any], since: int) -> dict[str, Any]:
