@@ -532,6 +532,8 @@ TEST(CapiRuntime, GrowingStructsHaveNoPaddingAtTheEnd) {
   EXPECT_TRUE(ends_with(&kiln_run_options::output_user));
   EXPECT_TRUE(ends_with(&kiln_output::rank));
   EXPECT_TRUE(ends_with(&kiln_tensor_info::dims));
+  EXPECT_TRUE(ends_with(&kiln_kernel_call::run));
+  EXPECT_TRUE(ends_with(&kiln_kernel_entry::user));
 }
 
 TEST_F(CapiRuntimeTest, RefusesManyInputs) {
@@ -598,6 +600,7 @@ TEST(CapiRuntime, NamesAndVersion) {
   EXPECT_STREQ(kiln_status_name(KILN_INDEX_ERROR), "index error");
   EXPECT_STREQ(kiln_status_name(KILN_DIVISION_BY_ZERO), "division by zero");
   EXPECT_STREQ(kiln_status_name(KILN_CANCELLED), "cancelled");
+  EXPECT_STREQ(kiln_status_name(KILN_KERNEL_FAILED), "kernel failed");
   EXPECT_STREQ(kiln_status_name(static_cast<kiln_status>(99)), "unknown status");
 }
 

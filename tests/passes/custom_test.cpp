@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include "backends/reference/reference.h"
-#include "ir/parser.h"
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/runner.h"

@@ -64,6 +64,9 @@ def serialize(
     serializer = serde.GraphModuleSerializer(signature, [])
     serializer.serialize_metadata = _metadata
     serializer.serialize_tensor_output = functools.partial(_tensor_output, serializer)
+    serializer.serialize_inputs = functools.partial(
+        _inputs_with_defaults, serializer, serializer.serialize_inputs
+    )
     state = serializer.graph_state
     nodes: list[dict[str, Any]] = []
     values: Values = {kind: {} for kind in _VALUES}
@@ -119,7 +122,6 @@ def _serialize_node(serializer: Any, node: Node) -> _Record:
     known = {kind: len(getattr(state, kind)) for kind in _VALUES}
     try:
         getattr(serializer, f"handle_{node.op}")(node)
-        _add_defaults(serializer, node, state.nodes[num_nodes:])
     except Exception:  # whatever the schema lacks stays in PyTorch
         if node.op != "call_function":
             raise
@@ -128,25 +130,19 @@ def _serialize_node(serializer: Any, node: Node) -> _Record:
     return _Record(serde._dataclass_to_dict(state.nodes[num_nodes:]), serde._dataclass_to_dict(new))
 
 
-def _add_defaults(serializer: Any, node: Node, written: list[Any]) -> None:
+def _inputs_with_defaults(serializer: Any, serialize: Any, target: Any, *args: Any) -> list[Any]:
     """The schema leaves out arguments that have their defaults, which kernels of the user's own do not know."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return
-    name = str(node.target).replace(".", "::", 1)  # "mylib.scaled_sine.default"
-    if not has_kernel(name):
-        return
-    for entry in written:
-        given = {argument.name: argument for argument in entry.inputs}
-        for argument in node.target._schema.arguments:
-            if argument.name in given or not argument.has_default_value():
-                continue
+    inputs: list[Any] = serialize(target, *args)
+    if not isinstance(target, torch._ops.OpOverload):
+        return inputs
+    if not has_kernel(str(target).replace(".", "::", 1)):  # "mylib.scaled_sine.default"
+        return inputs
+    given = {argument.name: argument for argument in inputs}
+    for argument in target._schema.arguments:
+        if argument.name not in given and argument.has_default_value():
             value = serializer.serialize_input(argument.default_value, argument.type)
             given[argument.name] = schema.NamedArgument(name=argument.name, arg=value)
-        entry.inputs[:] = [
-            given[argument.name]
-            for argument in node.target._schema.arguments
-            if argument.name in given
-        ]
+    return [given[argument.name] for argument in target._schema.arguments if argument.name in given]
 
 
 def _added(values: dict[str, Any], since: int) -> dict[str, Any]:
