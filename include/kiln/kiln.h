@@ -345,7 +345,7 @@ typedef struct kiln_kernel_call kiln_kernel_call;
 struct kiln_kernel_call {
   size_t struct_size; /* of the library's struct: fields behind it are not there */
   /* The tensors among the operator's arguments, in the order of its schema, those in lists too. They are only
-   * read. */
+   * read: the first call for each set of sizes is watched, and fails if it changed one. */
   const kiln_tensor* inputs;
   size_t num_inputs;
   /* The operator's results in their order, to be written whole. Like inputs they are row-major without gaps

@@ -58,11 +58,19 @@ static int positive(void* user, const kiln_kernel_call* call) {
   return copy(user, call);
 }
 
+/* Breaks the rule that inputs are only read. */
+static int bump(void* user, const kiln_kernel_call* call) {
+  float* x = call->inputs[0].data;
+  if (element_count(&call->inputs[0]) > 0) x[0] += 1;
+  return copy(user, call);
+}
+
 static int seven = 7;
 static const kiln_kernel_entry kKernels[] = {
     {sizeof(kiln_kernel_entry), "test::sum_and_difference", sum_and_difference, &seven},
     {sizeof(kiln_kernel_entry), "test::copy", copy, NULL},
     {sizeof(kiln_kernel_entry), "test::positive.checked", positive, NULL},
+    {sizeof(kiln_kernel_entry), "test::bump", bump, NULL},
 };
 
 KILN_API const kiln_kernel_entry* kiln_kernels(size_t* count) {

@@ -243,6 +243,31 @@ TEST_F(CustomKernels, ThatFailEndTheRunAndNotTheSession) {
   EXPECT_TRUE(contains(session.profile(), R"("kind":"custom")")) << session.profile();
 }
 
+TEST_F(CustomKernels, ThatChangeAnInputFail) {
+  Program program;
+  for (const char* name : {"x", "unchanged", "y"}) program.tensor(name, KILN_F32, {"s0"});
+  program.input("x", KILN_F32, {"s0"});
+  program.node("test.copy.default", json::array({Program::tensor_argument("x", "x")}),
+               {"unchanged"});
+  program.node("test.bump.default", json::array({Program::tensor_argument("x", "unchanged")}),
+               {"y"});
+  const kiln::Bytes bytes = program.open({"unchanged", "y"}).compile();
+  const kiln::Engine engine = engine_of(bytes);
+  kiln::Session session(engine);
+  const auto run = [&](const std::vector<int64_t>& shape) {
+    std::vector<float> x(3, 1), unchanged(3), y(3);
+    session.run(
+        {kiln::Tensor(x.data(), KILN_F32, shape)},
+        {kiln::Tensor(unchanged.data(), KILN_F32, shape), kiln::Tensor(y.data(), KILN_F32, shape)});
+  };
+  for (const int64_t size : {3, 1}) {
+    const auto [status, text] = failure([&] { run({size}); });
+    EXPECT_EQ(status, KILN_KERNEL_FAILED);
+    EXPECT_TRUE(contains(text, "[test::bump] the kernel failed: it changed its input 0")) << text;
+  }
+  run({0});
+}
+
 TEST_F(CustomKernels, RunInSeveralSessionsAtOnce) {
   const kiln::Bytes bytes = two_results({"s0", 2}).open({"sum", "difference"}).compile();
   const kiln::Engine engine = engine_of(bytes);

@@ -95,6 +95,16 @@ def _(x: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(x)
 
 
+@torch.library.custom_op("kilntest::bump", mutates_args={"x"})
+def bump(x: torch.Tensor, by: float) -> torch.Tensor:
+    return x.add_(by).sum()
+
+
+@bump.register_fake
+def _(x: torch.Tensor, by: float) -> torch.Tensor:
+    return x.new_empty(())
+
+
 seen: list[dict[str, Any]] = []
 
 
@@ -115,7 +125,13 @@ def fails_kernel(inputs: Arrays, outputs: Arrays, given: dict[str, Any]) -> None
     outputs[0][...] = inputs[0]
 
 
+def bump_kernel(inputs: Arrays, outputs: Arrays, given: dict[str, Any]) -> None:
+    inputs[0][...] += given["by"]
+    outputs[0][...] = inputs[0].sum()
+
+
 kiln.register_kernel("kilntest::arguments", arguments_kernel)
+kiln.register_kernel("kilntest::bump", bump_kernel)
 kiln.register_kernel("kilntest::split", split_kernel)
 kiln.register_kernel("kilntest::fails", fails_kernel)
 
@@ -155,6 +171,12 @@ def own_operators_of(compiled: torch.fx.GraphModule) -> list[str]:
     """The operators of this file that a compiled module still runs in PyTorch."""
     calls = [node for node in compiled.graph.nodes if node.op == "call_function"]
     return [str(node.target) for node in calls if str(node.target).startswith("kilntest")]
+
+
+def changers_of(compiled: torch.fx.GraphModule) -> list[str]:
+    """The operators that a compiled module runs in PyTorch, and that change their arguments."""
+    calls = [node for node in compiled.graph.nodes if node.op == "call_function"]
+    return [str(node.target) for node in calls if "auto_functionalized" in str(node.target)]
 
 
 X = torch.randn(4, 6)
@@ -302,6 +324,23 @@ def test_operators_that_are_named_stay_in_pytorch() -> None:
     compiled = compile_all(model, X, torch_executed_ops={torch.ops.kilntest.scaled_sine.default})
     assert own_operators_of(compiled) == ["kilntest.scaled_sine.default"]
     check(compiled, model, X)
+
+
+def test_operators_that_change_their_arguments(tmp_path: Path) -> None:
+    def changing(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = x * 2
+        return bump(y, 1.5), y
+
+    model = Function(changing)
+    compiled = compile_all(model, X)
+    assert len(own_operators_of(compiled)) + len(changers_of(compiled)) == 1
+    check(compiled, model, X)
+    # An archive does not say that the operator changes anything.
+    path = tmp_path / "changing.pt2"
+    torch.export.save(torch.export.export(model, (X,)), path)
+    session = kiln.load(kiln.compile(path)).session()
+    with pytest.raises(kiln.KernelFailedError, match="read-only"):
+        session.run(X.numpy())
 
 
 def test_in_branches_and_loops() -> None:

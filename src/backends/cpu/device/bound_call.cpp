@@ -2,6 +2,8 @@
 
 #include <span>
 
+#include "support/crc32.h"
+
 namespace kiln::cpu {
 namespace {
 
@@ -70,14 +72,38 @@ Status BoundCall::add_tensors(const engine::ProgramSpec& program, const engine::
   return Status();
 }
 
+std::vector<uint32_t> BoundCall::input_checksums() const {
+  std::vector<uint32_t> sums;
+  for (const kiln_tensor& input : std::span(call_.inputs, call_.num_inputs)) {
+    const uint64_t bytes = *bytes_of(static_cast<DType>(input.dtype),
+                                     std::span(input.shape, static_cast<size_t>(input.rank)));
+    sums.push_back(crc32({static_cast<const std::byte*>(input.data), bytes}));
+  }
+  return sums;
+}
+
+bool BoundCall::fail(const std::string& reason) {
+  failure_ = Status(StatusCode::KernelFailed, "[" + name_ + "] the kernel failed: " + reason);
+  return false;
+}
+
 bool BoundCall::run() {
   for (size_t i = 0; i < tensors_.size(); ++i) tensors_[i].data = buffers_[i];
   error_.clear();
+  const std::vector<uint32_t> before =
+      is_known_to_read_ ? std::vector<uint32_t>() : input_checksums();
   const int result = function_.function(function_.user, &call_);
-  if (result == 0) return true;
-  const std::string reason = error_.empty() ? "it returned " + std::to_string(result) : error_;
-  failure_ = Status(StatusCode::KernelFailed, "[" + name_ + "] the kernel failed: " + reason);
-  return false;
+  if (result != 0) return fail(error_.empty() ? "it returned " + std::to_string(result) : error_);
+  if (!is_known_to_read_) {
+    const std::vector<uint32_t> after = input_checksums();
+    for (size_t i = 0; i < after.size(); ++i)
+      if (after[i] != before[i])
+        return fail("it changed its input " + std::to_string(i) +
+                    ", expected one that only reads its inputs: an operator that changes its "
+                    "arguments cannot be a part of an engine");
+    is_known_to_read_ = true;
+  }
+  return true;
 }
 
 void BoundCall::set_error(const kiln_kernel_call* call, const char* text) {

@@ -40,6 +40,9 @@ class BoundCall {
   // The kernel's own text for its error.
   static void set_error(const kiln_kernel_call* call, const char* text);
 
+  bool fail(const std::string& reason);
+  // Of the bytes of each input.
+  std::vector<uint32_t> input_checksums() const;
   Status add_tensors(const engine::ProgramSpec& program, const engine::StepSpec& step,
                      const BindRequest& request, const int64_t* params);
 
@@ -48,6 +51,8 @@ class BoundCall {
   void* const* const buffers_;
   std::vector<kiln_tensor> tensors_;  // the inputs in front
   kiln_kernel_call call_{};
+  // Archives do not say which operators change their arguments, so that the first call is watched.
+  bool is_known_to_read_ = false;
   std::string error_;  // of the current run; empty: none
   Status failure_;
 };
