@@ -423,9 +423,11 @@ x = torch.load(sys.argv[2])
 {load}
 torch.testing.assert_close(torch.as_tensor(np.asarray(y)), torch.load(sys.argv[3]))
 """
+FORMATS = {".ep": "exported_program", ".ts": "torchscript", ".pt2": "aot_inductor"}
 LOADERS = {
     "m.ep": "import torch_tensorrt\ny = torch_tensorrt.load(sys.argv[1]).module()(x)",
     "m.ts": "import torch_tensorrt\ny = torch_tensorrt.load(sys.argv[1])(x)",
+    "m.pt2": "y = torch._inductor.aoti_load_package(sys.argv[1])(x)",
     "m.kiln": "import kiln\ny = kiln.load(sys.argv[1]).session().run(x.numpy())[0]",
 }
 
@@ -438,8 +440,7 @@ def test_saved_models_run_where_the_kernel_is(tmp_path: Path, name: str, prepare
         path.write_bytes(bytes(engine_of(model, x)))
     else:
         compiled = compile_whole(model, x)
-        output_format = "torchscript" if name.endswith(".ts") else "exported_program"
-        torch_tensorrt.save(compiled, path, output_format=output_format, arg_inputs=[x])
+        torch_tensorrt.save(compiled, path, output_format=FORMATS[path.suffix], arg_inputs=[x])
     torch.save(x, tmp_path / "x.pt")
     torch.save(model(x).detach(), tmp_path / "y.pt")
     code = RUN.format(prepare="import kiln" + KERNEL if prepared else "", load=LOADERS[name])
