@@ -306,26 +306,43 @@ Value* with_heads(ir::Builder& builder, Value* x) {
   return s.size() == 3 ? builder.reshape(x, {s[0], 1, s[1], s[2]}) : x;
 }
 
-// The weights of an attention, and whether those of a row that is NaN are replaced by 0.
+// The weights of an attention, and what they are in a row that is masked throughout.
 struct Weights {
+  enum class EmptyRow { Nan, NanToZero, Zero };
   const Node* softmax = nullptr;
-  bool without_nan = false;
+  EmptyRow empty_row = EmptyRow::Nan;
 };
 
-// softmax(x), or where(isnan(p), 0, p) of p = softmax(x), unless something else uses it.
+// where(isnan(p), 0, p) of p = softmax(x).
+bool replaces_nan(Rewriter& rewriter, const Node& where, const Node& softmax) {
+  const Node* isnan = producer(where.input(0), Op::isnan);
+  return isnan != nullptr && isnan->input(0) == softmax.output() &&
+         rewriter.used_once(isnan->output()) && rewriter.graph().use_count(softmax.output()) == 2;
+}
+
+// where(max(x) == -inf, 0, p) of p = softmax(x): PyTorch's _safe_softmax.
+bool replaces_empty_rows(Rewriter& rewriter, const Node& where, const Node& softmax) {
+  const Node* equal = producer(where.input(0), Op::eq);
+  const Node* largest = equal ? producer(equal->input(0), Op::reduce_max) : nullptr;
+  return largest != nullptr && largest->input(0) == softmax.input(0) &&
+         largest->attr<Axes>("axes") == Axes{softmax.attr<int64_t>("axis")} &&
+         uniform_value(equal->input(1)) == -std::numeric_limits<double>::infinity() &&
+         rewriter.used_once(softmax.output());
+}
+
+// softmax(x), or what replaces rows of it by 0, unless something else uses it.
 std::optional<Weights> weights_of(Rewriter& rewriter, const Value* value) {
+  using EmptyRow = Weights::EmptyRow;
   if (!rewriter.used_once(value)) return std::nullopt;
-  if (const Node* softmax = producer(value, Op::softmax)) return Weights{softmax, false};
+  if (const Node* softmax = producer(value, Op::softmax)) return Weights{softmax, EmptyRow::Nan};
   const Node* where = producer(value, Op::where);
-  const Node* isnan = where ? producer(where->input(0), Op::isnan) : nullptr;
-  const Node* softmax = isnan ? producer(isnan->input(0), Op::softmax) : nullptr;
-  if (softmax == nullptr || where->input(2) != softmax->output()) return std::nullopt;
-  const bool used_here =
-      rewriter.used_once(isnan->output()) && rewriter.graph().use_count(softmax->output()) == 2;
-  if (!used_here || uniform_value(where->input(1)) != 0 ||
+  const Node* softmax = where ? producer(where->input(2), Op::softmax) : nullptr;
+  if (softmax == nullptr || uniform_value(where->input(1)) != 0 ||
       where->output()->type != softmax->output()->type)
     return std::nullopt;
-  return Weights{softmax, true};
+  if (replaces_nan(rewriter, *where, *softmax)) return Weights{softmax, EmptyRow::NanToZero};
+  if (replaces_empty_rows(rewriter, *where, *softmax)) return Weights{softmax, EmptyRow::Zero};
+  return std::nullopt;
 }
 
 // What rows are whose weights were NaN and are 0: sums of 0 * v, which are NaN where v is not finite. Other rows are NaN
@@ -339,7 +356,7 @@ Value* without_nan_rows(ir::Builder& builder, Value* result, Value* v) {
 
 // softmax(scale * q k^T + mask) v -> attention(q, k, v, mask), with the mask as the model has it:
 // floating and added, or bool with -inf where it is false. Not where the weights have another use.
-// A row that is masked throughout still gives NaN, or what a product with 0 gives where NaN is replaced by it.
+// A row that is masked throughout gives what it gave.
 Value* composed_attention(Rewriter& rewriter, Node& node) {
   if (node.op != Op::matmul || node.attr<bool>("transpose_b")) return nullptr;
   const auto weights = weights_of(rewriter, node.input(0));
@@ -360,9 +377,12 @@ Value* composed_attention(Rewriter& rewriter, Node& node) {
   if (Value* mask = whole_mask(builder, *scores, softmax->output()->type.shape)) {
     inputs.push_back(rank == 3 ? with_heads(builder, mask) : mask);
   }
-  Value* result = builder.value(Op::attention, std::move(inputs),
-                                {{"scale", scores->scale}, {"causal", false}, {"nan_rows", true}});
-  if (weights->without_nan) result = without_nan_rows(builder, result, result->producer->input(2));
+  const bool nan_rows = weights->empty_row != Weights::EmptyRow::Zero;
+  Value* result =
+      builder.value(Op::attention, std::move(inputs),
+                    {{"scale", scores->scale}, {"causal", false}, {"nan_rows", nan_rows}});
+  if (weights->empty_row == Weights::EmptyRow::NanToZero)
+    result = without_nan_rows(builder, result, result->producer->input(2));
   return builder.reshape(result, node.output()->type.shape);
 }
 

@@ -8,6 +8,7 @@ into the graph. Everything then is decomposed together, so that a converter's op
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from torch_tensorrt.dynamo._decompositions import decompositions
 from torch_tensorrt.dynamo._partition import check_support
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._settings import CompilationSettings
-from torch_tensorrt.dynamo._symbols import expression, fake_mode_of
+from torch_tensorrt.dynamo._symbols import expression, fake_mode_of, get_attribute
+from torch_tensorrt.dynamo.conversion import _flex_attention
 from torch_tensorrt.dynamo.conversion._context import ConversionContext, ConverterError
 from torch_tensorrt.dynamo.conversion._rebuild import ProgramEditor
 from torch_tensorrt.dynamo.conversion._registry import (
@@ -76,14 +78,23 @@ def _choose(program: Program, settings: CompilationSettings) -> dict[Node, Conve
         and DYNAMO_CONVERTERS.converters(node.target)
         and not settings.runs_in_torch(node.target)
     ]
+    own = _choose_own(program, settings)
     if not candidates:
-        return {}
+        return own
     reasons = check_support(program, settings)
     found = {
         node: _find_converter(node, settings, supported=reasons.get(node) == "")
         for node in candidates
     }
-    return {node: converter for node, converter in found.items() if converter is not None}
+    return own | {node: converter for node, converter in found.items() if converter is not None}
+
+
+def _choose_own(program: Program, settings: CompilationSettings) -> dict[Node, ConverterSupport]:
+    """Operators that are calls of the user's functions on scalars, which no converter of one operator can be."""
+    nodes = program.graph.find_nodes(op="call_function", target=_flex_attention.TARGET)
+    if settings.runs_in_torch(_flex_attention.TARGET):
+        return {}
+    return dict.fromkeys(nodes, _flex_attention.SUPPORT)
 
 
 def _find_converter(
@@ -151,19 +162,32 @@ class _Inliner:
 
 def _argument_nodes(node: Node) -> list[Node]:
     leaves = pytree.tree_leaves((node.args, node.kwargs))
-    return [leaf for leaf in leaves if isinstance(leaf, Node)]
+    return [leaf for leaf in leaves if isinstance(leaf, Node) and _function(leaf) is None]
+
+
+def _function(node: Node) -> GraphModule | None:
+    """The graph of a function that is an argument."""
+    if node.op != "get_attr":
+        return None
+    value = get_attribute(node.graph.owning_module, str(node.target))
+    return value if isinstance(value, GraphModule) else None
 
 
 def _trace(node: Node, support: ConverterSupport, settings: CompilationSettings) -> GraphModule:
     """The graph of what a converter does for a node; its inputs are `_argument_nodes`."""
     leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
     context = ConversionContext(settings, node, node.name)
-    values = [leaf.meta["val"] for leaf in leaves if isinstance(leaf, Node)]
+    sources = _argument_nodes(node)
+    values = [source.meta["val"] for source in sources]
     fake_mode = fake_mode_of([*values, node.meta.get("val")])
+
+    def argument(leaf: Node, given: Iterator[Any]) -> Any:
+        function = _function(leaf)
+        return next(given) if function is None else function
 
     def call(*inputs: Any) -> Any:
         given = iter(inputs)
-        arguments = [next(given) if isinstance(leaf, Node) else leaf for leaf in leaves]
+        arguments = [argument(leaf, given) if isinstance(leaf, Node) else leaf for leaf in leaves]
         args, kwargs = pytree.tree_unflatten(arguments, spec)
         return support.converter_implementation(
             context, node.target, tuple(args), dict(kwargs), node.name
