@@ -160,6 +160,22 @@ def test_torch_compile() -> None:
     torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+def test_it_stays_in_pytorch_where_it_cannot_be_traced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def vmap(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no vectors today")
+
+    model, x = make("alibi")
+    expected = model(x)
+    program = torch.export.export(model, (x,))
+    monkeypatch.setattr(torch, "vmap", vmap)
+    compiled = torch_tensorrt.dynamo.compile(program, arg_inputs=[x], min_block_size=1)
+    monkeypatch.undo()
+    assert "no vectors today" in caplog.text
+    torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_it_may_stay_in_pytorch() -> None:
     model, x = make("alibi")
     compiled = compile_all(model, x, torch_executed_ops={"torch.ops.higher_order.flex_attention"})

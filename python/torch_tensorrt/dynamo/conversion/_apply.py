@@ -7,6 +7,7 @@ into the graph. Everything then is decomposed together, so that a converter's op
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Iterator
 from typing import Any
@@ -33,6 +34,8 @@ from torch_tensorrt.dynamo.conversion._registry import (
 )
 from torch_tensorrt.dynamo.lowering.passes import pass_names, run_passes
 
+logger = logging.getLogger(__name__)
+
 # What tracing leaves of `with torch.no_grad()`; nothing here has gradients.
 _GRAD_MODE = torch._C._set_grad_enabled
 
@@ -51,7 +54,10 @@ def lower(program: Program, settings: CompilationSettings) -> Program:
     with capture("convert", program.graph) as after:
         inliner = _Inliner(program, settings)
         for node, converter in chosen.items():
-            inliner.replace(node, converter, frozenset())
+            if converter is _flex_attention.SUPPORT:
+                inliner.replace_if_possible(node, converter)
+            else:
+                inliner.replace(node, converter, frozenset())
         program = Program.decomposed(inliner.finish(), guarded=program.guarded)
         after.append(program.graph)
     return _decompose(program, settings)
@@ -137,6 +143,13 @@ class _Inliner:
             )
             if nested is not None:
                 self.replace(new, nested, active)
+
+    def replace_if_possible(self, node: Node, support: ConverterSupport) -> None:
+        """The same, or a warning: the operator stays in PyTorch then."""
+        try:
+            self.replace(node, support, frozenset())
+        except ConverterError as error:
+            logger.warning("%s stays in PyTorch: %s", node.name, error)
 
     def _inline(self, node: Node, traced: GraphModule) -> tuple[list[Node], list[Any]]:
         sources = iter(_argument_nodes(node))

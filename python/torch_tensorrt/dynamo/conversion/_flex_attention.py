@@ -64,11 +64,11 @@ def _as_wide_as(query: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def _of_each(function: Callable[..., Any], prefix: tuple[int, ...], args: list[Any]) -> Any:
     """A function on a single score and its places, on all of them: `args` are the scores if it takes one, the places
     along the four axes, and tensors that it sees whole."""
-    # Here, because importing it takes a while.
-    from torch.nn.attention.flex_attention import _vmap_for_bhqkv
-
     whole = (None,) * (len(args) - len(prefix) - 4)
-    vectorised = _vmap_for_bhqkv(function, prefix=prefix, suffix=whole)
+    vectorised = function
+    for axis in reversed(range(4)):
+        places = [0 if axis == other else None for other in range(4)]
+        vectorised = torch.vmap(vectorised, in_dims=(*prefix, *places, *whole))
     # vmap cannot be traced before dispatch, which keeps operators such as matmul whole.
     with disable_proxy_modes_tracing():
         traced = make_fx(vectorised)(*args)
