@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram
+from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._arguments import merge_inputs, sample_inputs
@@ -58,7 +60,7 @@ def trace(
     strict = bool(options.get("strict", False))
 
     def export(shapes: Any) -> ExportedProgram:
-        with torch.no_grad():
+        with torch.no_grad(), masks_are_opaque():
             return torch.export.export(
                 mod, samples, keyword_samples, dynamic_shapes=shapes, strict=strict
             )
@@ -70,6 +72,23 @@ def trace(
         if unified is None:
             raise
     return export(unified)
+
+
+@contextmanager
+def masks_are_opaque() -> Iterator[None]:
+    """torch.nn's transformers look into a mask to find out whether it is causal, which a tracer cannot. The answer is a
+    hint for PyTorch's kernels: the mask is applied all the same.
+    """
+    name = "_detect_is_causal_mask"
+    own = getattr(transformer, name, None)
+    if own is None:
+        yield
+        return
+    setattr(transformer, name, lambda mask, is_causal=None, size=None: bool(is_causal))
+    try:
+        yield
+    finally:
+        setattr(transformer, name, own)
 
 
 def shapes_of_inputs(
