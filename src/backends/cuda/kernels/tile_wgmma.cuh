@@ -10,8 +10,9 @@
 //
 // The blocks stay: each takes every gridDim.x-th tile, and the producer runs ahead into the next tile
 // while consumers finish theirs. With kPingPong each consumer group has whole tiles of its own and
-// the groups take turns multiplying, so that one stores while the other multiplies; otherwise all
-// groups share a tile, which suits results that are a single wave of tiles.
+// the groups take turns multiplying, so that one stores while another multiplies, and, where there are more
+// than two, others wait for what their epilogues load; otherwise all groups share a tile, which suits results
+// that are a single wave of tiles.
 //
 // Sums of f8e4m3 have about 14 bits on tensor cores. With kAddApart, those of a step (128 along k) are added to the
 // sums of the tile by the ordinary units, in f32.
@@ -24,6 +25,7 @@ constexpr int kRowBytes = kTileK * kElementBytes;
 constexpr int kStageBytes = (kTileM + kTileN) * kRowBytes;
 constexpr int kThreads = 128 * (kGroups + 1);
 constexpr int kSharers = kPingPong ? 1 : kGroups;  // groups that read a stage
+constexpr int kTurns = kPingPong ? kGroups : 1;    // groups that have tiles of their own
 static_assert(kTileM == kGroupRows * kSharers, "groups share the rows of a tile");
 static_assert(kRowBytes == 128 || kRowBytes == 64, "a row of a stage is one swizzle");
 
@@ -376,8 +378,7 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
                          (group * 4 + static_cast<int>(threadIdx.x) / 32 % 4) * 32;
       unsigned number = kPingPong ? group : 0;  // of the tile among those of this block
       if (kPingPong) place.advance(group * steps);
-      for (unsigned t = blockIdx.x + number * gridDim.x; t < tiles;
-           t += (kPingPong ? 2 : 1) * gridDim.x) {
+      for (unsigned t = blockIdx.x + number * gridDim.x; t < tiles; t += kTurns * gridDim.x) {
         const TilePlace tile(result.m, result.n, t);
         const int row = kPingPong ? 0 : group * kGroupRows;
         const int warp_row = static_cast<int>(tile.row0) + row + static_cast<int>(threadIdx.x) / 32 % 4 * 16;
@@ -386,11 +387,12 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
         early.begin(result, warp_row, static_cast<int>(tile.column0), own);
         if (kPingPong && number > 0) sync_threads(1 + group, 256);
         multiply_steps(sums, ring, place, row, steps, [&] {
-          if (kPingPong && t + gridDim.x < tiles) arrive_threads(1 + (group ^ 1), 256);
+          if (kPingPong && t + gridDim.x < tiles)
+            arrive_threads(1 + (group + 1 < kTurns ? group + 1 : 0), 256);
         });
         write_sums(result, sums, early, warp_row, static_cast<int>(tile.column0));
-        if (kPingPong) place.advance(steps);
-        number += 2;
+        if (kPingPong) place.advance((kTurns - 1) * steps);
+        number += kTurns;
       }
     }
   }

@@ -157,8 +157,8 @@ void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, int64_t c
   text.constant("kGroups", tile.groups);
   text.constant("kStages", tile.stages);
   text.constant("kCluster", tile.cluster);
-  text.constant("kProducerRegisters", tile.groups == 3 ? 32 : 24);
-  text.constant("kConsumerRegisters", tile.groups == 3 ? 160 : 240);
+  text.constant("kProducerRegisters", tile.producer_registers());
+  text.constant("kConsumerRegisters", tile.registers());
   text.flag("kPingPong", tile.ping_pong);
   text.flag("kOneTile", tile.one_tile);
   text.flag("kHoldLoads", tile.hold_loads);

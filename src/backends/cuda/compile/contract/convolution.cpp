@@ -254,6 +254,8 @@ class ConvolutionText {
     size_.step = channel_step();
     size_.wide = element() == 4;
     size_.k = c_.kernel_h * c_.kernel_w * padded_channels(size_.step) * element() / 2;
+    size_.left_bytes = positive_opt(c_.b.extent()) * positive_opt(c_.height) *
+                       positive_opt(c_.width) * c_.channels * element();
     size_.row_loads = row_loads(context_.program, result_text()) * element() / 2;
     size_.epilogue_work = epilogue_work(c_.epilogue);
     const HopperWay way = context_.pick(hopper_ways(rank_group_tiles(size_), plain));

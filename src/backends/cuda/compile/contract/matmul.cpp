@@ -359,6 +359,7 @@ class MatMulText {
     const std::vector<Tile> plain = mma_tiles();
     // One step has nothing to be added to.
     size_.add_apart = a_type_ == DType::F8E4M3 && size_.k > 128;
+    size_.left_bytes = size_.m * size_.k * element();
     size_.k = (size_.k * element() + 1) / 2;
     size_.wide = element() == 4;
     size_.row_loads = row_loads(context_.program, result_text()) * std::max(element(), 2) / 2;

@@ -122,14 +122,42 @@ bool holds_loads(const GroupTile& tile, const ProductSize& size) {
   // What is held is there while a step is multiplied.
   const int sums = tile.row_blocks * tile.n / 2 * (size.add_apart ? 2 : 1);
   const int loads = size.row_loads * tile.row_blocks * tile.columns() / 4;
-  return size.row_loads > 0 && sums + loads <= (tile.groups == 3 ? 80 : 180);
+  const int others = tile.groups > 4 ? 32 : tile.ping_pong && tile.groups > 2 ? 60 : 80;
+  const int most = tile.groups > 2 ? tile.registers() - others : 180;
+  return size.row_loads > 0 && sums + loads <= most;
 }
 
 // Whether the loads of the epilogue that are fetched a chunk ahead have room: of f32 they take twice
 // as many registers.
 bool has_room(const GroupTile& tile, const ProductSize& size) {
   if (!size.wide || size.row_loads == 0 || tile.one_tile || holds_loads(tile, size)) return true;
-  return tile.row_blocks * tile.n / 2 <= (tile.groups == 3 ? 80 : 160);
+  return tile.row_blocks * tile.n / 2 <= tile.registers() - 80;
+}
+
+// Whether the few registers of a thread of six groups are enough for an epilogue.
+bool suits_epilogue(const GroupTile& tile, const ProductSize& size) {
+  constexpr int kSimple = 10;
+  return tile.groups <= 4 || (size.epilogue_work <= kSimple && size.row_loads <= 1 && !size.wide);
+}
+
+// Whether what a product reads and writes of its rows is more than the second-level cache holds: many groups are then
+// worth their smaller tiles, since each waits for memory.
+bool streams(const ProductSize& size) {
+  constexpr int64_t kCache = 50'000'000;
+  const int64_t result = size.m * (size.n / size.sums) * (size.wide ? 4 : 2);
+  return size.left_bytes + result + size.m * (size.n / size.sums) * 2 * size.row_loads > kCache;
+}
+
+// One group of a block that stays leaves room for a block of the next kernel on most multiprocessors, if it has half of
+// them at most.
+bool leaves_room(const GroupTile& tile, const ProductSize& size) {
+  return 2 * ceil_div(size.m, tile.m()) * ceil_div(size.n, tile.n) <= kHopperMultiprocessors;
+}
+
+// Whether a tile is one for products of this size.
+bool suits_size(const GroupTile& tile, const ProductSize& size) {
+  if (tile.groups > 2 && tile.ping_pong) return streams(size);
+  return tile.groups > 1 || tile.one_tile || leaves_room(tile, size);
 }
 
 // What a tile costs, in cycles: constants of a fit to the times of 1800 kernels of 78 products and
@@ -155,6 +183,14 @@ struct GroupCosts {
   double turn_store = 0.444;  // where groups take turns
   double turn_work = 0.0177;
   double turns = 1.14;
+  // Of more than two groups, one of which stores while others wait for loads.
+  double more_store = 0.3;
+  double more_work = 0.0068;
+  double more_load = 0.2;
+  double more_late = 0.6;
+  double more_turns = 1;
+  double more_tile = 270;     // of a group
+  double more_caution = 1.1;  // they move more through the cache, which takes power
   double one_tile_store = 0.0166;
   double one_tile = 3450;
   double exchange = 1420;
@@ -179,7 +215,7 @@ double loop_cycles(const ProductSize& size, const GroupTile& tile, double tiles)
       std::min(kCosts.few_cache_bytes, kCosts.cache_bytes * kHopperMultiprocessors / active);
   const double rows = std::min<double>(tile.m(), static_cast<double>(size.m)) + tile.n;
   const double traffic = rows * 2 * depth / bytes * slow_traffic;
-  const int row_blocks = tile.row_blocks * tile.groups / (tile.ping_pong ? 2 : 1);
+  const int row_blocks = tile.row_blocks * (tile.ping_pong ? 1 : tile.groups);
   const bool deep = tile.cluster > 1 && steps >= kCosts.deep_steps;
   const double shared = (row_blocks * (2048 + 32.0 * tile.n) + (tile.m() + tile.n) * 32.0) / 128 *
                         (deep ? kCosts.shared_deep : kCosts.shared) * depth / 16;
@@ -187,6 +223,22 @@ double loop_cycles(const ProductSize& size, const GroupTile& tile, double tiles)
   const double latency = steps * (alone ? kCosts.step_alone : kCosts.step);
   return std::max({arithmetic, traffic, shared, latency}) *
          (tile.cluster > 1 ? kCosts.shared_k : 1);
+}
+
+// Tiles of groups that take turns. One that stores while another multiplies does so alone and beside its traffic.
+double turns_cycles(const ProductSize& size, const GroupTile& tile, double main, double rounds) {
+  const bool more = tile.groups > 2;
+  const bool late = size.row_loads > 0 && !holds_loads(tile, size);
+  const double held = (more ? kCosts.more_load : kCosts.load) * size.row_loads;
+  const double load = late ? (more ? kCosts.more_late : kCosts.late) : held;
+  const double element = (more ? kCosts.more_store : kCosts.turn_store) + load +
+                         (more ? kCosts.more_work : kCosts.turn_work) * size.epilogue_work;
+  const double store =
+      static_cast<double>(tile.m()) * tile.columns() * element + (more ? kCosts.more_tile : 0);
+  const double turn = main * (more ? kCosts.more_turns : kCosts.turns);
+  const double all = rounds * std::max(turn, (main + store) / tile.groups) + store -
+                     store / tile.groups + kCosts.begin;
+  return all * (more ? kCosts.more_caution : 1);
 }
 
 // The whole product: rounds of tiles, what storing them takes, and what beginning and ending does.
@@ -207,11 +259,7 @@ double group_cycles(const ProductSize& size, const GroupTile& tile) {
   }
   // What is loaded a chunk ahead is late.
   const double late = size.row_loads > 0 && !holds_loads(tile, size) ? kCosts.late : loads;
-  // A group that stores while the other multiplies does so alone and beside its traffic.
-  if (tile.ping_pong) {
-    const double store = area * (kCosts.turn_store + late + kCosts.turn_work * size.epilogue_work);
-    return rounds * std::max(main * kCosts.turns, (main + store) / 2) + store / 2 + kCosts.begin;
-  }
+  if (tile.ping_pong) return turns_cycles(size, tile, main, rounds);
   return rounds * (main + area * (kCosts.store + late + kCosts.work * size.epilogue_work)) +
          kCosts.begin;
 }
@@ -240,10 +288,15 @@ std::vector<GroupTile> group_tiles(int step, bool add_apart = false) {
   };
   for (const auto& [row_blocks, n] : {std::pair{2, 128}, {1, 256}, {1, 128}, {2, 64}})
     add({.groups = 2, .row_blocks = row_blocks, .n = n, .ping_pong = true});
+  for (const auto& [groups, n] :
+       {std::pair{3, 128}, {3, 96}, {3, 64}, {4, 128}, {4, 96}, {4, 64}, {6, 64}})
+    add({.groups = groups, .row_blocks = 1, .n = n, .ping_pong = true});
   for (const auto& [row_blocks, n] :
        {std::pair{1, 192}, {1, 160}, {1, 256}, {2, 96}, {2, 128}, {1, 128}, {1, 96}, {1, 64}})
     add({.groups = 2, .row_blocks = row_blocks, .n = n});
   for (int n : {192, 128, 64}) add({.groups = 3, .row_blocks = 1, .n = n});
+  if (!add_apart)
+    for (int n : {32, 64, 96, 128}) add({.groups = 1, .row_blocks = 1, .n = n});
   for (int groups : {1, 2}) {
     for (int n : {32, 64, 96, 128}) {
       for (int cluster : {1, 2, 4, 8})
@@ -270,7 +323,8 @@ std::vector<GroupTile> rank_group_tiles(const ProductSize& size) {
     // A row of 32 columns of each is what a warp writes at a time.
     if (size.sums > 1 && tile.n % (32 * size.sums) != 0) continue;
     tile.sums = size.sums;
-    if (!has_room(tile, size)) continue;
+    if (!has_room(tile, size) || !suits_epilogue(tile, size)) continue;
+    if (!suits_size(tile, size)) continue;
     tile.hold_loads = !tile.one_tile && holds_loads(tile, size);
     tiles.emplace_back(group_cycles(size, tile), tile);
   }

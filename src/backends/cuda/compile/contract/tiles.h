@@ -18,6 +18,7 @@ struct ProductSize {
   bool add_apart = false;  // of f8e4m3: the sums of each step, as GroupTile has it
   int epilogue_work = 0;   // instructions an element, about
   int sums = 1;            // of each element: n counts all of them
+  int64_t left_bytes = 0;  // of the left operand in memory; on Hopper
 };
 
 // What a block of threads computes (tile_mma.cuh, tile_exact.cuh, tile_simt.cuh).
@@ -65,6 +66,13 @@ struct GroupTile {
   int columns() const { return n / sums; }
   int m() const { return 64 * row_blocks * (ping_pong ? 1 : groups); }
   int threads() const { return 128 * (groups + 1); }
+  // Of a thread of the producer, and of the other groups: 64K in all, in units of 8 for each of 128.
+  int producer_registers() const { return groups == 3 ? 32 : 24; }
+  int registers() const {
+    if (groups > 4) return 80;
+    if (groups == 4) return 112;
+    return groups == 3 ? 160 : 240;
+  }
   int64_t shared_bytes() const;
 };
 // On tensor cores of Hopper: as above.
