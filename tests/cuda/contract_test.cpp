@@ -200,6 +200,19 @@ std::vector<Contraction> all_contractions() {
       {"gated_row_bf16", gated("bf16", 1, 8192, 2048)},
       {"row_short_f32", row("f32", 100, 96)},
       {"row_f64", row("f64", 3072, 2048)},
+      {"streamed_f16", linear("f16", 100000, 256, 64, plain)},
+      {"streamed_gelu_bf16", linear("bf16", 100000, 384, 96, gelu)},
+      {"streamed_columns_f16", linear("f16", 100000, 96, 384, plain)},
+      {"streamed_deep_bf16", linear("bf16", 25088, 1024, 256, gelu)},
+      {"streamed_narrow_f16", linear("f16", 100000, 64, 512, plain)},
+      {"streamed_gated_bf16", gated("bf16", 100000, 512, 128)},
+      {"streamed_tf32", linear("f32", 100000, 256, 64, gelu)},
+      {"streamed_float8_f16", float8("f16", 100000, 512, 128, plain)},
+      {"streamed_integers", integers(100000, 512, 128)},
+      {"streamed_halved_f16", placed("f16", 56, 256, 512, 1, 2, 128)},
+      {"few_tiles_f16", linear("f16", 128, 768, 768, plain)},
+      {"few_tiles_tf32", linear("f32", 100, 512, 256, gelu)},
+      {"few_tiles_integers", integers(128, 512, 768)},
       {"columns_of_160_f16", linear("f16", 8192, 320, 1280, gelu)},
       {"gated_halves_f16", gated_halves("f16", 8192, 1280, 320)},
       {"gated_f16", gated("f16", 512, 8192, 2048)},
@@ -377,6 +390,36 @@ INSTANTIATE_TEST_SUITE_P(All, CudaContraction, testing::ValuesIn(all_contraction
                          });
 
 // f32 is rounded where that is allowed and nowhere else: of products, convolutions, or both.
+int groups_of(const std::string& graph) {
+  const plan::Program program = planned(graph);
+  return constant_of(kernel_texts(program, target_named("sm_90")).back().text, "kGroups");
+}
+
+// A residual of 51 MB waits for memory, one of 3 MB lies in the cache.
+TEST(CudaContractionTest, ManyGroupsTakeTurnsWhereRowsAreStreamed) {
+  const std::string neg = "  %g = neg(%l)\n", gelu = "  %g = gelu(%l) {approximate = \"none\"}\n";
+  EXPECT_EQ(groups_of(linear("f16", 100000, 256, 64, neg)), 6);
+  EXPECT_EQ(groups_of(linear("f16", 100000, 256, 64, gelu)), 4);
+  EXPECT_EQ(groups_of(linear("f16", 6000, 256, 64, neg)), 2);
+}
+
+TEST(CudaContractionTest, GroupsFitTheRegistersOfAMultiprocessor) {
+  std::set<int> turns;
+  for (const int64_t m : {64, 4096, 100000}) {
+    for (const int64_t k : {64, 256, 3072}) {
+      const cuda::ProductSize size{
+          .m = m, .n = 512, .k = k, .row_loads = 1, .left_bytes = m * k * 2};
+      for (const cuda::GroupTile& tile : cuda::rank_group_tiles(size)) {
+        const int at_launch = 65536 / tile.threads() / 8 * 8;
+        EXPECT_LE(tile.producer_registers() + tile.groups * tile.registers(),
+                  (tile.groups + 1) * at_launch);
+        if (tile.ping_pong) turns.insert(tile.groups);
+      }
+    }
+  }
+  EXPECT_EQ(turns, (std::set<int>{2, 3, 4, 6}));
+}
+
 TEST(CudaContractionTest, RoundsToTf32WhereItIsAllowed) {
   const auto rounds = [](const std::string& graph, uint8_t tf32) {
     return kernel_texts(planned(graph, tf32), target_named("sm_80"))
