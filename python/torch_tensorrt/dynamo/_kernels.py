@@ -18,6 +18,9 @@ from torch._ops import OpOverload
 aten = torch.ops.aten
 Tensor = torch.Tensor
 
+# torch.fx knows that of the overload with a message alone, and removes the other as dead code.
+torch.fx.node.has_side_effect(aten._assert_async.default)
+
 
 def pytorchs(operator: OpOverload) -> Callable[..., Any] | None:
     """PyTorch's decomposition: of composite operators the definition itself, as those in Python take other arguments."""
@@ -69,6 +72,21 @@ def _max_unpool_of(operator: OpOverload, name: str) -> Callable[..., Tensor]:
         return rest(x, places, output_size, *args)
 
     return max_unpool
+
+
+def _sequence_of(operator: OpOverload) -> Callable[..., Tensor]:
+    """Sequences of integers begin and end with integers, whatever they are given; their steps are of f64."""
+    rest = _rest(operator)
+
+    def whole(end: Any, dtype: torch.dtype) -> Any:
+        return end.to(dtype).to(torch.float64) if isinstance(end, Tensor) else int(end)
+
+    def sequence(start: Any, end: Any, *args: Any, dtype: Any = None, **named: Any) -> Tensor:
+        if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
+            start, end = whole(start, dtype), whole(end, dtype)
+        return rest(start, end, *args, dtype=dtype, **named)
+
+    return sequence
 
 
 def _multilabel_margin_loss(x: Tensor, target: Tensor, reduction: int = 1) -> Tensor:
@@ -159,6 +177,10 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "binary_cross_entropy": _binary_cross_entropy,
     "fractional_max_pool2d": _fractional_max_pool2d,
     "fractional_max_pool3d": _fractional_max_pool3d,
+    **{
+        f"linspace.{ends}": _sequence_of(getattr(aten.linspace, ends))
+        for ends in ("Scalar_Tensor", "Tensor_Scalar", "Tensor_Tensor")
+    },
     "max_unpool2d": _max_unpool_of(aten.max_unpool2d.default, "max_unpool2d"),
     "max_unpool3d": _max_unpool_of(aten.max_unpool3d.default, "max_unpool3d"),
     "multilabel_margin_loss": _multilabel_margin_loss,

@@ -43,7 +43,9 @@ std::vector<Value*> import_data_assertion(Call& call) {
   const std::string text = call.text_or("assert_msg", "");
   const size_t end = text.starts_with('[') ? text.find("] ") : std::string::npos;
   if (end == std::string::npos) {
-    require_data(call, condition, "got false, expected what the model asserts: " + text);
+    const std::string what =
+        text.empty() ? "a condition that holds" : "what the model asserts: " + text;
+    require_data(call, condition, "got false, expected " + what);
   } else {
     require_data(call, condition, text.substr(end + 2), text.substr(1, end - 1));
   }
