@@ -1,4 +1,4 @@
-"""Operators written as PyTorch's kernels compute them, where its own decompositions leave something out, or there are none.
+"""Operators as PyTorch's kernels compute them, where its own decompositions leave something out, or there are none.
 
 What a kernel checks of its data is an assertion here: a program that ends with an error in PyTorch ends with one in the
 engine. The decomposition behind a check is PyTorch's.
@@ -23,14 +23,15 @@ torch.fx.node.has_side_effect(aten._assert_async.default)
 
 
 def pytorchs(operator: OpOverload) -> Callable[..., Any] | None:
-    """PyTorch's decomposition: of composite operators the definition itself, as those in Python take other arguments."""
+    """PyTorch's decomposition: of composite operators the definition itself; those in Python take other arguments."""
     if _is_cia_op(operator):
         return _get_decomp_for_cia(operator)
     return global_decomposition_table["post_autograd"].get(operator)
 
 
 def _rest(operator: OpOverload) -> Callable[..., Any]:
-    """What is behind a check. To be asked for before the operator is decomposed: a composite one is its decomposition then."""
+    """What is behind a check. It is asked for while nothing is decomposed: a composite operator has no other definition
+    then."""
     decomposition = pytorchs(operator)
     return decomposition if decomposition is not None else lambda *_, **__: NotImplemented
 
@@ -114,7 +115,7 @@ def _multilabel_margin_loss(x: Tensor, target: Tensor, reduction: int = 1) -> Te
 def _fractional_max_pool(
     x: Tensor, kernel: Sequence[int], output: Sequence[int], samples: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """Windows begin where the samples say, at another place in each plane. `reverse`: the last axis has the first sample."""
+    """Windows begin where the samples say, in each plane elsewhere. `reverse`: the last axis has the first sample."""
     spatial = len(output)
     count, taken = math.prod(x.shape[:-spatial]), math.prod(output)
     planes = x.reshape(count, math.prod(x.shape[-spatial:]))
