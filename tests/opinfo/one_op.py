@@ -320,7 +320,8 @@ def is_nearer(got: torch.Tensor, expected: torch.Tensor, exact: torch.Tensor) ->
     rounding = exact.abs() * torch.finfo(expected.dtype).eps
     rounding += exact.abs().nan_to_num(posinf=0).max() * torch.finfo(exact.dtype).eps
     same = (got == expected) | ((got != got) & (expected != expected))
-    near = theirs.isnan() & (ours <= RELATIVE.get(expected.dtype, 0) * exact.abs())
+    near = ours <= RELATIVE.get(expected.dtype, 0) * exact.abs()
+    near = theirs.isnan() & (near | (got == exact.to(expected.dtype)))
     return bool((same | near | (ours <= theirs + rounding)).all())
 
 
