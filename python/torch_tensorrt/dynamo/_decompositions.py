@@ -12,11 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._decomp import global_decomposition_table
-from torch._export.utils import _get_decomp_for_cia, _is_cia_op
 from torch.fx import Graph, GraphModule
 
 import kiln
+from torch_tensorrt.dynamo._kernels import KERNELS, pytorchs
 
 # Of the namespace aten; "default" where no overload is named.
 NAMES = (
@@ -48,6 +47,8 @@ NAMES = (
     "fliplr",
     "flipud",
     "float_power.Tensor_Tensor",
+    "fractional_max_pool2d",
+    "fractional_max_pool3d",
     "gradient.scalarint",
     "gradient.scalarrayarray",
     "gradient.tensorarray",
@@ -79,14 +80,17 @@ NAMES = (
     "logspace.Tensor_Scalar",
     "logspace.Tensor_Tensor",
     "margin_ranking_loss",
+    "max_pool2d_with_indices_backward",
     "max_unpool2d",
     "max_unpool3d",
     "mse_loss",
+    "multilabel_margin_loss",
     "nanmean",
     "nanquantile",
     "nanquantile.scalar",
     "nansum",
     "narrow_copy",
+    "native_dropout_backward",
     "nll_loss",
     "nll_loss2d",
     "nll_loss2d_forward",
@@ -98,6 +102,7 @@ NAMES = (
     "quantile.scalar",
     "rad2deg",
     "renorm",
+    "resize_as",
     "sinc",
     "smooth_l1_loss",
     "soft_margin_loss",
@@ -147,14 +152,12 @@ def _targets(graph: Graph) -> set[Any]:
 def _known() -> Decompositions:
     supported = kiln.supported_ops().get("aten", ())
     table: Decompositions = {}
-    python = global_decomposition_table["post_autograd"]
     for name in NAMES:
         packet, _, overload = name.partition(".")
         operator = getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
         if operator is None or f"aten.{packet}.{overload or 'default'}" in supported:
             continue  # an older torch may lack it
-        # Of composite operators the definition itself: those in Python take other arguments here and there.
-        table[operator] = (
-            _get_decomp_for_cia(operator) if _is_cia_op(operator) else python[operator]
-        )
+        decomposition = KERNELS.get(name) or pytorchs(operator)
+        if decomposition is not None:
+            table[operator] = decomposition
     return table

@@ -89,6 +89,8 @@ void require_elements(Call& call, const Value* x, const std::vector<int64_t>& ax
 Expr vector_norm(Call& call, const Expr& magnitude, double order, const std::vector<int64_t>& axes,
                  bool keepdim);
 Value* unsqueeze(Call& call, Value* x, int64_t axis);
+// A product of matrices, or of batches of them; of integers too.
+Value* matmul(Call& call, Value* a, Value* b);
 // 0, 1, ... size - 1.
 Value* iota(Call& call, const ir::Dim& size, DType dtype = DType::I64);
 // i64[n]: these numbers.

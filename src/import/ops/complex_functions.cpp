@@ -229,11 +229,20 @@ Results import_addmm(Call& call) { return add_product(call, "mat1", "mat2"); }
 Results import_baddbmm(Call& call) { return add_product(call, "batch1", "batch2"); }
 
 Results import_linear(Call& call) {
-  const Complex x = call.complex("input"), weight = call.complex("weight");
-  call.expect(x.re->type.rank() >= 2 && weight.re->type.rank() == 2,
+  Complex x = call.complex("input");
+  const Complex weight = call.complex("weight");
+  call.expect(x.re->type.rank() >= 1 && weight.re->type.rank() == 2,
               shape_text(x.re->type.shape) + " by " + shape_text(weight.re->type.shape),
               "rows, and a matrix");
-  const Pair result = product(call, x, weight, true);
+  const bool is_row = x.re->type.rank() == 1;
+  if (is_row) x = {unsqueeze(call, x.re, 0), unsqueeze(call, x.im, 0)};
+  Pair result = product(call, x, weight, true);
+  if (is_row) {
+    const auto row = [&](Value* part) {
+      return Expr(call, call.builder().reshape(part, {part->type.shape[1]}));
+    };
+    result = {row(result.re), row(result.im)};
+  }
   if (!call.has("bias")) return {result.value(call)};
   const Pair bias = Pair::of(call, "bias", result_part(call));
   return {Pair{result.re + bias.re, result.im + bias.im}.value(call)};

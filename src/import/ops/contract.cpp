@@ -20,11 +20,6 @@ Value* integer_matmul(Call& call, Value* a, Value* b) {
                 {static_cast<int64_t>(products.value()->type.rank()) - 1}, false);
 }
 
-Value* matmul(Call& call, Value* a, Value* b) {
-  if (!is_floating(a->type.dtype)) return integer_matmul(call, a, b);
-  return call.make(Op::matmul, {a, b}, {{"transpose_b", false}});
-}
-
 // torch.matmul: vectors become matrices, and lose the axis again.
 Value* general_matmul(Call& call, Value* a, Value* b) {
   const size_t rank_a = a->type.rank(), rank_b = b->type.rank();
@@ -126,13 +121,14 @@ Value* import_outer(Call& call) {
 Value* import_bilinear(Call& call) {
   Value *x = call.tensor("input1"), *y = call.tensor("input2"), *weight = call.tensor("weight");
   const ir::Shape sizes = weight->type.shape;
-  call.expect(sizes.size() == 3 && is_floating(x->type.dtype),
-              "weights of shape " + shape_text(sizes),
-              "[outputs, size of input1, size of input2] of floats");
+  call.expect(sizes.size() == 3, "weights of shape " + shape_text(sizes),
+              "[outputs, size of input1, size of input2]");
   ir::Builder& builder = call.builder();
-  Value* matrix = builder.permute(weight, {0, 2, 1});
-  Value* products =
-      call.make(Op::linear, {x, builder.reshape(matrix, {sizes[0] * sizes[2], sizes[1]})});
+  Value* matrix =
+      builder.reshape(builder.permute(weight, {0, 2, 1}), {sizes[0] * sizes[2], sizes[1]});
+  Value* products = is_floating(x->type.dtype)
+                        ? call.make(Op::linear, {x, matrix})
+                        : general_matmul(call, x, builder.permute(matrix, {1, 0}));
   ir::Shape shape = products->type.shape;
   shape.back() = sizes[0];
   shape.push_back(sizes[2]);
@@ -377,6 +373,11 @@ constexpr Row kRows[] = {
 };
 
 }  // namespace
+
+Value* matmul(Call& call, Value* a, Value* b) {
+  if (!is_floating(a->type.dtype)) return integer_matmul(call, a, b);
+  return call.make(Op::matmul, {a, b}, {{"transpose_b", false}});
+}
 
 Rows contract_rows() { return kRows; }
 

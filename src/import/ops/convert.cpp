@@ -33,6 +33,25 @@ std::vector<Value*> import_assertion(Call& call) {
   return {};
 }
 
+// A condition on data, without which the run ends. What begins with an operator's name in brackets, as the decompositions
+// of the front end write it, is that operator's fault.
+std::vector<Value*> import_data_assertion(Call& call) {
+  Value* condition = call.tensor("self");
+  call.expect(condition->type.elements().is_constant(1), "a condition of " + condition->type.str(),
+              "one element");
+  condition = call.builder().cast(condition, DType::Bool);
+  const std::string text = call.text_or("assert_msg", "");
+  const size_t end = text.starts_with('[') ? text.find("] ") : std::string::npos;
+  if (end == std::string::npos) {
+    const std::string what =
+        text.empty() ? "a condition that holds" : "what the model asserts: " + text;
+    require_data(call, condition, "got false, expected " + what);
+  } else {
+    require_data(call, condition, text.substr(end + 2), text.substr(1, end - 1));
+  }
+  return {};
+}
+
 // Checks that tracing has already done.
 std::vector<Value*> ignore(Call&) { return {}; }
 
@@ -65,8 +84,8 @@ constexpr Row kRows[] = {
     {"aten._to_copy.default", import_to},
     {"aten.copy.default", import_copy},
     {"aten._assert_tensor_metadata.default", ignore},
-    {"aten._assert_async.msg", ignore},
-    {"aten._assert_async.default", ignore},
+    {"aten._assert_async.msg", import_data_assertion},
+    {"aten._assert_async.default", import_data_assertion},
     {"aten._assert_scalar.default", import_assertion},
     {"aten.sym_constrain_range.default", ignore},
     {"aten.sym_constrain_range_for_size.default", ignore},

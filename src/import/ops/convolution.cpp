@@ -12,7 +12,69 @@ struct Geometry {
   int64_t groups = 1;
 };
 
+// The elements under a kernel, of all its places: [N, C, s..] -> [N, C, taps, o..]. `output`: the sizes o.
+Value* unfold(Call& call, Value* x, const std::vector<int64_t>& kernel, const Geometry& geometry,
+              ir::Shape& output) {
+  std::vector<ir::Dim> before(2, ir::Dim(0)), after = before;
+  for (size_t i = 0; i < kernel.size(); ++i) {
+    const int64_t padding = geometry.padding_before[i] + geometry.padding_after[i];
+    const ir::Dim room =
+        x->type.shape[i + 2] + (padding - geometry.dilation[i] * (kernel[i] - 1) - 1);
+    output.push_back(ir::floordiv(room, geometry.stride[i]) + 1);
+    before.emplace_back(geometry.padding_before[i]);
+    after.emplace_back(geometry.padding_after[i]);
+  }
+  x = pad_constant(call, x, before, after);
+  std::vector<Value*> parts{x};
+  for (size_t i = 0; i < kernel.size(); ++i) {
+    std::vector<Value*> next;
+    for (Value* part : parts) {
+      for (int64_t tap = 0; tap < kernel[i]; ++tap) {
+        next.push_back(call.make(Op::slice, {part},
+                                 {{"axis", static_cast<int64_t>(i) + 2},
+                                  {"start", ir::Dim(tap * geometry.dilation[i])},
+                                  {"size", output[i]},
+                                  {"step", geometry.stride[i]}}));
+      }
+    }
+    parts = std::move(next);
+  }
+  for (Value*& part : parts) part = unsqueeze(call, part, 2);
+  return call.make(Op::concat, parts, {{"axis", int64_t{2}}});
+}
+
+// Sums of products like any other: backends have kernels for floats.
+Value* integer_convolution(Call& call, Value* x, Value* weight, const Geometry& geometry) {
+  constexpr int64_t kMostTaps = 512;
+  std::vector<int64_t> kernel;
+  int64_t taps = 1;
+  for (size_t i = 2; i < weight->type.rank(); ++i) {
+    call.expect(weight->type.shape[i].is_constant(),
+                "a kernel of size " + weight->type.shape[i].str(), "a constant size");
+    kernel.push_back(weight->type.shape[i].constant());
+    taps *= kernel.back();
+  }
+  call.expect(taps > 0 && taps <= kMostTaps, "a kernel of " + std::to_string(taps) + " integers",
+              "1 to " + std::to_string(kMostTaps));
+  const ir::Dim outputs = weight->type.shape[0], inputs = weight->type.shape[1] * taps;
+  const ir::Dim groups = geometry.groups, batch = x->type.shape[0];
+  ir::Shape space;
+  Value* columns = unfold(call, x, kernel, geometry, space);
+  ir::Builder& builder = call.builder();
+  columns = builder.reshape(columns, {batch, groups, inputs, ir::product(space)});
+  Value* rows = builder.reshape(weight, {groups, ir::floordiv(outputs, geometry.groups), inputs});
+  ir::Shape shape{batch, outputs};
+  shape.insert(shape.end(), space.begin(), space.end());
+  const Expr result(call, builder.reshape(matmul(call, rows, columns), shape));
+  Value* bias = call.optional_tensor("bias");
+  if (bias == nullptr) return result;
+  ir::Shape along(space.size() + 1, ir::Dim(1));
+  along[0] = outputs;
+  return result + Expr(call, builder.reshape(bias, along));
+}
+
 Value* convolve(Call& call, Value* x, Value* weight, const Geometry& geometry) {
+  if (!is_floating(x->type.dtype)) return integer_convolution(call, x, weight, geometry);
   std::vector<Value*> operands{x, weight};
   if (Value* bias = call.optional_tensor("bias")) operands.push_back(bias);
   return call.make(Op::convolution, operands,
@@ -120,7 +182,7 @@ Value* spread(Call& call, Value* x, Value* weight, int64_t groups) {
   ir::Shape shape{from[0], kernel[1] * groups};
   shape.insert(shape.end(), taps.begin(), taps.end());
   shape.insert(shape.end(), space.begin(), space.end());
-  return builder.reshape(call.make(Op::matmul, {matrix, columns}, {{"transpose_b", false}}), shape);
+  return builder.reshape(matmul(call, matrix, columns), shape);
 }
 
 // Each element times the kernel, added up where kernels overlap: there is no zero that an infinite weight could meet.

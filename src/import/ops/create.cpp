@@ -149,11 +149,12 @@ Value* import_arange(Call& call) {
 
 // From both ends towards the middle, as PyTorch computes it.
 Value* import_linspace(Call& call) {
-  const double start = call.real_or("start", 0), end = call.real_or("end", 0);
+  double start = call.real_or("start", 0), end = call.real_or("end", 0);
   const int64_t steps = call.integer("steps");
   call.expect(steps >= 0 && steps < int64_t{1} << 28, std::to_string(steps) + " steps",
               "0 to 2^28");
   const DType dtype = call.dtype("dtype").value_or(DType::F32);
+  if (!is_floating(dtype)) start = std::trunc(start), end = std::trunc(end);
   const double step = steps > 1 ? (end - start) / static_cast<double>(steps - 1) : 0;
   std::byte* data = nullptr;
   ir::Literal literal = ir::Literal::allocate(dtype, {steps}, &data);

@@ -213,13 +213,62 @@ Value* avg_pool_with_counts(Call& call, Value* x, const Window& window, ir::Attr
   return call.builder().cast(sums / counts, dtype);
 }
 
+// Sums of windows: of one axis after the other.
+Value* window_sums(Call& call, Value* padded, const Window& window) {
+  constexpr int64_t kMostTaps = 256;
+  for (size_t i = 0; i < window.kernel.size(); ++i) {
+    const size_t axis = i + 2;
+    call.expect(window.kernel[i] <= kMostTaps,
+                "a window of " + std::to_string(window.kernel[i]) + " integers along an axis",
+                "at most " + std::to_string(kMostTaps));
+    const ir::Dim size =
+        ir::floordiv(padded->type.shape[axis] - window.kernel[i], window.stride[i]) + 1;
+    std::optional<Expr> sum;
+    for (int64_t tap = 0; tap < window.kernel[i]; ++tap) {
+      const Expr part(call, call.make(Op::slice, {padded},
+                                      {{"axis", static_cast<int64_t>(axis)},
+                                       {"start", ir::Dim(tap)},
+                                       {"size", size},
+                                       {"step", window.stride[i]}}));
+      sum = sum ? *sum + part : part;
+    }
+    padded = *sum;
+  }
+  return padded;
+}
+
+// Integers: sums, and the numbers of elements that they are divided by, rounded towards zero.
+Value* integer_avg_pool(Call& call, Value* x, const Window& window, bool count_padding) {
+  const auto padded = [&](Value* value, const std::vector<int64_t>& before,
+                          const std::vector<int64_t>& after, double fill) {
+    ir::Shape front{0, 0}, back{0, 0};
+    front.insert(front.end(), before.begin(), before.end());
+    back.insert(back.end(), after.begin(), after.end());
+    return pad_constant(call, value, front, back, fill);
+  };
+  const Expr sums(call,
+                  window_sums(call, padded(x, window.padding, window.padding_after, 0), window));
+  if (call.has("divisor_override"))
+    return sums / static_cast<double>(call.integer("divisor_override"));
+  ir::Shape shape = x->type.shape;
+  shape[0] = shape[1] = 1;
+  Value* ones =
+      call.make(Op::full, {}, {{"shape", shape}, {"dtype", x->type.dtype}, {"value", 1.0}});
+  ones = padded(ones, window.padding, window.padding, count_padding ? 1 : 0);
+  std::vector<int64_t> extra = window.padding_after;
+  for (size_t i = 0; i < extra.size(); ++i) extra[i] -= window.padding[i];
+  ones = padded(ones, std::vector<int64_t>(extra.size(), 0), extra, 0);
+  return sums / Expr(call, window_sums(call, ones, window));
+}
+
 template <size_t spatial>
 Value* import_avg_pool(Call& call) {
-  return with_batch(call, spatial, [&](Value* x) {
+  return with_batch(call, spatial, [&](Value* x) -> Value* {
     const Window window = read_window(call, spatial_sizes(x));
     const bool count_padding = call.boolean_or("count_include_pad", true);
     const bool has_extra = window.padding_after != window.padding;
     const bool has_padding = window.padding != std::vector<int64_t>(spatial, 0);
+    if (!is_floating(x->type.dtype)) return integer_avg_pool(call, x, window, count_padding);
     ir::Attrs attrs = window_attrs(window);
     if (count_padding && has_extra && has_padding && !call.has("divisor_override"))
       return avg_pool_with_counts(call, x, window, std::move(attrs));

@@ -591,7 +591,14 @@ Value* import_histc(Call& call) {
     last = is_one.select(above, last);
   }
   const Expr inside = x.apply(Op::ge, first).apply(Op::bitwise_and, x.apply(Op::le, last));
-  const Expr part = (x - first) * static_cast<double>(bins) / (last - first);
+  // Each step rounded to the dtype, as in PyTorch: it decides on which side of an edge an element is.
+  const auto rounded = [&](const Expr& value) {
+    const DType of = x.value()->type.dtype;
+    return Expr(call, call.builder().cast(call.builder().cast(value, of), compute_dtype(of)));
+  };
+  const Expr low_end = rounded(first);
+  const Expr along = rounded(rounded(rounded(x) - low_end) * static_cast<double>(bins));
+  const Expr part = rounded(along / rounded(rounded(last) - low_end));
   const Expr place(call, call.builder().cast(inside.select(part, part.constant(0)), DType::I64));
   const Expr index =
       inside.select(place.apply(Op::minimum, static_cast<double>(bins - 1)), place.constant(-1));
