@@ -107,7 +107,7 @@ Value* import_prelu(Call& call) {
   const Expr x = self(call);
   Value* weight = call.tensor("weight");
   const size_t rank = x.value()->type.rank();
-  if (weight->type.rank() == 1 && rank > 0) {
+  if (weight->type.rank() == 1) {
     ir::Shape shape(rank, ir::Dim(1));
     if (rank > 1) shape[1] = weight->type.shape[0];
     weight = call.builder().reshape(weight, shape);

@@ -312,6 +312,8 @@ def activation() -> Family:
     family.add("softplus-large", fn.softplus, torch.tensor([-100.0, 19.9, 20.1, 100.0]))
     family.add("prelu", fn.prelu, rand(2, 3, 4), rand(3))
     family.add("prelu-one", fn.prelu, rand(2, 3, 4), rand(1))
+    family.add("prelu-vector", fn.prelu, rand(3), rand(1))
+    family.add("prelu-scalar", fn.prelu, rand(), rand(1))
     return family
 
 

@@ -48,16 +48,15 @@ def has_user_lowerings() -> bool:
 def lower(program: Program, settings: CompilationSettings) -> Program:
     """The program after the user's passes and converters. ConverterError: a converter is wrong."""
     program = run_passes(program, settings)
-    chosen = _choose(program, settings)
-    if not chosen:
+    chosen, flex = _choose(program, settings), _flex_attentions(program, settings)
+    if not chosen and not flex:
         return _decompose(program, settings)
     with capture("convert", program.graph) as after:
         inliner = _Inliner(program, settings)
         for node, converter in chosen.items():
-            if converter is _flex_attention.SUPPORT:
-                inliner.replace_if_possible(node, converter)
-            else:
-                inliner.replace(node, converter, frozenset())
+            inliner.replace(node, converter, frozenset())
+        for node in flex:
+            inliner.replace_flex_attention(node)
         program = Program.decomposed(inliner.finish(), guarded=program.guarded)
         after.append(program.graph)
     return _decompose(program, settings)
@@ -84,23 +83,21 @@ def _choose(program: Program, settings: CompilationSettings) -> dict[Node, Conve
         and DYNAMO_CONVERTERS.converters(node.target)
         and not settings.runs_in_torch(node.target)
     ]
-    own = _choose_own(program, settings)
     if not candidates:
-        return own
+        return {}
     reasons = check_support(program, settings)
     found = {
         node: _find_converter(node, settings, supported=reasons.get(node) == "")
         for node in candidates
     }
-    return own | {node: converter for node, converter in found.items() if converter is not None}
+    return {node: converter for node, converter in found.items() if converter is not None}
 
 
-def _choose_own(program: Program, settings: CompilationSettings) -> dict[Node, ConverterSupport]:
-    """Operators that are calls of the user's functions on scalars, which no converter of one operator can be."""
-    nodes = program.graph.find_nodes(op="call_function", target=_flex_attention.TARGET)
+def _flex_attentions(program: Program, settings: CompilationSettings) -> list[Node]:
+    """Calls that have functions of the user's on single scores, which no converter of one operator can be."""
     if settings.runs_in_torch(_flex_attention.TARGET):
-        return {}
-    return dict.fromkeys(nodes, _flex_attention.SUPPORT)
+        return []
+    return list(program.graph.find_nodes(op="call_function", target=_flex_attention.TARGET))
 
 
 def _find_converter(
@@ -144,11 +141,11 @@ class _Inliner:
             if nested is not None:
                 self.replace(new, nested, active)
 
-    def replace_if_possible(self, node: Node, support: ConverterSupport) -> None:
-        """The same, or a warning: the operator stays in PyTorch then."""
+    def replace_flex_attention(self, node: Node) -> None:
+        """A call of it; one that cannot be traced stays in PyTorch, with a warning."""
         try:
-            self.replace(node, support, frozenset())
-        except ConverterError as error:
+            self.replace(node, _flex_attention.support_of(node), frozenset())
+        except Exception as error:  # of any kind: those of functions of the user's
             logger.warning("%s stays in PyTorch: %s", node.name, error)
 
     def _inline(self, node: Node, traced: GraphModule) -> tuple[list[Node], list[Any]]:

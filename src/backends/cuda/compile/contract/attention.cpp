@@ -149,7 +149,11 @@ class AttentionText {
     bind_row("row");
     bind(a_.j, "key");
     const std::vector<std::string> values = emitter_.values(exprs);
-    if (a_.bias) emitter_.line("score += " + values.front() + " * " + number(unit) + ";");
+    if (a_.bias) {
+      // The lowest numbers, which hide a key, stay finite: a row of them alone is the mean of all values.
+      emitter_.line("const float added = " + values.front() + ";");
+      emitter_.line("score += fabsf(added) > 2e38f ? added : added * " + number(unit) + ";");
+    }
     if (a_.keep) emitter_.line("kept = kept && " + values.back() + ";");
     if (a_.causal)
       emitter_.line("kept = kept && " + emitter_.position(Dim(a_.j.index)) +
