@@ -106,6 +106,7 @@ ONE_KERNEL = ["plain", "of a scale", "alibi", "buckets", "causal", "documents", 
 
 def make(name: str, dtype: torch.dtype = torch.float32) -> tuple[Attention, torch.Tensor]:
     torch.manual_seed(7)
+    torch._dynamo.reset()  # eager flex_attention of PyTorch 2.11 takes what it compiled for another score_mod
     model = MODELS[name]().eval().requires_grad_(False).to(dtype)
     return model, torch.randn(2, LENGTH, HEADS * SIZE, dtype=dtype)
 
