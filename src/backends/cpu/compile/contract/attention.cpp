@@ -79,7 +79,8 @@ Blocking choose_blocking(const plan::Program& program, const plan::Attention& at
   blocking.key_width = panel_width(keys, queries);
   const int64_t score_bytes = ElementFormat(formats.accumulator).bytes();
   blocking.block_rows = std::clamp(kScoreBytes / (score_bytes * keys), kFewestRows, kMostRows);
-  const bool is_dense = attention.v.strides[attention.v.strides.size() - 2].is_constant(attention.value_dim);
+  const bool is_dense =
+      attention.v.strides[attention.v.strides.size() - 2].is_constant(attention.value_dim);
   const bool reads_v = blocking.v.is_plain() ? is_dense || queries < kManyRows
                                              : blocking.v.widens() && queries < kFewRows;
   blocking.packs_v =

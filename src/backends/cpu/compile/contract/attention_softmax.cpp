@@ -34,10 +34,10 @@ Real emit_power_by_instructions(Real x, Value* is_above) {
       {x.value, ir.getInt32(kNearest), x.value, all, ir.getInt32(kCurrentRounding)}));
   const Real power = x - rest;
   // Lanes that are left out are no work.
-  return x.with(
-      ir.CreateIntrinsic(llvm::Intrinsic::x86_avx512_mask_scalef_ps_512, {},
-                         {power_of_rest(rest).value, power.value, x.of(0.0).value,
-                          ir.CreateBitCast(is_above, ir.getInt16Ty()), ir.getInt32(kCurrentRounding)}));
+  return x.with(ir.CreateIntrinsic(
+      llvm::Intrinsic::x86_avx512_mask_scalef_ps_512, {},
+      {power_of_rest(rest).value, power.value, x.of(0.0).value,
+       ir.CreateBitCast(is_above, ir.getInt16Ty()), ir.getInt32(kCurrentRounding)}));
 }
 
 // Elsewhere a sum pushes the fraction out, rounded, and leaves the power and the exponent's bias in its low bits: those of
