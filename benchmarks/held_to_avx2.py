@@ -5,7 +5,7 @@ onnxruntime has no setting for that, and openvino's kernels of MLAS do not heed 
 both packages in which the instruction that asks for the CPU's features (cpuid) is one that does not exist; its signal is
 answered with what the CPU says, less AVX-512, AMX and AVX-VNNI. Only start-up asks, so that it costs no time later.
 
-    python benchmarks/held_to_avx2.py FOLDER benchmarks/precisions.py --target cpu:x86-64-v3 --models bert --formats f32
+    python benchmarks/held_to_avx2.py FOLDER benchmarks/precisions.py --target cpu:x86-64-v3 --formats f32
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def hold(library: Path) -> int:
         stdout=subprocess.PIPE,
         text=True,
     )
-    places = [int(line.split(":")[0], 16) for line in code.stdout if line.rstrip().endswith("\tcpuid")]
+    places = [
+        int(line.split(":")[0], 16) for line in code.stdout if line.rstrip().endswith("\tcpuid")
+    ]
     if code.wait() != 0:
         raise RuntimeError(f"objdump cannot read {library}")
     content, offset = bytearray(library.read_bytes()), offset_of_text(library)

@@ -125,9 +125,7 @@ def openvino_of(model: Model, form: str, folder: Path, threads: int) -> Run:
     return run
 
 
-def kiln_of(
-    model: Model, form: str, folder: Path, threads: int, target: str | None = None
-) -> Run:
+def kiln_of(model: Model, form: str, folder: Path, threads: int, target: str | None = None) -> Run:
     import kiln
 
     engine = kiln.load(str(folder / f"{form}.kiln"), target=target)

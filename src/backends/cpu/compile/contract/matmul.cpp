@@ -522,7 +522,9 @@ class MatMulEmitter {
       operands.b_step = b_step_;
       operands.b_alignment = b_alignment_;
       operands.prefetch_b = blocking_.source == BSource::Constant;
-      if (operands.prefetch_b && least_tiles >= kTilesThatShare)
+      // A tile that widens pairs has no registers left for it.
+      if (operands.prefetch_b && least_tiles >= kTilesThatShare &&
+          blocking_.steps != Steps::WidenedPairs)
         share_next_panel(operands, tiling, strip, ir_.CreateUDiv(first, i64(count)), least_tiles);
       const Accumulators sums = has_long_runs() ? multiply_long_run(tile, operands)
                                                 : multiply_run(emitter_, tile, operands, steps_);
