@@ -11,6 +11,7 @@ timed by the CPU time of the process, more by the clock; the least and the media
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import tempfile
 import time
@@ -124,10 +125,10 @@ def openvino_of(model: Model, form: str, folder: Path, threads: int) -> Run:
     return run
 
 
-def kiln_of(model: Model, form: str, folder: Path, threads: int) -> Run:
+def kiln_of(model: Model, form: str, folder: Path, threads: int, target: str | None = None) -> Run:
     import kiln
 
-    engine = kiln.load(str(folder / f"{form}.kiln"))
+    engine = kiln.load(str(folder / f"{form}.kiln"), target=target)
     session = engine.session(num_threads=threads)
     feeds = list(model.inputs(1))
     if form == "bf16":
@@ -142,7 +143,7 @@ def kiln_of(model: Model, form: str, folder: Path, threads: int) -> Run:
     return run
 
 
-LOADERS = {"onnxruntime": onnxruntime_of, "openvino": openvino_of, "kiln": kiln_of}
+LOADERS = {"onnxruntime": onnxruntime_of, "openvino": openvino_of}
 
 
 def in_turns(runs: dict[str, Run], options: argparse.Namespace) -> dict[str, list[float]]:
@@ -166,10 +167,11 @@ def in_turns(runs: dict[str, Run], options: argparse.Namespace) -> dict[str, lis
 
 def case_of(model: Model, folder: Path, options: argparse.Namespace) -> dict[str, list[float]]:
     runs: dict[str, Run] = {}
+    loaders = {**LOADERS, "kiln": functools.partial(kiln_of, target=options.target)}
     for form in options.formats:
         for peer in options.peers:
             try:
-                run = LOADERS[peer](model, form, folder, options.threads)
+                run = loaders[peer](model, form, folder, options.threads)
             except Exception as error:  # noqa: BLE001 - a peer's, whatever it is
                 print(f"{model.name}: {peer} {form} left out: {error}", file=sys.stderr)
                 continue
@@ -210,6 +212,7 @@ def main() -> int:
     parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--target", help="Kiln's program, e.g. cpu:x86-64-v3 (held_to_avx2.py)")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=0.4, help="of each peer in each round")
     parser.add_argument("--folder", type=Path, help="where built models are kept, and found again")

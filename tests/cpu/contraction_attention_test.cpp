@@ -144,6 +144,22 @@ TEST(ContractionAttention, Masks) {
   }
 }
 
+// V of several heads, whose rows lie apart, is packed for many rows of queries: columns and keys that fill its panels or not.
+TEST(ContractionAttention, ValuesOfSeveralHeads) {
+  for (int64_t queries : {47, 48, 49, 100}) {
+    for (int64_t dim : {1, 16, 17, 32, 40, 64})
+      check({.heads = 2, .queries = queries, .keys = 50, .head_dim = 16, .value_dim = dim});
+    for (int64_t keys : {1, 31, 32, 97}) check({.queries = queries, .keys = keys});
+  }
+  check({.heads = 2, .group = 2, .queries = 60, .keys = 60, .causal = true});
+}
+
+// Powers of two: of scores that differ by more than what f32 has numbers for.
+TEST(ContractionAttention, ScoresFarApart) {
+  for (double scale : {4.0, 20.0, 3000.0})
+    check({.queries = 30, .keys = 70, .mask = Mask::Bias, .scale = scale});
+}
+
 TEST(ContractionAttention, SixteenBitOperands) {
   for (DType dtype : {DType::F16, DType::BF16}) {
     for (int64_t queries : {1, 5, 15, 16, 40, 70}) {

@@ -35,9 +35,9 @@ plan::Program three_matrices() {
   return program;
 }
 
-// Stack bytes of a function that does nothing but compute one tile.
+// Stack bytes of a function that does nothing but compute one tile, which fetches a share of the next panel or not.
 uint64_t frame_bytes(const Target& target, Tile tile, bool constant_stride,
-                     DType b_dtype = DType::F32) {
+                     DType b_dtype = DType::F32, bool shares_panel = false) {
   const plan::Program program = three_matrices();
   const Machine machine(target);
   llvm::LLVMContext context;
@@ -61,6 +61,10 @@ uint64_t frame_bytes(const Target& target, Tile tile, bool constant_stride,
   operands.a_step = ir.getInt64(sum_bytes);
   operands.b_step = ir.getInt64(tile.vectors * target.lanes() * ElementFormat(b_dtype).bytes());
   operands.prefetch_b = true;
+  if (shares_panel) {
+    operands.next_b = byte_offset(emitter, operands.b, ir.getInt64(1 << 20));
+    operands.next_bytes = 12;
+  }
   const Accumulators sums = multiply_run(emitter, tile, operands, emitter.task_end());
   for (size_t i = 0; i < sums.size(); ++i) {
     llvm::Value* offset = ir.getInt64(static_cast<int64_t>(i) * target.lanes() * sum_bytes);
@@ -90,6 +94,8 @@ TEST(ContractionSpill, TilesStayInRegisters) {
         EXPECT_LE(tile.registers(), target.registers);
         EXPECT_LT(frame_bytes(target, tile, true), kVectorSpill)
             << target.name << ": " << rows << " rows of " << vectors << " vectors";
+        EXPECT_LT(frame_bytes(target, tile, true, DType::F32, true), kVectorSpill)
+            << target.name << ": " << rows << " rows of " << vectors << " vectors, sharing";
       }
     }
   }
@@ -121,6 +127,8 @@ TEST(ContractionSpill, TilesOfPairsStayInRegisters) {
         EXPECT_LE(tile.registers(), target.registers);
         EXPECT_LT(frame_bytes(target, tile, true), kVectorSpill)
             << target.name << ": " << rows << " rows of " << vectors << " vectors";
+        EXPECT_LT(frame_bytes(target, tile, true, DType::F32, steps == Steps::Pairs), kVectorSpill)
+            << target.name << ": " << rows << " rows of " << vectors << " vectors, sharing";
       }
     }
   }
@@ -136,6 +144,8 @@ TEST(ContractionSpill, TilesOfBytesStayInRegisters) {
         EXPECT_LE(tile.registers(), target.registers);
         EXPECT_LT(frame_bytes(target, tile, true), kVectorSpill)
             << target.name << ": " << rows << " rows of " << vectors << " vectors";
+        EXPECT_LT(frame_bytes(target, tile, true, DType::F32, true), kVectorSpill)
+            << target.name << ": " << rows << " rows of " << vectors << " vectors, sharing";
       }
     }
   }

@@ -28,6 +28,9 @@ constexpr int64_t kFewestRows = 16, kMostRows = 64;
 // V of another format is widened as it is read if it meets fewer rows than this in a batch; for more
 // rows it is better to do so once, in packed panels.
 constexpr int64_t kFewRows = 16;
+// From so many rows on, V is packed where its rows lie apart, as heads of merged projections do: each is a page and a few
+// sets of the first-level cache then, for every tile of rows.
+constexpr int64_t kManyRows = 48;
 
 // How attention is cut.
 struct Blocking {
@@ -76,7 +79,10 @@ Blocking choose_blocking(const plan::Program& program, const plan::Attention& at
   blocking.key_width = panel_width(keys, queries);
   const int64_t score_bytes = ElementFormat(formats.accumulator).bytes();
   blocking.block_rows = std::clamp(kScoreBytes / (score_bytes * keys), kFewestRows, kMostRows);
-  const bool reads_v = blocking.v.is_plain() || (blocking.v.widens() && queries < kFewRows);
+  const bool is_dense =
+      attention.v.strides[attention.v.strides.size() - 2].is_constant(attention.value_dim);
+  const bool reads_v = blocking.v.is_plain() ? is_dense || queries < kManyRows
+                                             : blocking.v.widens() && queries < kFewRows;
   blocking.packs_v =
       !reads_v || !attention.v.strides.back().is_constant(1) || attention.value_dim % 16 != 0;
   if (has_pairs(target, attention, blocking)) {

@@ -18,10 +18,14 @@ namespace {
 constexpr int kVectorsAtOnce = 8;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// 2^x for x <= 0 to 2 ulp, and 0 below -126, where denormal numbers are near: some CPUs take a hundred cycles for each
-// vector with one. Shorter than emit_exp2: nothing overflows, and the sum of a row forgives what small terms lose.
-Real emit_power_of_two(Real x) {
-  constexpr double kLeast = -126.0;
+// 2^r for |r| <= 1 / 2.
+Real power_of_rest(Real r) {
+  return polynomial(
+      r, {1.0, 0x1.62e42ap-1, 0x1.ebf9c2p-3, 0x1.c6b6dap-5, 0x1.3ce8b2p-7, 0x1.5bd97cp-10});
+}
+
+// Instructions of AVX-512 take the rest of an exponent, and scale by its power where it is above.
+Real emit_power_by_instructions(Real x, Value* is_above) {
   constexpr int kNearest = 8, kCurrentRounding = 4;  // to the nearest integer, without a flag
   llvm::IRBuilder<>& ir = *x.ir;
   Value* all = ir.getInt16(-1);
@@ -29,14 +33,31 @@ Real emit_power_of_two(Real x) {
       llvm::Intrinsic::x86_avx512_mask_reduce_ps_512, {},
       {x.value, ir.getInt32(kNearest), x.value, all, ir.getInt32(kCurrentRounding)}));
   const Real power = x - rest;
-  const Real mantissa = polynomial(
-      rest, {1.0, 0x1.62e42ap-1, 0x1.ebf9c2p-3, 0x1.c6b6dap-5, 0x1.3ce8b2p-7, 0x1.5bd97cp-10});
-  // A NaN stays. Lanes that are left out are no work.
-  Value* is_above = ir.CreateFCmpUGE(x.value, x.of(kLeast).value);
+  // Lanes that are left out are no work.
   return x.with(ir.CreateIntrinsic(
       llvm::Intrinsic::x86_avx512_mask_scalef_ps_512, {},
-      {mantissa.value, power.value, x.of(0.0).value, ir.CreateBitCast(is_above, ir.getInt16Ty()),
-       ir.getInt32(kCurrentRounding)}));
+      {power_of_rest(rest).value, power.value, x.of(0.0).value,
+       ir.CreateBitCast(is_above, ir.getInt16Ty()), ir.getInt32(kCurrentRounding)}));
+}
+
+// Elsewhere a sum pushes the fraction out, rounded, and leaves the power and the exponent's bias in its low bits: those of
+// a factor that is a normal number, since x lies in [-126, 0].
+Real emit_power_by_bits(Real x, Value* is_above) {
+  constexpr double kShifter = 0x1.8p23 + 127;
+  constexpr int kMantissaBits = 23;
+  const Real shifted = x + kShifter;
+  const Real mantissa = power_of_rest(x - (shifted - kShifter));
+  const Real factor = x.from_bits(x.ir->CreateShl(shifted.bits(), kMantissaBits));
+  return select(is_above, mantissa * factor, x.of(0.0));
+}
+
+// 2^x for x <= 0 to 2 ulp, and 0 below -126, where denormal numbers are near: some CPUs take a hundred cycles for each
+// vector with one. Shorter than emit_exp2: nothing overflows, and the sum of a row forgives what small terms lose.
+Real emit_power_of_two(Real x) {
+  constexpr double kLeast = -126.0;
+  Value* is_above = x.ir->CreateFCmpUGE(x.value, x.of(kLeast).value);  // a NaN stays
+  return has_feature(*x.ir, Feature::Avx512Dq) ? emit_power_by_instructions(x, is_above)
+                                               : emit_power_by_bits(x, is_above);
 }
 
 class SoftmaxEmitter {
@@ -218,12 +239,8 @@ class SoftmaxEmitter {
   // The exponential of a difference of scores.
   Value* emit_power(Value* difference) {
     const double scale = shapes_scores_ ? 1 : attention_.scale;
-    const bool has_instructions =
-        emitter_.target().has(Feature::Avx512Dq) && sum_.dtype() == DType::F32;
-    const double factor = has_instructions ? scale * std::numbers::log2e : scale;
-    if (factor != 1) difference = ir_.CreateFMul(difference, splat(number(factor)));
-    const Real exponent(ir_, difference);
-    return (has_instructions ? emit_power_of_two(exponent) : emit_exp(exponent)).value;
+    difference = ir_.CreateFMul(difference, splat(number(scale * std::numbers::log2e)));
+    return emit_power_of_two({ir_, difference}).value;
   }
 
   // All lanes of all vectors in one scalar.

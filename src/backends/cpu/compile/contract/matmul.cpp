@@ -48,6 +48,9 @@ constexpr int64_t kLongRun = 16 << 10;
 // and 16 rows are two tiles.
 constexpr int64_t kFewRows = 16;
 
+// From so many tiles on they fetch the panel after theirs, a few lines each.
+constexpr int64_t kTilesThatShare = 4;
+
 enum class BSource { Constant, InPlace, Scratch };
 
 // Widths that divide N, best first, for a B that is read where it lies; 0 if none does.
@@ -365,11 +368,12 @@ class MatMulEmitter {
       Value* b = byte_offset(emitter_, panels.base,
                              ir_.CreateMul(ir_.CreateSub(panel, panels.first), panel_bytes_));
       Value* column = ir_.CreateMul(panel, i64(blocking_.width));
-      if (tiling.width.columns == blocking_.width) return emit_strip(tiling, rows, {b, column});
+      if (tiling.width.columns == blocking_.width)
+        return emit_strip(tiling, rows, {b, column, b, i64(0)});
       Value* end = smaller(emitter_, i64(blocking_.width), ir_.CreateSub(n_, column));
       emitter_.loop(i64(0), end, tiling.width.columns, [&](Value* strip) {
         Value* at = byte_offset(emitter_, b, ir_.CreateMul(strip, i64(column_bytes())));
-        emit_strip(tiling, rows, {at, ir_.CreateAdd(column, strip)});
+        emit_strip(tiling, rows, {at, ir_.CreateAdd(column, strip), b, strip});
       });
     });
   }
@@ -429,7 +433,22 @@ class MatMulEmitter {
   // Some columns of a panel.
   struct Strip {
     Value *b = nullptr, *column = nullptr;
+    Value *panel = nullptr,
+          *first = nullptr;  // what b points to, and its first of the panel's columns
   };
+
+  // Where a weight may come from memory, the tiles of a panel fetch the next one in turns: a tile alone would wait for
+  // what it reads first. `tiles` is how many there are for a strip at least.
+  void share_next_panel(TileOperands& operands, const Tiling& tiling, Strip strip, Value* tile,
+                        int64_t tiles) {
+    const int64_t shares = tiles * (blocking_.width / tiling.width.columns);
+    operands.next_bytes = (blocking_.width * column_bytes() + shares - 1) / shares;
+    Value* share =
+        ir_.CreateMul(ir_.CreateUDiv(strip.first, i64(tiling.width.columns)), i64(tiles));
+    Value* bytes = ir_.CreateMul(steps_, i64(operands.next_bytes));
+    Value* offset = ir_.CreateMul(ir_.CreateAdd(share, tile), bytes);
+    operands.next_b = byte_offset(emitter_, strip.panel, ir_.CreateAdd(panel_bytes_, offset));
+  }
 
   void emit_tile_strip(Span rows, Strip columns) {
     const ARows a = a_rows();
@@ -487,6 +506,7 @@ class MatMulEmitter {
     const int most = tile_rows(emitter_.target(), vectors, tiling.rows, sum, blocking_.steps);
     RowTiles tiles{rows.count, tiling.rows, most};
     TileWriter writer(emitter_, output(), staging_, count_sizes(tiles));
+    const int64_t least_tiles = (tiling.rows.low + most - 1) / most;
     auto body = [&](Value* first, int count) {
       Tile tile{count, vectors, sum, blocking_.steps};
       Value* row = ir_.CreateAdd(rows.begin, first);
@@ -502,6 +522,10 @@ class MatMulEmitter {
       operands.b_step = b_step_;
       operands.b_alignment = b_alignment_;
       operands.prefetch_b = blocking_.source == BSource::Constant;
+      // A tile that widens pairs has no registers left for it.
+      if (operands.prefetch_b && least_tiles >= kTilesThatShare &&
+          blocking_.steps != Steps::WidenedPairs)
+        share_next_panel(operands, tiling, strip, ir_.CreateUDiv(first, i64(count)), least_tiles);
       const Accumulators sums = has_long_runs() ? multiply_long_run(tile, operands)
                                                 : multiply_run(emitter_, tile, operands, steps_);
       writer.write(tile, sums, origin, row, strip.column);

@@ -40,11 +40,22 @@ int64_t prefetch_distance(const TileOperands& operands, int64_t bytes) {
 void prefetch(Emitter& emitter, const TileOperands& operands, Value* b, int64_t bytes) {
   auto& ir = emitter.ir();
   const int64_t distance = prefetch_distance(operands, bytes);
+  if (operands.next_b != nullptr) return;
   for (int64_t line = 0; operands.prefetch_b && line < bytes; line += 64) {
     Value* address = byte_offset(emitter, b, ir.getInt64(distance + line));
     ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
                        {address, ir.getInt32(0), ir.getInt32(3), ir.getInt32(1)});
   }
+}
+
+// The share of a step in the panel after this one.
+void prefetch_next(Emitter& emitter, const TileOperands& operands, Value* step) {
+  if (operands.next_b == nullptr) return;
+  auto& ir = emitter.ir();
+  Value* address =
+      byte_offset(emitter, operands.next_b, ir.CreateMul(step, ir.getInt64(operands.next_bytes)));
+  ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
+                     {address, ir.getInt32(0), ir.getInt32(2), ir.getInt32(1)});
 }
 
 Value* fma(Emitter& emitter, Value* a, Value* b, Value* c) {
@@ -281,8 +292,9 @@ Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operan
   std::vector<Value*> carried{run.a, run.b};
   carried.insert(carried.end(), run.sums.begin(), run.sums.end());
   carried.resize(2 + count * ways, llvm::Constant::getNullValue(vector_type(emitter, tile.sum)));
-  auto body = [&](Value*, const std::vector<Value*>& values) {
+  auto body = [&](Value* step, const std::vector<Value*>& values) {
     std::vector<Value*> next(values);
+    prefetch_next(emitter, operands, step);
     for (int w = 0; w < ways; ++w) {
       const auto first = next.begin() + 2 + w * count;
       Accumulators set(first, first + count);

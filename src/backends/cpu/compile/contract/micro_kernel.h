@@ -80,6 +80,9 @@ struct TileOperands {
   OperandFormat a_format, b_format;  // widened as they are read: B by vectors, A one by one; not
                                      // looked at where steps are pairs
   bool prefetch_b = false;           // for a B that may come from memory
+  // What this tile fetches to the second-level cache instead, so many bytes a step: its share of the panel after this one.
+  llvm::Value* next_b = nullptr;
+  int64_t next_bytes = 0;
 };
 
 // Row-major: rows x vectors.
