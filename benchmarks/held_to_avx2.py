@@ -2,8 +2,8 @@
 """Runs a Python command whose onnxruntime and openvino take this machine for one with AVX2 and no more.
 
 onnxruntime has no setting for that, and openvino's kernels of MLAS do not heed oneDNN's. So the command finds copies of
-both packages in which the instruction that asks for the CPU's features (cpuid) is one that does not exist; its signal is
-answered with what the CPU says, less AVX-512, AMX and AVX-VNNI. Only start-up asks, so that it costs no time later.
+both packages in which the instruction that asks for the CPU's features (cpuid) is one that does not exist: its signal
+is answered with what the CPU says, less AVX-512, AMX and AVX-VNNI. Only start-up asks, so that it costs no time later.
 
     python benchmarks/held_to_avx2.py FOLDER benchmarks/precisions.py --target cpu:x86-64-v3 --formats f32
 """
