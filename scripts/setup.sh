@@ -28,7 +28,7 @@ packages=(
 if [ "${1:-}" != product ]; then
   packages+=(
     clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev
-    libgtest-dev libgmock-dev libbenchmark-dev
+    libgtest-dev libgmock-dev
   )
   requirements+=(scripts/requirements_tests.txt)
 fi

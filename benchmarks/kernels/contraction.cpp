@@ -32,13 +32,14 @@
 
 namespace {
 
-using namespace std::chrono;
 using kiln::DType;
 using kiln::ir::Graph;
 using kiln::ir::Literal;
 using kiln::ir::Op;
 using kiln::ir::Shape;
 using kiln::ir::Value;
+using std::chrono::duration;
+using std::chrono::steady_clock;
 
 struct Problem {
   Graph graph;

@@ -26,6 +26,7 @@
 namespace {
 
 using kiln::DType;
+using kiln::TaskRange;
 using kiln::ir::Literal;
 using kiln::ir::Op;
 using kiln::ir::Value;
