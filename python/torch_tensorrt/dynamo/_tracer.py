@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -74,21 +75,45 @@ def trace(
     return export(unified)
 
 
+class _OpaqueMasks:
+    """While a tracer needs it, in whatever threads, torch.nn's transformers do not look into masks."""
+
+    NAME = "_detect_is_causal_mask"
+
+    def __init__(self) -> None:
+        self._own = getattr(transformer, self.NAME, None)
+        self._lock, self._users = threading.Lock(), 0
+
+    def enter(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._own is not None:
+                setattr(transformer, self.NAME, _only_what_is_said)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._own is not None and self._users == 0:
+                setattr(transformer, self.NAME, self._own)
+
+
+def _only_what_is_said(mask: Any, is_causal: bool | None = None, size: Any = None) -> bool:
+    return bool(is_causal)
+
+
+_opaque_masks = _OpaqueMasks()
+
+
 @contextmanager
 def masks_are_opaque() -> Iterator[None]:
     """torch.nn's transformers look into a mask to find out whether it is causal, which a tracer cannot. The answer is a
     hint for PyTorch's kernels: the mask is applied all the same.
     """
-    name = "_detect_is_causal_mask"
-    own = getattr(transformer, name, None)
-    if own is None:
-        yield
-        return
-    setattr(transformer, name, lambda mask, is_causal=None, size=None: bool(is_causal))
+    _opaque_masks.enter()
     try:
         yield
     finally:
-        setattr(transformer, name, own)
+        _opaque_masks.leave()
 
 
 def shapes_of_inputs(

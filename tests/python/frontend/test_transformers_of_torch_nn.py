@@ -9,6 +9,7 @@ import torch
 from models_small import engines_of
 
 import torch_tensorrt
+from torch_tensorrt.dynamo._tracer import masks_are_opaque
 
 SIZE, LENGTH, BATCH = 32, 7, 3
 CAUSAL = torch.nn.Transformer.generate_square_subsequent_mask(LENGTH)
@@ -84,6 +85,11 @@ def test_pytorch_is_as_before() -> None:
     check(layers("encoder", False), [torch.randn(BATCH, LENGTH, SIZE)], MASKS["causal"])
     with pytest.raises(Exception, match="already"):
         torch_tensorrt.dynamo.trace(Failing(), arg_inputs=[torch.randn(2)])
+    assert transformer._detect_is_causal_mask is before
+    with masks_are_opaque():
+        with masks_are_opaque():
+            pass
+        assert transformer._detect_is_causal_mask is not before  # somebody traces still
     assert transformer._detect_is_causal_mask is before
 
 
