@@ -307,6 +307,7 @@ Value* composed_attention(Rewriter& rewriter, Node& node) {
   Value* v = inputs[2];
   if (Value* mask = whole_mask(builder, *scores, type.shape)) {
     if (scores->hides) mask = builder.value(Op::logical_not, {mask});
+    if (mask->type.rank() == 0) mask = builder.reshape(mask, {1});
     inputs.push_back(rank == 3 ? with_heads(builder, mask) : mask);
   }
   Value* keep = inputs.back();

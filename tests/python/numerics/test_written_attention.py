@@ -83,12 +83,25 @@ def check(got: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(LENGTH, LENGTH), (1, 1, LENGTH, LENGTH), (BATCH, 1, 1, LENGTH)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (LENGTH, LENGTH),
+        (1, 1, LENGTH, LENGTH),
+        (BATCH, 1, 1, LENGTH),
+        (LENGTH, 1),
+        (LENGTH,),
+        (1,),
+        (),
+    ],
+)
 def test_filled_with_a_billion(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     model, args = Written("filled with -1e9", precise=False).eval(), inputs(dtype, (BATCH, HEADS))
     args[3] = torch.rand(shape) < 0.5
-    args[3][0] = False
-    check(compile_all(model, *args, require_full_compilation=True)(*args), model(*args))
+    compiled = compile_all(model, *args, require_full_compilation=True)
+    for keep in (args[3], torch.zeros(shape, dtype=torch.bool), torch.ones(shape).bool()):
+        args[3] = keep
+        check(compiled(*args), model(*args))
 
 
 @pytest.mark.parametrize("mask", ["filled with -inf", "filled with the lowest number", "none"])
