@@ -20,6 +20,8 @@ from torch.fx import Graph, GraphModule, Node
 import kiln
 from torch_tensorrt._mutation import changed_arguments
 from torch_tensorrt._quiet import quiet_torch
+from torch_tensorrt.dynamo._function_constants import lift_function_constants
+from torch_tensorrt.dynamo._symbols import copied_graph
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ def functional(
 ) -> ExportedProgram:
     """A program in which no operator changes its inputs, or the same program with a warning."""
     errors: list[Exception] = []
+    exported = lift_function_constants(exported)
     with torch.no_grad(), quiet_torch():
         for candidate in _candidates(exported):
             try:
@@ -43,7 +46,7 @@ def functional(
         "everything that shares their memory",
         reason,
     )
-    return _copy(exported, _copied(exported.graph))
+    return _copy(exported, copied_graph(exported.graph))
 
 
 def as_exported(exported: ExportedProgram) -> ExportedProgram | None:
@@ -54,7 +57,7 @@ def as_exported(exported: ExportedProgram) -> ExportedProgram | None:
     rows = {*kiln.supported_ops()["aten"], "aten.sym_size.int", "aten.sym_numel.default"}
     if not all(_is_known(node, rows) for node in exported.graph.nodes):
         return None
-    return _copy(exported, _copied(exported.graph))
+    return _copy(exported, copied_graph(exported.graph))
 
 
 def _is_known(node: Node, rows: set[str]) -> bool:
@@ -102,7 +105,7 @@ def _without_prims(exported: ExportedProgram) -> ExportedProgram | None:
     Primitives that give views are to functionalisation as operators of the user's, which it refuses.
     """
     known = {f"prims.{name}" for name in _known_prims()}
-    graph = _copied(exported.graph)
+    graph = copied_graph(exported.graph)
     changed = False
     for node in graph.nodes:
         target = node.target
@@ -125,14 +128,6 @@ def _copy(exported: ExportedProgram, graph: Graph) -> ExportedProgram:
     module = GraphModule(exported.graph_module, graph)
     module.meta.update(exported.graph_module.meta)
     result._graph_module = module
-    return result
-
-
-def _copied(graph: Graph) -> Graph:
-    """With the same names, by which the signature knows inputs and outputs: a copy would rename `input`."""
-    result = copy.deepcopy(graph)
-    for old, new in zip(graph.nodes, result.nodes, strict=True):
-        new.name = old.name
     return result
 
 

@@ -6,6 +6,7 @@ multiple of one with a constant added, is a *carrier* of that symbol: its value 
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -117,6 +118,14 @@ def fake_mode_of(values: Iterable[Any]) -> FakeTensorMode:
 def get_attribute(module: Any, name: str) -> Any:
     """What a dotted name stands for, as in `get_attr` nodes."""
     return operator.attrgetter(name)(module)
+
+
+def copied_graph(graph: Graph) -> Graph:
+    """With the same names, by which the signature knows inputs and outputs: a copy would rename `input`."""
+    result = copy.deepcopy(graph)
+    for old, new in zip(graph.nodes, result.nodes, strict=True):
+        new.name = old.name
+    return result
 
 
 def free_symbols(sizes: Iterable[Any]) -> set[sympy.Symbol]:

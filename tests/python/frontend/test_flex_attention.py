@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +52,13 @@ class Attention(torch.nn.Module):
     def summed(self, score: Any, b: Any, h: Any, q: Any, kv: Any) -> Any:
         return score + self.rows[h, kv].sum() * (b + 1)
 
+    def with_constants(self, score: Any, b: Any, h: Any, q: Any, kv: Any) -> Any:
+        biased = score + torch.tensor([0.5, -1.0, 2.0, 0.25], dtype=score.dtype)[h]
+        return torch.where(q >= kv, biased, torch.tensor(-float("inf"), dtype=score.dtype))
+
+    def below_a_constant(self, b: Any, h: Any, q: Any, kv: Any) -> Any:
+        return (kv < torch.tensor(77)) & (q != torch.tensor(3))
+
     def causal(self, b: Any, h: Any, q: Any, kv: Any) -> Any:
         return q >= kv
 
@@ -96,6 +104,8 @@ MODELS = {
     "buckets": scored("bucketed"),
     "softcap": scored("softcapped"),
     "sums of rows": scored("summed"),
+    "constants": scored("with_constants"),
+    "mask of constants": masked("below_a_constant"),
     "causal": masked("causal"),
     "documents": masked("same_document"),
     "window": masked("window"),
@@ -121,6 +131,34 @@ def test_is_in_one_engine(name: str, dtype: torch.dtype) -> None:
     bound = {torch.float32: 1e-5, torch.float64: 1e-12}.get(dtype, 1e-2)
     assert (got - expected).norm() <= bound * expected.norm()
     assert (got - expected).abs().max() <= 4 * bound * expected.abs().max()
+
+
+class Layers(torch.nn.Module):
+    """Several calls, of which two have functions with constants of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        names = ("constants", "mask of constants", "alibi", "constants")
+        self.layers = torch.nn.ModuleList(MODELS[name]() for name in names)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = x + layer(x)
+        return x
+
+
+def test_layers_are_saved(tmp_path: Path) -> None:
+    torch._dynamo.reset()
+    model, x = Layers().eval().requires_grad_(False), torch.randn(2, LENGTH, HEADS * SIZE)
+    compiled = compile_all(model, x, require_full_compilation=True)
+    torch_tensorrt.save(compiled, tmp_path / "model.ep", arg_inputs=[x])
+    loaded = torch_tensorrt.load(tmp_path / "model.ep").module()
+    expected = x
+    for layer in model.layers:
+        torch._dynamo.reset()  # as in make
+        expected = expected + layer(expected)
+    for module in (compiled, loaded):
+        torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ONE_KERNEL)
