@@ -19,6 +19,12 @@ _M_PERTURB = -6
 ctypes.CDLL(None).mallopt(_M_PERTURB, 0x5A)
 
 
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    # What a module draws while it is imported is the same in each process and whichever modules came before it.
+    if isinstance(collector, pytest.Module):
+        torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
