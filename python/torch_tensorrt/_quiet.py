@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,22 @@ def quiet_torch() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
         yield
+
+
+@contextmanager
+def quiet_trials() -> Iterator[None]:
+    """Silences what PyTorch logs of operators that refuse sizes, on this thread, which tries whether they do."""
+    thread = threading.get_ident()
+
+    def is_of_another_thread(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    trials = logging.getLogger("torch._subclasses.fake_tensor")
+    trials.addFilter(is_of_another_thread)
+    try:
+        yield
+    finally:
+        trials.removeFilter(is_of_another_thread)
 
 
 def _is_no_remark_on_endings(record: logging.LogRecord) -> bool:

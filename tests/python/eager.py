@@ -43,8 +43,8 @@ def compile_functions(
 
 
 def check(call: Any, model: Any, *inputs: Any) -> None:
-    """Checks that a module gives what the model does on these inputs, whatever they are made of: to 1e-5 of each element,
-    or, where a sum cancelled, 1e-6 of the root mean square of its tensor."""
+    """Checks that a module gives what the model does on these inputs, whatever they are made of: to 1e-5 of each
+    element, or, where a sum cancelled, 1e-6 of the root mean square of its tensor."""
     with torch.no_grad():
         actual, expected = pytree.tree_leaves(call(*inputs)), pytree.tree_leaves(model(*inputs))
     assert len(actual) == len(expected)

@@ -21,7 +21,12 @@ import kiln
 from torch_tensorrt._mutation import changed_arguments
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._function_constants import lift_function_constants
-from torch_tensorrt.dynamo._symbols import copied_graph
+from torch_tensorrt.dynamo._symbols import (
+    copied_graph,
+    free_symbols,
+    is_oblivious,
+    oblivious,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +34,24 @@ logger = logging.getLogger(__name__)
 def functional(
     exported: ExportedProgram, decompositions: Mapping[Any, Callable[..., Any]]
 ) -> ExportedProgram:
-    """A program in which no operator changes its inputs, or the same program with a warning."""
+    """A program in which no operator changes its inputs, or the same program with a warning.
+
+    Raises:
+        ValueError: a size that may vary would become a constant.
+    """
     errors: list[Exception] = []
     exported = lift_function_constants(exported)
-    with torch.no_grad(), quiet_torch():
+    varying = _varying_sizes(exported)
+    with torch.no_grad(), quiet_torch(), oblivious(is_oblivious(exported)):
         for candidate in _candidates(exported):
             try:
                 result = candidate.run_decompositions(dict(decompositions))
                 _check_mutations(result)
-                return result
             except Exception as error:  # of any kind: PyTorch's assertions and the operators' own
                 errors.append(error)
+                continue
+            _check_sizes(varying, result)
+            return result
     reason = str(errors[-1]).partition("\n")[0] or type(errors[-1]).__name__
     logger.warning(
         "the program cannot be made functional (%s): operators that change tensors in place stay in PyTorch, and "
@@ -85,6 +97,40 @@ def _check_mutations(program: ExportedProgram) -> None:
         target = nodes.get(placeholders.get(spec.target, spec.target))
         if written != _shape(target):
             raise ValueError(f"{spec.target} is resized in place")
+
+
+# Dimensions of inputs whose sizes may vary, by the names of the inputs.
+_Varying = Mapping[str, list[int]]
+
+
+def _varying_sizes(program: ExportedProgram) -> _Varying:
+    def varies(size: Any) -> bool:
+        if not isinstance(size, torch.SymInt) or not size.node.expr.free_symbols:
+            return False
+        bounds = program.range_constraints.get(size.node.expr)
+        return bounds is None or bounds.lower != bounds.upper
+
+    return {
+        name: [axis for axis, size in enumerate(shape) if varies(size)]
+        for name, shape in _input_shapes(program).items()
+    }
+
+
+def _check_sizes(varying: _Varying, result: ExportedProgram) -> None:
+    """Some operators are retraced with the number that a size had in the example, and the program is for it alone."""
+    for name, shape in _input_shapes(result).items():
+        for axis in varying.get(name, ()):
+            if not free_symbols([shape[axis]]):
+                raise ValueError(
+                    f"input {name!r}, dimension {axis}, may vary, but PyTorch's decompositions fix it at "
+                    f"{int(shape[axis])}: give it that size alone, or replace the operator of the model that does so"
+                )
+
+
+def _input_shapes(program: ExportedProgram) -> dict[str, torch.Size]:
+    names = set(program.graph_signature.user_inputs)
+    found = {node.name: node.meta.get("val") for node in program.graph.nodes if node.name in names}
+    return {name: value.shape for name, value in found.items() if isinstance(value, torch.Tensor)}
 
 
 def _shape(node: Node | None) -> list[str] | None:

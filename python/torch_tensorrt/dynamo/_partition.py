@@ -81,13 +81,8 @@ def check_support(
             _veto(node, settings)
             or _veto_device(program, node, device)
             or _veto_mutation(node, answer)
-            or (
-                None
-                if waits
-                else _veto_data_size(program, node)
-                or _veto_repeats(answer)
-                or _veto_kernels(answer)
-            )
+            or _veto_data_size(program, node, waits, settings)
+            or (None if waits else _veto_repeats(answer) or _veto_kernels(answer))
         )
         if node in program.in_place.shared:
             reason = reason or "its memory is changed in place"
@@ -200,8 +195,12 @@ def _veto_device(program: Program, node: Node, device: torch.device) -> str | No
     return None
 
 
-def _veto_data_size(program: Program, node: Node) -> str | None:
-    """Engines for GPUs do not wait for a size that they find in their data."""
+def _veto_data_size(
+    program: Program, node: Node, waits: bool, settings: CompilationSettings
+) -> str | None:
+    """Engines for GPUs do not wait for a size that they find in their data; on CPUs the user may want it so."""
+    if waits and not settings.fallback_data_dependent_ops:
+        return None
     found = {symbol for symbol, finder in program.data_symbols.items() if finder is node}
     given = free_symbols(size for each in node.all_input_nodes for size in _shape_of(each))
     for arg in node.all_input_nodes:
@@ -215,7 +214,8 @@ def _veto_data_size(program: Program, node: Node) -> str | None:
     if not found:
         return None
     names = ", ".join(sorted(map(str, found)))
-    return f"the size {names} depends on data: engines for GPUs do not wait for it"
+    why = "fallback_data_dependent_ops=True" if waits else "engines for GPUs do not wait for it"
+    return f"the size {names} depends on data: {why}"
 
 
 def _veto_repeats(answer: NodeSupport) -> str | None:

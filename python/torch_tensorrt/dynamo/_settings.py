@@ -216,6 +216,7 @@ _USED = frozenset(
         "optimization_level",
         "timing_cache_path",
         "torch_executed_ops",
+        "fallback_data_dependent_ops",
         "require_full_compilation",
         "pass_through_build_failures",
         "dryrun",
@@ -317,6 +318,11 @@ def _check_choices(settings: CompilationSettings) -> None:
 def _check_combinations(settings: CompilationSettings) -> None:
     if settings.refit_identical_engine_weights and settings.immutable_weights:
         raise ValueError("refit_identical_engine_weights needs immutable_weights=False")
+    if settings.fallback_data_dependent_ops and settings.require_full_compilation:
+        raise ValueError(
+            "fallback_data_dependent_ops=True leaves operators to PyTorch, which require_full_compilation=True "
+            "forbids: give one of the two"
+        )
     if settings.enable_cross_compile_for_windows:
         raise ValueError(
             "enable_cross_compile_for_windows is not supported: engines are for Linux on x86-64"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import sympy
 import torch
@@ -18,11 +18,12 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
-from torch.fx import Node
+from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from torch_tensorrt.dynamo._program import Program, in_fresh_thread
+from torch_tensorrt._quiet import quiet_trials
+from torch_tensorrt.dynamo._program import in_fresh_thread
 from torch_tensorrt.dynamo._symbols import SYMBOLIC_TYPES, Range, linear, tensor_of
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,13 @@ logger = logging.getLogger(__name__)
 _SAMPLE = 3
 
 
+class HasInputs(Protocol):
+    graph: Graph
+    user_inputs: list[Node]
+
+
 def holds(
-    program: Program,
+    program: HasInputs,
     ranges: Mapping[sympy.Symbol, Range],
     symbol: sympy.Symbol,
     value: int,
@@ -45,12 +51,18 @@ def holds(
     `unless_known` is the answer for a program that cannot be run like this at all.
     """
     traced = {other: r.opt for other, r in ranges.items()} | _traced_sizes(program)
-    if in_fresh_thread(lambda: _fits(program, {**traced, symbol: value})):
+    error = _error(program, {**traced, symbol: value})
+    if error is None:
         return True
-    return unless_known and not in_fresh_thread(lambda: _fits(program, traced))
+    # An operator may want sizes of two inputs to agree that are two symbols: an index no larger than what it is into.
+    alike = {other: value for other, size in traced.items() if size == traced.get(symbol)}
+    is_refused = not isinstance(error, _Misfit)
+    if is_refused and len(alike) > 1 and _error(program, {**traced, **alike}) is None:
+        return True
+    return unless_known and _error(program, traced) is not None
 
 
-def _traced_sizes(program: Program) -> dict[sympy.Symbol, int]:
+def _traced_sizes(program: HasInputs) -> dict[sympy.Symbol, int]:
     sizes = {}
     for node in program.user_inputs:
         tensor = tensor_of(node)
@@ -66,18 +78,23 @@ class _Misfit(Exception):
     """A shape that is not the recorded one."""
 
 
-def _fits(program: Program, values: dict[sympy.Symbol, int]) -> bool:
-    try:
-        with FakeTensorMode(), torch.no_grad():
-            _Run(program, values).run()
-    except Exception as error:  # whatever an operator says to such sizes
-        logger.debug("with %s: %s", values, error)
-        return False
-    return True
+def _error(program: HasInputs, values: dict[sympy.Symbol, int]) -> Exception | None:
+    """What is wrong with such sizes: a shape that is not the recorded one, or whatever an operator says."""
+
+    def run() -> Exception | None:
+        try:
+            with FakeTensorMode(), torch.no_grad(), quiet_trials():
+                _Run(program, values).run()
+        except Exception as error:
+            logger.debug("with %s: %s", values, error)
+            return error
+        return None
+
+    return in_fresh_thread(run)
 
 
 class _Run:
-    def __init__(self, program: Program, values: Mapping[sympy.Symbol, int]) -> None:
+    def __init__(self, program: HasInputs, values: Mapping[sympy.Symbol, int]) -> None:
         self._program = program
         self._values = dict(values)
         self._results: dict[Node, Any] = {}

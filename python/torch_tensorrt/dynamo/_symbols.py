@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +17,9 @@ import sympy
 import torch
 from torch._guards import detect_fake_mode
 from torch._subclasses import FakeTensorMode
+from torch.export import ExportedProgram
 from torch.fx import Graph, Node
+from torch.fx.experimental import _config as symbolic_config
 
 from torch_tensorrt._sizes import Operand, SizeProgram, size_name
 
@@ -118,6 +121,25 @@ def fake_mode_of(values: Iterable[Any]) -> FakeTensorMode:
 def get_attribute(module: Any, name: str) -> Any:
     """What a dotted name stands for, as in `get_attr` nodes."""
     return operator.attrgetter(name)(module)
+
+
+# In the meta of an exported program's module: it was traced oblivious to sizes of 0 and 1, and is to be retraced so.
+_OBLIVIOUS = "torch_tensorrt.oblivious"
+
+
+@contextmanager
+def oblivious(is_oblivious: bool) -> Iterator[None]:
+    """Whether what is traced now is the graph of all sizes, rather than that of sizes of 2 and more."""
+    with symbolic_config.patch(backed_size_oblivious=is_oblivious):
+        yield
+
+
+def mark_oblivious(program: ExportedProgram) -> None:
+    program.graph_module.meta[_OBLIVIOUS] = True
+
+
+def is_oblivious(program: ExportedProgram) -> bool:
+    return bool(program.graph_module.meta.get(_OBLIVIOUS))
 
 
 def copied_graph(graph: Graph) -> Graph:

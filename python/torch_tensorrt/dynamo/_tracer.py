@@ -8,17 +8,23 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import sympy
 import torch
-from torch._dynamo.exc import UserError
+from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
+from torch.fx import Graph, Node
 from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._arguments import merge_inputs, sample_inputs
 from torch_tensorrt._input import Input
+from torch_tensorrt.dynamo._ranges import range_bounds
 from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo._small_sizes import holds
+from torch_tensorrt.dynamo._symbols import mark_oblivious, oblivious
 from torch_tensorrt.dynamo._words import check_words
 
 logger = logging.getLogger(__name__)
@@ -60,12 +66,91 @@ def trace(
     samples, keyword_samples = sample_inputs(mod, args, kwarg_inputs)
     strict = bool(options.get("strict", False))
 
-    def export(shapes: Any) -> ExportedProgram:
-        with torch.no_grad(), masks_are_opaque():
-            return torch.export.export(
-                mod, samples, keyword_samples, dynamic_shapes=shapes, strict=strict
+    def export(shapes: Any, way: Mapping[str, bool]) -> ExportedProgram:
+        with torch.no_grad(), masks_are_opaque(), oblivious(way["oblivious"]):
+            program = torch.export.export(
+                mod,
+                samples,
+                keyword_samples,
+                dynamic_shapes=shapes,
+                strict=strict,
+                prefer_deferred_runtime_asserts_over_guards=way["deferred"],
             )
+        if way["oblivious"]:
+            mark_oblivious(program)
+        return program
 
+    return _in_one_way(export, dynamic_shapes)
+
+
+# How sizes can be traced. As torch.export does by default, a graph is that of sizes of 2 and more, and a range in which
+# some size would take another branch is refused: a slice of 2:5 of a size from 2, a stride that leaves one element.
+# *Oblivious* to sizes of 0 and 1 the graph is that of all sizes. *Deferred* are the conditions that each call checks.
+_DEFAULT: Mapping[str, bool] = {"oblivious": False, "deferred": False}
+_BEYOND: tuple[Mapping[str, bool], ...] = (
+    {"oblivious": True, "deferred": False},
+    {"oblivious": True, "deferred": True},
+)
+
+
+def _in_one_way(
+    export: Callable[[Any, Mapping[str, bool]], ExportedProgram], shapes: Any
+) -> ExportedProgram:
+    """The program in the first way that takes the ranges as they are, else what the default makes of them."""
+    result: ExportedProgram | None = None
+    refused: Exception | None = None
+    # Of a range up to 2 the default takes 2 alone, and does not say that two of them have to be equal.
+    suffices = all(dim.max > 2 for dim in _dims(shapes))
+    try:
+        result = _with_equal_sizes(lambda given: export(given, _DEFAULT), shapes)
+        if suffices and _takes_small_sizes(result):
+            return result
+    except UserError as error:
+        if error.error_type is not UserErrorType.CONSTRAINT_VIOLATION:
+            raise
+        refused = error
+    except (
+        AssertionError
+    ) as error:  # PyTorch's own, where it cannot write down what it would suggest
+        refused = error
+    for way in _BEYOND:
+        try:
+            other = _with_equal_sizes(lambda given, way=way: export(given, way), shapes)
+            if _takes_small_sizes(other):
+                return other
+            result = result or other
+        except Exception as error:  # an attempt: what it stumbles over says nothing of the model
+            logger.debug("tracing with %s: %s", way, error)
+    if result is None:
+        assert refused is not None
+        raise refused
+    return result
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """Of a program as it was exported, what a run without data needs."""
+
+    graph: Graph
+    user_inputs: list[Node]
+
+
+def _takes_small_sizes(program: ExportedProgram) -> bool:
+    """Whether sizes of 0 or 1 that are in the ranges are those of the graph, too."""
+    inputs = set(program.graph_signature.user_inputs)
+    graph = _Graph(program.graph, [node for node in program.graph.nodes if node.name in inputs])
+    small = [
+        (symbol, value)
+        for symbol, bounds in program.range_constraints.items()
+        if isinstance(symbol, sympy.Symbol)
+        for value in range(range_bounds(bounds)[0], 2)
+    ]
+    return all(holds(graph, {}, symbol, value, unless_known=True) for symbol, value in small)
+
+
+def _with_equal_sizes(
+    export: Callable[[Any], ExportedProgram], dynamic_shapes: Any
+) -> ExportedProgram:
     try:
         return export(dynamic_shapes)
     except UserError as error:
@@ -73,6 +158,10 @@ def trace(
         if unified is None:
             raise
     return export(unified)
+
+
+def _dims(dynamic_shapes: Any) -> list[Any]:
+    return [dim for dim in pytree.tree_leaves(dynamic_shapes) if isinstance(dim, Dim)]
 
 
 class _OpaqueMasks:

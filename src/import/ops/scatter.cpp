@@ -496,11 +496,20 @@ std::vector<Value*> import_embedding_bag(Call& call) {
   const Dim count = given->type.shape[0], width = weight->type.shape[1];
   const bool has_end = call.boolean_or("include_last_offset", false);
   const Dim bags = offsets->type.shape[0] - (has_end ? 1 : 0);
-  if (has_end) offsets = slice(call, offsets, 0, 0, bags);
+  Value* end = has_end ? slice(call, offsets, 0, bags, 1) : nullptr;
+  if (has_end) {
+    offsets = slice(call, offsets, 0, 0, bags);
+    const Expr indices(call,
+                       call.make(Op::dim_value, {}, {{"value", count}, {"dtype", DType::I64}}));
+    require_data(call, Expr(call, end).apply(Op::le, indices),
+                 "got a last offset beyond the indices, expected their number or less");
+  }
   Expr bag(call, bag_of_each(call, offsets, count));
   Value* index = checked_index(call, given, weight->type.shape[0], false, "embedding_bag");
   const int64_t padding = call.integer_or("padding_idx", -1);
-  if (call.has("padding_idx") && (padding >= 0 || call.node().target.ends_with(".padding_idx"))) {
+  const bool ignores =
+      call.has("padding_idx") && (padding >= 0 || call.node().target.ends_with(".padding_idx"));
+  if (ignores) {
     const Dim row = padding < 0 ? weight->type.shape[0] + padding : Dim(padding);
     const Expr ignored(call, call.make(Op::dim_value, {}, {{"value", row}, {"dtype", DType::I64}}));
     bag = Expr(call, index).apply(Op::eq, ignored).select(bag.constant(-1), bag);
@@ -510,6 +519,12 @@ std::vector<Value*> import_embedding_bag(Call& call) {
     rows = rows * Expr(call, unsqueeze(call, factors, 1));
   const int64_t mode = call.integer_or("mode", 0);
   const Combine how = mode == 0 ? Combine::Sum : mode == 1 ? Combine::Mean : Combine::Max;
+  // Rows behind the last offset count for the mean, but PyTorch's fast kernels, which are for these, do not add them.
+  if (end != nullptr && how != Combine::Max && weight->type.dtype == DType::F32 && !ignores) {
+    const Expr before =
+        Expr(call, unsqueeze(call, iota(call, count), 1)).apply(Op::lt, Expr(call, end));
+    rows = before.select(rows, rows.constant(0));
+  }
   Value* empty = call.builder().expand(call.builder().scalar(weight->type.dtype, 0), {bags, width});
   const Writes writes{unsqueeze(call, bag, 1), rows};
   // Bags without rows stay zeros.

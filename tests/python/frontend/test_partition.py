@@ -278,3 +278,27 @@ def test_last_states_of_lstms_have_their_shapes(dynamic: bool, assert_same) -> N
     for batch in (3, 1, 9) if dynamic else (3,):
         x = torch.randn(batch, 5, 4)
         assert_same(module(x), model(x))
+
+
+class PositiveRows(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = torch.nonzero(x.sum(1) > 0).squeeze(1)
+        return torch.relu(x[rows] * 2) + 1
+
+
+def test_sizes_that_depend_on_data_stay_in_pytorch_where_the_user_wants_it(assert_same) -> None:
+    model, x = PositiveRows().eval(), torch.randn(8, 16)
+    options = {"ir": "dynamo", "inputs": [x], "min_block_size": 1}
+    whole = torch_tensorrt.compile(model, **options)
+    assert torch_operators_of(whole) == set()
+    parts = torch_tensorrt.compile(model, **options, fallback_data_dependent_ops=True)
+    assert "aten.nonzero.default" in torch_operators_of(parts)
+    assert len(engines_of(parts)) == 2
+    for given in (x, -x.abs(), x.abs()):
+        assert_same(parts(given), model(given))
+        assert_same(whole(given), model(given))
+
+
+def test_data_in_pytorch_and_everything_in_one_engine_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="fallback_data_dependent_ops=True leaves operators"):
+        CompilationSettings(fallback_data_dependent_ops=True, require_full_compilation=True)

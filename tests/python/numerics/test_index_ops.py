@@ -151,6 +151,34 @@ def test_bags_of_embeddings(mode) -> None:
     assert_as_eager({name: (function, 64) for name, function in functions.items()}, args)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("offsets", [[0, 8], [0, 2, 8], [0, 2], [0, 5, 5], [0, 0, 2, 4], [0, 0]])
+def test_bags_with_a_last_offset(offsets: list[int], mode: str, dtype: torch.dtype) -> None:
+    # A last offset that is not the number of indices: which rows count depends on PyTorch's kernel.
+    table = torch.randn(10, 4).to(dtype)
+    table[9] = float("inf")
+    args = (torch.tensor([1, 2, 4, 5, 4, 3, 2, 9]), torch.tensor(offsets), table)
+
+    def bags(indices: torch.Tensor, offsets: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.embedding_bag(
+            indices, table, offsets, mode=mode, include_last_offset=True
+        )
+
+    (result,) = compile_functions([bags], args)(*args)
+    bound = 2e-3 if dtype == torch.float16 else 1e-6
+    torch.testing.assert_close(result, bags(*args), rtol=bound, atol=bound, equal_nan=True)
+
+
+def test_a_last_offset_beyond_the_indices_is_an_error() -> None:
+    args = (torch.arange(4), torch.tensor([0, 4]), torch.randn(10, 4))
+    bags = compile_functions(
+        [lambda i, o, t: torch.nn.functional.embedding_bag(i, t, o, include_last_offset=True)], args
+    )
+    with pytest.raises(RuntimeError, match="last offset beyond the indices"):
+        bags(args[0], torch.tensor([0, 5]), args[2])
+
+
 def test_bags_begin_in_order() -> None:
     args = torch.randint(0, 30, (40,)), torch.tensor([0, 3]), torch.randn(30, 8)
     module = compile_functions([lambda i, o, t: torch.nn.functional.embedding_bag(i, t, o)], args)
