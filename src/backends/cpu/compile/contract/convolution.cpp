@@ -20,6 +20,7 @@
 #include "backends/cpu/compile/contract/copy_bytes.h"
 #include "backends/cpu/compile/contract/pack.h"
 #include "ir/size_overflow.h"
+#include "plan/form/winograd_costs.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -848,10 +849,26 @@ class ConvolutionEmitter {
   std::optional<AmxTiles> amx_;
 };
 
+// Winograd's products are in f32 throughout, so that what multiplies bf16 faster than that may take less time for
+// the sum as it is written. All levels share a plan, which is made for those that do not.
+bool takes_winograd(const plan::Program& program, const plan::Convolution& conv,
+                    const Target& target, const Geometry& geometry) {
+  if (conv.winograd == 0) return false;
+  if (geometry.steps != Steps::Pairs) return true;
+  if (geometry.has_tiles) return false;
+  // On Intel's cores vdpbf16ps is no faster than what it stands for in f32, on AMD's it is twice as fast.
+  const int64_t rate = target.has(Feature::AmxBf16) ? 1 : 2;
+  const auto& costs = program.traits.winograd;
+  return !costs || plan::is_worth_winograd(conv, *costs, rate);
+}
+
 }  // namespace
 
 void emit_convolution(Emitter& emitter, const plan::Convolution& conv) {
-  if (conv.winograd != 0) return emit_winograd(emitter, conv);
+  const plan::Program& program = emitter.program();
+  const Target& target = emitter.target();
+  if (takes_winograd(program, conv, target, geometry_of(program, conv, target)))
+    return emit_winograd(emitter, conv);
   ConvolutionEmitter(emitter, conv).run();
 }
 
@@ -862,7 +879,7 @@ bool multiplies_pairs(const plan::Program& program, const plan::Convolution& con
 
 bool multiplies_tiles(const plan::Program& program, const plan::Convolution& conv,
                       const Target& target) {
-  return conv.winograd == 0 && geometry_of(program, conv, target).has_tiles;
+  return geometry_of(program, conv, target).has_tiles;
 }
 
 }  // namespace kiln::cpu

@@ -48,14 +48,17 @@ void prefetch(Emitter& emitter, const TileOperands& operands, Value* b, int64_t 
   }
 }
 
-// The share of a step in the panel after this one.
-void prefetch_next(Emitter& emitter, const TileOperands& operands, Value* step) {
+// The share of so many steps in the panel after this one.
+void prefetch_next(Emitter& emitter, const TileOperands& operands, Value* step, int steps) {
   if (operands.next_b == nullptr) return;
   auto& ir = emitter.ir();
-  Value* address =
+  Value* first =
       byte_offset(emitter, operands.next_b, ir.CreateMul(step, ir.getInt64(operands.next_bytes)));
-  ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
-                     {address, ir.getInt32(0), ir.getInt32(2), ir.getInt32(1)});
+  for (int64_t line = 0; line < steps * operands.next_bytes; line += 64) {
+    ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
+                       {byte_offset(emitter, first, ir.getInt64(line)), ir.getInt32(0),
+                        ir.getInt32(2), ir.getInt32(1)});
+  }
 }
 
 Value* fma(Emitter& emitter, Value* a, Value* b, Value* c) {
@@ -294,7 +297,7 @@ Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operan
   carried.resize(2 + count * ways, llvm::Constant::getNullValue(vector_type(emitter, tile.sum)));
   auto body = [&](Value* step, const std::vector<Value*>& values) {
     std::vector<Value*> next(values);
-    prefetch_next(emitter, operands, step);
+    prefetch_next(emitter, operands, step, ways);
     for (int w = 0; w < ways; ++w) {
       const auto first = next.begin() + 2 + w * count;
       Accumulators set(first, first + count);
