@@ -270,11 +270,8 @@ TEST(ContractionConvolution, PackedWeightsFollowFromTheirKeys) {
   for (DType dtype : {DType::F32, DType::F16, DType::BF16}) {
     for (int64_t channels : {40, 21}) {
       for (int64_t tile : {2, 4}) {
-        const Case c{.channels = channels,
-                     .outputs = 24,
-                     .padding = 1,
-                     .dtype = dtype,
-                     .winograd = tile};
+        const Case c{
+            .channels = channels, .outputs = 24, .padding = 1, .dtype = dtype, .winograd = tile};
         SCOPED_TRACE(c.name());
         expect_constants_derivable(make_convolution(c).program);
       }

@@ -46,6 +46,8 @@ constexpr int64_t kChunkDepth = 2304;
 // first-level cache, one line for each of up to 14 rows of a tile.
 constexpr int64_t kAliasBytes = 2048;
 constexpr int64_t kLineBytes = 64;
+// From so many tiles on they fetch the panel after theirs.
+constexpr int64_t kTilesThatShare = 3;
 // Copies of fewer bytes than this, for each pixel, cost more than they save.
 constexpr int64_t kPlaneBytes = 256;
 
@@ -760,6 +762,25 @@ class ConvolutionEmitter {
     Value* index = nullptr;       // of the first in the block
   };
 
+  // Whether the tiles of a panel fetch the next one in turns: a tile alone would wait for what it reads first. A tile
+  // that widens pairs or bytes has no registers left for it.
+  bool shares_panels(const Strip& strip) const {
+    const bool is_plain =
+        geometry_.steps != Steps::WidenedPairs && geometry_.steps != Steps::WidenedQuads;
+    return is_plain && strip.is_last == nullptr && tile_.columns == blocking_.width &&
+           emitter_.target().registers >= 32 && conv_.x.extent().is_constant() &&
+           block_pixels() >= kTilesThatShare * most_pixels();
+  }
+  int64_t block_pixels() const { return blocking_.block_rows * conv_.x.extent().constant(); }
+  // As large a share as the tile has of the pixels, from that of its first on.
+  void share_next_panel(TileOperands& operands, const Strip& strip, Value* pixel) {
+    const int64_t step = blocking_.width * geometry_.weight_bytes * geometry_.step();
+    const int64_t steps = geometry_.packed_depth() / geometry_.step(), pixels = block_pixels();
+    operands.next_bytes = (step * static_cast<int64_t>(operands.rows.size()) + pixels - 1) / pixels;
+    Value* panel = byte_offset(emitter_, strip.weight, i64(steps * step));
+    operands.next_b = at(panel, pixel, i64(steps * step / pixels));
+  }
+
   // All kernel positions of a chunk; `finish` gets the sums after the last.
   void sum_tile(const Strip& strip, Tile tile, TilePixels pixels,
                 const std::function<void(const Accumulators&)>& finish) {
@@ -793,6 +814,8 @@ class ConvolutionEmitter {
     operands.b_alignment = std::min<int64_t>(32, emitter_.target().lanes() * column_bytes);
     operands.prefetch_b = true;
     operands.rows = std::move(pixels.offsets);
+    if (shares_panels(strip)) share_next_panel(operands, strip, pixels.index);
+    Value* next_panel = operands.next_b;
     Value *steps = i64(geometry_.run_steps()), *weight = strip.weight;
     if (strip.is_last != nullptr) {
       if (!geometry_.is_joined || conv_.kernel_w == 1)
@@ -800,7 +823,10 @@ class ConvolutionEmitter {
       weight = chunk_weight(strip);
     }
     sums.insert(sums.begin(), weight);
-    auto advance = [&](Value* a, const std::vector<Value*>& values) {
+    auto advance = [&](Value* position, Value* a, const std::vector<Value*>& values) {
+      if (next_panel != nullptr)
+        operands.next_b =
+            at(next_panel, position, i64(geometry_.run_steps() * operands.next_bytes));
       Run run{a, values[0], Accumulators(values.begin() + 1, values.end())};
       run = multiply_run(emitter_, tile, operands, steps, std::move(run));
       run.sums.insert(run.sums.begin(), run.b);
@@ -808,10 +834,12 @@ class ConvolutionEmitter {
     };
     auto kernel_row = [&](Value* ky, const std::vector<Value*>& values) {
       Value* row = at(pixels.input, ky, ir_.CreateMul(row_bytes_, i64(conv_.dilation_h)));
-      if (runs == 1) return advance(row, values);
+      Value* position = ir_.CreateMul(ky, i64(runs));
+      if (runs == 1) return advance(position, row, values);
       return emitter_.loop_carrying(
           i64(0), i64(runs), 1, values, [&](Value* kx, const std::vector<Value*>& inner) {
-            return advance(at(row, kx, i64(conv_.dilation_w * pixel_bytes())), inner);
+            return advance(ir_.CreateAdd(position, kx),
+                           at(row, kx, i64(conv_.dilation_w * pixel_bytes())), inner);
           });
     };
     sums = conv_.kernel_h == 1

@@ -221,7 +221,8 @@ class WinogradEmitter {
     // Packed as the sum as it is written reads them, where that is simple: another level may.
     matrix.weight = conv_.formats.weight;
     filter_step_ = matrix.step = matrix.weight == DType::BF16 && conv_.channels % 2 == 0 ? 2 : 1;
-    filter_width_ = filter_step_ == 1 ? width_ : panel_width(outputs_, positive_opt(conv_.x.extent()));
+    filter_width_ =
+        filter_step_ == 1 ? width_ : panel_width(outputs_, positive_opt(conv_.x.extent()));
     filters_ =
         emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, filter_width_));
     input_ = emitter_.buffer(conv_.input);
@@ -475,14 +476,16 @@ class WinogradEmitter {
     const int64_t rows = kTaps * conv_.channels / filter_step_;
     Value* panel = at(filters_, ir_.CreateUDiv(column, i64(filter_width_)), rows * row);
     Value* line = at(panel, ir_.CreateUDiv(k, i64(filter_step_)), row);
-    Value* first = at(line, ir_.CreateURem(column, i64(filter_width_)), filter_step_ * format.bytes());
+    Value* first =
+        at(line, ir_.CreateURem(column, i64(filter_width_)), filter_step_ * format.bytes());
     if (filter_step_ == 1) return format.load(ir_, first, lanes_);
     auto* type = llvm::FixedVectorType::get(ir_.getInt32Ty(), static_cast<unsigned>(lanes_));
     Value* pairs = ir_.CreateAlignedLoad(type, first, llvm::Align(4));
     Value* low = ir_.CreateShl(pairs, 16);
     Value* high = ir_.CreateAnd(pairs, llvm::ConstantInt::get(type, 0xFFFF0000));
     Value* is_low = ir_.CreateICmpEQ(ir_.CreateAnd(k, i64(1)), i64(0));
-    return ir_.CreateBitCast(ir_.CreateSelect(is_low, low, high), vector_type(emitter_, DType::F32));
+    return ir_.CreateBitCast(ir_.CreateSelect(is_low, low, high),
+                             vector_type(emitter_, DType::F32));
   }
 
   // Results of a tile as their sum is written, for a vector of outputs: sums in staging.
@@ -510,9 +513,8 @@ class WinogradEmitter {
           Value* row = ir_.CreateAdd(ir_.CreateMul(place.b, height), y);
           Value* from = at(input_, ir_.CreateAdd(ir_.CreateMul(row, width), x), pixel_bytes());
           emitter_.loop(i64(0), i64(conv_.channels), 1, [&](Value* channel) {
-            Value* value =
-                ir_.CreateVectorSplat(static_cast<unsigned>(lanes_),
-                                      pixel_.load(ir_, at(from, channel, pixel_.bytes())));
+            Value* value = ir_.CreateVectorSplat(
+                static_cast<unsigned>(lanes_), pixel_.load(ir_, at(from, channel, pixel_.bytes())));
             Value* weight = load_filter(column, tap, channel);
             store(ir_.CreateIntrinsic(llvm::Intrinsic::fma, {weight->getType()},
                                       {value, weight, load(sum)}),
@@ -531,8 +533,9 @@ class WinogradEmitter {
       emitter_.loop(i64(0), i64(strip_bytes()), vector_bytes(), [&](Value* offset) {
         Value* to = byte_offset(emitter_, staging_, offset);
         Value* check = transform_sums(byte_offset(emitter_, from, offset), to);
-        when(emitter_, ir_.CreateOrReduce(ir_.CreateFCmpUNO(check, check)),
-             [&] { sum_directly(place, ir_.CreateAdd(column, ir_.CreateUDiv(offset, i64(4))), to); });
+        when(emitter_, ir_.CreateOrReduce(ir_.CreateFCmpUNO(check, check)), [&] {
+          sum_directly(place, ir_.CreateAdd(column, ir_.CreateUDiv(offset, i64(4))), to);
+        });
       });
       emitter_.bind(conv_.b.index, place.b);
       Value* height = value_of(conv_.y.extent());

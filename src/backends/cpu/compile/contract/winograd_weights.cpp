@@ -38,7 +38,8 @@ std::vector<float> widened(const ir::Literal& filters) {
 
 bool has_winograd_weights(const ir::Literal& filters, int64_t results) {
   return (results == 2 || results == 4) &&
-         (filters.dtype == DType::F32 || is_16_bit_float(filters.dtype)) && filters.shape.size() == 4 && filters.shape[1] == kTaps && filters.shape[2] == kTaps;
+         (filters.dtype == DType::F32 || is_16_bit_float(filters.dtype)) &&
+         filters.shape.size() == 4 && filters.shape[1] == kTaps && filters.shape[2] == kTaps;
 }
 
 ir::Literal winograd_weights(const ir::Literal& filters, int64_t results) {
