@@ -80,9 +80,7 @@ def test_networks_of_16_bits_are_as_accurate_as_eager(
     with torch.no_grad():
         eager, expected = model(x), model.double()(x.double())
     result = torch.from_numpy(np.array(result)).view(dtype)
-    assert relative_error(result, expected) < max(
-        1.5 * relative_error(eager, expected), 1e-3
-    )
+    assert relative_error(result, expected) < max(1.5 * relative_error(eager, expected), 1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
