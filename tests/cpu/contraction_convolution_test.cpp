@@ -120,6 +120,36 @@ TEST(ContractionConvolution, Types) {
   }
 }
 
+// Kernel rows of bf16 that are an odd number of elements: with AVX512-BF16 they end with half a pair.
+TEST(ContractionConvolution, HalfPairs) {
+  for (int64_t width : {7, 20, 33}) {
+    for (int64_t stride : {1, 2}) {
+      for (int64_t outputs : {16, 20, 64}) {
+        check({.batch = 2,
+               .height = 9,
+               .width = width,
+               .channels = 3,
+               .outputs = outputs,
+               .kernel_h = 7,
+               .kernel_w = 7,
+               .stride = stride,
+               .padding = 3,
+               .dtype = DType::BF16});
+        check({.width = width,
+               .channels = 3,
+               .outputs = outputs,
+               .stride = stride,
+               .padding = 1,
+               .dynamic = true,
+               .dtype = DType::BF16});
+      }
+    }
+    check({.width = width, .channels = 3, .outputs = 32, .dtype = DType::BF16});
+    check({.width = width, .channels = 5, .kernel_w = 5, .padding = 1, .dtype = DType::BF16});
+    check({.width = width, .channels = 3, .kernel_w = 1, .dtype = DType::BF16});
+  }
+}
+
 // Tiles of AMX: pixels of a row and channels that fill them or do not.
 TEST(ContractionConvolution, Tiles) {
   const auto check_bf16 = [](Case c) {

@@ -64,7 +64,8 @@ struct Geometry {
   int64_t pixel = 0;  // elements from one to the next, in what tiles read
   int64_t padding =
       0;  // elements of zero behind the channels of each, so that they are whole steps
-  OperandFormat input;  // what is copied
+  bool has_half = false;  // runs of pairs end with one element
+  OperandFormat input;    // what is copied
   Steps steps = Steps::Single;
   bool has_tiles = false;   // AMX multiplies them
   bool is_joined = true;    // a kernel row is one run of K, otherwise each of its pixels
@@ -98,13 +99,24 @@ int64_t choose_padding(const Target& target, const plan::Convolution& conv,
   const bool gains =
       target.has(Feature::AmxBf16) || (target.has(Feature::Avx512Bf16) && conv.channels > 1);
   const bool is_odd = conv.groups == 1 && geometry.chunks == 1 && conv.channels % 2 != 0;
-  return gains && is_odd && multiplies_bf16(conv, geometry) ? 1 : 0;
+  return gains && is_odd && !geometry.has_half && multiplies_bf16(conv, geometry) ? 1 : 0;
+}
+
+// Whether a kernel row of an odd number of elements ends with half a pair instead: 7 pixels of 3 channels are 11 steps
+// then, where pixels of 4 channels take 14. Tiles have no such steps.
+bool ends_with_half(const Target& target, const plan::Convolution& conv, const Geometry& geometry) {
+  if (!target.has(Feature::Avx512Bf16) || target.has(Feature::AmxBf16)) return false;
+  const int64_t run = conv.kernel_w * conv.channels;
+  const int64_t steps = (run + 1) / 2, padded = conv.kernel_w * ((conv.channels + 1) / 2);
+  return conv.groups == 1 && geometry.chunks == 1 && conv.channels > 1 && conv.dilation_w == 1 &&
+         run % 2 != 0 && 8 * steps <= 7 * padded && multiplies_bf16(conv, geometry);
 }
 
 // Pairs where input and weight are bf16, and every run of K is a whole number of them.
 Steps choose_steps(const Target& target, const plan::Convolution& conv, const Geometry& geometry) {
   if (conv.formats.accumulator == DType::I32) return byte_steps(target);
-  if (!multiplies_bf16(conv, geometry) || geometry.run % 2 != 0) return Steps::Single;
+  const bool is_whole = geometry.run % 2 == 0 || geometry.has_half;
+  if (!multiplies_bf16(conv, geometry) || !is_whole) return Steps::Single;
   return target.has(Feature::Avx512Bf16) ? Steps::Pairs : Steps::WidenedPairs;
 }
 
@@ -167,6 +179,7 @@ Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv
   geometry.input = {program.buffers[conv.input].type.dtype, conv.formats.left,
                     conv.formats.accumulator};
   choose_chunks(conv, geometry);
+  geometry.has_half = ends_with_half(target, conv, geometry);
   geometry.padding = choose_padding(target, conv, geometry);
   geometry.pixel = conv.channels + geometry.padding;
   choose_run(conv, geometry);
@@ -816,7 +829,8 @@ class ConvolutionEmitter {
     operands.rows = std::move(pixels.offsets);
     if (shares_panels(strip)) share_next_panel(operands, strip, pixels.index);
     Value* next_panel = operands.next_b;
-    Value *steps = i64(geometry_.run_steps()), *weight = strip.weight;
+    Value *steps = i64(geometry_.run_steps() - (geometry_.has_half ? 1 : 0)),
+          *weight = strip.weight;
     if (strip.is_last != nullptr) {
       if (!geometry_.is_joined || conv_.kernel_w == 1)
         steps = ir_.CreateUDiv(strip.channels, i64(geometry_.step()));
@@ -829,6 +843,7 @@ class ConvolutionEmitter {
             at(next_panel, position, i64(geometry_.run_steps() * operands.next_bytes));
       Run run{a, values[0], Accumulators(values.begin() + 1, values.end())};
       run = multiply_run(emitter_, tile, operands, steps, std::move(run));
+      if (geometry_.has_half) run = multiply_half_pair(emitter_, tile, operands, std::move(run));
       run.sums.insert(run.sums.begin(), run.b);
       return run.sums;
     };

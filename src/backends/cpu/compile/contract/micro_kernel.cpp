@@ -86,8 +86,9 @@ std::vector<Value*> load_pairs(Emitter& emitter, Tile tile, const TileOperands& 
   return pairs;
 }
 
+// `half`: the second of each pair of A is zero, and not read.
 Accumulators multiply_pairs(Emitter& emitter, Tile tile, const TileOperands& operands, StepAt at,
-                            const Accumulators& sums) {
+                            const Accumulators& sums, bool half = false) {
   auto& ir = emitter.ir();
   const int lanes = emitter.target().lanes();
   llvm::Type* type = llvm::FixedVectorType::get(ir.getBFloatTy(), 2 * lanes);
@@ -95,7 +96,9 @@ Accumulators multiply_pairs(Emitter& emitter, Tile tile, const TileOperands& ope
   Accumulators result;
   for (int r = 0; r < tile.rows; ++r) {
     Value* row = byte_offset(emitter, at.a, operands.rows[r]);
-    Value* pair = ir.CreateAlignedLoad(ir.getInt32Ty(), row, llvm::Align(2));
+    llvm::Type* element = half ? ir.getInt16Ty() : ir.getInt32Ty();
+    Value* pair = ir.CreateAlignedLoad(element, row, llvm::Align(2));
+    if (half) pair = ir.CreateZExt(pair, ir.getInt32Ty());
     Value* splat = ir.CreateBitCast(ir.CreateVectorSplat(lanes, pair), type);
     for (int v = 0; v < tile.vectors; ++v)
       result.push_back(ir.CreateIntrinsic(
@@ -345,6 +348,12 @@ Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Valu
     begin = whole;
   }
   return multiply_interleaved(emitter, tile, operands, {begin, steps, 1}, std::move(run));
+}
+
+Run multiply_half_pair(Emitter& emitter, Tile tile, const TileOperands& operands, Run run) {
+  run.sums = multiply_pairs(emitter, tile, operands, {run.a, run.b}, run.sums, true);
+  run.b = byte_offset(emitter, run.b, operands.b_step);
+  return run;
 }
 
 Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Value* steps) {
