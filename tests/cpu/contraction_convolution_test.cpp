@@ -120,6 +120,36 @@ TEST(ContractionConvolution, Types) {
   }
 }
 
+// Kernel rows of bf16 that are an odd number of elements: with AVX512-BF16 they end with half a pair.
+TEST(ContractionConvolution, HalfPairs) {
+  for (int64_t width : {7, 20, 33}) {
+    for (int64_t stride : {1, 2}) {
+      for (int64_t outputs : {16, 20, 64}) {
+        check({.batch = 2,
+               .height = 9,
+               .width = width,
+               .channels = 3,
+               .outputs = outputs,
+               .kernel_h = 7,
+               .kernel_w = 7,
+               .stride = stride,
+               .padding = 3,
+               .dtype = DType::BF16});
+        check({.width = width,
+               .channels = 3,
+               .outputs = outputs,
+               .stride = stride,
+               .padding = 1,
+               .dynamic = true,
+               .dtype = DType::BF16});
+      }
+    }
+    check({.width = width, .channels = 3, .outputs = 32, .dtype = DType::BF16});
+    check({.width = width, .channels = 5, .kernel_w = 5, .padding = 1, .dtype = DType::BF16});
+    check({.width = width, .channels = 3, .kernel_w = 1, .dtype = DType::BF16});
+  }
+}
+
 // Tiles of AMX: pixels of a row and channels that fill them or do not.
 TEST(ContractionConvolution, Tiles) {
   const auto check_bf16 = [](Case c) {
@@ -267,10 +297,15 @@ TEST(ContractionConvolution, PackedWeightsFollowFromTheirKeys) {
   const Case whole{.channels = 32, .outputs = 24, .padding = 1};
   const Case chunks{.channels = 512, .outputs = 24, .padding = 1};
   const Case rest{.channels = 272, .outputs = 24, .padding = 1};
-  for (int64_t tile : {2, 4}) {
-    const Case c{.channels = 40, .outputs = 24, .padding = 1, .winograd = tile};
-    SCOPED_TRACE(c.name());
-    expect_constants_derivable(make_convolution(c).program);
+  for (DType dtype : {DType::F32, DType::F16, DType::BF16}) {
+    for (int64_t channels : {40, 21}) {
+      for (int64_t tile : {2, 4}) {
+        const Case c{
+            .channels = channels, .outputs = 24, .padding = 1, .dtype = dtype, .winograd = tile};
+        SCOPED_TRACE(c.name());
+        expect_constants_derivable(make_convolution(c).program);
+      }
+    }
   }
   for (Case c : {whole, chunks, rest}) {
     for (DType dtype : kFloatingTypes) {
@@ -285,7 +320,9 @@ TEST(ContractionConvolution, PackedWeightsFollowFromTheirKeys) {
 // in f32 has errors of some 0.4 sqrt(n), tiles of 4x4 twice as much and some for the transforms: five times that.
 double winograd_tolerance(const Case& c) {
   const double terms = std::sqrt(static_cast<double>(9 * c.channels));
-  return 4 * terms * 0x1p-24 * (20 + 5 * terms);
+  // Results of 16 bits may be rounded to a neighbour.
+  const double rounding = c.dtype == DType::BF16 ? 0x1p-7 : c.dtype == DType::F16 ? 0x1p-10 : 0;
+  return 4 * terms * 0x1p-24 * (20 + 5 * terms) + rounding;
 }
 
 plan::Expr bias_residual_relu(ContractionProgram& contraction, const plan::Convolution& conv) {
@@ -302,10 +339,13 @@ plan::Expr bias_residual_relu(ContractionProgram& contraction, const plan::Convo
 }
 
 void check_winograd(Case c) {
-  for (int64_t tile : {2, 4}) {
-    c.winograd = tile;
-    SCOPED_TRACE(c.name());
-    expect_matches_interpreter(make_convolution(c), winograd_tolerance(c));
+  for (DType dtype : {DType::F32, DType::F16, DType::BF16}) {
+    for (int64_t tile : {2, 4}) {
+      c.winograd = tile;
+      c.dtype = dtype;
+      SCOPED_TRACE(c.name());
+      expect_matches_interpreter(make_convolution(c), winograd_tolerance(c));
+    }
   }
 }
 

@@ -219,8 +219,11 @@ bool sums_byte_products(const Stage& stage) {
 bool allows_winograd(const Program& program, const Convolution& c) {
   const bool is_small = c.kernel_h == 3 && c.kernel_w == 3 && c.stride_h == 1 && c.stride_w == 1 &&
                         c.dilation_h == 1 && c.dilation_w == 1 && c.groups == 1;
-  return is_small && c.formats == Formats() && program.buffers[c.input].type.dtype == DType::F32 &&
-         program.buffers[c.weight].type.dtype == DType::F32;
+  const DType pixel = program.buffers[c.input].type.dtype,
+              weight = program.buffers[c.weight].type.dtype;
+  return is_small && c.formats == Formats{.weight = weight} &&
+         (pixel == DType::F32 || is_16_bit_float(pixel)) &&
+         (weight == DType::F32 || is_16_bit_float(weight));
 }
 
 bool allows_pool(const Program& program, const Convolution& c, const Pool& pool) {

@@ -268,7 +268,8 @@ std::vector<BufferId> writes(const Kernel& kernel);
 
 // Whether a stage is a sum, as i32, of products of elements of 8 bits (less their zero points).
 bool sums_byte_products(const Stage& stage);
-// Whether Winograd's algorithm can compute it: 3x3 of stride 1, without groups or dilation, in f32.
+// Whether Winograd's algorithm can compute it: 3x3 of stride 1, without groups or dilation, multiplied in f32: of
+// f32, f16 and bf16.
 bool allows_winograd(const Program& program, const Convolution& convolution);
 // Whether the target has a kernel for a convolution, with its result's type, and this pool.
 bool allows_pool(const Program& program, const Convolution& convolution, const Pool& pool);

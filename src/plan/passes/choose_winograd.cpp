@@ -1,68 +1,20 @@
 // Convolutions of 3x3 that Winograd's algorithm computes in less time than the sum as it is written, by
 // the costs that the target states for it.
-//
-// Tiles of m x m results take (m + 2)^2 products instead of 9 * m * m; what lies beyond the image in the last
-// tiles is computed too. Pixels and products are transformed, and there are more weights to read: it loses with few
-// channels, and where an image is so small that weights are most of the traffic.
-#include <algorithm>
-
-#include "ir/size_overflow.h"
+#include "plan/form/winograd_costs.h"
 #include "plan/passes/pass.h"
 
 namespace kiln::plan {
 namespace {
 
-// Large sizes saturate: then both sides are equal, and nothing changes.
-int64_t product(std::initializer_list<int64_t> factors) { return ir::saturating_product(factors); }
+// Transformed filters are f32, so that those of 16 bits grow twice as much. In a network, where they come from memory,
+// tiles that need fewer of them take no longer.
+constexpr int64_t kNarrowWeightFactor = 3;
 
-// Fewer channels would leave tiles empty, whatever the costs.
-constexpr int64_t kFewestChannels = 16;
-// A choice that is closer than this, in percent, is not worth its rounding.
-constexpr int64_t kLargestShare = 95;
-
-struct Sizes {
-  int64_t images, height, width, channels, outputs;
-};
-
-int64_t opt(const ir::Dim& dim) {
-  constexpr int64_t kLargest = int64_t{1} << 40;
-  return std::clamp<int64_t>(dim.at_opt(), 1, kLargest);
-}
-
-int64_t sum(int64_t a, int64_t b) { return a > INT64_MAX - b ? INT64_MAX : a + b; }
-
-// In multiply-adds.
-int64_t direct_cost(const Sizes& sizes, const WinogradCosts& costs) {
-  const int64_t filters = product({9, sizes.channels, sizes.outputs});
-  return sum(product({sizes.images, sizes.height, sizes.width, filters}),
-             product({filters, costs.weight}));
-}
-
-int64_t winograd_cost(const Sizes& sizes, const WinogradCosts& costs, int64_t results) {
-  const int64_t points = (results + 2) * (results + 2);
-  const int64_t tiles = product({sizes.images, (sizes.height + results - 1) / results,
-                                 (sizes.width + results - 1) / results});
-  const int64_t filters = product({points, sizes.channels, sizes.outputs});
-  const int64_t transforms = product(
-      {tiles, points,
-       sum(product({sizes.channels, costs.pixel}), product({sizes.outputs, costs.result}))});
-  return sum(sum(product({std::max(tiles, costs.fewest_rows), filters}), transforms),
-             product({filters, costs.weight}));
-}
-
-int64_t best_tile(const Convolution& c, const WinogradCosts& costs) {
-  if (!c.o.extent().is_constant()) return 0;
-  const Sizes sizes{opt(c.b.extent()), opt(c.y.extent()), opt(c.x.extent()), c.channels,
-                    c.o.extent().constant()};
-  if (std::min(sizes.channels, sizes.outputs) < kFewestChannels) return 0;
-  int64_t best = 0, least = direct_cost(sizes, costs) / 100 * kLargestShare;
-  for (int64_t results : {2, 4}) {
-    const int64_t cost = winograd_cost(sizes, costs, results);
-    if (cost >= least) continue;
-    best = results;
-    least = cost;
-  }
-  return best;
+WinogradCosts costs_of(const Program& program, const Convolution& convolution,
+                       WinogradCosts costs) {
+  if (is_16_bit_float(program.buffers[convolution.weight].type.dtype))
+    costs.weight *= kNarrowWeightFactor;
+  return costs;
 }
 
 }  // namespace
@@ -75,7 +27,8 @@ bool choose_winograd(Program& program) {
     auto* convolution = std::get_if<Convolution>(&kernel.body);
     if (!convolution || convolution->winograd != 0 || !allows_winograd(program, *convolution))
       continue;
-    convolution->winograd = best_tile(*convolution, *costs);
+    convolution->winograd =
+        best_winograd_tile(*convolution, costs_of(program, *convolution, *costs));
     changed |= convolution->winograd != 0;
   }
   return changed;

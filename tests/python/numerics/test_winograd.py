@@ -59,16 +59,44 @@ def test_engines_without_it_are_smaller_and_refit_as_they_were_made(tmp_path) ->
     assert kiln.compile_key(path) != kiln.compile_key(path, disabled_passes=["choose_winograd"])
 
 
-@pytest.mark.parametrize(("channels", "size"), [(24, 33), (64, 14), (256, 7), (3, 40)])
-def test_pixels_that_are_not_finite_stay_where_they_are(channels: int, size: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"])
+def test_networks_of_16_bits_are_as_accurate_as_eager(
+    tmp_path, target: str, dtype: torch.dtype
+) -> None:
+    model, x = network(40).to(dtype), torch.randn(2, 3, 50, 47).to(dtype)
+    path = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(model, (x,)), path)
+    if dtype == torch.float16 and target.endswith("bf16"):
+        pytest.skip("no program of f16 has bf16")
+    engine = kiln.compile(path)
+    direct = kiln.compile(path, disabled_passes=["choose_winograd"])
+    assert len(direct) < len(engine)
+    try:
+        session = kiln.Engine(engine, target=f"cpu:{target}").session()
+    except kiln.KilnError as error:
+        pytest.skip(str(error))
+    result = session.run(x)[0]
+    with torch.no_grad():
+        eager, expected = model(x), model.double()(x.double())
+    result = torch.from_numpy(np.array(result)).view(dtype)
+    assert relative_error(result, expected) < max(1.5 * relative_error(eager, expected), 1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("channels", "size"), [(24, 33), (64, 14), (256, 7), (3, 40), (128, 28)])
+def test_pixels_that_are_not_finite_stay_where_they_are(
+    channels: int, size: int, dtype: torch.dtype
+) -> None:
     torch.manual_seed(5)
-    model = nn.Conv2d(channels, 70, 3, padding=1).eval()
+    model = nn.Conv2d(channels, 70, 3, padding=1).eval().to(dtype)
     with torch.no_grad():
         model.weight[3] = 0
     x = torch.randn(2, channels, size, size)
     last = size - 1
     x[0, 0, 2, 3], x[0, 1, last, last] = float("nan"), float("inf")
     x[1, 2, 0, 0], x[1, 0, size // 2, 1] = float("-inf"), 3e38
+    x = x.to(dtype)
     options = {"ir": "dynamo", "inputs": [x], "min_block_size": 1}
     compiled = torch_tensorrt.compile(model, **options)
     with torch.no_grad():
@@ -78,4 +106,5 @@ def test_pixels_that_are_not_finite_stay_where_they_are(channels: int, size: int
     assert torch.equal(actual[infinite], expected[infinite])
     assert torch.equal(actual.isfinite(), expected.isfinite())
     finite = expected.isfinite()
-    torch.testing.assert_close(actual[finite], expected[finite], rtol=1e-4, atol=1e-4)
+    close = 1e-4 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(actual[finite], expected[finite], rtol=close, atol=close)

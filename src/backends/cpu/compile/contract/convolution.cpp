@@ -20,6 +20,7 @@
 #include "backends/cpu/compile/contract/copy_bytes.h"
 #include "backends/cpu/compile/contract/pack.h"
 #include "ir/size_overflow.h"
+#include "plan/form/winograd_costs.h"
 #include "support/error.h"
 
 namespace kiln::cpu {
@@ -45,6 +46,8 @@ constexpr int64_t kChunkDepth = 2304;
 // first-level cache, one line for each of up to 14 rows of a tile.
 constexpr int64_t kAliasBytes = 2048;
 constexpr int64_t kLineBytes = 64;
+// From so many tiles on they fetch the panel after theirs.
+constexpr int64_t kTilesThatShare = 3;
 // Copies of fewer bytes than this, for each pixel, cost more than they save.
 constexpr int64_t kPlaneBytes = 256;
 
@@ -61,7 +64,8 @@ struct Geometry {
   int64_t pixel = 0;  // elements from one to the next, in what tiles read
   int64_t padding =
       0;  // elements of zero behind the channels of each, so that they are whole steps
-  OperandFormat input;  // what is copied
+  bool has_half = false;  // runs of pairs end with one element
+  OperandFormat input;    // what is copied
   Steps steps = Steps::Single;
   bool has_tiles = false;   // AMX multiplies them
   bool is_joined = true;    // a kernel row is one run of K, otherwise each of its pixels
@@ -95,13 +99,24 @@ int64_t choose_padding(const Target& target, const plan::Convolution& conv,
   const bool gains =
       target.has(Feature::AmxBf16) || (target.has(Feature::Avx512Bf16) && conv.channels > 1);
   const bool is_odd = conv.groups == 1 && geometry.chunks == 1 && conv.channels % 2 != 0;
-  return gains && is_odd && multiplies_bf16(conv, geometry) ? 1 : 0;
+  return gains && is_odd && !geometry.has_half && multiplies_bf16(conv, geometry) ? 1 : 0;
+}
+
+// Whether a kernel row of an odd number of elements ends with half a pair instead: 7 pixels of 3 channels are 11 steps
+// then, where pixels of 4 channels take 14. Tiles have no such steps.
+bool ends_with_half(const Target& target, const plan::Convolution& conv, const Geometry& geometry) {
+  if (!target.has(Feature::Avx512Bf16) || target.has(Feature::AmxBf16)) return false;
+  const int64_t run = conv.kernel_w * conv.channels;
+  const int64_t steps = (run + 1) / 2, padded = conv.kernel_w * ((conv.channels + 1) / 2);
+  return conv.groups == 1 && geometry.chunks == 1 && conv.channels > 1 && conv.dilation_w == 1 &&
+         run % 2 != 0 && 8 * steps <= 7 * padded && multiplies_bf16(conv, geometry);
 }
 
 // Pairs where input and weight are bf16, and every run of K is a whole number of them.
 Steps choose_steps(const Target& target, const plan::Convolution& conv, const Geometry& geometry) {
   if (conv.formats.accumulator == DType::I32) return byte_steps(target);
-  if (!multiplies_bf16(conv, geometry) || geometry.run % 2 != 0) return Steps::Single;
+  const bool is_whole = geometry.run % 2 == 0 || geometry.has_half;
+  if (!multiplies_bf16(conv, geometry) || !is_whole) return Steps::Single;
   return target.has(Feature::Avx512Bf16) ? Steps::Pairs : Steps::WidenedPairs;
 }
 
@@ -164,6 +179,7 @@ Geometry geometry_of(const plan::Program& program, const plan::Convolution& conv
   geometry.input = {program.buffers[conv.input].type.dtype, conv.formats.left,
                     conv.formats.accumulator};
   choose_chunks(conv, geometry);
+  geometry.has_half = ends_with_half(target, conv, geometry);
   geometry.padding = choose_padding(target, conv, geometry);
   geometry.pixel = conv.channels + geometry.padding;
   choose_run(conv, geometry);
@@ -759,6 +775,25 @@ class ConvolutionEmitter {
     Value* index = nullptr;       // of the first in the block
   };
 
+  // Whether the tiles of a panel fetch the next one in turns: a tile alone would wait for what it reads first. A tile
+  // that widens pairs or bytes has no registers left for it.
+  bool shares_panels(const Strip& strip) const {
+    const bool is_plain =
+        geometry_.steps != Steps::WidenedPairs && geometry_.steps != Steps::WidenedQuads;
+    return is_plain && strip.is_last == nullptr && tile_.columns == blocking_.width &&
+           emitter_.target().registers >= 32 && conv_.x.extent().is_constant() &&
+           block_pixels() >= kTilesThatShare * most_pixels();
+  }
+  int64_t block_pixels() const { return blocking_.block_rows * conv_.x.extent().constant(); }
+  // As large a share as the tile has of the pixels, from that of its first on.
+  void share_next_panel(TileOperands& operands, const Strip& strip, Value* pixel) {
+    const int64_t step = blocking_.width * geometry_.weight_bytes * geometry_.step();
+    const int64_t steps = geometry_.packed_depth() / geometry_.step(), pixels = block_pixels();
+    operands.next_bytes = (step * static_cast<int64_t>(operands.rows.size()) + pixels - 1) / pixels;
+    Value* panel = byte_offset(emitter_, strip.weight, i64(steps * step));
+    operands.next_b = at(panel, pixel, i64(steps * step / pixels));
+  }
+
   // All kernel positions of a chunk; `finish` gets the sums after the last.
   void sum_tile(const Strip& strip, Tile tile, TilePixels pixels,
                 const std::function<void(const Accumulators&)>& finish) {
@@ -792,25 +827,34 @@ class ConvolutionEmitter {
     operands.b_alignment = std::min<int64_t>(32, emitter_.target().lanes() * column_bytes);
     operands.prefetch_b = true;
     operands.rows = std::move(pixels.offsets);
-    Value *steps = i64(geometry_.run_steps()), *weight = strip.weight;
+    if (shares_panels(strip)) share_next_panel(operands, strip, pixels.index);
+    Value* next_panel = operands.next_b;
+    Value *steps = i64(geometry_.run_steps() - (geometry_.has_half ? 1 : 0)),
+          *weight = strip.weight;
     if (strip.is_last != nullptr) {
       if (!geometry_.is_joined || conv_.kernel_w == 1)
         steps = ir_.CreateUDiv(strip.channels, i64(geometry_.step()));
       weight = chunk_weight(strip);
     }
     sums.insert(sums.begin(), weight);
-    auto advance = [&](Value* a, const std::vector<Value*>& values) {
+    auto advance = [&](Value* position, Value* a, const std::vector<Value*>& values) {
+      if (next_panel != nullptr)
+        operands.next_b =
+            at(next_panel, position, i64(geometry_.run_steps() * operands.next_bytes));
       Run run{a, values[0], Accumulators(values.begin() + 1, values.end())};
       run = multiply_run(emitter_, tile, operands, steps, std::move(run));
+      if (geometry_.has_half) run = multiply_half_pair(emitter_, tile, operands, std::move(run));
       run.sums.insert(run.sums.begin(), run.b);
       return run.sums;
     };
     auto kernel_row = [&](Value* ky, const std::vector<Value*>& values) {
       Value* row = at(pixels.input, ky, ir_.CreateMul(row_bytes_, i64(conv_.dilation_h)));
-      if (runs == 1) return advance(row, values);
+      Value* position = ir_.CreateMul(ky, i64(runs));
+      if (runs == 1) return advance(position, row, values);
       return emitter_.loop_carrying(
           i64(0), i64(runs), 1, values, [&](Value* kx, const std::vector<Value*>& inner) {
-            return advance(at(row, kx, i64(conv_.dilation_w * pixel_bytes())), inner);
+            return advance(ir_.CreateAdd(position, kx),
+                           at(row, kx, i64(conv_.dilation_w * pixel_bytes())), inner);
           });
     };
     sums = conv_.kernel_h == 1
@@ -848,10 +892,26 @@ class ConvolutionEmitter {
   std::optional<AmxTiles> amx_;
 };
 
+// Winograd's products are in f32 throughout, so that what multiplies bf16 faster than that may take less time for
+// the sum as it is written. All levels share a plan, which is made for those that do not.
+bool takes_winograd(const plan::Program& program, const plan::Convolution& conv,
+                    const Target& target, const Geometry& geometry) {
+  if (conv.winograd == 0) return false;
+  if (geometry.steps != Steps::Pairs) return true;
+  if (geometry.has_tiles) return false;
+  // On Intel's cores vdpbf16ps is no faster than what it stands for in f32, on AMD's it is twice as fast.
+  const int64_t rate = target.has(Feature::AmxBf16) ? 1 : 2;
+  const auto& costs = program.traits.winograd;
+  return !costs || plan::is_worth_winograd(conv, *costs, rate);
+}
+
 }  // namespace
 
 void emit_convolution(Emitter& emitter, const plan::Convolution& conv) {
-  if (conv.winograd != 0) return emit_winograd(emitter, conv);
+  const plan::Program& program = emitter.program();
+  const Target& target = emitter.target();
+  if (takes_winograd(program, conv, target, geometry_of(program, conv, target)))
+    return emit_winograd(emitter, conv);
   ConvolutionEmitter(emitter, conv).run();
 }
 
@@ -862,7 +922,7 @@ bool multiplies_pairs(const plan::Program& program, const plan::Convolution& con
 
 bool multiplies_tiles(const plan::Program& program, const plan::Convolution& conv,
                       const Target& target) {
-  return conv.winograd == 0 && geometry_of(program, conv, target).has_tiles;
+  return geometry_of(program, conv, target).has_tiles;
 }
 
 }  // namespace kiln::cpu

@@ -48,14 +48,17 @@ void prefetch(Emitter& emitter, const TileOperands& operands, Value* b, int64_t 
   }
 }
 
-// The share of a step in the panel after this one.
-void prefetch_next(Emitter& emitter, const TileOperands& operands, Value* step) {
+// The share of so many steps in the panel after this one.
+void prefetch_next(Emitter& emitter, const TileOperands& operands, Value* step, int steps) {
   if (operands.next_b == nullptr) return;
   auto& ir = emitter.ir();
-  Value* address =
+  Value* first =
       byte_offset(emitter, operands.next_b, ir.CreateMul(step, ir.getInt64(operands.next_bytes)));
-  ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
-                     {address, ir.getInt32(0), ir.getInt32(2), ir.getInt32(1)});
+  for (int64_t line = 0; line < steps * operands.next_bytes; line += 64) {
+    ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
+                       {byte_offset(emitter, first, ir.getInt64(line)), ir.getInt32(0),
+                        ir.getInt32(2), ir.getInt32(1)});
+  }
 }
 
 Value* fma(Emitter& emitter, Value* a, Value* b, Value* c) {
@@ -83,8 +86,9 @@ std::vector<Value*> load_pairs(Emitter& emitter, Tile tile, const TileOperands& 
   return pairs;
 }
 
+// `half`: the second of each pair of A is zero, and not read.
 Accumulators multiply_pairs(Emitter& emitter, Tile tile, const TileOperands& operands, StepAt at,
-                            const Accumulators& sums) {
+                            const Accumulators& sums, bool half = false) {
   auto& ir = emitter.ir();
   const int lanes = emitter.target().lanes();
   llvm::Type* type = llvm::FixedVectorType::get(ir.getBFloatTy(), 2 * lanes);
@@ -92,7 +96,9 @@ Accumulators multiply_pairs(Emitter& emitter, Tile tile, const TileOperands& ope
   Accumulators result;
   for (int r = 0; r < tile.rows; ++r) {
     Value* row = byte_offset(emitter, at.a, operands.rows[r]);
-    Value* pair = ir.CreateAlignedLoad(ir.getInt32Ty(), row, llvm::Align(2));
+    llvm::Type* element = half ? ir.getInt16Ty() : ir.getInt32Ty();
+    Value* pair = ir.CreateAlignedLoad(element, row, llvm::Align(2));
+    if (half) pair = ir.CreateZExt(pair, ir.getInt32Ty());
     Value* splat = ir.CreateBitCast(ir.CreateVectorSplat(lanes, pair), type);
     for (int v = 0; v < tile.vectors; ++v)
       result.push_back(ir.CreateIntrinsic(
@@ -294,7 +300,7 @@ Run multiply_interleaved(Emitter& emitter, Tile tile, const TileOperands& operan
   carried.resize(2 + count * ways, llvm::Constant::getNullValue(vector_type(emitter, tile.sum)));
   auto body = [&](Value* step, const std::vector<Value*>& values) {
     std::vector<Value*> next(values);
-    prefetch_next(emitter, operands, step);
+    prefetch_next(emitter, operands, step, ways);
     for (int w = 0; w < ways; ++w) {
       const auto first = next.begin() + 2 + w * count;
       Accumulators set(first, first + count);
@@ -342,6 +348,12 @@ Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Valu
     begin = whole;
   }
   return multiply_interleaved(emitter, tile, operands, {begin, steps, 1}, std::move(run));
+}
+
+Run multiply_half_pair(Emitter& emitter, Tile tile, const TileOperands& operands, Run run) {
+  run.sums = multiply_pairs(emitter, tile, operands, {run.a, run.b}, run.sums, true);
+  run.b = byte_offset(emitter, run.b, operands.b_step);
+  return run;
 }
 
 Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, Value* steps) {

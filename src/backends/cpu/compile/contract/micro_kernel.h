@@ -102,6 +102,9 @@ struct Run {
 Run multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands, llvm::Value* steps,
                  Run run);
 
+// `run` after one element of A, of steps that are pairs: what lies behind it may be anything. `a` stays.
+Run multiply_half_pair(Emitter& emitter, Tile tile, const TileOperands& operands, Run run);
+
 // A single run from zero: the sums.
 Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands,
                           llvm::Value* steps);

@@ -118,7 +118,8 @@ class WinogradEmitter {
         results_(conv.winograd),
         side_(conv.winograd + 2),
         outputs_(conv.o.extent().constant()),
-        lanes_(emitter.target().lanes()) {
+        lanes_(emitter.target().lanes()),
+        pixel_(emitter.program().buffers[conv.input].type.dtype) {
     tiles_y_ = ir::ceildiv(conv.y.extent(), results_);
     tiles_x_ = ir::ceildiv(conv.x.extent(), results_);
     tiles_ = conv.b.extent() * tiles_y_ * tiles_x_;
@@ -127,6 +128,9 @@ class WinogradEmitter {
   }
 
   void run() {
+    // As what multiplies bf16 otherwise rounds its results there.
+    if (conv_.formats.weight == DType::BF16 && emitter_.target().has(Feature::Avx512Bf16))
+      take_denormals_as_zero(*emitter_.function());
     emitter_.reserve_keys();
     declare();
     hoist();
@@ -148,7 +152,9 @@ class WinogradEmitter {
   int64_t points() const { return side_ * side_; }
   int64_t vector_bytes() const { return int64_t{lanes_} * 4; }
   int64_t strip_bytes() const { return tile_.columns * 4; }
-  int64_t pixel_bytes() const { return conv_.channels * 4; }
+  int64_t pixel_bytes() const { return conv_.channels * pixel_.bytes(); }
+  // Of a vector of channels of the patch, which is as the input is.
+  int64_t patch_bytes() const { return lanes_ * pixel_.bytes(); }
 
   void choose_blocking() {
     const int64_t tiles = positive_opt(tiles_);
@@ -194,7 +200,7 @@ class WinogradEmitter {
       return start;
     };
     staging_ = take(results_ * results_ * strip_bytes());
-    patch_ = take(points() * vector_bytes());
+    patch_ = take(points() * patch_bytes());
     pixels_ = take(points() * block_tiles_ * row_bytes_);
     products_ = take(points() * block_tiles_ * strip_bytes());
     interface.scratch_bytes = ir::max(interface.scratch_bytes, ir::Dim(bytes));
@@ -212,7 +218,13 @@ class WinogradEmitter {
     matrix.winograd = 0;
     matrix.k = matrix.n_stride = kTaps * conv_.channels;
     matrix.batch_stride = matrix.k * matrix.n;
-    filters_ = emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, width_));
+    // Packed as the sum as it is written reads them, where that is simple: another level may.
+    matrix.weight = conv_.formats.weight;
+    filter_step_ = matrix.step = matrix.weight == DType::BF16 && conv_.channels % 2 == 0 ? 2 : 1;
+    filter_width_ =
+        filter_step_ == 1 ? width_ : panel_width(outputs_, positive_opt(conv_.x.extent()));
+    filters_ =
+        emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, filter_width_));
     input_ = emitter_.buffer(conv_.input);
     out_ = emitter_.buffer(conv_.out);
     blocks_value_ = value_of(blocks_);
@@ -267,10 +279,9 @@ class WinogradEmitter {
       Value* first = ir_.CreateMul(panel, i64(width_));
       Value* width = smaller(emitter_, i64(width_), ir_.CreateSub(i64(outputs_), first));
       Value* weight = at(weight_, panel, points() * conv_.channels * width_ * 4);
-      Value* filters = at(filters_, panel, kTaps * conv_.channels * width_ * 4);
       emitter_.loop(i64(0), width, tile_.columns, [&](Value* strip) {
         multiply(parts, at(weight, strip, 4));
-        transform_products(parts, ir_.CreateAdd(first, strip), at(filters, strip, 4));
+        transform_products(parts, ir_.CreateAdd(first, strip));
       });
     });
   }
@@ -319,15 +330,15 @@ class WinogradEmitter {
       Value* is_whole = ir_.CreateICmpEQ(seen, i64(points()));
       Value* is_cut = ir_.CreateNot(is_whole);
       when(emitter_, is_cut,
-           [&] { emit_zeros(emitter_, patch_, i64(points() * lanes_), DType::F32); });
+           [&] { emit_zeros(emitter_, patch_, i64(points() * patch_bytes() / 4), DType::F32); });
       Value* row = ir_.CreateAdd(ir_.CreateMul(place.b, value_of(conv_.height)), y);
       Value* image =
           byte_offset(emitter_, at(input_, x, pixel_bytes()), ir_.CreateMul(row, row_bytes));
       Value* to = at(pixels_, tile, row_bytes_);
-      Source source{nullptr, ir_.CreateSelect(is_whole, row_bytes, i64(side_ * vector_bytes())),
-                    ir_.CreateSelect(is_whole, i64(pixel_bytes()), i64(vector_bytes()))};
+      Source source{nullptr, ir_.CreateSelect(is_whole, row_bytes, i64(side_ * patch_bytes())),
+                    ir_.CreateSelect(is_whole, i64(pixel_bytes()), i64(patch_bytes()))};
       emitter_.loop(i64(0), i64(conv_.channels), lanes_, [&](Value* channel) {
-        Value* from = at(image, channel, 4);
+        Value* from = at(image, channel, pixel_.bytes());
         Value* mask = conv_.channels % lanes_ == 0
                           ? nullptr
                           : mask_below(emitter_, channel, i64(conv_.channels));
@@ -338,10 +349,11 @@ class WinogradEmitter {
     });
   }
 
-  Value* load(Value* address, Value* mask) {
-    const ElementFormat format(DType::F32);
-    return mask == nullptr ? format.load(ir_, address, lanes_)
-                           : format.load_masked(ir_, address, mask);
+  Value* load(Value* address) { return ElementFormat(DType::F32).load(ir_, address, lanes_); }
+  // A vector of channels of a pixel.
+  Value* load_pixel(Value* address, Value* mask) {
+    return mask == nullptr ? pixel_.load(ir_, address, lanes_)
+                           : pixel_.load_masked(ir_, address, mask);
   }
   void store(Value* value, Value* address) { ElementFormat(DType::F32).store(ir_, value, address); }
 
@@ -349,9 +361,10 @@ class WinogradEmitter {
   void copy_patch(const Source& from, const Range& rows, const Range& columns, Value* mask) {
     emitter_.loop(rows.begin, rows.end, 1, [&](Value* i) {
       Value* read = byte_offset(emitter_, from.base, ir_.CreateMul(i, from.row));
-      Value* written = at(patch_, i, side_ * vector_bytes());
+      Value* written = at(patch_, i, side_ * patch_bytes());
       emitter_.loop(columns.begin, columns.end, 1, [&](Value* j) {
-        store(load(at(read, j, pixel_bytes()), mask), at(written, j, vector_bytes()));
+        pixel_.store(ir_, load_pixel(at(read, j, pixel_bytes()), mask),
+                     at(written, j, patch_bytes()));
       });
     });
   }
@@ -369,7 +382,7 @@ class WinogradEmitter {
     for (size_t j = 0; j < side; ++j) {
       Vectors column;
       for (size_t i = 0; i < side; ++i)
-        column.push_back(load(byte_offset(emitter_, rows[i], offsets[j]), mask));
+        column.push_back(load_pixel(byte_offset(emitter_, rows[i], offsets[j]), mask));
       column = transform.input(column);
       for (size_t i = 0; i < side; ++i) half[i].push_back(column[i]);
     }
@@ -380,11 +393,21 @@ class WinogradEmitter {
     }
   }
 
+  // The tiles of a point fetch the filters of the next one in turns, while they have products to compute. `tiles` is
+  // how many there are at least.
+  void share_next_point(TileOperands& operands, Value* tile, int64_t tiles) {
+    operands.next_bytes = (width_ * 4 + tiles - 1) / tiles;
+    Value* share = ir_.CreateMul(tile, i64(conv_.channels * operands.next_bytes));
+    operands.next_b =
+        byte_offset(emitter_, operands.b, ir_.CreateAdd(share, i64(conv_.channels * width_ * 4)));
+  }
+
   // The products of all points, for a strip of outputs.
   void multiply(const Parts& parts, Value* weight) {
     CountRange counts = part_range(range_of(tiles_), block_tiles_);
     counts = {counts.low / parts_, (counts.high + parts_ - 1) / parts_};
     const int most_rows = tile_rows(emitter_.target(), tile_.vectors, counts);
+    const int64_t tiles = tile_.columns == width_ ? (counts.low + most_rows - 1) / most_rows : 0;
     TileOperands operands;
     operands.a_step = i64(4);
     operands.b_step = i64(width_ * 4);
@@ -399,10 +422,12 @@ class WinogradEmitter {
         Value* count = ir_.CreateSub(end, begin);
         const auto body = [&](Value* first, int rows) {
           const Tile tile{rows, tile_.vectors};
+          Value* tile_first = first;
           first = ir_.CreateAdd(begin, first);
           operands.a = at(pixels, first, row_bytes_);
           operands.rows.clear();
           for (int64_t r = 0; r < rows; ++r) operands.rows.push_back(i64(r * row_bytes_));
+          if (tiles > 0) share_next_point(operands, ir_.CreateUDiv(tile_first, i64(rows)), tiles);
           const Accumulators sums = multiply_run(emitter_, tile, operands, i64(conv_.channels));
           Value* to = at(products, first, strip_bytes());
           for (size_t i = 0; i < sums.size(); ++i)
@@ -426,7 +451,7 @@ class WinogradEmitter {
       Vectors column;
       for (size_t i = 0; i < side; ++i) {
         const auto point = static_cast<int64_t>(i * side + j);
-        column.push_back(load(at(from, point * block_tiles_ * strip_bytes()), nullptr));
+        column.push_back(load(at(from, point * block_tiles_ * strip_bytes())));
       }
       column = transform.output(column);
       for (size_t i = 0; i < half.size(); ++i) half[i].push_back(column[i]);
@@ -443,8 +468,28 @@ class WinogradEmitter {
     return check;
   }
 
+  // The filters of a channel and a vector of outputs from `column` on. Pairs hold both elements in a lane.
+  Value* load_filter(Value* column, Value* tap, Value* channel) {
+    Value* k = ir_.CreateAdd(ir_.CreateMul(tap, i64(conv_.channels)), channel);
+    const ElementFormat format(conv_.formats.weight);
+    const int64_t row = filter_width_ * filter_step_ * format.bytes();
+    const int64_t rows = kTaps * conv_.channels / filter_step_;
+    Value* panel = at(filters_, ir_.CreateUDiv(column, i64(filter_width_)), rows * row);
+    Value* line = at(panel, ir_.CreateUDiv(k, i64(filter_step_)), row);
+    Value* first =
+        at(line, ir_.CreateURem(column, i64(filter_width_)), filter_step_ * format.bytes());
+    if (filter_step_ == 1) return format.load(ir_, first, lanes_);
+    auto* type = llvm::FixedVectorType::get(ir_.getInt32Ty(), static_cast<unsigned>(lanes_));
+    Value* pairs = ir_.CreateAlignedLoad(type, first, llvm::Align(4));
+    Value* low = ir_.CreateShl(pairs, 16);
+    Value* high = ir_.CreateAnd(pairs, llvm::ConstantInt::get(type, 0xFFFF0000));
+    Value* is_low = ir_.CreateICmpEQ(ir_.CreateAnd(k, i64(1)), i64(0));
+    return ir_.CreateBitCast(ir_.CreateSelect(is_low, low, high),
+                             vector_type(emitter_, DType::F32));
+  }
+
   // Results of a tile as their sum is written, for a vector of outputs: sums in staging.
-  void sum_directly(const Place& place, Value* filters, Value* to) {
+  void sum_directly(const Place& place, Value* column, Value* to) {
     Value* height = value_of(conv_.height);
     Value* width = value_of(conv_.width);
     const auto in_tile = [&](const std::function<void(Value*, Value*)>& body) {
@@ -467,14 +512,12 @@ class WinogradEmitter {
         when(emitter_, exists, [&] {
           Value* row = ir_.CreateAdd(ir_.CreateMul(place.b, height), y);
           Value* from = at(input_, ir_.CreateAdd(ir_.CreateMul(row, width), x), pixel_bytes());
-          Value* weights = at(filters, tap, conv_.channels * width_ * 4);
           emitter_.loop(i64(0), i64(conv_.channels), 1, [&](Value* channel) {
-            Value* value =
-                ir_.CreateVectorSplat(static_cast<unsigned>(lanes_),
-                                      ir_.CreateLoad(ir_.getFloatTy(), at(from, channel, 4)));
-            Value* weight = load(at(weights, channel, width_ * 4), nullptr);
+            Value* value = ir_.CreateVectorSplat(
+                static_cast<unsigned>(lanes_), pixel_.load(ir_, at(from, channel, pixel_.bytes())));
+            Value* weight = load_filter(column, tap, channel);
             store(ir_.CreateIntrinsic(llvm::Intrinsic::fma, {weight->getType()},
-                                      {value, weight, load(sum, nullptr)}),
+                                      {value, weight, load(sum)}),
                   sum);
           });
         });
@@ -482,7 +525,7 @@ class WinogradEmitter {
     });
   }
 
-  void transform_products(const Parts& parts, Value* column, Value* filters) {
+  void transform_products(const Parts& parts, Value* column) {
     Value* begin = tiles_before(parts.begin, parts.block);
     emitter_.loop(begin, tiles_before(parts.end, parts.block), 1, [&](Value* tile) {
       const Place place = place_of(ir_.CreateAdd(parts.block.begin, tile));
@@ -490,8 +533,9 @@ class WinogradEmitter {
       emitter_.loop(i64(0), i64(strip_bytes()), vector_bytes(), [&](Value* offset) {
         Value* to = byte_offset(emitter_, staging_, offset);
         Value* check = transform_sums(byte_offset(emitter_, from, offset), to);
-        when(emitter_, ir_.CreateOrReduce(ir_.CreateFCmpUNO(check, check)),
-             [&] { sum_directly(place, byte_offset(emitter_, filters, offset), to); });
+        when(emitter_, ir_.CreateOrReduce(ir_.CreateFCmpUNO(check, check)), [&] {
+          sum_directly(place, ir_.CreateAdd(column, ir_.CreateUDiv(offset, i64(4))), to);
+        });
       });
       emitter_.bind(conv_.b.index, place.b);
       Value* height = value_of(conv_.y.extent());
@@ -531,10 +575,12 @@ class WinogradEmitter {
   int64_t results_, side_;  // of a tile: m and n
   int64_t outputs_;
   int lanes_;
+  ElementFormat pixel_;  // of the input
   ir::Dim tiles_y_, tiles_x_, tiles_, blocks_;
   int64_t row_bytes_ = 0;    // of the transformed pixels of a tile, for one point
   int64_t block_tiles_ = 1;  // of a task, at most
   int64_t width_ = 16;       // of a panel
+  int64_t filter_width_ = 16, filter_step_ = 1;  // of the panels of the filters as they were
   int64_t panels_ = 1, group_panels_ = 1, groups_ = 1;
   int64_t parts_ = 1;  // of a block of tiles
   TileWidth tile_;

@@ -27,10 +27,18 @@ const std::vector<Row>& matrix(int64_t results) {
   return results == 2 ? kTwo : kFour;
 }
 
+std::vector<float> widened(const ir::Literal& filters) {
+  std::vector<float> values(static_cast<size_t>(filters.elements()));
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<float>(filters.as_double(static_cast<int64_t>(i)));
+  return values;
+}
+
 }  // namespace
 
 bool has_winograd_weights(const ir::Literal& filters, int64_t results) {
-  return (results == 2 || results == 4) && filters.dtype == DType::F32 &&
+  return (results == 2 || results == 4) &&
+         (filters.dtype == DType::F32 || is_16_bit_float(filters.dtype)) &&
          filters.shape.size() == 4 && filters.shape[1] == kTaps && filters.shape[2] == kTaps;
 }
 
@@ -41,7 +49,8 @@ ir::Literal winograd_weights(const ir::Literal& filters, int64_t results) {
   const int64_t count = filters.shape[0], channels = filters.shape[3];
   std::byte* bytes = nullptr;
   ir::Literal result = ir::Literal::allocate(DType::F32, {count, side, side, channels}, &bytes);
-  const auto* from = reinterpret_cast<const float*>(filters.bytes.data());
+  const std::vector<float> values = widened(filters);
+  const float* from = values.data();
   auto* to = reinterpret_cast<float*>(bytes);
   std::vector<double> half(static_cast<size_t>(side * kTaps * channels));  // [i][kx][c]: G g
   for (int64_t o = 0; o < count; ++o) {
