@@ -144,6 +144,22 @@ TEST(ContractionAttention, Masks) {
   }
 }
 
+// Rows of K that are whole vectors are read where they lie: numbers of keys that fill vectors and panels or not, heads of one
+// vector to more than are held in registers.
+TEST(ContractionAttention, SingleQuery) {
+  for (int64_t keys : {1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 64, 65, 96, 256, 257})
+    check({.queries = 1, .keys = keys, .head_dim = 64, .value_dim = 64});
+  for (int64_t dim : {8, 16, 20, 24, 32, 48, 64, 72, 96, 128, 144, 256})
+    check({.queries = 1, .keys = 50, .head_dim = dim, .value_dim = 32});
+  for (Mask mask : {Mask::Keep, Mask::KeepNothingSometimes, Mask::Bias}) {
+    for (int64_t keys : {1, 31, 32, 33})
+      check({.queries = 1, .keys = keys, .head_dim = 32, .mask = mask});
+  }
+  check({.queries = 1, .keys = 20, .causal = true});
+  for (DType dtype : {DType::F32, DType::F16, DType::BF16})
+    check({.group = 4, .queries = 1, .keys = 70, .head_dim = 64, .dtype = dtype});
+}
+
 // V of several heads, whose rows lie apart, is packed for many rows of queries: columns and keys that fill its panels or not.
 TEST(ContractionAttention, ValuesOfSeveralHeads) {
   for (int64_t queries : {47, 48, 49, 100}) {
@@ -225,6 +241,7 @@ TEST(ContractionAttention, RunTimeSizes) {
   check_run_time_sizes({}, 2);
   check_run_time_sizes({.causal = true}, 0);
   check_run_time_sizes({.mask = Mask::Keep}, 1);
+  check_run_time_sizes({.group = 4, .head_dim = 64, .value_dim = 64, .mask = Mask::Keep}, 20);
   check_run_time_sizes({.dtype = DType::BF16}, 2);
   check_run_time_sizes({.causal = true, .dtype = DType::F16}, 0);
   check_run_time_sizes({.head_dim = 20, .value_dim = 20, .mask = Mask::Bias}, 0);

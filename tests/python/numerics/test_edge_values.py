@@ -437,6 +437,16 @@ def test_attention_of_scores_that_are_far_apart(dtype: torch.dtype, queries: int
         assert torch.equal(got, expected)
 
 
+@pytest.mark.parametrize("keys", [16, 33])  # of one key alone PyTorch loses a NaN
+@pytest.mark.parametrize("value", [float("nan"), INF])
+def test_attention_of_one_query_that_meets_no_number(keys: int, value: float) -> None:
+    q, k, v = (torch.randn(1, 3, n, 64) for n in (1, keys, keys))
+    k[0, 1, keys - 1, 63] = value
+    attention = functional.scaled_dot_product_attention
+    (got,) = compile_functions([attention], (q, k, v))(q, k, v)
+    torch.testing.assert_close(got, attention(q, k, v), equal_nan=True)
+
+
 @pytest.mark.parametrize("shape", [(2, 4, 3), (1, 4, 1), (0, 4, 3), (2, 4, 0)])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_norms_of_little(dtype: torch.dtype, shape: tuple[int, ...]) -> None:

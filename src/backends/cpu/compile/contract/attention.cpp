@@ -5,7 +5,8 @@
 // row, out = P * V with the rows scaled by the inverse of their sums. Scores stay in the
 // second-level cache. Where the number of keys is known at run time only, they lie in panels,
 // [panel][row][width], so that all strides in the loops are constants. With `causal`, keys after
-// the last row of a block are not touched.
+// the last row of a block are not touched. A single query meets K where it lies: packing it would take longer
+// than the products.
 #include <algorithm>
 #include <optional>
 
@@ -44,6 +45,7 @@ struct Blocking {
   OperandFormat q, k, v;    // in memory
   bool stages_q = false;    // a block of its rows goes to scratch, as the type that tiles read
   bool whole_rows = false;  // a row of scores is contiguous; otherwise they lie in panels
+  bool reads_keys = false;  // a single query multiplies rows of K where they lie
 };
 
 int64_t stride_width(int64_t columns) {
@@ -61,6 +63,18 @@ bool has_pairs(const Target& target, const plan::Attention& attention, const Blo
   };
   return target.has(Feature::Avx512Bf16) && is_exact(blocking.q) && is_exact(blocking.k) &&
          is_exact(blocking.v) && attention.head_dim % 2 == 0;
+}
+
+// Whether rows of K are whole vectors, few enough that a query stays in registers, of a type that is widened as it is read.
+bool reads_keys(const plan::Attention& attention, const Target& target, const Blocking& blocking) {
+  constexpr int64_t kMostVectors = 8;
+  const bool reads_q = blocking.stages_q || attention.q.strides.back().is_constant(1);
+  return blocking.key_steps == Steps::Single && blocking.k.sum == DType::F32 &&
+         (blocking.k.is_plain() || blocking.k.widens()) &&
+         attention.k.strides.back().is_constant(1) && reads_q &&
+         attention.head_dim % target.lanes() == 0 &&
+         attention.head_dim / target.lanes() <= kMostVectors &&
+         range_of(attention.i.extent()).low <= 1;
 }
 
 Blocking choose_blocking(const plan::Program& program, const plan::Attention& attention,
@@ -92,6 +106,7 @@ Blocking choose_blocking(const plan::Program& program, const plan::Attention& at
     blocking.packs_v |= blocking.has_tiles;
     if (blocking.packs_v) blocking.value_steps = Steps::Pairs;
   }
+  blocking.reads_keys = reads_keys(attention, target, blocking);
   blocking.whole_rows = attention.j.extent().is_constant();
   blocking.value_width = stride_width(attention.value_dim);
   // The powers that a tile reads are of one panel of scores, and all blocks have two tiles of columns.
@@ -131,6 +146,11 @@ class AttentionEmitter {
   Value* value_of(const ir::Dim& dim) { return emitter_.value_of(dim); }
   Value* at(Value* base, Value* index, int64_t stride) {
     return byte_offset(emitter_, base, ir_.CreateMul(index, i64(stride)));
+  }
+
+  // Unless there is never more than a single query.
+  bool packs_keys() const {
+    return !blocking_.reads_keys || range_of(attention_.i.extent()).high > 1;
   }
 
   ir::Dim row_blocks() const { return ir::ceildiv(attention_.i.extent(), blocking_.block_rows); }
@@ -185,7 +205,7 @@ class AttentionEmitter {
     ir::Dim end = staging + inverses;
     staging_ = emitter_.scratch();
     inverse_sums_ = byte_offset(emitter_, emitter_.scratch(), i64(staging));
-    packed_k_ = take_scratch(end, key_panels() * key_panel_bytes());
+    if (packs_keys()) packed_k_ = take_scratch(end, key_panels() * key_panel_bytes());
     scores_ = take_scratch(end, score_bytes());
     value_panel_bytes_ =
         panel_bytes(blocking_.value_steps, attention_.j.extent(), blocking_.value_width);
@@ -212,7 +232,12 @@ class AttentionEmitter {
     Value* v = view_address(attention_.v);
     Emitter::Carried keys{ir_.CreatePtrToInt(k, ir_.getInt64Ty()),
                           ir_.CreatePtrToInt(v, ir_.getInt64Ty())};
-    when(emitter_, ir_.CreateICmpNE(keys[0], packed[0]), [&] { pack_keys(k); });
+    Value* is_new = ir_.CreateICmpNE(keys[0], packed[0]);
+    Value* is_single = blocking_.reads_keys ? ir_.CreateICmpEQ(m_, i64(1)) : ir_.getFalse();
+    if (packs_keys()) {
+      Value* packs = ir_.CreateAnd(is_new, ir_.CreateNot(is_single));
+      when(emitter_, packs, [&] { pack_keys(k); });
+    }
     if (blocking_.packs_v) {
       when(emitter_, ir_.CreateICmpNE(keys[1], packed[1]), [&] { pack_values(v); });
     }
@@ -221,7 +246,9 @@ class AttentionEmitter {
     if (attention_.causal) limit = smaller(emitter_, n_, ir_.CreateAdd(rows.begin, rows.count));
     Value* panels = ir_.CreateUDiv(ir_.CreateAdd(limit, i64(blocking_.key_width - 1)),
                                    i64(blocking_.key_width));
-    emit_scores(rows, panels);
+    if (blocking_.reads_keys)
+      when(emitter_, is_single, [&] { emit_single_scores(rows, k, panels); });
+    if (packs_keys()) when(emitter_, ir_.CreateNot(is_single), [&] { emit_scores(rows, panels); });
     emit_softmax(emitter_, attention_,
                  {scores_, blocking_.key_width, score_row_bytes(), score_panel_bytes(), power(),
                   power_panel_bytes()},
@@ -397,6 +424,70 @@ class AttentionEmitter {
             staged_row_bytes(attention_.head_dim, type),
             ElementFormat(type).bytes() * step,
             {type, type, type}};
+  }
+
+  // scores = Q * K^T for one query, a vector of keys at a time.
+  void emit_single_scores(Span rows, Value* k, Value* panels) {
+    const QueryRows q = query_rows(rows);
+    const ir::Dim key_bytes = row_stride(attention_.k) * ElementFormat(blocking_.k.memory).bytes();
+    const int64_t part = lanes_ * ElementFormat(q.format.memory).bytes();
+    std::vector<Value*> query;
+    for (int64_t v = 0; v < attention_.head_dim / lanes_; ++v)
+      query.push_back(q.format.load(ir_, byte_offset(emitter_, q.base, i64(v * part)), lanes_));
+    Value* last = ir_.CreateSub(n_, i64(1));
+    const bool is_whole = ir::provably_divisible(attention_.j.extent(), blocking_.key_width);
+    emitter_.loop(i64(0), panels, 1, [&](Value* panel) {
+      Value* begin = ir_.CreateMul(panel, i64(blocking_.key_width));
+      Value* to = at(scores_, panel, score_panel_bytes());
+      emitter_.loop(i64(0), i64(blocking_.key_width), lanes_, [&](Value* first) {
+        const auto product = [&](int lane) {
+          Value* key = ir_.CreateAdd(ir_.CreateAdd(begin, first), i64(lane));
+          // Lanes beyond the last key repeat it: softmax leaves them out.
+          if (!is_whole) key = smaller(emitter_, key, last);
+          Value* row = byte_offset(emitter_, k, ir_.CreateMul(key, value_of(key_bytes)));
+          return lane_products(query, row);
+        };
+        sum_.store(ir_, sums_of_rows(0, lanes_, product), at(to, first, sum_.bytes()), 32);
+      });
+    });
+  }
+
+  // The products of a query and a key, one sum in each lane.
+  Value* lane_products(const std::vector<Value*>& query, Value* key) {
+    const int64_t part = lanes_ * ElementFormat(blocking_.k.memory).bytes();
+    Value* sum = nullptr;
+    for (size_t v = 0; v < query.size(); ++v) {
+      Value* place = byte_offset(emitter_, key, i64(static_cast<int64_t>(v) * part));
+      Value* values = blocking_.k.load(ir_, place, lanes_);
+      sum = sum == nullptr ? ir_.CreateFMul(query[v], values)
+                           : ir_.CreateIntrinsic(llvm::Intrinsic::fma, {sum->getType()},
+                                                 {query[v], values, sum});
+    }
+    return sum;
+  }
+
+  // The sum of all lanes of each of `count` vectors, in their order: of two halves neighbours are added, first those within
+  // 128 bits, then these. With fewer vectors than lanes, a part of the result is partial sums.
+  Value* sums_of_rows(int first, int count, const std::function<Value*(int)>& vector) {
+    if (count == 1) return vector(first);
+    Value* low = sums_of_rows(first, count / 2, vector);
+    Value* high = sums_of_rows(first + count / 2, count / 2, vector);
+    std::vector<int> even, odd;
+    constexpr int kQuad = 4;
+    const int unit = count <= kQuad ? 1 : kQuad;        // what is added to its neighbour
+    const int block = count <= kQuad ? kQuad : lanes_;  // what the halves are joined in
+    for (int begin = 0; begin < lanes_; begin += block) {
+      for (int half = 0; half < 2; ++half) {
+        for (int at = 0; at < block; at += 2 * unit) {
+          for (int i = 0; i < unit; ++i) {
+            even.push_back(half * lanes_ + begin + at + i);
+            odd.push_back(half * lanes_ + begin + at + unit + i);
+          }
+        }
+      }
+    }
+    return ir_.CreateFAdd(ir_.CreateShuffleVector(low, high, even),
+                          ir_.CreateShuffleVector(low, high, odd));
   }
 
   // scores = Q * K^T for the rows of a block and the keys of `panels` panels.
