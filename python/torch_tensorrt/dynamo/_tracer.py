@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tensorrt._arguments import merge_inputs, sample_inputs
 from torch_tensorrt._input import Input
+from torch_tensorrt.dynamo._opaque_data import data_is_opaque
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._words import check_words
 
@@ -61,7 +62,9 @@ def trace(
     strict = bool(options.get("strict", False))
 
     def export(shapes: Any) -> ExportedProgram:
-        with torch.no_grad(), masks_are_opaque():
+        # Dynamo has its own way with modes.
+        opaque = nullcontext() if strict else data_is_opaque()
+        with torch.no_grad(), masks_are_opaque(), opaque:
             return torch.export.export(
                 mod, samples, keyword_samples, dynamic_shapes=shapes, strict=strict
             )

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch_tensorrt._files import errors_at_the_end, replaced_file
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._compiler import compile as compile_exported
 from torch_tensorrt.dynamo._lift import changed_buffers, lift
+from torch_tensorrt.dynamo._opaque_data import data_is_opaque
 from torch_tensorrt.dynamo._refit import refit_module_weights
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._tracer import masks_are_opaque
@@ -145,7 +147,8 @@ class MutableTorchTensorRTModule:
 
     def _export(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
         samples, keyword_samples = sample_inputs(self.pytorch_model, args, kwargs)
-        with torch.no_grad(), quiet_torch(), masks_are_opaque():
+        opaque = nullcontext() if self._export_options.get("strict") else data_is_opaque()
+        with torch.no_grad(), quiet_torch(), masks_are_opaque(), opaque:
             return torch.export.export(
                 self.pytorch_model,
                 samples,
