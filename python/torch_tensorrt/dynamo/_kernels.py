@@ -36,7 +36,7 @@ def _rest(operator: OpOverload) -> Callable[..., Any]:
     return decomposition if decomposition is not None else lambda *_, **__: NotImplemented
 
 
-def _require(condition: Tensor, operator: str, fault: str) -> None:
+def require(condition: Tensor, operator: str, fault: str) -> None:
     """Ends the run unless the condition is true everywhere; `fault` is "got X, expected Y"."""
     aten._assert_async.msg(condition.all(), f"[{operator}] {fault}")
 
@@ -48,7 +48,7 @@ def _binary_cross_entropy(x: Tensor, target: Tensor, *args: Any, **named: Any) -
     for tensor, name in ((x, "input"), (target, "target")):
         within = (tensor >= 0).logical_and(tensor <= 1)
         fault = f"got an element of the {name} outside of [0, 1], expected probabilities"
-        _require(within, "binary_cross_entropy", fault)
+        require(within, "binary_cross_entropy", fault)
     return _BINARY_CROSS_ENTROPY(x, target, *args, **named)
 
 
@@ -57,7 +57,7 @@ def _quantile_of(operator: OpOverload, name: str) -> Callable[..., Tensor]:
 
     def quantile(x: Tensor, q: Tensor, *args: Any, **named: Any) -> Tensor:
         within = (q >= 0).logical_and(q <= 1)
-        _require(within, name, "got a q outside of [0, 1], expected q within it")
+        require(within, name, "got a q outside of [0, 1], expected q within it")
         return rest(x, q, *args, **named)
 
     return quantile
@@ -69,7 +69,7 @@ def _max_unpool_of(operator: OpOverload, name: str) -> Callable[..., Tensor]:
     def max_unpool(x: Tensor, places: Tensor, output_size: Sequence[int], *args: Any) -> Tensor:
         size = math.prod(output_size)
         within = (places >= 0).logical_and(places < size)
-        _require(within, name, "got an index outside of the output, expected 0 to its last place")
+        require(within, name, "got an index outside of the output, expected 0 to its last place")
         return rest(x, places, output_size, *args)
 
     return max_unpool
@@ -95,7 +95,7 @@ def _multilabel_margin_loss(x: Tensor, target: Tensor, reduction: int = 1) -> Te
     rows, labels = torch.atleast_2d(x), torch.atleast_2d(target)
     classes = rows.shape[1]
     within = (labels >= -1).logical_and(labels < classes)
-    _require(
+    require(
         within,
         "multilabel_margin_loss",
         f"got a target outside of [-1, {classes}), expected a class or -1",

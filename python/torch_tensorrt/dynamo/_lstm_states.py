@@ -26,14 +26,14 @@ def correct_lstm_states(graph: Graph) -> None:
         elif isinstance(node.target, torch._ops.HigherOrderOperator):
             continue  # has graphs of its own
         elif node.op == "call_function" and not wrong.isdisjoint(node.all_input_nodes):
-            value = _computed(node)
+            value = computed(node)
             if node.target is operator.getitem and _same(value, node.meta["val"]):
                 continue
             node.meta["val"] = value
             wrong.add(node)
 
 
-def _computed(node: Node) -> Any:
+def computed(node: Node) -> Any:
     """What an operator gives for what is recorded of its inputs."""
     args, kwargs = map_arg((node.args, node.kwargs), lambda arg: arg.meta["val"])
     with torch.no_grad(), fake_mode_of(arg.meta["val"] for arg in node.all_input_nodes):

@@ -20,6 +20,7 @@ from torch.fx import Graph, Node
 
 from kiln import KilnError, Model, NodeSupport
 from torch_tensorrt._operator import is_engine_dtype
+from torch_tensorrt.dynamo._batch_statistics import BATCH_NORMS, statistics_dtypes
 from torch_tensorrt.dynamo._contractions import has_contractions
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints
@@ -94,15 +95,6 @@ def check_support(
 
 
 _ATEN = torch.ops.aten
-_BATCH_NORMS = (
-    _ATEN.native_batch_norm.default,
-    _ATEN._native_batch_norm_legit.default,
-    _ATEN._native_batch_norm_legit.no_stats,
-    _ATEN._native_batch_norm_legit_functional.default,
-    _ATEN._native_batch_norm_legit_no_training.default,
-    _ATEN._batch_norm_with_update.default,
-    _ATEN._batch_norm_with_update_functional.default,
-)
 _OTHER_NORMS = (_ATEN.native_layer_norm.default, _ATEN.native_group_norm.default)
 
 
@@ -124,13 +116,16 @@ def _leave_unknown_dtypes(graph: Graph, reasons: dict[Node, str]) -> None:
 
 def _has_other_dtypes(norm: Node) -> bool:
     """Whether the results after the first may have other dtypes than the exporter writes down."""
-    if norm.target not in (*_BATCH_NORMS, *_OTHER_NORMS):
-        return False
-    dtypes = {value.dtype for arg in norm.all_input_nodes for value in _tensor_values(arg)}
-    is_mixed = len(dtypes) > 1
-    return is_mixed or (
-        norm.target in _BATCH_NORMS and not dtypes.isdisjoint((torch.float16, torch.bfloat16))
-    )
+    if norm.target in BATCH_NORMS:
+        dtypes = statistics_dtypes(norm)
+        if dtypes is not None:
+            return dtypes != [value.dtype for value in norm.meta["val"]]
+        return not _operand_dtypes(norm).isdisjoint((torch.float16, torch.bfloat16))
+    return norm.target in _OTHER_NORMS and len(_operand_dtypes(norm)) > 1
+
+
+def _operand_dtypes(node: Node) -> set[torch.dtype]:
+    return {value.dtype for arg in node.all_input_nodes for value in _tensor_values(arg)}
 
 
 def _refusal(node: Node, answer: NodeSupport, settings: CompilationSettings) -> str:

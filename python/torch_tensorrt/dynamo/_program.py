@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
+from torch_tensorrt.dynamo._batch_statistics import correct_batch_statistics
 from torch_tensorrt.dynamo._capture import capture
 from torch_tensorrt.dynamo._contract import (
     Condition,
@@ -87,6 +88,7 @@ class Program:
             spec.target for spec in self.signature.output_specs if spec.kind in MUTATIONS
         }
         correct_lstm_states(self.graph)
+        correct_batch_statistics(self.graph)
         self._remove_copies_of_constants()
         self._remove_checks()
         self._compute_sizes_from_inputs()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +14,11 @@ import torch
 from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
 from torch.fx import Graph, Node
-from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._arguments import merge_inputs, sample_inputs
 from torch_tensorrt._input import Input
+from torch_tensorrt.dynamo._opaque_data import data_is_opaque
 from torch_tensorrt.dynamo._ranges import range_bounds
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._small_sizes import holds
@@ -67,7 +65,7 @@ def trace(
     strict = bool(options.get("strict", False))
 
     def export(shapes: Any, way: Mapping[str, bool]) -> ExportedProgram:
-        with torch.no_grad(), masks_are_opaque(), oblivious(way["oblivious"]):
+        with torch.no_grad(), data_is_opaque(strict), oblivious(way["oblivious"]):
             program = torch.export.export(
                 mod,
                 samples,
@@ -162,47 +160,6 @@ def _with_equal_sizes(
 
 def _dims(dynamic_shapes: Any) -> list[Any]:
     return [dim for dim in pytree.tree_leaves(dynamic_shapes) if isinstance(dim, Dim)]
-
-
-class _OpaqueMasks:
-    """While a tracer needs it, in whatever threads, torch.nn's transformers do not look into masks."""
-
-    NAME = "_detect_is_causal_mask"
-
-    def __init__(self) -> None:
-        self._own = getattr(transformer, self.NAME, None)
-        self._lock, self._users = threading.Lock(), 0
-
-    def enter(self) -> None:
-        with self._lock:
-            self._users += 1
-            if self._own is not None:
-                setattr(transformer, self.NAME, _only_what_is_said)
-
-    def leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._own is not None and self._users == 0:
-                setattr(transformer, self.NAME, self._own)
-
-
-def _only_what_is_said(mask: Any, is_causal: bool | None = None, size: Any = None) -> bool:
-    return bool(is_causal)
-
-
-_opaque_masks = _OpaqueMasks()
-
-
-@contextmanager
-def masks_are_opaque() -> Iterator[None]:
-    """torch.nn's transformers look into a mask to find out whether it is causal, which a tracer cannot. The answer is a
-    hint for PyTorch's kernels: the mask is applied all the same.
-    """
-    _opaque_masks.enter()
-    try:
-        yield
-    finally:
-        _opaque_masks.leave()
 
 
 def shapes_of_inputs(

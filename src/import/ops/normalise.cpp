@@ -187,14 +187,33 @@ struct BatchNorm {
   Value *running_mean, *running_var;  // moved towards the batch's; null without them
 };
 
+// Statistics of a batch have the widest dtype of the operands. PyTorch may record another one of 16 bits.
+DType batch_statistics_dtype(Call& call) {
+  DType dtype = call.tensor("input")->type.dtype;
+  for (const char* name : {"weight", "bias", "running_mean", "running_var"}) {
+    const Value* operand = call.optional_tensor(name);
+    if (operand != nullptr) dtype = promote_types(dtype, operand->type.dtype);
+  }
+  return dtype;
+}
+
+void expect_recorded(Call& call, size_t output, DType dtype) {
+  call.expect(!call.output_used(output) || recorded_dtype(call, output) == dtype,
+              "statistics of a batch of 16 bits that are recorded as another dtype than PyTorch's "
+              "kernels give",
+              std::string(dtype_name(dtype)));
+}
+
 // The running variance counts the elements less one, that of the batch all of them. `outputs`: how many the operator has.
 BatchNorm batch_norm_of_batch(Call& call, size_t outputs) {
-  bool gives_statistics = false;
-  for (size_t i = 1; i < outputs; ++i) gives_statistics |= call.output_used(i);
-  call.expect(
-      !gives_statistics || !is_16_bit_float(call.tensor("input")->type.dtype),
-      "statistics of a batch of 16 bits, of which PyTorch records another dtype than it gives",
-      "f32");
+  if (outputs > 1) {
+    const DType given = batch_statistics_dtype(call);
+    for (const size_t i : {size_t{1}, size_t{2}}) expect_recorded(call, i, given);
+  }
+  if (outputs > 3) {
+    expect_recorded(call, outputs - 2, call.tensor("running_mean")->type.dtype);
+    expect_recorded(call, outputs - 1, call.tensor("running_var")->type.dtype);
+  }
   call.compute_in_f32();
   ir::Builder& builder = call.builder();
   Value* x = call.tensor("input");
@@ -213,7 +232,7 @@ BatchNorm batch_norm_of_batch(Call& call, size_t outputs) {
   Expr result = (Expr(call, x) - channel(of.mean)) * channel(of.scale);
   if (Value* weight = call.optional_tensor("weight")) result = result * channel(weight);
   if (Value* bias = call.optional_tensor("bias")) result = result + channel(bias);
-  const DType dtype = statistics_dtype(call, x);
+  const DType dtype = batch_statistics_dtype(call);  // 16 bits are made of f32 where it is recorded
   BatchNorm norm{builder.cast(result, x->type.dtype), builder.cast(of.mean, dtype),
                  builder.cast(of.scale, dtype), nullptr, nullptr};
   if (!call.has("running_mean") || !call.has("running_var")) return norm;

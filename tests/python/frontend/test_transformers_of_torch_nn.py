@@ -9,7 +9,7 @@ import torch
 from models_small import engines_of
 
 import torch_tensorrt
-from torch_tensorrt.dynamo._tracer import masks_are_opaque
+from torch_tensorrt.dynamo._opaque_data import data_is_opaque
 
 SIZE, LENGTH, BATCH = 32, 7, 3
 CAUSAL = torch.nn.Transformer.generate_square_subsequent_mask(LENGTH)
@@ -86,8 +86,8 @@ def test_pytorch_is_as_before() -> None:
     with pytest.raises(Exception, match="already"):
         torch_tensorrt.dynamo.trace(Failing(), arg_inputs=[torch.randn(2)])
     assert transformer._detect_is_causal_mask is before
-    with masks_are_opaque():
-        with masks_are_opaque():
+    with data_is_opaque():
+        with data_is_opaque():
             pass
         assert transformer._detect_is_causal_mask is not before  # somebody traces still
     assert transformer._detect_is_causal_mask is before

@@ -42,6 +42,14 @@ ONE_SIZE: dict[
     "pooling down to one": (lambda x: functional.avg_pool2d(x, 2), (1, 3, None, 4), range(2, 10)),
 }
 
+# PyTorch's own fixes the length of what it is traced with.
+POOLS = {
+    "kernel": torch.nn.MaxPool1d(2),
+    "stride": torch.nn.MaxPool1d(3, stride=1, padding=1),
+    "dilation": torch.nn.MaxPool1d(kernel_size=(2,), stride=(2,), dilation=(2,)),
+    "ceiling": torch.nn.MaxPool1d(4, 3, ceil_mode=True),
+}
+
 TWO_INPUTS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "sum": lambda x, y: x + y,
     "concatenation": lambda x, y: torch.cat([x, y], 1),
@@ -83,6 +91,16 @@ def test_every_size_of_the_range_works(name: str) -> None:
     compiled = whole_engine(model, [Input(min_shape=least, opt_shape=opt, max_shape=most)])
     for size in sizes:
         check(compiled, model, torch.randn(of_size(shape, size)))
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("rank", [2, 3])
+def test_max_pools_of_any_length(name: str, rank: int) -> None:
+    batch = (2,) * (rank - 2)
+    spec = Input(min_shape=(*batch, 3, 4), opt_shape=(*batch, 3, 16), max_shape=(*batch, 3, 40))
+    compiled = whole_engine(POOLS[name], [spec])
+    for length in (4, 5, 16, 39, 40):
+        check(compiled, POOLS[name], torch.randn(*batch, 3, length))
 
 
 @pytest.mark.parametrize("name", TWO_INPUTS)
