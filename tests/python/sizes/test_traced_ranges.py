@@ -47,7 +47,6 @@ POOLS = {
     "kernel": torch.nn.MaxPool1d(2),
     "stride": torch.nn.MaxPool1d(3, stride=1, padding=1),
     "dilation": torch.nn.MaxPool1d(kernel_size=(2,), stride=(2,), dilation=(2,)),
-    "ceiling": torch.nn.MaxPool1d(4, 3, ceil_mode=True),
 }
 
 TWO_INPUTS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
