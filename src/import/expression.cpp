@@ -237,6 +237,14 @@ class Parser {
     return result;
   }
 
+  // Of a number that is not 0.
+  Fraction inverse(const Fraction& value) const {
+    if (!value.numerator.is_constant() || value.numerator.is_constant(0)) fail("a quotient");
+    const int64_t below = value.numerator.constant();
+    return make(Dim(below < 0 ? -value.denominator : value.denominator), std::abs(below),
+                static_cast<double>(value.denominator));
+  }
+
   Fraction whole(Dim dim, double magnitude) const { return make(std::move(dim), 1, magnitude); }
 
   Fraction binary(std::string_view name, const Fraction& a, const Fraction& b) const {
@@ -246,6 +254,7 @@ class Parser {
       if (name == "IntTrueDiv" && !ir::provably_divisible(x, y)) fail("a fraction");
       return whole(ir::floordiv(x, y), magnitude);
     }
+    if (name == "FloatTrueDiv") return multiply(a, inverse(b));
     if (name == "CeilDiv") return whole(ir::ceildiv(integer(a), divisor(b)), magnitude);
     if (name == "Mod" || name == "PythonMod") {
       return whole(ir::mod(integer(a), divisor(b)), magnitude);

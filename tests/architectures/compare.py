@@ -25,8 +25,11 @@ def compare(case: Architecture, dynamic: bool) -> dict[str, Any]:
         except Exception as error:
             return _outcome("not run", error)
         try:
-            shapes = _dynamic_shapes(case) if dynamic else None
-            program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
+            program = torch_tensorrt.dynamo.trace(
+                module,
+                arg_inputs=inputs,
+                dynamic_shapes=_dynamic_shapes(case) if dynamic else None,
+            )
         except Exception as error:
             return _outcome("not exported", error)
         try:

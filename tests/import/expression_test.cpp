@@ -97,6 +97,10 @@ TEST_F(ExpressionTest, ReadsProductsOfSizesAndFloats) {
   const std::string size = "ToFloat(" + kS0 + ")))";
   EXPECT_EQ(parse("TruncToInt(Mul(Float('2.0', precision=53), " + size), s0_ * 2);
   EXPECT_EQ(parse("TruncToInt(Mul(Float('1.5', precision=53), " + size), ir::floordiv(s0_ * 3, 2));
+  const std::string length = "FloatTrueDiv(ToFloat(" + kS0 + "), Float(";
+  EXPECT_EQ(parse("CeilToInt(" + length + "'2.0', precision=53)))"), ir::ceildiv(s0_, 2));
+  EXPECT_EQ(parse("FloorToInt(" + length + "'0.5', precision=53)))"), s0_ * 2);
+  EXPECT_EQ(parse("CeilToInt(" + length + "'-3.0', precision=53)))"), ir::ceildiv(-s0_, 3));
   EXPECT_EQ(parse("FloorToInt(Mul(Float('0.25', precision=53), " + size), ir::floordiv(s0_, 4));
   for (const char* number : {"0.3", "nan", "inf", "1e300", "x", "1.5.5"}) {
     const std::string text = "TruncToInt(Mul(Float('" + std::string(number) + "', precision=53), ";

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import sympy
@@ -18,11 +19,15 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._quiet import quiet_trials
+from torch_tensorrt.dynamo._contract import SizeChecks, guard_conditions
+from torch_tensorrt.dynamo._names import argument_names
 from torch_tensorrt.dynamo._program import in_fresh_thread
 from torch_tensorrt.dynamo._symbols import SYMBOLIC_TYPES, Range, linear, tensor_of
 
@@ -35,6 +40,28 @@ _SAMPLE = 3
 class HasInputs(Protocol):
     graph: Graph
     user_inputs: list[Node]
+
+
+@dataclass(frozen=True)
+class TracedGraph:
+    """A program as it was exported, and what its own module checks of sizes before it runs."""
+
+    graph: Graph
+    user_inputs: list[Node]
+    guards: SizeChecks
+
+    @classmethod
+    def of(cls, program: ExportedProgram) -> TracedGraph:
+        nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+        inputs = [
+            nodes[spec.arg.name]
+            for spec in program.graph_signature.input_specs
+            if spec.kind is InputKind.USER_INPUT
+        ]
+        code = getattr(program, "_guards_code", ())
+        in_spec = program.call_spec.in_spec
+        guards = SizeChecks(guard_conditions(code, in_spec, argument_names(program)))
+        return cls(program.graph, inputs, guards)
 
 
 def holds(
@@ -81,16 +108,20 @@ class _Misfit(Exception):
 def _error(program: HasInputs, values: dict[sympy.Symbol, int]) -> Exception | None:
     """What is wrong with such sizes: a shape that is not the recorded one, or whatever an operator says."""
 
-    def run() -> Exception | None:
+    def error_of_run() -> Exception | None:
         try:
             with FakeTensorMode(), torch.no_grad(), quiet_trials():
-                _Run(program, values).run()
+                run = _Run(program, values)
+                if isinstance(program, TracedGraph):
+                    given = [run.input(node) for node in program.user_inputs]
+                    program.guards.check(given, [node.name for node in program.user_inputs])
+                run.run()
         except Exception as error:
             logger.debug("with %s: %s", values, error)
             return error
         return None
 
-    return in_fresh_thread(run)
+    return in_fresh_thread(error_of_run)
 
 
 class _Run:
@@ -98,6 +129,9 @@ class _Run:
         self._program = program
         self._values = dict(values)
         self._results: dict[Node, Any] = {}
+
+    def input(self, node: Node) -> Any:
+        return pytree.tree_map(self._make, node.meta.get("val"))
 
     def run(self) -> None:
         for node in self._program.graph.nodes:

@@ -20,6 +20,7 @@ from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 from torch.fx.experimental import _config as symbolic_config
+from torch.utils._sympy.functions import FloorDiv
 
 from torch_tensorrt._sizes import Operand, SizeProgram, size_name
 
@@ -198,6 +199,8 @@ def fold(expr: sympy.Expr, leaf: Callable[[sympy.Symbol], T], apply: Callable[..
         size, (numerator, denominator) = scaled
         product = apply(operator.mul, fold(size, leaf, apply), numerator)
         return product if denominator == 1 else apply(operator.floordiv, product, denominator)
+    if (rounded := _rounded(expr)) is not None:
+        return fold(rounded, leaf, apply)
     raise SymbolError(f"size {expr} uses {name}, which engines cannot compute")
 
 
@@ -237,6 +240,48 @@ def _scaled(expr: sympy.Expr) -> tuple[sympy.Expr, tuple[int, int]] | None:
     if not 1 <= ratio[1] <= 1 << 16 or type(size).__name__ != "ToFloat":
         return None
     return (size.args[0], ratio) if ratio[0] >= 0 and size.args[0].is_nonnegative else None
+
+
+def _rounded(expr: sympy.Expr) -> sympy.Expr | None:
+    """Of int(), floor() or ceil() of a quotient of sizes and numbers, as `torch.arange(0.0, n, 2.0)` has it, the same
+    in integers; the importer of C++ knows the same."""
+    name = type(expr).__name__
+    if name not in ("CeilToInt", "FloorToInt", "TruncToInt"):
+        return None
+    found = _fraction(expr.args[0])
+    if found is None:
+        return None
+    numerator, denominator = found
+    if name == "CeilToInt":
+        return -FloorDiv(-numerator, denominator)
+    is_floor = name == "FloorToInt" or numerator.is_nonnegative
+    return FloorDiv(numerator, denominator) if is_floor else None
+
+
+def _fraction(expr: sympy.Expr) -> tuple[sympy.Expr, int] | None:
+    """An expression of floats as an integer over a positive number."""
+    name = type(expr).__name__
+    if name == "ToFloat":
+        return expr.args[0], 1
+    if expr.is_number:
+        numerator, denominator = float(expr).as_integer_ratio()
+        return (sympy.Integer(numerator), denominator) if denominator <= 1 << 16 else None
+    parts = [_fraction(part) for part in expr.args]
+    if name not in ("Add", "Mul", "FloatTrueDiv") or None in parts:
+        return None
+    numerator, denominator = parts[0]
+    for other, below in parts[1:]:
+        if name == "Add":
+            numerator = numerator * below + other * denominator
+        elif name == "Mul":
+            numerator = numerator * other
+        elif other.is_number and other != 0:
+            sign = 1 if other > 0 else -1
+            numerator, below = numerator * (below * sign), int(other) * sign
+        else:
+            return None
+        denominator *= below
+    return numerator, denominator
 
 
 def _ordered(expr: sympy.Expr) -> list[sympy.Expr]:

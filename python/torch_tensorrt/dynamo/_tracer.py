@@ -6,14 +6,12 @@ import inspect
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sympy
 import torch
 from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
-from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 
 from torch_tensorrt._arguments import merge_inputs, sample_inputs
@@ -21,7 +19,7 @@ from torch_tensorrt._input import Input
 from torch_tensorrt.dynamo._opaque_data import data_is_opaque
 from torch_tensorrt.dynamo._ranges import range_bounds
 from torch_tensorrt.dynamo._settings import CompilationSettings
-from torch_tensorrt.dynamo._small_sizes import holds
+from torch_tensorrt.dynamo._small_sizes import TracedGraph, holds
 from torch_tensorrt.dynamo._symbols import mark_oblivious, oblivious
 from torch_tensorrt.dynamo._words import check_words
 
@@ -122,21 +120,17 @@ def _in_one_way(
     if result is None:
         assert refused is not None
         raise refused
+    if not _takes_small_sizes(result):
+        logger.warning(
+            "sizes of 0 or 1 are in the ranges for which the model is another than for its example: calls with them "
+            "will be errors"
+        )
     return result
 
 
-@dataclass(frozen=True)
-class _Graph:
-    """Of a program as it was exported, what a run without data needs."""
-
-    graph: Graph
-    user_inputs: list[Node]
-
-
 def _takes_small_sizes(program: ExportedProgram) -> bool:
-    """Whether sizes of 0 or 1 that are in the ranges are those of the graph, too."""
-    inputs = set(program.graph_signature.user_inputs)
-    graph = _Graph(program.graph, [node for node in program.graph.nodes if node.name in inputs])
+    """Whether sizes of 0 or 1 that are in the ranges are those of the graph and its guards, too."""
+    graph = TracedGraph.of(program)
     small = [
         (symbol, value)
         for symbol, bounds in program.range_constraints.items()

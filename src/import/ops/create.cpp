@@ -131,11 +131,27 @@ Value* truncated_range(Call& call, double start, double end, double step, DType 
   return call.builder().cast(indices, dtype);
 }
 
+// A whole number that a caller wrote with a point.
+Number without_point(const Number& number) {
+  const auto* value = std::get_if<double>(&number);
+  const bool is_whole = value != nullptr && std::trunc(*value) == *value;
+  return is_whole && std::abs(*value) < 0x1p53 ? Number(static_cast<int64_t>(*value)) : number;
+}
+
+bool is_symbolic(const Number& number) {
+  const Dim* dim = std::get_if<Dim>(&number);
+  return dim != nullptr && !dim->is_constant();
+}
+
 Value* import_arange(Call& call) {
-  const Number start = call.number_or("start", int64_t{0}), end = call.number("end");
-  const Number step = call.number_or("step", int64_t{1});
-  const bool real = is_real(start) || is_real(end) || is_real(step);
+  Number start = call.number_or("start", int64_t{0}), end = call.number("end");
+  Number step = call.number_or("step", int64_t{1});
+  bool real = is_real(start) || is_real(end) || is_real(step);
   const DType dtype = call.dtype("dtype").value_or(real ? DType::F32 : DType::I64);
+  if (is_symbolic(start) || is_symbolic(end)) {
+    for (Number* each : {&start, &end, &step}) *each = without_point(*each);
+    real = is_real(start) || is_real(end) || is_real(step);
+  }
   if (real) {
     const auto range = is_floating(dtype) ? real_range : truncated_range;
     return range(call, number_as_double(start), number_as_double(end), number_as_double(step),

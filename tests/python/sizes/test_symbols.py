@@ -6,7 +6,17 @@ import pytest
 import sympy
 import torch
 from torch._subclasses import FakeTensorMode
-from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod, ToFloat, TruncToInt
+from torch.utils._sympy.functions import (
+    CeilToInt,
+    FloatTrueDiv,
+    FloorDiv,
+    FloorToInt,
+    Max,
+    Min,
+    Mod,
+    ToFloat,
+    TruncToInt,
+)
 
 from torch_tensorrt._operator import ResultSpec, _parse_spec, execute_engine, write_spec
 from torch_tensorrt._sizes import FUNCTIONS, SizeProgram
@@ -74,6 +84,9 @@ def test_printing() -> None:
     assert text(a**3) == "i0_0**3"
     assert text(TruncToInt(1.5 * ToFloat(a))) == "(i0_0*3)//2"
     assert text(TruncToInt(2.0 * ToFloat(a + b))) == "(i0_0+i1_2)*2"
+    assert text(FloorToInt(FloatTrueDiv(ToFloat(a), sympy.Float(2)))) == "i0_0//2"
+    assert text(CeilToInt(FloatTrueDiv(ToFloat(a), sympy.Float(2)))) == "((i0_0*-1)//2)*-1"
+    assert text(CeilToInt(FloatTrueDiv(ToFloat(a) - 1.0, sympy.Float(-2)))) == "((i0_0+-1)//2)*-1"
     assert text((a + b) * (a + 1)) == "(i0_0+1)*(i0_0+i1_2)"
 
 

@@ -147,3 +147,31 @@ def test_a_size_that_decompositions_fix_is_an_error() -> None:
     spec = Input(min_shape=(2, 3), opt_shape=(3, 3), max_shape=(4, 3))
     with pytest.raises(ValueError, match="dimension 0, may vary, but .* fix it at 3"):
         whole_engine(Function(torch.pdist), [spec])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.arange(x.shape[0], -x.shape[0], -1.0) + x[0, 0],
+        lambda x: torch.arange(0.0, x.shape[0]) * x[0, 0],
+        lambda x: torch.arange(1.0, x.shape[0] + 1, 2.0, dtype=torch.float64) * x[0, 0],
+        lambda x: torch.arange(-2.0, x.shape[0], dtype=torch.int64) * x[0, 0],
+    ],
+)
+def test_whole_numbers_with_a_point_beside_sizes(
+    function: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    model = Function(function)
+    spec = Input(min_shape=(1, 3), opt_shape=(4, 3), max_shape=(9, 3))
+    compiled = whole_engine(model, [spec])
+    for size in (1, 2, 4, 9):
+        check(compiled, model, torch.randn(size, 3))
+
+
+def test_conditions_that_decompositions_add_leave_one_row_in() -> None:
+    model = torch.nn.EmbeddingBag(20, 8)
+    spec = Input(min_shape=(1, 4), opt_shape=(2, 9), max_shape=(4, 16), dtype=torch.int64)
+    compiled = whole_engine(model, [spec])
+    for rows in (1, 2, 4):
+        for length in (4, 9, 16):
+            check(compiled, model, torch.randint(0, 20, (rows, length)))
