@@ -14,6 +14,8 @@ def quiet_torch() -> Iterator[None]:
     """Silences warnings that the user can do nothing about."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+        # Recurrent networks set their lists of weights while they run.
+        warnings.filterwarnings("ignore", ".*_flat_weights.* assigned during export", UserWarning)
         yield
 
 

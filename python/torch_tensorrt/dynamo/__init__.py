@@ -11,6 +11,7 @@ from torch_tensorrt.dynamo._cross_compile import (
 from torch_tensorrt.dynamo._debugger import Debugger
 from torch_tensorrt.dynamo._engine_bytes import convert_exported_program_to_serialized_trt_engine
 from torch_tensorrt.dynamo._exporter import export
+from torch_tensorrt.dynamo._recurrent_sizes import register_recurrent_sizes
 from torch_tensorrt.dynamo._refit import refit_module_weights
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._source_ir import SourceIR
@@ -33,3 +34,5 @@ __all__ = [
     "trace",
     "utils",
 ]
+
+register_recurrent_sizes()

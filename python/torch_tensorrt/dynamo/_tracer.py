@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tensorrt._arguments import merge_inputs, sample_inputs
 from torch_tensorrt._input import Input
+from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._opaque_data import data_is_opaque
 from torch_tensorrt.dynamo._ranges import range_bounds
 from torch_tensorrt.dynamo._settings import CompilationSettings
@@ -63,7 +64,7 @@ def trace(
     strict = bool(options.get("strict", False))
 
     def export(shapes: Any, way: Mapping[str, bool]) -> ExportedProgram:
-        with torch.no_grad(), data_is_opaque(strict), oblivious(way["oblivious"]):
+        with torch.no_grad(), quiet_torch(), data_is_opaque(strict), oblivious(way["oblivious"]):
             program = torch.export.export(
                 mod,
                 samples,

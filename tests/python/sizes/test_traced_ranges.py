@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +101,40 @@ def test_max_pools_of_any_length(name: str, rank: int) -> None:
     compiled = whole_engine(POOLS[name], [spec])
     for length in (4, 5, 16, 39, 40):
         check(compiled, POOLS[name], torch.randn(*batch, 3, length))
+
+
+class Recurrent(torch.nn.Module):
+    """With an operator that is decomposed beside it."""
+
+    def __init__(self, kind: type[torch.nn.RNNBase], **options: Any) -> None:
+        super().__init__()
+        self.network = kind(8, 16, batch_first=True, **options)
+        self.out = torch.nn.Linear(16 * (2 if options.get("bidirectional") else 1), 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        y, state = self.network(x)
+        return self.out(torch.relu(y)) + torch.trapezoid(y, dim=2).unsqueeze(-1), state
+
+
+@pytest.mark.parametrize("is_decomposed", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (torch.nn.LSTM, {"num_layers": 2, "bidirectional": True}),
+        (torch.nn.GRU, {"bidirectional": True}),
+        (torch.nn.RNN, {"nonlinearity": "relu"}),
+    ],
+)
+def test_recurrent_networks_over_sequences_of_any_length(
+    kind: type[torch.nn.RNNBase], options: dict[str, Any], is_decomposed: bool
+) -> None:
+    plain = kind(8, 16, batch_first=True, **options)
+    model = Recurrent(kind, **options) if is_decomposed else plain
+    spec = Input(min_shape=(1, 1, 8), opt_shape=(2, 9, 8), max_shape=(4, 64, 8))
+    compiled = whole_engine(model, [spec])
+    for rows in (1, 2, 4):
+        for length in (1, 2, 9, 64):
+            check(compiled, model, torch.randn(rows, length, 8))
 
 
 @pytest.mark.parametrize("name", TWO_INPUTS)
