@@ -206,7 +206,12 @@ VALUES: dict[str, Any] = {
     "device": "cpu",
 }
 # Options that are refused on both paths, or print.
-EXCEPT = {"dryrun", "enable_cross_compile_for_windows", "refit_identical_engine_weights"}
+EXCEPT = {
+    "dryrun",
+    "enable_cross_compile_for_windows",
+    "refit_identical_engine_weights",
+    "fallback_data_dependent_ops",  # not together with require_full_compilation
+}
 # Options that only whole models can keep: torch.compile warns about them.
 NOT_KEPT = {
     "require_full_compilation": False,

@@ -13,6 +13,7 @@ import torch
 from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
+from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from torch_tensorrt._arguments import merge_inputs, sample_inputs
 from torch_tensorrt._input import Input
@@ -113,7 +114,9 @@ def _in_one_way(
     for way in _BEYOND:
         try:
             other = _with_equal_sizes(lambda given, way=way: export(given, way), shapes)
-            if _takes_small_sizes(other):
+            # PyTorch before 2.13 takes the size of a slice for one that depends on data, which is worse.
+            is_worse = result is not None and _data_symbols(other) > _data_symbols(result)
+            if _takes_small_sizes(other) and not is_worse:
                 return other
             result = result or other
         except Exception as error:  # an attempt: what it stumbles over says nothing of the model
@@ -127,6 +130,10 @@ def _in_one_way(
             "will be errors"
         )
     return result
+
+
+def _data_symbols(program: ExportedProgram) -> int:
+    return sum(symbol_is_type(each, SymT.UNBACKED_INT) for each in program.range_constraints)
 
 
 def _takes_small_sizes(program: ExportedProgram) -> bool:
