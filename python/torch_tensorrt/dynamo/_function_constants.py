@@ -6,6 +6,8 @@ tensors are arguments of the call, and so are these then.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch._export.verifier import TrainingIRVerifier
 from torch.export import ExportedProgram
@@ -88,22 +90,31 @@ class _Lifter:
     def finish(self) -> ExportedProgram:
         if not self._constants:
             return self._exported
-        old = self._exported
         self._module.recompile()
-        signature = old.graph_signature
-        return ExportedProgram(
-            root=self._module,
-            graph=self.graph,
-            graph_signature=ExportGraphSignature(
-                [*self._specs, *signature.input_specs], signature.output_specs
-            ),
-            state_dict=old.state_dict,
-            range_constraints=old.range_constraints,
-            module_call_graph=old.module_call_graph,
-            example_inputs=old.example_inputs,
-            constants={**old.constants, **self._constants},
-            verifiers=[TrainingIRVerifier],  # may change tensors in place until it is decomposed
-        )
+        signature = self._exported.graph_signature
+        specs = [*self._specs, *signature.input_specs]
+        new = ExportGraphSignature(specs, signature.output_specs)
+        return with_constants(self._exported, self._module, new, self._constants)
+
+
+def with_constants(
+    old: ExportedProgram,
+    module: GraphModule,
+    signature: ExportGraphSignature,
+    constants: Mapping[str, torch.Tensor],
+) -> ExportedProgram:
+    """A program with another graph, whose signature names constants beyond those that the old one has."""
+    return ExportedProgram(
+        root=module,
+        graph=module.graph,
+        graph_signature=signature,
+        state_dict=old.state_dict,
+        range_constraints=old.range_constraints,
+        module_call_graph=old.module_call_graph,
+        example_inputs=old.example_inputs,
+        constants={**old.constants, **constants},
+        verifiers=[TrainingIRVerifier],  # may change tensors in place until it is decomposed
+    )
 
 
 def _remove_copies(argument: Node) -> None:

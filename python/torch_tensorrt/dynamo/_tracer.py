@@ -22,7 +22,7 @@ from torch_tensorrt.dynamo._opaque_data import data_is_opaque
 from torch_tensorrt.dynamo._ranges import range_bounds
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._small_sizes import TracedGraph, holds
-from torch_tensorrt.dynamo._symbols import mark_oblivious, oblivious
+from torch_tensorrt.dynamo._symbols import linear, mark_oblivious, oblivious
 from torch_tensorrt.dynamo._words import check_words
 
 logger = logging.getLogger(__name__)
@@ -63,68 +63,85 @@ def trace(
         dynamic_shapes = shapes_of_inputs(mod.forward, args or (), kwarg_inputs or {})
     samples, keyword_samples = sample_inputs(mod, args, kwarg_inputs)
     strict = bool(options.get("strict", False))
-
-    def export(shapes: Any, way: Mapping[str, bool]) -> ExportedProgram:
-        with torch.no_grad(), quiet_torch(), data_is_opaque(strict), oblivious(way["oblivious"]):
-            program = torch.export.export(
-                mod,
-                samples,
-                keyword_samples,
-                dynamic_shapes=shapes,
-                strict=strict,
-                prefer_deferred_runtime_asserts_over_guards=way["deferred"],
-            )
-        if way["oblivious"]:
-            mark_oblivious(program)
-        return program
-
-    return _in_one_way(export, dynamic_shapes)
+    return export_ranges(mod, samples, keyword_samples, dynamic_shapes, strict=strict)
 
 
 # How sizes can be traced. As torch.export does by default, a graph is that of sizes of 2 and more, and a range in which
 # some size would take another branch is refused: a slice of 2:5 of a size from 2, a stride that leaves one element.
 # *Oblivious* to sizes of 0 and 1 the graph is that of all sizes. *Deferred* are the conditions that each call checks.
-_DEFAULT: Mapping[str, bool] = {"oblivious": False, "deferred": False}
 _BEYOND: tuple[Mapping[str, bool], ...] = (
     {"oblivious": True, "deferred": False},
     {"oblivious": True, "deferred": True},
 )
 
 
-def _in_one_way(
-    export: Callable[[Any, Mapping[str, bool]], ExportedProgram], shapes: Any
+def export_ranges(
+    mod: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    dynamic_shapes: Any,
+    *,
+    strict: bool = False,
+    prefer_deferred_runtime_asserts_over_guards: bool = False,
 ) -> ExportedProgram:
-    """The program in the first way that takes the ranges as they are, else what the default makes of them."""
+    """torch.export's program, in the first way that takes the ranges as they are, else what the default makes of them.
+
+    Args:
+        mod, args, kwargs, dynamic_shapes, and the options: as torch.export.export has them.
+    """
+
+    def export(shapes: Any, oblivious_to_small: bool, deferred: bool) -> ExportedProgram:
+        with torch.no_grad(), quiet_torch(), data_is_opaque(strict), oblivious(oblivious_to_small):
+            program = torch.export.export(
+                mod,
+                args,
+                dict(kwargs),
+                dynamic_shapes=shapes,
+                strict=strict,
+                prefer_deferred_runtime_asserts_over_guards=deferred,
+            )
+        if oblivious_to_small:
+            mark_oblivious(program)
+        return program
+
+    def attempt(oblivious: bool, deferred: bool) -> ExportedProgram:
+        return _with_equal_sizes(lambda shapes: export(shapes, oblivious, deferred), dynamic_shapes)
+
     result: ExportedProgram | None = None
+    is_whole = False  # whether the result takes the ranges as they are
     refused: Exception | None = None
-    # Of a range up to 2 the default takes 2 alone, and does not say that two of them have to be equal.
-    suffices = all(dim.max > 2 for dim in _dims(shapes))
+    # Of a range up to 2 the default takes 2 alone, and does not say that two of them have to be equal. Conditions that
+    # are deferred would come back where the program is decomposed.
+    defers = prefer_deferred_runtime_asserts_over_guards
+    suffices = all(dim.max > 2 and not defers for dim in _dims(dynamic_shapes))
     try:
-        result = _with_equal_sizes(lambda given: export(given, _DEFAULT), shapes)
-        if suffices and _takes_small_sizes(result):
+        result = attempt(oblivious=False, deferred=defers)
+        is_whole = _takes_ranges(result)
+        if suffices and is_whole:
             return result
     except UserError as error:
         if error.error_type is not UserErrorType.CONSTRAINT_VIOLATION:
             raise
         refused = error
-    except (
-        AssertionError
-    ) as error:  # PyTorch's own, where it cannot write down what it would suggest
+    except AssertionError as error:  # PyTorch's own, of what it would suggest
         refused = error
     for way in _BEYOND:
         try:
-            other = _with_equal_sizes(lambda given, way=way: export(given, way), shapes)
-            # PyTorch before 2.13 takes the size of a slice for one that depends on data, which is worse.
-            is_worse = result is not None and _data_symbols(other) > _data_symbols(result)
-            if _takes_small_sizes(other) and not is_worse:
-                return other
-            result = result or other
+            other = attempt(**way)
+            takes = _takes_ranges(other)
         except Exception as error:  # an attempt: what it stumbles over says nothing of the model
             logger.debug("tracing with %s: %s", way, error)
+            continue
+        # PyTorch before 2.13 takes the size of a slice for one that depends on data, which is worse.
+        is_worse = result is not None and _data_symbols(other) > _data_symbols(result)
+        if takes and not is_worse:
+            return other
+        if result is None:
+            result, is_whole = other, takes
     if result is None:
         assert refused is not None
         raise refused
-    if not _takes_small_sizes(result):
+    if not is_whole:
         logger.warning(
             "sizes of 0 or 1 are in the ranges for which the model is another than for its example: calls with them "
             "will be errors"
@@ -133,18 +150,23 @@ def _in_one_way(
 
 
 def _data_symbols(program: ExportedProgram) -> int:
-    return sum(symbol_is_type(each, SymT.UNBACKED_INT) for each in program.range_constraints)
+    sizes = [size for size in program.range_constraints if isinstance(size, sympy.Symbol)]
+    return sum(symbol_is_type(symbol, SymT.UNBACKED_INT) for symbol in sizes)
 
 
-def _takes_small_sizes(program: ExportedProgram) -> bool:
-    """Whether sizes of 0 or 1 that are in the ranges are those of the graph and its guards, too."""
+def _takes_ranges(program: ExportedProgram) -> bool:
+    """Whether sizes of 0 or 1 that are in the ranges are those of the graph and its guards, too. With `strict`, guards
+    may exclude the least size also where it is larger."""
+    least: dict[sympy.Symbol, int] = {}
+    for size, bounds in program.range_constraints.items():
+        # Of a size that follows from a symbol the bound is the author's, and that of the symbol may be the tracer's.
+        if (found := linear(size)) is not None:
+            low = found.least(range_bounds(bounds)[0])
+            least[found.symbol] = min(low, least.get(found.symbol, low))
     graph = TracedGraph.of(program)
-    small = [
-        (symbol, value)
-        for symbol, bounds in program.range_constraints.items()
-        if isinstance(symbol, sympy.Symbol)
-        for value in range(range_bounds(bounds)[0], 2)
-    ]
+    small = [(symbol, value) for symbol, low in least.items() for value in range(low, 2)]
+    if graph.guards.inputs:
+        small += [(symbol, low) for symbol, low in least.items() if low >= 2]
     return all(holds(graph, {}, symbol, value, unless_known=True) for symbol, value in small)
 
 

@@ -215,3 +215,52 @@ def test_conditions_that_decompositions_add_leave_one_row_in() -> None:
     for rows in (1, 2, 4):
         for length in (4, 9, 16):
             check(compiled, model, torch.randint(0, 20, (rows, length)))
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: x[:, :2] + 1, lambda x: x[::2] * 2], ids=["slice", "stride"]
+)
+def test_sizes_that_follow_from_a_dimension(
+    function: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    model = Function(function).eval()
+    half = torch.export.Dim("half", min=1, max=4)
+    compiled = torch_tensorrt.compile(
+        model,
+        ir="dynamo",
+        inputs=[torch.randn(4, 3)],
+        dynamic_shapes=({0: 2 * half},),
+        min_block_size=1,
+    )
+    for rows in (2, 4, 8):
+        check(compiled, model, torch.randn(rows, 3))
+
+
+@pytest.mark.parametrize("defers", [False, True])
+@pytest.mark.parametrize(
+    "name", ["a strided convolution down to one", "a slice in the middle", "windows"]
+)
+def test_mutable_modules_take_the_same_ranges(name: str, defers: bool) -> None:
+    function, shape, sizes = ONE_SIZE[name]
+    model = Function(function).eval()
+    mutable = torch_tensorrt.MutableTorchTensorRTModule(
+        model, min_block_size=1, prefer_deferred_runtime_asserts_over_guards=defers
+    )
+    length = torch.export.Dim("length", min=sizes[0], max=sizes[-1])
+    mutable.set_expected_dynamic_shape_range(({shape.index(None): length},), {})
+    for size in (6, *sizes):
+        check(mutable, model, torch.randn(of_size(shape, size)))
+    assert len(mutable._compiled) == 1
+
+
+def test_recurrent_networks_are_trained_as_before() -> None:
+    # Their shapes are for tracers; what computes, and its gradients, is PyTorch's own.
+    torch._dynamo.reset()
+    model = torch.nn.GRU(8, 16, batch_first=True)
+    with torch._dynamo.config.patch(allow_rnn=True):
+        compiled = torch.compile(model, backend="aot_eager", dynamic=True)
+        for length in (5, 9, 3):
+            x = torch.randn(2, length, 8, requires_grad=True)
+            (expected,) = torch.autograd.grad(model(x)[0].sum(), x)
+            (result,) = torch.autograd.grad(compiled(x)[0].sum(), x)
+            torch.testing.assert_close(result, expected)

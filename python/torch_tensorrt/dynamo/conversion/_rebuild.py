@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch._export.verifier import TrainingIRVerifier
 from torch.export import ExportedProgram
 from torch.export.graph_signature import (
     ConstantArgument,
@@ -19,6 +18,7 @@ from torch.export.graph_signature import (
 )
 from torch.fx import GraphModule, Node
 
+from torch_tensorrt.dynamo._function_constants import with_constants
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._symbols import fake_mode_of
 
@@ -78,17 +78,7 @@ class ProgramEditor:
         signature = ExportGraphSignature(
             [*specs[:place], *self._specs, *specs[place:]], self._output_specs()
         )
-        return ExportedProgram(
-            root=program.module,
-            graph=program.graph,
-            graph_signature=signature,
-            state_dict=old.state_dict,
-            range_constraints=old.range_constraints,
-            module_call_graph=old.module_call_graph,
-            example_inputs=old.example_inputs,
-            constants={**old.constants, **self._constants},
-            verifiers=[TrainingIRVerifier],  # may change tensors in place until it is decomposed
-        )
+        return with_constants(old, program.module, signature, self._constants)
 
     def _output_specs(self) -> list[OutputSpec]:
         """Results have the names of the nodes that they are now."""

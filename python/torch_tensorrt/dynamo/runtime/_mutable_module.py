@@ -22,9 +22,9 @@ from torch_tensorrt._files import errors_at_the_end, replaced_file
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._compiler import compile as compile_exported
 from torch_tensorrt.dynamo._lift import changed_buffers, lift
-from torch_tensorrt.dynamo._opaque_data import data_is_opaque
 from torch_tensorrt.dynamo._refit import refit_module_weights
 from torch_tensorrt.dynamo._settings import CompilationSettings
+from torch_tensorrt.dynamo._tracer import export_ranges
 from torch_tensorrt.dynamo.runtime._accepted import AcceptedInputs
 from torch_tensorrt.dynamo.runtime._model_state import same_kinds, structure_state, weight_state
 from torch_tensorrt.formats.load import LoadedProgram
@@ -145,15 +145,13 @@ class MutableTorchTensorRTModule:
 
     def _export(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
         samples, keyword_samples = sample_inputs(self.pytorch_model, args, kwargs)
-        opaque = data_is_opaque(bool(self._export_options.get("strict")))
-        with torch.no_grad(), quiet_torch(), opaque:
-            return torch.export.export(
-                self.pytorch_model,
-                samples,
-                keyword_samples,
-                dynamic_shapes=self._shapes_by_parameter(args),
-                **self._export_options,
-            )
+        return export_ranges(
+            self.pytorch_model,
+            samples,
+            keyword_samples,
+            self._shapes_by_parameter(args),
+            **self._export_options,
+        )
 
     def _add(
         self, module: GraphModule, program: ExportedProgram, source: ExportedProgram | None
