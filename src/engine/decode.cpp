@@ -94,6 +94,11 @@ BufferSpec decode(const fbs::Buffer& buffer, Budget& budget) {
   if (buffer.content_hash() != nullptr)
     std::copy_n(buffer.content_hash()->bytes()->begin(), spec.content_hash.size(),
                 spec.content_hash.begin());
+  if (const fbs::Winograd* made = buffer.winograd())
+    spec.winograd = {made->filters(),      static_cast<DType>(made->dtype()),
+                     made->results(),      made->channels(),
+                     made->outputs(),      made->width(),
+                     made->filter_width(), made->filter_step()};
   return spec;
 }
 

@@ -37,10 +37,15 @@ Offset<flatbuffers::String> encode_optional(FlatBufferBuilder& builder, const st
 Offset<fbs::Buffer> encode(FlatBufferBuilder& builder, const BufferSpec& buffer) {
   const auto transform = encode_optional(builder, buffer.transform);
   const fbs::Hash hash(flatbuffers::span<const uint8_t, 16>(buffer.content_hash));
+  const WinogradSpec& made = buffer.winograd;
+  const fbs::Winograd winograd(made.channels, made.outputs, made.filters, made.results, made.width,
+                               made.filter_width, made.filter_step,
+                               static_cast<uint8_t>(made.dtype));
   return fbs::CreateBuffer(builder, static_cast<uint8_t>(buffer.kind), buffer.index, buffer.offset,
                            buffer.constant_bytes, buffer.bytes, buffer.first_step, buffer.last_step,
                            buffer.alias_of, buffer.source, transform,
-                           buffer.content_hash == Hash128{} ? nullptr : &hash);
+                           buffer.content_hash == Hash128{} ? nullptr : &hash,
+                           buffer.is_made_at_load() ? &winograd : nullptr);
 }
 
 Offset<fbs::Kernel> encode(FlatBufferBuilder& builder, const KernelSpec& kernel) {

@@ -39,4 +39,37 @@ std::vector<int32_t> innermost_repeats(const ProgramSpec& program) {
 
 std::string ProgramSpec::name() const { return variant.empty() ? target : target + ":" + variant; }
 
+namespace {
+
+constexpr int64_t kTaps = 9;
+
+bool is_winograd(const WinogradSpec& made) {
+  constexpr int64_t kMost = int64_t{1} << 24;  // products of two stay far from overflow
+  const auto is_count = [](int64_t count) { return 1 <= count && count <= kMost; };
+  const auto is_width = [](int32_t width) { return 1 <= width && width <= kWidestPanel; };
+  const bool is_step =
+      made.filter_step == 1 ||
+      (made.filter_step == 2 && made.dtype == DType::BF16 && made.channels % 2 == 0);
+  return (made.dtype == DType::F32 || is_16_bit_float(made.dtype)) &&
+         (made.results == 2 || made.results == 4) && is_count(made.channels) &&
+         is_count(made.outputs) && is_width(made.width) && is_width(made.filter_width) && is_step;
+}
+
+int64_t whole(int64_t outputs, int32_t width) { return (outputs + width - 1) / width * width; }
+
+}  // namespace
+
+int64_t winograd_bytes(const WinogradSpec& winograd) {
+  if (!is_winograd(winograd)) return -1;
+  const int64_t side = winograd.results + 2;
+  return side * side * winograd.channels * whole(winograd.outputs, winograd.width) *
+         static_cast<int64_t>(sizeof(float));
+}
+
+int64_t winograd_filter_bytes(const WinogradSpec& winograd) {
+  if (!is_winograd(winograd)) return -1;
+  return kTaps * winograd.channels * whole(winograd.outputs, winograd.filter_width) *
+         static_cast<int64_t>(dtype_size(winograd.dtype));
+}
+
 }  // namespace kiln::engine

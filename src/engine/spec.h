@@ -86,6 +86,25 @@ struct TensorSpec {
   bool operator==(const TensorSpec&) const = default;
 };
 
+// Filters of 3x3 as Winograd's algorithm multiplies them, f32 [panels][points][channels][width], which a load makes of
+// packed ones, [panels][9 * channels / filter_step][filter_width][filter_step]: they are 1.8 to 8 times as large.
+struct WinogradSpec {
+  int32_t filters = -1;      // the buffer that holds those; -1: nothing is made
+  DType dtype = DType::F32;  // of those: f32, f16 or bf16
+  int32_t results = 0;       // the side of a tile, 2 or 4: points are the square of that and 2
+  int64_t channels = 0, outputs = 0;
+  int32_t width = 0, filter_width = 0;  // columns of a panel; the last ones may be padding
+  int32_t filter_step = 1;
+
+  bool operator==(const WinogradSpec&) const = default;
+};
+
+inline constexpr int32_t kWidestPanel = 64;
+
+// Sizes of what is made, and of what it is made of. -1: numbers are no such filters.
+int64_t winograd_bytes(const WinogradSpec& winograd);
+int64_t winograd_filter_bytes(const WinogradSpec& winograd);
+
 enum class BufferKind : uint8_t { Input = 0, Output = 1, Constant = 2, Temporary = 3 };
 
 struct BufferSpec {
@@ -103,6 +122,10 @@ struct BufferSpec {
   // (backends/backend.h), so that a refit can do it to others.
   int32_t source = -1;
   std::string transform;
+  // Constant: what it is made of when the program is loaded, it has no place in the weights then.
+  WinogradSpec winograd;
+
+  bool is_made_at_load() const { return winograd.filters != -1; }
 };
 
 enum class CheckKind : uint8_t {
@@ -234,10 +257,10 @@ struct RepeatSpec {
   bool operator==(const RepeatSpec&) const = default;
 };
 
-// The versions of the rules for a program that this version of Kiln reads: 5 for one of a CPU with calls, 4 for one with steps that repeat, 3 for one of an interface with
+// The versions of the rules for a program that this version of Kiln reads: 6 for one of a CPU with constants that a load makes, 5 for one of a CPU with calls, 4 for one with steps that repeat, 3 for one of an interface with
 // sizes that the run finds, 2 for one of an interface with outputs that update inputs, otherwise 1. A program
 // of a later one is not read.
-inline constexpr uint32_t kProgramVersion = 5, kRepeatProgramVersion = 4,
+inline constexpr uint32_t kProgramVersion = 6, kCallProgramVersion = 5, kRepeatProgramVersion = 4,
                           kDataSizeProgramVersion = 3, kUpdateProgramVersion = 2,
                           kPlainProgramVersion = 1;
 

@@ -200,7 +200,10 @@ class ProgramChecker : Checker {
       const BufferSpec& buffer = program_.buffers[i];
       if (!expect(buffer.kind <= BufferKind::Temporary, "buffer", i, "unknown kind")) continue;
       if (buffer.kind == BufferKind::Constant) {
-        expect(lies_in_weights(buffer), "buffer", i, "it lies outside the weights");
+        if (buffer.is_made_at_load())
+          check_made(buffer, i);
+        else
+          expect(lies_in_weights(buffer), "buffer", i, "it lies outside the weights");
         continue;
       }
       expect(is_slot(buffer.bytes), "buffer", i, "unknown size");
@@ -213,6 +216,25 @@ class ProgramChecker : Checker {
                    is_index(buffer.last_step, program_.steps),
                "buffer", i, "its lifetime is not a range of steps");
     }
+  }
+
+  // Sizes say that a load reads and writes inside of both.
+  void check_made(const BufferSpec& buffer, size_t i) {
+    expect(program_.version > kCallProgramVersion, "buffer", i,
+           "the version of its program has no constants that a load makes");
+    expect(buffer.offset == 0, "buffer", i, "it is made by a load and lies in the weights");
+    if (!expect(is_index(buffer.winograd.filters, program_.buffers), "buffer", i,
+                "it is made of an unknown buffer"))
+      return;
+    const BufferSpec& filters = program_.buffers[static_cast<size_t>(buffer.winograd.filters)];
+    if (!expect(filters.kind == BufferKind::Constant && !filters.is_made_at_load(), "buffer", i,
+                "it is made of a buffer that is not in the weights"))
+      return;
+    const int64_t from = winograd_filter_bytes(buffer.winograd),
+                  to = winograd_bytes(buffer.winograd);
+    expect(from > 0 && static_cast<uint64_t>(from) == filters.constant_bytes && to > 0 &&
+               static_cast<uint64_t>(to) == buffer.constant_bytes,
+           "buffer", i, "it is made of filters of another size");
   }
 
   bool lies_in_weights(const BufferSpec& buffer) const {
@@ -509,6 +531,8 @@ std::string unknown_of(const ProgramSpec& program) {
     return "sizes that depend on data in a program for " + program.target;
   if (!program.repeats.empty() && program.target != "cpu")
     return "steps that repeat in a program for " + program.target;
+  if (program.target != "cpu" && std::ranges::any_of(program.buffers, &BufferSpec::is_made_at_load))
+    return "constants that a load makes in a program for " + program.target;
   for (size_t i = 0; i < program.steps.size(); ++i)
     if (program.steps[i].kind > StepKind::Call)
       return "the kind of step " + std::to_string(i) + ", " +

@@ -110,12 +110,13 @@ class WeightPlacer {
   uint64_t end_ = 0;
 };
 
-// Calls visit(buffer, its bytes) for all constants.
+// Calls visit(buffer, its bytes) for all constants that the file holds.
 template <typename Visit>
 void for_each_constant(Spec& spec, Constants constants, const Visit& visit) {
   for (size_t p = 0; p < spec.programs.size(); ++p)
     for (size_t i = 0; i < spec.programs[p].buffers.size(); ++i)
-      if (BufferSpec& buffer = spec.programs[p].buffers[i]; buffer.kind == BufferKind::Constant)
+      if (BufferSpec& buffer = spec.programs[p].buffers[i];
+          buffer.kind == BufferKind::Constant && !buffer.is_made_at_load())
         visit(buffer, constants[p][i]);
 }
 

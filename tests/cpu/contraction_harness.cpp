@@ -10,6 +10,7 @@
 #include "backends/common/compile_program.h"
 #include "backends/cpu/compile/cpu_backend.h"
 #include "backends/cpu/device/cpu_features.h"
+#include "backends/cpu/device/made_constants.h"
 #include "ir/scalar.h"
 #include "plan/form/interpret.h"
 #include "plan/form/text.h"
@@ -129,13 +130,19 @@ class Execution {
         continue;
       }
       const auto bytes = static_cast<size_t>(buffer.kind == engine::BufferKind::Constant
-                                                 ? static_cast<int64_t>(constants[i].bytes.size())
+                                                 ? static_cast<int64_t>(buffer.constant_bytes)
                                                  : size(buffer.bytes));
       memory_.push_back(std::make_shared<GuardedMemory>(bytes));
-      if (buffer.kind == engine::BufferKind::Constant) copy(constants[i], i);
+      if (buffer.kind == engine::BufferKind::Constant && !buffer.is_made_at_load())
+        copy(constants[i], i);
       if (buffer.kind == engine::BufferKind::Input)
         copy(inputs[static_cast<size_t>(buffer.index)], i);
     }
+    for (size_t i = 0; i < buffers.size(); ++i)
+      if (buffers[i].is_made_at_load())
+        cpu::make_winograd_filters(
+            buffers[i].winograd, memory_[static_cast<size_t>(buffers[i].winograd.filters)]->data(),
+            memory_[i]->data(), 1);
   }
 
   // All tasks of a step in one call, or in several.

@@ -23,6 +23,7 @@ class NoConstants : public ConstantPool {
                          const std::function<ir::Literal(const ir::Literal&)>&) override {
     return -1;
   }
+  plan::BufferId made_at_load(const engine::WinogradSpec&) override { return -1; }
 };
 
 plan::Program three_matrices() {

@@ -25,6 +25,7 @@ using kiln::testing::forged_table;
 using kiln::testing::header_of;
 using kiln::testing::make_data_size_engine;
 using kiln::testing::make_sample_engine;
+using kiln::testing::make_winograd_engine;
 using kiln::testing::Parts;
 using kiln::testing::parts_of;
 using kiln::testing::seal;
@@ -346,6 +347,51 @@ TEST(HostileEngine, SizesThatDependOnData) {
       read(forged(make_data_size_engine(), [](Spec& s) { s.programs[1].target = "cuda"; }));
   ASSERT_TRUE(view.ok()) << view.status().message();
   EXPECT_EQ(view->spec.programs[1].unknown, "sizes that depend on data in a program for cuda");
+}
+
+TEST(HostileEngine, ConstantsThatALoadMakes) {
+  const auto with = [](const std::function<void(ProgramSpec&)>& change) {
+    return forged(make_winograd_engine(), [&](Spec& spec) { change(spec.programs[1]); });
+  };
+  const auto made = [&](const std::function<void(engine::WinogradSpec&)>& change) {
+    return with([&](ProgramSpec& p) { change(p.buffers[6].winograd); });
+  };
+  const auto refused = [](const Bytes& bytes, const std::string& message) {
+    expect_invalid(bytes, "damaged engine: cpu:x86-64-v3: buffer " + message);
+  };
+  const Status status = read_status(make_winograd_engine().bytes());
+  EXPECT_TRUE(status.ok()) << status.message();
+  constexpr int32_t kLast = std::numeric_limits<int32_t>::max();
+  for (const int32_t buffer : {-2, 7, kLast})
+    refused(made([=](auto& w) { w.filters = buffer; }), "6: it is made of an unknown buffer");
+  for (const int32_t buffer : {0, 3, 6})
+    refused(made([=](auto& w) { w.filters = buffer; }),
+            "6: it is made of a buffer that is not in the weights");
+  const std::string other = "6: it is made of filters of another size";
+  refused(made([](auto& w) { w.filters = 4; }), other);
+  for (const DType dtype : {DType::F64, DType::BF16, DType::I32, static_cast<DType>(200)})
+    refused(made([=](auto& w) { w.dtype = dtype; }), other);
+  for (const int32_t number : {-1, 0, 1, 2, 3, 65, kLast}) {
+    refused(made([=](auto& w) { w.results = number; }), other);
+    if (number != 1) refused(made([=](auto& w) { w.filter_step = number; }), other);
+    if (number >= 1 && number <= 2) continue;  // panels of these widths are as large
+    refused(made([=](auto& w) { w.width = number; }), other);
+    refused(made([=](auto& w) { w.filter_width = number; }), other);
+  }
+  for (const int64_t number : {int64_t{-1}, int64_t{0}, int64_t{2}, int64_t{1} << 24,
+                               int64_t{1} << 62, std::numeric_limits<int64_t>::max()})
+    refused(made([=](auto& w) { w.channels = number; }), other);
+  for (const int64_t number : {int64_t{-1}, int64_t{0}, int64_t{9}, int64_t{1} << 62})
+    refused(made([=](auto& w) { w.outputs = number; }), other);
+  refused(with([](ProgramSpec& p) { p.buffers[6].constant_bytes += 64; }), other);
+  refused(with([](ProgramSpec& p) { p.buffers[5].constant_bytes -= 4; }), other);
+  refused(with([](ProgramSpec& p) { p.buffers[6].offset = 64; }),
+          "6: it is made by a load and lies in the weights");
+  refused(with([](ProgramSpec& p) { p.version = engine::kCallProgramVersion; }),
+          "6: the version of its program has no constants that a load makes");
+  const auto view = engine::read(with([](ProgramSpec& p) { p.target = "cuda"; }));
+  ASSERT_TRUE(view.ok());
+  EXPECT_EQ(view->spec.programs[1].unknown, "constants that a load makes in a program for cuda");
 }
 
 // Rules of programs, of which the second breaks them: each has its own.

@@ -204,6 +204,22 @@ SampleEngine make_sample_engine() {
   return sample;
 }
 
+SampleEngine make_winograd_engine() {
+  SampleEngine sample = make_sample_engine();
+  for (size_t i = 0; i < sample.spec.programs.size(); ++i) {
+    ProgramSpec& program = sample.spec.programs[i];
+    program.version = engine::kProgramVersion;
+    BufferSpec filters, made;
+    filters.kind = made.kind = BufferKind::Constant;
+    made.winograd = {5, DType::F32, 4, 1, 8, 8, 8, 1};
+    made.constant_bytes = 36 * 8 * sizeof(float);
+    program.buffers.insert(program.buffers.end(), {filters, made});
+    sample.contents[i].emplace_back(9 * 8 * sizeof(float), std::byte{0});
+    sample.contents[i].emplace_back();
+  }
+  return sample;
+}
+
 void add_constant(SampleEngine& sample, const std::vector<std::byte>& content) {
   for (size_t i = 0; i < sample.spec.programs.size(); ++i) {
     BufferSpec buffer;

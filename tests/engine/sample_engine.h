@@ -24,6 +24,9 @@ struct SampleEngine {
 inline constexpr float kSampleFactor = 3.0f;
 
 SampleEngine make_sample_engine();
+// The same with filters of 8 columns and one channel, buffer 5 of 288 bytes, of which a load makes those of tiles of 4x4
+// results, buffer 6. No step uses them.
+SampleEngine make_winograd_engine();
 // Without the multiplication: one step, no constant, no temporary.
 SampleEngine make_add_engine();
 // out[0..u] = z[0..u] + z[0..u], where the i64 u of 0 to 16 is in the bits of x + y; x and y are f32 [2], z is

@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
   for (auto& program : checks.spec.programs)
     program.steps[1].checks = {{"embedding", kiln::engine::CheckKind::Index, 0, 1},
                                {"fmod", kiln::engine::CheckKind::Nonzero, -1, -1}};
+  const kiln::testing::SampleEngine made = kiln::testing::make_winograd_engine();
   kiln::testing::SampleEngine foreign = kiln::testing::make_sample_engine();
   kiln::testing::add_program(foreign, 1, kiln::testing::foreign_program());
   kiln::testing::SampleEngine steps = kiln::testing::make_add_engine();
@@ -45,6 +46,7 @@ int main(int argc, char** argv) {
                   save(kiln::testing::make_sample_engine(), folder + "/sample.kiln") &&
                   save(checks, folder + "/checks.kiln") &&
                   save(foreign, folder + "/foreign.kiln") && save(steps, folder + "/steps.kiln") &&
-                  save(single, folder + "/single.kiln") && save(many, folder + "/constants.kiln");
+                  save(single, folder + "/single.kiln") && save(made, folder + "/made.kiln") &&
+                  save(many, folder + "/constants.kiln");
   return ok ? 0 : 1;
 }

@@ -139,7 +139,8 @@ CompiledProgram compile_program(const Backend& backend, const plan::Program& pro
     made.code = result.code[i];
     const auto& constants = result.constants.emplace_back(assemblers[i].constants(literals));
     for (size_t k = 0; k < constants.size(); ++k)
-      made.buffers[k].constant_bytes = constants[k].bytes.size();
+      if (!made.buffers[k].is_made_at_load())
+        made.buffers[k].constant_bytes = constants[k].bytes.size();
   }
   return result;
 }

@@ -11,7 +11,13 @@ plan::BufferId DerivedConstants::derived(
     const std::function<ir::Literal(const ir::Literal&)>& make) {
   auto it = std::ranges::find_if(
       entries_, [&](const Entry& entry) { return entry.original == original && entry.key == key; });
-  if (it == entries_.end()) it = entries_.insert(it, {original, key, make});
+  if (it == entries_.end()) it = entries_.insert(it, {original, key, make, {}});
+  return first_ + static_cast<plan::BufferId>(it - entries_.begin());
+}
+
+plan::BufferId DerivedConstants::made_at_load(const engine::WinogradSpec& winograd) {
+  auto it = std::ranges::find(entries_, winograd, &Entry::winograd);
+  if (it == entries_.end()) it = entries_.insert(it, {winograd.filters, "", nullptr, winograd});
   return first_ + static_cast<plan::BufferId>(it - entries_.begin());
 }
 
@@ -21,7 +27,7 @@ const DerivedConstants::Entry* DerivedConstants::find(plan::BufferId buffer) con
 
 size_t SharedConstants::add(const DerivedConstants::Entry& entry, plan::BufferId original) {
   const auto [it, fresh] = numbers_.try_emplace({original, entry.key}, entries_.size());
-  if (fresh) entries_.push_back({original, entry.key, entry.make});
+  if (fresh) entries_.push_back({original, entry.key, entry.make, {}});
   return it->second;
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/spec.h"
 #include "plan/form/program.h"
 
 namespace kiln::backend {
@@ -20,6 +21,8 @@ class ConstantPool {
   // must own what it captures and be a pure function of the literal.
   virtual plan::BufferId derived(plan::BufferId original, const std::string& key,
                                  const std::function<ir::Literal(const ir::Literal&)>& make) = 0;
+  // The buffer that holds what a load makes, as `winograd` says, of its `filters`, which derived() gave.
+  virtual plan::BufferId made_at_load(const engine::WinogradSpec& winograd) = 0;
 };
 
 // The constants that one kernel derives: numbered after the program's buffers, computed later.
@@ -29,6 +32,9 @@ class DerivedConstants : public ConstantPool {
     plan::BufferId original = -1;
     std::string key;
     std::function<ir::Literal(const ir::Literal&)> make;
+    engine::WinogradSpec winograd;  // made when the program is loaded, of `original`
+
+    bool is_made_at_load() const { return winograd.filters != -1; }
   };
 
   explicit DerivedConstants(const plan::Program& program)
@@ -36,6 +42,7 @@ class DerivedConstants : public ConstantPool {
 
   plan::BufferId derived(plan::BufferId original, const std::string& key,
                          const std::function<ir::Literal(const ir::Literal&)>& make) override;
+  plan::BufferId made_at_load(const engine::WinogradSpec& winograd) override;
   // Null for a buffer of the program.
   const Entry* find(plan::BufferId buffer) const;
 

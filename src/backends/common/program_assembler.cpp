@@ -24,6 +24,16 @@ engine::BufferSpec derived_spec(const DerivedConstants::Entry& entry) {
   return spec;
 }
 
+engine::BufferSpec made_spec(const engine::WinogradSpec& winograd) {
+  engine::BufferSpec spec;
+  spec.kind = engine::BufferKind::Constant;
+  spec.winograd = winograd;
+  const int64_t bytes = engine::winograd_bytes(winograd);
+  KILN_CHECK(bytes > 0, "a kernel asks for filters that no load makes");
+  spec.constant_bytes = static_cast<uint64_t>(bytes);
+  return spec;
+}
+
 int32_t position(const std::vector<plan::BufferId>& list, plan::BufferId id) {
   const auto it = std::ranges::find(list, id);
   KILN_CHECK(it != list.end(), "a buffer is not in the list that it belongs to");
@@ -54,10 +64,13 @@ engine::ProgramSpec ProgramAssembler::assemble(std::string_view target, const Va
   const auto is_custom = [](const plan::Kernel& kernel) {
     return std::holds_alternative<plan::Custom>(kernel.body);
   };
-  if (std::ranges::any_of(program_.kernels, is_custom)) result_.version = engine::kProgramVersion;
+  if (std::ranges::any_of(program_.kernels, is_custom))
+    result_.version = engine::kCallProgramVersion;
   add_kernels();
   add_steps(shared);
   add_buffers(shared);
+  if (std::ranges::any_of(result_.buffers, &engine::BufferSpec::is_made_at_load))
+    result_.version = engine::kProgramVersion;
   const auto& sizes = sizes_.instructions();
   result_.sizes.assign(sizes.begin() + static_cast<std::ptrdiff_t>(interface_slots_), sizes.end());
   return std::move(result_);
@@ -67,7 +80,8 @@ std::vector<ir::Literal> ProgramAssembler::constants(const std::vector<ir::Liter
   std::vector<ir::Literal> literals;
   for (const plan::BufferId id : placed_) {
     if (is_derived(id))
-      literals.push_back(shared[derived_[derived_index(id)]]);
+      literals.push_back(derived(id).is_made_at_load() ? ir::Literal()
+                                                       : shared[derived(id).shared]);
     else
       literals.push_back(buffer(id).kind == plan::BufferKind::Constant ? buffer(id).literal
                                                                        : ir::Literal());
@@ -107,8 +121,8 @@ bool ProgramAssembler::is_derived(plan::BufferId id) const {
   return static_cast<size_t>(id) >= program_.buffers.size();
 }
 
-size_t ProgramAssembler::derived_index(plan::BufferId id) const {
-  return static_cast<size_t>(id) - program_.buffers.size();
+const ProgramAssembler::Derived& ProgramAssembler::derived(plan::BufferId id) const {
+  return derived_[static_cast<size_t>(id) - program_.buffers.size()];
 }
 
 // The buffer that this use of a kernel has in the place of `original`, a buffer of the code's first
@@ -116,16 +130,21 @@ size_t ProgramAssembler::derived_index(plan::BufferId id) const {
 plan::BufferId ProgramAssembler::translate(const Use& use, plan::BufferId original,
                                            SharedConstants& shared) {
   const DistinctKernels::Code& code = kernels_.codes[use.code];
-  if (const auto* entry = generated_[use.code].constants.find(original))
-    return derive(shared.add(*entry, translate(use, entry->original, shared)));
+  if (const auto* entry = generated_[use.code].constants.find(original)) {
+    const plan::BufferId from = translate(use, entry->original, shared);
+    if (!entry->is_made_at_load()) return derive({shared.add(*entry, from), {}});
+    Derived made{0, entry->winograd};
+    made.winograd.filters = from;
+    return derive(made);
+  }
   const auto it = std::ranges::find(code.buffers, original);
   KILN_CHECK(it != code.buffers.end(), "generated code uses a buffer that its kernel does not");
   return use.buffers[static_cast<size_t>(it - code.buffers.begin())];
 }
 
-plan::BufferId ProgramAssembler::derive(size_t shared_number) {
-  auto it = std::ranges::find(derived_, shared_number);
-  if (it == derived_.end()) it = derived_.insert(it, shared_number);
+plan::BufferId ProgramAssembler::derive(const Derived& constant) {
+  auto it = std::ranges::find(derived_, constant);
+  if (it == derived_.end()) it = derived_.insert(it, constant);
   return static_cast<plan::BufferId>(program_.buffers.size()) +
          static_cast<plan::BufferId>(it - derived_.begin());
 }
@@ -247,6 +266,10 @@ void ProgramAssembler::add_buffers(const SharedConstants& shared) {
     used[static_cast<size_t>(size.count)] = true;
   for (const plan::Repeat& repeat : program_.repeats)
     used[static_cast<size_t>(repeat.condition)] = true;
+  for (size_t i = 0; i < derived_.size(); ++i) {
+    if (derived_[i].is_made_at_load() && used[program_.buffers.size() + i])
+      used[static_cast<size_t>(derived_[i].winograd.filters)] = true;
+  }
   for (size_t id = 0; id < program_.buffers.size(); ++id) {
     if (used[id]) used[static_cast<size_t>(root_of(static_cast<plan::BufferId>(id)))] = true;
   }
@@ -259,9 +282,12 @@ void ProgramAssembler::add_buffers(const SharedConstants& shared) {
     const auto id = static_cast<plan::BufferId>(i);
     numbers[i] = static_cast<int32_t>(placed_.size());
     placed_.push_back(id);
-    result_.buffers.push_back(is_derived(id)
-                                  ? derived_spec(shared.entry(derived_[derived_index(id)]))
-                                  : buffer_spec(id, lifetimes));
+    if (!is_derived(id))
+      result_.buffers.push_back(buffer_spec(id, lifetimes));
+    else if (derived(id).is_made_at_load())
+      result_.buffers.push_back(made_spec(derived(id).winograd));
+    else
+      result_.buffers.push_back(derived_spec(shared.entry(derived(id).shared)));
   }
   renumber(numbers);
 }
@@ -318,6 +344,8 @@ void ProgramAssembler::renumber(const std::vector<int32_t>& numbers) {
     repeat.buffer = numbers[static_cast<size_t>(repeat.buffer)];
   for (engine::BufferSpec& spec : result_.buffers) {
     if (spec.alias_of >= 0) spec.alias_of = numbers[static_cast<size_t>(spec.alias_of)];
+    if (spec.is_made_at_load())
+      spec.winograd.filters = numbers[static_cast<size_t>(spec.winograd.filters)];
   }
 }
 

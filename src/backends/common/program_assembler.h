@@ -35,15 +35,23 @@ class ProgramAssembler {
 
  private:
   using Use = DistinctKernels::Use;
+  // A constant that is not the plan's: a shared one, or what a load makes of one.
+  struct Derived {
+    size_t shared = 0;
+    engine::WinogradSpec winograd;  // its `filters` are numbered as buffers are here
+
+    bool is_made_at_load() const { return winograd.filters != -1; }
+    bool operator==(const Derived&) const = default;
+  };
 
   uint64_t place(const std::vector<std::byte>& code);
   void add_kernels();
   const plan::Buffer& buffer(plan::BufferId id) const;
   // Derived constants are numbered after the program's buffers.
   bool is_derived(plan::BufferId id) const;
-  size_t derived_index(plan::BufferId id) const;
+  const Derived& derived(plan::BufferId id) const;
   plan::BufferId translate(const Use& use, plan::BufferId original, SharedConstants& shared);
-  plan::BufferId derive(size_t shared_number);
+  plan::BufferId derive(const Derived& constant);
   void add_steps(SharedConstants& shared);
   void add_units(const KernelInterface& interface, engine::StepSpec& step);
   engine::TensorMapSpec tensor_map(const KernelInterface& interface, const TensorMapSpec& map);
@@ -66,7 +74,7 @@ class ProgramAssembler {
   std::vector<plan::Work> works_;  // by code
   std::vector<std::byte> code_;
   engine::ProgramSpec result_;
-  std::vector<size_t> derived_;         // numbers of shared constants
+  std::vector<Derived> derived_;
   std::vector<plan::BufferId> placed_;  // by buffer of the result
 };
 

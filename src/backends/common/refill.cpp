@@ -30,14 +30,15 @@ ir::Literal make_constant(const Backend& backend, const Recipe& recipe,
   return backend.derive_constant(transform, literal);
 }
 
-// Calls visit(program, index, buffer) for all constants of the backend's programs.
+// Calls visit(program, index, buffer) for all constants of the backend's programs that the file holds.
 template <typename Visit>
 void for_each_constant(const Backend& backend, const engine::Spec& spec, const Visit& visit) {
   for (size_t p = 0; p < spec.programs.size(); ++p) {
     if (spec.programs[p].target != backend.name) continue;
     for (size_t i = 0; i < spec.programs[p].buffers.size(); ++i)
-      if (spec.programs[p].buffers[i].kind == engine::BufferKind::Constant)
-        visit(p, i, spec.programs[p].buffers[i]);
+      if (const engine::BufferSpec& buffer = spec.programs[p].buffers[i];
+          buffer.kind == engine::BufferKind::Constant && !buffer.is_made_at_load())
+        visit(p, i, buffer);
   }
 }
 

@@ -1,5 +1,8 @@
 """Convolutions by Winograd's algorithm: close to PyTorch, refitted, and left out where that is asked for."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -36,7 +39,42 @@ def test_whole_networks_keep_their_accuracy(disable_winograd: bool) -> None:
     assert relative_error(compiled(x), expected) < 1e-5
 
 
-def test_engines_without_it_are_smaller_and_refit_as_they_were_made(tmp_path) -> None:
+RUN_TWICE = """
+import sys
+import numpy as np
+import kiln
+
+engine = kiln.Engine(sys.argv[1])
+x = np.load(sys.argv[2])
+first, second = engine.session(), engine.session()
+results = [np.array(session.run(x)[0]) for session in (first, second, first)]
+assert "torch" not in sys.modules
+assert all(np.array_equal(results[0], result) for result in results)
+np.save(sys.argv[3], results[0])
+"""
+
+
+def test_files_and_bytes_give_the_same_in_every_process(tmp_path) -> None:
+    model, x = network(), torch.randn(2, 3, 24, 24)
+    path = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(model, (x,)), path)
+    engine = kiln.compile(path)
+    assert bytes(engine) == bytes(kiln.compile(path))
+    (tmp_path / "model.kiln").write_bytes(engine)
+    np.save(tmp_path / "x.npy", x.numpy())
+    for name in ("one.npy", "two.npy"):
+        files = [str(tmp_path / file) for file in ("model.kiln", "x.npy", name)]
+        subprocess.run([sys.executable, "-c", RUN_TWICE, *files], check=True, timeout=120)
+    one, two = np.load(tmp_path / "one.npy"), np.load(tmp_path / "two.npy")
+    result = np.array(kiln.Engine(engine).session().run(x.numpy())[0])
+    assert np.array_equal(one, two)
+    assert np.array_equal(one, result)
+    with torch.no_grad():
+        expected = network().double()(x.double())
+    assert relative_error(torch.from_numpy(one), expected) < 1e-5
+
+
+def test_engines_are_as_small_as_without_it_and_refit_as_they_were_made(tmp_path) -> None:
     x = torch.randn(1, 3, 24, 24)
     path, other_path = tmp_path / "model.pt2", tmp_path / "other.pt2"
     other = network()
@@ -47,7 +85,8 @@ def test_engines_without_it_are_smaller_and_refit_as_they_were_made(tmp_path) ->
     torch.export.save(torch.export.export(other, (x,)), other_path)
     fast = kiln.compile(path, refittable=True)
     direct = kiln.compile(path, refittable=True, disabled_passes=["choose_winograd"])
-    assert len(direct) < len(fast)
+    # Filters are transformed when an engine is loaded: code alone differs.
+    assert abs(len(fast) - len(direct)) < 0.2 * len(direct) + 200_000
     for engine in (fast, direct):
         refitted = kiln.refit(engine, other_path)
         result = kiln.Engine(refitted).session().run(x.numpy())[0]

@@ -191,7 +191,9 @@ class CpuProgram : public BoundProgram {
         bind_temporary(index, position, request);
         break;
       case BufferKind::Constant:
-        pointer = const_cast<std::byte*>(program_.weights.data() + buffer.offset);
+        pointer = const_cast<std::byte*>(buffer.is_made_at_load()
+                                             ? program_.made.of(index)
+                                             : program_.weights.data() + buffer.offset);
     }
     pointers_.push_back(pointer);
   }

@@ -1,6 +1,7 @@
 // A CPU program bound to sizes: pointers, parameters, threads and scratch of every step.
 #pragma once
 
+#include "backends/cpu/device/made_constants.h"
 #include "backends/executable.h"
 
 namespace kiln::cpu {
@@ -10,6 +11,7 @@ struct LoadedProgram {
   const engine::ProgramSpec& spec;
   std::span<const std::byte> weights;
   const std::byte* code = nullptr;  // executable
+  const MadeConstants& made;
 };
 
 // Unsupported: a kernel of the user's own that this process does not have. InvalidEngine: one with tensors that are

@@ -6,17 +6,21 @@
 #include "backends/cpu/device/code_image.h"
 #include "backends/cpu/device/cpu_features.h"
 #include "backends/cpu/device/custom_kernels.h"
+#include "backends/cpu/device/made_constants.h"
 
 namespace kiln::cpu {
 namespace {
 
 class CpuExecutable : public Executable {
  public:
-  CpuExecutable(const LoadRequest& request, CodeImage code)
-      : program_(*request.program), weights_(request.weights), code_(std::move(code)) {}
+  CpuExecutable(const LoadRequest& request, CodeImage code, MadeConstants made)
+      : program_(*request.program),
+        weights_(request.weights),
+        code_(std::move(code)),
+        made_(std::move(made)) {}
 
   Result<std::unique_ptr<BoundProgram>> bind(const BindRequest& request) const override {
-    return bind_program({program_, weights_, code_.data()}, request);
+    return bind_program({program_, weights_, code_.data(), made_}, request);
   }
 
   Status find_functions() const override {
@@ -33,6 +37,7 @@ class CpuExecutable : public Executable {
   const engine::ProgramSpec& program_;
   const std::span<const std::byte> weights_;
   const CodeImage code_;
+  const MadeConstants made_;
 };
 
 bool needs(const engine::ProgramSpec& program, const char* feature) {
@@ -76,7 +81,10 @@ Result<std::unique_ptr<Executable>> load(const LoadRequest& request) {
       request.is_mapped ? CodeImage::in_place(program.code) : CodeImage::copy(program.code);
   if (!code.ok() && request.is_mapped) code = CodeImage::copy(program.code);
   if (!code.ok()) return code.status();
-  return std::unique_ptr<Executable>(new CpuExecutable(request, std::move(*code)));
+  Result<MadeConstants> made = MadeConstants::make(program, request.weights, request.is_mapped);
+  if (!made.ok()) return made.status();
+  return std::unique_ptr<Executable>(
+      new CpuExecutable(request, std::move(*code), std::move(*made)));
 }
 
 }  // namespace

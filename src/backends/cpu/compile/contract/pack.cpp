@@ -8,7 +8,6 @@
 #include "backends/cpu/compile/contract/copy_bytes.h"
 #include "backends/cpu/compile/contract/pack_nibbles.h"
 #include "backends/cpu/compile/contract/pack_pairs.h"
-#include "backends/cpu/compile/contract/winograd_weights.h"
 #include "ir/scalar.h"
 #include "support/error.h"
 
@@ -82,24 +81,22 @@ void pack_bits(const ir::Literal& source, const ConstantMatrix& matrix, int64_t 
 
 ir::Literal pack_literal(const ir::Literal& literal, const ConstantMatrix& matrix, int64_t width) {
   if (matrix.nibbles) return pack_nibbles(literal, matrix, width);
-  const ir::Literal source =
-      matrix.winograd == 0 ? literal : winograd_weights(literal, matrix.winograd);
   const int64_t panels = (matrix.n + width - 1) / width;
   std::byte* bytes = nullptr;
   ir::Literal packed = ir::Literal::allocate(
       matrix.weight, {matrix.batches, panels, packed_steps(matrix), width}, &bytes);
-  if (source.dtype != matrix.weight) {
+  if (literal.dtype != matrix.weight) {
     for_each_packed(matrix, width, [&](int64_t in, int64_t out) {
-      ir::set_element(bytes, out, ir::convert(ir::element(source, in), matrix.weight));
+      ir::set_element(bytes, out, ir::convert(ir::element(literal, in), matrix.weight));
     });
   } else if (dtype_size(matrix.weight) == 1) {
-    pack_bits<uint8_t>(source, matrix, width, bytes);
+    pack_bits<uint8_t>(literal, matrix, width, bytes);
   } else if (dtype_size(matrix.weight) == 2) {
-    pack_bits<uint16_t>(source, matrix, width, bytes);
+    pack_bits<uint16_t>(literal, matrix, width, bytes);
   } else if (dtype_size(matrix.weight) == 4) {
-    pack_bits<uint32_t>(source, matrix, width, bytes);
+    pack_bits<uint32_t>(literal, matrix, width, bytes);
   } else {
-    pack_bits<uint64_t>(source, matrix, width, bytes);
+    pack_bits<uint64_t>(literal, matrix, width, bytes);
   }
   return packed;
 }
@@ -307,21 +304,10 @@ void store_vectors(Emitter& emitter, ElementFormat format, Value* to, Value* cou
 }
 
 // "pack:" and numbers, two more where there are chunks and three with runs; with a dtype for what is not packed as
-// f32 and the elements of a step: "pack_bf16:48:...", "pack_bf16x2:48:...", "pack_i8x4:48:...". What is
-// transformed first says so in front: "winograd4_pack:32:...".
+// f32 and the elements of a step: "pack_bf16:48:...", "pack_bf16x2:48:...", "pack_i8x4:48:...".
 constexpr std::string_view kPackKey = "pack";
 // Behind it for elements of four bits. "_i4" had them in another order: an engine that has it cannot be refitted.
 constexpr std::string_view kNibbles = "_nibbles";
-
-// The side of Winograd tiles that the key names in front, which is taken away; 0: none.
-constexpr std::string_view kWinogradKey = "winograd";
-int64_t take_winograd(std::string_view& name) {
-  const size_t size = kWinogradKey.size();
-  if (!name.starts_with(kWinogradKey) || name.size() < size + 2 || name[size + 1] != '_') return 0;
-  const int64_t results = name[size] - '0';
-  name.remove_prefix(size + 2);
-  return results;
-}
 
 // The elements of a step that the key names at its end, which is taken away.
 int64_t take_step(std::string_view& name) {
@@ -359,24 +345,16 @@ std::optional<std::array<int64_t, kPackNumbers>> parse_pack_numbers(std::string_
   return numbers;
 }
 
-// Elements of what is packed.
-int64_t elements_of(const ConstantMatrix& matrix, const ir::Literal& literal) {
-  if (matrix.winograd == 0) return literal.elements();
-  const int64_t side = matrix.winograd + 2;
-  return side * side * literal.shape.front() * literal.shape.back();
-}
-
 // Whether every element that packing reads is there, and the result is no larger than padding
 // makes it.
 bool fits(const ConstantMatrix& matrix, int64_t width, const ir::Literal& literal) {
   constexpr int64_t kWidest = 1 << 12;
-  if (matrix.winograd != 0 && !has_winograd_weights(literal, matrix.winograd)) return false;
-  const int64_t elements = elements_of(matrix, literal);
+  const int64_t elements = literal.elements();
   if (width < 1 || width > kWidest || matrix.k < 1 || matrix.n < 1 || matrix.batches < 1)
     return false;
   if (matrix.taps < 1 || matrix.k % matrix.taps != 0) return false;
-  const bool is_plain = matrix.batches == 1 && matrix.step == 1 && matrix.chunk == 0 &&
-                        matrix.run == 0 && matrix.winograd == 0;
+  const bool is_plain =
+      matrix.batches == 1 && matrix.step == 1 && matrix.chunk == 0 && matrix.run == 0;
   if (matrix.nibbles && (!is_plain || literal.dtype != DType::I8)) return false;
   if (matrix.step < 1 || matrix.step > 4 || matrix.k % run_of(matrix) != 0) return false;
   if (std::max({matrix.k, matrix.n, matrix.batches}) > elements) return false;
@@ -389,9 +367,7 @@ bool fits(const ConstantMatrix& matrix, int64_t width, const ir::Literal& litera
 }
 
 std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
-  std::string key;
-  if (matrix.winograd != 0) key = std::string(kWinogradKey) + std::to_string(matrix.winograd) + "_";
-  key += kPackKey;
+  std::string key(kPackKey);
   if (matrix.nibbles) {
     key += kNibbles;
   } else if (matrix.weight != DType::F32) {
@@ -413,7 +389,7 @@ std::string pack_key(const ConstantMatrix& matrix, int64_t width) {
 ir::Literal derive_constant(const std::string& transform, const ir::Literal& literal) {
   const size_t colon = std::min(transform.find(':'), transform.size());
   std::string_view name = std::string_view(transform).substr(0, colon);
-  const int64_t winograd = take_winograd(name), step = take_step(name);
+  const int64_t step = take_step(name);
   const bool nibbles = name == std::string(kPackKey).append(kNibbles);
   const auto dtype = nibbles ? std::optional(DType::I8) : parse_pack_dtype(name);
   const auto numbers = parse_pack_numbers(std::string_view(transform).substr(colon));
@@ -422,8 +398,8 @@ ir::Literal derive_constant(const std::string& transform, const ir::Literal& lit
                        "\", expected pack:... as this version writes it (compile the model again)");
   const auto [width, offset, k_stride, n_stride, k, n, batches, batch_stride, taps, chunk, run] =
       *numbers;
-  const ConstantMatrix matrix{offset, k_stride, n_stride, k,     n,   batches,  batch_stride,
-                              *dtype, step,     taps,     chunk, run, winograd, nibbles};
+  const ConstantMatrix matrix{offset, k_stride, n_stride, k,     n,   batches, batch_stride,
+                              *dtype, step,     taps,     chunk, run, nibbles};
   if (!fits(matrix, width, literal))
     throw CompileError("[cpu] got the constant \"" + transform + "\", expected one that fits " +
                        literal.type().str());

@@ -28,9 +28,6 @@ struct ConstantMatrix {
   int64_t taps = 1, chunk = 0;
   // Steps do not cross runs of so many elements, each of which is padded; 0: all of K is one.
   int64_t run = 0;
-  // The literal is filters that become those of Winograd tiles of this side first (winograd_weights.h); all
-  // else describes these. 0: it is taken as it is.
-  int64_t winograd = 0;
   // Elements of i8 in [-8, 7] become four bits each (pack_nibbles.h); one matrix as it lies alone.
   bool nibbles = false;
 };

@@ -23,7 +23,7 @@
 // The points decide the rounding errors, since results come of differences of larger numbers. F(4, 3) uses 0,
 // +-sqrt(2), +-sqrt(1/2) and infinity, of the best sets in Barabasz, Anderson, Soodhalter and Gregg, "Error
 // Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", 2020; the usual 0, +-1,
-// +-2 double the error. What depends on the points is B^T and A^T here and G in winograd_weights.cpp; their rows
+// +-2 double the error. What depends on the points is B^T and A^T here and G in device/made_constants.cpp; their rows
 // may be scaled as long as that cancels.
 //
 // A pixel that is infinite or NaN, or an overflow on the way, makes a whole tile infinite or NaN, where a direct
@@ -208,14 +208,8 @@ class WinogradEmitter {
 
   void hoist() {
     ConstantMatrix matrix;
-    matrix.winograd = results_;
-    matrix.k = points() * conv_.channels;
     matrix.k_stride = 1;
     matrix.n = outputs_;
-    matrix.n_stride = matrix.k;
-    matrix.batch_stride = matrix.k * matrix.n;
-    weight_ = emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, width_));
-    matrix.winograd = 0;
     matrix.k = matrix.n_stride = kTaps * conv_.channels;
     matrix.batch_stride = matrix.k * matrix.n;
     // Packed as the sum as it is written reads them, where that is simple: another level may.
@@ -223,8 +217,13 @@ class WinogradEmitter {
     filter_step_ = matrix.step = matrix.weight == DType::BF16 && conv_.channels % 2 == 0 ? 2 : 1;
     filter_width_ =
         filter_step_ == 1 ? width_ : panel_width(outputs_, positive_opt(conv_.x.extent()));
-    filters_ =
-        emitter_.buffer(pack_constant(emitter_.constants(), conv_.weight, matrix, filter_width_));
+    const plan::BufferId filters =
+        pack_constant(emitter_.constants(), conv_.weight, matrix, filter_width_);
+    weight_ = emitter_.buffer(emitter_.constants().made_at_load(
+        {filters, matrix.weight, static_cast<int32_t>(results_), conv_.channels, outputs_,
+         static_cast<int32_t>(width_), static_cast<int32_t>(filter_width_),
+         static_cast<int32_t>(filter_step_)}));
+    filters_ = emitter_.buffer(filters);
     input_ = emitter_.buffer(conv_.input);
     out_ = emitter_.buffer(conv_.out);
     blocks_value_ = value_of(blocks_);
