@@ -110,7 +110,7 @@ def test_networks_of_16_bits_are_as_accurate_as_eager(
         pytest.skip("no program of f16 has bf16")
     engine = kiln.compile(path)
     direct = kiln.compile(path, disabled_passes=["choose_winograd"])
-    assert len(direct) < len(engine)
+    assert bytes(direct) != bytes(engine)
     try:
         session = kiln.Engine(engine, target=f"cpu:{target}").session()
     except kiln.KilnError as error:
