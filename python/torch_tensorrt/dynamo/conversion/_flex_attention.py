@@ -65,13 +65,13 @@ def _vectorised_functions(node: Node) -> tuple[GraphModule, GraphModule]:
         scores = query.new_empty(*query.shape[:3], key.shape[2], dtype=_wide(query))
         places = [torch.arange(size, device=query.device) for size in scores.shape]
         return (
-            _vectorised(score_mod, (0,), [scores, *places, *score_buffers]),
-            _vectorised(mask_mod, (), [*places, *mask_buffers]),
+            _vectorised(score_mod, (0,), [scores, *places, *score_buffers], query.device),
+            _vectorised(mask_mod, (), [*places, *mask_buffers], query.device),
         )
 
 
 def _vectorised(
-    function: Callable[..., Any], prefix: tuple[int, ...], args: list[Any]
+    function: Callable[..., Any], prefix: tuple[int, ...], args: list[Any], device: torch.device
 ) -> GraphModule:
     whole = (None,) * (len(args) - len(prefix) - 4)
     vectorised = function
@@ -82,6 +82,7 @@ def _vectorised(
     for node in traced.graph.find_nodes(op="call_function", target=torch.ops.aten._to_copy.default):
         if not isinstance(node.args[0], Node):  # a number that vmap gave a dtype
             node.target = torch.ops.aten.scalar_tensor.default
+            node.kwargs = {**node.kwargs, "device": device}
     traced.recompile()
     return traced
 
