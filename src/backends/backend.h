@@ -56,7 +56,7 @@ using RunWorkers = void (*)(size_t count, int threads, const std::function<Worke
 
 struct Backend {
   std::string_view name;                 // engine::ProgramSpec::target
-  const plan::TargetTraits& traits;      // what programs are planned by
+  const plan::TargetTraits& traits;      // what programs are planned by, for any of the variants
   const std::vector<Variant>& variants;  // the best first
   std::unique_ptr<KernelGenerator> (*make_generator)(const Variant& variant,
                                                      const GeneratorOptions& options);
@@ -72,6 +72,8 @@ struct Backend {
   // What tuned engines are cached by: the machine that kernels are timed on. Null: there is only one way
   // to do each kernel.
   std::string (*tuning_machine)() = nullptr;
+  // What programs for these variants alone are planned by; empty: for all. Null: `traits`.
+  const plan::TargetTraits& (*traits_of)(const std::vector<std::string>& variants) = nullptr;
 };
 
 // Contents of the Constant buffers of an engine's programs, by program and buffer (empty for other

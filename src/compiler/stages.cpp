@@ -107,12 +107,13 @@ std::vector<TargetPlan> plan_graph(ir::Graph graph, const CompileOptions& option
   report(options, "plan", 0.2);
   std::vector<TargetPlan> plans;
   for (const TargetOptions& target : options.targets) {
-    plan::Program program =
-        plan::lower(graph, find_backend(target.name).traits,
-                    {.emulate_precision_casts = options.emulate_precision_casts,
-                     .check_bounds = options.check_bounds,
-                     .tf32_products = (options.tf32 & engine::kTf32Products) != 0,
-                     .tf32_convolutions = (options.tf32 & engine::kTf32Convolutions) != 0});
+    const Backend& backend = find_backend(target.name);
+    plan::Program program = plan::lower(
+        graph, backend.traits_of == nullptr ? backend.traits : backend.traits_of(target.variants),
+        {.emulate_precision_casts = options.emulate_precision_casts,
+         .check_bounds = options.check_bounds,
+         .tf32_products = (options.tf32 & engine::kTf32Products) != 0,
+         .tf32_convolutions = (options.tf32 & engine::kTf32Convolutions) != 0});
     plan::run_pipeline(program, {disabled.plan, verify, target_dumps(options, target)});
     plans.push_back({target, std::move(program)});
   }

@@ -31,7 +31,7 @@ TEST_P(CudaCase, CompilesWithoutSpills) {
     GTEST_SKIP() << obstacle;
   const auto& [test, number] = GetParam();
   const cuda::Target& target = cuda::all_targets()[number % cuda::all_targets().size()];
-  const plan::Program program = plan_for_cuda(conformance::make_graph(test));
+  const plan::Program program = plan_for_cuda(conformance::make_graph(test), 0, target.name);
   for (const cuda::KernelText& kernel : kernel_texts(program, target)) {
     const std::string problem = problem_of(kernel.text, target);
     EXPECT_EQ(problem, "") << target.name << "\n" << kernel.text.substr(kernel.text.find("extern"));

@@ -139,7 +139,7 @@ std::string pooled(const std::string& type, int channels, int filters, int kerne
 
 // The input is a temporary, which the copy engine may read.
 std::string placed(const std::string& type, int size, int channels, int filters, int kernel,
-                   int stride, int opt) {
+                   int stride, int opt, bool residual = true) {
   const std::string taps = std::to_string(kernel), c = std::to_string(channels);
   const std::string s = std::to_string(size), o = std::to_string(filters),
                     pad = std::to_string(kernel / 2), step = std::to_string(stride);
@@ -151,7 +151,28 @@ std::string placed(const std::string& type, int size, int channels, int filters,
          step + ", " + step + "], padding_before = [" + pad + ", " + pad + "], padding_after = [" +
          pad + ", " + pad +
          "], dilation = [1, 1], groups = 1, layout = \"nhwc\"}\n"
-         "  %s = add(%c, %r)\n  %y = relu(%s)\n  return %y as \"y\"\n}";
+         "  %s = " +
+         (residual ? "add(%c, %r)" : "neg(%c)") + "\n  %y = relu(%s)\n  return %y as \"y\"\n}";
+}
+
+// A residual block with a projection of its input.
+std::string projected(const std::string& type, int size, int channels, int filters, int kernel,
+                      int stride, int opt) {
+  const std::string s = std::to_string(size), c = std::to_string(channels),
+                    o = std::to_string(filters), taps = std::to_string(kernel),
+                    wide = std::to_string(size * stride), pad = std::to_string(kernel / 2),
+                    step = std::to_string(stride);
+  const auto convolve = [](const std::string& of, const std::string& step, const std::string& pad) {
+    return " = convolution(" + of + ") {stride = [" + step + ", " + step + "], padding_before = [" +
+           pad + ", " + pad + "], padding_after = [" + pad + ", " + pad +
+           "], dilation = [1, 1], groups = 1, layout = \"nhwc\"}\n";
+  };
+  return "graph main(%x: " + type + "[n, " + wide + ", " + wide + ", " + c + "], %z: " + type +
+         "[n, " + s + ", " + s + ", " + c + "], %w: " + type + "[" + o + ", " + taps + ", " + taps +
+         ", " + c + "], %wb: " + type + "[" + o + "], %w2: " + type + "[" + o + ", 1, 1, " + c +
+         "]) symbols n in [0, 300] opt " + std::to_string(opt) + " {\n  %c" +
+         convolve("%z, %w, %wb", "1", pad) + "  %e" + convolve("%x, %w2", step, "0") +
+         "  %s = add(%c, %e)\n  %y = relu(%s)\n  return %y as \"y\"\n}";
 }
 
 struct Opt {
@@ -253,6 +274,11 @@ std::vector<Contraction> all_contractions() {
       {"placed_halved_f16", placed("f16", 56, 256, 512, 1, 2, 32)},
       {"placed_half_steps_f16", placed("f16", 14, 96, 192, 3, 2, 32)},
       {"placed_half_steps_deep_bf16", placed("bf16", 14, 32, 64, 3, 1, 1)},
+      {"projected_56_f16", projected("f16", 56, 64, 256, 1, 1, 32)},
+      {"projected_strided_bf16", projected("bf16", 28, 256, 512, 1, 2, 128)},
+      {"projected_7_f16", projected("f16", 7, 1024, 2048, 1, 2, 1)},
+      {"projected_basic_bf16", projected("bf16", 28, 128, 128, 3, 2, 32)},
+      {"projected_odd_f16", projected("f16", 9, 40, 88, 3, 1, 4)},
       {"convolution_window_bf16", convolution("bf16", 5, 70, 3, 300)},
       {"convolution_window_few_f16", convolution("f16", 1, 32, 5, 1)},
       {"convolution_pooled_f16", pooled("f16", 3, 64, 7, 300)},
@@ -299,10 +325,10 @@ std::vector<Contraction> all_contractions() {
   };
 }
 
-plan::Program planned(const std::string& graph, uint8_t tf32 = 0) {
+plan::Program planned(const std::string& graph, uint8_t tf32 = 0, const std::string& variant = "") {
   return plan_for_cuda(
       graph_with_constants(graph, {}, [](const ir::SymbolPtr& symbol) { return symbol->opt; }),
-      tf32);
+      tf32, variant);
 }
 
 class CudaContraction : public testing::TestWithParam<Contraction> {};
@@ -310,8 +336,8 @@ class CudaContraction : public testing::TestWithParam<Contraction> {};
 TEST_P(CudaContraction, CompilesWithoutSpills) {
   if (const std::string obstacle = cuda::nvrtc_obstacle(); !obstacle.empty())
     GTEST_SKIP() << obstacle;
-  const plan::Program program = planned(GetParam().graph, GetParam().tf32());
   for (const cuda::Target& target : cuda::all_targets()) {
+    const plan::Program program = planned(GetParam().graph, GetParam().tf32(), target.name);
     for (const cuda::KernelText& kernel : kernel_texts(program, target))
       EXPECT_EQ(problem_of(kernel.text, target), "") << target.name;
   }
@@ -319,9 +345,9 @@ TEST_P(CudaContraction, CompilesWithoutSpills) {
 
 // Blocks times what a block writes covers the result; shared memory is what the generation has.
 TEST_P(CudaContraction, LaunchesCoverTheirResult) {
-  const plan::Program program = planned(GetParam().graph, GetParam().tf32());
   const auto opt = [](const ir::SymbolPtr& symbol) { return symbol->opt; };
   for (const cuda::Target& target : cuda::all_targets()) {
+    const plan::Program program = planned(GetParam().graph, GetParam().tf32(), target.name);
     for (const cuda::KernelText& kernel : kernel_texts(program, target)) {
       const backend::KernelInterface& interface = kernel.kernel.interface;
       const int64_t blocks = ir::product(interface.grid).evaluate(opt);
@@ -365,10 +391,11 @@ TEST(CudaContractionTest, ColumnsOfOneRowAreAsLongAsWhatIsFetchedEarly) {
 
 // What tuning tries beside the model's choice: each once, and they compile.
 TEST(CudaContractionTest, OtherWaysAreOthersAndCompile) {
-  for (const std::string& graph : {linear("f16", 512, 2048, 2048, "  %g = neg(%l)\n"),
-                                   linear("f32", 512, 2048, 2048, "  %g = neg(%l)\n"),
-                                   placed("f16", 14, 256, 256, 3, 1, 32)}) {
-    const plan::Program program = planned(graph);
+  for (const std::string& graph :
+       {linear("f16", 512, 2048, 2048, "  %g = neg(%l)\n"),
+        linear("f32", 512, 2048, 2048, "  %g = neg(%l)\n"), placed("f16", 14, 256, 256, 3, 1, 32),
+        projected("f16", 28, 256, 512, 1, 2, 32)}) {
+    const plan::Program program = planned(graph, 0, "sm_90");
     std::set<std::string> texts;
     size_t ways = 1;
     for (size_t way = 0; way < std::min<size_t>(ways, 8); ++way) {
@@ -404,6 +431,27 @@ TEST(CudaContractionTest, ManyGroupsTakeTurnsWhereRowsAreStreamed) {
   EXPECT_GT(turns_of(linear("f16", 100000, 256, 64, gelu)), 2);
   EXPECT_LE(turns_of(linear("f16", 100000, 256, 64, gelu)), 4);  // six have few registers
   EXPECT_LE(turns_of(linear("f16", 6000, 256, 64, neg)), 2);
+}
+
+// Programs for Hopper alone have a second sum; those that other generations share do not.
+TEST(CudaContractionTest, ProjectionsOfResidualBlocksAreSecondSumsOnHopper) {
+  const std::string graph = projected("f16", 28, 256, 512, 1, 2, 32);
+  for (const auto& [variant, kernels] :
+       {std::pair{"sm_90", 1U}, {"sm_80", 2U}, {"compute_90", 2U}, {"", 2U}})
+    EXPECT_EQ(planned(graph, 0, variant).kernels.size(), kernels) << variant;
+}
+
+// What each row loads is not brought to pairs; everything else of 16 bits is finished as such.
+TEST(CudaContractionTest, ResultsOf16BitsAreFinishedAsPairs) {
+  const auto has_pairs = [](const std::string& graph) {
+    return kernel_texts(planned(graph, 0, "sm_90"), target_named("sm_90"))
+               .back()
+               .text.find("make_pair_result") != std::string::npos;
+  };
+  EXPECT_TRUE(has_pairs(projected("bf16", 28, 256, 512, 1, 2, 128)));
+  EXPECT_TRUE(has_pairs(placed("f16", 28, 128, 128, 3, 1, 128, false)));
+  EXPECT_FALSE(has_pairs(placed("f16", 28, 128, 128, 3, 1, 128)));
+  EXPECT_FALSE(has_pairs(linear("f32", 4096, 2304, 768, "  %g = neg(%l)\n")));
 }
 
 TEST(CudaContractionTest, GroupsFitTheRegistersOfAMultiprocessor) {

@@ -74,7 +74,7 @@ class Dump {
     ir::Graph graph = ir::parse_graph(dump_case.graph);
     make_constants(graph);
     const bool tf32 = name_.starts_with("tf32_");
-    plan::Program program = plan::lower(graph, cuda_backend().traits,
+    plan::Program program = plan::lower(graph, cuda_backend().traits_of({target_.name}),
                                         {.tf32_products = tf32, .tf32_convolutions = tf32});
     plan::verify(program);
     plan::run_pipeline(program, {.disabled = {}, .verify = true, .dump_directory = {}});

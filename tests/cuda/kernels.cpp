@@ -49,9 +49,10 @@ std::string find_problem(const std::string& text, const cuda::Target& target) {
   }
 }
 
-plan::Program plan_for(const char* target, ir::Graph graph, uint8_t tf32 = 0) {
+plan::Program plan_for(const char* target, ir::Graph graph, uint8_t tf32 = 0,
+                       const std::vector<std::string>& variants = {}) {
   CompileOptions options;
-  options.targets = {{target, {}}};
+  options.targets = {{target, variants}};
   options.verify_passes = true;
   options.tf32 = tf32;
   return std::move(plan_graph(std::move(graph), options).front().program);
@@ -74,8 +75,10 @@ const char* add_nests() {
 
 }  // namespace
 
-plan::Program plan_for_cuda(ir::Graph graph, uint8_t tf32) {
-  return plan_for("cuda", std::move(graph), tf32);
+plan::Program plan_for_cuda(ir::Graph graph, uint8_t tf32, const std::string& variant) {
+  std::vector<std::string> variants;
+  if (!variant.empty()) variants = {variant};
+  return plan_for("cuda", std::move(graph), tf32, variants);
 }
 
 plan::Program plan_nests(ir::Graph graph) {

@@ -11,8 +11,8 @@
 
 namespace kiln::test {
 
-// A graph planned for the CUDA backend; tf32: of CompileOptions.
-plan::Program plan_for_cuda(ir::Graph graph, uint8_t tf32 = 0);
+// A graph planned for the CUDA backend, for all generations or one; tf32: of CompileOptions.
+plan::Program plan_for_cuda(ir::Graph graph, uint8_t tf32 = 0, const std::string& variant = "");
 
 // The same as loop nests alone, which are plain C++.
 plan::Program plan_nests(ir::Graph graph);

@@ -73,6 +73,12 @@ const TargetTraits& test_traits() {
       .paired_products = true,
       .pooled_convolutions =
           PooledConvolutions{.channels = 4, .kernel = 7, .stride = 2, .window = 3, .vector = 8},
+      .second_sums = SecondSums{.vector = 8,
+                                .fewest_filters = 16,
+                                .fewest_pixels = 33,
+                                .stride = 2,
+                                .reach = 255,
+                                .corner = 128},
       .epilogue = EpilogueRule::EvenLoads,
       .root_cost = 4,
       .division_cost = 4,

@@ -352,5 +352,34 @@ TEST(VerifyTest, P16Pools) {
   expect_rule(pooled("f16", same), "P6");
 }
 
+TEST(VerifyTest, P19SecondSums) {
+  const auto added = [](const std::string& type, const PixelSum& second) {
+    Program program =
+        lowered("graph main(%x: " + type + "[2, 9, 9, 8], %z: " + type +
+                "[2, 17, 18, 16], %w: " + type + "[24, 3, 3, 8], %w2: " + type +
+                "[24, 1, 1, 16]) {\n  %c = convolution(%x, %w) {stride = [1, 1], "
+                "padding_before = [1, 1], padding_after = [1, 1], dilation = [1, 1], "
+                "groups = 1, layout = \"nhwc\"}\n  %e = convolution(%z, %w2) {stride = "
+                "[2, 2], padding_before = [0, 0], padding_after = [0, 0], dilation = "
+                "[1, 1], groups = 1, layout = \"nhwc\"}\n"
+                "  return %c as \"c\", %e as \"e\"\n}");
+    PixelSum whole = second;
+    const auto& e = std::get<Convolution>(program.kernels.at(1).body);
+    whole.input = e.input;
+    whole.weight = e.weight;
+    std::get<Convolution>(program.kernels.at(0).body).second = whole;
+    return program;
+  };
+  const PixelSum second{.height = 17, .width = 18, .channels = 16, .stride_h = 2, .stride_w = 2};
+  EXPECT_EQ(error_of(added("f16", second)), "no error");
+  expect_rule(added("f32", second), "P19");
+  PixelSum other = second;
+  other.channels = 8;
+  expect_rule(added("f16", other), "P6");
+  other = second;
+  other.stride_h = 3;  // rows that there are not
+  expect_rule(added("f16", other), "P19");
+}
+
 }  // namespace
 }  // namespace kiln::plan

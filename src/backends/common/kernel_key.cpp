@@ -84,6 +84,13 @@ class KeyWriter {
                             c.pool->pad_top, c.pool->pad_left})
         text("", value);
     }
+    text("second", c.second.has_value());
+    if (c.second) {
+      for (plan::BufferId id : {c.second->input, c.second->weight}) buffer(id);
+      for (const Dim& dim : {c.second->height, c.second->width}) write(dim);
+      for (int64_t value : {c.second->channels, c.second->stride_h, c.second->stride_w})
+        text("", value);
+    }
     write(c.formats);
     write(c.epilogue);
   }

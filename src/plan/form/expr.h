@@ -23,12 +23,12 @@ enum class ExprKind : uint8_t {
   Constant,  // `number` (floating) or `integer`
   Position,  // the value of `index`, i64
   Load,  // buffer[args...], each an i64 Expr; if `predicate`, zero and no access where it is false
-  Reduced,      // the result of reduction stage `slot` of the same kernel
-  Accumulator,  // the finished sum of a contraction, in its epilogue: `slot` 0, or 1 of its pair
-  Apply,        // the pointwise op `op` on args: Unary, Binary and Ternary kinds of ops.def, `cast`
-                // included
-  Check,        // args[0]; where it fails `check_kind`, and `predicate` is not false, the run is an
-                // error: check `check` of the program
+  Reduced,  // the result of reduction stage `slot` of the same kernel
+  Accumulator,  // the finished sum of a contraction, in its epilogue: `slot` 0, or 1 of its pair or second sum
+  Apply,  // the pointwise op `op` on args: Unary, Binary and Ternary kinds of ops.def, `cast`
+          // included
+  Check,  // args[0]; where it fails `check_kind`, and `predicate` is not false, the run is an
+          // error: check `check` of the program
 };
 
 // What a Check asks of its operand.

@@ -450,11 +450,25 @@ class Interpreter {
     return sum;
   }
 
+  double add_pixel(const Convolution& c, const PixelSum& second,
+                   const std::array<int64_t, 4>& at) const {
+    const auto [b, y, x, o] = at;
+    const int64_t row = b * environment_(second.height) + y * second.stride_h;
+    const int64_t pixel =
+        (row * environment_(second.width) + x * second.stride_w) * second.channels;
+    double sum = 0;
+    for (int64_t channel = 0; channel < second.channels; ++channel)
+      sum += left_element(c.formats, second.input, pixel + channel) *
+             right_element(c.formats, second.weight, o * second.channels + channel);
+    return sum;
+  }
+
   void execute(const Convolution& c) {
     const auto at = [&](const Loop& loop) { return environment_(loop.index); };
     const auto result = [&] {
-      const double sum = convolve(c, {at(c.b), at(c.y), at(c.x), at(c.o)});
-      return finish(c.formats, c.epilogue, sum);
+      const std::array<int64_t, 4> point = {at(c.b), at(c.y), at(c.x), at(c.o)};
+      const double second = c.second ? add_pixel(c, *c.second, point) : 0;
+      return finish(c.formats, c.epilogue, convolve(c, point), second);
     };
     int64_t offset = 0;
     if (!c.pool) return for_each({c.b, c.y, c.x, c.o}, [&] { write(c.out, offset++, result()); });

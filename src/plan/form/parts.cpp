@@ -50,6 +50,8 @@ class Mentions {
   void add(const Convolution& c) {
     add(std::vector<Loop>{c.b, c.y, c.x, c.o});
     for (const ir::Dim& dim : {c.height, c.width, c.pad_top, c.pad_left}) add(dim);
+    if (c.second)
+      for (const ir::Dim& dim : {c.second->height, c.second->width}) add(dim);
   }
   void add(const Attention& a) {
     add(with_loops(a.batch, {a.i, a.j}));

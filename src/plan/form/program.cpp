@@ -69,7 +69,10 @@ void transform_exprs(Kernel& kernel, const std::function<Expr(const Expr&)>& tra
 }
 
 std::vector<BufferId*> buffer_slots(Kernel& kernel) {
-  if (auto* c = std::get_if<Convolution>(&kernel.body)) return {&c->input, &c->weight, &c->out};
+  if (auto* c = std::get_if<Convolution>(&kernel.body)) {
+    if (!c->second) return {&c->input, &c->weight, &c->out};
+    return {&c->input, &c->weight, &c->second->input, &c->second->weight, &c->out};
+  }
   if (auto* m = std::get_if<MatMul>(&kernel.body)) {
     std::vector<BufferId*> slots = {&m->a.buffer, &m->b.buffer, &m->out.buffer};
     if (m->pair) slots.push_back(&m->pair->buffer);
@@ -124,6 +127,10 @@ std::vector<BufferId> operands(const Kernel& kernel) {
   if (const auto* convolution = std::get_if<Convolution>(&kernel.body)) {
     add_once(result, convolution->input);
     add_once(result, convolution->weight);
+    if (convolution->second) {
+      add_once(result, convolution->second->input);
+      add_once(result, convolution->second->weight);
+    }
   }
   if (const auto* custom = std::get_if<Custom>(&kernel.body))
     for (const Custom::Tensor& input : custom->inputs) add_once(result, input.buffer);
@@ -243,6 +250,47 @@ bool allows_pool(const Program& program, const Convolution& c, const Pool& pool)
          pool.pad_top >= 0 && pool.pad_top < pool.kernel_h && pool.pad_left >= 0 &&
          pool.pad_left < pool.kernel_w && c.o.extent().is_constant() &&
          c.o.extent().constant() % most->vector == 0;
+}
+
+std::optional<Corner> corner_of(const ir::Dim& pad, const ir::Dim& pixels, int64_t stride,
+                                const ir::Dim& size) {
+  const ir::Dim upper = (pixels - 1) * stride - pad - (size - 1);
+  if (!pad.is_constant() || !upper.is_constant()) return std::nullopt;
+  return Corner{-pad.constant(), upper.constant()};
+}
+
+bool allows_second_sum(const Program& program, const Convolution& c, const PixelSum& second) {
+  const auto& limits = program.traits.second_sums;
+  const DType dtype = program.buffers[c.input].type.dtype;
+  if (!limits || !is_16_bit_float(dtype) || c.groups != 1 || c.winograd != 0 || c.pool ||
+      c.formats.accumulator != DType::F32)
+    return false;
+  // Results of the graph may begin anywhere in memory.
+  const auto suits_image = [&](BufferId id) {
+    const Buffer& image = program.buffers[id];
+    return image.type.dtype == dtype && image.kind != BufferKind::Output;
+  };
+  const auto suits_filters = [&](BufferId id) {
+    const Buffer& filters = program.buffers[id];
+    return filters.type.dtype == dtype && filters.kind == BufferKind::Constant;
+  };
+  const auto suits_axis = [&](const ir::Dim& pad, const Loop& pixels, int64_t stride,
+                              const ir::Dim& size, int64_t taps_apart) {
+    const auto corner = corner_of(pad, pixels.extent(), stride, size);
+    return corner && stride <= limits->stride && taps_apart <= limits->reach &&
+           std::min(corner->lower, corner->upper) >= -limits->corner &&
+           std::max(corner->lower, corner->upper) < limits->corner;
+  };
+  const bool suits_output =
+      c.o.extent().is_constant() && c.o.extent().constant() >= limits->fewest_filters &&
+      (c.b.extent() * c.y.extent() * c.x.extent()).at_opt() >= limits->fewest_pixels;
+  return suits_output && suits_image(c.input) && suits_image(second.input) &&
+         suits_filters(c.weight) && suits_filters(second.weight) &&
+         c.channels % limits->vector == 0 && second.channels % limits->vector == 0 &&
+         suits_axis(c.pad_top, c.y, c.stride_h, c.height, (c.kernel_h - 1) * c.dilation_h) &&
+         suits_axis(c.pad_left, c.x, c.stride_w, c.width, (c.kernel_w - 1) * c.dilation_w) &&
+         suits_axis(0, c.y, second.stride_h, second.height, 0) &&
+         suits_axis(0, c.x, second.stride_w, second.width, 0);
 }
 
 }  // namespace kiln::plan

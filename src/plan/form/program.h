@@ -128,6 +128,15 @@ struct Pool {
   int64_t kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, pad_top = 0, pad_left = 0;
 };
 
+// A second sum of a convolution, over the channels of one pixel of another image for each result:
+//   sum over c of input[b, y * stride_h, x * stride_w, c] * weight[o, c]
+// input: dense NHWC buffer; weight: constant dense [O, C]; both of the types of the first.
+struct PixelSum {
+  BufferId input = -1, weight = -1;
+  ir::Dim height, width;  // of the input
+  int64_t channels = 0, stride_h = 1, stride_w = 1;
+};
+
 // Channels-last 2-D convolution; 1-D has a height of 1.
 //   out[b, y, x, o] = epilogue(sum over ky, kx, c of
 //       input[b, y * stride_h + ky * dilation_h - pad_top,
@@ -150,6 +159,8 @@ struct Convolution {
   // What is stored is the largest results of windows, which are results rounded to the type of `out`. Only for
   // targets with pooled_convolutions.
   std::optional<Pool> pool = std::nullopt;
+  // In the epilogue Accumulator 1 stands for it. Only for targets with second_sums.
+  std::optional<PixelSum> second = std::nullopt;
 };
 
 //   score[batch..., i, j] = scale * sum over d of q[batch..., i, d] * k[batch..., j, d] + bias
@@ -273,5 +284,16 @@ bool sums_byte_products(const Stage& stage);
 bool allows_winograd(const Program& program, const Convolution& convolution);
 // Whether the target has a kernel for a convolution, with its result's type, and this pool.
 bool allows_pool(const Program& program, const Convolution& convolution, const Pool& pool);
+// Whether the target has a kernel for a convolution with this second sum.
+bool allows_second_sum(const Program& program, const Convolution& convolution,
+                       const PixelSum& second);
+
+// Along one axis, where the filter of the first pixel of a convolution begins, relative to the first element of the
+// image, and that of the last pixel relative to the last element; where neither depends on sizes.
+struct Corner {
+  int64_t lower = 0, upper = 0;
+};
+std::optional<Corner> corner_of(const ir::Dim& pad, const ir::Dim& pixels, int64_t stride,
+                                const ir::Dim& size);
 
 }  // namespace kiln::plan

@@ -43,6 +43,19 @@ struct PooledConvolutions {
   int64_t vector = 1;
 };
 
+// The convolutions whose kernels can add up the pixels of a second image as well: of 16-bit elements, without groups,
+// with constant filters and at least so many of them, and a number of channels that is a multiple of `vector`.
+struct SecondSums {
+  int64_t vector = 1;
+  int64_t fewest_filters = 1,
+          fewest_pixels = 1;  // of the result; pixels at the sizes to optimise for
+  int64_t stride = 0;         // the largest
+  int64_t reach = 0;          // the most elements between the first and the last tap of a filter
+  // How far from the first and the last element of the image the filters of the first and of the last pixel may
+  // begin, which has to be known: [-corner, corner).
+  int64_t corner = 0;
+};
+
 struct TargetTraits {
   // --- Kernel forms ---
 
@@ -112,6 +125,9 @@ struct TargetTraits {
   // Convolutions whose results only a max pooling reads store what that would. Source: the backend has such
   // kernels, which spare storing and loading the results; without a value it has none.
   std::optional<PooledConvolutions> pooled_convolutions;
+  // Two convolutions whose results are added, as those of a residual block with a projection, are one with a second
+  // sum. Source: as above.
+  std::optional<SecondSums> second_sums;
   EpilogueRule epilogue = EpilogueRule::OwnBias;
 
   // --- Costs, in simple operations: an addition of two registers is 1 ---

@@ -168,6 +168,11 @@ class KernelText {
              std::to_string(c.groups) + " stride " + ints(c.stride_h, c.stride_w) + " dilation " +
              ints(c.dilation_h, c.dilation_w) + " pad " + pair(c.pad_top.str(), c.pad_left.str()) +
              "\n";
+    if (c.second)
+      text_ += "  second = " + id(c.second->input) + " " +
+               pair(c.second->height.str(), c.second->width.str()) + "x" +
+               std::to_string(c.second->channels) + ", " + id(c.second->weight) + " stride " +
+               ints(c.second->stride_h, c.second->stride_w) + "\n";
     if (c.padding != 0) text_ += "  padding " + std::to_string(c.padding) + "\n";
     if (c.winograd != 0) text_ += "  winograd " + ints(c.winograd, c.winograd) + "\n";
     if (c.pool)

@@ -448,6 +448,22 @@ class Verifier {
       fail_here("P12", "a pair of right operands that are not alike");
   }
 
+  // P19
+  void check_second(const Convolution& c, const PixelSum& second) {
+    const ir::Dim pixels = c.b.extent() * second.height * second.width * second.channels;
+    if (!(buffer(second.input).type.elements() == pixels))
+      fail_here("P6", "the second input has another size");
+    if (!(buffer(second.weight).type.elements() == c.o.extent() * second.channels))
+      fail_here("P6", "the filters of the second sum have another size");
+    const auto within = [](const Loop& loop, int64_t stride, const ir::Dim& size) {
+      return (size - 1 - (loop.extent() - 1) * stride).lower_bound() >= 0;
+    };
+    if (!within(c.y, second.stride_h, second.height) || !within(c.x, second.stride_w, second.width))
+      fail_here("P19", "pixels of a second sum outside of its image");
+    if (!allows_second_sum(program_, c, second))
+      fail_here("P19", "a second sum that the target has no kernel for");
+  }
+
   void check(const Convolution& c) {
     open({c.b, c.y, c.x, c.o});
     for (BufferId id : operands(*kernel_)) check_readable(id);
@@ -466,7 +482,8 @@ class Verifier {
     if (c.pool && !allows_pool(program_, c, *c.pool))
       fail_here("P16", "a pooling that the target has no kernel for");
     check_formats(c.formats, c.input, c.weight);
-    check_expr(c.epilogue, {{}, c.formats.accumulator});
+    if (c.second) check_second(c, *c.second);
+    check_expr(c.epilogue, {{}, c.formats.accumulator, c.second ? 2 : 1});
     check_result(c.out, c.epilogue);
   }
 

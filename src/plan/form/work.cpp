@@ -128,10 +128,15 @@ class Counter {
     const std::vector<Loop> results = {conv.b, conv.y, conv.x, conv.o};
     for (const BufferId id : {conv.input, conv.weight})
       touch(read_, id, buffer(id).type.elements());
+    int64_t products = conv.kernel_h * conv.kernel_w * (conv.channels / conv.groups);
+    if (conv.second) {
+      touch(read_, conv.second->input, extent_of({conv.b, conv.y, conv.x}) * conv.second->channels);
+      touch(read_, conv.second->weight, buffer(conv.second->weight).type.elements());
+      products += conv.second->channels;
+    }
     add(conv.epilogue, results);
     touch(written_, conv.out, extent_of(results));
-    multiply(conv.formats,
-             extent_of(results) * (conv.kernel_h * conv.kernel_w * (conv.channels / conv.groups)));
+    multiply(conv.formats, extent_of(results) * products);
   }
 
   void add(const Attention& attention) {

@@ -19,6 +19,7 @@ void fuse(Runner& runner) {
   runner.run(fuse_stores);  // of other outer loops
   runner.run(split_concats);
   runner.run(fold_output_views);
+  runner.run(join_sums);      // after results found their places: those of a graph may lie anywhere
   runner.run(merge_matmuls);  // after results found their places: merged ones cannot move
   runner.run(transpose_products);
   runner.run(fold_scales);  // of whole epilogues

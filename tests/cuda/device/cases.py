@@ -650,6 +650,49 @@ def convolutions():
     )
 
 
+def projected():
+    """Residual blocks with a projection: two sums of a convolution, in turns (on Hopper)."""
+    import torch.nn.functional as F  # noqa: N812
+
+    def conv(x, w, b, stride, padding):
+        return F.conv2d(x, w.permute(0, 3, 1, 2), b, stride, padding)
+
+    def reference(taps, stride):
+        def run(x0, z0, w, w2, w3, w4):
+            x, z = F.relu(x0).permute(0, 3, 1, 2), F.relu(z0).permute(0, 3, 1, 2)
+            y = conv(z, w, w2, 1, taps // 2) + conv(x, w3, w4, stride, 0)
+            return F.relu(y).permute(0, 2, 3, 1)
+
+        return run
+
+    for dtype in ("f16", "bf16"):
+        for name, size, c, d, o, taps, stride, opt in (
+            ("streams", 56, 64, 64, 256, 1, 1, 32),
+            ("strided", 28, 256, 128, 512, 1, 2, 32),
+            ("deep", 7, 1024, 512, 2048, 1, 2, 32),
+            ("basic", 28, 64, 128, 128, 3, 2, 32),
+            ("one", 7, 1024, 512, 2048, 1, 2, 1),
+            ("first", 56, 64, 64, 256, 1, 1, 1),
+            ("odd", 9, 40, 24, 88, 3, 2, 4),
+            ("narrow", 14, 16, 8, 16, 1, 1, 4),
+        ):
+            wide = size * stride - (stride > 1)
+            add(
+                f"projected_{name}_{dtype}",
+                f"""graph main(%x0: {dtype}[n, {wide}, {wide}, {c}], %z0: {dtype}[n, {size}, {size}, {d}], %w: {dtype}[{o}, {taps}, {taps}, {d}], %w2: {dtype}[{o}], %w3: {dtype}[{o}, 1, 1, {c}], %w4: {dtype}[{o}]) symbols n in [0, 300] opt {opt} {{
+  %x = relu(%x0)
+  %z = relu(%z0)
+  %e = convolution(%x, %w3, %w4) {{stride = [{stride}, {stride}], padding_before = [0, 0], padding_after = [0, 0], dilation = [1, 1], groups = 1, layout = "nhwc"}}
+  %c = convolution(%z, %w, %w2) {{stride = [1, 1], padding_before = [{taps // 2}, {taps // 2}], padding_after = [{taps // 2}, {taps // 2}], dilation = [1, 1], groups = 1, layout = "nhwc"}}
+  %s = add(%c, %e)
+  %y = relu(%s)
+  return %y as "y"
+}}""",
+                [{"n": n} for n in sorted({0, 1, 2, 5, opt})],
+                reference(taps, stride),
+            )
+
+
 def attentions():
     import torch
 
@@ -844,6 +887,7 @@ def build():
     products()
     bytes_and_codes()
     convolutions()
+    projected()
     attentions()
     return CASES
 

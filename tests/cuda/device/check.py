@@ -186,6 +186,13 @@ class Case:
     def run(self, run, shift, special=False):
         generator = torch.Generator("cuda").manual_seed(3)
         buffers, inputs = [], {}
+        # The copy engine reads at multiples of 16 bytes alone: other inputs are copied before a run.
+        mapped = {
+            operands[m["buffer"]]
+            for launch, operands in zip(run["launches"], self.derived, strict=False)
+            for m in launch["maps"]
+            if isinstance(operands[m["buffer"]], int)
+        }
         for buffer, shape, data in zip(
             self.case["buffers"], run["shapes"], self.data, strict=False
         ):
@@ -193,7 +200,9 @@ class Case:
                 buffers.append(buffers[buffer["alias_of"]])
                 continue
             dtype = DTYPES[buffer["dtype"]]
-            guarded = Guarded(dtype, shape, shift and buffer["kind"] < 2)
+            guarded = Guarded(
+                dtype, shape, shift and buffer["kind"] < 2 and len(buffers) not in mapped
+            )
             buffers.append(guarded)
             if buffer["kind"] == 0:
                 guarded.tensor.copy_(random_tensor(dtype, shape, generator))

@@ -14,7 +14,7 @@ namespace kiln {
 namespace cuda {
 namespace {
 
-// One set for all generations, so that they share a plan.
+// One set for all generations, which share a plan.
 const plan::TargetTraits& traits() {
   static const plan::TargetTraits kTraits = {
       .matmul = {DType::F32, DType::F16, DType::BF16, DType::F64},
@@ -63,6 +63,27 @@ const plan::TargetTraits& traits() {
       .joined_points = 1 << 20,
   };
   return kTraits;
+}
+
+// What tile_wgmma.cuh has besides: the limits of the copy engine's im2col. For 32 rows and fewer tile_mma.cuh is as fast.
+const plan::TargetTraits& hopper_traits() {
+  static const plan::TargetTraits kTraits = [] {
+    plan::TargetTraits hopper = traits();
+    hopper.second_sums = plan::SecondSums{.vector = 8,
+                                          .fewest_filters = 16,
+                                          .fewest_pixels = 33,
+                                          .stride = 8,
+                                          .reach = 255,
+                                          .corner = 128};
+    return hopper;
+  }();
+  return kTraits;
+}
+
+const plan::TargetTraits& traits_of(const std::vector<std::string>& variants) {
+  const bool is_hopper =
+      std::ranges::all_of(variants, [](const std::string& variant) { return variant == "sm_90"; });
+  return is_hopper && !variants.empty() ? hopper_traits() : traits();
 }
 
 const std::vector<Variant>& variants() {
@@ -155,7 +176,8 @@ const Backend& cuda_backend() {
                                    .run_workers = backend::run_workers,
                                    .derive_constant = cuda::derive_constant,
                                    .toolchain = cuda::nvrtc_version,
-                                   .tuning_machine = cuda::TimingGpu::machine};
+                                   .tuning_machine = cuda::TimingGpu::machine,
+                                   .traits_of = cuda::traits_of};
   return kBackend;
 }
 

@@ -17,19 +17,22 @@
 // Sums of f8e4m3 have about 14 bits on tensor cores. With kAddApart, those of a step (128 along k) are added to the
 // sums of the tile by the ordinary units, in f32.
 //
+// With kInTurns there are two sums of each element, and a step adds to one of them: the first kFirstSteps to the first,
+// the others to the second. A stage has the right operand of one.
+//
+// What becomes of sums where blocks stay is in group_vectors.cuh, or, for results of 16 bits, group_pairs.cuh.
+//
 // With kCluster > 1 a block has one tile, and the blocks of a cluster share k (tile_result.cuh adds
 // their sums up): for results of few tiles.
 
-constexpr int kGroupRows = 64 * kRowBlocks;  // of a consumer group
 constexpr int kRowBytes = kTileK * kElementBytes;
-constexpr int kStageBytes = (kTileM + kTileN) * kRowBytes;
+constexpr int kStepN = kInTurns ? kResultN : kTileN;  // columns of B in a stage
+constexpr int kStageBytes = (kTileM + kStepN) * kRowBytes;
 constexpr int kThreads = 128 * (kGroups + 1);
 constexpr int kSharers = kPingPong ? 1 : kGroups;  // groups that read a stage
 constexpr int kTurns = kPingPong ? kGroups : 1;    // groups that have tiles of their own
 static_assert(kTileM == kGroupRows * kSharers, "groups share the rows of a tile");
 static_assert(kRowBytes == 128 || kRowBytes == 64, "a row of a stage is one swizzle");
-
-using GroupSums = Acc[kRowBlocks][kTileN / 2];
 
 struct Ring {
   unsigned stages;    // kStages of them, 1024-byte aligned
@@ -102,7 +105,14 @@ struct StageOperands {
         b(matrix_descriptor<kRowBytes>(ring.stage(0) + kTileM * kRowBytes)) {}
 };
 
+// Those that a step adds to, of 64 rows: all, or the first or second half.
+template <int Turn>
+__device__ __forceinline__ auto sums_of_turn(Acc (&sums)[kTileN / 2]) -> Acc (&)[kStepN / 2] {
+  return *reinterpret_cast<Acc(*)[kStepN / 2]>(&sums[Turn * (kStepN / 2)]);
+}
+
 // The products of one step, whose sums are replaced at its first slice unless `accumulate`.
+template <int Turn>
 __device__ __forceinline__ void multiply_stage(GroupSums& sums, const StageOperands& first, int stage,
                                                bool accumulate) {
   const unsigned at = static_cast<unsigned>(stage) * (kStageBytes / 16);
@@ -111,7 +121,7 @@ __device__ __forceinline__ void multiply_stage(GroupSums& sums, const StageOpera
   for (int slice = 0; slice < kRowBytes / 32; ++slice) {
 #pragma unroll
     for (int m = 0; m < kRowBlocks; ++m)
-      multiply_group(sums[m], further(first.a, at + m * (64 * kRowBytes / 16) + slice * kSliceStep),
+      multiply_group(sums_of_turn<Turn>(sums[m]), further(first.a, at + m * (64 * kRowBytes / 16) + slice * kSliceStep),
                      further(first.b, at + slice * kSliceStep), accumulate || slice > 0);
   }
   commit_products();
@@ -182,118 +192,61 @@ __device__ __forceinline__ void multiply_steps_apart(Sums& sums, const Ring& rin
   issued();
 }
 
-// All steps of a tile; `row` of the tile is the first of the group.
-template <typename Issued>
-__device__ __forceinline__ void multiply_steps(GroupSums& sums, const Ring& ring, RingPlace& place,
-                                               int row, int count, const Issued& issued) {
-  if constexpr (kAddApart) return multiply_steps_apart(sums, ring, place, row, count, issued);
-  const bool leader = threadIdx.x % 128 == 0;
-  const StageOperands operands(ring, row);
-  int before = 0;
-#pragma unroll 1
-  for (int step = 0; step < count; ++step) {
-    ring.full(place.stage).wait(place.parity);
-    multiply_stage(sums, operands, place.stage, step > 0);
-    if (step > 0) {
-      wait_products<1>();
-      if (leader) ring.empty(before).arrive();
+// What is computed of sums is computed behind the wait for them.
+__device__ __forceinline__ void keep_behind(float& sum) { asm volatile("" : "+f"(sum)::"memory"); }
+__device__ __forceinline__ void keep_behind(int& sum) { asm volatile("" : "+r"(sum)::"memory"); }
+__device__ __forceinline__ void keep_behind(GroupSums& sums) {
+#pragma unroll
+  for (int m = 0; m < kRowBlocks; ++m) {
+#pragma unroll
+    for (int i = 0; i < kTileN / 2; ++i) {
+      keep_behind(sums[m][i]);
     }
+  }
+}
+
+// The steps of a turn, or all; `issued` is called before the last of them has ended. The first is written out: sums that
+// come out of a loop that might have no steps are copied behind it, which ends what is under way.
+template <int Turn, typename Issued>
+__device__ __forceinline__ void multiply_turn(GroupSums& sums, const Ring& ring, RingPlace& place,
+                                              const StageOperands& operands, int count,
+                                              const Issued& issued) {
+  const bool leader = threadIdx.x % 128 == 0;
+  if (kOneTile && count <= 0) return issued();
+  ring.full(place.stage).wait(place.parity);
+  multiply_stage<Turn>(sums, operands, place.stage, false);
+  int before = place.stage;
+  place.advance();
+#pragma unroll 1
+  for (int step = 1; step < count; ++step) {
+    ring.full(place.stage).wait(place.parity);
+    multiply_stage<Turn>(sums, operands, place.stage, true);
+    wait_products<1>();
+    if (leader) ring.empty(before).arrive();
     before = place.stage;
     place.advance();
   }
   issued();
   wait_products<0>();
-  if (leader && count > 0) ring.empty(before).arrive();
+  keep_behind(sums);
+  if (leader) ring.empty(before).arrive();
 }
 
-// --- Results ---
-
-// How a warp goes through its rows of a tile: 32 columns of 16 rows at a time, of which a lane has a
-// vector of neighbours in each of two rows.
-constexpr int kChunkColumns = 32;
-constexpr int kChunkVectors = 2;
-constexpr int kColumnChunks = kResultN / kChunkColumns;
-constexpr int kChunks = kRowBlocks * kColumnChunks;
-static_assert(kOneTile || kResultN % kChunkColumns == 0, "whole chunks");
-
-// What the epilogue loads. The ring keeps the way from the second-level cache busy, and a load of a
-// consumer waits behind all that it asked for: thousands of cycles. So loads are asked for before the
-// tile is multiplied. What each row has of its own waits in registers (kHoldLoads, where these are
-// enough), or else is fetched a chunk ahead; what all rows share is brought to the first-level cache.
-template <typename R>
-struct EarlyLoads {
-  static constexpr int kHeld = kHoldLoads ? kChunks : 1;
-  typename R::Loaded loaded[kHeld][kChunkVectors];
-
-  __device__ __forceinline__ void fetch(const R& result, int row0, int column0, int chunk,
-                                        int held) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int column = column0 + chunk % kColumnChunks * kChunkColumns + lane % 4 * 8;
-    const int row = row0 + chunk / kColumnChunks * 64 + lane / 4;
-#pragma unroll
-    for (int v = 0; v < kChunkVectors; ++v) {
-      if (row + v * 8 < static_cast<int>(result.m) && column + 8 <= static_cast<int>(result.n))
-        result.fetch(row + v * 8, column, loaded[held][v]);
-    }
-  }
-  __device__ __forceinline__ void begin(const R& result, int row0, int column0, float* own) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    if (lane * 8 < kResultN && column0 + lane * 8 < result.n)
-      result.touch(column0 + lane * 8, shared_address(own + lane));
-    if constexpr (kHoldLoads) {
-#pragma unroll
-      for (int chunk = 0; chunk < kChunks; ++chunk) fetch(result, row0, column0, chunk, chunk);
-    }
-  }
-};
-
-// A warp turns its sums from fragments into vectors of neighbours, which lanes exchange. All chunks are
-// written out, since sums are registers, which have no index: picking those of a chunk takes longer
-// than fetching the instructions.
-template <typename R>
-__device__ __forceinline__ void write_sums(const R& result, const GroupSums& sums,
-                                           EarlyLoads<R>& early, int row0, int column0) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int across = lane % 4 * 8, down = lane / 4;
-  const int rows = static_cast<int>(result.m) - row0, columns = static_cast<int>(result.n) - column0;
-  asm volatile("cp.async.wait_all;" ::: "memory");
-  if constexpr (!kHoldLoads) early.fetch(result, row0, column0, 0, 0);
-#pragma unroll
-  for (int chunk = 0; chunk < kChunks; ++chunk) {
-    const auto& fragment = sums[chunk / kColumnChunks];
-    const int first = chunk % kColumnChunks * (kChunkColumns / 2);
-    typename R::Loaded loaded[kChunkVectors];
-#pragma unroll
-    for (int v = 0; v < kChunkVectors; ++v) loaded[v] = early.loaded[kHoldLoads ? chunk : 0][v];
-    if (!kHoldLoads && chunk + 1 < kChunks) early.fetch(result, row0, column0, chunk + 1, 0);
-    const int place = chunk % kColumnChunks * kChunkColumns + across;
-    const int left = columns - place;
-    typename R::Columns same;
-    if (left >= kVector) result.fetch_columns(column0 + place, same);
-#pragma unroll
-    for (int v = 0; v < kChunkVectors; ++v) {
-      VectorSums own;
-#pragma unroll
-      for (int s = 0; s < kSums; ++s) {
-#pragma unroll
-        for (int i = 0; i < kVector; ++i)
-          own.of[s].at[i] = fragment[s * (kResultN / 2) + first + i / 2 * 4 + v * 2 + i % 2];
-        gather_vector(own.of[s].at);
-      }
-      const int row = chunk / kColumnChunks * 64 + down + v * 8;
-      if (row >= rows || left <= 0) continue;
-      if (left >= kVector) {
-        result.finish(row0 + row, column0 + place, own, loaded[v], same);
-      } else if constexpr (!kWholeVectors) {
-#pragma unroll
-        for (int e = 0; e < kVector; ++e) {
-          ColumnSums one;
-#pragma unroll
-          for (int s = 0; s < kSums; ++s) one.of[s] = own.of[s].at[e];
-          if (e < left) result.finish_one(row0 + row, column0 + place + e, one);
-        }
-      }
-    }
+// `count` steps of a tile, from the step `first` on; `row` of the tile is the first of the group.
+template <typename Issued>
+__device__ __forceinline__ void multiply_steps(GroupSums& sums, const Ring& ring, RingPlace& place,
+                                               int row, int first, int count,
+                                               const Issued& issued) {
+  if constexpr (kAddApart) return multiply_steps_apart(sums, ring, place, row, count, issued);
+  const StageOperands operands(ring, row);
+  if constexpr (kInTurns) {
+    const int left = kFirstSteps - first;
+    const int early = left < 0 ? 0 : left < count ? left : count;
+    if (kOneTile && (early == 0 || early == count)) clear(sums);  // one of them has no steps here
+    multiply_turn<0>(sums, ring, place, operands, early, [] {});
+    multiply_turn<1>(sums, ring, place, operands, count - early, issued);
+  } else {
+    multiply_turn<0>(sums, ring, place, operands, count, issued);
   }
 }
 
@@ -320,7 +273,7 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
   const unsigned base = (shared_address(shared) + 1023) / 1024 * 1024;
   unsigned char* const ring_bytes = shared + (base - shared_address(shared));
   constexpr int kRingBytes = kStages * kStageBytes;
-  const Ring ring{base, base + kRingBytes};
+  const Ring ring{base, base + kRingBytes + kPatchBytes * 4 * kGroups};
   const int group = same_in_warp(static_cast<int>(threadIdx.x) / 128) - 1;  // -1: the producer
   if (threadIdx.x == 0) {
     boxes.prefetch();
@@ -350,7 +303,7 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
     } else {
       wait();
       GroupSums sums;
-      multiply_steps(sums, ring, place, group * kGroupRows, count, [] {});
+      multiply_steps(sums, ring, place, group * kGroupRows, first, count, [] {});
       if (count == 0) clear(sums);
       // Every stage has been read, by all groups: the tile takes their place. The producer has no part in that; it is
       // at the barrier because racecheck takes what is written behind one of some threads for a race.
@@ -374,8 +327,10 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
     } else {
       take_registers<kConsumerRegisters>();
       wait();
-      float* const own = reinterpret_cast<float*>(ring_bytes + kRingBytes + 16 * kStages) +
-                         (group * 4 + static_cast<int>(threadIdx.x) / 32 % 4) * 32;
+      const int warp = group * 4 + static_cast<int>(threadIdx.x) / 32 % 4;
+      const int behind = kRingBytes + kPatchBytes * 4 * kGroups + 16 * kStages;
+      float* const own = reinterpret_cast<float*>(ring_bytes + behind) + warp * 32;
+      const unsigned patch = base + kRingBytes + warp * kPatchBytes;
       unsigned number = kPingPong ? group : 0;  // of the tile among those of this block
       if (kPingPong) place.advance(group * steps);
       for (unsigned t = blockIdx.x + number * gridDim.x; t < tiles; t += kTurns * gridDim.x) {
@@ -386,11 +341,11 @@ __device__ __forceinline__ void multiply_tiles(const Boxes& boxes, long long dep
         EarlyLoads<R> early;
         early.begin(result, warp_row, static_cast<int>(tile.column0), own);
         if (kPingPong && number > 0) sync_threads(1 + group, 256);
-        multiply_steps(sums, ring, place, row, steps, [&] {
+        multiply_steps(sums, ring, place, row, 0, steps, [&] {
           if (kPingPong && t + gridDim.x < tiles)
             arrive_threads(1 + (group + 1 < kTurns ? group + 1 : 0), 256);
         });
-        write_sums(result, sums, early, warp_row, static_cast<int>(tile.column0));
+        write_sums(result, sums, early, warp_row, static_cast<int>(tile.column0), patch);
         if (kPingPong) place.advance((kTurns - 1) * steps);
         number += kTurns;
       }

@@ -146,7 +146,7 @@ std::string_view include_tile(Prelude& text, const Tile& tile) {
 }
 
 void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, int64_t columns,
-                    std::string_view boxes) {
+                    std::initializer_list<std::string_view> boxes, int64_t first_steps) {
   text.constant("kTileM", tile.m());
   add_columns(text, tile.n, tile.sums);
   const auto element = static_cast<int>(dtype_size(dtype));
@@ -163,13 +163,17 @@ void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, int64_t c
   text.flag("kOneTile", tile.one_tile);
   text.flag("kHoldLoads", tile.hold_loads);
   text.flag("kWholeVectors", columns % 8 == 0);
-  for (const char* file : {"cluster", "tile_order", "tile_result", "gather_vector", "hopper"})
+  text.flag("kWholeChunks", columns % tile.columns() == 0);
+  text.flag("kInTurns", tile.in_turns);
+  text.constant("kFirstSteps", first_steps);
+  for (const char* file : {"cluster", "tile_order", "tile_result", "gather_vector", "hopper",
+                           "group_rows", tile.pairs ? "group_pairs" : "group_vectors"})
     text.include(file);
-  text.add(group_product("multiply_group", tile.n, dtype, GroupOperands::Shared));
+  text.add(group_product("multiply_group", tile.step_columns(), dtype, GroupOperands::Shared));
   if (tile.add_apart)
     text.add(group_product("multiply_part", tile.n > 192 ? tile.n / 2 : tile.n, dtype,
                            GroupOperands::Shared));
-  text.include(boxes);
+  for (std::string_view file : boxes) text.include(file);
   text.include("tile_wgmma");
 }
 
@@ -271,6 +275,7 @@ class ResultEmitter {
 
   std::string run(const std::string& m, const std::string& n) {
     find_loads();
+    if (result_.pairs) return run_pairs(m, n);
     emit_loaded("Loaded", false);
     emit_loaded("Columns", true);
     emit_touch();
@@ -338,6 +343,112 @@ class ResultEmitter {
     }
     emitter_.close(";");
   }
+
+  // --- Pairs ---
+
+  std::string run_pairs(const std::string& m, const std::string& n) {
+    emitter_.open("struct ColumnPairs");
+    for (const VectorLoad& load : loads_)
+      emitter_.line("ElementPairs<" + std::string(memory_type(load.node->dtype)) + "> " +
+                    load.name + ";");
+    emitter_.close(";");
+    emit_touch();
+    emit_fetch_pairs();
+    emit_finish_pair();
+    emit_store();
+    return "make_pair_result<" + std::string(memory_type(emitter_.dtype_of(result_.out))) +
+           ", ColumnPairs>(" + m + ", " + n + ", touch, fetch_columns, finish, store)";
+  }
+
+  void emit_fetch_pairs() {
+    emitter_.open(
+        "const auto fetch_columns = [&](long long first, int groups, ColumnPairs& loaded)");
+    bind("0", "first");
+    for (const VectorLoad& load : loads_)
+      emitter_.line("fetch_pairs(&" + emitter_.element(load.node->buffer, {load.offset}) +
+                    ", groups, loaded." + load.name + ");");
+    emitter_.close(";");
+  }
+
+  // What is computed of elements of 16 bits at the end of an epilogue is computed of both at once: sums, differences and
+  // products of them are those that f32 gives, rounded, since f32 has more than twice as many bits.
+  static const char* pair_function(const plan::ExprNode& node) {
+    if (node.kind != plan::ExprKind::Apply || !is_16_bit_float(node.dtype)) return nullptr;
+    switch (node.op) {
+      case ir::Op::add:
+        return "add_pairs";
+      case ir::Op::sub:
+        return "subtract_pairs";
+      case ir::Op::mul:
+        return "multiply_pairs";
+      case ir::Op::relu:
+        return "relu_pair";
+      default:
+        return nullptr;
+    }
+  }
+
+  // The text of a pair, of parts that are computed one by one: those that are listed.
+  std::string pair_text(const plan::Expr& value, const std::string& type,
+                        std::vector<plan::Expr>& parts) {
+    if (const char* function = pair_function(*value)) {
+      std::string text = std::string(function) + "<" + type + ">(";
+      for (size_t i = 0; i < value->args.size(); ++i)
+        text += (i > 0 ? ", " : "") + pair_text(value->args[i], type, parts);
+      return text + ")";
+    }
+    const bool rounds = value->kind == plan::ExprKind::Apply && value->op == ir::Op::cast &&
+                        value->args[0]->dtype == DType::F32;
+    parts.push_back(rounds ? value->args[0] : value);
+    return "packed_pair<" + type + ">(part" + std::to_string(parts.size() - 1) + ")";
+  }
+
+  void emit_finish_pair() {
+    const DType out = emitter_.dtype_of(result_.out);
+    const plan::Expr& value = *result_.epilogue;
+    std::vector<plan::Expr> parts;
+    const std::string type(memory_type(out));
+    std::string text;
+    if (value->dtype == out) {
+      text = pair_text(value, type, parts);
+    } else {
+      parts = {value};
+      text = "packed_pair<" + type + ">(part0)";
+    }
+    emitter_.open(
+        "const auto finish = [&](long long row, long long first, const PairOfSums& sums, "
+        "const ColumnPairs& columns, int group) -> unsigned");
+    for (size_t i = 0; i < parts.size(); ++i)
+      emitter_.line("float part" + std::to_string(i) + "[2];");
+    emitter_.line("#pragma unroll");
+    emitter_.open("for (int v = 0; v < 2; ++v)");
+    bind("row", "first + v");
+    emitter_.line("const Acc sum = sums.of[0].at[v];");
+    if (result_.sums == 2) emitter_.line("const Acc pair = sums.of[1].at[v];");
+    Leaves leaves{.accumulators = {"sum", "pair"}};
+    for (const VectorLoad& load : loads_) {
+      leaves.loads[load.node] =
+          emitter_.declare(register_type(load.node->dtype), "loaded",
+                           "from_memory(columns." + load.name + "[group].at[v])");
+    }
+    for (size_t i = 0; i < parts.size(); ++i)
+      emitter_.line("part" + std::to_string(i) + "[v] = " + emitter_.value(parts[i], leaves) + ";");
+    emitter_.close();
+    emitter_.line("return " + text + ";");
+    emitter_.close(";");
+  }
+
+  void emit_store() {
+    const std::string type(memory_type(emitter_.dtype_of(result_.out)));
+    emitter_.open("const auto store = [&](long long row, long long first, const Elements<" + type +
+                  ">& vector)");
+    bind("row", "first");
+    emitter_.written_buffer(result_.out);
+    emitter_.line("store_vector(&" + emitter_.element(result_.out, {out_offset()}) + ", vector);");
+    emitter_.close(";");
+  }
+
+  // --- Vectors ---
 
   void emit_finish() {
     emitter_.open(
@@ -408,6 +519,23 @@ class ResultEmitter {
 std::string emit_result(Emitter& emitter, const ResultText& result, const std::string& m,
                         const std::string& n) {
   return ResultEmitter(emitter, result).run(m, n);
+}
+
+bool takes_pairs(const plan::Program& program, const ResultText& result, int64_t columns) {
+  const DType out = program.buffers[result.out].type.dtype;
+  const ir::Dim offset = result.simplify ? result.simplify(result.out_offset) : result.out_offset;
+  const auto linear = offset.as_linear_in(result.column.index);
+  if (!is_16_bit_float(out) || result.sum != DType::F32 || result.keeps || columns % 8 != 0 ||
+      !result.first_column.empty() || !linear || !linear->first.is_constant(1))
+    return false;
+  const std::vector<VectorLoad> loads = vector_loads(program, result);
+  bool suits = true;
+  plan::visit(*result.epilogue, [&](const plan::ExprNode& node) {
+    if (node.kind != plan::ExprKind::Load) return;
+    const auto load = std::ranges::find(loads, &node, &VectorLoad::node);
+    suits &= load != loads.end() && load->same;
+  });
+  return suits;
 }
 
 int row_loads(const plan::Program& program, const ResultText& result) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -47,10 +48,10 @@ void add_tile(Prelude& text, const Tile& tile);
 std::string_view include_tile(Prelude& text, const Tile& tile);
 void add_simt_tile(Prelude& text, const Tile& tile);
 
-// The same, and the texts of the kernel, for tile_wgmma.cuh and a result of so many columns. `boxes` is
-// the text of its operands.
+// The same, and the texts of the kernel, for tile_wgmma.cuh and a result of so many columns. `boxes` are
+// the texts of its operands. Of sums in turns, the first has `first_steps` steps.
 void add_group_tile(Prelude& text, const GroupTile& tile, DType dtype, int64_t columns,
-                    std::string_view boxes);
+                    std::initializer_list<std::string_view> boxes, int64_t first_steps = 0);
 // The launch of such a kernel for a result of m rows and n columns.
 void set_group_launch(KernelContext& context, const GroupTile& tile, plan::BufferId out,
                       const ir::Dim& m, const ir::Dim& n);
@@ -92,7 +93,12 @@ struct ResultText {
   int sums = 1;  // of a column: 2 for a product with a pair
   // Vectors are given to the caller of `finish`, which has a place for each; nothing is stored.
   bool keeps = false;
+  // For group_pairs.cuh, where takes_pairs allows it.
+  bool pairs = false;
 };
+// Whether a result of so many columns can be finished as pairs of elements of 16 bits: all that its epilogue loads is the
+// same for all rows, and neighbours for neighbouring columns.
+bool takes_pairs(const plan::Program& program, const ResultText& result, int64_t columns);
 // Loads of the epilogue that each row has of its own, such as a residual.
 int row_loads(const plan::Program& program, const ResultText& result);
 // Instructions that an element of the epilogue takes, about.

@@ -34,7 +34,8 @@ class ConvolutionText {
   }
 
   std::string run() {
-    if (suits_groups()) return hopper_text();
+    // What allows_second_sum lets through: tiles of few rows are right too.
+    if (c_.second || suits_groups()) return hopper_text();
     if (suits_windows()) return window_text();
     KILN_CHECK(!c_.pool, "pooled convolutions are those of window_pool.cuh");
     if (units_ == Units::Ordinary) return simt_text(context_.pick(simt_tiles()));
@@ -154,10 +155,15 @@ class ConvolutionText {
     result.bind_row = [this](const std::string& row) { bind_row(row); };
     result.simplify = [this](const Dim& offset) { return simplify(offset); };
     result.keeps = c_.pool.has_value();
+    result.sums = c_.second ? 2 : 1;
     return result;
   }
 
-  std::string result() { return emit_result(emitter_, result_text(), "m", "n"); }
+  std::string result(bool pairs = false) {
+    ResultText text = result_text();
+    text.pairs = pairs;
+    return emit_result(emitter_, text, "m", "n");
+  }
 
   void set_launch(const Tile& tile, int64_t operand_bytes) {
     backend::KernelInterface& interface = context_.result.interface;
@@ -172,33 +178,29 @@ class ConvolutionText {
 
   // --- Hopper ---
 
-  // Where the filters of the first and the last pixel of a row or column begin, relative to the
-  // first and the last element of the image: what a map of images knows. Only known where the
-  // padding is, and the stride leaves as much of every image.
-  struct Corner {
-    int64_t lower, upper;
-  };
-  static std::optional<Corner> corner(const Dim& pad, const Dim& pixels, int64_t stride,
-                                      const Dim& size) {
-    const Dim upper = (pixels - 1) * stride - pad - (size - 1);
-    if (!pad.is_constant() || !upper.is_constant()) return std::nullopt;
-    const Corner corner{-pad.constant(), upper.constant()};
+  // What a map of images knows, which is only known where the padding is, and the stride leaves as much of every
+  // image.
+  static std::optional<plan::Corner> corner(const Dim& pad, const Dim& pixels, int64_t stride,
+                                            const Dim& size) {
+    const auto corner = plan::corner_of(pad, pixels, stride, size);
     constexpr int64_t kLeast = -128, kMost = 127;
-    if (corner.lower < kLeast || corner.upper < kLeast || corner.upper > kMost) return std::nullopt;
+    if (!corner || corner->lower < kLeast || corner->upper < kLeast || corner->upper > kMost)
+      return std::nullopt;
     return corner;
   }
-  std::optional<Corner> corner_x() const {
+  std::optional<plan::Corner> corner_x() const {
     return corner(c_.pad_left, c_.x.extent(), c_.stride_w, c_.width);
   }
-  std::optional<Corner> corner_y() const {
+  std::optional<plan::Corner> corner_y() const {
     return corner(c_.pad_top, c_.y.extent(), c_.stride_h, c_.height);
   }
 
   // Channels in steps of 128 or of 64 bytes, what fits them better; the last step may be partly zeros.
   // `step` is in 2 bytes, as GroupTile has it.
   int64_t step_channels(int64_t step) const { return step * 2 / element(); }
-  int64_t padded_channels(int64_t step) const {
-    return (c_.channels + step_channels(step) - 1) / step_channels(step) * step_channels(step);
+  int64_t padded_channels(int64_t step) const { return padded(c_.channels, step); }
+  int64_t padded(int64_t channels, int64_t step) const {
+    return (channels + step_channels(step) - 1) / step_channels(step) * step_channels(step);
   }
   int channel_step() const { return padded_channels(64) * 10 > padded_channels(32) * 11 ? 32 : 64; }
 
@@ -217,35 +219,56 @@ class ConvolutionText {
            (c_.kernel_w - 1) * c_.dilation_w <= kMostOffset && corner_x() && corner_y();
   }
 
-  backend::TensorMapSpec image_map(const GroupTile& tile) {
-    emitter_.buffer(c_.input);
-    const int64_t pixel = c_.channels * element();
-    const Corner x = *corner_x(), y = *corner_y();
+  // Images and filters as the copy engine sees them.
+  struct Images {
+    plan::BufferId buffer;
+    int64_t channels;
+    Dim width, height;
+    int64_t stride_w, stride_h;
+    plan::Corner x, y;
+  };
+  backend::TensorMapSpec image_map(const GroupTile& tile, const Images& images) {
+    emitter_.buffer(images.buffer);
+    const int64_t pixel = images.channels * element();
     backend::TensorMapSpec map;
-    map.buffer = c_.input;
+    map.buffer = images.buffer;
     map.dtype = input_type_;
-    map.sizes = {c_.channels, c_.width, c_.height, c_.b.extent()};
-    map.strides = {pixel, c_.width * pixel, c_.width * c_.height * pixel};
-    map.element_strides = {1, c_.stride_w, c_.stride_h, 1};
+    map.sizes = {images.channels, images.width, images.height, c_.b.extent()};
+    map.strides = {pixel, images.width * pixel, images.width * images.height * pixel};
+    map.element_strides = {1, images.stride_w, images.stride_h, 1};
     map.swizzle = int64_t{tile.k} * 2;
-    map.lower_corner = {x.lower, y.lower};
-    map.upper_corner = {x.upper, y.upper};
+    map.lower_corner = {images.x.lower, images.y.lower};
+    map.upper_corner = {images.x.upper, images.y.upper};
     map.box_channels = step_channels(tile.k);
     map.box_pixels = tile.m();
     return map;
   }
 
-  backend::TensorMapSpec filter_map(const GroupTile& tile) {
-    emitter_.buffer(c_.weight);
-    const int64_t taps = c_.kernel_h * c_.kernel_w;
+  backend::TensorMapSpec filter_map(const GroupTile& tile, plan::BufferId weight, int64_t channels,
+                                    int64_t taps) {
+    emitter_.buffer(weight);
     backend::TensorMapSpec map;
-    map.buffer = c_.weight;
+    map.buffer = weight;
     map.dtype = weight_type_;
-    map.sizes = {c_.channels, taps, filters_};
-    map.strides = {c_.channels * element(), taps * c_.channels * element()};
-    map.box = {step_channels(tile.k), 1, tile.n};
+    map.sizes = {channels, taps, filters_};
+    map.strides = {channels * element(), taps * channels * element()};
+    map.box = {step_channels(tile.k), 1, tile.step_columns()};
     map.swizzle = int64_t{tile.k} * 2;
     return map;
+  }
+
+  std::vector<backend::TensorMapSpec> maps(const GroupTile& tile) {
+    std::vector<backend::TensorMapSpec> maps = {
+        image_map(tile, {c_.input, c_.channels, c_.width, c_.height, c_.stride_w, c_.stride_h,
+                         *corner_x(), *corner_y()}),
+        filter_map(tile, c_.weight, c_.channels, c_.kernel_h * c_.kernel_w)};
+    if (!c_.second) return maps;
+    const plan::PixelSum& s = *c_.second;
+    maps.push_back(image_map(tile, {s.input, s.channels, s.width, s.height, s.stride_w, s.stride_h,
+                                    *corner(0, c_.x.extent(), s.stride_w, s.width),
+                                    *corner(0, c_.y.extent(), s.stride_h, s.height)}));
+    maps.push_back(filter_map(tile, s.weight, s.channels, 1));
+    return maps;
   }
 
   // With the copy engine, or without it: as HopperWay has them.
@@ -256,9 +279,18 @@ class ConvolutionText {
     size_.k = c_.kernel_h * c_.kernel_w * padded_channels(size_.step) * element() / 2;
     size_.left_bytes = positive_opt(c_.b.extent()) * positive_opt(c_.height) *
                        positive_opt(c_.width) * c_.channels * element();
+    if (c_.second) {
+      size_.k += padded(c_.second->channels, size_.step) * element() / 2;
+      size_.left_bytes += size_.m * c_.second->channels * element();
+      size_.n *= 2;
+      size_.sums = 2;
+      size_.in_turns = true;
+    }
     size_.row_loads = row_loads(context_.program, result_text()) * element() / 2;
     size_.epilogue_work = epilogue_work(c_.epilogue);
-    const HopperWay way = context_.pick(hopper_ways(rank_group_tiles(size_), plain));
+    size_.pairs = takes_pairs(context_.program, result_text(), filters_);
+    const HopperWay way = context_.pick(
+        hopper_ways(rank_group_tiles(size_), c_.second ? std::vector<Tile>() : plain));
     if (const auto* tile = std::get_if<Tile>(&way)) return tensor_core_text(*tile);
     return group_text(std::get<GroupTile>(way));
   }
@@ -267,25 +299,41 @@ class ConvolutionText {
     Prelude text;
     text.flag("kBf16", input_type_ == DType::BF16);
     text.alias("Acc", "float");
-    text.constant("kChannelSteps", padded_channels(tile.k) / step_channels(tile.k));
+    const int64_t channel_steps = padded_channels(tile.k) / step_channels(tile.k);
+    const int64_t steps = c_.kernel_h * c_.kernel_w * channel_steps;
+    int64_t second_steps = 0;
+    text.constant("kChannelSteps", channel_steps);
     add_taps(text);
+    if (c_.second) {
+      second_steps = padded(c_.second->channels, tile.k) / step_channels(tile.k);
+      text.constant("kSecondStrideH", c_.second->stride_h);
+      text.constant("kSecondStrideW", c_.second->stride_w);
+    }
     text.flag("kEarlyB", context_.program.buffers[c_.weight].kind == plan::BufferKind::Constant);
-    add_group_tile(text, tile, input_type_, filters_, "pixels_wgmma");
+    if (c_.second)
+      add_group_tile(text, tile, input_type_, filters_, {"pixels_wgmma", "second_pixels_wgmma"},
+                     steps);
+    else
+      add_group_tile(text, tile, input_type_, filters_, {"pixels_wgmma"});
     emitter_.line("const long long m = " + wide(pixels_) + ";");
     emitter_.line("const long long n = " + std::to_string(filters_) + ";");
     emitter_.line("const PixelBoxes boxes{images, filters, (int)" + wide(c_.y.extent()) +
                   ", (int)" + wide(c_.x.extent()) + ", " + emitter_.position(c_.pad_top) + ", " +
                   emitter_.position(c_.pad_left) + "};");
-    const std::string object = result();
+    if (c_.second) emitter_.line("const TwoPixelBoxes both{boxes, second_images, second_filters};");
+    const std::string object = result(tile.pairs);
     emitter_.declare_wait();
-    const int64_t depth = c_.kernel_h * c_.kernel_w * padded_channels(tile.k);
-    emitter_.line("multiply_tiles(boxes, " + std::to_string(depth) + ", " + object + ", wait);");
-    context_.result.interface.tensor_maps = {image_map(tile), filter_map(tile)};
+    emitter_.line(std::string("multiply_tiles(") + (c_.second ? "both" : "boxes") + ", " +
+                  std::to_string((steps + second_steps) * step_channels(tile.k)) + ", " + object +
+                  ", wait);");
+    context_.result.interface.tensor_maps = maps(tile);
+    std::vector<std::string> names = {"images", "filters"};
+    if (c_.second) names.insert(names.end(), {"second_images", "second_filters"});
     set_group_launch(context_, tile, c_.out, pixels_, filters_);
     return emitter_.finish({.threads = tile.threads(),
                             .min_blocks = 1,
                             .cluster = tile.cluster,
-                            .tensor_maps = {"images", "filters"},
+                            .tensor_maps = names,
                             .before = text.str(),
                             .waits = true});
   }

@@ -224,7 +224,11 @@ class MatMulText {
     return result;
   }
 
-  std::string result() { return emit_result(emitter_, result_text(), "m", "n"); }
+  std::string result(bool pairs = false) {
+    ResultText text = result_text();
+    text.pairs = pairs;
+    return emit_result(emitter_, text, "m", "n");
+  }
 
   void set_tiled_launch(const Tile& tile, int64_t operand_bytes) {
     backend::KernelInterface& interface = context_.result.interface;
@@ -364,6 +368,7 @@ class MatMulText {
     size_.wide = element() == 4;
     size_.row_loads = row_loads(context_.program, result_text()) * std::max(element(), 2) / 2;
     size_.epilogue_work = epilogue_work(matmul_.epilogue);
+    size_.pairs = takes_pairs(context_.program, result_text(), matmul_.n.extent().constant());
     const HopperWay way = context_.pick(hopper_ways(rank_group_tiles(size_), plain));
     if (const auto* tile = std::get_if<Tile>(&way)) return tensor_core_text(*tile);
     return group_text(std::get<GroupTile>(way));
@@ -378,9 +383,9 @@ class MatMulText {
     text.alias("Acc", register_type(matmul_.formats.accumulator));
     text.flag("kEarlyB",
               context_.program.buffers[matmul_.b.buffer].kind == plan::BufferKind::Constant);
-    add_group_tile(text, tile, a_type_, matmul_.n.extent().constant(), "matrix_wgmma");
+    add_group_tile(text, tile, a_type_, matmul_.n.extent().constant(), {"matrix_wgmma"});
     bind_sizes();
-    const std::string object = result();
+    const std::string object = result(tile.pairs);
     emitter_.declare_wait();
     emitter_.line("multiply_tiles(MatrixBoxes{map_a, map_b, " +
                   std::string(pair_ ? "map_pair" : "map_b") + "}, depth, " + object + ", wait);");

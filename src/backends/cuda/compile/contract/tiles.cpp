@@ -209,15 +209,16 @@ double loop_cycles(const ProductSize& size, const GroupTile& tile, double tiles)
   const double alone_slow = tile.groups == 1 ? kCosts.one_group : 1;
   const double slow = of_two ? kCosts.one_tile_of_two : alone_slow;
   const double slow_traffic = of_two ? kCosts.one_tile_traffic : alone_slow;
-  const double arithmetic = tile.m() * tile.n * steps * tile.k / 2048 * slow;
+  const int columns = tile.step_columns();
+  const double arithmetic = tile.m() * columns * steps * tile.k / 2048 * slow;
   const double active = std::min<double>(tiles * tile.cluster, kHopperMultiprocessors);
   const double bytes =
       std::min(kCosts.few_cache_bytes, kCosts.cache_bytes * kHopperMultiprocessors / active);
-  const double rows = std::min<double>(tile.m(), static_cast<double>(size.m)) + tile.n;
+  const double rows = std::min<double>(tile.m(), static_cast<double>(size.m)) + columns;
   const double traffic = rows * 2 * depth / bytes * slow_traffic;
   const int row_blocks = tile.row_blocks * (tile.ping_pong ? 1 : tile.groups);
   const bool deep = tile.cluster > 1 && steps >= kCosts.deep_steps;
-  const double shared = (row_blocks * (2048 + 32.0 * tile.n) + (tile.m() + tile.n) * 32.0) / 128 *
+  const double shared = (row_blocks * (2048 + 32.0 * columns) + (tile.m() + columns) * 32.0) / 128 *
                         (deep ? kCosts.shared_deep : kCosts.shared) * depth / 16;
   const bool alone = tile.groups == 1 || tile.ping_pong;
   const double latency = steps * (alone ? kCosts.step_alone : kCosts.step);
@@ -309,8 +310,8 @@ std::vector<GroupTile> group_tiles(int step, bool add_apart = false) {
 }  // namespace
 
 int64_t GroupTile::shared_bytes() const {
-  const int64_t ring = int64_t{stages} * (m() + n) * k * 2 + 16 * stages;
-  const int64_t touched = one_tile ? 0 : int64_t{groups} * 4 * 128;
+  const int64_t ring = int64_t{stages} * (m() + step_columns()) * k * 2 + 16 * stages;
+  const int64_t touched = one_tile ? 0 : int64_t{groups} * 4 * (pairs ? 128 + 1024 : 128);
   return std::max(ring + touched, one_tile ? m() * int64_t{n + 4} * 4 : 0) + 1024;
 }
 
@@ -323,6 +324,9 @@ std::vector<GroupTile> rank_group_tiles(const ProductSize& size) {
     // A row of 32 columns of each is what a warp writes at a time.
     if (size.sums > 1 && tile.n % (32 * size.sums) != 0) continue;
     tile.sums = size.sums;
+    tile.in_turns = size.in_turns;
+    tile.pairs = size.pairs && !tile.one_tile;
+    if (tile.in_turns || tile.pairs) fill_stages(tile);
     if (!has_room(tile, size) || !suits_epilogue(tile, size)) continue;
     if (!suits_size(tile, size)) continue;
     tile.hold_loads = !tile.one_tile && holds_loads(tile, size);

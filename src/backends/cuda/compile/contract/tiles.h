@@ -18,6 +18,8 @@ struct ProductSize {
   bool add_apart = false;  // of f8e4m3: the sums of each step, as GroupTile has it
   int epilogue_work = 0;   // instructions an element, about
   int sums = 1;            // of each element: n counts all of them
+  bool pairs = false;      // the result may be finished as pairs of elements; on Hopper
+  bool in_turns = false;   // each step adds to one of the sums alone; on Hopper
   int64_t left_bytes = 0;  // of the left operand in memory; on Hopper
 };
 
@@ -62,8 +64,11 @@ struct GroupTile {
   bool hold_loads = false;  // what the epilogue loads waits in registers
   bool add_apart = false;   // the sums of each step
   int sums = 1;             // as of a Tile
+  bool pairs = false;       // results as group_pairs.cuh has them; blocks stay
+  bool in_turns = false;    // of the sums: a step has the right operand of one of them
 
   int columns() const { return n / sums; }
+  int step_columns() const { return in_turns ? columns() : n; }
   int m() const { return 64 * row_blocks * (ping_pong ? 1 : groups); }
   int threads() const { return 128 * (groups + 1); }
   // Of a thread of the producer, and of the other groups: 64K in all, in units of 8 for each of 128.
