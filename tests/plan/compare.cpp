@@ -76,6 +76,7 @@ const TargetTraits& test_traits() {
       .second_sums = SecondSums{.vector = 8,
                                 .fewest_filters = 16,
                                 .fewest_pixels = 33,
+                                .most_pixels = 2147483647,
                                 .stride = 2,
                                 .reach = 255,
                                 .corner = 128},

@@ -281,9 +281,10 @@ bool allows_second_sum(const Program& program, const Convolution& c, const Pixel
            std::min(corner->lower, corner->upper) >= -limits->corner &&
            std::max(corner->lower, corner->upper) < limits->corner;
   };
+  const ir::Dim pixels = c.b.extent() * c.y.extent() * c.x.extent();
   const bool suits_output =
       c.o.extent().is_constant() && c.o.extent().constant() >= limits->fewest_filters &&
-      (c.b.extent() * c.y.extent() * c.x.extent()).at_opt() >= limits->fewest_pixels;
+      pixels.at_opt() >= limits->fewest_pixels && pixels.upper_bound() <= limits->most_pixels;
   return suits_output && suits_image(c.input) && suits_image(second.input) &&
          suits_filters(c.weight) && suits_filters(second.weight) &&
          c.channels % limits->vector == 0 && second.channels % limits->vector == 0 &&

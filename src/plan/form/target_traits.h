@@ -47,10 +47,10 @@ struct PooledConvolutions {
 // with constant filters and at least so many of them, and a number of channels that is a multiple of `vector`.
 struct SecondSums {
   int64_t vector = 1;
-  int64_t fewest_filters = 1,
-          fewest_pixels = 1;  // of the result; pixels at the sizes to optimise for
-  int64_t stride = 0;         // the largest
-  int64_t reach = 0;          // the most elements between the first and the last tap of a filter
+  int64_t fewest_filters = 1;  // and pixels of the result: at the sizes to optimise for, and at any
+  int64_t fewest_pixels = 1, most_pixels = 0;
+  int64_t stride = 0;  // the largest
+  int64_t reach = 0;   // the most elements between the first and the last tap of a filter
   // How far from the first and the last element of the image the filters of the first and of the last pixel may
   // begin, which has to be known: [-corner, corner).
   int64_t corner = 0;

@@ -1,6 +1,7 @@
 #include "backends/cuda/compile/cuda_backend.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "backends/common/code_store.h"
 #include "backends/common/parallel.h"
@@ -72,6 +73,7 @@ const plan::TargetTraits& hopper_traits() {
     hopper.second_sums = plan::SecondSums{.vector = 8,
                                           .fewest_filters = 16,
                                           .fewest_pixels = 33,
+                                          .most_pixels = std::numeric_limits<int32_t>::max(),
                                           .stride = 8,
                                           .reach = 255,
                                           .corner = 128};
