@@ -238,6 +238,8 @@ class Input:
     def __str__(self) -> str:
         if not self.is_dynamic:
             shape = f"shape={self.shape}"
+        elif len(self.profiles) > 1:
+            shape = f"profiles={self.profiles}"
         else:
             shape = ", ".join(f"{field}={value}" for field, value in self.shape.items())
         name = f", name={self.name!r}" if self.name else ""

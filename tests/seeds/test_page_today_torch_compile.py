@@ -14,7 +14,7 @@ import torch
 
 import torch_tensorrt
 from torch_tensorrt.dynamo import CompilationSettings
-from torch_tensorrt.dynamo import _compiler as compiler
+from torch_tensorrt.dynamo import _compile_program as compiler
 from torch_tensorrt.dynamo.backend import torch_tensorrt_backend
 from torch_tensorrt.dynamo.backend._backend import settings_of
 

@@ -2,7 +2,7 @@
 
 from torch_tensorrt.dynamo import conversion, lowering, utils
 from torch_tensorrt.dynamo._bindings import BindingNameMismatchError
-from torch_tensorrt.dynamo._compiler import compile
+from torch_tensorrt.dynamo._compile_program import compile
 from torch_tensorrt.dynamo._cross_compile import (
     cross_compile_for_windows,
     load_cross_compiled_exported_program,

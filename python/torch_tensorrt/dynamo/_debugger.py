@@ -123,7 +123,7 @@ class Debugger:
         _check_stages("capture_fx_graph_before", capture_fx_graph_before or ())
         _check_stages("capture_fx_graph_after", capture_fx_graph_after or ())
         self.log_level = log_level
-        self.logging_dir = Path(logging_dir) if logging_dir is not None else _default_folder()
+        self.logging_dir = Path(logging_dir) if logging_dir is not None else default_folder()
         self._output = _Output(
             before=frozenset(capture_fx_graph_before or ()),
             after=frozenset(capture_fx_graph_after or ()),
@@ -255,7 +255,7 @@ def _compiler_passes() -> tuple[str, ...]:
     return tuple(each["name"] for each in (*passes["graph"], *passes["plan"]))
 
 
-def _default_folder() -> Path:
+def default_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"torch_tensorrt_{getpass.getuser()}" / "debug_logs"
 
 

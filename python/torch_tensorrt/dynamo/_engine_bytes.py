@@ -15,7 +15,7 @@ from torch_tensorrt._arguments import check_program, merge_inputs
 from torch_tensorrt.dynamo._autocast import autocast
 from torch_tensorrt.dynamo._bindings import Renaming, input_names, output_names
 from torch_tensorrt.dynamo._capture import show_engine
-from torch_tensorrt.dynamo._compiler import flat_inputs, supported_ranges, whole_program
+from torch_tensorrt.dynamo._compile_program import flat_inputs, supported_ranges, whole_program
 from torch_tensorrt.dynamo._partition import list_reasons
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._progress import CompileProgress

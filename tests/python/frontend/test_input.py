@@ -158,6 +158,14 @@ def test_text() -> None:
     assert "max_shape=(4, 3)" in repr(dynamic())
 
 
+def test_text_of_several_profiles_names_each() -> None:
+    ranges = [{"min": (n,), "opt": (n + 1,), "max": (n + 2,)} for n in (1, 5)]
+    one, both = (str(Input(profiles=ranges[:count])) for count in (1, 2))
+    assert "min_shape=(1,), opt_shape=(2,), max_shape=(3,)," in one
+    for shape in ("'opt_shape': (2,)", "'opt_shape': (6,)", "'max_shape': (7,)"):
+        assert shape in both
+
+
 def test_named_axes_are_the_same_in_all_shapes() -> None:
     first, second = namedtuple("first", ["b", "c"]), namedtuple("second", ["b", "seq"])
     with pytest.raises(ValueError, match="min_shape are b, c, those of opt_shape b, seq and of"):

@@ -11,7 +11,7 @@ from torch._export.serde.serialize import GraphModuleSerializer
 
 import torch_tensorrt
 from torch_tensorrt.dynamo import CompilationSettings
-from torch_tensorrt.dynamo._compiler import compile_program
+from torch_tensorrt.dynamo._compile_program import compile_program
 from torch_tensorrt.dynamo._partition import check_support
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._symbols import is_symbolic_node

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+import pathlib
 from collections import namedtuple
 
 import pytest
 import torch
 
 import torch_tensorrt
+from torch_tensorrt.dynamo import _compiler as published_compiler
 from torch_tensorrt.dynamo import utils
-from torch_tensorrt.dynamo._defaults import ENGINE_CACHE_DIR, TIMING_CACHE_PATH, default_device
+from torch_tensorrt.dynamo._defaults import (
+    DEBUG_LOGGING_DIR,
+    ENGINE_CACHE_DIR,
+    MIN_BLOCK_SIZE,
+    TIMING_CACHE_PATH,
+    default_device,
+)
 
 
 @pytest.mark.parametrize(
@@ -91,3 +99,10 @@ def test_settings_and_where_caches_are() -> None:
     assert isinstance(settings, torch_tensorrt.dynamo.CompilationSettings)
     assert settings.timing_cache_path == TIMING_CACHE_PATH
     assert settings.engine_cache_dir == ENGINE_CACHE_DIR
+    assert settings.min_block_size == MIN_BLOCK_SIZE
+    assert torch_tensorrt.dynamo.Debugger().logging_dir == pathlib.Path(DEBUG_LOGGING_DIR)
+
+
+@pytest.mark.parametrize("name", published_compiler.__all__)
+def test_the_compiler_module_has_what_dynamo_has(name) -> None:
+    assert getattr(published_compiler, name) is getattr(torch_tensorrt.dynamo, name)

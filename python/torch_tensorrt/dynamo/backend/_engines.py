@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from torch_tensorrt.dynamo._autocast import autocast
-from torch_tensorrt.dynamo._compiler import compile_program
+from torch_tensorrt.dynamo._compile_program import compile_program
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.backend._capture import Captured, as_program

@@ -20,7 +20,7 @@ import kiln
 from torch_tensorrt._arguments import input_device, sample_inputs
 from torch_tensorrt._files import errors_at_the_end, replaced_file
 from torch_tensorrt._quiet import quiet_torch
-from torch_tensorrt.dynamo._compiler import compile as compile_exported
+from torch_tensorrt.dynamo._compile_program import compile as compile_exported
 from torch_tensorrt.dynamo._lift import changed_buffers, lift
 from torch_tensorrt.dynamo._refit import refit_module_weights
 from torch_tensorrt.dynamo._settings import CompilationSettings
