@@ -207,11 +207,14 @@ void bind_complex_outputs(Scope& scope, const ProgramNode& node,
 }  // namespace
 
 Importer::Importer(const LoadedModel& model, std::span<const DimRange> ranges,
-                   bool replaceable_weights)
+                   bool replaceable_weights, EqualSizes equal)
     : model_(model),
       replaceable_weights_(replaceable_weights),
+      equal_(std::move(equal)),
       symbols_(make_symbols(model.program, ranges)),
-      builder_(graph_) {}
+      builder_(graph_) {
+  equal_.apply(symbols_);
+}
 
 void Importer::bind_weight(Scope& scope, const InputSpec& spec) {
   scope.bind_lazily(spec.name, [this, &scope, &spec]() -> ir::Value* {
@@ -377,6 +380,10 @@ void Importer::import_nodes(Scope& scope, const Aliases& aliases) {
       import_node(scope, aliases, i);
     } catch (const ir::UnmetRequirement& error) {
       throw ir::UnmetRequirement(told(error));
+    } catch (const ir::UnequalSizes& error) {
+      // What a branch or a loop needs is not what every run needs.
+      if (&scope.graph() != &model_.program.graph) throw CompileError(told(error));
+      throw ir::UnequalSizes(told(error), error.a, error.b);
     } catch (const CompileError& error) {
       throw CompileError(told(error));
     }
@@ -471,6 +478,7 @@ std::vector<NodeSupport> Importer::check_support() {
       import_node(scope, aliases, i);
       add_needs(graph_, first_id, support);
     } catch (const CompileError& error) {
+      if (equal_.can_add(error)) throw;
       support.supported = false;
       support.reason = error.what();
       substitute_outputs(scope, node);
@@ -482,11 +490,14 @@ std::vector<NodeSupport> Importer::check_support() {
 
 ir::Graph LoadedModel::import_graph(std::span<const DimRange> ranges,
                                     bool replaceable_weights) const {
-  return Importer(*this, ranges, replaceable_weights).import_graph();
+  return with_equal_sizes([&](const EqualSizes& equal) {
+    return Importer(*this, ranges, replaceable_weights, equal).import_graph();
+  });
 }
 
 std::vector<NodeSupport> LoadedModel::check_support() const {
-  return Importer(*this, {}).check_support();
+  return with_equal_sizes(
+      [&](const EqualSizes& equal) { return Importer(*this, {}, false, equal).check_support(); });
 }
 
 }  // namespace kiln::import

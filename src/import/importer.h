@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "import/equal_sizes.h"
 #include "import/import.h"
 #include "import/model.h"
 #include "import/mutation.h"
@@ -20,7 +21,7 @@ Symbols make_symbols(const Program& program, std::span<const DimRange> ranges);
 class Importer {
  public:
   Importer(const LoadedModel& model, std::span<const DimRange> ranges,
-           bool replaceable_weights = false);
+           bool replaceable_weights = false, EqualSizes equal = {});
 
   ir::Graph import_graph();
   std::vector<NodeSupport> check_support();
@@ -46,6 +47,7 @@ class Importer {
 
   const LoadedModel& model_;
   const bool replaceable_weights_;
+  const EqualSizes equal_;
   Symbols symbols_;
   ir::Graph graph_;
   ir::Builder builder_;

@@ -6,6 +6,7 @@
 #include "ir/builder.h"
 #include "ir/op_table.h"
 #include "ir/scalar.h"
+#include "ir/unequal_sizes.h"
 #include "support/error.h"
 
 namespace kiln::ir {
@@ -159,7 +160,15 @@ void Call::expect_axes(const std::vector<int64_t>& axes, size_t rank, bool sorte
 }
 
 void Call::expect_equal(const Dim& got, const Dim& expected, const std::string& what) const {
-  expect(provably_equal(got, expected), what + " " + got.str(), expected.str());
+  expect_equal(got, expected, what + " " + got.str(), expected.str());
+}
+
+void Call::expect_equal(const Dim& a, const Dim& b, const std::string& got,
+                        const std::string& expected) const {
+  if (provably_equal(a, b)) return;
+  if (!may_be_equal(a, b)) fail(got, expected);
+  throw UnequalSizes("[" + std::string(op_name(op_)) + "] got " + got + ", expected " + expected, a,
+                     b);
 }
 
 std::vector<Type> infer_types(Op op, const std::vector<Value*>& inputs, const Attrs& attrs) {

@@ -47,8 +47,10 @@ class Call {
   // In bounds, sorted and without repetition where `sorted`.
   void expect_axis(int64_t axis, size_t rank) const;
   void expect_axes(const std::vector<int64_t>& axes, size_t rank, bool sorted) const;
-  // Fails unless the sizes are provably equal.
+  // Fails unless the sizes are provably equal: with UnequalSizes where they may be equal in some runs.
   void expect_equal(const Dim& got, const Dim& expected, const std::string& what) const;
+  void expect_equal(const Dim& a, const Dim& b, const std::string& got,
+                    const std::string& expected) const;
 
  private:
   Op op_;

@@ -1,6 +1,7 @@
 // matmul, linear and attention; convolution is in infer_window.cpp.
 #include "ir/builder.h"
 #include "ir/infer.h"
+#include "ir/unequal_sizes.h"
 #include "support/error.h"
 
 namespace kiln::ir {
@@ -21,8 +22,8 @@ Type infer_matmul(const Call& call) {
               "ranks of 2 or more");
   const bool transposed = call.attr<bool>("transpose_b");
   const Dim &k = b[b.size() - (transposed ? 1 : 2)], &n = b[b.size() - (transposed ? 2 : 1)];
-  call.expect(provably_equal(a.back(), k), "shapes " + shape_str(a) + " and " + shape_str(b),
-              "equal contracted sizes");
+  call.expect_equal(a.back(), k, "shapes " + shape_str(a) + " and " + shape_str(b),
+                    "equal contracted sizes");
   Shape result = broadcast_shapes(Shape(a.begin(), a.end() - 2), Shape(b.begin(), b.end() - 2));
   result.push_back(a[a.size() - 2]);
   result.push_back(n);
@@ -34,8 +35,8 @@ Type infer_linear(const Call& call) {
   call.expect(!x.empty(), "a scalar", "rank 1 or more");
   call.expect_rank(1, 2);
   const Shape& weight = call.shape(1);
-  call.expect(provably_equal(x.back(), weight[1]),
-              "shapes " + shape_str(x) + " and " + shape_str(weight), "equal contracted sizes");
+  call.expect_equal(x.back(), weight[1], "shapes " + shape_str(x) + " and " + shape_str(weight),
+                    "equal contracted sizes");
   if (call.has(2)) {
     call.expect_rank(2, 1);
     call.expect_equal(call.shape(2)[0], weight[0], "a bias of size");
@@ -52,6 +53,8 @@ void expect_mask(const Call& call, const Shape& scores) {
   const bool fits = [&] {
     try {
       return broadcast_shapes(mask.shape, scores).size() == scores.size();
+    } catch (const UnequalSizes&) {
+      throw;
     } catch (const CompileError&) {
       return false;
     }

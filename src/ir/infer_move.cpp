@@ -83,9 +83,9 @@ Type infer_concat(const Call& call) {
     call.expect_rank(i, result.rank());
     for (size_t k = 0; k < result.rank(); ++k) {
       if (static_cast<int64_t>(k) == axis) continue;
-      call.expect(provably_equal(call.shape(i)[k], result.shape[k]),
-                  "shapes " + shape_str(call.shape(0)) + " and " + shape_str(call.shape(i)),
-                  "equal sizes except along axis " + std::to_string(axis));
+      call.expect_equal(result.shape[k], call.shape(i)[k],
+                        "shapes " + shape_str(call.shape(0)) + " and " + shape_str(call.shape(i)),
+                        "equal sizes except along axis " + std::to_string(axis));
     }
     result.shape[axis] += call.shape(i)[axis];
   }

@@ -3,6 +3,7 @@
 
 #include "ir/builder.h"
 #include "ir/infer.h"
+#include "ir/unequal_sizes.h"
 #include "support/error.h"
 
 namespace kiln::ir {
@@ -35,8 +36,12 @@ Shape broadcast_shapes(const Shape& a, const Shape& b) {
     const Dim &x = longer[offset + i], &y = shorter[i];
     if (y.is_constant(1) || provably_equal(x, y)) continue;
     if (!x.is_constant(1)) {
-      throw CompileError("[broadcast] got shapes " + shape_str(a) + " and " + shape_str(b) +
-                         ", expected sizes that are equal or 1");
+      const std::string fault = "[broadcast] got shapes " + shape_str(a) + " and " + shape_str(b) +
+                                ", expected sizes that are equal or 1";
+      // A size that may be 1 may also be another than the one that it is beside.
+      const bool is_one = may_be_equal(x, 1) || may_be_equal(y, 1);
+      if (is_one || !may_be_equal(x, y)) throw CompileError(fault);
+      throw UnequalSizes(fault, x, y);
     }
     result[offset + i] = y;
   }
@@ -51,6 +56,8 @@ Type infer_pointwise(const Call& call) {
   if (call.count() == 2) {
     try {
       result.shape = broadcast_shapes(call.shape(0), call.shape(1));
+    } catch (const UnequalSizes&) {
+      throw;
     } catch (const CompileError&) {
       call.fail("shapes " + shape_str(call.shape(0)) + " and " + shape_str(call.shape(1)),
                 "sizes that are equal or 1");

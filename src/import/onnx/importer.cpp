@@ -79,11 +79,12 @@ bool size_is_open(const ModelProto& model, const std::string& input, int32_t dim
 }
 
 Importer::Importer(const ModelProto& model, TensorFiles files, std::span<const DimRange> ranges,
-                   bool replaceable_weights)
+                   bool replaceable_weights, EqualSizes equal)
     : model_(model),
       files_(std::move(files)),
       ranges_(ranges.begin(), ranges.end()),
       replaceable_weights_(replaceable_weights),
+      equal_(std::move(equal)),
       builder_(graph_),
       context_{graph_, builder_, known_, files_, {}} {
   for (const ValueInfo& info : model.graph.value_infos) declared_[info.name] = &info;
@@ -198,6 +199,14 @@ void Importer::bind_inputs(Names& names) {
                          "\", expected different names that are not empty");
     names.values[input.name] = graph_.add_input(input.name, input_type(input));
   }
+  // After all inputs: ranges are given for the sizes as the model names them.
+  Symbols equal = symbols_;
+  equal_.apply(equal);
+  const auto replacement = [&](const ir::SymbolPtr& symbol) -> std::optional<ir::Dim> {
+    return equal.at(symbol->name);
+  };
+  for (ir::Value* input : graph_.inputs())
+    for (ir::Dim& size : input->type.shape) size = size.substitute(replacement);
 }
 
 void Importer::bind_initializers(Names& names, const Graph& graph) {
@@ -390,6 +399,10 @@ void Importer::import_nodes(Names& names, const std::vector<Node>& nodes, int de
       import_node(names, node, depth);
     } catch (const ir::UnmetRequirement& error) {
       throw ir::UnmetRequirement(told(error));
+    } catch (const ir::UnequalSizes& error) {
+      // What a branch or a loop needs is not what every run needs.
+      if (names.outer != nullptr) throw CompileError(told(error));
+      throw ir::UnequalSizes(told(error), error.a, error.b);
     } catch (const CompileError& error) {
       throw CompileError(told(error));
     }
@@ -443,6 +456,7 @@ std::vector<NodeSupport> Importer::check_support() {
     try {
       import_node(names, node, 0);
     } catch (const CompileError& error) {
+      if (equal_.can_add(error)) throw;
       support.supported = false;
       support.reason = error.what();
       for (const std::string& output : node.outputs)

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "import/equal_sizes.h"
 #include "import/import.h"
 #include "import/onnx/body_loop.h"
 #include "import/onnx/call.h"
@@ -31,7 +32,7 @@ struct Names {
 class Importer {
  public:
   Importer(const ModelProto& model, TensorFiles files, std::span<const DimRange> ranges,
-           bool replaceable_weights);
+           bool replaceable_weights, EqualSizes equal = {});
 
   ir::Graph import_graph();
   std::vector<NodeSupport> check_support();
@@ -79,7 +80,8 @@ class Importer {
   TensorFiles files_;
   std::vector<DimRange> ranges_;
   const bool replaceable_weights_;
-  std::map<std::string, ir::Dim, std::less<>> symbols_;  // by dim_param
+  const EqualSizes equal_;
+  Symbols symbols_;  // by dim_param
   std::map<std::string, const ValueInfo*, std::less<>> declared_;
   size_t imported_nodes_ = 0;
   ir::Graph graph_;

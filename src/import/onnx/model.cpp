@@ -16,10 +16,14 @@ class OnnxModel final : public Model {
         proto_(parse_model(file_->bytes())) {}
 
   ir::Graph import_graph(std::span<const DimRange> ranges, bool replaceable) const override {
-    return Importer(proto_, files(), ranges, replaceable).import_graph();
+    return with_equal_sizes([&](const EqualSizes& equal) {
+      return Importer(proto_, files(), ranges, replaceable, equal).import_graph();
+    });
   }
   std::vector<NodeSupport> check_support() const override {
-    return Importer(proto_, files(), {}, false).check_support();
+    return with_equal_sizes([&](const EqualSizes& equal) {
+      return Importer(proto_, files(), {}, false, equal).check_support();
+    });
   }
   // Nothing was traced: no size was taken for a constant.
   std::vector<DimRange> with_small_sizes(std::span<const DimRange> ranges) const override {

@@ -16,10 +16,10 @@ struct Window {
 };
 
 // With ceil_mode a last, incomplete window counts if it starts inside the input or the padding
-// before it.
+// before it. Of a size that varies the padding leaves room for as much as windows may miss, or reach out.
 int64_t ceil_mode_extra(Call& call, const Window& window, const ir::Dim& size, size_t i) {
-  call.expect(size.is_constant(), "ceil_mode with the symbolic size " + size.str(),
-              "a constant size");
+  const int64_t most = window.dilation[i] * (window.kernel[i] - 1) - window.padding[i];
+  if (!size.is_constant()) return std::clamp<int64_t>(most, 0, window.stride[i] - 1);
   const int64_t padded = size.constant() + 2 * window.padding[i];
   const int64_t reach = padded - window.dilation[i] * (window.kernel[i] - 1) - 1;
   call.expect(reach >= 0 || window.stride[i] > -reach, "a window beyond the input",
@@ -27,6 +27,17 @@ int64_t ceil_mode_extra(Call& call, const Window& window, const ir::Dim& size, s
   int64_t steps = (reach + window.stride[i] - 1) / window.stride[i];
   if (steps * window.stride[i] >= size.constant() + window.padding[i]) --steps;
   return std::max<int64_t>(0, steps * window.stride[i] - reach);
+}
+
+// PyTorch raises for an input without elements, and where no window fits.
+void require_window(Call& call, const Window& window, const ir::Dim& size, size_t i) {
+  const int64_t span = window.dilation[i] * (window.kernel[i] - 1) + 1;
+  const ir::Dim reach = size + (window.padding[i] + window.padding_after[i] - span);
+  const ir::Dim count = ir::floordiv(reach, window.stride[i]) + 1;
+  call.builder().require(
+      {ir::max(ir::min(size, count), 0),
+       "a window of " + std::to_string(span) + " to fit into an axis of size " + size.str(),
+       call.operation(), ir::Requirement::Kind::Sizes});
 }
 
 Window read_window(Call& call, const ir::Shape& sizes) {
@@ -40,9 +51,11 @@ Window read_window(Call& call, const ir::Shape& sizes) {
   window.padding = per_axis(call, "padding", spatial, 0);
   window.dilation = per_axis(call, "dilation", spatial, 1);
   window.padding_after = window.padding;
-  if (!call.boolean_or("ceil_mode", false)) return window;
-  for (size_t i = 0; i < spatial; ++i)
-    window.padding_after[i] += ceil_mode_extra(call, window, sizes[i], i);
+  const bool is_ceil = call.boolean_or("ceil_mode", false);
+  for (size_t i = 0; i < spatial; ++i) {
+    if (is_ceil) window.padding_after[i] += ceil_mode_extra(call, window, sizes[i], i);
+    if (!sizes[i].is_constant()) require_window(call, window, sizes[i], i);
+  }
   return window;
 }
 
@@ -180,11 +193,32 @@ Value* matrix_constant(Call& call, DType dtype, const std::vector<double>& value
   return call.builder().constant(std::move(literal));
 }
 
+// How many elements of an axis whose size varies, or the padding around it, every window has: i64, with all the
+// output's axes.
+Expr counted_along(Call& call, const Window& window, const ir::Shape& sizes,
+                   const ir::Shape& output, size_t i) {
+  const auto stride = static_cast<double>(window.stride[i]);
+  const auto padding = static_cast<double>(window.padding[i]);
+  const Expr start = Expr(call, iota(call, output[i])) * stride - padding;
+  const Expr end(call, as_value(call.builder(), Number(sizes[i] + window.padding[i]), DType::I64));
+  const Expr counts =
+      (start + static_cast<double>(window.kernel[i])).apply(Op::minimum, end) - start;
+  ir::Shape shape(sizes.size(), 1);
+  shape[i] = output[i];
+  return {call, call.builder().reshape(counts, shape)};
+}
+
 // How many elements of its input or the padding around it every window has; what ceil_mode adds behind that is neither.
 Value* counted(Call& call, const Window& window, const ir::Shape& sizes, const ir::Shape& output,
                DType dtype) {
   std::optional<Expr> product;
   for (size_t i = 0; i < sizes.size(); ++i) {
+    if (!sizes[i].is_constant()) {
+      const Expr along = counted_along(call, window, sizes, output, i);
+      const Expr part(call, call.builder().cast(along, dtype));
+      product = product ? *product * part : part;
+      continue;
+    }
     std::vector<double> counts;
     const int64_t end = sizes[i].constant() + window.padding[i];
     for (int64_t n = 0; n < output[i].constant(); ++n) {

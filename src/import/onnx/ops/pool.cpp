@@ -14,8 +14,12 @@ struct Pool {
 
 // With ceil_mode a last, incomplete window counts if it starts inside the input or the padding
 // before it.
-int64_t ceil_extra(const Window& window, int64_t size, size_t i) {
+// Of a size that varies the padding leaves room for as much as windows may miss, or reach out.
+int64_t ceil_extra(const Window& window, const Dim& dim, size_t i) {
   const int64_t stride = window.stride[i];
+  const int64_t most = window.dilation[i] * (window.kernel[i] - 1) - window.after[i];
+  if (!dim.is_constant()) return std::clamp<int64_t>(most, 0, stride - 1);
+  const int64_t size = dim.constant();
   const int64_t room =
       size + window.before[i] + window.after[i] - (window.dilation[i] * (window.kernel[i] - 1) + 1);
   if (room <= -stride) return 0;
@@ -32,9 +36,7 @@ Pool read_pool(NodeCall& call, const Value* x) {
   const Shape sizes = spatial_sizes(x);
   Pool pool{read_window(call, kernel, sizes), std::vector<int64_t>(kernel.size(), 0)};
   if (call.flag_or("ceil_mode", false))
-    for (size_t i = 0; i < kernel.size(); ++i)
-      pool.extra[i] =
-          ceil_extra(pool.window, known_size(call, sizes[i], "an axis with ceil_mode"), i);
+    for (size_t i = 0; i < kernel.size(); ++i) pool.extra[i] = ceil_extra(pool.window, sizes[i], i);
   return pool;
 }
 
