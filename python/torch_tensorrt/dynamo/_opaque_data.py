@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import _meta_registrations
 from torch.nn.modules import transformer
 from torch.overrides import TorchFunctionMode
 
@@ -285,42 +286,58 @@ class _Replaced(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-class _OpaqueMasks:
-    """While a tracer needs it, in whatever threads, torch.nn's transformers do not look into masks to find out whether
-    they are causal. The answer is a hint for PyTorch's kernels: the mask is applied all the same."""
+class _Patch:
+    """A function of one of PyTorch's modules that is another one while a tracer needs it, in whatever threads."""
 
-    NAME = "_detect_is_causal_mask"
-
-    def __init__(self) -> None:
-        self._own = getattr(transformer, self.NAME, None)
+    def __init__(self, module: Any, name: str, replacement: Callable[..., Any]) -> None:
+        self._module, self._name, self._replacement = module, name, replacement
+        self._own = getattr(module, name, None)
         self._lock, self._users = threading.Lock(), 0
 
     def enter(self) -> None:
         with self._lock:
             self._users += 1
             if self._own is not None:
-                setattr(transformer, self.NAME, _only_what_is_said)
+                setattr(self._module, self._name, self._replacement)
 
     def leave(self) -> None:
         with self._lock:
             self._users -= 1
             if self._own is not None and self._users == 0:
-                setattr(transformer, self.NAME, self._own)
+                setattr(self._module, self._name, self._own)
 
 
 def _only_what_is_said(mask: Any, is_causal: bool | None = None, size: Any = None) -> bool:
+    """torch.nn's transformers look into masks to find out whether they are causal. The answer is a hint for PyTorch's
+    kernels: the mask is applied all the same."""
     return bool(is_causal)
 
 
-_masks = _OpaqueMasks()
+def _pooled_size(
+    size: Any, kernel: Any, before: Any, after: Any, stride: Any, dilation: Any, ceil_mode: bool
+) -> Any:
+    """The number of a pool's windows. PyTorch's own asks whether the last one starts behind the input, and so has
+    another program for some sizes."""
+    room = before + after - dilation * (kernel - 1) - 1
+    if ceil_mode:
+        room = min(room + stride - 1, before - 1)
+    return (size + room) // stride + 1
+
+
+_patches = (
+    _Patch(transformer, "_detect_is_causal_mask", _only_what_is_said),
+    _Patch(_meta_registrations, "pooling_output_shape_pad_lr", _pooled_size),
+)
 
 
 @contextmanager
 def data_is_opaque(strict: bool = False) -> Iterator[None]:
     """While torch.export traces on this thread. With `strict` Dynamo does, which has its own way with functions."""
-    _masks.enter()
+    for patch in _patches:
+        patch.enter()
     try:
         with nullcontext() if strict else _Replaced():
             yield
     finally:
-        _masks.leave()
+        for patch in _patches:
+            patch.leave()

@@ -63,9 +63,19 @@ def check(module: torch.nn.Module, rank: int, dtype: torch.dtype = torch.float32
     assert len(engines_of(compiled)) == 1 and not torch_operators_of(compiled)
     for size in range(low, MOST + 1):
         x = numbers(shape(size), dtype)
-        torch.testing.assert_close(compiled(x), module(x), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            places_that_are(compiled(x)), places_that_are(module(x)), rtol=1e-5, atol=1e-6
+        )
     with pytest.raises(RuntimeError, match="expected"):
         compiled(numbers(shape(MOST + 1), dtype))
+
+
+def places_that_are(result: Any) -> Any:
+    """Without the places of windows that have no element, which in PyTorch are behind the input."""
+    if isinstance(result, torch.Tensor):
+        return result
+    largest, places = result
+    return largest, places.where(largest > -torch.inf, -1)
 
 
 def numbers(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
