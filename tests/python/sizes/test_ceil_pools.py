@@ -117,6 +117,23 @@ def test_average_pools_of_integers(options: dict[str, Any]) -> None:
     check(Pool(functional.avg_pool2d, options).eval(), 2, torch.int64)
 
 
+def test_sizes_that_are_too_small_for_a_window(tmp_path: Path) -> None:
+    module = Pool(functional.max_pool2d, window(3, 2, 0)).eval()
+    dynamic = ({2: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(module, (torch.randn(1, 2, 8, 8),), dynamic_shapes=dynamic)
+    torch.export.save(program, tmp_path / "model.pt2")
+    ranges = [kiln.InputRange("x", 2, 0, 8, 20)]
+    session = kiln.load(kiln.compile(tmp_path / "model.pt2", ranges=ranges)).session()
+    for size in (0, 1):
+        x = torch.randn(1, 2, size, 8)
+        with pytest.raises(RuntimeError):
+            module(x)
+        with pytest.raises(kiln.KilnError, match="expected a window of 3 to fit into an axis"):
+            session.run(x.numpy())
+    x = torch.randn(1, 2, 4, 8)
+    torch.testing.assert_close(torch.from_numpy(session.run(x.numpy())[0]), module(x))
+
+
 @pytest.mark.parametrize("options", WINDOWS[:6], ids=str)
 @pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
 def test_onnx_pools(operator: str, options: dict[str, Any], tmp_path: Path) -> None:
