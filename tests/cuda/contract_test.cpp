@@ -95,7 +95,7 @@ std::string float8_weight(const std::string& type, int n, int k) {
 }
 
 // A linear layer of integers.
-std::string integers(int m, int n, int k) {
+std::string integers(int m, int n, int k, const std::string& type = "f32") {
   const std::string size = std::to_string(k), columns = std::to_string(n);
   const std::string rows = m == 1 ? "1" : "m";
   return "graph main(%x: f32[" + rows + ", " + size + "], %w: i8[" + columns + ", " + size +
@@ -104,7 +104,8 @@ std::string integers(int m, int n, int k) {
          " {\n  %s = constant() {value = f32[] 0.25}\n  %z = constant() {value = i64[] 120}\n"
          "  %q = quantize(%x, %s, %z) {dtype = u8, quant_min = 0, quant_max = 255}\n"
          "  %a = dequantize(%q, %s, %z) {dtype = f32}\n  %b = dequantize(%w, %wk) {dtype = f32}\n"
-         "  %l = linear(%a, %b, %wb)\n  %y = relu(%l)\n  return %y as \"y\"\n}";
+         "  %l = linear(%a, %b, %wb)\n  %r = relu(%l)\n  %y = cast(%r) {dtype = " +
+         type + "}\n  return %y as \"y\"\n}";
 }
 
 std::string product(const std::string& type, int m, int n, int k, bool transposed) {
@@ -261,6 +262,8 @@ std::vector<Contraction> all_contractions() {
       {"float8_weight_f32", float8_weight("f32", 300, 70)},
       {"integers_large", integers(4096, 2304, 768)},
       {"integers_shared_depth", integers(128, 768, 3072)},
+      {"integers_large_f16", integers(4096, 2304, 768, "f16")},
+      {"integers_streamed_bf16", integers(100000, 256, 64, "bf16")},
       {"integers_few_rows", integers(16, 4096, 4096)},
       {"integers_odd", integers(300, 70, 33)},
       {"integers_row", integers(1, 2304, 768)},

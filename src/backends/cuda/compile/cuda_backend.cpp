@@ -6,6 +6,7 @@
 #include "backends/common/code_store.h"
 #include "backends/common/parallel.h"
 #include "backends/cuda/compile/contract/contraction.h"
+#include "backends/cuda/compile/contract/convolution.h"
 #include "backends/cuda/compile/generate.h"
 #include "backends/cuda/compile/nvrtc.h"
 #include "backends/cuda/compile/tune/tuner.h"
@@ -71,12 +72,12 @@ const plan::TargetTraits& hopper_traits() {
   static const plan::TargetTraits kTraits = [] {
     plan::TargetTraits hopper = traits();
     hopper.second_sums = plan::SecondSums{.vector = 8,
-                                          .fewest_filters = 16,
-                                          .fewest_pixels = 33,
+                                          .fewest_filters = CopiedImages::kFewestFilters,
+                                          .fewest_pixels = CopiedImages::kFewestPixels,
                                           .most_pixels = std::numeric_limits<int32_t>::max(),
-                                          .stride = 8,
-                                          .reach = 255,
-                                          .corner = 128};
+                                          .stride = CopiedImages::kMostStride,
+                                          .reach = CopiedImages::kMostReach,
+                                          .corner = CopiedImages::kCorner};
     return hopper;
   }();
   return kTraits;

@@ -13,17 +13,6 @@ __device__ __forceinline__ unsigned patch_vector(unsigned patch, int row, int gr
   return patch + static_cast<unsigned>(row * 64 + ((group ^ (row >> 1)) & 3) * 16);
 }
 
-// One at an address that is a multiple of 16 bytes, or anywhere.
-template <typename T>
-__device__ __forceinline__ void store_vector(T* to, const Elements<T>& elements) {
-  if ((reinterpret_cast<unsigned long long>(to) & 15) == 0) {
-    *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(elements.at);
-  } else {
-#pragma unroll
-    for (int v = 0; v < kVector; ++v) to[v] = elements.at[v];
-  }
-}
-
 template <typename T>
 struct alignas(2 * sizeof(T)) ElementPair {
   T at[2];
@@ -45,10 +34,7 @@ __device__ __forceinline__ void fetch_pairs(const T* from, int groups, ElementPa
   }
 }
 
-// Two elements in a register, the first in the lower half: numbers that are rounded to them, and what is made of them,
-// rounded once.
-template <typename T>
-__device__ __forceinline__ unsigned packed_pair(const float (&values)[2]);
+// What is made of two elements in a register, rounded once.
 template <typename T>
 __device__ __forceinline__ unsigned add_pairs(unsigned a, unsigned b);
 template <typename T>
@@ -66,12 +52,6 @@ __device__ __forceinline__ unsigned negative_pair(unsigned a);
     return result;                                                                    \
   }
 #define KILN_PAIRS(type, suffix)                                                      \
-  template <>                                                                         \
-  __device__ __forceinline__ unsigned packed_pair<type>(const float (&values)[2]) {   \
-    unsigned pair;                                                                    \
-    asm("cvt.rn." suffix ".f32 %0, %1, %2;" : "=r"(pair) : "f"(values[1]), "f"(values[0])); \
-    return pair;                                                                      \
-  }                                                                                   \
   KILN_OF_PAIRS(add_pairs, type, "add.rn." suffix)                                    \
   KILN_OF_PAIRS(subtract_pairs, type, "sub.rn." suffix)                               \
   KILN_OF_PAIRS(multiply_pairs, type, "mul.rn." suffix)                               \

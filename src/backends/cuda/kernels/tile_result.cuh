@@ -64,21 +64,32 @@ __device__ __forceinline__ void to_elements(const R (&from)[kVector], Elements<T
 #pragma unroll
   for (int v = 0; v < kVector; ++v) to.at[v] = to_memory<T>(from[v]);
 }
-__device__ __forceinline__ void to_elements(const float (&from)[kVector], Elements<half_t>& to) {
+// Two numbers as elements of a register, the first in the lower half.
+template <typename T>
+__device__ __forceinline__ unsigned packed(float first, float second);
+template <>
+__device__ __forceinline__ unsigned packed<half_t>(float first, float second) {
+  unsigned pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
+}
+template <>
+__device__ __forceinline__ unsigned packed<bfloat_t>(float first, float second) {
+  unsigned pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
+}
+template <typename T>
+__device__ __forceinline__ void pack_elements(const float (&from)[kVector], Elements<T>& to) {
 #pragma unroll
-  for (int v = 0; v < kVector; v += 2) {
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;"
-        : "=r"(reinterpret_cast<unsigned*>(to.at)[v / 2])
-        : "f"(from[v + 1]), "f"(from[v]));
-  }
+  for (int v = 0; v < kVector; v += 2)
+    reinterpret_cast<unsigned*>(to.at)[v / 2] = packed<T>(from[v], from[v + 1]);
+}
+__device__ __forceinline__ void to_elements(const float (&from)[kVector], Elements<half_t>& to) {
+  pack_elements(from, to);
 }
 __device__ __forceinline__ void to_elements(const float (&from)[kVector], Elements<bfloat_t>& to) {
-#pragma unroll
-  for (int v = 0; v < kVector; v += 2) {
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;"
-        : "=r"(reinterpret_cast<unsigned*>(to.at)[v / 2])
-        : "f"(from[v + 1]), "f"(from[v]));
-  }
+  pack_elements(from, to);
 }
 
 __device__ __forceinline__ void to_elements(const float (&from)[kVector], Elements<float8_t>& to) {
@@ -95,11 +106,9 @@ __device__ __forceinline__ void to_elements(const float (&from)[kVector], Elemen
   }
 }
 
-template <typename T, typename R>
-__device__ __forceinline__ void store_elements(T* to, const R (&values)[kVector]) {
+template <typename T>
+__device__ __forceinline__ void store_elements(T* to, const Elements<T>& elements) {
   using Piece = typename Pieces<T>::Type;
-  Elements<T> elements;
-  to_elements(values, elements);
   if ((reinterpret_cast<unsigned long long>(to) & (sizeof(Piece) - 1)) == 0) {
 #pragma unroll
     for (int i = 0; i < Pieces<T>::kBytes / static_cast<int>(sizeof(Piece)); ++i)
@@ -108,6 +117,12 @@ __device__ __forceinline__ void store_elements(T* to, const R (&values)[kVector]
 #pragma unroll
     for (int v = 0; v < kVector; ++v) to[v] = elements.at[v];
   }
+}
+template <typename T, typename R>
+__device__ __forceinline__ void store_elements(T* to, const R (&values)[kVector]) {
+  Elements<T> elements;
+  to_elements(values, elements);
+  store_elements(to, elements);
 }
 
 // Brings the 32 bytes around an element to the first-level cache and nobody waits for it: four bytes

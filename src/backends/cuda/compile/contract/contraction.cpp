@@ -344,6 +344,20 @@ class ResultEmitter {
     emitter_.close(";");
   }
 
+  // What the epilogue of the element `v` is made of: sums, and what was loaded, `place` of its member.
+  Leaves begin_element(const std::string& place) {
+    bind("row", "first + v");
+    emitter_.line("const Acc sum = sums.of[0].at[v];");
+    if (result_.sums == 2) emitter_.line("const Acc pair = sums.of[1].at[v];");
+    Leaves leaves{.accumulators = {"sum", "pair"}};
+    for (const VectorLoad& load : loads_) {
+      const std::string member = (load.same ? "columns." : "loaded.") + load.name + place;
+      leaves.loads[load.node] = emitter_.declare(register_type(load.node->dtype), "loaded",
+                                                 "from_memory(" + member + ".at[v])");
+    }
+    return leaves;
+  }
+
   // --- Pairs ---
 
   std::string run_pairs(const std::string& m, const std::string& n) {
@@ -400,21 +414,14 @@ class ResultEmitter {
     const bool rounds = value->kind == plan::ExprKind::Apply && value->op == ir::Op::cast &&
                         value->args[0]->dtype == DType::F32;
     parts.push_back(rounds ? value->args[0] : value);
-    return "packed_pair<" + type + ">(part" + std::to_string(parts.size() - 1) + ")";
+    const std::string part = "part" + std::to_string(parts.size() - 1);
+    return "packed<" + type + ">(" + part + "[0], " + part + "[1])";
   }
 
   void emit_finish_pair() {
-    const DType out = emitter_.dtype_of(result_.out);
-    const plan::Expr& value = *result_.epilogue;
     std::vector<plan::Expr> parts;
-    const std::string type(memory_type(out));
-    std::string text;
-    if (value->dtype == out) {
-      text = pair_text(value, type, parts);
-    } else {
-      parts = {value};
-      text = "packed_pair<" + type + ">(part0)";
-    }
+    const std::string type(memory_type(emitter_.dtype_of(result_.out)));
+    const std::string text = pair_text(*result_.epilogue, type, parts);
     emitter_.open(
         "const auto finish = [&](long long row, long long first, const PairOfSums& sums, "
         "const ColumnPairs& columns, int group) -> unsigned");
@@ -422,15 +429,7 @@ class ResultEmitter {
       emitter_.line("float part" + std::to_string(i) + "[2];");
     emitter_.line("#pragma unroll");
     emitter_.open("for (int v = 0; v < 2; ++v)");
-    bind("row", "first + v");
-    emitter_.line("const Acc sum = sums.of[0].at[v];");
-    if (result_.sums == 2) emitter_.line("const Acc pair = sums.of[1].at[v];");
-    Leaves leaves{.accumulators = {"sum", "pair"}};
-    for (const VectorLoad& load : loads_) {
-      leaves.loads[load.node] =
-          emitter_.declare(register_type(load.node->dtype), "loaded",
-                           "from_memory(columns." + load.name + "[group].at[v])");
-    }
+    const Leaves leaves = begin_element("[group]");
     for (size_t i = 0; i < parts.size(); ++i)
       emitter_.line("part" + std::to_string(i) + "[v] = " + emitter_.value(parts[i], leaves) + ";");
     emitter_.close();
@@ -444,7 +443,8 @@ class ResultEmitter {
                   ">& vector)");
     bind("row", "first");
     emitter_.written_buffer(result_.out);
-    emitter_.line("store_vector(&" + emitter_.element(result_.out, {out_offset()}) + ", vector);");
+    emitter_.line("store_elements(&" + emitter_.element(result_.out, {out_offset()}) +
+                  ", vector);");
     emitter_.close(";");
   }
 
@@ -458,15 +458,7 @@ class ResultEmitter {
     emitter_.line(std::string(register_type(emitter_.dtype_of(result_.out))) + " values[kVector];");
     emitter_.line("#pragma unroll");
     emitter_.open("for (int v = 0; v < kVector; ++v)");
-    bind("row", "first + v");
-    emitter_.line("const Acc sum = sums.of[0].at[v];");
-    if (result_.sums == 2) emitter_.line("const Acc pair = sums.of[1].at[v];");
-    Leaves leaves{.accumulators = {"sum", "pair"}};
-    for (const VectorLoad& load : loads_) {
-      leaves.loads[load.node] = emitter_.declare(
-          register_type(load.node->dtype), "loaded",
-          "from_memory(" + std::string(load.same ? "columns." : "loaded.") + load.name + ".at[v])");
-    }
+    const Leaves leaves = begin_element("");
     emitter_.line("values[v] = " + emitter_.value(stored_value(), leaves) + ";");
     emitter_.close();
     if (result_.keeps) {
@@ -525,8 +517,8 @@ bool takes_pairs(const plan::Program& program, const ResultText& result, int64_t
   const DType out = program.buffers[result.out].type.dtype;
   const ir::Dim offset = result.simplify ? result.simplify(result.out_offset) : result.out_offset;
   const auto linear = offset.as_linear_in(result.column.index);
-  if (!is_16_bit_float(out) || result.sum != DType::F32 || result.keeps || columns % 8 != 0 ||
-      !result.first_column.empty() || !linear || !linear->first.is_constant(1))
+  if (!is_16_bit_float(out) || result.keeps || columns % 8 != 0 || !result.first_column.empty() ||
+      !linear || !linear->first.is_constant(1))
     return false;
   const std::vector<VectorLoad> loads = vector_loads(program, result);
   bool suits = true;

@@ -89,7 +89,6 @@ struct ResultText {
   std::string first_column;
   // Another form of an offset, which is simpler; may be null.
   std::function<ir::Dim(const ir::Dim&)> simplify;
-  DType sum = DType::F32;
   int sums = 1;  // of a column: 2 for a product with a pair
   // Vectors are given to the caller of `finish`, which has a place for each; nothing is stored.
   bool keeps = false;

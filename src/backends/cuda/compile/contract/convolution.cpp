@@ -2,6 +2,7 @@
 // a row of the product is a pixel of the result, a column a filter, and groups are its batch.
 #include "backends/cuda/compile/contract/convolution.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "backends/cuda/compile/contract/contraction.h"
@@ -183,8 +184,8 @@ class ConvolutionText {
   static std::optional<plan::Corner> corner(const Dim& pad, const Dim& pixels, int64_t stride,
                                             const Dim& size) {
     const auto corner = plan::corner_of(pad, pixels, stride, size);
-    constexpr int64_t kLeast = -128, kMost = 127;
-    if (!corner || corner->lower < kLeast || corner->upper < kLeast || corner->upper > kMost)
+    constexpr int64_t kMost = CopiedImages::kCorner;
+    if (!corner || std::min(corner->lower, corner->upper) < -kMost || corner->upper >= kMost)
       return std::nullopt;
     return corner;
   }
@@ -211,12 +212,13 @@ class ConvolutionText {
     if (!is_placed(context_.program, c_.input) || !is_placed(context_.program, c_.weight) ||
         !fits_int(pixels_) || c_.channels % (16 / element()) != 0)
       return false;
-    if (size_.n < 16 || size_.m <= 32 || padded_channels(channel_step()) > 2 * c_.channels)
+    if (size_.n < CopiedImages::kFewestFilters || size_.m < CopiedImages::kFewestPixels ||
+        padded_channels(channel_step()) > 2 * c_.channels)
       return false;
-    constexpr int64_t kMostStride = 8, kMostOffset = 255;
-    return c_.stride_h <= kMostStride && c_.stride_w <= kMostStride &&
-           (c_.kernel_h - 1) * c_.dilation_h <= kMostOffset &&
-           (c_.kernel_w - 1) * c_.dilation_w <= kMostOffset && corner_x() && corner_y();
+    return std::max(c_.stride_h, c_.stride_w) <= CopiedImages::kMostStride &&
+           (c_.kernel_h - 1) * c_.dilation_h <= CopiedImages::kMostReach &&
+           (c_.kernel_w - 1) * c_.dilation_w <= CopiedImages::kMostReach && corner_x() &&
+           corner_y();
   }
 
   // Images and filters as the copy engine sees them.
