@@ -5,6 +5,9 @@
 
 #include <cmath>
 #include <functional>
+#include <limits>
+#include <optional>
+#include <random>
 
 #include "cpu/contraction_harness.h"
 #include "plan/form/verify.h"
@@ -24,7 +27,9 @@ struct Product {
   DType scale = DType::F32, left = DType::F32, out = DType::F32;
   bool dynamic_m = false, transposed_a = false;
   int64_t batches = 1;
-  int64_t least = -8, greatest = 7;  // elements are between them
+  int64_t least = -8, greatest = 7;        // elements are between them
+  std::function<float()> value = nullptr;  // of A; null: small integers
+  int scale_exponent = -2;                 // of the least scale
 };
 
 class Maker {
@@ -67,15 +72,20 @@ class Maker {
   plan::View left(const ir::Dim& rows) {
     const auto [m, k, b] = std::array{product_.m, product_.k, product_.batches};
     if (has_batch()) {
-      const auto values = converted(contraction_.random_literal({b, m, k}), product_.left);
+      const auto values = converted(literal({b, m, k}), product_.left);
       return {contraction_.input_of({b, rows, k}, values), 0, {rows * k, k, 1}};
     }
     const bool transposed = product_.transposed_a;
     const std::vector<int64_t> shape =
         transposed ? std::vector<int64_t>{k, m} : std::vector<int64_t>{m, k};
-    const auto values = converted(contraction_.random_literal(shape), product_.left);
+    const auto values = converted(literal(shape), product_.left);
     return transposed ? plan::View{contraction_.input_of({k, rows}, values), 0, {1, rows}}
                       : plan::View{contraction_.input_of({rows, k}, values), 0, {k, 1}};
+  }
+
+  ir::Literal literal(const std::vector<int64_t>& shape) {
+    return product_.value ? float_literal(shape, product_.value)
+                          : contraction_.random_literal(shape);
   }
 
   plan::Groups groups() {
@@ -83,7 +93,9 @@ class Maker {
     plan::Groups groups{product_.size, product_.bits, {}, {}};
     // 0 and negative ones too.
     const auto scale = [this](int64_t i) {
-      return i % 7 == 3 ? 0 : std::ldexp(i % 5 == 2 ? -1.0 : 1.0, static_cast<int>(i % 3) - 2);
+      return i % 7 == 3 ? 0
+                        : std::ldexp(i % 5 == 2 ? -1.0 : 1.0,
+                                     static_cast<int>(i % 3) + product_.scale_exponent);
     };
     groups.scales = {constant(product_.scale, {n, count}, scale), 0, {1, count}};
     if (product_.zeros)
@@ -127,13 +139,13 @@ class Maker {
   uint32_t state_ = 12345;
 };
 
-void check(const Product& product) {
+void check(const Product& product, std::optional<double> bound = std::nullopt) {
   SCOPED_TRACE(std::to_string(product.m) + " x " + std::to_string(product.n) + " x " +
                std::to_string(product.k) + ", groups of " + std::to_string(product.size) + ", " +
                std::to_string(product.bits) + " bits" + (product.zeros ? ", zeros" : ""));
   // Sums of 16-bit results are rounded in the end alone.
   const double tolerance = product.out == DType::F32 ? 0 : product.out == DType::F16 ? 1e-3 : 8e-3;
-  expect_matches_interpreter(Maker(product).make(), tolerance);
+  expect_matches_interpreter(Maker(product).make(), bound.value_or(tolerance));
 }
 
 TEST(ContractionGroups, EveryRowCount) {
@@ -205,6 +217,77 @@ TEST(ContractionGroups, Types) {
     for (DType left : {DType::F32, DType::F16, DType::BF16}) {
       for (int64_t m : {1, 14})
         check({.m = m, .n = 50, .k = 64, .zeros = true, .scale = scale, .left = left, .out = left});
+    }
+  }
+}
+
+// A single row of 4-bit weights is multiplied in fixed point: numbers of all digits, and of different sizes in a group.
+TEST(ContractionGroups, RowsInFixedPoint) {
+  std::mt19937 generator(7);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  int i = 0;
+  struct Kind {
+    std::function<float()> value;
+    double bound;
+    double half_bound = 8e-3;
+  };
+  const std::vector<Kind> kinds = {
+      {[&] { return uniform(generator); }, 5e-5},
+      {[&] { return i++ % 2 == 0 ? 1.0F : -1.0F; }, 5e-5},  // the largest digits
+      {[&] { return std::nextafterf(i++ % 3 == 0 ? -2.0F : 2.0F, 0); }, 5e-5},  // most bits
+      {[&] { return std::ldexp(uniform(generator), -(i++ % 24)); }, 5e-5},
+      {[&] { return i++ % 64 < 32 ? 0.0F : -0.0F; }, 0},
+      {[&] { return i++ / 32 % 2 == 0 ? 0.0F : uniform(generator); }, 5e-5},
+      // What a group loses is small beside its largest, which is where results that are small lose theirs.
+      {[&] { return i++ % 32 == 5 ? 20.0F : uniform(generator); }, 3e-4, 3e-2},
+      // There is more to lose: these are multiplied in f32.
+      {[&] { return i++ == 5 ? 1e6F : uniform(generator); }, 5e-5},
+      {[&] {
+         const int at = i++;
+         return at == 5 || at == 6 ? 771.0F * static_cast<float>(at * at) : uniform(generator);
+       },
+       1e-4},
+  };
+  for (const Kind& kind : kinds) {
+    for (bool zeros : {false, true}) {
+      for (const auto& [k, size] :
+           std::vector<std::array<int64_t, 2>>{{8, 8}, {72, 24}, {256, 128}, {50, 50}}) {
+        i = 0;
+        Product product{.m = 1, .n = 40, .k = k, .size = size, .zeros = zeros, .value = kind.value};
+        check(product, kind.bound);
+        if (k < 72) continue;
+        i = 0;
+        product.left = product.out = zeros ? DType::F16 : DType::BF16;
+        check(product, kind.half_bound);
+      }
+    }
+  }
+  // Long sums cancel, in any order.
+  check({.m = 1, .n = 40, .k = 8192, .size = 8192, .value = kinds[0].value}, 1e-3);
+}
+
+// What fixed point does not hold.
+TEST(ContractionGroups, RowsOfUnusualNumbers) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  int i = 0;
+  const auto with = [&](float number) {
+    return [&i, number] { return i++ == 37 ? number : 1.0F; };
+  };
+  for (float number : {kInfinity, -kInfinity, std::nanf(""), 1e30F}) {
+    i = 0;
+    check({.m = 1, .n = 40, .k = 96, .zeros = number > 0, .value = with(number)}, 2e-6);
+  }
+  // All of a group: from where units would be denormal to denormals themselves, and to the largest.
+  for (int exponent : {-149, -140, -127, -126, -100, -62, -61, -60, -59, 0, 100, 115}) {
+    for (bool zeros : {false, true}) {
+      const auto value = [&] {
+        i = i * 5 % 31 + 1;
+        return std::ldexp(static_cast<float>(i), exponent);
+      };
+      // Results are about 1.
+      const int scale = std::clamp(-exponent - 10, -120, 120);
+      check({.m = 1, .n = 40, .k = 64, .zeros = zeros, .value = value, .scale_exponent = scale},
+            2e-6);
     }
   }
 }

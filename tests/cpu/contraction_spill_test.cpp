@@ -6,6 +6,7 @@
 #include <llvm/IR/Module.h>
 
 #include "backends/cpu/compile/contract/contraction.h"
+#include "backends/cpu/compile/contract/group_digits.h"
 #include "backends/cpu/compile/contract/group_lookup.h"
 #include "backends/cpu/compile/contract/micro_kernel.h"
 #include "backends/cpu/compile/image/image.h"
@@ -152,8 +153,9 @@ TEST(ContractionSpill, TilesOfBytesStayInRegisters) {
   }
 }
 
-// Of one that multiplies a weight with groups.
-uint64_t group_frame_bytes(const Target& target, Tile tile, const GroupFormat& format) {
+// Of one that multiplies a weight with groups, in digits where there are some.
+uint64_t group_frame_bytes(const Target& target, Tile tile, const GroupFormat& format,
+                           int digits = 0) {
   const plan::Program program = three_matrices();
   const Machine machine(target);
   llvm::LLVMContext context;
@@ -170,7 +172,8 @@ uint64_t group_frame_bytes(const Target& target, Tile tile, const GroupFormat& f
     return byte_offset(emitter, emitter.buffer(1), ir.getInt64(offset));
   };
   const GroupColumns columns{from(0), from(1 << 20), format.has_zeros ? from(2 << 20) : nullptr};
-  const Accumulators sums = multiply_groups(emitter, tile, format, rows, columns);
+  const Accumulators sums = digits > 0 ? multiply_digits(emitter, format, digits, rows.a, columns)
+                                       : multiply_groups(emitter, tile, format, rows, columns);
   for (size_t i = 0; i < sums.size(); ++i) {
     llvm::Value* offset = ir.getInt64(static_cast<int64_t>(i) * target.lanes() * 4);
     ElementFormat(DType::F32).store(ir, sums[i], byte_offset(emitter, emitter.buffer(2), offset));
@@ -191,6 +194,24 @@ TEST(ContractionSpill, TilesOfGroupsStayInRegisters) {
           const uint64_t allowed = looks_up(target, format) ? totals : 0;
           EXPECT_LT(group_frame_bytes(target, {rows, most.vectors}, format), kVectorSpill + allowed)
               << target.name << ": " << rows << " rows, " << bits << " bits, zeros " << has_zeros;
+        }
+      }
+    }
+  }
+}
+
+// With 16 registers sums of all groups are in memory, and those of 32 bits and five more may be.
+TEST(ContractionSpill, DigitsStayInRegisters) {
+  for (const Target& target : all_targets()) {
+    for (int digits : {2, 3}) {
+      for (bool has_zeros : {false, true}) {
+        for (int64_t size : {8, 32, 128}) {
+          const GroupFormat format{1024, size, 4, DType::BF16, has_zeros};
+          const uint64_t sums = (static_cast<uint64_t>(digits) * 2 + 5) * 32;
+          const uint64_t allowed = target.registers >= 32 ? 0 : kGroupPanelWidth * 4 + sums;
+          EXPECT_LT(group_frame_bytes(target, {}, format, digits), kVectorSpill + allowed)
+              << target.name << ": " << digits << " digits, groups of " << size << ", zeros "
+              << has_zeros;
         }
       }
     }

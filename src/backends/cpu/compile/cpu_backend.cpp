@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backends/cpu/compile/contract/group_digits.h"
 #include "backends/cpu/compile/contract/pack.h"
 #include "backends/cpu/compile/generate.h"
 #include "backends/cpu/compile/image/llvm_threads.h"
@@ -85,11 +86,13 @@ bool has_tiles(const plan::Program& program) {
 }
 
 bool has_bytes(const plan::Program& program) {
-  return std::ranges::any_of(program.kernels, [](const plan::Kernel& kernel) {
+  return std::ranges::any_of(program.kernels, [&](const plan::Kernel& kernel) {
     const auto* matmul = std::get_if<plan::MatMul>(&kernel.body);
     const auto* convolution = std::get_if<plan::Convolution>(&kernel.body);
     const auto* nest = std::get_if<plan::LoopNest>(&kernel.body);
     if (nest != nullptr) return plan::sums_byte_products(nest->stages.front());
+    if (matmul != nullptr && matmul->groups && group_multiplies_digits(program, *matmul))
+      return true;
     return (matmul != nullptr && matmul->formats.accumulator == DType::I32) ||
            (convolution != nullptr && convolution->formats.accumulator == DType::I32);
   });

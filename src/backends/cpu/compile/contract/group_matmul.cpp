@@ -1,7 +1,8 @@
 // Matrix products with a weight of integers that has scales for groups along k (plan::Groups): batches x blocks of
 // rows x groups of panels.
 //
-// Few rows multiply the packed panels as they are, so that the weight is read once in its 4 or 8 bits. For more
+// Few rows multiply the packed panels as they are, so that the weight is read once in its 4 or 8 bits; a single one
+// multiplies those of 4 bits in integers (group_digits.h). For more
 // rows a task unpacks its panels to scratch, where they stay in the second-level cache, and goes on as with
 // any weight: of f32, or of bf16 for tiles (AMX) where A is bf16. Where the number of rows is known in the run alone,
 // the code has both.
@@ -9,6 +10,7 @@
 
 #include "backends/cpu/compile/contract/amx_product.h"
 #include "backends/cpu/compile/contract/contraction.h"
+#include "backends/cpu/compile/contract/group_digits.h"
 #include "backends/cpu/compile/contract/group_lookup.h"
 #include "backends/cpu/compile/contract/pack.h"
 #include "ir/size_overflow.h"
@@ -62,8 +64,10 @@ class GroupMatMulEmitter {
     row_blocks_ = ir::ceildiv(matmul.m.extent(), block_rows_);
     // Kernels read whole units of A, and of pairs of its elements where nibbles are looked up.
     const bool is_dense = matmul.a.strides.back().is_constant(1);
+    if (rows.low <= 1) digits_ = digits_of(format_, dtype_of(matmul.a));
+    const bool reads_dense = digits_ > 0 || looks_up(emitter.target(), format_);
     stages_a_ = dtype_of(matmul.a) != DType::F32 || format_.padded() != format_.k ||
-                (looks_up(emitter.target(), format_) && !is_dense);
+                (reads_dense && !is_dense);
     // Tiles read whole pairs.
     stages_pairs_ = has_tiles_ && (format_.k % 2 != 0 || !is_dense);
     amx_sizes_ = {false, unpacked_rows_, (format_.k + 1) / 2, kGroupPanelWidth};
@@ -97,7 +101,7 @@ class GroupMatMulEmitter {
   Unpacked form() const { return has_tiles_ ? Unpacked::Pairs : Unpacked::Floats; }
   int64_t unpacked_bytes() const { return format_.padded() * unpacked_row_bytes(form()); }
 
-  // Scratch: the staged tile, then unpacked panels, then rows of A.
+  // Scratch: the staged tile, then unpacked panels, then a row of digits, then rows of A.
   void declare() {
     KernelInterface& interface = emitter_.interface();
     ir::Dim batches = 1;
@@ -114,6 +118,10 @@ class GroupMatMulEmitter {
     if (has_tiles_) offset = std::max(offset, amx_sizes_.scratch_bytes());
     unpacked_ = byte_offset(emitter_, emitter_.scratch(), i64(offset));
     if (may_unpack_) offset += task_panels_ * unpacked_bytes();
+    if (digits_ > 0) {
+      digit_row_ = byte_offset(emitter_, emitter_.scratch(), i64(offset));
+      offset += (digit_row_bytes(format_, digits_) + 63) / 64 * 64;
+    }
     ir::Dim scratch = offset;
     if (stages_a_) {
       staged_.to = byte_offset(emitter_, emitter_.scratch(), i64(offset));
@@ -159,7 +167,7 @@ class GroupMatMulEmitter {
     Emitter::Carried next{part, ir_.CreateAdd(ir_.CreateMul(batch, blocks_), block)};
     Value* is_new = ir_.CreateICmpNE(next[1], keys[1]);
     const auto multiply_few = [&] {
-      if (stages_a_) when(emitter_, is_new, [&] { stage_rows(rows); });
+      if (stages_a_ || digits_ > 0) when(emitter_, is_new, [&] { stage_few(rows); });
       multiply_directly(rows, first, last);
     };
     const auto multiply_many = [&] {
@@ -211,6 +219,15 @@ class GroupMatMulEmitter {
       emit_zeros(emitter_, byte_offset(emitter_, end, i64(format_.k * 4)),
                  i64(format_.padded() - format_.k), DType::F32);
     });
+  }
+
+  // A single row in digits too; of more, nothing holds.
+  void stage_few(Span rows) {
+    if (stages_a_) stage_rows(rows);
+    if (digits_ == 0) return;
+    Value* is_single = ir_.CreateICmpEQ(rows.count, i64(1));
+    Value* row = stages_a_ ? staged_.to : row_of_a(rows.begin);
+    when(emitter_, is_single, [&] { stage_digits(emitter_, format_, digits_, row, digit_row_); });
   }
 
   // Row `first` of a block that begins at `begin`, the distances of the rows after it, and that of steps.
@@ -267,19 +284,34 @@ class GroupMatMulEmitter {
     for_row_tiles(emitter_, tiles, body, after);
   }
 
-  // A single row has code of its own where its tiles are others.
   void multiply_directly(Span rows, Value* first, Value* last) {
+    if (digits_ == 0) return multiply_floats(rows, first, last);
+    Value* is_single = ir_.CreateICmpEQ(rows.count, i64(1));
+    Value* held = ir_.CreateAnd(is_single, holds_digits(emitter_, digit_row_));
+    when(emitter_, held, [&] {
+      const int vectors = digit_vectors(emitter_.target());
+      for_strips(first, last, vectors, [&](Value* panel, Value*, Value* column) {
+        write_tiles(rows, {rows.count, {1, 1}, 1}, vectors, column, [&](Value*, Tile) {
+          return multiply_digits(emitter_, format_, digits_, digit_row_, panel_at(panel));
+        });
+      });
+    });
+    when(emitter_, ir_.CreateNot(held), [&] { multiply_floats(rows, first, last); });
+  }
+
+  // A single row has code of its own where its tiles are others.
+  void multiply_floats(Span rows, Value* first, Value* last) {
     const Target& target = emitter_.target();
     const bool differs = direct_tile(target, format_, 1).vectors !=
                          direct_tile(target, format_, direct_rows_.high).vectors;
-    if (!differs || direct_rows_.low > 1) return multiply_directly(rows, direct_rows_, first, last);
+    if (!differs || direct_rows_.low > 1) return multiply_floats(rows, direct_rows_, first, last);
     Value* is_single = ir_.CreateICmpEQ(rows.count, i64(1));
-    when(emitter_, is_single, [&] { multiply_directly(rows, {1, 1}, first, last); });
+    when(emitter_, is_single, [&] { multiply_floats(rows, {1, 1}, first, last); });
     when(emitter_, ir_.CreateNot(is_single),
-         [&] { multiply_directly(rows, {2, direct_rows_.high}, first, last); });
+         [&] { multiply_floats(rows, {2, direct_rows_.high}, first, last); });
   }
 
-  void multiply_directly(Span rows, CountRange counts, Value* first, Value* last) {
+  void multiply_floats(Span rows, CountRange counts, Value* first, Value* last) {
     const DirectTile most = direct_tile(emitter_.target(), format_, counts.high);
     for_strips(first, last, most.vectors, [&](Value* panel, Value* at, Value* column) {
       const GroupColumns strip = columns_from(emitter_, format_, panel_at(panel), at);
@@ -354,6 +386,8 @@ class GroupMatMulEmitter {
   AmxSizes amx_sizes_;
   std::optional<AmxProduct> amx_;
   CountRange direct_rows_, unpacked_rows_;
+  int digits_ = 0;  // of a single row; 0: it is multiplied in f32
+  Value* digit_row_ = nullptr;
   int64_t block_rows_ = 1;  // at most
   int64_t panels_ = 1;
   int64_t task_panels_ = 1;  // at most
@@ -372,6 +406,11 @@ bool group_multiplies_tiles(const plan::Program& program, const plan::MatMul& ma
       program.buffers[matmul.a.buffer].type.dtype == DType::BF16 && format.has_pairs();
   return has_pairs && matmul.m.extent().upper_bound() > kDirectRows &&
          multiplies_tiles(target, Steps::Pairs, kDirectRows + 1, format.k / 2);
+}
+
+bool group_multiplies_digits(const plan::Program& program, const plan::MatMul& matmul) {
+  const DType a = program.buffers[matmul.a.buffer].type.dtype;
+  return range_of(matmul.m.extent()).low <= 1 && digits_of(format_of(program, matmul), a) > 0;
 }
 
 void emit_group_matmul(Emitter& emitter, const plan::MatMul& matmul) {

@@ -163,13 +163,6 @@ Accumulators multiply_quads(Emitter& emitter, Tile tile, const TileOperands& ope
   return result;
 }
 
-// The same address, which LLVM takes to be known after a value: what is read there is not read before.
-Value* after(Emitter& emitter, Value* address, Value* value) {
-  auto& ir = emitter.ir();
-  auto* type = llvm::FunctionType::get(ir.getPtrTy(), {ir.getPtrTy(), value->getType()}, false);
-  return ir.CreateCall(llvm::InlineAsm::get(type, "", "=r,0,v", false), {address, value});
-}
-
 // All rows with the first and third of each quad, then all with the second and fourth. Rows follow each
 // other: LLVM would compute the products of several first, and have no registers for them.
 Accumulators multiply_widened_quads(Emitter& emitter, Tile tile, const TileOperands& operands,
@@ -360,6 +353,12 @@ Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& opera
   return multiply_run(emitter, tile, operands, steps,
                       Run{operands.a, operands.b, zero_tile(emitter, tile)})
       .sums;
+}
+
+Value* after(Emitter& emitter, Value* address, Value* value) {
+  auto& ir = emitter.ir();
+  auto* type = llvm::FunctionType::get(ir.getPtrTy(), {ir.getPtrTy(), value->getType()}, false);
+  return ir.CreateCall(llvm::InlineAsm::get(type, "", "=r,0,v", false), {address, value});
 }
 
 Value* another_name(Emitter& emitter, Value* value) {

@@ -112,6 +112,8 @@ Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& opera
 // The same address or integer, of which LLVM does not know that it is: it does not read again what it has read
 // there, nor compute it again where it is used.
 llvm::Value* another_name(Emitter& emitter, llvm::Value* value);
+// The same address, which LLVM takes to be known after a value: what is read there is not read before.
+llvm::Value* after(Emitter& emitter, llvm::Value* address, llvm::Value* value);
 // base + offset bytes.
 llvm::Value* byte_offset(Emitter& emitter, llvm::Value* base, llvm::Value* offset);
 // As many elements of a floating type as there are lanes.
