@@ -219,6 +219,20 @@ def shapes_of_inputs(
     return result
 
 
+def get_dynamic_shapes_args(mod: torch.nn.Module, inputs: Sequence[Any]) -> dict[str, Any]:
+    """torch.export's `dynamic_shapes` for the positional inputs of a module, by parameter.
+
+    Args:
+        mod: the module.
+        inputs: tensors and `Input`s, or structures of them; those without a range have None.
+    """
+    shapes = shapes_of_inputs(mod.forward, inputs, {})
+    if shapes is not None:
+        return shapes
+    bound = _bind(mod.forward, inputs, {})
+    return {name: pytree.tree_map(lambda _: None, value) for name, value in bound.items()}
+
+
 def _leaf_shapes(leaf: Any, default_name: str, dims: dict[str, Any]) -> dict[int, Any] | None:
     if not isinstance(leaf, Input):
         return None
