@@ -12,6 +12,7 @@ import sympy
 import torch
 from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
@@ -54,7 +55,7 @@ def trace(
     """
     check_words(options, CompilationSettings.names(), "trace")
     args = merge_inputs(inputs, arg_inputs, required=kwarg_inputs is None)
-    if mod.training:
+    if mod.training and not isinstance(mod, GraphModule):  # which is traced already, as it will be
         logger.warning(
             "the module is in training mode: call .eval() first, or dropout and batch norm are traced as such"
         )
