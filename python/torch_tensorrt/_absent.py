@@ -36,6 +36,7 @@ _MODULES = {
     "dynamo.lowering.passes._aten_lowering_pass": "dynamo.lowering.passes",
     "dynamo.lowering.passes.pass_utils": "dynamo.lowering.passes",
     "dynamo.runtime._MutableTorchTensorRTModule": "dynamo.runtime._mutable_module",
+    "dynamo.runtime._PythonTorchTensorRTModule": "runtime._module",
     "dynamo.runtime._TorchTensorRTModule": "runtime._module",
     "runtime._runtime_cache": "runtime._runtime_settings",
 }

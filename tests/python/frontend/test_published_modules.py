@@ -53,6 +53,11 @@ class Doubled(torch.nn.Module):
             torch_tensorrt.runtime.TorchTensorRTModule,
         ),
         (
+            "dynamo.runtime._PythonTorchTensorRTModule",
+            "PythonTorchTensorRTModule",
+            torch_tensorrt.dynamo.runtime.PythonTorchTensorRTModule,
+        ),
+        (
             "dynamo.runtime._MutableTorchTensorRTModule",
             "MutableTorchTensorRTModule",
             torch_tensorrt.MutableTorchTensorRTModule,
@@ -71,6 +76,15 @@ class Doubled(torch.nn.Module):
 )
 def test_the_same_object_by_either_module(module, name, same) -> None:
     assert getattr(importlib.import_module(f"torch_tensorrt.{module}"), name) is same
+
+
+def test_there_is_one_runtime() -> None:
+    compiled = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
+        torch.export.export(Doubled(), (X,)), [X]
+    )
+    module = torch_tensorrt.dynamo.runtime.PythonTorchTensorRTModule(compiled, ["x"], ["output0"])
+    assert isinstance(module, torch_tensorrt.runtime.TorchTensorRTModule)
+    assert torch.equal(module(X), Doubled()(X))
 
 
 def test_a_module_does_not_take_the_place_of_a_name() -> None:
