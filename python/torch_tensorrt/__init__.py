@@ -8,7 +8,7 @@ trt_model = torch_tensorrt.load("model.ep")
 from kiln import __version__
 from torch_tensorrt import _operator as _operator  # registers kiln::execute_engine
 from torch_tensorrt import dynamo, logging, runtime, ts
-from torch_tensorrt._absent import get_absent
+from torch_tensorrt._absent import get_absent, register_modules
 from torch_tensorrt._compile import compile
 from torch_tensorrt._convert import convert_method_to_trt_engine
 from torch_tensorrt._device import Device, set_device
@@ -55,3 +55,4 @@ __all__ = [
 
 accept_any_ending()
 accept_empty_lists()
+register_modules()

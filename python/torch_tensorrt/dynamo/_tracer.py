@@ -12,6 +12,7 @@ import sympy
 import torch
 from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
@@ -54,7 +55,7 @@ def trace(
     """
     check_words(options, CompilationSettings.names(), "trace")
     args = merge_inputs(inputs, arg_inputs, required=kwarg_inputs is None)
-    if mod.training:
+    if mod.training and not isinstance(mod, GraphModule):  # which is traced already, as it will be
         logger.warning(
             "the module is in training mode: call .eval() first, or dropout and batch norm are traced as such"
         )
@@ -217,6 +218,20 @@ def shapes_of_inputs(
         ]
         result[parameter] = pytree.tree_unflatten(shapes, spec)
     return result
+
+
+def get_dynamic_shapes_args(mod: torch.nn.Module, inputs: Sequence[Any]) -> dict[str, Any]:
+    """torch.export's `dynamic_shapes` for the positional inputs of a module, by parameter.
+
+    Args:
+        mod: the module.
+        inputs: tensors and `Input`s, or structures of them; those without a range have None.
+    """
+    shapes = shapes_of_inputs(mod.forward, inputs, {})
+    if shapes is not None:
+        return shapes
+    bound = _bind(mod.forward, inputs, {})
+    return {name: pytree.tree_map(lambda _: None, value) for name, value in bound.items()}
 
 
 def _leaf_shapes(leaf: Any, default_name: str, dims: dict[str, Any]) -> dict[int, Any] | None:

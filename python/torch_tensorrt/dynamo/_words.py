@@ -112,6 +112,13 @@ WORDS: dict[str, Word] = {
         becomes=lambda value: {"enabled_precisions": {value}},
         asks=_is_lower_precision,
     ),
+    # Slips of published scripts, which Torch-TensorRT let pass.
+    "enable_precisions": Word(
+        "is called enabled_precisions, which has no effect either", asks=_is_lower_precision
+    ),
+    "truncate_and_double": Word(
+        "is called truncate_double, which has no effect either: 64-bit types are kept"
+    ),
     # What other calls of the same script take.
     "ir": Word(
         "is not taken here, where ir='dynamo' is what happens: call torch_tensorrt.compile(module, ir=...) for another",

@@ -79,16 +79,21 @@ def get_torch_inputs(
             its "opt_shape".
     """
     place = to_torch_device(device)
+    return pytree.tree_map(
+        lambda value: get_torch_tensor(value, place, mode) if isinstance(value, Input) else value,
+        inputs,
+    )
 
-    def example(value: Any) -> Any:
-        if not isinstance(value, Input):
-            return value
-        if value.torch_tensor is not None and not mode:
-            return value.torch_tensor.to(place)
-        field = (mode or "opt_shape") if value.is_dynamic else None
-        return value.example_tensor(field).to(place)
 
-    return pytree.tree_map(example, inputs)
+def get_torch_tensor(
+    input: Input, device: Device | torch.device | str | None, mode: str = ""
+) -> torch.Tensor:
+    """The example tensor of one input, as `get_torch_inputs` gives it."""
+    place = to_torch_device(device)
+    if input.torch_tensor is not None and not mode:
+        return input.torch_tensor.to(place)
+    field = (mode or "opt_shape") if input.is_dynamic else None
+    return input.example_tensor(field).to(place)
 
 
 def get_model_device(module: torch.nn.Module) -> torch.device:

@@ -336,3 +336,7 @@ def _check_names(kind: str, given: list[str], known: list[str], *, every: bool) 
             f"{kind}_binding_names is {given}, but the {kind}s of the engine are {known}: give "
             f"{'each of them once' if every else 'some of them'}"
         )
+
+
+# Its name in scripts that asked for the runtime in Python; there is one runtime.
+PythonTorchTensorRTModule = TorchTensorRTModule

@@ -172,6 +172,7 @@ OTHERS: dict[str, Any] = {
     "make_refittable": True,
     "method_name": "encode",
     "truncate_long_and_double": True,
+    "enable_precisions": {torch.half},
 }
 
 
@@ -194,6 +195,18 @@ def test_words_with_their_defaults_say_nothing(word) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         CompilationSettings.from_options({word: default.get(word)})
+
+
+def test_only_modules_that_can_be_put_into_eval_mode_are_told_to_be(caplog) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU())
+    with caplog.at_level("WARNING", "torch_tensorrt"):
+        torch_tensorrt.dynamo.trace(model, [X])
+        assert "training mode" in caplog.text
+        caplog.clear()
+        exported = torch.export.export(model.eval(), (X,)).module()
+        assert exported.training
+        torch_tensorrt.dynamo.trace(exported, [X])
+        assert not caplog.records
 
 
 def test_words_that_were_called_something_else() -> None:

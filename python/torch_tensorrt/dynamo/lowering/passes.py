@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
@@ -66,6 +67,39 @@ def pass_names() -> list[str]:
     return [name_of(function) for function in _passes]
 
 
+def get_decompositions(
+    enable_experimental_decompositions: bool = False,
+    decompose_attention: bool = False,
+    use_fp32_acc: bool = False,
+) -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
+    """The table for `run_decompositions` with which `compile` begins: empty, because engines take operators such as
+    linear and attention whole. The arguments are accepted, and change nothing."""
+    return {}
+
+
+def pre_export_lowering(
+    program: ExportedProgram, settings: CompilationSettings | None = None
+) -> ExportedProgram:
+    """The program itself: nothing has to be changed before it is decomposed."""
+    return program
+
+
+def post_lowering(gm: GraphModule, settings: CompilationSettings | None = None) -> GraphModule:
+    """The module after the registered passes, for graphs that are not compiled by `compile`, which runs them itself."""
+    for function in list(_passes):
+        gm = function(gm, settings if settings is not None else CompilationSettings())
+        _check_module(gm, function)
+    return gm
+
+
+def clean_up_graph_after_modifications(gm: GraphModule) -> GraphModule:
+    """What a pass ends with: nodes without use are removed, the graph is checked, and its code made anew."""
+    gm.graph.eliminate_dead_code()
+    gm.graph.lint()
+    gm.recompile()
+    return gm
+
+
 def run_passes(program: Program, settings: CompilationSettings) -> Program:
     """The program after all passes; the same one if there are none."""
     for function in list(_passes):
@@ -79,10 +113,7 @@ def _run(program: Program, function: LoweringPass, settings: CompilationSettings
     inputs = [node.name for node in program.graph.find_nodes(op="placeholder")]
     num_results = len(program.graph.output_node().args[0])
     gm = function(program.module, settings)
-    if not isinstance(gm, GraphModule):
-        raise TypeError(
-            f"the lowering pass {name_of(function)} returned {type(gm).__name__}, expected the GraphModule"
-        )
+    _check_module(gm, function)
     if [node.name for node in gm.graph.find_nodes(op="placeholder")] != inputs:
         raise ValueError(f"the lowering pass {name_of(function)} changed the inputs of the graph")
     if len(gm.graph.output_node().args[0]) != num_results:
@@ -99,3 +130,10 @@ def _run(program: Program, function: LoweringPass, settings: CompilationSettings
         values = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
         FakeTensorProp(gm, editor.fake_mode).propagate_dont_convert_inputs(*values)
     return Program.decomposed(editor.finish(), guarded=program.guarded)
+
+
+def _check_module(gm: Any, function: LoweringPass) -> None:
+    if not isinstance(gm, GraphModule):
+        raise TypeError(
+            f"the lowering pass {name_of(function)} returned {type(gm).__name__}, expected the GraphModule"
+        )

@@ -1,6 +1,6 @@
 """Modules that run engines."""
 
 from torch_tensorrt.dynamo.runtime._mutable_module import MutableTorchTensorRTModule
-from torch_tensorrt.runtime import TorchTensorRTModule
+from torch_tensorrt.runtime._module import PythonTorchTensorRTModule, TorchTensorRTModule
 
-__all__ = ["MutableTorchTensorRTModule", "TorchTensorRTModule"]
+__all__ = ["MutableTorchTensorRTModule", "PythonTorchTensorRTModule", "TorchTensorRTModule"]
