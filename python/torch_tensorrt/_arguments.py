@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from torch_tensorrt._device import Device
 from torch_tensorrt._input import Input
 
 
@@ -30,12 +31,28 @@ def flatten_tensors(example_inputs: tuple[Sequence[Any], Mapping[str, Any]]) -> 
 
 def input_device(module: Any) -> torch.device:
     """Where a module takes its inputs: where those are that it was traced with, else its weights, else the CPU."""
+    return _known_device(module) or torch.device("cpu")
+
+
+def _known_device(module: Any) -> torch.device | None:
     if isinstance(module, GraphModule):
         for node in module.graph.find_nodes(op="placeholder"):
             if isinstance(value := node.meta.get("val"), torch.Tensor):
                 return value.device
     weights = itertools.chain(module.parameters(), module.buffers())
-    return next((weight.device for weight in weights), torch.device("cpu"))
+    return next((weight.device for weight in weights), None)
+
+
+def _sample_device(module: Any, inputs: Any, device: Any) -> torch.device:
+    """Where samples for Inputs are: where the module is; if nothing of it is anywhere, where other inputs are, else
+    the device that was asked for, which is the GPU where there is one."""
+    if (known := _known_device(module)) is not None:
+        return known
+    for value in pytree.tree_leaves(inputs):
+        tensor = value.torch_tensor if isinstance(value, Input) else value
+        if isinstance(tensor, torch.Tensor):
+            return tensor.device
+    return Device._from(device).to(torch.device)
 
 
 def sample_value(value: Any, device: torch.device) -> Any:
@@ -55,18 +72,21 @@ def sample_value(value: Any, device: torch.device) -> Any:
     return value._random_tensor(tuple(shape)).to(device)
 
 
-def sample_inputs(module: Any, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword inputs of a module, with a tensor where it takes them for every Input.
+def sample_inputs(
+    module: Any, args: Any, kwargs: Any, device: Any = None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword inputs of a module, with a tensor where it takes them for every Input: for a module
+    without weights, on `device` (None: the GPU, else the CPU) if no input says where.
 
     A tensor that is given twice, or that is a weight of the module, is copied: tracers tell tensors apart by
     identity, and would take two inputs for one, or a weight for an input.
     """
-    device = input_device(module)
+    place = _sample_device(module, (args, kwargs), device)
     known: list[torch.Tensor] = [*module.parameters(), *module.buffers()]
     identities = {id(tensor) for tensor in known}
 
     def sample(value: Any) -> Any:
-        found = sample_value(value, device)
+        found = sample_value(value, place)
         if isinstance(found, torch.Tensor):
             found = found.detach().clone() if id(found) in identities else found
             known.append(found)  # kept, so that nothing else gets its identity
@@ -83,8 +103,9 @@ _TRACE_OPTIONS = ("strict", "dynamic_shapes")
 
 
 def take_trace_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Takes the options for the trace out of all options."""
-    return {key: options.pop(key) for key in _TRACE_OPTIONS if key in options}
+    """Takes the options for the trace out of all options, and has those that both need."""
+    taken = {key: options.pop(key) for key in _TRACE_OPTIONS if key in options}
+    return taken | {key: options[key] for key in ("device",) if key in options}
 
 
 def check_program(value: Any, subject: str = "got") -> None:

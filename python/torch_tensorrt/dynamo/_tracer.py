@@ -62,7 +62,7 @@ def trace(
     dynamic_shapes = options.get("dynamic_shapes")
     if dynamic_shapes is None:
         dynamic_shapes = shapes_of_inputs(mod.forward, args or (), kwarg_inputs or {})
-    samples, keyword_samples = sample_inputs(mod, args, kwarg_inputs)
+    samples, keyword_samples = sample_inputs(mod, args, kwarg_inputs, options.get("device"))
     strict = bool(options.get("strict", False))
     return export_ranges(mod, samples, keyword_samples, dynamic_shapes, strict=strict)
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+import torch_tensorrt
 from torch_tensorrt import Input, dtype, memory_format
+from torch_tensorrt._arguments import sample_inputs
 
 
 def dynamic(**more: object) -> Input:
@@ -178,3 +180,26 @@ def test_named_axes_are_the_same_in_all_shapes() -> None:
     with pytest.raises(ValueError, match="by the namedtuple min_shape and by shared_dims"):
         Input(**shapes, shared_dims={0: "b"})
     assert Input(**shapes).shared_dims == {0: "b"}
+
+
+class Weightless(torch.nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + y
+
+
+def test_samples_are_where_something_of_the_module_is() -> None:
+    """Its weights first, then other inputs, an Input's own tensor among them, then the device that was asked for."""
+    spec, elsewhere = Input((2,)), torch.empty(2, device="meta")
+    weighty = Weightless()
+    weighty.bias = torch.nn.Parameter(torch.zeros(2))
+    for module, given, device, expected in (
+        (Weightless(), (spec, elsewhere), None, "meta"),
+        (Weightless(), (spec, Input((2,), torch_tensor=elsewhere)), "cpu", "meta"),
+        (Weightless(), (spec, spec), "cpu", "cpu"),
+        (Weightless(), (spec, spec), None, torch_tensorrt.Device.default().to(torch.device).type),
+        (weighty, (spec, elsewhere), None, "cpu"),
+    ):
+        args, _ = sample_inputs(module, given, None, device)
+        assert args[0].device.type == expected
+        _, kwargs = sample_inputs(module, None, dict(zip("xy", given, strict=True)), device)
+        assert kwargs["x"].device.type == expected

@@ -302,3 +302,28 @@ def test_sizes_that_depend_on_data_stay_in_pytorch_where_the_user_wants_it(asser
 def test_data_in_pytorch_and_everything_in_one_engine_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="fallback_data_dependent_ops=True leaves operators"):
         CompilationSettings(fallback_data_dependent_ops=True, require_full_compilation=True)
+
+
+ATTENTIONS = {
+    "_scaled_dot_product_flash_attention": (0.0, True, False),
+    "_scaled_dot_product_efficient_attention": (None, False, 0.0, True),
+    "_scaled_dot_product_cudnn_attention": (None, False, 0.0, True, False),
+    "_scaled_dot_product_flash_attention_for_cpu": (0.0, True),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+@torch.no_grad()
+def test_attention_as_programs_for_gpus_have_it(name: str) -> None:
+    """What it gives beside its result, the state of random numbers in uint64 or elsewhere, nobody reads."""
+
+    class Attend(torch.nn.Module):
+        def forward(self, *qkv: torch.Tensor) -> torch.Tensor:
+            return getattr(torch.ops.aten, name).default(*qkv, *ATTENTIONS[name], scale=0.3)[0]
+
+    qkv = [torch.randn(2, 3, 5, 8) for _ in range(3)]
+    compiled = torch_tensorrt.compile(
+        Attend().eval(), inputs=qkv, min_block_size=1, require_full_compilation=True
+    )
+    expected = torch.nn.functional.scaled_dot_product_attention(*qkv, is_causal=True, scale=0.3)
+    torch.testing.assert_close(compiled(*qkv), expected)

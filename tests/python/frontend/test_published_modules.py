@@ -42,6 +42,11 @@ class Doubled(torch.nn.Module):
             torch_tensorrt.dynamo.conversion.DYNAMO_CONVERTERS,
         ),
         (
+            "dynamo.conversion._ConverterRegistry",
+            "DYNAMO_ATEN_CONVERTERS",
+            torch_tensorrt.dynamo.conversion.DYNAMO_CONVERTERS._converters,
+        ),
+        (
             "dynamo.conversion._ConversionContext",
             "ConversionContext",
             torch_tensorrt.dynamo.conversion.ConversionContext,
@@ -182,3 +187,14 @@ def test_the_example_of_one_input() -> None:
 
 def test_there_is_no_version_of_tensorrt() -> None:
     assert not is_tensorrt_version_supported("8.0.0")
+
+
+def test_a_strategy_of_resources_changes_no_result() -> None:
+    compiled = torch_tensorrt.compile(Doubled().eval(), inputs=[X], min_block_size=1)
+    strategy = torch_tensorrt.dynamo.runtime.ResourceAllocationStrategy
+    for dynamic in (True, False):
+        with strategy(compiled, dynamically_allocate_resources=dynamic):
+            assert compiled(X).equal(Doubled()(X))
+    assert compiled(X).equal(Doubled()(X))
+    with pytest.raises(TypeError, match="expected a compiled torch.nn.Module"):
+        strategy(compiled.forward)

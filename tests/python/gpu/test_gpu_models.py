@@ -167,3 +167,34 @@ def test_ptx_that_the_driver_compiles(name: str, dtype: torch.dtype, assert_near
     with torch.no_grad():
         for _ in range(4):
             assert_near(compiled(x), model(x))
+
+
+def test_a_module_without_weights_runs_where_the_default_device_is() -> None:
+    """Nothing of it says where, but scripts call it with CUDA tensors."""
+
+    class Finite(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.where(x.isinf(), 0.0, x)
+
+    spec = torch_tensorrt.Input(min_shape=(1, 3), opt_shape=(2, 3), max_shape=(4, 3))
+    x = torch.tensor([[1.0, float("inf"), -2.0]])
+    for device in (None, "cpu"):
+        options = {} if device is None else {"device": torch_tensorrt.Device(device)}
+        compiled = torch_tensorrt.compile(
+            Finite().eval(), inputs=[spec], min_block_size=1, **options
+        )
+        place = device or "cuda"
+        assert compiled(x.to(place)).equal(Finite()(x.to(place)))
+
+
+@torch.no_grad()
+def test_a_program_decomposed_for_the_gpu_is_one_engine(assert_near: Any) -> None:
+    """Its attention is one of the kernels of PyTorch, which gives the state of random numbers too."""
+    model = torch.nn.MultiheadAttention(64, 4, batch_first=True).eval().cuda().half()
+    x = torch.randn(2, 10, 64, device="cuda", dtype=torch.float16)
+    call = {"need_weights": False}
+    program = torch.export.export(model, (x, x, x), call).run_decompositions()
+    compiled = torch_tensorrt.dynamo.compile(
+        program, arg_inputs=[x, x, x], kwarg_inputs=call, require_full_compilation=True
+    )
+    assert_near(compiled(x, x, x, **call)[0], model(x, x, x, **call)[0])

@@ -189,6 +189,8 @@ def _name(key: Any) -> str:
 
 
 DYNAMO_CONVERTERS = ConverterRegistry()
+# Those with converters alone, by operator: a dictionary that scripts look into.
+DYNAMO_ATEN_CONVERTERS = DYNAMO_CONVERTERS._converters
 
 
 def dynamo_tensorrt_converter(

@@ -144,7 +144,9 @@ class MutableTorchTensorRTModule:
         return self._add(module, lift(module), program)
 
     def _export(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
-        samples, keyword_samples = sample_inputs(self.pytorch_model, args, kwargs)
+        samples, keyword_samples = sample_inputs(
+            self.pytorch_model, args, kwargs, self._settings.get("device")
+        )
         return export_ranges(
             self.pytorch_model,
             samples,
