@@ -43,16 +43,15 @@ def _known_device(module: Any) -> torch.device | None:
     return next((weight.device for weight in weights), None)
 
 
-def _sample_device(module: Any, inputs: Any, device: Any) -> torch.device:
-    """Where samples for Inputs are: where the module is; if nothing of it is anywhere, where other inputs are, else
-    the device that was asked for, which is the GPU where there is one."""
+def device_of_inputs(module: Any, inputs: Any) -> torch.device | None:
+    """Where a module takes its inputs: where the module is, else where one of these inputs is; None: nothing says."""
     if (known := _known_device(module)) is not None:
         return known
-    for value in pytree.tree_leaves(inputs):
-        tensor = value.torch_tensor if isinstance(value, Input) else value
-        if isinstance(tensor, torch.Tensor):
-            return tensor.device
-    return Device._from(device).to(torch.device)
+    values = (
+        value.torch_tensor if isinstance(value, Input) else value
+        for value in pytree.tree_leaves(inputs)
+    )
+    return next((value.device for value in values if isinstance(value, torch.Tensor)), None)
 
 
 def sample_value(value: Any, device: torch.device) -> Any:
@@ -81,7 +80,7 @@ def sample_inputs(
     A tensor that is given twice, or that is a weight of the module, is copied: tracers tell tensors apart by
     identity, and would take two inputs for one, or a weight for an input.
     """
-    place = _sample_device(module, (args, kwargs), device)
+    place = device_of_inputs(module, (args, kwargs)) or Device._from(device).to(torch.device)
     known: list[torch.Tensor] = [*module.parameters(), *module.buffers()]
     identities = {id(tensor) for tensor in known}
 

@@ -22,7 +22,8 @@ struct EngineModes {
   const uint32_t flags;
   const std::optional<uint64_t> weight_budget;
   std::mutex mutex;
-  std::vector<OwnedTensor> outputs;  // of the last call; empty while another call has them
+  std::vector<OwnedTensor> outputs;  // for the next call; empty while another call has them
+  const void* stream = nullptr;      // that their memory is for
   std::string profile;               // of the last call, as JSON
 };
 
@@ -52,18 +53,19 @@ bool has_strides_of(const kiln_tensor& tensor, const kiln_tensor& wanted) {
   return true;
 }
 
-// Whether a result of an earlier call can be `output`: of its dtype, shape and strides, and in no
-// memory that an input uses.
-bool fits(const kiln_tensor& kept, const kiln_tensor& output, std::span<const kiln_tensor> inputs) {
-  if (kept.device.type != output.device.type || kept.device.index != output.device.index ||
-      kept.dtype != output.dtype || kept.rank != output.rank ||
-      !std::equal(kept.shape, kept.shape + kept.rank, output.shape) ||
-      !has_strides_of(kept, output)) {
-    return false;
-  }
-  const MemoryRange range = range_of(kept);
-  return std::ranges::none_of(
-      inputs, [&](const kiln_tensor& input) { return overlap(range, range_of(input)); });
+// Whether a tensor can be `output`.
+bool fits(const kiln_tensor& kept, const kiln_tensor& output) {
+  return kept.device.type == output.device.type && kept.device.index == output.device.index &&
+         kept.dtype == output.dtype && kept.rank == output.rank &&
+         std::equal(kept.shape, kept.shape + kept.rank, output.shape) &&
+         has_strides_of(kept, output);
+}
+
+// Another one like it, in memory of its own.
+OwnedTensor new_like(const OwnedTensor& tensor) {
+  const kiln_tensor like = view(tensor.get(), {"output"});
+  const auto rank = static_cast<size_t>(like.rank);
+  return new_tensor(like.dtype, {like.shape, rank}, {like.strides, rank}, like.device);
 }
 
 class ModalRun : public RunHooks {
@@ -77,25 +79,25 @@ class ModalRun : public RunHooks {
     check(kiln_session_enable_profiling(session, (modes_->flags & kProfile) != 0));
     std::lock_guard lock(modes_->mutex);
     kept_ = std::exchange(modes_->outputs, {});
+    stream_ = modes_->stream;
   }
 
-  OwnedTensor reuse(size_t index, const kiln_tensor& output,
-                    std::span<const kiln_tensor> inputs) override {
-    if (index >= kept_.size() || !fits(view(kept_[index].get(), {"output"}), output, inputs)) {
-      return nullptr;
-    }
+  OwnedTensor take_output(size_t index, const kiln_tensor& output, const void* stream) override {
+    const bool is_there = index < kept_.size() && stream == stream_;
+    if (!is_there || !fits(view(kept_[index].get(), {"output"}), output)) return nullptr;
     return std::move(kept_[index]);
   }
 
-  void after_run(kiln_session* session, std::span<const OwnedTensor> outputs) override {
+  void after_run(kiln_session* session, std::span<const OwnedTensor> outputs,
+                 const void* stream) override {
     std::string profile = modes_->flags & kProfile ? take_profile(session) : std::string();
-    std::vector<OwnedTensor> kept;
-    if (modes_->flags & kReuseOutputs) {
-      for (const OwnedTensor& output : outputs) kept.push_back(share(output.get()));
-    }
+    std::vector<OwnedTensor> next;
+    if (modes_->flags & kPreAllocate)
+      for (const OwnedTensor& output : outputs) next.push_back(new_like(output));
     std::lock_guard lock(modes_->mutex);
     modes_->profile = std::move(profile);
-    modes_->outputs = std::move(kept);
+    modes_->outputs = std::move(next);
+    modes_->stream = stream;
   }
 
  private:
@@ -110,6 +112,7 @@ class ModalRun : public RunHooks {
 
   std::shared_ptr<EngineModes> modes_;
   std::vector<OwnedTensor> kept_;
+  const void* stream_ = nullptr;
 };
 
 // Python's lock keeps threads from changing the modes of one engine at once.

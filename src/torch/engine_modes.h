@@ -1,4 +1,4 @@
-// Modes that the calls of an engine may be in: results written to the memory of the call before,
+// Modes that the calls of an engine may be in: memory of results allocated by the call before,
 // kernels timed, and a GPU's memory for weights limited. They belong to the address of the engine's bytes, are switched from Python,
 // and cost one atomic load where no engine has any.
 #pragma once
@@ -11,7 +11,7 @@
 
 namespace kiln::torch_op {
 
-inline constexpr uint32_t kReuseOutputs = 1;
+inline constexpr uint32_t kPreAllocate = 1;
 inline constexpr uint32_t kProfile = 2;
 
 // What a call of the engine at this address has to do besides running; null if it has no modes.

@@ -109,7 +109,8 @@ struct EngineRunner::Call {
   std::span<const Layout> layouts, orders;  // of results, of inputs
   std::span<const kiln_tensor> inputs;
   kiln_device device;
-  RunHooks* hooks;
+  const void* stream;
+  RunHooks* hooks;  // which may have memory for outputs
   size_t num_results;
   // By output: the tensor that it is given to; null for a state that is changed where it is.
   std::vector<OwnedTensor> tensors;
@@ -209,7 +210,7 @@ OwnedTensor EngineRunner::make_output(size_t index, const Shape& stored, const C
                              .shape = placed.shape.data(),
                              .strides = placed.strides.data(),
                              .device = call.device};
-    if (OwnedTensor tensor = call.hooks->reuse(index, output, call.inputs)) return tensor;
+    if (OwnedTensor tensor = call.hooks->take_output(index, output, call.stream)) return tensor;
   }
   return new_tensor(dtype, {placed.shape.data(), shape.size()},
                     {placed.strides.data(), shape.size()}, call.device);
@@ -243,7 +244,15 @@ std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inp
   const Place place = place_of(device, hooks);
   const Lease session(*this, place);
 
-  Call call{layouts.results, layouts.inputs, views, device, hooks, num_results, {}, {}};
+  Call call{layouts.results,
+            layouts.inputs,
+            views,
+            device,
+            place.stream,
+            place.is_captured ? nullptr : hooks,
+            num_results,
+            {},
+            {}};
   call.tensors.resize(outputs_.size());
   for (const kiln_tensor& state : call.states()) call.ranges.push_back(range_of(state));
   if (hooks != nullptr) hooks->before_run(session.get());
@@ -257,7 +266,10 @@ std::vector<OwnedTensor> EngineRunner::run(std::span<const AtenTensorHandle> inp
     if (update != nullptr) check_torch(aoti_torch_copy_(state, update.get(), 0), "copy");
   }
   call.tensors.resize(num_results);
-  if (hooks != nullptr) hooks->after_run(session.get(), call.tensors);
+  if (hooks != nullptr) {
+    std::span<const OwnedTensor> outputs = call.tensors;
+    hooks->after_run(session.get(), place.is_captured ? outputs.first(0) : outputs, place.stream);
+  }
   return std::move(call.tensors);
 }
 

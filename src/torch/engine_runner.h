@@ -40,11 +40,12 @@ class RunHooks {
   // Bytes of a GPU's memory for weights (kiln_session_options); none: no limit.
   virtual std::optional<uint64_t> weight_budget() const = 0;
   virtual void before_run(kiln_session* session) = 0;
-  // An older tensor for output `index` to be written to; null for a new one. `output` has the
-  // strides that it needs.
-  virtual OwnedTensor reuse(size_t index, const kiln_tensor& output,
-                            std::span<const kiln_tensor> inputs) = 0;
-  virtual void after_run(kiln_session* session, std::span<const OwnedTensor> outputs) = 0;
+  // A tensor that nobody else has for output `index` of a run on a stream; null for a new one. `output` has the
+  // strides that it needs. Runs that are captured into a graph do not ask: their memory is the graph's.
+  virtual OwnedTensor take_output(size_t index, const kiln_tensor& output, const void* stream) = 0;
+  // Without outputs after a run that was captured.
+  virtual void after_run(kiln_session* session, std::span<const OwnedTensor> outputs,
+                         const void* stream) = 0;
 };
 
 class EngineRunner {

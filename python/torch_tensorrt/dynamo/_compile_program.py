@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.export import ExportedProgram
 from torch.export._tree_utils import reorder_kwargs
 from torch.fx import GraphModule, Node
@@ -36,6 +38,7 @@ from torch_tensorrt.dynamo._region import Region, compile_region, find_region
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo._strides import leave_views_to_torch
 from torch_tensorrt.dynamo._symbols import Range, SymbolError
+from torch_tensorrt.dynamo._tracer import ANYWHERE
 from torch_tensorrt.dynamo._updates import find_updates
 from torch_tensorrt.dynamo.conversion._apply import has_user_lowerings, lower
 from torch_tensorrt.dynamo.conversion._context import UnsupportedOperatorException
@@ -72,6 +75,8 @@ def compile(
     check_program(exported_program)
     settings = CompilationSettings.from_options(options)
     arg_inputs = merge_inputs(inputs, arg_inputs, required=False)
+    if exported_program.graph_module.meta.get(ANYWHERE):
+        settings = _for_anywhere(settings)
     cast, settings = autocast(exported_program, settings)
     whole = whole_program(cast, arg_inputs, kwarg_inputs, settings)
     if whole is not None:
@@ -80,6 +85,14 @@ def compile(
     if settings.offload_module_to_cpu:
         offload(exported_program, program.exported)
     return compile_program(program, flat_inputs(program, arg_inputs, kwarg_inputs), settings)
+
+
+def _for_anywhere(settings: CompilationSettings) -> CompilationSettings:
+    """With engines for CPUs too, if those are for a GPU only because there is one."""
+    device = settings.device.to(torch.device)
+    if settings.targets or device.type == "cpu":
+        return settings
+    return dataclasses.replace(settings, targets=[*settings.targets_for(device), "cpu"])
 
 
 @dataclass(frozen=True)

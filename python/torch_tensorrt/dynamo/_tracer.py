@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
-from torch_tensorrt._arguments import merge_inputs, sample_inputs
+from torch_tensorrt._arguments import device_of_inputs, merge_inputs, sample_inputs
 from torch_tensorrt._input import Input
 from torch_tensorrt._quiet import quiet_torch
 from torch_tensorrt.dynamo._opaque_data import data_is_opaque
@@ -28,6 +28,8 @@ from torch_tensorrt.dynamo._words import check_words
 
 logger = logging.getLogger(__name__)
 
+# Of a program that nothing binds to a device: engines for all of them can be called from anywhere.
+ANYWHERE = "kiln_runs_anywhere"
 # Lines of torch.export's suggestions: one size is another; a size has a smaller range.
 _SMALLER_RANGE = re.compile(r"^\s*(\w+) = Dim\(.*\)\s*$")
 _EQUALITY = re.compile(r"^\s*(\w+) = ([A-Za-z_]\w*)\s*$", re.MULTILINE)
@@ -64,7 +66,12 @@ def trace(
         dynamic_shapes = shapes_of_inputs(mod.forward, args or (), kwarg_inputs or {})
     samples, keyword_samples = sample_inputs(mod, args, kwarg_inputs, options.get("device"))
     strict = bool(options.get("strict", False))
-    return export_ranges(mod, samples, keyword_samples, dynamic_shapes, strict=strict)
+    program = export_ranges(mod, samples, keyword_samples, dynamic_shapes, strict=strict)
+    given = (args, kwarg_inputs)
+    has_inputs = any(isinstance(leaf, Input) for leaf in pytree.tree_leaves(given))
+    if has_inputs and options.get("device") is None and device_of_inputs(mod, given) is None:
+        program.graph_module.meta[ANYWHERE] = True
+    return program
 
 
 # How sizes can be traced. As torch.export does by default, a graph is that of sizes of 2 and more, and a range in which

@@ -31,15 +31,15 @@ def _engines(module: Any, caller: str) -> dict[str, torch.Tensor]:
 
 
 class enable_pre_allocated_outputs:  # noqa: N801 - upstream's name
-    """Engines write their results to the memory of the call before, as long as shapes stay the same.
+    """Engines allocate the results of the next call after each call, for as long as shapes stay the same.
 
-    A result is then only good until the next call: copy what has to last longer. Memory that the call reads from is
-    never written to, and of calls at the same time one uses the memory. Results that PyTorch computes are not affected.
+    That takes the allocation out of the way to the results, and memory for one more set of them. Results of earlier
+    calls stay as they are; those that PyTorch computes are not affected.
 
     with torch_tensorrt.runtime.enable_pre_allocated_outputs(trt_gm) as context:
         for batch in batches:
             consume(trt_gm(batch))
-        context.set_pre_allocated_output(False)  # from here on, every call has memory of its own
+        context.set_pre_allocated_output(False)  # from here on, every call allocates its own
 
     The context can be called as the module itself.
     """
@@ -52,16 +52,16 @@ class enable_pre_allocated_outputs:  # noqa: N801 - upstream's name
     def set_pre_allocated_output(self, enable: bool) -> None:
         """Switches it on or off, inside the block or without one."""
         for engine in self._engines:
-            set_mode(engine, Mode.REUSE_OUTPUTS, enable)
+            set_mode(engine, Mode.PRE_ALLOCATE, enable)
 
     def __enter__(self) -> enable_pre_allocated_outputs:
-        self._before = [has_mode(engine, Mode.REUSE_OUTPUTS) for engine in self._engines]
+        self._before = [has_mode(engine, Mode.PRE_ALLOCATE) for engine in self._engines]
         self.set_pre_allocated_output(True)
         return self
 
     def __exit__(self, *_: object) -> None:
         for engine, enabled in zip(self._engines, self._before, strict=True):
-            set_mode(engine, Mode.REUSE_OUTPUTS, enabled)
+            set_mode(engine, Mode.PRE_ALLOCATE, enabled)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._module(*args, **kwargs)

@@ -32,7 +32,7 @@ _library.kiln_torch_engine_profile.restype = ctypes.c_size_t
 class Mode(enum.IntFlag):
     """What calls of an engine do besides running it."""
 
-    REUSE_OUTPUTS = 1
+    PRE_ALLOCATE = 1
     PROFILE = 2
 
 

@@ -195,8 +195,8 @@ class TorchTensorRTModule(torch.nn.Module):
     # ---- Modes ----
 
     def set_pre_allocated_outputs(self, enable: bool) -> None:
-        """Writes results to the memory of the results of the call before, if they have its shapes."""
-        set_mode(self._require_engine(), Mode.REUSE_OUTPUTS, enable)
+        """Allocates the results of the next call after each call, in the same shapes."""
+        set_mode(self._require_engine(), Mode.PRE_ALLOCATE, enable)
 
     def set_use_output_allocator(self, enable: bool) -> None:
         """Accepted: results are always allocated when their sizes are known."""

@@ -97,14 +97,16 @@ class weight_streaming:  # noqa: N801 - upstream's name
         trt_gm(x)
 
     Weights above the budget stay in pinned memory of the host; a call copies them to a ring in its workspace, ahead of
-    the kernels that use them. Results are the same to the last bit. What was set before comes back at the end.
+    the kernels that use them. Results are the same to the last bit. What was set before comes back at the end of the
+    block; without one, as scripts have it, what is set stays.
 
     Attributes:
         total_device_budget: bytes of all weights that can be streamed.
         device_budget: bytes that stay on the GPU, divided among the engines by the size of their weights. As much as
             `total_device_budget`, or more, streams nothing. RuntimeError for a negative one.
 
-    Entering the block is a RuntimeError for a module without such weights, one on the CPU for instance.
+    A module without such weights, one on the CPU for instance, is a RuntimeError where the block begins or an attribute
+    is asked for.
     """
 
     def __init__(self, module: Any) -> None:
@@ -114,35 +116,33 @@ class weight_streaming:  # noqa: N801 - upstream's name
         self._before: list[int] = []
 
     def __enter__(self) -> weight_streaming:
-        budgets = Budgets(self._module)
-        if budgets.total == 0:
-            raise RuntimeError(NOTHING_TO_STREAM)
-        self._budgets, self._before = budgets, budgets.get()
+        self._budgets = None  # of the engines that there are now
+        self._before = self._found().get()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._require().set(self._before)
-        self._budgets = None
+        self._found().set(self._before)
 
     @property
     def total_device_budget(self) -> int:
-        return self._require().total
+        return self._found().total
 
     @property
     def device_budget(self) -> int:
-        return sum(self._require().get())
+        return sum(self._found().get())
 
     @device_budget.setter
     def device_budget(self, requested: int) -> None:
-        self._require().divide(requested)
+        self._found().divide(requested)
 
     def get_automatic_weight_streaming_budget(self) -> int:
         """The most that fits into the memory that is free on the GPU now, but for a tenth of it."""
-        return self._require().automatic()
+        return self._found().automatic()
 
-    def _require(self) -> Budgets:
+    def _found(self) -> Budgets:
         if self._budgets is None:
-            raise RuntimeError(
-                "weight_streaming is a context: budgets are set and read inside of its block"
-            )
+            budgets = Budgets(self._module)
+            if budgets.total == 0:
+                raise RuntimeError(NOTHING_TO_STREAM)
+            self._budgets = budgets
         return self._budgets

@@ -48,9 +48,8 @@ Value* scaled_by_size(Call& call, Value* q) {
   return Expr(call, q) * size.apply(Op::rsqrt);
 }
 
-Value* attention(Call& call, Value* mask) {
+Value* attention(Call& call, Value* mask, bool grouped) {
   call.expect(call.real_or("dropout_p", 0) == 0, "attention with dropout", "inference");
-  const bool grouped = call.boolean_or("enable_gqa", false);
   std::vector<Value*> operands{call.tensor("query"), call.tensor("key"), call.tensor("value")};
   for (const Value* x : operands)
     call.expect(x->type.rank() >= (grouped ? 3 : 2),
@@ -81,26 +80,32 @@ Value* attention(Call& call, Value* mask) {
   return call.builder().cast(call.builder().reshape(result, result_shape), dtype);
 }
 
-Value* import_attention(Call& call) { return attention(call, call.optional_tensor("attn_mask")); }
+Value* import_attention(Call& call) {
+  return attention(call, call.optional_tensor("attn_mask"), call.boolean_or("enable_gqa", false));
+}
+
+// Whether fewer heads of keys and values are as good as repeated ones, without being told.
+enum class Heads : uint8_t { Equal, Grouped };
 
 // The kernels that PyTorch chooses between: the result, and statistics for training.
-template <size_t outputs>
+template <size_t outputs, Heads heads = Heads::Equal>
 std::vector<Value*> import_kernel(Call& call) {
   for (size_t i = 1; i < outputs; ++i) {
     call.expect(!call.output_used(i), "a use of output " + std::to_string(i), "inference");
   }
   const char* mask = call.has("attn_bias") ? "attn_bias" : "attn_mask";
   std::vector<Value*> result(outputs, nullptr);
-  result[0] = attention(call, call.optional_tensor(mask));
+  const bool grouped = heads == Heads::Grouped || call.boolean_or("enable_gqa", false);
+  result[0] = attention(call, call.optional_tensor(mask), grouped);
   return result;
 }
 
 constexpr Row kRows[] = {
     {"aten.scaled_dot_product_attention.default", import_attention},
-    {"aten._scaled_dot_product_flash_attention_for_cpu.default", import_kernel<2>},
-    {"aten._scaled_dot_product_flash_attention.default", import_kernel<9>},
+    {"aten._scaled_dot_product_flash_attention_for_cpu.default", import_kernel<2, Heads::Grouped>},
+    {"aten._scaled_dot_product_flash_attention.default", import_kernel<9, Heads::Grouped>},
     {"aten._scaled_dot_product_efficient_attention.default", import_kernel<4>},
-    {"aten._scaled_dot_product_cudnn_attention.default", import_kernel<9>},
+    {"aten._scaled_dot_product_cudnn_attention.default", import_kernel<9, Heads::Grouped>},
     {"aten._scaled_dot_product_attention_math.default", import_kernel<2>},
     {"aten._scaled_dot_product_fused_attention_overrideable.default", import_kernel<9>},
 };

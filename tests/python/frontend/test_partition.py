@@ -312,18 +312,23 @@ ATTENTIONS = {
 }
 
 
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("name", ATTENTIONS)
 @torch.no_grad()
-def test_attention_as_programs_for_gpus_have_it(name: str) -> None:
+def test_attention_as_programs_for_gpus_have_it(name: str, kv_heads: int) -> None:
     """What it gives beside its result, the state of random numbers in uint64 or elsewhere, nobody reads."""
 
     class Attend(torch.nn.Module):
         def forward(self, *qkv: torch.Tensor) -> torch.Tensor:
             return getattr(torch.ops.aten, name).default(*qkv, *ATTENTIONS[name], scale=0.3)[0]
 
-    qkv = [torch.randn(2, 3, 5, 8) for _ in range(3)]
+    if kv_heads < 4 and "efficient" in name:
+        pytest.skip("this kernel has no groups of heads")
+    qkv = [torch.randn(2, heads, 5, 8) for heads in (4, kv_heads, kv_heads)]
     compiled = torch_tensorrt.compile(
         Attend().eval(), inputs=qkv, min_block_size=1, require_full_compilation=True
     )
-    expected = torch.nn.functional.scaled_dot_product_attention(*qkv, is_causal=True, scale=0.3)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        *qkv, is_causal=True, scale=0.3, enable_gqa=True
+    )
     torch.testing.assert_close(compiled(*qkv), expected)

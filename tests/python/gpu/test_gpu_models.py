@@ -169,8 +169,8 @@ def test_ptx_that_the_driver_compiles(name: str, dtype: torch.dtype, assert_near
             assert_near(compiled(x), model(x))
 
 
-def test_a_module_without_weights_runs_where_the_default_device_is() -> None:
-    """Nothing of it says where, but scripts call it with CUDA tensors."""
+def test_a_module_without_weights_runs_anywhere() -> None:
+    """Nothing of it says where: scripts call it with CUDA tensors, and nothing is lost with others."""
 
     class Finite(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -183,8 +183,10 @@ def test_a_module_without_weights_runs_where_the_default_device_is() -> None:
         compiled = torch_tensorrt.compile(
             Finite().eval(), inputs=[spec], min_block_size=1, **options
         )
-        place = device or "cuda"
-        assert compiled(x.to(place)).equal(Finite()(x.to(place)))
+        for place in ("cpu",) if device else ("cuda", "cpu"):
+            result = compiled(x.to(place))
+            assert result.device.type == place
+            assert result.equal(Finite()(x.to(place)))
 
 
 @torch.no_grad()

@@ -91,12 +91,29 @@ def test_enable_cudagraphs(make: Any, assert_near: Any) -> None:
             assert_near(y, expected)
 
 
-def test_pre_allocated_outputs() -> None:
-    model, x = Mixer().eval().cuda(), torch.randn(4, 10, 64, device="cuda")
-    compiled = compile_model(model, x)
+def test_pre_allocated_outputs(assert_near: Any) -> None:
+    """Results stay, on a stream of their own, too, and in a graph, whose memory is its own."""
+    model = Mixer().eval().cuda()
+    inputs = [torch.randn(4, 10, 64, device="cuda") for _ in range(6)]
+    compiled = compile_model(model, inputs[0])
     with torch.no_grad(), torch_tensorrt.runtime.enable_pre_allocated_outputs(compiled):
-        addresses = {compiled(x).data_ptr() for _ in range(4)}
-    assert len(addresses) == 1
+        results = [compiled(x) for x in inputs]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            results += [compiled(x) for x in inputs]
+        torch.cuda.current_stream().wait_stream(stream)
+        static = inputs[0].clone()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = compiled(static)
+        results += [compiled(x) for x in inputs]
+        for x in inputs:
+            static.copy_(x)
+            graph.replay()
+            assert_near(captured, model(x))
+        for x, result in zip(inputs * 3, results, strict=True):
+            assert_near(result, model(x))
 
 
 def test_profiling() -> None:

@@ -287,11 +287,11 @@ def test_what_is_wrong(case) -> None:
         pytest.raises(RuntimeError, match="-1, expected 0 or more"),
     ):
         context.device_budget = -1
-    with pytest.raises(RuntimeError, match="inside of its block"):
-        _ = context.device_budget
     biases = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU()).eval().cuda()
     with pytest.raises(RuntimeError, match="does not have streamable weights"):
         refused(compile_model(biases, torch.randn(4, 8, device="cuda")))()
+    with pytest.raises(RuntimeError, match="does not have streamable weights"):
+        _ = runtime.weight_streaming(torch.nn.ReLU()).device_budget
     on_cpu = torch_tensorrt.compile(
         Layers().eval(), ir="dynamo", inputs=[torch.randn(2, 8, WIDTH)], min_block_size=1
     )
@@ -299,3 +299,20 @@ def test_what_is_wrong(case) -> None:
         refused(on_cpu)()
     engine = next(b for b in on_cpu.buffers() if b.dtype is torch.uint8)
     assert kiln.load(np.asarray(engine)).streamable_bytes == 0
+
+
+def test_without_a_block(case) -> None:
+    """As scripts have it: the context is an object whose budget stays."""
+    compiled, x, expected = case
+    context = runtime.weight_streaming(compiled)
+    total = context.total_device_budget
+    assert context.device_budget == total > 0
+    context.device_budget = total // 2
+    assert runtime.weight_streaming(compiled).device_budget == total // 2
+    assert torch.equal(compiled(x), expected)
+    with runtime.weight_streaming(compiled) as inner:
+        inner.device_budget = 0
+        assert torch.equal(compiled(x), expected)
+    assert context.device_budget == total // 2
+    context.device_budget = context.get_automatic_weight_streaming_budget()
+    assert context.device_budget == total

@@ -6,6 +6,8 @@ import copy
 import io
 import json
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -240,24 +242,40 @@ def test_layer_info(two_inputs, capsys) -> None:
 # ---- Pre-allocated outputs ----
 
 
-def test_results_are_written_to_the_memory_of_the_call_before(mlp_and_compiled) -> None:
-    model, compiled = mlp_and_compiled
-    x, other = torch.randn(4, 16), torch.randn(4, 16)
-    assert compiled(x).data_ptr() != compiled(x).data_ptr()
+def allocations(call: Callable[[], Any]) -> int:
+    """Tensors that are allocated in a call."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        results = call()
+    events = profile.profiler.kineto_results.events()
+    del results  # after the end: its memory is given back
+    return sum(event.name() == "[memory]" and event.nbytes() > 0 for event in events)
+
+
+def test_a_call_allocates_the_results_of_the_next(mlp_and_compiled) -> None:
+    _, compiled = mlp_and_compiled
+    x = torch.randn(4, 16)
+    assert [allocations(lambda: compiled(x)) for _ in range(2)] == [1, 1]
     with runtime.enable_pre_allocated_outputs(compiled) as context:
-        torch.testing.assert_close(context(x), compiled(x))
-        first = compiled(x)
-        second = compiled(other)
-        assert first.data_ptr() == second.data_ptr()
-        torch.testing.assert_close(first, model(other).detach())
-        smaller = compiled(x[:2])
-        assert smaller.shape == (2, 8)
-        assert smaller.data_ptr() != second.data_ptr()
-        torch.testing.assert_close(second, model(other).detach())
-        assert compiled(other[:2]).data_ptr() == smaller.data_ptr()
-    kept = compiled(x)
-    compiled(other)
-    torch.testing.assert_close(kept, model(x).detach())
+        assert [allocations(lambda: context(x)) for _ in range(3)] == [2, 1, 1]
+        assert allocations(lambda: compiled(x[:2])) == 2
+        assert allocations(lambda: compiled(x[2:])) == 1
+    assert allocations(lambda: compiled(x)) == 1
+
+
+def test_results_of_earlier_calls_stay(mlp_and_compiled) -> None:
+    """Scripts collect results in a list and switch the mode between calls."""
+    model, compiled = mlp_and_compiled
+    inputs = [torch.randn(1 + i // 3 % 4, 16) for i in range(24)]
+    results = []
+    context = runtime.enable_pre_allocated_outputs(compiled)
+    for i, x in enumerate(inputs):
+        context.set_pre_allocated_output(i % 5 != 3)
+        results.append(compiled(x))
+    context.set_pre_allocated_output(False)
+    for x, result in zip(inputs, results, strict=True):
+        torch.testing.assert_close(result, model(x).detach())
+    assert len({result.data_ptr() for result in results}) == len(results)
 
 
 def test_memory_that_a_call_reads_is_not_written_to() -> None:
@@ -283,8 +301,8 @@ def test_contexts_nest(mlp_and_compiled) -> None:
         with runtime.enable_pre_allocated_outputs(compiled), runtime.profiling(compiled) as profile:
             compiled(x)
             assert profile.nanoseconds() > 0
-        assert compiled(x).data_ptr() == compiled(x).data_ptr()
-    assert compiled(x).data_ptr() != compiled(x).data_ptr()
+        assert [allocations(lambda: compiled(x)) for _ in range(2)] == [2, 1]
+    assert allocations(lambda: compiled(x)) == 1
 
 
 def test_modes_end_with_an_exception(mlp_and_compiled) -> None:
@@ -292,17 +310,19 @@ def test_modes_end_with_an_exception(mlp_and_compiled) -> None:
     with pytest.raises(KeyError), runtime.enable_pre_allocated_outputs(compiled):
         raise KeyError
     x = torch.randn(4, 16)
-    assert compiled(x).data_ptr() != compiled(x).data_ptr()
+    assert [allocations(lambda: compiled(x)) for _ in range(2)] == [1, 1]
 
 
 def test_modes_of_modules(two_inputs) -> None:
     module = TorchTensorRTModule(two_inputs)
     x, y = torch.randn(3, 4), torch.randn(3, 4)
     module.set_pre_allocated_outputs(True)
-    assert module(x, y)[1].data_ptr() == module(x, y)[1].data_ptr()
+    results = len(module(x, y))
+    assert [allocations(lambda: module(x, y)) for _ in range(2)] == [results, results]
     module.set_pre_allocated_outputs(False)
-    first, second = module(x, y), module(x, y)
-    assert first[1].data_ptr() != second[1].data_ptr()
+    assert [allocations(lambda: module(x, y)) for _ in range(2)] == [results, results]
+    module.set_pre_allocated_outputs(True)
+    assert allocations(lambda: module(x, y)) == 2 * results
     module.set_use_output_allocator(True)
     module.use_dynamically_allocated_resources(True)
     for profile in (0, 1, "auto", None):
@@ -321,8 +341,8 @@ def test_saved_and_loaded_modules_have_modes(mlp_and_compiled, tmp_path) -> None
     program = torch_tensorrt.load(tmp_path / "mlp.ep")
     for loaded in (program, program.module()):
         with runtime.enable_pre_allocated_outputs(loaded):
-            assert loaded(x).data_ptr() == loaded(x).data_ptr()
-        assert loaded(x).data_ptr() != loaded(x).data_ptr()
+            assert [allocations(lambda each=loaded: each(x)) for _ in range(2)] == [2, 1]
+        assert allocations(lambda each=loaded: each(x)) == 1
 
 
 # ---- Contexts without effect, and those of GPUs ----
