@@ -44,14 +44,17 @@ def _known_device(module: Any) -> torch.device | None:
 
 
 def device_of_inputs(module: Any, inputs: Any) -> torch.device | None:
-    """Where a module takes its inputs: where the module is, else where one of these inputs is; None: nothing says."""
+    """Where a module takes its inputs: where the module is, else where one of these inputs is; None: nothing says, as
+    an Input's tensor in the CPU, which is an example of values."""
     if (known := _known_device(module)) is not None:
         return known
-    values = (
-        value.torch_tensor if isinstance(value, Input) else value
-        for value in pytree.tree_leaves(inputs)
-    )
-    return next((value.device for value in values if isinstance(value, torch.Tensor)), None)
+    for value in pytree.tree_leaves(inputs):
+        tensor = value.torch_tensor if isinstance(value, Input) else value
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        if not isinstance(value, Input) or tensor.device.type != "cpu":
+            return tensor.device
+    return None
 
 
 def sample_value(value: Any, device: torch.device) -> Any:

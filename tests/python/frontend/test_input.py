@@ -195,11 +195,12 @@ def test_samples_are_where_something_of_the_module_is() -> None:
     for module, given, device, expected in (
         (Weightless(), (spec, elsewhere), None, "meta"),
         (Weightless(), (spec, Input((2,), torch_tensor=elsewhere)), "cpu", "meta"),
+        (Weightless(), (spec, Input((2,), torch_tensor=torch.ones(2)), elsewhere), None, "meta"),
         (Weightless(), (spec, spec), "cpu", "cpu"),
         (Weightless(), (spec, spec), None, torch_tensorrt.Device.default().to(torch.device).type),
         (weighty, (spec, elsewhere), None, "cpu"),
     ):
         args, _ = sample_inputs(module, given, None, device)
         assert args[0].device.type == expected
-        _, kwargs = sample_inputs(module, None, dict(zip("xy", given, strict=True)), device)
+        _, kwargs = sample_inputs(module, None, dict(zip("xyz", given, strict=False)), device)
         assert kwargs["x"].device.type == expected
