@@ -56,6 +56,14 @@ void require_elements(Call& call, const Value* x, const std::vector<int64_t>& ax
                             call.operation(), kind});
 }
 
+void require_part(Call& call, const Value* part, const Value* whole, int64_t axis) {
+  const ir::Dim size = part->type.shape[axis], most = whole->type.shape[axis];
+  call.builder().require({ir::Dim(1) - ir::min(1, ir::max(size - most, 0)),
+                          "dimension " + std::to_string(axis) + " of " + part->name +
+                              " no larger than that of " + whole->name,
+                          call.operation(), ir::Requirement::Kind::Sizes});
+}
+
 Value* unsqueeze(Call& call, Value* x, int64_t axis) {
   ir::Shape shape = x->type.shape;
   shape.insert(shape.begin() + axis, ir::Dim(1));

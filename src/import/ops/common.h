@@ -85,6 +85,8 @@ Value* reduce(Call& call, Op op, Value* x, std::vector<int64_t> axes, bool keepd
 // PyTorch raises where there is nothing to take the extreme of: an IndexError, or a RuntimeError.
 void require_elements(Call& call, const Value* x, const std::vector<int64_t>& axes,
                       ir::Requirement::Kind kind);
+// Ends calls whose sizes make `part` larger than `whole` along an axis.
+void require_part(Call& call, const Value* part, const Value* whole, int64_t axis);
 // Of absolute values along axes; order 0 counts those that are not 0.
 Expr vector_norm(Call& call, const Expr& magnitude, double order, const std::vector<int64_t>& axes,
                  bool keepdim);

@@ -59,10 +59,10 @@ Value* import_index_select(Call& call) {
 // torch.gather takes an index that is smaller than x along the other axes: those parts of x are not
 // used.
 Value* import_gather(Call& call) {
-  Value *x = call.tensor("self"), *index = call.tensor("index");
+  Value *x = call.tensor("self"), *const given = call.tensor("index");
   const int64_t indexed = call.axis("dim", x->type.rank());
   const Dim size = x->type.rank() == 0 ? Dim(1) : x->type.shape[indexed];
-  index = checked(call, index, size, Accepts::FromStart, "gather");
+  Value* index = checked(call, given, size, Accepts::FromStart, "gather");
   if (x->type.rank() == 0 || index->type.rank() == 0) {
     Value* column = call.builder().reshape(x, {x->type.elements()});
     Value* flat = take(call, column, call.builder().reshape(index, {index->type.elements()}), 0);
@@ -75,6 +75,7 @@ Value* import_gather(Call& call) {
   const int64_t axis = call.axis("dim", x->type.rank());
   for (size_t i = 0; i < x->type.rank(); ++i) {
     if (static_cast<int64_t>(i) == axis || x->type.shape[i] == index->type.shape[i]) continue;
+    require_part(call, given, x, static_cast<int64_t>(i));
     x = slice(call, x, static_cast<int64_t>(i), 0, index->type.shape[i]);
   }
   return call.make(Op::gather_elements, {x, index}, {{"axis", axis}});

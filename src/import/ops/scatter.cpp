@@ -223,16 +223,22 @@ Value* scatter(Call& call, Value* x, Value* source, Combine how, bool include_se
   const int64_t axis = call.axis("dim", x->type.rank());
   x = with_axis(x);
   const int64_t last = static_cast<int64_t>(x->type.rank()) - 1;
-  Value* index = with_axis(given);
+  Value *const part = with_axis(given), *index = part;
   if (index->type.rank() != x->type.rank()) {
     expect_empty(call, index, x->type.rank());
     return call.builder().reshape(x, shape);
+  }
+  for (int64_t i = 0; i <= last; ++i) {
+    if (i != axis) require_part(call, part, x, i);
   }
   index = checked_index(call, index, x->type.shape[axis], false, call.operation());
   const bool is_tensor = source->type.rank() > 0 || (is_scalar && call.has("src"));
   if (is_tensor) {
     source = with_axis(source);
-    for (int64_t i = 0; i <= last; ++i) source = slice(call, source, i, 0, index->type.shape[i]);
+    for (int64_t i = 0; i <= last; ++i) {
+      require_part(call, part, source, i);
+      source = slice(call, source, i, 0, index->type.shape[i]);
+    }
     source = fill_up(call, source, x->type.shape, axis, 0);
   }
   index = fill_up(call, index, x->type.shape, axis, -1);

@@ -145,8 +145,12 @@ AttentionOperands read_operands(NodeCall& call, bool composes, std::vector<Value
                       with_heads(call, call.input(2), "kv_num_heads")};
   call.ignore("q_num_heads");
   call.ignore("kv_num_heads");
+  call.expect(!o.key->type.shape[1].is_constant(0), "keys without heads", "1 head or more");
   if (Value* past = call.optional_input(4)) {
-    o.past = past->type.shape.at(2);
+    for (const Value* each : {past, call.input(5)})
+      call.expect(each->type.rank() == 4, "a past of shape " + shape_text(each->type.shape),
+                  "rank 4");
+    o.past = past->type.shape[2];
     o.key = concat(call, {past, o.key}, 2);
     o.value = concat(call, {call.input(5), o.value}, 2);
   }

@@ -41,8 +41,12 @@ Past read_past(NodeCall& call, size_t key) {
   const Past past{call.optional_input(key), call.optional_input(key + 1)};
   call.expect((past.key == nullptr) == (past.value == nullptr), "one of past_key and past_value",
               "both or none");
-  for (const Value* each : {past.key, past.value})
-    if (each != nullptr) expect_rank(call, each, 4, "a past");
+  if (past.key == nullptr) return past;
+  for (const Value* each : {past.key, past.value}) expect_rank(call, each, 4, "a past");
+  const Dim keys = past.key->type.shape[2], values = past.value->type.shape[2];
+  call.builder().require({Dim(1) - ir::min(1, ir::max(keys - values, values - keys)),
+                          "as many past keys as values", call.node().op_type,
+                          ir::Requirement::Kind::Sizes});
   return past;
 }
 

@@ -42,10 +42,13 @@ Parameters read_parameters(NodeCall& call, const Value* x, bool keeps_blocks = f
   const int64_t axis = call.integer_or("axis", 1);
   const bool single = result.scale->type.elements().is_constant(1) && result.block == 0;
   if (!single) result.axis = call.axis(axis, x->type.rank());
-  if (result.block > 0)
-    call.expect(result.scale->type.rank() == x->type.rank(),
-                "a scale of shape " + shape_text(result.scale->type.shape),
-                "rank " + std::to_string(x->type.rank()));
+  call.expect(result.block >= 0, "block_size " + std::to_string(result.block), "0 or more");
+  for (const Value* each : {result.scale, result.zero_point}) {
+    if (result.block > 0 && each != nullptr)
+      call.expect(each->type.rank() == x->type.rank(),
+                  "a scale or zero point of shape " + shape_text(each->type.shape),
+                  "rank " + std::to_string(x->type.rank()));
+  }
   result.scale = aligned(call, x, result.scale, result.axis, result.block);
   result.zero_point = aligned(call, x, result.zero_point, result.axis, result.block);
   if (keeps_blocks && result.block > 0) {
