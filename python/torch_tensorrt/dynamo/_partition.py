@@ -247,11 +247,12 @@ def _shape_of(node: Node) -> Iterable[Any]:
 def _tensor_values(node: Node) -> Iterable[torch.Tensor]:
     """Without results that nobody reads: the state of random numbers that attention gives is of no engine's dtype."""
     value = node.meta.get("val")
-    values = value if isinstance(value, (list, tuple)) else [value]
+    if not isinstance(value, (list, tuple)):
+        return [value] if isinstance(value, torch.Tensor) else []
+    read = set(range(len(value)))
     if node.users and all(user.target is operator.getitem for user in node.users):
         read = {user.args[1] for user in node.users if user.users}
-        values = [item for index, item in enumerate(values) if index in read]
-    return (item for item in values if isinstance(item, torch.Tensor))
+    return [v for i, v in enumerate(value) if i in read and isinstance(v, torch.Tensor)]
 
 
 def partition(

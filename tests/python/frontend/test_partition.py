@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 
 import pytest
@@ -12,7 +13,7 @@ from torch._export.serde.serialize import GraphModuleSerializer
 import torch_tensorrt
 from torch_tensorrt.dynamo import CompilationSettings
 from torch_tensorrt.dynamo._compile_program import compile_program
-from torch_tensorrt.dynamo._partition import check_support
+from torch_tensorrt.dynamo._partition import _tensor_values, check_support
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._symbols import is_symbolic_node
 
@@ -302,6 +303,23 @@ def test_sizes_that_depend_on_data_stay_in_pytorch_where_the_user_wants_it(asser
 def test_data_in_pytorch_and_everything_in_one_engine_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="fallback_data_dependent_ops=True leaves operators"):
         CompilationSettings(fallback_data_dependent_ops=True, require_full_compilation=True)
+
+
+def test_results_that_are_read() -> None:
+    """Of several results; a tensor that is indexed is no tuple of results."""
+    graph = torch.fx.Graph()
+    several, one, unread = (graph.placeholder(name) for name in ("several", "one", "unread"))
+    tensors = [torch.empty(size) for size in range(4)]
+    several.meta["val"], one.meta["val"], unread.meta["val"] = (
+        tuple(tensors[:3]),
+        tensors[3],
+        tensors[:2],
+    )
+    items = [graph.call_function(operator.getitem, (node, 1)) for node in (several, several, one)]
+    graph.output((items[0], items[2]))
+    assert [value.numel() for value in _tensor_values(several)] == [1]
+    assert [value.numel() for value in _tensor_values(one)] == [3]
+    assert [value.numel() for value in _tensor_values(unread)] == [0, 1]
 
 
 ATTENTIONS = {
