@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "import/size_condition.h"
 #include "support/error.h"
 
 namespace kiln::import {
@@ -83,7 +84,7 @@ ir::Dim Call::find_size(ir::Value* count, size_t output, size_t dim, std::option
   const ir::Dim found = define(scope_.new_symbol("found_" + std::to_string(number), bound));
   if (!scope_.is_recorded(name)) return found;
   const ir::Dim recorded = scope_.recorded_size(name, dim);
-  builder().require({ir::Dim(1) - ir::min(1, ir::max(found - recorded, recorded - found)),
+  builder().require({is_equal(found, recorded),
                      "the size " + recorded.str() + " for a result of " + operation(), "",
                      ir::Requirement::Kind::Sizes});
   return recorded;

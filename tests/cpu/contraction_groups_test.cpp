@@ -292,6 +292,17 @@ TEST(ContractionGroups, RowsOfUnusualNumbers) {
   }
 }
 
+// What one row is in fixed point goes with its batch, and an element may be anywhere.
+TEST(ContractionGroups, SingleRowsOfBatches) {
+  for (DType left : {DType::F32, DType::BF16}) {
+    for (int64_t n : {40, 300})
+      check({.m = 1, .n = n, .k = 64, .left = left, .out = left, .batches = 5});
+    check({.m = 1, .n = 40, .k = 64, .left = left, .out = left, .transposed_a = true});
+    check({.m = 1, .n = 40, .k = 37, .size = 37, .left = left, .out = left, .transposed_a = true});
+  }
+  check({.m = 1, .n = 40, .k = 64, .dynamic_m = true, .transposed_a = true});
+}
+
 TEST(ContractionGroups, RowsThatAreNoRows) {
   for (int64_t m : {2, 20}) {
     check({.m = m, .n = 40, .k = 64, .transposed_a = true});

@@ -1,6 +1,7 @@
 // Scan: a graph over the slices of tensors along an axis of each.
 #include "import/onnx/body_loop.h"
 #include "import/onnx/importer.h"
+#include "import/size_condition.h"
 
 namespace kiln::import::onnx {
 namespace {
@@ -41,7 +42,7 @@ std::vector<Value*> rows_of(NodeCall& call, size_t states, size_t count) {
     rows.push_back(order.backward[i] == 1 ? reversed(call, x) : x);
     const Dim &first = rows[0]->type.shape[0], &size = x->type.shape[0];
     if (ir::provably_equal(first, size)) continue;
-    call.builder().require({Dim(1) - ir::min(1, ir::max(first - size, size - first)),
+    call.builder().require({is_equal(first, size),
                             "scan inputs of the same length (" + first.str() + ")", "Scan",
                             ir::Requirement::Kind::Sizes});
   }

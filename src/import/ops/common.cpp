@@ -1,5 +1,7 @@
 #include "import/ops/common.h"
 
+#include "import/size_condition.h"
+
 #include <algorithm>
 #include <cstddef>
 #include <numeric>
@@ -58,7 +60,7 @@ void require_elements(Call& call, const Value* x, const std::vector<int64_t>& ax
 
 void require_part(Call& call, const Value* part, const Value* whole, int64_t axis) {
   const ir::Dim size = part->type.shape[axis], most = whole->type.shape[axis];
-  call.builder().require({ir::Dim(1) - ir::min(1, ir::max(size - most, 0)),
+  call.builder().require({is_at_most(size, most),
                           "dimension " + std::to_string(axis) + " of " + part->name +
                               " no larger than that of " + whole->name,
                           call.operation(), ir::Requirement::Kind::Sizes});

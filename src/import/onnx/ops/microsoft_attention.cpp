@@ -1,6 +1,8 @@
 // Attention of the domain com.microsoft: with biases and caches, of groups, and the rotation of its operands.
 #include "import/onnx/ops/attention.h"
 
+#include "import/size_condition.h"
+
 namespace kiln::import::onnx {
 namespace {
 
@@ -44,9 +46,8 @@ Past read_past(NodeCall& call, size_t key) {
   if (past.key == nullptr) return past;
   for (const Value* each : {past.key, past.value}) expect_rank(call, each, 4, "a past");
   const Dim keys = past.key->type.shape[2], values = past.value->type.shape[2];
-  call.builder().require({Dim(1) - ir::min(1, ir::max(keys - values, values - keys)),
-                          "as many past keys as values", call.node().op_type,
-                          ir::Requirement::Kind::Sizes});
+  call.builder().require({is_equal(keys, values), "as many past keys as values",
+                          call.node().op_type, ir::Requirement::Kind::Sizes});
   return past;
 }
 
@@ -114,9 +115,8 @@ AttentionOperands read_multi_head(NodeCall& call) {
 Value* along_keys(NodeCall& call, Value* x, const Dim& keys, const char* what) {
   const Dim size = x->type.shape.back();
   if (ir::provably_equal(size, keys)) return x;
-  call.builder().require({Dim(1) - ir::min(1, ir::max(size - keys, keys - size)),
-                          std::string(what) + " for " + keys.str() + " keys", call.node().op_type,
-                          ir::Requirement::Kind::Sizes});
+  call.builder().require({is_equal(size, keys), std::string(what) + " for " + keys.str() + " keys",
+                          call.node().op_type, ir::Requirement::Kind::Sizes});
   std::vector<Dim> none(x->type.rank(), Dim(0)), after = none;
   after.back() = keys - size;
   return pad_with(call, x, none, after, 0);

@@ -201,8 +201,7 @@ Value* AmxTiles::multiply(const AmxOperands& operands) {
     for (int line = 0; line < operands.prefetch_lines; ++line) {
       Value* ahead = byte_offset(emitter_, values[rows], operands.prefetch_distance);
       Value* address = byte_offset(emitter_, ahead, ir.getInt64(int64_t{64} * line));
-      ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
-                         {address, ir.getInt32(0), ir.getInt32(2), ir.getInt32(1)});
+      fetch_line(emitter_, address, CacheLevel::Second);
     }
     Emitter::Carried next;
     for (size_t r = 0; r < rows; ++r)

@@ -263,14 +263,16 @@ class DigitMultiplier {
       Value* sum = nullptr;
       for (int digit = digits_ - 1; digit >= 0; --digit) {
         Value* number = ir_.CreateSIToFP(sums[digit], vector_type(emitter_, DType::F32));
-        sum =
-            sum == nullptr ? number : fma(sum, llvm::ConstantFP::get(sum->getType(), 256), number);
+        sum = sum == nullptr
+                  ? number
+                  : fma(emitter_, sum, llvm::ConstantFP::get(sum->getType(), 256), number);
       }
       if (format_.has_zeros) {
         Value* total = splat(offset(group.head, kTotalAt), ir_.getFloatTy());
-        sum = fma(ir_.CreateFNeg(load(DType::I8, group.zeros, v)), total, sum);
+        sum = fma(emitter_, ir_.CreateFNeg(load(DType::I8, group.zeros, v)), total, sum);
       }
-      totals[v] = fma(ir_.CreateFMul(sum, unit), load(format_.scale, group.scales, v), totals[v]);
+      totals[v] =
+          fma(emitter_, ir_.CreateFMul(sum, unit), load(format_.scale, group.scales, v), totals[v]);
     }
   }
 
@@ -362,15 +364,7 @@ class DigitMultiplier {
     return OperandFormat{dtype, DType::F32, DType::F32}.load(ir_, offset(row, v * bytes), lanes_);
   }
 
-  Value* fma(Value* a, Value* b, Value* c) {
-    return ir_.CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, c});
-  }
-
-  void prefetch(Value* address) {
-    ir_.CreateIntrinsic(
-        llvm::Intrinsic::prefetch, {ir_.getPtrTy()},
-        {offset(address, kPrefetchDistance), ir_.getInt32(0), ir_.getInt32(3), ir_.getInt32(1)});
-  }
+  void prefetch(Value* address) { fetch_line(emitter_, offset(address, kPrefetchDistance)); }
 
   Emitter& emitter_;
   llvm::IRBuilder<>& ir_;

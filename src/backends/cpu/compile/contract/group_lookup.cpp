@@ -83,7 +83,7 @@ class LookUp {
         Value* columns = ir_.CreateIntrinsic(llvm::Intrinsic::x86_avx_hadd_ps_256, {},
                                              {carried[sum], carried[sum + 1]});
         Value*& total = totals[static_cast<size_t>(r * tile_.vectors + first + v)];
-        total = fma(columns, scale, total);
+        total = fma(emitter_, columns, scale, total);
       }
     }
   }
@@ -120,8 +120,8 @@ class LookUp {
     Value* first = ir_.CreateBitCast(ir_.CreateShl(pairs, 16), floats());
     Value* second = ir_.CreateBitCast(ir_.CreateAnd(pairs, 0xFFFF0000), floats());
     if (zero != nullptr) first = ir_.CreateFSub(first, zero), second = ir_.CreateFSub(second, zero);
-    sum = fma(rows[0], first, sum);
-    sum = fma(rows[1], second, sum);
+    sum = fma(emitter_, rows[0], first, sum);
+    sum = fma(emitter_, rows[1], second, sum);
   }
 
   // The lower half of each byte as a bf16.
@@ -176,15 +176,7 @@ class LookUp {
     return OperandFormat{dtype, DType::F32, DType::F32}.load(ir_, offset(row, v * bytes), kLanes);
   }
 
-  void prefetch(Value* address) {
-    ir_.CreateIntrinsic(
-        llvm::Intrinsic::prefetch, {ir_.getPtrTy()},
-        {offset(address, kPrefetchDistance), ir_.getInt32(0), ir_.getInt32(3), ir_.getInt32(1)});
-  }
-
-  Value* fma(Value* a, Value* b, Value* c) {
-    return ir_.CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, c});
-  }
+  void prefetch(Value* address) { fetch_line(emitter_, offset(address, kPrefetchDistance)); }
 
   Emitter& emitter_;
   llvm::IRBuilder<>& ir_;

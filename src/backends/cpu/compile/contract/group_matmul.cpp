@@ -14,6 +14,7 @@
 #include "backends/cpu/compile/contract/group_lookup.h"
 #include "backends/cpu/compile/contract/pack.h"
 #include "ir/size_overflow.h"
+#include "support/aligned_buffer.h"
 
 namespace kiln::cpu {
 
@@ -120,7 +121,8 @@ class GroupMatMulEmitter {
     if (may_unpack_) offset += task_panels_ * unpacked_bytes();
     if (digits_ > 0) {
       digit_row_ = byte_offset(emitter_, emitter_.scratch(), i64(offset));
-      offset += (digit_row_bytes(format_, digits_) + 63) / 64 * 64;
+      offset += static_cast<int64_t>(
+          align_up(static_cast<uint64_t>(digit_row_bytes(format_, digits_)), kTensorAlignment));
     }
     ir::Dim scratch = offset;
     if (stages_a_) {
@@ -221,7 +223,7 @@ class GroupMatMulEmitter {
     });
   }
 
-  // A single row in digits too; of more, nothing holds.
+  // A single row in digits too.
   void stage_few(Span rows) {
     if (stages_a_) stage_rows(rows);
     if (digits_ == 0) return;

@@ -20,9 +20,7 @@ constexpr int64_t kPrefetchDistance = 2048;
 void prefetch(Emitter& emitter, Value* address, int64_t bytes) {
   auto& ir = emitter.ir();
   for (int64_t line = 0; line < bytes; line += 64) {
-    Value* ahead = byte_offset(emitter, address, ir.getInt64(kPrefetchDistance + line));
-    ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
-                       {ahead, ir.getInt32(0), ir.getInt32(3), ir.getInt32(1)});
+    fetch_line(emitter, byte_offset(emitter, address, ir.getInt64(kPrefetchDistance + line)));
   }
 }
 
@@ -107,10 +105,6 @@ class GroupReader {
 // Sums that one iteration adds to in turns: enough to hide the latency of the FMA.
 int ways_of(Tile tile) {
   return tile.rows * tile.vectors >= 4 ? 1 : 4 / (tile.rows * tile.vectors);
-}
-
-Value* fma(Emitter& emitter, Value* a, Value* b, Value* c) {
-  return emitter.ir().CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, c});
 }
 
 // Where the next iteration, or group, reads.

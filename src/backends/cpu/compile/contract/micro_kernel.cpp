@@ -42,9 +42,7 @@ void prefetch(Emitter& emitter, const TileOperands& operands, Value* b, int64_t 
   const int64_t distance = prefetch_distance(operands, bytes);
   if (operands.next_b != nullptr) return;
   for (int64_t line = 0; operands.prefetch_b && line < bytes; line += 64) {
-    Value* address = byte_offset(emitter, b, ir.getInt64(distance + line));
-    ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
-                       {address, ir.getInt32(0), ir.getInt32(3), ir.getInt32(1)});
+    fetch_line(emitter, byte_offset(emitter, b, ir.getInt64(distance + line)));
   }
 }
 
@@ -55,14 +53,8 @@ void prefetch_next(Emitter& emitter, const TileOperands& operands, Value* step, 
   Value* first =
       byte_offset(emitter, operands.next_b, ir.CreateMul(step, ir.getInt64(operands.next_bytes)));
   for (int64_t line = 0; line < steps * operands.next_bytes; line += 64) {
-    ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
-                       {byte_offset(emitter, first, ir.getInt64(line)), ir.getInt32(0),
-                        ir.getInt32(2), ir.getInt32(1)});
+    fetch_line(emitter, byte_offset(emitter, first, ir.getInt64(line)), CacheLevel::Second);
   }
-}
-
-Value* fma(Emitter& emitter, Value* a, Value* b, Value* c) {
-  return emitter.ir().CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, c});
 }
 
 // A step is at these addresses.
@@ -359,6 +351,17 @@ Value* after(Emitter& emitter, Value* address, Value* value) {
   auto& ir = emitter.ir();
   auto* type = llvm::FunctionType::get(ir.getPtrTy(), {ir.getPtrTy(), value->getType()}, false);
   return ir.CreateCall(llvm::InlineAsm::get(type, "", "=r,0,v", false), {address, value});
+}
+
+Value* fma(Emitter& emitter, Value* a, Value* b, Value* c) {
+  return emitter.ir().CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, c});
+}
+
+void fetch_line(Emitter& emitter, Value* address, CacheLevel level) {
+  auto& ir = emitter.ir();
+  const int locality = level == CacheLevel::First ? 3 : 2;
+  ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ir.getPtrTy()},
+                     {address, ir.getInt32(0), ir.getInt32(locality), ir.getInt32(1)});
 }
 
 Value* another_name(Emitter& emitter, Value* value) {

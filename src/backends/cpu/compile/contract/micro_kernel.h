@@ -109,6 +109,13 @@ Run multiply_half_pair(Emitter& emitter, Tile tile, const TileOperands& operands
 Accumulators multiply_run(Emitter& emitter, Tile tile, const TileOperands& operands,
                           llvm::Value* steps);
 
+// a * b + c, rounded once.
+llvm::Value* fma(Emitter& emitter, llvm::Value* a, llvm::Value* b, llvm::Value* c);
+
+// Asks for the cache line at an address, which may be anything.
+enum class CacheLevel : uint8_t { First, Second };
+void fetch_line(Emitter& emitter, llvm::Value* address, CacheLevel level = CacheLevel::First);
+
 // The same address or integer, of which LLVM does not know that it is: it does not read again what it has read
 // there, nor compute it again where it is used.
 llvm::Value* another_name(Emitter& emitter, llvm::Value* value);
