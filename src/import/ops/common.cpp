@@ -1,10 +1,10 @@
 #include "import/ops/common.h"
 
-#include "import/size_condition.h"
-
 #include <algorithm>
 #include <cstddef>
 #include <numeric>
+
+#include "import/size_condition.h"
 
 namespace kiln::import {
 
