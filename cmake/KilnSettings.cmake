@@ -24,7 +24,14 @@ add_link_options(-Wl,--gc-sections)
 # A finding ends the program, so that a test fails; the standard library's own assertions come with it.
 if(KILN_SANITIZE)
   add_compile_options(-fsanitize=${KILN_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  # Kernels, and functions of NVIDIA's libraries, do not say of what type they are.
+  add_compile_options($<$<CXX_COMPILER_ID:Clang>:-fno-sanitize=function>)
   add_link_options(-fsanitize=${KILN_SANITIZE})
+endif()
+if(KILN_SANITIZE MATCHES "address")
+  add_compile_definitions(KILN_SANITIZES_ADDRESSES)
+elseif(KILN_SANITIZE MATCHES "thread")
+  add_compile_definitions(KILN_SANITIZES_THREADS)
 endif()
 if(KILN_SANITIZE OR CMAKE_BUILD_TYPE STREQUAL "Debug")
   add_compile_definitions(_GLIBCXX_ASSERTIONS)
@@ -46,6 +53,14 @@ function(kiln_compiles_quickly name)
     set(level "${ARGV1}")
   endif()
   target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:${level}>)
+endfunction()
+
+# kiln_runs_much(part): what tests spend their time in. The others are not optimised under sanitizers, which saves two thirds of
+# the time to compile them.
+function(kiln_runs_much name)
+  if(KILN_SANITIZE)
+    target_compile_options(${name} PRIVATE -O1)
+  endif()
 endfunction()
 
 # kiln_small_code(source ...): sources of this folder that run seldom are compiled for size. libkiln_runtime is part of every

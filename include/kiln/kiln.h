@@ -33,8 +33,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Of enumerations: every int is a value of theirs in C++ as it is in C, those of later versions too. */
 #ifdef __cplusplus
+#define KILN_INT : int
 extern "C" {
+#else
+#define KILN_INT
 #endif
 
 #define KILN_API __attribute__((visibility("default")))
@@ -42,7 +46,7 @@ extern "C" {
 #define KILN_VERSION_MINOR 1
 #define KILN_VERSION_PATCH 0
 
-typedef enum kiln_status {
+typedef enum kiln_status KILN_INT {
   KILN_OK = 0,
   KILN_INVALID_ARGUMENT = 1, /* wrong count, dtype, rank, a null pointer */
   KILN_OUT_OF_RANGE = 2,     /* a dimension outside the engine's range */
@@ -63,7 +67,7 @@ typedef enum kiln_status {
                              outputs are unspecified, the session serves the next run */
 } kiln_status;
 
-typedef enum kiln_dtype {
+typedef enum kiln_dtype KILN_INT {
   KILN_F32 = 0,
   KILN_F64 = 1,
   KILN_F16 = 2,
@@ -81,7 +85,7 @@ typedef enum kiln_dtype {
 
 /* Kinds of devices whose memory tensors lie in. The values are those of PyTorch, so that a struct of
  * zeros means memory of this process; DLPack counts from one. */
-typedef enum kiln_device_type {
+typedef enum kiln_device_type KILN_INT {
   KILN_CPU = 0, /* memory that this process reads and writes, pinned or not */
   KILN_CUDA = 1 /* memory of an NVIDIA GPU */
 } kiln_device_type;
@@ -535,15 +539,15 @@ typedef struct kiln_compile_options {
   const kiln_samples* calibration;
 } kiln_compile_options;
 
-typedef enum kiln_tf32 { KILN_TF32_MATMUL = 1, KILN_TF32_CONVOLUTION = 2 } kiln_tf32;
+typedef enum kiln_tf32 KILN_INT { KILN_TF32_MATMUL = 1, KILN_TF32_CONVOLUTION = 2 } kiln_tf32;
 
-typedef enum kiln_cache_mode {
+typedef enum kiln_cache_mode KILN_INT {
   KILN_CACHE_READ_WRITE = 0,
   KILN_CACHE_READ = 1, /* compiled engines are not kept */
   KILN_CACHE_WRITE = 2 /* always compile */
 } kiln_cache_mode;
 
-typedef enum kiln_cache_result {
+typedef enum kiln_cache_result KILN_INT {
   KILN_CACHE_PROBLEM = -1, /* compiled, but something in the cache did not work: the text goes to
                               `warning` */
   KILN_CACHE_MISS = 0,     /* compiled; or there is no cache */

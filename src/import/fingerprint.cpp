@@ -78,7 +78,7 @@ class Fingerprint {
   template <typename... Alternatives>
   void add(const std::variant<Alternatives...>& variant) {
     add(variant.index());
-    std::visit([this](const auto& alternative) { add(alternative); }, variant);
+    std::visit([this](const auto& alternative) { this->add(alternative); }, variant);
   }
 
   void add(const SizeExpression& size) {

@@ -48,8 +48,12 @@ Type infer_linear(const Call& call) {
 
 void expect_mask(const Call& call, const Shape& scores) {
   const Type& mask = call.type(3);
-  call.expect(mask.dtype == DType::Bool || mask.dtype == call.type(0).dtype,
-              "a mask of " + std::string(dtype_name(mask.dtype)), "bool or the dtype of the query");
+  const DType query = call.type(0).dtype;
+  const bool is_wide = mask.dtype == DType::F32 && is_16_bit_float(query);
+  call.expect(mask.dtype == DType::Bool || mask.dtype == query || is_wide,
+              "a mask of " + std::string(dtype_name(mask.dtype)) + " for a query of " +
+                  std::string(dtype_name(query)),
+              "bool, the dtype of the query, or f32 for one of 16 bits");
   const bool fits = [&] {
     try {
       return broadcast_shapes(mask.shape, scores).size() == scores.size();

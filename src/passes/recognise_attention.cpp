@@ -262,6 +262,7 @@ bool depends_on_inputs(const Value* value) {
 // they do not: they are what inputs say of padding, and no bias that is learned.
 bool is_added_alike(const Value* mask, const Value& q) {
   if (mask == nullptr || mask->type.dtype == DType::Bool) return true;
+  if (mask->type.dtype == DType::F32) return true;
   if (mask->type.dtype != q.type.dtype) return false;
   return q.type.dtype != DType::F16 || !depends_on_inputs(mask);
 }

@@ -127,7 +127,7 @@ TEST_F(LlvmThreads, AThreadWithoutMemoryStaysAndTheCallerGoesOn) {
 }
 
 TEST_F(LlvmThreads, NewWithoutMemoryIsTheSame) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(KILN_SANITIZES_ADDRESSES) || defined(KILN_SANITIZES_THREADS)
   GTEST_SKIP() << "sanitizers end the process for such sizes";
 #else
   EXPECT_THROW(run(2,

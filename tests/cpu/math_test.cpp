@@ -137,9 +137,9 @@ Function binary(const std::string& op, std::function<Real(Real, Real)> exact) {
   return {" %y = " + op + "(%x, %z)", std::move(exact)};
 }
 
-#ifdef __SANITIZE_ADDRESS__  // looks at the code, for which fewer numbers do
-constexpr uint32_t kStep = 79'999;
-constexpr uint64_t kDoubles = 30'000;
+#ifdef KILN_SANITIZES_ADDRESSES  // looks at the code, for which fewer numbers do
+constexpr uint32_t kStep = 1'499'977;
+constexpr uint64_t kDoubles = 2'000;
 #else
 constexpr uint32_t kStep = 4999;
 constexpr uint64_t kDoubles = 500'000;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <ranges>
 #include <set>
 
 #include "backends/common/derived_constants.h"
@@ -339,7 +340,7 @@ class CudaContraction : public testing::TestWithParam<Contraction> {};
 TEST_P(CudaContraction, CompilesWithoutSpills) {
   if (const std::string obstacle = cuda::nvrtc_obstacle(); !obstacle.empty())
     GTEST_SKIP() << obstacle;
-  for (const cuda::Target& target : cuda::all_targets()) {
+  for (const cuda::Target& target : std::views::reverse(cuda::all_targets())) {
     const plan::Program program = planned(GetParam().graph, GetParam().tf32(), target.name);
     for (const cuda::KernelText& kernel : kernel_texts(program, target))
       EXPECT_EQ(problem_of(kernel.text, target), "") << target.name;

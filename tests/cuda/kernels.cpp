@@ -1,6 +1,7 @@
 #include "cuda/kernels.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <regex>
 #include <stdexcept>
@@ -16,6 +17,13 @@ namespace {
 
 std::string find_problem(const std::string& text, const cuda::Target& target);
 
+// NVRTC takes minutes for all of them. Those of one major number have the same registers, and so have those after Hopper:
+// unless KILN_TEST_EVERY_GENERATION is set, a text is compiled for one of each kind.
+bool of_every_generation() {
+  static const bool set = std::getenv("KILN_TEST_EVERY_GENERATION") != nullptr;
+  return set;
+}
+
 // It is portable, and so is what it is made of: it compiles for generations that came later.
 std::string find_problem_of_ptx(const std::string& text, const cuda::Target& target) {
   const cuda::Compiled compiled = cuda::compile_text(text, target);
@@ -24,7 +32,8 @@ std::string find_problem_of_ptx(const std::string& text, const cuda::Target& tar
                              compiled.code.size());
   if (ptx.find('\0') != ptx.size() - 1) return "the text does not end with a zero byte";
   if (ptx.find(".target sm_90\n") == ptx.npos) return "the text is not for all from sm_90 on";
-  for (const char* later : {"sm_100", "sm_120"}) {
+  for (const auto& [later, always] : {std::pair{"sm_120", true}, {"sm_100", false}}) {
+    if (!always && !of_every_generation()) continue;
     const cuda::Target real = {later, later, target.sm};
     if (const std::string problem = find_problem(text, real); !problem.empty())
       return std::string(later) + ": " + problem;
@@ -106,7 +115,9 @@ const cuda::Target& target_named(const std::string& name) {
 
 std::string problem_of(const std::string& text, const cuda::Target& target) {
   static std::map<std::pair<std::string, std::string>, std::string> known;
-  const auto [it, fresh] = known.try_emplace({target.name, text}, "");
+  std::string kind = target.name;
+  if (!target.is_ptx && !of_every_generation()) kind = "major " + std::to_string(target.sm / 10);
+  const auto [it, fresh] = known.try_emplace({kind, text}, "");
   if (fresh) it->second = find_problem(text, target);
   return it->second;
 }

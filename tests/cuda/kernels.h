@@ -25,7 +25,8 @@ std::vector<cuda::KernelText> kernel_texts(const plan::Program& program,
 const cuda::Target& target_named(const std::string& name);
 
 // What is wrong with a text when it is compiled for a target: an error, a warning, registers that
-// spill to memory. Empty: nothing. Texts that were compiled before are not again.
+// spill to memory. Empty: nothing. Texts that were compiled before are not again, for this generation or an earlier one with the
+// same registers: callers begin with the oldest.
 std::string problem_of(const std::string& text, const cuda::Target& target);
 
 }  // namespace kiln::test

@@ -7,7 +7,7 @@
 #include <cstdlib>
 
 // The sanitizers end a process that gets no memory.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(KILN_SANITIZES_ADDRESSES) && !defined(KILN_SANITIZES_THREADS)
 #define KILN_CAN_EXHAUST_MEMORY
 
 namespace kiln::test {

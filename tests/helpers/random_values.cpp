@@ -1,5 +1,8 @@
 #include "helpers/random_values.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "ir/builder.h"
 #include "ir/text.h"
 
@@ -14,11 +17,17 @@ ir::Literal random_literal(const ir::Type& type, const Values& values, const Siz
   std::uniform_real_distribution<double> real(values.low, values.high);
   std::uniform_int_distribution<int64_t> whole(0,
                                                type.dtype == DType::Bool ? 1 : values.integers - 1);
-  for (int64_t i = 0; i < literal.elements(); ++i) {
+  // Drawing takes longer than all else that a test does with a large one: it repeats what was drawn, a prime number of
+  // elements, so that its rows differ.
+  const int64_t elements = literal.elements(), drawn = std::min<int64_t>(elements, 262139);
+  for (int64_t i = 0; i < drawn; ++i) {
     const double value =
         is_floating(type.dtype) ? real(random) : static_cast<double>(whole(random));
     ir::Literal::set(data, type.dtype, i, value);
   }
+  const size_t size = literal.bytes.size(), period = elements == 0 ? size : size / elements * drawn;
+  for (size_t at = period; at < size; at += period)
+    std::memcpy(data + at, data, std::min(period, size - at));
   return literal;
 }
 

@@ -104,7 +104,11 @@ TEST(ThreadPoolStack, LendsOnePoolToOneHolder) {
 }
 
 TEST(ThreadPoolStack, LendsTheSamePoolAgain) {
-  const ThreadPool* first = lend_thread_pool().get();
+  const ThreadPool* first = nullptr;
+  {
+    const ThreadPoolLease lease = lend_thread_pool();
+    first = lease.get();
+  }
   EXPECT_EQ(lend_thread_pool().get(), first);
 }
 
@@ -120,7 +124,7 @@ TEST(ThreadPoolStack, ServesManyThreadsAtOnce) {
   EXPECT_EQ(wrong, 0);
 }
 
-#if defined(__SANITIZE_THREAD__)
+#ifdef KILN_SANITIZES_THREADS
 constexpr bool kCanForkWithThreads = false;  // not supported by the thread sanitizer
 #else
 constexpr bool kCanForkWithThreads = true;

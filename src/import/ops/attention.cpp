@@ -72,8 +72,7 @@ Value* attention(Call& call, Value* mask, bool grouped) {
     scale = 1 / std::sqrt(static_cast<double>(head_size.constant()));
   if (mask != nullptr) {
     mask = mask_to_rank_4(call, mask, result_shape.size());
-    if (mask->type.dtype != DType::Bool) mask = call.builder().cast(mask, operands[0]->type.dtype);
-    operands.push_back(mask);
+    operands.push_back(mask_for(call, mask, operands[0]->type.dtype));
   }
   Value* result = call.make(Op::attention, operands,
                             {{"scale", scale}, {"causal", call.boolean_or("is_causal", false)}});

@@ -17,6 +17,12 @@ DType compute_dtype(DType dtype) {
   return dtype == DType::F16 || dtype == DType::BF16 ? DType::F32 : dtype;
 }
 
+Value* mask_for(Call& call, Value* mask, DType query) {
+  const DType dtype = mask->type.dtype;
+  if (dtype == DType::Bool || (dtype == DType::F32 && is_16_bit_float(query))) return mask;
+  return call.builder().cast(mask, query);
+}
+
 Value* cast_if(Call& call, Value* x, std::optional<DType> dtype) {
   return dtype ? call.builder().cast(x, *dtype) : x;
 }

@@ -7,8 +7,6 @@
 namespace kiln::import {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
 // 2^n for whole n, where it is a number: of two factors, so that neither overflows and numbers below the normal ones are exact.
 Expr power_of_two(const Expr& n) {
   const Expr half = (n * 0.5).apply(Op::floor);

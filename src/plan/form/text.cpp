@@ -122,6 +122,12 @@ class KernelText {
   std::string loop(const Loop& loop, const std::string& name) {
     return name + " < " + renamed(loop, name).extent().str();
   }
+  // Declared in this order, as the operands of + need not be.
+  static std::string all(std::initializer_list<std::string> loops) {
+    std::string text;
+    for (const std::string& loop : loops) text += (text.empty() ? "" : ", ") + loop;
+    return text;
+  }
 
   // Nothing for f32 throughout.
   void print(const Formats& formats) {
@@ -143,8 +149,8 @@ class KernelText {
   }
 
   void print(const MatMul& matmul) {
-    text_ += "matmul over " + batch(matmul.batch) + loop(matmul.m, "m") + ", " +
-             loop(matmul.n, "n") + ", " + loop(matmul.k, "k") + "\n";
+    text_ += "matmul over " + batch(matmul.batch);
+    text_ += all({loop(matmul.m, "m"), loop(matmul.n, "n"), loop(matmul.k, "k")}) + "\n";
     text_ += "  a = " + window(matmul.a, with_loops(matmul.batch, {matmul.m, matmul.k})) + "\n";
     text_ += "  b = " + window(matmul.b, with_loops(matmul.batch, {matmul.k, matmul.n})) + "\n";
     if (matmul.pair)
@@ -156,8 +162,8 @@ class KernelText {
              of(matmul.epilogue) + "\n";
   }
   void print(const Convolution& c) {
-    text_ += "convolution over " + loop(c.b, "b") + ", " + loop(c.y, "y") + ", " + loop(c.x, "x") +
-             ", " + loop(c.o, "o") + "\n";
+    text_ += "convolution over " +
+             all({loop(c.b, "b"), loop(c.y, "y"), loop(c.x, "x"), loop(c.o, "o")}) + "\n";
     const auto pair = [](const auto& a, const auto& b) { return a + "x" + b; };
     const auto ints = [&](int64_t a, int64_t b) {
       return pair(std::to_string(a), std::to_string(b));
@@ -176,7 +182,7 @@ class KernelText {
     if (c.padding != 0) text_ += "  padding " + std::to_string(c.padding) + "\n";
     if (c.winograd != 0) text_ += "  winograd " + ints(c.winograd, c.winograd) + "\n";
     if (c.pool)
-      text_ += "  pool over " + loop(c.pool->y, "py") + ", " + loop(c.pool->x, "px") + " of " +
+      text_ += "  pool over " + all({loop(c.pool->y, "py"), loop(c.pool->x, "px")}) + " of " +
                ints(c.pool->kernel_h, c.pool->kernel_w) + " stride " +
                ints(c.pool->stride_h, c.pool->stride_w) + " pad " +
                ints(c.pool->pad_top, c.pool->pad_left) + "\n";
@@ -184,7 +190,8 @@ class KernelText {
     text_ += "  " + id(c.out) + " = " + of(c.epilogue) + "\n";
   }
   void print(const Attention& a) {
-    text_ += "attention over " + batch(a.batch) + loop(a.i, "i") + ", " + loop(a.j, "j") + "\n";
+    text_ += "attention over " + batch(a.batch);
+    text_ += all({loop(a.i, "i"), loop(a.j, "j")}) + "\n";
     const Loop d = make_loop("d", a.head_dim), e = make_loop("e", a.value_dim);
     text_ += "  q = " + window(a.q, with_loops(a.batch, {a.i, d})) + "\n";
     text_ += "  k = " + window(a.k, with_loops(a.batch, {a.j, d})) + "\n";
@@ -198,14 +205,15 @@ class KernelText {
   }
 
   void print(const Sort& sort) {
-    text_ += "sort over " + batch(sort.outer) + loop(sort.element, "i") + ", " +
-             loop(sort.place, "place") + (sort.descending ? ", descending" : "") + "\n";
+    text_ += "sort over " + batch(sort.outer);
+    text_ += all({loop(sort.element, "i"), loop(sort.place, "place")}) +
+             (sort.descending ? ", descending" : "") + "\n";
     text_ += "  key = " + of(sort.key) + "\n";
     text_ += "  " + window(sort.out, with_loops(sort.outer, {sort.place})) + "\n";
   }
   void print(const Scatter& s) {
-    text_ += "scatter over " + batch(s.outer) + loop(s.position, "position") + ", " +
-             loop(s.write, "write");
+    text_ += "scatter over " + batch(s.outer);
+    text_ += all({loop(s.position, "position"), loop(s.write, "write")});
     if (const std::string inner = declare(s.inner, "j"); !inner.empty()) text_ += ", " + inner;
     if (s.initial) text_ += "\n  initial = " + of(s.initial);
     text_ += "\n  index = " + of(s.index) + "\n  ";

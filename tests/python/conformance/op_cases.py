@@ -568,6 +568,11 @@ def attention() -> Family:
     family.add("rank-2", sdpa, rand(5, 8), rand(7, 8), rand(7, 6))
     family.add("one-query", sdpa, q[:1], k, v[:, :1])
     family.add("ranks", sdpa, q[0, 0], k, v[0])
+    padding = rand(2, 1, 5, 7)
+    padding[0, 0, 2], padding[1, 0, :, 3:] = -1e30, -1e30  # a row of nothing else is a mean
+    for dtype in (torch.bfloat16, torch.float16):
+        operands = (rand(2, 4, n, 8, dtype=dtype) for n in (5, 7, 7))
+        family.add(f"float32-mask-{short(dtype)}", sdpa, *operands, padding)
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
         family.add(
             f"plain-{short(dtype)}", sdpa, *(rand(2, 4, 5, 8, dtype=dtype) for _ in range(3))

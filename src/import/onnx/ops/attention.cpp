@@ -23,10 +23,10 @@ double default_scale(NodeCall& call, const Value* query) {
   return 1 / std::sqrt(static_cast<double>(size));
 }
 
-Value* fitted_mask(NodeCall& call, Value* mask, const Dim& keys, DType dtype) {
+Value* fitted_mask(NodeCall& call, Value* mask, const Dim& keys, DType query) {
   if (mask == nullptr) return nullptr;
   call.expect(mask->type.rank() >= 1, "a mask of rank 0", "rank 1 or more");
-  if (mask->type.dtype != DType::Bool) mask = call.builder().cast(mask, dtype);
+  mask = mask_for(call.call(), mask, query);
   const Dim missing = keys - mask->type.shape.back();
   if (missing.is_constant(0) || mask->type.shape.back().is_constant(1)) return mask;
   std::vector<Dim> before(mask->type.rank(), Dim(0)), after = before;

@@ -22,8 +22,8 @@ struct AttentionOperands {
 // 1 / sqrt(the size of a head).
 double default_scale(NodeCall& call, const Value* query);
 
-// A mask as far as the keys go, in a floating dtype if it is no bool: what it lacks is not attended. Null stays null.
-Value* fitted_mask(NodeCall& call, Value* mask, const Dim& keys, DType dtype);
+// A mask of queries of a dtype (mask_for), as far as the keys go: what it lacks is not attended. Null stays null.
+Value* fitted_mask(NodeCall& call, Value* mask, const Dim& keys, DType query);
 
 // A mask, or none, that keeps nothing but what `kept` has, too.
 Value* both(NodeCall& call, Value* mask, const Expr& kept);

@@ -152,9 +152,14 @@ Value* unpadded(NodeCall& call, Value* mask, const AttentionOperands& o, bool st
 Value* score_bias(NodeCall& call, const AttentionOperands& o, Value* unpadded, Value* bias) {
   const double filter = call.real_or("mask_filter_value", -10000);
   if (bias != nullptr) expect_rank(call, bias, 4, "an attention_bias");
-  if (bias != nullptr) bias = along_keys(call, bias, o.key->type.shape[2], "an attention_bias");
+  const DType query = o.query->type.dtype;
+  if (bias != nullptr) {
+    bias = along_keys(call, bias, o.key->type.shape[2], "an attention_bias");
+    bias = mask_for(call.call(), bias, query);
+  }
   if (unpadded == nullptr) return bias;
-  const Expr added = call.expr(call.builder().scalar(o.query->type.dtype, filter));
+  const DType dtype = bias == nullptr ? query : bias->type.dtype;
+  const Expr added = call.expr(call.builder().scalar(dtype, filter));
   const Expr masked = call.expr(unpadded).select(added.constant(0), added);
   return bias == nullptr ? masked : masked + call.expr(bias);
 }

@@ -265,8 +265,9 @@ class AttentionText {
     emit_adjust(std::numbers::log2e);
     emit_full(cut);
     const auto view = [&](const char* name, const plan::View& v, const char* count) {
+      const std::string base = emitter_.position(base_offset(v));
       emitter_.line(std::string("const Rows ") + name + " = make_rows(" +
-                    emitter_.buffer(v.buffer) + " + " + emitter_.position(base_offset(v)) + ", " +
+                    emitter_.buffer(v.buffer) + " + " + base + ", " +
                     count + ", " + wide(stride_from_end(v, 2)) + ", " +
                     wide(stride_from_end(v, 1)) + ");");
     };
@@ -421,7 +422,8 @@ class AttentionText {
     emit_row("out_row", a_.out, "float", true);
     emit_adjust(1);
     const auto view = [&](const plan::View& v) {
-      return emitter_.buffer(v.buffer) + " + " + emitter_.position(base_offset(v)) + ", " +
+      const std::string base = emitter_.position(base_offset(v));
+      return emitter_.buffer(v.buffer) + " + " + base + ", " +
              wide(stride_from_end(v, 2)) + ", " + wide(stride_from_end(v, 1));
     };
     emitter_.line("attend_rows(query_row, " + wide(stride_from_end(a_.q, 1)) + ", " + view(a_.k) +

@@ -183,7 +183,8 @@ class ExprEmitter {
     if (const auto it = leaves_.loads.find(&node); it != leaves_.loads.end()) return it->second;
     const std::string type = register_type(node.dtype);
     const std::string predicate = node.predicate ? this->node(node.predicate) : "";
-    std::string text = "from_memory(" + emitter_.buffer(node.buffer) + "[" + offset(node) + "])";
+    const std::string at = offset(node);  // first: it reads buffers too
+    std::string text = "from_memory(" + emitter_.buffer(node.buffer) + "[" + at + "])";
     if (node.predicate) {
       const std::string zero = is_floating(node.dtype) ? floating_literal(node.dtype, 0)
                                                        : integer_literal(node.dtype, 0);

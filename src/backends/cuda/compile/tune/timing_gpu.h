@@ -40,7 +40,6 @@ class TimingGpu {
   Status start(int index);
 
   std::string name_;
-  int driver_version_ = 0;
   api::CUcontext context_ = nullptr;
   api::CUstream stream_ = nullptr;
   std::unique_ptr<Memory> memory_;

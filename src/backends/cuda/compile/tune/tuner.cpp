@@ -109,8 +109,11 @@ size_t Tuner::choose(const plan::Program& program, std::span<const KernelText> w
       static_cast<size_t>(std::ranges::min_element(times, is_faster) - times.begin());
   if (!times[best]) return 0;
   // Once more, one after the other: what else the machine does may have been in the way of the first.
-  const bool stays = best == 0 || !times[0] || is_faster(time(best), time(0));
-  const size_t fastest = stays ? best : 0;
+  size_t fastest = best;
+  if (best != 0 && times[0]) {
+    const std::optional<double> first = time(0);
+    if (!is_faster(time(best), first)) fastest = 0;
+  }
   std::string text;
   for (const auto& each : times) text += each ? " " + std::to_string(std::lround(*each)) : " -";
   log(LogLevel::Info,
