@@ -198,7 +198,8 @@ TEST(InferTest, Attention) {
             "[attention] got values of length 10, expected s");
   EXPECT_EQ(infer("attention(%q, %q, %q, %c) {scale = 1, causal = false}"), "f32[b, 4, s, 16]");
   EXPECT_EQ(infer("attention(%q, %q, %q, %h) {scale = 1, causal = false}"),
-            "[attention] got a mask of f16 for a query of f32, expected bool, the dtype of the query, or f32 for one of 16 bits");
+            "[attention] got a mask of f16 for a query of f32, expected bool, the dtype of the "
+            "query, or f32 for one of 16 bits");
   EXPECT_EQ(infer("attention(%q, %q, %q, %w) {scale = 1, causal = false}"),
             "[attention] got a mask of shape [6, 8], expected broadcast to [b, 4, s, s]");
 }

@@ -267,9 +267,8 @@ class AttentionText {
     const auto view = [&](const char* name, const plan::View& v, const char* count) {
       const std::string base = emitter_.position(base_offset(v));
       emitter_.line(std::string("const Rows ") + name + " = make_rows(" +
-                    emitter_.buffer(v.buffer) + " + " + base + ", " +
-                    count + ", " + wide(stride_from_end(v, 2)) + ", " +
-                    wide(stride_from_end(v, 1)) + ");");
+                    emitter_.buffer(v.buffer) + " + " + base + ", " + count + ", " +
+                    wide(stride_from_end(v, 2)) + ", " + wide(stride_from_end(v, 1)) + ");");
     };
     view("key_rows", a_.k, "keys");
     view("value_rows", a_.v, "keys");
@@ -423,8 +422,8 @@ class AttentionText {
     emit_adjust(1);
     const auto view = [&](const plan::View& v) {
       const std::string base = emitter_.position(base_offset(v));
-      return emitter_.buffer(v.buffer) + " + " + base + ", " +
-             wide(stride_from_end(v, 2)) + ", " + wide(stride_from_end(v, 1));
+      return emitter_.buffer(v.buffer) + " + " + base + ", " + wide(stride_from_end(v, 2)) + ", " +
+             wide(stride_from_end(v, 1));
     };
     emitter_.line("attend_rows(query_row, " + wide(stride_from_end(a_.q, 1)) + ", " + view(a_.k) +
                   ", " + view(a_.v) + ", row0, seen, adjust, " + wide(stride_from_end(a_.out, 1)) +
