@@ -161,9 +161,10 @@ def test_layers_are_saved(tmp_path: Path) -> None:
         torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ONE_KERNEL)
-def test_is_one_kernel(name: str) -> None:
-    model, x = make(name)
+def test_is_one_kernel(name: str, dtype: torch.dtype) -> None:
+    model, x = make(name, dtype)
     program = torch.export.export(model, (x,))
     engine = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
         program, arg_inputs=[x]

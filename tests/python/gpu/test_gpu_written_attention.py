@@ -81,3 +81,22 @@ def test_flex_attention(kind: str, dtype: torch.dtype) -> None:
     compiled = compile_all(model, q, k, v, require_full_compilation=True)
     assert len(engines_of(compiled)) == 1
     check(compiled(q, k, v), model(q, k, v))
+
+
+class WideMask(torch.nn.Module):
+    """Scores and a mask in f32, of operands of 16 bits."""
+
+    def forward(self, q: Any, k: Any, v: Any, mask: Any) -> torch.Tensor:
+        scores = torch.matmul(q.float(), k.float().transpose(-2, -1)) / math.sqrt(SIZE) + mask
+        return torch.matmul(torch.softmax(scores, dim=-1).to(q.dtype), v)
+
+
+@pytest.mark.parametrize("rows", [1, LENGTH])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_mask_in_more_digits_than_its_operands(dtype: torch.dtype, rows: int) -> None:
+    torch.manual_seed(3)
+    q, k, v = (torch.randn(2, HEADS, n, SIZE, dtype=dtype, device="cuda") for n in (rows, 90, 90))
+    mask = torch.randn(2, 1, rows, 90, device="cuda")
+    mask[0, :, 0], mask[1, ..., 40:] = -1e30, -1e30  # a row that sees nothing is the mean of all
+    compiled = compile_all(WideMask(), q, k, v, mask, require_full_compilation=True)
+    check(compiled(q, k, v, mask), WideMask()(q, k, v, mask))
