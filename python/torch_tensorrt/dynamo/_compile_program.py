@@ -20,6 +20,7 @@ from torch_tensorrt._arguments import check_program, flatten_tensors, merge_inpu
 from torch_tensorrt.dynamo._assemble import CompiledRegion, assemble
 from torch_tensorrt.dynamo._autocast import autocast
 from torch_tensorrt.dynamo._capture import capture, show_engine, show_module
+from torch_tensorrt.dynamo._devices import engine_device
 from torch_tensorrt.dynamo._layouts import enter_as_they_lie
 from torch_tensorrt.dynamo._offload import offload
 from torch_tensorrt.dynamo._partition import (
@@ -27,7 +28,6 @@ from torch_tensorrt.dynamo._partition import (
     apply_min_block_size,
     check_support,
     describe,
-    engine_device,
     list_reasons,
     partition,
 )
@@ -117,7 +117,7 @@ def whole_program(
     program = Program.as_exported(exported)
     if program is None:
         return None
-    settings.targets_for(engine_device(program))  # an error before anything takes long
+    settings.targets_for(engine_device(program.graph))  # an error before anything takes long
     ranges = symbol_ranges(program, flat_inputs(program, args, kwargs))
     ranges, support = supported_ranges(program, settings, ranges)
     return None if any(support.values()) else WholeProgram(program, ranges, support)
@@ -130,7 +130,7 @@ def compile_program(
 
     `inputs` has a tensor, an `Input` or another value for each input of the program, or is None.
     """
-    settings.targets_for(engine_device(program))  # an error before anything takes long
+    settings.targets_for(engine_device(program.graph))  # an error before anything takes long
     program = lower(program, settings)
     ranges = symbol_ranges(program, inputs)
     ranges, support = supported_ranges(program, settings, ranges)

@@ -17,7 +17,7 @@ from collections.abc import Collection
 import torch
 from torch.fx import Node
 
-from torch_tensorrt.dynamo._partition import engine_device
+from torch_tensorrt.dynamo._devices import engine_device
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._strides import is_dense, storage_order
 from torch_tensorrt.dynamo._symbols import tensor_of
@@ -38,7 +38,7 @@ def enter_as_they_lie(program: Program, reasons: dict[Node, str]) -> list[Node]:
         The views: they are there from the start, like the inputs.
     """
     views: list[Node] = []
-    if engine_device(program).type not in _DEVICES:
+    if engine_device(program.graph).type not in _DEVICES:
         return views
     for node in program.user_inputs:
         users = [user for user in node.users if reasons.get(user) == ""]

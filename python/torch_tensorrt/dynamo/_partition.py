@@ -22,6 +22,7 @@ from kiln import KilnError, Model, NodeSupport
 from torch_tensorrt._operator import is_engine_dtype
 from torch_tensorrt.dynamo._batch_statistics import BATCH_NORMS, statistics_dtypes
 from torch_tensorrt.dynamo._contractions import has_contractions
+from torch_tensorrt.dynamo._devices import engine_device, tensor_values
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
@@ -70,7 +71,7 @@ def check_support(
             NodeSupport(node.name, str(node.target), False, str(error)) for node in serialized.nodes
         ]
     reasons: dict[Node, str] = {}
-    device = engine_device(program)
+    device = engine_device(program.graph)
     # Programs for GPUs do not wait for what the data says.
     waits = device.type == "cpu" and all(
         target.startswith("cpu") for target in settings.targets_for(device)
@@ -125,7 +126,7 @@ def _has_other_dtypes(norm: Node) -> bool:
 
 
 def _operand_dtypes(node: Node) -> set[torch.dtype]:
-    return {value.dtype for arg in node.all_input_nodes for value in _tensor_values(arg)}
+    return {value.dtype for arg in node.all_input_nodes for value in tensor_values(arg)}
 
 
 def _refusal(node: Node, answer: NodeSupport, settings: CompilationSettings) -> str:
@@ -149,8 +150,8 @@ def _veto(node: Node, settings: CompilationSettings) -> str | None:
         if isinstance(value, (torch.SymBool, torch.SymFloat)):
             return f"depends on {arg.meta['val']}: engines compute with sizes that are integers"
     for value in (
-        *_tensor_values(node),
-        *(v for arg in node.all_input_nodes for v in _tensor_values(arg)),
+        *tensor_values(node),
+        *(v for arg in node.all_input_nodes for v in tensor_values(arg)),
     ):
         if not is_engine_dtype(value.dtype) or value.layout is not torch.strided:
             return f"a tensor of dtype {value.dtype} and layout {value.layout}"
@@ -169,21 +170,12 @@ def _has_dear_branches(node: Node) -> bool:
     return any(has_contractions(getattr(owner, str(branch.target))) for branch in node.args[1:3])  # type: ignore[union-attr]
 
 
-def engine_device(program: Program) -> torch.device:
-    """Where the engines of a program run: on the first GPU that its tensors are on, or else on the CPU."""
-    for node in program.graph.nodes:
-        for value in _tensor_values(node):
-            if value.device.type == "cuda":
-                return value.device
-    return torch.device("cpu")
-
-
 def _veto_device(program: Program, node: Node, device: torch.device) -> str | None:
     """An engine computes on one device. Constants become a part of it, wherever they are now."""
-    values = list(_tensor_values(node))
+    values = list(tensor_values(node))
     for source in node.all_input_nodes:
         if not program.is_constant(source):
-            values += _tensor_values(source)
+            values += tensor_values(source)
     for value in values:
         if value.device != device:
             return f"a tensor on {value.device}: the engines of this program run on {device}"
@@ -241,18 +233,7 @@ def _veto_mutation(node: Node, answer: NodeSupport) -> str | None:
 
 
 def _shape_of(node: Node) -> Iterable[Any]:
-    return (size for value in _tensor_values(node) for size in value.shape)
-
-
-def _tensor_values(node: Node) -> Iterable[torch.Tensor]:
-    """Without results that nobody reads: the state of random numbers that attention gives is of no engine's dtype."""
-    value = node.meta.get("val")
-    if not isinstance(value, (list, tuple)):
-        return [value] if isinstance(value, torch.Tensor) else []
-    read = set(range(len(value)))
-    if node.users and all(user.target is operator.getitem for user in node.users):
-        read = {user.args[1] for user in node.users if user.users}
-    return [v for i, v in enumerate(value) if i in read and isinstance(v, torch.Tensor)]
+    return (size for value in tensor_values(node) for size in value.shape)
 
 
 def partition(

@@ -27,6 +27,7 @@ from torch_tensorrt.dynamo._contract import (
     shape_of,
     symbol_sizes,
 )
+from torch_tensorrt.dynamo._devices import make_on_engine_device
 from torch_tensorrt.dynamo._functional import InPlace, as_exported, functional
 from torch_tensorrt.dynamo._lstm_states import correct_lstm_states
 from torch_tensorrt.dynamo._names import argument_names
@@ -92,6 +93,7 @@ class Program:
         self._remove_copies_of_constants()
         self._remove_checks()
         self._compute_sizes_from_inputs()
+        make_on_engine_device(self.graph, self.in_place.shared)
         logger.log(GRAPHS, "program to partition:\n%s", self.graph)
 
     @classmethod

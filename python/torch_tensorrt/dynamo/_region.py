@@ -26,9 +26,10 @@ import kiln
 from torch_tensorrt._operator import PART_DTYPES, ResultSpec, engine_tensor, write_spec
 from torch_tensorrt._sizes import Operand, SizeProgram
 from torch_tensorrt.dynamo._capture import capture_passes
+from torch_tensorrt.dynamo._devices import engine_device
 from torch_tensorrt.dynamo._engine_cache import BaseEngineCache, DiskEngineCache
 from torch_tensorrt.dynamo._layouts import order_taken
-from torch_tensorrt.dynamo._partition import engine_device, tensor_sources
+from torch_tensorrt.dynamo._partition import tensor_sources
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._ranges import as_constraints, range_bounds, value_range
 from torch_tensorrt.dynamo._serialize import serialize, weight_views
@@ -369,7 +370,7 @@ def compile_region(
 ) -> torch.Tensor:
     """Compiles a region, or takes it from the cache; the result is the engine's bytes. Raises kiln.KilnError."""
     model, names = region_model(program, region, ranges, binding_names)
-    targets = settings.targets_for(engine_device(program))
+    targets = settings.targets_for(engine_device(program.graph))
     engine = _build_engine(
         model,
         settings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from torch._export.serde.serialize import GraphModuleSerializer
 import torch_tensorrt
 from torch_tensorrt.dynamo import CompilationSettings
 from torch_tensorrt.dynamo._compile_program import compile_program
-from torch_tensorrt.dynamo._partition import _tensor_values, check_support
+from torch_tensorrt.dynamo._devices import tensor_values
+from torch_tensorrt.dynamo._partition import check_support
 from torch_tensorrt.dynamo._program import Program
 from torch_tensorrt.dynamo._symbols import is_symbolic_node
 
@@ -210,6 +212,26 @@ def test_every_node_is_serialised_once(monkeypatch, assert_same) -> None:
     assert_same(compiled(x), model(x))
 
 
+def program_on_gpu(
+    model: torch.nn.Module,
+    x: torch.Tensor,
+    sizes: Any = None,
+    second: torch.Tensor | None = None,
+) -> Program:
+    """A program as if x had been on a GPU: what depends on constants, or on `second` alone, is not."""
+    args = (x,) if second is None else (x, second)
+    shapes = None if sizes is None else (sizes,)
+    exported = torch.export.export(model, args, dynamic_shapes=shapes).run_decompositions({})
+    on_gpu = {node for node in exported.graph.nodes if node.name == "x"}
+    for node in exported.graph.nodes:
+        if node in on_gpu or not on_gpu.isdisjoint(node.all_input_nodes):
+            on_gpu.add(node)
+            if isinstance(value := node.meta.get("val"), torch.Tensor):
+                with value.fake_mode:
+                    node.meta["val"] = torch.empty(value.shape, dtype=value.dtype, device="cuda")
+    return Program(exported)
+
+
 def test_constants_on_the_cpu_are_in_engines_for_gpus() -> None:
     """`0.5` and `2.0` are tensors on the CPU, of which export makes copies there."""
 
@@ -219,18 +241,55 @@ def test_constants_on_the_cpu_are_in_engines_for_gpus() -> None:
             y[y > 2] = 0.5
             return y * torch.tensor(2.0)
 
-    exported = torch.export.export(Constants(), (torch.randn(4, 2),)).run_decompositions({})
-    # As if x had been on a GPU: what depends on constants alone is not.
-    on_gpu = {node for node in exported.graph.nodes if node.name == "x"}
-    for node in exported.graph.nodes:
-        if node in on_gpu or not on_gpu.isdisjoint(node.all_input_nodes):
-            on_gpu.add(node)
-            if isinstance(value := node.meta.get("val"), torch.Tensor):
-                with value.fake_mode:
-                    node.meta["val"] = torch.empty(value.shape, dtype=value.dtype, device="cuda")
-    program = Program(exported)
+    program = program_on_gpu(Constants(), torch.randn(4, 2))
     reasons = check_support(program, CompilationSettings())
     assert reasons and set(reasons.values()) == {""}
+
+
+def devices(program: Program) -> dict[str, str]:
+    """Of what operators give, by their names without numbers."""
+    return {
+        node.target._schema.name.removeprefix("aten::"): node.meta["val"].device.type
+        for node in program.graph.nodes
+        if isinstance(node.meta.get("val"), torch.Tensor) and node.op == "call_function"
+    }
+
+
+class MadeOnTheCpu(torch.nn.Module):
+    """As scripts do that name no device: numbers, indices, and what is made of them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        low = torch.full((), -float("inf"))
+        columns = torch.arange(x.shape[1] - 1, -1, -1) * 1
+        return torch.where(x > 0, x, low)[:, columns]
+
+
+def test_what_is_made_on_the_cpu_is_in_engines_for_gpus() -> None:
+    sizes = {i: torch.export.Dim(f"size{i}", max=9) for i in range(2)}
+    program = program_on_gpu(MadeOnTheCpu(), torch.randn(4, 3), sizes)
+    reasons = check_support(program, CompilationSettings())
+    assert reasons and set(reasons.values()) == {""}
+    assert set(devices(program).values()) == {"cuda"}
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.full.default):
+        assert node.kwargs["device"].type == "cuda"
+
+
+def test_what_is_made_on_the_cpu_stays_there_where_that_is_seen() -> None:
+    class Seen(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            result = torch.ones(2) * 2
+            read_there = torch.eye(2) + y  # y is on the CPU
+            random = torch.rand(())
+            return x.exp() + random, result, read_there, x * torch.full((), 0.5)
+
+    program = program_on_gpu(Seen(), torch.randn(2, 2), second=torch.randn(2, 2))
+    found = devices(program)
+    assert [found[name] for name in ("ones", "eye", "rand", "full")] == [
+        "cpu",
+        "cpu",
+        "cpu",
+        "cuda",
+    ]
 
 
 def test_a_constant_that_is_a_result_is_a_copy() -> None:
@@ -317,9 +376,9 @@ def test_results_that_are_read() -> None:
     )
     items = [graph.call_function(operator.getitem, (node, 1)) for node in (several, several, one)]
     graph.output((items[0], items[2]))
-    assert [value.numel() for value in _tensor_values(several)] == [1]
-    assert [value.numel() for value in _tensor_values(one)] == [3]
-    assert [value.numel() for value in _tensor_values(unread)] == [0, 1]
+    assert [value.numel() for value in tensor_values(several)] == [1]
+    assert [value.numel() for value in tensor_values(one)] == [3]
+    assert [value.numel() for value in tensor_values(unread)] == [0, 1]
 
 
 ATTENTIONS = {

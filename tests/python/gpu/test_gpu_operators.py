@@ -182,3 +182,35 @@ def test_a_place_outside_is_told_later(bad: int) -> None:
         with pytest.raises(IndexError, match="index_put"):
             module(x, good, value)
         assert torch.equal(module(x, good, value), Put()(x, good, value))
+
+
+class MadeOnTheCpu(nn.Module):
+    """Numbers and indices that a script makes without a device, which eager PyTorch takes beside tensors on a GPU."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        low = torch.full((), -float("inf"))
+        columns = torch.arange(x.shape[1] - 1, -1, -1) * 1
+        y = torch.where(x > 0, x, low)[:, columns]
+        return torch.where(y < 0, 0.5, y), torch.ones(2) * 2
+
+
+@pytest.mark.parametrize("decompose", [False, True])
+def test_what_is_made_on_the_cpu(decompose: bool) -> None:
+    x = torch.randn(4, 3, device="cuda")
+    program = torch.export.export(
+        MadeOnTheCpu(), (x,), dynamic_shapes=({i: Dim(f"s{i}", max=9) for i in range(2)},)
+    )
+    if decompose:
+        program = program.run_decompositions()
+    compiled = torch_tensorrt.dynamo.compile(program, arg_inputs=[x], min_block_size=1)
+    for shape in ((4, 3), (2, 9), (1, 1)):
+        x = torch.randn(shape, device="cuda")
+        got, expected = compiled(x), MadeOnTheCpu()(x)
+        assert [y.device.type for y in got] == ["cuda", "cpu"]
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    left = {
+        str(node.target)
+        for node in compiled.graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten"
+    }
+    assert not left & {"aten.where.self", "aten.index.Tensor", "aten.arange.start_step"}, left
