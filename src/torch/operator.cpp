@@ -10,8 +10,10 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -22,6 +24,7 @@
 #include "torch/engine_modes.h"
 #include "torch/layouts.h"
 #include "torch/loaded_engines.h"
+#include "torch/tensors.h"
 
 namespace kiln::torch_op {
 namespace {
@@ -57,6 +60,41 @@ kiln_device device_of_call(std::span<const AtenTensorHandle> inputs, const Tenso
   return is_on_cpu(engine.get()) ? device_of_spec(spec) : device_of(engine.get(), {"the engine"});
 }
 
+// The inputs of a call on a GPU, those that lie elsewhere as copies: scripts leave small ones, such as the time step of a
+// diffusion model, on the CPU.
+class InputsOn {
+ public:
+  InputsOn(kiln_device device, std::span<const AtenTensorHandle> inputs, size_t num_states)
+      : inputs_(inputs) {
+    if (device.type != KILN_CUDA) return;
+    for (size_t i = 0; i + num_states < inputs.size(); ++i) {
+      const kiln_device own = device_of(inputs[i], {"input", i});
+      if (own.type == device.type && own.index == device.index) continue;
+      warn_once(i);
+      if (handles_.empty()) handles_.assign(inputs.begin(), inputs.end());
+      copies_.push_back(copy_to(device, inputs[i], {"input", i}));
+      handles_[i] = copies_.back().get();
+      inputs_ = handles_;
+    }
+  }
+  std::span<const AtenTensorHandle> get() const { return inputs_; }
+
+ private:
+  static void warn_once(size_t input) {
+    static std::once_flag once;
+    std::call_once(once, [&] {
+      std::fprintf(stderr,
+                   "kiln: warning: input %zu of an engine is not on the GPU of the others, and is "
+                   "copied there in each call (this is said once)\n",
+                   input);
+    });
+  }
+
+  std::span<const AtenTensorHandle> inputs_;
+  std::vector<AtenTensorHandle> handles_;  // empty unless there are copies
+  std::vector<OwnedTensor> copies_;
+};
+
 EngineRunner& load(LoadedEngine& engine, kiln_device device) {
   try {
     return engine.runner(static_cast<kiln_device_type>(device.type));
@@ -76,7 +114,8 @@ std::vector<Tensor> run_engine(std::span<const AtenTensorHandle> inputs, const T
   const std::unique_ptr<RunHooks> hooks = modal_run(engine.const_data_ptr());
   const Layouts layouts = parse_layouts(spec);
   std::vector<Tensor> outputs;
-  for (OwnedTensor& output : runner.run(inputs, layouts, device, hooks.get(), num_states)) {
+  const InputsOn placed(device, inputs, num_states);
+  for (OwnedTensor& output : runner.run(placed.get(), layouts, device, hooks.get(), num_states)) {
     outputs.emplace_back(output.release());
   }
   return outputs;

@@ -163,6 +163,14 @@ OwnedTensor borrow(const void* data, kiln_dtype dtype, std::span<const int64_t> 
   return OwnedTensor(handle);
 }
 
+OwnedTensor copy_to(kiln_device device, AtenTensorHandle tensor, TensorName name) {
+  const kiln_tensor from = view(tensor, name);
+  OwnedTensor copy =
+      new_tensor(from.dtype, {from.shape, static_cast<size_t>(from.rank)}, {}, device);
+  check_torch(aoti_torch_copy_(copy.get(), tensor, 0), "copy a tensor to another device");
+  return copy;
+}
+
 OwnedTensor share(AtenTensorHandle tensor) {
   AtenTensorHandle handle = nullptr;
   check_torch(aoti_torch_new_tensor_handle(tensor, &handle), "share a tensor");

@@ -62,6 +62,9 @@ OwnedTensor new_tensor(kiln_dtype dtype, std::span<const int64_t> shape,
 OwnedTensor borrow(const void* data, kiln_dtype dtype, std::span<const int64_t> shape,
                    std::span<const int64_t> strides = {});
 
+// A copy of a tensor on another device, row-major without gaps.
+OwnedTensor copy_to(kiln_device device, AtenTensorHandle tensor, TensorName name);
+
 // Another handle of the same tensor.
 OwnedTensor share(AtenTensorHandle tensor);
 

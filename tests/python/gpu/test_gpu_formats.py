@@ -223,3 +223,32 @@ def test_a_refit_changes_both_programs(assert_near: Any) -> None:
         expected = second(x)
         assert_near(refitted(x), expected)
         assert_near(refitted(x.cuda()), expected.cuda())
+
+
+class TimeStep(torch.nn.Module):
+    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return x * torch.cos(time.reshape(-1, 1)) + time.sum()
+
+
+@pytest.mark.parametrize("kind", ["compiled", "ep", "ts"])
+def test_small_inputs_on_the_cpu_are_copied(kind: str, tmp_path: Path) -> None:
+    """As pipelines of diffusion models call theirs: what was on the GPU when it was compiled may be on the CPU."""
+    x, time = torch.randn(4, 8, device="cuda"), torch.rand(4, device="cuda")
+    compiled = torch_tensorrt.compile(
+        TimeStep().eval(), ir="dynamo", inputs=[x, time], min_block_size=1
+    )
+    module: Any = compiled
+    if kind != "compiled":
+        path = tmp_path / f"model.{kind}"
+        formats = {"ep": "exported_program", "ts": "torchscript"}
+        torch_tensorrt.save(compiled, str(path), output_format=formats[kind], arg_inputs=[x, time])
+        loaded = torch_tensorrt.load(str(path))
+        module = loaded.module() if kind == "ep" else loaded
+    for other in (time, time.cpu(), torch.rand(8)[::2]):
+        got = module(x, other)
+        assert got.device == x.device
+        torch.testing.assert_close(got, TimeStep()(x, other.cuda()), rtol=1e-5, atol=1e-5)
+    first = module(x.cpu(), time)  # the GPU is that of any input
+    assert first.device == x.device
+    with pytest.raises(RuntimeError, match="(?i)cpu"):
+        module(x.cpu(), time.cpu())
