@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <functional>
 #include <numeric>
 
@@ -418,8 +419,36 @@ struct Division {
   Dim quotient, remainder;  // a = quotient * b + remainder, term by term
 };
 
+// a / b where b divides a as a polynomial: long division. A greatest term is never one of a smaller product, as longer products
+// come first, and of equal length they are compared atom by atom, so that each step leaves smaller terms.
+std::optional<Dim> divide_polynomials(const Dim& a, const Dim& b) {
+  constexpr size_t kMostTerms = 32;
+  constexpr int64_t kMostCoefficient = int64_t{1} << 30;  // sums of products of them fit
+  const auto is_small = [](const Term& term) {
+    return std::abs(term.coefficient) <= kMostCoefficient;
+  };
+  std::vector<Term> rest = a.terms(), quotient;
+  const Term& divisor = b.terms()[0];
+  while (!rest.empty()) {
+    if (rest.size() > kMostTerms || quotient.size() > kMostTerms) return std::nullopt;
+    if (!std::ranges::all_of(rest, is_small) || !std::ranges::all_of(b.terms(), is_small))
+      return std::nullopt;
+    const auto factors = divide_factors(rest[0].factors, divisor.factors);
+    if (!factors || rest[0].coefficient % divisor.coefficient != 0) return std::nullopt;
+    quotient.push_back({rest[0].coefficient / divisor.coefficient, *factors});
+    for (const Term& term : b.terms())
+      rest.push_back(
+          {-quotient.back().coefficient * term.coefficient, merge_factors(*factors, term.factors)});
+    rest = sort_and_sum(std::move(rest));
+  }
+  return DimBuilder::from_terms(std::move(quotient));
+}
+
 Division divide_terms(const Dim& a, const Dim& b) {
-  if (b.terms().size() != 1) return {Dim(0), a};
+  if (b.terms().size() != 1) {
+    const auto exact = divide_polynomials(a, b);
+    return exact ? Division{*exact, Dim(0)} : Division{Dim(0), a};
+  }
   const Term& divisor = b.terms()[0];
   std::vector<Term> quotient, remainder;
   for (const Term& term : a.terms()) {

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+#include <vector>
+
 #include "ir/size_overflow.h"
 #include "support/error.h"
 
@@ -59,6 +62,48 @@ TEST_F(DimTest, DivisionSimplifies) {
   EXPECT_EQ(ceildiv(b_ * 4, 4), b_);
   EXPECT_THROW(floordiv(b_, 0), InternalError);
   EXPECT_THROW(mod(b_, 0), InternalError);
+}
+
+TEST_F(DimTest, SumsDivideTheirMultiples) {
+  EXPECT_EQ(floordiv(b_ * s_ * 64 + b_ * 1024, b_ * (s_ + 16) * 4), Dim(16));
+  EXPECT_EQ(floordiv(b_ * b_ - 1, b_ + 1), b_ - 1);
+  EXPECT_EQ(mod(b_ * b_ - 1, b_ + 1), Dim(0));
+  EXPECT_TRUE(provably_divisible((b_ + s_) * floordiv(s_, 3), b_ + s_));
+  EXPECT_EQ(floordiv(Dim(0), b_ + s_), Dim(0));
+  EXPECT_EQ(floordiv(-b_ - s_, b_ + s_), Dim(-1));
+  // Not where something remains: of a coefficient, of a term, of numbers too large to be sure of.
+  for (const Dim& a :
+       {b_ * s_ * 3 + b_ * 3, b_ * b_, b_ * b_ + 2, b_ * (int64_t{1} << 40) * (s_ + 1)}) {
+    const Dim divisor = a.mentions(length_) ? s_ * 2 + 2 : b_ + 1;
+    EXPECT_FALSE(mod(a, divisor).is_constant(0)) << a.str();
+    for (int64_t b : {1, 7, 32})
+      for (int64_t s : {8, 9, 256})
+        EXPECT_EQ(value(floordiv(a, divisor), b, s), value(a, b, s) / value(divisor, b, s))
+            << a.str();
+  }
+}
+
+TEST_F(DimTest, ProductsOfSumsDivideByEitherFactor) {
+  std::mt19937 random(5);
+  const auto pick = [&](int low, int high) {
+    return std::uniform_int_distribution<int>(low, high)(random);
+  };
+  const std::vector<Dim> atoms = {b_, s_, floordiv(s_, 3), mod(s_, 7), min(b_, s_ - 9)};
+  const auto sum = [&] {
+    Dim result(pick(-3, 3));
+    for (int terms = pick(1, 3); terms > 0; --terms) {
+      Dim product(pick(1, 4));
+      for (int factors = pick(0, 2); factors > 0; --factors) product *= atoms[pick(0, 4)];
+      result += product;
+    }
+    return result;
+  };
+  for (int round = 0; round < 500; ++round) {
+    const Dim a = sum(), b = sum();
+    if (b.is_constant(0)) continue;
+    EXPECT_EQ(floordiv(a * b, b), a) << a.str() << " and " << b.str();
+    EXPECT_EQ(mod(a * b, b), Dim(0)) << a.str() << " and " << b.str();
+  }
 }
 
 TEST_F(DimTest, DivisionRoundsTowardsMinusInfinity) {

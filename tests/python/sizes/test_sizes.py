@@ -414,3 +414,29 @@ def test_rows_of_a_size_and_one_more_are_turned(stacked, turns, dims, assert_sam
     for size in (2, 3, 9):
         x = torch.randn(size)
         assert_same(compiled(x), model(x))
+
+
+def beside_text(m: Any, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """As transformers for images do: rows of both, whose heads and pairs follow from the others."""
+    rows = torch.cat([text, image], 1)
+    pairs = rows.view(rows.shape[0], rows.shape[1], 2, -1, 2)
+    return (
+        pairs.flip(-1).flatten(3),
+        rows.reshape(-1, rows.shape[1] * 2, 4),
+        rows.unflatten(2, (-1, 4)),
+    )
+
+
+@pytest.mark.parametrize("decompose", [False, True])
+def test_a_size_that_sums_divide(decompose: bool, assert_same) -> None:
+    batch = Dim("batch", max=5)
+    shapes = {"image": {0: batch, 1: Dim("length", max=40)}, "text": {0: batch}}
+    args = (torch.randn(3, 5, 8), torch.randn(3, 16, 8))
+    program = torch.export.export(make(beside_text), args, dynamic_shapes=shapes)
+    if decompose:
+        program = program.run_decompositions()
+    compiled = compile_program(program, args)
+    assert engines(compiled) == 1
+    for n, length in ((3, 5), (1, 1), (5, 40)):
+        given = (torch.randn(n, length, 8), torch.randn(n, 16, 8))
+        assert_same(compiled(*given), beside_text(None, *given))
