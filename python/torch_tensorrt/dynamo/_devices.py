@@ -9,7 +9,21 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from torch_tensorrt.dynamo._symbols import is_symbolic_node
+from torch_tensorrt.dynamo._symbols import is_symbolic_node, tensor_of
+
+_ATEN = torch.ops.aten
+# What takes tensors of any rank on the CPU beside those on a GPU: indices, and copies from there.
+_TAKE_FROM_CPU = frozenset(
+    {
+        _ATEN.index,
+        _ATEN._unsafe_index,
+        _ATEN.index_put,
+        _ATEN._unsafe_index_put,
+        _ATEN.copy,
+        _ATEN._to_copy,
+        _ATEN.to,
+    }
+)
 
 
 def tensor_values(node: Node) -> list[torch.Tensor]:
@@ -67,16 +81,22 @@ def _is_made_on_cpu(node: Node, made: set[Node]) -> bool:
 
 
 def _reads_anywhere(user: Node, made: set[Node]) -> bool:
-    """Whether a reader gives the same wherever that lies which is made."""
+    """Whether a reader gives the same wherever that lies which is made: numbers beside tensors on the GPU, indices of
+    them, and what is copied there. Other operators may want the CPU, as packed sequences do for their lengths."""
     if user in made:
         return True
     values = tensor_values(user)
     if not values or not isinstance(user.target, torch._ops.OpOverload):
         return False
-    others = [
-        v for source in user.all_input_nodes if source not in made for v in tensor_values(source)
-    ]
-    return all(value.device.type != "cpu" for value in (*values, *others))
+    sources = [source for source in user.all_input_nodes if tensor_values(source)]
+    read = [tensor_of(source) for source in sources if source in made]
+    are_numbers = user.target.namespace == "aten" and all(
+        value is not None and value.dim() == 0 for value in read
+    )
+    others = [v for source in sources if source not in made for v in tensor_values(source)]
+    return (are_numbers or user.target.overloadpacket in _TAKE_FROM_CPU) and all(
+        value.device.type != "cpu" for value in (*values, *others)
+    )
 
 
 def _with_operands(nodes: Iterable[Node], made: set[Node]) -> set[Node]:
