@@ -70,7 +70,8 @@ def _is_made_on_cpu(node: Node, made: set[Node]) -> bool:
         return False
     values = tensor_values(node)
     schema = node.target._schema
-    reads_only = all(argument.alias_info is None for argument in schema.arguments)
+    aliases = [argument.alias_info for argument in schema.arguments]
+    reads_only = not any(alias is not None and alias.is_write for alias in aliases)
     is_random = torch.Tag.nondeterministic_seeded in node.target.tags
     sources = [source for source in node.all_input_nodes if tensor_values(source)]
     follows = all(source in made for source in sources)

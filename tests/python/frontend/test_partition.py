@@ -260,7 +260,7 @@ class MadeOnTheCpu(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         low = torch.full((), -float("inf"))
-        columns = torch.arange(x.shape[1] - 1, -1, -1) * 1
+        columns = torch.arange(x.shape[1] - 1, -1, -1).unsqueeze(0).view(-1) * 1
         return torch.where(x > 0, x, low)[:, columns]
 
 

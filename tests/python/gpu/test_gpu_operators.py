@@ -189,7 +189,7 @@ class MadeOnTheCpu(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         low = torch.full((), -float("inf"))
-        columns = torch.arange(x.shape[1] - 1, -1, -1) * 1
+        columns = torch.arange(x.shape[1] - 1, -1, -1).unsqueeze(0).view(-1) * 1
         y = torch.where(x > 0, x, low)[:, columns]
         return torch.where(y < 0, 0.5, y), torch.ones(2) * 2
 
