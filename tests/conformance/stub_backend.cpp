@@ -90,7 +90,8 @@ constexpr Gaps kGaps[] = {
      "linear_channels_first_f16 linear_channels_first_bf16 convolution_of_enlarged_f16 "
      "convolution_of_enlarged_bf16 attention_without_nan_f16 attention_without_nan_bf16 "
      "large_group_norm_activated_f16 attention_f16 attention_bf16 attention_causal_grouped_f16 "
-     "attention_masked_bf16 attention_biased_f16"},
+     "attention_masked_bf16 attention_biased_f16 attention_wide_mask_f16 "
+     "attention_wide_mask_bf16"},
     {"the machine keeps no position of an extreme",
      "argmax_0_f32 argmax_0_i64 argmax_1_f32 argmax_1_i64 argmax_2_f32 argmax_2_i64 "
      "large_argmax_f32 large_argmax_i64 large_argmin_columns_f32 argmin_0_f32 argmin_0_i64 "

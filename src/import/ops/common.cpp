@@ -19,8 +19,8 @@ DType compute_dtype(DType dtype) {
 
 Value* mask_for(Call& call, Value* mask, DType query) {
   const DType dtype = mask->type.dtype;
-  if (dtype == DType::Bool || (dtype == DType::F32 && is_16_bit_float(query))) return mask;
-  return call.builder().cast(mask, query);
+  if (dtype == DType::Bool || dtype == query) return mask;
+  return call.builder().cast(mask, compute_dtype(query));
 }
 
 Value* cast_if(Call& call, Value* x, std::optional<DType> dtype) {

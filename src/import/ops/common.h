@@ -53,8 +53,8 @@ Expr floating(Call& call, std::string_view name);
 // What half precision is computed in by an operator that takes more than one step: f32.
 DType compute_dtype(DType dtype);
 
-// A mask as attention takes it: of bool as it is, others as the dtype of the query, but of f32 beside 16 bits, which have no numbers as
-// low as models write there.
+// A mask as attention takes it: of bool or of the dtype of the query as it is, others in the dtype that attention computes in, because
+// 16 bits have no numbers as low as models write there.
 Value* mask_for(Call& call, Value* mask, DType query);
 // A function of one floating operand, `self`, composed of several ops: half precision is computed
 // in f32, as PyTorch does.

@@ -97,6 +97,12 @@ CASES = {
         {},
         r"a past of shape \[1, 4\], expected rank 4",
     ),
+    "lengths of another rank": (
+        make("Attention", ["q", "k", "v", "", "", "", "l"], ["y"]),
+        {"q": HEADS, "k": HEADS, "v": HEADS, "l": (I64, [1, 1])},
+        {},
+        r"lengths of shape \[1, 1\], expected rank 1",
+    ),
     "a past value of another rank": (
         make("Attention", ["q", "k", "v", "", "pk", "pv"], ["y", "a", "b"]),
         {"q": HEADS, "k": HEADS, "v": HEADS, "pk": PAST, "pv": (F32, [2])},

@@ -162,6 +162,8 @@ AttentionOperands read_operands(NodeCall& call, bool composes, std::vector<Value
   Value* offset = call.make(Op::dim_value, {}, {{"value", o.past}, {"dtype", DType::I64}});
   Expr keys_before = call.expr(offset);
   if (Value* lengths = call.optional_input(6)) {
+    call.expect(lengths->type.rank() == 1, "lengths of shape " + shape_text(lengths->type.shape),
+                "rank 1");
     const Expr column = call.expr(call.builder().reshape(call.builder().cast(lengths, DType::I64),
                                                          {o.query->type.shape[0], 1, 1, 1}));
     Value* queries =
