@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <functional>
 #include <numeric>
 
@@ -419,13 +418,13 @@ struct Division {
   Dim quotient, remainder;  // a = quotient * b + remainder, term by term
 };
 
-// a / b where b divides a as a polynomial: long division. A greatest term is never one of a smaller product, as longer products
-// come first, and of equal length they are compared atom by atom, so that each step leaves smaller terms.
+// a / b where b divides a as a polynomial, by long division: each step takes the first term of what is left away and adds later
+// ones. Terms are sorted by their number of factors, then factor by factor, an order that multiplying keeps.
 std::optional<Dim> divide_polynomials(const Dim& a, const Dim& b) {
   constexpr size_t kMostTerms = 32;
   constexpr int64_t kMostCoefficient = int64_t{1} << 30;  // sums of products of them fit
   const auto is_small = [](const Term& term) {
-    return std::abs(term.coefficient) <= kMostCoefficient;
+    return term.coefficient >= -kMostCoefficient && term.coefficient <= kMostCoefficient;
   };
   std::vector<Term> rest = a.terms(), quotient;
   const Term& divisor = b.terms()[0];
