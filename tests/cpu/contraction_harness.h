@@ -51,6 +51,13 @@ ir::Literal bool_literal(const std::vector<int64_t>& shape, const std::function<
 // The CPU levels that this machine can run, without those that gain by products of bytes alone or of tiles.
 std::vector<std::string> runnable_variants();
 
+// Sanitizers look at what generates code and not at what the code computes, for which the interpreter takes minutes there.
+#ifdef KILN_SANITIZES_ADDRESSES
+inline constexpr bool kTakesLarge = false;
+#else
+inline constexpr bool kTakesLarge = true;
+#endif
+
 // Compiles for one CPU level and runs twice, tasks of a step in one call and in several: the bits are the same. Checks that nothing
 // is written outside of outputs and scratch.
 std::vector<ir::Literal> run_variant(const plan::Program& program, const std::string& variant,
