@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -58,10 +58,20 @@ def make_on_engine_device(graph: Graph, shared: Collection[Node]) -> None:
     for node in graph.nodes:
         if node not in shared and _is_made_on_cpu(node, made):
             made.add(node)
-    while stay := {node for node in made if not all(_reads_anywhere(u, made) for u in node.users)}:
-        made -= _with_operands(stay, made)
+    while stay := {node for node in made if not _may_move(node, made)}:
+        made -= stay
     for node in made:
         _move(node, device)
+
+
+def _tensor_sources(node: Node) -> list[Node]:
+    return [source for source in node.all_input_nodes if tensor_values(source)]
+
+
+def _may_move(node: Node, made: set[Node]) -> bool:
+    """Whether all that it is made of moves with it, and all that read it give the same then."""
+    moves = all(source in made for source in _tensor_sources(node))
+    return moves and all(_reads_anywhere(user, made) for user in node.users)
 
 
 def _is_made_on_cpu(node: Node, made: set[Node]) -> bool:
@@ -73,9 +83,8 @@ def _is_made_on_cpu(node: Node, made: set[Node]) -> bool:
     aliases = [argument.alias_info for argument in schema.arguments]
     reads_only = not any(alias is not None and alias.is_write for alias in aliases)
     is_random = torch.Tag.nondeterministic_seeded in node.target.tags
-    sources = [source for source in node.all_input_nodes if tensor_values(source)]
-    follows = all(source in made for source in sources)
-    if not sources:
+    follows = all(source in made for source in _tensor_sources(node))
+    if not _tensor_sources(node):
         follows = any(argument.name == "device" for argument in schema.arguments)
     on_cpu = bool(values) and all(value.device.type == "cpu" for value in values)
     return on_cpu and follows and reads_only and not is_random
@@ -89,7 +98,7 @@ def _reads_anywhere(user: Node, made: set[Node]) -> bool:
     values = tensor_values(user)
     if not values or not isinstance(user.target, torch._ops.OpOverload):
         return False
-    sources = [source for source in user.all_input_nodes if tensor_values(source)]
+    sources = _tensor_sources(user)
     read = [tensor_of(source) for source in sources if source in made]
     are_numbers = user.target.namespace == "aten" and all(
         value is not None and value.dim() == 0 for value in read
@@ -98,18 +107,6 @@ def _reads_anywhere(user: Node, made: set[Node]) -> bool:
     return (are_numbers or user.target.overloadpacket in _TAKE_FROM_CPU) and all(
         value.device.type != "cpu" for value in (*values, *others)
     )
-
-
-def _with_operands(nodes: Iterable[Node], made: set[Node]) -> set[Node]:
-    """These, and what is made for them."""
-    found: set[Node] = set()
-    pending = list(nodes)
-    while pending:
-        node = pending.pop()
-        if node in made and node not in found:
-            found.add(node)
-            pending += node.all_input_nodes
-    return found
 
 
 def _move(node: Node, device: torch.device) -> None:

@@ -290,6 +290,18 @@ def test_what_is_made_on_the_cpu_stays_there_where_that_is_seen() -> None:
     assert [name for name, device in made.items() if device == "cuda"] == ["full"], made
 
 
+def test_what_is_made_of_what_stays_on_the_cpu_stays_there_too() -> None:
+    class Both(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            columns = torch.arange(2, -1, -1)
+            return x[:, columns * 1].exp(), columns  # a result, and what an index is made of
+
+    assert [devices(program_on_gpu(Both(), torch.randn(4, 3)))[n] for n in ("arange", "mul")] == [
+        "cpu",
+        "cpu",
+    ]
+
+
 def test_a_constant_that_is_a_result_is_a_copy() -> None:
     class Constant(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
