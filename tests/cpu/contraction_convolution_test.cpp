@@ -419,7 +419,7 @@ TEST(ContractionWinograd, RandomShapes) {
   auto pick = [&](int64_t low, int64_t high) {
     return low + static_cast<int64_t>(generator() % (high - low + 1));
   };
-  for (int i = 0; i < 10; ++i) {
+  for (int i = 0; i < (kTakesLarge ? 25 : 10); ++i) {
     Case c;
     c.padding = pick(0, 2);
     c.batch = pick(1, 4);

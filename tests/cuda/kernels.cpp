@@ -114,12 +114,16 @@ const cuda::Target& target_named(const std::string& name) {
 }
 
 std::string problem_of(const std::string& text, const cuda::Target& target) {
-  static std::map<std::pair<std::string, std::string>, std::string> known;
+  struct Known {
+    int sm;  // the oldest generation that it was compiled for
+    std::string problem;
+  };
+  static std::map<std::pair<std::string, std::string>, Known> known;
   std::string kind = target.name;
   if (!target.is_ptx && !of_every_generation()) kind = "major " + std::to_string(target.sm / 10);
-  const auto [it, fresh] = known.try_emplace({kind, text}, "");
-  if (fresh) it->second = find_problem(text, target);
-  return it->second;
+  const auto [it, fresh] = known.try_emplace({kind, text}, Known{target.sm, ""});
+  if (fresh || target.sm < it->second.sm) it->second = {target.sm, find_problem(text, target)};
+  return it->second.problem;
 }
 
 }  // namespace kiln::test

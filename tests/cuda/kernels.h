@@ -26,7 +26,7 @@ const cuda::Target& target_named(const std::string& name);
 
 // What is wrong with a text when it is compiled for a target: an error, a warning, registers that
 // spill to memory. Empty: nothing. Texts that were compiled before are not again, for this generation or an earlier one with the
-// same registers: callers begin with the oldest.
+// same registers.
 std::string problem_of(const std::string& text, const cuda::Target& target);
 
 }  // namespace kiln::test
